@@ -1,0 +1,3 @@
+"""Segue: touchpoints in, journey stages and segments out."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,225 @@
+"""The one description of the schema; Alembic builds it, everything else only uses it.
+
+Each unique key contains its table's distribution column (customer, identity, or the hash), and no foreign key
+crosses those, so that the tables can be distributed by customer without being rewritten.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+metadata = MetaData()
+
+Instant = DateTime(timezone=True)
+
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+    comment="Counters that tell a process when its snapshot of definitions or of keys is out of date.",
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("default_channel", Text),
+    Column("identity_properties", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("created_at", Instant, nullable=False, server_default=text("now()")),
+    comment="Where messages come from.",
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True, comment="SHA-256 of the key"),
+    Column("kind", Text, nullable=False, comment="write or secret"),
+    Column("source", Text, comment="of a write key"),
+    Column("name", Text, nullable=False),
+    Column("hint", Text, nullable=False, comment="a write key whole (it is public), of a secret key the first characters"),
+    Column("created_at", Instant, nullable=False, server_default=text("now()")),
+    Column("revoked_at", Instant),
+    comment="Write keys append, secret keys read and define; a secret key is kept as its hash only.",
+)
+
+definitions = Table(
+    "definitions",
+    metadata,
+    Column("kind", Text, nullable=False, comment="segment or journey"),
+    Column("key", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("owner", Text, nullable=False, server_default=""),
+    Column("body", JSONB, nullable=False, comment="the rule of a segment, the stages of a journey"),
+    Column("created_at", Instant, nullable=False, server_default=text("now()")),
+    Column("superseded_at", Instant, comment="by a newer version, or by archiving"),
+    PrimaryKeyConstraint("kind", "key", "version", name="definitions_pkey"),
+    comment="Segments and journeys, every version of them.",
+)
+Index(
+    "definitions_one_current_version",
+    definitions.c.kind,
+    definitions.c.key,
+    unique=True,
+    postgresql_where=definitions.c.superseded_at.is_(None),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("key", UUID, primary_key=True, comment="16-byte hash of source and message id"),
+    Column("digest", LargeBinary, nullable=False, comment="of the content, to tell a retry from a differing twin"),
+    Column("received_at", Instant, nullable=False),
+    comment="Which messages we have: apart from touchpoints, because a partitioned table cannot carry this key.",
+)
+
+touchpoints = Table(
+    "touchpoints",
+    metadata,
+    Column("received_at", Instant, nullable=False),
+    Column("occurred_at", Instant, nullable=False, comment="skew-corrected and clamped at acceptance, never changed"),
+    Column("identity_id", UUID, nullable=False, comment="the strongest identity the message carried"),
+    Column("type", Text, nullable=False, comment="track, page, screen; identify, group, alias are kept but are no touchpoints"),
+    Column("name", Text, comment="null for identify, group, alias"),
+    Column("channel", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("properties", JSONB, nullable=False),
+    Column("context", JSONB, nullable=False),
+    Column("traits", JSONB, comment="of an identify"),
+    Column("carried", JSONB, nullable=False, comment="all identities and aliases of the message, so that the graph can be rebuilt"),
+    Column("sent_at", Instant),
+    Column("original_timestamp", Text, comment="as the client wrote it"),
+    comment="The log: append-only, one row an accepted message, partitioned by month of received_at.",
+    postgresql_partition_by="RANGE (received_at)",
+)
+Index(
+    "touchpoints_of_identity",
+    touchpoints.c.identity_id,
+    touchpoints.c.name,
+    touchpoints.c.occurred_at,
+)
+
+identities = Table(
+    "identities",
+    metadata,
+    Column("id", UUID, primary_key=True, comment="16-byte hash of kind and value"),
+    Column("kind", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("customer_id", UUID, comment="null while only an alias has named it"),
+    Column("carried", Boolean, nullable=False, comment="false: named as previousId, never sent by a message as its own"),
+    comment="Who can be asked for; each points to its customer in one step.",
+)
+Index("identities_of_customer", identities.c.customer_id)
+
+links = Table(
+    "links",
+    metadata,
+    Column("weaker", UUID, nullable=False),
+    Column("stronger", UUID, nullable=False),
+    Column("kind", Text, nullable=False, comment="link (carried together) or alias"),
+    Column("occurred_at", Instant, nullable=False, comment="with message_id and source: the earliest message that says so"),
+    Column("message_id", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("joined", Boolean, nullable=False, comment="false: a conflict, it changed nothing"),
+    Column("recorded_at", Instant, nullable=False, server_default=text("now()")),
+    Column("undone_at", Instant, comment="taken back by API; the graph is as if the link were not there"),
+    PrimaryKeyConstraint("weaker", "stronger", name="links_pkey"),
+    comment="The merge ledger: why identities are one customer, or are not; each row can be undone.",
+)
+Index("links_of_stronger", links.c.stronger)
+
+customers = Table(
+    "customers",
+    metadata,
+    Column("id", UUID, primary_key=True, comment="id of the strongest identity"),
+    Column("state", Text, nullable=False, comment="JSON of projection.state.State; never read by SQL, so never parsed by it"),
+    Column("flips_at", Instant, comment="when a stored truth changes although nothing arrives; not indexed, so updates stay HOT"),
+    Column("sweep_at", Instant, comment="never later than flips_at; moves only when it must, because it is indexed"),
+    Column("revision", BigInteger, nullable=False, comment="of the definitions the state was made with"),
+    Column("stale", Boolean, nullable=False, comment="must be replayed from the log before it is believed"),
+    Column("contested", Boolean, nullable=False, comment="some link of its identities is a conflict"),
+    Column("last_link_at", Instant, nullable=False, comment="occurred_at of the latest link of its identities"),
+    comment="One row a customer: what the engine remembers, and the truths of now.",
+    postgresql_with={"fillfactor": "70"},
+)
+Index("customers_due", customers.c.sweep_at, postgresql_where=customers.c.sweep_at.is_not(None))
+Index("customers_to_fill", customers.c.revision, customers.c.id)
+
+transitions = Table(
+    "transitions",
+    metadata,
+    Column("customer_id", UUID, nullable=False),
+    Column("definition", Text, nullable=False, comment="segment:KEY or journey:KEY"),
+    Column("value", Text, nullable=False, comment="the stage of a journey, empty for a segment"),
+    Column("version", Integer, nullable=False, comment="of the definition"),
+    Column("entered_at", Instant, nullable=False, comment="effective instant, in event time"),
+    Column("left_at", Instant),
+    Column("entered_cause", JSONB, nullable=False),
+    Column("left_cause", JSONB),
+    Column("entered_recorded_at", Instant, nullable=False),
+    Column("left_recorded_at", Instant),
+    Column("retracted_at", Instant, comment="a replay found it never held, or it belongs to an older version: audit trail"),
+    comment="When which customer was in which segment or stage: half-open intervals [entered_at, left_at).",
+)
+Index(
+    "transitions_one_interval",
+    transitions.c.customer_id,
+    transitions.c.definition,
+    transitions.c.value,
+    transitions.c.entered_at,
+    unique=True,
+    postgresql_where=transitions.c.retracted_at.is_(None),
+)
+Index(
+    "transitions_of_definition",
+    transitions.c.definition,
+    transitions.c.left_at,
+    transitions.c.customer_id,
+    postgresql_where=transitions.c.retracted_at.is_(None),
+)
+
+deferred = Table(
+    "deferred",
+    metadata,
+    Column("key", UUID, primary_key=True, comment="of the ledger"),
+    Column("identity_id", UUID, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("received_at", Instant, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("reason", Text, nullable=False),
+    comment="Messages of the log that no customer's state holds yet; the worker projects them.",
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("received_at", Instant, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("message_id", Text),
+    Column("original", LargeBinary, nullable=False, comment="as the client sent it"),
+    Column("replayed_at", Instant),
+    comment="Rejected messages and differing twins, with the reason.",
+)

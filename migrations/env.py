@@ -1,0 +1,59 @@
+"""How Alembic runs: over the connection that ``app.migrate`` hands in, else over one to ``DATABASE_URL``.
+
+    alembic revision -m "what changes"      (settings in pyproject.toml)
+    alembic upgrade head --sql              prints the SQL
+
+Each migration is one transaction. It waits at most ``LOCK_TIMEOUT`` for a lock, so that it fails rather than
+make the service queue behind it, and no statement runs longer than ``STATEMENT_TIMEOUT``; a migration that
+needs more says so with ``SET LOCAL`` and why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import asyncpg
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from app.migrate import TURN, dsn
+from app.tables import metadata
+
+LOCK_TIMEOUT = "4s"
+STATEMENT_TIMEOUT = "60s"
+
+
+def migrate(connection: Connection) -> None:
+    """Take our turn, then run what is missing. The lock ends with the session, come what may."""
+    connection.execute(text("SELECT pg_advisory_lock(:turn)"), {"turn": TURN})
+    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+    connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
+    connection.commit()
+    context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.execute(text("SELECT pg_advisory_unlock(:turn)"), {"turn": TURN})
+    connection.commit()
+
+
+async def connect_and_migrate() -> None:
+    url = dsn(os.environ["DATABASE_URL"])
+    engine = create_async_engine(
+        "postgresql+asyncpg://", poolclass=NullPool, async_creator=lambda: asyncpg.connect(url)
+    )
+    async with engine.connect() as connection:
+        await connection.run_sync(migrate)
+
+
+handed_in: Connection | None = context.config.attributes.get("connection")
+if context.is_offline_mode():
+    context.configure(dialect_name="postgresql", target_metadata=metadata, transaction_per_migration=True)
+    with context.begin_transaction():
+        context.run_migrations()
+elif handed_in is not None:
+    migrate(handed_in)
+else:
+    asyncio.run(connect_and_migrate())

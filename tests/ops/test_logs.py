@@ -1,0 +1,68 @@
+"""Logs are one JSON object a line and say nothing about customers."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+import structlog
+
+from app.logs import configure
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_ours_and_the_libraries_lines_look_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info")
+    structlog.get_logger("app.ingest").info("flushed", messages=3)
+    logging.getLogger("uvicorn.error").info("Started server process [%d]", 7, extra={"color_message": "twice"})
+    ours, theirs = lines(capsys)
+    assert ours.items() >= {"event": "flushed", "messages": 3, "level": "info", "logger": "app.ingest"}.items()
+    assert theirs["event"] == "Started server process [7]"
+    assert ours.keys() - {"messages"} == theirs.keys()
+
+
+def test_levels_hold_and_uvicorns_access_log_is_off(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("warning")
+    structlog.get_logger("app").info("not this")
+    logging.getLogger("uvicorn.access").error("GET /v1/customers/someone@example.com")
+    structlog.get_logger("app").warning("this")
+    assert [line["event"] for line in lines(capsys)] == ["this"]
+
+
+def test_a_refused_row_is_not_quoted(capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    error = asyncpg.UniqueViolationError("duplicate key")
+    error.detail = "Key (value)=(someone@example.com)\nalready exists."
+    try:
+        try:
+            raise error
+        except asyncpg.UniqueViolationError as refused:
+            raise RuntimeError("flush failed") from refused
+    except RuntimeError:
+        structlog.get_logger("app").exception("flush_failed")
+    (line,) = lines(capsys)
+    assert "duplicate key" in line["exception"]
+    assert "flush failed" in line["exception"]
+    assert "someone" not in line["exception"]
+
+
+def test_an_unknown_level_is_refused() -> None:
+    with pytest.raises(ValueError, match="none of debug"):
+        configure("loud")
