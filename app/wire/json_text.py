@@ -1,0 +1,151 @@
+"""JSON as text: what must hold before it may be parsed, and before PostgreSQL can store it. Pure.
+
+Each check has a cheap test that nearly every message passes (a search or a count in C) and an exact one for the rest.
+A repair keeps the length of the text, so that what was sent can be found again at the same place.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from app.errors import InvalidBody
+
+DIGITS_MAX: Final = 400
+"""Digits that a number may need when written out, as in 1e399. Exact sums of more are nobody's business."""
+
+_RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ANY = msgspec.json.Decoder()
+_ENCODER = msgspec.json.Encoder()
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
+_BRACKETS_MAX: Final = 200_000
+
+_HIGH = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
+_LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_LONE_SURROGATE = re.compile(_HIGH + rb"(?!" + _LOW + rb")|(?<!" + _HIGH + rb")" + _LOW)
+_ESCAPED_BACKSLASH: Final = rb"\\"
+_MASK: Final = b"\xff\xff"
+"""Never part of UTF-8. With it in place of escaped backslashes, every other backslash begins an escape."""
+
+_NUMBER = re.compile(rb"-?([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
+_SHAPES = bytes(
+    ord("0") if char in b"0123456789" else ord("e") if char in b"eE" else ord("-") if char in b"+-" else ord(" ")
+    for char in range(256)
+)
+_LONG_EXPONENTS: Final = (b"0e000", b"0e-000")
+_LONG_DIGITS: Final = b"0" * 150
+"""Two runs of digits shorter than this and an exponent of two digits stay within DIGITS_MAX."""
+
+
+def as_utf8(body: bytes) -> bytes:
+    """The body without byte order mark and outer space. Raises InvalidBody if it is empty or not UTF-8."""
+    body = body.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
+    if not body:
+        raise InvalidBody("The body is empty; send a JSON object.")
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidBody(f"The body is not UTF-8: {error.reason} at byte {error.start}.") from None
+    return body
+
+
+def without_lone_surrogates(body: bytes) -> bytes:
+    """The same JSON with ``\\u0000`` for each lone surrogate escape.
+
+    msgspec refuses a whole body for one lone surrogate. NUL shares its fate (rejected in an id, U+FFFD in a
+    property), so it can stand in for it, and the refusal stays with the one message.
+    """
+    if b"\\ud" not in body and b"\\uD" not in body:
+        return body
+    masked = body.replace(_ESCAPED_BACKSLASH, _MASK)
+    return _LONE_SURROGATE.sub(rb"\\u0000", masked).replace(_MASK, _ESCAPED_BACKSLASH)
+
+
+def without_nul(raw: bytes) -> bytes:
+    """The same JSON with U+FFFD for NUL, in keys too: PostgreSQL has no NUL in text."""
+    if b"\\u0000" not in raw:
+        return raw
+    masked = raw.replace(_ESCAPED_BACKSLASH, _MASK)
+    return masked.replace(b"\\u0000", b"\\ufffd").replace(_MASK, _ESCAPED_BACKSLASH)
+
+
+def is_deeper(raw: bytes, levels: int) -> bool:
+    """Whether this valid JSON nests more than ``levels`` objects and arrays."""
+    if raw.count(b"{") + raw.count(b"[") <= levels:
+        return False
+    brackets = _STRING.sub(b"", raw).translate(_ONE_KIND_OF_BRACKET, _NO_BRACKETS)
+    for _ in range(levels):  # each pass takes the innermost level away
+        brackets = brackets.replace(b"{}", b"")
+    return bool(brackets)
+
+
+def cut_below(body: bytes, levels: int) -> bytes:
+    """The body with spaces for all that nests below ``levels`` + 1, so that a parser which recurses can read it.
+
+    What is cut still nests too deep for :func:`is_deeper`, so only the message that holds it is refused.
+    """
+    if body.count(b"{") + body.count(b"[") > _BRACKETS_MAX:
+        raise InvalidBody("The body nests too deep.")
+    kept = bytearray(body)
+    depth = start = 0
+    for match in _STRING_OR_BRACKET.finditer(body):
+        bracket = match[0]
+        if bracket in (b"{", b"["):
+            depth += 1
+            if depth == levels + 1:
+                start = match.end()
+        elif bracket in (b"}", b"]"):
+            if depth == levels + 1:
+                kept[start : match.start()] = b" " * (match.start() - start)
+            depth -= 1
+    return bytes(kept)
+
+
+def may_hold_long_number(raw: bytes) -> bool:
+    """Cheap, and never False where :func:`holds_long_number` is True."""
+    shapes = raw.translate(_SHAPES)
+    return _LONG_EXPONENTS[0] in shapes or _LONG_EXPONENTS[1] in shapes or _LONG_DIGITS in shapes
+
+
+def holds_long_number(raw: bytes) -> bool:
+    """Whether some number of this valid JSON needs more than DIGITS_MAX digits when written out."""
+    return any(_digits(*match.groups(b"")) > DIGITS_MAX for match in _NUMBER.finditer(_STRING.sub(b"", raw)))
+
+
+def text(raw: bytes) -> str | None:
+    """A JSON string's content; None for any other JSON value."""
+    if raw[:1] != b'"':
+        return None
+    return str(_ANY.decode(raw)) if b"\\" in raw else raw[1:-1].decode()
+
+
+def members(raw: bytes) -> dict[str, bytes]:
+    """The members of a JSON object, each still as text; of duplicate keys the last one."""
+    return {name: bytes(value) for name, value in _RAW_FIELDS.decode(raw).items()}
+
+
+def from_members(members: dict[str, bytes]) -> bytes:
+    return _ENCODER.encode({name: msgspec.Raw(value) for name, value in members.items()})
+
+
+def with_missing(raw: bytes, defaults: dict[str, bytes]) -> bytes:
+    """The object with those of ``defaults`` that it lacks or holds as null."""
+    present = members(raw)
+    missing = {key: value for key, value in defaults.items() if present.get(key, b"null") == b"null"}
+    return from_members(present | missing)
+
+
+_NO_BRACKETS: Final = bytes(char for char in range(256) if char not in b"{}[]")
+_ONE_KIND_OF_BRACKET: Final = bytes.maketrans(b"[]", b"{}")
+
+
+def _digits(whole: bytes, fraction: bytes, exponent: bytes) -> int:
+    if len(exponent) > 7:
+        return DIGITS_MAX + 1
+    shift = int(exponent or b"0")
+    return max(len(whole) + shift, 1) + max(len(fraction) - shift, 0)

@@ -1,0 +1,162 @@
+"""Segment-shaped bodies (Segment, RudderStack, Jitsu, our own snippet) to messages. Pure.
+
+:func:`read` takes a body apart, :func:`normalise` gives each item its meaning. A body that cannot be read at all is an
+exception; a bad item is a Rejection and never touches its neighbours.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from app.config import Limits, Settings
+from app.errors import InvalidBody, Rejection, RejectionCode
+from app.touchpoint import Message, SourceView, Warning
+from app.wire import instants, json_text
+from app.wire.segment_fields import Refused, message_id_at_best
+from app.wire.segment_message import MessageReader, refuse_outsize
+
+TYPE_OF_ROUTE: Final[dict[str, str | None]] = {
+    **{name: name for name in ("track", "identify", "page", "screen", "group", "alias")},
+    **{"t": "track", "i": "identify", "p": "page", "s": "screen", "g": "group", "a": "alias"},
+    **{"batch": None, "b": None, "import": None},
+}
+"""The message type that a route stands for; None where each item names its own."""
+
+ITEMS_MAX: Final = 50_000
+"""A body of more items is refused as a whole: answering each of a million empty objects is an attack on ourselves."""
+
+_ABSENT: Final = msgspec.Raw(b"")
+
+
+class Envelope(msgspec.Struct):
+    """A body taken apart. ``items`` are JSON texts as they can be parsed, ``originals`` the same as they were sent."""
+
+    write_key: str | None
+    items: list[bytes]
+    originals: list[bytes]
+    sent_at: int | None = None
+    context: dict[str, bytes] = {}
+    type_of_route: str | None = None
+    rejections: list[Rejection] = []
+
+
+class Parsed(msgspec.Struct):
+    """What a request holds: messages with their place in the batch, and what could not be one."""
+
+    messages: list[tuple[int, Message]] = []
+    rejections: list[Rejection] = []
+    warnings: list[Warning] = []
+
+
+class _Batch(msgspec.Struct, rename="camel"):
+    batch: list[msgspec.Raw]
+    write_key: msgspec.Raw = _ABSENT
+    sent_at: msgspec.Raw = _ABSENT
+    context: msgspec.Raw = _ABSENT
+    integrations: msgspec.Raw = _ABSENT
+
+
+class _Single(msgspec.Struct, rename="camel"):
+    write_key: msgspec.Raw = _ABSENT
+
+
+_BATCH = msgspec.json.Decoder(_Batch)
+_SINGLE = msgspec.json.Decoder(_Single)
+
+
+def read(body: bytes, route: str, limits: Limits) -> Envelope:
+    """Takes an inflated body apart; ``route`` is a key of TYPE_OF_ROUTE. Raises InvalidBody."""
+    type_of_route = TYPE_OF_ROUTE[route]
+    sent = json_text.as_utf8(body)
+    readable = json_text.without_lone_surrogates(sent)
+    try:
+        return _envelope(readable, sent, type_of_route, limits)
+    except RecursionError:
+        around = 0 if type_of_route else 2
+        readable = json_text.cut_below(readable, limits.depth_levels_max + around)
+    try:
+        return _envelope(readable, sent, type_of_route, limits)
+    except RecursionError:
+        raise InvalidBody("The body nests too deep.") from None
+
+
+def normalise(envelope: Envelope, source: SourceView, received_at: int, settings: Settings) -> Parsed:
+    """Each item as a Message or a Rejection, never neither; ``received_at`` in microseconds since the epoch."""
+    reader = MessageReader(source, received_at, settings, envelope.type_of_route, envelope.sent_at, envelope.context)
+    messages: list[tuple[int, Message]] = []
+    rejections: list[Rejection] = []
+    for index, raw in enumerate(envelope.items):
+        try:
+            messages.append((index, reader.message(index, raw)))
+        except Refused as refused:
+            rejections.append(_rejection(index, raw, envelope.originals[index], refused, settings.limits))
+    return Parsed(messages, rejections + envelope.rejections, reader.warnings)
+
+
+def _envelope(readable: bytes, sent: bytes, type_of_route: str | None, limits: Limits) -> Envelope:
+    if not readable.startswith(b"{"):
+        raise InvalidBody("The body must be a JSON object.")
+    try:
+        if type_of_route is not None:
+            write_key = _SINGLE.decode(readable).write_key
+            return Envelope(_write_key(write_key), [readable], [sent], type_of_route=type_of_route)
+        batch = _BATCH.decode(readable)
+    except msgspec.ValidationError as error:
+        raise InvalidBody(f"The body has the wrong shape: {error}.") from None
+    except msgspec.DecodeError as error:
+        raise InvalidBody(f"The body is not JSON: {error}.") from None
+    if len(batch.batch) > ITEMS_MAX:
+        raise InvalidBody(f"The batch has {len(batch.batch)} items; more than {ITEMS_MAX} are refused as a whole.")
+    items = [bytes(raw) for raw in batch.batch]
+    originals = items if readable is sent else _as_sent(items, readable, sent)
+    many = limits.batch_messages_max
+    return Envelope(
+        _write_key(batch.write_key),
+        items[:many],
+        originals[:many],
+        sent_at=instants.claim(bytes(batch.sent_at))[1],
+        context=_shared_context(bytes(batch.context), bytes(batch.integrations), limits),
+        rejections=[_beyond(index, items[index], originals[index], limits) for index in range(many, len(items))],
+    )
+
+
+def _as_sent(items: list[bytes], readable: bytes, sent: bytes) -> list[bytes]:
+    """A repair keeps places, so each item is found again in what was sent."""
+    originals, at = [], 0
+    for raw in items:
+        at = readable.find(raw, at)
+        originals.append(sent[at : at + len(raw)])
+        at += len(raw)
+    return originals
+
+
+def _shared_context(context: bytes, integrations: bytes, limits: Limits) -> dict[str, bytes]:
+    """Members of the envelope that lie under each item's own context."""
+    shared: dict[str, bytes] = {}
+    for name, raw in (("context", context), ("integrations", integrations)):
+        if raw in (b"", b"null"):
+            continue
+        too_much = json_text.is_deeper(raw, limits.depth_levels_max) or json_text.holds_long_number(raw)
+        if too_much or not raw.startswith(b"{"):
+            raise InvalidBody(f"The envelope's {name} must be a JSON object within the limits of a message.")
+        members = json_text.members(raw)
+        shared |= members if name == "context" else ({"integrations": raw} if members else {})
+    return shared
+
+
+def _beyond(index: int, raw: bytes, original: bytes, limits: Limits) -> Rejection:
+    try:
+        refuse_outsize(raw, limits.message_bytes_max)
+        raise Refused(RejectionCode.TOO_MANY_MESSAGES)
+    except Refused as refused:
+        return _rejection(index, raw, original, refused, limits)
+
+
+def _rejection(index: int, raw: bytes, original: bytes, refused: Refused, limits: Limits) -> Rejection:
+    return Rejection(index, refused.code, refused.detail, message_id_at_best(raw, limits.id_chars_max), original)
+
+
+def _write_key(raw: msgspec.Raw) -> str | None:
+    return json_text.text(bytes(raw)) or None

@@ -1,0 +1,85 @@
+"""Decompression: what the bytes say wins over the header, and no bomb is ever inflated."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+
+from app.config import Limits
+from app.errors import BodyTooLarge, InvalidBody
+from app.wire.body import inflate
+
+LIMITS = Limits()
+SMALL = Limits(body_bytes_max=1_000, inflated_bytes_max=5_000)
+PLAIN = b'{"batch":[]}'
+
+
+def raw_deflate(data: bytes) -> bytes:
+    stream = zlib.compressobj(wbits=-15)
+    return stream.compress(data) + stream.flush()
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (PLAIN, None),
+        (PLAIN, "identity"),
+        (PLAIN, "gzip"),
+        (PLAIN, "br"),
+        (gzip.compress(PLAIN), "gzip"),
+        (gzip.compress(PLAIN), None),
+        (gzip.compress(PLAIN), " GZIP "),
+        (gzip.compress(PLAIN), "deflate"),
+        (gzip.compress(PLAIN[:4]) + gzip.compress(PLAIN[4:]), "gzip"),
+        (gzip.compress(PLAIN) + b"\0" * 7, "gzip"),
+        (zlib.compress(PLAIN), "deflate"),
+        (raw_deflate(PLAIN), "deflate"),
+    ],
+)
+def test_every_way_of_sending_reads_the_same(body: bytes, encoding: str | None) -> None:
+    assert inflate(body, encoding, LIMITS) == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (gzip.compress(PLAIN)[:-4], "gzip"),
+        (gzip.compress(PLAIN)[:15], None),
+        (gzip.compress(PLAIN) + b"more", "gzip"),
+        (b"\x1f\x8b" + b"\0" * 40, "gzip"),
+        (gzip.compress(b"") * 101, "gzip"),
+        (b"\0\1\2\3", "br"),
+        (zlib.compress(PLAIN)[:-3], "deflate"),
+        (b"\xff\xff\xff\xff", "deflate"),
+    ],
+)
+def test_broken_compression_is_an_invalid_body(body: bytes, encoding: str | None) -> None:
+    with pytest.raises(InvalidBody):
+        inflate(body, encoding, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (b" " * 1_001, None),
+        (gzip.compress(b" " * 5_001), None),
+        (gzip.compress(b" " * 3_000) + gzip.compress(b" " * 2_001), None),
+        (zlib.compress(b" " * 5_001), "deflate"),
+    ],
+)
+def test_too_large_before_or_after_inflating(body: bytes, encoding: str | None) -> None:
+    with pytest.raises(BodyTooLarge):
+        inflate(body, encoding, SMALL)
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    assert len(inflate(b" " * 1_000, None, SMALL)) == 1_000
+    assert len(inflate(gzip.compress(b" " * 5_000), None, SMALL)) == 5_000
+
+
+def test_a_bomb_is_not_inflated() -> None:
+    bomb = gzip.compress(bytes(50_000_000), compresslevel=1)
+    with pytest.raises(BodyTooLarge):
+        inflate(bomb, "gzip", LIMITS)

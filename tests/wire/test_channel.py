@@ -1,0 +1,57 @@
+"""Which channel: the message, then the source, then a guess from the library."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.channel import classify, lower_snake
+
+
+@pytest.mark.parametrize(
+    ("explicit", "default", "library", "message_type", "hint", "channel"),
+    [
+        ("email", "web", "analytics.js", "track", None, "email"),
+        ("Email ", None, None, "track", None, "email"),
+        ("In Store", None, None, "track", None, "in_store"),
+        ("inStore", None, None, "track", None, "in_store"),
+        ("???", "support", None, "track", None, "support"),
+        ("x" * 51, "support", None, "track", None, "support"),
+        (None, "support", "analytics.js", "page", "web", "support"),
+        (None, None, "analytics.js", "track", None, "web"),
+        (None, None, "@segment/analytics-next", "track", None, "web"),
+        (None, None, "RudderLabs JavaScript SDK", "track", "web", "web"),
+        (None, None, "segue.js", "track", None, "web"),
+        (None, None, "@jitsu/js", "track", None, "web"),
+        (None, None, "analytics-ios", "track", None, "app"),
+        (None, None, "analytics-android", "page", None, "app"),
+        (None, None, "@segment/analytics-react-native", "track", None, "app"),
+        (None, None, "analytics-kotlin", "track", None, "app"),
+        (None, None, "analytics-swift", "track", None, "app"),
+        (None, None, "analytics_flutter", "track", None, "app"),
+        (None, None, "RudderStack Swift", "track", None, "app"),
+        (None, None, "analytics-python", "page", None, "server"),
+        (None, None, "@segment/analytics-node", "screen", None, "server"),
+        (None, None, "unheard-of", "track", "mobile", "app"),
+        (None, None, None, "track", "web", "web"),
+        (None, None, None, "track", "spaceship", "server"),
+        (None, None, None, "page", None, "web"),
+        (None, None, None, "screen", None, "app"),
+        (None, None, None, "track", None, "server"),
+        ("", "", "", "identify", "", "server"),
+    ],
+)
+def test_classify(
+    explicit: str | None, default: str | None, library: str | None, message_type: str, hint: str | None, channel: str
+) -> None:
+    assert classify(explicit, default, library, message_type, hint) == channel
+
+
+def test_words_become_lower_snake() -> None:
+    assert [lower_snake(text) for text in ("userId", "HubSpot ID", "a--b", "E-Mail", "\0", "")] == [
+        "user_id",
+        "hub_spot_id",
+        "a_b",
+        "e_mail",
+        "",
+        "",
+    ]
