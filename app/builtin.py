@@ -1,0 +1,281 @@
+"""Journeys and segments that a new workspace starts with, as the API would take them.
+
+Event names are those of the Segment e-commerce and email specs, with a few of support, reviews and referrals
+beside them. The rules are free of order: what happened decides, not in which sequence it arrived.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+Definition = dict[str, Any]
+
+OWNER: Final = "segue"
+
+_ANYTHING: Final = {"did": "*"}
+_BOUGHT: Final = {"did": "Order Completed"}
+_BOUGHT_AGAIN: Final = {"did": "Order Completed", "at_least": 2}
+
+_BROWSED: Final = {
+    "any": [
+        {
+            "did": [
+                "Product Viewed",
+                "Product Clicked",
+                "Product List Viewed",
+                "Product List Filtered",
+                "Products Searched",
+                "Promotion Clicked",
+                "Offer Viewed",
+                "Article Read",
+                "Review Read",
+                "Email Link Clicked",
+            ]
+        },
+        {
+            "did": ["page_viewed", "screen_viewed"],
+            "where": {
+                "category": {
+                    "in": ["article", "blog", "docs", "guide", "product", "products", "review", "reviews"],
+                    "ignore_case": True,
+                }
+            },
+        },
+        {"did": ["page_viewed", "screen_viewed"], "at_least": 2},
+    ]
+}
+
+_DECIDED: Final = {
+    "did": [
+        "Product Added",
+        "Product Added to Wishlist",
+        "Wishlist Product Added to Cart",
+        "Cart Viewed",
+        "Coupon Entered",
+        "Coupon Applied",
+        "Offer Accepted",
+        "Checkout Started",
+        "Checkout Step Viewed",
+        "Checkout Step Completed",
+        "Payment Info Entered",
+    ]
+}
+
+_MAIL: Final = ["Email Delivered", "Email Opened", "Email Link Clicked"]
+
+
+def _mail_about(word: str) -> list[Definition]:
+    """A mail whose subject or campaign speaks of ``word``: what the email spec says of a mail is these two names."""
+    return [
+        {"did": _MAIL, "where": {name: {"contains": word, "ignore_case": True}}}
+        for name in ("email_subject", "campaign_name")
+    ]
+
+
+_CARED_FOR: Final = {
+    "any": [
+        {
+            "did": [
+                "Order Shipped",
+                "Order Fulfilled",
+                "Order Delivered",
+                "Order Updated",
+                "Order Refunded",
+                "Product Reviewed",
+                "Support Ticket Created",
+                "Support Ticket Solved",
+                "Support Contacted",
+                "Chat Started",
+                "Survey Answered",
+            ]
+        },
+        *_mail_about("thank"),
+        *_mail_about("tips"),
+        *_mail_about("post-purchase"),
+    ]
+}
+"""What happens around a customer once something was bought."""
+
+_RECOMMENDED: Final = {"did": ["Referral Sent", "Referral Completed", "Testimonial Given"]}
+
+
+def _stage(key: str, name: str, rule: Definition) -> Definition:
+    return {"key": key, "name": name, "rule": rule}
+
+
+JOURNEYS: Final[tuple[Definition, ...]] = (
+    {
+        "key": "six-stage",
+        "name": "Six stages",
+        "description": "From the first contact to a customer who comes back.",
+        "owner": OWNER,
+        "stages": [
+            _stage("awareness", "Awareness", _ANYTHING),
+            _stage("consideration", "Consideration", _BROWSED),
+            _stage("decision", "Decision", _DECIDED),
+            _stage("purchase", "Purchase", _BOUGHT),
+            _stage("post-purchase", "Post-purchase", {"all": [_BOUGHT, _CARED_FOR]}),
+            _stage(
+                "loyalty",
+                "Loyalty",
+                {
+                    "any": [
+                        _BOUGHT_AGAIN,
+                        {"all": [_BOUGHT, {"any": [_RECOMMENDED, {"did": "Loyalty Program Joined"}]}]},
+                    ]
+                },
+            ),
+        ],
+    },
+    {
+        "key": "five-stage",
+        "name": "Five stages",
+        "description": "The short form, ending with customers who speak for you.",
+        "owner": OWNER,
+        "stages": [
+            _stage("awareness", "Awareness", _ANYTHING),
+            _stage("consideration", "Consideration", {"any": [_BROWSED, _DECIDED]}),
+            _stage("purchase", "Purchase", _BOUGHT),
+            _stage("retention", "Retention", {"any": [_BOUGHT_AGAIN, {"all": [_BOUGHT, _CARED_FOR]}]}),
+            _stage(
+                "advocacy",
+                "Advocacy",
+                {
+                    "all": [
+                        _BOUGHT,
+                        {
+                            "any": [
+                                _RECOMMENDED,
+                                {"did": "Product Shared"},
+                                {"did": "Product Reviewed", "where": {"rating": {"gte": 4}}},
+                            ]
+                        },
+                    ]
+                },
+            ),
+        ],
+    },
+    {
+        "key": "content-4",
+        "name": "Content marketing",
+        "description": "For offers that are explained before they are sold.",
+        "owner": OWNER,
+        "stages": [
+            _stage("awareness", "Awareness", _ANYTHING),
+            _stage(
+                "consideration",
+                "Consideration",
+                {"any": [_BROWSED, {"did": ["Content Downloaded", "Webinar Registered", "Newsletter Subscribed"]}]},
+            ),
+            _stage(
+                "decision",
+                "Decision",
+                {
+                    "any": [
+                        _DECIDED,
+                        {"did": ["Demo Requested", "Trial Started", "Quote Requested"]},
+                        {
+                            "did": ["page_viewed", "screen_viewed"],
+                            "where": {"category": {"eq": "pricing", "ignore_case": True}},
+                        },
+                    ]
+                },
+            ),
+            _stage("retention", "Retention", {"did": ["Order Completed", "Subscription Started"]}),
+        ],
+    },
+)
+
+
+def _segment(key: str, name: str, description: str, rule: Definition) -> Definition:
+    return {"key": key, "name": name, "description": description, "owner": OWNER, "rule": rule}
+
+
+_CART: Final = ["Product Added", "Checkout Started"]
+
+SEGMENTS: Final[tuple[Definition, ...]] = (
+    _segment(
+        "new-visitors",
+        "New visitors",
+        "First seen less than 7 days ago.",
+        {"all": [{"did": "*", "within": "7d"}, {"not": {"did": "*", "before": "7d"}}]},
+    ),
+    _segment(
+        "engaged",
+        "Engaged",
+        "Did at least five things of their own accord in the last 30 days.",
+        {
+            "did": [
+                "page_viewed",
+                "screen_viewed",
+                "Product Viewed",
+                "Product Added",
+                "Products Searched",
+                "Article Read",
+                "Review Read",
+                "Email Link Clicked",
+                "Order Completed",
+                "Product Reviewed",
+                "Product Shared",
+            ],
+            "at_least": 5,
+            "within": "30d",
+        },
+    ),
+    _segment(
+        "cart-abandoners",
+        "Cart abandoners",
+        "Filled a cart in the last 7 days, left it for an hour, and did not order in these days.",
+        {
+            "all": [
+                {"did": _CART, "within": "7d"},
+                {"not": {"did": _CART, "within": "1h"}},
+                {"not": {"did": "Order Completed", "within": "7d"}},
+            ]
+        },
+    ),
+    _segment(
+        "first-time-buyers",
+        "First-time buyers",
+        "Ordered exactly once.",
+        {"did": "Order Completed", "exactly": 1},
+    ),
+    _segment("repeat-buyers", "Repeat buyers", "Ordered at least twice.", _BOUGHT_AGAIN),
+    _segment(
+        "at-risk",
+        "At risk",
+        "Ordered once or more, but not in the last 90 days.",
+        {"all": [_BOUGHT, {"not": {"did": "Order Completed", "within": "90d"}}]},
+    ),
+    _segment(
+        "email-engaged",
+        "Email-engaged",
+        "Opened or clicked at least two mails in the last 30 days, and never unsubscribed.",
+        {
+            "all": [
+                {"did": ["Email Opened", "Email Link Clicked"], "at_least": 2, "within": "30d"},
+                {"not": {"did": ["Unsubscribed", "Email Marked as Spam"]}},
+            ]
+        },
+    ),
+    _segment(
+        "unhappy",
+        "Unhappy",
+        "A bad support experience in the last 90 days: a low rating, or three tickets within 30 days.",
+        {
+            "any": [
+                {
+                    "did": ["Support Rated", "Support Ticket Solved", "Survey Answered", "Product Reviewed"],
+                    "where": {"rating": {"lte": 2}},
+                    "within": "90d",
+                },
+                {
+                    "did": ["Support Rated", "Support Ticket Solved"],
+                    "where": {"satisfaction": {"in": ["bad", "dissatisfied", "negative"], "ignore_case": True}},
+                    "within": "90d",
+                },
+                {"did": "Support Ticket Created", "at_least": 3, "within": "30d"},
+            ]
+        },
+    ),
+)

@@ -1,0 +1,60 @@
+"""The view of one touchpoint, or of a customer's traits, that rules read: names and dotted paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+_decode: Final = msgspec.json.Decoder(float_hook=Decimal).decode
+
+
+class Occurrence(msgspec.Struct):
+    """One touchpoint. ``properties``, ``context`` and ``traits`` are JSON objects as bytes, parsed when first read."""
+
+    name: str
+    channel: str
+    source: str
+    occurred_at: int
+    properties: bytes = b"{}"
+    context: bytes = b"{}"
+    traits: bytes = b"{}"
+    _parsed: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def part(self, name: str) -> Any:
+        """``properties``, ``context`` or ``traits``, parsed at most once; numbers are ``int`` or ``Decimal``."""
+        if name not in self._parsed:
+            raw: bytes = getattr(self, name)
+            self._parsed[name] = _decode(raw) if raw else {}
+        return self._parsed[name]
+
+
+def look_up(values: Any, name: str, path: tuple[str, ...]) -> Any:
+    """The value under the exact name, else along the path; ``None`` where there is none, null being none too.
+
+    A path goes through objects only: what lies inside an array has no path.
+    """
+    if not isinstance(values, Mapping):
+        return None
+    value = values.get(name)
+    if value is not None or len(path) == 1:
+        return value
+    value = values
+    for key in path:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(key)
+    return value
+
+
+def reader(path: str) -> Callable[[Occurrence], Any]:
+    """A function that reads ``path`` of a touchpoint; ``context.`` and ``traits.`` reach beside the properties."""
+    part, _, rest = path.partition(".")
+    if rest and part in ("context", "traits"):
+        name = rest
+    else:
+        part, name = "properties", path
+    steps = tuple(name.split("."))
+    return lambda occurrence: look_up(occurrence.part(part), name, steps)

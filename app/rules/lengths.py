@@ -1,0 +1,131 @@
+"""Lengths and instants as a rule writes them, turned into integer microseconds.
+
+The one place that knows the spelling of durations (``90d``), of RFC 3339 instants and of dates, and where a
+local date begins. Everything here raises ``ValueError`` with a sentence that a reader of the rule understands.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cache, lru_cache
+from typing import Any, Final
+from zoneinfo import ZoneInfo, available_timezones
+
+MICROSECONDS: Final = {
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
+}
+"""Units of exact length; a day is 24 hours whatever the clocks do."""
+
+CALENDAR_UNITS: Final = ("mo", "y")
+LONGEST: Final = 36_525 * MICROSECONDS["d"]
+"""A hundred years: a longer window is a slip of the pen."""
+
+EDGE: Final = 15 * MICROSECONDS["h"]
+"""A local date begins within this of the same date in UTC, in every timezone since 1970 (-12 h to +14 h)."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LENGTH: Final = re.compile(r"([1-9][0-9]{0,17})([a-z]+)")
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_INSTANT: Final = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
+)
+_YEARS: Final = range(1900, 2200)
+
+
+class NotYet(ValueError):
+    """What was written belongs to the language, but this version does not read it."""
+
+
+def length(text: str) -> int:
+    """``"90d"`` -> microseconds. Exact units only; from 1 ms to 100 years."""
+    match = _LENGTH.fullmatch(text)
+    if match is None:
+        raise ValueError('a length is a positive whole number and a unit, such as "90d"')
+    number, unit = match.groups()
+    if unit in CALENDAR_UNITS:
+        raise NotYet("calendar lengths (mo, y) are not available yet")
+    if unit not in MICROSECONDS:
+        raise ValueError(f"{unit} is no unit of length; the units are {' '.join(MICROSECONDS)}")
+    microseconds = int(number) * MICROSECONDS[unit]
+    if microseconds > LONGEST:
+        raise ValueError("the length is more than 100 years")
+    return microseconds
+
+
+def moment(text: str) -> int | date:
+    """An RFC 3339 instant with its offset -> microseconds; a date alone -> the date, still without a zone."""
+    try:
+        found = date.fromisoformat(text) if _DATE.fullmatch(text) else _instant(text)
+    except ValueError as error:
+        raise ValueError(
+            'a moment is an RFC 3339 instant with its offset, such as "1997-10-01T00:00:00Z", or a date'
+        ) from error
+    year = found.year if isinstance(found, date) else (_EPOCH + timedelta(microseconds=found)).year
+    if year not in _YEARS:
+        raise ValueError("the year lies outside 1900 to 2199")
+    return found
+
+
+def _instant(text: str) -> int:
+    match = _INSTANT.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    day, clock, fraction, sign, hours, minutes = match.groups()
+    local = datetime.combine(date.fromisoformat(day), time.fromisoformat(clock), UTC)
+    offset = timedelta(0)
+    if sign:
+        if int(hours) > 23 or int(minutes) > 59:
+            raise ValueError(text)
+        offset = timedelta(hours=int(hours), minutes=int(minutes)) * (-1 if sign == "-" else 1)
+    return _microseconds(local) - offset // timedelta(microseconds=1) + int((fraction or "0")[:6].ljust(6, "0"))
+
+
+def utc_midnight(day: date) -> int:
+    return (day - _EPOCH.date()).days * MICROSECONDS["d"]
+
+
+@lru_cache(maxsize=4096)
+def first_instant(day: date, zone: str) -> int:
+    """The first instant whose local date in ``zone`` is ``day``; where the zone skipped that day, the instant after."""
+    midnight = datetime.combine(day, time())
+    tz = ZoneInfo(zone)
+    earlier, later = sorted(_microseconds(midnight.replace(tzinfo=tz, fold=fold)) for fold in (0, 1))
+    if earlier == later or _local(earlier, tz) == midnight:
+        return earlier
+    # Midnight was skipped, so the day begins at the change of offset, which lies in (earlier, later].
+    before = _offset(earlier, tz)
+    while later - earlier > 1:
+        middle = (earlier + later) // 2
+        if _offset(middle, tz) == before:
+            earlier = middle
+        else:
+            later = middle
+    return later
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
+
+
+def _local(instant: int, tz: ZoneInfo) -> datetime:
+    return (_EPOCH + timedelta(microseconds=instant)).astimezone(tz).replace(tzinfo=None)
+
+
+def _offset(instant: int, tz: ZoneInfo) -> timedelta | None:
+    return (_EPOCH + timedelta(microseconds=instant)).astimezone(tz).utcoffset()
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def is_zone(name: Any) -> bool:
+    """Whether ``name`` names a zone of the IANA database. A trait may hold anything, so anything may be asked."""
+    return isinstance(name, str) and name in _zones()

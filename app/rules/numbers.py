@@ -1,0 +1,51 @@
+"""Numbers as rules see them: exact, and sometimes hidden in text."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any, Final
+
+DIGITS_MAX: Final = 400
+"""Digits that a number may need when it is written out; ingestion refuses longer ones."""
+
+Number = int | Decimal
+
+_JSON_NUMBER: Final = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?)([0-9]+))?")
+
+
+def number_in_text(text: str) -> Number | None:
+    """The number that ``text`` is, where it is a JSON number of at most 400 digits written out."""
+    match = _JSON_NUMBER.fullmatch(text)
+    if match is None:
+        return None
+    sign, whole, fraction, exponent_sign, exponent_digits = match.groups(default="")
+    exponent_digits = exponent_digits.lstrip("0")
+    if len(exponent_digits) > 4 or len(whole) + len(fraction) > DIGITS_MAX:
+        return None
+    if not fraction and not exponent_digits:
+        return int(sign + whole)
+    exponent = int(f"{exponent_sign}{exponent_digits or 0}")
+    number = Decimal(f"{sign}{whole}{fraction}E{exponent - len(fraction)}")
+    return number if digits_written_out(number) <= DIGITS_MAX else None
+
+
+def digits_written_out(number: Number) -> int:
+    """How many digits the number takes without an exponent: 1e3 takes four, 0.001 takes four."""
+    if isinstance(number, int):
+        return len(str(abs(number))) if number.bit_length() <= 4_000 else DIGITS_MAX * 3
+    _, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)
+    if exponent >= 0:
+        return len(digits) + exponent
+    return max(len(digits), 1 - exponent)
+
+
+def as_number(value: Any) -> Number | None:
+    """What an order comparison reads: the number, or the number that the text is; true and false are none."""
+    kind = type(value)
+    if kind is int or kind is Decimal:
+        return value  # type: ignore[no-any-return]
+    if kind is str:
+        return number_in_text(value)
+    return None
