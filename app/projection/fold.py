@@ -1,0 +1,216 @@
+"""A customer's state carried forward in event time. Pure: ``now`` is an argument.
+
+``fold`` is the whole meaning of a customer: a replay is a fold from an empty state over the whole log, live work is
+the same fold from where the last one stopped. Between two messages nothing changes but at the ``until`` of a truth,
+so time passes by stepping from one to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
+
+import msgspec
+
+from app.projection.state import Cause, Move, Standing, State, Truth
+from app.rules.ruleset import Ruleset
+
+PASSED = Cause("time")
+
+
+class NeedsReplay(Exception):
+    """The messages cannot extend this state: they belong into its past."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A customer entered (or left) a segment or a stage at ``at``. ``value`` is the stage, empty for a segment.
+
+    ``since`` is when the interval began: ``at`` itself for an entry.
+    """
+
+    definition: str
+    value: str
+    entered: bool
+    at: int
+    since: int
+    cause: Cause
+
+
+def fold(state: State, ruleset: Ruleset, moves: Iterable[Move], now: int, points_max: int) -> list[Change]:
+    """Carry ``state`` (changed in place) over ``moves`` to ``now``; returns what changed, in order of time.
+
+    Raises:
+        NeedsReplay: a move lies before something that has been decided already. ``state`` is then unusable.
+    """
+    moves = list(moves)
+    state.messages += len(moves)
+    _refuse_the_past(state, moves)
+    waiting = [move for move in (*state.pending, *moves) if move.matters or state.born is None]
+    waiting.sort(key=_order)
+    state.pending = []
+    walk = _Walk(state, ruleset, points_max)
+    for instant, group in groupby(waiting, key=attrgetter("at")):
+        if instant > now:
+            state.pending = [move for move in waiting if move.at > now]
+            break
+        walk.pass_time(instant - 1)
+        walk.arrive(instant, list(group))
+    walk.pass_time(now)
+    return walk.changes
+
+
+def flips_at(state: State) -> int | None:
+    """The earliest instant at which a truth changes, or a message of the future begins to count."""
+    ahead = [truth.until for truth in state.truths.values() if truth.until is not None]
+    if state.pending:
+        ahead.append(state.pending[0].at)
+    return min(ahead, default=None)
+
+
+def _order(move: Move) -> tuple[int, str, str]:
+    return (move.at, move.message_id, move.source)
+
+
+def _refuse_the_past(state: State, moves: Sequence[Move]) -> None:
+    if state.born is None:
+        return
+    for move in moves:
+        if move.at < state.born:
+            raise NeedsReplay
+        if not move.matters:
+            continue
+        if move.at < state.at:
+            raise NeedsReplay
+        # Of two identifies of one instant the message id decides, and the state does not keep it.
+        if move.traits and move.at <= state.traits_at:
+            raise NeedsReplay
+    if any(series.overflowed for series in state.series.values()):
+        raise NeedsReplay
+
+
+class _Walk:
+    """One pass over time; the state is its own and the list of changes grows."""
+
+    def __init__(self, state: State, ruleset: Ruleset, points_max: int) -> None:
+        self.state = state
+        self.ruleset = ruleset
+        self.points_max = points_max
+        self.changes: list[Change] = []
+
+    def pass_time(self, limit: int) -> None:
+        """Let every truth change that changes by itself up to and including ``limit``."""
+        truths = self.state.truths
+        while True:
+            due = min((truth.until for truth in truths.values() if truth.until is not None), default=None)
+            if due is None or due > limit:
+                return
+            if any(series.overflowed for series in self.state.series.values()):
+                raise NeedsReplay
+            flipped = [rule for rule, truth in truths.items() if truth.until == due]
+            self._decide(due, flipped, PASSED)
+            self.state.at = due
+
+    def arrive(self, instant: int, moves: Sequence[Move]) -> None:
+        """Take in all messages of one instant, then decide: what holds only between two of them never held."""
+        born_now = self.state.born is None
+        if born_now:
+            self.state.born = instant
+        leaves: set[str] = set()
+        names: set[str] = set()
+        for move in moves:
+            for leaf in move.leaves:
+                self._count(leaf, instant)
+            leaves.update(move.leaves)
+            if move.traits:
+                self._set_traits(move.traits, instant)
+                names.update(move.traits)
+        touched = self.ruleset.rules_reading(leaves, names) if leaves or names else ()
+        due = [rule for rule, truth in self.state.truths.items() if truth.until == instant]
+        last = moves[-1]
+        cause = Cause("message", last.message_id, last.source)
+        if born_now:
+            self._be_born(instant, touched, cause)
+        elif touched or due:
+            self._decide(instant, dict.fromkeys((*touched, *due)), cause)
+        if touched or due or born_now or names:
+            self.state.at = instant
+
+    def _count(self, leaf: str, instant: int) -> None:
+        series = self.state.series.get(leaf)
+        if series is None:
+            series = self.state.series[leaf] = self.ruleset.leaves[leaf].new_series()
+        series.add(instant, self.ruleset.leaves[leaf].retention, self.points_max)
+
+    def _set_traits(self, traits: dict[str, object], instant: int) -> None:
+        self.state.traits_at = instant
+        for name, value in traits.items():
+            if value is None:
+                self.state.traits.pop(name, None)
+            else:
+                self.state.traits[name] = value
+
+    def _be_born(self, instant: int, touched: Iterable[str], cause: Cause) -> None:
+        """Before its first message a customer was in nothing: whatever holds now was entered now."""
+        for rule in touched:
+            self.state.truths[rule] = self._truth(rule, instant, since=instant)
+        for rule in dict.fromkeys((*touched, *self.ruleset.true_from_birth)):
+            if self._holds(rule):
+                self._note(rule, True, instant, instant, cause)
+        for journey in self.ruleset.journeys:
+            self._stand(journey.key, instant, cause)
+
+    def _decide(self, instant: int, rules: Iterable[str], cause: Cause) -> None:
+        journeys: dict[str, None] = {}
+        for rule in rules:
+            before = self._known(rule)
+            after = self._truth(rule, instant, since=before.since)
+            self.state.truths[rule] = after
+            if after.holds == before.holds:
+                continue
+            if before.since == instant and (before.holds or instant != self.state.born):
+                # It changed at this very instant already, by a message folded earlier: that never held.
+                raise NeedsReplay
+            after.since = instant
+            self._note(rule, after.holds, instant, instant if after.holds else before.since, cause)
+            if rule.startswith("stage:"):
+                journeys[rule.split(":", 2)[1]] = None
+        for journey in journeys:
+            self._stand(journey, instant, cause)
+
+    def _stand(self, journey: str, instant: int, cause: Cause) -> None:
+        """The current stage is the last stage in order whose rule holds."""
+        current = next((stage for stage, rule in reversed(self.ruleset.stages_of[journey]) if self._holds(rule)), None)
+        before = self.state.journeys.get(journey)
+        if before is not None and before.stage == current:
+            return
+        if before is not None and before.since == instant and (before.stage or instant != self.state.born):
+            raise NeedsReplay
+        definition = f"journey:{journey}"
+        if before is not None and before.stage is not None:
+            self.changes.append(Change(definition, before.stage, False, instant, before.since, cause))
+        if current is not None:
+            self.changes.append(Change(definition, current, True, instant, instant, cause))
+        self.state.journeys[journey] = Standing(current, instant, cause)
+
+    def _note(self, rule: str, holds: bool, instant: int, since: int, cause: Cause) -> None:
+        if rule.startswith("segment:"):
+            self.changes.append(Change(rule, "", holds, instant, since, cause))
+
+    def _truth(self, rule: str, instant: int, since: int) -> Truth:
+        return Truth(
+            self.ruleset.truth(rule, self.state, instant),
+            since,
+            self.ruleset.next_change(rule, self.state, instant),
+        )
+
+    def _known(self, rule: str) -> Truth:
+        known = self.state.truths.get(rule)
+        if known is None:
+            assert self.state.born is not None
+            return Truth(self.ruleset.initial[rule], self.state.born)
+        return known
+
+    def _holds(self, rule: str) -> bool:
+        known = self.state.truths.get(rule)
+        return self.ruleset.initial[rule] if known is None else known.holds

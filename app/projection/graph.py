@@ -1,0 +1,141 @@
+"""Which identities are one customer: a function of the set of links, whatever order they came in. Pure.
+
+Aliases join first. Then links in order: a link joins two groups unless both hold a user_id (groups that an alias
+made one share theirs) or the joined group would hold too many identities of one kind; then it is a conflict and
+changes nothing. Only the earliest message that says a link counts: a later one finds it decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from app.touchpoint import Identity, Order, identity_id
+
+ALIAS = "alias"
+LINK = "link"
+
+
+class Node(msgspec.Struct):
+    """One identity. ``carried``: some message sent it as its own; else only an alias has named it."""
+
+    id: bytes
+    identity: Identity
+    carried: bool
+    customer: bytes | None = None
+
+
+class Link(msgspec.Struct):
+    """One edge. For an alias ``weaker`` is the user_id that previousId names, ``stronger`` the userId."""
+
+    weaker: bytes
+    stronger: bytes
+    kind: str
+    order: Order
+    joined: bool = True
+    undone: bool = False
+
+
+class Caps(msgspec.Struct, frozen=True):
+    """How many identities of one kind a customer may hold; user_ids join by alias only and are not counted."""
+
+    anonymous_ids: int
+    contacts: int
+    others: int
+
+    def of(self, kind: str) -> int | None:
+        match kind:
+            case "user_id":
+                return None
+            case "anonymous_id":
+                return self.anonymous_ids
+            case "email" | "phone":
+                return self.contacts
+            case _:
+                return self.others
+
+
+class Group:
+    """Identities that are one customer so far."""
+
+    __slots__ = ("kinds", "members")
+
+    def __init__(self, node: Node) -> None:
+        self.members = [node]
+        self.kinds = {node.identity.kind: 1}
+
+    def can_join(self, other: Group, caps: Caps) -> bool:
+        if "user_id" in self.kinds and "user_id" in other.kinds:
+            return False
+        for kind, count in other.kinds.items():
+            cap = caps.of(kind)
+            if cap is not None and count + self.kinds.get(kind, 0) > cap:
+                return False
+        return True
+
+    def absorb(self, other: Group) -> None:
+        self.members.extend(other.members)
+        for kind, count in other.kinds.items():
+            self.kinds[kind] = self.kinds.get(kind, 0) + count
+
+    @property
+    def customer_id(self) -> bytes:
+        """The id of the strongest identity: any two workers, in any order, name the customer alike."""
+        return min((node.identity.strength, node.id) for node in self.members)[1]
+
+    @property
+    def exists(self) -> bool:
+        """A name that only an inactive alias has spoken is nobody yet."""
+        return any(node.carried for node in self.members)
+
+
+def divide(nodes: Mapping[bytes, Node], links: Iterable[Link], caps: Caps) -> list[Group]:
+    """Part ``nodes`` into customers; sets ``joined`` of each link. ``links`` must hold all links among ``nodes``."""
+    group_of = {id: Group(node) for id, node in nodes.items()}
+
+    def join(link: Link) -> None:
+        a, b = group_of[link.weaker], group_of[link.stronger]
+        if a is b:
+            return
+        if len(a.members) < len(b.members):
+            a, b = b, a
+        a.absorb(b)
+        for node in b.members:
+            group_of[node.id] = a
+
+    standing = [link for link in links if not link.undone]
+    for link in standing:
+        if link.kind == ALIAS:
+            link.joined = alias_holds(nodes, link)
+            if link.joined:
+                join(link)
+    for link in in_order([link for link in standing if link.kind == LINK], lambda id: nodes[id].identity):
+        a, b = group_of[link.weaker], group_of[link.stronger]
+        link.joined = nodes[link.weaker].carried and (a is b or a.can_join(b, caps))
+        if link.joined:
+            join(link)
+    return list({id(group): group for group in group_of.values()}.values())
+
+
+def in_order(links: Iterable[Link], identity_of: Callable[[bytes], Identity]) -> list[Link]:
+    """Links in the order in which they decide; of those of one message the stronger identity's comes first."""
+
+    def place(link: Link) -> tuple[Order, int, str, str]:
+        identity = identity_of(link.weaker)
+        return (link.order, identity.strength, identity.kind, identity.value)
+
+    return sorted(links, key=place)
+
+
+def alias_holds(nodes: Mapping[bytes, Node], link: Link) -> bool:
+    """previousId names a user_id, unless all that is known of that value is an anonymous_id.
+
+    Such an anonymous_id gets an ordinary link instead, which loses to an earlier one: a shared device that two
+    users alias does not make the two one.
+    """
+    previous = nodes[link.weaker]
+    if previous.carried:
+        return True
+    anonymous = nodes.get(identity_id("anonymous_id", previous.identity.value))
+    return anonymous is None or not anonymous.carried

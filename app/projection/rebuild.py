@@ -1,0 +1,98 @@
+"""Every customer anew from the log, and how many were not what the log says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from app.config import Settings
+from app.db import Clock, Connection, Pool, transact
+from app.errors import NotFound
+from app.projection import identity
+from app.projection.fold import NeedsReplay, fold
+from app.projection.project import cap_points, refresh
+from app.projection.state import State, read_state, write_state
+from app.rules.ruleset import Ruleset
+from app.wire.identifiers import reference
+
+_CHUNK_CUSTOMERS: Final = 200
+_FIRST: Final = bytes(16)
+
+_COUNT = "SELECT count(*) FROM customers"
+_NEXT = "SELECT id FROM customers WHERE id > $1 ORDER BY id LIMIT $2"
+_OF_IDENTITY = "SELECT customer_id FROM identities WHERE id = ANY($1::uuid[]) AND customer_id IS NOT NULL"
+
+
+async def rebuild_customers(
+    pool: Pool,
+    ruleset: Ruleset,
+    clock: Clock,
+    settings: Settings,
+    customer: str | None = None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Replay all customers, or the one that ``customer`` names; returns how many differed from their log.
+
+    ``advance`` is told (customers done, customers in all). Raises NotFound.
+    """
+    if customer is not None:
+        async with pool.acquire() as connection:
+            candidates = [identity.id for identity in reference(customer, settings)]
+            ids = [row["customer_id"] for row in await connection.fetch(_OF_IDENTITY, candidates)]
+        if not ids:
+            raise NotFound(f"no customer {customer}")
+        return await _rebuild(pool, ids[:1], ruleset, clock, settings)
+    async with pool.acquire() as connection:
+        total = await connection.fetchval(_COUNT)
+    differing = done = 0
+    last = _FIRST
+    while True:
+        async with pool.acquire() as connection:
+            ids = [row["id"] for row in await connection.fetch(_NEXT, last, _CHUNK_CUSTOMERS)]
+        if not ids:
+            return differing
+        differing += await _rebuild(pool, ids, ruleset, clock, settings)
+        done += len(ids)
+        last = ids[-1]
+        advance(done, max(done, total))
+
+
+async def _rebuild(pool: Pool, ids: Sequence[bytes], ruleset: Ruleset, clock: Clock, settings: Settings) -> int:
+    async def work(connection: Connection) -> int:
+        now = clock.now()
+        before = {row.id: row for row in await identity.lock(connection, ids)}
+        await refresh(connection, list(before), ruleset, now, settings, replay_all=True)
+        after = {row.id: row for row in await identity.lock(connection, ids)}
+        return sum(
+            _carried_to(row.state, ruleset, now, settings) != read_comparable(after[id].state)
+            for id, row in before.items()
+            if not row.stale and row.revision == ruleset.revision
+        )
+
+    return await transact(pool, work)
+
+
+def _carried_to(text: str, ruleset: Ruleset, now: int, settings: Settings) -> str | None:
+    """What the stored state says of ``now``; None if it would have asked the log anyway."""
+    state = read_state(text)
+    try:
+        fold(state, ruleset, (), now, settings.series_points_max)
+    except NeedsReplay:
+        return read_comparable(text)
+    return read_comparable(write_state(cap_points(state, settings.series_points_max)))
+
+
+def read_comparable(text: str) -> str:
+    """A state without what depends on how it came about: the order of its keys, rules touched without effect."""
+    state = read_state(text)
+    return write_state(
+        State(
+            born=state.born,
+            messages=state.messages,
+            traits=dict(sorted(state.traits.items())),
+            series=dict(sorted(state.series.items())),
+            truths={rule: truth for rule, truth in sorted(state.truths.items())},
+            journeys=dict(sorted(state.journeys.items())),
+            pending=state.pending,
+        )
+    )

@@ -1,0 +1,172 @@
+"""What happens although nobody asks: time passes, definitions change, a projection is repeated, a month begins.
+
+Runs inside ``serve`` and alone as ``segue worker``; any number may run, they share the work by SKIP LOCKED. Nothing
+here is needed for a read to be right: reads re-evaluate what is due. It keeps stored truths close to the present, so
+that reads stay cheap and transitions are recorded soon after they happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import asyncpg
+import structlog
+
+from app.config import Settings
+from app.db import Clock, Connection, Pool, transact
+from app.ingest import claim_deferred, postpone_deferred, settle_deferred
+from app.metrics import Metrics
+from app.partitions import make_months
+from app.projection.project import project_deferred, refresh
+from app.registry import Registry
+from app.touchpoint import MINUTE, SECOND
+
+log = structlog.get_logger(__name__)
+
+_IDLE_SECONDS: Final = 1.0
+_UPKEEP_SECONDS: Final = 10.0
+_RETRY_AFTER: Final = MINUTE
+
+_DUE = """
+-- Customers whose stored truths may have changed, earliest first; index customers_due.
+SELECT id FROM customers WHERE sweep_at <= $1 ORDER BY sweep_at LIMIT $2
+FOR NO KEY UPDATE SKIP LOCKED
+"""
+
+_UNFILLED = """
+-- Customers whose state was made with older definitions; index customers_to_fill.
+SELECT id FROM customers WHERE revision < $1 ORDER BY revision, id LIMIT $2
+FOR NO KEY UPDATE SKIP LOCKED
+"""
+
+_LAG = "SELECT min(sweep_at) FROM customers WHERE sweep_at > 'epoch'"
+
+_SET_ASIDE = "UPDATE customers SET stale = true, sweep_at = $2 WHERE id = $1"
+
+
+class Worker:
+    """Three loops, each a small transaction at a time, so that live work is never kept waiting for long."""
+
+    def __init__(self, pool: Pool, registry: Registry, settings: Settings, clock: Clock, metrics: Metrics) -> None:
+        self._pool = pool
+        self._registry = registry
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        loops = (
+            ("sweep", self.sweep, _IDLE_SECONDS),
+            ("fill", self.fill, _IDLE_SECONDS),
+            ("deferred", self.project_deferred, _IDLE_SECONDS),
+            ("upkeep", self.keep_up, _UPKEEP_SECONDS),
+        )
+        self._tasks = [asyncio.create_task(self._repeat(*loop), name=loop[0]) for loop in loops]
+
+    async def stop(self) -> None:
+        """Each loop ends after the transaction it is in."""
+        self._stopping.set()
+        await asyncio.gather(*self._tasks)
+
+    async def _repeat(self, name: str, step: Callable[[], Awaitable[int]], idle_seconds: float) -> None:
+        """Run ``step`` again at once while it finds work, else after a pause."""
+        while not self._stopping.is_set():
+            try:
+                done = await step()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("worker step failed", step=name, error=type(error).__name__)
+                done = 0
+            except Exception:
+                log.exception("worker step failed", step=name)
+                done = 0
+            if done:
+                # Live requests share this event loop; let them in between two batches.
+                await asyncio.sleep(0)
+                continue
+            try:
+                await asyncio.wait_for(self._stopping.wait(), idle_seconds)
+            except TimeoutError:
+                continue
+
+    async def sweep(self) -> int:
+        """Let time pass for customers that are due; returns how many."""
+        now = self._clock.now()
+        async with self._pool.acquire() as connection:
+            earliest = await connection.fetchval(_LAG)
+        self._metrics.sweep_lag(0.0 if earliest is None else max(0.0, (now - earliest) / SECOND))
+        return await self._refresh(_DUE, now)
+
+    async def fill(self) -> int:
+        """Bring customers to the current definitions; returns how many."""
+        async with self._pool.acquire() as connection:
+            ruleset = await self._registry.current_ruleset(connection)
+        return await self._refresh(_UNFILLED, ruleset.revision)
+
+    async def _refresh(self, claim: str, bound: int) -> int:
+        claimed: list[bytes] = []
+
+        async def work(connection: Connection) -> int:
+            rows = await connection.fetch(claim, bound, self._settings.sweep_customers_max)
+            claimed[:] = [row["id"] for row in rows]
+            await self._bring_up_to_date(connection, claimed)
+            return len(claimed)
+
+        try:
+            return await transact(self._pool, work)
+        except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+            raise
+        except Exception as error:
+            log.exception("a batch could not be refreshed; trying its customers one by one", error=type(error).__name__)
+            return await self._refresh_each(claimed)
+
+    async def _bring_up_to_date(self, connection: Connection, customer_ids: Sequence[bytes]) -> None:
+        if customer_ids:
+            ruleset = await self._registry.current_ruleset(connection)
+            await refresh(connection, customer_ids, ruleset, self._clock.now(), self._settings)
+
+    async def _refresh_each(self, customer_ids: Sequence[bytes]) -> int:
+        """One customer that cannot be refreshed must not hold up the others; it is tried again later."""
+        done = 0
+        for id in customer_ids:
+            try:
+                await transact(self._pool, lambda connection, id=id: self._bring_up_to_date(connection, [id]))  # type: ignore[misc]  # bound in the loop
+                done += 1
+            except Exception:
+                log.exception("a customer could not be refreshed")
+                async with self._pool.acquire() as connection:
+                    await connection.execute(_SET_ASIDE, id, self._clock.now() + _RETRY_AFTER)
+        return done
+
+    async def project_deferred(self) -> int:
+        """Project messages that were stored only; returns how many."""
+        claimed: list[bytes] = []
+
+        async def work(connection: Connection) -> int:
+            keys, messages = await claim_deferred(connection, self._settings.sweep_customers_max)
+            claimed[:] = keys
+            if messages:
+                ruleset = await self._registry.current_ruleset(connection)
+                await project_deferred(connection, messages, ruleset, self._clock.now(), self._settings)
+                await settle_deferred(connection, keys)
+            return len(keys)
+
+        try:
+            return await transact(self._pool, work)
+        except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+            raise
+        except Exception:
+            log.exception("deferred messages could not be projected")
+            async with self._pool.acquire() as connection:
+                await postpone_deferred(connection, claimed)  # type: ignore[arg-type]  # asyncpg's pool proxy
+            return 0
+
+    async def keep_up(self) -> int:
+        """Months ahead, and the clock's offset to the database's."""
+        async with self._pool.acquire() as connection:
+            await self._clock.calibrate(connection)  # type: ignore[arg-type]  # asyncpg's pool proxy
+            await make_months(connection, self._clock.now())  # type: ignore[arg-type]  # asyncpg's pool proxy
+        return 0

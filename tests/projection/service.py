@@ -1,0 +1,126 @@
+"""The real pipeline without HTTP, for tests that must choose the clock: JSON bodies in, database rows out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from app.config import Settings
+from app.db import FrozenClock, Pool, open_pool, transact
+from app.ingest import Ingest, Receipt
+from app.metrics import Metrics
+from app.registry import Registry, bootstrap
+from app.rules.language import parse_journey, parse_segment
+from app.wire import segment
+from app.worker import Worker
+from tests.projection.naive import Definitions, Interval, Said
+
+
+class Service:
+    """One process's worth of Segue: registry, ingest and worker over one pool, with a clock that stands still."""
+
+    def __init__(self, pool: Pool, settings: Settings, clock: FrozenClock) -> None:
+        self.pool = pool
+        self.settings = settings
+        self.clock = clock
+        self.registry = Registry(pool, settings)
+        self.ingest = Ingest(pool, self.registry, settings, clock, Metrics())
+        self.worker = Worker(pool, self.registry, settings, clock, Metrics())
+
+    async def send(self, items: Sequence[dict[str, Any]], source: str = "default") -> Receipt:
+        body = json.dumps({"batch": list(items)}).encode()
+        view = self.registry.access.sources[source]
+        envelope = segment.read(body, "batch", self.settings.limits)
+        parsed = segment.normalise(envelope, view, self.clock.now(), self.settings)
+        return await self.ingest.accept(view.key, parsed, len(body))
+
+    async def define(self, definitions: Definitions) -> None:
+        """Put these in the place of the built-in definitions."""
+        for old in self.registry.ruleset.segments:
+            await self.registry.archive("segment", old.key)
+        for old in self.registry.ruleset.journeys:
+            await self.registry.archive("journey", old.key)
+        limits = self.settings.limits
+        for journey, stages in definitions.journeys.items():
+            listed = [{"key": stage, "name": stage, "rule": rule} for stage, rule in stages]
+            wanted = parse_journey({"key": journey, "name": journey, "stages": listed}, limits)
+            await self.registry.define(wanted, replace=False)
+        for key, rule in definitions.segments.items():
+            await self.registry.define(parse_segment({"key": key, "name": key, "rule": rule}, limits), replace=False)
+
+    async def sweep_all(self) -> None:
+        while await self.worker.fill() or await self.worker.sweep():
+            pass
+
+    async def groups(self, prefix: str) -> set[frozenset[str]]:
+        rows = await self.pool.fetch(
+            "SELECT customer_id, kind, value FROM identities WHERE customer_id IS NOT NULL AND value LIKE $1 || '%'",
+            prefix,
+        )
+        members: dict[bytes, set[str]] = {}
+        for customer, kind, value in rows:
+            members.setdefault(customer, set()).add(f"{kind}:{value.removeprefix(prefix)}")
+        return {frozenset(names) for names in members.values()}
+
+    async def intervals(self, identity: str) -> set[Interval]:
+        kind, _, value = identity.partition(":")
+        rows = await self.pool.fetch(
+            """
+            SELECT t.definition, t.value, t.entered_at, t.left_at
+            FROM identities i JOIN transitions t ON t.customer_id = i.customer_id
+            WHERE i.kind = $1 AND i.value = $2 AND t.retracted_at IS NULL
+            """,
+            kind,
+            value,
+        )
+        found = [tuple(row) for row in rows]
+        assert len(set(found)) == len(found)
+        return set(found)  # type: ignore[arg-type]  # rows of four columns
+
+
+@asynccontextmanager
+async def service(database_url: str, now: int, *, start: bool = True, **changes: Any) -> AsyncIterator[Service]:
+    settings = Settings.model_validate({"DATABASE_URL": database_url, "default_journey": "main", **changes})
+    pool = await open_pool(database_url, 4)
+    try:
+        one = Service(pool, settings, FrozenClock(now))
+        await transact(pool, bootstrap)
+        await one.registry.load()
+        await one.ingest.start()
+        yield one
+        await one.ingest.stop()
+    finally:
+        await asyncio.wait_for(pool.close(), 10)
+
+
+def item(said: Said, prefix: str = "") -> dict[str, Any]:
+    """The message as a Segment client would send it; ``prefix`` keeps examples of one database apart."""
+    from app.wire.instants import rfc3339
+
+    traits = {**(said.traits or {})}
+    context: dict[str, Any] = {}
+    message: dict[str, Any] = {
+        "type": said.type,
+        "messageId": prefix + said.message_id,
+        "timestamp": rfc3339(said.t),
+        "properties": dict(said.properties),
+        "context": context,
+    }
+    if "user_id" in said.ids:
+        message["userId"] = prefix + said.ids["user_id"]
+    if "anonymous_id" in said.ids:
+        message["anonymousId"] = prefix + said.ids["anonymous_id"]
+    if "email" in said.ids:
+        context["traits"] = {"email": prefix + said.ids["email"]}
+    if "tool" in said.ids:
+        context["externalIds"] = [{"id": prefix + said.ids["tool"], "type": "tool"}]
+    if said.type == "track":
+        message["event"] = said.name
+    if said.type == "identify":
+        message["traits"] = traits
+    if said.previous is not None:
+        message["previousId"] = prefix + said.previous
+    return message
