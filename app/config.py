@@ -34,7 +34,7 @@ JUNK_IDS = (
     "undefined",
     "unknown",
 )
-"""Ids that stand for "nobody" in real traffic; compared in lower case after trimming. Ids of zeros alone are junk too."""
+"""Ids that stand for "nobody" in real traffic, compared in lower case after trimming; zeros alone are junk too."""
 
 
 class Limits(BaseSettings):
@@ -77,12 +77,16 @@ class Settings(BaseSettings):
     )
     junk_ids: tuple[str, ...] = Field(JUNK_IDS, description="Ids that count as absent, in lower case.")
     anonymous_ids_per_customer_max: int = Field(1_000, description="anonymous_id identities of one customer.")
-    contact_ids_per_customer_max: int = Field(20, description="email (and, separately, phone) identities of one customer.")
+    contact_ids_per_customer_max: int = Field(
+        20, description="email (and, separately, phone) identities of one customer."
+    )
     other_ids_per_customer_max: int = Field(100, description="Identities of one tool's kind of one customer.")
     flush_messages_max: int = Field(2_500, description="Messages in one flush.")
     queue_bytes_max: int = Field(64_000_000, description="Bytes waiting for a flush before 503 is answered.")
     series_points_max: int = Field(256, description="Instants kept for one leaf of one customer.")
-    replay_messages_max: int = Field(20_000, description="Messages replayed inside one flush; more is left to the worker.")
+    replay_messages_max: int = Field(
+        20_000, description="Messages replayed inside one flush; more is left to the worker."
+    )
     pool_connections_max: int = Field(8, description="Connections to PostgreSQL of one process.")
     sweep_customers_max: int = Field(500, description="Customers one sweep step takes.")
     log_level: str = Field("info", description="debug, info, warning or error.")

@@ -143,7 +143,9 @@ class Ingest:
 
     async def _flush(self, requests: Sequence[_Request]) -> None:
         entries = [
-            _Entry(message, index, request.receipt) for request in requests for index, message in request.parsed.messages
+            _Entry(message, index, request.receipt)
+            for request in requests
+            for index, message in request.parsed.messages
         ]
         now = self._clock.now()
         refused = [

@@ -53,7 +53,9 @@ keys = Table(
     Column("kind", Text, nullable=False, comment="write or secret"),
     Column("source", Text, comment="of a write key"),
     Column("name", Text, nullable=False),
-    Column("hint", Text, nullable=False, comment="a write key whole (it is public), of a secret key the first characters"),
+    Column(
+        "hint", Text, nullable=False, comment="a write key whole (it is public), of a secret key the first characters"
+    ),
     Column("created_at", Instant, nullable=False, server_default=text("now()")),
     Column("revoked_at", Instant),
     comment="Write keys append, secret keys read and define; a secret key is kept as its hash only.",
@@ -97,7 +99,12 @@ touchpoints = Table(
     Column("received_at", Instant, nullable=False),
     Column("occurred_at", Instant, nullable=False, comment="skew-corrected and clamped at acceptance, never changed"),
     Column("identity_id", UUID, nullable=False, comment="the strongest identity the message carried"),
-    Column("type", Text, nullable=False, comment="track, page, screen; identify, group, alias are kept but are no touchpoints"),
+    Column(
+        "type",
+        Text,
+        nullable=False,
+        comment="track, page, screen; identify, group, alias are kept but are no touchpoints",
+    ),
     Column("name", Text, comment="null for identify, group, alias"),
     Column("channel", Text, nullable=False),
     Column("source", Text, nullable=False),
@@ -105,7 +112,12 @@ touchpoints = Table(
     Column("properties", JSONB, nullable=False),
     Column("context", JSONB, nullable=False),
     Column("traits", JSONB, comment="of an identify"),
-    Column("carried", JSONB, nullable=False, comment="all identities and aliases of the message, so that the graph can be rebuilt"),
+    Column(
+        "carried",
+        JSONB,
+        nullable=False,
+        comment="all identities and aliases of the message, so that the graph can be rebuilt",
+    ),
     Column("sent_at", Instant),
     Column("original_timestamp", Text, comment="as the client wrote it"),
     comment="The log: append-only, one row an accepted message, partitioned by month of received_at.",
@@ -125,7 +137,9 @@ identities = Table(
     Column("kind", Text, nullable=False),
     Column("value", Text, nullable=False),
     Column("customer_id", UUID, comment="null while only an alias has named it"),
-    Column("carried", Boolean, nullable=False, comment="false: named as previousId, never sent by a message as its own"),
+    Column(
+        "carried", Boolean, nullable=False, comment="false: named as previousId, never sent by a message as its own"
+    ),
     comment="Who can be asked for; each points to its customer in one step.",
 )
 Index("identities_of_customer", identities.c.customer_id)
@@ -136,7 +150,9 @@ links = Table(
     Column("weaker", UUID, nullable=False),
     Column("stronger", UUID, nullable=False),
     Column("kind", Text, nullable=False, comment="link (carried together) or alias"),
-    Column("occurred_at", Instant, nullable=False, comment="with message_id and source: the earliest message that says so"),
+    Column(
+        "occurred_at", Instant, nullable=False, comment="with message_id and source: the earliest message that says so"
+    ),
     Column("message_id", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("joined", Boolean, nullable=False, comment="false: a conflict, it changed nothing"),
@@ -151,8 +167,17 @@ customers = Table(
     "customers",
     metadata,
     Column("id", UUID, primary_key=True, comment="id of the strongest identity"),
-    Column("state", Text, nullable=False, comment="JSON of projection.state.State; never read by SQL, so never parsed by it"),
-    Column("flips_at", Instant, comment="when a stored truth changes although nothing arrives; not indexed, so updates stay HOT"),
+    Column(
+        "state",
+        Text,
+        nullable=False,
+        comment="JSON of projection.state.State; never read by SQL, so never parsed by it",
+    ),
+    Column(
+        "flips_at",
+        Instant,
+        comment="when a stored truth changes although nothing arrives; not indexed, so updates stay HOT",
+    ),
     Column("sweep_at", Instant, comment="never later than flips_at; moves only when it must, because it is indexed"),
     Column("revision", BigInteger, nullable=False, comment="of the definitions the state was made with"),
     Column("stale", Boolean, nullable=False, comment="must be replayed from the log before it is believed"),
@@ -177,7 +202,9 @@ transitions = Table(
     Column("left_cause", JSONB),
     Column("entered_recorded_at", Instant, nullable=False),
     Column("left_recorded_at", Instant),
-    Column("retracted_at", Instant, comment="a replay found it never held, or it belongs to an older version: audit trail"),
+    Column(
+        "retracted_at", Instant, comment="a replay found it never held, or it belongs to an older version: audit trail"
+    ),
     comment="When which customer was in which segment or stage: half-open intervals [entered_at, left_at).",
 )
 Index(

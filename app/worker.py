@@ -161,12 +161,12 @@ class Worker:
         except Exception:
             log.exception("deferred messages could not be projected")
             async with self._pool.acquire() as connection:
-                await postpone_deferred(connection, claimed)  # type: ignore[arg-type]  # asyncpg's pool proxy
+                await postpone_deferred(connection, claimed)
             return 0
 
     async def keep_up(self) -> int:
         """Months ahead, and the clock's offset to the database's."""
         async with self._pool.acquire() as connection:
-            await self._clock.calibrate(connection)  # type: ignore[arg-type]  # asyncpg's pool proxy
-            await make_months(connection, self._clock.now())  # type: ignore[arg-type]  # asyncpg's pool proxy
+            await self._clock.calibrate(connection)
+            await make_months(connection, self._clock.now())
         return 0

@@ -17,7 +17,6 @@ from app.db import Connection
 from app.projection.graph import ALIAS, LINK, Caps, Group, Link, Node, divide, in_order
 from app.touchpoint import Identity, Message, Order
 
-
 NEVER: Final = -1
 """Before any instant a message can have: no link yet."""
 
@@ -212,9 +211,7 @@ class _View:
         self.nodes: dict[bytes, Node] = {}
         self.links: dict[tuple[bytes, bytes], Link] = {}
 
-    async def load(
-        self, connection: Connection, ids: Sequence[bytes], pairs: Sequence[tuple[bytes, bytes]]
-    ) -> None:
+    async def load(self, connection: Connection, ids: Sequence[bytes], pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """Lock the customers of ``ids`` and read their identities; again, if a merge overtook us meanwhile."""
         overtaken: list[bytes] = []
         for _ in range(_OVERTAKEN_MAX):
@@ -250,9 +247,7 @@ class _View:
         undone_at: int | None,
     ) -> None:
         order = (occurred_at, message_id, source)
-        self.links.setdefault(
-            (weaker, stronger), Link(weaker, stronger, kind, order, joined, undone_at is not None)
-        )
+        self.links.setdefault((weaker, stronger), Link(weaker, stronger, kind, order, joined, undone_at is not None))
 
     async def widen(self, connection: Connection, seeds: Iterable[bytes]) -> set[bytes]:
         """Walk all links from ``seeds`` until nothing new is reached; lock and read the customers on the way."""

@@ -1,29 +1,26 @@
 """Messages into customers: identity, then state, then stages and segments, all in the caller's transaction.
 
-The one path for live messages, deferred ones and repairs. Owns the tables identities, links (through
-:mod:`app.projection.identity`), customers and transitions.
+The one path for live messages, deferred ones and repairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from app.config import Settings
 from app.db import Connection
 from app.projection import identity
-from app.projection.fold import NeedsReplay, flips_at, fold
+from app.projection.fold import NeedsReplay, fold
 from app.projection.graph import Caps
 from app.projection.identity import Resolution, Resolved
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
 from app.projection.replay import Replayed, move_of_message, replay
-from app.projection.state import Cause, Move, State, read_state, write_state
+from app.projection.state import Move, State, read_state, write_state
+from app.projection.write import Carried, stored_intervals, write_customers, write_graph
 from app.rules.ruleset import Ruleset
 from app.touchpoint import Message
-
-SWEEP_NOW = 0
-"""A ``sweep_at`` that is always due: the worker takes stale customers first."""
 
 
 class Projected(msgspec.Struct):
@@ -71,6 +68,12 @@ async def refresh(
     return await _carry_forward(connection, resolution, {}, ruleset, now, unbounded, replay_all)
 
 
+_UNDO = """
+UPDATE links SET undone_at = $3 WHERE weaker = $1 AND stronger = $2
+RETURNING weaker
+"""
+
+
 async def undo_link(
     connection: Connection,
     weaker: bytes,
@@ -97,16 +100,6 @@ def caps_of(settings: Settings) -> Caps:
     )
 
 
-class _Carried(msgspec.Struct):
-    """A customer ready to be written."""
-
-    customer: Resolved
-    state: State
-    text: str
-    revision: int
-    stale: bool
-
-
 async def _carry_forward(
     connection: Connection,
     resolution: Resolution,
@@ -116,7 +109,7 @@ async def _carry_forward(
     settings: Settings,
     replay_all: bool,
 ) -> Projected:
-    carried: list[_Carried] = []
+    carried: list[Carried] = []
     writes = IntervalWrites()
     to_replay: list[tuple[int, Resolved]] = []
     versions = versions_of(ruleset)
@@ -132,16 +125,16 @@ async def _carry_forward(
             to_replay.append((_length(customer, len(news)), customer))
             continue
         writes.extend(continue_intervals(customer.id, changes, versions))
-        carried.append(_Carried(customer, state, write_state(state), ruleset.revision, False))
-    await _write_graph(connection, resolution)
+        carried.append(Carried(customer, state, write_state(state), ruleset.revision, False))
+    await write_graph(connection, resolution)
     now_replayed, left = _within_budget(to_replay, settings.replay_messages_max)
     if now_replayed:
         carried += await _replay(connection, now_replayed, ruleset, now, settings, versions, writes)
     for length, customer in left:
         carried.append(_leave_stale(customer, length, ruleset, now))
     if left and resolution.gone:
-        writes.retracted += [interval.key for interval in await _stored_intervals(connection, resolution.gone)]
-    await _write_customers(connection, carried, writes, now)
+        writes.retracted += [interval.key for interval in await stored_intervals(connection, resolution.gone)]
+    await write_customers(connection, carried, writes, now)
     return Projected(len(carried), len(now_replayed), len(left), len(writes.begun) + len(writes.ended))
 
 
@@ -175,9 +168,9 @@ def _within_budget(
     return done, left
 
 
-def _leave_stale(customer: Resolved, length: int, ruleset: Ruleset, now: int) -> _Carried:
+def _leave_stale(customer: Resolved, length: int, ruleset: Ruleset, now: int) -> Carried:
     state = State(born=now, messages=length)
-    return _Carried(customer, state, write_state(state), ruleset.revision, True)
+    return Carried(customer, state, write_state(state), ruleset.revision, True)
 
 
 async def _replay(
@@ -188,18 +181,18 @@ async def _replay(
     settings: Settings,
     versions: Mapping[str, int],
     writes: IntervalWrites,
-) -> list[_Carried]:
+) -> list[Carried]:
     ids = [customer.id for customer in customers]
     replayed = await replay(connection, ids, ruleset, now)
     before = {row.id for customer in customers for row in customer.origins} | set(ids)
-    stored = await _stored_intervals(connection, before)
+    stored = await stored_intervals(connection, before)
     wanted: list[Interval] = []
     carried = []
     for customer in customers:
         known = replayed.get(customer.id) or Replayed(State(), [])
         wanted += continue_intervals(customer.id, known.changes, versions).begun
         text = write_state(cap_points(known.state, settings.series_points_max))
-        carried.append(_Carried(customer, known.state, text, ruleset.revision, False))
+        carried.append(Carried(customer, known.state, text, ruleset.revision, False))
     writes.extend(correct_intervals(stored, wanted))
     return carried
 
@@ -214,172 +207,3 @@ def cap_points(state: State, points_max: int) -> State:
 
 def versions_of(ruleset: Ruleset) -> dict[str, int]:
     return {f"{definition.kind}:{definition.key}": definition.version for definition in ruleset.definitions}
-
-
-_STORED_INTERVALS = """
-SELECT customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause
-FROM transitions
-WHERE customer_id = ANY($1::uuid[]) AND retracted_at IS NULL
-"""
-
-_decode_cause = msgspec.json.Decoder(Cause).decode
-_encode_cause = msgspec.json.Encoder().encode
-
-
-async def _stored_intervals(connection: Connection, customer_ids: Iterable[bytes]) -> list[Interval]:
-    return [
-        Interval(
-            customer,
-            definition,
-            value,
-            version,
-            entered_at,
-            _decode_cause(entered_cause),
-            left_at,
-            None if left_cause is None else _decode_cause(left_cause),
-        )
-        for customer, definition, value, version, entered_at, entered_cause, left_at, left_cause in (
-            await connection.fetch(_STORED_INTERVALS, list(customer_ids))
-        )
-    ]
-
-
-_UNDO = """
-UPDATE links SET undone_at = $3 WHERE weaker = $1 AND stronger = $2
-RETURNING weaker
-"""
-
-_WRITE_GRAPH = """
--- The graph of a flush: links, whose identities are whose, and rows of customers that became part of another.
-WITH linked AS (
-    INSERT INTO links (weaker, stronger, kind, occurred_at, message_id, source, joined)
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::bool[])
-    ON CONFLICT (weaker, stronger) DO UPDATE
-    SET occurred_at = excluded.occurred_at, message_id = excluded.message_id, source = excluded.source,
-        joined = excluded.joined
-),
-moved AS (
-    UPDATE identities i SET customer_id = m.customer_id, carried = m.carried
-    FROM unnest($8::uuid[], $9::uuid[], $10::bool[]) AS m (id, customer_id, carried)
-    WHERE i.id = m.id
-),
--- A customer that was taken over whole keeps its history under its new id.
-adopted AS (
-    UPDATE transitions t SET customer_id = a.now
-    FROM unnest($11::uuid[], $12::uuid[]) AS a (before, now)
-    WHERE t.customer_id = a.before AND t.retracted_at IS NULL
-)
-DELETE FROM customers WHERE id = ANY($13::uuid[])
-"""
-
-
-async def _write_graph(connection: Connection, resolution: Resolution) -> None:
-    adopted = [
-        (customer.origins[0].id, customer.id)
-        for customer in resolution.customers.values()
-        if len(customer.origins) == 1 and customer.whole and customer.origins[0].id != customer.id
-    ]
-    if not (resolution.links or resolution.moved or resolution.gone or adopted):
-        return
-    links, moved = resolution.links, resolution.moved
-    await connection.execute(
-        _WRITE_GRAPH,
-        [link.weaker for link in links],
-        [link.stronger for link in links],
-        [link.kind for link in links],
-        [link.order[0] for link in links],
-        [link.order[1] for link in links],
-        [link.order[2] for link in links],
-        [link.joined for link in links],
-        [node.id for node in moved],
-        [node.customer for node in moved],
-        [node.carried for node in moved],
-        [before for before, _ in adopted],
-        [now for _, now in adopted],
-        resolution.gone,
-    )
-
-
-_WRITE_CUSTOMERS = """
--- The states of a flush and the intervals that begin, end or never were.
-WITH begun AS (
-    INSERT INTO transitions (customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause,
-                             entered_recorded_at, left_recorded_at)
-    SELECT customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause,
-           $1::timestamptz, CASE WHEN left_at IS NOT NULL THEN $1::timestamptz END
-    FROM unnest($2::uuid[], $3::text[], $4::text[], $5::int[], $6::timestamptz[], $7::jsonb[], $8::timestamptz[],
-                $9::jsonb[])
-         AS b (customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause)
-),
-ended AS (
-    UPDATE transitions t
-    SET left_at = e.left_at, left_cause = e.left_cause,
-        left_recorded_at = CASE WHEN e.left_at IS NOT NULL THEN $1::timestamptz END,
-        retracted_at = CASE WHEN e.retracted THEN $1::timestamptz END
-    FROM unnest($10::uuid[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::jsonb[],
-                $16::bool[])
-         AS e (customer_id, definition, value, entered_at, left_at, left_cause, retracted)
-    WHERE t.customer_id = e.customer_id AND t.definition = e.definition AND t.value = e.value
-      AND t.entered_at = e.entered_at AND t.retracted_at IS NULL
-)
-INSERT INTO customers AS c (id, state, flips_at, sweep_at, revision, stale, contested, last_link_at)
-SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at
-FROM unnest($17::uuid[], $18::text[], $19::timestamptz[], $20::timestamptz[], $21::bigint[], $22::bool[], $23::bool[],
-            $24::timestamptz[])
-     AS u (id, state, flips_at, sweep_at, revision, stale, contested, last_link_at)
-ON CONFLICT (id) DO UPDATE
-SET state = excluded.state, flips_at = excluded.flips_at, sweep_at = excluded.sweep_at,
-    revision = excluded.revision, stale = excluded.stale, contested = excluded.contested,
-    last_link_at = excluded.last_link_at
-"""
-
-
-async def _write_customers(
-    connection: Connection, carried: Sequence[_Carried], writes: IntervalWrites, now: int
-) -> None:
-    flips = [None if customer.stale else flips_at(customer.state) for customer in carried]
-    begun, ended, retracted = writes.begun, writes.ended, writes.retracted
-    await connection.execute(
-        _WRITE_CUSTOMERS,
-        now,
-        [interval.customer for interval in begun],
-        [interval.definition for interval in begun],
-        [interval.value for interval in begun],
-        [interval.version for interval in begun],
-        [interval.entered_at for interval in begun],
-        [_encode_cause(interval.entered_cause) for interval in begun],
-        [interval.left_at for interval in begun],
-        [None if interval.left_cause is None else _encode_cause(interval.left_cause) for interval in begun],
-        [interval.customer for interval in ended] + [key[0] for key in retracted],
-        [interval.definition for interval in ended] + [key[1] for key in retracted],
-        [interval.value for interval in ended] + [key[2] for key in retracted],
-        [interval.entered_at for interval in ended] + [key[3] for key in retracted],
-        [interval.left_at for interval in ended] + [None] * len(retracted),
-        [None if interval.left_cause is None else _encode_cause(interval.left_cause) for interval in ended]
-        + [None] * len(retracted),
-        [False] * len(ended) + [True] * len(retracted),
-        [customer.customer.id for customer in carried],
-        [customer.text for customer in carried],
-        flips,
-        [_sweep_at(customer, flip, now) for customer, flip in zip(carried, flips, strict=True)],
-        [customer.revision for customer in carried],
-        [customer.stale for customer in carried],
-        [customer.customer.contested for customer in carried],
-        [customer.customer.last_link_at for customer in carried],
-    )
-
-
-def _sweep_at(carried: _Carried, flips: int | None, now: int) -> int | None:
-    """Left where it is while it is early enough: an unchanged indexed column keeps the update HOT.
-
-    The price is a visit of the sweeper that finds nothing due and moves it then.
-    """
-    if carried.stale:
-        return SWEEP_NOW
-    before = min(
-        (row.sweep_at for row in carried.customer.origins if row.sweep_at is not None and row.sweep_at > now),
-        default=None,
-    )
-    if flips is None:
-        return before
-    return flips if before is None or flips < before else before

@@ -29,7 +29,7 @@ async def rebuild_customers(
     clock: Clock,
     settings: Settings,
     customer: str | None = None,
-    advance: Callable[[int, int], None] = lambda done, total: None,
+    advance: Callable[[int, int], None] | None = None,
 ) -> int:
     """Replay all customers, or the one that ``customer`` names; returns how many differed from their log.
 
@@ -54,7 +54,8 @@ async def rebuild_customers(
         differing += await _rebuild(pool, ids, ruleset, clock, settings)
         done += len(ids)
         last = ids[-1]
-        advance(done, max(done, total))
+        if advance is not None:
+            advance(done, max(done, total))
 
 
 async def _rebuild(pool: Pool, ids: Sequence[bytes], ruleset: Ruleset, clock: Clock, settings: Settings) -> int:
@@ -91,7 +92,7 @@ def read_comparable(text: str) -> str:
             messages=state.messages,
             traits=dict(sorted(state.traits.items())),
             series=dict(sorted(state.series.items())),
-            truths={rule: truth for rule, truth in sorted(state.truths.items())},
+            truths=dict(sorted(state.truths.items())),
             journeys=dict(sorted(state.journeys.items())),
             pending=state.pending,
         )

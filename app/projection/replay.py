@@ -23,7 +23,8 @@ _decode_traits = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
 
 _LOG = """
 -- The log of these customers, over all their identities, in the one order of everything.
-SELECT i.customer_id, t.occurred_at, t.message_id, t.source, t.type, t.name, t.channel, t.properties, t.context, t.traits
+SELECT i.customer_id, t.occurred_at, t.message_id, t.source, t.type, t.name, t.channel,
+       t.properties, t.context, t.traits
 FROM identities i
 JOIN touchpoints t ON t.identity_id = i.id
 WHERE i.customer_id = ANY($1::uuid[])

@@ -6,6 +6,8 @@ the two.
 
 from __future__ import annotations
 
+import re
+
 from alembic import op
 
 revision = "0001"
@@ -160,7 +162,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in (
-        "quarantine deferred transitions customers links identities touchpoints ledger definitions keys sources revisions"
-    ).split():
+    for table in re.findall(r"^CREATE TABLE (\w+) \(", TABLES, re.MULTILINE):
         op.execute(f"DROP TABLE {table}")

@@ -139,10 +139,8 @@ Interval = tuple[str, str, int, int | None]
 
 def intervals(said: Sequence[Said], now: int, definitions: Definitions) -> set[Interval]:
     """The customer's history up to ``now``, found by asking at every instant at which it could change."""
-    lengths = {microseconds for microseconds in _lengths(definitions)}
-    instants = sorted(
-        {t for one in said for length in (0, *lengths) if (t := one.t + length) <= now}
-    )
+    lengths = set(_lengths(definitions))
+    instants = sorted({t for one in said for length in (0, *lengths) if (t := one.t + length) <= now})
     found: set[Interval] = set()
     open_since: dict[tuple[str, str], int] = {}
     before: Standing = {}

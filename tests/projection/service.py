@@ -82,7 +82,7 @@ class Service:
 
 
 @asynccontextmanager
-async def service(database_url: str, now: int, *, start: bool = True, **changes: Any) -> AsyncIterator[Service]:
+async def service(database_url: str, now: int, **changes: Any) -> AsyncIterator[Service]:
     settings = Settings.model_validate({"DATABASE_URL": database_url, "default_journey": "main", **changes})
     pool = await open_pool(database_url, 4)
     try:

@@ -1,4 +1,4 @@
-"""State is a function of the set of messages: whatever order, split or worker they came through, and it is the naive one."""
+"""State is a function of the set of messages, whatever order, split or worker they came through: the naive one."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_any_delivery_ends_in_the_naive_state(database_url: str) -> None:
             seen: set[int] = set()
             for batch in batches:
                 receipt = await one.send([item(said[index], prefix) for index in batch])
-                fresh = {index for index in batch} - seen
+                fresh = set(batch) - seen
                 assert (receipt.accepted, receipt.duplicate) == (len(fresh), len(batch) - len(fresh))
                 assert receipt.rejected == 0
                 assert receipt.projected

@@ -39,7 +39,13 @@ def ruleset_of(rule: Any, world: World) -> Ruleset:
 
 
 def fold(
-    ruleset: Ruleset, history: Sequence[Happened], t: int, traits: dict[str, Any], points_max: int, *, unlimited: bool = False
+    ruleset: Ruleset,
+    history: Sequence[Happened],
+    t: int,
+    traits: dict[str, Any],
+    points_max: int,
+    *,
+    unlimited: bool = False,
 ) -> Known:
     """Everything up to ``t``. Where the cap cost exactness the log is asked, as the projection does."""
     series: dict[str, Series] = {}

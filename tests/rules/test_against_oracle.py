@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import combinations_with_replacement
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,9 +15,10 @@ from app.rules import Series, parse_rule, rule_to_json
 from tests.rules import oracle
 from tests.rules.engine import Known, compiled, fold, occurrence, ruleset_of, segment
 from tests.rules.oracle import Happened, World
-from tests.rules.strategies import SCALARS, dids, happened, histories, instants, rules, where, worlds
+from tests.rules.strategies import HOUR, SCALARS, dids, happened, histories, instants, rules, where, worlds
 
 ASKED = "segment:asked"
+NOTHING = World()
 quick = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
@@ -42,6 +45,31 @@ def test_one_did_node_is_exact(rule: Any, history: list[Happened], t: int, world
     known = fold(ruleset, history, t, dict(world.traits), points_max)
     assert ruleset.truth(ASKED, known, t) == oracle.holds(rule, history, t, world)
     assert ruleset.next_change(ASKED, known, t) == oracle.next_change(rule, history, t, world)
+
+
+COUNTS = [
+    *({"at_least": n} for n in (1, 2, 3)),
+    *({"at_most": n} for n in (0, 1, 2)),
+    *({"exactly": n} for n in (0, 1, 2, 3)),
+    *({"between": bounds} for bounds in ([0, 1], [1, 2], [2, 3])),
+]
+WINDOWS = [{"within": "1h"}, {"within": "2h"}, {"before": "1h"}, {"before": "2h"}, {"before": "1h", "within": "2h"}]
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_touchpoints_of_one_instant_enter_and_leave_together(window: dict[str, str]) -> None:
+    """Every multiset of up to four touchpoints at three instants: a count may skip the number that would do."""
+    counted = [{"did": "A", **count, **window} for count in COUNTS]
+    ruleset = compiled(*(segment(f"s{index}", rule) for index, rule in enumerate(counted)))
+    places = [place for size in range(5) for place in combinations_with_replacement((0, HOUR, 2 * HOUR), size)]
+    for instants_of_one in places:
+        history = [Happened(t, "", "A", "web", "site", "{}", "{}", "{}") for t in instants_of_one]
+        for t in (2 * HOUR, 3 * HOUR - 1):
+            known = fold(ruleset, history, t, {}, 256)
+            for index, rule in enumerate(counted):
+                assert ruleset.truth(f"segment:s{index}", known, t) == oracle.holds(rule, history, t, NOTHING)
+                change = ruleset.next_change(f"segment:s{index}", known, t)
+                assert change == oracle.next_change(rule, history, t, NOTHING)
 
 
 @settings(quick, max_examples=50)

@@ -145,7 +145,7 @@ REFUSED: list[tuple[Any, str]] = [
     (did(within="P1D"), "/within"),
     (did(within="36526d"), "/within"),
     (did(within="9" * 30 + "d"), "/within"),
-    (did(within="١d"), "/within"),
+    (did(within="\u0661d"), "/within"),
     (did(within=["1d"]), "/within"),
     (did(within="1d", before="1d"), "/before"),
     (did(within="24h", before="1d"), "/before"),

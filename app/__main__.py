@@ -1,0 +1,321 @@
+"""The command line: ``segue serve`` and everything an operator does beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import asyncpg
+import typer
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from app import __version__, logs, migrate
+from app.config import Settings
+from app.db import Clock, Pool, open_pool, transact
+from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from app.errors import SegueError
+from app.importer import import_file
+from app.ingest import Ingest
+from app.metrics import Metrics
+from app.projection.rebuild import rebuild_customers
+from app.registry import FirstKeys, Registry, bootstrap
+from app.wire.instants import rfc3339
+from app.worker import Worker
+
+cli = typer.Typer(
+    name="segue",
+    help="Touchpoints in; journey stages and segments out. [bold]segue serve[/bold] is all it takes to start.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+keys_cli = typer.Typer(help="Make, list and revoke keys.", no_args_is_help=True)
+cli.add_typer(keys_cli, name="keys")
+
+out = Console()
+err = Console(stderr=True)
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data", help="Directory of the embedded PostgreSQL. [dim]env SEGUE_DATA_DIR[/dim]")
+]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option("--database-url", help="A PostgreSQL 16+ instead of the embedded one. [dim]env DATABASE_URL[/dim]"),
+]
+
+
+class KeyKind(StrEnum):
+    WRITE = "write"
+    SECRET = "secret"
+
+
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [dim]env SEGUE_HOST[/dim]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. [dim]env SEGUE_PORT[/dim]")] = None,
+    data: DataDir = None,
+    database_url: DatabaseUrl = None,
+    worker: Annotated[bool, typer.Option(help="Sweep, fill and project in this process too.")] = True,
+) -> None:
+    """Serve the API: starts the embedded PostgreSQL if need be, migrates, and listens. Ctrl-C drains and stops."""
+    import uvicorn
+
+    from app.main import create_app
+
+    settings = _settings(data, database_url, host, port)
+    logs.configure(settings.log_level)
+    with _database(settings) as ready:
+        first = asyncio.run(_bootstrap(ready))
+        if first is not None:
+            _show_first_keys(first, ready)
+        out.print(f"[bold green]Segue {__version__}[/bold green] on [bold]http://{ready.host}:{ready.port}[/bold]")
+        uvicorn.run(
+            create_app(ready, worker=worker),
+            host=ready.host,
+            port=ready.port,
+            loop="uvloop",
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=30,
+            server_header=False,
+        )
+
+
+@cli.command()
+def worker(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
+    """Only the background work: sweeping, filling, deferred projection. Any number may run beside [bold]serve[/bold]."""
+    settings = _settings(data, database_url)
+    logs.configure(settings.log_level)
+    with _database(settings) as ready:
+        asyncio.run(_work(ready))
+
+
+@cli.command("migrate")
+def migrate_command(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
+    """Bring the database to the current schema."""
+    with _database(_settings(data, database_url)):
+        out.print("The schema is current.")
+
+
+@keys_cli.command("create")
+def keys_create(
+    kind: Annotated[KeyKind, typer.Argument(help="[bold]write[/bold] appends, [bold]secret[/bold] reads and defines.")],
+    source: Annotated[str, typer.Option(help="Source of a write key; made if there is none yet.")] = "default",
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    data: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Make a key. A secret key is shown this once: only its hash is kept."""
+
+    async def create(registry: Registry) -> str:
+        if kind is KeyKind.SECRET:
+            made = await registry.create_key("secret", None, name)
+        else:
+            if source not in registry.access.sources:
+                await registry.create_source(source, source)
+            made = await registry.create_key("write", source, name)
+        assert made.key is not None
+        return made.key
+
+    with _database(_settings(data, database_url)) as ready:
+        out.print(asyncio.run(_with_registry(ready, create)), highlight=False)
+
+
+@keys_cli.command("list")
+def keys_list(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
+    """List all keys, revoked ones too."""
+    with _database(_settings(data, database_url)) as ready:
+        keys = asyncio.run(_with_registry(ready, lambda registry: registry.keys()))
+    table = Table("id", "kind", "source", "name", "key", "created", "revoked", box=None, header_style="bold")
+    for key in keys:
+        table.add_row(
+            key.id[:12],
+            key.kind,
+            key.source or "",
+            key.name,
+            key.hint if key.kind == "write" else f"{key.hint}…",
+            rfc3339(key.created_at)[:19],
+            "" if key.revoked_at is None else rfc3339(key.revoked_at)[:19],
+        )
+    out.print(table)
+
+
+@keys_cli.command("revoke")
+def keys_revoke(
+    key: Annotated[str, typer.Argument(help="The key itself, or the beginning of its id from [bold]keys list[/bold].")],
+    data: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Revoke a key; every process follows within a second."""
+
+    async def revoke(registry: Registry) -> None:
+        await registry.revoke_key(await _key_id(registry, key))
+
+    with _database(_settings(data, database_url)) as ready:
+        asyncio.run(_with_registry(ready, revoke))
+    out.print("Revoked.")
+
+
+@cli.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="NDJSON, or CSV with dotted column names.")],
+    source: Annotated[str, typer.Option(help="Source that the messages come from.")] = "default",
+    data: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Import messages from a file. Run it again after an interruption: it goes on where it stopped, nothing doubles."""
+    settings = _settings(data, database_url)
+    with _database(settings) as ready:
+        asyncio.run(_import(file, source, ready))
+
+
+@cli.command()
+def rebuild(
+    customer: Annotated[str | None, typer.Option(help="Only this one, such as user_id:42.")] = None,
+    data: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Make every customer anew from the log, and say how many were not what the log says (it must be none)."""
+    with _database(_settings(data, database_url)) as ready:
+        differing = asyncio.run(_rebuild(ready, customer))
+    out.print(f"{differing} differed." if differing else "Every customer was what the log says.")
+
+
+def _settings(
+    data: Path | None, database_url: str | None, host: str | None = None, port: int | None = None
+) -> Settings:
+    given = {"data_dir": data, "database_url": database_url, "host": host, "port": port}
+    return Settings().model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Settings]:
+    """Settings with the URL of a database that runs and is migrated; stops what it started."""
+    embedded = None if settings.database_url else EmbeddedPostgres(settings.data_dir)
+    try:
+        url = settings.database_url or (embedded.start() if embedded else "")
+        asyncio.run(migrate.upgrade(url))
+        yield settings.model_copy(update={"database_url": url})
+    except (EmbeddedPostgresError, SegueError) as error:
+        err.print(f"[red]{error}[/red]")
+        raise typer.Exit(1) from error
+    except (OSError, asyncpg.PostgresError) as error:
+        err.print(f"[red]The database cannot be used: {error}[/red]")
+        raise typer.Exit(1) from error
+    finally:
+        if embedded is not None:
+            embedded.stop()
+
+
+@asynccontextmanager
+async def _registry(settings: Settings) -> AsyncIterator[tuple[Pool, Registry]]:
+    assert settings.database_url is not None
+    pool = await open_pool(settings.database_url, settings.pool_connections_max)
+    try:
+        registry = Registry(pool, settings)
+        await registry.load()
+        yield pool, registry
+    finally:
+        await pool.close()
+
+
+async def _with_registry(settings, action):  # type: ignore[no-untyped-def]  # passes through what the action returns
+    async with _registry(settings) as (_, registry):
+        return await action(registry)
+
+
+async def _bootstrap(settings: Settings) -> FirstKeys | None:
+    async with _registry(settings) as (pool, registry):
+        return await transact(pool, bootstrap)
+
+
+def _show_first_keys(first: FirstKeys, settings: Settings) -> None:
+    out.print(
+        Panel(
+            f"write key   [bold]{first.write_key}[/bold]\n"
+            f"secret key  [bold]{first.secret_key}[/bold]\n\n"
+            "The secret key is shown this once. The write key may stand in web pages.",
+            title="Your first keys",
+            expand=False,
+        )
+    )
+
+
+async def _work(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with _registry(settings) as (pool, registry):
+        clock = Clock()
+        background = Worker(pool, registry, settings, clock, Metrics())
+        await background.start()
+        out.print("Working. Ctrl-C stops.")
+        await stop.wait()
+        await background.stop()
+
+
+async def _key_id(registry: Registry, key: str) -> str:
+    for known in await registry.keys():
+        if key in (known.hint, known.id) or (len(key) >= 6 and known.id.startswith(key)):
+            return known.id
+    from hashlib import sha256
+
+    return sha256(key.encode()).hexdigest()
+
+
+async def _import(file: Path, source: str, settings: Settings) -> None:
+    async with _registry(settings) as (pool, registry):
+        if source not in registry.access.sources:
+            await registry.create_source(source, source)
+        clock = Clock()
+        async with pool.acquire() as connection:
+            await clock.calibrate(connection)
+        ingest = Ingest(pool, registry, settings, clock, Metrics())
+        await ingest.start()
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=err) as progress:
+            task = progress.add_task(file.name, total=file.stat().st_size)
+            report = await import_file(
+                file,
+                ingest,
+                registry.access.sources[source],
+                settings,
+                clock,
+                lambda advanced: progress.advance(task, advanced),
+            )
+        await ingest.stop()
+    if report.resumed_at_line:
+        out.print(f"Went on after line {report.resumed_at_line}.")
+    out.print(f"{report.accepted} accepted, {report.duplicate} duplicate, {report.rejected} rejected.")
+    if report.rejected:
+        out.print(f"See {file.name}.errors.ndjson for the rejected lines.")
+
+
+async def _rebuild(settings: Settings, customer: str | None) -> int:
+    async with _registry(settings) as (pool, registry):
+        columns = (TextColumn("Rebuilding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=err) as progress:
+            task = progress.add_task("customers", total=None)
+
+            def advance(done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total)
+
+            clock = Clock()
+            return await rebuild_customers(pool, registry.ruleset, clock, settings, customer, advance)
+
+
+def main() -> None:
+    cli()
+
+
+if __name__ == "__main__":
+    main()

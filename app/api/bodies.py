@@ -1,0 +1,40 @@
+"""Request bodies: read within a bound, and parsed with exact numbers where a definition is meant."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+
+from app.errors import BodyTooLarge, InvalidBody
+
+_decode = msgspec.json.Decoder(float_hook=Decimal).decode
+
+
+async def read_body(request: Request, bytes_max: int) -> bytes:
+    """The body as sent. Past ``bytes_max`` nothing more is read: raises :class:`BodyTooLarge`."""
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and (len(length) > 18 or int(length) > bytes_max):
+        raise BodyTooLarge(f"The body is larger than {bytes_max} bytes.")
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > bytes_max:
+                raise BodyTooLarge(f"The body is larger than {bytes_max} bytes.")
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise InvalidBody("The body ended before it was complete.") from None
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def read_json(request: Request, bytes_max: int) -> Any:
+    """Parsed JSON, numbers as ``int`` or ``Decimal``. Raises :class:`InvalidBody` for anything else."""
+    body = await read_body(request, bytes_max)
+    try:
+        return _decode(body.removeprefix(b"\xef\xbb\xbf"))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidOperation, ValueError) as error:
+        raise InvalidBody(f"The body is not JSON that can be read: {type(error).__name__}.") from None

@@ -1,0 +1,206 @@
+"""Collecting messages: the routes that Segment's SDKs know.
+
+Each request goes the same way: body within bounds, inflated, taken apart, key, messages, one flush, receipt.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from typing import Any, Final
+
+from fastapi import FastAPI, Security
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.answers import JSON, encode, json_answer
+from app.api.auth import WriteKey
+from app.api.bodies import read_body
+from app.api.direct import DirectRoute, Handler
+from app.api.schemas import PROBLEMS_OF_COLLECTING, BatchIn, CallIn, ReceiptOut, SettingsOut, json_body
+from app.api.services import Services, services
+from app.errors import Forbidden, NotFound, Unauthorized
+from app.ingest import Receipt
+from app.registry import Registry
+from app.touchpoint import SourceView
+from app.wire.body import inflate
+from app.wire.segment import Envelope, normalise, read
+
+LETTERS: Final = {"track": "t", "identify": "i", "page": "p", "screen": "s", "group": "g", "alias": "a", "batch": "b"}
+ROUTES: Final = (*LETTERS, "import")
+OPEN_PATHS: Final = frozenset(f"/v1/{name}{slash}" for name in (*ROUTES, *LETTERS.values(), "m") for slash in ("", "/"))
+OPEN_PREFIX: Final = "/v1/projects/"
+
+_SUMMARIES: Final = {
+    "track": "Something a customer did",
+    "identify": "Who a customer is: links ids, sets traits",
+    "page": "A page was viewed",
+    "screen": "A screen of an app was viewed",
+    "group": "A customer belongs to a company or team",
+    "alias": "Two user ids are one person",
+    "batch": "Many messages at once",
+    "import": "Many messages of the past at once",
+}
+_HOST: Final = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}")
+
+
+def add_collect_routes(app: FastAPI) -> None:
+    for route in ROUTES:
+        _add(app, route, route, documented=True)
+        if route in LETTERS:
+            _add(app, LETTERS[route], route, documented=False)
+    _add_direct(app, "/v1/m", "POST", ignore_metrics, documented=False)
+    _add_direct(
+        app,
+        "/v1/projects/{write_key}/settings",
+        "GET",
+        sdk_settings,
+        documented=True,
+        operation_id="get_sdk_settings",
+        summary="Settings that a browser SDK asks for before it sends",
+        response_model=SettingsOut,
+        openapi_extra={
+            "security": [],
+            "parameters": [
+                {
+                    "name": "write_key",
+                    "in": "path",
+                    "required": True,
+                    "description": "A write key.",
+                    "schema": {"type": "string", "title": "Write key"},
+                    "example": "wk_demo",
+                }
+            ],
+        },
+    )
+
+
+def _add(app: FastAPI, name: str, route: str, documented: bool) -> None:
+    batch = route in ("batch", "import")
+    _add_direct(
+        app,
+        f"/v1/{name}",
+        "POST",
+        _collector(route),
+        documented,
+        operation_id=f"collect_{route}",
+        summary=_SUMMARIES[route],
+        description=(f"`/v1/{LETTERS[route]}` is the same. " if route in LETTERS else "")
+        + "The body may be gzip and of any content type. The answer comes after COMMIT: what was accepted is durable "
+        "and the customer's stages and segments reflect it.",
+        response_model=ReceiptOut,
+        responses=PROBLEMS_OF_COLLECTING,
+        dependencies=[Security(WriteKey())],
+        openapi_extra=json_body(BatchIn if batch else CallIn),
+    )
+
+
+def _add_direct(app: FastAPI, path: str, method: str, handler: Handler, documented: bool, **options: Any) -> None:
+    for slash in ("", "/"):
+        route = DirectRoute(
+            path + slash,
+            handler,
+            methods=[method],
+            tags=["collect"],
+            include_in_schema=documented and not slash,
+            **options,
+        )
+        app.router.routes.append(route)
+
+
+def _collector(route: str) -> Handler:
+    async def collect(request: Request) -> Response:
+        served = services(request)
+        limits = served.settings.limits
+        body = await read_body(request, limits.body_bytes_max)
+        received_at = served.clock.now()
+        inflated = inflate(body, request.headers.get("content-encoding"), limits)
+        envelope = read(inflated, route, limits)
+        source = await _authenticate(request, served, envelope)
+        parsed = normalise(envelope, source, received_at, served.settings)
+        receipt = await served.ingest.accept(source.key, parsed, len(inflated))
+        return Response(receipt_json(receipt), media_type=JSON)
+
+    return collect
+
+
+async def _authenticate(request: Request, served: Services, envelope: Envelope) -> SourceView:
+    """The source whose key the request carries. The header wins, unless only the body's key is known.
+
+    Raises :class:`Forbidden` for a secret key, :class:`Unauthorized` for none that is known.
+    """
+    keys = [key for key in (_key_of_header(request), envelope.write_key, request.query_params.get("writeKey")) if key]
+    for key in keys:
+        source = await served.registry.source_of(key)
+        if source is not None:
+            return source
+    await _refuse_secret_keys(served.registry, keys)
+    if keys:
+        raise Unauthorized("The write key is unknown or revoked.")
+    raise Unauthorized("Send a write key: Basic authorization, writeKey in the body, or ?writeKey=.")
+
+
+async def _refuse_secret_keys(registry: Registry, keys: list[str]) -> None:
+    for key in keys:
+        if await registry.is_secret(key):
+            raise Forbidden("This is a secret key; it must never be in a client. Send messages with a write key.")
+
+
+def _key_of_header(request: Request) -> str | None:
+    """From ``Basic base64(key:)``, with or without the colon, or ``Bearer key``."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return b64decode(value.strip() + "=" * (-len(value.strip()) % 4)).decode().partition(":")[0]
+    except ValueError:
+        return None
+
+
+def receipt_json(receipt: Receipt) -> bytes:
+    if not receipt.rejections and not receipt.warnings:
+        return b'{"success":true,"accepted":%d,"duplicate":%d,"rejected":%d,"projected":%s,"rejections":[]}' % (
+            receipt.accepted,
+            receipt.duplicate,
+            receipt.rejected,
+            b"true" if receipt.projected else b"false",
+        )
+    answer: dict[str, Any] = {
+        "success": True,
+        "accepted": receipt.accepted,
+        "duplicate": receipt.duplicate,
+        "rejected": receipt.rejected,
+        "projected": receipt.projected,
+        "rejections": [_said_of(each) for each in receipt.rejections],
+    }
+    if receipt.warnings:
+        answer["warnings"] = [_said_of(each) for each in receipt.warnings]
+    return encode(answer)
+
+
+def _said_of(each: Any) -> dict[str, Any]:
+    """Of a rejection or a warning. An id may have been refused for characters that no answer can hold."""
+    message_id = each.message_id
+    if message_id is not None:
+        message_id = message_id.encode("utf-8", "replace").decode()
+    return {"index": each.index, "messageId": message_id, "code": str(each.code), "message": each.message}
+
+
+async def ignore_metrics(request: Request) -> Response:
+    """Browser SDKs report on themselves; nothing is kept of it."""
+    await read_body(request, services(request).settings.limits.body_bytes_max)
+    return json_answer({"success": True})
+
+
+async def sdk_settings(request: Request) -> Response:
+    """What analytics-next needs to start: only with the key ``Segment.io`` does it take the page's own host."""
+    key = request.path_params["write_key"]
+    if await services(request).registry.source_of(key) is None:
+        raise NotFound("There is no such write key.")
+    segment: dict[str, Any] = {"apiKey": key, "retryQueue": True}
+    host = request.headers.get("host", "")
+    if _HOST.fullmatch(host):
+        segment |= {"apiHost": f"{host}/v1", "protocol": request.url.scheme}
+    return json_answer({"integrations": {"Segment.io": segment}, "metrics": {"sampleRate": 0}})

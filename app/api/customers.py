@@ -1,0 +1,393 @@
+"""One customer: who it is, where it stands, since when, until when and why. All with a secret key."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from fastapi import FastAPI, Query, Security
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.answers import instant, json_answer, read_cursor, tagged_answer, uuid, write_cursor
+from app.api.auth import SecretKey, require_secret_key
+from app.api.bodies import read_json
+from app.api.direct import DirectRoute
+from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
+from app.api.references import PARAMETER, candidates, customer_of_path, known_as, shown
+from app.api.schemas import (
+    CustomerOut,
+    HistoryOut,
+    JourneyExplanationOut,
+    LinkIn,
+    LinksOut,
+    LookupIn,
+    LookupOut,
+    SegmentExplanationOut,
+    SegmentsOfCustomerOut,
+    SuccessOut,
+    TimelineOut,
+    json_body,
+    problems,
+)
+from app.api.services import Services, services
+from app.db import transact
+from app.errors import BadRequest, NotFound
+from app.projection.intervals import Interval
+from app.projection.project import undo_link
+from app.projection.state import Cause
+from app.views.customers import CustomerViews, Explanation
+from app.views.states import Customer, Membership, Place
+from app.views.timeline import Entry, LedgerLink, TimelineViews
+
+_BODY_BYTES_MAX = 1_000_000
+_Body = TypeVar("_Body")
+
+
+def add_customer_routes(app: FastAPI) -> None:
+    secret = [Security(SecretKey())]
+    read = problems(401, 403, 404)
+    app.router.routes.append(
+        DirectRoute(
+            "/v1/customers/{customer}",
+            get_customer,
+            methods=["GET"],
+            tags=["customers"],
+            operation_id="get_customer",
+            summary="A customer: identities, traits, stages and segments",
+            response_model=CustomerOut,
+            responses={304: {"description": "As If-None-Match says."}, **read},
+            dependencies=secret,
+            openapi_extra=_path(),
+        )
+    )
+    for path, endpoint, model, summary in (
+        ("journey", get_customer_journey, HistoryOut, "History of stages"),
+        ("segments", list_customer_segments, SegmentsOfCustomerOut, "Segments of a customer"),
+        ("segments/{key}/explain", explain_segment, SegmentExplanationOut, "Why in a segment, or why not"),
+        ("journeys/{key}/explain", explain_journey, JourneyExplanationOut, "Why at this stage of a journey"),
+        ("touchpoints", list_touchpoints, TimelineOut, "Messages of all identities, newest first"),
+        ("links", list_links, LinksOut, "Why these identities are one customer"),
+    ):
+        app.add_api_route(
+            f"/v1/customers/{{customer}}/{path}",
+            endpoint,
+            methods=["GET"],
+            tags=["customers"],
+            operation_id=endpoint.__name__,
+            summary=summary,
+            response_model=model,
+            responses=problems(400, 401, 403, 404, 422),
+            dependencies=secret,
+            openapi_extra=_path(key="{key}" in path),
+        )
+    app.add_api_route(
+        "/v1/customers/lookup",
+        lookup_customers,
+        methods=["POST"],
+        tags=["customers"],
+        operation_id="lookup_customers",
+        summary="Up to 500 customers at once",
+        response_model=LookupOut,
+        responses=problems(400, 401, 403),
+        dependencies=secret,
+        openapi_extra=json_body(LookupIn),
+    )
+    for name, endpoint, summary in (
+        ("undo", undo_customer_link, "Take a link back: the customers part"),
+        ("restore", restore_customer_link, "Make a link that was undone hold again"),
+    ):
+        app.add_api_route(
+            f"/v1/customers/links/{name}",
+            endpoint,
+            methods=["POST"],
+            tags=["customers"],
+            operation_id=endpoint.__name__,
+            summary=summary,
+            response_model=SuccessOut,
+            responses=problems(400, 401, 403, 404),
+            dependencies=secret,
+            openapi_extra=json_body(LinkIn),
+        )
+
+
+def _path(*, key: bool = False) -> dict[str, Any]:
+    parameters = [PARAMETER]
+    if key:
+        parameters.append({"name": "key", "in": "path", "required": True, "schema": {"type": "string", "title": "Key"}})
+    return {"parameters": parameters}
+
+
+def _views(served: Services) -> CustomerViews:
+    return CustomerViews(served.pool, served.registry, served.settings)
+
+
+# ---------------------------------------------------------------------------------------------- standing
+
+
+async def get_customer(request: Request) -> Response:
+    await require_secret_key(request)
+    served = services(request)
+    _, ids = customer_of_path(request)
+    customer = await _views(served).customer(ids, served.clock.now())
+    return tagged_answer(request, customer_json(customer), customer.as_of)
+
+
+async def lookup_customers(request: Request) -> Response:
+    served = services(request)
+    asked = await _read(request, _Lookup)
+    if len(asked.customers) > served.settings.limits.lookup_customers_max:
+        raise BadRequest(f"At most {served.settings.limits.lookup_customers_max} customers can be looked up at once.")
+    now = served.clock.now()
+    questions = [candidates(text, served.settings) for text in asked.customers]
+    found = await _views(served).customers(questions, now)
+    items = [
+        {"ref": text, "customer": customer and {**customer_json(customer), "as_of": instant(customer.as_of)}}
+        for text, customer in zip(asked.customers, found, strict=True)
+    ]
+    return json_answer({"items": items, "as_of": instant(now)})
+
+
+def customer_json(customer: Customer) -> dict[str, Any]:
+    return {
+        "id": uuid(customer.id),
+        "identities": customer.identities,
+        "traits": customer.traits,
+        "stages": {journey: _place_json(place) for journey, place in customer.stages.items()},
+        "segments": [_membership_json(membership) for membership in customer.segments],
+    }
+
+
+def _place_json(place: Place) -> dict[str, Any]:
+    return {
+        "stage": place.stage,
+        "since": instant(place.since),
+        "valid_until": instant(place.valid_until),
+        "cause": place.cause,
+    }
+
+
+def _membership_json(membership: Membership) -> dict[str, Any]:
+    return {
+        "key": membership.key,
+        "since": instant(membership.since),
+        "valid_until": instant(membership.valid_until),
+    }
+
+
+# ----------------------------------------------------------------------------------------------- history
+
+
+async def get_customer_journey(
+    request: Request, journey: Annotated[str | None, Query(max_length=64, description="Only this journey.")] = None
+) -> Response:
+    served = services(request)
+    _, ids = customer_of_path(request)
+    customer, stays, as_of = await _views(served).stays(ids, "journey", journey, served.clock.now())
+    items = [
+        {
+            "journey": stay.definition.partition(":")[2],
+            "stage": stay.value,
+            "entered_at": instant(stay.entered_at),
+            "left_at": instant(_left(stay, as_of)),
+            "cause": stay.entered_cause,
+            "left_cause": _left_cause(stay, as_of),
+        }
+        for stay in stays
+    ]
+    return tagged_answer(request, {"id": uuid(customer), "items": items}, as_of)
+
+
+async def list_customer_segments(
+    request: Request,
+    history: Annotated[bool, Query(description="All stays, oldest first, instead of those of now.")] = False,
+) -> Response:
+    served = services(request)
+    _, ids = customer_of_path(request)
+    now = served.clock.now()
+    if not history:
+        customer = await _views(served).customer(ids, now)
+        items = [_membership_json(membership) for membership in customer.segments]
+        return tagged_answer(request, {"id": uuid(customer.id), "items": items}, customer.as_of)
+    id, stays, as_of = await _views(served).stays(ids, "segment", None, now)
+    items = [
+        {
+            "key": stay.definition.partition(":")[2],
+            "since": instant(stay.entered_at),
+            "left_at": instant(_left(stay, as_of)),
+            "cause": stay.entered_cause,
+            "left_cause": _left_cause(stay, as_of),
+        }
+        for stay in stays
+    ]
+    return tagged_answer(request, {"id": uuid(id), "items": items}, as_of)
+
+
+def _left(stay: Interval, as_of: int) -> int | None:
+    return stay.left_at if stay.left_at is not None and stay.left_at <= as_of else None
+
+
+def _left_cause(stay: Interval, as_of: int) -> Cause | None:
+    return stay.left_cause if _left(stay, as_of) is not None else None
+
+
+# ------------------------------------------------------------------------------------------- explanation
+
+
+async def explain_segment(request: Request) -> Response:
+    served = services(request)
+    _, ids = customer_of_path(request)
+    key = request.path_params["key"]
+    explained = await _views(served).explained(ids, served.clock.now())
+    segment = next((each for each in explained.ruleset.segments if each.key == key), None)
+    if segment is None:
+        raise NotFound(f"There is no segment {shown(key)}.")
+    why = explained.rule(f"segment:{key}")
+    content = {
+        "segment": key,
+        "version": segment.version,
+        "member": why.holds,
+        "since": instant(why.since),
+        "valid_until": instant(why.valid_until),
+        "explanation": _tree_json(why.tree),
+    }
+    return tagged_answer(request, content, explained.as_of)
+
+
+async def explain_journey(request: Request) -> Response:
+    served = services(request)
+    _, ids = customer_of_path(request)
+    key = request.path_params["key"]
+    explained = await _views(served).explained(ids, served.clock.now())
+    journey = next((each for each in explained.ruleset.journeys if each.key == key), None)
+    if journey is None:
+        raise NotFound(f"There is no journey {shown(key)}.")
+    place = explained.place(key)
+    stages: list[tuple[str, Explanation]] = [
+        (stage, explained.rule(rule_id)) for stage, rule_id in explained.ruleset.stages_of[key]
+    ]
+    content = {
+        "journey": key,
+        "version": journey.version,
+        "stage": place.stage,
+        "since": instant(place.since),
+        "valid_until": instant(place.valid_until),
+        "stages": [{"stage": stage, "explanation": _tree_json(why.tree)} for stage, why in stages],
+    }
+    return tagged_answer(request, content, explained.as_of)
+
+
+def _tree_json(node: dict[str, Any]) -> dict[str, Any]:
+    """The tree with its instants as text."""
+    return {
+        **node,
+        "valid_until": instant(node["valid_until"]),
+        "nodes": [_tree_json(child) for child in node["nodes"]],
+    }
+
+
+# ------------------------------------------------------------------------------------- messages and links
+
+
+async def list_touchpoints(request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None) -> Response:
+    served = services(request)
+    _, ids = customer_of_path(request)
+    begin = read_cursor(cursor, int, str, str)
+    as_of = served.clock.now() if begin is None else begin.as_of
+    items_max = min(limit, served.settings.limits.page_items_max)
+    timeline = TimelineViews(served.pool)
+    place: Any = None if begin is None else tuple(begin.place)
+    found = await timeline.touchpoints(await timeline.customer_id(ids), place, items_max + 1)
+    page, more = found[:items_max], len(found) > items_max
+    last = page[-1] if more else None
+    return json_answer(
+        {
+            "items": [_entry_json(entry) for entry in page],
+            "next_cursor": last and write_cursor(as_of, last.occurred_at, last.message_id, last.source),
+            "as_of": instant(as_of),
+        }
+    )
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    return {
+        "message_id": entry.message_id,
+        "source": entry.source,
+        "type": entry.type,
+        "name": entry.name,
+        "channel": entry.channel,
+        "occurred_at": instant(entry.occurred_at),
+        "received_at": instant(entry.received_at),
+        "sent_at": instant(entry.sent_at),
+        "original_timestamp": entry.original_timestamp,
+        "identities": entry.identities,
+        "properties": msgspec.Raw(entry.properties),
+        "context": msgspec.Raw(entry.context),
+        "traits": None if entry.traits is None else msgspec.Raw(entry.traits),
+    }
+
+
+async def list_links(request: Request) -> Response:
+    served = services(request)
+    _, ids = customer_of_path(request)
+    timeline = TimelineViews(served.pool)
+    customer = await timeline.customer_id(ids)
+    items = [_link_json(link) for link in await timeline.links(customer)]
+    return tagged_answer(request, {"id": uuid(customer), "items": items}, served.clock.now())
+
+
+def _link_json(link: LedgerLink) -> dict[str, Any]:
+    return {
+        "weaker": link.weaker,
+        "stronger": link.stronger,
+        "kind": link.kind,
+        "joined": link.joined and link.undone_at is None,
+        "occurred_at": instant(link.occurred_at),
+        "message_id": link.message_id,
+        "source": link.source,
+        "undone_at": instant(link.undone_at),
+    }
+
+
+async def undo_customer_link(request: Request) -> Response:
+    return await _set_link(request, undone=True)
+
+
+async def restore_customer_link(request: Request) -> Response:
+    return await _set_link(request, undone=False)
+
+
+async def _set_link(request: Request, *, undone: bool) -> Response:
+    served = services(request)
+    link = await _read(request, _Link)
+    weaker, stronger = (_identity(text, served) for text in (link.weaker, link.stronger))
+    now = served.clock.now()
+
+    async def write(connection: Any) -> bool:
+        ruleset = await served.registry.current_ruleset(connection)
+        return await undo_link(connection, weaker, stronger, undone, ruleset, now, served.settings)
+
+    if not await transact(served.pool, write):
+        raise NotFound("There is no such link in the merge ledger.")
+    return json_answer({"success": True})
+
+
+def _identity(text: str, served: Services) -> bytes:
+    return known_as(text, served.settings)[0]
+
+
+class _Lookup(msgspec.Struct):
+    customers: list[str]
+
+
+class _Link(msgspec.Struct):
+    weaker: str
+    stronger: str
+
+
+async def _read(request: Request, type: type[_Body]) -> _Body:
+    data = await read_json(request, _BODY_BYTES_MAX)
+    try:
+        return msgspec.convert(data, type)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"The body does not fit: {error}.") from None

@@ -1,0 +1,118 @@
+"""The outermost layer of every request: raw paths, cross-origin answers, request metrics, the last resort.
+
+Plain ASGI and one layer only, because every touchpoint passes through it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.answers import problem_answer
+from app.errors import SegueError
+from app.metrics import Metrics
+
+CUSTOMERS: Final = "/v1/customers/"
+
+_PREFLIGHT_HEADERS: Final = "Authorization, Content-Type, X-Retry-Count, AnonymousId, SentAt, X-Write-Key"
+_PREFLIGHT_SECONDS: Final = "86400"
+_UNMATCHED: Final = "(none)"
+
+_log = structlog.get_logger(__name__)
+
+
+class Edge:
+    """``open_paths`` are the routes that any web page may call; the others send no CORS headers at all."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, open_paths: frozenset[str], open_prefix: str) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._open_paths = open_paths
+        self._open_prefix = open_prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        status = 500
+        origin = self._origin(scope)
+
+        async def send_noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if origin is not None:
+                    _allow(message, origin)
+            await send(message)
+
+        _keep_encoded(scope)
+        try:
+            if origin is not None and scope["method"] == "OPTIONS":
+                await _preflight(scope)(scope, receive, send_noting)
+            else:
+                await self._answer(scope, receive, send_noting)
+        finally:
+            route = getattr(scope.get("route"), "path", _UNMATCHED)
+            self._metrics.request(scope["method"], route, status, time.perf_counter() - start)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting)
+        except Exception:
+            _log.exception("request.failed", route=getattr(scope.get("route"), "path", _UNMATCHED))
+            if began:
+                raise
+            await problem_answer(SegueError())(scope, receive, send)
+
+    def _origin(self, scope: Scope) -> str | None:
+        """The page that asks, where pages may ask."""
+        path = scope["path"]
+        if path not in self._open_paths and not path.startswith(self._open_prefix):
+            return None
+        for name, value in scope["headers"]:
+            if name == b"origin":
+                return str(value.decode("latin-1"))
+        return None
+
+
+def _keep_encoded(scope: Scope) -> None:
+    """Customers' ids may hold anything, a slash included: their routes match on the path as it was sent."""
+    if scope["path"].startswith(CUSTOMERS) and scope.get("raw_path"):
+        raw = scope["raw_path"].decode("latin-1")
+        if raw.startswith(CUSTOMERS):
+            scope["path"] = raw
+
+
+def _allow(message: Message, origin: str) -> None:
+    headers = MutableHeaders(raw=message["headers"])
+    headers["Access-Control-Allow-Origin"] = origin
+    headers["Access-Control-Allow-Credentials"] = "true"
+    headers["Access-Control-Expose-Headers"] = "Retry-After"
+    headers.add_vary_header("Origin")
+
+
+def _preflight(scope: Scope) -> Response:
+    """Answered without a key: browsers send none."""
+    asked = Headers(scope=scope).get("access-control-request-headers", _PREFLIGHT_HEADERS)
+    return Response(
+        None,
+        204,
+        {
+            "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, HEAD, OPTIONS",
+            "Access-Control-Allow-Headers": asked,
+            "Access-Control-Max-Age": _PREFLIGHT_SECONDS,
+        },
+    )

@@ -1,0 +1,82 @@
+"""The published document: what FastAPI gathers from the routes, and what it cannot know of bodies read by hand."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from app.api.schemas import REQUEST_MODELS, Problem
+
+DESCRIPTION: Final = """\
+Touchpoints in, journey stages and segments out.
+
+Send messages with a write key (Segment's SDKs work unchanged); ask with a secret key. An answer to a message comes
+after COMMIT, when stages and segments already reflect it. Instants are RFC 3339 with microseconds, in UTC. Every
+failure has one shape: RFC 9457 problem details that carry `code` and `message` at top level.
+"""
+
+TAGS: Final[list[dict[str, Any]]] = [
+    {"name": "collect", "description": "Send messages. With a write key."},
+    {"name": "customers", "description": "One customer: identities, stages, segments, and why. With a secret key."},
+    {"name": "segments", "description": "Segments, their members and counts. With a secret key."},
+    {"name": "journeys", "description": "Journeys and their stages. With a secret key."},
+    {"name": "access", "description": "Sources and keys. With a secret key."},
+    {"name": "quarantine", "description": "Messages that were not stored. With a secret key."},
+    {"name": "operations", "description": "For the machines around the service. Without a key."},
+]
+
+
+def unique_id(route: APIRoute) -> str:
+    return route.name
+
+
+def add_openapi(app: FastAPI) -> None:
+    """The document is made when it is first asked for."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        tags=app.openapi_tags,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    )
+    models: list[tuple[type[BaseModel], Literal["validation"]]] = [
+        (model, "validation") for model in [*REQUEST_MODELS, Problem]
+    ]
+    _, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")
+    schemas = document["components"]["schemas"]
+    for name, schema in definitions["$defs"].items():
+        schemas.setdefault(name, schema)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    document["components"]["schemas"] = dict(sorted(schemas.items()))
+    for path in document["paths"].values():
+        for operation in path.values():
+            _say_only_what_is_so(operation)
+    return document
+
+
+def _say_only_what_is_so(operation: dict[str, Any]) -> None:
+    """FastAPI adds its own 422 to each route with parameters; ours has the shape of all failures."""
+    responses = operation["responses"]
+    for status, response in list(responses.items()):
+        content = response.get("content", {})
+        if content.get("application/json", {}).get("schema", {}).get("$ref", "").endswith("/HTTPValidationError"):
+            del responses[status]
+        elif "application/problem+json" in content:
+            content.pop("application/json", None)

@@ -1,0 +1,79 @@
+"""Is it alive, is it ready, how is it doing. Without keys: these answer to the machines around the service."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import asyncpg
+import structlog
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import migrate
+from app.api.answers import json_answer
+from app.api.schemas import HealthOut, LiveOut
+from app.api.services import Services, services
+from app.touchpoint import SECOND
+
+_PATIENCE_SECONDS: Final = 2.0
+
+_LAG = """
+-- How long the earliest due change has been waiting; a sweep_at at the epoch marks a stale customer, not a time.
+SELECT min(sweep_at) FROM customers WHERE sweep_at > 'epoch'
+"""
+
+_log = structlog.get_logger(__name__)
+
+
+def add_ops_routes(app: FastAPI) -> None:
+    app.add_api_route(
+        "/livez", livez, methods=["GET"], tags=["operations"], operation_id="livez", summary="The process answers",
+        response_model=LiveOut,
+    )  # fmt: skip
+    app.add_api_route(
+        "/readyz",
+        readyz,
+        methods=["GET"],
+        tags=["operations"],
+        operation_id="readyz",
+        summary="Database, migrations, sweeper",
+        response_model=HealthOut,
+        responses={503: {"description": "Not ready; the same shape.", "model": HealthOut}},
+    )
+    app.add_api_route(
+        "/metrics",
+        metrics,
+        methods=["GET"],
+        tags=["operations"],
+        operation_id="get_metrics",
+        summary="Figures for Prometheus",
+        response_class=Response,
+        responses={200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+
+
+async def livez() -> Response:
+    return json_answer({"live": True})
+
+
+async def readyz(request: Request) -> Response:
+    health = await _health(services(request))
+    return json_answer(health, 200 if health["ready"] else 503)
+
+
+async def _health(served: Services) -> dict[str, Any]:
+    try:
+        async with served.pool.acquire(timeout=_PATIENCE_SECONDS) as connection:
+            migrated = await migrate.current_of(connection) == migrate.head()
+            earliest = await connection.fetchval(_LAG, timeout=_PATIENCE_SECONDS) if migrated else None
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        _log.warning("readyz.database_unreachable", error=type(error).__name__)
+        return {"ready": False, "database": False, "migrations": False, "sweep_lag_seconds": None}
+    lag = 0.0 if earliest is None else max(0.0, (served.clock.now() - earliest) / SECOND)
+    return {"ready": migrated, "database": True, "migrations": migrated, "sweep_lag_seconds": lag}
+
+
+async def metrics(request: Request) -> Response:
+    figures = services(request).metrics
+    return Response(figures.exposition(), headers={"content-type": figures.content_type})

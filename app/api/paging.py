@@ -1,0 +1,12 @@
+"""Parameters that every list shares."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+
+DEFAULT_ITEMS = 100
+
+Limit = Annotated[int, Query(ge=1, le=1_000, description="Items on the page, at most.")]
+PageCursor = Annotated[str | None, Query(max_length=2_000, description="`next_cursor` of the page before.")]

@@ -1,0 +1,57 @@
+"""Every failure in one shape: RFC 9457 problem details that also carry ``code`` and ``message`` at top level."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.answers import encode, problem_answer
+from app.errors import SegueError
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(SegueError, _ours)
+    app.add_exception_handler(HTTPException, _of_the_router)
+    app.add_exception_handler(RequestValidationError, _of_parameters)
+
+
+async def _ours(request: Request, error: Exception) -> Response:
+    del request
+    assert isinstance(error, SegueError)
+    return problem_answer(error)
+
+
+async def _of_the_router(request: Request, error: Exception) -> Response:
+    """No route, or a route that knows the path but not the method."""
+    del request
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+    return _problem(error.status_code, code, phrase, str(error.detail), dict(error.headers or {}))
+
+
+async def _of_parameters(request: Request, error: Exception) -> Response:
+    del request
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return _problem(422, "invalid_parameter", "A parameter is not valid", f"{place}: {first['msg']}", {}, path=place)
+
+
+def _problem(status: int, code: str, title: str, message: str, headers: dict[str, str], **extra: Any) -> Response:
+    content = {
+        "type": f"urn:segue:error:{code}",
+        "title": title,
+        "status": status,
+        "detail": message,
+        "code": code,
+        "message": message,
+        **extra,
+    }
+    return Response(encode(content), status, headers, "application/problem+json")

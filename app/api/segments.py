@@ -1,0 +1,83 @@
+"""Members of a segment: the list, and the count that is its length."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Security
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.answers import instant, json_answer, read_cursor, uuid, write_cursor
+from app.api.auth import SecretKey
+from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
+from app.api.schemas import CountOut, MembersOut, problems
+from app.api.services import Services, services
+from app.errors import BadRequest
+from app.views.members import Member, MemberViews
+
+SegmentKey = Annotated[str, Path(description="Key of the segment.", examples=["repeat-buyers"])]
+
+
+def add_segment_routes(app: FastAPI) -> None:
+    for path, endpoint, model, summary in (
+        ("members", list_segment_members, MembersOut, "Members, by customer id"),
+        ("count", count_segment_members, CountOut, "How many members"),
+    ):
+        app.add_api_route(
+            f"/v1/segments/{{key}}/{path}",
+            endpoint,
+            methods=["GET"],
+            tags=["segments"],
+            operation_id=endpoint.__name__,
+            summary=summary,
+            response_model=model,
+            responses=problems(400, 401, 403, 404, 422),
+            dependencies=[Security(SecretKey())],
+        )
+
+
+def _views(served: Services) -> MemberViews:
+    return MemberViews(served.pool, served.registry, served.settings)
+
+
+async def list_segment_members(
+    request: Request, key: SegmentKey, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None
+) -> Response:
+    served = services(request)
+    begin = read_cursor(cursor, str)
+    as_of = served.clock.now() if begin is None else begin.as_of
+    after = None if begin is None else _customer(str(begin.place[0]))
+    page = await _views(served).page(key, as_of, after, min(limit, served.settings.limits.page_items_max))
+    return json_answer(
+        {
+            "items": [_member_json(member) for member in page.items],
+            "next_cursor": None if page.after is None else write_cursor(as_of, page.after.hex()),
+            "as_of": instant(as_of),
+        }
+    )
+
+
+async def count_segment_members(request: Request, key: SegmentKey) -> Response:
+    served = services(request)
+    as_of = served.clock.now()
+    return json_answer({"count": await _views(served).count(key, as_of), "as_of": instant(as_of)})
+
+
+def _customer(text: str) -> bytes:
+    try:
+        id = bytes.fromhex(text)
+    except ValueError:
+        id = b""
+    if len(id) != 16:
+        raise BadRequest("The cursor is not one of this list.")
+    return id
+
+
+def _member_json(member: Member) -> dict[str, Any]:
+    return {
+        "id": uuid(member.id),
+        "identities": member.identities,
+        "since": instant(member.since),
+        "valid_until": instant(member.valid_until),
+    }

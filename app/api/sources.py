@@ -1,0 +1,102 @@
+"""Sources and keys: who may send, and who may ask."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from fastapi import FastAPI, Path, Security
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.answers import instant, json_answer
+from app.api.auth import SecretKey
+from app.api.bodies import read_json
+from app.api.schemas import KeyIn, KeyOut, KeysOut, SourceIn, SourceOut, SourcesOut, json_body, problems
+from app.api.services import services
+from app.errors import BadRequest
+from app.registry import Key, Source
+
+_BODY_BYTES_MAX = 100_000
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def add_source_routes(app: FastAPI) -> None:
+    for path, method, endpoint, model, status, extra, failures, summary in (
+        ("/v1/sources", "GET", list_sources, SourcesOut, 200, None, (), "All sources"),
+        ("/v1/sources", "POST", create_source, SourceOut, 201, json_body(SourceIn), (400, 409), "Create a source"),
+        ("/v1/keys", "GET", list_keys, KeysOut, 200, None, (), "All keys, revoked ones too"),
+        ("/v1/keys", "POST", create_key, KeyOut, 201, json_body(KeyIn), (400, 404), "Make a key"),
+        ("/v1/keys/{id}", "DELETE", revoke_key, KeyOut, 200, None, (404,), "Revoke a key"),
+    ):
+        app.add_api_route(
+            path,
+            endpoint,
+            methods=[method],
+            tags=["access"],
+            operation_id=endpoint.__name__,
+            summary=summary,
+            response_model=model,
+            status_code=status,
+            responses=problems(401, 403, *failures),
+            dependencies=[Security(SecretKey())],
+            openapi_extra=extra,
+        )
+
+
+async def list_sources(request: Request) -> Response:
+    return json_answer({"items": [_source_json(each) for each in await services(request).registry.sources()]})
+
+
+async def create_source(request: Request) -> Response:
+    """Makes its first write key too."""
+    wanted = await _read(request, SourceIn)
+    source, key = await services(request).registry.create_source(
+        wanted.key, wanted.name or wanted.key, wanted.default_channel, wanted.identity_properties
+    )
+    return json_answer({**_source_json(source), "write_key": key.key}, 201)
+
+
+async def list_keys(request: Request) -> Response:
+    return json_answer({"items": [_key_json(each) for each in await services(request).registry.keys()]})
+
+
+async def create_key(request: Request) -> Response:
+    """The answer is the only place where a secret key is shown whole."""
+    wanted = await _read(request, KeyIn)
+    return json_answer(
+        _key_json(await services(request).registry.create_key(wanted.kind, wanted.source, wanted.name)), 201
+    )
+
+
+async def revoke_key(
+    request: Request, id: Annotated[str, Path(description="`id` of the list.", max_length=100)]
+) -> Response:
+    """Every process follows within a second."""
+    return json_answer(_key_json(await services(request).registry.revoke_key(id)))
+
+
+async def _read(request: Request, model: type[_Model]) -> _Model:
+    data = await read_json(request, _BODY_BYTES_MAX)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = "/" + "/".join(str(part) for part in first["loc"])
+        raise BadRequest(f"{place}: {first['msg']}", path=place) from None
+
+
+def _source_json(source: Source) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(source), "created_at": instant(source.created_at)}
+
+
+def _key_json(key: Key) -> dict[str, Any]:
+    content = {
+        **msgspec.structs.asdict(key),
+        "created_at": instant(key.created_at),
+        "revoked_at": instant(key.revoked_at),
+    }
+    if key.key is None:
+        del content["key"]
+    return content

@@ -1,0 +1,88 @@
+"""The composition root: what the service is made of, and in which order it starts and stops."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+
+from app import __version__
+from app.api.collect import OPEN_PATHS, OPEN_PREFIX, add_collect_routes
+from app.api.customers import add_customer_routes
+from app.api.definitions import add_definition_routes
+from app.api.docs import add_docs
+from app.api.edge import Edge
+from app.api.openapi import DESCRIPTION, TAGS, add_openapi, unique_id
+from app.api.ops import add_ops_routes
+from app.api.problems import add_problem_handlers
+from app.api.quarantine import add_quarantine_routes
+from app.api.segments import add_segment_routes
+from app.api.services import Services
+from app.api.sources import add_source_routes
+from app.config import Settings
+from app.db import Clock, Pool, open_pool
+from app.ingest import Ingest
+from app.metrics import Metrics
+from app.migrate import dsn
+from app.registry import Registry
+from app.worker import Worker
+
+
+def create_app(settings: Settings, *, clock: Clock | None = None, worker: bool = True) -> FastAPI:
+    """The application over a migrated database. ``worker``: sweep and fill in this process too."""
+    metrics = Metrics()
+    app = FastAPI(
+        title="Segue",
+        version=__version__,
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        lifespan=lambda app: _run(app, settings, clock or Clock(), metrics, worker),
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        generate_unique_id_function=unique_id,
+    )
+    add_collect_routes(app)
+    add_customer_routes(app)
+    add_segment_routes(app)
+    add_definition_routes(app)
+    add_source_routes(app)
+    add_quarantine_routes(app)
+    add_ops_routes(app)
+    add_docs(app)
+    add_openapi(app)
+    add_problem_handlers(app)
+    app.add_middleware(Edge, metrics=metrics, open_paths=OPEN_PATHS, open_prefix=OPEN_PREFIX)
+    return app
+
+
+@asynccontextmanager
+async def _run(app: FastAPI, settings: Settings, clock: Clock, metrics: Metrics, worker: bool) -> AsyncIterator[None]:
+    """Start from the database up; stop in the opposite order, so that what was taken in is still answered."""
+    if settings.database_url is None:
+        raise ValueError("database_url must be set; `segue serve` starts the embedded PostgreSQL and sets it")
+    async with AsyncExitStack() as stack:
+        pool = await open_pool(dsn(settings.database_url), settings.pool_connections_max)
+        stack.push_async_callback(pool.close)
+        metrics.watch_pool(lambda: pool.get_size() - pool.get_idle_size(), pool.get_size)
+        await _calibrate(clock, pool)
+        registry = Registry(pool, settings)
+        await registry.load()
+        registry.start()
+        stack.push_async_callback(registry.stop)
+        ingest = Ingest(pool, registry, settings, clock, metrics)
+        await ingest.start()
+        stack.push_async_callback(ingest.stop)
+        if worker:
+            background = Worker(pool, registry, settings, clock, metrics)
+            await background.start()
+            stack.push_async_callback(background.stop)
+        app.state.services = Services(settings, clock, metrics, pool, registry, ingest)
+        yield
+
+
+async def _calibrate(clock: Clock, pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        await clock.calibrate(connection)

@@ -1,0 +1,103 @@
+"""What the service tells about itself, in Prometheus's terms. One registry an application, so that tests can have many.
+
+Labels hold only words of our own (outcomes, codes, steps, route templates), never what a client sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+_STEP_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_FLUSH_MESSAGES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
+
+
+class Metrics:
+    """The figures of one process."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        registry = self._registry
+        self._messages = Counter("segue_messages", "Messages by outcome.", ["outcome"], registry=registry)
+        self._rejections = Counter("segue_rejections", "Rejected messages by code.", ["code"], registry=registry)
+        self._flush = Histogram(
+            "segue_flush_messages", "Messages in one flush.", buckets=_FLUSH_MESSAGES, registry=registry
+        )
+        self._steps = Histogram(
+            "segue_step_seconds", "Time of one step of a flush.", ["step"], buckets=_STEP_SECONDS, registry=registry
+        )
+        self._queue_bytes = Gauge("segue_queue_bytes", "Bytes of messages waiting for a flush.", registry=registry)
+        self._queue_requests = Gauge("segue_queue_requests", "Requests waiting for a flush.", registry=registry)
+        self._sweep_lag = Gauge(
+            "segue_sweep_lag_seconds", "How long the oldest due change has been waiting.", registry=registry
+        )
+        self._fills = Gauge("segue_fills_pending", "Customers not yet at the current definitions.", registry=registry)
+        self._pool_used = Gauge("segue_pool_connections_used", "Connections in use.", registry=registry)
+        self._pool_size = Gauge("segue_pool_connections_open", "Connections open.", registry=registry)
+        self._requests = Counter(
+            "segue_requests", "Requests by route and status.", ["method", "route", "status"], registry=registry
+        )
+        self._request_seconds = Histogram(
+            "segue_request_seconds",
+            "Time to the end of the answer.",
+            ["route"],
+            buckets=_STEP_SECONDS,
+            registry=registry,
+        )
+        self._children: dict[tuple[str, str, int], Counter] = {}
+        self._timers: dict[str, Histogram] = {}
+
+    def outcome(self, name: str, n: int) -> None:
+        """``name``: accepted, duplicate or rejected."""
+        if n:
+            self._messages.labels(name).inc(n)
+
+    def rejection(self, code: str) -> None:
+        self._rejections.labels(code).inc()
+
+    def flushed(self, messages: int) -> None:
+        self._flush.observe(messages)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time one step of a flush; a step that fails is not counted."""
+        start = time.perf_counter()
+        yield
+        self._steps.labels(name).observe(time.perf_counter() - start)
+
+    def queue(self, bytes: int, requests: int) -> None:
+        self._queue_bytes.set(bytes)
+        self._queue_requests.set(requests)
+
+    def sweep_lag(self, seconds: float) -> None:
+        self._sweep_lag.set(seconds)
+
+    def fills_pending(self, customers: int) -> None:
+        self._fills.set(customers)
+
+    def watch_pool(self, used: Callable[[], int], size: Callable[[], int]) -> None:
+        """Read when asked, not when it changes."""
+        self._pool_used.set_function(used)
+        self._pool_size.set_function(size)
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """``route`` is the template. Children are kept: looking one up by labels costs more than counting."""
+        key = (method, route, status)
+        counter = self._children.get(key)
+        if counter is None:
+            counter = self._children[key] = self._requests.labels(method, route, str(status))
+        counter.inc()
+        timer = self._timers.get(route)
+        if timer is None:
+            timer = self._timers[route] = self._request_seconds.labels(route)
+        timer.observe(seconds)
+
+    def exposition(self) -> bytes:
+        """All of it as text for a scraper."""
+        return generate_latest(self._registry)

@@ -1,0 +1,30 @@
+"""``python -m app.openapi`` writes the API's document to ``openapi/openapi.json``; ``--check`` compares only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+from app.config import Settings
+from app.main import create_app
+
+FILE: Final = Path(__file__).parents[1] / "openapi" / "openapi.json"
+
+
+def render() -> str:
+    return json.dumps(create_app(Settings.model_construct()).openapi(), indent=2, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    text = render()
+    if "--check" not in sys.argv[1:]:
+        FILE.parent.mkdir(exist_ok=True)
+        FILE.write_text(text, encoding="utf-8")
+    elif not FILE.exists() or FILE.read_text(encoding="utf-8") != text:
+        sys.exit(f"openapi/{FILE.name} is out of date; run `make openapi`.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""The states that every read rests on. A read never writes and is never stale.
+
+A stored truth is believed while nothing can have changed it: same definitions, not marked stale, ``flips_at`` ahead.
+If only time has passed the state is carried forward in memory; otherwise the customer's log is replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from app.db import Connection
+from app.projection.fold import NeedsReplay, fold
+from app.projection.replay import replay
+from app.projection.state import Cause, State, Truth, read_state, write_state
+from app.rules.ruleset import Ruleset
+from app.touchpoint import STRENGTH, Identity
+
+
+class Stored(msgspec.Struct):
+    """A customer's row as far as reads look at it."""
+
+    id: bytes
+    state: str
+    flips_at: int | None
+    revision: int
+    stale: bool
+
+
+class Membership(msgspec.Struct, frozen=True):
+    key: str
+    since: int
+    valid_until: int | None
+
+
+class Place(msgspec.Struct, frozen=True):
+    """The place in one journey."""
+
+    stage: str | None
+    since: int | None
+    valid_until: int | None
+    cause: Cause | None
+
+
+class Customer(msgspec.Struct):
+    """A customer at ``as_of``."""
+
+    id: bytes
+    identities: list[Identity]
+    traits: dict[str, Any]
+    stages: dict[str, Place]
+    segments: list[Membership]
+    as_of: int
+
+
+def is_current(row: Stored, ruleset: Ruleset, now: int) -> bool:
+    return row.revision == ruleset.revision and not row.stale and (row.flips_at is None or row.flips_at > now)
+
+
+def carried_to(row: Stored, ruleset: Ruleset, now: int, points_max: int) -> State | None:
+    """The state at ``now``, or None where only the log can tell. A state may be ahead of a clock that is behind."""
+    if row.stale or row.revision != ruleset.revision:
+        return None
+    state = read_state(row.state)
+    if row.flips_at is None or row.flips_at > now:
+        return state
+    try:
+        fold(state, ruleset, (), now, points_max)
+    except NeedsReplay:
+        return None
+    return state
+
+
+async def states_at(
+    connection: Connection, rows: Iterable[Stored], ruleset: Ruleset, instant: int, points_max: int
+) -> dict[bytes, State]:
+    """The state of each customer at exactly ``instant``, which may lie behind what is stored. Needs a snapshot."""
+    states: dict[bytes, State] = {}
+    to_replay: list[bytes] = []
+    for row in rows:
+        state = carried_to(row, ruleset, instant, points_max)
+        if state is None or state.at > instant or _is_short(state):
+            to_replay.append(row.id)
+        else:
+            states[row.id] = state
+    if to_replay:
+        replayed = await replay(connection, to_replay, ruleset, instant)
+        states |= {id: replayed[id].state if id in replayed else State() for id in to_replay}
+    return states
+
+
+def _is_short(state: State) -> bool:
+    """Its answer of now is right, but what happens next cannot be told from it."""
+    return bool(state.pending) and any(series.overflowed for series in state.series.values())
+
+
+def present(
+    id: bytes,
+    kinds: Sequence[str],
+    values: Sequence[str],
+    state: State,
+    ruleset: Ruleset,
+    now: int,
+    points_max: int,
+) -> Customer | None:
+    """What a state says of a customer; None where the log is needed to say until when."""
+    try:
+        until = valid_until(state, ruleset, points_max)
+    except NeedsReplay:
+        return None
+    return Customer(
+        id,
+        identities_in_order(kinds, values),
+        state.traits,
+        {journey.key: place_of(state, journey.key, until) for journey in ruleset.journeys},
+        memberships_of(state, ruleset, until),
+        max(now, state.at),
+    )
+
+
+def identities_in_order(kinds: Sequence[str], values: Sequence[str]) -> list[Identity]:
+    """Strongest first."""
+    pairs = sorted(zip(kinds, values, strict=True), key=lambda pair: (STRENGTH.get(pair[0], 3), pair))
+    return [Identity(kind, value) for kind, value in pairs]
+
+
+def truth_of(state: State, ruleset: Ruleset, rule_id: str) -> Truth:
+    """Of any rule. Before its first message a customer is in nothing."""
+    if state.born is None:
+        return Truth(False, 0)
+    return state.truths.get(rule_id) or Truth(ruleset.initial[rule_id], state.born)
+
+
+def memberships_of(state: State, ruleset: Ruleset, until: Mapping[str, int]) -> list[Membership]:
+    if state.born is None:
+        return []
+    found = []
+    for segment in ruleset.segments:
+        rule_id = f"segment:{segment.key}"
+        truth = truth_of(state, ruleset, rule_id)
+        if truth.holds:
+            found.append(Membership(segment.key, truth.since, until.get(rule_id)))
+    return found
+
+
+def place_of(state: State, journey: str, until: Mapping[str, int]) -> Place:
+    standing = state.journeys.get(journey)
+    if standing is None:
+        return Place(None, None, None, None)
+    return Place(standing.stage, standing.since, until.get(f"journey:{journey}"), standing.cause)
+
+
+def valid_until(state: State, ruleset: Ruleset, points_max: int) -> dict[str, int]:
+    """When each ``segment:KEY`` and ``journey:KEY`` changes if nothing arrives; those that never do are missing.
+
+    Raises:
+        NeedsReplay: messages of the future wait, and the state is too short to walk over them.
+    """
+    ends: dict[str, int] = {}
+    if state.pending:
+        ahead = read_state(write_state(state))
+        for change in fold(ahead, ruleset, (), state.pending[-1].at, points_max):
+            ends.setdefault(change.definition, change.at)
+        state = ahead
+    for rule_id, truth in state.truths.items():
+        if truth.until is not None and rule_id.startswith("segment:"):
+            ends.setdefault(rule_id, truth.until)
+    for journey, stages in ruleset.stages_of.items():
+        end = _stage_ends(state, journey, stages)
+        if end is not None:
+            ends.setdefault(f"journey:{journey}", end)
+    return ends
+
+
+def _stage_ends(state: State, journey: str, stages: Sequence[tuple[str, str]]) -> int | None:
+    """Only the rules of the current stage and of those after it can move a customer."""
+    standing = state.journeys.get(journey)
+    current = None if standing is None else standing.stage
+    ahead: list[int] = []
+    for stage, rule_id in reversed(stages):
+        truth = state.truths.get(rule_id)
+        if truth is not None and truth.until is not None:
+            ahead.append(truth.until)
+        if stage == current:
+            break
+    return min(ahead, default=None)

@@ -1,0 +1,310 @@
+"""Reading one customer: what it says, how it is named, and that it is never stale."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from app.config import Settings
+from app.db import FrozenClock
+from app.touchpoint import DAY, SECOND, identity_id
+from app.wire.instants import rfc3339
+from tests.api.conftest import NOON, Service, track
+
+
+async def test_a_customer(service: Service) -> None:
+    await service.send(
+        {"type": "page", "anonymousId": "anon-1", "name": "Home"},
+        {"type": "identify", "userId": "user-1", "anonymousId": "anon-1",
+         "traits": {"email": "User@Example.com", "plan": "pro", "limit": 9007199254740993, "rate": 0.1}},
+        track("Order Completed", messageId="m-1", properties={"total": 10}),
+    )  # fmt: skip
+    customer = await service.ask("/v1/customers/user-1")
+    assert list(customer) == ["id", "identities", "traits", "stages", "segments", "as_of"]
+    assert [f"{each['kind']}:{each['value']}" for each in customer["identities"]] == [
+        "user_id:user-1",
+        "email:user@example.com",
+        "anonymous_id:anon-1",
+    ]
+    assert customer["traits"] == {"email": "User@Example.com", "plan": "pro", "limit": 9007199254740993, "rate": 0.1}
+    stage = customer["stages"]["six-stage"]
+    assert stage["stage"] == "purchase"
+    assert stage["valid_until"] is None
+    assert stage["cause"] == {"kind": "message", "message_id": "m-1", "source": "default"}
+    assert {"first-time-buyers", "new-visitors"} <= {each["key"] for each in customer["segments"]}
+    for name in ("email:user@example.com", "email: USER@example.com ", "anonymous_id:anon-1", f"id:{customer['id']}"):
+        found = await service.ask(f"/v1/customers/{quote(name, safe='')}")
+        assert found["id"] == customer["id"], name
+
+
+async def test_an_id_of_a_merged_customer_keeps_resolving(service: Service) -> None:
+    await service.send({"type": "page", "anonymousId": "anon-1"})
+    before = (await service.ask("/v1/customers/anonymous_id:anon-1"))["id"]
+    await service.send({"type": "identify", "userId": "user-1", "anonymousId": "anon-1"})
+    after = await service.ask(f"/v1/customers/id:{before}")
+    assert after["id"] != before
+    assert after["id"] == (await service.ask("/v1/customers/user-1"))["id"]
+
+
+NASTY = ["a/b c@x.io", "..", "a:b", "%2F", "a%b", "ünïcødé", "日本", "?x=1#y", "a+b", ";,&=", "a//b", "lookup", "//", "a\nb", "a b", "id:7"]
+
+
+async def test_ids_with_any_character_in_the_path(service: Service) -> None:
+    await service.send(*[track("Product Viewed", each) for each in NASTY])
+    for each in NASTY:
+        customer = await service.ask(f"/v1/customers/user_id:{quote(each, safe='')}")
+        assert customer["identities"] == [{"kind": "user_id", "value": each}]
+        for path in ("journey", "segments", "touchpoints", "links", "segments/engaged/explain"):
+            assert await service.ask(f"/v1/customers/user_id:{quote(each, safe='')}/{path}")
+
+
+async def test_any_id_round_trips(settings: Settings, start: Any) -> None:
+    texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40)
+    async with start(settings) as service:
+        found: list[str] = []
+
+        @given(texts)
+        @hypothesis_settings(max_examples=60, suppress_health_check=list(HealthCheck), database=None)
+        def collect(text: str) -> None:
+            found.append(text)
+
+        collect()
+        response = await service.client.post(
+            "/v1/batch", json={"batch": [track("e", each) for each in found], "writeKey": service.keys.write_key}
+        )
+        refused = {each["index"] for each in response.json()["rejections"]}
+        kept = [each for index, each in enumerate(found) if index not in refused]
+        assert len(kept) > len(found) / 2
+        for each in kept:
+            customer = await service.ask(f"/v1/customers/user_id:{quote(each, safe='')}")
+            assert {"kind": "user_id", "value": each} in customer["identities"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("user_id:nobody", 404, "not_found"),
+        ("nobody", 404, "not_found"),
+        ("user_id:", 404, "not_found"),
+        ("null", 404, "not_found"),
+        ("id:not-a-uuid", 404, "not_found"),
+        ("id:00000000-0000-0000-0000-000000000000", 404, "not_found"),
+        ("user_id:a%00b", 404, "not_found"),
+        ("%ff%fe", 400, "bad_request"),
+        ("user_id:" + "x" * 300, 404, "not_found"),
+        ("%ED%A0%80", 400, "bad_request"),
+        ("a/b", 404, "not_found"),
+    ],
+)
+async def test_who_is_nobody(service: Service, path: str, status: int, code: str) -> None:
+    answer = await service.ask(f"/v1/customers/{path}", status)
+    assert (answer["code"], answer["status"]) == (code, status)
+    if status == 404 and path != "a/b":
+        assert (await service.ask(f"/v1/customers/{path}/journey", 404))["code"] == "not_found"
+
+
+async def test_entity_tags(service: Service) -> None:
+    await service.send(track("Product Viewed"))
+    for path in ("", "/journey", "/segments", "/links", "/segments/engaged/explain"):
+        url = f"/v1/customers/user-1{path}"
+        first = await service.client.get(url, headers=service.secret)
+        tag = first.headers["etag"]
+        assert tag.startswith('W/"')
+        for asked in (tag, tag.removeprefix("W/"), f'"other", {tag}', "*"):
+            again = await service.client.get(url, headers={**service.secret, "If-None-Match": asked})
+            assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    url = "/v1/customers/user-1"
+    tag = (await service.client.get(url, headers=service.secret)).headers["etag"]
+    await service.send(track("Order Completed"))
+    changed = await service.client.get(url, headers={**service.secret, "If-None-Match": tag})
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != tag
+
+
+async def test_time_alone_changes_what_a_read_says(settings: Settings, start: Any, frozen: FrozenClock) -> None:
+    """No worker runs: the read itself is exact, a microsecond before and after."""
+    async with start(settings, frozen) as service:
+        await service.send(track("Order Completed"))
+        customer = await service.ask("/v1/customers/user-1")
+        visitor = next(each for each in customer["segments"] if each["key"] == "new-visitors")
+        assert visitor == {"key": "new-visitors", "since": rfc3339(NOON), "valid_until": rfc3339(NOON + 7 * DAY)}
+        frozen.instant = NOON + 7 * DAY - 1
+        assert await is_in(service, "new-visitors")
+        frozen.instant += 1
+        assert not await is_in(service, "new-visitors")
+        frozen.instant = NOON + 90 * DAY
+        assert await is_in(service, "at-risk")
+        answer = await service.ask("/v1/customers/user-1/segments?history=true")
+        assert {(each["key"], each["since"], each["left_at"]) for each in answer["items"]} >= {
+            ("new-visitors", rfc3339(NOON), rfc3339(NOON + 7 * DAY)),
+            ("at-risk", rfc3339(NOON + 90 * DAY), None),
+        }
+
+
+async def is_in(service: Service, segment: str) -> bool:
+    """Asked in every way there is; they must agree."""
+    customer = await service.ask("/v1/customers/user-1")
+    listed = segment in [each["key"] for each in customer["segments"]]
+    again = await service.ask("/v1/customers/user-1/segments")
+    assert again["items"] == customer["segments"]
+    looked_up = await service.tell("POST", "/v1/customers/lookup", {"customers": ["user-1"]})
+    assert looked_up["items"][0]["customer"] == customer
+    why = await service.ask(f"/v1/customers/user-1/segments/{segment}/explain")
+    assert why["member"] == why["explanation"]["truth"] == listed
+    (count,) = {
+        (await service.ask(f"/v1/segments/{segment}/count"))["count"],
+        len(await service.all_of(f"/v1/segments/{segment}/members")),
+    }
+    assert count == listed
+    if listed:
+        (entry,) = (each for each in customer["segments"] if each["key"] == segment)
+        (member,) = (await service.ask(f"/v1/segments/{segment}/members"))["items"]
+        assert (entry["since"], entry["valid_until"]) == (member["since"], member["valid_until"])
+        assert (entry["since"], entry["valid_until"]) == (why["since"], why["valid_until"])
+    return listed
+
+
+async def test_a_message_of_the_future_ends_what_holds_now(settings: Settings, start: Any, frozen: FrozenClock) -> None:
+    """A clock that runs ahead: the message counts from its own instant on, and is announced until then."""
+    async with start(settings, frozen) as service:
+        await service.send(track("Order Completed"))
+        await service.send(track("Order Completed", timestamp=rfc3339(NOON + 3600 * SECOND)))
+        customer = await service.ask("/v1/customers/user-1")
+        assert customer["stages"]["six-stage"]["stage"] == "purchase"
+        assert customer["stages"]["six-stage"]["valid_until"] == rfc3339(NOON + 3600 * SECOND)
+        buyer = next(each for each in customer["segments"] if each["key"] == "first-time-buyers")
+        assert buyer["valid_until"] == rfc3339(NOON + 3600 * SECOND)
+        assert await is_in(service, "first-time-buyers")
+        frozen.instant = NOON + 3600 * SECOND
+        assert (await service.ask("/v1/customers/user-1"))["stages"]["six-stage"]["stage"] == "loyalty"
+        assert not await is_in(service, "first-time-buyers")
+        assert await is_in(service, "repeat-buyers")
+
+
+async def test_history_of_stages(settings: Settings, start: Any, frozen: FrozenClock) -> None:
+    async with start(settings, frozen) as service:
+        days = ["Product Viewed", "Product Added", "Order Completed"]
+        await service.send(
+            *[track(name, timestamp=rfc3339(NOON - (9 - n) * DAY), messageId=name) for n, name in enumerate(days)]
+        )
+        answer = await service.ask("/v1/customers/user-1/journey?journey=six-stage")
+        assert [(each["stage"], each["entered_at"], each["left_at"]) for each in answer["items"]] == [
+            ("consideration", rfc3339(NOON - 9 * DAY), rfc3339(NOON - 8 * DAY)),
+            ("decision", rfc3339(NOON - 8 * DAY), rfc3339(NOON - 7 * DAY)),
+            ("purchase", rfc3339(NOON - 7 * DAY), None),
+        ]
+        assert answer["items"][0]["cause"]["message_id"] == "Product Viewed"
+        assert answer["items"][0]["left_cause"]["message_id"] == "Product Added"
+        everything = await service.ask("/v1/customers/user-1/journey")
+        assert {each["journey"] for each in everything["items"]} == {"six-stage", "five-stage", "content-4"}
+        assert (await service.ask("/v1/customers/user-1/journey?journey=none", 404))["code"] == "not_found"
+        # Another set of definitions: the same history, now from the log.
+        await service.tell("POST", "/v1/segments", {"key": "new", "rule": {"did": "x"}}, 201)
+        assert (await service.ask("/v1/customers/user-1/journey?journey=six-stage"))["items"] == answer["items"]
+
+
+async def test_explanations_name_the_touchpoints(service: Service) -> None:
+    await service.send(
+        track("Order Completed", messageId="m-1", properties={"total": 60}),
+        track("Order Completed", messageId="m-2", properties={"total": 10}),
+        track("Order Completed", messageId="m-3", properties={"total": 50}),
+    )
+    rule = {"all": [{"did": "Order Completed", "where": {"total": {"gte": 50}}, "at_least": 2, "within": "30d"}, {"not": {"did": "Order Refunded"}}]}
+    await service.tell("POST", "/v1/segments", {"key": "big", "rule": rule}, 201)
+    why = await service.ask("/v1/customers/user-1/segments/big/explain")
+    assert (why["segment"], why["version"], why["member"]) == ("big", 1, True)
+    did, nothing = why["explanation"]["nodes"]
+    assert (did["truth"], did["counted"], sorted(did["touchpoints"])) == (True, 2, ["m-1", "m-3"])
+    assert did["valid_until"] == why["valid_until"] is not None
+    assert nothing["truth"] is True
+    assert nothing["nodes"][0]["counted"] == 0
+    stages = await service.ask("/v1/customers/user-1/journeys/six-stage/explain")
+    assert stages["stage"] == "loyalty"
+    assert [each["stage"] for each in stages["stages"]][-1] == "loyalty"
+    assert (await service.ask("/v1/customers/user-1/segments/none/explain", 404))["code"] == "not_found"
+    assert (await service.ask("/v1/customers/user-1/journeys/none/explain", 404))["code"] == "not_found"
+
+
+async def test_the_timeline_in_pages(service: Service) -> None:
+    instants = [rfc3339(NOON + n // 3 * SECOND) for n in range(11)]
+    await service.send(
+        *[track("e", anonymousId=f"anon-{n % 2}", timestamp=at, messageId=f"m-{n:02}") for n, at in enumerate(instants)],
+        {"type": "identify", "anonymousId": "anon-1", "userId": "user-1", "timestamp": rfc3339(NOON - SECOND),
+         "traits": {"plan": "pro"}, "messageId": "m-0"},
+    )  # fmt: skip
+    whole = (await service.ask("/v1/customers/user-1/touchpoints"))["items"]
+    assert [each["message_id"] for each in whole] == [f"m-{n:02}" for n in range(10, -1, -1)] + ["m-0"]
+    for limit in (1, 3, 4, 12):
+        assert await service.all_of("/v1/customers/user-1/touchpoints", limit=limit) == whole
+    assert whole[-1]["type"] == "identify"
+    assert whole[-1]["name"] is None
+    assert whole[-1]["traits"] == {"plan": "pro"}
+    assert whole[0]["identities"] == [{"kind": "user_id", "value": "user-1"}, {"kind": "anonymous_id", "value": "anon-0"}]
+
+
+@pytest.mark.parametrize("cursor", ["x", "e30", "eyJhc19vZiI6MSwicGxhY2UiOlsxXX0", "%00", "a" * 1500, "é"])
+async def test_cursors_that_are_not_ours(service: Service, cursor: str) -> None:
+    await service.send(track("Product Viewed"))
+    for path in ("/v1/customers/user-1/touchpoints", "/v1/segments/engaged/members"):
+        answer = await service.ask(path, 400, params={"cursor": cursor})
+        assert answer["code"] == "bad_request"
+    for limit in ("0", "-1", "1001", "x"):
+        answer = await service.ask("/v1/customers/user-1/touchpoints", 422, params={"limit": limit})
+        assert answer["code"] == "invalid_parameter"
+
+
+async def test_lookup(service: Service) -> None:
+    await service.send(track("Order Completed"), track("Product Viewed", "user-2", anonymousId="anon-2"))
+    refs = ["user_id:user-2", "nobody", "user-1", "anonymous_id:anon-2", "null", "user-1", ""]
+    answer = await service.tell("POST", "/v1/customers/lookup", {"customers": refs})
+    assert [each["ref"] for each in answer["items"]] == refs
+    assert [each["customer"] and each["customer"]["identities"][0]["value"] for each in answer["items"]] == [
+        "user-2", None, "user-1", "user-2", None, "user-1", None,
+    ]  # fmt: skip
+    assert (await service.tell("POST", "/v1/customers/lookup", {"customers": []}))["items"] == []
+    for body in ({"customers": ["x"] * 501}, {"customers": "x"}, {"customers": [7]}, {}, [], None):
+        assert (await service.tell("POST", "/v1/customers/lookup", body, 400))["code"] in ("bad_request", "invalid_body")
+
+
+async def test_links_can_be_undone_and_restored(service: Service) -> None:
+    await service.send(
+        track("Order Completed", anonymousId="anon-1", messageId="m-1"),
+        {"type": "page", "anonymousId": "anon-1", "messageId": "m-2"},
+    )
+    (link,) = (await service.ask("/v1/customers/user-1/links"))["items"]
+    assert link["weaker"] == {"kind": "anonymous_id", "value": "anon-1"}
+    assert link["stronger"] == {"kind": "user_id", "value": "user-1"}
+    assert (link["kind"], link["joined"], link["message_id"], link["undone_at"]) == ("link", True, "m-1", None)
+    pair = {"weaker": "anonymous_id:anon-1", "stronger": "user_id:user-1"}
+    assert await service.tell("POST", "/v1/customers/links/undo", pair) == {"success": True}
+    apart = [await service.ask(f"/v1/customers/{name}") for name in ("user-1", "anonymous_id:anon-1")]
+    assert apart[0]["id"] != apart[1]["id"]
+    (link,) = (await service.ask("/v1/customers/user-1/links"))["items"]
+    assert link["undone_at"] is not None
+    assert await service.tell("POST", "/v1/customers/links/restore", pair) == {"success": True}
+    together = [await service.ask(f"/v1/customers/{name}") for name in ("user-1", "anonymous_id:anon-1")]
+    assert together[0]["id"] == together[1]["id"]
+    for body, status in (({"weaker": "a", "stronger": "b"}, 404), ({"weaker": "a"}, 400), ({**pair, "weaker": 1}, 400)):
+        await service.tell("POST", "/v1/customers/links/undo", body, status)
+
+
+async def test_identity_ids_are_customer_ids(service: Service) -> None:
+    await service.send(track("Product Viewed"))
+    id = (await service.ask("/v1/customers/user-1"))["id"]
+    assert id.replace("-", "") == identity_id("user_id", "user-1").hex()
+
+
+async def test_a_definition_of_another_worker_holds_at_once(settings: Settings, start: Any) -> None:
+    starts: AbstractAsyncContextManager[Service] = start(settings)
+    async with starts as one, start(settings) as other:
+        other.keys = one.keys
+        await one.send(track("Product Viewed"))
+        await one.tell("POST", "/v1/segments", {"key": "viewers", "rule": {"did": "Product Viewed"}}, 201)
+        customer = await other.ask("/v1/customers/user-1")
+        assert "viewers" in [each["key"] for each in customer["segments"]]

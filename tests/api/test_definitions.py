@@ -1,0 +1,219 @@
+"""Segments and journeys as data, and who is in a segment while all that is changing."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+import app.views.members
+from app.config import Settings
+from app.db import FrozenClock, transact
+from app.projection.project import refresh
+from app.touchpoint import DAY
+from app.wire.instants import rfc3339
+from tests.api.conftest import NOON, Service, track
+
+SEGMENT = {"key": "big", "name": "Big", "description": "d", "owner": "o", "rule": {"did": "Order Completed", "where": {"total": {"gte": 0.1}}}}
+JOURNEY = {"key": "trial", "stages": [{"key": "started", "rule": {"did": "Trial Started"}}, {"key": "paid", "name": "Paid", "rule": {"did": "Order Completed"}}]}
+
+
+async def test_a_segment_from_creation_to_archive(service: Service) -> None:
+    made = await service.tell("POST", "/v1/segments", SEGMENT, 201)
+    assert {**SEGMENT, "version": 1, "created_at": made["created_at"]} == made
+    assert (await service.tell("POST", "/v1/segments", SEGMENT, 409))["code"] == "conflict"
+    assert (await service.tell("PUT", "/v1/segments/big", SEGMENT))["version"] == 1
+    changed = {**SEGMENT, "rule": {"did": "Order Completed", "at_least": 2}}
+    assert (await service.tell("PUT", "/v1/segments/big", changed))["version"] == 2
+    read = await service.ask("/v1/segments/big")
+    assert (read["version"], read["rule"]) == (2, changed["rule"])
+    assert read["fill"] == {"customers_total": 0, "customers_filled": 0, "done": True}
+    assert "big" in [each["key"] for each in (await service.ask("/v1/segments"))["items"]]
+    assert await service.tell("DELETE", "/v1/segments/big") == {"success": True}
+    for path in ("", "/members", "/count"):
+        assert (await service.ask(f"/v1/segments/big{path}", 404))["code"] == "not_found"
+    assert (await service.tell("DELETE", "/v1/segments/big", expected=404))["code"] == "not_found"
+    assert (await service.tell("PUT", "/v1/segments/big", changed, 404))["code"] == "not_found"
+    assert (await service.tell("POST", "/v1/segments", SEGMENT, 201))["version"] == 3
+
+
+async def test_a_journey_from_creation_to_archive(service: Service) -> None:
+    made = await service.tell("POST", "/v1/journeys", JOURNEY, 201)
+    assert [(each["key"], each["name"]) for each in made["stages"]] == [("started", "started"), ("paid", "Paid")]
+    await service.send(track("Order Completed"))
+    assert (await service.ask("/v1/customers/user-1"))["stages"]["trial"]["stage"] == "paid"
+    without_key = {"stages": JOURNEY["stages"][:1]}
+    assert (await service.tell("PUT", "/v1/journeys/trial", without_key))["version"] == 2
+    assert (await service.ask("/v1/customers/user-1"))["stages"]["trial"]["stage"] is None
+    assert (await service.ask("/v1/journeys/trial"))["fill"]["done"] is False
+    assert "trial" in [each["key"] for each in (await service.ask("/v1/journeys"))["items"]]
+    await service.tell("DELETE", "/v1/journeys/trial")
+    assert "trial" not in (await service.ask("/v1/customers/user-1"))["stages"]
+
+
+async def test_numbers_in_rules_are_exact(service: Service) -> None:
+    body = b'{"key":"exact","rule":{"did":"e","where":{"a":0.1,"b":9007199254740993,"c":{"gt":1e3}}}}'
+    response = await service.client.post("/v1/segments", content=body, headers=service.secret)
+    assert response.status_code == 201, response.text
+    again = await service.client.get("/v1/segments/exact", headers=service.secret)
+    assert b'"a":0.1' in again.content
+    assert b'"b":9007199254740993' in again.content
+    await service.send(track("e", properties={"a": 0.1, "b": 9007199254740993, "c": 1001}))
+    assert (await service.ask("/v1/segments/exact/count"))["count"] == 1
+
+
+async def test_what_others_read_cannot_be_archived(service: Service) -> None:
+    await service.tell("POST", "/v1/segments", SEGMENT, 201)
+    await service.tell("POST", "/v1/journeys", JOURNEY, 201)
+    reader = {"key": "reader", "rule": {"all": [{"segment": "big"}, {"stage": "paid", "journey": "trial"}]}}
+    await service.tell("POST", "/v1/segments", reader, 201)
+    answer = await service.tell("DELETE", "/v1/segments/big", expected=409)
+    assert answer["readers"] == ["segment reader"]
+    assert (await service.tell("DELETE", "/v1/journeys/trial", expected=409))["readers"] == ["segment reader"]
+    # A new version that takes away the stage that another one reads is no better.
+    bad = await service.tell("PUT", "/v1/journeys/trial", {"stages": JOURNEY["stages"][:1]}, 422)
+    assert bad["code"] == "invalid_definition"
+    await service.tell("DELETE", "/v1/segments/reader")
+    await service.tell("DELETE", "/v1/segments/big")
+    await service.tell("DELETE", "/v1/journeys/trial")
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"key": "x", "rule": {"segment": "none"}}, "/rule/segment"),
+        ({"key": "x", "rule": {"stage": "none"}}, "/rule/stage"),
+        ({"key": "x", "rule": {"segment": "x"}}, "/rule"),
+        ({"key": "x", "rule": {"did": "e", "within": "1000000d"}}, "/rule/within"),
+        ({"key": "x", "rule": {"did": "e\0"}}, "/rule/did"),
+        ({"key": "X y", "rule": {"everyone": True}}, "/key"),
+        ({"rule": {"everyone": True}}, "/key"),
+        ({"key": "x"}, "/rule"),
+        ({"key": "x", "rule": {"everyone": True}, "more": 1}, "/more"),
+        ([], ""),
+        (7, ""),
+    ],
+)
+async def test_refused_definitions_say_where_and_what_to_do(service: Service, body: Any, path: str) -> None:
+    answer = await service.tell("POST", "/v1/segments", body, 422)
+    assert answer["code"] == "invalid_definition"
+    assert answer["path"].startswith(path), answer
+    assert answer["remedy"]
+
+
+async def test_cycles_are_refused(service: Service) -> None:
+    await service.tell("POST", "/v1/segments", {"key": "a", "rule": {"did": "e"}}, 201)
+    await service.tell("POST", "/v1/segments", {"key": "b", "rule": {"segment": "a"}}, 201)
+    answer = await service.tell("PUT", "/v1/segments/a", {"rule": {"not": {"segment": "b"}}}, 422)
+    assert "cycle" in answer["message"]
+    answer = await service.tell("PUT", "/v1/segments/a", {"key": "b", "rule": {"did": "e"}}, 422)
+    assert answer["path"] == "/key"
+
+
+HOSTILE = [
+    b"",
+    b"{",
+    b"null",
+    b"\xff",
+    b'{"key":"x","rule":' + b'{"not":' * 100_000 + b'{"everyone":true}' + b"}" * 100_000 + b"}",
+    b"[" * 200_000,
+    b'{"key":"x","rule":{"any":[' + b",".join([b'{"everyone":true}'] * 20_000) + b"]}}",
+    b'{"key":"x","rule":{"did":"e","where":{"n":1e999999999}}}',
+    b'{"key":"x","rule":{"did":"e","at_least":' + b"9" * 5_000 + b"}}",
+    b'{"key":"x","rule":{"did":"\\ud800"}}',
+    b'{"key":"x","rule":{"did":"\\u0000"}}',
+    b'{"key":"x","name":"\\u0000","rule":{"did":"e"}}',
+    b'{"key":"x","description":"a\\u0000b","rule":{"did":"e"}}',
+    b'{"key":"x","name":"' + b"n" * 5_000 + b'","rule":{"did":"e"}}',
+    b'{"key":"x","rule":NaN}',
+    b" " * 600_000,
+]
+
+
+@pytest.mark.parametrize("body", HOSTILE, ids=range(len(HOSTILE)))
+async def test_hostile_definitions(service: Service, body: bytes) -> None:
+    for method, path in (("POST", "/v1/segments"), ("PUT", "/v1/segments/engaged"), ("POST", "/v1/journeys")):
+        response = await service.client.request(method, path, content=body, headers=service.secret)
+        assert response.status_code in (400, 422), (method, path, response.text)
+        assert response.json()["code"] in ("invalid_body", "body_too_large", "invalid_definition")
+
+
+async def test_a_new_segment_holds_before_it_is_filled(service: Service) -> None:
+    await service.send(*[track("e", f"user-{n}", properties={"n": n}) for n in range(30)])
+    await service.tell("POST", "/v1/segments", {"key": "even", "rule": {"did": "e", "where": {"n": {"lt": 20}}}}, 201)
+    assert (await service.ask("/v1/segments/even"))["fill"] == {
+        "customers_total": 30, "customers_filled": 0, "done": False,
+    }  # fmt: skip
+    assert (await service.ask("/v1/segments/even/count"))["count"] == 20
+    members = await service.all_of("/v1/segments/even/members", limit=7)
+    assert len(members) == 20
+    assert [each["id"] for each in members] == sorted(each["id"] for each in members)
+
+
+async def test_the_count_is_the_length_of_the_list(
+    settings: Settings, start: Any, frozen: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some customers filled, some due, some stale, some with news since: both answers stay exact, and a cursor too."""
+    monkeypatch.setattr(app.views.members, "_BATCH_CUSTOMERS", 4)
+    monkeypatch.setattr(app.views.members, "_WORKED_OUT_PER_PAGE", 7)
+    chance = random.Random(7)
+    async with start(settings, frozen) as service:
+        served = service.app.state.services
+        bought = {f"user-{n}": NOON - chance.randrange(20) * DAY for n in range(40)}
+        await service.send(*[track("Order Completed", who, timestamp=rfc3339(at)) for who, at in bought.items()])
+        rule = {"did": "Order Completed", "within": "10d"}
+        await service.tell("POST", "/v1/segments", {"key": "recent", "rule": rule}, 201)
+
+        async def compare(as_of: int) -> None:
+            expected = {who for who, at in bought.items() if at <= as_of < at + 10 * DAY}
+            assert (await service.ask("/v1/segments/recent/count"))["count"] == len(expected)
+            for limit in (1, 3, 100):
+                members = await service.all_of("/v1/segments/recent/members", limit=limit)
+                assert sorted(each["identities"][0]["value"] for each in members) == sorted(expected), limit
+                assert [each["id"] for each in members] == sorted({each["id"] for each in members})
+                for each in members:
+                    at = bought[each["identities"][0]["value"]]
+                    assert (each["since"], each["valid_until"]) == (rfc3339(at), rfc3339(at + 10 * DAY))
+
+        async def some(statement: str, *arguments: Any) -> list[bytes]:
+            rows = await served.pool.fetch("SELECT id FROM customers ORDER BY id")
+            chosen = [row["id"] for row in rows if chance.random() < 0.5]
+            if statement:
+                await served.pool.execute(statement, chosen, *arguments)
+            return chosen
+
+        await compare(NOON)
+        filled = await some("")
+        ruleset = served.registry.ruleset
+        await transact(
+            served.pool, lambda connection: refresh(connection, filled, ruleset, NOON, served.settings)
+        )
+        await compare(NOON)
+        frozen.instant = NOON + 3 * DAY
+        await compare(frozen.instant)
+        await some("UPDATE customers SET stale = true, sweep_at = $2 WHERE id = ANY($1::uuid[])", frozen.instant + DAY)
+        await compare(frozen.instant)
+        # A list begun now and ended later speaks of now.
+        page = await service.ask("/v1/segments/recent/members", params={"limit": 2})
+        expected = {who for who, at in bought.items() if at <= frozen.instant < at + 10 * DAY}
+        frozen.instant += 5 * DAY
+        rows = [row["id"] for row in await served.pool.fetch("SELECT id FROM customers")]
+        await transact(
+            served.pool, lambda connection: refresh(connection, rows, ruleset, frozen.instant, served.settings)
+        )
+        rest = await service.all_of("/v1/segments/recent/members", cursor=page["next_cursor"])
+        assert sorted(each["identities"][0]["value"] for each in [*page["items"], *rest]) == sorted(expected)
+        await compare(frozen.instant)
+
+
+async def test_the_worker_fills(settings: Settings, start: Any) -> None:
+    import asyncio
+
+    async with start(settings, worker=True) as service:
+        await service.send(*[track("e", f"user-{n}") for n in range(5)])
+        await service.tell("POST", "/v1/segments", {"key": "new", "rule": {"did": "e"}}, 201)
+        async with asyncio.timeout(10):
+            while not (await service.ask("/v1/segments/new"))["fill"]["done"]:
+                await asyncio.sleep(0.05)
+        assert (await service.ask("/v1/segments/new/count"))["count"] == 5

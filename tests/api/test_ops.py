@@ -1,0 +1,71 @@
+"""Health, figures, and the documentation page without internet."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from app.config import Settings
+from tests.api.conftest import Service, track
+
+
+async def test_alive_and_ready(service: Service) -> None:
+    assert (await service.client.get("/livez")).json() == {"live": True}
+    assert (await service.client.get("/readyz")).json() == {
+        "ready": True, "database": True, "migrations": True, "sweep_lag_seconds": 0.0,
+    }  # fmt: skip
+
+
+async def test_not_ready_without_migrations_or_database(service: Service) -> None:
+    pool = service.app.state.services.pool
+    await pool.execute("UPDATE alembic_version SET version_num = 'older'")
+    response = await service.client.get("/readyz")
+    assert (response.status_code, response.json()["migrations"], response.json()["ready"]) == (503, False, False)
+    pool.terminate()
+    response = await service.client.get("/readyz")
+    assert (response.status_code, response.json()["database"], response.json()["ready"]) == (503, False, False)
+    assert (await service.client.get("/livez")).status_code == 200
+
+
+async def test_figures(service: Service) -> None:
+    await service.send(track("Product Viewed"), {"type": "track", "userId": "u"}, expected=1)
+    await service.ask("/v1/customers/user-1")
+    await service.ask("/v1/customers/nobody%2Felse", 404)
+    await service.client.get("/nowhere/else")
+    response = await service.client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    lines = response.text.splitlines()
+    for line in (
+        'segue_messages_total{outcome="accepted"} 1.0',
+        'segue_rejections_total{code="missing_event"} 1.0',
+        'segue_requests_total{method="POST",route="/v1/batch",status="200"} 1.0',
+        'segue_requests_total{method="GET",route="/v1/customers/{customer}",status="200"} 1.0',
+        'segue_requests_total{method="GET",route="/v1/customers/{customer}",status="404"} 1.0',
+        'segue_requests_total{method="GET",route="(none)",status="404"} 1.0',
+        "segue_queue_bytes 0.0",
+    ):
+        assert line in lines, line
+    for name in ("segue_step_seconds_bucket", "segue_flush_messages_sum", "segue_sweep_lag_seconds",
+                 "segue_fills_pending", "segue_pool_connections_used"):  # fmt: skip
+        assert name in response.text
+    assert "user-1" not in response.text
+    assert "nobody" not in response.text
+
+
+async def test_two_applications_count_apart(settings: Settings, start: Any) -> None:
+    async with start(settings) as one, start(settings) as other:
+        await one.send(track("e"))
+        assert "accepted" not in (await other.client.get("/metrics")).text
+
+
+async def test_the_docs_page_loads_from_here_only(service: Service) -> None:
+    page = await service.client.get("/docs")
+    assert page.status_code == 200
+    assert not re.findall(r"https?://|['\"(]//", page.text)
+    loaded = [*re.findall(r'(?:src|href)="([^"]+)"', page.text), *re.findall(r"url: '([^']+)'", page.text)]
+    assert len(loaded) >= 4
+    for address in loaded:
+        response = await service.client.get(urlsplit(urljoin("http://segue.example.com/docs", address)).path)
+        assert response.status_code == 200, address
+        assert len(response.content) > 500
