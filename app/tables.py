@@ -169,9 +169,9 @@ customers = Table(
     Column("id", UUID, primary_key=True, comment="id of the strongest identity"),
     Column(
         "state",
-        Text,
+        LargeBinary,
         nullable=False,
-        comment="JSON of projection.state.State; never read by SQL, so never parsed by it",
+        comment="projection.state.State in MessagePack; never read by SQL, so never parsed by it",
     ),
     Column(
         "flips_at",

@@ -13,10 +13,8 @@ from operator import attrgetter
 
 import msgspec
 
-from app.projection.state import Cause, Move, Standing, State, Truth
+from app.projection.state import PASSED, Cause, Move, Standing, State, Truth
 from app.rules.ruleset import Ruleset
-
-PASSED = Cause("time")
 
 
 class NeedsReplay(Exception):
@@ -62,10 +60,14 @@ def fold(state: State, ruleset: Ruleset, moves: Iterable[Move], now: int, points
 
 def flips_at(state: State) -> int | None:
     """The earliest instant at which a truth changes, or a message of the future begins to count."""
-    ahead = [truth.until for truth in state.truths.values() if truth.until is not None]
-    if state.pending:
-        ahead.append(state.pending[0].at)
-    return min(ahead, default=None)
+    due = _next_due(state)
+    if not state.pending:
+        return due
+    return state.pending[0].at if due is None else min(due, state.pending[0].at)
+
+
+def _next_due(state: State) -> int | None:
+    return min([truth.until for truth in state.truths.values() if truth.until is not None], default=None)
 
 
 def _order(move: Move) -> tuple[int, str, str]:
@@ -85,56 +87,60 @@ def _refuse_the_past(state: State, moves: Sequence[Move]) -> None:
         # Of two identifies of one instant the message id decides, and the state does not keep it.
         if move.traits and move.at <= state.traits_at:
             raise NeedsReplay
-    if any(series.overflowed for series in state.series.values()):
+    if any([series.overflowed for series in state.series.values()]):
         raise NeedsReplay
 
 
 class _Walk:
     """One pass over time; the state is its own and the list of changes grows."""
 
+    __slots__ = ("_due", "changes", "points_max", "ruleset", "state")
+
     def __init__(self, state: State, ruleset: Ruleset, points_max: int) -> None:
         self.state = state
         self.ruleset = ruleset
         self.points_max = points_max
         self.changes: list[Change] = []
+        self._due = _next_due(state)
 
     def pass_time(self, limit: int) -> None:
         """Let every truth change that changes by itself up to and including ``limit``."""
-        truths = self.state.truths
-        while True:
-            due = min((truth.until for truth in truths.values() if truth.until is not None), default=None)
-            if due is None or due > limit:
-                return
+        while self._due is not None and self._due <= limit:
             if any(series.overflowed for series in self.state.series.values()):
                 raise NeedsReplay
-            flipped = [rule for rule, truth in truths.items() if truth.until == due]
-            self._decide(due, flipped, PASSED)
-            self.state.at = due
+            instant = self._due
+            self._decide(instant, self._changing_at(instant), PASSED)
+            self.state.at = instant
 
     def arrive(self, instant: int, moves: Sequence[Move]) -> None:
         """Take in all messages of one instant, then decide: what holds only between two of them never held."""
-        born_now = self.state.born is None
-        if born_now:
-            self.state.born = instant
-        leaves: set[str] = set()
-        names: set[str] = set()
         for move in moves:
             for leaf in move.leaves:
                 self._count(leaf, instant)
-            leaves.update(move.leaves)
             if move.traits:
                 self._set_traits(move.traits, instant)
-                names.update(move.traits)
-        touched = self.ruleset.rules_reading(leaves, names) if leaves or names else ()
-        due = [rule for rule, truth in self.state.truths.items() if truth.until == instant]
+        touched = self._touched(moves)
         last = moves[-1]
         cause = Cause("message", last.message_id, last.source)
-        if born_now:
+        if self.state.born is None:
+            self.state.born = instant
             self._be_born(instant, touched, cause)
-        elif touched or due:
-            self._decide(instant, dict.fromkeys((*touched, *due)), cause)
-        if touched or due or born_now or names:
-            self.state.at = instant
+        else:
+            if self._due == instant:
+                touched = tuple(dict.fromkeys((*touched, *self._changing_at(instant))))
+            self._decide(instant, touched, cause)
+        self.state.at = instant
+
+    def _changing_at(self, instant: int) -> list[str]:
+        return [rule for rule, truth in self.state.truths.items() if truth.until == instant]
+
+    def _touched(self, moves: Sequence[Move]) -> tuple[str, ...]:
+        """Rules whose truth the moves may have changed."""
+        if len(moves) == 1 and not moves[0].traits:
+            return self.ruleset.rules_reading_leaves(moves[0].leaves)
+        leaves = {leaf for move in moves for leaf in move.leaves}
+        names = {name for move in moves for name in move.traits or ()}
+        return self.ruleset.rules_reading(leaves, names)
 
     def _count(self, leaf: str, instant: int) -> None:
         series = self.state.series.get(leaf)
@@ -159,11 +165,15 @@ class _Walk:
                 self._note(rule, True, instant, instant, cause)
         for journey in self.ruleset.journeys:
             self._stand(journey.key, instant, cause)
+        self._due = _next_due(self.state)
 
     def _decide(self, instant: int, rules: Iterable[str], cause: Cause) -> None:
         journeys: dict[str, None] = {}
+        lasting = self.ruleset.lasting
         for rule in rules:
             before = self._known(rule)
+            if lasting.get(rule) is before.holds:
+                continue
             after = self._truth(rule, instant, since=before.since)
             self.state.truths[rule] = after
             if after.holds == before.holds:
@@ -177,6 +187,7 @@ class _Walk:
                 journeys[rule.split(":", 2)[1]] = None
         for journey in journeys:
             self._stand(journey, instant, cause)
+        self._due = _next_due(self.state)
 
     def _stand(self, journey: str, instant: int, cause: Cause) -> None:
         """The current stage is the last stage in order whose rule holds."""
@@ -191,7 +202,7 @@ class _Walk:
             self.changes.append(Change(definition, before.stage, False, instant, before.since, cause))
         if current is not None:
             self.changes.append(Change(definition, current, True, instant, instant, cause))
-        self.state.journeys[journey] = Standing(current, instant, cause)
+        self.state.journeys[journey] = Standing(current, instant, cause.message_id, cause.source)
 
     def _note(self, rule: str, holds: bool, instant: int, since: int, cause: Cause) -> None:
         if rule.startswith("segment:"):

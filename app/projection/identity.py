@@ -27,7 +27,7 @@ class Customer(msgspec.Struct):
     """A customer's row as locked for this flush."""
 
     id: bytes
-    state: str
+    state: bytes
     flips_at: int | None
     sweep_at: int | None
     revision: int
@@ -124,7 +124,7 @@ _LOCK = """
 -- The customers of these identities, locked in id order until COMMIT.
 SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at
 FROM customers
-WHERE id IN (SELECT customer_id FROM identities WHERE id = ANY($1::uuid[])) OR id = ANY($2::uuid[])
+WHERE id = ANY (array(SELECT customer_id FROM identities WHERE id = ANY($1::uuid[])) || $2::uuid[])
 ORDER BY id
 FOR NO KEY UPDATE
 """

@@ -17,7 +17,7 @@ from app.projection.graph import Caps
 from app.projection.identity import Resolution, Resolved
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
 from app.projection.replay import Replayed, move_of_message, replay
-from app.projection.state import Move, State, read_state, write_state
+from app.projection.state import Move, State, messages_of, read_state, write_state
 from app.projection.write import Carried, stored_intervals, write_customers, write_graph
 from app.rules.ruleset import Ruleset
 from app.touchpoint import Message
@@ -125,7 +125,7 @@ async def _carry_forward(
             to_replay.append((_length(customer, len(news)), customer))
             continue
         writes.extend(continue_intervals(customer.id, changes, versions))
-        carried.append(Carried(customer, state, write_state(state), ruleset.revision, False))
+        carried.append(Carried(customer, state, write_state(state, ruleset), ruleset.revision, False))
     await write_graph(connection, resolution)
     now_replayed, left = _within_budget(to_replay, settings.replay_messages_max)
     if now_replayed:
@@ -145,12 +145,12 @@ def _goes_on(customer: Resolved, ruleset: Ruleset) -> State | None:
     row = customer.origins[0]
     if len(customer.origins) > 1 or not customer.whole or row.stale or row.revision != ruleset.revision:
         return None
-    return read_state(row.state)
+    return read_state(row.state, ruleset)
 
 
 def _length(customer: Resolved, news: int) -> int:
     """How many messages a replay will read, about."""
-    return news + sum(read_state(row.state).messages for row in customer.origins)
+    return news + sum(messages_of(row.state) for row in customer.origins)
 
 
 def _within_budget(
@@ -170,7 +170,7 @@ def _within_budget(
 
 def _leave_stale(customer: Resolved, length: int, ruleset: Ruleset, now: int) -> Carried:
     state = State(born=now, messages=length)
-    return Carried(customer, state, write_state(state), ruleset.revision, True)
+    return Carried(customer, state, write_state(state, ruleset), ruleset.revision, True)
 
 
 async def _replay(
@@ -191,7 +191,7 @@ async def _replay(
     for customer in customers:
         known = replayed.get(customer.id) or Replayed(State(), [])
         wanted += continue_intervals(customer.id, known.changes, versions).begun
-        text = write_state(cap_points(known.state, settings.series_points_max))
+        text = write_state(cap_points(known.state, settings.series_points_max), ruleset)
         carried.append(Carried(customer, known.state, text, ruleset.revision, False))
     writes.extend(correct_intervals(stored, wanted))
     return carried

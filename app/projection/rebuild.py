@@ -11,7 +11,7 @@ from app.errors import NotFound
 from app.projection import identity
 from app.projection.fold import NeedsReplay, fold
 from app.projection.project import cap_points, refresh
-from app.projection.state import State, read_state, write_state
+from app.projection.state import State, read_state
 from app.rules.ruleset import Ruleset
 from app.wire.identifiers import reference
 
@@ -65,7 +65,7 @@ async def _rebuild(pool: Pool, ids: Sequence[bytes], ruleset: Ruleset, clock: Cl
         await refresh(connection, list(before), ruleset, now, settings, replay_all=True)
         after = {row.id: row for row in await identity.lock(connection, ids)}
         return sum(
-            _carried_to(row.state, ruleset, now, settings) != read_comparable(after[id].state)
+            _carried_to(row.state, ruleset, now, settings) != _comparable(read_state(after[id].state, ruleset))
             for id, row in before.items()
             if not row.stale and row.revision == ruleset.revision
         )
@@ -73,27 +73,18 @@ async def _rebuild(pool: Pool, ids: Sequence[bytes], ruleset: Ruleset, clock: Cl
     return await transact(pool, work)
 
 
-def _carried_to(text: str, ruleset: Ruleset, now: int, settings: Settings) -> str | None:
-    """What the stored state says of ``now``; None if it would have asked the log anyway."""
-    state = read_state(text)
+def _carried_to(stored: bytes, ruleset: Ruleset, now: int, settings: Settings) -> State:
+    """What the stored state says of ``now``; as it is where it would have asked the log anyway."""
+    state = read_state(stored, ruleset)
     try:
         fold(state, ruleset, (), now, settings.series_points_max)
     except NeedsReplay:
-        return read_comparable(text)
-    return read_comparable(write_state(cap_points(state, settings.series_points_max)))
+        return _comparable(read_state(stored, ruleset))
+    return _comparable(cap_points(state, settings.series_points_max))
 
 
-def read_comparable(text: str) -> str:
-    """A state without what depends on how it came about: the order of its keys, rules touched without effect."""
-    state = read_state(text)
-    return write_state(
-        State(
-            born=state.born,
-            messages=state.messages,
-            traits=dict(sorted(state.traits.items())),
-            series=dict(sorted(state.series.items())),
-            truths=dict(sorted(state.truths.items())),
-            journeys=dict(sorted(state.journeys.items())),
-            pending=state.pending,
-        )
-    )
+def _comparable(state: State) -> State:
+    """A state without what depends on how it came about: when it was last asked, rules touched without effect."""
+    state.at = state.traits_at = 0
+    state.truths = {rule: truth for rule, truth in state.truths.items() if truth.since != state.born or truth.holds}
+    return state

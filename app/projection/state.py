@@ -1,4 +1,8 @@
-"""What is stored of a customer between two messages. Pure data, JSON in the ``customers.state`` column."""
+"""What is stored of a customer between two messages. Pure data; MessagePack in the ``customers.state`` column.
+
+The column is written with every message, so it is kept small: rules go by their place in the ruleset (a state is
+only ever read with the revision it was written with), and a truth that is as at birth is left out.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from app.rules.ruleset import Ruleset
 from app.rules.series import Series
 
 
@@ -18,6 +23,9 @@ class Cause(msgspec.Struct, frozen=True, omit_defaults=True):
     source: str | None = None
 
 
+PASSED = Cause("time")
+
+
 class Truth(msgspec.Struct, array_like=True):
     """One rule for one customer: does it hold, since when, and the instant it changes if nothing arrives."""
 
@@ -27,11 +35,16 @@ class Truth(msgspec.Struct, array_like=True):
 
 
 class Standing(msgspec.Struct, array_like=True):
-    """The place in one journey: the current stage, or none."""
+    """The place in one journey: the current stage, or none, and the message that led there (none: time did)."""
 
     stage: str | None
     since: int
-    cause: Cause
+    message_id: str | None = None
+    source: str | None = None
+
+    @property
+    def cause(self) -> Cause:
+        return PASSED if self.message_id is None else Cause("message", self.message_id, self.source)
 
 
 class Move(msgspec.Struct, array_like=True):
@@ -48,7 +61,7 @@ class Move(msgspec.Struct, array_like=True):
         return bool(self.leaves or self.traits)
 
 
-class State(msgspec.Struct, omit_defaults=True):
+class State(msgspec.Struct):
     """``truths`` holds only rules that something has touched; any other rule is as the ruleset's ``initial`` says.
 
     ``at`` is the last instant at which anything was decided: a message that matters and is older needs a replay.
@@ -66,13 +79,78 @@ class State(msgspec.Struct, omit_defaults=True):
     """Messages of the future (clocks run ahead): they count from their own instant on."""
 
 
-_decoder = msgspec.json.Decoder(State, float_hook=Decimal)
-_encoder = msgspec.json.Encoder(decimal_format="number")
+class _Stored(msgspec.Struct, array_like=True):
+    """The layout in the database. ``traits`` and ``pending`` are JSON, which keeps their numbers exact."""
+
+    messages: int
+    at: int
+    born: int | None
+    traits_at: int
+    traits: bytes
+    series: dict[str, Series]
+    truths: dict[int, Truth]
+    journeys: dict[str, Standing]
+    pending: bytes
 
 
-def read_state(text: str) -> State:
-    return _decoder.decode(text)
+class _Outline(msgspec.Struct, array_like=True):
+    """The first fields of :class:`_Stored`, which mean the same whatever the revision."""
+
+    messages: int
+    at: int
 
 
-def write_state(state: State) -> str:
-    return _encoder.encode(state).decode()
+_decode = msgspec.msgpack.Decoder(_Stored).decode
+_decode_outline = msgspec.msgpack.Decoder(_Outline).decode
+_encode = msgspec.msgpack.Encoder().encode
+_decode_traits = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
+_decode_pending = msgspec.json.Decoder(list[Move], float_hook=Decimal).decode
+_encode_json = msgspec.json.Encoder(decimal_format="number").encode
+
+
+def read_state(stored: bytes, ruleset: Ruleset) -> State:
+    """``ruleset`` must be of the revision that the state was written with."""
+    row = _decode(stored)
+    rule_ids = ruleset.rule_ids
+    return State(
+        row.born,
+        row.at,
+        row.traits_at,
+        row.messages,
+        _decode_traits(row.traits) if row.traits else {},
+        row.series,
+        {rule_ids[place]: truth for place, truth in row.truths.items()},
+        row.journeys,
+        _decode_pending(row.pending) if row.pending else [],
+    )
+
+
+def write_state(state: State, ruleset: Ruleset) -> bytes:
+    place_of, initial, born = ruleset.place_of, ruleset.initial, state.born
+    return _encode(
+        _Stored(
+            state.messages,
+            state.at,
+            born,
+            state.traits_at,
+            _encode_json(state.traits) if state.traits else b"",
+            state.series,
+            {
+                place_of[rule]: truth
+                for rule, truth in state.truths.items()
+                if truth.until is not None or truth.since != born or truth.holds != initial[rule]
+            },
+            state.journeys,
+            _encode_json(state.pending) if state.pending else b"",
+        )
+    )
+
+
+def messages_of(stored: bytes) -> int:
+    """How many messages the state was made of, whatever its revision."""
+    return _decode_outline(stored).messages
+
+
+def decided_at(stored: bytes) -> int:
+    """The last instant at which the state decided anything, whatever its revision."""
+    return _decode_outline(stored).at

@@ -25,7 +25,7 @@ class Carried(msgspec.Struct):
 
     customer: Resolved
     state: State
-    text: str
+    stored: bytes
     revision: int
     stale: bool
 
@@ -133,7 +133,7 @@ ended AS (
 )
 INSERT INTO customers AS c (id, state, flips_at, sweep_at, revision, stale, contested, last_link_at)
 SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at
-FROM unnest($17::uuid[], $18::text[], $19::timestamptz[], $20::timestamptz[], $21::bigint[], $22::bool[], $23::bool[],
+FROM unnest($17::uuid[], $18::bytea[], $19::timestamptz[], $20::timestamptz[], $21::bigint[], $22::bool[], $23::bool[],
             $24::timestamptz[])
      AS u (id, state, flips_at, sweep_at, revision, stale, contested, last_link_at)
 ON CONFLICT (id) DO UPDATE
@@ -166,7 +166,7 @@ async def write_customers(connection: Connection, carried: Sequence[Carried], wr
         + [None] * len(retracted),
         [False] * len(ended) + [True] * len(retracted),
         [customer.customer.id for customer in carried],
-        [customer.text for customer in carried],
+        [customer.stored for customer in carried],
         flips,
         [_sweep_at(customer, flip, now) for customer, flip in zip(carried, flips, strict=True)],
         [customer.revision for customer in carried],

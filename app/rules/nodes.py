@@ -48,9 +48,18 @@ class Node:
         """``None`` where nothing but a new message can change the truth."""
         return None
 
+    @property
+    def lasting(self) -> bool | None:
+        """The truth that stays once it is reached, whatever arrives and however much time passes, if there is one."""
+        return None
+
 
 class Everyone(Node):
     __slots__ = ()
+
+    @property
+    def lasting(self) -> bool | None:
+        return True
 
     def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
         return True
@@ -85,6 +94,11 @@ class Combination(Node):
         """Whether no later change of a child can change the combination."""
         return False
 
+    def _common_lasting(self) -> bool | None:
+        """For combinations that grow with their children: what lasts in all of them lasts in the whole."""
+        found = {child.lasting for child in self.children}
+        return found.pop() if len(found) == 1 else None
+
     def next_change(self, facts: Facts, t: int, memo: Memo) -> int | None:
         """Walk from change to change of the children until the combination differs."""
         changes = [child.next_change(facts, t, memo) for child in self.children]
@@ -107,6 +121,10 @@ class Combination(Node):
 class All(Combination):
     __slots__ = ()
 
+    @property
+    def lasting(self) -> bool | None:
+        return self._common_lasting()
+
     def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
         for child in self.children:  # noqa: SIM110 - a loop is twice as fast as all() of a generator
             if not child.holds(facts, t, memo):
@@ -122,6 +140,10 @@ class All(Combination):
 
 class AnyOf(Combination):
     __slots__ = ()
+
+    @property
+    def lasting(self) -> bool | None:
+        return self._common_lasting()
 
     def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
         for child in self.children:  # noqa: SIM110 - as above
@@ -139,6 +161,11 @@ class AnyOf(Combination):
 class Not(Node):
     __slots__ = ()
 
+    @property
+    def lasting(self) -> bool | None:
+        inner = self.children[0].lasting
+        return None if inner is None else not inner
+
     def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
         return not self.children[0].holds(facts, t, memo)
 
@@ -154,6 +181,10 @@ class Definition(Node):
     def __init__(self, rule_id: str, body: Node) -> None:
         super().__init__(body.rule, (body,))
         self.rule_id = rule_id
+
+    @property
+    def lasting(self) -> bool | None:
+        return self.children[0].lasting
 
     def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
         key = (self.rule_id, t, False)
@@ -172,6 +203,10 @@ class Definition(Node):
 
 class InSegment(Node):
     __slots__ = ()
+
+    @property
+    def lasting(self) -> bool | None:
+        return self.children[0].lasting
 
     def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
         return self.children[0].holds(facts, t, memo)
@@ -218,6 +253,13 @@ class Did(Node):
         super().__init__(rule)
         self.leaf, self.low, self.high = leaf, low, INFINITE if high is None else high
 
+    @property
+    def lasting(self) -> bool | None:
+        """A number that only grows stays above its lower bound, and beyond its upper one."""
+        if self.high == INFINITE:
+            return True
+        return False if self.low == 0 else None
+
     def count(self, facts: Facts, t: int) -> int:
         """How many are inside at ``t``; may saturate one above the largest number that the rule names."""
         return facts.series.get(self.leaf, EMPTY).count
@@ -238,6 +280,10 @@ class DidWithin(Did):
     def __init__(self, rule: dict[str, Any], leaf: str, low: int, high: int | None, within: int) -> None:
         super().__init__(rule, leaf, low, high)
         self.within = within
+
+    @property
+    def lasting(self) -> bool | None:
+        return None
 
     def count(self, facts: Facts, t: int) -> int:
         points = facts.series.get(self.leaf, EMPTY).latest
@@ -297,6 +343,10 @@ class DidWithinBefore(Did):
         super().__init__(rule, leaf, low, high)
         self.within, self.before = within, before
 
+    @property
+    def lasting(self) -> bool | None:
+        return None
+
     def count(self, facts: Facts, t: int) -> int:
         points = facts.series.get(self.leaf, EMPTY).latest
         return bisect_right(points, t - self.before) - bisect_right(points, t - self.within)
@@ -332,6 +382,11 @@ class DidBetweenDates(Did):
     ) -> None:
         super().__init__(rule, leaf, low, high)
         self.span, self.timezone = span, timezone
+
+    @property
+    def lasting(self) -> bool | None:
+        """None: the customer's timezone may change, and with it what is inside."""
+        return None
 
     def _bounds(self, facts: Facts) -> tuple[int, int]:
         zone = facts.traits.get("timezone")

@@ -35,6 +35,10 @@ LEVELS_MAX: Final = 150
 """Nesting of a rule together with all that it reads through segments and stages."""
 
 
+REMEMBERED_MAX: Final = 10_000
+"""Combinations of leaves whose readers are remembered: as many as there are kinds of touchpoint, usually."""
+
+
 class NoFacts(msgspec.Struct, frozen=True):
     """What is known of a customer who has sent nothing."""
 
@@ -73,6 +77,7 @@ class Ruleset:
         self.segments = tuple(definition for definition in definitions if definition.kind == "segment")
         self.journeys = tuple(definition for definition in definitions if definition.kind == "journey")
         self.rule_ids = tuple(bodies)
+        self.place_of = {rule_id: place for place, rule_id in enumerate(self.rule_ids)}
         self.stages_of = stages
         self.leaves = leaves
         self._bodies = bodies
@@ -82,6 +87,8 @@ class Ruleset:
         self._dependencies = dependencies
         self.initial = {rule_id: self.truth(rule_id, NoFacts(), 0) for rule_id in bodies}
         self.true_from_birth = tuple(rule_id for rule_id, holds in self.initial.items() if holds)
+        self.lasting = {rule_id: body.lasting for rule_id, body in bodies.items() if body.lasting is not None}
+        self._read_together: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def match(self, occurrence: Occurrence) -> tuple[str, ...]:
         """Ids of the leaves that this touchpoint belongs to."""
@@ -96,6 +103,15 @@ class Ruleset:
         for name in trait_names:
             found |= self._by_trait.get(name, {})
         return tuple(found)
+
+    def rules_reading_leaves(self, leaf_ids: tuple[str, ...]) -> tuple[str, ...]:
+        """:meth:`rules_reading` for the leaves of one touchpoint; the few combinations there are, are remembered."""
+        rules = self._read_together.get(leaf_ids)
+        if rules is None:
+            rules = self.rules_reading(leaf_ids)
+            if len(self._read_together) < REMEMBERED_MAX:
+                self._read_together[leaf_ids] = rules
+        return rules
 
     def leaves_of(self, rule_id: str) -> frozenset[str]:
         """Ids of all leaves that the rule rests on, through segments and stages too."""

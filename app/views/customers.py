@@ -14,7 +14,7 @@ from app.projection.fold import Change, fold
 from app.projection.intervals import Interval, continue_intervals
 from app.projection.project import versions_of
 from app.projection.replay import POINTS_UNLIMITED, read_moves, replay
-from app.projection.state import Cause, State, read_state
+from app.projection.state import Cause, State, decided_at
 from app.registry import Registry
 from app.rules.ruleset import Ruleset
 from app.views.states import (
@@ -159,7 +159,7 @@ class CustomerViews:
             if key is not None and not definitions:
                 raise NotFound(f"There is no {kind} {key}.")
             if is_current(row, ruleset, now):
-                as_of = max(now, read_state(row.state).at)
+                as_of = max(now, decided_at(row.state))
                 found = [_interval(each) for each in await connection.fetch(_INTERVALS, row.id, definitions, as_of)]
                 return row.id, found, as_of
             replayed = await replay(connection, [row.id], ruleset, now)

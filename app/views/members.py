@@ -100,9 +100,12 @@ SELECT customer_id, array_agg(kind) AS kinds, array_agg(value) AS values
 FROM identities WHERE customer_id = ANY($1::uuid[]) GROUP BY customer_id
 """
 
-_FILL = """
-SELECT count(*) AS total, count(*) FILTER (WHERE revision = $1 AND NOT stale) AS filled FROM customers
+_UNFILLED = """
+-- Customers whose state was made with older definitions: index customers_to_fill.
+SELECT count(*) FROM customers WHERE revision < $1
 """
+
+_CUSTOMERS = "SELECT count(*) FROM customers"
 
 
 class MemberViews:
@@ -128,9 +131,13 @@ class MemberViews:
     async def fill(self) -> Fill:
         async with snapshot(self._pool) as connection:
             ruleset = await self._registry.current_ruleset(connection)
-            row = await connection.fetchrow(_FILL, ruleset.revision)
-        assert row is not None
-        return Fill(row["total"], row["filled"])
+            total: int = await connection.fetchval(_CUSTOMERS)
+            return Fill(total, total - await connection.fetchval(_UNFILLED, ruleset.revision))
+
+    async def unfilled(self) -> int:
+        """Customers still to be brought to the current definitions."""
+        count: int = await self._pool.fetchval(_UNFILLED, self._registry.ruleset.revision)
+        return count
 
     async def _ruleset(self, connection: Connection, segment: str) -> Ruleset:
         ruleset = await self._registry.current_ruleset(connection)
@@ -202,7 +209,7 @@ class _Search:
         try:
             return valid_until(state, self._ruleset, self._points_max).get(self._rule_id)
         except NeedsReplay:
-            row = Stored(id, "", None, self._ruleset.revision, True)
+            row = Stored(id, b"", None, self._ruleset.revision, True)
             replayed = await states_at(self._connection, [row], self._ruleset, self._as_of, self._points_max)
             return valid_until(replayed[id], self._ruleset, POINTS_UNLIMITED).get(self._rule_id)
 

@@ -23,7 +23,7 @@ class Stored(msgspec.Struct):
     """A customer's row as far as reads look at it."""
 
     id: bytes
-    state: str
+    state: bytes
     flips_at: int | None
     revision: int
     stale: bool
@@ -63,7 +63,7 @@ def carried_to(row: Stored, ruleset: Ruleset, now: int, points_max: int) -> Stat
     """The state at ``now``, or None where only the log can tell. A state may be ahead of a clock that is behind."""
     if row.stale or row.revision != ruleset.revision:
         return None
-    state = read_state(row.state)
+    state = read_state(row.state, ruleset)
     if row.flips_at is None or row.flips_at > now:
         return state
     try:
@@ -160,7 +160,7 @@ def valid_until(state: State, ruleset: Ruleset, points_max: int) -> dict[str, in
     """
     ends: dict[str, int] = {}
     if state.pending:
-        ahead = read_state(write_state(state))
+        ahead = read_state(write_state(state, ruleset), ruleset)
         for change in fold(ahead, ruleset, (), state.pending[-1].at, points_max):
             ends.setdefault(change.definition, change.at)
         state = ahead

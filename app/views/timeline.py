@@ -101,10 +101,10 @@ class TimelineViews:
 
 
 def _entry(row: Any) -> Entry:
-    columns: list[Any]
     *columns, carried = row
     pairs = _decode_pairs(carried)
-    return Entry(*columns, [Identity(kind, value) for kind, value in pairs if kind != "previous_id"])
+    identities = [Identity(kind, value) for kind, value in pairs if kind != "previous_id"]
+    return Entry(*columns, identities)  # type: ignore[call-arg]  # as many as there are columns
 
 
 _LATEST: Place = (253_402_300_799_999_999, "", "")

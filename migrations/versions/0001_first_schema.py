@@ -105,7 +105,7 @@ CREATE INDEX links_of_stronger ON links (stronger);
 
 CREATE TABLE customers (
     id uuid PRIMARY KEY,
-    state text NOT NULL,
+    state bytea NOT NULL,
     flips_at timestamptz,
     sweep_at timestamptz,
     revision bigint NOT NULL,
