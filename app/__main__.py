@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import asyncpg
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from app import __version__, logs, migrate
+from app import __version__, logs
 from app.config import Settings
-from app.db import Clock, Pool, open_pool, transact
-from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from app.errors import SegueError
-from app.importer import import_file
+from app.db import Clock
+from app.embedded import EmbeddedPostgresError
+from app.errors import BadRequest, NotFound, SegueError
+from app.importer import errors_path, import_file
 from app.ingest import Ingest
 from app.metrics import Metrics
 from app.projection.rebuild import rebuild_customers
-from app.registry import FirstKeys, Registry, bootstrap
+from app.registry import FirstKeys, Registry
+from app.running import database, fill_workspace, open_registry, with_registry
 from app.wire.instants import rfc3339
 from app.worker import Worker
 
@@ -73,9 +75,7 @@ def serve(
     settings = _settings(data, database_url, host, port)
     logs.configure(settings.log_level)
     with _database(settings) as ready:
-        first = asyncio.run(_bootstrap(ready))
-        if first is not None:
-            _show_first_keys(first, ready)
+        _fill_workspace(ready, out)
         out.print(f"[bold green]Segue {__version__}[/bold green] on [bold]http://{ready.host}:{ready.port}[/bold]")
         uvicorn.run(
             create_app(ready, worker=worker),
@@ -92,7 +92,7 @@ def serve(
 
 @cli.command()
 def worker(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
-    """Only the background work: sweeping, filling, deferred projection. Any number may run beside [bold]serve[/bold]."""
+    """Only the background work: sweep, fill, deferred projection. Any number may run beside [bold]serve[/bold]."""
     settings = _settings(data, database_url)
     logs.configure(settings.log_level)
     with _database(settings) as ready:
@@ -119,23 +119,27 @@ def keys_create(
     async def create(registry: Registry) -> str:
         if kind is KeyKind.SECRET:
             made = await registry.create_key("secret", None, name)
+        elif source not in registry.access.sources:
+            _, made = await registry.create_source(source, name or source)
         else:
-            if source not in registry.access.sources:
-                await registry.create_source(source, source)
             made = await registry.create_key("write", source, name)
         assert made.key is not None
         return made.key
 
     with _database(_settings(data, database_url)) as ready:
-        out.print(asyncio.run(_with_registry(ready, create)), highlight=False)
+        _fill_workspace(ready, err)
+        out.print(asyncio.run(with_registry(ready, create)), highlight=False)
 
 
 @keys_cli.command("list")
 def keys_list(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """List all keys, revoked ones too."""
     with _database(_settings(data, database_url)) as ready:
-        keys = asyncio.run(_with_registry(ready, lambda registry: registry.keys()))
-    table = Table("id", "kind", "source", "name", "key", "created", "revoked", box=None, header_style="bold")
+        keys = asyncio.run(with_registry(ready, lambda registry: registry.keys()))
+    # Lines must not be broken: this is read by programs too.
+    table = Table(box=None, header_style="bold")
+    for column in ("id", "kind", "source", "name", "key", "created", "revoked"):
+        table.add_column(column, no_wrap=True)
     for key in keys:
         table.add_row(
             key.id[:12],
@@ -146,7 +150,7 @@ def keys_list(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
             rfc3339(key.created_at)[:19],
             "" if key.revoked_at is None else rfc3339(key.revoked_at)[:19],
         )
-    out.print(table)
+    out.print(table, soft_wrap=True)
 
 
 @keys_cli.command("revoke")
@@ -161,7 +165,7 @@ def keys_revoke(
         await registry.revoke_key(await _key_id(registry, key))
 
     with _database(_settings(data, database_url)) as ready:
-        asyncio.run(_with_registry(ready, revoke))
+        asyncio.run(with_registry(ready, revoke))
     out.print("Revoked.")
 
 
@@ -175,6 +179,7 @@ def import_command(
     """Import messages from a file. Run it again after an interruption: it goes on where it stopped, nothing doubles."""
     settings = _settings(data, database_url)
     with _database(settings) as ready:
+        _fill_workspace(ready, err)
         asyncio.run(_import(file, source, ready))
 
 
@@ -199,47 +204,30 @@ def _settings(
 
 @contextmanager
 def _database(settings: Settings) -> Iterator[Settings]:
-    """Settings with the URL of a database that runs and is migrated; stops what it started."""
-    embedded = None if settings.database_url else EmbeddedPostgres(settings.data_dir)
+    """Settings with the URL of a migrated database; a failure ends the command with one line instead of a traceback."""
     try:
-        url = settings.database_url or (embedded.start() if embedded else "")
-        asyncio.run(migrate.upgrade(url))
-        yield settings.model_copy(update={"database_url": url})
+        with database(settings) as ready:
+            yield ready
     except (EmbeddedPostgresError, SegueError) as error:
-        err.print(f"[red]{error}[/red]")
-        raise typer.Exit(1) from error
-    except (OSError, asyncpg.PostgresError) as error:
-        err.print(f"[red]The database cannot be used: {error}[/red]")
-        raise typer.Exit(1) from error
-    finally:
-        if embedded is not None:
-            embedded.stop()
+        _fail(str(error))
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        ours = isinstance(error, OSError) and error.filename is not None
+        _fail(str(error) if ours else f"The database cannot be used: {error}")
 
 
-@asynccontextmanager
-async def _registry(settings: Settings) -> AsyncIterator[tuple[Pool, Registry]]:
-    assert settings.database_url is not None
-    pool = await open_pool(settings.database_url, settings.pool_connections_max)
-    try:
-        registry = Registry(pool, settings)
-        await registry.load()
-        yield pool, registry
-    finally:
-        await pool.close()
+def _fail(reason: str) -> NoReturn:
+    err.print(f"[red]{escape(reason)}[/red]")
+    raise typer.Exit(1)
 
 
-async def _with_registry(settings, action):  # type: ignore[no-untyped-def]  # passes through what the action returns
-    async with _registry(settings) as (_, registry):
-        return await action(registry)
+def _fill_workspace(settings: Settings, console: Console) -> None:
+    first = asyncio.run(fill_workspace(settings))
+    if first is not None:
+        _show_first_keys(first, console)
 
 
-async def _bootstrap(settings: Settings) -> FirstKeys | None:
-    async with _registry(settings) as (pool, registry):
-        return await transact(pool, bootstrap)
-
-
-def _show_first_keys(first: FirstKeys, settings: Settings) -> None:
-    out.print(
+def _show_first_keys(first: FirstKeys, console: Console) -> None:
+    console.print(
         Panel(
             f"write key   [bold]{first.write_key}[/bold]\n"
             f"secret key  [bold]{first.secret_key}[/bold]\n\n"
@@ -254,9 +242,11 @@ async def _work(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with _registry(settings) as (pool, registry):
+    async with open_registry(settings) as (pool, registry):
         clock = Clock()
         background = Worker(pool, registry, settings, clock, Metrics())
+        async with pool.acquire() as connection:
+            await clock.calibrate(connection)
         await background.start()
         out.print("Working. Ctrl-C stops.")
         await stop.wait()
@@ -264,16 +254,19 @@ async def _work(settings: Settings) -> None:
 
 
 async def _key_id(registry: Registry, key: str) -> str:
-    for known in await registry.keys():
-        if key in (known.hint, known.id) or (len(key) >= 6 and known.id.startswith(key)):
-            return known.id
-    from hashlib import sha256
-
-    return sha256(key.encode()).hexdigest()
+    """The key that is meant, by its whole id. Raises NotFound or BadRequest."""
+    if key.startswith(("wk_", "sk_")):
+        return key
+    meant = [known.id for known in await registry.keys() if known.id.startswith(key.lower())]
+    if not meant:
+        raise NotFound("There is no such key.")
+    if len(meant) > 1:
+        raise BadRequest("More than one key begins like this; give more of its id.")
+    return meant[0]
 
 
 async def _import(file: Path, source: str, settings: Settings) -> None:
-    async with _registry(settings) as (pool, registry):
+    async with open_registry(settings) as (pool, registry):
         if source not in registry.access.sources:
             await registry.create_source(source, source)
         clock = Clock()
@@ -284,24 +277,26 @@ async def _import(file: Path, source: str, settings: Settings) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
         with Progress(*columns, console=err) as progress:
             task = progress.add_task(file.name, total=file.stat().st_size)
-            report = await import_file(
-                file,
-                ingest,
-                registry.access.sources[source],
-                settings,
-                clock,
-                lambda advanced: progress.advance(task, advanced),
-            )
-        await ingest.stop()
+            try:
+                report = await import_file(
+                    file,
+                    ingest,
+                    registry.access.sources[source],
+                    settings,
+                    clock,
+                    lambda advanced: progress.advance(task, advanced),
+                )
+            finally:
+                await ingest.stop()
     if report.resumed_at_line:
         out.print(f"Went on after line {report.resumed_at_line}.")
     out.print(f"{report.accepted} accepted, {report.duplicate} duplicate, {report.rejected} rejected.")
     if report.rejected:
-        out.print(f"See {file.name}.errors.ndjson for the rejected lines.")
+        out.print(f"The rejected lines and their faults are in {errors_path(file)}.", soft_wrap=True)
 
 
 async def _rebuild(settings: Settings, customer: str | None) -> int:
-    async with _registry(settings) as (pool, registry):
+    async with open_registry(settings) as (pool, registry):
         columns = (TextColumn("Rebuilding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=err) as progress:
             task = progress.add_task("customers", total=None)
@@ -314,6 +309,8 @@ async def _rebuild(settings: Settings, customer: str | None) -> int:
 
 
 def main() -> None:
+    """The console script. SIGTERM, which supervisors and containers send, ends every command as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     cli()
 
 

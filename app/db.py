@@ -51,12 +51,18 @@ async def prepare_connection(connection: Connection) -> None:
     )
 
 
+async def _leave_as_is(connection: Connection) -> None:
+    """Nothing here changes a session (only SET LOCAL), so there is nothing to reset; it would cost a round trip."""
+    del connection
+
+
 async def open_pool(database_url: str, connections_max: int) -> Pool:
     pool = await asyncpg.create_pool(
         database_url,
         min_size=min(2, connections_max),
         max_size=connections_max,
         init=prepare_connection,
+        reset=_leave_as_is,
         server_settings={
             "application_name": "segue",
             "timezone": "UTC",

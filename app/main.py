@@ -44,8 +44,8 @@ def create_app(settings: Settings, *, clock: Clock | None = None, worker: bool =
         swagger_ui_oauth2_redirect_url=None,
         generate_unique_id_function=unique_id,
     )
-    add_collect_routes(app)
     add_customer_routes(app)
+    add_collect_routes(app)
     add_segment_routes(app)
     add_definition_routes(app)
     add_source_routes(app)

@@ -187,6 +187,7 @@ customers = Table(
     postgresql_with={"fillfactor": "70"},
 )
 Index("customers_due", customers.c.sweep_at, postgresql_where=customers.c.sweep_at.is_not(None))
+Index("customers_stale", customers.c.id, postgresql_where=customers.c.stale)
 Index("customers_to_fill", customers.c.revision, customers.c.id)
 
 transitions = Table(

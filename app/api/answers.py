@@ -15,6 +15,7 @@ from app.errors import BadRequest, SegueError
 from app.wire.instants import rfc3339
 
 JSON: Final = "application/json"
+_LATEST: Final = 253_402_300_799_999_999
 
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -72,10 +73,11 @@ def read_cursor(text: str | None, *types: type) -> Cursor | None:
     except ValueError:
         raise BadRequest("The cursor is not one of ours.") from None
     fits = len(cursor.place) == len(types) and all(map(isinstance, cursor.place, types))
-    if not fits or not 0 <= cursor.as_of < 1 << 62 or any(_is_absurd(part) for part in cursor.place):
+    if not fits or any(_is_absurd(part) for part in [cursor.as_of, *cursor.place]):
         raise BadRequest("The cursor is not one of this list.")
     return cursor
 
 
 def _is_absurd(part: str | int) -> bool:
-    return not -(1 << 62) < part < 1 << 62 if isinstance(part, int) else "\0" in part
+    """Beyond what the database can hold: an instant past the year 9999, a NUL."""
+    return not 0 <= part <= _LATEST if isinstance(part, int) else "\0" in part

@@ -22,6 +22,7 @@ CUSTOMERS: Final = "/v1/customers/"
 _PREFLIGHT_HEADERS: Final = "Authorization, Content-Type, X-Retry-Count, AnonymousId, SentAt, X-Write-Key"
 _PREFLIGHT_SECONDS: Final = "86400"
 _UNMATCHED: Final = "(none)"
+_METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 
 _log = structlog.get_logger(__name__)
 
@@ -40,7 +41,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        status = 500
+        status: int | None = None
         origin = self._origin(scope)
 
         async def send_noting(message: Message) -> None:
@@ -56,26 +57,15 @@ class Edge:
             if origin is not None and scope["method"] == "OPTIONS":
                 await _preflight(scope)(scope, receive, send_noting)
             else:
-                await self._answer(scope, receive, send_noting)
-        finally:
-            route = getattr(scope.get("route"), "path", _UNMATCHED)
-            self._metrics.request(scope["method"], route, status, time.perf_counter() - start)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = False
-
-        async def send_noting(message: Message) -> None:
-            nonlocal began
-            began = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_noting)
+                await self._app(scope, receive, send_noting)
         except Exception:
-            _log.exception("request.failed", route=getattr(scope.get("route"), "path", _UNMATCHED))
-            if began:
+            _log.exception("request.failed", route=_route(scope))
+            if status is not None:
                 raise
-            await problem_answer(SegueError())(scope, receive, send)
+            await problem_answer(SegueError())(scope, receive, send_noting)
+        finally:
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.request(method, _route(scope), status or 500, time.perf_counter() - start)
 
     def _origin(self, scope: Scope) -> str | None:
         """The page that asks, where pages may ask."""
@@ -86,6 +76,11 @@ class Edge:
             if name == b"origin":
                 return str(value.decode("latin-1"))
         return None
+
+
+def _route(scope: Scope) -> str:
+    """The template, never the path: labels hold nothing that a client sent."""
+    return getattr(scope.get("route"), "path", _UNMATCHED)
 
 
 def _keep_encoded(scope: Scope) -> None:

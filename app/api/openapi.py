@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from app.api import schemas as shapes
 from app.api.schemas import REQUEST_MODELS, Problem
 
 DESCRIPTION: Final = """\
@@ -55,13 +56,14 @@ def _document(app: FastAPI) -> dict[str, Any]:
         tags=app.openapi_tags,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
-    models: list[tuple[type[BaseModel], Literal["validation"]]] = [
-        (model, "validation") for model in [*REQUEST_MODELS, Problem]
-    ]
-    _, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")
+    models: tuple[type[BaseModel], ...] = (*REQUEST_MODELS, Problem)
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
+    )
     schemas = document["components"]["schemas"]
     for name, schema in definitions["$defs"].items():
         schemas.setdefault(name, schema)
+    _restore_nulls(schemas)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
@@ -69,6 +71,15 @@ def _document(app: FastAPI) -> dict[str, Any]:
         for operation in path.values():
             _say_only_what_is_so(operation)
     return document
+
+
+def _restore_nulls(schemas: dict[str, Any]) -> None:
+    """FastAPI drops every null on its way, those of examples too."""
+    for name, model in vars(shapes).items():
+        if name in schemas and isinstance(model, type) and issubclass(model, BaseModel):
+            extra = model.model_config.get("json_schema_extra")
+            if isinstance(extra, dict):
+                schemas[name].update(extra)
 
 
 def _say_only_what_is_so(operation: dict[str, Any]) -> None:

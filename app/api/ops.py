@@ -15,6 +15,7 @@ from app.api.answers import json_answer
 from app.api.schemas import HealthOut, LiveOut
 from app.api.services import Services, services
 from app.touchpoint import SECOND
+from app.views.members import MemberViews
 
 _PATIENCE_SECONDS: Final = 2.0
 
@@ -75,5 +76,10 @@ async def _health(served: Services) -> dict[str, Any]:
 
 
 async def metrics(request: Request) -> Response:
-    figures = services(request).metrics
+    served = services(request)
+    figures = served.metrics
+    try:
+        figures.fills_pending(await MemberViews(served.pool, served.registry, served.settings).unfilled())
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        _log.warning("metrics.database_unreachable")
     return Response(figures.exposition(), headers={"content-type": figures.content_type})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
+import asyncpg
+import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -12,11 +14,29 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.answers import encode, problem_answer
-from app.errors import SegueError
+from app.errors import Overloaded, SegueError
+
+_DATABASE_AWAY: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.QueryCanceledError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+)
+
+_log = structlog.get_logger(__name__)
 
 
 def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(SegueError, _ours)
+    for error in _DATABASE_AWAY:
+        app.add_exception_handler(error, _of_the_database)
     app.add_exception_handler(HTTPException, _of_the_router)
     app.add_exception_handler(RequestValidationError, _of_parameters)
 
@@ -25,6 +45,14 @@ async def _ours(request: Request, error: Exception) -> Response:
     del request
     assert isinstance(error, SegueError)
     return problem_answer(error)
+
+
+async def _of_the_database(request: Request, error: Exception) -> Response:
+    """Away for a while, and not the caller's fault: never a status on which clients drop what they hold."""
+    _log.warning(
+        "request.database_away", route=getattr(request.scope.get("route"), "path", ""), error=type(error).__name__
+    )
+    return problem_answer(Overloaded("The database cannot be reached; send it again later."))
 
 
 async def _of_the_router(request: Request, error: Exception) -> Response:

@@ -17,7 +17,7 @@ from app.api.collect import receipt_json
 from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
 from app.api.schemas import BatchItemIn, QuarantineOut, ReceiptOut, json_body, problems
 from app.api.services import services
-from app.errors import NotFound
+from app.errors import InvalidBody, NotFound
 from app.views.quarantine import Quarantined, QuarantineViews
 from app.wire.segment import normalise, read
 
@@ -79,7 +79,10 @@ async def replay_quarantined(request: Request, id: QuarantineId) -> Response:
         raise NotFound(f"Its source {kept.source} is no more.")
     now = served.clock.now()
     body = b'{"batch":[' + (corrected or kept.original) + b"]}"
-    parsed = normalise(read(body, "batch", limits), source, now, served.settings)
+    envelope = read(body, "batch", limits)
+    if len(envelope.items) + len(envelope.rejections) != 1:
+        raise InvalidBody("Send one message.")
+    parsed = normalise(envelope, source, now, served.settings)
     receipt = await served.ingest.accept(source.key, parsed, len(body))
     if receipt.accepted:
         await views.mark_replayed(id, now)

@@ -147,6 +147,9 @@ class _Walk:
         if series is None:
             series = self.state.series[leaf] = self.ruleset.leaves[leaf].new_series()
         series.add(instant, self.ruleset.leaves[leaf].retention, self.points_max)
+        if series.overflowed:
+            # More points than may be kept: only the log can tell.
+            raise NeedsReplay
 
     def _set_traits(self, traits: dict[str, object], instant: int) -> None:
         self.state.traits_at = instant

@@ -114,6 +114,7 @@ CREATE TABLE customers (
     last_link_at timestamptz NOT NULL
 ) WITH (fillfactor = 70);
 CREATE INDEX customers_due ON customers (sweep_at) WHERE sweep_at IS NOT NULL;
+CREATE INDEX customers_stale ON customers (id) WHERE stale;
 CREATE INDEX customers_to_fill ON customers (revision, id);
 
 CREATE TABLE transitions (

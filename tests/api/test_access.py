@@ -52,7 +52,14 @@ async def test_keys_are_shown_once_and_kept_hashed(service: Service) -> None:
     assert all("key" not in each for each in listed)
     assert listed[-1]["hint"] == made["key"][:7]
     assert listed[0]["hint"] == service.keys.write_key
-    for body in ({"kind": "other"}, {"kind": "write"}, {"kind": "secret", "source": "default"}, {}, 7, {"kind": "secret", "x": 1}):
+    for body in (
+        {"kind": "other"},
+        {"kind": "write"},
+        {"kind": "secret", "source": "default"},
+        {},
+        7,
+        {"kind": "secret", "x": 1},
+    ):
         assert (await service.tell("POST", "/v1/keys", body, 400))["code"] == "bad_request"
     assert (await service.tell("POST", "/v1/keys", {"kind": "write", "source": "none"}, 404))["code"] == "not_found"
 
@@ -145,7 +152,12 @@ async def test_a_rejected_message_is_kept_corrected_and_replayed(service: Servic
     assert [each["code"] for each in page["items"]] == ["not_an_object", "missing_event", "missing_event"]
     assert await service.all_of("/v1/quarantine", limit=1) == page["items"]
     kept = page["items"][-1]
-    assert (kept["message_id"], kept["source"], kept["encoding"], kept["replayed_at"]) == ("m-1", "default", "utf-8", None)
+    assert (kept["message_id"], kept["source"], kept["encoding"], kept["replayed_at"]) == (
+        "m-1",
+        "default",
+        "utf-8",
+        None,
+    )
     path = f"/v1/quarantine/{kept['id']}/replay"
     again = await service.client.post(path, headers=service.secret)
     assert (again.json()["accepted"], again.json()["rejected"]) == (0, 1)

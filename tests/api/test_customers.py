@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from app.api.answers import write_cursor
 from app.config import Settings
 from app.db import FrozenClock
 from app.touchpoint import DAY, SECOND, identity_id
@@ -52,7 +53,24 @@ async def test_an_id_of_a_merged_customer_keeps_resolving(service: Service) -> N
     assert after["id"] == (await service.ask("/v1/customers/user-1"))["id"]
 
 
-NASTY = ["a/b c@x.io", "..", "a:b", "%2F", "a%b", "ünïcødé", "日本", "?x=1#y", "a+b", ";,&=", "a//b", "lookup", "//", "a\nb", "a b", "id:7"]
+NASTY = [
+    "a/b c@x.io",
+    "..",
+    "a:b",
+    "%2F",
+    "a%b",
+    "ünïcødé",
+    "日本",
+    "?x=1#y",
+    "a+b",
+    ";,&=",
+    "a//b",
+    "lookup",
+    "//",
+    "a\nb",
+    "a b",
+    "id:7",
+]
 
 
 async def test_ids_with_any_character_in_the_path(service: Service) -> None:
@@ -215,7 +233,12 @@ async def test_explanations_name_the_touchpoints(service: Service) -> None:
         track("Order Completed", messageId="m-2", properties={"total": 10}),
         track("Order Completed", messageId="m-3", properties={"total": 50}),
     )
-    rule = {"all": [{"did": "Order Completed", "where": {"total": {"gte": 50}}, "at_least": 2, "within": "30d"}, {"not": {"did": "Order Refunded"}}]}
+    rule = {
+        "all": [
+            {"did": "Order Completed", "where": {"total": {"gte": 50}}, "at_least": 2, "within": "30d"},
+            {"not": {"did": "Order Refunded"}},
+        ]
+    }
     await service.tell("POST", "/v1/segments", {"key": "big", "rule": rule}, 201)
     why = await service.ask("/v1/customers/user-1/segments/big/explain")
     assert (why["segment"], why["version"], why["member"]) == ("big", 1, True)
@@ -234,7 +257,7 @@ async def test_explanations_name_the_touchpoints(service: Service) -> None:
 async def test_the_timeline_in_pages(service: Service) -> None:
     instants = [rfc3339(NOON + n // 3 * SECOND) for n in range(11)]
     await service.send(
-        *[track("e", anonymousId=f"anon-{n % 2}", timestamp=at, messageId=f"m-{n:02}") for n, at in enumerate(instants)],
+        *[track("e", anonymousId=f"anon-{n % 2}", timestamp=instants[n], messageId=f"m-{n:02}") for n in range(11)],
         {"type": "identify", "anonymousId": "anon-1", "userId": "user-1", "timestamp": rfc3339(NOON - SECOND),
          "traits": {"plan": "pro"}, "messageId": "m-0"},
     )  # fmt: skip
@@ -245,13 +268,28 @@ async def test_the_timeline_in_pages(service: Service) -> None:
     assert whole[-1]["type"] == "identify"
     assert whole[-1]["name"] is None
     assert whole[-1]["traits"] == {"plan": "pro"}
-    assert whole[0]["identities"] == [{"kind": "user_id", "value": "user-1"}, {"kind": "anonymous_id", "value": "anon-0"}]
+    assert whole[0]["identities"] == [
+        {"kind": "user_id", "value": "user-1"},
+        {"kind": "anonymous_id", "value": "anon-0"},
+    ]
 
 
-@pytest.mark.parametrize("cursor", ["x", "e30", "eyJhc19vZiI6MSwicGxhY2UiOlsxXX0", "%00", "a" * 1500, "é"])
+ABSURD = [
+    write_cursor(1 << 61, 1, "m", "s"),
+    write_cursor(1, 1 << 61, "m", "s"),
+    write_cursor(1, 1, "\0", "s"),
+    write_cursor(1, -5, "", ""),
+    write_cursor(1, 1, 1),
+    write_cursor(1 << 61, "00" * 16),
+    write_cursor(-1, "00" * 16),
+    write_cursor(1, "00"),
+]
+
+
+@pytest.mark.parametrize("cursor", [*ABSURD, "x", "e30", "%00", "a" * 1500, "é"])
 async def test_cursors_that_are_not_ours(service: Service, cursor: str) -> None:
     await service.send(track("Product Viewed"))
-    for path in ("/v1/customers/user-1/touchpoints", "/v1/segments/engaged/members"):
+    for path in ("/v1/customers/user-1/touchpoints", "/v1/segments/engaged/members", "/v1/quarantine"):
         answer = await service.ask(path, 400, params={"cursor": cursor})
         assert answer["code"] == "bad_request"
     for limit in ("0", "-1", "1001", "x"):
@@ -269,7 +307,10 @@ async def test_lookup(service: Service) -> None:
     ]  # fmt: skip
     assert (await service.tell("POST", "/v1/customers/lookup", {"customers": []}))["items"] == []
     for body in ({"customers": ["x"] * 501}, {"customers": "x"}, {"customers": [7]}, {}, [], None):
-        assert (await service.tell("POST", "/v1/customers/lookup", body, 400))["code"] in ("bad_request", "invalid_body")
+        assert (await service.tell("POST", "/v1/customers/lookup", body, 400))["code"] in (
+            "bad_request",
+            "invalid_body",
+        )
 
 
 async def test_links_can_be_undone_and_restored(service: Service) -> None:

@@ -15,8 +15,20 @@ from app.touchpoint import DAY
 from app.wire.instants import rfc3339
 from tests.api.conftest import NOON, Service, track
 
-SEGMENT = {"key": "big", "name": "Big", "description": "d", "owner": "o", "rule": {"did": "Order Completed", "where": {"total": {"gte": 0.1}}}}
-JOURNEY = {"key": "trial", "stages": [{"key": "started", "rule": {"did": "Trial Started"}}, {"key": "paid", "name": "Paid", "rule": {"did": "Order Completed"}}]}
+SEGMENT = {
+    "key": "big",
+    "name": "Big",
+    "description": "d",
+    "owner": "o",
+    "rule": {"did": "Order Completed", "where": {"total": {"gte": 0.1}}},
+}
+JOURNEY = {
+    "key": "trial",
+    "stages": [
+        {"key": "started", "rule": {"did": "Trial Started"}},
+        {"key": "paid", "name": "Paid", "rule": {"did": "Order Completed"}},
+    ],
+}
 
 
 async def test_a_segment_from_creation_to_archive(service: Service) -> None:
@@ -186,9 +198,7 @@ async def test_the_count_is_the_length_of_the_list(
         await compare(NOON)
         filled = await some("")
         ruleset = served.registry.ruleset
-        await transact(
-            served.pool, lambda connection: refresh(connection, filled, ruleset, NOON, served.settings)
-        )
+        await transact(served.pool, lambda connection: refresh(connection, filled, ruleset, NOON, served.settings))
         await compare(NOON)
         frozen.instant = NOON + 3 * DAY
         await compare(frozen.instant)

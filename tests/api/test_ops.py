@@ -69,3 +69,16 @@ async def test_the_docs_page_loads_from_here_only(service: Service) -> None:
         response = await service.client.get(urlsplit(urljoin("http://segue.example.com/docs", address)).path)
         assert response.status_code == 200, address
         assert len(response.content) > 500
+
+
+async def test_a_database_that_is_away_is_a_503(service: Service) -> None:
+    """Never a status on which an SDK drops its messages, not even where the key could not be checked."""
+    service.app.state.services.pool.terminate()
+    for response in (
+        await service.client.get("/v1/customers/user-1", headers=service.secret),
+        await service.client.get("/v1/segments", headers=service.secret),
+        await service.client.post("/v1/track", json={**track("e"), "writeKey": "wk_unknown"}),
+        await service.client.post("/v1/track", json={**track("e"), "writeKey": service.keys.write_key}),
+    ):
+        assert (response.status_code, response.json()["code"]) == (503, "overloaded")
+        assert int(response.headers["retry-after"]) >= 1

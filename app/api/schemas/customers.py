@@ -1,0 +1,317 @@
+"""What is said of one customer."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from app.api.schemas.common import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, IdentityOut, Instant, OptionalInstant, shape
+
+
+class CauseOut(BaseModel):
+    model_config = shape(
+        "Why: a message, or time alone.", {"kind": "message", "message_id": "m-1", "source": "default"}
+    )
+
+    kind: Literal["message", "time"]
+    message_id: str | SkipJsonSchema[None] = None
+    source: str | SkipJsonSchema[None] = None
+
+
+class StandingOut(BaseModel):
+    model_config = shape(
+        "The place in one journey.",
+        {
+            "stage": "purchase",
+            "since": EXAMPLE_INSTANT,
+            "valid_until": None,
+            "cause": {"kind": "message", "message_id": "m-1"},
+        },
+    )
+
+    stage: str | None = Field(description="null: in none yet, or no more.")
+    since: OptionalInstant
+    valid_until: OptionalInstant = Field(description="When it changes if nothing arrives; null is never.")
+    cause: CauseOut | None
+
+
+class MembershipOut(BaseModel):
+    model_config = shape(
+        "A segment that the customer is in.", {"key": "repeat-buyers", "since": EXAMPLE_INSTANT, "valid_until": None}
+    )
+
+    key: str
+    since: Instant
+    valid_until: OptionalInstant = Field(description="When it ends if nothing arrives; null is never.")
+
+
+class CustomerOut(BaseModel):
+    model_config = shape(
+        "A customer at the instant as_of.",
+        {
+            "id": EXAMPLE_ID,
+            "identities": [{"kind": "user_id", "value": "user-1"}],
+            "traits": {"plan": "pro"},
+            "stages": {
+                "six-stage": {
+                    "stage": "purchase",
+                    "since": EXAMPLE_INSTANT,
+                    "valid_until": None,
+                    "cause": {"kind": "message", "message_id": "m-1", "source": "default"},
+                }
+            },
+            "segments": [{"key": "first-time-buyers", "since": EXAMPLE_INSTANT, "valid_until": None}],
+            "as_of": EXAMPLE_INSTANT,
+        },
+    )
+
+    id: CustomerId
+    identities: list[IdentityOut] = Field(description="Strongest first.")
+    traits: dict[str, Any]
+    stages: dict[str, StandingOut] = Field(description="By journey key.")
+    segments: list[MembershipOut]
+    as_of: Instant
+
+
+class LookupIn(BaseModel):
+    model_config = shape("Up to 500 customers.", {"customers": ["user_id:user-1", "email:user@example.com"]})
+
+    customers: list[str] = Field(max_length=500)
+
+
+class FoundOut(BaseModel):
+    model_config = shape("One of the customers asked for.", {"ref": "user_id:user-1", "customer": None})
+
+    ref: str
+    customer: CustomerOut | None = Field(description="null: unknown.")
+
+
+class LookupOut(BaseModel):
+    model_config = shape(
+        "In the order asked.", {"items": [{"ref": "user_id:user-1", "customer": None}], "as_of": EXAMPLE_INSTANT}
+    )
+
+    items: list[FoundOut]
+    as_of: Instant
+
+
+class StayOut(BaseModel):
+    model_config = shape(
+        "A stay in a stage: from entered_at up to, not including, left_at.",
+        {
+            "journey": "six-stage",
+            "stage": "awareness",
+            "entered_at": EXAMPLE_INSTANT,
+            "left_at": None,
+            "cause": {"kind": "message"},
+        },
+    )
+
+    journey: str
+    stage: str
+    entered_at: Instant
+    left_at: OptionalInstant
+    cause: CauseOut
+    left_cause: CauseOut | None = None
+
+
+class HistoryOut(BaseModel):
+    model_config = shape("History of stages, oldest first.", {"id": EXAMPLE_ID, "items": [], "as_of": EXAMPLE_INSTANT})
+
+    id: CustomerId
+    items: list[StayOut]
+    as_of: Instant
+
+
+class SegmentStayOut(BaseModel):
+    model_config = shape(
+        "A segment now, or a stay in it.",
+        {"key": "repeat-buyers", "since": EXAMPLE_INSTANT, "valid_until": None},
+    )
+
+    key: str
+    since: Instant
+    valid_until: OptionalInstant = None
+    left_at: OptionalInstant = Field(None, description="With history: the end of a stay that is over.")
+    cause: CauseOut | None = Field(None, description="With history.")
+    left_cause: CauseOut | None = Field(None, description="With history.")
+
+
+class SegmentsOfCustomerOut(BaseModel):
+    model_config = shape("Segments of a customer.", {"id": EXAMPLE_ID, "items": [], "as_of": EXAMPLE_INSTANT})
+
+    id: CustomerId
+    items: list[SegmentStayOut]
+    as_of: Instant
+
+
+class ExplanationOut(BaseModel):
+    model_config = shape(
+        "A node of a rule, with its truth and what it rests on.",
+        {
+            "rule": {"did": "Order Completed", "at_least": 2},
+            "truth": True,
+            "valid_until": None,
+            "counted": 2,
+            "needed": {"at_least": 2},
+            "touchpoints": ["m-1", "m-7"],
+            "nodes": [],
+        },
+        open=True,
+    )
+
+    rule: dict[str, Any]
+    truth: bool
+    valid_until: OptionalInstant
+    nodes: list[ExplanationOut]
+    counted: int | SkipJsonSchema[None] = None
+    needed: dict[str, Any] | SkipJsonSchema[None] = None
+    touchpoints: list[str] | SkipJsonSchema[None] = Field(None, description="Message ids, the latest 100.")
+
+
+class SegmentExplanationOut(BaseModel):
+    model_config = shape(
+        "Why a customer is in a segment, or is not.",
+        {
+            "segment": "repeat-buyers",
+            "version": 1,
+            "member": False,
+            "since": EXAMPLE_INSTANT,
+            "valid_until": None,
+            "explanation": {"rule": {"did": "Order Completed"}, "truth": False, "valid_until": None, "nodes": []},
+            "as_of": EXAMPLE_INSTANT,
+        },
+    )
+
+    segment: str
+    version: int
+    member: bool
+    since: OptionalInstant = Field(description="Since when it has been so.")
+    valid_until: OptionalInstant
+    explanation: ExplanationOut
+    as_of: Instant
+
+
+class StageExplanationOut(BaseModel):
+    model_config = shape(
+        "A stage of a journey and its rule.",
+        {
+            "stage": "purchase",
+            "explanation": {"rule": {"did": "Order Completed"}, "truth": True, "valid_until": None, "nodes": []},
+        },
+    )
+
+    stage: str
+    explanation: ExplanationOut
+
+
+class JourneyExplanationOut(BaseModel):
+    model_config = shape(
+        "Why a customer is at a stage: the last one whose rule is true.",
+        {
+            "journey": "six-stage",
+            "version": 1,
+            "stage": "purchase",
+            "since": EXAMPLE_INSTANT,
+            "valid_until": None,
+            "stages": [],
+            "as_of": EXAMPLE_INSTANT,
+        },
+    )
+
+    journey: str
+    version: int
+    stage: str | None
+    since: OptionalInstant
+    valid_until: OptionalInstant
+    stages: list[StageExplanationOut]
+    as_of: Instant
+
+
+class TouchpointOut(BaseModel):
+    model_config = shape(
+        "One message of the log.",
+        {
+            "message_id": "m-1",
+            "source": "default",
+            "type": "track",
+            "name": "Order Completed",
+            "channel": "web",
+            "occurred_at": EXAMPLE_INSTANT,
+            "received_at": EXAMPLE_INSTANT,
+            "sent_at": None,
+            "original_timestamp": EXAMPLE_INSTANT,
+            "identities": [{"kind": "user_id", "value": "user-1"}],
+            "properties": {"total": 42.5},
+            "context": {},
+            "traits": None,
+        },
+    )
+
+    message_id: str
+    source: str
+    type: str
+    name: str | None = Field(description="null for identify, group and alias, which are no touchpoints.")
+    channel: str
+    occurred_at: Instant = Field(description="Corrected for the client's clock.")
+    received_at: Instant
+    sent_at: OptionalInstant
+    original_timestamp: str | None = Field(description="As the client wrote it.")
+    identities: list[IdentityOut] = Field(description="All that the message carried.")
+    properties: dict[str, Any]
+    context: dict[str, Any]
+    traits: dict[str, Any] | None
+
+
+class TimelineOut(BaseModel):
+    model_config = shape(
+        "Messages of a customer, newest first.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT}
+    )
+
+    items: list[TouchpointOut]
+    next_cursor: str | None
+    as_of: Instant
+
+
+class LinkOut(BaseModel):
+    model_config = shape(
+        "One row of the merge ledger.",
+        {
+            "weaker": {"kind": "anonymous_id", "value": "anon-1"},
+            "stronger": {"kind": "user_id", "value": "user-1"},
+            "kind": "link",
+            "joined": True,
+            "occurred_at": EXAMPLE_INSTANT,
+            "message_id": "m-1",
+            "source": "default",
+            "undone_at": None,
+        },
+    )
+
+    weaker: IdentityOut
+    stronger: IdentityOut
+    kind: Literal["link", "alias"]
+    joined: bool = Field(description="false: a conflict, it changed nothing.")
+    occurred_at: Instant
+    message_id: str
+    source: str
+    undone_at: OptionalInstant
+
+
+class LinksOut(BaseModel):
+    model_config = shape(
+        "Why these identities are one customer.", {"id": EXAMPLE_ID, "items": [], "as_of": EXAMPLE_INSTANT}
+    )
+
+    id: CustomerId
+    items: list[LinkOut]
+    as_of: Instant
+
+
+class LinkIn(BaseModel):
+    model_config = shape("A link of the merge ledger.", {"weaker": "anonymous_id:anon-1", "stronger": "user_id:user-1"})
+
+    weaker: str
+    stronger: str

@@ -1,0 +1,54 @@
+"""What a new workspace starts with."""
+
+from __future__ import annotations
+
+import msgspec
+
+from app.builtin import JOURNEYS, SEGMENTS
+from app.db import Connection
+from app.registry.definitions import (
+    LOCK,
+    as_definition,
+    current_definitions,
+    insert_version,
+)
+from app.registry.keys import (
+    ANY_KEY,
+    SOURCE_EXISTS,
+    insert_key,
+    insert_source,
+)
+from app.registry.revisions import bump
+from app.rules.language import JourneyIn, SegmentIn, parse_journey, parse_segment
+
+
+class FirstKeys(msgspec.Struct, frozen=True):
+    """What a first start made. Shown once: of the secret key only the hash is kept."""
+
+    source: str
+    write_key: str
+    secret_key: str
+
+
+async def bootstrap(connection: Connection) -> FirstKeys | None:
+    """Fill an empty workspace: built-in definitions, one source, a key of each kind. None where there are keys."""
+    async with connection.transaction():
+        await connection.execute(LOCK)
+        if await connection.fetchval(ANY_KEY):
+            return None
+        wanted: list[SegmentIn | JourneyIn] = [
+            *(parse_journey(data) for data in JOURNEYS),
+            *(parse_segment(data) for data in SEGMENTS),
+        ]
+        if not await current_definitions(connection):
+            for each in wanted:
+                await insert_version(connection, msgspec.structs.replace(as_definition(each), version=1))
+            await bump(connection, "definitions")
+        if not await connection.fetchval(SOURCE_EXISTS, "default"):
+            await insert_source(connection, "default", "Default", None, {})
+        write = await insert_key(connection, "write", "default", "First write key")
+        secret = await insert_key(connection, "secret", None, "First secret key")
+        await bump(connection, "access")
+    assert write.key is not None
+    assert secret.key is not None
+    return FirstKeys("default", write.key, secret.key)

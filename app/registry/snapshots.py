@@ -1,0 +1,294 @@
+"""The snapshots of one process, and every change of what they show."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+
+from app.config import Settings
+from app.db import Connection, Pool, transact
+from app.errors import BadRequest, Conflict, NotFound
+from app.registry.definitions import (
+    LATEST_VERSION,
+    SUPERSEDE,
+    Defined,
+    Kind,
+    as_definition,
+    current_definitions,
+    find,
+    insert_version,
+    lock_definitions,
+    read_definitions,
+    readers_of,
+)
+from app.registry.keys import (
+    KEY_PREFIX,
+    KEYS,
+    REVOKE,
+    SOURCE_EXISTS,
+    SOURCES,
+    Access,
+    Key,
+    Source,
+    digest_of,
+    hash_of,
+    insert_key,
+    insert_source,
+    key_of_row,
+    read_access,
+    source_of_row,
+)
+from app.registry.revisions import REVISION, REVISIONS, bump
+from app.rules.language import JourneyIn, SegmentIn
+from app.rules.references import Definition
+from app.rules.ruleset import Ruleset, compile_ruleset
+from app.touchpoint import SourceView
+
+_POLL_SECONDS: Final = 0.5
+
+_UNKNOWN_KEY_SECONDS: Final = 1.0
+
+_NO_RULESET: Final = -1
+
+_log = structlog.get_logger(__name__)
+
+
+class Registry:
+    """The snapshots of one process, and every change of what they show."""
+
+    def __init__(self, pool: Pool, settings: Settings) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._loading = asyncio.Lock()
+        self._access_read_at = float("-inf")
+        self._poller: asyncio.Task[None] | None = None
+        self.access = Access(_NO_RULESET, {}, {}, {})
+        self.ruleset = compile_ruleset(
+            (), revision=_NO_RULESET, timezone=settings.timezone, default_journey=settings.default_journey
+        )
+
+    async def load(self) -> None:
+        async with self._pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
+            await self.current_ruleset(connection)
+            self.access = await read_access(connection)
+
+    def start(self) -> None:
+        """Follow what other processes change: a key that was revoked elsewhere stops here within a second."""
+        self._poller = asyncio.create_task(self._follow(), name="registry")
+
+    async def stop(self) -> None:
+        if self._poller is not None:
+            self._poller.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._poller
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            try:
+                await self._catch_up()
+            except Exception as error:  # the database may be away for a while; the snapshots stay as they are
+                _log.warning("registry.poll_failed", error=type(error).__name__)
+
+    async def _catch_up(self) -> None:
+        async with self._pool.acquire() as connection:
+            revisions = {row["name"]: row["value"] for row in await connection.fetch(REVISIONS)}
+            if revisions.get("access", 0) != self.access.revision:
+                await self._reload_access(connection)
+            if revisions.get("definitions", 0) != self.ruleset.revision:
+                async with connection.transaction(isolation="repeatable_read"):
+                    await self.current_ruleset(connection)
+
+    # ------------------------------------------------------------------------------------------- snapshots
+
+    async def current_ruleset(self, connection: Connection) -> Ruleset:
+        """The compiled definitions as ``connection`` sees them now; recompiled only when they have changed."""
+        return await self.ruleset_at(connection, await connection.fetchval(REVISION, "definitions"))
+
+    async def ruleset_at(self, connection: Connection, revision: int) -> Ruleset:
+        """For callers that have read the revision with a statement of their own."""
+        known = self.ruleset
+        if revision == known.revision:
+            return known
+        async with self._loading:
+            if self.ruleset.revision == revision:
+                return self.ruleset
+            read, definitions = await read_definitions(connection)
+            ruleset = self._compile(definitions, read)
+            if ruleset.revision > self.ruleset.revision:
+                self.ruleset = ruleset
+            return ruleset
+
+    def _compile(self, definitions: Sequence[Defined], revision: int) -> Ruleset:
+        return compile_ruleset(
+            [defined.definition for defined in definitions],
+            revision=revision,
+            timezone=self._settings.timezone,
+            default_journey=self._settings.default_journey,
+        )
+
+    async def source_of(self, write_key: str) -> SourceView | None:
+        digest = hash_of(write_key)
+        known = self.access.write_keys.get(digest)
+        if known is None and await self._refresh_access():
+            known = self.access.write_keys.get(digest)
+        return known
+
+    async def is_secret(self, key: str) -> bool:
+        digest = hash_of(key)
+        return digest in self.access.secret_keys or (await self._refresh_access() and digest in self.access.secret_keys)
+
+    def knows_secret(self, key: str) -> bool:
+        """Without asking the database: to tell a caller that it holds the wrong kind of key."""
+        return hash_of(key) in self.access.secret_keys
+
+    def knows_write_key(self, key: str) -> bool:
+        return hash_of(key) in self.access.write_keys
+
+    async def _refresh_access(self) -> bool:
+        """An unknown key may be a new one. Asked at most once a second, so that forged keys cost nothing."""
+        now = time.monotonic()
+        if now - self._access_read_at < _UNKNOWN_KEY_SECONDS:
+            return False
+        self._access_read_at = now
+        async with self._pool.acquire() as connection:
+            if await connection.fetchval(REVISION, "access") == self.access.revision:
+                return False
+            await self._reload_access(connection)
+        return True
+
+    async def _reload_access(self, connection: Connection) -> None:
+        async with connection.transaction(isolation="repeatable_read"):
+            self.access = await read_access(connection)
+
+    # ------------------------------------------------------------------------------------- sources and keys
+
+    async def create_source(
+        self,
+        key: str,
+        name: str,
+        default_channel: str | None = None,
+        identity_properties: Mapping[str, str] | None = None,
+    ) -> tuple[Source, Key]:
+        """A source and its first write key. Raises :class:`Conflict` where the key is taken."""
+
+        async def create(connection: Connection) -> tuple[Source, Key]:
+            source = await insert_source(connection, key, name, default_channel, identity_properties or {})
+            made = await insert_key(connection, "write", key, name)
+            await bump(connection, "access")
+            return source, made
+
+        made = await transact(self._pool, create)
+        await self._catch_up()
+        return made
+
+    async def sources(self) -> list[Source]:
+        return [source_of_row(row) for row in await self._pool.fetch(SOURCES)]
+
+    async def create_key(self, kind: str, source: str | None, name: str) -> Key:
+        """A key, shown whole this once. A write key belongs to a source, a secret key to none."""
+        if (kind == "write") != (source is not None):
+            raise BadRequest("A write key needs a source, a secret key has none.")
+
+        async def create(connection: Connection) -> Key:
+            if source is not None and not await connection.fetchval(SOURCE_EXISTS, source):
+                raise NotFound(f"There is no source {source}.")
+            key = await insert_key(connection, kind, source, name)
+            await bump(connection, "access")
+            return key
+
+        made = await transact(self._pool, create)
+        await self._catch_up()
+        return made
+
+    async def keys(self) -> list[Key]:
+        return [key_of_row(row) for row in await self._pool.fetch(KEYS)]
+
+    async def revoke_key(self, id: str) -> Key:
+        """By id (SHA-256 in hex) or by the key itself. Raises :class:`NotFound`; revoking twice changes nothing."""
+        digest = hash_of(id) if id.startswith(tuple(KEY_PREFIX.values())) else digest_of(id)
+
+        async def revoke(connection: Connection) -> Key:
+            row = await connection.fetchrow(REVOKE, digest)
+            if row is None:
+                raise NotFound("There is no such key.")
+            await bump(connection, "access")
+            return key_of_row(row)
+
+        revoked = await transact(self._pool, revoke)
+        await self._catch_up()
+        return revoked
+
+    # ----------------------------------------------------------------------------------------- definitions
+
+    async def definitions(self, kind: Kind) -> list[Defined]:
+        _, found = await read_definitions(self._pool)
+        return [defined for defined in found if defined.definition.kind == kind]
+
+    async def definition(self, kind: Kind, key: str) -> Defined:
+        """The current version; raises :class:`NotFound`."""
+        for defined in await self.definitions(kind):
+            if defined.definition.key == key:
+                return defined
+        raise NotFound(f"There is no {kind} {key}.")
+
+    async def define(self, wanted: SegmentIn | JourneyIn, *, replace: bool) -> tuple[Defined, bool]:
+        """Save a definition; True where that made a version. The same again makes none.
+
+        Raises :class:`Conflict` where it exists and ``replace`` is off, :class:`NotFound` where it does not and
+        ``replace`` is on, :class:`InvalidDefinition` where the set as a whole would not compile.
+        """
+        new = as_definition(wanted)
+
+        async def save(connection: Connection) -> tuple[Defined, bool]:
+            revision, current = await lock_definitions(connection)
+            old = find(current, new.kind, new.key)
+            if old is not None and not replace:
+                raise Conflict(f"There is a {new.kind} {new.key} already.")
+            if old is None and replace:
+                raise NotFound(f"There is no {new.kind} {new.key}.")
+            if old is not None and msgspec.structs.replace(new, version=old.definition.version) == old.definition:
+                return old, False
+            await self._write_version(connection, current, new, revision)
+            saved = find(await current_definitions(connection), new.kind, new.key)
+            assert saved is not None
+            return saved, True
+
+        saved = await transact(self._pool, save)
+        await self._catch_up()
+        return saved
+
+    async def _write_version(
+        self, connection: Connection, current: Sequence[Defined], new: Definition, revision: int
+    ) -> None:
+        version = 1 + await connection.fetchval(LATEST_VERSION, new.kind, new.key)
+        versioned = msgspec.structs.replace(new, version=version)
+        others = [
+            defined for defined in current if (defined.definition.kind, defined.definition.key) != (new.kind, new.key)
+        ]
+        self._compile([*others, Defined(versioned, 0)], revision + 1)
+        await insert_version(connection, versioned)
+        await bump(connection, "definitions")
+
+    async def archive(self, kind: Kind, key: str) -> None:
+        """Take a definition out of use; its versions stay. Raises :class:`Conflict` while another one reads it."""
+
+        async def archive(connection: Connection) -> None:
+            revision, current = await lock_definitions(connection)
+            if find(current, kind, key) is None:
+                raise NotFound(f"There is no {kind} {key}.")
+            readers = readers_of(current, kind, key, self._settings.default_journey)
+            if readers:
+                raise Conflict(f"The {kind} {key} is read by {', '.join(readers)}.", readers=readers)
+            self._compile([defined for defined in current if defined is not find(current, kind, key)], revision + 1)
+            await connection.execute(SUPERSEDE, kind, key)
+            await bump(connection, "definitions")
+
+        await transact(self._pool, archive)
+        await self._catch_up()

@@ -1,0 +1,138 @@
+"""The flush: how many statements it takes, what they look at, and what happens when one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app import ingest as ingest_module
+from app.projection import identity, write
+from app.touchpoint import SECOND
+from tests.projection.naive import Said
+from tests.projection.service import Service, item, service
+
+NOW = 1_760_000_000_000_000
+
+
+def viewed(number: int, **ids: str) -> dict[str, Any]:
+    return item(Said(NOW - SECOND, f"m{number}", "track", ids or {"user_id": f"u{number}"}, name="viewed"))
+
+
+async def statements_of(one: Service, messages: list[dict[str, Any]]) -> list[str]:
+    """Statements of one flush, BEGIN and COMMIT among them, on connections that know their types already."""
+    seen: list[str] = []
+    connections = [await one.pool.acquire() for _ in range(one.pool.get_max_size())]
+    for connection in connections:
+        for query in (ingest_module._APPEND, identity._REMEMBER, write._WRITE_CUSTOMERS):
+            await connection.prepare(query)
+        connection.add_query_logger(lambda record: seen.append(record.query))
+    for connection in connections:
+        await one.pool.release(connection)
+    await one.send(messages)
+    return seen
+
+
+async def test_a_flush_takes_the_same_statements_whatever_its_size(database_url: str) -> None:
+    counts = []
+    for size in (1, 2_500):
+        async with service(database_url, NOW, flush_messages_max=10_000) as one:
+            body = [viewed(size * 10_000 + number) for number in range(size)]
+            counts.append(len(await statements_of(one, body)))
+    assert counts[0] == counts[1] <= 8
+
+
+async def test_hot_statements_never_scan_a_table(database_url: str) -> None:
+    """With many rows and current statistics, each statement of the flush finds its rows through an index."""
+    async with service(database_url, NOW) as one:
+        for start in range(0, 4_000, 1_000):
+            await one.send(
+                [
+                    viewed(start + number, user_id=f"u{start + number}", anonymous_id=f"d{start + number}")
+                    for number in range(1_000)
+                ]
+            )
+        async with one.pool.acquire() as connection:
+            await connection.execute("ANALYZE")
+            ids = [row["id"] for row in await connection.fetch("SELECT id FROM identities LIMIT 3")]
+            for query, arguments in (
+                (identity._LOCK, (ids, [])),
+                (identity._MEMBERS, (ids, ids, ids, ids)),
+                (identity._NEIGHBOURS, (ids,)),
+                (write._STORED_INTERVALS, (ids,)),
+            ):
+                plan = await connection.fetchval("EXPLAIN (FORMAT JSON) " + query, *arguments)
+                assert "Seq Scan" not in json.dumps(plan), query
+
+
+class Poison(Exception):
+    """Stands for a bug that one message sets off."""
+
+
+async def test_one_poison_message_costs_its_neighbours_nothing(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Projection fails on one message: it alone is stored only, and the worker projects it once it can."""
+    real = ingest_module.project
+
+    async def project(connection: Any, messages: Any, *rest: Any) -> Any:
+        if any(message.message_id == "m7" for message in messages):
+            raise Poison
+        return await real(connection, messages, *rest)
+
+    async with service(database_url, NOW) as one:
+        with monkeypatch.context() as patched:
+            patched.setattr(ingest_module, "project", project)
+            receipt = await one.send([viewed(number) for number in range(20)])
+        assert (receipt.accepted, receipt.rejected, receipt.projected) == (20, 0, False)
+        assert len(await one.groups("u")) == 19
+        assert await one.worker.project_deferred() == 1
+        assert len(await one.groups("u")) == 20
+        assert await one.worker.project_deferred() == 0
+        assert await one.pool.fetchval("SELECT count(*) FROM deferred") == 0
+
+
+async def test_a_message_that_cannot_be_stored_is_rejected_alone(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ingest_module._append
+
+    async def append(connection: Any, entries: Any, refused: Any) -> Any:
+        if any(entry.message.message_id == "m3" for entry in entries):
+            raise asyncpg.DataError("no such thing")
+        return await real(connection, entries, refused)
+
+    monkeypatch.setattr(ingest_module, "_append", append)
+    async with service(database_url, NOW) as one:
+        receipt = await one.send([viewed(number) for number in range(8)])
+        assert (receipt.accepted, receipt.duplicate, receipt.rejected) == (7, 0, 1)
+        assert [rejection.code for rejection in receipt.rejections] == ["unstorable"]
+        assert receipt.rejections[0].index == 3
+        assert await one.pool.fetchval("SELECT count(*) FROM quarantine WHERE code = 'unstorable'") == 1
+
+
+async def test_a_differing_twin_is_a_duplicate_and_the_conflict_is_recorded(database_url: str) -> None:
+    async with service(database_url, NOW) as one:
+        await one.send([viewed(1)])
+        twin = viewed(1)
+        twin["event"] = "bought"
+        receipt = await one.send([twin, viewed(1)])
+        assert (receipt.accepted, receipt.duplicate) == (0, 2)
+        rows = await one.pool.fetch("SELECT code, message_id, original FROM quarantine")
+        assert [(row["code"], row["message_id"]) for row in rows] == [("conflicting_twin", "m1")]
+        assert b"bought" in rows[0]["original"]
+        assert await one.pool.fetchval("SELECT name FROM touchpoints") == "viewed"
+
+
+async def test_requests_that_wait_together_share_one_commit(database_url: str) -> None:
+    async with service(database_url, NOW) as one:
+        before = await one.pool.fetchval("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+        await asyncio.gather(*(one.send([viewed(number)]) for number in range(200)))
+        await one.pool.execute("SELECT pg_stat_force_next_flush()")
+        await asyncio.sleep(1.1)
+        after = await one.pool.fetchval("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+        assert await one.pool.fetchval("SELECT count(*) FROM touchpoints") == 200
+        assert after - before < 50
