@@ -30,6 +30,11 @@ CONFLICTING_TWIN: Final = "conflicting_twin"
 """Quarantine code of a duplicate that says something else than the message we hold. The first accepted stays."""
 
 
+_FLUSHES_MAX: Final = 2
+_SECOND_FLUSH_MESSAGES: Final = 200
+"""From so many waiting messages on, a second flush computes while the first one waits for the database."""
+
+
 class Receipt(msgspec.Struct):
     """What became of each message of one request; the counts add up to what was sent."""
 
@@ -77,7 +82,7 @@ class _Stored(msgspec.Struct):
 
 
 class Ingest:
-    """The one writer of the log in this process: a queue, and a task that flushes it."""
+    """The one writer of the log in this process: a queue, and the flushes that empty it."""
 
     def __init__(self, pool: Pool, registry: Registry, settings: Settings, clock: Clock, metrics: Metrics) -> None:
         self._pool = pool
@@ -87,19 +92,18 @@ class Ingest:
         self._metrics = metrics
         self._queue: deque[_Request] = deque()
         self._queue_bytes = 0
-        self._wake = asyncio.Event()
+        self._queue_messages = 0
+        self._flushes: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="ingest")
+        """Nothing runs until something arrives."""
 
     async def stop(self) -> None:
         """Answer everything that waits, then end. New requests are refused from here on."""
         self._closing = True
-        self._wake.set()
-        if self._task is not None:
-            await self._task
+        while self._flushes:
+            await asyncio.wait(self._flushes)
 
     async def accept(self, source: str, parsed: Parsed, size_bytes: int) -> Receipt:
         """Store the messages; returns after COMMIT, when stage and segments already reflect them.
@@ -115,19 +119,30 @@ class Ingest:
         request = _Request(source, parsed, size_bytes, asyncio.get_running_loop().create_future(), receipt)
         self._queue.append(request)
         self._queue_bytes += size_bytes
-        self._wake.set()
+        self._queue_messages += len(parsed.messages)
+        self._flush_if_due()
         return await request.answer
 
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
-            requests = self._take()
-            if requests:
-                await self._flush(requests)
-            elif self._closing:
-                return
-            else:
-                self._wake.clear()
+    def _flush_if_due(self) -> None:
+        """Start a flush if none is in flight; a second one only for a full load, so that small ones share commits.
+
+        While one waits for the database the other one computes.
+        """
+        if self._queue and (
+            not self._flushes or (len(self._flushes) < _FLUSHES_MAX and self._queue_messages >= _SECOND_FLUSH_MESSAGES)
+        ):
+            flush = asyncio.create_task(self._flush_next(), name="flush")
+            self._flushes.add(flush)
+            flush.add_done_callback(self._flushed)
+
+    def _flushed(self, flush: asyncio.Task[None]) -> None:
+        self._flushes.discard(flush)
+        self._flush_if_due()
+
+    async def _flush_next(self) -> None:
+        requests = self._take()
+        if requests:
+            await self._flush(requests)
 
     def _take(self) -> list[_Request]:
         """The next flush: whole requests, up to the bound on messages, at least one."""
@@ -138,6 +153,7 @@ class Ingest:
             self._queue_bytes -= request.size_bytes
             messages += len(request.parsed.messages)
             requests.append(request)
+        self._queue_messages -= messages
         self._metrics.queue(self._queue_bytes, len(self._queue))
         return requests
 
@@ -263,6 +279,7 @@ _UNREACHABLE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # asyncpg met the server's last words on an idle connection
     asyncpg.DiskFullError,
     asyncpg.OutOfMemoryError,
     asyncpg.ReadOnlySQLTransactionError,

@@ -46,11 +46,10 @@ def fold(state: State, ruleset: Ruleset, moves: Iterable[Move], now: int, points
     _refuse_the_past(state, moves)
     waiting = [move for move in (*state.pending, *moves) if move.matters or state.born is None]
     waiting.sort(key=_order)
-    state.pending = []
+    state.pending = [move for move in waiting if move.at > now]
     walk = _Walk(state, ruleset, points_max)
-    for instant, group in groupby(waiting, key=attrgetter("at")):
+    for instant, group in groupby(waiting, key=_instant):
         if instant > now:
-            state.pending = [move for move in waiting if move.at > now]
             break
         walk.pass_time(instant - 1)
         walk.arrive(instant, list(group))
@@ -70,6 +69,9 @@ def _next_due(state: State) -> int | None:
     return min([truth.until for truth in state.truths.values() if truth.until is not None], default=None)
 
 
+_instant = attrgetter("at")
+
+
 def _order(move: Move) -> tuple[int, str, str]:
     return (move.at, move.message_id, move.source)
 
@@ -87,7 +89,7 @@ def _refuse_the_past(state: State, moves: Sequence[Move]) -> None:
         # Of two identifies of one instant the message id decides, and the state does not keep it.
         if move.traits and move.at <= state.traits_at:
             raise NeedsReplay
-    if any([series.overflowed for series in state.series.values()]):
+    if any(series.overflowed for series in state.series.values()):
         raise NeedsReplay
 
 

@@ -21,7 +21,7 @@ Test = Callable[[Any], bool]
 
 SCALAR_SCHEMA: Final[dict[str, Any]] = {
     "anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}],
-    "description": "Text, a number or a boolean. 1 equals 1.0; \"1\" does not equal 1.",
+    "description": 'Text, a number or a boolean. 1 equals 1.0; "1" does not equal 1.',
 }
 _FLAG_SCHEMA: Final[dict[str, Any]] = {"type": "boolean", "description": "Always true; leave it out otherwise."}
 

@@ -106,9 +106,7 @@ class Did(BaseModel):
     at_least: Count | None = Field(None, description="This many or more.")
     at_most: Count | None = Field(None, description="This many or fewer, none too.")
     exactly: Count | None = Field(None, description="Just this many.")
-    between: list[Count] | None = Field(
-        None, min_length=2, max_length=2, description="[lowest, highest], both inside."
-    )
+    between: list[Count] | None = Field(None, min_length=2, max_length=2, description="[lowest, highest], both inside.")
     within: Length | None = Field(None, description="Younger than this: t <= now < t + length.")
     before: Length | None = Field(None, description="At least this old: t + length <= now.")
     from_: Moment | None = Field(None, alias="from", description="Not before this instant or date.")

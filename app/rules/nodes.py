@@ -83,16 +83,21 @@ class Trait(Node):
 
 
 class Combination(Node):
-    """A truth that follows from the truths of its children at the same instant."""
+    """A truth that follows from the truths of its children at the same instant.
+
+    ``decisive`` is the truth of a single child that decides the whole, if there is one.
+    """
 
     __slots__ = ()
+    decisive: bool | None = None
 
     def combine(self, truths: Sequence[bool]) -> bool:
         raise NotImplementedError
 
     def is_settled(self, truths: Sequence[bool], changes: Sequence[int | None]) -> bool:
         """Whether no later change of a child can change the combination."""
-        return False
+        decisive = self.decisive
+        return any(change is None and truth is decisive for truth, change in zip(truths, changes, strict=True))
 
     def _common_lasting(self) -> bool | None:
         """For combinations that grow with their children: what lasts in all of them lasts in the whole."""
@@ -101,11 +106,17 @@ class Combination(Node):
 
     def next_change(self, facts: Facts, t: int, memo: Memo) -> int | None:
         """Walk from change to change of the children until the combination differs."""
-        changes = [child.next_change(facts, t, memo) for child in self.children]
-        instant = min((change for change in changes if change is not None), default=None)
+        changes: list[int | None] = []
+        truths: list[bool] = []
+        for child in self.children:
+            change, truth = child.next_change(facts, t, memo), child.holds(facts, t, memo)
+            if change is None and truth is self.decisive:
+                return None
+            changes.append(change)
+            truths.append(truth)
+        instant = min([change for change in changes if change is not None], default=None)
         if instant is None:
             return None
-        truths = [child.holds(facts, t, memo) for child in self.children]
         now = self.combine(truths)
         while instant is not None and not self.is_settled(truths, changes):
             for index, change in enumerate(changes):
@@ -120,6 +131,7 @@ class Combination(Node):
 
 class All(Combination):
     __slots__ = ()
+    decisive = False
 
     @property
     def lasting(self) -> bool | None:
@@ -134,12 +146,10 @@ class All(Combination):
     def combine(self, truths: Sequence[bool]) -> bool:
         return False not in truths
 
-    def is_settled(self, truths: Sequence[bool], changes: Sequence[int | None]) -> bool:
-        return any(change is None and not truth for truth, change in zip(truths, changes, strict=True))
-
 
 class AnyOf(Combination):
     __slots__ = ()
+    decisive = True
 
     @property
     def lasting(self) -> bool | None:
@@ -153,9 +163,6 @@ class AnyOf(Combination):
 
     def combine(self, truths: Sequence[bool]) -> bool:
         return True in truths
-
-    def is_settled(self, truths: Sequence[bool], changes: Sequence[int | None]) -> bool:
-        return any(change is None and truth for truth, change in zip(truths, changes, strict=True))
 
 
 class Not(Node):
