@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import asyncpg
 import typer
@@ -41,6 +41,8 @@ cli = typer.Typer(
 )
 keys_cli = typer.Typer(help="Make, list and revoke keys.", no_args_is_help=True)
 cli.add_typer(keys_cli, name="keys")
+
+_LINE_CHARS_MAX: Final = 500
 
 out = Console()
 err = Console(stderr=True)
@@ -136,10 +138,7 @@ def keys_list(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """List all keys, revoked ones too."""
     with _database(_settings(data, database_url)) as ready:
         keys = asyncio.run(with_registry(ready, lambda registry: registry.keys()))
-    # Lines must not be broken: this is read by programs too.
-    table = Table(box=None, header_style="bold")
-    for column in ("id", "kind", "source", "name", "key", "created", "revoked"):
-        table.add_column(column, no_wrap=True)
+    table = Table("id", "kind", "source", "name", "key", "created", "revoked", box=None, header_style="bold")
     for key in keys:
         table.add_row(
             key.id[:12],
@@ -150,7 +149,8 @@ def keys_list(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
             rfc3339(key.created_at)[:19],
             "" if key.revoked_at is None else rfc3339(key.revoked_at)[:19],
         )
-    out.print(table, soft_wrap=True)
+    # As wide as it needs to be: a shortened key is of no use, and a program may read this.
+    Console(width=_LINE_CHARS_MAX).print(table)
 
 
 @keys_cli.command("revoke")

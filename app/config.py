@@ -88,6 +88,6 @@ class Settings(BaseSettings):
         20_000, description="Messages replayed inside one flush; more is left to the worker."
     )
     pool_connections_max: int = Field(8, description="Connections to PostgreSQL of one process.")
-    sweep_customers_max: int = Field(500, description="Customers one sweep step takes.")
+    sweep_customers_max: int = Field(200, description="Customers one sweep step takes.")
     log_level: str = Field("info", description="debug, info, warning or error.")
     limits: Limits = Field(default_factory=Limits)

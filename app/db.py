@@ -61,12 +61,20 @@ async def open_pool(database_url: str, connections_max: int) -> Pool:
         database_url,
         min_size=min(2, connections_max),
         max_size=connections_max,
+        command_timeout=90,
         init=prepare_connection,
         reset=_leave_as_is,
         server_settings={
             "application_name": "segue",
             "timezone": "UTC",
             "jit": "off",
+            # A database that was just made has no statistics, and would be read from end to end for its first minute;
+            # every statement here has its index.
+            "enable_seqscan": "off",
+            # Nobody waits for ever: neither for a lock that somebody forgot, nor for a statement that never ends.
+            "lock_timeout": "10s",
+            "statement_timeout": "60s",
+            "idle_in_transaction_session_timeout": "60s",
             # The promise of an ack: a role or database that switched it off must not be able to break it.
             "synchronous_commit": "on",
         },
@@ -84,7 +92,6 @@ async def snapshot(pool: Pool) -> AsyncIterator[Connection]:
 _RETRYABLE = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
-    asyncpg.LockNotAvailableError,
     asyncpg.UniqueViolationError,
 )
 """Two workers met. A unique violation is among them: the row we did not see was committed meanwhile."""

@@ -12,6 +12,7 @@ Two kinds, kept apart on purpose:
     +- BadRequest            400
     |  +- InvalidBody        400   not JSON, not gzip, wrong envelope
     |  +- BodyTooLarge       400   Segment answers 400 to an over-size body, and SDKs drop on it
+    +- BodyTooSlow           408
     +- Unauthorized          401
     +- Forbidden             403   the key is real but of the other kind
     +- NotFound              404
@@ -131,6 +132,18 @@ class BodyTooLarge(BadRequest):
     title = "The body is larger than the limit"
 
 
+class BodyTooSlow(SegueError):
+    """SDKs send it again; the connection is of no more use."""
+
+    status = 408
+    code = "body_too_slow"
+    title = "The body took too long to arrive"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Connection": "close"}
+
+
 class Unauthorized(SegueError):
     status = 401
     code = "unauthorized"
@@ -138,7 +151,8 @@ class Unauthorized(SegueError):
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"WWW-Authenticate": "Basic, Bearer"}
+        # Not Basic, which is taken too: on that browsers ask their user for a password.
+        return {"WWW-Authenticate": 'Bearer realm="segue"'}
 
 
 class Forbidden(SegueError):
@@ -156,7 +170,7 @@ class NotFound(SegueError):
 class Conflict(SegueError):
     status = 409
     code = "conflict"
-    title = "It exists already"
+    title = "It conflicts with what there is"
 
 
 class InvalidDefinition(SegueError):
@@ -167,7 +181,7 @@ class InvalidDefinition(SegueError):
     title = "The definition is not valid"
 
     def __init__(self, path: str, message: str, remedy: str) -> None:
-        super().__init__(f"{path}: {message}. {remedy}", path=path, remedy=remedy)
+        super().__init__(f"{path or 'the definition'}: {message}. {remedy}", path=path, remedy=remedy)
         self.path = path
         self.remedy = remedy
 

@@ -25,6 +25,7 @@ from app.db import Clock, Pool, open_pool
 from app.ingest import Ingest
 from app.metrics import Metrics
 from app.migrate import dsn
+from app.partitions import make_months
 from app.registry import Registry
 from app.worker import Worker
 
@@ -67,7 +68,7 @@ async def _run(app: FastAPI, settings: Settings, clock: Clock, metrics: Metrics,
         pool = await open_pool(dsn(settings.database_url), settings.pool_connections_max)
         stack.push_async_callback(pool.close)
         metrics.watch_pool(lambda: pool.get_size() - pool.get_idle_size(), pool.get_size)
-        await _calibrate(clock, pool)
+        await _prepare(clock, pool)
         registry = Registry(pool, settings)
         await registry.load()
         registry.start()
@@ -83,6 +84,8 @@ async def _run(app: FastAPI, settings: Settings, clock: Clock, metrics: Metrics,
         yield
 
 
-async def _calibrate(clock: Clock, pool: Pool) -> None:
+async def _prepare(clock: Clock, pool: Pool) -> None:
+    """Months too: what arrives before its month was made would keep it from being made."""
     async with pool.acquire() as connection:
         await clock.calibrate(connection)
+        await make_months(connection, clock.now())

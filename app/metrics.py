@@ -37,6 +37,7 @@ class Metrics:
         self._sweep_lag = Gauge(
             "segue_sweep_lag_seconds", "How long the oldest due change has been waiting.", registry=registry
         )
+        self._deferred = Gauge("segue_deferred_messages", "Messages stored but not yet projected.", registry=registry)
         self._fills = Gauge("segue_fills_pending", "Customers not yet at the current definitions.", registry=registry)
         self._pool_used = Gauge("segue_pool_connections_used", "Connections in use.", registry=registry)
         self._pool_size = Gauge("segue_pool_connections_open", "Connections open.", registry=registry)
@@ -77,6 +78,10 @@ class Metrics:
 
     def sweep_lag(self, seconds: float) -> None:
         self._sweep_lag.set(seconds)
+
+    def deferred(self, messages: int) -> None:
+        """Messages in the log that no customer's state holds yet."""
+        self._deferred.set(messages)
 
     def fills_pending(self, customers: int) -> None:
         self._fills.set(customers)

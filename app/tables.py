@@ -213,6 +213,7 @@ Index(
     transitions.c.customer_id,
     transitions.c.definition,
     transitions.c.value,
+    transitions.c.version,
     transitions.c.entered_at,
     unique=True,
     postgresql_where=transitions.c.retracted_at.is_(None),
@@ -234,6 +235,7 @@ deferred = Table(
     Column("source", Text, nullable=False),
     Column("received_at", Instant, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("retry_at", Instant, nullable=False, server_default=text("'epoch'")),
     Column("reason", Text, nullable=False),
     comment="Messages of the log that no customer's state holds yet; the worker projects them.",
 )
@@ -251,3 +253,4 @@ quarantine = Table(
     Column("replayed_at", Instant),
     comment="Rejected messages and differing twins, with the reason.",
 )
+Index("quarantine_of_message", quarantine.c.source, quarantine.c.message_id)

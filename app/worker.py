@@ -16,7 +16,7 @@ import structlog
 
 from app.config import Settings
 from app.db import Clock, Connection, Pool, transact
-from app.ingest import claim_deferred, postpone_deferred, settle_deferred
+from app.ingest.log import claim_deferred, count_deferred, postpone_deferred, settle_deferred
 from app.metrics import Metrics
 from app.partitions import make_months
 from app.projection.project import project_deferred, refresh
@@ -32,13 +32,11 @@ _RETRY_AFTER: Final = MINUTE
 _DUE = """
 -- Customers whose stored truths may have changed, earliest first; index customers_due.
 SELECT id FROM customers WHERE sweep_at <= $1 ORDER BY sweep_at LIMIT $2
-FOR NO KEY UPDATE SKIP LOCKED
 """
 
 _UNFILLED = """
 -- Customers whose state was made with older definitions; index customers_to_fill.
-SELECT id FROM customers WHERE revision < $1 ORDER BY revision, id LIMIT $2
-FOR NO KEY UPDATE SKIP LOCKED
+SELECT id FROM customers WHERE revision < $1 AND NOT (stale AND sweep_at > $3) ORDER BY revision, id LIMIT $2
 """
 
 _LAG = "SELECT min(sweep_at) FROM customers WHERE sweep_at > 'epoch'"
@@ -46,8 +44,22 @@ _LAG = "SELECT min(sweep_at) FROM customers WHERE sweep_at > 'epoch'"
 _SET_ASIDE = "UPDATE customers SET stale = true, sweep_at = $2 WHERE id = $1"
 
 
+_OF_THE_DATABASE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+)
+"""Not the fault of a customer or a message: nothing is set aside for it, the step is repeated."""
+
+
 class Worker:
-    """Three loops, each a small transaction at a time, so that live work is never kept waiting for long."""
+    """A few loops, each a small transaction at a time, so that live work is never kept waiting for long."""
 
     def __init__(self, pool: Pool, registry: Registry, settings: Settings, clock: Clock, metrics: Metrics) -> None:
         self._pool = pool
@@ -77,7 +89,7 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 done = await step()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except _OF_THE_DATABASE as error:
                 log.warning("worker step failed", step=name, error=type(error).__name__)
                 done = 0
             except Exception:
@@ -98,35 +110,36 @@ class Worker:
         async with self._pool.acquire() as connection:
             earliest = await connection.fetchval(_LAG)
         self._metrics.sweep_lag(0.0 if earliest is None else max(0.0, (now - earliest) / SECOND))
-        return await self._refresh(_DUE, now)
+        return await self._refresh(_DUE, now, self._settings.sweep_customers_max)
 
     async def fill(self) -> int:
         """Bring customers to the current definitions; returns how many."""
         async with self._pool.acquire() as connection:
             ruleset = await self._registry.current_ruleset(connection)
-        return await self._refresh(_UNFILLED, ruleset.revision)
+        return await self._refresh(_UNFILLED, ruleset.revision, self._settings.sweep_customers_max, self._clock.now())
 
-    async def _refresh(self, claim: str, bound: int) -> int:
+    async def _refresh(self, claim: str, *arguments: int) -> int:
         claimed: list[bytes] = []
 
         async def work(connection: Connection) -> int:
-            rows = await connection.fetch(claim, bound, self._settings.sweep_customers_max)
+            rows = await connection.fetch(claim, *arguments)
             claimed[:] = [row["id"] for row in rows]
-            await self._bring_up_to_date(connection, claimed)
-            return len(claimed)
+            return await self._bring_up_to_date(connection, claimed)
 
         try:
             return await transact(self._pool, work)
-        except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+        except _OF_THE_DATABASE:
             raise
         except Exception as error:
             log.exception("a batch could not be refreshed; trying its customers one by one", error=type(error).__name__)
             return await self._refresh_each(claimed)
 
-    async def _bring_up_to_date(self, connection: Connection, customer_ids: Sequence[bytes]) -> None:
-        if customer_ids:
-            ruleset = await self._registry.current_ruleset(connection)
-            await refresh(connection, customer_ids, ruleset, self._clock.now(), self._settings)
+    async def _bring_up_to_date(self, connection: Connection, customer_ids: Sequence[bytes]) -> int:
+        if not customer_ids:
+            return 0
+        ruleset = await self._registry.current_ruleset(connection)
+        projected = await refresh(connection, customer_ids, ruleset, self._clock.now(), self._settings)
+        return projected.customers
 
     async def _refresh_each(self, customer_ids: Sequence[bytes]) -> int:
         """One customer that cannot be refreshed must not hold up the others; it is tried again later."""
@@ -144,24 +157,33 @@ class Worker:
     async def project_deferred(self) -> int:
         """Project messages that were stored only; returns how many."""
         claimed: list[bytes] = []
-
-        async def work(connection: Connection) -> int:
-            keys, messages = await claim_deferred(connection, self._settings.sweep_customers_max)
-            claimed[:] = keys
-            if messages:
-                ruleset = await self._registry.current_ruleset(connection)
-                await project_deferred(connection, messages, ruleset, self._clock.now(), self._settings)
-                await settle_deferred(connection, keys)
-            return len(keys)
-
         try:
-            return await transact(self._pool, work)
-        except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+            return await transact(self._pool, lambda connection: self._project(connection, claimed))
+        except _OF_THE_DATABASE:
             raise
         except Exception:
-            log.exception("deferred messages could not be projected")
+            log.exception("deferred messages could not be projected; trying them one by one", messages=len(claimed))
+        return sum([await self._project_alone(key) for key in claimed])
+
+    async def _project(self, connection: Connection, claimed: list[bytes], only: bytes | None = None) -> int:
+        now = self._clock.now()
+        keys, messages = await claim_deferred(connection, now, self._settings.sweep_customers_max, only)
+        claimed[:] = keys
+        if messages:
+            ruleset = await self._registry.current_ruleset(connection)
+            await project_deferred(connection, messages, ruleset, now, self._settings)
+        await settle_deferred(connection, keys)
+        return len(keys)
+
+    async def _project_alone(self, key: bytes) -> int:
+        try:
+            return await transact(self._pool, lambda connection: self._project(connection, [], key))
+        except _OF_THE_DATABASE:
+            raise
+        except Exception:
+            log.exception("a deferred message could not be projected")
             async with self._pool.acquire() as connection:
-                await postpone_deferred(connection, claimed)
+                await postpone_deferred(connection, key, self._clock.now() + _RETRY_AFTER)
             return 0
 
     async def keep_up(self) -> int:
@@ -169,4 +191,5 @@ class Worker:
         async with self._pool.acquire() as connection:
             await self._clock.calibrate(connection)
             await make_months(connection, self._clock.now())
+            self._metrics.deferred(await count_deferred(connection))
         return 0

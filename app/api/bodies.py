@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
-from app.errors import BodyTooLarge, InvalidBody
+from app.errors import BodyTooLarge, BodyTooSlow, InvalidBody
+
+SECONDS_MAX: Final = 60.0
+"""A slow phone sends the largest body in this time; whoever drips bytes must not hold a request open for ever."""
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 async def read_body(request: Request, bytes_max: int) -> bytes:
-    """The body as sent. Past ``bytes_max`` nothing more is read: raises :class:`BodyTooLarge`."""
+    """The body as sent, within ``bytes_max`` and SECONDS_MAX; past them nothing more is read.
+
+    Raises :class:`BodyTooLarge`, :class:`BodyTooSlow`, or :class:`InvalidBody` for one that breaks off.
+    """
     length = request.headers.get("content-length", "")
     if length.isdecimal() and (len(length) > 18 or int(length) > bytes_max):
         raise BodyTooLarge(f"The body is larger than {bytes_max} bytes.")
     chunks: list[bytes] = []
     size = 0
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > bytes_max:
-                raise BodyTooLarge(f"The body is larger than {bytes_max} bytes.")
-            chunks.append(chunk)
+        async with asyncio.timeout(SECONDS_MAX):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > bytes_max:
+                    raise BodyTooLarge(f"The body is larger than {bytes_max} bytes.")
+                chunks.append(chunk)
+    except TimeoutError:
+        raise BodyTooSlow(f"The body was not complete after {SECONDS_MAX:g} seconds.") from None
     except ClientDisconnect:
         raise InvalidBody("The body ended before it was complete.") from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -14,7 +14,7 @@ from app.api.auth import SecretKey, require_secret_key
 from app.api.bodies import read_json
 from app.api.direct import DirectRoute
 from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
-from app.api.references import PARAMETER, candidates, customer_of_path, known_as, shown
+from app.api.references import PARAMETER, candidates, customer_of_path, key_of_path, known_as
 from app.api.schemas import (
     CustomerOut,
     HistoryOut,
@@ -46,7 +46,7 @@ _Body = TypeVar("_Body")
 
 def add_customer_routes(app: FastAPI) -> None:
     secret = [Security(SecretKey())]
-    read = problems(401, 403, 404)
+    read = problems(400, 401, 403, 404)
     app.router.routes.append(
         DirectRoute(
             "/v1/customers/{customer}",
@@ -237,15 +237,12 @@ def _left_cause(stay: Interval, as_of: int) -> Cause | None:
 async def explain_segment(request: Request) -> Response:
     served = services(request)
     _, ids = customer_of_path(request)
-    key = request.path_params["key"]
-    explained = await _views(served).explained(ids, served.clock.now())
-    segment = next((each for each in explained.ruleset.segments if each.key == key), None)
-    if segment is None:
-        raise NotFound(f"There is no segment {shown(key)}.")
+    key = key_of_path(request)
+    explained = await _views(served).explained(ids, "segment", key, served.clock.now())
     why = explained.rule(f"segment:{key}")
     content = {
         "segment": key,
-        "version": segment.version,
+        "version": explained.definition.version,
         "member": why.holds,
         "since": instant(why.since),
         "valid_until": instant(why.valid_until),
@@ -257,18 +254,15 @@ async def explain_segment(request: Request) -> Response:
 async def explain_journey(request: Request) -> Response:
     served = services(request)
     _, ids = customer_of_path(request)
-    key = request.path_params["key"]
-    explained = await _views(served).explained(ids, served.clock.now())
-    journey = next((each for each in explained.ruleset.journeys if each.key == key), None)
-    if journey is None:
-        raise NotFound(f"There is no journey {shown(key)}.")
+    key = key_of_path(request)
+    explained = await _views(served).explained(ids, "journey", key, served.clock.now())
     place = explained.place(key)
     stages: list[tuple[str, Explanation]] = [
         (stage, explained.rule(rule_id)) for stage, rule_id in explained.ruleset.stages_of[key]
     ]
     content = {
         "journey": key,
-        "version": journey.version,
+        "version": explained.definition.version,
         "stage": place.stage,
         "since": instant(place.since),
         "valid_until": instant(place.valid_until),
@@ -297,7 +291,7 @@ async def list_touchpoints(request: Request, limit: Limit = DEFAULT_ITEMS, curso
     items_max = min(limit, served.settings.limits.page_items_max)
     timeline = TimelineViews(served.pool)
     place: Any = None if begin is None else tuple(begin.place)
-    found = await timeline.touchpoints(await timeline.customer_id(ids), place, items_max + 1)
+    found = await timeline.touchpoints(ids, place, items_max + 1)
     page, more = found[:items_max], len(found) > items_max
     last = page[-1] if more else None
     return json_answer(
@@ -330,9 +324,8 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
 async def list_links(request: Request) -> Response:
     served = services(request)
     _, ids = customer_of_path(request)
-    timeline = TimelineViews(served.pool)
-    customer = await timeline.customer_id(ids)
-    items = [_link_json(link) for link in await timeline.links(customer)]
+    customer, links = await TimelineViews(served.pool).links(ids)
+    items = [_link_json(link) for link in links]
     return tagged_answer(request, {"id": uuid(customer), "items": items}, served.clock.now())
 
 

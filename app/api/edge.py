@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from typing import Final
+from urllib.parse import quote
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -87,8 +88,8 @@ def _keep_encoded(scope: Scope) -> None:
     """Customers' ids may hold anything, a slash included: their routes match on the path as it was sent."""
     if scope["path"].startswith(CUSTOMERS) and scope.get("raw_path"):
         raw = scope["raw_path"].decode("latin-1")
-        if raw.startswith(CUSTOMERS):
-            scope["path"] = raw
+        # Where the prefix itself came encoded, encode all anew, so that it is decoded once and not twice.
+        scope["path"] = raw if raw.startswith(CUSTOMERS) else quote(scope["path"], errors="replace")
 
 
 def _allow(message: Message, origin: str) -> None:

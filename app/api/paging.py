@@ -9,4 +9,4 @@ from fastapi import Query
 DEFAULT_ITEMS = 100
 
 Limit = Annotated[int, Query(ge=1, le=1_000, description="Items on the page, at most.")]
-PageCursor = Annotated[str | None, Query(max_length=2_000, description="`next_cursor` of the page before.")]
+PageCursor = Annotated[str | None, Query(max_length=8_000, description="`next_cursor` of the page before.")]

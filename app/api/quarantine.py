@@ -82,7 +82,8 @@ async def replay_quarantined(request: Request, id: QuarantineId) -> Response:
     envelope = read(body, "batch", limits)
     if len(envelope.items) + len(envelope.rejections) != 1:
         raise InvalidBody("Send one message.")
-    parsed = normalise(envelope, source, now, served.settings)
+    # Read as of its own arrival: by the clock of the replay it would have happened later than it did.
+    parsed = normalise(envelope, source, kept.received_at, served.settings)
     receipt = await served.ingest.accept(source.key, parsed, len(body))
     if receipt.accepted:
         await views.mark_replayed(id, now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 from uuid import UUID
 
 from starlette.requests import Request
@@ -36,6 +36,11 @@ def customer_of_path(request: Request) -> tuple[str, list[bytes]]:
     except UnicodeError:
         raise BadRequest("The percent-encoded path is not UTF-8.") from None
     return text, known_as(text, services(request).settings)
+
+
+def key_of_path(request: Request) -> str:
+    """The key of a definition, on a path that is still percent-encoded."""
+    return unquote(request.path_params["key"])
 
 
 def known_as(text: str, settings: Settings) -> list[bytes]:

@@ -10,11 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
+from typing import Final
 
 import msgspec
 
-from app.projection.state import PASSED, Cause, Move, Standing, State, Truth
+from app.projection.state import PASSED, Cause, Move, Standing, State, Truth, json_size
 from app.rules.ruleset import Ruleset
+
+POINTS_UNLIMITED: Final = 10**9
+"""For folds that have the whole log at hand: their answers never depend on a cap."""
+
+TRAITS_BYTES_MAX: Final = 65_536
+"""JSON of all traits of one customer. A trait that does not fit any more is not kept; the log has it."""
 
 
 class NeedsReplay(Exception):
@@ -35,24 +42,30 @@ class Change(msgspec.Struct, frozen=True):
     cause: Cause
 
 
-def fold(state: State, ruleset: Ruleset, moves: Iterable[Move], now: int, points_max: int) -> list[Change]:
+def fold(
+    state: State, ruleset: Ruleset, moves: Iterable[Move], now: int, points_max: int = POINTS_UNLIMITED
+) -> list[Change]:
     """Carry ``state`` (changed in place) over ``moves`` to ``now``; returns what changed, in order of time.
 
     Raises:
-        NeedsReplay: a move lies before something that has been decided already. ``state`` is then unusable.
+        NeedsReplay: a move lies before something that has been decided already, or the state was cut short where it
+            would have been asked. ``state`` is then unusable.
     """
     moves = list(moves)
     state.messages += len(moves)
     _refuse_the_past(state, moves)
     waiting = [move for move in (*state.pending, *moves) if move.matters or state.born is None]
     waiting.sort(key=_order)
-    state.pending = [move for move in waiting if move.at > now]
     walk = _Walk(state, ruleset, points_max)
     for instant, group in groupby(waiting, key=_instant):
         if instant > now:
             break
-        walk.pass_time(instant - 1)
-        walk.arrive(instant, list(group))
+        # Once there is a customer, what no rule reads changes nothing.
+        told = [move for move in group if move.matters or state.born is None]
+        if told:
+            walk.pass_time(instant - 1)
+            walk.arrive(instant, told)
+    state.pending = [move for move in waiting if move.at > now and (move.matters or state.born is None)]
     walk.pass_time(now)
     return walk.changes
 
@@ -65,11 +78,27 @@ def flips_at(state: State) -> int | None:
     return state.pending[0].at if due is None else min(due, state.pending[0].at)
 
 
+def cut_short(state: State, points_max: int) -> State:
+    """Keep at most ``points_max`` instants of each leaf and messages of the future; the log has the others."""
+    for series in state.series.values():
+        if series.longest > points_max:
+            series.overflow()
+            state.cut = True
+    if len(state.pending) > points_max:
+        del state.pending[points_max:]
+        state.cut = True
+    return state
+
+
+_instant = attrgetter("at")
+
+
 def _next_due(state: State) -> int | None:
     return min([truth.until for truth in state.truths.values() if truth.until is not None], default=None)
 
 
-_instant = attrgetter("at")
+def _size(name: str, value: object) -> int:
+    return json_size(name) + json_size(value)
 
 
 def _order(move: Move) -> tuple[int, str, str]:
@@ -77,19 +106,13 @@ def _order(move: Move) -> tuple[int, str, str]:
 
 
 def _refuse_the_past(state: State, moves: Sequence[Move]) -> None:
+    """Messages of one instant are decided together, so one that comes after that decision needs a replay too."""
     if state.born is None:
         return
     for move in moves:
-        if move.at < state.born:
+        if move.at < state.born or (move.matters and move.at <= state.at):
             raise NeedsReplay
-        if not move.matters:
-            continue
-        if move.at < state.at:
-            raise NeedsReplay
-        # Of two identifies of one instant the message id decides, and the state does not keep it.
-        if move.traits and move.at <= state.traits_at:
-            raise NeedsReplay
-    if any(series.overflowed for series in state.series.values()):
+    if state.cut and moves:
         raise NeedsReplay
 
 
@@ -108,7 +131,7 @@ class _Walk:
     def pass_time(self, limit: int) -> None:
         """Let every truth change that changes by itself up to and including ``limit``."""
         while self._due is not None and self._due <= limit:
-            if any(series.overflowed for series in self.state.series.values()):
+            if self.state.cut:
                 raise NeedsReplay
             instant = self._due
             self._decide(instant, self._changing_at(instant), PASSED)
@@ -116,13 +139,15 @@ class _Walk:
 
     def arrive(self, instant: int, moves: Sequence[Move]) -> None:
         """Take in all messages of one instant, then decide: what holds only between two of them never held."""
+        if self.state.cut:
+            raise NeedsReplay
         for move in moves:
             for leaf in move.leaves:
                 self._count(leaf, instant)
             if move.traits:
-                self._set_traits(move.traits, instant)
+                self._set_traits(move.traits)
         touched = self._touched(moves)
-        last = moves[-1]
+        last = next((move for move in reversed(moves) if move.matters), moves[-1])
         cause = Cause("message", last.message_id, last.source)
         if self.state.born is None:
             self.state.born = instant
@@ -153,13 +178,15 @@ class _Walk:
             # More points than may be kept: only the log can tell.
             raise NeedsReplay
 
-    def _set_traits(self, traits: dict[str, object], instant: int) -> None:
-        self.state.traits_at = instant
-        for name, value in traits.items():
-            if value is None:
-                self.state.traits.pop(name, None)
-            else:
-                self.state.traits[name] = value
+    def _set_traits(self, traits: dict[str, object]) -> None:
+        """Key by key; null removes. What would outgrow the bound on a customer's traits is left to the log."""
+        kept = self.state.traits
+        size = sum(_size(name, value) for name, value in kept.items())
+        for name, value in sorted(traits.items()):
+            size -= _size(name, kept.pop(name)) if name in kept else 0
+            if value is not None and size + _size(name, value) <= TRAITS_BYTES_MAX:
+                kept[name] = value
+                size += _size(name, value)
 
     def _be_born(self, instant: int, touched: Iterable[str], cause: Cause) -> None:
         """Before its first message a customer was in nothing: whatever holds now was entered now."""
@@ -183,9 +210,6 @@ class _Walk:
             self.state.truths[rule] = after
             if after.holds == before.holds:
                 continue
-            if before.since == instant and (before.holds or instant != self.state.born):
-                # It changed at this very instant already, by a message folded earlier: that never held.
-                raise NeedsReplay
             after.since = instant
             self._note(rule, after.holds, instant, instant if after.holds else before.since, cause)
             if rule.startswith("stage:"):
@@ -200,8 +224,6 @@ class _Walk:
         before = self.state.journeys.get(journey)
         if before is not None and before.stage == current:
             return
-        if before is not None and before.since == instant and (before.stage or instant != self.state.born):
-            raise NeedsReplay
         definition = f"journey:{journey}"
         if before is not None and before.stage is not None:
             self.changes.append(Change(definition, before.stage, False, instant, before.since, cause))

@@ -167,16 +167,20 @@ async def resolve(connection: Connection, messages: Sequence[Message], caps: Cap
     return graph.resolution(claims.identities)
 
 
-_LOCK_ROWS = """
+_ROWS = """
 SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at
 FROM customers WHERE id = ANY($1::uuid[]) ORDER BY id
-FOR NO KEY UPDATE
 """
 
 
+async def peek(connection: Connection, customer_ids: Sequence[bytes]) -> list[Customer]:
+    """Rows of customers that are known by id, as they are now; those that are gone are left out."""
+    return [Customer(*row) for row in await connection.fetch(_ROWS, customer_ids)]
+
+
 async def lock(connection: Connection, customer_ids: Sequence[bytes]) -> list[Customer]:
-    """Rows of customers that are known by id, locked in id order until COMMIT; those that are gone are left out."""
-    return [Customer(*row) for row in await connection.fetch(_LOCK_ROWS, customer_ids)]
+    """The same, locked until COMMIT; rows that somebody else has locked are left out."""
+    return [Customer(*row) for row in await connection.fetch(f"{_ROWS} FOR NO KEY UPDATE SKIP LOCKED", customer_ids)]
 
 
 async def redivide(connection: Connection, seeds: Sequence[bytes], caps: Caps) -> Resolution:
@@ -233,6 +237,8 @@ class _View:
         for id, kind, value, customer, carried, *link in rows:
             self.nodes[id] = Node(id, Identity(kind, value), carried, customer)
             if link[0] is not None:
+                # What was read before the lock was ours may be out of date.
+                self.links.pop((id, link[0]), None)
                 self._keep(id, *link)
 
     def _keep(
@@ -303,7 +309,12 @@ class _Extension:
 
     def take(self, link: Link) -> None:
         known = self.view.links.get((link.weaker, link.stronger))
-        if known is not None and (known.undone or known.order <= link.order):
+        if known is not None and known.order <= link.order:
+            return
+        if known is not None and known.undone:
+            # It stays undone, but if it is ever restored, this is the message that decides.
+            known.order = link.order
+            self.changed[link.weaker, link.stronger] = known
             return
         self.changed[link.weaker, link.stronger] = link
         self.view.links[link.weaker, link.stronger] = link
@@ -392,6 +403,8 @@ class _Extension:
         return {id(cluster): cluster for cluster in self.cluster_of.values()}.values()
 
     def _resolve_cluster(self, cluster: _Cluster, resolution: Resolution, left: set[bytes]) -> None:
+        if self._is_as_stored(cluster):
+            return
         customer = cluster.group.customer_id if cluster.group.exists else None
         origins: dict[bytes, int] = {}
         for node in cluster.group.members:
@@ -410,6 +423,19 @@ class _Extension:
                 cluster.contested,
                 cluster.last_link_at,
             )
+
+    def _is_as_stored(self, cluster: _Cluster) -> bool:
+        """A neighbour that was looked at and came out as it was: nothing of it is written."""
+        first, *others = cluster.group.members
+        row = None if first.id in self.view.fresh or first.customer is None else self.view.rows[first.customer]
+        return (
+            row is not None
+            and row.contested == cluster.contested
+            and row.last_link_at == cluster.last_link_at
+            and len(self.members_of[row.id]) == len(cluster.group.members)
+            and all(node.customer == row.id and node.id not in self.view.fresh for node in others)
+            and not any(node.id in self.carried_now for node in cluster.group.members)
+        )
 
     def _resolve_unchanged(self, id: bytes, resolution: Resolution) -> None:
         customer = self.view.nodes[id].customer

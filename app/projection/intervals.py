@@ -9,8 +9,8 @@ import msgspec
 from app.projection.fold import Change
 from app.projection.state import Cause
 
-IntervalKey = tuple[bytes, str, str, int]
-"""(customer id, definition, value, entered_at)"""
+IntervalKey = tuple[bytes, str, str, int, int]
+"""(customer id, definition, value, version, entered_at)"""
 
 
 class Interval(msgspec.Struct):
@@ -21,21 +21,23 @@ class Interval(msgspec.Struct):
     value: str
     version: int
     entered_at: int
-    entered_cause: Cause
+    entered_cause: Cause | None
+    """None: as it is stored."""
     left_at: int | None = None
     left_cause: Cause | None = None
 
     @property
     def key(self) -> IntervalKey:
-        return (self.customer, self.definition, self.value, self.entered_at)
+        return (self.customer, self.definition, self.value, self.version, self.entered_at)
 
 
 class IntervalWrites(msgspec.Struct):
-    """What to write: rows that begin, rows that now end (elsewhere, or no longer), rows that never were."""
+    """What to write: rows that begin, rows that now end (elsewhere, no longer, for another cause), and rows that
+    never were or belong to an older version of their definition."""
 
     begun: list[Interval] = []
     ended: list[Interval] = []
-    retracted: list[IntervalKey] = []
+    retracted: list[Interval] = []
 
     def extend(self, other: IntervalWrites) -> None:
         self.begun += other.begun
@@ -48,9 +50,9 @@ def continue_intervals(customer: bytes, changes: Iterable[Change], versions: Map
     begun: dict[IntervalKey, Interval] = {}
     ended: list[Interval] = []
     for change in changes:
-        interval = Interval(
-            customer, change.definition, change.value, versions[change.definition], change.since, change.cause
-        )
+        entered_cause = change.cause if change.entered else None
+        version = versions[change.definition]
+        interval = Interval(customer, change.definition, change.value, version, change.since, entered_cause)
         if change.entered:
             begun[interval.key] = interval
             continue
@@ -70,8 +72,8 @@ def correct_intervals(stored: Sequence[Interval], replayed: Sequence[Interval]) 
     for old in stored:
         new = wanted.pop(old.key, None)
         if new is None:
-            writes.retracted.append(old.key)
-        elif new.left_at != old.left_at:
+            writes.retracted.append(old)
+        elif new != old:
             writes.ended.append(new)
     writes.begun = list(wanted.values())
     return writes

@@ -12,9 +12,9 @@ import msgspec
 from app.config import Settings
 from app.db import Connection
 from app.projection import identity
-from app.projection.fold import NeedsReplay, fold
+from app.projection.fold import NeedsReplay, cut_short, fold
 from app.projection.graph import Caps
-from app.projection.identity import Resolution, Resolved
+from app.projection.identity import Customer, Resolution, Resolved
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
 from app.projection.replay import Replayed, move_of_message, replay
 from app.projection.state import Move, State, messages_of, read_state, write_state
@@ -60,8 +60,13 @@ async def refresh(
     settings: Settings,
     replay_all: bool = False,
 ) -> Projected:
-    """Bring stored customers up to ``now`` and to the current definitions; replays whatever is stale, however long."""
-    rows = await identity.lock(connection, customer_ids)
+    """Bring stored customers up to ``now`` and to the current definitions.
+
+    Only what one step replays (``replay_messages_max``, but at least one customer) is locked, and only what nobody
+    else has locked: live messages of other customers are not kept waiting. The rest is left for another call.
+    """
+    seen = await identity.peek(connection, customer_ids)
+    rows = await identity.lock(connection, _within_one_step(seen, ruleset, settings, replay_all), wait=False)
     customers = {row.id: Resolved(row.id, [row], True, row.contested, row.last_link_at) for row in rows}
     resolution = Resolution(customers, {}, [], [], [])
     unbounded = settings.model_copy(update={"replay_messages_max": 10**12})
@@ -72,6 +77,18 @@ _UNDO = """
 UPDATE links SET undone_at = $3 WHERE weaker = $1 AND stronger = $2
 RETURNING weaker
 """
+
+
+def _within_one_step(rows: list[Customer], ruleset: Ruleset, settings: Settings, replay_all: bool) -> list[bytes]:
+    left = settings.replay_messages_max
+    step: list[bytes] = []
+    for row in rows:
+        if replay_all or row.stale or row.revision != ruleset.revision:
+            left -= messages_of(row.state)
+        if step and left < 0:
+            break
+        step.append(row.id)
+    return step
 
 
 async def undo_link(
@@ -125,7 +142,7 @@ async def _carry_forward(
             to_replay.append((_length(customer, len(news)), customer))
             continue
         writes.extend(continue_intervals(customer.id, changes, versions))
-        carried.append(Carried(customer, state, write_state(state, ruleset), ruleset.revision, False))
+        carried.append(_carried(customer, state, ruleset, settings))
     await write_graph(connection, resolution)
     now_replayed, left = _within_budget(to_replay, settings.replay_messages_max)
     if now_replayed:
@@ -133,7 +150,7 @@ async def _carry_forward(
     for length, customer in left:
         carried.append(_leave_stale(customer, length, ruleset, now))
     if left and resolution.gone:
-        writes.retracted += [interval.key for interval in await stored_intervals(connection, resolution.gone)]
+        writes.retracted += await stored_intervals(connection, resolution.gone)
     await write_customers(connection, carried, writes, now)
     return Projected(len(carried), len(now_replayed), len(left), len(writes.begun) + len(writes.ended))
 
@@ -168,6 +185,11 @@ def _within_budget(
     return done, left
 
 
+def _carried(customer: Resolved, state: State, ruleset: Ruleset, settings: Settings) -> Carried:
+    stored = write_state(cut_short(state, settings.series_points_max), ruleset)
+    return Carried(customer, state, stored, ruleset.revision, False)
+
+
 def _leave_stale(customer: Resolved, length: int, ruleset: Ruleset, now: int) -> Carried:
     state = State(born=now, messages=length)
     return Carried(customer, state, write_state(state, ruleset), ruleset.revision, True)
@@ -191,18 +213,9 @@ async def _replay(
     for customer in customers:
         known = replayed.get(customer.id) or Replayed(State(), [])
         wanted += continue_intervals(customer.id, known.changes, versions).begun
-        text = write_state(cap_points(known.state, settings.series_points_max), ruleset)
-        carried.append(Carried(customer, known.state, text, ruleset.revision, False))
+        carried.append(_carried(customer, known.state, ruleset, settings))
     writes.extend(correct_intervals(stored, wanted))
     return carried
-
-
-def cap_points(state: State, points_max: int) -> State:
-    """Forget the points of series that outgrew the cap: such a customer is answered from the log."""
-    for series in state.series.values():
-        if series.points > points_max:
-            series.overflow()
-    return state
 
 
 def versions_of(ruleset: Ruleset) -> dict[str, int]:

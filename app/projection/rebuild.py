@@ -9,8 +9,8 @@ from app.config import Settings
 from app.db import Clock, Connection, Pool, transact
 from app.errors import NotFound
 from app.projection import identity
-from app.projection.fold import NeedsReplay, fold
-from app.projection.project import cap_points, refresh
+from app.projection.fold import NeedsReplay, cut_short, fold
+from app.projection.project import refresh
 from app.projection.state import State, read_state
 from app.rules.ruleset import Ruleset
 from app.wire.identifiers import reference
@@ -62,7 +62,8 @@ async def _rebuild(pool: Pool, ids: Sequence[bytes], ruleset: Ruleset, clock: Cl
     async def work(connection: Connection) -> int:
         now = clock.now()
         before = {row.id: row for row in await identity.lock(connection, ids)}
-        await refresh(connection, list(before), ruleset, now, settings, replay_all=True)
+        unbounded = settings.model_copy(update={"replay_messages_max": 10**12})
+        await refresh(connection, list(before), ruleset, now, unbounded, replay_all=True)
         after = {row.id: row for row in await identity.lock(connection, ids)}
         return sum(
             _carried_to(row.state, ruleset, now, settings) != _comparable(read_state(after[id].state, ruleset))
@@ -80,11 +81,11 @@ def _carried_to(stored: bytes, ruleset: Ruleset, now: int, settings: Settings) -
         fold(state, ruleset, (), now, settings.series_points_max)
     except NeedsReplay:
         return _comparable(read_state(stored, ruleset))
-    return _comparable(cap_points(state, settings.series_points_max))
+    return _comparable(cut_short(state, settings.series_points_max))
 
 
 def _comparable(state: State) -> State:
     """A state without what depends on how it came about: when it was last asked, rules touched without effect."""
-    state.at = state.traits_at = 0
+    state.at = 0
     state.truths = {rule: truth for rule, truth in state.truths.items() if truth.since != state.born or truth.holds}
     return state

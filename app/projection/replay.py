@@ -9,13 +9,10 @@ from typing import Any, Final
 import msgspec
 
 from app.db import Connection
-from app.projection.fold import Change, fold
+from app.projection.fold import POINTS_UNLIMITED, Change, fold
 from app.projection.state import Move, State
 from app.rules.ruleset import Occurrence, Ruleset
 from app.touchpoint import Message
-
-POINTS_UNLIMITED: Final = 10**9
-"""A replay has the whole log at hand, so it keeps every point: its answer never depends on the cap."""
 
 TOUCHPOINT_TYPES: Final = frozenset(("track", "page", "screen"))
 

@@ -64,12 +64,11 @@ class Move(msgspec.Struct, array_like=True):
 class State(msgspec.Struct):
     """``truths`` holds only rules that something has touched; any other rule is as the ruleset's ``initial`` says.
 
-    ``at`` is the last instant at which anything was decided: a message that matters and is older needs a replay.
+    ``at`` is the last instant at which anything was decided: a message that matters and is not later needs a replay.
     """
 
     born: int | None = None
-    at: int = 0
-    traits_at: int = 0
+    at: int = -1
     messages: int = 0
     traits: dict[str, Any] = {}
     series: dict[str, Series] = {}
@@ -77,6 +76,8 @@ class State(msgspec.Struct):
     journeys: dict[str, Standing] = {}
     pending: list[Move] = []
     """Messages of the future (clocks run ahead): they count from their own instant on."""
+    cut: bool = False
+    """More was to be kept than may be; whatever comes next, only the log can tell."""
 
 
 class _Stored(msgspec.Struct, array_like=True):
@@ -85,7 +86,7 @@ class _Stored(msgspec.Struct, array_like=True):
     messages: int
     at: int
     born: int | None
-    traits_at: int
+    cut: bool
     traits: bytes
     series: dict[str, Series]
     truths: dict[int, Truth]
@@ -115,13 +116,13 @@ def read_state(stored: bytes, ruleset: Ruleset) -> State:
     return State(
         row.born,
         row.at,
-        row.traits_at,
         row.messages,
         _decode_traits(row.traits) if row.traits else {},
         row.series,
         {rule_ids[place]: truth for place, truth in row.truths.items()},
         row.journeys,
         _decode_pending(row.pending) if row.pending else [],
+        row.cut,
     )
 
 
@@ -132,7 +133,7 @@ def write_state(state: State, ruleset: Ruleset) -> bytes:
             state.messages,
             state.at,
             born,
-            state.traits_at,
+            state.cut,
             _encode_json(state.traits) if state.traits else b"",
             state.series,
             {
@@ -144,6 +145,11 @@ def write_state(state: State, ruleset: Ruleset) -> bytes:
             _encode_json(state.pending) if state.pending else b"",
         )
     )
+
+
+def json_size(value: object) -> int:
+    """Bytes of the value written as JSON."""
+    return len(_encode_json(value))
 
 
 def messages_of(stored: bytes) -> int:

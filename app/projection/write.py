@@ -122,19 +122,19 @@ WITH begun AS (
 ),
 ended AS (
     UPDATE transitions t
-    SET left_at = e.left_at, left_cause = e.left_cause,
+    SET entered_cause = coalesce(e.entered_cause, t.entered_cause), left_at = e.left_at, left_cause = e.left_cause,
         left_recorded_at = CASE WHEN e.left_at IS NOT NULL THEN $1::timestamptz END,
         retracted_at = CASE WHEN e.retracted THEN $1::timestamptz END
-    FROM unnest($10::uuid[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::jsonb[],
-                $16::bool[])
-         AS e (customer_id, definition, value, entered_at, left_at, left_cause, retracted)
+    FROM unnest($10::uuid[], $11::text[], $12::text[], $13::int[], $14::timestamptz[], $15::jsonb[],
+                $16::timestamptz[], $17::jsonb[], $18::bool[])
+         AS e (customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause, retracted)
     WHERE t.customer_id = e.customer_id AND t.definition = e.definition AND t.value = e.value
-      AND t.entered_at = e.entered_at AND t.retracted_at IS NULL
+      AND t.version = e.version AND t.entered_at = e.entered_at AND t.retracted_at IS NULL
 )
 INSERT INTO customers AS c (id, state, flips_at, sweep_at, revision, stale, contested, last_link_at)
 SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at
-FROM unnest($17::uuid[], $18::bytea[], $19::timestamptz[], $20::timestamptz[], $21::bigint[], $22::bool[], $23::bool[],
-            $24::timestamptz[])
+FROM unnest($19::uuid[], $20::bytea[], $21::timestamptz[], $22::timestamptz[], $23::bigint[], $24::bool[], $25::bool[],
+            $26::timestamptz[])
      AS u (id, state, flips_at, sweep_at, revision, stale, contested, last_link_at)
 ON CONFLICT (id) DO UPDATE
 SET state = excluded.state, flips_at = excluded.flips_at, sweep_at = excluded.sweep_at,
@@ -145,7 +145,8 @@ SET state = excluded.state, flips_at = excluded.flips_at, sweep_at = excluded.sw
 
 async def write_customers(connection: Connection, carried: Sequence[Carried], writes: IntervalWrites, now: int) -> None:
     flips = [None if customer.stale else flips_at(customer.state) for customer in carried]
-    begun, ended, retracted = writes.begun, writes.ended, writes.retracted
+    begun = writes.begun
+    ended = writes.ended + writes.retracted
     await connection.execute(
         _WRITE_CUSTOMERS,
         now,
@@ -154,17 +155,18 @@ async def write_customers(connection: Connection, carried: Sequence[Carried], wr
         [interval.value for interval in begun],
         [interval.version for interval in begun],
         [interval.entered_at for interval in begun],
-        [_encode_cause(interval.entered_cause) for interval in begun],
+        [_encoded(interval.entered_cause) for interval in begun],
         [interval.left_at for interval in begun],
-        [None if interval.left_cause is None else _encode_cause(interval.left_cause) for interval in begun],
-        [interval.customer for interval in ended] + [key[0] for key in retracted],
-        [interval.definition for interval in ended] + [key[1] for key in retracted],
-        [interval.value for interval in ended] + [key[2] for key in retracted],
-        [interval.entered_at for interval in ended] + [key[3] for key in retracted],
-        [interval.left_at for interval in ended] + [None] * len(retracted),
-        [None if interval.left_cause is None else _encode_cause(interval.left_cause) for interval in ended]
-        + [None] * len(retracted),
-        [False] * len(ended) + [True] * len(retracted),
+        [_encoded(interval.left_cause) for interval in begun],
+        [interval.customer for interval in ended],
+        [interval.definition for interval in ended],
+        [interval.value for interval in ended],
+        [interval.version for interval in ended],
+        [interval.entered_at for interval in ended],
+        [_encoded(interval.entered_cause) for interval in ended],
+        [interval.left_at for interval in ended],
+        [_encoded(interval.left_cause) for interval in ended],
+        [place >= len(writes.ended) for place in range(len(ended))],
         [customer.customer.id for customer in carried],
         [customer.stored for customer in carried],
         flips,
@@ -174,6 +176,10 @@ async def write_customers(connection: Connection, carried: Sequence[Carried], wr
         [customer.customer.contested for customer in carried],
         [customer.customer.last_link_at for customer in carried],
     )
+
+
+def _encoded(cause: Cause | None) -> bytes | None:
+    return None if cause is None else _encode_cause(cause)
 
 
 def _sweep_at(carried: Carried, flips: int | None, now: int) -> int | None:

@@ -101,6 +101,20 @@ def body_of(definition: Definition) -> Any:
     return [{"key": key, "name": name, "rule": rule_to_json(rule)} for key, name, rule in definition.stages]
 
 
+def say_the_same(one: Definition, other: Definition) -> bool:
+    """Whether two versions differ in nothing but their number."""
+    return msgspec.structs.replace(one, version=other.version) == other and _same_json(body_of(one), body_of(other))
+
+
+def _same_json(one: Any, other: Any) -> bool:
+    """Equal as a rule reads it: 1 is 1.0, but true, which Python takes for 1, is not."""
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(_same_json(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return isinstance(other, list) and len(one) == len(other) and all(map(_same_json, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
 def find(definitions: Sequence[Defined], kind: str, key: str) -> Defined | None:
     return next((each for each in definitions if (each.definition.kind, each.definition.key) == (kind, key)), None)
 

@@ -26,6 +26,7 @@ from app.registry.definitions import (
     lock_definitions,
     read_definitions,
     readers_of,
+    say_the_same,
 )
 from app.registry.keys import (
     KEY_PREFIX,
@@ -44,7 +45,7 @@ from app.registry.keys import (
     read_access,
     source_of_row,
 )
-from app.registry.revisions import REVISION, REVISIONS, bump
+from app.registry.revisions import REVISION, REVISIONS, bump, note_settings
 from app.rules.language import JourneyIn, SegmentIn
 from app.rules.references import Definition
 from app.rules.ruleset import Ruleset, compile_ruleset
@@ -74,6 +75,8 @@ class Registry:
         )
 
     async def load(self) -> None:
+        async with self._pool.acquire() as connection, connection.transaction():
+            await note_settings(connection, self._settings)
         async with self._pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
             await self.current_ruleset(connection)
             self.access = await read_access(connection)
@@ -144,11 +147,8 @@ class Registry:
         digest = hash_of(key)
         return digest in self.access.secret_keys or (await self._refresh_access() and digest in self.access.secret_keys)
 
-    def knows_secret(self, key: str) -> bool:
-        """Without asking the database: to tell a caller that it holds the wrong kind of key."""
-        return hash_of(key) in self.access.secret_keys
-
     def knows_write_key(self, key: str) -> bool:
+        """Without asking the database: to tell a caller that it holds the wrong kind of key."""
         return hash_of(key) in self.access.write_keys
 
     async def _refresh_access(self) -> bool:
@@ -253,7 +253,7 @@ class Registry:
                 raise Conflict(f"There is a {new.kind} {new.key} already.")
             if old is None and replace:
                 raise NotFound(f"There is no {new.kind} {new.key}.")
-            if old is not None and msgspec.structs.replace(new, version=old.definition.version) == old.definition:
+            if old is not None and say_the_same(new, old.definition):
                 return old, False
             await self._write_version(connection, current, new, revision)
             saved = find(await current_definitions(connection), new.kind, new.key)

@@ -123,7 +123,7 @@ def _offset(instant: int, tz: ZoneInfo) -> timedelta | None:
 
 @cache
 def _zones() -> frozenset[str]:
-    return frozenset(available_timezones())
+    return frozenset(available_timezones()) - {"localtime", "Factory"}  # what they mean depends on the machine
 
 
 def is_zone(name: Any) -> bool:

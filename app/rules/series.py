@@ -46,9 +46,9 @@ class Series(msgspec.Struct, array_like=True):
             self._forget(t, latest, window, points_max)
 
     @property
-    def points(self) -> int:
-        """Instants kept, all together."""
-        return len(self.latest) + len(self.earliest) + len(self.edges)
+    def longest(self) -> int:
+        """Instants in the longest of the lists, each of which has the cap of its own."""
+        return max(len(self.latest), len(self.earliest), len(self.edges))
 
     def overflow(self) -> None:
         """Forget the instants: whoever asks must go to the log."""

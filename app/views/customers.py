@@ -10,13 +10,13 @@ import msgspec
 from app.config import Settings
 from app.db import Connection, Pool, snapshot
 from app.errors import NotFound
-from app.projection.fold import Change, fold
+from app.projection.fold import POINTS_UNLIMITED, Change, fold
 from app.projection.intervals import Interval, continue_intervals
 from app.projection.project import versions_of
-from app.projection.replay import POINTS_UNLIMITED, read_moves, replay
-from app.projection.state import Cause, State, decided_at
+from app.projection.replay import read_moves, replay
+from app.projection.state import Cause, State, decided_at, read_state, write_state
 from app.registry import Registry
-from app.rules.ruleset import Ruleset
+from app.rules.ruleset import Definition, Ruleset
 from app.views.states import (
     Customer,
     Place,
@@ -44,6 +44,7 @@ class Explained(msgspec.Struct):
     """What an explanation works on: the whole log folded without limits, and the messages behind each leaf."""
 
     customer: bytes
+    definition: Definition
     state: State
     ruleset: Ruleset
     messages: dict[str, list[tuple[int, str]]]
@@ -52,12 +53,39 @@ class Explained(msgspec.Struct):
     def rule(self, rule_id: str) -> Explanation:
         truth = truth_of(self.state, self.ruleset, rule_id)
         tree = self.ruleset.explain(rule_id, self.state, self.as_of, lambda leaf: self.messages.get(leaf, []))
-        until = valid_until(self.state, self.ruleset, POINTS_UNLIMITED)
-        ends = until.get(rule_id, truth.until) if rule_id.startswith("segment:") else truth.until
-        return Explanation(truth.holds, truth.since, ends, tree)
+        if self.state.born is None:
+            _hold_nothing(tree)
+        self._look_ahead(rule_id, tree)
+        since = None if self.state.born is None else truth.since
+        return Explanation(truth.holds, since, tree["valid_until"], tree)
+
+    def _look_ahead(self, rule_id: str, tree: dict[str, Any]) -> None:
+        """Messages of the future count from their instant on, which may come before time alone changes a truth."""
+        if not self.state.pending:
+            return
+        ahead = read_state(write_state(self.state, self.ruleset), self.ruleset)
+        for instant in sorted({move.at for move in self.state.pending}):
+            fold(ahead, self.ruleset, (), instant, POINTS_UNLIMITED)
+            _continue(tree, self.ruleset.explain(rule_id, ahead, instant), instant)
 
     def place(self, journey: str) -> Place:
         return place_of(self.state, journey, valid_until(self.state, self.ruleset, POINTS_UNLIMITED))
+
+
+def _hold_nothing(node: dict[str, Any]) -> None:
+    """Before its first message nothing holds for a customer, not even a ``not``."""
+    node["truth"], node["valid_until"] = False, None
+    for child in node["nodes"]:
+        _hold_nothing(child)
+
+
+def _continue(node: dict[str, Any], later: dict[str, Any], instant: int) -> None:
+    """Correct until when each truth lasts by what is so at ``instant``, up to which it was right."""
+    until = node["valid_until"]
+    if until is None or until >= instant:
+        node["valid_until"] = later["valid_until"] if node["truth"] == later["truth"] else instant
+    for child, later_child in zip(node["nodes"], later["nodes"], strict=True):
+        _continue(child, later_child, instant)
 
 
 _CUSTOMER = """
@@ -171,10 +199,16 @@ class CustomerViews:
         stays.sort(key=lambda stay: (stay.entered_at, stay.definition, stay.value))
         return row.id, stays, now
 
-    async def explained(self, ids: Sequence[bytes], now: int) -> Explained:
-        """Fold the whole log, keeping every point and which message stands behind it."""
+    async def explained(self, ids: Sequence[bytes], kind: str, key: str, now: int) -> Explained:
+        """Fold the whole log, keeping every point and which message stands behind it.
+
+        Raises :class:`NotFound` for a customer or definition that does not exist.
+        """
         async with snapshot(self._pool) as connection:
             row, ruleset = await self._found(connection, ids)
+            definition = next((each for each in ruleset.definitions if (each.kind, each.key) == (kind, key)), None)
+            if definition is None:
+                raise NotFound(f"There is no {kind} {key}.")
             moves = await read_moves(connection, row.id, ruleset)
         state = State()
         fold(state, ruleset, moves, now, POINTS_UNLIMITED)
@@ -183,7 +217,7 @@ class CustomerViews:
             if move.at <= now:
                 for leaf in move.leaves:
                     messages.setdefault(leaf, []).append((move.at, move.message_id))
-        return Explained(row.id, state, ruleset, messages, now)
+        return Explained(row.id, definition, state, ruleset, messages, now)
 
     async def _found(self, connection: Connection, ids: Sequence[bytes]) -> tuple[Stored, Ruleset]:
         row = await connection.fetchrow(_CUSTOMER, ids)

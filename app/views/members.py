@@ -14,8 +14,7 @@ import msgspec
 from app.config import Settings
 from app.db import Connection, Pool, snapshot
 from app.errors import NotFound
-from app.projection.fold import NeedsReplay
-from app.projection.replay import POINTS_UNLIMITED
+from app.projection.fold import POINTS_UNLIMITED, NeedsReplay
 from app.projection.state import State
 from app.registry import Registry
 from app.rules.ruleset import Ruleset

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from app.db import Pool
+from app.db import Connection, Pool, snapshot
 from app.errors import NotFound
 from app.touchpoint import Identity
 
@@ -81,23 +81,27 @@ class TimelineViews:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def customer_id(self, ids: list[bytes]) -> bytes:
-        """Raises :class:`NotFound`."""
-        found: bytes | None = await self._pool.fetchval(_CUSTOMER_ID, ids)
-        if found is None:
-            raise NotFound("There is no such customer.")
-        return found
-
-    async def touchpoints(self, customer: bytes, before: Place | None, items_max: int) -> list[Entry]:
-        """Up to ``items_max`` messages that stand before a place in the one order, newest first."""
-        rows = await self._pool.fetch(_TIMELINE, customer, *(before or _LATEST), items_max)
+    async def touchpoints(self, ids: list[bytes], before: Place | None, items_max: int) -> list[Entry]:
+        """Up to ``items_max`` messages before a place in the one order, newest first. Raises :class:`NotFound`."""
+        async with snapshot(self._pool) as connection:
+            customer = await _customer_id(connection, ids)
+            rows = await connection.fetch(_TIMELINE, customer, *(before or _LATEST), items_max)
         return [_entry(row) for row in rows]
 
-    async def links(self, customer: bytes) -> list[LedgerLink]:
-        return [
-            LedgerLink(Identity(*row[0:2]), Identity(*row[2:4]), *row[4:])
-            for row in await self._pool.fetch(_LINKS, customer)
-        ]
+    async def links(self, ids: list[bytes]) -> tuple[bytes, list[LedgerLink]]:
+        """The customer's id and its links. Raises :class:`NotFound`."""
+        async with snapshot(self._pool) as connection:
+            customer = await _customer_id(connection, ids)
+            rows = await connection.fetch(_LINKS, customer)
+        return customer, [LedgerLink(Identity(*row[0:2]), Identity(*row[2:4]), *row[4:]) for row in rows]
+
+
+async def _customer_id(connection: Connection, ids: list[bytes]) -> bytes:
+    """Asked in the snapshot of what is read then, because a merge in between would leave nothing to read."""
+    found: bytes | None = await connection.fetchval(_CUSTOMER_ID, ids)
+    if found is None:
+        raise NotFound("There is no such customer.")
+    return found
 
 
 def _entry(row: Any) -> Entry:

@@ -130,7 +130,7 @@ CREATE TABLE transitions (
     left_recorded_at timestamptz,
     retracted_at timestamptz
 );
-CREATE UNIQUE INDEX transitions_one_interval ON transitions (customer_id, definition, value, entered_at)
+CREATE UNIQUE INDEX transitions_one_interval ON transitions (customer_id, definition, value, version, entered_at)
     WHERE retracted_at IS NULL;
 CREATE INDEX transitions_of_definition ON transitions (definition, left_at, customer_id) WHERE retracted_at IS NULL;
 
@@ -141,6 +141,7 @@ CREATE TABLE deferred (
     source text NOT NULL,
     received_at timestamptz NOT NULL,
     attempts integer NOT NULL DEFAULT 0,
+    retry_at timestamptz NOT NULL DEFAULT 'epoch',
     reason text NOT NULL
 );
 
@@ -153,7 +154,8 @@ CREATE TABLE quarantine (
     message_id text,
     original bytea NOT NULL,
     replayed_at timestamptz
-)
+);
+CREATE INDEX quarantine_of_message ON quarantine (source, message_id)
 """
 
 

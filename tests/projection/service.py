@@ -12,6 +12,7 @@ from app.config import Settings
 from app.db import FrozenClock, Pool, open_pool, transact
 from app.ingest import Ingest, Receipt
 from app.metrics import Metrics
+from app.partitions import make_months
 from app.registry import Registry, bootstrap
 from app.rules.language import parse_journey, parse_segment
 from app.wire import segment
@@ -89,6 +90,8 @@ async def service(database_url: str, now: int, **changes: Any) -> AsyncIterator[
         one = Service(pool, settings, FrozenClock(now))
         await transact(pool, bootstrap)
         await one.registry.load()
+        async with pool.acquire() as connection:
+            await make_months(connection, now)
         await one.ingest.start()
         yield one
         await one.ingest.stop()

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app import ingest as ingest_module
+from app.ingest import accept, log
 from app.projection import identity, write
 from app.touchpoint import SECOND
 from tests.projection.naive import Said
@@ -27,7 +27,7 @@ async def statements_of(one: Service, messages: list[dict[str, Any]]) -> list[st
     seen: list[str] = []
     connections = [await one.pool.acquire() for _ in range(one.pool.get_max_size())]
     for connection in connections:
-        for query in (ingest_module._APPEND, identity._REMEMBER, write._WRITE_CUSTOMERS):
+        for query in (log._APPEND, identity._REMEMBER, write._WRITE_CUSTOMERS):
             await connection.prepare(query)
         connection.add_query_logger(lambda record: seen.append(record.query))
     for connection in connections:
@@ -76,7 +76,7 @@ async def test_one_poison_message_costs_its_neighbours_nothing(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Projection fails on one message: it alone is stored only, and the worker projects it once it can."""
-    real = ingest_module.project
+    real = accept.project
 
     async def project(connection: Any, messages: Any, *rest: Any) -> Any:
         if any(message.message_id == "m7" for message in messages):
@@ -85,7 +85,7 @@ async def test_one_poison_message_costs_its_neighbours_nothing(
 
     async with service(database_url, NOW) as one:
         with monkeypatch.context() as patched:
-            patched.setattr(ingest_module, "project", project)
+            patched.setattr(accept, "project", project)
             receipt = await one.send([viewed(number) for number in range(20)])
         assert (receipt.accepted, receipt.rejected, receipt.projected) == (20, 0, False)
         assert len(await one.groups("u")) == 19
@@ -98,14 +98,14 @@ async def test_one_poison_message_costs_its_neighbours_nothing(
 async def test_a_message_that_cannot_be_stored_is_rejected_alone(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = ingest_module._append
+    real = accept.append
 
-    async def append(connection: Any, entries: Any, refused: Any) -> Any:
-        if any(entry.message.message_id == "m3" for entry in entries):
+    async def append(connection: Any, messages: Any, refused: Any) -> Any:
+        if any(message.message_id == "m3" for message in messages):
             raise asyncpg.DataError("no such thing")
-        return await real(connection, entries, refused)
+        return await real(connection, messages, refused)
 
-    monkeypatch.setattr(ingest_module, "_append", append)
+    monkeypatch.setattr(accept, "append", append)
     async with service(database_url, NOW) as one:
         receipt = await one.send([viewed(number) for number in range(8)])
         assert (receipt.accepted, receipt.duplicate, receipt.rejected) == (7, 0, 1)

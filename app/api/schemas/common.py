@@ -80,9 +80,10 @@ _MEANINGS = {
     401: "No valid key.",
     403: "The key is of the other kind.",
     404: "There is no such thing.",
+    408: "The body took too long to arrive. Send it again.",
     409: "It exists already, or something else rests on it.",
     422: "It can be read but makes no sense; path and remedy say where and what to do.",
     503: "Too much is waiting, or the database is away. Send it again after Retry-After seconds.",
 }
 
-PROBLEMS_OF_COLLECTING = problems(400, 401, 403, 503)
+PROBLEMS_OF_COLLECTING = problems(400, 401, 403, 408, 503)
