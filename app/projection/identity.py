@@ -178,9 +178,10 @@ async def peek(connection: Connection, customer_ids: Sequence[bytes]) -> list[Cu
     return [Customer(*row) for row in await connection.fetch(_ROWS, customer_ids)]
 
 
-async def lock(connection: Connection, customer_ids: Sequence[bytes]) -> list[Customer]:
-    """The same, locked until COMMIT; rows that somebody else has locked are left out."""
-    return [Customer(*row) for row in await connection.fetch(f"{_ROWS} FOR NO KEY UPDATE SKIP LOCKED", customer_ids)]
+async def lock(connection: Connection, customer_ids: Sequence[bytes], *, wait: bool = True) -> list[Customer]:
+    """The same, locked until COMMIT; without ``wait``, rows that somebody else has locked are left out."""
+    how = "FOR NO KEY UPDATE" if wait else "FOR NO KEY UPDATE SKIP LOCKED"
+    return [Customer(*row) for row in await connection.fetch(f"{_ROWS} {how}", customer_ids)]
 
 
 async def redivide(connection: Connection, seeds: Sequence[bytes], caps: Caps) -> Resolution:

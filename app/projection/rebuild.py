@@ -66,7 +66,7 @@ async def _rebuild(pool: Pool, ids: Sequence[bytes], ruleset: Ruleset, clock: Cl
         await refresh(connection, list(before), ruleset, now, unbounded, replay_all=True)
         after = {row.id: row for row in await identity.lock(connection, ids)}
         return sum(
-            _carried_to(row.state, ruleset, now, settings) != _comparable(read_state(after[id].state, ruleset))
+            _carried_to(row.state, ruleset, now, settings) != comparable(read_state(after[id].state, ruleset))
             for id, row in before.items()
             if not row.stale and row.revision == ruleset.revision
         )
@@ -80,11 +80,11 @@ def _carried_to(stored: bytes, ruleset: Ruleset, now: int, settings: Settings) -
     try:
         fold(state, ruleset, (), now, settings.series_points_max)
     except NeedsReplay:
-        return _comparable(read_state(stored, ruleset))
-    return _comparable(cut_short(state, settings.series_points_max))
+        return comparable(read_state(stored, ruleset))
+    return comparable(cut_short(state, settings.series_points_max))
 
 
-def _comparable(state: State) -> State:
+def comparable(state: State) -> State:
     """A state without what depends on how it came about: when it was last asked, rules touched without effect."""
     state.at = 0
     state.truths = {rule: truth for rule, truth in state.truths.items() if truth.since != state.born or truth.holds}

@@ -9,10 +9,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from app.config import Settings
-from app.db import FrozenClock, Pool, open_pool, transact
+from app.db import Connection, FrozenClock, Pool, open_pool, transact
 from app.ingest import Ingest, Receipt
 from app.metrics import Metrics
 from app.partitions import make_months
+from app.projection.project import refresh
+from app.projection.rebuild import comparable
+from app.projection.state import read_state
 from app.registry import Registry, bootstrap
 from app.rules.language import parse_journey, parse_segment
 from app.wire import segment
@@ -65,6 +68,36 @@ class Service:
         for customer, kind, value in rows:
             members.setdefault(customer, set()).add(f"{kind}:{value.removeprefix(prefix)}")
         return {frozenset(names) for names in members.values()}
+
+    async def rows(self, prefix: str) -> tuple[list[Any], list[Any]]:
+        """What is stored of these customers: their state as a reader understands it, and their history with causes."""
+        ids = await self._customer_ids(prefix)
+        states = await self.pool.fetch("SELECT id, state FROM customers WHERE id = ANY($1::uuid[]) ORDER BY id", ids)
+        history = await self.pool.fetch(
+            """
+            SELECT customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause
+            FROM transitions WHERE customer_id = ANY($1::uuid[]) AND retracted_at IS NULL
+            ORDER BY 1, 2, 3, 5
+            """,
+            ids,
+        )
+        understood = [(row["id"], comparable(read_state(row["state"], self.registry.ruleset))) for row in states]
+        return understood, [tuple(row) for row in history]
+
+    async def rebuild(self, prefix: str) -> None:
+        ids = await self._customer_ids(prefix)
+
+        async def work(connection: Connection) -> None:
+            now, settings = self.clock.now(), self.settings
+            await refresh(connection, ids, self.registry.ruleset, now, settings, replay_all=True)
+
+        await transact(self.pool, work)
+
+    async def _customer_ids(self, prefix: str) -> list[bytes]:
+        rows = await self.pool.fetch(
+            "SELECT DISTINCT customer_id FROM identities WHERE customer_id IS NOT NULL AND value LIKE $1 || '%'", prefix
+        )
+        return [row["customer_id"] for row in rows]
 
     async def intervals(self, identity: str) -> set[Interval]:
         kind, _, value = identity.partition(":")

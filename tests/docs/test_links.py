@@ -1,0 +1,82 @@
+"""Nothing that a page points to is missing: files, headings, tests, functions."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.docs.pages import PAGES, README, ROOT, anchors, links, name_of, prose, read
+
+pages = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+@pages
+def test_links_lead_somewhere(page: Path) -> None:
+    for label, target in links(page):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.is_relative_to(ROOT), target
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file), target
+        if file.is_relative_to(ROOT / "tests") and file.suffix == ".py":
+            test = label.strip("`")
+            assert re.search(rf"^(async )?def {re.escape(test)}\(", read(file), re.MULTILINE), f"{target}: no {test}"
+
+
+def test_every_promise_is_shown_by_a_test() -> None:
+    section = read(README).split("## What is promised")[1].split("\n## ")[0]
+    promises = [line for line in section.splitlines() if line.startswith("| **")]
+    assert len(promises) == 7
+    for promise in promises:
+        assert "](tests/" in promise.split("|")[2], promise
+
+
+@pages
+def test_files_that_are_named_exist(page: Path) -> None:
+    for path in re.findall(r"`((?:app|bench|docs|migrations|openapi|tests)/[\w./-]*)`", prose(page)):
+        assert (ROOT / path).exists(), path
+
+
+@pages
+def test_functions_that_are_named_exist(page: Path) -> None:
+    """``a.b.c()`` is a function, method or class of the package ``app``."""
+    for dotted in re.findall(r"`([a-zA-Z_]+(?:\.[a-zA-Z_]+)+)\(\)`", prose(page)):
+        assert callable(_resolve(dotted)), dotted
+
+
+def _resolve(dotted: str) -> Any:
+    found: Any = importlib.import_module("app")
+    for name in dotted.split("."):
+        if isinstance(found, ModuleType) and not hasattr(found, name):
+            importlib.import_module(f"{found.__name__}.{name}")
+        found = getattr(found, name)
+    return found
+
+
+@pages
+def test_pages_speak_of_no_machine_of_ours(page: Path) -> None:
+    text = read(page)
+    assert not re.findall(r"(?:^|[\s`\"'(=])/(?:home|root|work|tmp|Users|mnt|var/folders)\b[^\s`]*", text)
+    assert not re.findall(r"\b[wsk]k_[1-9A-HJ-NP-Za-km-z]{32}\b", text), "a key that was real"
+
+
+def test_decisions_are_short() -> None:
+    for page in (ROOT / "docs" / "decisions").glob("*.md"):
+        assert len(read(page).splitlines()) <= 30, page.name
+        assert max(map(len, read(page).splitlines())) <= 200 or "|" in read(page), page.name
+
+
+def test_architecture_names_every_table() -> None:
+    from app.tables import metadata
+
+    text = read(ROOT / "docs" / "architecture.md")
+    for table in metadata.tables:
+        assert f"`{table}`" in text, table
