@@ -93,7 +93,7 @@ async def states_at(
 
 def _is_short(state: State) -> bool:
     """Its answer of now is right, but what happens next cannot be told from it."""
-    return bool(state.pending) and any(series.overflowed for series in state.series.values())
+    return bool(state.pending) and state.cut
 
 
 def present(

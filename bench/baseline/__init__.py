@@ -1,0 +1,1 @@
+"""The service to compare with."""

@@ -1,0 +1,224 @@
+"""The demo: 18 months of real purchases through a stock Segment SDK, and the published figures come back.
+
+Starts the service on a fresh directory, defines eight segments, sends every order, compares the sizes of the segments
+with the literature, sends everything again twice and shuffled, and asks why one customer is where it is.
+``tests/end_to_end/test_cdnow.py`` runs the same.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from segment.analytics.client import Client  # type: ignore[import-untyped]  # the SDK ships no types
+
+from bench.cdnow import PUBLISHED, Order, read_orders, segments
+from bench.processes import Server, free_port, serving
+
+SEND_SECONDS_MAX: Final = 300.0
+SHUFFLE_SEED: Final = 1997
+CUSTOMER: Final = "00021"
+"""Whose journey is shown: one customer of the sample who came back."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the service said, after the import and after everything had been sent two more times."""
+
+    sent: int
+    counted: tuple[int, ...]
+    counted_again: tuple[int, ...]
+    outcomes: dict[str, int]
+    """Messages by outcome over the whole demo: accepted, duplicate, rejected."""
+    quarantined: int
+    journey: list[dict[str, Any]]
+
+    @property
+    def as_published(self) -> bool:
+        return (
+            self.counted == self.counted_again == PUBLISHED
+            and self.outcomes == {"accepted": self.sent, "duplicate": 2 * self.sent}
+            and self.quarantined == 0
+        )
+
+
+class Service:
+    """The running service: a write key for the SDK, a secret key for questions."""
+
+    def __init__(self, server: Server) -> None:
+        self.url = server.url
+        self.write_key = server.printed_key("write")
+        secret = {"Authorization": f"Bearer {server.printed_key('secret')}"}
+        self.http = httpx.Client(base_url=server.url, headers=secret, timeout=30)
+
+    def ask(self, path: str) -> Any:
+        return self.http.get(path).raise_for_status().json()
+
+    def define(self, segment: dict[str, Any]) -> None:
+        self.http.post("/v1/segments", json=segment).raise_for_status()
+
+    def count(self, segment: str) -> int:
+        return int(self.ask(f"/v1/segments/{segment}/count")["count"])
+
+    def outcomes(self) -> dict[str, int]:
+        text = self.http.get("/metrics").raise_for_status().text
+        found = re.findall(r'^segue_messages_total\{outcome="(\w+)"\} ([\d.e+]+)$', text, re.MULTILINE)
+        return {outcome: int(float(count)) for outcome, count in found}
+
+
+@contextmanager
+def fresh_service() -> Iterator[Service]:
+    with tempfile.TemporaryDirectory(prefix="segue-demo-") as directory:
+        port = free_port()
+        command = ["app", "serve", "--data", f"{directory}/data", "--port", str(port)]
+        with serving(command, port, Path(directory) / "server.log", ready="/readyz") as server:
+            service = Service(server)
+            with service.http:
+                yield service
+
+
+def run_demo(console: Console) -> Outcome:
+    """The whole demo; prints as it goes. Raises when a message could not be delivered."""
+    orders = read_orders()
+    console.print("Starting the service on a fresh directory ...")
+    with fresh_service() as service:
+        definitions = segments()
+        for definition in definitions:
+            service.define(definition)
+        console.print(f"Defined {len(definitions)} segments; sending {len(orders)} orders with the Python SDK.")
+        _send(service, orders, "Import", console)
+        counted = tuple(service.count(definition["key"]) for definition in definitions)
+        _show_counts(counted, console)
+
+        again = 2 * orders
+        random.Random(SHUFFLE_SEED).shuffle(again)
+        _send(service, again, "The same twice, shuffled", console)
+        outcome = Outcome(
+            sent=len(orders),
+            counted=counted,
+            counted_again=tuple(service.count(definition["key"]) for definition in definitions),
+            outcomes=service.outcomes(),
+            quarantined=len(service.ask("/v1/quarantine")["items"]),
+            journey=service.ask(f"/v1/customers/{CUSTOMER}/journey?journey=six-stage")["items"],
+        )
+        _show_replay(outcome, console)
+        _show_customer(service, outcome.journey, console)
+    return outcome
+
+
+def _send(service: Service, orders: Sequence[Order], title: str, console: Console) -> None:
+    """Hand everything to the SDK and wait until the service has answered for all of it."""
+    failures: list[Exception] = []
+    client = Client(
+        service.write_key,
+        host=service.url,
+        gzip=True,
+        max_queue_size=len(orders),
+        on_error=lambda error, _batch: failures.append(error),
+    )
+    before = sum(service.outcomes().values())
+    deadline = time.monotonic() + SEND_SECONDS_MAX
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=len(orders))
+        for order in orders:
+            _track(client, order)
+        answered = 0
+        while answered < len(orders) and not failures and time.monotonic() < deadline:
+            time.sleep(0.1)
+            answered = sum(service.outcomes().values()) - before
+            progress.update(task, completed=answered)
+    client.join()
+    if failures or answered < len(orders):
+        raise RuntimeError(f"{answered} of {len(orders)} messages were answered for; errors of the SDK: {failures[:3]}")
+
+
+def _track(client: Any, order: Order) -> None:
+    queued, _ = client.track(
+        user_id=order.customer,
+        event="Order Completed",
+        properties={"order_id": order.message_id, "cds": order.cds, "total": float(order.total), "currency": "USD"},
+        timestamp=order.ordered_at,
+        message_id=order.message_id,
+    )
+    if not queued:
+        raise RuntimeError("The SDK's queue is full.")
+
+
+# ---------------------------------------------------------------------------------------------- what is shown
+
+
+def _show_counts(counted: Sequence[int], console: Console) -> None:
+    """Fader, Hardie and Lee 2005, calibration period."""
+    table = Table("repeat orders", title="Customers by repeat orders, 1997-01-01 to 1997-09-30")
+    for repeats in range(len(PUBLISHED)):
+        table.add_column(f"{repeats}{'+' if repeats + 1 == len(PUBLISHED) else ''}", justify="right")
+    table.add_row("published", *map(str, PUBLISHED))
+    table.add_row("counted", *(f"[{'green' if a == b else 'red'}]{a}" for a, b in zip(counted, PUBLISHED, strict=True)))
+    console.print(table)
+
+
+def _show_replay(outcome: Outcome, console: Console) -> None:
+    same = "the same" if outcome.counted == outcome.counted_again else f"[red]different: {outcome.counted_again}[/red]"
+    said = ", ".join(f"{count} {name}" for name, count in sorted(outcome.outcomes.items()))
+    console.print(f"After sending all of it two more times the row is {same}. In all: {said}.")
+
+
+def _show_customer(service: Service, journey: Sequence[dict[str, Any]], console: Console) -> None:
+    stays = Table("stage", "from", "until", "because of", title=f"Customer {CUSTOMER}: its way through six-stage")
+    for stay in journey:
+        stays.add_row(
+            stay["stage"] or "(none)", _day(stay["entered_at"]), _day(stay["left_at"]), _because(stay["cause"])
+        )
+    console.print(stays)
+
+    customer = service.ask(f"/v1/customers/{CUSTOMER}")
+    held = Table("segment", "since", "until", "why", title=f"Its segments on {_day(customer['as_of'])}")
+    for segment in customer["segments"]:
+        why = service.ask(f"/v1/customers/{CUSTOMER}/segments/{segment['key']}/explain")["explanation"]
+        held.add_row(segment["key"], _day(segment["since"]), _day(segment["valid_until"]), "\n".join(_why(why)))
+    console.print(held)
+
+
+def _day(instant: str | None) -> str:
+    return "-" if instant is None else instant[:10]
+
+
+def _because(cause: dict[str, Any]) -> str:
+    return str(cause.get("message_id", cause["kind"]))
+
+
+def _why(node: dict[str, Any]) -> Iterator[str]:
+    """The conditions at the leaves of an explanation, each with what was counted."""
+    for child in node["nodes"]:
+        yield from _why(child)
+    if not node["nodes"]:
+        rule = ", ".join(f"{word} {value}" for word, value in node["rule"].items())
+        yield f"{rule}: {'yes' if node['truth'] else 'no'}, {node.get('counted', 0)} counted"
+
+
+def main() -> int:
+    console = Console()
+    start = time.monotonic()
+    outcome = run_demo(console)
+    if not outcome.as_published:
+        console.print("[bold red]This is not what was published.[/bold red]")
+        return 1
+    console.print(f"[bold green]As published[/bold green], in {time.monotonic() - start:.0f} s.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""The load generator: a process of its own that sends requests made beforehand and keeps a number of them in flight.
+
+HTTP/1.1 keep-alive over plain asyncio protocols, because a client library would take more of the two cores than
+the server does. Each connection has one request out and sends the next when the answer is in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from enum import Enum, auto
+from multiprocessing import get_context
+from types import TracebackType
+from typing import Final, Self, cast
+from urllib.parse import quote
+
+import uvloop
+
+from bench.messages import batch_body, customer_of, single_body
+
+ANSWER_SECONDS_MAX: Final = 60.0
+
+
+class Kind(Enum):
+    """What one request carries, or asks."""
+
+    BATCH = auto()
+    SINGLE = auto()
+    NOOP_POST = auto()
+    NOOP_GET = auto()
+    CUSTOMER = auto()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``requests`` of one kind; message numbers begin at ``first``, and a batch has ``size`` of them."""
+
+    kind: Kind
+    port: int
+    key: str
+    requests: int
+    in_flight: int
+    first: int = 0
+    size: int = 1
+
+    @property
+    def messages(self) -> int:
+        return self.requests * self.size
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one plan gave. ``cpu_seconds`` are the generator's own, making the requests not included."""
+
+    messages: int
+    seconds: float
+    cpu_seconds: float
+    p50_ms: float
+    p99_ms: float
+
+    @property
+    def rate(self) -> float:
+        """Messages, or requests that carry none, a second."""
+        return self.messages / self.seconds
+
+
+class Generator:
+    """The generator's process. ``cpu_seconds`` and ``seconds`` add up over all that it has sent."""
+
+    def __init__(self) -> None:
+        self._executor = ProcessPoolExecutor(1, get_context("spawn"))
+        self.cpu_seconds = 0.0
+        self.seconds = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._executor.shutdown(cancel_futures=True)
+
+    def run(self, plan: Plan, meanwhile: Callable[[], object] = lambda: None) -> Load:
+        """Send it all; ``meanwhile`` is called ten times a second."""
+        running = self._executor.submit(_run, plan)
+        while wait([running], timeout=0.1).not_done:
+            meanwhile()
+        load = running.result()
+        self.cpu_seconds += load.cpu_seconds
+        self.seconds += load.seconds
+        return load
+
+
+def _run(plan: Plan) -> Load:
+    requests = [_request(plan, index) for index in range(plan.requests)]
+    return uvloop.run(_send_all(plan, requests))
+
+
+def _request(plan: Plan, index: int) -> bytes:
+    number = plan.first + index * plan.size
+    match plan.kind:
+        case Kind.BATCH:
+            return _post("/v1/batch", plan, batch_body(number, plan.size))
+        case Kind.SINGLE:
+            return _post("/v1/track", plan, single_body(number))
+        case Kind.NOOP_POST:
+            return _post("/noop", plan, single_body(number))
+        case Kind.NOOP_GET:
+            return _get("/noop", plan)
+        case Kind.CUSTOMER:
+            return _get(f"/v1/customers/user_id:{quote(customer_of(number), safe='')}", plan)
+
+
+def _post(path: str, plan: Plan, body: bytes) -> bytes:
+    credentials = b64encode(f"{plan.key}:".encode()).decode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\nAuthorization: Basic {credentials}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def _get(path: str, plan: Plan) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\nAuthorization: Bearer {plan.key}\r\n\r\n".encode()
+
+
+def _expected(plan: Plan) -> bytes:
+    """What each answer must contain: everything new, stored and taken into stages and segments."""
+    match plan.kind:
+        case Kind.BATCH | Kind.SINGLE:
+            return b'"accepted":%d,"duplicate":0,"rejected":0,"projected":true' % plan.size
+        case Kind.NOOP_POST | Kind.NOOP_GET:
+            return b"{}"
+        case Kind.CUSTOMER:
+            return b'"six-stage"'
+
+
+async def _send_all(plan: Plan, requests: list[bytes]) -> Load:
+    """Raises RuntimeError on the first answer that is not the expected one."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    latencies: list[float] = []
+    queue = iter(requests)
+
+    def answered(seconds: float) -> None:
+        latencies.append(seconds)
+        if len(latencies) == len(requests) and not ended.done():
+            ended.set_result(None)
+
+    connections = [_Connection(queue, _expected(plan), answered, ended) for _ in range(plan.in_flight)]
+    for connection in connections:
+        await loop.create_connection(lambda connection=connection: connection, "127.0.0.1", plan.port)  # type: ignore[misc]  # bound in the loop
+    cpu, start = time.process_time(), time.perf_counter()
+    for connection in connections:
+        connection.send_next()
+    await asyncio.wait_for(ended, ANSWER_SECONDS_MAX + len(requests) / 50)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    for connection in connections:
+        connection.close()
+    latencies.sort()
+    return Load(plan.messages, seconds, cpu, _percentile(latencies, 0.50), _percentile(latencies, 0.99))
+
+
+def _percentile(sorted_seconds: list[float], share: float) -> float:
+    return 1000 * sorted_seconds[min(len(sorted_seconds) - 1, int(share * len(sorted_seconds)))]
+
+
+class _Connection(asyncio.Protocol):
+    """Answers must carry a Content-Length, as uvicorn's do when the whole body is known."""
+
+    def __init__(
+        self, queue: Iterator[bytes], expected: bytes, answered: Callable[[float], None], ended: asyncio.Future[None]
+    ) -> None:
+        self._queue = queue
+        self._expected = expected
+        self._answered = answered
+        self._ended = ended
+        self._received = b""
+        self._sent_at = 0.0
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def send_next(self) -> None:
+        request = next(self._queue, None)
+        if request is not None and self._transport is not None:
+            self._sent_at = time.perf_counter()
+            self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if not _is_whole(self._received):
+            return
+        answer, self._received = self._received, b""
+        if answer.startswith(b"HTTP/1.1 200 ") and self._expected in answer:
+            self._answered(time.perf_counter() - self._sent_at)
+            self.send_next()
+        else:
+            self._fail(f"unexpected answer: {answer[:2_000].decode(errors='replace')}")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._transport is not None:
+            self._fail(f"the connection was lost: {error}")
+
+    def close(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    def _fail(self, reason: str) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(RuntimeError(reason))
+
+
+def _is_whole(answer: bytes) -> bool:
+    head, blank, body = answer.partition(b"\r\n\r\n")
+    if not blank:
+        return False
+    _, _, rest = head.lower().partition(b"\r\ncontent-length:")
+    return len(body) >= int(rest.partition(b"\r\n")[0])

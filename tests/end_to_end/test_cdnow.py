@@ -1,0 +1,44 @@
+"""Real purchases through a stock SDK and a real server give the published row; sending them again changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from datetime import date
+
+import pytest
+from rich.console import Console
+
+from bench.cdnow import PUBLISHED, SAMPLE, read_orders
+from bench.demo import run_demo
+
+
+def test_the_sample_is_the_published_one() -> None:
+    """Counted here in five lines, so that a wrong reader cannot agree with a wrong service."""
+    orders = read_orders()
+    assert (len(orders), len({order.customer for order in orders})) == (6_696, 2_357)
+    within = Counter(order.customer for order in orders if order.ordered_at.date() <= date(1997, 9, 30))
+    sizes = Counter(min(count, len(PUBLISHED)) for count in within.values())
+    assert tuple(sizes[orders + 1] for orders in range(len(PUBLISHED))) == PUBLISHED
+
+
+def test_the_copy_is_unchanged() -> None:
+    told = (SAMPLE.parent / "README.md").read_text(encoding="utf-8")
+    assert hashlib.sha256(SAMPLE.read_bytes()).hexdigest() in told
+
+
+@pytest.mark.slow
+def test_the_published_row_comes_back() -> None:
+    screen = Console(file=io.StringIO(), width=140)
+    outcome = run_demo(screen)
+    assert outcome.counted == PUBLISHED
+    assert outcome.counted_again == PUBLISHED
+    assert outcome.outcomes == {"accepted": 6_696, "duplicate": 2 * 6_696}
+    assert outcome.quarantined == 0
+    assert outcome.as_published
+    stages = [(stay["stage"], stay["entered_at"][:10], stay["cause"]["message_id"]) for stay in outcome.journey]
+    assert stages == [
+        ("purchase", "1997-01-01", "cdnow-00021-19970101"),
+        ("loyalty", "1997-01-13", "cdnow-00021-19970113"),
+    ]
