@@ -6,6 +6,7 @@ meaning; text and ``timestamptz`` exist only at the edges.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -24,7 +25,7 @@ STRENGTH: Final = {"user_id": 0, "email": 1, "phone": 2, "anonymous_id": 4}
 """Rank of an identity kind, strongest first; every other kind is a tool's own id and ranks 3."""
 
 
-class Identity(msgspec.Struct, frozen=True, order=True):
+class Identity(msgspec.Struct, gc=False, frozen=True, order=True):
     """One (kind, value) pair, value already in canonical form."""
 
     kind: str
@@ -43,11 +44,12 @@ class Identity(msgspec.Struct, frozen=True, order=True):
         return f"{self.kind}:{self.value}"
 
 
+@lru_cache(maxsize=20_000)
 def identity_id(kind: str, value: str) -> bytes:
     return blake2b(f"{kind}\0{value}".encode(), digest_size=16).digest()
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, gc=False, frozen=True):
     """One accepted message. Only track, page and screen are touchpoints; the others have no ``name``.
 
     ``properties``, ``context`` and ``traits`` are JSON objects as text (UTF-8 bytes), free of NUL and lone

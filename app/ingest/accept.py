@@ -225,7 +225,9 @@ class Ingest:
         """The flush, step by step, inside the caller's transaction. Step names are the metric's labels."""
         first, twins = _part_twins(entries)
         with self._metrics.step("append"):
-            revision, fresh_keys = await append(connection, [entry.message for entry in first.values()], refused)
+            revision, fresh_keys = await append(
+                connection, list(first), [entry.message for entry in first.values()], refused
+            )
         fresh = [entry for key, entry in first.items() if key in fresh_keys]
         twins += [entry for key, entry in first.items() if key not in fresh_keys]
         if twins:

@@ -62,12 +62,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def append(
-    connection: Connection, messages: Sequence[Message], refused: Sequence[Refused] = ()
+    connection: Connection, keys: Sequence[bytes], messages: Sequence[Message], refused: Sequence[Refused] = ()
 ) -> tuple[int, set[bytes]]:
-    """Returns the revision of the definitions, and the keys of the messages that are new."""
+    """``keys`` are those of ``messages``. Returns the revision of the definitions, and the keys that are new."""
     row = await connection.fetchrow(
         _APPEND,
-        [message.key for message in messages],
+        keys,
         [message.digest for message in messages],
         [message.received_at for message in messages],
         [message.occurred_at for message in messages],

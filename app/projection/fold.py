@@ -28,7 +28,7 @@ class NeedsReplay(Exception):
     """The messages cannot extend this state: they belong into its past."""
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, gc=False, frozen=True):
     """A customer entered (or left) a segment or a stage at ``at``. ``value`` is the stage, empty for a segment.
 
     ``since`` is when the interval began: ``at`` itself for an entry.

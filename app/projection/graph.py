@@ -17,7 +17,7 @@ ALIAS = "alias"
 LINK = "link"
 
 
-class Node(msgspec.Struct):
+class Node(msgspec.Struct, gc=False):
     """One identity. ``carried``: some message sent it as its own; else only an alias has named it."""
 
     id: bytes
@@ -26,7 +26,7 @@ class Node(msgspec.Struct):
     customer: bytes | None = None
 
 
-class Link(msgspec.Struct):
+class Link(msgspec.Struct, gc=False):
     """One edge. For an alias ``weaker`` is the user_id that previousId names, ``stronger`` the userId."""
 
     weaker: bytes

@@ -23,7 +23,7 @@ NEVER: Final = -1
 _OVERTAKEN_MAX: Final = 5
 
 
-class Customer(msgspec.Struct):
+class Customer(msgspec.Struct, gc=False):
     """A customer's row as locked for this flush."""
 
     id: bytes
@@ -112,8 +112,8 @@ class _Claims:
 
 
 _REMEMBER = """
--- New identities, each at first with the strongest it came with. A twin worker that is inserting one of them makes us
--- wait here, in id order, so two flushes cannot wait for each other.
+-- New identities, each at first with the strongest it came with. Where another worker is inserting one of them we wait
+-- here, in id order, and find it afterwards.
 INSERT INTO identities (id, kind, value, customer_id, carried)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::bool[])
 ON CONFLICT (id) DO NOTHING
@@ -154,9 +154,13 @@ FROM links WHERE stronger = ANY($1::uuid[])
 async def resolve(connection: Connection, messages: Sequence[Message], caps: Caps) -> Resolution:
     """Find or make the customer of every message, take in what the messages say of identities, lock the rows."""
     claims = _Claims(messages)
-    fresh = await _remember(connection, claims)
-    view = _View(fresh)
-    await view.load(connection, sorted(claims.identities), sorted(claims.links))
+    pairs = sorted(claims.links)
+    view = _View()
+    await view.load(connection, sorted(claims.identities), pairs)
+    unknown = sorted(claims.identities.keys() - view.nodes.keys())
+    if unknown:
+        view.add(await _remember(connection, claims, unknown))
+        await view.load(connection, sorted(claims.identities.keys() - view.nodes.keys()), pairs)
     graph = _Extension(view, caps)
     for id in claims.carried:
         graph.carry(id)
@@ -186,7 +190,7 @@ async def lock(connection: Connection, customer_ids: Sequence[bytes], *, wait: b
 
 async def redivide(connection: Connection, seeds: Sequence[bytes], caps: Caps) -> Resolution:
     """Divide the neighbourhood of ``seeds`` anew from its links, after one of them was undone or restored."""
-    view = _View(set())
+    view = _View()
     await view.load(connection, sorted(seeds), [])
     graph = _Extension(view, caps)
     graph.unsettled.update(seeds)
@@ -194,36 +198,48 @@ async def redivide(connection: Connection, seeds: Sequence[bytes], caps: Caps) -
     return graph.resolution(seeds)
 
 
-async def _remember(connection: Connection, claims: _Claims) -> set[bytes]:
-    ids = sorted(claims.identities)
+async def _remember(connection: Connection, claims: _Claims, unknown: Sequence[bytes]) -> list[Node]:
+    """The identities that are ours to have made; the others of ``unknown`` were made by somebody else meanwhile."""
+    nodes = {}
+    for id in unknown:
+        carried = id in claims.carried
+        nodes[id] = Node(id, claims.identities[id], carried, claims.home[id] if carried else None)
     rows = await connection.fetch(
         _REMEMBER,
-        ids,
-        [claims.identities[id].kind for id in ids],
-        [claims.identities[id].value for id in ids],
-        [claims.home[id] if id in claims.carried else None for id in ids],
-        [id in claims.carried for id in ids],
+        unknown,
+        [node.identity.kind for node in nodes.values()],
+        [node.identity.value for node in nodes.values()],
+        [node.customer for node in nodes.values()],
+        [node.carried for node in nodes.values()],
     )
-    return {row["id"] for row in rows}
+    return [nodes[row["id"]] for row in rows]
 
 
 class _View:
     """What of the graph is read and locked so far; grows when a neighbourhood must be divided."""
 
-    def __init__(self, fresh: set[bytes]) -> None:
-        self.fresh = fresh
+    def __init__(self) -> None:
+        self.fresh: set[bytes] = set()
+        """Identities of this flush's own making; their ``customer`` is a guess that no row stands behind yet."""
         self.rows: dict[bytes, Customer] = {}
         self.nodes: dict[bytes, Node] = {}
         self.links: dict[tuple[bytes, bytes], Link] = {}
+
+    def add(self, fresh: Iterable[Node]) -> None:
+        for node in fresh:
+            self.fresh.add(node.id)
+            self.nodes[node.id] = node
 
     async def load(self, connection: Connection, ids: Sequence[bytes], pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """Lock the customers of ``ids`` and read their identities; again, if a merge overtook us meanwhile."""
         overtaken: list[bytes] = []
         for _ in range(_OVERTAKEN_MAX):
+            if not ids:
+                return
             for row in await connection.fetch(_LOCK, ids, overtaken):
                 self.rows[row["id"]] = Customer(*row)
             await self._read_members(connection, ids, pairs)
-            owners = {self.nodes[id].customer for id in ids if id not in self.fresh}
+            owners = {self.nodes[id].customer for id in ids if id in self.nodes and id not in self.fresh}
             overtaken = sorted(owner for owner in owners if owner is not None and owner not in self.rows)
             if not overtaken:
                 return

@@ -13,7 +13,7 @@ IntervalKey = tuple[bytes, str, str, int, int]
 """(customer id, definition, value, version, entered_at)"""
 
 
-class Interval(msgspec.Struct):
+class Interval(msgspec.Struct, gc=False):
     """A stay in a segment or a stage: [entered_at, left_at), with the causes of both ends."""
 
     customer: bytes

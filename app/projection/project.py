@@ -151,7 +151,7 @@ async def _carry_forward(
         carried.append(_leave_stale(customer, length, ruleset, now))
     if left and resolution.gone:
         writes.retracted += await stored_intervals(connection, resolution.gone)
-    await write_customers(connection, carried, writes, now)
+    await write_customers(connection, carried, writes, ruleset.revision, now)
     return Projected(len(carried), len(now_replayed), len(left), len(writes.begun) + len(writes.ended))
 
 
@@ -187,12 +187,12 @@ def _within_budget(
 
 def _carried(customer: Resolved, state: State, ruleset: Ruleset, settings: Settings) -> Carried:
     stored = write_state(cut_short(state, settings.series_points_max), ruleset)
-    return Carried(customer, state, stored, ruleset.revision, False)
+    return Carried(customer, state, stored, False)
 
 
 def _leave_stale(customer: Resolved, length: int, ruleset: Ruleset, now: int) -> Carried:
     state = State(born=now, messages=length)
-    return Carried(customer, state, write_state(state, ruleset), ruleset.revision, True)
+    return Carried(customer, state, write_state(state, ruleset), True)
 
 
 async def _replay(

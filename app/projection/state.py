@@ -15,7 +15,7 @@ from app.rules.ruleset import Ruleset
 from app.rules.series import Series
 
 
-class Cause(msgspec.Struct, frozen=True, omit_defaults=True):
+class Cause(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """Why a truth changed: a message arrived, or time alone passed (``message_id`` is then absent)."""
 
     kind: str
@@ -26,7 +26,7 @@ class Cause(msgspec.Struct, frozen=True, omit_defaults=True):
 PASSED = Cause("time")
 
 
-class Truth(msgspec.Struct, array_like=True):
+class Truth(msgspec.Struct, gc=False, array_like=True):
     """One rule for one customer: does it hold, since when, and the instant it changes if nothing arrives."""
 
     holds: bool
@@ -34,7 +34,7 @@ class Truth(msgspec.Struct, array_like=True):
     until: int | None = None
 
 
-class Standing(msgspec.Struct, array_like=True):
+class Standing(msgspec.Struct, gc=False, array_like=True):
     """The place in one journey: the current stage, or none, and the message that led there (none: time did)."""
 
     stage: str | None
@@ -47,7 +47,7 @@ class Standing(msgspec.Struct, array_like=True):
         return PASSED if self.message_id is None else Cause("message", self.message_id, self.source)
 
 
-class Move(msgspec.Struct, array_like=True):
+class Move(msgspec.Struct, gc=False, array_like=True):
     """What is left of a message once it has met the rules: the leaves it belongs to and the traits it sets."""
 
     at: int

@@ -26,7 +26,6 @@ class Carried(msgspec.Struct):
     customer: Resolved
     state: State
     stored: bytes
-    revision: int
     stale: bool
 
 
@@ -132,10 +131,9 @@ ended AS (
       AND t.version = e.version AND t.entered_at = e.entered_at AND t.retracted_at IS NULL
 )
 INSERT INTO customers AS c (id, state, flips_at, sweep_at, revision, stale, contested, last_link_at)
-SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at
-FROM unnest($19::uuid[], $20::bytea[], $21::timestamptz[], $22::timestamptz[], $23::bigint[], $24::bool[], $25::bool[],
-            $26::timestamptz[])
-     AS u (id, state, flips_at, sweep_at, revision, stale, contested, last_link_at)
+SELECT id, state, flips_at, sweep_at, $19, id = ANY($20::uuid[]), contested, last_link_at
+FROM unnest($21::uuid[], $22::bytea[], $23::timestamptz[], $24::timestamptz[], $25::bool[], $26::timestamptz[])
+     AS u (id, state, flips_at, sweep_at, contested, last_link_at)
 ON CONFLICT (id) DO UPDATE
 SET state = excluded.state, flips_at = excluded.flips_at, sweep_at = excluded.sweep_at,
     revision = excluded.revision, stale = excluded.stale, contested = excluded.contested,
@@ -143,7 +141,9 @@ SET state = excluded.state, flips_at = excluded.flips_at, sweep_at = excluded.sw
 """
 
 
-async def write_customers(connection: Connection, carried: Sequence[Carried], writes: IntervalWrites, now: int) -> None:
+async def write_customers(
+    connection: Connection, carried: Sequence[Carried], writes: IntervalWrites, revision: int, now: int
+) -> None:
     flips = [None if customer.stale else flips_at(customer.state) for customer in carried]
     begun = writes.begun
     ended = writes.ended + writes.retracted
@@ -167,12 +167,12 @@ async def write_customers(connection: Connection, carried: Sequence[Carried], wr
         [interval.left_at for interval in ended],
         [_encoded(interval.left_cause) for interval in ended],
         [place >= len(writes.ended) for place in range(len(ended))],
+        revision,
+        [customer.customer.id for customer in carried if customer.stale],
         [customer.customer.id for customer in carried],
         [customer.stored for customer in carried],
         flips,
         [_sweep_at(customer, flip, now) for customer, flip in zip(carried, flips, strict=True)],
-        [customer.revision for customer in carried],
-        [customer.stale for customer in carried],
         [customer.customer.contested for customer in carried],
         [customer.customer.last_link_at for customer in carried],
     )

@@ -100,10 +100,10 @@ async def test_a_message_that_cannot_be_stored_is_rejected_alone(
 ) -> None:
     real = accept.append
 
-    async def append(connection: Any, messages: Any, refused: Any) -> Any:
+    async def append(connection: Any, keys: Any, messages: Any, refused: Any) -> Any:
         if any(message.message_id == "m3" for message in messages):
             raise asyncpg.DataError("no such thing")
-        return await real(connection, messages, refused)
+        return await real(connection, keys, messages, refused)
 
     monkeypatch.setattr(accept, "append", append)
     async with service(database_url, NOW) as one:
