@@ -75,7 +75,6 @@ def serve(
     from app.main import create_app
 
     settings = _settings(data, database_url, host, port)
-    logs.configure(settings.log_level)
     with _database(settings) as ready:
         _fill_workspace(ready, out)
         out.print(f"[bold green]Segue {__version__}[/bold green] on [bold]http://{ready.host}:{ready.port}[/bold]")
@@ -96,7 +95,6 @@ def serve(
 def worker(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """Only the background work: sweep, fill, deferred projection. Any number may run beside [bold]serve[/bold]."""
     settings = _settings(data, database_url)
-    logs.configure(settings.log_level)
     with _database(settings) as ready:
         asyncio.run(_work(ready))
 
@@ -198,8 +196,14 @@ def rebuild(
 def _settings(
     data: Path | None, database_url: str | None, host: str | None = None, port: int | None = None
 ) -> Settings:
+    """What the environment says, under what the command line says."""
     given = {"data_dir": data, "database_url": database_url, "host": host, "port": port}
-    return Settings().model_copy(update={name: value for name, value in given.items() if value is not None})
+    try:
+        settings = Settings().model_copy(update={name: value for name, value in given.items() if value is not None})
+        logs.configure(settings.log_level)
+    except ValueError as error:
+        _fail(str(error))
+    return settings
 
 
 @contextmanager

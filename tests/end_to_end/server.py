@@ -1,0 +1,202 @@
+"""``segue serve`` as a user starts it: a process of its own, stopped with Ctrl-C, or killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from app.embedded import EmbeddedPostgres
+
+ROOT: Final = Path(__file__).parents[2]
+START_SECONDS_MAX: Final = 60.0
+STOP_SECONDS_MAX: Final = 60.0
+
+
+class Server:
+    """A ``segue serve`` over its own data directory, or over ``database_url``; keys are those of the first start."""
+
+    def __init__(self, directory: Path, database_url: str | None = None, **environment: str) -> None:
+        self.directory = directory
+        self.data = directory / "data"
+        self.database_url = database_url
+        self.port = free_port()
+        self.write_key = self.secret_key = ""
+        self._environment = {"PYTHONPATH": str(ROOT), "SEGUE_DATA_DIR": str(self.data), **environment}
+        if database_url is not None:
+            self._environment["DATABASE_URL"] = database_url
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = directory / f"serve-{self.port}.log"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def events(self) -> list[dict[str, Any]]:
+        """What it logged since the first start."""
+        return [json.loads(line) for line in self.said.splitlines() if line.startswith("{")]
+
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SEGUE_", "DATABASE_URL"))}
+        return {**kept, **self._environment}
+
+    def spawn(self, *options: str) -> None:
+        """Start the process and do not wait."""
+        assert self._process is None
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "app", "serve", "--port", str(self.port), *options],
+                cwd=ROOT,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def start(self, *options: str) -> Server:
+        """Start the process and wait until it is ready. Raises RuntimeError with its own words."""
+        self.spawn(*options)
+        deadline = time.monotonic() + START_SECONDS_MAX
+        with httpx.Client() as client:
+            while not self._is_ready(client):
+                self._still_expected(deadline)
+                time.sleep(0.03)
+        self._read_keys()
+        return self
+
+    async def until_ready(self) -> None:
+        """As the end of :meth:`start`, for a caller that has other things to do meanwhile."""
+        deadline = time.monotonic() + START_SECONDS_MAX
+        async with httpx.AsyncClient() as client:
+            while True:
+                with suppress(httpx.TransportError):
+                    if (await client.get(self.url + "/readyz")).status_code == httpx.codes.OK:
+                        break
+                self._still_expected(deadline)
+                await asyncio.sleep(0.03)
+        self._read_keys()
+
+    def _is_ready(self, client: httpx.Client) -> bool:
+        try:
+            return client.get(self.url + "/readyz").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def _still_expected(self, deadline: float) -> None:
+        assert self._process is not None
+        if self._process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"The server is not ready. It said:\n{self.said[-8000:]}")
+
+    def _read_keys(self) -> None:
+        if not self.write_key and (found := re.search(r"wk_\w{32}.*?sk_\w{32}", self.said, re.DOTALL)):
+            self.write_key, self.secret_key = found[0][:35], found[0][-35:]
+
+    def interrupt(self, number: int = signal.SIGINT) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """The exit status, once it has ended by itself."""
+        assert self._process is not None
+        status = self._process.wait(STOP_SECONDS_MAX)
+        self._process = None
+        return status
+
+    def stop(self) -> int:
+        self.interrupt()
+        return self.wait()
+
+    def kill(self) -> None:
+        """``kill -9``, and the kernel has taken it away."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def clean_up(self) -> None:
+        """After a test, however it ended: nothing of it runs on."""
+        if self._process is not None:
+            self.interrupt()
+            with suppress(subprocess.TimeoutExpired):
+                self.wait()
+        if self._process is not None:
+            self.kill()
+        if (postmaster := self.postmaster) is not None:
+            os.kill(postmaster, signal.SIGKILL)
+
+    @property
+    def postmaster(self) -> int | None:
+        """Process id of the embedded PostgreSQL, while it runs."""
+        return EmbeddedPostgres(self.data).pid
+
+    def command(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Another ``segue`` command over the same database."""
+        return subprocess.run(
+            [sys.executable, "-m", "app", *arguments],
+            cwd=ROOT,
+            env={**self.environment(), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        async with httpx.AsyncClient(base_url=self.url, timeout=30) as http:
+            yield Client(http, self.write_key, self.secret_key)
+
+
+class Client:
+    """What a business's own code does: send with the write key, ask with the secret one."""
+
+    def __init__(self, http: httpx.AsyncClient, write_key: str, secret_key: str) -> None:
+        self.http = http
+        self.write = httpx.BasicAuth(write_key, "")
+        self.secret = {"Authorization": f"Bearer {secret_key}"}
+
+    async def send(self, *messages: dict[str, Any]) -> dict[str, Any]:
+        """The receipt of one batch. Raises AssertionError for anything but 200."""
+        answer = await self.http.post("/v1/batch", json={"batch": list(messages)}, auth=self.write)
+        assert answer.status_code == 200, answer.text
+        receipt: dict[str, Any] = answer.json()
+        return receipt
+
+    async def ask(self, path: str, **parameters: Any) -> Any:
+        answer = await self.http.get(path, headers=self.secret, params=parameters or None)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def all_of(self, path: str) -> list[Any]:
+        """Every item of a paged list."""
+        items: list[Any] = []
+        page = await self.ask(path)
+        while page["next_cursor"] is not None:
+            items += page["items"]
+            page = await self.ask(path, cursor=page["next_cursor"])
+        items += page["items"]
+        return items
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,36 @@
+"""kill -9 under load: nothing acknowledged is lost, nothing is doubled, nothing is invented, and state is the log's.
+
+PostgreSQL runs with the settings of production here, fsync included. ``python -m bench.durability`` does more of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import pytest
+
+from tests.end_to_end.killing import Siege, check_customers, check_rebuild, reckon
+from tests.end_to_end.server import Server
+
+SERVER_KILLS, POSTMASTER_KILLS, KILLS_OF_BOTH = 15, 5, 2
+
+
+@pytest.mark.slow
+def test_kill_9_under_load(make_server: Callable[..., Server]) -> None:
+    server = make_server()
+    victims = ["server"] * SERVER_KILLS + ["postmaster"] * POSTMASTER_KILLS + ["both"] * KILLS_OF_BOTH
+    random.Random(9).shuffle(victims)
+    siege = Siege(server, seed=9)
+    asyncio.run(siege.run(victims))
+    assert server.stop() == 0
+    assert server.postmaster is None
+
+    assert siege.kills.total >= 20
+    assert siege.kills.in_doubt > siege.kills.total / 2, "most kills should have met requests that were being answered"
+    said = asyncio.run(reckon(siege))
+    unsure = siege.notes.sent.keys() - siege.notes.acked
+    print(f"{len(siege.notes.acked)} acknowledged, {len(unsure)} in doubt, {len(said)} stored, {siege.notes.answers}")
+    asyncio.run(check_customers(server, said))
+    check_rebuild(server)

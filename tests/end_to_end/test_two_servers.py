@@ -1,0 +1,124 @@
+"""Two serving processes on one database, and the same ten customers through both at once.
+
+Merges, aliases, shared devices and mail boxes, late and shuffled events, twins of one message on both servers: every
+request is answered 200, and what is stored in the end is what a naive reading of the set of messages says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import httpx
+import pytest
+
+from app.touchpoint import DAY, HOUR
+from tests.end_to_end.killing import check_customers, check_rebuild
+from tests.end_to_end.server import Server
+from tests.projection.naive import Said, customers, intervals, of_customer, standing
+from tests.projection.service import item, service
+from tests.projection.test_against_oracle import DEFINITIONS
+
+T0 = 1_700_000_000_000_000
+NOW = T0 + 300 * DAY
+PEOPLE = 10
+MESSAGES = 240
+SENDERS_PER_SERVER = 6
+TWIN_SHARE = 0.25
+CAPS = {"anonymous_id": 1_000, "email": 20}
+
+
+@pytest.mark.slow
+def test_ten_customers_through_two_servers(make_server: Callable[..., Server], empty_database_url: str) -> None:
+    """They also start at the same time on an empty database: one migrates, one fills the workspace."""
+    servers = [make_server(empty_database_url, SEGUE_DEFAULT_JOURNEY="main") for _ in range(2)]
+    for server in servers:
+        server.spawn()
+    asyncio.run(_all_ready(servers))
+    keys = [server.write_key for server in servers if server.write_key]
+    assert len(keys) == 1
+
+    for seed in range(2):
+        said = _messages(random.Random(seed), f"round{seed}-")
+        asyncio.run(_hammer(servers, keys[0], said, random.Random(seed)))
+    assert [server.stop() for server in servers] == [0, 0]
+    assert [event for server in servers for event in server.events() if event["level"] == "error"] == []
+
+    everything = [one for seed in range(2) for one in _messages(random.Random(seed), f"round{seed}-")]
+    asyncio.run(check_customers(servers[0], everything))
+    asyncio.run(_check_histories(empty_database_url, everything))
+    check_rebuild(servers[0])
+
+
+async def _all_ready(servers: Sequence[Server]) -> None:
+    await asyncio.gather(*(server.until_ready() for server in servers))
+    # Defined by a third process; the two follow before they evaluate anything.
+    async with service(servers[0].database_url or "", NOW) as third:
+        await third.define(DEFINITIONS)
+
+
+def _messages(draw: random.Random, prefix: str) -> list[Said]:
+    return [_message(draw, f"{prefix}m{number}", prefix) for number in range(MESSAGES)]
+
+
+def _message(draw: random.Random, message_id: str, prefix: str) -> Said:
+    """Of one of ten people, with their own ids mostly, sometimes with a neighbour's device or mail box."""
+    person = draw.randrange(PEOPLE)
+    t = T0 + draw.randrange(60 * DAY // HOUR) * HOUR
+    beside = (person + 1) % PEOPLE
+    user, device = f"{prefix}u{person}", f"{prefix}d{draw.choice([person, person, person, beside])}"
+    email = f"{prefix}p{draw.choice([person, person, person, beside])}@example.com"
+    if draw.random() < 0.03:
+        previous = draw.choice([f"{prefix}u{beside}", f"{prefix}d{person}"])
+        return Said(t, message_id, "alias", {"user_id": user}, previous=previous)
+    kinds = draw.choice(
+        [("anonymous_id",), ("user_id", "anonymous_id"), ("user_id",), ("email",), ("email", "user_id")]
+    )
+    own = {"user_id": user, "email": email, "anonymous_id": device}
+    ids = {kind: own[kind] for kind in kinds}
+    if draw.random() < 0.1:
+        return Said(t, message_id, "identify", ids, traits={"plan": draw.choice(["gold", "free", None])})
+    name = draw.choice(["bought", "viewed", "other"])
+    return Said(t, message_id, "track", ids, name=name, properties={"total": draw.randint(0, 9)})
+
+
+async def _hammer(servers: Sequence[Server], key: str, said: Sequence[Said], draw: random.Random) -> None:
+    """Every message through one server or both, shuffled, in small batches, from many connections at once."""
+    outcomes: Counter[str] = Counter()
+    queues: list[list[list[Said]]] = [[] for _ in servers]
+    waiting = draw.sample(said, len(said))
+    while waiting:
+        size = draw.randint(1, 6)
+        batch, waiting = waiting[:size], waiting[size:]
+        for queue in queues if draw.random() < TWIN_SHARE else [draw.choice(queues)]:
+            queue.append(batch)
+    sent = sum(len(batch) for queue in queues for batch in queue)
+
+    async def send(server: Server, queue: list[list[Said]]) -> None:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+            while queue:
+                messages = [item(one) for one in queue.pop(0)]
+                answer = await http.post("/v1/batch", json={"writeKey": key, "batch": messages})
+                assert answer.status_code == 200, answer.text
+                receipt = answer.json()
+                assert receipt["projected"]
+                outcomes.update({name: receipt[name] for name in ("accepted", "duplicate", "rejected")})
+
+    lanes = [zip(servers, queues, strict=True) for _ in range(SENDERS_PER_SERVER)]
+    await asyncio.gather(*(send(server, queue) for server, queue in itertools.chain(*lanes)))
+    assert outcomes == {"accepted": len(said), "duplicate": sent - len(said), "rejected": 0}
+
+
+async def _check_histories(database_url: str, said: Sequence[Said]) -> None:
+    async with service(database_url, NOW) as asked:
+        groups = customers(said, CAPS)
+        assert len(groups) >= PEOPLE
+        for group in groups:
+            own = of_customer(said, group)
+            stored = await asked.intervals(sorted(group)[0])
+            assert stored == intervals(own, NOW, DEFINITIONS)
+            now = {definition: value for definition, value, _, left in stored if left is None}
+            assert now == standing(own, NOW, DEFINITIONS)
