@@ -96,6 +96,22 @@ _RETRYABLE = (
 )
 """Two workers met. A unique violation is among them: the row we did not see was committed meanwhile."""
 
+UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # asyncpg met the server's last words on an idle connection
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+"""The database is away, full or too busy: nobody's request is at fault, and the same may succeed later."""
+
 _ATTEMPTS_MAX = 8
 
 

@@ -17,7 +17,7 @@ from structlog.typing import EventDict, ExcInfo, Processor
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
-_QUIET: Final = ("httpx", "httpcore", "asyncio", "alembic", "sqlalchemy.engine")
+_QUIET: Final = ("httpx", "httpcore", "asyncio", "alembic", "asyncpg.pool", "sqlalchemy.engine")
 """Libraries that tell more than anybody asked, URLs with ids among it; their warnings are kept."""
 
 

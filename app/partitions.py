@@ -39,7 +39,9 @@ async def _make(connection: Connection, name: str, start: str, end: str) -> bool
                 f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF touchpoints "
                 f"FOR VALUES FROM ('{start}T00:00:00Z') TO ('{end}T00:00:00Z')"
             )
-    except (asyncpg.LockNotAvailableError, asyncpg.CheckViolationError, asyncpg.DuplicateTableError) as error:
+    except (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError):
+        return False  # another process made it at the same moment
+    except (asyncpg.LockNotAvailableError, asyncpg.CheckViolationError) as error:
         log.warning("month not made", partition=name, reason=str(error))
         return False
     return True

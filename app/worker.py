@@ -11,11 +11,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-import asyncpg
 import structlog
 
 from app.config import Settings
-from app.db import Clock, Connection, Pool, transact
+from app.db import UNREACHABLE, Clock, Connection, Pool, transact
 from app.ingest.log import claim_deferred, count_deferred, postpone_deferred, settle_deferred
 from app.metrics import Metrics
 from app.partitions import make_months
@@ -42,20 +41,6 @@ SELECT id FROM customers WHERE revision < $1 AND NOT (stale AND sweep_at > $3) O
 _LAG = "SELECT min(sweep_at) FROM customers WHERE sweep_at > 'epoch'"
 
 _SET_ASIDE = "UPDATE customers SET stale = true, sweep_at = $2 WHERE id = $1"
-
-
-_OF_THE_DATABASE = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.LockNotAvailableError,
-)
-"""Not the fault of a customer or a message: nothing is set aside for it, the step is repeated."""
 
 
 class Worker:
@@ -89,7 +74,7 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 done = await step()
-            except _OF_THE_DATABASE as error:
+            except UNREACHABLE as error:
                 log.warning("worker step failed", step=name, error=type(error).__name__)
                 done = 0
             except Exception:
@@ -128,7 +113,7 @@ class Worker:
 
         try:
             return await transact(self._pool, work)
-        except _OF_THE_DATABASE:
+        except UNREACHABLE:
             raise
         except Exception as error:
             log.exception("a batch could not be refreshed; trying its customers one by one", error=type(error).__name__)
@@ -159,7 +144,7 @@ class Worker:
         claimed: list[bytes] = []
         try:
             return await transact(self._pool, lambda connection: self._project(connection, claimed))
-        except _OF_THE_DATABASE:
+        except UNREACHABLE:
             raise
         except Exception:
             log.exception("deferred messages could not be projected; trying them one by one", messages=len(claimed))
@@ -178,7 +163,7 @@ class Worker:
     async def _project_alone(self, key: bytes) -> int:
         try:
             return await transact(self._pool, lambda connection: self._project(connection, [], key))
-        except _OF_THE_DATABASE:
+        except UNREACHABLE:
             raise
         except Exception:
             log.exception("a deferred message could not be projected")

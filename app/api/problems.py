@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
-import asyncpg
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -14,29 +13,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.answers import encode, problem_answer
+from app.db import UNREACHABLE
 from app.errors import Overloaded, SegueError
-
-_DATABASE_AWAY: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # asyncpg met the server's last words on an idle connection
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.QueryCanceledError,
-    asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError,
-)
 
 _log = structlog.get_logger(__name__)
 
 
 def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(SegueError, _ours)
-    for error in _DATABASE_AWAY:
+    for error in UNREACHABLE:
         app.add_exception_handler(error, _of_the_database)
     app.add_exception_handler(HTTPException, _of_the_router)
     app.add_exception_handler(RequestValidationError, _of_parameters)

@@ -11,12 +11,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-import asyncpg
 import msgspec
 import structlog
 
 from app.config import Settings
-from app.db import Clock, Connection, Pool, transact
+from app.db import UNREACHABLE, Clock, Connection, Pool, transact
 from app.errors import Overloaded, Rejection, RejectionCode
 from app.ingest.log import Refused, append, defer, original, record_conflicts
 from app.metrics import Metrics
@@ -28,6 +27,7 @@ from app.wire.segment import Parsed
 log = structlog.get_logger(__name__)
 
 
+_ALONE_MAX: Final = 3
 _FLUSHES_MAX: Final = 2
 _SECOND_FLUSH_MESSAGES: Final = 200
 """From so many waiting messages on, a second flush computes while the first one waits for the database."""
@@ -96,7 +96,8 @@ class Ingest:
         """Store the messages; returns after COMMIT, when stage and segments already reflect them.
 
         Raises:
-            Overloaded: too much is waiting, or the database cannot be reached. Nothing was stored; send it again.
+            Overloaded: too much is waiting, or the database cannot be reached. Send it again: what was stored before
+                it went away is then a duplicate.
         """
         if self._closing or self._queue_bytes + size_bytes > self._settings.queue_bytes_max:
             raise Overloaded
@@ -176,32 +177,45 @@ class Ingest:
         for rejection in receipt.rejections:
             self._metrics.rejection(rejection.code)
 
-    async def _store(self, entries: Sequence[_Entry], refused: Sequence[Refused] = ()) -> None:
-        """One transaction; if it fails on what it holds, two of half the size, down to the message that fails alone."""
+    async def _store(
+        self, entries: Sequence[_Entry], refused: Sequence[Refused] = (), alone: list[str] | None = None
+    ) -> None:
+        """One transaction; if it fails on what it holds, two of half the size, down to the message that fails alone.
+
+        ``alone`` are the failures of single messages so far: after a few of them it is not the messages, and the rest
+        is kept for the worker at once instead of failing one by one.
+        """
+        alone = [] if alone is None else alone
+        deferred_because = alone[-1] if len(alone) >= _ALONE_MAX and entries else None
         try:
-            _enter(await transact(self._pool, lambda connection: self._write(connection, entries, refused)))
-        except _UNREACHABLE as error:
+            _enter(
+                await transact(
+                    self._pool, lambda connection: self._write(connection, entries, refused, deferred_because)
+                )
+            )
+        except UNREACHABLE as error:
             raise Overloaded from error
         except Exception as error:
             if refused and entries:
                 await self._store([], refused)
-                await self._store(entries)
+                await self._store(entries, (), alone)
             elif len(entries) > 1:
                 middle = len(entries) // 2
-                await self._store(entries[:middle])
-                await self._store(entries[middle:])
+                await self._store(entries[:middle], (), alone)
+                await self._store(entries[middle:], (), alone)
             elif entries:
-                await self._store_alone(entries[0], error)
+                await self._store_alone(entries[0], error, alone)
             else:
                 raise
 
-    async def _store_alone(self, entry: _Entry, error: Exception) -> None:
+    async def _store_alone(self, entry: _Entry, error: Exception, alone: list[str]) -> None:
         """A message that fails by itself: keep it in the log for the worker; if even that fails, in quarantine."""
         reason = type(error).__name__
         log.error("a message failed alone", exc_info=error)
         try:
             _enter(await transact(self._pool, lambda connection: self._write(connection, [entry], (), reason)))
-        except _UNREACHABLE as unreachable:
+            alone.append(reason)
+        except UNREACHABLE as unreachable:
             raise Overloaded from unreachable
         except Exception as again:
             await self._refuse(entry, again)
@@ -242,28 +256,6 @@ class Ingest:
             with self._metrics.step("project"):
                 await project(connection, messages, ruleset, now, self._settings)
         return _Stored(fresh, twins, projected=deferred_because is None)
-
-
-_UNREACHABLE = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # asyncpg met the server's last words on an idle connection
-    asyncpg.DiskFullError,
-    asyncpg.OutOfMemoryError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.QueryCanceledError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    TimeoutError,
-)
-"""Not the message's fault: bisecting would only repeat it. The client is asked to send the request again."""
 
 
 def _answer(request: _Request, answer: Receipt | Overloaded) -> None:

@@ -95,6 +95,28 @@ async def test_one_poison_message_costs_its_neighbours_nothing(
         assert await one.pool.fetchval("SELECT count(*) FROM deferred") == 0
 
 
+async def test_when_every_projection_fails_the_rest_is_kept_at_once(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault that is no message's does not cost two transactions a message."""
+    tried = 0
+
+    async def project(*_: Any) -> Any:
+        nonlocal tried
+        tried += 1
+        raise Poison
+
+    async with service(database_url, NOW) as one:
+        with monkeypatch.context() as patched:
+            patched.setattr(accept, "project", project)
+            receipt = await one.send([viewed(number) for number in range(512)])
+        assert (receipt.accepted, receipt.projected) == (512, False)
+        assert tried < 30
+        while await one.worker.project_deferred():
+            pass
+        assert len(await one.groups("u")) == 512
+
+
 async def test_a_message_that_cannot_be_stored_is_rejected_alone(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
