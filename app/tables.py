@@ -219,11 +219,17 @@ Index(
     postgresql_where=transitions.c.retracted_at.is_(None),
 )
 Index(
-    "transitions_of_definition",
+    "transitions_open",
+    transitions.c.definition,
+    transitions.c.customer_id,
+    postgresql_include=["entered_at"],
+    postgresql_where=transitions.c.left_at.is_(None) & transitions.c.retracted_at.is_(None),
+)
+Index(
+    "transitions_ended",
     transitions.c.definition,
     transitions.c.left_at,
-    transitions.c.customer_id,
-    postgresql_where=transitions.c.retracted_at.is_(None),
+    postgresql_where=transitions.c.left_at.is_not(None) & transitions.c.retracted_at.is_(None),
 )
 
 deferred = Table(

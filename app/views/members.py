@@ -65,7 +65,7 @@ ORDER BY id LIMIT $4
 """
 
 _STORED_MEMBERS = """
--- Intervals open as of $2, by customer: index transitions_of_definition, its open end and its ended part.
+-- Intervals open as of $2, by customer: indexes transitions_open and transitions_ended.
 SELECT customer_id FROM (
     (SELECT customer_id FROM transitions
      WHERE definition = $1 AND retracted_at IS NULL AND left_at IS NULL AND entered_at <= $2
@@ -81,8 +81,10 @@ ORDER BY customer_id LIMIT $6
 """
 
 _COUNT_STORED = """
-SELECT count(*) FROM transitions
-WHERE definition = $1 AND retracted_at IS NULL AND (left_at IS NULL OR left_at > $2) AND entered_at <= $2
+SELECT (SELECT count(*) FROM transitions
+        WHERE definition = $1 AND retracted_at IS NULL AND left_at IS NULL AND entered_at <= $2)
+     + (SELECT count(*) FROM transitions
+        WHERE definition = $1 AND retracted_at IS NULL AND left_at > $2 AND entered_at <= $2)
 """
 
 _COUNT_STORED_OF = """
