@@ -183,15 +183,16 @@ class Not(Node):
 class Definition(Node):
     """A rule that has a name of its own. Others refer to it, so its answers are kept while one question lasts."""
 
-    __slots__ = ("rule_id",)
+    __slots__ = ("_lasting", "rule_id")
 
     def __init__(self, rule_id: str, body: Node) -> None:
         super().__init__(body.rule, (body,))
         self.rule_id = rule_id
+        self._lasting = body.lasting
 
     @property
     def lasting(self) -> bool | None:
-        return self.children[0].lasting
+        return self._lasting
 
     def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
         key = (self.rule_id, t, False)

@@ -148,7 +148,7 @@ def memberships_of(state: State, ruleset: Ruleset, until: Mapping[str, int]) -> 
 def place_of(state: State, journey: str, until: Mapping[str, int]) -> Place:
     standing = state.journeys.get(journey)
     if standing is None:
-        return Place(None, None, None, None)
+        return Place(None, None, until.get(f"journey:{journey}"), None)
     return Place(standing.stage, standing.since, until.get(f"journey:{journey}"), standing.cause)
 
 

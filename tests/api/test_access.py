@@ -10,9 +10,11 @@ import pytest
 from fastapi.routing import APIRoute
 
 from app.config import Settings
-from app.db import open_pool
+from app.db import FrozenClock, open_pool
 from app.registry import bootstrap
-from tests.api.conftest import Service, track
+from app.touchpoint import DAY, HOUR, SECOND
+from app.wire.instants import rfc3339
+from tests.api.conftest import NOON, Service, running, track
 from tests.api.test_collect import basic, is_problem
 
 OPEN = {"/livez", "/readyz", "/metrics", "/docs"}
@@ -172,6 +174,19 @@ async def test_a_rejected_message_is_kept_corrected_and_replayed(service: Servic
     assert is_problem(response, 400, "invalid_body")
     response = await service.client.post(path, headers=service.secret, content=b'{"a":1},{"b":2}')
     assert response.status_code == 400, response.text
+
+
+async def test_a_replay_does_not_move_a_message_in_time(settings: Settings, frozen: FrozenClock) -> None:
+    """Its sentAt says how wrong the client's clock was when it arrived, not when it was replayed."""
+    async with running(settings, frozen) as service:
+        said = {"userId": "user-1", "sentAt": rfc3339(NOON - HOUR), "timestamp": rfc3339(NOON - HOUR - SECOND)}
+        await service.client.post("/v1/track", json={**said, "writeKey": service.keys.write_key})
+        (kept,) = (await service.ask("/v1/quarantine"))["items"]
+        frozen.instant = NOON + 7 * DAY
+        right = {**said, "type": "track", "event": "Order Completed"}
+        await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", right)
+        (entry,) = (await service.ask("/v1/customers/user-1/touchpoints"))["items"]
+        assert (entry["occurred_at"], entry["received_at"]) == (rfc3339(NOON - SECOND), rfc3339(NOON))
 
 
 async def test_originals_that_are_no_text_are_base64(service: Service) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from base64 import b64encode
@@ -88,7 +89,7 @@ async def test_keys_that_may_not_send(service: Any) -> None:
     for headers in ({}, basic("wk_unknown"), basic(""), {"Authorization": "Basic %%%"}, {"Authorization": "Digest x"}):
         response = await service.client.post("/v1/track", json=MESSAGE, headers=headers)
         assert is_problem(response, 401, "unauthorized"), headers
-        assert response.headers["www-authenticate"] == "Basic, Bearer"
+        assert response.headers["www-authenticate"] == 'Bearer realm="segue"'
     response = await service.client.post("/v1/track", json=MESSAGE, headers=basic(service.keys.secret_key))
     assert is_problem(response, 403, "forbidden")
     response = await service.client.post("/v1/track", json={**MESSAGE, "writeKey": service.keys.secret_key})
@@ -150,6 +151,20 @@ async def test_the_bound_holds_without_a_content_length(service: Any) -> None:
     response = await service.client.post("/v1/batch", content=endless(), headers=basic(service.keys.write_key))
     assert is_problem(response, 400, "body_too_large")
     assert read < 10
+
+
+async def test_a_body_that_drips_is_given_up(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.api.bodies.SECONDS_MAX", 0.05)
+
+    async def drips() -> Any:
+        for _ in range(100):
+            yield b" "
+            await asyncio.sleep(0.02)
+
+    for path, headers in (("/v1/batch", basic(service.keys.write_key)), ("/v1/segments", service.secret)):
+        response = await service.client.post(path, content=drips(), headers=headers)
+        assert is_problem(response, 408, "body_too_slow")
+        assert response.headers["connection"] == "close"
 
 
 async def test_gzip_and_odd_content_types(service: Any) -> None:

@@ -127,6 +127,15 @@ async def test_who_is_nobody(service: Service, path: str, status: int, code: str
         assert (await service.ask(f"/v1/customers/{path}/journey", 404))["code"] == "not_found"
 
 
+async def test_paths_that_come_encoded_are_decoded_once(service: Service) -> None:
+    await service.send(track("e", user="a%2Fb"), track("e", user="a%b"))
+    for path in ("/v1/customers/a%252Fb", "/v1/%63ustomers/a%252Fb", "/v1/%63ustomers/a%25b"):
+        answer = await service.ask(path)
+        assert answer["identities"][0]["value"] == ("a%b" if path.endswith("25b") else "a%2Fb"), path
+    why = await service.ask("/v1/customers/a%25b/segments/repeat%2Dbuyers/explain")
+    assert why["segment"] == "repeat-buyers"
+
+
 async def test_entity_tags(service: Service) -> None:
     await service.send(track("Product Viewed"))
     for path in ("", "/journey", "/segments", "/links", "/segments/engaged/explain"):
@@ -205,6 +214,41 @@ async def test_a_message_of_the_future_ends_what_holds_now(settings: Settings, s
         assert await is_in(service, "repeat-buyers")
 
 
+async def test_explanations_know_messages_of_the_future(settings: Settings, start: Any, frozen: FrozenClock) -> None:
+    """At each node: the truth lasts until the message counts or time alone changes it, whichever comes first."""
+    hour = 3600 * SECOND
+    async with start(settings, frozen) as service:
+        recent = {"did": "e", "within": "2h"}
+        rule = {"all": [recent, {"not": {"did": "f"}}]}
+        await service.tell("POST", "/v1/segments", {"key": "s", "rule": rule}, 201)
+        await service.send(
+            track("e", timestamp=rfc3339(NOON)),
+            track("e", timestamp=rfc3339(NOON + hour)),
+            track("f", timestamp=rfc3339(NOON + 4 * hour)),
+        )
+        why = await service.ask("/v1/customers/user-1/segments/s/explain")
+        tree = why["explanation"]
+        # The second e prolongs the first one.
+        assert why["valid_until"] == tree["valid_until"] == rfc3339(NOON + 3 * hour)
+        did, other = tree["nodes"]
+        assert (did["truth"], did["valid_until"]) == (True, rfc3339(NOON + 3 * hour))
+        assert (other["truth"], other["valid_until"]) == (True, rfc3339(NOON + 4 * hour))
+
+
+async def test_nothing_holds_before_the_first_message(settings: Settings, start: Any, frozen: FrozenClock) -> None:
+    async with start(settings, frozen) as service:
+        await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"not": {"did": "f"}}}, 201)
+        await service.send(track("e", timestamp=rfc3339(NOON + SECOND)))
+        why = await service.ask("/v1/customers/user-1/segments/s/explain")
+        tree = why["explanation"]
+        assert (why["member"], why["since"], why["valid_until"]) == (False, None, rfc3339(NOON + SECOND))
+        assert (tree["truth"], tree["valid_until"]) == (False, rfc3339(NOON + SECOND))
+        customer = await service.ask("/v1/customers/user-1")
+        assert customer["segments"] == []
+        assert {place["stage"] for place in customer["stages"].values()} == {None}
+        assert customer["stages"]["six-stage"]["valid_until"] == rfc3339(NOON + SECOND)
+
+
 async def test_history_of_stages(settings: Settings, start: Any, frozen: FrozenClock) -> None:
     async with start(settings, frozen) as service:
         days = ["Product Viewed", "Product Added", "Order Completed"]
@@ -274,6 +318,13 @@ async def test_the_timeline_in_pages(service: Service) -> None:
     ]
 
 
+async def test_a_cursor_of_ours_is_taken_back_whatever_it_holds(service: Service) -> None:
+    """255 characters that JSON escapes make the longest cursor."""
+    await service.send(*[track("e", messageId=char * 255, timestamp=rfc3339(NOON)) for char in "\x01\x02\x03"])
+    found = await service.all_of("/v1/customers/user-1/touchpoints", limit=1)
+    assert [each["message_id"][0] for each in found] == ["\x03", "\x02", "\x01"]
+
+
 ABSURD = [
     write_cursor(1 << 61, 1, "m", "s"),
     write_cursor(1, 1 << 61, "m", "s"),
@@ -286,7 +337,7 @@ ABSURD = [
 ]
 
 
-@pytest.mark.parametrize("cursor", [*ABSURD, "x", "e30", "%00", "a" * 1500, "é"])
+@pytest.mark.parametrize("cursor", [*ABSURD, "x", "e30", "%00", "a" * 7000, "é"])
 async def test_cursors_that_are_not_ours(service: Service, cursor: str) -> None:
     await service.send(track("Product Viewed"))
     for path in ("/v1/customers/user-1/touchpoints", "/v1/segments/engaged/members", "/v1/quarantine"):

@@ -75,6 +75,28 @@ async def test_numbers_in_rules_are_exact(service: Service) -> None:
     assert (await service.ask("/v1/segments/exact/count"))["count"] == 1
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ({"trait": "vip", "eq": 1}, {"trait": "vip", "eq": True}, False),
+        ({"trait": "vip", "in": [0]}, {"trait": "vip", "in": [False]}, False),
+        ({"did": "e", "where": {"vip": {"ne": 1}}}, {"did": "e", "where": {"vip": {"ne": True}}}, False),
+        ({"trait": "vip", "eq": "1"}, {"trait": "vip", "eq": 1}, False),
+        ({"trait": "vip", "eq": 1}, {"eq": 1.0, "trait": "vip"}, True),
+        ({"did": "e", "where": {"a": 1, "b": 2}}, {"where": {"b": 2, "a": 1}, "did": "e"}, True),
+    ],
+)
+async def test_a_replacement_is_a_new_version_unless_it_says_the_same(
+    service: Service, old: Any, new: Any, same: bool
+) -> None:
+    await service.tell("POST", "/v1/segments", {"key": "vip", "rule": old}, 201)
+    replaced = await service.tell("PUT", "/v1/segments/vip", {"rule": new})
+    assert replaced["version"] == (1 if same else 2)
+    await service.tell("POST", "/v1/journeys", {"key": "vip", "stages": [{"key": "a", "rule": old}]}, 201)
+    replaced = await service.tell("PUT", "/v1/journeys/vip", {"stages": [{"key": "a", "rule": new}]})
+    assert replaced["version"] == (1 if same else 2)
+
+
 async def test_what_others_read_cannot_be_archived(service: Service) -> None:
     await service.tell("POST", "/v1/segments", SEGMENT, 201)
     await service.tell("POST", "/v1/journeys", JOURNEY, 201)

@@ -177,6 +177,7 @@ REFUSED: list[tuple[Any, str]] = [
     (did(from_="1997-01-01T00:00:00Z", timezone="Europe/Lisbon"), "/timezone"),
     (did(from_="1997-01-01", timezone="Mars/Base"), "/timezone"),
     (did(from_="1997-01-01", timezone="../../etc/passwd"), "/timezone"),
+    (did(from_="1997-01-01", timezone="localtime"), "/timezone"),
     (did(from_="1997-01-01", timezone=2), "/timezone"),
     # where
     (did(where={}), "/where"),
