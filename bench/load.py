@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import uvloop
 
-from bench.messages import batch_body, customer_of, single_body
+from bench.messages import VISIT_MESSAGES, batch_body, customer_of, single_body
 
 ANSWER_SECONDS_MAX: Final = 60.0
 
@@ -37,7 +37,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Plan:
-    """``requests`` of one kind; message numbers begin at ``first``, and a batch has ``size`` of them."""
+    """``requests`` of one kind; message numbers begin at ``first``, and a batch has ``size`` of them.
+
+    ``visit`` messages that follow each other are one customer's.
+    """
 
     kind: Kind
     port: int
@@ -46,6 +49,7 @@ class Plan:
     in_flight: int
     first: int = 0
     size: int = 1
+    visit: int = VISIT_MESSAGES
 
     @property
     def messages(self) -> int:
@@ -102,7 +106,7 @@ def _request(plan: Plan, index: int) -> bytes:
     number = plan.first + index * plan.size
     match plan.kind:
         case Kind.BATCH:
-            return _post("/v1/batch", plan, batch_body(number, plan.size))
+            return _post("/v1/batch", plan, batch_body(number, plan.size, plan.visit))
         case Kind.SINGLE:
             return _post("/v1/track", plan, single_body(number))
         case Kind.NOOP_POST:

@@ -17,6 +17,7 @@ import asyncpg
 from app.embedded import EmbeddedPostgres
 from app.migrate import upgrade
 from bench.load import Generator, Kind, Plan
+from bench.messages import VISIT_MESSAGES
 from bench.processes import Server, free_port, serving
 
 _T = TypeVar("_T")
@@ -39,14 +40,23 @@ class Stage:
     postgres_pid: int
     next_message: dict[Server, int] = field(default_factory=lambda: defaultdict(int))
 
-    def plan(self, kind: Kind, requests: int, in_flight: int, size: int = 1, *, baseline: bool = False) -> Plan:
+    def plan(
+        self,
+        kind: Kind,
+        requests: int,
+        in_flight: int,
+        size: int = 1,
+        *,
+        baseline: bool = False,
+        visit: int = VISIT_MESSAGES,
+    ) -> Plan:
         """A plan for Segue, or for the baseline: what stores is new to it, what reads asks for known customers."""
         server = self.baseline if baseline else self.segue
         key = self.segue.printed_key("secret" if kind is Kind.CUSTOMER else "write")
         stores = kind in (Kind.BATCH, Kind.SINGLE)
         first = self.next_message[server] if stores else 0
         self.next_message[server] += requests * size if stores else 0
-        return Plan(kind, server.port, key, requests, in_flight, first, size)
+        return Plan(kind, server.port, key, requests, in_flight, first, size, visit)
 
     def query(self, database: str, ask: Callable[[Connection], Coroutine[Any, Any, _T]]) -> _T:
         """What ``ask`` answers, over a plain connection of its own."""

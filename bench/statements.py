@@ -21,8 +21,9 @@ REPETITIONS: Final = 5
 async def statements_per_flush(database_url: str, sizes: Iterable[int]) -> dict[int, tuple[str, ...]]:
     """For each number of messages, all that one flush sends to PostgreSQL, by first words, in order.
 
-    BEGIN and COMMIT count, and so does what the pool sends when the connection goes back to it. ``database_url`` is
-    a migrated database. Each size is flushed several times; the commonest answer is given.
+    Every message is another customer's, new as a rule, which is what takes most statements. BEGIN and COMMIT count,
+    and so does what the pool sends when the connection goes back to it. ``database_url`` is a migrated database. Each
+    size is flushed several times; the commonest answer is given.
     """
     async with await open_pool(database_url, 1) as pool:
         keys = await transact(pool, bootstrap)
@@ -37,7 +38,7 @@ async def statements_per_flush(database_url: str, sizes: Iterable[int]) -> dict[
             first = 0
             for repetition in range(1 + REPETITIONS):
                 for size in counts:
-                    await _send(client, keys.write_key, batch_body(first, size), size)
+                    await _send(client, keys.write_key, batch_body(first, size, 1, 0), size)
                     if repetition:  # the first prepares the statements
                         counts[size][_flush_of([_first_words(statement) for statement in heard])] += 1
                     heard.clear()

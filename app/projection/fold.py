@@ -84,6 +84,11 @@ def cut_short(state: State, points_max: int) -> State:
         if series.longest > points_max:
             series.overflow()
             state.cut = True
+    return cut_pending(state, points_max)
+
+
+def cut_pending(state: State, points_max: int) -> State:
+    """All that a fold with that cap may have left too long."""
     if len(state.pending) > points_max:
         del state.pending[points_max:]
         state.cut = True
@@ -94,7 +99,12 @@ _instant = attrgetter("at")
 
 
 def _next_due(state: State) -> int | None:
-    return min([truth.until for truth in state.truths.values() if truth.until is not None], default=None)
+    due: int | None = None
+    for truth in state.truths.values():
+        until = truth.until
+        if until is not None and (due is None or until < due):
+            due = until
+    return due
 
 
 def _size(name: str, value: object) -> int:

@@ -12,7 +12,7 @@ import msgspec
 from app.config import Settings
 from app.db import Connection
 from app.projection import identity
-from app.projection.fold import NeedsReplay, cut_short, fold
+from app.projection.fold import NeedsReplay, cut_pending, cut_short, fold
 from app.projection.graph import Caps
 from app.projection.identity import Customer, Resolution, Resolved
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
@@ -142,7 +142,8 @@ async def _carry_forward(
             to_replay.append((_length(customer, len(news)), customer))
             continue
         writes.extend(continue_intervals(customer.id, changes, versions))
-        carried.append(_carried(customer, state, ruleset, settings))
+        stored = write_state(cut_pending(state, settings.series_points_max), ruleset)
+        carried.append(Carried(customer, state, stored, False))
     await write_graph(connection, resolution)
     now_replayed, left = _within_budget(to_replay, settings.replay_messages_max)
     if now_replayed:
@@ -185,11 +186,6 @@ def _within_budget(
     return done, left
 
 
-def _carried(customer: Resolved, state: State, ruleset: Ruleset, settings: Settings) -> Carried:
-    stored = write_state(cut_short(state, settings.series_points_max), ruleset)
-    return Carried(customer, state, stored, False)
-
-
 def _leave_stale(customer: Resolved, length: int, ruleset: Ruleset, now: int) -> Carried:
     state = State(born=now, messages=length)
     return Carried(customer, state, write_state(state, ruleset), True)
@@ -207,14 +203,15 @@ async def _replay(
     ids = [customer.id for customer in customers]
     replayed = await replay(connection, ids, ruleset, now)
     before = {row.id for customer in customers for row in customer.origins} | set(ids)
-    stored = await stored_intervals(connection, before)
+    intervals = await stored_intervals(connection, before)
     wanted: list[Interval] = []
     carried = []
     for customer in customers:
         known = replayed.get(customer.id) or Replayed(State(), [])
         wanted += continue_intervals(customer.id, known.changes, versions).begun
-        carried.append(_carried(customer, known.state, ruleset, settings))
-    writes.extend(correct_intervals(stored, wanted))
+        stored = write_state(cut_short(known.state, settings.series_points_max), ruleset)
+        carried.append(Carried(customer, known.state, stored, False))
+    writes.extend(correct_intervals(intervals, wanted))
     return carried
 
 

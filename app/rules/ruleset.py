@@ -81,6 +81,8 @@ class Ruleset:
         self.stages_of = stages
         self.leaves = leaves
         self._bodies = bodies
+        self._holds = {rule_id: body.children[0].holds for rule_id, body in bodies.items()}
+        self._next_change = {rule_id: body.children[0].next_change for rule_id, body in bodies.items()}
         self._by_name, self._any_name = _index_by_name(leaves.values())
         self._by_leaf = _readers({rule_id: found.leaves for rule_id, found in dependencies.items()})
         self._by_trait = _readers({rule_id: found.traits for rule_id, found in dependencies.items()})
@@ -123,11 +125,11 @@ class Ruleset:
 
     def truth(self, rule_id: str, facts: Facts, t: int) -> bool:
         """Whether the rule holds at ``t``, given everything up to ``t``."""
-        return self._bodies[rule_id].children[0].holds(facts, t, {})
+        return self._holds[rule_id](facts, t, {})
 
     def next_change(self, rule_id: str, facts: Facts, t: int) -> int | None:
         """The earliest instant after ``t`` at which the truth differs if nothing arrives; ``None`` is never."""
-        return self._bodies[rule_id].children[0].next_change(facts, t, {})
+        return self._next_change[rule_id](facts, t, {})
 
     def explain(self, rule_id: str, facts: Facts, t: int, ids: Ids | None = None) -> dict[str, Any]:
         """See :func:`app.rules.explanation.explain`."""

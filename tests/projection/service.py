@@ -112,7 +112,7 @@ class Service:
         )
         found = [tuple(row) for row in rows]
         assert len(set(found)) == len(found)
-        return set(found)  # type: ignore[arg-type]  # rows of four columns
+        return set(found)
 
 
 @asynccontextmanager
