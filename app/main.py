@@ -78,10 +78,9 @@ async def _run(app: FastAPI, settings: Settings, clock: Clock, metrics: Metrics,
         ingest = Ingest(pool, registry, settings, clock, metrics)
         await ingest.start()
         stack.push_async_callback(ingest.stop)
-        if worker:
-            background = Worker(pool, registry, settings, clock, metrics)
-            await background.start()
-            stack.push_async_callback(background.stop)
+        background = Worker(pool, registry, settings, clock, metrics)
+        await background.start(only_upkeep=not worker)
+        stack.push_async_callback(background.stop)
         app.state.services = Services(settings, clock, metrics, pool, registry, ingest)
         yield
 

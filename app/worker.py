@@ -55,13 +55,15 @@ class Worker:
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        loops = (
-            ("sweep", self.sweep, _IDLE_SECONDS),
-            ("fill", self.fill, _IDLE_SECONDS),
-            ("deferred", self.project_deferred, _IDLE_SECONDS),
-            ("upkeep", self.keep_up, _UPKEEP_SECONDS),
-        )
+    async def start(self, *, only_upkeep: bool = False) -> None:
+        """``only_upkeep``: what every process that takes messages needs, whoever does the work."""
+        loops = [("upkeep", self.keep_up, _UPKEEP_SECONDS)]
+        if not only_upkeep:
+            loops += [
+                ("sweep", self.sweep, _IDLE_SECONDS),
+                ("fill", self.fill, _IDLE_SECONDS),
+                ("deferred", self.project_deferred, _IDLE_SECONDS),
+            ]
         self._tasks = [asyncio.create_task(self._repeat(*loop), name=loop[0]) for loop in loops]
 
     async def stop(self) -> None:
