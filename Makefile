@@ -40,6 +40,9 @@ check: $(CHECKED) ## Lint, types, import contract, OpenAPI up to date, docs
 bench: $(CHECKED) ## Measure: ratios from one run
 	@$(BIN)/python -m bench
 
+durability: $(CHECKED) ## Kill the server and PostgreSQL again and again, longer than the tests do
+	@$(BIN)/python -m bench.durability
+
 openapi: $(INSTALLED) ## Write openapi/openapi.json from the code
 	@$(BIN)/python -m app.openapi
 

@@ -81,7 +81,7 @@ class Settings(BaseSettings):
         20, description="email (and, separately, phone) identities of one customer."
     )
     other_ids_per_customer_max: int = Field(100, description="Identities of one tool's kind of one customer.")
-    flush_messages_max: int = Field(500, description="Messages in one flush.")
+    flush_messages_max: int = Field(500, description="Messages in one flush; whole requests, at least one.")
     queue_bytes_max: int = Field(64_000_000, description="Bytes waiting for a flush before 503 is answered.")
     series_points_max: int = Field(256, description="Instants kept for one leaf of one customer.")
     replay_messages_max: int = Field(

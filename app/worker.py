@@ -20,7 +20,7 @@ from app.metrics import Metrics
 from app.partitions import make_months
 from app.projection.project import project_deferred, refresh
 from app.registry import Registry
-from app.touchpoint import MINUTE, SECOND
+from app.touchpoint import MINUTE
 
 log = structlog.get_logger(__name__)
 
@@ -37,8 +37,6 @@ _UNFILLED = """
 -- Customers whose state was made with older definitions; index customers_to_fill.
 SELECT id FROM customers WHERE revision < $1 AND NOT (stale AND sweep_at > $3) ORDER BY revision, id LIMIT $2
 """
-
-_LAG = "SELECT min(sweep_at) FROM customers WHERE sweep_at > 'epoch'"
 
 _SET_ASIDE = "UPDATE customers SET stale = true, sweep_at = $2 WHERE id = $1"
 
@@ -93,11 +91,7 @@ class Worker:
 
     async def sweep(self) -> int:
         """Let time pass for customers that are due; returns how many."""
-        now = self._clock.now()
-        async with self._pool.acquire() as connection:
-            earliest = await connection.fetchval(_LAG)
-        self._metrics.sweep_lag(0.0 if earliest is None else max(0.0, (now - earliest) / SECOND))
-        return await self._refresh(_DUE, now, self._settings.sweep_customers_max)
+        return await self._refresh(_DUE, self._clock.now(), self._settings.sweep_customers_max)
 
     async def fill(self) -> int:
         """Bring customers to the current definitions; returns how many."""

@@ -1,6 +1,6 @@
 """kill -9 for as long as you like: ``python -m bench.durability --kills 200``, about two seconds each.
 
-The siege is the one of ``tests/end_to_end/test_durability.py``, which does twenty. PostgreSQL runs with the settings of
+The siege is the one of ``tests/end_to_end/test_durability.py``, which does 22. PostgreSQL runs with the settings of
 production. Exits with 1, and an explanation, if anything acknowledged was lost, doubled or invented, or if the stored
 customers are not what the log says.
 """

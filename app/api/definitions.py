@@ -50,7 +50,8 @@ def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: An
     async def get(request: Request, key: DefinitionKey) -> Response:
         served = services(request)
         defined = await served.registry.definition(kind, key)
-        return json_answer({**definition_json(defined), "fill": await _fill(served)})
+        answer = {**definition_json(defined), "fill": await _fill(served)}
+        return tagged_answer(request, answer, served.clock.now())
 
     async def archive(request: Request, key: DefinitionKey) -> Response:
         await services(request).registry.archive(kind, key)

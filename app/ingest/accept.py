@@ -108,6 +108,7 @@ class Ingest:
         self._queue.append(request)
         self._queue_bytes += size_bytes
         self._queue_messages += len(parsed.messages)
+        self._metrics.queue(self._queue_bytes, len(self._queue))
         self._flush_if_due()
         return await request.answer
 

@@ -138,8 +138,9 @@ async def test_paths_that_come_encoded_are_decoded_once(service: Service) -> Non
 
 async def test_entity_tags(service: Service) -> None:
     await service.send(track("Product Viewed"))
-    for path in ("", "/journey", "/segments", "/links", "/segments/engaged/explain"):
-        url = f"/v1/customers/user-1{path}"
+    customer = "/v1/customers/user-1"
+    paths = [customer + path for path in ("", "/journey", "/segments", "/links", "/segments/engaged/explain")]
+    for url in (*paths, "/v1/segments/engaged", "/v1/journeys/six-stage"):
         first = await service.client.get(url, headers=service.secret)
         tag = first.headers["etag"]
         assert tag.startswith('W/"')

@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from app.errors import Overloaded
 from app.ingest import accept, log
 from app.projection import identity, write
 from app.touchpoint import SECOND
@@ -151,6 +152,19 @@ async def test_a_differing_twin_is_a_duplicate_and_the_conflict_is_recorded(data
         assert [(row["code"], row["message_id"]) for row in rows] == [("conflicting_twin", "m1")]
         assert b"bought" in rows[0]["original"]
         assert await one.pool.fetchval("SELECT name FROM touchpoints") == "viewed"
+
+
+async def test_a_full_queue_refuses_what_comes_and_loses_nothing_it_has(database_url: str) -> None:
+    async with service(database_url, NOW, queue_bytes_max=2_000) as one:
+        sent = [asyncio.create_task(one.send([viewed(number)])) for number in range(200)]
+        answers = await asyncio.gather(*sent, return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, Overloaded)]
+        accepted = [answer for answer in answers if not isinstance(answer, BaseException)]
+        assert len(refused) + len(accepted) == 200
+        assert refused
+        assert int(refused[0].headers["Retry-After"]) >= 1
+        assert await one.pool.fetchval("SELECT count(*) FROM touchpoints") == len(accepted) > 0
+        assert (await one.send([viewed(999)])).accepted == 1
 
 
 async def test_requests_that_wait_together_share_one_commit(database_url: str) -> None:

@@ -42,16 +42,16 @@ async def test_anonymous_history_joins_at_the_first_login_and_no_touchpoint_is_w
 
 async def test_a_shared_device_stays_with_whom_it_was_first_linked_to(database_url: str) -> None:
     async with service(database_url, NOW) as one:
-        await one.send([said(2, {"user_id": "bob", "anonymous_id": "d"})])
-        await one.send([said(3, {"user_id": "ann", "anonymous_id": "d"})])
-        assert await one.groups("") == {frozenset({"user_id:bob", "anonymous_id:d"}), frozenset({"user_id:ann"})}
+        await one.send([said(2, {"user_id": "u2", "anonymous_id": "d"})])
+        await one.send([said(3, {"user_id": "u1", "anonymous_id": "d"})])
+        assert await one.groups("") == {frozenset({"user_id:u2", "anonymous_id:d"}), frozenset({"user_id:u1"})}
         assert await stored(one) == {
-            "anonymous_id:d - user_id:bob": True,
-            "anonymous_id:d - user_id:ann": False,
+            "anonymous_id:d - user_id:u2": True,
+            "anonymous_id:d - user_id:u1": False,
         }
-        # A message that is late, but earlier, wins: the device was ann's first.
-        await one.send([said(1, {"user_id": "ann", "anonymous_id": "d"})])
-        assert await one.groups("") == {frozenset({"user_id:ann", "anonymous_id:d"}), frozenset({"user_id:bob"})}
+        # A message that is late, but earlier, wins: the device was u1's first.
+        await one.send([said(1, {"user_id": "u1", "anonymous_id": "d"})])
+        assert await one.groups("") == {frozenset({"user_id:u1", "anonymous_id:d"}), frozenset({"user_id:u2"})}
 
 
 async def test_two_users_join_by_an_alias_only_and_a_chain_resolves_in_one_step(database_url: str) -> None:
@@ -77,9 +77,9 @@ async def test_an_alias_to_itself_changes_nothing(database_url: str) -> None:
 async def test_an_alias_from_a_shared_device_does_not_make_two_users_one(database_url: str) -> None:
     async with service(database_url, NOW) as one:
         await one.send([said(1, {"anonymous_id": "d"})])
-        await one.send([said(2, {"user_id": "ann"}, previous="d")])
-        await one.send([said(3, {"user_id": "bob"}, previous="d")])
-        assert await one.groups("") == {frozenset({"user_id:ann", "anonymous_id:d"}), frozenset({"user_id:bob"})}
+        await one.send([said(2, {"user_id": "u1"}, previous="d")])
+        await one.send([said(3, {"user_id": "u2"}, previous="d")])
+        assert await one.groups("") == {frozenset({"user_id:u1", "anonymous_id:d"}), frozenset({"user_id:u2"})}
 
 
 async def test_a_link_can_be_taken_back_and_restored(database_url: str) -> None:

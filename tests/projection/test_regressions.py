@@ -27,7 +27,7 @@ STAGES = [("awareness", {"did": "*"}), ("purchase", {"did": "bought"})]
 PLAIN = Definitions(segments={"lately": {"did": "bought", "within": "5d"}}, journeys={"main": STAGES})
 
 
-def said(number: int, t: int, user: str = "ann", name: str = "bought", **ids: str) -> Said:
+def said(number: int, t: int, user: str = "u1", name: str = "bought", **ids: str) -> Said:
     return Said(t, f"m{number:05}", "track", {"user_id": user, **ids}, name=name)
 
 
@@ -71,7 +71,7 @@ def test_a_series_that_overflows_inside_one_flush_still_answers_exactly(database
         for size in batches:
             batch, everything = everything[:size], everything[size:]
             await one.send([item(message) for message in batch])
-        assert ("segment:six", "", NOW - 5 * HOUR, None) in await one.intervals("user_id:ann")
+        assert ("segment:six", "", NOW - 5 * HOUR, None) in await one.intervals("user_id:u1")
 
     scenario(database_url, act, definitions, series_points_max=4)
 
@@ -113,8 +113,8 @@ def test_future_messages_that_no_rule_reads_leave_no_trace_either_way(database_u
     async def act(one: Service) -> None:
         await one.send([item(said(1, NOW + HOUR, name="other"))])
         await one.send([item(said(2, NOW - HOUR))])
-        await one.send([item(said(3, NOW - HOUR, "bob"))])
-        await one.send([item(said(4, NOW + HOUR, "bob", name="other"))])
+        await one.send([item(said(3, NOW - HOUR, "u2"))])
+        await one.send([item(said(4, NOW + HOUR, "u2", name="other"))])
         assert await differing(one) == 0
 
     scenario(database_url, act, quiet)
@@ -138,7 +138,7 @@ def test_traits_of_one_customer_are_bounded(database_url: str) -> None:
     async def act(one: Service) -> None:
         for number in range(20):
             traits = {f"k{number}-{index}": "x" * 100 for index in range(200)}
-            await one.send([item(Said(T0 + number, f"i{number}", "identify", {"user_id": "ann"}, traits=traits))])
+            await one.send([item(Said(T0 + number, f"i{number}", "identify", {"user_id": "u1"}, traits=traits))])
         size = await one.pool.fetchval("SELECT max(length(state)) FROM customers")
         assert size < 256_000
 
@@ -149,7 +149,7 @@ def test_traits_of_one_customer_are_bounded(database_url: str) -> None:
 
 
 def message(id: str, **changes: Any) -> Message:
-    plain = Message("track", id, "default", T0, NOW, (Identity("user_id", "ann"),), "web", "bought", digest=b"12345678")
+    plain = Message("track", id, "default", T0, NOW, (Identity("user_id", "u1"),), "web", "bought", digest=b"12345678")
     return msgspec.structs.replace(plain, **changes)
 
 
@@ -345,10 +345,10 @@ def test_another_timezone_in_the_settings_is_not_answered_from_old_states(databa
 
     async def act(one: Service) -> None:
         await one.send([item(said(1, evening))])
-        assert await one.intervals("user_id:ann") == set()
+        assert await one.intervals("user_id:u1") == set()
         async with service(database_url, NOW, timezone="Europe/Berlin") as other:
             await other.sweep_all()
-            assert await other.intervals("user_id:ann") == {("segment:nineteenth", "", evening, None)}
+            assert await other.intervals("user_id:u1") == {("segment:nineteenth", "", evening, None)}
 
     scenario(database_url, act, definitions)
 
@@ -374,13 +374,13 @@ def test_a_late_message_of_a_shared_device_rewrites_only_whom_it_concerns(databa
 
 
 def test_a_split_beyond_the_budget_keeps_the_history_of_who_stays(database_url: str) -> None:
-    """Nothing of ann's own history changed: not one of her intervals may be retracted and recorded anew."""
+    """Nothing of u1's own history changed: not one of its intervals may be retracted and recorded anew."""
 
     async def act(one: Service) -> None:
         own = [item(said(number, T0 + number * HOUR)) for number in range(5)]
         await one.send([*own, item(said(9, T0 + 9 * HOUR, anonymous_id="d1"))])
         before = await stored_intervals(one)
-        late = Said(T0, "m-late", "track", {"user_id": "bob", "anonymous_id": "d1"}, name="viewed")
+        late = Said(T0, "m-late", "track", {"user_id": "u2", "anonymous_id": "d1"}, name="viewed")
         await one.send([item(late)])
         await one.sweep_all()
         retracted = await one.pool.fetchval("SELECT count(*) FROM transitions WHERE retracted_at IS NOT NULL")
@@ -416,7 +416,7 @@ def test_undo_and_restore_end_where_they_began(database_url: str) -> None:
         await one.send([item(Said(T0, "m1", "track", {"anonymous_id": "d1"}, name="viewed"))])
         await one.send([item(said(2, T0 + HOUR, anonymous_id="d1"))])
         before = await one.groups(""), await stored_intervals(one)
-        pair = Identity("anonymous_id", "d1").id, Identity("user_id", "ann").id
+        pair = Identity("anonymous_id", "d1").id, Identity("user_id", "u1").id
         for undone in (True, False):
             async with one.pool.acquire() as connection, connection.transaction():
                 assert await projecting.undo_link(
@@ -450,17 +450,17 @@ def test_an_undone_link_still_learns_its_earliest_message(database_url: str) -> 
     """Undo, hear an earlier message that says the same link, restore: as if all had been heard first."""
 
     async def toggle(one: Service, undone: bool) -> None:
-        pair = Identity("anonymous_id", "d1").id, Identity("user_id", "ann").id
+        pair = Identity("anonymous_id", "d1").id, Identity("user_id", "u1").id
         async with one.pool.acquire() as connection, connection.transaction():
             await projecting.undo_link(connection, *pair, undone, one.registry.ruleset, NOW, one.settings)
 
     async def act(one: Service) -> None:
         await one.send([item(said(5, T0 + 5 * HOUR, anonymous_id="d1"))])
         await toggle(one, True)
-        await one.send([item(said(3, T0 + 3 * HOUR, "bob", anonymous_id="d1"))])
+        await one.send([item(said(3, T0 + 3 * HOUR, "u2", anonymous_id="d1"))])
         await one.send([item(said(1, T0 + 1 * HOUR, anonymous_id="d1"))])
         await toggle(one, False)
-        assert await one.groups("") == {frozenset({"user_id:ann", "anonymous_id:d1"}), frozenset({"user_id:bob"})}
+        assert await one.groups("") == {frozenset({"user_id:u1", "anonymous_id:d1"}), frozenset({"user_id:u2"})}
 
     scenario(database_url, act)
 
@@ -485,10 +485,10 @@ def test_numbers_of_traits_survive_the_state(database_url: str) -> None:
     exact = Definitions(segments={"big": {"trait": "n", "eq": 10**30 + 1}}, journeys={})
 
     async def act(one: Service) -> None:
-        first = Said(T0, "i1", "identify", {"user_id": "ann"}, traits={"n": 10**30 + 1, "f": 1e-300})
+        first = Said(T0, "i1", "identify", {"user_id": "u1"}, traits={"n": 10**30 + 1, "f": 1e-300})
         await one.send([item(first)])
-        await one.send([item(Said(T0 + 1, "i2", "identify", {"user_id": "ann"}, traits={"other": 1}))])
-        assert await one.intervals("user_id:ann") == {("segment:big", "", T0, None)}
+        await one.send([item(Said(T0 + 1, "i2", "identify", {"user_id": "u1"}, traits={"other": 1}))])
+        assert await one.intervals("user_id:u1") == {("segment:big", "", T0, None)}
         assert await differing(one) == 0
 
     scenario(database_url, act, exact)

@@ -42,6 +42,7 @@ class SegmentOut(BaseModel):
     created_at: Instant
     rule: Rule
     fill: FillOut | SkipJsonSchema[None] = Field(None, description="Where one segment is read.")
+    as_of: Instant | SkipJsonSchema[None] = Field(None, description="Where one segment is read.")
 
 
 class StageOut(BaseModel):
@@ -74,6 +75,7 @@ class JourneyOut(BaseModel):
     created_at: Instant
     stages: list[StageOut]
     fill: FillOut | SkipJsonSchema[None] = Field(None, description="Where one journey is read.")
+    as_of: Instant | SkipJsonSchema[None] = Field(None, description="Where one journey is read.")
 
 
 class SegmentsOut(BaseModel):
