@@ -122,25 +122,25 @@ async def test_each_touchpoint_moves_her_as_the_literature_says(server: Server) 
     assert len({step.channel for step in STORY}) == 5
     async with server.client() as client:
         for number, step in enumerate(STORY, 1):
-            receipt = await client.send(message(step, "buyer"))
+            receipt = await client.send(message(step, "skincare"))
             assert (receipt["accepted"], receipt["projected"]) == (1, True)
-            customers = [await client.ask(f"/v1/customers/{each}") for each in references("buyer", STORY[:number])]
+            customers = [await client.ask(f"/v1/customers/{each}") for each in references("skincare", STORY[:number])]
             assert [each["stages"]["six-stage"]["stage"] for each in customers] == [step.stage] * len(customers), number
             assert len({each["id"] for each in customers}) == 1
             if number < 5:
-                assert await status(client, f"/v1/customers/{ids('buyer')[ACCOUNT]}") == httpx.codes.NOT_FOUND
+                assert await status(client, f"/v1/customers/{ids('skincare')[ACCOUNT]}") == httpx.codes.NOT_FOUND
 
-        customer = await client.ask("/v1/customers/buyer-account")
+        customer = await client.ask("/v1/customers/skincare-account")
         assert {(each["kind"], each["value"]) for each in customer["identities"]} == {
-            ("anonymous_id", "buyer-device"),
-            ("email", "buyer@example.com"),
-            ("user_id", "buyer-account"),
+            ("anonymous_id", "skincare-device"),
+            ("email", "skincare@example.com"),
+            ("user_id", "skincare-account"),
         }
-        stays = (await client.ask("/v1/customers/buyer-account/journey", journey="six-stage"))["items"]
+        stays = (await client.ask("/v1/customers/skincare-account/journey", journey="six-stage"))["items"]
         assert [(stay["stage"], _whole(stay["entered_at"]), _whole(stay["left_at"])) for stay in stays] == STAYS
         # The visit before the checkout counts as hers: the cause of her first stage is the ad.
-        assert stays[0]["cause"]["message_id"] == "buyer-0"
-        timeline = await client.all_of("/v1/customers/buyer-account/touchpoints")
+        assert stays[0]["cause"]["message_id"] == "skincare-0"
+        timeline = await client.all_of("/v1/customers/skincare-account/touchpoints")
         assert [entry["channel"] for entry in timeline] == [step.channel for step in reversed(STORY)]
 
 
