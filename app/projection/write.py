@@ -6,7 +6,7 @@ Owns the tables identities, links (with :mod:`app.projection.identity`), custome
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -40,21 +40,23 @@ _encode_cause = msgspec.json.Encoder().encode
 
 
 async def stored_intervals(connection: Connection, customer_ids: Iterable[bytes]) -> list[Interval]:
-    return [
-        Interval(
-            customer,
-            definition,
-            value,
-            version,
-            entered_at,
-            _decode_cause(entered_cause),
-            left_at,
-            None if left_cause is None else _decode_cause(left_cause),
-        )
-        for customer, definition, value, version, entered_at, entered_cause, left_at, left_cause in (
-            await connection.fetch(_STORED_INTERVALS, list(customer_ids))
-        )
-    ]
+    """What the table holds of these customers and has not been retracted."""
+    return [interval_of(row) for row in await connection.fetch(_STORED_INTERVALS, list(customer_ids))]
+
+
+def interval_of(row: Iterable[Any]) -> Interval:
+    """A row of ``transitions``: the columns of an interval, in the order of ``_STORED_INTERVALS``."""
+    customer, definition, value, version, entered_at, entered_cause, left_at, left_cause = row
+    return Interval(
+        customer,
+        definition,
+        value,
+        version,
+        entered_at,
+        _decode_cause(entered_cause),
+        left_at,
+        None if left_cause is None else _decode_cause(left_cause),
+    )
 
 
 _WRITE_GRAPH = """

@@ -14,7 +14,8 @@ from app.projection.fold import POINTS_UNLIMITED, Change, fold
 from app.projection.intervals import Interval, continue_intervals
 from app.projection.project import versions_of
 from app.projection.replay import read_moves, replay
-from app.projection.state import Cause, State, decided_at, read_state, write_state
+from app.projection.state import State, decided_at, read_state, write_state
+from app.projection.write import interval_of
 from app.registry import Registry
 from app.rules.ruleset import Definition, Ruleset
 from app.views.states import (
@@ -188,7 +189,7 @@ class CustomerViews:
                 raise NotFound(f"There is no {kind} {key}.")
             if is_current(row, ruleset, now):
                 as_of = max(now, decided_at(row.state))
-                found = [_interval(each) for each in await connection.fetch(_INTERVALS, row.id, definitions, as_of)]
+                found = [interval_of(each) for each in await connection.fetch(_INTERVALS, row.id, definitions, as_of)]
                 return row.id, found, as_of
             replayed = await replay(connection, [row.id], ruleset, now)
         changes: Iterable[Change] = replayed[row.id].changes if row.id in replayed else ()
@@ -225,20 +226,3 @@ class CustomerViews:
             raise NotFound("There is no such customer.")
         definitions, *stored, _, _ = row
         return Stored(*stored), await self._registry.ruleset_at(connection, definitions)
-
-
-_decode_cause = msgspec.json.Decoder(Cause).decode
-
-
-def _interval(row: Any) -> Interval:
-    customer, definition, value, version, entered_at, entered_cause, left_at, left_cause = row
-    return Interval(
-        customer,
-        definition,
-        value,
-        version,
-        entered_at,
-        _decode_cause(entered_cause),
-        left_at,
-        None if left_cause is None else _decode_cause(left_cause),
-    )

@@ -41,7 +41,7 @@ def test_code_parses(page: Path) -> None:
 def test_the_javascript_parses(tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None:
-        pytest.skip("there is no node here")
+        pytest.skip(reason="there is no node here")
     for number, (language, text) in enumerate(blocks(README)):
         if language == "js":
             file = tmp_path / f"{number}.mjs"

@@ -99,7 +99,7 @@ def test_segment_analytics_python(server: Server, day: str, compressed: bool) ->
 def node_modules() -> Path:
     """The SDK, installed once into the user's cache. Skips where Node, npm or the registry is missing."""
     if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("there is no node and npm on this machine")
+        pytest.skip(reason="there is no node and npm on this machine")
     wanted = (HERE / "package.json").read_bytes()
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     place = home / "segue-tests" / f"node-{sha256(wanted).hexdigest()[:12]}"
@@ -114,7 +114,7 @@ def node_modules() -> Path:
             timeout=120,
         )
         if done.returncode:
-            pytest.skip(f"npm cannot install the SDK: {done.stderr.strip()[-300:]}")
+            pytest.skip(reason=f"npm cannot install the SDK: {done.stderr.strip()[-300:]}")
         (place / "complete").touch()
     return place / "node_modules"
 
