@@ -29,11 +29,16 @@ LONGEST: Final = 36_525 * MICROSECONDS["d"]
 EDGE: Final = 15 * MICROSECONDS["h"]
 """A local date begins within this of the same date in UTC, in every timezone since 1970 (-12 h to +14 h)."""
 
+EARLIEST: Final = -62_135_596_800_000_000
+LATEST: Final = 253_402_300_799_999_999
+"""The first and the last instant of the years 1 to 9999, in UTC: there are no instants outside."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LENGTH: Final = re.compile(r"([1-9][0-9]{0,17})([a-z]+)")
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INSTANT: Final = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]((?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
+    r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
 _YEARS: Final = range(1900, 2200)
 
@@ -44,24 +49,31 @@ class NotYet(ValueError):
 
 def length(text: str) -> int:
     """``"90d"`` -> microseconds. Exact units only; from 1 ms to 100 years."""
-    match = _LENGTH.fullmatch(text)
-    if match is None:
-        raise ValueError('a length is a positive whole number and a unit, such as "90d"')
-    number, unit = match.groups()
+    number, unit = number_and_unit(text)
     if unit in CALENDAR_UNITS:
         raise NotYet("calendar lengths (mo, y) are not available yet")
-    if unit not in MICROSECONDS:
-        raise ValueError(f"{unit} is no unit of length; the units are {' '.join(MICROSECONDS)}")
-    microseconds = int(number) * MICROSECONDS[unit]
+    microseconds = number * MICROSECONDS[unit]
     if microseconds > LONGEST:
         raise ValueError("the length is more than 100 years")
     return microseconds
 
 
+def number_and_unit(text: str) -> tuple[int, str]:
+    """``"90d"`` -> (90, "d"); the unit is one of ``MICROSECONDS`` or ``CALENDAR_UNITS``."""
+    match = _LENGTH.fullmatch(text)
+    if match is None:
+        raise ValueError('a length is a positive whole number and a unit, such as "90d"')
+    number, unit = match.groups()
+    units = (*MICROSECONDS, *CALENDAR_UNITS)
+    if unit not in units:
+        raise ValueError(f"{unit} is no unit of length; the units are {' '.join(units)}")
+    return int(number), unit
+
+
 def moment(text: str) -> int | date:
     """An RFC 3339 instant with its offset -> microseconds; a date alone -> the date, still without a zone."""
     try:
-        found = date.fromisoformat(text) if _DATE.fullmatch(text) else _instant(text)
+        found = instant_or_date(text)
     except ValueError as error:
         raise ValueError(
             'a moment is an RFC 3339 instant with its offset, such as "1997-10-01T00:00:00Z", or a date'
@@ -70,6 +82,11 @@ def moment(text: str) -> int | date:
     if year not in _YEARS:
         raise ValueError("the year lies outside 1900 to 2199")
     return found
+
+
+def instant_or_date(text: str) -> int | date:
+    """As ``moment``, for every instant of the years 1 to 9999. What finer fractions say beyond microseconds is cut."""
+    return date.fromisoformat(text) if _DATE.fullmatch(text) else _instant(text)
 
 
 def _instant(text: str) -> int:
@@ -83,7 +100,10 @@ def _instant(text: str) -> int:
         if int(hours) > 23 or int(minutes) > 59:
             raise ValueError(text)
         offset = timedelta(hours=int(hours), minutes=int(minutes)) * (-1 if sign == "-" else 1)
-    return _microseconds(local) - offset // timedelta(microseconds=1) + int((fraction or "0")[:6].ljust(6, "0"))
+    instant = _microseconds(local) - offset // timedelta(microseconds=1) + int((fraction or "0")[:6].ljust(6, "0"))
+    if not EARLIEST <= instant <= LATEST:
+        raise ValueError(text)
+    return instant
 
 
 def utc_midnight(day: date) -> int:
@@ -94,7 +114,7 @@ def utc_midnight(day: date) -> int:
 def first_instant(day: date, zone: str) -> int:
     """The first instant whose local date in ``zone`` is ``day``; where the zone skipped that day, the instant after."""
     midnight = datetime.combine(day, time())
-    tz = ZoneInfo(zone)
+    tz = zone_info(zone)
     earlier, later = sorted(_microseconds(midnight.replace(tzinfo=tz, fold=fold)) for fold in (0, 1))
     if earlier == later or _local(earlier, tz) == midnight:
         return earlier
@@ -119,6 +139,12 @@ def _local(instant: int, tz: ZoneInfo) -> datetime:
 
 def _offset(instant: int, tz: ZoneInfo) -> timedelta | None:
     return (_EPOCH + timedelta(microseconds=instant)).astimezone(tz).utcoffset()
+
+
+@cache
+def zone_info(zone: str) -> ZoneInfo:
+    """Like ``ZoneInfo(zone)``, which forgets all but eight zones and would read the others' files again."""
+    return ZoneInfo(zone)
 
 
 @cache

@@ -1,0 +1,263 @@
+"""Calendar lengths, local days and periods, on the nights on which the clocks change."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from app.rules import calendar, lengths
+from app.rules.calendar import Length
+
+LISBON, NEW_YORK, ST_JOHNS, APIA = "Europe/Lisbon", "America/New_York", "America/St_Johns", "Pacific/Apia"
+HOUR, DAY = 3_600_000_000, 86_400_000_000
+
+
+def at(text: str) -> int:
+    found = lengths.instant_or_date(text)
+    assert isinstance(found, int)
+    return found
+
+
+def shown(instant: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=instant)).isoformat().replace("+00:00", "Z")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1ms", Length(1_000, 0)),
+        ("90d", Length(90 * DAY, 0)),
+        ("36525d", Length(36_525 * DAY, 0)),
+        ("1mo", Length(0, 1)),
+        ("1y", Length(0, 12)),
+        ("100y", Length(0, 1_200)),
+        ("1200mo", Length(0, 1_200)),
+    ],
+)
+def test_a_length_is_exact_or_in_months(text, expected):
+    assert calendar.length(text) == expected
+
+
+@pytest.mark.parametrize("text", ["101y", "1201mo", "36526d", "0mo", "1", "mo", "1 mo", "1Y", "1q", "-1y", "1.5y", ""])
+def test_what_is_no_length_is_refused(text):
+    with pytest.raises(ValueError, match="length"):
+        calendar.length(text)
+
+
+@pytest.mark.parametrize(
+    ("start", "months", "zone", "expected"),
+    [
+        ("2023-01-31T10:00:00Z", 1, "UTC", "2023-02-28T10:00:00Z"),
+        ("2024-01-31T10:00:00Z", 1, "UTC", "2024-02-29T10:00:00Z"),
+        ("2024-02-29T10:00:00Z", 12, "UTC", "2025-02-28T10:00:00Z"),
+        ("2024-02-29T10:00:00Z", 48, "UTC", "2028-02-29T10:00:00Z"),
+        ("1999-12-31T23:59:59.999999Z", 2, "UTC", "2000-02-29T23:59:59.999999Z"),
+        # the day is clipped where it is, not in UTC
+        ("2023-01-31T03:00:00Z", 1, NEW_YORK, "2023-03-01T03:00:00Z"),
+        # the wall time stays: an hour less of UTC in summer
+        ("2024-03-01T12:00:00Z", 1, LISBON, "2024-04-01T11:00:00Z"),
+        # skipped times move forward: Lisbon has no 01:30 on 31 March 2024
+        ("2024-02-29T01:30:00Z", 1, LISBON, "2024-03-29T01:30:00Z"),
+        ("2024-01-31T01:30:00Z", 2, LISBON, "2024-03-31T01:30:00Z"),
+        ("2024-02-10T07:30:00Z", 1, NEW_YORK, "2024-03-10T07:30:00Z"),
+        # of repeated times it is the first
+        ("2024-10-03T05:30:00Z", 1, NEW_YORK, "2024-11-03T05:30:00Z"),
+        ("2024-12-03T06:30:00Z", -1, NEW_YORK, "2024-11-03T05:30:00Z"),
+        # the clock went back over midnight and showed 6 November from 23:01 on once more
+        ("2010-10-07T02:00:00Z", 1, ST_JOHNS, "2010-11-07T02:00:00Z"),
+        ("2010-12-07T03:30:30Z", -1, ST_JOHNS, "2010-11-07T02:30:30Z"),
+        # Samoa had no 30 December 2011
+        ("2011-11-30T22:00:00Z", 1, APIA, "2011-12-30T22:00:00Z"),
+        ("2012-01-29T22:00:00Z", -1, APIA, "2011-12-30T22:00:00Z"),
+        ("1970-01-01T00:00:00Z", 1, "UTC", "1970-02-01T00:00:00Z"),
+        ("9998-12-31T12:00:00Z", 1, "UTC", "9999-01-31T12:00:00Z"),
+        ("9999-12-01T00:00:00Z", 1, "UTC", "9999-12-31T23:59:59.999999Z"),
+        ("0001-01-15T00:00:00Z", -1, "UTC", "0001-01-01T00:00:00Z"),
+    ],
+)
+def test_months_are_added_on_the_clock_of_the_place(start, months, zone, expected):
+    move = calendar.add if months > 0 else calendar.subtract
+    assert shown(move(at(start), Length(0, abs(months)), zone)) == expected
+
+
+def test_exact_lengths_do_not_look_at_clocks_and_end_with_the_years():
+    noon = at("2024-03-30T12:00:00Z")
+    assert calendar.add(noon, calendar.length("1d"), LISBON) == noon + DAY
+    assert calendar.subtract(noon, calendar.length("1d"), LISBON) == noon - DAY
+    assert calendar.add(at("9999-12-31T00:00:00Z"), calendar.length("2d"), "UTC") == lengths.LATEST
+    assert calendar.subtract(at("0001-01-02T00:00:00Z"), calendar.length("2d"), "UTC") == lengths.EARLIEST
+
+
+@pytest.mark.parametrize("zone", ["UTC", NEW_YORK, APIA])
+def test_nothing_is_longer_than_the_longest(zone):
+    start = at("2011-11-01T00:00:00Z")
+    for months in (1, 2, 3, 11, 12, 1200):
+        for day in range(0, 500, 3):
+            p = start + day * DAY
+            assert calendar.add(p, Length(0, months), zone) - p < Length(0, months).longest
+    assert Length(5, 0).longest == 5
+
+
+@pytest.mark.parametrize(
+    ("instant", "zone", "expected"),
+    [
+        ("2024-07-01T22:59:59.999999Z", LISBON, "2024-07-01"),
+        ("2024-07-01T23:00:00Z", LISBON, "2024-07-02"),
+        # 7 November 2010 began in St John's at 02:30Z; a minute later the clock showed 6 November again
+        ("2010-11-07T02:29:59.999999Z", ST_JOHNS, "2010-11-06"),
+        ("2010-11-07T02:30:00Z", ST_JOHNS, "2010-11-07"),
+        ("2010-11-07T02:31:00Z", ST_JOHNS, "2010-11-07"),
+        ("2010-11-07T03:30:00Z", ST_JOHNS, "2010-11-07"),
+        ("2010-11-08T03:29:59.999999Z", ST_JOHNS, "2010-11-07"),
+        ("2011-12-30T09:59:59.999999Z", APIA, "2011-12-29"),
+        ("2011-12-30T10:00:00Z", APIA, "2011-12-31"),
+        ("1970-01-01T00:00:00Z", NEW_YORK, "1969-12-31"),
+        ("9998-12-31T23:59:59.999999Z", "UTC", "9998-12-31"),
+        ("9999-12-31T23:59:59.999999Z", APIA, "9999-12-31"),
+        ("0001-01-01T00:00:00Z", NEW_YORK, "0001-01-01"),
+    ],
+)
+def test_a_day_runs_from_its_first_instant_to_the_first_of_the_next(instant, zone, expected):
+    assert calendar.day_of(at(instant), zone) == date.fromisoformat(expected)
+
+
+@pytest.mark.parametrize("zone", ["UTC", LISBON, NEW_YORK, ST_JOHNS, APIA, "Asia/Tehran", "America/Sao_Paulo"])
+def test_days_follow_each_other_without_gap_or_overlap(zone):
+    rng = random.Random(7)
+    for _ in range(300):
+        p = rng.randrange(at("1970-01-01T00:00:00Z"), at("2040-01-01T00:00:00Z"))
+        day = calendar.day_of(p, zone)
+        assert calendar.start_of_day(day, zone) <= p < calendar.end_of_day(day, zone)
+
+
+@pytest.mark.parametrize(
+    ("word", "p", "zone", "enter", "leave"),
+    [
+        ("today", "2024-03-31T12:00:00Z", LISBON, None, "2024-03-31T23:00:00Z"),
+        ("today", "2024-03-31T23:00:00Z", LISBON, None, "2024-04-01T23:00:00Z"),
+        ("yesterday", "2024-03-30T12:00:00Z", LISBON, "2024-03-31T00:00:00Z", "2024-03-31T23:00:00Z"),
+        ("today", "2010-11-07T02:30:30Z", ST_JOHNS, None, "2010-11-08T03:30:00Z"),
+        ("yesterday", "2010-11-07T02:29:59Z", ST_JOHNS, "2010-11-07T02:30:00Z", "2010-11-08T03:30:00Z"),
+        ("yesterday", "2011-12-29T20:00:00Z", APIA, "2011-12-30T10:00:00Z", "2011-12-30T10:00:00Z"),
+        # 3 November 2024 is a Sunday of 25 hours
+        ("this_week", "2024-11-04T04:59:59.999999Z", NEW_YORK, None, "2024-11-04T05:00:00Z"),
+        ("this_week", "2024-11-04T05:00:00Z", NEW_YORK, None, "2024-11-11T05:00:00Z"),
+        ("last_week", "2024-11-01T00:00:00Z", NEW_YORK, "2024-11-04T05:00:00Z", "2024-11-11T05:00:00Z"),
+        ("this_month", "2024-02-10T00:00:00Z", "UTC", None, "2024-03-01T00:00:00Z"),
+        ("last_month", "2024-01-31T23:59:59.999999Z", "UTC", "2024-02-01T00:00:00Z", "2024-03-01T00:00:00Z"),
+        ("last_month", "2024-12-01T00:00:00Z", "UTC", "2025-01-01T00:00:00Z", "2025-02-01T00:00:00Z"),
+        ("this_year", "1970-01-01T00:00:00Z", NEW_YORK, None, "1970-01-01T05:00:00Z"),
+        ("last_year", "1970-06-01T00:00:00Z", "UTC", "1971-01-01T00:00:00Z", "1972-01-01T00:00:00Z"),
+        ("last_year", "9998-06-01T00:00:00Z", "UTC", "9999-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"),
+        ("last_year", "9999-06-01T00:00:00Z", "UTC", "9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
+    ],
+)
+def test_a_period_of_now(word, p, zone, enter, leave):
+    assert [shown(bound) for bound in calendar.period_bounds(word, at(p), zone)] == [enter or shown(at(p)), leave]
+
+
+@pytest.mark.parametrize(
+    ("instant", "zone", "expected"),
+    [
+        ("2024-03-09T04:59:59.999999Z", NEW_YORK, False),
+        ("2024-03-09T05:00:00Z", NEW_YORK, True),
+        ("2024-03-11T03:59:59.999999Z", NEW_YORK, True),
+        ("2024-03-11T04:00:00Z", NEW_YORK, False),
+    ],
+)
+def test_the_weekend(instant, zone, expected):
+    assert calendar.is_weekend(at(instant), zone) is expected
+
+
+@pytest.mark.parametrize(
+    ("instant", "hours", "zone", "expected"),
+    [
+        ("2024-07-01T07:59:59.999999Z", (9, 17), LISBON, False),
+        ("2024-07-01T08:00:00Z", (9, 17), LISBON, True),
+        ("2024-07-01T15:59:59.999999Z", (9, 17), LISBON, True),
+        ("2024-07-01T16:00:00Z", (9, 17), LISBON, False),
+        ("2024-07-01T21:59:59.999999Z", (22, 6), "UTC", False),
+        ("2024-07-01T22:00:00Z", (22, 6), "UTC", True),
+        ("2024-07-01T00:00:00Z", (22, 6), "UTC", True),
+        ("2024-07-01T06:00:00Z", (22, 6), "UTC", False),
+        ("2024-07-01T23:59:59.999999Z", (22, 24), "UTC", True),
+        ("2024-07-01T00:00:00Z", (22, 24), "UTC", False),
+        ("2024-07-01T00:00:00Z", (6, 0), "UTC", False),
+        ("2024-07-01T23:00:00Z", (6, 0), "UTC", True),
+        # 01:30 twice, half an hour of offset, and an hour that was skipped
+        ("2024-11-03T05:30:00Z", (1, 2), NEW_YORK, True),
+        ("2024-11-03T06:30:00Z", (1, 2), NEW_YORK, True),
+        ("2024-01-01T12:30:00Z", (9, 10), ST_JOHNS, True),
+        ("2024-03-10T07:00:00Z", (2, 3), NEW_YORK, False),
+        # 6 November 23:30 for the second time, although the 7th has begun
+        ("2010-11-07T03:00:00Z", (23, 24), ST_JOHNS, True),
+    ],
+)
+def test_hours_are_those_of_the_clock_on_the_wall(instant, hours, zone, expected):
+    assert calendar.in_hours(at(instant), *hours, zone) is expected
+
+
+def _naive_shift(p: int, months: int, zone: str) -> int:
+    local = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=p)).astimezone(ZoneInfo(zone))
+    month = local.year * 12 + local.month - 1 + months
+    for day in range(local.day, 0, -1):
+        try:
+            there = local.replace(year=month // 12, month=month % 12 + 1, day=day, fold=0)
+        except ValueError:
+            continue
+        return (there.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    raise AssertionError
+
+
+NIGHTS = [
+    (LISBON, "2024-03-31T01:00:00Z"),
+    (LISBON, "2024-10-27T01:00:00Z"),
+    (NEW_YORK, "2024-03-10T07:00:00Z"),
+    (NEW_YORK, "2024-11-03T06:00:00Z"),
+    (ST_JOHNS, "2010-11-07T02:31:00Z"),
+    (ST_JOHNS, "1988-04-03T03:31:00Z"),
+    (APIA, "2011-12-30T10:00:00Z"),
+    ("UTC", "2024-02-29T00:00:00Z"),
+    ("UTC", "2023-02-28T23:30:00Z"),
+]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("zone", "night"), NIGHTS)
+def test_between_crossings_the_reach_of_a_calendar_length_does_not_change(zone, night, sign):
+    rng = random.Random(f"{zone}{night}")
+    fine = [step * 1_800_000_000 for step in range(-48, 48)]
+    coarse = [step * 4 * HOUR for step in range(-60, 60)]
+    for _ in range(40):
+        months = rng.choice((1, 2, 6, 11, 12, 13, 25))
+        centre = at(night) if rng.random() < 0.5 else _naive_shift(at(night), sign * months, zone)
+        v = centre + rng.choice((0, -1, 1, rng.randrange(-2 * HOUR, 2 * HOUR), rng.randrange(-3 * DAY, 3 * DAY)))
+        instants = calendar.crossings(v, Length(0, months), zone) if sign == 1 else calendar.edges(v, months, zone)
+        assert list(instants) == sorted(set(instants))
+        around = _naive_shift(v, -sign * months, zone)
+        beside = [instant + shift for instant in instants for shift in (-1, 0)]
+        probes = sorted({*beside, *(around + step for step in fine + coarse)})
+        truths = [(now, v <= _naive_shift(now, sign * months, zone)) for now in probes]
+        assert {truth for _, truth in truths} == {True, False}
+        for (_, before), (now, after) in pairwise(truths):
+            # Each instant is a probe, and so is the microsecond before: a change elsewhere shows at another probe.
+            assert before == after or now in instants
+
+
+def test_crossings_of_an_exact_length_and_edges_of_now():
+    assert calendar.crossings(5 * DAY, Length(2 * DAY, 0), NEW_YORK) == (3 * DAY,)
+    assert calendar.edges(5 * DAY, 0, NEW_YORK) == (5 * DAY,)
+
+
+def test_the_last_years_do_not_overflow():
+    for zone in ("UTC", APIA, NEW_YORK):
+        for v in (lengths.EARLIEST, lengths.LATEST):
+            assert calendar.crossings(v, Length(0, 1), zone)
+            assert calendar.edges(v, 1, zone)
+            for word in calendar.PERIODS:
+                enter, leave = calendar.period_bounds(word, v, zone)
+                assert enter <= leave

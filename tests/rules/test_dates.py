@@ -1,0 +1,284 @@
+"""Values read as dates, anniversaries, and when values are one value."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from itertools import combinations
+
+import pytest
+
+from app.rules import calendar, dates, lengths
+from app.rules.values import as_text, digest_of, key_of
+
+LISBON, NEW_YORK, ST_JOHNS, APIA = "Europe/Lisbon", "America/New_York", "America/St_Johns", "Pacific/Apia"
+DAY = 86_400_000_000
+
+
+def at(text: str) -> int:
+    found = lengths.instant_or_date(text)
+    assert isinstance(found, int)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "zone", "expected"),
+    [
+        ("1997-10-01T00:00:00Z", "UTC", "1997-10-01T00:00:00.000000Z"),
+        ("1997-10-01t01:00:00.1234567+01:00", NEW_YORK, "1997-10-01T00:00:00.123456Z"),
+        ("1969-12-31T23:59:59.9999999Z", "UTC", "1969-12-31T23:59:59.999999Z"),
+        ("1997-10-01", "UTC", "1997-10-01T00:00:00.000000Z"),
+        ("1997-10-01", NEW_YORK, "1997-10-01T04:00:00.000000Z"),
+        ("2010-11-07", ST_JOHNS, "2010-11-07T02:30:00.000000Z"),
+        ("2011-12-30", APIA, "2011-12-30T10:00:00.000000Z"),
+        ("2011-12-31", APIA, "2011-12-30T10:00:00.000000Z"),
+        ("1970-01-01", "UTC", "1970-01-01T00:00:00.000000Z"),
+        ("9998-12-31", "UTC", "9998-12-31T00:00:00.000000Z"),
+        ("0001-01-01", "UTC", "0001-01-01T00:00:00.000000Z"),
+        ("9999-12-31T23:59:59.999999Z", "UTC", "9999-12-31T23:59:59.999999Z"),
+        (0, "UTC", "1970-01-01T00:00:00.000000Z"),
+        (875_664_000, "UTC", "1997-10-01T00:00:00.000000Z"),
+        (Decimal("875664000.5"), "UTC", "1997-10-01T00:00:00.500000Z"),
+        (Decimal("-0.0000001"), "UTC", "1969-12-31T23:59:59.999999Z"),
+        (Fraction(1, 3), "UTC", "1970-01-01T00:00:00.333333Z"),
+        (10**11 - 1, "UTC", "5138-11-16T09:46:39.000000Z"),
+        (10**11, "UTC", "1973-03-03T09:46:40.000000Z"),
+        (10**14 - 1, "UTC", "5138-11-16T09:46:39.999000Z"),
+        (10**14, "UTC", "1973-03-03T09:46:40.000000Z"),
+        (10**17 - 1, "UTC", "5138-11-16T09:46:39.999999Z"),
+        (10**17, "UTC", "1973-03-03T09:46:40.000000Z"),
+        (10**17 + 999, "UTC", "1973-03-03T09:46:40.000000Z"),
+        (-(10**11), "UTC", "1966-10-31T14:13:20.000000Z"),
+        (-62_135_596_800, "UTC", "0001-01-01T00:00:00.000000Z"),
+        (253_402_300_799_999_999_999, "UTC", "9999-12-31T23:59:59.999999Z"),
+    ],
+)
+def test_what_is_a_date(value, zone, expected):
+    instant = dates.as_instant(value, zone)
+    assert instant is not None
+    assert as_text(instant) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        False,
+        [],
+        ["1997-10-01"],
+        {"at": 0},
+        "",
+        "875664000",
+        "1997-10-01T00:00:00",
+        "1997-10-01 00:00:00Z",
+        "1997-10-1",
+        "19971001",
+        "1997-W40-3",
+        "1997-02-29",
+        "0000-01-01",
+        "10000-01-01",
+        " 1997-10-01",
+        "1997-10-01T24:00:00Z",
+        "1997-10-01T23:59:60Z",
+        "1997-10-01T00:00:00+24:00",
+        "0001-01-01T00:00:00+00:01",
+        "9999-12-31T23:59:59-00:01",
+        -62_135_596_801,
+        253_402_300_800_000_000_000,
+        Decimal("1E+399"),
+        Decimal("-1E+399"),
+    ],
+)
+def test_what_is_no_date(value):
+    assert dates.as_instant(value, "UTC") is None
+    assert dates.as_day(value, "UTC") is None
+    assert dates.anniversary(value, calendar.length("1d"), 0, "UTC") == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "zone", "expected"),
+    [
+        ("1997-10-01", APIA, "1997-10-01"),
+        ("1997-10-01T03:59:59.999999Z", NEW_YORK, "1997-09-30"),
+        ("1997-10-01T04:00:00Z", NEW_YORK, "1997-10-01"),
+        ("2010-11-07T02:31:00Z", ST_JOHNS, "2010-11-07"),
+        (0, NEW_YORK, "1969-12-31"),
+    ],
+)
+def test_the_local_day_of_a_value(value, zone, expected):
+    assert dates.as_day(value, zone) == date.fromisoformat(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "length", "zone", "begin", "end"),
+    [
+        ("1990-05-10", "7d", "UTC", "2024-05-03T00:00:00Z", "2024-05-11T00:00:00Z"),
+        ("1990-05-10T03:00:00Z", "7d", NEW_YORK, "2024-05-02T04:00:00Z", "2024-05-10T04:00:00Z"),
+        # seven days are 168 hours, also over the night of 10 March
+        ("1990-03-12", "7d", NEW_YORK, "2024-03-05T04:00:00Z", "2024-03-13T04:00:00Z"),
+        ("1990-03-12", "1mo", NEW_YORK, "2024-02-12T05:00:00Z", "2024-03-13T04:00:00Z"),
+        ("1990-03-31", "1mo", LISBON, "2024-02-29T00:00:00Z", "2024-03-31T23:00:00Z"),
+        ("1990-03-31", "1ms", LISBON, "2024-03-30T23:59:59.999Z", "2024-03-31T23:00:00Z"),
+        # 29 February: the 28th in common years
+        ("1996-02-29", "1d", "UTC", "2023-02-27T00:00:00Z", "2023-03-01T00:00:00Z"),
+        ("1996-02-29", "1d", "UTC", "2024-02-28T00:00:00Z", "2024-03-01T00:00:00Z"),
+        ("1996-02-29", "1d", "UTC", "2100-02-27T00:00:00Z", "2100-03-01T00:00:00Z"),
+        ("1996-02-29", "3mo", "UTC", "2023-11-29T00:00:00Z", "2024-03-01T00:00:00Z"),
+        # the day begins at 01:00, but months are counted from midnight on the clock
+        ("1990-10-15", "1mo", "America/Sao_Paulo", "2017-09-15T03:00:00Z", "2017-10-16T02:00:00Z"),
+        ("1990-10-15", "1d", "America/Sao_Paulo", "2017-10-14T03:00:00Z", "2017-10-16T02:00:00Z"),
+        # a day that begins, goes back to the day before and goes on
+        ("1990-11-07", "1d", ST_JOHNS, "2010-11-06T02:30:00Z", "2010-11-08T03:30:00Z"),
+        # Samoa had no 30 December 2011: the anniversary is no moment, but what comes before it is
+        ("1990-12-30", "1d", APIA, "2011-12-29T10:00:00Z", "2011-12-30T10:00:00Z"),
+        ("1990-12-31", "1d", APIA, "2011-12-29T10:00:00Z", "2011-12-31T10:00:00Z"),
+        ("1969-01-01", "1d", "UTC", "1969-12-31T00:00:00Z", "1970-01-02T00:00:00Z"),
+        ("1990-12-31", "1d", "UTC", "9998-12-30T00:00:00Z", "9999-01-01T00:00:00Z"),
+        # the length may reach into the year before the anniversary
+        ("1990-01-03", "7d", "UTC", "2023-12-27T00:00:00Z", "2024-01-04T00:00:00Z"),
+    ],
+)
+def test_an_anniversary_is_near_from_the_length_before_its_day_until_it_ends(value, length, zone, begin, end):
+    def asked(t: int) -> tuple[bool, int | None]:
+        return dates.anniversary(value, calendar.length(length), t, zone)
+
+    assert asked(at(begin) - 1) == (False, at(begin))
+    assert asked(at(begin)) == (True, at(end))
+    assert asked(at(end) - 1) == (True, at(end))
+    holds, following = asked(at(end))
+    assert not holds
+    assert following is not None
+    assert following > at(end)
+
+
+def test_the_day_itself_is_no_anniversary():
+    week = calendar.length("7d")
+    assert dates.anniversary("2024-05-10", week, at("2024-05-10T12:00:00Z"), "UTC") == (
+        False,
+        at("2025-05-03T00:00:00Z"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("length", "end"),
+    [
+        ("11mo", "2022-05-11T00:00:00Z"),
+        ("364d", "2023-05-11T00:00:00Z"),  # touches the next after a common year, not after a leap year
+        ("365d", None),
+        ("366d", None),
+        ("12mo", None),
+        ("3y", None),
+    ],
+)
+def test_anniversaries_that_touch_are_one(length, end):
+    found = dates.anniversary("1990-05-10", calendar.length(length), at("2022-05-10T12:00:00Z"), "UTC")
+    assert found == (True, None if end is None else at(end))
+
+
+def test_the_last_anniversary_of_all():
+    week = calendar.length("7d")
+    assert dates.anniversary("1990-05-10", week, at("9999-05-10T00:00:00Z"), "UTC") == (
+        True,
+        at("9999-05-11T00:00:00Z"),
+    )
+    assert dates.anniversary("1990-05-10", week, at("9999-05-11T00:00:00Z"), "UTC") == (False, None)
+    assert dates.anniversary("9999-05-10", week, at("2024-01-01T00:00:00Z"), "UTC") == (False, None)
+
+
+def _naive_anniversary(day: date, length: timedelta, t: int, zone: str) -> bool:
+    now = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=t)
+    for year in range(max(day.year + 1, now.year - 2), now.year + 4):
+        try:
+            one = day.replace(year=year)
+        except ValueError:
+            one = date(year, 2, 28)
+        begin = lengths.first_instant(one, zone) - length // timedelta(microseconds=1)
+        if begin <= t < lengths.first_instant(one + timedelta(days=1), zone):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("zone", ["UTC", NEW_YORK, LISBON])
+def test_the_next_change_of_an_anniversary_is_a_change_and_the_first(zone):
+    rng = random.Random(zone)
+    for _ in range(60):
+        day = rng.choice((date(1996, 2, 29), date(1980, 1, 1) + timedelta(days=rng.randrange(20_000))))
+        days = rng.choice((1, 7, 30, 300, 364, 365))
+        length = timedelta(days=days)
+        t = at("2023-01-01T00:00:00Z") + rng.randrange(1500 * DAY)
+
+        def naive(t: int, day: date = day, length: timedelta = length) -> bool:
+            return _naive_anniversary(day, length, t, zone)
+
+        holds, change = dates.anniversary(day.isoformat(), calendar.length(f"{days}d"), t, zone)
+        assert holds is naive(t)
+        assert change is None or (naive(change) is not holds and naive(change - 1) is holds)
+        until = min(change or t + 1500 * DAY, t + 1500 * DAY)
+        assert all(naive(instant) is holds for instant in range(t, until, DAY // 2))
+
+
+# ------------------------------------------------------------------------------------ equality of values
+
+
+SAME = [
+    [1, Decimal("1.0"), Decimal("1E0"), Fraction(1)],
+    [Decimal("0.5"), Fraction(1, 2), Decimal("0.500")],
+    [0, Decimal("-0.0")],
+    [True],
+    [False],
+    ["1"],
+    ["true"],
+    [""],
+    [Fraction(1, 3)],
+    [Decimal("0." + "3" * 300)],
+    [2**53 + 1],
+    [2**53],
+    [[]],
+    [{}],
+    [[1, "a"], [Decimal("1.0"), "a"]],
+    [["a", 1]],
+    [["1a"], ["1a"]],
+    [["1", "a"]],
+    [[["1"], "a"]],
+    [[True]],
+    [[None]],
+    [{"a": 1, "b": [True]}, {"b": [True], "a": Decimal("1.00")}],
+    [{"a": 1, "b": [1]}],
+    [{"a": None}],
+    [[["a", 1]]],
+    [{"a": "1"}],
+    [10**399],
+    [Decimal("1E-399")],
+]
+
+
+def test_values_are_one_where_their_json_is():
+    for group in SAME:
+        assert len({key_of(value) for value in group}) == 1
+        assert len({digest_of(value) for value in group}) == 1
+    for one, other in combinations(SAME, 2):
+        assert key_of(one[0]) != key_of(other[0])
+        assert digest_of(one[0]) != digest_of(other[0])
+
+
+def test_a_missing_value_has_no_digest_and_others_have_a_stable_one():
+    assert digest_of(None) == ""
+    assert digest_of({"b": [1, True], "a": "é"}) == "bcd6ecda8f03bde894c2f819a6daf1e4"
+    assert all(len(digest_of(group[0])) == 32 for group in SAME)
+
+
+@pytest.mark.parametrize(
+    ("instant", "expected"),
+    [
+        (0, "1970-01-01T00:00:00.000000Z"),
+        (-1, "1969-12-31T23:59:59.999999Z"),
+        (lengths.EARLIEST, "0001-01-01T00:00:00.000000Z"),
+        (lengths.LATEST, "9999-12-31T23:59:59.999999Z"),
+    ],
+)
+def test_an_instant_as_text_reads_back(instant, expected):
+    assert as_text(instant) == expected
+    assert dates.as_instant(as_text(instant), NEW_YORK) == instant
