@@ -1,29 +1,38 @@
-"""CMP: how a value is compared with what a rule says, written and compiled.
+"""CMP: how a value is compared with what a rule says, as it is written. :mod:`app.rules.compare` has the meaning.
 
-A missing value is ``None``, because null is missing. Every negative operator is the exact complement of its
-positive one, also for missing values.
+An operand is a plain value, or a *reading*: another trait, or a value expression. Readings may hold comparisons in
+turn, so their models stand in :mod:`app.rules.expressions`, which completes the one of this module.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 
+from app.rules.compare import check_pattern
 from app.rules.numbers import Number, as_number
-from app.rules.refusal import refuse, refuse_later
+from app.rules.refusal import refuse
+from app.rules.words import PATTERN_CHARS_MAX, Length, Moment, not_before
 
-Test = Callable[[Any], bool]
-"""Takes the value read, ``None`` where it is missing."""
+if TYPE_CHECKING:
+    from app.rules.expressions import Reading
 
 SCALAR_SCHEMA: Final[dict[str, Any]] = {
     "anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}],
     "description": 'Text, a number or a boolean. 1 equals 1.0; "1" does not equal 1.',
 }
-_FLAG_SCHEMA: Final[dict[str, Any]] = {"type": "boolean", "description": "Always true; leave it out otherwise."}
+_FLAG_SCHEMA: Final[dict[str, Any]] = {"type": "boolean", "const": True, "description": "Leave it out otherwise."}
 
 
 def _scalar(value: Any) -> str | int | Decimal | bool:
@@ -31,8 +40,6 @@ def _scalar(value: Any) -> str | int | Decimal | bool:
         return Decimal(repr(value))
     if isinstance(value, str | int | Decimal):
         return value
-    if isinstance(value, dict):
-        raise refuse_later("an operand that is an object (another trait, a value expression)", "Give a plain value.")
     raise refuse("an operand is text, a number or a boolean", "To compare with several values, use in.")
 
 
@@ -43,12 +50,23 @@ def _sortable(value: Any) -> str | int | Decimal:
     return scalar
 
 
+def _plain(value: Any, index: int) -> str | int | Decimal | bool:
+    """An item of a list, which is a plain value always."""
+    if isinstance(value, dict):
+        raise refuse(
+            "a list holds plain values only", "For traits and expressions write one eq for each, under any.", index
+        )
+    if isinstance(value, list):
+        raise refuse("a list holds plain values only", "Put the items into the outer list.", index)
+    return _scalar(value)
+
+
 def _values(value: Any) -> list[str | int | Decimal | bool]:
     if not isinstance(value, list):
         raise refuse("it must be a list", "Put the values in [ ], or use eq for one value.")
     if not value:
         raise refuse("the list is empty", "Give at least one value.")
-    found = [_scalar(item) for item in value]
+    found = [_plain(item, index) for index, item in enumerate(value)]
     seen: set[tuple[bool, str | int | Decimal]] = set()
     for index, item in enumerate(found):
         key = (isinstance(item, bool), item)
@@ -61,6 +79,9 @@ def _values(value: Any) -> list[str | int | Decimal | bool]:
 def _bounds(value: Any) -> list[str | int | Decimal]:
     if not isinstance(value, list) or len(value) != 2:
         raise refuse("it must be a list of two bounds", "Write [lowest, highest]; both are inside.")
+    for index, bound in enumerate(value):
+        if isinstance(bound, dict):
+            raise refuse("between takes plain bounds only", "Use gte and lte instead.", index)
     low, high = (_sortable(item) for item in value)
     low_key, high_key = _order_key(low, fold=False), _order_key(high, fold=False)
     if isinstance(low_key, str) != isinstance(high_key, str):
@@ -81,6 +102,18 @@ def _part(value: Any) -> str:
 def _element(value: Any) -> str | int | Decimal | bool:
     scalar = _scalar(value)
     return _part(scalar) if isinstance(scalar, str) else scalar
+
+
+def _pattern(value: Any) -> str:
+    if isinstance(value, dict):
+        raise refuse("matches takes a plain pattern only", "Write the pattern as text, or use contains.")
+    pattern = _part(value)
+    if len(pattern) > PATTERN_CHARS_MAX:
+        raise refuse(f"the pattern is longer than {PATTERN_CHARS_MAX} characters", "Shorten it.")
+    wrong = check_pattern(pattern)
+    if wrong is not None:
+        raise refuse(f"the pattern cannot be read: {wrong}", "Write it in RE2 syntax: no look-around, no references.")
+    return pattern
 
 
 def _flag(value: Any) -> bool:
@@ -115,12 +148,30 @@ Bounds = Annotated[
 ]
 Part = Annotated[str, PlainValidator(_part), WithJsonSchema({"type": "string", "minLength": 1})]
 Element = Annotated[str | int | Decimal | bool, PlainValidator(_element), WithJsonSchema(SCALAR_SCHEMA)]
+Pattern = Annotated[
+    str,
+    PlainValidator(_pattern),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": PATTERN_CHARS_MAX, "examples": ["^/blog/[0-9]+"]}),
+]
 Flag = Annotated[bool, PlainValidator(_flag), WithJsonSchema(_FLAG_SCHEMA)]
 
-_POSITIVE_ALONE: Final = ("eq", "in_")
-_NEGATIVE: Final = ("ne", "not_in", "not_contains")
+
+def _operand_kind(value: Any) -> str:
+    return "reading" if isinstance(value, dict | BaseModel) else "plain"
+
+
+_Plain = TypeVar("_Plain")
+Operand = Annotated[
+    Annotated[_Plain, Tag("plain")] | Annotated["Reading", Tag("reading")], Discriminator(_operand_kind)
+]
+"""A plain value of the type given, or a reading."""
+
+_NEGATIVE: Final = ("ne", "not_in", "not_contains", "none_of")
 _RANGES: Final = ("gt", "gte", "lt", "lte", "between")
-_ORDERS: Final = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
+_LISTS: Final = ("in_", "not_in", "any_of", "all_of", "none_of")
+_DATES: Final = ("after", "before_date", "within_last", "within_next", "anniversary_within")
+_OF_NOW: Final = ("within_last", "within_next", "anniversary_within")
+"""Operators whose truth moves with the clock, so that they say something even beside ``eq``."""
 
 
 def published_as(description: str, *examples: dict[str, Any]) -> ConfigDict:
@@ -149,22 +200,36 @@ class Comparison(BaseModel):
         "One or more operators, all of which must hold.",
         {"gte": 50, "lt": 100},
         {"contains": "serum", "ignore_case": True},
+        {"gt": {"avg": "total", "of": "Order Completed"}},
     )
 
-    eq: Scalar | None = Field(None, description="Equal, of the same type.")
-    ne: Scalar | None = Field(None, description="Not equal, or missing.")
-    gt: Sortable | None = Field(None, description="Greater; text that is a number counts as that number.")
-    gte: Sortable | None = Field(None, description="Greater or equal.")
-    lt: Sortable | None = Field(None, description="Less.")
-    lte: Sortable | None = Field(None, description="Less or equal.")
+    eq: Operand[Scalar] | None = Field(None, description="Equal, of the same type.")
+    ne: Operand[Scalar] | None = Field(None, description="Not equal, or missing.")
+    gt: Operand[Sortable] | None = Field(None, description="Greater; text that is a number counts as that number.")
+    gte: Operand[Sortable] | None = Field(None, description="Greater or equal.")
+    lt: Operand[Sortable] | None = Field(None, description="Less.")
+    lte: Operand[Sortable] | None = Field(None, description="Less or equal.")
     between: Bounds | None = Field(None, description="From the first to the second, both inside.")
     in_: Values | None = Field(None, alias="in", description="Equal to one of them.")
     not_in: Values | None = Field(None, description="Equal to none of them, or missing.")
-    contains: Element | None = Field(None, description="An array has this element, or a text has this part.")
-    not_contains: Element | None = Field(None, description="The complement of contains.")
-    starts_with: Part | None = Field(None, description="The text begins so.")
-    ends_with: Part | None = Field(None, description="The text ends so.")
+    contains: Operand[Element] | None = Field(None, description="An array has this element, or a text has this part.")
+    not_contains: Operand[Element] | None = Field(None, description="The complement of contains.")
+    starts_with: Operand[Part] | None = Field(None, description="The text begins so.")
+    ends_with: Operand[Part] | None = Field(None, description="The text ends so.")
+    matches: Pattern | None = Field(
+        None, description="The text has a part of this pattern (RE2 syntax; ^ and $ anchor)."
+    )
     exists: bool | None = Field(None, description="Whether there is a value; null is none.")
+    any_of: Values | None = Field(None, description="An array has one of them; a single value counts as a list of one.")
+    all_of: Values | None = Field(None, description="An array has all of them.")
+    none_of: Values | None = Field(None, description="The complement of any_of.")
+    after: Operand[Moment] | None = Field(None, description="A date later than this one.")
+    before_date: Operand[Moment] | None = Field(None, description="A date earlier than this one.")
+    within_last: Length | None = Field(None, description="A date in the past: date <= now < date + length.")
+    within_next: Length | None = Field(None, description="A date to come: now < date <= now + length.")
+    anniversary_within: Length | None = Field(
+        None, description="A date whose next anniversary is at most this far, until that day ends."
+    )
     ignore_case: Flag | None = Field(None, description="Compare text without regard to case.")
 
     @property
@@ -172,32 +237,37 @@ class Comparison(BaseModel):
         """The operators that were given, as field names, in the order of the table above."""
         return [name for name in Comparison.model_fields if name != "ignore_case" and getattr(self, name) is not None]
 
+    @property
+    def has_dates(self) -> bool:
+        """Whether an operator reads dates, which begin in a timezone."""
+        return any(getattr(self, name) is not None for name in _DATES)
+
     @model_validator(mode="after")
-    def _make_sense_together(self) -> Self:
+    def _operators_make_sense_together(self) -> Self:
         given = self.operators
-        if not given:
+        if not given and self._needs_operator():
             raise refuse("the comparison has no operator", "Add one, such as eq, gt or exists.")
         _refuse_idle_operators(given, self)
+        _refuse_contradictory_dates(self)
         if self.ignore_case and not any(_is_text_operand(name, getattr(self, name)) for name in given):
             raise refuse("ignore_case has no text to apply to", "Remove it.", "ignore_case")
         return self
 
+    def _needs_operator(self) -> bool:
+        return True
+
 
 def _refuse_idle_operators(given: list[str], asked: Comparison) -> None:
-    def at(name: str) -> str:
-        return "in" if name == "in_" else name
-
-    alone = next((name for name in _POSITIVE_ALONE if name in given), None)
-    if alone is not None and len(given) > 1:
-        other = next(name for name in given if name != alone)
-        raise refuse(f"beside {at(alone)} it says nothing more, or contradicts it", "Keep one of them.", at(other))
+    # An operand that is read differs from customer to customer: beside another one it always says something.
+    fixed = [name for name in given if not isinstance(getattr(asked, name), BaseModel)]
+    _refuse_beside_equality([name for name in fixed if name not in _OF_NOW])
     if "exists" in given:
         for name in given:
             if name != "exists" and (asked.exists is False or name not in _NEGATIVE):
-                raise refuse(f"beside {name} it says nothing more, or contradicts it", "Remove it.", "exists")
-    if "ne" in given and "not_in" in given:
+                raise refuse(f"beside {_key(name)} it says nothing more, or contradicts it", "Remove it.", "exists")
+    if "ne" in fixed and "not_in" in fixed:
         raise refuse("ne belongs into the list of not_in", "Move it there.", "ne")
-    bounds = [name for name in _RANGES if name in given]
+    bounds = [name for name in _RANGES if name in fixed]
     for one, other in (("gt", "gte"), ("lt", "lte")):
         if one in bounds and other in bounds:
             raise refuse(f"beside {one} it says nothing more", "Keep one of them.", other)
@@ -207,6 +277,13 @@ def _refuse_idle_operators(given: list[str], asked: Comparison) -> None:
     upper = next((name for name in ("lt", "lte") if name in bounds), None)
     if lower and upper:
         _refuse_empty_range(lower, upper, asked)
+
+
+def _refuse_beside_equality(given: list[str]) -> None:
+    alone = next((name for name in ("eq", "in_") if name in given), None)
+    if alone is not None and len(given) > 1:
+        other = next(name for name in given if name != alone)
+        raise refuse(f"beside {_key(alone)} it says nothing more, or contradicts it", "Keep one of them.", _key(other))
 
 
 def _refuse_empty_range(lower: str, upper: str, asked: Comparison) -> None:
@@ -219,102 +296,33 @@ def _refuse_empty_range(lower: str, upper: str, asked: Comparison) -> None:
         raise refuse(f"nothing lies above {lower} and below {upper}", "Swap or correct the bounds.", upper)
 
 
+def _refuse_contradictory_dates(asked: Comparison) -> None:
+    if asked.within_last is not None and asked.within_next is not None:
+        raise refuse("no date is both past and to come", "Keep one, or put each in a node of its own.", "within_next")
+    if (
+        isinstance(asked.after, str)
+        and isinstance(asked.before_date, str)
+        and not_before(asked.after, asked.before_date)
+    ):
+        raise refuse("no date is after the one and before the other", "Make before_date later.", "before_date")
+
+
+def _key(name: str) -> str:
+    """A field's name as it is written."""
+    return name.rstrip("_")
+
+
 def _is_text_operand(name: str, operand: Any) -> bool:
+    if name in _DATES:
+        return False
+    if isinstance(operand, BaseModel):
+        return True  # what is read may be text
     if name in _RANGES:
         bounds = operand if isinstance(operand, list) else [operand]
         return any(isinstance(_order_key(bound, fold=False), str) for bound in bounds)
-    if name in ("in_", "not_in"):
+    if name in _LISTS:
         return any(isinstance(item, str) for item in operand)
     return isinstance(operand, str)
-
-
-# ---------------------------------------------------------------------------------------------- meaning
-
-
-def compile_comparison(asked: Comparison) -> Test:
-    """One function for all the operators of ``asked``."""
-    tests = [_test(name, getattr(asked, name), fold=bool(asked.ignore_case)) for name in asked.operators]
-    if len(tests) == 1:
-        return tests[0]
-    return lambda value: all(test(value) for test in tests)
-
-
-def _test(name: str, operand: Any, *, fold: bool) -> Test:
-    match name:
-        case "eq":
-            return _equals(operand, fold=fold)
-        case "ne":
-            return _not(_equals(operand, fold=fold))
-        case "in_":
-            return _is_one_of(operand, fold=fold)
-        case "not_in":
-            return _not(_is_one_of(operand, fold=fold))
-        case "contains":
-            return _contains(operand, fold=fold)
-        case "not_contains":
-            return _not(_contains(operand, fold=fold))
-        case "starts_with":
-            return _on_text(str.startswith, operand, fold=fold)
-        case "ends_with":
-            return _on_text(str.endswith, operand, fold=fold)
-        case "exists":
-            return (lambda value: value is not None) if operand else (lambda value: value is None)
-        case "between":
-            above = _ordered(operator.ge, operand[0], fold=fold)
-            below = _ordered(operator.le, operand[1], fold=fold)
-            return lambda value: above(value) and below(value)
-        case _:
-            return _ordered(_ORDERS[name], operand, fold=fold)
-
-
-def _not(test: Test) -> Test:
-    return lambda value: not test(value)
-
-
-def _equals(operand: str | Number | bool, *, fold: bool) -> Test:
-    if isinstance(operand, bool):
-        return lambda value: value is operand
-    if not isinstance(operand, str):
-        return lambda value: value == operand and type(value) is not bool
-    if not fold:
-        return lambda value: bool(value == operand)
-    folded = operand.casefold()
-    return lambda value: isinstance(value, str) and value.casefold() == folded
-
-
-def _is_one_of(operands: Sequence[str | Number | bool], *, fold: bool) -> Test:
-    flags = frozenset(item for item in operands if isinstance(item, bool))
-    others = frozenset(
-        item.casefold() if fold and isinstance(item, str) else item for item in operands if not isinstance(item, bool)
-    )
-
-    def test(value: Any) -> bool:
-        if type(value) is str:
-            return (value.casefold() if fold else value) in others
-        if type(value) is bool:
-            return value in flags
-        return isinstance(value, int | Decimal) and value in others
-
-    return test
-
-
-def _contains(operand: str | Number | bool, *, fold: bool) -> Test:
-    is_element = _equals(operand, fold=fold)
-    is_part = _on_text(str.__contains__, operand, fold=fold) if isinstance(operand, str) else None
-
-    def test(value: Any) -> bool:
-        if isinstance(value, list):
-            return any(is_element(item) for item in value)
-        return is_part is not None and is_part(value)
-
-    return test
-
-
-def _on_text(question: Callable[[str, str], bool], operand: str, *, fold: bool) -> Test:
-    if not fold:
-        return lambda value: isinstance(value, str) and question(value, operand)
-    folded = operand.casefold()
-    return lambda value: isinstance(value, str) and question(value.casefold(), folded)
 
 
 def _order_key(value: str | Number, fold: bool) -> str | Number:
@@ -322,19 +330,3 @@ def _order_key(value: str | Number, fold: bool) -> str | Number:
     if number is not None:
         return number
     return str(value).casefold() if fold else str(value)
-
-
-def _ordered(compare: Callable[[Any, Any], bool], operand: str | Number, *, fold: bool) -> Test:
-    key = _order_key(operand, fold)
-    if not isinstance(key, str):
-
-        def test_number(value: Any) -> bool:
-            number = as_number(value)
-            return number is not None and compare(number, key)
-
-        return test_number
-
-    def test_text(value: Any) -> bool:
-        return isinstance(value, str) and as_number(value) is None and compare(value.casefold() if fold else value, key)
-
-    return test_text

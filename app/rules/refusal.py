@@ -8,7 +8,7 @@ fields; :func:`as_invalid_definition` turns their first complaint into an :class
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Final
@@ -20,35 +20,66 @@ from app.config import Limits
 from app.errors import InvalidDefinition
 from app.rules.numbers import DIGITS_MAX, digits_written_out
 
-HEADS: Final = ("all", "any", "not", "everyone", "did", "trait", "segment", "stage")
-HEADS_LATER: Final = frozenset(
-    {"first", "last", "sum", "avg", "min", "max", "distinct", "first_value", "last_value", "most_frequent"}
-    | {"sequence", "regularly", "bucket", "count", "first_at", "last_at"}
+AGGREGATES: Final = ("sum", "avg", "min", "max", "distinct", "first_value", "last_value", "most_frequent")
+HEADS: Final = (
+    *("all", "any", "not", "everyone", "did", "first", "last"),
+    *AGGREGATES,
+    *("sequence", "regularly", "trait", "segment", "stage", "bucket"),
 )
-KEYS_LATER: Final = {
-    "did": frozenset({"during"}),
-    "trait": frozenset({"held_for", "changed_within"}),
-    "segment": frozenset({"for_at_least", "entered_within", "ever"}),
-    "stage": frozenset({"for_at_least", "entered_within", "ever"}),
-}
-OPERATORS_LATER: Final = frozenset(
-    {"matches", "any_of", "all_of", "none_of", "after", "before_date"}
-    | {"within_last", "within_next", "anniversary_within"}
+"""Heads of rules."""
+VALUE_HEADS: Final = (*AGGREGATES, "count", "first_at", "last_at")
+"""Heads of value expressions."""
+STEP_HEADS: Final = ("did", "not")
+OPERAND_OPERATORS: Final = (
+    *("eq", "ne", "gt", "gte", "lt", "lte", "contains", "not_contains", "starts_with", "ends_with"),
+    *("after", "before_date"),
 )
+"""Operators whose operand may be read: a trait, or a value expression."""
+ANNIVERSARIES_MAX: Final = 5
+"""Anniversaries in one rule: when the next one begins is found by walking through years."""
 
 _LEVELS_INSIDE_NODE: Final = 6
 _VALUES_PER_NODE: Final = 20
+
+_NODE_HEADS: Final = {
+    "rule": HEADS,
+    "value": VALUE_HEADS,
+    "reading": ("trait", *VALUE_HEADS),
+    "step": STEP_HEADS,
+    "plain_did": ("did",),
+}
+_NAMES: Final = {
+    "rule": "a rule",
+    "value": "a value expression",
+    "reading": "an operand",
+    "step": "a step",
+    "plain_did": "what does not follow",
+    "segment_in": "a segment",
+    "journey_in": "a journey",
+    "stage_in": "a stage",
+    "trait_in": "a computed trait",
+    "where_value": "a comparison",
+    "during": "during",
+}
 _KINDS: Final = {
     ("rule", "all"): "rules",
     ("rule", "any"): "rules",
     ("rule", "not"): "rule",
-    ("segment", "rule"): "rule",
-    ("journey", "stages"): "stages",
-    ("stage", "rule"): "rule",
-    ("rule", "where"): "where",
+    ("rule", "sequence"): "steps",
+    ("step", "not"): "plain_did",
+    ("segment_in", "rule"): "rule",
+    ("stage_in", "rule"): "rule",
+    ("journey_in", "stages"): "stages",
+    ("trait_in", "value"): "value",
+    **{(kind, "where"): "where" for kind in _NODE_HEADS},
+    **{(kind, "during"): "during" for kind in _NODE_HEADS},
+    **{(kind, operator): "operand" for kind in ("rule", "where_value") for operator in OPERAND_OPERATORS},
 }
-"""What stands under a key: which children are rules. Every other value is a plain one."""
-_ITEM_KINDS: Final = {"rules": "rule", "stages": "stage"}
+"""What stands under a key of an object of some kind. Every other value is a plain one."""
+_ITEM_KINDS: Final = {"rules": "rule", "stages": "stage_in", "steps": "step", "where": "where_value"}
+"""What the items of a list or of a map are."""
+_TAGGED: Final = frozenset((*_NODE_HEADS, "operand", "where_value", "during")) - {"plain_did"}
+"""Kinds that a union of models reads: pydantic puts the option that it chose into the place of an error."""
 
 Where = tuple["Where | None", str | int] | None
 """A place in the document as a chain (parent, key), so that going deeper costs nothing."""
@@ -59,89 +90,155 @@ def refuse(message: str, remedy: str, *at: str | int) -> PydanticCustomError:
     return PydanticCustomError("refused", "{message}", {"message": message, "remedy": remedy, "at": at})
 
 
-def refuse_later(what: str, remedy: str, *at: str | int) -> PydanticCustomError:
-    return refuse(f"{what} is not available yet", remedy, *at)
+def near(word: object, known: Iterable[str]) -> str:
+    """A question whether the nearest of the known words was meant; empty where none is near."""
+    found = get_close_matches(str(word)[:40], list(known), 1, 0.7)
+    return f"Did you mean {found[0]}?" if found else ""
 
 
 def inspect(data: object, path: str, kind: str, limits: Limits) -> None:
-    """Refuse what no rule may contain: too deep, too large, unknown heads, null, NUL, numbers that are not finite."""
-    nodes = values = 0
+    """Refuse what no rule may contain: too deep, too large, unknown heads, null, NUL, numbers that are not finite.
+
+    ``kind`` says what ``data`` is, in the words of ``_NAMES``. Works without recursion, in document order.
+    """
+    seen = _Seen(path, limits)
     stack: list[tuple[object, Where, int, str]] = [(data, None, 0, kind)]
     while stack:
         value, where, depth, kind = stack.pop()
-        values += 1
-        nodes += kind == "rule"
-        deepest = limits.rule_depth_levels_max + (0 if kind == "rule" else _LEVELS_INSIDE_NODE)
-        if depth > deepest:
-            raise InvalidDefinition(path, f"it nests deeper than {deepest} levels", "Move a part into its own segment.")
-        if nodes > limits.rule_nodes_max or values > limits.rule_nodes_max * _VALUES_PER_NODE:
-            raise InvalidDefinition(
-                path,
-                f"it is larger than {limits.rule_nodes_max} nodes and {_VALUES_PER_NODE} values for each",
-                "Move a part into its own segment.",
-            )
-        if kind == "rule":
-            _inspect_head(value, f"{path}{pointer(_steps(where))}")
+        if kind == "operand" and isinstance(value, Mapping):
+            kind = "reading"
+        seen.one_more(kind, depth)
+        try:
+            _inspect_one(value, kind)
+        except PydanticCustomError as error:
+            context = error.context or {}
+            place = pointer([*_steps(where), *context["at"]])
+            raise InvalidDefinition(f"{path}{place}", context["message"], context["remedy"]) from None
         if isinstance(value, Mapping):
-            for key in value:
-                _inspect_text(key, f"{path}{pointer(_steps((where, str(key))))}")
-            inner = [(value[key], (where, key), _KINDS.get((kind, key), "value")) for key in value]
+            seen.keys(value, kind)
+            inner = [(value[key], (where, key), _kind_under(kind, key)) for key in value]
         elif isinstance(value, list | tuple):
-            inner = [(item, (where, index), _ITEM_KINDS.get(kind, "value")) for index, item in enumerate(value)]
+            inner = [(item, (where, index), _ITEM_KINDS.get(kind, "plain")) for index, item in enumerate(value)]
         else:
-            _inspect_scalar(value, f"{path}{pointer(_steps(where))}")
             continue
-        stack.extend(
-            (item, place, depth + (kind not in _ITEM_KINDS), inner_kind) for item, place, inner_kind in reversed(inner)
-        )
+        deeper = depth + (kind not in ("rules", "stages"))
+        stack.extend((item, place, deeper, inner_kind) for item, place, inner_kind in reversed(inner))
 
 
-def _inspect_head(node: object, path: str) -> None:
+def _inspect_one(value: object, kind: str) -> None:
+    """One value without what is inside it; raises what ``refuse`` makes."""
+    if kind in _NODE_HEADS:
+        _inspect_head(value, kind)
+    elif kind == "where_value" and isinstance(value, Mapping):
+        _inspect_where_value(value)
+    if isinstance(value, Mapping):
+        for key in value:
+            _inspect_text(key, str(key))
+    elif not isinstance(value, list | tuple):
+        _inspect_scalar(value)
+
+
+def _kind_under(kind: str, key: object) -> str:
+    return "where_value" if kind == "where" else _KINDS.get((kind, str(key)), "plain")
+
+
+class _Seen:
+    """How much of a document has been seen, against the limits."""
+
+    def __init__(self, path: str, limits: Limits) -> None:
+        self._path = path
+        self._limits = limits
+        self._nodes = self._values = self._anniversaries = 0
+
+    def one_more(self, kind: str, depth: int) -> None:
+        node = kind in _NODE_HEADS
+        self._values += 1
+        self._nodes += node
+        if kind == "stage_in":
+            self._anniversaries = 0  # each stage has a rule of its own
+        deepest = self._limits.rule_depth_levels_max + (0 if node else _LEVELS_INSIDE_NODE)
+        if depth > deepest:
+            self._refuse(f"it nests deeper than {deepest} levels")
+        largest = self._limits.rule_nodes_max
+        if self._nodes > largest or self._values > largest * _VALUES_PER_NODE:
+            self._refuse(f"it is larger than {largest} nodes and {_VALUES_PER_NODE} values for each")
+
+    def keys(self, value: Mapping[object, object], kind: str) -> None:
+        if kind in ("rule", "where_value") and "anniversary_within" in value:
+            self._anniversaries += 1
+            if self._anniversaries > ANNIVERSARIES_MAX:
+                self._refuse(f"it asks for more than {ANNIVERSARIES_MAX} anniversaries")
+
+    def _refuse(self, message: str) -> None:
+        raise InvalidDefinition(self._path, message, "Move a part into its own segment.")
+
+
+def _inspect_head(node: object, kind: str) -> None:
+    heads = _NODE_HEADS[kind]
+    listed = f"Heads are {', '.join(heads)}."
     if not isinstance(node, Mapping):
-        raise InvalidDefinition(path, "a rule is an object with one head", f"Heads are {', '.join(HEADS)}.")
-    heads = [key for key in node if key in HEADS or key in HEADS_LATER]
-    if not heads:
-        near = [match for key in node for match in get_close_matches(str(key)[:40], HEADS, 1, 0.7)]
-        remedy = f"Did you mean {near[0]}?" if near else f"Heads are {', '.join(HEADS)}."
-        raise InvalidDefinition(path, "the node has no head", remedy)
-    later = next((head for head in heads if head in HEADS_LATER), None)
-    if later is not None:
-        raise InvalidDefinition(
-            f"{path}/{later}", f"the head {later} is not available yet", f"Heads so far are {', '.join(HEADS)}."
+        raise refuse(f"{_NAMES[kind]} is an object with one head", listed)
+    found = [key for key in node if key in heads]
+    if len(found) > 1:
+        raise refuse(
+            f"the node has more than one head: {', '.join(found)}",
+            "Put each in a node of its own under all or any." if kind == "rule" else "Keep one of them.",
         )
-    if len(heads) > 1:
-        raise InvalidDefinition(
-            path,
-            f"the node has more than one head: {', '.join(heads)}",
-            "Put each in a node of its own under all or any.",
+    if found:
+        return
+    elsewhere = next((key for key in node if key in HEADS or key in VALUE_HEADS), None)
+    if elsewhere is not None:
+        raise refuse(f"{_NAMES[kind]} has no head {elsewhere}", _instead_of(elsewhere, kind) or listed, elsewhere)
+    guess = next(filter(None, (near(key, heads) for key in node)), listed)
+    raise refuse(f"{_NAMES[kind]} needs a head", guess)
+
+
+def _instead_of(head: str, kind: str) -> str:
+    """The remedy for a head that belongs elsewhere."""
+    if kind == "rule" and head == "count":
+        return 'Use {"did": ...} with at_least, at_most, exactly or between.'
+    if kind == "rule":
+        return 'Use {"first": ...} or {"last": ...} with a window; instants are operands of after and before_date.'
+    if kind in ("value", "reading") and head == "did":
+        return 'To count touchpoints, use {"count": ...}.'
+    if kind == "value" and head == "trait":
+        return "A computed trait is worked out of touchpoints; use an aggregate, count, first_at or last_at."
+    return ""
+
+
+def _inspect_where_value(value: Mapping[object, object]) -> None:
+    head = next((str(key) for key in value if key in _NODE_HEADS["reading"]), None)
+    if head is not None:
+        raise refuse(
+            f"{head} is no operator of a comparison",
+            f'Say how to compare with it, such as {{"eq": {{"{head}": ...}}}}.',
+            head,
         )
 
 
-def _inspect_scalar(value: object, path: str) -> None:
+def _inspect_scalar(value: object) -> None:
     if value is None:
-        raise InvalidDefinition(path, "null says nothing", "Leave it out; for a missing value say exists: false.")
+        raise refuse("null says nothing", "Leave it out; for a missing value say exists: false.")
     if isinstance(value, str):
-        _inspect_text(value, path)
+        _inspect_text(value)
     elif isinstance(value, bool):
         return
     elif isinstance(value, int | float | Decimal):
         if not math.isfinite(value) if isinstance(value, float) else not _is_short(value):
-            raise InvalidDefinition(
-                path, f"the number is not finite or needs more than {DIGITS_MAX} digits", "Give a smaller number."
-            )
+            raise refuse(f"the number is not finite or needs more than {DIGITS_MAX} digits", "Give a smaller number.")
     else:
-        raise InvalidDefinition(path, "this is no JSON value", "Give text, a number, true, false, a list or an object.")
+        raise refuse("this is no JSON value", "Give text, a number, true, false, a list or an object.")
 
 
 def _is_short(number: int | Decimal) -> bool:
     return (isinstance(number, int) or number.is_finite()) and digits_written_out(number) <= DIGITS_MAX
 
 
-def _inspect_text(text: object, path: str) -> None:
+def _inspect_text(text: object, *at: str) -> None:
     if not isinstance(text, str):
-        raise InvalidDefinition(path, "the key is no text", "Keys of a JSON object are text.")
+        raise refuse("the key is no text", "Keys of a JSON object are text.", *at)
     if "\0" in text or not _is_unicode(text):
-        raise InvalidDefinition(path, "the text holds NUL or a lone surrogate", "Remove that character.")
+        raise refuse("the text holds NUL or a lone surrogate", "Remove that character.", *at)
 
 
 def _is_unicode(text: str) -> bool:
@@ -184,42 +281,54 @@ _MESSAGES: Final = {
 }
 
 
-def as_invalid_definition(error: ValidationError, path: str, kind: str) -> InvalidDefinition:
-    """The first complaint of the models, at its JSON path."""
+def as_invalid_definition(
+    error: ValidationError, path: str, kind: str, keys: Mapping[tuple[str, str], Sequence[str]]
+) -> InvalidDefinition:
+    """The first complaint of the models, at its JSON path. ``keys`` are those of each (kind, head)."""
     first = error.errors(include_url=False, include_input=False)[0]
-    steps, head = _document_steps(first["loc"], kind)
-    message, remedy, at = _complaint(first, head, steps)
+    steps, place = _document_steps(first["loc"], kind)
+    message, remedy, at = _complaint(first, place, keys, steps)
     return InvalidDefinition(f"{path}{pointer([*steps, *at])}", message, remedy)
 
 
-def _document_steps(loc: tuple[str | int, ...], kind: str) -> tuple[list[str | int], str]:
-    """``loc`` without the tags that pydantic puts into it where a union was decided, and the head of the last node."""
+def _document_steps(loc: tuple[str | int, ...], kind: str) -> tuple[list[str | int], tuple[str, str]]:
+    """``loc`` without the tags that pydantic puts into it where a union was decided; (kind, head) of the last one."""
     steps: list[str | int] = []
-    head = kind
-    rest = iter(loc)
-    for step in rest:
-        if kind == "rule" or kind == "where_value":
-            if kind == "rule":
-                head = str(step)
-            kind = "node" if kind == "rule" else "value"
+    place = (kind, "")
+    tag_due = kind in _TAGGED
+    for step in loc:
+        if tag_due:
+            kind, tag_due = _chosen(kind, str(step))
+            place = (kind, str(step))
             continue
         steps.append(step)
-        if kind in _ITEM_KINDS:
-            kind = _ITEM_KINDS[kind]
-        elif kind == "where":
-            kind, head = "where_value", "where"
-        else:
-            kind = _KINDS.get(("rule" if kind == "node" else kind, str(step)), "value")
-    return steps, head
+        kind = _ITEM_KINDS.get(kind) or _KINDS.get((kind, str(step)), "plain")
+        tag_due = kind in _TAGGED
+        if kind == "plain_did":
+            place = (kind, "did")
+        elif kind.endswith("_in"):
+            place = (kind, "")
+    return steps, place
 
 
-def _complaint(first: ErrorDetails, head: str, steps: list[str | int]) -> tuple[str, str, tuple[str | int, ...]]:
+def _chosen(kind: str, tag: str) -> tuple[str, bool]:
+    """What a union has decided on, and whether that is a union in turn."""
+    if kind == "operand":
+        return ("reading", True) if tag == "reading" else ("plain", False)
+    if kind == "reading":
+        return ("reading", False) if tag == "trait" else ("value", True)
+    return kind, False
+
+
+def _complaint(
+    first: ErrorDetails, place: tuple[str, str], keys: Mapping[tuple[str, str], Sequence[str]], steps: list[str | int]
+) -> tuple[str, str, tuple[str | int, ...]]:
     context = first.get("ctx", {})
     match first["type"]:
         case "refused":
             return context["message"], context["remedy"], context["at"]
         case "extra_forbidden":
-            return *_unknown_key(_printable(steps[-1]), head), ()
+            return *_unknown_key(_printable(steps[-1]), place, keys), ()
         case "missing":
             return f"{steps[-1]} is missing", "Add it.", ()
         case "string_too_long" | "too_long":
@@ -230,9 +339,10 @@ def _complaint(first: ErrorDetails, head: str, steps: list[str | int]) -> tuple[
             return first["msg"], "See docs/rules.md.", ()
 
 
-def _unknown_key(key: str, head: str) -> tuple[str, str]:
-    later = KEYS_LATER.get(head, frozenset()) | (OPERATORS_LATER if head in ("trait", "where") else frozenset())
-    if key in later:
-        return f"{key} is not available yet", "Leave it out until it is; docs/rules.md lists what there is."
-    place = head if head in ("segment", "journey", "stage", "where") else f"a {head} node"
-    return f"{place} has no key {key}", "Correct or remove it; docs/rules.md lists the keys."
+def _unknown_key(key: str, place: tuple[str, str], keys: Mapping[tuple[str, str], Sequence[str]]) -> tuple[str, str]:
+    kind, head = place
+    name = f"a {head} node" if kind == "rule" else _NAMES[kind]
+    if kind == "value" and key in keys["where_value", "comparison"]:
+        return f"{name} has no comparison", f'Compare where it is read: {{"{key}": {{"{head}": ...}}}} on a trait.'
+    guess = near(key, keys[place])
+    return f"{name} has no key {key}", guess or "Correct or remove it; docs/rules.md lists the keys."

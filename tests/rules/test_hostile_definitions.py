@@ -1,0 +1,672 @@
+"""Thousands of malformed and absurd rules, each refused with the path of a place that exists and with a remedy.
+
+A corpus of valid rules that shows every head and every key is changed in ways that can only be wrong: each class of
+changes says why what it makes is no rule, so nothing that is made here may be accepted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from app.errors import InvalidDefinition
+from app.rules.language import Rule, parse_rule
+from app.rules.refusal import HEADS, VALUE_HEADS
+
+SEED = 19_971_001
+Step = str | int
+Place = tuple[Step, ...]
+Case = tuple[Any, Place]
+"""A document, and the place in it that was changed."""
+
+BLOCK: dict[str, Any] = {
+    "where": {"total": {"gte": 50, "lt": {"trait": "budget"}}, "context.page.path": {"matches": "^/blog"}, "sku": 7},
+    "channel": ["web", "app"],
+    "source": "shop",
+}
+EVERY_WINDOW: list[dict[str, Any]] = [
+    {"within": "90d", "before": "1d"},
+    {"within": "3mo", "timezone": "Europe/Lisbon"},
+    {"from": "1997-01-01", "to": "1997-10-01T00:00:00Z"},
+    {"during": "last_month"},
+    {"during": {"hours": [9, 17]}, "timezone": "UTC"},
+]
+CORPUS: list[Any] = [
+    {"everyone": True},
+    {"all": [{"did": "A"}, {"not": {"any": [{"did": "B"}, {"segment": "a"}]}}]},
+    {"did": "*", **BLOCK, "at_least": 2, "within": "7d"},
+    {"did": ["A", "B"], "at_most": 3, "before": "1w"},
+    {"did": "A", "exactly": 1, **EVERY_WINDOW[2]},
+    {"did": "A", "between": [2, 4], **EVERY_WINDOW[4]},
+    *({"first": "A", **window} for window in EVERY_WINDOW),
+    {"last": ["A", "B"], **BLOCK, **EVERY_WINDOW[0]},
+    {"sum": "total", "of": "A", **BLOCK, **EVERY_WINDOW[1], "gte": 500, "lt": {"avg": "total", "of": "B"}},
+    {"avg": "total", "of": ["A", "B"], "between": [10, 20.5]},
+    {"min": "rating", "of": "A", "lte": 2},
+    {"max": "total", "of": "A", "within": "30d", "gt": {"trait": "budget"}},
+    {"distinct": "touchpoint.channel", "of": "*", "gte": 3},
+    {"first_value": "touchpoint.channel", "of": "*", "in": ["ads", "search"]},
+    {"last_value": "renews_on", "of": "A", "within_next": "30d", "timezone": "UTC"},
+    {"most_frequent": "category", "of": "A", "any_of": ["serum", "cream"], "ignore_case": True},
+    {
+        "sequence": [
+            {"did": "A", "channel": "web"},
+            {"did": ["B", "C"], "source": ["shop"], "within": "1h", "after_at_least": "5m"},
+            {"not": {"did": "D", **BLOCK}, "within": "1d"},
+        ],
+        "same": ["product_id", "touchpoint.name"],
+        "within": "30d",
+    },
+    {
+        "sequence": [{"did": "A"}, {"did": "B", "where": {"p": {"after": "1997-01-01"}}, "within": "1mo"}],
+        "to": "1998-01-01",
+    },
+    {"regularly": "A", **BLOCK, "at_least": 3, "of_last": 4, "period": "month", "timezone": "UTC"},
+    {"regularly": ["A", "B"], "at_least": 1, "of_last": 2, "period": "week"},
+    {"trait": "plan", "in": ["pro", "team"], "held_for": "30d"},
+    {"trait": "plan", "held_for": "1d", "changed_within": "2mo", "timezone": "UTC"},
+    {"trait": "plan", "not_contains": "x", "not_in": ["a", 1], "starts_with": "p", "ends_with": "o"},
+    {"trait": "plan", "exists": True, "ne": {"trait": "other"}, "none_of": ["x", 2]},
+    {"trait": "tags", "all_of": ["a", "b"], "contains": {"last_value": "tag", "of": "A"}},
+    {"trait": "born", "anniversary_within": "7d", "timezone": "Europe/Lisbon"},
+    {
+        "trait": "seen",
+        "within_last": "30d",
+        "after": {"first_at": "A", **BLOCK},
+        "before_date": {"last_at": ["A", "B"]},
+    },
+    {"trait": "seen", "eq": {"min": "p", "of": "A"}, "gt": {"count": "A", **BLOCK, **EVERY_WINDOW[0]}},
+    {
+        "trait": "seen",
+        "lt": {"max": "p", "of": "A"},
+        "gte": {"distinct": "p", "of": "A"},
+        "lte": {"sum": "p", "of": "A"},
+    },
+    {"trait": "seen", "ne": {"first_value": "p", "of": "A"}, "contains": {"most_frequent": "p", "of": "A"}},
+    {"segment": "repeat-buyers", "for_at_least": "30d", "entered_within": "6mo", "timezone": "UTC"},
+    {"segment": "repeat-buyers", "ever": True},
+    {"stage": ["purchase", "loyalty"], "journey": "six-stage", "entered_within": "7d"},
+    {"stage": "purchase", "for_at_least": "1mo", "timezone": "UTC"},
+    {"bucket": [0, 50], "salt": "welcome"},
+]
+
+
+# ------------------------------------------------------------------------------------ finding one's way around
+
+
+def places(document: Any, at: Place = ()) -> Iterator[tuple[Place, Any]]:
+    yield at, document
+    inner = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    for key, value in inner:
+        yield from places(value, (*at, key))
+
+
+def changed(document: Any, at: Place, change: Callable[[Any], Any]) -> Any:
+    """A copy of the document with another value at the place."""
+    if not at:
+        return change(deepcopy(document))
+    copy = deepcopy(document)
+    parent = copy
+    for step in at[:-1]:
+        parent = parent[step]
+    parent[at[-1]] = change(parent[at[-1]])
+    return copy
+
+
+def put(document: Any, at: Place, value: Any) -> Case:
+    return changed(document, at, lambda _: value), at
+
+
+def key_of(at: Place) -> str:
+    """The key that the value at the place has, that of the list where it is an item."""
+    return next((step for step in reversed(at) if isinstance(step, str)), "")
+
+
+def is_map(at: Place) -> bool:
+    """``where`` is the one object whose keys are free."""
+    return bool(at) and at[-1] == "where"
+
+
+def objects(document: Any) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """The objects that only have known keys."""
+    yield from ((at, value) for at, value in places(document) if isinstance(value, dict) and not is_map(at))
+
+
+def is_value(at: Place) -> bool:
+    """Whether an object stands where a value expression stands, not a rule."""
+    return bool(at) and at[-1] in OPERANDS
+
+
+SCHEMA = TypeAdapter(Rule).json_schema()["$defs"]
+KEYS = {name: set(model["properties"]) for name, model in SCHEMA.items() if "properties" in model}
+COMPARISON = KEYS["Comparison"]
+OPERANDS = ("eq", "ne", "gt", "gte", "lt", "lte", "contains", "not_contains", "after", "before_date")
+LENGTHS = ("within", "before", "held_for", "changed_within", "for_at_least", "entered_within", "after_at_least")
+DATE_LENGTHS = ("within_last", "within_next", "anniversary_within")
+EVENTS = ("did", "first", "last", "of", "regularly", "count", "first_at", "last_at")
+WORD_LISTS = (*EVENTS, "channel", "source", "stage", "in", "not_in", "any_of", "all_of", "none_of", "same")
+AGGREGATES = ("sum", "avg", "min", "max", "distinct", "first_value", "last_value", "most_frequent")
+INJECTION = "'; DROP TABLE customers; --"
+
+
+def head_of(node: dict[str, Any]) -> str | None:
+    return next((key for key in node if key in HEADS or key in VALUE_HEADS), None)
+
+
+# ------------------------------------------------------------- the classes of changes, each wrong by construction
+
+
+def null_anywhere(document: Any) -> Iterator[Case]:
+    yield from (put(document, at, None) for at, _ in places(document))
+
+
+def no_json_anywhere(document: Any) -> Iterator[Case]:
+    for wrong in (b"A", {1, 2}, object(), 1j):
+        yield from (put(document, at, wrong) for at, _ in places(document))
+
+
+def broken_text(document: Any) -> Iterator[Case]:
+    """NUL and lone surrogates are in no text and no key."""
+    for at, value in places(document):
+        if isinstance(value, str):
+            for wrong in ("\0", f"{value}\0", "\ud800", f"\udfff{value}"):
+                yield put(document, at, wrong)
+        if isinstance(value, dict):
+            for wrong in ("a\0", "\udc00"):
+                yield changed(document, at, lambda node, key=wrong: node | {key: 1}), (*at, wrong)
+
+
+def unknown_key(document: Any) -> Iterator[Case]:
+    for at, _ in objects(document):
+        for key in ("zz", "__proto__", "$where", "a/b~c", INJECTION, "", "k" * 5_000):
+            yield changed(document, at, lambda node, key=key: node | {key: 1}), (*at, key)
+
+
+def misspelt_key(document: Any) -> Iterator[Case]:
+    """All keys are in lower case, and none ends in a blank or is another one doubled."""
+    for at, node in objects(document):
+        for key in node:
+            for wrong in (key.upper(), f"{key} ", key + key, f"{key}_"):
+                yield (
+                    changed(document, at, lambda old, a=key, b=wrong: {b if k == a else k: v for k, v in old.items()}),
+                    at,
+                )
+
+
+def foreign_modifier(document: Any) -> Iterator[Case]:
+    """A key that other nodes have and the model of this head has not, by the published schema."""
+    every = set().union(*KEYS.values()) - set(HEADS) - set(VALUE_HEADS)
+    for at, node in objects(document):
+        models = [name for name, keys in KEYS.items() if set(node) <= keys]
+        known = set().union(*(KEYS[name] for name in models))
+        for key in sorted(every - known):
+            yield changed(document, at, lambda old, key=key: old | {key: "1d"}), (*at, key)
+
+
+def missing_key(document: Any) -> Iterator[Case]:
+    """Every head is required; so are these."""
+    for at, node in objects(document):
+        needed = {"of", "of_last", "period", "hours", head_of(node) or ""}
+        if "regularly" in node:
+            needed |= {"at_least"}
+        if "not" in node and "within" in node:
+            needed |= {"within"}
+        for key in needed & set(node):
+            yield changed(document, at, lambda old, key=key: {k: v for k, v in old.items() if k != key}), (*at, key)
+
+
+def two_heads(document: Any) -> Iterator[Case]:
+    for at, node in objects(document):
+        head = head_of(node)
+        for other in (*HEADS, *VALUE_HEADS):
+            if head is not None and other not in node:
+                yield changed(document, at, lambda old, key=other: old | {key: "A"}), (*at, other)
+
+
+def emptied(document: Any) -> Iterator[Case]:
+    """No list and no object of the language may be empty, and nothing is one that is not."""
+    for at, _ in places(document):
+        yield put(document, at, [])
+        yield put(document, at, {})
+
+
+def object_for_another(document: Any) -> Iterator[Case]:
+    for at, _ in places(document):
+        if not is_map(at):
+            yield put(document, at, {"x": {"y": 1}})
+            yield put(document, at, {"hour": [9, 17]})
+
+
+def nested_list(document: Any) -> Iterator[Case]:
+    """No list of the language holds lists."""
+    yield from (put(document, at, [[value]]) for at, value in places(document))
+
+
+def impossible_number(document: Any) -> Iterator[Case]:
+    wrong = (float("inf"), float("nan"), Decimal("1E+400"), Decimal("-1E-500"), Decimal("sNaN"), 10**400, -(10**4_000))
+    for at, value in places(document):
+        if not isinstance(value, dict | list):
+            yield from (put(document, at, number) for number in wrong)
+
+
+def number_for_text(document: Any) -> Iterator[Case]:
+    textual = {*LENGTHS, *DATE_LENGTHS, *EVENTS, *AGGREGATES, "from", "to", "during", "timezone", "period", "same"}
+    textual |= {
+        "channel",
+        "source",
+        "trait",
+        "segment",
+        "stage",
+        "journey",
+        "salt",
+        "matches",
+        "starts_with",
+        "ends_with",
+    }
+    for at, value in places(document):
+        if isinstance(value, str) and key_of(at) in textual:
+            yield from (put(document, at, wrong) for wrong in (0, -1, 10**30, 1.5, Decimal("1E+30"), True))
+
+
+def no_count(document: Any) -> Iterator[Case]:
+    """Booleans, fractions, text and numbers out of range where a whole number is counted."""
+    for at, value in places(document):
+        counted = key_of(at) in ("at_least", "at_most", "exactly", "of_last", "bucket", "hours")
+        counted |= key_of(at) == "between" and "did" in next(
+            node for place, node in places(document) if place == at[:-2]
+        )
+        if counted and isinstance(value, int):
+            yield from (
+                put(document, at, wrong) for wrong in (True, False, "2", 1.5, Decimal("2.5"), -1, 10**9, 10**300)
+            )
+
+
+def unordered(document: Any) -> Iterator[Case]:
+    for at, value in places(document):
+        if key_of(at) in ("gt", "gte", "lt", "lte") and at[-1] == key_of(at) and not isinstance(value, dict):
+            yield from (put(document, at, wrong) for wrong in (True, False, [1], [value, value]))
+        if at and at[-1] == "between":
+            yield from (
+                put(document, at, wrong) for wrong in ([4, 2], [1], [1, 2, 3], 3, "1-3", [True, False], [0, "x"])
+            )
+
+
+def no_length(document: Any) -> Iterator[Case]:
+    wrong = (
+        "",
+        "0d",
+        "-1d",
+        "+1d",
+        "1.5d",
+        "1 d",
+        " 1d",
+        "1D",
+        "d",
+        "90",
+        "01d",
+        "1us",
+        "1h30m",
+        "P1D",
+        "36526d",
+        "1e3d",
+    )
+    wrong += ("1201mo", "101y", "9" * 400 + "d", "\u0661d", "1d\n", "infinity", "NaN", INJECTION)
+    for at, _ in places(document):
+        if at and at[-1] in (*LENGTHS, *DATE_LENGTHS):
+            yield from (put(document, at, text) for text in wrong)
+
+
+def no_moment(document: Any) -> Iterator[Case]:
+    wrong = (
+        "",
+        "yesterday",
+        "now()",
+        "infinity",
+        "-infinity",
+        "epoch",
+        "1997-13-01",
+        "1997-02-29",
+        "19970101",
+        "97-01-01",
+    )
+    wrong += (
+        "1997-01-01T00:00:00",
+        "1997-01-01 00:00:00Z",
+        "1997-01-01T25:00:00Z",
+        "1997-01-01T00:00:60Z",
+        "0000-01-01",
+    )
+    wrong += ("1997-01-01T00:00:00+24:00", "9999-12-31", "\u0661997-01-01", "1997-01-01\n", INJECTION)
+    for at, value in places(document):
+        if at and at[-1] in ("from", "to", "after", "before_date"):
+            yield from (put(document, at, text) for text in wrong)
+        if isinstance(value, dict) and "during" in value:
+            yield from (put(document, (*at, "during"), text) for text in (*wrong[2:], "TODAY", "week", "tomorrow"))
+
+
+def no_zone(document: Any) -> Iterator[Case]:
+    wrong = (
+        "",
+        "Mars/Base",
+        "lisbon",
+        "europe/lisbon",
+        "GMT+25",
+        "+01:00",
+        "../../etc/passwd",
+        "/etc/localtime",
+        INJECTION,
+    )
+    for at, _ in places(document):
+        if at and at[-1] == "timezone":
+            yield from (put(document, at, text) for text in wrong)
+
+
+def no_key(document: Any) -> Iterator[Case]:
+    """Keys and channels have an alphabet, so text for another language does not get in."""
+    for at, value in places(document):
+        if isinstance(value, str) and key_of(at) in ("segment", "stage", "journey", "channel"):
+            wrong = (INJECTION, "", "A B", "É", "-", "a--b", "a/b", "*", "x" * 256, "a\n", "a'", "<script>")
+            yield from (put(document, at, text) for text in wrong)
+
+
+def twice_in_a_list(document: Any) -> Iterator[Case]:
+    for at, value in places(document):
+        if isinstance(value, list) and at and at[-1] in WORD_LISTS:
+            yield put(document, at, [*value, value[0]])
+
+
+def contradictory_window(document: Any) -> Iterator[Case]:
+    pairs: tuple[dict[str, Any], ...] = (
+        {"within": "1d", "before": "24h"},
+        {"within": "2h", "before": "1w"},
+        {"within": "1mo", "before": "2mo"},
+        {"within": "11mo", "before": "1y"},
+        {"from": "1997-01-02", "to": "1997-01-01"},
+        {"from": "1997-01-01", "to": "1997-01-01"},
+        {"from": "1997-01-01T00:00:00Z", "to": "1996-12-31T23:59:59.999999Z"},
+        {"from": "1900-01-01", "to": "2199-01-01"},
+        {"during": "yesterday", "before": "1w"},
+    )
+    for at, node in objects(document):
+        if any("within" in KEYS[name] and "before" in KEYS[name] and set(node) <= KEYS[name] for name in KEYS):
+            bare = {key: part for key, part in node.items() if key not in ("within", "before", "from", "to", "during")}
+            yield from ((changed(document, at, lambda _, b=bare, p=pair: b | p), at) for pair in pairs)
+
+
+def idle_timezone(document: Any) -> Iterator[Case]:
+    """A timezone beside exact lengths only."""
+    for at, node in objects(document):
+        head = head_of(node)
+        if head in (*EVENTS, *AGGREGATES, "segment", "stage") and head != "of" and "sequence" not in at:
+            kept = {key: part for key, part in node.items() if key in (head, "of", "channel", "eq", "gte", "at_most")}
+            plain = {key: part for key, part in kept.items() if not isinstance(part, dict)}
+            timed = {"for_at_least": "1d"} if head in ("segment", "stage") else {"within": "1d"}
+            yield changed(document, at, lambda _, p=plain, t=timed: p | t | {"timezone": "UTC"}), at
+
+
+def contradictory_times(document: Any) -> Iterator[Case]:
+    for at, node in objects(document):
+        for long, short in (("1w", "7d"), ("31d", "1h"), ("2y", "24mo"), ("1y", "30d")):
+            if "segment" in node or "stage" in node:
+                yield (
+                    changed(document, at, lambda old, a=long, b=short: old | {"for_at_least": a, "entered_within": b}),
+                    at,
+                )
+            if "trait" in node and not is_value(at):
+                times = {"held_for": long, "changed_within": short}
+                yield changed(document, at, lambda old, t=times: {"trait": old["trait"]} | t), at
+        if "ever" in node:
+            yield changed(document, at, lambda old: old | {"for_at_least": "1d"}), at
+
+
+def compared_or_not(document: Any) -> Iterator[Case]:
+    """An aggregate is compared where it is a rule, and nowhere else."""
+    for at, node in objects(document):
+        if head_of(node) in VALUE_HEADS and is_value(at):
+            for key in ("eq", "in", "exists", "within_last", "ignore_case"):
+                yield changed(document, at, lambda old, key=key: old | {key: True}), at
+        elif head_of(node) in AGGREGATES:
+            yield changed(document, at, lambda old: {k: v for k, v in old.items() if k not in COMPARISON}), at
+
+
+def idle_operators(document: Any) -> Iterator[Case]:
+    pairs: tuple[dict[str, Any], ...] = (
+        {"eq": 1, "gt": 0},
+        {"eq": "a", "matches": "a"},
+        {"in": [1, 2], "lt": 5},
+        {"exists": False, "ne": 1},
+        {"exists": True, "gte": 1},
+        {"gt": 1, "gte": 2},
+        {"gt": 2, "lt": 1},
+        {"gt": "b", "lte": "b"},
+        {"between": [1, 2], "lte": 3},
+        {"ne": 1, "not_in": [2]},
+        {"within_last": "1d", "within_next": "1d"},
+        {"after": "1997-02-01", "before_date": "1997-01-01"},
+        {"lt": 1, "ignore_case": True},
+        {"within_last": "1d", "ignore_case": True},
+        {"ignore_case": True},
+        {"matches": "("},
+        {"matches": "(?!a)"},
+        {"matches": "a{1001}"},
+        {"matches": "x" * 501},
+        {"in": [{"trait": "x"}]},
+        {"any_of": [{"count": "A"}, 1]},
+        {"between": [{"trait": "x"}, {"trait": "y"}]},
+        {"eq": {"trait": "x", "timezone": "UTC"}},
+        {"eq": {"did": "A"}},
+        {"eq": {"all": [{"did": "A"}]}},
+        {"eq": {"sum": "p"}},
+    )
+    for at, node in objects(document):
+        compared = (len(at) > 1 and at[-2] == "where") or "trait" in node or head_of(node) in AGGREGATES
+        if compared and not is_value(at):
+            bare = {
+                key: part
+                for key, part in node.items()
+                if key not in COMPARISON and key not in ("held_for", "changed_within")
+            }
+            bare.pop("timezone", None)
+            yield from ((changed(document, at, lambda _, b=bare, p=pair: b | p), at) for pair in pairs)
+
+
+def plain_in_where(document: Any) -> Iterator[Case]:
+    for at, value in places(document):
+        if is_map(at):
+            for wrong in ([1], [], {}, {"trait": "x"}, {"sum": "p", "of": "A"}, {"first_at": "A"}, {"all": [value]}):
+                yield changed(document, at, lambda old, w=wrong: old | {"zz": w}), (*at, "zz")
+            for path in ("touchpoint.id", "touchpoint.", "", "p" * 501):
+                yield changed(document, at, lambda old, p=path: old | {p: 1}), (*at, path)
+
+
+def crooked_sequence(document: Any) -> Iterator[Case]:
+    never = {"not": {"did": "N"}, "within": "1h"}
+    for at, node in objects(document):
+        steps = node.get("sequence")
+        if steps is None:
+            continue
+        wrong: list[Any] = [steps[:1], [never], [never, *steps], [*steps[:1], never, *steps[:1]], steps[:1] * 11]
+        wrong += [[{**steps[0], "within": "1h"}, *steps[1:]], [*steps[:1], {"not": {"did": "N"}}]]
+        wrong += [
+            [*steps[:1], {"did": "B", "within": "1h", "after_at_least": "2h"}],
+            [*steps[:1], {"all": [{"did": "B"}]}],
+        ]
+        wrong += [
+            [*steps[:1], {"did": "B", "at_least": 2}],
+            [*steps[:1], {"not": {"not": {"did": "N"}}, "within": "1h"}],
+        ]
+        yield from (put(document, (*at, "sequence"), bad) for bad in wrong)
+        yield changed(document, at, lambda old: old | {"same": ["a", "b", "c", "d", "e", "f"]}), at
+
+
+def huge_list(document: Any) -> Iterator[Case]:
+    """More values than the limit on one rule."""
+    for at, value in places(document):
+        if isinstance(value, list) and len(at) == 1:
+            yield put(document, at, value * 20_000)
+            yield put(document, at, [f"{item}" for item in range(20_000)])
+
+
+CLASSES: tuple[Callable[[Any], Iterator[Case]], ...] = (
+    null_anywhere,
+    no_json_anywhere,
+    broken_text,
+    unknown_key,
+    misspelt_key,
+    foreign_modifier,
+    missing_key,
+    two_heads,
+    emptied,
+    object_for_another,
+    nested_list,
+    impossible_number,
+    number_for_text,
+    no_count,
+    unordered,
+    no_length,
+    no_moment,
+    no_zone,
+    no_key,
+    twice_in_a_list,
+    contradictory_window,
+    idle_timezone,
+    contradictory_times,
+    compared_or_not,
+    idle_operators,
+    plain_in_where,
+    crooked_sequence,
+    huge_list,
+)
+
+
+def inside_another(draw: Random, rule: Any, at: Place) -> Case:
+    """Often the wrong rule is a part of a right one."""
+    match draw.randrange(5):
+        case 0:
+            return {"all": [{"did": "A"}, rule]}, ("all", 1, *at)
+        case 1:
+            return {"any": [rule, {"everyone": True}]}, ("any", 0, *at)
+        case 2:
+            return {"not": {"all": [rule]}}, ("not", "all", 0, *at)
+    return rule, at
+
+
+def cases(change: Callable[[Any], Iterator[Case]], most: int = 400) -> list[Case]:
+    """The documents of one class, all different; where there are very many, a part that is drawn evenly."""
+    draw = Random(f"{SEED} {change.__name__}")
+    found = {repr(document): (document, at) for rule in CORPUS for document, at in change(rule)}
+    chosen = draw.sample(list(found.values()), min(most, len(found)))
+    return [inside_another(draw, document, at) for document, at in chosen]
+
+
+# --------------------------------------------------------------------------------------------------- the tests
+
+
+@pytest.mark.parametrize("rule", CORPUS, ids=str)
+def test_the_corpus_is_valid(rule: Any) -> None:
+    parse_rule(rule)
+
+
+def test_the_corpus_shows_every_key_of_the_language() -> None:
+    shown = {key for rule in CORPUS for _, node in places(rule) if isinstance(node, dict) for key in node}
+    assert set().union(*KEYS.values()) - shown == set()
+    assert set(HEADS) | set(VALUE_HEADS) <= shown
+
+
+@pytest.mark.parametrize("change", CLASSES, ids=lambda change: change.__name__)
+def test_refused_at_a_place_that_exists(change: Callable[[Any], Iterator[Case]]) -> None:
+    made = cases(change)
+    assert made
+    for document, at in made:
+        check_refusal(document, at)
+
+
+def check_refusal(document: Any, at: Place) -> None:
+    try:
+        parse_rule(document)
+    except InvalidDefinition as error:
+        refusal = error
+    else:
+        pytest.fail(f"accepted: {str(document)[:1_000]}")
+    shown = f"{str(document)[:500]} -> {str(refusal)[:300]}"
+    assert refusal.remedy.strip(), shown
+    assert refusal.path == "/rule" or refusal.path.startswith("/rule/"), shown
+    steps = refusal.path.split("/")[2:]
+    assert exists(document, steps) or exists(document, steps[:-1]), shown
+    assert is_near(steps, at), f"{at}: {shown}"
+    json.dumps(refusal.problem()).encode()
+
+
+def exists(document: Any, steps: list[str]) -> bool:
+    for step in steps:
+        key = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(document, list) and key.isdigit() and int(key) < len(document):
+            document = document[int(key)]
+        elif isinstance(document, dict) and key in document:
+            document = document[key]
+        else:
+            return False
+    return True
+
+
+def is_near(steps: list[str], at: Place) -> bool:
+    """Whether one leads to the other, or to something right beside it."""
+    changed_at = [str(step).replace("~", "~0").replace("/", "~1") for step in at]
+    common = min(len(steps), len(changed_at)) - 1
+    return common < 0 or steps[:common] == changed_at[:common]
+
+
+def test_there_are_thousands_of_different_ones() -> None:
+    made = {repr(document) for change in CLASSES for document, _ in cases(change)}
+    assert len(made) >= 4_000
+
+
+NEST: tuple[Callable[[Any], Any], ...] = (
+    lambda inner: {"not": inner},
+    lambda inner: {"all": [inner]},
+    lambda inner: {"any": [{"did": "A"}, inner]},
+    lambda inner: {"did": "A", "where": {"p": inner}},
+    lambda inner: {"did": "A", "where": inner},
+    lambda inner: {"trait": "p", "gt": inner},
+    lambda inner: {"count": "A", "where": {"p": {"gt": inner}}},
+    lambda inner: {"sum": "p", "of": "A", "eq": inner},
+    lambda inner: {"sequence": [{"did": "A"}, inner]},
+    lambda inner: {"during": inner},
+    lambda inner: {"did": inner},
+    lambda inner: [inner],
+    lambda inner: {"x": inner},
+)
+
+
+@pytest.mark.parametrize("root", [{"did": "A"}, 1, None, []], ids=str)
+@pytest.mark.parametrize("place", range(len(NEST)))
+def test_a_hundred_thousand_levels_are_refused(place: int, root: Any) -> None:
+    rule = root
+    for _ in range(100_000):
+        rule = NEST[place](rule)
+    check_refused(rule)
+
+
+def test_levels_of_all_kinds_are_refused() -> None:
+    draw = Random(SEED)
+    for _ in range(20):
+        rule: Any = {"did": "A"}
+        for _ in range(5_000):
+            rule = draw.choice(NEST)(rule)
+        check_refused(rule)
+
+
+def check_refused(rule: Any) -> None:
+    with pytest.raises(InvalidDefinition) as caught:
+        parse_rule(rule)
+    assert caught.value.path.startswith("/rule")
+    assert caught.value.remedy
