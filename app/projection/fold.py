@@ -14,8 +14,10 @@ from typing import Final
 
 import msgspec
 
-from app.projection.state import PASSED, Cause, Move, Standing, State, Truth, json_size
+from app.projection.state import PASSED, Cause, Move, Standing, State, json_size
 from app.rules.ruleset import Ruleset
+from app.rules.series import Series
+from app.rules.truth import Truth
 
 POINTS_UNLIMITED: Final = 10**9
 """For folds that have the whole log at hand: their answers never depend on a cap."""
@@ -144,46 +146,48 @@ class _Walk:
             if self.state.cut:
                 raise NeedsReplay
             instant = self._due
-            self._decide(instant, self._changing_at(instant), PASSED)
+            self._decide(instant, dict.fromkeys(self._changing_at(instant), PASSED))
             self.state.at = instant
 
     def arrive(self, instant: int, moves: Sequence[Move]) -> None:
         """Take in all messages of one instant, then decide: what holds only between two of them never held."""
         if self.state.cut:
             raise NeedsReplay
-        for move in moves:
+        for place, move in enumerate(moves):
             for leaf in move.leaves:
-                self._count(leaf, instant)
+                self._count(leaf, instant, place, move)
             if move.traits:
                 self._set_traits(move.traits)
-        touched = self._touched(moves)
-        last = next((move for move in reversed(moves) if move.matters), moves[-1])
-        cause = Cause("message", last.message_id, last.source)
+        causes = self._touched(moves)
         if self.state.born is None:
             self.state.born = instant
-            self._be_born(instant, touched, cause)
+            self._be_born(instant, causes, _cause(moves[-1]))
         else:
             if self._due == instant:
-                touched = tuple(dict.fromkeys((*touched, *self._changing_at(instant))))
-            self._decide(instant, touched, cause)
+                causes = dict.fromkeys(self._changing_at(instant), PASSED) | causes
+            self._decide(instant, causes)
         self.state.at = instant
 
     def _changing_at(self, instant: int) -> list[str]:
         return [rule for rule, truth in self.state.truths.items() if truth.until == instant]
 
-    def _touched(self, moves: Sequence[Move]) -> tuple[str, ...]:
-        """Rules whose truth the moves may have changed."""
+    def _touched(self, moves: Sequence[Move]) -> dict[str, Cause]:
+        """Rules whose truth the moves may have changed, each with the last of the moves that it reads."""
         if len(moves) == 1 and not moves[0].traits:
-            return self.ruleset.rules_reading_leaves(moves[0].leaves)
-        leaves = {leaf for move in moves for leaf in move.leaves}
-        names = {name for move in moves for name in move.traits or ()}
-        return self.ruleset.rules_reading(leaves, names)
+            return dict.fromkeys(self.ruleset.rules_reading_leaves(moves[0].leaves), _cause(moves[0]))
+        causes: dict[str, Cause] = {}
+        for move in moves:
+            causes |= dict.fromkeys(self.ruleset.rules_reading(move.leaves, move.traits or ()), _cause(move))
+        return causes
 
-    def _count(self, leaf: str, instant: int) -> None:
-        series = self.state.series.get(leaf)
+    def _count(self, leaf_id: str, instant: int, place: int, move: Move) -> None:
+        leaf = self.ruleset.leaves.get(leaf_id)
+        if leaf is None:
+            return  # a message of the future that waited while the definitions changed
+        series = self.state.series.get(leaf_id)
         if series is None:
-            series = self.state.series[leaf] = self.ruleset.leaves[leaf].new_series()
-        series.add(instant, self.ruleset.leaves[leaf].retention, self.points_max)
+            series = self.state.series[leaf_id] = Series()
+        leaf.add(series, instant, place, None if move.kept is None else move.kept.get(leaf_id), self.points_max)
         if series.overflowed:
             # More points than may be kept: only the log can tell.
             raise NeedsReplay
@@ -198,42 +202,46 @@ class _Walk:
                 kept[name] = value
                 size += _size(name, value)
 
-    def _be_born(self, instant: int, touched: Iterable[str], cause: Cause) -> None:
+    def _be_born(self, instant: int, causes: dict[str, Cause], first: Cause) -> None:
         """Before its first message a customer was in nothing: whatever holds now was entered now."""
-        for rule in touched:
-            self.state.truths[rule] = self._truth(rule, instant, since=instant)
-        for rule in dict.fromkeys((*touched, *self.ruleset.true_from_birth)):
-            if self._holds(rule):
-                self._note(rule, True, instant, instant, cause)
-        for journey in self.ruleset.journeys:
-            self._stand(journey.key, instant, cause)
+        decided = self.ruleset.in_order((*causes, *self.ruleset.decided_at_birth))
+        for rule in decided:
+            self.state.truths[rule] = self.ruleset.judge(rule, self.state, instant, instant)
+        for rule in dict.fromkeys((*decided, *self.ruleset.true_from_birth)):
+            if self._known(rule).holds:
+                self._note(rule, True, instant, instant, causes.get(rule, first))
+        for journey in self.ruleset.stages_of:
+            self._stand(journey, instant, causes, first)
         self._due = _next_due(self.state)
 
-    def _decide(self, instant: int, rules: Iterable[str], cause: Cause) -> None:
-        journeys: dict[str, None] = {}
+    def _decide(self, instant: int, causes: dict[str, Cause]) -> None:
+        """``causes``: the rules to decide, each with why."""
+        journeys: set[str] = set()
         lasting = self.ruleset.lasting
-        for rule in rules:
+        for rule in self.ruleset.in_order(causes) if len(causes) > 1 else causes:
             before = self._known(rule)
             if lasting.get(rule) is before.holds:
                 continue
-            after = self._truth(rule, instant, since=before.since)
+            after = self.ruleset.judge(rule, self.state, instant, before.since)
             self.state.truths[rule] = after
-            if after.holds == before.holds:
+            if not after.differs(before):
                 continue
             after.since = instant
-            self._note(rule, after.holds, instant, instant if after.holds else before.since, cause)
-            if rule.startswith("stage:"):
-                journeys[rule.split(":", 2)[1]] = None
-        for journey in journeys:
-            self._stand(journey, instant, cause)
+            if after.holds != before.holds:
+                self._note(rule, after.holds, instant, instant if after.holds else before.since, causes[rule])
+                journeys |= self.ruleset.journeys_of.get(rule, frozenset())
+        for journey in sorted(journeys):
+            self._stand(journey, instant, causes, PASSED)
         self._due = _next_due(self.state)
 
-    def _stand(self, journey: str, instant: int, cause: Cause) -> None:
+    def _stand(self, journey: str, instant: int, causes: dict[str, Cause], otherwise: Cause) -> None:
         """The current stage is the last stage in order whose rule holds."""
-        current = next((stage for stage, rule in reversed(self.ruleset.stages_of[journey]) if self._holds(rule)), None)
+        stages = self.ruleset.stages_of[journey]
+        current = next((stage for stage, rule in reversed(stages) if self._known(rule).holds), None)
         before = self.state.journeys.get(journey)
         if before is not None and before.stage == current:
             return
+        cause = self._cause_among([rule for _, rule in stages], causes, otherwise)
         definition = f"journey:{journey}"
         if before is not None and before.stage is not None:
             self.changes.append(Change(definition, before.stage, False, instant, before.since, cause))
@@ -241,24 +249,27 @@ class _Walk:
             self.changes.append(Change(definition, current, True, instant, instant, cause))
         self.state.journeys[journey] = Standing(current, instant, cause.message_id, cause.source)
 
+    def _cause_among(self, rules: Iterable[str], causes: dict[str, Cause], otherwise: Cause) -> Cause:
+        """The last message that any of the rules reads; time alone only where there is none."""
+        messages = [causes[rule] for rule in rules if rule in causes and causes[rule] != PASSED]
+        return max(messages, key=_place_of_cause, default=otherwise)
+
     def _note(self, rule: str, holds: bool, instant: int, since: int, cause: Cause) -> None:
         if rule.startswith("segment:"):
             self.changes.append(Change(rule, "", holds, instant, since, cause))
-
-    def _truth(self, rule: str, instant: int, since: int) -> Truth:
-        return Truth(
-            self.ruleset.truth(rule, self.state, instant),
-            since,
-            self.ruleset.next_change(rule, self.state, instant),
-        )
 
     def _known(self, rule: str) -> Truth:
         known = self.state.truths.get(rule)
         if known is None:
             assert self.state.born is not None
-            return Truth(self.ruleset.initial[rule], self.state.born)
+            return self.ruleset.initial_truth(rule, self.state.born)
         return known
 
-    def _holds(self, rule: str) -> bool:
-        known = self.state.truths.get(rule)
-        return self.ruleset.initial[rule] if known is None else known.holds
+
+def _cause(move: Move) -> Cause:
+    return Cause("message", move.message_id, move.source)
+
+
+def _place_of_cause(cause: Cause) -> tuple[str, str]:
+    """Among the messages of one instant."""
+    return (cause.message_id or "", cause.source or "")

@@ -11,7 +11,7 @@ import msgspec
 from app.db import Connection
 from app.projection.fold import POINTS_UNLIMITED, Change, fold
 from app.projection.state import Move, State
-from app.rules.ruleset import Occurrence, Ruleset
+from app.rules.ruleset import Kept, Occurrence, Ruleset
 from app.touchpoint import Message
 
 TOUCHPOINT_TYPES: Final = frozenset(("track", "page", "screen"))
@@ -65,10 +65,12 @@ def move_of(
 ) -> Move:
     """What a message means to the rules. identify, group and alias are no touchpoints and match no leaf."""
     leaves: tuple[str, ...] = ()
+    kept: Kept | None = None
     if type in TOUCHPOINT_TYPES and name is not None:
-        leaves = ruleset.match(Occurrence(name, channel, source, occurred_at, properties, context, traits or b"{}"))
+        occurrence = Occurrence(name, channel, source, occurred_at, properties, context, traits or b"{}")
+        leaves, kept = ruleset.meet(occurrence)
     sets = _decode_traits(traits) if type == "identify" and traits is not None else None
-    return Move(occurred_at, message_id, source, leaves, sets or None)
+    return Move(occurred_at, message_id, source, leaves, sets or None, kept)
 
 
 async def read_log(

@@ -13,6 +13,7 @@ import msgspec
 
 from app.rules.ruleset import Ruleset
 from app.rules.series import Series
+from app.rules.truth import Truth
 
 
 class Cause(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
@@ -24,14 +25,6 @@ class Cause(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
 
 
 PASSED = Cause("time")
-
-
-class Truth(msgspec.Struct, gc=False, array_like=True):
-    """One rule for one customer: does it hold, since when, and the instant it changes if nothing arrives."""
-
-    holds: bool
-    since: int
-    until: int | None = None
 
 
 class Standing(msgspec.Struct, gc=False, array_like=True):
@@ -55,6 +48,8 @@ class Move(msgspec.Struct, gc=False, array_like=True):
     source: str
     leaves: tuple[str, ...]
     traits: dict[str, Any] | None
+    kept: dict[str, list[Any]] | None = None
+    """leaf id -> what the leaf keeps of it beside the instant"""
 
     @property
     def matters(self) -> bool:
@@ -78,6 +73,8 @@ class State(msgspec.Struct):
     """Messages of the future (clocks run ahead): they count from their own instant on."""
     cut: bool = False
     """More was to be kept than may be; whatever comes next, only the log can tell."""
+    person: tuple[str, str] | None = None
+    """(kind, value) of the strongest, earliest identity, where some rule draws customers by it."""
 
 
 class _Stored(msgspec.Struct, array_like=True):

@@ -6,13 +6,17 @@ from app.rules.language import (
     Rule,
     SegmentIn,
     StageIn,
+    TraitIn,
     parse_journey,
     parse_rule,
     parse_segment,
+    parse_trait,
+    parse_value,
     rule_to_json,
+    value_to_json,
 )
 from app.rules.leaves import Leaf
-from app.rules.nodes import Facts
+from app.rules.nodes.base import Facts
 from app.rules.references import Definition
 from app.rules.ruleset import Ruleset, compile_ruleset
 from app.rules.series import Retention, Series
@@ -29,9 +33,13 @@ __all__ = [
     "SegmentIn",
     "Series",
     "StageIn",
+    "TraitIn",
     "compile_ruleset",
     "parse_journey",
     "parse_rule",
     "parse_segment",
+    "parse_trait",
+    "parse_value",
     "rule_to_json",
+    "value_to_json",
 ]

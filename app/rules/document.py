@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -50,8 +51,13 @@ def look_up(values: Any, name: str, path: tuple[str, ...]) -> Any:
 
 
 def reader(path: str) -> Callable[[Occurrence], Any]:
-    """A function that reads ``path`` of a touchpoint; ``context.`` and ``traits.`` reach beside the properties."""
+    """A function that reads ``path`` of a touchpoint.
+
+    ``context.`` and ``traits.`` reach beside the properties, ``touchpoint.`` the touchpoint's own fields.
+    """
     part, _, rest = path.partition(".")
+    if rest and part == "touchpoint":
+        return attrgetter(rest)
     if rest and part in ("context", "traits"):
         name = rest
     else:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
+from pydantic import BaseModel
 
 from app.errors import InvalidDefinition
-from app.rules.language import All, AnyOf, AtStage, Did, Everyone, InSegment, Not, Rule, TraitIs
+from app.rules.expressions import TraitOperand, Value
+from app.rules.language import AtStage, InSegment, Rule, TraitIs
 from app.rules.refusal import pointer
 
 Step = str | int
 
 
 class Definition(msgspec.Struct, frozen=True):
-    """One version of a segment or a journey. ``stages`` are (key, name, rule) in order."""
+    """One version of a segment, a journey or a computed trait. ``stages`` are (key, name, rule) in order."""
 
-    kind: Literal["segment", "journey"]
+    kind: Literal["segment", "journey", "trait"]
     key: str
     version: int
     name: str
@@ -25,18 +27,22 @@ class Definition(msgspec.Struct, frozen=True):
     owner: str = ""
     rule: Rule | None = None
     stages: tuple[tuple[str, str, Rule], ...] = ()
+    value: Value | None = None
 
 
 class Named(NamedTuple):
-    """A rule with an id: that of a segment or of one stage. ``at`` is where it stands in its definition."""
+    """What has an id: the rule of a segment or of a stage, or the value of a computed trait.
+
+    ``at`` is where it stands in its definition.
+    """
 
     id: str
-    rule: Rule
+    rule: Rule | Value
     at: tuple[Step, ...]
 
 
 class Reference(NamedTuple):
-    """One node that reads other rules: a segment, or all the stages of a journey."""
+    """One node that reads other definitions: a segment, all the stages of a journey, a computed trait."""
 
     targets: tuple[str, ...]
     at: tuple[Step, ...]
@@ -44,6 +50,10 @@ class Reference(NamedTuple):
 
 def segment_id(key: str) -> str:
     return f"segment:{key}"
+
+
+def trait_id(key: str) -> str:
+    return f"trait:{key}"
 
 
 def stage_id(journey: str, stage: str) -> str:
@@ -65,6 +75,13 @@ def _rules_of(definition: Definition) -> Iterator[Named]:
     if definition.kind == "segment":
         assert definition.rule is not None
         yield Named(segment_id(definition.key), definition.rule, ("rule",))
+    elif definition.kind == "trait":
+        assert definition.value is not None
+        if definition.key == "timezone":
+            raise InvalidDefinition(
+                "/key", "the timezone of a customer is declared, not computed", "Send it with identify, or rename this."
+            )
+        yield Named(trait_id(definition.key), definition.value, ("value",))
     else:
         for place, (key, _, rule) in enumerate(definition.stages):
             yield Named(stage_id(definition.key, key), rule, ("stages", place, "rule"))
@@ -78,42 +95,65 @@ def stages_of(definitions: Sequence[Definition]) -> dict[str, tuple[tuple[str, s
     }
 
 
-def nodes_with_paths(rule: Rule, at: tuple[Step, ...]) -> Iterator[tuple[Rule, tuple[Step, ...]]]:
-    yield rule, at
-    match rule:
-        case All():
-            for place, child in enumerate(rule.all_):
-                yield from nodes_with_paths(child, (*at, "all", place))
-        case AnyOf():
-            for place, child in enumerate(rule.any_):
-                yield from nodes_with_paths(child, (*at, "any", place))
-        case Not():
-            yield from nodes_with_paths(rule.not_, (*at, "not"))
-        case Everyone() | Did() | TraitIs() | InSegment() | AtStage():
-            pass
+def parts(model: BaseModel, at: tuple[Step, ...] = ()) -> Iterator[tuple[BaseModel, tuple[Step, ...]]]:
+    """Every model inside a rule or a value, itself first, with where it stands."""
+    yield model, at
+    for name, field in type(model).model_fields.items():
+        yield from _parts_of(getattr(model, name), (*at, field.alias or name))
+
+
+def _parts_of(found: Any, at: tuple[Step, ...]) -> Iterator[tuple[BaseModel, tuple[Step, ...]]]:
+    if isinstance(found, BaseModel):
+        yield from parts(found, at)
+    elif isinstance(found, list):
+        for place, item in enumerate(found):
+            yield from _parts_of(item, (*at, place))
+    elif isinstance(found, dict):
+        for key, item in found.items():
+            yield from _parts_of(item, (*at, key))
 
 
 def references(
     named: Mapping[str, Named], journeys: Mapping[str, tuple[tuple[str, str], ...]], default_journey: str
 ) -> dict[str, list[Reference]]:
-    """What each rule reads of other rules; refuses names that do not exist."""
-    found: dict[str, list[Reference]] = {}
-    for rule_id, (_, rule, root) in named.items():
-        found[rule_id] = []
-        for node, at in nodes_with_paths(rule, root):
-            if isinstance(node, InSegment):
-                if segment_id(node.segment) not in named:
-                    raise InvalidDefinition(
-                        pointer([*at, "segment"]),
-                        f"{rule_id} reads the segment {node.segment}, which does not exist",
-                        "Create it first, or correct the key.",
-                    )
-                found[rule_id].append(Reference((segment_id(node.segment),), at))
-            elif isinstance(node, AtStage):
-                places_asked(node, at, journeys, default_journey)
-                stages = journeys[node.journey or default_journey]
-                found[rule_id].append(Reference(tuple(target for _, target in stages), at))
-    return found
+    """What each rule and each value reads of others; refuses names that do not exist."""
+    return {
+        rule_id: list(references_of(rule_id, rule, root, named, journeys, default_journey))
+        for rule_id, (_, rule, root) in named.items()
+    }
+
+
+def references_of(
+    rule_id: str,
+    model: BaseModel,
+    root: tuple[Step, ...],
+    named: Mapping[str, Any],
+    journeys: Mapping[str, tuple[tuple[str, str], ...]],
+    default_journey: str,
+) -> Iterator[Reference]:
+    for node, at in parts(model, root):
+        if isinstance(node, InSegment):
+            if segment_id(node.segment) not in named:
+                raise InvalidDefinition(
+                    pointer([*at, "segment"]),
+                    f"{rule_id} reads the segment {node.segment}, which does not exist",
+                    "Create it first, or correct the key.",
+                )
+            yield Reference((segment_id(node.segment),), at)
+        elif isinstance(node, AtStage):
+            places_asked(node, at, journeys, default_journey)
+            stages = journeys[node.journey or default_journey]
+            yield Reference(tuple(target for _, target in stages), at)
+        elif isinstance(node, TraitIs | TraitOperand):
+            computed = computed_trait(node.trait, named)
+            if computed is not None:
+                yield Reference((computed,), (*at, "trait"))
+
+
+def computed_trait(name: str, named: Mapping[str, Any]) -> str | None:
+    """The id of the computed trait that ``name`` reads, or reads into; ``None``: it is declared."""
+    candidates = (trait_id(name), trait_id(name.partition(".")[0]))
+    return next((candidate for candidate in candidates if candidate in named), None)
 
 
 def places_asked(

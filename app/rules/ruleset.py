@@ -1,42 +1,32 @@
-"""A set of definitions compiled into one immutable value that answers every question about rules."""
+"""A set of definitions compiled into one value that answers every question about rules and never changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, assert_never
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
 from app.errors import InvalidDefinition
-from app.rules import language, lengths, nodes
-from app.rules.comparison import compile_comparison
+from app.rules import lengths
+from app.rules.compiling import Compiler, Dependencies, World, digest
 from app.rules.document import Occurrence
-from app.rules.explanation import Ids, explain
-from app.rules.language import Rule, rule_to_json
-from app.rules.leaves import Leaf, leaf_of, together
-from app.rules.nodes import Facts
-from app.rules.references import (
-    Definition,
-    Named,
-    in_order,
-    named_rules,
-    nodes_with_paths,
-    places_asked,
-    references,
-    segment_id,
-    stages_of,
-)
-from app.rules.refusal import pointer
+from app.rules.explanation import Ids, explain, explain_value
+from app.rules.leaves import Leaf
+from app.rules.nodes.base import Definition as Compiled
+from app.rules.nodes.base import Facts, Memo
+from app.rules.references import Definition
 from app.rules.series import Series
+from app.rules.truth import Truth
 
 __all__ = ["Definition", "Facts", "Leaf", "NoFacts", "Occurrence", "Ruleset", "compile_ruleset"]
 
-LEVELS_MAX: Final = 150
-"""Nesting of a rule together with all that it reads through segments and stages."""
-
-
 REMEMBERED_MAX: Final = 10_000
 """Combinations of leaves whose readers are remembered: as many as there are kinds of touchpoint, usually."""
+
+Kept = dict[str, list[Any]]
+"""leaf id -> what that leaf keeps of a touchpoint beside its instant."""
 
 
 class NoFacts(msgspec.Struct, frozen=True):
@@ -44,67 +34,139 @@ class NoFacts(msgspec.Struct, frozen=True):
 
     series: dict[str, Series] = {}
     traits: dict[str, Any] = {}
-
-
-class _Dependencies(msgspec.Struct):
-    """What the truth of one rule rests on, through segments and stages too."""
-
-    leaves: set[str] = msgspec.field(default_factory=set)
-    traits: set[str] = msgspec.field(default_factory=set)
-    levels: int = 0
-
-    def include(self, other: _Dependencies) -> None:
-        self.leaves |= other.leaves
-        self.traits |= other.traits
-        self.levels = max(self.levels, other.levels)
+    truths: dict[str, Truth] = {}
+    born: int | None = None
+    person: tuple[str, str] | None = None
 
 
 class Ruleset:
-    """Immutable once made by :func:`compile_ruleset`; safe to share between tasks."""
+    """Made by :func:`compile_ruleset`; safe to share between tasks.
 
-    def __init__(
-        self,
-        *,
-        revision: int,
-        definitions: Sequence[Definition],
-        bodies: dict[str, nodes.Definition],
-        stages: dict[str, tuple[tuple[str, str], ...]],
-        leaves: dict[str, Leaf],
-        dependencies: dict[str, _Dependencies],
-    ) -> None:
+    Rules have ids: ``segment:KEY``, ``stage:JOURNEY:KEY``, ``watch:HASH`` for hidden rules that are followed for their
+    history, and with ``@N`` behind them those of definitions that are being filled.
+    """
+
+    revision: int
+    fill: int
+    """What a state must have been filled up to, to answer for every rule in here."""
+    definitions: tuple[Definition, ...]
+    segments: tuple[Definition, ...]
+    journeys: tuple[Definition, ...]
+    traits: tuple[Definition, ...]
+    upcoming: dict[str, Definition]
+    """Id with ``@N`` -> the definition that will answer under the plain id once it is filled."""
+    rule_ids: tuple[str, ...]
+    """All rules, each after everything that it reads."""
+    stages_of: dict[str, tuple[tuple[str, str], ...]]
+    """Journey, those being filled included -> (stage, rule id) in order."""
+    meanings: dict[str, str]
+    """Rule id, or ``journey:KEY`` -> 16 hexadecimal digits; equal ones stand for equal truths of one definition."""
+    contents: dict[str, str]
+    """Rule id -> what it means whatever it is called: equal for segments that are twins."""
+
+    def __init__(self, compiler: Compiler, current: World, definitions: Sequence[Definition], revision: int) -> None:
         self.revision = revision
+        self.fill = 0
         self.definitions = tuple(definitions)
-        self.segments = tuple(definition for definition in definitions if definition.kind == "segment")
-        self.journeys = tuple(definition for definition in definitions if definition.kind == "journey")
+        self.segments, self.journeys, self.traits = (
+            tuple(each for each in definitions if each.kind == kind) for kind in ("segment", "journey", "trait")
+        )
+        self.upcoming = {}
+        self.meanings = dict(compiler.meanings)
+        self.contents = {current.ids[plain]: meaning for plain, meaning in current.meanings.items()}
+        self.stages_of = {}
+        self._values = compiler.values
+        self._dependencies = compiler.dependencies
+        self._add_journeys(current, "")
+        self._index(compiler.bodies, compiler.leaves)
+        self.number_of = {id: number for number, id in enumerate(self.meanings)}
+
+    def _add_journeys(self, world: World, suffix: str) -> None:
+        for key, stages in world.journeys.items():
+            named = tuple((stage, world.ids[rule_id]) for stage, rule_id in stages)
+            self.stages_of[f"{key}{suffix}"] = named
+            self.meanings[f"journey:{key}{suffix}"] = digest([self.meanings[rule_id] for _, rule_id in named])
+
+    def _index(self, bodies: Mapping[str, Compiled], leaves: Mapping[str, Leaf]) -> None:
         self.rule_ids = tuple(bodies)
+        self.leaves = dict(leaves)
         self.place_of = {rule_id: place for place, rule_id in enumerate(self.rule_ids)}
-        self.stages_of = stages
-        self.leaves = leaves
-        self._bodies = bodies
-        self._holds = {rule_id: body.children[0].holds for rule_id, body in bodies.items()}
-        self._next_change = {rule_id: body.children[0].next_change for rule_id, body in bodies.items()}
-        self._by_name, self._any_name = _index_by_name(leaves.values())
-        self._by_leaf = _readers({rule_id: found.leaves for rule_id, found in dependencies.items()})
-        self._by_trait = _readers({rule_id: found.traits for rule_id, found in dependencies.items()})
-        self._dependencies = dependencies
-        self.initial = {rule_id: self.truth(rule_id, NoFacts(), 0) for rule_id in bodies}
-        self.true_from_birth = tuple(rule_id for rule_id, holds in self.initial.items() if holds)
+        self._bodies = dict(bodies)
+        read = {rule_id: self._dependencies[rule_id] for rule_id in bodies}
+        self._by_name, self._any_name = _index_by_name(self.leaves.values())
+        self._by_leaf = _readers({rule_id: found.leaves for rule_id, found in read.items()})
+        self._by_trait = _readers({rule_id: found.traits for rule_id, found in read.items()})
+        self.reads_traits = bool(self._by_trait)
+        self.reads_person = any(found.reads_person for found in read.values())
+        self.decided_at_birth = tuple(rule_id for rule_id, found in read.items() if found.is_dated)
+        self.true_from_birth = tuple(rule_id for rule_id, body in bodies.items() if body.initial.holds)
+        self.initial = {rule_id: body.initial.holds for rule_id, body in bodies.items()}
         self.lasting = {rule_id: body.lasting for rule_id, body in bodies.items() if body.lasting is not None}
+        self.journeys_of = _readers({key: [rule_id for _, rule_id in stages] for key, stages in self.stages_of.items()})
         self._read_together: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    # ------------------------------------------------------------------------------------ making others
+
+    def numbered(self, numbers: Mapping[str, int], fill: int) -> Ruleset:
+        """The same with storage numbers: meaning -> number. A meaning without one has never been stored."""
+        other = copy.copy(self)
+        other.number_of = {id: numbers[meaning] for id, meaning in self.meanings.items() if meaning in numbers}
+        other.fill = fill
+        return other
+
+    def only(self, rule_ids: Iterable[str]) -> Ruleset:
+        """These rules and all that they read, with the same ids and numbers: for folding a part of a history.
+
+        ``journey:KEY`` stands for the rules of its stages.
+        """
+        wanted: set[str] = set()
+        for id in rule_ids:
+            kind, _, key = id.partition(":")
+            wanted |= {rule_id for _, rule_id in self.stages_of[key]} if kind == "journey" else {id}
+        for rule_id in sorted(wanted):
+            wanted |= self._dependencies[rule_id].rules
+        bodies = {rule_id: body for rule_id, body in self._bodies.items() if rule_id in wanted}
+        read = set().union(*(self._dependencies[rule_id].leaves for rule_id in wanted))
+        other = copy.copy(self)
+        other.stages_of = {
+            journey: stages
+            for journey, stages in self.stages_of.items()
+            if all(rule_id in wanted for _, rule_id in stages)
+        }
+        other._index(bodies, {id: leaf for id, leaf in self.leaves.items() if id in read})
+        return other
+
+    # --------------------------------------------------------------------------- what a touchpoint meets
+
+    def meet(self, occurrence: Occurrence) -> tuple[tuple[str, ...], Kept | None]:
+        """Ids of the leaves that this touchpoint belongs to, and what those keep of it."""
+        met: list[str] = []
+        kept: Kept | None = None
+        for leaf in self._by_name.get(occurrence.name, self._any_name):
+            if leaf.matches is not None and not leaf.matches(occurrence):
+                continue
+            if leaf.kept is not None:
+                values = leaf.kept(occurrence)
+                if values is None:
+                    continue
+                if kept is None:
+                    kept = {}
+                kept[leaf.id] = values
+            met.append(leaf.id)
+        return tuple(met), kept
 
     def match(self, occurrence: Occurrence) -> tuple[str, ...]:
         """Ids of the leaves that this touchpoint belongs to."""
-        candidates = self._by_name.get(occurrence.name, self._any_name)
-        return tuple([leaf.id for leaf in candidates if leaf.matches is None or leaf.matches(occurrence)])
+        return self.meet(occurrence)[0]
 
     def rules_reading(self, leaf_ids: Iterable[str], trait_names: Iterable[str] = ()) -> tuple[str, ...]:
-        """Ids of the rules whose truth may move when these leaves or top-level traits do."""
-        found: dict[str, None] = {}
+        """Ids of the rules whose truth may move when these leaves or top-level traits do, in their order."""
+        found: set[str] = set()
         for leaf_id in leaf_ids:
-            found |= self._by_leaf.get(leaf_id, {})
+            found |= self._by_leaf.get(leaf_id, frozenset())
         for name in trait_names:
-            found |= self._by_trait.get(name, {})
-        return tuple(found)
+            found |= self._by_trait.get(name, frozenset())
+        return self.in_order(found)
 
     def rules_reading_leaves(self, leaf_ids: tuple[str, ...]) -> tuple[str, ...]:
         """:meth:`rules_reading` for the leaves of one touchpoint; the few combinations there are, are remembered."""
@@ -115,133 +177,176 @@ class Ruleset:
                 self._read_together[leaf_ids] = rules
         return rules
 
+    def in_order(self, rule_ids: Iterable[str]) -> tuple[str, ...]:
+        """Each once, after everything that it reads."""
+        return tuple(sorted(set(rule_ids), key=self.place_of.__getitem__))
+
     def leaves_of(self, rule_id: str) -> frozenset[str]:
-        """Ids of all leaves that the rule rests on, through segments and stages too."""
+        """Ids of all leaves that the rule, or the computed trait, rests on, through what it reads too."""
         return frozenset(self._dependencies[rule_id].leaves)
 
     def reads_trait(self, name: str) -> bool:
         """Whether any rule reads the top-level trait ``name`` or something inside it."""
         return name in self._by_trait
 
+    # --------------------------------------------------------------------------------------- the answers
+
     def truth(self, rule_id: str, facts: Facts, t: int) -> bool:
         """Whether the rule holds at ``t``, given everything up to ``t``."""
-        return self._holds[rule_id](facts, t, {})
+        return self._bodies[rule_id].holds(facts, t, Memo())
 
     def next_change(self, rule_id: str, facts: Facts, t: int) -> int | None:
         """The earliest instant after ``t`` at which the truth differs if nothing arrives; ``None`` is never."""
-        return self._next_change[rule_id](facts, t, {})
+        return self._bodies[rule_id].next_check(facts, t, Memo())
+
+    def judge(self, rule_id: str, facts: Facts, t: int, since: int) -> Truth:
+        """Truth and next change together, as the fold stores them; ``since`` as it was before."""
+        return self._bodies[rule_id].judge(facts, t, since, Memo())
+
+    def initial_truth(self, rule_id: str, born: int) -> Truth:
+        """What is so before anything has touched the rule."""
+        return self._bodies[rule_id].untouched(born)
+
+    def computed_traits(self, facts: Facts, t: int) -> dict[str, Any]:
+        """The values of the computed traits at ``t``; those that are missing are left out."""
+        memo = Memo()
+        found = {each.key: self._values[f"trait:{each.key}"].value(facts, t, memo) for each in self.traits}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def value(self, key: str, facts: Facts, t: int) -> tuple[Any, int | None]:
+        """The value of one computed trait, and until when it stays if nothing arrives."""
+        return self._values[f"trait:{key}"].standing(facts, t, Memo())
 
     def explain(self, rule_id: str, facts: Facts, t: int, ids: Ids | None = None) -> dict[str, Any]:
         """See :func:`app.rules.explanation.explain`."""
-        return explain(self._bodies[rule_id], facts, t, ids)
+        return explain(self._bodies[rule_id], facts, t, ids, self._watched)
+
+    def explain_value(self, key: str, facts: Facts, t: int, ids: Ids | None = None) -> dict[str, Any]:
+        """See :func:`app.rules.explanation.explain_value`."""
+        return explain_value(self._values[f"trait:{key}"], facts, t, ids)
+
+    _watched: Mapping[int, Compiled] = {}
+    """Of a ruleset made for explaining: ``id`` of a node -> the hidden rule that follows it."""
+
+    def written_as(self, definition_id: str) -> tuple[str, Definition]:
+        """``segment:KEY`` or ``journey:KEY``, perhaps with ``@N`` -> the plain id, and which definition that is."""
+        if definition_id in self.upcoming:
+            return definition_id.partition("@")[0], self.upcoming[definition_id]
+        kind, _, key = definition_id.partition(":")
+        among = self.segments if kind == "segment" else self.journeys
+        return definition_id, next(each for each in among if each.key == key)
+
+    def explained(self, rule_id: str) -> Ruleset:
+        """A ruleset for one explanation: it keeps every point, and follows each node under the rule.
+
+        Fold the whole log with it; :meth:`explain` then says since when each node is as it is.
+        """
+        compiler = Compiler(self._timezone, self._default_journey, explaining=True)
+        world = compiler.world(self.definitions)
+        compiler.compile(world)
+        watched: dict[int, Compiled] = {}
+        if rule_id in compiler.bodies:
+            for number, node in enumerate(_nodes_under(compiler.bodies[rule_id])):
+                watch_id = f"watch:node:{number}"
+                watched[id(node)] = compiler.bodies[watch_id] = Compiled(watch_id, node)
+                found = compiler.dependencies[rule_id]
+                compiler.dependencies[watch_id] = Dependencies(
+                    found.leaves, found.traits, found.rules | {rule_id}, 0, True, found.reads_person
+                )
+        made = _made(compiler, world, self.definitions, self.revision, self._timezone, self._default_journey)
+        wanted = [rule_id, *(each.rule_id for each in watched.values())] if watched else [*made.rule_ids]
+        other = made.only(wanted) if watched else made
+        other._watched = watched
+        return other
+
+    _timezone: str
+    _default_journey: str
+
+
+def _nodes_under(top: Compiled) -> list[Any]:
+    """Every node of a rule, and of what it reads, once; named rules themselves are followed anyway."""
+    found: dict[int, Any] = {}
+    stack: list[Any] = [top]
+    seen: set[int] = set()
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if not isinstance(node, Compiled):
+            found[id(node)] = node
+        stack.extend(reversed(node.children))
+    return list(found.values())
 
 
 def compile_ruleset(
-    definitions: Sequence[Definition], *, revision: int, timezone: str, default_journey: str
+    definitions: Sequence[Definition],
+    *,
+    revision: int,
+    timezone: str,
+    default_journey: str,
+    candidates: Sequence[Definition] = (),
+    numbers: Mapping[str, int] | None = None,
+    fill: int = 0,
 ) -> Ruleset:
     """Compile definitions that may read each other.
 
-    ``timezone`` is the workspace's. Raises :class:`InvalidDefinition` for unknown segments, stages and journeys,
-    for cycles and for two definitions or stages of one key; its path is inside the definition that it names.
+    ``timezone`` is the workspace's. ``candidates`` are versions that are being filled: each takes the place of the
+    definition of its kind and key in a second world, which is compiled beside the first. Raises
+    :class:`InvalidDefinition` for unknown segments, stages and journeys, for cycles and for two definitions or
+    stages of one key; its path is inside the definition that it names.
     """
     if not lengths.is_zone(timezone):
         raise InvalidDefinition("/timezone", f"there is no timezone {timezone}", "Use a name such as Europe/Lisbon.")
-    named = named_rules(definitions)
-    journeys = stages_of(definitions)
-    order = in_order(named, references(named, journeys, default_journey))
-    compiler = _Compiler(named, journeys, timezone, default_journey)
-    for rule_id in order:
-        compiler.add(rule_id)
-    return Ruleset(
-        revision=revision,
-        definitions=definitions,
-        bodies={rule_id: compiler.bodies[rule_id] for rule_id in named},
-        stages=journeys,
-        leaves=compiler.leaves,
-        dependencies={rule_id: compiler.dependencies[rule_id] for rule_id in named},
-    )
+    compiler = Compiler(timezone, default_journey)
+    current = compiler.world(definitions)
+    compiler.compile(current)
+    upcoming: dict[str, Definition] = {}
+    later: World | None = None
+    suffix = f"@{fill}"
+    if candidates:
+        replaced = {(each.kind, each.key): each for each in candidates}
+        after = [replaced.pop((each.kind, each.key), each) for each in definitions] + list(replaced.values())
+        later = compiler.world(after)
+        compiler.compile(later, current, suffix)
+        upcoming = {id: each for each in after for id in _upcoming_ids(each, current, later, suffix)}
+    ruleset = _made(compiler, current, definitions, revision, timezone, default_journey)
+    ruleset.upcoming = upcoming
+    if later is not None:
+        changed = {id.removeprefix("journey:").partition("@")[0] for id in upcoming if id.startswith("journey:")}
+        later.journeys = {key: stages for key, stages in later.journeys.items() if key in changed}
+        ruleset._add_journeys(later, suffix)
+        ruleset.number_of = {id: number for number, id in enumerate(ruleset.meanings)}
+    ruleset.fill = fill
+    return ruleset if numbers is None else ruleset.numbered(numbers, fill)
 
 
-class _Compiler:
-    """Turns rules into nodes, one after the other, so that what a rule reads is compiled before it."""
+def _upcoming_ids(definition: Definition, current: World, later: World, suffix: str) -> list[str]:
+    """The id under which a definition is filled, if it means something else than the current one."""
+    if definition.kind == "segment":
+        id = later.ids[f"segment:{definition.key}"]
+        return [id] if id.endswith(suffix) else []
+    if definition.kind == "journey":
+        stages = later.journeys[definition.key]
+        is_other = stages != current.journeys.get(definition.key)
+        is_other |= any(later.ids[rule_id].endswith(suffix) for _, rule_id in stages)
+        return [f"journey:{definition.key}{suffix}"] if is_other else []
+    return []
 
-    def __init__(
-        self,
-        named: dict[str, Named],
-        journeys: dict[str, tuple[tuple[str, str], ...]],
-        timezone: str,
-        default_journey: str,
-    ) -> None:
-        self._named = named
-        self._journeys = journeys
-        self._timezone = timezone
-        self._default_journey = default_journey
-        self.bodies: dict[str, nodes.Definition] = {}
-        self.leaves: dict[str, Leaf] = {}
-        self.dependencies: dict[str, _Dependencies] = {}
 
-    def add(self, rule_id: str) -> None:
-        _, rule, at = self._named[rule_id]
-        rests_on = self.dependencies[rule_id] = _Dependencies()
-        self.bodies[rule_id] = nodes.Definition(rule_id, self._node(rule, rests_on))
-        rests_on.levels += 1 + max(len(steps) for _, steps in nodes_with_paths(rule, ()))
-        if rests_on.levels > LEVELS_MAX:
-            raise InvalidDefinition(
-                pointer(at),
-                f"{rule_id} nests deeper than {LEVELS_MAX} levels with the segments and stages that it reads",
-                "Flatten the chain of segments.",
-            )
-
-    def _node(self, rule: Rule, rests_on: _Dependencies) -> nodes.Node:
-        written = rule_to_json(rule)
-        match rule:
-            case language.All():
-                return nodes.All(written, [self._node(child, rests_on) for child in rule.all_])
-            case language.AnyOf():
-                return nodes.AnyOf(written, [self._node(child, rests_on) for child in rule.any_])
-            case language.Not():
-                return nodes.Not(written, [self._node(rule.not_, rests_on)])
-            case language.Everyone():
-                return nodes.Everyone(written)
-            case language.Did():
-                return self._did(rule, written, rests_on)
-            case language.TraitIs():
-                rests_on.traits |= {rule.trait, rule.trait.partition(".")[0]}
-                return nodes.Trait(written, rule.trait, compile_comparison(rule))
-            case language.InSegment():
-                return nodes.InSegment(written, [self._read(segment_id(rule.segment), rests_on)])
-            case language.AtStage():
-                return self._at_stage(rule, written, rests_on)
-            case _:
-                assert_never(rule)
-
-    def _did(self, rule: language.Did, written: dict[str, Any], rests_on: _Dependencies) -> nodes.Did:
-        leaf = leaf_of(rule)
-        known = self.leaves.get(leaf.id)
-        self.leaves[leaf.id] = leaf if known is None else together(known, leaf)
-        rests_on.leaves.add(leaf.id)
-        low, high = rule.count
-        if rule.within and rule.before:
-            within, before = lengths.length(rule.within), lengths.length(rule.before)
-            return nodes.DidWithinBefore(written, leaf.id, low, high, within=within, before=before)
-        if rule.within:
-            return nodes.DidWithin(written, leaf.id, low, high, lengths.length(rule.within))
-        if rule.before:
-            return nodes.DidBefore(written, leaf.id, low, high, lengths.length(rule.before))
-        if leaf.span.floats:
-            rests_on.traits.add("timezone")
-            return nodes.DidBetweenDates(written, leaf.id, low, high, span=leaf.span, timezone=self._timezone)
-        return nodes.Did(written, leaf.id, low, high)
-
-    def _at_stage(self, rule: language.AtStage, written: dict[str, Any], rests_on: _Dependencies) -> nodes.AtStage:
-        stages = self._journeys[rule.journey or self._default_journey]
-        asked = places_asked(rule, (), self._journeys, self._default_journey)
-        children = [self._read(rule_id, rests_on) for _, rule_id in stages]
-        return nodes.AtStage(written, children, [key for key, _ in stages], asked)
-
-    def _read(self, rule_id: str, rests_on: _Dependencies) -> nodes.Definition:
-        rests_on.include(self.dependencies[rule_id])
-        return self.bodies[rule_id]
+def _made(
+    compiler: Compiler,
+    world: World,
+    definitions: Sequence[Definition],
+    revision: int,
+    timezone: str,
+    default_journey: str,
+) -> Ruleset:
+    for body in compiler.bodies.values():
+        body.initial = body.judge(NoFacts(), 0, 0, Memo())
+    ruleset = Ruleset(compiler, world, definitions, revision)
+    ruleset._timezone, ruleset._default_journey = timezone, default_journey
+    return ruleset
 
 
 def _index_by_name(leaves: Iterable[Leaf]) -> tuple[dict[str, tuple[Leaf, ...]], tuple[Leaf, ...]]:
@@ -255,10 +360,10 @@ def _index_by_name(leaves: Iterable[Leaf]) -> tuple[dict[str, tuple[Leaf, ...]],
     return {name: (*found, *any_name) for name, found in by_name.items()}, any_name
 
 
-def _readers(read: dict[str, set[str]]) -> dict[str, dict[str, None]]:
-    """Turn "rule reads things" into "thing is read by rules", these in a fixed order."""
-    readers: dict[str, dict[str, None]] = {}
+def _readers(read: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
+    """Turn "rule reads things" into "thing is read by rules"."""
+    readers: dict[str, set[str]] = {}
     for rule_id, things in read.items():
-        for thing in sorted(things):
-            readers.setdefault(thing, {})[rule_id] = None
+        for thing in things:
+            readers.setdefault(thing, set()).add(rule_id)
     return readers

@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from app.rules.record import Record
+
 
 class Retention(NamedTuple):
     """What a series must keep so that every rule that reads it is answered exactly.
@@ -30,6 +32,8 @@ class Series(msgspec.Struct, array_like=True):
     earliest: list[int] = msgspec.field(default_factory=list)
     edges: list[int] = msgspec.field(default_factory=list)
     overflowed: bool = False
+    record: Record | None = None
+    """Where the touchpoints must be told apart: points with values, running totals, sequences."""
 
     def add(self, t: int, retention: Retention, points_max: int) -> None:
         """Fold in one touchpoint of instant ``t``, which is not before any folded in earlier."""
@@ -48,7 +52,8 @@ class Series(msgspec.Struct, array_like=True):
     @property
     def longest(self) -> int:
         """Instants in the longest of the lists, each of which has the cap of its own."""
-        return max(len(self.latest), len(self.earliest), len(self.edges))
+        recorded = 0 if self.record is None else self.record.weight
+        return max(len(self.latest), len(self.earliest), len(self.edges), recorded)
 
     def overflow(self) -> None:
         """Forget the instants: whoever asks must go to the log."""
@@ -56,6 +61,7 @@ class Series(msgspec.Struct, array_like=True):
         self.latest.clear()
         self.earliest.clear()
         self.edges.clear()
+        self.record = None
 
     def _add_edge(self, t: int, points_max: int) -> None:
         if len(self.edges) < points_max:

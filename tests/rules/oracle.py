@@ -1,24 +1,42 @@
-"""A second, naive reading of the rule language, straight over the list of what happened.
+"""A second, naive reading of the whole rule language, straight over the list of what happened.
 
-It shares nothing with the engine: no series, no compiled tests, no saturation. Each question filters the whole
-list again, and the next change is found by trying every instant at which any window could open or close.
+It shares nothing with the engine: no series, no compiled tests, no windows turned around. Every question filters the
+whole list again. What has to be known of the past (since when, ever, changed) is found by asking at every instant
+at which anything could have changed; the next change by trying every instant at which anything could change.
+Those instants are over-approximated bluntly: one too many costs time, one too few would be a wrong answer.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from calendar import monthrange
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from fractions import Fraction
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 UNIT = {"ms": 1000, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6, "w": 7 * 86400 * 10**6}
+AGGREGATES = ("sum", "avg", "min", "max", "distinct", "first_value", "last_value", "most_frequent")
+VALUE_HEADS = (*AGGREGATES, "count", "first_at", "last_at")
+DATE_OPERATORS = ("after", "before_date", "within_last", "within_next", "anniversary_within")
+OPERATORS = (
+    *("eq", "ne", "gt", "gte", "lt", "lte", "between", "in", "not_in", "contains", "not_contains", "starts_with"),
+    *("ends_with", "matches", "exists", "any_of", "all_of", "none_of"),
+    *DATE_OPERATORS,
+)
+YEARS_AHEAD = 9
+"""Anniversaries never end, so they are followed this far only; 29 February comes again within it."""
 
 
 class Happened(NamedTuple):
+    """A touchpoint."""
+
     t: int
     id: str
     name: str
@@ -29,80 +47,529 @@ class Happened(NamedTuple):
     traits: str
 
 
+class Told(NamedTuple):
+    """A message that is no touchpoint, and the traits it sets: ``None`` removes one."""
+
+    t: int
+    id: str
+    source: str
+    traits: Mapping[str, Any]
+
+
+Entry = Happened | Told
+
+
 @dataclass
 class World:
-    """What a rule may refer to beside the touchpoints."""
+    """What a rule may refer to beside the messages. ``traits`` are the computed ones: key -> value expression."""
 
-    traits: Mapping[str, Any] = field(default_factory=dict)
     segments: Mapping[str, Any] = field(default_factory=dict)
     journeys: Mapping[str, Sequence[tuple[str, Any]]] = field(default_factory=dict)
+    traits: Mapping[str, Any] = field(default_factory=dict)
     default_journey: str = "main"
     timezone: str = "UTC"
+    person: tuple[str, str] | None = ("user_id", "u1")
 
 
-def holds(rule: Any, history: Sequence[Happened], t: int, world: World) -> bool:
-    if "all" in rule:
-        return min(holds(part, history, t, world) for part in rule["all"])
-    if "any" in rule:
-        return max(holds(part, history, t, world) for part in rule["any"])
-    if "not" in rule:
-        return not holds(rule["not"], history, t, world)
-    if "everyone" in rule:
-        return True
-    if "trait" in rule:
-        return satisfies(rule, at_path(world.traits, rule["trait"]))
-    if "segment" in rule:
-        return holds(world.segments[rule["segment"]], history, t, world)
-    if "stage" in rule:
-        stages = world.journeys[rule.get("journey", world.default_journey)]
-        true = [key for key, stage in stages if holds(stage, history, t, world)]
-        return bool(true) and true[-1] in as_list(rule["stage"])
-    number = sum(1 for happened in history if happened.t <= t and matches(rule, happened, t, world))
+def holds(rule: Any, history: Sequence[Entry], t: int, world: World) -> bool:
+    return Reading(history, t, world).holds(rule, t)
+
+
+def value(expression: Any, history: Sequence[Entry], t: int, world: World) -> Any:
+    return Reading(history, t, world).value(expression, t)
+
+
+def next_change(rule: Any, history: Sequence[Entry], t: int, world: World) -> int | None:
+    return Reading(history, t, world).next_change(rule, t)
+
+
+def since(rule: Any, history: Sequence[Entry], t: int, world: World) -> int | None:
+    """Since when the rule has been as it is at ``t``; None before there is a customer."""
+    return Reading(history, t, world).since(rule, t)
+
+
+def stage(journey: str, history: Sequence[Entry], t: int, world: World) -> str | None:
+    return Reading(history, t, world).stage(journey, t)
+
+
+def counted(node: Any, history: Sequence[Entry], t: int, world: World) -> list[Happened]:
+    """The touchpoints that a node with a window counts at ``t``."""
+    return Reading(history, t, world).inside(node, t)
+
+
+class Reading:
+    """Questions about one customer of whom the messages up to ``cut`` are known. Later instants may be asked."""
+
+    def __init__(self, history: Sequence[Entry], cut: int, world: World) -> None:
+        self.known = sorted((entry for entry in history if entry.t <= cut), key=lambda one: (one.t, one.id, one.source))
+        self.touchpoints = [entry for entry in self.known if isinstance(entry, Happened)]
+        self.born = min((entry.t for entry in self.known), default=None)
+        self.cut = cut
+        self.world = world
+        self._answers: dict[tuple[str, int, int], Any] = {}
+        self._kept: list[Any] = []
+
+    # ------------------------------------------------------------------------------------------- questions
+
+    def holds(self, rule: Any, t: int) -> bool:
+        if self.born is None or t < self.born:
+            return False
+        return bool(self._once("holds", rule, t, lambda: self._holds(rule, t)))
+
+    def value(self, expression: Any, t: int) -> Any:
+        return self._once("value", expression, t, lambda: self._value(expression, t))
+
+    def _once(self, question: str, node: Any, t: int, answer: Callable[[], Any]) -> Any:
+        """The same question again gets the same answer. A node is known by being the same object."""
+        key = (question, id(node), t)
+        if key not in self._answers:
+            self._kept.append(node)
+            self._answers[key] = answer()
+        return self._answers[key]
+
+    def next_change(self, rule: Any, t: int) -> int | None:
+        if self.born is None or t < self.born:
+            return None
+        now = self.holds(rule, t)
+        return next((u for u in self.instants(rule) if u > t and self.holds(rule, u) != now), None)
+
+    @property
+    def horizon(self) -> int:
+        """Beyond this the next change is not followed where there are anniversaries."""
+        return first_instant(date(wall(self.cut, "UTC").year + YEARS_AHEAD - 1, 1, 1), "UTC")
+
+    def since(self, rule: Any, t: int) -> int | None:
+        if self.born is None or t < self.born:
+            return None
+        return self._run(t, self.instants(rule), lambda u: self.holds(rule, u))[1]
+
+    def stage(self, journey: str, t: int) -> str | None:
+        if self.born is None or t < self.born:
+            return None
+        found = None
+        for key, rule in self.world.journeys[journey]:
+            if self.holds(rule, t):
+                found = key
+        return found
+
+    def _run(self, t: int, instants: Sequence[int], asked: Any) -> tuple[Any, int]:
+        """What ``asked`` answers at ``t``, and since when it has answered the same."""
+        assert self.born is not None
+        before, start = asked(self.born), self.born
+        for u in [u for u in instants if self.born < u <= t]:
+            now = asked(u)
+            if now != before:
+                before, start = now, u
+        assert asked(t) == before, "an instant of change is missing"
+        return before, start
+
+    # ----------------------------------------------------------------------------------------------- rules
+
+    def _holds(self, rule: Any, t: int) -> bool:
+        head = head_of(rule)
+        match head:
+            case "all":
+                return min(self.holds(part, t) for part in rule["all"])
+            case "any":
+                return max(self.holds(part, t) for part in rule["any"])
+            case "not":
+                return not self.holds(rule["not"], t)
+            case "everyone":
+                return True
+            case "did":
+                return in_count(rule, len(self.inside(rule, t)))
+            case "first" | "last":
+                matching = self.matching(rule, rule[head], t)
+                return bool(matching) and self.in_window(rule, matching[0 if head == "first" else -1].t, t)
+            case "sequence":
+                return self._sequence(rule, t)
+            case "regularly":
+                return self._regularly(rule, t)
+            case "trait":
+                return self._trait(rule, t)
+            case "segment":
+                segment = self.world.segments[rule["segment"]]
+                return self._dwells(rule, t, self.instants(segment), lambda u: self.holds(segment, u))
+            case "stage":
+                journey = rule.get("journey", self.world.default_journey)
+                asked = as_list(rule["stage"])
+                return self._dwells(rule, t, self._journey_instants(journey), lambda u: self.stage(journey, u) in asked)
+            case "bucket":
+                low, high = rule["bucket"]
+                return self.world.person is not None and low <= bucket(rule.get("salt", ""), *self.world.person) < high
+        return self.satisfies(rule, self.value(rule, t), t, self.zone(rule, t), t)
+
+    def _dwells(self, rule: Any, t: int, instants: Sequence[int], member: Any) -> bool:
+        if rule.get("ever"):
+            return any(member(u) for u in [*instants, t] if u <= t)
+        if not member(t):
+            return False
+        zone = self.zone(rule, t)
+        if "for_at_least" not in rule and "entered_within" not in rule:
+            return True
+        start = self._run(t, instants, member)[1]
+        if "for_at_least" in rule and not add(start, rule["for_at_least"], zone) <= t:
+            return False
+        return "entered_within" not in rule or t < add(start, rule["entered_within"], zone)
+
+    def _trait(self, rule: Any, t: int) -> bool:
+        def compared(u: int) -> bool:
+            return self.satisfies(rule, self.trait(rule["trait"], u), u, self.zone(rule, u), u)
+
+        if not compared(t):
+            return False
+        zone = self.zone(rule, t)
+        if "held_for" in rule and any(operator in rule for operator in OPERATORS):
+            undwelt = self._once("undwelt", rule, 0, lambda: without(rule, "held_for", "changed_within"))
+            start = self._run(t, self.instants(undwelt), compared)[1]
+            if not add(start, rule["held_for"], zone) <= t:
+                return False
+        elif "held_for" in rule:
+            if self.trait(rule["trait"], t) is None:
+                return False
+            if not add(self._last_change(rule, t), rule["held_for"], zone) <= t:
+                return False
+        if "changed_within" not in rule:
+            return True
+        changed = self._last_change(rule, t)
+        return changed is not None and t < add(changed, rule["changed_within"], zone)
+
+    def _last_change(self, rule: Any, t: int) -> int | None:
+        assert self.born is not None
+        bare = self._once("bare", rule, 0, lambda: {"trait": rule["trait"]})
+        before, found = same_key(None), None
+        for u in [u for u in self.instants(bare) if self.born <= u <= t]:
+            now = same_key(self.trait(rule["trait"], u))
+            if now != before:
+                before, found = now, u
+        assert same_key(self.trait(rule["trait"], t)) == before, "an instant of change is missing"
+        return found
+
+    def _regularly(self, rule: Any, t: int) -> bool:
+        matching = self.matching(rule, rule["regularly"], t)
+        zone = self.zone(rule, t)
+
+        def back(periods: int) -> int:
+            if rule["period"] == "month" and periods:
+                return add_months(t, -periods, zone)
+            return t - periods * UNIT[rule["period"][0]]
+
+        hit = [i for i in range(rule["of_last"]) if any(back(i + 1) < one.t <= back(i) for one in matching)]
+        return bool(len(hit) >= rule["at_least"])
+
+    def _sequence(self, rule: Any, t: int) -> bool:
+        zone = self.zone(rule, t)
+        steps = rule["sequence"]
+        closing = steps[-1] if "not" in steps[-1] else None
+        positive = steps[:-1] if closing else steps
+        columns = [
+            [one for one in self.matching(step, step["did"], t, rule) if self.in_window(rule, one.t, t)]
+            for step in positive
+        ]
+        spoiling = self.matching(closing["not"], closing["not"]["did"], t, rule) if closing else []
+
+        def alike(one: Happened, other: Happened) -> bool:
+            pairs = [(read(one, path), read(other, path)) for path in rule.get("same", [])]
+            return all(a is not None and b is not None and same_key(a) == same_key(b) for a, b in pairs)
+
+        def follows(step: Any, p: Happened, q: Happened) -> bool:
+            if not (order(p) < order(q) and alike(p, q)):
+                return False
+            if "within" in step and not q.t < add(p.t, step["within"], zone):
+                return False
+            return "after_at_least" not in step or add(p.t, step["after_at_least"], zone) <= q.t
+
+        def complete(place: int, last: Happened) -> bool:
+            if place < len(positive):
+                return any(follows(positive[place], last, one) and complete(place + 1, one) for one in columns[place])
+            if closing is None:
+                return True
+            end = add(last.t, closing["within"], zone)
+            after = [one for one in spoiling if order(last) < order(one) and one.t < end and alike(last, one)]
+            return end <= t and not after
+
+        return any(complete(1, first) for first in columns[0] if alike(first, first))
+
+    # ---------------------------------------------------------------------------------------------- values
+
+    def _value(self, expression: Any, t: int) -> Any:
+        head = head_of(expression)
+        if head in ("count", "first_at", "last_at"):
+            inside = self.inside(expression, t)
+            if head == "count":
+                return len(inside)
+            return written_instant(inside[0 if head == "first_at" else -1].t) if inside else None
+        values = [found for one in self.inside(expression, t) if (found := read(one, expression[head])) is not None]
+        numbers = [number for found in values if (number := as_number(found)) is not None]
+        keys = [same_key(found) for found in values]
+        match head:
+            case "sum":
+                return sum(numbers, Fraction(0))
+            case "avg":
+                return sum(numbers, Fraction(0)) / len(numbers) if numbers else None
+            case "min":
+                return min(numbers, default=None)
+            case "max":
+                return max(numbers, default=None)
+            case "distinct":
+                return len(set(keys))
+            case "first_value":
+                return values[0] if values else None
+            case "last_value":
+                return values[-1] if values else None
+        best = max(keys, key=lambda key: (keys.count(key), place_of_last(keys, key)), default=None)
+        return None if best is None else values[keys.index(best)]
+
+    def declared(self, t: int) -> dict[str, Any]:
+        traits: dict[str, Any] = {}
+        for entry in self.known:
+            if isinstance(entry, Told) and entry.t <= t:
+                traits |= entry.traits
+        return {name: found for name, found in traits.items() if found is not None}
+
+    def trait(self, name: str, t: int) -> Any:
+        wanted = {name, name.split(".")[0]} & self.world.traits.keys()
+        return at_path(self.declared(t) | {key: self.value(self.world.traits[key], t) for key in wanted}, name)
+
+    def zone(self, node: Any, t: int) -> str:
+        if not self._needs_zone(node):
+            return "UTC"
+        if "timezone" in node:
+            return str(node["timezone"])
+        theirs = self.trait("timezone", t)
+        return theirs if is_zone(theirs) else self.world.timezone
+
+    # ----------------------------------------------------------------------------------------- touchpoints
+
+    def inside(self, node: Any, t: int) -> list[Happened]:
+        events = node["of"] if "of" in node else node[head_of(node)]
+        return [one for one in self.matching(node, events, t) if self.in_window(node, one.t, t)]
+
+    def matching(self, node: Any, events: Any, t: int, outer: Any = None) -> list[Happened]:
+        """Touchpoints up to ``t`` that pass the filter. ``outer`` is the node whose timezone counts."""
+        return [one for one in self.touchpoints if one.t <= t and self._matches(node, events, one, t, outer or node)]
+
+    def _matches(self, node: Any, events: Any, one: Happened, t: int, outer: Any) -> bool:
+        if events != "*" and one.name not in as_list(events):
+            return False
+        if "channel" in node and one.channel not in as_list(node["channel"]):
+            return False
+        if "source" in node and one.source not in as_list(node["source"]):
+            return False
+        return all(
+            self.satisfies(
+                asked if isinstance(asked, dict) else {"eq": asked}, read(one, path), one.t, self.zone(outer, t), t
+            )
+            for path, asked in node.get("where", {}).items()
+        )
+
+    def in_window(self, node: Any, p: int, t: int) -> bool:
+        zone = self.zone(node, t)
+        if "within" in node and not t < add(p, node["within"], zone):
+            return False
+        if "before" in node and not add(p, node["before"], zone) <= t:
+            return False
+        if "from" in node and not p >= moment(node["from"], zone):
+            return False
+        if "to" in node and not p < moment(node["to"], zone):
+            return False
+        return "during" not in node or is_during(node["during"], p, t, zone)
+
+    # ----------------------------------------------------------------------------------------- comparisons
+
+    def satisfies(self, asked: Mapping[str, Any], found: Any, now: int, zone: str, t: int) -> bool:
+        """``now`` is what dates are compared with, ``t`` the instant at which operands are worked out."""
+
+        def operand(written: Any) -> Any:
+            if not isinstance(written, dict):
+                return written
+            return self.trait(written["trait"], t) if "trait" in written else self.value(written, t)
+
+        fold = asked.get("ignore_case", False)
+        return all(
+            date_test(operator, operand(asked[operator]), found, now, zone)
+            if operator in DATE_OPERATORS
+            else compare(operator, operand(asked[operator]), found, fold)
+            for operator in OPERATORS
+            if operator in asked
+        )
+
+    # -------------------------------------------------------------------------------- instants of change
+
+    def instants(self, node: Any) -> list[int]:
+        """Where the truth (or the value) of the node may change, known messages given. In order."""
+        return list(self._once("instants", node, 0, lambda: sorted(set(self._instants_of(node)))))
+
+    def _journey_instants(self, journey: str) -> list[int]:
+        return sorted({u for _, rule in self.world.journeys[journey] for u in self.instants(rule)})
+
+    def _instants_of(self, node: Any) -> Iterator[int]:
+        yield from (entry.t for entry in self.known)
+        if self._needs_zone(node) and "timezone" in self.world.traits:
+            yield from self.instants(self.world.traits["timezone"])
+        head = head_of(node)
+        for part in as_list(node[head]) if head in ("all", "any", "not") else ():
+            yield from self.instants(part)
+        if head == "segment":
+            yield from self._dwelling(node, self.instants(self.world.segments[node["segment"]]))
+        if head == "stage":
+            yield from self._dwelling(node, self._journey_instants(node.get("journey", self.world.default_journey)))
+        if head == "trait":
+            yield from self._trait_instants(node)
+        for filtered in [node, *steps_of(node)]:
+            for asked in filtered.get("where", {}).values():
+                yield from self._operand_instants(asked)
+        if head in VALUE_HEADS:
+            yield from self._operand_instants(node)
+            yield from self._date_instants(node, without(node, *OPERATORS))
+        for p in {one.t for one in self.touchpoints}:
+            for zone in self.zones(node):
+                yield from self._window_instants(node, head, p, zone)
+
+    def _window_instants(self, node: Any, head: str, p: int, zone: str) -> Iterator[int]:
+        for key in ("within", "before"):
+            if key in node:
+                yield add(p, node[key], zone)
+        if isinstance(node.get("during"), str) and node["during"] != "weekend":
+            for period in ("day", "week", "month", "year"):
+                start = next_period(period, day_of(p, zone))
+                yield first_instant(start, zone)
+                yield first_instant(next_period(period, start), zone)
+        if head == "sequence" and "not" in node["sequence"][-1]:
+            yield add(p, node["sequence"][-1]["within"], zone)
+        if head == "regularly":
+            for i in range(node["of_last"] + 1):
+                if node["period"] == "month":
+                    yield from month_crossings(p, -i, zone)
+                else:
+                    yield p + i * UNIT[node["period"][0]]
+
+    def _dwelling(self, node: Any, instants: Sequence[int]) -> Iterator[int]:
+        yield from instants
+        for key in ("for_at_least", "entered_within", "held_for", "changed_within"):
+            if key in node:
+                yield from (add(u, node[key], zone) for u in instants for zone in self.zones(node))
+
+    def _operand_instants(self, asked: Any) -> Iterator[int]:
+        for written in (asked.get(operator) for operator in OPERATORS) if isinstance(asked, dict) else ():
+            if isinstance(written, dict):
+                yield from self._trait_instants(written) if "trait" in written else self.instants(written)
+
+    def _trait_instants(self, node: Any) -> Iterator[int]:
+        own = {entry.t for entry in self.known}
+        for key in {node["trait"], node["trait"].split(".")[0]} & self.world.traits.keys():
+            own |= set(self.instants(self.world.traits[key]))
+        if self._needs_zone(node) and "timezone" in self.world.traits:
+            own |= set(self.instants(self.world.traits["timezone"]))
+        own |= set(self._operand_instants(node))
+        own |= set(self._date_instants(node, {"trait": node["trait"]}))
+        yield from self._dwelling(node, sorted(own))
+
+    def _date_instants(self, node: Any, read_from: Any) -> Iterator[int]:
+        """Where the date operators of a node change by themselves, for every value that is ever there."""
+        operators = [name for name in ("within_last", "within_next", "anniversary_within") if name in node]
+        if not operators:
+            return
+        values = [
+            self.trait(node["trait"], u) if "trait" in read_from else self.value(node, u)
+            for u in self.instants(read_from)
+        ]
+        for zone in self.zones(node):
+            for found in {same_key(one): one for one in values}.values():
+                v = as_instant(found, zone)
+                for operator in operators if v is not None else ():
+                    yield from self._edges(operator, node[operator], v, found, zone)  # type: ignore[arg-type]
+
+    def _edges(self, operator: str, length: str, v: int, found: Any, zone: str) -> Iterator[int]:
+        yield v
+        if operator == "within_last":
+            yield add(v, length, zone)
+        elif operator == "within_next":
+            months = months_in(length)
+            yield from month_crossings(v, months, zone) if months else [v - microseconds(length)]
+        else:
+            years = {wall(u, zone).year for u in (self.cut, *(entry.t for entry in self.known))}
+            ahead = 2 + YEARS_AHEAD + months_in(length) // 12 + microseconds(length) // (365 * UNIT["d"])
+            for year in range(min(years) - 1, max(years) + ahead):
+                yield from anniversary(as_day(found, zone), year, length, zone)
+
+    def zones(self, node: Any) -> list[str]:
+        """All zones that may be the node's at some instant."""
+        if not self._needs_zone(node):
+            return ["UTC"]
+        if "timezone" in node:
+            return [node["timezone"]]
+        said = [entry.traits if isinstance(entry, Told) else load(entry.properties) for entry in self.known]
+        texts = {self.world.timezone, *texts_in(said)}
+        return [text for text in sorted(texts) if is_zone(text)]
+
+    def _needs_zone(self, node: Any) -> bool:
+        return bool(self._once("zone", node, 0, lambda: needs_zone(node)))
+
+
+RULE_HEADS = ("all", "any", "not", "everyone", "did", "first", "last", "sequence", "regularly", "trait", "segment")
+HEADS = (*RULE_HEADS, "stage", "bucket", *VALUE_HEADS)
+
+
+def head_of(node: Any) -> str:
+    return next(head for head in HEADS if head in node)
+
+
+def needs_zone(node: Any) -> bool:
+    """Bluntly: whether anything in the node itself looks as if it depended on a zone."""
+    text = json.dumps({key: part for key, part in node.items() if key not in ("all", "any", "not")}, default=str)
+    return bool(re.search(r'"[0-9]+(mo|y)"|"during"|"month"|"[0-9]{4}-[0-9-]{5}"|' + "|".join(DATE_OPERATORS), text))
+
+
+def steps_of(node: Any) -> list[Any]:
+    return [part for step in node.get("sequence", []) for part in (step, step.get("not", {}))]
+
+
+def without(node: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: part for key, part in node.items() if key not in keys}
+
+
+def in_count(rule: Any, number: int) -> bool:
     if "at_most" in rule:
-        return number <= rule["at_most"]
+        return bool(number <= rule["at_most"])
     if "exactly" in rule:
-        return number == rule["exactly"]
+        return bool(number == rule["exactly"])
     if "between" in rule:
         return number in range(rule["between"][0], rule["between"][1] + 1)
-    return number >= rule.get("at_least", 1)
+    return bool(number >= rule.get("at_least", 1))
 
 
-def matches(rule: Any, happened: Happened, t: int, world: World) -> bool:
-    if rule["did"] != "*" and happened.name not in as_list(rule["did"]):
-        return False
-    if "channel" in rule and happened.channel not in as_list(rule["channel"]):
-        return False
-    if "source" in rule and happened.source not in as_list(rule["source"]):
-        return False
-    for path, asked in rule.get("where", {}).items():
-        place, name = happened.properties, path
-        if re.match(r"(context|traits)\..", path):
-            head, name = path.split(".", 1)
-            place = happened.context if head == "context" else happened.traits
-        value = at_path(json.loads(place, parse_float=Decimal), name)
-        if not satisfies(asked if isinstance(asked, dict) else {"eq": asked}, value):
-            return False
-    if "within" in rule and not t < happened.t + microseconds(rule["within"]):
-        return False
-    if "before" in rule and not happened.t + microseconds(rule["before"]) <= t:
-        return False
-    if "from" in rule and not is_at_or_after(happened.t, rule["from"], rule, world):
-        return False
-    return "to" not in rule or not is_at_or_after(happened.t, rule["to"], rule, world)
+def bucket(salt: str, kind: str, name: str) -> int:
+    return int(hashlib.sha256("\0".join([salt, kind, name]).encode()).hexdigest()[:16], 16) % 100
 
 
-def is_at_or_after(p: int, bound: str, rule: Any, world: World) -> bool:
-    instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=p)
-    if len(bound) > 10:
-        return instant >= datetime.fromisoformat(bound)
-    zone = rule.get("timezone")
-    if zone is None:
-        zone = world.traits.get("timezone")
-        try:
-            ZoneInfo(zone)
-        except Exception:
-            zone = world.timezone
-    return instant.astimezone(ZoneInfo(zone)).date() >= date.fromisoformat(bound)
+def order(entry: Entry) -> tuple[int, str, str]:
+    return (entry.t, entry.id, entry.source)
+
+
+def as_list(one: Any) -> list[Any]:
+    return one if isinstance(one, list) else [one]
+
+
+def place_of_last(keys: list[Any], key: Any) -> int:
+    return max(place for place, other in enumerate(keys) if other == key)
+
+
+# --------------------------------------------------------------------------------------------------- reading
+
+
+@lru_cache(maxsize=10_000)
+def load(text: str) -> Any:
+    return json.loads(text, parse_float=Decimal)
+
+
+def read(one: Happened, path: str) -> Any:
+    head, _, rest = path.partition(".")
+    if rest and head == "touchpoint":
+        return getattr(one, rest)
+    if rest and head in ("context", "traits"):
+        return at_path(load(one.context if head == "context" else one.traits), rest)
+    return at_path(load(one.properties), path)
 
 
 def at_path(values: Any, name: str) -> Any:
@@ -113,94 +580,308 @@ def at_path(values: Any, name: str) -> Any:
     return values
 
 
-def satisfies(asked: Mapping[str, Any], value: Any) -> bool:
-    fold = asked.get("ignore_case", False)
-    return all(
-        one(operator, operand, value, fold)
-        for operator, operand in asked.items()
-        if operator not in ("trait", "ignore_case")
-    )
+def texts_in(document: Any) -> Iterator[str]:
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, Mapping | list):
+        for part in document.values() if isinstance(document, Mapping) else document:
+            yield from texts_in(part)
 
 
-def one(operator: str, operand: Any, value: Any, fold: bool) -> bool:
-    match operator:
-        case "ne":
-            return not one("eq", operand, value, fold)
-        case "not_in":
-            return not one("in", operand, value, fold)
-        case "not_contains":
-            return not one("contains", operand, value, fold)
-        case "exists":
-            return (value is not None) == operand
-    if value is None:
+def same_key(found: Any) -> Any:
+    """Equal for equal values: 1 is 1.0, true is no number, objects do not mind the order of their keys."""
+    if found is None or isinstance(found, bool):
+        return ("constant", found)
+    if isinstance(found, str):
+        return ("text", found)
+    if isinstance(found, list):
+        return ("list", *(same_key(item) for item in found))
+    if isinstance(found, Mapping):
+        return ("object", *sorted(((name, same_key(item)) for name, item in found.items()), key=lambda pair: pair[0]))
+    return ("number", Fraction(found))
+
+
+def as_number(found: Any) -> Fraction | None:
+    """The number, or the number that the text is."""
+    if isinstance(found, bool) or not isinstance(found, int | Decimal | Fraction | str):
+        return None
+    if not isinstance(found, str):
+        return Fraction(found)
+    try:
+        number = json.loads(found, parse_float=Decimal, parse_int=Decimal, parse_constant=lambda _: None)
+    except ValueError:
+        return None
+    if isinstance(number, Decimal) and found == found.strip() and sum(map(str.isdigit, f"{number:f}")) <= 400:
+        return Fraction(number)
+    return None
+
+
+# ----------------------------------------------------------------------------------------------- comparisons
+
+
+def compare(operator: str, operand: Any, found: Any, fold: bool) -> bool:
+    opposite = {"ne": "eq", "not_in": "in", "not_contains": "contains", "none_of": "any_of"}.get(operator)
+    if opposite:
+        return not compare(opposite, operand, found, fold)
+    if operator == "exists":
+        return (found is not None) is operand
+    if found is None or operand is None:
         return False
     match operator:
         case "eq":
-            return same(operand, value, fold)
+            return same(operand, found, fold)
         case "in":
-            return any(same(item, value, fold) for item in operand)
-        case "contains" if isinstance(value, list):
-            return any(same(operand, item, fold) for item in value)
+            return any(same(item, found, fold) for item in operand)
+        case "any_of":
+            return any(same(asked, item, fold) for asked in operand for item in as_list(found))
+        case "all_of":
+            return all(any(same(asked, item, fold) for item in as_list(found)) for asked in operand)
+        case "contains" if isinstance(found, list):
+            return any(same(operand, item, fold) for item in found)
         case "contains" | "starts_with" | "ends_with":
-            if not (isinstance(value, str) and isinstance(operand, str)):
+            if not (isinstance(found, str) and isinstance(operand, str)):
                 return False
-            text, part = (value.casefold(), operand.casefold()) if fold else (value, operand)
-            at = {"contains": part in text, "starts_with": text[: len(part)] == part}
-            return at.get(operator, text[len(text) - len(part) :] == part if len(part) <= len(text) else False)
+            text, part = (found.casefold(), operand.casefold()) if fold else (found, operand)
+            places = [place for place in range(len(text) + 1) if text[place : place + len(part)] == part]
+            wanted = {"starts_with": 0, "ends_with": len(text) - len(part)}.get(operator)
+            return bool(places) if wanted is None else wanted in places
+        case "matches":
+            return isinstance(found, str) and bool(re.search(operand, found, re.IGNORECASE if fold else 0))
         case "between":
-            return one("gte", operand[0], value, fold) and one("lte", operand[1], value, fold)
-    left, right = orderable(value, fold), orderable(operand, fold)
+            return compare("gte", operand[0], found, fold) and compare("lte", operand[1], found, fold)
+    left, right = orderable(found, fold), orderable(operand, fold)
     if left is None or right is None or isinstance(left, str) != isinstance(right, str):
         return False
     less, equal = left < right, left == right
-    return {"gt": not less and not equal, "gte": not less, "lt": less, "lte": less or equal}[operator]
+    return bool({"gt": not less and not equal, "gte": not less, "lt": less, "lte": less or equal}[operator])
 
 
-def same(operand: Any, value: Any, fold: bool) -> bool:
-    def kind(thing: Any) -> str:
-        return {bool: "flag", str: "text", int: "number", Decimal: "number"}.get(type(thing), "other")
-
-    if kind(operand) != kind(value) or kind(value) == "other":
+def same(operand: Any, found: Any, fold: bool) -> bool:
+    """Strictly equal; an array or an object equals another that is the same JSON."""
+    if found is None:
         return False
-    if fold and isinstance(value, str):
-        return bool(value.casefold() == operand.casefold())
-    return bool(value == operand)
+    if fold and isinstance(operand, str) and isinstance(found, str):
+        return found.casefold() == operand.casefold()
+    return bool(same_key(operand) == same_key(found))
 
 
-def orderable(value: Any, fold: bool) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
-        return None
-    if not isinstance(value, str):
-        return value
-    try:
-        number = json.loads(value, parse_float=Decimal, parse_int=Decimal, parse_constant=lambda _: None)
-    except ValueError:
-        number = None
-    if isinstance(number, Decimal) and value == value.strip() and sum(map(str.isdigit, f"{number:f}")) <= 400:
+def orderable(found: Any, fold: bool) -> Any:
+    number = as_number(found)
+    if number is not None or not isinstance(found, str):
         return number
-    return value.casefold() if fold else value
+    return found.casefold() if fold else found
 
 
-def next_change(rule: Any, history: Sequence[Happened], t: int, world: World) -> int | None:
-    known = [happened for happened in history if happened.t <= t]
-    lengths = set(lengths_in(rule))
-    for other in [*world.segments.values(), *(stage for stages in world.journeys.values() for _, stage in stages)]:
-        lengths |= set(lengths_in(other))
-    instants = sorted({happened.t + length for happened in known for length in lengths})
-    now = holds(rule, known, t, world)
-    return next((u for u in instants if u > t and holds(rule, known, u, world) != now), None)
+def date_test(operator: str, operand: Any, found: Any, now: int, zone: str) -> bool:
+    v = as_instant(found, zone)
+    if v is None or operand is None:
+        return False
+    match operator:
+        case "after" | "before_date":
+            other = as_instant(operand, zone)
+            return other is not None and (v > other if operator == "after" else v < other)
+        case "within_last":
+            return v <= now < add(v, operand, zone)
+        case "within_next":
+            return now < v <= add(now, operand, zone)
+    day = as_day(found, zone)
+    ahead = months_in(operand) // 12 + microseconds(operand) // (365 * UNIT["d"])
+    around = range(wall(now, zone).year - 1, wall(now, zone).year + ahead + 3)
+    spans = [anniversary(day, year, operand, zone) for year in around if year > day.year]
+    return any(start <= now < end for start, end in spans)
 
 
-def lengths_in(rule: Any) -> Iterator[int]:
-    for part in [*rule.get("all", []), *rule.get("any", []), *([rule["not"]] if "not" in rule else [])]:
-        yield from lengths_in(part)
-    yield from (microseconds(rule[key]) for key in ("within", "before") if key in rule)
+def anniversary(day: date, year: int, length: str, zone: str) -> tuple[int, int]:
+    """[start, end) of the instants that are within ``length`` of the anniversary in that year."""
+    that = date(year, day.month, min(day.day, monthrange(year, day.month)[1]))
+    start, end = first_instant(that, zone), first_instant(that + timedelta(1), zone)
+    if not months_in(length):
+        return start - microseconds(length), end
+    return instant_of(moved(datetime.combine(that, time()), -months_in(length)), zone), end
 
 
+def as_instant(found: Any, zone: str) -> int | None:
+    """The instant that the value is when it is read as a date."""
+    try:
+        if isinstance(found, str):
+            if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", found):
+                return first_instant(date.fromisoformat(found), zone)
+            return rfc3339(found)
+        if isinstance(found, bool) or not isinstance(found, int | Decimal | Fraction):
+            return None
+        number = Fraction(found)
+        per_unit = Fraction(10**6)
+        for least, smaller in ((10**11, Fraction(1000)), (10**14, Fraction(1)), (10**17, Fraction(1, 1000))):
+            per_unit = smaller if abs(number) >= least else per_unit
+        instant = (number * per_unit).__floor__()
+        wall(instant, "UTC")
+        return int(instant)
+    except (ValueError, OverflowError):
+        return None
+
+
+def as_day(found: Any, zone: str) -> date:
+    if isinstance(found, str) and len(found) == 10:
+        return date.fromisoformat(found)
+    return day_of(as_instant(found, zone), zone)
+
+
+def rfc3339(text: str) -> int:
+    match = re.fullmatch(r"(....-..-..)[Tt](..:..:..)(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-5][0-9])", text, re.ASCII)
+    if match is None or not re.fullmatch(r"[0-9:+TtZz.-]*", text):
+        raise ValueError(text)
+    day, clock, fraction, offset = match.groups()
+    at = datetime.fromisoformat(f"{day}T{clock}.{(fraction or '')[:6].ljust(6, '0')}{offset.upper()}")
+    return (at.astimezone(UTC) - EPOCH) // timedelta(microseconds=1)
+
+
+def written_instant(t: int) -> str:
+    return wall(t, "UTC").strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+# -------------------------------------------------------------------------------------------------- calendar
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones()) - {"localtime", "Factory"}
+
+
+def is_zone(name: Any) -> bool:
+    return isinstance(name, str) and name in _zones()
+
+
+@cache
 def microseconds(length: str) -> int:
+    """Of an exact length; none of a calendar length."""
     number, unit = re.fullmatch(r"(\d+)(\D+)", length).groups()  # type: ignore[union-attr]
-    return int(number) * UNIT[unit]
+    return int(number) * UNIT.get(unit, 0)
 
 
-def as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+@cache
+def months_in(length: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)(\D+)", length).groups()  # type: ignore[union-attr]
+    return int(number) * {"mo": 1, "y": 12}.get(unit, 0)
+
+
+def wall(t: int, zone: str) -> datetime:
+    """What clocks show at ``t``."""
+    return (EPOCH + timedelta(microseconds=t)).astimezone(ZoneInfo(zone)).replace(tzinfo=None, fold=0)
+
+
+def instant_of(shown: datetime, zone: str, fold: int = 0) -> int:
+    """Skipped times move forward, repeated ones are the first."""
+    return (shown.replace(tzinfo=ZoneInfo(zone), fold=fold).astimezone(UTC) - EPOCH) // timedelta(microseconds=1)
+
+
+def moved(shown: datetime, months: int) -> datetime:
+    year, month = divmod(shown.year * 12 + shown.month - 1 + months, 12)
+    return shown.replace(year=year, month=month + 1, day=min(shown.day, monthrange(year, month + 1)[1]))
+
+
+def add_months(t: int, months: int, zone: str) -> int:
+    return instant_of(moved(wall(t, zone), months), zone)
+
+
+@lru_cache(maxsize=100_000)
+def add(t: int, length: str, zone: str) -> int:
+    months = months_in(length)
+    return add_months(t, months, zone) if months else t + microseconds(length)
+
+
+def transitions(around: int, zone: str, days: int) -> list[int]:
+    """The instants within about so many days at which the offset changes."""
+    day = around // UNIT["d"]
+    return [u for n in range(day - days, day + days + 1) for u in _transitions_of(n, zone)]
+
+
+@lru_cache(maxsize=100_000)
+def _transitions_of(day: int, zone: str) -> tuple[int, ...]:
+    def offset(t: int) -> int:
+        return instant_of(wall(t, zone), "UTC") - t
+
+    found = []
+    for hour in range(24):
+        low = day * UNIT["d"] + hour * UNIT["h"]
+        high = low + UNIT["h"]
+        if offset(low) != offset(high):
+            before = offset(low)
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if offset(middle) == before else (low, middle)
+            found.append(high)
+    return tuple(found)
+
+
+@lru_cache(maxsize=10_000)
+def first_instant(day: date, zone: str) -> int:
+    """The first instant at which clocks show this day, or a later one where the zone skipped it."""
+    midnight = datetime.combine(day, time())
+    nominal = instant_of(midnight, "UTC")
+    shown = [instant_of(midnight, zone, fold) for fold in (0, 1)]
+    return min(u for u in (*shown, *transitions(nominal, zone, 2)) if wall(u, zone) >= midnight)
+
+
+@lru_cache(maxsize=10_000)
+def day_of(t: int, zone: str) -> date:
+    day = wall(t, zone).date() + timedelta(2)
+    while first_instant(day, zone) > t:
+        day -= timedelta(1)
+    return day
+
+
+def period_start(period: str, day: date) -> date:
+    match period:
+        case "week":
+            return day - timedelta(day.weekday())
+        case "month":
+            return day.replace(day=1)
+        case "year":
+            return day.replace(month=1, day=1)
+    return day
+
+
+def next_period(period: str, day: date) -> date:
+    start = period_start(period, day)
+    days = {"day": 1, "week": 7, "month": 31, "year": 366}[period]
+    return period_start(period, start + timedelta(days))
+
+
+def is_during(during: Any, p: int, t: int, zone: str) -> bool:
+    if isinstance(during, dict):
+        low, high = during["hours"]
+        shown = wall(p, zone)
+        hour = Fraction(instant_of(shown, "UTC") - instant_of(datetime.combine(shown, time()), "UTC"), UNIT["h"])
+        return bool(low <= hour < high if low < high else hour >= low or hour < high)
+    theirs, now = day_of(p, zone), day_of(t, zone)
+    if during == "weekend":
+        return theirs.weekday() >= 5
+    period = {"today": "day", "yesterday": "day"}.get(during) or during.split("_")[1]
+    if during in ("yesterday", "last_week", "last_month", "last_year"):
+        return next_period(period, theirs) == period_start(period, now)
+    return period_start(period, theirs) == period_start(period, now)
+
+
+def moment(text: str, zone: str) -> int:
+    return first_instant(date.fromisoformat(text), zone) if len(text) == 10 else rfc3339(text)
+
+
+def month_crossings(target: int, months: int, zone: str) -> Iterator[int]:
+    """Where ``add_months(u, months, zone) >= target`` may change with u: days around, whatever clips and shifts."""
+    if months == 0:
+        yield target
+    near = transitions(target, zone, 1)
+    shown = wall(target, zone)
+    times = {shown.time(), time()}
+    for change in near:
+        readings = [wall(change, zone), wall(change - 1, zone) + timedelta(microseconds=1)]
+        jump = readings[0] - readings[1]
+        times |= {reading.time() for reading in (*readings, shown + jump, shown - jump)}
+    base = moved(shown, -months)
+    for days in range(-4, 5):
+        for clock in times:
+            there = datetime.combine(base + timedelta(days), clock)
+            yield from (instant_of(there, zone, fold) for fold in (0, 1))
+    yield from transitions(instant_of(base, "UTC"), zone, 6)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.rules import Occurrence
+from app.rules import Occurrence, Series
 from tests.rules.engine import Known, compiled, segment
 
 LONG = "1" + "0" * 399
@@ -154,7 +154,7 @@ def test_a_date_waits_for_the_customers_timezone() -> None:
     rules = compiled(segment("s", {"did": "A", "from": "2024-01-01", "to": "2024-01-02"}), timezone="Asia/Kolkata")
     (leaf,) = rules.leaves.values()
     evening = 1_704_049_200_000_000  # 2023-12-31T19:00Z
-    series = leaf.new_series()
+    series = Series()
     series.add(evening, leaf.retention, 256)
     for zone, expected in (
         (None, True),

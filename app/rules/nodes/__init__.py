@@ -1,0 +1,1 @@
+"""Compiled rules: nodes that answer whether they hold at an instant, and until when nothing changes by itself."""

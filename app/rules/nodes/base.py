@@ -1,0 +1,183 @@
+# ruff: noqa: ARG002 - nodes answer the same questions; not every node needs every argument
+"""What every node of a compiled rule answers, and what it answers from.
+
+Between touchpoints everything is constant but for known instants: a touchpoint enters or leaves a window, a date
+comes, a dwelling is long enough. ``next_check`` names the next of them, which may turn out to change nothing; only a
+named rule (:class:`Definition`) walks from one to the next until its truth really differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from app.rules import lengths
+from app.rules.calendar import Length, add
+from app.rules.series import Series
+from app.rules.truth import Truth
+
+STEPS_MAX: Final = 10_000
+"""Checks that one question may take. Beyond it the answer is an instant up to which nothing changes, to ask again."""
+
+
+class Facts(Protocol):
+    """What is known of one customer; ``truths`` are as decided by the fold, each holding up to its ``until``."""
+
+    @property
+    def series(self) -> Mapping[str, Series]: ...
+    @property
+    def traits(self) -> Mapping[str, Any]: ...
+    @property
+    def truths(self) -> Mapping[str, Truth]: ...
+    @property
+    def born(self) -> int | None: ...
+    @property
+    def person(self) -> tuple[str, str] | None: ...
+
+
+class Memo(dict[tuple[str, int, str], Any]):
+    """Answers of named rules within one question, and the steps it has taken."""
+
+    __slots__ = ("steps",)
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def step(self) -> bool:
+        """Whether one more step may be taken."""
+        self.steps += 1
+        return self.steps <= STEPS_MAX
+
+
+def earliest(instants: Iterable[int | None]) -> int | None:
+    """The least of them; ``None``, which is never, where there is none."""
+    found: int | None = None
+    for instant in instants:
+        if instant is not None and (found is None or instant < found):
+            found = instant
+    return found
+
+
+class Node:
+    """One head. ``rule`` is the author's node; ``children`` are what it combines."""
+
+    __slots__ = ("children", "rule")
+
+    def __init__(self, rule: dict[str, Any], children: Sequence[Node] = ()) -> None:
+        self.rule = rule
+        self.children = tuple(children)
+
+    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
+        """The truth at ``t``, given everything up to ``t``."""
+        raise NotImplementedError
+
+    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
+        """Nothing changes in (t, this instant) unless something arrives. ``None``: never by itself."""
+        return None
+
+    @property
+    def lasting(self) -> bool | None:
+        """The truth that stays once it is reached, whatever arrives and however much time passes, if there is one."""
+        return None
+
+
+class Value:
+    """What is worked out of a customer's touchpoints and traits and then compared; ``None`` is missing."""
+
+    __slots__ = ()
+
+    def value(self, facts: Facts, t: int, memo: Memo) -> Any:
+        raise NotImplementedError
+
+    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
+        """As of a node: the value is the same in (t, this instant)."""
+        return None
+
+
+class Zone:
+    """The timezone of a node: its own, else the customer's, else the workspace's."""
+
+    __slots__ = ("own", "workspace")
+
+    def __init__(self, own: str | None, workspace: str) -> None:
+        self.own, self.workspace = own, workspace
+
+    def of(self, facts: Facts) -> str:
+        if self.own is not None:
+            return self.own
+        zone = facts.traits.get("timezone")
+        return zone if lengths.is_zone(zone) else self.workspace  # type: ignore[return-value]
+
+    def add(self, p: int, length: Length, facts: Facts) -> int:
+        return p + length.microseconds if length.exact else add(p, length, self.of(facts))
+
+
+class Definition(Node):
+    """A rule with an id of its own. Others refer to it, so its answers are kept while one question lasts.
+
+    ``initial`` is its truth before anything has touched it.
+    """
+
+    __slots__ = ("_lasting", "body", "initial", "rule_id")
+
+    def __init__(self, rule_id: str, body: Node) -> None:
+        super().__init__(body.rule, (body,))
+        self.rule_id = rule_id
+        self.body = body
+        self.initial = Truth(False, 0)
+        self._lasting = body.lasting
+
+    @property
+    def lasting(self) -> bool | None:
+        return self._lasting
+
+    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
+        key = (self.rule_id, t, "holds")
+        known = memo.get(key)
+        if known is None:
+            known = memo[key] = self.body.holds(facts, t, memo)
+        return bool(known)
+
+    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
+        key = (self.rule_id, t, "next")
+        if key not in memo:
+            memo[key] = self._next_change(facts, t, memo)
+        found: int | None = memo[key]
+        return found
+
+    def judge(self, facts: Facts, t: int, since: int, memo: Memo) -> Truth:
+        """The whole truth at ``t``, as the fold stores it."""
+        return Truth(self.holds(facts, t, memo), since, self.next_check(facts, t, memo))
+
+    def _next_change(self, facts: Facts, t: int, memo: Memo) -> int | None:
+        now = self.holds(facts, t, memo)
+        if now is self._lasting:
+            return None
+        instant = self.body.next_check(facts, t, memo)
+        while instant is not None and self.holds(facts, instant, memo) == now and memo.step():
+            instant = self.body.next_check(facts, instant, memo)
+        return instant
+
+    def untouched(self, born: int) -> Truth:
+        """The truth while nothing has touched the rule."""
+        return Truth(self.initial.holds, born, None, self.initial.mark)
+
+    def standing(self, facts: Facts, t: int, memo: Memo) -> Truth:
+        """The truth at ``t`` with its history: carried on from what the fold decided last."""
+        key = (self.rule_id, t, "standing")
+        known: Truth | None = memo.get(key)
+        if known is None:
+            known = memo[key] = self._carried_to(facts, t, memo)
+        return known
+
+    def _carried_to(self, facts: Facts, t: int, memo: Memo) -> Truth:
+        truth = facts.truths.get(self.rule_id) or self.untouched(t if facts.born is None else facts.born)
+        while truth.until is not None and truth.until <= t and memo.step():
+            instant = truth.until
+            later = self.judge(facts, instant, truth.since, memo)
+            if later.differs(truth):
+                later.since = instant
+            if later.holds is self._lasting:
+                later.until = None
+            truth = later
+        return truth

@@ -1,0 +1,20 @@
+"""What is decided of one rule for one customer."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Truth(msgspec.Struct, gc=False, array_like=True):
+    """Does the rule hold, since when, and the instant before which that does not change if nothing arrives.
+
+    ``mark`` tells one value from another where the history of a value is followed, not that of a truth.
+    """
+
+    holds: bool
+    since: int
+    until: int | None = None
+    mark: str | None = None
+
+    def differs(self, other: Truth) -> bool:
+        return self.holds != other.holds or self.mark != other.mark
