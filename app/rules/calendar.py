@@ -95,6 +95,7 @@ def end_of_day(day: date, zone: str) -> int:
     return _start(day.toordinal() + 1, zone)
 
 
+@lru_cache(maxsize=16_384)
 def day_of(p: int, zone: str) -> date:
     """The local day whose instants hold ``p``.
 
@@ -109,6 +110,7 @@ def day_of(p: int, zone: str) -> date:
     return date.fromordinal(day)
 
 
+@lru_cache(maxsize=16_384)
 def period_bounds(word: str, p: int, zone: str) -> tuple[int, int]:
     """The half-open interval of ``now`` in which ``p`` lies ``word``, one of ``PERIODS``; empty where they skip it."""
     turn, period = word.split("_") if "_" in word else ("this" if word == "today" else "last", "day")
@@ -218,6 +220,7 @@ def offset(p: int, zone: str) -> int:
     return (shown.replace(tzinfo=None) - instant) // _MICROSECOND
 
 
+@lru_cache(maxsize=16_384)
 def wall(p: int, zone: str) -> int:
     """What the clock shows at ``p``."""
     return _clamp(p + offset(p, zone))

@@ -25,7 +25,11 @@ Test = Callable[[Any], bool]
 """Takes the value read, ``None`` where it is missing."""
 
 _PATTERN_MEMORY: Final = 1 << 20
-"""Bytes that RE2 may use for one pattern; a pattern that needs more is refused where it is defined."""
+_PROGRAM_SIZE_MAX: Final = 3_000
+"""Bytes, and instructions, that RE2 may use for one pattern; one that needs more is refused where it is defined."""
+
+MATCHED_BYTES_MAX: Final = 8_192
+"""How much of a text a pattern is searched in: with the size of its program this bounds the work of one match."""
 
 _ORDERS: Final = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
 _POSITIVE_OF: Final = {"ne": "eq", "not_in": "in_", "not_contains": "contains", "none_of": "any_of"}
@@ -91,14 +95,13 @@ def compile_comparison(operators: Mapping[str, Any], *, ignore_case: bool = Fals
 def check_pattern(text: str) -> str | None:
     """Why ``matches`` cannot use the pattern, in the words of RE2; ``None`` where it can."""
     try:
-        _pattern(text, fold=False)
-        _pattern(text, fold=True)
+        sizes = [_pattern(text, fold=fold).programsize for fold in (False, True)]
     except re2.error as error:
         reason = error.args[0]
         return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
     except UnicodeEncodeError:
         return "half of a surrogate pair is no character"
-    return None
+    return "it repeats or lists too much" if max(sizes) > _PROGRAM_SIZE_MAX else None
 
 
 # -------------------------------------------------------------------------------------------- operators
@@ -358,7 +361,9 @@ def _on_text(question: Callable[[str, str], bool], operand: Any, *, fold: bool) 
 def _matches(operand: str, *, fold: bool) -> Test:
     search = _pattern(operand, fold=fold).search
     # As bytes, because RE2 counts in bytes and would translate positions that nobody asks for.
-    return lambda value: isinstance(value, str) and search(value.encode(errors="replace")) is not None
+    return lambda value: (
+        isinstance(value, str) and search(value.encode(errors="replace")[:MATCHED_BYTES_MAX]) is not None
+    )
 
 
 def _pattern(text: str, *, fold: bool) -> Any:

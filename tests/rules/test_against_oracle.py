@@ -72,10 +72,10 @@ def is_change(found: int | None, expected: int | None, reading: Reading) -> bool
 
 def check(question: Question, draw: Random, clocks_count: int) -> int:
     """All the rules at several clocks; returns the number of cases."""
-    keys = {f"r{place}": rule for place, rule in enumerate(question.rules)}
+    keys = {f"r{number}": rule for number, rule in enumerate(question.rules)}
     ruleset = ruleset_of_all(keys, question.world)
     cases = 0
-    for _ in range(clocks_count):
+    for place in range(clocks_count):
         t = clocks(draw, draw.choice(question.rules), question)
         cuts = [draw.randint(0, len(question.history)) for _ in range(draw.randint(0, 3))]
         points_max = draw.choice([1, 2, 3, 256])
@@ -88,7 +88,8 @@ def check(question: Question, draw: Random, clocks_count: int) -> int:
                 error.add_note(f"rule {rule}\nat {t}, at most {points_max} points, cut at {cuts}\n{question}")
                 raise
             cases += 1
-    assert changes_of(known) == expected_changes(question, keys, t, reading), f"changes up to {t} of {question}"
+        if place == 0:
+            assert changes_of(known) == expected_changes(question, keys, t, reading), f"changes to {t} of {question}"
     return cases
 
 
@@ -195,7 +196,7 @@ def test_regressions(rule: Any, history: list[Entry], after: int, world: World) 
             agree(ruleset, ASKED, rule, known, t, Reading(history, t, world))
 
 
-COUNTS = [
+COUNTS: list[dict[str, Any]] = [
     *({"at_least": n} for n in (1, 2, 3)),
     *({"at_most": n} for n in (0, 1, 2)),
     *({"exactly": n} for n in (0, 1, 2, 3)),
@@ -212,7 +213,7 @@ def test_touchpoints_of_one_instant_enter_and_leave_together(window: dict[str, s
     places = [place for size in range(5) for place in combinations_with_replacement((0, HOUR, 2 * HOUR), size)]
     for instants_of_one in places:
         born = Told(-1, "", "", {})
-        history = [born, *(Happened(t, "", "A", "web", "site", "{}", "{}", "{}") for t in instants_of_one)]
+        history: list[Entry] = [born, *(Happened(t, "", "A", "web", "site", "{}", "{}", "{}") for t in instants_of_one)]
         for t in (2 * HOUR, 3 * HOUR - 1):
             known, reading = folded(ruleset, history, t, 256), Reading(history, t, NOTHING)
             for key, rule in rules.items():
@@ -293,7 +294,7 @@ def test_explanation_agrees_and_shows_what_was_counted(draw: Random) -> None:
     history = [one for one in histories(draw) if isinstance(one, Happened)]
     t = instants(draw)
     parts: list[Any] = [{"did": some_of(draw, ["A", "B"]), "within": draw.choice(["1h", "1d"])}]
-    parts.append({"did": "*", "where": {"a": comparisons(draw, [])}, "at_least": draw.randint(1, 3)})
+    parts.append({"did": "*", "where": {"a": comparisons(draw, ["a"])}, "at_least": draw.randint(1, 3)})
     rule = {"any": [{"not": parts[0]}, {"all": parts}]}
     ruleset = ruleset_of(rule, NOTHING).explained(ASKED)
     reading = Reading(history, t, NOTHING)

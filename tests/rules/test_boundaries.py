@@ -270,17 +270,20 @@ COMPARED: list[tuple[dict[str, Any], Any, Any, bool]] = [
 STATED = [told(-300 * DAY, limit="1997-10-01", seven=7), event(-300 * DAY, "Y", z=3), event(-299 * DAY, "Y", z=4)]
 
 
+def saying(head: str, t: int, v: Any) -> Entry:
+    return told(t, v=v) if head == "trait" else event(t, v=v)
+
+
 @pytest.mark.parametrize(("operators", "yes", "no", "missing"), COMPARED, ids=str)
 def test_operators(operators: dict[str, Any], yes: Any, no: Any, missing: bool) -> None:
     """Of a trait, of an aggregate, and of a property."""
-    said = lambda t, v: {"trait": told(t, v=v), "last_value": event(t, v=v)}  # noqa: E731
     for rule in ({"trait": "v", **operators}, {"last_value": "v", "of": "A", **operators}):
         head = next(iter(rule))
-        first_no, then_yes = said(0, no)[head], said(HOUR, yes)[head]
+        first_no, then_yes = saying(head, 0, no), saying(head, HOUR, yes)
         if not (head == "last_value" and None in (yes, no)):
             check_flip(rule, World(), [BORN, *STATED, first_no, then_yes], HOUR, False)
             check_late(rule, World(), [BORN, *STATED, first_no], [then_yes], 3 * HOUR, False)
-            check_late(rule, World(), [BORN, *STATED, then_yes], [said(2 * HOUR, no)[head]], 3 * HOUR, True)
+            check_late(rule, World(), [BORN, *STATED, then_yes], [saying(head, 2 * HOUR, no)], 3 * HOUR, True)
         ruleset = ruleset_of(rule, World())
         state = folded(ruleset, [BORN, *STATED], START).state
         assert ruleset.truth(ASKED, state, START) is missing
@@ -632,7 +635,8 @@ def _is_node(model: Any) -> bool:
 
 def _covered() -> Iterator[str]:
     asked = [row[:1] + row[-1:] for row in ROWS.values()]
-    asked += [case for window, *_ in (*OPENING_AND_CLOSING, *PLACES) for case in asks(window)]
+    windows = [*(case[0] for case in OPENING_AND_CLOSING), *(case[0] for case in PLACES)]
+    asked += [case for window in windows for case in asks(window)]
     asked += [case for one, *_ in FILTERS for case in filtered(one)]
     asked += [({"trait": "v", **operators}, World()) for operators, *_ in COMPARED]
     asked += [({"did": "A", "where": {"v": operators}}, World()) for operators, *_ in COMPARED]

@@ -8,7 +8,7 @@ named rule (:class:`Definition`) walks from one to the next until its truth real
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from app.rules import lengths
@@ -16,8 +16,16 @@ from app.rules.calendar import Length, add
 from app.rules.series import Series
 from app.rules.truth import Truth
 
-STEPS_MAX: Final = 10_000
-"""Checks that one question may take. Beyond it the answer is an instant up to which nothing changes, to ask again."""
+STEPS_MAX: Final = 4_000
+POINTS_MAX: Final = 200_000
+"""How many instants one question may try, and how many points it may look at, to find the next change.
+
+Beyond that it is not looked for further: the answer is then an instant up to which nothing changes, to ask again.
+"""
+
+
+class OutOfSteps(Exception):
+    """The question has taken all the work it may; what is known by then must do."""
 
 
 class Facts(Protocol):
@@ -36,17 +44,18 @@ class Facts(Protocol):
 
 
 class Memo(dict[tuple[str, int, str], Any]):
-    """Answers of named rules within one question, and the steps it has taken."""
+    """Answers of named rules within one question, and the work it has taken."""
 
-    __slots__ = ("steps",)
+    __slots__ = ("points", "steps")
 
     def __init__(self) -> None:
-        self.steps = 0
+        self.steps = self.points = 0
 
-    def step(self) -> bool:
-        """Whether one more step may be taken."""
+    def step(self) -> None:
+        """One more instant is tried. Raises :class:`OutOfSteps`."""
         self.steps += 1
-        return self.steps <= STEPS_MAX
+        if self.steps > STEPS_MAX or self.points > POINTS_MAX:
+            raise OutOfSteps
 
 
 def earliest(instants: Iterable[int | None]) -> int | None:
@@ -56,6 +65,21 @@ def earliest(instants: Iterable[int | None]) -> int | None:
         if instant is not None and (found is None or instant < found):
             found = instant
     return found
+
+
+Check = Callable[[Facts, int, Memo], int | None]
+
+
+def walk(check: Check, differs: Callable[[int], bool], facts: Facts, t: int, memo: Memo) -> int | None:
+    """From check to check until something differs; where that takes too much, the last check reached."""
+    instant = check(facts, t, memo)
+    try:
+        while instant is not None and not differs(instant):
+            memo.step()
+            instant = check(facts, instant, memo)
+    except OutOfSteps:
+        pass
+    return instant
 
 
 class Node:
@@ -153,10 +177,7 @@ class Definition(Node):
         now = self.holds(facts, t, memo)
         if now is self._lasting:
             return None
-        instant = self.body.next_check(facts, t, memo)
-        while instant is not None and self.holds(facts, instant, memo) == now and memo.step():
-            instant = self.body.next_check(facts, instant, memo)
-        return instant
+        return walk(self.body.next_check, lambda u: self.holds(facts, u, memo) != now, facts, t, memo)
 
     def untouched(self, born: int) -> Truth:
         """The truth while nothing has touched the rule."""
@@ -172,7 +193,8 @@ class Definition(Node):
 
     def _carried_to(self, facts: Facts, t: int, memo: Memo) -> Truth:
         truth = facts.truths.get(self.rule_id) or self.untouched(t if facts.born is None else facts.born)
-        while truth.until is not None and truth.until <= t and memo.step():
+        while truth.until is not None and truth.until <= t:
+            memo.step()
             instant = truth.until
             later = self.judge(facts, instant, truth.since, memo)
             if later.differs(truth):

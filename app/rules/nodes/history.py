@@ -7,7 +7,7 @@ that matters, so its truth comes with ``since``.
 from __future__ import annotations
 
 from app.rules.calendar import Length
-from app.rules.nodes.base import Definition, Facts, Memo, Node, Value, Zone, earliest
+from app.rules.nodes.base import Definition, Facts, Memo, Node, Value, Zone, earliest, walk
 from app.rules.truth import Truth
 from app.rules.values import digest_of
 
@@ -24,10 +24,11 @@ class Follows(Definition):
     def judge(self, facts: Facts, t: int, since: int, memo: Memo) -> Truth:
         value = self.source.value(facts, t, memo)
         mark = digest_of(value)
-        check = self.source.next_check(facts, t, memo)
-        while check is not None and digest_of(self.source.value(facts, check, memo)) == mark and memo.step():
-            check = self.source.next_check(facts, check, memo)
-        return Truth(value is not None, since, check, mark)
+
+        def differs(u: int) -> bool:
+            return digest_of(self.source.value(facts, u, memo)) != mark
+
+        return Truth(value is not None, since, walk(self.source.next_check, differs, facts, t, memo), mark)
 
     def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
         return self.source.next_check(facts, t, memo)

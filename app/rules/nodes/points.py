@@ -82,7 +82,9 @@ class Points:
         inside: list[Spell] = []
         later: list[Spell] = []
         zone = self.zone.of(facts)
-        for place, point in enumerate(self.of(facts)):
+        points = self.of(facts)
+        memo.points += len(points)
+        for place, point in enumerate(points):
             enter, leave = self.window.interval(point[0], zone)
             if leave <= t or enter >= leave or (self.deferred and not self.passes(point, facts, t, memo)):
                 continue

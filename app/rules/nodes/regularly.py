@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from app.rules import calendar
@@ -11,6 +12,7 @@ from app.rules.nodes.base import Facts, Memo, Node, earliest
 from app.rules.nodes.points import Points
 from app.rules.record import Point
 
+_ABOUT: Final = MICROSECONDS["w"]
 PERIODS: Final = {"day": MICROSECONDS["d"], "week": MICROSECONDS["w"]}
 
 
@@ -40,6 +42,7 @@ class Regularly(Node):
 
     def matching(self, facts: Facts, t: int, memo: Memo) -> list[Point]:
         points = self.points.of(facts)
+        memo.points += len(points)
         if not self.points.deferred:
             return list(points)
         return [point for point in points if self.points.passes(point, facts, t, memo)]
@@ -106,13 +109,21 @@ class Regularly(Node):
         return None
 
     def _next_edge(self, instants: set[int], facts: Facts, t: int) -> int | None:
-        """The next instant at which a month's edge may pass a touchpoint."""
+        """The next instant at which a month's edge may pass a touchpoint: exact only for those that are about due."""
         zone = self.points.zone.of(facts)
-        ahead = t + calendar.Length(0, self.pace.of_last + 1).longest
-        return earliest(
-            edge
-            for p in instants
-            for months in range(1, self.pace.of_last + 1)
-            for edge in calendar.edges(p, months, zone)
-            if t < edge <= ahead
-        )
+        about = sorted((when, p, months) for p in instants for when, months in self._about(p, t, zone))
+        found: int | None = None
+        for when, p, months in about:
+            if found is not None and when - _ABOUT > found:
+                break
+            found = earliest((found, *(edge for edge in calendar.edges(p, months, zone) if edge > t)))
+        return found
+
+    def _about(self, p: int, t: int, zone: str) -> Iterator[tuple[int, int]]:
+        """(about when, months) of the edges that ``p`` passes next; clipped days move them by less than a week."""
+        first, now = calendar.day_of(p, zone), calendar.day_of(t, zone)
+        apart = (now.year - first.year) * 12 + now.month - first.month
+        for months in range(max(apart - 1, 1), min(apart + 2, self.pace.of_last) + 1):
+            when = calendar.add(p, calendar.Length(0, months), zone)
+            if when + _ABOUT > t:
+                yield when, months

@@ -127,7 +127,9 @@ class SequenceDone(Node):
         spoiling: dict[Any, list[tuple[int, int]]] = {}
         entering: int | None = None
         closing_bit = 1 << self.shape.steps
-        for number, point in enumerate(self.points.of(facts)):
+        points = self.points.of(facts)
+        memo.points += len(points)
+        for number, point in enumerate(points):
             mask = self._mask(point, facts, t, memo)
             if not mask:
                 continue

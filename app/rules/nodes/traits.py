@@ -9,7 +9,7 @@ from typing import Any
 from app.rules.compare import Compared
 from app.rules.document import look_up
 from app.rules.nodes.aggregates import Aggregate
-from app.rules.nodes.base import Facts, Memo, Node, Value, Zone, earliest
+from app.rules.nodes.base import Facts, Memo, Node, Value, Zone, earliest, walk
 from app.rules.nodes.points import asking, operands_check
 from app.rules.values import key_of
 
@@ -50,10 +50,8 @@ class Computed(Value):
     def standing(self, facts: Facts, t: int, memo: Memo) -> tuple[Any, int | None]:
         """The value, and the earliest instant at which it is another one; it may be early after very many steps."""
         value = self.value(facts, t, memo)
-        check = self.next_check(facts, t, memo)
-        while check is not None and key_of(self.value(facts, check, memo)) == key_of(value) and memo.step():
-            check = self.next_check(facts, check, memo)
-        return value, check
+        key = key_of(value)
+        return value, walk(self.next_check, lambda u: key_of(self.value(facts, u, memo)) != key, facts, t, memo)
 
 
 class Within(Value):
