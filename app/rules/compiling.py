@@ -6,7 +6,7 @@ that reads them; what means the same in both worlds is one rule.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ from app.rules.record import Keeping
 from app.rules.references import Definition as Defined
 from app.rules.references import (
     Named,
+    Reference,
     computed_trait,
     in_order,
     named_rules,
@@ -87,6 +88,7 @@ class World(msgspec.Struct):
 
     named: dict[str, Named]
     journeys: Stages
+    reads: dict[str, list[Reference]]
     order: list[str]
     ids: dict[str, str] = {}
     meanings: dict[str, str] = {}
@@ -111,12 +113,13 @@ class Compiler:
         """Check what can be said of the set as a whole. Refuses unknown names, cycles and two of one key."""
         named = named_rules(definitions)
         journeys = stages_of(definitions)
-        return World(named, journeys, in_order(named, references(named, journeys, self._default_journey)))
+        reads = references(named, journeys, self._default_journey)
+        return World(named, journeys, reads, in_order(named, reads))
 
     def compile(self, world: World, known: World | None = None, suffix: str = "") -> None:
         """Compile every rule of the world that does not mean what it means in ``known``."""
         for plain_id in world.order:
-            meaning = self._meaning(world.named[plain_id].rule, world)
+            meaning = self._meaning("rule", world.named[plain_id].rule, world.reads[plain_id], world)
             world.meanings[plain_id] = meaning
             if known is not None and known.meanings.get(plain_id) == meaning:
                 world.ids[plain_id] = known.ids[plain_id]
@@ -144,11 +147,15 @@ class Compiler:
                 "Flatten the chain of segments.",
             )
 
-    def _meaning(self, model: BaseModel, world: World, kind: str = "rule") -> str:
+    def _meaning(self, kind: str, model: BaseModel, reads: Iterable[Reference], world: World) -> str:
         """What decides the truth: the text, everything that it reads, and where days begin."""
-        read = references_of("", model, (), world.named, world.journeys, self._default_journey)
-        targets = [[world.meanings[target] for target in reference.targets] for reference in read]
+        targets = [[world.meanings[target] for target in reference.targets] for reference in reads]
         return digest([ENGINE_VERSION, kind, self._timezone, canonical(model), targets])
+
+    def meaning_of_part(self, kind: str, model: BaseModel, world: World) -> str:
+        """The same for a part of a rule that is followed on its own."""
+        reads = references_of("", model, (), world.named, world.journeys, self._default_journey)
+        return self._meaning(kind, model, reads, world)
 
     # ------------------------------------------------------------------------------------ for the maker
 
@@ -391,7 +398,7 @@ class _Maker:
             maker = _Maker(self._compiler, self._world, rests_on)
             return Definition(rule_id, maker._compares(asked, maker._read_trait(asked.trait), {}))
 
-        meaning = self._compiler._meaning(asked, self._world, "watched")
+        meaning = self._compiler.meaning_of_part("watched", asked, self._world)
         return self._compiler.hidden("comparison", meaning, self._rests_on, make)
 
     def _followed(self, name: str) -> Definition:
@@ -400,7 +407,7 @@ class _Maker:
         def make(rule_id: str, rests_on: Dependencies) -> Definition:
             return history.Follows(rule_id, _Maker(self._compiler, self._world, rests_on)._read_trait(name))
 
-        meaning = self._compiler._meaning(TraitOperand(trait=name), self._world, "followed")
+        meaning = self._compiler.meaning_of_part("followed", TraitOperand(trait=name), self._world)
         return self._compiler.hidden("follows", meaning, self._rests_on, make)
 
     # -------------------------------------------------------------------------- segments and stages

@@ -98,8 +98,10 @@ def stages_of(definitions: Sequence[Definition]) -> dict[str, tuple[tuple[str, s
 def parts(model: BaseModel, at: tuple[Step, ...] = ()) -> Iterator[tuple[BaseModel, tuple[Step, ...]]]:
     """Every model inside a rule or a value, itself first, with where it stands."""
     yield model, at
+    given = model.model_fields_set
     for name, field in type(model).model_fields.items():
-        yield from _parts_of(getattr(model, name), (*at, field.alias or name))
+        if name in given and isinstance(found := getattr(model, name), BaseModel | list | dict):
+            yield from _parts_of(found, (*at, field.alias or name))
 
 
 def _parts_of(found: Any, at: tuple[Step, ...]) -> Iterator[tuple[BaseModel, tuple[Step, ...]]]:
