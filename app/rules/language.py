@@ -252,7 +252,21 @@ class Sequence(Windowed):
                     f"Put {gap} on the second step, or a window on the sequence.",
                     *("sequence", 0, gap),
                 )
+        if self.within:
+            self._refuse_steps_that_outlast(self.within)
         return self
+
+    def _refuse_steps_that_outlast(self, within: str) -> None:
+        """By the time the last step is reached, or answered, the first has left the window."""
+        for place, step in enumerate(self.sequence):
+            name = "within" if isinstance(step, NotStep) else "after_at_least"
+            length = getattr(step, name)
+            if length is not None and never_longer(within, length):
+                raise refuse(
+                    f"it is not shorter than the window of the sequence, {within}, so the sequence is never true",
+                    "Make it shorter, or the window longer.",
+                    *("sequence", place, name),
+                )
 
     def _needs_zone(self) -> bool:
         return super()._needs_zone() or any(_step_needs_zone(step) for step in self.sequence)

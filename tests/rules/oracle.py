@@ -131,7 +131,8 @@ class Reading:
         if self.born is None or t < self.born:
             return None
         now = self.holds(rule, t)
-        return next((u for u in self.instants(rule) if u > t and self.holds(rule, u) != now), None)
+        ahead = (u for u in self.instants(rule) if t < u <= self.horizon)
+        return next((u for u in ahead if self.holds(rule, u) != now), None)
 
     @property
     def horizon(self) -> int:

@@ -13,6 +13,7 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
+from app.rules.words import never_longer
 from tests.rules.oracle import AGGREGATES, DATE_OPERATORS, Entry, Happened, Reading, Told, World, microseconds, rfc3339
 
 HOUR = 3_600_000_000
@@ -237,7 +238,16 @@ def sequence(draw: Random, world: World) -> Any:
     if len(steps) == 1 or chance(draw, 3):
         steps.append({"not": {"did": events(draw), **filters(draw, world)}, "within": lengths(draw)})
     same = {"same": draw.sample(PATHS, draw.randint(1, 2))} if chance(draw, 4) else {}
-    return zoned(draw, {"sequence": steps, **same, **(windows(draw) if chance(draw, 2) else {})})
+    window = windows(draw) if chance(draw, 2) else {}
+    if "within" in window and any(outlasts(step, window["within"]) for step in steps):
+        del window["within"]
+    return zoned(draw, {"sequence": steps, **same, **window})
+
+
+def outlasts(step: dict[str, Any], within: str) -> bool:
+    """A gap or a closing step that is not surely shorter than the window makes a sequence that is never true."""
+    waits = step.get("within") if "not" in step else step.get("after_at_least")
+    return waits is not None and never_longer(within, waits)
 
 
 def gaps(draw: Random) -> dict[str, str]:

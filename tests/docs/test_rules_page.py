@@ -1,0 +1,601 @@
+"""Every rule that a page shows is run: the questions against answers worked out by hand, the others against the oracle.
+
+A case is one customer's history and what is to be answered at some clocks, each time with the instant at which that
+changes by itself. All instants are UTC.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import pytest
+
+from app.builtin import JOURNEYS, SEGMENTS
+from app.config import Limits, Settings
+from app.rules.compare import MATCHED_BYTES_MAX
+from app.rules.comparison import Comparison
+from app.rules.compiling import LEVELS_MAX
+from app.rules.nodes.base import POINTS_MAX, STEPS_MAX
+from app.rules.refusal import ANNIVERSARIES_MAX, HEADS, VALUE_HEADS
+from app.rules.words import COUNT_MAX, EVENT_CHARS_MAX, PATTERN_CHARS_MAX, PERIODS
+from tests.docs.pages import README, ROOT, blocks, read
+from tests.rules import oracle
+from tests.rules.engine import compiled, folded, journey, segment, stored, trait
+from tests.rules.oracle import Entry, Happened, Told, World, same_key
+from tests.rules.strategies import written
+from tests.rules.test_against_oracle import is_change
+
+PAGE = ROOT / "docs" / "rules.md"
+PERSON = ("user_id", "user-1")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+STAGES = {one["key"]: [(stage["key"], stage["rule"]) for stage in one["stages"]] for one in JOURNEYS}
+
+
+# ---------------------------------------------------------------------------------------- the hand-written cases
+
+
+def at(text: str) -> int:
+    """``"10-06 09:00"``: of 1997 where no year is said."""
+    full = text if text[4:5] == "-" else f"1997-{text}"
+    return (datetime.fromisoformat(full).replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+
+
+def did(when: str, name: str, *, channel: str = "web", **properties: Any) -> Entry:
+    return Happened(at(when), f"{name} {when}", name, channel, "website", written(properties), "{}", "{}")
+
+
+def told(when: str, **traits: Any) -> Entry:
+    return Told(at(when), f"told {when}", "website", traits)
+
+
+def viewed(when: str, product: str = "p-1", category: str = "skincare") -> Entry:
+    return did(when, "Product Viewed", product_id=product, category=category)
+
+
+def ordered(when: str, total: int = 50) -> Entry:
+    return did(when, "Order Completed", total=total)
+
+
+PRICING = did("09-20 10:00", "page_viewed", path="/pricing")
+
+
+class Asked(NamedTuple):
+    """At this clock the rule is so, until that instant if nothing more arrives (empty is for ever)."""
+
+    clock: str
+    truth: bool
+    until: str = ""
+    also: tuple[Entry, ...] = ()
+    """What has happened beside the history of the case."""
+    instead: tuple[Entry, ...] = ()
+    """What has happened instead of it."""
+    person: tuple[str, str] = PERSON
+
+
+@dataclass
+class Case:
+    history: list[Entry]
+    asked: list[Asked]
+    segments: tuple[str, ...] = ()
+    """What the page calls the rules that it shows below the answer, in order."""
+
+
+CASES: dict[str, Case] = {
+    "Who looked at the same product three times this week but did not buy?": Case(
+        [viewed("09-29 10:00"), viewed("09-30 10:00"), viewed("10-01 10:00")],
+        [
+            Asked("10-01 09:59:59.999999", False),
+            Asked("10-01 10:00", True, "10-06"),
+            Asked("10-02", False, also=(ordered("10-01 12:00"),)),
+            Asked("10-02", True, "10-06", also=(ordered("09-28 12:00"),)),
+            Asked("10-02", False, instead=(viewed("09-28 23:59"), viewed("09-30 10:00"), viewed("10-01 10:00"))),
+            Asked("10-02", False, instead=(viewed("09-29"), viewed("09-30", "p-2"), viewed("10-01"))),
+        ],
+    ),
+    "Who spent over 500 in 90 days and contacted support at least twice?": Case(
+        [
+            ordered("07-10 12:00", 200),
+            did("08-01", "Chat Started", channel="chat"),
+            ordered("09-01", 301),
+            did("09-20", "Support Ticket Created", channel="support"),
+        ],
+        [
+            Asked("09-19", False),
+            Asked("09-20", True, "10-08 12:00"),
+            Asked("10-08 12:00", True, "10-30", also=(ordered("10-02", 200),)),
+            Asked(
+                "10-01",
+                True,
+                "11-30",
+                (did("09-21", "Support Contacted"), did("09-22", "Support Contacted")),
+                (ordered("09-01", 501),),
+            ),
+            Asked(
+                "09-20",
+                False,
+                instead=(ordered("09-01", 500), did("09-20", "Chat Started"), did("09-20", "Support Contacted")),
+            ),
+        ],
+    ),
+    "Whose birthday is within a week, and who has not bought since the last one?": Case(
+        [told("1990-01-01", birthday="1970-10-08")],
+        [
+            Asked("09-30", False, "10-01"),
+            Asked("10-01", True, "10-09"),
+            Asked("10-02", False, "1998-10-01", also=(ordered("04-01"),)),
+            # Bought in the week before the last birthday: in when that order is a year old.
+            Asked("10-01", False, "10-05 09:00", also=(ordered("1996-10-05 09:00"),)),
+            Asked("10-05 09:00", True, "10-09", also=(ordered("1996-10-05 09:00"),)),
+        ],
+    ),
+    "Who left a cart an hour ago and has not bought?": Case(
+        [did("10-01 10:00", "Product Added"), did("10-01 10:20", "Checkout Started")],
+        [
+            Asked("10-01 11:00", False, "10-01 11:20"),
+            Asked("10-01 11:20", True, "10-08 10:20"),
+            Asked("10-01 11:20", False, "10-01 12:19", also=(did("10-01 11:19", "Product Added"),)),
+            Asked("10-01 12:00", False, also=(ordered("10-01 11:30"),)),
+            Asked("10-02", True, "10-08 10:00", instead=(ordered("10-01 09:00"), did("10-01 10:00", "Product Added"))),
+            Asked(
+                "10-02", True, "10-08 10:00", instead=(ordered("10-01 09:00"), did("10-01 10:00", "Checkout Started"))
+            ),
+        ],
+    ),
+    "Whose first order was in the last 7 days?": Case(
+        [ordered("09-25 08:00"), ordered("09-30")],
+        [
+            Asked("09-25 08:00", True, "10-02 08:00"),
+            Asked("10-01", False, also=(ordered("09-01"),)),
+        ],
+    ),
+    "Who has lapsed: no order for 90 days, but one before?": Case(
+        [ordered("05-01"), ordered("07-01")],
+        [
+            Asked("09-01", False, "09-29"),
+            Asked("09-29", True),
+            Asked("10-01", False, "12-29 12:00", also=(ordered("09-30 12:00"),)),
+            Asked("09-29", False, instead=(did("07-01", "Product Viewed"),)),
+        ],
+    ),
+    "Who buys regularly, in three of the last four months?": Case(
+        [ordered("06-20 12:00"), ordered("08-10 12:00"), ordered("09-15 12:00")],
+        [
+            Asked("09-15 11:00", False),
+            Asked("10-01", True, "10-20 12:00"),
+            # Two in one month, until the months that are counted back part them.
+            Asked("10-01", False, "10-15", instead=(ordered("08-10"), ordered("09-15"), ordered("09-20"))),
+        ],
+    ),
+    "Whose average order is above their own target?": Case(
+        [told("09-01", order_target=45), ordered("09-10", 40), ordered("09-20", 60)],
+        [
+            Asked("09-15", False),
+            Asked("09-20", True),
+            Asked("09-30", False, also=(ordered("09-30", 10),)),
+            Asked("09-30", False, also=(told("09-30", order_target=50),)),
+            Asked("09-30", False, also=(told("09-30", order_target=None),)),
+        ],
+    ),
+    "Whose favourite category is skincare?": Case(
+        [viewed("07-10"), viewed("09-01"), viewed("09-20", category="makeup")],
+        [
+            Asked("10-01", True, "10-08"),
+            Asked("10-01", False, also=(viewed("09-30", category="makeup"),)),
+            Asked("10-01", True, "12-21", also=(viewed("09-21"), viewed("09-22"))),
+        ],
+    ),
+    "Who first came through an ad?": Case(
+        [did("09-01", "Ad Clicked", channel="ads"), did("09-01 00:01", "page_viewed")],
+        [
+            Asked("09-02", True),
+            Asked("09-02", False, also=(did("08-31", "Email Opened", channel="email"),)),
+            Asked("09-02", True, also=(told("08-31", plan="free"),)),
+        ],
+    ),
+    "Who came back in the last 7 days, after more than 30 days away?": Case(
+        [did("08-01", "page_viewed"), did("09-30 12:00", "page_viewed")],
+        [
+            Asked("09-30 11:59:59.999999", False),
+            Asked("09-30 12:00", True, "10-07 12:00"),
+            Asked("09-30 12:00", False, also=(did("08-31 12:00", "page_viewed"),)),
+            Asked("09-30 12:00", True, "10-07 12:00", also=(did("08-31 11:59:59.999999", "page_viewed"),)),
+            Asked("09-30 12:00", False, instead=(told("08-01", plan="free"), did("09-30 12:00", "page_viewed"))),
+            Asked(
+                "09-30 12:00",
+                True,
+                "10-07 12:00",
+                instead=(did("08-31", "page_viewed"), did("09-30 12:00", "page_viewed")),
+            ),
+        ],
+        ("active",),
+    ),
+    "Who visited pricing twice within a day, and then nothing for 2 days?": Case(
+        [PRICING, did("09-21 09:00", "page_viewed", path="/pricing")],
+        [
+            Asked("09-24", False, instead=(PRICING, did("09-21 09:00", "page_viewed", path="/"))),
+            Asked("09-24", False, instead=(did("09-20 09:00", "page_viewed", path="/"), PRICING)),
+            Asked("09-22", False, "09-23 09:00"),
+            Asked("09-23 09:00", True, "10-04 10:00"),
+            Asked("09-24", True, "10-04 10:00", also=(did("09-23 09:00", "page_viewed", path="/"),)),
+            Asked("09-24", False, also=(did("09-23 08:59:59.999999", "page_viewed", path="/"),)),
+            Asked(
+                "09-24",
+                False,
+                instead=tuple(did(day, "page_viewed", path="/pricing") for day in ("09-20 10:00", "09-21 10:00")),
+            ),
+        ],
+    ),
+    "Who has been a VIP for at least 30 days?": Case(
+        [ordered("07-01", 400), ordered("08-01", 600)],
+        [
+            Asked("08-02", False, "08-31"),
+            Asked("08-31", True, "1998-07-01"),
+            Asked("08-31", False, instead=(ordered("07-01", 400), ordered("08-01", 599))),
+            # The first order leaves the year before thirty days are over: the count begins anew.
+            Asked("08-02", False, instead=(ordered("1996-08-25", 400), ordered("08-01", 600))),
+            Asked(
+                "08-31", False, "09-27", (ordered("08-28", 400),), (ordered("1996-08-25", 400), ordered("08-01", 600))
+            ),
+        ],
+        ("vip",),
+    ),
+    "Who became a member in the last 7 days?": Case(
+        [told("09-01", membership="guest"), told("09-28 10:00", membership="silver")],
+        [
+            Asked("09-28 09:00", False),
+            Asked("09-28 10:00", True, "10-05 10:00"),
+            Asked("10-05 10:00", False, also=(told("10-01", membership="gold"),)),
+            Asked("10-02", False, also=(told("10-01", membership=None),)),
+            Asked("10-03", True, "10-09", also=(told("10-01", membership=None), told("10-02", membership="gold"))),
+        ],
+        ("members",),
+    ),
+    "Who ever reached the loyalty stage?": Case(
+        [ordered("08-01"), ordered("09-01")],
+        [
+            Asked("08-15", False),
+            Asked("09-01", True),
+            Asked("09-01", True, also=(did("09-01", "Order Refunded"),)),
+        ],
+    ),
+    "Who is in a random tenth of everyone, for a test?": Case(
+        [did("09-01", "page_viewed")],
+        [
+            Asked("09-02", True, person=("user_id", "user-3")),
+            Asked("09-02", True, person=("user_id", "user-15")),
+            Asked("09-02", True, person=("user_id", "user-256")),
+            Asked("09-02", False, person=("user_id", "user-139")),
+            Asked("09-02", False, person=("user_id", "user-1")),
+            Asked("09-02", False, person=("user_id", "user-19")),
+        ],
+    ),
+    "Who shops at the weekend?": Case(
+        [told("09-01", plan="free"), ordered("09-20 12:00"), ordered("09-28 23:30"), ordered("09-29")],
+        [
+            Asked("09-28", False),
+            Asked("09-28 23:30", True, "12-19 12:00"),
+            # In Lisbon it was Monday already.
+            Asked("09-30", False, also=(told("09-29 12:00", timezone="Europe/Lisbon"),)),
+        ],
+    ),
+    "Who opens our mails but never clicks?": Case(
+        [did(day, "Email Opened", channel="email") for day in ("07-10", "08-01", "09-01")],
+        [
+            Asked("08-31", False),
+            Asked("09-01", True, "10-08"),
+            Asked("09-02", False, also=(did("1996-01-01", "Email Link Clicked", channel="email"),)),
+        ],
+    ),
+    "Whose plan changed in the last week?": Case(
+        [told("06-01", plan="free"), told("09-28", plan="pro")],
+        [
+            Asked("09-27", False),
+            Asked("09-28", True, "10-05"),
+            Asked("10-05", False, also=(told("10-01", plan="pro"),)),
+            Asked("10-05", True, "10-08", also=(told("10-01", plan=None),)),
+            Asked("06-07", True, "06-08"),
+        ],
+    ),
+    "Whose trial ends in the next 3 days?": Case(
+        [told("09-20", trial_ends_at="1997-10-04")],
+        [
+            Asked("09-30", False, "10-01"),
+            Asked("10-01", True, "10-04"),
+            Asked("10-01", True, "10-03 23:00", also=(told("09-21", timezone="Europe/Lisbon"),)),
+            Asked("10-02", False, also=(told("10-02", trial_ends_at=None),)),
+        ],
+    ),
+    "Who viewed a product and bought the same one within two weeks?": Case(
+        [viewed("09-01"), viewed("09-10", "p-2"), did("09-14 23:59:59.999999", "Product Purchased", product_id="p-1")],
+        [
+            Asked("09-14", False),
+            Asked("09-15", True),
+            Asked("09-15", False, instead=(viewed("09-01"), did("09-15", "Product Purchased", product_id="p-1"))),
+            Asked("09-15", False, instead=(viewed("09-01"), did("09-02", "Product Purchased", product_id="p-2"))),
+            Asked("09-15", False, instead=(viewed("09-02"), did("09-01", "Product Purchased", product_id="p-1"))),
+            Asked("09-15", False, instead=(did("09-01", "Product Viewed"), did("09-02", "Product Purchased"))),
+        ],
+    ),
+    "Who is best by recency, frequency and money?": Case(
+        [ordered(day, 100) for day in ("1996-11-01", "05-01", "06-01", "07-01", "09-20")],
+        [
+            Asked("09-19", False),
+            Asked("09-20", True, "10-20"),
+            Asked("10-31", True, "11-18", also=(ordered("10-19", 100),)),
+            Asked("10-31", True, "11-01", also=(ordered("10-19", 0),)),
+            Asked("10-31", True, "11-01", also=(ordered("10-19", 99),)),
+            Asked(
+                "10-31",
+                True,
+                "11-01",
+                instead=tuple(ordered(day, 200) for day in ("1996-11-01", "05-01", "06-01", "07-01", "10-19")),
+            ),
+            Asked("09-20", False, instead=tuple(ordered(day, 125) for day in ("05-01", "06-01", "07-01", "09-20"))),
+        ],
+    ),
+    "Who has only ever been in touch through one channel?": Case(
+        [told("08-01", plan="free"), did("09-01", "page_viewed"), did("09-02", "page_viewed")],
+        [
+            Asked("08-02", False),
+            Asked("09-02", True),
+            Asked("09-03", False, also=(did("09-03", "Email Opened", channel="email"),)),
+        ],
+    ),
+    "Who has an e-mail address of a university?": Case(
+        [told("09-01", email="user@math.Example.edu")],
+        [
+            Asked("09-01", True),
+            Asked("09-02", False, also=(told("09-02", email="user@notexample.edu"),)),
+            Asked("09-02", False, also=(told("09-02", email="user@example.edu.example.com"),)),
+            Asked("09-02", True, also=(told("09-02", email="user@example.edu"),)),
+        ],
+    ),
+    "Who is tagged press or partner, but not do-not-contact?": Case(
+        [told("09-01", tags=["partner", "lisbon"])],
+        [
+            Asked("09-01", True),
+            Asked("09-02", True, also=(told("09-02", tags="press"),)),
+            Asked("09-02", False, also=(told("09-02", tags=["press", "do-not-contact"]),)),
+            Asked("09-02", False, also=(told("09-02", tags=["lisbon"]),)),
+            Asked("09-02", False, also=(told("09-02", tags=None),)),
+        ],
+    ),
+}
+"""Question -> the customer of whom it is asked."""
+
+
+# ------------------------------------------------------------------------------------------------- the page
+
+
+class Shown(NamedTuple):
+    """One question as the page shows it."""
+
+    rule: Any
+    traits: dict[str, Any]
+    """Computed traits that stand below it: key -> value expression."""
+    others: list[Any]
+    """The rules of segments that stand below it."""
+
+
+def load(text: str) -> Any:
+    return json.loads(text, parse_float=Decimal)
+
+
+def questions() -> dict[str, Shown]:
+    part = read(PAGE).split("\n## Questions\n")[1].split("\n## ")[0]
+    found = {}
+    for number, section in enumerate(re.split(r"^### ", part, flags=re.MULTILINE)[1:], 1):
+        heading = section.splitlines()[0]
+        assert heading.startswith(f"{number}. "), heading
+        rule, *below = map(load, re.findall(r"```json\n(.*?)```", section, re.DOTALL))
+        traits = {one["key"]: one["value"] for one in below if "key" in one}
+        found[heading.partition(". ")[2]] = Shown(rule, traits, [one for one in below if "key" not in one])
+    return found
+
+
+QUESTIONS = questions()
+
+
+def world_of(question: str, person: tuple[str, str] = PERSON) -> World:
+    shown = QUESTIONS[question]
+    segments = dict(zip(CASES[question].segments, shown.others, strict=True))
+    return World(segments, STAGES, shown.traits, "six-stage", person=person)
+
+
+def ruleset_for(rules: Mapping[str, Any], world: World) -> Any:
+    return compiled(
+        *(segment(key, rule) for key, rule in {**rules, **world.segments}.items()),
+        *(journey(key, stages) for key, stages in world.journeys.items()),
+        *(trait(key, expression) for key, expression in world.traits.items()),
+        default_journey=world.default_journey,
+    )
+
+
+def test_there_are_25_questions_and_each_has_its_case() -> None:
+    assert len(QUESTIONS) == 25
+    assert list(QUESTIONS) == list(CASES)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_case_shows_when_it_is_so_and_when_not(question: str) -> None:
+    assert {asked.truth for asked in CASES[question].asked} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("question", "asked"), [(question, asked) for question, case in CASES.items() for asked in case.asked]
+)
+def test_a_question_is_answered_as_worked_out_by_hand(question: str, asked: Asked) -> None:
+    rule, world = QUESTIONS[question].rule, world_of(question, asked.person)
+    ruleset = ruleset_for({"asked": rule}, world)
+    t = at(asked.clock)
+    history = [one for one in (*(asked.instead or CASES[question].history), *asked.also) if one.t <= t]
+    until = at(asked.until) if asked.until else None
+
+    def truth_at(instant: int) -> bool:
+        state = folded(ruleset, history, instant, person=asked.person).state
+        found: bool = ruleset.truth("segment:asked", state, instant)
+        assert stored(ruleset, state, "segment:asked").holds is found
+        return found
+
+    state = folded(ruleset, history, t, person=asked.person).state
+    assert ruleset.truth("segment:asked", state, t) is asked.truth
+    assert ruleset.next_change("segment:asked", state, t) == until
+    if until is not None:
+        assert (truth_at(until - 1), truth_at(until)) == (asked.truth, not asked.truth)
+
+
+# --------------------------------------------------------------------------- all that pages show, and the oracle
+
+BOOKED = {"arrives_on": "1997-09-12", "email": "user@example.com"}
+NEWSLETTER = {"campaign": {"source": "newsletter"}}
+COMMON: list[Entry] = [
+    told("1996-12-01", plan="free", timezone="Europe/Lisbon", lifetime_value=900, contract_ends="1997-11-30"),
+    Happened(
+        at("01-10 09:00"),
+        "m-1",
+        "page_viewed",
+        "web",
+        "website",
+        written({"path": "/blog/a"}),
+        written(NEWSLETTER),
+        "{}",
+    ),
+    did("02-01 10:00", "Trial Started", account_id=7),
+    ordered("02-20 10:00", 60),
+    did("02-27 23:30", "Order Completed", total=Decimal("49.5"), account_id=7, currency="EUR"),
+    did("03-01 12:00", "Order Updated", total=75, currency="EUR"),
+    *(did(f"04-{day:02} 08:00", "App Opened", channel="app") for day in range(1, 8)),
+    told("05-01", plan="PRO", lifetime_value=1500, address={"city": "Lisboa"}),
+    did("05-05 09:00", "Product Reviewed", rating=5),
+    did("09-05 17:30", "Store Visited", channel="in_store"),
+    did("09-06 18:59", "Store Visited", channel="in_store"),
+    did("09-06 19:30", "Store Visited", channel="in_store"),
+    did("09-07 16:30", "Store Visited", channel="in_store"),
+    did("09-08 12:00", "Booking Made", **BOOKED),
+    did("09-09 12:00", "Product Added", product_id="p-1"),
+    did("09-09 13:30", "Checkout Started"),
+    ordered("09-10 12:00", 120),
+]
+"""One customer's year, in which something of everything happens."""
+CLOCKS = [
+    *("1996-12-01", "01-10 09:00", "02-28 12:00", "03-13 23:30", "04-07 08:00", "04-10", "05-04 23:00", "05-20"),
+    *("06-10", "09-06 12:00", "09-08 12:00", "09-09 13:00", "09-09 15:00", "09-11", "10-10 12:00", "1998-06-01"),
+]
+WORLD = World(
+    {
+        **{one["key"]: one["rule"] for one in SEGMENTS},
+        **{name: rule for question, case in CASES.items() for name, rule in world_of(question).segments.items()},
+    },
+    STAGES,
+    {
+        "average_order": {"avg": "total", "of": "Order Completed", "within": "1y"},
+        **{key: value for shown in QUESTIONS.values() for key, value in shown.traits.items()},
+    },
+    "six-stage",
+)
+
+
+def rules_inside(document: Any) -> Iterator[Any]:
+    """What stands under ``rule`` anywhere."""
+    if isinstance(document, dict):
+        for key, part in document.items():
+            if key == "rule" and isinstance(part, dict):
+                yield part
+            else:
+                yield from rules_inside(part)
+    elif isinstance(document, list):
+        for part in document:
+            yield from rules_inside(part)
+
+
+def shown_by_the_readme() -> Iterator[Any]:
+    for language, text in blocks(README):
+        if language == "json":
+            yield from rules_inside(load(text))
+        elif language == "sh" and text.startswith("curl") and " -d " in text:
+            words = shlex.split(text)
+            yield from rules_inside(load(words[words.index("-d") + 1]))
+
+
+def is_rule(example: Any) -> bool:
+    compares = any((info.alias or name) in example for name, info in Comparison.model_fields.items())
+    return bool(set(example) & set(HEADS)) and (compares or not set(example) & set(VALUE_HEADS))
+
+
+EXAMPLES = [load(text) for language, text in blocks(PAGE) if language == "json"]
+RULES = [one for one in EXAMPLES if "key" not in one and is_rule(one)]
+VALUES = [one.get("value", one) for one in EXAMPLES if "key" in one or not is_rule(one)]
+ASKED = [each for shown in QUESTIONS.values() for each in (shown.rule, *shown.others)]
+REFERENCE = [rule for rule in RULES if rule not in ASKED]
+README_RULES = list(shown_by_the_readme())
+
+
+def test_everything_that_is_shown_is_run() -> None:
+    assert len(RULES) + len(VALUES) == len(EXAMPLES) > 45
+    assert len(VALUES) >= 5
+    assert len(README_RULES) >= 3
+
+
+@pytest.mark.parametrize("rule", [*RULES, *README_RULES], ids=str)
+def test_a_rule_that_is_shown_agrees_with_the_oracle(rule: Any) -> None:
+    ruleset = ruleset_for({"asked": rule}, WORLD)
+    for clock in map(at, CLOCKS):
+        state = folded(ruleset, COMMON, clock, person=PERSON).state
+        reading = oracle.Reading(COMMON, clock, WORLD)
+        assert ruleset.truth("segment:asked", state, clock) == reading.holds(rule, clock)
+        change = ruleset.next_change("segment:asked", state, clock)
+        assert is_change(change, reading.next_change(rule, clock), reading)
+
+
+@pytest.mark.parametrize("rule", REFERENCE, ids=str)
+def test_a_rule_of_the_reference_is_true_at_some_time_and_false_at_another(rule: Any) -> None:
+    truths = {oracle.holds(rule, COMMON, clock, WORLD) for clock in map(at, CLOCKS)}
+    assert truths == ({True} if "everyone" in str(rule) else {True, False})
+
+
+@pytest.mark.parametrize("value", VALUES, ids=str)
+def test_a_value_that_is_shown_agrees_with_the_oracle(value: Any) -> None:
+    ruleset = ruleset_for({}, World(traits={"asked": value}, default_journey="main"))
+    found = set()
+    for clock in map(at, CLOCKS):
+        state = folded(ruleset, COMMON, clock, person=PERSON).state
+        answer = ruleset.value("asked", state, clock)[0]
+        assert same_key(answer) == same_key(oracle.value(value, COMMON, clock, WORLD))
+        found.add(same_key(answer))
+    assert len(found) > 1, "it is the same at all clocks"
+
+
+def test_the_segment_of_the_readme_is_what_it_says() -> None:
+    """Two orders count from 40 on, for 90 days."""
+    rule = next(one for one in README_RULES if "total" in one.get("where", {}))
+    ruleset = ruleset_for({"asked": rule}, WORLD)
+    history = [ordered("09-01", 39), ordered("09-10", 40)]
+    for clock, truth, until in (("09-09", False, None), ("09-10", True, "12-09"), ("12-09", False, None)):
+        state = folded(ruleset, history, at(clock)).state
+        assert ruleset.truth("segment:asked", state, at(clock)) is truth
+        assert ruleset.next_change("segment:asked", state, at(clock)) == (at(until) if until else None)
+
+
+# ------------------------------------------------------------------------------------------------- limits
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    text = read(PAGE).split("\n### Limits\n")[1]
+    limits = Limits.model_construct()
+    nodes, levels = limits.rule_nodes_max, limits.rule_depth_levels_max
+    assert f"| {nodes}; {levels}, and {LEVELS_MAX} with" in text
+    assert f"for each of these {nodes} nodes" in text
+    assert "| " + ", ".join(f"{longest} {period}s" for period, longest in PERIODS.items()) + " |" in text
+    assert f"`anniversary_within` in one rule | {ANNIVERSARIES_MAX} |" in text
+    assert f"| {COUNT_MAX:,}; 100 years; 1900 to 2199 |" in text
+    assert f"| {EVENT_CHARS_MAX}; 500; 200; {PATTERN_CHARS_MAX} characters |" in text
+    assert f"{Settings.model_fields['series_points_max'].default} instants" in text
+    assert f"at most {STEPS_MAX:,} instants and looks at about {POINTS_MAX:,} points" in text
+    assert f"the first {MATCHED_BYTES_MAX:,} bytes" in read(PAGE)
