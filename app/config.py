@@ -89,5 +89,12 @@ class Settings(BaseSettings):
     )
     pool_connections_max: int = Field(8, description="Connections to PostgreSQL of one process.")
     sweep_customers_max: int = Field(200, description="Customers one sweep step takes.")
+    fill_customers_max: int = Field(500, description="Customers one step of filling a definition takes.")
+    busy_worker_percent_max: int = Field(
+        10,
+        ge=1,
+        le=100,
+        description="Share of the time that sweeping and filling take while messages arrive, in percent.",
+    )
     log_level: str = Field("info", description="debug, info, warning or error.")
     limits: Limits = Field(default_factory=Limits)

@@ -51,11 +51,27 @@ class Metrics:
             buckets=_STEP_SECONDS,
             registry=registry,
         )
+        self._due = Gauge(
+            "segue_sweep_due_customers", "Customers whose next change is due, at most 10,000.", registry=registry
+        )
+        self._fill_customers = Counter(
+            "segue_fill_customers", "Customers brought to new definitions.", registry=registry
+        )
+        self._fill_touchpoints = Counter(
+            "segue_fill_touchpoints", "Touchpoints read to bring customers to new definitions.", registry=registry
+        )
+        self._fill_eta = Gauge(
+            "segue_fill_eta_seconds", "How long the fill at work will take at its speed so far.", registry=registry
+        )
+        self.accepted = 0
+        """Messages accepted by this process so far."""
         self._children: dict[tuple[str, str, int], Counter] = {}
         self._timers: dict[str, Histogram] = {}
 
     def outcome(self, name: str, n: int) -> None:
         """``name``: accepted, duplicate or rejected."""
+        if name == "accepted":
+            self.accepted += n
         if n:
             self._messages.labels(name).inc(n)
 
@@ -82,6 +98,16 @@ class Metrics:
     def deferred(self, messages: int) -> None:
         """Messages in the log that no customer's state holds yet."""
         self._deferred.set(messages)
+
+    def due(self, customers: int) -> None:
+        self._due.set(customers)
+
+    def filled(self, customers: int, touchpoints: int) -> None:
+        self._fill_customers.inc(customers)
+        self._fill_touchpoints.inc(touchpoints)
+
+    def fill_eta(self, seconds: float) -> None:
+        self._fill_eta.set(seconds)
 
     def fills_pending(self, customers: int) -> None:
         self._fills.set(customers)

@@ -64,24 +64,71 @@ keys = Table(
 definitions = Table(
     "definitions",
     metadata,
-    Column("kind", Text, nullable=False, comment="segment or journey"),
+    Column("kind", Text, nullable=False, comment="segment, journey or trait"),
     Column("key", Text, nullable=False),
     Column("version", Integer, nullable=False),
     Column("name", Text, nullable=False),
     Column("description", Text, nullable=False, server_default=""),
     Column("owner", Text, nullable=False, server_default=""),
-    Column("body", JSONB, nullable=False, comment="the rule of a segment, the stages of a journey"),
+    Column(
+        "body", JSONB, nullable=False, comment="the rule of a segment, the stages of a journey, the value of a trait"
+    ),
     Column("created_at", Instant, nullable=False, server_default=text("now()")),
     Column("superseded_at", Instant, comment="by a newer version, or by archiving"),
+    Column("note", Text, nullable=False, server_default="", comment="why this version was made"),
+    Column("activated_at", Instant, comment="null: a candidate, it becomes current when every customer is filled"),
     PrimaryKeyConstraint("kind", "key", "version", name="definitions_pkey"),
-    comment="Segments and journeys, every version of them.",
+    comment="Segments, journeys and computed traits, every version of them.",
 )
 Index(
     "definitions_one_current_version",
     definitions.c.kind,
     definitions.c.key,
     unique=True,
-    postgresql_where=definitions.c.superseded_at.is_(None),
+    postgresql_where=definitions.c.superseded_at.is_(None) & definitions.c.activated_at.is_not(None),
+)
+Index(
+    "definitions_one_candidate",
+    definitions.c.kind,
+    definitions.c.key,
+    unique=True,
+    postgresql_where=definitions.c.superseded_at.is_(None) & definitions.c.activated_at.is_(None),
+)
+
+rule_numbers = Table(
+    "rule_numbers",
+    metadata,
+    Column("meaning", Text, primary_key=True, comment="hash of the rule with all that it reads"),
+    Column(
+        "number",
+        BigInteger,
+        Identity(always=True),
+        nullable=False,
+        comment="grows; a customer's row of that revision or a later one holds the rule",
+    ),
+    Column("definition", Text, comment="segment:KEY or journey:KEY, where intervals are kept of it"),
+    Column("introduced_at", Instant, nullable=False, server_default=text("now()")),
+    comment="Under which number states keep what: exactly the rules of now and of the candidates.",
+)
+
+retired = Table(
+    "retired",
+    metadata,
+    Column("definition", Text, nullable=False, comment="segment:KEY or journey:KEY"),
+    Column("meaning", BigInteger, nullable=False),
+    PrimaryKeyConstraint("definition", "meaning", name="retired_pkey"),
+    comment="Meanings that definitions no longer have, whose intervals the worker is still to retract.",
+)
+
+fills = Table(
+    "fills",
+    metadata,
+    Column("target", BigInteger, primary_key=True, comment="the revision that customers are brought to"),
+    Column("begun_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    Column("customers", BigInteger, nullable=False),
+    Column("touchpoints", BigInteger, nullable=False, comment="read from the log so far"),
+    comment="How fast customers are brought to new definitions.",
 )
 
 ledger = Table(
@@ -179,14 +226,19 @@ customers = Table(
         comment="when a stored truth changes although nothing arrives; not indexed, so updates stay HOT",
     ),
     Column("sweep_at", Instant, comment="never later than flips_at; moves only when it must, because it is indexed"),
-    Column("revision", BigInteger, nullable=False, comment="of the definitions the state was made with"),
+    Column("revision", BigInteger, nullable=False, comment="the highest rule number it is complete for"),
     Column("stale", Boolean, nullable=False, comment="must be replayed from the log before it is believed"),
     Column("contested", Boolean, nullable=False, comment="some link of its identities is a conflict"),
     Column("last_link_at", Instant, nullable=False, comment="occurred_at of the latest link of its identities"),
     comment="One row a customer: what the engine remembers, and the truths of now.",
     postgresql_with={"fillfactor": "70"},
 )
-Index("customers_due", customers.c.sweep_at, postgresql_where=customers.c.sweep_at.is_not(None))
+Index(
+    "customers_due",
+    customers.c.sweep_at,
+    postgresql_include=["id"],
+    postgresql_where=customers.c.sweep_at.is_not(None),
+)
 Index("customers_stale", customers.c.id, postgresql_where=customers.c.stale)
 Index("customers_to_fill", customers.c.revision, customers.c.id)
 
@@ -196,7 +248,7 @@ transitions = Table(
     Column("customer_id", UUID, nullable=False),
     Column("definition", Text, nullable=False, comment="segment:KEY or journey:KEY"),
     Column("value", Text, nullable=False, comment="the stage of a journey, empty for a segment"),
-    Column("version", Integer, nullable=False, comment="of the definition"),
+    Column("version", Integer, nullable=False, comment="of the definition, when the interval was first written"),
     Column("entered_at", Instant, nullable=False, comment="effective instant, in event time"),
     Column("left_at", Instant),
     Column("entered_cause", JSONB, nullable=False),
@@ -204,8 +256,9 @@ transitions = Table(
     Column("entered_recorded_at", Instant, nullable=False),
     Column("left_recorded_at", Instant),
     Column(
-        "retracted_at", Instant, comment="a replay found it never held, or it belongs to an older version: audit trail"
+        "retracted_at", Instant, comment="a replay found it never held, or it belongs to an older meaning: audit trail"
     ),
+    Column("meaning", BigInteger, nullable=False, comment="number of what the definition meant; readers ask for one"),
     comment="When which customer was in which segment or stage: half-open intervals [entered_at, left_at).",
 )
 Index(
@@ -213,7 +266,7 @@ Index(
     transitions.c.customer_id,
     transitions.c.definition,
     transitions.c.value,
-    transitions.c.version,
+    transitions.c.meaning,
     transitions.c.entered_at,
     unique=True,
     postgresql_where=transitions.c.retracted_at.is_(None),
@@ -221,6 +274,7 @@ Index(
 Index(
     "transitions_open",
     transitions.c.definition,
+    transitions.c.meaning,
     transitions.c.customer_id,
     postgresql_include=["entered_at"],
     postgresql_where=transitions.c.left_at.is_(None) & transitions.c.retracted_at.is_(None),
@@ -228,6 +282,7 @@ Index(
 Index(
     "transitions_ended",
     transitions.c.definition,
+    transitions.c.meaning,
     transitions.c.left_at,
     postgresql_where=transitions.c.left_at.is_not(None) & transitions.c.retracted_at.is_(None),
 )
@@ -260,3 +315,12 @@ quarantine = Table(
     comment="Rejected messages and differing twins, with the reason.",
 )
 Index("quarantine_of_message", quarantine.c.source, quarantine.c.message_id)
+
+segment_reads = Table(
+    "segment_reads",
+    metadata,
+    Column("key", Text, primary_key=True, comment="of the segment"),
+    Column("reads", BigInteger, nullable=False, comment="of its members and its count"),
+    Column("last_read_at", Instant, nullable=False),
+    comment="How often each segment is read, to tell which ones nobody uses.",
+)

@@ -8,6 +8,7 @@ that reads stay cheap and transitions are recorded soon after they happen.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -18,8 +19,11 @@ from app.db import UNREACHABLE, Clock, Connection, Pool, transact
 from app.ingest.log import claim_deferred, count_deferred, postpone_deferred, settle_deferred
 from app.metrics import Metrics
 from app.partitions import make_months
+from app.projection.fill import START, Filled, Position, fill_chunk, next_unfilled, note_progress
 from app.projection.project import project_deferred, refresh
+from app.projection.write import retract_retired
 from app.registry import Registry
+from app.rules.ruleset import Ruleset
 from app.touchpoint import MINUTE
 
 log = structlog.get_logger(__name__)
@@ -28,17 +32,65 @@ _IDLE_SECONDS: Final = 1.0
 _UPKEEP_SECONDS: Final = 10.0
 _RETRY_AFTER: Final = MINUTE
 
+_FILLERS: Final = 2
+"""While one waits for the database the other one computes."""
+
+_PROGRESS_SECONDS: Final = 1.0
+_BUSY_SECONDS: Final = 1.0
+"""How long after a message was accepted others are expected."""
+
+_LOOK_SECONDS: Final = 0.25
+_REST_SECONDS_MAX: Final = 5.0
+_RETRACTED_AT_A_TIME: Final = 2_000
+_DUE_COUNTED_MAX: Final = 10_000
+
 _DUE = """
--- Customers whose stored truths may have changed, earliest first; index customers_due.
+-- Customers whose stored truths may have changed, earliest first; index customers_due alone.
 SELECT id FROM customers WHERE sweep_at <= $1 ORDER BY sweep_at LIMIT $2
 """
 
-_UNFILLED = """
--- Customers whose state was made with older definitions; index customers_to_fill.
-SELECT id FROM customers WHERE revision < $1 AND NOT (stale AND sweep_at > $3) ORDER BY revision, id LIMIT $2
-"""
+_COUNT_DUE = f"SELECT count(*) FROM (SELECT FROM customers WHERE sweep_at <= $1 LIMIT {_DUE_COUNTED_MAX}) AS due"
 
 _SET_ASIDE = "UPDATE customers SET stale = true, sweep_at = $2 WHERE id = $1"
+
+
+class Pace:
+    """Leaves live work its share of the two things all of us have one of: this event loop and the database.
+
+    While messages arrive, sweeping and filling take turns and rest after each transaction; otherwise they run freely.
+    """
+
+    def __init__(self, accepted: Callable[[], int], percent_max: int, stopping: asyncio.Event) -> None:
+        self._accepted = accepted
+        self._rest_factor = 100 / percent_max - 1
+        self._stopping = stopping
+        self._turn = asyncio.Lock()
+        self._count = accepted()
+        self._counted_at = float("-inf")
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether messages were accepted in the last second."""
+        count, now = self._accepted(), time.monotonic()
+        if count != self._count:
+            self._count, self._counted_at = count, now
+        return now - self._counted_at < _BUSY_SECONDS
+
+    async def take_turn(self, step: Callable[[], Awaitable[int]]) -> int:
+        """Run ``step``, and rest as long as the share asks where it found work while messages arrive."""
+        if not self.is_busy:
+            return await step()
+        async with self._turn:
+            begun = time.monotonic()
+            done = await step()
+            if done:
+                await self._rest((time.monotonic() - begun) * self._rest_factor)
+        return done
+
+    async def _rest(self, seconds: float) -> None:
+        until = time.monotonic() + min(seconds, _REST_SECONDS_MAX)
+        while self.is_busy and not self._stopping.is_set() and (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, _LOOK_SECONDS))
 
 
 class Worker:
@@ -52,14 +104,16 @@ class Worker:
         self._metrics = metrics
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._pace = Pace(lambda: metrics.accepted, settings.busy_worker_percent_max, self._stopping)
+        self._filling = _Filling()
 
     async def start(self, *, only_upkeep: bool = False) -> None:
         """``only_upkeep``: what every process that takes messages needs, whoever does the work."""
-        loops = [("upkeep", self.keep_up, _UPKEEP_SECONDS)]
+        loops: list[tuple[str, Callable[[], Awaitable[int]], float]] = [("upkeep", self.keep_up, _UPKEEP_SECONDS)]
         if not only_upkeep:
             loops += [
-                ("sweep", self.sweep, _IDLE_SECONDS),
-                ("fill", self.fill, _IDLE_SECONDS),
+                ("sweep", lambda: self._pace.take_turn(self.sweep), _IDLE_SECONDS),
+                *([("fill", lambda: self._pace.take_turn(self.fill), _IDLE_SECONDS)] * _FILLERS),
                 ("deferred", self.project_deferred, _IDLE_SECONDS),
             ]
         self._tasks = [asyncio.create_task(self._repeat(*loop), name=loop[0]) for loop in loops]
@@ -94,10 +148,75 @@ class Worker:
         return await self._refresh(_DUE, self._clock.now(), self._settings.sweep_customers_max)
 
     async def fill(self) -> int:
-        """Bring customers to the current definitions; returns how many."""
+        """One step towards what is defined now: some customers filled, candidates made current, or old intervals
+        retracted; 0 when nothing is left to do."""
         async with self._pool.acquire() as connection:
             ruleset = await self._registry.current_ruleset(connection)
-        return await self._refresh(_UNFILLED, ruleset.revision, self._settings.sweep_customers_max, self._clock.now())
+        if filled := await self._fill_next(ruleset):
+            return filled
+        if self._registry.has_candidates and await self._registry.activate():
+            return 1
+        return await transact(
+            self._pool, lambda connection: retract_retired(connection, _RETRACTED_AT_A_TIME, self._clock.now())
+        )
+
+    async def _fill_next(self, ruleset: Ruleset) -> int:
+        """The next chunk; from the first customer on again where none was left behind the last."""
+        if self._filling.target != ruleset.fill:
+            self._filling = _Filling(ruleset.fill, self._clock.now())
+        work = self._filling
+        for after in dict.fromkeys((work.position, START)):
+            filled = await self._fill_chunk(ruleset, after)
+            if filled.position is not None:
+                work.position = filled.position
+                await self._note(ruleset, filled)
+                return max(filled.customers, 1)
+        work.position = START
+        await self._note(ruleset, Filled(0, 0, None))
+        return 0
+
+    async def _fill_chunk(self, ruleset: Ruleset, after: Position) -> Filled:
+        most = self._settings.sweep_customers_max if self._pace.is_busy else self._settings.fill_customers_max
+        try:
+            return await self._fill_some(ruleset, after, most)
+        except UNREACHABLE:
+            raise
+        except Exception:
+            log.exception("a batch could not be filled; trying its customers one by one")
+        total = Filled(0, 0, None)
+        for _ in range(most):
+            filled = await self._fill_one(ruleset, total.position or after)
+            if filled.position is None:
+                break
+            total = Filled(total.customers + filled.customers, total.touchpoints + filled.touchpoints, filled.position)
+        return total
+
+    async def _fill_some(self, ruleset: Ruleset, after: Position, customers_max: int) -> Filled:
+        return await transact(
+            self._pool,
+            lambda connection: fill_chunk(connection, ruleset, after, customers_max, self._clock.now(), self._settings),
+        )
+
+    async def _fill_one(self, ruleset: Ruleset, after: Position) -> Filled:
+        """A customer that cannot be filled must not hold up the others; it is tried again later, from the log."""
+        async with self._pool.acquire() as connection:
+            position = await next_unfilled(connection, ruleset, after)
+        try:
+            return await self._fill_some(ruleset, after, 1)
+        except UNREACHABLE:
+            raise
+        except Exception as error:
+            log.error("a customer could not be filled", error=type(error).__name__)
+        if position is not None:
+            await self._set_aside(position[1])
+        return Filled(0, 0, position)
+
+    async def _note(self, ruleset: Ruleset, filled: Filled) -> None:
+        """Tell how the fill goes, once a second: a statement a chunk would make the fillers wait for each other."""
+        self._metrics.filled(filled.customers, filled.touchpoints)
+        if (done := self._filling.take(filled)) is not None:
+            async with self._pool.acquire() as connection:
+                await note_progress(connection, ruleset, self._filling.begun_at, self._clock.now(), *done)
 
     async def _refresh(self, claim: str, *arguments: int) -> int:
         claimed: list[bytes] = []
@@ -131,9 +250,12 @@ class Worker:
                 done += 1
             except Exception:
                 log.exception("a customer could not be refreshed")
-                async with self._pool.acquire() as connection:
-                    await connection.execute(_SET_ASIDE, id, self._clock.now() + _RETRY_AFTER)
+                await self._set_aside(id)
         return done
+
+    async def _set_aside(self, id: bytes) -> None:
+        async with self._pool.acquire() as connection:
+            await connection.execute(_SET_ASIDE, id, self._clock.now() + _RETRY_AFTER)
 
     async def project_deferred(self) -> int:
         """Project messages that were stored only; returns how many."""
@@ -173,4 +295,29 @@ class Worker:
             await self._clock.calibrate(connection)
             await make_months(connection, self._clock.now())
             self._metrics.deferred(await count_deferred(connection))
+            self._metrics.due(await connection.fetchval(_COUNT_DUE, self._clock.now()))
         return 0
+
+
+class _Filling:
+    """Where the fillers of this process stand on the way to ``target``, and what they did since they last told."""
+
+    def __init__(self, target: int = 0, begun_at: int = 0) -> None:
+        self.target = target
+        self.begun_at = begun_at
+        self.position: Position = START
+        self._customers = 0
+        self._touchpoints = 0
+        self._told_at = 0.0
+
+    def take(self, filled: Filled) -> tuple[int, int] | None:
+        """Customers and touchpoints to tell of, if it is time to."""
+        self._customers += filled.customers
+        self._touchpoints += filled.touchpoints
+        is_time = filled.position is None or time.monotonic() - self._told_at >= _PROGRESS_SECONDS
+        if not self._customers or not is_time:
+            return None
+        done = (self._customers, self._touchpoints)
+        self._customers = self._touchpoints = 0
+        self._told_at = time.monotonic()
+        return done

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from app.projection.coverage import Kept
 from app.projection.fold import Change
 from app.projection.state import Cause
 
 IntervalKey = tuple[bytes, str, str, int, int]
-"""(customer id, definition, value, version, entered_at)"""
+"""(customer id, definition, value, meaning, entered_at)"""
 
 
 class Interval(msgspec.Struct, gc=False):
@@ -20,20 +21,31 @@ class Interval(msgspec.Struct, gc=False):
     definition: str
     value: str
     version: int
+    """Of the definition when the interval was first written; it tells nothing apart."""
     entered_at: int
     entered_cause: Cause | None
     """None: as it is stored."""
     left_at: int | None = None
     left_cause: Cause | None = None
+    meaning: int = 0
+    """The number of what the definition meant: a candidate's intervals stand beside the current ones."""
 
     @property
     def key(self) -> IntervalKey:
-        return (self.customer, self.definition, self.value, self.version, self.entered_at)
+        return (self.customer, self.definition, self.value, self.meaning, self.entered_at)
+
+    def says(self, other: Interval) -> bool:
+        """Whether both, of one key, say the same."""
+        return (
+            self.left_at == other.left_at
+            and self.entered_cause == other.entered_cause
+            and self.left_cause == other.left_cause
+        )
 
 
 class IntervalWrites(msgspec.Struct):
     """What to write: rows that begin, rows that now end (elsewhere, no longer, for another cause), and rows that
-    never were or belong to an older version of their definition."""
+    never were or belong to an older meaning of their definition."""
 
     begun: list[Interval] = []
     ended: list[Interval] = []
@@ -45,14 +57,21 @@ class IntervalWrites(msgspec.Struct):
         self.retracted += other.retracted
 
 
-def continue_intervals(customer: bytes, changes: Iterable[Change], versions: Mapping[str, int]) -> IntervalWrites:
+def continue_intervals(customer: bytes, changes: Iterable[Change], kept: Mapping[str, Kept]) -> IntervalWrites:
     """The changes of a live fold: intervals that begin, and ends of intervals that are stored or just began."""
     begun: dict[IntervalKey, Interval] = {}
     ended: list[Interval] = []
     for change in changes:
-        entered_cause = change.cause if change.entered else None
-        version = versions[change.definition]
-        interval = Interval(customer, change.definition, change.value, version, change.since, entered_cause)
+        where = kept[change.definition]
+        interval = Interval(
+            customer,
+            where.definition,
+            change.value,
+            where.version,
+            change.since,
+            change.cause if change.entered else None,
+            meaning=where.meaning,
+        )
         if change.entered:
             begun[interval.key] = interval
             continue
@@ -73,7 +92,7 @@ def correct_intervals(stored: Sequence[Interval], replayed: Sequence[Interval]) 
         new = wanted.pop(old.key, None)
         if new is None:
             writes.retracted.append(old)
-        elif new != old:
+        elif not new.says(old):
             writes.ended.append(new)
     writes.begun = list(wanted.values())
     return writes

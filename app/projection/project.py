@@ -12,12 +12,14 @@ import msgspec
 from app.config import Settings
 from app.db import Connection
 from app.projection import identity
+from app.projection.coverage import BEFORE_NUMBERS, coverage, kept_of
 from app.projection.fold import NeedsReplay, cut_pending, cut_short, fold
 from app.projection.graph import Caps
 from app.projection.identity import Customer, Resolution, Resolved
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
+from app.projection.person import Person, persons_of
 from app.projection.replay import Replayed, move_of_message, replay
-from app.projection.state import Move, State, messages_of, read_state, write_state
+from app.projection.state import State, messages_of, read_state, write_state
 from app.projection.write import Carried, stored_intervals, write_customers, write_graph
 from app.rules.ruleset import Ruleset
 from app.touchpoint import Message
@@ -37,11 +39,10 @@ async def project(
 ) -> Projected:
     """Take messages that are in the log already into the customers they belong to."""
     resolution = await identity.resolve(connection, messages, caps_of(settings))
-    moves: dict[bytes, list[Move]] = {}
+    news: dict[bytes, list[Message]] = {}
     for message in messages:
-        customer = resolution.customer_of[message.identities[0].id]
-        moves.setdefault(customer, []).append(move_of_message(message, ruleset))
-    return await _carry_forward(connection, resolution, moves, ruleset, now, settings, replay_all=False)
+        news.setdefault(resolution.customer_of[message.identities[0].id], []).append(message)
+    return await _carry_forward(connection, resolution, news, ruleset, now, settings, replay_all=False)
 
 
 async def project_deferred(
@@ -60,13 +61,13 @@ async def refresh(
     settings: Settings,
     replay_all: bool = False,
 ) -> Projected:
-    """Bring stored customers up to ``now`` and to the current definitions.
+    """Bring stored customers up to ``now``; with ``replay_all`` from the log, and then to all definitions.
 
     Only what one step replays (``replay_messages_max``, but at least one customer) is locked, and only what nobody
     else has locked: live messages of other customers are not kept waiting. The rest is left for another call.
     """
     seen = await identity.peek(connection, customer_ids)
-    rows = await identity.lock(connection, _within_one_step(seen, ruleset, settings, replay_all), wait=False)
+    rows = await identity.lock(connection, _within_one_step(seen, settings, replay_all), wait=False)
     customers = {row.id: Resolved(row.id, [row], True, row.contested, row.last_link_at) for row in rows}
     resolution = Resolution(customers, {}, [], [], [])
     unbounded = settings.model_copy(update={"replay_messages_max": 10**12})
@@ -79,11 +80,11 @@ RETURNING weaker
 """
 
 
-def _within_one_step(rows: list[Customer], ruleset: Ruleset, settings: Settings, replay_all: bool) -> list[bytes]:
+def _within_one_step(rows: list[Customer], settings: Settings, replay_all: bool) -> list[bytes]:
     left = settings.replay_messages_max
     step: list[bytes] = []
     for row in rows:
-        if replay_all or row.stale or row.revision != ruleset.revision:
+        if replay_all or row.stale or row.revision == BEFORE_NUMBERS:
             left -= messages_of(row.state)
         if step and left < 0:
             break
@@ -120,7 +121,7 @@ def caps_of(settings: Settings) -> Caps:
 async def _carry_forward(
     connection: Connection,
     resolution: Resolution,
-    moves: Mapping[bytes, list[Move]],
+    news: Mapping[bytes, list[Message]],
     ruleset: Ruleset,
     now: int,
     settings: Settings,
@@ -129,41 +130,55 @@ async def _carry_forward(
     carried: list[Carried] = []
     writes = IntervalWrites()
     to_replay: list[tuple[int, Resolved]] = []
-    versions = versions_of(ruleset)
-    for customer in resolution.customers.values():
-        state = _goes_on(customer, ruleset)
-        news = moves.get(customer.id, [])
-        if state is None or replay_all:
-            to_replay.append((_length(customer, len(news)), customer))
-            continue
-        try:
-            changes = fold(state, ruleset, news, now, settings.series_points_max)
-        except NeedsReplay:
-            to_replay.append((_length(customer, len(news)), customer))
-            continue
-        writes.extend(continue_intervals(customer.id, changes, versions))
-        stored = write_state(cut_pending(state, settings.series_points_max), ruleset)
-        carried.append(Carried(customer, state, stored, False))
+    kept = kept_of(ruleset)
     await write_graph(connection, resolution)
+    persons = await persons_of(connection, list(resolution.customers)) if ruleset.reads_person and news else {}
+    for customer in resolution.customers.values():
+        told = news.get(customer.id, [])
+        going = None if replay_all else _goes_on(customer, ruleset, persons)
+        if going is None:
+            to_replay.append((_length(customer, len(told)), customer))
+            continue
+        state, rules, revision = going
+        moves = [move_of_message(message, rules) for message in told]
+        try:
+            changes = fold(state, rules, moves, now, settings.series_points_max)
+        except NeedsReplay:
+            to_replay.append((_length(customer, len(told)), customer))
+            continue
+        writes.extend(continue_intervals(customer.id, changes, kept))
+        stored = write_state(cut_pending(state, settings.series_points_max), rules)
+        carried.append(Carried(customer, state, stored, False, revision))
     now_replayed, left = _within_budget(to_replay, settings.replay_messages_max)
     if now_replayed:
-        carried += await _replay(connection, now_replayed, ruleset, now, settings, versions, writes)
+        carried += await replay_customers(connection, now_replayed, ruleset, now, settings, writes)
     for length, customer in left:
         carried.append(_leave_stale(customer, length, ruleset, now))
     if left and resolution.gone:
         writes.retracted += await stored_intervals(connection, resolution.gone)
-    await write_customers(connection, carried, writes, ruleset.revision, now)
+    await write_customers(connection, carried, writes, now)
     return Projected(len(carried), len(now_replayed), len(left), len(writes.begun) + len(writes.ended))
 
 
-def _goes_on(customer: Resolved, ruleset: Ruleset) -> State | None:
-    """The state to extend; None where history itself changed and only the log can tell."""
+def _goes_on(
+    customer: Resolved, ruleset: Ruleset, persons: Mapping[bytes, Person]
+) -> tuple[State, Ruleset, int] | None:
+    """The state to extend, the rules that it knows, and its revision; None where only the log can tell.
+
+    A customer that is not filled yet goes on under the rules that its row knows. The others wait for the worker:
+    until then reads work them out, so a new definition never costs live work a replay.
+    """
+    person = persons.get(customer.id)
     if not customer.origins:
-        return State()
+        return State(person=person), ruleset, ruleset.fill
     row = customer.origins[0]
-    if len(customer.origins) > 1 or not customer.whole or row.stale or row.revision != ruleset.revision:
+    if len(customer.origins) > 1 or not customer.whole or row.stale or row.revision == BEFORE_NUMBERS:
         return None
-    return read_state(row.state, ruleset)
+    rules = coverage(ruleset).known(row.revision)
+    state = read_state(row.state, rules)
+    if rules.reads_person and person is not None and state.person != person:
+        return None
+    return state, rules, min(row.revision, ruleset.fill)
 
 
 def _length(customer: Resolved, news: int) -> int:
@@ -188,32 +203,29 @@ def _within_budget(
 
 def _leave_stale(customer: Resolved, length: int, ruleset: Ruleset, now: int) -> Carried:
     state = State(born=now, messages=length)
-    return Carried(customer, state, write_state(state, ruleset), True)
+    return Carried(customer, state, write_state(state, ruleset), True, ruleset.fill)
 
 
-async def _replay(
+async def replay_customers(
     connection: Connection,
     customers: Sequence[Resolved],
     ruleset: Ruleset,
     now: int,
     settings: Settings,
-    versions: Mapping[str, int],
     writes: IntervalWrites,
 ) -> list[Carried]:
+    """All of them from the log, ready to be written; what differs from the stored intervals is added to ``writes``."""
     ids = [customer.id for customer in customers]
     replayed = await replay(connection, ids, ruleset, now)
     before = {row.id for customer in customers for row in customer.origins} | set(ids)
     intervals = await stored_intervals(connection, before)
+    kept = kept_of(ruleset)
     wanted: list[Interval] = []
     carried = []
     for customer in customers:
         known = replayed.get(customer.id) or Replayed(State(), [])
-        wanted += continue_intervals(customer.id, known.changes, versions).begun
+        wanted += continue_intervals(customer.id, known.changes, kept).begun
         stored = write_state(cut_short(known.state, settings.series_points_max), ruleset)
-        carried.append(Carried(customer, known.state, stored, False))
+        carried.append(Carried(customer, known.state, stored, False, ruleset.fill))
     writes.extend(correct_intervals(intervals, wanted))
     return carried
-
-
-def versions_of(ruleset: Ruleset) -> dict[str, int]:
-    return {f"{definition.kind}:{definition.key}": definition.version for definition in ruleset.definitions}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
+
 from app.config import Settings
 from app.db import Clock, Connection, Pool, transact
 from app.errors import NotFound
@@ -68,7 +70,7 @@ async def _rebuild(pool: Pool, ids: Sequence[bytes], ruleset: Ruleset, clock: Cl
         return sum(
             _carried_to(row.state, ruleset, now, settings) != comparable(read_state(after[id].state, ruleset))
             for id, row in before.items()
-            if not row.stale and row.revision == ruleset.revision
+            if not row.stale and row.revision >= ruleset.fill
         )
 
     return await transact(pool, work)
@@ -85,7 +87,9 @@ def _carried_to(stored: bytes, ruleset: Ruleset, now: int, settings: Settings) -
 
 
 def comparable(state: State) -> State:
-    """A state without what depends on how it came about: when it was last asked, rules touched without effect."""
+    """A state without what depends on how it came about: when it was last asked, rules touched without effect, the
+    order in which leaves were compiled."""
     state.at = 0
+    state.pending = [msgspec.structs.replace(move, leaves=tuple(sorted(move.leaves))) for move in state.pending]
     state.truths = {rule: truth for rule, truth in state.truths.items() if truth.since != state.born or truth.holds}
     return state

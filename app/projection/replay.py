@@ -10,6 +10,7 @@ import msgspec
 
 from app.db import Connection
 from app.projection.fold import POINTS_UNLIMITED, Change, fold
+from app.projection.person import persons_of
 from app.projection.state import Move, State
 from app.rules.ruleset import Kept, Occurrence, Ruleset
 from app.touchpoint import Message
@@ -89,6 +90,7 @@ async def replay(
 
     Needs a transaction: the log is read through a cursor.
     """
+    persons = await persons_of(connection, customer_ids) if ruleset.reads_person else {}
     replayed: dict[bytes, Replayed] = {}
     moves: list[Move] = []
     current: bytes | None = None
@@ -96,7 +98,7 @@ async def replay(
     def take() -> None:
         if current is None or not moves:
             return
-        known = replayed.setdefault(current, Replayed(State(), []))
+        known = replayed.setdefault(current, Replayed(State(person=persons.get(current)), []))
         known.changes += fold(known.state, ruleset, moves, _up_to(moves, now), POINTS_UNLIMITED)
         moves.clear()
 

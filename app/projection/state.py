@@ -1,12 +1,14 @@
 """What is stored of a customer between two messages. Pure data; MessagePack in the ``customers.state`` column.
 
-The column is written with every message, so it is kept small: rules go by their place in the ruleset (a state is
-only ever read with the revision it was written with), and a truth that is as at birth is left out.
+The column is written with every message, so it is kept small: rules and journeys go by their numbers, and a truth that
+is as at birth is left out. A number says what a rule means, not what it is called, so a state outlives names and
+versions; what a ruleset has no number for is dropped.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -74,7 +76,7 @@ class State(msgspec.Struct):
     cut: bool = False
     """More was to be kept than may be; whatever comes next, only the log can tell."""
     person: tuple[str, str] | None = None
-    """(kind, value) of the strongest, earliest identity, where some rule draws customers by it."""
+    """The strongest, earliest identity; kept only where some rule reads it."""
 
 
 class _Stored(msgspec.Struct, array_like=True):
@@ -87,8 +89,9 @@ class _Stored(msgspec.Struct, array_like=True):
     traits: bytes
     series: dict[str, Series]
     truths: dict[int, Truth]
-    journeys: dict[str, Standing]
+    journeys: dict[int, Standing]
     pending: bytes
+    person: tuple[str, str] | None = None
 
 
 class _Outline(msgspec.Struct, array_like=True):
@@ -96,6 +99,7 @@ class _Outline(msgspec.Struct, array_like=True):
 
     messages: int
     at: int
+    born: int | None
 
 
 _decode = msgspec.msgpack.Decoder(_Stored).decode
@@ -106,25 +110,46 @@ _decode_pending = msgspec.json.Decoder(list[Move], float_hook=Decimal).decode
 _encode_json = msgspec.json.Encoder(decimal_format="number").encode
 
 
+class _Names:
+    """What the numbers stand for in one ruleset."""
+
+    __slots__ = ("journeys", "rules")
+
+    def __init__(self, ruleset: Ruleset) -> None:
+        self.rules: dict[int, str] = {}
+        for rule in ruleset.rule_ids:
+            self.rules[ruleset.number_of[rule]] = rule
+        self.journeys: dict[int, str] = {}
+        for key in ruleset.stages_of:
+            self.journeys[ruleset.number_of[f"journey:{key}"]] = key
+
+
+@lru_cache(maxsize=256)
+def _names(ruleset: Ruleset) -> _Names:
+    return _Names(ruleset)
+
+
 def read_state(stored: bytes, ruleset: Ruleset) -> State:
-    """``ruleset`` must be of the revision that the state was written with."""
+    """What the row holds of these rules, which must not be more than its revision covers."""
     row = _decode(stored)
-    rule_ids = ruleset.rule_ids
+    names, leaves = _names(ruleset), ruleset.leaves
+    rules, journeys = names.rules, names.journeys
     return State(
         row.born,
         row.at,
         row.messages,
         _decode_traits(row.traits) if row.traits else {},
-        row.series,
-        {rule_ids[place]: truth for place, truth in row.truths.items()},
-        row.journeys,
+        {leaf: series for leaf, series in row.series.items() if leaf in leaves},
+        {rules[number]: truth for number, truth in row.truths.items() if number in rules},
+        {journeys[number]: standing for number, standing in row.journeys.items() if number in journeys},
         _decode_pending(row.pending) if row.pending else [],
         row.cut,
+        row.person,
     )
 
 
 def write_state(state: State, ruleset: Ruleset) -> bytes:
-    place_of, initial, born = ruleset.place_of, ruleset.initial, state.born
+    number_of, initial, born = ruleset.number_of, ruleset.initial, state.born
     return _encode(
         _Stored(
             state.messages,
@@ -134,12 +159,16 @@ def write_state(state: State, ruleset: Ruleset) -> bytes:
             _encode_json(state.traits) if state.traits else b"",
             state.series,
             {
-                place_of[rule]: truth
+                number_of[rule]: truth
                 for rule, truth in state.truths.items()
-                if truth.until is not None or truth.since != born or truth.holds != initial[rule]
+                if truth.until is not None
+                or truth.since != born
+                or truth.holds != initial[rule]
+                or (truth.mark is not None and truth != ruleset.initial_truth(rule, born))
             },
-            state.journeys,
+            {number_of[f"journey:{key}"]: standing for key, standing in state.journeys.items()},
             _encode_json(state.pending) if state.pending else b"",
+            state.person if ruleset.reads_person else None,
         )
     )
 
@@ -157,3 +186,8 @@ def messages_of(stored: bytes) -> int:
 def decided_at(stored: bytes) -> int:
     """The last instant at which the state decided anything, whatever its revision."""
     return _decode_outline(stored).at
+
+
+def born_of(stored: bytes) -> int | None:
+    """When the customer's first message was, whatever the revision; not of a stale one."""
+    return _decode_outline(stored).born

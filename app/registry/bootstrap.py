@@ -9,8 +9,8 @@ from app.db import Connection
 from app.registry.definitions import (
     LOCK,
     as_definition,
-    current_definitions,
     insert_version,
+    read_definitions,
 )
 from app.registry.keys import (
     ANY_KEY,
@@ -40,7 +40,7 @@ async def bootstrap(connection: Connection) -> FirstKeys | None:
             *(parse_journey(data) for data in JOURNEYS),
             *(parse_segment(data) for data in SEGMENTS),
         ]
-        if not await current_definitions(connection):
+        if not (await read_definitions(connection)).current:
             for each in wanted:
                 await insert_version(connection, msgspec.structs.replace(as_definition(each), version=1))
             await bump(connection, "definitions")

@@ -9,17 +9,62 @@ from typing import Any, Literal
 import msgspec
 
 from app.db import Connection, Pool
-from app.rules.language import JourneyIn, SegmentIn, parse_rule, rule_to_json
-from app.rules.references import Definition, named_rules, references, segment_id, stages_of
+from app.rules.language import (
+    JourneyIn,
+    SegmentIn,
+    TraitIn,
+    parse_rule,
+    parse_value,
+    rule_to_json,
+    value_to_json,
+)
+from app.rules.references import Definition, named_rules, references, segment_id, stages_of, trait_id
 
-Kind = Literal["segment", "journey"]
+Kind = Literal["segment", "journey", "trait"]
 
 
 class Defined(msgspec.Struct, frozen=True):
-    """The current version of a definition, with when it was saved."""
+    """A definition that is in use or will be: when that version was saved and why, and since when it is current."""
 
     definition: Definition
     created_at: int
+    note: str = ""
+    activated_at: int | None = None
+    """None: a candidate, which becomes current when every customer is filled."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.definition.kind}:{self.definition.key}"
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """All that is defined at one revision: what is current, the candidates, and the numbers of their meanings."""
+
+    revision: int
+    current: list[Defined]
+    candidates: list[Defined]
+    numbers: dict[str, int]
+
+    @property
+    def fill(self) -> int:
+        """The revision of a customer's row that holds every rule."""
+        return max(self.numbers.values(), default=0)
+
+    def latest(self, kind: str, key: str) -> Defined | None:
+        """The candidate where there is one."""
+        return find(self.candidates, kind, key) or find(self.current, kind, key)
+
+    def without(self, kind: str, key: str) -> Stored:
+        def others(definitions: Sequence[Defined]) -> list[Defined]:
+            return [each for each in definitions if (each.definition.kind, each.definition.key) != (kind, key)]
+
+        return msgspec.structs.replace(self, current=others(self.current), candidates=others(self.candidates))
+
+    def switched(self) -> Stored:
+        """As it will be when the candidates have become current."""
+        replaced = {candidate.id: candidate for candidate in self.candidates}
+        current = [replaced.get(defined.id, defined) for defined in self.current]
+        return msgspec.structs.replace(self, current=current, candidates=[])
 
 
 LOCK = """
@@ -28,19 +73,39 @@ SELECT pg_advisory_xact_lock(hashtext('segue.definitions'))
 """
 
 _DEFINITIONS = """
--- All current versions, with the revision they make up: one statement, so that the two belong together.
-SELECT r.value AS revision, d.kind, d.key, d.version, d.name, d.description, d.owner, d.body, d.created_at
-FROM (SELECT coalesce((SELECT value FROM revisions WHERE name = 'definitions'), 0) AS value) r
-LEFT JOIN definitions d ON d.superseded_at IS NULL
-ORDER BY d.kind, d.key
+-- All that is in use, after a row that tells the revision which it makes up and the numbers of its meanings: one
+-- statement, so that these belong together.
+SELECT coalesce((SELECT value FROM revisions WHERE name = 'definitions'), 0) AS revision,
+       (SELECT array_agg(meaning ORDER BY number) FROM rule_numbers) AS meanings,
+       (SELECT array_agg(number ORDER BY number) FROM rule_numbers) AS numbers,
+       NULL AS kind, NULL AS key, 0 AS version, NULL AS name, NULL AS description, NULL AS owner, NULL::jsonb AS body,
+       NULL::timestamptz AS created_at, NULL AS note, NULL::timestamptz AS activated_at
+UNION ALL
+SELECT 0, NULL, NULL,
+       kind, key, version, name, description, owner, body, created_at, note, activated_at
+FROM definitions WHERE superseded_at IS NULL
+ORDER BY kind NULLS FIRST, key, version
 """
 
 LATEST_VERSION = "SELECT coalesce(max(version), 0) FROM definitions WHERE kind = $1 AND key = $2"
 
 SUPERSEDE = "UPDATE definitions SET superseded_at = now() WHERE kind = $1 AND key = $2 AND superseded_at IS NULL"
 
+_WITHDRAW = f"{SUPERSEDE} AND activated_at IS NULL"
+
+REPLACE = """
+-- What the candidates replace is current no more; in the same transaction they become current, all at once.
+UPDATE definitions d SET superseded_at = now()
+FROM definitions c
+WHERE c.kind = d.kind AND c.key = d.key AND c.superseded_at IS NULL AND c.activated_at IS NULL
+  AND d.superseded_at IS NULL AND d.activated_at IS NOT NULL
+"""
+
+ACTIVATE = "UPDATE definitions SET activated_at = now() WHERE superseded_at IS NULL AND activated_at IS NULL"
+
 _INSERT_VERSION = """
-INSERT INTO definitions (kind, key, version, name, description, owner, body) VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO definitions (kind, key, version, name, description, owner, body, note, activated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9 THEN now() END)
 """
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
@@ -48,40 +113,49 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-async def lock_definitions(connection: Connection) -> tuple[int, list[Defined]]:
+async def lock_definitions(connection: Connection) -> Stored:
     await connection.execute(LOCK)
     return await read_definitions(connection)
 
 
-async def current_definitions(connection: Connection) -> list[Defined]:
-    return (await read_definitions(connection))[1]
-
-
-async def read_definitions(connection: Connection | Pool) -> tuple[int, list[Defined]]:
-    rows = await connection.fetch(_DEFINITIONS)
-    return rows[0]["revision"], [_defined(row) for row in rows if row["key"] is not None]
+async def read_definitions(connection: Connection | Pool) -> Stored:
+    head, *rows = await connection.fetch(_DEFINITIONS)
+    found = [_defined(tuple(row)[3:]) for row in rows]
+    return Stored(
+        head["revision"],
+        [defined for defined in found if defined.activated_at is not None],
+        [defined for defined in found if defined.activated_at is None],
+        dict(zip(head["meanings"] or (), head["numbers"] or (), strict=True)),
+    )
 
 
 def _defined(row: Any) -> Defined:
-    _, kind, key, version, name, description, owner, body, created_at = row
+    kind, key, version, name, description, owner, body, created_at, note, activated_at = row
     data = _decode(body)
     if kind == "segment":
-        definition = Definition(kind, key, version, name, description, owner, parse_rule(data), ())
+        definition = Definition(kind, key, version, name, description, owner, parse_rule(data))
+    elif kind == "trait":
+        definition = Definition(kind, key, version, name, description, owner, value=parse_value(data))
     else:
         stages = tuple((stage["key"], stage["name"], parse_rule(stage["rule"])) for stage in data)
         definition = Definition(kind, key, version, name, description, owner, None, stages)
-    return Defined(definition, created_at)
+    return Defined(definition, created_at, note, activated_at)
 
 
-def as_definition(wanted: SegmentIn | JourneyIn) -> Definition:
+def as_definition(wanted: SegmentIn | JourneyIn | TraitIn) -> Definition:
     if isinstance(wanted, SegmentIn):
-        return Definition("segment", wanted.key, 0, wanted.name, wanted.description, wanted.owner, wanted.rule, ())
+        return Definition("segment", wanted.key, 0, wanted.name, wanted.description, wanted.owner, wanted.rule)
+    if isinstance(wanted, TraitIn):
+        return Definition("trait", wanted.key, 0, wanted.name, wanted.description, wanted.owner, value=wanted.value)
     stages = tuple((stage.key, stage.name, stage.rule) for stage in wanted.stages)
     return Definition("journey", wanted.key, 0, wanted.name, wanted.description, wanted.owner, None, stages)
 
 
-async def insert_version(connection: Connection, definition: Definition) -> None:
-    await connection.execute(SUPERSEDE, definition.kind, definition.key)
+async def insert_version(
+    connection: Connection, definition: Definition, note: str = "", *, candidate: bool = False
+) -> None:
+    """In the place of the candidate there may be; of what is current too, unless this is a candidate itself."""
+    await connection.execute(_WITHDRAW if candidate else SUPERSEDE, definition.kind, definition.key)
     await connection.execute(
         _INSERT_VERSION,
         definition.kind,
@@ -91,13 +165,17 @@ async def insert_version(connection: Connection, definition: Definition) -> None
         definition.description,
         definition.owner,
         _encode(body_of(definition)),
+        note,
+        not candidate,
     )
 
 
 def body_of(definition: Definition) -> Any:
-    """What is stored, and shown: the rule of a segment, the stages of a journey, as the author wrote them."""
+    """What is stored, and shown, as the author wrote it: a segment's rule, a journey's stages, a trait's value."""
     if definition.rule is not None:
         return rule_to_json(definition.rule)
+    if definition.value is not None:
+        return value_to_json(definition.value)
     return [{"key": key, "name": name, "rule": rule_to_json(rule)} for key, name, rule in definition.stages]
 
 
@@ -123,7 +201,9 @@ def readers_of(definitions: Sequence[Defined], kind: Kind, key: str, default_jou
     """Which other definitions name this one in a rule."""
     plain = [each.definition for each in definitions]
     stages = stages_of(plain)
-    targets = {segment_id(key)} if kind == "segment" else {rule_id for _, rule_id in stages.get(key, ())}
+    targets = {"segment": {segment_id(key)}, "trait": {trait_id(key)}}.get(
+        kind, {rule_id for _, rule_id in stages.get(key, ())}
+    )
     read = references(named_rules(plain), stages, default_journey)
     readers: dict[str, None] = {}
     for rule_id, found in read.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -15,12 +15,14 @@ from app.config import Settings
 from app.db import Connection, Pool, transact
 from app.errors import BadRequest, Conflict, NotFound
 from app.registry.definitions import (
+    ACTIVATE,
     LATEST_VERSION,
+    REPLACE,
     SUPERSEDE,
     Defined,
     Kind,
+    Stored,
     as_definition,
-    current_definitions,
     find,
     insert_version,
     lock_definitions,
@@ -45,8 +47,9 @@ from app.registry.keys import (
     read_access,
     source_of_row,
 )
-from app.registry.revisions import REVISION, REVISIONS, bump, note_settings
-from app.rules.language import JourneyIn, SegmentIn
+from app.registry.numbers import renumber
+from app.registry.revisions import REVISION, REVISIONS, bump
+from app.rules.language import JourneyIn, SegmentIn, TraitIn
 from app.rules.references import Definition
 from app.rules.ruleset import Ruleset, compile_ruleset
 from app.touchpoint import SourceView
@@ -56,6 +59,15 @@ _POLL_SECONDS: Final = 0.5
 _UNKNOWN_KEY_SECONDS: Final = 0.05
 
 _NO_RULESET: Final = -1
+
+Wanted = SegmentIn | JourneyIn | TraitIn
+
+_UNFILLED = """
+-- Whether a customer is not filled yet; a stale one is answered from the log anyway. Index customers_to_fill.
+SELECT EXISTS (SELECT FROM customers WHERE revision < $1 AND NOT stale)
+"""
+
+_ANYBODY = "SELECT EXISTS (SELECT FROM customers)"
 
 _log = structlog.get_logger(__name__)
 
@@ -70,13 +82,12 @@ class Registry:
         self._access_read_at = float("-inf")
         self._poller: asyncio.Task[None] | None = None
         self.access = Access(_NO_RULESET, {}, {}, {})
-        self.ruleset = compile_ruleset(
-            (), revision=_NO_RULESET, timezone=settings.timezone, default_journey=settings.default_journey
-        )
+        self.has_candidates = False
+        """Whether an edited definition waits for its customers to be filled."""
+        self.ruleset = self._compile(Stored(_NO_RULESET, [], [], {}))
 
     async def load(self) -> None:
-        async with self._pool.acquire() as connection, connection.transaction():
-            await note_settings(connection, self._settings)
+        await transact(self._pool, self._number)
         async with self._pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
             await self.current_ruleset(connection)
             self.access = await read_access(connection)
@@ -122,19 +133,31 @@ class Registry:
         async with self._loading:
             if self.ruleset.revision == revision:
                 return self.ruleset
-            read, definitions = await read_definitions(connection)
-            ruleset = self._compile(definitions, read)
+            stored = await read_definitions(connection)
+            ruleset = self._compile(stored)
+            if not stored.numbers.keys() >= set(ruleset.meanings.values()):
+                raise RuntimeError("another process reads the definitions with other settings; restart this one")
             if ruleset.revision > self.ruleset.revision:
                 self.ruleset = ruleset
+                self.has_candidates = bool(stored.candidates)
             return ruleset
 
-    def _compile(self, definitions: Sequence[Defined], revision: int) -> Ruleset:
+    def _compile(self, stored: Stored) -> Ruleset:
         return compile_ruleset(
-            [defined.definition for defined in definitions],
-            revision=revision,
+            [defined.definition for defined in stored.current],
+            candidates=[defined.definition for defined in stored.candidates],
+            revision=stored.revision,
             timezone=self._settings.timezone,
             default_journey=self._settings.default_journey,
+            numbers=stored.numbers,
+            fill=stored.fill,
         )
+
+    async def _number(self, connection: Connection) -> None:
+        """Settings or the engine may have changed since the last start, and with them what the definitions mean."""
+        stored = await lock_definitions(connection)
+        if await renumber(connection, self._compile(stored), stored.numbers):
+            await bump(connection, "definitions")
 
     async def source_of(self, write_key: str) -> SourceView | None:
         digest = hash_of(write_key)
@@ -231,8 +254,8 @@ class Registry:
     # ----------------------------------------------------------------------------------------- definitions
 
     async def definitions(self, kind: Kind) -> list[Defined]:
-        _, found = await read_definitions(self._pool)
-        return [defined for defined in found if defined.definition.kind == kind]
+        """What is current, of that kind."""
+        return [defined for defined in (await read_definitions(self._pool)).current if defined.definition.kind == kind]
 
     async def definition(self, kind: Kind, key: str) -> Defined:
         """The current version; raises :class:`NotFound`."""
@@ -241,25 +264,34 @@ class Registry:
                 return defined
         raise NotFound(f"There is no {kind} {key}.")
 
-    async def define(self, wanted: SegmentIn | JourneyIn, *, replace: bool) -> tuple[Defined, bool]:
+    async def candidate(self, kind: Kind, key: str) -> Defined | None:
+        """The version that is being filled, if there is one."""
+        return find((await read_definitions(self._pool)).candidates, kind, key)
+
+    async def define(self, wanted: Wanted, *, replace: bool) -> tuple[Defined, bool]:
         """Save a definition; True where that made a version. The same again makes none.
+
+        A new definition is current at once, and so is an edit that changes no meaning. Any other edit is a candidate
+        until every customer is filled (:meth:`activate`); a later edit takes its place.
 
         Raises :class:`Conflict` where it exists and ``replace`` is off, :class:`NotFound` where it does not and
         ``replace`` is on, :class:`InvalidDefinition` where the set as a whole would not compile.
         """
         new = as_definition(wanted)
+        note = wanted.note
 
         async def save(connection: Connection) -> tuple[Defined, bool]:
-            revision, current = await lock_definitions(connection)
-            old = find(current, new.kind, new.key)
+            stored = await lock_definitions(connection)
+            old = find(stored.current, new.kind, new.key)
             if old is not None and not replace:
                 raise Conflict(f"There is a {new.kind} {new.key} already.")
             if old is None and replace:
                 raise NotFound(f"There is no {new.kind} {new.key}.")
-            if old is not None and say_the_same(new, old.definition):
-                return old, False
-            await self._write_version(connection, current, new, revision)
-            saved = find(await current_definitions(connection), new.kind, new.key)
+            latest = stored.latest(new.kind, new.key)
+            if latest is not None and say_the_same(new, latest.definition):
+                return latest, False
+            await self._write_version(connection, stored, new, note)
+            saved = (await read_definitions(connection)).latest(new.kind, new.key)
             assert saved is not None
             return saved, True
 
@@ -267,31 +299,67 @@ class Registry:
         await self._catch_up()
         return saved
 
-    async def _write_version(
-        self, connection: Connection, current: Sequence[Defined], new: Definition, revision: int
-    ) -> None:
+    async def _write_version(self, connection: Connection, stored: Stored, new: Definition, note: str) -> None:
         version = 1 + await connection.fetchval(LATEST_VERSION, new.kind, new.key)
-        versioned = msgspec.structs.replace(new, version=version)
-        others = [
-            defined for defined in current if (defined.definition.kind, defined.definition.key) != (new.kind, new.key)
-        ]
-        self._compile([*others, Defined(versioned, 0)], revision + 1)
-        await insert_version(connection, versioned)
+        defined = Defined(msgspec.structs.replace(new, version=version), 0, note, 0)
+        wanted = await self._with(connection, stored, defined)
+        await insert_version(connection, defined.definition, note, candidate=defined in wanted.candidates)
+        await self._settle(connection, stored, wanted)
+
+    async def _with(self, connection: Connection, stored: Stored, defined: Defined) -> Stored:
+        """``stored`` and one definition more: as a candidate where customers must be filled before it may hold."""
+        others = stored.without(defined.definition.kind, defined.definition.key)
+        at_once = msgspec.structs.replace(others, current=[*others.current, defined])
+        old = find(stored.current, defined.definition.kind, defined.definition.key)
+        if old is None or not await connection.fetchval(_ANYBODY):
+            return at_once
+        before = msgspec.structs.replace(others, current=[*others.current, old])
+        later = msgspec.structs.replace(before, candidates=[*others.candidates, defined])
+        if self._meanings(later) == self._meanings(before):
+            return at_once
+        return later
+
+    def _meanings(self, stored: Stored) -> dict[str, str]:
+        """Of every rule, as it will be when the candidates are current."""
+        return dict(self._compile(stored.switched()).meanings)
+
+    async def _settle(self, connection: Connection, before: Stored, after: Stored) -> None:
+        """Check that ``after`` compiles, now and when its candidates are current, and give its meanings numbers."""
+        self._compile(after.switched())
+        await renumber(connection, self._compile(after), before.numbers)
         await bump(connection, "definitions")
 
     async def archive(self, kind: Kind, key: str) -> None:
         """Take a definition out of use; its versions stay. Raises :class:`Conflict` while another one reads it."""
 
         async def archive(connection: Connection) -> None:
-            revision, current = await lock_definitions(connection)
-            if find(current, kind, key) is None:
+            stored = await lock_definitions(connection)
+            if find(stored.current, kind, key) is None:
                 raise NotFound(f"There is no {kind} {key}.")
-            readers = readers_of(current, kind, key, self._settings.default_journey)
+            readers: dict[str, None] = {}
+            for each in (stored.current, stored.switched().current):
+                readers |= dict.fromkeys(readers_of(each, kind, key, self._settings.default_journey))
             if readers:
-                raise Conflict(f"The {kind} {key} is read by {', '.join(readers)}.", readers=readers)
-            self._compile([defined for defined in current if defined is not find(current, kind, key)], revision + 1)
+                raise Conflict(f"The {kind} {key} is read by {', '.join(readers)}.", readers=list(readers))
             await connection.execute(SUPERSEDE, kind, key)
-            await bump(connection, "definitions")
+            await self._settle(connection, stored, stored.without(kind, key))
 
         await transact(self._pool, archive)
         await self._catch_up()
+
+    async def activate(self) -> bool:
+        """Make the candidates current, all at once, if every customer is filled; whether that was so."""
+
+        async def activate(connection: Connection) -> bool:
+            stored = await lock_definitions(connection)
+            if not stored.candidates or await connection.fetchval(_UNFILLED, stored.fill):
+                return False
+            await connection.execute(REPLACE)
+            await connection.execute(ACTIVATE)
+            await self._settle(connection, stored, stored.switched())
+            return True
+
+        activated = await transact(self._pool, activate)
+        if activated:
+            await self._catch_up()
+        return activated

@@ -14,11 +14,12 @@ import msgspec
 from app.config import Settings
 from app.db import Connection, Pool, snapshot
 from app.errors import NotFound
+from app.projection.coverage import coverage
 from app.projection.fold import POINTS_UNLIMITED, NeedsReplay
 from app.projection.state import State
 from app.registry import Registry
 from app.rules.ruleset import Ruleset
-from app.touchpoint import Identity
+from app.touchpoint import SECOND, Identity
 from app.views.states import Stored, identities_in_order, states_at, truth_of, valid_until
 
 _BATCH_CUSTOMERS: Final = 500
@@ -43,10 +44,17 @@ class Page(msgspec.Struct):
 
 
 class Fill(msgspec.Struct, frozen=True):
-    """How many customers are at the current definitions."""
+    """How far a definition, or all of them, have been worked out for every customer; how fast, and how much longer.
+
+    Figures of speed are None before the worker's first second at it, and once it is done.
+    """
 
     customers_total: int
     customers_filled: int
+    touchpoints_per_second: float | None = None
+    eta_seconds: float | None = None
+    since: int | None = None
+    """When the definition came to mean what is being filled."""
 
 
 _OTHERS = """
@@ -54,8 +62,6 @@ _OTHERS = """
 SELECT id, state, flips_at, revision, stale FROM customers
 WHERE id IN (
     (SELECT id FROM customers WHERE revision < $1 AND id > $3 ORDER BY id LIMIT $4)
-    UNION
-    (SELECT id FROM customers WHERE revision > $1 AND id > $3 ORDER BY id LIMIT $4)
     UNION
     (SELECT id FROM customers WHERE sweep_at <= $2 AND flips_at <= $2 AND id > $3 ORDER BY id LIMIT $4)
     UNION
@@ -68,12 +74,12 @@ _STORED_MEMBERS = """
 -- Intervals open as of $2, by customer: indexes transitions_open and transitions_ended.
 SELECT customer_id FROM (
     (SELECT customer_id FROM transitions
-     WHERE definition = $1 AND retracted_at IS NULL AND left_at IS NULL AND entered_at <= $2
+     WHERE definition = $1 AND meaning = $7 AND retracted_at IS NULL AND left_at IS NULL AND entered_at <= $2
        AND customer_id > $3 AND ($4::uuid IS NULL OR customer_id <= $4) AND customer_id <> ALL ($5::uuid[])
      ORDER BY customer_id LIMIT $6)
     UNION ALL
     (SELECT customer_id FROM transitions
-     WHERE definition = $1 AND retracted_at IS NULL AND left_at > $2 AND entered_at <= $2
+     WHERE definition = $1 AND meaning = $7 AND retracted_at IS NULL AND left_at > $2 AND entered_at <= $2
        AND customer_id > $3 AND ($4::uuid IS NULL OR customer_id <= $4) AND customer_id <> ALL ($5::uuid[])
      ORDER BY customer_id LIMIT $6)
 ) AS open
@@ -82,16 +88,16 @@ ORDER BY customer_id LIMIT $6
 
 _COUNT_STORED = """
 SELECT (SELECT count(*) FROM transitions
-        WHERE definition = $1 AND retracted_at IS NULL AND left_at IS NULL AND entered_at <= $2)
+        WHERE definition = $1 AND meaning = $3 AND retracted_at IS NULL AND left_at IS NULL AND entered_at <= $2)
      + (SELECT count(*) FROM transitions
-        WHERE definition = $1 AND retracted_at IS NULL AND left_at > $2 AND entered_at <= $2)
+        WHERE definition = $1 AND meaning = $3 AND retracted_at IS NULL AND left_at > $2 AND entered_at <= $2)
 """
 
 _COUNT_STORED_OF = """
 -- What the stored intervals say of customers that are worked out instead.
 SELECT count(*) FROM transitions
-WHERE definition = $1 AND retracted_at IS NULL AND (left_at IS NULL OR left_at > $2) AND entered_at <= $2
-  AND customer_id = ANY($3::uuid[])
+WHERE definition = $1 AND meaning = $4 AND retracted_at IS NULL AND (left_at IS NULL OR left_at > $2)
+  AND entered_at <= $2 AND customer_id = ANY($3::uuid[])
 """
 
 _ROWS = "SELECT id, state, flips_at, revision, stale FROM customers WHERE id = ANY($1::uuid[])"
@@ -107,6 +113,14 @@ SELECT count(*) FROM customers WHERE revision < $1
 """
 
 _CUSTOMERS = "SELECT count(*) FROM customers"
+
+_SPEED = """
+-- The fill on the way to $1: how much of it was done in how many microseconds, and when $1 was introduced.
+SELECT (SELECT introduced_at FROM rule_numbers WHERE number = $1) AS since,
+       f.customers, f.touchpoints, f.updated_at, f.begun_at
+FROM (SELECT) AS one
+LEFT JOIN LATERAL (SELECT * FROM fills WHERE target >= $1 ORDER BY target LIMIT 1) AS f ON true
+"""
 
 
 class MemberViews:
@@ -129,15 +143,23 @@ class MemberViews:
             ruleset = await self._ruleset(connection, segment)
             return await _Search(connection, ruleset, f"segment:{segment}", as_of, self._points_max).count()
 
-    async def fill(self) -> Fill:
+    async def fill(self, kind: str | None = None, key: str | None = None) -> Fill:
+        """Of one definition, the candidate's where it has one; of all without any."""
         async with snapshot(self._pool) as connection:
             ruleset = await self._registry.current_ruleset(connection)
+            target = _target(ruleset, kind, key)
             total: int = await connection.fetchval(_CUSTOMERS)
-            return Fill(total, total - await connection.fetchval(_UNFILLED, ruleset.revision))
+            left: int = await connection.fetchval(_UNFILLED, target)
+            rows = await connection.fetch(_SPEED, target)
+        since, customers, touchpoints, updated_at, begun_at = rows[0]
+        if not left or not customers or updated_at == begun_at:
+            return Fill(total, total - left, since=since)
+        seconds = (updated_at - begun_at) / SECOND
+        return Fill(total, total - left, touchpoints / seconds, left * seconds / customers, since)
 
     async def unfilled(self) -> int:
-        """Customers still to be brought to the current definitions."""
-        count: int = await self._pool.fetchval(_UNFILLED, self._registry.ruleset.revision)
+        """Customers still to be brought to all definitions, candidates included."""
+        count: int = await self._pool.fetchval(_UNFILLED, self._registry.ruleset.fill)
         return count
 
     async def _ruleset(self, connection: Connection, segment: str) -> Ruleset:
@@ -147,13 +169,24 @@ class MemberViews:
         return ruleset
 
 
+def _target(ruleset: Ruleset, kind: str | None, key: str | None) -> int:
+    """The revision of a row that holds the definition; all of them where none is named."""
+    if kind is None:
+        return ruleset.fill
+    plain = f"{kind}:{key}"
+    ids = [id for id in ruleset.number_of if id == plain or id.startswith(f"{plain}@")]
+    return max((coverage(ruleset).needed(id) for id in ids), default=0)
+
+
 class _Search:
     """One question about one segment, in one snapshot."""
 
     def __init__(self, connection: Connection, ruleset: Ruleset, rule_id: str, as_of: int, points_max: int) -> None:
         self._connection = connection
-        self._ruleset = ruleset
+        self._ruleset = coverage(ruleset).alone(rule_id)
         self._rule_id = rule_id
+        self._meaning = ruleset.number_of[rule_id]
+        self._needed = coverage(ruleset).needed(rule_id)
         self._as_of = as_of
         self._points_max = points_max
 
@@ -180,11 +213,11 @@ class _Search:
                 return found, after
 
     async def count(self) -> int:
-        total: int = await self._connection.fetchval(_COUNT_STORED, self._rule_id, self._as_of)
+        total: int = await self._connection.fetchval(_COUNT_STORED, self._rule_id, self._as_of, self._meaning)
         after = _BEFORE_ALL
         while others := await self._others(after):
             ids = [row.id for row in others]
-            total -= await self._connection.fetchval(_COUNT_STORED_OF, self._rule_id, self._as_of, ids)
+            total -= await self._connection.fetchval(_COUNT_STORED_OF, self._rule_id, self._as_of, ids, self._meaning)
             total += len(await self._among(others))
             after = ids[-1]
         return total
@@ -210,14 +243,12 @@ class _Search:
         try:
             return valid_until(state, self._ruleset, self._points_max).get(self._rule_id)
         except NeedsReplay:
-            row = Stored(id, b"", None, self._ruleset.revision, True)
+            row = Stored(id, b"", None, self._needed, True)
             replayed = await states_at(self._connection, [row], self._ruleset, self._as_of, self._points_max)
             return valid_until(replayed[id], self._ruleset, POINTS_UNLIMITED).get(self._rule_id)
 
     async def _others(self, after: bytes) -> list[Stored]:
-        rows: list[Any] = await self._connection.fetch(
-            _OTHERS, self._ruleset.revision, self._as_of, after, _BATCH_CUSTOMERS
-        )
+        rows: list[Any] = await self._connection.fetch(_OTHERS, self._needed, self._as_of, after, _BATCH_CUSTOMERS)
         return [Stored(*row) for row in rows]
 
     async def _stored(
@@ -225,7 +256,7 @@ class _Search:
     ) -> list[bytes]:
         without = [row.id for row in others]
         rows = await self._connection.fetch(
-            _STORED_MEMBERS, self._rule_id, self._as_of, after, horizon, without, items_max
+            _STORED_MEMBERS, self._rule_id, self._as_of, after, horizon, without, items_max, self._meaning
         )
         return [row["customer_id"] for row in rows]
 

@@ -1,7 +1,7 @@
 """The states that every read rests on. A read never writes and is never stale.
 
-A stored truth is believed while nothing can have changed it: same definitions, not marked stale, ``flips_at`` ahead.
-If only time has passed the state is carried forward in memory; otherwise the customer's log is replayed.
+A stored truth is believed while nothing can have changed it: a rule that the row holds, not marked stale, ``flips_at``
+ahead. If only time has passed the state is carried forward in memory; otherwise the customer's log is replayed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from typing import Any
 import msgspec
 
 from app.db import Connection
+from app.projection.coverage import BEFORE_NUMBERS, coverage
+from app.projection.fill import replay_for
 from app.projection.fold import NeedsReplay, fold
 from app.projection.replay import replay
-from app.projection.state import Cause, State, Truth, read_state, write_state
+from app.projection.state import Cause, State, born_of, read_state, write_state
 from app.rules.ruleset import Ruleset
+from app.rules.truth import Truth
 from app.touchpoint import STRENGTH, Identity
 
 
@@ -56,18 +59,24 @@ class Customer(msgspec.Struct):
 
 
 def is_current(row: Stored, ruleset: Ruleset, now: int) -> bool:
-    return row.revision == ruleset.revision and not row.stale and (row.flips_at is None or row.flips_at > now)
+    """Whether all that is stored of the customer, intervals too, holds at ``now`` as it stands."""
+    return not row.stale and row.revision >= coverage(ruleset).shown and (row.flips_at is None or row.flips_at > now)
 
 
 def carried_to(row: Stored, ruleset: Ruleset, now: int, points_max: int) -> State | None:
-    """The state at ``now``, or None where only the log can tell. A state may be ahead of a clock that is behind."""
-    if row.stale or row.revision != ruleset.revision:
+    """The state at ``now``, or None where only the log can tell. A state may be ahead of a clock that is behind.
+
+    While an edited definition is filled the row does not know what it will be, and nobody asks for it yet.
+    """
+    covered = coverage(ruleset)
+    if row.stale or row.revision < covered.shown:
         return None
-    state = read_state(row.state, ruleset)
+    known = covered.known(row.revision)
+    state = read_state(row.state, known)
     if row.flips_at is None or row.flips_at > now:
         return state
     try:
-        fold(state, ruleset, (), now, points_max)
+        fold(state, known, (), now, points_max)
     except NeedsReplay:
         return None
     return state
@@ -79,15 +88,20 @@ async def states_at(
     """The state of each customer at exactly ``instant``, which may lie behind what is stored. Needs a snapshot."""
     states: dict[bytes, State] = {}
     to_replay: list[bytes] = []
+    born: dict[bytes, int | None] = {}
     for row in rows:
         state = carried_to(row, ruleset, instant, points_max)
-        if state is None or state.at > instant or _is_short(state):
+        if state is not None and state.at <= instant and not _is_short(state):
+            states[row.id] = state
+        elif row.stale or row.revision == BEFORE_NUMBERS:
             to_replay.append(row.id)
         else:
-            states[row.id] = state
+            born[row.id] = born_of(row.state)
+    replayed, _ = await replay_for(connection, born, ruleset, instant)
     if to_replay:
-        replayed = await replay(connection, to_replay, ruleset, instant)
-        states |= {id: replayed[id].state if id in replayed else State() for id in to_replay}
+        replayed |= await replay(connection, to_replay, ruleset, instant)
+    for id in (*born, *to_replay):
+        states[id] = replayed[id].state if id in replayed else State()
     return states
 
 
@@ -113,11 +127,20 @@ def present(
     return Customer(
         id,
         identities_in_order(kinds, values),
-        state.traits,
+        _traits(state, ruleset, max(now, state.at)),
         {journey.key: place_of(state, journey.key, until) for journey in ruleset.journeys},
         memberships_of(state, ruleset, until),
         max(now, state.at),
     )
+
+
+def _traits(state: State, ruleset: Ruleset, now: int) -> dict[str, Any]:
+    """Declared and computed ones; a computed one hides a declared one of its name, be it missing itself."""
+    if not ruleset.traits or state.born is None:
+        return state.traits
+    computed = {each.key for each in ruleset.traits}
+    declared = {name: value for name, value in state.traits.items() if name not in computed}
+    return declared | ruleset.computed_traits(state, now)
 
 
 def identities_in_order(kinds: Sequence[str], values: Sequence[str]) -> list[Identity]:

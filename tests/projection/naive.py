@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.rules.oracle import UNIT, Happened, World, holds
+from tests.rules.oracle import Entry, Happened, Reading, Told, World
 
 STRONGEST_FIRST = ["user_id", "email", "phone", "tool", "anonymous_id"]
 
@@ -89,28 +89,48 @@ def of_customer(said: Sequence[Said], group: frozenset[str]) -> list[Said]:
     return sorted((one for one in said if one.names[0] in group), key=lambda one: one.order)
 
 
-def world_at(said: Sequence[Said], t: int, definitions: Definitions) -> World:
-    traits: dict[str, Any] = {}
-    for one in said:
-        if one.t <= t and one.type == "identify" and one.traits:
-            traits.update(one.traits)
-    kept = {name: value for name, value in traits.items() if value is not None}
-    return World(kept, definitions.segments, definitions.journeys, default_journey=definitions.default_journey)
-
-
 @dataclass(frozen=True)
 class Definitions:
     segments: Mapping[str, Any]
     journeys: Mapping[str, Sequence[tuple[str, Any]]]
     default_journey: str = "main"
+    traits: Mapping[str, Any] = field(default_factory=dict)
+    """Computed ones: key -> value expression."""
+    timezone: str = "UTC"
 
 
-def happened(said: Sequence[Said]) -> list[Happened]:
-    return [
-        Happened(one.t, one.message_id, one.name, one.channel, one.source, json.dumps(one.properties), "{}", "{}")
-        for one in said
-        if one.type in ("track", "page", "screen")
-    ]
+def world_of(said: Sequence[Said], definitions: Definitions) -> World:
+    return World(
+        definitions.segments,
+        definitions.journeys,
+        definitions.traits,
+        default_journey=definitions.default_journey,
+        timezone=definitions.timezone,
+        person=person(said),
+    )
+
+
+def person(said: Sequence[Said]) -> tuple[str, str] | None:
+    """Kind and value of the strongest identity; of several, the one that was carried earliest."""
+    for kind in STRONGEST_FIRST:
+        carried = [one for one in said if kind in one.ids]
+        if carried:
+            return kind, min(carried, key=lambda one: one.order).ids[kind]
+    return None
+
+
+def entries(said: Sequence[Said]) -> list[Entry]:
+    """The customer's messages as the rules see them."""
+    return [_touchpoint(one) if one.type in ("track", "page", "screen") else _told(one) for one in said]
+
+
+def _touchpoint(one: Said) -> Happened:
+    properties = json.dumps(one.properties)
+    return Happened(one.t, one.message_id, one.name, one.channel, one.source, properties, "{}", "{}")
+
+
+def _told(one: Said) -> Told:
+    return Told(one.t, one.message_id, one.source, (one.traits or {}) if one.type == "identify" else {})
 
 
 Standing = dict[str, str]
@@ -119,17 +139,18 @@ Standing = dict[str, str]
 
 def standing(said: Sequence[Said], t: int, definitions: Definitions) -> Standing:
     """``said`` is one customer's."""
-    if not said or t < min(one.t for one in said):
-        return {}
-    history, world = happened(said), world_at(said, t, definitions)
+    return _standing(Reading(entries(said), t, world_of(said, definitions)), t, definitions)
+
+
+def _standing(reading: Reading, t: int, definitions: Definitions) -> Standing:
     found: Standing = {}
     for key, rule in definitions.segments.items():
-        if holds(rule, history, t, world):
+        if reading.holds(rule, t):
             found[f"segment:{key}"] = ""
-    for journey, stages in definitions.journeys.items():
-        true = [stage for stage, rule in stages if holds(rule, history, t, world)]
-        if true:
-            found[f"journey:{journey}"] = true[-1]
+    for journey in definitions.journeys:
+        stage = reading.stage(journey, t)
+        if stage is not None:
+            found[f"journey:{journey}"] = stage
     return found
 
 
@@ -139,13 +160,14 @@ Interval = tuple[str, str, int, int | None]
 
 def intervals(said: Sequence[Said], now: int, definitions: Definitions) -> set[Interval]:
     """The customer's history up to ``now``, found by asking at every instant at which it could change."""
-    lengths = set(_lengths(definitions))
-    instants = sorted({t for one in said for length in (0, *lengths) if (t := one.t + length) <= now})
+    reading = Reading(entries(said), now, world_of(said, definitions))
+    rules = [*definitions.segments.values(), *(rule for stages in definitions.journeys.values() for _, rule in stages)]
+    instants = sorted({t for rule in rules for t in reading.instants(rule) if t <= now})
     found: set[Interval] = set()
     open_since: dict[tuple[str, str], int] = {}
     before: Standing = {}
     for t in instants:
-        after = standing(said, t, definitions)
+        after = _standing(reading, t, definitions)
         for definition in before.keys() | after.keys():
             old, new = before.get(definition), after.get(definition)
             if old == new:
@@ -156,21 +178,3 @@ def intervals(said: Sequence[Said], now: int, definitions: Definitions) -> set[I
                 open_since[definition, new] = t
         before = after
     return found | {(definition, value, t, None) for (definition, value), t in open_since.items()}
-
-
-def _lengths(definitions: Definitions) -> list[int]:
-    def inside(node: Any) -> list[int]:
-        if isinstance(node, list):
-            return [length for part in node for length in inside(part)]
-        if not isinstance(node, dict):
-            return []
-        own = [_microseconds(node[key]) for key in ("within", "before") if isinstance(node.get(key), str)]
-        return own + [length for part in node.values() for length in inside(part)]
-
-    stages = [rule for stages in definitions.journeys.values() for _, rule in stages]
-    return inside([*definitions.segments.values(), *stages])
-
-
-def _microseconds(text: str) -> int:
-    unit = text.lstrip("0123456789")
-    return int(text[: -len(unit)]) * UNIT[unit]

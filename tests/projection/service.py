@@ -16,8 +16,8 @@ from app.partitions import make_months
 from app.projection.project import refresh
 from app.projection.rebuild import comparable
 from app.projection.state import read_state
-from app.registry import Registry, bootstrap
-from app.rules.language import parse_journey, parse_segment
+from app.registry import Defined, Registry, bootstrap
+from app.rules.language import JourneyIn, SegmentIn, parse_journey, parse_segment
 from app.wire import segment
 from app.worker import Worker
 from tests.projection.naive import Definitions, Interval, Said
@@ -31,7 +31,9 @@ class Service:
         self.settings = settings
         self.clock = clock
         self.registry = Registry(pool, settings)
-        self.ingest = Ingest(pool, self.registry, settings, clock, Metrics())
+        self.metrics = Metrics()
+        self.ingest = Ingest(pool, self.registry, settings, clock, self.metrics)
+        # Metrics of its own: what arrives in a test must not make its worker rest.
         self.worker = Worker(pool, self.registry, settings, clock, Metrics())
 
     async def send(self, items: Sequence[dict[str, Any]], source: str = "default") -> Receipt:
@@ -47,13 +49,25 @@ class Service:
             await self.registry.archive("segment", old.key)
         for old in self.registry.ruleset.journeys:
             await self.registry.archive("journey", old.key)
-        limits = self.settings.limits
         for journey, stages in definitions.journeys.items():
-            listed = [{"key": stage, "name": stage, "rule": rule} for stage, rule in stages]
-            wanted = parse_journey({"key": journey, "name": journey, "stages": listed}, limits)
-            await self.registry.define(wanted, replace=False)
+            await self.put("journey", journey, stages)
         for key, rule in definitions.segments.items():
-            await self.registry.define(parse_segment({"key": key, "name": key, "rule": rule}, limits), replace=False)
+            await self.put("segment", key, rule)
+
+    async def put(self, kind: str, key: str, rule: Any, *, replace: bool = False, name: str | None = None) -> Defined:
+        """A segment by its rule, or a journey by its (stage, rule) pairs."""
+        limits = self.settings.limits
+        named = {"key": key, "name": name or key}
+        wanted: SegmentIn | JourneyIn
+        if kind == "segment":
+            wanted = parse_segment({**named, "rule": rule}, limits)
+        else:
+            stages = [{"key": stage, "name": stage, "rule": each} for stage, each in rule]
+            wanted = parse_journey({**named, "stages": stages}, limits)
+        return (await self.registry.define(wanted, replace=replace))[0]
+
+    async def segment(self, key: str, rule: Any, *, replace: bool = False, name: str | None = None) -> Defined:
+        return await self.put("segment", key, rule, replace=replace, name=name)
 
     async def sweep_all(self) -> None:
         while await self.worker.fill() or await self.worker.sweep():

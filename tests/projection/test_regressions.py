@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from app import worker
 from app.db import Connection
 from app.errors import Rejection, RejectionCode
 from app.projection import project as projecting
@@ -16,7 +17,6 @@ from app.projection.rebuild import rebuild_customers
 from app.rules.ruleset import Ruleset
 from app.touchpoint import DAY, HOUR, Identity, Message
 from app.wire.segment import Parsed
-from app.worker import Worker
 from tests.projection.naive import Definitions, Said
 from tests.projection.service import Service, item, service
 
@@ -280,22 +280,25 @@ def test_a_customer_that_cannot_be_filled_holds_up_no_other(database_url: str, m
         order = [row["id"] for row in await one.pool.fetch("SELECT id FROM customers ORDER BY id")]
         poison = set(order[:2])
         await one.define(Definitions(segments={"new": {"did": "bought"}}, journeys={"main": STAGES}))
-        real = Worker._bring_up_to_date
+        real = worker.fill_chunk
 
-        async def failing(self: Worker, connection: Connection, ids: Sequence[bytes]) -> int:
-            if poison & set(ids):
+        async def failing(connection: Connection, *rest: Any) -> Any:
+            filled = await real(connection, *rest)
+            if await connection.fetchval(
+                "SELECT EXISTS (SELECT FROM customers WHERE id = ANY($1::uuid[]) AND revision >= $2)",
+                poison,
+                one.registry.ruleset.fill,
+            ):
                 raise ValueError
-            return await real(self, connection, ids)
+            return filled
 
-        monkeypatch.setattr(Worker, "_bring_up_to_date", failing)
+        monkeypatch.setattr(worker, "fill_chunk", failing)
         for _ in range(5):
             await one.worker.fill()
-        left = await one.pool.fetchval(
-            "SELECT count(*) FROM customers WHERE revision < $1", one.registry.ruleset.revision
-        )
+        left = await one.pool.fetchval("SELECT count(*) FROM customers WHERE revision < $1", one.registry.ruleset.fill)
         assert left == 2
 
-    scenario(database_url, act, sweep_customers_max=2)
+    scenario(database_url, act, fill_customers_max=2)
 
 
 def test_a_long_replay_by_the_worker_keeps_no_other_customer_waiting(
