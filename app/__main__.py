@@ -9,13 +9,22 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
+from uuid import UUID
 
 import asyncpg
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from app import __version__, logs
@@ -29,6 +38,7 @@ from app.metrics import Metrics
 from app.projection.rebuild import rebuild_customers
 from app.registry import FirstKeys, Registry
 from app.running import database, fill_workspace, open_registry, with_registry
+from app.views.verify import Verified, VerifyViews
 from app.wire.instants import rfc3339
 from app.worker import Worker
 
@@ -193,6 +203,27 @@ def rebuild(
     out.print(f"{differing} differed." if differing else "Every customer was what the log says.")
 
 
+@cli.command()
+def verify(
+    key: Annotated[str | None, typer.Argument(help="Key of a segment; without it, all of them.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Only so many customers, chosen at random.")] = None,
+    data: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Recompute who is in a segment from the log and compare with the answers. Exits with 1 if anything differs."""
+    with _database(_settings(data, database_url)) as ready:
+        found = asyncio.run(_verify(ready, key, sample))
+    for name, verified in found.items():
+        out.print(
+            f"{name}: {verified.customers} customers, {verified.members} members, {verified.differing} differ.",
+            highlight=False,
+        )
+        for difference in verified.differences:
+            out.print(f"  {UUID(bytes=difference.customer)}", highlight=False)
+    if any(verified.differing for verified in found.values()):
+        raise typer.Exit(1)
+
+
 def _settings(
     data: Path | None, database_url: str | None, host: str | None = None, port: int | None = None
 ) -> Settings:
@@ -310,6 +341,26 @@ async def _rebuild(settings: Settings, customer: str | None) -> int:
 
             clock = Clock()
             return await rebuild_customers(pool, registry.ruleset, clock, settings, customer, advance)
+
+
+async def _verify(settings: Settings, key: str | None, sample: int | None) -> dict[str, Verified]:
+    async with open_registry(settings) as (pool, registry):
+        clock = Clock()
+        async with pool.acquire() as connection:
+            await clock.calibrate(connection)
+        views = VerifyViews(pool, registry, settings, clock)
+        keys = [each.key for each in registry.ruleset.segments] if key is None else [key]
+        found: dict[str, Verified] = {}
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=err) as progress:
+            for each in keys:
+                task = progress.add_task(each, total=None)
+
+                def advance(done: int, total: int, task: TaskID = task) -> None:
+                    progress.update(task, completed=done, total=total)
+
+                found[each] = await views.segment(each, sample, advance)
+        return found
 
 
 def main() -> None:

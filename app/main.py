@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 
 from app import __version__
+from app.api.analysis import add_analysis_routes
 from app.api.collect import OPEN_PATHS, OPEN_PREFIX, add_collect_routes
 from app.api.customers import add_customer_routes
 from app.api.definitions import add_definition_routes
@@ -28,6 +29,7 @@ from app.metrics import Metrics
 from app.migrate import dsn
 from app.partitions import make_months
 from app.registry import Registry
+from app.views.reads import SegmentReads
 from app.worker import Worker
 
 
@@ -49,6 +51,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None, worker: bool =
     add_customer_routes(app)
     add_collect_routes(app)
     add_segment_routes(app)
+    add_analysis_routes(app)
     add_definition_routes(app)
     add_source_routes(app)
     add_quarantine_routes(app)
@@ -78,10 +81,13 @@ async def _run(app: FastAPI, settings: Settings, clock: Clock, metrics: Metrics,
         ingest = Ingest(pool, registry, settings, clock, metrics)
         await ingest.start()
         stack.push_async_callback(ingest.stop)
+        reads = SegmentReads(pool, clock)
+        reads.start()
+        stack.push_async_callback(reads.stop)
         background = Worker(pool, registry, settings, clock, metrics)
         await background.start(only_upkeep=not worker)
         stack.push_async_callback(background.stop)
-        app.state.services = Services(settings, clock, metrics, pool, registry, ingest)
+        app.state.services = Services(settings, clock, metrics, pool, registry, ingest, reads)
         yield
 
 

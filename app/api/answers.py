@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64decode, urlsafe_b64encode
+from decimal import Context, Decimal
+from fractions import Fraction
 from hashlib import blake2b
 from typing import Any, Final
 from uuid import UUID
@@ -17,7 +19,17 @@ from app.wire.instants import rfc3339
 JSON: Final = "application/json"
 _LATEST: Final = 253_402_300_799_999_999
 
-encode = msgspec.json.Encoder(decimal_format="number").encode
+_DIGITS: Final = Context(prec=34)
+"""Of an average that no finite decimal writes out."""
+
+
+def _as_number(value: object) -> Decimal:
+    if isinstance(value, Fraction):
+        return _DIGITS.divide(Decimal(value.numerator), Decimal(value.denominator))
+    raise NotImplementedError(type(value).__name__)
+
+
+encode = msgspec.json.Encoder(decimal_format="number", enc_hook=_as_number).encode
 
 
 def instant(value: int | None) -> str | None:
@@ -40,6 +52,16 @@ def tagged_answer(request: Request, content: dict[str, Any], as_of: int) -> Resp
     if _matches(request.headers.get("if-none-match"), tag):
         return Response(None, 304, headers)
     return Response(body[:-1] + b',"as_of":"' + rfc3339(as_of).encode() + b'"}', 200, headers, JSON)
+
+
+def tree_json(node: dict[str, Any]) -> dict[str, Any]:
+    """The tree of an explanation with its instants as text."""
+    return {
+        **node,
+        "since": instant(node["since"]),
+        "valid_until": instant(node["valid_until"]),
+        "nodes": [tree_json(child) for child in node["nodes"]],
+    }
 
 
 def _matches(asked: str | None, tag: str) -> bool:

@@ -43,7 +43,11 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
 
 async def read_json(request: Request, bytes_max: int) -> Any:
     """Parsed JSON, numbers as ``int`` or ``Decimal``. Raises :class:`InvalidBody` for anything else."""
-    body = await read_body(request, bytes_max)
+    return parse_json(await read_body(request, bytes_max))
+
+
+def parse_json(body: bytes) -> Any:
+    """Numbers as ``int`` or ``Decimal``. Raises :class:`InvalidBody`."""
     try:
         return _decode(body.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidOperation, ValueError) as error:

@@ -9,7 +9,9 @@ from fastapi import FastAPI, Query, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.answers import instant, json_answer, read_cursor, tagged_answer, uuid, write_cursor
+from app.api.answers import instant, json_answer, read_cursor, tagged_answer, tree_json, uuid, write_cursor
+from app.api.as_of import PARAMETER as AS_OF
+from app.api.as_of import AsOf, moment, moment_of_page
 from app.api.auth import SecretKey, require_secret_key
 from app.api.bodies import read_json
 from app.api.direct import DirectRoute
@@ -27,6 +29,7 @@ from app.api.schemas import (
     SegmentsOfCustomerOut,
     SuccessOut,
     TimelineOut,
+    TraitExplanationOut,
     json_body,
     problems,
 )
@@ -36,9 +39,10 @@ from app.errors import BadRequest, NotFound
 from app.projection.intervals import Interval
 from app.projection.project import undo_link
 from app.projection.state import Cause
-from app.views.customers import CustomerViews, Explanation
+from app.registry import body_of
+from app.views.customers import CustomerViews
 from app.views.states import Customer, Membership, Place
-from app.views.timeline import Entry, LedgerLink, TimelineViews
+from app.views.timeline import Entry, LedgerLink, TimelineViews, after
 
 _BODY_BYTES_MAX = 1_000_000
 _Body = TypeVar("_Body")
@@ -58,7 +62,7 @@ def add_customer_routes(app: FastAPI) -> None:
             response_model=CustomerOut,
             responses={304: {"description": "As If-None-Match says."}, **read},
             dependencies=secret,
-            openapi_extra=_path(),
+            openapi_extra={"parameters": [PARAMETER, AS_OF]},
         )
     )
     for path, endpoint, model, summary in (
@@ -66,6 +70,7 @@ def add_customer_routes(app: FastAPI) -> None:
         ("segments", list_customer_segments, SegmentsOfCustomerOut, "Segments of a customer"),
         ("segments/{key}/explain", explain_segment, SegmentExplanationOut, "Why in a segment, or why not"),
         ("journeys/{key}/explain", explain_journey, JourneyExplanationOut, "Why at this stage of a journey"),
+        ("traits/{key}/explain", explain_trait, TraitExplanationOut, "What a computed trait was worked out from"),
         ("touchpoints", list_touchpoints, TimelineOut, "Messages of all identities, newest first"),
         ("links", list_links, LinksOut, "Why these identities are one customer"),
     ):
@@ -93,16 +98,16 @@ def add_customer_routes(app: FastAPI) -> None:
         dependencies=secret,
         openapi_extra=json_body(LookupIn),
     )
-    for name, endpoint, summary in (
+    for name, set_link, summary in (
         ("undo", undo_customer_link, "Take a link back: the customers part"),
         ("restore", restore_customer_link, "Make a link that was undone hold again"),
     ):
         app.add_api_route(
             f"/v1/customers/links/{name}",
-            endpoint,
+            set_link,
             methods=["POST"],
             tags=["customers"],
-            operation_id=endpoint.__name__,
+            operation_id=set_link.__name__,
             summary=summary,
             response_model=SuccessOut,
             responses=problems(400, 401, 403, 404),
@@ -129,7 +134,8 @@ async def get_customer(request: Request) -> Response:
     await require_secret_key(request)
     served = services(request)
     _, ids = customer_of_path(request)
-    customer = await _views(served).customer(ids, served.clock.now())
+    at, is_past = moment(request.query_params.get("as_of"), served.clock.now())
+    customer = await _views(served).customer(ids, at, past=is_past)
     return tagged_answer(request, customer_json(customer), customer.as_of)
 
 
@@ -138,7 +144,7 @@ async def lookup_customers(request: Request) -> Response:
     asked = await _read(request, _Lookup)
     if len(asked.customers) > served.settings.limits.lookup_customers_max:
         raise BadRequest(f"At most {served.settings.limits.lookup_customers_max} customers can be looked up at once.")
-    now = served.clock.now()
+    now, _ = moment(asked.as_of, served.clock.now())
     questions = [candidates(text, served.settings) for text in asked.customers]
     found = await _views(served).customers(questions, now)
     items = [
@@ -179,48 +185,52 @@ def _membership_json(membership: Membership) -> dict[str, Any]:
 
 
 async def get_customer_journey(
-    request: Request, journey: Annotated[str | None, Query(max_length=64, description="Only this journey.")] = None
+    request: Request,
+    journey: Annotated[str | None, Query(max_length=64, description="Only this journey.")] = None,
+    as_of: AsOf = None,
 ) -> Response:
     served = services(request)
     _, ids = customer_of_path(request)
-    customer, stays, as_of = await _views(served).stays(ids, "journey", journey, served.clock.now())
+    at, is_past = moment(as_of, served.clock.now())
+    customer, stays, until = await _views(served).stays(ids, "journey", journey, at, past=is_past)
     items = [
         {
             "journey": stay.definition.partition(":")[2],
             "stage": stay.value,
             "entered_at": instant(stay.entered_at),
-            "left_at": instant(_left(stay, as_of)),
+            "left_at": instant(_left(stay, until)),
             "cause": stay.entered_cause,
-            "left_cause": _left_cause(stay, as_of),
+            "left_cause": _left_cause(stay, until),
         }
         for stay in stays
     ]
-    return tagged_answer(request, {"id": uuid(customer), "items": items}, as_of)
+    return tagged_answer(request, {"id": uuid(customer), "items": items}, until)
 
 
 async def list_customer_segments(
     request: Request,
     history: Annotated[bool, Query(description="All stays, oldest first, instead of those of now.")] = False,
+    as_of: AsOf = None,
 ) -> Response:
     served = services(request)
     _, ids = customer_of_path(request)
-    now = served.clock.now()
+    at, is_past = moment(as_of, served.clock.now())
     if not history:
-        customer = await _views(served).customer(ids, now)
+        customer = await _views(served).customer(ids, at, past=is_past)
         items = [_membership_json(membership) for membership in customer.segments]
         return tagged_answer(request, {"id": uuid(customer.id), "items": items}, customer.as_of)
-    id, stays, as_of = await _views(served).stays(ids, "segment", None, now)
+    id, stays, until = await _views(served).stays(ids, "segment", None, at, past=is_past)
     items = [
         {
             "key": stay.definition.partition(":")[2],
             "since": instant(stay.entered_at),
-            "left_at": instant(_left(stay, as_of)),
+            "left_at": instant(_left(stay, until)),
             "cause": stay.entered_cause,
-            "left_cause": _left_cause(stay, as_of),
+            "left_cause": _left_cause(stay, until),
         }
         for stay in stays
     ]
-    return tagged_answer(request, {"id": uuid(id), "items": items}, as_of)
+    return tagged_answer(request, {"id": uuid(id), "items": items}, until)
 
 
 def _left(stay: Interval, as_of: int) -> int | None:
@@ -234,71 +244,78 @@ def _left_cause(stay: Interval, as_of: int) -> Cause | None:
 # ------------------------------------------------------------------------------------------- explanation
 
 
-async def explain_segment(request: Request) -> Response:
+async def explain_segment(request: Request, as_of: AsOf = None) -> Response:
     served = services(request)
     _, ids = customer_of_path(request)
     key = key_of_path(request)
-    explained = await _views(served).explained(ids, "segment", key, served.clock.now())
-    why = explained.rule(f"segment:{key}")
+    at, _ = moment(as_of, served.clock.now())
+    definition, why = await _views(served).segment_explained(ids, key, at)
     content = {
         "segment": key,
-        "version": explained.definition.version,
+        "version": definition.version,
         "member": why.holds,
         "since": instant(why.since),
         "valid_until": instant(why.valid_until),
-        "explanation": _tree_json(why.tree),
+        "explanation": tree_json(why.tree),
     }
-    return tagged_answer(request, content, explained.as_of)
+    return tagged_answer(request, content, at)
 
 
-async def explain_journey(request: Request) -> Response:
+async def explain_journey(request: Request, as_of: AsOf = None) -> Response:
     served = services(request)
     _, ids = customer_of_path(request)
     key = key_of_path(request)
-    explained = await _views(served).explained(ids, "journey", key, served.clock.now())
-    place = explained.place(key)
-    stages: list[tuple[str, Explanation]] = [
-        (stage, explained.rule(rule_id)) for stage, rule_id in explained.ruleset.stages_of[key]
-    ]
+    at, _ = moment(as_of, served.clock.now())
+    definition, place, stages = await _views(served).journey_explained(ids, key, at)
     content = {
         "journey": key,
-        "version": explained.definition.version,
+        "version": definition.version,
         "stage": place.stage,
         "since": instant(place.since),
         "valid_until": instant(place.valid_until),
-        "stages": [{"stage": stage, "explanation": _tree_json(why.tree)} for stage, why in stages],
+        "stages": [{"stage": stage, "explanation": tree_json(why.tree)} for stage, why in stages],
     }
-    return tagged_answer(request, content, explained.as_of)
+    return tagged_answer(request, content, at)
 
 
-def _tree_json(node: dict[str, Any]) -> dict[str, Any]:
-    """The tree with its instants as text."""
-    return {
-        **node,
-        "valid_until": instant(node["valid_until"]),
-        "nodes": [_tree_json(child) for child in node["nodes"]],
+async def explain_trait(request: Request, as_of: AsOf = None) -> Response:
+    served = services(request)
+    _, ids = customer_of_path(request)
+    key = key_of_path(request)
+    at, _ = moment(as_of, served.clock.now())
+    definition, found = await _views(served).trait_explained(ids, key, at)
+    value, valid_until = found.pop("value"), found.pop("valid_until")
+    content = {
+        "trait": key,
+        "version": definition.version,
+        "value": value,
+        "valid_until": instant(valid_until),
+        "explanation": {"rule": body_of(definition), **found},
     }
+    return tagged_answer(request, content, at)
 
 
 # ------------------------------------------------------------------------------------- messages and links
 
 
-async def list_touchpoints(request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None) -> Response:
+async def list_touchpoints(
+    request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
+) -> Response:
     served = services(request)
     _, ids = customer_of_path(request)
     begin = read_cursor(cursor, int, str, str)
-    as_of = served.clock.now() if begin is None else begin.as_of
+    at, is_past = moment_of_page(as_of, begin, served.clock.now())
     items_max = min(limit, served.settings.limits.page_items_max)
     timeline = TimelineViews(served.pool)
-    place: Any = None if begin is None else tuple(begin.place)
+    place: Any = tuple(begin.place) if begin else after(at) if is_past else None
     found = await timeline.touchpoints(ids, place, items_max + 1)
     page, more = found[:items_max], len(found) > items_max
     last = page[-1] if more else None
     return json_answer(
         {
             "items": [_entry_json(entry) for entry in page],
-            "next_cursor": last and write_cursor(as_of, last.occurred_at, last.message_id, last.source),
-            "as_of": instant(as_of),
+            "next_cursor": last and write_cursor(at, last.occurred_at, last.message_id, last.source),
+            "as_of": instant(at),
         }
     )
 
@@ -321,12 +338,14 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
     }
 
 
-async def list_links(request: Request) -> Response:
+async def list_links(request: Request, as_of: AsOf = None) -> Response:
+    """Identity has no time: these are the links as they hold today, with ``as_of`` those whose message had happened."""
     served = services(request)
     _, ids = customer_of_path(request)
+    at, is_past = moment(as_of, served.clock.now())
     customer, links = await TimelineViews(served.pool).links(ids)
-    items = [_link_json(link) for link in links]
-    return tagged_answer(request, {"id": uuid(customer), "items": items}, served.clock.now())
+    items = [_link_json(link) for link in links if not is_past or link.occurred_at <= at]
+    return tagged_answer(request, {"id": uuid(customer), "items": items}, at)
 
 
 def _link_json(link: LedgerLink) -> dict[str, Any]:
@@ -371,6 +390,7 @@ def _identity(text: str, served: Services) -> bytes:
 
 class _Lookup(msgspec.Struct):
     customers: list[str]
+    as_of: str | None = None
 
 
 class _Link(msgspec.Struct):

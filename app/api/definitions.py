@@ -1,4 +1,4 @@
-"""Segments and journeys as data: create, list, read, replace, archive.
+"""Segments, journeys and computed traits as data: create, list, read, replace, archive, and what changed when.
 
 Bodies are parsed by hand, because numbers in rules are exact decimals.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
+import msgspec
 from fastapi import FastAPI, Path, Security
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,14 +15,29 @@ from starlette.responses import Response
 from app.api.answers import instant, json_answer, tagged_answer
 from app.api.auth import SecretKey
 from app.api.bodies import read_json
-from app.api.schemas import JourneyOut, JourneysOut, SegmentOut, SegmentsOut, SuccessOut, json_body, problems
+from app.api.schemas import (
+    JourneyOut,
+    JourneysOut,
+    SegmentOut,
+    SegmentsOut,
+    SuccessOut,
+    TraitOut,
+    TraitsOut,
+    VersionsOut,
+    json_body,
+    problems,
+)
 from app.api.services import Services, services
 from app.errors import InvalidDefinition
 from app.registry import Defined, Kind, body_of
-from app.rules.language import JourneyIn, SegmentIn, parse_journey, parse_segment
+from app.rules.language import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
 from app.views.members import MemberViews
+from app.views.versions import Version, versions_of_definition
 
 _BODY_BYTES_MAX: Final = 500_000
+_BODY: Final = {"segment": "rule", "journey": "stages", "trait": "value"}
+_TAKEN: Final = "hygiene"
+"""A word that stands in the place of a segment's key in another path."""
 
 DefinitionKey = Annotated[str, Path(description="Its key.", examples=["repeat-buyers"])]
 
@@ -29,10 +45,11 @@ DefinitionKey = Annotated[str, Path(description="Its key.", examples=["repeat-bu
 def add_definition_routes(app: FastAPI) -> None:
     _add(app, "segment", SegmentIn, SegmentOut, SegmentsOut)
     _add(app, "journey", JourneyIn, JourneyOut, JourneysOut)
+    _add(app, "trait", TraitIn, TraitOut, TraitsOut)
 
 
 def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: Any) -> None:
-    """Five routes of one kind."""
+    """Six routes of one kind."""
 
     async def create(request: Request) -> Response:
         defined, _ = await services(request).registry.define(await _read(request, kind, None), replace=False)
@@ -50,8 +67,20 @@ def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: An
     async def get(request: Request, key: DefinitionKey) -> Response:
         served = services(request)
         defined = await served.registry.definition(kind, key)
-        answer = {**definition_json(defined), "fill": await _fill(served)}
+        candidate = await served.registry.candidate(kind, key)
+        fill = await _fill(served, kind, key)
+        answer = {
+            **definition_json(defined),
+            "status": "current" if candidate is None and fill["done"] else "filling",
+            "upcoming_version": None if candidate is None else candidate.definition.version,
+            "fill": fill,
+        }
         return tagged_answer(request, answer, served.clock.now())
+
+    async def list_versions(request: Request, key: DefinitionKey) -> Response:
+        served = services(request)
+        items = [_version_json(each) for each in await versions_of_definition(served.pool, kind, key)]
+        return tagged_answer(request, {"items": items, "next_cursor": None}, served.clock.now())
 
     async def archive(request: Request, key: DefinitionKey) -> Response:
         await services(request).registry.archive(kind, key)
@@ -64,6 +93,17 @@ def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: An
         (at, "GET", list_all, f"list_{kind}s", f"All {kind}s", models_out, 200, None, ()),
         (one, "GET", get, f"get_{kind}", f"One {kind}, and how far it is filled", model_out, 200, None, (404,)),
         (one, "PUT", replace, f"replace_{kind}", f"A new version of a {kind}", model_out, 200, body, (400, 404, 422)),
+        (
+            f"{one}/versions",
+            "GET",
+            list_versions,
+            f"list_{kind}_versions",
+            f"The change log of a {kind}",
+            VersionsOut,
+            200,
+            None,
+            (404,),
+        ),
         (one, "DELETE", archive, f"archive_{kind}", f"Take a {kind} out of use", SuccessOut, 200, None, (404, 409)),
     ):
         app.add_api_route(
@@ -81,7 +121,7 @@ def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: An
         )
 
 
-async def _read(request: Request, kind: Kind, key: str | None) -> SegmentIn | JourneyIn:
+async def _read(request: Request, kind: Kind, key: str | None) -> SegmentIn | JourneyIn | TraitIn:
     """The definition in the body. On its own path the key may be left out; another one is refused."""
     data = await read_json(request, _BODY_BYTES_MAX)
     if key is not None and isinstance(data, dict):
@@ -89,7 +129,14 @@ async def _read(request: Request, kind: Kind, key: str | None) -> SegmentIn | Jo
             raise InvalidDefinition("/key", "it differs from the key in the path", "Leave it out, or make them equal.")
         data = {**data, "key": key}
     limits = services(request).settings.limits
-    return parse_segment(data, limits) if kind == "segment" else parse_journey(data, limits)
+    if kind == "journey":
+        return parse_journey(data, limits)
+    if kind == "trait":
+        return parse_trait(data, limits)
+    wanted = parse_segment(data, limits)
+    if wanted.key == _TAKEN:
+        raise InvalidDefinition("/key", f"{_TAKEN} is the name of a report", "Choose another key.")
+    return wanted
 
 
 def definition_json(defined: Defined) -> dict[str, Any]:
@@ -99,16 +146,31 @@ def definition_json(defined: Defined) -> dict[str, Any]:
         "name": definition.name,
         "description": definition.description,
         "owner": definition.owner,
+        "note": defined.note,
         "version": definition.version,
+        "status": "filling" if defined.activated_at is None else "current",
         "created_at": instant(defined.created_at),
-        "rule" if definition.kind == "segment" else "stages": body_of(definition),
+        _BODY[definition.kind]: body_of(definition),
     }
 
 
-async def _fill(served: Services) -> dict[str, Any]:
-    fill = await MemberViews(served.pool, served.registry, served.settings).fill()
+def _version_json(version: Version) -> dict[str, Any]:
+    return {
+        **msgspec.structs.asdict(version),
+        "created_at": instant(version.created_at),
+        "activated_at": instant(version.activated_at),
+        "superseded_at": instant(version.superseded_at),
+        "body": msgspec.Raw(version.body),
+    }
+
+
+async def _fill(served: Services, kind: Kind, key: str) -> dict[str, Any]:
+    fill = await MemberViews(served.pool, served.registry, served.settings).fill(kind, key)
     return {
         "customers_total": fill.customers_total,
         "customers_filled": fill.customers_filled,
+        "touchpoints_per_second": fill.touchpoints_per_second,
+        "eta_seconds": fill.eta_seconds,
+        "since": instant(fill.since),
         "done": fill.customers_filled == fill.customers_total,
     }

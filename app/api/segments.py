@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.answers import instant, json_answer, read_cursor, uuid, write_cursor
+from app.api.as_of import AsOf, moment, moment_of_page
 from app.api.auth import SecretKey
 from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
 from app.api.schemas import CountOut, MembersOut, problems
@@ -42,26 +43,29 @@ def _views(served: Services) -> MemberViews:
 
 
 async def list_segment_members(
-    request: Request, key: SegmentKey, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None
+    request: Request, key: SegmentKey, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
 ) -> Response:
     served = services(request)
     begin = read_cursor(cursor, str)
-    as_of = served.clock.now() if begin is None else begin.as_of
+    at, _ = moment_of_page(as_of, begin, served.clock.now())
     after = None if begin is None else _customer(str(begin.place[0]))
-    page = await _views(served).page(key, as_of, after, min(limit, served.settings.limits.page_items_max))
+    page = await _views(served).page(key, at, after, min(limit, served.settings.limits.page_items_max))
+    served.reads.note(key)
     return json_answer(
         {
             "items": [_member_json(member) for member in page.items],
-            "next_cursor": None if page.after is None else write_cursor(as_of, page.after.hex()),
-            "as_of": instant(as_of),
+            "next_cursor": None if page.after is None else write_cursor(at, page.after.hex()),
+            "as_of": instant(at),
         }
     )
 
 
-async def count_segment_members(request: Request, key: SegmentKey) -> Response:
+async def count_segment_members(request: Request, key: SegmentKey, as_of: AsOf = None) -> Response:
     served = services(request)
-    as_of = served.clock.now()
-    return json_answer({"count": await _views(served).count(key, as_of), "as_of": instant(as_of)})
+    at, _ = moment(as_of, served.clock.now())
+    count = await _views(served).count(key, at)
+    served.reads.note(key)
+    return json_answer({"count": count, "as_of": instant(at)})
 
 
 def _customer(text: str) -> bytes:

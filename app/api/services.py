@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, cast
 
 from starlette.requests import Request
 
 from app.config import Settings
 from app.db import Clock, Pool
+from app.errors import Overloaded
 from app.ingest import Ingest
 from app.metrics import Metrics
 from app.registry import Registry
+from app.views.reads import SegmentReads
+
+_AT_A_TIME: Final = 2
+_RETRY_SECONDS: Final = 5
+
+
+class Slots:
+    """So many requests that look at the whole base may run at a time; the next is turned away and may come again."""
+
+    def __init__(self, free: int = _AT_A_TIME) -> None:
+        self._free = free
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Raises :class:`Overloaded`."""
+        if not self._free:
+            raise Overloaded(
+                f"{_AT_A_TIME} questions about the whole base are being answered; ask again later.", _RETRY_SECONDS
+            )
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +49,8 @@ class Services:
     pool: Pool
     registry: Registry
     ingest: Ingest
+    reads: SegmentReads
+    whole_base: Slots = field(default_factory=Slots)
 
 
 def services(request: Request) -> Services:

@@ -5,89 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
-
 from app.config import Settings
 from app.db import Connection, Pool, snapshot
 from app.errors import NotFound
-from app.projection.fold import POINTS_UNLIMITED, Change, fold
+from app.projection.coverage import kept_of
+from app.projection.fold import POINTS_UNLIMITED, Change
 from app.projection.intervals import Interval, continue_intervals
-from app.projection.project import versions_of
-from app.projection.replay import read_moves, replay
-from app.projection.state import State, decided_at, read_state, write_state
+from app.projection.replay import replay
+from app.projection.state import State, decided_at
 from app.projection.write import interval_of
 from app.registry import Registry
 from app.rules.ruleset import Definition, Ruleset
-from app.views.states import (
-    Customer,
-    Place,
-    Stored,
-    carried_to,
-    is_current,
-    place_of,
-    present,
-    states_at,
-    truth_of,
-    valid_until,
-)
-
-
-class Explanation(msgspec.Struct):
-    """Why a rule holds for a customer or does not; ``tree`` as in :mod:`app.rules.explanation`."""
-
-    holds: bool
-    since: int | None
-    valid_until: int | None
-    tree: dict[str, Any]
-
-
-class Explained(msgspec.Struct):
-    """What an explanation works on: the whole log folded without limits, and the messages behind each leaf."""
-
-    customer: bytes
-    definition: Definition
-    state: State
-    ruleset: Ruleset
-    messages: dict[str, list[tuple[int, str]]]
-    as_of: int
-
-    def rule(self, rule_id: str) -> Explanation:
-        truth = truth_of(self.state, self.ruleset, rule_id)
-        tree = self.ruleset.explain(rule_id, self.state, self.as_of, lambda leaf: self.messages.get(leaf, []))
-        if self.state.born is None:
-            _hold_nothing(tree)
-        self._look_ahead(rule_id, tree)
-        since = None if self.state.born is None else truth.since
-        return Explanation(truth.holds, since, tree["valid_until"], tree)
-
-    def _look_ahead(self, rule_id: str, tree: dict[str, Any]) -> None:
-        """Messages of the future count from their instant on, which may come before time alone changes a truth."""
-        if not self.state.pending:
-            return
-        ahead = read_state(write_state(self.state, self.ruleset), self.ruleset)
-        for instant in sorted({move.at for move in self.state.pending}):
-            fold(ahead, self.ruleset, (), instant, POINTS_UNLIMITED)
-            _continue(tree, self.ruleset.explain(rule_id, ahead, instant), instant)
-
-    def place(self, journey: str) -> Place:
-        return place_of(self.state, journey, valid_until(self.state, self.ruleset, POINTS_UNLIMITED))
-
-
-def _hold_nothing(node: dict[str, Any]) -> None:
-    """Before its first message nothing holds for a customer, not even a ``not``."""
-    node["truth"], node["valid_until"] = False, None
-    for child in node["nodes"]:
-        _hold_nothing(child)
-
-
-def _continue(node: dict[str, Any], later: dict[str, Any], instant: int) -> None:
-    """Correct until when each truth lasts by what is so at ``instant``, up to which it was right."""
-    until = node["valid_until"]
-    if until is None or until >= instant:
-        node["valid_until"] = later["valid_until"] if node["truth"] == later["truth"] else instant
-    for child, later_child in zip(node["nodes"], later["nodes"], strict=True):
-        _continue(child, later_child, instant)
-
+from app.views.explanations import Explanation, explain_rule, tell
+from app.views.states import Customer, Place, Stored, carried_to, is_current, present, states_at
 
 _CUSTOMER = """
 -- One customer by any of its identities, likeliest first; with the revision of the definitions that hold now.
@@ -114,23 +44,29 @@ ORDER BY asked.place, asked.rank
 """
 
 _INTERVALS = """
-SELECT customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause
-FROM transitions
-WHERE customer_id = $1 AND retracted_at IS NULL AND definition = ANY($2::text[]) AND entered_at <= $3
+SELECT customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause, meaning
+FROM transitions JOIN unnest($2::text[], $4::bigint[]) AS asked (definition, meaning) USING (definition, meaning)
+WHERE customer_id = $1 AND retracted_at IS NULL AND entered_at <= $3
 ORDER BY entered_at, definition, value
 """
 
 
 class CustomerViews:
-    """Questions about single customers. ``now`` is an argument: it is read once a request."""
+    """Questions about single customers. ``now`` is an argument: it is read once a request.
+
+    Where ``past`` is said, ``now`` is an instant of the past: the log is replayed up to it, and what came later is the
+    future that ``valid_until`` knows.
+    """
 
     def __init__(self, pool: Pool, registry: Registry, settings: Settings) -> None:
         self._pool = pool
         self._registry = registry
         self._points_max = settings.series_points_max
 
-    async def customer(self, ids: Sequence[bytes], now: int) -> Customer:
+    async def customer(self, ids: Sequence[bytes], now: int, *, past: bool = False) -> Customer:
         """By the ids of identities that may be meant. Raises :class:`NotFound`."""
+        if past:
+            return await self._customer_replayed(ids, now)
         row = await self._pool.fetchrow(_CUSTOMER, ids)
         if row is None:
             raise NotFound("There is no such customer.")
@@ -174,7 +110,7 @@ class CustomerViews:
         return answers
 
     async def stays(
-        self, ids: Sequence[bytes], kind: str, key: str | None, now: int
+        self, ids: Sequence[bytes], kind: str, key: str | None, now: int, *, past: bool = False
     ) -> tuple[bytes, list[Interval], int]:
         """Stays in stages (``kind`` journey) or segments, oldest first, with the customer and the instant.
 
@@ -187,38 +123,48 @@ class CustomerViews:
             ]
             if key is not None and not definitions:
                 raise NotFound(f"There is no {kind} {key}.")
-            if is_current(row, ruleset, now):
+            if not past and is_current(row, ruleset, now):
                 as_of = max(now, decided_at(row.state))
-                found = [interval_of(each) for each in await connection.fetch(_INTERVALS, row.id, definitions, as_of)]
-                return row.id, found, as_of
+                meanings = [ruleset.number_of[id] for id in definitions]
+                rows = await connection.fetch(_INTERVALS, row.id, definitions, as_of, meanings)
+                return row.id, [interval_of(each) for each in rows], as_of
             replayed = await replay(connection, [row.id], ruleset, now)
         changes: Iterable[Change] = replayed[row.id].changes if row.id in replayed else ()
         wanted = set(definitions)
         stays = continue_intervals(
-            row.id, [change for change in changes if change.definition in wanted], versions_of(ruleset)
+            row.id, [change for change in changes if change.definition in wanted], kept_of(ruleset)
         ).begun
         stays.sort(key=lambda stay: (stay.entered_at, stay.definition, stay.value))
         return row.id, stays, now
 
-    async def explained(self, ids: Sequence[bytes], kind: str, key: str, now: int) -> Explained:
-        """Fold the whole log, keeping every point and which message stands behind it.
-
-        Raises :class:`NotFound` for a customer or definition that does not exist.
-        """
+    async def segment_explained(self, ids: Sequence[bytes], key: str, now: int) -> tuple[Definition, Explanation]:
+        """Raises :class:`NotFound` for a customer or definition that does not exist."""
         async with snapshot(self._pool) as connection:
             row, ruleset = await self._found(connection, ids)
-            definition = next((each for each in ruleset.definitions if (each.kind, each.key) == (kind, key)), None)
-            if definition is None:
-                raise NotFound(f"There is no {kind} {key}.")
-            moves = await read_moves(connection, row.id, ruleset)
-        state = State()
-        fold(state, ruleset, moves, now, POINTS_UNLIMITED)
-        messages: dict[str, list[tuple[int, str]]] = {}
-        for move in moves:
-            if move.at <= now:
-                for leaf in move.leaves:
-                    messages.setdefault(leaf, []).append((move.at, move.message_id))
-        return Explained(row.id, definition, state, ruleset, messages, now)
+            definition = _defined(ruleset, "segment", key)
+            return definition, await explain_rule(connection, row.id, f"segment:{key}", ruleset, now)
+
+    async def journey_explained(
+        self, ids: Sequence[bytes], key: str, now: int
+    ) -> tuple[Definition, Place, list[tuple[str, Explanation]]]:
+        """With (stage, why) of each stage, in order. Raises :class:`NotFound`."""
+        async with snapshot(self._pool) as connection:
+            row, ruleset = await self._found(connection, ids)
+            definition = _defined(ruleset, "journey", key)
+            place = (await tell(connection, row.id, ruleset, now)).place(key)
+            stages = [
+                (stage, await explain_rule(connection, row.id, rule_id, ruleset, now))
+                for stage, rule_id in ruleset.stages_of[key]
+            ]
+        return definition, place, stages
+
+    async def trait_explained(self, ids: Sequence[bytes], key: str, now: int) -> tuple[Definition, dict[str, Any]]:
+        """``value``, ``valid_until`` and what a computed trait was worked out from. Raises :class:`NotFound`."""
+        async with snapshot(self._pool) as connection:
+            row, ruleset = await self._found(connection, ids)
+            definition = _defined(ruleset, "trait", key)
+            told = await tell(connection, row.id, ruleset.explained(f"trait:{key}"), now)
+        return definition, told.value(key)
 
     async def _found(self, connection: Connection, ids: Sequence[bytes]) -> tuple[Stored, Ruleset]:
         row = await connection.fetchrow(_CUSTOMER, ids)
@@ -226,3 +172,10 @@ class CustomerViews:
             raise NotFound("There is no such customer.")
         definitions, *stored, _, _ = row
         return Stored(*stored), await self._registry.ruleset_at(connection, definitions)
+
+
+def _defined(ruleset: Ruleset, kind: str, key: str) -> Definition:
+    for each in ruleset.definitions:
+        if (each.kind, each.key) == (kind, key):
+            return each
+    raise NotFound(f"There is no {kind} {key}.")

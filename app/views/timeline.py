@@ -77,6 +77,11 @@ Place = tuple[int, str, str]
 """(occurred_at, message id, source) of the last entry seen."""
 
 
+def after(instant: int) -> Place:
+    """A place after everything of that instant and before everything later."""
+    return instant + 1, "", ""
+
+
 class TimelineViews:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

@@ -10,9 +10,11 @@ import pytest
 import app.views.members
 from app.config import Settings
 from app.db import FrozenClock, transact
+from app.metrics import Metrics
 from app.projection.project import refresh
 from app.touchpoint import DAY
 from app.wire.instants import rfc3339
+from app.worker import Worker
 from tests.api.conftest import NOON, Service, track
 
 SEGMENT = {
@@ -31,16 +33,24 @@ JOURNEY = {
 }
 
 
+async def work(service: Service) -> None:
+    """What the worker does, until nothing is left to do."""
+    served = service.app.state.services
+    worker = Worker(served.pool, served.registry, served.settings, served.clock, Metrics())
+    while await worker.fill() or await worker.sweep():
+        pass
+
+
 async def test_a_segment_from_creation_to_archive(service: Service) -> None:
     made = await service.tell("POST", "/v1/segments", SEGMENT, 201)
-    assert {**SEGMENT, "version": 1, "created_at": made["created_at"]} == made
+    assert {**SEGMENT, "note": "", "version": 1, "status": "current", "created_at": made["created_at"]} == made
     assert (await service.tell("POST", "/v1/segments", SEGMENT, 409))["code"] == "conflict"
     assert (await service.tell("PUT", "/v1/segments/big", SEGMENT))["version"] == 1
     changed = {**SEGMENT, "rule": {"did": "Order Completed", "at_least": 2}}
     assert (await service.tell("PUT", "/v1/segments/big", changed))["version"] == 2
     read = await service.ask("/v1/segments/big")
     assert (read["version"], read["rule"]) == (2, changed["rule"])
-    assert read["fill"] == {"customers_total": 0, "customers_filled": 0, "done": True}
+    assert (read["status"], read["fill"]["customers_total"], read["fill"]["done"]) == ("current", 0, True)
     assert "big" in [each["key"] for each in (await service.ask("/v1/segments"))["items"]]
     assert await service.tell("DELETE", "/v1/segments/big") == {"success": True}
     for path in ("", "/members", "/count"):
@@ -56,9 +66,17 @@ async def test_a_journey_from_creation_to_archive(service: Service) -> None:
     await service.send(track("Order Completed"))
     assert (await service.ask("/v1/customers/user-1"))["stages"]["trial"]["stage"] == "paid"
     without_key = {"stages": JOURNEY["stages"][:1]}
-    assert (await service.tell("PUT", "/v1/journeys/trial", without_key))["version"] == 2
+    changed = await service.tell("PUT", "/v1/journeys/trial", without_key)
+    assert (changed["version"], changed["status"]) == (2, "filling")
+    assert (await service.ask("/v1/customers/user-1"))["stages"]["trial"]["stage"] == "paid", "until it is filled"
+    filling = await service.ask("/v1/journeys/trial")
+    assert [filling[name] for name in ("version", "status", "upcoming_version")] == [1, "filling", 2]
+    assert (filling["fill"]["customers_total"], filling["fill"]["done"]) == (1, False)
+    await work(service)
+    filled = await service.ask("/v1/journeys/trial")
+    assert [filled[name] for name in ("version", "status", "upcoming_version")] == [2, "current", None]
+    assert filled["fill"]["done"] is True
     assert (await service.ask("/v1/customers/user-1"))["stages"]["trial"]["stage"] is None
-    assert (await service.ask("/v1/journeys/trial"))["fill"]["done"] is False
     assert "trial" in [each["key"] for each in (await service.ask("/v1/journeys"))["items"]]
     await service.tell("DELETE", "/v1/journeys/trial")
     assert "trial" not in (await service.ask("/v1/customers/user-1"))["stages"]
@@ -176,9 +194,8 @@ async def test_hostile_definitions(service: Service, body: bytes) -> None:
 async def test_a_new_segment_holds_before_it_is_filled(service: Service) -> None:
     await service.send(*[track("e", f"user-{n}", properties={"n": n}) for n in range(30)])
     await service.tell("POST", "/v1/segments", {"key": "even", "rule": {"did": "e", "where": {"n": {"lt": 20}}}}, 201)
-    assert (await service.ask("/v1/segments/even"))["fill"] == {
-        "customers_total": 30, "customers_filled": 0, "done": False,
-    }  # fmt: skip
+    fill = (await service.ask("/v1/segments/even"))["fill"]
+    assert (fill["customers_total"], fill["customers_filled"], fill["done"]) == (30, 0, False)
     assert (await service.ask("/v1/segments/even/count"))["count"] == 20
     members = await service.all_of("/v1/segments/even/members", limit=7)
     assert len(members) == 20

@@ -17,6 +17,7 @@ from openapi_spec_validator import validate
 from referencing import Registry, Resource
 
 from app.openapi import FILE, render
+from app.rules.refusal import HEADS
 from tests.api.conftest import Service, track
 
 DOCUMENT: dict[str, Any] = json.loads(render())
@@ -67,12 +68,14 @@ def test_every_shape_has_examples_that_fit(name: str) -> None:
 
 def test_rules_are_a_union_of_their_heads() -> None:
     rule = DOCUMENT["components"]["schemas"]["Rule"]
-    assert len(rule["oneOf"]) == 8
+    assert len(rule["oneOf"]) == len(HEADS)
 
 
 async def test_answers_fit_their_shapes(service: Service) -> None:
     await service.send(track("Order Completed", anonymousId="anon-1"), {"type": "track", "userId": "u"}, expected=1)
     await service.tell("POST", "/v1/segments", {"key": "x", "rule": {"not": {"did": "e", "within": "1d"}}}, 201)
+    value = {"avg": "total", "of": "Order Completed"}
+    await service.tell("POST", "/v1/traits", {"key": "average", "value": value}, 201)
     for path, name in (
         ("customers/user-1", "CustomerOut"),
         ("customers/user-1/journey", "HistoryOut"),
@@ -86,6 +89,13 @@ async def test_answers_fit_their_shapes(service: Service) -> None:
         ("segments/x", "SegmentOut"),
         ("segments/x/members", "MembersOut"),
         ("segments/x/count", "CountOut"),
+        ("segments/x/versions", "VersionsOut"),
+        ("segments/hygiene", "HygieneOut"),
+        ("traits", "TraitsOut"),
+        ("traits/average", "TraitOut"),
+        ("traits/average/versions", "VersionsOut"),
+        ("journeys/six-stage/versions", "VersionsOut"),
+        ("customers/user-1/traits/average/explain", "TraitExplanationOut"),
         ("journeys", "JourneysOut"),
         ("journeys/six-stage", "JourneyOut"),
         ("sources", "SourcesOut"),
@@ -93,6 +103,14 @@ async def test_answers_fit_their_shapes(service: Service) -> None:
         ("quarantine", "QuarantineOut"),
     ):
         schema(name).validate(await service.ask(f"/v1/{path}"))
+    rule = {"rule": {"did": "Order Completed"}}
+    for path, body, name in (
+        ("preview", rule, "PreviewOut"),
+        ("preview", {**rule, "within_ms": 1}, "PreviewOut"),
+        ("x/dry-run", rule, "DryRunOut"),
+        ("x/verify", None, "VerifiedOut"),
+    ):
+        schema(name).validate(await service.tell("POST", f"/v1/segments/{path}", body))
     schema("Problem").validate(await service.ask("/v1/customers/nobody", 404))
     schema("LookupOut").validate(await service.tell("POST", "/v1/customers/lookup", {"customers": ["user-1", "x"]}))
 

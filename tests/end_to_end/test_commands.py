@@ -25,7 +25,7 @@ from app.embedded import EmbeddedPostgres
 from tests.end_to_end.server import ROOT, Server
 
 HELP = {
-    "": ["segue serve is all it takes to start", "serve", "worker", "migrate", "keys", "import", "rebuild"],
+    "": ["segue serve is all it takes to start", "serve", "worker", "migrate", "keys", "import", "rebuild", "verify"],
     "serve": ["starts the embedded PostgreSQL", "Ctrl-C drains", "SEGUE_PORT", "DATABASE_URL", "--no-worker"],
     "worker": ["Only the background work", "may run beside serve"],
     "migrate": ["to the current schema"],
@@ -35,6 +35,7 @@ HELP = {
     "keys revoke": ["within a second", "the beginning of its id"],
     "import": ["NDJSON, or CSV", "goes on where it stopped", "--source"],
     "rebuild": ["anew from the log", "such as user_id:42"],
+    "verify": ["from the log", "--sample", "Exits with 1 if anything differs"],
 }
 
 
@@ -248,6 +249,27 @@ def test_rebuild_finds_and_repairs_what_differs(server: Server) -> None:
     assert server.command("rebuild").stdout.strip() == "1 differed."
     assert server.command("rebuild").stdout.strip() == "Every customer was what the log says."
     assert _ask(server, "/v1/customers/state-broken")["stages"] == before
+
+
+def test_verify_finds_what_differs(server: Server) -> None:
+    for user, event in (("whole", "Order Completed"), ("broken", "Email Opened")):
+        call = {"userId": f"verified-{user}", "event": event}
+        assert httpx.post(server.url + "/v1/track", json=call, auth=(server.write_key, "")).status_code == 200
+    done = server.command("verify")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "first-time-buyers: " in done.stdout
+    assert all(line.endswith(" 0 differ.") for line in done.stdout.strip().splitlines())
+    asyncio.run(_corrupt(server, "verified-broken", "verified-whole"))
+    done = server.command("verify", "first-time-buyers")
+    assert done.returncode == 1
+    assert " 1 differ." in done.stdout
+    assert len(done.stdout.strip().splitlines()) == 2
+    sampled = server.command("verify", "first-time-buyers", "--sample", "1")
+    assert "first-time-buyers: 1 customers" in sampled.stdout
+    missing = server.command("verify", "no-such-segment")
+    assert missing.returncode == 1
+    assert "There is no segment no-such-segment." in missing.stderr
+    assert server.command("rebuild").returncode == 0
 
 
 async def _corrupt(server: Server, broken: str, whole: str) -> None:

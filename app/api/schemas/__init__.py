@@ -9,6 +9,23 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from app.api.schemas.access import KeyIn, KeyOut, KeysOut, SourceIn, SourceOut, SourcesOut
+from app.api.schemas.analysis import (
+    DifferenceOut,
+    DryRunIn,
+    DryRunOut,
+    EvidenceOut,
+    HygieneOut,
+    MovedOut,
+    NamedOut,
+    OverlapOut,
+    PreviewIn,
+    PreviewOut,
+    SaidOut,
+    SaidStayOut,
+    SegmentHealthOut,
+    VerifiedOut,
+    VerifyIn,
+)
 from app.api.schemas.collecting import (
     BatchIn,
     BatchItemIn,
@@ -41,6 +58,7 @@ from app.api.schemas.customers import (
     StayOut,
     TimelineOut,
     TouchpointOut,
+    TraitExplanationOut,
 )
 from app.api.schemas.definitions import (
     CountOut,
@@ -52,12 +70,17 @@ from app.api.schemas.definitions import (
     SegmentOut,
     SegmentsOut,
     StageOut,
+    TraitOut,
+    TraitsOut,
+    VersionOut,
+    VersionsOut,
 )
 from app.api.schemas.operations import HealthOut, LiveOut, QuarantinedOut, QuarantineOut
-from app.rules.language import JourneyIn, SegmentIn
+from app.rules.language import JourneyIn, SegmentIn, TraitIn
 
 REQUEST_MODELS: tuple[type[BaseModel], ...] = (
-    CallIn, BatchIn, SegmentIn, JourneyIn, SourceIn, KeyIn, LinkIn, LookupIn, BatchItemIn,
+    CallIn, BatchIn, SegmentIn, JourneyIn, TraitIn, SourceIn, KeyIn, LinkIn, LookupIn, BatchItemIn, PreviewIn,
+    DryRunIn, VerifyIn,
 )  # fmt: skip
 """Bodies are read by hand, so the document is told of them by hand."""
 
@@ -71,11 +94,16 @@ __all__ = [
     "CauseOut",
     "CountOut",
     "CustomerOut",
+    "DifferenceOut",
+    "DryRunIn",
+    "DryRunOut",
+    "EvidenceOut",
     "ExplanationOut",
     "FillOut",
     "FoundOut",
     "HealthOut",
     "HistoryOut",
+    "HygieneOut",
     "IdentityOut",
     "JourneyExplanationOut",
     "JourneyIn",
@@ -93,12 +121,20 @@ __all__ = [
     "MemberOut",
     "MembersOut",
     "MembershipOut",
+    "MovedOut",
+    "NamedOut",
+    "OverlapOut",
+    "PreviewIn",
+    "PreviewOut",
     "Problem",
     "QuarantineOut",
     "QuarantinedOut",
     "ReceiptOut",
     "RejectionOut",
+    "SaidOut",
+    "SaidStayOut",
     "SegmentExplanationOut",
+    "SegmentHealthOut",
     "SegmentIn",
     "SegmentOut",
     "SegmentStayOut",
@@ -115,6 +151,14 @@ __all__ = [
     "SuccessOut",
     "TimelineOut",
     "TouchpointOut",
+    "TraitExplanationOut",
+    "TraitIn",
+    "TraitOut",
+    "TraitsOut",
+    "VerifiedOut",
+    "VerifyIn",
+    "VersionOut",
+    "VersionsOut",
     "WarningOut",
     "json_body",
     "problems",

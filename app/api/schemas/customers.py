@@ -79,6 +79,7 @@ class LookupIn(BaseModel):
     model_config = shape("Up to 500 customers.", {"customers": ["user_id:user-1", "email:user@example.com"]})
 
     customers: list[str] = Field(max_length=500)
+    as_of: Instant | None = Field(None, description="An instant of the past instead of now.")
 
 
 class FoundOut(BaseModel):
@@ -153,6 +154,7 @@ class ExplanationOut(BaseModel):
         {
             "rule": {"did": "Order Completed", "at_least": 2},
             "truth": True,
+            "since": EXAMPLE_INSTANT,
             "valid_until": None,
             "counted": 2,
             "needed": {"at_least": 2},
@@ -164,6 +166,7 @@ class ExplanationOut(BaseModel):
 
     rule: dict[str, Any]
     truth: bool
+    since: OptionalInstant = Field(description="Since when the truth is what it is; null before the first message.")
     valid_until: OptionalInstant
     nodes: list[ExplanationOut]
     counted: int | SkipJsonSchema[None] = None
@@ -180,7 +183,13 @@ class SegmentExplanationOut(BaseModel):
             "member": False,
             "since": EXAMPLE_INSTANT,
             "valid_until": None,
-            "explanation": {"rule": {"did": "Order Completed"}, "truth": False, "valid_until": None, "nodes": []},
+            "explanation": {
+                "rule": {"did": "Order Completed"},
+                "truth": False,
+                "since": EXAMPLE_INSTANT,
+                "valid_until": None,
+                "nodes": [],
+            },
             "as_of": EXAMPLE_INSTANT,
         },
     )
@@ -199,7 +208,13 @@ class StageExplanationOut(BaseModel):
         "A stage of a journey and its rule.",
         {
             "stage": "purchase",
-            "explanation": {"rule": {"did": "Order Completed"}, "truth": True, "valid_until": None, "nodes": []},
+            "explanation": {
+                "rule": {"did": "Order Completed"},
+                "truth": True,
+                "since": EXAMPLE_INSTANT,
+                "valid_until": None,
+                "nodes": [],
+            },
         },
     )
 
@@ -227,6 +242,30 @@ class JourneyExplanationOut(BaseModel):
     since: OptionalInstant
     valid_until: OptionalInstant
     stages: list[StageExplanationOut]
+    as_of: Instant
+
+
+class TraitExplanationOut(BaseModel):
+    model_config = shape(
+        "What the value of a computed trait was worked out from.",
+        {
+            "trait": "average_order",
+            "version": 1,
+            "value": 42.5,
+            "valid_until": None,
+            "explanation": {
+                "rule": {"avg": "total", "of": "Order Completed"},
+                "touchpoints": ["m-1", "m-7"],
+            },
+            "as_of": EXAMPLE_INSTANT,
+        },
+    )
+
+    trait: str
+    version: int
+    value: Any = Field(description="null: missing.")
+    valid_until: OptionalInstant = Field(description="When it may change if nothing arrives; null is never.")
+    explanation: dict[str, Any]
     as_of: Instant
 
 

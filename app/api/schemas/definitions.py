@@ -2,47 +2,70 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from app.api.schemas.common import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, IdentityOut, Instant, OptionalInstant, shape
-from app.rules.language import Rule
+from app.rules.language import Rule, Value
 
 
 class FillOut(BaseModel):
     model_config = shape(
-        "How far stored answers have come. Until done, answers are worked out when asked: never wrong, only slower.",
-        {"customers_total": 1000, "customers_filled": 1000, "done": True},
+        "How far stored answers have come. Until done, a new definition is worked out when asked, and an edited one "
+        "answers by its old version: never half by one and half by the other.",
+        {
+            "customers_total": 1000,
+            "customers_filled": 400,
+            "touchpoints_per_second": 40000.0,
+            "eta_seconds": 1.5,
+            "since": EXAMPLE_INSTANT,
+            "done": False,
+        },
     )
 
     customers_total: int
     customers_filled: int
+    touchpoints_per_second: float | None = Field(description="null: not known yet, or done.")
+    eta_seconds: float | None = Field(description="null: not known yet, or done.")
+    since: OptionalInstant = Field(description="When the definition came to mean what is filled.")
     done: bool
 
 
-class SegmentOut(BaseModel):
+class _DefinitionOut(BaseModel):
+    key: str
+    name: str
+    description: str
+    owner: str
+    note: str = Field(description="Why this version was made.")
+    version: int
+    status: Literal["current", "filling"] = Field(description="filling: stored answers do not follow it yet.")
+    created_at: Instant
+    upcoming_version: int | None = Field(
+        None, description="Where one definition is read: the edited version that will answer once it is filled."
+    )
+    fill: FillOut | SkipJsonSchema[None] = Field(None, description="Where one definition is read.")
+    as_of: Instant | SkipJsonSchema[None] = Field(None, description="Where one definition is read.")
+
+
+class SegmentOut(_DefinitionOut):
     model_config = shape(
-        "The current version of a segment.",
+        "The latest version of a segment.",
         {
             "key": "repeat-buyers",
             "name": "Repeat buyers",
             "description": "Bought at least twice",
             "owner": "crm@example.com",
+            "note": "",
             "version": 1,
+            "status": "current",
             "created_at": EXAMPLE_INSTANT,
             "rule": {"did": "Order Completed", "at_least": 2},
         },
     )
 
-    key: str
-    name: str
-    description: str
-    owner: str
-    version: int
-    created_at: Instant
     rule: Rule
-    fill: FillOut | SkipJsonSchema[None] = Field(None, description="Where one segment is read.")
-    as_of: Instant | SkipJsonSchema[None] = Field(None, description="Where one segment is read.")
 
 
 class StageOut(BaseModel):
@@ -53,29 +76,83 @@ class StageOut(BaseModel):
     rule: Rule
 
 
-class JourneyOut(BaseModel):
+class JourneyOut(_DefinitionOut):
     model_config = shape(
-        "The current version of a journey.",
+        "The latest version of a journey.",
         {
             "key": "trial",
             "name": "Trial",
             "description": "",
             "owner": "",
+            "note": "",
             "version": 1,
+            "status": "current",
             "created_at": EXAMPLE_INSTANT,
             "stages": [{"key": "started", "name": "Started", "rule": {"did": "Trial Started"}}],
         },
     )
 
-    key: str
+    stages: list[StageOut]
+
+
+class TraitOut(_DefinitionOut):
+    model_config = shape(
+        "The latest version of a computed trait.",
+        {
+            "key": "average_order",
+            "name": "Average order",
+            "description": "",
+            "owner": "crm@example.com",
+            "note": "",
+            "version": 1,
+            "status": "current",
+            "created_at": EXAMPLE_INSTANT,
+            "value": {"avg": "total", "of": "Order Completed", "within": "365d"},
+        },
+    )
+
+    value: Value
+
+
+class VersionOut(BaseModel):
+    model_config = shape(
+        "One version of a definition.",
+        {
+            "version": 1,
+            "name": "Repeat buyers",
+            "description": "Bought at least twice",
+            "owner": "crm@example.com",
+            "note": "As agreed in the meeting of May",
+            "status": "current",
+            "created_at": EXAMPLE_INSTANT,
+            "activated_at": EXAMPLE_INSTANT,
+            "superseded_at": None,
+            "body": {"did": "Order Completed", "at_least": 2},
+        },
+    )
+
+    version: int
     name: str
     description: str
     owner: str
-    version: int
+    note: str = Field(description="Why it was made.")
+    status: Literal["current", "filling", "superseded", "archived"]
     created_at: Instant
-    stages: list[StageOut]
-    fill: FillOut | SkipJsonSchema[None] = Field(None, description="Where one journey is read.")
-    as_of: Instant | SkipJsonSchema[None] = Field(None, description="Where one journey is read.")
+    activated_at: OptionalInstant = Field(description="When it began to answer; null: not yet, or never.")
+    superseded_at: OptionalInstant = Field(description="When a newer version took its place, or it was archived.")
+    body: dict[str, Any] | list[dict[str, Any]] = Field(
+        description="The rule of a segment, the stages of a journey, the value of a computed trait."
+    )
+
+
+class VersionsOut(BaseModel):
+    model_config = shape(
+        "The change log of a definition, newest first.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT}
+    )
+
+    items: list[VersionOut]
+    next_cursor: str | None
+    as_of: Instant
 
 
 class SegmentsOut(BaseModel):
@@ -90,6 +167,14 @@ class JourneysOut(BaseModel):
     model_config = shape("All journeys, by key.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT})
 
     items: list[JourneyOut]
+    next_cursor: str | None
+    as_of: Instant
+
+
+class TraitsOut(BaseModel):
+    model_config = shape("All computed traits, by key.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT})
+
+    items: list[TraitOut]
     next_cursor: str | None
     as_of: Instant
 
