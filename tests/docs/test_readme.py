@@ -59,7 +59,7 @@ async def test_the_curl_examples_answer_as_shown(settings: Settings) -> None:
     """Sent in order, each at the instant that its answer shows; ``"..."`` stands for what was left out."""
     assert settings.database_url is not None
     examples = _examples()
-    assert len(examples) == 4
+    assert len(examples) == 5
     clock = FrozenClock(_first_instant())
     pool = await open_pool(settings.database_url, 1)
     async with pool.acquire() as connection:
