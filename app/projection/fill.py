@@ -146,6 +146,10 @@ class _Chunk:
                     changes = fold(state, known, (), self.now, self.settings.series_points_max)
             except NeedsReplay:
                 self.whole.append(row)
+                continue
+            if state.born is None:
+                # All its messages lie in the future, and what waits of them knows only the old rules.
+                self.whole.append(row)
             else:
                 found.append((row, state, changes))
         return found

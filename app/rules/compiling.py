@@ -181,7 +181,7 @@ class Compiler:
         return leaf
 
     def keeping(self, keeping: Keeping) -> Keeping:
-        return Keeping(everything=True) if self._explaining else keeping
+        return keeping.union(Keeping(everything=True)) if self._explaining else keeping
 
     @property
     def explaining(self) -> bool:
