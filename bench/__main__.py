@@ -10,15 +10,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
-import asyncpg
 import psutil
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.figures import BATCH_IN_FLIGHT, BATCH_MESSAGES, FULL, QUICK, SINGLE_IN_FLIGHT, Figure, measure
-from bench.load import Kind
+from bench import engine, expiry, figures, whole_base
+from bench.figure import Figure, Say
+from bench.figures import BATCH_IN_FLIGHT, BATCH_MESSAGES, SINGLE_IN_FLIGHT
+from bench.load import Generator, Kind
 from bench.machine import described
 from bench.stage import Stage, set_up
 
@@ -27,6 +28,7 @@ PROFILED_SINGLES: Final = 10_000
 PROFILE_LINES: Final = 45
 FILE_COLUMNS: Final = 400
 """Into a file each figure goes on one line, so that the table can be pasted into README.md."""
+LETTERS: Final = "abcdefghijklmno"
 
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -40,24 +42,24 @@ class Profiled(StrEnum):
 @cli.command()
 def main(
     quick: Annotated[bool, typer.Option(help="See that everything runs; the figures mean nothing.")] = False,
+    only: Annotated[str, typer.Option(help="Letters of the figures to measure, such as h,i.")] = LETTERS,
     profile: Annotated[Profiled | None, typer.Option(help="Run the server under cProfile instead.")] = None,
     dump: Annotated[Path | None, typer.Option(help="Keep what cProfile saw in this file.")] = None,
 ) -> None:
-    """Measure Segue beside raw COPY, a usual FastAPI service, and its own no-op routes."""
+    """Measure Segue beside raw COPY, a usual FastAPI service, its own no-op routes, and itself with more to do."""
     if profile is not None:
         _profile(profile, dump)
         return
+    wanted = _letters(only)
     console = Console(width=None if Console().is_terminal else FILE_COLUMNS)
     start = time.monotonic()
     load_before = psutil.getloadavg()
-    with set_up() as stage, console.status("starting") as status:
-        version = stage.query("segue", _version)
-        figures = measure(stage, QUICK if quick else FULL, status.update)
-    _show(console, figures)
-    for word, what in described(version, load_before):
-        console.print(f"- {word}: {what}", highlight=False, soft_wrap=True)
-    generator = stage.generator
-    share = generator.cpu_seconds / generator.seconds
+    with Generator() as generator, console.status("starting") as status:
+        found = _measure(wanted, quick, generator, status.update)
+        _show(console, found)
+        for word, what in described(load_before):
+            console.print(f"- {word}: {what}", highlight=False, soft_wrap=True)
+    share = generator.cpu_seconds / max(generator.seconds, 1e-9)
     console.print(
         f"- load generator: {generator.cpu_seconds:.1f} s of processor time in {generator.seconds:.1f} s of sending "
         f"({share:.0%} of one core); the whole run took {time.monotonic() - start:.0f} s",
@@ -66,21 +68,37 @@ def main(
     )
 
 
-async def _version(connection: asyncpg.Connection[asyncpg.Record]) -> str:
-    version: str = await connection.fetchval("SHOW server_version")
-    sync: str = await connection.fetchval("SHOW fsync")
-    return f"{version}, fsync {sync}"
+def _letters(only: str) -> str:
+    wanted = "".join(sorted(set(only) - {",", " "}))
+    if not wanted or not set(wanted) <= set(LETTERS):
+        raise typer.BadParameter(f"figures are {LETTERS[0]} to {LETTERS[-1]}", param_hint="--only")
+    return wanted
 
 
-def _show(console: Console, figures: list[Figure]) -> None:
+def _measure(wanted: str, quick: bool, generator: Generator, say: Say) -> list[Figure]:
+    """Each group on a stage of its own, so that none finds what another left behind; the lightest first."""
+    found: list[Figure] = []
+    if set(wanted) & set("hko"):
+        found += engine.measure(wanted, engine.QUICK if quick else engine.FULL, say)
+    if set(wanted) & set("abcdefg"):
+        with set_up(generator) as stage:
+            found += figures.measure(stage, wanted, figures.QUICK if quick else figures.FULL, say)
+    if set(wanted) & set("imn"):
+        found += whole_base.measure(wanted, whole_base.QUICK if quick else whole_base.FULL, say)
+    if set(wanted) & set("jl"):
+        found += expiry.measure(wanted, generator, expiry.QUICK if quick else expiry.FULL, say)
+    return found
+
+
+def _show(console: Console, found: list[Figure]) -> None:
     table = Table("", "figure", "measured", "limit", "", "from", box=box.MARKDOWN)
-    for figure in sorted(figures, key=lambda figure: figure.letter):
+    for figure in sorted(found, key=lambda figure: figure.letter):
         table.add_row(
             figure.letter,
             figure.what,
             f"{figure.value:,.{figure.digits}f}",
-            f"{figure.bound} {figure.limit:g}",
-            "OK" if figure.holds else "SHORT",
+            "" if figure.limit is None else f"{figure.bound} {figure.limit:g}",
+            "" if figure.limit is None else "OK" if figure.holds else "SHORT",
             figure.detail,
             style=None if figure.holds else "red",
         )
@@ -91,7 +109,7 @@ def _profile(what: Profiled, dump: Path | None) -> None:
     """cProfile slows Python code more than C code: read the shares, not the seconds."""
     with tempfile.TemporaryDirectory() as directory:
         path = dump or Path(directory) / "server.prof"
-        with set_up(profile=path.resolve()) as stage:
+        with Generator() as generator, set_up(generator, profile=path.resolve()) as stage:
             _send(stage, what, 0.1)
             psutil.Process(stage.segue.pid).send_signal(signal.SIGUSR1)  # from here on the server is watched
             _send(stage, what, 1)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import linear_regression, median
-from typing import Literal
 
 import psutil
 
+from bench.figure import Figure, Say
 from bench.load import Kind, Load
 from bench.stage import Connection, Stage
 from bench.statements import statements_per_flush
@@ -47,30 +47,17 @@ QUICK = Sizes(400, 2, 200, 100, 200, 100, 1, 100)
 """Shows that everything runs; the figures mean nothing."""
 
 
-@dataclass(frozen=True)
-class Figure:
-    letter: str
-    what: str
-    value: float
-    bound: Literal["at least", "at most"]
-    limit: float
-    detail: str
-    digits: int = 2
-
-    @property
-    def holds(self) -> bool:
-        return self.value >= self.limit if self.bound == "at least" else self.value <= self.limit
-
-
-def measure(stage: Stage, sizes: Sizes, say: Callable[[str], None]) -> list[Figure]:
+def measure(stage: Stage, wanted: Collection[str], sizes: Sizes, say: Say) -> list[Figure]:
     say("warming up")
     _warm_up(stage, sizes)
-    return [
-        *_batches(stage, sizes, say),
-        *_singles(stage, sizes, say),
-        *_reads(stage, sizes, say),
-        *_statements(stage, say),
-    ]
+    parts: tuple[tuple[str, Callable[[], list[Figure]]], ...] = (
+        ("abg", lambda: _batches(stage, sizes, say)),
+        ("bce", lambda: _singles(stage, sizes, say)),
+        ("d", lambda: _reads(stage, sizes, say)),
+        ("f", lambda: _statements(stage, say)),
+    )
+    found = [figure for letters, part in parts if set(letters) & set(wanted) for figure in part()]
+    return [figure for figure in found if figure.letter in wanted]
 
 
 def _warm_up(stage: Stage, sizes: Sizes) -> None:
@@ -85,13 +72,13 @@ def _warm_up(stage: Stage, sizes: Sizes) -> None:
 # ------------------------------------------------------------------------- (a) (b) (g): batches of 100 messages
 
 
-def _batches(stage: Stage, sizes: Sizes, say: Callable[[str], None]) -> list[Figure]:
+def _batches(stage: Stage, sizes: Sizes, say: Say) -> list[Figure]:
     segue: list[Load] = []
     scattered: list[Load] = []
     copied: list[float] = []
     baseline: list[Load] = []
     memory = Memory(stage.segue.pid)
-    server, postgres = Cpu(stage.segue.pid), Cpu(stage.postgres_pid)
+    server, postgres = Cpu(stage.segue.pid), Cpu(stage.databases.postgres_pid)
     requests, fewer = sizes.batched // BATCH_MESSAGES, sizes.baseline_batched // BATCH_MESSAGES
     for repetition in range(sizes.batch_repetitions):
         say(f"batches, {repetition + 1} of {sizes.batch_repetitions}")
@@ -215,7 +202,7 @@ class Memory:
 # ------------------------------------------------------------------------------- (b) (c) (e): single messages
 
 
-def _singles(stage: Stage, sizes: Sizes, say: Callable[[str], None]) -> list[Figure]:
+def _singles(stage: Stage, sizes: Sizes, say: Say) -> list[Figure]:
     noop: list[Load] = []
     segue: list[Load] = []
     baseline: list[Load] = []
@@ -275,7 +262,7 @@ _WAL_SYNCS = "SELECT sum(fsyncs)::bigint FROM pg_stat_io WHERE object = 'wal'"
 # ---------------------------------------------------------------------------------- (d): reads; (f): statements
 
 
-def _reads(stage: Stage, sizes: Sizes, say: Callable[[str], None]) -> list[Figure]:
+def _reads(stage: Stage, sizes: Sizes, say: Say) -> list[Figure]:
     noop: list[Load] = []
     customers: list[Load] = []
     for repetition in range(sizes.repetitions):
@@ -295,9 +282,9 @@ def _reads(stage: Stage, sizes: Sizes, say: Callable[[str], None]) -> list[Figur
     ]
 
 
-def _statements(stage: Stage, say: Callable[[str], None]) -> list[Figure]:
+def _statements(stage: Stage, say: Say) -> list[Figure]:
     say("statements per flush")
-    counts = asyncio.run(statements_per_flush(stage.urls["counted"], (1, 2_500)))
+    counts = asyncio.run(statements_per_flush(stage.databases.urls["counted"], (1, 2_500)))
     one, many = counts[1], counts[2_500]
     differing = "" if one == many else f"of 1: {'; '.join(one)}"
     return [

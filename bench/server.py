@@ -1,6 +1,7 @@
 """``segue serve``, with two routes beside it that do nothing, to compare with. Run as ``python -m bench.server serve``.
 
-With BENCH_PROFILE set, cProfile watches from SIGUSR1 on and writes what it saw to that file at the end.
+With BENCH_PROFILE set, cProfile watches from SIGUSR1 on and writes what it saw to that file at the end. With BENCH_HELD
+set, the worker sweeps nobody while there is a file of that name.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 
 from app import __main__ as command_line
 from app import main as composition
+from app.worker import Worker
 
 
 async def noop() -> dict[str, str]:
@@ -36,8 +38,19 @@ def _with_noop_routes() -> None:
     composition.create_app = create_app_with_noop
 
 
+def _hold_sweeps_while_there_is(file: Path) -> None:
+    sweep = Worker.sweep
+
+    async def sweep_unless_held(worker: Worker) -> int:
+        return 0 if file.exists() else await sweep(worker)
+
+    Worker.sweep = sweep_unless_held  # type: ignore[method-assign, assignment]
+
+
 def main() -> None:
     _with_noop_routes()
+    if held := os.environ.get("BENCH_HELD"):
+        _hold_sweeps_while_there_is(Path(held))
     dump = os.environ.get("BENCH_PROFILE")
     if dump is None:
         command_line.main()

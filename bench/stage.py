@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,14 +30,35 @@ DATABASES: Final = ("segue", "copied", "baseline", "counted")
 
 
 @dataclass
+class Databases:
+    """Databases of one PostgreSQL, each new and empty, by name."""
+
+    urls: dict[str, str]
+    place: Path
+    """A directory for what the run leaves behind, gone at its end."""
+    postgres_pid: int
+
+    def query(self, database: str, ask: Callable[[Connection], Coroutine[Any, Any, _T]]) -> _T:
+        """What ``ask`` answers, over a plain connection of its own."""
+
+        async def connected() -> _T:
+            connection = await asyncpg.connect(self.urls[database])
+            try:
+                return await ask(connection)
+            finally:
+                await connection.close()
+
+        return asyncio.run(connected())
+
+
+@dataclass
 class Stage:
     """The running parts, and for each server the number of the next message that it does not have yet."""
 
-    urls: dict[str, str]
+    databases: Databases
     segue: Server
     baseline: Server
     generator: Generator
-    postgres_pid: int
     next_message: dict[Server, int] = field(default_factory=lambda: defaultdict(int))
 
     def plan(
@@ -60,38 +81,39 @@ class Stage:
 
     def query(self, database: str, ask: Callable[[Connection], Coroutine[Any, Any, _T]]) -> _T:
         """What ``ask`` answers, over a plain connection of its own."""
-
-        async def connected() -> _T:
-            connection = await asyncpg.connect(self.urls[database])
-            try:
-                return await ask(connection)
-            finally:
-                await connection.close()
-
-        return asyncio.run(connected())
+        return self.databases.query(database, ask)
 
 
 @contextmanager
-def set_up(*, profile: Path | None = None) -> Iterator[Stage]:
+def set_up(generator: Generator, *, profile: Path | None = None) -> Iterator[Stage]:
     """``profile``: run Segue under cProfile, which writes to that file when Segue ends."""
+    with databases(DATABASES) as made:
+        for name in ("copied", "counted"):
+            asyncio.run(upgrade(made.urls[name]))
+        environment = {"BENCH_PROFILE": str(profile)} if profile else {}
+        with (
+            segue(made, "segue", environment) as server,
+            _baseline(made.urls["baseline"], made.place / "baseline.log") as baseline,
+        ):
+            yield Stage(made, server, baseline, generator)
+
+
+@contextmanager
+def databases(names: Sequence[str]) -> Iterator[Databases]:
     with tempfile.TemporaryDirectory(prefix="segue-bench-") as directory:
         place = Path(directory)
         with EmbeddedPostgres(place / "data") as postgres:
-            urls = _make_databases(postgres.start())
-            with (
-                _segue(urls["segue"], place / "segue.log", profile) as segue,
-                _baseline(urls["baseline"], place / "baseline.log") as baseline,
-                Generator() as generator,
-            ):
-                assert postgres.pid is not None
-                yield Stage(urls, segue, baseline, generator, postgres.pid)
+            urls = _make_databases(postgres.start(), names)
+            assert postgres.pid is not None
+            yield Databases(urls, place, postgres.pid)
 
 
 @contextmanager
-def _segue(url: str, log: Path, profile: Path | None) -> Iterator[Server]:
+def segue(made: Databases, database: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """The server as it is shipped, over one of the databases."""
     port = free_port()
-    command = ["bench.server", "serve", "--database-url", url, "--port", str(port)]
-    environment = {"BENCH_PROFILE": str(profile)} if profile else {}
+    command = ["bench.server", "serve", "--database-url", made.urls[database], "--port", str(port)]
+    log = made.place / f"{database}.log"
     with serving(command, port, log, ready="/readyz", environment=environment) as server:
         yield server
 
@@ -104,8 +126,8 @@ def _baseline(url: str, log: Path) -> Iterator[Server]:
         yield server
 
 
-def _make_databases(first_url: str) -> dict[str, str]:
-    urls = {name: urlunsplit(urlsplit(first_url)._replace(path=f"/{name}")) for name in DATABASES}
+def _make_databases(first_url: str, names: Sequence[str]) -> dict[str, str]:
+    urls = {name: urlunsplit(urlsplit(first_url)._replace(path=f"/{name}")) for name in names}
 
     async def make() -> None:
         connection = await asyncpg.connect(first_url)
@@ -113,8 +135,6 @@ def _make_databases(first_url: str) -> dict[str, str]:
         for name in urls.keys() - existing:
             await connection.execute(f"CREATE DATABASE {name}")
         await connection.close()
-        for name in ("copied", "counted"):
-            await upgrade(urls[name])
 
     asyncio.run(make())
     return urls

@@ -82,7 +82,10 @@ async def metrics(request: Request) -> Response:
         # Asked here, because the work may be done by another process.
         earliest = await served.pool.fetchval(_LAG, timeout=_PATIENCE_SECONDS)
         figures.sweep_lag(0.0 if earliest is None else max(0.0, (served.clock.now() - earliest) / SECOND))
-        figures.fills_pending(await MemberViews(served.pool, served.registry, served.settings).unfilled())
+        views = MemberViews(served.pool, served.registry, served.settings)
+        unfilled = await views.unfilled()
+        figures.fills_pending(unfilled)
+        figures.fill_eta(((await views.fill()).eta_seconds if unfilled else None) or 0.0)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         _log.warning("metrics.database_unreachable")
     return Response(figures.exposition(), headers={"content-type": figures.content_type})

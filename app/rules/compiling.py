@@ -59,6 +59,9 @@ LEVELS_MAX: Final = 150
 """Nesting of a rule together with all that it reads through segments, stages and computed traits."""
 
 _ANY_TIME: Final = Window(None, None, ALWAYS, None, None, False)
+POINT_NODES_MAX: Final = 100
+"""Windowed aggregates, sequences and the like in a rule and all that it reads: each looks at every point."""
+
 Stages = Mapping[str, tuple[tuple[str, str], ...]]
 
 
@@ -69,6 +72,8 @@ class Dependencies(msgspec.Struct):
     traits: set[str] = msgspec.field(default_factory=set)
     rules: set[str] = msgspec.field(default_factory=set)
     """Ids of the rules and computed traits that it reads, hidden ones too, at any depth."""
+    points: set[int] = msgspec.field(default_factory=set)
+    """Which nodes look at touchpoints one by one, each by a number."""
     levels: int = 0
     is_dated: bool = False
     """Its truth can change by time alone from the very beginning, so it is decided at birth."""
@@ -78,6 +83,7 @@ class Dependencies(msgspec.Struct):
         self.leaves |= other.leaves
         self.traits |= other.traits
         self.rules |= other.rules
+        self.points |= other.points
         self.levels = max(self.levels, other.levels)
         self.is_dated |= other.is_dated
         self.reads_person |= other.reads_person
@@ -106,6 +112,7 @@ class Compiler:
         self.values: dict[str, traits.Computed] = {}
         self.leaves: dict[str, Leaf] = {}
         self.dependencies: dict[str, Dependencies] = {}
+        self.point_nodes = 0
         self.meanings: dict[str, str] = {}
         """Id -> what tells whether a state that was made earlier still holds."""
 
@@ -146,6 +153,12 @@ class Compiler:
                 f"{plain_id} nests deeper than {LEVELS_MAX} levels with the segments and stages that it reads",
                 "Flatten the chain of segments.",
             )
+        if len(rests_on.points) > POINT_NODES_MAX:
+            raise InvalidDefinition(
+                pointer(at),
+                f"{plain_id} and what it reads look at touchpoints one by one in more than {POINT_NODES_MAX} places",
+                "Ask fewer aggregates, steps of sequences and calendar windows in one rule.",
+            )
 
     def _meaning(self, kind: str, model: BaseModel, reads: Iterable[Reference], world: World) -> str:
         """What decides the truth: the text, everything that it reads, and where days begin."""
@@ -173,7 +186,11 @@ class Compiler:
         rests_on.rules.add(rule_id)
         return known
 
-    def leaf(self, leaf: Leaf, rests_on: Dependencies) -> Leaf:
+    def leaf(self, leaf: Leaf, rests_on: Dependencies, looks: int = 1) -> Leaf:
+        """``looks``: how often a question may look at each of its points."""
+        if leaf.keeping is not None:
+            rests_on.points |= set(range(self.point_nodes, self.point_nodes + looks))
+            self.point_nodes += looks
         known = self.leaves.get(leaf.id)
         wanted = leaf.unlimited if self._explaining else leaf
         self.leaves[leaf.id] = wanted if known is None else known.together(wanted)
@@ -303,7 +320,7 @@ class _Maker:
         course = sequence.Course(shape) if is_followed else None
         keeping = self._compiler.keeping(_keeping(placed.window))
         wanted = sequence_leaf(filters, placed.span, placed.local, same, keeping, course)
-        leaf = self._compiler.leaf(wanted, self._rests_on)
+        leaf = self._compiler.leaf(wanted, self._rests_on, len(steps))
         if course is not None:
             return sequence.SequenceEver(written, leaf.id, closing)
         uses_zone = placed.window.uses_zone or not shape.is_exact or any(step.filter.open for step in filters)

@@ -11,7 +11,7 @@ from datetime import date
 from decimal import Decimal
 from functools import partial
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from pydantic import BaseModel
@@ -30,6 +30,9 @@ Kept = Callable[[Occurrence], list[Any] | None]
 """What of a touchpoint is kept beside its instant; ``None`` where it is none of the leaf's after all."""
 
 _COUNT_ONLY = Retention(0, 0, None, ())
+
+WEIGHED_MAX: Final = 100_000
+"""A record that may grow beyond this has no cap in truth, and weighing it with each touchpoint would cost too much."""
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -65,7 +68,7 @@ class Leaf(msgspec.Struct, frozen=True):
             self.course.add(series, t, place, kept)
         elif self.keeping is not None:
             series.record.add(t, place, kept, self.keeping)
-        if series.record.weight > points_max:
+        if points_max <= WEIGHED_MAX and series.record.weight > points_max:
             series.overflowed = True
 
     def together(self, other: Leaf) -> Leaf:

@@ -251,7 +251,11 @@ class Ruleset:
                 watched[id(node)] = compiler.bodies[watch_id] = Compiled(watch_id, node)
                 found = compiler.dependencies[rule_id]
                 compiler.dependencies[watch_id] = Dependencies(
-                    found.leaves, found.traits, found.rules | {rule_id}, 0, True, found.reads_person
+                    found.leaves,
+                    found.traits,
+                    found.rules | {rule_id},
+                    is_dated=True,
+                    reads_person=found.reads_person,
                 )
         made = _made(compiler, world, self.definitions, self.revision, self._timezone, self._default_journey)
         wanted = [rule_id, *(each.rule_id for each in watched.values())] if watched else [*made.rule_ids]

@@ -86,6 +86,13 @@ class Window(NamedTuple):
         return self.during is not None or self.hours is not None or self.weekend
 
     @property
+    def rolling(self) -> int | None:
+        """Microseconds of ``within``, where the window is nothing else and that is exact."""
+        if self.within is None or not self.within.exact or self.before or self.span != ALWAYS or self.is_local:
+            return None
+        return self.within.microseconds
+
+    @property
     def uses_zone(self) -> bool:
         calendar_length = any(length is not None and not length.exact for length in (self.within, self.before))
         return calendar_length or self.span.floats or self.is_local

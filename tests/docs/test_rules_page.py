@@ -21,8 +21,9 @@ from app.builtin import JOURNEYS, SEGMENTS
 from app.config import Limits, Settings
 from app.rules.compare import MATCHED_BYTES_MAX
 from app.rules.comparison import Comparison
-from app.rules.compiling import LEVELS_MAX
-from app.rules.nodes.base import POINTS_MAX, STEPS_MAX
+from app.rules.compiling import LEVELS_MAX, POINT_NODES_MAX
+from app.rules.lengths import MICROSECONDS
+from app.rules.nodes.base import AHEAD_MAX, POINTS_MAX, STEPS_MAX
 from app.rules.refusal import ANNIVERSARIES_MAX, HEADS, VALUE_HEADS
 from app.rules.words import COUNT_MAX, EVENT_CHARS_MAX, PATTERN_CHARS_MAX, PERIODS
 from tests.docs.pages import README, ROOT, blocks, read
@@ -598,4 +599,6 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"| {EVENT_CHARS_MAX}; 500; 200; {PATTERN_CHARS_MAX} characters |" in text
     assert f"{Settings.model_fields['series_points_max'].default} instants" in text
     assert f"at most {STEPS_MAX:,} instants and looks at about {POINTS_MAX:,} points" in text
+    assert f"at most {POINT_NODES_MAX} places" in text
+    assert f"goes {AHEAD_MAX // MICROSECONDS['d'] // 365} years" in text
     assert f"the first {MATCHED_BYTES_MAX:,} bytes" in read(PAGE)

@@ -60,7 +60,7 @@ def agree(ruleset: Ruleset, rule_id: str, rule: Any, known: Folded, t: int, read
     truth = stored(ruleset, state, rule_id)
     assert (truth.holds, truth.since) == (expected, reading.since(rule, t)), "truth or since in the state"
     if change is None or change < reading.horizon:
-        assert truth.until == found, "until in the state"
+        assert is_change(truth.until, change, reading), "until in the state"
 
 
 def is_change(found: int | None, expected: int | None, reading: Reading) -> bool:

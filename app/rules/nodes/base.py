@@ -16,12 +16,16 @@ from app.rules.calendar import Length, add
 from app.rules.series import Series
 from app.rules.truth import Truth
 
-STEPS_MAX: Final = 4_000
-POINTS_MAX: Final = 200_000
+STEPS_MAX: Final = 1_000
+POINTS_MAX: Final = 50_000
 """How many instants one question may try, and how many points it may look at, to find the next change.
 
 Beyond that it is not looked for further: the answer is then an instant up to which nothing changes, to ask again.
 """
+
+
+AHEAD_MAX: Final = 18_263 * lengths.MICROSECONDS["d"]
+"""Fifty years: an anniversary comes back for ever, and is followed that far."""
 
 
 class OutOfSteps(Exception):
@@ -44,12 +48,14 @@ class Facts(Protocol):
 
 
 class Memo(dict[tuple[str, int, str], Any]):
-    """Answers of named rules within one question, and the work it has taken."""
+    """Answers of named rules, of windows and of operands within one question; and the work it has taken."""
 
-    __slots__ = ("points", "steps")
+    __slots__ = ("operands", "points", "spells", "steps")
 
     def __init__(self) -> None:
         self.steps = self.points = 0
+        self.spells: dict[tuple[int, int], Any] = {}
+        self.operands: dict[tuple[int, int], Any] = {}
 
     def step(self) -> None:
         """One more instant is tried. Raises :class:`OutOfSteps`."""
@@ -74,7 +80,7 @@ def walk(check: Check, differs: Callable[[int], bool], facts: Facts, t: int, mem
     """From check to check until something differs; where that takes too much, the last check reached."""
     instant = check(facts, t, memo)
     try:
-        while instant is not None and not differs(instant):
+        while instant is not None and not differs(instant) and instant - t < AHEAD_MAX:
             memo.step()
             instant = check(facts, instant, memo)
     except OutOfSteps:
@@ -103,6 +109,11 @@ class Node:
     def lasting(self) -> bool | None:
         """The truth that stays once it is reached, whatever arrives and however much time passes, if there is one."""
         return None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the truth does differ at the next check, so that nobody has to look."""
+        return False
 
 
 class Value:
@@ -142,7 +153,7 @@ class Definition(Node):
     ``initial`` is its truth before anything has touched it.
     """
 
-    __slots__ = ("_lasting", "body", "initial", "rule_id")
+    __slots__ = ("_exact", "_lasting", "body", "initial", "rule_id")
 
     def __init__(self, rule_id: str, body: Node) -> None:
         super().__init__(body.rule, (body,))
@@ -150,10 +161,16 @@ class Definition(Node):
         self.body = body
         self.initial = Truth(False, 0)
         self._lasting = body.lasting
+        self._exact = body.exact
 
     @property
     def lasting(self) -> bool | None:
         return self._lasting
+
+    @property
+    def exact(self) -> bool:
+        """By the walk; but for what takes too many steps."""
+        return False
 
     def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
         key = (self.rule_id, t, "holds")
@@ -171,12 +188,14 @@ class Definition(Node):
 
     def judge(self, facts: Facts, t: int, since: int, memo: Memo) -> Truth:
         """The whole truth at ``t``, as the fold stores it."""
-        return Truth(self.holds(facts, t, memo), since, self.next_check(facts, t, memo))
+        return Truth(self.holds(facts, t, memo), since, self._next_change(facts, t, memo))
 
     def _next_change(self, facts: Facts, t: int, memo: Memo) -> int | None:
         now = self.holds(facts, t, memo)
         if now is self._lasting:
             return None
+        if self._exact:
+            return self.body.next_check(facts, t, memo)
         return walk(self.body.next_check, lambda u: self.holds(facts, u, memo) != now, facts, t, memo)
 
     def untouched(self, born: int) -> Truth:

@@ -73,6 +73,10 @@ class Not(Node):
         inner = self.children[0].lasting
         return None if inner is None else not inner
 
+    @property
+    def exact(self) -> bool:
+        return self.children[0].exact
+
     def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
         return not self.children[0].holds(facts, t, memo)
 

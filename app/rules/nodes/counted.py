@@ -29,6 +29,10 @@ class Did(Node):
             return True
         return False if self.low == 0 else None
 
+    @property
+    def exact(self) -> bool:
+        return True
+
     def count(self, facts: Facts, t: int) -> int:
         """How many are inside at ``t``; may saturate one above the largest number that the rule names."""
         return facts.series.get(self.leaf, EMPTY).count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +29,10 @@ def asking(facts: Facts, now: int, zone: str, t: int, memo: Memo) -> Asking:
     """A comparison at the instant ``now`` (of a touchpoint, or ``t`` itself) for a question about ``t``."""
 
     def resolve(operand: Any) -> Any:
-        return operand.source.value(facts, t, memo)
+        key = (id(operand), t)
+        if key not in memo.operands:
+            memo.operands[key] = operand.source.value(facts, t, memo)
+        return memo.operands[key]
 
     return Asking(now, zone, resolve)
 
@@ -60,10 +64,11 @@ class Spell(NamedTuple):
 
 
 class Points:
-    __slots__ = ("deferred", "leaf", "window", "zone")
+    __slots__ = ("_rolling", "deferred", "leaf", "window", "zone")
 
     def __init__(self, leaf: str, window: Window, zone: Zone, deferred: Sequence[Deferred]) -> None:
         self.leaf, self.window, self.zone, self.deferred = leaf, window, zone, tuple(deferred)
+        self._rolling = None if deferred else window.rolling
 
     def of(self, facts: Facts) -> Sequence[Point]:
         record = facts.series.get(self.leaf, EMPTY).record
@@ -79,11 +84,22 @@ class Points:
 
     def spells(self, facts: Facts, t: int, memo: Memo) -> tuple[list[Spell], list[Spell]]:
         """(inside at ``t``, inside later), each in the order of the points."""
+        key = (id(self), t)
+        known: tuple[list[Spell], list[Spell]] | None = memo.spells.get(key)
+        if known is None:
+            points = self.of(facts)
+            memo.points += len(points)
+            known = memo.spells[key] = (
+                self._spells(points, facts, t, memo)
+                if self._rolling is None
+                else (_rolled(points, t, self._rolling), [])
+            )
+        return known
+
+    def _spells(self, points: Sequence[Point], facts: Facts, t: int, memo: Memo) -> tuple[list[Spell], list[Spell]]:
         inside: list[Spell] = []
         later: list[Spell] = []
         zone = self.zone.of(facts)
-        points = self.of(facts)
-        memo.points += len(points)
         for place, point in enumerate(points):
             enter, leave = self.window.interval(point[0], zone)
             if leave <= t or enter >= leave or (self.deferred and not self.passes(point, facts, t, memo)):
@@ -101,3 +117,13 @@ class Points:
         if not self.deferred:
             return None
         return operands_check((compared for _, compared in self.deferred), facts, t, memo)
+
+
+def _rolled(points: Sequence[Point], t: int, within: int) -> list[Spell]:
+    """The same for the commonest window, of which the latest points are inside."""
+    first = bisect_right(points, t - within, key=_instant)
+    return [Spell(points[place][0], points[place][0] + within, place) for place in range(first, len(points))]
+
+
+def _instant(point: Point) -> int:
+    return point[0]  # type: ignore[no-any-return]

@@ -116,7 +116,8 @@ class Regularly(Node):
         for when, p, months in about:
             if found is not None and when - _ABOUT > found:
                 break
-            found = earliest((found, *(edge for edge in calendar.edges(p, months, zone) if edge > t)))
+            crossings = (edge for edge in calendar.edges(p, months, zone) if edge > t)
+            found = earliest((found, next((edge for edge in crossings if _passes(p, edge, months, zone)), None)))
         return found
 
     def _about(self, p: int, t: int, zone: str) -> Iterator[tuple[int, int]]:
@@ -127,3 +128,9 @@ class Regularly(Node):
             when = calendar.add(p, calendar.Length(0, months), zone)
             if when + _ABOUT > t:
                 yield when, months
+
+
+def _passes(p: int, now: int, months: int, zone: str) -> bool:
+    """Whether it is at ``now`` that the edge of so many months ago passes ``p``."""
+    length = calendar.Length(0, months)
+    return (p <= calendar.subtract(now, length, zone)) != (p <= calendar.subtract(now - 1, length, zone))

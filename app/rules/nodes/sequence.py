@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 from app.rules.calendar import Length
@@ -64,12 +65,35 @@ class End(NamedTuple):
     t: int
     place: int
     leave: int
+    opens: int
+    closes: int
+    """The next step may come from ``opens`` on, and before ``closes``."""
     number: int
     """Where the touchpoint stands among all points."""
     before: End | None
     """The step before, of that best choice."""
-    best: End | None
-    """Of this end and all before it, the one that lasts longest."""
+
+
+class Ends:
+    """The ends of one step, asked in order of time for the one that the next step should follow."""
+
+    __slots__ = ("_open", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, int, End]] = []
+        self._open: list[tuple[int, int, End]] = []
+
+    def add(self, end: End) -> None:
+        heappush(self._waiting, (end.opens, end.number, end))
+
+    def longest_lasting(self, t: int) -> End | None:
+        """Of those that a touchpoint of instant ``t`` may follow; ``t`` never goes back, so each is looked at twice."""
+        while self._waiting and self._waiting[0][0] <= t:
+            _, number, end = heappop(self._waiting)
+            heappush(self._open, (-end.leave, number, end))
+        while self._open and self._open[0][2].closes <= t:
+            heappop(self._open)
+        return self._open[0][2] if self._open else None
 
 
 class Completed(NamedTuple):
@@ -123,7 +147,7 @@ class SequenceDone(Node):
     def completed(self, facts: Facts, t: int, memo: Memo) -> tuple[list[Completed], int | None]:
         """Sequences among the points inside at ``t``, and when the next point comes inside."""
         window, zone = self.points.window, self.points.zone.of(facts)
-        ends: dict[Any, list[list[End]]] = {}
+        ends: dict[Any, tuple[list[Ends], list[End]]] = {}
         spoiling: dict[Any, list[tuple[int, int]]] = {}
         entering: int | None = None
         closing_bit = 1 << self.shape.steps
@@ -142,10 +166,10 @@ class SequenceDone(Node):
             if enter > t:
                 entering = enter if entering is None or enter < entering else entering
                 continue
-            steps = ends.get(key)
-            if steps is None:
-                steps = ends[key] = [[] for _ in range(self.shape.steps)]
-            self._take(point, mask, leave, number, steps, facts)
+            found = ends.get(key)
+            if found is None:
+                found = ends[key] = ([Ends() for _ in self.shape.gaps], [])
+            self._take(point, mask, leave, number, found, facts)
         return self._answers(ends, spoiling, facts), entering
 
     def _mask(self, point: Point, facts: Facts, t: int, memo: Memo) -> int:
@@ -157,63 +181,52 @@ class SequenceDone(Node):
                 mask &= ~bit
         return mask
 
-    def _take(self, point: Point, mask: int, leave: int, number: int, steps: list[list[End]], facts: Facts) -> None:
+    def _take(
+        self, point: Point, mask: int, leave: int, number: int, found: tuple[list[Ends], list[End]], facts: Facts
+    ) -> None:
         """Let the point be every step that it can be, the last first, so that it is never two of one sequence."""
-        for step in range(self.shape.steps - 1, -1, -1):
+        ends, done = found
+        last = self.shape.steps - 1
+        for step in range(last, -1, -1):
             if not mask & 1 << step:
                 continue
             before: End | None = None
             if step > 0:
-                before = self._best_before(steps[step - 1], point[0], self.shape.gaps[step], facts)
+                before = ends[step - 1].longest_lasting(point[0])
                 if before is None:
                     continue
             lasting = leave if before is None else min(leave, before.leave)
-            previous = steps[step][-1].best if steps[step] else None
-            end = End(point[0], point[1], lasting, number, before, None)
-            best = end if previous is None or lasting >= previous.leave else previous
-            steps[step].append(end._replace(best=best))
+            end = End(point[0], point[1], lasting, *self._until_next(point[0], step, facts), number, before)
+            if step == last:
+                done.append(end)
+            else:
+                ends[step].add(end)
 
-    def _best_before(self, ends: Sequence[End], t: int, gap: Gap, facts: Facts) -> End | None:
-        """The end of the step before that lasts longest, of those that are far and near enough."""
-        zone = self.points.zone
-        if gap.after is not None and not gap.after.exact:
-            ends = [end for end in ends if zone.add(end.t, gap.after, facts) <= t]
-        elif gap.after is not None:
-            ends = ends[: bisect_right(ends, t - gap.after.microseconds, key=_instant)]
-        if not ends:
-            return None
-        if gap.within is None and (gap.after is None or gap.after.exact):
-            return ends[-1].best or ends[-1]
-        found: End | None = None
-        for end in reversed(ends):
-            if gap.within is not None:
-                if gap.within.exact and end.t + gap.within.microseconds <= t:
-                    break
-                if zone.add(end.t, gap.within, facts) <= t:
-                    continue
-            if found is None or end.leave > found.leave:
-                found = end
-        return found
+    def _until_next(self, t: int, step: int, facts: Facts) -> tuple[int, int]:
+        """From when on, and before when, the step after this one may come."""
+        if step + 1 == self.shape.steps:
+            return t, INFINITE
+        gap, zone = self.shape.gaps[step + 1], self.points.zone
+        return (
+            t if gap.after is None else zone.add(t, gap.after, facts),
+            INFINITE if gap.within is None else zone.add(t, gap.within, facts),
+        )
 
     def _answers(
-        self, ends: dict[Any, list[list[End]]], spoiling: dict[Any, list[tuple[int, int]]], facts: Facts
+        self, ends: dict[Any, tuple[list[Ends], list[End]]], spoiling: dict[Any, list[tuple[int, int]]], facts: Facts
     ) -> list[Completed]:
         closing = self.shape.closing
         if closing is None:
-            return [Completed(0, end.leave, end) for steps in ends.values() for end in steps[-1]]
+            return [Completed(0, end.leave, end) for _, done in ends.values() for end in done]
         completed = []
-        for key, steps in ends.items():
+        for key, (_, done) in ends.items():
             spoilers = spoiling.get(key, [])
-            for end in steps[-1]:
+            for end in done:
                 answered = self.points.zone.add(end.t, closing, facts)
                 after = bisect_right(spoilers, (end.t, end.place))
                 if after == len(spoilers) or spoilers[after][0] >= answered:
                     completed.append(Completed(answered, end.leave, end))
         return completed
-
-
-def _instant(end: End) -> int:
-    return end.t
 
 
 class Course(NamedTuple):

@@ -1,0 +1,186 @@
+"""A large base of customers, made quickly: a few by the real pipeline, all others as copies of their rows.
+
+The copies have ids that follow from their own identities, as every customer's do, so messages find them, and their log
+lies as time wrote it: what one customer did is scattered over it. Only the dedupe ledger does not know them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+
+from app.config import Settings
+from app.db import Clock, Pool, open_pool, prepare_connection, transact
+from app.ingest import Ingest
+from app.metrics import Metrics
+from app.migrate import upgrade
+from app.partitions import make_months
+from app.registry import Registry, bootstrap
+from app.registry.bootstrap import FirstKeys
+from app.rules.language import parse_segment
+from app.touchpoint import identity_id
+from app.wire import segment
+from app.worker import Worker
+from bench.rules import Json
+from bench.stage import Connection
+
+AT_A_TIME: Final = 500
+"""Messages in one request."""
+
+
+@dataclass
+class Pipeline:
+    """All of Segue but HTTP and the loops of the worker, over one database."""
+
+    pool: Pool
+    registry: Registry
+    settings: Settings
+    clock: Clock
+    ingest: Ingest
+    worker: Worker
+    keys: FirstKeys
+
+    async def define(self, key: str, rule: Json) -> None:
+        await self.registry.define(parse_segment({"key": key, "rule": rule}), replace=False)
+
+    async def archive_all_but(self, *kept: str) -> None:
+        ruleset = self.registry.ruleset
+        for each in (*ruleset.segments, *ruleset.journeys):
+            if each.key not in kept:
+                await self.registry.archive(each.kind, each.key)
+
+    async def send(self, messages: Sequence[Json]) -> None:
+        """Raises RuntimeError unless every one of them is new and projected."""
+        for first in range(0, len(messages), AT_A_TIME):
+            part = messages[first : first + AT_A_TIME]
+            body = json.dumps({"batch": part}).encode()
+            envelope = segment.read(body, "batch", self.settings.limits)
+            source = self.registry.access.sources["default"]
+            parsed = segment.normalise(envelope, source, self.clock.now(), self.settings)
+            receipt = await self.ingest.accept(source.key, parsed, len(body))
+            if receipt.accepted != len(part) or not receipt.projected:
+                raise RuntimeError(f"not everything was accepted: {receipt}")
+
+
+@asynccontextmanager
+async def pipeline(url: str, clock: Clock | None = None, connections_max: int = 4) -> AsyncIterator[Pipeline]:
+    """Over an empty database, which is migrated and filled as a first start does it."""
+    await upgrade(url)
+    clock = clock or Clock()
+    settings = Settings.model_validate({"DATABASE_URL": url, "pool_connections_max": connections_max})
+    async with await open_pool(url, connections_max) as pool:
+        keys = await transact(pool, bootstrap)
+        assert keys is not None
+        registry, metrics = Registry(pool, settings), Metrics()
+        await registry.load()
+        async with pool.acquire() as connection:
+            await clock.calibrate(connection)
+            await make_months(connection, clock.now())
+        ingest = Ingest(pool, registry, settings, clock, metrics)
+        # Metrics of its own: what is sent here must not make the worker rest.
+        yield Pipeline(
+            pool, registry, settings, clock, ingest, Worker(pool, registry, settings, clock, Metrics()), keys
+        )
+        await ingest.stop()
+
+
+# ------------------------------------------------------------------------------------------------- multiplying
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One customer more: ``number`` tells its messages from those of ``pattern``, whose rows it gets.
+
+    Both are the value of a user_id; the browser of each, if it has one, is named after it.
+    """
+
+    number: int
+    pattern: str
+    value: str
+
+
+def browser_of(user_id: str) -> str:
+    return f"browser-{user_id}"
+
+
+async def multiply(url: str, copies: Iterable[Copy], *, log: bool, browsers: bool) -> None:
+    """Write the rows of ``copies``, those of the log only where asked for, and leave the tables vacuumed.
+
+    ``browsers``: the patterns have an anonymous_id too.
+    """
+    connection: Connection = await asyncpg.connect(url)
+    try:
+        await prepare_connection(connection)
+        async with connection.transaction():
+            await connection.execute(_COPIES)
+            await connection.copy_records_to_table("copies", records=_identities(copies, browsers))
+            await connection.execute("CREATE INDEX ON copies (pattern, number); ANALYZE copies")
+            for statement in (*_GRAPH, *_CUSTOMERS, *([_LOG] if log else [])):
+                await connection.execute(statement)
+        await connection.execute("DROP TABLE copies")
+        for table in _TABLES:
+            await connection.execute(f"VACUUM (ANALYZE) {table}")
+        await connection.execute("CHECKPOINT")  # else it would come while something is measured
+    finally:
+        await connection.close()
+
+
+def _identities(copies: Iterable[Copy], browsers: bool) -> Iterable[tuple[Any, ...]]:
+    for copy in copies:
+        customer = identity_id("user_id", copy.value)
+        yield copy.number, identity_id("user_id", copy.pattern), customer, "user_id", copy.value, customer
+        if browsers:
+            of, value = identity_id("anonymous_id", browser_of(copy.pattern)), browser_of(copy.value)
+            yield copy.number, of, identity_id("anonymous_id", value), "anonymous_id", value, customer
+
+
+_TABLES: Final = ("identities", "links", "customers", "transitions", "touchpoints")
+
+_COPIES = """
+-- One row an identity; ``pattern`` is the id of the identity that it copies.
+CREATE TEMPORARY TABLE copies (number integer, pattern uuid, id uuid, kind text, value text, customer uuid)
+"""
+
+_GRAPH: Final = (
+    """
+    INSERT INTO identities (id, kind, value, customer_id, carried)
+    SELECT id, kind, value, customer, true FROM copies
+    """,
+    """
+    INSERT INTO links (weaker, stronger, kind, occurred_at, message_id, source, joined)
+    SELECT w.id, s.id, l.kind, l.occurred_at, l.message_id || '-' || w.number, l.source, l.joined
+    FROM links l JOIN copies w ON w.pattern = l.weaker JOIN copies s ON s.pattern = l.stronger AND s.number = w.number
+    """,
+)
+
+_CUSTOMERS: Final = (
+    """
+    INSERT INTO customers (id, state, flips_at, sweep_at, revision, stale, contested, last_link_at)
+    SELECT c.id, p.state, p.flips_at, p.sweep_at, p.revision, p.stale, p.contested, p.last_link_at
+    FROM copies c JOIN customers p ON p.id = c.pattern
+    ORDER BY c.number
+    """,
+    """
+    INSERT INTO transitions (customer_id, definition, value, version, entered_at, left_at, entered_cause, left_cause,
+                             entered_recorded_at, left_recorded_at, meaning)
+    SELECT c.id, t.definition, t.value, t.version, t.entered_at, t.left_at, t.entered_cause, t.left_cause,
+           t.entered_recorded_at, t.left_recorded_at, t.meaning
+    FROM copies c JOIN transitions t ON t.customer_id = c.pattern
+    WHERE t.retracted_at IS NULL
+    """,
+)
+
+_LOG: Final = """
+-- Message by message of the patterns, oldest first, and of each that of every copy.
+INSERT INTO touchpoints (received_at, occurred_at, identity_id, type, name, channel, source, message_id, properties,
+                         context, traits, carried, sent_at, original_timestamp)
+SELECT t.received_at, t.occurred_at, c.id, t.type, t.name, t.channel, t.source, t.message_id || '-' || c.number,
+       t.properties, t.context, t.traits, t.carried, t.sent_at, t.original_timestamp
+FROM (SELECT * FROM touchpoints WHERE identity_id IN (SELECT pattern FROM copies) ORDER BY occurred_at OFFSET 0) AS t
+CROSS JOIN LATERAL (SELECT id, number FROM copies WHERE pattern = t.identity_id ORDER BY number OFFSET 0) AS c
+"""
