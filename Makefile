@@ -13,7 +13,7 @@ CHECKED := $(VENV)/.installed-for-checks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check bench openapi clean
+.PHONY: help run demo test nightly check bench durability openapi clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -28,6 +28,9 @@ demo: $(CHECKED) ## Import the CDNOW purchases through a stock SDK and compare w
 
 test: $(CHECKED) ## Run the tests; ARGS="-k name" picks some
 	@$(BIN)/python -m pytest $(ARGS)
+
+nightly: $(CHECKED) ## The random rules against the naive reading, fifty times as many as make test tries
+	@SEGUE_TEST_CASES=50 $(BIN)/python -m pytest -q tests/rules tests/projection/test_against_oracle.py tests/projection/test_rules_live.py
 
 check: $(CHECKED) ## Lint, types, import contract, OpenAPI up to date, docs
 	@$(BIN)/ruff check .
