@@ -122,9 +122,10 @@ def _refuse_the_past(state: State, moves: Sequence[Move]) -> None:
     if state.born is None:
         return
     for move in moves:
-        if move.at < state.born or (move.matters and move.at <= state.at):
+        # A message of the first instant may be the cause of what held from birth, even if no rule reads it.
+        if move.at <= state.born or (move.matters and move.at <= state.at):
             raise NeedsReplay
-    if state.cut and moves:
+    if state.cut and any(move.matters for move in moves):
         raise NeedsReplay
 
 

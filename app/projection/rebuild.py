@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import msgspec
-
 from app.config import Settings
 from app.db import Clock, Connection, Pool, transact
 from app.errors import NotFound
@@ -68,7 +66,7 @@ async def _rebuild(pool: Pool, ids: Sequence[bytes], ruleset: Ruleset, clock: Cl
         await refresh(connection, list(before), ruleset, now, unbounded, replay_all=True)
         after = {row.id: row for row in await identity.lock(connection, ids)}
         return sum(
-            _carried_to(row.state, ruleset, now, settings) != comparable(read_state(after[id].state, ruleset))
+            _carried_to(row.state, ruleset, now, settings) != comparable(read_state(after[id].state, ruleset), ruleset)
             for id, row in before.items()
             if not row.stale and row.revision >= ruleset.fill
         )
@@ -82,14 +80,14 @@ def _carried_to(stored: bytes, ruleset: Ruleset, now: int, settings: Settings) -
     try:
         fold(state, ruleset, (), now, settings.series_points_max)
     except NeedsReplay:
-        return comparable(read_state(stored, ruleset))
-    return comparable(cut_short(state, settings.series_points_max))
+        return comparable(read_state(stored, ruleset), ruleset)
+    return comparable(cut_short(state, settings.series_points_max), ruleset)
 
 
-def comparable(state: State) -> State:
-    """A state without what depends on how it came about: when it was last asked, rules touched without effect, the
-    order in which leaves were compiled."""
+def comparable(state: State, ruleset: Ruleset) -> State:
+    """A state without what depends on how it came about: when it was last asked, rules touched without effect, and
+    what only definitions that are gone had asked to be kept."""
     state.at = 0
-    state.pending = [msgspec.structs.replace(move, leaves=tuple(sorted(move.leaves))) for move in state.pending]
     state.truths = {rule: truth for rule, truth in state.truths.items() if truth.since != state.born or truth.holds}
+    state.series = {leaf: ruleset.leaves[leaf].needed(series) for leaf, series in state.series.items()}
     return state

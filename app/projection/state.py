@@ -144,7 +144,7 @@ def read_state(stored: bytes, ruleset: Ruleset) -> State:
         {journeys[number]: standing for number, standing in row.journeys.items() if number in journeys},
         _decode_pending(row.pending) if row.pending else [],
         row.cut,
-        row.person,
+        row.person if ruleset.reads_person else None,
     )
 
 

@@ -29,7 +29,7 @@ _PROGRAM_SIZE_MAX: Final = 3_000
 """Bytes, and instructions, that RE2 may use for one pattern; one that needs more is refused where it is defined."""
 
 MATCHED_BYTES_MAX: Final = 8_192
-"""How much of a text a pattern is searched in: with the size of its program this bounds the work of one match."""
+"""A longer text matches no pattern: with the size of its program this bounds the work of one match."""
 
 _ORDERS: Final = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
 _POSITIVE_OF: Final = {"ne": "eq", "not_in": "in_", "not_contains": "contains", "none_of": "any_of"}
@@ -92,10 +92,15 @@ def compile_comparison(operators: Mapping[str, Any], *, ignore_case: bool = Fals
     return Compared([_operator(name, operand, fold=ignore_case) for name, operand in operators.items()])
 
 
+def program_size(pattern: str, *, fold: bool) -> int:
+    """How many instructions the pattern takes."""
+    return int(_pattern(pattern, fold=fold).programsize)
+
+
 def check_pattern(text: str) -> str | None:
     """Why ``matches`` cannot use the pattern, in the words of RE2; ``None`` where it can."""
     try:
-        sizes = [_pattern(text, fold=fold).programsize for fold in (False, True)]
+        sizes = [program_size(text, fold=fold) for fold in (False, True)]
     except re2.error as error:
         reason = error.args[0]
         return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
@@ -361,9 +366,14 @@ def _on_text(question: Callable[[str, str], bool], operand: Any, *, fold: bool) 
 def _matches(operand: str, *, fold: bool) -> Test:
     search = _pattern(operand, fold=fold).search
     # As bytes, because RE2 counts in bytes and would translate positions that nobody asks for.
-    return lambda value: (
-        isinstance(value, str) and search(value.encode(errors="replace")[:MATCHED_BYTES_MAX]) is not None
-    )
+
+    def test(value: Any) -> bool:
+        if not isinstance(value, str) or len(value) > MATCHED_BYTES_MAX:
+            return False
+        text = value.encode(errors="replace")
+        return len(text) <= MATCHED_BYTES_MAX and search(text) is not None
+
+    return test
 
 
 def _pattern(text: str, *, fold: bool) -> Any:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from app.errors import InvalidDefinition
 from app.rules import calendar, expressions, language
-from app.rules.compare import Compared, compile_comparison
+from app.rules.compare import Compared, compile_comparison, program_size
 from app.rules.comparison import Comparison
 from app.rules.expressions import TraitOperand
 from app.rules.language import Rule
@@ -62,6 +62,9 @@ _ANY_TIME: Final = Window(None, None, ALWAYS, None, None, False)
 POINT_NODES_MAX: Final = 100
 """Windowed aggregates, sequences and the like in a rule and all that it reads: each looks at every point."""
 
+PATTERNS_SIZE_MAX: Final = 10_000
+"""Instructions of all patterns in a rule and all that it reads: a touchpoint may meet each of them."""
+
 Stages = Mapping[str, tuple[tuple[str, str], ...]]
 
 
@@ -74,6 +77,8 @@ class Dependencies(msgspec.Struct):
     """Ids of the rules and computed traits that it reads, hidden ones too, at any depth."""
     points: set[int] = msgspec.field(default_factory=set)
     """Which nodes look at touchpoints one by one, each by a number."""
+    patterns: dict[tuple[str, bool], int] = msgspec.field(default_factory=dict)
+    """(pattern, whether case is ignored) -> instructions it takes."""
     levels: int = 0
     is_dated: bool = False
     """Its truth can change by time alone from the very beginning, so it is decided at birth."""
@@ -84,6 +89,7 @@ class Dependencies(msgspec.Struct):
         self.traits |= other.traits
         self.rules |= other.rules
         self.points |= other.points
+        self.patterns |= other.patterns
         self.levels = max(self.levels, other.levels)
         self.is_dated |= other.is_dated
         self.reads_person |= other.reads_person
@@ -152,6 +158,12 @@ class Compiler:
                 pointer(at),
                 f"{plain_id} nests deeper than {LEVELS_MAX} levels with the segments and stages that it reads",
                 "Flatten the chain of segments.",
+            )
+        if sum(rests_on.patterns.values()) > PATTERNS_SIZE_MAX:
+            raise InvalidDefinition(
+                pointer(at),
+                f"the patterns of {plain_id} and of what it reads take more than {PATTERNS_SIZE_MAX} instructions",
+                "Use fewer or simpler patterns.",
             )
         if len(rests_on.points) > POINT_NODES_MAX:
             raise InvalidDefinition(
@@ -368,6 +380,9 @@ class _Maker:
         return aggregates.Ever(kind, points) if is_ever else aggregates.Aggregate(kind, points)
 
     def _compared(self, comparison: Comparison) -> Compared:
+        if comparison.matches is not None:
+            fold = bool(comparison.ignore_case)
+            self._rests_on.patterns[comparison.matches, fold] = program_size(comparison.matches, fold=fold)
         operators = {}
         for name in comparison.operators:
             operand = getattr(comparison, name)

@@ -6,6 +6,7 @@ one leaf with one series.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from datetime import date
 from decimal import Decimal
@@ -70,6 +71,19 @@ class Leaf(msgspec.Struct, frozen=True):
             series.record.add(t, place, kept, self.keeping)
         if points_max <= WEIGHED_MAX and series.record.weight > points_max:
             series.overflowed = True
+
+    def needed(self, series: Series) -> Series:
+        """The series without what only rules that are gone had asked to be kept."""
+        kept = series.latest
+        surplus = max(len(kept) - self.retention.latest, 0)
+        if self.retention.window is not None and kept:
+            surplus = min(surplus, bisect_right(kept, kept[-1] - self.retention.window))
+        return msgspec.structs.replace(
+            series,
+            latest=kept[surplus:],
+            earliest=series.earliest[: self.retention.earliest],
+            record=series.record and series.record.needed(self.keeping),
+        )
 
     def together(self, other: Leaf) -> Leaf:
         """The same leaf, keeping what either of two nodes needs."""

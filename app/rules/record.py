@@ -142,6 +142,23 @@ class Record(msgspec.Struct, array_like=True):
             if not keeping.everything:
                 self.forget(t - keeping.window)
 
+    def needed(self, keeping: Keeping | None) -> Record:
+        """A copy without what ``keeping`` does not ask for."""
+        keeping = keeping or Keeping()
+        totals = self.totals if keeping.totals else None
+        if totals is not None and not keeping.different:
+            totals = msgspec.structs.replace(totals, different={})
+        kept = msgspec.structs.replace(
+            self,
+            points=list(self.points) if keeping.everything or keeping.window else [],
+            first=self.first if keeping.first else None,
+            last=self.last if keeping.last else None,
+            totals=totals,
+        )
+        if kept.points and not keeping.everything:
+            kept.forget(kept.points[-1][0] - keeping.window)
+        return kept
+
     def forget(self, until: int) -> None:
         """Drop the points up to and including that instant."""
         points = self.points

@@ -25,6 +25,9 @@ __all__ = ["Definition", "Facts", "Leaf", "NoFacts", "Occurrence", "Ruleset", "c
 REMEMBERED_MAX: Final = 10_000
 """Combinations of leaves whose readers are remembered: as many as there are kinds of touchpoint, usually."""
 
+EXPLAINED_MAX: Final = 64
+"""Rules whose explaining rulesets are kept."""
+
 Kept = dict[str, list[Any]]
 """leaf id -> what that leaf keeps of a touchpoint beside its instant."""
 
@@ -78,6 +81,7 @@ class Ruleset:
         self._values = compiler.values
         self._dependencies = compiler.dependencies
         self._add_journeys(current, "")
+        self._explained: dict[str, Ruleset] = {}
         self._index(compiler.bodies, compiler.leaves)
         self.number_of = {id: number for number, id in enumerate(self.meanings)}
 
@@ -117,22 +121,23 @@ class Ruleset:
     def only(self, rule_ids: Iterable[str]) -> Ruleset:
         """These rules and all that they read, with the same ids and numbers: for folding a part of a history.
 
-        ``journey:KEY`` stands for the rules of its stages.
+        ``journey:KEY`` stands for the journey and the rules of its stages.
         """
         wanted: set[str] = set()
+        journeys: set[str] = set()
         for id in rule_ids:
             kind, _, key = id.partition(":")
-            wanted |= {rule_id for _, rule_id in self.stages_of[key]} if kind == "journey" else {id}
+            if kind == "journey":
+                journeys.add(key)
+                wanted |= {rule_id for _, rule_id in self.stages_of[key]}
+            else:
+                wanted.add(id)
         for rule_id in sorted(wanted):
             wanted |= self._dependencies[rule_id].rules
         bodies = {rule_id: body for rule_id, body in self._bodies.items() if rule_id in wanted}
         read = set().union(*(self._dependencies[rule_id].leaves for rule_id in wanted))
         other = copy.copy(self)
-        other.stages_of = {
-            journey: stages
-            for journey, stages in self.stages_of.items()
-            if all(rule_id in wanted for _, rule_id in stages)
-        }
+        other.stages_of = {key: stages for key, stages in self.stages_of.items() if key in journeys}
         other._index(bodies, {id: leaf for id, leaf in self.leaves.items() if id in read})
         return other
 
@@ -241,8 +246,17 @@ class Ruleset:
 
         Fold the whole log with it; :meth:`explain` then says since when each node is as it is.
         """
+        known = self._explained.get(rule_id)
+        if known is None:
+            if len(self._explained) >= EXPLAINED_MAX:
+                self._explained.clear()
+            known = self._explained[rule_id] = self._explaining(rule_id)
+        return known
+
+    def _explaining(self, rule_id: str) -> Ruleset:
         compiler = Compiler(self._timezone, self._default_journey, explaining=True)
-        world = compiler.world(self.definitions)
+        definitions = self._read_by(rule_id)
+        world = compiler.world(definitions)
         compiler.compile(world)
         watched: dict[int, Compiled] = {}
         if rule_id in compiler.bodies:
@@ -257,11 +271,29 @@ class Ruleset:
                     is_dated=True,
                     reads_person=found.reads_person,
                 )
-        made = _made(compiler, world, self.definitions, self.revision, self._timezone, self._default_journey)
-        wanted = [rule_id, *(each.rule_id for each in watched.values())] if watched else [*made.rule_ids]
+        made = _made(compiler, world, definitions, self.revision, self._timezone, self._default_journey)
+        journeys = [f"journey:{each.key}" for each in made.journeys]
+        wanted = [rule_id, *journeys, *(each.rule_id for each in watched.values())] if watched else []
         other = made.only(wanted) if watched else made
         other._watched = watched
         return other
+
+    def _read_by(self, rule_id: str) -> list[Definition]:
+        """The definition that the rule belongs to, and all that these read, in their order."""
+        rules_of: dict[str, list[str]] = {}
+        for each in self.definitions:
+            stages = [stage_id for _, stage_id in self.stages_of[each.key]] if each.kind == "journey" else []
+            rules_of[f"{each.kind}:{each.key}"] = stages or [f"{each.kind}:{each.key}"]
+        owner = {rule: definition for definition, rules in rules_of.items() for rule in rules}
+        wanted: set[str] = set()
+        found = [rule_id]
+        while found:
+            definition = owner.get(found.pop())
+            if definition is not None and definition not in wanted:
+                wanted.add(definition)
+                for rule in rules_of[definition]:
+                    found += [rule, *self._dependencies[rule].rules]
+        return [each for each in self.definitions if f"{each.kind}:{each.key}" in wanted]
 
     _timezone: str
     _default_journey: str
@@ -347,7 +379,7 @@ def _made(
     default_journey: str,
 ) -> Ruleset:
     for body in compiler.bodies.values():
-        body.initial = body.judge(NoFacts(), 0, 0, Memo())
+        body.initial = body.at_first(NoFacts())
     ruleset = Ruleset(compiler, world, definitions, revision)
     ruleset._timezone, ruleset._default_journey = timezone, default_journey
     return ruleset

@@ -95,7 +95,10 @@ class Service:
             """,
             ids,
         )
-        understood = [(row["id"], comparable(read_state(row["state"], self.registry.ruleset))) for row in states]
+        understood = [
+            (row["id"], comparable(read_state(row["state"], self.registry.ruleset), self.registry.ruleset))
+            for row in states
+        ]
         return understood, [tuple(row) for row in history]
 
     async def rebuild(self, prefix: str) -> None:

@@ -72,7 +72,7 @@ async def states(one: Service) -> list[Any]:
     rows = await one.pool.fetch("SELECT id, state, revision FROM customers ORDER BY id")
     ruleset = one.registry.ruleset
     assert all(row["revision"] >= ruleset.fill for row in rows)
-    return [(row["id"], comparable(read_state(row["state"], ruleset))) for row in rows]
+    return [(row["id"], comparable(read_state(row["state"], ruleset), ruleset)) for row in rows]
 
 
 async def all_intervals(one: Service) -> list[Any]:

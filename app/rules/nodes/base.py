@@ -186,6 +186,10 @@ class Definition(Node):
         found: int | None = memo[key]
         return found
 
+    def at_first(self, nothing: Facts) -> Truth:
+        """The truth of a customer of whom nothing is known."""
+        return Truth(self.holds(nothing, 0, Memo()), 0)
+
     def judge(self, facts: Facts, t: int, since: int, memo: Memo) -> Truth:
         """The whole truth at ``t``, as the fold stores it."""
         return Truth(self.holds(facts, t, memo), since, self._next_change(facts, t, memo))

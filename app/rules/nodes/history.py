@@ -21,6 +21,10 @@ class Follows(Definition):
         super().__init__(rule_id, _IsThere(source))
         self.source = source
 
+    def at_first(self, nothing: Facts) -> Truth:
+        value = self.source.value(nothing, 0, Memo())
+        return Truth(value is not None, 0, None, digest_of(value))
+
     def judge(self, facts: Facts, t: int, since: int, memo: Memo) -> Truth:
         value = self.source.value(facts, t, memo)
         mark = digest_of(value)

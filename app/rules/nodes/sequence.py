@@ -10,18 +10,21 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from heapq import heappop, heappush
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from app.rules.calendar import Length
 from app.rules.nodes.base import Facts, Memo, Node, earliest
 from app.rules.nodes.points import Points, asking
 from app.rules.packing import unpack
-from app.rules.record import Chains, Point
+from app.rules.record import Chains, Point, Record
 from app.rules.series import EMPTY, Series
 from app.rules.values import digest_of, key_of
 from app.rules.window import INFINITE
 
-MASK: int = 2
+FORGOTTEN_EVERY: Final = 16
+"""After so many new values, chains that nothing can follow any more are looked for and dropped."""
+
+MASK: Final = 2
 """The column of a point that says which steps it could be."""
 
 
@@ -247,6 +250,8 @@ class Course(NamedTuple):
         if chains is None:
             if not mask & 1:
                 return
+            if len(record.chains) % FORGOTTEN_EVERY == FORGOTTEN_EVERY - 1:
+                self._forget_the_dead(record, t)
             chains = record.chains[key] = Chains([[] for _ in shape.gaps])
         if shape.closing is not None and chains.unanswered is not None:
             if chains.unanswered[0] + shape.closing.microseconds <= t:
@@ -259,6 +264,18 @@ class Course(NamedTuple):
                 self._finish(series)
             elif chains.unanswered is None:
                 chains.unanswered = [t, place]
+
+    def _forget_the_dead(self, record: Record, t: int) -> None:
+        """Drop chains that nothing can follow any more."""
+        spans = [gap.within and gap.within.microseconds for gap in self.shape.gaps[1:]]
+        if None in spans:
+            return
+        record.chains = {
+            key: chains
+            for key, chains in record.chains.items()
+            if chains.unanswered is not None
+            or any(ends and ends[-1][0] + span > t for ends, span in zip(chains.ends, spans, strict=False) if span)
+        }
 
     def _reaches_the_end(self, chains: Chains, t: int, place: int, mask: int) -> bool:
         last = self.shape.steps - 1

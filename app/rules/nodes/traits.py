@@ -100,9 +100,12 @@ class Compares(Node):
     def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
         static = self.compared.static
         if static is not None:
-            if isinstance(self.source, Aggregate):
-                return self.source.next_flip(facts, t, memo, static)
-            return self.source.next_check(facts, t, memo)
+            source = self.source
+            while isinstance(source, Computed):
+                source = source.source
+            if isinstance(source, Aggregate):
+                return source.next_flip(facts, t, memo, static)
+            return source.next_check(facts, t, memo)
         value = self.source.value(facts, t, memo)
         return earliest(
             (
