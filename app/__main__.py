@@ -277,7 +277,7 @@ async def _work(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with open_registry(settings) as (pool, registry):
+    async with open_registry(settings, settle=True) as (pool, registry):
         clock = Clock()
         background = Worker(pool, registry, settings, clock, Metrics())
         async with pool.acquire() as connection:

@@ -186,6 +186,14 @@ class InvalidDefinition(SegueError):
         self.remedy = remedy
 
 
+class OtherSettings(SegueError):
+    """Another process of this workspace was started with other settings, or another version, than this one."""
+
+    status = 503
+    code = "other_settings"
+    title = "This process reads the definitions otherwise than the one that was started last"
+
+
 class Overloaded(SegueError):
     status = 503
     code = "overloaded"

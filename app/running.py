@@ -66,20 +66,29 @@ def _kept_running(embedded: EmbeddedPostgres) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def open_registry(settings: Settings) -> AsyncIterator[tuple[Pool, Registry]]:
-    """A pool and the loaded registry, for work outside the service."""
+async def open_registry(settings: Settings, *, settle: bool = False) -> AsyncIterator[tuple[Pool, Registry]]:
+    """A pool and the loaded registry, for work outside the service.
+
+    ``settle`` as in :meth:`Registry.load`; raises :class:`OtherSettings` without it.
+    """
     pool = await open_pool(migrate.dsn(settings.database_url or ""), settings.pool_connections_max)
     try:
         loaded = Registry(pool, settings)
-        await loaded.load()
+        await loaded.load(settle=settle)
         yield pool, loaded
     finally:
         await pool.close()
 
 
 async def with_registry(settings: Settings, action: Callable[[Registry], Awaitable[_T]]) -> _T:
-    async with open_registry(settings) as (_, loaded):
-        return await action(loaded)
+    """For what has nothing to do with rules, which are not read."""
+    pool = await open_pool(migrate.dsn(settings.database_url or ""), 2)
+    try:
+        registry = Registry(pool, settings)
+        await registry.load_access()
+        return await action(registry)
+    finally:
+        await pool.close()
 
 
 async def fill_workspace(settings: Settings) -> FirstKeys | None:

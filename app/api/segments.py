@@ -49,7 +49,8 @@ async def list_segment_members(
     begin = read_cursor(cursor, str)
     at, _ = moment_of_page(as_of, begin, served.clock.now())
     after = None if begin is None else _customer(str(begin.place[0]))
-    page = await _views(served).page(key, at, after, min(limit, served.settings.limits.page_items_max))
+    async with served.member_lists:
+        page = await _views(served).page(key, at, after, min(limit, served.settings.limits.page_items_max))
     served.reads.note(key)
     return json_answer(
         {
@@ -63,7 +64,8 @@ async def list_segment_members(
 async def count_segment_members(request: Request, key: SegmentKey, as_of: AsOf = None) -> Response:
     served = services(request)
     at, _ = moment(as_of, served.clock.now())
-    count = await _views(served).count(key, at)
+    async with served.member_lists:
+        count = await _views(served).count(key, at)
     served.reads.note(key)
     return json_answer({"count": count, "as_of": instant(at)})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from app.views.reads import SegmentReads
 
 _AT_A_TIME: Final = 2
 _RETRY_SECONDS: Final = 5
+_LISTS_AT_A_TIME: Final = 3
 
 
 class Slots:
@@ -51,6 +53,8 @@ class Services:
     ingest: Ingest
     reads: SegmentReads
     whole_base: Slots = field(default_factory=Slots)
+    member_lists: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LISTS_AT_A_TIME))
+    """While a segment is being filled a count looks at many customers: connections must be left for messages."""
 
 
 def services(request: Request) -> Services:

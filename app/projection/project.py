@@ -6,6 +6,7 @@ The one path for live messages, deferred ones and repairs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -23,6 +24,9 @@ from app.projection.state import State, messages_of, read_state, write_state
 from app.projection.write import Carried, stored_intervals, write_customers, write_graph
 from app.rules.ruleset import Ruleset
 from app.touchpoint import Message
+
+POINTS_PER_MESSAGE: Final = 25
+"""Looking at so many touchpoints costs about what a message costs otherwise."""
 
 
 class Projected(msgspec.Struct):
@@ -137,14 +141,14 @@ async def _carry_forward(
         told = news.get(customer.id, [])
         going = None if replay_all else _goes_on(customer, ruleset, persons)
         if going is None:
-            to_replay.append((_length(customer, len(told)), customer))
+            to_replay.append((_cost(customer, len(told), ruleset), customer))
             continue
         state, rules, revision = going
         moves = [move_of_message(message, rules) for message in told]
         try:
             changes = fold(state, rules, moves, now, settings.series_points_max)
         except NeedsReplay:
-            to_replay.append((_length(customer, len(told)), customer))
+            to_replay.append((_cost(customer, len(told), ruleset), customer))
             continue
         writes.extend(continue_intervals(customer.id, changes, kept))
         stored = write_state(cut_pending(state, settings.series_points_max), rules)
@@ -152,8 +156,8 @@ async def _carry_forward(
     now_replayed, left = _within_budget(to_replay, settings.replay_messages_max)
     if now_replayed:
         carried += await replay_customers(connection, now_replayed, ruleset, now, settings, writes)
-    for length, customer in left:
-        carried.append(_leave_stale(customer, length, ruleset, now))
+    for _, customer in left:
+        carried.append(_leave_stale(customer, len(news.get(customer.id, ())), ruleset, now))
     if left and resolution.gone:
         writes.retracted += await stored_intervals(connection, resolution.gone)
     await write_customers(connection, carried, writes, now)
@@ -186,6 +190,12 @@ def _length(customer: Resolved, news: int) -> int:
     return news + sum(messages_of(row.state) for row in customer.origins)
 
 
+def _cost(customer: Resolved, news: int, ruleset: Ruleset) -> int:
+    """What a replay costs, in messages that look at nothing but themselves."""
+    length = _length(customer, news)
+    return length + length * length // POINTS_PER_MESSAGE if ruleset.looks_at_points else length
+
+
 def _within_budget(
     wanted: Sequence[tuple[int, Resolved]], messages_max: int
 ) -> tuple[list[Resolved], list[tuple[int, Resolved]]]:
@@ -201,8 +211,8 @@ def _within_budget(
     return done, left
 
 
-def _leave_stale(customer: Resolved, length: int, ruleset: Ruleset, now: int) -> Carried:
-    state = State(born=now, messages=length)
+def _leave_stale(customer: Resolved, news: int, ruleset: Ruleset, now: int) -> Carried:
+    state = State(born=now, messages=_length(customer, news))
     return Carried(customer, state, write_state(state, ruleset), True, ruleset.fill)
 
 

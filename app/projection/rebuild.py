@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
+
 from app.config import Settings
 from app.db import Clock, Connection, Pool, transact
 from app.errors import NotFound
@@ -85,9 +87,10 @@ def _carried_to(stored: bytes, ruleset: Ruleset, now: int, settings: Settings) -
 
 
 def comparable(state: State, ruleset: Ruleset) -> State:
-    """A state without what depends on how it came about: when it was last asked, rules touched without effect, and
-    what only definitions that are gone had asked to be kept."""
+    """A state without what depends on how it came about: when it was last asked, rules touched without effect, the
+    order in which leaves were compiled, and what only definitions that are gone had asked to be kept."""
     state.at = 0
+    state.pending = [msgspec.structs.replace(move, leaves=tuple(sorted(move.leaves))) for move in state.pending]
     state.truths = {rule: truth for rule, truth in state.truths.items() if truth.since != state.born or truth.holds}
     state.series = {leaf: ruleset.leaves[leaf].needed(series) for leaf, series in state.series.items()}
     return state

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -30,6 +32,7 @@ ORDER BY i.customer_id, t.occurred_at, t.message_id COLLATE "C", t.source COLLAT
 """
 
 _CHUNK_ROWS: Final = 2_000
+_LONG_MESSAGES: Final = 300
 
 
 class Replayed(msgspec.Struct):
@@ -95,20 +98,22 @@ async def replay(
     moves: list[Move] = []
     current: bytes | None = None
 
-    def take() -> None:
+    async def take() -> None:
         if current is None or not moves:
             return
         known = replayed.setdefault(current, Replayed(State(person=persons.get(current)), []))
-        known.changes += fold(known.state, ruleset, moves, _up_to(moves, now), POINTS_UNLIMITED)
+        work = partial(fold, known.state, ruleset, moves, _up_to(moves, now), POINTS_UNLIMITED)
+        # A long history takes a while, and live requests share this event loop.
+        known.changes += await asyncio.to_thread(work) if len(moves) > _LONG_MESSAGES else work()
         moves.clear()
 
     async for customer, move in read_log(connection, customer_ids, ruleset):
         # A chunk ends only between two instants: those of one instant are decided together.
         if customer != current or (len(moves) >= _CHUNK_ROWS and move.at != moves[-1].at):
-            take()
+            await take()
             current = customer
         moves.append(move)
-    take()
+    await take()
     for known in replayed.values():
         known.changes += fold(known.state, ruleset, (), now, POINTS_UNLIMITED)
     return replayed

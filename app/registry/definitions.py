@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -129,7 +130,9 @@ async def read_definitions(connection: Connection | Pool) -> Stored:
     )
 
 
-def _defined(row: Any) -> Defined:
+@lru_cache(maxsize=8_192)
+def _defined(row: tuple[Any, ...]) -> Defined:
+    """Remembered, because every change of one definition reads all the others again."""
     kind, key, version, name, description, owner, body, created_at, note, activated_at = row
     data = _decode(body)
     if kind == "segment":

@@ -13,7 +13,7 @@ import structlog
 
 from app.config import Settings
 from app.db import Connection, Pool, transact
-from app.errors import BadRequest, Conflict, NotFound
+from app.errors import BadRequest, Conflict, NotFound, OtherSettings
 from app.registry.definitions import (
     ACTIVATE,
     LATEST_VERSION,
@@ -51,7 +51,7 @@ from app.registry.numbers import renumber
 from app.registry.revisions import REVISION, REVISIONS, bump
 from app.rules.language import JourneyIn, SegmentIn, TraitIn
 from app.rules.references import Definition
-from app.rules.ruleset import Ruleset, compile_ruleset
+from app.rules.ruleset import Ruleset, compile_ruleset, meanings_of
 from app.touchpoint import SourceView
 
 _POLL_SECONDS: Final = 0.5
@@ -66,6 +66,8 @@ _UNFILLED = """
 -- Whether a customer is not filled yet; a stale one is answered from the log anyway. Index customers_to_fill.
 SELECT EXISTS (SELECT FROM customers WHERE revision < $1 AND NOT stale)
 """
+
+_ANY_NUMBER = "SELECT EXISTS (SELECT FROM rule_numbers)"
 
 _ANYBODY = "SELECT EXISTS (SELECT FROM customers)"
 
@@ -82,12 +84,19 @@ class Registry:
         self._access_read_at = float("-inf")
         self._poller: asyncio.Task[None] | None = None
         self.access = Access(_NO_RULESET, {}, {}, {})
+        self.is_outdated = False
+        """Whether this process can no longer read the definitions: it must be restarted."""
         self.has_candidates = False
         """Whether an edited definition waits for its customers to be filled."""
         self.ruleset = self._compile(Stored(_NO_RULESET, [], [], {}))
 
-    async def load(self) -> None:
-        await transact(self._pool, self._number)
+    async def load(self, *, settle: bool = True) -> None:
+        """``settle``: what the definitions mean is from now on read with this process's settings.
+
+        Without it, and with other settings than the running ones, raises :class:`OtherSettings`.
+        """
+        if settle or not await self._pool.fetchval(_ANY_NUMBER):
+            await transact(self._pool, self._number)
         async with self._pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
             await self.current_ruleset(connection)
             self.access = await read_access(connection)
@@ -107,6 +116,10 @@ class Registry:
             await asyncio.sleep(_POLL_SECONDS)
             try:
                 await self._catch_up()
+                self.is_outdated = False
+            except OtherSettings as error:
+                self.is_outdated = True
+                _log.error("registry.other_settings", reason=str(error))
             except Exception as error:  # the database may be away for a while; the snapshots stay as they are
                 _log.warning("registry.poll_failed", error=type(error).__name__)
 
@@ -118,6 +131,12 @@ class Registry:
             if revisions.get("definitions", 0) != self.ruleset.revision:
                 async with connection.transaction(isolation="repeatable_read"):
                     await self.current_ruleset(connection)
+
+    async def load_access(self) -> None:
+        """Sources and keys as they are now, without the rules."""
+        async with self._pool.acquire() as connection:
+            if await connection.fetchval(REVISION, "access") != self.access.revision:
+                await self._reload_access(connection)
 
     # ------------------------------------------------------------------------------------------- snapshots
 
@@ -134,9 +153,12 @@ class Registry:
             if self.ruleset.revision == revision:
                 return self.ruleset
             stored = await read_definitions(connection)
-            ruleset = self._compile(stored)
+            # Thousands of rules take a while, and requests share this event loop.
+            ruleset = await asyncio.to_thread(self._compile, stored)
             if not stored.numbers.keys() >= set(ruleset.meanings.values()):
-                raise RuntimeError("another process reads the definitions with other settings; restart this one")
+                raise OtherSettings(
+                    "Another process was started later with another timezone, default journey or version: restart this."
+                )
             if ruleset.revision > self.ruleset.revision:
                 self.ruleset = ruleset
                 self.has_candidates = bool(stored.candidates)
@@ -211,7 +233,7 @@ class Registry:
             return source, made
 
         made = await transact(self._pool, create)
-        await self._catch_up()
+        await self.load_access()
         return made
 
     async def sources(self) -> list[Source]:
@@ -230,7 +252,7 @@ class Registry:
             return key
 
         made = await transact(self._pool, create)
-        await self._catch_up()
+        await self.load_access()
         return made
 
     async def keys(self) -> list[Key]:
@@ -248,7 +270,7 @@ class Registry:
             return key_of_row(row)
 
         revoked = await transact(self._pool, revoke)
-        await self._catch_up()
+        await self.load_access()
         return revoked
 
     # ----------------------------------------------------------------------------------------- definitions
@@ -321,12 +343,16 @@ class Registry:
 
     def _meanings(self, stored: Stored) -> dict[str, str]:
         """Of every rule, as it will be when the candidates are current."""
-        return dict(self._compile(stored.switched()).meanings)
+        definitions = [defined.definition for defined in stored.switched().current]
+        return meanings_of(
+            definitions, timezone=self._settings.timezone, default_journey=self._settings.default_journey
+        )
 
     async def _settle(self, connection: Connection, before: Stored, after: Stored) -> None:
         """Check that ``after`` compiles, now and when its candidates are current, and give its meanings numbers."""
-        self._compile(after.switched())
-        await renumber(connection, self._compile(after), before.numbers)
+        if after.candidates:
+            await asyncio.to_thread(self._compile, after.switched())
+        await renumber(connection, await asyncio.to_thread(self._compile, after), before.numbers)
         await bump(connection, "definitions")
 
     async def archive(self, kind: Kind, key: str) -> None:

@@ -131,15 +131,20 @@ class Compiler:
 
     def compile(self, world: World, known: World | None = None, suffix: str = "") -> None:
         """Compile every rule of the world that does not mean what it means in ``known``."""
-        for plain_id in world.order:
-            meaning = self._meaning("rule", world.named[plain_id].rule, world.reads[plain_id], world)
-            world.meanings[plain_id] = meaning
+        for plain_id, meaning in self.find_meanings(world).items():
             if known is not None and known.meanings.get(plain_id) == meaning:
                 world.ids[plain_id] = known.ids[plain_id]
                 continue
             world.ids[plain_id] = f"{plain_id}{suffix}"
             self._add(plain_id, world)
             self.meanings[world.ids[plain_id]] = digest([plain_id, meaning])
+
+    def find_meanings(self, world: World) -> dict[str, str]:
+        """What each rule and value of the world means, in its order."""
+        for plain_id in world.order:
+            named = world.named[plain_id]
+            world.meanings[plain_id] = self._meaning("rule", named.rule, world.reads[plain_id], world)
+        return world.meanings
 
     def _add(self, plain_id: str, world: World) -> None:
         _, rule, at = world.named[plain_id]

@@ -20,7 +20,7 @@ from app.rules.references import Definition
 from app.rules.series import Series
 from app.rules.truth import Truth
 
-__all__ = ["Definition", "Facts", "Leaf", "NoFacts", "Occurrence", "Ruleset", "compile_ruleset"]
+__all__ = ["Definition", "Facts", "Leaf", "NoFacts", "Occurrence", "Ruleset", "compile_ruleset", "meanings_of"]
 
 REMEMBERED_MAX: Final = 10_000
 """Combinations of leaves whose readers are remembered: as many as there are kinds of touchpoint, usually."""
@@ -100,6 +100,11 @@ class Ruleset:
         self._by_name, self._any_name = _index_by_name(self.leaves.values())
         self._by_leaf = _readers({rule_id: found.leaves for rule_id, found in read.items()})
         self._by_trait = _readers({rule_id: found.traits for rule_id, found in read.items()})
+        self.looks_at_points = any(
+            leaf.keeping is not None and (leaf.keeping.everything or leaf.keeping.window > 0)
+            for leaf in self.leaves.values()
+        )
+        """Whether some rule looks at touchpoints one by one, so that a message costs more the more there were."""
         self.reads_traits = bool(self._by_trait)
         self.reads_person = any(found.reads_person for found in read.values())
         self.decided_at_birth = tuple(rule_id for rule_id, found in read.items() if found.is_dated)
@@ -355,6 +360,19 @@ def compile_ruleset(
         ruleset.number_of = {id: number for number, id in enumerate(ruleset.meanings)}
     ruleset.fill = fill
     return ruleset if numbers is None else ruleset.numbered(numbers, fill)
+
+
+def meanings_of(definitions: Sequence[Definition], *, timezone: str, default_journey: str) -> dict[str, str]:
+    """What each rule, each value and the stages of each journey mean, without compiling them.
+
+    Raises :class:`InvalidDefinition` as compiling does for names that do not exist and for cycles.
+    """
+    compiler = Compiler(timezone, default_journey)
+    world = compiler.world(definitions)
+    found = dict(compiler.find_meanings(world))
+    for key, stages in world.journeys.items():
+        found[f"journey:{key}"] = digest([[stage, found[rule_id]] for stage, rule_id in stages])
+    return found
 
 
 def _upcoming_ids(definition: Definition, current: World, later: World, suffix: str) -> list[str]:
