@@ -50,12 +50,14 @@ class Facts(Protocol):
 class Memo(dict[tuple[str, int, str], Any]):
     """Answers of named rules, of windows and of operands within one question; and the work it has taken."""
 
-    __slots__ = ("operands", "points", "spells", "steps")
+    __slots__ = ("operands", "points", "spells", "standings", "steps")
 
     def __init__(self) -> None:
         self.steps = self.points = 0
         self.spells: dict[tuple[int, int], Any] = {}
         self.operands: dict[tuple[int, int], Any] = {}
+        self.standings: dict[str, tuple[int, Truth]] = {}
+        """Rule id -> the last instant asked about, since a walk only goes on, and what was so then."""
 
     def step(self) -> None:
         """One more instant is tried. Raises :class:`OutOfSteps`."""
@@ -208,14 +210,18 @@ class Definition(Node):
 
     def standing(self, facts: Facts, t: int, memo: Memo) -> Truth:
         """The truth at ``t`` with its history: carried on from what the fold decided last."""
-        key = (self.rule_id, t, "standing")
-        known: Truth | None = memo.get(key)
-        if known is None:
-            known = memo[key] = self._carried_to(facts, t, memo)
-        return known
+        known = memo.standings.get(self.rule_id)
+        if known is None or known[0] > t:
+            decided = facts.truths.get(self.rule_id) or self.untouched(t if facts.born is None else facts.born)
+        elif known[0] == t:
+            return known[1]
+        else:
+            decided = known[1]
+        truth = self._carried(decided, facts, t, memo)
+        memo.standings[self.rule_id] = (t, truth)
+        return truth
 
-    def _carried_to(self, facts: Facts, t: int, memo: Memo) -> Truth:
-        truth = facts.truths.get(self.rule_id) or self.untouched(t if facts.born is None else facts.born)
+    def _carried(self, truth: Truth, facts: Facts, t: int, memo: Memo) -> Truth:
         while truth.until is not None and truth.until <= t:
             memo.step()
             instant = truth.until

@@ -64,8 +64,14 @@ class _Dwelling(Node):
     def _boundary(self, standing: Truth, facts: Facts) -> int:
         return self.zone.add(standing.since, self.length, facts)
 
+    def counts(self, standing: Truth, facts: Facts) -> bool:  # noqa: ARG002 - ChangedWithin looks at them
+        """Whether there is anything of which the length is asked."""
+        return standing.holds
+
     def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
         standing = self.target.standing(facts, t, memo)
+        if not self.counts(standing, facts):
+            return standing.until
         boundary = self._boundary(standing, facts)
         return earliest((standing.until, boundary if boundary > t else None))
 
@@ -98,10 +104,12 @@ class ChangedWithin(_Dwelling):
 
     __slots__ = ()
 
+    def counts(self, standing: Truth, facts: Facts) -> bool:
+        return standing.holds or standing.since != facts.born
+
     def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
         standing = self.target.standing(facts, t, memo)
-        has_changed = standing.holds or standing.since != facts.born
-        return has_changed and t < self._boundary(standing, facts)
+        return self.counts(standing, facts) and t < self._boundary(standing, facts)
 
 
 class EverHeld(Node):
