@@ -10,6 +10,7 @@ from fastapi import Query
 from app.api.answers import Cursor
 from app.api.schemas.common import EXAMPLE_INSTANT
 from app.errors import BadRequest
+from app.touchpoint import SECOND
 from app.wire.instants import parse, rfc3339
 
 _DESCRIPTION: Final = (
@@ -33,6 +34,10 @@ PARAMETER: Final[dict[str, Any]] = {
 _INSTANT: Final = re.compile(
     r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:([Zz])|([ +-])(\d\d:\d\d))", re.ASCII
 )
+
+
+_CLOCKS_APART: Final = SECOND
+"""Another process may have begun the list whose clock is ahead of this one's by as much as a round trip."""
 
 
 class Moment(NamedTuple):
@@ -63,6 +68,8 @@ def moment_of_page(text: str | None, begin: Cursor | None, now: int) -> Moment:
         return asked
     if asked.is_past and asked.at != begin.as_of:
         raise BadRequest("The cursor keeps the as_of of its first page; leave as_of out, or begin again without it.")
+    if begin.as_of > now + _CLOCKS_APART:
+        raise _refused(f"lies in the future; it is {rfc3339(now)}")
     return Moment(begin.as_of, True)
 
 

@@ -18,6 +18,7 @@ from app.api.direct import DirectRoute
 from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
 from app.api.references import PARAMETER, candidates, customer_of_path, key_of_path, known_as
 from app.api.schemas import (
+    TAGGED,
     CustomerOut,
     HistoryOut,
     JourneyExplanationOut,
@@ -60,7 +61,7 @@ def add_customer_routes(app: FastAPI) -> None:
             operation_id="get_customer",
             summary="A customer: identities, traits, stages and segments",
             response_model=CustomerOut,
-            responses={304: {"description": "As If-None-Match says."}, **read},
+            responses={**TAGGED, **read},
             dependencies=secret,
             openapi_extra={"parameters": [PARAMETER, AS_OF]},
         )
@@ -82,7 +83,7 @@ def add_customer_routes(app: FastAPI) -> None:
             operation_id=endpoint.__name__,
             summary=summary,
             response_model=model,
-            responses=problems(400, 401, 403, 404, 422),
+            responses={**problems(400, 401, 403, 404, 422), **({} if path == "touchpoints" else TAGGED)},
             dependencies=secret,
             openapi_extra=_path(key="{key}" in path),
         )
@@ -388,12 +389,12 @@ def _identity(text: str, served: Services) -> bytes:
     return known_as(text, served.settings)[0]
 
 
-class _Lookup(msgspec.Struct):
+class _Lookup(msgspec.Struct, forbid_unknown_fields=True):
     customers: list[str]
     as_of: str | None = None
 
 
-class _Link(msgspec.Struct):
+class _Link(msgspec.Struct, forbid_unknown_fields=True):
     weaker: str
     stronger: str
 

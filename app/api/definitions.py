@@ -16,6 +16,7 @@ from app.api.answers import instant, json_answer, tagged_answer
 from app.api.auth import SecretKey
 from app.api.bodies import read_json
 from app.api.schemas import (
+    TAGGED,
     JourneyOut,
     JourneysOut,
     SegmentOut,
@@ -115,7 +116,7 @@ def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: An
             summary=summary,
             response_model=model,
             status_code=status,
-            responses=problems(401, 403, *failures),
+            responses={**problems(401, 403, *failures), **(TAGGED if method == "GET" else {})},
             dependencies=[Security(SecretKey())],
             openapi_extra=extra,
         )

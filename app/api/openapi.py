@@ -32,6 +32,14 @@ TAGS: Final[list[dict[str, Any]]] = [
 ]
 
 
+_EXAMPLES: Final[dict[str, Any]] = {
+    "Rule": {"did": "Order Completed", "at_least": 2, "within": "30d"},
+    "Value": {"avg": "total", "of": "Order Completed", "within": "365d"},
+    "Reading": {"trait": "plan"},
+}
+"""Of the unions, which are no models that could carry one."""
+
+
 def unique_id(route: APIRoute) -> str:
     return route.name
 
@@ -64,6 +72,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
     for name, schema in definitions["$defs"].items():
         schemas.setdefault(name, schema)
     _restore_nulls(schemas)
+    for name, example in _EXAMPLES.items():
+        schemas[name]["examples"] = [example]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     document["components"]["schemas"] = dict(sorted(schemas.items()))

@@ -72,7 +72,8 @@ async def _health(served: Services) -> dict[str, Any]:
         _log.warning("readyz.database_unreachable", error=type(error).__name__)
         return {"ready": False, "database": False, "migrations": False, "sweep_lag_seconds": None}
     lag = 0.0 if earliest is None else max(0.0, (served.clock.now() - earliest) / SECOND)
-    return {"ready": migrated, "database": True, "migrations": migrated, "sweep_lag_seconds": lag}
+    ready = migrated and not served.registry.is_outdated
+    return {"ready": ready, "database": True, "migrations": migrated, "sweep_lag_seconds": lag}
 
 
 async def metrics(request: Request) -> Response:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from app.api.answers import encode, problem_answer
 from app.db import UNREACHABLE
 from app.errors import Overloaded, SegueError
+
+HUNG_UP: Final = 499
+"""Of nginx; no client ever reads it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -23,6 +26,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(SegueError, _ours)
     for error in UNREACHABLE:
         app.add_exception_handler(error, _of_the_database)
+    app.add_exception_handler(ClientDisconnect, _of_nobody)
     app.add_exception_handler(HTTPException, _of_the_router)
     app.add_exception_handler(RequestValidationError, _of_parameters)
 
@@ -39,6 +43,12 @@ async def _of_the_database(request: Request, error: Exception) -> Response:
         "request.database_away", route=getattr(request.scope.get("route"), "path", ""), error=type(error).__name__
     )
     return problem_answer(Overloaded("The database cannot be reached; send it again later."))
+
+
+async def _of_nobody(request: Request, error: Exception) -> Response:
+    """The caller hung up: only the figures of requests see this status."""
+    del request, error
+    return Response(None, HUNG_UP)
 
 
 async def _of_the_router(request: Request, error: Exception) -> Response:

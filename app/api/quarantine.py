@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.answers import JSON, instant, json_answer, read_cursor, write_cursor
+from app.api.as_of import moment_of_page
 from app.api.auth import SecretKey
 from app.api.bodies import read_body
 from app.api.collect import receipt_json
@@ -54,7 +55,7 @@ def add_quarantine_routes(app: FastAPI) -> None:
 async def list_quarantine(request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None) -> Response:
     served = services(request)
     begin = read_cursor(cursor, int)
-    as_of = served.clock.now() if begin is None else begin.as_of
+    as_of, _ = moment_of_page(None, begin, served.clock.now())
     items_max = min(limit, served.settings.limits.page_items_max)
     found = await QuarantineViews(served.pool).page(None if begin is None else int(begin.place[0]), items_max + 1)
     more = len(found) > items_max

@@ -14,6 +14,7 @@ from app.projection.fold import Change
 from app.projection.replay import Replayed, replay
 from app.projection.state import State
 from app.registry import Registry
+from app.rules.ruleset import Ruleset
 from app.views.base import CHUNK_CUSTOMERS, all_customers, count_customers
 from app.views.states import Stored, is_current, states_at, truth_of
 
@@ -25,6 +26,19 @@ _STAYS = """
 -- What is stored of one meaning of the segment; index transitions_one_interval.
 SELECT customer_id, entered_at, left_at FROM transitions
 WHERE customer_id = ANY($1::uuid[]) AND definition = $2 AND meaning = $3 AND retracted_at IS NULL
+"""
+
+_STAYS_OF_NOBODY = """
+-- Intervals of customers that do not exist, a row each of the first few, with how many there are: indexes
+-- transitions_open and transitions_ended.
+SELECT customer_id, array_agg(entered_at) AS entered, array_agg(left_at) AS left, count(*) OVER () AS customers
+FROM (SELECT customer_id, entered_at, left_at FROM transitions
+      WHERE definition = $1 AND meaning = $2 AND retracted_at IS NULL AND left_at IS NULL
+      UNION ALL
+      SELECT customer_id, entered_at, left_at FROM transitions
+      WHERE definition = $1 AND meaning = $2 AND retracted_at IS NULL AND left_at IS NOT NULL) AS stay
+WHERE NOT EXISTS (SELECT FROM customers c WHERE c.id = stay.customer_id)
+GROUP BY customer_id ORDER BY customer_id LIMIT $3
 """
 
 Stay = tuple[int, int | None]
@@ -48,7 +62,8 @@ class Difference(msgspec.Struct, frozen=True):
 class Verified(msgspec.Struct):
     """``stored`` of the customers were answered from what is stored, the others are worked out whenever asked.
 
-    ``differences`` are the first few of the ``differing``; ``as_of`` is when it began.
+    ``differences`` are the first few of the ``differing``. Unless a sample was asked for, these are also they of whom a
+    stay is stored although there is no such customer. ``as_of`` is when it began.
     """
 
     as_of: int
@@ -88,12 +103,31 @@ class VerifyViews:
                 await self._compare(connection, key, ids, found)
             if advance is not None:
                 advance(found.customers, max(total, found.customers))
+        if sample is None:
+            async with snapshot(self._pool) as connection:
+                await self._find_stays_of_nobody(connection, key, found)
         return found
 
-    async def _compare(self, connection: Connection, key: str, ids: Sequence[bytes], found: Verified) -> None:
+    async def _find_stays_of_nobody(self, connection: Connection, key: str, found: Verified) -> None:
+        rule_id, now = f"segment:{key}", self._clock.now()
+        ruleset = await self._ruleset(connection, key)
+        rows = await connection.fetch(_STAYS_OF_NOBODY, rule_id, ruleset.number_of[rule_id], DIFFERENCES_MAX)
+        for id, entered, left, customers in rows:
+            found.differing += customers if id == rows[0]["customer_id"] else 0
+            if len(found.differences) < DIFFERENCES_MAX:
+                stays = _up_to(zip(entered, left, strict=True), now)
+                is_member = any(until is None for _, until in stays)
+                since = max((instant for stay in stays for instant in stay if instant is not None), default=0)
+                found.differences.append(Difference(id, Said(is_member, since, stays), Said(False, 0, [])))
+
+    async def _ruleset(self, connection: Connection, key: str) -> Ruleset:
         ruleset = await self._registry.current_ruleset(connection)
         if all(each.key != key for each in ruleset.segments):
             raise NotFound(f"There is no segment {key}.")
+        return ruleset
+
+    async def _compare(self, connection: Connection, key: str, ids: Sequence[bytes], found: Verified) -> None:
+        ruleset = await self._ruleset(connection, key)
         rule_id, now = f"segment:{key}", self._clock.now()
         rows = [Stored(*row) for row in await connection.fetch(_ROWS, ids)]
         alone = coverage(ruleset).alone(rule_id)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Final, Literal
 
 import msgspec
 
 from app.db import Pool
 from app.errors import NotFound
+from app.rules.words import KEY_PATTERN
+
+_KEY: Final = re.compile(KEY_PATTERN)
+"""The database takes no NUL, not even to say that there is nothing of that name."""
 
 Status = Literal["current", "filling", "superseded", "archived"]
 
@@ -43,7 +48,7 @@ class Version(msgspec.Struct, frozen=True):
 
 async def versions_of_definition(pool: Pool, kind: str, key: str) -> list[Version]:
     """Newest first, those of an archived definition too. Raises :class:`NotFound`."""
-    rows = await pool.fetch(_VERSIONS, kind, key)
+    rows = await pool.fetch(_VERSIONS, kind, key) if _KEY.fullmatch(key) else []
     if not rows:
         raise NotFound(f"There never was a {kind} {key}.")
     return [Version(*row) for row in rows]

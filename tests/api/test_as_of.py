@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from app.api.answers import write_cursor
 from app.config import Settings
 from app.db import FrozenClock, transact
 from app.projection.project import refresh
+from app.rules.language import parse_rule, parse_value
 from app.touchpoint import DAY, HOUR, SECOND
 from app.wire.instants import rfc3339
 from tests.api.conftest import NOON, Service, running, track
@@ -185,6 +187,32 @@ async def test_a_cursor_keeps_its_as_of(settings: Settings, frozen: FrozenClock)
         assert (await service.ask("/v1/segments/s/members", 400, params=other))["code"] == "bad_request"
 
 
+async def test_a_cursor_of_the_future_is_refused(settings: Settings, frozen: FrozenClock) -> None:
+    """Like an ``as_of`` of the future; as far as clocks may be apart it is one of another process."""
+    async with running(settings, frozen) as service:
+        await service.send(track("Product Viewed"))
+        for path, place in (
+            ("segments/engaged/members", ["0" * 32]),
+            ("customers/user-1/touchpoints", [NOON, "m", "default"]),
+            ("quarantine", [1]),
+        ):
+            for at, status in ((NOON + 1_000, 200), (NOON + HOUR, 400), (253_402_300_799_999_999, 400)):
+                answer = await service.ask(f"/v1/{path}", status, params={"cursor": write_cursor(at, *place)})
+                assert status == 200 or (answer["code"], answer["path"]) == ("bad_request", "as_of"), path
+
+
+async def test_an_unknown_field_is_refused(service: Service) -> None:
+    """An ``as_of`` misspelt would be answered as of now."""
+    await service.send(track("Product Viewed"))
+    for path, body in (
+        ("lookup", {"customers": ["user-1"], "as_off": rfc3339(NOON)}),
+        ("links/undo", {"weaker": "a", "stronger": "b", "as_off": 1}),
+    ):
+        answer = await service.tell("POST", f"/v1/customers/{path}", body, 400)
+        assert answer["code"] == "bad_request"
+        assert "as_off" in answer["message"]
+
+
 async def test_entity_tags_are_of_what_is_said(settings: Settings, frozen: FrozenClock) -> None:
     async with running(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e"}}, 201)
@@ -200,6 +228,33 @@ async def test_entity_tags_are_of_what_is_said(settings: Settings, frozen: Froze
         assert await tag(NOON - 2 * HOUR, inside) == (304, inside)
         status, before = await tag(NOON - 2 * HOUR - 1, inside)
         assert (status, before == inside) == (200, False)
+
+
+async def test_the_document_says_what_has_a_tag(service: Service) -> None:
+    await service.send(track("Product Viewed"))
+    await service.tell("POST", "/v1/traits", {"key": "engaged", "value": {"count": "Product Viewed"}}, 201)
+    await service.tell("POST", "/v1/journeys", {"key": "engaged", "stages": [{"key": "a", "rule": {"did": "e"}}]}, 201)
+    document = service.app.openapi()
+    tagged = 0
+    for path, operations in document["paths"].items():
+        if "get" not in operations or not path.startswith("/v1/") or path.startswith("/v1/projects/"):
+            continue
+        at = path.replace("{customer}", "user-1").replace("{key}", "engaged")
+        response = await service.client.get(at, headers=service.secret)
+        assert response.status_code == 200, at
+        responses = operations["get"]["responses"]
+        assert ("304" in responses) == ("etag" in response.headers), path
+        if "304" in responses:
+            tagged += 1
+            assert "ETag" in responses["200"]["headers"], path
+            assert "ETag" in responses["304"]["headers"], path
+            again = {**service.secret, "If-None-Match": response.headers["etag"]}
+            assert (await service.client.get(at, headers=again)).status_code == 304, path
+    assert tagged == 16
+    for union, parse in (("Rule", parse_rule), ("Value", parse_value)):
+        (example,) = document["components"]["schemas"][union]["examples"]
+        parse(example)
+    assert document["components"]["schemas"]["Reading"]["examples"]
 
 
 BAD = ["", "x", "now", "2026-01-01", "2026-01-01T00:00:00", "1767225600", "2026-13-01T00:00:00Z",

@@ -82,6 +82,13 @@ async def test_a_journey_from_creation_to_archive(service: Service) -> None:
     assert "trial" not in (await service.ask("/v1/customers/user-1"))["stages"]
 
 
+@pytest.mark.parametrize("key", ["x", "none", "%00", "x%00", "X", "%FF", "%F0%9F%98%80", "a" * 9_000])
+async def test_a_key_that_nothing_has(service: Service, key: str) -> None:
+    for kind in ("segments", "journeys", "traits"):
+        for path in (f"/v1/{kind}/{key}/versions", f"/v1/{kind}/{key}"):
+            assert (await service.ask(path, 404))["code"] == "not_found"
+
+
 async def test_numbers_in_rules_are_exact(service: Service) -> None:
     body = b'{"key":"exact","rule":{"did":"e","where":{"a":0.1,"b":9007199254740993,"c":{"gt":1e3}}}}'
     response = await service.client.post("/v1/segments", content=body, headers=service.secret)

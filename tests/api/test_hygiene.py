@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import time
 from itertools import combinations
 from typing import Any
 
@@ -22,6 +24,11 @@ async def only(service: Service, **rules: Any) -> None:
         await service.tell("DELETE", f"/v1/segments/{each['key']}")
     for key, rule in rules.items():
         await service.tell("POST", "/v1/segments", {"key": key.replace("_", "-"), "rule": rule}, 201)
+
+
+async def grow_old(service: Service) -> None:
+    """As if all that is defined had been so for a year."""
+    await service.app.state.services.pool.execute("UPDATE rule_numbers SET introduced_at = $1", NOON - 365 * DAY)
 
 
 async def members(service: Service, key: str) -> set[str]:
@@ -57,6 +64,7 @@ async def test_overlaps(settings: Settings, frozen: FrozenClock) -> None:
         } == expected
         for each in report["overlaps"]:
             assert each["jaccard"] == pytest.approx(each["both"] / each["either"], abs=1e-4)
+        assert report["overlaps_total"] == len(expected)
         order = [each["jaccard"] for each in report["overlaps"]]
         assert order == sorted(order, reverse=True)
         assert (report["customers_total"], report["customers_looked_at"], report["sampled"]) == (51, 51, False)
@@ -89,6 +97,8 @@ async def test_who_is_read(settings: Settings, frozen: FrozenClock) -> None:
     async with running(settings, frozen) as service:
         await only(service, listed={"did": "e"}, counted={"did": "e"}, unread={"did": "e"})
         await service.send(track("e"))
+        await work(service)
+        await grow_old(service)
         assert (await service.ask("/v1/segments/hygiene"))["never_read"] == ["counted", "listed", "unread"]
         await members(service, "listed")
         frozen.instant += 5
@@ -123,6 +133,7 @@ async def test_what_no_longer_moves(settings: Settings, frozen: FrozenClock) -> 
             track("e", timestamp=rfc3339(NOON - 100 * DAY)), track("f", timestamp=rfc3339(NOON - 5 * DAY))
         )
         await work(service)
+        await grow_old(service)
         report = await service.ask("/v1/segments/hygiene")
         moved = {each["key"]: each["last_moved_at"] for each in report["segments"]}
         assert moved == {
@@ -146,10 +157,73 @@ async def test_a_large_base_is_sampled(
         await work(service)
         report = await service.ask("/v1/segments/hygiene")
         assert (report["sampled"], report["customers_total"]) == (True, 400)
-        assert 50 < report["customers_looked_at"] < 150
+        assert report["customers_looked_at"] == 100
         (overlap,) = report["overlaps"]
-        assert overlap["both"] == overlap["either"] == report["customers_looked_at"]
+        assert overlap["both"] == overlap["either"] == 100
         assert {each["members"] for each in report["segments"]} == {400}
+
+
+async def test_nothing_is_held_against_what_is_filled_or_young(settings: Settings, frozen: FrozenClock) -> None:
+    async with running(settings, frozen) as service:
+        await service.send(track("e", timestamp=rfc3339(NOON - 100 * DAY)))
+        await only(service, s={"did": "e"}, none={"did": "never"})
+
+        async def flags() -> dict[str, tuple[bool, list[str]]]:
+            report = await service.ask("/v1/segments/hygiene")
+            for flag in ("empty", "tiny", "never_read", "stale"):
+                assert report[flag] == [each["key"] for each in report["segments"] if flag in each["flags"]]
+            return {each["key"]: (each["filled"], each["flags"]) for each in report["segments"]}
+
+        await grow_old(service)
+        assert await flags() == {"s": (False, []), "none": (False, [])}
+        await work(service)
+        old = {"s": (True, ["tiny", "never_read", "stale"]), "none": (True, ["empty", "never_read", "stale"])}
+        assert await flags() == old
+        pool = service.app.state.services.pool
+        await pool.execute("UPDATE rule_numbers SET introduced_at = $1", NOON - 89 * DAY)
+        assert await flags() == {"s": (True, ["tiny"]), "none": (True, ["empty"])}
+        # A new one is filled while the others stay as they are.
+        await grow_old(service)
+        await service.tell("POST", "/v1/segments", {"key": "new", "rule": {"did": "g"}}, 201)
+        assert await flags() == {**old, "new": (False, [])}
+
+
+async def test_many_segments_leave_the_others_their_turn() -> None:
+    """Half a million pairs: the most alike, as a slow count finds them, and no long pause of the loop on the way."""
+    chance = random.Random(4)
+    customers = range(app.views.hygiene.SAMPLE_CUSTOMERS)
+    sets = {f"s{n:03}": sum(1 << each for each in chance.sample(customers, 60)) for n in range(1_000)}
+    pauses = []
+
+    async def beat() -> None:
+        last = time.perf_counter()
+        while True:
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            pauses.append(now - last)
+            last = now
+
+    beating = asyncio.create_task(beat())
+    began = time.process_time()
+    overlaps, total = await app.views.hygiene._overlaps(sets)
+    took = time.process_time() - began
+    beating.cancel()
+    assert len(pauses) >= 900
+    assert sorted(pauses)[-10] < 0.05, "ten may be pauses of the machine"
+    assert took < 4, "it takes about half a second"
+    expected = sorted(
+        (-both / (one_more.bit_count() + other.bit_count() - both), (key, other_key))
+        for (key, one_more), (other_key, other) in combinations(sets.items(), 2)
+        if (both := (one_more & other).bit_count())
+    )
+    assert total == len(expected) > app.views.hygiene.OVERLAPS_MAX
+    assert [each.segments for each in overlaps] == [pair for _, pair in expected[: app.views.hygiene.OVERLAPS_MAX]]
+    assert all(each.jaccard == round(each.both / each.either, 4) for each in overlaps)
+
+
+async def test_no_overlaps() -> None:
+    assert await app.views.hygiene._overlaps({}) == ([], 0)
+    assert await app.views.hygiene._overlaps({"a": 0b0011, "b": 0b1100}) == ([], 0)
 
 
 async def test_the_word_is_no_key(service: Service) -> None:

@@ -6,8 +6,13 @@ import re
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+import pytest
+
 from app.config import Settings
+from app.metrics import Metrics
+from app.worker import Worker
 from tests.api.conftest import Service, track
+from tests.api.test_definitions import work
 
 
 async def test_alive_and_ready(service: Service) -> None:
@@ -51,6 +56,31 @@ async def test_figures(service: Service) -> None:
         assert name in response.text
     assert "user-1" not in response.text
     assert "nobody" not in response.text
+
+
+async def test_how_long_a_fill_will_take(settings: Settings, start: Any) -> None:
+    """Above 0 while one is under way, whose speed is known; 0 before and after."""
+
+    def eta(text: str) -> float:
+        (line,) = re.findall(r"^segue_fill_eta_seconds (.+)$", text, re.MULTILINE)
+        return float(line)
+
+    async with start(settings.model_copy(update={"fill_customers_max": 3})) as service:
+        await service.send(*[track("e", f"user-{n}") for n in range(12)])
+        await work(service)
+        assert eta((await service.client.get("/metrics")).text) == 0
+        await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e"}}, 201)
+        served = service.app.state.services
+        worker = Worker(served.pool, served.registry, served.settings, served.clock, Metrics())
+        assert await worker.fill()
+        assert await worker.fill()
+        fill = (await service.ask("/v1/segments/s"))["fill"]
+        assert 0 < fill["customers_filled"] < 12
+        text = (await service.client.get("/metrics")).text
+        assert 0 < eta(text) == pytest.approx(fill["eta_seconds"])
+        assert f"segue_fills_pending {12 - fill['customers_filled']}.0" in text
+        await work(service)
+        assert eta((await service.client.get("/metrics")).text) == 0
 
 
 async def test_two_applications_count_apart(settings: Settings, start: Any) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+import app.api.hang_up
+import app.views.explanations
 import app.views.preview
 from app.api.services import Slots
 from app.config import Settings
@@ -98,16 +100,35 @@ async def test_nothing_is_saved(filled: Service) -> None:
 
 async def test_an_estimate_looks_at_a_part(filled: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app.views.preview, "_CHUNK_IN_A_HURRY", 10)
-    monkeypatch.setattr(app.views.preview, "_deadline", lambda _: lambda: True)
-    found = await preview(filled, RULES["count"], within_ms=1, sample=100)
+    # Time for the evidence, none left for counting.
+    monkeypatch.setattr(app.views.preview, "_deadline", lambda within_ms: lambda: within_ms < 100)
+    found = await preview(filled, RULES["count"], within_ms=100, sample=100)
     assert (found["exact"], found["count"]) == (False, None)
     looked_at, members = found["customers_looked_at"], len(found["sample"])
     assert 1 <= looked_at <= 10
     assert members <= found["low"] <= found["estimate"] <= found["high"] <= 40 - looked_at + members
-    begun = {tuple(each["id"] for each in (await preview(filled, {"everyone": True}, within_ms=1))["sample"])}
+    begun = {tuple(each["id"] for each in (await preview(filled, {"everyone": True}, within_ms=100))["sample"])}
     for _ in range(8):
-        begun.add(tuple(each["id"] for each in (await preview(filled, {"everyone": True}, within_ms=1))["sample"]))
+        begun.add(tuple(each["id"] for each in (await preview(filled, {"everyone": True}, within_ms=100))["sample"]))
     assert len(begun) > 1, "it always begins at the same customer"
+
+
+async def test_when_the_time_is_over_no_more_evidence_is_sought(
+    filled: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explained = 0
+
+    async def explain(*question: Any) -> Any:
+        nonlocal explained
+        explained += 1
+        return await app.views.explanations.explain_rule(*question)
+
+    monkeypatch.setattr(app.views.preview, "explain_rule", explain)
+    monkeypatch.setattr(app.views.preview, "_deadline", lambda within_ms: lambda: explained == 2 or within_ms < 100)
+    found = await preview(filled, {"everyone": True}, within_ms=100, sample=10)
+    assert (len(found["sample"]), found["estimate"]) == (2, 40)
+    found = await preview(filled, {"everyone": True}, within_ms=100, sample=10)
+    assert (len(found["sample"]), found["estimate"], explained) == (0, 40, 2)
 
 
 async def test_with_time_enough_it_is_exact(filled: Service) -> None:
@@ -159,6 +180,9 @@ async def test_refused_rules_say_where_and_what_to_do(filled: Service, rule: Any
         assert answer["code"] == "invalid_definition"
         assert answer["path"].startswith(path), answer
         assert answer["remedy"]
+        assert "segment:(unsaved)" not in answer["message"]
+        if rule == {"segment": "none"} and to == "preview":
+            assert "the rule reads the segment none, which does not exist" in answer["message"]
 
 
 @pytest.mark.parametrize("body", HOSTILE, ids=range(len(HOSTILE)))
@@ -194,6 +218,63 @@ async def test_two_at_a_time(filled: Service) -> None:
     with pytest.raises(ZeroDivisionError), slots.one():
         raise ZeroDivisionError
     with slots.one(), pytest.raises(Overloaded), slots.one():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "slow", "body"),
+    [
+        ("POST", "preview", "app.views.preview.all_customers", b'{"rule":{"everyone":true}}'),
+        ("POST", "viewers/dry-run", "app.views.preview.all_customers", b'{"rule":{"everyone":true}}'),
+        ("POST", "viewers/verify", "app.views.verify.all_customers", b""),
+        ("GET", "hygiene", "app.views.hygiene._sets_of_members", b""),
+    ],
+)
+async def test_a_caller_who_hangs_up_keeps_nothing(
+    filled: Service, monkeypatch: pytest.MonkeyPatch, method: str, path: str, slow: str, body: bytes
+) -> None:
+    at_work, gone, ended, statuses = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
+
+    async def for_ever() -> None:
+        at_work.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def nobody_comes(*_: Any) -> AsyncIterator[list[bytes]]:
+        await for_ever()
+        yield []
+
+    monkeypatch.setattr(slow, nobody_comes if "customers" in slow else lambda *_: for_ever())
+    monkeypatch.setattr(app.api.hang_up, "LOOK_SECONDS", 0.01)
+    bodies = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if bodies:
+            return bodies.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status"))
+
+    headers = [(b"authorization", filled.secret["Authorization"].encode())]
+    at = f"/v1/segments/{path}"
+    scope = {"type": "http", "method": method, "path": at, "raw_path": at.encode(), "query_string": b"",
+             "headers": headers, "http_version": "1.1", "scheme": "http", "root_path": ""}  # fmt: skip
+    asked = asyncio.create_task(filled.app(scope, receive, send))
+    async with asyncio.timeout(10):
+        await at_work.wait()
+        await asyncio.sleep(0.05)
+        assert not asked.done(), "while the caller waits, the work goes on"
+        gone.set()
+        await asked
+    assert ended.is_set()
+    assert statuses[0] == 499
+    served = filled.app.state.services
+    assert served.pool.get_idle_size() == served.pool.get_size(), "a snapshot is still open"
+    with served.whole_base.one(), served.whole_base.one():
         pass
 
 

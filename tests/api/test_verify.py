@@ -116,6 +116,36 @@ async def test_at_most_twenty_are_shown(settings: Settings, frozen: FrozenClock)
         assert (found["differing"], len(found["differences"])) == (25, 20)
 
 
+async def test_stays_of_nobody_are_found(settings: Settings, frozen: FrozenClock) -> None:
+    async with running(settings, frozen) as service:
+        await bought(service, 5)
+        pool = service.app.state.services.pool
+        for id, left_at in ((b"\0" * 15 + b"\1", None), (b"\0" * 15 + b"\2", NOON - HOUR)):
+            await pool.execute(
+                """
+                INSERT INTO transitions (customer_id, definition, value, version, meaning, entered_at, entered_cause,
+                                         entered_recorded_at, left_at)
+                SELECT $1, definition, value, version, meaning, $2, entered_cause, entered_recorded_at, $3
+                FROM transitions WHERE definition = 'segment:s' LIMIT 1
+                """,
+                id,
+                NOON - 2 * HOUR,
+                left_at,
+            )
+        found = await verify(service, "s")
+        assert (found["customers"], found["differing"]) == (5, 2)
+        one, two = sorted(found["differences"], key=lambda each: each["customer"])
+        since, left = rfc3339(NOON - 2 * HOUR), rfc3339(NOON - HOUR)
+        assert one["customer"] == "00000000-0000-0000-0000-000000000001"
+        assert one["stored"] == {"member": True, "since": since, "stays": [{"since": since, "left_at": None}]}
+        assert two["stored"] == {"member": False, "since": left, "stays": [{"since": since, "left_at": left}]}
+        assert all(not each["recomputed"]["member"] and each["recomputed"]["stays"] == [] for each in (one, two))
+        assert (await verify(service, "s", {"sample": 5}))["differing"] == 0
+        await pool.execute("DELETE FROM customers")
+        found = await verify(service, "s")
+        assert (found["customers"], found["differing"], len(found["differences"])) == (0, 7, 7)
+
+
 async def test_a_sample_is_of_that_size_and_random(settings: Settings, frozen: FrozenClock) -> None:
     async with running(settings, frozen) as service:
         await bought(service, 25)

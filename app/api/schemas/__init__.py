@@ -36,7 +36,7 @@ from app.api.schemas.collecting import (
     SuccessOut,
     WarningOut,
 )
-from app.api.schemas.common import PROBLEMS_OF_COLLECTING, IdentityOut, Problem, json_body, problems
+from app.api.schemas.common import PROBLEMS_OF_COLLECTING, TAGGED, IdentityOut, Problem, json_body, problems
 from app.api.schemas.customers import (
     CauseOut,
     CustomerOut,
@@ -88,6 +88,7 @@ REQUEST_MODELS: tuple[type[BaseModel], ...] = (
 __all__ = [
     "PROBLEMS_OF_COLLECTING",
     "REQUEST_MODELS",
+    "TAGGED",
     "BatchIn",
     "BatchItemIn",
     "CallIn",

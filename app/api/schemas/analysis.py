@@ -27,7 +27,10 @@ class PreviewIn(BaseModel):
     sample: _Sample = 10
     as_of: Instant | None = Field(None, description="An instant of the past instead of now.")
     within_ms: int | None = Field(
-        None, ge=1, le=60_000, description="Estimate the count in about that many milliseconds, if need be."
+        None,
+        ge=1,
+        le=60_000,
+        description="Estimate the count in about that many milliseconds, if need be; the sample may then be shorter.",
     )
 
 
@@ -189,7 +192,9 @@ class VerifiedOut(BaseModel):
     customers: int = Field(description="Compared.")
     stored: int = Field(description="Of these, with a stored answer; the others are worked out whenever asked.")
     members: int = Field(description="Recomputed.")
-    differing: int = Field(description="Must be 0.")
+    differing: int = Field(
+        description="Must be 0. Without a sample, stays that are stored of customers who do not exist count too."
+    )
     differences: list[DifferenceOut] = Field(max_length=20)
     took_ms: int
     as_of: Instant = Field(description="When it began.")
@@ -204,6 +209,7 @@ class SegmentHealthOut(BaseModel):
             "reads": 12,
             "last_read_at": EXAMPLE_INSTANT,
             "last_moved_at": EXAMPLE_INSTANT,
+            "filled": True,
             "flags": [],
         },
     )
@@ -213,6 +219,7 @@ class SegmentHealthOut(BaseModel):
     reads: int = Field(description="Of its members and its count.")
     last_read_at: OptionalInstant
     last_moved_at: OptionalInstant = Field(description="When a customer last entered or left.")
+    filled: bool = Field(description="false: the figures are those of a part of the customers, and there are no flags.")
     flags: list[str]
 
 
@@ -237,6 +244,7 @@ class HygieneOut(BaseModel):
             "sampled": False,
             "segments": [],
             "overlaps": [{"segments": ["a", "b"], "both": 98, "either": 100, "jaccard": 0.98}],
+            "overlaps_total": 1,
             "near_duplicates": [["a", "b"]],
             "same_meaning": [["a", "b"]],
             "empty": [],
@@ -251,11 +259,14 @@ class HygieneOut(BaseModel):
     customers_looked_at: int
     sampled: bool = Field(description="The overlaps are those of a random part of the base.")
     segments: list[SegmentHealthOut]
-    overlaps: list[OverlapOut] = Field(description="Pairs with members in common, the most alike first.")
-    near_duplicates: list[list[str]] = Field(description="Pairs with a jaccard of at least 0.95.")
+    overlaps: list[OverlapOut] = Field(
+        max_length=1000, description="Pairs with members in common, the most alike first."
+    )
+    overlaps_total: int = Field(description="How many such pairs there are.")
+    near_duplicates: list[list[str]] = Field(description="Those of the overlaps with a jaccard of at least 0.95.")
     same_meaning: list[list[str]] = Field(description="Segments whose rules mean the same.")
     empty: list[str] = Field(description="Without a member.")
     tiny: list[str] = Field(description="With fewer than 10 members, or less than 0.1 % of all customers.")
-    never_read: list[str] = Field(description="Whose members and count nobody asked for yet.")
-    stale: list[str] = Field(description="That nobody entered or left for 90 days.")
+    never_read: list[str] = Field(description="90 days old, and nobody asked for its members or count yet.")
+    stale: list[str] = Field(description="90 days old, and nobody entered or left it for 90 days.")
     as_of: Instant

@@ -64,6 +64,17 @@ def json_body(model: type[BaseModel], *, required: bool = True) -> dict[str, Any
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
+_ETAG: dict[str, Any] = {
+    "ETag": {"description": "The same while the answer says the same, as_of aside.", "schema": {"type": "string"}}
+}
+
+TAGGED: dict[int | str, dict[str, Any]] = {
+    200: {"headers": _ETAG},
+    304: {"description": "It still says what If-None-Match names.", "headers": _ETAG},
+}
+"""``responses`` of a route that answers with an entity tag."""
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """``responses`` of a route: the failures it can answer with."""
     return {

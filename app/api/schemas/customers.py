@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from app.api.schemas.common import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, IdentityOut, Instant, OptionalInstant, shape
+
+_CLOSED = ConfigDict(extra="forbid")
 
 
 class CauseOut(BaseModel):
@@ -76,7 +78,7 @@ class CustomerOut(BaseModel):
 
 
 class LookupIn(BaseModel):
-    model_config = shape("Up to 500 customers.", {"customers": ["user_id:user-1", "email:user@example.com"]})
+    model_config = shape("Up to 500 customers.", {"customers": ["user_id:user-1", "email:user@example.com"]}) | _CLOSED
 
     customers: list[str] = Field(max_length=500)
     as_of: Instant | None = Field(None, description="An instant of the past instead of now.")
@@ -350,7 +352,9 @@ class LinksOut(BaseModel):
 
 
 class LinkIn(BaseModel):
-    model_config = shape("A link of the merge ledger.", {"weaker": "anonymous_id:anon-1", "stronger": "user_id:user-1"})
+    model_config = (
+        shape("A link of the merge ledger.", {"weaker": "anonymous_id:anon-1", "stronger": "user_id:user-1"}) | _CLOSED
+    )
 
     weaker: str
     stronger: str

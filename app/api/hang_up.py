@@ -1,0 +1,30 @@
+"""Long work for a caller who may hang up meanwhile: what nobody waits for holds no slot and no snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+LOOK_SECONDS: Final = 1.0
+"""So often is looked whether the caller is still there."""
+
+_T = TypeVar("_T")
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+    """What ``work`` returns or raises. The body must have been read. Raises :class:`ClientDisconnect`.
+
+    The work is at an end, finished or cancelled, when this is left.
+    """
+    task = asyncio.create_task(work)
+    try:
+        while not (await asyncio.wait([task], timeout=LOOK_SECONDS))[0]:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

@@ -1,0 +1,141 @@
+"""One fold over everything is the measure: of any order of arrival, of storage in between, of caps, of partial fills.
+
+Pure, so there can be thousands: random rules over the whole grammar and random histories, some of them in the future.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import Any
+
+import pytest
+
+from app.projection.coverage import Coverage
+from app.projection.fill import _both, _reading, together
+from app.projection.fold import Change, NeedsReplay, cut_pending, cut_short, fold
+from app.projection.state import Move, State, read_state, write_state
+from app.rules import Ruleset
+from app.touchpoint import DAY, HOUR
+from tests.rules.engine import move, ruleset_of_all
+from tests.rules.oracle import Entry, Told, order
+from tests.rules.strategies import Question, questions
+
+BLOCKS = 8
+SEEDS_PER_BLOCK = 150 * int(os.environ.get("SEGUE_TEST_CASES", "1"))
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_arrival_storage_caps_and_fills_change_nothing(block: int) -> None:
+    for seed in range(block * 1_000_000, block * 1_000_000 + SEEDS_PER_BLOCK):
+        draw = Random(seed)
+        question = questions(draw, 4)
+        if not question.history:
+            continue
+        try:
+            arrives_anyhow(question, draw)
+            is_filled_in_parts(question, draw)
+        except Exception as error:
+            error.add_note(f"seed {seed}: {question}")
+            raise
+
+
+class Life:
+    """What one fold over the whole history says."""
+
+    def __init__(self, question: Question, draw: Random) -> None:
+        self.ruleset = ruleset_of_all({f"r{n}": rule for n, rule in enumerate(question.rules)}, question.world)
+        self.person = question.world.person if self.ruleset.reads_person else None
+        self.history: list[Entry] = sorted(question.history, key=order)
+        self.moves = [move(self.ruleset, entry) for entry in self.history]
+        self.now = max(entry.t for entry in self.history) + draw.choice([0, HOUR, 3 * DAY])
+
+    def state(self) -> State:
+        return State(person=self.person)
+
+    def whole(self, until: int) -> tuple[Any, Any]:
+        state = self.state()
+        changes = fold(state, self.ruleset, self.moves, until)
+        return said(state, self.ruleset), told(changes)
+
+    def stored(self, state: State) -> State:
+        return read_state(write_state(state, self.ruleset), self.ruleset)
+
+
+def said(state: State, ruleset: Ruleset) -> Any:
+    """All that a state answers, rules that nothing touched included."""
+    if state.born is None:
+        return None
+    born = state.born
+    truths = {id: state.truths.get(id) or ruleset.initial_truth(id, born) for id in ruleset.rule_ids}
+    standing = {key: (place.stage, place.since, place.cause) for key, place in state.journeys.items()}
+    return born, state.traits, truths, standing
+
+
+def told(changes: Iterable[Change]) -> list[Any]:
+    return sorted((one.at, one.definition, one.value, one.entered, one.since, str(one.cause)) for one in changes)
+
+
+def arrives_anyhow(question: Question, draw: Random) -> None:
+    """In any order and any parts, at clocks for which part of it lies ahead, stored and read again in between."""
+    life = Life(question, draw)
+    moves = draw.sample(life.moves, len(life.moves)) if draw.random() < 0.5 else list(life.moves)
+    points_max = draw.choice([1, 2, 3, 256])
+    clock = life.history[0].t - draw.choice([0, 1, DAY])
+    state, changes, seen = life.state(), [], []
+    while moves:
+        part = [moves.pop(0) for _ in range(min(draw.randint(1, 3), len(moves)))]
+        seen += part
+        clock = min(life.now, max(clock, draw.choice([clock, part[0].at, part[-1].at, part[0].at - 1])))
+        try:
+            changes += fold(state, life.ruleset, part, clock, points_max)
+            state = life.stored(cut_pending(state, points_max))
+        except NeedsReplay:
+            state = life.state()
+            changes = fold(state, life.ruleset, seen, clock)
+            state = life.stored(cut_short(state, points_max))
+    try:
+        changes += fold(state, life.ruleset, (), life.now, points_max)
+    except NeedsReplay:
+        state = life.state()
+        changes = fold(state, life.ruleset, seen, life.now)
+    assert (said(state, life.ruleset), told(changes)) == life.whole(life.now)
+
+
+def is_filled_in_parts(question: Question, draw: Random) -> None:
+    """Some rules are known, the others are filled at some instant from what they read; then time goes on."""
+    life = Life(question, draw)
+    life.ruleset.fill = len(life.ruleset.number_of)
+    revision = draw.randint(0, life.ruleset.fill)
+    covered = Coverage(life.ruleset)
+    known, missing = covered.known(revision), covered.missing(revision)
+    at = life.now if draw.random() < 0.5 else draw.choice(life.history).t
+    state = life.state()
+    changes = fold(state, known, [move(known, entry) for entry in life.history], at)
+    state = read_state(write_state(state, known), known)
+    if state.born is None:
+        return
+    filled = State(person=life.person if missing.reads_person else None)
+    news = fold(filled, missing, read_for(missing, life.history, state.born), at)
+    lacking = {
+        id for id in life.ruleset.number_of if id.startswith(("segment:", "journey:")) and covered.needed(id) > revision
+    }
+    assert not lacking & {change.definition for change in changes}
+    changes += [change for change in news if change.definition in lacking]
+    state = life.stored(together(state, filled, missing, 256))
+    assert (said(state, life.ruleset), told(changes)) == life.whole(at)
+    changes += fold(state, life.ruleset, (), life.now)
+    assert (said(state, life.ruleset), told(changes)) == life.whole(life.now)
+
+
+def read_for(rules: Ruleset, history: Sequence[Entry], born: int) -> list[Move]:
+    """What a fill reads of the log for these rules."""
+    reading = _reading(rules)
+    moves = [move(rules, entry) for entry in history if not isinstance(entry, Told) or reading.identifies]
+    moves = [one for one in moves if one.matters]
+    if reading.births:
+        moves += [Move(entry.t, entry.id, entry.source, (), None) for entry in history if entry.t == born]
+    elif all(one.at != born for one in moves):
+        moves.append(Move(born, "", "", (), None))
+    return _both((), moves)
