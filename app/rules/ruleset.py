@@ -111,8 +111,13 @@ class Ruleset:
         self.true_from_birth = tuple(rule_id for rule_id, body in bodies.items() if body.initial.holds)
         self.initial = {rule_id: body.initial.holds for rule_id, body in bodies.items()}
         self.lasting = {rule_id: body.lasting for rule_id, body in bodies.items() if body.lasting is not None}
-        self.journeys_of = _readers({key: [rule_id for _, rule_id in stages] for key, stages in self.stages_of.items()})
+        self._index_journeys()
         self._read_together: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def _index_journeys(self) -> None:
+        stages_of = {key: [rule_id for _, rule_id in stages] for key, stages in self.stages_of.items()}
+        self.journeys_of = _readers(stages_of)
+        """Rule id -> the journeys in which it is a stage."""
 
     # ------------------------------------------------------------------------------------ making others
 
@@ -357,6 +362,7 @@ def compile_ruleset(
         changed = {id.removeprefix("journey:").partition("@")[0] for id in upcoming if id.startswith("journey:")}
         later.journeys = {key: stages for key, stages in later.journeys.items() if key in changed}
         ruleset._add_journeys(later, suffix)
+        ruleset._index_journeys()
         ruleset.number_of = {id: number for number, id in enumerate(ruleset.meanings)}
     ruleset.fill = fill
     return ruleset if numbers is None else ruleset.numbered(numbers, fill)

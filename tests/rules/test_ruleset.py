@@ -197,3 +197,13 @@ def test_a_date_begins_at_its_first_local_instant(day: str, zone: str, instant: 
 @pytest.mark.parametrize("text", ["2024-01-01T02:00:00.1234567+02:00", "2024-01-01t00:00:00.123456z"])
 def test_instants_are_cut_to_microseconds(text: str) -> None:
     assert lengths.moment(text) == 1_704_067_200_123_456
+
+
+def test_a_journey_that_is_being_filled_is_stood_in_too() -> None:
+    """The second stage means the same in both worlds, and moves both journeys."""
+    old = journey("main", [("seen", {"did": "A"}), ("bought", {"did": "B"})])
+    new = journey("main", [("seen", {"did": "C"}), ("bought", {"did": "B"})])
+    rules = compile_ruleset([old], revision=1, timezone="UTC", default_journey="main", candidates=[new], fill=7)
+    assert rules.stages_of.keys() == {"main", "main@7"}
+    assert rules.journeys_of["stage:main:bought"] == {"main", "main@7"}
+    assert rules.journeys_of["stage:main:seen@7"] == {"main@7"}
