@@ -27,7 +27,7 @@ demo: $(CHECKED) ## Import the CDNOW purchases through a stock SDK and compare w
 	@$(BIN)/python -m bench.demo
 
 test: $(CHECKED) ## Run the tests; ARGS="-k name" picks some
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 nightly: $(CHECKED) ## The random rules against the naive reading, fifty times as many as make test tries
 	@SEGUE_TEST_CASES=50 $(BIN)/python -m pytest -q tests/rules tests/projection/test_against_oracle.py tests/projection/test_rules_live.py
