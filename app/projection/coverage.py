@@ -69,12 +69,12 @@ class Coverage:
         return found
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def coverage(ruleset: Ruleset) -> Coverage:
     return Coverage(ruleset)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def kept_of(ruleset: Ruleset) -> dict[str, Kept]:
     """By the id under which a fold tells of changes: ``segment:KEY`` or ``journey:KEY``, candidates included."""
     found = {}

@@ -235,7 +235,7 @@ class _Reading(msgspec.Struct, frozen=True):
     """Where the name alone decides: the leaves of each name."""
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def _reading(rules: Ruleset) -> _Reading:
     leaves = list(rules.leaves.values())
     names: list[str] | None = sorted({name for leaf in leaves for name in leaf.names or ()})

@@ -124,7 +124,7 @@ class _Names:
             self.journeys[ruleset.number_of[f"journey:{key}"]] = key
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def _names(ruleset: Ruleset) -> _Names:
     return _Names(ruleset)
 

@@ -66,7 +66,7 @@ def test_make_runs_modules_that_exist(module: str) -> None:
     assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\btests/[\w/]+", MAKEFILE))))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\btests/[\w/.]+", MAKEFILE))))
 def test_make_runs_tests_that_exist(path: str) -> None:
     assert (ROOT / path).exists()
 
