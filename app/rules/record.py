@@ -22,14 +22,14 @@ Point = list[Any]
 POINT_CHARS: Final = 100
 """A kept value of that many characters weighs as much as a point of its own."""
 
-_EXACT: Final = Context(prec=4_000, traps=[Inexact])
+EXACT: Final = Context(prec=4_000, traps=[Inexact])
 """Numbers have at most 400 digits before and after the point: a sum of 10^3000 of them is exact."""
 
 
 def plus(one: Number, other: Number) -> Number:
     if type(one) is int and type(other) is int:
         return one + other
-    return _EXACT.add(Decimal(one), Decimal(other))
+    return EXACT.add(Decimal(one), Decimal(other))
 
 
 class Seen(msgspec.Struct, array_like=True):

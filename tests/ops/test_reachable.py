@@ -15,9 +15,8 @@ import pytest
 from app.embedded import EmbeddedPostgres
 from app.reachable import grant_traversal
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0, reason="only root runs PostgreSQL as another user"
-)
+IS_ROOT = sys.platform == "linux" and os.geteuid() == 0
+pytestmark = pytest.mark.skipif(not IS_ROOT, reason="only root runs PostgreSQL as another user")
 NOBODY = pwd.getpwnam("nobody").pw_uid
 
 

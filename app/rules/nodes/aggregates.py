@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from decimal import Context, Decimal, Inexact
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final, Protocol
 
@@ -12,12 +12,10 @@ from app.rules.nodes.base import Facts, Memo, Value, earliest
 from app.rules.nodes.points import Points
 from app.rules.numbers import Number, as_number
 from app.rules.packing import unpack
-from app.rules.record import Totals, plus
+from app.rules.record import EXACT, Totals, plus
 from app.rules.series import EMPTY
 from app.rules.values import as_text, key_of
 from app.rules.window import INFINITE
-
-_EXACT: Final = Context(prec=4_000, traps=[Inexact])
 
 
 def ratio(sum: Number, count: int) -> Number | Fraction | None:
@@ -33,7 +31,7 @@ def ratio(sum: Number, count: int) -> Number | Fraction | None:
             rest //= prime
     if rest != 1:
         return exact
-    return _EXACT.divide(Decimal(exact.numerator), Decimal(exact.denominator))
+    return EXACT.divide(Decimal(exact.numerator), Decimal(exact.denominator))
 
 
 class Tally(Protocol):
