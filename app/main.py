@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
 
 from fastapi import FastAPI
 
 from app import __version__
+from app.api import collect
 from app.api.analysis import add_analysis_routes
-from app.api.collect import OPEN_PATHS, OPEN_PREFIX, add_collect_routes
+from app.api.collect import add_collect_routes
 from app.api.customers import add_customer_routes
 from app.api.definitions import add_definition_routes
 from app.api.docs import add_docs
@@ -31,6 +33,10 @@ from app.partitions import make_months
 from app.registry import Registry
 from app.views.reads import SegmentReads
 from app.worker import Worker
+
+_OPEN_PATHS: Final[frozenset[str]] = frozenset().union(collect.OPEN_PATHS)
+"""What any web page may call: a union of what each module opens."""
+_OPEN_PREFIXES: Final = (*collect.OPEN_PREFIXES,)
 
 
 def create_app(settings: Settings, *, clock: Clock | None = None, worker: bool = True) -> FastAPI:
@@ -59,7 +65,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None, worker: bool =
     add_docs(app)
     add_openapi(app)
     add_problem_handlers(app)
-    app.add_middleware(Edge, metrics=metrics, open_paths=OPEN_PATHS, open_prefix=OPEN_PREFIX)
+    app.add_middleware(Edge, metrics=metrics, open_paths=_OPEN_PATHS, open_prefixes=_OPEN_PREFIXES)
     return app
 
 

@@ -30,7 +30,7 @@ LETTERS: Final = {"track": "t", "identify": "i", "page": "p", "screen": "s", "gr
 ROUTES: Final = ("track", "batch", "identify", "page", "screen", "group", "alias", "import")
 """Tried in this order, so the busiest come first."""
 OPEN_PATHS: Final = frozenset(f"/v1/{name}{slash}" for name in (*ROUTES, *LETTERS.values(), "m") for slash in ("", "/"))
-OPEN_PREFIX: Final = "/v1/projects/"
+OPEN_PREFIXES: Final = ("/v1/projects/",)
 
 _SUMMARIES: Final = {
     "track": "Something a customer did",
@@ -114,15 +114,23 @@ def _collector(route: str) -> Handler:
         served = services(request)
         limits = served.settings.limits
         body = await read_body(request, limits.body_bytes_max)
-        received_at = served.clock.now()
         inflated = inflate(body, request.headers.get("content-encoding"), limits)
-        envelope = read(inflated, route, limits)
-        source = await _authenticate(request, served, envelope)
-        parsed = normalise(envelope, source, received_at, served.settings)
-        receipt = await served.ingest.accept(source.key, parsed, len(inflated))
+        receipt = await take_in(request, read(inflated, route, limits), len(inflated))
         return Response(receipt_json(receipt), media_type=JSON)
 
     return collect
+
+
+async def take_in(request: Request, envelope: Envelope, size_bytes: int) -> Receipt:
+    """What every format does once its body is an envelope: key, meaning, one flush. ``size_bytes`` as inflated.
+
+    Raises :class:`Forbidden`, :class:`Unauthorized` or :class:`Overloaded`; then nothing was stored.
+    """
+    served = services(request)
+    received_at = served.clock.now()
+    source = await _authenticate(request, served, envelope)
+    parsed = normalise(envelope, source, received_at, served.settings)
+    return await served.ingest.accept(source.key, parsed, size_bytes)
 
 
 async def _authenticate(request: Request, served: Services, envelope: Envelope) -> SourceView:

@@ -29,13 +29,18 @@ _log = structlog.get_logger(__name__)
 
 
 class Edge:
-    """``open_paths`` are the routes that any web page may call; the others send no CORS headers at all."""
+    """``open_paths``, and all paths under ``open_prefixes``, are the routes that any web page may call.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, open_paths: frozenset[str], open_prefix: str) -> None:
+    The others send no CORS headers at all.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, open_paths: frozenset[str], open_prefixes: tuple[str, ...]
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._open_paths = open_paths
-        self._open_prefix = open_prefix
+        self._open_prefixes = open_prefixes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,7 +76,7 @@ class Edge:
     def _origin(self, scope: Scope) -> str | None:
         """The page that asks, where pages may ask."""
         path = scope["path"]
-        if path not in self._open_paths and not path.startswith(self._open_prefix):
+        if path not in self._open_paths and not path.startswith(self._open_prefixes):
             return None
         for name, value in scope["headers"]:
             if name == b"origin":
