@@ -27,6 +27,7 @@ demo: $(CHECKED) ## Import the CDNOW purchases through a stock SDK and compare w
 	@$(BIN)/python -m bench.demo
 
 test: $(CHECKED) ## Run the tests; ARGS="-k name" picks some
+	@$(BIN)/python -m tests.browser.chromium
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 nightly: $(CHECKED) ## The random rules against the naive reading, fifty times as many as make test tries

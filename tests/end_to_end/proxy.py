@@ -12,36 +12,56 @@ Mood = Literal["pass", "busy", "swallow"]
 """Pass a request through; answer 503 with Retry-After: 1; or pass it through and hang up before the answer."""
 
 _BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: application/json\r\n"
-    b"Content-Length: 15\r\nConnection: close\r\n\r\n" + b'{"code":"busy"}'
+    "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {retry_after}\r\nContent-Type: application/json\r\n"
+    "Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n"
+    "Access-Control-Expose-Headers: Retry-After\r\nContent-Length: 15\r\nConnection: close\r\n\r\n"
+    '{{"code":"busy"}}'
 )
+"""Pages may read it, as they may read the 503 of Segue itself."""
 
 
 class Proxy:
-    """``moods`` are for the first requests, in turn; later ones pass. ``met`` says how it went, request by request."""
+    """``moods`` are for the next requests, in turn; later ones pass. ``met`` says how it went, request by request.
+
+    Only requests with a body have moods: what fetches a script or asks for leave to send (a preflight) just passes.
+    """
 
     def __init__(self, upstream_port: int, moods: Sequence[Mood]) -> None:
         self.met: list[Mood] = []
         self.heads: list[bytes] = []
+        self.moods = list(moods)
+        self.retry_after_seconds = 1
         self.port = 0
         self._upstream_port = upstream_port
-        self._moods = list(moods)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        mood = self._moods.pop(0) if self._moods else "pass"
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:  # browsers open connections in reserve
+            writer.close()
+            return
+        if head.startswith((b"GET ", b"OPTIONS ")):
+            writer.write(await self._forward(head, b""))
+            await writer.drain()
+            writer.close()
+            return
+        mood = self.moods.pop(0) if self.moods else "pass"
         body = await reader.readexactly(_length(head))
         self.met.append(mood)
         self.heads.append(head.lower())
-        answer = _BUSY if mood == "busy" else await self._forward(head, body)
+        answer = self._busy(head) if mood == "busy" else await self._forward(head, body)
         if mood != "swallow":
             writer.write(answer)
             await writer.drain()
         writer.close()
+
+    def _busy(self, head: bytes) -> bytes:
+        origin = _value(head, b"origin") or b"*"
+        return _BUSY.format(retry_after=self.retry_after_seconds, origin=origin.decode()).encode()
 
     async def _forward(self, head: bytes, body: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
@@ -78,8 +98,15 @@ def proxy_before(port: int, *moods: Mood) -> Iterator[Proxy]:
 
 
 def _length(head: bytes) -> int:
+    if (length := _value(head, b"content-length")) is None:
+        raise ValueError("the SDK sent a body of unknown length")
+    return int(length)
+
+
+def _value(head: bytes, wanted: bytes) -> bytes | None:
+    """Of a header; the name in lower case."""
     for line in head.split(b"\r\n"):
         name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
-            return int(value)
-    raise ValueError("the SDK sent a body of unknown length")
+        if name.lower() == wanted:
+            return value.strip()
+    return None

@@ -1,0 +1,99 @@
+"""A static site of another origin than Segue: its pages are strings, and it remembers who asked for what."""
+
+from __future__ import annotations
+
+import mimetypes
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+_HTML = "text/html; charset=utf-8"
+
+
+class Page(NamedTuple):
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Site:
+    """Answers under any host name; ``*.localhost`` and ``*.example.com`` lead here in the browser of the tests."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.requests: list[tuple[str, str]] = []
+        """(host name, path with query) of each, in turn."""
+        self._pages: dict[str, Page] = {}
+        self._directories: dict[str, Path] = {}
+
+    @property
+    def url(self) -> str:
+        return self.at("localhost")
+
+    def at(self, host: str) -> str:
+        return f"http://{host}:{self.port}"
+
+    def page(self, path: str, body: str | bytes, headers: Mapping[str, str] | None = None) -> str:
+        """Put a page there (HTML unless a header says otherwise), and answer its URL on localhost."""
+        content = body.encode() if isinstance(body, str) else body
+        self._pages[path] = Page(content, {"Content-Type": _HTML, **(headers or {})})
+        return self.url + path
+
+    def directory(self, prefix: str, place: Path) -> str:
+        """Serve the files below ``place``, and answer the URL of their root."""
+        self._directories[prefix.rstrip("/") + "/"] = place
+        return self.url + prefix.rstrip("/")
+
+    def find(self, path: str) -> Page | None:
+        if (page := self._pages.get(path)) is not None:
+            return page
+        for prefix, place in self._directories.items():
+            file = (place / path.removeprefix(prefix)).resolve()
+            if path.startswith(prefix) and file.is_relative_to(place.resolve()) and file.is_file():
+                kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+                return Page(file.read_bytes(), {"Content-Type": kind, "Access-Control-Allow-Origin": "*"})
+        return None
+
+
+@contextmanager
+def running_site() -> Iterator[Site]:
+    site = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            site.requests.append((self.headers.get("Host", "").partition(":")[0], self.path))
+            page = site.find(self.path.partition("?")[0])
+            self.send_response(200 if page else 404)
+            body = page.body if page else b""
+            for name, value in (page.headers if page else {}).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.do_GET()
+
+        def log_message(self, format: str, *args: object) -> None:
+            del format, args
+
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # a browser that goes away
+                super().handle()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    site.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="site", daemon=True)
+    thread.start()
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,101 @@
+"""The harness itself: what the tests of the snippet and of stock SDKs stand on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.browser.chromium import NAMED_BY, REMEDY
+from tests.browser.service import Segue
+from tests.browser.site import Site
+from tests.browser.visit import Visit
+
+ROOT = Path(__file__).parents[2]
+
+SEND = """async ([host, key, id]) => {
+  const body = JSON.stringify({
+    writeKey: key, sentAt: new Date().toISOString(),
+    batch: [{ type: "track", event: "Looked", anonymousId: id, messageId: id, timestamp: new Date().toISOString() }],
+  });
+  const answer = await fetch(host + "/v1/b", { method: "POST", body });
+  return [answer.status, await answer.json()];
+}"""
+
+
+def test_a_page_of_another_origin_reaches_postgres(segue: Segue, site: Site, visit: Callable[..., Visit]) -> None:
+    source = segue.source()
+    guest = visit(skew=timedelta(hours=-5))
+    page = guest.open(site.page("/", "<title>Shop</title>"))
+    status, receipt = page.evaluate(SEND, [segue.url, source.write_key, "visitor-1"])
+    assert (status, receipt["accepted"]) == (200, 1)
+    [row] = segue.until(source, 1)
+    assert (row["name"], row["message_id"], row["ids"]["anonymous_id"]) == ("Looked", "visitor-1", "visitor-1")
+    assert guest.hosts == {f"localhost:{site.port}", f"127.0.0.1:{segue.port}"}
+    assert guest.errors == []
+
+
+def test_a_503_can_be_read_by_the_page_and_later_requests_pass(
+    segue: Segue, site: Site, visit: Callable[..., Visit]
+) -> None:
+    source = segue.source()
+    page = visit().open(site.page("/", ""))
+    with segue.behind("busy", "swallow") as proxy:
+        told = page.evaluate(
+            """async (host) => {
+                const answer = await fetch(host + "/v1/b", { method: "POST", body: "{}" });
+                return [answer.status, answer.headers.get("Retry-After")];
+            }""",
+            proxy.url,
+        )
+        assert told == [503, "1"]
+        lost = page.evaluate(f"args => ({SEND})(args).catch(() => 'lost')", [proxy.url, source.write_key, "m"])
+        status, receipt = page.evaluate(SEND, [proxy.url, source.write_key, "m"])
+        assert (lost, status, receipt["duplicate"]) == ("lost", 200, 1)
+    assert len(segue.until(source, 1)) == 1
+
+
+def test_blocked_storage_throws(site: Site, visit: Callable[..., Visit]) -> None:
+    page = visit(storage=False).open(site.page("/", ""))
+    reads = (
+        "name => { try { name == 'cookie' ? document.cookie : window[name]; return '' } catch (e) { return e.name } }"
+    )
+    assert [page.evaluate(reads, name) for name in ("cookie", "localStorage", "sessionStorage")] == [
+        "SecurityError"
+    ] * 3
+
+
+def test_a_clock_can_be_set_and_moved(site: Site, visit: Callable[..., Visit]) -> None:
+    guest = visit(now=datetime(2026, 3, 1, 23, 59, tzinfo=UTC), timezone_id="UTC")
+    page = guest.open(site.page("/", ""))
+    guest.context.clock.fast_forward("02:00")
+    assert page.evaluate("new Date().toISOString()").startswith("2026-03-02T00:01:0")
+
+
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_a_missing_browser_is_told_plainly_and_is_an_error_in_ci(ci: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.browser.chromium"],
+        cwd=ROOT,
+        env={**os.environ, "CI": ci, NAMED_BY: str(tmp_path / "nothing")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == (1 if ci else 0)
+    assert REMEDY in done.stdout
+
+
+def test_a_browser_that_is_found_is_no_news(chromium: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.browser.chromium"],
+        cwd=ROOT,
+        env={**os.environ, NAMED_BY: str(chromium)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
