@@ -21,7 +21,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 metadata = MetaData()
 
@@ -43,6 +43,7 @@ sources = Table(
     Column("default_channel", Text),
     Column("identity_properties", JSONB, nullable=False, server_default=text("'{}'")),
     Column("created_at", Instant, nullable=False, server_default=text("now()")),
+    Column("bots", Text, nullable=False, server_default="apart", comment="what becomes of theirs: keep, apart, drop"),
     comment="Where messages come from.",
 )
 
@@ -58,7 +59,30 @@ keys = Table(
     ),
     Column("created_at", Instant, nullable=False, server_default=text("now()")),
     Column("revoked_at", Instant),
+    Column(
+        "origins",
+        ARRAY(Text),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="of a write key: pages that may use it; none said, any may",
+    ),
+    Column(
+        "trusts_identify",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="of a write key: a page may be shown whom it says it is",
+    ),
     comment="Write keys append, secret keys read and define; a secret key is kept as its hash only.",
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("secret", LargeBinary, nullable=False, comment="32 random bytes"),
+    Column("created_at", Instant, nullable=False, server_default=text("now()")),
+    comment="What signs the tokens of visitors: the newest signs, all verify.",
 )
 
 definitions = Table(
@@ -77,6 +101,7 @@ definitions = Table(
     Column("superseded_at", Instant, comment="by a newer version, or by archiving"),
     Column("note", Text, nullable=False, server_default="", comment="why this version was made"),
     Column("activated_at", Instant, comment="null: a candidate, it becomes current when every customer is filled"),
+    Column("public", Boolean, nullable=False, server_default=text("false"), comment="whether pages may be shown it"),
     PrimaryKeyConstraint("kind", "key", "version", name="definitions_pkey"),
     comment="Segments, journeys and computed traits, every version of them.",
 )

@@ -148,6 +148,7 @@ def definition_json(defined: Defined) -> dict[str, Any]:
         "description": definition.description,
         "owner": definition.owner,
         "note": defined.note,
+        "public": definition.public,
         "version": definition.version,
         "status": "filling" if defined.activated_at is None else "current",
         "created_at": instant(defined.created_at),

@@ -13,7 +13,19 @@ from starlette.responses import Response
 from app.api.answers import instant, json_answer
 from app.api.auth import SecretKey
 from app.api.bodies import read_json
-from app.api.schemas import KeyIn, KeyOut, KeysOut, SourceIn, SourceOut, SourcesOut, json_body, problems
+from app.api.schemas import (
+    KeyChangeIn,
+    KeyIn,
+    KeyOut,
+    KeysOut,
+    SourceChangeIn,
+    SourceIn,
+    SourceOut,
+    SourcesOut,
+    json_body,
+    problems,
+)
+from app.api.schemas.common import KEY_PATTERN
 from app.api.services import services
 from app.errors import BadRequest
 from app.registry import Key, Source
@@ -26,8 +38,28 @@ def add_source_routes(app: FastAPI) -> None:
     for path, method, endpoint, model, status, extra, failures, summary in (
         ("/v1/sources", "GET", list_sources, SourcesOut, 200, None, (), "All sources"),
         ("/v1/sources", "POST", create_source, SourceOut, 201, json_body(SourceIn), (400, 409), "Create a source"),
+        (
+            "/v1/sources/{key}",
+            "PUT",
+            change_source,
+            SourceOut,
+            200,
+            json_body(SourceChangeIn),
+            (400, 404),
+            "Change a source; what is left out stays as it is",
+        ),
         ("/v1/keys", "GET", list_keys, KeysOut, 200, None, (), "All keys, revoked ones too"),
         ("/v1/keys", "POST", create_key, KeyOut, 201, json_body(KeyIn), (400, 404), "Make a key"),
+        (
+            "/v1/keys/{id}",
+            "PUT",
+            change_key,
+            KeyOut,
+            200,
+            json_body(KeyChangeIn),
+            (400, 404),
+            "Change a key; what is left out stays as it is",
+        ),
         ("/v1/keys/{id}", "DELETE", revoke_key, KeyOut, 200, None, (404,), "Revoke a key"),
     ):
         app.add_api_route(
@@ -53,9 +85,25 @@ async def create_source(request: Request) -> Response:
     """Makes its first write key too."""
     wanted = await _read(request, SourceIn)
     source, key = await services(request).registry.create_source(
-        wanted.key, wanted.name or wanted.key, wanted.default_channel, wanted.identity_properties
+        wanted.key,
+        wanted.name or wanted.key,
+        wanted.default_channel,
+        wanted.identity_properties,
+        wanted.bots,
+        wanted.origins,
     )
     return json_answer({**_source_json(source), "write_key": key.key}, 201)
+
+
+async def change_source(
+    request: Request, key: Annotated[str, Path(description="Its key.", pattern=KEY_PATTERN, max_length=64)]
+) -> Response:
+    """Every process follows within a second."""
+    wanted = await _read(request, SourceChangeIn)
+    said = wanted.model_dump(include=wanted.model_fields_set)
+    if "default_channel" in said:
+        said["default_channel"] = said["default_channel"] or ""
+    return json_answer(_source_json(await services(request).registry.change_source(key, **said)))
 
 
 async def list_keys(request: Request) -> Response:
@@ -65,9 +113,19 @@ async def list_keys(request: Request) -> Response:
 async def create_key(request: Request) -> Response:
     """The answer is the only place where a secret key is shown whole."""
     wanted = await _read(request, KeyIn)
-    return json_answer(
-        _key_json(await services(request).registry.create_key(wanted.kind, wanted.source, wanted.name)), 201
+    made = await services(request).registry.create_key(
+        wanted.kind, wanted.source, wanted.name, wanted.origins, wanted.trusts_identify
     )
+    return json_answer(_key_json(made), 201)
+
+
+async def change_key(
+    request: Request, id: Annotated[str, Path(description="`id` of the list.", max_length=100)]
+) -> Response:
+    """Every process follows within a second."""
+    wanted = await _read(request, KeyChangeIn)
+    said = wanted.model_dump(include=wanted.model_fields_set)
+    return json_answer(_key_json(await services(request).registry.change_key(id, **said)))
 
 
 async def revoke_key(

@@ -80,10 +80,10 @@ SELECT coalesce((SELECT value FROM revisions WHERE name = 'definitions'), 0) AS 
        (SELECT array_agg(meaning ORDER BY number) FROM rule_numbers) AS meanings,
        (SELECT array_agg(number ORDER BY number) FROM rule_numbers) AS numbers,
        NULL AS kind, NULL AS key, 0 AS version, NULL AS name, NULL AS description, NULL AS owner, NULL::jsonb AS body,
-       NULL::timestamptz AS created_at, NULL AS note, NULL::timestamptz AS activated_at
+       NULL::timestamptz AS created_at, NULL AS note, NULL::timestamptz AS activated_at, NULL::boolean AS public
 UNION ALL
 SELECT 0, NULL, NULL,
-       kind, key, version, name, description, owner, body, created_at, note, activated_at
+       kind, key, version, name, description, owner, body, created_at, note, activated_at, public
 FROM definitions WHERE superseded_at IS NULL
 ORDER BY kind NULLS FIRST, key, version
 """
@@ -105,8 +105,8 @@ WHERE c.kind = d.kind AND c.key = d.key AND c.superseded_at IS NULL AND c.activa
 ACTIVATE = "UPDATE definitions SET activated_at = now() WHERE superseded_at IS NULL AND activated_at IS NULL"
 
 _INSERT_VERSION = """
-INSERT INTO definitions (kind, key, version, name, description, owner, body, note, activated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9 THEN now() END)
+INSERT INTO definitions (kind, key, version, name, description, owner, body, note, activated_at, public)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9 THEN now() END, $10)
 """
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
@@ -133,25 +133,29 @@ async def read_definitions(connection: Connection | Pool) -> Stored:
 @lru_cache(maxsize=8_192)
 def _defined(row: tuple[Any, ...]) -> Defined:
     """Remembered, because every change of one definition reads all the others again."""
-    kind, key, version, name, description, owner, body, created_at, note, activated_at = row
+    kind, key, version, name, description, owner, body, created_at, note, activated_at, public = row
     data = _decode(body)
+    definition = Definition(kind, key, version, name, description, owner, public=public)
     if kind == "segment":
-        definition = Definition(kind, key, version, name, description, owner, parse_rule(data))
+        definition = msgspec.structs.replace(definition, rule=parse_rule(data))
     elif kind == "trait":
-        definition = Definition(kind, key, version, name, description, owner, value=parse_value(data))
+        definition = msgspec.structs.replace(definition, value=parse_value(data))
     else:
         stages = tuple((stage["key"], stage["name"], parse_rule(stage["rule"])) for stage in data)
-        definition = Definition(kind, key, version, name, description, owner, None, stages)
+        contents = {stage["key"]: stage["content"] for stage in data if "content" in stage}
+        definition = msgspec.structs.replace(definition, stages=stages, contents=contents)
     return Defined(definition, created_at, note, activated_at)
 
 
 def as_definition(wanted: SegmentIn | JourneyIn | TraitIn) -> Definition:
+    said = {name: getattr(wanted, name) for name in ("key", "name", "description", "owner", "public")}
     if isinstance(wanted, SegmentIn):
-        return Definition("segment", wanted.key, 0, wanted.name, wanted.description, wanted.owner, wanted.rule)
+        return Definition("segment", version=0, rule=wanted.rule, **said)
     if isinstance(wanted, TraitIn):
-        return Definition("trait", wanted.key, 0, wanted.name, wanted.description, wanted.owner, value=wanted.value)
+        return Definition("trait", version=0, value=wanted.value, **said)
     stages = tuple((stage.key, stage.name, stage.rule) for stage in wanted.stages)
-    return Definition("journey", wanted.key, 0, wanted.name, wanted.description, wanted.owner, None, stages)
+    contents = {stage.key: stage.content for stage in wanted.stages if stage.content is not None}
+    return Definition("journey", version=0, stages=stages, contents=contents, **said)
 
 
 async def insert_version(
@@ -170,6 +174,7 @@ async def insert_version(
         _encode(body_of(definition)),
         note,
         not candidate,
+        definition.public,
     )
 
 
@@ -179,7 +184,16 @@ def body_of(definition: Definition) -> Any:
         return rule_to_json(definition.rule)
     if definition.value is not None:
         return value_to_json(definition.value)
-    return [{"key": key, "name": name, "rule": rule_to_json(rule)} for key, name, rule in definition.stages]
+    contents = definition.contents
+    return [
+        {
+            "key": key,
+            "name": name,
+            "rule": rule_to_json(rule),
+            **({"content": contents[key]} if key in contents else {}),
+        }
+        for key, name, rule in definition.stages
+    ]
 
 
 def say_the_same(one: Definition, other: Definition) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -31,17 +31,25 @@ from app.registry.definitions import (
     say_the_same,
 )
 from app.registry.keys import (
+    ANY_SIGNING_KEY,
+    CHANGE_KEY,
+    CHANGE_SOURCE,
     KEY_PREFIX,
     KEYS,
+    KIND_OF_KEY,
     REVOKE,
+    SIGNING_LOCK,
     SOURCE_EXISTS,
     SOURCES,
     Access,
     Key,
+    KeyView,
     Source,
     digest_of,
+    encode_properties,
     hash_of,
     insert_key,
+    insert_signing_key,
     insert_source,
     key_of_row,
     read_access,
@@ -59,6 +67,8 @@ _POLL_SECONDS: Final = 0.5
 _UNKNOWN_KEY_SECONDS: Final = 0.05
 
 _NO_RULESET: Final = -1
+
+_NOT_OF_SECRET_KEYS: Final = "Only a write key has origins and trusts_identify; a secret key is never in a page."
 
 Wanted = SegmentIn | JourneyIn | TraitIn
 
@@ -100,6 +110,8 @@ class Registry:
         async with self._pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
             await self.current_ruleset(connection)
             self.access = await read_access(connection)
+        if not self.access.signing:
+            await self.renew_signing_key(only_first=True)
 
     def start(self) -> None:
         """Follow what other processes change: a key that was revoked elsewhere stops here within a second."""
@@ -182,6 +194,10 @@ class Registry:
             await bump(connection, "definitions")
 
     async def source_of(self, write_key: str) -> SourceView | None:
+        known = await self.write_key(write_key)
+        return None if known is None else known.source
+
+    async def write_key(self, write_key: str) -> KeyView | None:
         digest = hash_of(write_key)
         known = self.access.write_keys.get(digest)
         if known is None and await self._refresh_access():
@@ -223,12 +239,14 @@ class Registry:
         name: str,
         default_channel: str | None = None,
         identity_properties: Mapping[str, str] | None = None,
+        bots: str = "apart",
+        origins: Sequence[str] = (),
     ) -> tuple[Source, Key]:
         """A source and its first write key. Raises :class:`Conflict` where the key is taken."""
 
         async def create(connection: Connection) -> tuple[Source, Key]:
-            source = await insert_source(connection, key, name, default_channel, identity_properties or {})
-            made = await insert_key(connection, "write", key, name)
+            source = await insert_source(connection, key, name, default_channel, identity_properties or {}, bots)
+            made = await insert_key(connection, "write", key, name, origins)
             await bump(connection, "access")
             return source, made
 
@@ -239,15 +257,47 @@ class Registry:
     async def sources(self) -> list[Source]:
         return [source_of_row(row) for row in await self._pool.fetch(SOURCES)]
 
-    async def create_key(self, kind: str, source: str | None, name: str) -> Key:
+    async def change_source(
+        self,
+        key: str,
+        *,
+        name: str | None = None,
+        default_channel: str | None = None,
+        identity_properties: Mapping[str, str] | None = None,
+        bots: str | None = None,
+    ) -> Source:
+        """What is None stays as it is; an empty channel takes the default away. Raises :class:`NotFound`."""
+        properties = None if identity_properties is None else encode_properties(identity_properties)
+
+        async def change(connection: Connection) -> Source:
+            row = await connection.fetchrow(CHANGE_SOURCE, key, name, default_channel, properties, bots)
+            if row is None:
+                raise NotFound(f"There is no source {key}.")
+            await bump(connection, "access")
+            return source_of_row(row)
+
+        changed = await transact(self._pool, change)
+        await self.load_access()
+        return changed
+
+    async def create_key(
+        self,
+        kind: str,
+        source: str | None,
+        name: str,
+        origins: Sequence[str] = (),
+        trusts_identify: bool = False,
+    ) -> Key:
         """A key, shown whole this once. A write key belongs to a source, a secret key to none."""
         if (kind == "write") != (source is not None):
             raise BadRequest("A write key needs a source, a secret key has none.")
+        if kind == "secret" and (origins or trusts_identify):
+            raise BadRequest(_NOT_OF_SECRET_KEYS)
 
         async def create(connection: Connection) -> Key:
             if source is not None and not await connection.fetchval(SOURCE_EXISTS, source):
                 raise NotFound(f"There is no source {source}.")
-            key = await insert_key(connection, kind, source, name)
+            key = await insert_key(connection, kind, source, name, origins, trusts_identify)
             await bump(connection, "access")
             return key
 
@@ -258,9 +308,48 @@ class Registry:
     async def keys(self) -> list[Key]:
         return [key_of_row(row) for row in await self._pool.fetch(KEYS)]
 
+    async def change_key(
+        self,
+        id: str,
+        *,
+        name: str | None = None,
+        origins: Sequence[str] | None = None,
+        trusts_identify: bool | None = None,
+    ) -> Key:
+        """What is None stays as it is. Raises :class:`NotFound`."""
+        digest = _digest(id)
+
+        async def change(connection: Connection) -> Key:
+            kind = await connection.fetchval(KIND_OF_KEY, digest)
+            if kind is None:
+                raise NotFound("There is no such key.")
+            if kind == "secret" and (origins or trusts_identify):
+                raise BadRequest(_NOT_OF_SECRET_KEYS)
+            asked = None if origins is None else list(origins)
+            row = await connection.fetchrow(CHANGE_KEY, digest, name, asked, trusts_identify)
+            await bump(connection, "access")
+            return key_of_row(row)
+
+        changed = await transact(self._pool, change)
+        await self.load_access()
+        return changed
+
+    async def renew_signing_key(self, *, only_first: bool = False) -> None:
+        """Another secret signs the tokens of visitors from now on; those signed by older ones hold until they end."""
+
+        async def renew(connection: Connection) -> None:
+            await connection.execute(SIGNING_LOCK)
+            if only_first and await connection.fetchval(ANY_SIGNING_KEY):
+                return
+            await insert_signing_key(connection)
+            await bump(connection, "access")
+
+        await transact(self._pool, renew)
+        await self.load_access()
+
     async def revoke_key(self, id: str) -> Key:
         """By id (SHA-256 in hex) or by the key itself. Raises :class:`NotFound`; revoking twice changes nothing."""
-        digest = hash_of(id) if id.startswith(tuple(KEY_PREFIX.values())) else digest_of(id)
+        digest = _digest(id)
 
         async def revoke(connection: Connection) -> Key:
             row = await connection.fetchrow(REVOKE, digest)
@@ -389,3 +478,8 @@ class Registry:
         if activated:
             await self._catch_up()
         return activated
+
+
+def _digest(id: str) -> bytes:
+    """Of a key by its id (SHA-256 in hex) or by itself."""
+    return hash_of(id) if id.startswith(tuple(KEY_PREFIX.values())) else digest_of(id)

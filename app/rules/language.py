@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
 
+import msgspec
 from pydantic import (
     BaseModel,
     Discriminator,
@@ -513,6 +514,18 @@ for _model in _RULES:
 
 Name = Annotated[str, StringConstraints(max_length=200)]
 
+CONTENT_BYTES_MAX: Final = 4_096
+CONTENT_LEVELS_MAX: Final = 5
+
+_encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+
+
+def _levels(value: object) -> int:
+    """Of objects and lists in one another; what is read here is bounded by :func:`inspect`."""
+    if isinstance(value, dict):
+        return 1 + max(map(_levels, value.values()), default=0)
+    return 1 + max(map(_levels, value), default=0) if isinstance(value, list) else 0
+
 
 class _Named(BaseModel):
     key: Key = Field(description="What it is called in rules and URLs; lower-case, 1 to 64 characters.")
@@ -530,6 +543,7 @@ class _Kept(_Named):
 
     description: Annotated[str, StringConstraints(max_length=2_000)] = ""
     owner: Name = Field("", description="Whom to ask about it.")
+    public: bool = Field(False, description="Whether pages may be shown what it says of their visitor, by /v1/me.")
     note: Annotated[str, StringConstraints(max_length=500)] = Field(
         "", description="Why this change was made; kept in the change log."
     )
@@ -554,10 +568,30 @@ class SegmentIn(_Kept):
 class StageIn(_Named):
     model_config = published_as(
         "A stage of a journey, entered when its rule is true.",
-        {"key": "purchase", "name": "Purchase", "rule": {"did": "Order Completed"}},
+        {
+            "key": "purchase",
+            "name": "Purchase",
+            "rule": {"did": "Order Completed"},
+            "content": {"banner": "Thank you for your order"},
+        },
     )
 
     rule: Rule
+    content: dict[str, Any] | None = Field(
+        None, description="Hints for a page, shown by /v1/me with the stage: at most 4 KB of JSON, 5 levels deep."
+    )
+
+    @model_validator(mode="after")
+    def _little_content(self) -> Self:
+        if self.content is None:
+            return self
+        if _levels(self.content) > CONTENT_LEVELS_MAX:
+            raise refuse(f"the content nests deeper than {CONTENT_LEVELS_MAX} levels", "Make it flatter.", "content")
+        if len(_encode(self.content)) > CONTENT_BYTES_MAX:
+            raise refuse(
+                f"the content is larger than {CONTENT_BYTES_MAX} bytes", "Give a key that the page looks up.", "content"
+            )
+        return self
 
 
 class JourneyIn(_Kept):

@@ -17,7 +17,10 @@ Step = str | int
 
 
 class Definition(msgspec.Struct, frozen=True):
-    """One version of a segment, a journey or a computed trait. ``stages`` are (key, name, rule) in order."""
+    """One version of a segment, a journey or a computed trait. ``stages`` are (key, name, rule) in order.
+
+    ``public`` and ``contents`` (stage key -> hints for a page, a JSON object) are for showing: no rule reads them.
+    """
 
     kind: Literal["segment", "journey", "trait"]
     key: str
@@ -28,6 +31,8 @@ class Definition(msgspec.Struct, frozen=True):
     rule: Rule | None = None
     stages: tuple[tuple[str, str, Rule], ...] = ()
     value: Value | None = None
+    public: bool = False
+    contents: Mapping[str, Mapping[str, Any]] = {}
 
 
 class Named(NamedTuple):

@@ -26,7 +26,7 @@ SELECT d.version, d.name, d.description, d.owner, d.note,
                 WHERE n.kind = d.kind AND n.key = d.key AND n.version > d.version AND n.activated_at = d.superseded_at
             ) THEN 'superseded'
             ELSE 'archived' END AS status,
-       d.created_at, d.activated_at, d.superseded_at, d.body
+       d.created_at, d.activated_at, d.superseded_at, d.body, d.public
 FROM definitions d WHERE d.kind = $1 AND d.key = $2 ORDER BY d.version DESC
 """
 
@@ -44,6 +44,7 @@ class Version(msgspec.Struct, frozen=True):
     activated_at: int | None
     superseded_at: int | None
     body: bytes
+    public: bool
 
 
 async def versions_of_definition(pool: Pool, kind: str, key: str) -> list[Version]:

@@ -2,12 +2,68 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from app.api.schemas.common import EXAMPLE_INSTANT, KEY_PATTERN, Instant, OptionalInstant, shape
+
+_ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://((?:\*\.)?[a-z0-9._-]+|\[[0-9a-f:]+\])(?::([0-9]{1,5}))?")
+_USUAL_PORTS: Final = {"http": "80", "https": "443"}
+
+
+def _as_sent(origin: str) -> str:
+    """As browsers write it: lower case, without the usual port. Raises ValueError."""
+    found = _ORIGIN.fullmatch(origin.lower().removesuffix("/"))
+    if found is None:
+        raise ValueError(
+            "an origin is such as https://shop.example.com, https://*.example.com or http://localhost:3000"
+        )
+    scheme, host, port = found.groups()
+    return f"{scheme}://{host}" + ("" if port is None or port == _USUAL_PORTS.get(scheme) else f":{port}")
+
+
+Origins = Annotated[
+    list[
+        Annotated[
+            str,
+            StringConstraints(max_length=300),
+            AfterValidator(_as_sent),
+            WithJsonSchema({"type": "string", "maxLength": 300, "examples": ["https://shop.example.com"]}),
+        ]
+    ],
+    Field(
+        max_length=100,
+        description="Pages that may use the key, such as https://shop.example.com or https://*.example.com (any host "
+        "below it). Empty: any. Asked only of requests that say where they come from, as browsers do.",
+    ),
+]
+_Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
+_Channel = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
+_IdentityProperties = Annotated[
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]+$")],
+        Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,49}$")],
+    ],
+    Field(max_length=20, description="Event property that identifies -> the kind it holds."),
+]
+_Bots = Annotated[
+    Literal["keep", "apart", "drop"],
+    Field(
+        description="What becomes of messages that a bot's browser sends: keep them, keep them apart (in quarantine, "
+        "from where they can be replayed), or drop them."
+    ),
+]
+_TrustsIdentify = Annotated[
+    bool,
+    Field(
+        strict=True,
+        description="Whether /v1/me shows a page the customer that it says its visitor is, without the word of the "
+        "site's own server. Anybody can say to be anybody.",
+    ),
+]
 
 
 class SourceIn(BaseModel):
@@ -20,12 +76,27 @@ class SourceIn(BaseModel):
     )
 
     key: Annotated[str, StringConstraints(pattern=KEY_PATTERN, max_length=64)]
-    name: Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")] = ""
-    default_channel: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,49}$")] | None = None
-    identity_properties: dict[
-        Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]+$")],
-        Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,49}$")],
-    ] = Field(default={}, max_length=20, description="Event property that identifies -> the kind it holds.")
+    name: _Name = ""
+    default_channel: _Channel | None = None
+    identity_properties: _IdentityProperties = {}
+    bots: _Bots = "apart"
+    origins: Origins = []
+    """Of its first write key."""
+
+
+class SourceChangeIn(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "description": "What is to change; what is left out stays as it is.",
+            "examples": [{"bots": "drop"}],
+        },
+    )
+
+    name: _Name = ""
+    default_channel: _Channel | None = Field(None, description="null takes the default away.")
+    identity_properties: _IdentityProperties = {}
+    bots: _Bots = "apart"
 
 
 class KeyIn(BaseModel):
@@ -39,7 +110,23 @@ class KeyIn(BaseModel):
 
     kind: Literal["write", "secret"]
     source: Annotated[str, StringConstraints(pattern=KEY_PATTERN, max_length=64)] | None = None
-    name: Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")] = ""
+    name: _Name = ""
+    origins: Origins = []
+    trusts_identify: _TrustsIdentify = False
+
+
+class KeyChangeIn(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "description": "What is to change; what is left out stays as it is.",
+            "examples": [{"origins": ["https://shop.example.com", "https://*.shop.example.com"]}],
+        },
+    )
+
+    name: _Name = ""
+    origins: Origins = []
+    trusts_identify: _TrustsIdentify = False
 
 
 class SourceOut(BaseModel):
@@ -51,6 +138,7 @@ class SourceOut(BaseModel):
             "default_channel": "web",
             "identity_properties": {},
             "created_at": EXAMPLE_INSTANT,
+            "bots": "apart",
         },
     )
 
@@ -59,6 +147,7 @@ class SourceOut(BaseModel):
     default_channel: str | None
     identity_properties: dict[str, str]
     created_at: Instant
+    bots: _Bots
     write_key: str | SkipJsonSchema[None] = Field(None, description="When the source was just made.")
 
 
@@ -73,6 +162,8 @@ class KeyOut(BaseModel):
             "hint": "sk_4fGh",
             "created_at": EXAMPLE_INSTANT,
             "revoked_at": None,
+            "origins": [],
+            "trusts_identify": False,
         },
     )
 
@@ -83,6 +174,8 @@ class KeyOut(BaseModel):
     hint: str = Field(description="A write key whole, of a secret key the first characters.")
     created_at: Instant
     revoked_at: OptionalInstant
+    origins: Origins
+    trusts_identify: _TrustsIdentify
     key: str | SkipJsonSchema[None] = Field(None, description="When the key was just made.")
 
 

@@ -39,6 +39,7 @@ class _DefinitionOut(BaseModel):
     description: str
     owner: str
     note: str = Field(description="Why this version was made.")
+    public: bool = Field(description="Whether pages may be shown what it says of their visitor.")
     version: int
     status: Literal["current", "filling"] = Field(description="filling: stored answers do not follow it yet.")
     created_at: Instant
@@ -58,6 +59,7 @@ class SegmentOut(_DefinitionOut):
             "description": "Bought at least twice",
             "owner": "crm@example.com",
             "note": "",
+            "public": False,
             "version": 1,
             "status": "current",
             "created_at": EXAMPLE_INSTANT,
@@ -74,6 +76,7 @@ class StageOut(BaseModel):
     key: str
     name: str
     rule: Rule
+    content: dict[str, Any] | SkipJsonSchema[None] = Field(None, description="Hints for a page, where there are any.")
 
 
 class JourneyOut(_DefinitionOut):
@@ -85,6 +88,7 @@ class JourneyOut(_DefinitionOut):
             "description": "",
             "owner": "",
             "note": "",
+            "public": False,
             "version": 1,
             "status": "current",
             "created_at": EXAMPLE_INSTANT,
@@ -104,6 +108,7 @@ class TraitOut(_DefinitionOut):
             "description": "",
             "owner": "crm@example.com",
             "note": "",
+            "public": False,
             "version": 1,
             "status": "current",
             "created_at": EXAMPLE_INSTANT,
@@ -123,6 +128,7 @@ class VersionOut(BaseModel):
             "description": "Bought at least twice",
             "owner": "crm@example.com",
             "note": "As agreed in the meeting of May",
+            "public": False,
             "status": "current",
             "created_at": EXAMPLE_INSTANT,
             "activated_at": EXAMPLE_INSTANT,
@@ -136,6 +142,7 @@ class VersionOut(BaseModel):
     description: str
     owner: str
     note: str = Field(description="Why it was made.")
+    public: bool
     status: Literal["current", "filling", "superseded", "archived"]
     created_at: Instant
     activated_at: OptionalInstant = Field(description="When it began to answer; null: not yet, or never.")
