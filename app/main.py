@@ -23,6 +23,7 @@ from app.api.problems import add_problem_handlers
 from app.api.quarantine import add_quarantine_routes
 from app.api.segments import add_segment_routes
 from app.api.services import Services
+from app.api.sessions import add_session_routes
 from app.api.sources import add_source_routes
 from app.config import Settings
 from app.db import Clock, Pool, open_pool
@@ -55,6 +56,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None, worker: bool =
         generate_unique_id_function=unique_id,
     )
     add_customer_routes(app)
+    add_session_routes(app)
     add_collect_routes(app)
     add_segment_routes(app)
     add_analysis_routes(app)

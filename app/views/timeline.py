@@ -89,19 +89,19 @@ class TimelineViews:
     async def touchpoints(self, ids: list[bytes], before: Place | None, items_max: int) -> list[Entry]:
         """Up to ``items_max`` messages before a place in the one order, newest first. Raises :class:`NotFound`."""
         async with snapshot(self._pool) as connection:
-            customer = await _customer_id(connection, ids)
+            customer = await customer_id(connection, ids)
             rows = await connection.fetch(_TIMELINE, customer, *(before or _LATEST), items_max)
         return [_entry(row) for row in rows]
 
     async def links(self, ids: list[bytes]) -> tuple[bytes, list[LedgerLink]]:
         """The customer's id and its links. Raises :class:`NotFound`."""
         async with snapshot(self._pool) as connection:
-            customer = await _customer_id(connection, ids)
+            customer = await customer_id(connection, ids)
             rows = await connection.fetch(_LINKS, customer)
         return customer, [LedgerLink(Identity(*row[0:2]), Identity(*row[2:4]), *row[4:]) for row in rows]
 
 
-async def _customer_id(connection: Connection, ids: list[bytes]) -> bytes:
+async def customer_id(connection: Connection, ids: list[bytes]) -> bytes:
     """Asked in the snapshot of what is read then, because a merge in between would leave nothing to read."""
     found: bytes | None = await connection.fetchval(_CUSTOMER_ID, ids)
     if found is None:

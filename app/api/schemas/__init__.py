@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from app.api.schemas.access import KeyIn, KeyOut, KeysOut, SourceIn, SourceOut, SourcesOut
+from app.api.schemas.access import (
+    KeyChangeIn,
+    KeyIn,
+    KeyOut,
+    KeysOut,
+    SourceChangeIn,
+    SourceIn,
+    SourceOut,
+    SourcesOut,
+)
 from app.api.schemas.analysis import (
     DifferenceOut,
     DryRunIn,
@@ -76,11 +85,19 @@ from app.api.schemas.definitions import (
     VersionsOut,
 )
 from app.api.schemas.operations import HealthOut, LiveOut, QuarantinedOut, QuarantineOut
+from app.api.schemas.sessions import (
+    AcquisitionOut,
+    SessionDeviceOut,
+    SessionOut,
+    SessionPageOut,
+    SessionsOut,
+    SessionTotalsOut,
+)
 from app.rules.language import JourneyIn, SegmentIn, TraitIn
 
 REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     CallIn, BatchIn, SegmentIn, JourneyIn, TraitIn, SourceIn, KeyIn, LinkIn, LookupIn, BatchItemIn, PreviewIn,
-    DryRunIn, VerifyIn,
+    DryRunIn, VerifyIn, KeyChangeIn, SourceChangeIn,
 )  # fmt: skip
 """Bodies are read by hand, so the document is told of them by hand."""
 
@@ -89,6 +106,7 @@ __all__ = [
     "PROBLEMS_OF_COLLECTING",
     "REQUEST_MODELS",
     "TAGGED",
+    "AcquisitionOut",
     "BatchIn",
     "BatchItemIn",
     "CallIn",
@@ -110,6 +128,7 @@ __all__ = [
     "JourneyIn",
     "JourneyOut",
     "JourneysOut",
+    "KeyChangeIn",
     "KeyIn",
     "KeyOut",
     "KeysOut",
@@ -141,7 +160,13 @@ __all__ = [
     "SegmentStayOut",
     "SegmentsOfCustomerOut",
     "SegmentsOut",
+    "SessionDeviceOut",
+    "SessionOut",
+    "SessionPageOut",
+    "SessionTotalsOut",
+    "SessionsOut",
     "SettingsOut",
+    "SourceChangeIn",
     "SourceIn",
     "SourceOut",
     "SourcesOut",

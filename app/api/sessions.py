@@ -1,0 +1,88 @@
+"""A customer's sessions, with a secret key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Security
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.answers import instant, json_answer, read_cursor, uuid, write_cursor
+from app.api.as_of import AsOf, moment_of_page
+from app.api.auth import SecretKey
+from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
+from app.api.references import PARAMETER, customer_of_path
+from app.api.schemas import SessionsOut, problems
+from app.api.services import services
+from app.sessions import Session, Totals
+from app.views.sessions import SessionViews
+
+
+def add_session_routes(app: FastAPI) -> None:
+    app.add_api_route(
+        "/v1/customers/{customer}/sessions",
+        list_sessions,
+        methods=["GET"],
+        tags=["customers"],
+        operation_id="list_sessions",
+        summary="Sessions over all tabs and devices, newest first",
+        response_model=SessionsOut,
+        responses=problems(400, 401, 403, 404, 422),
+        dependencies=[Security(SecretKey())],
+        openapi_extra={"parameters": [PARAMETER]},
+    )
+
+
+async def list_sessions(
+    request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
+) -> Response:
+    served = services(request)
+    _, ids = customer_of_path(request)
+    begin = read_cursor(cursor, int, str, str)
+    at, _ = moment_of_page(as_of, begin, served.clock.now())
+    items_max = min(limit, served.settings.limits.page_items_max)
+    before: Any = tuple(begin.place) if begin else None
+    found = await SessionViews(served.pool).sessions(ids, at, before, items_max + 1)
+    page, more = found.sessions[:items_max], len(found.sessions) > items_max
+    return json_answer(
+        {
+            "id": uuid(found.customer),
+            "totals": _totals_json(found.totals),
+            "items": [_session_json(session, at) for session in page],
+            "since": instant(found.since),
+            "next_cursor": write_cursor(at, *page[-1].first) if more else None,
+            "as_of": instant(at),
+        }
+    )
+
+
+def _session_json(session: Session, now: int) -> dict[str, Any]:
+    _, message_id, source = session.first
+    return {
+        "started_at": instant(session.started_at),
+        "ended_at": instant(session.ended_at),
+        "duration_seconds": session.duration_seconds,
+        "open": session.is_open(now),
+        "begun_by": session.begun_by,
+        "message_id": message_id,
+        "source": source,
+        "pages": session.pages,
+        "touchpoints": session.touchpoints,
+        "bounced": session.bounced,
+        "channel": session.channel,
+        "acquisition": session.acquisition,
+        "entry_page": session.entry_page,
+        "exit_page": session.exit_page,
+        "devices": list(session.devices),
+        "session_ids": list(session.session_ids),
+    }
+
+
+def _totals_json(totals: Totals) -> dict[str, Any]:
+    return {
+        "count": totals.count,
+        "bounce_rate": totals.bounce_rate,
+        "average_duration_seconds": totals.average_duration_seconds,
+        "pages_per_session": totals.pages_per_session,
+    }
