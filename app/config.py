@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 JUNK_IDS = (
@@ -35,6 +35,13 @@ JUNK_IDS = (
     "unknown",
 )
 """Ids that stand for "nobody" in real traffic, compared in lower case after trimming; zeros alone are junk too."""
+
+
+Rate = Annotated[
+    Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$")] | None,
+    BeforeValidator(lambda text: text or None),
+]
+"""Such as ``1200/minute``; empty is none. Counted in windows of that length, in each process by itself."""
 
 
 class Limits(BaseSettings):
@@ -96,5 +103,14 @@ class Settings(BaseSettings):
         le=100,
         description="Share of the time that sweeping and filling take while messages arrive, in percent.",
     )
+    public_traits: tuple[str, ...] = Field((), description="Declared traits that pages may be shown, a JSON list.")
+    visitor_token_seconds: int = Field(3_600, ge=60, le=604_800, description="Life of a visitor token, in seconds.")
+    streams_max: int = Field(1_000, ge=0, description="Open streams of /v1/me in one process.")
+    key_rate: Rate = Field(None, description="Requests of one write key.")
+    address_rate: Rate = Field(
+        "1200/minute",
+        description="Requests from pages, or about /v1/me, of one address; an IPv6 network counts as one.",
+    )
+    visitor_rate: Rate = Field("300/minute", description="Requests of one visitor with a token or proof.")
     log_level: str = Field("info", description="debug, info, warning or error.")
     limits: Limits = Field(default_factory=Limits)

@@ -14,10 +14,13 @@ Two kinds, kept apart on purpose:
     |  +- BodyTooLarge       400   Segment answers 400 to an over-size body, and SDKs drop on it
     +- BodyTooSlow           408
     +- Unauthorized          401
+    |  +- InvalidToken       401   of a visitor: forged, ended, or made for another source
     +- Forbidden             403   the key is real but of the other kind
+    |  +- OriginNotAllowed   403   the key is not for this page
     +- NotFound              404
     +- Conflict              409
     +- InvalidDefinition     422   carries the path of the node and the remedy
+    +- RateLimited           429   integer Retry-After
     +- Overloaded            503   integer Retry-After; nothing of the request was stored
 """
 
@@ -155,10 +158,20 @@ class Unauthorized(SegueError):
         return {"WWW-Authenticate": 'Bearer realm="segue"'}
 
 
+class InvalidToken(Unauthorized):
+    code = "invalid_token"
+    title = "The visitor token does not hold"
+
+
 class Forbidden(SegueError):
     status = 403
     code = "forbidden"
     title = "This key may not do that"
+
+
+class OriginNotAllowed(Forbidden):
+    code = "origin_not_allowed"
+    title = "This key may not be used by this page"
 
 
 class NotFound(SegueError):
@@ -192,6 +205,20 @@ class OtherSettings(SegueError):
     status = 503
     code = "other_settings"
     title = "This process reads the definitions otherwise than the one that was started last"
+
+
+class RateLimited(SegueError):
+    status = 429
+    code = "rate_limited"
+    title = "Too many requests; send it again later"
+
+    def __init__(self, message: str | None = None, retry_after_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.retry_after_seconds)}
 
 
 class Overloaded(SegueError):

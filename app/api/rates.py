@@ -1,0 +1,135 @@
+"""How often a key, an address or a visitor may ask, counted in this process.
+
+Counting is the library's; where the counts are kept is ours, because its own memory looks at every count there is with
+each request: at 50,000 addresses that was 4 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address
+from math import ceil
+from typing import Final
+
+from limits import RateLimitItem, parse
+from limits.aio.storage import Storage
+from limits.aio.strategies import FixedWindowRateLimiter
+
+from app.config import Settings
+from app.errors import RateLimited
+from app.touchpoint import SECOND
+
+COUNTS_MAX: Final = 100_000
+"""Beyond so many the oldest are forgotten: whoever has more addresses than that is not held back by their number."""
+
+_NETWORK_BITS: Final = 64
+
+
+class Counts(Storage):
+    """Counts of windows that begin with their first request. ``now`` in microseconds."""
+
+    STORAGE_SCHEME = None
+
+    def __init__(self, now: Callable[[], int], counts_max: int = COUNTS_MAX) -> None:
+        super().__init__()
+        self._now = now
+        self._counts_max = counts_max
+        self._counts: dict[str, tuple[int, int]] = {}
+        """key -> (requests, end of the window); a window that begins goes to the end of the dictionary."""
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    @property
+    def base_exceptions(self) -> tuple[type[Exception], ...]:
+        return ()
+
+    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        now = self._now()
+        count, end = self._counts.get(key, (0, 0))
+        if end <= now:
+            self._counts.pop(key, None)
+            self._forget(now)
+            count, end = 0, now + expiry * SECOND
+        self._counts[key] = count + amount, end
+        return count + amount
+
+    async def get(self, key: str) -> int:
+        count, end = self._counts.get(key, (0, 0))
+        return count if end > self._now() else 0
+
+    async def get_expiry(self, key: str) -> float:
+        """In seconds, as the library has it."""
+        return self._counts.get(key, (0, self._now()))[1] / SECOND
+
+    async def check(self) -> bool:
+        return True
+
+    async def reset(self) -> int | None:
+        self._counts.clear()
+        return None
+
+    async def clear(self, key: str) -> None:
+        self._counts.pop(key, None)
+
+    def _forget(self, now: int) -> None:
+        """Two of the oldest, if they are over: so each new count takes more away than it adds, at a constant cost."""
+        for _ in range(2):
+            oldest = next(iter(self._counts), None)
+            if oldest is None or (self._counts[oldest][1] > now and len(self._counts) < self._counts_max):
+                return
+            del self._counts[oldest]
+
+
+class Rates:
+    """The limits of the settings. Each method counts one request and raises :class:`RateLimited` beyond its limit."""
+
+    def __init__(self, settings: Settings, now: Callable[[], int]) -> None:
+        self._now = now
+        self._counts = {
+            name: (parse(rate), FixedWindowRateLimiter(Counts(now)))
+            for name in ("key", "address", "visitor")
+            if (rate := getattr(settings, f"{name}_rate"))
+        }
+
+    async def key(self, write_key: str) -> None:
+        await self._count("key", write_key)
+
+    async def address(self, address: str | None) -> None:
+        if address is not None and "address" in self._counts:
+            await self._count("address", _network(address))
+
+    async def visitor(self, source: str, id: str) -> None:
+        await self._count("visitor", source, id)
+
+    async def _count(self, name: str, *identifiers: str) -> None:
+        counted = self._counts.get(name)
+        if counted is None:
+            return
+        rate, limiter = counted
+        if not await limiter.hit(rate, *identifiers):
+            raise RateLimited(
+                f"More than {_said(rate)} by one {name}; wait for Retry-After seconds.",
+                await self._seconds_left(rate, limiter, *identifiers),
+            )
+
+    async def _seconds_left(self, rate: RateLimitItem, limiter: FixedWindowRateLimiter, *identifiers: str) -> int:
+        end = await limiter.storage.get_expiry(rate.key_for(*identifiers))
+        return max(1, ceil(end - self._now() / SECOND))
+
+
+def _said(rate: RateLimitItem) -> str:
+    return f"{rate.amount} requests a {rate.GRANULARITY.name}"
+
+
+def _network(address: str) -> str:
+    """Of IPv6 the network: one household has as many addresses as it likes."""
+    if ":" not in address:
+        return address
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return f"{int(parsed) >> (128 - _NETWORK_BITS):x}"
