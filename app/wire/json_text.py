@@ -133,6 +133,16 @@ def from_members(members: dict[str, bytes]) -> bytes:
     return _ENCODER.encode({name: msgspec.Raw(value) for name, value in members.items()})
 
 
+def as_sent(items: list[bytes], readable: bytes, sent: bytes) -> list[bytes]:
+    """Parts of the repaired text, in order, as they were sent: a repair keeps places."""
+    originals, at = [], 0
+    for raw in items:
+        at = readable.find(raw, at)
+        originals.append(sent[at : at + len(raw)])
+        at += len(raw)
+    return originals
+
+
 def with_missing(raw: bytes, defaults: dict[str, bytes]) -> bytes:
     """The object with those of ``defaults`` that it lacks or holds as null."""
     present = members(raw)

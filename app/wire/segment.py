@@ -110,7 +110,7 @@ def _envelope(readable: bytes, sent: bytes, type_of_route: str | None, limits: L
     if len(batch.batch) > ITEMS_MAX:
         raise InvalidBody(f"The batch has {len(batch.batch)} items; more than {ITEMS_MAX} are refused as a whole.")
     items = [bytes(raw) for raw in batch.batch]
-    originals = items if readable is sent else _as_sent(items, readable, sent)
+    originals = items if readable is sent else json_text.as_sent(items, readable, sent)
     many = limits.batch_messages_max
     return Envelope(
         _write_key(batch.write_key),
@@ -120,16 +120,6 @@ def _envelope(readable: bytes, sent: bytes, type_of_route: str | None, limits: L
         context=_shared_context(bytes(batch.context), bytes(batch.integrations), limits),
         rejections=[_beyond(index, items[index], originals[index], limits) for index in range(many, len(items))],
     )
-
-
-def _as_sent(items: list[bytes], readable: bytes, sent: bytes) -> list[bytes]:
-    """A repair keeps places, so each item is found again in what was sent."""
-    originals, at = [], 0
-    for raw in items:
-        at = readable.find(raw, at)
-        originals.append(sent[at : at + len(raw)])
-        at += len(raw)
-    return originals
 
 
 def _shared_context(context: bytes, integrations: bytes, limits: Limits) -> dict[str, bytes]:

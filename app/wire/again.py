@@ -1,0 +1,30 @@
+"""What stood in quarantine, read once more: a message of ours, or the foreign event that it was. Pure."""
+
+from __future__ import annotations
+
+from app.config import Limits
+from app.errors import InvalidBody
+from app.wire import ga4, mixpanel, posthog, segment
+from app.wire.encodings import document
+from app.wire.foreign import member_objects
+
+
+def read(original: bytes, received_at: int, limits: Limits) -> segment.Envelope:
+    """One message, or what one foreign event makes. ``received_at``: when it first arrived. Raises InvalidBody."""
+    try:
+        members = member_objects(document(original, limits).readable)
+    except InvalidBody:
+        members = {}
+    if "type" not in members:
+        if "events" in members or "user_properties" in members:
+            return ga4.read(original, None, received_at, limits)
+        if "$distinct_id" in members or "$group_key" in members:
+            return mixpanel.read(original, "engage", received_at, limits)
+        if "event" in members and posthog.is_posthog(original, limits):
+            return posthog.read(original, received_at, limits)
+        if "event" in members and "token" in member_objects(members.get("properties", b"")):
+            return mixpanel.read(original, "track", received_at, limits)
+    envelope = segment.read(b'{"batch":[' + original + b"]}", "batch", limits)
+    if len(envelope.items) + len(envelope.rejections) != 1:
+        raise InvalidBody("Send one message.")
+    return envelope

@@ -1,0 +1,113 @@
+"""Google Analytics 4's Measurement Protocol as messages: ``/mp/collect`` and its debug twin. Pure.
+
+``user_id`` is the user, ``client_id`` (or ``app_instance_id``) the anonymous id. ``page_view`` is a page; every other
+event keeps its name. ``user_properties`` are traits, in a message of their own after the events. Events have no ids:
+the same event with the same ``timestamp_micros`` is a duplicate; without one, each that arrives counts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from app.config import Limits
+from app.errors import InvalidBody, Rejection, RejectionCode
+from app.wire import json_text
+from app.wire.encodings import document
+from app.wire.foreign import ABSENT, Members, Writer, hash_id, member_objects, objects, page_of, quoted
+from app.wire.segment import Envelope
+
+_OF_THE_BODY: Final = ("client_id", "app_instance_id", "user_id", "timestamp_micros")
+_SHORT_BYTES_MAX: Final = 2_000
+"""Members of the body that are repeated with each event; a longer one is no id and no time."""
+_CAMPAIGN: Final = {"campaign": "name", "source": "source", "medium": "medium", "term": "term", "content": "content"}
+_OF_CAMPAIGNS: Final = ("campaign_details", "page_view", "session_start", "first_visit")
+"""On other events these names are anybody's."""
+_CODES: Final = {
+    RejectionCode.MISSING_IDENTITY: "VALUE_REQUIRED",
+    RejectionCode.MISSING_EVENT: "VALUE_REQUIRED",
+    RejectionCode.EVENT_TOO_LONG: "NAME_INVALID",
+    RejectionCode.TOO_MANY_MESSAGES: "EXCEEDED_MAX_ENTITIES",
+}
+
+
+def read(body: bytes, write_key: str | None, received_at: int, limits: Limits) -> Envelope:
+    """One body with its events. Raises InvalidBody."""
+    parsed = document(body, limits)
+    around = member_objects(parsed.readable)
+    if not around:
+        raise InvalidBody("The body must be a JSON object.")
+    events = parsed.elements(around.get("events", b"[]"))
+    shared = {name: around.get(name, b"") for name in _OF_THE_BODY}
+    shared = {name: raw for name, raw in shared.items() if raw not in ABSENT and len(raw) <= _SHORT_BYTES_MAX}
+    # A library's name tells a browser; the hint only the kind of sender.
+    ids = {
+        "userId": around.get("user_id", b""),
+        "anonymousId": around.get("client_id") or around.get("app_instance_id", b""),
+        "channel": b'"mobile"' if "app_instance_id" in around else b'"web"',
+    }
+    writer = Writer(limits, received_at, len(events))
+    for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
+        members = member_objects(raw)
+        alone = json_text.from_members({**shared, "events": b"[" + original + b"]"})
+        if members:
+            time = _time(members, around, writer.moment_of(index))
+            writer.put({**ids, **_event(members), **time, "messageId": _id(shared, raw, time, index)}, alone)
+        else:
+            writer.put_as_it_is(raw, alone)
+    traits = _traits(around.get("user_properties", b""))
+    if traits:
+        time = _time({}, around, writer.moment_of(max(len(events) - 1, 0)))
+        profile = {"type": b'"identify"', "traits": traits, **time, "messageId": _id(shared, traits, time, 0)}
+        writer.put({**ids, **profile}, json_text.from_members(shared | {"user_properties": around["user_properties"]}))
+    return writer.envelope(write_key, None)
+
+
+def validation_message(rejection: Rejection, events: int) -> dict[str, Any]:
+    """As Google's debug route says what is wrong; ``events`` is how many the body had."""
+    place = f"events[{rejection.index}]" if rejection.index < events else "user_properties"
+    if rejection.code is RejectionCode.MISSING_IDENTITY:
+        place = "client_id"
+    return {
+        "fieldPath": place,
+        "description": rejection.message,
+        "validationCode": _CODES.get(rejection.code, "VALUE_INVALID"),
+    }
+
+
+def _id(shared: Members, raw: bytes, time: Members, index: int) -> bytes:
+    who = b"\0".join(shared.get(name, b"") for name in _OF_THE_BODY[:3])
+    return quoted(hash_id(who, raw, time["timestamp"], str(index).encode()))
+
+
+def _time(members: Members, around: Members, moment: bytes) -> Members:
+    for raw in (members.get("timestamp_micros", b""), around.get("timestamp_micros", b"")):
+        if raw not in ABSENT:
+            return {"timestamp": raw}
+    return {"timestamp": moment}
+
+
+def _event(members: Members) -> Members:
+    name = members.get("name", b"")
+    properties = members.get("params", b"")
+    params = member_objects(properties)
+    event = json_text.text(name)
+    context = objects(
+        page=page_of(
+            url=params.get("page_location"), referrer=params.get("page_referrer"), title=params.get("page_title")
+        ),
+        campaign=objects(**{ours: params.get(theirs) for theirs, ours in _CAMPAIGN.items()})
+        if event in _OF_CAMPAIGNS
+        else None,
+    )
+    if event == "page_view" and params:
+        page = member_objects(member_objects(context).get("page", b""))
+        return {"type": b'"page"', "properties": json_text.with_missing(properties, page), "context": context}
+    if event == "page_view":
+        return {"type": b'"page"', "properties": properties}
+    return {"type": b'"track"', "event": name, "properties": properties, "context": context}
+
+
+def _traits(raw: bytes) -> bytes:
+    """``{"plan": {"value": "gold"}}`` as ``{"plan": "gold"}``; no value removes the trait."""
+    traits = {name: member_objects(each).get("value", b"null") for name, each in member_objects(raw).items()}
+    return json_text.from_members(traits) if traits else b""

@@ -1,0 +1,50 @@
+"""Messages in the query of an image: RudderStack's and Segment's pixels. Pure.
+
+Each time the image is asked for counts, as a mail that is opened again does; a ``messageId`` makes it count once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from app.config import Limits
+from app.errors import InvalidBody
+from app.wire.encodings import document, unwrap_data
+from app.wire.foreign import ABSENT, Writer, member_objects, quoted, text_of
+from app.wire.segment import TYPE_OF_ROUTE, Envelope
+
+GIF: Final = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
+"""One transparent pixel."""
+
+_FIELDS: Final = ("userId", "anonymousId", "event", "name", "category", "messageId", "groupId", "timestamp")
+
+
+def read_query(query: Iterable[tuple[str, str]], route: str, received_at: int, limits: Limits) -> Envelope:
+    """RudderStack's: fields by their names; whatever else there is, ``properties.`` before it or not, is a property."""
+    fields = dict(query)
+    key = fields.pop("writeKey", None)
+    message = {name: quoted(fields.pop(name)) for name in _FIELDS if name in fields}
+    properties = {name.removeprefix("properties."): value for name, value in fields.items()}
+    writer = Writer(limits, received_at, 1)
+    if "messageId" not in message:
+        message.setdefault("timestamp", writer.moment_of(0))
+    raw = msgspec.json.encode({name: msgspec.Raw(raw) for name, raw in message.items()} | {"properties": properties})
+    original = raw[:-1] + b',"type":' + quoted(route) + b"}"
+    writer.put({"type": quoted(route), **member_objects(raw)}, original)
+    return writer.envelope(key, None)
+
+
+def read_data(data: str, route: str, received_at: int, limits: Limits) -> Envelope:
+    """Segment's: a whole message as base64 JSON. Raises InvalidBody."""
+    parsed = document(unwrap_data(data.encode(), limits), limits)
+    members = member_objects(parsed.readable)
+    if not members:
+        raise InvalidBody("The data must be a JSON object.")
+    writer = Writer(limits, received_at, 1)
+    if members.get("messageId", b"") in ABSENT:
+        members.setdefault("timestamp", writer.moment_of(0))
+    writer.put({**members, "type": quoted(TYPE_OF_ROUTE[route] or route)}, parsed.sent)
+    return writer.envelope(text_of(members.get("writeKey")), None)

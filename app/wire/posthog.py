@@ -1,0 +1,173 @@
+"""PostHog's events as messages: ``/e/``, ``/capture/``, ``/batch/`` and their relatives. Pure.
+
+**Who.** A distinct_id is anonymous where it equals ``$device_id`` or the event says that nobody is identified; else it
+is a user's. **Special events.** ``$pageview`` and ``$screen`` are page and screen, ``$identify`` links,
+``$create_alias`` joins, ``$set`` sets traits, ``$groupidentify`` is a group. ``$set`` and ``$unset`` beside any other
+event are a message of their own. ``$set_once`` is kept in ``context.profile`` and changes no trait: here a trait is
+the latest value said.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.config import Limits
+from app.wire import instants, json_text
+from app.wire.encodings import document
+from app.wire.foreign import (
+    ABSENT,
+    Members,
+    Writer,
+    hash_id,
+    member_objects,
+    objects,
+    page_of,
+    quoted,
+    text_of,
+    traits_of,
+    without,
+)
+from app.wire.segment import Envelope
+
+_MOVED: Final = (
+    *("token", "distinct_id", "$device_id", "$user_id", "$anon_distinct_id", "$insert_id", "$time"),
+    *("$set", "$set_once", "$unset", "$raw_user_agent", "$lib", "$lib_version"),
+)
+_NOBODY: Final = b'"$posthog_cookieless"'
+_TRAITS: Final = {"$email": "email", "$phone": "phone", "$name": "name"}
+_OFFSET_MS_MAX: Final = 31_536_000_000
+
+
+def is_posthog(body: bytes, limits: Limits) -> bool:
+    """Whether a body of ``/track`` or ``/engage``, which Mixpanel has too, is PostHog's. Raises InvalidBody."""
+    parsed = document(body, limits)
+    raw = parsed.readable
+    if raw.startswith(b"["):
+        raw = next((item for item, _ in parsed.elements(raw)), b"")
+    members = member_objects(raw)
+    if any(name in members for name in ("api_key", "batch", "uuid", "distinct_id", "offset", "timestamp")):
+        return True
+    props = member_objects(members.get("properties", b""))
+    return "$lib" in props and "mp_lib" not in props
+
+
+def read(body: bytes, received_at: int, limits: Limits, sent_at: str | None = None) -> Envelope:
+    """A batch, an array of events or one event. ``sent_at`` is the query's, for bodies without one. InvalidBody."""
+    parsed = document(body, limits)
+    raw = parsed.readable
+    around = member_objects(raw)
+    batch = around.get("batch") or (around.get("data") if around.get("data", b"").startswith(b"[") else None)
+    if raw.startswith(b"["):
+        events = parsed.elements(raw)
+    else:
+        events = [(raw, parsed.sent)] if batch is None else parsed.elements(batch)
+    sent = instants.claim(around.get("sent_at", b""))[1]
+    if sent is None and sent_at:
+        sent = instants.parse(sent_at)
+    key = text_of(around.get("api_key")) or text_of(around.get("token"))
+    writer = Writer(limits, received_at if sent is None else sent, len(events))
+    for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
+        members = member_objects(raw)
+        key = key or _key(members)
+        if not members:
+            writer.put_as_it_is(raw, original)
+            continue
+        for message in _event(raw, members, writer.moment_of(index), received_at):
+            writer.put(message, original)
+    return writer.envelope(key, sent)
+
+
+def _key(members: Members) -> str | None:
+    within = member_objects(members.get("properties", b"")).get("token")
+    return text_of(members.get("api_key")) or text_of(members.get("token")) or text_of(within)
+
+
+def _event(raw: bytes, members: Members, moment: bytes, received_at: int) -> list[Members]:
+    event = members.get("event", b"")
+    name = json_text.text(event)
+    properties = members.get("properties", b"")
+    if properties not in ABSENT and not properties.startswith(b"{"):
+        return [{"type": b'"track"', "event": event, "properties": properties}]
+    props = member_objects(properties)
+    # What may stand beside the properties or among them.
+    for each in ("distinct_id", "$set", "$set_once", "$unset"):
+        if members.get(each, b"null") != b"null":
+            props[each] = members[each]
+    time = _time(members, received_at) or {"timestamp": moment}
+    message_id = _message_id(raw, members, props, time["timestamp"])
+    context = _context(props)
+    shared = {"messageId": quoted(message_id), **time, "context": context}
+    said = without(props, *_MOVED)
+    ids = _ids(props)
+    traits = traits_of(props.get("$set"), props.get("$unset"), _TRAITS)
+    identify = {**shared, **ids, "type": b'"identify"', "traits": traits}
+    if name == "$identify":
+        return [{**identify, "anonymousId": props.get("$anon_distinct_id") or ids.get("anonymousId", b"")}]
+    if name == "$set":
+        return [identify]
+    if name == "$create_alias":
+        return [{**shared, **_join(props, ids)}]
+    if name == "$groupidentify":
+        group = {"groupId": props.get("$group_key", b""), "traits": props.get("$group_set", b"")}
+        kind = {"properties": objects(groupType=props.get("$group_type"))}
+        return [{**shared, **ids, "type": b'"group"', **group, **kind}]
+    message = {**shared, **ids, "type": b'"track"', "event": event, "properties": said}
+    if name in ("$pageview", "$screen"):
+        del message["event"]
+        page = member_objects(member_objects(context).get("page", b""))
+        message["type"] = b'"page"' if name == "$pageview" else b'"screen"'
+        message["name"] = props.get("$screen_name", b"") if name == "$screen" else b""
+        message["properties"] = json_text.with_missing(said, page)
+    if not traits:
+        return [message]
+    return [message, {**identify, "messageId": quoted(f"{message_id}:set")}]
+
+
+def _time(members: Members, received_at: int) -> Members | None:
+    """An event's own time; an ``offset`` says how many ms before sending it happened."""
+    if members.get("timestamp", b"") not in ABSENT:
+        return {"timestamp": members["timestamp"]}
+    offset = text_of(members.get("offset"))
+    if offset is not None and offset.isdecimal() and int(offset[:15]) <= _OFFSET_MS_MAX:
+        moment = instants.rfc3339(max(received_at - int(offset[:15]) * 1000, 0))
+        return {"timestamp": quoted(moment), "sentAt": quoted(instants.rfc3339(received_at))}
+    return None
+
+
+def _message_id(raw: bytes, members: Members, props: Members, moment: bytes) -> str:
+    own = text_of(members.get("uuid")) or text_of(props.get("$insert_id"))
+    return own or hash_id(raw, b"" if members.get("timestamp", b"") not in ABSENT else moment)
+
+
+def _ids(props: Members) -> Members:
+    distinct, device, user = (props.get(name, b"") for name in ("distinct_id", "$device_id", "$user_id"))
+    if distinct == _NOBODY:
+        distinct = b""
+    anonymous = distinct == device or props.get("$is_identified") == b"false"
+    if anonymous and distinct not in ABSENT:
+        return {"userId": b"" if user == distinct else user, "anonymousId": distinct}
+    return {"userId": user if distinct in ABSENT else distinct, "anonymousId": device}
+
+
+def _join(props: Members, ids: Members) -> Members:
+    """The alias is another id of a user, or the user that somebody anonymous turned out to be."""
+    alias = props.get("alias", b"")
+    if ids.get("userId", b"") in ABSENT:
+        return {"type": b'"identify"', "userId": alias, "anonymousId": ids.get("anonymousId", b"")}
+    return {"type": b'"alias"', "userId": ids["userId"], "previousId": alias}
+
+
+def _context(props: Members) -> bytes:
+    """PostHog repeats the referrer of the session on each event; a page's own it is only where the session began."""
+    get = props.get
+    url, entry = get("$current_url"), get("$session_entry_url")
+    referrer = get("$referrer") if entry in (None, url) else None
+    kept = {name: props[name] for name in ("$set_once",) if props.get(name, b"null") != b"null"}
+    return objects(
+        library=objects(name=get("$lib"), version=get("$lib_version")),
+        userAgent=get("$raw_user_agent"),
+        locale=get("$browser_language"),
+        timezone=get("$timezone"),
+        page=page_of(url=url, referrer=referrer, title=get("title"), path=get("$pathname")),
+        profile=json_text.from_members(kept) if kept else None,
+    )
