@@ -82,7 +82,7 @@ def _add(app: FastAPI, name: str, route: str, documented: bool) -> None:
         app,
         f"/v1/{name}",
         "POST",
-        _collector(route),
+        collector(route),
         documented,
         operation_id=f"collect_{route}",
         summary=_SUMMARIES[route],
@@ -109,7 +109,7 @@ def _add_direct(app: FastAPI, path: str, method: str, handler: Handler, document
         app.router.routes.append(route)
 
 
-def _collector(route: str) -> Handler:
+def collector(route: str) -> Handler:
     async def collect(request: Request) -> Response:
         served = services(request)
         limits = served.settings.limits
@@ -128,12 +128,12 @@ async def take_in(request: Request, envelope: Envelope, size_bytes: int) -> Rece
     """
     served = services(request)
     received_at = served.clock.now()
-    source = await _authenticate(request, served, envelope)
+    source = await authenticate(request, served, envelope)
     parsed = normalise(envelope, source, received_at, served.settings)
     return await served.ingest.accept(source.key, parsed, size_bytes)
 
 
-async def _authenticate(request: Request, served: Services, envelope: Envelope) -> SourceView:
+async def authenticate(request: Request, served: Services, envelope: Envelope) -> SourceView:
     """The source whose key the request carries. The header wins, unless only the body's key is known.
 
     Raises :class:`Forbidden` for a secret key, :class:`Unauthorized` for none that is known.
