@@ -1,15 +1,15 @@
-"""Which channel a touchpoint came through. Pure.
+"""Which channel a touchpoint came through, and which rule decided it. Pure.
 
 The vocabulary is open: web, app, server, email, sms, push, support, chat, ... any lower_snake word of up to 50
-characters. What the message says comes first, then what its source is for, and only then a guess from the library
-that sent it.
+characters. What the message says comes first, then what its source is for, then, for a page view that arrives from
+outside, where it came from, and only then a guess from the library that sent it.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 CHANNEL_CHARS_MAX: Final = 50
 
@@ -28,23 +28,26 @@ HINTS: Final = {"web": "web", "browser": "web", "server": "server", "mobile": "a
 _BY_TYPE: Final = {"page": "web", "screen": "app"}
 
 
+class Channel(NamedTuple):
+    """``rule``: explicit, source_default, what an arrival rests on (``referrer:search:google.com``), or library, hint
+    (RudderStack's top-level ``channel``), type, which say what kind of program sent it."""
+
+    name: str
+    rule: str
+
+
 def classify(
     explicit: str | None,
     source_default: str | None,
-    library_name: str | None,
-    message_type: str,
-    hint: str | None = None,
-) -> str:
-    """The channel of one message.
-
-    ``explicit`` is the message's ``context.channel``; ``hint`` is RudderStack's top-level ``channel`` (web, server
-    or mobile), which tells the kind of library and no more, so that a source's default wins over it.
-    """
+    sender: Channel,
+    arrival: Channel | None = None,
+) -> Channel:
+    """The channel of one message. ``explicit`` is its ``context.channel``, ``sender`` what :func:`sender_of` says."""
     if explicit and (channel := lower_snake(explicit)):
-        return channel
+        return Channel(channel, "explicit")
     if source_default:
-        return source_default
-    return _by_library(library_name or "", hint or "", message_type)
+        return Channel(source_default, "source_default")
+    return arrival or sender
 
 
 @lru_cache(maxsize=2048)
@@ -55,12 +58,17 @@ def lower_snake(text: str) -> str:
 
 
 @lru_cache(maxsize=2048)
-def _by_library(library_name: str, hint: str, message_type: str) -> str:
-    library = library_name.lower()
+def sender_of(library_name: str | None, message_type: str, hint: str | None = None) -> Channel:
+    """web, app or server, by the library that sent a message.
+
+    ``hint`` is RudderStack's top-level ``channel`` (web, server or mobile), which tells the kind of library and no
+    more, so that a source's default wins over it.
+    """
+    library = (library_name or "").lower()
     if _BROWSER.search(library):
-        return "web"
+        return Channel("web", "library")
     if _DEVICE.search(library):
-        return "app"
+        return Channel("app", "library")
     if hint in HINTS:
-        return HINTS[hint]
-    return "server" if library else _BY_TYPE.get(message_type, "server")
+        return Channel(HINTS[hint], "hint")
+    return Channel("server", "library") if library else Channel(_BY_TYPE.get(message_type, "server"), "type")

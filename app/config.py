@@ -6,7 +6,7 @@ Every limit carries its unit as the last word of its name.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -112,5 +112,12 @@ class Settings(BaseSettings):
         description="Requests from pages, or about /v1/me, of one address; an IPv6 network counts as one.",
     )
     visitor_rate: Rate = Field("300/minute", description="Requests of one visitor with a token or proof.")
+    addresses: Literal["none", "truncated", "full"] = Field(
+        "truncated",
+        description="What is kept of visitors' addresses: none, truncated (IPv4 to /24, IPv6 to /48) or full.",
+    )
+    country_database: Path | None = Field(
+        None, description="A country database (.mmdb); unset, no country is looked up."
+    )
     log_level: str = Field("info", description="debug, info, warning or error.")
     limits: Limits = Field(default_factory=Limits)

@@ -51,6 +51,7 @@ class RejectionCode(enum.StrEnum):
     MISSING_GROUP_ID = "missing_group_id"
     MISSING_ALIAS_IDS = "missing_alias_ids"
     MISSING_IDENTITY = "missing_identity"
+    BOT = "bot"
     UNSTORABLE = "unstorable"
 
     @property
@@ -76,18 +77,20 @@ _MEANINGS: dict[RejectionCode, str] = {
     RejectionCode.MISSING_GROUP_ID: "a group message needs groupId",
     RejectionCode.MISSING_ALIAS_IDS: "an alias message needs previousId and userId",
     RejectionCode.MISSING_IDENTITY: "the message carries no usable identity; junk ids count as absent",
+    RejectionCode.BOT: "the user agent is a bot's, and the source keeps those apart or drops them",
     RejectionCode.UNSTORABLE: "the database refused the message",
 }
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """One message of a request that was not stored. ``original`` is what the client sent, for quarantine."""
+    """One message of a request that was not stored. ``original`` is what the client sent, for quarantine if ``kept``."""
 
     index: int
     code: RejectionCode
     message: str
     message_id: str | None = None
     original: bytes = b""
+    kept: bool = True
 
 
 class SegueError(Exception):

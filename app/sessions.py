@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from app.channel import classify
+from app.channel import sender_of
 from app.touchpoint import MINUTE, SECOND, Order
 
 IDLE: Final = 30 * MINUTE
@@ -159,7 +159,7 @@ def is_visit(type: str, channel: str, library: str | None) -> bool:
     A page view keeps no ``web`` in its channel when an ad or a search brought it, so the library that sent it counts
     as much as the channel does.
     """
-    return channel in _VISITED or classify(None, None, library, type) in _VISITED
+    return channel in _VISITED or sender_of(library, type).name in _VISITED
 
 
 class Divider:

@@ -92,6 +92,14 @@ class Warning(msgspec.Struct, frozen=True):
     message_id: str | None = None
 
 
+class Peer(msgspec.Struct, frozen=True):
+    """Who is at the other end of a connection. ``country`` is an ISO 3166 code, where there is a database of them."""
+
+    address: str | None = None
+    user_agent: str | None = None
+    country: str | None = None
+
+
 class SourceView(msgspec.Struct, frozen=True):
     """What reading a message needs to know of its source.
 

@@ -17,6 +17,7 @@ from app.api.answers import JSON, encode, json_answer
 from app.api.auth import WriteKey
 from app.api.bodies import read_body
 from app.api.direct import DirectRoute, Handler
+from app.api.peer import peer_of
 from app.api.schemas import PROBLEMS_OF_COLLECTING, BatchIn, CallIn, ReceiptOut, SettingsOut, json_body
 from app.api.services import Services, services
 from app.errors import Forbidden, NotFound, Unauthorized
@@ -129,7 +130,7 @@ async def take_in(request: Request, envelope: Envelope, size_bytes: int) -> Rece
     served = services(request)
     received_at = served.clock.now()
     source = await authenticate(request, served, envelope)
-    parsed = normalise(envelope, source, received_at, served.settings)
+    parsed = normalise(envelope, source, received_at, served.settings, peer_of(request, served.settings))
     return await served.ingest.accept(source.key, parsed, size_bytes)
 
 

@@ -20,6 +20,7 @@ from app.api.schemas import BatchItemIn, QuarantineOut, ReceiptOut, json_body, p
 from app.api.services import services
 from app.errors import InvalidBody, NotFound
 from app.views.quarantine import Quarantined, QuarantineViews
+from app.wire.arrival import KEEP_BOTS
 from app.wire.segment import normalise, read
 
 QuarantineId = Annotated[int, Path(ge=1, lt=1 << 63, description="Of the list.")]
@@ -83,7 +84,9 @@ async def replay_quarantined(request: Request, id: QuarantineId) -> Response:
     envelope = read(body, "batch", limits)
     if len(envelope.items) + len(envelope.rejections) != 1:
         raise InvalidBody("Send one message.")
-    # Read as of its own arrival: by the clock of the replay it would have happened later than it did.
+    # Read as of its own arrival: by the clock of the replay it would have happened later than it did. And who lets a
+    # bot's message in is not asked again.
+    source = msgspec.structs.replace(source, bots=KEEP_BOTS)
     parsed = normalise(envelope, source, kept.received_at, served.settings)
     receipt = await served.ingest.accept(source.key, parsed, len(body))
     if receipt.accepted:

@@ -157,6 +157,7 @@ class Ingest:
             Refused(request.source, now, rejection.code, rejection.message, rejection.message_id, rejection.original)
             for request in requests
             for rejection in request.parsed.rejections
+            if rejection.kept
         ]
         try:
             await self._store(entries, refused)

@@ -12,7 +12,7 @@ import msgspec
 
 from app.config import Limits, Settings
 from app.errors import InvalidBody, Rejection, RejectionCode
-from app.touchpoint import Message, SourceView, Warning
+from app.touchpoint import Message, Peer, SourceView, Warning
 from app.wire import instants, json_text
 from app.wire.segment_fields import Refused, message_id_at_best
 from app.wire.segment_message import MessageReader, refuse_outsize
@@ -40,6 +40,8 @@ class Envelope(msgspec.Struct):
     context: dict[str, bytes] = {}
     type_of_route: str | None = None
     rejections: list[Rejection] = []
+    visitor: bytes = b""
+    """Of a page: who its visitor is, as JSON, not looked at here. Never kept with a message."""
 
 
 class Parsed(msgspec.Struct):
@@ -56,6 +58,7 @@ class _Batch(msgspec.Struct, rename="camel"):
     sent_at: msgspec.Raw = _ABSENT
     context: msgspec.Raw = _ABSENT
     integrations: msgspec.Raw = _ABSENT
+    visitor: msgspec.Raw = _ABSENT
 
 
 class _Single(msgspec.Struct, rename="camel"):
@@ -82,9 +85,16 @@ def read(body: bytes, route: str, limits: Limits) -> Envelope:
         raise InvalidBody("The body nests too deep.") from None
 
 
-def normalise(envelope: Envelope, source: SourceView, received_at: int, settings: Settings) -> Parsed:
-    """Each item as a Message or a Rejection, never neither; ``received_at`` in microseconds since the epoch."""
-    reader = MessageReader(source, received_at, settings, envelope.type_of_route, envelope.sent_at, envelope.context)
+def normalise(
+    envelope: Envelope, source: SourceView, received_at: int, settings: Settings, peer: Peer | None = None
+) -> Parsed:
+    """Each item as a Message or a Rejection, never neither; ``received_at`` in microseconds since the epoch.
+
+    ``peer`` is who sent the request; None stands for the operator, who imports or lets something in.
+    """
+    reader = MessageReader(
+        source, received_at, settings, envelope.type_of_route, envelope.sent_at, envelope.context, peer
+    )
     messages: list[tuple[int, Message]] = []
     rejections: list[Rejection] = []
     for index, raw in enumerate(envelope.items):
@@ -119,6 +129,7 @@ def _envelope(readable: bytes, sent: bytes, type_of_route: str | None, limits: L
         sent_at=instants.claim(bytes(batch.sent_at))[1],
         context=_shared_context(bytes(batch.context), bytes(batch.integrations), limits),
         rejections=[_beyond(index, items[index], originals[index], limits) for index in range(many, len(items))],
+        visitor=bytes(batch.visitor),
     )
 
 
@@ -145,7 +156,8 @@ def _beyond(index: int, raw: bytes, original: bytes, limits: Limits) -> Rejectio
 
 
 def _rejection(index: int, raw: bytes, original: bytes, refused: Refused, limits: Limits) -> Rejection:
-    return Rejection(index, refused.code, refused.detail, message_id_at_best(raw, limits.id_chars_max), original)
+    message_id = message_id_at_best(raw, limits.id_chars_max)
+    return Rejection(index, refused.code, refused.detail, message_id, refused.original or original, refused.kept)
 
 
 def _write_key(raw: msgspec.Raw) -> str | None:

@@ -23,12 +23,19 @@ T = TypeVar("T")
 
 
 class Refused(Exception):
-    """One message cannot be stored. Does not leave this package: it becomes a Rejection."""
+    """One message cannot be stored. Does not leave this package: it becomes a Rejection.
 
-    def __init__(self, code: RejectionCode, detail: str | None = None) -> None:
+    ``original`` is what goes to quarantine where that is not the message as it was sent, unless it is not ``kept``.
+    """
+
+    def __init__(
+        self, code: RejectionCode, detail: str | None = None, original: bytes | None = None, kept: bool = True
+    ) -> None:
         super().__init__(detail or code.meaning)
         self.code = code
         self.detail = detail or code.meaning
+        self.original = original
+        self.kept = kept
 
 
 class Item(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -73,12 +80,22 @@ class ExternalId(msgspec.Struct):
 
 
 class ContextView(msgspec.Struct, rename="camel"):
-    """What we read of a context; the rest is only kept."""
+    """What we read of a context; the rest is only kept. Texts are what only messages of web pages are asked for."""
 
     channel: Any = None
     library: Library | None = None
     traits: Contact | None = None
     external_ids: list[ExternalId] | None = None
+    user_agent: Any = None
+    page: msgspec.Raw = _ABSENT
+    campaign: msgspec.Raw = _ABSENT
+    click_ids: msgspec.Raw = _ABSENT
+    referrer: msgspec.Raw = _ABSENT
+    ip: msgspec.Raw = _ABSENT
+    location: msgspec.Raw = _ABSENT
+    acquisition: msgspec.Raw = _ABSENT
+    client: msgspec.Raw = _ABSENT
+    channel_rule: msgspec.Raw = msgspec.field(name="channel_rule", default=_ABSENT)
 
 
 _ITEM = msgspec.json.Decoder(Item)
@@ -91,6 +108,9 @@ _IDS: Final = {"message_id", "user_id", "anonymous_id", "group_id", "previous_id
 _TEXTS: Final = {"type", "event", "channel"}
 _FIELDS: Final = {field.encode_name: field.name for field in msgspec.structs.fields(Item)}
 _LIBRARY = msgspec.json.Decoder(Library, float_hook=Decimal)
+_TEXTS_OF_CONTEXT: Final = {
+    field.name: field.encode_name for field in msgspec.structs.fields(ContextView) if field.type is msgspec.Raw
+}
 _TRANSPORT: Final = ("sentAt", "writeKey", "_metadata", "receivedAt")
 
 
@@ -116,6 +136,8 @@ def context_view(raw: bytes) -> ContextView:
         library=_or_none(_LIBRARY, members.get("library")),
         traits=_or_none(_CONTACT, members.get("traits")),
         external_ids=_external_ids(_or_none(_ANY, members.get("externalIds"))),
+        user_agent=_or_none(_ANY, members.get("userAgent")),
+        **{field: msgspec.Raw(members[name]) for field, name in _TEXTS_OF_CONTEXT.items() if name in members},
     )
 
 

@@ -13,11 +13,12 @@ from typing import Any, Final
 
 import msgspec
 
-from app.channel import HINTS, classify, lower_snake
+from app.channel import HINTS, lower_snake, sender_of
 from app.config import Settings
 from app.errors import RejectionCode
-from app.touchpoint import SECOND, STRENGTH, Identity, Message, SourceView, Warning
+from app.touchpoint import SECOND, STRENGTH, Identity, Message, Peer, SourceView, Warning
 from app.wire import instants, json_text
+from app.wire.arrival import Visits
 from app.wire.identifiers import identity_rules
 from app.wire.segment_fields import (
     TYPES,
@@ -53,7 +54,8 @@ def refuse_outsize(raw: bytes, bytes_max: int) -> None:
 class MessageReader:
     """Reads the messages of one request; what they share is prepared once. ``warnings`` fills as they are read.
 
-    ``type_of_route`` is what a single route stands for; ``sent_at`` and ``context`` are the envelope's.
+    ``type_of_route`` is what a single route stands for; ``sent_at`` and ``context`` are the envelope's; ``peer`` is who
+    sent it, None where the operator does.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class MessageReader:
         type_of_route: str | None,
         sent_at: int | None,
         context: dict[str, bytes],
+        peer: Peer | None = None,
     ) -> None:
         self.warnings: list[Warning] = []
         self._type_of_route = type_of_route
@@ -76,6 +79,7 @@ class MessageReader:
         self._message_bytes_max = settings.limits.message_bytes_max
         self._depth_levels_max = settings.limits.depth_levels_max
         self._ids = identity_rules(settings)
+        self._visits = Visits(source, settings, peer)
 
     def message(self, index: int, raw: bytes) -> Message:
         """Raises Refused. The checks stand in the order of precedence of RejectionCode."""
@@ -104,6 +108,10 @@ class MessageReader:
         view = context_view(context)
         identities = self._identities(user_id, anonymous_id, message_type, traits, properties, view)
         message_id = message_id or _hash_id(raw, message_type)
+        sender = sender_of(_library_name(view), message_type, fields.channel)
+        if self._visits.is_refused_bot(view, sender):
+            raise self._bot(raw, message_id, fields)
+        channel, context = self._visits.read(message_type, context, view, properties, sender)
         occurred_at, sent_at, claimed = self._time(index, message_id, fields)
         return Message(
             type=message_type,
@@ -112,13 +120,7 @@ class MessageReader:
             occurred_at=occurred_at,
             received_at=self._received_at,
             identities=identities,
-            channel=classify(
-                view.channel if isinstance(view.channel, str) else None,
-                self._source.default_channel,
-                _library_name(view),
-                message_type,
-                fields.channel,
-            ),
+            channel=channel,
             name=name,
             properties=json_text.without_nul(_put_properties(properties, message_type, fields, group_id, traits)),
             context=json_text.without_nul(context),
@@ -225,6 +227,16 @@ class MessageReader:
             self._warn(index, message_id, "timestamp_before_1970", "the timestamp lies before 1970; 1970 stands")
             return 0, sent_at, text
         return occurred_at, sent_at, text
+
+    def _bot(self, raw: bytes, message_id: str, fields: Item) -> Refused:
+        """Kept as a message that stands for itself, with what its envelope said, so that it can be let in."""
+        named = {"type": msgspec.json.encode(fields.type), "messageId": msgspec.json.encode(message_id)}
+        members = json_text.members(raw) | named
+        if self._shared_context:
+            members["context"] = json_text.with_missing(_object("context", fields.context), self._shared_context)
+        if self._sent_at is not None and not fields.sent_at:
+            members["sentAt"] = b"%d" % self._sent_at
+        return Refused(RejectionCode.BOT, original=json_text.from_members(members), kept=self._visits.keeps_refused)
 
     def _warn(self, index: int, message_id: str, code: str, message: str) -> None:
         self.warnings.append(Warning(index, code, message, message_id))

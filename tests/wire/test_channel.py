@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.channel import classify, lower_snake
+from app.channel import Channel, classify, lower_snake, sender_of
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,19 @@ from app.channel import classify, lower_snake
 def test_classify(
     explicit: str | None, default: str | None, library: str | None, message_type: str, hint: str | None, channel: str
 ) -> None:
-    assert classify(explicit, default, library, message_type, hint) == channel
+    assert classify(explicit, default, sender_of(library, message_type, hint)).name == channel
+
+
+def test_the_rule_that_decided() -> None:
+    browser = sender_of("analytics.js", "page")
+    arrival = Channel("search", "referrer:search:google.com")
+    assert classify("Email", "support", browser, arrival) == ("email", "explicit")
+    assert classify("???", "support", browser, arrival) == ("support", "source_default")
+    assert classify(None, None, browser, arrival) == arrival
+    assert classify(None, None, browser) == ("web", "library")
+    assert sender_of(None, "track", "mobile") == ("app", "hint")
+    assert sender_of(None, "page") == ("web", "type")
+    assert sender_of("analytics-node", "page") == ("server", "library")
 
 
 def test_words_become_lower_snake() -> None:

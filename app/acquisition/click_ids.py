@@ -1,0 +1,71 @@
+"""Click ids: parameters that ad servers, networks and mailers add to the links they send visitors by. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+
+class ClickId(msgspec.Struct, frozen=True):
+    """What its presence says. ``paid``: the visitor was bought; others are added to any link, paid for or not."""
+
+    name: str
+    source: str
+    medium: str
+    paid: bool
+
+
+_PAID: Final = (
+    ("gclid", "google", "cpc"),
+    ("gbraid", "google", "cpc"),
+    ("wbraid", "google", "cpc"),
+    ("msclkid", "bing", "cpc"),
+    ("yclid", "yandex", "cpc"),
+    ("ymclid", "yandex", "cpc"),
+    ("dclid", "doubleclick", "display"),
+    ("ttclid", "tiktok", "cpc"),
+    ("twclid", "x", "cpc"),
+    ("li_fat_id", "linkedin", "cpc"),
+    ("ScCid", "snapchat", "cpc"),
+    ("rdt_cid", "reddit", "cpc"),
+    ("qclid", "quora", "cpc"),
+    ("dicbo", "outbrain", "display"),
+    ("tblci", "taboola", "display"),
+    ("irclickid", "impact", "affiliate"),
+    ("awc", "awin", "affiliate"),
+    ("cjevent", "cj", "affiliate"),
+    ("ranSiteID", "rakuten advertising", "affiliate"),
+    ("sscid", "shareasale", "affiliate"),
+    ("tduid", "tradedoubler", "affiliate"),
+)
+_UNPAID: Final = (
+    ("fbclid", "facebook", "referral"),
+    ("igshid", "instagram", "referral"),
+    ("igsh", "instagram", "referral"),
+    ("epik", "pinterest", "referral"),
+    ("srsltid", "google", "organic"),
+    ("mc_eid", "mailchimp", "email"),
+    ("mc_cid", "mailchimp", "email"),
+    ("_hsenc", "hubspot", "email"),
+    ("_hsmi", "hubspot", "email"),
+    ("mkt_tok", "marketo", "email"),
+    ("_kx", "klaviyo", "email"),
+    ("ml_subscriber", "mailerlite", "email"),
+    ("dm_i", "dotdigital", "email"),
+    ("vero_id", "vero", "email"),
+    ("bsft_clkid", "blueshift", "email"),
+)
+
+CLICK_IDS: Final = {
+    row[0].lower(): ClickId(*row, paid) for rows, paid in ((_PAID, True), (_UNPAID, False)) for row in rows
+}
+"""By name in lower case. Of several the first one here counts: what was paid for, then who was the last to touch the
+link (a network adds its own to the link of a mail that is shared there)."""
+
+
+def first_of(names: Iterable[str]) -> ClickId | None:
+    """The one that counts of those that are there (lower case)."""
+    there = {*names} & CLICK_IDS.keys()
+    return next((click for name, click in CLICK_IDS.items() if name in there), None) if there else None

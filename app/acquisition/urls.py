@@ -1,0 +1,64 @@
+"""What a URL says that may be anything: its host, and parameters of its query. Pure; raises nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+from typing import Final
+from urllib.parse import unquote_plus
+
+VALUE_CHARS_MAX: Final = 200
+"""A parameter's value is cut to so many characters: it will be stored beside the URL that holds it whole."""
+
+_URL_CHARS_MAX: Final = 16_384
+_PARAMETERS_MAX: Final = 200
+_HOST = re.compile(
+    r"(?:https?|android-app|ios-app)://(?:[^/?#\\]*@)?(\[[0-9a-f:.]+\]|[^/?#\\:@\[\]\s\0-\x1f]+)", re.IGNORECASE
+)
+
+
+def host_of(url: str) -> str:
+    """The host of a web page or an app, in lower case, IDN as ASCII, without port; "" where there is none.
+
+    ``https://user@WWW.Bücher.example:8443/`` -> ``www.xn--bcher-kva.example``; any other scheme has no host.
+    """
+    match = _HOST.match(url[:_URL_CHARS_MAX].lstrip())
+    if match is None:
+        return ""
+    host = match[1].lower().rstrip(".")
+    if not host.isascii():
+        host = _as_ascii(host)
+    return host if len(host) <= 253 else ""
+
+
+def query_of(url: str) -> str:
+    """``https://example.com/?a=1#b`` -> ``a=1``."""
+    return url[:_URL_CHARS_MAX].partition("#")[0].partition("?")[2]
+
+
+def parameters(query: str, wanted: Container[str]) -> dict[str, str]:
+    """Those of ``wanted`` (lower-case names) that have a value; the first one of each name.
+
+    Broken percent-encoding stays as it is, and what is no UTF-8 becomes U+FFFD.
+    """
+    found: dict[str, str] = {}
+    for pair in query[:_URL_CHARS_MAX].removeprefix("?").split("&", _PARAMETERS_MAX)[:_PARAMETERS_MAX]:
+        name, _, value = pair.partition("=")
+        name = (unquote_plus(name) if "%" in name else name).lower()
+        if value and name in wanted and name not in found and (text := cleaned(unquote_plus(value[:2_000]))):
+            found[name] = text
+    return found
+
+
+def cleaned(text: str) -> str:
+    """As it is kept: no control characters, no outer space, not too long."""
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    return text.strip()[:VALUE_CHARS_MAX].strip()
+
+
+def _as_ascii(host: str) -> str:
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        return host
