@@ -9,7 +9,7 @@ from typing import Final
 
 from fastapi import FastAPI
 
-from app import __version__
+from app import __version__, agents
 from app.api import collect
 from app.api.analysis import add_analysis_routes
 from app.api.collect import add_collect_routes
@@ -26,6 +26,7 @@ from app.api.services import Services
 from app.api.sessions import add_session_routes
 from app.api.sources import add_source_routes
 from app.config import Settings
+from app.countries import open_countries
 from app.db import Clock, Pool, open_pool
 from app.ingest import Ingest
 from app.metrics import Metrics
@@ -76,6 +77,9 @@ async def _run(app: FastAPI, settings: Settings, clock: Clock, metrics: Metrics,
     """Start from the database up; stop in the opposite order, so that what was taken in is still answered."""
     if settings.database_url is None:
         raise ValueError("database_url must be set; `segue serve` starts the embedded PostgreSQL and sets it")
+    agents.prepare()
+    if settings.country_database is not None:
+        open_countries(settings.country_database)
     _spare_the_collector()
     async with AsyncExitStack() as stack:
         pool = await open_pool(dsn(settings.database_url), settings.pool_connections_max)
