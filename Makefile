@@ -12,11 +12,14 @@ INSTALLED := $(VENV)/.installed
 CHECKED := $(VENV)/.installed-for-checks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# An option, if the variable comes from whoever calls make and not from above.
+given = $(if $(filter command environment,$(firstword $(origin $(1)))),$(2) "$($(1))")
+
 .DEFAULT_GOAL := help
-.PHONY: help run demo test nightly check bench durability openapi clean
+.PHONY: help run demo demo-web test nightly check bench durability openapi clean
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 	@echo
 	@echo "  DATA=directory of the embedded PostgreSQL ($(DATA))   PORT=port ($(PORT))   DATABASE_URL=another PostgreSQL"
 
@@ -25,6 +28,9 @@ run: $(INSTALLED) ## Serve on 127.0.0.1, with the embedded PostgreSQL unless DAT
 
 demo: $(CHECKED) ## Import the CDNOW purchases through a stock SDK and compare with the published figures
 	@$(BIN)/python -m bench.demo
+
+demo-web: $(CHECKED) ## Open a shop on a free port, with a panel that says stage, segments, why and until when
+	@exec $(BIN)/python -m bench.demo_web $(call given,DATA,--data) $(call given,PORT,--port) $(call given,SHOP_PORT,--shop-port)
 
 test: $(CHECKED) ## Run the tests; ARGS="-k name" picks some
 	@$(BIN)/python -m tests.browser.chromium
