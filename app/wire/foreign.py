@@ -17,6 +17,7 @@ import msgspec
 
 from app.config import Limits
 from app.errors import Rejection, RejectionCode
+from app.touchpoint import SECOND
 from app.wire import instants, json_text
 from app.wire.segment import Envelope
 
@@ -26,6 +27,10 @@ Members = dict[str, bytes]
 ABSENT: Final = (b"", b"null", b'""')
 _NUMBER_STARTS: Final = b"-0123456789"
 _EMPTY: Final = b"{}"
+
+
+_EARLIEST_CLOCK: Final = 1_000_000_000 * SECOND
+"""2001. A smaller ``_`` is somebody's number against caches and no clock."""
 
 
 class Writer:
@@ -65,6 +70,12 @@ class Writer:
 
     def envelope(self, write_key: str | None, sent_at: int | None) -> Envelope:
         return Envelope(write_key, self._items, self._originals, sent_at=sent_at, rejections=self._rejections)
+
+
+def clock_of(underscore: str | None) -> int | None:
+    """A browser's clock when it sent the request: the query's ``_``, in ms."""
+    claimed = instants.parse(underscore) if underscore else None
+    return claimed if claimed is not None and claimed >= _EARLIEST_CLOCK else None
 
 
 def member_objects(raw: bytes) -> Members:

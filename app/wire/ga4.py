@@ -13,7 +13,7 @@ from app.config import Limits
 from app.errors import InvalidBody, Rejection, RejectionCode
 from app.wire import json_text
 from app.wire.encodings import document
-from app.wire.foreign import ABSENT, Members, Writer, hash_id, member_objects, objects, page_of, quoted
+from app.wire.foreign import ABSENT, Members, Writer, hash_id, member_objects, objects, page_of, quoted, text_of
 from app.wire.segment import Envelope
 
 _OF_THE_BODY: Final = ("client_id", "app_instance_id", "user_id", "timestamp_micros")
@@ -60,6 +60,12 @@ def read(body: bytes, write_key: str | None, received_at: int, limits: Limits) -
         profile = {"type": b'"identify"', "traits": traits, **time, "messageId": _id(shared, traits, time, 0)}
         writer.put({**ids, **profile}, json_text.from_members(shared | {"user_properties": around["user_properties"]}))
     return writer.envelope(write_key, None)
+
+
+def count_events(envelope: Envelope) -> int:
+    """How many of its items are events; those beyond the limit stand among its rejections."""
+    profile = bool(envelope.items) and text_of(member_objects(envelope.items[-1]).get("type")) == "identify"
+    return len(envelope.items) + len(envelope.rejections) - profile
 
 
 def validation_message(rejection: Rejection, events: int) -> dict[str, Any]:

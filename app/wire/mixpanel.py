@@ -16,13 +16,13 @@ import msgspec
 
 from app.config import Limits
 from app.errors import RejectionCode
-from app.touchpoint import SECOND
-from app.wire import instants, json_text
+from app.wire import json_text
 from app.wire.encodings import document
 from app.wire.foreign import (
     ABSENT,
     Members,
     Writer,
+    clock_of,
     hash_id,
     member_objects,
     objects,
@@ -49,8 +49,6 @@ _TRAITS: Final = {
     "$avatar": "avatar",
     "$created": "createdAt",
 }
-_EARLIEST_CLOCK: Final = 1_000_000_000 * SECOND
-"""2001. A smaller ``_`` is somebody's number against caches and no clock."""
 
 
 def read(body: bytes, route: str, received_at: int, limits: Limits, underscore: str | None = None) -> Envelope:
@@ -61,7 +59,7 @@ def read(body: bytes, route: str, received_at: int, limits: Limits, underscore: 
     parsed = document(body, limits)
     whole = (parsed.readable, parsed.sent)
     events = parsed.elements(parsed.readable) if parsed.readable.startswith(b"[") else [whole]
-    sent_at = _clock(underscore)
+    sent_at = clock_of(underscore)
     writer = Writer(limits, received_at if sent_at is None else sent_at, len(events))
     key: str | None = None
     for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
@@ -79,11 +77,6 @@ def read(body: bytes, route: str, received_at: int, limits: Limits, underscore: 
             for message in _event(raw, members, writer.moment_of(index)):
                 writer.put(message, original)
     return writer.envelope(key, sent_at)
-
-
-def _clock(underscore: str | None) -> int | None:
-    claimed = instants.parse(underscore) if underscore else None
-    return claimed if claimed is not None and claimed >= _EARLIEST_CLOCK else None
 
 
 def _token(members: Members) -> str | None:

@@ -18,6 +18,7 @@ from app.wire.foreign import (
     ABSENT,
     Members,
     Writer,
+    clock_of,
     hash_id,
     member_objects,
     objects,
@@ -51,8 +52,8 @@ def is_posthog(body: bytes, limits: Limits) -> bool:
     return "$lib" in props and "mp_lib" not in props
 
 
-def read(body: bytes, received_at: int, limits: Limits, sent_at: str | None = None) -> Envelope:
-    """A batch, an array of events or one event. ``sent_at`` is the query's, for bodies without one. InvalidBody."""
+def read(body: bytes, received_at: int, limits: Limits, underscore: str | None = None) -> Envelope:
+    """A batch, an array of events or one event. ``underscore``: the query's ``_``. Raises InvalidBody."""
     parsed = document(body, limits)
     raw = parsed.readable
     around = member_objects(raw)
@@ -62,8 +63,8 @@ def read(body: bytes, received_at: int, limits: Limits, sent_at: str | None = No
     else:
         events = [(raw, parsed.sent)] if batch is None else parsed.elements(batch)
     sent = instants.claim(around.get("sent_at", b""))[1]
-    if sent is None and sent_at:
-        sent = instants.parse(sent_at)
+    if sent is None:
+        sent = clock_of(underscore)
     key = text_of(around.get("api_key")) or text_of(around.get("token"))
     writer = Writer(limits, received_at if sent is None else sent, len(events))
     for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
