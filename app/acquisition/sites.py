@@ -28,6 +28,9 @@ _SHARED: Final = frozenset(
 )
 """Domains below which each host belongs to somebody else."""
 
+_WEBMAIL: Final = "webmail."
+"""How the mail of countless providers and companies is called."""
+
 
 class Site(msgspec.Struct, frozen=True):
     """``host`` is the one of the list that matched; empty where the site was found by name."""
@@ -48,6 +51,8 @@ def site_of(host: str) -> Site | None:
         if (site := known.whole.get(below)) is not None:
             return site
         _, _, below = below.partition(".")
+    if host.startswith(_WEBMAIL):
+        return Site("mail", _WEBMAIL[:-1], host)
     domain = registrable(host)
     label = domain.partition(".")[0]
     found = known.labels_alone.get(label) if plain == domain else None

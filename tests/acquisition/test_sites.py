@@ -1,0 +1,89 @@
+"""The list of sites itself, and what a look-up in it costs in steps."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from app.acquisition.sites import _lines, registrable, same_site, site_named, site_of
+
+HOST = re.compile(r"=?(?:[a-z0-9][a-z0-9_-]*\.)+(?:[a-z][a-z0-9-]*|\*)")
+
+
+def test_the_list_is_well_formed() -> None:
+    names: Counter[str] = Counter()
+    hosts: Counter[str] = Counter()
+    for _, name, listed in _lines():
+        if name == "*.com":
+            names.update(listed)
+            hosts.update(f"{each}.com" for each in listed)
+        else:
+            names.update([name] if name != "hosts" else [])
+            hosts.update(listed)
+    assert [name for name, times in names.items() if times > 1] == []
+    assert [host for host, times in hosts.items() if times > 1] == []
+    assert [name for name in names if name != name.strip().lower() or not name] == []
+    assert [host for host in hosts if not HOST.fullmatch(host)] == []
+    assert len(hosts) > 600
+
+
+def test_every_host_and_name_is_found_again() -> None:
+    for category, name, listed in _lines():
+        for each in [f"{host}.com" for host in listed] if name == "*.com" else listed:
+            host = each.removeprefix("=").replace(".*", ".com")
+            found = site_of(host)
+            assert found is not None, host
+            assert found.category == category, host
+        if name not in ("*.com", "hosts"):
+            named = site_named(name)
+            assert named is not None
+            assert (named.category, named.name) == (category, name)
+
+
+@pytest.mark.parametrize(
+    ("host", "category"),
+    [
+        ("google.com", "search"),
+        ("www.google.de", "search"),
+        ("mail.google.com", "mail"),
+        ("gemini.google.com", "ai"),
+        ("groups.google.com", "social"),
+        ("accounts.google.com", "through"),
+        ("calendar.google.com", None),
+        ("google.evil.example", None),
+        ("evilgoogle.com", None),
+        ("a.b.c.facebook.com", "social"),
+        ("facebook.com.example", None),
+        ("m.facebook.com", "social"),
+        ("aws.amazon.com", "shopping"),
+        ("amazon.example.com", None),
+        ("webmail.example.net", "mail"),
+        ("com", None),
+        ("", None),
+        ("." * 200, None),
+    ],
+)
+def test_the_longest_host_wins(host: str, category: str | None) -> None:
+    found = site_of(host)
+    assert (found and found.category) == category
+
+
+def test_what_somebody_registered() -> None:
+    domains = {
+        "example.com": "example.com",
+        "www.shop.example.com": "example.com",
+        "shop.example.co.uk": "example.co.uk",
+        "example.co.uk": "example.co.uk",
+        "a.b.example.com.br": "example.com.br",
+        "one.github.io": "one.github.io",
+        "deep.one.github.io": "one.github.io",
+        "t.co": "t.co",
+        "localhost": "localhost",
+        "192.0.2.1": "192.0.2.1",
+        "[2001:db8::1]": "[2001:db8::1]",
+    }
+    assert {host: registrable(host) for host in domains} == domains
+    assert same_site("a.example.com", "b.example.com")
+    assert not same_site("192.0.2.1", "198.51.2.1")
