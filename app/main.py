@@ -10,17 +10,21 @@ from typing import Final
 from fastapi import FastAPI
 
 from app import __version__, agents
-from app.api import collect
+from app.api import collect, me, sdks, segment_like
 from app.api.analysis import add_analysis_routes
 from app.api.collect import add_collect_routes
 from app.api.customers import add_customer_routes
 from app.api.definitions import add_definition_routes
 from app.api.docs import add_docs
 from app.api.edge import Edge
+from app.api.me import add_me_routes
 from app.api.openapi import DESCRIPTION, TAGS, add_openapi, unique_id
 from app.api.ops import add_ops_routes
 from app.api.problems import add_problem_handlers
 from app.api.quarantine import add_quarantine_routes
+from app.api.rates import Rates
+from app.api.sdks import add_sdk_routes
+from app.api.segment_like import add_segment_like_routes
 from app.api.segments import add_segment_routes
 from app.api.services import Services
 from app.api.sessions import add_session_routes
@@ -34,22 +38,27 @@ from app.migrate import dsn
 from app.partitions import make_months
 from app.registry import Registry
 from app.views.reads import SegmentReads
+from app.views.streams import Streams
 from app.worker import Worker
 
-_OPEN_PATHS: Final[frozenset[str]] = frozenset().union(collect.OPEN_PATHS)
+_OPEN_PATHS: Final[frozenset[str]] = frozenset().union(
+    collect.OPEN_PATHS, me.OPEN_PATHS, sdks.OPEN_PATHS, segment_like.OPEN_PATHS
+)
 """What any web page may call: a union of what each module opens."""
-_OPEN_PREFIXES: Final = (*collect.OPEN_PREFIXES,)
+_OPEN_PREFIXES: Final = (*collect.OPEN_PREFIXES, *sdks.OPEN_PREFIXES, *segment_like.OPEN_PREFIXES)
 
 
 def create_app(settings: Settings, *, clock: Clock | None = None, worker: bool = True) -> FastAPI:
     """The application over a migrated database. ``worker``: sweep and fill in this process too."""
     metrics = Metrics()
+    clock = clock or Clock()
+    rates = Rates(settings, clock.now)
     app = FastAPI(
         title="Segue",
         version=__version__,
         description=DESCRIPTION,
         openapi_tags=TAGS,
-        lifespan=lambda app: _run(app, settings, clock or Clock(), metrics, worker),
+        lifespan=lambda app: _run(app, settings, clock, metrics, rates, worker),
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
@@ -59,6 +68,9 @@ def create_app(settings: Settings, *, clock: Clock | None = None, worker: bool =
     add_customer_routes(app)
     add_session_routes(app)
     add_collect_routes(app)
+    add_me_routes(app)
+    add_sdk_routes(app)
+    add_segment_like_routes(app)
     add_segment_routes(app)
     add_analysis_routes(app)
     add_definition_routes(app)
@@ -68,12 +80,14 @@ def create_app(settings: Settings, *, clock: Clock | None = None, worker: bool =
     add_docs(app)
     add_openapi(app)
     add_problem_handlers(app)
-    app.add_middleware(Edge, metrics=metrics, open_paths=_OPEN_PATHS, open_prefixes=_OPEN_PREFIXES)
+    app.add_middleware(Edge, metrics=metrics, rates=rates, open_paths=_OPEN_PATHS, open_prefixes=_OPEN_PREFIXES)
     return app
 
 
 @asynccontextmanager
-async def _run(app: FastAPI, settings: Settings, clock: Clock, metrics: Metrics, worker: bool) -> AsyncIterator[None]:
+async def _run(
+    app: FastAPI, settings: Settings, clock: Clock, metrics: Metrics, rates: Rates, worker: bool
+) -> AsyncIterator[None]:
     """Start from the database up; stop in the opposite order, so that what was taken in is still answered."""
     if settings.database_url is None:
         raise ValueError("database_url must be set; `segue serve` starts the embedded PostgreSQL and sets it")
@@ -99,7 +113,10 @@ async def _run(app: FastAPI, settings: Settings, clock: Clock, metrics: Metrics,
         background = Worker(pool, registry, settings, clock, metrics)
         await background.start(only_upkeep=not worker)
         stack.push_async_callback(background.stop)
-        app.state.services = Services(settings, clock, metrics, pool, registry, ingest, reads)
+        streams = Streams(pool, registry, settings, clock)
+        streams.start()
+        stack.push_async_callback(streams.stop)
+        app.state.services = Services(settings, clock, metrics, pool, registry, ingest, reads, rates, streams)
         yield
 
 

@@ -61,15 +61,9 @@ def vouch(source: str, anonymous_id: str | None, user_id: str | None, now: int, 
 
 def renewed(visitor: Visitor, now: int, seconds: int) -> Visitor:
     """The same for another while; the word of the site's server is not made to last longer by that."""
-    vouched = visitor.vouched_until is not None and visitor.vouched_until > now
     if visitor.anonymous_id is None:
         return visitor
-    return msgspec.structs.replace(
-        visitor,
-        expires_at=now + seconds * SECOND,
-        user_id=visitor.user_id if vouched else None,
-        vouched_until=visitor.vouched_until if vouched else None,
-    )
+    return msgspec.structs.replace(vouched_at(visitor, now), expires_at=now + seconds * SECOND)
 
 
 def is_past_half(visitor: Visitor, now: int, seconds: int) -> bool:
@@ -97,9 +91,14 @@ def read(token: str, secrets: Sequence[bytes], source: str, now: int) -> Visitor
         raise InvalidToken("The visitor token was made for another source.")
     if visitor.expires_at <= now:
         raise InvalidToken("The visitor token has expired; get another one.")
-    if visitor.vouched_until is not None and visitor.vouched_until <= now:
-        return msgspec.structs.replace(visitor, user_id=None, vouched_until=None)
-    return visitor
+    return vouched_at(visitor, now)
+
+
+def vouched_at(visitor: Visitor, now: int) -> Visitor:
+    """The visitor without what nobody vouches for any more."""
+    if visitor.vouched_until is None or visitor.vouched_until > now:
+        return visitor
+    return msgspec.structs.replace(visitor, user_id=None, vouched_until=None)
 
 
 @lru_cache(maxsize=4)

@@ -49,7 +49,7 @@ def tagged_answer(request: Request, content: dict[str, Any], as_of: int) -> Resp
     body = encode(content)
     tag = f'W/"{blake2b(body, digest_size=12).hexdigest()}"'
     headers = {"etag": tag, "cache-control": "private, no-cache"}
-    if _matches(request.headers.get("if-none-match"), tag):
+    if matches(request.headers.get("if-none-match"), tag):
         return Response(None, 304, headers)
     return Response(body[:-1] + b',"as_of":"' + rfc3339(as_of).encode() + b'"}', 200, headers, JSON)
 
@@ -64,7 +64,8 @@ def tree_json(node: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _matches(asked: str | None, tag: str) -> bool:
+def matches(asked: str | None, tag: str) -> bool:
+    """Whether If-None-Match names this tag."""
     if asked is None:
         return False
     return asked.strip() == "*" or tag[2:] in (each.strip().removeprefix("W/") for each in asked.split(","))

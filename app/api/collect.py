@@ -13,16 +13,18 @@ from fastapi import FastAPI, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.admission import admit
 from app.api.answers import JSON, encode, json_answer
 from app.api.auth import WriteKey
 from app.api.bodies import read_body
 from app.api.direct import DirectRoute, Handler
+from app.api.guests import guest_json, guest_of
 from app.api.peer import peer_of
 from app.api.schemas import PROBLEMS_OF_COLLECTING, BatchIn, CallIn, ReceiptOut, SettingsOut, json_body
 from app.api.services import Services, services
-from app.errors import Forbidden, NotFound, Unauthorized
+from app.errors import NotFound
 from app.ingest import Receipt
-from app.registry import Registry
+from app.registry import KeyView
 from app.touchpoint import SourceView
 from app.wire.body import inflate
 from app.wire.segment import Envelope, normalise, read
@@ -116,8 +118,14 @@ def collector(route: str) -> Handler:
         limits = served.settings.limits
         body = await read_body(request, limits.body_bytes_max)
         inflated = inflate(body, request.headers.get("content-encoding"), limits)
-        receipt = await take_in(request, read(inflated, route, limits), len(inflated))
-        return Response(receipt_json(receipt), media_type=JSON)
+        envelope = read(inflated, route, limits)
+        key = await _admit(request, served, envelope)
+        guest = await guest_of(served, key, envelope.visitor) if envelope.visitor else None
+        receipt = await _store(request, served, key.source, envelope, len(inflated))
+        answer = receipt_json(receipt)
+        if guest is not None:
+            answer = answer[:-1] + await guest_json(served, key, guest, projected=receipt.projected) + b"}"
+        return Response(answer, media_type=JSON)
 
     return collect
 
@@ -125,35 +133,31 @@ def collector(route: str) -> Handler:
 async def take_in(request: Request, envelope: Envelope, size_bytes: int) -> Receipt:
     """What every format does once its body is an envelope: key, meaning, one flush. ``size_bytes`` as inflated.
 
-    Raises :class:`Forbidden`, :class:`Unauthorized` or :class:`Overloaded`; then nothing was stored.
+    Raises :class:`Overloaded` and what :func:`authenticate` does; then nothing was stored.
     """
     served = services(request)
-    received_at = served.clock.now()
-    source = await authenticate(request, served, envelope)
-    parsed = normalise(envelope, source, received_at, served.settings, peer_of(request, served.settings))
-    return await served.ingest.accept(source.key, parsed, size_bytes)
+    return await _store(request, served, await authenticate(request, served, envelope), envelope, size_bytes)
 
 
 async def authenticate(request: Request, served: Services, envelope: Envelope) -> SourceView:
-    """The source whose key the request carries. The header wins, unless only the body's key is known.
-
-    Raises :class:`Forbidden` for a secret key, :class:`Unauthorized` for none that is known.
-    """
-    keys = [key for key in (_key_of_header(request), envelope.write_key, request.query_params.get("writeKey")) if key]
-    for key in keys:
-        source = await served.registry.source_of(key)
-        if source is not None:
-            return source
-    await _refuse_secret_keys(served.registry, keys)
-    if keys:
-        raise Unauthorized("The write key is unknown or revoked.")
-    raise Unauthorized("Send a write key: Basic authorization, writeKey in the body, or ?writeKey=.")
+    """The source whose key the request carries. Raises what :func:`app.api.admission.admit` does."""
+    return (await _admit(request, served, envelope)).source
 
 
-async def _refuse_secret_keys(registry: Registry, keys: list[str]) -> None:
-    for key in keys:
-        if await registry.is_secret(key):
-            raise Forbidden("This is a secret key; it must never be in a client. Send messages with a write key.")
+async def _admit(request: Request, served: Services, envelope: Envelope) -> KeyView:
+    """The header wins, unless only the body's key is known."""
+    keys = (_key_of_header(request), envelope.write_key, request.query_params.get("writeKey"))
+    return (await admit(request, served, *keys))[1]
+
+
+async def _store(
+    request: Request, served: Services, source: SourceView, envelope: Envelope, size_bytes: int
+) -> Receipt:
+    received_at = served.clock.now()
+    parsed = normalise(envelope, source, received_at, served.settings, peer_of(request, served.settings))
+    receipt = await served.ingest.accept(source.key, parsed, size_bytes)
+    served.streams.nudge()
+    return receipt
 
 
 def _key_of_header(request: Request) -> str | None:

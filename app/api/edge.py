@@ -15,12 +15,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.answers import problem_answer
-from app.errors import SegueError
+from app.api.rates import Rates
+from app.errors import RateLimited, SegueError
 from app.metrics import Metrics
 
 CUSTOMERS: Final = "/v1/customers/"
+ME: Final = frozenset({"/v1/me", "/v1/me/stream"})
 
-_PREFLIGHT_HEADERS: Final = "Authorization, Content-Type, X-Retry-Count, AnonymousId, SentAt, X-Write-Key"
+_PREFLIGHT_HEADERS: Final = (
+    "Authorization, Content-Type, If-None-Match, X-Retry-Count, AnonymousId, SentAt, X-Write-Key"
+)
 _PREFLIGHT_SECONDS: Final = "86400"
 _UNMATCHED: Final = "(none)"
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
@@ -35,9 +39,10 @@ class Edge:
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, open_paths: frozenset[str], open_prefixes: tuple[str, ...]
+        self, app: ASGIApp, metrics: Metrics, rates: Rates, open_paths: frozenset[str], open_prefixes: tuple[str, ...]
     ) -> None:
         self._app = app
+        self._rates = rates
         self._metrics = metrics
         self._open_paths = open_paths
         self._open_prefixes = open_prefixes
@@ -62,8 +67,13 @@ class Edge:
         try:
             if origin is not None and scope["method"] == "OPTIONS":
                 await _preflight(scope)(scope, receive, send_noting)
-            else:
-                await self._app(scope, receive, send_noting)
+                return
+            if origin is not None or scope["path"] in ME:
+                # Before anything of it is read: what is turned away must cost next to nothing.
+                await self._rates.address(scope["client"][0] if scope.get("client") else None)
+            await self._app(scope, receive, send_noting)
+        except RateLimited as error:
+            await problem_answer(error)(scope, receive, send_noting)
         except Exception:
             _log.exception("request.failed", route=_route(scope))
             if status is not None:
@@ -101,7 +111,7 @@ def _allow(message: Message, origin: str) -> None:
     headers = MutableHeaders(raw=message["headers"])
     headers["Access-Control-Allow-Origin"] = origin
     headers["Access-Control-Allow-Credentials"] = "true"
-    headers["Access-Control-Expose-Headers"] = "Retry-After"
+    headers["Access-Control-Expose-Headers"] = "Retry-After, ETag"
     headers.add_vary_header("Origin")
 
 

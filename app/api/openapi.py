@@ -23,6 +23,7 @@ failure has one shape: RFC 9457 problem details that carry `code` and `message` 
 
 TAGS: Final[list[dict[str, Any]]] = [
     {"name": "collect", "description": "Send messages. With a write key."},
+    {"name": "pages", "description": "What a page is told of its visitor. With a write key and a visitor token."},
     {"name": "customers", "description": "One customer: identities, stages, segments, and why. With a secret key."},
     {"name": "segments", "description": "Segments, their members and counts. With a secret key."},
     {"name": "journeys", "description": "Journeys and their stages. With a secret key."},

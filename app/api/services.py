@@ -10,6 +10,7 @@ from typing import Final, cast
 
 from starlette.requests import Request
 
+from app.api.rates import Rates
 from app.config import Settings
 from app.db import Clock, Pool
 from app.errors import Overloaded
@@ -17,6 +18,7 @@ from app.ingest import Ingest
 from app.metrics import Metrics
 from app.registry import Registry
 from app.views.reads import SegmentReads
+from app.views.streams import Streams
 
 _AT_A_TIME: Final = 2
 _RETRY_SECONDS: Final = 5
@@ -52,6 +54,8 @@ class Services:
     registry: Registry
     ingest: Ingest
     reads: SegmentReads
+    rates: Rates
+    streams: Streams
     whole_base: Slots = field(default_factory=Slots)
     member_lists: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LISTS_AT_A_TIME))
     """While a segment is being filled a count looks at many customers: connections must be left for messages."""

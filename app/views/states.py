@@ -48,7 +48,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Customer(msgspec.Struct):
-    """A customer at ``as_of``."""
+    """A customer at ``as_of``, with the rules that said so, the state they said it of, and until when it stays so."""
 
     id: bytes
     identities: list[Identity]
@@ -56,6 +56,10 @@ class Customer(msgspec.Struct):
     stages: dict[str, Place]
     segments: list[Membership]
     as_of: int
+    ruleset: Ruleset
+    state: State
+    until: Mapping[str, int]
+    """As of :func:`valid_until`: also of segments that the customer will enter."""
 
 
 def is_current(row: Stored, ruleset: Ruleset, now: int) -> bool:
@@ -131,6 +135,9 @@ def present(
         {journey.key: place_of(state, journey.key, until) for journey in ruleset.journeys},
         memberships_of(state, ruleset, until),
         max(now, state.at),
+        ruleset,
+        state,
+        until,
     )
 
 

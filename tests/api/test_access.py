@@ -24,7 +24,9 @@ def secret_routes(service: Service) -> list[tuple[str, str]]:
     return [
         (method, route.path)
         for route in service.app.routes
-        if isinstance(route, APIRoute) and "collect" not in route.tags and not route.path.startswith(tuple(OPEN))
+        if isinstance(route, APIRoute)
+        and not {"collect", "pages"} & set(route.tags)
+        and not route.path.startswith(tuple(OPEN))
         for method in route.methods
     ]
 

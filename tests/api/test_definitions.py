@@ -43,7 +43,8 @@ async def work(service: Service) -> None:
 
 async def test_a_segment_from_creation_to_archive(service: Service) -> None:
     made = await service.tell("POST", "/v1/segments", SEGMENT, 201)
-    assert {**SEGMENT, "note": "", "public": False, "version": 1, "status": "current", "created_at": made["created_at"]} == made
+    said = {"note": "", "public": False, "version": 1, "status": "current", "created_at": made["created_at"]}
+    assert {**SEGMENT, **said} == made
     assert (await service.tell("POST", "/v1/segments", SEGMENT, 409))["code"] == "conflict"
     assert (await service.tell("PUT", "/v1/segments/big", SEGMENT))["version"] == 1
     changed = {**SEGMENT, "rule": {"did": "Order Completed", "at_least": 2}}

@@ -35,6 +35,14 @@ from app.api.schemas.analysis import (
     VerifiedOut,
     VerifyIn,
 )
+from app.api.schemas.browser import (
+    MeOut,
+    MeSegmentOut,
+    MeStageOut,
+    ReceiptVisitorOut,
+    VisitorTokenIn,
+    VisitorTokenOut,
+)
 from app.api.schemas.collecting import (
     BatchIn,
     BatchItemIn,
@@ -43,6 +51,7 @@ from app.api.schemas.collecting import (
     RejectionOut,
     SettingsOut,
     SuccessOut,
+    VisitorIn,
     WarningOut,
 )
 from app.api.schemas.common import PROBLEMS_OF_COLLECTING, TAGGED, IdentityOut, Problem, json_body, problems
@@ -85,6 +94,19 @@ from app.api.schemas.definitions import (
     VersionsOut,
 )
 from app.api.schemas.operations import HealthOut, LiveOut, QuarantinedOut, QuarantineOut
+from app.api.schemas.sdks import (
+    FlagsOut,
+    JitsuOut,
+    MeasurementIn,
+    MixpanelEventIn,
+    MixpanelOut,
+    PosthogBatchIn,
+    PosthogOut,
+    RemoteConfigOut,
+    SourceConfigOut,
+    ValidationMessageOut,
+    ValidationOut,
+)
 from app.api.schemas.sessions import (
     AcquisitionOut,
     SessionDeviceOut,
@@ -97,7 +119,8 @@ from app.rules.language import JourneyIn, SegmentIn, TraitIn
 
 REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     CallIn, BatchIn, SegmentIn, JourneyIn, TraitIn, SourceIn, KeyIn, LinkIn, LookupIn, BatchItemIn, PreviewIn,
-    DryRunIn, VerifyIn, KeyChangeIn, SourceChangeIn,
+    DryRunIn, VerifyIn, KeyChangeIn, SourceChangeIn, VisitorTokenIn,
+    MixpanelEventIn, PosthogBatchIn, MeasurementIn,
 )  # fmt: skip
 """Bodies are read by hand, so the document is told of them by hand."""
 
@@ -119,11 +142,13 @@ __all__ = [
     "EvidenceOut",
     "ExplanationOut",
     "FillOut",
+    "FlagsOut",
     "FoundOut",
     "HealthOut",
     "HistoryOut",
     "HygieneOut",
     "IdentityOut",
+    "JitsuOut",
     "JourneyExplanationOut",
     "JourneyIn",
     "JourneyOut",
@@ -138,19 +163,29 @@ __all__ = [
     "LiveOut",
     "LookupIn",
     "LookupOut",
+    "MeOut",
+    "MeSegmentOut",
+    "MeStageOut",
+    "MeasurementIn",
     "MemberOut",
     "MembersOut",
     "MembershipOut",
+    "MixpanelEventIn",
+    "MixpanelOut",
     "MovedOut",
     "NamedOut",
     "OverlapOut",
+    "PosthogBatchIn",
+    "PosthogOut",
     "PreviewIn",
     "PreviewOut",
     "Problem",
     "QuarantineOut",
     "QuarantinedOut",
     "ReceiptOut",
+    "ReceiptVisitorOut",
     "RejectionOut",
+    "RemoteConfigOut",
     "SaidOut",
     "SaidStayOut",
     "SegmentExplanationOut",
@@ -167,6 +202,7 @@ __all__ = [
     "SessionsOut",
     "SettingsOut",
     "SourceChangeIn",
+    "SourceConfigOut",
     "SourceIn",
     "SourceOut",
     "SourcesOut",
@@ -181,10 +217,15 @@ __all__ = [
     "TraitIn",
     "TraitOut",
     "TraitsOut",
+    "ValidationMessageOut",
+    "ValidationOut",
     "VerifiedOut",
     "VerifyIn",
     "VersionOut",
     "VersionsOut",
+    "VisitorIn",
+    "VisitorTokenIn",
+    "VisitorTokenOut",
     "WarningOut",
     "json_body",
     "problems",

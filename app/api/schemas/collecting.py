@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 
+from app.api.schemas.browser import MeOut, ReceiptVisitorOut
 from app.api.schemas.common import shape
 from app.errors import RejectionCode
 
@@ -48,6 +49,20 @@ class BatchItemIn(CallIn):
     type: Literal["track", "identify", "page", "screen", "group", "alias"]
 
 
+class VisitorIn(BaseModel):
+    model_config = shape(
+        "Who the visitor of a page is. A proof (a random secret of 32 hex digits) owns the id that begins its SHA-256.",
+        {"id": "3eb1bd439947eb762998e566ccc2e099", "proof": "0123456789abcdef0123456789abcdef", "me": ""},
+    )
+
+    id: str | None = None
+    proof: str | None = None
+    token: str | None = Field(None, description="Of an earlier receipt, or of POST /v1/visitor-tokens.")
+    me: str | None = Field(
+        None, description="The etag of the answer that the page has, or empty text; without it no answer is wanted."
+    )
+
+
 class BatchIn(BaseModel):
     model_config = shape(
         "Up to 2,500 messages. Context of the envelope is merged under each item's own.",
@@ -62,6 +77,7 @@ class BatchIn(BaseModel):
     sentAt: str | None = None
     context: dict[str, Any] | None = None
     writeKey: str | None = None
+    visitor: VisitorIn | None = None
 
 
 class RejectionOut(BaseModel):
@@ -108,6 +124,13 @@ class ReceiptOut(BaseModel):
     projected: bool = Field(description="Whether stages and segments reflect the accepted messages already.")
     rejections: list[RejectionOut]
     warnings: list[WarningOut] | SkipJsonSchema[None] = Field(None, description="Only where there are any.")
+    visitor: ReceiptVisitorOut | SkipJsonSchema[None] = Field(
+        None, description="Where the envelope said who its visitor is: another token, when it is time for one."
+    )
+    me: MeOut | SkipJsonSchema[None] = Field(
+        None,
+        description="Where the envelope asked for it, and it is another one than the page has; as of this receipt.",
+    )
 
 
 class SuccessOut(BaseModel):

@@ -94,7 +94,8 @@ _MEANINGS = {
     408: "The body took too long to arrive. Send it again.",
     409: "It exists already, or something else rests on it.",
     422: "It can be read but makes no sense; path and remedy say where and what to do.",
+    429: "Too many requests. Send it again after Retry-After seconds.",
     503: "Too much is waiting, or the database is away. Send it again after Retry-After seconds.",
 }
 
-PROBLEMS_OF_COLLECTING = problems(400, 401, 403, 408, 503)
+PROBLEMS_OF_COLLECTING = problems(400, 401, 403, 408, 429, 503)
