@@ -18,10 +18,11 @@ from app.api.collect import receipt_json
 from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
 from app.api.schemas import BatchItemIn, QuarantineOut, ReceiptOut, json_body, problems
 from app.api.services import services
-from app.errors import InvalidBody, NotFound
+from app.errors import NotFound
 from app.views.quarantine import Quarantined, QuarantineViews
+from app.wire import again
 from app.wire.arrival import KEEP_BOTS
-from app.wire.segment import normalise, read
+from app.wire.segment import normalise
 
 QuarantineId = Annotated[int, Path(ge=1, lt=1 << 63, description="Of the list.")]
 
@@ -80,10 +81,8 @@ async def replay_quarantined(request: Request, id: QuarantineId) -> Response:
     if source is None:
         raise NotFound(f"Its source {kept.source} is no more.")
     now = served.clock.now()
-    body = b'{"batch":[' + (corrected or kept.original) + b"]}"
-    envelope = read(body, "batch", limits)
-    if len(envelope.items) + len(envelope.rejections) != 1:
-        raise InvalidBody("Send one message.")
+    body = corrected or kept.original
+    envelope = again.read(body, kept.received_at, limits)
     # Read as of its own arrival: by the clock of the replay it would have happened later than it did. And who lets a
     # bot's message in is not asked again.
     source = msgspec.structs.replace(source, bots=KEEP_BOTS)

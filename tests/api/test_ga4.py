@@ -1,0 +1,82 @@
+"""GA4's Measurement Protocol: collecting, and the debug twin that stores nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.api.conftest import Service
+from tests.api.test_mixpanel import send, touchpoints
+
+
+def body(*events: Any, **around: Any) -> dict[str, Any]:
+    return {"client_id": "123.456", "user_id": "user-1", "events": list(events), **around}
+
+
+def path(service: Service, of: str = "/mp/collect") -> str:
+    return f"{of}?measurement_id=G-1&api_secret={service.keys.write_key}"
+
+
+async def test_events_and_user_properties(service: Service) -> None:
+    view = {"name": "page_view", "params": {"page_location": "https://shop.example.com/", "page_title": "Shop"}}
+    buy = {"name": "purchase", "params": {"value": 42.5, "currency": "EUR"}}
+    hit = body(view, buy, timestamp_micros=1777888800000000, user_properties={"plan": {"value": "gold"}})
+    for _ in range(2):
+        response = await send(service, path(service), hit)
+        assert (response.status_code, response.content) == (204, b"")
+    viewed, bought = await touchpoints(service)
+    assert (viewed["name"], viewed["properties"]["url"]) == ("page_viewed", "https://shop.example.com/")
+    assert (bought["name"], bought["properties"]) == ("purchase", {"value": 42.5, "currency": "EUR"})
+    customer = await service.ask("/v1/customers/anonymous_id:123.456")
+    assert customer["traits"] == {"plan": "gold"}
+
+
+async def test_a_bad_event_is_kept_whole_and_replayed(service: Service) -> None:
+    hit = body({"name": "ok"}, {"name": "x" * 201}, {"params": {}})
+    assert (await send(service, path(service), hit)).status_code == 204
+    assert [each["name"] for each in await touchpoints(service)] == ["ok"]
+    kept = (await service.ask("/v1/quarantine"))["items"]
+    assert {each["code"] for each in kept} == {"event_too_long", "missing_event"}
+    original = json.loads(next(each["original"] for each in kept if each["code"] == "missing_event"))
+    assert original == {"client_id": "123.456", "user_id": "user-1", "events": [{"params": {}}]}
+    original["events"][0]["name"] = "mended"
+    receipt = await service.tell("POST", f"/v1/quarantine/{kept[0]['id']}/replay", original)
+    assert receipt["accepted"] == 1
+
+
+async def test_keys_and_bodies_that_are_refused(service: Service) -> None:
+    for secret, content, status in (
+        ("wk_unknown", body({"name": "a"}), 401),
+        ("", body({"name": "a"}), 401),
+        (service.keys.secret_key, body({"name": "a"}), 403),
+        (service.keys.write_key, [], 400),
+        (service.keys.write_key, {"events": 7}, 400),
+        (service.keys.write_key, "text", 400),
+    ):
+        response = await send(service, f"/mp/collect?api_secret={secret}", content)
+        assert response.status_code == status, (secret, content)
+
+
+async def test_the_debug_twin_tells_and_stores_nothing(service: Service) -> None:
+    debug = path(service, "/debug/mp/collect")
+    assert (await send(service, debug, body({"name": "purchase"}))).json() == {"validationMessages": []}
+    cases: list[tuple[Any, list[tuple[str, str]]]] = [
+        ({"events": [{"name": "a"}]}, [("client_id", "VALUE_REQUIRED")]),
+        (body({"name": "a"}, {"name": "x" * 201}), [("events[1]", "NAME_INVALID")]),
+        (body(7, {"params": 7}), [("events[0]", "VALUE_INVALID"), ("events[1]", "VALUE_INVALID")]),
+        (body({"params": {}}), [("events[0]", "VALUE_REQUIRED")]),
+        (body({"name": "a", "params": 7}), [("events[0]", "VALUE_INVALID")]),
+        ("no object", [("", "VALUE_INVALID")]),
+        ([], [("", "VALUE_INVALID")]),
+    ]
+    for content, expected in cases:
+        response = await send(service, debug, content)
+        messages = response.json()["validationMessages"]
+        assert (response.status_code, [(each["fieldPath"], each["validationCode"]) for each in messages]) == (
+            200, expected,
+        )  # fmt: skip
+        assert all(each["description"] for each in messages)
+    unknown = (await send(service, "/debug/mp/collect?api_secret=wk_unknown", body({"name": "a"}))).json()
+    assert [each["fieldPath"] for each in unknown["validationMessages"]] == ["api_secret"]
+    await service.ask("/v1/customers/user-1", expected=404)
+    assert (await service.ask("/v1/quarantine"))["items"] == []

@@ -1,0 +1,115 @@
+"""PostHog's routes: bodies, the routes shared with Mixpanel, and what posthog-js asks before it sends."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from base64 import b64encode
+from typing import Any
+from urllib.parse import quote_plus
+
+import pytest
+
+from tests.api.conftest import Service
+from tests.api.test_mixpanel import send, touchpoints
+
+PATHS = ("/e", "/capture", "/batch", "/i/v0/e", "/track", "/engage")
+
+
+def event(name: str, uuid: str = "e-1", **more: Any) -> dict[str, Any]:
+    props = {"$device_id": "d-1", "$lib": "web", "$is_identified": True}
+    return {"event": name, "uuid": uuid, "distinct_id": "user-1", "properties": props, **more}
+
+
+def batch(service: Service, *events: Any, **around: Any) -> dict[str, Any]:
+    return {"api_key": service.keys.write_key, "batch": list(events), **around}
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize("path", PATHS)
+async def test_every_route_takes_one_event_and_many(service: Service, path: str, slash: str) -> None:
+    single = {**event("One"), "api_key": service.keys.write_key}
+    for body in (single, batch(service, event("One"), event("Two", "e-2"))):
+        response = await send(service, path + slash, body)
+        assert (response.status_code, response.json()) == (200, {"status": 1}), response.text
+    assert [each["name"] for each in await touchpoints(service)] == ["One", "Two"]
+
+
+async def test_every_encoding_of_its_browser_sdk(service: Service) -> None:
+    raw = json.dumps(batch(service, event("Seen"))).encode()
+    for options in (
+        {"content": gzip.compress(raw), "headers": {"Content-Type": "text/plain"}},
+        {"content": gzip.compress(raw), "headers": {"Content-Encoding": "gzip", "Content-Type": "application/json"}},
+        {"content": b"data=" + quote_plus(b64encode(raw)).encode(), "params": {"compression": "base64"}},
+        {"content": raw, "params": {"ip": "1", "_": "1777888800000", "ver": "1.449.2"}},
+    ):
+        response = await service.client.post("/e/", **options)  # type: ignore[arg-type]
+        assert response.json() == {"status": 1}
+    assert (await service.client.get("/e/", params={"data": b64encode(raw).decode()})).status_code == 405
+    assert [each["name"] for each in await touchpoints(service)] == ["Seen"]
+
+
+async def test_a_person_with_traits(service: Service) -> None:
+    anonymous = {"properties": {"$device_id": "d-1", "$is_identified": False, "distinct_id": "d-1", "$lib": "web"}}
+    identify = event("$identify", "e-2", **{"$set": {"email": "user@example.com"}})
+    identify["properties"]["$anon_distinct_id"] = "d-1"
+    plan = event("Upgraded", "e-3")
+    plan["properties"]["$set"] = {"plan": "gold"}
+    events = [{"event": "$pageview", "uuid": "e-1", **anonymous}, identify, plan]
+    for _ in range(2):
+        await send(service, "/e/", batch(service, *events, sent_at="2026-05-04T10:00:00Z"))
+    customer = await service.ask("/v1/customers/user-1")
+    assert customer["traits"] == {"email": "user@example.com", "plan": "gold"}
+    assert {str(each["kind"]) for each in customer["identities"]} == {"user_id", "email", "anonymous_id"}
+    assert [each["name"] for each in await touchpoints(service)] == ["page_viewed", "Upgraded"]
+
+
+async def test_one_bad_event_is_kept_apart_and_replayed(service: Service) -> None:
+    bad = {**event("x" * 300), "timestamp": "2026-05-04T10:00:00Z"}
+    assert (await send(service, "/e/", batch(service, bad, event("Good", "e-2")))).json() == {"status": 1}
+    [kept] = (await service.ask("/v1/quarantine"))["items"]
+    assert (kept["code"], json.loads(kept["original"])) == ("event_too_long", bad)
+    again = await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay")
+    assert [each["code"] for each in again["rejections"]] == ["event_too_long"]
+    mended = await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", event("Short"))
+    assert mended["accepted"] == 1
+    assert {each["name"] for each in await touchpoints(service)} == {"Good", "Short"}
+
+
+async def test_keys_and_bodies_that_are_refused(service: Service) -> None:
+    for body, status in (
+        ({**event("A"), "api_key": "wk_unknown"}, 401),
+        ({**event("A"), "api_key": service.keys.secret_key}, 403),
+        (event("A"), 401),
+        ({"api_key": service.keys.write_key, "batch": 7}, 400),
+        ({"api_key": service.keys.write_key, "batch": {}}, 400),
+        ("text", 400),
+    ):
+        response = await send(service, "/e/", body)
+        assert (response.status_code, response.json()["status"]) == (status, status), (body, response.text)
+    assert (await service.client.post("/e/", content=gzip.compress(b" " * 5_000_000))).status_code == 400
+
+
+async def test_what_its_browser_sdk_asks_first(service: Service) -> None:
+    key = service.keys.write_key
+    config = (await service.client.get(f"/array/{key}/config")).json()
+    assert (config["token"], config["hasFeatureFlags"], config["sessionRecording"]) == (key, False, False)
+    assert "gzip-js" in config["supportedCompression"]
+    script = await service.client.get(f"/array/{key}/config.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert script.headers["x-content-type-options"] == "nosniff"
+    before, _, after = script.text.partition("]=")
+    assert before == f'(window._POSTHOG_REMOTE_CONFIG=window._POSTHOG_REMOTE_CONFIG||{{}})["{key}"'
+    assert json.loads(after.rstrip(";")) == {"config": config, "siteApps": []}
+    for path in ("/array/wk_unknown/config", "/array/wk_unknown/config.js", '/array/"+alert(1)+"/config.js'):
+        assert (await service.client.get(path)).status_code == 404
+    for path in ("/flags/?v=2", "/decide/?v=3", "/flags"):
+        flags = await send(service, path, {"token": key, "distinct_id": "user-1"})
+        assert (flags.status_code, flags.json()["featureFlags"]) == (200, {})
+
+
+async def test_preflights(service: Service) -> None:
+    for path in ("/e/", "/batch/", "/i/v0/e/", "/flags/", f"/array/{service.keys.write_key}/config"):
+        asked = {"Origin": "https://shop.example.com", "Access-Control-Request-Headers": "content-type"}
+        response = await service.client.options(path, headers=asked)
+        assert (response.status_code, response.headers["access-control-allow-headers"]) == (204, "content-type"), path
