@@ -83,7 +83,7 @@ _MEANINGS: dict[RejectionCode, str] = {
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """One message of a request that was not stored. ``original`` is what the client sent, for quarantine if ``kept``."""
+    """One message of a request that was not stored. ``original`` is what the client sent, ``kept`` in quarantine."""
 
     index: int
     code: RejectionCode

@@ -7,6 +7,7 @@ its URL says otherwise.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -58,8 +59,14 @@ class Acquisition(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def acquired(landing: Landing) -> Acquisition | None:
     """How the visit came about; None where it did not come from outside, or nothing is said of it."""
-    said = parameters(query_of(landing.url or "") or landing.search or "", _OF_URL)
-    tags = {ours: said[name] for name, ours in _UTM.items() if name in said} | _known(landing.campaign)
+    query = query_of(landing.url or "") or landing.search
+    if not query and not landing.campaign and not landing.click_ids:  # most pages
+        return _referred(landing, {})
+    said = parameters(query or "", _OF_URL)
+    tags = {ours: said[name] for name, ours in _UTM.items() if name in said}
+    for name in _UTM.values():
+        if name in landing.campaign and (text := cleaned(landing.campaign[name])):
+            tags[name] = text
     clicks = {name.lower() for name, value in landing.click_ids.items() if value} | said.keys()
     return _tagged(tags, first_of(clicks)) or _referred(landing, tags)
 
@@ -69,10 +76,6 @@ def channel_of(acquisition: Acquisition) -> str:
     if acquisition.group == "Organic Social" and _is_chat(acquisition.source):
         return "chat"
     return GROUPS[acquisition.group]
-
-
-def _known(campaign: Mapping[str, str]) -> dict[str, str]:
-    return {name: text for name in _UTM.values() if (text := cleaned(campaign.get(name, "")))}
 
 
 def _tagged(tags: dict[str, str], click: ClickId | None) -> Acquisition | None:
@@ -108,17 +111,32 @@ def _referred(landing: Landing, tags: dict[str, str]) -> Acquisition | None:
     host = host_of(referrer)
     if not host:
         return _unreferred(landing, tags)
-    here = host_of(landing.url or "")
-    site = site_of(host)
-    if (here and same_site(host, here)) or (site is not None and site.category == "through"):
+    if landing.url and (here := host_of(landing.url)) and same_site(host, here):
         return None
-    source, medium = _source_and_medium(host, site)
-    group, field = group_of(source, medium, tags.get("campaign", ""), site)
-    if site is not None and site.category == "search" and "term" not in tags:
+    site, plain = _by_host(host)
+    if site is not None and site.category == "through":
+        return None
+    if site is not None and site.category == "search" and "term" not in tags and "?" in referrer:
         tags = tags | _search_term(referrer)
-    came_from = f"{site.category}:{site.host}" if site is not None else f"site:{host}"
-    rule = "utm:campaign" if field == "campaign" else f"referrer:{came_from}"
-    return _acquisition(group, rule[:_RULE_CHARS_MAX], source, medium, tags)
+    if not tags:
+        return plain
+    source, medium = plain.source or "", plain.medium or ""
+    group, field = group_of(source, medium, tags.get("campaign", ""), site)
+    rule = "utm:campaign" if field == "campaign" else plain.rule
+    return _acquisition(group, rule, source, medium, tags)
+
+
+@lru_cache(maxsize=4096)
+def _by_host(host: str) -> tuple[Site | None, Acquisition]:
+    """What coming from a host says by itself."""
+    site = site_of(host)
+    if site is None:
+        source, medium, came_from = host.removeprefix("www.")[:VALUE_CHARS_MAX], "referral", f"site:{host}"
+    else:
+        source, medium = site.name, _MEDIUM_OF_SITE.get(site.category, "referral")
+        came_from = f"{site.category}:{site.host}"
+    group, _ = group_of(source, medium, "", site)
+    return site, _acquisition(group, f"referrer:{came_from}"[:_RULE_CHARS_MAX], source, medium, {})
 
 
 def _unreferred(landing: Landing, tags: dict[str, str]) -> Acquisition | None:
@@ -128,12 +146,6 @@ def _unreferred(landing: Landing, tags: dict[str, str]) -> Acquisition | None:
     if landing.url is None and landing.referrer is None:
         return None
     return _acquisition("Direct", "direct", DIRECT_SOURCE, DIRECT_MEDIUM, tags)
-
-
-def _source_and_medium(host: str, site: Site | None) -> tuple[str, str]:
-    if site is None:
-        return host.removeprefix("www.")[:VALUE_CHARS_MAX], "referral"
-    return site.name, _MEDIUM_OF_SITE.get(site.category, "referral")
 
 
 def _search_term(referrer: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ def host_of(url: str) -> str:
 
     ``https://user@WWW.Bücher.example:8443/`` -> ``www.xn--bcher-kva.example``; any other scheme has no host.
     """
-    match = _HOST.match(url[:_URL_CHARS_MAX].lstrip())
+    match = _HOST.match(url.lstrip()[:_URL_CHARS_MAX])
     if match is None:
         return ""
     host = match[1].lower().rstrip(".")

@@ -22,6 +22,7 @@ from app.touchpoint import Peer, SourceView
 from app.wire import json_text
 from app.wire.segment_fields import ContextView
 
+WEB: Final = "web"
 KEEP_BOTS: Final = "keep"
 DROP_BOTS: Final = "drop"
 
@@ -65,7 +66,8 @@ class Visits:
         return self._bots != DROP_BOTS
 
     def is_refused_bot(self, view: ContextView, sender: Channel) -> bool:
-        if self._bots == KEEP_BOTS or sender.name != "web":
+        """Of a web message."""
+        if self._bots == KEEP_BOTS:
             return False
         user_agent = self._user_agent(view, sender)
         return user_agent is not None and is_bot(user_agent)
@@ -75,7 +77,7 @@ class Visits:
     ) -> tuple[str, bytes]:
         """The channel, and the context with what is added to it."""
         explicit = view.channel if isinstance(view.channel, str) else None
-        if sender.name != "web":
+        if sender.name != WEB:
             return classify(explicit, self._default_channel, sender).name, _without_ours(context, view)
         acquisition = _acquisition(message_type, view, properties)
         arrival = None

@@ -18,7 +18,7 @@ from app.config import Settings
 from app.errors import RejectionCode
 from app.touchpoint import SECOND, STRENGTH, Identity, Message, Peer, SourceView, Warning
 from app.wire import instants, json_text
-from app.wire.arrival import Visits
+from app.wire.arrival import WEB, Visits
 from app.wire.identifiers import identity_rules
 from app.wire.segment_fields import (
     TYPES,
@@ -109,7 +109,7 @@ class MessageReader:
         identities = self._identities(user_id, anonymous_id, message_type, traits, properties, view)
         message_id = message_id or _hash_id(raw, message_type)
         sender = sender_of(_library_name(view), message_type, fields.channel)
-        if self._visits.is_refused_bot(view, sender):
+        if sender.name == WEB and self._visits.is_refused_bot(view, sender):
             raise self._bot(raw, message_id, fields)
         channel, context = self._visits.read(message_type, context, view, properties, sender)
         occurred_at, sent_at, claimed = self._time(index, message_id, fields)
