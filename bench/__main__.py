@@ -16,9 +16,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench import engine, expiry, figures, whole_base
+from bench import browser, engine, expiry, figures, whole_base
 from bench.figure import Figure, Say
 from bench.figures import BATCH_IN_FLIGHT, BATCH_MESSAGES, SINGLE_IN_FLIGHT
+from bench.libraries import Unavailable
 from bench.load import Generator, Kind
 from bench.machine import described
 from bench.stage import Stage, set_up
@@ -28,7 +29,8 @@ PROFILED_SINGLES: Final = 10_000
 PROFILE_LINES: Final = 45
 FILE_COLUMNS: Final = 400
 """Into a file each figure goes on one line, so that the table can be pasted into README.md."""
-LETTERS: Final = "abcdefghijklmno"
+LETTERS: Final = "abcdefghijklmnopqrs"
+OF_BROWSER: Final = "pqrs"
 
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -46,7 +48,8 @@ def main(
     profile: Annotated[Profiled | None, typer.Option(help="Run the server under cProfile instead.")] = None,
     dump: Annotated[Path | None, typer.Option(help="Keep what cProfile saw in this file.")] = None,
 ) -> None:
-    """Measure Segue beside raw COPY, a usual FastAPI service, its own no-op routes, and itself with more to do."""
+    """Measure Segue beside raw COPY, a usual FastAPI service, its own no-op routes, and itself with more to do; and its
+    snippet beside the browser libraries of others."""
     if profile is not None:
         _profile(profile, dump)
         return
@@ -55,8 +58,10 @@ def main(
     start = time.monotonic()
     load_before = psutil.getloadavg()
     with Generator() as generator, console.status("starting") as status:
-        found = _measure(wanted, quick, generator, status.update)
+        found, missing = _measure(wanted, quick, generator, status.update)
         _show(console, found)
+        for reason in missing:
+            console.print(f"- not measured: {reason}", highlight=False, soft_wrap=True)
         for word, what in described(load_before):
             console.print(f"- {word}: {what}", highlight=False, soft_wrap=True)
     share = generator.cpu_seconds / max(generator.seconds, 1e-9)
@@ -75,11 +80,20 @@ def _letters(only: str) -> str:
     return wanted
 
 
-def _measure(wanted: str, quick: bool, generator: Generator, say: Say) -> list[Figure]:
-    """Each group on a stage of its own, so that none finds what another left behind; the lightest first."""
+def _measure(wanted: str, quick: bool, generator: Generator, say: Say) -> tuple[list[Figure], list[str]]:
+    """Each group on a stage of its own, so that none finds what another left behind; the lightest first.
+
+    The second answer says what this machine cannot measure, and why.
+    """
     found: list[Figure] = []
+    missing: list[str] = []
     if set(wanted) & set("hko"):
         found += engine.measure(wanted, engine.QUICK if quick else engine.FULL, say)
+    if set(wanted) & set(OF_BROWSER):
+        try:
+            found += browser.measure(wanted, browser.QUICK if quick else browser.FULL, say)
+        except Unavailable as reason:
+            missing.append(f"{OF_BROWSER[0]} to {OF_BROWSER[-1]}, {reason}")
     if set(wanted) & set("abcdefg"):
         with set_up(generator) as stage:
             found += figures.measure(stage, wanted, figures.QUICK if quick else figures.FULL, say)
@@ -87,7 +101,7 @@ def _measure(wanted: str, quick: bool, generator: Generator, say: Say) -> list[F
         found += whole_base.measure(wanted, whole_base.QUICK if quick else whole_base.FULL, say)
     if set(wanted) & set("jl"):
         found += expiry.measure(wanted, generator, expiry.QUICK if quick else expiry.FULL, say)
-    return found
+    return found, missing
 
 
 def _show(console: Console, found: list[Figure]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from bench.processes import ROOT
+from tests.browser.chromium import NAMED_BY, chromium_path
 
 
 @pytest.mark.slow
@@ -18,7 +20,22 @@ def test_every_figure_is_measured() -> None:
     assert done.returncode == 0, done.stderr
     rows = [[cell.strip() for cell in line.split("|")] for line in done.stdout.splitlines() if line.startswith("|")]
     letters = [row[1] for row in rows[2:]]
-    assert sorted(set(letters)) == list("abcdefghijklmno"), done.stdout
+    missing = [line for line in done.stdout.splitlines() if line.startswith("- not measured: ")]
+    assert sorted(set(letters)) == list("abcdefghijklmno" if missing else "abcdefghijklmnopqrs"), done.stdout
+    assert not missing or chromium_path() is None or "npm" in missing[0]
     assert {row[5] for row in rows[2:] if row[4]} <= {"OK", "SHORT"}
     assert {row[5] for row in rows[2:] if not row[4]} <= {""}
     assert "load generator:" in done.stdout
+
+
+def test_without_chromium_it_says_what_it_leaves_out() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--quick", "--only", "p,q,r,s"],
+        cwd=ROOT,
+        env={**os.environ, NAMED_BY: "/nonexistent/chromium"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "- not measured: p to s, there is no Chromium: " in done.stdout
