@@ -67,12 +67,12 @@ def prepare() -> None:
 
 def client_of(user_agent: str) -> Client:
     """What browser it is, on what; fields that cannot be told are None, the device is ``unknown`` then."""
-    return _client_of(user_agent[:USER_AGENT_CHARS_MAX])
+    return _client_of(_readable(user_agent))
 
 
 def is_bot(user_agent: str) -> bool:
     """Whether crawler-user-agents knows it: crawlers, previews, monitors, automated browsers, HTTP libraries."""
-    return _is_bot(user_agent[:USER_AGENT_CHARS_MAX])
+    return _is_bot(_readable(user_agent))
 
 
 def speaks_for_visitor(user_agent: str | None) -> bool:
@@ -82,7 +82,12 @@ def speaks_for_visitor(user_agent: str | None) -> bool:
     """
     if not user_agent:
         return False
-    return user_agent.startswith(_BROWSERS) or _is_crawler(user_agent[:USER_AGENT_CHARS_MAX])
+    return user_agent.startswith(_BROWSERS) or _is_crawler(_readable(user_agent))
+
+
+def _readable(user_agent: str) -> str:
+    cut = user_agent[:USER_AGENT_CHARS_MAX]
+    return cut if cut.isascii() else cut.encode("utf-8", "replace").decode()
 
 
 @lru_cache(maxsize=_CACHED)
