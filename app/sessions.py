@@ -40,6 +40,8 @@ TOLD_MAX: Final = 100
 _VISITED: Final = frozenset({"web", "app"})
 _DIRECT: Final = "Direct"
 
+Campaign = tuple[str | None, ...]
+
 Beginning = Literal["first", "pause", "campaign"]
 """Why a session began: none was before it, a pause, or another campaign."""
 
@@ -56,7 +58,7 @@ class Acquisition(msgspec.Struct, gc=False, frozen=True):
     click_id: str | None = None
 
     @property
-    def key(self) -> tuple[str | None, ...] | None:
+    def key(self) -> Campaign | None:
         """What tells one campaign from another; None for a direct visit, which is none."""
         key = (self.source, self.medium, self.campaign, self.term, self.content, self.click_id)
         return None if self.group == _DIRECT or not any(key) else key
@@ -87,6 +89,13 @@ class Visited(msgspec.Struct, gc=False, frozen=True):
     acquisition: Acquisition | None = None
     device: Device | None = None
     session_id: str | None = None
+    click: str | None = None
+    """The value of the click id: two clicks on one ad are two arrivals."""
+
+    @property
+    def campaign(self) -> Campaign | None:
+        key = None if self.acquisition is None else self.acquisition.key
+        return None if key is None else (*key, self.click)
 
 
 class Session(msgspec.Struct):
@@ -99,6 +108,7 @@ class Session(msgspec.Struct):
     touchpoints: int = 0
     pages: int = 0
     acquisition: Acquisition | None = None
+    campaign: Campaign | None = None
     entry_page: Page | None = None
     exit_page: Page | None = None
     devices: dict[Device, None] = {}
@@ -206,8 +216,8 @@ def _is_other_campaign(session: Session, touchpoint: Visited) -> bool:
     """
     if touchpoint.page is None:
         return False
-    known, key = _campaign(session.acquisition), _campaign(touchpoint.acquisition)
-    return key is not None and key != known and (known is not None or session.pages > 0)
+    known, campaign = session.campaign, touchpoint.campaign
+    return campaign is not None and campaign != known and (known is not None or session.pages > 0)
 
 
 def _extend(session: Session, touchpoint: Visited) -> None:
@@ -228,13 +238,9 @@ def _extend(session: Session, touchpoint: Visited) -> None:
 
 def _put_acquisition(session: Session, touchpoint: Visited) -> None:
     """The first campaign up to the first view; where there is none, that the visit was direct."""
-    found = touchpoint.acquisition
-    if found is None or _campaign(session.acquisition) is not None:
+    if touchpoint.acquisition is None or session.campaign is not None:
         return
-    if session.acquisition is None or found.key is not None:
-        session.acquisition = found
+    if session.acquisition is None or touchpoint.campaign is not None:
+        session.acquisition = touchpoint.acquisition
+        session.campaign = touchpoint.campaign
         session.channel = touchpoint.channel
-
-
-def _campaign(acquisition: Acquisition | None) -> tuple[str | None, ...] | None:
-    return None if acquisition is None else acquisition.key

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from app.acquisition.urls import parameters, query_of
 from app.db import Pool, snapshot
 from app.sessions import Acquisition, Device, Divider, Page, Session, Totals, Visited, is_visit
 from app.views.timeline import Place, customer_id
@@ -99,6 +100,7 @@ def _visited(row: Any) -> Visited | None:
     occurred_at, message_id, source, type, name, channel, library, *texts = row
     if not is_visit(type, channel, library):
         return None
+    click = _click(click_id=texts[6], url=texts[7])
     texts = [text and text[:TEXT_CHARS_MAX] for text in texts]
     acquisition, page, device, session_id = texts[:7], texts[7:11], texts[11:14], texts[14]
     return Visited(
@@ -109,4 +111,12 @@ def _visited(row: Any) -> Visited | None:
         acquisition=Acquisition(*acquisition) if any(acquisition) else None,
         device=Device(*device) if any(device) else None,
         session_id=session_id,
+        click=click,
     )
+
+
+def _click(*, click_id: str | None, url: str | None) -> str | None:
+    """The value of a click id, which is kept nowhere but in the page's address."""
+    if click_id is None or url is None:
+        return None
+    return parameters(query_of(url), {click_id}).get(click_id)

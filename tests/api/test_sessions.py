@@ -38,7 +38,8 @@ def message(at: int, type: str, by: dict[str, str], **more: Any) -> dict[str, An
 
 
 def view(at: int, path: str = "/", by: str = "anon-1", **more: Any) -> dict[str, Any]:
-    page = {"url": f"https://shop.example.com{path}", "path": path.partition("?")[0], "title": path}
+    bare = path.partition("?")[0]
+    page = {"url": f"https://shop.example.com{path}", "path": bare, "title": bare[1:].title()}
     return message(at, "page", {"anonymousId": by}, properties=page, **more)
 
 
@@ -61,9 +62,14 @@ async def sizes(service: Service, customer: str = "anonymous_id:anon-1", **param
 
 async def test_one_session_with_all_its_figures(service: Service) -> None:
     await service.send(
-        view(0, "/hats", id="first", context={"sessionId": 1767225600000}),
+        view(
+            0,
+            "/hats?utm_source=news&utm_medium=email",
+            id="first",
+            context={"sessionId": 1767225600000, "userAgent": PHONE},
+        ),
         did(5 * SECOND),
-        view(65 * SECOND + 1, "/cart"),
+        view(65 * SECOND + 1, "/cart", context={"userAgent": PHONE, "page": {"referrer": "https://shop.example.com/"}}),
         did(70 * SECOND, "Page Left"),
     )
     answer = await service.ask("/v1/customers/anonymous_id:anon-1/sessions")
@@ -76,8 +82,7 @@ async def test_one_session_with_all_its_figures(service: Service) -> None:
         "since": None,
         "next_cursor": None,
     }
-    told = {name: session[name] for name in session if name not in ("acquisition", "devices", "channel")}
-    assert told == {
+    assert session == {
         "started_at": rfc3339(BEGIN),
         "ended_at": rfc3339(BEGIN + 70 * SECOND),
         "duration_seconds": 70.0,
@@ -88,8 +93,24 @@ async def test_one_session_with_all_its_figures(service: Service) -> None:
         "pages": 2,
         "touchpoints": 4,
         "bounced": False,
-        "entry_page": {"url": "https://shop.example.com/hats", "path": "/hats", "title": "/hats", "name": None},
-        "exit_page": {"url": "https://shop.example.com/cart", "path": "/cart", "title": "/cart", "name": None},
+        "channel": "email",
+        "acquisition": {
+            "group": "Email",
+            "source": "news",
+            "medium": "email",
+            "campaign": None,
+            "term": None,
+            "content": None,
+            "click_id": None,
+        },
+        "entry_page": {
+            "url": "https://shop.example.com/hats?utm_source=news&utm_medium=email",
+            "path": "/hats",
+            "title": "Hats",
+            "name": None,
+        },
+        "exit_page": {"url": "https://shop.example.com/cart", "path": "/cart", "title": "Cart", "name": None},
+        "devices": [{"type": "mobile", "os": "iOS", "browser": "Mobile Safari"}],
         "session_ids": ["1767225600000"],
     }
 
@@ -225,6 +246,11 @@ async def test_a_campaign_begins_a_session(service: Service) -> None:
     assert [may["acquisition"][name] for name in ("source", "medium", "campaign")] == ["news", "email", "may"]
     assert april["acquisition"]["campaign"] == "april"
     assert [(each["begun_by"], each["pages"]) for each in (april, may)] == [("first", 2), ("campaign", 2)]
+
+
+async def test_two_clicks_on_one_ad_are_two_arrivals(service: Service) -> None:
+    await service.send(view(0, "/?gclid=abc"), view(1, "/?gclid=abc"), view(2, "/?a=1&gclid=xyz#top"), view(3, "/hats"))
+    assert await sizes(service) == [2, 2]
 
 
 async def test_mails_support_and_servers_belong_to_no_session(service: Service) -> None:

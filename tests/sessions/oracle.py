@@ -36,7 +36,7 @@ def campaign(touchpoint: Visited) -> Any:
     found = touchpoint.acquisition
     if found is None or found.group == "Direct":
         return None
-    return (found.source, found.medium, found.campaign, found.term, found.content, found.click_id)
+    return (found.source, found.medium, found.campaign, found.term, found.content, found.click_id, touchpoint.click)
 
 
 def until_first_view(session: list[Visited]) -> list[Visited]:

@@ -45,6 +45,7 @@ def visits(draw: st.DrawFn) -> list[Visited]:
                 acquisition=draw(st.sampled_from(CAMPAIGNS)),
                 device=draw(st.sampled_from([None, Device("desktop", "Linux"), Device("mobile", "iOS", "Safari")])),
                 session_id=draw(st.sampled_from([None, "1", "2"])),
+                click=draw(st.sampled_from([None, None, "abc"])),
             )
         )
     return found

@@ -95,6 +95,11 @@ def test_a_campaign_is_another_in_any_part(other: str) -> None:
     assert len(divided(view(NOON, SPRING), view(NOON + 1, changed))) == 2
 
 
+def test_two_clicks_on_one_ad_are_two_arrivals() -> None:
+    assert len(divided(view(NOON, SPRING, click="abc"), view(NOON + 1, SPRING, click="abc"))) == 1
+    assert len(divided(view(NOON, SPRING, click="abc"), view(NOON + 1, SPRING, click="xyz"))) == 2
+
+
 def test_two_tabs_with_two_campaigns_part_a_session_once() -> None:
     """Events repeat the campaign of their page; they are no arrival."""
     by_turns = [did(NOON + 2 + each, acquisition=(SPRING, SUMMER)[each % 2]) for each in range(10)]
