@@ -3,27 +3,30 @@
  * they are dropped, and what was stored is forgotten.
  */
 
+import { adopt } from './delivery.js';
 import { forget } from './identity.js';
+import { release } from './messages.js';
+import { turn } from './personalize.js';
 import { options } from './settings.js';
 import { attempt, open } from './storage.js';
 
-let granted; // undefined: undecided; true: everything; false: nothing; else {analytics, personalization, ..}
+/** undefined: undecided; true: everything; false: nothing; else {analytics, personalization, ..} */
+export let granted;
 
-export const undecided = () => granted === undefined;
+export const allows = (category) => granted === true || granted?.[category];
 
-export const allows = (category = 'analytics') => granted === true || granted?.[category];
-
-/** In the context of each message, as Segment names it. */
-export const consentContext = () => granted?.analytics && { categoryPreferences: granted };
-
-let settle; // called after each change
+/** Whether things may be stored and sent at all. */
+export const isOn = () => allows('analytics');
 
 const decide = (choice, remember) => {
   granted = choice;
-  if (allows()) open();
-  else if (!undecided()) forget(/^segue_/);
-  if (remember && !(options.cookieless && choice)) attempt(() => (localStorage.segue_c = JSON.stringify(choice)));
-  settle();
+  if (isOn()) {
+    open();
+    adopt();
+  } else if (granted != null) forget(/^segue_/);
+  if (remember) attempt(() => (localStorage.segue_c = JSON.stringify(choice)));
+  turn();
+  release();
 };
 
 /** What the visitor chose. A refusal leaves no trace; that of `optOut` is remembered, as it must be. */
@@ -32,9 +35,9 @@ export const optOut = () => decide(false, true);
 export const optIn = () => decide(true, true);
 
 /** At first the visitor's earlier word counts, else the browser's, else the page's rule. */
-export const begin = (onChange) => {
-  settle = onChange;
-  const { respectDnt, respectGpc, consent } = options;
-  const signal = (respectDnt && navigator.doNotTrack == 1) || (respectGpc && navigator.globalPrivacyControl);
-  decide(attempt(() => JSON.parse(localStorage.segue_c)) ?? (signal ? false : consent?.required ? undefined : true));
+export const begin = () => {
+  const refuses =
+    (options.respectDnt && navigator.doNotTrack == 1) || (options.respectGpc && navigator.globalPrivacyControl);
+  const first = !refuses && (!options.consent?.required || undefined);
+  decide(attempt(() => JSON.parse(localStorage.segue_c)) ?? first);
 };

@@ -4,45 +4,41 @@
  * document writes a key of its own and takes over what others have left: so no two ever write the same one.
  */
 
-import { allows } from './consent.js';
+import { isOn } from './consent.js';
 import { random, who } from './identity.js';
 import { sharedContext } from './page.js';
 import { receive, visitorMember, wantsAnswer } from './personalize.js';
 import { options } from './settings.js';
 import { put, store } from './storage.js';
 
-const MESSAGES_MAX = 1000;
-const STORED_CHARS_MAX = 2e5;
-const MESSAGE_BYTES_MAX = 32768;
-const BODY_BYTES_MAX = 6e4; // browsers let 64 KiB go on when the page goes away
-const GATHER_MS = 100;
-
 let queue = []; // messages as JSON, oldest first
 let underway; // those that are being sent
+let place; // the key of this document
+let saving; // timers
 let timer;
 let failures = 0;
 let silent; // the server will not have this page
-let place; // the key of this document
 
 const bytes = (text) => new Blob([text]).size;
 
-const later = (delay) => (timer ||= setTimeout(flush, delay));
-
 const save = () => {
-  queue.splice(0, queue.length - MESSAGES_MAX);
+  saving = 0;
+  queue.splice(0, queue.length - 1000);
   const text = queue.join('\n');
-  const surplus = text.length - STORED_CHARS_MAX;
+  const surplus = text.length - 2e5; // of storage the site needs the rest itself
   put(place, surplus > 0 ? text.slice(text.indexOf('\n', surplus) + 1) : text);
 };
 
-export const enqueue = (messages) => {
-  for (const message of messages) {
-    const text = JSON.stringify(message);
-    if (bytes(text) > MESSAGE_BYTES_MAX) console.warn('segue: too large', message);
-    else if (message) queue.push(text);
-  }
-  save();
-  later(GATHER_MS);
+const later = (delay) => {
+  saving ||= setTimeout(save);
+  timer ||= setTimeout(flush, delay);
+};
+
+export const enqueue = (message) => {
+  const text = JSON.stringify(message);
+  if (bytes(text) > 32768) console.warn('segue: too large', message);
+  else if (message) queue.push(text);
+  later(100); // calls gather to a batch
 };
 
 /** Takes over what earlier pages have left; where they still live it is a copy. */
@@ -54,51 +50,48 @@ export const adopt = () => {
       queue.push(...store[name].split('\n'));
       put(name);
     }
-  enqueue([]);
+  save();
+  later(100);
 };
 
-export const drop = () => {
-  queue = [];
-};
-
-/** After the page came back to life: what a beacon carried is unanswered for. */
-export const revive = () => {
+/** The page is back: what a beacon carried is still unanswered for. */
+export const resume = () => {
   underway = null;
-  flush();
 };
 
 /** Sends a batch. A page that is `leaving` sends a beacon: nobody will see its answer, so everything stays stored. */
 export const flush = async (leaving) => {
   clearTimeout(timer);
   timer = 0;
-  if (silent || !allows() || !who._id || (underway && !leaving)) return;
+  if (!isOn()) queue = [];
+  save();
+  if (silent || !who._id || (underway && !leaving)) return;
   let size = 0;
-  const batch = queue.filter((text) => !underway?.includes(text) && (size += bytes(text)) < BODY_BYTES_MAX);
+  // Browsers let 64 KiB go on when the page goes away.
+  const batch = queue.filter((text) => !underway?.includes(text) && (size += bytes(text)) < 6e4);
   if (!batch[0] && (leaving || !wantsAnswer())) return;
   underway = batch;
   const url = options.host + '/v1/b';
-  const { writeKey } = options;
-  const envelope = { writeKey, sentAt: new Date().toISOString(), context: sharedContext(), visitor: visitorMember() };
+  const envelope = {
+    writeKey: options.writeKey,
+    sentAt: new Date().toISOString(),
+    context: sharedContext(),
+    visitor: visitorMember(),
+  };
   const body = JSON.stringify(envelope).slice(0, -1) + `,"batch":[${batch}]}`;
-  if (leaving) return navigator.sendBeacon(url, new Blob([body], { type: 'text/plain' }));
+  if (leaving) return navigator.sendBeacon(url, body);
 
   let pause = (0.5 + Math.random()) * 1e3 * 2 ** Math.min(failures++, 8);
   let receipt;
   try {
-    const answer = await fetch(url, {
-      method: 'POST',
-      body,
-      keepalive: true,
-      credentials: 'omit',
-      signal: AbortSignal.timeout?.(3e4),
-    });
-    const { status, ok } = answer;
+    const answer = await fetch(url, { method: 'POST', body, keepalive: true, signal: AbortSignal.timeout?.(3e4) });
+    const { status } = answer;
     const wait = answer.headers.get('retry-after');
     if (/^5|408|429/.test(status)) {
       if (wait > 0) pause = (+wait + Math.random()) * 1e3;
     } else {
-      receipt = ok ? await answer.json() : {};
-      if (!ok) console.warn('segue: refused', status);
+      receipt = answer.ok ? await answer.json() : {};
+      if (!answer.ok) console.warn('segue: refused', status);
       silent = /40[13]/.test(status);
     }
   } catch {
@@ -108,8 +101,8 @@ export const flush = async (leaving) => {
   if (receipt) {
     failures = pause = 0;
     queue = queue.filter((text) => !batch.includes(text));
-    save();
     receive(receipt);
   }
   if (queue[0] || !receipt || wantsAnswer()) later(pause);
+  save();
 };

@@ -6,7 +6,7 @@
 
 import { cookie, put, putCookie, store } from './storage.js';
 
-const hex = (bytes) => [...new Uint8Array(bytes)].map((byte) => (byte + 256).toString(16).slice(1)).join('');
+const hex = (bytes) => new Uint8Array(bytes).reduce((text, byte) => text + (byte + 256).toString(16).slice(1), '');
 
 /** 16 random bytes as hex. */
 export const random = () => hex(crypto.getRandomValues(new Uint8Array(16)));
@@ -17,7 +17,7 @@ export let who = {};
 /** Without a secure context there is no hash: the id is random, and proves nothing. */
 export const proves = () => who._id != who._proof;
 
-const identify = async (visitor) => {
+const hash = async (visitor) => {
   const digest = await crypto.subtle?.digest('SHA-256', new TextEncoder().encode(visitor._proof));
   visitor._id = digest ? hex(digest.slice(0, 16)) : visitor._proof;
 };
@@ -27,7 +27,7 @@ export const meet = () => {
   const proof = cookie() || store.segue_v || who._proof || random();
   if (proof != who._proof) {
     who = { _proof: proof };
-    who._known = identify(who);
+    who._known = hash(who);
     put('segue_v', proof);
     putCookie(proof, 34560000); // 400 days, the most that browsers grant
   }

@@ -1,4 +1,4 @@
-/** Hides: who listens to what. */
+/** Hides: which page code listens to what. */
 
 const handlers = {};
 
@@ -8,6 +8,3 @@ export const on = (name, handler) => {
 
 /** Each handler runs in a task of its own: what it throws is its own. */
 export const emit = (name, value) => handlers[name]?.forEach((handler) => setTimeout(handler, 0, value));
-
-/** Listens to the browser: first in line, and never in the way of scrolling. */
-export const listen = (type, handler) => addEventListener(type, handler, { capture: true, passive: true });

@@ -1,39 +1,22 @@
 /** Hides: how `window.segue` turns from a queue of calls into the library. */
 
 import * as capture from './capture.js';
-import { allows, begin, consent, optIn, optOut } from './consent.js';
-import { adopt, drop, flush } from './delivery.js';
-import { forget, meet, who } from './identity.js';
+import { begin, consent, optIn, optOut } from './consent.js';
+import { flush } from './delivery.js';
+import { forget, who } from './identity.js';
 import { on } from './listeners.js';
-import { callsOf, release, say, track } from './messages.js';
+import { callsOf, release, say } from './messages.js';
 import { personalization, turn, vouch } from './personalize.js';
 import { sessionId } from './session.js';
-import { configure, keyOfScript, options } from './settings.js';
+import { options } from './settings.js';
 import { put, store } from './storage.js';
-
-let becomeReady;
-const readiness = new Promise((resolve) => (becomeReady = resolve));
-
-/** What follows from the visitor's choice, at first and whenever it changes. */
-const settle = () => {
-  if (allows()) {
-    adopt();
-    meet();
-  } else drop();
-  turn();
-  release();
-};
 
 const methods = {
   load(writeKey, given) {
     if (options.writeKey) return;
-    configure(writeKey, given);
-    begin(settle);
-    setTimeout(async () => {
-      capture.begin(); // after the calls that waited: they may hold a page() of their own
-      await who._known;
-      becomeReady();
-    });
+    Object.assign(options, given, { writeKey });
+    begin();
+    setTimeout(capture.begin); // after the calls that waited: they may hold a page() of their own
   },
   page(...values) {
     const names = values.filter((value) => typeof value == 'string');
@@ -43,7 +26,7 @@ const methods = {
       values.find((value) => typeof value == 'object'),
     );
   },
-  track: (event, properties) => track(event, properties),
+  track: (event, properties) => say('track', { event, properties }),
   identify(userId, traits, given) {
     if (typeof userId == 'object') return methods.identify(store.segue_u, userId, traits);
     if (store.segue_u && store.segue_u != userId) methods.reset(); // somebody else at this browser
@@ -55,9 +38,13 @@ const methods = {
   alias: (userId, previousId) => say('alias', { userId, previousId: previousId || store.segue_u || who._id }),
   reset() {
     forget(/^segue_[vusm]/);
-    settle();
+    turn();
+    release();
   },
-  ready: (handler) => readiness.then(handler),
+  async ready(handler) {
+    await who._known;
+    handler();
+  },
   user: () => ({ anonymousId: who._id, userId: store.segue_u, sessionId: sessionId() }),
   flush: () => flush(),
   on,
@@ -69,8 +56,9 @@ const methods = {
 
 const segue = (window.segue ||= []);
 
-if (!segue.version) {
+if (segue.push) {
   const calls = segue.splice(0);
+  segue.push = null; // no queue any more
   for (const name in methods)
     // Whatever goes wrong in here must not reach the page.
     segue[name] = (...values) => {
@@ -80,11 +68,9 @@ if (!segue.version) {
         console.warn('segue', error);
       }
     };
-  segue.version = VERSION;
   for (const [name, values, time] of calls) {
     callsOf(time);
     segue[name](...values);
   }
   callsOf();
-  if (keyOfScript) segue.load(keyOfScript);
 }

@@ -1,9 +1,9 @@
 /**
  * Hides: how a call becomes a message. It is made, with its id, time and page, when the call is made; who says it is
- * put in once that is known and allowed. Until then messages are held in memory, in order.
+ * put in when that is allowed and known. Until it is allowed, messages are held in memory.
  */
 
-import { allows, consentContext, undecided } from './consent.js';
+import { granted, isOn } from './consent.js';
 import { enqueue } from './delivery.js';
 import { meet, random } from './identity.js';
 import { emit } from './listeners.js';
@@ -12,8 +12,6 @@ import { clean } from './redact.js';
 import { isTouchpoint, putSession } from './session.js';
 import { options } from './settings.js';
 import { attempt, store } from './storage.js';
-
-const HELD_MAX = 1000;
 
 let held = [];
 
@@ -36,27 +34,18 @@ export const say = (type, fields, context) => {
   release();
 };
 
-export const track = (event, properties, context) => say('track', { event, properties }, context);
+/** Sends or drops what was held. While the visitor has not decided, only what is more than 1000 is dropped. */
+export const release = () => {
+  for (const message of held.splice(0, granted == null ? held.length - 1000 : Infinity)) if (isOn()) address(message);
+};
 
-/** Hands to delivery what may go. While the hash of a visitor is worked out, `anonymousId` is the visitor itself. */
-export const release = async () => {
-  if (undecided()) return held.splice(0, held.length - HELD_MAX);
-  if (!allows()) return held.splice(0);
+const address = async (message) => {
   const visitor = meet();
-  for (const message of held)
-    if (!message.anonymousId) {
-      message.anonymousId = visitor;
-      message.userId ??= store.segue_u;
-      message.context.consent = consentContext();
-      putSession(message);
-    }
-  await visitor._known;
   const { redact } = options;
-  const ready = [];
-  while (held[0]?.anonymousId?._id) {
-    const message = held.shift();
-    message.anonymousId = message.anonymousId._id;
-    ready.push(redact?.call ? attempt(() => redact(message)) : message);
-  }
-  enqueue(ready);
+  message.userId ??= store.segue_u;
+  message.context.consent = granted.analytics && { categoryPreferences: granted };
+  putSession(message);
+  await visitor._known;
+  message.anonymousId = visitor._id;
+  enqueue(redact.call ? attempt(() => redact(message)) : message);
 };

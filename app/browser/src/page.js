@@ -2,7 +2,7 @@
 
 import { hideEmails } from './redact.js';
 
-const CLICK_ID = /^(\w{1,2}clid|msclkid|[gw]braid|li_fat_id|epik|sccid|rdt_cid)$/i;
+const CLICK_ID = /(cl|clk|fat_|cc|_c)id$|braid$|^epik$/i;
 const SEARCH = /^(q|s|search|query|keywords?)$/;
 
 /** The address of the view: what follows # counts only where an app keeps its route there. */
@@ -46,8 +46,7 @@ let shared;
 export const sharedContext = () =>
   (shared ||= {
     library: { name: 'segue.js', version: VERSION },
-    userAgent: navigator.userAgent,
     locale: navigator.language,
     timezone: Intl.DateTimeFormat().resolvedOptions().timeZone,
-    screen: { width: screen.width, height: screen.height, density: devicePixelRatio, innerWidth, innerHeight },
+    screen: { width: screen.width, height: screen.height, innerWidth, innerHeight },
   });

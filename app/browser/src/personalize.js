@@ -10,15 +10,13 @@ import { emit } from './listeners.js';
 import { options } from './settings.js';
 import { attempt, put, store } from './storage.js';
 
-const TIMER_MS_MAX = 2e9; // a longer one would go off at once
-
 let me = {};
-let token; // proves who the visitor is, as the proof does; one that the site has fetched vouches for a login too
+let token; // says who the visitor is to the stream; one that the site has fetched vouches for a login too
 let asking;
 let timer;
 let stream;
 
-const wanted = () => options.personalize !== false && allows('personalization') && proves();
+const wanted = () => options.personalize && allows('personalization') && proves();
 
 export const wantsAnswer = () => asking && wanted();
 
@@ -30,20 +28,20 @@ export const vouch = (siteToken) => {
 
 /** The batch's member `visitor`: proves the id, and says which answer the page has. */
 export const visitorMember = () =>
-  proves()
-    ? { id: who._id, [token ? 'token' : 'proof']: token || who._proof, me: wanted() ? me.etag || '' : undefined }
-    : undefined;
+  proves() && { id: who._id, proof: who._proof, token, me: wanted() ? me.etag || '' : undefined };
 
 /** Shows and hides the elements that name segments or stages. Who is unknown is in none. */
 export const dress = () => {
   const words = {
-    segueSegment: me.segments?.map(({ key }) => key),
+    segueSegment: (me.segments || []).map(({ key }) => key),
     segueStage: Object.entries(me.stages || {}).flatMap(([journey, { stage }]) => [stage, journey + ':' + stage]),
   };
-  const fails = (kind, asked) =>
-    asked && !asked.split(' ').some((word) => !words[kind]?.includes(word.replace('!', '')) == /^!/.test(word));
   for (const element of document.querySelectorAll('[data-segue-segment],[data-segue-stage]'))
-    element.hidden = Object.keys(words).some((kind) => fails(kind, element.dataset[kind]));
+    element.hidden = Object.keys(words).some((kind) =>
+      element.dataset[kind]
+        ?.split(' ')
+        .every((word) => words[kind].includes(word.replace('!', '')) == (word[0] == '!')),
+    );
 };
 
 const ask = () => {
@@ -58,13 +56,13 @@ const learn = (answer) => {
   emit('change', me);
   clearTimeout(timer);
   const wait = Date.parse(me.valid_until) - Date.parse(me.as_of); // by the server's clock alone
-  if (wait < TIMER_MS_MAX) timer = setTimeout(ask, wait + 500);
+  if (wait < 2e9) timer = setTimeout(ask, wait + 500); // more than 2^31 ms would be at once
 };
 
-/** Takes what a receipt says of the visitor. A token that is worth nothing gives way to the proof. */
+/** Takes what a receipt says of the visitor. A token that is worth nothing is dropped: the proof remains. */
 export const receive = ({ visitor, me }) => {
   asking = token && visitor?.error;
-  token = visitor?.error ? null : visitor?.token || token;
+  token = visitor?.error ? undefined : visitor?.token || token;
   if (me && wanted()) learn(me);
   follow();
 };
@@ -74,11 +72,9 @@ export const follow = () => {
   if (!options.stream || !token || !wanted() || stream || document.hidden) return;
   stream = new EventSource(`${options.host}/v1/me/stream?writeKey=${options.writeKey}&token=${token}`);
   stream.addEventListener('me', ({ data }) => learn(JSON.parse(data)));
-  stream.onerror = ({ target }) => {
-    if (target.readyState == 2) {
-      stream = token = null;
-      setTimeout(ask, 1e4);
-    }
+  stream.onerror = () => {
+    unfollow();
+    setTimeout(ask, 1e4); // brings a new token, and follows again
   };
 };
 
@@ -90,7 +86,7 @@ export const unfollow = () => {
 /** Somebody else is here, or may be asked for. */
 export const turn = () => {
   unfollow();
-  token = null;
+  token = undefined;
   me = attempt(() => JSON.parse(store.segue_me)) || {};
   asking = true;
   dress();

@@ -9,7 +9,7 @@ export const hideEmails = (text) => text.replace(/[\w.%+-]{1,64}(@|%40)[\w-]+\.[
 export const clean = (message, everywhere) =>
   JSON.parse(
     JSON.stringify(message, (name, value) =>
-      options.redact?.includes?.(name)
+      options.redact.includes?.(name)
         ? undefined
         : typeof value == 'string' && (everywhere || /^(http|[/?#])/.test(value))
           ? hideEmails(value)

@@ -14,29 +14,27 @@ export const attempt = (action) => {
   }
 };
 
+/** The same, and undefined where the page wants nothing kept. */
+const keep = (action) => (options.cookieless ? undefined : attempt(action));
+
 export let store = {};
 
 export const put = (name, value) => attempt(() => (value ? (store[name] = value) : delete store[name]));
 
 /** From now on things are kept; what is in memory moves along. */
 export const open = () =>
-  options.cookieless ||
-  attempt(() => {
+  keep(() => {
     localStorage.segue_ = 1; // throws where storage is full or blocked
     delete localStorage.segue_;
     store = Object.assign(localStorage, store);
   });
 
-export const cookie = () => options.cookieless ? 0 : attempt(() => /segue_v=(\w{32})/.exec(document.cookie)[1]);
+export const cookie = () => keep(() => /segue_v=(\w{32})/.exec(document.cookie)[1]);
 
 /** A cookie of this site alone; `seconds` 0 removes it. */
 export const putCookie = (value, seconds) =>
-  options.cookieless ||
-  attempt(() => {
-    const { cookieDomain } = options;
+  keep(() => {
     document.cookie =
-      `segue_v=${value};path=/;samesite=lax;max-age=` +
-      seconds +
-      (cookieDomain ? ';domain=' + cookieDomain : '') +
-      (location.protocol == 'https:' ? ';secure' : '');
+      `segue_v=${value};max-age=${seconds};domain=${options.cookieDomain};path=/;samesite=lax` +
+      (isSecureContext ? ';secure' : '');
   });
