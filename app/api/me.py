@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
+import anyio
 import msgspec
 from fastapi import FastAPI, Security
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -23,6 +26,7 @@ from app.api.services import Services, services
 from app.errors import BadRequest, InvalidToken, NotFound
 from app.registry import KeyView
 from app.touchpoint import SECOND
+from app.views.streams import Watched
 from app.visitors import Visitor
 from app.wire.identifiers import canonical
 
@@ -32,6 +36,7 @@ _BODY_BYTES_MAX: Final = 10_000
 _SLOW_SECONDS: Final = 20.0
 """A page that takes no more of its stream for so long is gone."""
 _PING_SECONDS: Final = 15
+_LEAVING_SECONDS: Final = 5.0
 
 
 def add_me_routes(app: FastAPI) -> None:
@@ -107,16 +112,24 @@ async def stream_me(request: Request) -> Response:
     served = services(request)
     write_key, _, visitor = await _visitor_of(request, served)
     served.streams.refuse_if_full()
+    leaving = anyio.Event()
     return EventSourceResponse(
-        _events(served, write_key, visitor), ping=_PING_SECONDS, send_timeout=_SLOW_SECONDS, sep="\n"
+        _events(served, write_key, visitor, leaving),
+        ping=_PING_SECONDS,
+        send_timeout=_SLOW_SECONDS,
+        sep="\n",
+        shutdown_event=leaving,
+        shutdown_grace_period=_LEAVING_SECONDS,
     )
 
 
-async def _events(served: Services, write_key: str, visitor: Visitor) -> AsyncIterator[ServerSentEvent]:
+async def _events(
+    served: Services, write_key: str, visitor: Visitor, leaving: anyio.Event
+) -> AsyncIterator[ServerSentEvent]:
     """Until the page hangs up, the key is revoked, this process stops, or a token that cannot be renewed ends."""
     life = served.settings.visitor_token_seconds
     told = ""
-    with served.streams.open(visitor, write_key) as watched:
+    with served.streams.open(visitor, write_key) as watched, _closing(watched, leaving):
         while not watched.closed:
             now = served.clock.now()
             renewable = visitor.anonymous_id is not None
@@ -134,6 +147,17 @@ async def _events(served: Services, write_key: str, visitor: Visitor) -> AsyncIt
             if tag != told:
                 told = tag
                 yield ServerSentEvent(body.decode(), event="me", sep="\n")
+
+
+@contextmanager
+def _closing(watched: Watched, leaving: anyio.Event) -> Iterator[None]:
+    """When the server is told to stop, the stream ends by itself: cut off, it looks like a failure to both sides."""
+    waiting = asyncio.ensure_future(leaving.wait())
+    waiting.add_done_callback(lambda _: watched.close())
+    try:
+        yield
+    finally:
+        waiting.cancel()
 
 
 async def _visitor_of(request: Request, served: Services) -> tuple[str, KeyView, Visitor]:

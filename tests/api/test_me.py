@@ -19,7 +19,7 @@ from tests.api.pages import Page, did, is_member
 
 VIP = {"key": "vip", "public": True, "rule": {"did": "Order Completed", "within": "1d"}}
 SECRET = {"key": "credit-risk", "name": "Credit risk", "rule": {"did": "Order Completed"}}
-JOURNEY = {
+JOURNEY: dict[str, Any] = {
     "key": "shop",
     "public": True,
     "stages": [
