@@ -103,7 +103,7 @@ class CustomerViews:
             ruleset = await self._registry.current_ruleset(connection)
             rows = await connection.fetch(_CUSTOMERS, places, asked)
             stored = {row["id"]: Stored(*row[1:6]) for row in rows}
-            states = await states_at(connection, stored.values(), ruleset, now, self._points_max)
+            states = await states_at(connection, stored.values(), ruleset, now, self._points_max, with_values=True)
             for place, id, *_, kinds, values in rows:
                 shown = present(id, kinds, values, states[id], ruleset, now, POINTS_UNLIMITED)
                 answers[place] = shown

@@ -87,15 +87,24 @@ def carried_to(row: Stored, ruleset: Ruleset, now: int, points_max: int) -> Stat
 
 
 async def states_at(
-    connection: Connection, rows: Iterable[Stored], ruleset: Ruleset, instant: int, points_max: int
+    connection: Connection,
+    rows: Iterable[Stored],
+    ruleset: Ruleset,
+    instant: int,
+    points_max: int,
+    *,
+    with_values: bool = False,
 ) -> dict[bytes, State]:
-    """The state of each customer at exactly ``instant``, which may lie behind what is stored. Needs a snapshot."""
+    """The state of each customer at exactly ``instant``, which may lie behind what is stored. Needs a snapshot.
+
+    ``with_values``: computed traits will be asked of it too, not only truths.
+    """
     states: dict[bytes, State] = {}
     to_replay: list[bytes] = []
     born: dict[bytes, int | None] = {}
     for row in rows:
         state = carried_to(row, ruleset, instant, points_max)
-        if state is not None and state.at <= instant and not _is_short(state):
+        if state is not None and state.at <= instant and not _is_short(state, ruleset, with_values):
             states[row.id] = state
         elif row.stale or row.revision == BEFORE_NUMBERS:
             to_replay.append(row.id)
@@ -109,9 +118,9 @@ async def states_at(
     return states
 
 
-def _is_short(state: State) -> bool:
-    """Its answer of now is right, but what happens next cannot be told from it."""
-    return bool(state.pending) and state.cut
+def _is_short(state: State, ruleset: Ruleset, with_values: bool) -> bool:
+    """Its truths of now are right, but what happens next, or a value, cannot be told from it."""
+    return state.cut and (bool(state.pending) or (with_values and bool(ruleset.traits)))
 
 
 def present(
@@ -123,7 +132,9 @@ def present(
     now: int,
     points_max: int,
 ) -> Customer | None:
-    """What a state says of a customer; None where the log is needed to say until when."""
+    """What a state says of a customer; None where the log is needed, to say until when or to work out a trait."""
+    if _is_short(state, ruleset, with_values=True):
+        return None
     try:
         until = valid_until(state, ruleset, points_max)
     except NeedsReplay:

@@ -152,7 +152,8 @@ async def test_a_source_is_changed(service: Service) -> None:
         assert changed == source
     view = await service.app.state.services.registry.source_of(made["write_key"])
     assert (view.bots, view.default_channel, view.identity_properties) == ("drop", "store", {})
-    for refused in ({"bots": "burn"}, {"bots": None}, {"key": "other"}, {"default_channel": "Not So"}, []):
+    bad: tuple[Any, ...] = ({"bots": "burn"}, {"bots": None}, {"key": "other"}, {"default_channel": "Not So"}, [])
+    for refused in bad:
         await service.tell("PUT", "/v1/sources/shop", refused, 400)
     await service.tell("PUT", "/v1/sources/none", {"bots": "drop"}, 404)
 

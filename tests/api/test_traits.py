@@ -37,7 +37,7 @@ async def traits(service: Service, user: str = "user-1", **params: Any) -> dict[
 async def test_a_computed_trait_from_creation_to_archive(settings: Settings, frozen: FrozenClock) -> None:
     async with running(settings, frozen) as service:
         made = await service.tell("POST", "/v1/traits", TRAIT, 201)
-        assert {**TRAIT, "version": 1, "status": "current", "created_at": made["created_at"]} == made
+        assert {**TRAIT, "public": False, "version": 1, "status": "current", "created_at": made["created_at"]} == made
         assert (await service.tell("POST", "/v1/traits", TRAIT, 409))["code"] == "conflict"
         await service.send(order(10, 3), order(5.5, 2), order(100, 20))
         assert await traits(service) == {"spent": 15.5}
@@ -201,6 +201,25 @@ async def test_the_change_log(service: Service, kind: str, one: Any, other: Any)
     await service.tell("POST", path, {"key": "k", **one}, 201)
     items = (await service.ask(f"{path}/k/versions"))["items"]
     assert [each["status"] for each in items] == ["current", "archived", "superseded", "superseded", "superseded"]
+
+
+async def test_more_points_than_a_state_keeps_are_read_from_the_log(settings: Settings, frozen: FrozenClock) -> None:
+    few = settings.model_copy(update={"series_points_max": 20})
+    async with running(few, frozen) as service:
+        await service.tell("POST", "/v1/traits", TRAIT, 201)
+        for batch in range(5):
+            at = [NOON - DAY + (batch * 10 + number) * 1000 for number in range(10)]
+            await service.send(
+                *(
+                    track(
+                        "Order Completed", properties={"total": 1}, timestamp=rfc3339(instant), messageId=str(instant)
+                    )
+                    for instant in at
+                )
+            )
+            assert await traits(service) == {"spent": (batch + 1) * 10}
+            (item,) = (await service.tell("POST", "/v1/customers/lookup", {"customers": ["user-1"]}))["items"]
+            assert item["customer"]["traits"] == {"spent": (batch + 1) * 10}
 
 
 @pytest.mark.parametrize(
