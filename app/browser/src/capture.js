@@ -1,13 +1,13 @@
 /** Hides: which of the browser's events are worth a message. Listens passively, and asks for nothing that costs layout. */
 
-import { flush, resume } from './delivery.js';
+import { flush, save } from './delivery.js';
 import { say } from './messages.js';
 import { address, leaveFor, pageContext, searched } from './page.js';
 import { dress, follow, unfollow } from './personalize.js';
 import { options } from './settings.js';
 
-const DOWNLOAD = /\.((doc|xls|ppt)x?|pdf|csv|txt|zip|rar|7z|gz|dmg|exe|msi|apk|mp[34]|mov|epub)$/i;
-const BUTTON = 'button,summary,[role=button],[onclick],a[href^="#"]';
+const DOWNLOAD = /\.(pdf|(doc|xls|ppt)x?|csv|txt|zip|rar|7z|gz|dmg|exe|apk|mp[34])$/i;
+const BUTTON = 'button,[role=button],[onclick],a[href^="#"]';
 
 const wanted = (kind) => options.capture === true || options.capture[kind];
 
@@ -113,23 +113,16 @@ const HANDLERS = {
     clearTimeout(scrolling);
     scrolling = setTimeout(() => {
       // Once scrolling has come to rest the layout is there: to read it costs nothing.
-      const quarters = Math.floor(((scrollY + innerHeight + 9) / document.documentElement.scrollHeight) * 4);
+      const quarters = (((scrollY + innerHeight + 9) / document.documentElement.scrollHeight) * 4) | 0;
       if (quarters > depth) auto('scroll', 'Page Scrolled', { percent: (depth = quarters) * 25 });
     }, 200);
   },
   visibilitychange() {
     leave();
-    if (document.hidden) unfollow();
-    else {
-      follow();
-      resume();
-    }
-    flush();
+    document.hidden ? unfollow() : follow();
+    flush(document.hidden);
   },
-  pagehide() {
-    leave();
-    flush(true);
-  },
+  pagehide: save, // of a page that was hidden before
 };
 
 export const begin = () => {

@@ -38,6 +38,6 @@ export const optIn = () => decide(true, true);
 export const begin = () => {
   const refuses =
     (options.respectDnt && navigator.doNotTrack == 1) || (options.respectGpc && navigator.globalPrivacyControl);
-  const first = !refuses && (!options.consent?.required || undefined);
+  const first = !refuses && (!options.consent.required || undefined);
   decide(attempt(() => JSON.parse(localStorage.segue_c)) ?? first);
 };

@@ -5,28 +5,26 @@
  */
 
 import { isOn } from './consent.js';
-import { random, who } from './identity.js';
+import { encode, meet, random, who } from './identity.js';
 import { sharedContext } from './page.js';
 import { receive, visitorMember, wantsAnswer } from './personalize.js';
 import { options } from './settings.js';
 import { put, store } from './storage.js';
 
 let queue = []; // messages as JSON, oldest first
-let underway; // those that are being sent
+let underway; // whether an answer is being waited for
 let place; // the key of this document
 let saving; // timers
 let timer;
 let failures = 0;
 let silent; // the server will not have this page
 
-const bytes = (text) => new Blob([text]).size;
+const bytes = (text) => encode(text).length;
 
-const save = () => {
+export const save = () => {
   saving = 0;
-  queue.splice(0, queue.length - 1000);
-  const text = queue.join('\n');
-  const surplus = text.length - 2e5; // of storage the site needs the rest itself
-  put(place, surplus > 0 ? text.slice(text.indexOf('\n', surplus) + 1) : text);
+  queue.splice(0, queue.length - 500);
+  put(place, queue.join('\n'));
 };
 
 const later = (delay) => {
@@ -41,8 +39,8 @@ export const enqueue = (message) => {
   later(100); // calls gather to a batch
 };
 
-/** Takes over what earlier pages have left; where they still live it is a copy. */
-export const adopt = () => {
+/** Takes over what earlier pages have left (where they still live it is a copy), and sends it once the id is known. */
+export const adopt = async () => {
   const prefix = 'segue_q.' + options.writeKey;
   place ||= prefix + random();
   for (const name of Object.keys(store))
@@ -51,15 +49,11 @@ export const adopt = () => {
       put(name);
     }
   save();
+  await meet()._known;
   later(100);
 };
 
-/** The page is back: what a beacon carried is still unanswered for. */
-export const resume = () => {
-  underway = null;
-};
-
-/** Sends a batch. A page that is `leaving` sends a beacon: nobody will see its answer, so everything stays stored. */
+/** Sends a batch. A page that may be `leaving` sends a beacon: nobody sees its answer, so everything stays stored. */
 export const flush = async (leaving) => {
   clearTimeout(timer);
   timer = 0;
@@ -68,41 +62,36 @@ export const flush = async (leaving) => {
   if (silent || !who._id || (underway && !leaving)) return;
   let size = 0;
   // Browsers let 64 KiB go on when the page goes away.
-  const batch = queue.filter((text) => !underway?.includes(text) && (size += bytes(text)) < 6e4);
+  const batch = queue.filter((text) => (size += bytes(text)) < 6e4);
   if (!batch[0] && (leaving || !wantsAnswer())) return;
-  underway = batch;
   const url = options.host + '/v1/b';
   const envelope = {
     writeKey: options.writeKey,
-    sentAt: new Date().toISOString(),
+    sentAt: new Date(),
     context: sharedContext(),
     visitor: visitorMember(),
   };
   const body = JSON.stringify(envelope).slice(0, -1) + `,"batch":[${batch}]}`;
   if (leaving) return navigator.sendBeacon(url, body);
 
-  let pause = (0.5 + Math.random()) * 1e3 * 2 ** Math.min(failures++, 8);
+  underway = true;
   let receipt;
+  let wait;
   try {
     const answer = await fetch(url, { method: 'POST', body, keepalive: true, signal: AbortSignal.timeout?.(3e4) });
     const { status } = answer;
-    const wait = answer.headers.get('retry-after');
-    if (/^5|408|429/.test(status)) {
-      if (wait > 0) pause = (+wait + Math.random()) * 1e3;
-    } else {
-      receipt = answer.ok ? await answer.json() : {};
-      if (!answer.ok) console.warn('segue: refused', status);
-      silent = /40[13]/.test(status);
-    }
+    if (/^5|408|429/.test(status)) wait = +answer.headers.get('retry-after');
+    else receipt = answer.ok ? await answer.json() : console.warn('segue: refused', status) || {};
+    silent = /40[13]/.test(status);
   } catch {
     // No network, no answer or somebody else's: the same as a busy server.
   }
-  underway = null;
+  underway = false;
   if (receipt) {
-    failures = pause = 0;
+    failures = 0;
     queue = queue.filter((text) => !batch.includes(text));
+    save();
     receive(receipt);
-  }
-  if (queue[0] || !receipt || wantsAnswer()) later(pause);
-  save();
+    if (queue[0] || wantsAnswer()) later();
+  } else later(1e3 * ((wait || 2 ** Math.min(failures++, 8)) + Math.random()));
 };

@@ -6,6 +6,9 @@
 
 import { cookie, put, putCookie, store } from './storage.js';
 
+/** `text` as UTF-8. */
+export const encode = (text) => new TextEncoder().encode(text);
+
 const hex = (bytes) => new Uint8Array(bytes).reduce((text, byte) => text + (byte + 256).toString(16).slice(1), '');
 
 /** 16 random bytes as hex. */
@@ -18,7 +21,7 @@ export let who = {};
 export const proves = () => who._id != who._proof;
 
 const hash = async (visitor) => {
-  const digest = await crypto.subtle?.digest('SHA-256', new TextEncoder().encode(visitor._proof));
+  const digest = await crypto.subtle?.digest('SHA-256', encode(visitor._proof));
   visitor._id = digest ? hex(digest.slice(0, 16)) : visitor._proof;
 };
 

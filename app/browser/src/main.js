@@ -1,13 +1,13 @@
 /** Hides: how `window.segue` turns from a queue of calls into the library. */
 
 import * as capture from './capture.js';
-import { begin, consent, optIn, optOut } from './consent.js';
-import { flush } from './delivery.js';
+import { begin, consent, isOn, optIn, optOut } from './consent.js';
+import { adopt, flush } from './delivery.js';
 import { forget, who } from './identity.js';
 import { on } from './listeners.js';
-import { callsOf, release, say } from './messages.js';
+import { callsOf, say } from './messages.js';
 import { personalization, turn, vouch } from './personalize.js';
-import { sessionId } from './session.js';
+import { isText } from './redact.js';
 import { options } from './settings.js';
 import { put, store } from './storage.js';
 
@@ -19,11 +19,11 @@ const methods = {
     setTimeout(capture.begin); // after the calls that waited: they may hold a page() of their own
   },
   page(...values) {
-    const names = values.filter((value) => typeof value == 'string');
+    const names = values.filter(isText);
     capture.page(
       names.pop(),
       names.pop(),
-      values.find((value) => typeof value == 'object'),
+      values.find((value) => !isText(value)),
     );
   },
   track: (event, properties) => say('track', { event, properties }),
@@ -39,13 +39,13 @@ const methods = {
   reset() {
     forget(/^segue_[vusm]/);
     turn();
-    release();
+    if (isOn()) adopt();
   },
   async ready(handler) {
     await who._known;
     handler();
   },
-  user: () => ({ anonymousId: who._id, userId: store.segue_u, sessionId: sessionId() }),
+  user: () => ({ anonymousId: who._id, userId: store.segue_u, sessionId: parseInt(store.segue_s) || undefined }),
   flush: () => flush(),
   on,
   personalization,

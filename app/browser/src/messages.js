@@ -23,7 +23,7 @@ export const say = (type, fields, context) => {
     {
       type,
       messageId: random(),
-      timestamp: new Date(replayed || Date.now()).toISOString(),
+      timestamp: new Date(replayed || Date.now()),
       ...fields,
       context: { ...pageContext(), ...context },
     },

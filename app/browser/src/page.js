@@ -27,7 +27,7 @@ export const pageContext = () => {
   };
   searched = marks = '';
   for (const [name, value] of new URLSearchParams(search)) {
-    if (/^utm_/.test(name)) put('campaign', name == 'utm_campaign' ? 'name' : name.slice(4), value);
+    if (/^utm_/.test(name)) put('campaign', name.slice(4).replace('campaign', 'name'), value);
     if (CLICK_ID.test(name)) put('clickIds', name, value);
     if (SEARCH.test(name)) searched ||= value;
   }
@@ -48,5 +48,5 @@ export const sharedContext = () =>
     library: { name: 'segue.js', version: VERSION },
     locale: navigator.language,
     timezone: Intl.DateTimeFormat().resolvedOptions().timeZone,
-    screen: { width: screen.width, height: screen.height, innerWidth, innerHeight },
+    screen: { innerWidth, innerHeight },
   });

@@ -10,7 +10,7 @@ import { emit } from './listeners.js';
 import { options } from './settings.js';
 import { attempt, put, store } from './storage.js';
 
-let me = {};
+let me;
 let token; // says who the visitor is to the stream; one that the site has fetched vouches for a login too
 let asking;
 let timer;
@@ -20,7 +20,7 @@ const wanted = () => options.personalize && allows('personalization') && proves(
 
 export const wantsAnswer = () => asking && wanted();
 
-export const personalization = () => me.etag && me;
+export const personalization = () => me;
 
 export const vouch = (siteToken) => {
   token = siteToken || token;
@@ -28,13 +28,13 @@ export const vouch = (siteToken) => {
 
 /** The batch's member `visitor`: proves the id, and says which answer the page has. */
 export const visitorMember = () =>
-  proves() && { id: who._id, proof: who._proof, token, me: wanted() ? me.etag || '' : undefined };
+  wanted() ? { id: who._id, proof: who._proof, token, me: me.etag || '' } : undefined;
 
 /** Shows and hides the elements that name segments or stages. Who is unknown is in none. */
 export const dress = () => {
   const words = {
-    segueSegment: (me.segments || []).map(({ key }) => key),
-    segueStage: Object.entries(me.stages || {}).flatMap(([journey, { stage }]) => [stage, journey + ':' + stage]),
+    segueSegment: me.segments.map(({ key }) => key),
+    segueStage: Object.entries(me.stages).flatMap(([journey, { stage }]) => [stage, journey + ':' + stage]),
   };
   for (const element of document.querySelectorAll('[data-segue-segment],[data-segue-stage]'))
     element.hidden = Object.keys(words).some((kind) =>
@@ -62,14 +62,14 @@ const learn = (answer) => {
 /** Takes what a receipt says of the visitor. A token that is worth nothing is dropped: the proof remains. */
 export const receive = ({ visitor, me }) => {
   asking = token && visitor?.error;
-  token = visitor?.error ? undefined : visitor?.token || token;
-  if (me && wanted()) learn(me);
+  token = wanted() && visitor?.token;
+  if (me && token) learn(me);
   follow();
 };
 
 /** Follows the stream, where one is wanted and can be seen. */
 export const follow = () => {
-  if (!options.stream || !token || !wanted() || stream || document.hidden) return;
+  if (!options.stream || !token || stream || document.hidden) return;
   stream = new EventSource(`${options.host}/v1/me/stream?writeKey=${options.writeKey}&token=${token}`);
   stream.addEventListener('me', ({ data }) => learn(JSON.parse(data)));
   stream.onerror = () => {
@@ -87,7 +87,7 @@ export const unfollow = () => {
 export const turn = () => {
   unfollow();
   token = undefined;
-  me = attempt(() => JSON.parse(store.segue_me)) || {};
+  me = attempt(() => JSON.parse(store.segue_me)) || { segments: [], stages: {} };
   asking = true;
   dress();
 };

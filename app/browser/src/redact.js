@@ -5,13 +5,15 @@ import { options } from './settings.js';
 /** `text` without e-mail addresses; the bounds keep a long text without one cheap. */
 export const hideEmails = (text) => text.replace(/[\w.%+-]{1,64}(@|%40)[\w-]+\.[\w.-]+/gi, '[email]');
 
+export const isText = (value) => typeof value == 'string';
+
 /** A copy of a message as JSON has it, clean. `everywhere`: also of addresses that stand outside of URLs. */
 export const clean = (message, everywhere) =>
   JSON.parse(
     JSON.stringify(message, (name, value) =>
       options.redact.includes?.(name)
         ? undefined
-        : typeof value == 'string' && (everywhere || /^(http|[/?#])/.test(value))
+        : isText(value) && (everywhere || /^(http|[/?#])/.test(value))
           ? hideEmails(value)
           : value,
     ),

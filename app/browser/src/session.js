@@ -25,5 +25,3 @@ export const putSession = ({ type, timestamp, context }) => {
 };
 
 export const isTouchpoint = (type) => /^[tp]/.test(type); // track, page
-
-export const sessionId = () => parseInt(store.segue_s) || undefined;

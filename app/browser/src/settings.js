@@ -4,6 +4,7 @@ export const options = {
   host: '', // where the page itself lies
   capture: { pages: true },
   personalize: true,
+  consent: {},
   redact: [],
   cookieDomain: '',
 };
