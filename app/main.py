@@ -28,6 +28,7 @@ from app.api.segment_like import add_segment_like_routes
 from app.api.segments import add_segment_routes
 from app.api.services import Services
 from app.api.sessions import add_session_routes
+from app.api.snippet import add_snippet_routes
 from app.api.sources import add_source_routes
 from app.config import Settings
 from app.countries import open_countries
@@ -75,6 +76,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None, worker: bool =
     add_analysis_routes(app)
     add_definition_routes(app)
     add_source_routes(app)
+    add_snippet_routes(app)
     add_quarantine_routes(app)
     add_ops_routes(app)
     add_docs(app)
