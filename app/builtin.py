@@ -1,4 +1,4 @@
-"""Journeys and segments that a new workspace starts with, as the API would take them.
+"""Journeys, segments and computed traits that a new workspace starts with, as the API would take them.
 
 Event names are those of the Segment e-commerce and email specs, with a few of support, reviews and referrals
 beside them. The rules are free of order: what happened decides, not in which sequence it arrived.
@@ -279,3 +279,26 @@ SEGMENTS: Final[tuple[Definition, ...]] = (
         },
     ),
 )
+
+_GROUP: Final = "context.acquisition.group"
+
+
+def _trait(key: str, name: str, description: str, value: Definition) -> Definition:
+    return {"key": key, "name": name, "description": description, "owner": OWNER, "value": value}
+
+
+TRAITS: Final[tuple[Definition, ...]] = (
+    _trait(
+        "first_touch",
+        "First touch",
+        "The channel group of the first visit, Direct included.",
+        {"first_value": _GROUP, "of": "page_viewed", "where": {_GROUP: {"exists": True}}},
+    ),
+    _trait(
+        "last_touch",
+        "Last touch",
+        "The channel group of the latest visit that was not direct.",
+        {"last_value": _GROUP, "of": "page_viewed", "where": {_GROUP: {"exists": True, "ne": "Direct"}}},
+    ),
+)
+"""Two only: each costs every page view about 1 us and an arrival 5; those of source and campaign are one call away."""

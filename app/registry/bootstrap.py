@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from app.builtin import JOURNEYS, SEGMENTS
+from app.builtin import JOURNEYS, SEGMENTS, TRAITS
 from app.db import Connection
 from app.registry.definitions import (
     LOCK,
@@ -19,7 +19,7 @@ from app.registry.keys import (
     insert_source,
 )
 from app.registry.revisions import bump
-from app.rules.language import JourneyIn, SegmentIn, parse_journey, parse_segment
+from app.rules.language import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
 
 
 class FirstKeys(msgspec.Struct, frozen=True):
@@ -36,9 +36,10 @@ async def bootstrap(connection: Connection) -> FirstKeys | None:
         await connection.execute(LOCK)
         if await connection.fetchval(ANY_KEY):
             return None
-        wanted: list[SegmentIn | JourneyIn] = [
+        wanted: list[SegmentIn | JourneyIn | TraitIn] = [
             *(parse_journey(data) for data in JOURNEYS),
             *(parse_segment(data) for data in SEGMENTS),
+            *(parse_trait(data) for data in TRAITS),
         ]
         if not (await read_definitions(connection)).current:
             for each in wanted:

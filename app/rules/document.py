@@ -31,6 +31,17 @@ class Occurrence(msgspec.Struct):
             self._parsed[name] = _decode(raw) if raw else {}
         return self._parsed[name]
 
+    def may_have(self, name: str, key: bytes) -> bool:
+        """Whether that part may hold a key that begins so (JSON text, its closing quote left out).
+
+        Most rules ask for what most touchpoints lack, and a look at the bytes is cheaper than parsing them. Escapes
+        may spell a key in another way.
+        """
+        if name in self._parsed:
+            return True
+        raw: bytes = getattr(self, name)
+        return key in raw or b"\\" in raw
+
 
 def look_up(values: Any, name: str, path: tuple[str, ...]) -> Any:
     """The value under the exact name, else along the path; ``None`` where there is none, null being none too.
@@ -63,4 +74,9 @@ def reader(path: str) -> Callable[[Occurrence], Any]:
     else:
         part, name = "properties", path
     steps = tuple(name.split("."))
-    return lambda occurrence: look_up(occurrence.part(part), name, steps)
+    key = msgspec.json.encode(steps[0])[:-1]  # that of the exact name begins so too
+
+    def read(occurrence: Occurrence) -> Any:
+        return look_up(occurrence.part(part), name, steps) if occurrence.may_have(part, key) else None
+
+    return read

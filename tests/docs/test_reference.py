@@ -164,7 +164,7 @@ def test_identities() -> None:
 
 
 def test_what_a_workspace_starts_with() -> None:
-    from app.builtin import JOURNEYS, SEGMENTS
+    from app.builtin import JOURNEYS, SEGMENTS, TRAITS
 
-    for definition in (*JOURNEYS, *SEGMENTS):
+    for definition in (*JOURNEYS, *SEGMENTS, *TRAITS):
         assert f"`{definition['key']}`" in prose(HTTP)

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from app.builtin import JOURNEYS, SEGMENTS
+from app.builtin import JOURNEYS, SEGMENTS, TRAITS
 from app.rules.comparison import Comparison
 from app.rules.expressions import VALUES, Hours, TraitOperand, Value, models_of
 from app.rules.language import (
@@ -169,3 +169,5 @@ def test_builtin_definitions_are_valid() -> None:
     for journey in JOURNEYS:
         for stage in journey["stages"]:
             VALIDATOR.validate(stage["rule"])
+    for trait in TRAITS:
+        VALUE_VALIDATOR.validate(trait["value"])

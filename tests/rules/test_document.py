@@ -1,0 +1,54 @@
+"""What a path reads of a touchpoint, parsed only where the bytes may hold it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.rules.document import Occurrence, look_up, reader
+
+
+def occurrence(context: bytes) -> Occurrence:
+    return Occurrence("page_viewed", "web", "site", 0, context=context)
+
+
+@pytest.mark.parametrize(
+    ("context", "path", "value"),
+    [
+        (b'{"a":{"b":1}}', "a.b", 1),
+        (b'{"a.b":2}', "a.b", 2),
+        (b'{"a.b":null,"a":{"b":3}}', "a.b", 3),
+        (b'{"\\u0061":{"\\u0062":4}}', "a.b", 4),
+        (b'{"x":"a"}', "a", None),
+        (b'{"ab":1}', "a", None),
+        ('{"größe":5}'.encode(), "größe", 5),
+        (b'{"gr\\u00f6\\u00dfe":5}', "größe", 5),
+        (b'{"say \\"hi\\"":6}', 'say "hi"', 6),
+        (b"", "a", None),
+    ],
+)
+def test_what_a_path_reads(context: bytes, path: str, value: Any) -> None:
+    assert reader(f"context.{path}")(occurrence(context)) == value
+
+
+def test_what_cannot_be_there_is_not_parsed() -> None:
+    seen = occurrence(b'{"page":{"url":"https://example.com/"}}')
+    assert reader("context.acquisition.group")(seen) is None
+    assert seen._parsed == {}
+
+
+KEYS = st.sampled_from(["a", "b", "a.b", 'q"', "é", "\\", "a\n"])
+
+
+@given(
+    said=st.dictionaries(KEYS, st.integers() | st.dictionaries(KEYS, st.integers(), max_size=2), max_size=3),
+    path=st.lists(KEYS, min_size=1, max_size=2).map(".".join),
+    escaped=st.booleans(),
+)
+def test_it_reads_what_parsing_reads(said: dict[str, Any], path: str, escaped: bool) -> None:
+    context = json.dumps(said, ensure_ascii=escaped).encode()
+    assert reader(f"context.{path}")(occurrence(context)) == look_up(said, path, tuple(path.split(".")))
