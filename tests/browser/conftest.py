@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.browser.chromium import REMEDY, chromium_path, flags, in_ci
 from tests.browser.service import Segue, database_of
 from tests.browser.site import Site, running_site
-from tests.browser.visit import Visit
+from tests.browser.visit import USER_AGENT, Visit
 from tests.conftest import with_database
 from tests.end_to_end.server import Server
 
@@ -58,7 +58,9 @@ def segue(chromium: Path, cluster_url: str) -> Iterator[Segue]:
 def browser(chromium: Path, segue: Segue) -> Iterator[Browser]:
     del segue  # started first, and stopped last
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=flags())
+        # That of a context is not said by beacons which leave with their page: the server would take them for a bot's.
+        args = [*flags(), f"--user-agent={USER_AGENT}"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=args)
         yield browser
         browser.close()
 

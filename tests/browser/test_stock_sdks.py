@@ -1,0 +1,298 @@
+"""Stock browser SDKs, unmodified, in a real browser and from another origin: what PostgreSQL holds, exactly once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.browser.chromium import in_ci
+from tests.browser.service import Row, Segue
+from tests.browser.site import Site
+from tests.browser.stock import Stage, Unavailable, installed
+from tests.browser.visit import Visit
+from tests.end_to_end.proxy import Mood
+
+
+class Sdk(NamedTuple):
+    """``start`` has a place for more options."""
+
+    file: str
+    start: str
+    step: str
+
+
+SEGMENT = Sdk(
+    "@segment/analytics-next/dist/umd/index.js",
+    """
+    window.analytics = AnalyticsNext.AnalyticsBrowser.load(
+      {writeKey: key, cdnURL: host},
+      {integrations: {'Segment.io': {apiHost: host.split('//')[1] + '/v1', protocol: 'http', %s}}})
+    """,
+    "n => { analytics.track('Step', {n}) }",
+)
+RUDDER = Sdk(
+    "@rudderstack/analytics-js/dist/npm/modern/bundled/umd/index.js",
+    """
+    window.analytics = new rudderanalytics.RudderAnalytics()
+    analytics.load(key, host, {configUrl: host, %s})
+    """,
+    "n => { analytics.track('Step', {n}) }",
+)
+POSTHOG = Sdk(
+    "posthog-js/dist/array.full.js",
+    """
+    posthog.init(key, {
+      api_host: host, opt_out_useragent_filter: true, request_queue_config: {flush_interval_ms: 250}, %s})
+    """,
+    "n => { posthog.capture('Step', {n}) }",
+)
+MIXPANEL = Sdk(
+    "mixpanel-browser/dist/mixpanel.umd.js",
+    "mixpanel.init(key, {api_host: host, autocapture: false, batch_flush_interval_ms: 200, %s})",
+    "n => { mixpanel.track('Step', {n}) }",
+)
+
+
+@pytest.fixture(scope="module")
+def modules() -> Path:
+    """Skips where npm or the registry is missing; in CI that is a failure."""
+    try:
+        return installed()
+    except Unavailable as error:
+        if in_ci():
+            pytest.fail(str(error))
+        pytest.skip(reason=str(error))
+
+
+@pytest.fixture
+def stage(segue: Segue, site: Site, visit: Callable[..., Visit], modules: Path) -> Iterator[Stage]:
+    with segue.behind() as proxy:
+        yield Stage(segue, site, visit(), proxy, modules)
+
+
+def of(rows: Sequence[Row], type_: str, name: str | None = None) -> Row:
+    [row] = [row for row in rows if row["type"] == type_ and name in (None, row["name"])]
+    return row
+
+
+def assert_landed(view: Row) -> None:
+    """The page view arrived by the campaign of its URL, and the server saw the browser."""
+    assert view["name"] == "page_viewed"
+    assert "utm_campaign=spring" in view["properties"]["url"]
+    assert (view["channel"], view["context"]["acquisition"]["campaign"]) == ("email", "spring")
+    assert view["context"]["client"]["browser"] == "Chrome"
+
+
+# ------------------------------------------------------------------------------------------------------- Segment
+
+
+def test_analytics_next(stage: Stage) -> None:
+    page = stage.open(SEGMENT.file, SEGMENT.start % "", referer="https://example.com/")
+    page.evaluate("""async () => {
+      await analytics.page('Shop')
+      await analytics.track('Product Viewed', {price: 42.5})
+      await analytics.identify('user-1', {email: 'user-1@example.com'})
+      await analytics.group('acme', {size: 5})
+    }""")
+    rows = stage.until(4)
+    assert_landed(of(rows, "page"))
+    assert of(rows, "track")["properties"] == {"price": 42.5}
+    assert of(rows, "group")["properties"]["groupId"] == "acme"
+    anonymous = page.evaluate("analytics.instance.user().anonymousId()")
+    assert stage.identities("user_id:user-1") == {
+        ("user_id", "user-1"),
+        ("email", "user-1@example.com"),
+        ("anonymous_id", anonymous),
+    }
+    assert {"/v1/p", "/v1/t", "/v1/i", "/v1/g"} == stage.preflights
+    assert all("content-type: text/plain" in head for head in stage.posts("/v1/"))
+    assert len(stage.until(4)) == 4
+    stage.assert_only_these_hosts()
+
+
+def test_analytics_next_when_the_tab_is_closed(stage: Stage) -> None:
+    """Batching: what waits leaves with the page, by fetch with keepalive."""
+    batching = "deliveryStrategy: {strategy: 'batching', config: {size: 100, timeout: 60000}}"
+    page = stage.open(SEGMENT.file, SEGMENT.start % batching)
+    page.evaluate("async () => { await analytics.ready(); await analytics.page() }")
+    for number in range(12):
+        page.evaluate(SEGMENT.step, number)
+    assert stage.posts("/v1/") == []
+    page.close(run_before_unload=True)
+    stage.until(13)
+    assert stage.steps() == Counter(range(12))
+    assert stage.posts("/v1/b") == stage.posts("/v1/")
+
+
+# --------------------------------------------------------------------------------------------------- RudderStack
+
+
+def test_rudderstack(stage: Stage) -> None:
+    page = stage.open(RUDDER.file, RUDDER.start % "")
+    page.evaluate("""() => {
+      analytics.page('Shop')
+      analytics.track('Product Viewed', {price: 42.5})
+      analytics.identify('user-2', {email: 'user-2@example.com'})
+      analytics.group('acme', {size: 5})
+      analytics.alias('user-2-new')
+    }""")
+    rows = stage.until(5)
+    assert_landed(of(rows, "page"))
+    assert of(rows, "track")["properties"] == {"price": 42.5}
+    assert of(rows, "alias")["ids"]["user_id"] == "user-2-new"
+    anonymous = page.evaluate("analytics.getAnonymousId()")
+    assert stage.identities("user_id:user-2-new") == {
+        ("user_id", "user-2"),
+        ("user_id", "user-2-new"),
+        ("email", "user-2@example.com"),
+        ("anonymous_id", anonymous),
+    }
+    calls = {f"/v1/{name}" for name in ("page", "track", "identify", "group", "alias")}
+    assert stage.preflights == {"/sourceConfig/"} | calls
+    assert len(stage.until(5)) == 5
+    stage.assert_only_these_hosts()
+
+
+def test_rudderstack_by_beacon_when_the_page_is_left(stage: Stage) -> None:
+    beacons = "useBeacon: true, beaconQueueOptions: {flushQueueInterval: 600000}"
+    page = stage.open(RUDDER.file, RUDDER.start % beacons)
+    page.evaluate("() => new Promise(done => analytics.ready(done))")
+    for number in range(7):
+        page.evaluate(RUDDER.step, number)
+    assert stage.proxy.met == []
+    stage.leave(page)
+    stage.until(7)
+    assert stage.steps() == Counter(range(7))
+    key = stage.source.write_key.lower()
+    assert stage.beacons(f"/beacon/v1/batch?writekey={key}") == stage.posts("/")
+
+
+# ------------------------------------------------------------------------------------------------------- PostHog
+
+
+def test_posthog(stage: Stage) -> None:
+    page = stage.open(POSTHOG.file, POSTHOG.start % "")
+    anonymous = page.evaluate("posthog.get_distinct_id()")
+    page.evaluate("""() => {
+      posthog.capture('Product Viewed', {price: 42.5})
+      posthog.identify('user-3', {email: 'user-3@example.com'}, {first: 1})
+      posthog.setPersonProperties({plan: 'gold'})
+      posthog.group('company', 'acme', {size: 5})
+      posthog.alias('user-3-new')
+    }""")
+    rows = stage.until(6)
+    assert_landed(of(rows, "page"))
+    viewed = of(rows, "track", "Product Viewed")
+    assert (viewed["properties"]["price"], viewed["channel"]) == (42.5, "web")
+    assert viewed["ids"] == {"anonymous_id": anonymous}
+    assert of(rows, "group")["properties"]["groupId"] == "acme"
+    assert stage.identities("user_id:user-3-new") == {
+        ("user_id", "user-3"),
+        ("user_id", "user-3-new"),
+        ("email", "user-3@example.com"),
+        ("anonymous_id", anonymous),
+    }
+    traits = stage.segue.get("/v1/customers/user_id:user-3")["traits"]
+    assert (traits["email"], traits["plan"], "first" in traits) == ("user-3@example.com", "gold", False)
+    stage.leave(page)
+    rows = stage.until(7)
+    assert of(rows, "track", "$pageleave")["ids"] == {"user_id": "user-3", "anonymous_id": anonymous}
+    [beacon] = stage.beacons("/e/")
+    assert "content-type: text/plain" in beacon  # and gzip, of which no header tells
+    assert len(rows) == 7
+    stage.assert_only_these_hosts()
+
+
+# ------------------------------------------------------------------------------------------------------ Mixpanel
+
+
+def test_mixpanel(stage: Stage) -> None:
+    page = stage.open(MIXPANEL.file, MIXPANEL.start % "track_pageview: true")
+    anonymous = page.evaluate("mixpanel.get_property('$device_id')")
+    page.evaluate("""() => {
+      mixpanel.track('Product Viewed', {price: 42.5})
+      mixpanel.identify('user-4')
+      mixpanel.people.set({$email: 'user-4@example.com', plan: 'gold'})
+      mixpanel.people.set_once({first: 1})
+      mixpanel.people.increment('visits')
+      mixpanel.alias('user-4-new', 'user-4')
+      addEventListener('pagehide', () => mixpanel.track('Left', {}, {transport: 'sendBeacon'}))
+    }""")
+    rows = stage.until(lambda rows: any((row["traits"] or {}).get("plan") for row in rows) and len(rows) >= 8)
+    assert_landed(of(rows, "page"))
+    viewed = of(rows, "track", "Product Viewed")
+    assert (viewed["properties"]["price"], viewed["channel"]) == (42.5, "web")
+    assert viewed["ids"] == {"anonymous_id": anonymous}
+    assert stage.identities("user_id:user-4-new") == {
+        ("user_id", "user-4"),
+        ("user_id", "user-4-new"),
+        ("email", "user-4@example.com"),
+        ("anonymous_id", anonymous),
+    }
+    traits = stage.segue.get("/v1/customers/user_id:user-4")["traits"]
+    assert (traits["email"], traits["plan"]) == ("user-4@example.com", "gold")
+    assert {"first", "visits"}.isdisjoint(traits)
+    stage.leave(page)
+    rows = stage.until(lambda rows: any(row["name"] == "Left" for row in rows))
+    names = Counter(row["name"] for row in rows if row["name"])
+    assert names == {"page_viewed": 1, "Product Viewed": 1, "Left": 1}
+    assert len(stage.beacons("/track/")) == 1
+    assert stage.preflights == set()  # forms need none, and carry the site's cookies all the same
+    stage.assert_only_these_hosts()
+
+
+# ----------------------------------------------------------------------------------------- lost answers and 503s
+
+BAD_DAYS: dict[str, tuple[Sdk, str, list[Mood], int]] = {
+    "analytics-next": (SEGMENT, "", ["swallow", "busy"], 5),
+    "rudderstack": (RUDDER, "", ["swallow", "busy"], 5),
+    "posthog": (POSTHOG, "capture_pageview: false", ["swallow"], 2),
+    "mixpanel": (MIXPANEL, "", ["busy"], 2),
+    "mixpanel, which takes a lost answer for an answer": (MIXPANEL, "", ["swallow"], 1),
+}
+"""SDK, more options, what becomes of the first requests, and how many it sends at least for three events."""
+
+
+@pytest.mark.parametrize("day", BAD_DAYS)
+def test_a_bad_day_loses_nothing_and_doubles_nothing(stage: Stage, day: str) -> None:
+    sdk, options, moods, posts = BAD_DAYS[day]
+    page = stage.open(sdk.file, sdk.start % options)
+    page.wait_for_load_state("networkidle")
+    stage.proxy.moods += moods
+    for number in range(3):
+        page.evaluate(sdk.step, number)
+    stage.until(lambda rows: len(rows) >= 3 and len(stage.posts("/")) >= posts)
+    assert stage.steps() == Counter(range(3))
+    assert [mood for mood in stage.proxy.met if mood != "pass"] == moods
+
+
+# ----------------------------------------------------------------------------------------------------------- GA4
+
+
+def test_the_measurement_protocol_from_a_page(stage: Stage) -> None:
+    page = stage.open(None, "window.args = [host, key]")
+    statuses = page.evaluate("""async () => {
+      const [host, key] = args
+      const url = path => `${host}${path}?measurement_id=G-1&api_secret=${key}`
+      const body = events => JSON.stringify({client_id: '123.456', user_id: 'user-5', events})
+      const json = {'Content-Type': 'application/json'}
+      const view = {name: 'page_view', params: {page_location: location.href, page_title: document.title}}
+      const first = await fetch(url('/mp/collect'), {method: 'POST', body: body([view])})
+      const asked = {method: 'POST', headers: json, body: body([{name: ''}])}
+      const debug = await fetch(url('/debug/mp/collect'), asked)
+      addEventListener('pagehide', () => navigator.sendBeacon(url('/mp/collect'), body([{name: 'leave'}])))
+      return [first.status, debug.status, (await debug.json()).validationMessages]
+    }""")
+    assert statuses[:2] == [204, 200]
+    assert [each["validationCode"] for each in statuses[2]] == ["VALUE_REQUIRED"]
+    stage.leave(page)
+    view, leave = stage.until(2)
+    assert (view["name"], leave["name"], view["channel"]) == ("page_viewed", "leave", "email")
+    assert view["ids"] == leave["ids"] == {"user_id": "user-5", "anonymous_id": "123.456"}
+    assert len(stage.beacons("/mp/collect")) == 1
+    assert stage.preflights == {"/debug/mp/collect"}
+    stage.assert_only_these_hosts()
