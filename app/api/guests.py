@@ -57,7 +57,10 @@ async def guest_of(served: Services, key: KeyView, claimed: bytes) -> Guest:
 
 
 def _proven(served: Services, key: KeyView, claim: _Claim) -> tuple[Visitor, bool]:
-    """Raises :class:`InvalidToken`. A proof owns its id; a token must be of that id, if it is of any."""
+    """A proof owns its id; a token must be of that id, if it is of any, and may add whom the site vouches for.
+
+    Beside a proof that holds, a token that does not is as good as none. Raises :class:`InvalidToken`.
+    """
     source, now, life = key.source.key, served.clock.now(), served.settings.visitor_token_seconds
     owned = None
     if claim.proof is not None:
@@ -68,12 +71,17 @@ def _proven(served: Services, key: KeyView, claim: _Claim) -> tuple[Visitor, boo
         if owned is None:
             raise InvalidToken("Neither proof nor token.")
         return owned, True
-    visitor = visitors.read(claim.token, served.registry.access.signing, source, now)
-    if visitor.anonymous_id is None and owned is not None:
+    try:
+        visitor = visitors.read(claim.token, served.registry.access.signing, source, now)
+        if visitor.anonymous_id is not None and visitor.anonymous_id != claim.id:
+            raise InvalidToken("The token is that of another visitor.")
+    except InvalidToken:
+        if owned is None:
+            raise
+        return owned, True
+    if owned is not None:
         return msgspec.structs.replace(visitor, anonymous_id=owned.anonymous_id), True
-    if visitor.anonymous_id is not None and visitor.anonymous_id != claim.id:
-        raise InvalidToken("The token is that of another visitor.")
-    return visitor, owned is not None or visitors.is_past_half(visitor, now, life)
+    return visitor, visitors.is_past_half(visitor, now, life)
 
 
 async def guest_json(served: Services, key: KeyView, guest: Guest, *, projected: bool) -> bytes:

@@ -191,12 +191,27 @@ async def test_anothers_id_gets_nothing(shop: Service) -> None:
         receipt = await attacker.send({**did("Looked"), "anonymousId": victim.id}, **claim)
         assert receipt["visitor"] == {"error": "invalid_token"}, claim
         assert "me" not in receipt, claim
-    for raw in (b"7", b'"x"', b"[]", b"null", b"true"):
+    deep = b'{"x":' * 5_000 + b"1" + b"}" * 5_000
+    surrogate = b'{"id":"\\ud800","proof":"\\ud800","token":"\\ud800","me":"\\ud800"}'
+    for raw in (b"7", b'"x"', b"[]", b"null", b"true", b"{}", deep, surrogate, b'{"id":' + b"9" * 5_000 + b"}"):
         body = b'{"writeKey":"%s","batch":[],"visitor":%s}' % (shop.keys.write_key.encode(), raw)
         answer = await shop.client.post("/v1/b", content=body)
         assert answer.status_code == 200
         assert "me" not in answer.json()
         assert "token" not in answer.json().get("visitor", {})
+
+
+async def test_a_proof_holds_by_itself(shop: Service) -> None:
+    """A token that has ended, or is another's, takes nothing from it and adds nothing to it."""
+    known, page = Page(shop), Page(shop)
+    await known.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
+    wanted = {"source": "default", "anonymous_id": known.id, "user_id": "user-1"}
+    others = (await shop.tell("POST", "/v1/visitor-tokens", wanted, 201))["token"]
+    await page.send(did("Looked"))
+    for token in (*forged(page), others):
+        receipt = await page.send(did("Looked"), id=page.id, proof=page.proof, token=token, me="")
+        assert (receipt["me"]["anonymous_id"], receipt["me"]["segments"]) == (page.id, [])
+        assert (await page.ask())["anonymous_id"] == page.id
 
 
 async def test_ids_in_messages_do_not_say_who_the_visitor_is(shop: Service) -> None:
