@@ -100,6 +100,12 @@ def flush(page: Page) -> None:
     settle(page, "segue.flush()")
 
 
+def close_tab(page: Page) -> None:
+    """As a visitor closes it: the page hears of it first."""
+    with page.expect_event("close"):
+        page.close(run_before_unload=True)
+
+
 def settle(page: Page, promise: str) -> None:
     """Waits for a promise, but not for ever, also where the page's clock stands still."""
     page.evaluate(f"() => {{ document.settled = 0; Promise.resolve({promise}).finally(() => document.settled = 1) }}")

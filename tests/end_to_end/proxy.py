@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 Mood = Literal["pass", "busy", "swallow"]
@@ -39,25 +39,23 @@ class Proxy:
         return f"http://127.0.0.1:{self.port}"
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-        except asyncio.IncompleteReadError:  # browsers open connections in reserve
-            writer.close()
-            return
-        if head.startswith((b"GET ", b"OPTIONS ")):
-            writer.write(await self._forward(head, b""))
-            await writer.drain()
-            writer.close()
-            return
-        mood = self.moods.pop(0) if self.moods else "pass"
-        body = await reader.readexactly(_length(head))
-        self.met.append(mood)
-        self.heads.append(head.lower())
+        # Browsers open connections in reserve, go away, and are still there when the proxy ends.
+        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            await self._answer(reader, writer)
+        writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        mood: Mood = "pass"
+        if has_body := not head.startswith((b"GET ", b"OPTIONS ")):
+            mood = self.moods.pop(0) if self.moods else "pass"
+            self.met.append(mood)
+            self.heads.append(head.lower())
+        body = await reader.readexactly(_length(head)) if has_body else b""
         answer = self._busy(head) if mood == "busy" else await self._forward(head, body)
         if mood != "swallow":
             writer.write(answer)
             await writer.drain()
-        writer.close()
 
     def _busy(self, head: bytes) -> bytes:
         origin = _value(head, b"origin") or b"*"
@@ -65,12 +63,13 @@ class Proxy:
 
     async def _forward(self, head: bytes, body: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
-        lines = [line for line in head.split(b"\r\n") if line and not line.lower().startswith(b"connection:")]
-        writer.write(b"\r\n".join([*lines, b"Connection: close", b"", b""]) + body)
-        await writer.drain()
-        answer = await reader.read()
-        writer.close()
-        return answer
+        try:
+            lines = [line for line in head.split(b"\r\n") if line and not line.lower().startswith(b"connection:")]
+            writer.write(b"\r\n".join([*lines, b"Connection: close", b"", b""]) + body)
+            await writer.drain()
+            return await reader.read()
+        finally:
+            writer.close()
 
 
 @contextmanager
@@ -85,6 +84,11 @@ def proxy_before(port: int, *moods: Mood) -> Iterator[Proxy]:
             proxy.port = server.sockets[0].getsockname()[1]
             ready.set()
             await enough.wait()
+            rest = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest)
+        await _end_the_others()
 
     thread = threading.Thread(target=loop.run_until_complete, args=[serve()], name="proxy", daemon=True)
     thread.start()
@@ -95,6 +99,15 @@ def proxy_before(port: int, *moods: Mood) -> Iterator[Proxy]:
         loop.call_soon_threadsafe(enough.set)
         thread.join()
         loop.close()
+
+
+async def _end_the_others() -> None:
+    """Pages are closed while something of theirs is still on its way."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.sleep(0)  # what they closed is closed in the next round of the loop
 
 
 def _length(head: bytes) -> int:
