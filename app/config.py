@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         description="Share of the time that sweeping and filling take while messages arrive, in percent.",
     )
     public_traits: tuple[str, ...] = Field((), description="Declared traits that pages may be shown, a JSON list.")
-    visitor_token_seconds: int = Field(3_600, ge=60, le=604_800, description="Life of a visitor token, in seconds.")
+    visitor_token_seconds: int = Field(3_600, ge=10, le=604_800, description="Life of a visitor token, in seconds.")
     streams_max: int = Field(1_000, ge=0, description="Open streams of /v1/me in one process.")
     key_rate: Rate = Field(None, description="Requests of one write key.")
     address_rate: Rate = Field(

@@ -98,6 +98,8 @@ SELECT pg_advisory_xact_lock(hashtext('segue.signing_keys'))
 
 ANY_SIGNING_KEY = "SELECT EXISTS (SELECT FROM signing_keys)"
 
+DROP_SIGNING_KEYS = "DELETE FROM signing_keys"
+
 _INSERT_SIGNING_KEY = "INSERT INTO signing_keys (secret) VALUES ($1)"
 
 _SOURCE_COLUMNS = "key, name, default_channel, identity_properties, created_at, bots"

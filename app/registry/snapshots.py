@@ -34,6 +34,7 @@ from app.registry.keys import (
     ANY_SIGNING_KEY,
     CHANGE_KEY,
     CHANGE_SOURCE,
+    DROP_SIGNING_KEYS,
     KEY_PREFIX,
     KEYS,
     KIND_OF_KEY,
@@ -334,13 +335,18 @@ class Registry:
         await self.load_access()
         return changed
 
-    async def renew_signing_key(self, *, only_first: bool = False) -> None:
-        """Another secret signs the tokens of visitors from now on; those signed by older ones hold until they end."""
+    async def renew_signing_key(self, *, only_first: bool = False, revoke: bool = False) -> None:
+        """Another secret signs the tokens of visitors from now on.
+
+        Those signed by older ones hold until they end, or with ``revoke`` no more. ``only_first``: where there is none.
+        """
 
         async def renew(connection: Connection) -> None:
             await connection.execute(SIGNING_LOCK)
             if only_first and await connection.fetchval(ANY_SIGNING_KEY):
                 return
+            if revoke:
+                await connection.execute(DROP_SIGNING_KEYS)
             await insert_signing_key(connection)
             await bump(connection, "access")
 

@@ -19,7 +19,7 @@ from app.wire.instants import parse
 from tests.end_to_end.server import Server
 
 VIP = {"key": "vip", "public": True, "rule": {"did": "Order Completed", "within": "1200ms"}}
-LIFE_SECONDS = 60
+LIFE_SECONDS = 20
 
 
 @pytest.fixture(scope="module")

@@ -350,6 +350,7 @@ async def test_tokens_outlive_a_restart_and_a_rotation(settings: Settings) -> No
         assert len(registry.access.signing) == 1
         await registry.renew_signing_key()
         assert len(registry.access.signing) == 2
+        assert registry.access.signing[0] != registry.access.signing[1]
         assert (await later.get()).status_code == 200
         before = later.token
         await later.send()

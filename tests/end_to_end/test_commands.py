@@ -29,10 +29,11 @@ HELP = {
     "serve": ["starts the embedded PostgreSQL", "Ctrl-C drains", "SEGUE_PORT", "DATABASE_URL", "--no-worker"],
     "worker": ["Only the background work", "may run beside serve"],
     "migrate": ["to the current schema"],
-    "keys": ["create", "list", "revoke"],
+    "keys": ["create", "list", "revoke", "rotate"],
     "keys create": ["write appends, secret reads", "--source", "--name", "shown this once"],
     "keys list": ["revoked ones too"],
     "keys revoke": ["within a second", "the beginning of its id"],
+    "keys rotate": ["tokens of visitors", "--revoke"],
     "import": ["NDJSON, or CSV", "goes on where it stopped", "--source"],
     "rebuild": ["anew from the log", "such as user_id:42"],
     "verify": ["from the log", "--sample", "Exits with 1 if anything differs"],
@@ -88,6 +89,32 @@ def test_a_key_that_nobody_knows_cannot_be_revoked(server: Server) -> None:
     for key in ("wk_unknown", "ffffffffffff"):
         done = server.command("keys", "revoke", key)
         assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", "There is no such key.")
+
+
+def test_tokens_of_visitors_are_signed_by_another_secret(server: Server) -> None:
+    def status(token: str) -> int:
+        return httpx.get(server.url + "/v1/me", params={"writeKey": server.write_key, "token": token}).status_code
+
+    def token() -> str:
+        made = httpx.post(
+            server.url + "/v1/visitor-tokens",
+            json={"source": "default", "user_id": "user-1"},
+            headers={"Authorization": f"Bearer {server.secret_key}"},
+        )
+        found: str = made.json()["token"]
+        return found
+
+    first = token()
+    assert server.command("keys", "rotate").stdout.strip() == "Rotated."
+    time.sleep(1.5)  # every process follows within a second
+    second = token()
+    assert (status(first), status(second)) == (200, 200)
+    assert server.command("keys", "rotate", "--revoke").stdout.strip() == "Rotated."
+    deadline = time.monotonic() + 3
+    while (status(first), status(second)) != (401, 401):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert status(token()) == 200
 
 
 def test_a_write_key_may_make_its_source(server: Server) -> None:
