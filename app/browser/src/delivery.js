@@ -6,14 +6,14 @@
 
 import { isOn } from './consent.js';
 import { encode, meet, random, who } from './identity.js';
-import { sharedContext } from './page.js';
-import { receive, visitorMember, wantsAnswer } from './personalize.js';
+import { asking, me, receive, token, wanted } from './personalize.js';
 import { options } from './settings.js';
 import { put, store } from './storage.js';
 
 let queue = []; // messages as JSON, oldest first
 let underway; // whether an answer is being waited for
 let place; // the key of this document
+let shared; // what all messages say; looked up when the first batch leaves, for by then the page is laid out
 let saving; // timers
 let timer;
 let failures = 0;
@@ -63,13 +63,19 @@ export const flush = async (leaving) => {
   let size = 0;
   // Browsers let 64 KiB go on when the page goes away.
   const batch = queue.filter((text) => (size += bytes(text)) < 6e4);
-  if (!batch[0] && (leaving || !wantsAnswer())) return;
+  if (!batch[0] && (leaving || !asking)) return;
   const url = options.host + '/v1/b';
   const envelope = {
     writeKey: options.writeKey,
     sentAt: new Date(),
-    context: sharedContext(),
-    visitor: visitorMember(),
+    context: (shared ||= {
+      library: { name: 'segue.js', version: VERSION },
+      locale: navigator.language,
+      timezone: Intl.DateTimeFormat().resolvedOptions().timeZone,
+      screen: { innerWidth, innerHeight },
+    }),
+    // Proves the id, and says which answer the page has.
+    visitor: wanted() ? { id: who._id, proof: who._proof, token, me: me.etag || '' } : undefined,
   };
   const body = JSON.stringify(envelope).slice(0, -1) + `,"batch":[${batch}]}`;
   if (leaving) return navigator.sendBeacon(url, body);
@@ -92,6 +98,6 @@ export const flush = async (leaving) => {
     queue = queue.filter((text) => !batch.includes(text));
     save();
     receive(receipt);
-    if (queue[0] || wantsAnswer()) later();
+    if (queue[0] || asking) later();
   } else later(1e3 * ((wait || 2 ** Math.min(failures++, 8)) + Math.random()));
 };

@@ -4,7 +4,7 @@
  * for another tab may have reset them.
  */
 
-import { cookie, put, putCookie, store } from './storage.js';
+import { keep, put, putCookie, store } from './storage.js';
 
 /** `text` as UTF-8. */
 export const encode = (text) => new TextEncoder().encode(text);
@@ -18,8 +18,6 @@ export const random = () => hex(crypto.getRandomValues(new Uint8Array(16)));
 export let who = {};
 
 /** Without a secure context there is no hash: the id is random, and proves nothing. */
-export const proves = () => who._id != who._proof;
-
 const hash = async (visitor) => {
   const digest = await crypto.subtle?.digest('SHA-256', encode(visitor._proof));
   visitor._id = digest ? hex(digest.slice(0, 16)) : visitor._proof;
@@ -27,7 +25,7 @@ const hash = async (visitor) => {
 
 /** Finds or makes the visitor. */
 export const meet = () => {
-  const proof = cookie() || store.segue_v || who._proof || random();
+  const proof = keep(() => /segue_v=(\w{32})/.exec(document.cookie)[1]) || store.segue_v || who._proof || random();
   if (proof != who._proof) {
     who = { _proof: proof };
     who._known = hash(who);

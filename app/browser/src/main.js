@@ -1,26 +1,31 @@
 /** Hides: how `window.segue` turns from a queue of calls into the library. */
 
-import * as capture from './capture.js';
-import { begin, consent, isOn, optIn, optOut } from './consent.js';
+import { listen } from './capture.js';
+import { decide, isOn } from './consent.js';
 import { adopt, flush } from './delivery.js';
 import { forget, who } from './identity.js';
 import { on } from './listeners.js';
 import { callsOf, say } from './messages.js';
-import { personalization, turn, vouch } from './personalize.js';
+import { me, turn, vouch } from './personalize.js';
 import { isText } from './redact.js';
 import { options } from './settings.js';
-import { put, store } from './storage.js';
+import { attempt, put, store } from './storage.js';
+import { page } from './views.js';
 
 const methods = {
   load(writeKey, given) {
     if (options.writeKey) return;
     Object.assign(options, given, { writeKey });
-    begin();
-    setTimeout(capture.begin); // after the calls that waited: they may hold a page() of their own
+    // The visitor's earlier word counts, else the browser's, else the page's rule.
+    const refuses =
+      (options.respectDnt && navigator.doNotTrack == 1) || (options.respectGpc && navigator.globalPrivacyControl);
+    const first = !refuses && (!options.consent.required || undefined);
+    decide(attempt(() => JSON.parse(localStorage.segue_c)) ?? first);
+    setTimeout(listen); // after the calls that waited: they may hold a page() of their own
   },
   page(...values) {
     const names = values.filter(isText);
-    capture.page(
+    page(
       names.pop(),
       names.pop(),
       values.find((value) => !isText(value)),
@@ -48,10 +53,10 @@ const methods = {
   user: () => ({ anonymousId: who._id, userId: store.segue_u, sessionId: parseInt(store.segue_s) || undefined }),
   flush: () => flush(),
   on,
-  personalization,
-  consent,
-  optOut,
-  optIn,
+  personalization: () => me,
+  consent: (choice) => decide(choice, choice),
+  optOut: () => decide(false, true),
+  optIn: () => decide(true, true),
 };
 
 const segue = (window.segue ||= []);
@@ -61,13 +66,7 @@ if (segue.push) {
   segue.push = null; // no queue any more
   for (const name in methods)
     // Whatever goes wrong in here must not reach the page.
-    segue[name] = (...values) => {
-      try {
-        return methods[name](...values);
-      } catch (error) {
-        console.warn('segue', error);
-      }
-    };
+    segue[name] = (...values) => attempt(() => methods[name](...values), console.warn);
   for (const [name, values, time] of calls) {
     callsOf(time);
     segue[name](...values);

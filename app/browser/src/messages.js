@@ -7,32 +7,37 @@ import { granted, isOn } from './consent.js';
 import { enqueue } from './delivery.js';
 import { meet, random } from './identity.js';
 import { emit } from './listeners.js';
-import { pageContext } from './page.js';
 import { clean } from './redact.js';
-import { isTouchpoint, putSession } from './session.js';
+import { putSession } from './session.js';
 import { options } from './settings.js';
 import { attempt, store } from './storage.js';
+import { pageContext } from './views.js';
 
 let held = [];
 
 let replayed; // when a call was made that waited for this script
 export const callsOf = (time) => (replayed = time);
 
-export const say = (type, fields, context) => {
+export const say = (type, fields) => {
   const message = clean(
     {
       type,
       messageId: random(),
       timestamp: new Date(replayed || Date.now()),
       ...fields,
-      context: { ...pageContext(), ...context },
+      context: pageContext(),
     },
-    options.redact === true && isTouchpoint(type),
+    options.redact === true && !fields.traits,
   );
   emit(type, message);
   held.push(message);
   release();
 };
+
+export const captures = (kind) => options.capture === true || options.capture[kind];
+
+/** Something that the page did not say itself. */
+export const auto = (kind, event, properties) => captures(kind) && say('track', { event, properties });
 
 /** Sends or drops what was held. While the visitor has not decided, only what is more than 1000 is dropped. */
 export const release = () => {
@@ -41,11 +46,11 @@ export const release = () => {
 
 const address = async (message) => {
   const visitor = meet();
-  const { redact } = options;
   message.userId ??= store.segue_u;
   message.context.consent = granted.analytics && { categoryPreferences: granted };
   putSession(message);
-  await visitor._known;
+  // Where the id is there, the message is queued at once: a page that goes away waits for nothing.
+  if (!visitor._id) await visitor._known;
   message.anonymousId = visitor._id;
-  enqueue(redact.call ? attempt(() => redact(message)) : message);
+  enqueue(options.redact.call ? attempt(() => options.redact(message)) : message);
 };

@@ -5,30 +5,21 @@
 
 import { allows } from './consent.js';
 import { flush } from './delivery.js';
-import { proves, who } from './identity.js';
 import { emit } from './listeners.js';
 import { options } from './settings.js';
 import { attempt, put, store } from './storage.js';
 
-let me;
-let token; // says who the visitor is to the stream; one that the site has fetched vouches for a login too
-let asking;
+export let me;
+export let token; // says who the visitor is to the stream; one that the site has fetched vouches for a login too
+export let asking; // whether even an empty batch is worth sending
 let timer;
 let stream;
 
-const wanted = () => options.personalize && allows('personalization') && proves();
-
-export const wantsAnswer = () => asking && wanted();
-
-export const personalization = () => me;
+export const wanted = () => options.personalize && allows('personalization');
 
 export const vouch = (siteToken) => {
   token = siteToken || token;
 };
-
-/** The batch's member `visitor`: proves the id, and says which answer the page has. */
-export const visitorMember = () =>
-  wanted() ? { id: who._id, proof: who._proof, token, me: me.etag || '' } : undefined;
 
 /** Shows and hides the elements that name segments or stages. Who is unknown is in none. */
 export const dress = () => {
@@ -62,8 +53,8 @@ const learn = (answer) => {
 /** Takes what a receipt says of the visitor. A token that is worth nothing is dropped: the proof remains. */
 export const receive = ({ visitor, me }) => {
   asking = token && visitor?.error;
-  token = wanted() && visitor?.token;
-  if (me && token) learn(me);
+  token = visitor?.token;
+  if (me) learn(me);
   follow();
 };
 
@@ -88,6 +79,6 @@ export const turn = () => {
   unfollow();
   token = undefined;
   me = attempt(() => JSON.parse(store.segue_me)) || { segments: [], stages: {} };
-  asking = true;
+  asking = wanted();
   dress();
 };

@@ -3,7 +3,7 @@
 import { options } from './settings.js';
 
 /** `text` without e-mail addresses; the bounds keep a long text without one cheap. */
-export const hideEmails = (text) => text.replace(/[\w.%+-]{1,64}(@|%40)[\w-]+\.[\w.-]+/gi, '[email]');
+export const hideEmails = (text) => text.replace(/[\w.%+-]{1,64}(@|%40)[\w.-]+\.\w+/g, '[email]');
 
 export const isText = (value) => typeof value == 'string';
 

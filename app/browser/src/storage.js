@@ -5,17 +5,20 @@
 
 import { options } from './settings.js';
 
-/** What `action` returns; undefined where the browser forbids it: blocked storage, a sandbox, a full disk. */
-export const attempt = (action) => {
+/**
+ * What `action` returns; undefined where it fails, as where the browser forbids it: blocked storage, a sandbox, a full
+ * disk. `tell` is told why.
+ */
+export const attempt = (action, tell) => {
   try {
     return action();
-  } catch {
-    // as good as absent
+  } catch (error) {
+    tell?.(error);
   }
 };
 
 /** The same, and undefined where the page wants nothing kept. */
-const keep = (action) => (options.cookieless ? undefined : attempt(action));
+export const keep = (action) => (options.cookieless ? undefined : attempt(action));
 
 export let store = {};
 
@@ -29,7 +32,10 @@ export const open = () =>
     store = Object.assign(localStorage, store);
   });
 
-export const cookie = () => keep(() => /segue_v=(\w{32})/.exec(document.cookie)[1]);
+/** From now on nothing is kept. */
+export const close = () => {
+  store = {};
+};
 
 /** A cookie of this site alone; `seconds` 0 removes it. */
 export const putCookie = (value, seconds) =>

@@ -1,0 +1,42 @@
+/** Hides: which clicks are worth a message: those that lead away, those in anger, those in vain. */
+
+import { auto } from './messages.js';
+
+const DOWNLOAD = /\.(pdf|(doc|xls|ppt)x?|csv|txt|zip|rar|7z|gz|dmg|exe|apk|mp[34])$/i;
+const BUTTON = 'button,[role=button],[onclick],a[href^="#"]';
+
+let last; // element clicked
+let lastAt;
+let count; // of clicks on it, each at most half a second after the one before
+let dying;
+
+/** Whatever happens after a click shows that it was not in vain. */
+export const alive = () => {
+  clearTimeout(dying);
+  watcher.disconnect();
+};
+const watcher = new MutationObserver(alive);
+
+export const click = ({ target, button, timeStamp }) => {
+  const link = target.closest?.('a[href]');
+  if (link?.host) {
+    const extension = DOWNLOAD.exec(link.pathname)?.[1];
+    const properties = { url: link.href, text: link.textContent.trim().slice(0, 100), extension };
+    if (extension || link.hasAttribute('download')) auto('downloads', 'File Downloaded', properties);
+    else if (link.host != location.host) auto('links', 'Outbound Link Clicked', properties);
+  }
+  if (button) return;
+  const properties = { element: target.localName, id: target.id };
+  count = target == last && timeStamp - lastAt < 500 ? count + 1 : 1;
+  last = target;
+  lastAt = timeStamp;
+  if (count == 3) auto('clicks', 'Rage Click', properties);
+  alive();
+  if (target.closest?.(BUTTON)) {
+    watcher.observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
+    dying = setTimeout(() => {
+      alive();
+      auto('clicks', 'Dead Click', properties);
+    }, 2500);
+  }
+};
