@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -22,6 +23,7 @@ from tests.end_to_end.proxy import Proxy
 HERE: Final = Path(__file__).parent
 LANDING: Final = "?utm_source=news&utm_medium=email&utm_campaign=spring"
 _INSTALL_SECONDS_MAX: Final = 180
+_RETRY_SECONDS_MAX: Final = 30.0
 
 
 class Unavailable(Exception):
@@ -112,6 +114,13 @@ class Stage:
     def beacons(self, start: str) -> list[str]:
         """Those of them that a page sends without hope for an answer."""
         return [head for head in self.posts(start) if "sec-fetch-mode: no-cors" in head]
+
+    def until_posts(self, page: Page, count: int) -> None:
+        """SDKs take their time before they try again."""
+        deadline = time.monotonic() + _RETRY_SECONDS_MAX
+        while len(self.proxy.heads) < count:
+            assert time.monotonic() < deadline, f"waited for {count} requests; there were {self.proxy.met}"
+            page.wait_for_timeout(50)
 
     def until(self, wanted: int | Callable[[Sequence[Row]], object]) -> list[Row]:
         return self.segue.until(self.source, wanted)

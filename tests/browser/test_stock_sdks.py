@@ -265,7 +265,8 @@ def test_a_bad_day_loses_nothing_and_doubles_nothing(stage: Stage, day: str) -> 
     stage.proxy.moods += moods
     for number in range(3):
         page.evaluate(sdk.step, number)
-    stage.until(lambda rows: len(rows) >= 3 and len(stage.posts("/")) >= posts)
+    stage.until_posts(page, posts)
+    stage.until(3)
     assert stage.steps() == Counter(range(3))
     assert [mood for mood in stage.proxy.met if mood != "pass"] == moods
 
