@@ -117,6 +117,7 @@ async def _run(
         stack.push_async_callback(background.stop)
         streams = Streams(pool, registry, settings, clock)
         streams.start()
+        metrics.watch_streams(lambda: len(streams))
         stack.push_async_callback(streams.stop)
         app.state.services = Services(settings, clock, metrics, pool, registry, ingest, reads, rates, streams)
         yield

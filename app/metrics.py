@@ -41,6 +41,7 @@ class Metrics:
         self._fills = Gauge("segue_fills_pending", "Customers not yet at the current definitions.", registry=registry)
         self._pool_used = Gauge("segue_pool_connections_used", "Connections in use.", registry=registry)
         self._pool_size = Gauge("segue_pool_connections_open", "Connections open.", registry=registry)
+        self._streams = Gauge("segue_streams_open", "Open streams of /v1/me.", registry=registry)
         self._requests = Counter(
             "segue_requests", "Requests by route and status.", ["method", "route", "status"], registry=registry
         )
@@ -116,6 +117,10 @@ class Metrics:
         """Read when asked, not when it changes."""
         self._pool_used.set_function(used)
         self._pool_size.set_function(size)
+
+    def watch_streams(self, open: Callable[[], int]) -> None:
+        """Read when asked."""
+        self._streams.set_function(open)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """``route`` is the template. Children are kept: looking one up by labels costs more than counting."""

@@ -175,13 +175,13 @@ async def test_so_many_and_no_more_and_hang_ups_are_noticed(server: Server) -> N
             async with visitor.watch(token) as refused:
                 assert refused.response.status_code == 503
                 assert refused.response.headers["retry-after"].isdecimal()
+            assert "segue_streams_open 3.0" in (await visitor.http.get("/metrics")).text
         deadline = time.monotonic() + 5
-        while True:
-            async with visitor.watch(token) as stream:
-                if stream.response.status_code == 200:
-                    break
+        while "segue_streams_open 0.0" not in (await visitor.http.get("/metrics")).text:
             assert time.monotonic() < deadline, "streams that were hung up still count"
             await asyncio.sleep(0.05)
+        async with visitor.watch(token) as stream:
+            assert (await stream.next())[0] == "me"
 
 
 async def test_a_forged_token_opens_none(server: Server) -> None:
