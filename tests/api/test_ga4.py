@@ -28,7 +28,7 @@ async def test_events_and_user_properties(service: Service) -> None:
     assert (viewed["name"], viewed["properties"]["url"]) == ("page_viewed", "https://shop.example.com/")
     assert (bought["name"], bought["properties"]) == ("purchase", {"value": 42.5, "currency": "EUR"})
     customer = await service.ask("/v1/customers/anonymous_id:123.456")
-    assert customer["traits"] == {"plan": "gold"}
+    assert customer["traits"] == {"plan": "gold", "first_touch": "Direct"}
 
 
 async def test_a_bad_event_is_kept_whole_and_replayed(service: Service) -> None:
