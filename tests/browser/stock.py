@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,7 +22,9 @@ from tests.browser.visit import Visit
 from tests.end_to_end.proxy import Proxy
 
 HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parents[1]
 LANDING: Final = "?utm_source=news&utm_medium=email&utm_campaign=spring"
+_AN_OPTION = re.compile(r"\b(?:protocol|configUrl|api_host): '[^']*'")
 _INSTALL_SECONDS_MAX: Final = 180
 _RETRY_SECONDS_MAX: Final = 30.0
 
@@ -62,6 +65,14 @@ def _run_npm(place: Path) -> None:
         raise Unavailable(f"npm cannot install the SDKs: {done.stderr.strip()[-300:]}")
 
 
+def guide(heading: str) -> str:
+    """The lines by which docs/website.md points an SDK here; a page that loads a file imports nothing."""
+    _, found, section = (ROOT / "docs" / "website.md").read_text(encoding="utf-8").partition(f"\n### {heading}")
+    assert found, f"docs/website.md has no section on {heading}"
+    block = section.partition("```js\n")[2].partition("```")[0]
+    return "\n".join(line for line in block.splitlines() if not line.startswith("import "))
+
+
 class Sent(NamedTuple):
     method: str
     path: str
@@ -83,16 +94,23 @@ class Stage:
         self.asked: list[Sent] = []
         site.directory("/sdk", modules)
 
-    def open(self, file: str | None, start: str, **options: Any) -> Page:
-        """``start`` is JavaScript with the names ``host`` (of Segue, another origin than the page) and ``key``."""
-        head = f"const host = '{self.proxy.url}', key = '{self.source.write_key}';"
+    def open(self, file: str | None, code: str, options: str = "", **more: Any) -> Page:
+        """``code`` is that of the guide, run for this Segue; ``options`` go beside those that it sets."""
+        for theirs, ours in (
+            ("https://segue.example.com", self.proxy.url),
+            ("segue.example.com", self.proxy.url.removeprefix("http://")),
+            ("protocol: 'https'", "protocol: 'http'"),
+            ("wk_...", self.source.write_key),
+        ):
+            code = code.replace(theirs, ours)
+        code = _AN_OPTION.sub(rf"\g<0>, {options}", code, count=1) if options else code
         library = f"<script src='/sdk/{file}'></script>" if file else ""
-        url = self.site.page("/shop", f"<!doctype html><title>Shop</title>{library}<script>{head}\n{start}</script>")
+        url = self.site.page("/shop", f"<!doctype html><title>Shop</title>{library}<script>{code}</script>")
         page = self.guest.context.new_page()
         network = self.guest.context.new_cdp_session(page)
         network.on("Network.requestWillBeSent", self._note)
         network.send("Network.enable")
-        page.goto(url + LANDING, **options)
+        page.goto(url + LANDING, **more)
         return page
 
     def _note(self, event: dict[str, Any]) -> None:
