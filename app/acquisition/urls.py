@@ -12,6 +12,7 @@ VALUE_CHARS_MAX: Final = 200
 
 _URL_CHARS_MAX: Final = 16_384
 _PARAMETERS_MAX: Final = 200
+_HOST_CHARS_MAX: Final = 253
 _HOST = re.compile(
     r"(?:https?|android-app|ios-app)://(?:[^/?#\\]*@)?(\[[0-9a-f:.]+\]|[^/?#\\:@\[\]\s\0-\x1f]+)", re.IGNORECASE
 )
@@ -26,9 +27,9 @@ def host_of(url: str) -> str:
     if match is None:
         return ""
     host = match[1].lower().rstrip(".")
-    if not host.isascii():
-        host = _as_ascii(host)
-    return host if len(host) <= 253 else ""
+    if len(host) > _HOST_CHARS_MAX:
+        return ""
+    return host if host.isascii() else _as_ascii(host)
 
 
 def query_of(url: str) -> str:
