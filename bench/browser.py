@@ -55,6 +55,7 @@ class Visit:
     call_us: float
     """Median of what one call took until it returned."""
     calls: int
+    chromium: str
 
 
 def measure(wanted: Collection[str], sizes: Sizes, say: Say) -> list[Figure]:
@@ -83,7 +84,15 @@ def _figures(slowed: dict[str, list[Visit]], unslowed: list[Visit]) -> list[Figu
     layouts = max(visit.reading.layouts for visit in ours)
     size = ours[0].script_bytes
     return [
-        Figure("p", "bytes of the snippet, gzipped, everything on", size, "at most", SIZE_BYTES_MAX, "", 0),
+        Figure(
+            "p",
+            "bytes of the snippet, gzipped, everything on",
+            size,
+            "at most",
+            SIZE_BYTES_MAX,
+            f"Chromium {ours[0].chromium}, {rounds} rounds",
+            0,
+        ),
         _beside("p", "bytes gzipped", slowed, lambda visit: visit.script_bytes, "B", 0),
         _beside(
             "q",
@@ -188,7 +197,7 @@ def _visit(playwright: Playwright, site: Site, party: Library, rate: int, calls:
         assert abs(elements - ELEMENTS) < 5, elements  # a loader leaves its script element behind
     finally:
         browser.close()
-    return Visit(reading, site.script_bytes, 1_000 * median(costs), calls)
+    return Visit(reading, site.script_bytes, 1_000 * median(costs), calls, browser.version)
 
 
 def _use(page: Page) -> None:
