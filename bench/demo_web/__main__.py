@@ -30,7 +30,7 @@ def main() -> int:
     _forget_settings()
     try:
         with tempfile.TemporaryDirectory(prefix="segue-demo-web-") as scratch:
-            data, log = asked.data or Path(scratch) / "data", Path(scratch) / "serve.log"
+            data, log = (asked.data or Path(scratch) / "data").resolve(), Path(scratch) / "serve.log"
             console.print("Starting Segue with its own PostgreSQL ...")
             command = ["app", "serve", "--data", str(data), "--port", str(asked.port)]
             with serving(command, asked.port, log, ready="/readyz", environment=SETTINGS) as server:

@@ -1,4 +1,4 @@
-"""The loader of the guide, as every site puts it into its pages, with this shop's key and options."""
+"""The two tags of the guide, as every site puts it into its pages, with this shop's key and options."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def loader(host: str, write_key: str) -> str:
         raise RuntimeError(f"{GUIDE} shows no loader.")
     call = f"segue.load({json.dumps(write_key)}, {json.dumps({'host': host, **OPTIONS})})"
     return _LOAD.sub(lambda _: call, found[1])
+
+
+def library(host: str) -> str:
+    """The tag that brings the library."""
+    return f'<script async src="{host}/segue.js" crossorigin="anonymous"></script>'

@@ -27,7 +27,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from bench.demo_web.definitions import JOURNEY, SEGMENTS
-from bench.demo_web.loader import loader
+from bench.demo_web.loader import library, loader
 from bench.demo_web.why import visitor_of, why
 from bench.demo_web.workspace import PAGE, Workspace
 

@@ -54,6 +54,7 @@ function toggle(open) {
 function changed() {
   const known = given.segue.personalization()
   if (known?.as_of) behind = new Date(known.as_of) - Date.now()
+  tellCountdowns(known?.segments ?? [])
   draw()
   ask(0)
 }
@@ -262,13 +263,14 @@ function length(ms) {
 }
 
 /** Notes of the page that say how much longer they hold. */
-export function tellCountdowns() {
-  const mine = new Map((given.segue.personalization()?.segments ?? []).map((each) => [each.key, each]))
-  for (const element of document.querySelectorAll('[data-countdown]')) {
-    const until = mine.get(element.dataset.countdown)?.valid_until
-    if (until) Object.assign(element.dataset, { until, text: ', for another %' })
-    else for (const name of ['until', 'text']) delete element.dataset[name]
-    if (!until) element.textContent = ''
+function tellCountdowns(memberships) {
+  for (const note of document.querySelectorAll('[data-countdown]')) {
+    const until = memberships.find((each) => each.key === note.dataset.countdown)?.valid_until
+    if (until) Object.assign(note.dataset, { until, text: ', for another %' })
+    else {
+      delete note.dataset.until
+      note.textContent = ''
+    }
   }
   tick()
 }

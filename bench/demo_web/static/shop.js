@@ -2,7 +2,7 @@
 
 import * as cart from './cart.js'
 import { replace } from './dom.js'
-import { start as startPanel, tellCountdowns } from './panel.js'
+import { start as startPanel } from './panel.js'
 import * as views from './views.js'
 
 const segue = window.segue
@@ -119,10 +119,9 @@ async function begin() {
   shop.products = products
   shop.journey = definitions.journey.key
   startPanel({ segue, definitions, answer: shop.answer, startOver })
-  segue.on('change', () => {
-    tellCountdowns()
-    if (location.pathname === '/') views.refreshHero(shop)
-  })
+  const greet = () => views.refreshHero(shop)
+  segue.on('change', greet)
+  segue.ready(greet)
   show()
   await rememberPerson()
   if (location.pathname === '/login') show()
