@@ -117,11 +117,12 @@ def collector(route: str) -> Handler:
         served = services(request)
         limits = served.settings.limits
         body = await read_body(request, limits.body_bytes_max)
+        received_at = served.clock.now()
         inflated = inflate(body, request.headers.get("content-encoding"), limits)
         envelope = read(inflated, route, limits)
         key = await _admit(request, served, envelope)
         guest = await guest_of(served, key, envelope.visitor) if envelope.visitor else None
-        receipt = await _store(request, served, key.source, envelope, len(inflated))
+        receipt = await _store(request, served, key.source, envelope, len(inflated), received_at)
         answer = receipt_json(receipt)
         if guest is not None:
             answer = answer[:-1] + await guest_json(served, key, guest, projected=receipt.projected) + b"}"
@@ -136,7 +137,9 @@ async def take_in(request: Request, envelope: Envelope, size_bytes: int) -> Rece
     Raises :class:`Overloaded` and what :func:`authenticate` does; then nothing was stored.
     """
     served = services(request)
-    return await _store(request, served, await authenticate(request, served, envelope), envelope, size_bytes)
+    received_at = served.clock.now()
+    source = await authenticate(request, served, envelope)
+    return await _store(request, served, source, envelope, size_bytes, received_at)
 
 
 async def authenticate(request: Request, served: Services, envelope: Envelope) -> SourceView:
@@ -151,9 +154,8 @@ async def _admit(request: Request, served: Services, envelope: Envelope) -> KeyV
 
 
 async def _store(
-    request: Request, served: Services, source: SourceView, envelope: Envelope, size_bytes: int
+    request: Request, served: Services, source: SourceView, envelope: Envelope, size_bytes: int, received_at: int
 ) -> Receipt:
-    received_at = served.clock.now()
     parsed = normalise(envelope, source, received_at, served.settings, peer_of(request, served.settings))
     receipt = await served.ingest.accept(source.key, parsed, size_bytes)
     served.streams.nudge()

@@ -213,7 +213,7 @@ async def test_answers_and_failures_can_be_read_by_the_page(service: Any) -> Non
     ):
         response = await service.client.post("/v1/t", content=content, headers={**headers, "Origin": ORIGIN})
         assert response.headers["access-control-allow-origin"] == ORIGIN
-        assert response.headers["access-control-expose-headers"] == "Retry-After"
+        assert response.headers["access-control-expose-headers"] == "Retry-After, ETag"
     await service.app.state.services.ingest.stop()
     response = await service.client.post(
         "/v1/t", json=MESSAGE, headers={**basic(service.keys.write_key), "Origin": ORIGIN}
