@@ -78,10 +78,14 @@ def shown(
 
 
 def _is_vouched_for(customer: Customer, visitor: Visitor) -> bool:
-    """Any page may say that its visitor is anybody: that alone must not show what is known of that person."""
+    """Any page may say that its visitor is anybody: that alone must not show what is known of that person.
+
+    Nor of another visitor, for a message may carry a second anonymous id among its externalIds.
+    """
     if visitor.user_id is not None and Identity("user_id", visitor.user_id) in customer.identities:
         return True
-    return all(identity.kind == "anonymous_id" for identity in customer.identities)
+    own = Identity("anonymous_id", visitor.anonymous_id or "")
+    return all(identity == own for identity in customer.identities)
 
 
 def _ends_of_traits(customer: Customer, computed: Collection[str], declared: Collection[str]) -> Iterator[int | None]:

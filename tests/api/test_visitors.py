@@ -263,6 +263,16 @@ async def test_what_an_alias_joins_is_withheld_too(shop: Service) -> None:
     assert receipt["me"]["segments"] == []
 
 
+async def test_another_visitor_whose_id_was_joined_is_withheld_too(shop: Service) -> None:
+    """Two anonymous ids in one message are one customer; only one of them was proven."""
+    victim, attacker = Page(shop), Page(shop)
+    await victim.send(did("Order Completed"))
+    joining = {"context": {"externalIds": [{"type": "anonymous_id", "id": victim.id}]}}
+    receipt = await attacker.send({**did("Looked"), **joining})
+    assert receipt["me"]["withheld"]
+    assert receipt["me"]["segments"] == []
+
+
 async def test_the_sites_own_server_vouches(shop: Service) -> None:
     page = Page(shop)
     await page.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
