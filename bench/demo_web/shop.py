@@ -66,11 +66,10 @@ class Shop:
         self._sessions: dict[str, Person] = {}
         self._api: httpx.AsyncClient
         script = loader(workspace.url, workspace.page_key)
+        tags = f"<script>{script}</script>\n  {library(workspace.url)}"
         html = (STATIC / "index.html").read_text()
         pictures = (STATIC / "pictures.svg").read_text()
-        self._html = html.replace("<!-- pictures -->", pictures).replace(
-            "<!-- loader -->", f"<script>{script}</script>"
-        )
+        self._html = html.replace("<!-- pictures -->", pictures).replace("<!-- loader -->", tags)
         self._policy = _content_security_policy(script, workspace.url)
 
     @asynccontextmanager
