@@ -165,7 +165,9 @@ def _mixpanel(route: str) -> Handler:
             if route != "groups" and posthog.is_posthog(payload.body, limits):
                 return await _take_posthog(request, payload)
             now = served.clock.now()
-            envelope = mixpanel.read(payload.body, route, now, limits, request.query_params.get("_"))
+            query = request.query_params
+            with_address = query.get("ip") != "0"
+            envelope = mixpanel.read(payload.body, route, now, limits, query.get("_"), with_address=with_address)
             await take_in(request, envelope, len(payload.body))
         if flag(request, payload, "img"):
             return pixel_answer()

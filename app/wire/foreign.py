@@ -68,8 +68,16 @@ class Writer:
         """The time of an event that has none: a microsecond apart, so that those of one request keep their order."""
         return quoted(instants.rfc3339(max(self._moment - (self._count - 1 - index), 0)))
 
-    def envelope(self, write_key: str | None, sent_at: int | None) -> Envelope:
-        return Envelope(write_key, self._items, self._originals, sent_at=sent_at, rejections=self._rejections)
+    def envelope(self, write_key: str | None, sent_at: int | None, context: Members | None = None) -> Envelope:
+        """``context`` lies under that of each message."""
+        return Envelope(
+            write_key,
+            self._items,
+            self._originals,
+            sent_at=sent_at,
+            context=context or {},
+            rejections=self._rejections,
+        )
 
 
 def clock_of(underscore: str | None) -> int | None:

@@ -35,10 +35,12 @@ from app.wire.foreign import (
 )
 from app.wire.segment import Envelope
 
+_NO_ADDRESS: Final = b'"none"'
+"""What is no address is not kept, and the connection's does not take its place."""
 PROFILES: Final = ("engage", "groups")
 _DEVICE: Final = "$device:"
 _PAGE_VIEW: Final = "$mp_web_page_view"
-_MOVED: Final = ("token", "distinct_id", "$device_id", "$user_id", "$anon_distinct_id", "$insert_id", "time")
+_MOVED: Final = ("token", "distinct_id", "$device_id", "$user_id", "$anon_distinct_id", "$insert_id", "time", "ip")
 _KEPT_UPDATES: Final[tuple[str, ...]] = ("$set_once", "$add", "$append", "$union", "$remove", "$delete")
 _TRAITS: Final = {
     "$email": "email",
@@ -51,10 +53,19 @@ _TRAITS: Final = {
 }
 
 
-def read(body: bytes, route: str, received_at: int, limits: Limits, underscore: str | None = None) -> Envelope:
+def read(
+    body: bytes,
+    route: str,
+    received_at: int,
+    limits: Limits,
+    underscore: str | None = None,
+    *,
+    with_address: bool = True,
+) -> Envelope:
     """One event or an array of them, of ``track`` or of PROFILES. Raises InvalidBody.
 
-    ``underscore`` is the query's ``_``: the browser's clock in ms when it sent the request.
+    ``underscore`` is the query's ``_``: the browser's clock in ms when it sent the request. Without address
+    (``ip=0`` of the query) none is kept.
     """
     parsed = document(body, limits)
     whole = (parsed.readable, parsed.sent)
@@ -76,7 +87,7 @@ def read(body: bytes, route: str, received_at: int, limits: Limits, underscore: 
         else:
             for message in _event(raw, members, writer.moment_of(index)):
                 writer.put(message, original)
-    return writer.envelope(key, sent_at)
+    return writer.envelope(key, sent_at, {} if with_address else {"ip": _NO_ADDRESS})
 
 
 def _token(members: Members) -> str | None:
@@ -172,6 +183,7 @@ def _context(props: Members) -> bytes:
     get = props.get
     return objects(
         library=objects(name=get("mp_lib"), version=get("$lib_version")),
+        ip=get("ip"),
         page=page_of(
             url=get("$current_url"),
             referrer=get("$referrer"),

@@ -32,7 +32,7 @@ from app.wire.segment import Envelope
 
 _MOVED: Final = (
     *("token", "distinct_id", "$device_id", "$user_id", "$anon_distinct_id", "$insert_id", "$time"),
-    *("$set", "$set_once", "$unset", "$raw_user_agent", "$lib", "$lib_version"),
+    *("$set", "$set_once", "$unset", "$raw_user_agent", "$lib", "$lib_version", "$ip"),
 )
 _NOBODY: Final = b'"$posthog_cookieless"'
 _TRAITS: Final = {"$email": "email", "$phone": "phone", "$name": "name"}
@@ -167,6 +167,7 @@ def _context(props: Members) -> bytes:
     return objects(
         library=objects(name=get("$lib"), version=get("$lib_version")),
         userAgent=get("$raw_user_agent"),
+        ip=get("$ip"),
         locale=get("$browser_language"),
         timezone=get("$timezone"),
         page=page_of(url=url, referrer=referrer, title=get("title"), path=get("$pathname")),

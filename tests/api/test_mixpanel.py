@@ -142,3 +142,25 @@ async def test_a_preflight_and_credentials(service: Service) -> None:
         for each in (preflight, response):
             assert each.headers["access-control-allow-origin"] == "https://shop.example.com"
             assert each.headers["access-control-allow-credentials"] == "true"
+
+
+async def test_an_origin_that_the_key_is_not_for(service: Service) -> None:
+    source = await service.tell("POST", "/v1/sources", {"key": "site"}, expected=201)
+    pages = {"kind": "write", "source": "site", "origins": ["https://shop.example.com"]}
+    key = (await service.tell("POST", "/v1/keys", pages, expected=201))["key"]
+    seen = {"event": "Seen", "properties": {"token": key, "distinct_id": "user-1"}}
+    for origin, status in (("https://shop.example.com", 200), ("https://evil.example.com", 403)):
+        response = await send(service, "/track/", seen, headers={"Origin": origin})
+        assert response.status_code == status
+        assert response.headers["access-control-allow-origin"] == origin
+    assert (response.json()["code"], response.json()["error"]) == ("origin_not_allowed", response.json()["message"])
+    assert source["write_key"] != key
+
+
+@pytest.mark.parametrize(("asked", "kept"), [("1", "127.0.0.0"), ("0", None)])
+async def test_no_address_is_kept_where_the_sdk_says_so(service: Service, asked: str, kept: str | None) -> None:
+    headers = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36"}
+    response = await send(service, f"/track/?ip={asked}", event(service, "Seen", mp_lib="web"), headers=headers)
+    assert response.text == "1"
+    [seen] = await touchpoints(service)
+    assert seen["context"].get("ip") == kept
