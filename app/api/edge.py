@@ -46,6 +46,7 @@ class Edge:
         self._metrics = metrics
         self._open_paths = open_paths
         self._open_prefixes = open_prefixes
+        self._warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,6 +74,7 @@ class Edge:
                 await self._rates.address(scope["client"][0] if scope.get("client") else None)
             await self._app(scope, receive, send_noting)
         except RateLimited as error:
+            self._look_for_proxy(scope)
             await problem_answer(error)(scope, receive, send_noting)
         except Exception:
             _log.exception("request.failed", route=_route(scope))
@@ -82,6 +84,14 @@ class Edge:
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.request(method, _route(scope), status or 500, time.perf_counter() - start)
+
+    def _look_for_proxy(self, scope: Scope) -> None:
+        """Behind a proxy that is not believed all visitors are one address, and soon turned away: say so, once."""
+        told = Headers(scope=scope).get("x-forwarded-for")
+        if self._warned or told is None or not scope.get("client") or scope["client"][0] in told:
+            return
+        self._warned = True
+        _log.warning("rates.proxy_not_believed", proxy=scope["client"][0], remedy="Name it in FORWARDED_ALLOW_IPS.")
 
     def _origin(self, scope: Scope) -> str | None:
         """The page that asks, where pages may ask."""

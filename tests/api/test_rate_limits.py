@@ -10,6 +10,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from app.api.rates import Counts, Rates
 from app.config import Settings
@@ -130,6 +131,20 @@ async def test_nothing_is_read_of_what_is_turned_away(settings: Settings, frozen
 
             assert (await client.post("/v1/b", content=body())).status_code == 429
         assert read <= 1
+
+
+async def test_a_proxy_that_is_not_believed_is_told_of_once(settings: Settings, frozen: FrozenClock) -> None:
+    async with (
+        limited(settings, frozen, address_rate="1/minute") as service,
+        from_address(service, "192.0.2.1") as client,
+    ):
+        with capture_logs() as said:
+            await client.post("/v1/m", content=b"", headers={"X-Forwarded-For": "198.51.100.7"})
+            assert said == []
+            for forwarded in ("192.0.2.1", "198.51.100.8", "198.51.100.9"):
+                refused = await client.post("/v1/m", content=b"", headers={"X-Forwarded-For": forwarded})
+                assert refused.status_code == 429
+    assert [(each["event"], each["proxy"]) for each in said] == [("rates.proxy_not_believed", "192.0.2.1")]
 
 
 async def test_without_limits_nothing_is_counted(settings: Settings, frozen: FrozenClock) -> None:

@@ -28,6 +28,14 @@ def test_an_envelope_is_taken_apart() -> None:
     assert envelope.sent_at == NOW
     assert envelope.items == envelope.originals == [b'{"a":1}', b"2"]
     assert envelope.context == {"ip": b'"::1"'}
+    assert envelope.visitor == b""
+
+
+def test_who_the_visitor_is_stays_with_the_envelope() -> None:
+    body = b'{"batch":[{"type":"track","event":"e","anonymousId":"a"}],"visitor": {"id":"a","proof":"p"} }'
+    envelope = read(body, "b", SETTINGS.limits)
+    assert envelope.visitor == b'{"id":"a","proof":"p"}'
+    assert not any(b"proof" in item for item in (*envelope.items, *envelope.originals))
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,8 @@ class MeOut(BaseModel):
     traits: dict[str, Any]
     valid_until: OptionalInstant = Field(description="When anything here changes by itself.")
     withheld: bool = Field(
-        description="Nothing is shown, because the page says who its visitor is and the site's own server does not."
+        description="Nothing is shown: a message has joined the visitor to another identity, and the site's own server "
+        "does not vouch for them."
     )
     etag: str
     as_of: Instant
