@@ -30,7 +30,7 @@ Row = dict[str, Any]
 _MESSAGES: Final = """
 SELECT message_id, type, name, channel, source, properties, context, traits, carried, occurred_at, received_at,
        sent_at, original_timestamp
-FROM touchpoints WHERE source = $1 ORDER BY occurred_at, received_at, message_id
+FROM touchpoints WHERE source = $1 ORDER BY occurred_at, message_id COLLATE "C"
 """
 
 
@@ -109,7 +109,7 @@ class Segue:
         return answer.json()
 
     def messages(self, source: Source, *types: str) -> list[Row]:
-        """What PostgreSQL holds from that source, in the order of occurred_at; ``ids`` are what a message carried."""
+        """What PostgreSQL holds from that source, in the one order; ``ids`` are what a message carried."""
         rows = self.database.fetch(_MESSAGES, source.key)
         for row in rows:
             row["ids"] = {kind: value for kind, value, *_ in row.pop("carried")}
