@@ -1,0 +1,233 @@
+"""Nothing is lost and nothing doubled: closed tabs, no network, 503s, lost answers, two tabs, wrong clocks."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.sync_api import Page, Request
+
+from tests.browser.service import Segue
+from tests.browser.shop import Shop, close_tab, flush, until_ready
+from tests.browser.site import Site
+from tests.browser.visit import Visit
+
+MakeVisit = Callable[..., Visit]
+
+STEP_SECONDS = 25
+
+TRACK = "([from, to]) => { for (let n = from; n < to; n++) segue.track('Step', { n }) }"
+
+
+@pytest.fixture
+def shop(segue: Segue, site: Site) -> Shop:
+    return Shop(segue, site)
+
+
+def track(page: Page, start: int, end: int) -> None:
+    page.evaluate(TRACK, [start, end])
+
+
+def assert_each_once(shop: Shop, count: int) -> None:
+    """PostgreSQL holds the steps 0 to count - 1, each once, and no more arrive."""
+    rows = shop.until(count, "track")
+    assert Counter(row["properties"]["n"] for row in rows) == Counter(range(count))
+
+
+@pytest.mark.parametrize("count", [1, 60])
+def test_a_closed_tab_loses_nothing(shop: Shop, visit: MakeVisit, count: int) -> None:
+    guest = visit()
+    page = guest.open(shop.page("/", capture=False))
+    until_ready(page)
+    track(page, 0, count)
+    close_tab(page)
+    assert_each_once(shop, count)
+    other = guest.open(shop.page("/", capture=False))
+    flush(other)
+    assert_each_once(shop, count)
+
+
+def test_going_away_loses_nothing(shop: Shop, visit: MakeVisit) -> None:
+    away = shop.site.page("/away", "away")
+    page = visit().open(shop.page("/", capture=False))
+    until_ready(page)
+    with page.expect_navigation(url=away):
+        page.evaluate("(away) => { segue.track('Step', { n: 0 }); location.href = away }", away)
+    assert_each_once(shop, 1)
+
+
+def test_an_hour_without_a_network(shop: Shop, visit: MakeVisit) -> None:
+    guest = visit(now=datetime.now(UTC))
+    page = guest.open(shop.page("/", capture=False))
+    until_ready(page)
+    guest.context.set_offline(True)
+    track(page, 0, 30)
+    guest.context.clock.fast_forward("30:00")
+    track(page, 30, 40)
+    guest.context.clock.fast_forward("30:00")
+    assert shop.messages() == []
+    guest.context.set_offline(False)
+    guest.context.clock.run_for(60_000)
+    assert_each_once(shop, 40)
+    rows = shop.messages("track")
+    spread = rows[-1]["occurred_at"] - rows[0]["occurred_at"]
+    assert timedelta(minutes=29) < spread < timedelta(minutes=31)
+    assert abs(rows[0]["occurred_at"] - (datetime.now(UTC) - timedelta(hours=1))) < timedelta(minutes=2)
+
+
+def test_a_tab_closed_without_a_network_is_sent_by_the_next_visit(shop: Shop, visit: MakeVisit) -> None:
+    guest = visit()
+    url = shop.page("/", capture=False)
+    page = guest.open(url)
+    until_ready(page)
+    guest.context.set_offline(True)
+    track(page, 0, 20)
+    close_tab(page)
+    guest.context.set_offline(False)
+    flush(guest.open(url))
+    assert_each_once(shop, 20)
+
+
+def test_a_storm_of_503(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+    """By its own clock the page asks again when Retry-After is over, neither sooner nor much later."""
+    guest = visit(now=datetime.now(UTC))
+    sent: list[datetime] = []
+    guest.context.on("request", lambda each: sent.append(sent_at(each)) if each.post_data else None)
+    with segue.behind(*["busy"] * 4) as proxy:
+        proxy.retry_after_seconds = 120
+        page = guest.open(shop.page("/", capture=False, host=proxy.url))
+        until_ready(page)
+        track(page, 0, 10)
+        for step in range(60):
+            guest.context.clock.run_for(STEP_SECONDS * 1000)
+            page.wait_for_timeout(20)  # for an answer to reach the page
+            if step == 5:
+                track(page, 10, 12)
+            if "pass" in proxy.met:
+                break
+        assert_each_once(shop, 12)
+        assert proxy.met == ["busy"] * 4 + ["pass"]
+    gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(sent)]
+    assert all(120 <= gap < 122 + STEP_SECONDS for gap in gaps), gaps
+
+
+def sent_at(request: Request) -> datetime:
+    return datetime.fromisoformat(request.post_data_json["sentAt"])
+
+
+def test_a_storm_of_503_outlives_the_tab(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+    guest = visit()
+    with segue.behind(*["busy"] * 1_000) as proxy:
+        url = shop.page("/", capture=False, host=proxy.url)
+        page = guest.open(url)
+        until_ready(page)
+        track(page, 0, 15)
+        flush(page)
+        close_tab(page)
+        assert set(proxy.met) <= {"busy"}
+        proxy.moods.clear()
+        flush(guest.open(url))
+        assert_each_once(shop, 15)
+
+
+def test_answers_that_get_lost_double_nothing(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+    guest = visit()
+    with segue.behind("swallow", "busy", "swallow") as proxy:
+        page = guest.open(shop.page("/", capture=False, host=proxy.url))
+        until_ready(page)
+        track(page, 0, 25)
+        wait_until(lambda: proxy.met.count("pass") >= 1, seconds=20)
+        assert_each_once(shop, 25)
+        assert proxy.met[:3] == ["swallow", "busy", "swallow"]
+
+
+def test_two_tabs_at_once(shop: Shop, visit: MakeVisit) -> None:
+    guest = visit()
+    url = shop.page("/", capture=False)
+    tabs = [guest.open(url), guest.open(url)]
+    for tab in tabs:
+        until_ready(tab)
+    guest.context.set_offline(True)
+    for number, tab in enumerate(tabs):
+        track(tab, 30 * number, 30 * number + 20)
+    guest.context.set_offline(False)
+    for number, tab in enumerate(tabs):
+        track(tab, 30 * number + 20, 30 * number + 30)
+        flush(tab)
+    close_tab(tabs[0])
+    assert_each_once(shop, 60)
+    flush(tabs[1])
+    assert_each_once(shop, 60)
+    rows = shop.messages("track")
+    assert len({row["ids"]["anonymous_id"] for row in rows}) == 1, "one visitor"
+    assert len({row["context"]["sessionId"] for row in rows}) == 1, "one session"
+    assert sum(bool(row["context"].get("sessionStart")) for row in rows) == 1
+
+
+@pytest.mark.parametrize("hours", [-7, 5, 24 * 400])
+def test_a_clock_that_is_wrong_by_hours(shop: Shop, visit: MakeVisit, hours: int) -> None:
+    page = visit(skew=timedelta(hours=hours)).open(shop.page("/", capture=False))
+    until_ready(page)
+    track(page, 0, 1)
+    flush(page)
+    [row] = shop.until(1)
+    assert abs(row["occurred_at"] - datetime.now(UTC)) < timedelta(seconds=5)
+
+
+def test_a_clock_that_is_wrong_and_a_network_that_is_away(shop: Shop, visit: MakeVisit) -> None:
+    guest = visit(skew=timedelta(hours=9))
+    page = guest.open(shop.page("/", capture=False))
+    until_ready(page)
+    guest.context.set_offline(True)
+    track(page, 0, 1)
+    guest.context.clock.fast_forward("45:00")
+    guest.context.set_offline(False)
+    guest.context.clock.run_for(60_000)
+    [row] = shop.until(1)
+    assert abs(row["occurred_at"] - (datetime.now(UTC) - timedelta(minutes=46))) < timedelta(minutes=2)
+
+
+def test_the_queue_is_bounded(shop: Shop, visit: MakeVisit) -> None:
+    """The newest are kept; storage that is full is no fault of the page's."""
+    guest = visit()
+    page = guest.open(shop.page("/", capture=False))
+    until_ready(page)
+    guest.context.set_offline(True)
+    page.evaluate("() => { for (let n = 0; n < 3000; n++) segue.track('Step', { n, filler: 'x'.repeat(1000) }) }")
+    page.wait_for_timeout(300)
+    size = page.evaluate("Object.entries(localStorage).reduce((sum, [k, v]) => sum + k.length + v.length, 0)")
+    assert size < 1_500_000
+    guest.context.set_offline(False)
+    page.evaluate("segue.track('Step', { n: 3000 })")
+    flush(page)
+    rows = shop.until(lambda rows: any(row["properties"]["n"] == 3000 for row in rows))
+    numbers = [row["properties"]["n"] for row in rows]
+    assert len(numbers) == len(set(numbers))
+    assert guest.errors == []
+
+
+def test_a_key_that_is_refused_ends_in_peace(shop: Shop, visit: MakeVisit) -> None:
+    """401 is for good: it is not sent again and again."""
+    guest = visit(now=datetime.now(UTC))
+    url = shop.page("/", capture=False)
+    [key] = [each for each in shop.segue.get("/v1/keys")["items"] if each["source"] == shop.source.key]
+    shop.segue.ask("DELETE", f"/v1/keys/{key['id']}")
+    page = guest.open(url)
+    until_ready(page)
+    track(page, 0, 3)
+    for _ in range(6):
+        guest.context.clock.run_for(600_000)
+        page.wait_for_timeout(30)
+    assert 1 <= sum("/v1/b" in each for each in guest.requests) <= 2
+    assert guest.errors == []
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
