@@ -98,20 +98,23 @@ def test_analytics_next(stage: Stage) -> None:
       await analytics.track('Product Viewed', {price: 42.5})
       await analytics.identify('user-1', {email: 'user-1@example.com'})
       await analytics.group('acme', {size: 5})
+      await analytics.alias('user-1-new')
     }""")
-    rows = stage.until(4)
+    rows = stage.until(5)
     assert_landed(of(rows, "page"))
     assert of(rows, "track")["properties"] == {"price": 42.5}
     assert of(rows, "group")["properties"]["groupId"] == "acme"
     anonymous = page.evaluate("analytics.instance.user().anonymousId()")
+    # An alias that says nothing: the SDK sends the id of before on both sides.
+    assert of(rows, "alias")["ids"] == {"user_id": "user-1", "anonymous_id": anonymous}
     assert stage.identities("user_id:user-1") == {
         ("user_id", "user-1"),
         ("email", "user-1@example.com"),
         ("anonymous_id", anonymous),
     }
-    assert {"/v1/p", "/v1/t", "/v1/i", "/v1/g"} == stage.preflights
+    assert {"/v1/p", "/v1/t", "/v1/i", "/v1/g", "/v1/a"} == stage.preflights
     assert all("content-type: text/plain" in head for head in stage.posts("/v1/"))
-    assert len(stage.until(4)) == 4
+    assert len(stage.until(5)) == 5
     stage.assert_only_these_hosts()
 
 
