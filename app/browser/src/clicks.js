@@ -2,8 +2,12 @@
 
 import { auto } from './messages.js';
 
-const DOWNLOAD = /\.(pdf|(doc|xls|ppt)x?|csv|txt|zip|rar|7z|gz|dmg|exe|apk|mp[34])$/i;
-const BUTTON = 'button,[role=button],[onclick],a[href^="#"]';
+/** Attributes are asked for: properties of a form may be fields of those names. */
+export const describe = (element) => ({
+  element: element.localName,
+  id: element.getAttribute('id'),
+  name: element.getAttribute('name'),
+});
 
 let last; // element clicked
 let lastAt;
@@ -20,19 +24,19 @@ const watcher = new MutationObserver(alive);
 export const click = ({ target, button, timeStamp }) => {
   const link = target.closest?.('a[href]');
   if (link?.host) {
-    const extension = DOWNLOAD.exec(link.pathname)?.[1];
-    const properties = { url: link.href, text: link.textContent.trim().slice(0, 100), extension };
+    const extension = /\.(pdf|(doc|xls|ppt)x?|csv|txt|zip|rar|7z|gz|dmg|exe|apk|mp[34])$/i.exec(link.pathname)?.[1];
+    const properties = { url: link.href, text: link.text, extension };
     if (extension || link.hasAttribute('download')) auto('downloads', 'File Downloaded', properties);
     else if (link.host != location.host) auto('links', 'Outbound Link Clicked', properties);
   }
   if (button) return;
-  const properties = { element: target.localName, id: target.id };
+  const properties = describe(target);
   count = target == last && timeStamp - lastAt < 500 ? count + 1 : 1;
   last = target;
   lastAt = timeStamp;
   if (count == 3) auto('clicks', 'Rage Click', properties);
   alive();
-  if (target.closest?.(BUTTON)) {
+  if (target.closest?.('button,[role=button],[onclick],a[href^="#"]')) {
     watcher.observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
     dying = setTimeout(() => {
       alive();

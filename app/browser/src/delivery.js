@@ -34,7 +34,7 @@ const later = (delay) => {
 
 export const enqueue = (message) => {
   const text = JSON.stringify(message);
-  if (bytes(text) > 32768) console.warn('segue: too large', message);
+  if (bytes(text) > 32768) console.warn('segue: refused', message);
   else if (message) queue.push(text);
   later(100); // calls gather to a batch
 };
@@ -44,7 +44,7 @@ export const adopt = async () => {
   const prefix = 'segue_q.' + options.writeKey;
   place ||= prefix + random();
   for (const name of Object.keys(store))
-    if (name.startsWith(prefix) && name != place) {
+    if (name.includes(prefix) && name != place) {
       queue.push(...store[name].split('\n'));
       put(name);
     }
@@ -63,7 +63,7 @@ export const flush = async (leaving) => {
   let size = 0;
   // Browsers let 64 KiB go on when the page goes away.
   const batch = queue.filter((text) => (size += bytes(text)) < 6e4);
-  if (!batch[0] && (leaving || !asking)) return;
+  if (!batch[0] && !asking) return;
   const url = options.host + '/v1/b';
   const envelope = {
     writeKey: options.writeKey,

@@ -25,7 +25,7 @@ const hash = async (visitor) => {
 
 /** Finds or makes the visitor. */
 export const meet = () => {
-  const proof = keep(() => /segue_v=(\w{32})/.exec(document.cookie)[1]) || store.segue_v || who._proof || random();
+  const proof = keep(() => /segue_v=(\w+)/.exec(document.cookie)[1]) || store.segue_v || who._proof || random();
   if (proof != who._proof) {
     who = { _proof: proof };
     who._known = hash(who);

@@ -36,7 +36,7 @@ const methods = {
     if (typeof userId == 'object') return methods.identify(store.segue_u, userId, traits);
     if (store.segue_u && store.segue_u != userId) methods.reset(); // somebody else at this browser
     vouch(given?.visitorToken);
-    put('segue_u', userId && '' + userId);
+    put('segue_u', userId);
     say('identify', { userId: store.segue_u, traits });
   },
   group: (groupId, traits) => say('group', { groupId, traits }),

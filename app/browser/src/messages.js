@@ -14,6 +14,7 @@ import { attempt, store } from './storage.js';
 import { pageContext } from './views.js';
 
 let held = [];
+let count = 1e6; // of the messages; in front of an id, it keeps those of one instant in their order
 
 let replayed; // when a call was made that waited for this script
 export const callsOf = (time) => (replayed = time);
@@ -22,7 +23,7 @@ export const say = (type, fields) => {
   const message = clean(
     {
       type,
-      messageId: random(),
+      messageId: count++ + random(),
       timestamp: new Date(replayed || Date.now()),
       ...fields,
       context: pageContext(),
@@ -40,17 +41,14 @@ export const captures = (kind) => options.capture === true || options.capture[ki
 export const auto = (kind, event, properties) => captures(kind) && say('track', { event, properties });
 
 /** Sends or drops what was held. While the visitor has not decided, only what is more than 1000 is dropped. */
-export const release = () => {
-  for (const message of held.splice(0, granted == null ? held.length - 1000 : Infinity)) if (isOn()) address(message);
-};
-
-const address = async (message) => {
-  const visitor = meet();
-  message.userId ??= store.segue_u;
-  message.context.consent = granted.analytics && { categoryPreferences: granted };
-  putSession(message);
-  // Where the id is there, the message is queued at once: a page that goes away waits for nothing.
-  if (!visitor._id) await visitor._known;
-  message.anonymousId = visitor._id;
-  enqueue(options.redact.call ? attempt(() => options.redact(message)) : message);
-};
+export const release = () =>
+  held.splice(0, granted == null ? held.length - 1000 : Infinity).forEach(async (message) => {
+    if (!isOn()) return;
+    const visitor = meet();
+    message.userId ??= store.segue_u;
+    message.context.consent = granted.analytics && { categoryPreferences: granted };
+    putSession(message);
+    if (!visitor._id) await visitor._known; // else queued at once: a page that goes away waits for nothing
+    message.anonymousId = visitor._id;
+    enqueue(options.redact.call ? attempt(() => options.redact(message)) : message);
+  });

@@ -27,9 +27,8 @@ export const put = (name, value) => attempt(() => (value ? (store[name] = value)
 /** From now on things are kept; what is in memory moves along. */
 export const open = () =>
   keep(() => {
-    localStorage.segue_ = 1; // throws where storage is full or blocked
-    delete localStorage.segue_;
-    store = Object.assign(localStorage, store);
+    // Throws where storage is blocked or full: hence the mark.
+    store = Object.assign(localStorage, store, { segue_: 1 });
   });
 
 /** From now on nothing is kept. */

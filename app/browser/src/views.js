@@ -7,9 +7,6 @@ import { alive } from './clicks.js';
 import { auto, captures, say } from './messages.js';
 import { hideEmails } from './redact.js';
 
-const CLICK_ID = /(cl|clk|fat_|cc|_c)id$|braid$|^epik$/i;
-const SEARCH = /^(q|s|search|query|keywords?)$/;
-
 let { referrer } = document; // another page, or the view before
 let seen; // the address of the view
 let view; // its page context, as it began
@@ -28,9 +25,9 @@ export const pageContext = () => {
   };
   query = '';
   for (const [name, value] of new URLSearchParams(search)) {
-    const group = /^utm_/.test(name) ? 'campaign' : CLICK_ID.test(name) && 'clickIds';
+    const group = /^utm_/.test(name) ? 'campaign' : /clid$|clkid$|braid$|^li_fat_id$/.test(name) && 'clickIds';
     if (group) (context[group] ||= {})[name.replace('utm_campaign', 'name').replace('utm_', '')] = value;
-    if (SEARCH.test(name)) query = value;
+    if (/^(q|s|search|query|keywords?)$/.test(name)) query = value;
   }
   return context;
 };
