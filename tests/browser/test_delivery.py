@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,10 +16,12 @@ from tests.browser.service import Segue
 from tests.browser.shop import Shop, close_tab, flush, until_ready
 from tests.browser.site import Site
 from tests.browser.visit import Visit
+from tests.end_to_end.proxy import Mood
 
 MakeVisit = Callable[..., Visit]
 
 STEP_SECONDS = 25
+ACTIONS = 40
 
 TRACK = "([from, to]) => { for (let n = from; n < to; n++) segue.track('Step', { n }) }"
 
@@ -166,6 +169,56 @@ def test_two_tabs_at_once(shop: Shop, visit: MakeVisit) -> None:
     assert len({row["ids"]["anonymous_id"] for row in rows}) == 1, "one visitor"
     assert len({row["context"]["sessionId"] for row in rows}) == 1, "one session"
     assert sum(bool(row["context"].get("sessionStart")) for row in rows) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_day_loses_nothing_and_doubles_nothing(segue: Segue, shop: Shop, visit: MakeVisit, seed: int) -> None:
+    """Up to three tabs that speak, close, load anew, while the network and the server come and go."""
+    draw = random.Random(seed)
+    guest = visit(now=datetime.now(UTC))
+    with segue.behind() as proxy:
+        url = shop.page("/", capture=False, host=proxy.url)
+
+        def another() -> Page:
+            page = guest.open(url)
+            until_ready(page)
+            return page
+
+        tabs, said, online = [another()], 0, True
+        for _ in range(ACTIONS):
+            match draw.choices(["speak", "wait", "network", "server", "open", "close", "anew"], [8, 4, 2, 2, 1, 1, 1])[
+                0
+            ]:
+                case "speak":
+                    count = draw.choice([1, 2, 7])
+                    track(draw.choice(tabs), said, said + count)
+                    said += count
+                case "wait":
+                    guest.context.clock.run_for(draw.choice([50, 150, 3_000, 60_000]))
+                case "network":
+                    online = not online
+                    guest.context.set_offline(not online)
+                case "server":
+                    moods: list[Mood] = ["pass", "busy", "swallow"]
+                    proxy.moods[:] = draw.choices(moods, k=draw.randint(1, 5))
+                case "open" if online and len(tabs) < 3:
+                    tabs.append(another())
+                case "close" if len(tabs) > 1:
+                    close_tab(tabs.pop(draw.randrange(len(tabs))))
+                case "anew" if online:
+                    tab = draw.choice(tabs)
+                    tab.reload()
+                    until_ready(tab)
+        proxy.moods.clear()
+        guest.context.set_offline(False)
+        for tab in tabs:
+            close_tab(tab)
+        another()
+        for _ in range(30):
+            guest.context.clock.run_for(60_000)
+            if len(shop.messages()) == said:
+                break
+        assert_each_once(shop, said)
 
 
 @pytest.mark.parametrize("hours", [-7, 5, 24 * 400])

@@ -84,11 +84,8 @@ def proxy_before(port: int, *moods: Mood) -> Iterator[Proxy]:
             proxy.port = server.sockets[0].getsockname()[1]
             ready.set()
             await enough.wait()
-            rest = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in rest:
-                task.cancel()
-            await asyncio.gather(*rest)
-        await _end_the_others()
+            server.close()
+            await _end_the_others()
 
     thread = threading.Thread(target=loop.run_until_complete, args=[serve()], name="proxy", daemon=True)
     thread.start()
