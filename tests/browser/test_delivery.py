@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ MakeVisit = Callable[..., Visit]
 
 STEP_SECONDS = 25
 ACTIONS = 40
+SEEDS = 3 * int(os.environ.get("SEGUE_TEST_CASES", "1"))
 
 TRACK = "([from, to]) => { for (let n = from; n < to; n++) segue.track('Step', { n }) }"
 
@@ -171,7 +173,7 @@ def test_two_tabs_at_once(shop: Shop, visit: MakeVisit) -> None:
     assert sum(bool(row["context"].get("sessionStart")) for row in rows) == 1
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_any_day_loses_nothing_and_doubles_nothing(segue: Segue, shop: Shop, visit: MakeVisit, seed: int) -> None:
     """Up to three tabs that speak, close, load anew, while the network and the server come and go."""
     draw = random.Random(seed)

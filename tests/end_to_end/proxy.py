@@ -100,11 +100,12 @@ def proxy_before(port: int, *moods: Mood) -> Iterator[Proxy]:
 
 async def _end_the_others() -> None:
     """Pages are closed while something of theirs is still on its way."""
+    await asyncio.sleep(0.01)  # what was accepted just now gets as far as to be closed
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-    await asyncio.sleep(0)  # what they closed is closed in the next round of the loop
+    await asyncio.sleep(0.01)  # and closing takes a round of the loop or two
 
 
 def _length(head: bytes) -> int:
