@@ -36,7 +36,7 @@ export const click = ({ target, button, timeStamp }) => {
   lastAt = timeStamp;
   if (count == 3) auto('clicks', 'Rage Click', properties);
   alive();
-  if (target.closest?.('button,[role=button],[onclick],a[href^="#"]')) {
+  if (target.closest?.('button,[role=button],a[href^="#"]')) {
     watcher.observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
     dying = setTimeout(() => {
       alive();

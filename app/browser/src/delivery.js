@@ -8,7 +8,7 @@ import { isOn } from './consent.js';
 import { encode, meet, random, who } from './identity.js';
 import { asking, me, receive, token, wanted } from './personalize.js';
 import { options } from './settings.js';
-import { put, store } from './storage.js';
+import { attempt, put, store } from './storage.js';
 
 let queue = []; // messages as JSON, oldest first
 let underway; // whether an answer is being waited for
@@ -34,7 +34,7 @@ const later = (delay) => {
 
 export const enqueue = (message) => {
   const text = JSON.stringify(message);
-  if (bytes(text) > 32768) console.warn('segue: refused', message);
+  if (bytes(text) > 32768) console.warn('segue', message);
   else if (message) queue.push(text);
   later(100); // calls gather to a batch
 };
@@ -71,7 +71,8 @@ export const flush = async (leaving) => {
     context: (shared ||= {
       library: { name: 'segue.js', version: VERSION },
       locale: navigator.language,
-      timezone: Intl.DateTimeFormat().resolvedOptions().timeZone,
+      // The first DateTimeFormat of a process takes 15 ms and more, Temporal nothing.
+      timezone: attempt(() => Temporal.Now.timeZoneId()) || Intl.DateTimeFormat().resolvedOptions().timeZone,
       screen: { innerWidth, innerHeight },
     }),
     // Proves the id, and says which answer the page has.
@@ -87,7 +88,7 @@ export const flush = async (leaving) => {
     const answer = await fetch(url, { method: 'POST', body, keepalive: true, signal: AbortSignal.timeout?.(3e4) });
     const { status } = answer;
     if (/^5|408|429/.test(status)) wait = +answer.headers.get('retry-after');
-    else receipt = answer.ok ? await answer.json() : console.warn('segue: refused', status) || {};
+    else receipt = answer.ok ? await answer.json() : console.warn('segue', status) || {};
     silent = /40[13]/.test(status);
   } catch {
     // No network, no answer or somebody else's: the same as a busy server.

@@ -40,9 +40,10 @@ export const captures = (kind) => options.capture === true || options.capture[ki
 /** Something that the page did not say itself. */
 export const auto = (kind, event, properties) => captures(kind) && say('track', { event, properties });
 
-/** Sends or drops what was held. While the visitor has not decided, only what is more than 1000 is dropped. */
+/** Sends or drops what was held, once the visitor has decided. */
 export const release = () =>
-  held.splice(0, granted == null ? held.length - 1000 : Infinity).forEach(async (message) => {
+  granted != null &&
+  held.splice(0).forEach(async (message) => {
     if (!isOn()) return;
     const visitor = meet();
     message.userId ??= store.segue_u;

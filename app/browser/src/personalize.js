@@ -18,7 +18,10 @@ let stream;
 export const wanted = () => options.personalize && allows('personalization');
 
 export const vouch = (siteToken) => {
-  token = siteToken || token;
+  if (siteToken) {
+    unfollow(); // an open stream answers by the token it began with, by which a login is withheld
+    token = siteToken;
+  }
 };
 
 /** Shows and hides the elements that name segments or stages. Who is unknown is in none. */
@@ -61,7 +64,7 @@ export const receive = ({ visitor, me }) => {
 /** Follows the stream, where one is wanted and can be seen. */
 export const follow = () => {
   if (!options.stream || !token || stream || document.hidden) return;
-  stream = new EventSource(`${options.host}/v1/me/stream?writeKey=${options.writeKey}&token=${token}`);
+  stream = new EventSource(options.host + '/v1/me/stream?writeKey=' + options.writeKey + '&token=' + token);
   stream.addEventListener('me', ({ data }) => learn(JSON.parse(data)));
   stream.onerror = () => {
     unfollow();

@@ -25,7 +25,7 @@ export const pageContext = () => {
   };
   query = '';
   for (const [name, value] of new URLSearchParams(search)) {
-    const group = /^utm_/.test(name) ? 'campaign' : /clid$|clkid$|braid$|^li_fat_id$/.test(name) && 'clickIds';
+    const group = /^utm_/.test(name) ? 'campaign' : /clk?id$|braid$|^li_fat_id$/.test(name) && 'clickIds';
     if (group) (context[group] ||= {})[name.replace('utm_campaign', 'name').replace('utm_', '')] = value;
     if (/^(q|s|search|query|keywords?)$/.test(name)) query = value;
   }
@@ -54,7 +54,7 @@ export const look = () => {
 /** Says how long the view was visible since that was last said. */
 export const leave = () => {
   const now = Date.now();
-  const seconds = Math.round((now - since) / 1e3);
+  const seconds = ((now - since) / 1e3 + 0.5) | 0;
   alive();
   if (seconds > 0) auto('time', 'Page Left', { ...view, seconds });
   since = document.hidden ? Infinity : now;
