@@ -26,7 +26,7 @@ GROUPS: Final = {
     "Paid Video": "ads",
     "Display": "ads",
     "Paid Other": "ads",
-    "AI Assistants": "ai",
+    "AI Assistant": "ai",
     "Organic Shopping": "shopping",
     "Organic Social": "social",
     "Organic Video": "video",
@@ -85,7 +85,7 @@ def _bought(medium: str, category: Category | None, of_shops: bool) -> tuple[str
 
 def _not_bought(source: str, medium: str, category: Category | None, of_shops: bool) -> tuple[str, Field]:
     if category == "ai" or medium == "ai-assistant":
-        return "AI Assistants", "source" if category == "ai" else "medium"
+        return "AI Assistant", "source" if category == "ai" else "medium"
     if category == "shopping" or of_shops:
         return "Organic Shopping", "source" if category == "shopping" else "campaign"
     if category in ("social", "chat") or medium in _SOCIAL:
