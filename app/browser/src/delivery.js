@@ -81,6 +81,7 @@ export const flush = async (leaving) => {
   const body = JSON.stringify(envelope).slice(0, -1) + `,"batch":[${batch}]}`;
   if (leaving) return navigator.sendBeacon(url, body);
 
+  const mine = token;
   underway = true;
   let receipt;
   let wait;
@@ -98,7 +99,7 @@ export const flush = async (leaving) => {
     failures = 0;
     queue = queue.filter((text) => !batch.includes(text));
     save();
-    receive(receipt);
+    mine == token && receive(receipt); // else it speaks of who was here before a login or a reset
     if (queue[0] || asking) later();
   } else later(1e3 * ((wait || 2 ** Math.min(failures++, 8)) + Math.random()));
 };
