@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 given = $(if $(filter command environment,$(firstword $(origin $(1)))),$(2) "$($(1))")
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo demo-web test nightly check bench durability openapi clean
+.PHONY: help run demo demo-web test nightly check bench durability openapi snippet clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -39,12 +39,13 @@ test: $(CHECKED) ## Run the tests; ARGS="-k name" picks some
 nightly: $(CHECKED) ## The random rules against the naive reading, fifty times as many as make test tries
 	@SEGUE_TEST_CASES=50 $(BIN)/python -m pytest -q tests/rules tests/projection/test_against_oracle.py tests/projection/test_rules_live.py
 
-check: $(CHECKED) ## Lint, types, import contract, OpenAPI up to date, docs
+check: $(CHECKED) ## Lint, types, import contract, OpenAPI and snippet up to date, docs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m app.openapi --check
+	@$(BIN)/python -m app.browser.build --check
 	@$(BIN)/python -m pytest -q tests/docs
 
 bench: $(CHECKED) ## Measure: ratios from one run
@@ -55,6 +56,9 @@ durability: $(CHECKED) ## Kill the server and PostgreSQL again and again, longer
 
 openapi: $(INSTALLED) ## Write openapi/openapi.json from the code
 	@$(BIN)/python -m app.openapi
+
+snippet: $(CHECKED) ## Build the browser snippet
+	@$(BIN)/python -m app.browser.build
 
 clean: ## Remove the environment and caches; the data stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

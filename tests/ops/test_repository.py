@@ -53,7 +53,9 @@ def test_the_console_script_exists() -> None:
     assert re.search(rf"^def {function}\b|^{function} = ", source.read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("target", ["help", "run", "demo", "demo-web", "test", "check", "bench", "openapi", "clean"])
+@pytest.mark.parametrize(
+    "target", ["help", "run", "demo", "demo-web", "test", "check", "bench", "openapi", "snippet", "clean"]
+)
 def test_make_knows_the_target(target: str) -> None:
     done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
