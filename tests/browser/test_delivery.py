@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Page, Request
+from playwright.sync_api import Page, Request, Response
 
 from tests.browser.service import Segue
 from tests.browser.shop import Shop, close_tab, flush, until_ready
@@ -24,6 +24,33 @@ MakeVisit = Callable[..., Visit]
 STEP_SECONDS = 25
 ACTIONS = 40
 SEEDS = 3 * int(os.environ.get("SEGUE_TEST_CASES", "1"))
+
+
+class Exchange:
+    """Batches of a visitor's pages: when each was sent, by the page's own clock, and the status of each answer."""
+
+    def __init__(self, guest: Visit) -> None:
+        self.sent: list[datetime] = []
+        self.answers: list[int] = []
+        guest.context.on("request", self._sent)
+        guest.context.on("response", self._answered)
+
+    def _sent(self, request: Request) -> None:
+        if "/v1/b" in request.url:
+            self.sent.append(datetime.fromisoformat(request.post_data_json["sentAt"]))
+
+    def _answered(self, answer: Response) -> None:
+        if "/v1/b" in answer.url:
+            self.answers.append(answer.status)
+
+    def until_answered(self, page: Page) -> None:
+        """Faster than an hour of the page passes: else it would give up what is on its way."""
+        for _ in range(500):
+            page.wait_for_timeout(20)
+            if len(self.answers) >= len(self.sent):
+                break
+        page.wait_for_timeout(20)  # for the page to read it
+
 
 TRACK = "([from, to]) => { for (let n = from; n < to; n++) segue.track('Step', { n }) }"
 
@@ -100,8 +127,7 @@ def test_a_tab_closed_without_a_network_is_sent_by_the_next_visit(shop: Shop, vi
 def test_a_storm_of_503(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     """By its own clock the page asks again when Retry-After is over, neither sooner nor much later."""
     guest = visit(now=datetime.now(UTC))
-    sent: list[datetime] = []
-    guest.context.on("request", lambda each: sent.append(sent_at(each)) if each.post_data else None)
+    exchange = Exchange(guest)
     with segue.behind(*["busy"] * 4) as proxy:
         proxy.retry_after_seconds = 120
         page = guest.open(shop.page("/", capture=False, host=proxy.url))
@@ -109,19 +135,15 @@ def test_a_storm_of_503(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
         track(page, 0, 10)
         for step in range(60):
             guest.context.clock.run_for(STEP_SECONDS * 1000)
-            page.wait_for_timeout(20)  # for an answer to reach the page
+            exchange.until_answered(page)
             if step == 5:
                 track(page, 10, 12)
             if "pass" in proxy.met:
                 break
         assert_each_once(shop, 12)
         assert proxy.met == ["busy"] * 4 + ["pass"]
-    gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(sent)]
+    gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(exchange.sent)]
     assert all(120 <= gap < 122 + STEP_SECONDS for gap in gaps), gaps
-
-
-def sent_at(request: Request) -> datetime:
-    return datetime.fromisoformat(request.post_data_json["sentAt"])
 
 
 def test_a_storm_of_503_outlives_the_tab(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
@@ -230,7 +252,7 @@ def test_a_clock_that_is_wrong_by_hours(shop: Shop, visit: MakeVisit, hours: int
     track(page, 0, 1)
     flush(page)
     [row] = shop.until(1)
-    assert abs(row["occurred_at"] - datetime.now(UTC)) < timedelta(seconds=5)
+    assert abs(row["occurred_at"] - datetime.now(UTC)) < timedelta(seconds=20)
 
 
 def test_a_clock_that_is_wrong_and_a_network_that_is_away(shop: Shop, visit: MakeVisit) -> None:
@@ -271,19 +293,17 @@ def test_a_key_that_is_refused_ends_in_peace(shop: Shop, visit: MakeVisit) -> No
     url = shop.page("/", capture=False)
     [key] = [each for each in shop.segue.get("/v1/keys")["items"] if each["source"] == shop.source.key]
     shop.segue.ask("DELETE", f"/v1/keys/{key['id']}")
-    answers: list[int] = []
-    guest.context.on("response", lambda answer: answers.append(answer.status) if "/v1/b" in answer.url else None)
+    exchange = Exchange(guest)
     page = guest.open(url)
     until_ready(page)
     track(page, 0, 3)
     guest.context.clock.run_for(1_000)
-    while not answers:
-        page.wait_for_timeout(50)
+    exchange.until_answered(page)
     for _ in range(6):
         page.wait_for_timeout(50)
         guest.context.clock.run_for(600_000)
-    assert answers in ([401], [401, 401])
-    assert len([url for url in guest.requests if "/v1/b" in url]) == len(answers)
+    assert exchange.answers in ([401], [401, 401])
+    assert len(exchange.sent) == len(exchange.answers)
     assert guest.errors == []
 
 

@@ -25,7 +25,7 @@ def definitions(segue: Segue) -> None:
     """What these pages show. ``page-hidden`` is not public."""
     for key, rule, public in (
         (VIP, {"did": "Became Vip"}, True),
-        (SHORT, {"did": "Blinked", "within": "2s"}, True),
+        (SHORT, {"did": "Blinked", "within": "3s"}, True),
         (HIDDEN, {"did": "Became Vip"}, False),
     ):
         segue.post("/v1/segments", {"key": key, "rule": rule, "public": public})
