@@ -36,7 +36,8 @@ def main() -> int:
             with serving(command, asked.port, log, ready="/readyz", environment=SETTINGS) as server:
                 _serve_shop(server, _secret_key(server, data), asked.shop_port, console)
     except KeyboardInterrupt:
-        console.print("Stopped; Segue and its PostgreSQL too.")
+        pass  # the way to end it; by now all of it has been stopped
+    console.print("Stopped; Segue and its PostgreSQL too.")
     return 0
 
 

@@ -20,7 +20,9 @@ let given
 let why = { known: false }
 let drawn = ''
 let stage
+let pointed = ''
 let question = 0 // the timer of the next one
+let due = 0 // and when that is, in ms
 let asking = false
 /** Calls that the timeline does not show yet: message id -> until when they are waited for. */
 const awaited = new Map()
@@ -65,20 +67,27 @@ function heard({ messageId }) {
   ask(SENT_MS)
 }
 
-/** Ask the shop's server why, in `delay` ms; one question at a time. */
+/** Ask the shop's server why, in `delay` ms or when it is to be asked anyhow, whichever is sooner. */
 function ask(delay) {
+  const wanted = Date.now() + delay
+  if (question && due <= wanted) return
   clearTimeout(question)
-  question = setTimeout(async () => {
-    if (asking || document.hidden) return ask(asking ? SENT_MS : ASK_AGAIN_MS)
-    asking = true
-    try {
-      learn(await given.answer('/api/why'))
-    } catch {
-      // The server is being stopped, or busy: what is shown stays, and it is asked again.
-    }
-    asking = false
-    ask(awaited.size ? SENT_MS : ASK_AGAIN_MS)
-  }, delay)
+  due = wanted
+  question = setTimeout(askNow, delay)
+}
+
+async function askNow() {
+  question = 0
+  if (asking) return ask(SENT_MS) // one question at a time
+  if (document.hidden) return ask(ASK_AGAIN_MS)
+  asking = true
+  try {
+    learn(await given.answer('/api/why'))
+  } catch {
+    // The server is being stopped, or busy: what is shown stays, and it is asked again.
+  }
+  asking = false
+  ask(awaited.size ? SENT_MS : ASK_AGAIN_MS)
 }
 
 function learn(answer) {
@@ -201,9 +210,10 @@ function proof(messageId) {
 }
 
 function point(messageId) {
+  pointed = messageId
   for (const item of at('timeline').children) {
-    item.classList.toggle('pointed', item.dataset.message === messageId)
-    if (item.dataset.message === messageId) item.scrollIntoView({ block: 'nearest' })
+    item.classList.toggle('pointed', item.dataset.message === pointed)
+    if (item.dataset.message === pointed) item.scrollIntoView({ block: 'nearest' })
   }
 }
 
@@ -216,7 +226,7 @@ function timelineItem({ message_id, type, name, channel, occurred_at, properties
   const group = context.acquisition?.group
   return h(
     'li',
-    { 'data-message': message_id },
+    { 'data-message': message_id, class: message_id === pointed ? 'pointed' : null },
     h('time', { datetime: occurred_at }, time(occurred_at)),
     h('span', { class: 'event' }, name ?? type),
     h('span', { class: 'detail' }, detail(properties, traits)),
