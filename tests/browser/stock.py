@@ -145,7 +145,11 @@ class Stage:
 
     def steps(self) -> Counter[int]:
         """How often PostgreSQL holds each ``Step`` of this source."""
-        return Counter(row["properties"]["n"] for row in self.segue.messages(self.source, "track"))
+        rows = self.segue.messages(self.source, "track")
+        return Counter(row["properties"]["n"] for row in rows if row["name"] == "Step")
+
+    def until_steps(self, count: int) -> None:
+        self.until(lambda rows: sum(row["name"] == "Step" for row in rows) >= count)
 
     def identities(self, customer: str) -> set[tuple[str, str]]:
         found = self.segue.get(f"/v1/customers/{customer}")["identities"]

@@ -249,6 +249,35 @@ def test_mixpanel(stage: Stage) -> None:
     stage.assert_only_these_hosts()
 
 
+# ------------------------------------------------------------------------------- pages that are left, and come back
+
+
+_MIXPANELS_QUEUE = "Object.values(localStorage).join()"
+PATIENT = {
+    "posthog": (POSTHOG, "request_queue_config: {flush_interval_ms: 5000}, opt_out_useragent_filter: true", "true"),
+    # It takes each event into its queue in turns with other tabs, in any order.
+    "mixpanel": (MIXPANEL, "batch_flush_interval_ms: 60000", f"{_MIXPANELS_QUEUE}.split('\"n\":').length > 5"),
+}
+"""SDK, how it is told to wait, and what holds when it has taken everything in."""
+
+
+@pytest.mark.parametrize("sdk", PATIENT)
+def test_what_waits_leaves_with_the_page(stage: Stage, sdk: str) -> None:
+    """What was not sent yet goes by beacon, and does not come twice when she returns."""
+    stock, options, is_taken_in = PATIENT[sdk]
+    page = stock._replace(options=options).open(stage)
+    page.wait_for_load_state("networkidle")
+    page.evaluate(f"() => {{ const step = {stock.step}; for (let n = 0; n < 5; n++) step(n) }}")
+    page.wait_for_function(is_taken_in)
+    assert stage.steps() == Counter()
+    stage.leave(page)
+    stage.until_steps(5)
+    assert len(stage.beacons("/")) >= 1
+    page.go_back()
+    page.wait_for_load_state("networkidle")
+    assert stage.steps() == Counter(range(5))
+
+
 # ----------------------------------------------------------------------------------------- lost answers and 503s
 
 BAD_DAYS: dict[str, tuple[Sdk, list[Mood], int]] = {
@@ -271,7 +300,7 @@ def test_a_bad_day_loses_nothing_and_doubles_nothing(stage: Stage, day: str) -> 
     for number in range(3):
         page.evaluate(sdk.step, number)
     stage.until_posts(page, before + posts)
-    stage.until(lambda rows: sum(row["name"] == "Step" for row in rows) >= 3)
+    stage.until_steps(3)
     assert stage.steps() == Counter(range(3))
     assert [mood for mood in stage.proxy.met if mood != "pass"] == moods
 
