@@ -120,7 +120,13 @@ async def states_at(
 
 def _is_short(state: State, ruleset: Ruleset, with_values: bool) -> bool:
     """Its truths of now are right, but what happens next, or a value, cannot be told from it."""
-    return state.cut and (bool(state.pending) or (with_values and bool(ruleset.traits)))
+    return state.cut and (bool(state.pending) or (with_values and not _holds_values(state, ruleset)))
+
+
+def _holds_values(state: State, ruleset: Ruleset) -> bool:
+    """Whether the touchpoints that computed traits rest on are all there; others may have been forgotten."""
+    leaves = {leaf for trait in ruleset.traits for leaf in ruleset.leaves_of(f"trait:{trait.key}")}
+    return not any(leaf in leaves and series.overflowed for leaf, series in state.series.items())
 
 
 def present(
