@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from app.config import Limits
 from app.errors import InvalidBody
 from app.wire import ga4, mixpanel, posthog, segment
 from app.wire.encodings import document
-from app.wire.foreign import member_objects
+from app.wire.foreign import member_objects, text_of
+from app.wire.segment_fields import TYPES
+
+_OURS: Final = {"userId", "anonymousId", "messageId"}
 
 
 def read(original: bytes, received_at: int, limits: Limits) -> segment.Envelope:
@@ -15,7 +20,7 @@ def read(original: bytes, received_at: int, limits: Limits) -> segment.Envelope:
         members = member_objects(document(original, limits).readable)
     except InvalidBody:
         members = {}
-    if "type" not in members:
+    if text_of(members.get("type")) not in TYPES and _OURS.isdisjoint(members):
         if "events" in members or "user_properties" in members:
             return ga4.read(original, None, received_at, limits)
         if "$distinct_id" in members or "$group_key" in members:

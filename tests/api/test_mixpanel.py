@@ -149,11 +149,11 @@ async def test_an_origin_that_the_key_is_not_for(service: Service) -> None:
     pages = {"kind": "write", "source": "site", "origins": ["https://shop.example.com"]}
     key = (await service.tell("POST", "/v1/keys", pages, expected=201))["key"]
     seen = {"event": "Seen", "properties": {"token": key, "distinct_id": "user-1"}}
-    for origin, status in (("https://shop.example.com", 200), ("https://evil.example.com", 403)):
-        response = await send(service, "/track/", seen, headers={"Origin": origin})
-        assert response.status_code == status
-        assert response.headers["access-control-allow-origin"] == origin
-    assert (response.json()["code"], response.json()["error"]) == ("origin_not_allowed", response.json()["message"])
+    ours = await send(service, "/track/", seen, headers={"Origin": "https://shop.example.com"})
+    theirs = await send(service, "/track/", seen, headers={"Origin": "https://evil.example.com"})
+    assert (ours.status_code, ours.text, theirs.status_code) == (200, "1", 403)
+    assert theirs.headers["access-control-allow-origin"] == "https://evil.example.com"  # the page may read why
+    assert (theirs.json()["code"], theirs.json()["error"]) == ("origin_not_allowed", theirs.json()["message"])
     assert source["write_key"] != key
 
 

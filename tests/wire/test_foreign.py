@@ -187,7 +187,7 @@ def test_what_names_no_person_and_what_names_another_key() -> None:
 # ------------------------------------------------------------------------------------------------------- PostHog
 
 
-def capture(name: str, top: dict[str, Any] | None = None, **props: Any) -> dict[str, Any]:
+def capture(name: str, top: dict[str, Any] | None = None, /, **props: Any) -> dict[str, Any]:
     properties = {"distinct_id": "user-1", "$device_id": "d-1", "$is_identified": True, "$lib": "web", **props}
     return {"event": name, "uuid": "e-1", "timestamp": "2026-05-04T09:59:00Z", "properties": properties, **(top or {})}
 
@@ -268,7 +268,8 @@ def test_times_of_posthog() -> None:
     old = {"event": "E", "uuid": "e", "offset": 60_000, "properties": {"distinct_id": "u", "token": "wk_demo"}}
     assert of_posthog(old).write_key == "wk_demo"
     assert stored(of_posthog([old]))[0].occurred_at == NOW - 60 * SECOND
-    for offset in (-1, 1e300, "x", None, {}):
+    unreadable: list[Any] = [-1, 1e300, "x", None, {}]
+    for offset in unreadable:
         assert stored(of_posthog({**old, "offset": offset}))[0].occurred_at == NOW
     underscore = str(NOW // 1000 + 3_600_000)
     ahead = {**old, "timestamp": "2026-05-04T10:59:00Z"}
@@ -344,12 +345,12 @@ def test_an_app_and_nobody() -> None:
 
 # --------------------------------------------------------------------------------------------------- hostile ones
 
+GOOD: list[bytes] = [encoded(event("E")), encoded({"event": "E", "distinct_id": "u"}), encoded({"name": "E"})]
 FORMATS: dict[str, Callable[[bytes], tuple[Envelope, int]]] = {
     "mixpanel": lambda raw: (mixpanel.read(b"[%b,%b,%b]" % (GOOD[0], raw, GOOD[0]), "track", NOW, LIMITS), 2),
     "posthog": lambda raw: (posthog.read(b'{"batch":[%b,%b,%b]}' % (GOOD[1], raw, GOOD[1]), NOW, LIMITS), 2),
     "ga4": lambda raw: (of_ga4(b'{"client_id":"c","events":[%b,%b,%b]}' % (GOOD[2], raw, GOOD[2])), 2),
 }  # fmt: skip
-GOOD = [encoded(event("E")), encoded({"event": "E", "distinct_id": "u"}), encoded({"name": "E"})]
 SHAPES = {
     "mixpanel": (b'{"event":%b,"properties":{"distinct_id":"u","p":%b}}', b'{"event":"E","properties":%b}'),
     "posthog": (b'{"event":%b,"distinct_id":"u","properties":{"p":%b}}', b'{"event":"E","properties":%b}'),
@@ -421,10 +422,11 @@ def test_events_beyond_a_batch() -> None:
         of_mixpanel(event("Seen", **{"$device_id": "d"})),
         of_mixpanel({"$token": "t", "$distinct_id": "u", "$set": {"plan": "gold"}}, "engage"),
         of_posthog(batch(capture("Seen"))),
+        of_posthog(batch(capture("Seen", {"type": "capture", "library": "posthog-node"}))),
         of_ga4(measurement({"name": "Seen", "params": {"n": 1}}, user_id="user-1")),
         of_ga4(measurement(user_properties={"plan": {"value": "gold"}})),
     ],
-    ids=["mixpanel", "engage", "posthog", "ga4", "ga4 profile"],
+    ids=["mixpanel", "engage", "posthog", "posthog-node", "ga4", "ga4 profile"],
 )
 def test_what_stood_in_quarantine_can_be_read_again(envelope: Envelope) -> None:
     [original] = envelope.originals
@@ -433,3 +435,10 @@ def test_what_stood_in_quarantine_can_be_read_again(envelope: Envelope) -> None:
     assert (second.type, second.name, second.identities, second.properties, second.traits) == (
         first.type, first.name, first.identities, first.properties, first.traits,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("type_", ["trakc", None, 7])
+def test_a_message_of_ours_stays_one(type_: Any) -> None:
+    ours = {"type": type_, "event": "E", "userId": "u", "timestamp": "2026-05-04T10:00:00Z"}
+    [rejection] = parsed(again.read(encoded(ours), NOW, LIMITS)).rejections
+    assert rejection.code in (RejectionCode.UNKNOWN_TYPE, RejectionCode.INVALID_FIELD)
