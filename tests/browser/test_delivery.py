@@ -287,6 +287,75 @@ def test_the_queue_is_bounded(shop: Shop, visit: MakeVisit) -> None:
     assert guest.errors == []
 
 
+def test_storage_that_is_full_is_no_obstacle(shop: Shop, visit: MakeVisit) -> None:
+    fill = """if (location.protocol == "http:")
+        for (const length of [100000, 1000, 10, 0])
+            try { for (let n = 0; ; n++) localStorage[`fill-${length}-${n}`] = "x".repeat(length) } catch {}"""
+    guest = visit(scripts=(fill,))
+    page = guest.open(shop.page("/", capture=False))
+    until_ready(page)
+    assert page.evaluate("() => { try { localStorage.one = '1'; return 'room' } catch { return 'full' } }") == "full"
+    track(page, 0, 5)
+    flush(page)
+    assert_each_once(shop, 5)
+    track(page, 5, 8)
+    close_tab(page)
+    assert_each_once(shop, 8)
+    assert guest.errors == []
+
+
+def test_what_cannot_be_sent_stops_nothing_else(shop: Shop, visit: MakeVisit) -> None:
+    guest = visit()
+    page = guest.open(shop.page("/", capture=False))
+    until_ready(page)
+    page.evaluate(
+        """() => {
+            const circle = {}; circle.circle = circle;
+            segue.track("Step", { n: 0 });
+            segue.track("Circle", circle);
+            segue.track("Big", { big: 10n });
+            segue.track("Large", { large: "x".repeat(40000) });
+            segue.track("");
+            segue.track();
+            segue.track("Step", { n: 1, missing: undefined, not: NaN, when: new Date(0), run: () => 1 });
+            segue.identify();
+            segue.page(null, undefined, 7);
+            segue.on("track");
+            segue.track("Step", { n: 2 });
+        }"""
+    )
+    flush(page)
+    rows = shop.until(lambda rows: any(row["properties"].get("n") == 2 for row in rows))
+    steps = [row["properties"] for row in rows if row["name"] == "Step"]
+    assert steps == [{"n": 0}, {"n": 1, "not": None, "when": "1970-01-01T00:00:00.000Z"}, {"n": 2}]
+    assert not {row["name"] for row in rows} & {"Circle", "Big", "Large", ""}
+    assert guest.errors == []
+    assert page.evaluate("Object.entries(localStorage).filter(([k, v]) => k.startsWith('segue_q') && v).length") == 0
+
+
+def test_a_tab_that_is_put_aside_and_taken_up_again(shop: Shop, visit: MakeVisit) -> None:
+    """Each time a beacon takes along what is not answered for; the time that the page was seen is counted, no other."""
+    aside = "Object.defineProperty(Document.prototype, 'hidden', { get: () => !!document.aside })"
+    guest = visit(now=datetime.now(UTC), scripts=(aside,))
+    page = guest.open(shop.page("/", capture={"pages": True, "time": True}))
+    until_ready(page)
+    put = "(aside) => { document.aside = aside; document.dispatchEvent(new Event('visibilitychange')) }"
+    for n, (seen, away) in enumerate(((20, 300), (40, 600), (30, 5))):
+        guest.context.clock.run_for(seen * 1000)
+        track(page, n, n + 1)
+        page.evaluate(put, True)
+        guest.context.clock.run_for(away * 1000)
+        page.evaluate(put, False)
+    page.evaluate(put, True)
+    shop.until(lambda rows: sum(row["name"] == "Page Left" for row in rows) >= 3)
+    flush(page)
+    rows = shop.messages("track")
+    assert sorted(row["properties"]["n"] for row in rows if row["name"] == "Step") == [0, 1, 2]
+    seconds = [row["properties"]["seconds"] for row in rows if row["name"] == "Page Left"]
+    assert sum(seconds) == pytest.approx(90, abs=15)
+    assert len(seconds) in (3, 4), "the real time in between may be a second"
+
+
 def test_a_key_that_is_refused_ends_in_peace(shop: Shop, visit: MakeVisit) -> None:
     """401 is for good: it is not sent again and again."""
     guest = visit(now=datetime.now(UTC))

@@ -82,6 +82,19 @@ def test_only_one_global_is_added(shop: Shop, visit: MakeVisit) -> None:
     assert set(page.evaluate(names)) - before == {"segue"}
 
 
+def test_a_page_that_carries_it_twice(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+    """Copied into a template and into what the template includes: one library, one view, one of each call."""
+    script = f"<script>{loader(segue.url, shop.source.write_key, {'capture': {'pages': True}})}</script>"
+    page = visit().open(
+        shop.page("/", capture={"pages": True}, head=script + library(segue.url), calls="segue.track('a')")
+    )
+    until_ready(page)
+    page.evaluate("segue.track('b')")
+    page.wait_for_timeout(100)
+    flush(page)
+    shop.until_names("page_viewed", "a", "b")
+
+
 def test_nobody_else_is_asked(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = guest.open(shop.page("/", "<button>x</button>", capture=True, personalize=True))
