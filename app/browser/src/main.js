@@ -19,8 +19,9 @@ const methods = {
     // The visitor's earlier word counts, else the browser's, else the page's rule.
     const refuses =
       (options.respectDnt && navigator.doNotTrack == 1) || (options.respectGpc && navigator.globalPrivacyControl);
-    const first = !refuses && (!options.consent.required || undefined);
-    decide(attempt(() => JSON.parse(localStorage.segue_c)) ?? first);
+    const first = !refuses && (!options.consent?.required || undefined);
+    const word = attempt(() => JSON.parse(localStorage.segue_c));
+    decide(word ?? first, word != null);
     setTimeout(listen); // after the calls that waited: they may hold a page() of their own
   },
   page(...values) {

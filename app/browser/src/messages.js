@@ -35,7 +35,7 @@ export const say = (type, fields) => {
   release();
 };
 
-export const captures = (kind) => options.capture === true || options.capture[kind];
+export const captures = (kind) => options.capture === true || options.capture?.[kind];
 
 /** Something that the page did not say itself. */
 export const auto = (kind, event, properties) => captures(kind) && say('track', { event, properties });
@@ -51,5 +51,5 @@ export const release = () =>
     putSession(message);
     if (!visitor._id) await visitor._known; // else queued at once: a page that goes away waits for nothing
     message.anonymousId = visitor._id;
-    enqueue(options.redact.call ? attempt(() => options.redact(message)) : message);
+    enqueue(options.redact?.call ? attempt(() => options.redact(message)) : message);
   });

@@ -11,7 +11,7 @@ export const isText = (value) => typeof value == 'string';
 export const clean = (message, everywhere) =>
   JSON.parse(
     JSON.stringify(message, (name, value) =>
-      options.redact.includes?.(name)
+      options.redact?.includes?.(name)
         ? undefined
         : isText(value) && (everywhere || /^(http|[/?#])/.test(value))
           ? hideEmails(value)

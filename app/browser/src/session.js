@@ -7,10 +7,10 @@ import { put, store } from './storage.js';
 
 let arrives = true; // only the first message of a document does
 
-/** What brought the visitor here from outside, as text without spaces; empty if nothing did. */
+/** What brought the visitor here from outside, as text without spaces; false if nothing did. */
 const arrival = ({ campaign, clickIds, page }) => {
-  const site = page.referrer && new URL(page.referrer).host;
-  return campaign || clickIds ? encodeURI(JSON.stringify([campaign, clickIds])) : site == location.host ? '' : site;
+  const site = new URL(page.referrer || location).host;
+  return campaign || clickIds ? encodeURI(JSON.stringify([campaign, clickIds])) : site != location.host && site;
 };
 
 /** Puts the session into the context of a message. */
@@ -24,6 +24,6 @@ export const putSession = ({ timestamp, context }) => {
     context.sessionStart = true;
   }
   arrives = false;
-  put('segue_s', `${start} ${at} ${from}`);
+  put('segue_s', start + ' ' + at + ' ' + from);
   context.sessionId = +start;
 };

@@ -4,7 +4,4 @@ export const options = {
   host: '', // where the page itself lies
   capture: { pages: true },
   personalize: true,
-  consent: {},
-  redact: [],
-  cookieDomain: '',
 };

@@ -40,6 +40,6 @@ export const close = () => {
 export const putCookie = (value, seconds) =>
   keep(() => {
     document.cookie =
-      `segue_v=${value};max-age=${seconds};domain=${options.cookieDomain};path=/;samesite=lax` +
+      `segue_v=${value};max-age=${seconds};domain=${options.cookieDomain || ''};path=/;samesite=lax` +
       (isSecureContext ? ';secure' : '');
   });
