@@ -8,7 +8,7 @@ from app.config import Limits
 from app.errors import InvalidBody
 from app.wire import ga4, mixpanel, posthog, segment
 from app.wire.encodings import document
-from app.wire.foreign import member_objects, text_of
+from app.wire.foreign import members_of, text_of
 from app.wire.segment_fields import TYPES
 
 _OURS: Final = {"userId", "anonymousId", "messageId"}
@@ -17,7 +17,7 @@ _OURS: Final = {"userId", "anonymousId", "messageId"}
 def read(original: bytes, received_at: int, limits: Limits) -> segment.Envelope:
     """One message, or what one foreign event makes. ``received_at``: when it first arrived. Raises InvalidBody."""
     try:
-        members = member_objects(document(original, limits).readable)
+        members = members_of(document(original, limits).readable)
     except InvalidBody:
         members = {}
     if text_of(members.get("type")) not in TYPES and _OURS.isdisjoint(members):
@@ -27,7 +27,7 @@ def read(original: bytes, received_at: int, limits: Limits) -> segment.Envelope:
             return mixpanel.read(original, "engage", received_at, limits)
         if "event" in members and posthog.is_posthog(original, limits):
             return posthog.read(original, received_at, limits)
-        if "event" in members and "token" in member_objects(members.get("properties", b"")):
+        if "event" in members and "token" in members_of(members.get("properties", b"")):
             return mixpanel.read(original, "track", received_at, limits)
     envelope = segment.read(b'{"batch":[' + original + b"]}", "batch", limits)
     if len(envelope.items) + len(envelope.rejections) != 1:

@@ -86,7 +86,7 @@ def clock_of(underscore: str | None) -> int | None:
     return claimed if claimed is not None and claimed >= _EARLIEST_CLOCK else None
 
 
-def member_objects(raw: bytes) -> Members:
+def members_of(raw: bytes) -> Members:
     """The members of an object; none for any other JSON."""
     return json_text.members(raw) if raw.startswith(b"{") else {}
 
@@ -134,7 +134,7 @@ def page_of(
 
 def traits_of(properties: bytes | None, unset: bytes | None, names: dict[str, str]) -> bytes:
     """Traits to set, and null for those to remove; ``names`` are a vendor's reserved ones in Segment's words."""
-    traits = {names.get(name, name): raw for name, raw in member_objects(properties or b"").items()}
+    traits = {names.get(name, name): raw for name, raw in members_of(properties or b"").items()}
     for name in _names(unset or b""):
         traits[names.get(name, name)] = b"null"
     return json_text.from_members(traits) if traits else b""

@@ -13,7 +13,7 @@ from app.config import Limits
 from app.errors import InvalidBody, Rejection, RejectionCode
 from app.wire import json_text
 from app.wire.encodings import document
-from app.wire.foreign import ABSENT, Members, Writer, hash_id, member_objects, objects, page_of, quoted, text_of
+from app.wire.foreign import ABSENT, Members, Writer, hash_id, members_of, objects, page_of, quoted, text_of
 from app.wire.segment import Envelope
 
 _OF_THE_BODY: Final = ("client_id", "app_instance_id", "user_id", "timestamp_micros")
@@ -33,7 +33,7 @@ _CODES: Final = {
 def read(body: bytes, write_key: str | None, received_at: int, limits: Limits) -> Envelope:
     """One body with its events. Raises InvalidBody."""
     parsed = document(body, limits)
-    around = member_objects(parsed.readable)
+    around = members_of(parsed.readable)
     if not around:
         raise InvalidBody("The body must be a JSON object.")
     events = parsed.elements(around.get("events", b"[]"))
@@ -47,7 +47,7 @@ def read(body: bytes, write_key: str | None, received_at: int, limits: Limits) -
     }
     writer = Writer(limits, received_at, len(events))
     for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
-        members = member_objects(raw)
+        members = members_of(raw)
         alone = json_text.from_members({**shared, "events": b"[" + original + b"]"})
         if members:
             time = _time(members, around, writer.moment_of(index))
@@ -64,7 +64,7 @@ def read(body: bytes, write_key: str | None, received_at: int, limits: Limits) -
 
 def count_events(envelope: Envelope) -> int:
     """How many of its items are events; those beyond the limit stand among its rejections."""
-    profile = bool(envelope.items) and text_of(member_objects(envelope.items[-1]).get("type")) == "identify"
+    profile = bool(envelope.items) and text_of(members_of(envelope.items[-1]).get("type")) == "identify"
     return len(envelope.items) + len(envelope.rejections) - profile
 
 
@@ -95,7 +95,7 @@ def _time(members: Members, around: Members, moment: bytes) -> Members:
 def _event(members: Members) -> Members:
     name = members.get("name", b"")
     properties = members.get("params", b"")
-    params = member_objects(properties)
+    params = members_of(properties)
     event = json_text.text(name)
     context = objects(
         page=page_of(
@@ -106,7 +106,7 @@ def _event(members: Members) -> Members:
         else None,
     )
     if event == "page_view" and params:
-        page = member_objects(member_objects(context).get("page", b""))
+        page = members_of(members_of(context).get("page", b""))
         return {"type": b'"page"', "properties": json_text.with_missing(properties, page), "context": context}
     if event == "page_view":
         return {"type": b'"page"', "properties": properties}
@@ -115,5 +115,5 @@ def _event(members: Members) -> Members:
 
 def _traits(raw: bytes) -> bytes:
     """``{"plan": {"value": "gold"}}`` as ``{"plan": "gold"}``; no value removes the trait."""
-    traits = {name: member_objects(each).get("value", b"null") for name, each in member_objects(raw).items()}
+    traits = {name: members_of(each).get("value", b"null") for name, each in members_of(raw).items()}
     return json_text.from_members(traits) if traits else b""

@@ -24,7 +24,7 @@ from app.wire.foreign import (
     Writer,
     clock_of,
     hash_id,
-    member_objects,
+    members_of,
     objects,
     page_of,
     quoted,
@@ -74,7 +74,7 @@ def read(
     writer = Writer(limits, received_at if sent_at is None else sent_at, len(events))
     key: str | None = None
     for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
-        members = member_objects(raw)
+        members = members_of(raw)
         if not members:
             writer.put_as_it_is(raw, original)
             continue
@@ -85,22 +85,21 @@ def read(
         elif route in PROFILES:
             writer.put(_profile(raw, members, writer.moment_of(index)), original)
         else:
-            for message in _event(raw, members, writer.moment_of(index)):
-                writer.put(message, original)
+            writer.put(_event(raw, members, writer.moment_of(index)), original)
     return writer.envelope(key, sent_at, {} if with_address else {"ip": _NO_ADDRESS})
 
 
 def _token(members: Members) -> str | None:
-    of_event = member_objects(members.get("properties", b"")).get("token")
+    of_event = members_of(members.get("properties", b"")).get("token")
     return text_of(of_event) or text_of(members.get("$token"))
 
 
-def _event(raw: bytes, members: Members, moment: bytes) -> list[Members]:
+def _event(raw: bytes, members: Members, moment: bytes) -> Members:
     event = members.get("event", b"")
     name = json_text.text(event)
     properties = members.get("properties", b"")
     if not properties.startswith(b"{"):
-        return [{"type": b'"track"', "event": event, "properties": properties}]
+        return {"type": b'"track"', "event": event, "properties": properties}
     props = json_text.members(properties)
     time = props.get("time", b"")
     shared = {
@@ -110,17 +109,19 @@ def _event(raw: bytes, members: Members, moment: bytes) -> list[Members]:
     }
     said = without(props, *_MOVED)
     if name == "$identify":
-        anonymous = _ids(props | {"distinct_id": props.get("$anon_distinct_id", b"")}).get("anonymousId", b"")
         ids = _ids(props)
-        return [{**shared, "type": b'"identify"', **ids, "anonymousId": anonymous or ids.get("anonymousId", b"")}]
+        before = text_of(props.get("$anon_distinct_id"))
+        if before is not None:
+            ids["anonymousId"] = quoted(before.removeprefix(_DEVICE))
+        return {**shared, "type": b'"identify"', **ids}
     if name == "$create_alias":
-        return [{**shared, **_join(_ids(props), _ids({**props, "distinct_id": props.get("alias", b"")}))}]
+        return {**shared, **_join(_ids(props), _ids({**props, "distinct_id": props.get("alias", b"")}))}
     if name == "$merge":
-        return [{**shared, **_join(*_two(props.get("$distinct_ids", b"")))}]
+        return {**shared, **_join(*_two(props.get("$distinct_ids", b"")))}
     if name == _PAGE_VIEW:
-        page = member_objects(member_objects(shared["context"]).get("page", b""))
-        return [{**shared, **_ids(props), "type": b'"page"', "properties": json_text.with_missing(said, page)}]
-    return [{**shared, **_ids(props), "type": b'"track"', "event": event, "properties": said}]
+        page = members_of(members_of(shared["context"]).get("page", b""))
+        return {**shared, **_ids(props), "type": b'"page"', "properties": json_text.with_missing(said, page)}
+    return {**shared, **_ids(props), "type": b'"track"', "event": event, "properties": said}
 
 
 def _message_id(raw: bytes, event: bytes, props: Members, moment: bytes) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from app.config import Limits
 from app.errors import InvalidBody
 from app.wire.encodings import document, unwrap_data
-from app.wire.foreign import ABSENT, Writer, member_objects, quoted, text_of
+from app.wire.foreign import ABSENT, Writer, members_of, quoted, text_of
 from app.wire.segment import TYPE_OF_ROUTE, Envelope
 
 GIF: Final = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
@@ -33,14 +33,14 @@ def read_query(query: Iterable[tuple[str, str]], route: str, received_at: int, l
         message.setdefault("timestamp", writer.moment_of(0))
     raw = msgspec.json.encode({name: msgspec.Raw(raw) for name, raw in message.items()} | {"properties": properties})
     original = raw[:-1] + b',"type":' + quoted(route) + b"}"
-    writer.put({"type": quoted(route), **member_objects(raw)}, original)
+    writer.put({"type": quoted(route), **members_of(raw)}, original)
     return writer.envelope(key, None)
 
 
 def read_data(data: str, route: str, received_at: int, limits: Limits) -> Envelope:
     """Segment's: a whole message as base64 JSON. Raises InvalidBody."""
     parsed = document(unwrap_data(data.encode(), limits), limits)
-    members = member_objects(parsed.readable)
+    members = members_of(parsed.readable)
     if not members:
         raise InvalidBody("The data must be a JSON object.")
     writer = Writer(limits, received_at, 1)

@@ -20,7 +20,7 @@ from app.wire.foreign import (
     Writer,
     clock_of,
     hash_id,
-    member_objects,
+    members_of,
     objects,
     page_of,
     quoted,
@@ -45,10 +45,10 @@ def is_posthog(body: bytes, limits: Limits) -> bool:
     raw = parsed.readable
     if raw.startswith(b"["):
         raw = next((item for item, _ in parsed.elements(raw)), b"")
-    members = member_objects(raw)
+    members = members_of(raw)
     if any(name in members for name in ("api_key", "batch", "uuid", "distinct_id", "offset", "timestamp")):
         return True
-    props = member_objects(members.get("properties", b""))
+    props = members_of(members.get("properties", b""))
     return "$lib" in props and "mp_lib" not in props
 
 
@@ -56,7 +56,7 @@ def read(body: bytes, received_at: int, limits: Limits, underscore: str | None =
     """A batch, an array of events or one event. ``underscore``: the query's ``_``. Raises InvalidBody."""
     parsed = document(body, limits)
     raw = parsed.readable
-    around = member_objects(raw)
+    around = members_of(raw)
     batch = around.get("batch") or (around.get("data") if around.get("data", b"").startswith(b"[") else None)
     if raw.startswith(b"["):
         events = parsed.elements(raw)
@@ -68,7 +68,7 @@ def read(body: bytes, received_at: int, limits: Limits, underscore: str | None =
     key = text_of(around.get("api_key")) or text_of(around.get("token"))
     writer = Writer(limits, received_at if sent is None else sent, len(events))
     for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
-        members = member_objects(raw)
+        members = members_of(raw)
         key = key or _key(members)
         if not members:
             writer.put_as_it_is(raw, original)
@@ -79,7 +79,7 @@ def read(body: bytes, received_at: int, limits: Limits, underscore: str | None =
 
 
 def _key(members: Members) -> str | None:
-    within = member_objects(members.get("properties", b"")).get("token")
+    within = members_of(members.get("properties", b"")).get("token")
     return text_of(members.get("api_key")) or text_of(members.get("token")) or text_of(within)
 
 
@@ -89,7 +89,7 @@ def _event(raw: bytes, members: Members, moment: bytes, received_at: int) -> lis
     properties = members.get("properties", b"")
     if properties not in ABSENT and not properties.startswith(b"{"):
         return [{"type": b'"track"', "event": event, "properties": properties}]
-    props = member_objects(properties)
+    props = members_of(properties)
     # What may stand beside the properties or among them.
     for each in ("distinct_id", "$set", "$set_once", "$unset"):
         if members.get(each, b"null") != b"null":
@@ -115,7 +115,7 @@ def _event(raw: bytes, members: Members, moment: bytes, received_at: int) -> lis
     message = {**shared, **ids, "type": b'"track"', "event": event, "properties": said}
     if name in ("$pageview", "$screen"):
         del message["event"]
-        page = member_objects(member_objects(context).get("page", b""))
+        page = members_of(members_of(context).get("page", b""))
         message["type"] = b'"page"' if name == "$pageview" else b'"screen"'
         message["name"] = props.get("$screen_name", b"") if name == "$screen" else b""
         message["properties"] = json_text.with_missing(said, page)
