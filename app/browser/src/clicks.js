@@ -5,8 +5,8 @@ import { auto } from './messages.js';
 /** Attributes are asked for: properties of a form may be fields of those names. */
 export const describe = (element) => ({
   element: element.localName,
-  id: element.getAttribute('id'),
-  name: element.getAttribute('name'),
+  id: element.getAttribute?.('id'),
+  name: element.getAttribute?.('name'),
 });
 
 let last; // element clicked
