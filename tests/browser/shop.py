@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from playwright.sync_api import Page
 
+from app.browser import snippet
 from tests.browser.service import Row, Segue, Source
 from tests.browser.site import Site
 
@@ -35,10 +36,11 @@ def loader(host: str, write_key: str, options: Mapping[str, Any]) -> str:
 
 
 def library(host: str) -> str:
-    """The guide's tag that fetches the library, from this service."""
-    tag = _found(_LIBRARY)
+    """The guide's tag that fetches the library, for this service and the file as built (a test compares the two)."""
+    built, tag = snippet(), _found(_LIBRARY)
     assert _HOST in tag
-    return tag.replace(_HOST, host)
+    tag = re.sub(r"segue-[0-9a-f]{12}", f"segue-{built.version}", tag)
+    return re.sub(r'integrity="[^"]*"', f'integrity="{built.integrity}"', tag).replace(_HOST, host)
 
 
 @cache

@@ -8,10 +8,11 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Page, Request, Response
+from playwright.sync_api import Error, Page, Request, Response
 
 from tests.browser.service import Segue
 from tests.browser.shop import Shop, close_tab, flush, until_ready
@@ -159,6 +160,22 @@ def test_a_storm_of_503_outlives_the_tab(segue: Segue, shop: Shop, visit: MakeVi
         proxy.moods.clear()
         flush(guest.open(url))
         assert_each_once(shop, 15)
+
+
+def test_a_tab_that_crashes_has_kept_what_it_said(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+    guest = visit()
+    with segue.behind(*["busy"] * 1_000) as proxy:
+        url = shop.page("/", capture=False, host=proxy.url)
+        page = guest.open(url)
+        until_ready(page)
+        track(page, 0, 5)
+        page.wait_for_timeout(50)  # a task later it is in storage
+        with page.expect_event("crash"), suppress(Error):
+            page.goto("chrome://crash")
+        page.close()
+        proxy.moods.clear()
+        flush(guest.open(url))
+        assert_each_once(shop, 5)
 
 
 def test_answers_that_get_lost_double_nothing(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
