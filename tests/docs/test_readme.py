@@ -23,7 +23,7 @@ from app.wire.instants import claim
 from tests.docs.pages import PAGES, README, ROOT, blocks, name_of, read
 
 ELLIPSIS = "..."
-LANGUAGES = {"sh", "json", "js", "text", "python"}
+LANGUAGES = {"sh", "json", "js", "text", "python", "html"}  # pages of tests/browser run the html
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
