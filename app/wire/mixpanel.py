@@ -109,11 +109,7 @@ def _event(raw: bytes, members: Members, moment: bytes) -> Members:
     }
     said = without(props, *_MOVED)
     if name == "$identify":
-        ids = _ids(props)
-        before = text_of(props.get("$anon_distinct_id"))
-        if before is not None:
-            ids["anonymousId"] = quoted(before.removeprefix(_DEVICE))
-        return {**shared, "type": b'"identify"', **ids}
+        return {**shared, "type": b'"identify"', **_ids(props), "anonymousId": _before(props)}
     if name == "$create_alias":
         return {**shared, **_join(_ids(props), _ids({**props, "distinct_id": props.get("alias", b"")}))}
     if name == "$merge":
@@ -161,6 +157,15 @@ def _ids(props: Members) -> Members:
     if distinct not in ABSENT and distinct == device:
         return {"userId": user, "anonymousId": device}
     return {"userId": user if distinct in ABSENT else distinct, "anonymousId": device}
+
+
+def _before(props: Members) -> bytes:
+    """Who ``$identify`` found: a device; the id of a library that knows none; or, after an alias, a user who is known."""
+    before = text_of(props.get("$anon_distinct_id")) or ""
+    device = props.get("$device_id", b"")
+    if before.startswith(_DEVICE) or device in ABSENT:
+        return quoted(before.removeprefix(_DEVICE))
+    return device
 
 
 def _join(one: Members, other: Members) -> Members:

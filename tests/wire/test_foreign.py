@@ -128,6 +128,8 @@ def test_identify_alias_merge_and_page_views() -> None:
     assert (link.type, kinds(link), link.name) == ("identify", ["user_id:user-1", "anonymous_id:d-1"], None)
     [old] = stored(of_mixpanel(event("$identify", **{"$anon_distinct_id": "d-0"})))
     assert kinds(old) == ["user_id:user-1", "anonymous_id:d-0"]
+    [known] = stored(of_mixpanel(event("$identify", **{"$device_id": "d-1", "$anon_distinct_id": "user-0"})))
+    assert kinds(known) == ["user_id:user-1", "anonymous_id:d-1"]
     [join] = stored(of_mixpanel(event("$create_alias", alias="user-2")))
     assert (join.type, kinds(join), join.previous_id) == ("alias", ["user_id:user-1"], "user-2")
     [late] = stored(of_mixpanel(event("$create_alias", alias="user-2", distinct_id="$device:d-1")))
