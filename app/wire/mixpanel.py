@@ -160,7 +160,7 @@ def _ids(props: Members) -> Members:
 
 
 def _before(props: Members) -> bytes:
-    """Who ``$identify`` found: a device; the id of a library that knows none; or, after an alias, a user who is known."""
+    """Who ``$identify`` found: a device, the id of a library that knows none, or, after an alias, a known user."""
     before = text_of(props.get("$anon_distinct_id")) or ""
     device = props.get("$device_id", b"")
     if before.startswith(_DEVICE) or device in ABSENT:
