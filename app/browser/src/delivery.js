@@ -11,7 +11,7 @@ import { options } from './settings.js';
 import { attempt, put, store } from './storage.js';
 
 let queue = []; // messages as JSON, oldest first
-let underway; // whether an answer is being waited for
+let underway; // the batch whose answer is being waited for
 let place; // the key of this document
 let shared; // what all messages say; looked up when the first batch leaves, for by then the page is laid out
 let saving; // timers
@@ -29,7 +29,7 @@ export const save = () => {
 
 const later = (delay) => {
   saving ||= setTimeout(save);
-  timer ||= setTimeout(flush, delay);
+  timer ||= underway || setTimeout(flush, delay); // while an answer is waited for, it decides when to go on
 };
 
 export const enqueue = (message) => {
@@ -64,7 +64,6 @@ export const flush = async (leaving) => {
   // Browsers let 64 KiB go on when the page goes away.
   const batch = queue.filter((text) => (size += bytes(text)) < 6e4);
   if (!batch[0] && !asking) return;
-  const url = options.host + '/v1/b';
   const envelope = {
     writeKey: options.writeKey,
     sentAt: new Date(),
@@ -79,14 +78,19 @@ export const flush = async (leaving) => {
     visitor: wanted() ? { id: who._id, proof: who._proof, token, me: me.etag || '' } : undefined,
   };
   const body = JSON.stringify(envelope).slice(0, -1) + `,"batch":[${batch}]}`;
-  if (leaving) return navigator.sendBeacon(url, body);
+  if (leaving) return navigator.sendBeacon(options.host + '/v1/b', body);
 
   const mine = token;
-  underway = true;
+  underway = batch;
   let receipt;
   let wait;
   try {
-    const answer = await fetch(url, { method: 'POST', body, keepalive: true, signal: AbortSignal.timeout?.(3e4) });
+    const answer = await fetch(options.host + '/v1/b', {
+      method: 'POST',
+      body,
+      keepalive: true,
+      signal: AbortSignal.timeout?.(3e4),
+    });
     const { status } = answer;
     if (/^5|408|429/.test(status)) wait = +answer.headers.get('retry-after');
     else receipt = answer.ok ? await answer.json() : console.warn('segue', status) || {};
@@ -94,7 +98,7 @@ export const flush = async (leaving) => {
   } catch {
     // No network, no answer or somebody else's: the same as a busy server.
   }
-  underway = false;
+  underway = timer = false;
   if (receipt) {
     failures = 0;
     queue = queue.filter((text) => !batch.includes(text));

@@ -54,7 +54,7 @@ export const look = () => {
 /** Says how long the view was visible since that was last said. */
 export const leave = () => {
   const now = Date.now();
-  const seconds = ((now - since) / 1e3 + 0.5) | 0;
+  const seconds = ((now - since) / 1e3) | 0;
   alive();
   if (seconds > 0) auto('time', 'Page Left', { ...view, seconds });
   since = document.hidden ? Infinity : now;
