@@ -45,7 +45,8 @@ def segue(chromium: Path, cluster_url: str) -> Iterator[Segue]:
         tempfile.TemporaryDirectory(prefix="segue-") as directory,
         database_of(cluster_url, DATABASE, url) as database,
     ):
-        server = Server(Path(directory), url)
+        # All tests ask from one address.
+        server = Server(Path(directory), url, SEGUE_ADDRESS_RATE="1000000/minute")
         try:
             segue = Segue(server.start(), database)
             yield segue

@@ -173,21 +173,43 @@ def test_a_write_key_reads_nothing(segue: Segue, site: Site, visit: MakeVisit) -
         assert page.evaluate(READ, [segue.url + "/v1/segments", headers])[0] == 0
 
 
-def test_a_key_for_other_origins_is_refused(segue: Segue, site: Site, visit: MakeVisit) -> None:
+def test_a_key_works_on_the_pages_that_it_is_for(segue: Segue, site: Site, visit: MakeVisit) -> None:
+    """The page may read that it is refused; it says so once, and is silent then."""
     shop = Shop(segue, site)
-    segue.database.execute("UPDATE keys SET origins = '{https://shop.example.com}' WHERE source = $1", shop.source.key)
-    segue.database.execute("SELECT 1")
     key = segue.post(
-        "/v1/keys", {"kind": "write", "source": shop.source.key, "name": "n", "origins": ["https://shop.example.com"]}
+        "/v1/keys", {"kind": "write", "source": shop.source.key, "name": "n", "origins": [site.at("own.localhost")]}
     )["key"]
-    page = visit().open(site.page("/", ""))
-    send = """async ([host, writeKey]) => {
-        const body = JSON.stringify({ writeKey, batch: [{ type: "track", event: "x", anonymousId: "a-1" }] });
-        const answer = await fetch(host + "/v1/b", { method: "POST", body });
-        return [answer.status, (await answer.json()).code];
-    }"""
-    assert page.evaluate(send, [segue.url, key]) == [403, "origin_not_allowed"]
+    shop.source = shop.source._replace(write_key=key)
+    shop.page("/", capture={"pages": True}, personalize=False)
+    for host, expected in (("other.localhost", [403]), ("own.localhost", [200])):
+        guest, answers = visit(), []
+        guest.context.on(
+            "response", lambda answer, to=answers: to.append(answer.status) if answer.request.post_data else 0
+        )
+        page = guest.open(site.at(host) + "/")
+        until_ready(page)
+        page.wait_for_timeout(150)
+        flush(page)
+        page.evaluate("segue.track('More')")
+        flush(page)
+        page.wait_for_timeout(50)
+        assert set(answers) == set(expected), host
+    rows = shop.until_names("page_viewed", "More")
+    assert {row["context"]["page"]["url"] for row in rows} == {site.at("own.localhost") + "/"}
+
+
+def test_a_browser_that_calls_itself_a_bot_is_set_apart(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+    """And can be taken in all the same, by who knows better."""
+    bot = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html) Chrome/140.0.0.0 Safari/537.36"
+    page = visit(user_agent=bot).open(shop.page("/", capture=False))
+    until_ready(page)
+    page.evaluate("segue.track('Crawled')")
+    flush(page)
+    [kept] = [each for each in segue.get("/v1/quarantine")["items"] if each["source"] == shop.source.key]
+    assert kept["code"] == "bot"
     assert shop.messages() == []
+    segue.ask("POST", f"/v1/quarantine/{kept['id']}/replay")
+    shop.until_names("Crawled")
 
 
 SCRIPTS = (
