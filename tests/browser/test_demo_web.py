@@ -188,6 +188,7 @@ def test_the_panel_follows_from_the_first_look_to_support(demo: Demo, database: 
     expect(page.get_by_text("Thank you for your order.")).to_be_visible()
     expect(segment(page, "vip")).to_have_class(re.compile(r"\bin\b"))
     expect(segment(page, "cart-abandoners-now").locator(".state")).to_have_text("not in")
+    expect(segment(page, "vip").locator(".counted")).to_have_text("161, at least 100 needed")
     assert counts_down(segment(page, "vip").locator(".state"))
 
     go(page, "Support")

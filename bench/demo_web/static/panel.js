@@ -162,10 +162,9 @@ function segmentItem({ key, name, description }, membership, reason) {
         {},
         h('span', { class: 'dot', 'aria-hidden': 'true' }),
         h('span', { class: 'segment-name' }, name),
-        h('span', { class: 'state', ...countdown(until, membership ? 'in, % left' : 'in %', since) }, membership ? 'in' : 'not in'),
+        h('span', { class: 'state', ...countdown(until, membership ? 'in, % left' : 'joins in %') }, membership ? 'in' : 'not in'),
       ),
-      h('p', { class: 'faint' }, description),
-      h('p', { class: 'until' }, lasting(membership, since, until)),
+      h('p', { class: 'until' }, h('span', { class: 'faint' }, `${description} `), lasting(membership, since, until)),
       reason ? tree(reason.explanation) : null,
     ),
     until ? h('span', { class: 'bar', 'aria-hidden': 'true' }, h('span', { 'data-from': since, 'data-to': until })) : null,
@@ -248,8 +247,8 @@ function drawWho(known) {
 // --------------------------------------------------------------------------------------------------- time
 
 /** Attributes of an element that tells how long it is until then; `%` stands for that in the text. */
-function countdown(until, text, since) {
-  return until ? { 'data-until': until, 'data-text': text, 'data-since': since } : {}
+function countdown(until, text) {
+  return until ? { 'data-until': until, 'data-text': text } : {}
 }
 
 function tick() {
@@ -276,7 +275,7 @@ function length(ms) {
 function tellCountdowns(memberships) {
   for (const note of document.querySelectorAll('[data-countdown]')) {
     const until = memberships.find((each) => each.key === note.dataset.countdown)?.valid_until
-    if (until) Object.assign(note.dataset, { until, text: ', for another %' })
+    if (until) Object.assign(note.dataset, { until, text: ' for another %' })
     else {
       delete note.dataset.until
       note.textContent = ''

@@ -80,15 +80,16 @@ function filter(where) {
   return `where ${parts.join(' and ')}`
 }
 
-/** What was counted, and with `wanted` against what is needed; or ''. */
+/** What was found, and with `wanted` against what is needed; or ''. */
 export function evidence(node, wanted = true) {
-  if (typeof node.counted === 'number') {
-    const need = wanted && Object.entries(node.needed ?? {})[0]
-    if (!need) return `${node.counted} counted`
-    const [key, value] = need
-    return `${node.counted} counted, ${key === 'at_least' ? '' : `${key.replace('_', ' ')} `}${shown(value)} needed`
-  }
-  if ('value' in node) return node.value === null ? 'no value' : `now ${shown(node.value)}`
-  if ('current' in node) return `now ${shown(node.current)}`
-  return ''
+  const need = wanted ? needed(node.needed) : ''
+  if ('value' in node) return `${node.value === null ? 'no value' : shown(node.value)}${need}`
+  if (typeof node.counted === 'number') return `${node.counted} counted${need}`
+  return 'current' in node ? `now ${shown(node.current)}` : ''
+}
+
+function needed(need) {
+  const [key, value] = Object.entries(need ?? {})[0] ?? []
+  if (!key) return ''
+  return `, ${key === 'at_least' ? '' : `${COMPARISONS[key] ?? key.replace('_', ' ')} `}${shown(value)} needed`
 }
