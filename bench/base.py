@@ -22,7 +22,7 @@ from app.migrate import upgrade
 from app.partitions import make_months
 from app.registry import Registry, bootstrap
 from app.registry.bootstrap import FirstKeys
-from app.rules.language import parse_segment
+from app.rules.definitions import parse_segment
 from app.touchpoint import identity_id
 from app.wire import segment
 from app.worker import Worker

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from app.rules.language import parse_rule
+from app.rules.definitions import parse_rule
 from app.rules.references import Definition
 from app.rules.ruleset import Ruleset, compile_ruleset
 

@@ -29,7 +29,8 @@ from app.api.schemas import (
 from app.api.segments import SegmentKey
 from app.api.services import Services, services
 from app.errors import BadRequest, InvalidDefinition
-from app.rules.language import Rule, parse_rule
+from app.rules.definitions import parse_rule
+from app.rules.language import Rule
 from app.views.base import Named
 from app.views.hygiene import HygieneViews, Overlap
 from app.views.preview import Moved, PreviewViews

@@ -31,7 +31,7 @@ from app.api.schemas import (
 from app.api.services import Services, services
 from app.errors import InvalidDefinition
 from app.registry import Defined, Kind, body_of
-from app.rules.language import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
+from app.rules.definitions import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
 from app.views.members import MemberViews
 from app.views.versions import Version, versions_of_definition
 

@@ -19,7 +19,7 @@ from app.registry.keys import (
     insert_source,
 )
 from app.registry.revisions import bump
-from app.rules.language import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
+from app.rules.definitions import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
 
 
 class FirstKeys(msgspec.Struct, frozen=True):

@@ -10,15 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from app.db import Connection, Pool
-from app.rules.language import (
-    JourneyIn,
-    SegmentIn,
-    TraitIn,
-    parse_rule,
-    parse_value,
-    rule_to_json,
-    value_to_json,
-)
+from app.rules.definitions import JourneyIn, SegmentIn, TraitIn, parse_rule, parse_value, rule_to_json, value_to_json
 from app.rules.references import Definition, named_rules, references, segment_id, stages_of, trait_id
 
 Kind = Literal["segment", "journey", "trait"]

@@ -58,7 +58,7 @@ from app.registry.keys import (
 )
 from app.registry.numbers import renumber
 from app.registry.revisions import REVISION, REVISIONS, bump
-from app.rules.language import JourneyIn, SegmentIn, TraitIn
+from app.rules.definitions import JourneyIn, SegmentIn, TraitIn
 from app.rules.references import Definition
 from app.rules.ruleset import Ruleset, compile_ruleset, meanings_of
 from app.touchpoint import SourceView

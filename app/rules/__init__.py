@@ -1,9 +1,7 @@
 """The rule language and its engine. Pure: no I/O, no clock; instants and facts are arguments."""
 
-from app.rules.document import Occurrence
-from app.rules.language import (
+from app.rules.definitions import (
     JourneyIn,
-    Rule,
     SegmentIn,
     StageIn,
     TraitIn,
@@ -15,6 +13,8 @@ from app.rules.language import (
     rule_to_json,
     value_to_json,
 )
+from app.rules.document import Occurrence
+from app.rules.language import Rule
 from app.rules.leaves import Leaf
 from app.rules.nodes.base import Facts
 from app.rules.references import Definition

@@ -11,7 +11,7 @@ from app.api.answers import write_cursor
 from app.config import Settings
 from app.db import FrozenClock, transact
 from app.projection.project import refresh
-from app.rules.language import parse_rule, parse_value
+from app.rules.definitions import parse_rule, parse_value
 from app.touchpoint import DAY, HOUR, SECOND
 from app.wire.instants import rfc3339
 from tests.api.conftest import NOON, Service, running, track

@@ -17,7 +17,7 @@ from app.projection.project import refresh
 from app.projection.rebuild import comparable
 from app.projection.state import read_state
 from app.registry import Defined, Registry, bootstrap
-from app.rules.language import JourneyIn, SegmentIn, parse_journey, parse_segment
+from app.rules.definitions import JourneyIn, SegmentIn, parse_journey, parse_segment
 from app.wire import segment
 from app.worker import Worker
 from tests.projection.naive import Definitions, Interval, Said

@@ -16,7 +16,7 @@ from app.projection import fill
 from app.projection.rebuild import comparable
 from app.projection.state import read_state
 from app.registry import Registry
-from app.rules.language import TraitIn, parse_trait
+from app.rules.definitions import TraitIn, parse_trait
 from app.touchpoint import DAY, HOUR, SECOND
 from app.views.customers import CustomerViews
 from app.views.members import MemberViews

@@ -515,7 +515,7 @@ def test_a_definition_that_is_replaced_records_its_new_version(database_url: str
     renamed = {"did": "bought", "within": "5d", "at_least": 1}
 
     async def act(one: Service) -> None:
-        from app.rules.language import parse_segment
+        from app.rules.definitions import parse_segment
 
         await one.send([item(said(1, NOW - DAY))])
         wanted = {"key": "lately", "name": "Lately, again", "rule": {"any": [renamed, {"did": "x"}]}}

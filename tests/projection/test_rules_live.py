@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from app.projection.rebuild import rebuild_customers
-from app.rules.language import parse_trait
+from app.rules.definitions import parse_trait
 from app.touchpoint import DAY, HOUR
 from app.views.customers import CustomerViews
 from app.wire.identifiers import reference

@@ -13,7 +13,7 @@ from app.projection.fold import fold as fold_moves
 from app.projection.replay import move_of
 from app.projection.state import Move, State
 from app.rules import Definition, Occurrence, Ruleset, Series, compile_ruleset, parse_rule
-from app.rules.language import parse_value
+from app.rules.definitions import parse_value
 from app.rules.truth import Truth
 from tests.rules.oracle import Entry, Happened, Told, World, order
 from tests.rules.strategies import written

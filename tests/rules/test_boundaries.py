@@ -17,7 +17,7 @@ from app.projection.fold import NeedsReplay
 from app.projection.fold import fold as fold_moves
 from app.rules import expressions, language, parse_rule
 from app.rules.comparison import Comparison
-from app.rules.language import parse_value
+from app.rules.definitions import parse_value
 from tests.rules.engine import folded, move, ruleset_of, stored
 from tests.rules.oracle import OPERATORS, Entry, Happened, Told, World
 from tests.rules.strategies import DAY, HOUR, START, written

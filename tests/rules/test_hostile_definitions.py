@@ -17,7 +17,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.errors import InvalidDefinition
-from app.rules.language import Rule, parse_rule
+from app.rules.definitions import parse_rule
+from app.rules.language import Rule
 from app.rules.refusal import HEADS, VALUE_HEADS
 
 SEED = 19_971_001

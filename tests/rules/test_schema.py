@@ -14,14 +14,9 @@ from pydantic.json_schema import models_json_schema
 
 from app.builtin import JOURNEYS, SEGMENTS, TRAITS
 from app.rules.comparison import Comparison
-from app.rules.expressions import VALUES, Hours, TraitOperand, Value, models_of
-from app.rules.language import (
+from app.rules.definitions import (
     JourneyIn,
-    NotStep,
-    PlainDid,
-    Rule,
     SegmentIn,
-    Step,
     TraitIn,
     parse_journey,
     parse_rule,
@@ -31,6 +26,8 @@ from app.rules.language import (
     rule_to_json,
     value_to_json,
 )
+from app.rules.expressions import VALUES, Hours, TraitOperand, Value, models_of
+from app.rules.language import NotStep, PlainDid, Rule, Step
 from app.rules.refusal import HEADS, VALUE_HEADS
 
 PAGE = Path(__file__).parents[2] / "docs" / "rules.md"

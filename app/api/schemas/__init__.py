@@ -115,7 +115,7 @@ from app.api.schemas.sessions import (
     SessionsOut,
     SessionTotalsOut,
 )
-from app.rules.language import JourneyIn, SegmentIn, TraitIn
+from app.rules.definitions import JourneyIn, SegmentIn, TraitIn
 
 REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     CallIn, BatchIn, SegmentIn, JourneyIn, TraitIn, SourceIn, KeyIn, LinkIn, LookupIn, BatchItemIn, PreviewIn,
