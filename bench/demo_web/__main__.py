@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,12 +30,17 @@ def main() -> int:
     console = Console()
     _forget_settings()
     try:
-        with tempfile.TemporaryDirectory(prefix="segue-demo-web-") as scratch:
+        shop = socket.create_server((HOST, asked.shop_port))
+    except OSError as error:
+        console.print(f"The shop cannot have port {asked.shop_port}: {error.strerror}.")
+        return 1
+    try:
+        with shop, tempfile.TemporaryDirectory(prefix="segue-demo-web-") as scratch:
             data, log = (asked.data or Path(scratch) / "data").resolve(), Path(scratch) / "serve.log"
             console.print("Starting Segue with its own PostgreSQL ...")
             command = ["app", "serve", "--data", str(data), "--port", str(asked.port)]
             with serving(command, asked.port, log, ready="/readyz", environment=SETTINGS) as server:
-                _serve_shop(server, _secret_key(server, data), asked.shop_port, console)
+                _serve_shop(server, _secret_key(server, data), shop, console)
     except KeyboardInterrupt:
         pass  # the way to end it; by now all of it has been stopped
     console.print("Stopped; Segue and its PostgreSQL too.")
@@ -45,7 +51,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.demo_web", description="A demo shop, and Segue beside it.")
     parser.add_argument("--data", type=Path, help="directory to keep the data in (default: forgotten at the end)")
     parser.add_argument("--port", type=int, default=free_port(), help="port of Segue (default: a free one)")
-    parser.add_argument("--shop-port", type=int, default=free_port(), help="port of the shop (default: a free one)")
+    parser.add_argument("--shop-port", type=int, default=0, help="port of the shop (default: a free one)")
     return parser.parse_args()
 
 
@@ -69,20 +75,20 @@ def _secret_key(server: Server, data: Path) -> str:
         return made.stdout.strip()
 
 
-def _serve_shop(server: Server, secret_key: str, port: int, console: Console) -> None:
-    origin = f"http://{HOST}:{port}"
+def _serve_shop(server: Server, secret_key: str, listening: socket.socket, console: Console) -> None:
+    """``listening`` takes connections from before the address is shown, so that nobody comes too early."""
+    origin = "http://{}:{}".format(*listening.getsockname())
     workspace = prepare(server.url, secret_key, origin)
     console.print(f"The shop is open:  [bold green]{origin}[/bold green]")
     console.print(f"Segue's own API:   {server.url}/docs")
     console.print("Ctrl-C stops both.")
-    uvicorn.run(
+    config = uvicorn.Config(
         create_shop(workspace, origin),
-        host=HOST,
-        port=port,
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=_STOP_SECONDS_MAX,
     )
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 if __name__ == "__main__":
