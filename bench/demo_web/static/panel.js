@@ -133,7 +133,7 @@ function station({ key, name }, isCurrent, reason) {
       'details',
       { id: `why-stage-${key}` },
       h('summary', {}, h('span', { class: 'dot', 'aria-hidden': 'true' }), name, h('span', { class: 'unseen' }, isCurrent ? ', now' : '')),
-      reason ? tree(reason) : h('p', { class: 'faint' }, 'Nothing has arrived yet.'),
+      reason ? tree(reason) : h('p', { class: 'faint' }, 'Nothing has arrived yet, or this browser keeps no cookies.'),
     ),
   )
 }

@@ -22,7 +22,7 @@ export function home(shop) {
   return [
     h('section', { class: 'hero', id: 'hero' }, heroContent(shop)),
     h('h2', { class: 'shelf-title' }, 'Favourites'),
-    shelf(favourites.filter(Boolean)),
+    shelf(favourites.filter(Boolean), 'three'),
   ]
 }
 
@@ -52,8 +52,8 @@ function heroContent(shop) {
 
 // ---------------------------------------------------------------------------------------------- products
 
-function shelf(products) {
-  return h('ul', { class: 'shelf' }, products.map(card))
+function shelf(products, look = '') {
+  return h('ul', { class: `shelf ${look}` }, products.map(card))
 }
 
 function card(product) {
@@ -109,7 +109,7 @@ export function product(shop, { id }) {
         h('p', { class: 'added', role: 'status', id: 'added' }),
       ),
     ),
-    others.length ? [h('h2', { class: 'shelf-title' }, 'Goes well with'), shelf(others)] : null,
+    others.length ? [h('h2', { class: 'shelf-title' }, 'Goes well with'), shelf(others, 'three')] : null,
   ].flat()
 }
 
