@@ -388,6 +388,9 @@ def test_a_key_that_is_refused_ends_in_peace(shop: Shop, visit: MakeVisit) -> No
     for _ in range(6):
         page.wait_for_timeout(50)
         guest.context.clock.run_for(600_000)
+    track(page, 3, 6)
+    guest.context.clock.run_for(600_000)
+    exchange.until_answered(page)
     assert exchange.answers in ([401], [401, 401])
     assert len(exchange.sent) == len(exchange.answers)
     assert guest.errors == []

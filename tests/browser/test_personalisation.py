@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
 from tests.browser.service import Segue
 from tests.browser.shop import Shop, flush, until_ready
@@ -176,24 +176,45 @@ def test_a_visitor_who_is_known_is_withheld(shop: Shop, visit: MakeVisit) -> Non
     page.wait_for_selector("#vip", state="hidden")
 
 
-def test_the_site_vouches_for_who_is_logged_in(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
-    page = opened(shop, visit())
-    page.wait_for_function("() => segue.personalization()")
-    user = f"user-{shop.source.key}"
+def vouched(segue: Segue, shop: Shop, page: Page) -> str:
+    """A token by which the site's own server vouches for the user that is named after the source."""
+    page.wait_for_function("() => segue.user().anonymousId")
+    anonymous = page.evaluate("segue.user().anonymousId")
     made = segue.post(
         "/v1/visitor-tokens",
-        {
-            "source": shop.source.key,
-            "anonymous_id": page.evaluate("segue.user().anonymousId"),
-            "user_id": user,
-        },
+        {"source": shop.source.key, "anonymous_id": anonymous, "user_id": f"user-{shop.source.key}"},
     )
-    page.evaluate(
-        "([user, visitorToken]) => { segue.identify(user, {}, { visitorToken }); segue.track('Became Vip'); }",
-        [user, made["token"]],
-    )
+    token: str = made["token"]
+    return token
+
+
+LOGIN = "([user, visitorToken]) => { segue.identify(user, {}, { visitorToken }); segue.track('Became Vip') }"
+
+
+def test_the_site_vouches_for_who_is_logged_in(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+    page = opened(shop, visit())
+    page.evaluate(LOGIN, [f"user-{shop.source.key}", vouched(segue, shop, page)])
     flush(page)
     page.wait_for_selector("#vip", state="visible")
+
+
+def test_a_receipt_from_before_the_login_does_not_undo_it(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+    guest = visit()
+    page = opened(shop, guest)
+    flush(page)
+    shop.until_names("page_viewed")
+    token = vouched(segue, shop, page)
+    held: list[Route] = []
+    guest.context.route("**/v1/b", lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request("**/v1/b"):
+        page.evaluate("() => { segue.track('Before'); segue.flush() }")
+    page.evaluate(LOGIN, [f"user-{shop.source.key}", token])
+    held[0].continue_()
+    page.wait_for_selector("#vip", state="visible")
+    page.evaluate("segue.track('After')")
+    flush(page)
+    shop.until_names("page_viewed", "Before", "identify", "Became Vip", "After")
+    assert shown(page) == {"vip", "any"}
 
 
 # ---------------------------------------------------------------------------------------------- attacks
