@@ -247,30 +247,62 @@ def test_forged_tokens_get_nothing(segue: Segue, shop: Shop, visit: MakeVisit) -
         assert VIP not in answer.text
 
 
-def test_another_visitors_id_gets_nothing(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
-    victim = opened(shop, visit())
-    victim.evaluate("() => { segue.track('Became Vip'); segue.flush() }")
-    victim.wait_for_selector("#vip", state="visible")
-    theirs = victim.evaluate("segue.user().anonymousId")
+SEND = """async ([host, writeKey, visitor, batch]) => {
+    const body = JSON.stringify({ writeKey, visitor, batch });
+    const answer = await fetch(host + "/v1/b", { method: "POST", body });
+    return [answer.status, await answer.json()];
+}"""
+
+
+@pytest.fixture
+def victim(shop: Shop, visit: MakeVisit) -> str:
+    """The anonymous id of another visitor, who is shown something."""
+    page = opened(shop, visit())
+    page.evaluate("() => { segue.track('Became Vip'); segue.flush() }")
+    page.wait_for_selector("#vip", state="visible")
+    anonymous: str = page.evaluate("segue.user().anonymousId")
+    return anonymous
+
+
+def test_another_visitors_id_gets_nothing(segue: Segue, shop: Shop, visit: MakeVisit, victim: str) -> None:
     attacker = opened(shop, visit())
     own = attacker.evaluate("localStorage.segue_v")
-    send = """async ([host, writeKey, visitor]) => {
-        const batch = [{ type: "track", event: "x", anonymousId: visitor.id }];
-        const body = JSON.stringify({ writeKey, visitor, batch });
-        const answer = await fetch(host + "/v1/b", { method: "POST", body });
-        return [answer.status, await answer.json()];
-    }"""
     for claim in (
-        {"id": theirs, "proof": own, "me": ""},
-        {"id": theirs, "proof": "0" * 32, "me": ""},
-        {"id": theirs, "token": token_of(segue, shop, attacker), "me": ""},
-        {"id": theirs, "me": ""},
+        {"id": victim, "proof": own, "me": ""},
+        {"id": victim, "proof": "0" * 32, "me": ""},
+        {"id": victim, "token": token_of(segue, shop, attacker), "me": ""},
+        {"id": victim, "me": ""},
     ):
-        status, receipt = attacker.evaluate(send, [segue.url, shop.source.write_key, claim])
+        batch = [{"type": "track", "event": "x", "anonymousId": victim}]
+        status, receipt = attacker.evaluate(SEND, [segue.url, shop.source.write_key, claim, batch])
         assert status == 200, "the messages are stored all the same"
         assert "me" not in receipt, claim
         assert "token" not in receipt.get("visitor", {}), claim
         assert VIP not in str(receipt)
+
+
+def test_nobody_is_shown_whom_they_have_bound_to_themselves(
+    segue: Segue, shop: Shop, visit: MakeVisit, victim: str
+) -> None:
+    """With a proof of one's own and messages that name somebody else: what is known then is withheld."""
+    attacker = opened(shop, visit())
+    proof, own = attacker.evaluate("[localStorage.segue_v, segue.user().anonymousId]")
+    claim = {"id": own, "proof": proof, "me": ""}
+    user = f"thief-of-{shop.source.key}"
+    answers = []
+    for batch in (
+        [{"type": "track", "event": "x", "anonymousId": victim}],
+        [{"type": "identify", "userId": user, "anonymousId": own}],
+        [{"type": "identify", "userId": user, "anonymousId": victim}],
+        [{"type": "alias", "userId": user, "previousId": victim}],
+    ):
+        status, receipt = attacker.evaluate(SEND, [segue.url, shop.source.write_key, claim, batch])
+        assert status == 200
+        assert VIP not in str(receipt), batch
+        answers.append(receipt["me"]["withheld"])
+    assert answers == [False, True, True, True]
+    customer = segue.get(f"/v1/customers/{user}")
+    assert VIP in {each["key"] for each in customer["segments"]}, "they are one customer by now"
 
 
 def test_what_is_told_never_runs(shop: Shop, visit: MakeVisit) -> None:

@@ -173,6 +173,18 @@ def test_a_write_key_reads_nothing(segue: Segue, site: Site, visit: MakeVisit) -
         assert page.evaluate(READ, [segue.url + "/v1/segments", headers])[0] == 0
 
 
+def test_a_secret_key_sends_nothing_from_a_page(segue: Segue, site: Site, visit: MakeVisit) -> None:
+    page = visit().open(site.page("/", ""))
+    send = """async ([host, writeKey]) => {
+        const body = JSON.stringify({ writeKey, batch: [{ type: "track", event: "Leaked", anonymousId: "a-1" }] });
+        const answer = await fetch(host + "/v1/b", { method: "POST", body });
+        return [answer.status, (await answer.json()).code];
+    }"""
+    status, code = page.evaluate(send, [segue.url, segue.secret_key])
+    assert (status, code) == (403, "forbidden")
+    assert segue.database.fetch("SELECT FROM touchpoints WHERE name = 'Leaked'") == []
+
+
 def test_a_key_works_on_the_pages_that_it_is_for(segue: Segue, site: Site, visit: MakeVisit) -> None:
     """The page may read that it is refused; it says so once, and is silent then."""
     shop = Shop(segue, site)
