@@ -124,7 +124,7 @@ async function begin() {
   segue.ready(greet)
   show()
   await rememberPerson()
-  if (location.pathname === '/login') show()
+  if (shop.person && location.pathname === '/login') show() // else it would take away what is being typed
 }
 
 begin()
