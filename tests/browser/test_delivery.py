@@ -198,6 +198,9 @@ def test_two_tabs_at_once(shop: Shop, visit: MakeVisit) -> None:
     tabs = [guest.open(url), guest.open(url)]
     for tab in tabs:
         until_ready(tab)
+    # Browsers carry what one tab stores to another within milliseconds; two that begin sooner begin a session each.
+    tabs[0].evaluate("segue.track('Begin')")
+    tabs[1].wait_for_function("() => localStorage.segue_s")
     guest.context.set_offline(True)
     for number, tab in enumerate(tabs):
         track(tab, 30 * number, 30 * number + 20)
@@ -206,10 +209,9 @@ def test_two_tabs_at_once(shop: Shop, visit: MakeVisit) -> None:
         track(tab, 30 * number + 20, 30 * number + 30)
         flush(tab)
     close_tab(tabs[0])
-    assert_each_once(shop, 60)
     flush(tabs[1])
-    assert_each_once(shop, 60)
-    rows = shop.messages("track")
+    rows = shop.until(61)
+    assert Counter(row["properties"].get("n") for row in rows) == Counter([None, *range(60)])
     assert len({row["ids"]["anonymous_id"] for row in rows}) == 1, "one visitor"
     assert len({row["context"]["sessionId"] for row in rows}) == 1, "one session"
     assert sum(bool(row["context"].get("sessionStart")) for row in rows) == 1
