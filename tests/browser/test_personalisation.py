@@ -140,6 +140,24 @@ def test_what_ends_by_itself_ends_in_the_page(shop: Shop, visit: MakeVisit) -> N
     assert not in_segment(page, SHORT)
 
 
+def test_what_ends_by_itself_ends_on_the_next_page_too(shop: Shop, visit: MakeVisit) -> None:
+    page = opened(shop, visit())
+    page.evaluate("() => { segue.track('Blinked'); segue.flush() }")
+    page.wait_for_selector("#any", state="visible")
+    page.reload()
+    page.wait_for_selector("#any", state="hidden")
+    assert not in_segment(page, SHORT)
+
+
+def test_withdrawing_the_consent_hides_the_answer(shop: Shop, visit: MakeVisit) -> None:
+    page = opened(shop, visit())
+    page.evaluate("() => { segue.track('Became Vip'); segue.flush() }")
+    page.wait_for_selector("#vip", state="visible")
+    page.evaluate("segue.consent({ analytics: true, personalization: false })")
+    page.wait_for_selector("#vip", state="hidden")
+    assert page.evaluate("localStorage.segue_me") is None
+
+
 def test_a_stream_tells_what_others_did(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     page = opened(shop, visit(), stream=True)
     page.wait_for_function("() => segue.personalization()")

@@ -312,3 +312,8 @@ def test_what_else_the_page_wants_taken_out(shop: Shop, visit: MakeVisit) -> Non
     flush(page)
     rows = {row["name"]: row["properties"] for row in shop.until(3)}
     assert rows["Hidden"]["text"] == "write to [email]"
+    page.evaluate(
+        "() => { segue.on('identify', (said) => { window.said = said }); segue.identify('user@example.com') }"
+    )
+    page.wait_for_function("() => window.said")
+    assert page.evaluate("said.userId") == "user@example.com", "hidden, all such ids would be one person's"

@@ -24,7 +24,7 @@ const watcher = new MutationObserver(alive);
 export const click = ({ target, button, timeStamp }) => {
   const link = target.closest?.('a[href]');
   if (link?.host) {
-    const extension = /\.(pdf|(doc|xls|ppt)x?|csv|txt|zip|rar|7z|gz|dmg|exe|apk|mp[34])$/i.exec(link.pathname)?.[1];
+    const extension = /\.(pdf|(doc|xls|ppt)x?|csv|zip|mp4)$/i.exec(link.pathname)?.[1];
     const properties = { url: link.href, text: link.text, extension };
     if (extension || link.hasAttribute('download')) auto('downloads', 'File Downloaded', properties);
     else if (link.host != location.host) auto('links', 'Outbound Link Clicked', properties);

@@ -80,7 +80,7 @@ export const flush = async (leaving) => {
   const body = JSON.stringify(envelope).slice(0, -1) + `,"batch":[${batch}]}`;
   if (leaving) return navigator.sendBeacon(options.host + '/v1/b', body);
 
-  const mine = token;
+  const mine = me;
   underway = batch;
   let receipt;
   let wait;
@@ -103,7 +103,7 @@ export const flush = async (leaving) => {
     failures = 0;
     queue = queue.filter((text) => !batch.includes(text));
     save();
-    mine == token && receive(receipt); // else it speaks of who was here before a login or a reset
+    mine == me && receive(receipt); // else it speaks of what was before a login, a reset or a refusal
     if (queue[0] || asking) later();
   } else later(1e3 * ((wait || 2 ** Math.min(failures++, 8)) + Math.random()));
 };

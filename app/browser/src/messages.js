@@ -28,7 +28,7 @@ export const say = (type, fields) => {
       ...fields,
       context: pageContext(),
     },
-    options.redact === true && !fields.traits,
+    options.redact === true && 'properties' in fields, // never of ids: all would become one
   );
   emit(type, message);
   held.push(message);

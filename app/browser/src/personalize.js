@@ -21,6 +21,7 @@ export const vouch = (siteToken) => {
   if (siteToken) {
     unfollow(); // an open stream answers by the token it began with, by which a login is withheld
     token = siteToken;
+    me = { ...me }; // what is under way knows nothing of it
   }
 };
 
@@ -81,7 +82,10 @@ export const unfollow = () => {
 export const turn = () => {
   unfollow();
   token = undefined;
-  me = attempt(() => JSON.parse(store.segue_me)) || { segments: [], stages: {} };
+  clearTimeout(timer);
+  wanted() || put('segue_me');
+  // Without its etag, so that the first receipt brings it anew and its end is watched here too.
+  me = { segments: [], stages: {}, ...attempt(() => JSON.parse(store.segue_me)), etag: null };
   asking = wanted();
   dress();
 };
