@@ -82,8 +82,9 @@ def _is_vouched_for(customer: Customer, visitor: Visitor) -> bool:
 
     Nor of another visitor, for a message may carry a second anonymous id among its externalIds.
     """
-    if visitor.user_id is not None and Identity("user_id", visitor.user_id) in customer.identities:
-        return True
+    users = {identity.value for identity in customer.identities if identity.kind == "user_id"}
+    if users:  # every one of them: an alias, which any page may send, makes two users one
+        return users == {visitor.user_id}
     own = Identity("anonymous_id", visitor.anonymous_id or "")
     return all(identity == own for identity in customer.identities)
 

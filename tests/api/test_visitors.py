@@ -263,6 +263,26 @@ async def test_what_an_alias_joins_is_withheld_too(shop: Service) -> None:
     assert receipt["me"]["segments"] == []
 
 
+async def test_a_user_who_is_vouched_for_is_not_shown_whom_an_alias_joined(shop: Service) -> None:
+    """The word of the site is for the one user; the alias came with the public key."""
+    await shop.send({"type": "track", "event": "Order Completed", "userId": "victim"})
+    attacker = Page(shop)
+    token = (
+        await shop.tell(
+            "POST",
+            "/v1/visitor-tokens",
+            {"source": "default", "anonymous_id": attacker.id, "user_id": "attacker"},
+            201,
+        )
+    )["token"]
+    claim = {"id": attacker.id, "token": token, "me": ""}
+    before = await attacker.send({"type": "identify", "userId": "attacker"}, **claim)
+    assert not before["me"]["withheld"]
+    receipt = await attacker.send({"type": "alias", "userId": "attacker", "previousId": "victim"}, **claim)
+    assert receipt["me"]["withheld"]
+    assert receipt["me"]["segments"] == []
+
+
 async def test_another_visitor_whose_id_was_joined_is_withheld_too(shop: Service) -> None:
     """Two anonymous ids in one message are one customer; only one of them was proven."""
     victim, attacker = Page(shop), Page(shop)
