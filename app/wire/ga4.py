@@ -7,18 +7,19 @@ the same event with the same ``timestamp_micros`` is a duplicate; without one, e
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Final
 
 from app.config import Limits
 from app.errors import InvalidBody, Rejection, RejectionCode
-from app.wire import json_text
+from app.wire import instants, json_text
 from app.wire.encodings import document
 from app.wire.foreign import ABSENT, Members, Writer, hash_id, members_of, objects, page_of, quoted, text_of
 from app.wire.segment import Envelope
 
 _OF_THE_BODY: Final = ("client_id", "app_instance_id", "user_id", "timestamp_micros")
-_SHORT_BYTES_MAX: Final = 2_000
-"""Members of the body that are repeated with each event; a longer one is no id and no time."""
+_SHORT_BYTES_MAX: Final = 300
+"""Members of the body are kept with each event that is refused: what is longer would fill the quarantine."""
 _CAMPAIGN: Final = {"campaign": "name", "source": "source", "medium": "medium", "term": "term", "content": "content"}
 _OF_CAMPAIGNS: Final = ("campaign_details", "page_view", "session_start", "first_visit")
 """On other events these names are anybody's."""
@@ -42,22 +43,27 @@ def read(body: bytes, write_key: str | None, received_at: int, limits: Limits) -
     # A library's name tells a browser; the hint only the kind of sender.
     ids = {
         "userId": around.get("user_id", b""),
-        "anonymousId": around.get("client_id") or around.get("app_instance_id", b""),
+        "anonymousId": next(
+            (raw for name in ("client_id", "app_instance_id") if (raw := around.get(name, b"")) not in ABSENT), b""
+        ),
         "channel": b'"mobile"' if "app_instance_id" in around else b'"web"',
     }
+    who = b"\0".join(around.get(name, b"") for name in _OF_THE_BODY[:3])
     writer = Writer(limits, received_at, len(events))
+    met: Counter[bytes] = Counter()
     for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
         members = members_of(raw)
         alone = json_text.from_members({**shared, "events": b"[" + original + b"]"})
         if members:
             time = _time(members, around, writer.moment_of(index))
-            writer.put({**ids, **_event(members), **time, "messageId": _id(shared, raw, time, index)}, alone)
+            writer.put({**ids, **_event(members), **time, "messageId": _id(who, raw, time, b"%d" % met[raw])}, alone)
+            met[raw] += 1
         else:
             writer.put_as_it_is(raw, alone)
     traits = _traits(around.get("user_properties", b""))
     if traits:
         time = _time({}, around, writer.moment_of(max(len(events) - 1, 0)))
-        profile = {"type": b'"identify"', "traits": traits, **time, "messageId": _id(shared, traits, time, 0)}
+        profile = {"type": b'"identify"', "traits": traits, **time, "messageId": _id(who, traits, time, b"profile")}
         writer.put({**ids, **profile}, json_text.from_members(shared | {"user_properties": around["user_properties"]}))
     return writer.envelope(write_key, None)
 
@@ -80,14 +86,15 @@ def validation_message(rejection: Rejection, events: int) -> dict[str, Any]:
     }
 
 
-def _id(shared: Members, raw: bytes, time: Members, index: int) -> bytes:
-    who = b"\0".join(shared.get(name, b"") for name in _OF_THE_BODY[:3])
-    return quoted(hash_id(who, raw, time["timestamp"], str(index).encode()))
+def _id(who: bytes, raw: bytes, time: Members, which: bytes) -> bytes:
+    """``which`` of several equal ones in the body; where it stands says nothing, for senders batch anew."""
+    return quoted(hash_id(who, raw, time["timestamp"], which))
 
 
 def _time(members: Members, around: Members, moment: bytes) -> Members:
     for raw in (members.get("timestamp_micros", b""), around.get("timestamp_micros", b"")):
-        if raw not in ABSENT:
+        # What is no time would make one of all that says it.
+        if raw not in ABSENT and (instants.claim(raw)[1] or 0) > 0:
             return {"timestamp": raw}
     return {"timestamp": moment}
 
