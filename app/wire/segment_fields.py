@@ -39,7 +39,7 @@ class Refused(Exception):
 
 
 class Item(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """One call as sent. The last three fields belong to transport and are not kept."""
+    """One call as sent. The fields from sent_at on belong to transport and are not kept; ``visitor`` is a secret."""
 
     type: str | None = None
     event: str | None = None
@@ -61,6 +61,7 @@ class Item(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     received_at: msgspec.Raw = _ABSENT
     write_key: msgspec.Raw = _ABSENT
     metadata: msgspec.Raw = msgspec.field(name="_metadata", default=_ABSENT)
+    visitor: msgspec.Raw = _ABSENT
 
 
 class Library(msgspec.Struct):
@@ -111,7 +112,7 @@ _LIBRARY = msgspec.json.Decoder(Library, float_hook=Decimal)
 _TEXTS_OF_CONTEXT: Final = {
     field.name: field.encode_name for field in msgspec.structs.fields(ContextView) if field.type is msgspec.Raw
 }
-_TRANSPORT: Final = ("sentAt", "writeKey", "_metadata", "receivedAt")
+_TRANSPORT: Final = ("sentAt", "writeKey", "_metadata", "receivedAt", "visitor")
 
 
 def item(raw: bytes, type_of_route: str | None) -> tuple[Item, dict[str, bytes]]:
