@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from app.acquisition import Acquisition, Landing, acquired, channel_of
-from app.agents import client_of, is_bot, speaks_for_visitor
+from app.agents import USER_AGENT_CHARS_MAX, client_of, is_bot, speaks_for_visitor
 from app.channel import Channel, classify
 from app.config import Settings
 from app.touchpoint import Peer, SourceView
@@ -28,6 +28,8 @@ DROP_BOTS: Final = "drop"
 
 _BITS_KEPT: Final = {4: 24, 6: 48}
 """Of a truncated address, by the version of IP."""
+_ADDRESS_CHARS_MAX: Final = 64
+"""What is longer is no address, and must not be remembered."""
 
 _CAMPAIGN: Final = {"source": "source", "medium": "medium", "name": "campaign", "term": "term", "content": "content"}
 T = TypeVar("T")
@@ -91,7 +93,7 @@ class Visits:
         facts = {
             "acquisition": None if acquisition is None else _encode(acquisition),
             "channel_rule": _encode(channel.rule),
-            "client": None if user_agent is None else _client(user_agent),
+            "client": None if user_agent is None else _client(user_agent[:USER_AGENT_CHARS_MAX]),
         }
         if signed:
             facts["ip"] = self._address(view)
@@ -108,7 +110,7 @@ class Visits:
         """What the message carries, else the visitor's; JSON, or None where there is none to keep."""
         carried = json_text.text(bytes(view.ip)) if view.ip else None
         address = carried or (self._visitor.address if self._visitor is not None else None)
-        kept = kept_address(address, self._addresses) if address else None
+        kept = kept_address(address, self._addresses) if address and len(address) <= _ADDRESS_CHARS_MAX else None
         return None if kept is None else _encode(kept)
 
     def _location(self, view: ContextView) -> bytes | None:
