@@ -111,7 +111,7 @@ async def get_me(request: Request) -> Response:
 async def stream_me(request: Request) -> Response:
     served = services(request)
     write_key, _, visitor = await _visitor_of(request, served)
-    served.streams.refuse_if_full()
+    served.streams.refuse_if_full(visitor)
     leaving = anyio.Event()
     return EventSourceResponse(
         _events(served, write_key, visitor, leaving),

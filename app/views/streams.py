@@ -16,7 +16,7 @@ import structlog
 
 from app.config import Settings
 from app.db import UNREACHABLE, Clock, Pool
-from app.errors import Overloaded
+from app.errors import Overloaded, RateLimited
 from app.registry import Registry
 from app.touchpoint import SECOND
 from app.views.customers import CustomerViews
@@ -29,6 +29,7 @@ _REST_SECONDS: Final = 0.05
 _AWAY_SECONDS: Final = 2.0
 _CHUNK: Final = 100
 _RETRY_SECONDS: Final = 30
+_OF_ONE_VISITOR_MAX: Final = 20
 
 _ROWS = """
 -- Which customer each watched identity has, and the transaction that wrote its row last. Primary keys.
@@ -45,9 +46,11 @@ Seen = tuple[tuple[bytes, bytes, str], ...]
 class Watched:
     """One open stream. ``due`` is when its answer changes by itself; ``latest`` the last answer, not yet taken."""
 
-    def __init__(self, visitor: Visitor, write_key: str) -> None:
+    def __init__(self, visitor: Visitor, write_key: str, signing: bytes) -> None:
         self.visitor = visitor
         self.write_key = write_key
+        self.signing = signing
+        """The secret of its first hour: once that is revoked, its tokens are."""
         self.ids = identities_of(visitor)
         self.seen: Seen | None = None
         self.due: int | None = None
@@ -103,7 +106,7 @@ class Streams:
     @contextmanager
     def open(self, visitor: Visitor, write_key: str) -> Iterator[Watched]:
         """The first answer follows at once."""
-        watched = Watched(visitor, write_key)
+        watched = Watched(visitor, write_key, self._registry.access.signing[-1])
         self._open.add(watched)
         self._news.set()
         try:
@@ -111,8 +114,11 @@ class Streams:
         finally:
             self._open.discard(watched)
 
-    def refuse_if_full(self) -> None:
-        """Raises :class:`Overloaded` where there are too many already."""
+    def refuse_if_full(self, visitor: Visitor) -> None:
+        """Raises :class:`RateLimited` where the visitor has too many, :class:`Overloaded` where all together have."""
+        ids = identities_of(visitor)
+        if sum(watched.ids == ids for watched in self._open) >= _OF_ONE_VISITOR_MAX:
+            raise RateLimited(f"A visitor may have {_OF_ONE_VISITOR_MAX} streams open.", _RETRY_SECONDS)
         if len(self._open) >= self._settings.streams_max:
             raise Overloaded(f"{self._settings.streams_max} streams are open; ask again later.", _RETRY_SECONDS)
 
@@ -130,7 +136,7 @@ class Streams:
             except UNREACHABLE as error:
                 _log.warning("streams.database_away", error=type(error).__name__)
                 await asyncio.sleep(_AWAY_SECONDS)
-            except Exception:  # one customer that cannot be read must not end the streams of all others
+            except Exception:  # nothing that goes wrong may end the streams of all
                 _log.exception("streams.failed")
                 await asyncio.sleep(_AWAY_SECONDS)
 
@@ -162,10 +168,24 @@ class Streams:
             or (watched.due is not None and watched.due <= now)
         ]
         for start in range(0, len(changed), _CHUNK):
-            await self._tell(changed[start : start + _CHUNK], now)
+            await self._tell_some(changed[start : start + _CHUNK], now)
         for watched in changed:
             watched.seen = seen[watched]
         self._revisions = revisions
+
+    async def _tell_some(self, changed: list[Watched], now: int) -> None:
+        """Where they cannot be told together, one by one: who cannot be read must not keep the others waiting."""
+        try:
+            await self._tell(changed, now)
+        except UNREACHABLE:
+            raise
+        except Exception:
+            _log.exception("streams.failed", streams=len(changed))
+            if len(changed) == 1:
+                changed[0].close()
+                return
+            for watched in changed:
+                await self._tell_some([watched], now)
 
     async def _tell(self, changed: list[Watched], now: int) -> None:
         """What was seen is older than what is read here: a change in between is seen, and told, once more."""
@@ -173,7 +193,7 @@ class Streams:
         customers = await self._views.customers([identities_of(visitor) for visitor in visitors], now)
         for watched, visitor, customer in zip(changed, visitors, customers, strict=True):
             key = await self._registry.write_key(watched.write_key)
-            if key is None:
+            if key is None or watched.signing not in self._registry.access.signing:
                 watched.close()
                 continue
             answer = shown(
