@@ -11,7 +11,6 @@ import structlog
 from app import visitors
 from app.api.answers import encode, instant
 from app.api.services import Services
-from app.db import UNREACHABLE
 from app.errors import InvalidToken, NotFound
 from app.registry import KeyView
 from app.touchpoint import SECOND
@@ -99,7 +98,7 @@ async def guest_json(served: Services, key: KeyView, guest: Guest, *, projected:
     if guest.me is not None and projected:
         try:
             tag, body = me_json(await shown_to(served, key, guest.visitor))
-        except UNREACHABLE as error:
+        except Exception as error:  # whatever it is: the batch is stored, and a failure would have it sent again
             _log.warning("receipt.without_me", error=type(error).__name__)
         else:
             if tag != guest.me.removeprefix("W/").strip('"'):
