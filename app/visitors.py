@@ -21,7 +21,7 @@ from app.errors import InvalidToken
 from app.touchpoint import SECOND
 
 ID_CHARS: Final = 32
-TOKEN_CHARS_MAX: Final = 2_000
+TOKEN_CHARS_MAX: Final = 8_000
 
 _PROOF: Final = re.compile(r"[0-9a-f]{32}")
 _SALT: Final = b"segue.visitor"

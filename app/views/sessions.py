@@ -119,4 +119,5 @@ def _click(*, click_id: str | None, url: str | None) -> str | None:
     """The value of a click id, which is kept nowhere but in the page's address."""
     if click_id is None or url is None:
         return None
-    return parameters(query_of(url), {click_id}).get(click_id)
+    name = click_id.lower()  # as parameters are read
+    return parameters(query_of(url), {name}).get(name)
