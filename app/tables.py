@@ -10,12 +10,14 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Identity,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     PrimaryKeyConstraint,
     Table,
     Text,
@@ -44,7 +46,47 @@ sources = Table(
     Column("identity_properties", JSONB, nullable=False, server_default=text("'{}'")),
     Column("created_at", Instant, nullable=False, server_default=text("now()")),
     Column("bots", Text, nullable=False, server_default="apart", comment="what becomes of theirs: keep, apart, drop"),
+    Column("kind", Text, nullable=False, server_default="sdk", comment="sdk, or the key of a tool in app.wire.tools"),
+    Column("options", JSONB, nullable=False, server_default=text("'{}'"), comment="what its kind is told besides"),
     comment="Where messages come from.",
+)
+
+source_secrets = Table(
+    "source_secrets",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("source", Text, nullable=False),
+    Column(
+        "secret", LargeBinary, nullable=False, comment="what verifying needs: registry.secrets tells how it is kept"
+    ),
+    Column("created_at", Instant, nullable=False, server_default=text("now()")),
+    Column("expires_at", Instant, comment="where a newer one has taken its place"),
+    comment="By what webhooks of a source are verified: several while one takes the place of another.",
+)
+Index("source_secrets_of_source", source_secrets.c.source)
+
+used_once = Table(
+    "used_once",
+    metadata,
+    Column("source", Text, nullable=False),
+    Column("token", LargeBinary, nullable=False, comment="hash of what signs one delivery"),
+    Column("body", LargeBinary, nullable=False, comment="hash of the body that it signed"),
+    Column("received_at", Instant, nullable=False),
+    PrimaryKeyConstraint("source", "token", name="used_once_pkey"),
+    comment="Tokens of tools whose signatures leave the body out: a second body under one is a forgery.",
+)
+Index("used_once_by_age", used_once.c.received_at)
+
+erasure_requests = Table(
+    "erasure_requests",
+    metadata,
+    Column("source", Text, nullable=False),
+    Column("kind", Text, nullable=False, comment="with value: the identity that asks"),
+    Column("value", Text, nullable=False),
+    Column("requested_at", Instant, nullable=False),
+    Column("handled_at", Instant),
+    PrimaryKeyConstraint("source", "kind", "value", "requested_at", name="erasure_requests_pkey"),
+    comment="People whom a tool says to forget; nothing is erased by itself.",
 )
 
 keys = Table(
@@ -337,6 +379,7 @@ quarantine = Table(
     Column("message_id", Text),
     Column("original", LargeBinary, nullable=False, comment="as the client sent it"),
     Column("replayed_at", Instant),
+    Column("form", Text, nullable=False, server_default="", comment="how original is read: empty is a message of ours"),
     comment="Rejected messages and differing twins, with the reason.",
 )
 Index("quarantine_of_message", quarantine.c.source, quarantine.c.message_id)
@@ -348,4 +391,70 @@ segment_reads = Table(
     Column("reads", BigInteger, nullable=False, comment="of its members and its count"),
     Column("last_read_at", Instant, nullable=False),
     comment="How often each segment is read, to tell which ones nobody uses.",
+)
+
+channel_days = Table(
+    "channel_days",
+    metadata,
+    Column("source", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("metric", Text, nullable=False, comment="such as impressions"),
+    Column("subject", Text, nullable=False, server_default="", comment="page, post or keyword; empty: the whole"),
+    Column("day", Date, nullable=False),
+    Column("value", Numeric, nullable=False),
+    Column("recorded_at", Instant, nullable=False, server_default=text("now()")),
+    PrimaryKeyConstraint("source", "channel", "metric", "subject", "day", name="channel_days_pkey"),
+    comment="Figures of a channel by day that belong to nobody: context beside the journey.",
+)
+Index("channel_days_by_day", channel_days.c.day, channel_days.c.channel)
+
+tracking_plan = Table(
+    "tracking_plan",
+    metadata,
+    Column("source", Text, nullable=False, server_default="", comment="empty: every source"),
+    Column("event", Text, nullable=False),
+    Column("mode", Text, nullable=False, server_default="warn", comment="off, warn or quarantine"),
+    Column("schema", JSONB, nullable=False, comment="JSON Schema of the properties"),
+    Column("updated_at", Instant, nullable=False, server_default=text("now()")),
+    PrimaryKeyConstraint("source", "event", name="tracking_plan_pkey"),
+    comment="What properties an event should have.",
+)
+
+plan_violations = Table(
+    "plan_violations",
+    metadata,
+    Column("source", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("messages", BigInteger, nullable=False),
+    Column("first_at", Instant, nullable=False),
+    Column("last_at", Instant, nullable=False),
+    Column("sample", JSONB, nullable=False, comment="the properties of one of them"),
+    PrimaryKeyConstraint("source", "event", "reason", name="plan_violations_pkey"),
+    comment="How often the tracking plan was not kept, and by what.",
+)
+
+volumes = Table(
+    "volumes",
+    metadata,
+    Column("source", Text, nullable=False),
+    Column("hour", Instant, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("name", Text, nullable=False, comment="of the event, or the type of a message that has none"),
+    Column("messages", BigInteger, nullable=False),
+    PrimaryKeyConstraint("source", "hour", "channel", "name", name="volumes_pkey"),
+    comment="Accepted messages by hour of arrival: what is new, silent or too much is found here.",
+)
+Index("volumes_by_hour", volumes.c.hour)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("source", Text, nullable=False),
+    Column("hour", Instant, nullable=False),
+    Column("outcome", Text, nullable=False, comment="accepted, duplicate, rejected:CODE, refused:REASON, ignored"),
+    Column("times", BigInteger, nullable=False),
+    Column("last_at", Instant, nullable=False),
+    PrimaryKeyConstraint("source", "hour", "outcome", name="deliveries_pkey"),
+    comment="How a source is doing, by hour.",
 )
