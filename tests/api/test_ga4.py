@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from tests.api.conftest import Service
 from tests.api.test_mixpanel import send, touchpoints
 
@@ -80,3 +82,54 @@ async def test_the_debug_twin_tells_and_stores_nothing(service: Service) -> None
     assert [each["fieldPath"] for each in unknown["validationMessages"]] == ["api_secret"]
     await service.ask("/v1/customers/user-1", expected=404)
     assert (await service.ask("/v1/quarantine"))["items"] == []
+
+
+async def test_equal_events_in_one_body_each_count_and_a_retry_counts_none(service: Service) -> None:
+    hit = body({"name": "scroll"}, {"name": "scroll"}, {"name": "click"}, timestamp_micros=1777888800000000)
+    for _ in range(2):
+        assert (await send(service, path(service), hit)).status_code == 204
+    assert sorted(each["name"] for each in await touchpoints(service)) == ["click", "scroll", "scroll"]
+
+
+async def test_a_sender_that_batches_anew_doubles_nothing(service: Service) -> None:
+    """The second batch was not answered for: its events go out once more, in other company and another order."""
+    first, second, third = ({"name": name, "params": {"n": 1}} for name in ("a", "b", "c"))
+    for events in ((first, second), (second, third, first), (third,)):
+        hit = body(*events, timestamp_micros=1777888800000000)
+        assert (await send(service, path(service), hit)).status_code == 204
+    assert sorted(each["name"] for each in await touchpoints(service)) == ["a", "b", "c"]
+    other = body(first, timestamp_micros=1777888800000000, client_id="123.457")
+    assert (await send(service, path(service), other)).status_code == 204
+    assert len(await touchpoints(service)) == 4, "the same of another device is another event"
+
+
+@pytest.mark.parametrize("time", ["soon", "", -1, 0, None, True, [], {"a": 1}], ids=repr)
+async def test_a_time_that_is_none_makes_no_duplicates(service: Service, time: Any) -> None:
+    """Each hit counts as it arrives: what cannot be read as a time must not make one of all that says it."""
+    for around, event in (({"timestamp_micros": time}, {}), ({}, {"timestamp_micros": time})):
+        for _ in range(2):
+            await send(service, path(service), body({"name": "a", **event}, **around))
+    rows = await touchpoints(service)
+    assert len(rows) == 4
+    assert len({each["occurred_at"] for each in rows}) == 4
+    assert (await service.ask("/v1/quarantine"))["items"] == []
+
+
+@pytest.mark.parametrize("nothing", [{}, {"app_instance_id": None}, {"app_instance_id": ""}], ids=repr)
+async def test_whichever_id_is_there_is_the_visitor(service: Service, nothing: dict[str, Any]) -> None:
+    web = {"client_id": "web.1", **nothing, "events": [{"name": "a"}]}
+    app = {"client_id": None, "app_instance_id": "app-1", "events": [{"name": "b"}]}
+    for hit in (web, app):
+        assert (await send(service, path(service), hit)).status_code == 204
+    for id, name in (("web.1", "a"), ("app-1", "b")):
+        assert [each["name"] for each in await touchpoints(service, f"anonymous_id:{id}")] == [name]
+
+
+async def test_what_is_kept_of_refused_events_stays_small(service: Service) -> None:
+    """Members of the body stand with each event that is refused, but not those that are no id: 100 times 100 KB."""
+    hit = body(*[{"params": {"n": n}} for n in range(100)], user_id="x" * 100_000)
+    assert (await send(service, path(service), hit)).status_code == 204
+    kept = await service.all_of("/v1/quarantine")
+    assert len(kept) == 100
+    assert max(len(each["original"]) for each in kept) < 400
+    assert json.loads(kept[0]["original"])["client_id"] == "123.456"

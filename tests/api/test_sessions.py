@@ -253,6 +253,12 @@ async def test_two_clicks_on_one_ad_are_two_arrivals(service: Service) -> None:
     assert await sizes(service) == [2, 2]
 
 
+@pytest.mark.parametrize("name", ["ScCid", "ranSiteID", "SCCID"])
+async def test_click_ids_are_told_apart_however_they_are_written(service: Service, name: str) -> None:
+    await service.send(view(0, f"/?{name}=abc"), view(1, f"/?{name}=abc"), view(2, f"/?{name}=xyz"), view(3, "/hats"))
+    assert await sizes(service) == [2, 2]
+
+
 async def test_mails_support_and_servers_belong_to_no_session(service: Service) -> None:
     def elsewhere(channel: str, library: str) -> dict[str, Any]:
         return did(MINUTE, "Something", context={"channel": channel, "library": {"name": library}})
