@@ -13,10 +13,12 @@ from base64 import b64decode, b64encode
 from binascii import Error
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from app.touchpoint import SECOND
 from app.wire import instants
@@ -78,8 +80,11 @@ def check_age(claimed: str, received_at: int, seconds_max: int) -> None:
 
 
 def given_token(delivery: Delivery) -> str:
-    """The token of a tool that cannot sign: ``?token=``, X-Segue-Token, Bearer, or the password of Basic."""
-    sent = delivery.query.get("token") or delivery.headers.get("x-segue-token", "")
+    """The token of a tool that cannot sign: ``?token=`` (or OAuth's ``?access_token=``), X-Segue-Token, Bearer, or the
+    password of Basic.
+    """
+    query = delivery.query
+    sent = query.get("token") or query.get("access_token") or delivery.headers.get("x-segue-token", "")
     if sent:
         return sent
     kind, _, value = delivery.headers.get("authorization", "").partition(" ")
@@ -149,6 +154,94 @@ def hmac_scheme(
         return with_headers(delivery, {**times, name: expected(delivery, key, time)})
 
     return Scheme(secret=secret, verify=verify, sign=sign)
+
+
+_STANDARD_SECONDS_MAX: Final = 300
+_STANDARD_NAMES: Final = ("webhook", "svix")
+_SYMMETRIC, _PUBLIC, _PRIVATE = "whsec_", "whpk_", "whsk_"
+
+
+def standard_id(delivery: Delivery) -> str:
+    """The id of a message by Standard Webhooks, the same on each retry; empty if there is none."""
+    return next((sent for each in _STANDARD_NAMES if (sent := delivery.headers.get(f"{each}-id", "").strip())), "")
+
+
+def _verify_standard(delivery: Delivery, secret: str) -> None:
+    prefix = next((each for each in _STANDARD_NAMES if f"{each}-signature" in delivery.headers), _STANDARD_NAMES[0])
+    sent, time = header(delivery, f"{prefix}-signature"), header(delivery, f"{prefix}-timestamp")
+    text = f"{header(delivery, f'{prefix}-id')}.{time}.".encode() + delivery.body
+    version, holds = _standard_check(text, secret)
+    of_version = (each.partition(",")[2] for each in sent.split()[:10] if each.partition(",")[0] == version)
+    if not any(holds(each) for each in of_version):
+        raise SignatureRefused(WRONG, f"no {version} signature in {prefix}-signature is that of this body and secret")
+    if not (time.isascii() and time.isdecimal()):
+        raise SignatureRefused(WRONG, f"{prefix}-timestamp must be seconds since 1970")
+    check_age(time, delivery.received_at, _STANDARD_SECONDS_MAX)
+
+
+def _standard_check(text: bytes, secret: str) -> tuple[str, Callable[[str], bool]]:
+    """(version that the secret is for, whether a signature in base64 holds)."""
+    if not secret.startswith(_PUBLIC):
+        expected = _standard_mac(text, secret)
+        return "v1", lambda signature: same(signature, expected)
+    key = Ed25519PublicKey.from_public_bytes(_key_bytes(secret))
+
+    def holds(signature: str) -> bool:
+        try:
+            key.verify(unbase64(signature), text)
+        except (InvalidSignature, SignatureRefused):
+            return False
+        return True
+
+    return "v1a", holds
+
+
+def _sign_standard(delivery: Delivery, secret: str) -> Delivery:
+    """Raises ValueError for a public key, which signs nothing."""
+    if secret.startswith(_PUBLIC):
+        raise ValueError("A public key cannot sign.")
+    message_id = "msg_" + blake2b(delivery.body, digest_size=12).hexdigest()
+    time = str(delivery.received_at // SECOND)
+    mac = _standard_mac(f"{message_id}.{time}.".encode() + delivery.body, secret)
+    signed = {"webhook-id": message_id, "webhook-timestamp": time, "webhook-signature": f"v1,{mac}"}
+    return with_headers(delivery, signed)
+
+
+def _standard_mac(text: bytes, secret: str) -> str:
+    return b64encode(hmac.digest(_key_bytes(secret), text, "sha256")).decode()
+
+
+def _keep_standard(secret: str) -> str:
+    """``whsec_..`` or ``whpk_..``; base64 without a prefix is a shared secret."""
+    plain = secret.strip()
+    if plain.startswith(_PRIVATE):
+        raise ValueError("This is the private key, which only the sender may have; enter the public one: whpk_..")
+    if not plain.startswith((_SYMMETRIC, _PUBLIC)):
+        plain = _SYMMETRIC + plain
+    try:
+        key = _key_bytes(plain)
+    except (Error, ValueError):
+        raise ValueError("After whsec_ or whpk_ there must be base64.") from None
+    if plain.startswith(_PUBLIC) and len(key) != 32:
+        raise ValueError(f"A public key of ed25519 has 32 bytes, not {len(key)}.")
+    if not key:
+        raise ValueError("The secret is empty.")
+    return plain
+
+
+def _key_bytes(secret: str) -> bytes:
+    """Padding may be missing."""
+    encoded = secret.partition("_")[2]
+    return b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+
+
+STANDARD: Final = Scheme(
+    secret="Signing secret (whsec_..) or public key (whpk_..)",
+    verify=_verify_standard,
+    sign=_sign_standard,
+    keep=_keep_standard,
+)
+"""Standard Webhooks, under its own names of headers or Svix's."""
 
 
 def with_headers(delivery: Delivery, headers: dict[str, str]) -> Delivery:

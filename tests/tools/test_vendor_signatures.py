@@ -1,0 +1,109 @@
+"""Signatures that vendors' own libraries make hold here, and they take those that we make."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+import standardwebhooks
+import svix
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from app.wire.signatures import STANDARD, SignatureRefused
+from app.wire.tool import Delivery
+
+KEY = b64encode(bytes(range(32))).decode()
+SECRET = f"whsec_{KEY}"
+OTHER = f"whsec_{b64encode(bytes(range(1, 33))).decode()}"
+BODY = '{"type":"invoice.paid","data":{"note":"größer"}}'
+NOW = datetime(2026, 5, 5, 12, tzinfo=UTC)
+MICROSECONDS = int(NOW.timestamp()) * 1_000_000
+
+
+def _delivery(signature: str, *, names: str = "webhook", body: str = BODY, at: datetime = NOW) -> Delivery:
+    headers = {
+        f"{names}-id": "msg_1",
+        f"{names}-timestamp": str(int(at.timestamp())),
+        f"{names}-signature": signature,
+    }
+    return Delivery(body=body.encode(), headers=headers, received_at=MICROSECONDS)
+
+
+def _reason(delivery: Delivery, secret: str = SECRET) -> str:
+    with pytest.raises(SignatureRefused) as refused:
+        STANDARD.verify(delivery, STANDARD.keep(secret))
+    return refused.value.reason
+
+
+@pytest.mark.parametrize("library", [standardwebhooks.Webhook, svix.Webhook])
+@pytest.mark.parametrize("names", ["webhook", "svix"])
+@pytest.mark.parametrize("secret", [SECRET, f"  {SECRET} ", KEY, SECRET.rstrip("=")])
+def test_what_the_libraries_sign_holds(library: type, names: str, secret: str) -> None:
+    signature = library(SECRET).sign("msg_1", NOW, BODY)
+    STANDARD.verify(_delivery(signature, names=names), STANDARD.keep(secret))
+
+
+@pytest.mark.parametrize("library", [standardwebhooks.Webhook, svix.Webhook])
+def test_the_libraries_take_what_we_sign(library: type) -> None:
+    now = datetime.now(UTC)  # they read the clock themselves
+    signed = STANDARD.sign(Delivery(body=BODY.encode(), received_at=int(now.timestamp() * 1_000_000)), SECRET)
+    library(SECRET).verify(BODY, dict(signed.headers))
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        library(OTHER).verify(BODY, dict(signed.headers))
+    STANDARD.verify(signed, SECRET)
+
+
+def test_one_of_several_signatures_is_enough() -> None:
+    right, wrong = (standardwebhooks.Webhook(each).sign("msg_1", NOW, BODY) for each in (SECRET, OTHER))
+    STANDARD.verify(_delivery(f"v1a,AAAA v7,{right[3:]} {wrong} {right}"), SECRET)
+    assert _reason(_delivery(f"v1a,AAAA {wrong} v2,{right[3:]}")) == "wrong"
+
+
+def test_a_signature_holds_for_its_own_body_id_time_and_secret_only() -> None:
+    signed = _delivery(standardwebhooks.Webhook(SECRET).sign("msg_1", NOW, BODY))
+    assert _reason(signed, OTHER) == "wrong"
+    assert _reason(msgspec.structs.replace(signed, body=signed.body + b" ")) == "wrong"
+    for name, value in (("webhook-id", "msg_2"), ("webhook-timestamp", str(int(NOW.timestamp()) + 1))):
+        assert _reason(msgspec.structs.replace(signed, headers={**signed.headers, name: value})) == "wrong"
+    for name in signed.headers:
+        left = {each: value for each, value in signed.headers.items() if each != name}
+        assert _reason(msgspec.structs.replace(signed, headers=left)) == "missing"
+
+
+@pytest.mark.parametrize(("seconds", "holds"), [(-301, False), (-300, True), (300, True), (301, False)])
+def test_five_minutes_either_way(seconds: int, holds: bool) -> None:
+    at = NOW + timedelta(seconds=seconds)
+    delivery = _delivery(standardwebhooks.Webhook(SECRET).sign("msg_1", at, BODY), at=at)
+    if holds:
+        STANDARD.verify(delivery, SECRET)
+    else:
+        assert _reason(delivery) == "stale"
+
+
+def test_a_public_key_takes_what_its_private_one_signed() -> None:
+    private, stranger = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    public = "whpk_" + b64encode(private.public_key().public_bytes_raw()).decode()
+    text = f"msg_1.{int(NOW.timestamp())}.{BODY}".encode()
+    right, wrong = (f"v1a,{b64encode(key.sign(text)).decode()}" for key in (private, stranger))
+    STANDARD.verify(_delivery(f"{wrong} {right}"), STANDARD.keep(public))
+    assert _reason(_delivery(wrong), public) == "wrong"
+    assert _reason(_delivery("v1a,no base64"), public) == "wrong"
+    assert _reason(_delivery(standardwebhooks.Webhook(SECRET).sign("msg_1", NOW, BODY)), public) == "wrong"
+    assert _reason(_delivery(right), SECRET) == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("secret", "why"),
+    [
+        ("whsk_" + KEY, "private"),
+        ("whpk_AAAA", "32 bytes"),
+        ("whsec_", "empty"),
+        ("", "empty"),
+        ("whsec_no base64", "base64"),
+    ],
+)
+def test_a_secret_that_cannot_be_right_is_refused_at_once(secret: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        STANDARD.keep(secret)
