@@ -80,13 +80,21 @@ Index("used_once_by_age", used_once.c.received_at)
 erasure_requests = Table(
     "erasure_requests",
     metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("source", Text, nullable=False),
     Column("kind", Text, nullable=False, comment="with value: the identity that asks"),
     Column("value", Text, nullable=False),
     Column("requested_at", Instant, nullable=False),
     Column("handled_at", Instant),
-    PrimaryKeyConstraint("source", "kind", "value", "requested_at", name="erasure_requests_pkey"),
     comment="People whom a tool says to forget; nothing is erased by itself.",
+)
+Index(
+    "erasure_requests_one_open",
+    erasure_requests.c.source,
+    erasure_requests.c.kind,
+    erasure_requests.c.value,
+    unique=True,
+    postgresql_where=erasure_requests.c.handled_at.is_(None),
 )
 
 keys = Table(
@@ -397,16 +405,23 @@ channel_days = Table(
     "channel_days",
     metadata,
     Column("source", Text, nullable=False),
+    Column("kind", Text, nullable=False, comment="of the file: a key of app.wire.figures"),
     Column("channel", Text, nullable=False),
     Column("metric", Text, nullable=False, comment="such as impressions"),
     Column("subject", Text, nullable=False, server_default="", comment="page, post or keyword; empty: the whole"),
     Column("day", Date, nullable=False),
     Column("value", Numeric, nullable=False),
     Column("recorded_at", Instant, nullable=False, server_default=text("now()")),
-    PrimaryKeyConstraint("source", "channel", "metric", "subject", "day", name="channel_days_pkey"),
+    PrimaryKeyConstraint("source", "kind", "channel", "metric", "subject", "day", name="channel_days_pkey"),
     comment="Figures of a channel by day that belong to nobody: context beside the journey.",
 )
-Index("channel_days_by_day", channel_days.c.day, channel_days.c.channel)
+Index(
+    "channel_days_by_day",
+    channel_days.c.day,
+    channel_days.c.channel,
+    channel_days.c.metric,
+    channel_days.c.subject,
+)
 
 tracking_plan = Table(
     "tracking_plan",

@@ -30,24 +30,26 @@ CREATE TABLE used_once (
 );
 CREATE INDEX used_once_by_age ON used_once (received_at);
 CREATE TABLE erasure_requests (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     source text NOT NULL,
     kind text NOT NULL,
     value text NOT NULL,
     requested_at timestamptz NOT NULL,
-    handled_at timestamptz,
-    CONSTRAINT erasure_requests_pkey PRIMARY KEY (source, kind, value, requested_at)
+    handled_at timestamptz
 );
+CREATE UNIQUE INDEX erasure_requests_one_open ON erasure_requests (source, kind, value) WHERE handled_at IS NULL;
 CREATE TABLE channel_days (
     source text NOT NULL,
+    kind text NOT NULL,
     channel text NOT NULL,
     metric text NOT NULL,
     subject text NOT NULL DEFAULT '',
     day date NOT NULL,
     value numeric NOT NULL,
     recorded_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT channel_days_pkey PRIMARY KEY (source, channel, metric, subject, day)
+    CONSTRAINT channel_days_pkey PRIMARY KEY (source, kind, channel, metric, subject, day)
 );
-CREATE INDEX channel_days_by_day ON channel_days (day, channel);
+CREATE INDEX channel_days_by_day ON channel_days (day, channel, metric, subject);
 CREATE TABLE tracking_plan (
     source text NOT NULL DEFAULT '',
     event text NOT NULL,
