@@ -15,6 +15,7 @@ Two kinds, kept apart on purpose:
     +- BodyTooSlow           408
     +- Unauthorized          401
     |  +- InvalidToken       401   of a visitor: forged, ended, or made for another source
+    |  +- InvalidSignature   401   of a webhook: missing, wrong, stale or replayed
     +- Forbidden             403   the key is real but of the other kind
     |  +- OriginNotAllowed   403   the key is not for this page
     +- NotFound              404
@@ -38,6 +39,7 @@ class RejectionCode(enum.StrEnum):
     ``retryable`` tells whether sending the same message again, unchanged, can succeed.
     """
 
+    UNREADABLE = "unreadable"
     NOT_AN_OBJECT = "not_an_object"
     MESSAGE_TOO_LARGE = "message_too_large"
     TOO_MANY_MESSAGES = "too_many_messages"
@@ -52,6 +54,7 @@ class RejectionCode(enum.StrEnum):
     MISSING_ALIAS_IDS = "missing_alias_ids"
     MISSING_IDENTITY = "missing_identity"
     BOT = "bot"
+    TRACKING_PLAN = "tracking_plan"
     UNSTORABLE = "unstorable"
 
     @property
@@ -64,6 +67,7 @@ class RejectionCode(enum.StrEnum):
 
 
 _MEANINGS: dict[RejectionCode, str] = {
+    RejectionCode.UNREADABLE: "a webhook, or one event of it, is not what its tool sends",
     RejectionCode.NOT_AN_OBJECT: "the batch item is not a JSON object",
     RejectionCode.MESSAGE_TOO_LARGE: "the message is larger than the limit of one message",
     RejectionCode.TOO_MANY_MESSAGES: "the message stands beyond the limit of messages in one batch; send it in another",
@@ -78,12 +82,16 @@ _MEANINGS: dict[RejectionCode, str] = {
     RejectionCode.MISSING_ALIAS_IDS: "an alias message needs previousId and userId",
     RejectionCode.MISSING_IDENTITY: "the message carries no usable identity; junk ids count as absent",
     RejectionCode.BOT: "the user agent is a bot's, and the source keeps those apart or drops them",
+    RejectionCode.TRACKING_PLAN: "the properties do not keep to the tracking plan, which keeps such messages apart",
     RejectionCode.UNSTORABLE: "the database refused the message",
 }
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """One message of a request that was not stored. ``original`` is what the client sent, ``kept`` in quarantine."""
+    """One message of a request that was not stored. ``original`` is what the client sent, ``kept`` in quarantine.
+
+    ``form`` says which reader of :mod:`app.wire.again` takes the original; empty is a message of ours.
+    """
 
     index: int
     code: RejectionCode
@@ -91,6 +99,7 @@ class Rejection(msgspec.Struct, frozen=True):
     message_id: str | None = None
     original: bytes = b""
     kept: bool = True
+    form: str = ""
 
 
 class SegueError(Exception):
@@ -164,6 +173,13 @@ class Unauthorized(SegueError):
 class InvalidToken(Unauthorized):
     code = "invalid_token"
     title = "The visitor token does not hold"
+
+
+class InvalidSignature(Unauthorized):
+    """``reason`` is missing, wrong, stale or replayed."""
+
+    code = "invalid_signature"
+    title = "The webhook is not shown to be its tool's"
 
 
 class Forbidden(SegueError):

@@ -64,6 +64,33 @@ class Metrics:
         self._fill_eta = Gauge(
             "segue_fill_eta_seconds", "How long the fill at work will take at its speed so far.", registry=registry
         )
+        self._webhooks_refused = Counter(
+            "segue_webhooks_refused",
+            "Webhooks that were not shown to be their tool's.",
+            ["kind", "reason"],
+            registry=registry,
+        )
+        self._source_outcomes = Counter(
+            "segue_source_outcomes",
+            "Messages of a source by outcome; refused counts deliveries.",
+            ["source", "outcome"],
+            registry=registry,
+        )
+        self._source_seen = Gauge(
+            "segue_source_last_seen_seconds",
+            "When a source was last heard of by this process, in seconds since 1970.",
+            ["source"],
+            registry=registry,
+        )
+        self._plan_violations = Counter(
+            "segue_plan_violations", "Messages that did not keep to the tracking plan.", ["mode"], registry=registry
+        )
+        self._contacts_unusable = Counter(
+            "segue_contacts_unusable",
+            "Addresses and phone numbers that are no identity.",
+            ["kind", "reason"],
+            registry=registry,
+        )
         self.accepted = 0
         """Messages accepted by this process so far."""
         self._children: dict[tuple[str, str, int], Counter] = {}
@@ -78,6 +105,27 @@ class Metrics:
 
     def rejection(self, code: str) -> None:
         self._rejections.labels(code).inc()
+
+    def webhook_refused(self, kind: str, reason: str) -> None:
+        """``reason``: missing, wrong, stale or replayed."""
+        self._webhooks_refused.labels(kind, reason).inc()
+
+    def source_outcome(self, source: str, outcome: str, times: int, now: int) -> None:
+        """``outcome``: accepted, duplicate, rejected, warned, refused or ignored; ``now`` in microseconds."""
+        key = ("source", f"{source}:{outcome}", 0)
+        counter = self._children.get(key)
+        if counter is None:
+            counter = self._children[key] = self._source_outcomes.labels(source, outcome)
+        counter.inc(times)
+        self._source_seen.labels(source).set(now / 1_000_000)
+
+    def plan_violated(self, mode: str) -> None:
+        """``mode``: warn or quarantine."""
+        self._plan_violations.labels(mode).inc()
+
+    def contact_unusable(self, kind: str, reason: str) -> None:
+        """``kind``: email or phone; ``reason`` a word of :mod:`app.wire.contacts`."""
+        self._contacts_unusable.labels(kind, reason).inc()
 
     def flushed(self, messages: int) -> None:
         self._flush.observe(messages)

@@ -82,7 +82,7 @@ async def replay_quarantined(request: Request, id: QuarantineId) -> Response:
         raise NotFound(f"Its source {kept.source} is no more.")
     now = served.clock.now()
     body = corrected or kept.original
-    envelope = again.read(body, kept.received_at, limits)
+    envelope = again.read(body, kept.form, kept.received_at, limits, {})
     # Read as of its own arrival: by the clock of the replay it would have happened later than it did. And who lets a
     # bot's message in is not asked again.
     source = msgspec.structs.replace(source, bots=KEEP_BOTS)

@@ -112,6 +112,24 @@ class Ingest:
         self._flush_if_due()
         return await request.answer
 
+    async def rehearse(self, parsed: Parsed) -> Receipt:
+        """What :meth:`accept` would answer: all of it is done, projection too, and taken back. Raises Overloaded."""
+        receipt = Receipt(
+            rejected=len(parsed.rejections), rejections=list(parsed.rejections), warnings=list(parsed.warnings)
+        )
+        entries = [_Entry(message, index, receipt) for index, message in parsed.messages]
+        try:
+            async with self._pool.acquire() as connection:
+                transaction = connection.transaction()
+                await transaction.start()
+                try:
+                    _enter(await self._write(connection, entries, ()))
+                finally:
+                    await transaction.rollback()
+        except UNREACHABLE as error:
+            raise Overloaded from error
+        return receipt
+
     def _flush_if_due(self) -> None:
         """Start a flush if none is in flight; a second one only for a full load, so that small ones share commits.
 
@@ -154,7 +172,15 @@ class Ingest:
         ]
         now = self._clock.now()
         refused = [
-            Refused(request.source, now, rejection.code, rejection.message, rejection.message_id, rejection.original)
+            Refused(
+                request.source,
+                now,
+                rejection.code,
+                rejection.message,
+                rejection.message_id,
+                rejection.original,
+                rejection.form,
+            )
             for request in requests
             for rejection in request.parsed.rejections
             if rejection.kept

@@ -27,6 +27,7 @@ class Refused(msgspec.Struct, frozen=True):
     reason: str
     message_id: str | None
     original: bytes
+    form: str = ""
 
 
 _APPEND = """
@@ -52,8 +53,9 @@ logged AS (
     FROM incoming JOIN fresh USING (key)
 ),
 refused AS (
-    INSERT INTO quarantine (source, received_at, code, message, message_id, original)
-    SELECT * FROM unnest($17::text[], $18::timestamptz[], $19::text[], $20::text[], $21::text[], $22::bytea[])
+    INSERT INTO quarantine (source, received_at, code, message, message_id, original, form)
+    SELECT * FROM unnest($17::text[], $18::timestamptz[], $19::text[], $20::text[], $21::text[], $22::bytea[],
+                         $23::text[])
 )
 SELECT (SELECT value FROM revisions WHERE name = 'definitions') AS revision, array(SELECT key FROM fresh) AS fresh
 """
@@ -89,6 +91,7 @@ async def append(
         [row.reason for row in refused],
         [None if row.message_id is None else _storable(row.message_id) for row in refused],
         [row.original for row in refused],
+        [row.form for row in refused],
     )
     assert row is not None
     return row["revision"], set(row["fresh"])

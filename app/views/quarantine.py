@@ -17,15 +17,17 @@ class Quarantined(msgspec.Struct):
     message_id: str | None
     original: bytes
     replayed_at: int | None
+    form: str
 
 
 _PAGE = """
-SELECT id, source, received_at, code, message, message_id, original, replayed_at
+SELECT id, source, received_at, code, message, message_id, original, replayed_at, form
 FROM quarantine WHERE id < $1 ORDER BY id DESC LIMIT $2
 """
 
 _ONE = """
-SELECT id, source, received_at, code, message, message_id, original, replayed_at FROM quarantine WHERE id = $1
+SELECT id, source, received_at, code, message, message_id, original, replayed_at, form
+FROM quarantine WHERE id = $1
 """
 
 _MARK = "UPDATE quarantine SET replayed_at = $2 WHERE id = $1 AND replayed_at IS NULL"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from app.config import Limits
 from app.errors import InvalidBody
-from app.wire import ga4, mixpanel, posthog, segment
+from app.wire import ga4, mixpanel, posthog, segment, webhook
 from app.wire.encodings import document
 from app.wire.foreign import members_of, text_of
 from app.wire.segment_fields import TYPES
@@ -14,8 +15,14 @@ from app.wire.segment_fields import TYPES
 _OURS: Final = {"userId", "anonymousId", "messageId"}
 
 
-def read(original: bytes, received_at: int, limits: Limits) -> segment.Envelope:
-    """One message, or what one foreign event makes. ``received_at``: when it first arrived. Raises InvalidBody."""
+def read(original: bytes, form: str, received_at: int, limits: Limits, options: Mapping[str, str]) -> segment.Envelope:
+    """One message, or what one foreign event makes. Raises InvalidBody.
+
+    ``form`` is the rejection's; ``received_at`` when it first arrived; ``options`` are those of its source.
+    """
+    intake = webhook.read_again(form, original, received_at, options)
+    if intake is not None:
+        return intake.envelope
     try:
         members = members_of(document(original, limits).readable)
     except InvalidBody:

@@ -6,6 +6,7 @@ exception; a bad item is a Rejection and never touches its neighbours.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -42,6 +43,8 @@ class Envelope(msgspec.Struct):
     rejections: list[Rejection] = []
     visitor: bytes = b""
     """Of a page: who its visitor is, as JSON, not looked at here. Never kept with a message."""
+    form: str = ""
+    """Of what the originals are, where they are no messages of ours: see :mod:`app.wire.again`."""
 
 
 class Parsed(msgspec.Struct):
@@ -101,7 +104,8 @@ def normalise(
         try:
             messages.append((index, reader.message(index, raw)))
         except Refused as refused:
-            rejections.append(_rejection(index, raw, envelope.originals[index], refused, settings.limits))
+            original = envelope.originals[index]
+            rejections.append(_rejection(index, raw, original, refused, settings.limits, envelope.form))
     return Parsed(messages, rejections + envelope.rejections, reader.warnings)
 
 
@@ -155,9 +159,24 @@ def _beyond(index: int, raw: bytes, original: bytes, limits: Limits) -> Rejectio
         return _rejection(index, raw, original, refused, limits)
 
 
-def _rejection(index: int, raw: bytes, original: bytes, refused: Refused, limits: Limits) -> Rejection:
+def _rejection(index: int, raw: bytes, original: bytes, refused: Refused, limits: Limits, form: str = "") -> Rejection:
+    """A refusal may bring an original of its own, which is a message of ours."""
     message_id = message_id_at_best(raw, limits.id_chars_max)
-    return Rejection(index, refused.code, refused.detail, message_id, refused.original or original, refused.kept)
+    if refused.original is not None:
+        original, form = refused.original, ""
+    original = _without_visitor(original, raw)
+    return Rejection(index, refused.code, refused.detail, message_id, original, refused.kept, form)
+
+
+def _without_visitor(original: bytes, readable: bytes) -> bytes:
+    """``visitor`` holds a secret, so it is not kept; where the original cannot be parsed, what of it can be is."""
+    if b'"visitor"' not in original:
+        return original
+    for raw in (original, readable):
+        with suppress(msgspec.DecodeError, RecursionError):
+            members = json_text.members(raw)
+            return original if members.pop("visitor", None) is None else json_text.from_members(members)
+    return original
 
 
 def _write_key(raw: msgspec.Raw) -> str | None:
