@@ -119,5 +119,11 @@ class Settings(BaseSettings):
     country_database: Path | None = Field(
         None, description="A country database (.mmdb); unset, no country is looked up."
     )
+    secrets_keys: tuple[str, ...] = Field(
+        (),
+        repr=False,
+        description="Fernet keys that encrypt the secrets of sources, a JSON list, the first one encrypts; "
+        "none: they are kept as they are.",
+    )
     log_level: str = Field("info", description="debug, info, warning or error.")
     limits: Limits = Field(default_factory=Limits)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+import httpx
 from fastapi import FastAPI
 
 from app import __version__, agents
@@ -17,6 +18,8 @@ from app.api.customers import add_customer_routes
 from app.api.definitions import add_definition_routes
 from app.api.docs import add_docs
 from app.api.edge import Edge
+from app.api.erasures import add_erasure_routes
+from app.api.kinds import add_kind_routes
 from app.api.me import add_me_routes
 from app.api.openapi import DESCRIPTION, TAGS, add_openapi, unique_id
 from app.api.ops import add_ops_routes
@@ -30,12 +33,14 @@ from app.api.services import Services
 from app.api.sessions import add_session_routes
 from app.api.snippet import add_snippet_routes
 from app.api.sources import add_source_routes
+from app.api.webhooks import add_webhook_routes
 from app.config import Settings
 from app.countries import open_countries
 from app.db import Clock, Pool, open_pool
 from app.ingest import Ingest
 from app.metrics import Metrics
 from app.migrate import dsn
+from app.outside import Outside
 from app.partitions import make_months
 from app.registry import Registry
 from app.views.reads import SegmentReads
@@ -49,8 +54,17 @@ _OPEN_PATHS: Final[frozenset[str]] = frozenset().union(
 _OPEN_PREFIXES: Final = (*collect.OPEN_PREFIXES, *sdks.OPEN_PREFIXES, *segment_like.OPEN_PREFIXES)
 
 
-def create_app(settings: Settings, *, clock: Clock | None = None, worker: bool = True) -> FastAPI:
-    """The application over a migrated database. ``worker``: sweep and fill in this process too."""
+def create_app(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    worker: bool = True,
+    network: httpx.AsyncBaseTransport | None = None,
+) -> FastAPI:
+    """The application over a migrated database. ``worker``: sweep and fill in this process too.
+
+    ``network`` takes the place of the internet, where tools keep their certificates.
+    """
     metrics = Metrics()
     clock = clock or Clock()
     rates = Rates(settings, clock.now)
@@ -59,7 +73,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None, worker: bool =
         version=__version__,
         description=DESCRIPTION,
         openapi_tags=TAGS,
-        lifespan=lambda app: _run(app, settings, clock, metrics, rates, worker),
+        lifespan=lambda app: _run(app, settings, clock, metrics, rates, worker, Outside(network)),
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
@@ -76,8 +90,11 @@ def create_app(settings: Settings, *, clock: Clock | None = None, worker: bool =
     add_analysis_routes(app)
     add_definition_routes(app)
     add_source_routes(app)
+    add_kind_routes(app)
+    add_webhook_routes(app)
     add_snippet_routes(app)
     add_quarantine_routes(app)
+    add_erasure_routes(app)
     add_ops_routes(app)
     add_docs(app)
     add_openapi(app)
@@ -88,7 +105,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None, worker: bool =
 
 @asynccontextmanager
 async def _run(
-    app: FastAPI, settings: Settings, clock: Clock, metrics: Metrics, rates: Rates, worker: bool
+    app: FastAPI, settings: Settings, clock: Clock, metrics: Metrics, rates: Rates, worker: bool, outside: Outside
 ) -> AsyncIterator[None]:
     """Start from the database up; stop in the opposite order, so that what was taken in is still answered."""
     if settings.database_url is None:
@@ -98,6 +115,7 @@ async def _run(
         open_countries(settings.country_database)
     _spare_the_collector()
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(outside.close)
         pool = await open_pool(dsn(settings.database_url), settings.pool_connections_max)
         stack.push_async_callback(pool.close)
         metrics.watch_pool(lambda: pool.get_size() - pool.get_idle_size(), pool.get_size)
@@ -119,7 +137,7 @@ async def _run(
         streams.start()
         metrics.watch_streams(lambda: len(streams))
         stack.push_async_callback(streams.stop)
-        app.state.services = Services(settings, clock, metrics, pool, registry, ingest, reads, rates, streams)
+        app.state.services = Services(settings, clock, metrics, pool, registry, ingest, reads, rates, streams, outside)
         yield
 
 

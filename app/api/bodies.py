@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
+from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from app.errors import BodyTooLarge, BodyTooSlow, InvalidBody
+from app.errors import BadRequest, BodyTooLarge, BodyTooSlow, InvalidBody
 
 SECONDS_MAX: Final = 60.0
 """A slow phone sends the largest body in this time; whoever drips bytes must not hold a request open for ever."""
+
+_MODEL_BYTES_MAX: Final = 100_000
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
@@ -52,3 +57,14 @@ def parse_json(body: bytes) -> Any:
         return _decode(body.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidOperation, ValueError) as error:
         raise InvalidBody(f"The body is not JSON that can be read: {type(error).__name__}.") from None
+
+
+async def read_model(request: Request, model: type[_Model], bytes_max: int = _MODEL_BYTES_MAX) -> _Model:
+    """A small body of a fixed shape. Raises :class:`BadRequest` with the path of the first fault."""
+    data = await read_json(request, bytes_max)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = "/" + "/".join(str(part) for part in first["loc"])
+        raise BadRequest(f"{place}: {first['msg']}", path=place) from None

@@ -27,6 +27,7 @@ from app.ingest import Receipt
 from app.registry import KeyView
 from app.touchpoint import SourceView
 from app.wire.body import inflate
+from app.wire.foreign import ABSENT
 from app.wire.segment import Envelope, normalise, read
 
 LETTERS: Final = {"track": "t", "identify": "i", "page": "p", "screen": "s", "group": "g", "alias": "a", "batch": "b"}
@@ -121,7 +122,7 @@ def collector(route: str) -> Handler:
         inflated = inflate(body, request.headers.get("content-encoding"), limits)
         envelope = read(inflated, route, limits)
         key = await _admit(request, served, envelope)
-        guest = await guest_of(served, key, envelope.visitor) if envelope.visitor else None
+        guest = await guest_of(request, served, key, envelope.visitor) if envelope.visitor not in ABSENT else None
         receipt = await _store(request, served, key.source, envelope, len(inflated), received_at)
         answer = receipt_json(receipt)
         if guest is not None:
@@ -189,14 +190,14 @@ def receipt_json(receipt: Receipt) -> bytes:
         "duplicate": receipt.duplicate,
         "rejected": receipt.rejected,
         "projected": receipt.projected,
-        "rejections": [_said_of(each) for each in receipt.rejections],
+        "rejections": [rejection_json(each) for each in receipt.rejections],
     }
     if receipt.warnings:
-        answer["warnings"] = [_said_of(each) for each in receipt.warnings]
+        answer["warnings"] = [rejection_json(each) for each in receipt.warnings]
     return encode(answer)
 
 
-def _said_of(each: Any) -> dict[str, Any]:
+def rejection_json(each: Any) -> dict[str, Any]:
     """Of a rejection or a warning. An id may have been refused for characters that no answer can hold."""
     message_id = each.message_id
     if message_id is not None:

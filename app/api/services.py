@@ -16,6 +16,7 @@ from app.db import Clock, Pool
 from app.errors import Overloaded
 from app.ingest import Ingest
 from app.metrics import Metrics
+from app.outside import Outside
 from app.registry import Registry
 from app.views.reads import SegmentReads
 from app.views.streams import Streams
@@ -56,6 +57,7 @@ class Services:
     reads: SegmentReads
     rates: Rates
     streams: Streams
+    outside: Outside
     whole_base: Slots = field(default_factory=Slots)
     member_lists: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LISTS_AT_A_TIME))
     """While a segment is being filled a count looks at many customers: connections must be left for messages."""

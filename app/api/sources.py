@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import FastAPI, Path, Security
-from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.answers import instant, json_answer
 from app.api.auth import SecretKey
-from app.api.bodies import read_json
+from app.api.bodies import read_model
+from app.api.kinds import SDK, check_kind
 from app.api.schemas import (
     KeyChangeIn,
     KeyIn,
@@ -27,11 +27,7 @@ from app.api.schemas import (
 )
 from app.api.schemas.common import KEY_PATTERN
 from app.api.services import services
-from app.errors import BadRequest
 from app.registry import Key, Source
-
-_BODY_BYTES_MAX = 100_000
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def add_source_routes(app: FastAPI) -> None:
@@ -83,7 +79,8 @@ async def list_sources(request: Request) -> Response:
 
 async def create_source(request: Request) -> Response:
     """Makes its first write key too."""
-    wanted = await _read(request, SourceIn)
+    wanted = await read_model(request, SourceIn)
+    check_kind(wanted.kind, wanted.options)
     source, key = await services(request).registry.create_source(
         wanted.key,
         wanted.name or wanted.key,
@@ -91,6 +88,8 @@ async def create_source(request: Request) -> Response:
         wanted.identity_properties,
         wanted.bots,
         wanted.origins,
+        wanted.kind,
+        wanted.options,
     )
     return json_answer({**_source_json(source), "write_key": key.key}, 201)
 
@@ -99,10 +98,13 @@ async def change_source(
     request: Request, key: Annotated[str, Path(description="Its key.", pattern=KEY_PATTERN, max_length=64)]
 ) -> Response:
     """Every process follows within a second."""
-    wanted = await _read(request, SourceChangeIn)
+    wanted = await read_model(request, SourceChangeIn)
     said = wanted.model_dump(include=wanted.model_fields_set)
     if "default_channel" in said:
         said["default_channel"] = said["default_channel"] or ""
+    if wanted.options:
+        hook = services(request).registry.access.hooks.get(key)
+        check_kind(SDK if hook is None else hook.kind, wanted.options)
     return json_answer(_source_json(await services(request).registry.change_source(key, **said)))
 
 
@@ -112,7 +114,7 @@ async def list_keys(request: Request) -> Response:
 
 async def create_key(request: Request) -> Response:
     """The answer is the only place where a secret key is shown whole."""
-    wanted = await _read(request, KeyIn)
+    wanted = await read_model(request, KeyIn)
     made = await services(request).registry.create_key(
         wanted.kind, wanted.source, wanted.name, wanted.origins, wanted.trusts_identify
     )
@@ -123,7 +125,7 @@ async def change_key(
     request: Request, id: Annotated[str, Path(description="`id` of the list.", max_length=100)]
 ) -> Response:
     """Every process follows within a second."""
-    wanted = await _read(request, KeyChangeIn)
+    wanted = await read_model(request, KeyChangeIn)
     said = wanted.model_dump(include=wanted.model_fields_set)
     return json_answer(_key_json(await services(request).registry.change_key(id, **said)))
 
@@ -133,16 +135,6 @@ async def revoke_key(
 ) -> Response:
     """Every process follows within a second."""
     return json_answer(_key_json(await services(request).registry.revoke_key(id)))
-
-
-async def _read(request: Request, model: type[_Model]) -> _Model:
-    data = await read_json(request, _BODY_BYTES_MAX)
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = "/" + "/".join(str(part) for part in first["loc"])
-        raise BadRequest(f"{place}: {first['msg']}", path=place) from None
 
 
 def _source_json(source: Source) -> dict[str, Any]:

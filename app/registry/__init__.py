@@ -6,7 +6,21 @@ Each process keeps two snapshots and replaces them whole: :class:`Access` and th
 
 from app.registry.bootstrap import FirstKeys, bootstrap
 from app.registry.definitions import Defined, Kind, body_of
+from app.registry.hooks import Hook, SecretRow
 from app.registry.keys import Access, Key, KeyView, Source
 from app.registry.snapshots import Registry
 
-__all__ = ["Access", "Defined", "FirstKeys", "Key", "KeyView", "Kind", "Registry", "Source", "body_of", "bootstrap"]
+__all__ = [
+    "Access",
+    "Defined",
+    "FirstKeys",
+    "Hook",
+    "Key",
+    "KeyView",
+    "Kind",
+    "Registry",
+    "SecretRow",
+    "Source",
+    "body_of",
+    "bootstrap",
+]

@@ -12,6 +12,7 @@ import msgspec
 
 from app.db import Connection
 from app.errors import Conflict, NotFound
+from app.registry.hooks import Hook, Seal, read_secrets
 from app.registry.revisions import REVISION
 from app.touchpoint import SourceView
 
@@ -51,7 +52,8 @@ class KeyView(msgspec.Struct, frozen=True):
 class Access(msgspec.Struct, frozen=True):
     """Who may do what, at one revision. Keys are looked up by their SHA-256.
 
-    ``signing`` are the secrets that sign the tokens of visitors, oldest first: the last signs, all verify.
+    ``signing`` are the secrets that sign the tokens of visitors, oldest first: the last signs, all verify. ``hooks``
+    are what receiving the webhooks of a source needs.
     """
 
     revision: int
@@ -59,6 +61,7 @@ class Access(msgspec.Struct, frozen=True):
     write_keys: Mapping[bytes, KeyView]
     secret_keys: Mapping[bytes, str]
     signing: tuple[bytes, ...] = ()
+    hooks: Mapping[str, Hook] = {}
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -68,6 +71,8 @@ class Source(msgspec.Struct, frozen=True):
     identity_properties: Mapping[str, str]
     created_at: int
     bots: str = "apart"
+    kind: str = "sdk"
+    options: Mapping[str, str] = {}
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -102,7 +107,7 @@ DROP_SIGNING_KEYS = "DELETE FROM signing_keys"
 
 _INSERT_SIGNING_KEY = "INSERT INTO signing_keys (secret) VALUES ($1)"
 
-_SOURCE_COLUMNS = "key, name, default_channel, identity_properties, created_at, bots"
+_SOURCE_COLUMNS = "key, name, default_channel, identity_properties, created_at, bots, kind, options"
 
 _KEY_COLUMNS = "hash, kind, source, name, hint, created_at, revoked_at, origins, trusts_identify"
 
@@ -111,7 +116,8 @@ SOURCES = f"SELECT {_SOURCE_COLUMNS} FROM sources ORDER BY key"
 SOURCE_EXISTS = "SELECT EXISTS (SELECT FROM sources WHERE key = $1)"
 
 _INSERT_SOURCE = f"""
-INSERT INTO sources (key, name, default_channel, identity_properties, bots) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO sources (key, name, default_channel, identity_properties, bots, kind, options)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (key) DO NOTHING
 RETURNING {_SOURCE_COLUMNS}
 """
@@ -119,7 +125,8 @@ RETURNING {_SOURCE_COLUMNS}
 CHANGE_SOURCE = f"""
 -- What is null stays as it is; an empty channel takes the default away.
 UPDATE sources SET name = coalesce($2, name), default_channel = nullif(coalesce($3, default_channel), ''),
-    identity_properties = coalesce($4, identity_properties), bots = coalesce($5, bots)
+    identity_properties = coalesce($4, identity_properties), bots = coalesce($5, bots),
+    options = coalesce($6, options)
 WHERE key = $1
 RETURNING {_SOURCE_COLUMNS}
 """
@@ -153,15 +160,18 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-async def read_access(connection: Connection) -> Access:
+async def read_access(connection: Connection, seal: Seal) -> Access:
     """Needs a transaction of one snapshot, so that the revision belongs to what is read."""
     revision: int = await connection.fetchval(REVISION, "access")
     sources = {}
+    hooks = {}
+    known = await read_secrets(connection, seal)
     for row in await connection.fetch(SOURCES):
         source = source_of_row(row)
         sources[source.key] = SourceView(
             source.key, source.default_channel, dict(source.identity_properties), source.bots
         )
+        hooks[source.key] = Hook(sources[source.key], source.kind, source.options, known.get(source.key, ()))
     write: dict[bytes, KeyView] = {}
     secret: dict[bytes, str] = {}
     for digest, kind, source_key, name, origins, trusts_identify in await connection.fetch(_ACCESS):
@@ -170,7 +180,7 @@ async def read_access(connection: Connection) -> Access:
         elif source_key in sources:
             write[digest] = _key_view(sources[source_key], origins, trusts_identify)
     signing = tuple(row["secret"] for row in await connection.fetch(_SIGNING))
-    return Access(revision, sources, write, secret, signing)
+    return Access(revision, sources, write, secret, signing, hooks)
 
 
 def _key_view(source: SourceView, origins: Sequence[str], trusts_identify: bool) -> KeyView:
@@ -189,9 +199,18 @@ async def insert_source(
     default_channel: str | None,
     identity_properties: Mapping[str, str],
     bots: str = "apart",
+    kind: str = "sdk",
+    options: Mapping[str, str] | None = None,
 ) -> Source:
     row = await connection.fetchrow(
-        _INSERT_SOURCE, key, name, default_channel, encode_properties(identity_properties), bots
+        _INSERT_SOURCE,
+        key,
+        name,
+        default_channel,
+        encode_properties(identity_properties),
+        bots,
+        kind,
+        encode_properties(options or {}),
     )
     if row is None:
         raise Conflict(f"There is a source {key} already.")
@@ -213,8 +232,8 @@ async def insert_key(
 
 
 def source_of_row(row: Any) -> Source:
-    key, name, default_channel, identity_properties, created_at, bots = row
-    return Source(key, name, default_channel, _decode(identity_properties), created_at, bots)
+    key, name, default_channel, identity_properties, created_at, bots, kind, options = row
+    return Source(key, name, default_channel, _decode(identity_properties), created_at, bots, kind, _decode(options))
 
 
 def encode_properties(identity_properties: Mapping[str, str]) -> bytes:

@@ -30,6 +30,7 @@ from app.registry.definitions import (
     readers_of,
     say_the_same,
 )
+from app.registry.hooks import Seal, SourceSecrets
 from app.registry.keys import (
     ANY_SIGNING_KEY,
     CHANGE_KEY,
@@ -57,6 +58,8 @@ from app.registry.keys import (
     source_of_row,
 )
 from app.registry.numbers import renumber
+from app.registry.plans import REVISION_NAME as TRACKING_PLAN
+from app.registry.plans import TrackingPlans
 from app.registry.revisions import REVISION, REVISIONS, bump
 from app.rules.definitions import JourneyIn, SegmentIn, TraitIn
 from app.rules.references import Definition
@@ -94,6 +97,9 @@ class Registry:
         self._loading = asyncio.Lock()
         self._access_read_at = float("-inf")
         self._poller: asyncio.Task[None] | None = None
+        self._seal = Seal(settings.secrets_keys)
+        self.secrets = SourceSecrets(pool, settings, self.load_access)
+        self.plans = TrackingPlans(pool)
         self.access = Access(_NO_RULESET, {}, {}, {})
         self.is_outdated = False
         """Whether this process can no longer read the definitions: it must be restarted."""
@@ -110,7 +116,9 @@ class Registry:
             await transact(self._pool, self._number)
         async with self._pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
             await self.current_ruleset(connection)
-            self.access = await read_access(connection)
+            self.access = await read_access(connection, self._seal)
+        async with self._pool.acquire() as connection:
+            await self.plans.load(connection)
         if not self.access.signing:
             await self.renew_signing_key(only_first=True)
 
@@ -144,6 +152,8 @@ class Registry:
             if revisions.get("definitions", 0) != self.ruleset.revision:
                 async with connection.transaction(isolation="repeatable_read"):
                     await self.current_ruleset(connection)
+            if revisions.get(TRACKING_PLAN, 0) != self.plans.plan.revision:
+                await self.plans.load(connection)
 
     async def load_access(self) -> None:
         """Sources and keys as they are now, without the rules."""
@@ -230,7 +240,7 @@ class Registry:
 
     async def _reload_access(self, connection: Connection) -> None:
         async with connection.transaction(isolation="repeatable_read"):
-            self.access = await read_access(connection)
+            self.access = await read_access(connection, self._seal)
 
     # ------------------------------------------------------------------------------------- sources and keys
 
@@ -242,11 +252,15 @@ class Registry:
         identity_properties: Mapping[str, str] | None = None,
         bots: str = "apart",
         origins: Sequence[str] = (),
+        kind: str = "sdk",
+        options: Mapping[str, str] | None = None,
     ) -> tuple[Source, Key]:
         """A source and its first write key. Raises :class:`Conflict` where the key is taken."""
 
         async def create(connection: Connection) -> tuple[Source, Key]:
-            source = await insert_source(connection, key, name, default_channel, identity_properties or {}, bots)
+            source = await insert_source(
+                connection, key, name, default_channel, identity_properties or {}, bots, kind, options
+            )
             made = await insert_key(connection, "write", key, name, origins)
             await bump(connection, "access")
             return source, made
@@ -266,12 +280,14 @@ class Registry:
         default_channel: str | None = None,
         identity_properties: Mapping[str, str] | None = None,
         bots: str | None = None,
+        options: Mapping[str, str] | None = None,
     ) -> Source:
         """What is None stays as it is; an empty channel takes the default away. Raises :class:`NotFound`."""
         properties = None if identity_properties is None else encode_properties(identity_properties)
+        told = None if options is None else encode_properties(options)
 
         async def change(connection: Connection) -> Source:
-            row = await connection.fetchrow(CHANGE_SOURCE, key, name, default_channel, properties, bots)
+            row = await connection.fetchrow(CHANGE_SOURCE, key, name, default_channel, properties, bots, told)
             if row is None:
                 raise NotFound(f"There is no source {key}.")
             await bump(connection, "access")

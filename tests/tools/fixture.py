@@ -73,8 +73,10 @@ class Fixture:
     others: tuple[Case, ...] = ()
     """Every other type of event that the adapter names, and whatever deserves a row."""
     other_secret: str = ""
-    """Another one of the same form, for a forger; made by the harness where empty and possible."""
+    """Another one of the same form, which ``sign`` can sign with too; empty: ``secret`` with ``other-`` before it."""
     options: Mapping[str, str] = field(default_factory=dict)
+    certificates: Mapping[str, bytes] = field(default_factory=dict)
+    """What stands at addresses that the service asks by itself."""
     stale_seconds: int | None = None
     """A signature older than this is refused; None where the scheme has no time."""
 

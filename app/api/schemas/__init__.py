@@ -93,6 +93,7 @@ from app.api.schemas.definitions import (
     VersionOut,
     VersionsOut,
 )
+from app.api.schemas.erasures import ErasureRequestOut, ErasureRequestsOut, HandledIn, HandledOut
 from app.api.schemas.operations import HealthOut, LiveOut, QuarantinedOut, QuarantineOut
 from app.api.schemas.sdks import (
     FlagsOut,
@@ -115,12 +116,22 @@ from app.api.schemas.sessions import (
     SessionsOut,
     SessionTotalsOut,
 )
+from app.api.schemas.webhooks import (
+    KindOut,
+    KindsOut,
+    SecretIn,
+    SecretOut,
+    SecretsOut,
+    TriedMessageOut,
+    TriedOut,
+    WebhookReceiptOut,
+)
 from app.rules.definitions import JourneyIn, SegmentIn, TraitIn
 
 REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     CallIn, BatchIn, SegmentIn, JourneyIn, TraitIn, SourceIn, KeyIn, LinkIn, LookupIn, BatchItemIn, PreviewIn,
     DryRunIn, VerifyIn, KeyChangeIn, SourceChangeIn, VisitorTokenIn,
-    MixpanelEventIn, PosthogBatchIn, MeasurementIn,
+    MixpanelEventIn, PosthogBatchIn, MeasurementIn, HandledIn,
 )  # fmt: skip
 """Bodies are read by hand, so the document is told of them by hand."""
 
@@ -139,11 +150,15 @@ __all__ = [
     "DifferenceOut",
     "DryRunIn",
     "DryRunOut",
+    "ErasureRequestOut",
+    "ErasureRequestsOut",
     "EvidenceOut",
     "ExplanationOut",
     "FillOut",
     "FlagsOut",
     "FoundOut",
+    "HandledIn",
+    "HandledOut",
     "HealthOut",
     "HistoryOut",
     "HygieneOut",
@@ -157,6 +172,8 @@ __all__ = [
     "KeyIn",
     "KeyOut",
     "KeysOut",
+    "KindOut",
+    "KindsOut",
     "LinkIn",
     "LinkOut",
     "LinksOut",
@@ -188,6 +205,9 @@ __all__ = [
     "RemoteConfigOut",
     "SaidOut",
     "SaidStayOut",
+    "SecretIn",
+    "SecretOut",
+    "SecretsOut",
     "SegmentExplanationOut",
     "SegmentHealthOut",
     "SegmentIn",
@@ -217,6 +237,8 @@ __all__ = [
     "TraitIn",
     "TraitOut",
     "TraitsOut",
+    "TriedMessageOut",
+    "TriedOut",
     "ValidationMessageOut",
     "ValidationOut",
     "VerifiedOut",
@@ -227,6 +249,7 @@ __all__ = [
     "VisitorTokenIn",
     "VisitorTokenOut",
     "WarningOut",
+    "WebhookReceiptOut",
     "json_body",
     "problems",
 ]

@@ -66,6 +66,19 @@ _TrustsIdentify = Annotated[
 ]
 
 
+_Options = Annotated[
+    dict[
+        Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,49}$")],
+        Annotated[str, StringConstraints(max_length=4_000, pattern=r"^[^\x00]*$")],
+    ],
+    Field(
+        description="What a source of that kind is told besides; `GET /v1/sources/kinds` says which there are. For "
+        "every tool: `url`, the webhook's address as the tool calls it, and `text`, where people's free text goes "
+        "(apart, property or none)."
+    ),
+]
+
+
 class SourceIn(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
@@ -80,6 +93,12 @@ class SourceIn(BaseModel):
     default_channel: _Channel | None = None
     identity_properties: _IdentityProperties = {}
     bots: _Bots = "apart"
+    kind: Annotated[
+        str,
+        StringConstraints(pattern=KEY_PATTERN, max_length=64),
+        Field(description="sdk, or the key of a tool in `GET /v1/sources/kinds`. It does not change later."),
+    ] = "sdk"
+    options: _Options = {}
     origins: Origins = []
     """Of its first write key."""
 
@@ -97,6 +116,7 @@ class SourceChangeIn(BaseModel):
     default_channel: _Channel | None = Field(None, description="null takes the default away.")
     identity_properties: _IdentityProperties = {}
     bots: _Bots = "apart"
+    options: _Options = {}
 
 
 class KeyIn(BaseModel):
@@ -139,6 +159,8 @@ class SourceOut(BaseModel):
             "identity_properties": {},
             "created_at": EXAMPLE_INSTANT,
             "bots": "apart",
+            "kind": "sdk",
+            "options": {},
         },
     )
 
@@ -148,6 +170,8 @@ class SourceOut(BaseModel):
     identity_properties: dict[str, str]
     created_at: Instant
     bots: _Bots
+    kind: str
+    options: dict[str, str]
     write_key: str | SkipJsonSchema[None] = Field(None, description="When the source was just made.")
 
 

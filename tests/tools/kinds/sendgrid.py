@@ -11,17 +11,19 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from app.wire.tools.sendgrid import TOOL
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
-_KEY = ec.generate_private_key(ec.SECP256R1())
-
 
 def _shown(key: ec.EllipticCurvePrivateKey) -> str:
     return b64encode(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
 
 
+_KEYS = {_shown(key): key for key in (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))}
+_SECRET, _OTHER = _KEYS
+
+
 def sign(body: bytes, secret: str, now: int, url: str) -> SignedWith:
-    del secret, url
+    del url
     time = str(now // 1_000_000)
-    signature = b64encode(_KEY.sign(time.encode() + body, ec.ECDSA(SHA256()))).decode()
+    signature = b64encode(_KEYS[secret].sign(time.encode() + body, ec.ECDSA(SHA256()))).decode()
     headers = {
         "X-Twilio-Email-Event-Webhook-Signature": signature,
         "X-Twilio-Email-Event-Webhook-Timestamp": time,
@@ -37,8 +39,8 @@ _AT = "2026-05-04T10:00:00Z"
 
 FIXTURE = Fixture(
     kind="sendgrid",
-    secret=_shown(_KEY),
-    other_secret=_shown(ec.generate_private_key(ec.SECP256R1())),
+    secret=_SECRET,
+    other_secret=_OTHER,
     sign=sign,
     stale_seconds=2 * 86_400,
     sample=Case(

@@ -1,0 +1,207 @@
+"""Webhooks of tools: ``/v1/sources/{source}/webhook``.
+
+Each delivery goes the same way: is it a handshake, is it the tool's (over the raw bytes), its events, their messages,
+one flush, and an answer before the tool gives up waiting. What cannot be read is kept in quarantine and answered like
+success, because most tools would send it again for days, and some would hold back all that follows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.answers import json_answer
+from app.api.bodies import read_body
+from app.api.direct import DirectRoute
+from app.api.schemas import WebhookReceiptOut, problems
+from app.api.schemas.common import KEY_PATTERN
+from app.api.services import Services, services
+from app.errors import BadRequest, InvalidSignature, NotFound, Overloaded
+from app.ingest import Receipt
+from app.ingest.erasures import request_erasures
+from app.ingest.once import is_its_first_body
+from app.registry import Hook
+from app.wire.body import inflate
+from app.wire.segment import normalise
+from app.wire.signatures import MISSING, REPLAYED, SignatureRefused
+from app.wire.tool import Delivery, Reply, Tool
+from app.wire.tools import TOOLS
+from app.wire.webhook import Intake, read
+
+_GZIP: Final = b"\x1f\x8b"
+_METHODS: Final = ("POST", "GET", "HEAD", "OPTIONS")
+_SPARE_SECONDS: Final = 0.5
+"""Of the time that a tool waits: for the way back."""
+
+_SOURCE: Final = {
+    "name": "source",
+    "in": "path",
+    "required": True,
+    "description": "Key of a source whose kind is a tool.",
+    "schema": {"type": "string", "title": "Source", "pattern": KEY_PATTERN, "maxLength": 64},
+    "example": "newsletter",
+}
+
+
+def add_webhook_routes(app: FastAPI) -> None:
+    for method in _METHODS:
+        delivers = method == "POST"
+        app.router.routes.append(
+            DirectRoute(
+                "/v1/sources/{source}/webhook",
+                receive,
+                methods=[method],
+                tags=["webhooks"],
+                include_in_schema=delivers,
+                operation_id="receive_webhook" if delivers else None,
+                summary="A delivery of the source's tool, signed as the tool signs",
+                description="The body is whatever the tool sends; `GET /v1/sources/kinds` has a sample of each. GET, "
+                "HEAD and OPTIONS answer the handshakes of tools.",
+                response_model=WebhookReceiptOut,
+                responses=problems(400, 401, 404, 408, 503),
+                openapi_extra={
+                    "security": [],
+                    "parameters": [_SOURCE],
+                    "requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string"}}}},
+                },
+            )
+        )
+
+
+async def receive(request: Request) -> Response:
+    served = services(request)
+    hook, tool = hook_of(served, request.path_params["source"])
+    try:
+        return await _receive(request, served, hook, tool)
+    except SignatureRefused as refused:
+        served.metrics.webhook_refused(tool.key, refused.reason)
+        raise InvalidSignature(f"{refused.detail[:1].upper()}{refused.detail[1:]}.", reason=refused.reason) from None
+    except BadRequest as error:
+        # Which is the status that this tool takes for an end of it: on others it would try for days.
+        error.status = tool.refused_status
+        raise
+
+
+def hook_of(served: Services, source: str) -> tuple[Hook, Tool]:
+    """Raises :class:`NotFound` for a source that is none, or no tool's."""
+    hook = served.registry.access.hooks.get(source)
+    tool = None if hook is None else TOOLS.get(hook.kind)
+    if hook is None or tool is None:
+        raise NotFound("There is no such source with webhooks.")
+    return hook, tool
+
+
+async def _receive(request: Request, served: Services, hook: Hook, tool: Tool) -> Response:
+    secrets = hook.secrets_at(served.clock.now())
+    delivery = await _delivery(request, served, hook)
+    if (greeted := tool.handshake(delivery, secrets)) is not None:
+        return await _reply(served, greeted)
+    if request.method != "POST":
+        return Response(None, 200, {"Allow": ", ".join(_METHODS)})
+    delivery = await verified(served, tool, delivery, secrets)
+    if (greeted := tool.handshake_signed(delivery)) is not None:
+        return await _reply(served, greeted)
+    await _refuse_replay(served, hook, tool, delivery)
+    delivery = _inflated(served, request, delivery)
+    receipt, intake = await _store(served, hook, tool, delivery)
+    return json_answer(
+        {
+            "success": True,
+            "accepted": receipt.accepted,
+            "duplicate": receipt.duplicate,
+            "rejected": receipt.rejected,
+            "ignored": intake.ignored,
+            "projected": receipt.projected,
+        }
+    )
+
+
+async def _delivery(request: Request, served: Services, hook: Hook) -> Delivery:
+    body = b""
+    if request.method == "POST":
+        body = await read_body(request, served.settings.limits.inflated_bytes_max)
+    return Delivery(
+        body=body,
+        headers=dict(request.headers.items()),
+        query=dict(request.query_params),
+        method=request.method,
+        url=_as_called(request, hook.options.get("url", "")),
+        received_at=served.clock.now(),
+        options=hook.options,
+    )
+
+
+def _as_called(request: Request, told: str) -> str:
+    """The address as the tool called it: what the operator says it is, with the query of this request."""
+    query = request.url.query
+    if not told:
+        return str(request.url)
+    return f"{told}?{query}" if query and "?" not in told else told
+
+
+async def verified(served: Services, tool: Tool, delivery: Delivery, secrets: list[str]) -> Delivery:
+    """The delivery, shown to be the tool's by one of the secrets. Raises SignatureRefused."""
+    if (address := tool.certificate(delivery)) is not None:
+        delivery = msgspec.structs.replace(delivery, fetched=await served.outside.document(address))
+    if not tool.scheme.needs_secret:
+        tool.scheme.verify(delivery, "")
+        return delivery
+    refused = SignatureRefused(MISSING, "the source has no secret yet: POST one to its /secrets")
+    for secret in secrets:
+        try:
+            tool.scheme.verify(delivery, secret)
+        except SignatureRefused as error:
+            refused = error
+        else:
+            return delivery
+    raise refused
+
+
+async def _refuse_replay(served: Services, hook: Hook, tool: Tool, delivery: Delivery) -> None:
+    token = tool.once(delivery)
+    if token is not None and not await is_its_first_body(
+        served.pool, hook.source.key, token, delivery.body, delivery.received_at
+    ):
+        raise SignatureRefused(REPLAYED, "its token has signed another body before")
+
+
+def _inflated(served: Services, request: Request, delivery: Delivery) -> Delivery:
+    if not delivery.body.startswith(_GZIP):
+        return delivery
+    body = inflate(delivery.body, request.headers.get("content-encoding"), served.settings.limits)
+    return msgspec.structs.replace(delivery, body=body)
+
+
+async def _store(served: Services, hook: Hook, tool: Tool, delivery: Delivery) -> tuple[Receipt, Intake]:
+    """Raises :class:`Overloaded` where it takes longer than the tool waits; what is stored by then is a duplicate."""
+    intake = read(tool, delivery)
+    source = hook.source
+    parsed = normalise(intake.envelope, source, delivery.received_at, served.settings)
+    if intake.erasures:
+        wanted = [(each.kind, each.value) for each in intake.erasures]
+        await request_erasures(served.pool, source.key, wanted, delivery.received_at, served.settings)
+    storing = asyncio.ensure_future(served.ingest.accept(source.key, parsed, len(delivery.body)))
+    try:
+        receipt = await asyncio.wait_for(asyncio.shield(storing), tool.seconds - _SPARE_SECONDS)
+    except TimeoutError:
+        storing.add_done_callback(_forget)
+        raise Overloaded from None
+    served.streams.nudge()
+    return receipt, intake
+
+
+def _forget(storing: asyncio.Future[Receipt]) -> None:
+    """Nobody waits for it any more; its failure is told by the flush."""
+    if not storing.cancelled():
+        storing.exception()
+
+
+async def _reply(served: Services, reply: Reply) -> Response:
+    if reply.visit:
+        await served.outside.visit(reply.visit)
+    return Response(reply.body, reply.status, dict(reply.headers), reply.content_type)

@@ -1,0 +1,50 @@
+"""The few requests that we make ourselves: to addresses that a tool names and whose host its adapter has checked."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+import httpx
+
+from app.errors import Overloaded
+
+_SECONDS_MAX: Final = 5.0
+_BYTES_MAX: Final = 100_000
+_KEPT_MAX: Final = 32
+_RETRY_SECONDS: Final = 30
+
+
+class Outside:
+    """``transport`` is the network; tests hand in another."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._client = httpx.AsyncClient(transport=transport, timeout=_SECONDS_MAX, follow_redirects=False)
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def document(self, url: str) -> bytes:
+        """What stands at an address and never changes, as certificates do not. Raises :class:`Overloaded`."""
+        if url not in self._kept:
+            self._kept[url] = await self.visit(url)
+            while len(self._kept) > _KEPT_MAX:
+                self._kept.popitem(last=False)
+        return self._kept[url]
+
+    async def visit(self, url: str) -> bytes:
+        """GET, without following redirects. Raises :class:`Overloaded` where that fails: the tool tries again."""
+        try:
+            async with self._client.stream("GET", url) as response:
+                response.raise_for_status()
+                body = b""
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > _BYTES_MAX:
+                        raise Overloaded(f"{httpx.URL(url).host} answered with too much.", _RETRY_SECONDS)
+                return body
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Overloaded(
+                f"The tool's own address cannot be reached ({type(error).__name__}).", _RETRY_SECONDS
+            ) from None

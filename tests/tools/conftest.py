@@ -1,0 +1,103 @@
+"""Segue behind a real socket, at the instant of the fixtures, with tools' certificates where the internet would be."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+import uvicorn
+
+from app.config import Settings
+from app.db import FrozenClock, open_pool
+from app.main import create_app
+from app.registry import bootstrap
+from app.wire.tools import TOOLS
+from tests.tools.fixture import NOW, Case, Fixture
+
+
+class Tools:
+    """A running service, and deliveries to it as a tool makes them."""
+
+    def __init__(self, address: str, secret_key: str, clock: FrozenClock, visited: list[str]) -> None:
+        self.address = address
+        self.clock = clock
+        self.visited = visited
+        """Addresses that the service has called by itself."""
+        self.client = httpx.AsyncClient(base_url=address, timeout=30)
+        self._secret = {"Authorization": f"Bearer {secret_key}"}
+
+    async def ask(self, method: str, path: str, json: Any = None, expected: int = 200, **more: Any) -> Any:
+        response = await self.client.request(method, path, headers=self._secret, json=json, **more)
+        assert response.status_code == expected, response.text
+        return response.json() if response.content else None
+
+    async def add(self, fixture: Fixture, source: str = "tool") -> str:
+        """A source of that kind with its secret; returns what the tool signs with."""
+        body = {"key": source, "kind": fixture.kind, "options": dict(fixture.options)}
+        await self.ask("POST", "/v1/sources", body, 201)
+        if not TOOLS[fixture.kind].scheme.needs_secret:
+            return ""
+        wanted = {"secret": fixture.secret} if fixture.secret else {}
+        made = await self.ask("POST", f"/v1/sources/{source}/secrets", wanted, 201)
+        return fixture.secret or made["token"]
+
+    def url(self, source: str = "tool", query: Mapping[str, str] | None = None) -> str:
+        path = f"{self.address}/v1/sources/{source}/webhook"
+        return f"{path}?{urlencode(query)}" if query else path
+
+    async def send(
+        self, fixture: Fixture, case: Case, secret: str, *, source: str = "tool", at: int | None = None
+    ) -> httpx.Response:
+        """One delivery, signed as at ``at``, now if that is not said."""
+        url = self.url(source, case.query)
+        headers, query = fixture.sign(case.body, secret, self.clock.now() if at is None else at, url)
+        return await self.client.post(
+            self.url(source, {**case.query, **query}), content=case.body, headers={**case.headers, **headers}
+        )
+
+
+@asynccontextmanager
+async def running_tools(
+    settings: Settings, certificates: Mapping[str, bytes] | None = None, now: int = NOW
+) -> AsyncIterator[Tools]:
+    assert settings.database_url is not None
+    pool = await open_pool(settings.database_url, 1)
+    async with pool.acquire() as connection:
+        keys = await bootstrap(connection)  # type: ignore[arg-type]  # a pool's proxy of a connection
+    await pool.close()
+    assert keys is not None
+    clock = FrozenClock(now)
+    visited: list[str] = []
+
+    def network(request: httpx.Request) -> httpx.Response:
+        visited.append(str(request.url))
+        found = (certificates or {}).get(str(request.url))
+        return httpx.Response(404) if found is None else httpx.Response(200, content=found)
+
+    app = create_app(settings, clock=clock, worker=False, network=httpx.MockTransport(network))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+        serving = asyncio.create_task(server.serve([listening]))
+        while not server.started:
+            assert not serving.done()
+            await asyncio.sleep(0.005)
+        tools = Tools(f"http://127.0.0.1:{listening.getsockname()[1]}", keys.secret_key, clock, visited)
+        try:
+            async with tools.client:
+                yield tools
+        finally:
+            server.should_exit = True
+            await serving
+
+
+@pytest.fixture
+async def tools(settings: Settings) -> AsyncIterator[Tools]:
+    async with running_tools(settings) as running:
+        yield running
