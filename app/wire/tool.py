@@ -78,7 +78,7 @@ class Call(msgspec.Struct, kw_only=True):
     email: Any = None
     phone: Any = None
     ids: Mapping[str, Any] = {}
-    """Ids that tools gave, by identity kind: ``{"zendesk_user": 123}``."""
+    """Ids that tools gave, by identity kind: ``{"zendesk_user": 123}``; a list where one person has several."""
     previous_id: Any = None
     """Of an alias: the user id that ``user_id`` had before."""
     traits: Mapping[str, Any] = {}
@@ -206,7 +206,7 @@ def written(call: Call, text_policy: str = "apart") -> bytes:
     if call.channel:
         context["channel"] = call.channel
     if ids := _present(call.ids):
-        context["externalIds"] = [{"id": value, "type": kind} for kind, value in ids.items()]
+        context["externalIds"] = [{"id": each, "type": kind} for kind, value in ids.items() for each in _listed(value)]
     text = {name: _cut(value) for name, value in _present(call.text).items()}
     if text and text_policy == "apart":
         context["private"] = text
@@ -226,6 +226,10 @@ def written(call: Call, text_policy: str = "apart") -> bytes:
 
 def _present(members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value not in _ABSENT}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _cut(value: Any) -> Any:
