@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     key_rate: Rate = Field(None, description="Requests of one write key.")
     address_rate: Rate = Field(
         "1200/minute",
-        description="Requests from pages, or about /v1/me, of one address; an IPv6 network counts as one.",
+        description="Requests of visitors, from one address; an IPv6 network counts as one.",
     )
     visitor_rate: Rate = Field("300/minute", description="Requests of one visitor with a token or proof.")
     addresses: Literal["none", "truncated", "full"] = Field(

@@ -20,7 +20,6 @@ from app.errors import RateLimited, SegueError
 from app.metrics import Metrics
 
 CUSTOMERS: Final = "/v1/customers/"
-ME: Final = frozenset({"/v1/me", "/v1/me/stream"})
 
 _PREFLIGHT_HEADERS: Final = (
     "Authorization, Content-Type, If-None-Match, X-Retry-Count, AnonymousId, SentAt, X-Write-Key"
@@ -35,7 +34,9 @@ _log = structlog.get_logger(__name__)
 class Edge:
     """``open_paths``, and all paths under ``open_prefixes``, are the routes that any web page may call.
 
-    The others send no CORS headers at all.
+    The others send no CORS headers at all. Requests to these are counted by address where they come from a visitor: a
+    page says so by its Origin, an image by GET, a batch by its ``visitor`` (:func:`app.api.collect.collector`). The
+    POSTs of servers, which share an address among all their customers, are not.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Edge:
             if origin is not None and scope["method"] == "OPTIONS":
                 await _preflight(scope)(scope, receive, send_noting)
                 return
-            if origin is not None or scope["path"] in ME:
+            if origin is not None or (scope["method"] == "GET" and self._is_open(scope["path"])):
                 # Before anything of it is read: what is turned away must cost next to nothing.
                 await self._rates.address(scope["client"][0] if scope.get("client") else None)
             await self._app(scope, receive, send_noting)
@@ -95,13 +96,15 @@ class Edge:
 
     def _origin(self, scope: Scope) -> str | None:
         """The page that asks, where pages may ask."""
-        path = scope["path"]
-        if path not in self._open_paths and not path.startswith(self._open_prefixes):
+        if not self._is_open(scope["path"]):
             return None
         for name, value in scope["headers"]:
             if name == b"origin":
                 return str(value.decode("latin-1"))
         return None
+
+    def _is_open(self, path: str) -> bool:
+        return path in self._open_paths or path.startswith(self._open_prefixes)
 
 
 def _route(scope: Scope) -> str:

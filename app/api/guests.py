@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 import structlog
+from starlette.requests import Request
 
 from app import visitors
 from app.api.answers import encode, instant
@@ -44,8 +45,10 @@ class Guest(msgspec.Struct):
     renew: bool = False
 
 
-async def guest_of(served: Services, key: KeyView, claimed: bytes) -> Guest:
+async def guest_of(request: Request, served: Services, key: KeyView, claimed: bytes) -> Guest:
     """Never fails for what a page claims: the messages are stored all the same. Raises :class:`RateLimited`."""
+    if "origin" not in request.headers:  # else counted before anything was read
+        await served.rates.address(request.client and request.client.host)
     try:
         claim = msgspec.json.decode(claimed, type=_Claim)
         visitor, renew = _proven(served, key, claim)

@@ -114,7 +114,7 @@ async def stream_me(request: Request) -> Response:
     served.streams.refuse_if_full(visitor)
     leaving = anyio.Event()
     return EventSourceResponse(
-        _events(served, write_key, visitor, leaving),
+        _events(served, write_key, visitor, request.headers.get("origin"), leaving),
         ping=_PING_SECONDS,
         send_timeout=_SLOW_SECONDS,
         sep="\n",
@@ -124,12 +124,12 @@ async def stream_me(request: Request) -> Response:
 
 
 async def _events(
-    served: Services, write_key: str, visitor: Visitor, leaving: anyio.Event
+    served: Services, write_key: str, visitor: Visitor, origin: str | None, leaving: anyio.Event
 ) -> AsyncIterator[ServerSentEvent]:
-    """Until the page hangs up, the key is revoked, this process stops, or a token that cannot be renewed ends."""
+    """Until the page hangs up or may no longer ask, this process stops, or a token that cannot be renewed ends."""
     life = served.settings.visitor_token_seconds
     told = ""
-    with served.streams.open(visitor, write_key) as watched, _closing(watched, leaving):
+    with served.streams.open(visitor, write_key, origin) as watched, _closing(watched, leaving):
         while not watched.closed:
             now = served.clock.now()
             renewable = visitor.anonymous_id is not None

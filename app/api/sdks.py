@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from app.api.admission import admit
 from app.api.answers import JSON, encode, json_answer
 from app.api.bodies import read_body
 from app.api.collect import take_in
@@ -29,7 +30,7 @@ from app.api.schemas import (
     json_body,
 )
 from app.api.services import services
-from app.errors import BadRequest, NotFound
+from app.errors import BadRequest, Forbidden, NotFound, OriginNotAllowed, Unauthorized
 from app.touchpoint import SourceView
 from app.wire import ga4, mixpanel, posthog
 from app.wire.encodings import Payload
@@ -111,7 +112,7 @@ def add_sdk_routes(app: FastAPI) -> None:
         operation_id="ga4_debug_collect",
         summary="What of a Measurement Protocol body would be refused; stores nothing",
         response_model=ValidationOut,
-        failures=(408,),
+        failures=(403, 408, 429),
         openapi_extra=_measurement(),
     )
 
@@ -227,9 +228,12 @@ async def measure(request: Request) -> Response:
 async def validate_measurement(request: Request) -> Response:
     served = services(request)
     secret = request.query_params.get("api_secret", "")
-    source = await served.registry.source_of(secret)
-    messages: list[dict[str, Any]] = []
-    if source is None:
+    source, messages = SourceView("debug"), []
+    try:
+        source = (await admit(request, served, secret))[1].source
+    except OriginNotAllowed:
+        raise
+    except (Forbidden, Unauthorized):
         messages.append(_invalid("api_secret", "It is no write key."))
     try:
         payload = await read_payload(request)
@@ -238,7 +242,7 @@ async def validate_measurement(request: Request) -> Response:
     except BadRequest as error:
         return json_answer({"validationMessages": [*messages, _invalid("", error.message)]})
     events = ga4.count_events(envelope)
-    parsed = normalise(envelope, source or SourceView("debug"), now, served.settings)
+    parsed = normalise(envelope, source, now, served.settings)
     messages += [ga4.validation_message(each, events) for each in parsed.rejections]
     return json_answer({"validationMessages": messages})
 

@@ -65,7 +65,7 @@ async def get_snippet_version(request: Request) -> Response:
 
 
 def _answer(request: Request, built: Snippet, kept: str) -> Response:
-    packed = "gzip" in request.headers.get("accept-encoding", "").lower()
+    packed = _takes_gzip(request.headers.get("accept-encoding", ""))
     # The two forms are not the same bytes, so a strong tag must not be the same either.
     tag = f'"{built.version}{"-gzip" if packed else ""}"'
     headers = {
@@ -82,6 +82,15 @@ def _answer(request: Request, built: Snippet, kept: str) -> Response:
         headers["content-encoding"] = "gzip"
     body = _packed(built.content) if packed else built.content
     return Response(body, 200, headers, _TYPE)
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """As RFC 9110 has it: ``q=0`` forbids, ``*`` stands for what is not named."""
+    weights: dict[str, bool] = {}
+    for each in accepted.lower().split(","):
+        name, _, weight = each.replace(" ", "").partition(";q=")
+        weights[name] = weight.strip("0.") != "" or "q=" not in each
+    return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
 
 
 @cache

@@ -17,7 +17,7 @@ import structlog
 from app.config import Settings
 from app.db import UNREACHABLE, Clock, Pool
 from app.errors import Overloaded, RateLimited
-from app.registry import Registry
+from app.registry import KeyView, Registry
 from app.touchpoint import SECOND
 from app.views.customers import CustomerViews
 from app.views.public import Shown, identities_of, shown
@@ -46,9 +46,11 @@ Seen = tuple[tuple[bytes, bytes, str], ...]
 class Watched:
     """One open stream. ``due`` is when its answer changes by itself; ``latest`` the last answer, not yet taken."""
 
-    def __init__(self, visitor: Visitor, write_key: str, signing: bytes) -> None:
+    def __init__(self, visitor: Visitor, write_key: str, signing: bytes, origin: str | None) -> None:
         self.visitor = visitor
         self.write_key = write_key
+        self.origin = origin
+        """Of the page that watches, where it says so."""
         self.signing = signing
         """The secret of its first hour: once that is revoked, its tokens are."""
         self.ids = identities_of(visitor)
@@ -104,9 +106,9 @@ class Streams:
                 await self._poller
 
     @contextmanager
-    def open(self, visitor: Visitor, write_key: str) -> Iterator[Watched]:
+    def open(self, visitor: Visitor, write_key: str, origin: str | None = None) -> Iterator[Watched]:
         """The first answer follows at once."""
-        watched = Watched(visitor, write_key, self._registry.access.signing[-1])
+        watched = Watched(visitor, write_key, self._registry.access.signing[-1], origin)
         self._open.add(watched)
         self._news.set()
         try:
@@ -193,7 +195,7 @@ class Streams:
         customers = await self._views.customers([identities_of(visitor) for visitor in visitors], now)
         for watched, visitor, customer in zip(changed, visitors, customers, strict=True):
             key = await self._registry.write_key(watched.write_key)
-            if key is None or watched.signing not in self._registry.access.signing:
+            if key is None or not self._may_go_on(watched, key):
                 watched.close()
                 continue
             answer = shown(
@@ -207,6 +209,11 @@ class Streams:
                 (at for at in (answer.valid_until, visitor.vouched_until) if at is not None), default=None
             )
             watched.tell(answer)
+
+    def _may_go_on(self, watched: Watched, key: KeyView) -> bool:
+        """What was asked when it was opened must still be so."""
+        for_page = watched.origin is None or key.admits(watched.origin)
+        return for_page and watched.signing in self._registry.access.signing
 
 
 def _all_ids(watching: Iterable[Watched]) -> list[bytes]:

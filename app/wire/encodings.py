@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from app.config import Limits
-from app.errors import InvalidBody
+from app.errors import BodyTooLarge, InvalidBody
 from app.wire import json_text
 from app.wire.body import inflate
 from app.wire.segment import ITEMS_MAX
@@ -60,6 +60,8 @@ def unwrap(body: bytes, content_encoding: str | None, limits: Limits) -> Payload
     content = body.removeprefix(_BOM).lstrip()
     if not content or content.startswith(_JSON_STARTS):
         return Payload(body)
+    if len(content) > limits.body_bytes_max:  # to unquote it takes many times its size
+        raise BodyTooLarge(f"The form has {len(content)} bytes; the limit is {limits.body_bytes_max}, packed or not.")
     fields: dict[bytes, bytes] = {}
     for field in content.split(b"&", _FIELDS_MAX):
         name, _, value = field.partition(b"=")
@@ -100,6 +102,39 @@ def document(body: bytes, limits: Limits) -> Document:
         return Document(_checked(readable), sent)
     except RecursionError:
         raise InvalidBody("The body nests too deep.") from None
+
+
+def whole(body: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
+    """The elements of an array, or the one object: (readable, as sent) each. Raises InvalidBody."""
+    parsed = document(body, limits)
+    if parsed.readable.startswith(b"["):
+        return parsed.elements(parsed.readable)
+    return [(parsed.readable, parsed.sent)]
+
+
+def lines(body: bytes, limits: Limits) -> list[tuple[bytes | None, bytes]]:
+    """The same, or one JSON object a line; None for a line that is none. Raises InvalidBody where it is neither."""
+    found: list[tuple[bytes | None, bytes]] = []
+    try:
+        found += whole(body, limits)
+    except InvalidBody:
+        parts = [part for part in body.split(b"\n") if part.strip()]
+        if len(parts) < 2:
+            raise
+        if len(parts) > ITEMS_MAX:
+            raise InvalidBody(f"The body has {len(parts)} lines; more than {ITEMS_MAX} are refused as a whole.") from None
+        found += [_line(part, limits) for part in parts]
+        if all(readable is None for readable, _ in found):
+            raise
+    return found
+
+
+def _line(raw: bytes, limits: Limits) -> tuple[bytes | None, bytes]:
+    try:
+        parsed = document(raw, limits)
+    except InvalidBody:
+        return None, raw
+    return parsed.readable, parsed.sent
 
 
 def _checked(readable: bytes) -> bytes:

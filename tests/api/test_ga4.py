@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.api.conftest import Service
+from app.config import Settings
+from app.db import FrozenClock
+from tests.api.conftest import Service, running
 from tests.api.test_mixpanel import send, touchpoints
 
 
@@ -133,3 +135,20 @@ async def test_what_is_kept_of_refused_events_stays_small(service: Service) -> N
     assert len(kept) == 100
     assert max(len(each["original"]) for each in kept) < 400
     assert json.loads(kept[0]["original"])["client_id"] == "123.456"
+
+
+async def test_the_debug_twin_is_for_the_pages_of_the_key_alone(service: Service) -> None:
+    made = {"kind": "write", "source": "default", "origins": ["https://shop.example.com"]}
+    key = (await service.tell("POST", "/v1/keys", made, 201))["key"]
+    debug = f"/debug/mp/collect?api_secret={key}"
+    for origin, status in (("https://shop.example.com", 200), ("https://evil.example.com", 403)):
+        response = await send(service, debug, body({"name": "a"}), headers={"Origin": origin})
+        assert response.status_code == status
+        assert response.json().get("code") == (None if status == 200 else "origin_not_allowed")
+
+
+async def test_the_debug_twin_counts_for_the_key(settings: Settings, frozen: FrozenClock) -> None:
+    async with running(settings.model_copy(update={"key_rate": "2/minute"}), frozen) as service:
+        debug = path(service, "/debug/mp/collect")
+        answers = [await send(service, debug, body({"name": "a"})) for _ in range(3)]
+        assert [each.status_code for each in answers] == [200, 200, 429]

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from app.config import Settings
 from app.db import FrozenClock
 from app.touchpoint import DAY, HOUR
+from app.views.customers import CustomerViews
 from app.wire.instants import parse, rfc3339
 from tests.api.conftest import Service, running
 from tests.api.pages import Page, did, is_member
@@ -70,6 +72,57 @@ async def test_the_receipt_carries_what_the_call_changed(service: Service) -> No
     assert "me" not in await page.send(did("Product Viewed")), "it was not wanted"
     page.me = 'W/"{}"'.format(changed["etag"])
     assert "me" not in await page.send()
+
+
+async def test_a_batch_is_stored_and_told_so_whatever_becomes_of_the_answer(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a failure the page would send all of it again, for ever."""
+    page = Page(service)
+
+    async def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as failing, capture_logs() as said:
+        failing.setattr(CustomerViews, "customer", broken)
+        receipt = await page.send(did("Product Viewed"))
+    assert (receipt["accepted"], receipt["projected"], "me" in receipt) == (1, True, False)
+    assert receipt["visitor"]["token"]
+    assert [(each["event"], each["error"]) for each in said] == [("receipt.without_me", "ZeroDivisionError")]
+    assert "me" in await page.send(did("Product Viewed"))
+
+
+async def test_who_claims_nothing_is_told_nothing(service: Service) -> None:
+    page = Page(service)
+    batch = {"batch": [{**did("Product Viewed"), "anonymousId": page.id}]}
+    for claim in ({}, {"visitor": None}):
+        response = await service.client.post("/v1/batch", json={**batch, **claim}, auth=(page.key, ""))
+        assert response.status_code == 200
+        assert "visitor" not in response.json()
+
+
+@pytest.mark.parametrize("event", ["Product Viewed", ""], ids=["accepted", "refused"])
+@pytest.mark.parametrize("place", ["call", "item", "envelope"])
+async def test_the_proof_of_a_visitor_is_stored_nowhere(service: Service, event: str, place: str) -> None:
+    """It is a password: whoever reads the log, or the quarantine, must not become the visitor."""
+    page = Page(service)
+    claim = {"visitor": {"id": page.id, "proof": page.proof}}
+    call = {**did(event), "anonymousId": page.id, "properties": {"kept": "here"}}
+    body = {
+        "call": {**call, **claim},
+        "item": {"batch": [{**call, **claim}]},
+        "envelope": {"batch": [call], **claim},
+    }[place]
+    route = "/v1/track" if place == "call" else "/v1/batch"
+    response = await service.client.post(route, json=body, auth=(page.key, ""))
+    assert response.status_code == 200, response.text
+    assert response.json()["accepted"] == bool(event)
+    pool = service.app.state.services.pool
+    tables = await pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    rows = [row for [table] in tables for row in await pool.fetch(f'SELECT * FROM "{table}"')]
+    texts = "".join(str(tuple(row.values())) for row in rows)
+    assert "kept" in texts, "the message, or what was refused of it"
+    assert page.proof not in texts
 
 
 async def test_nothing_private_is_told_anywhere(settings: Settings) -> None:

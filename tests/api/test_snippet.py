@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 from hashlib import sha256
 
+import pytest
+
 from app.browser import snippet
 from tests.api.conftest import Service
 from tests.api.test_collect import is_problem
@@ -31,6 +33,25 @@ async def test_packed_where_the_browser_can_unpack(service: Service) -> None:
         packed = b"".join([chunk async for chunk in answer.aiter_raw()])
     assert len(packed) < len(snippet().content)
     assert gzip.decompress(packed) == snippet().content
+
+
+@pytest.mark.parametrize(
+    ("accepted", "packed"),
+    [
+        ("gzip;q=0", False),
+        ("br, gzip; q=0.0, *", False),
+        ("*;q=0", False),
+        ("identity", False),
+        ("GZIP;q=0.001", True),
+        ("deflate, x-gzip", True),
+        ("br;q=1.0, *;q=0.5", True),
+    ],
+)
+async def test_packed_only_for_whom_says_so(service: Service, accepted: str, packed: bool) -> None:
+    async with service.client.stream("GET", "/segue.js", headers={"Accept-Encoding": accepted}) as answer:
+        assert ("content-encoding" in answer.headers) is packed
+        content = b"".join([chunk async for chunk in answer.aiter_raw()])
+    assert (gzip.decompress(content) if packed else content) == snippet().content
 
 
 async def test_kept_by_its_tag(service: Service) -> None:

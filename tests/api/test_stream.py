@@ -202,6 +202,20 @@ async def test_a_revoked_key_ends_its_streams(server: Server) -> None:
                 await stream.next()
 
 
+async def test_a_key_that_is_no_longer_for_the_page_ends_its_streams(server: Server) -> None:
+    async with visiting(server) as visitor:
+        secret = {"Authorization": f"Bearer {server.secret_key}"}
+        made = await visitor.http.post("/v1/keys", json={"kind": "write", "source": "default"}, headers=secret)
+        visitor.write_key = made.json()["key"]
+        token = await visitor.send("Looked")
+        async with visitor.watch(token) as stream:
+            await stream.next()
+            elsewhere = {"origins": ["https://elsewhere.example.com"]}
+            await visitor.http.put(f"/v1/keys/{made.json()['id']}", json=elsewhere, headers=secret)
+            with pytest.raises(StopAsyncIteration):
+                await stream.next()
+
+
 async def test_stopping_ends_open_streams_and_waits_for_none(tmp_path: Path) -> None:
     server = Server(tmp_path)
     try:

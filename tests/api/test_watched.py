@@ -54,6 +54,18 @@ async def test_a_revoked_signing_secret_ends_the_streams_of_its_tokens(service: 
         assert not new.closed
 
 
+async def test_a_page_that_the_key_is_no_longer_for_ends_its_stream(service: Service) -> None:
+    (key,) = [each for each in (await service.ask("/v1/keys"))["items"] if each["kind"] == "write"]
+    with ExitStack() as stack:
+        inside = await watching(service, Page(service), stack, origin="https://a.example.org")
+        outside = await watching(service, Page(service), stack, origin=ORIGIN)
+        server = await watching(service, Page(service, origin=None), stack)
+        await service.tell("PUT", f"/v1/keys/{key['id']}", {"origins": ["https://*.example.org"]})
+        await until(lambda: outside.closed)
+        await asyncio.sleep(0.6)
+        assert (inside.closed, server.closed) == (False, False)
+
+
 async def test_a_customer_who_cannot_be_read_keeps_nobody_waiting(service: Service) -> None:
     """The row of one is spoilt: its stream ends, those of the others say what is new."""
     pool = service.app.state.services.pool

@@ -67,6 +67,14 @@ def test_bombs_are_bounded_in_every_wrapping() -> None:
         unwrap_data(b64encode(bomb), LIMITS)
 
 
+def test_a_form_is_bounded_before_it_is_unquoted() -> None:
+    """Unquoting takes many times the size: 4 MB of percent signs are a third of a second and 100 MB."""
+    form = b"data=" + quote(b"[" + b" " * 900_000 + b"]").encode()
+    with pytest.raises(BodyTooLarge):
+        unwrap(gzip.compress(form), None, LIMITS)
+    assert unwrap(gzip.compress(b"data=" + quote(JSON).encode()), None, LIMITS).body == JSON.strip()
+
+
 def test_a_million_events_are_refused_as_a_whole() -> None:
     body = b"[" + b"7," * 60_000 + b"7]"
     parsed = document(body, LIMITS)
