@@ -29,6 +29,8 @@ class Tools:
         self.clock = clock
         self.visited = visited
         """Addresses that the service has called by itself."""
+        self.write_key = ""
+        """Of a source for SDKs, where a test makes one."""
         self.client = httpx.AsyncClient(base_url=address, timeout=30)
         self._secret = {"Authorization": f"Bearer {secret_key}"}
 
@@ -56,23 +58,26 @@ class Tools:
     ) -> httpx.Response:
         """One delivery, signed as at ``at``, now if that is not said."""
         url = self.url(source, case.query)
-        headers, query = fixture.sign(case.body, secret, self.clock.now() if at is None else at, url)
+        proof = secret, self.clock.now() if at is None else at, url
+        body = fixture.seal(case.body, *proof)
+        headers, query = fixture.sign(body, *proof)
         return await self.client.post(
-            self.url(source, {**case.query, **query}), content=case.body, headers={**case.headers, **headers}
+            self.url(source, {**case.query, **query}), content=body, headers={**case.headers, **headers}
         )
 
 
 @asynccontextmanager
 async def running_tools(
-    settings: Settings, certificates: Mapping[str, bytes] | None = None, now: int = NOW
+    settings: Settings, certificates: Mapping[str, bytes] | None = None, *, first: bool = True
 ) -> AsyncIterator[Tools]:
+    """``first``: over a new database; without it no key is known, and only tools can be played."""
     assert settings.database_url is not None
     pool = await open_pool(settings.database_url, 1)
     async with pool.acquire() as connection:
         keys = await bootstrap(connection)  # type: ignore[arg-type]  # a pool's proxy of a connection
     await pool.close()
-    assert keys is not None
-    clock = FrozenClock(now)
+    assert (keys is not None) == first
+    clock = FrozenClock(NOW)
     visited: list[str] = []
 
     def network(request: httpx.Request) -> httpx.Response:
@@ -88,7 +93,9 @@ async def running_tools(
         while not server.started:
             assert not serving.done()
             await asyncio.sleep(0.005)
-        tools = Tools(f"http://127.0.0.1:{listening.getsockname()[1]}", keys.secret_key, clock, visited)
+        tools = Tools(
+            f"http://127.0.0.1:{listening.getsockname()[1]}", "" if keys is None else keys.secret_key, clock, visited
+        )
         try:
             async with tools.client:
                 yield tools

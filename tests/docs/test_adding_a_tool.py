@@ -1,0 +1,61 @@
+"""The example of docs/adding-a-tool.md is a tool like any other: the same checks, run on what the page says."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+from app.config import Settings
+from app.wire.tools import TOOLS
+from tests.docs.pages import ROOT, read
+from tests.tools import test_any_delivery, test_every_kind
+from tests.tools.fixture import Fixture
+
+PAGE = ROOT / "docs" / "adding-a-tool.md"
+
+
+@pytest.fixture
+def parcels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fixture]:
+    adapter, fixture = re.findall(r"```python\n(.*?)```", read(PAGE), re.DOTALL)
+    for name, code in (("app.wire.tools.parcels", adapter), ("tests.tools.kinds.parcels", fixture)):
+        module = ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        exec(compile(code, f"{PAGE.name}: {name}", "exec"), module.__dict__)
+    monkeypatch.setitem(TOOLS, "parcels", sys.modules["app.wire.tools.parcels"].TOOL)
+    made: Fixture = sys.modules["tests.tools.kinds.parcels"].FIXTURE
+    monkeypatch.setitem(test_every_kind.FIXTURES, "parcels", made)
+    yield made
+
+
+@pytest.mark.parametrize("name", ["sample", "several", "unknown", "non_ascii", "malformed"])
+async def test_each_case(name: str, parcels: Fixture, settings: Settings) -> None:
+    await test_every_kind.test_a_delivery_becomes_what_it_should(parcels, getattr(parcels, name), settings)
+
+
+async def test_its_times(parcels: Fixture, settings: Settings) -> None:
+    assert [case.about for case in parcels.times] == ["in ms", "no time at all"]
+    await test_every_kind.test_a_delivery_becomes_what_it_should(parcels, parcels.times[-1], settings)
+
+
+async def test_its_signature(parcels: Fixture, settings: Settings) -> None:
+    await test_every_kind.test_only_what_is_shown_to_be_the_tools_is_taken(parcels, settings)
+
+
+async def test_its_trial(parcels: Fixture, settings: Settings) -> None:
+    await test_every_kind.test_a_trial_shows_what_the_sample_becomes_and_keeps_nothing(parcels, settings)
+
+
+def test_anything_in_any_place(parcels: Fixture) -> None:
+    test_any_delivery.test_an_event_with_anything_in_any_place(TOOLS[parcels.kind])
+
+
+def test_the_page_names_only_what_there_is() -> None:
+    from app.wire import tool
+
+    named = set(re.findall(r"`(\w+)[`(]", read(PAGE)))
+    known = {*dir(tool), *tool.Call.__struct_fields__, *tool.Tool.__slots__, "ignored", "TOKEN"}
+    assert named - known <= {"app"}
