@@ -84,12 +84,16 @@ class Message(msgspec.Struct, gc=False, frozen=True):
 
 
 class Warning(msgspec.Struct, frozen=True):
-    """A message that was stored, but not as sent: a clamped or unreadable timestamp."""
+    """A message that was stored, but not as sent: a clamped or unreadable timestamp, an address that is none.
+
+    ``reason`` is a word of ours where the code has several.
+    """
 
     index: int
     code: str
     message: str
     message_id: str | None = None
+    reason: str = ""
 
 
 class Peer(msgspec.Struct, frozen=True):

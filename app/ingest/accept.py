@@ -18,6 +18,8 @@ from app.config import Settings
 from app.db import UNREACHABLE, Clock, Connection, Pool, transact
 from app.errors import Overloaded, Rejection, RejectionCode
 from app.ingest.log import Refused, append, defer, original, record_conflicts
+from app.ingest.planned import Broken, Place, keep_to_plan
+from app.ingest.tally import Tally
 from app.metrics import Metrics
 from app.projection.project import project
 from app.registry import Registry
@@ -50,6 +52,11 @@ class _Request(msgspec.Struct):
     size_bytes: int
     answer: asyncio.Future[Receipt]
     receipt: Receipt
+    broken: dict[Place, Broken] = {}
+    """What does not keep to the tracking plan."""
+
+    def broken_of(self, index: int, message: Message) -> Broken | None:
+        return self.broken.get((index, message.message_id))
 
 
 class _Entry(msgspec.Struct):
@@ -58,6 +65,7 @@ class _Entry(msgspec.Struct):
     message: Message
     index: int
     receipt: Receipt
+    broken: Broken | None = None
 
 
 class _Stored(msgspec.Struct):
@@ -77,6 +85,7 @@ class Ingest:
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
+        self.tally = Tally(pool, clock, metrics)
         self._queue: deque[_Request] = deque()
         self._queue_bytes = 0
         self._queue_messages = 0
@@ -84,13 +93,15 @@ class Ingest:
         self._closing = False
 
     async def start(self) -> None:
-        """Nothing runs until something arrives."""
+        """But for the tally, nothing runs until something arrives."""
+        self.tally.start()
 
     async def stop(self) -> None:
         """Answer everything that waits, then end. New requests are refused from here on."""
         self._closing = True
         while self._flushes:
             await asyncio.wait(self._flushes)
+        await self.tally.stop()
 
     async def accept(self, source: str, parsed: Parsed, size_bytes: int) -> Receipt:
         """Store the messages; returns after COMMIT, when stage and segments already reflect them.
@@ -101,10 +112,9 @@ class Ingest:
         """
         if self._closing or self._queue_bytes + size_bytes > self._settings.queue_bytes_max:
             raise Overloaded
-        receipt = Receipt(
-            rejected=len(parsed.rejections), rejections=list(parsed.rejections), warnings=list(parsed.warnings)
-        )
-        request = _Request(source, parsed, size_bytes, asyncio.get_running_loop().create_future(), receipt)
+        parsed, broken = keep_to_plan(self._registry.plans.plan, parsed)
+        receipt = _receipt_of(parsed)
+        request = _Request(source, parsed, size_bytes, asyncio.get_running_loop().create_future(), receipt, broken)
         self._queue.append(request)
         self._queue_bytes += size_bytes
         self._queue_messages += len(parsed.messages)
@@ -114,9 +124,8 @@ class Ingest:
 
     async def rehearse(self, parsed: Parsed) -> Receipt:
         """What :meth:`accept` would answer: all of it is done, projection too, and taken back. Raises Overloaded."""
-        receipt = Receipt(
-            rejected=len(parsed.rejections), rejections=list(parsed.rejections), warnings=list(parsed.warnings)
-        )
+        parsed, _ = keep_to_plan(self._registry.plans.plan, parsed)
+        receipt = _receipt_of(parsed)
         entries = [_Entry(message, index, receipt) for index, message in parsed.messages]
         try:
             async with self._pool.acquire() as connection:
@@ -166,7 +175,7 @@ class Ingest:
 
     async def _flush(self, requests: Sequence[_Request]) -> None:
         entries = [
-            _Entry(message, index, request.receipt)
+            _Entry(message, index, request.receipt, request.broken_of(index, message) if request.broken else None)
             for request in requests
             for index, message in request.parsed.messages
         ]
@@ -174,7 +183,7 @@ class Ingest:
         refused = [
             Refused(
                 request.source,
-                now,
+                request.parsed.received_at or now,
                 rejection.code,
                 rejection.message,
                 rejection.message_id,
@@ -197,13 +206,32 @@ class Ingest:
             _answer(request, request.receipt)
         self._metrics.flushed(len(entries))
         for request in requests:
-            self._count(request.receipt)
+            self._count(request)
 
-    def _count(self, receipt: Receipt) -> None:
+    def _count(self, request: _Request) -> None:
+        receipt = request.receipt
         for outcome in ("accepted", "duplicate", "rejected"):
             self._metrics.outcome(outcome, getattr(receipt, outcome))
+        self.tally.duplicate(request.source, receipt.duplicate)
         for rejection in receipt.rejections:
             self._metrics.rejection(rejection.code)
+            self.tally.rejected(request.source, rejection.code)
+            if rejection.code is RejectionCode.TRACKING_PLAN:
+                self._count_broken(request.broken[rejection.index, rejection.message_id])
+        for warning in receipt.warnings:
+            self.tally.warned(request.source, warning)
+
+    def _count_broken(self, broken: Broken) -> None:
+        message = broken.message
+        self.tally.violated(message.source, message.name or "", broken.mode, broken.violations, message.properties)
+
+    def _enter(self, stored: _Stored) -> None:
+        """Tell receipts and tally what is in the log since just now; a duplicate breaks the plan no second time."""
+        _enter(stored)
+        self.tally.accepted(entry.message for entry in stored.fresh)
+        for entry in stored.fresh:
+            if entry.broken is not None:
+                self._count_broken(entry.broken)
 
     async def _store(
         self, entries: Sequence[_Entry], refused: Sequence[Refused] = (), alone: list[str] | None = None
@@ -216,10 +244,8 @@ class Ingest:
         alone = [] if alone is None else alone
         deferred_because = alone[-1] if len(alone) >= _ALONE_MAX and entries else None
         try:
-            _enter(
-                await transact(
-                    self._pool, lambda connection: self._write(connection, entries, refused, deferred_because)
-                )
+            stored = await transact(
+                self._pool, lambda connection: self._write(connection, entries, refused, deferred_because)
             )
         except UNREACHABLE as error:
             raise Overloaded from error
@@ -235,18 +261,22 @@ class Ingest:
                 await self._store_alone(entries[0], error, alone)
             else:
                 raise
+        else:
+            self._enter(stored)
 
     async def _store_alone(self, entry: _Entry, error: Exception, alone: list[str]) -> None:
         """A message that fails by itself: keep it in the log for the worker; if even that fails, in quarantine."""
         reason = type(error).__name__
         log.error("a message failed alone", exc_info=error)
         try:
-            _enter(await transact(self._pool, lambda connection: self._write(connection, [entry], (), reason)))
-            alone.append(reason)
+            stored = await transact(self._pool, lambda connection: self._write(connection, [entry], (), reason))
         except UNREACHABLE as unreachable:
             raise Overloaded from unreachable
         except Exception as again:
             await self._refuse(entry, again)
+        else:
+            self._enter(stored)
+            alone.append(reason)
 
     async def _refuse(self, entry: _Entry, error: Exception) -> None:
         message, code = entry.message, RejectionCode.UNSTORABLE
@@ -284,6 +314,10 @@ class Ingest:
             with self._metrics.step("project"):
                 await project(connection, messages, ruleset, now, self._settings)
         return _Stored(fresh, twins, projected=deferred_because is None)
+
+
+def _receipt_of(parsed: Parsed) -> Receipt:
+    return Receipt(rejected=len(parsed.rejections), rejections=list(parsed.rejections), warnings=list(parsed.warnings))
 
 
 def _answer(request: _Request, answer: Receipt | Overloaded) -> None:

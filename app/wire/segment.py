@@ -16,7 +16,7 @@ from app.errors import InvalidBody, Rejection, RejectionCode
 from app.touchpoint import Message, Peer, SourceView, Warning
 from app.wire import instants, json_text
 from app.wire.segment_fields import Refused, message_id_at_best
-from app.wire.segment_message import MessageReader, refuse_outsize
+from app.wire.segment_message import MessageReader, refuse_outsize, standing_alone
 
 TYPE_OF_ROUTE: Final[dict[str, str | None]] = {
     **{name: name for name in ("track", "identify", "page", "screen", "group", "alias")},
@@ -45,6 +45,17 @@ class Envelope(msgspec.Struct):
     """Of a page: who its visitor is, as JSON, not looked at here. Never kept with a message."""
     form: str = ""
     """Of what the originals are, where they are no messages of ours: see :mod:`app.wire.again`."""
+    places: list[int] = []
+    """Of each item: which event of the body it was made of, where that is not simply its own place."""
+    moment: int | None = None
+    """When the first event happened if it does not say so; those after it lie a microsecond apart."""
+
+    def place_of(self, index: int) -> int:
+        return self.places[index] if self.places else index
+
+    def form_of(self, place: int) -> str:
+        """The form of one event, with the moment that a replay must not take anew."""
+        return self.form if self.moment is None else f"{self.form}{self.moment + place}"
 
 
 class Parsed(msgspec.Struct):
@@ -53,6 +64,11 @@ class Parsed(msgspec.Struct):
     messages: list[tuple[int, Message]] = []
     rejections: list[Rejection] = []
     warnings: list[Warning] = []
+    received_at: int = 0
+    """When it arrived: what a replay of a rejection is read as of."""
+    raws: list[bytes] = []
+    """Of each of ``messages``: the item of ``envelope`` that it was read from."""
+    envelope: Envelope | None = None
 
 
 class _Batch(msgspec.Struct, rename="camel"):
@@ -99,14 +115,26 @@ def normalise(
         source, received_at, settings, envelope.type_of_route, envelope.sent_at, envelope.context, peer
     )
     messages: list[tuple[int, Message]] = []
+    raws: list[bytes] = []
     rejections: list[Rejection] = []
     for index, raw in enumerate(envelope.items):
+        place = envelope.place_of(index)
         try:
-            messages.append((index, reader.message(index, raw)))
+            messages.append((place, reader.message(place, raw)))
+            raws.append(raw)
         except Refused as refused:
-            original = envelope.originals[index]
-            rejections.append(_rejection(index, raw, original, refused, settings.limits, envelope.form))
-    return Parsed(messages, rejections + envelope.rejections, reader.warnings)
+            original, form = envelope.originals[index], envelope.form_of(place)
+            rejections.append(_rejection(place, raw, original, refused, settings.limits, form))
+    return Parsed(messages, rejections + envelope.rejections, reader.warnings, received_at, raws, envelope)
+
+
+def alone(parsed: Parsed, position: int) -> bytes:
+    """One of the messages as a message of ours that needs no envelope, whatever it was made of."""
+    envelope = parsed.envelope
+    assert envelope is not None
+    raw, (_, message) = parsed.raws[position], parsed.messages[position]
+    original = standing_alone(raw, message.type, message.message_id, envelope.context, envelope.sent_at)
+    return _without_visitor(original, raw)
 
 
 def _envelope(readable: bytes, sent: bytes, type_of_route: str | None, limits: Limits) -> Envelope:

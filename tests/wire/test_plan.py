@@ -1,0 +1,164 @@
+"""JSON Schemas of a tracking plan: what is refused before it could cost anything, and what a message is told."""
+
+from __future__ import annotations
+
+import json
+import time
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import InvalidDefinition
+from app.wire.plan import NODES_MAX, SAMPLE_BYTES_MAX, Check, sample_of
+
+ORDER = {
+    "type": "object",
+    "required": ["total", "currency"],
+    "properties": {
+        "total": {"type": "number", "minimum": 0, "multipleOf": Decimal("0.01")},
+        "currency": {"enum": ["EUR", "USD"]},
+        "products": {"type": "array", "items": {"$ref": "#/$defs/product"}},
+    },
+    "additionalProperties": False,
+    "$defs": {"product": {"type": "object", "required": ["sku"], "properties": {"sku": {"type": "string"}}}},
+}
+
+
+def told(schema: Any, properties: str) -> dict[str, str]:
+    return {each.reason: each.message for each in Check(schema).violations(properties.encode())}
+
+
+def test_what_keeps_to_the_plan_is_told_nothing() -> None:
+    assert told(ORDER, '{"total":19.99,"currency":"EUR","products":[{"sku":"a"}]}') == {}
+    assert told(ORDER, '{"total":12345678901234567890.01,"currency":"USD"}') == {}
+
+
+def test_a_reason_is_a_place_in_the_schema_and_tells_nothing_of_what_was_sent() -> None:
+    said = told(ORDER, '{"total":-1,"currency":"secret-1","secret-2":1,"products":[{"sku":"a"},{}]}')
+    assert set(said) == {
+        "/properties/total/minimum",
+        "/properties/currency/enum",
+        "/additionalProperties",
+        "/$defs/product/required/sku",
+    }
+    assert said["/properties/total/minimum"] == "properties.total: the value is less than the minimum of 0"
+    assert said["/$defs/product/required/sku"].startswith("properties.products.1: ")
+    assert "secret-1" not in str(said)
+
+
+def test_the_same_wrong_in_a_thousand_places_is_one_reason() -> None:
+    said = told({"properties": {"a": {"items": {"type": "string"}}}}, json.dumps({"a": [1] * 1000}))
+    assert list(said) == ["/properties/a/items/type"]
+
+
+def test_formats_are_asked() -> None:
+    said = told({"properties": {"mail": {"type": "string", "format": "email"}}}, '{"mail":"nobody"}')
+    assert list(said) == ["/properties/mail/format"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ({"properties": {"a": {"type": "text"}}}, "/schema/properties/a/type"),
+        ({"properties": {"a": {"minimum": "1"}}}, "/schema/properties/a/minimum"),
+        ({"properties": {"a": {"pattern": "(a+)+$("}}}, "/schema/properties/a/pattern"),
+        ({"properties": {"a": {"pattern": "(?=a)b"}}}, "/schema/properties/a/pattern"),
+        ({"properties": {"a": {"pattern": "(a)\\1"}}}, "/schema/properties/a/pattern"),
+        ({"properties": {"a": {"pattern": "(a{1000}){1000}"}}}, "/schema/properties/a/pattern"),
+        ({"properties": {"a": {"pattern": "a" * 501}}}, "/schema/properties/a/pattern"),
+        ({"patternProperties": {"a" * 501: {}}}, "/schema/patternProperties/" + "a" * 501),
+        ({"properties": {"a": {"format": "e-mail"}}}, "/schema/properties/a/format"),
+        ({"$ref": "http://localhost:1/schema.json"}, "/schema/$ref"),
+        ({"properties": {"a": {"$ref": "https://example.com/schema.json"}}}, "/schema/properties/a/$ref"),
+        ({"allOf": [{"items": {"$ref": "file:///etc/passwd"}}]}, "/schema/allOf/0/items/$ref"),
+        ({"$ref": "#/$defs/none"}, "/schema/$ref"),
+        ({"$ref": "#"}, "/schema/$ref"),
+        ({"$id": "https://example.com/x", "type": "object"}, "/schema/$id"),
+        ({"properties": {"a": {"$dynamicRef": "#x"}}}, "/schema/properties/a/$dynamicRef"),
+        ({"$schema": "https://example.com/meta"}, "/schema"),
+        (
+            {"$defs": {"a": {"properties": {"b": {"$ref": "#/$defs/a"}}}}, "$ref": "#/$defs/a"},
+            "/schema/$ref/properties/b/$ref",
+        ),
+        ({"properties": {str(n): {"enum": ["x" * 100]} for n in range(400)}}, "/schema"),
+    ],
+)
+def test_what_is_refused_says_where(schema: Any, path: str) -> None:
+    with pytest.raises(InvalidDefinition) as refused:
+        Check(schema)
+    assert refused.value.path == path
+    assert refused.value.remedy
+
+
+def test_a_property_may_be_called_like_a_keyword() -> None:
+    schema = {"properties": {"$ref": {"type": "string"}, "$id": {"const": {"$ref": "http://example.com"}}}}
+    assert told(schema, '{"$ref":1}') == {
+        "/properties/$ref/type": "properties.$ref: " + 'the value is not of type "string"'
+    }
+
+
+def doubling(levels: int) -> dict[str, Any]:
+    """Each level asks the one below twice."""
+    defs: dict[str, Any] = {f"d{level}": {"allOf": [{"$ref": f"#/$defs/d{level + 1}"}] * 2} for level in range(levels)}
+    return {"$defs": {**defs, f"d{levels}": {"type": "object"}}, "$ref": "#/$defs/d0"}
+
+
+def test_references_that_multiply_are_refused_at_once() -> None:
+    Check(doubling(5))
+    began = time.monotonic()
+    with pytest.raises(InvalidDefinition, match=f"At most {NODES_MAX} schemas"):
+        Check(doubling(60))
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("pattern", ["^(a+)+$", "(x+x+)+y", "^(a|a)*$", r"(\w+\s?)+$", "(.*a){20}"])
+def test_patterns_that_ruin_others_cost_nothing_here(pattern: str) -> None:
+    check = Check({"properties": {"a": {"pattern": pattern}}})
+    began = time.monotonic()
+    check.violations(json.dumps({"a": "a" * 30_000 + "!"}).encode())
+    assert time.monotonic() - began < 1
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(max_size=300), JSON | st.text(max_size=3000), max_size=30))
+def test_a_sample_is_json_and_bounded(properties: dict[str, Any]) -> None:
+    sample = sample_of(json.dumps(properties).encode())
+    assert len(sample) <= SAMPLE_BYTES_MAX
+    assert json.loads(sample).keys() <= properties.keys()
+
+
+def test_a_sample_holds_no_free_text_of_people() -> None:
+    assert sample_of(b'{"rating":1,"text":{"body":"I am ill"}}') == b'{"rating":1}'
+    assert json.loads(sample_of(json.dumps({"note": "x" * 5_000}).encode()))["note"].endswith("...")
+
+
+KEYWORDS = st.sampled_from(
+    ["type", "properties", "items", "allOf", "$ref", "pattern", "enum", "required", "minimum", "not", "$defs", "format"]
+)
+
+
+@given(
+    st.recursive(JSON, lambda inner: st.dictionaries(KEYWORDS | st.text(max_size=3), inner, max_size=4), max_leaves=20),
+    st.dictionaries(st.text(max_size=5), JSON, max_size=4),
+)
+def test_a_schema_is_refused_or_answers_and_nothing_else(schema: Any, properties: dict[str, Any]) -> None:
+    if not isinstance(schema, dict):
+        return
+    try:
+        check = Check(schema)
+    except InvalidDefinition as refused:
+        path = refused.path
+        assert path.startswith("/schema")
+        return
+    for violation in check.violations(json.dumps(properties).encode()):
+        assert violation.reason.startswith("/")
+        assert len(violation.message) <= 300
