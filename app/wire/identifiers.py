@@ -1,6 +1,6 @@
 """Values of identities in their one canonical form, and what counts as nobody. Pure.
 
-E-mail addresses are trimmed and lower-cased, phone numbers become E.164, every other id is exact. Junk ("null",
+E-mail addresses and phone numbers have :mod:`app.wire.contacts`, every other id is exact. Junk ("null",
 "anonymous", zeros, ...) is absent for every kind, because one shared junk id would join thousands of strangers.
 """
 
@@ -9,14 +9,11 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-import phonenumbers
-from phonenumbers import NumberParseException, PhoneNumberFormat
-
 from app.config import Settings
 from app.touchpoint import Identity
+from app.wire import contacts
 
 _KIND_AND_VALUE = re.compile(r"([a-z0-9][a-z0-9_]{0,49}):(.*)", re.DOTALL)
-_PHONE_CHARS_MAX = 40
 
 
 class IdentityRules:
@@ -40,15 +37,23 @@ class IdentityRules:
         if self.is_invalid(value) or self.is_junk(value):
             return None
         if kind == "email":
-            return self._email(value)
+            address = contacts.email(value)
+            return address if address is None or len(address) <= self._id_chars_max else None
         if kind == "phone":
-            return _e164(value, self._phone_country) if len(value) <= _PHONE_CHARS_MAX else None
+            return contacts.phone(value, self._phone_country)
         return value
 
-    def _email(self, value: str) -> str | None:
-        address = value.strip().lower()
-        local, _, domain = address.partition("@")
-        return address if local and domain and "@" not in domain and len(address) <= self._id_chars_max else None
+    def why_none(self, kind: str, value: str) -> str | None:
+        """The word of :data:`app.wire.contacts.REASONS` for a value that has no canonical form.
+
+        None for a kind that takes everything, and for junk: who says nothing is told nothing.
+        """
+        if kind not in ("email", "phone") or not value.strip() or self.is_junk(value):
+            return None
+        if self.is_invalid(value):
+            return "too_long"
+        found = contacts.read_email(value) if kind == "email" else contacts.read_phone(value, self._phone_country)
+        return found.reason or "too_long"
 
 
 def identity_rules(settings: Settings) -> IdentityRules:
@@ -80,18 +85,3 @@ def _is_unicode(text: str) -> bool:
 @lru_cache(maxsize=8)
 def _identity_rules(junk_ids: tuple[str, ...], phone_country: str | None, id_chars_max: int) -> IdentityRules:
     return IdentityRules(junk_ids, phone_country, id_chars_max)
-
-
-@lru_cache(maxsize=8192)
-def _e164(value: str, country: str | None) -> str | None:
-    """By possible length, not by today's numbering plan: an identity must not change when a plan does.
-
-    A number with an extension is a switchboard's and tells nobody apart.
-    """
-    try:
-        number = phonenumbers.parse(value, country)
-    except NumberParseException:
-        return None
-    if number.extension or not phonenumbers.is_possible_number(number):
-        return None
-    return phonenumbers.format_number(number, PhoneNumberFormat.E164)

@@ -8,6 +8,7 @@ sends within the second.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from app.errors import RejectionCode
 from app.touchpoint import SECOND, STRENGTH, Identity, Message, Peer, SourceView, Warning
 from app.wire import instants, json_text
 from app.wire.arrival import WEB, Visits
+from app.wire.contacts import REASONS
 from app.wire.identifiers import identity_rules
 from app.wire.segment_fields import (
     TYPES,
@@ -43,12 +45,29 @@ _MEMBERS_OF_TYPE: Final = {
 }
 _EMPTY: Final = b"{}"
 
+UNUSABLE: Final = {"email": "email_unusable", "phone": "phone_unusable"}
+"""Codes of warnings, by kind of identity."""
+_CONTACTS: Final = {"email": "e-mail address", "phone": "phone number"}
+
 
 def refuse_outsize(raw: bytes, bytes_max: int) -> None:
     if not raw.startswith(b"{"):
         raise Refused(RejectionCode.NOT_AN_OBJECT)
     if len(raw) > bytes_max:
         raise Refused(RejectionCode.MESSAGE_TOO_LARGE, f"the message has {len(raw)} bytes; the limit is {bytes_max}")
+
+
+def standing_alone(
+    raw: bytes, message_type: str, message_id: str, shared_context: dict[str, bytes], sent_at: int | None
+) -> bytes:
+    """A message as JSON that needs no envelope: what that said of it is said by the message itself."""
+    members = json_text.members(raw)
+    members |= {"type": msgspec.json.encode(message_type), "messageId": msgspec.json.encode(message_id)}
+    if shared_context:
+        members["context"] = json_text.with_missing(members.get("context", b"null"), shared_context)
+    if sent_at is not None and members.get("sentAt", b"null") == b"null":
+        members["sentAt"] = b"%d" % sent_at
+    return json_text.from_members(members)
 
 
 class MessageReader:
@@ -106,8 +125,10 @@ class MessageReader:
 
         context = self._put_context(context, fields, extra)
         view = context_view(context)
-        identities = self._identities(user_id, anonymous_id, message_type, traits, properties, view)
         message_id = message_id or _hash_id(raw, message_type)
+        identities, unusable = self._identities(user_id, anonymous_id, message_type, traits, properties, view)
+        if unusable:
+            self._tell_unusable(index, message_id, unusable)
         sender = sender_of(_library_name(view), message_type, fields.channel)
         if sender.name == WEB and self._visits.is_refused_bot(view, sender):
             raise self._bot(raw, message_id, fields)
@@ -178,8 +199,11 @@ class MessageReader:
         traits: bytes,
         properties: bytes,
         view: ContextView,
-    ) -> tuple[Identity, ...]:
-        """Strongest first; those of one strength in the order in which they stand in the message."""
+    ) -> tuple[tuple[Identity, ...], Sequence[tuple[str, str]]]:
+        """Strongest first; those of one strength in the order in which they stand in the message.
+
+        And of which kind a value was claimed that is none, and why.
+        """
         claims: list[tuple[str, Any]] = [("user_id", user_id), ("anonymous_id", anonymous_id)]
         contacts = [contact(traits)] if message_type == "identify" and traits != _EMPTY else []
         if view.traits is not None:
@@ -193,18 +217,29 @@ class MessageReader:
             claims.append((kind, value_at(properties, path)))
 
         found: dict[Identity, None] = {}
+        unusable: list[tuple[str, str]] = []
         for kind, claimed in claims:
             text = text_of(claimed)
-            if kind and text is not None and (value := self._ids.canonical(kind, text)) is not None:
+            if not kind or text is None:
+                continue
+            if (value := self._ids.canonical(kind, text)) is not None:
                 found[Identity(kind, value)] = None
+            elif (reason := self._ids.why_none(kind, text)) is not None:
+                unusable.append((kind, reason))
         if not found:
-            raise Refused(RejectionCode.MISSING_IDENTITY)
-        return tuple(sorted(found, key=_strength))
+            raise Refused(RejectionCode.MISSING_IDENTITY, _missing(unusable))
+        return tuple(sorted(found, key=_strength)), unusable
 
     def _first_of(self, kind: str, values: list[Any]) -> str | None:
-        """The first place that holds a usable one; junk counts as absent."""
-        texts = (text_of(value) for value in values)
-        return next((text for text in texts if text is not None and self._ids.canonical(kind, text) is not None), None)
+        """The first place that holds a usable one; junk counts as absent. Where none does, the first that holds any."""
+        texts = [text for value in values if (text := text_of(value)) is not None]
+        usable = (text for text in texts if self._ids.canonical(kind, text) is not None)
+        return next(usable, texts[0] if texts else None)
+
+    def _tell_unusable(self, index: int, message_id: str, unusable: Sequence[tuple[str, str]]) -> None:
+        for kind, reason in dict.fromkeys(unusable):
+            said = f"the {_CONTACTS[kind]} identifies nobody: {REASONS[reason]}"
+            self.warnings.append(Warning(index, UNUSABLE[kind], said, message_id, reason))
 
     def _time(self, index: int, message_id: str, fields: Item) -> tuple[int, int | None, str | None]:
         """(occurred_at, sent_at, the claimed time as text)."""
@@ -230,16 +265,17 @@ class MessageReader:
 
     def _bot(self, raw: bytes, message_id: str, fields: Item) -> Refused:
         """Kept as a message that stands for itself, with what its envelope said, so that it can be let in."""
-        named = {"type": msgspec.json.encode(fields.type), "messageId": msgspec.json.encode(message_id)}
-        members = json_text.members(raw) | named
-        if self._shared_context:
-            members["context"] = json_text.with_missing(_object("context", fields.context), self._shared_context)
-        if self._sent_at is not None and not fields.sent_at:
-            members["sentAt"] = b"%d" % self._sent_at
-        return Refused(RejectionCode.BOT, original=json_text.from_members(members), kept=self._visits.keeps_refused)
+        original = standing_alone(raw, _type(fields), message_id, self._shared_context, self._sent_at)
+        return Refused(RejectionCode.BOT, original=original, kept=self._visits.keeps_refused)
 
     def _warn(self, index: int, message_id: str, code: str, message: str) -> None:
         self.warnings.append(Warning(index, code, message, message_id))
+
+
+def _missing(unusable: Sequence[tuple[str, str]]) -> str:
+    """No identity at all, and what was claimed to be one."""
+    told = [f"the {_CONTACTS[kind]} is none: {REASONS[reason]}" for kind, reason in unusable]
+    return "; ".join([RejectionCode.MISSING_IDENTITY.meaning, *told])
 
 
 def _type(fields: Item) -> str:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from app.config import JUNK_IDS, Settings
 from app.touchpoint import Identity
-from app.wire.identifiers import canonical, reference
+from app.wire import contacts
+from app.wire.identifiers import canonical, identity_rules, reference
 
 SETTINGS = Settings()
 BRITISH = Settings(phone_country="GB")
@@ -31,6 +32,19 @@ BRITISH = Settings(phone_country="GB")
         ("email", "user@", None),
         ("email", "a@b@example.com", None),
         ("email", "\u0130" * 126 + "@" + "\u0130" * 3, None),
+        ("email", "user@mail.example.co.uk", "user@mail.example.co.uk"),
+        ("email", "a@localhost", "a@localhost"),
+        ("email", "A@shop.test", "a@shop.test"),
+        ("email", "a@intra.local", "a@intra.local"),
+        ("email", "a@B\u00fccher.de", "a@xn--bcher-kva.de"),
+        ("email", "a@xn--bcher-kva.de", "a@xn--bcher-kva.de"),
+        ("email", "a@stra\u00dfe.de", "a@xn--strae-oqa.de"),
+        ("email", "\u00c4rger@example.com", "\u00e4rger@example.com"),
+        ("email", "A\u0308rger@example.com", "\u00e4rger@example.com"),
+        ("email", "a..b@example.com", None),
+        ("email", "a b@example.com", None),
+        ("email", "user@example..com", None),
+        ("email", "User <user@example.com>", None),
         ("phone", "+44 20 7946 0958", "+442079460958"),
         ("phone", "tel:+44-20-7946-0958", "+442079460958"),
         ("phone", "020 7946 0958", None),
@@ -42,6 +56,64 @@ BRITISH = Settings(phone_country="GB")
 )
 def test_canonical(kind: str, value: str, expected: str | None) -> None:
     assert canonical(kind, value, SETTINGS) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "reason"),
+    [
+        ("email", "user", "no_at"),
+        ("email", "user@", "domain"),
+        ("email", "@example.com", "local_part"),
+        ("email", "a b@example.com", "local_part"),
+        ("email", "user@exa mple.com", "domain"),
+        ("email", "a@b@example.com", "local_part"),
+        ("email", "a" * 250 + "@example.com", "too_long"),
+        ("email", "a" * 300, "too_long"),
+        ("phone", "020 7946 0958", "no_country"),
+        ("phone", "+999 12345", "no_country"),
+        ("phone", "+442", "too_short"),
+        ("phone", "+44 20 7946 0958 12345", "too_long"),
+        ("phone", "+1 555 1234", "local_only"),
+        ("phone", "+44 20 7946 0958 ext 7", "extension"),
+        ("phone", "call me", "not_a_number"),
+        ("phone", "+" + "4" * 200, "too_long"),
+        ("user_id", "x" * 256, None),
+        ("email", "null", None),
+        ("phone", " ", None),
+        ("email", "000", None),
+    ],
+)
+def test_why_a_value_is_none_is_told(kind: str, value: str, reason: str | None) -> None:
+    assert canonical(kind, value, SETTINGS) is None
+    assert identity_rules(SETTINGS).why_none(kind, value) == reason
+    assert reason is None or contacts.REASONS[reason]
+
+
+LABEL = st.from_regex(r"[a-z0-9]{1,12}(-[a-z0-9]{1,6})?", fullmatch=True)
+LOCAL = st.from_regex(r"[A-Za-z0-9_+.-]{1,30}", fullmatch=True)
+ADDRESSES = st.builds(
+    lambda local, labels, end: f"{local}@{'.'.join([*labels, end])}",
+    LOCAL,
+    st.lists(LABEL, max_size=4),
+    st.from_regex(r"[A-Za-z]{1,21}", fullmatch=True)
+    | st.sampled_from(["test", "local", "localhost", "invalid", "123"]),
+)
+
+
+@given(ADDRESSES | st.emails() | st.from_regex(contacts._PLAIN, fullmatch=True))
+def test_the_quick_way_and_the_library_say_the_same(address: str) -> None:
+    quick, library = contacts.email(address), contacts.read_email(address).value
+    assert quick == library
+    if library is not None and address.isascii():
+        assert library == address.strip().lower()
+
+
+@given(st.text(st.characters(), max_size=80), st.sampled_from(["email", "phone"]))
+def test_a_value_has_a_form_or_a_reason(value: str, kind: str) -> None:
+    rules = identity_rules(SETTINGS)
+    if not value.strip() or rules.is_junk(value):
+        return
+    assert (rules.canonical(kind, value) is None) == (rules.why_none(kind, value) in contacts.REASONS)
 
 
 def test_a_national_number_is_read_with_the_country_of_the_workspace() -> None:
