@@ -34,7 +34,7 @@ _UNRATED: Final = frozenset({"offered", "unoffered", ""})
 _MARKUP_CHARS_MAX: Final = 8 * TEXT_CHARS_MAX
 _BLOCKS: Final = frozenset({"br", "p", "div", "li", "tr", "h1", "h2", "h3", "blockquote"})
 _UNSEEN: Final = frozenset({"script", "style", "head"})
-_WHITE = re.compile(r"[ \t\r\f\v]+")
+_WHITE = re.compile(r"[^\S\n]+")
 
 
 def as_object(value: Any) -> dict[str, Any]:
