@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from app.wire.flat import call_of
 from app.wire.signatures import STANDARD, standard_id
-from app.wire.tool import Call, Delivery, Erasure, Event, Tool, Unreadable, json_events
+from app.wire.tool import Call, Delivery, Erasure, Event, Tool, json_events
 
 _ID: Final = "webhook-id"
 
@@ -25,10 +25,8 @@ def split(delivery: Delivery) -> list[Event]:
     ]
 
 
-def read(event: Any, received_at: int) -> Iterable[Call | Erasure]:
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
-    if not isinstance(event, dict):
-        raise Unreadable("an event must be a JSON object")
     sent = event.get(_ID)
     said = {name: value for name, value in event.items() if name != _ID}
     yield call_of(said, "standard", sent if isinstance(sent, str) else "")
