@@ -112,28 +112,23 @@ def whole(body: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
     return [(parsed.readable, parsed.sent)]
 
 
-def lines(body: bytes, limits: Limits) -> list[tuple[bytes | None, bytes]]:
-    """The same, or one JSON object a line; None for a line that is none. Raises InvalidBody where it is neither."""
-    found: list[tuple[bytes | None, bytes]] = []
+def lines(body: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
+    """The same, or one JSON object a line; a line that is none has nothing readable. Raises InvalidBody."""
     try:
-        found += whole(body, limits)
+        return whole(body, limits)
     except InvalidBody:
-        parts = [part for part in body.split(b"\n") if part.strip()]
-        if len(parts) < 2:
+        parts = [part for part in body.splitlines() if part.strip()]
+        found = [_line(part, limits) for part in parts[: ITEMS_MAX + 1]]
+        if len(parts) < 2 or len(parts) > ITEMS_MAX or not any(readable for readable, _ in found):
             raise
-        if len(parts) > ITEMS_MAX:
-            raise InvalidBody(f"The body has {len(parts)} lines; more than {ITEMS_MAX} are refused as a whole.") from None
-        found += [_line(part, limits) for part in parts]
-        if all(readable is None for readable, _ in found):
-            raise
-    return found
+        return found
 
 
-def _line(raw: bytes, limits: Limits) -> tuple[bytes | None, bytes]:
+def _line(raw: bytes, limits: Limits) -> tuple[bytes, bytes]:
     try:
         parsed = document(raw, limits)
     except InvalidBody:
-        return None, raw
+        return b"", raw
     return parsed.readable, parsed.sent
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 from typing import Final
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -24,6 +25,8 @@ from app.wire.segment import Envelope
 Members = dict[str, bytes]
 """Of a JSON object: each value still as text."""
 
+OURS: Final = ""
+"""The form of originals that are messages of ours."""
 ABSENT: Final = (b"", b"null", b'""')
 _NUMBER_STARTS: Final = b"-0123456789"
 _EMPTY: Final = b"{}"
@@ -33,29 +36,48 @@ _EARLIEST_CLOCK: Final = 1_000_000_000 * SECOND
 """2001. A smaller ``_`` is somebody's number against caches and no clock."""
 
 
+class Clocks(msgspec.Struct, frozen=True):
+    """The times around an event, in microseconds. A replay reads it as of these, and not as of its own."""
+
+    received_at: int
+    sent_at: int | None = None
+    """By the sender's clock, where the request says it."""
+    moment: int | None = None
+    """When an event happened that does not say so, where that was found before: it is replayed."""
+
+
 class Writer:
-    """Collects the messages of one request. ``moment`` is its time by the sender's clock where known, else by ours."""
+    """Collects the messages of one request of ``count`` events.
 
-    def __init__(self, limits: Limits, moment: int, count: int) -> None:
+    ``form`` says which reader of :mod:`app.wire.again` takes an event that is refused.
+    """
+
+    def __init__(self, limits: Limits, form: str, clocks: Clocks, count: int, **said: str) -> None:
+        """``said``: what else of the request a replay must know."""
         self._limits = limits
-        self._moment = moment
-        self._count = count
-        self._items: list[bytes] = []
-        self._originals: list[bytes] = []
-        self._rejections: list[Rejection] = []
+        last = clocks.received_at if clocks.sent_at is None else clocks.sent_at
+        self._first = max(last - max(count - 1, 0) if clocks.moment is None else clocks.moment, 0)
+        if clocks.sent_at is not None:
+            said["sent"] = str(clocks.sent_at)
+        self._envelope = Envelope(None, [], [], sent_at=clocks.sent_at)
+        if form != OURS:
+            self._envelope.form = f"{form}?{urlencode({**said, 'moment': ''})}"
+            self._envelope.moment = self._first
 
-    def put(self, message: Members, original: bytes) -> None:
-        """``original`` is the event that it was made of; one event may make several messages."""
-        self._items.append(json_text.from_members({name: raw for name, raw in message.items() if raw not in ABSENT}))
-        self._originals.append(original)
+    def put(self, place: int, message: Members, original: bytes) -> None:
+        """``original`` is the event at ``place`` that it was made of; one event may make several messages."""
+        present = {name: raw for name, raw in message.items() if raw not in ABSENT}
+        self.put_as_it_is(place, json_text.from_members(present), original)
 
-    def put_as_it_is(self, raw: bytes, original: bytes) -> None:
+    def put_as_it_is(self, place: int, raw: bytes, original: bytes) -> None:
         """What is no event at all: it is refused like any message that is none."""
-        self._items.append(raw)
-        self._originals.append(original)
+        self._envelope.items.append(raw)
+        self._envelope.originals.append(original)
+        self._envelope.places.append(place)
 
-    def refuse(self, index: int, code: RejectionCode, original: bytes, detail: str | None = None) -> None:
-        self._rejections.append(Rejection(index, code, detail or code.meaning, None, original))
+    def refuse(self, place: int, code: RejectionCode, original: bytes, detail: str | None = None) -> None:
+        form = self._envelope.form_of(place)
+        self._envelope.rejections.append(Rejection(place, code, detail or code.meaning, None, original, form=form))
 
     def refuse_beyond(self, events: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """The events within the limit of one batch."""
@@ -66,18 +88,13 @@ class Writer:
 
     def moment_of(self, index: int) -> bytes:
         """The time of an event that has none: a microsecond apart, so that those of one request keep their order."""
-        return quoted(instants.rfc3339(max(self._moment - (self._count - 1 - index), 0)))
+        return quoted(instants.rfc3339(self._first + index))
 
-    def envelope(self, write_key: str | None, sent_at: int | None, context: Members | None = None) -> Envelope:
+    def envelope(self, write_key: str | None, context: Members | None = None) -> Envelope:
         """``context`` lies under that of each message."""
-        return Envelope(
-            write_key,
-            self._items,
-            self._originals,
-            sent_at=sent_at,
-            context=context or {},
-            rejections=self._rejections,
-        )
+        self._envelope.write_key = write_key
+        self._envelope.context = context or {}
+        return self._envelope
 
 
 def clock_of(underscore: str | None) -> int | None:

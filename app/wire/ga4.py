@@ -14,7 +14,7 @@ from app.config import Limits
 from app.errors import InvalidBody, Rejection, RejectionCode
 from app.wire import instants, json_text
 from app.wire.encodings import document
-from app.wire.foreign import ABSENT, Members, Writer, hash_id, members_of, objects, page_of, quoted, text_of
+from app.wire.foreign import ABSENT, Clocks, Members, Writer, hash_id, members_of, objects, page_of, quoted, text_of
 from app.wire.segment import Envelope
 
 _OF_THE_BODY: Final = ("client_id", "app_instance_id", "user_id", "timestamp_micros")
@@ -31,8 +31,10 @@ _CODES: Final = {
 }
 
 
-def read(body: bytes, write_key: str | None, received_at: int, limits: Limits) -> Envelope:
-    """One body with its events. Raises InvalidBody."""
+def read(
+    body: bytes, write_key: str | None, received_at: int, limits: Limits, *, again: Clocks | None = None
+) -> Envelope:
+    """One body with its events. ``again``: the times of an event that is replayed. Raises InvalidBody."""
     parsed = document(body, limits)
     around = members_of(parsed.readable)
     if not around:
@@ -49,23 +51,26 @@ def read(body: bytes, write_key: str | None, received_at: int, limits: Limits) -
         "channel": b'"mobile"' if "app_instance_id" in around else b'"web"',
     }
     who = b"\0".join(around.get(name, b"") for name in _OF_THE_BODY[:3])
-    writer = Writer(limits, received_at, len(events))
+    writer = Writer(limits, "ga4", again or Clocks(received_at), len(events))
     met: Counter[bytes] = Counter()
     for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
         members = members_of(raw)
         alone = json_text.from_members({**shared, "events": b"[" + original + b"]"})
         if members:
             time = _time(members, around, writer.moment_of(index))
-            writer.put({**ids, **_event(members), **time, "messageId": _id(who, raw, time, b"%d" % met[raw])}, alone)
+            writer.put(
+                index, {**ids, **_event(members), **time, "messageId": _id(who, raw, time, b"%d" % met[raw])}, alone
+            )
             met[raw] += 1
         else:
-            writer.put_as_it_is(raw, alone)
+            writer.put_as_it_is(index, raw, alone)
     traits = _traits(around.get("user_properties", b""))
     if traits:
         time = _time({}, around, writer.moment_of(max(len(events) - 1, 0)))
         profile = {"type": b'"identify"', "traits": traits, **time, "messageId": _id(who, traits, time, b"profile")}
-        writer.put({**ids, **profile}, json_text.from_members(shared | {"user_properties": around["user_properties"]}))
-    return writer.envelope(write_key, None)
+        alone = json_text.from_members(shared | {"user_properties": around["user_properties"]})
+        writer.put(len(events), {**ids, **profile}, alone)
+    return writer.envelope(write_key)
 
 
 def count_events(envelope: Envelope) -> int:

@@ -1,4 +1,4 @@
-"""Mixpanel's events and profile updates as messages: ``/track``, ``/engage``, ``/groups``. Pure.
+"""Mixpanel's events and profile updates as messages: ``/track``, ``/import``, ``/engage``, ``/groups``. Pure.
 
 **Who.** ``$device:<id>`` is an anonymous id, and so is a distinct_id that equals ``$device_id``; any other distinct_id
 is a user's. **Special events.** ``$identify`` links, ``$create_alias`` and ``$merge`` join, ``$mp_web_page_view`` is a
@@ -15,11 +15,12 @@ from typing import Final
 import msgspec
 
 from app.config import Limits
-from app.errors import RejectionCode
+from app.errors import Rejection, RejectionCode
 from app.wire import json_text
-from app.wire.encodings import document
+from app.wire.encodings import lines, whole
 from app.wire.foreign import (
     ABSENT,
+    Clocks,
     Members,
     Writer,
     clock_of,
@@ -42,6 +43,13 @@ _DEVICE: Final = "$device:"
 _PAGE_VIEW: Final = "$mp_web_page_view"
 _MOVED: Final = ("token", "distinct_id", "$device_id", "$user_id", "$anon_distinct_id", "$insert_id", "time", "ip")
 _KEPT_UPDATES: Final[tuple[str, ...]] = ("$set_once", "$add", "$append", "$union", "$remove", "$delete")
+_FIELDS: Final = {
+    RejectionCode.MISSING_EVENT: "event",
+    RejectionCode.EVENT_TOO_LONG: "event",
+    RejectionCode.MISSING_IDENTITY: "properties.distinct_id",
+    RejectionCode.INVALID_FIELD: "properties",
+    RejectionCode.INVALID_ID: "properties.distinct_id",
+}
 _TRAITS: Final = {
     "$email": "email",
     "$phone": "phone",
@@ -61,32 +69,57 @@ def read(
     underscore: str | None = None,
     *,
     with_address: bool = True,
+    again: Clocks | None = None,
 ) -> Envelope:
-    """One event or an array of them, of ``track`` or of PROFILES. Raises InvalidBody.
+    """One event or an array of them, of ``track``, ``import`` or PROFILES; an import may be one JSON text a line, too.
 
     ``underscore`` is the query's ``_``: the browser's clock in ms when it sent the request. Without address
-    (``ip=0`` of the query) none is kept.
+    (``ip=0`` of the query) none is kept. ``again``: the times of an event that is replayed. Raises InvalidBody.
     """
-    parsed = document(body, limits)
-    whole = (parsed.readable, parsed.sent)
-    events = parsed.elements(parsed.readable) if parsed.readable.startswith(b"[") else [whole]
-    sent_at = clock_of(underscore)
-    writer = Writer(limits, received_at if sent_at is None else sent_at, len(events))
+    events = lines(body, limits) if route == "import" else whole(body, limits)
+    clocks = again or Clocks(received_at, clock_of(underscore))
+    writer = Writer(limits, f"mixpanel/{route}", clocks, len(events))
     key: str | None = None
     for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
         members = members_of(raw)
         if not members:
-            writer.put_as_it_is(raw, original)
+            writer.put_as_it_is(index, raw, original)
             continue
         token = _token(members)
         key = key or token
         if token not in (None, key):
             writer.refuse(index, RejectionCode.INVALID_FIELD, original, "its token is not that of the first event")
         elif route in PROFILES:
-            writer.put(_profile(raw, members, writer.moment_of(index)), original)
+            writer.put(index, _profile(raw, members, writer.moment_of(index)), original)
         else:
-            writer.put(_event(raw, members, writer.moment_of(index)), original)
-    return writer.envelope(key, sent_at, {} if with_address else {"ip": _NO_ADDRESS})
+            writer.put(index, _event(raw, members, writer.moment_of(index)), original)
+    return writer.envelope(key, {} if with_address else {"ip": _NO_ADDRESS})
+
+
+def count_events(envelope: Envelope) -> int:
+    """How many events its body had: each makes one message, or is refused."""
+    return len(envelope.items) + len(envelope.rejections)
+
+
+def failed_records(rejections: list[Rejection]) -> list[dict[str, str | int]]:
+    """As the import API says what is wrong, in the order of the body."""
+    return [
+        {
+            "index": each.index,
+            "insert_id": _insert_id(each.original),
+            "field": _FIELDS.get(each.code, "event"),
+            "message": each.message,
+        }
+        for each in sorted(rejections, key=lambda each: each.index)
+    ]
+
+
+def _insert_id(original: bytes) -> str:
+    """Of an event as it was sent, which may not even be JSON."""
+    try:
+        return text_of(members_of(members_of(original).get("properties", b"")).get("$insert_id")) or ""
+    except (msgspec.DecodeError, RecursionError):
+        return ""
 
 
 def _token(members: Members) -> str | None:

@@ -1,6 +1,7 @@
 """Messages in the query of an image: RudderStack's and Segment's pixels. Pure.
 
-Each time the image is asked for counts, as a mail that is opened again does; a ``messageId`` makes it count once.
+Each time the image is asked for counts, as a mail that is opened again does; a ``messageId`` makes it count once. What
+is kept of one that is refused is the message, with the type and the time that the request gave it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import msgspec
 
 from app.config import Limits
 from app.errors import InvalidBody
+from app.wire import json_text
 from app.wire.encodings import document, unwrap_data
-from app.wire.foreign import ABSENT, Writer, members_of, quoted, text_of
+from app.wire.foreign import ABSENT, OURS, Clocks, Writer, members_of, quoted, text_of
 from app.wire.segment import TYPE_OF_ROUTE, Envelope
 
 GIF: Final = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
@@ -28,13 +30,13 @@ def read_query(query: Iterable[tuple[str, str]], route: str, received_at: int, l
     key = fields.pop("writeKey", None)
     message = {name: quoted(fields.pop(name)) for name in _FIELDS if name in fields}
     properties = {name.removeprefix("properties."): value for name, value in fields.items()}
-    writer = Writer(limits, received_at, 1)
+    writer = Writer(limits, OURS, Clocks(received_at), 1)
     if "messageId" not in message:
         message.setdefault("timestamp", writer.moment_of(0))
     raw = msgspec.json.encode({name: msgspec.Raw(raw) for name, raw in message.items()} | {"properties": properties})
     original = raw[:-1] + b',"type":' + quoted(route) + b"}"
-    writer.put({"type": quoted(route), **members_of(raw)}, original)
-    return writer.envelope(key, None)
+    writer.put(0, {"type": quoted(route), **members_of(raw)}, original)
+    return writer.envelope(key)
 
 
 def read_data(data: str, route: str, received_at: int, limits: Limits) -> Envelope:
@@ -43,8 +45,9 @@ def read_data(data: str, route: str, received_at: int, limits: Limits) -> Envelo
     members = members_of(parsed.readable)
     if not members:
         raise InvalidBody("The data must be a JSON object.")
-    writer = Writer(limits, received_at, 1)
+    writer = Writer(limits, OURS, Clocks(received_at), 1)
     if members.get("messageId", b"") in ABSENT:
         members.setdefault("timestamp", writer.moment_of(0))
-    writer.put({**members, "type": quoted(TYPE_OF_ROUTE[route] or route)}, parsed.sent)
-    return writer.envelope(text_of(members.get("writeKey")), None)
+    members["type"] = quoted(TYPE_OF_ROUTE[route] or route)
+    writer.put(0, members, json_text.from_members(members))
+    return writer.envelope(text_of(members.get("writeKey")))

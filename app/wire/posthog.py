@@ -11,11 +11,15 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from app.config import Limits
+from app.errors import Rejection
 from app.wire import instants, json_text
 from app.wire.encodings import document
 from app.wire.foreign import (
     ABSENT,
+    Clocks,
     Members,
     Writer,
     clock_of,
@@ -34,9 +38,22 @@ _MOVED: Final = (
     *("token", "distinct_id", "$device_id", "$user_id", "$anon_distinct_id", "$insert_id", "$time"),
     *("$set", "$set_once", "$unset", "$raw_user_agent", "$lib", "$lib_version", "$ip"),
 )
+_AS_CLAIMED: Final = "$ignore_sent_at"
+"""Of events whose time is another machine's than the sender's: no error of its clock is taken off."""
 _NOBODY: Final = b'"$posthog_cookieless"'
 _TRAITS: Final = {"$email": "email", "$phone": "phone", "$name": "name"}
 _OFFSET_MS_MAX: Final = 31_536_000_000
+_FORM: Final = "posthog"
+_FORM_V1: Final = "posthog/v1"
+_TOP_LEVEL: Final = {"session_id": "$session_id", "window_id": "$window_id"}
+_OPTIONS: Final = {
+    "cookieless_mode": "$cookieless_mode",
+    "disable_skew_correction": _AS_CLAIMED,
+    "product_tour_id": "$product_tour_id",
+    "process_person_profile": "$process_person_profile",
+}
+_LIBRARIES: Final = {"posthog-js": "web"}
+"""Whose older protocol names its library otherwise than its newer one."""
 
 
 def is_posthog(body: bytes, limits: Limits) -> bool:
@@ -52,8 +69,21 @@ def is_posthog(body: bytes, limits: Limits) -> bool:
     return "$lib" in props and "mp_lib" not in props
 
 
-def read(body: bytes, received_at: int, limits: Limits, underscore: str | None = None) -> Envelope:
-    """A batch, an array of events or one event. ``underscore``: the query's ``_``. Raises InvalidBody."""
+def read(
+    body: bytes,
+    received_at: int,
+    limits: Limits,
+    underscore: str | None = None,
+    *,
+    sdk: str | None = None,
+    sending: str | None = None,
+    again: Clocks | None = None,
+) -> Envelope:
+    """A batch, an array of events or one event. Raises InvalidBody.
+
+    ``underscore`` is the query's ``_``. Of version 1 of the protocol: ``sdk`` is who sends it (``name/version``) and
+    ``sending`` when it does, which headers say. ``again``: the times of an event that is replayed.
+    """
     parsed = document(body, limits)
     raw = parsed.readable
     around = members_of(raw)
@@ -62,20 +92,65 @@ def read(body: bytes, received_at: int, limits: Limits, underscore: str | None =
         events = parsed.elements(raw)
     else:
         events = [(raw, parsed.sent)] if batch is None else parsed.elements(batch)
-    sent = instants.claim(around.get("sent_at", b""))[1]
-    if sent is None:
-        sent = clock_of(underscore)
+    clocks = again or Clocks(received_at, _sent_at(around, sending, underscore))
     key = text_of(around.get("api_key")) or text_of(around.get("token"))
-    writer = Writer(limits, received_at if sent is None else sent, len(events))
+    form, said = (_FORM, {}) if sdk is None else (_FORM_V1, {"sdk": sdk})
+    writer = Writer(limits, form, clocks, len(events), **said)
     for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
         members = members_of(raw)
         key = key or _key(members)
         if not members:
-            writer.put_as_it_is(raw, original)
+            writer.put_as_it_is(index, raw, original)
             continue
+        if sdk is not None:
+            members = _as_v0(members, sdk)
         for message in _event(raw, members, writer.moment_of(index), received_at):
-            writer.put(message, original)
-    return writer.envelope(key, sent)
+            writer.put(index, message, original)
+    return writer.envelope(key)
+
+
+def results(envelope: Envelope, rejections: list[Rejection]) -> dict[str, dict[str, str]]:
+    """What version 1 is answered, by uuid; an event of several messages fails with any of them."""
+    answers: dict[str, dict[str, str]] = {}
+    for original in envelope.originals:
+        if (uuid := _uuid(original)) is not None:
+            answers[uuid] = {"result": "ok"}
+    for each in rejections:
+        if (uuid := _uuid(each.original)) is not None:
+            answers[uuid] = {"result": "retry" if each.code.retryable else "drop", "details": each.message}
+    return answers
+
+
+def _uuid(original: bytes) -> str | None:
+    """Of an event as it was sent, which may not even be JSON."""
+    try:
+        return text_of(members_of(original).get("uuid"))
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _sent_at(around: Members, sending: str | None, underscore: str | None) -> int | None:
+    """By the sender's clock; a body that says so itself comes first."""
+    for raw in (around.get("sent_at", b""), quoted(sending or "")):
+        if (sent := instants.claim(raw)[1]) is not None:
+            return sent
+    return clock_of(underscore)
+
+
+def _as_v0(members: Members, sdk: str) -> Members:
+    """An event of version 1 with what it says apart put back among its properties, and the library that a header names.
+
+    Properties that are no object stay, to be refused.
+    """
+    properties = members.get("properties", b"{}")
+    if not properties.startswith(b"{"):
+        return members
+    name, _, version = sdk.partition("/")
+    apart = {"$lib": quoted(_LIBRARIES.get(name, name)), "$lib_version": quoted(version)}
+    options = members_of(members.get("options", b""))
+    for source, names in ((options, _OPTIONS), (members, _TOP_LEVEL)):
+        apart |= {ours: source[theirs] for theirs, ours in names.items() if source.get(theirs, b"null") != b"null"}
+    return members | {"properties": json_text.with_missing(properties, apart)}
 
 
 def _key(members: Members) -> str | None:
@@ -94,7 +169,7 @@ def _event(raw: bytes, members: Members, moment: bytes, received_at: int) -> lis
     for each in ("distinct_id", "$set", "$set_once", "$unset"):
         if members.get(each, b"null") != b"null":
             props[each] = members[each]
-    time = _time(members, received_at) or {"timestamp": moment}
+    time = _time(members, props, received_at) or {"timestamp": moment}
     message_id = _message_id(raw, members, props, time["timestamp"])
     context = _context(props)
     shared = {"messageId": quoted(message_id), **time, "context": context}
@@ -124,10 +199,14 @@ def _event(raw: bytes, members: Members, moment: bytes, received_at: int) -> lis
     return [message, {**identify, "messageId": quoted(f"{message_id}:set")}]
 
 
-def _time(members: Members, received_at: int) -> Members | None:
+def _time(members: Members, props: Members, received_at: int) -> Members | None:
     """An event's own time; an ``offset`` says how many ms before sending it happened."""
     if members.get("timestamp", b"") not in ABSENT:
-        return {"timestamp": members["timestamp"]}
+        as_claimed = props.get(_AS_CLAIMED) == b"true"
+        return {
+            "timestamp": members["timestamp"],
+            "sentAt": quoted(instants.rfc3339(received_at)) if as_claimed else b"",
+        }
     offset = text_of(members.get("offset"))
     if offset is not None and offset.isdecimal() and int(offset[:15]) <= _OFFSET_MS_MAX:
         moment = instants.rfc3339(max(received_at - int(offset[:15]) * 1000, 0))

@@ -4,25 +4,56 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from functools import partial
 from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.errors import BadRequest
-from app.wire import again, ga4, mixpanel, pixel, posthog
+from app.wire import again, customerio_track, ga4, mixpanel, pixel, posthog
 from app.wire.encodings import unwrap
 from app.wire.segment import Envelope, normalise
 from tests.wire.calls import NOW, SETTINGS
 from tests.wire.test_any_body import PIECES, SCALARS, SOURCE, TEXTS, assert_storable
 
 LIMITS = SETTINGS.limits
+FORMS = (
+    "",
+    "mixpanel/track?moment=1777888800000000",
+    "mixpanel/import?sent=1777888800000000&moment=1777888800000000",
+    "mixpanel/engage?moment=0",
+    "posthog?sent=1777888800000000&moment=1777888800000000",
+    "posthog/v1?sdk=posthog-python%2F7&moment=1777888800000000",
+    "ga4?moment=1777888800000000",
+    "customerio?moment=1777888800000000",
+)
+
+
+def read_again(form: str, body: bytes) -> Envelope:
+    return again.read(body, form, NOW, LIMITS, {})
+
+
+def of_path(body: bytes) -> str:
+    return body.decode(errors="replace")[:300]
+
+
 FORMATS = {
     "track": lambda body: mixpanel.read(body, "track", NOW, LIMITS, "1777888800000"),
+    "import": lambda body: mixpanel.read(body, "import", NOW, LIMITS),
+    "posthog v1": lambda body: posthog.read(body, NOW, LIMITS, sdk=of_path(body), sending=of_path(body)),
+    "customerio v2": lambda body: customerio_track.read_operation(body, NOW, LIMITS).envelope,
+    "customerio batch": lambda body: customerio_track.read_batch(body, NOW, LIMITS).envelope,
+    **{
+        f"customerio {call}": lambda body, call=call: (
+            customerio_track.read_call(call, of_path(body), of_path(body), body, NOW, LIMITS).envelope
+        )
+        for call in customerio_track.CALLS
+    },
     "engage": lambda body: mixpanel.read(body, "engage", NOW, LIMITS),
     "posthog": lambda body: posthog.read(body, NOW, LIMITS),
     "ga4": lambda body: ga4.read(body, "wk", NOW, LIMITS),
-    "again": lambda body: again.read(body, NOW, LIMITS),
+    **{form or "guessed": partial(read_again, form) for form in FORMS},
     "pixel": lambda body: pixel.read_data(b64encode(body).decode(), "track", NOW, LIMITS),
 }
 WORDS = """
@@ -30,9 +61,28 @@ event properties distinct_id $device_id $user_id token time $insert_id alias ip 
 $token $set $set_once $unset $delete $time $group_key api_key uuid timestamp offset sent_at $current_url
 $referrer $lib $is_identified $anon_distinct_id $group_set $session_entry_url client_id user_id
 timestamp_micros name params user_properties value page_location source messageId type writeKey other
+action identifiers id email cio_id anonymous_id attributes primary secondary device data batch cio_relationships
+relationships recipient options session_id created_at
 """
 NAMES = st.sampled_from(WORDS.split())
-EVENTS = st.sampled_from(["$identify", "$create_alias", "$merge", "$mp_web_page_view", "$pageview", "$screen", "$set"])
+EVENTS = st.sampled_from(
+    [
+        "person",
+        "object",
+        "delivery",
+        "identify",
+        "merge",
+        "delete",
+        "add_device",
+        "$identify",
+        "$create_alias",
+        "$merge",
+        "$mp_web_page_view",
+        "$pageview",
+        "$screen",
+        "$set",
+    ]
+)
 VALUES = st.recursive(
     SCALARS | EVENTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | TEXTS, inner, max_size=5)
 )

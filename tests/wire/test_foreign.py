@@ -435,8 +435,10 @@ def test_events_beyond_a_batch() -> None:
 def test_what_stood_in_quarantine_can_be_read_again(envelope: Envelope) -> None:
     [original] = envelope.originals
     [first] = stored(envelope)
-    [second] = stored(again.read(original, NOW, LIMITS))
-    assert (second.type, second.name, second.identities, second.properties, second.traits) == (
+    [second] = stored(again.read(original, envelope.form_of(0), NOW, LIMITS, {}))
+    [guessed] = stored(again.read(original, "", NOW, LIMITS, {}))
+    assert second == first
+    assert (guessed.type, guessed.name, guessed.identities, guessed.properties, guessed.traits) == (
         first.type, first.name, first.identities, first.properties, first.traits,
     )  # fmt: skip
 
@@ -444,5 +446,5 @@ def test_what_stood_in_quarantine_can_be_read_again(envelope: Envelope) -> None:
 @pytest.mark.parametrize("type_", ["trakc", None, 7])
 def test_a_message_of_ours_stays_one(type_: Any) -> None:
     ours = {"type": type_, "event": "E", "userId": "u", "timestamp": "2026-05-04T10:00:00Z"}
-    [rejection] = parsed(again.read(encoded(ours), NOW, LIMITS)).rejections
+    [rejection] = parsed(again.read(encoded(ours), "", NOW, LIMITS, {})).rejections
     assert rejection.code in (RejectionCode.UNKNOWN_TYPE, RejectionCode.INVALID_FIELD)
