@@ -39,7 +39,7 @@ async def _sent(tools: Tools, message: http.HTTPMessage, token: str) -> dict[str
 @pytest.mark.parametrize("write", [http.to_structured_event, http.to_binary_event])
 async def test_requests_of_the_package(tools: Tools, write: Any) -> None:
     token = await tools.add(FIXTURE)
-    events = [_event(0, {"shelf": "größer", "n": 1}), _event(1, ["a"]), _event(2, "text", "text/plain")]
+    events = [_event(0, {"shelf": "größer", "n": 1}), _event(1, {"tags": ["a"]}), _event(2, "text", "text/plain")]
     for event in events:
         receipt = await _sent(tools, write(event), token)
         assert (receipt["accepted"], receipt["rejected"]) == (1, 0)
@@ -48,7 +48,7 @@ async def test_requests_of_the_package(tools: Tools, write: Any) -> None:
     found = (await tools.ask("GET", "/v1/customers/user_id:kunde-ä%22b%2050%25/touchpoints"))["items"]
     assert [each["properties"] for each in reversed(found)] == [
         {"shelf": "größer", "n": 1},
-        {"data": ["a"]},
+        {"tags": ["a"]},
         {"data": "text"},
     ]
     assert found[-1]["occurred_at"] == "2026-05-04T10:00:00.000000Z"
