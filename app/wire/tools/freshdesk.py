@@ -74,8 +74,10 @@ def _told(field: str, value: str, said: Event) -> tuple[str, dict[str, Any]]:
         return _reply(field, value, said)
     if field in _ASSIGNED:
         return ASSIGNED, {}
+    if field == "ticket_action" and value in ("deleted", "marked_spam"):
+        return STATUS_CHANGED, {"status": "deleted" if value == "deleted" else "spam"}
     if field == "ticket_action":
-        return own_name("freshdesk", f"ticket_{value}"), {"status": "deleted"} if value == "deleted" else {}
+        return own_name("freshdesk", f"ticket_{value}"), {}
     return own_name("freshdesk", field or "other"), {"change": value}
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.tickets import ASSIGNED, CREATED, REOPENED, REPLIED_BY_AGENT, REPLIED_BY_CUSTOMER, SOLVED
+from app.tickets import ASSIGNED, CREATED, REOPENED, REPLIED_BY_AGENT, REPLIED_BY_CUSTOMER, SOLVED, STATUS_CHANGED
 from app.touchpoint import SECOND
 from app.wire import instants
 from app.wire.signatures import Scheme, hmac_scheme
@@ -31,6 +31,10 @@ _NAMES: Final = {
     "conversation_reopened": REOPENED,
     "assign": ASSIGNED,
     "unassign": ASSIGNED,
+    "trash": STATUS_CHANGED,
+    "conversation_deleted": STATUS_CHANGED,
+    "restore": STATUS_CHANGED,
+    "conversation_restored": STATUS_CHANGED,
     "assignee_changed": ASSIGNED,
 }
 _INBOUND: Final = frozenset({"inbound", "inbound_received"})

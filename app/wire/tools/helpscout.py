@@ -58,7 +58,8 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 def _conversation(event: Event, name: str) -> Call:
     thread = _newest_thread(event)
     status = "deleted" if name == "convo.deleted" else status_word(event.get("status"))
-    told = change_of(status, None) if name == "convo.status" else _NAMES.get(name) or own_name("helpscout", name)
+    is_change = name in ("convo.status", "convo.deleted")
+    told = change_of(status, None) if is_change else _NAMES.get(name) or own_name("helpscout", name)
     customer = as_object(event.get("primaryCustomer") or event.get("customer"))
     changed_at = event.get("userUpdatedAt") or event.get("closedAt")
     is_written = name in _WRITTEN

@@ -31,6 +31,7 @@ _NAMES: Final = {
     "conversation.admin.open.assigned": ASSIGNED,
     "conversation.admin.snoozed": STATUS_CHANGED,
     "conversation.admin.unsnoozed": STATUS_CHANGED,
+    "conversation.deleted": STATUS_CHANGED,
     "conversation.rating.added": RATED,
     "ticket.created": CREATED,
     "ticket.contact.replied": REPLIED_BY_CUSTOMER,

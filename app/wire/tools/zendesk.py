@@ -111,7 +111,7 @@ def _told(kind: str, detail: Event, change: Event) -> tuple[str, dict[str, Any],
     if kind in ("ticket.subject_changed", "ticket.description_changed"):
         return own_name("zendesk", kind), {}, {"body": more.get("current")}
     if kind in _STATUS_AFTER:
-        more["status"] = _STATUS_AFTER[kind]
+        return STATUS_CHANGED, {**more, "status": _STATUS_AFTER[kind], "how": kind.removeprefix("ticket.")}, {}
     return _TICKET_NAMES.get(kind) or own_name("zendesk", kind), more, {}
 
 

@@ -92,7 +92,7 @@ FIXTURE = Fixture(
         ),
         _one("a private note", "{note_type:private}", "freshdesk.note_added"),
         _one("assigned", "{responder_id:{from:,to:7}}", "ticket.assigned"),
-        _one("deleted", "{ticket_action:deleted}", "freshdesk.ticket_deleted", {"status": "deleted"}),
+        _one("deleted", "{ticket_action:deleted}", "ticket.status_changed", {"status": "deleted"}),
         _one("no event at all", None, "freshdesk.other"),
         _one("very unhappy", "{customer_feedback:-103}", "csat.submitted", {"rating": 1, "scale": 5, "rated": "-103"}),
         _one("happy, said by the rule", "{x:y}", "csat.submitted", {"rating": 5, "rated": 103}, rating=103),

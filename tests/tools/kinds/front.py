@@ -98,7 +98,7 @@ FIXTURE = Fixture(
         _one("archived", _event("archive"), "ticket.solved", {"status": "archived"}),
         _one("opened again", _event("reopen"), "ticket.reopened", {"status": "open"}),
         _one("assigned", _event("assign"), "ticket.assigned"),
-        _one("deleted", _event("trash"), "front.trash", {"status": "deleted"}),
+        _one("deleted", _event("trash"), "ticket.status_changed", {"status": "deleted"}),
         _one("a comment of colleagues", _event("comment"), "front.comment"),
         Case(
             "by telephone",

@@ -115,7 +115,7 @@ FIXTURE = Fixture(
             "deleted",
             "convo.deleted",
             _conversation(),
-            Touchpoint("helpscout.convo_deleted", "support", _AT, {"status": "deleted"}),
+            Touchpoint("ticket.status_changed", "support", _AT, {"status": "deleted"}),
         ),
         _case(
             "rated",

@@ -131,7 +131,7 @@ FIXTURE = Fixture(
             Touchpoint("ticket.status_changed", "support", _at(7), {"status": "pending"}),
             Touchpoint("ticket.solved", "support", _at(8)),
             Touchpoint("ticket.status_changed", "support", _at(9), {"status": "closed"}),
-            Touchpoint("zendesk.ticket_soft_deleted", "support", _at(10), {"status": "deleted"}),
+            Touchpoint("ticket.status_changed", "support", _at(10), {"status": "deleted", "how": "soft_deleted"}),
         ),
     ),
     unknown=Case(

@@ -1,0 +1,98 @@
+"""What is said of a customer's tickets."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from app.api.schemas.common import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, Instant, OptionalInstant, shape
+
+_TICKET = {
+    "ticket_id": "456",
+    "source": "zendesk",
+    "is_open": False,
+    "status": "solved",
+    "opened_at": EXAMPLE_INSTANT,
+    "first_seen_at": EXAMPLE_INSTANT,
+    "last_seen_at": EXAMPLE_INSTANT,
+    "solved_at": EXAMPLE_INSTANT,
+    "first_response_seconds": 540.0,
+    "resolution_seconds": 7200.0,
+    "reopened": 1,
+    "rating": 2,
+    "replies_by_customer": 2,
+    "replies_by_agent": 2,
+}
+_TOTALS = {
+    "tickets": 1,
+    "open": 0,
+    "reopened": 1,
+    "last_csat": 2,
+    "last_csat_at": EXAMPLE_INSTANT,
+    "median_first_response_seconds": 540.0,
+}
+
+
+class TicketOut(BaseModel):
+    model_config = shape("One ticket of one source, as far as it was told.", _TICKET)
+
+    ticket_id: str
+    source: str
+    is_open: bool = Field(description="false: solved, deleted or spam.")
+    status: str | None = Field(description="The tool's own word, as it was told last.")
+    opened_at: OptionalInstant = Field(
+        description="When it was seen to be opened, else when the tool says so; null: neither is known."
+    )
+    first_seen_at: Instant
+    last_seen_at: Instant
+    solved_at: OptionalInstant = Field(description="When it was last solved, though it may be open again.")
+    first_response_seconds: float | None = Field(description="From its opening to the first reply of an agent.")
+    resolution_seconds: float | None = Field(description="From its opening to when it was last solved; null: open.")
+    reopened: int = Field(description="How often it was open again after it was solved.")
+    rating: float | None = Field(description="Of 1 to 5, the latest.")
+    replies_by_customer: int
+    replies_by_agent: int
+
+
+class TicketTotalsOut(BaseModel):
+    model_config = shape("Figures over all tickets of a customer.", _TOTALS)
+
+    tickets: int
+    open: int
+    reopened: int
+    last_csat: float | None = Field(description="The latest rating, of a ticket or not.")
+    last_csat_at: OptionalInstant
+    median_first_response_seconds: float | None
+
+
+class TicketsOut(BaseModel):
+    model_config = shape(
+        "Tickets of a customer, newest first.",
+        {
+            "id": EXAMPLE_ID,
+            "totals": _TOTALS,
+            "items": [_TICKET],
+            "since": None,
+            "next_cursor": None,
+            "as_of": EXAMPLE_INSTANT,
+        },
+    )
+
+    id: CustomerId
+    totals: TicketTotalsOut
+    items: list[TicketOut]
+    since: OptionalInstant = Field(
+        description="Only the latest 50,000 touchpoints of tickets were looked at, which begin here; null: all were."
+    )
+    next_cursor: str | None
+    as_of: Instant
+
+
+class RedactedOut(BaseModel):
+    model_config = shape(
+        "What was taken out: context.private of messages, and differing twins of them in quarantine as a whole.",
+        {"success": True, "messages": 12, "quarantined": 0},
+    )
+
+    success: bool
+    messages: int
+    quarantined: int

@@ -1,0 +1,113 @@
+"""A customer's tickets, and the redaction of what people wrote. With a secret key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Security
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.answers import instant, json_answer, read_cursor, uuid, write_cursor
+from app.api.as_of import AsOf, moment_of_page
+from app.api.auth import SecretKey
+from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
+from app.api.references import PARAMETER, customer_of_path
+from app.api.schemas import RedactedOut, TicketsOut, problems
+from app.api.services import services
+from app.db import transact
+from app.ingest.redact import Redacted, redact_text
+from app.tickets import Ticket, Totals
+from app.views.tickets import TicketViews
+from app.views.timeline import customer_id
+
+
+def add_ticket_routes(app: FastAPI) -> None:
+    app.add_api_route(
+        "/v1/customers/{customer}/tickets",
+        list_tickets,
+        methods=["GET"],
+        tags=["customers"],
+        operation_id="list_tickets",
+        summary="Tickets of all help desks, newest first",
+        response_model=TicketsOut,
+        responses=problems(400, 401, 403, 404, 422),
+        dependencies=[Security(SecretKey())],
+        openapi_extra={"parameters": [PARAMETER]},
+    )
+    app.add_api_route(
+        "/v1/customers/{customer}/redact-text",
+        redact_customer_text,
+        methods=["POST"],
+        tags=["customers"],
+        operation_id="redact_customer_text",
+        summary="Remove what a customer wrote, and keep what happened",
+        response_model=RedactedOut,
+        responses=problems(400, 401, 403, 404),
+        dependencies=[Security(SecretKey())],
+        openapi_extra={"parameters": [PARAMETER]},
+    )
+
+
+async def list_tickets(
+    request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
+) -> Response:
+    served = services(request)
+    _, ids = customer_of_path(request)
+    begin = read_cursor(cursor, int, str, str)
+    at, _ = moment_of_page(as_of, begin, served.clock.now())
+    items_max = min(limit, served.settings.limits.page_items_max)
+    found = await TicketViews(served.pool).tickets(ids, at)
+    left = [each for each in found.tickets if begin is None or each.first < tuple(begin.place)]
+    page, more = left[:items_max], len(left) > items_max
+    return json_answer(
+        {
+            "id": uuid(found.customer),
+            "totals": _totals_json(found.totals),
+            "items": [_ticket_json(ticket) for ticket in page],
+            "since": instant(found.since),
+            "next_cursor": write_cursor(at, *page[-1].first) if more else None,
+            "as_of": instant(at),
+        }
+    )
+
+
+def _ticket_json(ticket: Ticket) -> dict[str, Any]:
+    return {
+        "ticket_id": ticket.id,
+        "source": ticket.source,
+        "is_open": ticket.is_open,
+        "status": ticket.status,
+        "opened_at": instant(ticket.opened_at),
+        "first_seen_at": instant(ticket.first[0]),
+        "last_seen_at": instant(ticket.last_at),
+        "solved_at": instant(ticket.solved_at),
+        "first_response_seconds": ticket.first_response_seconds,
+        "resolution_seconds": ticket.resolution_seconds,
+        "reopened": ticket.reopened,
+        "rating": ticket.rating,
+        "replies_by_customer": ticket.replies_by_customer,
+        "replies_by_agent": ticket.replies_by_agent,
+    }
+
+
+def _totals_json(totals: Totals) -> dict[str, Any]:
+    return {
+        "tickets": totals.tickets,
+        "open": totals.open,
+        "reopened": totals.reopened,
+        "last_csat": totals.last_csat,
+        "last_csat_at": instant(totals.last_csat_at),
+        "median_first_response_seconds": totals.median_first_response_seconds,
+    }
+
+
+async def redact_customer_text(request: Request) -> Response:
+    served = services(request)
+    _, ids = customer_of_path(request)
+
+    async def write(connection: Any) -> Redacted:
+        return await redact_text(connection, await customer_id(connection, ids))
+
+    redacted = await transact(served.pool, write)
+    return json_answer({"success": True, "messages": redacted.messages, "quarantined": redacted.quarantined})
