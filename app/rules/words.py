@@ -126,6 +126,7 @@ Sources = Annotated[
 _NAME_SCHEMA: Final = WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 500})
 _TOUCHPOINT: Final = "touchpoint."
 _TOUCHPOINT_PATHS: Final = ("touchpoint.name", "touchpoint.channel", "touchpoint.source")
+_PRIVATE: Final = "context.private"
 _path_text: Final = _text("a path", 500)
 
 
@@ -133,6 +134,11 @@ def _path(value: Any) -> str:
     path = _path_text(value)
     if path.startswith(_TOUCHPOINT) and path not in _TOUCHPOINT_PATHS:
         raise refuse("a touchpoint has no such part", f"Read {', '.join(_TOUCHPOINT_PATHS)}, or a property.")
+    if path == _PRIVATE or path.startswith(_PRIVATE + "."):
+        raise refuse(
+            "what people wrote is kept apart, and no rule reads it",
+            "Read a property; or let the source put texts there, by its option text: property.",
+        )
     return path
 
 
