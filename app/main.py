@@ -24,6 +24,7 @@ from app.api.me import add_me_routes
 from app.api.openapi import DESCRIPTION, TAGS, add_openapi, unique_id
 from app.api.ops import add_ops_routes
 from app.api.problems import add_problem_handlers
+from app.api.quality import add_quality_routes
 from app.api.quarantine import add_quarantine_routes
 from app.api.rates import Rates
 from app.api.sdks import add_sdk_routes
@@ -93,6 +94,7 @@ def create_app(
     add_kind_routes(app)
     add_webhook_routes(app)
     add_snippet_routes(app)
+    add_quality_routes(app)
     add_quarantine_routes(app)
     add_erasure_routes(app)
     add_ops_routes(app)

@@ -29,6 +29,7 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "journeys", "description": "Journeys and their stages. With a secret key."},
     {"name": "access", "description": "Sources and keys. With a secret key."},
     {"name": "webhooks", "description": "Tools as sources: kinds, secrets and trials with a secret key; deliveries signed."},
+    {"name": "quality", "description": "How well data arrives. With a secret key."},
     {"name": "quarantine", "description": "Messages that were not stored. With a secret key."},
     {"name": "erasures", "description": "People whom a tool says to forget. With a secret key."},
     {"name": "operations", "description": "For the machines around the service. Without a key."},

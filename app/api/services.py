@@ -15,6 +15,7 @@ from app.config import Settings
 from app.db import Clock, Pool
 from app.errors import Overloaded
 from app.ingest import Ingest
+from app.ingest.tally import Tally
 from app.metrics import Metrics
 from app.outside import Outside
 from app.registry import Registry
@@ -61,6 +62,10 @@ class Services:
     whole_base: Slots = field(default_factory=Slots)
     member_lists: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LISTS_AT_A_TIME))
     """While a segment is being filled a count looks at many customers: connections must be left for messages."""
+
+    @property
+    def tally(self) -> Tally:
+        return self.ingest.tally
 
 
 def services(request: Request) -> Services:

@@ -80,10 +80,12 @@ async def receive(request: Request) -> Response:
         return await _receive(request, served, hook, tool)
     except SignatureRefused as refused:
         served.metrics.webhook_refused(tool.key, refused.reason)
+        served.tally.refused(hook.source.key, refused.reason)
         raise InvalidSignature(f"{refused.detail[:1].upper()}{refused.detail[1:]}.", reason=refused.reason) from None
     except BadRequest as error:
         # Which is the status that this tool takes for an end of it: on others it would try for days.
         error.status = tool.refused_status
+        served.tally.refused(hook.source.key, error.code)
         raise
 
 
@@ -191,6 +193,7 @@ async def _store(served: Services, hook: Hook, tool: Tool, delivery: Delivery) -
     except TimeoutError:
         storing.add_done_callback(_forget)
         raise Overloaded from None
+    served.tally.ignored(source.key, intake.ignored)
     served.streams.nudge()
     return receipt, intake
 

@@ -102,7 +102,22 @@ class _Outline(msgspec.Struct, array_like=True):
     born: int | None
 
 
+class _Declared(msgspec.Struct, array_like=True):
+    """The fields of :class:`_Stored` up to ``pending``; those between are not looked at."""
+
+    messages: int
+    at: int
+    born: int | None
+    cut: bool
+    traits: bytes
+    series: msgspec.Raw
+    truths: msgspec.Raw
+    journeys: msgspec.Raw
+    pending: bytes
+
+
 _decode = msgspec.msgpack.Decoder(_Stored).decode
+_decode_declared = msgspec.msgpack.Decoder(_Declared).decode
 _decode_outline = msgspec.msgpack.Decoder(_Outline).decode
 _encode = msgspec.msgpack.Encoder().encode
 _decode_traits = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
@@ -191,3 +206,11 @@ def decided_at(stored: bytes) -> int:
 def born_of(stored: bytes) -> int | None:
     """When the customer's first message was, whatever the revision; not of a stale one."""
     return _decode_outline(stored).born
+
+
+def declared_of(stored: bytes, now: int) -> dict[str, Any] | None:
+    """The declared traits as of ``now``, whatever the revision; None where only the state as a whole can tell."""
+    row = _decode_declared(stored)
+    if row.pending or row.cut or row.at > now:
+        return None
+    return _decode_traits(row.traits) if row.traits else {}

@@ -64,7 +64,8 @@ def standing_alone(
     members = json_text.members(raw)
     members |= {"type": msgspec.json.encode(message_type), "messageId": msgspec.json.encode(message_id)}
     if shared_context:
-        members["context"] = json_text.with_missing(members.get("context", b"null"), shared_context)
+        own = members.get("context", _EMPTY)
+        members["context"] = json_text.with_missing(own if own.startswith(b"{") else _EMPTY, shared_context)
     if sent_at is not None and members.get("sentAt", b"null") == b"null":
         members["sentAt"] = b"%d" % sent_at
     return json_text.from_members(members)

@@ -95,6 +95,19 @@ from app.api.schemas.definitions import (
 )
 from app.api.schemas.erasures import ErasureRequestOut, ErasureRequestsOut, HandledIn, HandledOut
 from app.api.schemas.operations import HealthOut, LiveOut, QuarantinedOut, QuarantineOut
+from app.api.schemas.quality import (
+    AnomaliesOut,
+    AnomalyOut,
+    CompletenessOut,
+    HourOut,
+    PlanEntryIn,
+    PlanEntryOut,
+    PlanOut,
+    SourceHealthOut,
+    TraitShareOut,
+    ViolatedOut,
+    ViolationsOut,
+)
 from app.api.schemas.sdks import (
     FlagsOut,
     JitsuOut,
@@ -131,6 +144,7 @@ from app.rules.definitions import JourneyIn, SegmentIn, TraitIn
 REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     CallIn, BatchIn, SegmentIn, JourneyIn, TraitIn, SourceIn, KeyIn, LinkIn, LookupIn, BatchItemIn, PreviewIn,
     DryRunIn, VerifyIn, KeyChangeIn, SourceChangeIn, VisitorTokenIn,
+    PlanEntryIn,
     MixpanelEventIn, PosthogBatchIn, MeasurementIn, HandledIn,
 )  # fmt: skip
 """Bodies are read by hand, so the document is told of them by hand."""
@@ -141,10 +155,13 @@ __all__ = [
     "REQUEST_MODELS",
     "TAGGED",
     "AcquisitionOut",
+    "AnomaliesOut",
+    "AnomalyOut",
     "BatchIn",
     "BatchItemIn",
     "CallIn",
     "CauseOut",
+    "CompletenessOut",
     "CountOut",
     "CustomerOut",
     "DifferenceOut",
@@ -161,6 +178,7 @@ __all__ = [
     "HandledOut",
     "HealthOut",
     "HistoryOut",
+    "HourOut",
     "HygieneOut",
     "IdentityOut",
     "JitsuOut",
@@ -192,6 +210,9 @@ __all__ = [
     "MovedOut",
     "NamedOut",
     "OverlapOut",
+    "PlanEntryIn",
+    "PlanEntryOut",
+    "PlanOut",
     "PosthogBatchIn",
     "PosthogOut",
     "PreviewIn",
@@ -223,6 +244,7 @@ __all__ = [
     "SettingsOut",
     "SourceChangeIn",
     "SourceConfigOut",
+    "SourceHealthOut",
     "SourceIn",
     "SourceOut",
     "SourcesOut",
@@ -236,6 +258,7 @@ __all__ = [
     "TraitExplanationOut",
     "TraitIn",
     "TraitOut",
+    "TraitShareOut",
     "TraitsOut",
     "TriedMessageOut",
     "TriedOut",
@@ -245,6 +268,8 @@ __all__ = [
     "VerifyIn",
     "VersionOut",
     "VersionsOut",
+    "ViolatedOut",
+    "ViolationsOut",
     "VisitorIn",
     "VisitorTokenIn",
     "VisitorTokenOut",

@@ -1,0 +1,201 @@
+"""What is odd about volumes, against a naive reading of single messages, and at the instants where it begins."""
+
+from __future__ import annotations
+
+from collections import Counter
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.ingest.tally import OTHER
+from app.touchpoint import DAY, HOUR, WEEK
+from app.views.anomalies import Anomaly, First, Series, novelties, oddities
+
+T = 1_767_268_800_000_000
+"""2026-01-01T12:00:00Z"""
+
+
+# ------------------------------------------------------------------------------------------------ naive reading
+
+
+def naive(arrived: list[int], since: int, now: int) -> tuple[int | None, list[tuple[str, int]]]:
+    """(since when it is silent, (kind, hour) of each single jump) of the instants at which messages arrived.
+
+    Nothing is bucketed: how many lie in an hour is counted anew each time it is asked.
+    """
+
+    def within(begin: int) -> int:
+        return sum(begin <= each < begin + HOUR for each in arrived)
+
+    birth = min(arrived) // HOUR * HOUR
+    now_hour = now // HOUR * HOUR
+
+    def compared(hour: int) -> list[int]:
+        weekly = [within(hour - k * WEEK) for k in (1, 2, 3, 4) if hour - k * WEEK >= birth]
+        daily = [within(hour - k * DAY) for k in (1, 2, 3, 4, 5, 6, 7) if hour - k * DAY >= birth]
+        return weekly if len(weekly) >= 2 else daily if len(daily) >= 3 else []
+
+    silent_since = None
+    began = max(arrived) // HOUR * HOUR + HOUR
+    missed = [hour for hour in range(began, now_hour, HOUR) if hour >= now_hour - 168 * HOUR]
+    wanted = [median(compared(hour)) for hour in missed if compared(hour)]
+    if missed and sum(wanted) >= 20:
+        silent_since = began
+
+    jumps = []
+    for hour in range(max(since // HOUR * HOUR, birth), now_hour, HOUR):
+        if silent_since is not None and hour >= silent_since:
+            continue
+        others = compared(hour)
+        if not others:
+            continue
+        usual, count = median(others), within(hour)
+        if count >= usual + 50 and count >= 3 * usual and all(count > each for each in others):
+            jumps.append(("volume_up", hour))
+        if count <= usual - 50 and 3 * count <= usual and all(count < each for each in others):
+            jumps.append(("volume_down", hour))
+    return silent_since, jumps
+
+
+def hours_of(anomaly: Anomaly) -> list[tuple[str, int]]:
+    assert anomaly.until is not None
+    return [(anomaly.kind, hour) for hour in range(anomaly.since, anomaly.until, HOUR)]
+
+
+def series_of(arrived: list[int], event: str | None = None) -> Series:
+    hours = Counter(each // HOUR * HOUR for each in arrived)
+    return Series("shop", event, min(hours), dict(hours))
+
+
+# Few hours of the week, so that what is compared meets; many or few messages, so that bounds are met.
+SLOTS = st.tuples(st.integers(0, 5), st.integers(0, 2), st.integers(0, 3))
+COUNTS = st.sampled_from([0, 1, 10, 20, 21, 40, 49, 50, 60, 75, 150, 151, 200])
+ARRIVALS = st.dictionaries(SLOTS, COUNTS, min_size=1, max_size=24)
+
+
+@given(ARRIVALS, st.integers(0, 8 * 24), st.integers(0, HOUR - 1), st.integers(1, 7 * 24))
+def test_against_a_naive_reading(
+    arrivals: dict[tuple[int, int, int], int], later: int, within: int, span_hours: int
+) -> None:
+    arrived = [
+        T - week * WEEK - day * DAY - hour * HOUR + number
+        for (week, day, hour), count in arrivals.items()
+        for number in range(count)
+    ]
+    now = T + later * HOUR + within
+    since = now - span_hours * HOUR
+    arrived = [each for each in arrived if each <= now]
+    if not arrived:
+        return
+    silent_since, jumps = naive(arrived, since, now)
+    found = list(oddities([series_of(arrived)], since, now))
+    assert [each.since for each in found if each.kind == "silence"] == ([] if silent_since is None else [silent_since])
+    joined = [each for each in found if each.kind != "silence"]
+    assert sorted(hour for each in joined for hour in hours_of(each)) == sorted(jumps)
+    # What is one jump is told once.
+    assert not {(each.kind, each.until) for each in joined} & {(each.kind, each.since) for each in joined}
+
+
+# ----------------------------------------------------------------------------------------------------- boundaries
+
+
+def weekly(hours: dict[int, int], count: int, weeks: tuple[int, ...] = (1, 2)) -> dict[int, int]:
+    return hours | {T - week * WEEK + hour * HOUR: count for week in weeks for hour in range(-1, 4)}
+
+
+def told(hours: dict[int, int], now: int, span: int = DAY) -> list[tuple[str, int]]:
+    series = Series("shop", None, min(hours), hours)
+    return [(each.kind, each.since) for each in oddities([series], now - span, now)]
+
+
+def test_silence_begins_when_its_first_hour_is_over() -> None:
+    hours = weekly({T - HOUR: 30}, 20)
+    assert told(hours, T + HOUR - 1) == []
+    assert told(hours, T + HOUR) == [("silence", T)]
+
+
+def test_a_single_message_ends_it_at_once() -> None:
+    hours = weekly({T - HOUR: 30}, 20)
+    assert told(hours | {T + HOUR: 1}, T + HOUR) == []
+
+
+@pytest.mark.parametrize(("each_hour", "hours_until"), [(20, 1), (19, 2), (10, 2), (9, 3), (7, 3), (5, 4)])
+def test_silence_needs_twenty_expected(each_hour: int, hours_until: int) -> None:
+    hours = weekly({T - HOUR: 30}, each_hour)
+    assert told(hours, T + hours_until * HOUR - 1) == []
+    assert told(hours, T + hours_until * HOUR) == [("silence", T)]
+
+
+def test_a_source_that_is_quiet_by_night_is_not_silent() -> None:
+    day = {T - k * WEEK - 4 * HOUR: 500 for k in range(5)}
+    assert told(day, T) == []
+
+
+def test_one_outage_among_four_weeks_moves_nothing() -> None:
+    hours = weekly({T - HOUR: 30}, 25, (1, 2, 3))
+    first = {T - 4 * WEEK: 1}
+    assert told(hours | first, T + HOUR) == [("silence", T)]
+
+
+@pytest.mark.parametrize(
+    ("usual", "count", "kind"),
+    [(20, 69, None), (20, 70, "volume_up"), (30, 89, None), (30, 90, "volume_up"), (0, 49, None), (0, 50, "volume_up"),
+     (75, 25, "volume_down"), (75, 26, None), (74, 24, "volume_down"), (60, 11, None), (60, 10, "volume_down")],
+)  # fmt: skip
+def test_jumps_at_their_bounds(usual: int, count: int, kind: str | None) -> None:
+    hours = weekly({T - HOUR: usual, T + HOUR: usual}, usual) | {T: count}
+    assert told(hours, T + HOUR + 1, span=HOUR + 1) == ([] if kind is None else [(kind, T)])
+
+
+def test_an_hour_that_is_not_over_is_no_jump() -> None:
+    hours = weekly({T - HOUR: 20}, 20) | {T: 1_000}
+    assert told(hours, T + HOUR - 1) == []
+    assert told(hours, T + HOUR) == [("volume_up", T)]
+
+
+def test_a_newsletter_of_each_fourth_week_is_none() -> None:
+    hours = weekly({T - HOUR: 20}, 20, (1, 2, 3)) | {T - 4 * WEEK: 1_000, T: 1_000}
+    assert told(hours, T + HOUR, span=HOUR) == []
+
+
+def test_a_young_source_is_compared_with_its_days() -> None:
+    hours = {T - k * DAY: 20 for k in (1, 2)} | {T: 200}
+    assert told(hours, T + HOUR, span=HOUR) == []
+    assert told(hours | {T - 3 * DAY: 20}, T + HOUR, span=HOUR) == [("volume_up", T)]
+
+
+def test_events_of_a_silent_source_are_not_told_one_by_one() -> None:
+    hours = weekly({T - HOUR: 30}, 20)
+    whole, event = Series("shop", None, min(hours), hours), Series("shop", "e", min(hours), hours)
+    now = T + HOUR
+    assert [each.event for each in oddities([whole, event], T, now)] == [None]
+    # While the source is heard of, the one event that is missing is told.
+    whole = Series("shop", None, min(hours), hours | {T: 25})
+    assert [(each.kind, each.event) for each in oddities([whole, event], T, now)] == [("silence", "e")]
+
+
+def test_what_is_new_and_of_whom() -> None:
+    since = T + HOUR // 2
+    old, fresh = T - WEEK, T
+    firsts = [
+        First("shop", None, None, old, 9),
+        First("shop", "web", None, old, 9),
+        First("shop", "app", None, fresh, 2),
+        First("shop", None, "Old", old, 7),
+        First("shop", None, "New", fresh, 2),
+        First("shop", None, OTHER, old, 5),
+        First("till", None, None, fresh, 4),
+        First("till", "in_store", None, fresh, 4),
+        First("till", None, "Receipt", fresh, 4),
+    ]
+    found = {(each.kind, each.source, each.channel or each.event) for each in novelties(firsts, since, OTHER)}
+    assert found == {
+        ("new_channel", "shop", "app"),
+        ("new_event", "shop", "New"),
+        ("too_many_names", "shop", None),
+        ("new_source", "till", None),
+    }
+    # The span begins with the hour that it begins in.
+    assert [each.event for each in novelties(firsts[:5], T + HOUR, OTHER)] == []
