@@ -80,6 +80,7 @@ async def receive(request: Request) -> Response:
         return await _receive(request, served, hook, tool)
     except SignatureRefused as refused:
         served.metrics.webhook_refused(tool.key, refused.reason)
+        served.ingest.tally.refused(hook.source.key, refused.reason)
         served.tally.refused(hook.source.key, refused.reason)
         raise InvalidSignature(f"{refused.detail[:1].upper()}{refused.detail[1:]}.", reason=refused.reason) from None
     except BadRequest as error:
@@ -194,6 +195,7 @@ async def _store(served: Services, hook: Hook, tool: Tool, delivery: Delivery) -
         storing.add_done_callback(_forget)
         raise Overloaded from None
     served.tally.ignored(source.key, intake.ignored)
+    served.ingest.tally.ignored(source.key, intake.ignored)
     served.streams.nudge()
     return receipt, intake
 

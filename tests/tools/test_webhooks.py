@@ -155,7 +155,7 @@ async def test_a_body_that_is_no_json_is_kept_whole(tools: Tools) -> None:
         assert (response.status_code, response.json()["rejected"]) == (200, 1), body[:20]
         kept = (await tools.ask("GET", "/v1/quarantine"))["items"]
         assert len(kept) == n
-    receipt = await tools.ask("POST", f"/v1/quarantine/{kept[0]['id']}/replay", [event(1)])
+    receipt = await tools.ask("POST", f"/v1/quarantine/{kept[1]['id']}/replay", [event(1)])
     assert receipt["accepted"] == 1
 
 
