@@ -16,7 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench import browser, engine, expiry, figures, whole_base
+from bench import browser, engine, expiry, figures, webhooks, whole_base
 from bench.figure import Figure, Say
 from bench.figures import BATCH_IN_FLIGHT, BATCH_MESSAGES, SINGLE_IN_FLIGHT
 from bench.libraries import Unavailable
@@ -29,7 +29,7 @@ PROFILED_SINGLES: Final = 10_000
 PROFILE_LINES: Final = 45
 FILE_COLUMNS: Final = 400
 """Into a file each figure goes on one line, so that the table can be pasted into README.md."""
-LETTERS: Final = "abcdefghijklmnopqrs"
+LETTERS: Final = "abcdefghijklmnopqrst"
 OF_BROWSER: Final = "pqrs"
 
 
@@ -97,6 +97,9 @@ def _measure(wanted: str, quick: bool, generator: Generator, say: Say) -> tuple[
     if set(wanted) & set("abcdefg"):
         with set_up(generator) as stage:
             found += figures.measure(stage, wanted, figures.QUICK if quick else figures.FULL, say)
+    if "t" in wanted:
+        with set_up(generator) as stage:
+            found += webhooks.measure(stage, webhooks.QUICK if quick else webhooks.FULL, say)
     if set(wanted) & set("imn"):
         found += whole_base.measure(wanted, whole_base.QUICK if quick else whole_base.FULL, say)
     if set(wanted) & set("jl"):

@@ -10,7 +10,7 @@ import asyncio
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from enum import Enum, auto
 from multiprocessing import get_context
@@ -57,6 +57,14 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Request:
+    """One that was made beforehand, and how many messages it carries."""
+
+    raw: bytes
+    messages: int
+
+
+@dataclass(frozen=True)
 class Load:
     """What one plan gave. ``cpu_seconds`` are the generator's own, making the requests not included."""
 
@@ -88,7 +96,13 @@ class Generator:
 
     def run(self, plan: Plan, meanwhile: Callable[[], object] = lambda: None) -> Load:
         """Send it all; ``meanwhile`` is called ten times a second."""
-        running = self._executor.submit(_run, plan)
+        return self._wait_for(self._executor.submit(_run, plan), meanwhile)
+
+    def send(self, port: int, requests: list[Request], in_flight: int, expected: bytes) -> Load:
+        """Send what the caller has made; each answer must be 200 and contain ``expected``."""
+        return self._wait_for(self._executor.submit(_send_made, port, requests, in_flight, expected))
+
+    def _wait_for(self, running: Future[Load], meanwhile: Callable[[], object] = lambda: None) -> Load:
         while wait([running], timeout=0.1).not_done:
             meanwhile()
         load = running.result()
@@ -99,7 +113,12 @@ class Generator:
 
 def _run(plan: Plan) -> Load:
     requests = [_request(plan, index) for index in range(plan.requests)]
-    return uvloop.run(_send_all(plan, requests))
+    return uvloop.run(_send_all(plan.port, requests, plan.in_flight, _expected(plan), plan.messages))
+
+
+def _send_made(port: int, requests: list[Request], in_flight: int, expected: bytes) -> Load:
+    messages = sum(request.messages for request in requests)
+    return uvloop.run(_send_all(port, [request.raw for request in requests], in_flight, expected, messages))
 
 
 def _request(plan: Plan, index: int) -> bytes:
@@ -141,7 +160,7 @@ def _expected(plan: Plan) -> bytes:
             return b'"six-stage"'
 
 
-async def _send_all(plan: Plan, requests: list[bytes]) -> Load:
+async def _send_all(port: int, requests: list[bytes], in_flight: int, expected: bytes, messages: int) -> Load:
     """Raises RuntimeError on the first answer that is not the expected one."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
@@ -153,9 +172,9 @@ async def _send_all(plan: Plan, requests: list[bytes]) -> Load:
         if len(latencies) == len(requests) and not ended.done():
             ended.set_result(None)
 
-    connections = [_Connection(queue, _expected(plan), answered, ended) for _ in range(plan.in_flight)]
+    connections = [_Connection(queue, expected, answered, ended) for _ in range(in_flight)]
     for connection in connections:
-        await loop.create_connection(lambda connection=connection: connection, "127.0.0.1", plan.port)  # type: ignore[misc]  # bound in the loop
+        await loop.create_connection(lambda connection=connection: connection, "127.0.0.1", port)  # type: ignore[misc]  # bound in the loop
     cpu, start = time.process_time(), time.perf_counter()
     for connection in connections:
         connection.send_next()
@@ -164,7 +183,7 @@ async def _send_all(plan: Plan, requests: list[bytes]) -> Load:
     for connection in connections:
         connection.close()
     latencies.sort()
-    return Load(plan.messages, seconds, cpu, _percentile(latencies, 0.50), _percentile(latencies, 0.99))
+    return Load(messages, seconds, cpu, _percentile(latencies, 0.50), _percentile(latencies, 0.99))
 
 
 def _percentile(sorted_seconds: list[float], share: float) -> float:
