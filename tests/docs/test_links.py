@@ -26,7 +26,9 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert file.exists(), target
         if anchor:
             assert anchor in anchors(file), target
-        if file.is_relative_to(ROOT / "tests") and file.suffix == ".py":
+        if file.is_relative_to(ROOT / "tests" / "tools" / "kinds"):
+            assert re.search(r"^FIXTURES?\b.* = ", read(file), re.MULTILINE), target
+        elif file.is_relative_to(ROOT / "tests") and file.suffix == ".py":
             test = label.strip("`")
             assert re.search(rf"^(async )?def {re.escape(test)}\(", read(file), re.MULTILINE), f"{target}: no {test}"
 
