@@ -19,6 +19,7 @@ from app.api.definitions import add_definition_routes
 from app.api.docs import add_docs
 from app.api.edge import Edge
 from app.api.erasures import add_erasure_routes
+from app.api.figures import add_figure_routes
 from app.api.kinds import add_kind_routes
 from app.api.me import add_me_routes
 from app.api.openapi import DESCRIPTION, TAGS, add_openapi, unique_id
@@ -97,6 +98,7 @@ def create_app(
     add_quality_routes(app)
     add_quarantine_routes(app)
     add_erasure_routes(app)
+    add_figure_routes(app)
     add_ops_routes(app)
     add_docs(app)
     add_openapi(app)

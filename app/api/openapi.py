@@ -32,6 +32,7 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "quality", "description": "How well data arrives. With a secret key."},
     {"name": "quarantine", "description": "Messages that were not stored. With a secret key."},
     {"name": "erasures", "description": "People whom a tool says to forget. With a secret key."},
+    {"name": "figures", "description": "Figures of channels by day, which belong to nobody. With a secret key."},
     {"name": "operations", "description": "For the machines around the service. Without a key."},
 ]
 

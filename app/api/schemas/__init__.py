@@ -94,6 +94,15 @@ from app.api.schemas.definitions import (
     VersionsOut,
 )
 from app.api.schemas.erasures import ErasureRequestOut, ErasureRequestsOut, HandledIn, HandledOut
+from app.api.schemas.figures import (
+    BadRowOut,
+    ChannelDayOut,
+    ChannelDaysOut,
+    DayTotalOut,
+    FigureKindOut,
+    FigureKindsOut,
+    FiguresStoredOut,
+)
 from app.api.schemas.operations import HealthOut, LiveOut, QuarantinedOut, QuarantineOut
 from app.api.schemas.quality import (
     AnomaliesOut,
@@ -157,13 +166,17 @@ __all__ = [
     "AcquisitionOut",
     "AnomaliesOut",
     "AnomalyOut",
+    "BadRowOut",
     "BatchIn",
     "BatchItemIn",
     "CallIn",
     "CauseOut",
     "CompletenessOut",
+    "ChannelDayOut",
+    "ChannelDaysOut",
     "CountOut",
     "CustomerOut",
+    "DayTotalOut",
     "DifferenceOut",
     "DryRunIn",
     "DryRunOut",
@@ -171,6 +184,9 @@ __all__ = [
     "ErasureRequestsOut",
     "EvidenceOut",
     "ExplanationOut",
+    "FigureKindOut",
+    "FigureKindsOut",
+    "FiguresStoredOut",
     "FillOut",
     "FlagsOut",
     "FoundOut",
