@@ -32,6 +32,7 @@ from app.config import Settings
 from app.db import Clock
 from app.embedded import EmbeddedPostgresError
 from app.errors import BadRequest, NotFound, SegueError
+from app.import_figures import FigureImport, import_figures, told_of
 from app.importer import errors_path, import_file
 from app.ingest import Ingest
 from app.metrics import Metrics
@@ -201,6 +202,35 @@ def import_command(
     with _database(settings) as ready:
         _fill_workspace(ready, err)
         asyncio.run(_import(file, source, ready))
+
+
+@cli.command("import-figures")
+def import_figures_command(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Figures of a channel by day.")],
+    kind: Annotated[str, typer.Option(help="Whose file it is, such as [bold]twitter_analytics[/bold].")] = "generic",
+    source: Annotated[str | None, typer.Option(help="Source that they are of; the kind's name if not said.")] = None,
+    subject: Annotated[str, typer.Option(help="Page, post or keyword, where the file does not say it.")] = "",
+    day: Annotated[str | None, typer.Option(help="The day, where the file names none.")] = None,
+    dates: Annotated[str | None, typer.Option(help="How 03/04/2026 is meant: dmy or mdy.")] = None,
+    data: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Import figures of a channel that belong to nobody. The same file again changes nothing."""
+    with _database(_settings(data, database_url)) as ready:
+        _fill_workspace(ready, err)
+        key = source or kind.replace("_", "-")
+        report = asyncio.run(import_figures(file, kind, key, told_of(subject, day, dates), ready))
+    _tell_figures(report)
+
+
+def _tell_figures(report: FigureImport) -> None:
+    stored, figures = report.stored, report.figures
+    out.print(
+        f"{stored.added} added, {stored.changed} changed, {report.unchanged} unchanged, {figures.bad_count} bad rows."
+    )
+    for row in figures.bad:
+        where = "" if row.line is None else f"line {row.line}: "
+        err.print(f"  {where}{row.reason}", markup=False, highlight=False, soft_wrap=True)
 
 
 @cli.command()
