@@ -28,7 +28,7 @@ GZIP_BYTES_MAX: Final = 4_095
 """With everything on: under 4 KiB."""
 
 BUNDLE: Final = ("--bundle", "--format=iife", "--target=es2021", "--mangle-props=^_", "--log-level=warning")
-SHRINK: Final = ("--compress", "passes=5,keep_fargs=false,pure_getters,hoist_vars", "--mangle")
+SHRINK: Final = ("--compress", "passes=5,keep_fargs=false,pure_getters,hoist_vars,unsafe", "--mangle")
 
 
 class CannotBuild(Exception):

@@ -317,3 +317,99 @@ def test_what_else_the_page_wants_taken_out(shop: Shop, visit: MakeVisit) -> Non
     )
     page.wait_for_function("() => window.said")
     assert page.evaluate("said.userId") == "user@example.com", "hidden, all such ids would be one person's"
+
+
+# ---------------------------------------------------------------------------- several people, several tabs
+
+
+def test_two_people_before_consent_stay_two(shop: Shop, visit: MakeVisit) -> None:
+    """Who said something is who was there when it was said, not who agrees in the end."""
+    page = opened(shop, visit(), consent={"required": True})
+    page.evaluate(
+        """() => {
+            segue.identify('user-first'); segue.track('First'); segue.reset();
+            segue.track('Between'); segue.identify('user-second'); segue.track('Second'); segue.consent(true);
+        }"""
+    )
+    flush(page)
+    rows = shop.until_names("identify", "First", "Between", "identify", "Second")
+    ids = {row["name"] or row["ids"]["user_id"]: row["ids"] for row in rows}
+    assert ids["First"]["user_id"] == "user-first"
+    assert "user_id" not in ids["Between"]
+    assert ids["Second"]["user_id"] == "user-second"
+    assert ids["First"]["anonymous_id"] == ids["user-first"]["anonymous_id"]
+    assert ids["Between"]["anonymous_id"] == ids["Second"]["anonymous_id"] != ids["First"]["anonymous_id"]
+    first, second = (shop.segue.get(f"/v1/customers/user_id:user-{each}")["id"] for each in ("first", "second"))
+    assert first != second
+
+
+@pytest.mark.parametrize("refusal", ["optOut()", "consent(false)", "consent({analytics: false})"])
+def test_a_refusal_reaches_the_tabs_that_are_open_and_the_next_page(shop: Shop, visit: MakeVisit, refusal: str) -> None:
+    guest = visit()
+    one, other = opened(shop, guest), opened(shop, guest)
+    one.evaluate(f"segue.{refusal}")
+    other.wait_for_function("() => !segue.user().anonymousId")
+    other.evaluate("() => { segue.track('Elsewhere'); segue.identify('user-elsewhere') }")
+    flush(other)
+    other.wait_for_timeout(100)
+    assert set(other.evaluate(KEPT)) == {"segue_c"}
+    assert guest.context.cookies() == []
+    later = opened(shop, guest)
+    later.evaluate("segue.track('Later')")
+    flush(later)
+    later.wait_for_timeout(200)
+    assert shop.messages() == []
+
+
+def test_a_refusal_removes_what_other_pages_stored(shop: Shop, visit: MakeVisit) -> None:
+    guest = visit()
+    page = opened(shop, guest)
+    page.evaluate("segue.identify('user-stored')")
+    flush(page)
+    page = opened(shop, guest, "/cookieless", cookieless=True)
+    assert page.evaluate("localStorage.segue_u") == "user-stored"
+    page.evaluate("segue.optOut()")
+    assert set(page.evaluate(KEPT)) == {"segue_c"}
+    assert guest.context.cookies() == []
+
+
+def test_a_refusal_drops_what_waits_at_once(shop: Shop, visit: MakeVisit) -> None:
+    guest = visit()
+    page = opened(shop, guest)
+    guest.context.set_offline(True)
+    page.evaluate("segue.track('Waits')")
+    flush(page)
+    page.evaluate("() => { segue.consent(false); segue.consent(true); segue.track('After') }")
+    guest.context.set_offline(False)
+    flush(page)
+    shop.until_names("After")
+
+
+def test_agreeing_again_keeps_the_token_of_the_site(shop: Shop, visit: MakeVisit) -> None:
+    guest = visit()
+    page = opened(shop, guest)
+    flush(page)
+    page.evaluate("segue.identify('user-token', {}, {visitorToken: 'of-the-site'})")
+    with guest.context.expect_event("request", lambda request: "/v1/b" in request.url) as sent:
+        page.evaluate("() => { segue.consent(true); segue.track('Agreed'); segue.flush() }")
+    assert sent.value.post_data_json["visitor"]["token"] == "of-the-site"
+
+
+@pytest.mark.parametrize("left_out", ["page", "context"])
+def test_leaving_out_the_page_loses_no_message(shop: Shop, visit: MakeVisit, left_out: str) -> None:
+    page = opened(shop, visit(), redact=[left_out])
+    page.evaluate("segue.track('Kept')")
+    flush(page)
+    [row] = shop.until_names("Kept")
+    assert shop.site.url not in str(row)
+
+
+def test_identify_says_who_it_is_where_storing_fails(shop: Shop, visit: MakeVisit) -> None:
+    full = """window.fill = () => { for (const length of [100000, 1000, 10, 0])
+            try { for (let n = 0; ; n++) localStorage[`fill-${length}-${n}`] = "x".repeat(length) } catch {} }"""
+    page = opened(shop, visit(scripts=(full,)))
+    flush(page)
+    page.evaluate("() => { fill(); segue.identify('user-full'.padEnd(100, '-')) }")
+    flush(page)
+    [row] = shop.until_names("identify")
+    assert row["ids"]["user_id"] == "user-full".ljust(100, "-")

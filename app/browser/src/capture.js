@@ -1,9 +1,11 @@
 /** Hides: which of the browser's events lead where. */
 
 import { alive, click, describe } from './clicks.js';
+import { decide } from './consent.js';
 import { flush, save } from './delivery.js';
 import { auto } from './messages.js';
-import { dress, follow, unfollow } from './personalize.js';
+import { dress, follow } from './personalize.js';
+import { options } from './settings.js';
 import { leave, look, measure } from './views.js';
 
 let scrolling;
@@ -24,6 +26,7 @@ const HANDLERS = {
   error: onError,
   unhandledrejection: onError,
   online: () => flush(),
+  storage: ({ key, newValue }) => key == 'segue_c' && decide(JSON.parse(newValue)), // said in another tab
   submit({ target }) {
     alive();
     auto('forms', 'Form Submitted', describe(target));
@@ -35,8 +38,8 @@ const HANDLERS = {
   },
   visibilitychange() {
     leave();
-    document.hidden ? unfollow() : follow();
     flush(document.hidden);
+    follow();
   },
   pagehide: save, // of a page that was hidden before
 };
@@ -49,8 +52,9 @@ export const listen = () => {
       lookSoon();
     };
   }
-  // First in line, and never in the way of scrolling.
-  for (const type in HANDLERS) addEventListener(type, HANDLERS[type], { capture: true, passive: true });
-  new MutationObserver(dress).observe(document, { childList: true, subtree: true });
+  // First in line; none of these events waits for its listeners.
+  for (const type in HANDLERS) addEventListener(type, HANDLERS[type], true);
+  if (options.personalize)
+    new MutationObserver(dress).observe(document, { subtree: true, childList: true });
   look();
 };

@@ -23,10 +23,11 @@ const watcher = new MutationObserver(alive);
 
 export const click = ({ target, button, timeStamp }) => {
   const link = target.closest?.('a[href]');
-  if (link?.host) {
+  if (link?.host && button < 2) {
+    // the right one opens a menu
     const extension = /\.(pdf|(doc|xls|ppt)x?|csv|zip|mp4)$/i.exec(link.pathname)?.[1];
     const properties = { url: link.href, text: link.text, extension };
-    if (extension || link.hasAttribute('download')) auto('downloads', 'File Downloaded', properties);
+    if (extension || link.matches('[download]')) auto('downloads', 'File Downloaded', properties);
     else if (link.host != location.host) auto('links', 'Outbound Link Clicked', properties);
   }
   if (button) return;
@@ -37,7 +38,7 @@ export const click = ({ target, button, timeStamp }) => {
   if (count == 3) auto('clicks', 'Rage Click', properties);
   alive();
   if (target.closest?.('button,[role=button],a[href^="#"]')) {
-    watcher.observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
+    watcher.observe(document, { subtree: true, childList: true, characterData: true, attributes: true });
     dying = setTimeout(() => {
       alive();
       auto('clicks', 'Dead Click', properties);

@@ -3,7 +3,7 @@
  * they are dropped, and what was stored is forgotten.
  */
 
-import { adopt } from './delivery.js';
+import { adopt, flush } from './delivery.js';
 import { forget } from './identity.js';
 import { release } from './messages.js';
 import { turn } from './personalize.js';
@@ -17,18 +17,19 @@ export const allows = (category) => granted === true || granted?.[category];
 /** Whether things may be stored and sent at all. */
 export const isOn = () => allows('analytics');
 
-/** What the visitor chose, or stands for at first; `remember` it for the next page, or leave no trace. */
+/** What the visitor chose, or stands for at first; `remember` it for the next page, and for other tabs. */
 export const decide = (choice, remember) => {
   granted = choice;
-  if (granted != null) {
-    open();
-    if (isOn()) adopt();
-    else {
-      forget(/^segue_/);
-      close();
-    }
-  }
+  // First, so that other tabs hear of it before they hear of what is forgotten.
   if (remember) attempt(() => (localStorage.segue_c = JSON.stringify(choice)));
+  if (isOn()) {
+    open();
+    adopt();
+  } else if (granted != null) {
+    forget(/^segue_(?!c)/);
+    close();
+    flush(); // drops what waits
+  }
   turn();
   release();
 };

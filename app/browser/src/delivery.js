@@ -6,7 +6,7 @@
 
 import { isOn } from './consent.js';
 import { encode, meet, random, who } from './identity.js';
-import { asking, me, receive, token, wanted } from './personalize.js';
+import { asking, me, receive, wanted } from './personalize.js';
 import { options } from './settings.js';
 import { attempt, put, store } from './storage.js';
 
@@ -34,7 +34,7 @@ const later = (delay) => {
 
 export const enqueue = (message) => {
   const text = JSON.stringify(message);
-  if (bytes(text) > 32768) console.warn('segue', message);
+  if (bytes(text) > 32e3) console.warn('segue', message);
   else if (message) queue.push(text);
   later(100); // calls gather to a batch
 };
@@ -43,7 +43,7 @@ export const enqueue = (message) => {
 export const adopt = async () => {
   const prefix = 'segue_q.' + options.writeKey;
   place ||= prefix + random();
-  for (const name of Object.keys(store))
+  for (const name in store)
     if (name.includes(prefix) && name != place) {
       queue.push(...store[name].split('\n'));
       put(name);
@@ -55,10 +55,10 @@ export const adopt = async () => {
 
 /** Sends a batch. A page that may be `leaving` sends a beacon: nobody sees its answer, so everything stays stored. */
 export const flush = async (leaving) => {
-  clearTimeout(timer);
-  timer = 0;
   if (!isOn()) queue = [];
   save();
+  clearTimeout(timer);
+  timer = 0;
   if (silent || !who._id || (underway && !leaving)) return;
   let size = 0;
   // Browsers let 64 KiB go on when the page goes away.
@@ -75,7 +75,7 @@ export const flush = async (leaving) => {
       screen: { innerWidth, innerHeight },
     }),
     // Proves the id, and says which answer the page has.
-    visitor: wanted() ? { id: who._id, proof: who._proof, token, me: me.etag || '' } : undefined,
+    visitor: wanted() ? { id: who._id, proof: who._proof, token: who._token, me: me.etag || '' } : undefined,
   };
   const body = JSON.stringify(envelope).slice(0, -1) + `,"batch":[${batch}]}`;
   if (leaving) return navigator.sendBeacon(options.host + '/v1/b', body);
@@ -94,7 +94,7 @@ export const flush = async (leaving) => {
     const { status } = answer;
     if (/^5|408|429/.test(status)) wait = +answer.headers.get('retry-after');
     else receipt = answer.ok ? await answer.json() : console.warn('segue', status) || {};
-    silent = /40[13]/.test(status);
+    silent = /401|403/.test(status);
   } catch {
     // No network, no answer or somebody else's: the same as a busy server.
   }

@@ -1,27 +1,29 @@
 /** Hides: how `window.segue` turns from a queue of calls into the library. */
 
-import { listen } from './capture.js';
-import { decide, isOn } from './consent.js';
-import { adopt, flush } from './delivery.js';
-import { forget, who } from './identity.js';
-import { on } from './listeners.js';
-import { callsOf, say } from './messages.js';
-import { me, turn, vouch } from './personalize.js';
-import { isText } from './redact.js';
+import { me, vouch } from './personalize.js';
 import { options } from './settings.js';
-import { attempt, put, store } from './storage.js';
 import { page } from './views.js';
+import { isText } from './redact.js';
+import { part, say } from './messages.js';
+import { forget, who } from './identity.js';
+import { listen } from './capture.js';
+import { on } from './listeners.js';
+import { decide, granted } from './consent.js';
+import { attempt, put, store } from './storage.js';
+import { flush } from './delivery.js';
 
 const methods = {
   load(writeKey, given) {
     if (options.writeKey) return;
-    Object.assign(options, given, { writeKey });
+    options.writeKey = writeKey;
+    Object.assign(options, given);
     // The visitor's earlier word counts, else the browser's, else the page's rule.
-    const refuses =
-      (options.respectDnt && navigator.doNotTrack == 1) || (options.respectGpc && navigator.globalPrivacyControl);
-    const first = !refuses && (!options.consent?.required || undefined);
-    const word = attempt(() => JSON.parse(localStorage.segue_c));
-    decide(word ?? first, word != null);
+    decide(
+      attempt(() => JSON.parse(localStorage.segue_c)) ??
+        ((options.respectDnt && navigator.doNotTrack == 1) || (options.respectGpc && navigator.globalPrivacyControl)
+          ? false
+          : !options.consent?.required || null),
+    );
     setTimeout(listen); // after the calls that waited: they may hold a page() of their own
   },
   page(...values) {
@@ -35,29 +37,26 @@ const methods = {
   track: (event, properties) => say('track', { event, properties }),
   identify(userId, traits, given) {
     if (typeof userId == 'object') return methods.identify(store.segue_u, userId, traits);
-    if (store.segue_u && store.segue_u != userId) methods.reset(); // somebody else at this browser
+    if ((store.segue_u || userId) != userId) methods.reset(); // somebody else at this browser
     vouch(given?.visitorToken);
     put('segue_u', userId);
-    say('identify', { userId: store.segue_u, traits });
+    say('identify', { userId, traits });
   },
   group: (groupId, traits) => say('group', { groupId, traits }),
   alias: (userId, previousId) => say('alias', { userId, previousId: previousId || store.segue_u || who._id }),
   reset() {
+    part();
     forget(/^segue_[vusm]/);
-    turn();
-    if (isOn()) adopt();
+    decide(granted);
   },
-  async ready(handler) {
-    await who._known;
-    handler();
-  },
-  user: () => ({ anonymousId: who._id, userId: store.segue_u, sessionId: parseInt(store.segue_s) || undefined }),
-  flush: () => flush(),
+  ready: async (handler) => handler(await who._known),
+  user: () => ({ anonymousId: who._id, userId: store.segue_u, sessionId: parseInt(store.segue_s) }),
+  flush,
   on,
   personalization: () => me,
-  consent: (choice) => decide(choice, choice),
-  optOut: () => decide(false, true),
-  optIn: () => decide(true, true),
+  consent: (choice) => decide(choice, true),
+  optOut: () => methods.consent(false),
+  optIn: () => methods.consent(true),
 };
 
 const segue = (window.segue ||= []);
@@ -69,8 +68,8 @@ if (segue.push) {
     // Whatever goes wrong in here must not reach the page.
     segue[name] = (...values) => attempt(() => methods[name](...values), console.warn);
   for (const [name, values, time] of calls) {
-    callsOf(time);
+    options._now = time;
     segue[name](...values);
   }
-  callsOf();
+  options._now = 0;
 }

@@ -16,20 +16,18 @@ import { pageContext } from './views.js';
 let held = [];
 let count = 1e6; // of the messages; in front of an id, it keeps those of one instant in their order
 
-let replayed; // when a call was made that waited for this script
-export const callsOf = (time) => (replayed = time);
-
 export const say = (type, fields) => {
   const message = clean(
     {
       type,
       messageId: count++ + random(),
-      timestamp: new Date(replayed || Date.now()),
+      timestamp: new Date(options._now || Date.now()),
       ...fields,
       context: pageContext(),
     },
     options.redact === true && 'properties' in fields, // never of ids: all would become one
   );
+  message.userId ??= store.segue_u; // of now: before consent somebody else may follow
   emit(type, message);
   held.push(message);
   release();
@@ -40,16 +38,21 @@ export const captures = (kind) => options.capture === true || options.capture?.[
 /** Something that the page did not say itself. */
 export const auto = (kind, event, properties) => captures(kind) && say('track', { event, properties });
 
+/** What is held was said by another visitor than what follows, of whom nothing else is known. */
+export const part = () => {
+  const id = random();
+  for (const message of held) message.anonymousId ??= id;
+};
+
 /** Sends or drops what was held, once the visitor has decided. */
 export const release = () =>
   granted != null &&
   held.splice(0).forEach(async (message) => {
     if (!isOn()) return;
     const visitor = meet();
-    message.userId ??= store.segue_u;
-    message.context.consent = granted.analytics && { categoryPreferences: granted };
+    (message.context ||= {}).consent = granted.analytics && { categoryPreferences: granted };
     putSession(message);
     if (!visitor._id) await visitor._known; // else queued at once: a page that goes away waits for nothing
-    message.anonymousId = visitor._id;
+    message.anonymousId ??= visitor._id;
     enqueue(options.redact?.call ? attempt(() => options.redact(message)) : message);
   });

@@ -5,14 +5,13 @@
 
 import { allows } from './consent.js';
 import { flush } from './delivery.js';
+import { who } from './identity.js';
 import { emit } from './listeners.js';
 import { options } from './settings.js';
 import { attempt, put, store } from './storage.js';
 
 export let me;
-export let token; // says who the visitor is to the stream; one that the site has fetched vouches for a login too
 export let asking; // whether even an empty batch is worth sending
-let timer;
 let stream;
 
 export const wanted = () => options.personalize && allows('personalization');
@@ -20,7 +19,7 @@ export const wanted = () => options.personalize && allows('personalization');
 export const vouch = (siteToken) => {
   if (siteToken) {
     unfollow(); // an open stream answers by the token it began with, by which a login is withheld
-    token = siteToken;
+    who._token = siteToken;
     me = { ...me }; // what is under way knows nothing of it
   }
 };
@@ -49,23 +48,23 @@ const learn = (answer) => {
   put('segue_me', JSON.stringify(me));
   dress();
   emit('change', me);
-  clearTimeout(timer);
   const wait = Date.parse(me.valid_until) - Date.parse(me.as_of); // by the server's clock alone
-  if (wait < 2e9) timer = setTimeout(ask, wait + 500); // more than 2^31 ms would be at once
+  if (wait < 2e9) setTimeout(ask, wait); // more than 2^31 ms would be at once; to ask too often costs little
 };
 
 /** Takes what a receipt says of the visitor. A token that is worth nothing is dropped: the proof remains. */
 export const receive = ({ visitor, me }) => {
-  asking = token && visitor?.error;
-  token = visitor?.token;
+  asking = who._token && visitor?.error;
+  who._token = visitor?.token;
   if (me) learn(me);
   follow();
 };
 
 /** Follows the stream, where one is wanted and can be seen. */
 export const follow = () => {
-  if (!options.stream || !token || stream || document.hidden) return;
-  stream = new EventSource(options.host + '/v1/me/stream?writeKey=' + options.writeKey + '&token=' + token);
+  if (document.hidden) return unfollow();
+  if (!options.stream || !who._token || stream) return;
+  stream = new EventSource(options.host + '/v1/me/stream?writeKey=' + options.writeKey + '&token=' + who._token);
   stream.addEventListener('me', ({ data }) => learn(JSON.parse(data)));
   stream.onerror = () => {
     unfollow();
@@ -73,16 +72,11 @@ export const follow = () => {
   };
 };
 
-export const unfollow = () => {
-  stream?.close();
-  stream = null;
-};
+export const unfollow = () => (stream = stream?.close());
 
 /** Somebody else is here, or may be asked for. */
 export const turn = () => {
   unfollow();
-  token = undefined;
-  clearTimeout(timer);
   wanted() || put('segue_me');
   // Without its etag, so that the first receipt brings it anew and its end is watched here too.
   me = { segments: [], stages: {}, ...attempt(() => JSON.parse(store.segue_me)), etag: null };

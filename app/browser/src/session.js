@@ -9,8 +9,8 @@ let arrives = true; // only the first message of a document does
 
 /** What brought the visitor here from outside, as text without spaces; false if nothing did. */
 const arrival = ({ campaign, clickIds, page }) => {
-  const site = new URL(page.referrer || location).host;
-  return campaign || clickIds ? encodeURI(JSON.stringify([campaign, clickIds])) : site != location.host && site;
+  const site = new URL(page?.referrer || location).host;
+  return campaign || clickIds ? escape(JSON.stringify([campaign, clickIds])) : site != location.host && site;
 };
 
 /** Puts the session into the context of a message. */

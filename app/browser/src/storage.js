@@ -38,7 +38,7 @@ export const close = () => {
 
 /** A cookie of this site alone; `seconds` 0 removes it. */
 export const putCookie = (value, seconds) =>
-  keep(() => {
+  attempt(() => {
     document.cookie =
       `segue_v=${value};max-age=${seconds};domain=${options.cookieDomain || ''};path=/;samesite=lax` +
       (isSecureContext ? ';secure' : '');
