@@ -79,7 +79,7 @@ class Fixture:
     """What stands at addresses that the service asks by itself."""
     stale_seconds: int | None = None
     """A signature older than this is refused; None where the scheme has no time."""
-    seal: Callable[[bytes, str, int, str], bytes] = lambda body, secret, now, url: body
+    seal: Callable[[bytes, str, int, str], bytes] = lambda body, *_: body
     """``seal(body, secret, now, url)`` is the body as it is sent, where a tool proves itself inside it; before sign."""
     covers_body: bool = True
     """False where the proof does not cover the body: a token, or a signature of a nonce."""
