@@ -1,103 +1,173 @@
-"""Rejected messages: read them, correct them, send them again."""
+"""Rejected messages: find them, look at them, correct them, send them again."""
 
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import FastAPI, Path, Security
+from fastapi import FastAPI, Path, Query, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.answers import JSON, instant, json_answer, read_cursor, write_cursor
 from app.api.as_of import moment_of_page
 from app.api.auth import SecretKey
-from app.api.bodies import read_body
+from app.api.bodies import read_body, read_model
 from app.api.collect import receipt_json
 from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
-from app.api.schemas import BatchItemIn, QuarantineOut, ReceiptOut, json_body, problems
-from app.api.services import services
-from app.errors import NotFound
-from app.views.quarantine import Quarantined, QuarantineViews
-from app.wire import again
-from app.wire.arrival import KEEP_BOTS
-from app.wire.segment import normalise
+from app.api.schemas import (
+    BatchItemIn,
+    QuarantinedOut,
+    QuarantineOut,
+    QuarantineReplayIn,
+    QuarantineReplayOut,
+    ReceiptOut,
+    json_body,
+    problems,
+)
+from app.api.schemas.common import EXAMPLE_INSTANT
+from app.api.services import Services, services
+from app.errors import BadRequest
+from app.ingest.replays import Replayed, Replays, counts_of
+from app.views.quarantine import Quarantined, QuarantineViews, Wanted
+from app.wire.instants import parse
+from app.wire.mending import Patch
+
+_BODY_BYTES_MAX: Final = 200_000
+_TEXT: Final = r"^[^\x00]*$"
 
 QuarantineId = Annotated[int, Path(ge=1, lt=1 << 63, description="Of the list.")]
+OfSource = Annotated[str | None, Query(max_length=64, pattern=_TEXT, description="Key of the source.")]
+OfCode = Annotated[str | None, Query(max_length=64, pattern=_TEXT, description="Why it was rejected.")]
+OfEvent = Annotated[
+    str | None,
+    Query(max_length=1_000, pattern=_TEXT, description="Name of the event; of a foreign event, its vendor's name."),
+]
+OfMessage = Annotated[str | None, Query(max_length=1_000, pattern=_TEXT, description="Id of the message.")]
+From = Annotated[
+    str | None, Query(alias="from", description="Received at this instant or later.", examples=[EXAMPLE_INSTANT])
+]
+To = Annotated[str | None, Query(description="Received before this instant.", examples=[EXAMPLE_INSTANT])]
+IsReplayed = Annotated[bool | None, Query(description="Whether it was let in since; left out, both.")]
 
 
 def add_quarantine_routes(app: FastAPI) -> None:
-    secret = [Security(SecretKey())]
-    app.add_api_route(
-        "/v1/quarantine",
-        list_quarantine,
-        methods=["GET"],
-        tags=["quarantine"],
-        operation_id="list_quarantine",
-        summary="Rejected messages, newest first",
-        response_model=QuarantineOut,
-        responses=problems(400, 401, 403, 422),
-        dependencies=secret,
-    )
-    app.add_api_route(
-        "/v1/quarantine/{id}/replay",
-        replay_quarantined,
-        methods=["POST"],
-        tags=["quarantine"],
-        operation_id="replay_quarantined",
-        summary="Send a rejected message again",
-        response_model=ReceiptOut,
-        responses=problems(400, 401, 403, 404, 422, 503),
-        dependencies=secret,
-        openapi_extra=json_body(BatchItemIn, required=False),
-    )
+    for path, method, endpoint, model, extra, failures, summary in (
+        ("", "GET", list_quarantine, QuarantineOut, None, (400, 422), "Rejected messages, newest first"),
+        (
+            "/replay", "POST", replay_many_quarantined, QuarantineReplayOut, json_body(QuarantineReplayIn), (400,),
+            "Correct many rejected messages and send them again",
+        ),
+        ("/{id}", "GET", get_quarantined, QuarantinedOut, None, (404, 422), "One rejected message"),
+        (
+            "/{id}/replay", "POST", replay_quarantined, ReceiptOut, json_body(BatchItemIn, required=False),
+            (400, 404, 422, 503), "Send a rejected message again",
+        ),
+    ):  # fmt: skip
+        app.add_api_route(
+            f"/v1/quarantine{path}",
+            endpoint,
+            methods=[method],
+            tags=["quarantine"],
+            operation_id=endpoint.__name__,
+            summary=summary,
+            response_model=model,
+            responses=problems(401, 403, *failures),
+            dependencies=[Security(SecretKey())],
+            openapi_extra=extra,
+        )
 
 
-async def list_quarantine(request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None) -> Response:
+async def list_quarantine(
+    request: Request,
+    limit: Limit = DEFAULT_ITEMS,
+    cursor: PageCursor = None,
+    source: OfSource = None,
+    code: OfCode = None,
+    event: OfEvent = None,
+    message_id: OfMessage = None,
+    from_: From = None,
+    to: To = None,
+    replayed: IsReplayed = None,
+) -> Response:
+    """A page that asks for an event may be short, even empty, and still have a next one."""
     served = services(request)
     begin = read_cursor(cursor, int)
     as_of, _ = moment_of_page(None, begin, served.clock.now())
     items_max = min(limit, served.settings.limits.page_items_max)
-    found = await QuarantineViews(served.pool).page(None if begin is None else int(begin.place[0]), items_max + 1)
-    more = len(found) > items_max
+    wanted = Wanted(source, code, event, message_id, _instant(from_, "from"), _instant(to, "to"), replayed)
+    before = None if begin is None else int(begin.place[0])
+    page = await QuarantineViews(served.pool).newest(wanted, before, items_max)
     return json_answer(
         {
-            "items": [_quarantined_json(each) for each in found[:items_max]],
-            "next_cursor": write_cursor(as_of, found[items_max - 1].id) if more else None,
+            "items": [_quarantined_json(each) for each in page.rows],
+            "next_cursor": None if page.next is None else write_cursor(as_of, page.next),
             "as_of": instant(as_of),
         }
     )
 
 
+async def get_quarantined(request: Request, id: QuarantineId) -> Response:
+    return json_answer(_quarantined_json(await QuarantineViews(services(request).pool).one(id)))
+
+
 async def replay_quarantined(request: Request, id: QuarantineId) -> Response:
-    """As it was, or as the body corrects it; with its type, and as a message of its own source."""
+    """As it was, or as the body corrects it; with its type, and as a message of its own source. Stored at most once."""
     served = services(request)
-    limits = served.settings.limits
-    corrected = await read_body(request, limits.body_bytes_max)
-    views = QuarantineViews(served.pool)
-    kept = await views.one(id)
-    source = served.registry.access.sources.get(kept.source)
-    if source is None:
-        raise NotFound(f"Its source {kept.source} is no more.")
-    now = served.clock.now()
-    body = corrected or kept.original
-    envelope = again.read(body, kept.form, kept.received_at, limits, {})
-    # Read as of its own arrival: by the clock of the replay it would have happened later than it did. And who lets a
-    # bot's message in is not asked again.
-    source = msgspec.structs.replace(source, bots=KEEP_BOTS)
-    parsed = normalise(envelope, source, kept.received_at, served.settings)
-    receipt = await served.ingest.accept(source.key, parsed, len(body))
-    if receipt.accepted:
-        await views.mark_replayed(id, now)
+    corrected = await read_body(request, served.settings.limits.body_bytes_max)
+    receipt = await _replays(served).one(id, corrected)
+    served.streams.nudge()
     return Response(receipt_json(receipt), media_type=JSON)
 
 
+async def replay_many_quarantined(request: Request) -> Response:
+    """The oldest first, each as `patch` (RFC 6902) makes its `original`, each stored at most once.
+
+    What was let in before is left out, unless `ids` names it. What is still rejected stays where it is. With `dry_run`
+    all of it is done, projection too, and taken back.
+    """
+    served = services(request)
+    asked = await read_model(request, QuarantineReplayIn, _BODY_BYTES_MAX)
+    of = asked.filter
+    wanted = Wanted(
+        of.source,
+        of.code,
+        of.event,
+        of.message_id,
+        _instant(of.from_, "/filter/from"),
+        _instant(of.to, "/filter/to"),
+        None if of.ids is not None else False,
+        of.ids,
+    )
+    patch = Patch(asked.patch) if asked.patch else None
+    items, after = await _replays(served).many(wanted, asked.after, asked.limit, patch, dry_run=asked.dry_run)
+    served.streams.nudge()
+    return json_answer(
+        {
+            **counts_of(items),
+            "dry_run": asked.dry_run,
+            "items": [_replayed_json(each, shows_body=asked.dry_run) for each in items],
+            "next_after": after,
+        }
+    )
+
+
+def _replays(served: Services) -> Replays:
+    return Replays(served.pool, served.registry, served.ingest, served.settings, served.clock)
+
+
+def _instant(text: str | None, path: str) -> int | None:
+    if text is None:
+        return None
+    found = parse(text.replace(" ", "+"))  # a + that nobody encoded
+    if found is None:
+        raise BadRequest(f"{path} is no instant; write one such as {EXAMPLE_INSTANT}.", path=path)
+    return found
+
+
 def _quarantined_json(each: Quarantined) -> dict[str, Any]:
-    try:
-        original, encoding = each.original.decode(), "utf-8"
-    except UnicodeDecodeError:
-        original, encoding = b64encode(each.original).decode(), "base64"
+    original, encoding = _text(each.original)
     return {
         **msgspec.structs.asdict(each),
         "received_at": instant(each.received_at),
@@ -105,3 +175,17 @@ def _quarantined_json(each: Quarantined) -> dict[str, Any]:
         "encoding": encoding,
         "replayed_at": instant(each.replayed_at),
     }
+
+
+def _replayed_json(each: Replayed, *, shows_body: bool) -> dict[str, Any]:
+    said = msgspec.structs.asdict(each)
+    body = said.pop("body")
+    return {**said, "becomes": _text(body)[0]} if shows_body and body else said
+
+
+def _text(original: bytes) -> tuple[str, str]:
+    """With its encoding."""
+    try:
+        return original.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return b64encode(original).decode(), "base64"

@@ -216,8 +216,8 @@ class Ingest:
         for rejection in receipt.rejections:
             self._metrics.rejection(rejection.code)
             self.tally.rejected(request.source, rejection.code)
-            if rejection.code is RejectionCode.TRACKING_PLAN:
-                self._count_broken(request.broken[rejection.index, rejection.message_id])
+            if (broken := request.broken.get((rejection.index, rejection.message_id))) is not None:
+                self._count_broken(broken)
         for warning in receipt.warnings:
             self.tally.warned(request.source, warning)
 

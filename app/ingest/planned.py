@@ -61,7 +61,7 @@ def keep_to_plan(plan: Plan, parsed: Parsed) -> tuple[Parsed, dict[Place, Broken
         parsed,
         messages=[parsed.messages[position] for position in kept],
         raws=[parsed.raws[position] for position in kept],
-        rejections=parsed.rejections + rejections,
+        rejections=sorted(parsed.rejections + rejections, key=lambda rejection: rejection.index),
         warnings=parsed.warnings + warnings,
     ), broken
 

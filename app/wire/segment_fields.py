@@ -17,6 +17,9 @@ from app.wire import json_text
 
 TYPES: Final = frozenset({"track", "identify", "page", "screen", "group", "alias"})
 
+NAMES: Final = {"page": "page_viewed", "screen": "screen_viewed"}
+"""Of touchpoints that name themselves by their type."""
+
 _ABSENT: Final = msgspec.Raw(b"")
 _Text = str | Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | None
 T = TypeVar("T")
@@ -178,6 +181,16 @@ def message_id_at_best(raw: bytes, chars_max: int) -> str | None:
     except (msgspec.DecodeError, RecursionError, ArithmeticError, ValueError):
         return None
     return value if value and len(value) <= chars_max and "\0" not in value else None
+
+
+def name_at_best(raw: bytes) -> str | None:
+    """The name of the touchpoint that something would be if it were a message; of a foreign event the vendor's."""
+    try:
+        members = json_text.members(raw)
+        event = json_text.text(members.get("event", b"null"))
+        return event or NAMES.get(json_text.text(members.get("type", b"null")) or "")
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return None
 
 
 def _item_field_by_field(raw: bytes, type_of_route: str | None) -> tuple[Item, dict[str, bytes]]:

@@ -23,6 +23,7 @@ from app.wire.arrival import WEB, Visits
 from app.wire.contacts import REASONS
 from app.wire.identifiers import identity_rules
 from app.wire.segment_fields import (
+    NAMES,
     TYPES,
     ContextView,
     Item,
@@ -31,11 +32,11 @@ from app.wire.segment_fields import (
     contact,
     context_view,
     item,
+    message_id_at_best,
     text_of,
     value_at,
 )
 
-_EVENT_NAMES: Final = {"page": "page_viewed", "screen": "screen_viewed"}
 _MEMBERS_OF_TYPE: Final = {
     "track": ("event",),
     "page": ("name", "category"),
@@ -164,7 +165,7 @@ class MessageReader:
 
     def _name(self, message_type: str, event: str | None) -> str | None:
         if message_type != "track":
-            return _EVENT_NAMES.get(message_type)
+            return NAMES.get(message_type)
         if not event or event.isspace():
             raise Refused(RejectionCode.MISSING_EVENT)
         if len(event) > self._limits.event_chars_max or "\0" in event:
@@ -322,6 +323,17 @@ def _hash_id(raw: bytes, message_type: str) -> str:
     return "hash-" + blake2b(canonical_json(raw, message_type), digest_size=16).hexdigest()
 
 
+def id_at_best(raw: bytes, chars_max: int) -> str | None:
+    """The id that something would have if it were a message: its own, else that of what it says."""
+    if (own := message_id_at_best(raw, chars_max)) is not None:
+        return own
+    try:
+        message_type = json_text.text(json_text.members(raw).get("type", b"null"))
+        return _hash_id(raw, message_type) if message_type in TYPES else None
+    except (msgspec.DecodeError, RecursionError, ArithmeticError, ValueError):
+        return None
+
+
 def _left_over(fields: Item) -> dict[str, bytes]:
     """Fields that belong to another type of message, kept because nothing that was sent is lost."""
     own = (*_MEMBERS_OF_TYPE.get(fields.type or "", ()), "channel" if fields.channel in HINTS else "")
@@ -342,7 +354,7 @@ def _left_over(fields: Item) -> dict[str, bytes]:
 
 
 def _put_properties(properties: bytes, message_type: str, fields: Item, group_id: str | None, traits: bytes) -> bytes:
-    if message_type in _EVENT_NAMES:
+    if message_type in NAMES:
         copied = {"name": bytes(fields.name), "category": bytes(fields.category)}
         copied = {key: raw for key, raw in copied.items() if raw not in (b"", b"null")}
         return json_text.with_missing(properties, copied) if copied else properties

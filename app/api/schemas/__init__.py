@@ -103,7 +103,16 @@ from app.api.schemas.figures import (
     FigureKindsOut,
     FiguresStoredOut,
 )
-from app.api.schemas.operations import HealthOut, LiveOut, QuarantinedOut, QuarantineOut
+from app.api.schemas.operations import (
+    HealthOut,
+    LiveOut,
+    QuarantinedOut,
+    QuarantineFilter,
+    QuarantineOut,
+    QuarantineReplayIn,
+    QuarantineReplayOut,
+    ReplayedOut,
+)
 from app.api.schemas.quality import (
     AnomaliesOut,
     AnomalyOut,
@@ -153,7 +162,7 @@ from app.rules.definitions import JourneyIn, SegmentIn, TraitIn
 REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     CallIn, BatchIn, SegmentIn, JourneyIn, TraitIn, SourceIn, KeyIn, LinkIn, LookupIn, BatchItemIn, PreviewIn,
     DryRunIn, VerifyIn, KeyChangeIn, SourceChangeIn, VisitorTokenIn,
-    PlanEntryIn,
+    PlanEntryIn, QuarantineReplayIn,
     MixpanelEventIn, PosthogBatchIn, MeasurementIn, HandledIn,
 )  # fmt: skip
 """Bodies are read by hand, so the document is told of them by hand."""
@@ -171,9 +180,9 @@ __all__ = [
     "BatchItemIn",
     "CallIn",
     "CauseOut",
-    "CompletenessOut",
     "ChannelDayOut",
     "ChannelDaysOut",
+    "CompletenessOut",
     "CountOut",
     "CustomerOut",
     "DayTotalOut",
@@ -234,12 +243,16 @@ __all__ = [
     "PreviewIn",
     "PreviewOut",
     "Problem",
+    "QuarantineFilter",
     "QuarantineOut",
+    "QuarantineReplayIn",
+    "QuarantineReplayOut",
     "QuarantinedOut",
     "ReceiptOut",
     "ReceiptVisitorOut",
     "RejectionOut",
     "RemoteConfigOut",
+    "ReplayedOut",
     "SaidOut",
     "SaidStayOut",
     "SecretIn",
