@@ -14,9 +14,12 @@ from app.__main__ import cli
 from app.api.collect import LETTERS
 from app.config import JUNK_IDS, Limits, Settings
 from app.errors import Overloaded, RejectionCode, SegueError
+from app.ingest.planned import WARNING as BROKEN_PLAN
 from app.main import create_app
 from app.metrics import Metrics
 from app.touchpoint import STRENGTH
+from app.wire.contacts import REASONS
+from app.wire.segment_message import UNUSABLE
 from tests.docs.pages import README, REFERENCE, ROOT, blocks, in_first_column, prose, read, rows
 
 ERRORS = REFERENCE / "errors.md"
@@ -91,6 +94,7 @@ def test_codes_that_are_not_of_the_enum() -> None:
     assert f"`{CONFLICTING_TWIN}`" in read(ERRORS)
     warnings = set(re.findall(r"_warn\([\w, ]+, \"(\w+)\"", source_of("wire")))
     assert warnings
+    warnings |= {*UNUSABLE.values(), BROKEN_PLAN}
     assert warnings <= in_first_column(ERRORS)
 
 
@@ -161,6 +165,11 @@ def test_identities() -> None:
     for name in ("anonymous_ids_per_customer_max", "contact_ids_per_customer_max", "other_ids_per_customer_max"):
         default = shown(Settings.model_fields[name].default)
         assert [default, f"`{variable(name)}`"] in [row[1:] for row in rows(IDENTITIES)]
+
+
+def test_why_an_address_or_a_number_is_none() -> None:
+    told = [row for row in rows(IDENTITIES) if row[0].strip("`") in REASONS]
+    assert told == [[f"`{reason}`", meaning] for reason, meaning in REASONS.items()]
 
 
 def test_what_a_workspace_starts_with() -> None:

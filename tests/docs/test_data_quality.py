@@ -1,0 +1,60 @@
+"""The page on data quality does what it shows, and says the figures of the code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import get_args
+
+import pytest
+
+from app.config import Settings
+from app.ingest.tally import KEEP_DAYS, NAMES_MAX
+from app.views import anomalies
+from app.views.quality import EVENTS_PER_SOURCE
+from app.wire import plan
+from tests.api.conftest import Service, running, track
+from tests.docs.pages import ROOT, blocks, in_first_column, read
+
+PAGE = ROOT / "docs" / "data-quality.md"
+ENTRY, REPLAY = (json.loads(text) for language, text in blocks(PAGE) if language == "json")
+
+
+@pytest.fixture
+async def service(settings: Settings) -> AsyncIterator[Service]:
+    async with running(settings) as one:
+        yield one
+
+
+async def test_the_examples(service: Service) -> None:
+    good = {"total": 5, "currency": "EUR", "products": [{"sku": "a"}]}
+    path = "/v1/tracking-plan/Order%20Completed"
+    assert (await service.tell("PUT", path, ENTRY))["schema"] == ENTRY["schema"]
+    receipt = await service.send(track("Order Completed", properties=good), track("Order Completed"))
+    assert [each["code"] for each in receipt["warnings"]] == ["tracking_plan"]
+    await service.tell("PUT", path, {**ENTRY, "mode": "quarantine"})
+    await service.send(track("Order Completed", properties={"value": 7}), expected=0)
+    tried = await service.tell("POST", "/v1/quarantine/replay", REPLAY)
+    assert json.loads(tried["items"][0]["becomes"])["properties"] == {"total": 7, "currency": "EUR"}
+    done = await service.tell("POST", "/v1/quarantine/replay", {**REPLAY, "dry_run": False})
+    assert (tried["accepted"], done["accepted"]) == (1, 1)
+
+
+def test_kinds_and_modes() -> None:
+    told = in_first_column(PAGE)
+    assert {*get_args(anomalies.Kind), *get_args(plan.Mode)} == told
+
+
+def test_figures() -> None:
+    text = read(PAGE)
+    for figure in (
+        f"at most {plan.SAMPLE_BYTES_MAX:,} bytes",
+        f"at most {plan.SCHEMA_BYTES_MAX:,} bytes and {plan.SCHEMA_LEVELS_MAX} levels",
+        f"at most {plan.NODES_MAX:,} schemas",
+        f"(at most {anomalies.SILENT_HOURS_MAX}) {anomalies.SILENCE_MESSAGES} messages or more",
+        f"at least {anomalies.JUMP_MESSAGES} messages more than expected, at least {anomalies.JUMP_FACTOR} times",
+        f"more than {NAMES_MAX:,} pairs",
+        f"its {EVENTS_PER_SOURCE} most frequent events",
+        f"more than {KEEP_DAYS} days ago",
+    ):
+        assert figure in text, figure
