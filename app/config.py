@@ -109,7 +109,8 @@ class Settings(BaseSettings):
     key_rate: Rate = Field(None, description="Requests of one write key.")
     address_rate: Rate = Field(
         "1200/minute",
-        description="Requests of visitors, from one address; an IPv6 network counts as one.",
+        description="Requests of visitors, from one address: with an `Origin` header, `GET` of a route that pages may "
+        "call, a batch with a `visitor`. `POST`s of servers are not counted. An IPv6 network counts as one.",
     )
     visitor_rate: Rate = Field("300/minute", description="Requests of one visitor with a token or proof.")
     addresses: Literal["none", "truncated", "full"] = Field(

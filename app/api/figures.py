@@ -70,7 +70,12 @@ def add_figure_routes(app: FastAPI) -> None:
 _FILE: Final = {
     "requestBody": {
         "required": True,
-        "content": {"*/*": {"schema": {"type": "string"}, "example": KINDS["generic"].sample.decode()}},
+        "content": {
+            "application/octet-stream": {
+                "schema": {"type": "string", "format": "binary"},
+                "example": KINDS["generic"].sample.decode(),
+            }
+        },
     }
 }
 

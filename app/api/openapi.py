@@ -28,7 +28,7 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "segments", "description": "Segments, their members and counts. With a secret key."},
     {"name": "journeys", "description": "Journeys and their stages. With a secret key."},
     {"name": "access", "description": "Sources and keys. With a secret key."},
-    {"name": "webhooks", "description": "Tools as sources: kinds, secrets and trials with a secret key; deliveries signed."},
+    {"name": "webhooks", "description": "Tools as sources. With a secret key, but for deliveries, which are signed."},
     {"name": "quality", "description": "How well data arrives. With a secret key."},
     {"name": "quarantine", "description": "Messages that were not stored. With a secret key."},
     {"name": "erasures", "description": "People whom a tool says to forget. With a secret key."},

@@ -38,6 +38,8 @@ _METHODS: Final = ("POST", "GET", "HEAD", "OPTIONS")
 _SPARE_SECONDS: Final = 0.5
 """Of the time that a tool waits: for the way back."""
 
+_ANYTHING: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+"""Of any content type."""
 _SOURCE: Final = {
     "name": "source",
     "in": "path",
@@ -67,7 +69,7 @@ def add_webhook_routes(app: FastAPI) -> None:
                 openapi_extra={
                     "security": [],
                     "parameters": [_SOURCE],
-                    "requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string"}}}},
+                    "requestBody": {"required": True, "content": _ANYTHING},
                 },
             )
         )

@@ -84,7 +84,7 @@ def test_bounds_that_are_no_settings() -> None:
 
 def test_rejection_codes_in_order_of_precedence() -> None:
     codes = list(RejectionCode)
-    told = [row for row in rows(ERRORS) if row[0].strip("`") in codes]
+    told = [row for row in rows(ERRORS) if row[0].strip("`") in codes and row[-1] in ("yes", "no")]
     assert told == [[f"`{code}`", code.meaning, "yes" if code.retryable else "no"] for code in codes]
 
 
