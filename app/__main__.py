@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -12,6 +13,7 @@ from typing import Annotated, Final, NoReturn
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -25,6 +27,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.prompt import Confirm, Prompt
 from rich.table import Table
 
 from app import __version__, logs
@@ -33,7 +36,9 @@ from app.db import Clock
 from app.embedded import EmbeddedPostgresError
 from app.errors import BadRequest, NotFound, SegueError
 from app.import_figures import FigureImport, import_figures, told_of
-from app.importer import errors_path, import_file
+from app.import_kinds import form_of, mapping_of
+from app.import_wizard import mapping_by_guess, show_first_messages, write_mapping
+from app.importer import Importing, ImportReport, errors_path, import_file
 from app.ingest import Ingest
 from app.metrics import Metrics
 from app.projection.rebuild import rebuild_customers
@@ -41,6 +46,9 @@ from app.registry import FirstKeys, Registry
 from app.running import database, fill_workspace, open_registry, with_registry
 from app.views.verify import Verified, VerifyViews
 from app.wire.instants import rfc3339
+from app.wire.mapping import FileMapping, MappingRefused, checked
+from app.wire.mapping_guess import Doubt
+from app.wire.tools import TOOLS
 from app.worker import Worker
 
 cli = typer.Typer(
@@ -193,15 +201,76 @@ def keys_rotate(
 @cli.command("import")
 def import_command(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="NDJSON, or CSV with dotted column names.")],
-    source: Annotated[str, typer.Option(help="Source that the messages come from.")] = "default",
+    source: Annotated[
+        str | None, typer.Option(help="Source that the messages come from; the kind's name, or [bold]default[/bold].")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="A ready mapping of columns, or the tool whose exported events the lines are.")
+    ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="What each column means, JSON or TOML; see docs/import.md.")
+    ] = None,
+    guess: Annotated[
+        bool, typer.Option("--guess", help="Guess the mapping, show it, ask what is unsure, and write it down.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --guess: ask nothing, import if nothing is unsure.")] = False,
+    zone: Annotated[str | None, typer.Option(help="Time zone of times without one, such as Europe/Berlin.")] = None,
+    time_format: Annotated[str | None, typer.Option(help="How times are written, such as %d.%m.%Y %H:%M.")] = None,
     data: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Import messages from a file. Run it again after an interruption: it goes on where it stopped, nothing doubles."""
+    try:
+        if guess:
+            known = _guessed_mapping(file, mapping, yes, zone, time_format)
+        else:
+            known = _known_mapping(file, kind, mapping, zone, time_format)
+    except (MappingRefused, OSError) as error:
+        _fail(str(error))
+    if guess and known is None:
+        return
     settings = _settings(data, database_url)
     with _database(settings) as ready:
         _fill_workspace(ready, err)
-        asyncio.run(_import(file, source, ready))
+        asyncio.run(_import(file, source or kind or "default", ready, kind, known))
+
+
+def _known_mapping(
+    file: Path, kind: str | None, own: Path | None, zone: str | None, time_format: str | None
+) -> FileMapping | None:
+    """Raises MappingRefused."""
+    known = mapping_of(file, kind, own)
+    if zone is None and time_format is None:
+        return known
+    if known is None:
+        raise MappingRefused("--zone and --time-format are for files that a mapping reads")
+    times = known.times if time_format is None else [time_format]
+    return checked(msgspec.structs.replace(known, zone=zone or known.zone, times=times))
+
+
+def _guessed_mapping(
+    file: Path, written_to: Path | None, yes: bool, zone: str | None, time_format: str | None
+) -> FileMapping | None:
+    """Written down in any case; None where it is not to be imported by at once. Raises MappingRefused."""
+    written_to = written_to or file.with_name(f"{file.name}.mapping.json")
+    asks = not yes and sys.stdin.isatty()
+    given = {"zone": zone, "times": time_format}
+    ask = _ask if asks else None
+    guessed = mapping_by_guess(file, {about: each for about, each in given.items() if each is not None}, ask, out)
+    write_mapping(written_to, guessed.mapping)
+    out.print(f"The mapping is in {written_to}.", soft_wrap=True, highlight=False)
+    if guessed.doubts:
+        questions = "\n".join(f"- {doubt.question}" for doubt in guessed.doubts)
+        raise MappingRefused(f"Some of it is not to be guessed; complete it there:\n{questions}")
+    show_first_messages(file, guessed.mapping, out)
+    if yes or (asks and Confirm.ask("Import all rows like this?", console=out, default=False)):
+        return guessed.mapping
+    out.print(f"Nothing is imported yet: segue import {file} --mapping {written_to}", soft_wrap=True, highlight=False)
+    return None
+
+
+def _ask(doubt: Doubt) -> str:
+    return Prompt.ask(escape(doubt.question), console=out, choices=list(doubt.choices) or None) or ""
 
 
 @cli.command("import-figures")
@@ -293,7 +362,7 @@ def _database(settings: Settings) -> Iterator[Settings]:
 
 
 def _fail(reason: str) -> NoReturn:
-    err.print(f"[red]{escape(reason)}[/red]")
+    err.print(f"[red]{escape(reason)}[/red]", soft_wrap=True)
     raise typer.Exit(1)
 
 
@@ -342,32 +411,36 @@ async def _key_id(registry: Registry, key: str) -> str:
     return meant[0]
 
 
-async def _import(file: Path, source: str, settings: Settings) -> None:
+async def _import(file: Path, key: str, settings: Settings, kind: str | None, mapping: FileMapping | None) -> None:
     async with open_registry(settings) as (pool, registry):
-        if source not in registry.access.sources:
-            await registry.create_source(source, source)
+        if key not in registry.access.sources:
+            await registry.create_source(key, key, kind=kind if kind in TOOLS else "sdk")
         clock = Clock()
         async with pool.acquire() as connection:
             await clock.calibrate(connection)
         ingest = Ingest(pool, registry, settings, clock, Metrics())
+        hook = registry.access.hooks.get(key)
+        form = form_of(mapping, kind, {} if hook is None else hook.options, settings.limits, clock.now)
+        into = Importing(pool, ingest, registry.access.sources[key], settings, clock)
         await ingest.start()
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
         with Progress(*columns, console=err) as progress:
             task = progress.add_task(file.name, total=file.stat().st_size)
             try:
-                report = await import_file(
-                    file,
-                    ingest,
-                    registry.access.sources[source],
-                    settings,
-                    clock,
-                    lambda advanced: progress.advance(task, advanced),
-                )
+                report = await import_file(file, form, into, lambda advanced: progress.advance(task, advanced))
+            except MappingRefused as refused:
+                _fail(f"{file} does not fit: {refused}")
             finally:
                 await ingest.stop()
+    _tell(report, file)
+
+
+def _tell(report: ImportReport, file: Path) -> None:
     if report.resumed_at_line:
         out.print(f"Went on after line {report.resumed_at_line}.")
     out.print(f"{report.accepted} accepted, {report.duplicate} duplicate, {report.rejected} rejected.")
+    if report.erasures:
+        out.print(f"{report.erasures} people ask to be forgotten: see GET /v1/erasure-requests.")
     if report.rejected:
         out.print(f"The rejected lines and their faults are in {errors_path(file)}.", soft_wrap=True)
 

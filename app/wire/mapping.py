@@ -115,7 +115,7 @@ def checked(mapping: FileMapping) -> FileMapping:
     if "message_id" in mapping.constants:
         raise MappingRefused("a message_id that is the same in every row would make one message of them all")
     if mapping.zone is not None:
-        _zone(mapping.zone)
+        zone_of(mapping.zone)
     if mapping.delimiter is not None and len(mapping.delimiter) != 1:
         raise MappingRefused("the delimiter must be one character")
     if min(mapping.skip_rows, mapping.skip_rows_after_header) < 0:
@@ -143,7 +143,7 @@ class RowReader:
 
     def __init__(self, mapping: FileMapping, columns: Iterable[str] | None = None) -> None:
         self._mapping = mapping
-        self._zone = None if mapping.zone is None else _zone(mapping.zone)
+        self._zone = None if mapping.zone is None else zone_of(mapping.zone)
         self._places: dict[str, list[str]] = {}
         """By folded column."""
         for column in mapping.columns:
@@ -337,7 +337,8 @@ def _refuse_incomplete(places: set[str], mapping: FileMapping, columns: set[str]
         raise MappingRefused(f"nothing says what happened: neither event nor traits{of_file}")
 
 
-def _zone(name: str) -> ZoneInfo:
+def zone_of(name: str) -> ZoneInfo:
+    """Raises MappingRefused for a name that is no zone's."""
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
