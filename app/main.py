@@ -14,6 +14,7 @@ from app import __version__, agents
 from app.api import collect, me, sdks, segment_like
 from app.api.analysis import add_analysis_routes
 from app.api.collect import add_collect_routes
+from app.api.customerio import add_customerio_routes
 from app.api.customers import add_customer_routes
 from app.api.definitions import add_definition_routes
 from app.api.docs import add_docs
@@ -35,6 +36,7 @@ from app.api.services import Services
 from app.api.sessions import add_session_routes
 from app.api.snippet import add_snippet_routes
 from app.api.sources import add_source_routes
+from app.api.tickets import add_ticket_routes
 from app.api.webhooks import add_webhook_routes
 from app.config import Settings
 from app.countries import open_countries
@@ -84,10 +86,12 @@ def create_app(
     )
     add_customer_routes(app)
     add_session_routes(app)
+    add_ticket_routes(app)
     add_collect_routes(app)
     add_me_routes(app)
     add_sdk_routes(app)
     add_segment_like_routes(app)
+    add_customerio_routes(app)
     add_segment_routes(app)
     add_analysis_routes(app)
     add_definition_routes(app)

@@ -123,7 +123,7 @@ def collector(route: str) -> Handler:
         envelope = read(inflated, route, limits)
         key = await _admit(request, served, envelope)
         guest = await guest_of(request, served, key, envelope.visitor) if envelope.visitor not in ABSENT else None
-        receipt = await _store(request, served, key.source, envelope, len(inflated), received_at)
+        receipt = await store(request, served, key.source, envelope, len(inflated), received_at)
         answer = receipt_json(receipt)
         if guest is not None:
             answer = answer[:-1] + await guest_json(served, key, guest, projected=receipt.projected) + b"}"
@@ -132,15 +132,16 @@ def collector(route: str) -> Handler:
     return collect
 
 
-async def take_in(request: Request, envelope: Envelope, size_bytes: int) -> Receipt:
+async def take_in(request: Request, envelope: Envelope, size_bytes: int, received_at: int | None = None) -> Receipt:
     """What every format does once its body is an envelope: key, meaning, one flush. ``size_bytes`` as inflated.
 
-    Raises :class:`Overloaded` and what :func:`authenticate` does; then nothing was stored.
+    ``received_at`` is the instant as of which the envelope was read, where that took one. Raises :class:`Overloaded`
+    and what :func:`authenticate` does; then nothing was stored.
     """
     served = services(request)
-    received_at = served.clock.now()
+    received_at = received_at or served.clock.now()
     source = await authenticate(request, served, envelope)
-    return await _store(request, served, source, envelope, size_bytes, received_at)
+    return await store(request, served, source, envelope, size_bytes, received_at)
 
 
 async def authenticate(request: Request, served: Services, envelope: Envelope) -> SourceView:
@@ -154,7 +155,7 @@ async def _admit(request: Request, served: Services, envelope: Envelope) -> KeyV
     return (await admit(request, served, *keys))[1]
 
 
-async def _store(
+async def store(
     request: Request, served: Services, source: SourceView, envelope: Envelope, size_bytes: int, received_at: int
 ) -> Receipt:
     parsed = normalise(envelope, source, received_at, served.settings, peer_of(request, served.settings))

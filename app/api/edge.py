@@ -19,7 +19,8 @@ from app.api.rates import Rates
 from app.errors import RateLimited, SegueError
 from app.metrics import Metrics
 
-CUSTOMERS: Final = "/v1/customers/"
+CUSTOMERS: Final = ("/v1/customers/", "/api/v1/customers/")
+"""Of ours, and of Customer.io's Track API."""
 
 _PREFLIGHT_HEADERS: Final = (
     "Authorization, Content-Type, If-None-Match, X-Retry-Count, AnonymousId, SentAt, X-Write-Key"

@@ -22,9 +22,11 @@ from app.api.schemas import (
     FlagsOut,
     MeasurementIn,
     MixpanelEventIn,
+    MixpanelImportOut,
     MixpanelOut,
     PosthogBatchIn,
     PosthogOut,
+    PosthogResultsOut,
     RemoteConfigOut,
     ValidationOut,
     json_body,
@@ -42,12 +44,15 @@ _MIXPANEL: Final = {
     "/groups": "Group profiles of Mixpanel's SDKs: they name no person and go to quarantine",
 }
 _POSTHOG: Final = ("/e", "/capture", "/batch", "/i/v0/e")
+_POSTHOG_V1: Final = "/i/v1/analytics/events"
 _FLAGS: Final = ("/flags", "/decide")
 _MEASUREMENTS: Final = ("/mp/collect", "/debug/mp/collect")
 
-OPEN_PATHS: Final = both(*_MIXPANEL, *_POSTHOG, *_FLAGS, *_MEASUREMENTS)
+OPEN_PATHS: Final = both(*_MIXPANEL, *_POSTHOG, _POSTHOG_V1, *_FLAGS, *_MEASUREMENTS)
 OPEN_PREFIXES: Final = ("/array/",)
 
+_FALSE: Final = ("0", "false")
+_SDK_CHARS_MAX: Final = 100
 _TAKEN: Final = b'{"status":1}'
 _NO_FLAGS: Final = {"flags": {}, "featureFlags": {}, "featureFlagPayloads": {}, "errorsWhileComputingFlags": False}
 _SEND: Final = {"supportedCompression": ["gzip", "gzip-js"], "analytics": {"endpoint": "/e/"}}
@@ -73,6 +78,15 @@ def add_sdk_routes(app: FastAPI) -> None:
             openapi_extra=json_body(MixpanelEventIn),
         )
         add_route(app, path, _mixpanel(name), method="GET", documented=False)
+    add_route(
+        app,
+        "/import",
+        mixpanel_import,
+        operation_id="mixpanel_import",
+        summary="Events of the past of Mixpanel's SDKs and its import API; 400 with those that were refused",
+        response_model=MixpanelImportOut,
+        openapi_extra=json_body(MixpanelEventIn),
+    )
     for path in _POSTHOG:
         add_route(
             app,
@@ -83,6 +97,15 @@ def add_sdk_routes(app: FastAPI) -> None:
             response_model=PosthogOut,
             openapi_extra=json_body(PosthogBatchIn),
         )
+    add_route(
+        app,
+        _POSTHOG_V1,
+        posthog_events_v1,
+        operation_id="posthog_i_v1_analytics_events",
+        summary="Events of PostHog's SDKs, version 1: each is answered",
+        response_model=PosthogResultsOut,
+        openapi_extra=json_body(PosthogBatchIn),
+    )
     for path in _FLAGS:
         add_route(
             app,
@@ -169,7 +192,7 @@ def _mixpanel(route: str) -> Handler:
             query = request.query_params
             with_address = query.get("ip") != "0"
             envelope = mixpanel.read(payload.body, route, now, limits, query.get("_"), with_address=with_address)
-            await take_in(request, envelope, len(payload.body))
+            await take_in(request, envelope, len(payload.body), now)
         if flag(request, payload, "img"):
             return pixel_answer()
         if flag(request, payload, "verbose"):
@@ -179,16 +202,54 @@ def _mixpanel(route: str) -> Handler:
     return collect
 
 
+async def mixpanel_import(request: Request) -> Response:
+    """Answers as it is asked: the Python SDK's form as ``/track``, all others with what was refused, one by one."""
+    with with_error_member():
+        payload = await read_payload(request)
+        served = services(request)
+        now = served.clock.now()
+        envelope = mixpanel.read(payload.body, "import", now, served.settings.limits)
+        # A service account stands where the token else does; its project is then the key.
+        envelope.write_key = envelope.write_key or request.query_params.get("project_id")
+        receipt = await take_in(request, envelope, len(payload.body), now)
+    if flag(request, payload, "verbose"):
+        return json_answer({"status": 1, "error": None})
+    failed = mixpanel.failed_records(receipt.rejections)
+    imported = {"num_records_imported": mixpanel.count_events(envelope) - len(failed)}
+    if not failed or request.query_params.get("strict") in _FALSE:
+        return json_answer({"code": 200, **imported, "status": "OK"})
+    refused = {"code": 400, "error": "some data points in the request failed validation", "status": "Bad Request"}
+    return json_answer({**refused, **imported, "failed_records": failed}, 400)
+
+
 async def posthog_events(request: Request) -> Response:
     return await _take_posthog(request, await read_payload(request))
 
 
 async def _take_posthog(request: Request, payload: Payload) -> Response:
     served = services(request)
+    now = served.clock.now()
     asked = request.query_params.get("_")
-    envelope = posthog.read(payload.body, served.clock.now(), served.settings.limits, asked)
-    await take_in(request, envelope, len(payload.body))
+    envelope = posthog.read(payload.body, now, served.settings.limits, asked)
+    await take_in(request, envelope, len(payload.body), now)
     return Response(_TAKEN, media_type=JSON)
+
+
+async def posthog_events_v1(request: Request) -> Response:
+    """Version 1 of the protocol, in which each event is answered."""
+    payload = await read_payload(request)
+    served = services(request)
+    now = served.clock.now()
+    headers = request.headers
+    envelope = posthog.read(
+        payload.body,
+        now,
+        served.settings.limits,
+        sdk=headers.get("posthog-sdk-info", "")[:_SDK_CHARS_MAX],
+        sending=headers.get("posthog-request-timestamp"),
+    )
+    receipt = await take_in(request, envelope, len(payload.body), now)
+    return json_answer({"results": posthog.results(envelope, receipt.rejections)})
 
 
 async def no_flags(request: Request) -> Response:
@@ -220,8 +281,9 @@ async def measure(request: Request) -> Response:
     payload = await read_payload(request)
     served = services(request)
     secret = request.query_params.get("api_secret")
-    envelope = ga4.read(payload.body, secret, served.clock.now(), served.settings.limits)
-    await take_in(request, envelope, len(payload.body))
+    now = served.clock.now()
+    envelope = ga4.read(payload.body, secret, now, served.settings.limits)
+    await take_in(request, envelope, len(payload.body), now)
     return Response(None, 204)
 
 

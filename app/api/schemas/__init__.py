@@ -127,13 +127,21 @@ from app.api.schemas.quality import (
     ViolationsOut,
 )
 from app.api.schemas.sdks import (
+    CustomerioBatchIn,
+    CustomerioErrorOut,
+    CustomerioErrorsOut,
+    CustomerioIn,
+    CustomerioOperationIn,
+    CustomerioOut,
     FlagsOut,
     JitsuOut,
     MeasurementIn,
     MixpanelEventIn,
+    MixpanelImportOut,
     MixpanelOut,
     PosthogBatchIn,
     PosthogOut,
+    PosthogResultsOut,
     RemoteConfigOut,
     SourceConfigOut,
     ValidationMessageOut,
@@ -147,6 +155,7 @@ from app.api.schemas.sessions import (
     SessionsOut,
     SessionTotalsOut,
 )
+from app.api.schemas.tickets import RedactedOut, TicketOut, TicketsOut, TicketTotalsOut
 from app.api.schemas.webhooks import (
     KindOut,
     KindsOut,
@@ -162,8 +171,9 @@ from app.rules.definitions import JourneyIn, SegmentIn, TraitIn
 REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     CallIn, BatchIn, SegmentIn, JourneyIn, TraitIn, SourceIn, KeyIn, LinkIn, LookupIn, BatchItemIn, PreviewIn,
     DryRunIn, VerifyIn, KeyChangeIn, SourceChangeIn, VisitorTokenIn,
-    PlanEntryIn, QuarantineReplayIn,
+    PlanEntryIn, QuarantineReplayIn, SecretIn,
     MixpanelEventIn, PosthogBatchIn, MeasurementIn, HandledIn,
+    CustomerioIn, CustomerioOperationIn, CustomerioBatchIn, CustomerioErrorsOut,
 )  # fmt: skip
 """Bodies are read by hand, so the document is told of them by hand."""
 
@@ -185,6 +195,12 @@ __all__ = [
     "CompletenessOut",
     "CountOut",
     "CustomerOut",
+    "CustomerioBatchIn",
+    "CustomerioErrorOut",
+    "CustomerioErrorsOut",
+    "CustomerioIn",
+    "CustomerioOperationIn",
+    "CustomerioOut",
     "DayTotalOut",
     "DifferenceOut",
     "DryRunIn",
@@ -231,6 +247,7 @@ __all__ = [
     "MembersOut",
     "MembershipOut",
     "MixpanelEventIn",
+    "MixpanelImportOut",
     "MixpanelOut",
     "MovedOut",
     "NamedOut",
@@ -240,6 +257,7 @@ __all__ = [
     "PlanOut",
     "PosthogBatchIn",
     "PosthogOut",
+    "PosthogResultsOut",
     "PreviewIn",
     "PreviewOut",
     "Problem",
@@ -250,6 +268,7 @@ __all__ = [
     "QuarantinedOut",
     "ReceiptOut",
     "ReceiptVisitorOut",
+    "RedactedOut",
     "RejectionOut",
     "RemoteConfigOut",
     "ReplayedOut",
@@ -282,6 +301,9 @@ __all__ = [
     "StandingOut",
     "StayOut",
     "SuccessOut",
+    "TicketOut",
+    "TicketTotalsOut",
+    "TicketsOut",
     "TimelineOut",
     "TouchpointOut",
     "TraitExplanationOut",

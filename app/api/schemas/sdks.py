@@ -25,6 +25,17 @@ class MixpanelOut(BaseModel):
     error: None = None
 
 
+class MixpanelImportOut(BaseModel):
+    model_config = shape(
+        "How many were stored or were there before. With `verbose=1` of a form as `/track`.",
+        {"code": 200, "num_records_imported": 2, "status": "OK"},
+    )
+
+    code: Literal[200]
+    num_records_imported: int
+    status: Literal["OK"]
+
+
 class PosthogBatchIn(BaseModel):
     model_config = shape(
         "A PostHog batch, or one event; as JSON, gzip, or `data=` of a form as base64.",
@@ -43,6 +54,15 @@ class PosthogOut(BaseModel):
     model_config = shape("It was taken.", {"status": 1})
 
     status: Literal[1]
+
+
+class PosthogResultsOut(BaseModel):
+    model_config = shape(
+        "By uuid: ok, drop (it is in quarantine), or retry (it stood beyond a batch).",
+        {"results": {"01a211ed-f913-79c3-bcde-a5adb2a110c3": {"result": "ok"}}},
+    )
+
+    results: dict[str, dict[str, str]]
 
 
 class FlagsOut(BaseModel):
@@ -112,3 +132,54 @@ class JitsuOut(BaseModel):
     model_config = shape("It was taken.", {"ok": True})
 
     ok: Literal[True]
+
+
+class CustomerioIn(BaseModel):
+    model_config = shape(
+        "The body of a call of Customer.io's Track API: attributes of a person, or an event, device, merge or report.",
+        {"name": "purchased", "data": {"price": 19.99}, "timestamp": 1795597029},
+        open=True,
+    )
+
+
+class CustomerioOperationIn(BaseModel):
+    model_config = shape(
+        "One operation of Customer.io's Track API, version 2.",
+        {"type": "person", "action": "event", "identifiers": {"id": "user-1"}, "name": "purchased", "attributes": {}},
+        open=True,
+    )
+
+    type: str = Field(description="person, object or delivery.")
+    action: str
+
+
+class CustomerioBatchIn(BaseModel):
+    model_config = shape(
+        "Many of them.",
+        {"batch": [{"type": "person", "action": "identify", "identifiers": {"id": "user-1"}, "attributes": {}}]},
+        open=True,
+    )
+
+    batch: list[CustomerioOperationIn]
+
+
+class CustomerioOut(BaseModel):
+    model_config = shape("It was taken.", {})
+
+
+class CustomerioErrorOut(BaseModel):
+    model_config = shape(
+        "An operation that was refused.",
+        {"batch_index": 1, "reason": "required", "field": "name", "message": "a track message needs an event name"},
+    )
+
+    batch_index: int
+    reason: str
+    field: str
+    message: str
+
+
+class CustomerioErrorsOut(BaseModel):
+    model_config = shape("Operations that were refused; they are in quarantine.", {"errors": []})
+
+    errors: list[CustomerioErrorOut]
