@@ -1,7 +1,8 @@
 """Journeys, segments and computed traits that a new workspace starts with, as the API would take them.
 
 Event names are those of the Segment e-commerce and email specs, with a few of support, reviews and referrals
-beside them. The rules are free of order: what happened decides, not in which sequence it arrived.
+beside them, and those that webhooks of tools are read into. The rules are free of order: what happened decides, not
+in which sequence it arrived.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ _ANYTHING: Final = {"did": "*"}
 _BOUGHT: Final = {"did": "Order Completed"}
 _BOUGHT_AGAIN: Final = {"did": "Order Completed", "at_least": 2}
 
+_NO_MACHINE: Final = {"machine": {"ne": True}}
+"""Opens and clicks of programs are nobody's interest."""
+
 _BROWSED: Final = {
     "any": [
+        {"did": "email.clicked", "where": _NO_MACHINE},
         {
             "did": [
                 "Product Viewed",
@@ -61,14 +66,14 @@ _DECIDED: Final = {
     ]
 }
 
-_MAIL: Final = ["Email Delivered", "Email Opened", "Email Link Clicked"]
+_MAIL: Final = ["Email Delivered", "Email Opened", "Email Link Clicked", "email.delivered"]
 
 
 def _mail_about(word: str) -> list[Definition]:
-    """A mail whose subject or campaign speaks of ``word``: what the email spec says of a mail is these two names."""
+    """A mail whose subject or campaign speaks of ``word``: by the email spec's two names, or as tools are read."""
     return [
         {"did": _MAIL, "where": {name: {"contains": word, "ignore_case": True}}}
-        for name in ("email_subject", "campaign_name")
+        for name in ("email_subject", "campaign_name", "campaign")
     ]
 
 
@@ -87,6 +92,11 @@ _CARED_FOR: Final = {
                 "Support Contacted",
                 "Chat Started",
                 "Survey Answered",
+                "ticket.created",
+                "ticket.solved",
+                "chat.started",
+                "csat.submitted",
+                "survey.completed",
             ]
         },
         *_mail_about("thank"),
@@ -217,7 +227,9 @@ SEGMENTS: Final[tuple[Definition, ...]] = (
                 "Order Completed",
                 "Product Reviewed",
                 "Product Shared",
+                "email.clicked",
             ],
+            "where": _NO_MACHINE,
             "at_least": 5,
             "within": "30d",
         },
@@ -253,8 +265,13 @@ SEGMENTS: Final[tuple[Definition, ...]] = (
         "Opened or clicked at least two mails in the last 30 days, and never unsubscribed.",
         {
             "all": [
-                {"did": ["Email Opened", "Email Link Clicked"], "at_least": 2, "within": "30d"},
-                {"not": {"did": ["Unsubscribed", "Email Marked as Spam"]}},
+                {
+                    "did": ["Email Opened", "Email Link Clicked", "email.opened", "email.clicked"],
+                    "where": _NO_MACHINE,
+                    "at_least": 2,
+                    "within": "30d",
+                },
+                {"not": {"did": ["Unsubscribed", "Email Marked as Spam", "email.unsubscribed", "email.complained"]}},
             ]
         },
     ),
@@ -265,7 +282,10 @@ SEGMENTS: Final[tuple[Definition, ...]] = (
         {
             "any": [
                 {
-                    "did": ["Support Rated", "Support Ticket Solved", "Survey Answered", "Product Reviewed"],
+                    "did": [
+                        *("Support Rated", "Support Ticket Solved", "Survey Answered", "Product Reviewed"),
+                        "csat.submitted",
+                    ],
                     "where": {"rating": {"lte": 2}},
                     "within": "90d",
                 },
@@ -274,7 +294,7 @@ SEGMENTS: Final[tuple[Definition, ...]] = (
                     "where": {"satisfaction": {"in": ["bad", "dissatisfied", "negative"], "ignore_case": True}},
                     "within": "90d",
                 },
-                {"did": "Support Ticket Created", "at_least": 3, "within": "30d"},
+                {"did": ["Support Ticket Created", "ticket.created"], "at_least": 3, "within": "30d"},
             ]
         },
     ),

@@ -120,6 +120,19 @@ def test_email_engaged_until_unsubscribed() -> None:
     assert "email-engaged" not in segments([*mails, at(START + 2 * DAY, "Unsubscribed", "email")], START + 2 * DAY)
 
 
+def test_what_tools_say_moves_the_same_segments_but_for_machines() -> None:
+    def mails(machine: bool) -> list[Happened]:
+        return [at(START + day * DAY, "email.clicked", "email", machine=machine) for day in range(5)]
+
+    assert {"email-engaged", "engaged"} <= segments(mails(False), START + 5 * DAY)
+    assert not {"email-engaged", "engaged"} & segments(mails(True), START + 5 * DAY)
+    for name in ("email.unsubscribed", "email.complained"):
+        assert "email-engaged" not in segments([*mails(False), at(START + 5 * DAY, name, "email")], START + 5 * DAY)
+    assert "unhappy" in segments(
+        [at(START + day * DAY, "ticket.created", "support") for day in range(3)], START + 3 * DAY
+    )
+
+
 def test_engaged_takes_five_and_lapses() -> None:
     visits = [at(START + day * DAY, "Product Viewed") for day in range(5)]
     assert "engaged" in segments(visits, START + 30 * DAY - 1)
@@ -135,6 +148,9 @@ def test_engaged_takes_five_and_lapses() -> None:
         (at(START, "Support Rated", "support"), False),
         (at(START, "Support Ticket Solved", "support", satisfaction="Bad"), True),
         (at(START, "Support Ticket Created", "support"), False),
+        (at(START, "csat.submitted", "support", rating=2, scale=5), True),
+        (at(START, "csat.submitted", "support", rating=3, scale=5), False),
+        (at(START, "ticket.created", "support"), False),
     ],
 )
 def test_unhappy_after_a_bad_support_experience(item: Happened, unhappy: bool) -> None:
