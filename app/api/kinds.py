@@ -21,6 +21,8 @@ from app.api.webhooks import hook_of
 from app.errors import BadRequest
 from app.registry import SecretRow
 from app.touchpoint import Message
+from app.wire import estimates
+from app.wire.estimates import ESTIMATED
 from app.wire.segment import normalise
 from app.wire.signatures import SignatureRefused
 from app.wire.tool import TEXT_POLICIES, Delivery, Tool
@@ -31,6 +33,7 @@ SDK: Final = "sdk"
 _OPTIONS_OF_ALL: Final = {
     "url": "The webhook's address as the tool calls it; needed where a proxy changes it and the tool signs it.",
     "text": "Where people's free text goes: apart (the default: no rule reads it), property, or none.",
+    "estimate": "on: how texts of customers sound, in properties.estimate; needs segue[estimates]. Off by default.",
 }
 _SAMPLE_OF_SDKS: Final = (
     '{"type":"track","event":"Order Completed","userId":"user-1","properties":{"total":42.5},"messageId":"m-1"}'
@@ -49,7 +52,7 @@ def add_kind_routes(app: FastAPI) -> None:
         "requestBody": {
             "required": False,
             "description": "A body as the tool would send it; empty: the documented sample of the kind.",
-            "content": {"*/*": {"schema": {"type": "string"}}},
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         }
     }
     for path, method, endpoint, model, status, extra, failures, summary in (
@@ -86,6 +89,10 @@ def check_kind(kind: str, options: dict[str, str]) -> None:
             raise BadRequest(f"A source of kind {kind} has no option {name}; it has {told}.", path=f"/options/{name}")
     if options.get("text", "apart") not in TEXT_POLICIES:
         raise BadRequest(f"text is one of {', '.join(TEXT_POLICIES)}.", path="/options/text")
+    if options.get("estimate", "off") not in (ESTIMATED, "off"):
+        raise BadRequest("estimate is on or off.", path="/options/estimate")
+    if options.get("estimate") == ESTIMATED and not estimates.is_installed():
+        raise BadRequest("Estimates need the extra segue[estimates] to be installed.", path="/options/estimate")
 
 
 async def list_kinds(request: Request) -> Response:

@@ -20,6 +20,7 @@ import msgspec
 from app.channel import lower_snake
 from app.errors import InvalidBody
 from app.wire import json_text
+from app.wire.estimates import estimate
 from app.wire.signatures import Scheme
 
 Event = dict[str, Any]
@@ -88,6 +89,8 @@ class Call(msgspec.Struct, kw_only=True):
     context: Mapping[str, Any] = {}
     text: Mapping[str, Any] = {}
     """Free text of people: ``{"subject": .., "body": ..}``."""
+    theirs: bool = True
+    """Whether the customer wrote it, and not somebody who answers: how it sounds is estimated only then."""
 
 
 class Erasure(msgspec.Struct):
@@ -192,8 +195,8 @@ def own_name(tool: str, kind: Any) -> str:
     return f"{tool}.{lower_snake(str(kind)) or 'other'}"
 
 
-def written(call: Call, text_policy: str = "apart") -> bytes:
-    """The call as JSON of a Segment-shaped message."""
+def written(call: Call, text_policy: str = "apart", *, estimated: bool = False) -> bytes:
+    """The call as JSON of a Segment-shaped message. ``estimated``: with how its text sounds, where that can be said."""
     contact = _present({"email": call.email, "phone": call.phone})
     message: dict[str, Any] = {
         "messageId": call.id if len(call.id) <= ID_CHARS_MAX else event_id(call.id),
@@ -208,6 +211,8 @@ def written(call: Call, text_policy: str = "apart") -> bytes:
     if ids := _present(call.ids):
         context["externalIds"] = [{"id": each, "type": kind} for kind, value in ids.items() for each in _listed(value)]
     text = {name: _cut(value) for name, value in _present(call.text).items()}
+    if estimated and call.theirs and (found := estimate("\n".join(map(str, text.values())))):
+        properties["estimate"] = found
     if text and text_policy == "apart":
         context["private"] = text
     elif text and text_policy == "property":

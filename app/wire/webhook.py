@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from app.errors import InvalidBody, Rejection, RejectionCode
+from app.wire.estimates import ESTIMATED
 from app.wire.segment import ITEMS_MAX, Envelope
 from app.wire.tool import Delivery, Erasure, Event, Tool, Unreadable, decoded, encoded, written
 from app.wire.tools import TOOLS
@@ -58,7 +59,7 @@ def read_again(form: str, original: bytes, received_at: int, options: Mapping[st
 def _read(tool: Tool, events: list[Event], received_at: int, options: Mapping[str, str]) -> Intake:
     intake = Intake(Envelope(None, [], [], form=_EVENT + tool.key))
     envelope = intake.envelope
-    text_policy = options.get("text", "apart")
+    text_policy, estimated = options.get("text", "apart"), options.get("estimate") == ESTIMATED
     for index, event in enumerate(events):
         try:
             calls = list(_calls(tool, event, received_at))
@@ -70,7 +71,7 @@ def _read(tool: Tool, events: list[Event], received_at: int, options: Mapping[st
             if isinstance(call, Erasure):
                 intake.erasures.append(call)
             else:
-                envelope.items.append(written(call, text_policy))
+                envelope.items.append(written(call, text_policy, estimated=estimated))
                 envelope.originals.append(encoded(event))
     return intake
 

@@ -55,6 +55,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         ids={"freshdesk_contact": text_id(said.get("requester_id"))},
         properties=properties,
         text=text,
+        theirs=name in (CREATED, REPLIED_BY_CUSTOMER, RATED),
     )
 
 

@@ -95,10 +95,11 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     if kind == "sync" or not any(person.values()):
         return
     message = as_object(as_object(event.get("target")).get("data")) or as_object(conversation.get("last_message"))
+    name = _name(kind, event, conversation)
     yield Call(
         id=text_id(event.get("id")) or event_id(event),
         at=event.get("emitted_at"),
-        event=_name(kind, event, conversation),
+        event=name,
         channel=CHANNEL,
         email=person["email"],
         phone=person["phone"],
@@ -116,6 +117,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
             "subject": conversation.get("subject"),
             "body": plain(message.get("text") or message.get("body") or message.get("blurb")),
         },
+        theirs=name in (CREATED, REPLIED_BY_CUSTOMER),
     )
 
 

@@ -81,6 +81,7 @@ def _conversation(event: Event, name: str) -> Call:
             "opened_at": event.get("createdAt"),
         },
         text={"subject": event.get("subject"), "body": plain(thread.get("body")) if is_written else None},
+        theirs=told in (CREATED, REPLIED_BY_CUSTOMER),
     )
 
 

@@ -114,6 +114,7 @@ def _put_touchpoint(call: Call, topic: str, item: Event) -> None:
         "opened_at": item.get("created_at") if item.get("type") in ("conversation", "ticket") else None,
         **csat(rating.get("rating"), 5),
     }
+    call.theirs = name in (CHAT_STARTED, CREATED, REPLIED_BY_CUSTOMER, RATED)
     call.text = {"subject": _subject(item), "body": _said(name, item), "comment": rating.get("remark")}
 
 

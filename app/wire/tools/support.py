@@ -60,6 +60,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
             "body": plain(event.get("message")),
             "comment": plain(event.get("comment")),
         },
+        theirs=name != REPLIED_BY_AGENT and event.get("by") not in _AGENT,
     )
 
 

@@ -92,6 +92,7 @@ def _of_subscription(event: Event, kind: str) -> list[Call]:
             ids={"zendesk_user": requester},
             properties=properties,
             text=text,
+            theirs=name in (CREATED, REPLIED_BY_CUSTOMER),
         )
     ]
 
@@ -183,10 +184,11 @@ def _of_trigger(event: Event) -> Call:
         **rating,
     }
     at = event.get("updated_at")
+    name = _name_of_trigger(said, event, status, previous)
     return Call(
         id=_id_of_trigger(event, at),
         at=at,
-        event=_name_of_trigger(said, event, status, previous),
+        event=name,
         channel=CHANNEL,
         user_id=event.get("external_id"),
         email=event.get("email"),
@@ -194,6 +196,7 @@ def _of_trigger(event: Event) -> Call:
         ids={"zendesk_user": text_id(event.get("requester_id"))},
         properties=properties,
         text={"subject": event.get("title"), "body": event.get("comment"), "comment": event.get("rating_comment")},
+        theirs=name in (CREATED, REPLIED_BY_CUSTOMER, RATED),
     )
 
 
