@@ -9,11 +9,23 @@ import msgspec
 import pytest
 import standardwebhooks
 import svix
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hubspot.utils.signature import Signature  # type: ignore[import-untyped]  # it ships no types
+from sendgrid.helpers.eventwebhook import EventWebhook, EventWebhookHeader  # type: ignore[import-untyped]  # nor it
 
 from app.wire.signatures import STANDARD, SignatureRefused
 from app.wire.tool import Delivery
+from app.wire.tools import TOOLS
 
+SENDGRID, HUBSPOT = TOOLS["sendgrid"], TOOLS["hubspot"]
 KEY = b64encode(bytes(range(32))).decode()
 SECRET = f"whsec_{KEY}"
 OTHER = f"whsec_{b64encode(bytes(range(1, 33))).decode()}"
@@ -107,3 +119,83 @@ def test_a_public_key_takes_what_its_private_one_signed() -> None:
 def test_a_secret_that_cannot_be_right_is_refused_at_once(secret: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         STANDARD.keep(secret)
+
+
+# ------------------------------------------------------------------------------------------------------ SendGrid
+
+
+def _sendgrid() -> tuple[EllipticCurvePrivateKey, str]:
+    private = generate_private_key(SECP256R1())
+    public = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return private, b64encode(public).decode()
+
+
+def test_sendgrids_helper_and_we_agree_on_each_signature() -> None:
+    """Both read the same headers, and take and refuse the same: what its key signed, and nothing else."""
+    (private, public), (stranger, _) = _sendgrid(), _sendgrid()
+    helper = EventWebhook(public)
+    time = str(int(NOW.timestamp()))
+    for body, signer, signed, holds in (
+        (BODY, private, BODY, True),
+        ("[]\r\n", private, "[]\r\n", True),
+        (BODY, private, BODY + " ", False),
+        (BODY, stranger, BODY, False),
+    ):
+        signature = b64encode(signer.sign((time + signed).encode(), ECDSA(SHA256()))).decode()
+        headers = {EventWebhookHeader.SIGNATURE.lower(): signature, EventWebhookHeader.TIMESTAMP.lower(): time}
+        delivery = Delivery(body=body.encode(), headers=headers, received_at=MICROSECONDS)
+        assert helper.verify_signature(body, signature, time) is holds
+        if holds:
+            SENDGRID.scheme.verify(delivery, SENDGRID.scheme.keep(public))
+            continue
+        with pytest.raises(SignatureRefused) as refused:
+            SENDGRID.scheme.verify(delivery, SENDGRID.scheme.keep(public))
+        assert refused.value.reason == "wrong"
+
+
+# ------------------------------------------------------------------------------------------------------- HubSpot
+
+URL = "https://segue.example.com/v1/sources/hubspot/webhook"
+CLIENT_SECRET = "hubspot-secret"
+
+
+def _hubspot(body: str, version: str, at: datetime, headers: dict[str, str], **options: str) -> None:
+    """Raises SignatureRefused."""
+    received_at = int(at.timestamp() * 1_000_000)
+    delivery = Delivery(
+        body=body.encode(),
+        headers=headers,
+        url=URL,
+        received_at=received_at,
+        options={"signatures": version, **options},
+    )
+    HUBSPOT.scheme.verify(delivery, HUBSPOT.scheme.keep(CLIENT_SECRET))
+
+
+@pytest.mark.parametrize("version", ["v1", "v2", "v3"])
+def test_what_hubspots_helper_signs_holds(version: str) -> None:
+    time = str(int(NOW.timestamp() * 1000))
+    signature = Signature.get_signature(CLIENT_SECRET, BODY, version, URL, "POST", time)
+    headers = (
+        {"x-hubspot-signature-v3": signature, "x-hubspot-request-timestamp": time}
+        if version == "v3"
+        else {"x-hubspot-signature": signature, "x-hubspot-signature-version": version}
+    )
+    _hubspot(BODY, version, NOW, headers)
+    _hubspot(BODY, version, NOW, headers, url=URL)
+    for body, other in ((BODY + " ", headers), (BODY, {**headers, next(iter(headers)): signature[::-1]})):
+        with pytest.raises(SignatureRefused) as refused:
+            _hubspot(body, version, NOW, other)
+        assert refused.value.reason == "wrong"
+
+
+def test_hubspots_helper_takes_what_we_sign() -> None:
+    now = datetime.now(UTC)  # it reads the clock itself
+    assert HUBSPOT.scheme.sign is not None
+    ours = HUBSPOT.scheme.sign(
+        Delivery(body=BODY.encode(), url=URL, received_at=int(now.timestamp() * 1_000_000)), CLIENT_SECRET
+    )
+    time, signature = (ours.headers[f"x-hubspot-{name}"] for name in ("request-timestamp", "signature-v3"))
+    assert Signature.is_valid(signature, CLIENT_SECRET, BODY, URL, "POST", "v3", time)
+    assert not Signature.is_valid(signature, "another", BODY, URL, "POST", "v3", time)
+    assert not Signature.is_valid(signature, CLIENT_SECRET, BODY + " ", URL, "POST", "v3", time)
