@@ -52,16 +52,16 @@ def read(
     }
     who = b"\0".join(around.get(name, b"") for name in _OF_THE_BODY[:3])
     writer = Writer(limits, "ga4", again or Clocks(received_at), len(events))
-    met: Counter[bytes] = Counter()
+    met: Counter[tuple[bytes, bytes]] = Counter()
     for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
         members = members_of(raw)
         alone = json_text.from_members({**shared, "events": b"[" + original + b"]"})
         if members:
             time = _time(members, around, writer.moment_of(index))
-            writer.put(
-                index, {**ids, **_event(members), **time, "messageId": _id(who, raw, time, b"%d" % met[raw])}, alone
-            )
-            met[raw] += 1
+            twin = (raw, time["timestamp"])
+            message_id = _id(who, raw, time, b"%d" % met[twin])
+            writer.put(index, {**ids, **_event(members), **time, "messageId": message_id}, alone)
+            met[twin] += 1
         else:
             writer.put_as_it_is(index, raw, alone)
     traits = _traits(around.get("user_properties", b""))

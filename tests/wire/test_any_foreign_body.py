@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -34,22 +35,21 @@ def read_again(form: str, body: bytes) -> Envelope:
     return again.read(body, form, NOW, LIMITS, {})
 
 
+def read_call(call: str, body: bytes) -> Envelope:
+    return customerio_track.read_call(call, of_path(body), of_path(body), body, NOW, LIMITS).envelope
+
+
 def of_path(body: bytes) -> str:
     return body.decode(errors="replace")[:300]
 
 
-FORMATS = {
+FORMATS: dict[str, Callable[[bytes], Envelope]] = {
     "track": lambda body: mixpanel.read(body, "track", NOW, LIMITS, "1777888800000"),
     "import": lambda body: mixpanel.read(body, "import", NOW, LIMITS),
     "posthog v1": lambda body: posthog.read(body, NOW, LIMITS, sdk=of_path(body), sending=of_path(body)),
     "customerio v2": lambda body: customerio_track.read_operation(body, NOW, LIMITS).envelope,
     "customerio batch": lambda body: customerio_track.read_batch(body, NOW, LIMITS).envelope,
-    **{
-        f"customerio {call}": lambda body, call=call: (
-            customerio_track.read_call(call, of_path(body), of_path(body), body, NOW, LIMITS).envelope
-        )
-        for call in customerio_track.CALLS
-    },
+    **{f"customerio {call}": partial(read_call, call) for call in customerio_track.CALLS},
     "engage": lambda body: mixpanel.read(body, "engage", NOW, LIMITS),
     "posthog": lambda body: posthog.read(body, NOW, LIMITS),
     "ga4": lambda body: ga4.read(body, "wk", NOW, LIMITS),

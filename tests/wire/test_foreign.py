@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import RejectionCode
+from app.errors import InvalidBody, RejectionCode
 from app.touchpoint import Message
 from app.wire import again, ga4, mixpanel, posthog
 from app.wire.segment import Envelope, Parsed, normalise
@@ -441,6 +441,107 @@ def test_what_stood_in_quarantine_can_be_read_again(envelope: Envelope) -> None:
     assert (guessed.type, guessed.name, guessed.identities, guessed.properties, guessed.traits) == (
         first.type, first.name, first.identities, first.properties, first.traits,
     )  # fmt: skip
+
+
+LATER = str(NOW // 1000 + 3_600_000)
+"""The clock of a sender that is an hour ahead, in ms."""
+REQUESTS: dict[str, Envelope] = {
+    "mixpanel": of_mixpanel([event("A"), event("B", time=NOW / 1e6), event("C")]),
+    "mixpanel, its clock wrong": of_mixpanel([event("A"), event("B", time=NOW / 1e6 + 3_540)], underscore=LATER),
+    "engage": of_mixpanel([{"$token": "t", "$distinct_id": "u", "$set": {"n": n}} for n in (1, 2)], "engage"),
+    "import": of_mixpanel(b"\n".join(encoded(event(name)) for name in "ABC"), "import"),
+    "posthog": of_posthog(
+        batch(
+            {"event": "A", "distinct_id": "u"},
+            {"event": "B", "distinct_id": "u", "offset": 60_000},
+            {"event": "C", "distinct_id": "u", "timestamp": "2026-05-04T10:59:00Z", "$set": {"plan": "gold"}},
+            {"event": "D", "distinct_id": "u", "properties": {"$set": {"plan": "gold"}}},
+            sent_at="2026-05-04T11:00:00Z",
+        )
+    ),
+    "posthog, its clock wrong": of_posthog(batch({"event": "A", "distinct_id": "u"}), LATER),
+    "posthog v1": posthog.read(
+        encoded(batch(*[{"event": name, "distinct_id": "u", "session_id": "s"} for name in "AB"])),
+        NOW,
+        LIMITS,
+        sdk="posthog-python/7.0",
+        sending="2026-05-04T11:00:00Z",
+    ),
+    "ga4": of_ga4(measurement({"name": "A"}, {"name": "B", "timestamp_micros": NOW - 5}, {"name": "A"}, user_id="u")),
+}
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_an_event_that_is_replayed_is_the_one_it_was(request_: str) -> None:
+    """Time, id and all: each of several events, read alone and later, as it was read among the others."""
+    envelope = REQUESTS[request_]
+    messages = parsed(envelope).messages
+    assert len(messages) == len(envelope.items)
+    originals = dict(zip(envelope.places, envelope.originals, strict=True))
+    for place, original in originals.items():
+        replayed = again.read(original, envelope.form_of(place), NOW, LIMITS, {})
+        assert stored(replayed) == [message for each, message in messages if each == place]
+
+
+def test_a_foreign_event_may_be_corrected_by_a_message_of_ours() -> None:
+    ours = {"type": "track", "event": "Mended", "userId": "u", "timestamp": "2026-05-04T10:00:00Z"}
+    for envelope in REQUESTS.values():
+        [message] = stored(again.read(encoded(ours), envelope.form_of(0), NOW, LIMITS, {}))
+        assert (message.name, kinds(message)) == ("Mended", ["user_id:u"])
+
+
+def test_every_refusal_of_a_foreign_event_names_its_form() -> None:
+    many = LIMITS.batch_messages_max + 1
+    for envelope, form in (
+        (of_mixpanel([event("")]), "mixpanel/track?"),
+        (of_mixpanel([event("E"), {"event": "E", "properties": {"token": "other", "distinct_id": "u"}}]), "mixpanel/"),
+        (of_mixpanel([event("E")] * many), "mixpanel/track?"),
+        (of_posthog([7]), "posthog?"),
+        (of_ga4(measurement({"name": ""})), "ga4?"),
+    ):
+        [rejection] = parsed(envelope).rejections
+        assert rejection.form.startswith(form)
+        assert rejection.form.endswith(f"moment={envelope.moment + rejection.index}")  # type: ignore[operator]  # it has one
+
+
+def test_lines_of_an_import() -> None:
+    good, bad = encoded(event("E", time=1)), b'{"event":'
+    envelope = of_mixpanel(b"\n" + good + b"\r\n" + bad + b"\n\n7\n" + good.replace(b'"E"', b'""'), "import")
+    result = parsed(envelope)
+    assert [(index, message.name) for index, message in result.messages] == [(0, "E")]
+    assert [(each.index, each.code, each.original) for each in result.rejections] == [
+        (1, RejectionCode.NOT_AN_OBJECT, bad),
+        (2, RejectionCode.NOT_AN_OBJECT, b"7"),
+        (3, RejectionCode.MISSING_EVENT, good.replace(b'"E"', b'""')),
+    ]
+    for body in (b"no\nno", bad, b"", b"\n"):
+        with pytest.raises(InvalidBody):
+            of_mixpanel(body, "import")
+
+
+def test_version_1_of_posthog_says_apart_what_was_among_properties() -> None:
+    sent = {
+        "event": "Seen", "uuid": "e-1", "distinct_id": "u", "timestamp": "2026-05-04T10:59:00Z", "session_id": "s",
+        "window_id": "w", "options": {"process_person_profile": False},
+        "properties": {"n": 1, "$set": {"plan": "gold"}},
+    }  # fmt: skip
+
+    def read(event: dict[str, Any]) -> list[Message]:
+        body, sending = encoded({"batch": [event]}), "2026-05-04T11:00:00Z"
+        return stored(posthog.read(body, NOW, LIMITS, sdk="posthog-python/7.0", sending=sending))
+
+    seen, profile = read(sent)
+    assert json.loads(seen.properties) == {
+        "n": 1, "$session_id": "s", "$window_id": "w", "$process_person_profile": False,
+    }  # fmt: skip
+    assert json.loads(seen.context)["library"] == {"name": "posthog-python", "version": "7.0"}
+    assert (seen.message_id, seen.occurred_at, seen.channel) == ("e-1", NOW - 60 * SECOND, "server")
+    assert json.loads(profile.traits or b"") == {"plan": "gold"}
+    [browser] = stored(posthog.read(encoded({"batch": [capture("E")]}), NOW, LIMITS, sdk="posthog-js/1.300.0"))
+    assert browser.channel == "web"
+    for flagged in ({"options": {"disable_skew_correction": True}}, {"properties": {"$ignore_sent_at": True}}):
+        [message, *_] = read({**sent, "timestamp": "2026-05-04T09:00:00Z", **flagged})
+        assert message.occurred_at == NOW - 3_600 * SECOND
 
 
 @pytest.mark.parametrize("type_", ["trakc", None, 7])
