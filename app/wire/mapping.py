@@ -26,9 +26,9 @@ A mapping is a JSON or TOML object. Only ``columns`` is required::
     }
 
 - ``columns``: column to place, or to several. Names are compared without case, spaces, underscores and hyphens; of an
-  NDJSON file a dotted name reaches inside. Several columns may have one place: the first that is not empty counts, so
-  that one mapping can fit several versions of an export. A column that the file lacks is no error as long as it keeps
-  somebody's identity and, for touchpoints, their time.
+  NDJSON file a dotted name reaches inside, where it is exact. Several columns may have one place: the first that is not
+  empty counts, so that one mapping can fit several versions of an export. A column that the file lacks is no error as
+  long as it keeps somebody's identity and, for touchpoints, their time.
 - Places: ``event``, ``timestamp``, ``user_id``, ``email``, ``phone``, ``anonymous_id``, ``ids.<kind>``, ``channel``,
   ``message_id``, ``properties.<path>``, ``traits.<path>``, ``context.<path>``, ``text.<name>`` (free text of people,
   which no rule reads) and ``ignore``.
@@ -143,6 +143,8 @@ class RowReader:
 
     def __init__(self, mapping: FileMapping, columns: Iterable[str] | None = None) -> None:
         self._mapping = mapping
+        self._typed = columns is None
+        """Values of NDJSON are what they are; cells of CSV are text that may be a number."""
         self._zone = None if mapping.zone is None else zone_of(mapping.zone)
         self._places: dict[str, list[str]] = {}
         """By folded column."""
@@ -224,7 +226,7 @@ class RowReader:
         if meanings is not None and str(cell) in meanings:
             return meanings[str(cell)]
         inside = place.startswith(("properties.", "traits.", "context."))
-        if not isinstance(cell, str) or not inside or place in self._mapping.texts:
+        if self._typed or not inside or place in self._mapping.texts:
             return cell
         return _number(cell, self._mapping.decimal_comma)
 
@@ -299,9 +301,22 @@ def _reached(row: dict[str, Any], columns: Iterable[str]) -> Iterable[tuple[str,
     """The cells of a row; dotted names of the mapping reach into what it holds there."""
     inside = [column for column in columns if "." in column and column not in row]
     reached = [(column, value) for column in inside if (value := _inside(row, column)) is not None]
-    taken = {column.partition(".")[0] for column, _ in reached}
     yield from reached
-    yield from ((column, value) for column, value in row.items() if column not in taken)
+    paths = [column.split(".") for column, _ in reached]
+    for column, value in row.items():
+        yield column, _without(value, [path[1:] for path in paths if path[0] == column])
+
+
+def _without(value: Any, paths: list[list[str]]) -> Any:
+    """An object without what a column of its own reaches; nothing is left of an empty one."""
+    if not paths or not isinstance(value, dict):
+        return value
+    kept = {
+        name: _without(each, [path[1:] for path in paths if path[0] == name])
+        for name, each in value.items()
+        if [name] not in paths
+    }
+    return {name: each for name, each in kept.items() if each is not None} or None
 
 
 def _inside(row: dict[str, Any], path: str) -> Any:

@@ -145,11 +145,9 @@ def _places(columns: Sequence[str], samples: Mapping[str, list[str]]) -> dict[st
 def _can_be(place: str, cells: list[str]) -> bool:
     if place == "message_id":
         return len(set(cells)) == len(cells)
-    return place != "timestamp" or not cells or any(_is_time(cell) for cell in cells)
-
-
-def _is_time(cell: str) -> bool:
-    return instants.parse(cell) is not None or bool(_fitting([cell]))
+    if place != "timestamp" or not cells:
+        return True
+    return any(instants.parse(cell) is not None for cell in cells) or bool(_likely(cells))
 
 
 _ZONE_DOUBT: Final = Doubt(ZONE, "The times have no offset. Which time zone are they of (Europe/Berlin, UTC, ..)?")
@@ -173,11 +171,14 @@ def _doubts_of_times(mapping: FileMapping, cells: list[str]) -> list[Doubt]:
 
 def _fitting(cells: Sequence[str]) -> list[str]:
     """The formats that most cells can be read by, none if that is not nearly all."""
-    texts = [_FINE_FRACTION.sub(r"\1", cell) for cell in cells]
-    likely = [form for form in _FORMATS if any(_is_written_so(text, form) for text in texts[:_CELLS_TRIED])]
-    read = {form: sum(_is_written_so(text, form) for text in texts) for form in likely}
+    read = {form: sum(_is_written_so(cell, form) for cell in cells) for form in _likely(cells)}
     most = max(read.values(), default=0)
-    return [form for form in likely if read[form] == most] if _nearly_all(most, len(texts)) else []
+    return [form for form, count in read.items() if count == most] if _nearly_all(most, len(cells)) else []
+
+
+def _likely(cells: Sequence[str]) -> list[str]:
+    """Format by format, for strptime remembers how to read only a few."""
+    return [form for form in _FORMATS if any(_is_written_so(cell, form) for cell in cells[:_CELLS_TRIED])]
 
 
 def _nearly_all(count: int, of: int) -> bool:
@@ -187,7 +188,7 @@ def _nearly_all(count: int, of: int) -> bool:
 
 def _is_written_so(cell: str, form: str) -> bool:
     try:
-        datetime.strptime(cell, form)
+        datetime.strptime(_FINE_FRACTION.sub(r"\1", cell), form)
     except ValueError:
         return False
     return True

@@ -1,0 +1,229 @@
+"""Rows by a mapping: what each cell becomes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from app.wire.mapping import FileMapping, MappingRefused, RowReader, checked
+from app.wire.tool import Unreadable, written
+
+CARDS = {"Who": "user_id", "When": "timestamp"}
+
+
+def _calls(row: dict[str, Any], **mapping: Any) -> list[Any]:
+    mapping.setdefault("columns", CARDS)
+    mapping.setdefault("constants", {"event": "Bought"})
+    return RowReader(checked(FileMapping(**mapping)), row).calls(row)
+
+
+def _message(row: dict[str, Any], **mapping: Any) -> dict[str, Any]:
+    (call,) = _calls(row, **mapping)
+    return json.loads(written(call))
+
+
+def test_every_place() -> None:
+    row = {
+        "what": "SALE",
+        "Kunden_Nr": "42",
+        "E-MAIL": " User@example.com ",
+        "Tel": "'+49 30 123456",
+        "visitor": "v-1",
+        "card": "0012",
+        "Sold At": "2026-05-04T12:00:00.1234567+02:00",
+        "via": "in_store",
+        "no": "r-1",
+        "Total": "42.50",
+        "city": "Köln",
+        "camp": "spring",
+        "said": "hä?",
+        "printed": "never mind",
+        "Größe in cm": "7",
+    }
+    columns = {
+        "What": "event",
+        "kunden nr": "user_id",
+        "email": "email",
+        "tel": "phone",
+        "visitor": "anonymous_id",
+        "card": "ids.loyalty_card",
+        "sold_at": "timestamp",
+        "via": "channel",
+        "no": "message_id",
+        "total": "properties.money.total",
+        "city": ["properties.city", "properties.place"],
+        "camp": "context.campaign.name",
+        "said": "text.said",
+        "printed": "ignore",
+    }
+    message = _message(
+        row, columns=columns, values={"event": {"SALE": "Order Completed"}}, constants={"properties.x": 1}
+    )
+    assert message == {
+        "type": "track",
+        "messageId": "r-1",
+        "event": "Order Completed",
+        "timestamp": "2026-05-04T10:00:00.123456Z",
+        "userId": "42",
+        "anonymousId": "v-1",
+        "properties": {"money": {"total": 42.5}, "city": "Köln", "place": "Köln", "x": 1, "größe_in_cm": 7},
+        "context": {
+            "campaign": {"name": "spring"},
+            "channel": "in_store",
+            "externalIds": [{"id": "0012", "type": "loyalty_card"}],
+            "private": {"said": "hä?"},
+            "traits": {"email": "User@example.com", "phone": "+49 30 123456"},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("cell", "zone", "instant"),
+    [
+        ("1777888800", None, "2026-05-04T10:00:00.000000Z"),
+        ("1777888800123", None, "2026-05-04T10:00:00.123000Z"),
+        ("2026-05-04T10:00:00.1234567Z", None, "2026-05-04T10:00:00.123456Z"),
+        ("2026-05-04 12:00:00 +0200", "Asia/Tokyo", "2026-05-04T10:00:00.000000Z"),
+        ("2026-05-04 12:00:00", "Europe/Berlin", "2026-05-04T10:00:00.000000Z"),
+        ("2026-05-04", "America/New_York", "2026-05-04T04:00:00.000000Z"),
+        ("2026-03-29 02:30:00", "Europe/Berlin", "2026-03-29T01:30:00.000000Z"),  # skipped: an hour later
+        ("2026-10-25 02:30:00", "Europe/Berlin", "2026-10-25T00:30:00.000000Z"),  # repeated: the first
+    ],
+)
+def test_times(cell: str, zone: str | None, instant: str) -> None:
+    assert _message({"who": "1", "when": cell}, zone=zone)["timestamp"] == instant
+
+
+@pytest.mark.parametrize(
+    ("cell", "times", "zone", "instant"),
+    [
+        ("03/04/2026 9:05 PM", ["%m/%d/%Y %I:%M %p"], "UTC", "2026-03-04T21:05:00.000000Z"),
+        ("03/04/2026", ["%d/%m/%Y"], "Europe/Berlin", "2026-04-02T22:00:00.000000Z"),
+        ("04.05.2026 12:00:00.1234567", ["%d.%m.%Y", "%d.%m.%Y %H:%M:%S.%f"], "UTC", "2026-05-04T12:00:00.123456Z"),
+        ("04 May 2026 12:00 +0200", ["%d %b %Y %H:%M %z"], None, "2026-05-04T10:00:00.000000Z"),
+    ],
+)
+def test_declared_times(cell: str, times: list[str], zone: str | None, instant: str) -> None:
+    assert _message({"who": "1", "when": cell}, times=times, zone=zone)["timestamp"] == instant
+
+
+@pytest.mark.parametrize(
+    ("cell", "more", "why"),
+    [
+        ("2026-05-04 12:00:00", {}, "declare zone"),
+        ("03/04/2026", {"zone": "UTC"}, "declare its format"),
+        ("yesterday", {"zone": "UTC"}, "declare its format"),
+        ("2026-05-04", {"zone": "UTC", "times": ["%d.%m.%Y"]}, "none of the declared"),
+        ("03.04.2026", {"times": ["%d.%m.%Y"]}, "declare zone"),
+        ("01.01.0001", {"zone": "Asia/Tokyo", "times": ["%d.%m.%Y"]}, "1 to 9999"),
+        ("", {}, "no time"),
+    ],
+)
+def test_times_that_are_not_guessed(cell: str, more: dict[str, Any], why: str) -> None:
+    with pytest.raises(Unreadable, match=why):
+        _calls({"who": "1", "when": cell}, **more)
+
+
+@pytest.mark.parametrize(
+    ("cell", "plain", "comma"),
+    [
+        ("1234", 1234, 1234),
+        ("1234.5", Decimal("1234.5"), "1234.5"),
+        ("1234,5", "1234,5", Decimal("1234.5")),
+        ("1.234,50", "1.234,50", Decimal("1234.50")),
+        ("1.234", Decimal("1.234"), 1234),
+        ("-0,5", "-0,5", Decimal("-0.5")),
+        ("007", "007", "007"),
+        ("1e3", Decimal("1e3"), "1e3"),
+        ("+1", "+1", "+1"),
+        ("true", True, True),
+        ("True", "True", "True"),
+        ("1" * 25, "1" * 25, "1" * 25),
+        ("1,234.5", "1,234.5", "1,234.5"),
+    ],
+)
+def test_numbers(cell: str, plain: Any, comma: Any) -> None:
+    row = {"who": "1", "when": "1777888800", "n": cell}
+    for decimal_comma, expected in ((False, plain), (True, comma)):
+        value = _calls(row, decimal_comma=decimal_comma)[0].properties["n"]
+        assert (value, type(value)) == (expected, type(expected))
+    assert _calls(row, texts=["properties.n"])[0].properties["n"] == cell
+
+
+def test_a_row_with_traits_is_an_identify_and_with_an_event_both() -> None:
+    columns = {**CARDS, "What": "event", "Tier": "traits.tier"}
+    row = {"who": "1", "when": "1777888800", "tier": "gold"}
+    (identify,) = _calls(row, columns=columns, constants={})
+    assert (identify.event, identify.traits) == (None, {"tier": "gold"})
+    touchpoint, identify = _calls({**row, "what": "Joined"}, columns=columns, constants={})
+    assert (touchpoint.event, touchpoint.traits, identify.event) == ("Joined", {}, None)
+    assert touchpoint.id != identify.id
+    (customer,) = _calls({"who": "1", "city": "Köln"}, columns={"who": "user_id"}, constants={}, others="traits")
+    assert customer.traits == {"city": "Köln"}
+    with pytest.raises(Unreadable, match="no event"):
+        _calls({"who": "1", "when": "1777888800", "tier": ""}, columns=columns, constants={})
+
+
+def test_the_first_column_that_says_something_counts() -> None:
+    columns = {**CARDS, "Email": "email", "Email Address": "email"}
+    row = {"who": "1", "when": "1777888800", "Email Address": "b@example.com", "Email": ""}
+    assert _calls(row, columns=columns)[0].email == "b@example.com"
+    assert _calls({**row, "Email": "a@example.com"}, columns=columns)[0].email == "a@example.com"
+
+
+def test_ids_of_rows_without_one() -> None:
+    mapping = checked(FileMapping(columns={**CARDS, "printed": "ignore"}, constants={"event": "Bought"}))
+    one = {"who": "1", "when": "1777888800", "n": "1"}
+    other = {"n": "1", "WHEN": "1777888800", "Who": " 1", "printed": "today", "empty": ""}
+    reader = RowReader(mapping)
+    ids = [reader.calls(row)[0].id for row in (one, other, {**one, "n": "2"}, one)]
+    assert ids[1] == f"{ids[0]}-2"
+    assert ids[3] == f"{ids[0]}-3"
+    assert len(set(ids)) == 4
+    again = RowReader(mapping)
+    assert [again.calls(row)[0].id for row in (other, {**one, "n": "2"}, one, one)] == [ids[0], ids[2], ids[1], ids[3]]
+
+
+def test_ndjson_is_reached_into_and_keeps_its_types() -> None:
+    columns = {"user.id": "user_id", "user.plan.name": "properties.plan", "at": "timestamp"}
+    reader = RowReader(checked(FileMapping(columns=columns, constants={"event": "Bought"})))
+    row = {"user": {"id": 7, "plan": {"name": "pro"}, "age": 3}, "at": 1777888800, "n": "1", "list": [1, {"a": None}]}
+    (call,) = reader.calls(row)
+    assert call.user_id == 7
+    assert call.properties == {"plan": "pro", "user": {"age": 3}, "n": "1", "list": [1, {"a": None}]}
+    (bare,) = reader.calls({"user": {"id": "8"}, "at": "2026-05-04T10:00:00Z"})
+    assert (bare.user_id, bare.properties) == ("8", {})
+
+
+@pytest.mark.parametrize(
+    ("mapping", "why"),
+    [
+        ({"columns": {"a": "user_id"}}, "neither event nor traits"),
+        ({"columns": {"a": "event", "b": "user_id"}}, "need their time"),
+        ({"columns": {"a": "event", "b": "timestamp"}}, "who it was"),
+        ({"columns": {**CARDS, "c": "properties"}}, "no place"),
+        ({"columns": {**CARDS, "c": "ids.Bad Kind"}}, "no place"),
+        ({"columns": {**CARDS, "c": "properties..x"}}, "no place"),
+        ({"columns": CARDS, "constants": {"event": "x", "nonsense": 1}}, "no place"),
+        ({"columns": CARDS, "constants": {"event": "x", "message_id": "1"}}, "one message of them all"),
+        ({"columns": CARDS, "constants": {"event": "x"}, "zone": "Mars"}, "no time zone"),
+        ({"columns": CARDS, "constants": {"event": "x"}, "delimiter": "||"}, "one character"),
+        ({"columns": CARDS, "constants": {"event": "x"}, "times": ["dd.mm.yyyy"]}, "format"),
+        ({"columns": CARDS, "constants": {"event": "x"}, "skip_rows": -1}, "counted from 0"),
+    ],
+)
+def test_a_mapping_that_cannot_be_meant_is_refused(mapping: dict[str, Any], why: str) -> None:
+    with pytest.raises(MappingRefused, match=why):
+        checked(FileMapping(**mapping))
+
+
+def test_a_file_must_hold_enough_of_its_mapping() -> None:
+    mapping = checked(FileMapping(columns={**CARDS, "Mail": "email"}, constants={"event": "x"}))
+    RowReader(mapping, ["MAIL", "when"])
+    with pytest.raises(MappingRefused, match=r"who it was.*file's columns: other, when"):
+        RowReader(mapping, ["When", "Other"])
+    with pytest.raises(MappingRefused, match="need their time"):
+        RowReader(mapping, ["Who", "Other"])

@@ -1,0 +1,148 @@
+"""What is guessed of a file, and what is asked instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.wire.mapping import MappingRefused, checked
+from app.wire.mapping_guess import (
+    DECIMAL_COMMA,
+    EVENT,
+    TIMES,
+    WHEN,
+    WHO,
+    ZONE,
+    Guess,
+    answered,
+    guess,
+)
+
+
+def _guess(**columns: list[str]) -> Guess:
+    return guess(list(columns), _rows(**columns))
+
+
+def _rows(**columns: list[str]) -> list[dict[str, str]]:
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+
+
+def _doubts(guessed: Guess) -> list[str]:
+    return [doubt.about for doubt in guessed.doubts]
+
+
+def test_the_usual_names_need_no_question() -> None:
+    header = ["timestamp", "user_id", "email", "channel", "event", "message_id", "plan"]
+    row = ["2026-05-04T10:00:00Z", "user-1", "user@example.com", "email", "email.opened", "m-1", "pro"]
+    guessed = guess(header, [dict(zip(header, row, strict=True))])
+    assert guessed.doubts == ()
+    assert checked(guessed.mapping).columns == {name: name for name in header if name != "plan"}
+
+
+@pytest.mark.parametrize(
+    ("column", "place"),
+    [
+        ("Occurred At", "timestamp"),
+        ("event_datetime", "timestamp"),
+        ("Date/Time", "timestamp"),
+        ("Created-At", "timestamp"),
+        ("Touchpoint", "event"),
+        ("Event Name", "event"),
+        ("Source", "channel"),
+        ("userId", "user_id"),
+        ("CUSTOMER ID", "user_id"),
+        ("external_id", "user_id"),
+        ("Client ID", "anonymous_id"),
+        ("device_id", "anonymous_id"),
+        ("E-Mail", "email"),
+        ("Phone Number", "phone"),
+        ("Loyalty Card", "ids.loyalty_card"),
+        ("Event ID", "message_id"),
+        ("Stage", None),
+    ],
+)
+def test_names_in_any_spelling(column: str, place: str | None) -> None:
+    cell = "2026-05-04T10:00:00Z" if place == "timestamp" else "x"
+    assert _guess(**{column: [cell]}).mapping.columns.get(column) == place
+
+
+def test_an_id_that_repeats_is_no_id_of_rows() -> None:
+    assert _guess(id=["1", "2"]).mapping.columns == {"id": "message_id"}
+    assert _guess(id=["1", "1"]).mapping.columns == {}
+
+
+def test_addresses_are_seen_under_any_name() -> None:
+    assert _guess(Kunde=["a@example.com", "b@example.com"], n=["1", "2"]).mapping.columns == {"Kunde": "email"}
+    assert _guess(Kunde=["a@example.com", "nobody"]).mapping.columns == {}
+
+
+@pytest.mark.parametrize(
+    ("cells", "doubts", "times"),
+    [
+        (["1777888800", "1777888800123"], [], []),
+        (["2026-05-04T10:00:00.1234567Z", "2026-05-04 12:00 +0200"], [], []),
+        (["2026-05-04 10:00:00"], [ZONE], []),
+        (["2026-05-04"], [ZONE], []),
+        (["03/04/2026", "04/05/2026"], [TIMES], []),
+        (["03/04/2026", "25/04/2026"], [ZONE], ["%d/%m/%Y"]),
+        (["03/04/2026 1:05 PM", "04/25/2026 9:00 AM"], [ZONE], ["%m/%d/%Y %I:%M %p"]),
+        (["04.05.2026 12:00:00.1234567"], [ZONE], ["%d.%m.%Y %H:%M:%S.%f"]),
+        (["25/04/2026 10:00:00 +0200"], [], ["%d/%m/%Y %H:%M:%S %z"]),
+        (["04 May 2026", "05 Jun 2026"], [ZONE], ["%d %b %Y"]),
+        (["25/04/2026"] * 30 + ["n/a"], [ZONE], ["%d/%m/%Y"]),
+        (["25/04/2026"] * 5 + ["n/a"] * 5, [TIMES], []),
+    ],
+)
+def test_times(cells: list[str], doubts: list[str], times: list[str]) -> None:
+    guessed = _guess(user_id=["1"] * len(cells), event=["x"] * len(cells), occurred_at=cells)
+    assert (_doubts(guessed), guessed.mapping.times) == (doubts, times)
+
+
+def test_the_order_of_day_and_month_is_asked_with_both_choices() -> None:
+    guessed = _guess(user_id=["1"], event=["x"], date=["03/04/2026"])
+    (doubt,) = guessed.doubts
+    assert set(doubt.choices) == {"%d/%m/%Y", "%m/%d/%Y"}
+    then = answered(guessed, TIMES, "%m/%d/%Y")
+    assert (then.mapping.times, _doubts(then)) == (["%m/%d/%Y"], [ZONE])
+    done = answered(then, ZONE, "Europe/Berlin")
+    assert checked(done.mapping).zone == "Europe/Berlin"
+    assert done.doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("cells", "comma", "doubts"),
+    [
+        (["19,90", "1.234,50"], True, []),
+        (["19.90", "1,234"], False, []),
+        (["1,234"], False, [DECIMAL_COMMA]),
+        (["19", "20"], False, []),
+        (["Berlin, 3"], False, []),
+    ],
+)
+def test_decimal_commas(cells: list[str], comma: bool, doubts: list[str]) -> None:
+    guessed = _guess(user_id=["1"] * len(cells), total=cells)
+    assert (guessed.mapping.decimal_comma, _doubts(guessed)) == (comma, doubts)
+
+
+def test_what_nothing_says_is_asked() -> None:
+    columns = {"Kundennummer": ["7"], "Datum": ["25.04.2026"]}
+    guessed = _guess(**columns)
+    assert _doubts(guessed) == [WHO]  # no event and no time known: customers, whose columns are traits
+    assert guessed.mapping.others == "traits"
+    columns = {"Kundennummer": ["7"], "Event": ["x"], "Datum": ["25.04.2026"]}
+    guessed = _guess(**columns)
+    assert _doubts(guessed) == [WHO, WHEN]
+    for about, answer in ((WHO, "Kundennummer"), (WHEN, "Datum"), (ZONE, "UTC")):
+        guessed = answered(guessed, about, answer, _rows(**columns))
+    assert guessed.doubts == ()
+    assert checked(guessed.mapping).times == ["%d.%m.%Y"]
+    guessed = _guess(user_id=["7"], date=["2026-05-04T10:00:00Z"])
+    assert _doubts(guessed) == [EVENT]
+    assert checked(answered(guessed, EVENT, "Order Completed").mapping).constants == {"event": "Order Completed"}
+
+
+@pytest.mark.parametrize(("about", "answer"), [(ZONE, "Mars"), (TIMES, "dd.mm.yyyy"), (EVENT, " ")])
+def test_an_answer_that_is_none_is_refused(about: str, answer: Any) -> None:
+    with pytest.raises(MappingRefused):
+        answered(_guess(user_id=["1"], date=["03/04/2026"]), about, answer)
