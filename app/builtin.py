@@ -278,17 +278,15 @@ SEGMENTS: Final[tuple[Definition, ...]] = (
     _segment(
         "unhappy",
         "Unhappy",
-        "A bad support experience in the last 90 days: a low rating, or three tickets within 30 days.",
+        "A bad support experience in the last 90 days: a low rating (the last one, by CSAT), or three tickets within 30.",
         {
             "any": [
                 {
-                    "did": [
-                        *("Support Rated", "Support Ticket Solved", "Survey Answered", "Product Reviewed"),
-                        "csat.submitted",
-                    ],
+                    "did": ["Support Rated", "Support Ticket Solved", "Survey Answered", "Product Reviewed"],
                     "where": {"rating": {"lte": 2}},
                     "within": "90d",
                 },
+                {"last_value": "rating", "of": "csat.submitted", "within": "90d", "lte": 2},
                 {
                     "did": ["Support Rated", "Support Ticket Solved"],
                     "where": {"satisfaction": {"in": ["bad", "dissatisfied", "negative"], "ignore_case": True}},

@@ -155,3 +155,14 @@ def test_engaged_takes_five_and_lapses() -> None:
 )
 def test_unhappy_after_a_bad_support_experience(item: Happened, unhappy: bool) -> None:
     assert ("unhappy" in segments([item], START)) == unhappy
+
+
+def test_who_rates_better_since_is_not_unhappy_any_more() -> None:
+    low, better = (
+        at(START + day * DAY, "csat.submitted", "support", rating=rating) for day, rating in ((0, 1), (5, 4))
+    )
+    unrated = at(START + 6 * DAY, "csat.submitted", "support")
+    assert "unhappy" in segments([low, unrated], START + 6 * DAY)
+    assert "unhappy" not in segments([low, better], START + 6 * DAY)
+    assert "unhappy" in segments([low], START + 90 * DAY - 1)
+    assert "unhappy" not in segments([low], START + 90 * DAY)
