@@ -88,7 +88,7 @@ async def test_redaction_takes_the_text_and_leaves_what_happened(service: Servic
     again = await service.ask("/v1/customers/user_id:user-1/segments/wrote/explain")
     assert {**again, "as_of": None} == {**explained, "as_of": None}
     verified = await service.tell("POST", "/v1/segments/wrote/verify")
-    assert (verified["customers"], verified["differences"]) == (2, []), "what is kept is what the log without texts comes to"
+    assert (verified["customers"], verified["differences"]) == (2, []), "the log without texts comes to what is kept"
 
     await service.send(wrote("m-1"), expected=0)
     assert "card number" not in str(await service.ask("/v1/customers/user_id:user-1/touchpoints")), "a retry is a retry"
