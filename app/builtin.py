@@ -278,7 +278,7 @@ SEGMENTS: Final[tuple[Definition, ...]] = (
     _segment(
         "unhappy",
         "Unhappy",
-        "A bad support experience in the last 90 days: a low rating (the last one, by CSAT), or three tickets within 30.",
+        "A bad support experience in the last 90 days: a low rating (the last, by CSAT), or three tickets within 30.",
         {
             "any": [
                 {
