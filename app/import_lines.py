@@ -145,19 +145,20 @@ class Records:
     """The records of a CSV file by a mapping's delimiter and rows to skip, as (line, cells by column)."""
 
     def __init__(self, path: Path, mapping: FileMapping) -> None:
+        """Raises MappingRefused for a file that is no UTF-8 at all."""
         self._file: IO[bytes] = path.open("rb")
         self._read: list[bytes] = []
         self._skip_after = mapping.skip_rows_after_header
-        start = self._file.read(len(BOM_UTF8))
-        if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
-            raise MappingRefused("the file is UTF-16; save it as UTF-8")
-        self._file.seek(len(BOM_UTF8) if start == BOM_UTF8 else 0)
-        delimiter = mapping.delimiter or self._likely_delimiter(mapping.skip_rows)
-        self._reader = csv.reader(self._text_lines(), delimiter=delimiter)
-        for _ in range(mapping.skip_rows):
-            next(self._reader, None)
-        self.delimiter = delimiter
-        self.columns = _distinct(next(self._reader, []))
+        try:
+            self._skip_mark()
+            self.delimiter = mapping.delimiter or self._likely_delimiter(mapping.skip_rows)
+            self._reader = csv.reader(self._text_lines(), delimiter=self.delimiter)
+            for _ in range(mapping.skip_rows):
+                next(self._reader, None)
+            self.columns = _distinct(next(self._reader, []))
+        except (MappingRefused, csv.Error) as error:
+            self._file.close()
+            raise MappingRefused(str(error)) from None
 
     def __enter__(self) -> Records:
         return self
@@ -185,6 +186,12 @@ class Records:
             if fault is not None or any(cells):
                 line = Line(self._reader.line_num, self._file.tell(), original, fault=fault)
                 yield line, dict(zip(self.columns, cells, strict=False))
+
+    def _skip_mark(self) -> None:
+        start = self._file.read(len(BOM_UTF8))
+        if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            raise MappingRefused("the file is UTF-16; save it as UTF-8")
+        self._file.seek(len(BOM_UTF8) if start == BOM_UTF8 else 0)
 
     def _text_lines(self) -> Iterator[str]:
         for line in iter(self._file.readline, b""):
