@@ -29,7 +29,7 @@ from app.wire.orders import (
 from app.wire.signatures import TOKEN
 from app.wire.tool import Call, Delivery, Erasure, Event, Tool, Unreadable, decoded, event_id, json_events, own_name
 
-_NAMES: Final = {
+NAMES: Final = {
     "order": COMPLETED,
     "purchase": COMPLETED,
     "order_updated": UPDATED,
@@ -41,10 +41,10 @@ _NAMES: Final = {
     "card_used": CARD_USED,
     "visit": STORE_VISITED,
 }
-_TYPES: Final = {name: kind for kind, name in reversed(_NAMES.items())}
+_TYPES: Final = {name: kind for kind, name in reversed(NAMES.items())}
 """Segment's name may stand for the type."""
 _CARD: Final = "card"
-_OWN_IDS: Final = {
+OWN_IDS: Final = {
     "order": "order_id",
     "purchase": "order_id",
     "cancellation": "order_id",
@@ -90,7 +90,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         call.traits = {**inner(customer, "traits"), **inner(event, "traits")} or {"has_loyalty_card": True}
         yield call
         return
-    call.event = _NAMES.get(kind) or own_name("shop", said)
+    call.event = NAMES.get(kind) or own_name("shop", said)
     call.channel = _channel(event, kind)
     call.properties = _properties(event)
     call.text = {name: event.get(name) for name in _TEXTS}
@@ -112,7 +112,7 @@ def _properties(event: Event) -> dict[str, Any]:
     for name in _AMOUNTS:
         if (number := amount(properties.get(name))) is not None:
             properties[name] = number
-    for name in _OWN_IDS.values():
+    for name in OWN_IDS.values():
         if name in properties:
             properties[name] = text_id(properties[name])
     return properties
@@ -123,9 +123,9 @@ def _message_id(event: Event, kind: str) -> str:
     own = first(("id", "message_id"), event)
     if own is not None:
         return str(own)
-    thing = _OWN_IDS.get(kind)
+    thing = OWN_IDS.get(kind)
     named = None if thing is None else text_id(event.get(thing))
-    return event_id(event) if named is None else f"{_NAMES[kind]} {named}"
+    return event_id(event) if named is None else f"{NAMES[kind]} {named}"
 
 
 TOOL: Final = Tool(

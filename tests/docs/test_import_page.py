@@ -1,0 +1,64 @@
+"""docs/import.md and docs/shops.md: their examples are read, their tables are complete."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from app.config import Limits
+from app.import_kinds import form_of, read_mapping, ready_kinds
+from app.import_lines import Place
+from app.wire.mapping import FileMapping
+from app.wire.tool import Delivery
+from app.wire.tools import TOOLS
+from app.wire.tools.shop import NAMES, OWN_IDS
+from app.wire.webhook import read
+from tests.docs.pages import ROOT, blocks, in_first_column, rows
+
+IMPORT, SHOPS = ROOT / "docs" / "import.md", ROOT / "docs" / "shops.md"
+
+
+def test_the_example_of_a_mapping_reads_the_example_of_a_file(tmp_path: Path) -> None:
+    mapping, message = (block.text for block in blocks(IMPORT) if block.language == "json")
+    (table,) = (block.text for block in blocks(IMPORT) if block.language == "text")
+    (tmp_path / "till.json").write_text(mapping)
+    (tmp_path / "till.csv").write_text(table)
+    form = form_of(read_mapping(tmp_path / "till.json"), None, {}, Limits(), lambda: 0)
+    (line,) = form(tmp_path / "till.csv", Place())
+    assert [json.loads(each) for each in line.messages] == [json.loads(message)]
+
+
+def test_the_example_of_a_mapping_is_the_same_in_toml(tmp_path: Path) -> None:
+    text = next(block.text for block in blocks(IMPORT) if block.language == "json")
+    mapping = json.loads(text)
+    flat = {name: value for name, value in mapping.items() if not isinstance(value, dict)}
+    tables = {"columns": mapping["columns"], "constants": mapping["constants"], **_inside(mapping, "values")}
+    (tmp_path / "till.json").write_text(text)
+    (tmp_path / "till.toml").write_text(
+        _toml(flat) + "".join(f"[{name}]\n{_toml(members)}" for name, members in tables.items())
+    )
+    assert read_mapping(tmp_path / "till.json") == read_mapping(tmp_path / "till.toml")
+
+
+def _inside(mapping: dict[str, Any], name: str) -> dict[str, Any]:
+    return {f"{name}.{inner}": members for inner, members in mapping[name].items()}
+
+
+def _toml(members: dict[str, Any]) -> str:
+    """Names and values of JSON are TOML's, as far as they go here."""
+    return "".join(f"{json.dumps(name)} = {json.dumps(value)}\n" for name, value in members.items())
+
+
+def test_every_member_of_a_mapping_and_every_ready_one_is_listed() -> None:
+    assert set(FileMapping.__struct_fields__) | set(ready_kinds()) == in_first_column(IMPORT)
+
+
+def test_the_examples_of_a_shop_are_read_as_its_table_says() -> None:
+    listed = {row[0].strip("`"): (row[1].partition(",")[0], row[2].strip("`")) for row in rows(SHOPS)}
+    for kind, name in NAMES.items():
+        assert listed[kind] == (name, OWN_IDS.get(kind, "what it says"))
+    for block in blocks(SHOPS):
+        intake = read(TOOLS["shop"], Delivery(body=block.text.encode()))
+        assert len(intake.envelope.items) == 1
+        assert intake.envelope.rejections == []
