@@ -97,20 +97,22 @@ async def test_by_address(settings: Settings, frozen: FrozenClock) -> None:
 @pytest.mark.parametrize("path", ["/track?data=W10=", "/v1/pixel/track", "/pixel/v1/page", "/sourceConfig/", "/v1/me"])
 async def test_leaving_out_the_origin_is_no_way_round(settings: Settings, frozen: FrozenClock, path: str) -> None:
     """Whoever asks as visitors do is counted as one: images, and batches that say who their visitor is."""
-    async with limited(settings, frozen, address_rate="3/minute") as service:
-        async with from_address(service, "192.0.2.1") as one:
-            del one.headers["Origin"]
-            page = Page(service)
-            batch = {"batch": [did("Looked", anonymousId=page.id)], "writeKey": page.key}
-            claiming = {**batch, "visitor": {"id": page.id, "proof": page.proof}}
-            for claim in (claiming, {**batch, "visitor": {"id": "forged"}}):
-                assert (await one.post("/v1/b", json=claim)).status_code == 200
-            assert (await one.get(path)).status_code != 429
-            for refused in (await one.get(path), await one.post("/v1/b", json=claiming)):
-                assert is_problem(refused, 429, "rate_limited")
-                assert refused.headers["retry-after"] == "60"
-            for mine in (batch, {**batch, "visitor": None}):
-                assert (await one.post("/v1/b", json=mine)).status_code == 200, "a server's own"
+    async with (
+        limited(settings, frozen, address_rate="3/minute") as service,
+        from_address(service, "192.0.2.1") as one,
+    ):
+        del one.headers["Origin"]
+        page = Page(service)
+        batch = {"batch": [did("Looked", anonymousId=page.id)], "writeKey": page.key}
+        claiming = {**batch, "visitor": {"id": page.id, "proof": page.proof}}
+        for claim in (claiming, {**batch, "visitor": {"id": "forged"}}):
+            assert (await one.post("/v1/b", json=claim)).status_code == 200
+        assert (await one.get(path)).status_code != 429
+        for refused in (await one.get(path), await one.post("/v1/b", json=claiming)):
+            assert is_problem(refused, 429, "rate_limited")
+            assert refused.headers["retry-after"] == "60"
+        for mine in (batch, {**batch, "visitor": None}):
+            assert (await one.post("/v1/b", json=mine)).status_code == 200, "a server's own"
 
 
 async def test_a_page_that_says_both_is_counted_once(settings: Settings, frozen: FrozenClock) -> None:
