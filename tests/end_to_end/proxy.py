@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from ssl import SSLContext
 from typing import Literal
 
 Mood = Literal["pass", "busy", "swallow"]
@@ -26,17 +27,18 @@ class Proxy:
     Only requests with a body have moods: what fetches a script or asks for leave to send (a preflight) just passes.
     """
 
-    def __init__(self, upstream_port: int, moods: Sequence[Mood]) -> None:
+    def __init__(self, upstream_port: int, moods: Sequence[Mood], scheme: str = "http") -> None:
         self.met: list[Mood] = []
         self.heads: list[bytes] = []
         self.moods = list(moods)
         self.retry_after_seconds = 1
         self.port = 0
         self._upstream_port = upstream_port
+        self._scheme = scheme
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Browsers open connections in reserve, go away, and are still there when the proxy ends.
@@ -73,14 +75,14 @@ class Proxy:
 
 
 @contextmanager
-def proxy_before(port: int, *moods: Mood) -> Iterator[Proxy]:
-    """Runs in a thread of its own, so that SDKs that block may be tested."""
-    proxy = Proxy(port, moods)
+def proxy_before(port: int, *moods: Mood, tls: SSLContext | None = None) -> Iterator[Proxy]:
+    """Runs in a thread of its own, so that SDKs that block may be tested. With ``tls`` it ends that, as proxies do."""
+    proxy = Proxy(port, moods, "http" if tls is None else "https")
     ready, enough = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
 
     async def serve() -> None:
-        async with await asyncio.start_server(proxy.handle, "127.0.0.1", 0) as server:
+        async with await asyncio.start_server(proxy.handle, "127.0.0.1", 0, ssl=tls) as server:
             proxy.port = server.sockets[0].getsockname()[1]
             ready.set()
             await enough.wait()
