@@ -72,6 +72,9 @@ async def test_only_a_secret_key_and_only_ids(service: Service) -> None:
         for key, status in ((service.keys.write_key, 403), ("sk_unknown", 401)):
             headers = {"Authorization": f"Bearer {key}"}
             assert (await service.client.request(method, path, headers=headers)).status_code == status
-    for body in ({}, {"ids": "1"}, {"ids": [0]}, {"ids": [1 << 63]}, {"ids": [True]}, {"ids": [], "all": True}, []):
+    bodies: list[Any] = [
+        {}, {"ids": "1"}, {"ids": [0]}, {"ids": [1 << 63]}, {"ids": [True]}, {"ids": [], "all": True}, [],
+    ]  # fmt: skip
+    for body in bodies:
         problem = await service.tell("POST", "/v1/erasure-requests/handled", body, expected=400)
         assert problem["code"] == "bad_request", body

@@ -164,3 +164,91 @@ async def test_no_address_is_kept_where_the_sdk_says_so(service: Service, asked:
     assert response.text == "1"
     [seen] = await touchpoints(service)
     assert seen["context"].get("ip") == kept
+
+
+# -------------------------------------------------------------------------------------------------------- /import
+
+LINE: dict[str, Send] = {
+    "JSON": lambda raw: {"content": raw},
+    "lines": lambda raw: {"content": b"\n".join(json.dumps(each).encode() for each in json.loads(raw))},
+    "lines, gzip": lambda raw: {
+        "content": gzip.compress(b"\r\n".join(json.dumps(each).encode() for each in json.loads(raw))),
+        "headers": {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"},
+    },
+    "a form of base64": lambda raw: {"content": b"data=" + b64encode(raw)},
+}
+
+
+def past(name: str, number: int, **props: Any) -> dict[str, Any]:
+    """An event of an import: its key is in a header, not in it."""
+    return {"event": name, "properties": {"distinct_id": "user-1", "$insert_id": f"i-{number}", "time": 8e8, **props}}
+
+
+@pytest.mark.parametrize("encoding", LINE)
+async def test_an_import_is_stored_once_and_says_so(service: Service, encoding: str) -> None:
+    raw = json.dumps([past("A", 1), past("B", 2)]).encode()
+    for _ in range(2):
+        response = await service.client.post(
+            "/import?strict=1", auth=(service.keys.write_key, ""), **LINE[encoding](raw)
+        )
+        assert (response.status_code, response.json()) == (
+            200,
+            {"code": 200, "num_records_imported": 2, "status": "OK"},
+        )
+    stored = await touchpoints(service)
+    assert [(each["name"], each["occurred_at"][:10]) for each in stored] == [("A", "1995-05-09"), ("B", "1995-05-09")]
+
+
+@pytest.mark.parametrize("encoding", LINE)
+async def test_an_import_says_what_it_refused_and_keeps_the_rest(service: Service, encoding: str) -> None:
+    raw = json.dumps([past("A", 1), past("", 2), past("B", 3), past("C", 4, distinct_id="")]).encode()
+    key = (service.keys.write_key, "")
+    refused = await service.client.post("/import/", auth=key, **LINE[encoding](raw))
+    answer = refused.json()
+    assert (refused.status_code, answer["code"], answer["status"]) == (400, 400, "Bad Request")
+    assert answer["num_records_imported"] == 2
+    assert [(each["index"], each["insert_id"], each["field"]) for each in answer["failed_records"]] == [
+        (1, "i-2", "event"), (3, "i-4", "properties.distinct_id"),
+    ]  # fmt: skip
+    lenient = await service.client.post("/import?strict=0", auth=key, **LINE[encoding](raw))
+    assert (lenient.status_code, lenient.json()["num_records_imported"]) == (200, 2)
+    verbose = await service.client.post("/import?verbose=1", auth=key, **LINE[encoding](raw))
+    assert (verbose.status_code, verbose.json()) == (200, {"status": 1, "error": None})
+    assert [each["name"] for each in await touchpoints(service)] == ["A", "B"]
+    kept = (await service.ask("/v1/quarantine"))["items"]
+    assert {each["code"] for each in kept} == {"missing_event", "missing_identity"}
+    [replayed] = [each for each in kept if json.loads(each["original"])["event"] == ""][:1]
+    receipt = await service.tell("POST", f"/v1/quarantine/{replayed['id']}/replay", past("Mended", 2))
+    assert (receipt["accepted"], receipt["rejected"]) == (1, 0)
+
+
+async def test_a_key_of_an_import_stands_where_its_client_puts_it(service: Service) -> None:
+    key = service.keys.write_key
+    for auth, query, token, status in (
+        ((key, ""), "", None, 200), (("account", "secret"), f"?project_id={key}", None, 200),
+        (("api-secret", ""), "", key, 200), (("account", "secret"), "?project_id=7", None, 401), (None, "", None, 401),
+        ((service.keys.secret_key, ""), "", None, 403),
+    ):  # fmt: skip
+        body = [past("A", 1, **({"token": token} if token else {}))]
+        sender = httpx.Auth() if auth is None else httpx.BasicAuth(*auth)
+        response = await service.client.post(f"/import{query}", json=body, auth=sender)
+        assert response.status_code == status, (auth, query, response.text)
+        if status != 200:
+            assert response.json()["error"] == response.json()["message"]
+
+
+async def test_an_event_that_is_replayed_keeps_its_time(service: Service) -> None:
+    """The page's clock is a day ahead, and the events do not say when they happened."""
+    ahead = str((service.clock.now() + 86_400_000_000) // 1000)
+    events = [event(service, "A"), event(service, "x" * 300), event(service, "C")]
+    assert (await send(service, f"/track/?_={ahead}", events)).text == "1"
+    [kept] = (await service.ask("/v1/quarantine"))["items"]
+    assert kept["form"].startswith("mixpanel/track?sent=")
+    for accepted in (1, 0):
+        receipt = await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", event(service, "B"))
+        assert receipt["accepted"] == accepted
+    stored = await touchpoints(service)
+    assert [each["name"] for each in stored] == ["A", "B", "C"]
+    first, second, third = (each["occurred_at"] for each in stored)
+    assert first < second < third
+    assert first[:-4] == third[:-4]  # within a tenth of a millisecond

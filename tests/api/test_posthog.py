@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote_plus
 
 import pytest
 
+from app.wire.instants import rfc3339
 from tests.api.conftest import Service
 from tests.api.test_mixpanel import send, touchpoints
 
@@ -113,3 +116,64 @@ async def test_preflights(service: Service) -> None:
         asked = {"Origin": "https://shop.example.com", "Access-Control-Request-Headers": "content-type"}
         response = await service.client.options(path, headers=asked)
         assert (response.status_code, response.headers["access-control-allow-headers"]) == (204, "content-type"), path
+
+
+# ------------------------------------------------------------------------------------------------------ version 1
+
+V1 = "/i/v1/analytics/events"
+
+
+def v1(service: Service, **more: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {service.keys.write_key}", "PostHog-Sdk-Info": "posthog-node/5.0.0", **more}
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
+async def test_version_1_answers_each_event(service: Service, encoding: str) -> None:
+    bodies: dict[str, Callable[[bytes], bytes]] = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}
+    events = [event("Seen"), event("", "e-2"), {**event("Bought", "e-3"), "options": {"process_person_profile": False}}]
+    raw = json.dumps({"created_at": "2026-05-04T10:00:00Z", "batch": events, "historical_migration": True}).encode()
+    for slash in ("", "/"):
+        response = await service.client.post(
+            V1 + slash, content=bodies[encoding](raw), headers=v1(service, **{"Content-Encoding": encoding})
+        )
+        assert response.status_code == 200
+        results = response.json()["results"]
+        assert {uuid: each["result"] for uuid, each in results.items()} == {"e-1": "ok", "e-2": "drop", "e-3": "ok"}
+        assert "event name" in results["e-2"]["details"]
+    seen, bought = await touchpoints(service)
+    assert (seen["name"], bought["name"], bought["properties"]) == (
+        "Seen", "Bought", {"$is_identified": True, "$process_person_profile": False},
+    )  # fmt: skip
+    assert seen["context"]["library"]["name"] == "web"  # what an event says itself stands
+
+
+async def test_version_1_takes_off_the_error_of_a_clock(service: Service) -> None:
+    hour = 3_600_000_000
+    now = service.clock.now()
+    sent, claimed = rfc3339(now + hour), rfc3339(now + hour - 60_000_000)
+    events = [{**event("A"), "timestamp": claimed}, {**event("x" * 300, "e-2"), "timestamp": claimed}]
+    headers = v1(service, **{"PostHog-Request-Timestamp": sent})
+    await service.client.post(V1, json={"batch": events}, headers=headers)
+    [kept] = (await service.ask("/v1/quarantine"))["items"]
+    mended = {**events[1], "event": "B"}
+    assert (await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", mended))["accepted"] == 1
+    one, other = (each["occurred_at"] for each in await touchpoints(service))
+    assert one == other
+    assert rfc3339(now - 60_000_000) <= one < rfc3339(now - 50_000_000)
+
+
+async def test_version_1_refuses_as_all_do(service: Service) -> None:
+    for headers, body, status in (
+        ({"Authorization": "Bearer wk_unknown"}, {"batch": []}, 401),
+        ({"Authorization": f"Bearer {service.keys.secret_key}"}, {"batch": []}, 403),
+        ({}, {"batch": []}, 401),
+        (v1(service), {"batch": 7}, 400),
+        (v1(service), {"batch": []}, 200),
+    ):
+        response = await service.client.post(V1, json=body, headers=headers)
+        assert response.status_code == status, (headers, body)
+    many = [
+        event("E", f"e-{number}") for number in range(service.app.state.services.settings.limits.batch_messages_max + 1)
+    ]
+    results = (await service.client.post(V1, json={"batch": many}, headers=v1(service))).json()["results"]
+    assert [uuid for uuid, each in results.items() if each["result"] == "retry"] == [many[-1]["uuid"]]
