@@ -35,10 +35,10 @@ from app.config import Settings
 from app.db import Clock
 from app.embedded import EmbeddedPostgresError
 from app.errors import BadRequest, NotFound, SegueError
-from app.import_figures import FigureImport, import_figures, told_of
-from app.import_kinds import form_of, mapping_of
-from app.import_wizard import mapping_by_guess, show_first_messages, write_mapping
-from app.importer import Importing, ImportReport, errors_path, import_file
+from app.importing.figures import FigureImport, import_figures, told_of
+from app.importing.files import Importing, ImportReport, errors_path, import_file
+from app.importing.kinds import form_of, mapping_of
+from app.importing.wizard import mapping_by_guess, show_first_messages, write_mapping
 from app.ingest import Ingest
 from app.metrics import Metrics
 from app.projection.rebuild import rebuild_customers

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from app.config import Limits
-from app.import_kinds import form_of, read_mapping, ready_kinds
-from app.import_lines import Place
+from app.importing.kinds import form_of, read_mapping, ready_kinds
+from app.importing.lines import Place
 from app.wire.mapping import FileMapping
 from app.wire.tool import Delivery
 from app.wire.tools import TOOLS

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.import_kinds import form_of, mapping_of, ready_kinds
-from app.importer import Importing, ImportReport, errors_path, import_file
+from app.importing.files import Importing, ImportReport, errors_path, import_file
+from app.importing.kinds import form_of, mapping_of, ready_kinds
 from app.wire.mapping import FileMapping, MappingRefused, checked
 from tests.projection.service import Service, service
 

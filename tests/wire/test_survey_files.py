@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.import_kinds import mapping_of
-from app.import_lines import Line, Place, mapped_form
+from app.importing.kinds import mapping_of
+from app.importing.lines import Line, Place, mapped_form
 from app.wire.mapping import FileMapping
 
 SURVEYMONKEY = (

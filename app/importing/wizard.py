@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.import_lines import Line, Place, Records, is_csv, json_objects, mapped_form
+from app.importing.lines import Line, Place, Records, is_csv, json_objects, mapped_form
 from app.wire.mapping import FileMapping, MappingRefused, checked, places_of
 from app.wire.mapping_guess import TIMES, ZONE, Doubt, Guess, answered, guess
 

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from app.config import Limits
-from app.import_lines import Form, is_csv, mapped_form, own_form, tool_form
+from app.importing.lines import Form, is_csv, mapped_form, own_form, tool_form
 from app.wire.mapping import FileMapping, MappingRefused, checked
 from app.wire.tools import TOOLS
 

@@ -18,7 +18,7 @@ import msgspec
 from app.config import Settings
 from app.db import Clock, Pool
 from app.errors import Overloaded
-from app.import_lines import Form, Line, Place
+from app.importing.lines import Form, Line, Place
 from app.ingest import Ingest, Receipt
 from app.ingest.erasures import request_erasures
 from app.touchpoint import SourceView
