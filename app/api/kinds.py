@@ -129,6 +129,8 @@ async def add_secret(request: Request, key: SourceKey) -> Response:
         secret = token = "wh_" + secrets.token_urlsafe(_TOKEN_BYTES)
     try:
         kept = tool.scheme.keep(secret)
+        if not kept:
+            raise ValueError("An empty secret verifies whatever anybody signs with it.")
     except ValueError as error:
         raise BadRequest(f"/secret: {error}", path="/secret") from None
     row = await served.registry.secrets.add(key, kept, wanted.overlap_seconds, served.clock.now())

@@ -77,6 +77,14 @@ async def test_x_is_answered_by_the_newest_secret(tools: Tools) -> None:
     assert response.json() == {"response_token": f"sha256={mac}"}
 
 
+@pytest.mark.parametrize("token", ['{"for_user_id":"1"}', "[]", "", "a b", "a" * 1_001, "\u00e9", "a\n{}"])
+async def test_x_gets_nothing_signed_that_could_be_a_delivery(token: str, tools: Tools) -> None:
+    await tools.add(x.FIXTURE)
+    response = await tools.client.get(tools.url(query={"crc_token": token}))
+    assert response.status_code == (403 if token else 200)
+    assert response.content == b""
+
+
 async def test_x_without_a_secret_is_not_answered(tools: Tools) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "tool", "kind": "x"}, 201)
     assert (await tools.client.get("/v1/sources/tool/webhook", params={"crc_token": "c"})).status_code == 403

@@ -83,7 +83,7 @@ async def test_options_change_and_the_kind_does_not(tools: Tools) -> None:
 
 async def test_secrets_are_never_shown(tools: Tools) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "tool", "kind": KIND}, 201)
-    for secret in ("", "not a key", "QUJD"):
+    for secret in ("", "  ", "not a key", "QUJD"):
         problem = await tools.ask("POST", "/v1/sources/tool/secrets", {"secret": secret}, 400)
         assert problem["path"] == "/secret"
     made = await tools.ask("POST", "/v1/sources/tool/secrets", {"secret": SENDGRID.secret}, 201)
@@ -94,6 +94,12 @@ async def test_secrets_are_never_shown(tools: Tools) -> None:
     await tools.ask("DELETE", f"/v1/sources/tool/secrets/{made['id']}", expected=204)
     await tools.ask("DELETE", f"/v1/sources/tool/secrets/{made['id']}", expected=404)
     assert (await tools.send(SENDGRID, SENDGRID.sample, SENDGRID.secret)).status_code == 401
+
+
+async def test_an_empty_secret_is_none(tools: Tools) -> None:
+    await tools.ask("POST", "/v1/sources", {"key": "desk", "kind": "zendesk"}, 201)
+    for secret in ("", " ", "\n\t "):
+        await tools.ask("POST", "/v1/sources/desk/secrets", {"secret": secret}, 400)
 
 
 async def test_secrets_are_encrypted_where_there_is_a_key_and_useless_without_it(

@@ -7,6 +7,7 @@ nobody, but for whom it blocks or mutes.
 from __future__ import annotations
 
 import hmac
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -22,15 +23,20 @@ _OF_NOBODY: Final = ("user_event", "direct_message_indicate_typing_events")
 _TOUCHED: Final = ("block", "unblock", "mute", "unmute")
 """What the brand does to somebody."""
 _CREATED: Final = "%a %b %d %H:%M:%S %z %Y"
-_TOKEN_CHARS_MAX: Final = 1_000
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_+/=.-]{1,1000}")
+"""What X sends is base64; no JSON object is."""
 
 
 def handshake(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
-    """The challenge that X repeats every hour: a token, to be signed with the consumer secret."""
+    """The challenge that X repeats every hour: a token, to be signed with the consumer secret.
+
+    Deliveries are signed with the same secret in the same way. So nothing is signed that could be a delivery's body:
+    who only knows the address would have us sign what they then send.
+    """
     token = delivery.query.get("crc_token", "")
     if delivery.method != "GET" or not token:
         return None
-    if not secrets or len(token) > _TOKEN_CHARS_MAX:
+    if not secrets or not _TOKEN.fullmatch(token):
         return Reply(status=403)
     mac = b64encode(hmac.digest(secrets[0].encode(), token.encode(), "sha256")).decode()
     return Reply(body=encoded({"response_token": f"sha256={mac}"}), content_type="application/json")
