@@ -1,4 +1,7 @@
-"""SendGrid's Event Webhook: an array of events, signed with ECDSA over time and body. Pure."""
+"""SendGrid's Event Webhook: an array of events, signed with ECDSA over time and body. Pure.
+
+What the sender sent along stands flat among SendGrid's own members; of old mails, apart in ``unique_args``.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,14 @@ from base64 import b64decode
 from binascii import Error
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from app.wire.mail import CHANNEL, custom_ids, is_machine
+from app.wire.mail import CHANNEL, custom_ids, listed, members, seen_by
 from app.wire.signatures import WRONG, Scheme, SignatureRefused, check_age, header, unbase64
 from app.wire.tool import Call, Delivery, Erasure, Event, Tool, Unreadable, event_id, own_name
 
@@ -40,13 +43,17 @@ _RENAMED: Final = {
     "sg_message_id": "email_id",
     "marketing_campaign_id": "campaign_id",
     "marketing_campaign_name": "campaign",
+    "singlesend_id": "campaign_id",
     "singlesend_name": "campaign",
-    "category": "tags",
+    "smtp-id": "smtp_id",
+    "useragent": "user_agent",
 }
 _NOT_KEPT: Final = frozenset(
     {"email", "timestamp", "event", "sg_event_id", "attempt", "user_id", "userId", "anonymous_id", "anonymousId", "ip"}
+    | {"category", "newsletter", "unique_args", "sg_machine_open"}
 )
 """What has a place of its own, or says how often a delivery was tried."""
+_OF_THE_ACCOUNT: Final = "account_status_change"
 
 
 def verify(delivery: Delivery, secret: str) -> None:
@@ -81,12 +88,13 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     kind = event.get("event")
     if not isinstance(kind, str) or not kind:
         raise Unreadable("an event needs the member event")
+    if kind == _OF_THE_ACCOUNT:
+        return
     name = _NAMES.get(kind) or own_name("sendgrid", kind)
     if kind == "bounce" and event.get("type") == "blocked":
         name = "email.deferred"
-    properties = {_RENAMED.get(key, key): value for key, value in event.items() if key not in _NOT_KEPT}
-    if kind in ("open", "click"):
-        properties["machine"] = event.get("sg_machine_open") is True or is_machine(event.get("useragent"))
+    told = members(event.get("unique_args")) | event
+    looked = seen_by(name, event.get("useragent"), event.get("sg_machine_open") is True)
     own = event.get("sg_event_id")
     yield Call(
         id=own if isinstance(own, str) and own else event_id(event),
@@ -94,9 +102,19 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         event=name,
         channel=CHANNEL,
         email=event.get("email"),
-        **custom_ids(event),
-        properties=properties,
+        **custom_ids(told),
+        properties=_properties(told) | looked,
     )
+
+
+def _properties(told: Event) -> dict[str, Any]:
+    """SendGrid's own under our names, and whatever the sender sent along under theirs."""
+    newsletter = members(told.get("newsletter")).get("newsletter_id")
+    return {
+        **({} if newsletter is None else {"campaign_id": newsletter}),
+        **{_RENAMED.get(key, key): value for key, value in told.items() if key not in _NOT_KEPT},
+        "tags": listed(told.get("category")),
+    }
 
 
 TOOL: Final = Tool(

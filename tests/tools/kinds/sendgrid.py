@@ -36,6 +36,7 @@ def _event(kind: str, n: int, **more: object) -> dict[str, object]:
 
 
 _AT = "2026-05-04T10:00:00Z"
+_FIREFOX = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Firefox/128.0"
 
 FIXTURE = Fixture(
     kind="sendgrid",
@@ -106,7 +107,7 @@ FIXTURE = Fixture(
         "a category in Greek",
         json_body([_event("open", 0, category="καλημέρα", useragent="Mozilla/5.0 (Macintosh) Firefox/128.0")]),
         "email:user@example.com",
-        (Touchpoint("email.opened", "email", _AT, {"tags": "καλημέρα", "machine": False}),),
+        (Touchpoint("email.opened", "email", _AT, {"tags": ["καλημέρα"], "machine": False}),),
     ),
     times=(
         Case(
@@ -134,5 +135,57 @@ FIXTURE = Fixture(
         "email:user@example.com",
         (Touchpoint("email.opened", "email", _AT),),
         rejected=2,
+    ),
+    others=(
+        Case(
+            "what was sent along flat, and what of a campaign",
+            json_body(
+                [
+                    _event("click", 0, url="https://example.com/p", asm_group_id=7, useragent=_FIREFOX, orderNo="A 1")
+                    | {"smtp-id": "<m-1@example.com>", "userId": 7, "singlesend_id": "s-1", "singlesend_name": "Spring"}
+                ]
+            ),
+            "user_id:7",
+            (
+                Touchpoint(
+                    "email.clicked",
+                    "email",
+                    _AT,
+                    {
+                        "link": "https://example.com/p",
+                        "campaign": "Spring",
+                        "campaign_id": "s-1",
+                        "orderNo": "A 1",
+                        "smtp_id": "<m-1@example.com>",
+                        "user_agent": _FIREFOX,
+                        "machine": False,
+                        "asm_group_id": 7,
+                        "ip": None,
+                    },
+                ),
+            ),
+            identities=("email:user@example.com", "user_id:7"),
+        ),
+        Case(
+            "what was sent along apart, and a newsletter of old",
+            json_body(
+                [
+                    _event(
+                        "open",
+                        0,
+                        unique_args={"user_id": "user-1", "event": "the sender's own", "cohort": "b"},
+                        newsletter={"newsletter_id": "10557865", "newsletter_user_list_id": "1"},
+                    )
+                ]
+            ),
+            "email:user@example.com",
+            (Touchpoint("email.opened", "email", _AT, {"cohort": "b", "campaign_id": "10557865", "event": None}),),
+            identities=("user_id:user-1",),
+        ),
+        Case(
+            "of the account, which concerns nobody",
+            json_body([{"event": "account_status_change", "sg_event_id": "e-1", "timestamp": 1777888800, "type": "x"}]),
+            ignored=1,
+        ),
     ),
 )
