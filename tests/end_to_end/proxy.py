@@ -12,6 +12,8 @@ from typing import Literal
 Mood = Literal["pass", "busy", "swallow"]
 """Pass a request through; answer 503 with Retry-After: 1; or pass it through and hang up before the answer."""
 
+_QUIET_ROUNDS = 3
+
 _BUSY = (
     "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {retry_after}\r\nContent-Type: application/json\r\n"
     "Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n"
@@ -101,13 +103,15 @@ def proxy_before(port: int, *moods: Mood, tls: SSLContext | None = None) -> Iter
 
 
 async def _end_the_others() -> None:
-    """Pages are closed while something of theirs is still on its way."""
-    await asyncio.sleep(0.01)  # what was accepted just now gets as far as to be closed
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await asyncio.sleep(0.01)  # and closing takes a round of the loop or two
+    """Pages are closed while something of theirs is still on its way: end it, until nothing has come for a while."""
+    quiet = 0
+    while quiet < _QUIET_ROUNDS:
+        await asyncio.sleep(0.02)  # what was accepted just now gets as far as to be closed
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        quiet = 0 if others else quiet + 1
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 def _length(head: bytes) -> int:
