@@ -30,14 +30,9 @@ def parcels(monkeypatch: pytest.MonkeyPatch) -> Fixture:
     return made
 
 
-@pytest.mark.parametrize("name", ["sample", "several", "unknown", "non_ascii", "malformed"])
-async def test_each_case(name: str, parcels: Fixture, settings: Settings) -> None:
-    await test_every_kind.test_a_delivery_becomes_what_it_should(parcels, getattr(parcels, name), settings)
-
-
-async def test_its_times(parcels: Fixture, settings: Settings) -> None:
+async def test_each_case(parcels: Fixture, settings: Settings, subtests: pytest.Subtests) -> None:
     assert [case.about for case in parcels.times] == ["in ms", "no time at all"]
-    await test_every_kind.test_a_delivery_becomes_what_it_should(parcels, parcels.times[-1], settings)
+    await test_every_kind.test_a_delivery_becomes_what_it_should(parcels, settings, subtests)
 
 
 async def test_its_signature(parcels: Fixture, settings: Settings) -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
 
+import asyncpg
 import httpx
 import pytest
 import uvicorn
@@ -20,11 +21,19 @@ from app.registry import bootstrap
 from app.wire.tools import TOOLS
 from tests.tools.fixture import NOW, Case, Fixture
 
+WRITTEN_BY_MESSAGES = (
+    *("ledger", "touchpoints", "identities", "links", "customers", "transitions", "deferred", "quarantine"),
+    *("used_once", "erasure_requests"),
+)
+
 
 class Tools:
     """A running service, and deliveries to it as a tool makes them."""
 
-    def __init__(self, address: str, secret_key: str, clock: FrozenClock, visited: list[str]) -> None:
+    def __init__(
+        self, address: str, database_url: str, secret_key: str, clock: FrozenClock, visited: list[str]
+    ) -> None:
+        self._database_url = database_url
         self.address = address
         self.clock = clock
         self.visited = visited
@@ -33,6 +42,13 @@ class Tools:
         """Of a source for SDKs, where a test makes one."""
         self.client = httpx.AsyncClient(base_url=address, timeout=30)
         self._secret = {"Authorization": f"Bearer {secret_key}"}
+
+    async def forget_all_messages(self) -> None:
+        """As if none had ever come: what only messages write is emptied, sources and secrets stay."""
+        connection = await asyncpg.connect(self._database_url)
+        # Not TRUNCATE, which makes files anew for every month of the log.
+        await connection.execute("; ".join(f"DELETE FROM {table}" for table in WRITTEN_BY_MESSAGES))
+        await connection.close()
 
     async def ask(self, method: str, path: str, json: Any = None, expected: int = 200, **more: Any) -> Any:
         response = await self.client.request(method, path, headers=self._secret, json=json, **more)
@@ -94,7 +110,11 @@ async def running_tools(
             assert not serving.done()
             await asyncio.sleep(0.005)
         tools = Tools(
-            f"http://127.0.0.1:{listening.getsockname()[1]}", "" if keys is None else keys.secret_key, clock, visited
+            f"http://127.0.0.1:{listening.getsockname()[1]}",
+            settings.database_url,
+            "" if keys is None else keys.secret_key,
+            clock,
+            visited,
         )
         try:
             async with tools.client:

@@ -84,6 +84,12 @@ class Fixture:
     covers_body: bool = True
     """False where the proof does not cover the body: a token, or a signature of a nonce."""
 
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """All of them."""
+        always = (self.sample, self.several, self.unknown, self.non_ascii, *self.times, self.malformed)
+        return (*always, *self.others)
+
 
 def json_body(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()

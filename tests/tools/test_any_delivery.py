@@ -56,8 +56,7 @@ def _events(tool: Tool) -> list[Any]:
     """Of all its fixture's bodies that can be parted."""
     found: list[Any] = []
     fixture = FIXTURES[tool.key]
-    cases = (fixture.sample, fixture.several, fixture.unknown, fixture.non_ascii, *fixture.times, *fixture.others)
-    for case in cases:
+    for case in fixture.cases:
         headers = {name.lower(): value for name, value in case.headers.items()}
         try:
             found += tool.split(Delivery(body=case.body, headers=headers, query=case.query))

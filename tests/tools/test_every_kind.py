@@ -21,14 +21,6 @@ FIXTURES = {
     for module in [import_module(f"tests.tools.kinds.{path.stem}")]
     for fixture in getattr(module, "FIXTURES", None) or (module.FIXTURE,)
 }
-CASES = [
-    pytest.param(fixture, case, id=f"{kind}: {case.about}")
-    for kind, fixture in FIXTURES.items()
-    for case in (
-        *(fixture.sample, fixture.several, fixture.unknown, fixture.non_ascii, *fixture.times, fixture.malformed),
-        *fixture.others,
-    )
-]
 every_kind = pytest.mark.parametrize("fixture", [pytest.param(each, id=kind) for kind, each in FIXTURES.items()])
 
 
@@ -41,29 +33,38 @@ def test_the_sample_is_the_one_that_is_documented(fixture: Fixture) -> None:
     assert fixture.sample.body == TOOLS[fixture.kind].sample
 
 
-@pytest.mark.parametrize(("fixture", "case"), CASES)
-async def test_a_delivery_becomes_what_it_should(fixture: Fixture, case: Case, settings: Settings) -> None:
+@every_kind
+async def test_a_delivery_becomes_what_it_should(
+    fixture: Fixture, settings: Settings, subtests: pytest.Subtests
+) -> None:
+    """Each case by itself: what the one before it left behind is taken away."""
     async with running_tools(settings, fixture.certificates) as tools:
         secret = await tools.add(fixture)
-        response = await tools.send(fixture, case, secret)
-        assert response.status_code == 200, response.text
-        receipt = response.json()
-        accepted = len(case.touchpoints) if case.accepted is None else case.accepted
-        assert receipt == {
-            "success": True,
-            "accepted": accepted,
-            "duplicate": 0,
-            "rejected": case.rejected,
-            "ignored": case.ignored,
-            "projected": True,
-        }
-        assert len((await tools.ask("GET", "/v1/quarantine"))["items"]) == case.rejected
-        if case.who:
-            await _look_at(tools, case)
-        again = (await tools.send(fixture, case, secret)).json()
-        assert (again["accepted"], again["duplicate"]) == (0, accepted)
-        conflicts = [each["code"] for each in (await tools.ask("GET", "/v1/quarantine"))["items"]]
-        assert "conflicting_twin" not in conflicts, "a retry must say the same"
+        for case in fixture.cases:
+            with subtests.test(case.about):
+                await _deliver(tools, fixture, case, secret)
+            await tools.forget_all_messages()
+
+
+async def _deliver(tools: Tools, fixture: Fixture, case: Case, secret: str) -> None:
+    response = await tools.send(fixture, case, secret)
+    assert response.status_code == 200, response.text
+    accepted = len(case.touchpoints) if case.accepted is None else case.accepted
+    assert response.json() == {
+        "success": True,
+        "accepted": accepted,
+        "duplicate": 0,
+        "rejected": case.rejected,
+        "ignored": case.ignored,
+        "projected": True,
+    }
+    assert len((await tools.ask("GET", "/v1/quarantine"))["items"]) == case.rejected
+    if case.who:
+        await _look_at(tools, case)
+    again = (await tools.send(fixture, case, secret)).json()
+    assert (again["accepted"], again["duplicate"]) == (0, accepted)
+    conflicts = [each["code"] for each in (await tools.ask("GET", "/v1/quarantine"))["items"]]
+    assert "conflicting_twin" not in conflicts, "a retry must say the same"
 
 
 async def _look_at(tools: Tools, case: Case) -> None:
