@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -50,6 +51,25 @@ async def test_a_token_of_mailgun_signs_one_body_and_no_other(tools: Tools) -> N
     assert _refused(await tools.send(taken, Case("forged", json.dumps(forged).encode()), secret)) == "replayed"
     assert (await tools.send(taken, replace(MAILGUN.sample, body=sealed), secret)).json()["duplicate"] == 1
     assert await _names(tools) == ["email.deferred"]
+
+
+@pytest.mark.parametrize("digits", [3, 6])
+async def test_the_time_of_mailgun_takes_no_digits_of_the_token(digits: int, tools: Tools) -> None:
+    """The same signed text, for nothing parts time and token; as milliseconds or microseconds it would be in time."""
+    secret = await tools.add(MAILGUN)
+    time, token = str(NOW // 1_000_000), "123456" + 22 * "ab"
+    signature = hmac.new(secret.encode(), f"{time}{token}".encode(), hashlib.sha256).hexdigest()
+    event = {"event": "complained", "recipient": "user@example.com", "timestamp": 1777888800}
+    taken = replace(MAILGUN, seal=lambda body, *_: body)
+
+    async def send(shifted: int) -> httpx.Response:
+        proof = {"timestamp": time + token[:shifted], "token": token[shifted:], "signature": signature}
+        return await tools.send(
+            taken, Case("shifted", json.dumps({"signature": proof, "event-data": event}).encode()), secret
+        )
+
+    assert _refused(await send(digits)) == "wrong"
+    assert (await send(0)).json()["accepted"] == 1
 
 
 async def test_another_attempt_of_mailgun_with_another_token_is_the_same_event(tools: Tools) -> None:

@@ -8,6 +8,7 @@ the same as flat form fields, which are read as what they would be today.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any, Final
@@ -24,6 +25,8 @@ _SECONDS_MAX: Final = 12 * 3_600
 """A delivery that failed is repeated six times within eight hours."""
 
 _PROOF: Final = ("timestamp", "token", "signature")
+_SECONDS: Final = re.compile(r"[0-9]{10}")
+"""Nothing parts the time from the token in what is signed: only its length tells where it ends."""
 _NAMES: Final = {
     "accepted": "email.sent",
     "rejected": "email.dropped",
@@ -42,7 +45,9 @@ def _verify(delivery: Delivery, secret: str) -> None:
     proof = _proof(delivery.body)
     if not all(proof.values()):
         raise SignatureRefused(MISSING, "the body has no signature with timestamp and token")
-    expected = hmac.digest(secret.encode(), (proof["timestamp"] + proof["token"]).encode(), "sha256").hex()
+    if not _SECONDS.fullmatch(proof["timestamp"]):
+        raise SignatureRefused(WRONG, "the timestamp of the signature must be seconds since 1970, ten digits")
+    expected = hmac.digest(secret.encode(), _signed(proof).encode(), "sha256").hex()
     if not same(proof["signature"].lower(), expected):
         raise SignatureRefused(WRONG, "the signature is not that of this timestamp, token and signing key")
     check_age(proof["timestamp"], delivery.received_at, _SECONDS_MAX)
@@ -60,7 +65,11 @@ def _sign(delivery: Delivery, secret: str) -> Delivery:
 
 
 def _once(delivery: Delivery) -> str | None:
-    return _proof(delivery.body)["token"] or None
+    return _signed(_proof(delivery.body)) or None
+
+
+def _signed(proof: dict[str, str]) -> str:
+    return proof["timestamp"] + proof["token"]
 
 
 def _proof(body: bytes) -> dict[str, str]:
