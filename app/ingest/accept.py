@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -204,9 +205,10 @@ class Ingest:
             return
         for request in requests:
             _answer(request, request.receipt)
-        self._metrics.flushed(len(entries))
-        for request in requests:
-            self._count(request)
+        with _whatever_counting_does():
+            self._metrics.flushed(len(entries))
+            for request in requests:
+                self._count(request)
 
     def _count(self, request: _Request) -> None:
         receipt = request.receipt
@@ -228,10 +230,11 @@ class Ingest:
     def _enter(self, stored: _Stored) -> None:
         """Tell receipts and tally what is in the log since just now; a duplicate breaks the plan no second time."""
         _enter(stored)
-        self.tally.accepted(entry.message for entry in stored.fresh)
-        for entry in stored.fresh:
-            if entry.broken is not None:
-                self._count_broken(entry.broken)
+        with _whatever_counting_does():
+            self.tally.accepted(entry.message for entry in stored.fresh)
+            for entry in stored.fresh:
+                if entry.broken is not None:
+                    self._count_broken(entry.broken)
 
     async def _store(
         self, entries: Sequence[_Entry], refused: Sequence[Refused] = (), alone: list[str] | None = None
@@ -318,6 +321,15 @@ class Ingest:
 
 def _receipt_of(parsed: Parsed) -> Receipt:
     return Receipt(rejected=len(parsed.rejections), rejections=list(parsed.rejections), warnings=list(parsed.warnings))
+
+
+@contextmanager
+def _whatever_counting_does() -> Iterator[None]:
+    """What is committed is acknowledged: no fault of what only counts it may say otherwise."""
+    try:
+        yield
+    except Exception:
+        log.exception("counting failed")
 
 
 def _answer(request: _Request, answer: Receipt | Overloaded) -> None:

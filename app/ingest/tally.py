@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
+import asyncpg
 import msgspec
 import structlog
 
@@ -58,7 +60,11 @@ SET messages = plan_violations.messages + excluded.messages,
     last_at = greatest(plan_violations.last_at, excluded.last_at)
 """
 
-_FORGET = ("DELETE FROM volumes WHERE hour < $1", "DELETE FROM deliveries WHERE hour < $1")
+_FORGET = (
+    "DELETE FROM volumes WHERE hour < $1",
+    "DELETE FROM deliveries WHERE hour < $1",
+    "DELETE FROM plan_violations WHERE last_at < $1",
+)
 
 log = structlog.get_logger(__name__)
 
@@ -188,16 +194,26 @@ class Tally:
             known.last_at = now
 
     async def flush(self) -> None:
-        """Write down what was counted; raises what the database does, and then has lost nothing."""
+        """Write down what was counted. A database that is away is raised, and then nothing is lost.
+
+        What the database refuses for what it says is given up, by itself: it would be refused for ever.
+        """
         counted, self._counted = self._counted, _Counted()
-        if not counted:
-            return
         try:
-            await transact(self._pool, lambda connection: _write(connection, counted))
+            for name in counted.__struct_fields__:
+                await self._write(name, counted)
+                setattr(counted, name, {})
         except BaseException:
             _add(counted, self._counted)
             self._counted = counted
             raise
+
+    async def _write(self, name: str, counted: _Counted) -> None:
+        """One table's; raises what UNREACHABLE names."""
+        try:
+            await transact(self._pool, partial(_WRITE[name], counted=counted))
+        except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
+            log.exception("tally.refused", table=name)
 
     async def forget(self) -> None:
         """What is older than KEEP_DAYS is of no use to anybody."""
@@ -225,20 +241,30 @@ class Tally:
             log.exception("tally.flush_failed")
 
 
-async def _write(connection: Connection, counted: _Counted) -> None:
-    """In the order of their keys, so that two processes never wait for each other in a ring."""
+# In the order of their keys, so that two processes never wait for each other in a ring.
+
+
+async def _write_volumes(connection: Connection, counted: _Counted) -> None:
     if counted.volumes:
         rows = [(*key, messages) for key, messages in sorted(counted.volumes.items())]
         await connection.execute(_ADD_VOLUMES, *zip(*rows, strict=True))
+
+
+async def _write_deliveries(connection: Connection, counted: _Counted) -> None:
     if counted.deliveries:
         outcomes = [(*key, each.times, each.last_at) for key, each in _sorted(counted.deliveries)]
         await connection.execute(_ADD_DELIVERIES, *zip(*outcomes, strict=True))
+
+
+async def _write_violations(connection: Connection, counted: _Counted) -> None:
     if counted.violations:
         violations = [
             (*key, each.messages, each.first_at, each.last_at, each.sample) for key, each in _sorted(counted.violations)
         ]
         await connection.execute(_ADD_VIOLATIONS, *zip(*violations, strict=True))
 
+
+_WRITE: Final = {"volumes": _write_volumes, "deliveries": _write_deliveries, "violations": _write_violations}
 
 _Value = TypeVar("_Value")
 

@@ -6,8 +6,10 @@ fetched, patterns take time linear in the text, and a reference never leads back
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from hashlib import blake2b
 from itertools import islice
 from typing import Any, Final, Literal
 
@@ -40,6 +42,11 @@ _ONE_SCHEMA: Final = (
     "additionalItems", "additionalProperties", "contains", "contentSchema", "else", "if", "items", "not",
     "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties",
 )  # fmt: skip
+_SIZE_OF_ALL_MAX: Final = 20_000
+"""Bytes of the schema times elements of the message: some 20 ms of work."""
+_REASON_CHARS_MAX: Final = 300
+"""It is part of an index, which takes only so much."""
+_WRITTEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _ELSEWHERE: Final = ("$id", "id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor")
 _NOT_APPLIED: Final = ("$defs", "definitions")
 
@@ -68,36 +75,60 @@ class Check:
                 mask="the value",
                 pattern_options=_PATTERNS,
             )
+            self._bytes = len(msgspec.json.encode(schema))
         except jsonschema_rs.ValidationError as error:
             raise _refused(error.instance_path, _first_line(error.message), "Write JSON Schema (2020-12).") from None
         except ValueError as error:
             raise _refused((), _first_line(str(error)), "Write JSON Schema (2020-12).") from None
 
     def violations(self, properties: bytes) -> list[Violation]:
-        """Of a message's properties, which are a JSON object; the first few, none where all is well."""
+        """Of a message's properties, which are a JSON object; the first few, none where all is well.
+
+        Only the first where schema and properties are large: the library works all of them out at once, each with all
+        that an alternative did not like, and whoever has a write key may send thousands of elements.
+        """
         value = _decode(properties)
         if self._validator.is_valid(value):
             return []
         found: dict[str, Violation] = {}
-        for error in islice(self._validator.iter_errors(value), _REASONS_MAX):
+        for error in self._errors(value, self._bytes * properties.count(b",")):
             reason = _reason(error)
             found.setdefault(reason, Violation(reason, _said(error)))
         return list(found.values())
 
+    def _errors(self, value: Any, size: int) -> Iterator[jsonschema_rs.ValidationError]:
+        if size <= _SIZE_OF_ALL_MAX:
+            yield from islice(self._validator.iter_errors(value), _REASONS_MAX)
+            return
+        try:
+            self._validator.validate(value)
+        except jsonschema_rs.ValidationError as error:
+            yield error
+
 
 def sample_of(properties: bytes) -> bytes:
-    """Properties to look at: long values cut short, and no free text that a tool's source keeps among them."""
+    """Properties to look at: long values cut short, and instead of addresses and of what people wrote how long it was.
+
+    A sample outlives the message, and whoever asks for redaction or erasure is not found in it.
+    """
     kept: dict[str, bytes] = {}
     size = 2
     for name, raw in json_text.members(properties).items():
         if name == "text" and raw.startswith(b"{"):
             continue
         value = raw if len(raw) <= _SAMPLE_VALUE_BYTES_MAX else msgspec.json.encode(_cut(raw))
+        value = _WRITTEN.sub(_masked, value)
         size += len(msgspec.json.encode(name)) + len(value) + 2
         if size > SAMPLE_BYTES_MAX:
             break
         kept[name] = value
     return json_text.from_members(kept)
+
+
+def _masked(found: re.Match[bytes]) -> bytes:
+    """A word or two may be what is wrong with an enumeration; more, or an address, is somebody's."""
+    text = found[0]
+    return b'"(text of %d bytes)"' % (len(text) - 2) if b"@" in text or text.count(b" ") > 2 else text
 
 
 def _cut(raw: bytes) -> str:
@@ -109,7 +140,10 @@ def _reason(error: jsonschema_rs.ValidationError) -> str:
     path = [*error.schema_path]
     if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required):
         path.append(error.kind.property)
-    return _pointer(path)
+    place = _pointer(path)
+    if len(place) <= _REASON_CHARS_MAX:
+        return place
+    return f"{place[:_REASON_CHARS_MAX]}~{blake2b(place.encode(), digest_size=8).hexdigest()}"
 
 
 def _said(error: jsonschema_rs.ValidationError) -> str:

@@ -73,6 +73,32 @@ async def test_warn_stores_and_tells(service: Service) -> None:
     assert [each["messages"] for each in await violations(service)] == [2]
 
 
+async def test_what_the_database_refuses_of_the_tally_holds_up_nothing_else(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.wire.plan._REASON_CHARS_MAX", 100_000)
+    unlike = "".join(f"{n:x}" for n in range(9_000))  # nothing that could be compressed into the index
+    await plan(service, "Order Completed", schema={"required": [unlike]})
+    await service.send(track("Order Completed"))
+    await service.app.state.services.tally.flush()
+    rows = await service.app.state.services.pool.fetch("SELECT name FROM volumes")
+    assert [row["name"] for row in rows] == ["Order Completed"]
+    assert await violations(service) == []
+
+
+async def test_what_is_committed_is_acknowledged_whatever_counting_does(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a fault of the tally")
+
+    for name in ("accepted", "duplicate", "rejected"):
+        monkeypatch.setattr(service.app.state.services.tally, name, fail)
+    await service.send(track("Looked", messageId="m-1"))
+    assert (await service.send(track("Looked", messageId="m-1"), expected=0))["duplicate"] == 1
+    assert len((await service.ask("/v1/customers/user-1/touchpoints"))["items"]) == 1
+
+
 async def test_quarantine_keeps_apart_and_a_corrected_plan_lets_in(service: Service) -> None:
     await plan(service, "Order Completed", "quarantine")
     body = {

@@ -141,6 +141,35 @@ def test_a_sample_holds_no_free_text_of_people() -> None:
     assert json.loads(sample_of(json.dumps({"note": "x" * 5_000}).encode()))["note"].endswith("...")
 
 
+def test_a_sample_says_how_long_what_somebody_wrote_was() -> None:
+    properties = {
+        "comment": "my card does not work",
+        "who": "user@example.com",
+        "deep": [{"n": "a b c d"}],
+        "s": "on hold",
+    }
+    assert json.loads(sample_of(json.dumps(properties).encode())) == {
+        "comment": "(text of 21 bytes)",
+        "who": "(text of 16 bytes)",
+        "deep": [{"n": "(text of 7 bytes)"}],
+        "s": "on hold",
+    }
+
+
+def test_of_a_large_message_the_first_error_is_enough() -> None:
+    """The library works out all at once: alternatives times elements, in seconds."""
+    schema = {"properties": {"a": {"items": {"anyOf": [{"const": f"c{n}"} for n in range(400)]}}}}
+    (only,) = Check(schema).violations(json.dumps({"a": list(range(2_000))}).encode())
+    assert only.reason == "/properties/a/items/anyOf"
+
+
+def test_a_reason_fits_into_an_index() -> None:
+    long = ["x" * 5_000 + str(n) for n in range(2)]
+    found = [each.reason for each in Check({"required": long}).violations(b"{}")]
+    assert len(set(found)) == 2
+    assert all(len(reason) < 350 for reason in found)
+
+
 KEYWORDS = st.sampled_from(
     ["type", "properties", "items", "allOf", "$ref", "pattern", "enum", "required", "minimum", "not", "$defs", "format"]
 )
