@@ -51,6 +51,7 @@ class Limits(BaseSettings):
 
     body_bytes_max: int = Field(500_000, description="Body of one request as sent, in bytes.")
     inflated_bytes_max: int = Field(4_000_000, description="Body of one request after gzip, in bytes.")
+    webhook_bytes_max: int = Field(1_000_000, description="Body of one delivery of a tool, in bytes.")
     message_bytes_max: int = Field(32_768, description="One message, in bytes of JSON as sent.")
     batch_messages_max: int = Field(2_500, description="Messages in one batch; those beyond it are rejected.")
     depth_levels_max: int = Field(32, description="Nesting of one message, in levels.")

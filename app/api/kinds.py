@@ -169,7 +169,7 @@ async def try_out(request: Request, key: SourceKey) -> Response:
 
 
 async def _sample(request: Request, tool: Tool, delivery: Delivery) -> Delivery:
-    body = await read_body(request, services(request).settings.limits.inflated_bytes_max)
+    body = await read_body(request, services(request).settings.limits.webhook_bytes_max)
     if not body:
         return msgspec.structs.replace(delivery, body=tool.sample, headers=tool.sample_headers)
     headers = {name: value for name, value in request.headers.items() if name not in _NOT_PASSED_ON}

@@ -129,7 +129,7 @@ async def _receive(request: Request, served: Services, hook: Hook, tool: Tool) -
 async def _delivery(request: Request, served: Services, hook: Hook) -> Delivery:
     body = b""
     if request.method == "POST":
-        body = await read_body(request, served.settings.limits.inflated_bytes_max)
+        body = await read_body(request, served.settings.limits.webhook_bytes_max)
     return Delivery(
         body=body,
         headers=dict(request.headers.items()),

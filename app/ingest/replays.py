@@ -1,7 +1,8 @@
-"""Letting in what stood in quarantine, one row or many, as it was or corrected; each row is stored at most once.
+"""Letting in what stood in quarantine, one row or many, as it was or corrected; each row is stored once.
 
-Every message has an id that follows from its row, so whoever replays it a second time, at the same moment or after a
-crash between storing and marking, meets a duplicate.
+Every message has an id: its own, or one that follows from its row. So whoever replays it a second time, at the same
+moment or after a crash between storing and marking, meets a duplicate; only who corrects it to another id of its own
+says that it is another message.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from app.config import Settings
 from app.db import Clock, Pool
 from app.errors import InvalidBody, NotFound, Overloaded, RejectionCode
 from app.ingest.accept import Ingest, Receipt
+from app.ingest.erasures import request_erasures
 from app.ingest.log import CONFLICTING_TWIN
 from app.ingest.planned import keep_to_plan
 from app.registry import Registry
@@ -48,6 +50,7 @@ class Replayed(msgspec.Struct, frozen=True):
 
 class Replays:
     def __init__(self, pool: Pool, registry: Registry, ingest: Ingest, settings: Settings, clock: Clock) -> None:
+        self._pool = pool
         self._views = QuarantineViews(pool)
         self._registry = registry
         self._ingest = ingest
@@ -93,9 +96,13 @@ class Replays:
 
     async def _replay(self, kept: Quarantined, body: bytes) -> Receipt:
         parsed = self._parsed(kept, body)
+        asked = [] if parsed.envelope is None else parsed.envelope.erasures
+        if asked:
+            await request_erasures(self._pool, kept.source, asked, kept.received_at, self._settings)
         if not parsed.messages:
-            # It stays where it is, and does not stand there a second time.
-            return Receipt(rejected=len(parsed.rejections), rejections=parsed.rejections, warnings=parsed.warnings)
+            # What is rejected stays where it is, and does not stand there a second time.
+            rejected = parsed.rejections
+            return Receipt(len(asked), rejected=len(rejected), rejections=rejected, warnings=parsed.warnings)
         return await self._ingest.accept(kept.source, parsed, len(body))
 
     async def _rehearse(self, kept: Quarantined, body: bytes) -> Receipt:

@@ -28,6 +28,7 @@ def read(original: bytes, form: str, received_at: int, limits: Limits, options: 
     """
     intake = webhook.read_again(form, original, received_at, options)
     if intake is not None:
+        intake.envelope.erasures = [(each.kind, each.value) for each in intake.erasures]
         return intake.envelope
     name, _, query = form.partition("?")
     said = dict(parse_qsl(query, keep_blank_values=True))

@@ -7,7 +7,7 @@ exception; a bad item is a Rejection and never touches its neighbours.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -43,6 +43,8 @@ class Envelope(msgspec.Struct):
     rejections: list[Rejection] = []
     visitor: bytes = b""
     """Of a page: who its visitor is, as JSON, not looked at here. Never kept with a message."""
+    erasures: list[tuple[str, Any]] = []
+    """(kind, value) of people whom a tool says to forget, where it is read again from quarantine."""
     form: str = ""
     """Of what the originals are, where they are no messages of ours: see :mod:`app.wire.again`."""
     places: list[int] = []

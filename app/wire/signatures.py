@@ -32,6 +32,7 @@ STALE: Final = "stale"
 REPLAYED: Final = "replayed"
 
 _TOKEN_HASH: Final = "sha256:"
+_TOKEN_CHARS_MIN: Final = 16
 
 
 class SignatureRefused(Exception):
@@ -110,11 +111,17 @@ def _with_token(delivery: Delivery, secret: str) -> Delivery:
     return msgspec.structs.replace(delivery, query={**delivery.query, "token": secret})
 
 
+def _keep_token(token: str) -> str:
+    if len(token.strip()) < _TOKEN_CHARS_MIN:
+        raise ValueError(f"A token has at least {_TOKEN_CHARS_MIN} characters; leave it out, and one is made.")
+    return _hash_of_token(token)
+
+
 def _hash_of_token(token: str) -> str:
     return _TOKEN_HASH + sha256(token.strip().encode("utf-8", "replace")).hexdigest()
 
 
-TOKEN: Final = Scheme(secret="", verify=_verify_token, sign=_with_token, keep=_hash_of_token)
+TOKEN: Final = Scheme(secret="", verify=_verify_token, sign=_with_token, keep=_keep_token)
 """For tools that sign nothing: a token that Segue makes, and keeps only the hash of."""
 
 
@@ -143,7 +150,8 @@ def hmac_scheme(
     def verify(delivery: Delivery, key: str) -> None:
         sent = header(delivery, name)
         time = header(delivery, time_header) if time_header else ""
-        if not any(same(_spelled(each, prefix, encoding), expected(delivery, key, time)) for each in parts(sent)):
+        wanted = expected(delivery, key, time)
+        if not any(same(_spelled(each, prefix, encoding), wanted) for each in parts(sent)):
             raise SignatureRefused(WRONG, f"the signature in {name} is not that of this body and secret")
         if time_header:
             check_age(time, delivery.received_at, seconds_max)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
@@ -20,6 +21,11 @@ from app.wire.tools import TOOLS
 _EVENT: Final = "webhook/"
 _BODY: Final = "webhook-body/"
 """Forms of what is in quarantine: one event as the adapter parted it, or a body that it could not part."""
+
+
+_HEADERS_MAX: Final = 20
+_HEADER_CHARS_MAX: Final = 300
+_NOT_KEPT: Final = ("signature", "hmac", "token", "auth", "secret", "apikey", "forwarded", "real-ip")
 
 
 class Intake(msgspec.Struct):
@@ -37,18 +43,20 @@ def read(tool: Tool, delivery: Delivery) -> Intake:
         if len(events) > ITEMS_MAX:
             raise Unreadable(f"the body has {len(events)} events; more than {ITEMS_MAX} are refused as a whole")
     except Exception as error:  # a shape that the adapter never thought of must not be sent again for ever
-        refused = [_refused(0, error, delivery.body, _BODY + tool.key)]
+        refused = [_refused(0, error, delivery.body, f"{_BODY}{tool.key}?{_kept_of(delivery.headers)}")]
         return Intake(Envelope(None, [], [], rejections=refused, form=_EVENT + tool.key))
     return _read(tool, events, delivery.received_at, delivery.options)
 
 
 def read_again(form: str, original: bytes, received_at: int, options: Mapping[str, str]) -> Intake | None:
     """What stood in quarantine under one of our forms; None for any other form. Raises InvalidBody."""
-    tool = TOOLS.get(form.removeprefix(_EVENT).removeprefix(_BODY))
-    if tool is None or not form.startswith((_EVENT, _BODY)):
+    name, _, query = form.partition("?")
+    tool = TOOLS.get(name.removeprefix(_EVENT).removeprefix(_BODY))
+    if tool is None or not name.startswith((_EVENT, _BODY)):
         return None
-    if form.startswith(_BODY):
-        return read(tool, Delivery(body=original, received_at=received_at, options=options))
+    if name.startswith(_BODY):
+        headers = dict(parse_qsl(query))
+        return read(tool, Delivery(body=original, headers=headers, received_at=received_at, options=options))
     try:
         event = decoded(original)
     except Unreadable as error:
@@ -74,6 +82,18 @@ def _read(tool: Tool, events: list[Event], received_at: int, options: Mapping[st
                 envelope.items.append(written(call, text_policy, estimated=estimated))
                 envelope.originals.append(encoded(event))
     return intake
+
+
+def _kept_of(headers: Mapping[str, str]) -> str:
+    """Headers of the tool that its adapter may need again; none that proves who sent it, or tells a proxy's way."""
+    kept = {
+        name: value
+        for name, value in headers.items()
+        if (name == "content-type" or name.startswith(("x-", "ce-", "webhook-", "svix-")))
+        and len(value) <= _HEADER_CHARS_MAX
+        and not any(word in name for word in _NOT_KEPT)
+    }
+    return urlencode(dict(list(kept.items())[:_HEADERS_MAX]))
 
 
 def _calls(tool: Tool, event: Any, received_at: int) -> Any:

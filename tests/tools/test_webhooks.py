@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hmac
 import json
+from base64 import b64encode
 from typing import Any
 
 import asyncpg
@@ -12,9 +14,10 @@ import pytest
 from cryptography.fernet import Fernet
 
 from app.config import Settings
+from app.wire.tool import Delivery
 from app.wire.tools import TOOLS
 from tests.tools.conftest import Tools, running_tools
-from tests.tools.fixture import Case, json_body
+from tests.tools.fixture import NOW, Case, json_body
 from tests.tools.kinds.sendgrid import FIXTURE as SENDGRID
 
 KIND = "sendgrid"
@@ -96,6 +99,15 @@ async def test_secrets_are_never_shown(tools: Tools) -> None:
     assert (await tools.send(SENDGRID, SENDGRID.sample, SENDGRID.secret)).status_code == 401
 
 
+async def test_a_token_that_could_be_guessed_is_none(tools: Tools) -> None:
+    await tools.ask("POST", "/v1/sources", {"key": "mails", "kind": "postmark"}, 201)
+    for token in (" ", "short", " " * 40):
+        problem = await tools.ask("POST", "/v1/sources/mails/secrets", {"secret": token}, 400)
+        assert problem["path"] == "/secret"
+    await tools.ask("POST", "/v1/sources/mails/secrets", {"secret": "0123456789abcdef"}, 201)
+    assert (await tools.client.post(tools.url("mails") + "?token=%20", content=b"{}")).status_code == 401
+
+
 async def test_an_empty_secret_is_none(tools: Tools) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "desk", "kind": "zendesk"}, 201)
     for secret in ("", " ", "\n\t "):
@@ -165,6 +177,39 @@ async def test_a_body_that_is_no_json_is_kept_whole(tools: Tools) -> None:
     assert receipt["accepted"] == 1
 
 
+async def test_a_body_that_is_mended_has_its_headers_again_and_none_that_proved_it(tools: Tools) -> None:
+    await tools.ask("POST", "/v1/sources", {"key": "shop", "kind": "shopify"}, 201)
+    await tools.ask("POST", "/v1/sources/shop/secrets", {"secret": "a secret of a shop"}, 201)
+    body = b"{not json"
+    mac = b64encode(hmac.digest(b"a secret of a shop", body, "sha256")).decode()
+    headers = {"X-Shopify-Hmac-Sha256": mac, "X-Shopify-Topic": "orders/create", "X-Forwarded-Host": "elsewhere"}
+    response = await tools.client.post(tools.url("shop"), content=body, headers=headers)
+    assert (response.status_code, response.json()["rejected"]) == (200, 1)
+    (kept,) = (await tools.ask("GET", "/v1/quarantine"))["items"]
+    assert mac not in json.dumps(kept)
+    receipt = await tools.ask("POST", f"/v1/quarantine/{kept['id']}/replay", json.loads(TOOLS["shopify"].sample))
+    assert receipt["accepted"] >= 1, receipt
+
+
+async def test_who_asks_to_be_forgotten_is_queued_from_quarantine_too(tools: Tools) -> None:
+    await tools.ask("POST", "/v1/sources", {"key": "crm", "kind": "hubspot"}, 201)
+    await tools.ask("POST", "/v1/sources/crm/secrets", {"secret": "a client secret"}, 201)
+    tool, url = TOOLS["hubspot"], tools.url("crm")
+    assert tool.scheme.sign is not None
+    event = {"portalId": 33, "objectId": 51, "occurredAt": 1777888800000}
+    delivery = Delivery(body=json_body([event]), url=url, received_at=NOW)
+    signed = tool.scheme.sign(delivery, "a client secret")
+    response = await tools.client.post(url, content=signed.body, headers=dict(signed.headers))
+    assert response.json()["rejected"] == 1, response.text
+    (kept,) = (await tools.ask("GET", "/v1/quarantine"))["items"]
+    mended = {**event, "subscriptionType": "contact.privacyDeletion"}
+    assert (await tools.ask("POST", f"/v1/quarantine/{kept['id']}/replay", mended))["accepted"] == 1
+    (asked,) = (await tools.ask("GET", "/v1/erasure-requests"))["items"]
+    assert asked["kind"] == "hubspot_contact"
+    (kept,) = (await tools.ask("GET", "/v1/quarantine"))["items"]
+    assert kept["replayed_at"] is not None
+
+
 async def test_hostile_values_are_refused_one_by_one(tools: Tools) -> None:
     secret = await tools.add(SENDGRID)
     body = (
@@ -189,7 +234,7 @@ async def test_hostile_values_are_refused_one_by_one(tools: Tools) -> None:
 
 async def test_a_body_that_can_never_be_taken_ends_as_its_tool_understands(tools: Tools) -> None:
     secret = await tools.add(SENDGRID)
-    response = await tools.send(SENDGRID, Case("large", b"[" + b" " * 4_000_001 + b"]"), secret)
+    response = await tools.send(SENDGRID, Case("large", b"[" + b" " * 1_000_001 + b"]"), secret)
     assert (response.status_code, response.json()["code"]) == (400, "body_too_large")
     bomb = gzip.compress(b" " * 50_000_000)
     assert (await tools.send(SENDGRID, Case("bomb", bomb), secret)).status_code == 400
