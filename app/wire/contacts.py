@@ -38,6 +38,9 @@ _PLAIN: Final = re.compile(
     re.ASCII,
 )
 
+_DOTTED_ODDLY: Final = re.compile(r"[a-z0-9_+.-]{1,64}", re.ASCII)
+"""Against the standard, and real: Japanese carriers gave their customers addresses with two dots, or one at an end."""
+
 _SUFFIX: Final = ".example"
 """Put behind a domain of special use (localhost, test, ...), which the library refuses and intranets have mail in."""
 
@@ -85,7 +88,12 @@ def read_email(value: str) -> Contact:
         return Contact(None, "too_long")
     once = _normalised(local, domain)
     if once is None:
-        return Contact(None, "domain" if _normalised("x", domain) is None else "local_part")
+        host = _normalised("x", domain)
+        if host is None:
+            return Contact(None, "domain")
+        if _DOTTED_ODDLY.fullmatch(local):
+            return Contact(local + host.removeprefix("x"))
+        return Contact(None, "local_part")
     # Lower case of a letter beyond ASCII may be two letters, which together are another one: the form must be final.
     return Contact(once) if _normalised(*once.rsplit("@", 1)) == once else Contact(None, "local_part")
 
