@@ -26,11 +26,15 @@ class Outside:
         await self._client.aclose()
 
     async def document(self, url: str) -> bytes:
-        """What stands at an address and never changes, as certificates do not. Raises :class:`Overloaded`."""
+        """What stands at an address and never changes, as certificates do not. Raises :class:`Overloaded`.
+
+        What was used last is kept longest, so that nobody pushes out what is in use by naming many others.
+        """
         if url not in self._kept:
             self._kept[url] = await self.visit(url)
             while len(self._kept) > _KEPT_MAX:
                 self._kept.popitem(last=False)
+        self._kept.move_to_end(url)
         return self._kept[url]
 
     async def visit(self, url: str) -> bytes:

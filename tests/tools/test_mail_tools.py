@@ -15,6 +15,7 @@ import hubspot.utils.signature as vendor
 import pytest
 
 from app.config import Settings
+from app.outside import Outside
 from app.wire.mail import address, custom_ids, is_machine, listed, members, seen_by
 from app.wire.signatures import SignatureRefused
 from app.wire.tool import Delivery
@@ -114,14 +115,20 @@ async def _send_sns(tools: Tools, change: Mapping[str, Any], *, seal_again: bool
         ({"Signature": "no base64"}, False),
         ({"Type": "Hello"}, False),
         ({"TopicArn": "arn:aws:sns:eu-west-1:999999999999:ses"}, True),
-        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com.example.com/x.pem"}, True),
-        ({"SigningCertURL": "https://example.com/sns.eu-west-1.amazonaws.com/x.pem"}, True),
-        ({"SigningCertURL": "https://bucket.s3.eu-west-1.amazonaws.com/x.pem"}, True),
-        ({"SigningCertURL": "https://user@sns.eu-west-1.amazonaws.com/x.pem"}, True),
-        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com:8443/x.pem"}, True),
-        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com:no/x.pem"}, True),
-        ({"SigningCertURL": "http://sns.eu-west-1.amazonaws.com/x.pem"}, True),
-        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com/?x.pem"}, True),
+        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com.example.com/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://example.com/sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://bucket.s3.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://user@sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com:8443/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com:no/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "http://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com/?/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com/another.pem"}, True),
+        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com/a/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": f"{ses.CERTIFICATE_AT}?Action=Publish"}, True),
+        ({"SigningCertURL": f"{ses.CERTIFICATE_AT}?"}, True),
+        ({"SigningCertURL": f"{ses.CERTIFICATE_AT}#another"}, True),
+        ({"SigningCertURL": f"{ses.CERTIFICATE_AT}\n"}, True),
         ({"SigningCertURL": 7}, True),
     ],
 )
@@ -159,17 +166,57 @@ async def test_raw_delivery_is_unsigned_and_refused(settings: Settings) -> None:
         assert "raw message delivery" in response.json()["detail"]
 
 
-async def test_a_source_without_topics_takes_nothing_of_sns(settings: Settings) -> None:
+@pytest.mark.parametrize("options", [{}, {"topics": ""}, {"topics": " , "}, {"topics": f"{ses.TOPIC},"}])
+async def test_a_topic_that_the_source_does_not_name(options: dict[str, str], settings: Settings) -> None:
     async with running_tools(settings, SES.certificates) as tools:
-        await tools.add(replace(SES, options={}))
-        assert _refused(await tools.send(SES, SES.sample, "")) == "wrong"
+        await tools.add(replace(SES, options=options))
+        if not options.get("topics", "").startswith("arn"):
+            assert _refused(await tools.send(SES, SES.sample, "")) == "wrong"
+        for topic in ("", None, ","):
+            assert _refused(await _send_sns(tools, {"TopicArn": topic}, seal_again=True)) == "wrong"
         assert tools.visited == []
 
 
-async def test_what_is_no_certificate(settings: Settings) -> None:
-    async with running_tools(settings, {ses.CERTIFICATE_AT: b"hello"}) as tools:
+_YEAR_BEFORE, _DAY_BEFORE = datetime(2025, 5, 5, tzinfo=UTC), datetime(2026, 5, 4, tzinfo=UTC)
+_DAY_AFTER, _YEAR_AFTER = datetime(2026, 5, 6, tzinfo=UTC), datetime(2027, 5, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("document", "status"),
+    [
+        (b"hello", 401),
+        (b"-----BEGIN CERTIFICATE-----\nhello", 401),
+        (b"What somebody else says there.\n" + ses.CERTIFICATE, 401),
+        (ses.certificate(_YEAR_BEFORE, _DAY_BEFORE), 401),
+        (ses.certificate(_DAY_AFTER, _YEAR_AFTER), 401),
+        (ses.certificate(_DAY_BEFORE, _DAY_AFTER), 200),
+    ],
+    ids=["no-pem", "no-der", "not-at-the-beginning", "not-any-more", "not-yet", "today"],
+)
+async def test_what_stands_where_the_certificate_is(document: bytes, status: int, settings: Settings) -> None:
+    async with running_tools(settings, {ses.CERTIFICATE_AT: document}) as tools:
         await tools.add(SES)
-        assert _refused(await tools.send(SES, SES.sample, "")) == "wrong"
+        response = await tools.send(SES, SES.sample, "")
+        assert response.status_code == status
+        if status == 401:
+            assert _refused(response) == "wrong"
+
+
+async def test_a_certificate_of_ses_that_is_in_use_is_not_pushed_out_by_others() -> None:
+    asked: list[str] = []
+
+    def network(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(200, content=request.url.path.encode())
+
+    outside = Outside(httpx.MockTransport(network))
+    for n in range(100):
+        assert await outside.document(f"https://example.com/{n}") == f"/{n}".encode()
+        assert await outside.document("https://example.com/ours") == b"/ours"
+    await outside.document("https://example.com/0")
+    await outside.close()
+    assert asked.count("/ours") == 1
+    assert asked.count("/0") == 2, "what nobody asks for is forgotten"
 
 
 def _confirmation(**more: Any) -> Case:

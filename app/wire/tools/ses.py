@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.x509 import load_pem_x509_certificate
 
+from app.touchpoint import SECOND
 from app.wire.mail import CHANNEL, address, custom_ids, listed, members, seen_by
 from app.wire.signatures import MISSING, WRONG, Scheme, SignatureRefused, check_age, unbase64
 from app.wire.tool import Call, Delivery, Erasure, Event, Reply, Tool, Unreadable, decoded, own_name
@@ -26,6 +28,10 @@ _SECONDS_MAX: Final = 86_400
 """A delivery that failed is repeated for an hour at most."""
 
 _HOST: Final = re.compile(r"sns\.[a-zA-Z0-9-]{3,}\.amazonaws\.com(\.cn)?")
+_CERTIFICATE_AT: Final = re.compile(
+    r"https://sns\.[a-z0-9-]{3,}\.amazonaws\.com(\.cn)?/SimpleNotificationService-[0-9a-zA-Z]{1,64}\.pem"
+)
+_PEM: Final = b"-----BEGIN CERTIFICATE-----"
 _SIGNED_OF_NOTIFICATION: Final = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
 _SIGNED_OF_CONFIRMATION: Final = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
 _SIGNED: Final = {
@@ -66,7 +72,7 @@ def _verify(delivery: Delivery, secret: str) -> None:
     if hashed is None:
         raise SignatureRefused(WRONG, "SignatureVersion must be 1 or 2")
     try:
-        _public_key(delivery.fetched).verify(
+        _public_key(delivery.fetched, delivery.received_at).verify(
             unbase64(str(message["Signature"])), _signed_text(message), PKCS1v15(), hashed()
         )
     except InvalidSignature:
@@ -87,9 +93,9 @@ def _expected(delivery: Delivery) -> Event:
             raise SignatureRefused(WRONG, f"the header {name} says something else than {member}")
     if message.get("Type") not in _SIGNED:
         raise SignatureRefused(WRONG, "Type is none that SNS signs")
-    if message.get("TopicArn") not in re.split(r"[\s,]+", delivery.options.get("topics", "").strip()):
+    if message.get("TopicArn") not in delivery.options.get("topics", "").replace(",", " ").split():
         raise SignatureRefused(WRONG, "TopicArn is not among the source's topics")
-    if not _is_of_sns(message.get("SigningCertURL")) or not urlsplit(message["SigningCertURL"]).path.endswith(".pem"):
+    if not _CERTIFICATE_AT.fullmatch(str(message.get("SigningCertURL"))):
         raise SignatureRefused(WRONG, "SigningCertURL is no certificate of SNS")
     return message
 
@@ -110,15 +116,32 @@ def _is_of_sns(url: Any) -> bool:
     )
 
 
+def _public_key(pem: bytes, at: int) -> RSAPublicKey:
+    """The key of a certificate that holds at that instant. Raises SignatureRefused."""
+    key, holds_from, holds_until = _certified(pem)
+    if not holds_from <= at <= holds_until:
+        raise SignatureRefused(WRONG, "the certificate at SigningCertURL is not valid now")
+    return key
+
+
 @lru_cache(maxsize=64)
-def _public_key(pem: bytes) -> RSAPublicKey:
+def _certified(pem: bytes) -> tuple[RSAPublicKey, int, int]:
+    """(key, first instant at which its certificate holds, last one)."""
+    if not pem.startswith(_PEM):
+        raise SignatureRefused(WRONG, "what stands at SigningCertURL is no certificate")
     try:
-        key = load_pem_x509_certificate(pem).public_key()
+        found = load_pem_x509_certificate(pem)
+        key = found.public_key()
     except ValueError:
         raise SignatureRefused(WRONG, "what stands at SigningCertURL is no certificate") from None
     if not isinstance(key, RSAPublicKey):
         raise SignatureRefused(WRONG, "the certificate at SigningCertURL has no key of RSA")
-    return key
+    return key, _instant(found.not_valid_before_utc), _instant(found.not_valid_after_utc)
+
+
+def _instant(moment: datetime) -> int:
+    """Certificates tell whole seconds."""
+    return int(moment.timestamp()) * SECOND
 
 
 def _signed_text(message: Event) -> bytes:

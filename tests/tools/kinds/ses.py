@@ -24,17 +24,15 @@ TOPIC = "arn:aws:sns:eu-west-1:123456789012:ses"
 _KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 _OTHER_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 _NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sns.amazonaws.com")])
-CERTIFICATE = (
-    x509.CertificateBuilder()
-    .subject_name(_NAME)
-    .issuer_name(_NAME)
-    .public_key(_KEY.public_key())
-    .serial_number(1)
-    .not_valid_before(datetime(2026, 1, 1, tzinfo=UTC))
-    .not_valid_after(datetime(2027, 1, 1, tzinfo=UTC))
-    .sign(_KEY, SHA256())
-    .public_bytes(Encoding.PEM)
-)
+
+
+def certificate(holds_from: datetime, holds_until: datetime) -> bytes:
+    """Of the key that signs here."""
+    made = x509.CertificateBuilder(_NAME, _NAME, _KEY.public_key(), 1, holds_from, holds_until)
+    return made.sign(_KEY, SHA256()).public_bytes(Encoding.PEM)
+
+
+CERTIFICATE = certificate(datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
 
 
 def seal(body: bytes, secret: str, now: int, url: str) -> bytes:
