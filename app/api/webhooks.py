@@ -79,7 +79,11 @@ async def receive(request: Request) -> Response:
     served = services(request)
     hook, tool = hook_of(served, request.path_params["source"])
     try:
-        return await _receive(request, served, hook, tool)
+        async with asyncio.timeout(tool.seconds - _SPARE_SECONDS):
+            return await _receive(request, served, hook, tool)
+    except TimeoutError:
+        # Sent again it is a duplicate, if it was stored by now.
+        raise Overloaded from None
     except SignatureRefused as refused:
         served.metrics.webhook_refused(tool.key, refused.reason)
         served.ingest.tally.refused(hook.source.key, refused.reason)
@@ -183,7 +187,7 @@ def _inflated(served: Services, request: Request, delivery: Delivery) -> Deliver
 
 
 async def _store(served: Services, hook: Hook, tool: Tool, delivery: Delivery) -> tuple[Receipt, Intake]:
-    """Raises :class:`Overloaded` where it takes longer than the tool waits; what is stored by then is a duplicate."""
+    """Goes on although the tool stops waiting: what a flush has begun it ends."""
     intake = read(tool, delivery)
     source = hook.source
     parsed = normalise(intake.envelope, source, delivery.received_at, served.settings)
@@ -191,11 +195,8 @@ async def _store(served: Services, hook: Hook, tool: Tool, delivery: Delivery) -
         wanted = [(each.kind, each.value) for each in intake.erasures]
         await request_erasures(served.pool, source.key, wanted, delivery.received_at, served.settings)
     storing = asyncio.ensure_future(served.ingest.accept(source.key, parsed, len(delivery.body)))
-    try:
-        receipt = await asyncio.wait_for(asyncio.shield(storing), tool.seconds - _SPARE_SECONDS)
-    except TimeoutError:
-        storing.add_done_callback(_forget)
-        raise Overloaded from None
+    storing.add_done_callback(_forget)
+    receipt = await asyncio.shield(storing)
     served.tally.ignored(source.key, intake.ignored)
     served.ingest.tally.ignored(source.key, intake.ignored)
     served.streams.nudge()
@@ -203,7 +204,7 @@ async def _store(served: Services, hook: Hook, tool: Tool, delivery: Delivery) -
 
 
 def _forget(storing: asyncio.Future[Receipt]) -> None:
-    """Nobody waits for it any more; its failure is told by the flush."""
+    """Where nobody waits for it any more its failure is told by the flush."""
     if not storing.cancelled():
         storing.exception()
 

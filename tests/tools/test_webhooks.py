@@ -7,6 +7,7 @@ import gzip
 import hmac
 import json
 from base64 import b64encode
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -240,6 +241,24 @@ async def test_a_body_that_can_never_be_taken_ends_as_its_tool_understands(tools
     assert (await tools.send(SENDGRID, Case("bomb", bomb), secret)).status_code == 400
     packed = Case("gzip", gzip.compress(SENDGRID.sample.body))
     assert (await tools.send(SENDGRID, packed, secret)).json()["accepted"] == 1
+
+
+async def test_a_tool_that_waits_no_longer_is_told_to_come_again(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    """While the customer's row is locked elsewhere nothing can be stored; what was under way is a duplicate then."""
+    secret = await tools.add(SENDGRID)
+    assert (await tools.send(SENDGRID, SENDGRID.sample, secret)).json()["accepted"] == 1
+    monkeypatch.setitem(TOOLS, KIND, replace(TOOLS[KIND], seconds=1.0))
+    case = Case("later", json_body([event(1)]))
+    connection = await asyncpg.connect(database_url)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE customers IN ACCESS EXCLUSIVE MODE")
+        response = await tools.send(SENDGRID, case, secret)
+        assert (response.status_code, response.json()["code"]) == (503, "overloaded")
+        assert int(response.headers["retry-after"]) >= 1
+    await connection.close()
+    assert (await tools.send(SENDGRID, case, secret)).json()["duplicate"] == 1
 
 
 async def test_a_trial_of_a_body_of_ones_own(tools: Tools) -> None:
