@@ -291,6 +291,19 @@ async def test_the_address_that_is_signed_is_the_one_mailchimp_was_told(tools: T
     assert (await tools.send(behind, MANDRILL.sample, secret)).json()["accepted"] == 1
 
 
+@pytest.mark.parametrize("fixture", [MANDRILL, HUBSPOT], ids=["mandrill", "hubspot"])
+async def test_the_query_is_signed_too_behind_a_proxy(fixture: Fixture, tools: Tools) -> None:
+    told, case = "https://shop.example.com/hooks", replace(fixture.sample, query={"list": "1"})
+    secret = await tools.add(replace(fixture, options={"url": told}))
+
+    def signing(address: str) -> Fixture:
+        return replace(fixture, sign=lambda body, key, now, _: fixture.sign(body, key, now, address))
+
+    assert _refused(await tools.send(signing(told), case, secret)) == "wrong"
+    assert _refused(await tools.send(signing(f"{told}?list=2"), case, secret)) == "wrong"
+    assert (await tools.send(signing(f"{told}?list=1"), case, secret)).json()["accepted"] > 0
+
+
 # HubSpot: three ways to sign, by HubSpot's own helper, and a contact who asks to be forgotten.
 
 
@@ -395,7 +408,21 @@ async def test_a_contact_who_asks_to_be_forgotten_is_queued(tools: Tools) -> Non
     receipt = (await tools.send(HUBSPOT, Case("forget me", json.dumps([asked]).encode()), secret)).json()
     assert (receipt["accepted"], receipt["ignored"], receipt["rejected"]) == (0, 0, 0)
     queued = (await tools.ask("GET", "/v1/erasure-requests"))["items"]
-    assert [(each["kind"], each["value"]) for each in queued] == [("hubspot_contact", "1246965")]
+    assert [(each["kind"], each["value"]) for each in queued] == [("hubspot_contact", "33:1246965")]
+
+
+async def test_contacts_of_two_portals_with_one_number_are_two_people(tools: Tools) -> None:
+    secret = await tools.add(HUBSPOT)
+    said = {"subscriptionType": "contact.propertyChange", "objectId": 51, "propertyName": "email"}
+    told = [said | {"portalId": portal, "propertyValue": f"of-{portal}@example.com"} for portal in (1, 2)]
+    workflow = {"vid": "51", "portal-id": 1, "properties": {"firstname": {"value": "User"}}}
+    for body in (told, [workflow]):
+        assert (await tools.send(HUBSPOT, Case("told", json.dumps(body).encode()), secret)).json()["rejected"] == 0
+    one, two = [await tools.ask("GET", f"/v1/customers/email:of-{portal}@example.com") for portal in (1, 2)]
+    assert one["id"] != two["id"]
+    assert [each["traits"].get("first_name") for each in (one, two)] == ["User", None]
+    assert (await tools.ask("GET", "/v1/customers/hubspot_contact:1:51"))["id"] == one["id"]
+    await tools.ask("GET", "/v1/customers/hubspot_contact:51", expected=404)
 
 
 # Whose eyes they were.

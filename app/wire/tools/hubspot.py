@@ -1,6 +1,7 @@
 """HubSpot: changes of contacts and tickets that an app subscribes to, events of its mails, and contacts of workflows.
 
-Changes name objects by id only, so that a contact is an identity of its own until its e-mail address is told. What is
+Changes name objects by id only, so that a contact is an identity of its own until its e-mail address is told. Each
+portal counts its objects by itself: a contact is told by both, ``33:1246965``, where the portal is said. What is
 about a company, a deal, or a ticket whose contact nobody tells, concerns no person that we could name. Pure.
 """
 
@@ -69,18 +70,14 @@ def _check(holds: bool) -> None:
 
 
 def _v3(delivery: Delivery, secret: str, time: str) -> str:
-    uri = _DECODED.sub(lambda match: unquote(match[0]), _address(delivery))
+    uri = _DECODED.sub(lambda match: unquote(match[0]), delivery.url)
     text = delivery.method.encode() + uri.encode() + delivery.body + time.encode()
     return b64encode(hmac.digest(secret.encode(), text, "sha256")).decode()
 
 
 def _old(delivery: Delivery, secret: str, version: str) -> str:
-    about = f"{delivery.method}{_address(delivery)}" if version == "v2" else ""
+    about = f"{delivery.method}{delivery.url}" if version == "v2" else ""
     return sha256(secret.encode() + about.encode() + delivery.body).hexdigest()
-
-
-def _address(delivery: Delivery) -> str:
-    return delivery.options.get("url") or delivery.url
 
 
 def _sign(delivery: Delivery, secret: str) -> Delivery:
@@ -114,10 +111,11 @@ def _changed(kind: str, event: Event) -> Iterable[Call | Erasure]:
     if change == "propertyChange":
         return _property_changed(event)
     if change == "privacyDeletion":
-        return [Erasure(_CONTACT, event.get("objectId"))]
+        return [_erasure(event)]
     if change == "merge":
         merged = [event.get("primaryObjectId"), *listed(event.get("mergedObjectIds")), event.get("newObjectId")]
-        return [_call(event, ids={_CONTACT: list(dict.fromkeys(each for each in merged if each is not None))})]
+        one = dict.fromkeys(_contact(event, each) for each in merged if _is_number(each))
+        return [_call(event, ids={_CONTACT: list(one)})]
     if change == "associationChange":
         return [_associated(kind, event)]
     name = _CHANGES.get(kind) or own_name("hubspot", kind)
@@ -130,7 +128,26 @@ def _call(event: Event, suffix: str = "", /, **more: Any) -> Call:
         *(event.get(name) for name in ("portalId", "subscriptionId", "eventId", "objectId", "occurredAt")),
         *(event.get(name) for name in ("propertyName", "messageId", "fromObjectId", "toObjectId")),
     )
-    return Call(**{"id": own + suffix, "at": event.get("occurredAt"), "ids": {_CONTACT: event.get("objectId")}, **more})
+    ids = {_CONTACT: _contact(event, event.get("objectId"))}
+    return Call(**{"id": own + suffix, "at": event.get("occurredAt"), "ids": ids, **more})
+
+
+def _contact(event: Event, number: Any) -> Any:
+    """A contact's own number with its portal's before it."""
+    portal = event.get("portalId") or event.get("portal-id")
+    return f"{portal}:{number}" if _is_number(portal) and _is_number(number) else number
+
+
+def _is_number(value: Any) -> bool:
+    """Numbers of portals and objects come as text, too."""
+    return not isinstance(value, bool) and isinstance(value, int | str) and str(value) != ""
+
+
+def _erasure(event: Event) -> Erasure:
+    number = event.get("objectId")
+    if not _is_number(number):
+        raise Unreadable("a wish to be forgotten needs the member objectId")
+    return Erasure(_CONTACT, _contact(event, number))
 
 
 def _source(event: Event) -> dict[str, Any]:
@@ -157,7 +174,7 @@ def _associated(kind: str, event: Event) -> Call:
     properties = {f"{lower_snake(other) or 'object'}_id": _text(event.get("toObjectId"))}
     return _call(
         event,
-        ids={_CONTACT: event.get("fromObjectId")},
+        ids={_CONTACT: _contact(event, event.get("fromObjectId"))},
         event=own_name("hubspot", kind),
         channel="server",
         properties=properties | {"removed": event.get("associationRemoved")},
@@ -180,7 +197,7 @@ def _of_ticket(kind: str, event: Event) -> Iterable[Call]:
     return [
         _call(
             event,
-            ids={_CONTACT: contact},
+            ids={_CONTACT: _contact(event, contact)},
             event=name or own_name("hubspot", kind),
             channel="chat" if kind.startswith("conversation.") else "support",
             properties={"ticket_id": _text(ticket), "status": status.lower() if isinstance(status, str) else status},
@@ -228,7 +245,7 @@ def _of_workflow(event: Event) -> Call:
         at=at,
         email=values.get("email"),
         phone=values.get("phone"),
-        ids={_CONTACT: contact},
+        ids={_CONTACT: _contact(event, contact)},
         traits=traits,
     )
 

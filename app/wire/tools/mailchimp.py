@@ -122,8 +122,7 @@ def _signed(delivery: Delivery, _: str) -> bytes:
         fields = form(delivery.body)
     except Unreadable as error:
         raise SignatureRefused(WRONG, f"what is signed is a form: {error}") from None
-    url = delivery.options.get("url") or delivery.url
-    return (url + "".join(name + fields[name] for name in sorted(fields))).encode()
+    return (delivery.url + "".join(name + fields[name] for name in sorted(fields))).encode()
 
 
 def split_mail(delivery: Delivery) -> list[Event]:

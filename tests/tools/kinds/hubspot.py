@@ -16,7 +16,7 @@ def sign(body: bytes, secret: str, now: int, url: str) -> SignedWith:
     return {"X-HubSpot-Request-Timestamp": time, "X-HubSpot-Signature-v3": b64encode(mac).decode()}, {}
 
 
-_CONTACT = "hubspot_contact:1246965"
+_CONTACT = "hubspot_contact:33:1246965"
 _EMAIL = "email:user@example.com"
 _AT = "2026-05-04T10:00:00Z"
 _FIREFOX = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Firefox/128.0"
@@ -119,10 +119,13 @@ FIXTURE = Fixture(
         _one("deleted", "hubspot.contact_deletion", _event("contact.deletion")),
         Case("somebody who asks to be forgotten", json_body([_event("contact.privacyDeletion")]), accepted=0),
         Case(
+            "nobody who asks to be forgotten", json_body([_event("contact.privacyDeletion", objectId=None)]), rejected=1
+        ),
+        Case(
             "two contacts that are one person",
             json_body([_event("contact.merge", primaryObjectId=1246965, mergedObjectIds=[7, 8], newObjectId=1246965)]),
             _CONTACT,
-            identities=(_CONTACT, "hubspot_contact:7", "hubspot_contact:8"),
+            identities=(_CONTACT, "hubspot_contact:33:7", "hubspot_contact:33:8"),
             accepted=1,
         ),
         _one(
