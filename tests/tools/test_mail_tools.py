@@ -22,9 +22,9 @@ from app.wire.tool import Delivery
 from app.wire.tools import TOOLS
 from tests.tools.conftest import Tools, running_tools
 from tests.tools.fixture import NOW, Case, Fixture
-from tests.tools.kinds import hubspot, mailchimp, mailgun, ses
+from tests.tools.kinds import brevo, hubspot, mailchimp, mailgun, ses
 
-MAILGUN, SES, HUBSPOT = mailgun.FIXTURE, ses.FIXTURE, hubspot.FIXTURE
+MAILGUN, SES, HUBSPOT, BREVO = mailgun.FIXTURE, ses.FIXTURE, hubspot.FIXTURE, brevo.FIXTURE
 MAILCHIMP, MANDRILL = mailchimp.FIXTURES
 
 
@@ -302,6 +302,26 @@ async def test_the_query_is_signed_too_behind_a_proxy(fixture: Fixture, tools: T
     assert _refused(await tools.send(signing(told), case, secret)) == "wrong"
     assert _refused(await tools.send(signing(f"{told}?list=2"), case, secret)) == "wrong"
     assert (await tools.send(signing(f"{told}?list=1"), case, secret)).json()["accepted"] > 0
+
+
+# Brevo: one open under several names.
+
+
+async def test_an_open_of_brevo_counts_once_under_all_its_names(tools: Tools) -> None:
+    secret = await tools.add(BREVO)
+
+    async def send(kind: str, second: int) -> tuple[int, int]:
+        event = {"event": kind, "email": "user@example.com", "message-id": "<m-1@example.com>"}
+        body = json.dumps(event | {"ts_epoch": (1777888800 + second) * 1000}).encode()
+        receipt = (await tools.send(BREVO, Case(kind, body), secret)).json()
+        return receipt["accepted"], receipt["duplicate"]
+
+    opened = [await send(kind, 0) for kind in ("unique_opened", "opened", "uniqueOpened", "first_opening")]
+    assert opened == [(1, 0), (0, 1), (0, 1), (0, 1)]
+    by_a_proxy = [await send(kind, 0) for kind in ("proxy_open", "unique_proxy_open")]
+    assert by_a_proxy == [(1, 0), (0, 1)]
+    assert await send("opened", 1) == (1, 0), "another open"
+    assert await _names(tools) == ["email.opened"] * 3
 
 
 # HubSpot: three ways to sign, by HubSpot's own helper, and a contact who asks to be forgotten.

@@ -39,6 +39,12 @@ _NAMES: Final = {
     "list_addition": "email.subscribed",
 }
 _TIMES: Final = ("ts_epoch", "ts_event", "ts")
+_SAME: Final = {
+    "unique_opened": "opened",
+    "first_opening": "opened",
+    "unique_proxy_open": "proxy_open",
+}
+"""The first of several opens is told under two names, where a webhook has both; it is one open."""
 _PREFETCHED: Final = frozenset({"proxy_open", "unique_proxy_open"})
 
 
@@ -55,7 +61,9 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     machine = kind in _PREFETCHED
     for email in listed(event.get("email")) or [None]:
         yield Call(
-            id=event_id(kind, email, at, properties["email_id"], properties["campaign_id"], properties["link"]),
+            id=event_id(
+                _SAME.get(kind, kind), email, at, properties["email_id"], properties["campaign_id"], properties["link"]
+            ),
             at=at,
             event=name,
             channel=CHANNEL,
