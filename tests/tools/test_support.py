@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from base64 import b64encode
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,18 @@ async def test_front_gets_its_challenge_back_if_it_signed(settings: Settings) ->
         assert (await tools.send(FRONT, sync, "another")).status_code == 401
         plain_sync = replace(sync, headers={"content-type": "application/json"})
         assert (await tools.send(FRONT, plain_sync, secret)).json()["ignored"] == 1
+
+
+@pytest.mark.parametrize("sign", [FRONT.sign, _by_rule], ids=["by-app", "by-rule"])
+async def test_a_challenge_keeps_no_event_of_front_from_being_stored(sign: Any, settings: Settings) -> None:
+    """The header is not signed: somebody on the way may have put it there."""
+    challenged = {"headers": {"content-type": "application/json", "X-Front-Challenge": "c-1"}}
+    async with running_tools(settings) as tools:
+        secret = await tools.add(FRONT)
+        signed = replace(FRONT, sign=sign)
+        assert (await tools.send(signed, replace(FRONT.sample, **challenged), secret)).json()["accepted"] == 1
+        unreadable = Case("no JSON", b"sync", **challenged)
+        assert (await tools.send(signed, unreadable, secret)).json()["rejected"] == 1
 
 
 async def test_intercom_looks_whether_the_address_answers(settings: Settings) -> None:

@@ -67,11 +67,22 @@ def verify(delivery: Delivery, secret: str) -> None:
 
 
 def handshake_signed(delivery: Delivery) -> Reply | None:
-    """Front asks for its challenge back when the address is saved; that request is signed like any other."""
+    """Front asks for its challenge back when the address is saved; that request is signed like any other.
+
+    The challenge itself is not signed, so that the body has to say what is asked: else anybody on the way could have
+    a real event answered instead of stored.
+    """
     challenge = delivery.headers.get(_CHALLENGE, "")
-    if not challenge:
+    if not challenge or not _is_sync(delivery.body):
         return None
     return Reply(body=msgspec.json.encode({"challenge": challenge}), content_type="application/json")
+
+
+def _is_sync(body: bytes) -> bool:
+    try:
+        return as_object(decoded(body)).get("type") == "sync"
+    except Unreadable:
+        return False
 
 
 def split(delivery: Delivery) -> list[Event]:
