@@ -1,8 +1,8 @@
 """A file into the log: resumable, the faults of single lines written beside it. How its lines are read is its form's.
 
 Messages go through the same parser and the same flush as requests, so what was imported before is a duplicate
-and the order of lines does not matter. How far an import has come is kept in ``FILE.progress`` and removed at the end;
-what was wrong with which line is in ``FILE.errors.ndjson``.
+and the order of lines does not matter. How far an import has come is kept in ``FILE.progress`` and removed at the end; as another
+source, or by another mapping, it starts anew. What was wrong with which line is in ``FILE.errors.ndjson``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Final
 
@@ -39,10 +40,11 @@ class ImportReport(msgspec.Struct):
 
 
 class _Progress(msgspec.Struct):
-    """How far an import has come in the file that had this size and time of change."""
+    """How far an import has come in the file that had this size and time of change, as this source and in this form."""
 
     size: int
     changed_ns: int
+    manner: str
     offset: int = 0
     line: int = 0
     errors_bytes: int = 0
@@ -68,7 +70,7 @@ async def import_file(path: Path, form: Form, into: Importing, advance: Callable
     """
     report = ImportReport()
     mark = path.with_name(path.name + ".progress")
-    progress = _read_progress(mark, path)
+    progress = _read_progress(mark, path, _manner(form, into.source))
     report.resumed_at_line = progress.line
     messages_max = min(_BATCH_MESSAGES, into.settings.limits.batch_messages_max)
     try:
@@ -151,15 +153,21 @@ def _batches(lines: Iterator[Line], messages_max: int) -> Iterator[list[Line]]:
         yield batch
 
 
-def _read_progress(mark: Path, path: Path) -> _Progress:
-    """Where to go on; from the start if there is no mark, or the file is not what it was."""
+def _manner(form: Form, source: SourceView) -> str:
+    """A hash of what lines become, and whose."""
+    return blake2b(f"{source.key}\n{form.name}".encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+def _read_progress(mark: Path, path: Path, manner: str) -> _Progress:
+    """Where to go on; from the start if there is no mark, or the file or the manner is not what it was."""
     now = path.stat()
-    fresh = _Progress(now.st_size, now.st_mtime_ns)
+    fresh = _Progress(now.st_size, now.st_mtime_ns, manner)
     try:
         known = msgspec.json.decode(mark.read_bytes(), type=_Progress)
     except (OSError, msgspec.DecodeError):
         return fresh
-    return known if (known.size, known.changed_ns) == (fresh.size, fresh.changed_ns) else fresh
+    is_same = (known.size, known.changed_ns, known.manner) == (fresh.size, fresh.changed_ns, manner)
+    return known if is_same else fresh
 
 
 def _write_progress(path: Path, progress: _Progress) -> None:

@@ -44,8 +44,14 @@ class Place(msgspec.Struct, frozen=True):
     line: int = 0
 
 
-Form = Callable[[Path, Place], Iterator[Line]]
-"""How a file is read, from a place on."""
+class Form(msgspec.Struct, frozen=True):
+    """How a file is read, from a place on. ``name`` is another one where a file's lines become something else."""
+
+    name: str
+    lines: Callable[[Path, Place], Iterator[Line]]
+
+    def __call__(self, path: Path, since: Place) -> Iterator[Line]:
+        return self.lines(path, since)
 
 
 def is_csv(path: Path) -> bool:
@@ -63,7 +69,7 @@ def own_form(limits: Limits) -> Form:
                 line.messages = [] if line.fault else [line.original]
             yield line
 
-    return lines
+    return Form("messages", lines)
 
 
 def mapped_form(mapping: FileMapping, text_policy: str = "apart") -> Form:
@@ -80,7 +86,7 @@ def mapped_form(mapping: FileMapping, text_policy: str = "apart") -> Form:
             rows = ((line, _object(line.original)) for line in _json_lines(path, Place()))
             yield from _read_rows(rows, RowReader(mapping), since, text_policy)
 
-    return lines
+    return Form(f"mapping {text_policy} {msgspec.json.encode(mapping, order='sorted').decode()}", lines)
 
 
 def tool_form(tool: Tool, options: Mapping[str, str], now: Callable[[], int]) -> Form:
@@ -100,7 +106,7 @@ def tool_form(tool: Tool, options: Mapping[str, str], now: Callable[[], int]) ->
                 line.fault = "; ".join(each.message for each in refused) or None
             yield line
 
-    return lines
+    return Form(f"tool {tool.key} {json.dumps(dict(options), sort_keys=True)}", lines)
 
 
 def _intake(tool: Tool, text: bytes, options: Mapping[str, str], received_at: int) -> webhook.Intake:

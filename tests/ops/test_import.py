@@ -31,13 +31,18 @@ class Importer:
     one: Service
 
     async def __call__(
-        self, path: Path, mapping: FileMapping | None = MAPPING, kind: str | None = None, **options: str
+        self,
+        path: Path,
+        mapping: FileMapping | None = MAPPING,
+        kind: str | None = None,
+        source: str = "default",
+        **options: str,
     ) -> ImportReport:
         one = self.one
         if kind is not None and mapping is MAPPING:
             mapping = mapping_of(path, kind, None)
         form = form_of(mapping, kind, options, one.settings.limits, one.clock.now)
-        into = Importing(one.pool, one.ingest, one.registry.access.sources["default"], one.settings, one.clock)
+        into = Importing(one.pool, one.ingest, one.registry.access.sources[source], one.settings, one.clock)
         return await import_file(path, form, into, lambda _: None)
 
     async def stored(self) -> Any:
@@ -143,6 +148,41 @@ async def test_a_resumed_import_knows_which_equal_rows_it_had(importer: Importer
     report = await importer(path)
     assert (report.resumed_at_line, report.accepted, report.duplicate) == (1_001, 1_500, 0)
     assert (await importer(path)).duplicate == 2_500
+
+
+async def _stop_after_a_batch(importer: Importer, path: Path, mapping: FileMapping) -> None:
+    """The first batch is in; then somebody presses Ctrl-C."""
+    going = importer.one.ingest.accept
+
+    async def accept(*arguments: Any) -> Any:
+        if arguments[1].messages[0][1].message_id == "m-1001":
+            raise KeyboardInterrupt
+        return await going(*arguments)
+
+    importer.one.ingest.accept = accept  # type: ignore[method-assign]  # stands for a Ctrl-C between two batches
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            await importer(path, mapping)
+    finally:
+        importer.one.ingest.accept = going  # type: ignore[method-assign]  # as it was
+
+
+async def test_a_mended_mapping_and_another_source_start_anew(importer: Importer, tmp_path: Path) -> None:
+    path = tmp_path / "till.csv"
+    rows = [f"m-{number};c{number};{'2026-05-04 10:00:00' + 'Z' * (number > 10)};Bought" for number in range(1, 1_501)]
+    path.write_text("Id;Customer;When;What\n" + "\n".join(rows))
+    mended = msgspec.structs.replace(MAPPING, columns={**COLUMNS, "Id": "message_id"})
+    without_zone = msgspec.structs.replace(mended, zone=None)
+    await _stop_after_a_batch(importer, path, without_zone)
+    assert len(faults(path)) == 10
+    report = await importer(path, mended)
+    assert (report.resumed_at_line, report.accepted, report.duplicate) == (0, 510, 990)
+    assert faults(path) == []
+
+    await _stop_after_a_batch(importer, path, mended)
+    await importer.one.registry.create_source("till", "till")
+    report = await importer(path, mended, source="till")
+    assert (report.resumed_at_line, report.lines) == (0, 1_500)
 
 
 # ------------------------------------------------------------------------------------------------- forms of files
