@@ -1,8 +1,8 @@
 """A file into the log: resumable, the faults of single lines written beside it. How its lines are read is its form's.
 
 Messages go through the same parser and the same flush as requests, so what was imported before is a duplicate
-and the order of lines does not matter. How far an import has come is kept in ``FILE.progress`` and removed at the end; as another
-source, or by another mapping, it starts anew. What was wrong with which line is in ``FILE.errors.ndjson``.
+and the order of lines does not matter. How far an import has come is kept in ``FILE.progress`` and removed at the end;
+as another source, or by another mapping, it starts anew. What was wrong with which line is in ``FILE.errors.ndjson``.
 """
 
 from __future__ import annotations

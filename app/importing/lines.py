@@ -156,12 +156,14 @@ class Records:
         self._read: list[bytes] = []
         self._skip_after = mapping.skip_rows_after_header
         try:
-            self._skip_mark()
+            _skip_mark(self._file)
             self.delimiter = mapping.delimiter or self._likely_delimiter(mapping.skip_rows)
             self._reader = csv.reader(self._text_lines(), delimiter=self.delimiter)
             for _ in range(mapping.skip_rows):
                 next(self._reader, None)
+            self._read.clear()
             self.columns = _distinct(next(self._reader, []))
+            _refuse_other_header(self._read)
         except (MappingRefused, csv.Error) as error:
             self._file.close()
             raise MappingRefused(str(error)) from None
@@ -193,12 +195,6 @@ class Records:
                 line = Line(self._reader.line_num, self._file.tell(), original, fault=fault)
                 yield line, dict(zip(self.columns, cells, strict=False))
 
-    def _skip_mark(self) -> None:
-        start = self._file.read(len(BOM_UTF8))
-        if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
-            raise MappingRefused("the file is UTF-16; save it as UTF-8")
-        self._file.seek(len(BOM_UTF8) if start == BOM_UTF8 else 0)
-
     def _text_lines(self) -> Iterator[str]:
         for line in iter(self._file.readline, b""):
             self._read.append(line)
@@ -210,6 +206,19 @@ class Records:
         self._file.seek(place)
         header = (text.splitlines() or [""])[skipped : skipped + 1]
         return max(DELIMITERS, key=lambda each: len(next(csv.reader(header, delimiter=each), [])))
+
+
+def _skip_mark(file: IO[bytes]) -> None:
+    """Raises MappingRefused for a file that is no UTF-8 at all."""
+    start = file.read(len(BOM_UTF8))
+    if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise MappingRefused("the file is UTF-16; save it as UTF-8")
+    file.seek(len(BOM_UTF8) if start == BOM_UTF8 else 0)
+
+
+def _refuse_other_header(read: list[bytes]) -> None:
+    if not _is_utf8(b"".join(read)):
+        raise MappingRefused("the header is not UTF-8; save the file as UTF-8")
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -240,13 +249,13 @@ def _fault(text: bytes, limits: Limits) -> str | None:
 
 def _json_lines(path: Path, since: Place) -> Iterator[Line]:
     with path.open("rb") as file:
-        file.seek(since.offset)
+        _skip_mark(file)
+        if since.offset:
+            file.seek(since.offset)
         number = since.line
         # Not `for text in file`, which reads ahead and so cannot tell where it is.
         for text in iter(file.readline, b""):
             number += 1
-            if number == 1:
-                text = text.removeprefix(BOM_UTF8)
             if text.strip():
                 yield Line(number, file.tell(), text.strip())
 
@@ -254,16 +263,18 @@ def _json_lines(path: Path, since: Place) -> Iterator[Line]:
 def _own_csv_lines(path: Path, since: Place) -> Iterator[Line]:
     """A record may spread over several lines; its number is that of the last one."""
     with path.open("rb") as file:
+        _skip_mark(file)
         read: list[bytes] = []
 
         def text_lines() -> Iterator[str]:
             for line in iter(file.readline, b""):
                 read.append(line)
-                yield line.decode("utf-8-sig" if file.tell() == len(line) else "utf-8", "replace")
+                yield line.decode("utf-8", "replace")
 
         # The reader takes no more lines than the record needs, so the file's place is the end of the record.
         records = csv.reader(text_lines())
         header = next(records, [])
+        _refuse_other_header(read)
         skipped = 0
         if since.offset:
             file.seek(since.offset)
@@ -275,6 +286,8 @@ def _own_csv_lines(path: Path, since: Place) -> Iterator[Line]:
                 cells = next(records)
                 if len(cells) > len(header):
                     fault = f"the line has {len(cells)} cells, the header only {len(header)}"
+                elif not _is_utf8(b"".join(read)):
+                    fault = "the line is not UTF-8"
             except csv.Error as error:
                 fault = str(error)
             except StopIteration:

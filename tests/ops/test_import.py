@@ -276,6 +276,29 @@ async def test_requests_to_forget_in_an_export_are_queued(importer: Importer, tm
     assert tuple(row) == ("shopify_customer", "115")
 
 
+async def test_our_own_csv_in_latin_1_makes_no_two_people_one(importer: Importer, tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    header, rest = "userId,type,event,timestamp,messageId", "track,Bought,2026-05-04T10:00:00Z"
+    path.write_bytes(f"{header}\nMüller,{rest},1\nMöller,{rest},2\nMeier,{rest},3\n".encode("latin-1"))
+    report = await importer(path, None)
+    assert (report.accepted, report.rejected) == (1, 2)
+    assert faults(path) == [(2, "the line is not UTF-8"), (3, "the line is not UTF-8")]
+    path.write_bytes(f"{header},größe\nMeier,{rest},4,5\n".encode("latin-1"))
+    with pytest.raises(MappingRefused, match="header is not UTF-8"):
+        await importer(path, None)
+    path.write_bytes(f"\ufeff{header}\nMüller,{rest},5\n".encode())
+    assert (await importer(path, None)).accepted == 1
+
+
+@pytest.mark.parametrize("name", ["own.csv", "own.ndjson"])
+async def test_our_own_form_in_utf16_is_refused_as_a_whole(importer: Importer, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes("userId,type\nuser-1,track\n".encode("utf-16"))
+    with pytest.raises(MappingRefused, match="UTF-16"):
+        await importer(path, None)
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
 # ------------------------------------------------------------------------------------------------- ready mappings
 
 
