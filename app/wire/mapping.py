@@ -37,7 +37,8 @@ A mapping is a JSON or TOML object. Only ``columns`` is required::
 - ``values``: by place, what a cell's text stands for.
 - ``texts``: places whose cells stay text though they look like numbers or truth values.
 - ``zone``: of times without an offset; such a time is refused where no zone is declared.
-- ``times``: formats in strptime's words, tried in order; without them: ISO 8601 and epoch seconds to nanoseconds.
+- ``times``: formats in strptime's words, tried in order, and ``%s`` for epoch numbers; without them: ISO 8601, 20260504
+  and 20260504101500, and epoch seconds to nanoseconds since September 2001, for smaller numbers are mostly none.
 - ``delimiter`` of a CSV file; without it ``,`` ``;`` or tab, whichever the header has most of.
 - ``decimal_comma``: 1.234,50 is a number, and 1234.5 is none.
 - ``skip_rows`` and ``skip_rows_after_header``: of a CSV file, what is no record.
@@ -77,6 +78,13 @@ _COMMA_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,2}(?:\.[0-9]{3})+|[1-9][0-9]*)(
 _NUMBER_CHARS_MAX: Final = 24
 _FINE_FRACTION = re.compile(r"([.,][0-9]{6})[0-9]+")
 _NAIVE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9:.,]+)?")
+_COMPACT: Final = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
+"""Digits of a date without signs, which as an epoch number would be of 1970 or of the years after 2286."""
+_COMPACT_YEARS: Final = range(1900, 2100)
+_EPOCH_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
+_EPOCH_FORMAT: Final = "%s"
+_LEAST_EPOCH: Final = 1_000_000_000_000_000
+"""2001-09-09: what is less is rather a spreadsheet's serial number, or no time."""
 _QUOTED_FORMULA = re.compile(r"'[=+\-@]")
 _EPOCH: Final = datetime(1970, 1, 1)
 
@@ -235,15 +243,15 @@ class RowReader:
         text = str(cell)
         if self._mapping.times:
             return self._formatted(text)
-        instant = instants.parse(text)
-        if instant is None:
-            raise Unreadable(f"the time {text[:64]!r} is no ISO 8601 and no epoch number: declare its format in times")
-        if _NAIVE.fullmatch(text):
-            return self._located(_EPOCH + timedelta(microseconds=instant), text)
-        return instants.rfc3339(instant)
+        moment = undeclared(text)
+        return self._located(moment, text) if moment.tzinfo is None else _written(moment)
 
     def _formatted(self, text: str) -> str:
         for form in self._mapping.times:
+            if form == _EPOCH_FORMAT:
+                if _EPOCH_NUMBER.fullmatch(text) and (instant := instants.parse(text)) is not None:
+                    return instants.rfc3339(instant)
+                continue
             try:
                 moment = datetime.strptime(_FINE_FRACTION.sub(r"\1", text), form)
             except ValueError:
@@ -258,6 +266,31 @@ class RowReader:
         if self._zone is None:
             raise Unreadable(f"the time {text[:64]!r} has no time zone: declare zone")
         return _written(moment.replace(tzinfo=self._zone))
+
+
+def undeclared(text: str) -> datetime:
+    """A time whose format nobody declared, naive where it has no offset. Raises Unreadable."""
+    if text.isascii() and text.isdecimal() and (form := _COMPACT.get(len(text))):
+        return _compact(text, form)
+    instant = instants.parse(text)
+    if instant is None:
+        raise Unreadable(f"the time {text[:64]!r} is no ISO 8601 and no epoch number: declare its format in times")
+    if _EPOCH_NUMBER.fullmatch(text) and instant < _LEAST_EPOCH:
+        raise Unreadable(
+            f"the time {text[:64]!r} would be before 2001 as an epoch number: declare %s in times if it is"
+        )
+    moment = _EPOCH + timedelta(microseconds=instant)
+    return moment if _NAIVE.fullmatch(text) else moment.replace(tzinfo=UTC)
+
+
+def _compact(text: str, form: str) -> datetime:
+    try:
+        moment = datetime.strptime(text, form)
+        if moment.year in _COMPACT_YEARS:
+            return moment
+    except ValueError:
+        pass
+    raise Unreadable(f"the time {text!r} is no date like 20260504: declare its format in times")
 
 
 def property_name(column: str) -> str:

@@ -15,7 +15,8 @@ from typing import Final
 import msgspec
 
 from app.wire import instants
-from app.wire.mapping import FileMapping, MappingRefused, folded, zone_of
+from app.wire.mapping import FileMapping, MappingRefused, folded, undeclared, zone_of
+from app.wire.tool import Unreadable
 
 _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "timestamp": (
@@ -47,7 +48,6 @@ _FORMATS: Final = tuple(
     )
 )
 _FINE_FRACTION = re.compile(r"([.,][0-9]{6})[0-9]+")
-_HAS_OFFSET = re.compile(r".*(?:Z|z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)$")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _COMMA_NUMBER = re.compile(r"-?[0-9.]*[0-9],([0-9]+)")
 _POINT_NUMBER = re.compile(r"-?[0-9]+\.[0-9]+")
@@ -111,7 +111,8 @@ def answered(guessed: Guess, about: str, answer: str, rows: Sequence[Mapping[str
         mapping.zone = answer
     elif about == TIMES:
         mapping.times = [answer]
-        if "%z" not in answer and mapping.zone is None and all(doubt.about != ZONE for doubt in doubts):
+        is_naive = "%z" not in answer and "%s" not in answer
+        if is_naive and mapping.zone is None and all(doubt.about != ZONE for doubt in doubts):
             doubts.append(_ZONE_DOUBT)
     elif about == EVENT:
         mapping.constants = {**mapping.constants, "event": answer}
@@ -156,17 +157,25 @@ _ZONE_DOUBT: Final = Doubt(ZONE, "The times have no offset. Which time zone are 
 def _doubts_of_times(mapping: FileMapping, cells: list[str]) -> list[Doubt]:
     if not cells:
         return []
-    readable = sum(instants.parse(cell) is not None for cell in cells)
-    if _nearly_all(readable, len(cells)):
-        naive = any("-" in cell[1:] and not _HAS_OFFSET.fullmatch(cell[10:]) for cell in cells)
-        return [_ZONE_DOUBT] if naive else []
+    moments = [moment for cell in cells if (moment := _undeclared(cell)) is not None]
+    if _nearly_all(len(moments), len(cells)):
+        return [_ZONE_DOUBT] if any(moment.tzinfo is None for moment in moments) else []
     formats = _fitting(cells)
     alike = {form.replace("%B", "%b") for form in formats}  # May is both a long name and a short one
     if len(alike) != 1:
-        question = f"How is the time {cells[0]!r} written? %d is the day, %m the month, %Y the year, %H:%M:%S the time."
+        question = (
+            f"How is the time {cells[0]!r} written? %d is the day, %m month, %Y year, %H:%M:%S time, %s an epoch."
+        )
         return [Doubt(TIMES, question, tuple(formats))]
     mapping.times = formats
     return [] if "%z" in formats[0] else [_ZONE_DOUBT]
+
+
+def _undeclared(cell: str) -> datetime | None:
+    try:
+        return undeclared(cell)
+    except Unreadable:
+        return None
 
 
 def _fitting(cells: Sequence[str]) -> list[str]:

@@ -227,3 +227,28 @@ def test_a_file_must_hold_enough_of_its_mapping() -> None:
         RowReader(mapping, ["When", "Other"])
     with pytest.raises(MappingRefused, match="need their time"):
         RowReader(mapping, ["Who", "Other"])
+
+
+@pytest.mark.parametrize(
+    ("cell", "instant"),
+    [("20260504", "2026-05-03T22:00:00.000000Z"), ("20260504101500", "2026-05-04T08:15:00.000000Z")],
+)
+def test_eight_and_fourteen_digits_are_dates_of_the_declared_zone(cell: str, instant: str) -> None:
+    row = {"Who": "u", "When": cell}
+    assert _message(row, zone="Europe/Berlin")["timestamp"] == instant
+    with pytest.raises(Unreadable, match="declare zone"):
+        _calls(row)
+
+
+@pytest.mark.parametrize("cell", ["46146.5", "46146", "0", "-1", "999999999", "1e8", "202605041015"])
+def test_an_epoch_number_before_2001_must_be_declared(cell: str) -> None:
+    row = {"Who": "u", "When": cell}
+    with pytest.raises(Unreadable, match="before 2001"):
+        _calls(row, zone="UTC")
+    assert _message(row, times=["%Y-%m-%d", "%s"])["timestamp"] < "2001-09-10"
+
+
+@pytest.mark.parametrize("cell", ["04052026", "20261399", "99990504101500"])
+def test_digits_that_are_no_date_are_not_taken_for_an_epoch_either(cell: str) -> None:
+    with pytest.raises(Unreadable, match="declare its format"):
+        _calls({"Who": "u", "When": cell}, zone="UTC")
