@@ -101,6 +101,25 @@ def test_the_graph_apis_day_is_the_one_that_ends() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("end", "day"),
+    [
+        ("2026-05-05T00:00:00+0200", "2026-05-04"),
+        ("2026-05-05T23:30:00-0700", "2026-05-04"),
+        ("2026-05-05T07:00:00+0000", "2026-05-04"),
+        ("1777939200", "2026-05-04"),
+    ],
+)
+def test_a_day_of_insights_ends_in_its_own_offset(end: str, day: str) -> None:
+    metric = {"name": "reach", "period": "day", "values": [{"value": 1, "end_time": end}]}
+    assert set(said(read("facebook_insights", json.dumps({"data": [metric]})))) == {("reach", "", day)}
+
+
+def test_the_first_of_all_days_has_none_before_it() -> None:
+    metric = {"name": "reach", "values": [{"value": 1, "end_time": "0001-01-01T00:00:00+0000"}]}
+    assert len(bad(read("facebook_insights", json.dumps({"data": [metric]})))) == 1
+
+
 def test_an_error_of_the_graph_api_is_no_file() -> None:
     with pytest.raises(Unreadable, match="Invalid OAuth access token"):
         read("facebook_insights", '{"error": {"message": "Invalid OAuth access token"}}')

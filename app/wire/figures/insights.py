@@ -1,11 +1,12 @@
 """Insights of Meta: what its Graph API answers, and the exports of Business Suite and of old Page Insights. Pure.
 
-A period of the API ends at ``end_time``, so a day is the one before it. Periods other than a day are figures of their
-own, named so: ``page_impressions_week``.
+A period of the API ends at ``end_time``, so a day is the one before it, in the offset that it is told in. Periods other
+than a day are figures of their own, named so: ``page_impressions_week``.
 """
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -20,6 +21,7 @@ CHANNEL: Final = "social"
 _TITLED: Final = "Primary"
 """The one column of figures where the line above the header says what it is."""
 _SECOND: Final = 1_000_000
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def read(body: bytes, told: Told, brand: str) -> Figures:
@@ -77,7 +79,12 @@ def _day(value: Any, told: Told) -> date:
         if told.day is None:
             raise ValueError("it has no end_time that can be read")
         return told.day
-    return (datetime.fromtimestamp(instant // _SECOND, UTC) - timedelta(days=1)).date()
+    assert isinstance(end, str)
+    written = _DATE.match(end.strip())
+    ended = date.fromisoformat(written[0]) if written else datetime.fromtimestamp(instant // _SECOND, UTC).date()
+    if ended == date.min:
+        raise ValueError("it has no end_time that can be read")
+    return ended - timedelta(days=1)
 
 
 def _parts(value: Any) -> dict[str, Decimal]:
