@@ -51,6 +51,7 @@ _FINE_FRACTION = re.compile(r"([.,][0-9]{6})[0-9]+")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _COMMA_NUMBER = re.compile(r"-?[0-9.]*[0-9],([0-9]+)")
 _POINT_NUMBER = re.compile(r"-?[0-9]+\.[0-9]+")
+_POINT_THOUSANDS = re.compile(r"-?[1-9][0-9]{0,2}(?:\.[0-9]{3})+")
 _THOUSANDS: Final = 3
 _CELLS_TRIED: Final = 20
 _FAULTS_ONE_OF: Final = 10
@@ -93,7 +94,7 @@ def guess(columns: Sequence[str], rows: Sequence[Mapping[str, str]], delimiter: 
     elif "timestamp" not in taken:
         doubts.append(Doubt(WHEN, "Which column says when it was?", tuple(columns)))
     doubts += _doubts_of_times(mapping, _of_place(places, samples, "timestamp"))
-    doubts += _doubts_of_numbers(mapping, [cell for name in columns if name not in places for cell in samples[name]])
+    doubts += _doubts_of_numbers(mapping, [samples[name] for name in columns if name not in places])
     return Guess(mapping, tuple(doubts))
 
 
@@ -203,14 +204,28 @@ def _is_written_so(cell: str, form: str) -> bool:
     return True
 
 
-def _doubts_of_numbers(mapping: FileMapping, cells: list[str]) -> list[Doubt]:
-    with_comma = [match for cell in cells if (match := _COMMA_NUMBER.fullmatch(cell))]
-    if not with_comma or any(_POINT_NUMBER.fullmatch(cell) for cell in cells):
-        return []
-    if any(len(match[1]) != _THOUSANDS for match in with_comma):
+def _doubts_of_numbers(mapping: FileMapping, columns: Sequence[list[str]]) -> list[Doubt]:
+    """Each column is looked at by itself, for a 1.2 in one says nothing of a 1,234 in another."""
+    if any(map(_has_decimal_comma, columns)) and not any(map(_has_decimal_point, columns)):
         mapping.decimal_comma = True
         return []
-    return [Doubt(DECIMAL_COMMA, f"Is {with_comma[0][0]!r} a number with a decimal comma?", ("yes", "no"))]
+    for cells in columns:
+        with_comma = next((cell for cell in cells if _COMMA_NUMBER.fullmatch(cell)), None)
+        if with_comma is not None and not any(_POINT_NUMBER.fullmatch(cell) for cell in cells):
+            return [Doubt(DECIMAL_COMMA, f"Is {with_comma!r} a number with a decimal comma?", ("yes", "no"))]
+        if mapping.delimiter == ";" and _all_match(_POINT_THOUSANDS, cells):
+            question = f"Do points part thousands, so that {cells[0]!r} is {cells[0].replace('.', '')}?"
+            return [Doubt(DECIMAL_COMMA, question, ("yes", "no"))]
+    return []
+
+
+def _has_decimal_comma(cells: list[str]) -> bool:
+    fractions = [match[1] for cell in cells if (match := _COMMA_NUMBER.fullmatch(cell))]
+    return any(len(each) != _THOUSANDS for each in fractions)
+
+
+def _has_decimal_point(cells: list[str]) -> bool:
+    return any(_POINT_NUMBER.fullmatch(cell) and not _POINT_THOUSANDS.fullmatch(cell) for cell in cells)
 
 
 def _all_match(pattern: re.Pattern[str], cells: list[str]) -> bool:

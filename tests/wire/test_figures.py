@@ -256,3 +256,11 @@ def test_headers_in_other_scripts_are_metrics_too() -> None:
         ("αναγνώσεις", MAY_5, Decimal(7)),
         ("percent", MAY_5, Decimal(1)),
     }
+
+
+def test_a_column_of_what_may_be_german_thousands_is_refused() -> None:
+    sure = "Date;Visits;Rate\n2026-05-04;1.234;1.234\n2026-05-05;12.345;0.5\n"
+    figures = read("facebook_insights", sure)
+    assert set(said(figures)) == {("rate", "", "2026-05-04"), ("rate", "", "2026-05-05")}
+    assert [line for line, _ in bad(figures)] == [2, 3]
+    assert "thousands" in bad(figures)[0][1]

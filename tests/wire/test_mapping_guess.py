@@ -129,6 +129,21 @@ def test_decimal_commas(cells: list[str], comma: bool, doubts: list[str]) -> Non
     assert (guessed.mapping.decimal_comma, _doubts(guessed)) == (comma, doubts)
 
 
+def test_a_point_in_one_column_says_nothing_of_the_commas_of_another() -> None:
+    assert _doubts(_guess(user_id=["1"], rate=["1.2"], total=["1,234"])) == [DECIMAL_COMMA]
+    assert _doubts(_guess(user_id=["1"], version=["1.2"], total=["19,90"])) == [DECIMAL_COMMA]
+
+
+def test_points_before_three_digits_are_asked_in_a_file_of_semicolons() -> None:
+    def guessed(total: str, delimiter: str) -> Guess:
+        return guess(["user_id", "total"], _rows(user_id=["1", "2"], total=["1.234", total]), delimiter)
+
+    asked = guessed("12.345.678", ";")
+    assert _doubts(asked) == [DECIMAL_COMMA]
+    assert answered(asked, DECIMAL_COMMA, "yes").mapping.decimal_comma
+    assert _doubts(guessed("1.5", ";")) == _doubts(guessed("12.345", ",")) == []
+
+
 def test_what_nothing_says_is_asked() -> None:
     columns = {"Kundennummer": ["7"], "Datum": ["25.04.2026"]}
     guessed = _guess(**columns)

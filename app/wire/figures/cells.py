@@ -19,6 +19,7 @@ _ABSENT: Final = frozenset({"", "-", "--", "n/a", "null", "none"})
 _DIGITS_MAX: Final = 40
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _GROUPED = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+_POINTED = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+")
 _PARTED = re.compile(r"([0-9]{1,2})([/.])([0-9]{1,2})\2([0-9]{4})(?: .*)?")
 _ISO = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ].*)?")
 _COMPACT = re.compile(r"(?:19|20)[0-9]{6}")
@@ -43,6 +44,11 @@ def number(cell: str, *, grouped: bool) -> Decimal | None:
     if grouped and _GROUPED.fullmatch(text):
         return Decimal(text.replace(",", ""))
     return None
+
+
+def may_be_thousands(cell: str) -> bool:
+    """Whether points may part thousands in it."""
+    return _POINTED.fullmatch(cell.strip()) is not None
 
 
 def is_day_first(cells: Iterable[str]) -> bool | None:

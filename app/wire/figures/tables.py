@@ -89,9 +89,10 @@ def figures_of(
     if order is None and days is not None:
         order = cells.is_day_first(_cell(row, days) for row in found.rows)
     metrics = _metrics(found, {days, *subjects}, {cells.metric(name) for name in without}, names or {})
+    unsure = _unsure(found, metrics)
     figures = Figures()
     for row in found.rows:
-        _take_row(figures, found, row, told, channel, days, order, subjects, metrics)
+        _take_row(figures, found, row, told, channel, days, order, subjects, metrics, unsure)
     return figures
 
 
@@ -105,6 +106,7 @@ def _take_row(
     order: bool | None,
     subjects: Sequence[int],
     metrics: dict[int, str],
+    unsure: set[int],
 ) -> None:
     if days is not None and not _cell(row, days).strip():
         if any(_number(found, _cell(row, place)) is not None for place in metrics):
@@ -122,7 +124,9 @@ def _take_row(
         if cells.is_absent(cell):
             continue
         value = _number(found, cell)
-        if value is None:
+        if place in unsure:
+            figures.refuse(row.line, f"{metric}: {cell.strip()[:40]!r} may be thousands or a fraction; write 1234")
+        elif value is None:
             figures.refuse(row.line, f"{metric} is no number that can be read: {cell.strip()[:40]!r}")
         else:
             figures.put(Figure(channel, metric, of, on, value), row.line)
@@ -139,6 +143,14 @@ def _metrics(found: Table, taken: set[int | None], without: set[str], names: dic
         if not said or any(_number(found, cell) is not None for cell in said):
             metrics[place] = name
     return metrics
+
+
+def _unsure(found: Table, metrics: Iterable[int]) -> set[int]:
+    """Columns of a file of semicolons in which each cell is like 1.234: thousands in German, a fraction in English."""
+    if found.delimiter != ";":
+        return set()
+    said = {place: [each for row in found.rows if not cells.is_absent(each := _cell(row, place))] for place in metrics}
+    return {place for place, column in said.items() if column and all(map(cells.may_be_thousands, column))}
 
 
 def _number(found: Table, cell: str) -> Decimal | None:
