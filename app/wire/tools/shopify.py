@@ -2,8 +2,9 @@
 
 ``orders/create`` alone makes an "Order Completed": Shopify sends it once, when the checkout is done, paid or not. What
 happens once to an order has the order's own id and its topic as message id, so that two subscriptions count it once;
-everything else has Shopify's event id. A refund or a parcel names its order, not its customer: the order's id joins it
-to the customer whose order it is, in whatever order they arrive.
+everything else a hash of its topic and body. For the signature covers the body alone: whoever sends a captured body
+again can write what they like into the headers. A refund or a parcel names its order, not its customer: the order's id
+joins it to the customer whose order it is, in whatever order they arrive.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from app.wire.tool import Call, Delivery, Erasure, Event, Tool, Unreadable, deco
 
 _HEADERS: Final = {
     "topic": "x-shopify-topic",
-    "event_id": "x-shopify-event-id",
     "triggered_at": "x-shopify-triggered-at",
     "shop": "x-shopify-shop-domain",
 }
@@ -50,6 +50,9 @@ _OF_NOBODY: Final = frozenset(
     {"app", "shop", "products", "inventory_levels", "inventory_items", "collections", "themes", "locations"}
 )
 _REDACT: Final = "customers/redact"
+_FORGOTTEN: Final = {"id": "shopify_customer", "email": "email", "phone": "phone"}
+_DATA_REQUEST: Final = frozenset({"orders_requested", "data_request"})
+"""Members of ``customers/data_request``, whose body is much like that of a request to forget."""
 _POINT_OF_SALE: Final = "pos"
 _TRAITS: Final = {
     "first_name": "first_name",
@@ -112,7 +115,7 @@ def _order(event: Event, topic: str, order: Mapping[str, Any]) -> Call:
         "test": order.get("test") or None,
     }
     return Call(
-        id=_message_id(event, topic, order),
+        id=_message_id(topic, order),
         at=next((time for time in times if time), None) or event.get("triggered_at") or order.get("updated_at"),
         event=_ORDER_NAMES[topic],
         channel=IN_STORE if order.get("source_name") == _POINT_OF_SALE else CHANNEL,
@@ -134,7 +137,7 @@ def _refund(event: Event, topic: str, refund: Mapping[str, Any]) -> Call:
         "products": [_product(inner(each, "line_item"), each.get("quantity")) for each in lines],
     }
     return Call(
-        id=_message_id(event, topic, refund),
+        id=_message_id(topic, refund),
         at=refund.get("processed_at") or refund.get("created_at") or event.get("triggered_at"),
         event=REFUNDED,
         channel=CHANNEL,
@@ -148,7 +151,7 @@ def _parcel(event: Event, topic: str, parcel: Mapping[str, Any]) -> Call:
     """A parcel that is made is shipped; of later news of it, that it arrived counts once, all others are updates."""
     own = text_id(parcel.get("id"))
     status, name = parcel.get("shipment_status"), "Shipment Updated"
-    message_id = _message_id(event, topic, parcel)
+    message_id = _message_id(topic, parcel)
     if topic == "fulfillments/create":
         name = SHIPPED
     elif status == "delivered" and own is not None:
@@ -175,7 +178,7 @@ def _checkout(event: Event, topic: str, checkout: Mapping[str, Any]) -> Call:
     figures = {name: value for name, value in _figures(checkout).items() if name != "order_id"}
     time = checkout.get("created_at" if topic == "checkouts/create" else "updated_at")
     return Call(
-        id=_message_id(event, topic, checkout),
+        id=_message_id(topic, checkout),
         at=time or event.get("triggered_at"),
         event=_CHECKOUT_NAMES[topic],
         channel=CHANNEL,
@@ -193,7 +196,7 @@ def _customer(event: Event, topic: str, customer: Mapping[str, Any]) -> Call:
     if (spent := amount(customer.get("total_spent"))) is not None:
         traits["total_spent"] = spent
     return Call(
-        id=_message_id(event, topic, customer),
+        id=_message_id(topic, customer),
         at=customer.get("updated_at") or event.get("triggered_at"),
         email=customer.get("email"),
         phone=customer.get("phone"),
@@ -203,15 +206,20 @@ def _customer(event: Event, topic: str, customer: Mapping[str, Any]) -> Call:
 
 
 def _erasures(payload: Mapping[str, Any]) -> Iterable[Erasure]:
-    """By Shopify's id of the customer where it names one, else by the address."""
-    customer = inner(payload, "customer")
-    own = text_id(customer.get("id"))
-    if own is not None:
-        yield Erasure("shopify_customer", own)
-    elif customer.get("email"):
-        yield Erasure("email", customer["email"])
-    else:
+    """Under each identity of the customer that it gives, for a guest may be known by one only; else under the orders'.
+
+    The topic is not signed, so that the body of an order, say, may come with this one; it must look like a request.
+    """
+    asks = "orders_to_redact" in payload or ("customer" in payload and _DATA_REQUEST.isdisjoint(payload))
+    if not payload.get("shop_domain") or not asks or "id" in payload:
+        raise Unreadable("a request to forget needs shop_domain, and customer or orders_to_redact, and has no id")
+    customer, orders = inner(payload, "customer"), payload.get("orders_to_redact")
+    named = [Erasure(kind, customer[name]) for name, kind in _FORGOTTEN.items() if customer.get(name)]
+    if not named and isinstance(orders, list):
+        named = [Erasure("shopify_order", own) for each in orders if (own := text_id(each)) is not None]
+    if not named:
         raise Unreadable("a request to forget names nobody")
+    yield from named
 
 
 def _other(event: Event, topic: str, payload: Mapping[str, Any]) -> Call:
@@ -220,7 +228,7 @@ def _other(event: Event, topic: str, payload: Mapping[str, Any]) -> Call:
     if topic.startswith("customers/") and not person["ids"].get("shopify_customer"):
         person["ids"]["shopify_customer"] = text_id(payload.get("id") or payload.get("customer_id"))
     return Call(
-        id=_message_id(event, topic, payload),
+        id=_message_id(topic, payload),
         at=event.get("triggered_at") or payload.get("updated_at") or payload.get("created_at"),
         event=own_name("shopify", topic),
         channel=CHANNEL,
@@ -283,13 +291,10 @@ def _product(line: Mapping[str, Any], quantity: Any = None) -> dict[str, Any]:
     return {name: value for name, value in product.items() if value not in (None, "")}
 
 
-def _message_id(event: Event, topic: str, thing: Mapping[str, Any]) -> str:
-    own, sent = text_id(thing.get("id")), event.get("event_id")
-    if own is not None and topic in _ONCE:
-        return f"{topic} {own}"
-    if isinstance(sent, str) and sent:
-        return f"{topic} {sent}"
-    return event_id(topic, thing)
+def _message_id(topic: str, thing: Mapping[str, Any]) -> str:
+    """A retry has the same body; the headers, with Shopify's own id of the event, are not signed."""
+    own = text_id(thing.get("id"))
+    return f"{topic} {own}" if own is not None and topic in _ONCE else event_id(topic, thing)
 
 
 TOOL: Final = Tool(

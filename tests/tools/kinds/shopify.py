@@ -12,6 +12,7 @@ from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 _AT = "2026-05-04T10:00:00Z"
 _WHO = "email:user@example.com"
 _CUSTOMER = {"id": 115, "email": "user@example.com"}
+_SHOP = {"shop_id": 1, "shop_domain": "example.myshopify.com"}
 
 
 def sign(body: bytes, secret: str, now: int, url: str) -> SignedWith:
@@ -226,8 +227,23 @@ FIXTURE = Fixture(
             {"shop_id": 1, "customer": _CUSTOMER, "orders_requested": [7]},
             Touchpoint("shopify.customers_data_request", "shop", "2026-05-04T10:00:09.123456Z"),
         ),
-        _case("to be forgotten", "customers/redact", {"shop_id": 1, "customer": _CUSTOMER}, who=""),
-        _case("nobody to forget", "customers/redact", {"shop_id": 1, "customer": {}}, who="", rejected=1),
+        _case("to be forgotten", "customers/redact", {**_SHOP, "customer": _CUSTOMER}, who=""),
+        _case("nobody to forget", "customers/redact", {**_SHOP, "customer": {}}, who="", rejected=1),
+        _case("an order that somebody sends as a redact", "customers/redact", _order(), who="", rejected=1),
+        _case(
+            "a customer that somebody sends as a redact",
+            "customers/redact",
+            {**_SHOP, **_CUSTOMER, "customer": _CUSTOMER},
+            who="",
+            rejected=1,
+        ),
+        _case(
+            "data asked for that somebody sends as a redact",
+            "customers/redact",
+            {**_SHOP, "customer": _CUSTOMER, "orders_requested": [7], "data_request": {"id": 1}},
+            who="",
+            rejected=1,
+        ),
         _case("the app is gone", "app/uninstalled", {"id": 1, "email": "owner@example.com"}, who="", ignored=1),
         _case("the shop's own", "products/update", {"id": 1}, who="", ignored=1),
         Case("no topic", json_body(_order()), rejected=1),
