@@ -36,6 +36,17 @@ _STATUS_AFTER: Final = {
     "ticket.marked_as_spam": "spam",
     "ticket.merged": "closed",
 }
+_OF_CLOSED_WORDS: Final = frozenset(
+    {
+        "ticket.priority_changed",
+        "ticket.type_changed",
+        "ticket.agent_assignment_changed",
+        "ticket.group_assignment_changed",
+        "ticket.tags_changed",
+    }
+)
+"""What changed in these is a word of a list, or a number. In any other it may be what somebody typed in."""
+_OTHERS_COMMENT: Final = "zendesk.comment_by_other"
 _TRIGGER_NAMES: Final = {
     "created": CREATED,
     "solved": SOLVED,
@@ -107,24 +118,29 @@ def _told(kind: str, detail: Event, change: Event) -> tuple[str, dict[str, Any],
         status, previous = status_word(change.get("current")), status_word(change.get("previous"))
         status = status or status_word(detail.get("status"))
         return change_of(status, previous), {"status": status, "previous_status": previous}, {}
+    if kind in _STATUS_AFTER:
+        return STATUS_CHANGED, {"status": _STATUS_AFTER[kind], "how": kind.removeprefix("ticket.")}, {}
     changed = {name: change.get(name) for name in ("current", "previous", "tags_added", "tags_removed")}
     more = {name: value for name, value in changed.items() if not isinstance(value, dict)}
+    name = _TICKET_NAMES.get(kind) or own_name("zendesk", kind)
     if kind in ("ticket.subject_changed", "ticket.description_changed"):
-        return own_name("zendesk", kind), {}, {"body": more.get("current")}
-    if kind in _STATUS_AFTER:
-        return STATUS_CHANGED, {**more, "status": _STATUS_AFTER[kind], "how": kind.removeprefix("ticket.")}, {}
-    return _TICKET_NAMES.get(kind) or own_name("zendesk", kind), more, {}
+        return name, {}, {"body": more.get("current")}
+    return (name, more, {}) if kind in _OF_CLOSED_WORDS else (name, {}, more)
 
 
 def _comment(detail: Event, comment: Event) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Somebody who reads along may write too: that is neither the requester's reply nor an agent's."""
     author = as_object(comment.get("author"))
-    is_requester = text_id(author.get("id")) == text_id(detail.get("requester_id"))
-    by_agent = author.get("is_staff") is True and not is_requester
+    own = text_id(author.get("id"))
     text = {"body": comment.get("body")}
     more = {"comment_id": text_id(comment.get("id"))}
     if comment.get("is_public") is False:
         return own_name("zendesk", "note_added"), more, text
-    return REPLIED_BY_AGENT if by_agent else REPLIED_BY_CUSTOMER, more, text
+    if own == text_id(detail.get("requester_id")):
+        return REPLIED_BY_CUSTOMER, more, text
+    if author.get("is_staff") is True:
+        return REPLIED_BY_AGENT, more, text
+    return _OTHERS_COMMENT, {**more, "author_id": own}, text
 
 
 def _ticket(detail: Event) -> dict[str, Any]:

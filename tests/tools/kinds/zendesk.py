@@ -138,7 +138,7 @@ FIXTURE = Fixture(
         "an event of next year",
         json_body(_event("ticket.teleported", change={"current": "here"})),
         _WHO,
-        (Touchpoint("zendesk.ticket_teleported", "support", _AT, {"current": "here"}),),
+        (Touchpoint("zendesk.ticket_teleported", "support", _AT, {"current": None}, {"private": {"current": "here"}}),),
     ),
     non_ascii=Case(
         "a tag and a subject in Greek",
@@ -172,6 +172,50 @@ FIXTURE = Fixture(
         rejected=2,
     ),
     others=(
+        Case(
+            "what changed: a word of a list is a property, what somebody may have typed in is private",
+            json_body(
+                [
+                    _event("ticket.priority_changed", 0, change={"current": "HIGH", "previous": "LOW"}),
+                    _event("ticket.tags_changed", 1, change={"tags_added": ["b"], "tags_removed": ["a"]}),
+                    _event("ticket.custom_field_changed", 2, change={"current": "I am ill", "previous": "I am well"}),
+                    _event("ticket.subject_changed", 3, change={"current": "Ill"}),
+                ]
+            ),
+            _WHO,
+            (
+                Touchpoint("zendesk.ticket_priority_changed", "support", _AT, {"current": "HIGH", "previous": "LOW"}),
+                Touchpoint("zendesk.ticket_tags_changed", "support", _at(1), {"tags_added": ["b"]}),
+                Touchpoint(
+                    "zendesk.ticket_custom_field_changed",
+                    "support",
+                    _at(2),
+                    {"current": None, "previous": None},
+                    {"private": {"current": "I am ill", "previous": "I am well"}},
+                ),
+                Touchpoint(
+                    "zendesk.ticket_subject_changed",
+                    "support",
+                    _at(3),
+                    {"current": None},
+                    {"private": {"body": "Ill"}},
+                ),
+            ),
+        ),
+        Case(
+            "somebody who reads along writes",
+            json_body(_comment(0, 124, staff=False)),
+            _WHO,
+            (
+                Touchpoint(
+                    "zendesk.comment_by_other",
+                    "support",
+                    _AT,
+                    {"comment_id": "900", "author_id": "124"},
+                    {"private": {"body": "Hello"}},
+                ),
+            ),
+        ),
         Case(
             "bodies of triggers",
             json_body(
