@@ -21,7 +21,11 @@ _UX: Final = "ux"
 
 _NPS: Final = ("net-promoter-score", "net_promoter_score", "nps")
 _RATED = re.compile(r"(?:rating|rating[-_]?scale|reaction|smiley)[-_]?([0-9]{1,2})?")
-_WRITTEN = re.compile(r"(?:short|long|single|multi|open)?[-_ ]?(?:line)?[-_ ]?(?:text|open[-_]ended)|comment")
+_CHOSEN = re.compile(
+    r"(?:single|multiple|multi)?[-_]?(?:close[-_]?ended|choice|select)|radio(?:[-_]?buttons?)?|checkbox(?:es)?"
+    r"|dropdown|yes[-_]?no|consent"
+)
+"""Types of questions whose answers are words of a list; those of a type that is neither these nor a rating somebody wrote."""
 _REACTIONS: Final = 5
 _CONTACTS: Final = {"email": "email", "phone": "phone", "phone_number": "phone"}
 _KEPT: Final = (
@@ -48,9 +52,10 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     if not isinstance(kind, str) or not kind or not isinstance(data, dict):
         raise Unreadable("an event needs the members event and data")
     id = first(data, "id", "api_id", "response_id", "recording_id")
-    own = f"{kind}:{id}" if id is not None else event_id(kind, data)
     said = _Answers(data)
     name, channel = _name(kind, data)
+    # The same response comes in parts, and once it is complete: two touchpoints, told apart by their names.
+    own = f"{kind}:{name}:{id}" if id is not None else event_id(kind, data)
     shared: dict[str, Any] = {
         "at": first(data, "created_timestamp", "created_time", "created_str"),
         "channel": channel,
@@ -99,15 +104,17 @@ class _Answers:
             return
         value = answers[0] if len(answers) == 1 else answers
         number = number_of(value)
+        rated = _RATED.fullmatch(kind)
         if kind in _NPS and (said := nps(value)):
             self.nps[key] = said
             self._rate(number, said["scale"])
-        elif rated := _RATED.fullmatch(kind):
+        elif rated:
             self._rate(number, int(rated[1]) if rated[1] else _REACTIONS)
-        if number is None and (not kind or _WRITTEN.fullmatch(kind)):
-            self.texts[key] = value
-        else:
+        is_of_list = kind in _NPS or rated is not None or _CHOSEN.fullmatch(kind) is not None
+        if is_of_list or (number is not None and not kind):
             self.values[key] = value if number is None else number
+        else:
+            self.texts[key] = value
 
     def _rate(self, rating: Any, scale: int) -> None:
         """The first question that asks for one."""

@@ -1,7 +1,8 @@
 """Typeform's webhooks: a response with its answers. Pure.
 
 Of an address or a phone number that somebody typed in nobody knows whose it is, so such an answer identifies only
-where the source's option ``answers_identify`` says so; what the form's link carried (``hidden``) always does.
+where the source's option ``answers_identify`` says so, and is private text where it does not; what the form's link
+carried (``hidden``) always identifies.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ _NAMES: Final = {"form_response": COMPLETED, "form_response_partial": ANSWERED}
 _RATED: Final = ("nps", "opinion_scale", "rating")
 _CHOSEN: Final = ("dropdown",)
 """Types of fields whose text was chosen, not written."""
+_CONTACTS: Final = {"email": "email", "phone_number": "phone"}
+_TYPED: Final = (*_CONTACTS, "url")
+"""Somebody typed these in, as they did any text: no rule reads them unless the source says that they identify."""
 _IDENTIFYING: Final = ("user_id", "userId", "anonymous_id", "anonymousId", "email", "phone")
 _OPTION: Final = "segue_answers_identify"
 
@@ -93,8 +97,11 @@ class _Answers:
         if kind in ("choice", "choices") and isinstance(value, dict):
             self.texts[f"{ref}.other"] = value.get("other")
             value = first(value, "label", "labels")
-        if identify and kind in ("email", "phone_number"):
-            self.contact.setdefault("email" if kind == "email" else "phone", value)
+        if kind in _TYPED and not identify:
+            self.texts[ref] = value
+            return
+        if identify and kind in _CONTACTS:
+            self.contact.setdefault(_CONTACTS[kind], value)
         self.values[ref] = value
         if kind == "number" and asked in _RATED:
             self._rate(ref, asked, value, first(field, "id"))

@@ -115,6 +115,57 @@ FIXTURE = Fixture(
     ),
     others=(
         Case(
+            "a part of a response, and the same once it is complete",
+            json_body(
+                [
+                    _event(id=1, is_complete=False, questions=[_question(1, "net-promoter-score", "9")]),
+                    _event(
+                        id=1,
+                        is_complete=True,
+                        created_timestamp=1777888801,
+                        questions=[_question(2, "rating-scale-5", "4")],
+                    ),
+                ]
+            ),
+            _USER,
+            (
+                Touchpoint("nps.submitted", "survey", _AT, {"rating": 9}),
+                Touchpoint("survey.answered", "survey", _AT, {"answers": {"1": 9}}),
+                Touchpoint("survey.completed", "survey", "2026-05-04T10:00:01Z", {"answers": {"2": 4}}),
+            ),
+        ),
+        Case(
+            "what somebody wrote, whatever the question is called",
+            json_body(
+                _event(
+                    questions=[
+                        _question(1, "email", "second@example.com"),
+                        _question(2, "textarea", "It is broken"),
+                        _question(3, "open-question", "4915112345678"),
+                        _question(4, "teleport", "7"),
+                        _question(5, "radio-button", "Yes"),
+                    ]
+                )
+            ),
+            _USER,
+            (
+                Touchpoint(
+                    "survey.completed",
+                    "survey",
+                    _AT,
+                    {"answers": {"5": "Yes"}},
+                    {
+                        "private": {
+                            "1": "second@example.com",
+                            "2": "It is broken",
+                            "3": "4915112345678",
+                            "4": "7",
+                        }
+                    },
+                ),
+            ),
+        ),
+        Case(
             "stars, choices, comments and a list of attributes",
             json_body(
                 _event(

@@ -46,6 +46,8 @@ _EVERYTHING = _event(
     _answer("again", "yes_no", "boolean", False),
     _answer("since", "date", "date", "2026-01-31"),
     _answer("mail", "email", "email", "second@example.com"),
+    _answer("site", "website", "url", "https://example.com/me"),
+    _answer("call", "phone_number", "phone_number", "+4915112345678"),
     _answer("effort", "opinion_scale", "number", 0),
     _answer("stars", "rating", "number", 4),
     _answer("name", "short_text", "text", "Somebody"),
@@ -108,7 +110,6 @@ FIXTURE = Fixture(
                         "country": "Norway",
                         "again": False,
                         "since": "2026-01-31",
-                        "mail": "second@example.com",
                         "effort": 0,
                         "stars": 4,
                     },
@@ -116,7 +117,15 @@ FIXTURE = Fixture(
                     "scale": 10,
                     "score": 7,
                 },
-                {"private": {"plan.other": "or so", "name": "Somebody"}},
+                {
+                    "private": {
+                        "plan.other": "or so",
+                        "mail": "second@example.com",
+                        "site": "https://example.com/me",
+                        "call": "+4915112345678",
+                        "name": "Somebody",
+                    }
+                },
             ),
         ),
     ),
