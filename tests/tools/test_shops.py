@@ -10,7 +10,7 @@ import pytest
 from app.config import Settings
 from tests.tools.conftest import Tools, running_tools
 from tests.tools.fixture import Case, Fixture, json_body
-from tests.tools.kinds import shopify, woocommerce
+from tests.tools.kinds import shop, shopify, woocommerce
 
 
 async def _send(tools: Tools, fixture: Fixture, topic: str, body: Any, n: int = 1, **headers: str) -> dict[str, Any]:
@@ -124,3 +124,39 @@ async def test_two_shops_of_woocommerce_do_not_share_their_first_customers(tools
         "email:one@example.com",
         "woocommerce_customer:one.example.com:1",
     }
+
+
+async def test_two_shops_of_woocommerce_do_not_share_their_orders(tools: Tools) -> None:
+    await tools.add(woocommerce.FIXTURE)
+    for host in ("one", "two"):
+        source = {"x-wc-webhook-source": f"https://{host}.example.com"}
+        order = woocommerce._order("completed", refunds=[{"id": 9, "total": "-1.00"}])
+        receipt = await _send(tools, woocommerce.FIXTURE, "order.updated", order, **source)
+        assert (receipt["accepted"], receipt["duplicate"]) == (3, 0)
+    assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
+
+
+async def test_two_updates_of_woocommerce_within_a_second_are_two(tools: Tools) -> None:
+    await tools.add(woocommerce.FIXTURE)
+    for status in ("pending", "on-hold"):
+        await _send(tools, woocommerce.FIXTURE, "order.updated", woocommerce._order(status))
+    assert await _names(tools, "email:user@example.com") == ["Order Updated"] * 2
+    assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
+
+
+async def test_a_shop_numbers_its_orders_and_its_parcels_alike(tools: Tools) -> None:
+    secret = await tools.add(shop.FIXTURE)
+    told = [
+        shop._event("order", 0, id=1001, order_id="A-1"),
+        shop._event("shipment", 1, id=1001, shipment_id="P-1"),
+        shop._event("Gift Wrapped", 2, id=1001),
+    ]
+    receipt = (await tools.send(shop.FIXTURE, Case("", json_body(told)), secret)).json()
+    assert (receipt["accepted"], receipt["duplicate"], receipt["rejected"]) == (3, 0, 0)
+
+
+async def test_an_order_of_a_shop_is_completed_once_whatever_the_ids_of_its_events(tools: Tools) -> None:
+    secret = await tools.add(shop.FIXTURE)
+    told = [shop._event("order", 0, order_id="A-1", **own) for own in ({"id": 1}, {"id": 2}, {})]
+    receipt = (await tools.send(shop.FIXTURE, Case("", json_body(told)), secret)).json()
+    assert (receipt["accepted"], receipt["duplicate"]) == (1, 2)

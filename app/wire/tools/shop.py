@@ -119,13 +119,15 @@ def _properties(event: Event) -> dict[str, Any]:
 
 
 def _message_id(event: Event, kind: str) -> str:
-    """Its own; else of what happens once, by what it happens to; else a hash of what it says."""
-    own = first(("id", "message_id"), event)
-    if own is not None:
-        return str(own)
-    thing = OWN_IDS.get(kind)
+    """Of an order its order's, whatever its own; of all else its own; else of what happens once, by what it happens
+    to; else a hash of what it says. With the name, for shops number their orders and their parcels alike.
+    """
+    name = NAMES.get(kind, kind)
+    own, thing = first(("id", "message_id"), event), OWN_IDS.get(kind)
     named = None if thing is None else text_id(event.get(thing))
-    return event_id(event) if named is None else f"{NAMES[kind]} {named}"
+    if own is not None and (name != COMPLETED or named is None):
+        return f"{name} id {own}"
+    return event_id(event) if named is None else f"{name} {named}"
 
 
 TOOL: Final = Tool(

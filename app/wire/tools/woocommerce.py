@@ -1,10 +1,10 @@
 """WooCommerce: orders and customers of a WordPress shop; the topic is in a header, the body is the REST API's. Pure.
 
 WooCommerce says "order updated" whenever anything about an order changes, and never what. So what an order is by now
-decides: once it is being processed or completed it is an "Order Completed" of the time when it was made, whose message
-id is the order's own, so that however many deliveries say so, it counts once. The same goes for cancelled and failed
-orders and for each refund; of those only the arrival tells the time, for the time of the last change is another in each
-delivery. What a delivery says otherwise is an "Order Updated".
+decides: once it is being processed, completed or paid it is an "Order Completed" of the time when it was made, whose
+message id is the order's own with the shop's host, so that however many deliveries say so, it counts once. The same
+goes for cancelled and failed orders and for each refund; of those only the arrival tells the time, for the time of the
+last change is another in each delivery. What a delivery says otherwise is an "Order Updated".
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ _HEADERS: Final = {
 _PING: Final = b"webhook_id="
 _PAID: Final = ("processing", "completed")
 _ENDED: Final = {"cancelled": CANCELLED, "failed": "Order Failed"}
+_OF_WOOCOMMERCE: Final = frozenset(
+    {"pending", "on-hold", "processing", "completed", "cancelled", "refunded", "failed", "trash", "checkout-draft"}
+)
+"""Statuses that every shop has; plugins add their own, such as one for what is packed."""
 _WITH_ORDER: Final = ("order.created", "order.updated", "order.restored")
 _WITH_CUSTOMER: Final = ("customer.created", "customer.updated")
 
@@ -66,21 +70,20 @@ def _order(event: Event, topic: str, order: Mapping[str, Any]) -> Iterator[Call]
     if not any(person[kind] for kind in ("email", "phone", "ids")) and "user_id" not in person:
         return
     made, changed = order.get("date_created_gmt"), order.get("date_modified_gmt")
+    unique = f"order {_site_id(event, own)}"
     about = {"order_id": own, "order_number": text_id(order.get("number"))}
     if topic == "order.created":
-        yield Call(
-            id=f"order {own} created", at=made, event="Order Created", channel=CHANNEL, **person, properties=about
-        )
-    if status in _PAID:
+        yield Call(id=f"{unique} created", at=made, event="Order Created", channel=CHANNEL, **person, properties=about)
+    if status in _PAID or _is_paid(order):
         figures = {**about, **_figures(order)}
-        yield Call(id=f"order {own} paid", at=made, event=COMPLETED, channel=CHANNEL, **person, properties=figures)
+        yield Call(id=f"{unique} paid", at=made, event=COMPLETED, channel=CHANNEL, **person, properties=figures)
     if (ended := _ENDED.get(str(status))) is not None:
-        yield Call(id=f"order {own} {status}", event=ended, channel=CHANNEL, **person, properties=about)
-    yield from _refunds(order, own, about, person)
+        yield Call(id=f"{unique} {status}", event=ended, channel=CHANNEL, **person, properties=about)
+    yield from _refunds(order, unique, about, person)
     if topic != "order.created":
         properties = {**about, "status": status, "total": amount(order.get("total")), "currency": order.get("currency")}
         yield Call(
-            id=f"order {own} {topic} {changed}" if changed else event_id(topic, order),
+            id=f"{unique} {topic} {changed} {status}" if changed else event_id(unique, topic, order),
             at=changed,
             event=UPDATED if topic == "order.updated" else own_name("woocommerce", topic),
             channel=CHANNEL,
@@ -89,7 +92,12 @@ def _order(event: Event, topic: str, order: Mapping[str, Any]) -> Iterator[Call]
         )
 
 
-def _refunds(order: Mapping[str, Any], own: str, about: dict[str, Any], person: dict[str, Any]) -> Iterator[Call]:
+def _is_paid(order: Mapping[str, Any]) -> bool:
+    """Whether it was, of an order whose status is one of the shop's own and says nothing to us."""
+    return order.get("status") not in _OF_WOOCOMMERCE and bool(order.get("date_paid_gmt"))
+
+
+def _refunds(order: Mapping[str, Any], unique: str, about: dict[str, Any], person: dict[str, Any]) -> Iterator[Call]:
     """Each with an id of its own, and without a time."""
     for refund in objects(order.get("refunds")):
         total = amount(refund.get("total"))
@@ -100,7 +108,7 @@ def _refunds(order: Mapping[str, Any], own: str, about: dict[str, Any], person: 
             "currency": order.get("currency"),
         }
         yield Call(
-            id=f"order {own} refund {refund.get('id')}",
+            id=f"{unique} refund {refund.get('id')}",
             event=REFUNDED,
             channel=CHANNEL,
             **person,
@@ -122,19 +130,20 @@ def _customer(event: Event, customer: Mapping[str, Any]) -> Call:
     }
     changed = customer.get("date_modified_gmt")
     own = text_id(customer.get("id"))
+    unique = _site_id(event, own)
     return Call(
-        id=f"customer {own} {changed}" if own and changed else event_id(customer),
+        id=f"customer {unique} {changed}" if own and changed else event_id(unique, customer),
         at=changed,
         email=customer.get("email"),
         phone=billing.get("phone"),
-        ids={"woocommerce_customer": _site_id(event, own)},
+        ids={"woocommerce_customer": unique},
         traits={name: value for name, value in traits.items() if value not in (None, "")},
     )
 
 
 def _other(event: Event, topic: str, payload: Mapping[str, Any], customer: str | None) -> Call:
     return Call(
-        id=f"{topic} {event.get('delivery_id')}" if event.get("delivery_id") else event_id(topic, payload),
+        id=event_id(topic, customer, event.get("delivery_id") or payload),
         at=payload.get("date_modified_gmt"),
         event=own_name("woocommerce", topic),
         channel=CHANNEL,
@@ -157,7 +166,7 @@ def _person(event: Event, order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _site_id(event: Event, value: Any) -> str | None:
-    """Shops number their customers from 1, so that the number needs the shop's host before it."""
+    """Shops number customers and orders from 1, so that the number needs the shop's host before it."""
     own, site = text_id(value), event.get("site")
     host = urlsplit(site).hostname if isinstance(site, str) else None
     return own if own is None or not host else f"{host}:{own}"

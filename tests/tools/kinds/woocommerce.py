@@ -112,6 +112,13 @@ FIXTURE = Fixture(
         ),
         _case("a status of the shop's own", "order.updated", _order("packed"), _updated("packed")),
         _case(
+            "a status of the shop's own, of an order that is paid",
+            "order.updated",
+            _order("packed", date_paid_gmt=_CHANGED[:-1]),
+            Touchpoint("Order Completed", "shop", _MADE, {"total": 10}),
+            _updated("packed"),
+        ),
+        _case(
             "cancelled",
             "order.updated",
             _order("cancelled"),
