@@ -25,9 +25,30 @@ _MENTIONS: Final = ("mention", "mentions")
 _LIKES: Final = ("reaction", "like")
 _MESSAGES: Final = ("messages", "messaging_postbacks", "messaging_referral", "messaging_seen", "message_reactions")
 _TEXTS: Final = ("message", "text", "review_text")
-_OWN_PLACES: Final = frozenset(
-    {"from", "sender_id", "sender_name", "reviewer_id", "reviewer_name", "created_time", "published", *_TEXTS}
+_WRITTEN: Final = ("title", "description", "caption")
+_EDITED: Final = ("edit", "edited")
+_KEPT: Final = (
+    "item",
+    "verb",
+    "id",
+    "comment_id",
+    "post_id",
+    "parent_id",
+    "media_id",
+    "photo_id",
+    "video_id",
+    "share_id",
+    "album_id",
+    "event_id",
+    "open_graph_story_id",
+    "recommendation_type",
+    "rating",
+    "has_rating",
+    "has_review",
+    "is_hidden",
 )
+"""Members of a change that are ids and words of lists. Any other may be what somebody wrote: a title, a caption."""
+_MEDIA_KEPT: Final = ("id", "media_product_type")
 _SILENT: Final = ("delivery",)
 """What a person's device says by itself."""
 _OF_MESSAGES: Final = ("message", "postback", "reaction", "read", "delivery", "referral", "optin", "account_linking")
@@ -89,8 +110,13 @@ def _read_change(event: Event, page: str, field: str, value: dict[str, Any]) -> 
     name = _name_of_change(field, value)
     own = first(value, "comment_id", "id", "open_graph_story_id")
     verb = value.get("verb")
-    # A comment may be edited more than once; whatever has no id of its own is told by all that it says.
-    told = (own, verb, value.get("created_time")) if own is not None else (value,)
+    # A thing may have many reactions of many people, and be edited within a second of its making; whatever has no id of
+    # its own is told by all that it says.
+    said = first(value, *_TEXTS)
+    told: tuple[Any, ...] = (value,)
+    if own is not None:
+        told = (own, verb, value.get("created_time"), value.get("item"), str(person), value.get("reaction_type"))
+        told += (said,) if verb in _EDITED else ()
     yield Call(
         id=event_id(page, field, *told),
         at=first(value, "created_time") or event.get("time"),
@@ -101,9 +127,10 @@ def _read_change(event: Event, page: str, field: str, value: dict[str, Any]) -> 
             "platform": _platform(event),
             "page_id": page,
             "reaction": value.get("reaction_type"),
-            **{key: each for key, each in value.items() if key not in _OWN_PLACES and key != "reaction_type"},
+            **{key: value.get(key) for key in _KEPT if not isinstance(value.get(key), dict | list)},
+            "media": {key: each for key in _MEDIA_KEPT if (each := first(value.get("media"), key)) is not None},
         },
-        text={"body": first(value, *_TEXTS)},
+        text={"body": said, **{key: each for key in _WRITTEN if isinstance(each := value.get(key), str)}},
     )
 
 

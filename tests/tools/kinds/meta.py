@@ -12,6 +12,7 @@ from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 _AT = "2026-05-04T10:00:00Z"
 _WHO = "meta:1111:2222"
 _USER = {"id": "2222", "name": "User"}
+_STORY = {"open_graph_story_id": "s-1", "created_time": 1777888800}
 _PAGE = {"id": "1111", "name": "Page"}
 
 
@@ -156,6 +157,42 @@ FIXTURE = Fixture(
         rejected=4,
     ),
     others=(
+        Case(
+            "two people and two things within a second of one story, and two edits of one comment",
+            json_body(
+                _body(
+                    _change("ratings", item="reaction", reaction_type="love", reviewer_id="2222", **_STORY, verb="add"),
+                    _change("ratings", item="reaction", reaction_type="wow", reviewer_id="2222", **_STORY, verb="add"),
+                    _change("ratings", item="reaction", reaction_type="love", reviewer_id="3333", **_STORY, verb="add"),
+                    _change("ratings", item="comment", reviewer_id="2222", **_STORY, verb="add"),
+                    _feed("comment", 1, comment_id="c-1", message="one", verb="edited"),
+                    _feed("comment", 1, comment_id="c-1", message="two", verb="edited"),
+                )
+            ),
+            "meta:1111:3333",
+            (Touchpoint("review.submitted", "review", _AT, {"reaction": "love", "open_graph_story_id": "s-1"}),),
+            accepted=6,
+        ),
+        Case(
+            "what somebody wrote, under any name",
+            json_body(
+                _body(
+                    _feed(
+                        "share", title="My illness", description="of mine", caption="why", quote="a word", share_id="9"
+                    )
+                )
+            ),
+            _WHO,
+            (
+                Touchpoint(
+                    "meta.share",
+                    "social",
+                    _AT,
+                    {"title": None, "description": None, "caption": None, "quote": None, "share_id": "9"},
+                    {"private": {"title": "My illness", "description": "of mine", "caption": "why"}},
+                ),
+            ),
+        ),
         Case(
             "messages: what people send, not what the page sends or devices say",
             json_body(
