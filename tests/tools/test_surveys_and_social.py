@@ -77,7 +77,10 @@ async def test_x_is_answered_by_the_newest_secret(tools: Tools) -> None:
     assert response.json() == {"response_token": f"sha256={mac}"}
 
 
-@pytest.mark.parametrize("token", ['{"for_user_id":"1"}', "[]", "", "a b", "a" * 1_001, "\u00e9", "a\n{}"])
+@pytest.mark.parametrize(
+    "token",
+    ['{"for_user_id":"1"}', "[]", "", "a b", "a" * 1_001, "\u00e9", "a\n{}", "12", "1e9", "-0.5", "true", "null"],
+)
 async def test_x_gets_nothing_signed_that_could_be_a_delivery(token: str, tools: Tools) -> None:
     await tools.add(x.FIXTURE)
     response = await tools.client.get(tools.url(query={"crc_token": token}))

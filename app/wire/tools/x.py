@@ -24,7 +24,7 @@ _TOUCHED: Final = ("block", "unblock", "mute", "unmute")
 """What the brand does to somebody."""
 _CREATED: Final = "%a %b %d %H:%M:%S %z %Y"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_+/=.-]{1,1000}")
-"""What X sends is base64; no JSON object is."""
+"""What X sends is base64; no JSON object is, but a number may look like it."""
 
 
 def handshake(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
@@ -36,10 +36,18 @@ def handshake(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
     token = delivery.query.get("crc_token", "")
     if delivery.method != "GET" or not token:
         return None
-    if not secrets or not _TOKEN.fullmatch(token):
+    if not secrets or not _TOKEN.fullmatch(token) or _is_json(token):
         return Reply(status=403)
     mac = b64encode(hmac.digest(secrets[0].encode(), token.encode(), "sha256")).decode()
     return Reply(body=encoded({"response_token": f"sha256={mac}"}), content_type="application/json")
+
+
+def _is_json(token: str) -> bool:
+    try:
+        decoded(token.encode())
+    except Unreadable:
+        return False
+    return True
 
 
 def split(delivery: Delivery) -> list[Event]:
