@@ -12,6 +12,8 @@ from app.wire.signatures import TOKEN
 from app.wire.support import CHANNEL, as_object, change_of, csat, plain, status_word, text_id
 from app.wire.tool import Call, Erasure, Event, Tool, Unreadable, event_id, own_name
 
+_TRIGGERED_CHARS_MAX: Final = 200
+"""Of ``triggered_event``: looking for spaces at its ends takes time that grows with the cube of its length."""
 _TRIGGERED = re.compile(r"\{?\s*([A-Za-z_ ]+?)\s*:\s*(.*?)\s*\}?")
 _FROM_TO = re.compile(r"([a-z]+)\s*:\s*\"?([^,}\"]*)")
 _STATUSES: Final = {"2": "open", "3": "pending", "4": "resolved", "5": "closed"}
@@ -61,7 +63,9 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 def _triggered(event: Any) -> tuple[str, str]:
     """``{ticket_action:created}`` -> (ticket_action, created). It looks like JSON and is none."""
-    found = _TRIGGERED.fullmatch(event.strip()) if isinstance(event, str) else None
+    if not isinstance(event, str) or len(event := event.strip()) > _TRIGGERED_CHARS_MAX:
+        return "", ""
+    found = _TRIGGERED.fullmatch(event)
     return (found[1].lower(), found[2]) if found else ("", "")
 
 
