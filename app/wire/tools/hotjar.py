@@ -25,7 +25,7 @@ _CHOSEN = re.compile(
     r"(?:single|multiple|multi)?[-_]?(?:close[-_]?ended|choice|select)|radio(?:[-_]?buttons?)?|checkbox(?:es)?"
     r"|dropdown|yes[-_]?no|consent"
 )
-"""Types of questions whose answers are words of a list. Those of a type that is neither these nor a rating are written."""
+"""Types of questions whose answers are words of a list. What answers any other, but a rating, somebody wrote."""
 _REACTIONS: Final = 5
 _CONTACTS: Final = {"email": "email", "phone": "phone", "phone_number": "phone"}
 _KEPT: Final = (
