@@ -229,7 +229,7 @@ FIXTURE = Fixture(
         ),
         _case("to be forgotten", "customers/redact", {**_SHOP, "customer": _CUSTOMER}, who=""),
         _case("nobody to forget", "customers/redact", {**_SHOP, "customer": {}}, who="", rejected=1),
-        _case("an order that somebody sends as a redact", "customers/redact", _order(), who="", rejected=1),
+        _case("an order sent as a redact", "customers/redact", _order(customer=_CUSTOMER), who="", rejected=1),
         _case(
             "a customer that somebody sends as a redact",
             "customers/redact",
