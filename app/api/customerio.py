@@ -30,8 +30,10 @@ from app.api.services import services
 from app.errors import BadRequest, Rejection
 from app.ingest import Receipt
 from app.ingest.erasures import request_erasures
+from app.touchpoint import SourceView
 from app.wire.body import inflate
 from app.wire.customerio_track import Asked, error_of, read_batch, read_call, read_operation
+from app.wire.segment import Envelope
 
 _CUSTOMER: Final = "/api/v1/customers/{id}"
 _CALLS: Final = (
@@ -112,10 +114,11 @@ def _call(call: str) -> Handler:
     async def take(request: Request) -> Response:
         served = services(request)
         received_at = served.clock.now()
+        source = await _source(request)
         body = await _body(request)
         who, device = (_decoded(request.path_params.get(name, "")) for name in _IN_PATHS)
         asked = read_call(call, who, device, body, received_at, served.settings.limits)
-        await _take(request, asked, len(body), received_at)
+        await _take(request, source, asked, len(body), received_at)
         return json_answer({})
 
     return take
@@ -124,27 +127,32 @@ def _call(call: str) -> Handler:
 async def entity(request: Request) -> Response:
     served = services(request)
     received_at = served.clock.now()
+    source = await _source(request)
     body = await _body(request)
     asked = read_operation(body, received_at, served.settings.limits)
-    receipt = await _take(request, asked, len(body), received_at)
+    receipt = await _take(request, source, asked, len(body), received_at)
     return json_answer(_errors(receipt.rejections), 400) if receipt.rejections else json_answer({})
 
 
 async def batch(request: Request) -> Response:
     served = services(request)
     received_at = served.clock.now()
+    source = await _source(request)
     body = await _body(request)
     asked = read_batch(body, received_at, served.settings.limits)
-    receipt = await _take(request, asked, len(body), received_at)
+    receipt = await _take(request, source, asked, len(body), received_at)
     return json_answer(_errors(receipt.rejections), 207) if receipt.rejections else json_answer({})
 
 
-async def _take(request: Request, asked: Asked, size_bytes: int, received_at: int) -> Receipt:
-    """Key, erasures into their queue, messages into the log. Raises what :func:`app.api.collect.take_in` does."""
+async def _source(request: Request) -> SourceView:
+    """Asked before anything is read: what an operation says of many people costs something to take apart."""
+    return await authenticate(request, services(request), Envelope(_password(request), [], []))
+
+
+async def _take(request: Request, source: SourceView, asked: Asked, size_bytes: int, received_at: int) -> Receipt:
+    """Erasures into their queue, messages into the log. Raises :class:`Overloaded`."""
     served = services(request)
     envelope = asked.envelope
-    envelope.write_key = _password(request)
-    source = await authenticate(request, served, envelope)
     if asked.erasures:
         await request_erasures(served.pool, source.key, asked.erasures, received_at, served.settings)
     if not envelope.items and not envelope.rejections:

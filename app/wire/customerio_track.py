@@ -34,9 +34,12 @@ CALLS: Final = (
 )
 """Of version 1."""
 
-_KINDS: Final = {"email": "email", "cio_id": "customerio_customer", "device_id": "customerio_device"}
+_KINDS: Final = {"email": "email", "phone": "phone", "cio_id": "customerio_customer", "device_id": "customerio_device"}
 """Identifiers that are neither a user's nor a visitor's, and what kind of identity they are here."""
 _ERASED: Final = {"id": "user_id", "anonymous_id": "anonymous_id", "email": "email", "cio_id": "customerio_customer"}
+_RELATED_BYTES_MAX: Final = 1_000_000
+"""Of one operation, once what it says is said of each of its people or groups."""
+_LEAVING: Final = ("delete", "delete_relationships")
 _CIO: Final = "cio_"
 _ADDRESS: Final = re.compile(r"[^@\s/]+@[^@\s/]+\.[^@\s/.]+")
 _EVENTS: Final = ("event", "page", "screen")
@@ -159,6 +162,7 @@ class _Operation(msgspec.Struct):
 def _read(operations: list[tuple[bytes, bytes]], limits: Limits, clocks: Clocks) -> Asked:
     writer = Writer(limits, _FORM, clocks, len(operations))
     asked = Asked(writer.envelope(None))
+    made = 0
     for place, (raw, original) in enumerate(writer.refuse_beyond(operations)):
         members = members_of(raw)
         if not members:
@@ -170,9 +174,16 @@ def _read(operations: list[tuple[bytes, bytes]], limits: Limits, clocks: Clocks)
         if read is None or not operation.action:
             writer.refuse(place, RejectionCode.UNKNOWN_TYPE, original, f"no {'type' if read is None else 'action'}")
             continue
+        if len(raw) > limits.message_bytes_max or _related_bytes(operation) > _RELATED_BYTES_MAX:
+            writer.refuse(place, RejectionCode.MESSAGE_TOO_LARGE, original)
+            continue
+        messages = read(operation)
+        made += len(messages)
+        if made > limits.batch_messages_max:
+            writer.refuse(place, RejectionCode.TOO_MANY_MESSAGES, original)
+            continue
         forgotten = list(_forgotten(operation)) if kind == "person" else []
         asked.erasures += forgotten
-        messages = read(operation)
         for count, message in enumerate(messages):
             if count:
                 message["messageId"] = quoted(f"{text_of(message['messageId'])}:{count}")
@@ -211,7 +222,7 @@ def _identify(operation: _Operation) -> list[Members]:
         return [operation.message("identify", traits=given)]
     attributes = members_of(given)
     who = dict(operation.identifiers)
-    relations = attributes.pop("cio_relationships", b"")
+    relations = attributes.pop("cio_relationships", b"") or operation.members.get("cio_relationships", b"")
     attributes.pop("_update", None)
     for name in ("anonymous_id", "cio_id", "id"):
         if attributes.get(name, b"") not in ABSENT and who.setdefault(name, attributes[name]) == attributes[name]:
@@ -269,23 +280,32 @@ def _relate(operation: _Operation) -> list[Members]:
 
 def _groups(operation: _Operation, relations: bytes) -> list[Members]:
     """A person's groups: ``[{"identifiers": {"object_type_id", "object_id"}}]``, in version 1 within an object."""
+    leaves = operation.action in _LEAVING
     if relations.startswith(b"{"):
-        relations = members_of(relations).get("relationships", b"")
+        around = members_of(relations)
+        leaves = leaves or text_of(around.get("action")) in _LEAVING
+        relations = around.get("relationships", b"")
     found = []
     for each in _elements(relations):
         group = members_of(each.get("identifiers", b""))
         traits = each.get("relationship_attributes") or each.get("attributes", b"")
-        found.append(_group(operation, operation.identifiers, group, traits))
+        found.append(_relation(operation, operation.identifiers, group, traits, leaves=leaves))
     return found
 
 
 def _object(operation: _Operation) -> list[Members]:
     attributes = operation.members.get("attributes", b"")
     people = [_ids(each.get("identifiers", b"")) for each in _elements(operation.members.get("cio_relationships", b""))]
-    return [_group(operation, who, operation.identifiers, attributes) for who in people or [{}]]
+    leaves = operation.action in _LEAVING
+    return [_relation(operation, who, operation.identifiers, attributes, leaves=leaves) for who in people or [{}]]
 
 
-def _group(operation: _Operation, who: Members, group: Members, traits: bytes) -> Members:
+def _relation(operation: _Operation, who: Members, group: Members, traits: bytes, *, leaves: bool) -> Members:
+    """A person joins an object, which is a group; or leaves it, which groups cannot say: an event of its own."""
+    if leaves:
+        left = objects(object_type_id=group.get("object_type_id"), object_id=group.get("object_id"))
+        event = quoted(own_name(_FORM, "relationship_deleted"))
+        return operation.message("track", who, event=event, properties=left)
     kind = objects(groupType=group.get("object_type_id"))
     return operation.message("group", who, groupId=group.get("object_id", b""), traits=traits, properties=kind)
 
@@ -309,6 +329,13 @@ def _delivery(operation: _Operation) -> list[Members]:
             properties=properties,
         )
     ]
+
+
+def _related_bytes(operation: _Operation) -> int:
+    """At most so much is said, once each person or group that is named has what the operation says of all."""
+    attributes = operation.members.get("attributes", b"")
+    named = sum(part.count(b"identifiers") for part in (operation.members.get("cio_relationships", b""), attributes))
+    return named * len(attributes)
 
 
 def _forgotten(operation: _Operation) -> Iterable[tuple[str, str]]:
@@ -347,6 +374,7 @@ _OF_ACTION: Final[dict[str, Callable[[_Operation], list[Members]]]] = {
     "add_device": _device,
     "delete_device": _device,
     "add_relationships": _relate,
+    "delete_relationships": _relate,
 }
 _OF_TYPE: Final[dict[str, Callable[[_Operation], list[Members]]]] = {
     "person": _person,

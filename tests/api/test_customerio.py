@@ -162,3 +162,55 @@ async def test_pages_of_others_may_not_call_it(service: Service) -> None:
         headers={"Origin": "https://shop.example.com", "Access-Control-Request-Method": "DELETE"},
     )
     assert "access-control-allow-origin" not in response.headers
+
+
+def related(people: int, **more: Any) -> dict[str, Any]:
+    who = [{"identifiers": {"id": f"user-{n}"}} for n in range(people)]
+    company = {"object_type_id": "1", "object_id": "acme"}
+    return {"type": "object", "action": "identify", "identifiers": company, "cio_relationships": who, **more}
+
+
+async def test_one_operation_about_many_people_is_bounded_before_it_is_taken_apart(service: Service) -> None:
+    """Each of its people would get a copy of what it says."""
+    for operation in (related(1_000, attributes={"note": "x" * 2_000}), related(1, attributes={"note": "x" * 40_000})):
+        response = await ask(service, "POST", "/api/v2/batch", {"batch": [operation]})
+        assert response.status_code == 207
+        kept = (await service.ask("/v1/quarantine"))["items"]
+        assert {each["code"] for each in kept} == {"message_too_large"}
+    many = [related(300, attributes={"name": "Acme"}, id=f"o-{n}") for n in range(12)]
+    response = await ask(service, "POST", "/api/v2/batch", {"batch": many})
+    assert response.status_code == 207
+    assert len(response.json()["errors"]) == 4, "8 times 300 messages are within the limit of a batch"
+
+
+async def test_nobody_without_a_key_has_a_body_read(service: Service) -> None:
+    for path in ("/api/v2/batch", "/api/v2/entity", "/api/v1/events", "/api/v1/customers/1/events"):
+        response = await ask(service, "POST", path, None, content=b"{no json", auth=("site", "unknown"))
+        assert (response.status_code, response.json()["code"]) == (401, "unauthorized"), path
+
+
+async def test_leaving_is_not_joining(service: Service) -> None:
+    person = {"type": "person", "identifiers": {"id": "user-0"}}
+    relation = [{"identifiers": {"object_type_id": "1", "object_id": "acme"}}]
+    for operation in (
+        {**person, "action": "delete_relationships", "cio_relationships": relation, "timestamp": 1777888800},
+        related(1, action="delete_relationships", timestamp=1777888801),
+    ):
+        assert (await ask(service, "POST", "/api/v2/entity", operation)).status_code == 200
+    v1 = {"cio_relationships": {"action": "delete_relationships", "relationships": relation}}
+    assert (await ask(service, "PUT", of_customer("user-0"), v1)).status_code == 200
+    rows = await service.app.state.services.pool.fetch("SELECT type, name FROM touchpoints ORDER BY occurred_at")
+    told = [(row["type"], row["name"]) for row in rows]
+    assert told.count(("track", "customerio.relationship_deleted")) == 3
+    assert "group" not in {type for type, _ in told}
+
+
+async def test_relations_at_the_top_and_a_phone_that_identifies(service: Service) -> None:
+    relation = [{"identifiers": {"object_type_id": "1", "object_id": "acme"}}]
+    who = {"id": "user-1", "phone": "+49 30 123456"}
+    operation = {"type": "person", "action": "identify", "identifiers": who, "cio_relationships": relation}
+    assert (await ask(service, "POST", "/api/v2/entity", operation)).status_code == 200
+    customer = await service.ask("/v1/customers/user-1")
+    assert {"kind": "phone", "value": "+4930123456"} in customer["identities"]
+    rows = await service.app.state.services.pool.fetch("SELECT type FROM touchpoints")
+    assert sorted(row["type"] for row in rows) == ["group", "identify"]
