@@ -270,7 +270,8 @@ async def test_what_a_tool_exports_is_read_by_its_adapter(importer: Importer, tm
 
 async def test_requests_to_forget_in_an_export_are_queued(importer: Importer, tmp_path: Path) -> None:
     path = tmp_path / "shopify.ndjson"
-    path.write_text(json.dumps({"topic": "customers/redact", "payload": {"customer": {"id": 115}}}))
+    asked = {"shop_domain": "shop.example.com", "customer": {"id": 115}}
+    path.write_text(json.dumps({"topic": "customers/redact", "payload": asked}))
     assert (await importer(path, kind="shopify")).erasures == 1
     row = await importer.one.pool.fetchrow("SELECT kind, value FROM erasure_requests")
     assert tuple(row) == ("shopify_customer", "115")
