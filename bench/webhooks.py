@@ -44,7 +44,7 @@ class Sizes:
     repetitions: int
 
 
-FULL = Sizes(4_000, 5)
+FULL = Sizes(200, 3)
 QUICK = Sizes(100, 1)
 
 
@@ -116,7 +116,15 @@ def _typeform(number: int) -> Any:
 
 def _shopify(number: int) -> Any:
     order = json.loads(TOOLS["shopify"].sample)
-    return order | {"id": 10_000_000 + number, "email": _who(number), "contact_email": _who(number)}
+    who, customer = _who(number), {"id": 20_000_000 + number * 7919 % 20_000, "email": _who(number)}
+    order = {name: value for name, value in order.items() if "phone" not in name and "address" not in name}
+    return order | {
+        "note_attributes": [],
+        "id": 10_000_000 + number,
+        "email": who,
+        "contact_email": who,
+        "customer": customer,
+    }
 
 
 KINDS: Final[dict[str, tuple[Body, int]]] = {
