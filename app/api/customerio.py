@@ -16,9 +16,10 @@ from starlette.responses import Response
 
 from app.api.answers import json_answer
 from app.api.bodies import read_body
-from app.api.collect import authenticate, store
+from app.api.collect import authenticate
 from app.api.direct import Handler
 from app.api.foreign_routes import add_route
+from app.api.peer import peer_of
 from app.api.schemas import (
     CustomerioBatchIn,
     CustomerioIn,
@@ -33,7 +34,7 @@ from app.ingest.erasures import request_erasures
 from app.touchpoint import SourceView
 from app.wire.body import inflate
 from app.wire.customerio_track import Asked, error_of, read_batch, read_call, read_operation
-from app.wire.segment import Envelope
+from app.wire.segment import Envelope, normalise
 
 _CUSTOMER: Final = "/api/v1/customers/{id}"
 _CALLS: Final = (
@@ -157,7 +158,13 @@ async def _take(request: Request, source: SourceView, asked: Asked, size_bytes: 
         await request_erasures(served.pool, source.key, asked.erasures, received_at, served.settings)
     if not envelope.items and not envelope.rejections:
         return Receipt()
-    return await store(request, served, source, envelope, size_bytes, received_at)
+    parsed = normalise(envelope, source, received_at, served.settings, peer_of(request, served.settings))
+    # An operation about many people is refused, and kept, once: each rejection holds all of it.
+    parsed.rejections = list({each.index: each for each in reversed(parsed.rejections)}.values())
+    made_bytes = sum(len(item) for item in envelope.items)
+    receipt = await served.ingest.accept(source.key, parsed, max(size_bytes, made_bytes))
+    served.streams.nudge()
+    return receipt
 
 
 async def _body(request: Request) -> bytes:

@@ -7,7 +7,9 @@ that what is kept in quarantine stands for itself: a path is no longer there to 
 path one text stands for any of the first three: what looks like an address is one, what begins with ``cio_`` is the
 tool's, all else is an id. **Attributes** are traits; null removes one. **Devices** are touchpoints of the channel push
 and identities of their own, because a report of a push names nothing but the device that it was opened on.
-**Relationships** are groups; an object to which nobody belongs names no person and is refused. **Deleting** and
+**Relationships** are groups, and their end is an event, for groups are only joined; an object to which nobody belongs
+names no person and is refused. Each of its people has what is said of it, and no request says more by that than one may
+have bytes: it is reckoned before anything is copied. **Deleting** and
 suppressing queue an erasure and erase nothing: whoever reads a page's source has its key.
 """
 
@@ -36,9 +38,10 @@ CALLS: Final = (
 
 _KINDS: Final = {"email": "email", "phone": "phone", "cio_id": "customerio_customer", "device_id": "customerio_device"}
 """Identifiers that are neither a user's nor a visitor's, and what kind of identity they are here."""
-_ERASED: Final = {"id": "user_id", "anonymous_id": "anonymous_id", "email": "email", "cio_id": "customerio_customer"}
-_RELATED_BYTES_MAX: Final = 1_000_000
-"""Of one operation, once what it says is said of each of its people or groups."""
+_ERASED: Final = {
+    **{"id": "user_id", "anonymous_id": "anonymous_id"},
+    **{"email": "email", "phone": "phone", "cio_id": "customerio_customer"},
+}
 _LEAVING: Final = ("delete", "delete_relationships")
 _CIO: Final = "cio_"
 _ADDRESS: Final = re.compile(r"[^@\s/]+@[^@\s/]+\.[^@\s/.]+")
@@ -162,7 +165,7 @@ class _Operation(msgspec.Struct):
 def _read(operations: list[tuple[bytes, bytes]], limits: Limits, clocks: Clocks) -> Asked:
     writer = Writer(limits, _FORM, clocks, len(operations))
     asked = Asked(writer.envelope(None))
-    made = 0
+    made = repeated = 0
     for place, (raw, original) in enumerate(writer.refuse_beyond(operations)):
         members = members_of(raw)
         if not members:
@@ -174,12 +177,15 @@ def _read(operations: list[tuple[bytes, bytes]], limits: Limits, clocks: Clocks)
         if read is None or not operation.action:
             writer.refuse(place, RejectionCode.UNKNOWN_TYPE, original, f"no {'type' if read is None else 'action'}")
             continue
-        if len(raw) > limits.message_bytes_max or _related_bytes(operation) > _RELATED_BYTES_MAX:
+        fits = len(raw) <= limits.message_bytes_max
+        repeats = _repeated_bytes(operation, kind) if fits else 0
+        if not fits or repeats > limits.inflated_bytes_max:
             writer.refuse(place, RejectionCode.MESSAGE_TOO_LARGE, original)
             continue
-        messages = read(operation)
+        repeated += repeats
+        messages = read(operation) if repeated <= limits.inflated_bytes_max else []
         made += len(messages)
-        if made > limits.batch_messages_max:
+        if repeated > limits.inflated_bytes_max or made > limits.batch_messages_max:
             writer.refuse(place, RejectionCode.TOO_MANY_MESSAGES, original)
             continue
         forgotten = list(_forgotten(operation)) if kind == "person" else []
@@ -217,12 +223,12 @@ def _person(operation: _Operation) -> list[Members]:
 
 def _identify(operation: _Operation) -> list[Members]:
     """Ids among the attributes are identifiers too; an address that identifies is the attribute, unless it says so."""
-    given = operation.members.get("attributes", b"{}")
-    if not given.startswith(b"{"):
+    given = operation.members.get("attributes", b"")
+    if given not in ABSENT and not given.startswith(b"{"):
         return [operation.message("identify", traits=given)]
     attributes = members_of(given)
     who = dict(operation.identifiers)
-    relations = attributes.pop("cio_relationships", b"") or operation.members.get("cio_relationships", b"")
+    attributes.pop("cio_relationships", None)
     attributes.pop("_update", None)
     for name in ("anonymous_id", "cio_id", "id"):
         if attributes.get(name, b"") not in ABSENT and who.setdefault(name, attributes[name]) == attributes[name]:
@@ -230,7 +236,7 @@ def _identify(operation: _Operation) -> list[Members]:
     if "email" in who:
         attributes.setdefault("email", who["email"])
     traits = json_text.from_members(attributes)
-    return [operation.message("identify", who, traits=traits), *_groups(operation, relations)]
+    return [operation.message("identify", who, traits=traits), *_groups(operation)]
 
 
 def _event(operation: _Operation) -> list[Members]:
@@ -274,30 +280,42 @@ def _device(operation: _Operation) -> list[Members]:
     return [operation.message("track", who, context=context, event=quoted(name), properties=said)]
 
 
-def _relate(operation: _Operation) -> list[Members]:
-    return _groups(operation, operation.members.get("cio_relationships", b""))
-
-
-def _groups(operation: _Operation, relations: bytes) -> list[Members]:
-    """A person's groups: ``[{"identifiers": {"object_type_id", "object_id"}}]``, in version 1 within an object."""
-    leaves = operation.action in _LEAVING
-    if relations.startswith(b"{"):
-        around = members_of(relations)
-        leaves = leaves or text_of(around.get("action")) in _LEAVING
-        relations = around.get("relationships", b"")
+def _groups(operation: _Operation) -> list[Members]:
+    """What a person joins or leaves: ``{"identifiers": {"object_type_id", "object_id"}}`` each."""
     found = []
-    for each in _elements(relations):
-        group = members_of(each.get("identifiers", b""))
-        traits = each.get("relationship_attributes") or each.get("attributes", b"")
+    for relation, leaves in _relations(operation):
+        group = members_of(relation.get("identifiers", b""))
+        traits = relation.get("relationship_attributes") or relation.get("attributes", b"")
         found.append(_relation(operation, operation.identifiers, group, traits, leaves=leaves))
     return found
 
 
 def _object(operation: _Operation) -> list[Members]:
+    """Those who join or leave it: ``{"identifiers": {"id"}}`` each."""
     attributes = operation.members.get("attributes", b"")
-    people = [_ids(each.get("identifiers", b"")) for each in _elements(operation.members.get("cio_relationships", b""))]
-    leaves = operation.action in _LEAVING
-    return [_relation(operation, who, operation.identifiers, attributes, leaves=leaves) for who in people or [{}]]
+    people = [(_ids(each.get("identifiers", b"")), leaves) for each, leaves in _relations(operation)]
+    people = people or [({}, operation.action in _LEAVING)]
+    return [_relation(operation, who, operation.identifiers, attributes, leaves=leaves) for who, leaves in people]
+
+
+def _relations(operation: _Operation) -> list[tuple[Members, bool]]:
+    """Those of an operation, and whether each ends: an array, in version 1 ``{"action", "relationships": [..]}``."""
+    found = []
+    within = operation.members.get("attributes", b"") if operation.action == "identify" else b""
+    for holder in (members_of(within), operation.members):
+        relations, action = holder.get("cio_relationships", b""), operation.action
+        if relations.startswith(b"{"):
+            around = members_of(relations)
+            relations, action = around.get("relationships", b""), text_of(around.get("action")) or action
+        found += [(each, action in _LEAVING) for each in _elements(relations)]
+    return found
+
+
+def _repeated_bytes(operation: _Operation, kind: str) -> int:
+    """How much is said again, at most, as each relation becomes a message: an object's attributes, not a person's."""
+    once = ("cio_relationships", "attributes") if kind == "person" else ("cio_relationships",)
+    said = sum(len(raw) for name, raw in operation.members.items() if name not in once)
+    return said * len(_relations(operation))
 
 
 def _relation(operation: _Operation, who: Members, group: Members, traits: bytes, *, leaves: bool) -> Members:
@@ -329,13 +347,6 @@ def _delivery(operation: _Operation) -> list[Members]:
             properties=properties,
         )
     ]
-
-
-def _related_bytes(operation: _Operation) -> int:
-    """At most so much is said, once each person or group that is named has what the operation says of all."""
-    attributes = operation.members.get("attributes", b"")
-    named = sum(part.count(b"identifiers") for part in (operation.members.get("cio_relationships", b""), attributes))
-    return named * len(attributes)
 
 
 def _forgotten(operation: _Operation) -> Iterable[tuple[str, str]]:
@@ -373,8 +384,8 @@ _OF_ACTION: Final[dict[str, Callable[[_Operation], list[Members]]]] = {
     "unsuppress": _suppress,
     "add_device": _device,
     "delete_device": _device,
-    "add_relationships": _relate,
-    "delete_relationships": _relate,
+    "add_relationships": _groups,
+    "delete_relationships": _groups,
 }
 _OF_TYPE: Final[dict[str, Callable[[_Operation], list[Members]]]] = {
     "person": _person,

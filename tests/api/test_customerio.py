@@ -214,3 +214,11 @@ async def test_relations_at_the_top_and_a_phone_that_identifies(service: Service
     assert {"kind": "phone", "value": "+4930123456"} in customer["identities"]
     rows = await service.app.state.services.pool.fetch("SELECT type FROM touchpoints")
     assert sorted(row["type"] for row in rows) == ["group", "identify"]
+
+
+async def test_an_operation_about_many_is_refused_and_kept_once(service: Service) -> None:
+    operation = {**related(0), "cio_relationships": [{}] * 200}
+    response = await ask(service, "POST", "/api/v2/batch", {"batch": [operation]})
+    assert [each["batch_index"] for each in response.json()["errors"]] == [0]
+    [kept] = (await service.ask("/v1/quarantine"))["items"]
+    assert json.loads(kept["original"]) == operation

@@ -279,3 +279,69 @@ def test_a_call_that_was_refused_is_read_again_as_of_its_own_time() -> None:
     envelope = again.read(corrected, rejection.form, NOW + 9 * SECOND, LIMITS, {})
     [(_, message)] = normalise(envelope, SOURCE, NOW + 9 * SECOND, SETTINGS).messages
     assert (message.name, message.occurred_at, kinds(message)) == ("Mended", NOW, ["user_id:a/b"])
+
+
+def company(people: list[Any], **more: Any) -> dict[str, Any]:
+    object = {"type": "object", "action": "identify", "identifiers": {"object_type_id": "1", "object_id": "acme"}}
+    return {**object, "cio_relationships": people, **more}
+
+
+def codes(asked: Asked) -> list[RejectionCode]:
+    return [each.code for each in asked.envelope.rejections]
+
+
+@pytest.mark.parametrize(
+    "related",
+    [b"{}", b'{"identifiers":{"id":"u"}}', b'{"\\u0069dentifiers":{"id":"u"}}'],
+    ids=["nobody", "somebody", "escaped"],
+)
+def test_what_is_said_of_many_is_reckoned_before_it_is_copied(related: bytes) -> None:
+    raw = json.dumps(company(["here"], attributes={"note": "x" * 20_000})).encode()
+    operation = raw.replace(b'["here"]', b"[%b]" % b",".join([related] * 300))
+    asked = read_operation(operation, NOW, LIMITS)
+    assert (codes(asked), asked.envelope.items) == ([RejectionCode.MESSAGE_TOO_LARGE], [])
+
+
+def test_the_operations_of_a_batch_together_say_no_more_than_a_body_may() -> None:
+    people = [{"identifiers": {"id": f"user-{n}"}} for n in range(38)]
+    operations = [company(people, attributes={"note": "x" * 25_000}, id=f"o-{n}") for n in range(60)]
+    asked = read_batch(json.dumps({"batch": operations}).encode(), NOW, LIMITS)
+    assert set(codes(asked)) == {RejectionCode.TOO_MANY_MESSAGES}
+    assert 0 < sum(map(len, asked.envelope.items)) < 2 * LIMITS.inflated_bytes_max
+
+
+def test_a_person_of_many_groups_is_not_refused() -> None:
+    relation = {"relationship_attributes": {"role": "member of the board of directors", "since": "2020"}}
+    relations = [{"identifiers": {"object_type_id": "1", "object_id": f"o-{n}"}, **relation} for n in range(120)]
+    messages = stored(call("identify", "user-1", {"cio_relationships": {"relationships": relations}}))
+    assert [message.type for message in messages] == ["identify", *["group"] * 120]
+
+
+@pytest.mark.parametrize("attributes", [None, {}, {"cio_relationships": []}, {"plan": "gold"}])
+def test_relations_at_the_top_are_read_whatever_the_attributes_are(attributes: Any) -> None:
+    relation = {"identifiers": {"object_type_id": "1", "object_id": "acme"}}
+    operation = person("identify", attributes=attributes, cio_relationships=[relation])
+    assert [each.type for each in stored(read_operation(json.dumps(operation).encode(), NOW, LIMITS))] == [
+        "identify", "group",
+    ]  # fmt: skip
+
+
+def test_leaving_says_what_was_left() -> None:
+    relation = {"identifiers": {"object_type_id": "1", "object_id": "acme"}}
+    within = {"action": "delete_relationships", "relationships": [relation]}
+    for asked in (
+        call("identify", "user-1", {"cio_relationships": within}),
+        read_operation(
+            json.dumps(company([{"identifiers": {"id": "user-1"}}], action="delete_relationships")).encode(),
+            NOW,
+            LIMITS,
+        ),
+    ):
+        message = stored(asked)[-1]
+        assert (message.name, kinds(message)) == ("customerio.relationship_deleted", ["user_id:user-1"])
+        assert said(message.properties) == {"object_type_id": "1", "object_id": "acme"}
+
+
+def test_who_is_named_by_a_phone_can_be_forgotten() -> None:
+    operation = {"type": "person", "action": "delete", "identifiers": {"phone": "+4930123456"}}
+    assert read_operation(json.dumps(operation).encode(), NOW, LIMITS).erasures == [("phone", "+4930123456")]
