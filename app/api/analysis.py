@@ -6,14 +6,14 @@ import time
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from fastapi import FastAPI, Security
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.answers import instant, json_answer, tree_json, uuid
 from app.api.as_of import moment
-from app.api.auth import SecretKey
 from app.api.bodies import parse_json, read_body
+from app.api.declared import add_secret_route
 from app.api.hang_up import while_connected
 from app.api.schemas import (
     DryRunIn,
@@ -24,7 +24,6 @@ from app.api.schemas import (
     VerifiedOut,
     VerifyIn,
     json_body,
-    problems,
 )
 from app.api.segments import SegmentKey
 from app.api.services import Services, services
@@ -63,17 +62,16 @@ def add_analysis_routes(app: FastAPI) -> None:
             "Recompute from the log and compare",
         ),
     ):
-        app.add_api_route(
+        add_secret_route(
+            app,
+            method,
             f"/v1/segments/{path}",
             endpoint,
-            methods=[method],
-            tags=["segments"],
-            operation_id=endpoint.__name__,
+            tag="segments",
             summary=summary,
-            response_model=model,
-            responses=problems(401, 403, *failures),
-            dependencies=[Security(SecretKey())],
-            openapi_extra=extra,
+            model=model,
+            failures=failures,
+            extra=extra,
         )
 
 

@@ -6,15 +6,15 @@ import secrets
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import FastAPI, Path, Security
+from fastapi import FastAPI, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.answers import instant, json_answer
-from app.api.auth import SecretKey
 from app.api.bodies import read_body, read_model
 from app.api.collect import rejection_json
-from app.api.schemas import KindsOut, SecretIn, SecretOut, SecretsOut, TriedOut, json_body, problems
+from app.api.declared import add_secret_route
+from app.api.schemas import KindsOut, SecretIn, SecretOut, SecretsOut, TriedOut, json_body
 from app.api.schemas.common import KEY_PATTERN
 from app.api.services import services
 from app.api.webhooks import hook_of
@@ -62,18 +62,17 @@ def add_kind_routes(app: FastAPI) -> None:
         (secret + "/{id}", "DELETE", drop_secret, None, 204, None, (404,), "A secret holds no more"),
         ("/v1/sources/{key}/test", "POST", try_out, TriedOut, 200, sample, (400, 404, 503), "A trial; stores nothing"),
     ):
-        app.add_api_route(
+        add_secret_route(
+            app,
+            method,
             path,
             endpoint,
-            methods=[method],
-            tags=["webhooks"],
-            operation_id=endpoint.__name__,
+            tag="webhooks",
             summary=summary,
-            response_model=model,
-            status_code=status,
-            responses=problems(401, 403, *failures),
-            dependencies=[Security(SecretKey())],
-            openapi_extra=extra,
+            model=model,
+            status=status,
+            failures=failures,
+            extra=extra,
         )
 
 

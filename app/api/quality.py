@@ -6,13 +6,13 @@ import time
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import FastAPI, Path, Query, Security
+from fastapi import FastAPI, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.answers import instant, json_answer
-from app.api.auth import SecretKey
 from app.api.bodies import read_model
+from app.api.declared import add_secret_route
 from app.api.hang_up import while_connected
 from app.api.paging import DEFAULT_ITEMS, Limit
 from app.api.schemas import (
@@ -24,7 +24,6 @@ from app.api.schemas import (
     SourceHealthOut,
     ViolationsOut,
     json_body,
-    problems,
 )
 from app.api.schemas.common import KEY_PATTERN
 from app.api.services import services
@@ -72,18 +71,17 @@ def add_quality_routes(app: FastAPI) -> None:
             "How a source has been doing in the last 24 hours",
         ),
     ):  # fmt: skip
-        app.add_api_route(
+        add_secret_route(
+            app,
+            method,
             path,
             endpoint,
-            methods=[method],
-            tags=["quality"],
-            operation_id=endpoint.__name__,
+            tag="quality",
             summary=summary,
-            response_model=model,
-            status_code=status,
-            responses=problems(401, 403, *failures),
-            dependencies=[Security(SecretKey())],
-            openapi_extra=extra,
+            model=model,
+            status=status,
+            failures=failures,
+            extra=extra,
         )
 
 

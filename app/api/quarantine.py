@@ -6,15 +6,15 @@ from base64 import b64encode
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import FastAPI, Path, Query, Security
+from fastapi import FastAPI, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.answers import JSON, instant, json_answer, read_cursor, write_cursor
 from app.api.as_of import moment_of_page
-from app.api.auth import SecretKey
 from app.api.bodies import read_body, read_model
 from app.api.collect import receipt_json
+from app.api.declared import add_secret_route
 from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
 from app.api.schemas import (
     BatchItemIn,
@@ -24,7 +24,6 @@ from app.api.schemas import (
     QuarantineReplayOut,
     ReceiptOut,
     json_body,
-    problems,
 )
 from app.api.schemas.common import EXAMPLE_INSTANT
 from app.api.services import Services, services
@@ -65,17 +64,16 @@ def add_quarantine_routes(app: FastAPI) -> None:
             (400, 404, 422, 503), "Send a rejected message again",
         ),
     ):  # fmt: skip
-        app.add_api_route(
+        add_secret_route(
+            app,
+            method,
             f"/v1/quarantine{path}",
             endpoint,
-            methods=[method],
-            tags=["quarantine"],
-            operation_id=endpoint.__name__,
+            tag="quarantine",
             summary=summary,
-            response_model=model,
-            responses=problems(401, 403, *failures),
-            dependencies=[Security(SecretKey())],
-            openapi_extra=extra,
+            model=model,
+            failures=failures,
+            extra=extra,
         )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import FastAPI, Path, Security
+from fastapi import FastAPI, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.answers import instant, json_answer
-from app.api.auth import SecretKey
 from app.api.bodies import read_model
+from app.api.declared import add_secret_route
 from app.api.kinds import SDK, check_kind
 from app.api.schemas import (
     KeyChangeIn,
@@ -23,7 +23,6 @@ from app.api.schemas import (
     SourceOut,
     SourcesOut,
     json_body,
-    problems,
 )
 from app.api.schemas.common import KEY_PATTERN
 from app.api.services import services
@@ -58,18 +57,17 @@ def add_source_routes(app: FastAPI) -> None:
         ),
         ("/v1/keys/{id}", "DELETE", revoke_key, KeyOut, 200, None, (404,), "Revoke a key"),
     ):
-        app.add_api_route(
+        add_secret_route(
+            app,
+            method,
             path,
             endpoint,
-            methods=[method],
-            tags=["access"],
-            operation_id=endpoint.__name__,
+            tag="access",
             summary=summary,
-            response_model=model,
-            status_code=status,
-            responses=problems(401, 403, *failures),
-            dependencies=[Security(SecretKey())],
-            openapi_extra=extra,
+            model=model,
+            status=status,
+            failures=failures,
+            extra=extra,
         )
 
 

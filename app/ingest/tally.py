@@ -8,7 +8,6 @@ Owns the tables volumes, deliveries and plan_violations.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final, TypeVar
@@ -17,8 +16,9 @@ import asyncpg
 import msgspec
 import structlog
 
-from app.db import UNREACHABLE, Clock, Connection, Pool, transact
+from app.db import Clock, Connection, Pool, transact
 from app.metrics import Metrics
+from app.periodic import Periodic
 from app.touchpoint import DAY, HOUR, Message, Warning
 from app.wire.plan import Violation, sample_of
 
@@ -105,17 +105,13 @@ class Tally:
         self._names: dict[str, set[tuple[str, str]]] = {}
         self._names_of_day = 0
         self._forgot_at = 0
-        self._stopping = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._writing = Periodic("tally", _FLUSH_SECONDS, self._write_and_forget)
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._repeat(), name="tally")
+        self._writing.start()
 
     async def stop(self) -> None:
-        self._stopping.set()
-        if self._task is not None:
-            await self._task
-        await self._try_flush()
+        await self._writing.stop()
 
     def accepted(self, messages: Iterable[Message]) -> None:
         """Messages that are in the log since just now."""
@@ -201,8 +197,9 @@ class Tally:
         counted, self._counted = self._counted, _Counted()
         try:
             for name in counted.__struct_fields__:
-                await self._write(name, counted)
-                setattr(counted, name, {})
+                if getattr(counted, name):
+                    await self._write(name, counted)
+                    setattr(counted, name, {})
         except BaseException:
             _add(counted, self._counted)
             self._counted = counted
@@ -224,44 +221,29 @@ class Tally:
         for statement in _FORGET:
             await self._pool.execute(statement, now - KEEP_DAYS * DAY)
 
-    async def _repeat(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                await asyncio.wait_for(self._stopping.wait(), _FLUSH_SECONDS)
-            except TimeoutError:
-                await self._try_flush()
-
-    async def _try_flush(self) -> None:
-        try:
-            await self.flush()
-            await self.forget()
-        except UNREACHABLE as error:
-            log.warning("tally.flush_failed", error=type(error).__name__)
-        except Exception:
-            log.exception("tally.flush_failed")
+    async def _write_and_forget(self) -> None:
+        await self.flush()
+        await self.forget()
 
 
 # In the order of their keys, so that two processes never wait for each other in a ring.
 
 
 async def _write_volumes(connection: Connection, counted: _Counted) -> None:
-    if counted.volumes:
-        rows = [(*key, messages) for key, messages in sorted(counted.volumes.items())]
-        await connection.execute(_ADD_VOLUMES, *zip(*rows, strict=True))
+    rows = [(*key, messages) for key, messages in sorted(counted.volumes.items())]
+    await connection.execute(_ADD_VOLUMES, *zip(*rows, strict=True))
 
 
 async def _write_deliveries(connection: Connection, counted: _Counted) -> None:
-    if counted.deliveries:
-        outcomes = [(*key, each.times, each.last_at) for key, each in _sorted(counted.deliveries)]
-        await connection.execute(_ADD_DELIVERIES, *zip(*outcomes, strict=True))
+    outcomes = [(*key, each.times, each.last_at) for key, each in _sorted(counted.deliveries)]
+    await connection.execute(_ADD_DELIVERIES, *zip(*outcomes, strict=True))
 
 
 async def _write_violations(connection: Connection, counted: _Counted) -> None:
-    if counted.violations:
-        violations = [
-            (*key, each.messages, each.first_at, each.last_at, each.sample) for key, each in _sorted(counted.violations)
-        ]
-        await connection.execute(_ADD_VIOLATIONS, *zip(*violations, strict=True))
+    violations = [
+        (*key, each.messages, each.first_at, each.last_at, each.sample) for key, each in _sorted(counted.violations)
+    ]
+    await connection.execute(_ADD_VIOLATIONS, *zip(*violations, strict=True))
 
 
 _WRITE: Final = {"volumes": _write_volumes, "deliveries": _write_deliveries, "violations": _write_violations}

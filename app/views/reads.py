@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
-import structlog
-
 from app.db import UNREACHABLE, Clock, Pool
+from app.periodic import Periodic
 
 _FLUSH_SECONDS: Final = 10.0
 
@@ -19,8 +17,6 @@ SET reads = segment_reads.reads + excluded.reads,
     last_read_at = greatest(segment_reads.last_read_at, excluded.last_read_at)
 """
 
-log = structlog.get_logger(__name__)
-
 
 class SegmentReads:
     """Reads of members and counts by segment. What was counted since the last write is lost with the process."""
@@ -29,17 +25,13 @@ class SegmentReads:
         self._pool = pool
         self._clock = clock
         self._counted: dict[str, tuple[int, int]] = {}
-        self._stopping = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._writing = Periodic("segment-reads", _FLUSH_SECONDS, self.flush)
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._repeat(), name="segment-reads")
+        self._writing.start()
 
     async def stop(self) -> None:
-        self._stopping.set()
-        if self._task is not None:
-            await self._task
-        await self._try_flush()
+        await self._writing.stop()
 
     def note(self, key: str) -> None:
         """One read, now, of a segment that exists."""
@@ -60,16 +52,3 @@ class SegmentReads:
                 again, latest = self._counted.get(key, (0, 0))
                 self._counted[key] = again + counted[key][0], max(latest, counted[key][1])
             raise
-
-    async def _repeat(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                await asyncio.wait_for(self._stopping.wait(), _FLUSH_SECONDS)
-            except TimeoutError:
-                await self._try_flush()
-
-    async def _try_flush(self) -> None:
-        try:
-            await self.flush()
-        except UNREACHABLE as error:
-            log.warning("segment_reads.flush_failed", error=type(error).__name__)
