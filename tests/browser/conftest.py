@@ -32,7 +32,7 @@ def chromium() -> Path:
         reason = f"there is no Chromium: {REMEDY}"
         if in_ci():
             pytest.fail(reason)
-        pytest.skip(reason)
+        pytest.skip(reason)  # of a machine that has no browser, and says so
     return path
 
 
