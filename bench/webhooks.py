@@ -44,7 +44,7 @@ class Sizes:
     repetitions: int
 
 
-FULL = Sizes(200, 3)
+FULL = Sizes(2_000, 3)
 QUICK = Sizes(100, 1)
 
 
@@ -117,9 +117,11 @@ def _typeform(number: int) -> Any:
 def _shopify(number: int) -> Any:
     order = json.loads(TOOLS["shopify"].sample)
     who, customer = _who(number), {"id": 20_000_000 + number * 7919 % 20_000, "email": _who(number)}
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     order = {name: value for name, value in order.items() if "phone" not in name and "address" not in name}
     return order | {
         "note_attributes": [],
+        **dict.fromkeys(("created_at", "processed_at", "updated_at"), now),
         "id": 10_000_000 + number,
         "email": who,
         "contact_email": who,
