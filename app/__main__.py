@@ -30,26 +30,27 @@ from rich.progress import (
 from rich.prompt import Confirm, Prompt
 from rich.table import Table
 
-from app import __version__, logs
+from app import __version__
+from app.background.worker import Worker
+from app.cli.runtime import database, fill_workspace, open_registry, with_registry
 from app.config import Settings
-from app.db import Clock
-from app.embedded import EmbeddedPostgresError
+from app.connectors.tools import TOOLS
 from app.errors import BadRequest, NotFound, SegueError
-from app.importing.figures import FigureImport, import_figures, told_of
-from app.importing.files import Importing, ImportReport, errors_path, import_file
-from app.importing.kinds import form_of, mapping_of
-from app.importing.wizard import mapping_by_guess, show_first_messages, write_mapping
+from app.formats.timestamps import rfc3339
+from app.imports.channel_metrics import FigureImport, import_figures, told_of
+from app.imports.formats import form_of, mapping_of
+from app.imports.importer import Importing, ImportReport, errors_path, import_file
+from app.imports.mapping import FileMapping, MappingRefused, checked
+from app.imports.mapping_inference import Doubt
+from app.imports.mapping_wizard import mapping_by_guess, show_first_messages, write_mapping
 from app.ingest import Ingest
-from app.metrics import Metrics
+from app.insight.verification import Verified, VerifyViews
+from app.observability import logging
+from app.observability.metrics import Metrics
+from app.postgres.embedded import EmbeddedPostgresError
+from app.postgres.pool import Clock
 from app.projection.rebuild import rebuild_customers
 from app.registry import FirstKeys, Registry
-from app.running import database, fill_workspace, open_registry, with_registry
-from app.views.verify import Verified, VerifyViews
-from app.wire.instants import rfc3339
-from app.wire.mapping import FileMapping, MappingRefused, checked
-from app.wire.mapping_guess import Doubt
-from app.wire.tools import TOOLS
-from app.worker import Worker
 
 cli = typer.Typer(
     name="segue",
@@ -342,7 +343,7 @@ def _settings(
     given = {"data_dir": data, "database_url": database_url, "host": host, "port": port}
     try:
         settings = Settings().model_copy(update={name: value for name, value in given.items() if value is not None})
-        logs.configure(settings.log_level)
+        logging.configure(settings.log_level)
     except ValueError as error:
         _fail(str(error))
     return settings

@@ -90,7 +90,7 @@ _MEANINGS: dict[RejectionCode, str] = {
 class Rejection(msgspec.Struct, frozen=True):
     """One message of a request that was not stored. ``original`` is what the client sent, ``kept`` in quarantine.
 
-    ``form`` says which reader of :mod:`app.wire.again` takes the original; empty is a message of ours.
+    ``form`` says which reader of :mod:`app.quarantine.reparse` takes the original; empty is a message of ours.
     """
 
     index: int

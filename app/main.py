@@ -10,52 +10,53 @@ from typing import Final
 import httpx
 from fastapi import FastAPI
 
-from app import __version__, agents
-from app.api import collect, me, sdks, segment_like
-from app.api.analysis import add_analysis_routes
+from app import __version__
+from app.api import collect, segment_compatible, vendor_sdks, visitor
+from app.api.browser_library import add_snippet_routes
+from app.api.channel_metrics import add_figure_routes
 from app.api.collect import add_collect_routes
-from app.api.customerio import add_customerio_routes
+from app.api.connectors import add_kind_routes
+from app.api.customerio_track import add_customerio_routes
 from app.api.customers import add_customer_routes
+from app.api.data_quality import add_quality_routes
 from app.api.definitions import add_definition_routes
-from app.api.docs import add_docs
-from app.api.edge import Edge
-from app.api.erasures import add_erasure_routes
-from app.api.figures import add_figure_routes
-from app.api.kinds import add_kind_routes
-from app.api.me import add_me_routes
-from app.api.openapi import DESCRIPTION, TAGS, add_openapi, unique_id
-from app.api.ops import add_ops_routes
-from app.api.problems import add_problem_handlers
-from app.api.quality import add_quality_routes
+from app.api.erasure_requests import add_erasure_routes
+from app.api.health import add_ops_routes
+from app.api.openapi_document import DESCRIPTION, TAGS, add_openapi, unique_id
 from app.api.quarantine import add_quarantine_routes
-from app.api.rates import Rates
-from app.api.sdks import add_sdk_routes
-from app.api.segment_like import add_segment_like_routes
+from app.api.segment_analysis import add_analysis_routes
+from app.api.segment_compatible import add_segment_like_routes
 from app.api.segments import add_segment_routes
-from app.api.services import Services
 from app.api.sessions import add_session_routes
-from app.api.snippet import add_snippet_routes
 from app.api.sources import add_source_routes
+from app.api.swagger_ui import add_docs
 from app.api.tickets import add_ticket_routes
+from app.api.vendor_sdks import add_sdk_routes
+from app.api.visitor import add_me_routes
 from app.api.webhooks import add_webhook_routes
+from app.background.worker import Worker
 from app.config import Settings
-from app.countries import open_countries
-from app.db import Clock, Pool, open_pool
+from app.enrichment import user_agents
+from app.enrichment.geoip import open_countries
+from app.http.dependencies import Services
+from app.http.middleware import Edge
+from app.http.outbound_client import Outside
+from app.http.problems import add_problem_handlers
+from app.http.rate_limits import Rates
 from app.ingest import Ingest
-from app.metrics import Metrics
-from app.migrate import dsn
-from app.outside import Outside
-from app.partitions import make_months
+from app.observability.metrics import Metrics
+from app.postgres.migrate import dsn
+from app.postgres.partitions import make_months
+from app.postgres.pool import Clock, Pool, open_pool
+from app.queries.live_updates import Streams
 from app.registry import Registry
-from app.views.reads import SegmentReads
-from app.views.streams import Streams
-from app.worker import Worker
+from app.registry.segment_usage import SegmentReads
 
 _OPEN_PATHS: Final[frozenset[str]] = frozenset().union(
-    collect.OPEN_PATHS, me.OPEN_PATHS, sdks.OPEN_PATHS, segment_like.OPEN_PATHS
+    collect.OPEN_PATHS, visitor.OPEN_PATHS, vendor_sdks.OPEN_PATHS, segment_compatible.OPEN_PATHS
 )
 """What any web page may call: a union of what each module opens."""
-_OPEN_PREFIXES: Final = (*collect.OPEN_PREFIXES, *sdks.OPEN_PREFIXES, *segment_like.OPEN_PREFIXES)
+_OPEN_PREFIXES: Final = (*collect.OPEN_PREFIXES, *vendor_sdks.OPEN_PREFIXES, *segment_compatible.OPEN_PREFIXES)
 
 
 def create_app(
@@ -119,7 +120,7 @@ async def _run(
     """Start from the database up; stop in the opposite order, so that what was taken in is still answered."""
     if settings.database_url is None:
         raise ValueError("database_url must be set; `segue serve` starts the embedded PostgreSQL and sets it")
-    agents.prepare()
+    user_agents.prepare()
     if settings.country_database is not None:
         open_countries(settings.country_database)
     _spare_the_collector()

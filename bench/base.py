@@ -14,18 +14,18 @@ from typing import Any, Final
 
 import asyncpg
 
+from app.background.worker import Worker
 from app.config import Settings
-from app.db import Clock, Pool, open_pool, prepare_connection, transact
+from app.formats import segment
 from app.ingest import Ingest
-from app.metrics import Metrics
-from app.migrate import upgrade
-from app.partitions import make_months
+from app.observability.metrics import Metrics
+from app.postgres.migrate import upgrade
+from app.postgres.partitions import make_months
+from app.postgres.pool import Clock, Pool, open_pool, prepare_connection, transact
 from app.registry import Registry, bootstrap
 from app.registry.bootstrap import FirstKeys
-from app.rules.definitions import parse_segment
+from app.rules.language.definitions import parse_segment
 from app.touchpoint import identity_id
-from app.wire import segment
-from app.worker import Worker
 from bench.rules import Json
 from bench.stage import Connection
 

@@ -16,11 +16,11 @@ import msgspec
 
 from app.config import Settings
 from app.projection.fold import cut_pending, fold
-from app.projection.replay import move_of_message
+from app.projection.log_replay import move_of_message
 from app.projection.state import State, read_state, write_state
-from app.rules.document import Occurrence
-from app.rules.ruleset import Ruleset
-from app.rules.series import Series
+from app.rules.engine.ruleset import Ruleset
+from app.rules.engine.series import Series
+from app.rules.engine.touchpoint_view import Occurrence
 from app.touchpoint import DAY, HOUR, MINUTE, Identity, Message
 from bench.figure import Figure, Say
 from bench.rules import SHOP, Json, compiled, expensive, shop, touched, untouched

@@ -20,10 +20,10 @@ from typing import Any, Final
 import asyncpg
 import httpx
 
-from app.db import FrozenClock, prepare_connection
+from app.formats.timestamps import rfc3339
+from app.postgres.pool import FrozenClock, prepare_connection
 from app.registry.bootstrap import FirstKeys
 from app.touchpoint import DAY, HOUR, MINUTE, SECOND
-from app.wire.instants import rfc3339
 from bench.base import Copy, Pipeline, multiply, pipeline
 from bench.figure import Figure, Say
 from bench.figures import BATCH_IN_FLIGHT, BATCH_MESSAGES, SINGLE_IN_FLIGHT

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from app.embedded import OPTIONS
+from app.postgres.embedded import OPTIONS
 from bench.processes import ROOT
 
 _PACKAGES = ("asyncpg", "fastapi", "httptools", "msgspec", "pydantic", "sqlalchemy", "starlette", "uvicorn", "uvloop")

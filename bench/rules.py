@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from app.rules.definitions import parse_rule
-from app.rules.references import Definition
-from app.rules.ruleset import Ruleset, compile_ruleset
+from app.rules.engine.ruleset import Ruleset, compile_ruleset
+from app.rules.language.definitions import parse_rule
+from app.rules.language.references import Definition
 
 Json = dict[str, Any]
 
 SHOP: Final = ("Product Viewed", "Product Added", "Checkout Started", "Order Completed", "Email Opened", "Review Read")
-LEAVES_MAX = 100  # app.rules.compiling.POINT_NODES_MAX
+LEAVES_MAX = 100  # app.rules.engine.compiler.POINT_NODES_MAX
 """A rule has at most 500 nodes; a list of so many, each with a comparison and its operand, stays below."""
 
 

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from app import __main__ as command_line
 from app import main as composition
-from app.worker import Worker
+from app.background.worker import Worker
 
 
 async def noop() -> dict[str, str]:

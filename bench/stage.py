@@ -14,8 +14,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from app.embedded import EmbeddedPostgres
-from app.migrate import upgrade
+from app.postgres.embedded import EmbeddedPostgres
+from app.postgres.migrate import upgrade
 from bench.load import Generator, Kind, Plan
 from bench.messages import VISIT_MESSAGES
 from bench.processes import Server, free_port, serving

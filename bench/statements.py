@@ -10,8 +10,8 @@ from typing import Any, Final
 import httpx
 
 from app.config import Settings
-from app.db import open_pool, transact
 from app.main import create_app
+from app.postgres.pool import open_pool, transact
 from app.registry import bootstrap
 from bench.messages import batch_body
 

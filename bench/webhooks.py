@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from app.connectors.delivery import Delivery
+from app.connectors.tools import TOOLS
 from app.touchpoint import SECOND
-from app.wire.tool import Delivery
-from app.wire.tools import TOOLS
 from bench.figure import Figure, Say
 from bench.load import Kind, Load, Request
 from bench.stage import Stage

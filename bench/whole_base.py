@@ -18,14 +18,14 @@ from typing import Any, Final
 import httpx
 import psutil
 
-from app.db import snapshot
+from app.insight.customer_scan import all_customers, count_customers, fold_customers
+from app.insight.verification import VerifyViews
+from app.postgres.pool import snapshot
 from app.projection.coverage import coverage
+from app.queries.customer_state import truth_of
+from app.queries.segment_members import MemberViews
 from app.registry.bootstrap import FirstKeys
 from app.touchpoint import identity_id
-from app.views.base import all_customers, count_customers, fold_customers
-from app.views.members import MemberViews
-from app.views.states import truth_of
-from app.views.verify import VerifyViews
 from bench.base import Copy, Pipeline, browser_of, multiply, pipeline
 from bench.figure import Figure, Say
 from bench.messages import message

@@ -1,4 +1,4 @@
-"""How Alembic runs: over the connection that ``app.migrate`` hands in, else over one to ``DATABASE_URL``.
+"""How Alembic runs: over the connection that ``app.postgres.migrate`` hands in, else over one to ``DATABASE_URL``.
 
     alembic revision -m "what changes"      (settings in pyproject.toml)
     alembic upgrade head --sql              prints the SQL
@@ -19,8 +19,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.migrate import TURN, dsn
-from app.tables import metadata
+from app.postgres.migrate import TURN, dsn
+from app.postgres.schema import metadata
 
 LOCK_TIMEOUT = "4s"
 STATEMENT_TIMEOUT = "60s"

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from app.config import Settings
-from app.embedded import EmbeddedPostgres
-from app.migrate import upgrade
+from app.postgres.embedded import EmbeddedPostgres
+from app.postgres.migrate import upgrade
 
 T = TypeVar("T")
 

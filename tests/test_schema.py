@@ -1,4 +1,4 @@
-"""app.tables describes what the migrations build: the same tables, columns, types, keys and indexes."""
+"""app.postgres.schema describes what the migrations build: the same tables, columns, types, keys and indexes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.tables import metadata
+from app.postgres.schema import metadata
 
 
 async def test_the_metadata_is_what_migrating_builds(database_url: str) -> None:
     def differences(connection: Connection) -> list[object]:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "include_name": _is_ours})
-        # Comments explain the schema to a reader of app.tables; the database does not carry them.
+        # Comments explain the schema to a reader of app.postgres.schema; the database does not carry them.
         return [found for found in compare_metadata(context, metadata) if "comment" not in str(_kind(found))]
 
     engine = create_async_engine(database_url.replace("postgresql://", "postgresql+asyncpg://", 1))

@@ -13,22 +13,22 @@ from fastapi import FastAPI, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.admission import admit
-from app.api.answers import JSON, encode, json_answer
-from app.api.auth import WriteKey
-from app.api.bodies import read_body
-from app.api.direct import DirectRoute, Handler
-from app.api.guests import guest_json, guest_of
-from app.api.peer import peer_of
 from app.api.schemas import PROBLEMS_OF_COLLECTING, BatchIn, CallIn, ReceiptOut, SettingsOut, json_body
-from app.api.services import Services, services
+from app.api.visitor_claims import guest_json, guest_of
 from app.errors import NotFound
+from app.formats.decompression import inflate
+from app.formats.segment import Envelope, normalise, read
+from app.formats.vendor_events import ABSENT
+from app.http.auth import WriteKey
+from app.http.bodies import read_body
+from app.http.client_info import peer_of
+from app.http.dependencies import Services, services
+from app.http.direct_route import DirectRoute, Handler
+from app.http.responses import JSON, encode, json_answer
+from app.http.write_keys import admit
 from app.ingest import Receipt
 from app.registry import KeyView
 from app.touchpoint import SourceView
-from app.wire.body import inflate
-from app.wire.foreign import ABSENT
-from app.wire.segment import Envelope, normalise, read
 
 LETTERS: Final = {"track": "t", "identify": "i", "page": "p", "screen": "s", "group": "g", "alias": "a", "batch": "b"}
 ROUTES: Final = ("track", "batch", "identify", "page", "screen", "group", "alias", "import")
@@ -145,7 +145,7 @@ async def take_in(request: Request, envelope: Envelope, size_bytes: int, receive
 
 
 async def authenticate(request: Request, served: Services, envelope: Envelope) -> SourceView:
-    """The source whose key the request carries. Raises what :func:`app.api.admission.admit` does."""
+    """The source whose key the request carries. Raises what :func:`app.http.write_keys.admit` does."""
     return (await _admit(request, served, envelope)).source
 
 

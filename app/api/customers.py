@@ -9,14 +9,6 @@ from fastapi import FastAPI, Query, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.answers import instant, json_answer, read_cursor, tagged_answer, tree_json, uuid, write_cursor
-from app.api.as_of import PARAMETER as AS_OF
-from app.api.as_of import AsOf, moment, moment_of_page
-from app.api.auth import SecretKey, require_secret_key
-from app.api.bodies import read_json
-from app.api.direct import DirectRoute
-from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
-from app.api.references import PARAMETER, candidates, customer_of_path, key_of_path, known_as
 from app.api.schemas import (
     TAGGED,
     CustomerOut,
@@ -34,16 +26,24 @@ from app.api.schemas import (
     json_body,
     problems,
 )
-from app.api.services import Services, services
-from app.db import transact
 from app.errors import BadRequest, NotFound
+from app.http.as_of import PARAMETER as AS_OF
+from app.http.as_of import AsOf, moment, moment_of_page
+from app.http.auth import SecretKey, require_secret_key
+from app.http.bodies import read_json
+from app.http.customer_refs import PARAMETER, candidates, customer_of_path, key_of_path, known_as
+from app.http.dependencies import Services, services
+from app.http.direct_route import DirectRoute
+from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
+from app.http.responses import instant, json_answer, read_cursor, tagged_answer, tree_json, uuid, write_cursor
+from app.postgres.pool import transact
 from app.projection.intervals import Interval
 from app.projection.project import undo_link
 from app.projection.state import Cause
+from app.queries.customer_state import Customer, Membership, Place
+from app.queries.customers import CustomerViews
+from app.queries.timeline import Entry, LedgerLink, TimelineViews, after
 from app.registry import body_of
-from app.views.customers import CustomerViews
-from app.views.states import Customer, Membership, Place
-from app.views.timeline import Entry, LedgerLink, TimelineViews, after
 
 _BODY_BYTES_MAX = 1_000_000
 _Body = TypeVar("_Body")

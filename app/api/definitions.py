@@ -12,9 +12,6 @@ from fastapi import FastAPI, Path, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.answers import instant, json_answer, tagged_answer
-from app.api.auth import SecretKey
-from app.api.bodies import read_json
 from app.api.schemas import (
     TAGGED,
     JourneyOut,
@@ -28,12 +25,15 @@ from app.api.schemas import (
     json_body,
     problems,
 )
-from app.api.services import Services, services
 from app.errors import InvalidDefinition
+from app.http.auth import SecretKey
+from app.http.bodies import read_json
+from app.http.dependencies import Services, services
+from app.http.responses import instant, json_answer, tagged_answer
+from app.queries.definition_versions import Version, versions_of_definition
+from app.queries.segment_members import MemberViews
 from app.registry import Defined, Kind, body_of
-from app.rules.definitions import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
-from app.views.members import MemberViews
-from app.views.versions import Version, versions_of_definition
+from app.rules.language.definitions import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
 
 _BODY_BYTES_MAX: Final = 500_000
 _BODY: Final = {"segment": "rule", "journey": "stages", "trait": "value"}

@@ -10,12 +10,7 @@ from fastapi import FastAPI, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.answers import JSON, instant, json_answer, read_cursor, write_cursor
-from app.api.as_of import moment_of_page
-from app.api.bodies import read_body, read_model
 from app.api.collect import receipt_json
-from app.api.declared import add_secret_route
-from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
 from app.api.schemas import (
     BatchItemIn,
     QuarantinedOut,
@@ -25,13 +20,18 @@ from app.api.schemas import (
     ReceiptOut,
     json_body,
 )
-from app.api.schemas.common import EXAMPLE_INSTANT
-from app.api.services import Services, services
+from app.api.secret_routes import add_secret_route
 from app.errors import BadRequest
-from app.ingest.replays import Replayed, Replays, counts_of
-from app.views.quarantine import Quarantined, QuarantineViews, Wanted
-from app.wire.instants import parse
-from app.wire.mending import Patch
+from app.formats.timestamps import parse
+from app.http.as_of import moment_of_page
+from app.http.bodies import read_body, read_model
+from app.http.dependencies import Services, services
+from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
+from app.http.responses import JSON, instant, json_answer, read_cursor, write_cursor
+from app.http.schema_types import EXAMPLE_INSTANT
+from app.quarantine.patch import Patch
+from app.quarantine.replay import Replayed, Replays, counts_of
+from app.quarantine.search import Quarantined, QuarantineViews, Wanted
 
 _BODY_BYTES_MAX: Final = 200_000
 _TEXT: Final = r"^[^\x00]*$"

@@ -8,14 +8,14 @@ from fastapi import FastAPI, Path, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.answers import instant, json_answer, read_cursor, uuid, write_cursor
-from app.api.as_of import AsOf, moment, moment_of_page
-from app.api.auth import SecretKey
-from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
 from app.api.schemas import CountOut, MembersOut, problems
-from app.api.services import Services, services
 from app.errors import BadRequest
-from app.views.members import Member, MemberViews
+from app.http.as_of import AsOf, moment, moment_of_page
+from app.http.auth import SecretKey
+from app.http.dependencies import Services, services
+from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
+from app.http.responses import instant, json_answer, read_cursor, uuid, write_cursor
+from app.queries.segment_members import Member, MemberViews
 
 SegmentKey = Annotated[str, Path(description="Key of the segment.", examples=["repeat-buyers"])]
 

@@ -8,15 +8,15 @@ from fastapi import FastAPI, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.answers import instant, json_answer, read_cursor, uuid, write_cursor
-from app.api.as_of import AsOf, moment_of_page
-from app.api.auth import SecretKey
-from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
-from app.api.references import PARAMETER, customer_of_path
 from app.api.schemas import SessionsOut, problems
-from app.api.services import services
-from app.sessions import Session, Totals
-from app.views.sessions import SessionViews
+from app.http.as_of import AsOf, moment_of_page
+from app.http.auth import SecretKey
+from app.http.customer_refs import PARAMETER, customer_of_path
+from app.http.dependencies import services
+from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
+from app.http.responses import instant, json_answer, read_cursor, uuid, write_cursor
+from app.insight.session_queries import SessionViews
+from app.insight.sessions import Session, Totals
 
 
 def add_session_routes(app: FastAPI) -> None:

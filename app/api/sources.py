@@ -9,10 +9,7 @@ from fastapi import FastAPI, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.answers import instant, json_answer
-from app.api.bodies import read_model
-from app.api.declared import add_secret_route
-from app.api.kinds import SDK, check_kind
+from app.api.connectors import SDK, check_kind
 from app.api.schemas import (
     KeyChangeIn,
     KeyIn,
@@ -24,8 +21,11 @@ from app.api.schemas import (
     SourcesOut,
     json_body,
 )
-from app.api.schemas.common import KEY_PATTERN
-from app.api.services import services
+from app.api.secret_routes import add_secret_route
+from app.http.bodies import read_model
+from app.http.dependencies import services
+from app.http.responses import instant, json_answer
+from app.http.schema_types import KEY_PATTERN
 from app.registry import Key, Source
 
 

@@ -8,18 +8,18 @@ from fastapi import FastAPI, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.answers import instant, json_answer, read_cursor, uuid, write_cursor
-from app.api.as_of import AsOf, moment_of_page
-from app.api.auth import SecretKey
-from app.api.paging import DEFAULT_ITEMS, Limit, PageCursor
-from app.api.references import PARAMETER, customer_of_path
 from app.api.schemas import RedactedOut, TicketsOut, problems
-from app.api.services import services
-from app.db import transact
-from app.ingest.redact import Redacted, redact_text
-from app.tickets import Ticket, Totals
-from app.views.tickets import TicketViews
-from app.views.timeline import customer_id
+from app.http.as_of import AsOf, moment_of_page
+from app.http.auth import SecretKey
+from app.http.customer_refs import PARAMETER, customer_of_path
+from app.http.dependencies import services
+from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
+from app.http.responses import instant, json_answer, read_cursor, uuid, write_cursor
+from app.insight.ticket_queries import TicketViews
+from app.insight.tickets import Ticket, Totals
+from app.postgres.pool import transact
+from app.privacy.text_redaction import Redacted, redact_text
+from app.queries.timeline import customer_id
 
 
 def add_ticket_routes(app: FastAPI) -> None:

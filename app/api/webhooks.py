@@ -15,23 +15,24 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.answers import json_answer
-from app.api.bodies import read_body
-from app.api.direct import DirectRoute
 from app.api.schemas import WebhookReceiptOut, problems
-from app.api.schemas.common import KEY_PATTERN
-from app.api.services import Services, services
+from app.connectors.adapter import Reply, Tool
+from app.connectors.delivery import Delivery
+from app.connectors.delivery_parser import Intake, read
+from app.connectors.signatures import MISSING, REPLAYED, SignatureRefused
+from app.connectors.tools import TOOLS
 from app.errors import BadRequest, InvalidSignature, NotFound, Overloaded
+from app.formats.decompression import inflate
+from app.formats.segment import normalise
+from app.http.bodies import read_body
+from app.http.dependencies import Services, services
+from app.http.direct_route import DirectRoute
+from app.http.responses import json_answer
+from app.http.schema_types import KEY_PATTERN
 from app.ingest import Receipt
-from app.ingest.erasures import request_erasures
-from app.ingest.once import is_its_first_body
+from app.ingest.used_tokens import is_its_first_body
+from app.privacy.erasure_requests import request_erasures
 from app.registry import Hook
-from app.wire.body import inflate
-from app.wire.segment import normalise
-from app.wire.signatures import MISSING, REPLAYED, SignatureRefused
-from app.wire.tool import Delivery, Reply, Tool
-from app.wire.tools import TOOLS
-from app.wire.webhook import Intake, read
 
 _GZIP: Final = b"\x1f\x8b"
 _METHODS: Final = ("POST", "GET", "HEAD", "OPTIONS")

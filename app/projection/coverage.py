@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from app.rules.ruleset import Ruleset
+from app.rules.engine.ruleset import Ruleset
 
 BEFORE_NUMBERS: Final = -1
 """Revision of a row from before rules had numbers: nothing in it can be read but its outline."""

@@ -15,9 +15,9 @@ from typing import Final
 import msgspec
 
 from app.projection.state import PASSED, Cause, Move, Standing, State, json_size
-from app.rules.ruleset import Ruleset
-from app.rules.series import Series
-from app.rules.truth import Truth
+from app.rules.engine.ruleset import Ruleset
+from app.rules.engine.series import Series
+from app.rules.engine.truth import Truth
 
 POINTS_UNLIMITED: Final = 10**9
 """For folds that have the whole log at hand: their answers never depend on a cap."""

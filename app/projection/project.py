@@ -11,18 +11,18 @@ from typing import Final
 import msgspec
 
 from app.config import Settings
-from app.db import Connection
-from app.projection import identity
+from app.identity import resolver
+from app.identity.bucketing_key import Person, persons_of
+from app.identity.graph import Caps
+from app.identity.resolver import Customer, Resolution, Resolved
+from app.postgres.pool import Connection
 from app.projection.coverage import BEFORE_NUMBERS, coverage, kept_of
 from app.projection.fold import NeedsReplay, cut_pending, cut_short, fold
-from app.projection.graph import Caps
-from app.projection.identity import Customer, Resolution, Resolved
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
-from app.projection.person import Person, persons_of
-from app.projection.replay import Replayed, move_of_message, replay
+from app.projection.log_replay import Replayed, move_of_message, replay
 from app.projection.state import State, messages_of, read_state, write_state
-from app.projection.write import Carried, stored_intervals, write_customers, write_graph
-from app.rules.ruleset import Ruleset
+from app.projection.writes import Carried, stored_intervals, write_customers, write_graph
+from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import Message
 
 POINTS_PER_MESSAGE: Final = 25
@@ -42,7 +42,7 @@ async def project(
     connection: Connection, messages: Sequence[Message], ruleset: Ruleset, now: int, settings: Settings
 ) -> Projected:
     """Take messages that are in the log already into the customers they belong to."""
-    resolution = await identity.resolve(connection, messages, caps_of(settings))
+    resolution = await resolver.resolve(connection, messages, caps_of(settings))
     news: dict[bytes, list[Message]] = {}
     for message in messages:
         news.setdefault(resolution.customer_of[message.identities[0].id], []).append(message)
@@ -53,7 +53,7 @@ async def project_deferred(
     connection: Connection, messages: Sequence[Message], ruleset: Ruleset, now: int, settings: Settings
 ) -> Projected:
     """The same for messages that waited in the log: a replay may have met them there already, so replay again."""
-    resolution = await identity.resolve(connection, messages, caps_of(settings))
+    resolution = await resolver.resolve(connection, messages, caps_of(settings))
     return await _carry_forward(connection, resolution, {}, ruleset, now, settings, replay_all=True)
 
 
@@ -70,8 +70,8 @@ async def refresh(
     Only what one step replays (``replay_messages_max``, but at least one customer) is locked, and only what nobody
     else has locked: live messages of other customers are not kept waiting. The rest is left for another call.
     """
-    seen = await identity.peek(connection, customer_ids)
-    rows = await identity.lock(connection, _within_one_step(seen, settings, replay_all), wait=False)
+    seen = await resolver.peek(connection, customer_ids)
+    rows = await resolver.lock(connection, _within_one_step(seen, settings, replay_all), wait=False)
     customers = {row.id: Resolved(row.id, [row], True, row.contested, row.last_link_at) for row in rows}
     resolution = Resolution(customers, {}, [], [], [])
     unbounded = settings.model_copy(update={"replay_messages_max": 10**12})
@@ -109,7 +109,7 @@ async def undo_link(
     found = await connection.fetchval(_UNDO, weaker, stronger, now if undone else None)
     if found is None:
         return False
-    resolution = await identity.redivide(connection, [weaker, stronger], caps_of(settings))
+    resolution = await resolver.redivide(connection, [weaker, stronger], caps_of(settings))
     await _carry_forward(connection, resolution, {}, ruleset, now, settings, replay_all=False)
     return True
 

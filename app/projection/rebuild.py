@@ -8,14 +8,14 @@ from typing import Final
 import msgspec
 
 from app.config import Settings
-from app.db import Clock, Connection, Pool, transact
 from app.errors import NotFound
-from app.projection import identity
+from app.formats.identifiers import reference
+from app.identity import resolver
+from app.postgres.pool import Clock, Connection, Pool, transact
 from app.projection.fold import NeedsReplay, cut_short, fold
 from app.projection.project import refresh
 from app.projection.state import State, read_state
-from app.rules.ruleset import Ruleset
-from app.wire.identifiers import reference
+from app.rules.engine.ruleset import Ruleset
 
 _CHUNK_CUSTOMERS: Final = 200
 _FIRST: Final = bytes(16)
@@ -63,10 +63,10 @@ async def rebuild_customers(
 async def _rebuild(pool: Pool, ids: Sequence[bytes], ruleset: Ruleset, clock: Clock, settings: Settings) -> int:
     async def work(connection: Connection) -> int:
         now = clock.now()
-        before = {row.id: row for row in await identity.lock(connection, ids)}
+        before = {row.id: row for row in await resolver.lock(connection, ids)}
         unbounded = settings.model_copy(update={"replay_messages_max": 10**12})
         await refresh(connection, list(before), ruleset, now, unbounded, replay_all=True)
-        after = {row.id: row for row in await identity.lock(connection, ids)}
+        after = {row.id: row for row in await resolver.lock(connection, ids)}
         return sum(
             _carried_to(row.state, ruleset, now, settings) != comparable(read_state(after[id].state, ruleset), ruleset)
             for id, row in before.items()

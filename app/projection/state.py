@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from app.rules.ruleset import Ruleset
-from app.rules.series import Series
-from app.rules.truth import Truth
+from app.rules.engine.ruleset import Ruleset
+from app.rules.engine.series import Series
+from app.rules.engine.truth import Truth
 
 
 class Cause(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):

@@ -5,10 +5,10 @@ Each process keeps two snapshots and replaces them whole: :class:`Access` and th
 """
 
 from app.registry.bootstrap import FirstKeys, bootstrap
-from app.registry.definitions import Defined, Kind, body_of
-from app.registry.hooks import Hook, SecretRow
-from app.registry.keys import Access, Key, KeyView, Source
-from app.registry.snapshots import Registry
+from app.registry.definition_store import Defined, Kind, body_of
+from app.registry.registry import Registry
+from app.registry.source_store import Access, Key, KeyView, Source
+from app.registry.webhook_secrets import Hook, SecretRow
 
 __all__ = [
     "Access",

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from app.builtin import JOURNEYS, SEGMENTS, TRAITS
-from app.db import Connection
-from app.registry.definitions import (
-    LOCK,
-    as_definition,
-    insert_version,
-    read_definitions,
-)
-from app.registry.keys import (
-    ANY_KEY,
-    SOURCE_EXISTS,
-    insert_key,
-    insert_source,
-)
-from app.registry.revisions import bump
-from app.rules.definitions import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
+from app.postgres.pool import Connection
+from app.postgres.revisions import bump
+from app.registry.default_definitions import JOURNEYS, SEGMENTS, TRAITS
+from app.registry.definition_store import LOCK, as_definition, insert_version, read_definitions
+from app.registry.source_store import ANY_KEY, SOURCE_EXISTS, insert_key, insert_source
+from app.rules.language.definitions import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
 
 
 class FirstKeys(msgspec.Struct, frozen=True):

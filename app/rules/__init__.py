@@ -1,6 +1,11 @@
 """The rule language and its engine. Pure: no I/O, no clock; instants and facts are arguments."""
 
-from app.rules.definitions import (
+from app.rules.engine.filters import Leaf
+from app.rules.engine.nodes.base import Facts
+from app.rules.engine.ruleset import Ruleset, compile_ruleset
+from app.rules.engine.series import Retention, Series
+from app.rules.engine.touchpoint_view import Occurrence
+from app.rules.language.definitions import (
     JourneyIn,
     SegmentIn,
     StageIn,
@@ -13,13 +18,8 @@ from app.rules.definitions import (
     rule_to_json,
     value_to_json,
 )
-from app.rules.document import Occurrence
-from app.rules.language import Rule
-from app.rules.leaves import Leaf
-from app.rules.nodes.base import Facts
-from app.rules.references import Definition
-from app.rules.ruleset import Ruleset, compile_ruleset
-from app.rules.series import Retention, Series
+from app.rules.language.nodes import Rule
+from app.rules.language.references import Definition
 
 __all__ = [
     "Definition",

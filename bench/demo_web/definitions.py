@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from app.builtin import JOURNEYS, Definition
+from app.registry.default_definitions import JOURNEYS, Definition
 
 OWNER: Final = "demo shop"
 

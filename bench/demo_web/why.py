@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx
 
-from app.visitors import anonymous_id_of
+from app.registry.visitor_tokens import anonymous_id_of
 from bench.demo_web.definitions import JOURNEY, SEGMENTS
 
 VISITOR_COOKIE: Final = "segue_v"

@@ -1,7 +1,6 @@
 """The first schema: log, ledger, identities, customers, transitions, definitions, keys.
 
-Written out rather than taken from app.tables, because a migration must say the same thing for ever; a test compares
-the two.
+Written out rather than taken from app.postgres.schema, because a migration must never change; a test compares the two.
 """
 
 from __future__ import annotations

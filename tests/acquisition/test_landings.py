@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.acquisition import GROUPS, Acquisition, Landing, acquired, channel_of
-from app.acquisition.click_ids import CLICK_IDS
-from app.acquisition.urls import VALUE_CHARS_MAX, host_of, parameters
+from app.enrichment import GROUPS, Acquisition, Landing, acquired, channel_of
+from app.enrichment.click_ids import CLICK_IDS
+from app.enrichment.urls import VALUE_CHARS_MAX, host_of, parameters
 
 HOME = "https://www.shop.example.com/landing"
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from app.acquisition.sites import _lines, registrable, same_site, site_named, site_of
+from app.enrichment.referrer_sites import _lines, registrable, same_site, site_named, site_of
 
 HOST = re.compile(r"=?(?:[a-z0-9][a-z0-9_-]*\.)+(?:[a-z][a-z0-9-]*|\*)")
 

@@ -11,8 +11,8 @@ import pytest
 from fastapi import FastAPI
 
 from app.config import Settings
-from app.db import Clock, FrozenClock, open_pool
 from app.main import create_app
+from app.postgres.pool import Clock, FrozenClock, open_pool
 from app.registry import FirstKeys, bootstrap
 
 NOON = 1_767_268_800_000_000

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from app.visitors import anonymous_id_of
+from app.registry.visitor_tokens import anonymous_id_of
 from tests.api.conftest import Service
 
 ORIGIN = "https://shop.example.com"

@@ -10,10 +10,10 @@ import pytest
 from fastapi.routing import APIRoute
 
 from app.config import Settings
-from app.db import FrozenClock, open_pool
+from app.formats.timestamps import rfc3339
+from app.postgres.pool import FrozenClock, open_pool
 from app.registry import bootstrap
 from app.touchpoint import DAY, HOUR, SECOND
-from app.wire.instants import rfc3339
 from tests.api.conftest import NOON, Service, running, track
 from tests.api.test_collect import basic, is_problem
 

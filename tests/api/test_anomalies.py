@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ingest.tally import OTHER
+from app.data_quality.volume_anomalies import Anomaly, First, Series, novelties, oddities
+from app.ingest.source_stats import OTHER
 from app.touchpoint import DAY, HOUR, WEEK
-from app.views.anomalies import Anomaly, First, Series, novelties, oddities
 
 T = 1_767_268_800_000_000
 """2026-01-01T12:00:00Z"""

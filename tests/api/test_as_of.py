@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from app.api.answers import write_cursor
 from app.config import Settings
-from app.db import FrozenClock, transact
+from app.formats.timestamps import rfc3339
+from app.http.responses import write_cursor
+from app.postgres.pool import FrozenClock, transact
 from app.projection.project import refresh
-from app.rules.definitions import parse_rule, parse_value
+from app.rules.language.definitions import parse_rule, parse_value
 from app.touchpoint import DAY, HOUR, SECOND
-from app.wire.instants import rfc3339
 from tests.api.conftest import NOON, Service, running, track
 from tests.api.test_exactness import SEGMENTS, STAGES, a_life
 
@@ -89,7 +89,7 @@ async def test_an_answer_about_the_past_is_the_answer_of_the_past(settings: Sett
 
 def _edge(answers: dict[str, Any]) -> list[int]:
     """Instants at which something changes, as the answers announce them."""
-    from app.wire.instants import parse
+    from app.formats.timestamps import parse
 
     found = set()
     for path, answer in answers.items():

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from app.api.answers import write_cursor
 from app.config import Settings
-from app.db import FrozenClock
+from app.formats.timestamps import rfc3339
+from app.http.responses import write_cursor
+from app.postgres.pool import FrozenClock
 from app.touchpoint import DAY, SECOND, identity_id
-from app.wire.instants import rfc3339
 from tests.api.conftest import NOON, Service, track
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-import app.views.members
+import app.queries.segment_members
+from app.background.worker import Worker
 from app.config import Settings
-from app.db import FrozenClock, transact
-from app.metrics import Metrics
+from app.formats.timestamps import rfc3339
+from app.observability.metrics import Metrics
+from app.postgres.pool import FrozenClock, transact
 from app.projection.project import refresh
 from app.touchpoint import DAY
-from app.wire.instants import rfc3339
-from app.worker import Worker
 from tests.api.conftest import NOON, Service, track
 
 SEGMENT = {
@@ -214,8 +214,8 @@ async def test_the_count_is_the_length_of_the_list(
     settings: Settings, start: Any, frozen: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some customers filled, some due, some stale, some with news since: both answers stay exact, and a cursor too."""
-    monkeypatch.setattr(app.views.members, "_BATCH_CUSTOMERS", 4)
-    monkeypatch.setattr(app.views.members, "_WORKED_OUT_PER_PAGE", 7)
+    monkeypatch.setattr(app.queries.segment_members, "_BATCH_CUSTOMERS", 4)
+    monkeypatch.setattr(app.queries.segment_members, "_WORKED_OUT_PER_PAGE", 7)
     chance = random.Random(7)
     async with start(settings, frozen) as service:
         served = service.app.state.services

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.ingest.erasures import request_erasures
+from app.privacy.erasure_requests import request_erasures
 from tests.api.conftest import NOON, Service
 
 ASKED: list[tuple[str, Any]] = [

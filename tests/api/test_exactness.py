@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from app.db import FrozenClock
+from app.formats.timestamps import parse, rfc3339
+from app.postgres.pool import FrozenClock
 from app.touchpoint import HOUR
-from app.wire.instants import parse, rfc3339
 from tests.api.conftest import NOON, Service, running
 
 CUSTOMERS = [f"user-{n}" for n in range(4)]

@@ -8,8 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from app.channel_metrics.parsers import KINDS
 from app.config import Settings
-from app.wire.figures import KINDS
 from tests.api.conftest import Service
 
 FILE = (

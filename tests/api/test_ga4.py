@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from app.db import FrozenClock
+from app.postgres.pool import FrozenClock
 from tests.api.conftest import Service, running
 from tests.api.test_mixpanel import send, touchpoints
 

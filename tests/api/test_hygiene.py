@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-import app.views.hygiene
+import app.insight.segment_health
 from app.config import Settings
-from app.db import FrozenClock
+from app.formats.timestamps import rfc3339
+from app.postgres.pool import FrozenClock
 from app.touchpoint import DAY
-from app.wire.instants import rfc3339
 from tests.api.conftest import NOON, Service, running, track
 from tests.api.test_definitions import work
 
@@ -150,7 +150,7 @@ async def test_what_no_longer_moves(settings: Settings, frozen: FrozenClock) -> 
 async def test_a_large_base_is_sampled(
     settings: Settings, frozen: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app.views.hygiene, "SAMPLE_CUSTOMERS", 100)
+    monkeypatch.setattr(app.insight.segment_health, "SAMPLE_CUSTOMERS", 100)
     async with running(settings, frozen) as service:
         await only(service, a={"did": "e"}, b={"not": {"did": "f"}})
         await service.send(*[track("e", f"user-{n}") for n in range(400)])
@@ -191,7 +191,7 @@ async def test_nothing_is_held_against_what_is_filled_or_young(settings: Setting
 async def test_many_segments_leave_the_others_their_turn() -> None:
     """Half a million pairs: the most alike, as a slow count finds them, and no long pause of the loop on the way."""
     chance = random.Random(4)
-    customers = range(app.views.hygiene.SAMPLE_CUSTOMERS)
+    customers = range(app.insight.segment_health.SAMPLE_CUSTOMERS)
     sets = {f"s{n:03}": sum(1 << each for each in chance.sample(customers, 60)) for n in range(1_000)}
     pauses = []
 
@@ -205,7 +205,7 @@ async def test_many_segments_leave_the_others_their_turn() -> None:
 
     beating = asyncio.create_task(beat())
     began = time.process_time()
-    overlaps, total = await app.views.hygiene._overlaps(sets)
+    overlaps, total = await app.insight.segment_health._overlaps(sets)
     took = time.process_time() - began
     beating.cancel()
     assert len(pauses) >= 900
@@ -216,14 +216,16 @@ async def test_many_segments_leave_the_others_their_turn() -> None:
         for (key, one_more), (other_key, other) in combinations(sets.items(), 2)
         if (both := (one_more & other).bit_count())
     )
-    assert total == len(expected) > app.views.hygiene.OVERLAPS_MAX
-    assert [each.segments for each in overlaps] == [pair for _, pair in expected[: app.views.hygiene.OVERLAPS_MAX]]
+    assert total == len(expected) > app.insight.segment_health.OVERLAPS_MAX
+    assert [each.segments for each in overlaps] == [
+        pair for _, pair in expected[: app.insight.segment_health.OVERLAPS_MAX]
+    ]
     assert all(each.jaccard == round(each.both / each.either, 4) for each in overlaps)
 
 
 async def test_no_overlaps() -> None:
-    assert await app.views.hygiene._overlaps({}) == ([], 0)
-    assert await app.views.hygiene._overlaps({"a": 0b0011, "b": 0b1100}) == ([], 0)
+    assert await app.insight.segment_health._overlaps({}) == ([], 0)
+    assert await app.insight.segment_health._overlaps({"a": 0b0011, "b": 0b1100}) == ([], 0)
 
 
 async def test_the_word_is_no_key(service: Service) -> None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from app.config import Settings
-from app.db import FrozenClock
+from app.formats.timestamps import parse, rfc3339
+from app.postgres.pool import FrozenClock
+from app.queries.customers import CustomerViews
 from app.touchpoint import DAY, HOUR
-from app.views.customers import CustomerViews
-from app.wire.instants import parse, rfc3339
 from tests.api.conftest import Service, running
 from tests.api.pages import Page, did, is_member
 

@@ -17,7 +17,7 @@ from openapi_spec_validator import validate
 from referencing import Registry, Resource
 
 from app.openapi import FILE, render
-from app.rules.refusal import HEADS
+from app.rules.language.validation import HEADS
 from tests.api.conftest import Service, track
 
 DOCUMENT: dict[str, Any] = json.loads(render())

@@ -8,9 +8,9 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 
+from app.background.worker import Worker
 from app.config import Settings
-from app.metrics import Metrics
-from app.worker import Worker
+from app.observability.metrics import Metrics
 from tests.api.conftest import Service, track
 from tests.api.test_definitions import work
 

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from app.api.peer import peer_of
 from app.config import Settings
-from app.countries import Countries
+from app.enrichment.geoip import Countries
+from app.http.client_info import peer_of
 from app.main import create_app
 from app.touchpoint import Peer
 from tests.api.mmdb import write

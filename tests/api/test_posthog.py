@@ -12,7 +12,7 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from app.wire.instants import rfc3339
+from app.formats.timestamps import rfc3339
 from tests.api.conftest import Service
 from tests.api.test_mixpanel import send, touchpoints
 

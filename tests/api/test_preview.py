@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-import app.api.hang_up
-import app.views.explanations
-import app.views.preview
-from app.api.services import Slots
+import app.http.disconnects
+import app.insight.rule_preview
+import app.queries.explanations
 from app.config import Settings
-from app.db import FrozenClock
 from app.errors import Overloaded
+from app.formats.timestamps import rfc3339
+from app.http.dependencies import Slots
+from app.insight.rule_preview import _estimated
+from app.postgres.pool import FrozenClock
 from app.touchpoint import HOUR
-from app.views.preview import _estimated
-from app.wire.instants import rfc3339
 from tests.api.conftest import NOON, Service, running, track
 from tests.api.test_definitions import HOSTILE
 
@@ -99,9 +99,9 @@ async def test_nothing_is_saved(filled: Service) -> None:
 
 
 async def test_an_estimate_looks_at_a_part(filled: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app.views.preview, "_CHUNK_IN_A_HURRY", 10)
+    monkeypatch.setattr(app.insight.rule_preview, "_CHUNK_IN_A_HURRY", 10)
     # Time for the evidence, none left for counting.
-    monkeypatch.setattr(app.views.preview, "_deadline", lambda within_ms: lambda: within_ms < 100)
+    monkeypatch.setattr(app.insight.rule_preview, "_deadline", lambda within_ms: lambda: within_ms < 100)
     found = await preview(filled, RULES["count"], within_ms=100, sample=100)
     assert (found["exact"], found["count"]) == (False, None)
     looked_at, members = found["customers_looked_at"], len(found["sample"])
@@ -121,10 +121,12 @@ async def test_when_the_time_is_over_no_more_evidence_is_sought(
     async def explain(*question: Any) -> Any:
         nonlocal explained
         explained += 1
-        return await app.views.explanations.explain_rule(*question)
+        return await app.queries.explanations.explain_rule(*question)
 
-    monkeypatch.setattr(app.views.preview, "explain_rule", explain)
-    monkeypatch.setattr(app.views.preview, "_deadline", lambda within_ms: lambda: explained == 2 or within_ms < 100)
+    monkeypatch.setattr(app.insight.rule_preview, "explain_rule", explain)
+    monkeypatch.setattr(
+        app.insight.rule_preview, "_deadline", lambda within_ms: lambda: explained == 2 or within_ms < 100
+    )
     found = await preview(filled, {"everyone": True}, within_ms=100, sample=10)
     assert (len(found["sample"]), found["estimate"]) == (2, 40)
     found = await preview(filled, {"everyone": True}, within_ms=100, sample=10)
@@ -224,10 +226,10 @@ async def test_two_at_a_time(filled: Service) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "slow", "body"),
     [
-        ("POST", "preview", "app.views.preview.all_customers", b'{"rule":{"everyone":true}}'),
-        ("POST", "viewers/dry-run", "app.views.preview.all_customers", b'{"rule":{"everyone":true}}'),
-        ("POST", "viewers/verify", "app.views.verify.all_customers", b""),
-        ("GET", "hygiene", "app.views.hygiene._sets_of_members", b""),
+        ("POST", "preview", "app.insight.rule_preview.all_customers", b'{"rule":{"everyone":true}}'),
+        ("POST", "viewers/dry-run", "app.insight.rule_preview.all_customers", b'{"rule":{"everyone":true}}'),
+        ("POST", "viewers/verify", "app.insight.verification.all_customers", b""),
+        ("GET", "hygiene", "app.insight.segment_health._sets_of_members", b""),
     ],
 )
 async def test_a_caller_who_hangs_up_keeps_nothing(
@@ -247,7 +249,7 @@ async def test_a_caller_who_hangs_up_keeps_nothing(
         yield []
 
     monkeypatch.setattr(slow, nobody_comes if "customers" in slow else lambda *_: for_ever())
-    monkeypatch.setattr(app.api.hang_up, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(app.http.disconnects, "LOOK_SECONDS", 0.01)
     bodies = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.errors import InvalidDefinition
-from app.rules.definitions import parse_rule, parse_trait
+from app.rules.language.definitions import parse_rule, parse_trait
 from tests.api.conftest import Service, track
 from tests.api.pages import Page, did
 

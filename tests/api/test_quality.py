@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 
 from app.config import Settings
-from app.db import FrozenClock
-from app.ingest.tally import KEEP_DAYS, NAMES_MAX, OTHER
+from app.formats.timestamps import rfc3339
+from app.ingest.source_stats import KEEP_DAYS, NAMES_MAX, OTHER
+from app.postgres.pool import FrozenClock
 from app.touchpoint import DAY, HOUR, WEEK
-from app.wire.instants import rfc3339
 from tests.api.conftest import NOON, Service, track
 
 ORDER = {
@@ -76,7 +76,7 @@ async def test_warn_stores_and_tells(service: Service) -> None:
 async def test_what_the_database_refuses_of_the_tally_holds_up_nothing_else(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.wire.plan._REASON_CHARS_MAX", 100_000)
+    monkeypatch.setattr("app.tracking_plan.event_schema._REASON_CHARS_MAX", 100_000)
     unlike = "".join(f"{n:x}" for n in range(9_000))  # nothing that could be compressed into the index
     await plan(service, "Order Completed", schema={"required": [unlike]})
     await service.send(track("Order Completed"))

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.config import Settings
-from app.db import FrozenClock
 from app.errors import BadRequest
+from app.formats.timestamps import rfc3339
+from app.postgres.pool import FrozenClock
+from app.quarantine.patch import PATCHED_BYTES_MAX, Patch, Unpatchable
 from app.touchpoint import HOUR
-from app.wire.instants import rfc3339
-from app.wire.mending import PATCHED_BYTES_MAX, Patch, Unpatchable
 from tests.api.conftest import NOON, Service, track
 
 PATH = "/v1/quarantine"

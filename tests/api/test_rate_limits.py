@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from app.api.rates import Counts, Rates
 from app.config import Settings
-from app.db import FrozenClock
 from app.errors import RateLimited
+from app.http.rate_limits import Counts, Rates
+from app.postgres.pool import FrozenClock
 from app.touchpoint import SECOND
 from tests.api.conftest import NOON, Service, running
 from tests.api.pages import ORIGIN, Page, did

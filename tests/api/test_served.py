@@ -11,8 +11,8 @@ from urllib.parse import quote
 import uvicorn
 
 from app.config import Settings
-from app.db import open_pool
 from app.main import create_app
+from app.postgres.pool import open_pool
 from app.registry import FirstKeys, bootstrap
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from app.api.answers import write_cursor
 from app.config import Settings
-from app.db import FrozenClock
+from app.formats.identifiers import reference
+from app.formats.timestamps import rfc3339
+from app.http.responses import write_cursor
+from app.insight.session_queries import TEXT_CHARS_MAX, SessionViews
+from app.postgres.pool import FrozenClock
 from app.touchpoint import HOUR, MINUTE, SECOND
-from app.views.sessions import TEXT_CHARS_MAX, SessionViews
-from app.wire.identifiers import reference
-from app.wire.instants import rfc3339
 from tests.api.conftest import NOON, Service
 
 Start = Callable[..., AbstractAsyncContextManager[Service]]

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.visitors import anonymous_id_of
-from app.wire.instants import parse
+from app.formats.timestamps import parse
+from app.registry.visitor_tokens import anonymous_id_of
 from tests.end_to_end.server import Server
 
 VIP = {"key": "vip", "public": True, "rule": {"did": "Order Completed", "within": "1200ms"}}

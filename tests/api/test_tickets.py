@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from app.formats.identifiers import reference
+from app.formats.timestamps import rfc3339
+from app.insight.ticket_queries import TicketViews
 from app.touchpoint import DAY, SECOND
-from app.views.tickets import TicketViews
-from app.wire.identifiers import reference
-from app.wire.instants import rfc3339
 from tests.api.conftest import NOON, Service
 
 BEGIN = NOON - DAY

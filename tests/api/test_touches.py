@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from app.db import FrozenClock
+from app.formats.timestamps import rfc3339
+from app.postgres.pool import FrozenClock
 from app.touchpoint import DAY, HOUR
-from app.wire.instants import rfc3339
 from tests.api.conftest import NOON, Service, running
 
 SHOP = "https://shop.example.com/"

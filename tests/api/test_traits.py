@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from app.builtin import TRAITS
 from app.config import Settings
-from app.db import FrozenClock
+from app.formats.timestamps import rfc3339
+from app.postgres.pool import FrozenClock
+from app.registry.default_definitions import TRAITS
 from app.touchpoint import DAY, HOUR
-from app.wire.instants import rfc3339
 from tests.api.conftest import NOON, Service, running, track
 from tests.api.test_definitions import work
 

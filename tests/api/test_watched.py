@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
 
-from app.db import UNREACHABLE
-from app.views.streams import Streams, Watched
-from app.visitors import read as read_token
+from app.postgres.pool import UNREACHABLE
+from app.queries.live_updates import Streams, Watched
+from app.registry.visitor_tokens import read as read_token
 from tests.api.conftest import Service
 from tests.api.pages import ORIGIN, Page, did
 from tests.api.test_collect import is_problem

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
-from app.embedded import EmbeddedPostgres
+from app.postgres.embedded import EmbeddedPostgres
 from bench.demo_web.definitions import SEGMENTS
 from tests.browser.chromium import flags
 from tests.browser.service import Database

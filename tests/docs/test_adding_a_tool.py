@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from app.config import Settings
-from app.wire.tools import TOOLS
+from app.connectors.tools import TOOLS
 from tests.docs.pages import ROOT, read
 from tests.tools import test_any_delivery, test_every_kind
 from tests.tools.fixture import Fixture
@@ -20,11 +20,11 @@ PAGE = ROOT / "docs" / "adding-a-tool.md"
 @pytest.fixture
 def parcels(monkeypatch: pytest.MonkeyPatch) -> Fixture:
     adapter, fixture = re.findall(r"```python\n(.*?)```", read(PAGE), re.DOTALL)
-    for name, code in (("app.wire.tools.parcels", adapter), ("tests.tools.kinds.parcels", fixture)):
+    for name, code in (("app.connectors.tools.parcels", adapter), ("tests.tools.kinds.parcels", fixture)):
         module = ModuleType(name)
         monkeypatch.setitem(sys.modules, name, module)
         exec(compile(code, f"{PAGE.name}: {name}", "exec"), module.__dict__)
-    monkeypatch.setitem(TOOLS, "parcels", sys.modules["app.wire.tools.parcels"].TOOL)
+    monkeypatch.setitem(TOOLS, "parcels", sys.modules["app.connectors.tools.parcels"].TOOL)
     made: Fixture = sys.modules["tests.tools.kinds.parcels"].FIXTURE
     monkeypatch.setitem(test_every_kind.FIXTURES, "parcels", made)
     return made
@@ -48,8 +48,8 @@ def test_anything_in_any_place(parcels: Fixture) -> None:
 
 
 def test_the_page_names_only_what_there_is() -> None:
-    from app.wire import tool
+    from app.connectors import adapter
 
     named = set(re.findall(r"`(\w+)[`(]", read(PAGE)))
-    known = {*dir(tool), *tool.Call.__struct_fields__, *tool.Tool.__slots__, "ignored", "TOKEN"}
+    known = {*dir(adapter), *adapter.Call.__struct_fields__, *adapter.Tool.__slots__, "ignored", "TOKEN"}
     assert named - known <= {"app", "test_each_case"}

@@ -9,10 +9,10 @@ from typing import get_args
 import pytest
 
 from app.config import Settings
-from app.ingest.tally import KEEP_DAYS, NAMES_MAX
-from app.views import anomalies
-from app.views.quality import EVENTS_PER_SOURCE
-from app.wire import plan
+from app.data_quality import volume_anomalies
+from app.data_quality.source_health import EVENTS_PER_SOURCE
+from app.ingest.source_stats import KEEP_DAYS, NAMES_MAX
+from app.tracking_plan import event_schema
 from tests.api.conftest import Service, running, track
 from tests.docs.pages import ROOT, blocks, in_first_column, read
 
@@ -42,17 +42,18 @@ async def test_the_examples(service: Service) -> None:
 
 def test_kinds_and_modes() -> None:
     told = in_first_column(PAGE)
-    assert {*get_args(anomalies.Kind), *get_args(plan.Mode)} == told
+    assert {*get_args(volume_anomalies.Kind), *get_args(event_schema.Mode)} == told
 
 
 def test_figures() -> None:
     text = read(PAGE)
     for figure in (
-        f"at most {plan.SAMPLE_BYTES_MAX:,} bytes",
-        f"at most {plan.SCHEMA_BYTES_MAX:,} bytes and {plan.SCHEMA_LEVELS_MAX} levels",
-        f"at most {plan.NODES_MAX:,} schemas",
-        f"(at most {anomalies.SILENT_HOURS_MAX}) {anomalies.SILENCE_MESSAGES} messages or more",
-        f"at least {anomalies.JUMP_MESSAGES} messages more than expected, at least {anomalies.JUMP_FACTOR} times",
+        f"at most {event_schema.SAMPLE_BYTES_MAX:,} bytes",
+        f"at most {event_schema.SCHEMA_BYTES_MAX:,} bytes and {event_schema.SCHEMA_LEVELS_MAX} levels",
+        f"at most {event_schema.NODES_MAX:,} schemas",
+        f"(at most {volume_anomalies.SILENT_HOURS_MAX}) {volume_anomalies.SILENCE_MESSAGES} messages or more",
+        f"at least {volume_anomalies.JUMP_MESSAGES} messages more than expected, "
+        f"at least {volume_anomalies.JUMP_FACTOR} times",
         f"more than {NAMES_MAX:,} pairs",
         f"its {EVENTS_PER_SOURCE} most frequent events",
         f"more than {KEEP_DAYS} days ago",

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from app.config import Limits
-from app.importing.kinds import form_of, read_mapping, ready_kinds
-from app.importing.lines import Place
-from app.wire.mapping import FileMapping
-from app.wire.tool import Delivery
-from app.wire.tools import TOOLS
-from app.wire.tools.shop import NAMES, OWN_IDS
-from app.wire.webhook import read
+from app.connectors.delivery import Delivery
+from app.connectors.delivery_parser import read
+from app.connectors.tools import TOOLS
+from app.connectors.tools.shop import NAMES, OWN_IDS
+from app.imports.formats import form_of, read_mapping, ready_kinds
+from app.imports.mapping import FileMapping
+from app.imports.rows import Place
 from tests.docs.pages import ROOT, blocks, in_first_column, rows
 
 IMPORT, SHOPS = ROOT / "docs" / "import.md", ROOT / "docs" / "shops.md"

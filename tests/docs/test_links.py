@@ -77,7 +77,7 @@ def test_decisions_are_short() -> None:
 
 
 def test_architecture_names_every_table() -> None:
-    from app.tables import metadata
+    from app.postgres.schema import metadata
 
     text = read(ROOT / "docs" / "architecture.md")
     for table in metadata.tables:

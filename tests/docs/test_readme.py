@@ -16,10 +16,10 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.db import FrozenClock, open_pool
+from app.formats.timestamps import claim
 from app.main import create_app
+from app.postgres.pool import FrozenClock, open_pool
 from app.registry import bootstrap
-from app.wire.instants import claim
 from tests.docs.pages import PAGES, README, ROOT, blocks, name_of, read
 
 ELLIPSIS = "..."

@@ -14,12 +14,12 @@ from app.__main__ import cli
 from app.api.collect import LETTERS
 from app.config import JUNK_IDS, Limits, Settings
 from app.errors import Overloaded, RejectionCode, SegueError
-from app.ingest.planned import WARNING as BROKEN_PLAN
+from app.formats.email_phone import REASONS
+from app.formats.segment_message import UNUSABLE
 from app.main import create_app
-from app.metrics import Metrics
+from app.observability.metrics import Metrics
 from app.touchpoint import STRENGTH
-from app.wire.contacts import REASONS
-from app.wire.segment_message import UNUSABLE
+from app.tracking_plan.check import WARNING as BROKEN_PLAN
 from tests.docs.pages import README, REFERENCE, ROOT, blocks, in_first_column, prose, read, rows
 
 ERRORS = REFERENCE / "errors.md"
@@ -72,9 +72,9 @@ def test_every_setting_says_what_it_is() -> None:
 
 
 def test_bounds_that_are_no_settings() -> None:
-    from app.channel import CHANNEL_CHARS_MAX
+    from app.enrichment.channel import CHANNEL_CHARS_MAX
     from app.projection.fold import TRAITS_BYTES_MAX
-    from app.rules.compiling import LEVELS_MAX
+    from app.rules.engine.compiler import LEVELS_MAX
 
     told = [row[1] for row in rows(SETTINGS) if row[0][0] != "`" and row[1][0].isdigit()]
     assert [text.split()[0] for text in told] == [
@@ -89,7 +89,7 @@ def test_rejection_codes_in_order_of_precedence() -> None:
 
 
 def test_codes_that_are_not_of_the_enum() -> None:
-    from app.ingest.log import CONFLICTING_TWIN
+    from app.ingest.event_log import CONFLICTING_TWIN
 
     assert f"`{CONFLICTING_TWIN}`" in read(ERRORS)
     warnings = set(re.findall(r"_warn\([\w, ]+, \"(\w+)\"", source_of("wire")))
@@ -173,7 +173,7 @@ def test_why_an_address_or_a_number_is_none() -> None:
 
 
 def test_what_a_workspace_starts_with() -> None:
-    from app.builtin import JOURNEYS, SEGMENTS, TRAITS
+    from app.registry.default_definitions import JOURNEYS, SEGMENTS, TRAITS
 
     for definition in (*JOURNEYS, *SEGMENTS, *TRAITS):
         assert f"`{definition['key']}`" in prose(HTTP)

@@ -17,15 +17,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from app.builtin import JOURNEYS, SEGMENTS
 from app.config import Limits, Settings
-from app.rules.compare import MATCHED_BYTES_MAX
-from app.rules.comparison import Comparison
-from app.rules.compiling import LEVELS_MAX, POINT_NODES_MAX
-from app.rules.lengths import MICROSECONDS
-from app.rules.nodes.base import AHEAD_MAX, POINTS_MAX, STEPS_MAX
-from app.rules.refusal import ANNIVERSARIES_MAX, HEADS, VALUE_HEADS
-from app.rules.words import COUNT_MAX, EVENT_CHARS_MAX, PATTERN_CHARS_MAX, PERIODS
+from app.registry.default_definitions import JOURNEYS, SEGMENTS
+from app.rules.engine.compiler import LEVELS_MAX, POINT_NODES_MAX
+from app.rules.engine.nodes.base import AHEAD_MAX, POINTS_MAX, STEPS_MAX
+from app.rules.engine.operators import MATCHED_BYTES_MAX
+from app.rules.language.comparison import Comparison
+from app.rules.language.durations import MICROSECONDS
+from app.rules.language.fields import COUNT_MAX, EVENT_CHARS_MAX, PATTERN_CHARS_MAX, PERIODS
+from app.rules.language.validation import ANNIVERSARIES_MAX, HEADS, VALUE_HEADS
 from tests.docs.pages import README, ROOT, blocks, read
 from tests.rules import oracle
 from tests.rules.engine import compiled, folded, journey, segment, stored, trait

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from app.db import FrozenClock
+from app.enrichment.sentiment import estimate
+from app.formats.timestamps import rfc3339
+from app.postgres.pool import FrozenClock
 from app.touchpoint import DAY
-from app.wire.estimates import estimate
-from app.wire.instants import rfc3339
 from tests.api.conftest import NOON, Service, running
 from tests.docs.pages import ROOT, blocks
 

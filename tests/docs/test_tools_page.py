@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.db import FrozenClock, open_pool
+from app.connectors.adapter import TEXT_POLICIES
+from app.connectors.tools import TOOLS
 from app.main import create_app
+from app.postgres.pool import FrozenClock, open_pool
 from app.registry import bootstrap
-from app.wire.tool import TEXT_POLICIES
-from app.wire.tools import TOOLS
 from tests.docs.pages import README, ROOT, blocks, read, rows
 from tests.docs.test_readme import _compare, _request
 from tests.tools.fixture import NOW

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import get_args
 
-from app.acquisition import GROUPS
-from app.acquisition.click_ids import CLICK_IDS
-from app.agents import Device
+from app.enrichment import GROUPS
+from app.enrichment.click_ids import CLICK_IDS
+from app.enrichment.user_agents import Device
 from tests.docs.pages import ROOT, in_first_column, read, rows
 
 WEBSITE = ROOT / "docs" / "website.md"

@@ -19,8 +19,8 @@ from typing import Any, Final
 import httpx
 
 from app.config import Settings
-from app.db import open_pool
-from app.embedded import EmbeddedPostgres
+from app.postgres.embedded import EmbeddedPostgres
+from app.postgres.pool import open_pool
 from app.projection.project import caps_of
 from app.touchpoint import DAY, HOUR
 from tests.end_to_end.server import Server

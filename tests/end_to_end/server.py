@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import httpx
 
-from app.embedded import EmbeddedPostgres
+from app.postgres.embedded import EmbeddedPostgres
 
 ROOT: Final = Path(__file__).parents[2]
 START_SECONDS_MAX: Final = 60.0

@@ -21,7 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.__main__ import cli
-from app.embedded import EmbeddedPostgres
+from app.postgres.embedded import EmbeddedPostgres
 from tests.end_to_end.server import ROOT, Server
 
 HELP = {

@@ -22,13 +22,13 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from app.db import Connection
+from app.formats.identifiers import reference
+from app.formats.timestamps import parse
+from app.insight.verification import VerifyViews
+from app.postgres.pool import Connection
+from app.queries.customers import CustomerViews
+from app.queries.segment_members import MemberViews
 from app.touchpoint import DAY, HOUR, SECOND
-from app.views.customers import CustomerViews
-from app.views.members import MemberViews
-from app.views.verify import VerifyViews
-from app.wire.identifiers import reference
-from app.wire.instants import parse
 from tests.end_to_end.server import Server
 from tests.projection.naive import Definitions, Said, customers, entries, intervals, of_customer, standing, world_of
 from tests.projection.service import Service, service

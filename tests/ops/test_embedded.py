@@ -18,7 +18,7 @@ import asyncpg
 import psutil
 import pytest
 
-from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from app.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.importing.files import Importing, ImportReport, errors_path, import_file
-from app.importing.kinds import form_of, mapping_of, ready_kinds
-from app.wire.mapping import FileMapping, MappingRefused, checked
+from app.imports.formats import form_of, mapping_of, ready_kinds
+from app.imports.importer import Importing, ImportReport, errors_path, import_file
+from app.imports.mapping import FileMapping, MappingRefused, checked
 from tests.projection.service import Service, service
 
 NOW = 1_777_982_400_000_000

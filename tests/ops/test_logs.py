@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 import structlog
 
-from app.logs import configure
+from app.observability.logging import configure
 
 
 @pytest.fixture(autouse=True)

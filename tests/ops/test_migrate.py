@@ -15,12 +15,12 @@ import asyncpg
 import msgspec
 import pytest
 
-from app import migrate
 from app.config import Settings
-from app.db import FrozenClock, prepare_connection
+from app.formats.timestamps import rfc3339
+from app.postgres import migrate
+from app.postgres.pool import FrozenClock, prepare_connection
 from app.registry import FirstKeys
 from app.touchpoint import DAY, HOUR, identity_id
-from app.wire.instants import rfc3339
 from tests.api.conftest import NOON, running
 from tests.api.test_definitions import work
 
@@ -114,7 +114,8 @@ def test_two_heads_are_refused(scripts: Path) -> None:
 
 def test_checking_does_not_import_alembic() -> None:
     code = (
-        "import sys, app.migrate; app.migrate.head(); sys.exit('alembic' in sys.modules or 'sqlalchemy' in sys.modules)"
+        "import sys; from app.postgres import migrate; migrate.head();"
+        "sys.exit('alembic' in sys.modules or 'sqlalchemy' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from app.embedded import EmbeddedPostgres
-from app.reachable import grant_traversal
+from app.postgres.directory_acl import grant_traversal
+from app.postgres.embedded import EmbeddedPostgres
 
 IS_ROOT = sys.platform == "linux" and os.geteuid() == 0
 pytestmark = pytest.mark.skipif(not IS_ROOT, reason="only root runs PostgreSQL as another user")

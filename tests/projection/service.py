@@ -8,18 +8,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from app.background.worker import Worker
 from app.config import Settings
-from app.db import Connection, FrozenClock, Pool, open_pool, transact
+from app.formats import segment
 from app.ingest import Ingest, Receipt
-from app.metrics import Metrics
-from app.partitions import make_months
+from app.observability.metrics import Metrics
+from app.postgres.partitions import make_months
+from app.postgres.pool import Connection, FrozenClock, Pool, open_pool, transact
 from app.projection.project import refresh
 from app.projection.rebuild import comparable
 from app.projection.state import read_state
 from app.registry import Defined, Registry, bootstrap
-from app.rules.definitions import JourneyIn, SegmentIn, parse_journey, parse_segment
-from app.wire import segment
-from app.worker import Worker
+from app.rules.language.definitions import JourneyIn, SegmentIn, parse_journey, parse_segment
 from tests.projection.naive import Definitions, Interval, Said
 
 
@@ -151,7 +151,7 @@ async def service(database_url: str, now: int, **changes: Any) -> AsyncIterator[
 
 def item(said: Said, prefix: str = "") -> dict[str, Any]:
     """The message as a Segment client would send it; ``prefix`` keeps examples of one database apart."""
-    from app.wire.instants import rfc3339
+    from app.formats.timestamps import rfc3339
 
     traits = {**(said.traits or {})}
     context: dict[str, Any] = {}

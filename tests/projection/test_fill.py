@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from app import worker
+from app.background import worker
+from app.background.pacing import Pace
+from app.background.worker import Worker
 from app.config import Limits
-from app.projection import fill
+from app.formats.identifiers import reference
+from app.projection import backfill
 from app.projection.rebuild import comparable
 from app.projection.state import read_state
+from app.queries.customers import CustomerViews
+from app.queries.segment_members import MemberViews
 from app.registry import Registry
-from app.rules.definitions import TraitIn, parse_trait
+from app.rules.language.definitions import TraitIn, parse_trait
 from app.touchpoint import DAY, HOUR, SECOND
-from app.views.customers import CustomerViews
-from app.views.members import MemberViews
-from app.wire.identifiers import reference
-from app.worker import Pace, Worker
 from tests.projection.naive import Definitions, Said, customers, intervals, of_customer
 from tests.projection.service import Service, item, service
 from tests.projection.test_against_oracle import CAPS, DEFINITIONS, NOW, SMALL_CAPS, _crowd
@@ -119,8 +120,8 @@ async def test_a_fill_reads_only_what_its_rules_read(database_url: str) -> None:
         await base(one)
         await one.segment("looked", {"did": "viewed"})
         async with one.pool.acquire() as connection, connection.transaction():
-            filled = await fill.fill_chunk(
-                connection, one.registry.ruleset, fill.START, 100, one.clock.now(), one.settings
+            filled = await backfill.fill_chunk(
+                connection, one.registry.ruleset, backfill.START, 100, one.clock.now(), one.settings
             )
         assert (filled.customers, filled.touchpoints) == (12, 4)
 
@@ -139,7 +140,7 @@ async def test_what_fails_in_the_middle_of_a_chunk_leaves_nothing_behind(
             async def die(*_: Any) -> None:
                 raise asyncio.CancelledError
 
-            patched.setattr(fill, "write_customers", die)
+            patched.setattr(backfill, "write_customers", die)
             with pytest.raises(asyncio.CancelledError):
                 await one.worker.fill()
         assert await all_intervals(one) == before
@@ -448,7 +449,7 @@ async def test_the_worker_finds_its_customers_through_indexes(database_url: str)
             for query, arguments, index in (
                 (worker._DUE, (TODAY, 10), "customers_due"),
                 (worker._COUNT_DUE, (TODAY,), "customers_due"),
-                (fill._CLAIM, (1, *fill.START, 10), "customers_to_fill"),
+                (backfill._CLAIM, (1, *backfill.START, 10), "customers_to_fill"),
             ):
                 plan = json.dumps(json.loads(await connection.fetchval("EXPLAIN (FORMAT JSON) " + query, *arguments)))
                 assert index in plan

@@ -10,8 +10,9 @@ import asyncpg
 import pytest
 
 from app.errors import Overloaded
-from app.ingest import accept, log
-from app.projection import identity, write
+from app.identity import resolver
+from app.ingest import event_log, group_commit
+from app.projection import writes
 from app.touchpoint import SECOND
 from tests.projection.naive import Said
 from tests.projection.service import Service, item, service
@@ -28,7 +29,7 @@ async def statements_of(one: Service, messages: list[dict[str, Any]]) -> list[st
     seen: list[str] = []
     connections = [await one.pool.acquire() for _ in range(one.pool.get_max_size())]
     for connection in connections:
-        for query in (log._APPEND, identity._REMEMBER, write._WRITE_CUSTOMERS):
+        for query in (event_log._APPEND, resolver._REMEMBER, writes._WRITE_CUSTOMERS):
             await connection.prepare(query)
         connection.add_query_logger(lambda record: seen.append(record.query))
     for connection in connections:
@@ -60,15 +61,15 @@ async def test_hot_statements_never_scan_a_table(database_url: str) -> None:
             await connection.execute("ANALYZE")
             ids = [row["id"] for row in await connection.fetch("SELECT id FROM identities LIMIT 3")]
             for query, arguments in (
-                (identity._LOCK, (ids, [])),
-                (identity._MEMBERS, (ids, ids, ids, ids)),
-                (identity._NEIGHBOURS, (ids,)),
-                (write._STORED_INTERVALS, (ids,)),
+                (resolver._LOCK, (ids, [])),
+                (resolver._MEMBERS, (ids, ids, ids, ids)),
+                (resolver._NEIGHBOURS, (ids,)),
+                (writes._STORED_INTERVALS, (ids,)),
             ):
                 plan = await connection.fetchval("EXPLAIN (FORMAT JSON) " + query, *arguments)
                 assert "Seq Scan" not in json.dumps(plan), query
             nothing: list[object] = [NOW, *[[]] * 26]
-            plan = await connection.fetchval("EXPLAIN (FORMAT JSON) " + write._WRITE_CUSTOMERS, *nothing)
+            plan = await connection.fetchval("EXPLAIN (FORMAT JSON) " + writes._WRITE_CUSTOMERS, *nothing)
             # Once a skip scan over another index took ten times as long.
             assert "transitions_one_interval" in json.dumps(plan)
 
@@ -81,7 +82,7 @@ async def test_one_poison_message_costs_its_neighbours_nothing(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Projection fails on one message: it alone is stored only, and the worker projects it once it can."""
-    real = accept.project
+    real = group_commit.project
 
     async def project(connection: Any, messages: Any, *rest: Any) -> Any:
         if any(message.message_id == "m7" for message in messages):
@@ -90,7 +91,7 @@ async def test_one_poison_message_costs_its_neighbours_nothing(
 
     async with service(database_url, NOW) as one:
         with monkeypatch.context() as patched:
-            patched.setattr(accept, "project", project)
+            patched.setattr(group_commit, "project", project)
             receipt = await one.send([viewed(number) for number in range(20)])
         assert (receipt.accepted, receipt.rejected, receipt.projected) == (20, 0, False)
         assert len(await one.groups("u")) == 19
@@ -113,7 +114,7 @@ async def test_when_every_projection_fails_the_rest_is_kept_at_once(
 
     async with service(database_url, NOW) as one:
         with monkeypatch.context() as patched:
-            patched.setattr(accept, "project", project)
+            patched.setattr(group_commit, "project", project)
             receipt = await one.send([viewed(number) for number in range(512)])
         assert (receipt.accepted, receipt.projected) == (512, False)
         assert tried < 30
@@ -125,14 +126,14 @@ async def test_when_every_projection_fails_the_rest_is_kept_at_once(
 async def test_a_message_that_cannot_be_stored_is_rejected_alone(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = accept.append
+    real = group_commit.append
 
     async def append(connection: Any, keys: Any, messages: Any, refused: Any) -> Any:
         if any(message.message_id == "m3" for message in messages):
             raise asyncpg.DataError("no such thing")
         return await real(connection, keys, messages, refused)
 
-    monkeypatch.setattr(accept, "append", append)
+    monkeypatch.setattr(group_commit, "append", append)
     async with service(database_url, NOW) as one:
         receipt = await one.send([viewed(number) for number in range(8)])
         assert (receipt.accepted, receipt.duplicate, receipt.rejected) == (7, 0, 1)

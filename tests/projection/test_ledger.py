@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.db import transact
+from app.postgres.pool import transact
 from app.projection.project import undo_link
 from app.touchpoint import SECOND, identity_id
 from tests.projection.naive import Said

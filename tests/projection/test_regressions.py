@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from app import worker
-from app.db import Connection
+from app.background import worker
 from app.errors import Rejection, RejectionCode
+from app.formats.segment import Parsed
+from app.postgres.pool import Connection
 from app.projection import project as projecting
 from app.projection.rebuild import rebuild_customers
-from app.rules.ruleset import Ruleset
+from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import DAY, HOUR, Identity, Message
-from app.wire.segment import Parsed
 from tests.projection.naive import Definitions, Said
 from tests.projection.service import Service, item, service
 
@@ -240,7 +240,7 @@ def test_waiting_for_a_lock_ends(database_url: str) -> None:
 
 def fail_on(monkeypatch: pytest.MonkeyPatch, poison: str) -> None:
     """Let every projection fail that holds this message."""
-    for place in ("app.ingest.accept.project", "app.worker.project_deferred"):
+    for place in ("app.ingest.group_commit.project", "app.background.worker.project_deferred"):
         module, _, name = place.rpartition(".")
         real = getattr(__import__(module, fromlist=[name]), name)
 
@@ -261,7 +261,7 @@ def test_one_deferred_message_that_keeps_failing_stops_no_other(
             async def never(*_: Any) -> None:
                 raise ValueError("down")
 
-            everything.setattr("app.ingest.accept.project", never)
+            everything.setattr("app.ingest.group_commit.project", never)
             for number in range(3):
                 receipt = await one.send([item(said(number, T0, f"user{number}"))])
                 assert (receipt.accepted, receipt.projected) == (1, False)
@@ -515,7 +515,7 @@ def test_a_definition_that_is_replaced_records_its_new_version(database_url: str
     renamed = {"did": "bought", "within": "5d", "at_least": 1}
 
     async def act(one: Service) -> None:
-        from app.rules.definitions import parse_segment
+        from app.rules.language.definitions import parse_segment
 
         await one.send([item(said(1, NOW - DAY))])
         wanted = {"key": "lately", "name": "Lately, again", "rule": {"any": [renamed, {"did": "x"}]}}

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from app.formats.identifiers import reference
 from app.projection.rebuild import rebuild_customers
-from app.rules.definitions import parse_trait
+from app.queries.customers import CustomerViews
+from app.rules.language.definitions import parse_trait
 from app.touchpoint import DAY, HOUR
-from app.views.customers import CustomerViews
-from app.wire.identifiers import reference
 from tests.projection.naive import Definitions, Said, customers, intervals, of_customer
 from tests.projection.service import Service, item, service
 from tests.projection.test_against_oracle import CAPS, SMALL_CAPS

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from app.projection.backfill import _both, _reading, together
 from app.projection.coverage import Coverage
-from app.projection.fill import _both, _reading, together
 from app.projection.fold import Change, NeedsReplay, cut_pending, cut_short, fold
 from app.projection.state import Move, State, read_state, write_state
 from app.rules import Ruleset

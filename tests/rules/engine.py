@@ -10,11 +10,11 @@ import msgspec
 
 from app.projection.fold import POINTS_UNLIMITED, Change, NeedsReplay
 from app.projection.fold import fold as fold_moves
-from app.projection.replay import move_of
+from app.projection.log_replay import move_of
 from app.projection.state import Move, State
 from app.rules import Definition, Occurrence, Ruleset, Series, compile_ruleset, parse_rule
-from app.rules.definitions import parse_value
-from app.rules.truth import Truth
+from app.rules.engine.truth import Truth
+from app.rules.language.definitions import parse_value
 from tests.rules.oracle import Entry, Happened, Told, World, order
 from tests.rules.strategies import written
 

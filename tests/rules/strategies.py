@@ -13,7 +13,7 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
-from app.rules.words import never_longer
+from app.rules.language.fields import never_longer
 from tests.rules.oracle import AGGREGATES, DATE_OPERATORS, Entry, Happened, Reading, Told, World, microseconds, rfc3339
 
 HOUR = 3_600_000_000

@@ -15,9 +15,10 @@ from pydantic import BaseModel
 
 from app.projection.fold import NeedsReplay
 from app.projection.fold import fold as fold_moves
-from app.rules import expressions, language, parse_rule
-from app.rules.comparison import Comparison
-from app.rules.definitions import parse_value
+from app.rules import parse_rule
+from app.rules.language import expressions, nodes
+from app.rules.language.comparison import Comparison
+from app.rules.language.definitions import parse_value
 from tests.rules.engine import folded, move, ruleset_of, stored
 from tests.rules.oracle import OPERATORS, Entry, Happened, Told, World
 from tests.rules.strategies import DAY, HOUR, START, written
@@ -617,12 +618,12 @@ def test_buckets(salt: str, number: int) -> None:
 
 
 def test_the_table_covers_every_head_modifier_and_operator() -> None:
-    published = {model for module in (language, expressions) for model in vars(module).values() if _is_node(model)}
+    published = {model for module in (nodes, expressions) for model in vars(module).values() if _is_node(model)}
     wanted = {
         f"{model.__name__}.{name}"
         for model in (*published, Comparison)
         for name in model.model_fields
-        if model in (Comparison, language.TraitIs) or name not in Comparison.model_fields
+        if model in (Comparison, nodes.TraitIs) or name not in Comparison.model_fields
     }
     assert len(wanted) > 200
     assert wanted - set(_covered()) == set()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.builtin import JOURNEYS, SEGMENTS
+from app.registry.default_definitions import JOURNEYS, SEGMENTS
 from app.rules import Definition, compile_ruleset, parse_journey, parse_segment
 from tests.rules.engine import fold
 from tests.rules.oracle import UNIT, Happened

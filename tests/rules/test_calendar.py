@@ -9,15 +9,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from app.rules import calendar, lengths
-from app.rules.calendar import Length
+from app.rules.engine import calendar
+from app.rules.engine.calendar import Length
+from app.rules.language import durations
 
 LISBON, NEW_YORK, ST_JOHNS, APIA = "Europe/Lisbon", "America/New_York", "America/St_Johns", "Pacific/Apia"
 HOUR, DAY = 3_600_000_000, 86_400_000_000
 
 
 def at(text: str) -> int:
-    found = lengths.instant_or_date(text)
+    found = durations.instant_or_date(text)
     assert isinstance(found, int)
     return found
 
@@ -88,8 +89,8 @@ def test_exact_lengths_do_not_look_at_clocks_and_end_with_the_years():
     noon = at("2024-03-30T12:00:00Z")
     assert calendar.add(noon, calendar.length("1d"), LISBON) == noon + DAY
     assert calendar.subtract(noon, calendar.length("1d"), LISBON) == noon - DAY
-    assert calendar.add(at("9999-12-31T00:00:00Z"), calendar.length("2d"), "UTC") == lengths.LATEST
-    assert calendar.subtract(at("0001-01-02T00:00:00Z"), calendar.length("2d"), "UTC") == lengths.EARLIEST
+    assert calendar.add(at("9999-12-31T00:00:00Z"), calendar.length("2d"), "UTC") == durations.LATEST
+    assert calendar.subtract(at("0001-01-02T00:00:00Z"), calendar.length("2d"), "UTC") == durations.EARLIEST
 
 
 @pytest.mark.parametrize("zone", ["UTC", NEW_YORK, APIA])
@@ -255,7 +256,7 @@ def test_crossings_of_an_exact_length_and_edges_of_now():
 
 def test_the_last_years_do_not_overflow():
     for zone in ("UTC", APIA, NEW_YORK):
-        for v in (lengths.EARLIEST, lengths.LATEST):
+        for v in (durations.EARLIEST, durations.LATEST):
             assert calendar.crossings(v, Length(0, 1), zone)
             assert calendar.edges(v, 1, zone)
             for word in calendar.PERIODS:

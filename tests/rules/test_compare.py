@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from app.rules import lengths
-from app.rules.compare import Asking, Compared, Dynamic, check_pattern, compile_comparison
+from app.rules.engine.operators import Asking, Compared, Dynamic, check_pattern, compile_comparison
+from app.rules.language import durations
 
 NEW_YORK, ST_JOHNS, APIA, LISBON = "America/New_York", "America/St_Johns", "Pacific/Apia", "Europe/Lisbon"
 BEYOND = "1" * 401
@@ -24,7 +24,7 @@ class Given(Dynamic):
 
 
 def at(text: str) -> int:
-    found = lengths.instant_or_date(text)
+    found = durations.instant_or_date(text)
     assert isinstance(found, int)
     return found
 

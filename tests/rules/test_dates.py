@@ -10,15 +10,16 @@ from itertools import combinations
 
 import pytest
 
-from app.rules import calendar, dates, lengths
-from app.rules.values import as_text, digest_of, key_of
+from app.rules.engine import calendar, dates
+from app.rules.engine.json_equality import as_text, digest_of, key_of
+from app.rules.language import durations
 
 LISBON, NEW_YORK, ST_JOHNS, APIA = "Europe/Lisbon", "America/New_York", "America/St_Johns", "Pacific/Apia"
 DAY = 86_400_000_000
 
 
 def at(text: str) -> int:
-    found = lengths.instant_or_date(text)
+    found = durations.instant_or_date(text)
     assert isinstance(found, int)
     return found
 
@@ -195,8 +196,8 @@ def _naive_anniversary(day: date, length: timedelta, t: int, zone: str) -> bool:
             one = day.replace(year=year)
         except ValueError:
             one = date(year, 2, 28)
-        begin = lengths.first_instant(one, zone) - length // timedelta(microseconds=1)
-        if begin <= t < lengths.first_instant(one + timedelta(days=1), zone):
+        begin = durations.first_instant(one, zone) - length // timedelta(microseconds=1)
+        if begin <= t < durations.first_instant(one + timedelta(days=1), zone):
             return True
     return False
 
@@ -275,8 +276,8 @@ def test_a_missing_value_has_no_digest_and_others_have_a_stable_one():
     [
         (0, "1970-01-01T00:00:00.000000Z"),
         (-1, "1969-12-31T23:59:59.999999Z"),
-        (lengths.EARLIEST, "0001-01-01T00:00:00.000000Z"),
-        (lengths.LATEST, "9999-12-31T23:59:59.999999Z"),
+        (durations.EARLIEST, "0001-01-01T00:00:00.000000Z"),
+        (durations.LATEST, "9999-12-31T23:59:59.999999Z"),
     ],
 )
 def test_an_instant_as_text_reads_back(instant, expected):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.rules.document import Occurrence, look_up, reader
+from app.rules.engine.touchpoint_view import Occurrence, look_up, reader
 
 
 def occurrence(context: bytes) -> Occurrence:

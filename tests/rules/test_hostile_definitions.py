@@ -17,9 +17,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.errors import InvalidDefinition
-from app.rules.definitions import parse_rule
-from app.rules.language import Rule
-from app.rules.refusal import HEADS, VALUE_HEADS
+from app.rules.language.definitions import parse_rule
+from app.rules.language.nodes import Rule
+from app.rules.language.validation import HEADS, VALUE_HEADS
 
 SEED = 19_971_001
 Step = str | int

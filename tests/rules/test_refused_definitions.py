@@ -10,7 +10,14 @@ import pytest
 
 from app.config import Limits
 from app.errors import InvalidDefinition
-from app.rules.definitions import parse_journey, parse_rule, parse_segment, parse_trait, parse_value, rule_to_json
+from app.rules.language.definitions import (
+    parse_journey,
+    parse_rule,
+    parse_segment,
+    parse_trait,
+    parse_value,
+    rule_to_json,
+)
 
 DID = {"did": "A"}
 

@@ -12,9 +12,9 @@ from jsonschema import Draft202012Validator
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from app.builtin import JOURNEYS, SEGMENTS, TRAITS
-from app.rules.comparison import Comparison
-from app.rules.definitions import (
+from app.registry.default_definitions import JOURNEYS, SEGMENTS, TRAITS
+from app.rules.language.comparison import Comparison
+from app.rules.language.definitions import (
     JourneyIn,
     SegmentIn,
     TraitIn,
@@ -26,9 +26,9 @@ from app.rules.definitions import (
     rule_to_json,
     value_to_json,
 )
-from app.rules.expressions import VALUES, Hours, TraitOperand, Value, models_of
-from app.rules.language import NotStep, PlainDid, Rule, Step
-from app.rules.refusal import HEADS, VALUE_HEADS
+from app.rules.language.expressions import VALUES, Hours, TraitOperand, Value, models_of
+from app.rules.language.nodes import NotStep, PlainDid, Rule, Step
+from app.rules.language.validation import HEADS, VALUE_HEADS
 
 PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
 EXAMPLES = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.sessions import Page, Session, Visited
+from app.insight.sessions import Page, Session, Visited
 
 HALF_AN_HOUR = 30 * 60 * 1_000_000
 BY_ITSELF = {"Page Left", "Page Scrolled", "JavaScript Error"}

@@ -7,7 +7,7 @@ import os
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.sessions import IDLE, Acquisition, Device, Divider, Session, Totals, Visited
+from app.insight.sessions import IDLE, Acquisition, Device, Divider, Session, Totals, Visited
 from tests.sessions.oracle import figures, figures_told, page, sessions_of
 
 CASES = 500 * int(os.environ.get("SEGUE_TEST_CASES", "1"))

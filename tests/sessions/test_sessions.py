@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.sessions import (
+from app.insight.sessions import (
     ENGAGEMENT,
     IDLE,
     TOLD_MAX,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.tickets import Told
+from app.insight.tickets import Told
 
 _OVER = ("solved", "closed", "resolved", "done", "completed", "archived")
 _GONE = ("deleted", "spam", "trashed", "scrubbed")

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.tickets import NAMES, Desk, Told, desk_of, standing_of
+from app.insight.tickets import Desk, Told, desk_of
+from app.vocabulary.ticket_events import NAMES, standing_of
 from tests.tickets import naive
 
 SECOND = 1_000_000

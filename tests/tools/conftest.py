@@ -15,10 +15,10 @@ import pytest
 import uvicorn
 
 from app.config import Settings
-from app.db import FrozenClock, open_pool
+from app.connectors.tools import TOOLS
 from app.main import create_app
+from app.postgres.pool import FrozenClock, open_pool
 from app.registry import bootstrap
-from app.wire.tools import TOOLS
 from tests.tools.fixture import NOW, Case, Fixture
 
 WRITTEN_BY_MESSAGES = (

@@ -12,11 +12,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from app.config import Settings
+from app.connectors.adapter import Tool, encoded
+from app.connectors.delivery import Delivery, Unreadable
+from app.connectors.delivery_parser import read, read_again
+from app.connectors.tools import TOOLS
+from app.formats.segment import normalise
 from app.touchpoint import SourceView
-from app.wire.segment import normalise
-from app.wire.tool import Delivery, Tool, Unreadable, encoded
-from app.wire.tools import TOOLS
-from app.wire.webhook import read, read_again
 from tests.tools.fixture import NOW
 from tests.tools.test_every_kind import FIXTURES
 

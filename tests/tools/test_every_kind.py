@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from app.wire.instants import parse
-from app.wire.tools import TOOLS
+from app.connectors.tools import TOOLS
+from app.formats.timestamps import parse
 from tests.tools.conftest import Tools, running_tools
 from tests.tools.fixture import NOW, Case, Fixture
 

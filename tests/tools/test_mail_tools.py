@@ -15,11 +15,11 @@ import hubspot.utils.signature as vendor
 import pytest
 
 from app.config import Settings
-from app.outside import Outside
-from app.wire.mail import address, custom_ids, is_machine, listed, members, seen_by
-from app.wire.signatures import SignatureRefused
-from app.wire.tool import Delivery
-from app.wire.tools import TOOLS
+from app.connectors.delivery import Delivery
+from app.connectors.shared.email import address, custom_ids, is_machine, listed, members, seen_by
+from app.connectors.signatures import SignatureRefused
+from app.connectors.tools import TOOLS
+from app.http.outbound_client import Outside
 from tests.tools.conftest import Tools, running_tools
 from tests.tools.fixture import NOW, Case, Fixture
 from tests.tools.kinds import brevo, hubspot, mailchimp, mailgun, ses

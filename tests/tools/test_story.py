@@ -20,7 +20,7 @@ from uuid import uuid4
 import pytest
 
 from app.config import Settings
-from app.wire.instants import rfc3339
+from app.formats.timestamps import rfc3339
 from tests.conftest import execute, with_database
 from tests.tools.conftest import Tools, running_tools
 from tests.tools.fixture import Case, json_body

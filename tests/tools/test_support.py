@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from app.wire.support import csat, plain
-from app.wire.tool import Call
-from app.wire.tools.freshdesk import TOOL as FRESHDESK_TOOL
+from app.connectors.adapter import Call
+from app.connectors.shared.helpdesk import csat, plain
+from app.connectors.tools.freshdesk import TOOL as FRESHDESK_TOOL
 from tests.tools.conftest import running_tools
 from tests.tools.fixture import Case, SignedWith, json_body
 from tests.tools.kinds.freshdesk import FIXTURE as FRESHDESK
@@ -117,7 +117,7 @@ async def test_a_source_may_estimate_how_its_customers_sound(settings: Settings)
 async def test_estimates_that_cannot_be_made_are_refused_at_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.wire.estimates.find_spec", lambda _: None)
+    monkeypatch.setattr("app.enrichment.sentiment.find_spec", lambda _: None)
     async with running_tools(settings) as tools:
         wanted = {"key": "tool", "kind": "support", "options": {"estimate": "on"}}
         refused = await tools.ask("POST", "/v1/sources", wanted, 400)

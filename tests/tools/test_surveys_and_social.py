@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.wire.surveys import nps
+from app.connectors.shared.surveys import nps
 from tests.tools.conftest import Tools
 from tests.tools.fixture import Case, json_body
 from tests.tools.kinds import hotjar, meta, surveymonkey, typeform, x

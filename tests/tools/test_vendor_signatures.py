@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hubspot.utils.signature import Signature  # type: ignore[import-untyped]  # it ships no types
 from sendgrid.helpers.eventwebhook import EventWebhook, EventWebhookHeader  # type: ignore[import-untyped]  # nor it
 
-from app.wire.signatures import STANDARD, SignatureRefused
-from app.wire.tool import Delivery
-from app.wire.tools import TOOLS
+from app.connectors.delivery import Delivery
+from app.connectors.signatures import STANDARD, SignatureRefused
+from app.connectors.tools import TOOLS
 
 SENDGRID, HUBSPOT = TOOLS["sendgrid"], TOOLS["hubspot"]
 KEY = b64encode(bytes(range(32))).decode()

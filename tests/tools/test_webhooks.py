@@ -15,8 +15,8 @@ import pytest
 from cryptography.fernet import Fernet
 
 from app.config import Settings
-from app.wire.tool import Delivery
-from app.wire.tools import TOOLS
+from app.connectors.delivery import Delivery
+from app.connectors.tools import TOOLS
 from tests.tools.conftest import Tools, running_tools
 from tests.tools.fixture import NOW, Case, json_body
 from tests.tools.kinds.sendgrid import FIXTURE as SENDGRID

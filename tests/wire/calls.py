@@ -7,8 +7,8 @@ from typing import Any
 
 from app.config import Settings
 from app.errors import Rejection
+from app.formats.segment import Parsed, normalise, read
 from app.touchpoint import Message, SourceView
-from app.wire.segment import Parsed, normalise, read
 
 SETTINGS = Settings()
 SOURCE = SourceView("site")

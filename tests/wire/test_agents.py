@@ -5,7 +5,7 @@ from __future__ import annotations
 import crawleruseragents
 import pytest
 
-from app.agents import USER_AGENT_CHARS_MAX, Client, client_of, is_bot, speaks_for_visitor
+from app.enrichment.user_agents import USER_AGENT_CHARS_MAX, Client, client_of, is_bot, speaks_for_visitor
 
 _WINDOWS = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
 _IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "

@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.errors import BadRequest, RejectionCode
+from app.formats.decompression import inflate
+from app.formats.segment import TYPE_OF_ROUTE, Parsed
 from app.touchpoint import Message, SourceView
-from app.wire.body import inflate
-from app.wire.segment import TYPE_OF_ROUTE, Parsed
 from tests.wire.calls import NOW, SETTINGS, parse, track
 
 ROUTES = st.sampled_from(sorted(TYPE_OF_ROUTE))

@@ -12,9 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.errors import BadRequest
-from app.wire import again, customerio_track, ga4, mixpanel, pixel, posthog
-from app.wire.encodings import unwrap
-from app.wire.segment import Envelope, normalise
+from app.formats import customerio_track, ga4, mixpanel, pixel, posthog
+from app.formats.encodings import unwrap
+from app.formats.segment import Envelope, normalise
+from app.quarantine import reparse
 from tests.wire.calls import NOW, SETTINGS
 from tests.wire.test_any_body import PIECES, SCALARS, SOURCE, TEXTS, assert_storable
 
@@ -32,7 +33,7 @@ FORMS = (
 
 
 def read_again(form: str, body: bytes) -> Envelope:
-    return again.read(body, form, NOW, LIMITS, {})
+    return reparse.read(body, form, NOW, LIMITS, {})
 
 
 def read_call(call: str, body: bytes) -> Envelope:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from app.config import Settings
 from app.errors import RejectionCode
+from app.formats.segment import Parsed, normalise, read
+from app.formats.web_context import kept_address
 from app.touchpoint import Message, Peer, SourceView
-from app.wire.arrival import kept_address
-from app.wire.segment import Parsed, normalise, read
 from tests.wire.calls import NOW, SOURCE, kinds, track
 
 CHROME = (

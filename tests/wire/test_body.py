@@ -9,7 +9,7 @@ import pytest
 
 from app.config import Limits
 from app.errors import BodyTooLarge, InvalidBody
-from app.wire.body import inflate
+from app.formats.decompression import inflate
 
 LIMITS = Limits()
 SMALL = Limits(body_bytes_max=1_000, inflated_bytes_max=5_000)

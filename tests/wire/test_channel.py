@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.channel import Channel, classify, lower_snake, sender_of
+from app.enrichment.channel import Channel, classify, lower_snake, sender_of
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from app.errors import InvalidBody, RejectionCode
+from app.formats.customerio_track import Asked, error_of, read_batch, read_call, read_operation
+from app.formats.segment import Parsed, normalise
+from app.quarantine import reparse
 from app.touchpoint import Message
-from app.wire import again
-from app.wire.customerio_track import Asked, error_of, read_batch, read_call, read_operation
-from app.wire.segment import Parsed, normalise
 from tests.wire.calls import NOW, SECOND, SETTINGS, SOURCE, kinds
 
 LIMITS = SETTINGS.limits
@@ -276,7 +276,7 @@ def test_a_call_that_was_refused_is_read_again_as_of_its_own_time() -> None:
     operation = json.loads(rejection.original)
     assert operation["identifiers"] == {"id": "a/b"}
     corrected = json.dumps({**operation, "name": "Mended"}).encode()
-    envelope = again.read(corrected, rejection.form, NOW + 9 * SECOND, LIMITS, {})
+    envelope = reparse.read(corrected, rejection.form, NOW + 9 * SECOND, LIMITS, {})
     [(_, message)] = normalise(envelope, SOURCE, NOW + 9 * SECOND, SETTINGS).messages
     assert (message.name, message.occurred_at, kinds(message)) == ("Mended", NOW, ["user_id:a/b"])
 

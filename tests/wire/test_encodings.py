@@ -11,7 +11,7 @@ import pytest
 
 from app.config import Limits
 from app.errors import BodyTooLarge, InvalidBody
-from app.wire.encodings import document, unwrap, unwrap_data
+from app.formats.encodings import document, unwrap, unwrap_data
 
 LIMITS = Limits()
 # Base64 of it holds + and /, and ends in =.

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.wire import estimates
-from app.wire.estimates import NOTE, WORDS_MAX, estimate
-from app.wire.tool import Call, decoded, written
+from app.connectors.adapter import Call, written
+from app.connectors.delivery import decoded
+from app.enrichment import sentiment
+from app.enrichment.sentiment import NOTE, WORDS_MAX, estimate
 
 FURIOUS = "I am furious, this is the third time my parcel is late."
 
@@ -83,7 +84,7 @@ def test_a_long_text_is_looked_at_from_its_beginning() -> None:
 @pytest.mark.parametrize("missing", ["vaderSentiment", "py3langid"])
 def test_without_the_libraries_nothing_is_said(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     _hide(monkeypatch, missing)
-    assert not estimates.is_installed()
+    assert not sentiment.is_installed()
     assert estimate(FURIOUS) is None
 
 
@@ -96,12 +97,15 @@ def test_without_the_list_of_emotions_only_the_sentiment_is_said(monkeypatch: py
 
 
 def _hide(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    find_spec = estimates.find_spec
-    monkeypatch.setattr(estimates, "find_spec", lambda name: None if name == package else find_spec(name))
+    find_spec = sentiment.find_spec
+    monkeypatch.setattr(sentiment, "find_spec", lambda name: None if name == package else find_spec(name))
 
 
 def test_the_libraries_are_not_loaded_before_they_are_needed() -> None:
-    looked_at = "import sys, app.wire.webhook; sys.exit('vaderSentiment' in sys.modules or 'py3langid' in sys.modules)"
+    looked_at = (
+        "import sys; import app.connectors.delivery_parser;"
+        "sys.exit('vaderSentiment' in sys.modules or 'py3langid' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", looked_at], check=False).returncode == 0
 
 

@@ -8,8 +8,8 @@ from decimal import Decimal
 
 import pytest
 
-from app.wire.figures import KINDS
-from app.wire.figures.figure import Figures, Told, Unreadable
+from app.channel_metrics.parsers import KINDS
+from app.channel_metrics.parsers.metric import Figures, Told, Unreadable
 
 MAY_4, MAY_5 = date(2026, 5, 4), date(2026, 5, 5)
 

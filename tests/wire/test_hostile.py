@@ -10,7 +10,7 @@ import pytest
 
 from app.config import Settings
 from app.errors import InvalidBody, RejectionCode
-from app.wire.segment import ITEMS_MAX
+from app.formats.segment import ITEMS_MAX
 from tests.wire.calls import SETTINGS, kinds, message, parse, rejection, track
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.wire.instants import claim, parse, rfc3339
+from app.formats.timestamps import claim, parse, rfc3339
 
 TEN = 1_777_888_800_000_000  # 2026-05-04T10:00:00Z
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.wire import json_text
+from app.formats import json_text
 
 ESCAPES = st.sampled_from(
     ["\\ud83d", "\\ude00", "\\u0000", "\\\\", "\\\\\\\\", '\\"', "u0000", "ud83d", "{", "]", "a", "\\n"]

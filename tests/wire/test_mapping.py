@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from app.wire.mapping import FileMapping, MappingRefused, RowReader, checked
-from app.wire.tool import Unreadable, written
+from app.connectors.adapter import written
+from app.connectors.delivery import Unreadable
+from app.imports.mapping import FileMapping, MappingRefused, RowReader, checked
 
 CARDS = {"Who": "user_id", "When": "timestamp"}
 

@@ -6,18 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.wire.mapping import MappingRefused, checked
-from app.wire.mapping_guess import (
-    DECIMAL_COMMA,
-    EVENT,
-    TIMES,
-    WHEN,
-    WHO,
-    ZONE,
-    Guess,
-    answered,
-    guess,
-)
+from app.imports.mapping import MappingRefused, checked
+from app.imports.mapping_inference import DECIMAL_COMMA, EVENT, TIMES, WHEN, WHO, ZONE, Guess, answered, guess
 
 
 def _guess(**columns: list[str]) -> Guess:

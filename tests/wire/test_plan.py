@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import InvalidDefinition
-from app.wire.plan import NODES_MAX, SAMPLE_BYTES_MAX, Check, sample_of
+from app.tracking_plan.event_schema import NODES_MAX, SAMPLE_BYTES_MAX, Check, sample_of
 
 ORDER = {
     "type": "object",

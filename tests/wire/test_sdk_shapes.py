@@ -8,9 +8,9 @@ import json
 import pytest
 
 from app.errors import BadRequest
+from app.formats.decompression import inflate
+from app.formats.segment import Parsed, normalise, read
 from app.touchpoint import Message
-from app.wire.body import inflate
-from app.wire.segment import Parsed, normalise, read
 from tests.wire.calls import NOW, SECOND, SETTINGS, SOURCE, kinds
 
 ANALYTICS_PYTHON = b"""{"batch": [

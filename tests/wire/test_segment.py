@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from app.errors import InvalidBody, RejectionCode
+from app.formats.segment import TYPE_OF_ROUTE, read
 from app.touchpoint import SourceView
-from app.wire.segment import TYPE_OF_ROUTE, read
 from tests.wire.calls import NOW, SECOND, SETTINGS, SOURCE, kinds, message, parse, rejection, send, track
 
 LONG = "x" * 256

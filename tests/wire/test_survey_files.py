@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.importing.kinds import mapping_of
-from app.importing.lines import Line, Place, mapped_form
-from app.wire.mapping import FileMapping
+from app.imports.formats import mapping_of
+from app.imports.mapping import FileMapping
+from app.imports.rows import Line, Place, mapped_form
 
 SURVEYMONKEY = (
     "Respondent ID,Collector ID,Start Date,End Date,IP Address,Email Address,First Name,Last Name,Custom Data 1,"

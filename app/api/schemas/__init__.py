@@ -18,32 +18,16 @@ from app.api.schemas.access import (
     SourceOut,
     SourcesOut,
 )
-from app.api.schemas.analysis import (
-    DifferenceOut,
-    DryRunIn,
-    DryRunOut,
-    EvidenceOut,
-    HygieneOut,
-    MovedOut,
-    NamedOut,
-    OverlapOut,
-    PreviewIn,
-    PreviewOut,
-    SaidOut,
-    SaidStayOut,
-    SegmentHealthOut,
-    VerifiedOut,
-    VerifyIn,
+from app.api.schemas.channel_metrics import (
+    BadRowOut,
+    ChannelDayOut,
+    ChannelDaysOut,
+    DayTotalOut,
+    FigureKindOut,
+    FigureKindsOut,
+    FiguresStoredOut,
 )
-from app.api.schemas.browser import (
-    MeOut,
-    MeSegmentOut,
-    MeStageOut,
-    ReceiptVisitorOut,
-    VisitorTokenIn,
-    VisitorTokenOut,
-)
-from app.api.schemas.collecting import (
+from app.api.schemas.collect import (
     BatchIn,
     BatchItemIn,
     CallIn,
@@ -54,7 +38,6 @@ from app.api.schemas.collecting import (
     VisitorIn,
     WarningOut,
 )
-from app.api.schemas.common import PROBLEMS_OF_COLLECTING, TAGGED, IdentityOut, Problem, json_body, problems
 from app.api.schemas.customers import (
     CauseOut,
     CustomerOut,
@@ -78,6 +61,19 @@ from app.api.schemas.customers import (
     TouchpointOut,
     TraitExplanationOut,
 )
+from app.api.schemas.data_quality import (
+    AnomaliesOut,
+    AnomalyOut,
+    CompletenessOut,
+    HourOut,
+    PlanEntryIn,
+    PlanEntryOut,
+    PlanOut,
+    SourceHealthOut,
+    TraitShareOut,
+    ViolatedOut,
+    ViolationsOut,
+)
 from app.api.schemas.definitions import (
     CountOut,
     FillOut,
@@ -93,17 +89,8 @@ from app.api.schemas.definitions import (
     VersionOut,
     VersionsOut,
 )
-from app.api.schemas.erasures import ErasureRequestOut, ErasureRequestsOut, HandledIn, HandledOut
-from app.api.schemas.figures import (
-    BadRowOut,
-    ChannelDayOut,
-    ChannelDaysOut,
-    DayTotalOut,
-    FigureKindOut,
-    FigureKindsOut,
-    FiguresStoredOut,
-)
-from app.api.schemas.operations import (
+from app.api.schemas.erasure_requests import ErasureRequestOut, ErasureRequestsOut, HandledIn, HandledOut
+from app.api.schemas.quarantine import (
     HealthOut,
     LiveOut,
     QuarantinedOut,
@@ -113,20 +100,33 @@ from app.api.schemas.operations import (
     QuarantineReplayOut,
     ReplayedOut,
 )
-from app.api.schemas.quality import (
-    AnomaliesOut,
-    AnomalyOut,
-    CompletenessOut,
-    HourOut,
-    PlanEntryIn,
-    PlanEntryOut,
-    PlanOut,
-    SourceHealthOut,
-    TraitShareOut,
-    ViolatedOut,
-    ViolationsOut,
+from app.api.schemas.segment_analysis import (
+    DifferenceOut,
+    DryRunIn,
+    DryRunOut,
+    EvidenceOut,
+    HygieneOut,
+    MovedOut,
+    NamedOut,
+    OverlapOut,
+    PreviewIn,
+    PreviewOut,
+    SaidOut,
+    SaidStayOut,
+    SegmentHealthOut,
+    VerifiedOut,
+    VerifyIn,
 )
-from app.api.schemas.sdks import (
+from app.api.schemas.sessions import (
+    AcquisitionOut,
+    SessionDeviceOut,
+    SessionOut,
+    SessionPageOut,
+    SessionsOut,
+    SessionTotalsOut,
+)
+from app.api.schemas.tickets import RedactedOut, TicketOut, TicketsOut, TicketTotalsOut
+from app.api.schemas.vendor_sdks import (
     CustomerioBatchIn,
     CustomerioErrorOut,
     CustomerioErrorsOut,
@@ -147,15 +147,7 @@ from app.api.schemas.sdks import (
     ValidationMessageOut,
     ValidationOut,
 )
-from app.api.schemas.sessions import (
-    AcquisitionOut,
-    SessionDeviceOut,
-    SessionOut,
-    SessionPageOut,
-    SessionsOut,
-    SessionTotalsOut,
-)
-from app.api.schemas.tickets import RedactedOut, TicketOut, TicketsOut, TicketTotalsOut
+from app.api.schemas.visitor import MeOut, MeSegmentOut, MeStageOut, ReceiptVisitorOut, VisitorTokenIn, VisitorTokenOut
 from app.api.schemas.webhooks import (
     KindOut,
     KindsOut,
@@ -166,7 +158,8 @@ from app.api.schemas.webhooks import (
     TriedOut,
     WebhookReceiptOut,
 )
-from app.rules.definitions import JourneyIn, SegmentIn, TraitIn
+from app.http.schema_types import PROBLEMS_OF_COLLECTING, TAGGED, IdentityOut, Problem, json_body, problems
+from app.rules.language.definitions import JourneyIn, SegmentIn, TraitIn
 
 REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     CallIn, BatchIn, SegmentIn, JourneyIn, TraitIn, SourceIn, KeyIn, LinkIn, LookupIn, BatchItemIn, PreviewIn,

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
-from app.api.schemas.common import EXAMPLE_INSTANT, KEY_PATTERN, Instant, OptionalInstant, shape
+from app.http.schema_types import EXAMPLE_INSTANT, KEY_PATTERN, Instant, OptionalInstant, shape
 
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://((?:\*\.)?[a-z0-9._-]+|\[[0-9a-f:]+\])(?::([0-9]{1,5}))?")
 _USUAL_PORTS: Final = {"http": "80", "https": "443"}

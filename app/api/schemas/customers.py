@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from app.api.schemas.common import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, IdentityOut, Instant, OptionalInstant, shape
+from app.http.schema_types import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, IdentityOut, Instant, OptionalInstant, shape
 
 _CLOSED = ConfigDict(extra="forbid")
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from app.api.schemas.common import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, Instant, OptionalInstant, shape
+from app.http.schema_types import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, Instant, OptionalInstant, shape
 
 _PAGE = {"url": "https://shop.example.com/hats", "path": "/hats", "title": "Hats", "name": None}
 _SESSION = {

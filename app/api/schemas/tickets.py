@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from app.api.schemas.common import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, Instant, OptionalInstant, shape
+from app.http.schema_types import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, Instant, OptionalInstant, shape
 
 _TICKET = {
     "ticket_id": "456",

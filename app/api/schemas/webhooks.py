@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from app.api.schemas.collecting import RejectionOut
-from app.api.schemas.common import EXAMPLE_INSTANT, Instant, OptionalInstant, shape
+from app.api.schemas.collect import RejectionOut
+from app.http.schema_types import EXAMPLE_INSTANT, Instant, OptionalInstant, shape
 
 
 class KindOut(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.wire.tools.brevo import TOOL
+from app.connectors.tools.brevo import TOOL
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 

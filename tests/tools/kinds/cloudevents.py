@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 
-from app.wire.tools.cloudevents import TOOL
+from app.connectors.tools.cloudevents import TOOL
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"

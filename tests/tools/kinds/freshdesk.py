@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.wire.tools.freshdesk import TOOL
+from app.connectors.tools.freshdesk import TOOL
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _NOW = "2026-05-05T12:00:00Z"

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from base64 import b64encode
 
-from app.wire.tools.hubspot import TOOL
+from app.connectors.tools.hubspot import TOOL
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 

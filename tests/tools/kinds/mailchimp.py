@@ -8,7 +8,7 @@ import json
 from base64 import b64encode
 from urllib.parse import parse_qsl, urlencode
 
-from app.wire.tools.mailchimp import TOOLS
+from app.connectors.tools.mailchimp import TOOLS
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint
 
 _SAMPLES = {tool.key: tool.sample for tool in TOOLS}

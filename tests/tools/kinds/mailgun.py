@@ -8,7 +8,7 @@ import json
 import secrets
 from urllib.parse import parse_qsl, urlencode
 
-from app.wire.tools.mailgun import TOOL
+from app.connectors.tools.mailgun import TOOL
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _FORM = {"content-type": "application/x-www-form-urlencoded"}

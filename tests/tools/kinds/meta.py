@@ -6,7 +6,7 @@ import hmac
 import json
 from typing import Any
 
-from app.wire.tools.meta import TOOL
+from app.connectors.tools.meta import TOOL
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.wire.tools.postmark import TOOL
+from app.connectors.tools.postmark import TOOL
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from app.wire.tools.ses import TOOL
+from app.connectors.tools.ses import TOOL
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint
 
 OTHER_SECRET = "another key"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.wire.tools.shop import TOOL
+from app.connectors.tools.shop import TOOL
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"

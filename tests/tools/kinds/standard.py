@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from standardwebhooks import Webhook
 
-from app.wire.tools.standard import TOOL
+from app.connectors.tools.standard import TOOL
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"

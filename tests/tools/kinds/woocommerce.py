@@ -6,7 +6,7 @@ import hmac
 from base64 import b64encode
 from typing import Any
 
-from app.wire.tools.woocommerce import TOOL
+from app.connectors.tools.woocommerce import TOOL
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _MADE, _CHANGED, _ARRIVED = "2026-05-04T10:00:00Z", "2026-05-04T10:00:05Z", "2026-05-05T12:00:00Z"

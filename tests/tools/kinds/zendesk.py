@@ -7,7 +7,7 @@ from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Any
 
-from app.wire.tools.zendesk import TOOL
+from app.connectors.tools.zendesk import TOOL
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"

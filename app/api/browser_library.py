@@ -1,0 +1,98 @@
+"""The library that web pages load: under its plain name for an hour, under the name of its content for ever."""
+
+from __future__ import annotations
+
+import gzip
+from functools import cache
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.schemas import problems
+from app.browser import Snippet, snippet
+from app.errors import NotFound
+from app.http.direct_route import DirectRoute
+from app.http.responses import matches
+
+_TYPE: Final = "text/javascript; charset=utf-8"
+_AN_HOUR: Final = "public, max-age=3600"
+_FOR_EVER: Final = "public, max-age=31536000, immutable"
+_GZIP_LEVEL: Final = 9
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "JavaScript.", "content": {"text/javascript": {"schema": {"type": "string"}}}},
+    304: {"description": "It still is what If-None-Match names."},
+}
+
+
+def add_snippet_routes(app: FastAPI) -> None:
+    version = {
+        "name": "version",
+        "in": "path",
+        "required": True,
+        "description": "The first 12 hex digits of the SHA-256 of the file.",
+        "schema": {"type": "string", "title": "Version"},
+    }
+    for path, endpoint, summary, parameters in (
+        ("/segue.js", get_snippet, "The library that web pages load", []),
+        ("/segue-{version}.js", get_snippet_version, "The same, which never changes under this name", [version]),
+    ):
+        for method in ("GET", "HEAD"):
+            route = DirectRoute(
+                path,
+                endpoint,
+                methods=[method],
+                tags=["pages"],
+                operation_id=endpoint.__name__,
+                summary=summary,
+                include_in_schema=method == "GET",
+                responses={**_RESPONSES, **(problems(404) if parameters else {})},
+                openapi_extra={"security": [], "parameters": parameters},
+            )
+            app.router.routes.append(route)
+
+
+async def get_snippet(request: Request) -> Response:
+    return _answer(request, snippet(), _AN_HOUR)
+
+
+async def get_snippet_version(request: Request) -> Response:
+    built = snippet()
+    if request.path_params["version"] != built.version:
+        raise NotFound("This server has another version of the library; /segue.js is the one it has.")
+    return _answer(request, built, _FOR_EVER)
+
+
+def _answer(request: Request, built: Snippet, kept: str) -> Response:
+    packed = _takes_gzip(request.headers.get("accept-encoding", ""))
+    # The two forms are not the same bytes, so a strong tag must not be the same either.
+    tag = f'"{built.version}{"-gzip" if packed else ""}"'
+    headers = {
+        "etag": tag,
+        "cache-control": kept,
+        "vary": "Accept-Encoding",
+        "access-control-allow-origin": "*",
+        "x-content-type-options": "nosniff",
+        "cross-origin-resource-policy": "cross-origin",
+    }
+    if matches(request.headers.get("if-none-match"), f"W/{tag}"):
+        return Response(None, 304, headers)
+    if packed:
+        headers["content-encoding"] = "gzip"
+    body = _packed(built.content) if packed else built.content
+    return Response(body, 200, headers, _TYPE)
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """As RFC 9110 has it: ``q=0`` forbids, ``*`` stands for what is not named."""
+    weights: dict[str, bool] = {}
+    for each in accepted.lower().split(","):
+        name, _, weight = each.replace(" ", "").partition(";q=")
+        weights[name] = weight.strip("0.") != "" or "q=" not in each
+    return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
+
+
+@cache
+def _packed(content: bytes) -> bytes:
+    return gzip.compress(content, _GZIP_LEVEL, mtime=0)

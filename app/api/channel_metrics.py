@@ -1,0 +1,174 @@
+"""Figures of channels by day: files of them in, rows and totals out. They belong to nobody, and make no customer."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import date
+from enum import StrEnum
+from fractions import Fraction
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from fastapi import FastAPI, Query, Security
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.schemas import ChannelDaysOut, FigureKindsOut, FiguresStoredOut, problems
+from app.channel_metrics.metric_store import BEFORE_ALL, ChannelDay, DayTotal, FigureViews, Place, Wanted
+from app.channel_metrics.parsers import KINDS
+from app.channel_metrics.parsers.metric import Told, Unreadable
+from app.errors import BadRequest, InvalidBody, NotFound
+from app.formats.decompression import inflate
+from app.http.as_of import moment_of_page
+from app.http.auth import SecretKey
+from app.http.bodies import read_body
+from app.http.dependencies import services
+from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
+from app.http.responses import Cursor, instant, json_answer, read_cursor, write_cursor
+from app.http.schema_types import KEY_PATTERN
+
+_GZIP: Final = b"\x1f\x8b"
+_NO_NUL: Final = r"^[^\x00]*$"
+
+FigureKind = StrEnum("FigureKind", {key: key for key in KINDS})  # type: ignore[misc]  # the modules that there are
+
+Kind = Annotated[FigureKind, Query(description="Of the file; `GET /v1/channel-days/kinds` says where each comes from.")]
+OfSource = Annotated[str, Query(description="Source that the figures are of.", pattern=KEY_PATTERN, max_length=64)]
+Subject = Annotated[
+    str, Query(description="Page, post or keyword, where the file does not say it.", max_length=255, pattern=_NO_NUL)
+]
+OnDay = Annotated[date | None, Query(description="Of figures for which the file names no day.")]
+Dates = Annotated[
+    Literal["dmy", "mdy"] | None,
+    Query(description="How `03/04/2026` is meant, where no date of the file settles it; without it, such are refused."),
+]
+Filter = Annotated[str | None, Query(description="Only these.", max_length=255, pattern=_NO_NUL)]
+From = Annotated[date, Query(alias="from", description="First day.")]
+To = Annotated[date, Query(description="Last day, included.")]
+
+
+def add_figure_routes(app: FastAPI) -> None:
+    for path, method, endpoint, model, summary, extra in (
+        ("/v1/channel-days", "POST", store_channel_days, FiguresStoredOut, "Take a file of figures in", _FILE),
+        ("/v1/channel-days", "GET", list_channel_days, ChannelDaysOut, "Figures of channels, and totals by day", None),
+        ("/v1/channel-days/kinds", "GET", list_figure_kinds, FigureKindsOut, "The kinds of files", None),
+    ):
+        app.add_api_route(
+            path,
+            endpoint,
+            methods=[method],
+            tags=["figures"],
+            operation_id=endpoint.__name__,
+            summary=summary,
+            response_model=model,
+            responses=problems(400, 401, 403, *((404,) if method == "POST" else ()), 422),
+            dependencies=[Security(SecretKey())],
+            openapi_extra=extra,
+        )
+
+
+_FILE: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {
+                "schema": {"type": "string", "format": "binary"},
+                "example": KINDS["generic"].sample.decode(),
+            }
+        },
+    }
+}
+
+
+async def store_channel_days(
+    request: Request, kind: Kind, source: OfSource, subject: Subject = "", day: OnDay = None, dates: Dates = None
+) -> Response:
+    """The body is the file, whatever its content type; it may be gzip. What is there already is not stored again, a
+    value that differs takes the place of the old one, and rows that are no figures are told with their line.
+    """
+    served = services(request)
+    if source not in served.registry.access.sources:
+        raise NotFound(f"There is no source {source}.")
+    limits = served.settings.limits
+    body = await read_body(request, limits.inflated_bytes_max)
+    if body.startswith(_GZIP):
+        body = inflate(body, None, limits)
+    told = Told(subject, day, None if dates is None else dates == "dmy")
+    try:
+        figures = await asyncio.to_thread(KINDS[kind].read, body, told)
+    except Unreadable as error:
+        raise InvalidBody(f"This is no file of kind {kind}: {error}.") from None
+    stored = await FigureViews(served.pool).store(source, kind, figures, served.clock.now())
+    days = [figure.day for figure in figures]
+    return json_answer(
+        {
+            "added": stored.added,
+            "changed": stored.changed,
+            "unchanged": len(figures) - stored.added - stored.changed,
+            "bad": figures.bad_count,
+            "bad_rows": figures.bad,
+            "first": min(days, default=None),
+            "last": max(days, default=None),
+        }
+    )
+
+
+async def list_channel_days(
+    request: Request,
+    channel: Filter = None,
+    metric: Filter = None,
+    subject: Filter = None,
+    source: Filter = None,
+    first: From = date.min,
+    to: To = date.max,
+    limit: Limit = DEFAULT_ITEMS,
+    cursor: PageCursor = None,
+) -> Response:
+    served = services(request)
+    begin = read_cursor(cursor, str, str, str, str, str, str)
+    as_of, _ = moment_of_page(None, begin, served.clock.now())
+    items_max = min(limit, served.settings.limits.page_items_max)
+    views = FigureViews(served.pool)
+    wanted = Wanted(first, to, channel, metric, subject, source)
+    found = await views.page(wanted, _place(begin), items_max + 1)
+    page, more = found[:items_max], len(found) > items_max
+    shown = msgspec.structs.replace(wanted, first=page[0].day, last=page[-1].day) if page else None
+    return json_answer(
+        {
+            "items": [_row_json(each) for each in page],
+            "totals": [_total_json(each) for each in await views.totals(shown)] if shown else [],
+            "next_cursor": write_cursor(as_of, page[-1].day.isoformat(), *page[-1].place[1:]) if more else None,
+            "as_of": instant(as_of),
+        }
+    )
+
+
+async def list_figure_kinds() -> Response:
+    return json_answer(
+        {
+            "items": [
+                {"key": each.key, "name": each.name, "steps": each.steps, "sample": each.sample.decode()}
+                for each in KINDS.values()
+            ]
+        }
+    )
+
+
+def _place(begin: Cursor | None) -> Place:
+    """Raises :class:`BadRequest` for a cursor that is not of this list."""
+    if begin is None:
+        return BEFORE_ALL
+    day, *rest = map(str, begin.place)
+    try:
+        channel, metric, subject, source, kind = rest
+        return date.fromisoformat(day), channel, metric, subject, source, kind
+    except ValueError:
+        raise BadRequest("The cursor is not one of this list.") from None
+
+
+def _row_json(each: ChannelDay) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(each), "recorded_at": instant(each.recorded_at)}
+
+
+def _total_json(each: DayTotal) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(each), "mean": Fraction(each.sum) / each.figures}

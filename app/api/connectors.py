@@ -1,0 +1,220 @@
+"""Setting up a tool as a source: which kinds there are, the secret, and a trial that stores nothing."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import FastAPI, Path
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.collect import rejection_json
+from app.api.schemas import KindsOut, SecretIn, SecretOut, SecretsOut, TriedOut, json_body
+from app.api.secret_routes import add_secret_route
+from app.api.webhooks import hook_of
+from app.connectors.adapter import TEXT_POLICIES, Tool
+from app.connectors.delivery import Delivery
+from app.connectors.delivery_parser import read
+from app.connectors.signatures import SignatureRefused
+from app.connectors.tools import TOOLS
+from app.enrichment import sentiment
+from app.enrichment.sentiment import ESTIMATED
+from app.errors import BadRequest
+from app.formats.segment import normalise
+from app.http.bodies import read_body, read_model
+from app.http.dependencies import services
+from app.http.responses import instant, json_answer
+from app.http.schema_types import KEY_PATTERN
+from app.registry import SecretRow
+from app.touchpoint import Message
+
+SDK: Final = "sdk"
+_OPTIONS_OF_ALL: Final = {
+    "url": "The webhook's address as the tool calls it; needed where a proxy changes it and the tool signs it.",
+    "text": "Where people's free text goes: apart (the default: no rule reads it), property, or none.",
+    "estimate": "on: how texts of customers sound, in properties.estimate; needs segue[estimates]. Off by default.",
+}
+_SAMPLE_OF_SDKS: Final = (
+    '{"type":"track","event":"Order Completed","userId":"user-1","properties":{"total":42.5},"messageId":"m-1"}'
+)
+_TOKEN_BYTES: Final = 24
+_NOT_PASSED_ON: Final = ("authorization", "cookie", "host", "content-length")
+
+SourceKey = Annotated[
+    str, Path(description="Key of a source whose kind is a tool.", pattern=KEY_PATTERN, max_length=64)
+]
+
+
+def add_kind_routes(app: FastAPI) -> None:
+    secret = "/v1/sources/{key}/secrets"
+    sample: dict[str, Any] = {
+        "requestBody": {
+            "required": False,
+            "description": "A body as the tool would send it; empty: the documented sample of the kind.",
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    }
+    for path, method, endpoint, model, status, extra, failures, summary in (
+        ("/v1/sources/kinds", "GET", list_kinds, KindsOut, 200, None, (), "Kinds of sources and how to set them up"),
+        (secret, "GET", list_secrets, SecretsOut, 200, None, (404,), "When secrets of a source were set; never they"),
+        (secret, "POST", add_secret, SecretOut, 201, json_body(SecretIn), (400, 404), "Set, or rotate, a secret"),
+        (secret + "/{id}", "DELETE", drop_secret, None, 204, None, (404,), "A secret holds no more"),
+        ("/v1/sources/{key}/test", "POST", try_out, TriedOut, 200, sample, (400, 404, 503), "A trial; stores nothing"),
+    ):
+        add_secret_route(
+            app,
+            method,
+            path,
+            endpoint,
+            tag="webhooks",
+            summary=summary,
+            model=model,
+            status=status,
+            failures=failures,
+            extra=extra,
+        )
+
+
+def check_kind(kind: str, options: dict[str, str]) -> None:
+    """Raises :class:`BadRequest` for a kind that there is not, or an option that it does not have."""
+    tool = TOOLS.get(kind)
+    if tool is None and kind != SDK:
+        raise BadRequest(f"There is no kind {kind}; GET /v1/sources/kinds lists them.", path="/kind")
+    known = {} if tool is None else _OPTIONS_OF_ALL | dict(tool.options)
+    for name in options:
+        if name not in known:
+            told = ", ".join(known) or "none"
+            raise BadRequest(f"A source of kind {kind} has no option {name}; it has {told}.", path=f"/options/{name}")
+    if options.get("text", "apart") not in TEXT_POLICIES:
+        raise BadRequest(f"text is one of {', '.join(TEXT_POLICIES)}.", path="/options/text")
+    if options.get("estimate", "off") not in (ESTIMATED, "off"):
+        raise BadRequest("estimate is on or off.", path="/options/estimate")
+    if options.get("estimate") == ESTIMATED and not sentiment.is_installed():
+        raise BadRequest("Estimates need the extra segue[estimates] to be installed.", path="/options/estimate")
+
+
+async def list_kinds(request: Request) -> Response:
+    del request
+    sdk = {
+        "key": SDK,
+        "name": "SDKs and HTTP",
+        "family": "any",
+        "secret": "",
+        "makes_token": False,
+        "steps": ["Use the source's write key in any Segment-compatible SDK, in segue.js, or over HTTP."],
+        "options": {},
+        "sample": _SAMPLE_OF_SDKS,
+        "sample_headers": {"content-type": "application/json"},
+    }
+    return json_answer({"items": [sdk, *(_kind_json(tool) for tool in TOOLS.values())]})
+
+
+async def list_secrets(request: Request, key: SourceKey) -> Response:
+    served = services(request)
+    hook_of(served, key)
+    return json_answer({"items": [_secret_json(each) for each in await served.registry.secrets.of(key)]})
+
+
+async def add_secret(request: Request, key: SourceKey) -> Response:
+    """Every process follows within a second. Deliveries signed with an older secret are taken for `overlap_seconds`."""
+    served = services(request)
+    _, tool = hook_of(served, key)
+    wanted = await read_model(request, SecretIn)
+    secret, token = wanted.secret, None
+    if not secret:
+        if tool.scheme.secret:
+            raise BadRequest(f"Enter a secret: {tool.scheme.secret}.", path="/secret")
+        secret = token = "wh_" + secrets.token_urlsafe(_TOKEN_BYTES)
+    try:
+        kept = tool.scheme.keep(secret)
+        if not kept:
+            raise ValueError("An empty secret verifies whatever anybody signs with it.")
+    except ValueError as error:
+        raise BadRequest(f"/secret: {error}", path="/secret") from None
+    row = await served.registry.secrets.add(key, kept, wanted.overlap_seconds, served.clock.now())
+    return json_answer(_secret_json(row) | ({"token": token} if token else {}), 201)
+
+
+async def drop_secret(
+    request: Request, key: SourceKey, id: Annotated[int, Path(ge=1, lt=1 << 63, description="Of the list.")]
+) -> Response:
+    """At once here, within a second in every process."""
+    await services(request).registry.secrets.drop(key, id)
+    return Response(None, 204)
+
+
+async def try_out(request: Request, key: SourceKey) -> Response:
+    """The body, or the kind's sample, goes the whole way: signed and verified, read, stored, projected, taken back."""
+    served = services(request)
+    hook, tool = hook_of(served, key)
+    now = served.clock.now()
+    delivery = await _sample(request, tool, Delivery(url=str(request.url), received_at=now, options=hook.options))
+    checked = _signs(tool, delivery, hook.secrets_at(now))
+    intake = read(tool, delivery)
+    parsed = normalise(intake.envelope, hook.source, now, served.settings)
+    receipt = await served.ingest.rehearse(parsed)
+    return json_answer(
+        {
+            "signature": "verified" if checked else "not_checked",
+            "messages": [_message_json(message) for _, message in parsed.messages],
+            "accepted": receipt.accepted,
+            "duplicate": receipt.duplicate,
+            "rejections": [rejection_json(each) for each in receipt.rejections],
+            "ignored": intake.ignored,
+            "erasures": [f"{each.kind}:{each.value}" for each in intake.erasures],
+        }
+    )
+
+
+async def _sample(request: Request, tool: Tool, delivery: Delivery) -> Delivery:
+    body = await read_body(request, services(request).settings.limits.webhook_bytes_max)
+    if not body:
+        return msgspec.structs.replace(delivery, body=tool.sample, headers=tool.sample_headers)
+    headers = {name: value for name, value in request.headers.items() if name not in _NOT_PASSED_ON}
+    return msgspec.structs.replace(delivery, body=body, headers=headers)
+
+
+def _signs(tool: Tool, delivery: Delivery, kept: list[str]) -> bool:
+    """Whether the newest secret signs and verifies; of a token only the hash is known, which signs nothing."""
+    if tool.scheme.sign is None or not tool.scheme.secret or not kept:
+        return False
+    try:
+        tool.scheme.verify(tool.scheme.sign(delivery, kept[0]), kept[0])
+    except SignatureRefused as refused:
+        raise BadRequest(f"The sample cannot be verified: {refused.detail}.") from None
+    return True
+
+
+def _kind_json(tool: Tool) -> dict[str, Any]:
+    return {
+        "key": tool.key,
+        "name": tool.name,
+        "family": tool.family,
+        "secret": tool.scheme.secret,
+        "makes_token": tool.scheme.needs_secret and not tool.scheme.secret,
+        "steps": list(tool.steps),
+        "options": _OPTIONS_OF_ALL | dict(tool.options),
+        "sample": tool.sample.decode(),
+        "sample_headers": dict(tool.sample_headers),
+    }
+
+
+def _secret_json(row: SecretRow) -> dict[str, Any]:
+    return {"id": row.id, "created_at": instant(row.created_at), "expires_at": instant(row.expires_at)}
+
+
+def _message_json(message: Message) -> dict[str, Any]:
+    return {
+        "type": message.type,
+        "message_id": message.message_id,
+        "name": message.name,
+        "channel": message.channel,
+        "occurred_at": instant(message.occurred_at),
+        "identities": [str(identity) for identity in message.identities],
+        "previous_id": message.previous_id,
+        "properties": msgspec.Raw(message.properties),
+        "context": msgspec.Raw(message.context),
+        "traits": None if message.traits is None else msgspec.Raw(message.traits),
+    }

@@ -1,0 +1,195 @@
+"""The routes of Customer.io's Track API, versions 1 and 2; either half of ``site_id:api_key`` is a write key of ours.
+
+Ids in paths may hold anything, a slash included: these routes match on the path as it was sent
+(:func:`app.http.middleware._keep_encoded`), and decode it here, once.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.collect import authenticate
+from app.api.schemas import (
+    CustomerioBatchIn,
+    CustomerioIn,
+    CustomerioOperationIn,
+    CustomerioOut,
+    json_body,
+)
+from app.api.vendor_routes import add_route
+from app.errors import BadRequest, Rejection
+from app.formats.customerio_track import Asked, error_of, read_batch, read_call, read_operation
+from app.formats.decompression import inflate
+from app.formats.segment import Envelope, normalise
+from app.http.bodies import read_body
+from app.http.client_info import peer_of
+from app.http.dependencies import services
+from app.http.direct_route import Handler
+from app.http.responses import json_answer
+from app.ingest import Receipt
+from app.privacy.erasure_requests import request_erasures
+from app.touchpoint import SourceView
+
+_CUSTOMER: Final = "/api/v1/customers/{id}"
+_CALLS: Final = (
+    ("PUT", _CUSTOMER, "identify", "Customer.io: ids and attributes of a person"),
+    ("DELETE", _CUSTOMER, "delete", "Customer.io: queue a person for erasure; nothing is erased by itself"),
+    ("POST", f"{_CUSTOMER}/events", "event", "Customer.io: an event, page or screen of a person"),
+    ("POST", "/api/v1/events", "anonymous_event", "Customer.io: an event of somebody anonymous"),
+    ("POST", "/api/v1/merge_customers", "merge", "Customer.io: two people are one"),
+    ("PUT", f"{_CUSTOMER}/devices", "add_device", "Customer.io: a device that may be pushed to"),
+    ("DELETE", f"{_CUSTOMER}/devices/{{token}}", "delete_device", "Customer.io: a device is no more"),
+    ("POST", f"{_CUSTOMER}/suppress", "suppress", "Customer.io: a person is to be left alone, and queued for erasure"),
+    ("POST", f"{_CUSTOMER}/unsuppress", "unsuppress", "Customer.io: a person may be addressed again"),
+    ("POST", "/api/v1/push/events", "push_event", "Customer.io: a push was delivered, opened, or led to something"),
+    ("POST", "/api/v1/metrics", "metric", "Customer.io: a report on one message that was sent"),
+)
+_IN_PATHS: Final = {
+    "id": ("An id, an address, or `cio_` and Customer.io's own id. A slash in it is `%2F`.", "user-1"),
+    "token": ("Of the device.", "device-1"),
+}
+
+
+def add_customerio_routes(app: FastAPI) -> None:
+    for method, path, call, summary in _CALLS:
+        add_route(
+            app,
+            path,
+            _call(call),
+            method=method,
+            operation_id=f"customerio_{call}",
+            summary=summary,
+            response_model=CustomerioOut,
+            openapi_extra={
+                **(json_body(CustomerioIn) if method != "DELETE" else {}),
+                "parameters": [_in_path(name) for name in _IN_PATHS if f"{{{name}}}" in path],
+            },
+        )
+    add_route(
+        app,
+        "/api/v2/entity",
+        entity,
+        operation_id="customerio_entity",
+        summary="Customer.io: one operation; 400 with `errors` where it is refused",
+        response_model=CustomerioOut,
+        openapi_extra=json_body(CustomerioOperationIn),
+    )
+    add_route(
+        app,
+        "/api/v2/batch",
+        batch,
+        operation_id="customerio_batch",
+        summary="Customer.io: many operations; 207 with `errors` where some are refused",
+        response_model=CustomerioOut,
+        openapi_extra={
+            **json_body(CustomerioBatchIn),
+            "responses": {
+                "207": {
+                    "description": "These were refused and are in quarantine; the others are stored.",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CustomerioErrorsOut"}}},
+                }
+            },
+        },
+    )
+
+
+def _in_path(name: str) -> dict[str, Any]:
+    description, example = _IN_PATHS[name]
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": description,
+        "schema": {"type": "string", "title": name.capitalize()},
+        "example": example,
+    }
+
+
+def _call(call: str) -> Handler:
+    async def take(request: Request) -> Response:
+        served = services(request)
+        received_at = served.clock.now()
+        source = await _source(request)
+        body = await _body(request)
+        who, device = (_decoded(request.path_params.get(name, "")) for name in _IN_PATHS)
+        asked = read_call(call, who, device, body, received_at, served.settings.limits)
+        await _take(request, source, asked, len(body), received_at)
+        return json_answer({})
+
+    return take
+
+
+async def entity(request: Request) -> Response:
+    served = services(request)
+    received_at = served.clock.now()
+    source = await _source(request)
+    body = await _body(request)
+    asked = read_operation(body, received_at, served.settings.limits)
+    receipt = await _take(request, source, asked, len(body), received_at)
+    return json_answer(_errors(receipt.rejections), 400) if receipt.rejections else json_answer({})
+
+
+async def batch(request: Request) -> Response:
+    served = services(request)
+    received_at = served.clock.now()
+    source = await _source(request)
+    body = await _body(request)
+    asked = read_batch(body, received_at, served.settings.limits)
+    receipt = await _take(request, source, asked, len(body), received_at)
+    return json_answer(_errors(receipt.rejections), 207) if receipt.rejections else json_answer({})
+
+
+async def _source(request: Request) -> SourceView:
+    """Asked before anything is read: what an operation says of many people costs something to take apart."""
+    return await authenticate(request, services(request), Envelope(_password(request), [], []))
+
+
+async def _take(request: Request, source: SourceView, asked: Asked, size_bytes: int, received_at: int) -> Receipt:
+    """Erasures into their queue, messages into the log. Raises :class:`Overloaded`."""
+    served = services(request)
+    envelope = asked.envelope
+    if asked.erasures:
+        await request_erasures(served.pool, source.key, asked.erasures, received_at, served.settings)
+    if not envelope.items and not envelope.rejections:
+        return Receipt()
+    parsed = normalise(envelope, source, received_at, served.settings, peer_of(request, served.settings))
+    # An operation about many people is refused, and kept, once: each rejection holds all of it.
+    parsed.rejections = list({each.index: each for each in reversed(parsed.rejections)}.values())
+    made_bytes = sum(len(item) for item in envelope.items)
+    receipt = await served.ingest.accept(source.key, parsed, max(size_bytes, made_bytes))
+    served.streams.nudge()
+    return receipt
+
+
+async def _body(request: Request) -> bytes:
+    limits = services(request).settings.limits
+    return inflate(await read_body(request, limits.body_bytes_max), request.headers.get("content-encoding"), limits)
+
+
+def _decoded(segment: str) -> str:
+    """One segment of the path as it was sent. Raises :class:`BadRequest` for percent-encoding that is no UTF-8."""
+    try:
+        return unquote_to_bytes(segment.encode("latin-1")).decode()
+    except UnicodeError:
+        raise BadRequest("The percent-encoded path is not UTF-8.") from None
+
+
+def _password(request: Request) -> str | None:
+    """The second half of Basic authorization, which is the API key; the first is looked at where all keys are."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return b64decode(value.strip() + "=" * (-len(value.strip()) % 4)).decode().partition(":")[2] or None
+    except ValueError:
+        return None
+
+
+def _errors(rejections: list[Rejection]) -> dict[str, Any]:
+    return {"errors": [error_of(each) for each in sorted(rejections, key=lambda each: each.index)]}

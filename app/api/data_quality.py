@@ -1,0 +1,205 @@
+"""Data quality: the tracking plan, what is odd about what arrives, how sources do, how complete traits are."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import FastAPI, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.schemas import (
+    AnomaliesOut,
+    CompletenessOut,
+    PlanEntryIn,
+    PlanEntryOut,
+    PlanOut,
+    SourceHealthOut,
+    ViolationsOut,
+    json_body,
+)
+from app.api.secret_routes import add_secret_route
+from app.data_quality.source_health import Health, QualityViews, Violated
+from app.data_quality.trait_coverage import CompletenessViews
+from app.data_quality.volume_anomalies import Anomaly
+from app.errors import BadRequest
+from app.http.bodies import read_model
+from app.http.dependencies import services
+from app.http.disconnects import while_connected
+from app.http.pagination import DEFAULT_ITEMS, Limit
+from app.http.responses import instant, json_answer
+from app.http.schema_types import KEY_PATTERN
+from app.touchpoint import HOUR
+from app.tracking_plan.event_schema import SCHEMA_BYTES_MAX
+from app.tracking_plan.plan_store import EVERY_SOURCE, Entry
+
+_BODY_BYTES_MAX: Final = 2 * SCHEMA_BYTES_MAX
+_SPAN_HOURS: Final = 24
+_SPAN_HOURS_MAX: Final = 168
+
+OfSource = Annotated[
+    str | None, Query(description="Key of a source; left out, every source.", pattern=KEY_PATTERN, max_length=64)
+]
+Event = Annotated[str, Path(description="Name of the event; `page_viewed` and `screen_viewed` too.", min_length=1)]
+OfEvent = Annotated[str | None, Query(description="Only of this event.", max_length=1_000)]
+Hours = Annotated[int, Query(ge=1, le=_SPAN_HOURS_MAX, description="How far back is looked, in hours.")]
+SourceKey = Annotated[str, Path(description="Key of a source.", pattern=KEY_PATTERN, max_length=64)]
+
+
+def add_quality_routes(app: FastAPI) -> None:
+    plan, entry = "/v1/tracking-plan", "/v1/tracking-plan/{event:path}"
+    for path, method, endpoint, model, status, extra, failures, summary in (
+        (plan, "GET", get_tracking_plan, PlanOut, 200, None, (), "What properties events should have"),
+        (f"{plan}/violations", "GET", list_violations, ViolationsOut, 200, None, (422,), "How it was not kept"),
+        (
+            entry, "PUT", put_plan_entry, PlanEntryOut, 200, json_body(PlanEntryIn), (400, 404, 422),
+            "Say what properties an event should have",
+        ),
+        (entry, "DELETE", drop_plan_entry, None, 204, None, (404, 422), "Say nothing of an event any more"),
+        (
+            "/v1/quality/anomalies", "GET", list_anomalies, AnomaliesOut, 200, None, (422, 503),
+            "New names and channels, silent sources, jumps of volume",
+        ),
+        (
+            "/v1/quality/traits", "GET", get_completeness, CompletenessOut, 200, None, (422, 503),
+            "For each declared trait, the share of customers who have it",
+        ),
+        (
+            "/v1/sources/{key}/health", "GET", get_source_health, SourceHealthOut, 200, None, (404, 422),
+            "How a source has been doing in the last 24 hours",
+        ),
+    ):  # fmt: skip
+        add_secret_route(
+            app,
+            method,
+            path,
+            endpoint,
+            tag="quality",
+            summary=summary,
+            model=model,
+            status=status,
+            failures=failures,
+            extra=extra,
+        )
+
+
+async def get_tracking_plan(request: Request) -> Response:
+    return json_answer({"items": [_entry_json(each) for each in await services(request).registry.plans.entries()]})
+
+
+async def put_plan_entry(request: Request, event: Event, source: OfSource = None) -> Response:
+    """Every process follows within a second; this one at once. Messages that are stored already are not looked at."""
+    served = services(request)
+    _refuse_odd_name(event, served.settings.limits.event_chars_max)
+    wanted = await read_model(request, PlanEntryIn, _BODY_BYTES_MAX)
+    entry = await served.registry.plans.put(source or EVERY_SOURCE, event, wanted.mode, wanted.schema_)
+    return json_answer(_entry_json(entry))
+
+
+async def drop_plan_entry(request: Request, event: Event, source: OfSource = None) -> Response:
+    served = services(request)
+    _refuse_odd_name(event, served.settings.limits.event_chars_max)
+    await served.registry.plans.drop(source or EVERY_SOURCE, event)
+    return Response(status_code=204)
+
+
+async def list_violations(
+    request: Request, source: OfSource = None, event: OfEvent = None, limit: Limit = DEFAULT_ITEMS
+) -> Response:
+    """Counted by source, event and reason, since the beginning."""
+    served = services(request)
+    await served.tally.flush()
+    if event is not None and "\0" in event:
+        event = ""
+    found = await QualityViews(served.pool).violations(source, event, limit)
+    return json_answer({"items": [_violated_json(each) for each in found], "as_of": instant(served.clock.now())})
+
+
+async def list_anomalies(request: Request, source: OfSource = None, hours: Hours = _SPAN_HOURS) -> Response:
+    """By the history of each source and of its most frequent events. The rules are told in docs/data-quality.md."""
+    served = services(request)
+    await served.tally.flush()
+    now = served.clock.now()
+    since = now - hours * HOUR
+    with served.whole_base.one():
+        found = await while_connected(request, QualityViews(served.pool).anomalies(source, since, now))
+    return json_answer(
+        {"items": [_anomaly_json(each) for each in found], "since": instant(since), "as_of": instant(now)}
+    )
+
+
+async def get_completeness(request: Request, limit: Limit = DEFAULT_ITEMS) -> Response:
+    """Of all customers as they are now; computed traits are no part of it. At most two such questions at a time."""
+    served = services(request)
+    began = time.monotonic()
+    now = served.clock.now()
+    views = CompletenessViews(served.pool, served.registry, served.settings)
+    with served.whole_base.one():
+        found = await while_connected(request, views.traits(now))
+    ranked = sorted(found.traits.items(), key=lambda item: (-item[1].customers, item[0]))
+    return json_answer(
+        {
+            "customers": found.customers,
+            "items": [
+                {
+                    "trait": name,
+                    "customers": count.customers,
+                    "share": round(count.customers / found.customers, 4),
+                    "empty": count.empty,
+                }
+                for name, count in ranked[:limit]
+            ],
+            "traits_total": len(ranked),
+            "took_ms": round((time.monotonic() - began) * 1_000),
+            "as_of": instant(now),
+        }
+    )
+
+
+async def get_source_health(request: Request, key: SourceKey) -> Response:
+    served = services(request)
+    await served.tally.flush()
+    now = served.clock.now()
+    return json_answer(_health_json(await QualityViews(served.pool).health(key, now), now))
+
+
+def _refuse_odd_name(event: str, chars_max: int) -> None:
+    """What no message can have as its name, or the database cannot hold."""
+    if len(event) > chars_max or "\0" in event or any("\ud800" <= char <= "\udfff" for char in event):
+        raise BadRequest(f"An event's name has at most {chars_max} characters, and no NUL.", path="/event")
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    return {
+        "source": entry.source or None,
+        "event": entry.event,
+        "mode": entry.mode,
+        "schema": msgspec.Raw(entry.schema),
+        "updated_at": instant(entry.updated_at),
+    }
+
+
+def _violated_json(violated: Violated) -> dict[str, Any]:
+    return {
+        **msgspec.structs.asdict(violated),
+        "first_at": instant(violated.first_at),
+        "last_at": instant(violated.last_at),
+        "sample": msgspec.Raw(violated.sample),
+    }
+
+
+def _anomaly_json(anomaly: Anomaly) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(anomaly), "since": instant(anomaly.since), "until": instant(anomaly.until)}
+
+
+def _health_json(health: Health, now: int) -> dict[str, Any]:
+    return {
+        **msgspec.structs.asdict(health),
+        "last_seen_at": instant(health.last_seen_at),
+        "per_hour": round(sum(messages for _, messages in health.hours) / len(health.hours), 2),
+        "hours": [{"hour": instant(hour), "messages": messages} for hour, messages in health.hours],
+        "anomalies": [_anomaly_json(each) for each in health.anomalies],
+        "as_of": instant(now),
+    }

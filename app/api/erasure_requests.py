@@ -1,0 +1,83 @@
+"""Whom tools say to forget: read the queue, and say what was done about it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import FastAPI, Query, Security
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.schemas import ErasureRequestsOut, HandledIn, HandledOut, json_body, problems
+from app.http.as_of import moment_of_page
+from app.http.auth import SecretKey
+from app.http.bodies import read_model
+from app.http.dependencies import services
+from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
+from app.http.responses import instant, json_answer, read_cursor, uuid, write_cursor
+from app.privacy.erasure_requests import ErasureRequest, erasure_requests, mark_handled
+
+HandledToo = Annotated[bool, Query(description="Those that were handled too.")]
+
+
+def add_erasure_routes(app: FastAPI) -> None:
+    secret = [Security(SecretKey())]
+    app.add_api_route(
+        "/v1/erasure-requests",
+        list_erasure_requests,
+        methods=["GET"],
+        tags=["erasures"],
+        operation_id="list_erasure_requests",
+        summary="People whom a tool says to forget, newest first",
+        response_model=ErasureRequestsOut,
+        responses=problems(400, 401, 403, 422),
+        dependencies=secret,
+    )
+    app.add_api_route(
+        "/v1/erasure-requests/handled",
+        handle_erasure_requests,
+        methods=["POST"],
+        tags=["erasures"],
+        operation_id="handle_erasure_requests",
+        summary="Say that these requests were dealt with",
+        response_model=HandledOut,
+        responses=problems(400, 401, 403),
+        dependencies=secret,
+        openapi_extra=json_body(HandledIn),
+    )
+
+
+async def list_erasure_requests(
+    request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, handled: HandledToo = False
+) -> Response:
+    served = services(request)
+    begin = read_cursor(cursor, int)
+    as_of, _ = moment_of_page(None, begin, served.clock.now())
+    items_max = min(limit, served.settings.limits.page_items_max)
+    before = None if begin is None else int(begin.place[0])
+    found = await erasure_requests(served.pool, before, items_max + 1, handled_too=handled)
+    more = len(found) > items_max
+    return json_answer(
+        {
+            "items": [_request_json(each) for each in found[:items_max]],
+            "next_cursor": write_cursor(as_of, found[items_max - 1].id) if more else None,
+            "as_of": instant(as_of),
+        }
+    )
+
+
+async def handle_erasure_requests(request: Request) -> Response:
+    """Nothing is erased here: it only closes them."""
+    served = services(request)
+    wanted = await read_model(request, HandledIn)
+    return json_answer({"handled": await mark_handled(served.pool, wanted.ids, served.clock.now())})
+
+
+def _request_json(each: ErasureRequest) -> dict[str, Any]:
+    return {
+        **msgspec.structs.asdict(each),
+        "requested_at": instant(each.requested_at),
+        "handled_at": instant(each.handled_at),
+        "customer": None if each.customer is None else uuid(each.customer),
+    }

@@ -1,0 +1,92 @@
+"""Is it alive, is it ready, how is it doing. Without keys: these answer to the machines around the service."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import asyncpg
+import structlog
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.schemas import HealthOut, LiveOut
+from app.http.dependencies import Services, services
+from app.http.responses import json_answer
+from app.postgres import migrate
+from app.queries.segment_members import MemberViews
+from app.touchpoint import SECOND
+
+_PATIENCE_SECONDS: Final = 2.0
+
+_LAG = """
+-- How long the earliest due change has been waiting; a sweep_at at the epoch marks a stale customer, not a time.
+SELECT min(sweep_at) FROM customers WHERE sweep_at > 'epoch'
+"""
+
+_log = structlog.get_logger(__name__)
+
+
+def add_ops_routes(app: FastAPI) -> None:
+    app.add_api_route(
+        "/livez", livez, methods=["GET"], tags=["operations"], operation_id="livez", summary="The process answers",
+        response_model=LiveOut,
+    )  # fmt: skip
+    app.add_api_route(
+        "/readyz",
+        readyz,
+        methods=["GET"],
+        tags=["operations"],
+        operation_id="readyz",
+        summary="Database, migrations, sweeper",
+        response_model=HealthOut,
+        responses={503: {"description": "Not ready; the same shape.", "model": HealthOut}},
+    )
+    app.add_api_route(
+        "/metrics",
+        metrics,
+        methods=["GET"],
+        tags=["operations"],
+        operation_id="get_metrics",
+        summary="Figures for Prometheus",
+        response_class=Response,
+        responses={200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+
+
+async def livez() -> Response:
+    return json_answer({"live": True})
+
+
+async def readyz(request: Request) -> Response:
+    health = await _health(services(request))
+    return json_answer(health, 200 if health["ready"] else 503)
+
+
+async def _health(served: Services) -> dict[str, Any]:
+    try:
+        async with served.pool.acquire(timeout=_PATIENCE_SECONDS) as connection:
+            migrated = await migrate.current_of(connection) == migrate.head()
+            earliest = await connection.fetchval(_LAG, timeout=_PATIENCE_SECONDS) if migrated else None
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        _log.warning("readyz.database_unreachable", error=type(error).__name__)
+        return {"ready": False, "database": False, "migrations": False, "sweep_lag_seconds": None}
+    lag = 0.0 if earliest is None else max(0.0, (served.clock.now() - earliest) / SECOND)
+    ready = migrated and not served.registry.is_outdated
+    return {"ready": ready, "database": True, "migrations": migrated, "sweep_lag_seconds": lag}
+
+
+async def metrics(request: Request) -> Response:
+    served = services(request)
+    figures = served.metrics
+    try:
+        # Asked here, because the work may be done by another process.
+        earliest = await served.pool.fetchval(_LAG, timeout=_PATIENCE_SECONDS)
+        figures.sweep_lag(0.0 if earliest is None else max(0.0, (served.clock.now() - earliest) / SECOND))
+        views = MemberViews(served.pool, served.registry, served.settings)
+        unfilled = await views.unfilled()
+        figures.fills_pending(unfilled)
+        figures.fill_eta(((await views.fill()).eta_seconds if unfilled else None) or 0.0)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        _log.warning("metrics.database_unreachable")
+    return Response(figures.exposition(), headers={"content-type": figures.content_type})

@@ -1,0 +1,160 @@
+"""Quarantine and health."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.json_schema import SkipJsonSchema
+
+from app.errors import RejectionCode
+from app.http.schema_types import EXAMPLE_INSTANT, Instant, OptionalInstant, shape
+from app.quarantine.patch import OPERATIONS_MAX
+
+_Text = Annotated[str, StringConstraints(max_length=1_000, pattern=r"^[^\x00]*$")] | None
+
+
+class QuarantinedOut(BaseModel):
+    model_config = shape(
+        "A message that was not stored.",
+        {
+            "id": 1,
+            "source": "default",
+            "received_at": EXAMPLE_INSTANT,
+            "code": "missing_event",
+            "message": RejectionCode.MISSING_EVENT.meaning,
+            "message_id": "m-4",
+            "original": '{"type":"track","userId":"user-1","messageId":"m-4"}',
+            "encoding": "utf-8",
+            "replayed_at": None,
+        },
+    )
+
+    id: int
+    source: str
+    received_at: Instant
+    code: str
+    message: str
+    message_id: str | None
+    original: str = Field(description="As the client sent it.")
+    encoding: Literal["utf-8", "base64"] = Field(description="Of original: base64 where it is no text.")
+    replayed_at: OptionalInstant
+
+
+class QuarantineOut(BaseModel):
+    model_config = shape("Newest first.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT})
+
+    items: list[QuarantinedOut]
+    next_cursor: str | None
+    as_of: Instant
+
+
+class QuarantineFilter(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "description": "Which rejected messages; what is left out is not asked.",
+            "examples": [{"source": "default", "code": "tracking_plan", "event": "Order Completed"}],
+        },
+    )
+
+    source: _Text = None
+    code: _Text = None
+    event: _Text = Field(None, description="Name of the event; of a foreign event, its vendor's name.")
+    message_id: _Text = None
+    from_: _Text = Field(None, alias="from", description="Received at this instant or later.")
+    to: _Text = Field(None, description="Received before this instant.")
+    ids: Annotated[list[Annotated[int, Field(strict=True, ge=1, lt=1 << 63)]], Field(max_length=1_000)] | None = Field(
+        None, description="These only; also those that were let in before."
+    )
+
+
+class QuarantineReplayIn(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "description": "Which rejected messages to correct, how, and to send again.",
+            "examples": [
+                {
+                    "filter": {"code": "tracking_plan", "event": "Order Completed"},
+                    "patch": [{"op": "move", "from": "/properties/value", "path": "/properties/total"}],
+                    "dry_run": True,
+                }
+            ],
+        },
+    )
+
+    filter: QuarantineFilter = QuarantineFilter.model_construct()
+    patch: Annotated[list[dict[str, Any]], Field(max_length=OPERATIONS_MAX)] = Field(
+        [], description="RFC 6902, against `original`. Empty: as they were."
+    )
+    dry_run: Annotated[bool, Field(strict=True)] = False
+    limit: Annotated[int, Field(strict=True, ge=1, le=1_000)] = 100
+    after: Annotated[int, Field(strict=True, ge=0, lt=1 << 63, description="`next_after` of the answer before.")] = 0
+
+
+class ReplayedOut(BaseModel):
+    model_config = shape(
+        "What became of one rejected message.",
+        {
+            "id": 1,
+            "source": "default",
+            "message_id": "m-4",
+            "outcome": "rejected",
+            "code": "tracking_plan",
+            "reason": "properties.total: the value is less than the minimum of 0",
+        },
+    )
+
+    id: int
+    source: str
+    message_id: str | None
+    outcome: Literal["accepted", "duplicate", "rejected", "unpatchable", "failed"] = Field(
+        description="failed: it could not be read, or not be stored just now."
+    )
+    code: str | None
+    reason: str | None
+    becomes: str | SkipJsonSchema[None] = Field(None, description="In a dry run: the original as it was corrected.")
+
+
+class QuarantineReplayOut(BaseModel):
+    model_config = shape(
+        "What became of each, oldest first, and how many became what.",
+        {
+            "accepted": 0,
+            "duplicate": 0,
+            "rejected": 0,
+            "unpatchable": 0,
+            "failed": 0,
+            "dry_run": True,
+            "items": [],
+            "next_after": None,
+        },
+    )
+
+    accepted: int
+    duplicate: int
+    rejected: int
+    unpatchable: int
+    failed: int
+    dry_run: bool
+    items: list[ReplayedOut]
+    next_after: int | None = Field(description="More are waiting: ask again with `after`.")
+
+
+class HealthOut(BaseModel):
+    model_config = shape(
+        "Whether the service can do its work.",
+        {"ready": True, "database": True, "migrations": True, "sweep_lag_seconds": 0.0},
+    )
+
+    ready: bool
+    database: bool
+    migrations: bool
+    sweep_lag_seconds: float | None
+
+
+class LiveOut(BaseModel):
+    model_config = shape("The process answers.", {"live": True})
+
+    live: Literal[True]

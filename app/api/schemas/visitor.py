@@ -1,0 +1,109 @@
+"""What pages are told, and what the site's own server says of its visitor."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from app.http.schema_types import EXAMPLE_INSTANT, KEY_PATTERN, Instant, OptionalInstant, shape
+
+_EXAMPLE_VISITOR = "3eb1bd439947eb762998e566ccc2e099"
+_EXAMPLE_TOKEN = "eyJzIjoic2hvcCJ9.u7ht1wGj-fB5gtEFHXvAMn_5hkDqOhg"
+
+
+class MeStageOut(BaseModel):
+    model_config = shape(
+        "The place in one journey.",
+        {
+            "stage": "consideration",
+            "since": EXAMPLE_INSTANT,
+            "valid_until": None,
+            "content": {"banner": "Free returns"},
+        },
+    )
+
+    stage: str | None
+    since: OptionalInstant
+    valid_until: OptionalInstant
+    content: dict[str, Any] | None = Field(description="Hints for the page that the stage carries.")
+
+
+class MeSegmentOut(BaseModel):
+    model_config = shape(
+        "A segment that the visitor is in.", {"key": "vip", "since": EXAMPLE_INSTANT, "valid_until": None}
+    )
+
+    key: str
+    since: Instant
+    valid_until: OptionalInstant
+
+
+class MeOut(BaseModel):
+    model_config = shape(
+        "What a page is told of its visitor: of journeys, segments and traits only those that are public.",
+        {
+            "anonymous_id": _EXAMPLE_VISITOR,
+            "stages": {
+                "six-stage": {
+                    "stage": "consideration",
+                    "since": EXAMPLE_INSTANT,
+                    "valid_until": None,
+                    "content": {"banner": "Free returns"},
+                }
+            },
+            "segments": [{"key": "vip", "since": EXAMPLE_INSTANT, "valid_until": None}],
+            "traits": {"orders": 2},
+            "valid_until": None,
+            "withheld": False,
+            "etag": "5f2b1a9d0c3e4f6a7b8c9d0e",
+            "as_of": EXAMPLE_INSTANT,
+        },
+    )
+
+    anonymous_id: str | None = Field(description="null: the token is of a user alone.")
+    stages: dict[str, MeStageOut]
+    segments: list[MeSegmentOut]
+    traits: dict[str, Any]
+    valid_until: OptionalInstant = Field(description="When anything here changes by itself.")
+    withheld: bool = Field(
+        description="Nothing is shown: a message has joined the visitor to another identity, and the site's own server "
+        "does not vouch for them."
+    )
+    etag: str
+    as_of: Instant
+
+
+class VisitorTokenIn(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "description": "Whom the site's own server vouches for. Needs anonymous_id, user_id, or both.",
+            "examples": [{"source": "shop", "anonymous_id": _EXAMPLE_VISITOR, "user_id": "user-1"}],
+        },
+    )
+
+    source: Annotated[str, Field(pattern=KEY_PATTERN, max_length=64)]
+    anonymous_id: str | None = None
+    user_id: str | None = Field(None, description="Who is logged in.")
+
+
+class VisitorTokenOut(BaseModel):
+    model_config = shape(
+        "A token for the page of this visitor.", {"token": _EXAMPLE_TOKEN, "expires_at": EXAMPLE_INSTANT}
+    )
+
+    token: str
+    expires_at: Instant
+
+
+class ReceiptVisitorOut(BaseModel):
+    model_config = shape(
+        "Another token, or that what the page said of its visitor does not hold.",
+        {"token": _EXAMPLE_TOKEN, "expires_at": EXAMPLE_INSTANT},
+    )
+
+    token: str | SkipJsonSchema[None] = None
+    expires_at: Instant | SkipJsonSchema[None] = None
+    error: str | SkipJsonSchema[None] = Field(None, description="invalid_token")

@@ -1,0 +1,40 @@
+"""How routes that need a secret key are declared: one row each, and all the rest is the same for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Security
+
+from app.api.schemas import problems
+from app.http.auth import SecretKey
+
+
+def add_secret_route(
+    app: FastAPI,
+    method: str,
+    path: str,
+    endpoint: Callable[..., Any],
+    *,
+    tag: str,
+    summary: str,
+    model: Any,
+    status: int = 200,
+    failures: tuple[int, ...] = (),
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """``failures`` are statuses beside 401 and 403; ``extra`` goes into the operation of the OpenAPI document."""
+    app.add_api_route(
+        path,
+        endpoint,
+        methods=[method],
+        tags=[tag],
+        operation_id=endpoint.__name__,
+        summary=summary,
+        response_model=model,
+        status_code=status,
+        responses=problems(401, 403, *failures),
+        dependencies=[Security(SecretKey())],
+        openapi_extra=extra,
+    )

@@ -1,0 +1,143 @@
+"""What Segment-shaped SDKs of others need beside ``/v1``: RudderStack, Jitsu, and the pixels of mails."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.collect import authenticate, collector, take_in
+from app.api.schemas import BatchIn, CallIn, JitsuOut, ReceiptOut, SourceConfigOut, json_body
+from app.api.vendor_routes import add_route, both, pixel_answer
+from app.errors import InvalidBody, NotFound
+from app.formats import pixel
+from app.formats.decompression import inflate
+from app.formats.segment import TYPE_OF_ROUTE, Envelope, read
+from app.http.bodies import read_body
+from app.http.dependencies import services
+from app.http.direct_route import Handler
+from app.http.responses import json_answer
+
+OPEN_PATHS: Final = both("/sourceConfig", "/beacon/v1/batch")
+OPEN_PREFIXES: Final = ("/pixel/v1/", "/v1/pixel/", "/api/s/")
+
+_CALLS: Final = ("track", "identify", "page", "screen", "group", "alias")
+_QUIET: Final = {"statsCollection": {"errors": {"enabled": False}, "metrics": {"enabled": False}}}
+_TYPE: Final = {
+    "name": "type",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "title": "Type", "enum": list(_CALLS)},
+    "example": "track",
+}
+_KEY: Final = {
+    "name": "writeKey",
+    "in": "query",
+    "required": True,
+    "schema": {"type": "string", "title": "Write key"},
+    "example": "wk_demo",
+}
+_DATA: Final = {
+    "name": "data",
+    "in": "query",
+    "required": True,
+    "description": "The message, with its writeKey, as base64 of JSON.",
+    "schema": {"type": "string", "title": "Data"},
+}
+
+
+def add_segment_like_routes(app: FastAPI) -> None:
+    add_route(
+        app,
+        "/sourceConfig",
+        source_config,
+        method="GET",
+        failures=(401, 403, 429),
+        operation_id="rudder_source_config",
+        summary="Settings that RudderStack's browser SDK asks for",
+        response_model=SourceConfigOut,
+    )
+    add_route(
+        app,
+        "/beacon/v1/batch",
+        collector("batch"),
+        operation_id="rudder_beacon",
+        summary="Beacons of RudderStack's browser SDK: a batch, with the key in the query",
+        response_model=ReceiptOut,
+        openapi_extra={**json_body(BatchIn), "parameters": [_KEY]},
+    )
+    for path, handler, name, parameters in (
+        ("/pixel/v1/track", _pixel("track"), "rudder_pixel_track", [_KEY]),
+        ("/pixel/v1/page", _pixel("page"), "rudder_pixel_page", [_KEY]),
+        ("/v1/pixel/{type}", segment_pixel, "segment_pixel", [_TYPE, _DATA]),
+    ):
+        add_route(
+            app,
+            path,
+            handler,
+            method="GET",
+            operation_id=name,
+            summary="A message in the query of an image, for mails",
+            responses={200: {"content": {"image/gif": {}}, "description": "One transparent pixel."}},
+            openapi_extra={"parameters": parameters},
+        )
+    for path, name in (("/api/s/{type}", "jitsu_browser"), ("/api/s/s2s/{type}", "jitsu_server")):
+        add_route(
+            app,
+            path,
+            jitsu,
+            operation_id=name,
+            summary="One call of Jitsu's SDKs, with the key as X-Write-Key",
+            failures=(400, 401, 403, 404, 408, 429, 503),
+            response_model=JitsuOut,
+            openapi_extra={**json_body(CallIn), "parameters": [_TYPE]},
+        )
+
+
+async def source_config(request: Request) -> Response:
+    served = services(request)
+    source = await authenticate(request, served, Envelope(None, [], []))
+    about = {"id": source.key, "name": source.key, "workspaceId": "segue", "enabled": True}
+    return json_answer({"source": {**about, "config": _QUIET, "destinations": []}})
+
+
+async def jitsu(request: Request) -> Response:
+    """The body's writeKey is masked, so that only its part before the colon is looked at."""
+    served = services(request)
+    limits = served.settings.limits
+    route = request.path_params["type"]
+    if route not in _CALLS:
+        raise NotFound("There is no such type of message.")
+    body = await read_body(request, limits.body_bytes_max)
+    inflated = inflate(body, request.headers.get("content-encoding"), limits)
+    envelope = read(inflated, route, limits)
+    key = request.headers.get("x-write-key") or envelope.write_key or ""
+    envelope.write_key = key.partition(":")[0] or None
+    await take_in(request, envelope, len(inflated))
+    return json_answer({"ok": True})
+
+
+def _pixel(route: str) -> Handler:
+    async def collect(request: Request) -> Response:
+        served = services(request)
+        query = request.query_params.multi_items()
+        envelope = pixel.read_query(query, route, served.clock.now(), served.settings.limits)
+        await take_in(request, envelope, len(envelope.items[0]))
+        return pixel_answer()
+
+    return collect
+
+
+async def segment_pixel(request: Request) -> Response:
+    served = services(request)
+    route = TYPE_OF_ROUTE.get(request.path_params["type"])
+    if route is None:
+        raise NotFound("There is no such type of message.")
+    data = request.query_params.get("data")
+    if not data:
+        raise InvalidBody("Send the message as ?data=, base64 of JSON.")
+    envelope = pixel.read_data(data, route, served.clock.now(), served.settings.limits)
+    await take_in(request, envelope, len(envelope.items[0]))
+    return pixel_answer()

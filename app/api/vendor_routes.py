@@ -1,0 +1,80 @@
+"""How the routes of foreign SDKs are declared, and what their handlers share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from fastapi import FastAPI, Security
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.schemas import problems
+from app.errors import SegueError
+from app.formats.encodings import Payload, unwrap, unwrap_data
+from app.formats.pixel import GIF
+from app.http.auth import WriteKey
+from app.http.bodies import read_body
+from app.http.dependencies import services
+from app.http.direct_route import DirectRoute, Handler
+
+_TRUE: Final = ("1", "true")
+_NO_STORE: Final = {"Cache-Control": "no-store, no-cache, must-revalidate", "Pragma": "no-cache"}
+
+
+def add_route(
+    app: FastAPI,
+    path: str,
+    handler: Handler,
+    *,
+    method: str = "POST",
+    documented: bool = True,
+    keyless: bool = False,
+    failures: tuple[int, ...] = (400, 401, 403, 408, 429, 503),
+    **options: Any,
+) -> None:
+    """With and without a trailing slash; the document shows it without. ``keyless``: it takes no write key."""
+    for slash in ("", "/"):
+        app.router.routes.append(
+            DirectRoute(
+                path + slash,
+                handler,
+                methods=[method],
+                tags=["collect"],
+                include_in_schema=documented and not slash,
+                dependencies=[] if keyless else [Security(WriteKey())],
+                **{"responses": problems(*failures), **options},
+            )
+        )
+
+
+def both(*paths: str) -> frozenset[str]:
+    return frozenset(path + slash for path in paths for slash in ("", "/"))
+
+
+async def read_payload(request: Request) -> Payload:
+    """``data`` of the query, or what the body wraps. Raises BodyTooLarge, BodyTooSlow or InvalidBody."""
+    limits = services(request).settings.limits
+    data = request.query_params.get("data")
+    if request.method == "GET" or data is not None:
+        return Payload(unwrap_data((data or "").encode(), limits))
+    return unwrap(await read_body(request, limits.body_bytes_max), request.headers.get("content-encoding"), limits)
+
+
+def flag(request: Request, payload: Payload, name: str) -> bool:
+    return (request.query_params.get(name) or payload.flags.get(name, "")) in _TRUE
+
+
+@contextmanager
+def with_error_member() -> Iterator[None]:
+    """Failures carry ``error`` too, which is where Mixpanel's clients look."""
+    try:
+        yield
+    except SegueError as error:
+        error.extra.setdefault("error", error.message)
+        raise
+
+
+def pixel_answer() -> Response:
+    return Response(GIF, 200, _NO_STORE, "image/gif")

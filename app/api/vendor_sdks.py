@@ -1,0 +1,313 @@
+"""The routes of Mixpanel's and PostHog's SDKs and of GA4's Measurement Protocol.
+
+The key is a write key of ours, wherever the vendor's stands. What was refused of a body is in quarantine; the answer is
+that of success, because on any other these clients would send, or drop, the good events beside it too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from app.api.collect import take_in
+from app.api.schemas import (
+    FlagsOut,
+    MeasurementIn,
+    MixpanelEventIn,
+    MixpanelImportOut,
+    MixpanelOut,
+    PosthogBatchIn,
+    PosthogOut,
+    PosthogResultsOut,
+    RemoteConfigOut,
+    ValidationOut,
+    json_body,
+)
+from app.api.vendor_routes import add_route, both, flag, pixel_answer, read_payload, with_error_member
+from app.errors import BadRequest, Forbidden, NotFound, OriginNotAllowed, Unauthorized
+from app.formats import ga4, mixpanel, posthog
+from app.formats.encodings import Payload
+from app.formats.segment import normalise
+from app.http.bodies import read_body
+from app.http.dependencies import services
+from app.http.direct_route import Handler
+from app.http.responses import JSON, encode, json_answer
+from app.http.write_keys import admit
+from app.touchpoint import SourceView
+
+_MIXPANEL: Final = {
+    "/track": "Events of Mixpanel's SDKs (and of old PostHog ones)",
+    "/engage": "Profile updates of Mixpanel's SDKs (and of old PostHog ones)",
+    "/groups": "Group profiles of Mixpanel's SDKs: they name no person and go to quarantine",
+}
+_POSTHOG: Final = ("/e", "/capture", "/batch", "/i/v0/e")
+_POSTHOG_V1: Final = "/i/v1/analytics/events"
+_FLAGS: Final = ("/flags", "/decide")
+_MEASUREMENTS: Final = ("/mp/collect", "/debug/mp/collect")
+
+OPEN_PATHS: Final = both(*_MIXPANEL, *_POSTHOG, _POSTHOG_V1, *_FLAGS, *_MEASUREMENTS)
+OPEN_PREFIXES: Final = ("/array/",)
+
+_FALSE: Final = ("0", "false")
+_SDK_CHARS_MAX: Final = 100
+_TAKEN: Final = b'{"status":1}'
+_NO_FLAGS: Final = {"flags": {}, "featureFlags": {}, "featureFlagPayloads": {}, "errorsWhileComputingFlags": False}
+_SEND: Final = {"supportedCompression": ["gzip", "gzip-js"], "analytics": {"endpoint": "/e/"}}
+_NOTHING_ELSE: Final = dict.fromkeys(
+    (
+        *("hasFeatureFlags", "sessionRecording", "surveys", "heatmaps", "captureDeadClicks", "capturePerformance"),
+        *("autocaptureExceptions", "autocapture_opt_out", "productTours", "conversations", "logs"),
+    ),
+    False,
+)
+
+
+def add_sdk_routes(app: FastAPI) -> None:
+    for path, summary in _MIXPANEL.items():
+        name = path[1:]
+        add_route(
+            app,
+            path,
+            _mixpanel(name),
+            operation_id=f"mixpanel_{name}",
+            summary=summary,
+            response_model=MixpanelOut,
+            openapi_extra=json_body(MixpanelEventIn),
+        )
+        add_route(app, path, _mixpanel(name), method="GET", documented=False)
+    add_route(
+        app,
+        "/import",
+        mixpanel_import,
+        operation_id="mixpanel_import",
+        summary="Events of the past of Mixpanel's SDKs and its import API; 400 with those that were refused",
+        response_model=MixpanelImportOut,
+        openapi_extra=json_body(MixpanelEventIn),
+    )
+    for path in _POSTHOG:
+        add_route(
+            app,
+            path,
+            posthog_events,
+            operation_id=f"posthog{path.replace('/', '_')}",
+            summary="Events of PostHog's SDKs",
+            response_model=PosthogOut,
+            openapi_extra=json_body(PosthogBatchIn),
+        )
+    add_route(
+        app,
+        _POSTHOG_V1,
+        posthog_events_v1,
+        operation_id="posthog_i_v1_analytics_events",
+        summary="Events of PostHog's SDKs, version 1: each is answered",
+        response_model=PosthogResultsOut,
+        openapi_extra=json_body(PosthogBatchIn),
+    )
+    for path in _FLAGS:
+        add_route(
+            app,
+            path,
+            no_flags,
+            keyless=True,
+            failures=(400, 408),
+            operation_id=f"posthog_{path[1:]}",
+            summary="PostHog's feature flags: none",
+            response_model=FlagsOut,
+            openapi_extra={"security": []},
+        )
+    _add_remote_config(app)
+    add_route(
+        app,
+        "/mp/collect",
+        measure,
+        operation_id="ga4_collect",
+        summary="Events of GA4's Measurement Protocol; api_secret is a write key",
+        status_code=204,
+        openapi_extra=_measurement(),
+    )
+    add_route(
+        app,
+        "/debug/mp/collect",
+        validate_measurement,
+        operation_id="ga4_debug_collect",
+        summary="What of a Measurement Protocol body would be refused; stores nothing",
+        response_model=ValidationOut,
+        failures=(403, 408, 429),
+        openapi_extra=_measurement(),
+    )
+
+
+def _add_remote_config(app: FastAPI) -> None:
+    token = {
+        "name": "token",
+        "in": "path",
+        "required": True,
+        "description": "A write key.",
+        "schema": {"type": "string", "title": "Token"},
+        "example": "wk_demo",
+    }
+    for path, handler, documented in (
+        ("/array/{token}/config", remote_config, True),
+        ("/array/{token}/config.js", remote_config_script, False),
+    ):
+        add_route(
+            app,
+            path,
+            handler,
+            method="GET",
+            documented=documented,
+            keyless=True,
+            failures=(404,),
+            operation_id="posthog_remote_config" if documented else None,
+            summary="Settings that posthog-js asks for",
+            response_model=RemoteConfigOut,
+            openapi_extra={"security": [], "parameters": [token]},
+        )
+
+
+def _measurement() -> dict[str, Any]:
+    secret = {
+        "name": "api_secret",
+        "in": "query",
+        "required": True,
+        "description": "A write key.",
+        "schema": {"type": "string", "title": "Api secret"},
+        "example": "wk_demo",
+    }
+    return {**json_body(MeasurementIn), "parameters": [secret]}
+
+
+def _mixpanel(route: str) -> Handler:
+    async def collect(request: Request) -> Response:
+        with with_error_member():
+            payload = await read_payload(request)
+            served = services(request)
+            limits = served.settings.limits
+            if route != "groups" and posthog.is_posthog(payload.body, limits):
+                return await _take_posthog(request, payload)
+            now = served.clock.now()
+            query = request.query_params
+            with_address = query.get("ip") != "0"
+            envelope = mixpanel.read(payload.body, route, now, limits, query.get("_"), with_address=with_address)
+            await take_in(request, envelope, len(payload.body), now)
+        if flag(request, payload, "img"):
+            return pixel_answer()
+        if flag(request, payload, "verbose"):
+            return json_answer({"status": 1, "error": None})
+        return PlainTextResponse("1")
+
+    return collect
+
+
+async def mixpanel_import(request: Request) -> Response:
+    """Answers as it is asked: the Python SDK's form as ``/track``, all others with what was refused, one by one."""
+    with with_error_member():
+        payload = await read_payload(request)
+        served = services(request)
+        now = served.clock.now()
+        envelope = mixpanel.read(payload.body, "import", now, served.settings.limits)
+        # A service account stands where the token else does; its project is then the key.
+        envelope.write_key = envelope.write_key or request.query_params.get("project_id")
+        receipt = await take_in(request, envelope, len(payload.body), now)
+    if flag(request, payload, "verbose"):
+        return json_answer({"status": 1, "error": None})
+    failed = mixpanel.failed_records(receipt.rejections)
+    imported = {"num_records_imported": mixpanel.count_events(envelope) - len(failed)}
+    if not failed or request.query_params.get("strict") in _FALSE:
+        return json_answer({"code": 200, **imported, "status": "OK"})
+    refused = {"code": 400, "error": "some data points in the request failed validation", "status": "Bad Request"}
+    return json_answer({**refused, **imported, "failed_records": failed}, 400)
+
+
+async def posthog_events(request: Request) -> Response:
+    return await _take_posthog(request, await read_payload(request))
+
+
+async def _take_posthog(request: Request, payload: Payload) -> Response:
+    served = services(request)
+    now = served.clock.now()
+    asked = request.query_params.get("_")
+    envelope = posthog.read(payload.body, now, served.settings.limits, asked)
+    await take_in(request, envelope, len(payload.body), now)
+    return Response(_TAKEN, media_type=JSON)
+
+
+async def posthog_events_v1(request: Request) -> Response:
+    """Version 1 of the protocol, in which each event is answered."""
+    payload = await read_payload(request)
+    served = services(request)
+    now = served.clock.now()
+    headers = request.headers
+    envelope = posthog.read(
+        payload.body,
+        now,
+        served.settings.limits,
+        sdk=headers.get("posthog-sdk-info", "")[:_SDK_CHARS_MAX],
+        sending=headers.get("posthog-request-timestamp"),
+    )
+    receipt = await take_in(request, envelope, len(payload.body), now)
+    return json_answer({"results": posthog.results(envelope, receipt.rejections)})
+
+
+async def no_flags(request: Request) -> Response:
+    await read_body(request, services(request).settings.limits.body_bytes_max)
+    return json_answer(_NO_FLAGS)
+
+
+async def remote_config(request: Request) -> Response:
+    return json_answer(await _config(request))
+
+
+async def remote_config_script(request: Request) -> Response:
+    """The same as a script. The key in it is one that we made, so it holds nothing that ends a string."""
+    config = await _config(request)
+    holder = b"window._POSTHOG_REMOTE_CONFIG"
+    site = encode({"config": config, "siteApps": []})
+    script = b"(%b=%b||{})[%b]=%b;" % (holder, holder, encode(config["token"]), site)
+    return Response(script, headers={"X-Content-Type-Options": "nosniff"}, media_type="text/javascript")
+
+
+async def _config(request: Request) -> dict[str, Any]:
+    token = request.path_params["token"]
+    if await services(request).registry.source_of(token) is None:
+        raise NotFound("There is no such write key.")
+    return {"token": token, **_SEND, **_NOTHING_ELSE, "siteApps": []}
+
+
+async def measure(request: Request) -> Response:
+    payload = await read_payload(request)
+    served = services(request)
+    secret = request.query_params.get("api_secret")
+    now = served.clock.now()
+    envelope = ga4.read(payload.body, secret, now, served.settings.limits)
+    await take_in(request, envelope, len(payload.body), now)
+    return Response(None, 204)
+
+
+async def validate_measurement(request: Request) -> Response:
+    served = services(request)
+    secret = request.query_params.get("api_secret", "")
+    source, messages = SourceView("debug"), []
+    try:
+        source = (await admit(request, served, secret))[1].source
+    except OriginNotAllowed:
+        raise
+    except (Forbidden, Unauthorized):
+        messages.append(_invalid("api_secret", "It is no write key."))
+    try:
+        payload = await read_payload(request)
+        now = served.clock.now()
+        envelope = ga4.read(payload.body, secret, now, served.settings.limits)
+    except BadRequest as error:
+        return json_answer({"validationMessages": [*messages, _invalid("", error.message)]})
+    events = ga4.count_events(envelope)
+    parsed = normalise(envelope, source, now, served.settings)
+    messages += [ga4.validation_message(each, events) for each in parsed.rejections]
+    return json_answer({"validationMessages": messages})
+
+
+def _invalid(path: str, description: str) -> dict[str, Any]:
+    return {"fieldPath": path, "description": description, "validationCode": "VALUE_INVALID"}

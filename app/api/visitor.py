@@ -1,0 +1,208 @@
+"""What a page is told of its visitor: on its own, with the receipt of what it sent, and as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import anyio
+import msgspec
+from fastapi import FastAPI, Security
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.schemas import TAGGED, MeOut, VisitorTokenIn, VisitorTokenOut, json_body, problems
+from app.api.visitor_claims import me_json, name_of, shown_to, token_json
+from app.errors import BadRequest, InvalidToken, NotFound
+from app.formats.identifiers import canonical
+from app.http.auth import SecretKey
+from app.http.bodies import read_json
+from app.http.dependencies import Services, services
+from app.http.direct_route import DirectRoute
+from app.http.responses import JSON, encode, json_answer, matches
+from app.http.write_keys import admit
+from app.queries.live_updates import Watched
+from app.registry import KeyView, visitor_tokens
+from app.registry.visitor_tokens import Visitor
+from app.touchpoint import SECOND
+
+OPEN_PATHS: Final = frozenset({"/v1/me", "/v1/me/stream"})
+
+_BODY_BYTES_MAX: Final = 10_000
+_SLOW_SECONDS: Final = 20.0
+"""A page that takes no more of its stream for so long is gone."""
+_PING_SECONDS: Final = 15
+_LEAVING_SECONDS: Final = 5.0
+
+
+def add_me_routes(app: FastAPI) -> None:
+    query = [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": description,
+            "schema": {"type": "string", "title": title},
+        }
+        for name, title, description in (
+            ("writeKey", "Write key", "A write key of the source; or the header X-Write-Key."),
+            ("token", "Token", "A visitor token; or the header Authorization: Bearer."),
+        )
+    ]
+    for path, endpoint, summary, extra in (
+        ("/v1/me", get_me, "What a page is told of its visitor", {"response_model": MeOut}),
+        ("/v1/me/stream", stream_me, "The same as server-sent events, whenever it changes", {}),
+    ):
+        responses = problems(401, 403, 429, *((503,) if endpoint is stream_me else ()))
+        app.router.routes.append(
+            DirectRoute(
+                path,
+                endpoint,
+                methods=["GET"],
+                tags=["pages"],
+                operation_id=endpoint.__name__,
+                summary=summary,
+                responses={**responses, **(TAGGED if endpoint is get_me else _STREAM)},
+                openapi_extra={"security": [], "parameters": query},
+                **extra,
+            )
+        )
+    app.add_api_route(
+        "/v1/visitor-tokens",
+        create_visitor_token,
+        methods=["POST"],
+        tags=["access"],
+        operation_id="create_visitor_token",
+        summary="The site's own server vouches for who its visitor is",
+        response_model=VisitorTokenOut,
+        status_code=201,
+        responses=problems(400, 401, 403, 404),
+        dependencies=[Security(SecretKey())],
+        openapi_extra=json_body(VisitorTokenIn),
+    )
+
+
+_STREAM: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "`event: me` with the answer of /v1/me, at once and whenever it is another one; `event: token` "
+        "with another token before the one in use ends; comments as pings.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+
+
+# ------------------------------------------------------------------------------------------------ asking
+
+
+async def get_me(request: Request) -> Response:
+    served = services(request)
+    _, key, visitor = await _visitor_of(request, served)
+    tag, body = me_json(await shown_to(served, key, visitor))
+    headers = {"etag": f'W/"{tag}"', "cache-control": "private, no-cache"}
+    if matches(request.headers.get("if-none-match"), headers["etag"]):
+        return Response(None, 304, headers)
+    return Response(body, 200, headers, JSON)
+
+
+async def stream_me(request: Request) -> Response:
+    served = services(request)
+    write_key, _, visitor = await _visitor_of(request, served)
+    served.streams.refuse_if_full(visitor)
+    leaving = anyio.Event()
+    return EventSourceResponse(
+        _events(served, write_key, visitor, request.headers.get("origin"), leaving),
+        ping=_PING_SECONDS,
+        send_timeout=_SLOW_SECONDS,
+        sep="\n",
+        shutdown_event=leaving,
+        shutdown_grace_period=_LEAVING_SECONDS,
+    )
+
+
+async def _events(
+    served: Services, write_key: str, visitor: Visitor, origin: str | None, leaving: anyio.Event
+) -> AsyncIterator[ServerSentEvent]:
+    """Until the page hangs up or may no longer ask, this process stops, or a token that cannot be renewed ends."""
+    life = served.settings.visitor_token_seconds
+    told = ""
+    with served.streams.open(visitor, write_key, origin) as watched, _closing(watched, leaving):
+        while not watched.closed:
+            now = served.clock.now()
+            renewable = visitor.anonymous_id is not None
+            end = visitor.expires_at - (life * SECOND // 2 if renewable else 0)
+            if end <= now:
+                if not renewable:
+                    return
+                visitor = visitor_tokens.renewed(visitor, now, life)
+                yield ServerSentEvent(encode(token_json(served, visitor)).decode(), event="token", sep="\n")
+                continue
+            answer = await watched.next((end - now) / SECOND)
+            if answer is None:
+                continue
+            tag, body = me_json(answer)
+            if tag != told:
+                told = tag
+                yield ServerSentEvent(body.decode(), event="me", sep="\n")
+
+
+@contextmanager
+def _closing(watched: Watched, leaving: anyio.Event) -> Iterator[None]:
+    """When the server is told to stop, the stream ends by itself: cut off, it looks like a failure to both sides."""
+    waiting = asyncio.ensure_future(leaving.wait())
+    waiting.add_done_callback(lambda _: watched.close())
+    try:
+        yield
+    finally:
+        waiting.cancel()
+
+
+async def _visitor_of(request: Request, served: Services) -> tuple[str, KeyView, Visitor]:
+    """Who asks, with the write key. Raises :class:`InvalidToken` and what :func:`admit` does."""
+    write_key, key = await admit(
+        request, served, request.headers.get("x-write-key"), request.query_params.get("writeKey")
+    )
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    token = token.strip() if scheme.lower() == "bearer" else request.query_params.get("token", "")
+    if not token:
+        raise InvalidToken("Send a visitor token: Authorization: Bearer, or ?token=.")
+    visitor = visitor_tokens.read(token, served.registry.access.signing, key.source.key, served.clock.now())
+    await served.rates.visitor(visitor.source, name_of(visitor))
+    return write_key, key, visitor
+
+
+# ---------------------------------------------------------------------------------------------- vouching
+
+
+class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
+    source: str
+    anonymous_id: str | None = None
+    user_id: str | None = None
+
+
+async def create_visitor_token(request: Request) -> Response:
+    """Give the token to the page, which hands it on with identify. It vouches until it ends, however often renewed."""
+    served = services(request)
+    data = await read_json(request, _BODY_BYTES_MAX)
+    try:
+        wanted = msgspec.convert(data, _Wanted)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"The body does not fit: {error}.") from None
+    ids = [(kind, id) for kind in ("anonymous_id", "user_id") if (id := getattr(wanted, kind)) is not None]
+    if not ids:
+        raise BadRequest("Say whom it is for: anonymous_id, user_id, or both.")
+    for kind, id in ids:
+        if canonical(kind, id, served.settings) is None:
+            raise BadRequest(f"The {kind} is no id: it is empty, too long, or stands for nobody.")
+    if wanted.source not in served.registry.access.sources:
+        raise NotFound(f"There is no source {wanted.source}.")
+    visitor = visitor_tokens.vouch(
+        wanted.source,
+        wanted.anonymous_id,
+        wanted.user_id,
+        served.clock.now(),
+        served.settings.visitor_token_seconds,
+    )
+    return json_answer(token_json(served, visitor), 201)

@@ -1,0 +1,166 @@
+"""The visitor of a page: what their claim is worth, what they are shown, and what a receipt says of both."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any, Final
+
+import msgspec
+import structlog
+from starlette.requests import Request
+
+from app.errors import InvalidToken, NotFound
+from app.formats.timestamps import rfc3339
+from app.http.dependencies import Services
+from app.http.responses import encode, instant
+from app.queries.customers import CustomerViews
+from app.queries.public_profile import Shown, identities_of, shown
+from app.registry import KeyView, visitor_tokens
+from app.registry.visitor_tokens import Visitor
+from app.touchpoint import SECOND
+
+_TAG_BYTES: Final = 12
+
+_log = structlog.get_logger(__name__)
+
+
+class _Claim(msgspec.Struct):
+    """The member ``visitor`` of an envelope."""
+
+    id: str | None = None
+    proof: str | None = None
+    token: str | None = None
+    me: str | None = None
+
+
+class Guest(msgspec.Struct):
+    """Who sent an envelope, and which answer of /v1/me their page has; ``me`` None: it wants none.
+
+    ``visitor`` None: what they say of themselves does not hold. ``renew``: it is time for another token.
+    """
+
+    visitor: Visitor | None
+    me: str | None = None
+    renew: bool = False
+
+
+async def guest_of(request: Request, served: Services, key: KeyView, claimed: bytes) -> Guest:
+    """Never fails for what a page claims: the messages are stored all the same. Raises :class:`RateLimited`."""
+    if "origin" not in request.headers:  # else counted before anything was read
+        await served.rates.address(request.client and request.client.host)
+    try:
+        claim = msgspec.json.decode(claimed, type=_Claim)
+        visitor, renew = _proven(served, key, claim)
+    except (msgspec.DecodeError, InvalidToken):
+        return Guest(None)
+    await served.rates.visitor(visitor.source, name_of(visitor))
+    return Guest(visitor, claim.me, renew)
+
+
+def _proven(served: Services, key: KeyView, claim: _Claim) -> tuple[Visitor, bool]:
+    """A proof owns its id; a token must be of that id, if it is of any, and may add whom the site vouches for.
+
+    Beside a proof that holds, a token that does not is as good as none. Raises :class:`InvalidToken`.
+    """
+    source, now, life = key.source.key, served.clock.now(), served.settings.visitor_token_seconds
+    owned = None
+    if claim.proof is not None:
+        if claim.id is None or not visitor_tokens.proves(claim.proof, claim.id):
+            raise InvalidToken("The proof is not that of the id.")
+        owned = Visitor(source, now + life * SECOND, claim.id)
+    if claim.token is None:
+        if owned is None:
+            raise InvalidToken("Neither proof nor token.")
+        return owned, True
+    try:
+        visitor = visitor_tokens.read(claim.token, served.registry.access.signing, source, now)
+        if visitor.anonymous_id is not None and visitor.anonymous_id != claim.id:
+            raise InvalidToken("The token is that of another visitor.")
+    except InvalidToken:
+        if owned is None:
+            raise
+        return owned, True
+    if owned is not None:
+        return msgspec.structs.replace(visitor, anonymous_id=owned.anonymous_id), True
+    return visitor, visitor_tokens.is_past_half(visitor, now, life)
+
+
+async def guest_json(served: Services, key: KeyView, guest: Guest, *, projected: bool) -> bytes:
+    """What the receipt says of the visitor, as members to go into its object; it speaks of what was just stored.
+
+    What cannot be said is left out: the messages are stored, and that is what a receipt is for.
+    """
+    if guest.visitor is None:
+        return b',"visitor":{"error":"invalid_token"}'
+    members = b""
+    if guest.renew:
+        now = served.clock.now()
+        visitor = visitor_tokens.renewed(guest.visitor, now, served.settings.visitor_token_seconds)
+        members += b',"visitor":' + encode(token_json(served, visitor))
+    if guest.me is not None and projected:
+        try:
+            tag, body = me_json(await shown_to(served, key, guest.visitor))
+        except Exception as error:  # whatever it is: the batch is stored, and a failure would have it sent again
+            _log.warning("receipt.without_me", error=type(error).__name__)
+        else:
+            if tag != guest.me.removeprefix("W/").strip('"'):
+                members += b',"me":' + body
+    return members
+
+
+def name_of(visitor: Visitor) -> str:
+    """For counting; the two kinds of names must not meet."""
+    return f"a:{visitor.anonymous_id}" if visitor.anonymous_id is not None else f"u:{visitor.user_id}"
+
+
+def token_json(served: Services, visitor: Visitor) -> dict[str, Any]:
+    return {
+        "token": visitor_tokens.mint(visitor, served.registry.access.signing),
+        "expires_at": instant(visitor.expires_at),
+    }
+
+
+# ------------------------------------------------------------------------------------------------ showing
+
+
+async def shown_to(served: Services, key: KeyView, visitor: Visitor) -> Shown:
+    now = served.clock.now()
+    views = CustomerViews(served.pool, served.registry, served.settings)
+    try:
+        customer = await views.customer(identities_of(visitor), now)
+    except NotFound:
+        customer = None
+    return shown(
+        customer,
+        visitor,
+        trusts_identify=key.trusts_identify,
+        public_traits=served.settings.public_traits,
+        now=now,
+    )
+
+
+def me_json(answer: Shown) -> tuple[str, bytes]:
+    """(tag, body): the tag is a hash of what is shown and of nothing else; ``as_of`` is no part of it."""
+    content = encode(
+        {
+            "anonymous_id": answer.anonymous_id,
+            "stages": {
+                journey: {
+                    "stage": place.stage,
+                    "since": instant(place.since),
+                    "valid_until": instant(place.valid_until),
+                    "content": place.content,
+                }
+                for journey, place in answer.stages.items()
+            },
+            "segments": [
+                {"key": each.key, "since": instant(each.since), "valid_until": instant(each.valid_until)}
+                for each in answer.segments
+            ],
+            "traits": answer.traits,
+            "valid_until": instant(answer.valid_until),
+            "withheld": answer.withheld,
+        }
+    )
+    tag = blake2b(content, digest_size=_TAG_BYTES).hexdigest()
+    return tag, content[:-1] + f',"etag":"{tag}","as_of":"{rfc3339(answer.as_of)}"}}'.encode()

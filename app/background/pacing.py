@@ -1,0 +1,53 @@
+"""Pacing of background work beside live ingestion."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+_BUSY_SECONDS: Final = 1.0
+"""How long after a message was accepted others are expected."""
+
+_LOOK_SECONDS: Final = 0.25
+_REST_SECONDS_MAX: Final = 5.0
+
+
+class Pace:
+    """Leaves live work its share of the two things all of us have one of: this event loop and the database.
+
+    While messages arrive, sweeping and filling take turns and rest after each transaction; otherwise they run freely.
+    """
+
+    def __init__(self, accepted: Callable[[], int], percent_max: int, stopping: asyncio.Event) -> None:
+        self._accepted = accepted
+        self._rest_factor = 100 / percent_max - 1
+        self._stopping = stopping
+        self._turn = asyncio.Lock()
+        self._count = accepted()
+        self._counted_at = float("-inf")
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether messages were accepted in the last second."""
+        count, now = self._accepted(), time.monotonic()
+        if count != self._count:
+            self._count, self._counted_at = count, now
+        return now - self._counted_at < _BUSY_SECONDS
+
+    async def take_turn(self, step: Callable[[], Awaitable[int]]) -> int:
+        """Run ``step``, and rest as long as the share asks where it found work while messages arrive."""
+        if not self.is_busy:
+            return await step()
+        async with self._turn:
+            begun = time.monotonic()
+            done = await step()
+            if done:
+                await self._rest((time.monotonic() - begun) * self._rest_factor)
+        return done
+
+    async def _rest(self, seconds: float) -> None:
+        until = time.monotonic() + min(seconds, _REST_SECONDS_MAX)
+        while self.is_busy and not self._stopping.is_set() and (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, _LOOK_SECONDS))

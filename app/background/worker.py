@@ -1,0 +1,280 @@
+"""What happens although nobody asks: time passes, definitions change, a projection is repeated, a month begins.
+
+Runs inside ``serve`` and alone as ``segue worker``; any number may run, they share the work by SKIP LOCKED. Nothing
+here is needed for a read to be right: reads re-evaluate what is due. It keeps stored truths close to the present, so
+that reads stay cheap and transitions are recorded soon after they happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import structlog
+
+from app.background.pacing import Pace
+from app.config import Settings
+from app.ingest.event_log import claim_deferred, count_deferred, postpone_deferred, settle_deferred
+from app.observability.metrics import Metrics
+from app.postgres.partitions import make_months
+from app.postgres.pool import UNREACHABLE, Clock, Connection, Pool, transact
+from app.projection.backfill import START, Filled, Position, fill_chunk, next_unfilled, note_progress
+from app.projection.project import project_deferred, refresh
+from app.projection.writes import retract_retired
+from app.registry import Registry
+from app.rules.engine.ruleset import Ruleset
+from app.touchpoint import MINUTE
+
+log = structlog.get_logger(__name__)
+
+_IDLE_SECONDS: Final = 1.0
+_UPKEEP_SECONDS: Final = 10.0
+_RETRY_AFTER: Final = MINUTE
+
+_FILLERS: Final = 2
+"""While one waits for the database the other one computes."""
+
+_PROGRESS_SECONDS: Final = 1.0
+_RETRACTED_AT_A_TIME: Final = 2_000
+_DUE_COUNTED_MAX: Final = 10_000
+
+_DUE = """
+-- Customers whose stored truths may have changed, earliest first; index customers_due alone.
+SELECT id FROM customers WHERE sweep_at <= $1 ORDER BY sweep_at LIMIT $2
+"""
+
+_COUNT_DUE = f"SELECT count(*) FROM (SELECT FROM customers WHERE sweep_at <= $1 LIMIT {_DUE_COUNTED_MAX}) AS due"
+
+_SET_ASIDE = "UPDATE customers SET stale = true, sweep_at = $2 WHERE id = $1"
+
+
+class Worker:
+    """A few loops, each a small transaction at a time, so that live work is never kept waiting for long."""
+
+    def __init__(self, pool: Pool, registry: Registry, settings: Settings, clock: Clock, metrics: Metrics) -> None:
+        self._pool = pool
+        self._registry = registry
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._pace = Pace(lambda: metrics.accepted, settings.busy_worker_percent_max, self._stopping)
+        self._filling = _Filling()
+
+    async def start(self, *, only_upkeep: bool = False) -> None:
+        """``only_upkeep``: what every process that takes messages needs, whoever does the work."""
+        loops: list[tuple[str, Callable[[], Awaitable[int]], float]] = [("upkeep", self.keep_up, _UPKEEP_SECONDS)]
+        if not only_upkeep:
+            loops += [
+                ("sweep", lambda: self._pace.take_turn(self.sweep), _IDLE_SECONDS),
+                *([("fill", lambda: self._pace.take_turn(self.fill), _IDLE_SECONDS)] * _FILLERS),
+                ("deferred", self.project_deferred, _IDLE_SECONDS),
+            ]
+        self._tasks = [asyncio.create_task(self._repeat(*loop), name=loop[0]) for loop in loops]
+
+    async def stop(self) -> None:
+        """Each loop ends after the transaction it is in."""
+        self._stopping.set()
+        await asyncio.gather(*self._tasks)
+
+    async def _repeat(self, name: str, step: Callable[[], Awaitable[int]], idle_seconds: float) -> None:
+        """Run ``step`` again at once while it finds work, else after a pause."""
+        while not self._stopping.is_set():
+            try:
+                done = await step()
+            except UNREACHABLE as error:
+                log.warning("worker step failed", step=name, error=type(error).__name__)
+                done = 0
+            except Exception:
+                log.exception("worker step failed", step=name)
+                done = 0
+            if done:
+                # Live requests share this event loop; let them in between two batches.
+                await asyncio.sleep(0)
+                continue
+            try:
+                await asyncio.wait_for(self._stopping.wait(), idle_seconds)
+            except TimeoutError:
+                continue
+
+    async def sweep(self) -> int:
+        """Let time pass for customers that are due; returns how many."""
+        return await self._refresh(_DUE, self._clock.now(), self._settings.sweep_customers_max)
+
+    async def fill(self) -> int:
+        """One step towards what is defined now: some customers filled, candidates made current, or old intervals
+        retracted; 0 when nothing is left to do."""
+        async with self._pool.acquire() as connection:
+            ruleset = await self._registry.current_ruleset(connection)
+        if filled := await self._fill_next(ruleset):
+            return filled
+        if self._registry.has_candidates and await self._registry.activate():
+            return 1
+        return await transact(
+            self._pool, lambda connection: retract_retired(connection, _RETRACTED_AT_A_TIME, self._clock.now())
+        )
+
+    async def _fill_next(self, ruleset: Ruleset) -> int:
+        """The next chunk; from the first customer on again where none was left behind the last."""
+        if self._filling.target != ruleset.fill:
+            self._filling = _Filling(ruleset.fill, self._clock.now())
+        work = self._filling
+        for after in dict.fromkeys((work.position, START)):
+            filled = await self._fill_chunk(ruleset, after)
+            if filled.position is not None:
+                work.position = filled.position
+                await self._note(ruleset, filled)
+                return max(filled.customers, 1)
+        work.position = START
+        await self._note(ruleset, Filled(0, 0, None))
+        return 0
+
+    async def _fill_chunk(self, ruleset: Ruleset, after: Position) -> Filled:
+        most = self._settings.sweep_customers_max if self._pace.is_busy else self._settings.fill_customers_max
+        try:
+            return await self._fill_some(ruleset, after, most)
+        except UNREACHABLE:
+            raise
+        except Exception:
+            log.exception("a batch could not be filled; trying its customers one by one")
+        total = Filled(0, 0, None)
+        for _ in range(most):
+            filled = await self._fill_one(ruleset, total.position or after)
+            if filled.position is None:
+                break
+            total = Filled(total.customers + filled.customers, total.touchpoints + filled.touchpoints, filled.position)
+        return total
+
+    async def _fill_some(self, ruleset: Ruleset, after: Position, customers_max: int) -> Filled:
+        return await transact(
+            self._pool,
+            lambda connection: fill_chunk(connection, ruleset, after, customers_max, self._clock.now(), self._settings),
+        )
+
+    async def _fill_one(self, ruleset: Ruleset, after: Position) -> Filled:
+        """A customer that cannot be filled must not hold up the others; it is tried again later, from the log."""
+        async with self._pool.acquire() as connection:
+            position = await next_unfilled(connection, ruleset, after)
+        try:
+            return await self._fill_some(ruleset, after, 1)
+        except UNREACHABLE:
+            raise
+        except Exception as error:
+            log.error("a customer could not be filled", error=type(error).__name__)
+        if position is not None:
+            await self._set_aside(position[1])
+        return Filled(0, 0, position)
+
+    async def _note(self, ruleset: Ruleset, filled: Filled) -> None:
+        """Tell how the fill goes, once a second: a statement a chunk would make the fillers wait for each other."""
+        self._metrics.filled(filled.customers, filled.touchpoints)
+        if (done := self._filling.take(filled)) is not None:
+            async with self._pool.acquire() as connection:
+                await note_progress(connection, ruleset, self._filling.begun_at, self._clock.now(), *done)
+
+    async def _refresh(self, claim: str, *arguments: int) -> int:
+        claimed: list[bytes] = []
+
+        async def work(connection: Connection) -> int:
+            rows = await connection.fetch(claim, *arguments)
+            claimed[:] = [row["id"] for row in rows]
+            return await self._bring_up_to_date(connection, claimed)
+
+        try:
+            return await transact(self._pool, work)
+        except UNREACHABLE:
+            raise
+        except Exception as error:
+            log.exception("a batch could not be refreshed; trying its customers one by one", error=type(error).__name__)
+            return await self._refresh_each(claimed)
+
+    async def _bring_up_to_date(self, connection: Connection, customer_ids: Sequence[bytes]) -> int:
+        if not customer_ids:
+            return 0
+        ruleset = await self._registry.current_ruleset(connection)
+        projected = await refresh(connection, customer_ids, ruleset, self._clock.now(), self._settings)
+        return projected.customers
+
+    async def _refresh_each(self, customer_ids: Sequence[bytes]) -> int:
+        """One customer that cannot be refreshed must not hold up the others; it is tried again later."""
+        done = 0
+        for id in customer_ids:
+            try:
+                await transact(self._pool, lambda connection, id=id: self._bring_up_to_date(connection, [id]))  # type: ignore[misc]  # bound in the loop
+                done += 1
+            except Exception:
+                log.exception("a customer could not be refreshed")
+                await self._set_aside(id)
+        return done
+
+    async def _set_aside(self, id: bytes) -> None:
+        async with self._pool.acquire() as connection:
+            await connection.execute(_SET_ASIDE, id, self._clock.now() + _RETRY_AFTER)
+
+    async def project_deferred(self) -> int:
+        """Project messages that were stored only; returns how many."""
+        claimed: list[bytes] = []
+        try:
+            return await transact(self._pool, lambda connection: self._project(connection, claimed))
+        except UNREACHABLE:
+            raise
+        except Exception:
+            log.exception("deferred messages could not be projected; trying them one by one", messages=len(claimed))
+        return sum([await self._project_alone(key) for key in claimed])
+
+    async def _project(self, connection: Connection, claimed: list[bytes], only: bytes | None = None) -> int:
+        now = self._clock.now()
+        keys, messages = await claim_deferred(connection, now, self._settings.sweep_customers_max, only)
+        claimed[:] = keys
+        if messages:
+            ruleset = await self._registry.current_ruleset(connection)
+            await project_deferred(connection, messages, ruleset, now, self._settings)
+        await settle_deferred(connection, keys)
+        return len(keys)
+
+    async def _project_alone(self, key: bytes) -> int:
+        try:
+            return await transact(self._pool, lambda connection: self._project(connection, [], key))
+        except UNREACHABLE:
+            raise
+        except Exception:
+            log.exception("a deferred message could not be projected")
+            async with self._pool.acquire() as connection:
+                await postpone_deferred(connection, key, self._clock.now() + _RETRY_AFTER)
+            return 0
+
+    async def keep_up(self) -> int:
+        """Months ahead, and the clock's offset to the database's."""
+        async with self._pool.acquire() as connection:
+            await self._clock.calibrate(connection)
+            await make_months(connection, self._clock.now())
+            self._metrics.deferred(await count_deferred(connection))
+            self._metrics.due(await connection.fetchval(_COUNT_DUE, self._clock.now()))
+        return 0
+
+
+class _Filling:
+    """Where the fillers of this process stand on the way to ``target``, and what they did since they last told."""
+
+    def __init__(self, target: int = 0, begun_at: int = 0) -> None:
+        self.target = target
+        self.begun_at = begun_at
+        self.position: Position = START
+        self._customers = 0
+        self._touchpoints = 0
+        self._told_at = 0.0
+
+    def take(self, filled: Filled) -> tuple[int, int] | None:
+        """Customers and touchpoints to tell of, if it is time to."""
+        self._customers += filled.customers
+        self._touchpoints += filled.touchpoints
+        is_time = filled.position is None or time.monotonic() - self._told_at >= _PROGRESS_SECONDS
+        if not self._customers or not is_time:
+            return None
+        done = (self._customers, self._touchpoints)
+        self._customers = self._touchpoints = 0
+        self._told_at = time.monotonic()
+        return done

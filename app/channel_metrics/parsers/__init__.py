@@ -1,0 +1,17 @@
+"""Files of figures by day, one module a tool; a module that names a ``KIND`` is found by itself."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Final
+
+from app.channel_metrics.parsers.metric import Kind
+
+
+def _found() -> dict[str, Kind]:
+    modules = (import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__))
+    return {kind.key: kind for module in modules if (kind := getattr(module, "KIND", None)) is not None}
+
+
+KINDS: Final = _found()

@@ -1,0 +1,27 @@
+"""Facebook Insights of a page. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.channel_metrics.parsers import meta_insights
+from app.channel_metrics.parsers.metric import Figures, Kind, Told
+
+
+def read(body: bytes, told: Told) -> Figures:
+    return meta_insights.read(body, told, "facebook")
+
+
+KIND: Final = Kind(
+    key="facebook_insights",
+    name="Facebook Insights",
+    read=read,
+    steps=(
+        "In Meta Business Suite open Insights, Results, and Export a chart as CSV; or keep the Graph API's answer to "
+        "GET /{page}/insights?metric=page_impressions,page_post_engagements&period=day.",
+        "An export does not name its page: say it as the subject.",
+    ),
+    sample=b'{"data":[{"name":"page_impressions","period":"day","values":[{"value":10,"end_time":'
+    b'"2026-05-04T07:00:00+0000"},{"value":12,"end_time":"2026-05-05T07:00:00+0000"}],'
+    b'"id":"1111/insights/page_impressions/day"}]}',
+)

@@ -1,0 +1,25 @@
+"""Instagram Insights of an account. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.channel_metrics.parsers import meta_insights
+from app.channel_metrics.parsers.metric import Figures, Kind, Told
+
+
+def read(body: bytes, told: Told) -> Figures:
+    return meta_insights.read(body, told, "instagram")
+
+
+KIND: Final = Kind(
+    key="instagram_insights",
+    name="Instagram Insights",
+    read=read,
+    steps=(
+        "In Meta Business Suite open Insights, Results, and Export a chart as CSV; or keep the Graph API's answer to "
+        "GET /{account}/insights?metric=reach&period=day.",
+        "An export does not name its account: say it as the subject.",
+    ),
+    sample=b'sep=,\n"Instagram reach"\n"Date","Primary"\n"2026-05-04T00:00:00","310"\n"2026-05-05T00:00:00","275"\n',
+)

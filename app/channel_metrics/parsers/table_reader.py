@@ -1,0 +1,191 @@
+"""Tables of figures: a day or none in each row, what it is of, and a figure in each other column. Pure."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from io import StringIO
+from typing import Final
+
+from app.channel_metrics.parsers import cell_values
+from app.channel_metrics.parsers.metric import Figure, Figures, Told, Unreadable
+
+_DELIMITERS: Final = (",", ";", "\t")
+_SEPARATOR_LINE: Final = "sep="
+"""By which some exports tell Excel of the delimiter."""
+_COLUMNS_MAX: Final = 1_000
+_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    line: int
+    cells: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """``before``: what stands above the header."""
+
+    before: list[Row]
+    header: list[str]
+    rows: list[Row]
+    delimiter: str
+
+    def column(self, *names: str) -> int | None:
+        """The first column with one of these names, compared as metrics are named."""
+        wanted = [cell_values.metric(name) for name in names]
+        return next((place for place, name in enumerate(map(cell_values.metric, self.header)) if name in wanted), None)
+
+
+def text_of(body: bytes) -> str:
+    """UTF-8 or UTF-16, with their marks or without. Raises Unreadable."""
+    try:
+        return body.decode("utf-16") if body.startswith(_UTF16) else body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Unreadable("the file must be UTF-8, or UTF-16 with its mark") from None
+
+
+def table(body: bytes, *headers: str) -> Table:
+    """The first line in which one of these names is a column is the header. Raises Unreadable if there is none."""
+    text = text_of(body)
+    delimiter = _delimiter(text, headers)
+    before: list[Row] = []
+    header: list[str] | None = None
+    rows: list[Row] = []
+    wanted = {cell_values.metric(name) for name in headers}
+    for row in _rows(text, delimiter):
+        if header is not None:
+            rows.append(row)
+        elif wanted & {cell_values.metric(cell) for cell in row.cells}:
+            header = row.cells[:_COLUMNS_MAX]
+        else:
+            before.append(row)
+    if header is None:
+        raise Unreadable(f"no line is a header with the column {' or '.join(headers)}")
+    return Table(before, header, rows, delimiter)
+
+
+def figures_of(
+    found: Table,
+    told: Told,
+    channel: str,
+    *,
+    days: int | None,
+    subjects: Sequence[int] = (),
+    without: Iterable[str] = (),
+    names: dict[int, str] | None = None,
+) -> Figures:
+    """A figure of each cell that holds a number, but for the columns ``days``, ``subjects`` and those ``without``.
+
+    A column in which no cell at all is a number holds words and is left out. ``names``: of metrics, by column, where
+    the header does not say them. Rows without a day have ``told.day``; raises Unreadable if there is none.
+    """
+    if days is None and told.day is None:
+        raise Unreadable("the file names no day: say with day=2026-05-04 which one it is of")
+    order = told.day_first
+    if order is None and days is not None:
+        order = cell_values.is_day_first(_cell(row, days) for row in found.rows)
+    metrics = _metrics(found, {days, *subjects}, {cell_values.metric(name) for name in without}, names or {})
+    unsure = _unsure(found, metrics)
+    figures = Figures()
+    for row in found.rows:
+        _take_row(figures, found, row, told, channel, days, order, subjects, metrics, unsure)
+    return figures
+
+
+def _take_row(
+    figures: Figures,
+    found: Table,
+    row: Row,
+    told: Told,
+    channel: str,
+    days: int | None,
+    order: bool | None,
+    subjects: Sequence[int],
+    metrics: dict[int, str],
+    unsure: set[int],
+) -> None:
+    if days is not None and not _cell(row, days).strip():
+        if any(_number(found, _cell(row, place)) is not None for place in metrics):
+            figures.refuse(row.line, "the row names no day")
+        return  # else a line of explanations under the header
+    try:
+        on = told.day if days is None else cell_values.day(_cell(row, days), order)
+    except ValueError as error:
+        figures.refuse(row.line, str(error))
+        return
+    assert on is not None
+    of = cell_values.subject(*(_cell(row, place) for place in subjects)) or told.subject
+    for place, metric in metrics.items():
+        cell = _cell(row, place)
+        if cell_values.is_absent(cell):
+            continue
+        value = _number(found, cell)
+        if place in unsure:
+            figures.refuse(row.line, f"{metric}: {cell.strip()[:40]!r} may be thousands or a fraction; write 1234")
+        elif value is None:
+            figures.refuse(row.line, f"{metric} is no number that can be read: {cell.strip()[:40]!r}")
+        else:
+            figures.put(Figure(channel, metric, of, on, value), row.line)
+
+
+def _metrics(found: Table, taken: set[int | None], without: set[str], names: dict[int, str]) -> dict[int, str]:
+    """Name by column, of those that hold numbers."""
+    metrics: dict[int, str] = {}
+    for place, header in enumerate(found.header):
+        name = names.get(place) or cell_values.metric(header)
+        if place in taken or not name or name in without:
+            continue
+        said = [cell for row in found.rows if not cell_values.is_absent(cell := _cell(row, place))]
+        if not said or any(_number(found, cell) is not None for cell in said):
+            metrics[place] = name
+    return metrics
+
+
+def _unsure(found: Table, metrics: Iterable[int]) -> set[int]:
+    """Columns of a file of semicolons in which each cell is like 1.234: thousands in German, a fraction in English."""
+    if found.delimiter != ";":
+        return set()
+    said = {
+        place: [each for row in found.rows if not cell_values.is_absent(each := _cell(row, place))] for place in metrics
+    }
+    return {place for place, column in said.items() if column and all(map(cell_values.may_be_thousands, column))}
+
+
+def _number(found: Table, cell: str) -> Decimal | None:
+    return cell_values.number(cell, grouped=found.delimiter == ",")
+
+
+def _cell(row: Row, place: int) -> str:
+    return row.cells[place] if place < len(row.cells) else ""
+
+
+def _rows(text: str, delimiter: str) -> Iterable[Row]:
+    """With the line that each begins in; quoted cells may go over several."""
+    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter)
+    line = 0
+    try:
+        for row in reader:
+            began, line = line + 1, reader.line_num
+            if any(cell.strip() for cell in row) and not row[0].startswith(_SEPARATOR_LINE):
+                yield Row(began, row)
+    except csv.Error as error:
+        raise Unreadable(f"line {line + 1} is no line of a table ({error})") from None
+
+
+def _delimiter(text: str, headers: Sequence[str]) -> str:
+    """The one by which the header falls into most columns."""
+    head = text[:20_000]
+    first = head.lstrip().splitlines()[:1]
+    if first and first[0].startswith(_SEPARATOR_LINE) and len(first[0].strip()) == len(_SEPARATOR_LINE) + 1:
+        return first[0].strip()[-1]
+    wanted = {cell_values.metric(name) for name in headers}
+
+    def columns(delimiter: str) -> int:
+        rows = (line.split(delimiter) for line in head.splitlines())
+        return max((len(row) for row in rows if wanted & {cell_values.metric(cell) for cell in row}), default=0)
+
+    return max(_DELIMITERS, key=columns)

@@ -1,0 +1,27 @@
+"""Twitter's (X's) analytics: the export by day, of either generation. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.channel_metrics.parsers.metric import Figures, Kind, Told, Unreadable
+from app.channel_metrics.parsers.table_reader import figures_of, table
+
+_OF_POSTS: Final = ("Tweet id", "Post id")
+
+
+def read(body: bytes, told: Told) -> Figures:
+    found = table(body, "Date", *_OF_POSTS)
+    if found.column(*_OF_POSTS) is not None:
+        raise Unreadable("this is the export by post, whose figures are of no day: export by day")
+    return figures_of(found, told, "social", days=found.column("Date"))
+
+
+KIND: Final = Kind(
+    key="twitter_analytics",
+    name="Twitter (X) Analytics",
+    read=read,
+    steps=("In analytics.x.com choose the days, Export data, By day.",),
+    sample=b"Date,Impressions,Engagements,Likes,New follows,Profile visits\n"
+    b'"Mon, May 4, 2026",100,10,2,1,7\n"Tue, May 5, 2026","1,250",31,9,0,12\n',
+)

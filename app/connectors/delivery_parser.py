@@ -1,0 +1,108 @@
+"""A delivery of a tool, once it is verified, as messages. Pure.
+
+Nothing that was verified is lost: an event that cannot be read goes to quarantine by itself, and a body that cannot
+even be taken apart goes there whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+
+from app.connectors.adapter import Erasure, Event, Tool, encoded, written
+from app.connectors.delivery import Delivery, Unreadable, decoded
+from app.connectors.tools import TOOLS
+from app.enrichment.sentiment import ESTIMATED
+from app.errors import InvalidBody, Rejection, RejectionCode
+from app.formats.segment import ITEMS_MAX, Envelope
+
+_EVENT: Final = "webhook/"
+_BODY: Final = "webhook-body/"
+"""Forms of what is in quarantine: one event as the adapter parted it, or a body that it could not part."""
+
+
+_HEADERS_MAX: Final = 20
+_HEADER_CHARS_MAX: Final = 300
+_NOT_KEPT: Final = ("signature", "hmac", "token", "auth", "secret", "apikey", "forwarded", "real-ip")
+
+
+class Intake(msgspec.Struct):
+    """What a delivery holds: messages, people who ask to be forgotten, and how many events concern no person."""
+
+    envelope: Envelope
+    erasures: list[Erasure] = []
+    ignored: int = 0
+
+
+def read(tool: Tool, delivery: Delivery) -> Intake:
+    """Never fails: what cannot be read is a rejection of the envelope."""
+    try:
+        events = tool.split(delivery)
+        if len(events) > ITEMS_MAX:
+            raise Unreadable(f"the body has {len(events)} events; more than {ITEMS_MAX} are refused as a whole")
+    except Exception as error:  # a shape that the adapter never thought of must not be sent again for ever
+        refused = [_refused(0, error, delivery.body, f"{_BODY}{tool.key}?{_kept_of(delivery.headers)}")]
+        return Intake(Envelope(None, [], [], rejections=refused, form=_EVENT + tool.key))
+    return _read(tool, events, delivery.received_at, delivery.options)
+
+
+def read_again(form: str, original: bytes, received_at: int, options: Mapping[str, str]) -> Intake | None:
+    """What stood in quarantine under one of our forms; None for any other form. Raises InvalidBody."""
+    name, _, query = form.partition("?")
+    tool = TOOLS.get(name.removeprefix(_EVENT).removeprefix(_BODY))
+    if tool is None or not name.startswith((_EVENT, _BODY)):
+        return None
+    if name.startswith(_BODY):
+        headers = dict(parse_qsl(query))
+        return read(tool, Delivery(body=original, headers=headers, received_at=received_at, options=options))
+    try:
+        event = decoded(original)
+    except Unreadable as error:
+        raise InvalidBody(str(error)) from None
+    return _read(tool, [event], received_at, options)
+
+
+def _read(tool: Tool, events: list[Event], received_at: int, options: Mapping[str, str]) -> Intake:
+    intake = Intake(Envelope(None, [], [], form=_EVENT + tool.key))
+    envelope = intake.envelope
+    text_policy, estimated = options.get("text", "apart"), options.get("estimate") == ESTIMATED
+    for index, event in enumerate(events):
+        try:
+            calls = list(_calls(tool, event, received_at))
+        except Exception as error:  # a shape that the adapter never thought of: kept, and no neighbour pays for it
+            envelope.rejections.append(_refused(index, error, encoded(event), envelope.form))
+            continue
+        intake.ignored += not calls
+        for call in calls:
+            if isinstance(call, Erasure):
+                intake.erasures.append(call)
+            else:
+                envelope.items.append(written(call, text_policy, estimated=estimated))
+                envelope.originals.append(encoded(event))
+    return intake
+
+
+def _kept_of(headers: Mapping[str, str]) -> str:
+    """Headers of the tool that its adapter may need again; none that proves who sent it, or tells a proxy's way."""
+    kept = {
+        name: value
+        for name, value in headers.items()
+        if (name == "content-type" or name.startswith(("x-", "ce-", "webhook-", "svix-")))
+        and len(value) <= _HEADER_CHARS_MAX
+        and not any(word in name for word in _NOT_KEPT)
+    }
+    return urlencode(dict(list(kept.items())[:_HEADERS_MAX]))
+
+
+def _calls(tool: Tool, event: Any, received_at: int) -> Any:
+    if not isinstance(event, dict):
+        raise Unreadable("an event must be a JSON object")
+    return tool.read(event, received_at)
+
+
+def _refused(index: int, error: Exception, original: bytes, form: str) -> Rejection:
+    told = str(error) if isinstance(error, Unreadable) else f"it has a shape that was not foreseen ({error!r})"[:300]
+    return Rejection(index, RejectionCode.UNREADABLE, told, None, original, form=form)

@@ -1,0 +1,110 @@
+"""Brevo (once Sendinblue): webhooks of transactional mails, of campaigns and of contacts, all unsigned. Pure.
+
+One JSON object a body, or an array where batches are turned on. Events have no id of their own (``id`` is the
+webhook's), and of their many times only those in epoch seconds or milliseconds are in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
+from app.connectors.delivery import Unreadable
+from app.connectors.shared.email import CHANNEL, custom_ids, listed, members, seen_by
+from app.connectors.signatures import TOKEN
+from app.enrichment.channel import lower_snake
+from app.formats.event_names import own_name
+
+_NAMES: Final = {
+    "request": "email.sent",
+    "sent": "email.sent",
+    "delivered": "email.delivered",
+    "deferred": "email.deferred",
+    "hard_bounce": "email.bounced",
+    "soft_bounce": "email.bounced",
+    "invalid_email": "email.bounced",
+    "invalid": "email.bounced",
+    "blocked": "email.dropped",
+    "error": "email.failed",
+    "opened": "email.opened",
+    "unique_opened": "email.opened",
+    "first_opening": "email.opened",
+    "proxy_open": "email.opened",
+    "unique_proxy_open": "email.opened",
+    "click": "email.clicked",
+    "clicked": "email.clicked",
+    "spam": "email.complained",
+    "complaint": "email.complained",
+    "unsubscribe": "email.unsubscribed",
+    "unsubscribed": "email.unsubscribed",
+    "list_addition": "email.subscribed",
+}
+_TIMES: Final = ("ts_epoch", "ts_event", "ts")
+_SAME: Final = {
+    "unique_opened": "opened",
+    "first_opening": "opened",
+    "unique_proxy_open": "proxy_open",
+}
+"""The first of several opens is told under two names, where a webhook has both; it is one open."""
+_PREFETCHED: Final = frozenset({"proxy_open", "unique_proxy_open"})
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    """One call for each address: an event of contacts may name several."""
+    del received_at
+    if not isinstance(event.get("event"), str) or not event["event"]:
+        raise Unreadable("an event needs the member event")
+    kind = lower_snake(event["event"])
+    name = _NAMES.get(kind) or own_name("brevo", event["event"])
+    at = next((event[each] for each in _TIMES if event.get(each)), None)
+    metadata = members(event.get("X-Mailin-custom"))
+    properties = _properties(kind, event) | {"metadata": metadata}
+    machine = kind in _PREFETCHED
+    for email in listed(event.get("email")) or [None]:
+        yield Call(
+            id=event_id(
+                _SAME.get(kind, kind), email, at, properties["email_id"], properties["campaign_id"], properties["link"]
+            ),
+            at=at,
+            event=name,
+            channel=CHANNEL,
+            email=email,
+            **custom_ids(metadata),
+            properties=properties | seen_by(name, event.get("user_agent"), machine),
+        )
+
+
+def _properties(kind: str, event: Event) -> dict[str, Any]:
+    return {
+        "link": event.get("link") or event.get("URL") or event.get("url"),
+        "campaign": event.get("campaign name"),
+        "campaign_id": event.get("camp_id"),
+        "tags": listed(event.get("tags") or event.get("tag")),
+        "email_id": event.get("message-id"),
+        "subject": event.get("subject"),
+        "template_id": event.get("template_id"),
+        "bounce_type": kind.removesuffix("_bounce") if kind.endswith("_bounce") else None,
+        "reason": event.get("reason"),
+        "list_ids": listed(event.get("list_id")),
+    }
+
+
+TOOL: Final = Tool(
+    key="brevo",
+    name="Brevo",
+    family="email",
+    scheme=TOKEN,
+    read=read,
+    steps=(
+        "Let this source make its token. Brevo signs nothing, so the token has to come along.",
+        "In Brevo open Settings, Webhooks, and add one of transactional mails with the address {url}?token=THE-TOKEN,"
+        " or with the token as Bearer token or as the password of Basic auth. Do the same for marketing.",
+        "Choose the events that shall count. Opens that a privacy proxy made are marked as a machine's.",
+        "Send user_id in the header X-Mailin-custom of your mails, as JSON, where you know it.",
+    ),
+    sample=b'{"event":"click","email":"user@example.com","id":26224,"date":"2026-05-04 12:00:00","ts":1777888800,'
+    b'"message-id":"<202605041000.1@smtp-relay.example.com>","ts_event":1777888800,"subject":"News",'
+    b'"X-Mailin-custom":"{\\"user_id\\":\\"user-1\\"}","template_id":22,"tag":"[\\"news\\"]","tags":["news"],'
+    b'"link":"https://example.com/p","ts_epoch":1777888800123}',
+)

@@ -1,0 +1,181 @@
+"""CloudEvents 1.0 over HTTP: structured, batched and binary, with the abuse handshake of its webhooks. Pure.
+
+Every mode becomes the same event: the JSON format's object, which is what quarantine keeps.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from binascii import Error
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from app.connectors.adapter import Call, Erasure, Event, Reply, Tool, event_id
+from app.connectors.delivery import Delivery, Unreadable, decoded
+from app.connectors.generic_event import CHANNEL, who, without_identities
+from app.connectors.signatures import TOKEN
+
+_BATCH: Final = "application/cloudevents-batch"
+_STRUCTURED: Final = "application/cloudevents"
+_REQUIRED: Final = ("specversion", "id", "source", "type")
+_VERSION: Final = "1.0"
+_OWN: Final = frozenset({*_REQUIRED, "time", "datacontenttype", "data", "data_base64"})
+_SUBJECT_KIND: Final = "subjectkind"
+_NO_SUBJECT: Final = "none"
+
+_JSON_TYPE = re.compile(r"[^/]+/(?:[^+]+\+)?json", re.IGNORECASE)
+_ESCAPED = re.compile(r"\\(.)")
+_NAME = re.compile(r"[a-z0-9]+")
+_RATE = re.compile(r"[1-9][0-9]{0,8}")
+
+
+def split(delivery: Delivery) -> list[Event]:
+    """The mode is in the content type, the longer name first; without one of them, headers or the body tell."""
+    media = _media_type(delivery)
+    if media.startswith(_BATCH):
+        events = decoded(delivery.body)
+        if not isinstance(events, list):
+            raise Unreadable("a batch of CloudEvents must be a JSON array")
+    elif media.startswith(_STRUCTURED):
+        events = [decoded(delivery.body)]
+    elif any(f"ce-{name}" in delivery.headers for name in _REQUIRED):
+        events = [_binary(delivery)]
+    else:
+        sent = decoded(delivery.body)
+        events = sent if isinstance(sent, list) else [sent]
+        if not all(isinstance(event, dict) and "specversion" in event for event in events):
+            raise Unreadable("there are neither ce- headers nor a content type or a body of CloudEvents")
+    kind = delivery.options.get("subject")
+    return [{**event, _SUBJECT_KIND: kind} if kind and isinstance(event, dict) else event for event in events]
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    for name in _REQUIRED:
+        if not isinstance(event.get(name), str) or not event[name]:
+            raise Unreadable(f"a CloudEvent needs the text {name}")
+    if event["specversion"] != _VERSION:
+        raise Unreadable(f"specversion must be {_VERSION}")
+    source, own = event["source"], event["id"]
+    data = _data(event)
+    attributes = {name: value for name, value in event.items() if name not in _OWN and name != _SUBJECT_KIND}
+    channel = data.get("channel") if isinstance(data, dict) else None
+    yield Call(
+        # No URI has a space in it, so that the two cannot run into one another.
+        id=event_id(source, own) if " " in source else f"{source} {own}",
+        at=event.get("time"),
+        event=event["type"],
+        channel=channel if isinstance(channel, str) and channel else CHANNEL,
+        **(who(data) or _subject(event)),
+        properties=without_identities(data),
+        context={"cloudevent": {"source": source, **attributes}},
+    )
+
+
+def handshake(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
+    """The abuse handshake of HTTP webhooks: whoever asks may send, for what is sent must carry the token."""
+    del secrets
+    origin = delivery.headers.get("webhook-request-origin", "").strip()
+    if delivery.method != "OPTIONS" or not origin:
+        return None
+    rate = delivery.headers.get("webhook-request-rate", "").strip()
+    allowed = {"allow": "POST", "webhook-allowed-origin": origin}
+    allowed["webhook-allowed-rate"] = rate if _RATE.fullmatch(rate) else "*"
+    return Reply(headers=allowed)
+
+
+def handshake_signed(delivery: Delivery) -> Reply | None:
+    """415 for a format that we do not read, such as application/cloudevents+avro."""
+    media = _media_type(delivery)
+    if not media.startswith(_STRUCTURED):
+        return None
+    form = media.removeprefix(_BATCH if media.startswith(_BATCH) else _STRUCTURED)
+    if form in ("", "+json"):
+        return None
+    return Reply(status=415, body=b"Only the JSON format of CloudEvents is read here.")
+
+
+def _binary(delivery: Delivery) -> Event:
+    event: Event = {}
+    for header, value in delivery.headers.items():
+        name = header.removeprefix("ce-")
+        if name != header and _NAME.fullmatch(name):
+            event[name] = _header_value(name, value)
+    media = delivery.headers.get("content-type", "").strip()
+    if media:
+        event["datacontenttype"] = media
+    if not delivery.body:
+        return event
+    if not media or _JSON_TYPE.fullmatch(_media_type(delivery)):
+        event["data"] = decoded(delivery.body)
+    elif media.lower().startswith("text/"):
+        event["data"] = delivery.body.decode("utf-8", "replace")
+    else:
+        event["data_base64"] = b64encode(delivery.body).decode()
+    return event
+
+
+def _header_value(name: str, value: str) -> str:
+    """Quotes undone, then percent-decoded, once. Raises Unreadable for what is not UTF-8 then."""
+    value = value.strip()
+    if len(value) >= 2 and value.startswith('"') and value.endswith('"'):
+        value = _ESCAPED.sub(r"\1", value[1:-1])
+    try:
+        # A header's bytes reach us as ISO 8859-1, whatever they were.
+        return unquote_to_bytes(value.encode("latin-1")).decode()
+    except UnicodeError:
+        raise Unreadable(f"the header ce-{name} is not UTF-8 once it is percent-decoded") from None
+
+
+def _data(event: Event) -> Any:
+    encoded = event.get("data_base64")
+    if encoded is None:
+        return event.get("data")
+    try:
+        body = b64decode(encoded, validate=True)
+    except (Error, TypeError, ValueError):
+        raise Unreadable("data_base64 is not base64") from None
+    media = str(event.get("datacontenttype") or "application/json").partition(";")[0].strip()
+    if _JSON_TYPE.fullmatch(media):
+        return decoded(body)
+    return {"data_base64": encoded}
+
+
+def _subject(event: Event) -> dict[str, Any]:
+    """Where the data names nobody, the subject is who is meant; the source's option says as what."""
+    kind = event.get(_SUBJECT_KIND) or "user_id"
+    subject = event.get("subject")
+    if not isinstance(subject, str) or kind == _NO_SUBJECT:
+        return {}
+    return {kind: subject} if kind in ("user_id", "anonymous_id", "email", "phone") else {"ids": {kind: subject}}
+
+
+def _media_type(delivery: Delivery) -> str:
+    return delivery.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+TOOL: Final = Tool(
+    key="cloudevents",
+    name="CloudEvents 1.0",
+    family="any",
+    scheme=TOKEN,
+    split=split,
+    read=read,
+    handshake=handshake,
+    handshake_signed=handshake_signed,
+    options={
+        "subject": "What an event's subject is where its data names nobody: user_id (the default), email, phone, "
+        "anonymous_id, a tool's kind of id, or none.",
+    },
+    steps=(
+        "Let the sender deliver CloudEvents 1.0 over HTTP to {url}: structured, batched or binary, in JSON.",
+        "Give it this source's token, as Authorization: Bearer or as ?access_token= in the address.",
+        "Name who it was in the data: user_id, email, phone or anonymous_id; else the subject counts as the user id.",
+    ),
+    sample=b'{"specversion":"1.0","id":"e-1","source":"/shop/checkout","type":"com.example.order.completed",'
+    b'"subject":"user-1","time":"2026-05-04T10:00:00Z","datacontenttype":"application/json",'
+    b'"data":{"channel":"web","email":"user@example.com","total":42.5}}',
+    sample_headers={"content-type": "application/cloudevents+json"},
+)

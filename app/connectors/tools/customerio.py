@@ -1,0 +1,162 @@
+"""Customer.io's reporting webhooks: what becomes of messages of every channel, one event a body. Pure.
+
+An event says its kind of message and what happened to it apart (``object_type`` and ``metric``), or, as its first
+version did, in one word (``event_type``: ``email_clicked``). While an answer fails, all later events are held back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
+from app.connectors.delivery import Delivery, Unreadable
+from app.connectors.shared.email import CHANNEL, address, seen_by
+from app.connectors.signatures import hmac_scheme
+from app.enrichment.channel import lower_snake
+from app.formats.event_names import own_name
+
+_SECONDS_MAX: Final = 8 * 86_400
+"""A delivery that failed is repeated for a week."""
+
+_CHANNELS: Final = {
+    "email": CHANNEL,
+    "push": "push",
+    "sms": "sms",
+    "in_app": "app",
+    "in_app_message": "app",
+    "whatsapp": "whatsapp",
+    "slack": "slack",
+    "webhook": "server",
+    "customer": CHANNEL,
+}
+_VERBS: Final = {
+    "sent": "sent",
+    "delivered": "delivered",
+    "opened": "opened",
+    "clicked": "clicked",
+    "converted": "converted",
+    "bounced": "bounced",
+    "deferred": "deferred",
+    "dropped": "dropped",
+    "suppressed": "dropped",
+    "undeliverable": "dropped",
+    "failed": "failed",
+    "spammed": "complained",
+    "subscribed": "subscribed",
+    "unsubscribed": "unsubscribed",
+}
+"""Any other metric, such as drafted or attempted, concerns the sender, and stays Customer.io's own."""
+_KEPT: Final = (
+    "campaign_id",
+    "broadcast_id",
+    "newsletter_id",
+    "action_id",
+    "content_id",
+    "template_id",
+    "transactional_message_id",
+    "trigger_event_id",
+    "journey_id",
+    "link_id",
+    "action_name",
+    "action_value",
+    "conversion_event_id",
+)
+
+
+def _signed(delivery: Delivery, time: str) -> bytes:
+    return b"v0:" + time.encode() + b":" + delivery.body
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    data = event.get("data")
+    kind, metric = _kind_and_metric(event)
+    if not isinstance(data, dict):
+        raise Unreadable("an event needs the member data, an object")
+    own = event.get("event_id")
+    name = _name(kind, metric)
+    yield Call(
+        id=own if isinstance(own, str) and own else event_id(event),
+        at=event.get("timestamp"),
+        event=name,
+        channel=_CHANNELS.get(kind, ""),
+        **_who(kind, data),
+        properties=_properties(kind, data) | seen_by(name, data.get("user_agent"), _is_machine(data)),
+    )
+
+
+def _kind_and_metric(event: Event) -> tuple[str, str]:
+    """``("email", "clicked")`` of either version. Raises Unreadable."""
+    kind, metric = event.get("object_type"), event.get("metric")
+    if isinstance(kind, str) and isinstance(metric, str) and kind and metric:
+        return lower_snake(kind), lower_snake(metric)
+    word = event.get("event_type")
+    if not isinstance(word, str) or not word:
+        raise Unreadable("an event needs the members object_type and metric")
+    known = next((each for each in _CHANNELS if word.startswith(f"{each}_")), None)
+    if known is None:
+        return "", lower_snake(word)
+    return known, lower_snake(word.removeprefix(f"{known}_"))
+
+
+def _name(kind: str, metric: str) -> str:
+    verb = _VERBS.get(metric)
+    if verb is None or kind not in _CHANNELS:
+        return own_name("customerio", f"{kind}_{metric}")
+    return f"email.{verb}" if kind == "customer" else f"{kind.removesuffix('_message')}.{verb}"
+
+
+def _who(kind: str, data: Event) -> dict[str, Any]:
+    """Identifiers as the workspace has them; the address or number a message went to where it says no other."""
+    known = data.get("identifiers")
+    ids: Event = known if isinstance(known, dict) else {"id": data.get("customer_id")}
+    recipient = data.get("recipient") or data.get("email_address")
+    email = ids.get("email") or (address(recipient) if kind == "email" else data.get("email_address"))
+    return {
+        "user_id": ids.get("id"),
+        "email": email,
+        "phone": ids.get("phone") or (recipient if kind in ("sms", "whatsapp") else None),
+        "ids": {"customerio_customer": ids.get("cio_id")},
+    }
+
+
+def _properties(kind: str, data: Event) -> dict[str, Any]:
+    message = data.get("delivery_id") or data.get("email_id")
+    return {name: data.get(name) for name in _KEPT} | {
+        "link": data.get("href") or data.get("link_url"),
+        "campaign": data.get("campaign_name") or data.get("newsletter_name") or data.get("broadcast_name"),
+        "email_id": message if kind == "email" else None,
+        "delivery_id": message if kind != "email" else None,
+        "subject": data.get("subject") or data.get("email_subject"),
+        "reason": data.get("failure_message") or data.get("reason"),
+    }
+
+
+def _is_machine(data: Event) -> bool:
+    return any(data.get(name) is True for name in ("machine", "machine_click", "machine_open", "prefetched", "proxied"))
+
+
+TOOL: Final = Tool(
+    key="customerio",
+    name="Customer.io",
+    family="email",
+    scheme=hmac_scheme(
+        "Webhook signing key",
+        name="x-cio-signature",
+        signed=_signed,
+        time_header="x-cio-timestamp",
+        seconds_max=_SECONDS_MAX,
+    ),
+    read=read,
+    seconds=3.5,
+    steps=(
+        "In Customer.io open Data & Integrations, Integrations, Reporting Webhooks, and add one with {url}.",
+        "Choose the events that shall count, each time they happen rather than the first only.",
+        "Copy the signing key that it shows, and enter it as the secret of this source.",
+    ),
+    sample=b'{"event_id":"01E4C4G1S0AMNG0XVF2M7RPH5S","object_type":"email","metric":"clicked","timestamp":1777888800,'
+    b'"data":{"customer_id":"user-1","identifiers":{"id":"user-1","email":"user@example.com","cio_id":"d9c106000001"},'
+    b'"delivery_id":"RPILAgUBcRhIBqSfeiIwdIYJKxTY","campaign_id":9,"action_id":36,"recipient":"user@example.com",'
+    b'"subject":"Hi","href":"https://example.com/p","link_id":1}}',
+)

@@ -1,0 +1,139 @@
+"""Freshdesk: bodies that the rules of its automation send. Nothing is signed, nothing carries a time or an id. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
+from app.connectors.delivery import Unreadable
+from app.connectors.shared.helpdesk import CHANNEL, as_object, change_of, csat, plain, status_word, text_id
+from app.connectors.signatures import TOKEN
+from app.formats.event_names import own_name
+from app.touchpoint import MINUTE
+from app.vocabulary.ticket_events import ASSIGNED, CREATED, RATED, REPLIED_BY_AGENT, REPLIED_BY_CUSTOMER, STATUS_CHANGED
+
+_TRIGGERED_CHARS_MAX: Final = 1_000
+"""Of ``triggered_event``: looking for the end of its name takes time that grows with the square of its spaces."""
+_TRIGGERED = re.compile(r"\{?\s*([A-Za-z_][A-Za-z_ ]*?)\s*:(.*?)\}?", re.DOTALL)
+_FROM_TO = re.compile(r"([a-z]+)\s*:\s*\"?([^,}\"]*)")
+_STATUSES: Final = {"2": "open", "3": "pending", "4": "resolved", "5": "closed"}
+_LEVELS: Final = {"103": 7, "102": 6, "101": 5, "100": 4, "-101": 3, "-102": 2, "-103": 1}
+"""Freshdesk's numbers of its faces, from extremely happy to extremely unhappy."""
+_ASSIGNED: Final = frozenset({"responder_id", "responder", "agent", "group_id", "group"})
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    said = as_object(event.get("freshdesk_webhook")) or event
+    ticket_id = text_id(said.get("ticket_id"))
+    if ticket_id is None:
+        raise Unreadable("the body needs freshdesk_webhook with its ticket_id")
+    triggered = said.get("triggered_event")
+    field, value = _triggered(triggered)
+    rating = _rating(field, value, said)
+    name, more = _told(field, value, said) if not rating else (RATED, rating)
+    text = {
+        "subject": said.get("ticket_subject"),
+        "body": plain(said.get("ticket_latest_public_comment") or said.get("ticket_description")),
+        "comment": said.get("rating_comment"),
+    }
+    properties = {
+        "ticket_id": ticket_id,
+        "status": status_word(said.get("ticket_status")),
+        "priority": status_word(said.get("ticket_priority")),
+        "ticket_type": said.get("ticket_type"),
+        "tags": said.get("ticket_tags"),
+        "via": status_word(said.get("ticket_source")),
+        "link": said.get("ticket_url"),
+        **more,
+    }
+    yield Call(
+        # The same within a minute is a retry. Half an hour later, which is when Freshdesk repeats, nothing tells.
+        id=event_id(ticket_id, triggered, said, received_at // MINUTE),
+        event=name,
+        channel=CHANNEL,
+        user_id=said.get("ticket_contact_unique_external_id"),
+        email=said.get("requester_email") or said.get("ticket_contact_email"),
+        phone=said.get("requester_phone") or said.get("ticket_contact_phone"),
+        ids={"freshdesk_contact": text_id(said.get("requester_id"))},
+        properties=properties,
+        text=text,
+        theirs=name in (CREATED, REPLIED_BY_CUSTOMER, RATED),
+    )
+
+
+def _triggered(event: Any) -> tuple[str, str]:
+    """``{ticket_action:created}`` -> (ticket_action, created). It looks like JSON and is none."""
+    if not isinstance(event, str) or len(event := event.strip()) > _TRIGGERED_CHARS_MAX:
+        return "", ""
+    found = _TRIGGERED.fullmatch(event)
+    return (found[1].lower(), found[2].strip()) if found else ("", "")
+
+
+def _told(field: str, value: str, said: Event) -> tuple[str, dict[str, Any]]:
+    """(name, properties) of what happened to a ticket."""
+    if field == "ticket_action" and value == "created":
+        return CREATED, {}
+    if field == "status":
+        return _status(value, said)
+    if field in ("reply_sent", "note_type", "customer_responded", "requester_responded"):
+        return _reply(field, value, said)
+    if field in _ASSIGNED:
+        return ASSIGNED, {}
+    if field == "ticket_action" and value in ("deleted", "marked_spam"):
+        return STATUS_CHANGED, {"status": "deleted" if value == "deleted" else "spam"}
+    if field == "ticket_action":
+        return own_name("freshdesk", f"ticket_{value}"), {}
+    return own_name("freshdesk", field or "other"), {"change": value}
+
+
+def _status(value: str, said: Event) -> tuple[str, dict[str, Any]]:
+    """``{from:2,to:4}``; numbers of statuses that a customer made up have no words here, but ``ticket_status`` does."""
+    change = {side: _STATUSES.get(number.strip(), number.strip()) for side, number in _FROM_TO.findall(value.lower())}
+    previous = change.get("from") or None
+    status = status_word(said.get("ticket_status")) or change.get("to") or None
+    name = change_of(status, previous)
+    if status == "closed" and previous is None:
+        name = STATUS_CHANGED
+    return name, {"status": status, "previous_status": previous}
+
+
+def _reply(field: str, value: str, said: Event) -> tuple[str, dict[str, Any]]:
+    """A rule can say who: ``performed_by``. Else a sent reply and a note are the agents', who alone can write them."""
+    if value.lower() == "private":
+        return own_name("freshdesk", "note_added"), {}
+    by = str(said.get("performed_by") or ("requester" if "responded" in field else "agent")).lower()
+    return REPLIED_BY_CUSTOMER if by in ("requester", "customer", "contact") else REPLIED_BY_AGENT, {}
+
+
+def _rating(field: str, value: str, said: Event) -> dict[str, Any]:
+    given = said.get("rating") or (value if "feedback" in field or "survey" in field else None)
+    level = _LEVELS.get(str(given).strip())
+    found = csat(level, 7) if level is not None else csat(given, said.get("scale"))
+    return {**found, "rated": given} if found else {}
+
+
+TOOL: Final = Tool(
+    key="freshdesk",
+    name="Freshdesk",
+    family="support",
+    scheme=TOKEN,
+    read=read,
+    steps=(
+        "In Freshdesk open Admin, Automations, and make rules for tickets that are created and for ticket updates.",
+        "As the action choose Trigger webhook, POST, JSON, Advanced, with the address {url}?token= and the token of "
+        "this source; or send the token as the custom header X-Segue-Token.",
+        'As the content send {"freshdesk_webhook":{"triggered_event":"{{triggered_event}}","ticket_id":"{{ticket.id}}",'
+        '"ticket_status":"{{ticket.status}}","ticket_priority":"{{ticket.priority}}",'
+        '"ticket_subject":"{{ticket.subject}}","ticket_url":"{{ticket.url}}",'
+        '"requester_email":"{{ticket.requester.email}}"}}.',
+        "A rule for replies of the customer may add performed_by requester; a rule for ratings adds rating.",
+        "Freshdesk tells neither when nor which: the time is that of arrival, and what it repeats after half an hour "
+        "counts again.",
+    ),
+    sample=b'{"freshdesk_webhook":{"triggered_event":"{ticket_action:created}","ticket_id":"11",'
+    b'"ticket_url":"https://x.freshdesk.com/helpdesk/tickets/11","ticket_type":"Incident","ticket_subject":"Help",'
+    b'"ticket_description":"<div>It does not work</div>","ticket_status":"Open","ticket_priority":"High",'
+    b'"requester_name":"User","requester_email":"user@example.com"}}',
+)

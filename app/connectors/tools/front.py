@@ -1,0 +1,197 @@
+"""Front: webhooks of applications, and those of rules, which are signed in another way. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from app.connectors.adapter import Call, Erasure, Event, Reply, Tool, event_id
+from app.connectors.delivery import Delivery, Unreadable, decoded
+from app.connectors.shared.helpdesk import CHANNEL, as_object, plain, status_word, text_id
+from app.connectors.signatures import Scheme, hmac_scheme
+from app.formats import timestamps
+from app.formats.event_names import own_name
+from app.touchpoint import SECOND
+from app.vocabulary.ticket_events import (
+    ASSIGNED,
+    CREATED,
+    REOPENED,
+    REPLIED_BY_AGENT,
+    REPLIED_BY_CUSTOMER,
+    SOLVED,
+    STATUS_CHANGED,
+)
+
+_TIME: Final = "x-front-request-timestamp"
+_CHALLENGE: Final = "x-front-challenge"
+_SECONDS_MAX: Final = 900
+"""A delivery that failed is repeated three times, at once; Front itself advises five minutes."""
+_BEGUN_SECONDS: Final = 2
+"""A message this close to the beginning of its conversation is what began it."""
+
+_NAMES: Final = {
+    "outbound": REPLIED_BY_AGENT,
+    "outbound_sent": REPLIED_BY_AGENT,
+    "out_reply": REPLIED_BY_AGENT,
+    "archive": SOLVED,
+    "conversation_archived": SOLVED,
+    "reopen": REOPENED,
+    "conversation_reopened": REOPENED,
+    "assign": ASSIGNED,
+    "unassign": ASSIGNED,
+    "trash": STATUS_CHANGED,
+    "conversation_deleted": STATUS_CHANGED,
+    "restore": STATUS_CHANGED,
+    "conversation_restored": STATUS_CHANGED,
+    "assignee_changed": ASSIGNED,
+}
+_INBOUND: Final = frozenset({"inbound", "inbound_received"})
+_STATUS_AFTER: Final = {
+    "archive": "archived",
+    "conversation_archived": "archived",
+    "reopen": "open",
+    "conversation_reopened": "open",
+    "trash": "deleted",
+    "conversation_deleted": "deleted",
+    "restore": "open",
+    "conversation_restored": "open",
+}
+
+_BY_APP: Final = hmac_scheme(
+    "Signing key of the application, or API secret of the rule's webhook",
+    name="x-front-signature",
+    encoding="base64",
+    signed=lambda delivery, time: time.encode() + b":" + delivery.body,
+    time_header=_TIME,
+    seconds_max=_SECONDS_MAX,
+    stamp=lambda now: str(now // 1_000),
+)
+_BY_RULE: Final = hmac_scheme("", name="x-front-signature", digest="sha1", encoding="base64")
+
+
+def verify(delivery: Delivery, secret: str) -> None:
+    """An application says when it signed, a rule does not."""
+    (_BY_APP if _TIME in delivery.headers else _BY_RULE).verify(delivery, secret)
+
+
+def handshake_signed(delivery: Delivery) -> Reply | None:
+    """Front asks for its challenge back when the address is saved; that request is signed like any other.
+
+    The challenge itself is not signed, so that the body has to say what is asked: else anybody on the way could have
+    a real event answered instead of stored.
+    """
+    challenge = delivery.headers.get(_CHALLENGE, "")
+    if not challenge or not _is_sync(delivery.body):
+        return None
+    return Reply(body=msgspec.json.encode({"challenge": challenge}), content_type="application/json")
+
+
+def _is_sync(body: bytes) -> bool:
+    try:
+        return as_object(decoded(body)).get("type") == "sync"
+    except Unreadable:
+        return False
+
+
+def split(delivery: Delivery) -> list[Event]:
+    """The event, out of what an application wraps around it."""
+    sent = decoded(delivery.body)
+    if not isinstance(sent, dict):
+        raise Unreadable("the body must be a JSON object")
+    wrapped = sent.get("payload")
+    if not isinstance(wrapped, dict):
+        return [sent]
+    return [{"type": sent.get("type"), **wrapped}]
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    kind = event.get("type")
+    if not isinstance(kind, str) or not kind:
+        raise Unreadable("an event needs the member type")
+    conversation = as_object(event.get("conversation"))
+    person = _person(as_object(conversation.get("recipient")))
+    if kind == "sync" or not any(person.values()):
+        return
+    message = as_object(as_object(event.get("target")).get("data")) or as_object(conversation.get("last_message"))
+    name = _name(kind, event, conversation)
+    yield Call(
+        id=text_id(event.get("id")) or event_id(event),
+        at=event.get("emitted_at"),
+        event=name,
+        channel=CHANNEL,
+        email=person["email"],
+        phone=person["phone"],
+        ids={"front_contact": person["contact"]},
+        properties={
+            "ticket_id": text_id(conversation.get("id")),
+            "status": _STATUS_AFTER.get(kind) or status_word(conversation.get("status")),
+            "via": status_word(message.get("type")),
+            "tags": [tag.get("name") for tag in _listed(conversation.get("tags"))],
+            "assignee_id": text_id(as_object(conversation.get("assignee")).get("id")),
+            "message_id": text_id(message.get("id")),
+            "opened_at": conversation.get("created_at"),
+        },
+        text={
+            "subject": conversation.get("subject"),
+            "body": plain(message.get("text") or message.get("body") or message.get("blurb")),
+        },
+        theirs=name in (CREATED, REPLIED_BY_CUSTOMER),
+    )
+
+
+def _name(kind: str, event: Event, conversation: Event) -> str:
+    if kind in _INBOUND:
+        return CREATED if _is_first(event, conversation) else REPLIED_BY_CUSTOMER
+    return _NAMES.get(kind) or own_name("front", kind)
+
+
+def _is_first(event: Event, conversation: Event) -> bool:
+    emitted, begun = (
+        timestamps.parse(str(event.get("emitted_at"))),
+        timestamps.parse(str(conversation.get("created_at"))),
+    )
+    return emitted is not None and begun is not None and abs(emitted - begun) <= _BEGUN_SECONDS * SECOND
+
+
+def _person(recipient: Event) -> dict[str, Any]:
+    """A handle is an address, a phone number, or what a channel calls people; the contact is in a link."""
+    handle = recipient.get("handle")
+    handle = handle.strip() if isinstance(handle, str) else ""
+    is_phone = handle.startswith("+") and handle[1:].replace(" ", "").isdecimal()
+    contact = as_object(as_object(recipient.get("_links")).get("related")).get("contact")
+    return {
+        "email": handle if "@" in handle else None,
+        "phone": handle if is_phone else None,
+        "contact": contact.rstrip("/").rpartition("/")[2] if isinstance(contact, str) else None,
+    }
+
+
+def _listed(tags: Any) -> list[Event]:
+    return [tag for tag in tags if isinstance(tag, dict)] if isinstance(tags, list) else []
+
+
+TOOL: Final = Tool(
+    key="front",
+    name="Front",
+    family="support",
+    scheme=Scheme(secret=_BY_APP.secret, verify=verify, sign=_BY_APP.sign),
+    split=split,
+    read=read,
+    handshake_signed=handshake_signed,
+    steps=(
+        "In Front open Settings, Developers, your app, Features, and add Webhooks with the address {url}.",
+        "Enter the app's signing key as the secret of this source first: Front asks for a signed answer when you save.",
+        "Choose the events: inbound, outbound, archive, reopen, assign. Or let a rule call the webhook, with the API "
+        "secret of its Webhooks app as the secret.",
+    ),
+    sample=b'{"type":"inbound_received","authorization":{"id":"cmp_1"},"payload":{"id":"evt_28duo2q","type":"inbound",'
+    b'"emitted_at":1777888800,"conversation":{"id":"cnv_1","subject":"Help","status":"unassigned","recipient":'
+    b'{"handle":"user@example.com","role":"from","_links":{"related":{"contact":'
+    b'"https://api2.frontapp.com/contacts/crd_7"}}},"created_at":1777880000.872},"source":{"_meta":{"type":"inboxes"}},'
+    b'"target":{"_meta":{"type":"message"},"data":{"id":"msg_1","type":"email","is_inbound":true,'
+    b'"body":"<p>Hello?</p>"}}}}',
+    seconds=5.0,
+)

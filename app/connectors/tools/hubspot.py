@@ -1,0 +1,280 @@
+"""HubSpot: changes of contacts and tickets that an app subscribes to, events of its mails, and contacts of workflows.
+
+Changes name objects by id only, so that a contact is an identity of its own until its e-mail address is told. Each
+portal counts its objects by itself: a contact is told by both, ``33:1246965``, where the portal is said. What is
+about a company, a deal, or a ticket whose contact nobody tells, concerns no person that we could name. Pure.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from base64 import b64encode
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Any, Final
+from urllib.parse import unquote
+
+from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
+from app.connectors.delivery import Delivery, Unreadable
+from app.connectors.shared.email import CHANNEL, listed, members, seen_by
+from app.connectors.signatures import MISSING, WRONG, Scheme, SignatureRefused, check_age, header, same, with_headers
+from app.enrichment.channel import lower_snake
+from app.formats.event_names import own_name
+
+_SECONDS_MAX: Final = 300
+_V3: Final = "x-hubspot-signature-v3"
+_TIME: Final = "x-hubspot-request-timestamp"
+_OLD: Final = "x-hubspot-signature"
+_OLD_VERSION: Final = "x-hubspot-signature-version"
+_DECODED: Final = re.compile(r"%(?:3A|2F|3F|40|21|24|27|28|29|2A|2C|3B)", re.IGNORECASE)
+"""What HubSpot decodes in an address before it signs it."""
+
+_CONTACT: Final = "hubspot_contact"
+_OBJECTS: Final = {"0-1": "contact", "0-2": "company", "0-3": "deal", "0-5": "ticket", "0-11": "conversation"}
+_CHANGES: Final = {"contact.creation": "contact.created", "contact.newEnrollment": "contact.enrolled"}
+_CHANGES_OF_TICKETS: Final = {
+    "ticket.creation": "ticket.created",
+    "ticket.associationChange": "ticket.created",
+    "ticket.propertyChange": "ticket.status_changed",
+    "conversation.creation": "chat.started",
+    "conversation.newMessage": "ticket.replied_by_customer",
+}
+_TRAITS: Final = {"lifecyclestage": "lifecycle_stage", "firstname": "first_name", "lastname": "last_name"}
+_MAIL_NAMES: Final = {
+    "SENT": "email.sent",
+    "DELIVERED": "email.delivered",
+    "DEFERRED": "email.deferred",
+    "DROPPED": "email.dropped",
+    "BOUNCE": "email.bounced",
+    "OPEN": "email.opened",
+    "CLICK": "email.clicked",
+    "SPAMREPORT": "email.complained",
+    "STATUSCHANGE": "email.unsubscribed",
+}
+
+
+def _verify(delivery: Delivery, secret: str) -> None:
+    versions = delivery.options.get("signatures", "v3").replace(",", " ").lower().split()
+    if _V3 in delivery.headers:
+        _check("v3" in versions and same(delivery.headers[_V3].strip(), _v3(delivery, secret, header(delivery, _TIME))))
+        check_age(header(delivery, _TIME), delivery.received_at, _SECONDS_MAX)
+        return
+    if not {"v1", "v2"} & set(versions):
+        raise SignatureRefused(MISSING, f"the header {_V3} is missing")
+    sent, version = header(delivery, _OLD), delivery.headers.get(_OLD_VERSION, "v1").strip().lower()
+    _check(version in ("v1", "v2") and version in versions and same(sent.lower(), _old(delivery, secret, version)))
+
+
+def _check(holds: bool) -> None:
+    if not holds:
+        raise SignatureRefused(WRONG, "the signature is not that of this body and secret, or of a version not taken")
+
+
+def _v3(delivery: Delivery, secret: str, time: str) -> str:
+    uri = _DECODED.sub(lambda match: unquote(match[0]), delivery.url)
+    text = delivery.method.encode() + uri.encode() + delivery.body + time.encode()
+    return b64encode(hmac.digest(secret.encode(), text, "sha256")).decode()
+
+
+def _old(delivery: Delivery, secret: str, version: str) -> str:
+    about = f"{delivery.method}{delivery.url}" if version == "v2" else ""
+    return sha256(secret.encode() + about.encode() + delivery.body).hexdigest()
+
+
+def _sign(delivery: Delivery, secret: str) -> Delivery:
+    time = str(delivery.received_at // 1_000)
+    return with_headers(delivery, {_TIME: time, _V3: _v3(delivery, secret, time)})
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    kind = event.get("subscriptionType") or event.get("eventType")
+    if isinstance(kind, str) and kind:
+        return _changed(_of_object(kind, event), event)
+    if isinstance(event.get("type"), str) and "recipient" in event:
+        return [_of_mail(event)]
+    if isinstance(event.get("properties"), dict):
+        return [_of_workflow(event)]
+    raise Unreadable("an event needs the member subscriptionType; one of a mail type and recipient")
+
+
+def _of_object(kind: str, event: Event) -> str:
+    """``object.creation`` of object type 0-1 is a contact's, as ``contact.creation`` is."""
+    return kind.replace("object", _OBJECTS.get(str(event.get("objectTypeId")), "object"), 1)
+
+
+def _changed(kind: str, event: Event) -> Iterable[Call | Erasure]:
+    about, _, change = kind.partition(".")
+    if about in ("ticket", "conversation"):
+        return _of_ticket(kind, event)
+    if about != "contact":
+        return []
+    if change == "propertyChange":
+        return _property_changed(event)
+    if change == "privacyDeletion":
+        return [_erasure(event)]
+    if change == "merge":
+        merged = [event.get("primaryObjectId"), *listed(event.get("mergedObjectIds")), event.get("newObjectId")]
+        one = dict.fromkeys(_contact(event, each) for each in merged if _is_number(each))
+        return [_call(event, ids={_CONTACT: list(one)})]
+    if change == "associationChange":
+        return [_associated(kind, event)]
+    name = _CHANGES.get(kind) or own_name("hubspot", kind)
+    return [_call(event, event=name, channel="server", properties=_source(event))]
+
+
+def _call(event: Event, suffix: str = "", /, **more: Any) -> Call:
+    """The parts of an id are not unique each, together they are; a repeated delivery has the same."""
+    own = event_id(
+        *(event.get(name) for name in ("portalId", "subscriptionId", "eventId", "objectId", "occurredAt")),
+        *(event.get(name) for name in ("propertyName", "messageId", "fromObjectId", "toObjectId")),
+    )
+    ids = {_CONTACT: _contact(event, event.get("objectId"))}
+    return Call(**{"id": own + suffix, "at": event.get("occurredAt"), "ids": ids, **more})
+
+
+def _contact(event: Event, number: Any) -> Any:
+    """A contact's own number with its portal's before it."""
+    portal = event.get("portalId") or event.get("portal-id")
+    return f"{portal}:{number}" if _is_number(portal) and _is_number(number) else number
+
+
+def _is_number(value: Any) -> bool:
+    """Numbers of portals and objects come as text, too."""
+    return not isinstance(value, bool) and isinstance(value, int | str) and str(value) != ""
+
+
+def _erasure(event: Event) -> Erasure:
+    number = event.get("objectId")
+    if not _is_number(number):
+        raise Unreadable("a wish to be forgotten needs the member objectId")
+    return Erasure(_CONTACT, _contact(event, number))
+
+
+def _source(event: Event) -> dict[str, Any]:
+    return {"change_source": event.get("changeSource")}
+
+
+def _property_changed(event: Event) -> Iterable[Call]:
+    """A trait of the contact; its address and number identify it besides, and a change of stage is a touchpoint."""
+    name, value = event.get("propertyName"), event.get("propertyValue")
+    if not isinstance(name, str) or not lower_snake(name):
+        raise Unreadable("a change of a property needs the member propertyName")
+    if name in ("email", "phone"):
+        return [_call(event, **{name: value})] if value else []
+    trait = _TRAITS.get(name, lower_snake(name))
+    told = _call(event, traits={trait: None if value == "" else value})
+    if trait != "lifecycle_stage":
+        return [told]
+    properties = _source(event) | {"stage": value}
+    return [told, _call(event, "-stage", event="lifecycle_stage.changed", channel="server", properties=properties)]
+
+
+def _associated(kind: str, event: Event) -> Call:
+    other = str(event.get("associationType", "")).lower().removeprefix("contact_to_")
+    properties = {f"{lower_snake(other) or 'object'}_id": _text(event.get("toObjectId"))}
+    return _call(
+        event,
+        ids={_CONTACT: _contact(event, event.get("fromObjectId"))},
+        event=own_name("hubspot", kind),
+        channel="server",
+        properties=properties | {"removed": event.get("associationRemoved")},
+    )
+
+
+def _of_ticket(kind: str, event: Event) -> Iterable[Call]:
+    """Of a ticket or conversation, where the event tells whose it is: associations do, and workflows may."""
+    contact, ticket = event.get("contactId") or event.get("associatedContactId"), event.get("objectId")
+    if kind == "ticket.associationChange":
+        is_contact = str(event.get("associationType", "")).upper() == "TICKET_TO_CONTACT"
+        contact = event.get("toObjectId") if is_contact and event.get("associationRemoved") is not True else None
+        ticket = event.get("fromObjectId")
+    if contact is None:
+        return []
+    name = _CHANGES_OF_TICKETS.get(kind)
+    if kind == "ticket.propertyChange" and event.get("propertyName") != "hs_pipeline_stage":
+        name = None
+    status = event.get("propertyValue") if name == "ticket.status_changed" else None
+    return [
+        _call(
+            event,
+            ids={_CONTACT: _contact(event, contact)},
+            event=name or own_name("hubspot", kind),
+            channel="chat" if kind.startswith("conversation.") else "support",
+            properties={"ticket_id": _text(ticket), "status": status.lower() if isinstance(status, str) else status},
+        )
+    ]
+
+
+def _of_mail(event: Event) -> Call:
+    kind = event["type"]
+    name = _MAIL_NAMES.get(kind) or own_name("hubspot", kind)
+    if kind == "STATUSCHANGE" and "UNSUBSCRIBED" not in _states(event):
+        name = "email.resubscribed" if "SUBSCRIBED" in _states(event) else own_name("hubspot", kind)
+    return Call(
+        id=event_id(event.get("id"), event.get("created")) if event.get("id") else event_id(event),
+        at=event.get("created"),
+        event=name,
+        channel=CHANNEL,
+        email=event.get("recipient"),
+        properties={
+            "link": event.get("url"),
+            "campaign": event.get("emailCampaignName"),
+            "campaign_id": event.get("emailCampaignId"),
+            "email_id": event.get("smtpId"),
+            "subject": event.get("subject"),
+            "reason": event.get("dropReason") or event.get("category") or event.get("source"),
+            "details": event.get("dropMessage") or event.get("response"),
+        }
+        | seen_by(name, event.get("userAgent"), event.get("filteredEvent") is True),
+    )
+
+
+def _states(event: Event) -> set[str]:
+    told = [members(each).get("status") for each in listed(event.get("subscriptions"))]
+    return {str(each).upper() for each in (*told, event.get("portalSubscriptionStatus"))}
+
+
+def _of_workflow(event: Event) -> Call:
+    """A contact as a workflow posts it: ``{"vid": .., "properties": {"email": {"value": ..}}}``."""
+    values = {name: members(said).get("value", said) for name, said in event["properties"].items()}
+    contact = event.get("vid") or event.get("objectId") or event.get("id") or values.get("hs_object_id")
+    at = values.get("lastmodifieddate")
+    traits = {_TRAITS[name]: values[name] for name in _TRAITS if values.get(name)}
+    return Call(
+        id=event_id(contact, at, traits, values.get("email"), values.get("phone")),
+        at=at,
+        email=values.get("email"),
+        phone=values.get("phone"),
+        ids={_CONTACT: _contact(event, contact)},
+        traits=traits,
+    )
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+TOOL: Final = Tool(
+    key="hubspot",
+    name="HubSpot",
+    family="email",
+    scheme=Scheme(secret="Client secret of the app", verify=_verify, sign=_sign),
+    read=read,
+    seconds=5.0,
+    options={
+        "url": "The address exactly as HubSpot knows it, where a proxy changes it: it is signed.",
+        "signatures": "Versions of signatures that are taken: v3 (if nothing is said), v2, v1, parted by commas. The"
+        " older ones sign no time.",
+    },
+    steps=(
+        "In HubSpot open your app (private or public), Webhooks, and enter {url} as the target address.",
+        "Subscribe to contact creation, changes of its properties email and lifecyclestage, merges and privacy"
+        " deletions, and to associations of tickets: only these say whose a ticket is.",
+        "Copy the app's client secret, and enter it as the secret of this source.",
+    ),
+    sample=b'[{"eventId":3816279340,"subscriptionId":25,"portalId":33,"appId":1160452,"occurredAt":1777888800000,'
+    b'"subscriptionType":"contact.propertyChange","attemptNumber":0,"objectId":1246965,'
+    b'"propertyName":"lifecyclestage","propertyValue":"customer","changeSource":"CRM","sourceId":"userId:1"}]',
+)

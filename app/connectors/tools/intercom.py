@@ -1,0 +1,211 @@
+"""Intercom: one notification a request, signed with the app's client secret. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from app.connectors.adapter import Call, Erasure, Event, Reply, Tool, event_id
+from app.connectors.delivery import Delivery, Unreadable
+from app.connectors.shared.helpdesk import CHANNEL, as_object, change_of, csat, first_of, plain, status_word, text_id
+from app.connectors.signatures import hmac_scheme
+from app.formats.event_names import own_name
+from app.vocabulary.ticket_events import (
+    ASSIGNED,
+    CHAT_STARTED,
+    CREATED,
+    RATED,
+    REOPENED,
+    REPLIED_BY_AGENT,
+    REPLIED_BY_CUSTOMER,
+    SOLVED,
+    STATUS_CHANGED,
+)
+
+_NAMES: Final = {
+    "conversation.user.created": CHAT_STARTED,
+    "conversation.user.replied": REPLIED_BY_CUSTOMER,
+    "conversation.admin.replied": REPLIED_BY_AGENT,
+    "conversation.admin.single.created": own_name("intercom", "conversation_begun_by_admin"),
+    "conversation.admin.closed": SOLVED,
+    "conversation.admin.opened": REOPENED,
+    "conversation.admin.assigned": ASSIGNED,
+    "conversation.admin.open.assigned": ASSIGNED,
+    "conversation.admin.snoozed": STATUS_CHANGED,
+    "conversation.admin.unsnoozed": STATUS_CHANGED,
+    "conversation.deleted": STATUS_CHANGED,
+    "conversation.rating.added": RATED,
+    "ticket.created": CREATED,
+    "ticket.contact.replied": REPLIED_BY_CUSTOMER,
+    "ticket.admin.replied": REPLIED_BY_AGENT,
+    "ticket.admin.assigned": ASSIGNED,
+    "ticket.team.assigned": ASSIGNED,
+    "ticket.closed": SOLVED,
+    "ticket.rating.provided": RATED,
+    "contact.unsubscribed": "email.unsubscribed",
+    "user.unsubscribed": "email.unsubscribed",
+}
+_STATUS_AFTER: Final = {
+    "conversation.admin.closed": "closed",
+    "conversation.admin.opened": "open",
+    "conversation.admin.snoozed": "snoozed",
+    "conversation.admin.unsnoozed": "open",
+    "conversation.deleted": "deleted",
+    "ticket.closed": "closed",
+}
+_CONTACT_CHANGED: Final = frozenset({"created", "updated", "signed_up"})
+_PEOPLE: Final = frozenset({"user", "lead", "contact"})
+_OF_THE_DELIVERY: Final = frozenset({"delivery_attempts", "delivery_status", "delivered_at", "first_sent_at"})
+
+
+def handshake(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
+    """Intercom asks with HEAD whether the address answers."""
+    del secrets
+    return Reply() if delivery.method == "HEAD" else None
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    topic = event.get("topic")
+    if not isinstance(topic, str) or not topic:
+        raise Unreadable("a notification needs the member topic")
+    item = as_object(as_object(event.get("data")).get("item"))
+    if topic == "ping" or item.get("type") == "ping":
+        return
+    person = _person(item)
+    if not any(person.values()):
+        return
+    call = Call(
+        id=text_id(event.get("id"))
+        or event_id({name: value for name, value in event.items() if name not in _OF_THE_DELIVERY}),
+        at=event.get("created_at"),
+        user_id=person["external_id"],
+        email=person["email"],
+        phone=person["phone"],
+        ids={"intercom_contact": person["id"]},
+    )
+    if _says_who_it_is(topic):
+        call.traits = {"name": person["name"]}
+    else:
+        _put_touchpoint(call, topic, item)
+    yield call
+
+
+def _says_who_it_is(topic: str) -> bool:
+    """``contact.user.created``, ``contact.email.updated``, ``user.created`` ..: a person, and nothing that was done."""
+    kind, _, rest = topic.partition(".")
+    is_tag = ".tag." in f".{rest}."
+    return kind in ("contact", "user", "visitor") and rest.rpartition(".")[2] in _CONTACT_CHANGED and not is_tag
+
+
+def _put_touchpoint(call: Call, topic: str, item: Event) -> None:
+    status = _STATUS_AFTER.get(topic) or _state(item)
+    name = _NAMES.get(topic) or own_name("intercom", topic)
+    if topic == "ticket.state.updated":
+        name = change_of(status, status_word(item.get("previous_ticket_state")))
+    call.event = name
+    call.channel = "email" if name == "email.unsubscribed" else CHANNEL
+    rating = _rating(item) if name == RATED else {}
+    call.properties = {
+        "ticket_id": _conversation_id(item),
+        "status": status,
+        "priority": status_word(item.get("priority")),
+        "tags": _names(item.get("tags")),
+        "tag": as_object(item.get("tag")).get("name"),
+        "assignee_id": text_id(item.get("admin_assignee_id")),
+        "opened_at": item.get("created_at") if item.get("type") in ("conversation", "ticket") else None,
+        **csat(rating.get("rating"), 5),
+    }
+    call.theirs = name in (CHAT_STARTED, CREATED, REPLIED_BY_CUSTOMER, RATED)
+    call.text = {"subject": _subject(item), "body": _said(name, item), "comment": rating.get("remark")}
+
+
+def _person(item: Event) -> dict[str, Any]:
+    """The customer of an item: itself, its ``user`` (older payloads), its first contact, or who wrote first."""
+    author = as_object(as_object(item.get("source")).get("author"))
+    contacts = as_object(item.get("contacts"))
+    found = [
+        item if item.get("type") in _PEOPLE else {},
+        as_object(item.get("user")),
+        as_object(item.get("contact")),
+        first_of(contacts.get("contacts") or contacts.get("data")),
+        author if author.get("type") in _PEOPLE else {},
+    ]
+    first = next((each for each in found if each.get("id")), {})
+    same = [each for each in found if not each.get("id") or each.get("id") == first.get("id")]
+    spellings = {
+        "id": ("id",),
+        "external_id": ("external_id", "user_id"),
+        "email": ("email",),
+        "phone": ("phone",),
+        "name": ("name",),
+    }
+    return {
+        key: next((each[name] for each in same for name in names if each.get(name) not in (None, "")), None)
+        for key, names in spellings.items()
+    }
+
+
+def _state(item: Event) -> str | None:
+    """Of a conversation ``open``, ``closed`` or ``snoozed``; of a ticket what its kind of tickets has."""
+    state = item.get("state") or item.get("ticket_state")
+    if isinstance(state, dict):
+        state = state.get("category") or state.get("internal_label")
+    return status_word(state)
+
+
+def _conversation_id(item: Event) -> str | None:
+    if item.get("type") == "conversation_rating" or item.get("conversation_id"):
+        return text_id(item.get("conversation_id"))
+    return text_id(item.get("id")) if item.get("type") not in _PEOPLE else None
+
+
+def _rating(item: Event) -> dict[str, Any]:
+    if item.get("type") == "conversation_rating":
+        return item
+    return as_object(item.get("conversation_rating") or item.get("ticket_rating"))
+
+
+def _subject(item: Event) -> str | None:
+    attributes = as_object(item.get("ticket_attributes"))
+    return plain(as_object(item.get("source")).get("subject") or attributes.get("_default_title_"))
+
+
+def _said(name: str, item: Event) -> str | None:
+    """What was written last; of a conversation that just began, what it began with."""
+    parts = as_object(item.get("conversation_parts") or item.get("ticket_parts"))
+    last = first_of(parts.get("conversation_parts") or parts.get("ticket_parts"))
+    begun = as_object(item.get("source") or item.get("conversation_message"))
+    described = as_object(item.get("ticket_attributes")).get("_default_description_")
+    if name in (CHAT_STARTED, CREATED):
+        return plain(begun.get("body") or described)
+    return plain(last.get("body"))
+
+
+def _names(tags: Any) -> list[Any]:
+    listed = as_object(tags).get("tags")
+    return [tag.get("name") for tag in listed if isinstance(tag, dict)] if isinstance(listed, list) else []
+
+
+TOOL: Final = Tool(
+    key="intercom",
+    name="Intercom",
+    family="support",
+    scheme=hmac_scheme("Client secret of the app", name="x-hub-signature", digest="sha1", prefix="sha1="),
+    read=read,
+    handshake=handshake,
+    steps=(
+        "In Intercom's Developer Hub open your app, Webhooks, and enter {url} as the endpoint.",
+        "Subscribe to the topics of conversations, tickets and contacts that shall count.",
+        "Open Basic information, copy the client secret, and enter it as the secret of this source.",
+    ),
+    sample=b'{"type":"notification_event","id":"notif_2c71","topic":"conversation.user.replied","app_id":"abc",'
+    b'"created_at":1777888800,"first_sent_at":1777888800,"delivery_attempts":1,"delivery_status":"pending",'
+    b'"delivered_at":0,"self":null,"links":{},"data":{"type":"notification_event_data","item":{"type":"conversation",'
+    b'"id":"213","created_at":1777888700,"updated_at":1777888800,"state":"open","source":{"type":"conversation",'
+    b'"author":{"type":"user","id":"c-1","email":"user@example.com","name":"User"},"body":"<p>Hello</p>"},'
+    b'"contacts":{"type":"contact.list","contacts":[{"type":"contact","id":"c-1","external_id":"user-1"}]},'
+    b'"conversation_parts":{"type":"conversation_part.list","conversation_parts":[{"type":"conversation_part",'
+    b'"id":"p-2","part_type":"comment","body":"<p>Are you there?</p>","author":{"type":"user","id":"c-1"}}]}}}}',
+    seconds=5.0,
+)

@@ -1,0 +1,232 @@
+"""Mailchimp: webhooks of audiences, forms with names like ``data[merges][FNAME]``, and of its Transactional. Pure.
+
+The former are unsigned, so that a token in the address has to prove them. The latter (once Mandrill) are a form whose
+one field holds many events in JSON, signed over the address as Mailchimp was told it and the fields.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from app.connectors.adapter import Call, Erasure, Event, Reply, Tool, event_id
+from app.connectors.delivery import Delivery, Unreadable, decoded, form
+from app.connectors.shared.email import CHANNEL, address, custom_ids, listed, members, seen_by
+from app.connectors.signatures import TOKEN, WRONG, SignatureRefused, hmac_scheme
+from app.enrichment.channel import lower_snake
+from app.formats.event_names import own_name
+
+_PROBES: Final = ("GET", "HEAD")
+_FORM: Final = {"content-type": "application/x-www-form-urlencoded"}
+
+_PART: Final = re.compile(r"\[([^\[\]]*)\]")
+_LEVELS_MAX: Final = 6
+
+_AUDIENCE_NAMES: Final = {
+    "subscribe": "email.subscribed",
+    "unsubscribe": "email.unsubscribed",
+    "cleaned": "email.bounced",
+}
+_MERGED: Final = {"fname": "first_name", "lname": "last_name"}
+
+_MAIL_NAMES: Final = {
+    "send": "email.sent",
+    "delivered": "email.delivered",
+    "deferral": "email.deferred",
+    "hard_bounce": "email.bounced",
+    "soft_bounce": "email.bounced",
+    "reject": "email.dropped",
+    "open": "email.opened",
+    "click": "email.clicked",
+    "spam": "email.complained",
+    "unsub": "email.unsubscribed",
+    "inbound": "email.received",
+}
+
+
+def _audience_probe(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
+    """Mailchimp asks with a GET whether there is anybody, before it knows more than the address."""
+    del secrets
+    return Reply() if delivery.method in _PROBES else None
+
+
+def split_audience(delivery: Delivery) -> list[Event]:
+    return [nested(form(delivery.body))]
+
+
+def nested(fields: dict[str, str]) -> Event:
+    """``{"data[merges][FNAME]": ..}`` as objects in objects. Raises Unreadable where names contradict each other."""
+    event: Event = {}
+    for name, value in fields.items():
+        first, bracket, rest = name.partition("[")
+        path = [first, *_PART.findall(bracket + rest)]
+        if len(path) > _LEVELS_MAX:
+            raise Unreadable(f"the field {name[:80]} nests deeper than {_LEVELS_MAX} levels")
+        at: Any = event
+        for part in path[:-1]:
+            at = at.setdefault(part, {}) if isinstance(at, dict) else at
+        if not isinstance(at, dict) or path[-1] in at:
+            raise Unreadable(f"the field {name[:80]} is a value and an object at once")
+        at[path[-1]] = value
+    return event
+
+
+def read_audience(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    kind, data, at = event.get("type"), event.get("data"), event.get("fired_at")
+    if not isinstance(kind, str) or not kind or not isinstance(data, dict):
+        raise Unreadable("an event needs the fields type and data[...]")
+    if kind == "campaign":
+        return
+    own = event_id(kind, at, data)
+    who: dict[str, Any] = {"email": data.get("email"), "ids": {"mailchimp_member": data.get("id")}}
+    if kind == "upemail":
+        # Both addresses are this person's: named together, they become one customer.
+        ids = {"mailchimp_member": data.get("new_id"), "email": data.get("old_email")}
+        yield Call(id=own, at=at, email=data.get("new_email"), ids=ids)
+        return
+    if kind in ("subscribe", "profile"):
+        yield Call(id=f"{own}-traits", at=at, traits=_traits(members(data.get("merges"))), **who)
+    if kind != "profile":
+        name = _AUDIENCE_NAMES.get(kind) or own_name("mailchimp", kind)
+        name = "email.complained" if data.get("reason") == "abuse" else name
+        yield Call(id=own, at=at, event=name, channel=CHANNEL, properties=_of_audience(data), **who)
+
+
+def _traits(merges: dict[str, Any]) -> dict[str, Any]:
+    """What the audience knows of a member, but for what identifies, groups and is empty."""
+    named = {_MERGED.get(lower_snake(name), lower_snake(name)): value for name, value in merges.items()}
+    return {
+        name: value for name, value in named.items() if name not in ("", "email") and isinstance(value, str) and value
+    }
+
+
+def _of_audience(data: Event) -> dict[str, Any]:
+    return {
+        "list_id": data.get("list_id"),
+        "campaign_id": data.get("campaign_id"),
+        "action": data.get("action"),
+        "reason": data.get("reason"),
+        "email_type": data.get("email_type"),
+    }
+
+
+def _mail_probe(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
+    """Before there is a key, Mailchimp asks with a HEAD, and posts no events under a key that nobody has."""
+    del secrets
+    is_empty = delivery.method == "POST" and delivery.body in (b"mandrill_events=%5B%5D", b"mandrill_events=[]")
+    return Reply() if is_empty or delivery.method in _PROBES else None
+
+
+def _signed(delivery: Delivery, _: str) -> bytes:
+    try:
+        fields = form(delivery.body)
+    except Unreadable as error:
+        raise SignatureRefused(WRONG, f"what is signed is a form: {error}") from None
+    return (delivery.url + "".join(name + fields[name] for name in sorted(fields))).encode()
+
+
+def split_mail(delivery: Delivery) -> list[Event]:
+    events = decoded(form(delivery.body).get("mandrill_events", "").encode())
+    if not isinstance(events, list):
+        raise Unreadable("the field mandrill_events must be a JSON array")
+    return events
+
+
+def read_mail(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    kind, at = event.get("event"), event.get("ts")
+    if kind is None and "action" in event:
+        yield _of_list(event)
+        return
+    if not isinstance(kind, str) or not kind:
+        raise Unreadable("an event needs the member event")
+    message = members(event.get("msg"))
+    name = _MAIL_NAMES.get(kind) or own_name("mandrill", kind)
+    is_to_us = name == "email.received"
+    metadata = members(message.get("metadata"))
+    yield Call(
+        id=event_id(kind, event.get("_id") or message.get("_id"), at, event.get("url"), message.get("email")),
+        at=at,
+        event=name,
+        channel=CHANNEL,
+        email=address(message.get("from_email") if is_to_us else message.get("email")),
+        **custom_ids(metadata),
+        properties=_of_mail(kind, event, message) | {"metadata": metadata} | seen_by(name, event.get("user_agent")),
+        text={"subject": message.get("subject"), "body": message.get("text")} if is_to_us else {},
+    )
+
+
+def _of_mail(kind: str, event: Event, message: Event) -> dict[str, Any]:
+    return {
+        "link": event.get("url"),
+        "tags": listed(message.get("tags")),
+        "email_id": event.get("_id") or message.get("_id"),
+        "subject": None if kind == "inbound" else message.get("subject"),
+        "template": message.get("template"),
+        "bounce_type": kind.removesuffix("_bounce") if kind.endswith("_bounce") else None,
+        "reason": message.get("bounce_description"),
+        "details": message.get("diag"),
+    }
+
+
+def _of_list(event: Event) -> Call:
+    """An address was put on, or taken off, a list of those that get no mail, or always do."""
+    about = members(event.get("reject")) or members(event.get("entry"))
+    kind, at = f"{event.get('type')}_{event.get('action')}", event.get("ts")
+    return Call(
+        id=event_id(kind, at, about.get("email"), about.get("created_at")),
+        at=at,
+        event=own_name("mandrill", kind),
+        channel=CHANNEL,
+        email=about.get("email"),
+        properties={"reason": about.get("reason") or about.get("detail")},
+    )
+
+
+TOOLS: Final = (
+    Tool(
+        key="mailchimp",
+        name="Mailchimp",
+        family="email",
+        scheme=TOKEN,
+        read=read_audience,
+        split=split_audience,
+        handshake=_audience_probe,
+        steps=(
+            "Let this source make its token. Mailchimp signs nothing, so the token has to stand in the address.",
+            "In Mailchimp open the audience, Settings, Webhooks, and add {url}?token=THE-TOKEN.",
+            "Choose all types of updates, and changes by subscribers, by admins and by API. Mailchimp tells no opens"
+            " and clicks of campaigns this way.",
+        ),
+        sample_headers=_FORM,
+        sample=b"type=unsubscribe&fired_at=2026-05-04+10%3A00%3A00&data%5Baction%5D=unsub&data%5Breason%5D=manual"
+        b"&data%5Bid%5D=8a25ff1d98&data%5Blist_id%5D=a6b5da1054&data%5Bemail%5D=user%40example.com"
+        b"&data%5Bemail_type%5D=html&data%5Bmerges%5D%5BEMAIL%5D=user%40example.com"
+        b"&data%5Bmerges%5D%5BFNAME%5D=User&data%5Bcampaign_id%5D=cb398d21d2",
+    ),
+    Tool(
+        key="mandrill",
+        name="Mailchimp Transactional",
+        family="email",
+        scheme=hmac_scheme(
+            "Webhook key", name="x-mandrill-signature", digest="sha1", encoding="base64", signed=_signed
+        ),
+        read=read_mail,
+        split=split_mail,
+        handshake=_mail_probe,
+        options={"url": "The address exactly as Mailchimp was told it, where it is not the one that it calls."},
+        steps=(
+            "In Mailchimp Transactional open Settings, Webhooks, and add one with the address {url}.",
+            "Choose the events that shall count. Copy the key that it then shows, and enter it as the secret.",
+            "Where a proxy changes the address, enter it as Mailchimp knows it as the option url: it is signed.",
+            "Send user_id as metadata of your mails where you know it: then a click is the user's at once.",
+        ),
+        sample_headers=_FORM,
+        sample=b"mandrill_events=%5B%7B%22event%22%3A%22click%22%2C%22_id%22%3A%22m-1%22%2C%22ts%22%3A1777888800%2C"
+        b"%22url%22%3A%22https%3A%2F%2Fexample.com%2Fp%22%2C%22user_agent%22%3A%22Mozilla%2F5.0+%28X11%3B+Linux%29%22"
+        b"%2C%22msg%22%3A%7B%22_id%22%3A%22m-1%22%2C%22email%22%3A%22user%40example.com%22%2C%22subject%22%3A"
+        b"%22News%22%2C%22tags%22%3A%5B%22news%22%5D%2C%22metadata%22%3A%7B%22user_id%22%3A%22user-1%22%7D%7D%7D%5D",
+    ),
+)

@@ -1,0 +1,185 @@
+"""Mailgun's webhooks: one event a body, with a signature beside it that covers a time and a token, not the event. Pure.
+
+A token may therefore sign one body and no other. A repeated event may come under another token: what tells it from
+all others is its own id with its time and recipient, for Mailgun's ids are unique within a day only. Old accounts send
+the same as flat form fields, which are read as what they would be today.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from app.connectors.adapter import Call, Erasure, Event, Tool, encoded, event_id
+from app.connectors.delivery import Delivery, Unreadable, decoded, form
+from app.connectors.shared.email import CHANNEL, custom_ids, listed, members, seen_by
+from app.connectors.signatures import MISSING, WRONG, Scheme, SignatureRefused, check_age, same
+from app.formats.event_names import own_name
+from app.touchpoint import SECOND
+
+_SECONDS_MAX: Final = 12 * 3_600
+"""A delivery that failed is repeated six times within eight hours."""
+
+_PROOF: Final = ("timestamp", "token", "signature")
+_SECONDS: Final = re.compile(r"[0-9]{10}")
+"""Nothing parts the time from the token in what is signed: only its length tells where it ends."""
+_NAMES: Final = {
+    "accepted": "email.sent",
+    "rejected": "email.dropped",
+    "dropped": "email.dropped",
+    "delivered": "email.delivered",
+    "failed": "email.bounced",
+    "bounced": "email.bounced",
+    "opened": "email.opened",
+    "clicked": "email.clicked",
+    "unsubscribed": "email.unsubscribed",
+    "complained": "email.complained",
+}
+
+
+def _verify(delivery: Delivery, secret: str) -> None:
+    proof = _proof(delivery.body)
+    if not all(proof.values()):
+        raise SignatureRefused(MISSING, "the body has no signature with timestamp and token")
+    if not _SECONDS.fullmatch(proof["timestamp"]):
+        raise SignatureRefused(WRONG, "the timestamp of the signature must be seconds since 1970, ten digits")
+    expected = hmac.digest(secret.encode(), _signed(proof).encode(), "sha256").hex()
+    if not same(proof["signature"].lower(), expected):
+        raise SignatureRefused(WRONG, "the signature is not that of this timestamp, token and signing key")
+    check_age(proof["timestamp"], delivery.received_at, _SECONDS_MAX)
+
+
+def _sign(delivery: Delivery, secret: str) -> Delivery:
+    time = str(delivery.received_at // SECOND)
+    token = blake2b(delivery.body + time.encode(), digest_size=25).hexdigest()
+    proof = {
+        "timestamp": time,
+        "token": token,
+        "signature": hmac.digest(secret.encode(), (time + token).encode(), "sha256").hex(),
+    }
+    return msgspec.structs.replace(delivery, body=encoded({**members(decoded(delivery.body)), "signature": proof}))
+
+
+def _once(delivery: Delivery) -> str | None:
+    return _signed(_proof(delivery.body)) or None
+
+
+def _signed(proof: dict[str, str]) -> str:
+    return proof["timestamp"] + proof["token"]
+
+
+def _proof(body: bytes) -> dict[str, str]:
+    """timestamp, token and signature, empty where they are missing."""
+    try:
+        if _is_json(body):
+            said = members(members(decoded(body)).get("signature"))
+        else:
+            form(body)
+            # A variable of the sender that has the name of one of these stands before Mailgun's own: the last counts.
+            said = dict(parse_qsl(body.decode(), keep_blank_values=True))
+    except Unreadable:
+        said = {}
+    return {name: str(said.get(name) or "") for name in _PROOF}
+
+
+def _is_json(body: bytes) -> bool:
+    return body.lstrip()[:1] in (b"{", b"[")
+
+
+def split(delivery: Delivery) -> list[Event]:
+    if not _is_json(delivery.body):
+        return [_as_today({**form(delivery.body), "timestamp": _proof(delivery.body)["timestamp"]})]
+    event = members(decoded(delivery.body)).get("event-data")
+    if not isinstance(event, dict):
+        raise Unreadable("the body needs the member event-data, an object")
+    return [event]
+
+
+def _as_today(fields: dict[str, str]) -> Event:
+    """The flat fields of an old account in the shape of an ``event-data``."""
+    headers = {name.lower(): value for name, value in listed(fields.get("message-headers")) if isinstance(name, str)}
+    return {
+        "event": fields.get("event"),
+        "timestamp": fields["timestamp"],
+        "recipient": fields.get("recipient"),
+        "url": fields.get("url"),
+        "reason": fields.get("reason"),
+        "tags": listed(fields.get("tag") or fields.get("X-Mailgun-Tag")),
+        "campaigns": [{"id": fields.get("campaign-id"), "name": fields.get("campaign-name")}],
+        "delivery-status": {"code": fields.get("code"), "message": fields.get("error") or fields.get("description")},
+        "client-info": {"user-agent": fields.get("user-agent")},
+        "message": {
+            "headers": {
+                "message-id": (fields.get("Message-Id") or fields.get("message-id") or "").strip("<>"),
+                "subject": headers.get("subject"),
+            }
+        },
+        "user-variables": custom_ids(fields),
+    }
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    kind = event.get("event")
+    if not isinstance(kind, str) or not kind:
+        raise Unreadable("an event needs the member event")
+    name = _NAMES.get(kind) or own_name("mailgun", kind)
+    if kind == "failed" and event.get("severity") == "temporary":
+        name = "email.deferred"
+    client = members(event.get("client-info"))
+    yield Call(
+        id=event_id(kind, event.get("id"), event.get("timestamp"), event.get("recipient"), event.get("url")),
+        at=event.get("timestamp"),
+        event=name,
+        channel=CHANNEL,
+        email=event.get("recipient"),
+        **custom_ids(event.get("user-variables")),
+        properties=_properties(event) | seen_by(name, client.get("user-agent"), client.get("bot") not in (None, "")),
+    )
+
+
+def _properties(event: Event) -> dict[str, Any]:
+    headers = members(members(event.get("message")).get("headers"))
+    status = members(event.get("delivery-status"))
+    campaign = members(next(iter(listed(event.get("campaigns"))), None))
+    return {
+        "link": event.get("url"),
+        "campaign": campaign.get("name"),
+        "campaign_id": campaign.get("id"),
+        "tags": listed(event.get("tags")),
+        "email_id": headers.get("message-id"),
+        "subject": headers.get("subject"),
+        "severity": event.get("severity"),
+        "reason": event.get("reason"),
+        "code": status.get("code"),
+        "details": status.get("message") or status.get("description"),
+        "metadata": members(event.get("user-variables")),
+    }
+
+
+TOOL: Final = Tool(
+    key="mailgun",
+    name="Mailgun",
+    family="email",
+    scheme=Scheme(secret="HTTP webhook signing key", verify=_verify, sign=_sign),
+    read=read,
+    split=split,
+    once=_once,
+    refused_status=406,
+    steps=(
+        "In Mailgun open Sending, Webhooks, choose the domain, and add the address {url} for each type of event.",
+        "Copy the HTTP webhook signing key (Settings, API security), and enter it as the secret of this source.",
+        "Send v:user_id with your mails where you know it: then a click is the user's at once.",
+    ),
+    sample=b'{"signature":{"timestamp":"1777888800","token":"651869375b9df3c98fc15c4889b102119add1235c38fc92824",'
+    b'"signature":""},"event-data":{"event":"failed","severity":"temporary","id":"hTWCTD81RtiDN",'
+    b'"timestamp":1777888800.153,"recipient":"user@example.com","reason":"generic","tags":["news"],'
+    b'"user-variables":{"user_id":"user-1"},"message":{"headers":{"message-id":"m1@example.com"}},'
+    b'"delivery-status":{"code":452,"message":"try later"}}}',
+)

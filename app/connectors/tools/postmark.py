@@ -1,0 +1,125 @@
+"""Postmark's webhooks: one JSON object a body, unsigned, so that a token in the address has to prove it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
+from app.connectors.delivery import Unreadable
+from app.connectors.shared.email import CHANNEL, address, custom_ids, listed, members, seen_by
+from app.connectors.signatures import TOKEN
+from app.formats.event_names import own_name
+
+_NAMES: Final = {
+    "Delivery": "email.delivered",
+    "Bounce": "email.bounced",
+    "SpamComplaint": "email.complained",
+    "Open": "email.opened",
+    "Click": "email.clicked",
+    "SubscriptionChange": "email.unsubscribed",
+}
+_TIMES: Final = ("DeliveredAt", "BouncedAt", "ReceivedAt", "ChangedAt", "SubmittedAt")
+_BOUNCES_OF_TODAY: Final = frozenset({"Transient", "DnsError", "SoftBounce"})
+"""Types of bounces after which the address may well be good tomorrow."""
+_SUPPRESSED_BY: Final = {"HardBounce": "email.bounced", "SpamComplaint": "email.complained"}
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    kind = event.get("RecordType")
+    if kind == "Inbound" or (kind is None and "FromFull" in event):
+        yield _received(event)
+        return
+    if not isinstance(kind, str) or not kind:
+        raise Unreadable("an event needs the member RecordType")
+    name, at = _name(kind, event), next((event[each] for each in _TIMES if event.get(each)), None)
+    who = event.get("Recipient") or event.get("Email")
+    own = event.get("ID")
+    metadata = members(event.get("Metadata"))
+    yield Call(
+        id=f"{kind}-{own}" if own else event_id(kind, event.get("MessageID"), who, at, event.get("OriginalLink"), name),
+        at=at,
+        event=name,
+        channel=CHANNEL,
+        email=who,
+        **custom_ids(metadata),
+        properties=_properties(event) | {"metadata": metadata} | seen_by(name, event.get("UserAgent")),
+    )
+
+
+def _name(kind: str, event: Event) -> str:
+    if kind == "Bounce" and event.get("Type") in _BOUNCES_OF_TODAY:
+        return "email.deferred"
+    if kind == "SubscriptionChange":
+        if event.get("SuppressSending") is False:
+            return "email.resubscribed"
+        return _SUPPRESSED_BY.get(str(event.get("SuppressionReason")), "email.unsubscribed")
+    return _NAMES.get(kind) or own_name("postmark", kind)
+
+
+def _properties(event: Event) -> dict[str, Any]:
+    return {
+        "link": event.get("OriginalLink"),
+        "tags": listed(event.get("Tag")),
+        "email_id": event.get("MessageID"),
+        "subject": event.get("Subject"),
+        "message_stream": event.get("MessageStream"),
+        "first_open": event.get("FirstOpen"),
+        "platform": event.get("Platform"),
+        "bounce_type": event.get("Type"),
+        "reason": event.get("Description") or event.get("SuppressionReason"),
+        "details": event.get("Details"),
+        "origin": event.get("Origin"),
+    }
+
+
+def _received(event: Event) -> Call:
+    """A mail that somebody wrote to us."""
+    sender = members(event.get("FromFull")).get("Email") or address(event.get("From"))
+    message = event.get("MessageID")
+    return Call(
+        id=event_id("Inbound", message, sender),
+        at=_date(event.get("Date")),
+        event="email.received",
+        channel=CHANNEL,
+        email=sender,
+        properties={
+            "email_id": message,
+            "mailbox_hash": event.get("MailboxHash"),
+            "tags": listed(event.get("Tag")),
+            "attachments": len(listed(event.get("Attachments"))) or None,
+        },
+        text={"subject": event.get("Subject"), "body": event.get("StrippedTextReply") or event.get("TextBody")},
+    )
+
+
+def _date(value: Any) -> Any:
+    """A date as mails write it (``Thu, 5 Apr 2012 16:59:01 +0200``) in RFC 3339; any other as it is."""
+    try:
+        return parsedate_to_datetime(value).isoformat()
+    except (TypeError, ValueError):
+        return value
+
+
+TOOL: Final = Tool(
+    key="postmark",
+    name="Postmark",
+    family="email",
+    scheme=TOKEN,
+    read=read,
+    refused_status=403,
+    steps=(
+        "Let this source make its token. Postmark signs nothing, so the token has to stand in the address.",
+        "In Postmark open the server, the message stream, Webhooks, and add {url}?token=THE-TOKEN, or {url} with the"
+        " token as the password of Basic auth.",
+        "Choose Delivery, Bounce, Spam complaint, Open, Link click and Subscription change. For mails that customers"
+        " write, enter the same address as the inbound webhook.",
+        "Send user_id as metadata of your mails where you know it: then a click is the user's at once.",
+    ),
+    sample=b'{"RecordType":"Click","MessageStream":"outbound","MessageID":"f4830d10-9c35-4f0c-bca3-3d9b459821f8",'
+    b'"ReceivedAt":"2026-05-04T10:00:00.9065619Z","Recipient":"user@example.com",'
+    b'"OriginalLink":"https://example.com/p","ClickLocation":"HTML","Tag":"welcome","Metadata":{"user_id":"user-1"},'
+    b'"UserAgent":"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Firefox/128.0","Platform":"Desktop"}',
+)

@@ -1,0 +1,137 @@
+"""SendGrid's Event Webhook: an array of events, signed with ECDSA over time and body. Pure.
+
+What the sender sent along stands flat among SendGrid's own members; of old mails, apart in ``unique_args``.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from binascii import Error
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
+from app.connectors.delivery import Delivery, Unreadable
+from app.connectors.shared.email import CHANNEL, custom_ids, listed, members, seen_by
+from app.connectors.signatures import WRONG, Scheme, SignatureRefused, check_age, header, unbase64
+from app.formats.event_names import own_name
+
+_SIGNATURE: Final = "x-twilio-email-event-webhook-signature"
+_TIMESTAMP: Final = "x-twilio-email-event-webhook-timestamp"
+_SECONDS_MAX: Final = 2 * 86_400
+"""A delivery that failed is repeated for a day."""
+
+_NAMES: Final = {
+    "processed": "email.sent",
+    "delivered": "email.delivered",
+    "deferred": "email.deferred",
+    "bounce": "email.bounced",
+    "dropped": "email.dropped",
+    "open": "email.opened",
+    "click": "email.clicked",
+    "spamreport": "email.complained",
+    "unsubscribe": "email.unsubscribed",
+    "group_unsubscribe": "email.unsubscribed",
+    "group_resubscribe": "email.resubscribed",
+}
+_RENAMED: Final = {
+    "url": "link",
+    "sg_message_id": "email_id",
+    "marketing_campaign_id": "campaign_id",
+    "marketing_campaign_name": "campaign",
+    "singlesend_id": "campaign_id",
+    "singlesend_name": "campaign",
+    "smtp-id": "smtp_id",
+    "useragent": "user_agent",
+}
+_NOT_KEPT: Final = frozenset(
+    {"email", "timestamp", "event", "sg_event_id", "attempt", "user_id", "userId", "anonymous_id", "anonymousId", "ip"}
+    | {"category", "newsletter", "unique_args", "sg_machine_open"}
+)
+"""What has a place of its own, or says how often a delivery was tried."""
+_OF_THE_ACCOUNT: Final = "account_status_change"
+
+
+def verify(delivery: Delivery, secret: str) -> None:
+    sent, time = header(delivery, _SIGNATURE), header(delivery, _TIMESTAMP)
+    try:
+        _public_key(secret).verify(unbase64(sent), time.encode() + delivery.body, ECDSA(SHA256()))
+    except InvalidSignature:
+        raise SignatureRefused(WRONG, "the signature is not that of this body and key") from None
+    check_age(time, delivery.received_at, _SECONDS_MAX)
+
+
+def keep(secret: str) -> str:
+    """The verification key as SendGrid shows it: base64 of DER; lines of PEM around it are taken off."""
+    plain = "".join(line for line in secret.strip().splitlines() if not line.startswith("-----"))
+    _public_key(plain)
+    return plain
+
+
+@lru_cache(maxsize=64)
+def _public_key(secret: str) -> EllipticCurvePublicKey:
+    try:
+        key = load_der_public_key(b64decode(secret, validate=True))
+    except (Error, ValueError):
+        raise ValueError("This is no verification key as SendGrid shows it.") from None
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise ValueError("This is a public key, but not one of ECDSA.")
+    return key
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    kind = event.get("event")
+    if not isinstance(kind, str) or not kind:
+        raise Unreadable("an event needs the member event")
+    if kind == _OF_THE_ACCOUNT:
+        return
+    name = _NAMES.get(kind) or own_name("sendgrid", kind)
+    if kind == "bounce" and event.get("type") == "blocked":
+        name = "email.deferred"
+    told = members(event.get("unique_args")) | event
+    looked = seen_by(name, event.get("useragent"), event.get("sg_machine_open") is True)
+    own = event.get("sg_event_id")
+    yield Call(
+        id=own if isinstance(own, str) and own else event_id(event),
+        at=event.get("timestamp"),
+        event=name,
+        channel=CHANNEL,
+        email=event.get("email"),
+        **custom_ids(told),
+        properties=_properties(told) | looked,
+    )
+
+
+def _properties(told: Event) -> dict[str, Any]:
+    """SendGrid's own under our names, and whatever the sender sent along under theirs."""
+    newsletter = members(told.get("newsletter")).get("newsletter_id")
+    return {
+        **({} if newsletter is None else {"campaign_id": newsletter}),
+        **{_RENAMED.get(key, key): value for key, value in told.items() if key not in _NOT_KEPT},
+        "tags": listed(told.get("category")),
+    }
+
+
+TOOL: Final = Tool(
+    key="sendgrid",
+    name="SendGrid",
+    family="email",
+    scheme=Scheme(secret="Verification key of the signed Event Webhook", verify=verify, keep=keep),
+    read=read,
+    steps=(
+        "In SendGrid open Settings, Mail Settings, Event Webhooks, and create one with the address {url}.",
+        "Choose the events that shall count; turn Signature Verification on and save.",
+        "Copy the verification key that it then shows, and enter it as the secret of this source.",
+        "Send user_id as a custom argument of your mails where you know it: then a click is the user's at once.",
+    ),
+    sample=b'[{"email":"user@example.com","timestamp":1777888800,"event":"click","sg_event_id":"ZXZ0LTE",'
+    b'"sg_message_id":"abc.filter0001.1.2.0","url":"https://example.com/p","useragent":"Mozilla/5.0 (X11; Linux)",'
+    b'"ip":"203.0.113.9","category":["news"],"user_id":"user-1"}]',
+)

@@ -1,0 +1,267 @@
+"""Amazon SES through SNS: the events of a mail as JSON text inside a signed notification. Pure.
+
+Anybody can have a topic whose notifications SNS signs, so the source names its own topics, and the certificate must
+stand at an address of SNS itself. One notification may be about several recipients: each has a touchpoint.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256
+from cryptography.x509 import load_pem_x509_certificate
+
+from app.connectors.adapter import Call, Erasure, Event, Reply, Tool
+from app.connectors.delivery import Delivery, Unreadable, decoded
+from app.connectors.shared.email import CHANNEL, address, custom_ids, listed, members, seen_by
+from app.connectors.signatures import MISSING, WRONG, Scheme, SignatureRefused, check_age, unbase64
+from app.formats.event_names import own_name
+from app.touchpoint import SECOND
+
+_SECONDS_MAX: Final = 86_400
+"""A delivery that failed is repeated for an hour at most."""
+
+_HOST: Final = re.compile(r"sns\.[a-zA-Z0-9-]{3,}\.amazonaws\.com(\.cn)?")
+_CERTIFICATE_AT: Final = re.compile(
+    r"https://sns\.[a-z0-9-]{3,}\.amazonaws\.com(\.cn)?/SimpleNotificationService-[0-9a-zA-Z]{1,64}\.pem"
+)
+_PEM: Final = b"-----BEGIN CERTIFICATE-----"
+_SIGNED_OF_NOTIFICATION: Final = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
+_SIGNED_OF_CONFIRMATION: Final = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
+_SIGNED: Final = {
+    "Notification": _SIGNED_OF_NOTIFICATION,
+    "SubscriptionConfirmation": _SIGNED_OF_CONFIRMATION,
+    "UnsubscribeConfirmation": _SIGNED_OF_CONFIRMATION,
+}
+_HASHES: Final = {"1": SHA1, "2": SHA256}
+_VALIDATED: Final = "Successfully validated SNS topic"
+
+_NAMES: Final = {
+    "Send": "email.sent",
+    "Delivery": "email.delivered",
+    "DeliveryDelay": "email.deferred",
+    "Bounce": "email.bounced",
+    "Complaint": "email.complained",
+    "Reject": "email.failed",
+    "Rendering Failure": "email.failed",
+    "Open": "email.opened",
+    "Click": "email.clicked",
+    "Subscription": "email.unsubscribed",
+    "Received": "email.received",
+}
+_DETAILS: Final = {"Rendering Failure": "failure", "DeliveryDelay": "deliveryDelay"}
+"""Under which member an event says more, where that is not its name in lower case."""
+_RECIPIENTS: Final = ("bouncedRecipients", "complainedRecipients", "delayedRecipients", "recipients")
+
+
+def certificate(delivery: Delivery) -> str | None:
+    """Where the certificate of the signature stands. Nothing is fetched for a topic that is not the source's."""
+    return str(_expected(delivery)["SigningCertURL"])
+
+
+def _verify(delivery: Delivery, secret: str) -> None:
+    del secret
+    message = _expected(delivery)
+    hashed = _HASHES.get(str(message.get("SignatureVersion")))
+    if hashed is None:
+        raise SignatureRefused(WRONG, "SignatureVersion must be 1 or 2")
+    try:
+        _public_key(delivery.fetched, delivery.received_at).verify(
+            unbase64(str(message["Signature"])), _signed_text(message), PKCS1v15(), hashed()
+        )
+    except InvalidSignature:
+        raise SignatureRefused(WRONG, "the signature is not that of this notification") from None
+    check_age(str(message.get("Timestamp", "")), delivery.received_at, _SECONDS_MAX)
+
+
+def _expected(delivery: Delivery) -> Event:
+    """The notification, if it is one that the source awaits. Raises SignatureRefused."""
+    try:
+        message = decoded(delivery.body)
+    except Unreadable as error:
+        raise SignatureRefused(MISSING, f"the body is no notification of SNS: {error}") from None
+    if not isinstance(message, dict) or not message.get("Signature"):
+        raise SignatureRefused(MISSING, "the body has no Signature; raw message delivery, which has none, must be off")
+    for name, member in (("x-amz-sns-message-type", "Type"), ("x-amz-sns-message-id", "MessageId")):
+        if delivery.headers.get(name, message.get(member)) != message.get(member):
+            raise SignatureRefused(WRONG, f"the header {name} says something else than {member}")
+    if message.get("Type") not in _SIGNED:
+        raise SignatureRefused(WRONG, "Type is none that SNS signs")
+    if message.get("TopicArn") not in delivery.options.get("topics", "").replace(",", " ").split():
+        raise SignatureRefused(WRONG, "TopicArn is not among the source's topics")
+    if not _CERTIFICATE_AT.fullmatch(str(message.get("SigningCertURL"))):
+        raise SignatureRefused(WRONG, "SigningCertURL is no certificate of SNS")
+    return message
+
+
+def _is_of_sns(url: Any) -> bool:
+    if not isinstance(url, str):
+        return False
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    return (
+        parts.scheme == "https"
+        and parts.username is None
+        and port in (None, 443)
+        and _HOST.fullmatch(parts.hostname or "") is not None
+    )
+
+
+def _public_key(pem: bytes, at: int) -> RSAPublicKey:
+    """The key of a certificate that holds at that instant. Raises SignatureRefused."""
+    key, holds_from, holds_until = _certified(pem)
+    if not holds_from <= at <= holds_until:
+        raise SignatureRefused(WRONG, "the certificate at SigningCertURL is not valid now")
+    return key
+
+
+@lru_cache(maxsize=64)
+def _certified(pem: bytes) -> tuple[RSAPublicKey, int, int]:
+    """(key, first instant at which its certificate holds, last one)."""
+    if not pem.startswith(_PEM):
+        raise SignatureRefused(WRONG, "what stands at SigningCertURL is no certificate")
+    try:
+        found = load_pem_x509_certificate(pem)
+        key = found.public_key()
+    except ValueError:
+        raise SignatureRefused(WRONG, "what stands at SigningCertURL is no certificate") from None
+    if not isinstance(key, RSAPublicKey):
+        raise SignatureRefused(WRONG, "the certificate at SigningCertURL has no key of RSA")
+    return key, _instant(found.not_valid_before_utc), _instant(found.not_valid_after_utc)
+
+
+def _instant(moment: datetime) -> int:
+    """Certificates tell whole seconds."""
+    return int(moment.timestamp()) * SECOND
+
+
+def _signed_text(message: Event) -> bytes:
+    names = _SIGNED[message["Type"]]
+    return "".join(f"{name}\n{message[name]}\n" for name in names if message.get(name) is not None).encode()
+
+
+def handshake_signed(delivery: Delivery) -> Reply | None:
+    """A subscription is confirmed by visiting its address; that one has ended needs no answer."""
+    message = _expected(delivery)
+    if message["Type"] == "Notification":
+        return None
+    if message["Type"] == "UnsubscribeConfirmation":
+        return Reply()
+    url = message.get("SubscribeURL")
+    if not _is_of_sns(url) or parse_qs(urlsplit(str(url)).query).get("Action") != ["ConfirmSubscription"]:
+        raise SignatureRefused(WRONG, "SubscribeURL is no confirmation at SNS")
+    return Reply(visit=str(url))
+
+
+def split(delivery: Delivery) -> list[Event]:
+    """The notification with its text parsed; none where SNS only says that the topic works."""
+    message = members(decoded(delivery.body))
+    text = message.get("Message")
+    if not isinstance(text, str):
+        raise Unreadable("a notification needs the member Message, a text")
+    if text.startswith(_VALIDATED):
+        return []
+    event = decoded(text.encode())
+    if not isinstance(event, dict):
+        raise Unreadable("Message must be a JSON object in a text")
+    return [{"MessageId": message.get("MessageId"), "Timestamp": message.get("Timestamp"), "Message": event}]
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    said = members(event.get("Message"))
+    kind = said.get("eventType") or said.get("notificationType")
+    if not isinstance(kind, str) or not kind:
+        raise Unreadable("an event needs the member eventType or notificationType")
+    mail, detail = members(said.get("mail")), members(said.get(_DETAILS.get(kind, kind.lower())))
+    name = _name(kind, detail)
+    tags = {key: value for key, value in members(mail.get("tags")).items() if not key.startswith("ses:")}
+    custom = {key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in tags.items()}
+    for who, about in _people(kind, mail, detail):
+        yield Call(
+            id=f"{event.get('MessageId')}-{who}",
+            at=detail.get("timestamp") or event.get("Timestamp"),
+            event=name,
+            channel=CHANNEL,
+            email=who,
+            **(custom_ids(custom) if len(listed(mail.get("destination"))) == 1 else {}),
+            properties=_properties(mail, detail, custom) | about | seen_by(name, detail.get("userAgent")),
+        )
+
+
+def _name(kind: str, detail: Event) -> str:
+    if kind == "Bounce" and detail.get("bounceType") == "Transient":
+        return "email.deferred"
+    if kind == "Subscription" and members(detail.get("newTopicPreferences")).get("unsubscribeAll") is False:
+        return own_name("ses", kind)
+    return _NAMES.get(kind) or own_name("ses", kind)
+
+
+def _people(kind: str, mail: Event, detail: Event) -> Iterable[tuple[Any, dict[str, Any]]]:
+    """Each recipient that an event is about, once, and what it says of that one. Opens and clicks do not tell which."""
+    about = [mail.get("source")] if kind == "Received" else mail.get("destination")
+    named = next((detail[each] for each in _RECIPIENTS if kind != "Received" and detail.get(each)), about)
+    seen = set()
+    for each in listed(named):
+        said = members(each)
+        who = address(said.get("emailAddress") if said else each)
+        if isinstance(who, str) and who and who not in seen:
+            seen.add(who)
+            yield who, {"details": said.get("diagnosticCode"), "code": said.get("status")}
+
+
+def _properties(mail: Event, detail: Event, custom: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "link": detail.get("link"),
+        "campaign": custom.get("campaign"),
+        "campaign_id": custom.get("campaign_id"),
+        "email_id": mail.get("messageId"),
+        "subject": members(mail.get("commonHeaders")).get("subject"),
+        "bounce_type": detail.get("bounceType"),
+        "reason": (
+            detail.get("reason")
+            or detail.get("errorMessage")
+            or detail.get("complaintFeedbackType")
+            or detail.get("delayType")
+            or detail.get("bounceSubType")
+        ),
+        "metadata": custom,
+    }
+
+
+TOOL: Final = Tool(
+    key="ses",
+    name="Amazon SES",
+    family="email",
+    scheme=Scheme(secret="", verify=_verify, needs_secret=False),
+    read=read,
+    split=split,
+    certificate=certificate,
+    handshake_signed=handshake_signed,
+    options={"topics": "The ARNs of the SNS topics that this source takes, parted by commas or spaces. Required."},
+    seconds=14.0,
+    steps=(
+        "Make an SNS topic, and enter its ARN as the option topics of this source.",
+        "In SES let a configuration set publish its events to that topic.",
+        "Subscribe {url} to the topic with the protocol HTTPS, raw message delivery off. It confirms by itself.",
+        "Tag your mails with campaign and user_id where you know them.",
+    ),
+    sample_headers={"content-type": "text/plain; charset=UTF-8"},
+    sample=b'{"Type":"Notification","MessageId":"19ba9823-d7f2-53c1-860e-cb10e0d13dfc",'
+    b'"TopicArn":"arn:aws:sns:eu-west-1:123456789012:ses","Message":"{\\"eventType\\":\\"Click\\",\\"mail\\":'
+    b'{\\"messageId\\":\\"m-1\\",\\"destination\\":[\\"user@example.com\\"],\\"tags\\":{\\"campaign\\":[\\"spring\\"]}},'
+    b'\\"click\\":{\\"timestamp\\":\\"2026-05-04T10:00:00.000Z\\",\\"link\\":\\"https://example.com/p\\"}}",'
+    b'"Timestamp":"2026-05-04T10:00:01.000Z","SignatureVersion":"1","Signature":"",'
+    b'"SigningCertURL":"https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"}',
+)

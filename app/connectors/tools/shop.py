@@ -1,0 +1,152 @@
+"""Shops and tills of any make, in one shape of our own: orders, returns, deliveries, purchases in stores, cards. Pure.
+
+One object says ``type``, ``order_id`` or another id, ``timestamp`` and who it was: ``user_id``, ``email``, ``phone``,
+``anonymous_id`` or ``loyalty_card``, beside the rest or inside ``customer``. Everything else is a property.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from app.connectors.adapter import Call, Erasure, Event, Tool, event_id, json_events
+from app.connectors.delivery import Delivery, Unreadable, decoded
+from app.connectors.generic_event import first, who
+from app.connectors.shared.orders import (
+    CANCELLED,
+    CARD_USED,
+    CHANNEL,
+    COMPLETED,
+    DELIVERED,
+    IN_STORE,
+    REFUNDED,
+    RETURNED,
+    SHIPPED,
+    STORE_VISITED,
+    UPDATED,
+    amount,
+    inner,
+    text_id,
+)
+from app.connectors.signatures import TOKEN
+from app.formats.event_names import own_name
+
+NAMES: Final = {
+    "order": COMPLETED,
+    "purchase": COMPLETED,
+    "order_updated": UPDATED,
+    "cancellation": CANCELLED,
+    "refund": REFUNDED,
+    "return": RETURNED,
+    "shipment": SHIPPED,
+    "delivery": DELIVERED,
+    "card_used": CARD_USED,
+    "visit": STORE_VISITED,
+}
+_TYPES: Final = {name: kind for kind, name in reversed(NAMES.items())}
+"""Segment's name may stand for the type."""
+_CARD: Final = "card"
+OWN_IDS: Final = {
+    "order": "order_id",
+    "purchase": "order_id",
+    "cancellation": "order_id",
+    "refund": "refund_id",
+    "return": "return_id",
+    "shipment": "shipment_id",
+    "delivery": "shipment_id",
+}
+"""What happens once to the thing of that id, whoever tells it."""
+_IN_STORES: Final = ("purchase", "visit")
+_AMOUNTS: Final = ("total", "subtotal", "tax", "shipping", "discount", "revenue")
+_TEXTS: Final = ("note", "reason", "comment")
+_TIMES: Final = ("timestamp", "occurred_at", "at")
+_PLACED: Final = frozenset(
+    {"type", "id", "message_id", "channel", "customer", "loyalty_card", "ids", "traits", *_TIMES, *_TEXTS}
+    | {"user_id", "userId", "anonymous_id", "anonymousId", "email", "phone"}
+)
+_LINE_BREAK: Final = b"\n"
+
+
+def split(delivery: Delivery) -> list[Event]:
+    """One object, an array of them, or one a line."""
+    lines = [line for line in delivery.body.split(_LINE_BREAK) if line.strip()]
+    if len(lines) > 1 and all(line.strip()[:1] == b"{" and line.strip()[-1:] == b"}" for line in lines):
+        return [decoded(line) for line in lines]
+    return json_events(delivery)
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    said = event.get("type")
+    if not isinstance(said, str) or not said.strip():
+        raise Unreadable(
+            "an event needs its type: order, return, delivery, purchase, card_used, card, visit or another"
+        )
+    kind = _TYPES.get(said, said)
+    customer = inner(event, "customer")
+    person = who(event, customer)
+    card = text_id(first(("loyalty_card", "card_number"), event, customer))
+    person["ids"] = {**person.get("ids", {}), "loyalty_card": card}
+    call = Call(id=_message_id(event, kind), at=first(_TIMES, event), **person)
+    if kind == _CARD:
+        call.traits = {**inner(customer, "traits"), **inner(event, "traits")} or {"has_loyalty_card": True}
+        yield call
+        return
+    call.event = NAMES.get(kind) or own_name("shop", said)
+    call.channel = _channel(event, kind)
+    call.properties = _properties(event)
+    call.text = {name: event.get(name) for name in _TEXTS}
+    yield call
+    traits = {**inner(customer, "traits"), **inner(event, "traits")}
+    if traits:
+        yield Call(id=f"{call.id} traits", at=call.at, **person, traits=traits)
+
+
+def _channel(event: Event, kind: str) -> str:
+    channel = event.get("channel")
+    if isinstance(channel, str) and channel:
+        return channel
+    return IN_STORE if kind in _IN_STORES or event.get("store") not in (None, "") else CHANNEL
+
+
+def _properties(event: Event) -> dict[str, Any]:
+    properties = {name: value for name, value in event.items() if name not in _PLACED}
+    for name in _AMOUNTS:
+        if (number := amount(properties.get(name))) is not None:
+            properties[name] = number
+    for name in OWN_IDS.values():
+        if name in properties:
+            properties[name] = text_id(properties[name])
+    return properties
+
+
+def _message_id(event: Event, kind: str) -> str:
+    """Of an order its order's, whatever its own; of all else its own; else of what happens once, by what it happens
+    to; else a hash of what it says. With the name, for shops number their orders and their parcels alike.
+    """
+    name = NAMES.get(kind, kind)
+    own, thing = first(("id", "message_id"), event), OWN_IDS.get(kind)
+    named = None if thing is None else text_id(event.get(thing))
+    if own is not None and (name != COMPLETED or named is None):
+        return f"{name} id {own}"
+    return event_id(event) if named is None else f"{name} {named}"
+
+
+TOOL: Final = Tool(
+    key="shop",
+    name="Shops and tills",
+    family="shop",
+    scheme=TOKEN,
+    split=split,
+    read=read,
+    steps=(
+        "Let the shop, the till or what moves data between them POST JSON to {url}: one object, an array, or one a "
+        "line.",
+        "Give it this source's token, as Authorization: Bearer, as X-Segue-Token or as ?token= in the address.",
+        "Say type (order, order_updated, cancellation, refund, return, shipment, delivery, purchase, card_used, card "
+        "or visit), order_id, timestamp, total, currency, products, and who: user_id, email, phone or loyalty_card.",
+    ),
+    sample=b'{"type":"purchase","order_id":"R-2041","timestamp":"2026-05-04T12:00:00+02:00","loyalty_card":"LC-9",'
+    b'"store":"Berlin 3","total":"42.50","currency":"EUR","products":[{"product_id":"93","name":"Lamp","price":42.5,'
+    b'"quantity":1}]}',
+)

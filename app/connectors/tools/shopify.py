@@ -1,0 +1,329 @@
+"""Shopify: what happens to orders, parcels and customers; the topic is in a header, the body is the thing itself. Pure.
+
+``orders/create`` alone makes an "Order Completed": Shopify sends it once, when the checkout is done, paid or not. What
+happens once to an order has the order's own id and its topic as message id, so that two subscriptions count it once;
+everything else a hash of its topic and body. For the signature covers the body alone: whoever sends a captured body
+again can write what they like into the headers. A refund or a parcel names its order, not its customer: the order's id
+joins it to the customer whose order it is, in whatever order they arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
+from app.connectors.delivery import Delivery, Unreadable, decoded
+from app.connectors.shared.email import custom_ids
+from app.connectors.shared.orders import (
+    CANCELLED,
+    CHANNEL,
+    COMPLETED,
+    DELIVERED,
+    IN_STORE,
+    REFUNDED,
+    SHIPPED,
+    UPDATED,
+    amount,
+    inner,
+    objects,
+    summed,
+    text_id,
+)
+from app.connectors.signatures import hmac_scheme
+from app.formats.event_names import own_name
+
+_HEADERS: Final = {
+    "topic": "x-shopify-topic",
+    "triggered_at": "x-shopify-triggered-at",
+    "shop": "x-shopify-shop-domain",
+}
+_ONCE: Final = ("orders/create", "orders/paid", "orders/cancelled", "refunds/create", "fulfillments/create")
+_ORDER_NAMES: Final = {
+    "orders/create": COMPLETED,
+    "orders/paid": "Order Paid",
+    "orders/fulfilled": "Order Fulfilled",
+    "orders/cancelled": CANCELLED,
+    "orders/updated": UPDATED,
+}
+_ORDER_TIMES: Final = {"orders/create": ("processed_at", "created_at"), "orders/cancelled": ("cancelled_at",)}
+_CHECKOUT_NAMES: Final = {"checkouts/create": "Checkout Started", "checkouts/update": "Checkout Updated"}
+_OF_NOBODY: Final = frozenset(
+    {"app", "shop", "products", "inventory_levels", "inventory_items", "collections", "themes", "locations"}
+)
+_REDACT: Final = "customers/redact"
+_FORGOTTEN: Final = {"id": "shopify_customer", "email": "email", "phone": "phone"}
+_DATA_REQUEST: Final = frozenset({"orders_requested", "data_request"})
+"""Members of ``customers/data_request``, whose body is much like that of a request to forget."""
+_POINT_OF_SALE: Final = "pos"
+_TRAITS: Final = {
+    "first_name": "first_name",
+    "last_name": "last_name",
+    "state": "shopify_state",
+    "tags": "shopify_tags",
+    "verified_email": "email_verified",
+    "orders_count": "orders_count",
+    "currency": "currency",
+    "created_at": "shopify_customer_since",
+}
+
+
+def split(delivery: Delivery) -> list[Event]:
+    payload = decoded(delivery.body)
+    if not isinstance(payload, dict):
+        raise Unreadable("the body must be a JSON object")
+    named = {name: sent for name, header in _HEADERS.items() if (sent := delivery.headers.get(header, "").strip())}
+    return [{**named, "payload": payload}]
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    topic, payload = event.get("topic"), event.get("payload")
+    if not isinstance(topic, str) or not topic or not isinstance(payload, dict):
+        raise Unreadable("an event needs the header X-Shopify-Topic and an object")
+    if topic == _REDACT:
+        yield from _erasures(payload)
+    elif topic in ("customers/create", "customers/update", "customers/enable", "customers/disable"):
+        yield _customer(event, topic, payload)
+    elif topic.partition("/")[0] not in _OF_NOBODY:
+        call = _touchpoint(event, topic, payload)
+        if _is_somebody(call, topic):
+            yield call
+
+
+def _touchpoint(event: Event, topic: str, payload: Mapping[str, Any]) -> Call:
+    read_as: Callable[[Event, str, Mapping[str, Any]], Call] = _other
+    if topic in _ORDER_NAMES:
+        read_as = _order
+    elif topic == "refunds/create":
+        read_as = _refund
+    elif topic.startswith("fulfillments/"):
+        read_as = _parcel
+    elif topic in _CHECKOUT_NAMES:
+        read_as = _checkout
+    return read_as(event, topic, payload)
+
+
+def _order(event: Event, topic: str, order: Mapping[str, Any]) -> Call:
+    times = [order.get(name) for name in _ORDER_TIMES.get(topic, ())]
+    properties = {
+        **_figures(order),
+        "order_number": text_id(order.get("name")),
+        "status": order.get("financial_status"),
+        "fulfillment_status": order.get("fulfillment_status"),
+        "reason": order.get("cancel_reason"),
+        "source": order.get("source_name"),
+        "tags": order.get("tags"),
+        "test": order.get("test") or None,
+    }
+    return Call(
+        id=_message_id(topic, order),
+        at=next((time for time in times if time), None) or event.get("triggered_at") or order.get("updated_at"),
+        event=_ORDER_NAMES[topic],
+        channel=IN_STORE if order.get("source_name") == _POINT_OF_SALE else CHANNEL,
+        **_person(order, order.get("id")),
+        properties=properties,
+        text={"note": order.get("note")},
+    )
+
+
+def _refund(event: Event, topic: str, refund: Mapping[str, Any]) -> Call:
+    lines = objects(refund.get("refund_line_items"))
+    paid_back = [each for each in objects(refund.get("transactions")) if each.get("kind") in (None, "refund", "void")]
+    total = summed(each.get("amount") for each in paid_back)
+    properties = {
+        "order_id": text_id(refund.get("order_id")),
+        "refund_id": text_id(refund.get("id")),
+        "total": summed(each.get("subtotal") for each in lines) if total is None else total,
+        "currency": next((each.get("currency") for each in paid_back), None),
+        "products": [_product(inner(each, "line_item"), each.get("quantity")) for each in lines],
+    }
+    return Call(
+        id=_message_id(topic, refund),
+        at=refund.get("processed_at") or refund.get("created_at") or event.get("triggered_at"),
+        event=REFUNDED,
+        channel=CHANNEL,
+        ids={"shopify_order": text_id(refund.get("order_id"))},
+        properties=properties,
+        text={"note": refund.get("note")},
+    )
+
+
+def _parcel(event: Event, topic: str, parcel: Mapping[str, Any]) -> Call:
+    """A parcel that is made is shipped; of later news of it, that it arrived counts once, all others are updates."""
+    own = text_id(parcel.get("id"))
+    status, name = parcel.get("shipment_status"), "Shipment Updated"
+    message_id = _message_id(topic, parcel)
+    if topic == "fulfillments/create":
+        name = SHIPPED
+    elif status == "delivered" and own is not None:
+        name, message_id = DELIVERED, f"fulfillments/delivered {own}"
+    properties = {
+        "order_id": text_id(parcel.get("order_id")),
+        "shipment_id": own,
+        "carrier": parcel.get("tracking_company"),
+        "status": status,
+        "products": [_product(each) for each in objects(parcel.get("line_items"))],
+    }
+    return Call(
+        id=message_id,
+        at=parcel.get("created_at" if name == SHIPPED else "updated_at") or event.get("triggered_at"),
+        event=name,
+        channel=CHANNEL,
+        email=parcel.get("email"),
+        ids={"shopify_order": text_id(parcel.get("order_id"))},
+        properties=properties,
+    )
+
+
+def _checkout(event: Event, topic: str, checkout: Mapping[str, Any]) -> Call:
+    figures = {name: value for name, value in _figures(checkout).items() if name != "order_id"}
+    time = checkout.get("created_at" if topic == "checkouts/create" else "updated_at")
+    return Call(
+        id=_message_id(topic, checkout),
+        at=time or event.get("triggered_at"),
+        event=_CHECKOUT_NAMES[topic],
+        channel=CHANNEL,
+        **_person(checkout, None),
+        properties={**figures, "checkout_id": text_id(checkout.get("token") or checkout.get("id"))},
+    )
+
+
+def _customer(event: Event, topic: str, customer: Mapping[str, Any]) -> Call:
+    consent = inner(customer, "email_marketing_consent").get("state")
+    subscribed = customer.get("accepts_marketing") if consent is None else consent == "subscribed"
+    traits = {ours: customer[name] for name, ours in _TRAITS.items() if customer.get(name) is not None}
+    if isinstance(subscribed, bool):
+        traits["accepts_marketing"] = subscribed
+    if (spent := amount(customer.get("total_spent"))) is not None:
+        traits["total_spent"] = spent
+    return Call(
+        id=_message_id(topic, customer),
+        at=customer.get("updated_at") or event.get("triggered_at"),
+        email=customer.get("email"),
+        phone=customer.get("phone"),
+        ids={"shopify_customer": text_id(customer.get("id"))},
+        traits=traits,
+    )
+
+
+def _erasures(payload: Mapping[str, Any]) -> Iterable[Erasure]:
+    """Under each identity of the customer that it gives, for a guest may be known by one only; else under the orders'.
+
+    The topic is not signed, so that the body of an order, say, may come with this one; it must look like a request.
+    """
+    asks = "orders_to_redact" in payload or ("customer" in payload and _DATA_REQUEST.isdisjoint(payload))
+    if not payload.get("shop_domain") or not asks or "id" in payload:
+        raise Unreadable("a request to forget needs shop_domain, and customer or orders_to_redact, and has no id")
+    customer, orders = inner(payload, "customer"), payload.get("orders_to_redact")
+    named = [Erasure(kind, customer[name]) for name, kind in _FORGOTTEN.items() if customer.get(name)]
+    if not named and isinstance(orders, list):
+        named = [Erasure("shopify_order", own) for each in orders if (own := text_id(each)) is not None]
+    if not named:
+        raise Unreadable("a request to forget names nobody")
+    yield from named
+
+
+def _other(event: Event, topic: str, payload: Mapping[str, Any]) -> Call:
+    payload = inner(payload, "order_edit") or payload
+    person = _person(payload, payload.get("order_id") or (payload.get("id") if topic.startswith("orders/") else None))
+    if topic.startswith("customers/") and not person["ids"].get("shopify_customer"):
+        person["ids"]["shopify_customer"] = text_id(payload.get("id") or payload.get("customer_id"))
+    return Call(
+        id=_message_id(topic, payload),
+        at=event.get("triggered_at") or payload.get("updated_at") or payload.get("created_at"),
+        event=own_name("shopify", topic),
+        channel=CHANNEL,
+        **person,
+        properties={"object_id": text_id(payload.get("id"))},
+    )
+
+
+def _person(thing: Mapping[str, Any], order_id: Any) -> dict[str, Any]:
+    """Cart attributes may say who it was on the web: user_id, anonymous_id."""
+    customer = inner(thing, "customer")
+    attributes = {
+        str(each.get("name")): each.get("value")
+        for name in ("note_attributes", "attributes")
+        for each in objects(thing.get(name))
+    }
+    return {
+        "email": thing.get("email") or thing.get("contact_email") or customer.get("email"),
+        "phone": thing.get("phone") or customer.get("phone"),
+        "ids": {"shopify_customer": text_id(customer.get("id")), "shopify_order": text_id(order_id)},
+        **custom_ids(attributes),
+    }
+
+
+def _is_somebody(call: Call, topic: str) -> bool:
+    """An order of nobody, of a till say, makes no customer; news of an order is its customer's, who comes with it."""
+    named = [call.user_id, call.anonymous_id, call.email, call.phone, call.ids.get("shopify_customer")]
+    if topic not in _ORDER_NAMES:
+        named.append(call.ids.get("shopify_order"))
+    return any(value not in (None, "") for value in named)
+
+
+def _figures(order: Mapping[str, Any]) -> dict[str, Any]:
+    coupons = [each["code"] for each in objects(order.get("discount_codes")) if each.get("code")]
+    shipping = [each.get("discounted_price", each.get("price")) for each in objects(order.get("shipping_lines"))]
+    return {
+        "order_id": text_id(order.get("id")),
+        "total": amount(order.get("total_price")),
+        "subtotal": amount(order.get("subtotal_price")),
+        "tax": amount(order.get("total_tax")),
+        "discount": amount(order.get("total_discounts")),
+        "shipping": summed(shipping),
+        "currency": order.get("currency"),
+        "coupon": ", ".join(map(str, coupons)),
+        "products": [_product(each) for each in objects(order.get("line_items"))],
+    }
+
+
+def _product(line: Mapping[str, Any], quantity: Any = None) -> dict[str, Any]:
+    product = {
+        "product_id": text_id(line.get("product_id")),
+        "variant_id": text_id(line.get("variant_id")),
+        "sku": line.get("sku"),
+        "name": line.get("title") or line.get("name"),
+        "variant": line.get("variant_title"),
+        "brand": line.get("vendor"),
+        "price": amount(line.get("price")),
+        "quantity": line.get("quantity") if quantity is None else quantity,
+    }
+    return {name: value for name, value in product.items() if value not in (None, "")}
+
+
+def _message_id(topic: str, thing: Mapping[str, Any]) -> str:
+    """A retry has the same body; the headers, with Shopify's own id of the event, are not signed."""
+    own = text_id(thing.get("id"))
+    return f"{topic} {own}" if own is not None and topic in _ONCE else event_id(topic, thing)
+
+
+TOOL: Final = Tool(
+    key="shopify",
+    name="Shopify",
+    family="shop",
+    scheme=hmac_scheme("Signing secret of the webhooks", name="x-shopify-hmac-sha256", encoding="base64"),
+    split=split,
+    read=read,
+    seconds=5.0,
+    steps=(
+        "In Shopify open Settings, Notifications, Webhooks, and create one in JSON to {url} for each event that shall "
+        "count: order creation, payment, cancellation, refund, fulfilment, customer creation and update.",
+        "Enter the signing secret that the page shows as the secret of this source; of an app, its client secret.",
+        "Set the cart attributes user_id or anonymous_id in your theme: then an order is the web visitor's at once.",
+    ),
+    sample=b'{"id":820982911946154508,"name":"#1001","email":"user@example.com","created_at":"2026-05-04T12:00:00+02:00",'
+    b'"processed_at":"2026-05-04T12:00:00+02:00","updated_at":"2026-05-04T12:00:01+02:00","financial_status":"paid",'
+    b'"currency":"EUR","total_price":"42.50","subtotal_price":"37.50","total_tax":"6.79","total_discounts":"5.00",'
+    b'"source_name":"web","discount_codes":[{"code":"SPRING","amount":"5.00","type":"fixed_amount"}],'
+    b'"shipping_lines":[{"title":"Standard","price":"5.00"}],"note_attributes":[{"name":"anonymous_id","value":"v-1"}],'
+    b'"line_items":[{"id":1,"product_id":632910392,"variant_id":808950810,"sku":"SKU-1","title":"Lamp","vendor":"Acme",'
+    b'"price":"42.50","quantity":1}],"customer":{"id":115310627314723954,"email":"user@example.com"}}',
+    sample_headers={
+        "content-type": "application/json",
+        "x-shopify-topic": "orders/create",
+        "x-shopify-event-id": "98880550-7158-44d4-b7cd-2c97c8a091b5",
+        "x-shopify-shop-domain": "example.myshopify.com",
+    },
+)

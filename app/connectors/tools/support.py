@@ -1,0 +1,96 @@
+"""Any other help desk, in a shape of our own, signed by Standard Webhooks. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from app.connectors.adapter import Call, Erasure, Event, Tool, event_id, json_events
+from app.connectors.delivery import Delivery, Unreadable
+from app.connectors.shared.helpdesk import CHANNEL, as_object, change_of, csat, plain, status_word, text_id
+from app.connectors.signatures import STANDARD, standard_id
+from app.formats.event_names import own_name
+from app.vocabulary.ticket_events import NAMES, RATED, REPLIED_BY_AGENT, REPLIED_BY_CUSTOMER, STATUS_CHANGED
+
+_SENT_AS: Final = "webhook-id"
+_AGENT: Final = frozenset({"agent", "admin", "staff", "bot"})
+
+
+def split(delivery: Delivery) -> list[Event]:
+    """An event without an id of its own has the message's, with its place where there are several."""
+    sent = standard_id(delivery)
+    events: list[Any] = json_events(delivery)
+    if not sent:
+        return events
+    return [
+        {**event, _SENT_AS: sent if len(events) == 1 else f"{sent}.{place}"} if isinstance(event, dict) else event
+        for place, event in enumerate(events)
+    ]
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    kind = event.get("event")
+    if not isinstance(kind, str) or not kind.strip():
+        raise Unreadable("an event needs the member event, such as ticket.created")
+    customer = as_object(event.get("customer"))
+    status, previous = status_word(event.get("status")), status_word(event.get("previous_status"))
+    name = _name(kind.strip(), event, status, previous)
+    yield Call(
+        id=text_id(event.get("id")) or text_id(event.get(_SENT_AS)) or event_id(event),
+        at=event.get("occurred_at"),
+        event=name,
+        channel=CHANNEL,
+        user_id=customer.get("user_id"),
+        anonymous_id=customer.get("anonymous_id"),
+        email=customer.get("email"),
+        phone=customer.get("phone"),
+        ids={"support_customer": text_id(customer.get("id"))},
+        properties={
+            **as_object(event.get("properties")),
+            "ticket_id": text_id(event.get("ticket_id")),
+            "status": status,
+            "previous_status": previous,
+            "priority": status_word(event.get("priority")),
+            "tags": event.get("tags"),
+            "link": event.get("url"),
+            "opened_at": event.get("opened_at"),
+            **(csat(event.get("rating"), event.get("scale")) if name == RATED else {}),
+        },
+        text={
+            "subject": event.get("subject"),
+            "body": plain(event.get("message")),
+            "comment": plain(event.get("comment")),
+        },
+        theirs=name != REPLIED_BY_AGENT and event.get("by") not in _AGENT,
+    )
+
+
+def _name(kind: str, event: Event, status: str | None, previous: str | None) -> str:
+    if kind == "ticket.replied":
+        return REPLIED_BY_AGENT if event.get("by") in _AGENT else REPLIED_BY_CUSTOMER
+    if kind == STATUS_CHANGED:
+        return change_of(status, previous)
+    return kind if kind in NAMES else own_name("support", kind)
+
+
+TOOL: Final = Tool(
+    key="support",
+    name="Another help desk",
+    family="support",
+    scheme=STANDARD,
+    split=split,
+    read=read,
+    steps=(
+        "Let your help desk, or a small program beside it, deliver to {url}, signed by Standard Webhooks; its signing "
+        "secret is the secret of this source.",
+        "Send event (ticket.created, ticket.replied with by, ticket.status_changed, ticket.solved, ticket.reopened, "
+        "ticket.assigned, chat.started, csat.submitted with rating and scale), id, occurred_at, ticket_id and customer "
+        "(user_id, email, phone or the help desk's own id).",
+        "Put what people wrote into subject, message and comment, and figures of your own into properties.",
+    ),
+    sample=b'{"id":"evt-1","event":"ticket.replied","by":"customer","occurred_at":"2026-05-04T10:00:00Z",'
+    b'"ticket_id":"77","status":"open","priority":"high","customer":{"id":"c-9","user_id":"user-1",'
+    b'"email":"user@example.com"},"subject":"Late","message":"Where is my parcel?",'
+    b'"properties":{"order_id":"o-1"}}',
+)

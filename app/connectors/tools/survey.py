@@ -1,0 +1,115 @@
+"""A score from any survey tool that has no adapter of its own: NPS, CSAT, CES, a review, or a whole survey. Pure.
+
+One object, or an array of them: ``type`` (nps, csat, ces, review, survey), who (``user_id``, ``email``, ``phone``,
+``anonymous_id``, ``ids``), ``rating`` and, where it is not the usual one, ``scale`` (the best rating), ``comment``
+(free text), ``survey`` and ``survey_id``, ``id``, ``timestamp``, ``channel``, and anything else in ``properties``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from app.connectors.adapter import Call, Erasure, Event, Tool, event_id, json_events
+from app.connectors.delivery import Delivery, Unreadable
+from app.connectors.generic_event import who
+from app.connectors.shared.surveys import CES, CHANNEL, COMPLETED, CSAT, NPS, NPS_SCALE, REVIEW, first, nps, number_of
+from app.connectors.signatures import STANDARD, TOKEN, standard_id
+from app.formats.event_names import own_name
+
+_KINDS: Final = {
+    "nps": (NPS, NPS_SCALE),
+    "csat": (CSAT, 5),
+    "ces": (CES, 7),
+    "review": (REVIEW, 5),
+    "survey": (COMPLETED, None),
+}
+"""Name, and the best rating where none is said."""
+_ID: Final = "webhook-id"
+_TEXTS: Final = ("comment", "title")
+
+
+def split(delivery: Delivery) -> list[Event]:
+    """An event without an id of its own has that of the message, where the sender signs by Standard Webhooks."""
+    events: list[Any] = json_events(delivery)
+    sent = standard_id(delivery)
+    if not sent:
+        return events
+    return [
+        {**event, _ID: f"{sent}.{place}" if place else sent} if isinstance(event, dict) else event
+        for place, event in enumerate(events)
+    ]
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    kind = event.get("type")
+    if not isinstance(kind, str) or not kind.strip():
+        raise Unreadable("an event needs the member type: nps, csat, ces, review or survey")
+    kind = kind.strip().lower()
+    name, usual = _KINDS.get(kind, (own_name("survey", kind), None))
+    more = event.get("properties")
+    properties: dict[str, Any] = dict(more) if isinstance(more, dict) else {}
+    own = first(event, "id", _ID)
+    yield Call(
+        id=str(own) if own is not None else event_id(event),
+        at=first(event, "timestamp", "occurred_at"),
+        event=name,
+        channel=str(event.get("channel") or ("review" if name == REVIEW else CHANNEL)),
+        **who(event),
+        properties={
+            **properties,
+            **{key: event.get(key) for key in ("survey", "survey_id", "answers", "link")},
+            **_score(kind, event, usual),
+        },
+        text={key: event.get(key) for key in _TEXTS},
+    )
+
+
+def _score(kind: str, event: Event, usual: int | None) -> dict[str, Any]:
+    """``rating`` and ``scale``, and of an NPS the group. Raises Unreadable for a rating that is none."""
+    said = event.get("rating")
+    if said in (None, ""):
+        if usual is None:
+            return {}
+        raise Unreadable(f"an event of type {kind} needs the member rating")
+    rating, scale = number_of(said), number_of(event.get("scale")) or usual
+    if rating is None or rating < 0 or (scale is not None and rating > scale):
+        raise Unreadable(f"rating must be a number from 0 to {scale if scale is not None else 'scale'}")
+    if kind == "nps" and scale == NPS_SCALE:
+        return nps(rating)
+    return {"rating": rating, "scale": scale}
+
+
+_STEPS: Final = (
+    "Send one object for each answer: type (nps, csat, ces, review or survey), rating, scale where it is not 10, 5, 7 "
+    "or 5, who (user_id, email, phone or anonymous_id), timestamp, id and comment.",
+    "The same id twice is the same answer; without one, the same content is.",
+)
+_SAMPLE: Final = (
+    b'{"type":"nps","id":"r-1","timestamp":"2026-05-04T10:00:00Z","user_id":"user-1","email":"user@example.com",'
+    b'"rating":9,"survey":"After delivery","comment":"Fast, thank you."}'
+)
+
+TOOLS: Final = (
+    Tool(
+        key="survey",
+        name="Any survey tool",
+        family="survey",
+        scheme=TOKEN,
+        read=read,
+        split=split,
+        steps=("Let the tool, or whatever stands between, POST to {url}?token=TOKEN.", *_STEPS),
+        sample=_SAMPLE,
+    ),
+    Tool(
+        key="survey_signed",
+        name="Any survey tool, signed",
+        family="survey",
+        scheme=STANDARD,
+        read=read,
+        split=split,
+        steps=("Let the sender deliver to {url}, signed by Standard Webhooks; enter its secret, whsec_...", *_STEPS),
+        sample=_SAMPLE,
+    ),
+)

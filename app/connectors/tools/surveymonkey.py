@@ -1,0 +1,92 @@
+"""SurveyMonkey's webhooks: that a response came in, without its answers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from app.connectors.adapter import Call, Erasure, Event, Reply, Tool, event_id
+from app.connectors.delivery import Delivery, Unreadable
+from app.connectors.shared.email import custom_ids
+from app.connectors.shared.surveys import ANSWERED, CHANNEL, COMPLETED
+from app.connectors.signatures import hmac_scheme
+from app.formats.event_names import own_name
+
+_NAMES: Final = {"response_completed": COMPLETED, "response_updated": ANSWERED}
+_OF_NOBODY: Final = ("collector_", "survey_", "app_")
+"""Types of events that tell of surveys and collectors, not of people."""
+
+
+def keep(secret: str) -> str:
+    """The key of the signature: ``client_id&client_secret``."""
+    plain = secret.strip()
+    client_id, _, client_secret = plain.partition("&")
+    if not client_id or not client_secret:
+        raise ValueError("Enter the app's client id and its secret with an & between them: client_id&client_secret.")
+    return plain
+
+
+def handshake(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
+    """A HEAD asks whether anybody is there."""
+    del secrets
+    return Reply() if delivery.method == "HEAD" else None
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    kind = event.get("event_type")
+    if not isinstance(kind, str) or not kind:
+        raise Unreadable("an event needs the member event_type")
+    if kind.startswith(_OF_NOBODY):
+        return
+    resources = event.get("resources")
+    of: dict[str, Any] = resources if isinstance(resources, dict) else {}
+    response = event.get("object_id")
+    respondent = of.get("respondent_id") or response
+    if respondent in (None, ""):
+        raise Unreadable("an event of a response needs resources.respondent_id or object_id")
+    own = event.get("event_id")
+    yield Call(
+        id=f"{own}:{response}" if own not in (None, "") else event_id(event),
+        at=event.get("event_datetime"),
+        event=_NAMES.get(kind) or own_name("surveymonkey", kind),
+        channel=CHANNEL,
+        ids={"surveymonkey_respondent": respondent},
+        **custom_ids(event.get("custom_variables") or of.get("custom_variables")),
+        properties={
+            "survey_id": of.get("survey_id"),
+            "collector_id": of.get("collector_id"),
+            "response_id": response,
+            "webhook": event.get("name"),
+        },
+    )
+
+
+TOOL: Final = Tool(
+    key="surveymonkey",
+    name="SurveyMonkey",
+    family="survey",
+    scheme=replace(
+        hmac_scheme(
+            "Client id and client secret of the app, as client_id&client_secret",
+            name="sm-signature",
+            digest="sha1",
+            encoding="base64",
+        ),
+        keep=keep,
+    ),
+    read=read,
+    handshake=handshake,
+    steps=(
+        "In SurveyMonkey's developer portal make a private app; it shows a client id and a client secret.",
+        "Enter both as the secret of this source, with an & between them.",
+        "Make a webhook by its API (POST /v3/webhooks) for response_completed, with subscription_url {url}.",
+        "Answers do not come along: import the export of the survey to have them, and the respondents' addresses.",
+    ),
+    sample_headers={"content-type": "application/vnd.surveymonkey.response.v1+json"},
+    sample=b'{"name":"Responses","filter_type":"survey","filter_id":"123","event_type":"response_completed",'
+    b'"event_id":"99","object_type":"response","object_id":"123456",'
+    b'"event_datetime":"2026-05-04T10:00:00.182613+00:00","resources":{"respondent_id":"1001","recipient_id":"0",'
+    b'"collector_id":"2","survey_id":"123","user_id":"7"}}',
+)

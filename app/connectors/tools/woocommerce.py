@@ -1,0 +1,240 @@
+"""WooCommerce: orders and customers of a WordPress shop; the topic is in a header, the body is the REST API's. Pure.
+
+WooCommerce says "order updated" whenever anything about an order changes, and never what. So what an order is by now
+decides: once it is being processed, completed or paid it is an "Order Completed" of the time when it was made, whose
+message id is the order's own with the shop's host, so that however many deliveries say so, it counts once. The same
+goes for cancelled and failed orders and for each refund; of those only the arrival tells the time, for the time of the
+last change is another in each delivery. What a delivery says otherwise is an "Order Updated".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from app.connectors.adapter import Call, Erasure, Event, Reply, Tool, event_id
+from app.connectors.delivery import Delivery, Unreadable, decoded
+from app.connectors.shared.email import custom_ids
+from app.connectors.shared.orders import (
+    CANCELLED,
+    CHANNEL,
+    COMPLETED,
+    REFUNDED,
+    UPDATED,
+    amount,
+    inner,
+    objects,
+    text_id,
+)
+from app.connectors.signatures import hmac_scheme
+from app.formats.event_names import own_name
+
+_HEADERS: Final = {
+    "topic": "x-wc-webhook-topic",
+    "delivery_id": "x-wc-webhook-delivery-id",
+    "site": "x-wc-webhook-source",
+}
+_PING: Final = b"webhook_id="
+_PAID: Final = ("processing", "completed")
+_ENDED: Final = {"cancelled": CANCELLED, "failed": "Order Failed"}
+_OF_WOOCOMMERCE: Final = frozenset(
+    {"pending", "on-hold", "processing", "completed", "cancelled", "refunded", "failed", "trash", "checkout-draft"}
+)
+"""Statuses that every shop has; plugins add their own, such as one for what is packed."""
+_WITH_ORDER: Final = ("order.created", "order.updated", "order.restored")
+_WITH_CUSTOMER: Final = ("customer.created", "customer.updated")
+
+
+def split(delivery: Delivery) -> list[Event]:
+    payload = decoded(delivery.body)
+    if not isinstance(payload, dict):
+        raise Unreadable("the body must be a JSON object")
+    named = {name: sent for name, header in _HEADERS.items() if (sent := delivery.headers.get(header, "").strip())}
+    return [{**named, "payload": payload}]
+
+
+def handshake(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
+    """When a webhook is saved, WooCommerce posts its number as a form, unsigned, and wants success."""
+    del secrets
+    number = delivery.body.removeprefix(_PING)
+    return Reply() if delivery.body.startswith(_PING) and number.isdigit() and len(number) < 20 else None
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    topic, payload = event.get("topic"), event.get("payload")
+    if not isinstance(topic, str) or not topic or not isinstance(payload, dict):
+        raise Unreadable("an event needs the header X-WC-Webhook-Topic and an object")
+    if topic in _WITH_ORDER and payload.get("status") is not None:
+        yield from _order(event, topic, payload)
+    elif topic in _WITH_CUSTOMER:
+        yield _customer(event, payload)
+    elif topic.startswith("customer."):
+        yield _other(event, topic, payload, _site_id(event, payload.get("id")))
+
+
+def _order(event: Event, topic: str, order: Mapping[str, Any]) -> Iterator[Call]:
+    own, status = text_id(order.get("id")), order.get("status")
+    if own is None:
+        raise Unreadable("an order needs its id")
+    person = _person(event, order)
+    if not any(person[kind] for kind in ("email", "phone", "ids")) and "user_id" not in person:
+        return
+    made, changed = order.get("date_created_gmt"), order.get("date_modified_gmt")
+    unique = f"order {_site_id(event, own)}"
+    about = {"order_id": own, "order_number": text_id(order.get("number"))}
+    if topic == "order.created":
+        yield Call(id=f"{unique} created", at=made, event="Order Created", channel=CHANNEL, **person, properties=about)
+    if status in _PAID or _is_paid(order):
+        figures = {**about, **_figures(order)}
+        yield Call(id=f"{unique} paid", at=made, event=COMPLETED, channel=CHANNEL, **person, properties=figures)
+    if (ended := _ENDED.get(str(status))) is not None:
+        yield Call(id=f"{unique} {status}", event=ended, channel=CHANNEL, **person, properties=about)
+    yield from _refunds(order, unique, about, person)
+    if topic != "order.created":
+        properties = {**about, "status": status, "total": amount(order.get("total")), "currency": order.get("currency")}
+        yield Call(
+            id=f"{unique} {topic} {changed} {status}" if changed else event_id(unique, topic, order),
+            at=changed,
+            event=UPDATED if topic == "order.updated" else own_name("woocommerce", topic),
+            channel=CHANNEL,
+            **person,
+            properties=properties,
+        )
+
+
+def _is_paid(order: Mapping[str, Any]) -> bool:
+    """Whether it was, of an order whose status is one of the shop's own and says nothing to us."""
+    return order.get("status") not in _OF_WOOCOMMERCE and bool(order.get("date_paid_gmt"))
+
+
+def _refunds(order: Mapping[str, Any], unique: str, about: dict[str, Any], person: dict[str, Any]) -> Iterator[Call]:
+    """Each with an id of its own, and without a time."""
+    for refund in objects(order.get("refunds")):
+        total = amount(refund.get("total"))
+        properties = {
+            **about,
+            "refund_id": text_id(refund.get("id")),
+            "total": None if total is None else abs(total),
+            "currency": order.get("currency"),
+        }
+        yield Call(
+            id=f"{unique} refund {refund.get('id')}",
+            event=REFUNDED,
+            channel=CHANNEL,
+            **person,
+            properties=properties,
+            text={"reason": refund.get("reason")},
+        )
+
+
+def _customer(event: Event, customer: Mapping[str, Any]) -> Call:
+    billing = inner(customer, "billing")
+    traits = {
+        "first_name": customer.get("first_name"),
+        "last_name": customer.get("last_name"),
+        "role": customer.get("role"),
+        "city": billing.get("city"),
+        "postcode": billing.get("postcode"),
+        "country": billing.get("country"),
+        "is_paying_customer": customer.get("is_paying_customer"),
+    }
+    changed = customer.get("date_modified_gmt")
+    own = text_id(customer.get("id"))
+    unique = _site_id(event, own)
+    return Call(
+        id=f"customer {unique} {changed}" if own and changed else event_id(unique, customer),
+        at=changed,
+        email=customer.get("email"),
+        phone=billing.get("phone"),
+        ids={"woocommerce_customer": unique},
+        traits={name: value for name, value in traits.items() if value not in (None, "")},
+    )
+
+
+def _other(event: Event, topic: str, payload: Mapping[str, Any], customer: str | None) -> Call:
+    return Call(
+        id=event_id(topic, customer, event.get("delivery_id") or payload),
+        at=payload.get("date_modified_gmt"),
+        event=own_name("woocommerce", topic),
+        channel=CHANNEL,
+        ids={"woocommerce_customer": customer},
+        properties={"object_id": text_id(payload.get("id"))},
+    )
+
+
+def _person(event: Event, order: Mapping[str, Any]) -> dict[str, Any]:
+    """Order meta data may say who it was on the web: user_id, anonymous_id. Guests are customer 0."""
+    billing = inner(order, "billing")
+    meta = {str(each.get("key")): each.get("value") for each in objects(order.get("meta_data"))}
+    customer = _site_id(event, order.get("customer_id"))
+    return {
+        "email": billing.get("email"),
+        "phone": billing.get("phone"),
+        "ids": {} if customer is None else {"woocommerce_customer": customer},
+        **custom_ids(meta),
+    }
+
+
+def _site_id(event: Event, value: Any) -> str | None:
+    """Shops number customers and orders from 1, so that the number needs the shop's host before it."""
+    own, site = text_id(value), event.get("site")
+    host = urlsplit(site).hostname if isinstance(site, str) else None
+    return own if own is None or not host else f"{host}:{own}"
+
+
+def _figures(order: Mapping[str, Any]) -> dict[str, Any]:
+    coupons = [str(each["code"]) for each in objects(order.get("coupon_lines")) if each.get("code")]
+    return {
+        "total": amount(order.get("total")),
+        "tax": amount(order.get("total_tax")),
+        "shipping": amount(order.get("shipping_total")),
+        "discount": amount(order.get("discount_total")),
+        "currency": order.get("currency"),
+        "coupon": ", ".join(coupons),
+        "payment_method": order.get("payment_method"),
+        "products": [_product(each) for each in objects(order.get("line_items"))],
+    }
+
+
+def _product(line: Mapping[str, Any]) -> dict[str, Any]:
+    product = {
+        "product_id": text_id(line.get("product_id")),
+        "variant_id": text_id(line.get("variation_id")),
+        "sku": line.get("sku"),
+        "name": line.get("name"),
+        "price": amount(line.get("price")),
+        "quantity": line.get("quantity"),
+    }
+    return {name: value for name, value in product.items() if value not in (None, "")}
+
+
+TOOL: Final = Tool(
+    key="woocommerce",
+    name="WooCommerce",
+    family="shop",
+    scheme=hmac_scheme("Secret of the webhook", name="x-wc-webhook-signature", encoding="base64"),
+    split=split,
+    read=read,
+    handshake=handshake,
+    seconds=5.0,
+    steps=(
+        "In WordPress open WooCommerce, Settings, Advanced, Webhooks, and add one for each of order created, order "
+        "updated, customer created and customer updated, with the delivery URL {url} and API version 3.",
+        "Write the same secret into each of them and enter it as the secret of this source.",
+        "Save user_id or anonymous_id as meta data of orders: then an order is the web visitor's at once.",
+    ),
+    sample=b'{"id":727,"number":"727","status":"processing","currency":"EUR","date_created":"2026-05-04T12:00:00",'
+    b'"date_created_gmt":"2026-05-04T10:00:00","date_modified_gmt":"2026-05-04T10:00:05","discount_total":"5.00",'
+    b'"shipping_total":"5.00","total":"42.50","total_tax":"6.79","customer_id":26,"billing":{"first_name":"A","email":'
+    b'"user@example.com","phone":""},"payment_method":"bacs","meta_data":[{"id":1,"key":"anonymous_id","value":"v-1"}],'
+    b'"line_items":[{"id":315,"name":"Lamp","product_id":93,"variation_id":0,"quantity":1,"total":"42.50","sku":"SKU-1",'
+    b'"price":42.5}],"coupon_lines":[{"id":1,"code":"spring"}],"refunds":[]}',
+    sample_headers={
+        "content-type": "application/json",
+        "x-wc-webhook-topic": "order.updated",
+        "x-wc-webhook-delivery-id": "3bf0d0e1",
+        "x-wc-webhook-source": "https://shop.example.com/",
+    },
+)

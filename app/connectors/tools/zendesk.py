@@ -1,0 +1,268 @@
+"""Zendesk: event subscriptions, and the bodies that triggers send by the template below. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from app.connectors.adapter import Call, Erasure, Event, Tool, event_id, json_events
+from app.connectors.delivery import Delivery, Unreadable
+from app.connectors.shared.helpdesk import CHANNEL, as_object, change_of, csat, status_word, text_id
+from app.connectors.signatures import hmac_scheme
+from app.formats import timestamps
+from app.formats.event_names import own_name
+from app.vocabulary.ticket_events import (
+    ASSIGNED,
+    CREATED,
+    RATED,
+    REOPENED,
+    REPLIED_BY_AGENT,
+    REPLIED_BY_CUSTOMER,
+    SOLVED,
+    STATUS_CHANGED,
+)
+
+_TYPE: Final = "zen:event-type:"
+_INVOCATION: Final = "x-zendesk-webhook-invocation-id"
+_SECONDS_MAX: Final = 3_600
+"""A delivery that failed is repeated five times, within minutes."""
+
+_TICKET_NAMES: Final = {
+    "ticket.created": CREATED,
+    "ticket.agent_assignment_changed": ASSIGNED,
+    "ticket.group_assignment_changed": ASSIGNED,
+}
+_STATUS_AFTER: Final = {
+    "ticket.soft_deleted": "deleted",
+    "ticket.permanently_deleted": "deleted",
+    "ticket.marked_as_spam": "spam",
+    "ticket.merged": "closed",
+}
+_OF_CLOSED_WORDS: Final = frozenset(
+    {
+        "ticket.priority_changed",
+        "ticket.type_changed",
+        "ticket.agent_assignment_changed",
+        "ticket.group_assignment_changed",
+        "ticket.tags_changed",
+    }
+)
+"""What changed in these is a word of a list, or a number. In any other it may be what somebody typed in."""
+_OTHERS_COMMENT: Final = "zendesk.comment_by_other"
+_TRIGGER_NAMES: Final = {
+    "created": CREATED,
+    "solved": SOLVED,
+    "reopened": REOPENED,
+    "assigned": ASSIGNED,
+    "rated": RATED,
+}
+TEMPLATE: Final = (
+    '{"ticket_id":"{{ticket.id}}","event":"ticket.updated","status":"{{ticket.status}}",'
+    '"email":"{{ticket.requester.email}}","requester_id":"{{ticket.requester.id}}",'
+    '"external_id":"{{ticket.requester.external_id}}","updated_at":"{{ticket.updated_at_with_timestamp}}",'
+    '"created_at":"{{ticket.created_at_with_timestamp}}","via":"{{ticket.via}}","title":"{{ticket.title}}"}'
+)
+
+
+def split(delivery: Delivery) -> list[Event]:
+    """What a trigger sends has no id of its own; the invocation's is in a header."""
+    invocation = delivery.headers.get(_INVOCATION, "")
+    events: list[Any] = json_events(delivery)
+    return [
+        {**event, _INVOCATION: invocation} if invocation and isinstance(event, dict) and "type" not in event else event
+        for event in events
+    ]
+
+
+def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    del received_at
+    kind = event.get("type")
+    if isinstance(kind, str) and kind.startswith(_TYPE):
+        return _of_subscription(event, kind.removeprefix(_TYPE))
+    if text_id(event.get("ticket_id")) is None:
+        raise Unreadable("an event needs a type that begins with zen:event-type:, or a trigger's ticket_id")
+    return [_of_trigger(event)]
+
+
+# ------------------------------------------------------------------------------------ event subscriptions
+
+
+def _of_subscription(event: Event, kind: str) -> list[Call]:
+    detail, change = as_object(event.get("detail")), as_object(event.get("event"))
+    if kind.startswith("user."):
+        return _of_user(event, kind, detail, change)
+    requester = text_id(detail.get("requester_id"))
+    if requester is None:
+        return []
+    name, more, text = _told(kind, detail, change)
+    properties = {**_ticket(detail), "status": status_word(detail.get("status")), **more}
+    return [
+        Call(
+            id=text_id(event.get("id")) or event_id(event),
+            at=event.get("time"),
+            event=name,
+            channel=CHANNEL,
+            ids={"zendesk_user": requester},
+            properties=properties,
+            text=text,
+            theirs=name in (CREATED, REPLIED_BY_CUSTOMER),
+        )
+    ]
+
+
+def _told(kind: str, detail: Event, change: Event) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """(name, properties, text) of what happened to a ticket."""
+    if kind == "ticket.created":
+        return CREATED, {}, {"subject": detail.get("subject"), "body": detail.get("description")}
+    if kind == "ticket.comment_added":
+        return _comment(detail, as_object(change.get("comment")))
+    if kind == "ticket.status_changed":
+        status, previous = status_word(change.get("current")), status_word(change.get("previous"))
+        status = status or status_word(detail.get("status"))
+        return change_of(status, previous), {"status": status, "previous_status": previous}, {}
+    if kind in _STATUS_AFTER:
+        return STATUS_CHANGED, {"status": _STATUS_AFTER[kind], "how": kind.removeprefix("ticket.")}, {}
+    changed = {name: change.get(name) for name in ("current", "previous", "tags_added", "tags_removed")}
+    more = {name: value for name, value in changed.items() if not isinstance(value, dict)}
+    name = _TICKET_NAMES.get(kind) or own_name("zendesk", kind)
+    if kind in ("ticket.subject_changed", "ticket.description_changed"):
+        return name, {}, {"body": more.get("current")}
+    return (name, more, {}) if kind in _OF_CLOSED_WORDS else (name, {}, more)
+
+
+def _comment(detail: Event, comment: Event) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Somebody who reads along may write too: that is neither the requester's reply nor an agent's."""
+    author = as_object(comment.get("author"))
+    own = text_id(author.get("id"))
+    text = {"body": comment.get("body")}
+    more = {"comment_id": text_id(comment.get("id"))}
+    if comment.get("is_public") is False:
+        return own_name("zendesk", "note_added"), more, text
+    if own == text_id(detail.get("requester_id")):
+        return REPLIED_BY_CUSTOMER, more, text
+    if author.get("is_staff") is True:
+        return REPLIED_BY_AGENT, more, text
+    return _OTHERS_COMMENT, {**more, "author_id": own}, text
+
+
+def _ticket(detail: Event) -> dict[str, Any]:
+    return {
+        "ticket_id": text_id(detail.get("id")),
+        "priority": status_word(detail.get("priority")),
+        "ticket_type": status_word(detail.get("type")),
+        "tags": detail.get("tags"),
+        "via": as_object(detail.get("via")).get("channel"),
+        "group_id": _given(detail.get("group_id")),
+        "assignee_id": _given(detail.get("assignee_id")),
+        "opened_at": detail.get("created_at"),
+    }
+
+
+def _given(value: Any) -> str | None:
+    """Zendesk says 0 for nobody."""
+    found = text_id(value)
+    return None if found == "0" else found
+
+
+def _of_user(event: Event, kind: str, detail: Event, change: Event) -> list[Call]:
+    """Of people who write; those who answer are no customers."""
+    user = text_id(detail.get("id"))
+    if user is None or status_word(detail.get("role")) in ("agent", "admin"):
+        return []
+    call = Call(
+        id=text_id(event.get("id")) or event_id(event),
+        at=event.get("time"),
+        user_id=detail.get("external_id"),
+        email=detail.get("email"),
+        ids={"zendesk_user": user},
+    )
+    if kind == "user.name_changed":
+        call.traits = {"name": change.get("current")}
+    elif kind not in ("user.created", "user.updated", "user.external_id_changed", "user.identity_created"):
+        call.event, call.channel = own_name("zendesk", kind), CHANNEL
+    return [call]
+
+
+# ----------------------------------------------------------------------------------------------- triggers
+
+
+def _of_trigger(event: Event) -> Call:
+    said = str(event.get("event") or "updated").removeprefix("ticket.")
+    status, previous = status_word(event.get("status")), status_word(event.get("previous_status"))
+    rating = csat(event.get("rating"), event.get("scale"))
+    properties = {
+        "ticket_id": text_id(event["ticket_id"]),
+        "status": status,
+        "previous_status": previous,
+        "priority": status_word(event.get("priority")),
+        "via": event.get("via"),
+        "tags": event.get("tags"),
+        "link": event.get("url"),
+        "opened_at": event.get("created_at"),
+        **rating,
+    }
+    at = event.get("updated_at")
+    name = _name_of_trigger(said, event, status, previous)
+    return Call(
+        id=_id_of_trigger(event, at),
+        at=at,
+        event=name,
+        channel=CHANNEL,
+        user_id=event.get("external_id"),
+        email=event.get("email"),
+        phone=event.get("phone"),
+        ids={"zendesk_user": text_id(event.get("requester_id"))},
+        properties=properties,
+        text={"subject": event.get("title"), "body": event.get("comment"), "comment": event.get("rating_comment")},
+        theirs=name in (CREATED, REPLIED_BY_CUSTOMER, RATED),
+    )
+
+
+def _name_of_trigger(said: str, event: Event, status: str | None, previous: str | None) -> str:
+    if said == "updated":
+        # A trigger on every update also fires when a ticket that is solved is closed, which says nothing new.
+        return STATUS_CHANGED if status == "closed" and previous is None else change_of(status, previous)
+    if said == "commented":
+        author, requester = text_id(event.get("author_id")), text_id(event.get("requester_id"))
+        return REPLIED_BY_CUSTOMER if author == requester else REPLIED_BY_AGENT
+    return _TRIGGER_NAMES.get(said) or own_name("zendesk", f"ticket_{said}")
+
+
+def _id_of_trigger(event: Event, at: Any) -> str:
+    """A body that says when is told from all others by itself; without a time, only the invocation tells it apart."""
+    invocation = event.get(_INVOCATION)
+    if not at and isinstance(invocation, str) and invocation:
+        return invocation
+    return event_id({name: value for name, value in event.items() if name != _INVOCATION})
+
+
+TOOL: Final = Tool(
+    key="zendesk",
+    name="Zendesk",
+    family="support",
+    scheme=hmac_scheme(
+        "Signing secret of the webhook",
+        name="x-zendesk-webhook-signature",
+        encoding="base64",
+        signed=lambda delivery, time: time.encode() + delivery.body,
+        time_header="x-zendesk-webhook-signature-timestamp",
+        seconds_max=_SECONDS_MAX,
+        stamp=timestamps.rfc3339,
+    ),
+    split=split,
+    read=read,
+    steps=(
+        "In Zendesk's Admin Center open Apps and integrations, Webhooks, and create one with the address {url}.",
+        "Subscribe it to Zendesk events of tickets and users; or connect it to triggers, with this JSON body: "
+        + TEMPLATE,
+        "In triggers of your own, event may be ticket.created, ticket.updated, ticket.commented (with comment and "
+        "author_id), ticket.solved, ticket.reopened, or ticket.rated (with rating and rating_comment).",
+        "Reveal its signing secret, and enter it as the secret of this source.",
+    ),
+    sample=b'{"account_id":12345,"id":"01HK6E2W1T5G3X4Y5Z6A7B8C9D","time":"2026-05-04T10:00:00Z",'
+    b'"type":"zen:event-type:ticket.status_changed","zendesk_event_version":"2022-11-06","subject":"zen:ticket:456",'
+    b'"detail":{"id":"456","requester_id":"123","status":"OPEN","priority":"NORMAL","subject":"Help","tags":["a"],'
+    b'"via":{"channel":"email"},"external_id":null,"created_at":"2026-05-04T09:00:00Z",'
+    b'"updated_at":"2026-05-04T10:00:00Z"},"event":{"current":"OPEN","previous":"NEW"}}',
+    seconds=12.0,
+)

@@ -1,0 +1,164 @@
+"""How well data arrives: violations of the tracking plan, oddities of volume, the health of one source."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from app.data_quality.volume_anomalies import (
+    HISTORY,
+    Anomaly,
+    First,
+    Series,
+    hour_of,
+    novelties,
+    oddities,
+    rate_per_hour,
+)
+from app.errors import NotFound
+from app.ingest.source_stats import OTHER
+from app.postgres.pool import Pool, snapshot
+from app.touchpoint import DAY, HOUR
+
+EVENTS_PER_SOURCE: Final = 20
+"""Of each source so many of its most frequent events are looked at one by one."""
+
+_HEALTH_HOURS: Final = 24
+
+_VIOLATIONS = """
+SELECT source, event, reason, messages, first_at, last_at, sample FROM plan_violations
+WHERE ($1::text IS NULL OR source = $1) AND ($2::text IS NULL OR event = $2)
+ORDER BY last_at DESC, source, event, reason LIMIT $3
+"""
+
+_FIRSTS = """
+-- When each source, channel and event of a source was first seen, and how much of it arrived since $1.
+SELECT source, channel, name, min(hour), coalesce(sum(messages) FILTER (WHERE hour >= $1), 0)::bigint
+FROM volumes WHERE ($2::text IS NULL OR source = $2)
+GROUP BY GROUPING SETS ((source), (source, channel), (source, name))
+HAVING min(hour) >= $1 OR grouping(channel, name) = 3 OR name = $3
+ORDER BY source, channel NULLS FIRST, name NULLS FIRST
+"""
+
+_HOURS = """
+-- Messages by hour since $1 of each source, and of its most frequent events; index volumes_by_hour.
+WITH recent AS MATERIALIZED (
+    SELECT source, name, hour, sum(messages) AS messages FROM volumes
+    WHERE hour >= $1 AND ($2::text IS NULL OR source = $2) GROUP BY source, name, hour
+),
+frequent AS (
+    SELECT source, name FROM (
+        SELECT source, name, row_number() OVER (PARTITION BY source ORDER BY sum(messages) DESC, name) AS place
+        FROM recent WHERE name <> $3 GROUP BY source, name
+    ) AS ranked WHERE place <= $4
+)
+SELECT source, NULL AS name, array_agg(hour) AS hours, array_agg(messages::bigint) AS messages
+FROM (SELECT source, hour, sum(messages) AS messages FROM recent GROUP BY source, hour) AS whole GROUP BY source
+UNION ALL
+SELECT source, name, array_agg(hour), array_agg(messages::bigint)
+FROM recent JOIN frequent USING (source, name) GROUP BY source, name
+ORDER BY source, name NULLS FIRST
+"""
+
+_FIRST_HOURS = """
+SELECT source, name, min(hour) FROM volumes WHERE ($1::text IS NULL OR source = $1)
+GROUP BY GROUPING SETS ((source), (source, name))
+"""
+
+_SOURCE = "SELECT EXISTS (SELECT FROM sources WHERE key = $1)"
+
+_OUTCOMES = """
+SELECT outcome, sum(times)::bigint AS times, max(last_at) AS last_at
+FROM deliveries WHERE source = $1 AND hour >= $2 GROUP BY outcome ORDER BY outcome
+"""
+
+_LAST = "SELECT max(last_at) FROM deliveries WHERE source = $1 AND split_part(outcome, ':', 1) = ANY($2::text[])"
+
+_BY_HOUR = "SELECT hour, sum(messages)::bigint FROM volumes WHERE source = $1 AND hour >= $2 GROUP BY hour"
+
+_WAITING = "SELECT count(*) FROM quarantine WHERE source = $1 AND replayed_at IS NULL AND received_at >= $2"
+
+_HEARD: Final = ("accepted", "duplicate", "rejected", "ignored")
+"""Outcomes that say that the source is there; a delivery that was refused may be anybody's."""
+
+
+class Violated(msgspec.Struct, frozen=True):
+    """How often the plan was not kept in one way. ``sample`` are properties of the first message that did not."""
+
+    source: str
+    event: str
+    reason: str
+    messages: int
+    first_at: int
+    last_at: int
+    sample: bytes
+
+
+class Health(msgspec.Struct, frozen=True):
+    """One source in the last day. ``hours`` are (begin, accepted messages), oldest first; the last is not over.
+
+    ``counts`` by outcome; ``rejected``, ``refused`` and ``warned`` are the same told by code or reason.
+    """
+
+    source: str
+    last_seen_at: int | None
+    hours: list[tuple[int, int]]
+    counts: Mapping[str, int]
+    rejected: Mapping[str, int]
+    refused: Mapping[str, int]
+    warned: Mapping[str, int]
+    quarantined: int
+    anomalies: list[Anomaly]
+
+
+class QualityViews:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def violations(self, source: str | None, event: str | None, items_max: int) -> list[Violated]:
+        """The latest first."""
+        return [Violated(*row) for row in await self._pool.fetch(_VIOLATIONS, source, event, items_max)]
+
+    async def anomalies(self, source: str | None, since: int, now: int) -> list[Anomaly]:
+        """Of one source or of all, latest first. ``since``: where the span that is asked about begins."""
+        async with snapshot(self._pool) as connection:
+            firsts = await connection.fetch(_FIRSTS, hour_of(since), source, OTHER)
+            rows = await connection.fetch(_HOURS, hour_of(now) - HISTORY, source, OTHER, EVENTS_PER_SOURCE)
+            began = {(row[0], row[1]): row[2] for row in await connection.fetch(_FIRST_HOURS, source)}
+        all_series = [
+            Series(key, name, began[key, name], dict(zip(hours, messages, strict=True)))
+            for key, name, hours, messages in rows
+        ]
+        new = novelties([First(*row) for row in firsts], since, OTHER)
+        # Many sources take a while, and requests share this event loop.
+        odd = await asyncio.to_thread(lambda: list(oddities(all_series, since, now)))
+        return sorted([*new, *odd], key=lambda each: (-each.since, each.source, each.kind, each.event or ""))
+
+    async def health(self, source: str, now: int) -> Health:
+        """Raises :class:`NotFound`."""
+        if not await self._pool.fetchval(_SOURCE, source):
+            raise NotFound(f"There is no source {source}.")
+        begin = hour_of(now) - (_HEALTH_HOURS - 1) * HOUR
+        rows = await self._pool.fetch(_OUTCOMES, source, begin)
+        told: dict[str, dict[str, int]] = {name: {} for name in ("rejected", "refused", "warned")}
+        counts = dict.fromkeys((*_HEARD, "refused", "warned"), 0)
+        for outcome, times, _ in rows:
+            name, _, detail = outcome.partition(":")
+            counts[name] += times
+            if detail:
+                told[name][detail] = times
+        hours = {row[0]: row[1] for row in await self._pool.fetch(_BY_HOUR, source, begin)}
+        return Health(
+            source,
+            await self._pool.fetchval(_LAST, source, _HEARD),
+            rate_per_hour(hours, now, _HEALTH_HOURS),
+            counts,
+            told["rejected"],
+            told["refused"],
+            told["warned"],
+            await self._pool.fetchval(_WAITING, source, now - DAY),
+            await self.anomalies(source, now - DAY, now),
+        )

@@ -1,0 +1,92 @@
+"""For each declared trait, how many customers have it: over the whole base, in bounded chunks of one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from app.config import Settings
+from app.insight.customer_scan import all_customers
+from app.postgres.pool import Connection, Pool, snapshot
+from app.projection.coverage import BEFORE_NUMBERS
+from app.projection.state import declared_of
+from app.queries.customer_state import Stored, states_at
+from app.registry import Registry
+from app.rules.engine.ruleset import Ruleset
+
+TRAITS_MAX: Final = 5_000
+"""Names that are counted; clients invent them, and the most common of so many are found whatever order they come in."""
+
+_EMPTY: Final[tuple[Any, ...]] = ("", [], {})
+
+_ROWS = "SELECT id, state, flips_at, revision, stale FROM customers WHERE id = ANY($1::uuid[])"
+
+
+class TraitCount(msgspec.Struct):
+    """``empty`` of those who have it have it as empty text, list or object, which says little."""
+
+    customers: int = 0
+    empty: int = 0
+
+
+class Completeness(msgspec.Struct, frozen=True):
+    """``left_out`` is how often a trait was met whose name is beyond TRAITS_MAX."""
+
+    customers: int
+    traits: dict[str, TraitCount]
+    left_out: int
+
+
+class CompletenessViews:
+    def __init__(self, pool: Pool, registry: Registry, settings: Settings) -> None:
+        self._pool = pool
+        self._registry = registry
+        self._points_max = settings.series_points_max
+
+    async def traits(self, now: int) -> Completeness:
+        """What is stored is believed where traits cannot have changed since; any other customer is read anew."""
+        counts: dict[str, TraitCount] = {}
+        customers = left_out = 0
+        async with snapshot(self._pool) as connection:
+            ruleset = await self._registry.current_ruleset(connection)
+            async for ids in all_customers(connection):
+                customers += len(ids)
+                for traits in await self._traits_of(connection, ids, ruleset, now):
+                    left_out += _count(traits, counts)
+        return Completeness(customers, counts, left_out)
+
+    async def _traits_of(
+        self, connection: Connection, ids: list[bytes], ruleset: Ruleset, now: int
+    ) -> Iterable[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        others: list[Stored] = []
+        for row in await connection.fetch(_ROWS, ids):
+            stored = Stored(*row)
+            known = None if stored.stale or stored.revision == BEFORE_NUMBERS else declared_of(stored.state, now)
+            if known is None:
+                others.append(stored)
+            else:
+                found.append(known)
+        if others:
+            states = await states_at(connection, others, ruleset, now, self._points_max)
+            found += [state.traits for state in states.values()]
+        return found
+
+
+def _count(traits: Mapping[str, Any], counts: dict[str, TraitCount]) -> int:
+    """How many of these found no place among the counts."""
+    left_out = 0
+    for name, value in traits.items():
+        if value is None:
+            continue
+        count = counts.get(name)
+        if count is None:
+            if len(counts) >= TRAITS_MAX:
+                left_out += 1
+                continue
+            count = counts[name] = TraitCount()
+        count.customers += 1
+        count.empty += value in _EMPTY
+    return left_out

@@ -1,0 +1,109 @@
+"""GA4's default channel groups, from source, medium and campaign: its published rules for traffic that is tagged by
+hand, in their order. Pure.
+
+Ours beside them: mail hosts are Email, chat hosts are Organic Social as most of them are in GA4's own list, and AI
+assistants stand before the organic groups.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+from app.enrichment.referrer_sites import Category, Site
+
+Field = Literal["source", "medium", "campaign"]
+
+DIRECT_SOURCE: Final = "(direct)"
+DIRECT_MEDIUM: Final = "(none)"
+
+GROUPS: Final = {
+    "Direct": "web",
+    "Cross-network": "ads",
+    "Paid Shopping": "ads",
+    "Paid Search": "ads",
+    "Paid Social": "ads",
+    "Paid Video": "ads",
+    "Display": "ads",
+    "Paid Other": "ads",
+    "AI Assistant": "ai",
+    "Organic Shopping": "shopping",
+    "Organic Social": "social",
+    "Organic Video": "video",
+    "Organic Search": "search",
+    "Email": "email",
+    "Affiliates": "affiliate",
+    "Referral": "referral",
+    "Audio": "ads",
+    "SMS": "sms",
+    "Mobile Push Notifications": "push",
+    "Unassigned": "web",
+}
+"""Every group, in the order in which they are tried, and the channel of a touchpoint that arrives through it."""
+
+BOUGHT: Final = frozenset(name for name, channel in GROUPS.items() if channel == "ads") - {"Paid Other"}
+"""Groups that say how a visitor was bought."""
+
+_PAID = re.compile(r".*cp.*|ppc|retargeting|paid.*")
+_SHOP = re.compile(r"(?:[^a-df-z]|^)shop|shopping")
+_DISPLAY: Final = frozenset({"display", "banner", "expandable", "interstitial", "cpm"})
+_SOCIAL: Final = frozenset({"social", "social-network", "social-media", "sm", "social network", "social media"})
+_EMAIL: Final = frozenset({"email", "e-mail", "e_mail", "e mail"})
+_REFERRAL: Final = frozenset({"referral", "app", "link"})
+_NO_MEDIUM: Final = frozenset({"", DIRECT_MEDIUM, "(not set)"})
+_PAID_OF: Final[dict[Category, str]] = {
+    "search": "Paid Search",
+    "social": "Paid Social",
+    "chat": "Paid Social",
+    "video": "Paid Video",
+}
+
+
+def group_of(source: str, medium: str, campaign: str, site: Site | None) -> tuple[str, Field]:
+    """The group, and which of the three decided. Upper and lower case are one; ``site`` is what ``source`` names."""
+    source, medium, campaign = source.lower(), medium.lower(), campaign.lower()
+    category = site.category if site is not None else None
+    if source == DIRECT_SOURCE and medium in _NO_MEDIUM:
+        return "Direct", "source"
+    if "cross-network" in campaign:
+        return "Cross-network", "campaign"
+    of_shops = _SHOP.search(campaign) is not None
+    bought = _bought(medium, category, of_shops)
+    return bought if bought is not None else _not_bought(source, medium, category, of_shops)
+
+
+def _bought(medium: str, category: Category | None, of_shops: bool) -> tuple[str, Field] | None:
+    paid = _PAID.fullmatch(medium) is not None
+    if paid and (category == "shopping" or of_shops):
+        return "Paid Shopping", "medium" if category == "shopping" else "campaign"
+    if paid and category in _PAID_OF:
+        return _PAID_OF[category], "medium"
+    if medium in _DISPLAY:
+        return "Display", "medium"
+    return ("Paid Other", "medium") if paid else None
+
+
+def _not_bought(source: str, medium: str, category: Category | None, of_shops: bool) -> tuple[str, Field]:
+    if category == "ai" or medium == "ai-assistant":
+        return "AI Assistant", "source" if category == "ai" else "medium"
+    if category == "shopping" or of_shops:
+        return "Organic Shopping", "source" if category == "shopping" else "campaign"
+    if category in ("social", "chat") or medium in _SOCIAL:
+        return "Organic Social", "medium" if medium in _SOCIAL else "source"
+    if category == "video" or "video" in medium:
+        return "Organic Video", "medium" if "video" in medium else "source"
+    if category == "search" or medium == "organic":
+        return "Organic Search", "medium" if medium == "organic" else "source"
+    if category == "mail" or source in _EMAIL or medium in _EMAIL:
+        return "Email", "medium" if medium in _EMAIL else "source"
+    if medium == "affiliate":
+        return "Affiliates", "medium"
+    if medium in _REFERRAL:
+        return "Referral", "medium"
+    if medium == "audio":
+        return "Audio", "medium"
+    if "sms" in (source, medium):
+        return "SMS", "medium" if medium == "sms" else "source"
+    if medium.endswith("push") or "mobile" in medium or "notification" in medium or source == "firebase":
+        return "Mobile Push Notifications", "source" if source == "firebase" else "medium"
+    return "Unassigned", "medium" if medium else "source"

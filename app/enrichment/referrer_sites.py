@@ -1,0 +1,130 @@
+"""Which site a host, or a value of utm_source, is: one look-up, as many steps as the host has labels. Pure.
+
+The list is ``sites.txt`` beside this file, read once. Its first lines say how it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import msgspec
+
+Category = Literal["search", "shopping", "social", "chat", "video", "ai", "mail", "display", "through"]
+
+_SECOND_LEVELS: Final = frozenset(
+    {"ac", "co", "com", "edu", "go", "gob", "gov", "gv", "ltd", "me", "ne", "net", "nom", "or", "org", "plc"}
+)
+"""Labels that stand between a country's top level and what somebody may register, as in example.co.uk."""
+
+_SHARED: Final = frozenset(
+    {
+        *("azurewebsites.net", "blogspot.com", "carrd.co", "cloudfront.net", "fly.dev", "framer.app", "github.io"),
+        *("gitlab.io", "glitch.me", "herokuapp.com", "myshopify.com", "netlify.app", "notion.site", "onrender.com"),
+        *("pages.dev", "vercel.app", "web.app", "webflow.io", "wixsite.com", "wordpress.com", "workers.dev"),
+    }
+)
+"""Domains below which each host belongs to somebody else."""
+
+_WEBMAIL: Final = "webmail."
+"""How the mail of countless providers and companies is called."""
+
+
+class Site(msgspec.Struct, frozen=True):
+    """``host`` is the one of the list that matched; empty where the site was found by name."""
+
+    category: Category
+    name: str
+    host: str = ""
+
+
+def site_of(host: str) -> Site | None:
+    """The site that a host (lower case, without port) belongs to; the longest host of the list wins."""
+    known = _known()
+    plain = host.removeprefix("www.").removeprefix("m.")
+    if (site := known.alone.get(plain)) is not None:
+        return site
+    below = host
+    while below:
+        if (site := known.whole.get(below)) is not None:
+            return site
+        _, _, below = below.partition(".")
+    if host.startswith(_WEBMAIL):
+        return Site("mail", _WEBMAIL[:-1], host)
+    domain = registrable(host)
+    label = domain.partition(".")[0]
+    found = known.labels_alone.get(label) if plain == domain else None
+    found = found or known.labels.get(label)
+    return None if found is None else msgspec.structs.replace(found, host=domain)
+
+
+def site_named(source: str) -> Site | None:
+    """The site that a value of utm_source names: by its name, or by its host."""
+    name = source.strip().lower()
+    found = _known().names.get(name)
+    return found if found is not None or "." not in name else site_of(name)
+
+
+@lru_cache(maxsize=4096)
+def registrable(host: str) -> str:
+    """What looks like the domain that somebody registered: shop.example.co.uk -> example.co.uk.
+
+    By the shape of its last labels, which the public suffix list would tell exactly; an address is itself.
+    """
+    labels = host.split(".")
+    if len(labels) < 3 or labels[-1].isdigit() or ":" in host:
+        return host
+    taken = 3 if len(labels[-1]) == 2 and labels[-2] in _SECOND_LEVELS else 2
+    if ".".join(labels[-2:]) in _SHARED:
+        taken = 3
+    return ".".join(labels[-taken:])
+
+
+def same_site(one: str, other: str) -> bool:
+    return one == other or registrable(one) == registrable(other)
+
+
+class _Known(msgspec.Struct):
+    """The list, ready to be asked. A host ``alone`` says nothing of those below it, a ``whole`` one does."""
+
+    whole: dict[str, Site] = {}
+    alone: dict[str, Site] = {}
+    labels: dict[str, Site] = {}
+    labels_alone: dict[str, Site] = {}
+    names: dict[str, Site] = {}
+
+    def add(self, category: Category, name: str, hosts: list[str]) -> None:
+        if name:
+            self.names[name] = Site(category, name)
+        for host in hosts:
+            plain = host.removeprefix("=").removesuffix(".*")
+            into = self.labels if host.endswith(".*") else self.whole
+            if host.startswith("="):
+                into = self.labels_alone if host.endswith(".*") else self.alone
+            into[plain] = Site(category, name or plain, plain)
+
+
+@lru_cache(maxsize=1)
+def _known() -> _Known:
+    known = _Known()
+    for category, name, hosts in _lines():
+        if name == "*.com":
+            for each in hosts:
+                known.add(category, each, [f"{each}.com"])
+        else:
+            known.add(category, "" if name == "hosts" else name, hosts)
+    return known
+
+
+def _lines() -> Iterator[tuple[Category, str, list[str]]]:
+    categories = {name: name for name in get_args(Category)}
+    category: Category | None = None
+    for line in Path(__file__).with_name("referrer_sites.txt").read_text("utf-8").splitlines():
+        if line.startswith("["):
+            category = categories[line.strip("[]")]
+        elif line and not line.startswith("#"):
+            assert category is not None
+            name, _, hosts = line.partition(":")
+            yield category, name, hosts.split()

@@ -1,0 +1,87 @@
+"""Values of identities in their one canonical form, and what counts as nobody. Pure.
+
+E-mail addresses and phone numbers have :mod:`app.formats.email_phone`, every other id is exact. Junk ("null",
+"anonymous", zeros, ...) is absent for every kind, because one shared junk id would join thousands of strangers.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from app.config import Settings
+from app.formats import email_phone
+from app.touchpoint import Identity
+
+_KIND_AND_VALUE = re.compile(r"([a-z0-9][a-z0-9_]{0,49}):(.*)", re.DOTALL)
+
+
+class IdentityRules:
+    """The settings that canonical forms depend on, prepared once for many values."""
+
+    def __init__(self, junk_ids: tuple[str, ...], phone_country: str | None, id_chars_max: int) -> None:
+        self._junk = frozenset(junk.strip().lower() for junk in junk_ids)
+        self._phone_country = phone_country
+        self._id_chars_max = id_chars_max
+
+    def is_invalid(self, value: str) -> bool:
+        """Neither an id nor absent: longer than the limit, or not storable as text."""
+        return len(value) > self._id_chars_max or "\0" in value
+
+    def is_junk(self, value: str) -> bool:
+        value = value.strip()
+        return not value.strip("0-") or value.lower() in self._junk
+
+    def canonical(self, kind: str, value: str) -> str | None:
+        """The value in the kind's canonical form; None if it is junk or cannot be an id of that kind."""
+        if self.is_invalid(value) or self.is_junk(value):
+            return None
+        if kind == "email":
+            address = email_phone.email(value)
+            return address if address is None or len(address) <= self._id_chars_max else None
+        if kind == "phone":
+            return email_phone.phone(value, self._phone_country)
+        return value
+
+    def why_none(self, kind: str, value: str) -> str | None:
+        """The word of :data:`app.formats.email_phone.REASONS` for a value that has no canonical form.
+
+        None for a kind that takes everything, and for junk: who says nothing is told nothing.
+        """
+        if kind not in ("email", "phone") or not value.strip() or self.is_junk(value):
+            return None
+        if self.is_invalid(value):
+            return "too_long"
+        found = email_phone.read_email(value) if kind == "email" else email_phone.read_phone(value, self._phone_country)
+        return found.reason or "too_long"
+
+
+def identity_rules(settings: Settings) -> IdentityRules:
+    return _identity_rules(settings.junk_ids, settings.phone_country, settings.limits.id_chars_max)
+
+
+def canonical(kind: str, value: str, settings: Settings) -> str | None:
+    """The canonical value of one identity; None if it is absent, junk or not of that kind."""
+    return identity_rules(settings).canonical(kind, value)
+
+
+def reference(text: str, settings: Settings) -> list[Identity]:
+    """The identities that ``kind:value`` or a bare user id may mean, likeliest first; empty if it can be nobody."""
+    match = _KIND_AND_VALUE.fullmatch(text)
+    readings = [(match[1], match[2])] if match else []
+    rules = identity_rules(settings)
+    return [
+        Identity(kind, value)
+        for kind, text in [*readings, ("user_id", text)]
+        if _is_unicode(text) and (value := rules.canonical(kind, text)) is not None
+    ]
+
+
+def _is_unicode(text: str) -> bool:
+    """A percent-encoded path can decode to lone surrogates, which no stored id holds."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+@lru_cache(maxsize=8)
+def _identity_rules(junk_ids: tuple[str, ...], phone_country: str | None, id_chars_max: int) -> IdentityRules:
+    return IdentityRules(junk_ids, phone_country, id_chars_max)

@@ -1,0 +1,53 @@
+"""Messages in the query of an image: RudderStack's and Segment's pixels. Pure.
+
+Each time the image is asked for counts, as a mail that is opened again does; a ``messageId`` makes it count once. What
+is kept of one that is refused is the message, with the type and the time that the request gave it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from app.config import Limits
+from app.errors import InvalidBody
+from app.formats import json_text
+from app.formats.encodings import document, unwrap_data
+from app.formats.segment import TYPE_OF_ROUTE, Envelope
+from app.formats.vendor_events import ABSENT, OURS, Clocks, Writer, members_of, quoted, text_of
+
+GIF: Final = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
+"""One transparent pixel."""
+
+_FIELDS: Final = ("userId", "anonymousId", "event", "name", "category", "messageId", "groupId", "timestamp")
+
+
+def read_query(query: Iterable[tuple[str, str]], route: str, received_at: int, limits: Limits) -> Envelope:
+    """RudderStack's: fields by their names; whatever else there is, ``properties.`` before it or not, is a property."""
+    fields = dict(query)
+    key = fields.pop("writeKey", None)
+    message = {name: quoted(fields.pop(name)) for name in _FIELDS if name in fields}
+    properties = {name.removeprefix("properties."): value for name, value in fields.items()}
+    writer = Writer(limits, OURS, Clocks(received_at), 1)
+    if "messageId" not in message:
+        message.setdefault("timestamp", writer.moment_of(0))
+    raw = msgspec.json.encode({name: msgspec.Raw(raw) for name, raw in message.items()} | {"properties": properties})
+    original = raw[:-1] + b',"type":' + quoted(route) + b"}"
+    writer.put(0, {"type": quoted(route), **members_of(raw)}, original)
+    return writer.envelope(key)
+
+
+def read_data(data: str, route: str, received_at: int, limits: Limits) -> Envelope:
+    """Segment's: a whole message as base64 JSON. Raises InvalidBody."""
+    parsed = document(unwrap_data(data.encode(), limits), limits)
+    members = members_of(parsed.readable)
+    if not members:
+        raise InvalidBody("The data must be a JSON object.")
+    writer = Writer(limits, OURS, Clocks(received_at), 1)
+    if members.get("messageId", b"") in ABSENT:
+        members.setdefault("timestamp", writer.moment_of(0))
+    members["type"] = quoted(TYPE_OF_ROUTE[route] or route)
+    writer.put(0, members, json_text.from_members(members))
+    return writer.envelope(text_of(members.get("writeKey")))

@@ -1,0 +1,213 @@
+"""Segment-shaped bodies (Segment, RudderStack, Jitsu, our own snippet) to messages. Pure.
+
+:func:`read` takes a body apart, :func:`normalise` gives each item its meaning. A body that cannot be read at all is an
+exception; a bad item is a Rejection and never touches its neighbours.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+
+from app.config import Limits, Settings
+from app.errors import InvalidBody, Rejection, RejectionCode
+from app.formats import json_text, timestamps
+from app.formats.segment_fields import Refused, message_id_at_best
+from app.formats.segment_message import MessageReader, refuse_outsize, standing_alone
+from app.touchpoint import Message, Peer, SourceView, Warning
+
+TYPE_OF_ROUTE: Final[dict[str, str | None]] = {
+    **{name: name for name in ("track", "identify", "page", "screen", "group", "alias")},
+    **{"t": "track", "i": "identify", "p": "page", "s": "screen", "g": "group", "a": "alias"},
+    **{"batch": None, "b": None, "import": None},
+}
+"""The message type that a route stands for; None where each item names its own."""
+
+ITEMS_MAX: Final = 50_000
+"""A body of more items is refused as a whole: answering each of a million empty objects is an attack on ourselves."""
+
+_ABSENT: Final = msgspec.Raw(b"")
+
+
+class Envelope(msgspec.Struct):
+    """A body taken apart. ``items`` are JSON texts as they can be parsed, ``originals`` the same as they were sent."""
+
+    write_key: str | None
+    items: list[bytes]
+    originals: list[bytes]
+    sent_at: int | None = None
+    context: dict[str, bytes] = {}
+    type_of_route: str | None = None
+    rejections: list[Rejection] = []
+    visitor: bytes = b""
+    """Of a page: who its visitor is, as JSON, not looked at here. Never kept with a message."""
+    erasures: list[tuple[str, Any]] = []
+    """(kind, value) of people whom a tool says to forget, where it is read again from quarantine."""
+    form: str = ""
+    """Of what the originals are, where they are no messages of ours: see :mod:`app.quarantine.reparse`."""
+    places: list[int] = []
+    """Of each item: which event of the body it was made of, where that is not simply its own place."""
+    moment: int | None = None
+    """When the first event happened if it does not say so; those after it lie a microsecond apart."""
+
+    def place_of(self, index: int) -> int:
+        return self.places[index] if self.places else index
+
+    def form_of(self, place: int) -> str:
+        """The form of one event, with the moment that a replay must not take anew."""
+        return self.form if self.moment is None else f"{self.form}{self.moment + place}"
+
+
+class Parsed(msgspec.Struct):
+    """What a request holds: messages with their place in the batch, and what could not be one."""
+
+    messages: list[tuple[int, Message]] = []
+    rejections: list[Rejection] = []
+    warnings: list[Warning] = []
+    received_at: int = 0
+    """When it arrived: what a replay of a rejection is read as of."""
+    raws: list[bytes] = []
+    """Of each of ``messages``: the item of ``envelope`` that it was read from."""
+    envelope: Envelope | None = None
+
+
+class _Batch(msgspec.Struct, rename="camel"):
+    batch: list[msgspec.Raw]
+    write_key: msgspec.Raw = _ABSENT
+    sent_at: msgspec.Raw = _ABSENT
+    context: msgspec.Raw = _ABSENT
+    integrations: msgspec.Raw = _ABSENT
+    visitor: msgspec.Raw = _ABSENT
+
+
+class _Single(msgspec.Struct, rename="camel"):
+    write_key: msgspec.Raw = _ABSENT
+
+
+_BATCH = msgspec.json.Decoder(_Batch)
+_SINGLE = msgspec.json.Decoder(_Single)
+
+
+def read(body: bytes, route: str, limits: Limits) -> Envelope:
+    """Takes an inflated body apart; ``route`` is a key of TYPE_OF_ROUTE. Raises InvalidBody."""
+    type_of_route = TYPE_OF_ROUTE[route]
+    sent = json_text.as_utf8(body)
+    readable = json_text.without_lone_surrogates(sent)
+    try:
+        return _envelope(readable, sent, type_of_route, limits)
+    except RecursionError:
+        around = 0 if type_of_route else 2
+        readable = json_text.cut_below(readable, limits.depth_levels_max + around)
+    try:
+        return _envelope(readable, sent, type_of_route, limits)
+    except RecursionError:
+        raise InvalidBody("The body nests too deep.") from None
+
+
+def normalise(
+    envelope: Envelope, source: SourceView, received_at: int, settings: Settings, peer: Peer | None = None
+) -> Parsed:
+    """Each item as a Message or a Rejection, never neither; ``received_at`` in microseconds since the epoch.
+
+    ``peer`` is who sent the request; None stands for the operator, who imports or lets something in.
+    """
+    reader = MessageReader(
+        source, received_at, settings, envelope.type_of_route, envelope.sent_at, envelope.context, peer
+    )
+    messages: list[tuple[int, Message]] = []
+    raws: list[bytes] = []
+    rejections: list[Rejection] = []
+    for index, raw in enumerate(envelope.items):
+        place = envelope.place_of(index)
+        try:
+            messages.append((place, reader.message(place, raw)))
+            raws.append(raw)
+        except Refused as refused:
+            original, form = envelope.originals[index], envelope.form_of(place)
+            rejections.append(_rejection(place, raw, original, refused, settings.limits, form))
+    return Parsed(messages, rejections + envelope.rejections, reader.warnings, received_at, raws, envelope)
+
+
+def alone(parsed: Parsed, position: int) -> bytes:
+    """One of the messages as a message of ours that needs no envelope, whatever it was made of."""
+    envelope = parsed.envelope
+    assert envelope is not None
+    raw, (_, message) = parsed.raws[position], parsed.messages[position]
+    original = standing_alone(raw, message.type, message.message_id, envelope.context, envelope.sent_at)
+    return _without_visitor(original, raw)
+
+
+def _envelope(readable: bytes, sent: bytes, type_of_route: str | None, limits: Limits) -> Envelope:
+    if not readable.startswith(b"{"):
+        raise InvalidBody("The body must be a JSON object.")
+    try:
+        if type_of_route is not None:
+            write_key = _SINGLE.decode(readable).write_key
+            return Envelope(_write_key(write_key), [readable], [sent], type_of_route=type_of_route)
+        batch = _BATCH.decode(readable)
+    except msgspec.ValidationError as error:
+        raise InvalidBody(f"The body has the wrong shape: {error}.") from None
+    except msgspec.DecodeError as error:
+        raise InvalidBody(f"The body is not JSON: {error}.") from None
+    if len(batch.batch) > ITEMS_MAX:
+        raise InvalidBody(f"The batch has {len(batch.batch)} items; more than {ITEMS_MAX} are refused as a whole.")
+    items = [bytes(raw) for raw in batch.batch]
+    originals = items if readable is sent else json_text.as_sent(items, readable, sent)
+    many = limits.batch_messages_max
+    return Envelope(
+        _write_key(batch.write_key),
+        items[:many],
+        originals[:many],
+        sent_at=timestamps.claim(bytes(batch.sent_at))[1],
+        context=_shared_context(bytes(batch.context), bytes(batch.integrations), limits),
+        rejections=[_beyond(index, items[index], originals[index], limits) for index in range(many, len(items))],
+        visitor=bytes(batch.visitor),
+    )
+
+
+def _shared_context(context: bytes, integrations: bytes, limits: Limits) -> dict[str, bytes]:
+    """Members of the envelope that lie under each item's own context."""
+    shared: dict[str, bytes] = {}
+    for name, raw in (("context", context), ("integrations", integrations)):
+        if raw in (b"", b"null"):
+            continue
+        too_much = json_text.is_deeper(raw, limits.depth_levels_max) or json_text.holds_long_number(raw)
+        if too_much or not raw.startswith(b"{"):
+            raise InvalidBody(f"The envelope's {name} must be a JSON object within the limits of a message.")
+        members = json_text.members(raw)
+        shared |= members if name == "context" else ({"integrations": raw} if members else {})
+    return shared
+
+
+def _beyond(index: int, raw: bytes, original: bytes, limits: Limits) -> Rejection:
+    try:
+        refuse_outsize(raw, limits.message_bytes_max)
+        raise Refused(RejectionCode.TOO_MANY_MESSAGES)
+    except Refused as refused:
+        return _rejection(index, raw, original, refused, limits)
+
+
+def _rejection(index: int, raw: bytes, original: bytes, refused: Refused, limits: Limits, form: str = "") -> Rejection:
+    """A refusal may bring an original of its own, which is a message of ours."""
+    message_id = message_id_at_best(raw, limits.id_chars_max)
+    if refused.original is not None:
+        original, form = refused.original, ""
+    original = _without_visitor(original, raw)
+    return Rejection(index, refused.code, refused.detail, message_id, original, refused.kept, form)
+
+
+def _without_visitor(original: bytes, readable: bytes) -> bytes:
+    """``visitor`` holds a secret, so it is not kept; where the original cannot be parsed, what of it can be is."""
+    if b'"visitor"' not in original:
+        return original
+    for raw in (original, readable):
+        with suppress(msgspec.DecodeError, RecursionError):
+            members = json_text.members(raw)
+            return original if members.pop("visitor", None) is None else json_text.from_members(members)
+    return original
+
+
+def _write_key(raw: msgspec.Raw) -> str | None:
+    return json_text.text(bytes(raw)) or None

@@ -1,0 +1,235 @@
+"""The field names of Segment-shaped messages, and how each is read. Pure.
+
+Two readings with one result: typed structs for what nearly every SDK sends, and, where those refuse (an unknown
+field, an id that is a number with a fraction, a wrong type), field by field, exactly. ``properties``, ``context``
+and ``traits`` are never parsed as a whole; they stay the text that was sent.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+
+from app.errors import RejectionCode
+from app.formats import json_text
+
+TYPES: Final = frozenset({"track", "identify", "page", "screen", "group", "alias"})
+
+NAMES: Final = {"page": "page_viewed", "screen": "screen_viewed"}
+"""Of touchpoints that name themselves by their type."""
+
+_ABSENT: Final = msgspec.Raw(b"")
+_Text = str | Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | None
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """One message cannot be stored. Does not leave this package: it becomes a Rejection.
+
+    ``original`` is what goes to quarantine where that is not the message as it was sent, unless it is not ``kept``.
+    """
+
+    def __init__(
+        self, code: RejectionCode, detail: str | None = None, original: bytes | None = None, kept: bool = True
+    ) -> None:
+        super().__init__(detail or code.meaning)
+        self.code = code
+        self.detail = detail or code.meaning
+        self.original = original
+        self.kept = kept
+
+
+class Item(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """One call as sent. The fields from sent_at on belong to transport and are not kept; ``visitor`` is a secret."""
+
+    type: str | None = None
+    event: str | None = None
+    message_id: _Text = None
+    user_id: _Text = None
+    anonymous_id: _Text = None
+    group_id: _Text = None
+    previous_id: _Text = None
+    channel: str | None = None
+    name: msgspec.Raw = _ABSENT
+    category: msgspec.Raw = _ABSENT
+    properties: msgspec.Raw = _ABSENT
+    context: msgspec.Raw = _ABSENT
+    traits: msgspec.Raw = _ABSENT
+    integrations: msgspec.Raw = _ABSENT
+    timestamp: msgspec.Raw = _ABSENT
+    original_timestamp: msgspec.Raw = _ABSENT
+    sent_at: msgspec.Raw = _ABSENT
+    received_at: msgspec.Raw = _ABSENT
+    write_key: msgspec.Raw = _ABSENT
+    metadata: msgspec.Raw = msgspec.field(name="_metadata", default=_ABSENT)
+    visitor: msgspec.Raw = _ABSENT
+
+
+class Library(msgspec.Struct):
+    name: Any = None
+
+
+class Contact(msgspec.Struct):
+    """What identifies among traits."""
+
+    email: Any = None
+    phone: Any = None
+
+
+class ExternalId(msgspec.Struct):
+    id: Any = None
+    type: Any = None
+
+
+class ContextView(msgspec.Struct, rename="camel"):
+    """What we read of a context; the rest is only kept. Texts are what only messages of web pages are asked for."""
+
+    channel: Any = None
+    library: Library | None = None
+    traits: Contact | None = None
+    external_ids: list[ExternalId] | None = None
+    user_agent: Any = None
+    page: msgspec.Raw = _ABSENT
+    campaign: msgspec.Raw = _ABSENT
+    click_ids: msgspec.Raw = _ABSENT
+    referrer: msgspec.Raw = _ABSENT
+    ip: msgspec.Raw = _ABSENT
+    location: msgspec.Raw = _ABSENT
+    acquisition: msgspec.Raw = _ABSENT
+    client: msgspec.Raw = _ABSENT
+    channel_rule: msgspec.Raw = msgspec.field(name="channel_rule", default=_ABSENT)
+
+
+_ITEM = msgspec.json.Decoder(Item)
+_CONTACT = msgspec.json.Decoder(Contact, float_hook=Decimal)
+_CONTEXT = msgspec.json.Decoder(ContextView, float_hook=Decimal)
+_ANY = msgspec.json.Decoder(float_hook=Decimal)
+_CANONICAL = msgspec.json.Encoder(order="sorted", decimal_format="number")
+
+_IDS: Final = {"message_id", "user_id", "anonymous_id", "group_id", "previous_id"}
+_TEXTS: Final = {"type", "event", "channel"}
+_FIELDS: Final = {field.encode_name: field.name for field in msgspec.structs.fields(Item)}
+_LIBRARY = msgspec.json.Decoder(Library, float_hook=Decimal)
+_TEXTS_OF_CONTEXT: Final = {
+    field.name: field.encode_name for field in msgspec.structs.fields(ContextView) if field.type is msgspec.Raw
+}
+_TRANSPORT: Final = ("sentAt", "writeKey", "_metadata", "receivedAt", "visitor")
+
+
+def item(raw: bytes, type_of_route: str | None) -> tuple[Item, dict[str, bytes]]:
+    """The fields of one message, its type the route's where that has one; and its unknown members. Raises Refused."""
+    try:
+        fields = _ITEM.decode(raw)
+    except msgspec.ValidationError:
+        return _item_field_by_field(raw, type_of_route)
+    if type_of_route is not None:
+        fields.type = type_of_route
+    return fields, {}
+
+
+def context_view(raw: bytes) -> ContextView:
+    """Tolerant: what has an unexpected type is as if absent, and hides nothing beside it."""
+    try:
+        return _CONTEXT.decode(raw)
+    except msgspec.DecodeError:
+        members = json_text.members(raw)
+    return ContextView(
+        channel=_or_none(_ANY, members.get("channel")),
+        library=_or_none(_LIBRARY, members.get("library")),
+        traits=_or_none(_CONTACT, members.get("traits")),
+        external_ids=_external_ids(_or_none(_ANY, members.get("externalIds"))),
+        user_agent=_or_none(_ANY, members.get("userAgent")),
+        **{field: msgspec.Raw(members[name]) for field, name in _TEXTS_OF_CONTEXT.items() if name in members},
+    )
+
+
+def contact(raw: bytes) -> Contact:
+    return _or_none(_CONTACT, raw) or Contact()
+
+
+def text_of(value: Any) -> str | None:
+    """An id as text: text itself, a number as written (not true or false); None for anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        return str(value)
+    return None
+
+
+def value_at(properties: bytes, path: str) -> str | None:
+    """The text or number at a dotted path inside ``properties``."""
+    value: Any = _ANY.decode(properties)
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return text_of(value)
+
+
+def canonical_json(raw: bytes, message_type: str) -> bytes:
+    """One spelling of what a message says: keys sorted, no spaces, what changes from one send to the next left out."""
+    members: dict[str, Any] = _ANY.decode(raw)
+    for name in _TRANSPORT:
+        members.pop(name, None)
+    return _CANONICAL.encode(members | {"type": message_type})
+
+
+def message_id_at_best(raw: bytes, chars_max: int) -> str | None:
+    """The message id of something that may not be a message at all."""
+    try:
+        value = text_of(_ANY.decode(json_text.members(raw).get("messageId", b"null")))
+    except (msgspec.DecodeError, RecursionError, ArithmeticError, ValueError):
+        return None
+    return value if value and len(value) <= chars_max and "\0" not in value else None
+
+
+def name_at_best(raw: bytes) -> str | None:
+    """The name of the touchpoint that something would be if it were a message; of a foreign event the vendor's."""
+    try:
+        members = json_text.members(raw)
+        event = json_text.text(members.get("event", b"null"))
+        return event or NAMES.get(json_text.text(members.get("type", b"null")) or "")
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return None
+
+
+def _item_field_by_field(raw: bytes, type_of_route: str | None) -> tuple[Item, dict[str, bytes]]:
+    if json_text.holds_long_number(raw):
+        raise Refused(RejectionCode.NUMBER_OUT_OF_RANGE)
+    members = json_text.members(raw)
+    message_type = type_of_route or json_text.text(members.get("type", b"null"))
+    if message_type not in TYPES:
+        raise Refused(RejectionCode.UNKNOWN_TYPE)
+    members.pop("type", None)
+    fields = Item(type=message_type)
+    extra: dict[str, bytes] = {}
+    for name, value in members.items():
+        field = _FIELDS.get(name)
+        if field is None:
+            extra[name] = value
+        elif field in _IDS and value[:1] in b"-0123456789":
+            setattr(fields, field, value.decode())
+        elif field in _IDS or field in _TEXTS:
+            setattr(fields, field, _text_or_null(name, value))
+        else:
+            setattr(fields, field, msgspec.Raw(value))
+    return fields, extra
+
+
+def _text_or_null(name: str, raw: bytes) -> str | None:
+    value = json_text.text(raw)
+    if value is None and raw != b"null":
+        raise Refused(RejectionCode.INVALID_FIELD, f"{name} has the wrong JSON type")
+    return value
+
+
+def _or_none(decoder: msgspec.json.Decoder[T], raw: bytes | None) -> T | None:
+    try:
+        return None if raw is None else decoder.decode(raw)
+    except msgspec.DecodeError:
+        return None
+
+
+def _external_ids(values: Any) -> list[ExternalId]:
+    listed = values if isinstance(values, list) else []
+    return [ExternalId(value.get("id"), value.get("type")) for value in listed if isinstance(value, dict)]

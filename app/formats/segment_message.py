@@ -1,0 +1,385 @@
+"""The meaning of one Segment-shaped message: its ids, name, channel, time and what is kept of it. Pure.
+
+Time is the Segment rule: occurred_at = received_at - (sentAt - claimed), which cancels a client's clock error. Claimed
+is ``originalTimestamp``, else ``timestamp``: where both are present somebody has corrected the latter already. Without
+a readable sentAt the claimed time stands as given. A historical import follows the same rule: what an SDK sends, it
+sends within the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any, Final
+
+import msgspec
+
+from app.config import Settings
+from app.enrichment.channel import HINTS, lower_snake, sender_of
+from app.errors import RejectionCode
+from app.formats import json_text, timestamps
+from app.formats.email_phone import REASONS
+from app.formats.identifiers import identity_rules
+from app.formats.segment_fields import (
+    NAMES,
+    TYPES,
+    ContextView,
+    Item,
+    Refused,
+    canonical_json,
+    contact,
+    context_view,
+    item,
+    message_id_at_best,
+    text_of,
+    value_at,
+)
+from app.formats.web_context import WEB, Visits
+from app.touchpoint import SECOND, STRENGTH, Identity, Message, Peer, SourceView, Warning
+
+_MEMBERS_OF_TYPE: Final = {
+    "track": ("event",),
+    "page": ("name", "category"),
+    "screen": ("name", "category"),
+    "group": ("groupId",),
+    "alias": ("previousId",),
+}
+_EMPTY: Final = b"{}"
+
+UNUSABLE: Final = {"email": "email_unusable", "phone": "phone_unusable"}
+"""Codes of warnings, by kind of identity."""
+_CONTACTS: Final = {"email": "e-mail address", "phone": "phone number"}
+
+
+def refuse_outsize(raw: bytes, bytes_max: int) -> None:
+    if not raw.startswith(b"{"):
+        raise Refused(RejectionCode.NOT_AN_OBJECT)
+    if len(raw) > bytes_max:
+        raise Refused(RejectionCode.MESSAGE_TOO_LARGE, f"the message has {len(raw)} bytes; the limit is {bytes_max}")
+
+
+def standing_alone(
+    raw: bytes, message_type: str, message_id: str, shared_context: dict[str, bytes], sent_at: int | None
+) -> bytes:
+    """A message as JSON that needs no envelope: what that said of it is said by the message itself."""
+    members = json_text.members(raw)
+    members |= {"type": msgspec.json.encode(message_type), "messageId": msgspec.json.encode(message_id)}
+    if shared_context:
+        own = members.get("context", _EMPTY)
+        members["context"] = json_text.with_missing(own if own.startswith(b"{") else _EMPTY, shared_context)
+    if sent_at is not None and members.get("sentAt", b"null") == b"null":
+        members["sentAt"] = b"%d" % sent_at
+    return json_text.from_members(members)
+
+
+class MessageReader:
+    """Reads the messages of one request; what they share is prepared once. ``warnings`` fills as they are read.
+
+    ``type_of_route`` is what a single route stands for; ``sent_at`` and ``context`` are the envelope's; ``peer`` is who
+    sent it, None where the operator does.
+    """
+
+    def __init__(
+        self,
+        source: SourceView,
+        received_at: int,
+        settings: Settings,
+        type_of_route: str | None,
+        sent_at: int | None,
+        context: dict[str, bytes],
+        peer: Peer | None = None,
+    ) -> None:
+        self.warnings: list[Warning] = []
+        self._type_of_route = type_of_route
+        self._sent_at = sent_at
+        self._shared_context = context
+        self._source = source
+        self._received_at = received_at
+        self._latest = received_at + settings.limits.future_seconds_max * SECOND
+        self._limits = settings.limits
+        self._message_bytes_max = settings.limits.message_bytes_max
+        self._depth_levels_max = settings.limits.depth_levels_max
+        self._ids = identity_rules(settings)
+        self._visits = Visits(source, settings, peer)
+
+    def message(self, index: int, raw: bytes) -> Message:
+        """Raises Refused. The checks stand in the order of precedence of RejectionCode."""
+        refuse_outsize(raw, self._message_bytes_max)
+        if json_text.is_deeper(raw, self._depth_levels_max):
+            raise Refused(RejectionCode.TOO_DEEP)
+        fields, extra = item(raw, self._type_of_route)
+        said = _said(fields, extra)
+        if json_text.may_hold_long_number(said) and json_text.holds_long_number(raw):
+            raise Refused(RejectionCode.NUMBER_OUT_OF_RANGE)
+        message_type = _type(fields)
+        properties = _object("properties", fields.properties)
+        context = _object("context", fields.context)
+        traits = _object("traits", fields.traits)
+        message_id = self._id("messageId", fields.message_id)
+        user_id = self._id("userId", fields.user_id)
+        anonymous_id = self._id("anonymousId", fields.anonymous_id)
+        group_id = self._id("groupId", fields.group_id)
+        previous_id = self._id("previousId", fields.previous_id)
+        name = self._name(message_type, fields.event)
+        if message_type == "group" and group_id is None:
+            raise Refused(RejectionCode.MISSING_GROUP_ID)
+        previous_id = self._previous_id(user_id, previous_id) if message_type == "alias" else None
+
+        context = self._put_context(context, fields, extra)
+        view = context_view(context)
+        message_id = message_id or _hash_id(raw, message_type)
+        identities, unusable = self._identities(user_id, anonymous_id, message_type, traits, properties, view)
+        if unusable:
+            self._tell_unusable(index, message_id, unusable)
+        sender = sender_of(_library_name(view), message_type, fields.channel)
+        if sender.name == WEB and self._visits.is_refused_bot(view, sender):
+            raise self._bot(raw, message_id, fields)
+        channel, context = self._visits.read(message_type, context, view, properties, sender)
+        occurred_at, sent_at, claimed = self._time(index, message_id, fields)
+        return Message(
+            type=message_type,
+            message_id=message_id,
+            source=self._source.key,
+            occurred_at=occurred_at,
+            received_at=self._received_at,
+            identities=identities,
+            channel=channel,
+            name=name,
+            properties=json_text.without_nul(_put_properties(properties, message_type, fields, group_id, traits)),
+            context=json_text.without_nul(context),
+            traits=_put_traits(traits, message_type, context),
+            sent_at=sent_at,
+            original_timestamp=claimed,
+            previous_id=previous_id,
+            digest=_digest(fields, said),
+        )
+
+    def _id(self, field: str, value: str | int | None) -> str | None:
+        """An id as text, None where it is absent; whether it is junk is asked where it would identify."""
+        if value is None or value == "":
+            return None
+        text = value if isinstance(value, str) else str(value)
+        if self._ids.is_invalid(text):
+            raise Refused(RejectionCode.INVALID_ID, f"{field}: {RejectionCode.INVALID_ID.meaning}")
+        return text
+
+    def _name(self, message_type: str, event: str | None) -> str | None:
+        if message_type != "track":
+            return NAMES.get(message_type)
+        if not event or event.isspace():
+            raise Refused(RejectionCode.MISSING_EVENT)
+        if len(event) > self._limits.event_chars_max or "\0" in event:
+            raise Refused(RejectionCode.EVENT_TOO_LONG)
+        return event
+
+    def _previous_id(self, user_id: str | None, previous_id: str | None) -> str | None:
+        """The user id to join; None where an alias names one id twice, which browsers do and which says nothing."""
+        current = self._ids.canonical("user_id", user_id or "")
+        previous = self._ids.canonical("user_id", previous_id or "")
+        if current is None or previous is None:
+            raise Refused(RejectionCode.MISSING_ALIAS_IDS)
+        return None if previous == current else previous
+
+    def _put_context(self, context: bytes, fields: Item, extra: dict[str, bytes]) -> bytes:
+        """The context that is kept: the envelope's under it, and beside it whatever has no place of its own."""
+        additions: dict[str, bytes] = {}
+        if fields.integrations:
+            integrations = bytes(fields.integrations)
+            if integrations != b"null" and integrations[1:-1].strip():
+                additions["integrations"] = integrations
+        extra = extra | _left_over(fields)
+        if extra:
+            additions["_extra"] = json_text.from_members(extra)
+        defaults = self._shared_context | additions
+        return json_text.with_missing(context, defaults) if defaults else context
+
+    def _identities(
+        self,
+        user_id: str | None,
+        anonymous_id: str | None,
+        message_type: str,
+        traits: bytes,
+        properties: bytes,
+        view: ContextView,
+    ) -> tuple[tuple[Identity, ...], Sequence[tuple[str, str]]]:
+        """Strongest first; those of one strength in the order in which they stand in the message.
+
+        And of which kind a value was claimed that is none, and why.
+        """
+        claims: list[tuple[str, Any]] = [("user_id", user_id), ("anonymous_id", anonymous_id)]
+        contacts = [contact(traits)] if message_type == "identify" and traits != _EMPTY else []
+        if view.traits is not None:
+            contacts.append(view.traits)
+        if contacts:
+            claims.append(("email", self._first_of("email", [contact.email for contact in contacts])))
+            claims.append(("phone", self._first_of("phone", [contact.phone for contact in contacts])))
+        for external in view.external_ids or ():
+            claims.append((lower_snake(external.type) if isinstance(external.type, str) else "", external.id))
+        for path, kind in self._source.identity_properties.items():
+            claims.append((kind, value_at(properties, path)))
+
+        found: dict[Identity, None] = {}
+        unusable: list[tuple[str, str]] = []
+        for kind, claimed in claims:
+            text = text_of(claimed)
+            if not kind or text is None:
+                continue
+            if (value := self._ids.canonical(kind, text)) is not None:
+                found[Identity(kind, value)] = None
+            elif (reason := self._ids.why_none(kind, text)) is not None:
+                unusable.append((kind, reason))
+        if not found:
+            raise Refused(RejectionCode.MISSING_IDENTITY, _missing(unusable))
+        return tuple(sorted(found, key=_strength)), unusable
+
+    def _first_of(self, kind: str, values: list[Any]) -> str | None:
+        """The first place that holds a usable one; junk counts as absent. Where none does, the first that holds any."""
+        texts = [text for value in values if (text := text_of(value)) is not None]
+        usable = (text for text in texts if self._ids.canonical(kind, text) is not None)
+        return next(usable, texts[0] if texts else None)
+
+    def _tell_unusable(self, index: int, message_id: str, unusable: Sequence[tuple[str, str]]) -> None:
+        for kind, reason in dict.fromkeys(unusable):
+            said = f"the {_CONTACTS[kind]} identifies nobody: {REASONS[reason]}"
+            self.warnings.append(Warning(index, UNUSABLE[kind], said, message_id, reason))
+
+    def _time(self, index: int, message_id: str, fields: Item) -> tuple[int, int | None, str | None]:
+        """(occurred_at, sent_at, the claimed time as text)."""
+        sent_at = timestamps.claim(bytes(fields.sent_at))[1] if fields.sent_at else None
+        if sent_at is None:
+            sent_at = self._sent_at
+        text, claimed = timestamps.claim(bytes(fields.original_timestamp))
+        if text is None:
+            text, claimed = timestamps.claim(bytes(fields.timestamp))
+        if text is None:
+            return self._received_at, sent_at, None
+        if claimed is None:
+            self._warn(index, message_id, "timestamp_unreadable", "the timestamp cannot be read; receipt time stands")
+            return self._received_at, sent_at, text
+        occurred_at = claimed if sent_at is None else self._received_at - (sent_at - claimed)
+        if occurred_at > self._latest:
+            self._warn(index, message_id, "timestamp_future", "the timestamp lies too far ahead; receipt time stands")
+            return self._received_at, sent_at, text
+        if occurred_at < 0:
+            self._warn(index, message_id, "timestamp_before_1970", "the timestamp lies before 1970; 1970 stands")
+            return 0, sent_at, text
+        return occurred_at, sent_at, text
+
+    def _bot(self, raw: bytes, message_id: str, fields: Item) -> Refused:
+        """Kept as a message that stands for itself, with what its envelope said, so that it can be let in."""
+        original = standing_alone(raw, _type(fields), message_id, self._shared_context, self._sent_at)
+        return Refused(RejectionCode.BOT, original=original, kept=self._visits.keeps_refused)
+
+    def _warn(self, index: int, message_id: str, code: str, message: str) -> None:
+        self.warnings.append(Warning(index, code, message, message_id))
+
+
+def _missing(unusable: Sequence[tuple[str, str]]) -> str:
+    """No identity at all, and what was claimed to be one."""
+    told = [f"the {_CONTACTS[kind]} is none: {REASONS[reason]}" for kind, reason in unusable]
+    return "; ".join([RejectionCode.MISSING_IDENTITY.meaning, *told])
+
+
+def _type(fields: Item) -> str:
+    if fields.type not in TYPES:
+        raise Refused(RejectionCode.UNKNOWN_TYPE)
+    return fields.type
+
+
+def _object(name: str, raw: msgspec.Raw) -> bytes:
+    value = bytes(raw)
+    if value.startswith(b"{"):
+        return value
+    if value in (b"", b"null"):
+        return _EMPTY
+    raise Refused(RejectionCode.INVALID_FIELD, f"{name} must be a JSON object")
+
+
+def _said(fields: Item, extra: dict[str, bytes]) -> bytes:
+    """Everything but ids that the client said, as it said it; sentAt and other traces of transport left out."""
+    return b"\x1f".join(
+        (
+            fields.properties,
+            fields.context,
+            fields.traits,
+            fields.integrations,
+            fields.name,
+            fields.category,
+            fields.timestamp,
+            fields.original_timestamp,
+            *extra.values(),
+        )
+    )
+
+
+def _digest(fields: Item, said: bytes) -> bytes:
+    digest = blake2b(said, digest_size=8)
+    ids = (fields.user_id, fields.anonymous_id, fields.group_id, fields.previous_id)
+    digest.update(f"{fields.type}\0{fields.event}\0{ids}\0{fields.channel}".encode())
+    return digest.digest()
+
+
+def _hash_id(raw: bytes, message_type: str) -> str:
+    return "hash-" + blake2b(canonical_json(raw, message_type), digest_size=16).hexdigest()
+
+
+def id_at_best(raw: bytes, chars_max: int) -> str | None:
+    """The id that something would have if it were a message: its own, else that of what it says."""
+    if (own := message_id_at_best(raw, chars_max)) is not None:
+        return own
+    try:
+        message_type = json_text.text(json_text.members(raw).get("type", b"null"))
+        return _hash_id(raw, message_type) if message_type in TYPES else None
+    except (msgspec.DecodeError, RecursionError, ArithmeticError, ValueError):
+        return None
+
+
+def _left_over(fields: Item) -> dict[str, bytes]:
+    """Fields that belong to another type of message, kept because nothing that was sent is lost."""
+    own = (*_MEMBERS_OF_TYPE.get(fields.type or "", ()), "channel" if fields.channel in HINTS else "")
+    left: dict[str, bytes] = {}
+    texts = (
+        ("event", fields.event),
+        ("groupId", fields.group_id),
+        ("previousId", fields.previous_id),
+        ("channel", fields.channel),
+    )
+    for name, value in texts:
+        if value is not None and name not in own:
+            left[name] = msgspec.json.encode(value)
+    for name, raw in (("name", fields.name), ("category", fields.category)):
+        if raw and name not in own:
+            left[name] = bytes(raw)
+    return left
+
+
+def _put_properties(properties: bytes, message_type: str, fields: Item, group_id: str | None, traits: bytes) -> bytes:
+    if message_type in NAMES:
+        copied = {"name": bytes(fields.name), "category": bytes(fields.category)}
+        copied = {key: raw for key, raw in copied.items() if raw not in (b"", b"null")}
+        return json_text.with_missing(properties, copied) if copied else properties
+    if message_type == "group":
+        group = {"groupId": msgspec.json.encode(group_id), "traits": traits}
+        return json_text.from_members(json_text.members(properties) | group)
+    return properties
+
+
+def _put_traits(traits: bytes, message_type: str, context: bytes) -> bytes | None:
+    """An identify's traits, else those of its context; what another message carries at top level is kept for rules."""
+    if message_type == "group":
+        return None
+    if traits[1:-1].strip():
+        return json_text.without_nul(traits)
+    if message_type != "identify":
+        return None
+    within = json_text.members(context).get("traits", b"null")
+    return json_text.without_nul(within) if within.startswith(b"{") else None
+
+
+def _library_name(view: ContextView) -> str | None:
+    name = view.library.name if view.library is not None else None
+    return name if isinstance(name, str) else None
+
+
+def _strength(identity: Identity) -> int:
+    return STRENGTH.get(identity.kind, 3)

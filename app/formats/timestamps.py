@@ -1,0 +1,78 @@
+"""Instants as text and numbers, to and from integer microseconds since the epoch. Pure and exact: no float anywhere.
+
+Read: RFC 3339 and its usual neighbours (a space for the T, no offset = UTC, ``+0000``, a date alone, one to nine digits
+of fraction cut to microseconds), and epoch numbers, also as text, whose size tells the unit. Anything else, leap
+seconds and years outside 1-9999 included, is unreadable, which is a value (None) and not an error.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_FLOOR, Context, Decimal
+from typing import Final
+
+from app.formats import json_text
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST: Final = -62_135_596_800_000_000
+_LATEST: Final = 253_402_300_799_999_999
+_TEXT_CHARS_MAX: Final = 64
+_EXACT: Final = Context(prec=200)
+
+_ISO = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:[Tt ]((?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]{1,9})?)?)"
+    r" ?(Z|z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)?)?"
+)
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
+_UTC_NAMES: Final = (None, "Z", "z", "UTC", "GMT")
+_POWERS: Final = ((Decimal("1e17"), -3), (Decimal("1e14"), 0), (Decimal("1e11"), 3))
+"""(least magnitude, power of ten from that unit to microseconds): ns, us, ms; anything smaller is seconds."""
+
+
+def parse(text: str) -> int | None:
+    """Microseconds since the epoch, or None if the text names no instant of the years 1-9999."""
+    text = text.strip()
+    if len(text) > _TEXT_CHARS_MAX:
+        return None
+    if match := _ISO.fullmatch(text):
+        return _from_iso(*match.groups())
+    return _from_epoch(text) if _NUMBER.fullmatch(text) else None
+
+
+def rfc3339(instant: int) -> str:
+    """``2026-05-04T10:00:00.000000Z``, always with six digits of fraction."""
+    return (_EPOCH + timedelta(microseconds=instant)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def claim(raw: bytes) -> tuple[str | None, int | None]:
+    """What a JSON value says about an instant: (its text, or None if absent; microseconds, or None if unreadable)."""
+    text = json_text.text(raw)
+    if text is None:
+        text = "" if raw == b"null" else raw.decode()
+    if not text or text.isspace():
+        return None, None
+    return text[:_TEXT_CHARS_MAX].replace("\0", "\ufffd"), parse(text)
+
+
+def _from_iso(date: str, time: str | None, offset: str | None) -> int | None:
+    try:
+        moment = datetime.fromisoformat(f"{date}T{time or '00:00'}{'+00:00' if offset in _UTC_NAMES else offset}")
+    except ValueError:
+        return None
+    since = moment - _EPOCH
+    return _in_range((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
+
+
+def _from_epoch(text: str) -> int | None:
+    number = Decimal(text)
+    size = abs(number)
+    if size > Decimal("1e21"):
+        return None
+    power = next((power for least, power in _POWERS if size >= least), 6)
+    return _in_range(int(number.scaleb(power, _EXACT).to_integral_value(ROUND_FLOOR, _EXACT)))
+
+
+def _in_range(instant: int) -> int | None:
+    return instant if _EARLIEST <= instant <= _LATEST else None

@@ -1,0 +1,20 @@
+"""Who is at the other end of a request."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from app.config import Settings
+from app.enrichment.geoip import open_countries
+from app.enrichment.user_agents import USER_AGENT_CHARS_MAX
+from app.touchpoint import Peer
+
+
+def peer_of(request: Request, settings: Settings) -> Peer:
+    """The address is the connection's, or what a trusted proxy says of it (uvicorn's ``FORWARDED_ALLOW_IPS``)."""
+    address = request.client.host if request.client is not None else None
+    user_agent = request.headers.get("user-agent")
+    country = None
+    if address is not None and settings.country_database is not None:
+        country = open_countries(settings.country_database).country_of(address)
+    return Peer(address, user_agent[:USER_AGENT_CHARS_MAX] if user_agent else None, country)

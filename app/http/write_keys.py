@@ -1,0 +1,36 @@
+"""Who may come in with a write key: the key must be known, be for the page that uses it, and not be used too often."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from app.errors import Forbidden, OriginNotAllowed, Unauthorized
+from app.http.dependencies import Services
+from app.registry import KeyView
+
+
+async def admit(request: Request, served: Services, *keys: str | None) -> tuple[str, KeyView]:
+    """The first of ``keys`` that is known, and what it allows.
+
+    Raises:
+        Forbidden: it is a secret key.
+        Unauthorized: none is known.
+        OriginNotAllowed: the request comes from a page that the key is not for. Only browsers say where they are, and
+            only they cannot lie about it: this keeps other people's pages out, not other people.
+        RateLimited: the key is used too often.
+    """
+    given = [key for key in keys if key]
+    for key in given:
+        view = await served.registry.write_key(key)
+        if view is not None:
+            origin = request.headers.get("origin")
+            if origin is not None and not view.admits(origin):
+                raise OriginNotAllowed(f"This write key is not for pages of {origin[:200]}.")
+            await served.rates.key(key)
+            return key, view
+    for key in given:
+        if await served.registry.is_secret(key):
+            raise Forbidden("This is a secret key; it must never be in a client. Send messages with a write key.")
+    if given:
+        raise Unauthorized("The write key is unknown or revoked.")
+    raise Unauthorized("Send a write key: Basic authorization, writeKey in the body, or ?writeKey=.")

@@ -1,0 +1,49 @@
+"""Who a customer is to a rule that draws lots: the strongest identity, and of equally strong ones the earliest.
+
+It is a function of the set of messages, as everything is. Asked for only where some rule reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.postgres.pool import Connection
+from app.touchpoint import Identity
+
+Person = tuple[str, str]
+"""(kind, value)"""
+
+_IDENTITIES = """
+SELECT customer_id, id, kind, value FROM identities WHERE customer_id = ANY($1::uuid[]) AND carried
+"""
+
+_EARLIEST = """
+-- Of each identity the first message that it was the strongest of; index touchpoints_of_identity.
+SELECT i.id, t.occurred_at, t.message_id, t.source
+FROM unnest($1::uuid[]) AS i (id)
+CROSS JOIN LATERAL (
+    SELECT occurred_at, message_id, source FROM touchpoints
+    WHERE identity_id = i.id ORDER BY occurred_at, message_id COLLATE "C", source COLLATE "C" LIMIT 1
+) AS t
+"""
+
+
+async def persons_of(connection: Connection, customer_ids: Sequence[bytes]) -> dict[bytes, Person]:
+    """By customer; one statement more where somebody has several identities of the strongest kind."""
+    strongest: dict[bytes, list[tuple[bytes, Identity]]] = {}
+    for customer, id, kind, value in await connection.fetch(_IDENTITIES, customer_ids):
+        identity = Identity(kind, value)
+        known = strongest.setdefault(customer, [])
+        if known and known[0][1].strength > identity.strength:
+            known.clear()
+        if not known or known[0][1].strength == identity.strength:
+            known.append((id, identity))
+    undecided = [id for found in strongest.values() if len(found) > 1 for id, _ in found]
+    first = {}
+    if undecided:
+        first = {row["id"]: tuple(row)[1:] for row in await connection.fetch(_EARLIEST, undecided)}
+    persons = {}
+    for customer, found in strongest.items():
+        _, identity = min(found, key=lambda pair: (pair[0] not in first, first.get(pair[0], ()), pair[1]))
+        persons[customer] = (identity.kind, identity.value)
+    return persons

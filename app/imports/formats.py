@@ -1,0 +1,66 @@
+"""Which form a file that is imported has: by the kind that is named, a mapping of one's own, or as messages of ours."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from app.config import Limits
+from app.connectors.tools import TOOLS
+from app.imports.mapping import FileMapping, MappingRefused, checked
+from app.imports.rows import Form, is_csv, mapped_form, own_form, tool_form
+
+_READY: Final = files("app.imports") / "mappings"
+
+
+def ready_kinds() -> dict[str, str]:
+    """What mappings come along: kind to what it is about."""
+    names = sorted(each.name for each in _READY.iterdir() if each.name.endswith(".json"))
+    return {name.removesuffix(".json"): _ready(name.removesuffix(".json")).about for name in names}
+
+
+def read_mapping(path: Path) -> FileMapping:
+    """JSON, or TOML by the file's name. Raises MappingRefused, or OSError."""
+    text = path.read_bytes()
+    try:
+        if path.suffix.lower() == ".toml":
+            return checked(msgspec.convert(tomllib.loads(text.decode()), FileMapping))
+        return checked(msgspec.json.decode(text, type=FileMapping))
+    except MappingRefused:
+        raise
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise MappingRefused(f"{path} is no mapping: {error}") from None
+
+
+def mapping_of(path: Path, kind: str | None, own: Path | None) -> FileMapping | None:
+    """The mapping that reads ``path``: one's own, or the one of its kind; None where no mapping does.
+
+    Raises MappingRefused for a kind that nobody knows.
+    """
+    if own is not None:
+        return read_mapping(own)
+    if kind is None or (kind in TOOLS and not is_csv(path)):
+        return None
+    if kind in ready_kinds():
+        return _ready(kind)
+    if kind in TOOLS:
+        raise MappingRefused(f"there is no ready mapping for CSV of {kind}: give --mapping, or --guess one")
+    raise MappingRefused(f"there is no kind {kind!r}; of CSV: {', '.join(ready_kinds())}; of NDJSON also the tools'")
+
+
+def form_of(
+    mapping: FileMapping | None, kind: str | None, options: Mapping[str, str], limits: Limits, now: Callable[[], int]
+) -> Form:
+    """``options`` are the source's: one says where free text goes."""
+    if mapping is not None:
+        return mapped_form(mapping, options.get("text", "apart"))
+    return own_form(limits) if kind is None else tool_form(TOOLS[kind], options, now)
+
+
+def _ready(kind: str) -> FileMapping:
+    return checked(msgspec.json.decode((_READY / f"{kind}.json").read_bytes(), type=FileMapping))

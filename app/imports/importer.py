@@ -1,0 +1,176 @@
+"""A file into the log: resumable, the faults of single lines written beside it. How its lines are read is its form's.
+
+Messages go through the same parser and the same flush as requests, so what was imported before is a duplicate
+and the order of lines does not matter. How far an import has come is kept in ``FILE.progress`` and removed at the end;
+as another source, or by another mapping, it starts anew. What was wrong with which line is in ``FILE.errors.ndjson``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO, Final
+
+import msgspec
+
+from app.config import Settings
+from app.errors import Overloaded
+from app.formats import segment
+from app.imports.rows import Form, Line, Place
+from app.ingest import Ingest, Receipt
+from app.postgres.pool import Clock, Pool
+from app.privacy.erasure_requests import request_erasures
+from app.touchpoint import SourceView
+
+_BATCH_MESSAGES: Final = 1_000
+_ATTEMPTS_MAX: Final = 10
+
+
+class ImportReport(msgspec.Struct):
+    lines: int = 0
+    accepted: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    resumed_at_line: int = 0
+    erasures: int = 0
+    """People whom the file asks to forget: queued, as a webhook's would be."""
+
+
+class _Progress(msgspec.Struct):
+    """How far an import has come in the file that had this size and time of change, as this source and in this form."""
+
+    size: int
+    changed_ns: int
+    manner: str
+    offset: int = 0
+    line: int = 0
+    errors_bytes: int = 0
+
+
+class Importing(msgspec.Struct, frozen=True):
+    """Where messages go, and as whose."""
+
+    pool: Pool
+    ingest: Ingest
+    source: SourceView
+    settings: Settings
+    clock: Clock
+
+
+async def import_file(path: Path, form: Form, into: Importing, advance: Callable[[int], None]) -> ImportReport:
+    """Import every line; ``advance`` is told the bytes done. Faults go to ``FILE.errors.ndjson``.
+
+    Raises:
+        OSError: the file cannot be read, or the files beside it cannot be written.
+        MappingRefused: the file does not fit its mapping.
+        Overloaded: the database went away; run it again to go on where it stopped.
+    """
+    report = ImportReport()
+    mark = path.with_name(path.name + ".progress")
+    progress = _read_progress(mark, path, _manner(form, into.source))
+    report.resumed_at_line = progress.line
+    messages_max = min(_BATCH_MESSAGES, into.settings.limits.batch_messages_max)
+    try:
+        with errors_path(path).open("ab") as errors:
+            # Faults noted after the mark will be found again.
+            errors.truncate(progress.errors_bytes)
+            advance(progress.offset)
+            for batch in _batches(form(path, Place(progress.offset, progress.line)), messages_max):
+                await _import_batch(batch, into, report, errors)
+                errors.flush()
+                advance(batch[-1].end - progress.offset)
+                progress.offset, progress.line = batch[-1].end, batch[-1].number
+                progress.errors_bytes = os.fstat(errors.fileno()).st_size
+                _write_progress(mark, progress)
+    finally:
+        if errors_path(path).exists() and errors_path(path).stat().st_size == 0:
+            errors_path(path).unlink()
+    mark.unlink(missing_ok=True)
+    return report
+
+
+def errors_path(path: Path) -> Path:
+    return path.with_name(path.name + ".errors.ndjson")
+
+
+async def _import_batch(lines: list[Line], into: Importing, report: ImportReport, errors: IO[bytes]) -> None:
+    report.lines += len(lines)
+    for line in lines:
+        if line.fault is not None:
+            report.rejected += 1
+            _note(errors, line, "unreadable_line", line.fault)
+    asked = [(each.kind, each.value) for line in lines for each in line.erasures]
+    if asked:
+        report.erasures += await request_erasures(into.pool, into.source.key, asked, into.clock.now(), into.settings)
+    sent = [(line, message) for line in lines for message in line.messages]
+    if not sent:
+        return
+    body = b'{"batch":[' + b",".join(message for _, message in sent) + b"]}"
+    envelope = segment.read(body, "import", into.settings.limits)
+    parsed = segment.normalise(envelope, into.source, into.clock.now(), into.settings)
+    receipt = await _accept(into.ingest, into.source, parsed, len(body))
+    report.accepted += receipt.accepted
+    report.duplicate += receipt.duplicate
+    report.rejected += receipt.rejected
+    for rejection in receipt.rejections:
+        _note(errors, sent[rejection.index][0], rejection.code, rejection.message)
+
+
+async def _accept(ingest: Ingest, source: SourceView, parsed: segment.Parsed, size_bytes: int) -> Receipt:
+    """Patient while the database is away for a moment. Raises Overloaded."""
+    for attempt in range(_ATTEMPTS_MAX):
+        try:
+            return await ingest.accept(source.key, parsed, size_bytes)
+        except Overloaded as overloaded:
+            if attempt + 1 == _ATTEMPTS_MAX:
+                raise Overloaded("The database went away. Run the import again: it goes on where it stopped.") from None
+            await asyncio.sleep(overloaded.retry_after_seconds)
+    raise AssertionError("unreachable")
+
+
+def _note(errors: IO[bytes], line: Line, code: str, message: str) -> None:
+    original = line.original.decode("utf-8", "replace")
+    errors.write(
+        msgspec.json.encode({"line": line.number, "code": code, "message": message, "original": original}) + b"\n"
+    )
+
+
+def _batches(lines: Iterator[Line], messages_max: int) -> Iterator[list[Line]]:
+    """Whole lines, so that an import can go on behind each batch; those with faults count as one message."""
+    batch: list[Line] = []
+    size = 0
+    for line in lines:
+        more = max(len(line.messages), 1)
+        if batch and size + more > messages_max:
+            yield batch
+            batch, size = [], 0
+        batch.append(line)
+        size += more
+    if batch:
+        yield batch
+
+
+def _manner(form: Form, source: SourceView) -> str:
+    """A hash of what lines become, and whose."""
+    return blake2b(f"{source.key}\n{form.name}".encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+def _read_progress(mark: Path, path: Path, manner: str) -> _Progress:
+    """Where to go on; from the start if there is no mark, or the file or the manner is not what it was."""
+    now = path.stat()
+    fresh = _Progress(now.st_size, now.st_mtime_ns, manner)
+    try:
+        known = msgspec.json.decode(mark.read_bytes(), type=_Progress)
+    except (OSError, msgspec.DecodeError):
+        return fresh
+    is_same = (known.size, known.changed_ns, known.manner) == (fresh.size, fresh.changed_ns, manner)
+    return known if is_same else fresh
+
+
+def _write_progress(path: Path, progress: _Progress) -> None:
+    aside = path.with_name(path.name + ".new")
+    aside.write_bytes(msgspec.json.encode(progress))
+    os.replace(aside, path)

@@ -1,0 +1,394 @@
+"""Files of other tools as messages: a mapping, which is data, and the rows that are read by it. Pure.
+
+A mapping is a JSON or TOML object. Only ``columns`` is required::
+
+    {
+      "about": "Till receipts of the Berlin shop",
+      "columns": {
+        "Receipt": "message_id",
+        "Sold at": "timestamp",
+        "Card": "ids.loyalty_card",
+        "E-Mail": ["email", "traits.email_of_receipt"],
+        "Amount": "properties.total",
+        "Remark": "text.remark",
+        "Printed at": "ignore"
+      },
+      "constants": {"event": "Order Completed", "channel": "in_store", "properties.currency": "EUR"},
+      "others": "properties",
+      "values": {"event": {"RETURN": "Order Returned"}},
+      "texts": ["properties.zip"],
+      "zone": "Europe/Berlin",
+      "times": ["%d.%m.%Y %H:%M"],
+      "delimiter": ";",
+      "decimal_comma": true,
+      "skip_rows": 0,
+      "skip_rows_after_header": 0
+    }
+
+- ``columns``: column to place, or to several. Names are compared without case, spaces, underscores and hyphens; of an
+  NDJSON file a dotted name reaches inside, where it is exact. Several columns may have one place: the first that is not
+  empty counts, so that one mapping can fit several versions of an export. A column that the file lacks is no error as
+  long as it keeps somebody's identity and, for touchpoints, their time.
+- Places: ``event``, ``timestamp``, ``user_id``, ``email``, ``phone``, ``anonymous_id``, ``ids.<kind>``, ``channel``,
+  ``message_id``, ``properties.<path>``, ``traits.<path>``, ``context.<path>``, ``text.<name>`` (free text of people,
+  which no rule reads) and ``ignore``.
+- ``constants``: place to value, for rows whose columns say nothing.
+- ``others``: where columns without a place go: ``properties`` (the default), ``traits`` or ``ignore``.
+- ``values``: by place, what a cell's text stands for.
+- ``texts``: places whose cells stay text though they look like numbers or truth values.
+- ``zone``: of times without an offset; such a time is refused where no zone is declared.
+- ``times``: formats in strptime's words, tried in order, and ``%s`` for epoch numbers; without them: ISO 8601, 20260504
+  and 20260504101500, and epoch seconds to nanoseconds since September 2001, for smaller numbers are mostly none.
+- ``delimiter`` of a CSV file; without it ``,`` ``;`` or tab, whichever the header has most of.
+- ``decimal_comma``: 1.234,50 is a number, and 1234.5 is none.
+- ``skip_rows`` and ``skip_rows_after_header``: of a CSV file, what is no record.
+
+A row with an event is a touchpoint, one without is an identify; a touchpoint with traits is both. A row without a
+``message_id`` gets a hash of what it says, in whatever order of columns, and of how many rows before it in the file
+said the same: so the same file, imported twice, counts once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any, Final, Literal
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from app.connectors.adapter import Call
+from app.connectors.delivery import Unreadable
+from app.formats import timestamps
+
+IGNORE: Final = "ignore"
+DELIMITERS: Final = (",", ";", "\t")
+
+_IDENTITIES: Final = ("user_id", "email", "phone", "anonymous_id")
+_PLAIN: Final = frozenset({"event", "timestamp", "channel", "message_id", IGNORE, *_IDENTITIES})
+_INSIDE: Final = ("ids", "properties", "traits", "context", "text")
+_KIND = re.compile(r"[a-z0-9][a-z0-9_]{0,49}")
+
+_GAPS = re.compile(r"[\s_-]+")
+_NO_WORD = re.compile(r"\W+")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?")
+_COMMA_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,2}(?:\.[0-9]{3})+|[1-9][0-9]*)(?:,[0-9]+)?")
+_NUMBER_CHARS_MAX: Final = 24
+_FINE_FRACTION = re.compile(r"([.,][0-9]{6})[0-9]+")
+_NAIVE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9:.,]+)?")
+_COMPACT: Final = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
+"""Digits of a date without signs, which as an epoch number would be of 1970 or of the years after 2286."""
+_COMPACT_YEARS: Final = range(1900, 2100)
+_EPOCH_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
+_EPOCH_FORMAT: Final = "%s"
+_LEAST_EPOCH: Final = 1_000_000_000_000_000
+"""2001-09-09: what is less is rather a spreadsheet's serial number, or no time."""
+_QUOTED_FORMULA = re.compile(r"'[=+\-@]")
+_EPOCH: Final = datetime(1970, 1, 1)
+
+
+class MappingRefused(ValueError):
+    """A mapping that cannot be meant, or that does not fit its file; says why."""
+
+
+class FileMapping(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """See the head of this module."""
+
+    columns: dict[str, str | list[str]]
+    about: str = ""
+    constants: dict[str, Any] = {}
+    others: Literal["properties", "traits", "ignore"] = "properties"
+    values: dict[str, dict[str, Any]] = {}
+    texts: list[str] = []
+    zone: str | None = None
+    times: list[str] = []
+    delimiter: str | None = None
+    decimal_comma: bool = False
+    skip_rows: int = 0
+    skip_rows_after_header: int = 0
+
+    def places(self) -> set[str]:
+        """Where its columns and constants put something."""
+        return {place for column in self.columns for place in places_of(self, column)} | set(self.constants)
+
+
+def checked(mapping: FileMapping) -> FileMapping:
+    """Raises MappingRefused for one that could import nothing, or not what it says."""
+    for place in (*mapping.places(), *mapping.values, *mapping.texts):
+        if not _is_place(place):
+            raise MappingRefused(f"{place!r} is no place that a column can have")
+    _refuse_incomplete(mapping.places(), mapping)
+    if "message_id" in mapping.constants:
+        raise MappingRefused("a message_id that is the same in every row would make one message of them all")
+    if mapping.zone is not None:
+        zone_of(mapping.zone)
+    if mapping.delimiter is not None and len(mapping.delimiter) != 1:
+        raise MappingRefused("the delimiter must be one character")
+    if min(mapping.skip_rows, mapping.skip_rows_after_header) < 0:
+        raise MappingRefused("rows to skip are counted from 0")
+    if any("%" not in each for each in mapping.times):
+        raise MappingRefused("a format of times is written with %Y, %m, %d and so on")
+    return mapping
+
+
+def places_of(mapping: FileMapping, column: str) -> list[str]:
+    places = mapping.columns.get(column, [])
+    return [places] if isinstance(places, str) else places
+
+
+def folded(column: str) -> str:
+    """A column's name as names are compared."""
+    return _GAPS.sub("", column.casefold())
+
+
+class RowReader:
+    """The rows of one file by one mapping, in the file's order. ``columns`` are the file's, where it has a header.
+
+    Raises MappingRefused if too little of the mapping is in the file.
+    """
+
+    def __init__(self, mapping: FileMapping, columns: Iterable[str] | None = None) -> None:
+        self._mapping = mapping
+        self._typed = columns is None
+        """Values of NDJSON are what they are; cells of CSV are text that may be a number."""
+        self._zone = None if mapping.zone is None else zone_of(mapping.zone)
+        self._places: dict[str, list[str]] = {}
+        """By folded column."""
+        for column in mapping.columns:
+            self._places.setdefault(folded(column), []).extend(places_of(mapping, column))
+        self._rank = {column: rank for rank, column in enumerate(self._places)}
+        self._seen: set[int] = set()
+        self._repeats: dict[int, int] = {}
+        if columns is not None:
+            present = {folded(column) for column in columns}
+            kept = {place for column, places in self._places.items() if column in present for place in places}
+            _refuse_incomplete(kept | set(mapping.constants), mapping, present)
+
+    def calls(self, row: dict[str, Any]) -> list[Call]:
+        """``row`` is cells by column; of NDJSON, an object. Raises Unreadable, saying what is wrong with it."""
+        cells = self._cells(row)
+        put = self._put(cells)
+        message_id = str(put["message_id"]) if "message_id" in put else self._counted_id(cells)
+        who = {kind: put[kind] for kind in _IDENTITIES if kind in put}
+        at = self._instant(put["timestamp"]) if "timestamp" in put else None
+        traits = put.get("traits", {})
+        if "event" not in put:
+            if not traits:
+                raise Unreadable("the row names no event, and no trait either")
+            return [Call(id=message_id, at=at, traits=traits, ids=put.get("ids", {}), **who)]
+        if at is None:
+            raise Unreadable("the row has no time")
+        touchpoint = Call(
+            id=message_id,
+            at=at,
+            event=str(put["event"]),
+            channel=str(put.get("channel", "")),
+            properties=put.get("properties", {}),
+            context=put.get("context", {}),
+            text=put.get("text", {}),
+            ids=put.get("ids", {}),
+            **who,
+        )
+        if not traits:
+            return [touchpoint]
+        return [touchpoint, Call(id=f"{message_id} traits", at=at, traits=traits, ids=touchpoint.ids, **who)]
+
+    def _cells(self, row: dict[str, Any]) -> list[tuple[str, str, Any]]:
+        """(folded column, column, cell) of what is not empty and not ignored, by the mapping's order, then by name."""
+        found = []
+        for column, cell in _reached(row, self._mapping.columns):
+            name, value = folded(column), _trimmed(cell)
+            if value not in (None, "") and self._places.get(name) != [IGNORE]:
+                found.append((name, column, value))
+        last = len(self._rank)
+        return sorted(found, key=lambda each: (self._rank.get(each[0], last), each[0]))
+
+    def _counted_id(self, cells: list[tuple[str, str, Any]]) -> str:
+        said = sorted((name, repr(value)) for name, _, value in cells)
+        digest = blake2b(repr(said).encode("utf-8", "replace"), digest_size=16).digest()
+        key = int.from_bytes(digest[:8])
+        if key not in self._seen:
+            self._seen.add(key)
+            return f"row-{digest.hex()}"
+        self._repeats[key] = self._repeats.get(key, 1) + 1
+        return f"row-{digest.hex()}-{self._repeats[key]}"
+
+    def _put(self, cells: list[tuple[str, str, Any]]) -> dict[str, Any]:
+        put: dict[str, Any] = {}
+        for name, column, cell in cells:
+            for place in self._places.get(name) or self._other(column):
+                if place != IGNORE:
+                    _set(put, place, self._value(place, cell))
+        for place, value in self._mapping.constants.items():
+            _set(put, place, value)
+        return put
+
+    def _other(self, column: str) -> list[str]:
+        others = self._mapping.others
+        return [] if others == IGNORE else [f"{others}.{property_name(column)}"]
+
+    def _value(self, place: str, cell: Any) -> Any:
+        meanings = self._mapping.values.get(place)
+        if meanings is not None and str(cell) in meanings:
+            return meanings[str(cell)]
+        inside = place.startswith(("properties.", "traits.", "context."))
+        if self._typed or not inside or place in self._mapping.texts:
+            return cell
+        return _number(cell, self._mapping.decimal_comma)
+
+    def _instant(self, cell: Any) -> str:
+        """RFC 3339. Raises Unreadable."""
+        text = str(cell)
+        if self._mapping.times:
+            return self._formatted(text)
+        moment = undeclared(text)
+        return self._located(moment, text) if moment.tzinfo is None else _written(moment)
+
+    def _formatted(self, text: str) -> str:
+        for form in self._mapping.times:
+            if form == _EPOCH_FORMAT:
+                if _EPOCH_NUMBER.fullmatch(text) and (instant := timestamps.parse(text)) is not None:
+                    return timestamps.rfc3339(instant)
+                continue
+            try:
+                moment = datetime.strptime(_FINE_FRACTION.sub(r"\1", text), form)
+            except ValueError:
+                continue
+            if moment.tzinfo is None:
+                return self._located(moment, text)
+            return _written(moment)
+        raise Unreadable(f"the time {text[:64]!r} has none of the declared formats")
+
+    def _located(self, moment: datetime, text: str) -> str:
+        """A local time that is skipped moves forward, one that is repeated is the first."""
+        if self._zone is None:
+            raise Unreadable(f"the time {text[:64]!r} has no time zone: declare zone")
+        return _written(moment.replace(tzinfo=self._zone))
+
+
+def undeclared(text: str) -> datetime:
+    """A time whose format nobody declared, naive where it has no offset. Raises Unreadable."""
+    if text.isascii() and text.isdecimal() and (form := _COMPACT.get(len(text))):
+        return _compact(text, form)
+    instant = timestamps.parse(text)
+    if instant is None:
+        raise Unreadable(f"the time {text[:64]!r} is no ISO 8601 and no epoch number: declare its format in times")
+    if _EPOCH_NUMBER.fullmatch(text) and instant < _LEAST_EPOCH:
+        raise Unreadable(
+            f"the time {text[:64]!r} would be before 2001 as an epoch number: declare %s in times if it is"
+        )
+    moment = _EPOCH + timedelta(microseconds=instant)
+    return moment if _NAIVE.fullmatch(text) else moment.replace(tzinfo=UTC)
+
+
+def _compact(text: str, form: str) -> datetime:
+    try:
+        moment = datetime.strptime(text, form)
+        if moment.year in _COMPACT_YEARS:
+            return moment
+    except ValueError:
+        pass
+    raise Unreadable(f"the time {text!r} is no date like 20260504: declare its format in times")
+
+
+def property_name(column: str) -> str:
+    """``Total (EUR)`` -> ``total_eur``; letters of every script stay."""
+    return _NO_WORD.sub("_", column.strip().lower()).strip("_") or "column"
+
+
+def _written(moment: datetime) -> str:
+    try:
+        return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    except OverflowError:
+        raise Unreadable("the time lies outside the years 1 to 9999") from None
+
+
+def _number(cell: str, decimal_comma: bool) -> Any:
+    """A number or a truth value as such, anything else as the text that it is."""
+    if cell in ("true", "false"):
+        return cell == "true"
+    if len(cell) > _NUMBER_CHARS_MAX or not (_COMMA_NUMBER if decimal_comma else _NUMBER).fullmatch(cell):
+        return cell
+    plain = cell.replace(".", "").replace(",", ".") if decimal_comma else cell
+    return int(plain) if plain.lstrip("-").isdecimal() else Decimal(plain)
+
+
+def _set(put: dict[str, Any], place: str, value: Any) -> None:
+    """What stands there already stays: the first that says something counts."""
+    head, _, path = place.partition(".")
+    if not path:
+        put.setdefault(head, value)
+        return
+    *parents, last = path.split(".") if head != "ids" else [path]
+    inner = put.setdefault(head, {})
+    for parent in parents:
+        inner = inner.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise Unreadable(f"{place} lies inside of something that is no object")
+    inner.setdefault(last, value)
+
+
+def _reached(row: dict[str, Any], columns: Iterable[str]) -> Iterable[tuple[str, Any]]:
+    """The cells of a row; dotted names of the mapping reach into what it holds there."""
+    inside = [column for column in columns if "." in column and column not in row]
+    reached = [(column, value) for column in inside if (value := _inside(row, column)) is not None]
+    yield from reached
+    paths = [column.split(".") for column, _ in reached]
+    for column, value in row.items():
+        yield column, _without(value, [path[1:] for path in paths if path[0] == column])
+
+
+def _without(value: Any, paths: list[list[str]]) -> Any:
+    """An object without what a column of its own reaches; nothing is left of an empty one."""
+    if not paths or not isinstance(value, dict):
+        return value
+    kept = {
+        name: _without(each, [path[1:] for path in paths if path[0] == name])
+        for name, each in value.items()
+        if [name] not in paths
+    }
+    return {name: each for name, each in kept.items() if each is not None} or None
+
+
+def _inside(row: dict[str, Any], path: str) -> Any:
+    value: Any = row
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _trimmed(cell: Any) -> Any:
+    """Without spaces around, and without the quote that keeps spreadsheets from calculating it."""
+    if not isinstance(cell, str):
+        return cell
+    text = cell.strip()
+    return text[1:] if _QUOTED_FORMULA.match(text) else text
+
+
+def _is_place(place: str) -> bool:
+    head, _, path = place.partition(".")
+    if not path:
+        return place in _PLAIN
+    return head in _INSIDE and all(path.split(".")) and (head != "ids" or _KIND.fullmatch(path) is not None)
+
+
+def _refuse_incomplete(places: set[str], mapping: FileMapping, columns: set[str] | None = None) -> None:
+    of_file = "" if columns is None else f" (of the file's columns: {', '.join(sorted(columns)[:20])})"
+    if not any(place in _IDENTITIES or place.startswith("ids.") for place in places):
+        raise MappingRefused(f"nothing says who it was: user_id, email, phone, anonymous_id or ids.<kind>{of_file}")
+    if "event" in places and "timestamp" not in places:
+        raise MappingRefused(f"touchpoints need their time: nothing has the place timestamp{of_file}")
+    has_traits = mapping.others == "traits" or any(place.startswith("traits.") for place in places)
+    if "event" not in places and not has_traits:
+        raise MappingRefused(f"nothing says what happened: neither event nor traits{of_file}")
+
+
+def zone_of(name: str) -> ZoneInfo:
+    """Raises MappingRefused for a name that is no zone's."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise MappingRefused(f"there is no time zone {name!r}; write it like Europe/Berlin or UTC") from None

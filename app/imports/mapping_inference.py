@@ -1,0 +1,236 @@
+"""A mapping guessed from a file's columns and its first rows, and what cannot be guessed. Pure.
+
+What a name says counts, then what all cells look like. A time zone, the order of day and month in 03/04/2026, and
+whether 1,234 is a thousand are not guessed: they are doubts, which somebody has to answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import product
+from typing import Final
+
+import msgspec
+
+from app.connectors.delivery import Unreadable
+from app.formats import timestamps
+from app.imports.mapping import FileMapping, MappingRefused, folded, undeclared, zone_of
+
+_NAMES: Final[dict[str, tuple[str, ...]]] = {
+    "timestamp": (
+        *("timestamp", "occurredat", "eventdatetime", "date/time", "datetime", "createdat", "date", "time"),
+        *("eventtime", "orderedat", "soldat", "submittedat", "startdate"),
+    ),
+    "event": ("event", "eventname", "touchpoint", "eventtype", "type"),
+    "channel": ("channel", "source"),
+    "user_id": ("userid", "customerid", "externalid"),
+    "email": ("email", "emailaddress", "customeremail", "recipient"),
+    "anonymous_id": ("anonymousid", "clientid", "deviceid"),
+    "phone": ("phone", "phonenumber", "mobile", "mobilephone"),
+    "ids.loyalty_card": ("loyaltycard", "loyaltycardnumber", "cardnumber"),
+    "message_id": ("messageid", "eventid", "id"),
+}
+"""Places by folded names of columns; of several columns the one named earlier here."""
+
+_DAYS: Final = (
+    *("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y"),
+    *("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y"),
+)
+_CLOCKS: Final = ("", "%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p")
+_BETWEEN: Final = (" ", ", ", "T")
+_OFFSETS: Final = ("", " %z", "%z")
+_FORMATS: Final = tuple(
+    dict.fromkeys(
+        day if not clock else f"{day}{between}{clock}{offset}"
+        for day, clock, between, offset in product(_DAYS, _CLOCKS, _BETWEEN, _OFFSETS)
+    )
+)
+_FINE_FRACTION = re.compile(r"([.,][0-9]{6})[0-9]+")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+_COMMA_NUMBER = re.compile(r"-?[0-9.]*[0-9],([0-9]+)")
+_POINT_NUMBER = re.compile(r"-?[0-9]+\.[0-9]+")
+_POINT_THOUSANDS = re.compile(r"-?[1-9][0-9]{0,2}(?:\.[0-9]{3})+")
+_THOUSANDS: Final = 3
+_CELLS_TRIED: Final = 20
+_FAULTS_ONE_OF: Final = 10
+"""Of so many cells one may be no time at all."""
+
+ZONE: Final = "zone"
+TIMES: Final = "times"
+EVENT: Final = "event"
+WHO: Final = "who"
+WHEN: Final = "when"
+DECIMAL_COMMA: Final = "decimal_comma"
+
+
+class Doubt(msgspec.Struct, frozen=True):
+    """Something to be asked; ``choices`` where there are only those."""
+
+    about: str
+    question: str
+    choices: tuple[str, ...] = ()
+
+
+class Guess(msgspec.Struct, frozen=True):
+    mapping: FileMapping
+    doubts: tuple[Doubt, ...] = ()
+
+
+def guess(columns: Sequence[str], rows: Sequence[Mapping[str, str]], delimiter: str | None = None) -> Guess:
+    """``rows`` are as many first ones as there is patience for: the more, the fewer doubts."""
+    samples = {column: [row[column].strip() for row in rows if row.get(column, "").strip()] for column in columns}
+    places = _places(columns, samples)
+    taken = set(places.values())
+    doubts: list[Doubt] = []
+    mapping = FileMapping(columns=dict(places), delimiter=delimiter)
+    if not taken & {"user_id", "email", "anonymous_id", "phone", "ids.loyalty_card"}:
+        doubts.append(Doubt(WHO, "Which column says who it was, as the user id?", tuple(columns)))
+    if "event" not in taken and "timestamp" not in taken:
+        mapping.others = "traits"
+    elif "event" not in taken:
+        doubts.append(Doubt(EVENT, "What is the event called that each row is?"))
+    elif "timestamp" not in taken:
+        doubts.append(Doubt(WHEN, "Which column says when it was?", tuple(columns)))
+    doubts += _doubts_of_times(mapping, _of_place(places, samples, "timestamp"))
+    doubts += _doubts_of_numbers(mapping, [samples[name] for name in columns if name not in places])
+    return Guess(mapping, tuple(doubts))
+
+
+def answered(guessed: Guess, about: str, answer: str, rows: Sequence[Mapping[str, str]] = ()) -> Guess:
+    """The guess once somebody has answered one of its doubts, which may raise others.
+
+    Raises MappingRefused for an answer that is none.
+    """
+    mapping = msgspec.structs.replace(guessed.mapping, columns=dict(guessed.mapping.columns))
+    doubts = [doubt for doubt in guessed.doubts if doubt.about != about]
+    if not answer.strip() or (about == TIMES and "%" not in answer):
+        raise MappingRefused("that is no answer")
+    if about == ZONE:
+        zone_of(answer)
+        mapping.zone = answer
+    elif about == TIMES:
+        mapping.times = [answer]
+        is_naive = "%z" not in answer and "%s" not in answer
+        if is_naive and mapping.zone is None and all(doubt.about != ZONE for doubt in doubts):
+            doubts.append(_ZONE_DOUBT)
+    elif about == EVENT:
+        mapping.constants = {**mapping.constants, "event": answer}
+    elif about == DECIMAL_COMMA:
+        mapping.decimal_comma = answer == "yes"
+    elif about == WHO:
+        mapping.columns[answer] = "user_id"
+    elif about == WHEN:
+        mapping.columns[answer] = "timestamp"
+        doubts += _doubts_of_times(mapping, [row[answer].strip() for row in rows if row.get(answer, "").strip()])
+    return Guess(mapping, tuple(doubts))
+
+
+def _places(columns: Sequence[str], samples: Mapping[str, list[str]]) -> dict[str, str]:
+    by_name: dict[str, str] = {}
+    for column in columns:
+        by_name.setdefault(folded(column), column)
+    found: dict[str, str] = {}
+    for place, names in _NAMES.items():
+        fitting = (by_name[name] for name in names if name in by_name and by_name[name] not in found)
+        likely = next((each for each in fitting if _can_be(place, samples[each])), None)
+        if likely is not None:
+            found[likely] = place
+    if "email" not in found.values():
+        addresses = (column for column in columns if column not in found and _all_match(_EMAIL, samples[column]))
+        if (likely := next(addresses, None)) is not None:
+            found[likely] = "email"
+    return {column: found[column] for column in columns if column in found}
+
+
+def _can_be(place: str, cells: list[str]) -> bool:
+    if place == "message_id":
+        return len(set(cells)) == len(cells)
+    if place != "timestamp" or not cells:
+        return True
+    return any(timestamps.parse(cell) is not None for cell in cells) or bool(_likely(cells))
+
+
+_ZONE_DOUBT: Final = Doubt(ZONE, "The times have no offset. Which time zone are they of (Europe/Berlin, UTC, ..)?")
+
+
+def _doubts_of_times(mapping: FileMapping, cells: list[str]) -> list[Doubt]:
+    if not cells:
+        return []
+    moments = [moment for cell in cells if (moment := _undeclared(cell)) is not None]
+    if _nearly_all(len(moments), len(cells)):
+        return [_ZONE_DOUBT] if any(moment.tzinfo is None for moment in moments) else []
+    formats = _fitting(cells)
+    alike = {form.replace("%B", "%b") for form in formats}  # May is both a long name and a short one
+    if len(alike) != 1:
+        question = (
+            f"How is the time {cells[0]!r} written? %d is the day, %m month, %Y year, %H:%M:%S time, %s an epoch."
+        )
+        return [Doubt(TIMES, question, tuple(formats))]
+    mapping.times = formats
+    return [] if "%z" in formats[0] else [_ZONE_DOUBT]
+
+
+def _undeclared(cell: str) -> datetime | None:
+    try:
+        return undeclared(cell)
+    except Unreadable:
+        return None
+
+
+def _fitting(cells: Sequence[str]) -> list[str]:
+    """The formats that most cells can be read by, none if that is not nearly all."""
+    read = {form: sum(_is_written_so(cell, form) for cell in cells) for form in _likely(cells)}
+    most = max(read.values(), default=0)
+    return [form for form, count in read.items() if count == most] if _nearly_all(most, len(cells)) else []
+
+
+def _likely(cells: Sequence[str]) -> list[str]:
+    """Format by format, for strptime remembers how to read only a few."""
+    return [form for form in _FORMATS if any(_is_written_so(cell, form) for cell in cells[:_CELLS_TRIED])]
+
+
+def _nearly_all(count: int, of: int) -> bool:
+    """A few cells may be anything."""
+    return count > 0 and of - count <= max(1, of // _FAULTS_ONE_OF)
+
+
+def _is_written_so(cell: str, form: str) -> bool:
+    try:
+        datetime.strptime(_FINE_FRACTION.sub(r"\1", cell), form)
+    except ValueError:
+        return False
+    return True
+
+
+def _doubts_of_numbers(mapping: FileMapping, columns: Sequence[list[str]]) -> list[Doubt]:
+    """Each column is looked at by itself, for a 1.2 in one says nothing of a 1,234 in another."""
+    if any(map(_has_decimal_comma, columns)) and not any(map(_has_decimal_point, columns)):
+        mapping.decimal_comma = True
+        return []
+    for cells in columns:
+        with_comma = next((cell for cell in cells if _COMMA_NUMBER.fullmatch(cell)), None)
+        if with_comma is not None and not any(_POINT_NUMBER.fullmatch(cell) for cell in cells):
+            return [Doubt(DECIMAL_COMMA, f"Is {with_comma!r} a number with a decimal comma?", ("yes", "no"))]
+        if mapping.delimiter == ";" and _all_match(_POINT_THOUSANDS, cells):
+            question = f"Do points part thousands, so that {cells[0]!r} is {cells[0].replace('.', '')}?"
+            return [Doubt(DECIMAL_COMMA, question, ("yes", "no"))]
+    return []
+
+
+def _has_decimal_comma(cells: list[str]) -> bool:
+    fractions = [match[1] for cell in cells if (match := _COMMA_NUMBER.fullmatch(cell))]
+    return any(len(each) != _THOUSANDS for each in fractions)
+
+
+def _has_decimal_point(cells: list[str]) -> bool:
+    return any(_POINT_NUMBER.fullmatch(cell) and not _POINT_THOUSANDS.fullmatch(cell) for cell in cells)
+
+
+def _all_match(pattern: re.Pattern[str], cells: list[str]) -> bool:
+    return bool(cells) and all(pattern.fullmatch(cell) for cell in cells)
+
+
+def _of_place(places: Mapping[str, str], samples: Mapping[str, list[str]], place: str) -> list[str]:
+    return next((samples[column] for column, each in places.items() if each == place), [])

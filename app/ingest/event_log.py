@@ -1,0 +1,229 @@
+"""The log's own statements: what is appended, refused, found to be a differing twin, or left for later.
+
+Owns the tables ledger, touchpoints, quarantine and deferred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import asyncpg
+import msgspec
+
+from app.postgres.pool import Connection
+from app.touchpoint import Identity, Message
+
+CONFLICTING_TWIN: Final = "conflicting_twin"
+"""Quarantine code of a duplicate that says something else than the message we hold. The first accepted stays."""
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """One row for quarantine."""
+
+    source: str
+    received_at: int
+    code: str
+    reason: str
+    message_id: str | None
+    original: bytes
+    form: str = ""
+
+
+_APPEND = """
+-- The dedupe ledger decides which messages are new; only those enter the log. Rejected ones go to quarantine.
+WITH incoming AS (
+    SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::timestamptz[], $4::timestamptz[], $5::uuid[], $6::text[],
+                         $7::text[], $8::text[], $9::text[], $10::text[], $11::jsonb[], $12::jsonb[], $13::jsonb[],
+                         $14::jsonb[], $15::timestamptz[], $16::text[])
+         AS m (key, digest, received_at, occurred_at, identity_id, type, name, channel, source, message_id,
+               properties, context, traits, carried, sent_at, original_timestamp)
+),
+fresh AS (
+    INSERT INTO ledger (key, digest, received_at)
+    SELECT key, digest, received_at FROM incoming
+    ON CONFLICT (key) DO NOTHING
+    RETURNING key
+),
+logged AS (
+    INSERT INTO touchpoints (received_at, occurred_at, identity_id, type, name, channel, source, message_id,
+                             properties, context, traits, carried, sent_at, original_timestamp)
+    SELECT received_at, occurred_at, identity_id, type, name, channel, source, message_id,
+           properties, context, traits, carried, sent_at, original_timestamp
+    FROM incoming JOIN fresh USING (key)
+),
+refused AS (
+    INSERT INTO quarantine (source, received_at, code, message, message_id, original, form)
+    SELECT * FROM unnest($17::text[], $18::timestamptz[], $19::text[], $20::text[], $21::text[], $22::bytea[],
+                         $23::text[])
+)
+SELECT (SELECT value FROM revisions WHERE name = 'definitions') AS revision, array(SELECT key FROM fresh) AS fresh
+"""
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def append(
+    connection: Connection, keys: Sequence[bytes], messages: Sequence[Message], refused: Sequence[Refused] = ()
+) -> tuple[int, set[bytes]]:
+    """``keys`` are those of ``messages``. Returns the revision of the definitions, and the keys that are new."""
+    row = await connection.fetchrow(
+        _APPEND,
+        keys,
+        [message.digest for message in messages],
+        [message.received_at for message in messages],
+        [message.occurred_at for message in messages],
+        [message.identities[0].id for message in messages],
+        [message.type for message in messages],
+        [message.name for message in messages],
+        [message.channel for message in messages],
+        [message.source for message in messages],
+        [message.message_id for message in messages],
+        [message.properties for message in messages],
+        [message.context for message in messages],
+        [message.traits for message in messages],
+        [_carried(message) for message in messages],
+        [message.sent_at for message in messages],
+        [message.original_timestamp for message in messages],
+        [row.source for row in refused],
+        [row.received_at for row in refused],
+        [row.code for row in refused],
+        [row.reason for row in refused],
+        [None if row.message_id is None else _storable(row.message_id) for row in refused],
+        [row.original for row in refused],
+        [row.form for row in refused],
+    )
+    assert row is not None
+    return row["revision"], set(row["fresh"])
+
+
+def _carried(message: Message) -> bytes:
+    pairs = [(identity.kind, identity.value) for identity in message.identities]
+    if message.previous_id is not None:
+        pairs.append(("previous_id", message.previous_id))
+    return _encode(pairs)
+
+
+def _storable(text: str) -> str:
+    """Text that PostgreSQL takes: an id may have been refused for the very characters it does not."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+_RECORD_CONFLICTS = """
+INSERT INTO quarantine (source, received_at, code, message, message_id, original)
+SELECT t.source, t.received_at, $1, 'a message with this id and another content was accepted before', t.message_id,
+       t.original
+FROM unnest($2::uuid[], $3::bytea[], $4::text[], $5::timestamptz[], $6::text[], $7::bytea[])
+     AS t (key, digest, source, received_at, message_id, original)
+JOIN ledger USING (key)
+WHERE ledger.digest <> t.digest
+  AND NOT EXISTS (SELECT FROM quarantine q
+                  WHERE q.source = t.source AND q.message_id = t.message_id AND q.original = t.original)
+"""
+
+
+async def record_conflicts(connection: Connection, messages: Sequence[Message]) -> None:
+    """Duplicates whose content is not that of the message we hold, each once."""
+    await connection.execute(
+        _RECORD_CONFLICTS,
+        CONFLICTING_TWIN,
+        [message.key for message in messages],
+        [message.digest for message in messages],
+        [message.source for message in messages],
+        [message.received_at for message in messages],
+        [message.message_id for message in messages],
+        [original(message) for message in messages],
+    )
+
+
+def original(message: Message) -> bytes:
+    """A message in its own words again, near enough to compare, correct and replay."""
+    return _encode(
+        {
+            "type": message.type,
+            "messageId": _storable(message.message_id),
+            "event": None if message.name is None else _storable(message.name),
+            "timestamp": message.original_timestamp,
+            "identities": [_storable(str(identity)) for identity in message.identities],
+            "previousId": message.previous_id,
+            "properties": msgspec.Raw(message.properties),
+            "context": msgspec.Raw(message.context),
+            "traits": msgspec.Raw(message.traits or b"null"),
+        }
+    )
+
+
+_DEFER = """
+INSERT INTO deferred (key, identity_id, message_id, source, received_at, reason)
+SELECT *, $6 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::timestamptz[])
+"""
+
+
+async def defer(connection: Connection, messages: Sequence[Message], reason: str) -> None:
+    """Mark messages of the log as not yet projected; ``reason`` is a word of ours."""
+    await connection.execute(
+        _DEFER,
+        [message.key for message in messages],
+        [message.identities[0].id for message in messages],
+        [message.message_id for message in messages],
+        [message.source for message in messages],
+        [message.received_at for message in messages],
+        reason,
+    )
+
+
+_DEFERRED = """
+-- Deferred messages that no other worker is at, as the log holds them; a message whose month was dropped has no row.
+WITH claimed AS (
+    SELECT key, identity_id, message_id, source, received_at FROM deferred
+    WHERE retry_at <= $1 AND ($2::uuid IS NULL OR key = $2) ORDER BY retry_at LIMIT $3 FOR UPDATE SKIP LOCKED
+)
+SELECT c.key, t.type, t.message_id, t.source, t.occurred_at, t.received_at, t.carried, t.channel, t.name,
+       t.properties, t.context, t.traits
+FROM claimed c
+LEFT JOIN touchpoints t ON t.identity_id = c.identity_id AND t.received_at = c.received_at
+                       AND t.message_id = c.message_id AND t.source = c.source
+"""
+
+_decode_pairs = msgspec.json.Decoder(list[tuple[str, str]]).decode
+
+
+async def claim_deferred(
+    connection: Connection, now: int, messages_max: int, only: bytes | None = None
+) -> tuple[list[bytes], list[Message]]:
+    """Messages that wait for projection, locked until COMMIT, with the keys of all that were claimed."""
+    rows = await connection.fetch(_DEFERRED, now, only, messages_max)
+    return [row["key"] for row in rows], [message_of_log(row) for row in rows if row["type"] is not None]
+
+
+async def settle_deferred(connection: Connection, keys: Sequence[bytes]) -> None:
+    await connection.execute("DELETE FROM deferred WHERE key = ANY($1::uuid[])", keys)
+
+
+async def postpone_deferred(connection: Connection, key: bytes, retry_at: int) -> None:
+    """It failed alone: later again, and never given up, for the log is waiting to be read."""
+    await connection.execute("UPDATE deferred SET attempts = attempts + 1, retry_at = $2 WHERE key = $1", key, retry_at)
+
+
+async def count_deferred(connection: Connection) -> int:
+    count: int = await connection.fetchval("SELECT count(*) FROM deferred")
+    return count
+
+
+def message_of_log(row: asyncpg.Record) -> Message:
+    """A message as it was accepted, from its row in the log."""
+    pairs = _decode_pairs(row["carried"])
+    return Message(
+        type=row["type"],
+        message_id=row["message_id"],
+        source=row["source"],
+        occurred_at=row["occurred_at"],
+        received_at=row["received_at"],
+        identities=tuple(Identity(kind, value) for kind, value in pairs if kind != "previous_id"),
+        channel=row["channel"],
+        name=row["name"],
+        properties=row["properties"],
+        context=row["context"],
+        traits=row["traits"],
+        previous_id=next((value for kind, value in pairs if kind == "previous_id"), None),
+    )

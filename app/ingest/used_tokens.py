@@ -1,0 +1,28 @@
+"""Tokens that may sign one delivery: for tools whose signature leaves the body out. Owns the table used_once."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Final
+
+from app.postgres.pool import Pool
+from app.touchpoint import DAY
+
+_KEPT: Final = 8 * DAY
+"""Longer than any tool repeats a delivery; a token that old is stale by its own time."""
+
+_USE = """
+WITH old AS (
+    DELETE FROM used_once WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM used_once WHERE received_at < $5 ORDER BY received_at LIMIT 100 FOR UPDATE SKIP LOCKED))
+)
+INSERT INTO used_once (source, token, body, received_at) VALUES ($1, $2, $3, $4)
+ON CONFLICT (source, token) DO UPDATE SET received_at = excluded.received_at WHERE used_once.body = excluded.body
+RETURNING true
+"""
+
+
+async def is_its_first_body(pool: Pool, source: str, token: str, body: bytes, now: int) -> bool:
+    """Whether this token has signed no other body. The same one again is a retry, whatever became of the first."""
+    hashes = (blake2b(part, digest_size=16).digest() for part in (token.encode("utf-8", "replace"), body))
+    return await pool.fetchval(_USE, source, *hashes, now, now - _KEPT) is True

@@ -1,0 +1,81 @@
+"""The whole base of customers, in bounded chunks of one snapshot: for answers that must look at everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+import msgspec
+
+from app.postgres.pool import Connection, Pool
+from app.projection.backfill import replay_for
+from app.projection.coverage import BEFORE_NUMBERS
+from app.projection.log_replay import Replayed, replay
+from app.projection.state import State, born_of
+from app.queries.customer_state import identities_in_order
+from app.rules.engine.ruleset import Ruleset
+from app.touchpoint import Identity
+
+CHUNK_CUSTOMERS: Final = 200
+
+_FIRST: Final = bytes(16)
+_LAST: Final = b"\xff" * 16
+
+_IDS = "SELECT id FROM customers WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3"
+
+_STATES = "SELECT id, state, revision, stale FROM customers WHERE id = ANY($1::uuid[])"
+
+_COUNT = "SELECT count(*) FROM customers"
+
+_IDENTITIES = """
+SELECT customer_id, array_agg(kind) AS kinds, array_agg(value) AS values
+FROM identities WHERE customer_id = ANY($1::uuid[]) GROUP BY customer_id
+"""
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A customer of a sample."""
+
+    id: bytes
+    identities: list[Identity]
+
+
+async def count_customers(connection: Connection | Pool) -> int:
+    count: int = await connection.fetchval(_COUNT)
+    return count
+
+
+async def all_customers(connection: Connection | Pool, chunk: int = CHUNK_CUSTOMERS) -> AsyncIterator[list[bytes]]:
+    """Ids in chunks, begun at a random one and gone round: ids are hashes, so any beginning of it is a fair sample.
+
+    Between two chunks live requests get their turn.
+    """
+    start = secrets.token_bytes(16)
+    for after, last in ((start, _LAST), (_FIRST, start)):
+        while ids := [row["id"] for row in await connection.fetch(_IDS, after, last, chunk)]:
+            yield ids
+            after = ids[-1]
+            await asyncio.sleep(0)
+
+
+async def fold_customers(
+    connection: Connection, ids: Sequence[bytes], ruleset: Ruleset, now: int
+) -> dict[bytes, Replayed]:
+    """What these rules say of each of these customers as of ``now``, from what they read of the log.
+
+    A state tells when its customer was born; where it cannot be believed the log is read whole.
+    """
+    rows = await connection.fetch(_STATES, ids)
+    born = {row["id"]: born_of(row["state"]) for row in rows if not row["stale"] and row["revision"] != BEFORE_NUMBERS}
+    replayed, _ = await replay_for(connection, born, ruleset, now)
+    if others := [id for id in ids if born.get(id) is None]:
+        replayed |= await replay(connection, others, ruleset, now)
+    return {id: replayed.get(id) or Replayed(State(), []) for id in ids}
+
+
+async def named(connection: Connection, ids: Sequence[bytes]) -> list[Named]:
+    """In the order of ``ids``."""
+    rows = {row["customer_id"]: row for row in await connection.fetch(_IDENTITIES, ids)}
+    return [Named(id, identities_in_order(rows[id]["kinds"], rows[id]["values"])) for id in ids]

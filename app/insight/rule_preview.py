@@ -1,0 +1,186 @@
+"""What a rule that nobody saved would say of the base, and what a change of a segment would move.
+
+The same interpreter over the same log as for saved rules, in one snapshot, customer by customer.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from app.config import Settings
+from app.errors import InvalidDefinition, NotFound
+from app.insight.customer_scan import Named, all_customers, count_customers, fold_customers, named
+from app.postgres.pool import Pool, snapshot
+from app.queries.customer_state import truth_of
+from app.queries.explanations import Explanation, explain_rule
+from app.registry import Registry
+from app.rules.engine.ruleset import Definition, Ruleset, compile_ruleset
+from app.rules.language.nodes import Rule
+
+UNSAVED: Final = "(unsaved)"
+"""The key under which a rule is compiled that has none; no definition can have it."""
+
+_RULE_ID: Final = f"segment:{UNSAVED}"
+_CHUNK_IN_A_HURRY: Final = 50
+_Z: Final = 1.959964
+"""Of the normal distribution: 95 % lie within so many standard deviations."""
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """A customer of whom the rule is true, and why."""
+
+    customer: Named
+    why: Explanation
+
+
+class Preview(msgspec.Struct):
+    """``estimate``, ``low`` and ``high`` are all the count itself when everybody was looked at (``exact``)."""
+
+    estimate: int
+    low: int
+    high: int
+    exact: bool
+    customers_looked_at: int
+    customers_total: int
+    sample: list[Evidence]
+
+
+class Moved(msgspec.Struct):
+    """Some of the customers that move one way, and how many there are."""
+
+    count: int = 0
+    sample: list[Named] = []
+
+
+class DryRun(msgspec.Struct):
+    """``changes``: other definitions whose meaning changes with it, such as ``segment at-risk``."""
+
+    enter: Moved
+    leave: Moved
+    stay: Moved
+    changes: list[str]
+    customers_total: int
+
+
+class PreviewViews:
+    """``now`` is the instant asked about: it may be one of the past."""
+
+    def __init__(self, pool: Pool, registry: Registry, settings: Settings) -> None:
+        self._pool = pool
+        self._registry = registry
+        self._settings = settings
+
+    async def preview(self, rule: Rule, now: int, sample_max: int, within_ms: int | None) -> Preview:
+        """Everybody; with ``within_ms`` only as many as that time allows, chosen at random, and no more evidence.
+
+        Counting leaves a quarter of that time to the evidence. Raises :class:`InvalidDefinition` for a rule that reads
+        what does not exist.
+        """
+        is_over = _deadline(within_ms)
+        is_counted = _deadline(within_ms and (within_ms * 3 / 4 if sample_max else within_ms))
+        async with snapshot(self._pool) as connection:
+            ruleset = self._with(await self._registry.current_ruleset(connection), [_unsaved(rule)])
+            asked = ruleset.only([_RULE_ID])
+            total = await count_customers(connection)
+            looked_at = 0
+            count = 0
+            members: list[bytes] = []
+            chunks = all_customers(connection, _CHUNK_IN_A_HURRY) if within_ms else all_customers(connection)
+            async for ids in chunks:
+                folded = await fold_customers(connection, ids, asked, now)
+                found = [id for id in ids if truth_of(folded[id].state, asked, _RULE_ID).holds]
+                looked_at += len(ids)
+                count += len(found)
+                members += found[: sample_max - len(members)]
+                if is_counted():
+                    break
+            evidence: list[Evidence] = []
+            for each in await named(connection, members):
+                if is_over():
+                    break
+                evidence.append(Evidence(each, await explain_rule(connection, each.id, _RULE_ID, ruleset, now)))
+        estimate, low, high = _estimated(count, looked_at, total)
+        return Preview(estimate, low, high, looked_at == total, looked_at, total, evidence)
+
+    async def dry_run(self, key: str, rule: Rule, now: int, sample_max: int) -> DryRun:
+        """Who would enter, leave and stay if ``rule`` took the place of the segment's.
+
+        Raises :class:`NotFound`, and :class:`InvalidDefinition` as saving it would.
+        """
+        rule_id = f"segment:{key}"
+        async with snapshot(self._pool) as connection:
+            current = await self._registry.current_ruleset(connection)
+            old = next((each for each in current.segments if each.key == key), None)
+            if old is None:
+                raise NotFound(f"There is no segment {key}.")
+            changed = self._with(current, [msgspec.structs.replace(old, rule=rule)])
+            asked = self._with(current, [_unsaved(rule)]).only([rule_id, _RULE_ID])
+            moved: dict[tuple[bool, bool], Moved] = {}
+            total = 0
+            async for ids in all_customers(connection):
+                folded = await fold_customers(connection, ids, asked, now)
+                total += len(ids)
+                for id in ids:
+                    before, after = (truth_of(folded[id].state, asked, each).holds for each in (rule_id, _RULE_ID))
+                    one = moved.setdefault((before, after), Moved())
+                    one.count += 1
+                    if (before or after) and len(one.sample) < sample_max:
+                        one.sample.append(Named(id, []))
+            for one in moved.values():
+                one.sample = await named(connection, [each.id for each in one.sample])
+        enter, leave, stay = (moved.get(way) or Moved() for way in ((False, True), (True, False), (True, True)))
+        return DryRun(enter, leave, stay, _changed(current, changed, rule_id), total)
+
+    def _with(self, current: Ruleset, definitions: Sequence[Definition]) -> Ruleset:
+        """The current definitions with these beside them, or in the place of those of the same key."""
+        replaced = {(each.kind, each.key) for each in definitions}
+        kept = [each for each in current.definitions if (each.kind, each.key) not in replaced]
+        try:
+            return compile_ruleset(
+                [*kept, *definitions],
+                revision=current.revision,
+                timezone=self._settings.timezone,
+                default_journey=self._settings.default_journey,
+            )
+        except InvalidDefinition as error:
+            # The key that an unsaved rule is compiled under means nothing to whoever wrote the rule.
+            error.message = error.message.replace(_RULE_ID, "the rule")
+            raise
+
+
+def _unsaved(rule: Rule) -> Definition:
+    return Definition("segment", UNSAVED, 0, "", "", "", rule, ())
+
+
+def _changed(current: Ruleset, changed: Ruleset, but: str) -> list[str]:
+    """Definitions beside ``but`` that would mean something else."""
+    found = []
+    for each in current.definitions:
+        name = f"{each.kind}:{each.key}"
+        if name != but and current.meanings.get(name) != changed.meanings.get(name):
+            found.append(f"{each.kind} {each.key}")
+    return found
+
+
+def _deadline(within_ms: float | None) -> Callable[[], bool]:
+    if within_ms is None:
+        return lambda: False
+    end = time.monotonic() + within_ms / 1_000
+    return lambda: time.monotonic() >= end
+
+
+def _estimated(count: int, looked_at: int, total: int) -> tuple[int, int, int]:
+    """(estimate, low, high) of all: the 95 % interval of Wilson, and no more than is certain by now."""
+    if looked_at == total:
+        return count, count, count
+    share = count / looked_at
+    spread = _Z * math.sqrt(share * (1 - share) / looked_at + (_Z / (2 * looked_at)) ** 2)
+    middle, scale = share + _Z**2 / (2 * looked_at), 1 + _Z**2 / looked_at
+    low = max(count, math.floor((middle - spread) / scale * total))
+    high = min(total - looked_at + count, math.ceil((middle + spread) / scale * total))
+    return round(share * total), low, high

@@ -1,0 +1,229 @@
+"""Which segments overlap, say the same, are empty, tiny, never read or no longer move: one report.
+
+It rests on the stored intervals, which follow the present within seconds, and never works out a customer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from app.insight.customer_scan import count_customers
+from app.postgres.pool import Connection, Pool, snapshot
+from app.projection.coverage import coverage
+from app.registry import Registry
+from app.rules.engine.ruleset import Ruleset
+from app.touchpoint import DAY
+
+SAMPLE_CUSTOMERS: Final = 5_000
+"""Overlaps of a larger base are those of a sample of that many customers."""
+
+OVERLAPS_MAX: Final = 1_000
+"""A thousand segments have half a million pairs; nobody reads more than the most alike of them."""
+
+NEAR_DUPLICATE: Final = 0.95
+TINY_SHARE: Final = 0.001
+TINY_MEMBERS: Final = 10
+STALE_DAYS: Final = 90
+
+_BITS: Final = 60
+"""Customers in one word of a set: as many as a bigint holds without its sign."""
+
+_SEGMENTS = """
+-- Members of each segment as of now, and when somebody last entered or left: indexes transitions_open, _ended.
+SELECT asked.definition, open.members, open.entered_at, ended.left_at
+FROM unnest($1::text[], $2::bigint[]) AS asked (definition, meaning)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS members, max(entered_at) AS entered_at FROM transitions t
+    WHERE t.definition = asked.definition AND t.meaning = asked.meaning AND retracted_at IS NULL
+      AND left_at IS NULL AND entered_at <= $3
+) AS open
+CROSS JOIN LATERAL (
+    SELECT max(left_at) AS left_at FROM transitions t
+    WHERE t.definition = asked.definition AND t.meaning = asked.meaning AND retracted_at IS NULL AND left_at <= $3
+) AS ended
+"""
+
+_LAST_OF_SAMPLE = "SELECT id FROM customers ORDER BY id OFFSET $1 LIMIT 1"
+
+_SETS = """
+-- Who of the sample, the customers up to $3, is in each segment, one bit each: index transitions_open.
+WITH sample AS MATERIALIZED (
+    SELECT id, row_number() OVER (ORDER BY id) - 1 AS place FROM customers WHERE id <= $3
+)
+SELECT definition, array_agg(word) AS words, array_agg(bits) AS bits
+FROM (SELECT asked.definition, place / $5 AS word, bit_or(1::bigint << (place % $5)::int) AS bits
+      FROM unnest($1::text[], $2::bigint[]) AS asked (definition, meaning)
+      CROSS JOIN LATERAL (
+          SELECT customer_id FROM transitions t
+          WHERE t.definition = asked.definition AND t.meaning = asked.meaning AND retracted_at IS NULL
+            AND left_at IS NULL AND customer_id <= $3 AND entered_at <= $4
+      ) AS open
+      JOIN sample ON sample.id = open.customer_id
+      GROUP BY 1, 2) AS words
+GROUP BY definition
+"""
+
+_LEAST_FILLED = "SELECT min(revision) FROM customers"
+
+_INTRODUCED = "SELECT number, introduced_at FROM rule_numbers WHERE number = ANY($1::bigint[])"
+
+_READS = "SELECT key, reads, last_read_at FROM segment_reads"
+
+
+class SegmentHealth(msgspec.Struct, frozen=True):
+    """One segment. ``last_moved_at``: when a customer last entered or left; None where none ever did.
+
+    Until it is ``filled`` its figures are those of a part of the customers, and it has no flags.
+    """
+
+    key: str
+    members: int
+    reads: int
+    last_read_at: int | None
+    last_moved_at: int | None
+    filled: bool
+    flags: list[str]
+    """Of empty, tiny, never_read and stale, those that hold; the last two of nothing younger than STALE_DAYS."""
+
+
+class Overlap(msgspec.Struct, frozen=True):
+    """Two segments with members in common. ``jaccard``: those in both, of those in either."""
+
+    segments: tuple[str, str]
+    both: int
+    either: int
+    jaccard: float
+
+
+class Hygiene(msgspec.Struct, frozen=True):
+    """``customers_looked_at`` is less than ``customers_total`` where the overlaps are those of a sample.
+
+    ``overlaps`` are the most alike of ``overlaps_total`` pairs.
+    """
+
+    customers_total: int
+    customers_looked_at: int
+    segments: list[SegmentHealth]
+    overlaps: list[Overlap]
+    overlaps_total: int
+    near_duplicates: list[Overlap]
+    same_meaning: list[list[str]]
+
+
+class HygieneViews:
+    def __init__(self, pool: Pool, registry: Registry) -> None:
+        self._pool = pool
+        self._registry = registry
+
+    async def report(self, now: int) -> Hygiene:
+        async with snapshot(self._pool) as connection:
+            ruleset = await self._registry.current_ruleset(connection)
+            total = await count_customers(connection)
+            reads = {row["key"]: (row["reads"], row["last_read_at"]) for row in await connection.fetch(_READS)}
+            definitions = sorted(f"segment:{each.key}" for each in ruleset.segments)
+            numbers = [ruleset.number_of[id] for id in definitions]
+            rows = await connection.fetch(_SEGMENTS, definitions, numbers, now)
+            least = await connection.fetchval(_LEAST_FILLED)
+            introduced = {row["number"]: row["introduced_at"] for row in await connection.fetch(_INTRODUCED, numbers)}
+            looked_at, sets = await _sets_of_members(connection, definitions, numbers, total, now)
+        overlaps, overlaps_total = await _overlaps(sets)
+        segments = []
+        for row in rows:
+            id = row["definition"]
+            filled = least is None or least >= coverage(ruleset).needed(id)
+            is_young = introduced[ruleset.number_of[id]] > now - STALE_DAYS * DAY
+            segments.append(_health(row, reads, total, now, filled=filled, is_young=is_young))
+        return Hygiene(
+            total,
+            looked_at,
+            segments,
+            overlaps,
+            overlaps_total,
+            [each for each in overlaps if each.both >= NEAR_DUPLICATE * each.either],
+            _same_meaning(ruleset),
+        )
+
+
+async def _sets_of_members(
+    connection: Connection, definitions: Sequence[str], numbers: Sequence[int], total: int, now: int
+) -> tuple[int, dict[str, int]]:
+    """How many customers were looked at, and by key who of them is a member: bit n stands for the n-th customer.
+
+    Ids are hashes, so the first of them are a fair sample.
+    """
+    looked_at = min(total, SAMPLE_CUSTOMERS)
+    if not looked_at:
+        return 0, {}
+    last = await connection.fetchval(_LAST_OF_SAMPLE, looked_at - 1)
+    sets = {}
+    for row in await connection.fetch(_SETS, definitions, numbers, last, now, _BITS):
+        words = zip(row["words"], row["bits"], strict=True)
+        sets[_key(row["definition"])] = sum(bits << (_BITS * word) for word, bits in words)
+        await asyncio.sleep(0)
+    return looked_at, dict(sorted(sets.items()))
+
+
+async def _overlaps(sets: Mapping[str, int]) -> tuple[list[Overlap], int]:
+    """The pairs with members in common, the most alike first, and how many such pairs there are.
+
+    Half a million pairs take about half a second; live requests get their turn after each segment.
+    """
+    keys, members = list(sets), list(sets.values())
+    sizes = [each.bit_count() for each in members]
+    best: list[tuple[float, int, int, int]] = []
+    found = 0
+    for one, mine in enumerate(members):
+        size = sizes[one]
+        for other, others in enumerate(members[one + 1 :], one + 1):
+            both = (mine & others).bit_count()
+            if not both:
+                continue
+            found += 1
+            jaccard = both / (size + sizes[other] - both)
+            if len(best) < OVERLAPS_MAX:
+                heapq.heappush(best, (jaccard, -one, -other, both))
+            elif jaccard > best[0][0]:
+                heapq.heapreplace(best, (jaccard, -one, -other, both))
+        await asyncio.sleep(0)
+    return [
+        Overlap((keys[-one], keys[-other]), both, sizes[-one] + sizes[-other] - both, round(jaccard, 4))
+        for jaccard, one, other, both in sorted(best, reverse=True)
+    ], found
+
+
+def _health(
+    row: Any, reads: Mapping[str, tuple[int, int]], total: int, now: int, *, filled: bool, is_young: bool
+) -> SegmentHealth:
+    key, members = _key(row["definition"]), row["members"]
+    times, last_read_at = reads.get(key, (0, None))
+    last_moved_at = _latest(row["entered_at"], row["left_at"])
+    is_still = last_moved_at is None or last_moved_at <= now - STALE_DAYS * DAY
+    flags = {
+        "empty": members == 0,
+        "tiny": 0 < members < max(TINY_MEMBERS, TINY_SHARE * total),
+        "never_read": times == 0 and not is_young,
+        "stale": is_still and not is_young,
+    }
+    holding = [flag for flag, holds in flags.items() if holds and filled]
+    return SegmentHealth(key, members, times, last_read_at, last_moved_at, filled, holding)
+
+
+def _latest(*instants: int | None) -> int | None:
+    return max((each for each in instants if each is not None), default=None)
+
+
+def _same_meaning(ruleset: Ruleset) -> list[list[str]]:
+    """Groups of segments whose rules mean the same, whoever wrote them."""
+    groups: dict[str, list[str]] = {}
+    for each in ruleset.segments:
+        groups.setdefault(ruleset.contents[f"segment:{each.key}"], []).append(each.key)
+    return [keys for keys in groups.values() if len(keys) > 1]
+
+
+def _key(definition: str) -> str:
+    return definition.partition(":")[2]

@@ -1,0 +1,123 @@
+"""A customer's sessions, worked out from the log each time they are asked for."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+import msgspec
+
+from app.enrichment.urls import parameters, query_of
+from app.insight.sessions import Acquisition, Device, Divider, Page, Session, Totals, Visited, is_visit
+from app.postgres.pool import Pool, snapshot
+from app.queries.timeline import Place, customer_id
+
+LOOKED_AT_MAX: Final = 50_000
+"""Touchpoints that are looked at, the latest; of a customer with more, older sessions are not told."""
+
+TEXT_CHARS_MAX: Final = 1_000
+"""Of any text of a page, a campaign or a device that is told: a client may send 32 KB of it."""
+
+_CHUNK_ROWS: Final = 500
+"""At a time in memory; in between other requests get their turn."""
+
+_VISITED = """
+-- The latest touchpoints up to an instant, oldest first, over all identities: index touchpoints_of_identity. What a
+-- client may have sent in an unexpected shape comes out as null.
+SELECT occurred_at, message_id, source, type, name, channel, library,
+       acquisition_group, acquisition_source, acquisition_medium, acquisition_campaign, acquisition_term,
+       acquisition_content, acquisition_click_id, url, path, title, page_name, device, os, browser, session_id
+FROM (
+    SELECT t.occurred_at, t.message_id, t.source, t.type, t.name, t.channel,
+           t.context -> 'library' ->> 'name' AS library,
+           a ->> 'group' AS acquisition_group, a ->> 'source' AS acquisition_source,
+           a ->> 'medium' AS acquisition_medium, a ->> 'campaign' AS acquisition_campaign,
+           a ->> 'term' AS acquisition_term, a ->> 'content' AS acquisition_content,
+           a ->> 'click_id' AS acquisition_click_id,
+           coalesce(t.properties ->> 'url', t.context -> 'page' ->> 'url') AS url,
+           coalesce(t.properties ->> 'path', t.context -> 'page' ->> 'path') AS path,
+           coalesce(t.properties ->> 'title', t.context -> 'page' ->> 'title') AS title,
+           t.properties ->> 'name' AS page_name,
+           coalesce(t.context -> 'client' ->> 'device', t.context -> 'device' ->> 'type') AS device,
+           coalesce(t.context -> 'client' ->> 'os', t.context -> 'os' ->> 'name') AS os,
+           t.context -> 'client' ->> 'browser' AS browser,
+           t.context ->> 'sessionId' AS session_id
+    FROM identities i
+    JOIN touchpoints t ON t.identity_id = i.id
+    CROSS JOIN LATERAL (SELECT t.context -> 'acquisition' AS a) AS acquisition
+    WHERE i.customer_id = $1 AND t.name IS NOT NULL AND t.occurred_at <= $2
+    ORDER BY t.occurred_at DESC, t.message_id COLLATE "C" DESC, t.source COLLATE "C" DESC
+    LIMIT $3
+) AS latest
+ORDER BY occurred_at, message_id COLLATE "C", source COLLATE "C"
+"""
+
+
+class Visits(msgspec.Struct):
+    """``sessions`` are newest first, ``totals`` of all. ``since``: only touchpoints from then on were looked at."""
+
+    customer: bytes
+    sessions: list[Session]
+    totals: Totals
+    since: int | None
+
+
+class SessionViews:
+    def __init__(self, pool: Pool, looked_at_max: int = LOOKED_AT_MAX) -> None:
+        self._pool = pool
+        self._looked_at_max = looked_at_max
+
+    async def sessions(self, ids: list[bytes], now: int, before: Place | None, items_max: int) -> Visits:
+        """Up to ``items_max`` sessions that began before a place in the one order, as they stood at ``now``.
+
+        Whatever the customer has done, only these are kept in memory. Raises :class:`NotFound`.
+        """
+        divider, totals = Divider(), Totals()
+        newest: deque[Session] = deque(maxlen=items_max)
+        rows, since = 0, None
+
+        def count(session: Session | None) -> None:
+            if session is None:
+                return
+            totals.add(session)
+            if before is None or session.first < before:
+                newest.append(session)
+
+        async with snapshot(self._pool) as connection:
+            customer = await customer_id(connection, ids)
+            arguments = customer, now, self._looked_at_max
+            async for row in connection.cursor(_VISITED, *arguments, prefetch=_CHUNK_ROWS):
+                since = row["occurred_at"] if rows == 0 else since
+                rows += 1
+                if (touchpoint := _visited(row)) is not None:
+                    count(divider.meet(touchpoint))
+        count(divider.end())
+        return Visits(customer, [*reversed(newest)], totals, since if rows == self._looked_at_max else None)
+
+
+def _visited(row: Any) -> Visited | None:
+    """None for a touchpoint that is no visit."""
+    occurred_at, message_id, source, type, name, channel, library, *texts = row
+    if not is_visit(type, channel, library):
+        return None
+    click = _click(click_id=texts[6], url=texts[7])
+    texts = [text and text[:TEXT_CHARS_MAX] for text in texts]
+    acquisition, page, device, session_id = texts[:7], texts[7:11], texts[11:14], texts[14]
+    return Visited(
+        order=(occurred_at, message_id, source),
+        name=name,
+        channel=channel,
+        page=Page(*page) if type in ("page", "screen") else None,
+        acquisition=Acquisition(*acquisition) if any(acquisition) else None,
+        device=Device(*device) if any(device) else None,
+        session_id=session_id,
+        click=click,
+    )
+
+
+def _click(*, click_id: str | None, url: str | None) -> str | None:
+    """The value of a click id, which is kept nowhere but in the page's address."""
+    if click_id is None or url is None:
+        return None
+    name = click_id.lower()  # as parameters are read
+    return parameters(query_of(url), {name}).get(name)

@@ -1,0 +1,86 @@
+"""A customer's tickets, worked out from the log each time they are asked for."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+import msgspec
+
+from app.formats import timestamps
+from app.insight.tickets import Desk, Ticket, Told, Totals
+from app.postgres.pool import Pool, snapshot
+from app.queries.timeline import customer_id
+from app.vocabulary.ticket_events import NAMES
+
+LOOKED_AT_MAX: Final = 50_000
+"""Touchpoints of tickets that are looked at, the latest."""
+
+ID_CHARS_MAX: Final = 255
+
+_CHUNK_ROWS: Final = 500
+
+_TOLD = """
+-- What help desks told up to an instant, oldest first, over all identities: index touchpoints_of_identity. What was
+-- sent in an unexpected shape comes out as null.
+SELECT occurred_at, message_id, source, name, ticket_id, status, rating, opened_at
+FROM (
+    SELECT t.occurred_at, t.message_id, t.source, t.name, t.properties ->> 'ticket_id' AS ticket_id,
+           t.properties ->> 'status' AS status, t.properties ->> 'rating' AS rating,
+           t.properties ->> 'opened_at' AS opened_at
+    FROM identities i
+    JOIN touchpoints t ON t.identity_id = i.id
+    WHERE i.customer_id = $1 AND t.name = ANY($2) AND t.occurred_at <= $3
+    ORDER BY t.occurred_at DESC, t.message_id COLLATE "C" DESC, t.source COLLATE "C" DESC
+    LIMIT $4
+) AS latest
+ORDER BY occurred_at, message_id COLLATE "C", source COLLATE "C"
+"""
+
+
+class Tickets(msgspec.Struct):
+    """``tickets`` are newest first, ``totals`` of all. ``since``: only touchpoints from then on were looked at."""
+
+    customer: bytes
+    tickets: list[Ticket]
+    totals: Totals
+    since: int | None
+
+
+class TicketViews:
+    def __init__(self, pool: Pool, looked_at_max: int = LOOKED_AT_MAX) -> None:
+        self._pool = pool
+        self._looked_at_max = looked_at_max
+
+    async def tickets(self, ids: list[bytes], now: int) -> Tickets:
+        """As they stood at ``now``. Raises :class:`NotFound`."""
+        desk = Desk()
+        rows, since = 0, None
+        async with snapshot(self._pool) as connection:
+            customer = await customer_id(connection, ids)
+            arguments = customer, NAMES, now, self._looked_at_max
+            async for row in connection.cursor(_TOLD, *arguments, prefetch=_CHUNK_ROWS):
+                since = row["occurred_at"] if rows == 0 else since
+                rows += 1
+                desk.meet(_told(row))
+        return Tickets(customer, desk.newest(), desk.totals(), since if rows == self._looked_at_max else None)
+
+
+def _told(row: Any) -> Told:
+    occurred_at, message_id, source, name, ticket_id, status, rating, opened_at = row
+    return Told(
+        order=(occurred_at, message_id, source),
+        name=name,
+        ticket_id=ticket_id[:ID_CHARS_MAX] if ticket_id else None,
+        status=status[:ID_CHARS_MAX] if status else None,
+        rating=_number(rating),
+        opened_at=timestamps.parse(opened_at) if opened_at else None,
+    )
+
+
+def _number(text: str | None) -> Decimal | None:
+    try:
+        found = Decimal(text or "")
+    except InvalidOperation:
+        return None
+    return found if found.is_finite() and abs(found.adjusted()) < 30 else None

@@ -1,0 +1,179 @@
+"""Tickets: what a help desk told of one customer's troubles, from opening to rating. Pure.
+
+Touchpoints are met in the one order. Nothing here is stored: tickets are a function of the set of touchpoints, so one
+that arrives late changes them as if it had come in time. What a tool did not tell is not made up: a ticket whose
+opening was not seen has no time of opening, and so no time to the first response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from statistics import median
+
+import msgspec
+
+from app.touchpoint import SECOND, Order
+from app.vocabulary.ticket_events import (
+    CHAT_STARTED,
+    CREATED,
+    RATED,
+    REOPENED,
+    REPLIED_BY_AGENT,
+    REPLIED_BY_CUSTOMER,
+    SOLVED,
+    Standing,
+    standing_of,
+)
+
+
+class Told(msgspec.Struct, gc=False, frozen=True):
+    """What one touchpoint says of a ticket. ``opened_at`` is when the tool says that it was opened."""
+
+    order: Order
+    name: str
+    ticket_id: str | None = None
+    status: str | None = None
+    rating: Decimal | None = None
+    opened_at: int | None = None
+
+
+class Ticket(msgspec.Struct):
+    """One ticket of one source, as far as it was told."""
+
+    id: str
+    source: str
+    first: Order
+    last_at: int = 0
+    status: str | None = None
+    standing: Standing = "open"
+    created_at: int | None = None
+    said_opened_at: int | None = None
+    agent_replied_at: list[int] = []
+    solved_at: int | None = None
+    reopened: int = 0
+    is_reopened: bool = False
+    """Since it was last solved."""
+    rating: Decimal | None = None
+    replies_by_customer: int = 0
+
+    @property
+    def opened_at(self) -> int | None:
+        """When it was seen to be opened, else when the tool says so."""
+        return self.said_opened_at if self.created_at is None else self.created_at
+
+    @property
+    def is_open(self) -> bool:
+        return self.standing == "open"
+
+    @property
+    def replies_by_agent(self) -> int:
+        return len(self.agent_replied_at)
+
+    @property
+    def first_response_seconds(self) -> float | None:
+        """To the first reply of an agent after its opening; clocks of tools may put one before it."""
+        opened_at = self.opened_at
+        if opened_at is None:
+            return None
+        replied = next((at for at in self.agent_replied_at if at >= opened_at), None)
+        return None if replied is None else (replied - opened_at) / SECOND
+
+    @property
+    def resolution_seconds(self) -> float | None:
+        """From its opening to when it was last solved; of an open one None, though it was solved before."""
+        if self.standing != "solved" or self.opened_at is None or self.solved_at is None:
+            return None
+        return max(0, self.solved_at - self.opened_at) / SECOND
+
+
+class Totals(msgspec.Struct):
+    """Figures over all tickets of a customer. ``last_csat`` counts ratings that name no ticket too."""
+
+    tickets: int = 0
+    open: int = 0
+    reopened: int = 0
+    last_csat: Decimal | None = None
+    last_csat_at: int | None = None
+    median_first_response_seconds: float | None = None
+
+
+class Desk:
+    """Takes what was told of a customer's tickets, in order, one after the other."""
+
+    def __init__(self) -> None:
+        self.tickets: dict[tuple[str, str], Ticket] = {}
+        self._last_csat: tuple[Decimal, int] | None = None
+
+    def meet(self, told: Told) -> None:
+        if told.name == RATED and told.rating is not None:
+            self._last_csat = told.rating, told.order[0]
+        if told.ticket_id is None:
+            return
+        source = told.order[2]
+        ticket = self.tickets.get((source, told.ticket_id))
+        if ticket is None:
+            ticket = self.tickets[source, told.ticket_id] = Ticket(told.ticket_id, source, told.order)
+        _tell(ticket, told)
+
+    def totals(self) -> Totals:
+        tickets = self.tickets.values()
+        waited = [ticket.first_response_seconds for ticket in tickets]
+        seconds = [each for each in waited if each is not None]
+        rating, rated_at = self._last_csat or (None, None)
+        return Totals(
+            tickets=len(tickets),
+            open=sum(ticket.is_open for ticket in tickets),
+            reopened=sum(ticket.reopened for ticket in tickets),
+            last_csat=rating,
+            last_csat_at=rated_at,
+            median_first_response_seconds=median(seconds) if seconds else None,
+        )
+
+    def newest(self) -> list[Ticket]:
+        return sorted(self.tickets.values(), key=lambda ticket: ticket.first, reverse=True)
+
+
+def desk_of(told: Iterable[Told]) -> Desk:
+    """The desk after all of these, in whatever order they stand here."""
+    desk = Desk()
+    for each in sorted(told, key=lambda each: each.order):
+        desk.meet(each)
+    return desk
+
+
+def _tell(ticket: Ticket, told: Told) -> None:
+    at = told.order[0]
+    ticket.last_at = at
+    if told.opened_at is not None and ticket.said_opened_at is None:
+        ticket.said_opened_at = told.opened_at
+    if told.name in (CREATED, CHAT_STARTED) and ticket.created_at is None:
+        ticket.created_at = at
+    if told.name == REPLIED_BY_CUSTOMER:
+        ticket.replies_by_customer += 1
+    if told.name == REPLIED_BY_AGENT:
+        ticket.agent_replied_at.append(at)
+    if told.name == RATED and told.rating is not None:
+        ticket.rating = told.rating
+    ticket.status = told.status or ticket.status
+    _stand(ticket, _standing_after(told), at, said_reopened=told.name == REOPENED)
+
+
+def _standing_after(told: Told) -> Standing | None:
+    """A name says more than a status word, which may be one of the tool's own. A rating changes nothing."""
+    if told.name == RATED:
+        return None
+    if told.name == SOLVED:
+        return "solved"
+    return "open" if told.name == REOPENED else standing_of(told.status)
+
+
+def _stand(ticket: Ticket, standing: Standing | None, at: int, *, said_reopened: bool) -> None:
+    """Several messages may tell of one change: a reply after which it is open, and that it was opened again."""
+    if standing == "solved" and ticket.standing != "solved":
+        ticket.solved_at = at
+        ticket.is_reopened = False
+    if standing == "open" and not ticket.is_reopened and (ticket.standing == "solved" or said_reopened):
+        ticket.reopened += 1
+        ticket.is_reopened = True
+    ticket.standing = standing or ticket.standing

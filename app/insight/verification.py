@@ -1,0 +1,174 @@
+"""Is what a segment answers what the log says? Recomputed chunk by chunk, each chunk in a snapshot of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from app.config import Settings
+from app.errors import NotFound
+from app.insight.customer_scan import CHUNK_CUSTOMERS, all_customers, count_customers
+from app.postgres.pool import Clock, Connection, Pool, snapshot
+from app.projection.coverage import coverage
+from app.projection.fold import Change
+from app.projection.log_replay import Replayed, replay
+from app.projection.state import State
+from app.queries.customer_state import Stored, is_current, states_at, truth_of
+from app.registry import Registry
+from app.rules.engine.ruleset import Ruleset
+
+DIFFERENCES_MAX = 20
+
+_ROWS = "SELECT id, state, flips_at, revision, stale FROM customers WHERE id = ANY($1::uuid[])"
+
+_STAYS = """
+-- What is stored of one meaning of the segment; index transitions_one_interval.
+SELECT customer_id, entered_at, left_at FROM transitions
+WHERE customer_id = ANY($1::uuid[]) AND definition = $2 AND meaning = $3 AND retracted_at IS NULL
+"""
+
+_STAYS_OF_NOBODY = """
+-- Intervals of customers that do not exist, a row each of the first few, with how many there are: indexes
+-- transitions_open and transitions_ended.
+SELECT customer_id, array_agg(entered_at) AS entered, array_agg(left_at) AS left, count(*) OVER () AS customers
+FROM (SELECT customer_id, entered_at, left_at FROM transitions
+      WHERE definition = $1 AND meaning = $2 AND retracted_at IS NULL AND left_at IS NULL
+      UNION ALL
+      SELECT customer_id, entered_at, left_at FROM transitions
+      WHERE definition = $1 AND meaning = $2 AND retracted_at IS NULL AND left_at IS NOT NULL) AS stay
+WHERE NOT EXISTS (SELECT FROM customers c WHERE c.id = stay.customer_id)
+GROUP BY customer_id ORDER BY customer_id LIMIT $3
+"""
+
+Stay = tuple[int, int | None]
+"""[entered_at, left_at)"""
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What is said of one customer: a member or not, since when, and all stays so far."""
+
+    member: bool
+    since: int
+    stays: list[Stay]
+
+
+class Difference(msgspec.Struct, frozen=True):
+    customer: bytes
+    stored: Said
+    recomputed: Said
+
+
+class Verified(msgspec.Struct):
+    """``stored`` of the customers were answered from what is stored, the others are worked out whenever asked.
+
+    ``differences`` are the first few of the ``differing``. Unless a sample was asked for, these are also they of whom a
+    stay is stored although there is no such customer. ``as_of`` is when it began.
+    """
+
+    as_of: int
+    customers: int = 0
+    stored: int = 0
+    members: int = 0
+    differing: int = 0
+    differences: list[Difference] = []
+
+
+class VerifyViews:
+    def __init__(self, pool: Pool, registry: Registry, settings: Settings, clock: Clock) -> None:
+        self._pool = pool
+        self._registry = registry
+        self._clock = clock
+        self._points_max = settings.series_points_max
+
+    async def segment(
+        self, key: str, sample: int | None = None, advance: Callable[[int, int], None] | None = None
+    ) -> Verified:
+        """All customers, or ``sample`` random ones. ``advance`` is told (customers done, customers in all).
+
+        Raises :class:`NotFound`.
+        """
+        found = Verified(self._clock.now())
+        async with snapshot(self._pool) as connection:
+            await self._compare(connection, key, [], found)
+            everybody = await count_customers(connection)
+        total = everybody if sample is None else min(sample, everybody)
+        chunk = CHUNK_CUSTOMERS if sample is None else max(1, min(sample, CHUNK_CUSTOMERS))
+        async for ids in all_customers(self._pool, chunk):
+            if sample is not None:
+                ids = ids[: sample - found.customers]
+            if not ids:
+                break
+            async with snapshot(self._pool) as connection:
+                await self._compare(connection, key, ids, found)
+            if advance is not None:
+                advance(found.customers, max(total, found.customers))
+        if sample is None:
+            async with snapshot(self._pool) as connection:
+                await self._find_stays_of_nobody(connection, key, found)
+        return found
+
+    async def _find_stays_of_nobody(self, connection: Connection, key: str, found: Verified) -> None:
+        rule_id, now = f"segment:{key}", self._clock.now()
+        ruleset = await self._ruleset(connection, key)
+        rows = await connection.fetch(_STAYS_OF_NOBODY, rule_id, ruleset.number_of[rule_id], DIFFERENCES_MAX)
+        for id, entered, left, customers in rows:
+            found.differing += customers if id == rows[0]["customer_id"] else 0
+            if len(found.differences) < DIFFERENCES_MAX:
+                stays = _up_to(zip(entered, left, strict=True), now)
+                is_member = any(until is None for _, until in stays)
+                since = max((instant for stay in stays for instant in stay if instant is not None), default=0)
+                found.differences.append(Difference(id, Said(is_member, since, stays), Said(False, 0, [])))
+
+    async def _ruleset(self, connection: Connection, key: str) -> Ruleset:
+        ruleset = await self._registry.current_ruleset(connection)
+        if all(each.key != key for each in ruleset.segments):
+            raise NotFound(f"There is no segment {key}.")
+        return ruleset
+
+    async def _compare(self, connection: Connection, key: str, ids: Sequence[bytes], found: Verified) -> None:
+        ruleset = await self._ruleset(connection, key)
+        rule_id, now = f"segment:{key}", self._clock.now()
+        rows = [Stored(*row) for row in await connection.fetch(_ROWS, ids)]
+        alone = coverage(ruleset).alone(rule_id)
+        served = await states_at(connection, rows, alone, now, self._points_max)
+        folded = await replay(connection, ids, alone, now)
+        intervals: dict[bytes, list[Stay]] = {}
+        for id, entered, left in await connection.fetch(_STAYS, ids, rule_id, ruleset.number_of[rule_id]):
+            intervals.setdefault(id, []).append((entered, left))
+        for row in rows:
+            known_to = now if row.flips_at is None else min(now, row.flips_at - 1)
+            answers = is_current(row, alone, known_to)
+            again_all = folded.get(row.id) or Replayed(State(), [])
+            stays = _up_to(_stays(again_all.changes, rule_id), known_to)
+            stored = _up_to(intervals.get(row.id, ()), known_to) if answers else stays
+            truth, again = truth_of(served[row.id], alone, rule_id), truth_of(again_all.state, alone, rule_id)
+            found.customers += 1
+            found.stored += answers
+            found.members += again.holds
+            if (truth.holds, truth.since, stored) != (again.holds, again.since, stays):
+                found.differing += 1
+                if len(found.differences) < DIFFERENCES_MAX:
+                    one, other = Said(truth.holds, truth.since, stored), Said(again.holds, again.since, stays)
+                    found.differences.append(Difference(row.id, one, other))
+
+
+def _stays(changes: Iterable[Change], rule_id: str) -> list[Stay]:
+    stays: list[Stay] = []
+    for change in changes:
+        if change.definition != rule_id:
+            continue
+        if change.entered:
+            stays.append((change.at, None))
+        else:
+            stays[-1] = stays[-1][0], change.at
+    return stays
+
+
+def _up_to(stays: Iterable[Stay], instant: int) -> list[Stay]:
+    """As they were known at that instant, oldest first."""
+    return sorted(
+        (entered, left if left is not None and left <= instant else None)
+        for entered, left in stays
+        if entered <= instant
+    )

@@ -1,0 +1,187 @@
+"""What the service tells about itself, in Prometheus's terms. One registry an application, so that tests can have many.
+
+Labels hold only words of our own (outcomes, codes, steps, route templates), never what a client sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+_STEP_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_FLUSH_MESSAGES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
+
+
+class Metrics:
+    """The figures of one process."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        registry = self._registry
+        self._messages = Counter("segue_messages", "Messages by outcome.", ["outcome"], registry=registry)
+        self._rejections = Counter("segue_rejections", "Rejected messages by code.", ["code"], registry=registry)
+        self._flush = Histogram(
+            "segue_flush_messages", "Messages in one flush.", buckets=_FLUSH_MESSAGES, registry=registry
+        )
+        self._steps = Histogram(
+            "segue_step_seconds", "Time of one step of a flush.", ["step"], buckets=_STEP_SECONDS, registry=registry
+        )
+        self._queue_bytes = Gauge("segue_queue_bytes", "Bytes of messages waiting for a flush.", registry=registry)
+        self._queue_requests = Gauge("segue_queue_requests", "Requests waiting for a flush.", registry=registry)
+        self._sweep_lag = Gauge(
+            "segue_sweep_lag_seconds", "How long the oldest due change has been waiting.", registry=registry
+        )
+        self._deferred = Gauge("segue_deferred_messages", "Messages stored but not yet projected.", registry=registry)
+        self._fills = Gauge("segue_fills_pending", "Customers not yet at the current definitions.", registry=registry)
+        self._pool_used = Gauge("segue_pool_connections_used", "Connections in use.", registry=registry)
+        self._pool_size = Gauge("segue_pool_connections_open", "Connections open.", registry=registry)
+        self._streams = Gauge("segue_streams_open", "Open streams of /v1/me.", registry=registry)
+        self._requests = Counter(
+            "segue_requests", "Requests by route and status.", ["method", "route", "status"], registry=registry
+        )
+        self._request_seconds = Histogram(
+            "segue_request_seconds",
+            "Time to the end of the answer.",
+            ["route"],
+            buckets=_STEP_SECONDS,
+            registry=registry,
+        )
+        self._due = Gauge(
+            "segue_sweep_due_customers", "Customers whose next change is due, at most 10,000.", registry=registry
+        )
+        self._fill_customers = Counter(
+            "segue_fill_customers", "Customers brought to new definitions.", registry=registry
+        )
+        self._fill_touchpoints = Counter(
+            "segue_fill_touchpoints", "Touchpoints read to bring customers to new definitions.", registry=registry
+        )
+        self._fill_eta = Gauge(
+            "segue_fill_eta_seconds", "How long the fill at work will take at its speed so far.", registry=registry
+        )
+        self._webhooks_refused = Counter(
+            "segue_webhooks_refused",
+            "Webhooks that were not shown to be their tool's.",
+            ["kind", "reason"],
+            registry=registry,
+        )
+        self._source_outcomes = Counter(
+            "segue_source_outcomes",
+            "Messages of a source by outcome; refused counts deliveries.",
+            ["source", "outcome"],
+            registry=registry,
+        )
+        self._source_seen = Gauge(
+            "segue_source_last_seen_seconds",
+            "When a source was last heard of by this process, in seconds since 1970.",
+            ["source"],
+            registry=registry,
+        )
+        self._plan_violations = Counter(
+            "segue_plan_violations", "Messages that did not keep to the tracking plan.", ["mode"], registry=registry
+        )
+        self._contacts_unusable = Counter(
+            "segue_contacts_unusable",
+            "Addresses and phone numbers that are no identity.",
+            ["kind", "reason"],
+            registry=registry,
+        )
+        self.accepted = 0
+        """Messages accepted by this process so far."""
+        self._children: dict[tuple[str, str, int], Counter] = {}
+        self._timers: dict[str, Histogram] = {}
+
+    def outcome(self, name: str, n: int) -> None:
+        """``name``: accepted, duplicate or rejected."""
+        if name == "accepted":
+            self.accepted += n
+        if n:
+            self._messages.labels(name).inc(n)
+
+    def rejection(self, code: str) -> None:
+        self._rejections.labels(code).inc()
+
+    def webhook_refused(self, kind: str, reason: str) -> None:
+        """``reason``: missing, wrong, stale or replayed."""
+        self._webhooks_refused.labels(kind, reason).inc()
+
+    def source_outcome(self, source: str, outcome: str, times: int, now: int) -> None:
+        """``outcome``: accepted, duplicate, rejected, warned, refused or ignored; ``now`` in microseconds."""
+        key = ("source", f"{source}:{outcome}", 0)
+        counter = self._children.get(key)
+        if counter is None:
+            counter = self._children[key] = self._source_outcomes.labels(source, outcome)
+        counter.inc(times)
+        self._source_seen.labels(source).set(now / 1_000_000)
+
+    def plan_violated(self, mode: str) -> None:
+        """``mode``: warn or quarantine."""
+        self._plan_violations.labels(mode).inc()
+
+    def contact_unusable(self, kind: str, reason: str) -> None:
+        """``kind``: email or phone; ``reason`` a word of :mod:`app.formats.email_phone`."""
+        self._contacts_unusable.labels(kind, reason).inc()
+
+    def flushed(self, messages: int) -> None:
+        self._flush.observe(messages)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time one step of a flush; a step that fails is not counted."""
+        start = time.perf_counter()
+        yield
+        self._steps.labels(name).observe(time.perf_counter() - start)
+
+    def queue(self, bytes: int, requests: int) -> None:
+        self._queue_bytes.set(bytes)
+        self._queue_requests.set(requests)
+
+    def sweep_lag(self, seconds: float) -> None:
+        self._sweep_lag.set(seconds)
+
+    def deferred(self, messages: int) -> None:
+        """Messages in the log that no customer's state holds yet."""
+        self._deferred.set(messages)
+
+    def due(self, customers: int) -> None:
+        self._due.set(customers)
+
+    def filled(self, customers: int, touchpoints: int) -> None:
+        self._fill_customers.inc(customers)
+        self._fill_touchpoints.inc(touchpoints)
+
+    def fill_eta(self, seconds: float) -> None:
+        self._fill_eta.set(seconds)
+
+    def fills_pending(self, customers: int) -> None:
+        self._fills.set(customers)
+
+    def watch_pool(self, used: Callable[[], int], size: Callable[[], int]) -> None:
+        """Read when asked, not when it changes."""
+        self._pool_used.set_function(used)
+        self._pool_size.set_function(size)
+
+    def watch_streams(self, open: Callable[[], int]) -> None:
+        """Read when asked."""
+        self._streams.set_function(open)
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """``route`` is the template. Children are kept: looking one up by labels costs more than counting."""
+        key = (method, route, status)
+        counter = self._children.get(key)
+        if counter is None:
+            counter = self._children[key] = self._requests.labels(method, route, str(status))
+        counter.inc()
+        timer = self._timers.get(route)
+        if timer is None:
+            timer = self._timers[route] = self._request_seconds.labels(route)
+        timer.observe(seconds)
+
+    def exposition(self) -> bytes:
+        """All of it as text for a scraper."""
+        return generate_latest(self._registry)

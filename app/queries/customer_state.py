@@ -1,0 +1,235 @@
+"""The states that every read rests on. A read never writes and is never stale.
+
+A stored truth is believed while nothing can have changed it: a rule that the row holds, not marked stale, ``flips_at``
+ahead. If only time has passed the state is carried forward in memory; otherwise the customer's log is replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from app.postgres.pool import Connection
+from app.projection.backfill import replay_for
+from app.projection.coverage import BEFORE_NUMBERS, coverage
+from app.projection.fold import NeedsReplay, fold
+from app.projection.log_replay import replay
+from app.projection.state import Cause, State, born_of, read_state, write_state
+from app.rules.engine.ruleset import Ruleset
+from app.rules.engine.truth import Truth
+from app.touchpoint import STRENGTH, Identity
+
+
+class Stored(msgspec.Struct):
+    """A customer's row as far as reads look at it."""
+
+    id: bytes
+    state: bytes
+    flips_at: int | None
+    revision: int
+    stale: bool
+
+
+class Membership(msgspec.Struct, frozen=True):
+    key: str
+    since: int
+    valid_until: int | None
+
+
+class Place(msgspec.Struct, frozen=True):
+    """The place in one journey."""
+
+    stage: str | None
+    since: int | None
+    valid_until: int | None
+    cause: Cause | None
+
+
+class Customer(msgspec.Struct):
+    """A customer at ``as_of``, with the rules that said so, the state they said it of, and until when it stays so."""
+
+    id: bytes
+    identities: list[Identity]
+    traits: dict[str, Any]
+    stages: dict[str, Place]
+    segments: list[Membership]
+    as_of: int
+    ruleset: Ruleset
+    state: State
+    until: Mapping[str, int]
+    """As of :func:`valid_until`: also of segments that the customer will enter."""
+
+
+def is_current(row: Stored, ruleset: Ruleset, now: int) -> bool:
+    """Whether all that is stored of the customer, intervals too, holds at ``now`` as it stands."""
+    return not row.stale and row.revision >= coverage(ruleset).shown and (row.flips_at is None or row.flips_at > now)
+
+
+def carried_to(row: Stored, ruleset: Ruleset, now: int, points_max: int) -> State | None:
+    """The state at ``now``, or None where only the log can tell. A state may be ahead of a clock that is behind.
+
+    While an edited definition is filled the row does not know what it will be, and nobody asks for it yet.
+    """
+    covered = coverage(ruleset)
+    if row.stale or row.revision < covered.shown:
+        return None
+    known = covered.known(row.revision)
+    state = read_state(row.state, known)
+    if row.flips_at is None or row.flips_at > now:
+        return state
+    try:
+        fold(state, known, (), now, points_max)
+    except NeedsReplay:
+        return None
+    return state
+
+
+async def states_at(
+    connection: Connection,
+    rows: Iterable[Stored],
+    ruleset: Ruleset,
+    instant: int,
+    points_max: int,
+    *,
+    with_values: bool = False,
+) -> dict[bytes, State]:
+    """The state of each customer at exactly ``instant``, which may lie behind what is stored. Needs a snapshot.
+
+    ``with_values``: computed traits will be asked of it too, not only truths.
+    """
+    states: dict[bytes, State] = {}
+    to_replay: list[bytes] = []
+    born: dict[bytes, int | None] = {}
+    for row in rows:
+        state = carried_to(row, ruleset, instant, points_max)
+        if state is not None and state.at <= instant and not _is_short(state, ruleset, with_values):
+            states[row.id] = state
+        elif row.stale or row.revision == BEFORE_NUMBERS:
+            to_replay.append(row.id)
+        else:
+            born[row.id] = born_of(row.state)
+    replayed, _ = await replay_for(connection, born, ruleset, instant)
+    if to_replay:
+        replayed |= await replay(connection, to_replay, ruleset, instant)
+    for id in (*born, *to_replay):
+        states[id] = replayed[id].state if id in replayed else State()
+    return states
+
+
+def _is_short(state: State, ruleset: Ruleset, with_values: bool) -> bool:
+    """Its truths of now are right, but what happens next, or a value, cannot be told from it."""
+    return state.cut and (bool(state.pending) or (with_values and not _holds_values(state, ruleset)))
+
+
+def _holds_values(state: State, ruleset: Ruleset) -> bool:
+    """Whether the touchpoints that computed traits rest on are all there; others may have been forgotten."""
+    leaves = {leaf for trait in ruleset.traits for leaf in ruleset.leaves_of(f"trait:{trait.key}")}
+    return not any(leaf in leaves and series.overflowed for leaf, series in state.series.items())
+
+
+def present(
+    id: bytes,
+    kinds: Sequence[str],
+    values: Sequence[str],
+    state: State,
+    ruleset: Ruleset,
+    now: int,
+    points_max: int,
+) -> Customer | None:
+    """What a state says of a customer; None where the log is needed, to say until when or to work out a trait."""
+    if _is_short(state, ruleset, with_values=True):
+        return None
+    try:
+        until = valid_until(state, ruleset, points_max)
+    except NeedsReplay:
+        return None
+    return Customer(
+        id,
+        identities_in_order(kinds, values),
+        _traits(state, ruleset, max(now, state.at)),
+        {journey.key: place_of(state, journey.key, until) for journey in ruleset.journeys},
+        memberships_of(state, ruleset, until),
+        max(now, state.at),
+        ruleset,
+        state,
+        until,
+    )
+
+
+def _traits(state: State, ruleset: Ruleset, now: int) -> dict[str, Any]:
+    """Declared and computed ones; a computed one hides a declared one of its name, be it missing itself."""
+    if not ruleset.traits or state.born is None:
+        return state.traits
+    computed = {each.key for each in ruleset.traits}
+    declared = {name: value for name, value in state.traits.items() if name not in computed}
+    return declared | ruleset.computed_traits(state, now)
+
+
+def identities_in_order(kinds: Sequence[str], values: Sequence[str]) -> list[Identity]:
+    """Strongest first."""
+    pairs = sorted(zip(kinds, values, strict=True), key=lambda pair: (STRENGTH.get(pair[0], 3), pair))
+    return [Identity(kind, value) for kind, value in pairs]
+
+
+def truth_of(state: State, ruleset: Ruleset, rule_id: str) -> Truth:
+    """Of any rule. Before its first message a customer is in nothing."""
+    if state.born is None:
+        return Truth(False, 0)
+    return state.truths.get(rule_id) or Truth(ruleset.initial[rule_id], state.born)
+
+
+def memberships_of(state: State, ruleset: Ruleset, until: Mapping[str, int]) -> list[Membership]:
+    if state.born is None:
+        return []
+    found = []
+    for segment in ruleset.segments:
+        rule_id = f"segment:{segment.key}"
+        truth = truth_of(state, ruleset, rule_id)
+        if truth.holds:
+            found.append(Membership(segment.key, truth.since, until.get(rule_id)))
+    return found
+
+
+def place_of(state: State, journey: str, until: Mapping[str, int]) -> Place:
+    standing = state.journeys.get(journey)
+    if standing is None:
+        return Place(None, None, until.get(f"journey:{journey}"), None)
+    return Place(standing.stage, standing.since, until.get(f"journey:{journey}"), standing.cause)
+
+
+def valid_until(state: State, ruleset: Ruleset, points_max: int) -> dict[str, int]:
+    """When each ``segment:KEY`` and ``journey:KEY`` changes if nothing arrives; those that never do are missing.
+
+    Raises:
+        NeedsReplay: messages of the future wait, and the state is too short to walk over them.
+    """
+    ends: dict[str, int] = {}
+    if state.pending:
+        ahead = read_state(write_state(state, ruleset), ruleset)
+        for change in fold(ahead, ruleset, (), state.pending[-1].at, points_max):
+            ends.setdefault(change.definition, change.at)
+        state = ahead
+    for rule_id, truth in state.truths.items():
+        if truth.until is not None and rule_id.startswith("segment:"):
+            ends.setdefault(rule_id, truth.until)
+    for journey, stages in ruleset.stages_of.items():
+        end = _stage_ends(state, journey, stages)
+        if end is not None:
+            ends.setdefault(f"journey:{journey}", end)
+    return ends
+
+
+def _stage_ends(state: State, journey: str, stages: Sequence[tuple[str, str]]) -> int | None:
+    """Only the rules of the current stage and of those after it can move a customer."""
+    standing = state.journeys.get(journey)
+    current = None if standing is None else standing.stage
+    ahead: list[int] = []
+    for stage, rule_id in reversed(stages):
+        truth = state.truths.get(rule_id)
+        if truth is not None and truth.until is not None:
+            ahead.append(truth.until)
+        if stage == current:
+            break
+    return min(ahead, default=None)

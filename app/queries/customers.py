@@ -1,0 +1,181 @@
+"""Questions about single customers: who they are, where they stand, since when, until when and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from app.config import Settings
+from app.errors import NotFound
+from app.postgres.pool import Connection, Pool, snapshot
+from app.projection.coverage import kept_of
+from app.projection.fold import POINTS_UNLIMITED, Change
+from app.projection.intervals import Interval, continue_intervals
+from app.projection.log_replay import replay
+from app.projection.state import State, decided_at
+from app.projection.writes import interval_of
+from app.queries.customer_state import Customer, Place, Stored, carried_to, is_current, present, states_at
+from app.queries.explanations import Explanation, explain_rule, tell
+from app.registry import Registry
+from app.rules.engine.ruleset import Definition, Ruleset
+
+_CUSTOMER = """
+-- One customer by any of its identities, likeliest first; with the revision of the definitions that hold now.
+SELECT (SELECT value FROM revisions WHERE name = 'definitions') AS definitions,
+       c.id, c.state, c.flips_at, c.revision, c.stale, m.kinds, m.values
+FROM (SELECT customer_id
+      FROM unnest($1::uuid[]) WITH ORDINALITY AS asked (id, place) JOIN identities USING (id)
+      WHERE customer_id IS NOT NULL ORDER BY place LIMIT 1) AS found
+JOIN customers c ON c.id = found.customer_id
+CROSS JOIN LATERAL (SELECT array_agg(kind) AS kinds, array_agg(value) AS values
+                    FROM identities WHERE customer_id = c.id) AS m
+"""
+
+_CUSTOMERS = """
+-- The same for many at once; ``place`` is the number of the question.
+SELECT DISTINCT ON (asked.place) asked.place,
+       c.id, c.state, c.flips_at, c.revision, c.stale, m.kinds, m.values
+FROM unnest($1::int[], $2::uuid[]) WITH ORDINALITY AS asked (place, id, rank)
+JOIN identities i ON i.id = asked.id
+JOIN customers c ON c.id = i.customer_id
+CROSS JOIN LATERAL (SELECT array_agg(kind) AS kinds, array_agg(value) AS values
+                    FROM identities WHERE customer_id = c.id) AS m
+ORDER BY asked.place, asked.rank
+"""
+
+_INTERVALS = """
+SELECT customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause, meaning
+FROM transitions JOIN unnest($2::text[], $4::bigint[]) AS asked (definition, meaning) USING (definition, meaning)
+WHERE customer_id = $1 AND retracted_at IS NULL AND entered_at <= $3
+ORDER BY entered_at, definition, value
+"""
+
+
+class CustomerViews:
+    """Questions about single customers. ``now`` is an argument: it is read once a request.
+
+    Where ``past`` is said, ``now`` is an instant of the past: the log is replayed up to it, and what came later is the
+    future that ``valid_until`` knows.
+    """
+
+    def __init__(self, pool: Pool, registry: Registry, settings: Settings) -> None:
+        self._pool = pool
+        self._registry = registry
+        self._points_max = settings.series_points_max
+
+    async def customer(self, ids: Sequence[bytes], now: int, *, past: bool = False) -> Customer:
+        """By the ids of identities that may be meant. Raises :class:`NotFound`."""
+        if past:
+            return await self._customer_replayed(ids, now)
+        row = await self._pool.fetchrow(_CUSTOMER, ids)
+        if row is None:
+            raise NotFound("There is no such customer.")
+        definitions, *stored, kinds, values = row
+        ruleset = self._registry.ruleset
+        if definitions == ruleset.revision:
+            state = carried_to(Stored(*stored), ruleset, now, self._points_max)
+            shown = None if state is None else present(stored[0], kinds, values, state, ruleset, now, self._points_max)
+            if shown is not None:
+                return shown
+        return await self._customer_replayed(ids, now)
+
+    async def _customer_replayed(self, ids: Sequence[bytes], now: int) -> Customer:
+        """The slow way, in one snapshot: definitions, row and log belong together."""
+        async with snapshot(self._pool) as connection:
+            row = await connection.fetchrow(_CUSTOMER, ids)
+            if row is None:
+                raise NotFound("There is no such customer.")
+            definitions, *stored, kinds, values = row
+            ruleset = await self._registry.ruleset_at(connection, definitions)
+            id = stored[0]
+            replayed = await replay(connection, [id], ruleset, now)
+        state = replayed[id].state if id in replayed else State()
+        shown = present(id, kinds, values, state, ruleset, now, POINTS_UNLIMITED)
+        assert shown is not None
+        return shown
+
+    async def customers(self, questions: Sequence[Sequence[bytes]], now: int) -> list[Customer | None]:
+        """Many at once: for each question, the ids of identities that may be meant."""
+        places = [place for place, ids in enumerate(questions) for _ in ids]
+        asked = [id for ids in questions for id in ids]
+        answers: list[Customer | None] = [None] * len(questions)
+        async with snapshot(self._pool) as connection:
+            ruleset = await self._registry.current_ruleset(connection)
+            rows = await connection.fetch(_CUSTOMERS, places, asked)
+            stored = {row["id"]: Stored(*row[1:6]) for row in rows}
+            states = await states_at(connection, stored.values(), ruleset, now, self._points_max, with_values=True)
+            for place, id, *_, kinds, values in rows:
+                shown = present(id, kinds, values, states[id], ruleset, now, POINTS_UNLIMITED)
+                answers[place] = shown
+        return answers
+
+    async def stays(
+        self, ids: Sequence[bytes], kind: str, key: str | None, now: int, *, past: bool = False
+    ) -> tuple[bytes, list[Interval], int]:
+        """Stays in stages (``kind`` journey) or segments, oldest first, with the customer and the instant.
+
+        Raises :class:`NotFound` for a customer or definition that does not exist.
+        """
+        async with snapshot(self._pool) as connection:
+            row, ruleset = await self._found(connection, ids)
+            definitions = [
+                f"{kind}:{each.key}" for each in ruleset.definitions if each.kind == kind and key in (None, each.key)
+            ]
+            if key is not None and not definitions:
+                raise NotFound(f"There is no {kind} {key}.")
+            if not past and is_current(row, ruleset, now):
+                as_of = max(now, decided_at(row.state))
+                meanings = [ruleset.number_of[id] for id in definitions]
+                rows = await connection.fetch(_INTERVALS, row.id, definitions, as_of, meanings)
+                return row.id, [interval_of(each) for each in rows], as_of
+            replayed = await replay(connection, [row.id], ruleset, now)
+        changes: Iterable[Change] = replayed[row.id].changes if row.id in replayed else ()
+        wanted = set(definitions)
+        stays = continue_intervals(
+            row.id, [change for change in changes if change.definition in wanted], kept_of(ruleset)
+        ).begun
+        stays.sort(key=lambda stay: (stay.entered_at, stay.definition, stay.value))
+        return row.id, stays, now
+
+    async def segment_explained(self, ids: Sequence[bytes], key: str, now: int) -> tuple[Definition, Explanation]:
+        """Raises :class:`NotFound` for a customer or definition that does not exist."""
+        async with snapshot(self._pool) as connection:
+            row, ruleset = await self._found(connection, ids)
+            definition = _defined(ruleset, "segment", key)
+            return definition, await explain_rule(connection, row.id, f"segment:{key}", ruleset, now)
+
+    async def journey_explained(
+        self, ids: Sequence[bytes], key: str, now: int
+    ) -> tuple[Definition, Place, list[tuple[str, Explanation]]]:
+        """With (stage, why) of each stage, in order. Raises :class:`NotFound`."""
+        async with snapshot(self._pool) as connection:
+            row, ruleset = await self._found(connection, ids)
+            definition = _defined(ruleset, "journey", key)
+            place = (await tell(connection, row.id, ruleset, now)).place(key)
+            stages = [
+                (stage, await explain_rule(connection, row.id, rule_id, ruleset, now))
+                for stage, rule_id in ruleset.stages_of[key]
+            ]
+        return definition, place, stages
+
+    async def trait_explained(self, ids: Sequence[bytes], key: str, now: int) -> tuple[Definition, dict[str, Any]]:
+        """``value``, ``valid_until`` and what a computed trait was worked out from. Raises :class:`NotFound`."""
+        async with snapshot(self._pool) as connection:
+            row, ruleset = await self._found(connection, ids)
+            definition = _defined(ruleset, "trait", key)
+            told = await tell(connection, row.id, ruleset.explained(f"trait:{key}"), now)
+        return definition, told.value(key)
+
+    async def _found(self, connection: Connection, ids: Sequence[bytes]) -> tuple[Stored, Ruleset]:
+        row = await connection.fetchrow(_CUSTOMER, ids)
+        if row is None:
+            raise NotFound("There is no such customer.")
+        definitions, *stored, _, _ = row
+        return Stored(*stored), await self._registry.ruleset_at(connection, definitions)
+
+
+def _defined(ruleset: Ruleset, kind: str, key: str) -> Definition:
+    for each in ruleset.definitions:
+        if (each.kind, each.key) == (kind, key):
+            return each
+    raise NotFound(f"There is no {kind} {key}.")

@@ -1,0 +1,115 @@
+"""What a page may be shown of its visitor: of all that is known of a customer, the part that is marked public. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from app.projection.fold import POINTS_UNLIMITED, fold
+from app.projection.state import State, read_state, write_state
+from app.queries.customer_state import Customer, Membership
+from app.registry.visitor_tokens import Visitor
+from app.rules.engine.json_equality import digest_of
+from app.touchpoint import Identity
+
+
+class ShownStage(msgspec.Struct, frozen=True):
+    """The place in one journey, with the hints for the page that its stage carries."""
+
+    stage: str | None
+    since: int | None
+    valid_until: int | None
+    content: Mapping[str, Any] | None
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """``valid_until`` is the earliest instant at which anything here is another if nothing arrives; None is never.
+
+    ``withheld``: the page says that its visitor is somebody, and nobody who would know has said so too.
+    """
+
+    anonymous_id: str | None
+    stages: Mapping[str, ShownStage]
+    segments: list[Membership]
+    traits: Mapping[str, Any]
+    valid_until: int | None
+    withheld: bool
+    as_of: int
+
+
+def identities_of(visitor: Visitor) -> list[bytes]:
+    """Whom to ask for, likeliest first: the user who is vouched for, else whoever the anonymous id belongs to."""
+    said = (("user_id", visitor.user_id), ("anonymous_id", visitor.anonymous_id))
+    return [Identity(kind, value).id for kind, value in said if value is not None]
+
+
+def shown(
+    customer: Customer | None, visitor: Visitor, *, trusts_identify: bool, public_traits: Collection[str], now: int
+) -> Shown:
+    """``customer`` is who :func:`identities_of` led to, None for nobody; ``public_traits`` names declared ones."""
+    if customer is None:
+        return Shown(visitor.anonymous_id, {}, [], {}, None, False, now)
+    if not (trusts_identify or _is_vouched_for(customer, visitor)):
+        return Shown(visitor.anonymous_id, {}, [], {}, None, True, customer.as_of)
+    ruleset = customer.ruleset
+    journeys = {each.key: each for each in ruleset.journeys if each.public}
+    segments = {each.key for each in ruleset.segments if each.public}
+    computed = {each.key for each in ruleset.traits}
+    declared = {name for name in public_traits if name not in computed}
+    values = {each.key for each in ruleset.traits if each.public}
+    ends = [customer.until.get(f"journey:{key}") for key in journeys]
+    ends += [customer.until.get(f"segment:{key}") for key in segments]
+    ends += _ends_of_traits(customer, values, declared)
+    return Shown(
+        visitor.anonymous_id,
+        {
+            key: ShownStage(place.stage, place.since, place.valid_until, journeys[key].contents.get(place.stage or ""))
+            for key, place in customer.stages.items()
+            if key in journeys
+        },
+        [membership for membership in customer.segments if membership.key in segments],
+        {name: value for name, value in customer.traits.items() if name in values or name in declared},
+        min((end for end in ends if end is not None), default=None),
+        False,
+        customer.as_of,
+    )
+
+
+def _is_vouched_for(customer: Customer, visitor: Visitor) -> bool:
+    """Any page may say that its visitor is anybody: that alone must not show what is known of that person.
+
+    Nor of another visitor, for a message may carry a second anonymous id among its externalIds.
+    """
+    users = {identity.value for identity in customer.identities if identity.kind == "user_id"}
+    if users:  # every one of them: an alias, which any page may send, makes two users one
+        return users == {visitor.user_id}
+    own = Identity("anonymous_id", visitor.anonymous_id or "")
+    return all(identity == own for identity in customer.identities)
+
+
+def _ends_of_traits(customer: Customer, computed: Collection[str], declared: Collection[str]) -> Iterator[int | None]:
+    """When each trait changes by itself: by time, or because messages of the future begin to count."""
+    state, ruleset = customer.state, customer.ruleset
+    if state.born is None:
+        return
+    future = list(_future(customer)) if state.pending and (computed or declared) else []
+    for key in computed:
+        value, until = ruleset.value(key, state, customer.as_of)
+        for instant, ahead in future:
+            if until is None or until >= instant:
+                later, until_later = ruleset.value(key, ahead, instant)
+                until = until_later if digest_of(later) == digest_of(value) else instant
+        yield until
+    for name in declared:
+        now = digest_of(state.traits.get(name))
+        yield next((at for at, ahead in future if digest_of(ahead.traits.get(name)) != now), None)
+
+
+def _future(customer: Customer) -> Iterator[tuple[int, State]]:
+    """The state at each instant at which a message of the future begins to count."""
+    for instant in sorted({move.at for move in customer.state.pending}):
+        ahead = read_state(write_state(customer.state, customer.ruleset), customer.ruleset)
+        fold(ahead, customer.ruleset, (), instant, POINTS_UNLIMITED)
+        yield instant, ahead

@@ -1,0 +1,231 @@
+"""Rows of definitions: every version of them, one of each current."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Literal
+
+import msgspec
+
+from app.postgres.pool import Connection, Pool
+from app.rules.language.definitions import (
+    JourneyIn,
+    SegmentIn,
+    TraitIn,
+    parse_rule,
+    parse_value,
+    rule_to_json,
+    value_to_json,
+)
+from app.rules.language.references import Definition, named_rules, references, segment_id, stages_of, trait_id
+
+Kind = Literal["segment", "journey", "trait"]
+
+
+class Defined(msgspec.Struct, frozen=True):
+    """A definition that is in use or will be: when that version was saved and why, and since when it is current."""
+
+    definition: Definition
+    created_at: int
+    note: str = ""
+    activated_at: int | None = None
+    """None: a candidate, which becomes current when every customer is filled."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.definition.kind}:{self.definition.key}"
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """All that is defined at one revision: what is current, the candidates, and the numbers of their meanings."""
+
+    revision: int
+    current: list[Defined]
+    candidates: list[Defined]
+    numbers: dict[str, int]
+
+    @property
+    def fill(self) -> int:
+        """The revision of a customer's row that holds every rule."""
+        return max(self.numbers.values(), default=0)
+
+    def latest(self, kind: str, key: str) -> Defined | None:
+        """The candidate where there is one."""
+        return find(self.candidates, kind, key) or find(self.current, kind, key)
+
+    def without(self, kind: str, key: str) -> Stored:
+        def others(definitions: Sequence[Defined]) -> list[Defined]:
+            return [each for each in definitions if (each.definition.kind, each.definition.key) != (kind, key)]
+
+        return msgspec.structs.replace(self, current=others(self.current), candidates=others(self.candidates))
+
+    def switched(self) -> Stored:
+        """As it will be when the candidates have become current."""
+        replaced = {candidate.id: candidate for candidate in self.candidates}
+        current = [replaced.get(defined.id, defined) for defined in self.current]
+        return msgspec.structs.replace(self, current=current, candidates=[])
+
+
+LOCK = """
+-- One change of definitions at a time: each is checked against all the others.
+SELECT pg_advisory_xact_lock(hashtext('segue.definitions'))
+"""
+
+_DEFINITIONS = """
+-- All that is in use, after a row that tells the revision which it makes up and the numbers of its meanings: one
+-- statement, so that these belong together.
+SELECT coalesce((SELECT value FROM revisions WHERE name = 'definitions'), 0) AS revision,
+       (SELECT array_agg(meaning ORDER BY number) FROM rule_numbers) AS meanings,
+       (SELECT array_agg(number ORDER BY number) FROM rule_numbers) AS numbers,
+       NULL AS kind, NULL AS key, 0 AS version, NULL AS name, NULL AS description, NULL AS owner, NULL::jsonb AS body,
+       NULL::timestamptz AS created_at, NULL AS note, NULL::timestamptz AS activated_at, NULL::boolean AS public
+UNION ALL
+SELECT 0, NULL, NULL,
+       kind, key, version, name, description, owner, body, created_at, note, activated_at, public
+FROM definitions WHERE superseded_at IS NULL
+ORDER BY kind NULLS FIRST, key, version
+"""
+
+LATEST_VERSION = "SELECT coalesce(max(version), 0) FROM definitions WHERE kind = $1 AND key = $2"
+
+SUPERSEDE = "UPDATE definitions SET superseded_at = now() WHERE kind = $1 AND key = $2 AND superseded_at IS NULL"
+
+_WITHDRAW = f"{SUPERSEDE} AND activated_at IS NULL"
+
+REPLACE = """
+-- What the candidates replace is current no more; in the same transaction they become current, all at once.
+UPDATE definitions d SET superseded_at = now()
+FROM definitions c
+WHERE c.kind = d.kind AND c.key = d.key AND c.superseded_at IS NULL AND c.activated_at IS NULL
+  AND d.superseded_at IS NULL AND d.activated_at IS NOT NULL
+"""
+
+ACTIVATE = "UPDATE definitions SET activated_at = now() WHERE superseded_at IS NULL AND activated_at IS NULL"
+
+_INSERT_VERSION = """
+INSERT INTO definitions (kind, key, version, name, description, owner, body, note, activated_at, public)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9 THEN now() END, $10)
+"""
+
+_decode = msgspec.json.Decoder(float_hook=Decimal).decode
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+async def lock_definitions(connection: Connection) -> Stored:
+    await connection.execute(LOCK)
+    return await read_definitions(connection)
+
+
+async def read_definitions(connection: Connection | Pool) -> Stored:
+    head, *rows = await connection.fetch(_DEFINITIONS)
+    found = [_defined(tuple(row)[3:]) for row in rows]
+    return Stored(
+        head["revision"],
+        [defined for defined in found if defined.activated_at is not None],
+        [defined for defined in found if defined.activated_at is None],
+        dict(zip(head["meanings"] or (), head["numbers"] or (), strict=True)),
+    )
+
+
+@lru_cache(maxsize=8_192)
+def _defined(row: tuple[Any, ...]) -> Defined:
+    """Remembered, because every change of one definition reads all the others again."""
+    kind, key, version, name, description, owner, body, created_at, note, activated_at, public = row
+    data = _decode(body)
+    definition = Definition(kind, key, version, name, description, owner, public=public)
+    if kind == "segment":
+        definition = msgspec.structs.replace(definition, rule=parse_rule(data))
+    elif kind == "trait":
+        definition = msgspec.structs.replace(definition, value=parse_value(data))
+    else:
+        stages = tuple((stage["key"], stage["name"], parse_rule(stage["rule"])) for stage in data)
+        contents = {stage["key"]: stage["content"] for stage in data if "content" in stage}
+        definition = msgspec.structs.replace(definition, stages=stages, contents=contents)
+    return Defined(definition, created_at, note, activated_at)
+
+
+def as_definition(wanted: SegmentIn | JourneyIn | TraitIn) -> Definition:
+    said = {name: getattr(wanted, name) for name in ("key", "name", "description", "owner", "public")}
+    if isinstance(wanted, SegmentIn):
+        return Definition("segment", version=0, rule=wanted.rule, **said)
+    if isinstance(wanted, TraitIn):
+        return Definition("trait", version=0, value=wanted.value, **said)
+    stages = tuple((stage.key, stage.name, stage.rule) for stage in wanted.stages)
+    contents = {stage.key: stage.content for stage in wanted.stages if stage.content is not None}
+    return Definition("journey", version=0, stages=stages, contents=contents, **said)
+
+
+async def insert_version(
+    connection: Connection, definition: Definition, note: str = "", *, candidate: bool = False
+) -> None:
+    """In the place of the candidate there may be; of what is current too, unless this is a candidate itself."""
+    await connection.execute(_WITHDRAW if candidate else SUPERSEDE, definition.kind, definition.key)
+    await connection.execute(
+        _INSERT_VERSION,
+        definition.kind,
+        definition.key,
+        definition.version,
+        definition.name,
+        definition.description,
+        definition.owner,
+        _encode(body_of(definition)),
+        note,
+        not candidate,
+        definition.public,
+    )
+
+
+def body_of(definition: Definition) -> Any:
+    """What is stored, and shown, as the author wrote it: a segment's rule, a journey's stages, a trait's value."""
+    if definition.rule is not None:
+        return rule_to_json(definition.rule)
+    if definition.value is not None:
+        return value_to_json(definition.value)
+    contents = definition.contents
+    return [
+        {
+            "key": key,
+            "name": name,
+            "rule": rule_to_json(rule),
+            **({"content": contents[key]} if key in contents else {}),
+        }
+        for key, name, rule in definition.stages
+    ]
+
+
+def say_the_same(one: Definition, other: Definition) -> bool:
+    """Whether two versions differ in nothing but their number."""
+    return msgspec.structs.replace(one, version=other.version) == other and _same_json(body_of(one), body_of(other))
+
+
+def _same_json(one: Any, other: Any) -> bool:
+    """Equal as a rule reads it: 1 is 1.0, but true, which Python takes for 1, is not."""
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(_same_json(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return isinstance(other, list) and len(one) == len(other) and all(map(_same_json, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
+def find(definitions: Sequence[Defined], kind: str, key: str) -> Defined | None:
+    return next((each for each in definitions if (each.definition.kind, each.definition.key) == (kind, key)), None)
+
+
+def readers_of(definitions: Sequence[Defined], kind: Kind, key: str, default_journey: str) -> list[str]:
+    """Which other definitions name this one in a rule."""
+    plain = [each.definition for each in definitions]
+    stages = stages_of(plain)
+    targets = {"segment": {segment_id(key)}, "trait": {trait_id(key)}}.get(
+        kind, {rule_id for _, rule_id in stages.get(key, ())}
+    )
+    read = references(named_rules(plain), stages, default_journey)
+    readers: dict[str, None] = {}
+    for rule_id, found in read.items():
+        reader_kind, reader_key = rule_id.split(":")[:2]
+        reader_kind = "journey" if reader_kind == "stage" else reader_kind
+        if (reader_kind, reader_key) != (kind, key) and any(targets.intersection(each.targets) for each in found):
+            readers[f"{reader_kind} {reader_key}"] = None
+    return list(readers)

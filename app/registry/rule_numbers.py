@@ -1,0 +1,42 @@
+"""Numbers of meanings: under them states keep what is decided, so that a state outlives names, versions and owners.
+
+A number is given when a meaning comes into use and never again: it grows, so a customer's row that is complete for
+one number is complete for all smaller ones. A meaning that went out of use and comes back gets a new number, because
+nobody kept it up to date meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.postgres.pool import Connection
+from app.rules.engine.ruleset import Ruleset
+
+_FORGET = """
+-- These are of no use any more; the worker retracts the intervals of those that had any.
+WITH gone AS (DELETE FROM rule_numbers WHERE meaning = ANY($1::text[]) RETURNING definition, number)
+INSERT INTO retired (definition, meaning) SELECT definition, number FROM gone WHERE definition IS NOT NULL
+"""
+
+_GIVE = "INSERT INTO rule_numbers (meaning, definition) SELECT * FROM unnest($1::text[], $2::text[])"
+
+
+async def renumber(connection: Connection, ruleset: Ruleset, numbers: Mapping[str, int]) -> bool:
+    """Give numbers to what is new in ``ruleset`` and take them from what it no longer holds; whether any changed.
+
+    ``numbers`` are those of now.
+    """
+    wanted = {meaning: _definition(ruleset, id) for id, meaning in ruleset.meanings.items()}
+    gone = [meaning for meaning in numbers if meaning not in wanted]
+    # In order, so that no rule has a smaller number than what it reads.
+    new = {meaning: definition for meaning, definition in wanted.items() if meaning not in numbers}
+    if gone:
+        await connection.execute(_FORGET, gone)
+    if new:
+        await connection.execute(_GIVE, list(new), list(new.values()))
+    return bool(gone or new)
+
+
+def _definition(ruleset: Ruleset, id: str) -> str | None:
+    """Of what has intervals, the name they are kept under."""
+    return ruleset.written_as(id)[0] if id.startswith(("segment:", "journey:")) else None

@@ -1,0 +1,54 @@
+"""How often each segment is read: counted in memory, written down now and then. It tells which ones nobody uses."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.postgres.periodic import Periodic
+from app.postgres.pool import UNREACHABLE, Clock, Pool
+
+_FLUSH_SECONDS: Final = 10.0
+
+_ADD = """
+INSERT INTO segment_reads (key, reads, last_read_at)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::timestamptz[])
+ON CONFLICT (key) DO UPDATE
+SET reads = segment_reads.reads + excluded.reads,
+    last_read_at = greatest(segment_reads.last_read_at, excluded.last_read_at)
+"""
+
+
+class SegmentReads:
+    """Reads of members and counts by segment. What was counted since the last write is lost with the process."""
+
+    def __init__(self, pool: Pool, clock: Clock) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._counted: dict[str, tuple[int, int]] = {}
+        self._writing = Periodic("segment-reads", _FLUSH_SECONDS, self.flush)
+
+    def start(self) -> None:
+        self._writing.start()
+
+    async def stop(self) -> None:
+        await self._writing.stop()
+
+    def note(self, key: str) -> None:
+        """One read, now, of a segment that exists."""
+        times, _ = self._counted.get(key, (0, 0))
+        self._counted[key] = times + 1, self._clock.now()
+
+    async def flush(self) -> None:
+        """Write down what was counted; in one order, so that two processes never wait for each other in a ring."""
+        counted, self._counted = self._counted, {}
+        if not counted:
+            return
+        keys = sorted(counted)
+        times, instants = zip(*(counted[key] for key in keys), strict=True)
+        try:
+            await self._pool.execute(_ADD, keys, times, instants)
+        except UNREACHABLE:
+            for key in keys:
+                again, latest = self._counted.get(key, (0, 0))
+                self._counted[key] = again + counted[key][0], max(latest, counted[key][1])
+            raise

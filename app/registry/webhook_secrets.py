@@ -1,0 +1,138 @@
+"""Secrets by which the webhooks of tools are verified. Owns the table source_secrets.
+
+What is kept is what verifying needs: of a token that we made only its hash, a public key as it is, a shared secret
+encrypted where the setting ``secrets_keys`` holds keys to do so. Nothing of them is ever shown again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+import structlog
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from app.config import Settings
+from app.errors import NotFound
+from app.postgres.pool import Connection, Pool, transact
+from app.postgres.revisions import bump
+from app.touchpoint import SECOND, SourceView
+
+_PLAIN: Final = b"plain:"
+_ENCRYPTED: Final = b"fernet:"
+
+_log = structlog.get_logger(__name__)
+
+
+class HookSecret(msgspec.Struct, frozen=True):
+    kept: str
+    expires_at: int | None = None
+
+
+class Hook(msgspec.Struct, frozen=True):
+    """What receiving a source's webhooks needs. ``kind`` is ``sdk`` where a source has none."""
+
+    source: SourceView
+    kind: str
+    options: Mapping[str, str] = {}
+    secrets: tuple[HookSecret, ...] = ()
+
+    def secrets_at(self, now: int) -> list[str]:
+        """Newest first: of those that are being rotated the new one is likelier."""
+        return [secret.kept for secret in self.secrets if secret.expires_at is None or now < secret.expires_at]
+
+
+class SecretRow(msgspec.Struct, frozen=True):
+    """A secret as it is listed: never itself."""
+
+    id: int
+    created_at: int
+    expires_at: int | None
+
+
+class Seal:
+    """Encrypts what is kept of secrets, where there are keys to; the first key encrypts, all decrypt."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
+
+    def close(self, kept: str) -> bytes:
+        if self._fernet is None:
+            return _PLAIN + kept.encode()
+        return _ENCRYPTED + self._fernet.encrypt(kept.encode())
+
+    def open(self, stored: bytes) -> str | None:
+        """None where the key to it is missing: then nothing is verified by it."""
+        if stored.startswith(_PLAIN):
+            return stored.removeprefix(_PLAIN).decode()
+        try:
+            return None if self._fernet is None else self._fernet.decrypt(stored.removeprefix(_ENCRYPTED)).decode()
+        except InvalidToken:
+            return None
+
+
+_OF_ALL = "SELECT source, secret, expires_at FROM source_secrets ORDER BY id DESC"
+
+_OF_SOURCE = "SELECT id, created_at, expires_at FROM source_secrets WHERE source = $1 ORDER BY id DESC"
+
+_EXPIRE = """
+-- What is to end sooner stays so.
+UPDATE source_secrets SET expires_at = least(expires_at, $2) WHERE source = $1
+"""
+
+_INSERT = """
+INSERT INTO source_secrets (source, secret, created_at) VALUES ($1, $2, $3) RETURNING id, created_at, expires_at
+"""
+
+_DROP_EXPIRED = "DELETE FROM source_secrets WHERE source = $1 AND expires_at <= $2"
+
+_DELETE = "DELETE FROM source_secrets WHERE source = $1 AND id = $2 RETURNING id"
+
+
+async def read_secrets(connection: Connection, seal: Seal) -> dict[str, tuple[HookSecret, ...]]:
+    found: dict[str, list[HookSecret]] = {}
+    for source, stored, expires_at in await connection.fetch(_OF_ALL):
+        kept = seal.open(stored)
+        if kept is None:
+            _log.error("secrets.no_key", source=source, remedy="Put its key back into SEGUE_SECRETS_KEYS.")
+        else:
+            found.setdefault(source, []).append(HookSecret(kept, expires_at))
+    return {source: tuple(secrets) for source, secrets in found.items()}
+
+
+class SourceSecrets:
+    """Every change of them; ``changed`` lets this process follow at once."""
+
+    def __init__(self, pool: Pool, settings: Settings, changed: Callable[[], Awaitable[None]]) -> None:
+        self._pool = pool
+        self._seal = Seal(settings.secrets_keys)
+        self._changed = changed
+
+    async def of(self, source: str) -> list[SecretRow]:
+        return [SecretRow(*row) for row in await self._pool.fetch(_OF_SOURCE, source)]
+
+    async def add(self, source: str, kept: str, overlap_seconds: int, now: int) -> SecretRow:
+        """The newest secret of a source that exists; the others hold for ``overlap_seconds`` more."""
+
+        async def add(connection: Connection) -> Any:
+            await connection.execute(_EXPIRE, source, now + overlap_seconds * SECOND)
+            await connection.execute(_DROP_EXPIRED, source, now)
+            row = await connection.fetchrow(_INSERT, source, self._seal.close(kept), now)
+            await bump(connection, "access")
+            return row
+
+        row = await transact(self._pool, add)
+        await self._changed()
+        return SecretRow(*row)
+
+    async def drop(self, source: str, id: int) -> None:
+        """At once. Raises :class:`NotFound`."""
+
+        async def drop(connection: Connection) -> None:
+            if await connection.fetchval(_DELETE, source, id) is None:
+                raise NotFound(f"The source {source} has no secret {id}.")
+            await bump(connection, "access")
+
+        await transact(self._pool, drop)
+        await self._changed()

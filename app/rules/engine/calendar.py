@@ -1,0 +1,261 @@
+"""Arithmetic of the local calendar: months added, days, weeks and years that hold an instant, hours on the clock.
+
+Instants are integer microseconds since 1970 within the years 1 to 9999; what would lie outside is clamped to the
+first or the last instant of these years, so nothing here overflows. A zone is a name of the IANA database.
+Wall times are microseconds too, as if the clock on the wall ran in UTC.
+"""
+
+from __future__ import annotations
+
+from calendar import monthrange
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from app.rules.language import durations
+from app.rules.language.durations import EARLIEST, LATEST, MICROSECONDS
+
+PERIODS: Final = (
+    "today",
+    "yesterday",
+    "this_week",
+    "last_week",
+    "this_month",
+    "last_month",
+    "this_year",
+    "last_year",
+)
+
+_DAY: Final = MICROSECONDS["d"]
+_HOUR: Final = MICROSECONDS["h"]
+_MONTHS: Final = {"mo": 1, "y": 12}
+_MONTHS_MAX: Final = 1_200
+_EPOCH: Final = datetime(1970, 1, 1)
+_EPOCH_DAY: Final = _EPOCH.toordinal()
+_MICROSECOND: Final = timedelta(microseconds=1)
+_WIDEST_CHANGE: Final = 2 * _DAY
+"""More than any change of offset, the day that Samoa skipped included."""
+
+
+class Length(NamedTuple):
+    """A length of time: exact, or so many months of a calendar. One of the two is 0."""
+
+    microseconds: int
+    months: int
+
+    @property
+    def exact(self) -> bool:
+        return self.months == 0
+
+    @property
+    def longest(self) -> int:
+        """Microseconds that the length never exceeds, wherever it begins and whatever the clocks do."""
+        return self.microseconds if self.exact else self.months * 31 * _DAY + _WIDEST_CHANGE
+
+
+@lru_cache(maxsize=1024)
+def length(text: str) -> Length:
+    """``"90d"``, ``"3mo"`` or ``"1y"``; up to 100 years. Raises ``ValueError`` with a sentence for the author."""
+    number, unit = durations.number_and_unit(text)
+    if unit not in _MONTHS:
+        return Length(durations.length(text), 0)
+    months = number * _MONTHS[unit]
+    if months > _MONTHS_MAX:
+        raise ValueError("the length is more than 100 years")
+    return Length(0, months)
+
+
+def add(p: int, length: Length, zone: str) -> int:
+    """The instant ``length`` after ``p``.
+
+    Months are added to the wall time: the day is clipped to its month, a wall time that the clock skips moves
+    forward by what was skipped, and of one that it shows twice it is the first.
+    """
+    return _clamp(p + length.microseconds) if length.exact else _shift(p, length.months, zone)
+
+
+def subtract(p: int, length: Length, zone: str) -> int:
+    """The instant ``length`` before ``p``, by the same rules as ``add``; not its inverse where days are clipped."""
+    return _clamp(p - length.microseconds) if length.exact else _shift(p, -length.months, zone)
+
+
+# ------------------------------------------------------------------------------------- days and periods
+
+
+def start_of_day(day: date, zone: str) -> int:
+    """The first instant of the local ``day``."""
+    try:
+        return durations.first_instant(day, zone)
+    except OverflowError:  # it lies in the year 0 or 10000 of UTC
+        return EARLIEST if day.year == 1 else LATEST
+
+
+def end_of_day(day: date, zone: str) -> int:
+    """The first instant after the local ``day``."""
+    return _start(day.toordinal() + 1, zone)
+
+
+@lru_cache(maxsize=16_384)
+def day_of(p: int, zone: str) -> date:
+    """The local day whose instants hold ``p``.
+
+    Where the clock goes back over midnight it shows the end of the day before once more, but that belongs to the
+    day that has begun: a day begins at its first instant and ends where the next one begins.
+    """
+    day = _EPOCH_DAY + wall(p, zone) // _DAY
+    while p >= _start(day + 1, zone) and day < date.max.toordinal():
+        day += 1
+    while p < _start(day, zone) and day > 1:
+        day -= 1
+    return date.fromordinal(day)
+
+
+@lru_cache(maxsize=16_384)
+def period_bounds(word: str, p: int, zone: str) -> tuple[int, int]:
+    """The half-open interval of ``now`` in which ``p`` lies ``word``, one of ``PERIODS``; empty where they skip it."""
+    turn, period = word.split("_") if "_" in word else ("this" if word == "today" else "last", "day")
+    day = day_of(p, zone)
+    following = _start(_next_period(day, period), zone)
+    if turn == "this":
+        return p, following
+    after = _next_period(date.fromordinal(min(_next_period(day, period), date.max.toordinal())), period)
+    return following, _start(after, zone)
+
+
+def _next_period(day: date, period: str) -> int:
+    """The ordinal of the first day after the ``period`` that holds ``day``; it may lie beyond the year 9999."""
+    match period:
+        case "day":
+            return day.toordinal() + 1
+        case "week":
+            return day.toordinal() + 7 - day.weekday()
+        case "month":
+            return day.toordinal() + monthrange(day.year, day.month)[1] - day.day + 1
+        case _:
+            return date(day.year, 12, 31).toordinal() + 1
+
+
+def _start(ordinal: int, zone: str) -> int:
+    if not 1 <= ordinal <= date.max.toordinal():
+        return EARLIEST if ordinal < 1 else LATEST
+    return start_of_day(date.fromordinal(ordinal), zone)
+
+
+def is_weekend(p: int, zone: str) -> bool:
+    return day_of(p, zone).weekday() >= 5
+
+
+def in_hours(p: int, a: int, b: int, zone: str) -> bool:
+    """Whether the wall clock at ``p`` shows ``a`` o'clock or later and not yet ``b``; over midnight if a > b."""
+    clock = wall(p, zone) % _DAY
+    if a < b:
+        return a * _HOUR <= clock < b * _HOUR
+    return clock >= a * _HOUR or clock < b * _HOUR
+
+
+# -------------------------------------------------------------- when calendar lengths begin to reach
+
+
+def crossings(v: int, length: Length, zone: str) -> tuple[int, ...]:
+    """Ascending instants ``now``, among them all at which the truth of ``v <= add(now, length, zone)`` changes."""
+    return (_clamp(v - length.microseconds),) if length.exact else _meetings(v, length.months, zone)
+
+
+def edges(p: int, i: int, zone: str) -> tuple[int, ...]:
+    """Ascending instants ``now``, among them all at which ``p <= now minus i months`` changes its truth."""
+    return (p,) if i == 0 else _meetings(p, -i, zone)
+
+
+@lru_cache(maxsize=4096)
+def _meetings(v: int, months: int, zone: str) -> tuple[int, ...]:
+    """Instants, among them all at which ``v <= now shifted by months`` changes its truth.
+
+    While ``now`` runs, what is ``months`` away runs along with it, microsecond by microsecond, but for jumps: at
+    local midnight (days are clipped), at a change of the zone's offset near ``now``, and where it crosses such a
+    change itself. So it reaches ``v`` at a jump, or when the clock shows what it shows at ``v`` - read with any
+    offset around ``v``. Clipping and offsets move the day by less than a week.
+    """
+    changes = _changes(v - _WIDEST_CHANGE, v + _WIDEST_CHANGE, zone)
+    offsets = {offset(instant, zone) for change in changes for instant in (change - 1, change)}
+    clocks = {0} | {(v + shown) % _DAY for shown in offsets or {offset(v, zone)}}
+    for change in changes:
+        clocks.add((change + max(offset(change - 1, zone), offset(change, zone))) % _DAY)
+    centre = _shift_day(_EPOCH_DAY + wall(v, zone) // _DAY, -months) - _EPOCH_DAY
+    days = range(centre - 4, centre + 8)
+    found = {instant_of(day * _DAY + clock, zone, fold) for day in days for clock in clocks for fold in (0, 1)}
+    return tuple(sorted(found.union(_changes(days[0] * _DAY, days[-1] * _DAY, zone))))
+
+
+def _changes(first: int, last: int, zone: str) -> list[int]:
+    """The instants of ``first`` to ``last``, and some around, from which on the zone has another offset."""
+    found = (_change_within(day, zone) for day in range(first // _DAY, last // _DAY + 1))
+    return [change for change in found if change is not None]
+
+
+@lru_cache(maxsize=16_384)
+def _change_within(day: int, zone: str) -> int | None:
+    """When the zone's offset changes within a day of UTC, counted from 1970; no zone changes twice in a day."""
+    earlier, later = day * _DAY, (day + 1) * _DAY
+    before = offset(earlier, zone)
+    if offset(later, zone) == before:
+        return None
+    while later - earlier > 1:
+        middle = (earlier + later) // 2
+        if offset(middle, zone) == before:
+            earlier = middle
+        else:
+            later = middle
+    return later
+
+
+# ---------------------------------------------------------------------------------------- wall times
+
+
+def offset(p: int, zone: str) -> int:
+    """Microseconds that the clocks of ``zone`` are ahead of UTC at ``p``."""
+    # Two days inside the years 1 to 9999 the local time lies in them as well.
+    instant = _EPOCH + timedelta(microseconds=min(max(p, EARLIEST + 2 * _DAY), LATEST - 2 * _DAY))
+    tz = durations.zone_info(zone)
+    shown = tz.fromutc(instant.replace(tzinfo=tz))
+    return (shown.replace(tzinfo=None) - instant) // _MICROSECOND
+
+
+@lru_cache(maxsize=16_384)
+def wall(p: int, zone: str) -> int:
+    """What the clock shows at ``p``."""
+    return _clamp(p + offset(p, zone))
+
+
+def instant_of(shown: int, zone: str, fold: int = 0) -> int:
+    """When the clock shows ``shown``. ``fold`` 1: of two instants the second, and skipped times move back."""
+    clamped = _clamp(shown)
+    ahead = (_EPOCH + timedelta(microseconds=clamped)).replace(tzinfo=durations.zone_info(zone), fold=fold).utcoffset()
+    assert ahead is not None
+    return _clamp(clamped - ahead // _MICROSECOND)
+
+
+@lru_cache(maxsize=16_384)
+def _shift(p: int, months: int, zone: str) -> int:
+    day, clock = divmod(wall(p, zone), _DAY)
+    shifted = _shift_day(_EPOCH_DAY + day, months)
+    if not 1 <= shifted <= date.max.toordinal():
+        return EARLIEST if shifted < 1 else LATEST
+    return instant_of((shifted - _EPOCH_DAY) * _DAY + clock, zone)
+
+
+def shift_date(day: date, months: int) -> date:
+    """The same day of another month, or its last day if it is shorter; clamped to the years 1 to 9999."""
+    return date.fromordinal(min(max(_shift_day(day.toordinal(), months), 1), date.max.toordinal()))
+
+
+def _shift_day(ordinal: int, months: int) -> int:
+    """``shift_date`` for ordinals; 0, or one more than the last, where the result is no date."""
+    day = date.fromordinal(ordinal)
+    year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
+    if not 1 <= year <= 9999:
+        return 0 if year < 1 else date.max.toordinal() + 1
+    return date(year, month + 1, min(day.day, monthrange(year, month + 1)[1])).toordinal()
+
+
+def _clamp(instant: int) -> int:
+    return min(max(instant, EARLIEST), LATEST)

@@ -1,0 +1,98 @@
+"""Values read as dates, which only the date operators do, and the anniversaries of a date.
+
+Zones and lengths as in ``app.rules.engine.calendar``; instants are microseconds since 1970.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
+from math import floor
+from typing import Any, Final
+
+from app.rules.engine import calendar
+from app.rules.engine.calendar import Length
+from app.rules.language.durations import EARLIEST, LATEST, MICROSECONDS, instant_or_date
+
+_UNITS: Final = (
+    (10**17, Fraction(1, 1_000)),
+    (10**14, Fraction(1)),
+    (10**11, Fraction(1_000)),
+    (0, Fraction(1_000_000)),
+)
+"""From which size on an epoch number is in nanoseconds, microseconds, milliseconds, seconds; times microseconds."""
+_BEYOND: Final = 10**21
+"""More nanoseconds than the years 1 to 9999 have."""
+_ALWAYS: Final = 367 * MICROSECONDS["d"]
+_CYCLE: Final = 400
+"""After so many years the calendar repeats, weekdays included."""
+
+
+def read(value: Any) -> int | date | None:
+    """The instant, or the date that waits for a zone; ``None`` for anything else, and outside the years 1 to 9999."""
+    if isinstance(value, str):
+        try:
+            return instant_or_date(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | Fraction) or not -_BEYOND < value < _BEYOND:
+        return None
+    number = Fraction(value)
+    instant = floor(number * next(factor for size, factor in _UNITS if abs(number) >= size))
+    return instant if EARLIEST <= instant <= LATEST else None
+
+
+def as_instant(value: Any, zone: str) -> int | None:
+    """The instant that ``value`` says; a date alone is its first local instant. ``None`` if it is no date."""
+    found = read(value)
+    return calendar.start_of_day(found, zone) if isinstance(found, date) else found
+
+
+def as_day(value: Any, zone: str) -> date | None:
+    """The local day that ``value`` says or lies in; ``None`` if it is no date."""
+    found = read(value)
+    return calendar.day_of(found, zone) if isinstance(found, int) else found
+
+
+def anniversary(value: Any, length: Length, t: int, zone: str) -> tuple[bool, int | None]:
+    """Whether ``t`` is within ``length`` before an anniversary or on its day, and when that next changes, exactly.
+
+    Anniversaries are local days of the years after that of ``value``; 29 February has the 28th in common years.
+    (False, None) if ``value`` is no date.
+    """
+    day = as_day(value, zone)
+    if day is None:
+        return False, None
+    year = max(day.year + 1, calendar.day_of(t, zone).year)
+    while year <= date.max.year and calendar.end_of_day(_in_year(day, year), zone) <= t:
+        year += 1
+    if year > date.max.year:
+        return False, None
+    begin = _begin(_in_year(day, year), length, zone)
+    return (False, begin) if t < begin else (True, _end_of_run(day, year, length, zone))
+
+
+@lru_cache(maxsize=4096)
+def _end_of_run(day: date, year: int, length: Length, zone: str) -> int | None:
+    """When the truth that an anniversary in ``year`` gives ends; the next one may begin before, and so on for ever."""
+    if length.months >= 12 or length.microseconds >= _ALWAYS:
+        return None
+    for one in range(year, year + _CYCLE):
+        end = calendar.end_of_day(_in_year(day, one), zone)
+        if one == date.max.year or _begin(_in_year(day, one + 1), length, zone) > end:
+            return end
+    return None
+
+
+def _in_year(day: date, year: int) -> date:
+    return calendar.shift_date(day, (year - day.year) * 12)
+
+
+def _begin(day: date, length: Length, zone: str) -> int:
+    """``length`` before the local day: exact ones before its first instant, months before its midnight on the clock."""
+    if length.exact:
+        return calendar.subtract(calendar.start_of_day(day, zone), length, zone)
+    midnight = calendar.shift_date(day, -length.months).toordinal() - date(1970, 1, 1).toordinal()
+    return calendar.instant_of(midnight * MICROSECONDS["d"], zone)

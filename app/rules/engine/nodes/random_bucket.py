@@ -1,0 +1,28 @@
+# ruff: noqa: ARG002 - nodes answer the same questions; not every node needs every argument
+"""A random share of the customers that stays the same."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any, Final
+
+from app.rules.engine.nodes.base import Facts, Memo, Node
+
+BUCKETS: Final = 100
+
+
+def bucket_of(salt: str, kind: str, value: str) -> int:
+    """0 to 99: the first 8 bytes, big-endian, of SHA-256(salt NUL kind NUL value), mod 100."""
+    digest = sha256(f"{salt}\0{kind}\0{value}".encode()).digest()
+    return int.from_bytes(digest[:8]) % BUCKETS
+
+
+class Bucket(Node):
+    __slots__ = ("first", "last", "salt")
+
+    def __init__(self, rule: dict[str, Any], first: int, last: int, salt: str) -> None:
+        super().__init__(rule)
+        self.first, self.last, self.salt = first, last, salt
+
+    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
+        return facts.person is not None and self.first <= bucket_of(self.salt, *facts.person) < self.last

@@ -1,0 +1,173 @@
+"""WINDOW: from which instant to which a touchpoint is inside, for every part that a rule may combine.
+
+Each part maps the instant p of a touchpoint to a half-open interval [enter, leave) of ``now``; the whole window is
+the intersection. So a window is asked once a touchpoint, and all that changes by time alone happens at an ``enter``
+or a ``leave``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from typing import Any, Final, NamedTuple
+
+from app.rules.engine import calendar
+from app.rules.engine.calendar import Length
+from app.rules.language import durations
+from app.rules.language.durations import MICROSECONDS
+from app.rules.language.expressions import Hours, Windowed
+
+INFINITE: Final = 1 << 62
+NEVER: Final = (INFINITE, INFINITE)
+
+_DAY: Final = MICROSECONDS["d"]
+_PERIODS: Final = {
+    "today": 2 * _DAY,
+    "yesterday": 3 * _DAY,
+    "this_week": 9 * _DAY,
+    "last_week": 16 * _DAY,
+    "this_month": 33 * _DAY,
+    "last_month": 64 * _DAY,
+    "this_year": 368 * _DAY,
+    "last_year": 734 * _DAY,
+}
+"""How long after its instant a touchpoint can at most be inside, whatever the timezone does."""
+
+
+class Span(NamedTuple):
+    """``from`` and ``to`` of a node. A bound is an instant, or a date that waits for the customer's timezone."""
+
+    start: int | date | None
+    end: int | date | None
+
+    @property
+    def floats(self) -> bool:
+        return isinstance(self.start, date) or isinstance(self.end, date)
+
+    @property
+    def outermost(self) -> tuple[int | None, int | None]:
+        """Half-open bounds that hold in some timezone, whichever the customer's is."""
+        start = durations.utc_midnight(self.start) - durations.EDGE if isinstance(self.start, date) else self.start
+        end = durations.utc_midnight(self.end) + durations.EDGE if isinstance(self.end, date) else self.end
+        return start, end
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """Bands in which it depends on the customer's timezone whether an instant is inside."""
+        midnights = [durations.utc_midnight(bound) for bound in self if isinstance(bound, date)]
+        return tuple((midnight - durations.EDGE, midnight + durations.EDGE) for midnight in midnights)
+
+    def inside(self, zone: str) -> tuple[int | None, int | None]:
+        """The half-open bounds for a customer whose dates begin in ``zone``."""
+        start = durations.first_instant(self.start, zone) if isinstance(self.start, date) else self.start
+        end = durations.first_instant(self.end, zone) if isinstance(self.end, date) else self.end
+        return start, end
+
+
+ALWAYS: Final = Span(None, None)
+
+
+class Window(NamedTuple):
+    """The parts of a node's window that depend on ``now`` or on the customer's timezone."""
+
+    within: Length | None
+    before: Length | None
+    span: Span
+    during: str | None
+    hours: tuple[int, int] | None
+    weekend: bool
+
+    @property
+    def is_ever(self) -> bool:
+        return self[:2] == (None, None) and self.span == ALWAYS and not self.is_local
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it asks for the touchpoint's own local time or for a period of the calendar."""
+        return self.during is not None or self.hours is not None or self.weekend
+
+    @property
+    def rolling(self) -> int | None:
+        """Microseconds of ``within``, where the window is nothing else and that is exact."""
+        if self.within is None or not self.within.exact or self.before or self.span != ALWAYS or self.is_local:
+            return None
+        return self.within.microseconds
+
+    @property
+    def uses_zone(self) -> bool:
+        calendar_length = any(length is not None and not length.exact for length in (self.within, self.before))
+        return calendar_length or self.span.floats or self.is_local
+
+    @property
+    def reach(self) -> int | None:
+        """A touchpoint that is older than that is outside for good; ``None`` where it may be inside for ever."""
+        bounds = [] if self.within is None else [self.within.longest]
+        if self.during is not None:
+            bounds.append(_PERIODS[self.during])
+        return min(bounds, default=None)
+
+    @property
+    def enters_late(self) -> bool:
+        """Whether a touchpoint may come inside some time after it happened."""
+        return self.before is not None or (self.during is not None and not self.during.startswith(("today", "this")))
+
+    def interval(self, p: int, zone: str) -> tuple[int, int]:
+        """[enter, leave) of ``now`` for a touchpoint of instant ``p``; empty where enter is not before leave."""
+        enter, leave = p, INFINITE
+        if self.within is not None:
+            leave = p + self.within.microseconds if self.within.exact else calendar.add(p, self.within, zone)
+        if self.before is not None:
+            enter = p + self.before.microseconds if self.before.exact else calendar.add(p, self.before, zone)
+        if self.span != ALWAYS:
+            start, end = self.span.inside(zone)
+            if (start is not None and p < start) or (end is not None and p >= end):
+                return NEVER
+        if self.weekend and not calendar.is_weekend(p, zone):
+            return NEVER
+        if self.hours is not None and not calendar.in_hours(p, *self.hours, zone):
+            return NEVER
+        if self.during is not None:
+            first, last = calendar.period_bounds(self.during, p, zone)
+            enter, leave = max(enter, first), min(leave, last)
+        return enter, leave
+
+
+class Placed(NamedTuple):
+    """The window of a node, in two parts: what depends on now or on the customer, and what a filter can decide."""
+
+    window: Window
+    span: Span
+    local: tuple[Any, Callable[[int], bool]] | None
+    """A question about local time in the node's own timezone, after how it is written."""
+
+
+def window_of(node: Windowed, *, whole: bool = False) -> Placed:
+    """``whole``: everything is part of the window, for touchpoints that are chosen before it is asked."""
+    zone = node.timezone
+    span = Span(*(_bound(text, zone) for text in (node.from_, node.to)))
+    hours = (node.during.hours[0], node.during.hours[1]) if isinstance(node.during, Hours) else None
+    weekend = node.during == "weekend"
+    is_open = zone is None or whole
+    window = Window(
+        within=calendar.length(node.within) if node.within else None,
+        before=calendar.length(node.before) if node.before else None,
+        span=span if span.floats or whole else ALWAYS,
+        during=node.during if isinstance(node.during, str) and not weekend else None,
+        hours=hours if is_open else None,
+        weekend=weekend and is_open,
+    )
+    local = None
+    if not is_open and (weekend or hours is not None):
+        local = ([zone, hours, weekend], _local_test(str(zone), hours))
+    return Placed(window, ALWAYS if whole else span, local)
+
+
+def _bound(text: str | None, zone: str | None) -> int | date | None:
+    found = durations.moment(text) if text else None
+    return durations.first_instant(found, zone) if zone and isinstance(found, date) else found
+
+
+def _local_test(zone: str, hours: tuple[int, int] | None) -> Callable[[int], bool]:
+    if hours is None:
+        return lambda p: calendar.is_weekend(p, zone)
+    return lambda p: calendar.in_hours(p, *hours, zone)

@@ -1,0 +1,333 @@
+"""Value expressions: what can be worked out of a customer's touchpoints, and what filters and windows they share.
+
+They are the values of computed traits and, beside other traits, the operands of comparisons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Annotated, Any, ClassVar, Final, Self, get_args
+
+from pydantic import BaseModel, Discriminator, Field, PlainValidator, Tag, WithJsonSchema, model_validator
+from typing_extensions import TypeAliasType
+
+from app.rules.language import durations
+from app.rules.language.comparison import SCALAR_SCHEMA, Comparison, Scalar, published_as
+from app.rules.language.fields import (
+    DURING,
+    Channels,
+    DuringWord,
+    Events,
+    Length,
+    Moment,
+    Path,
+    Sources,
+    TraitName,
+    Zone,
+    earliest_and_latest,
+    is_calendar,
+    lasts_days,
+    never_longer,
+    not_before,
+)
+from app.rules.language.validation import HEADS, STEP_HEADS, VALUE_HEADS, refuse
+
+_ALL_HEADS: Final = frozenset((*HEADS, *VALUE_HEADS, *STEP_HEADS))
+
+
+def head_of(node: Any) -> str | None:
+    """Which model reads the node; ``refusal.inspect`` has seen to it that there is just one head."""
+    if isinstance(node, BaseModel):
+        return getattr(type(node), "head", None)
+    return next((key for key in node if key in _ALL_HEADS), None) if isinstance(node, dict) else None
+
+
+# --------------------------------------------------------------------------------- what several nodes share
+
+
+def _where_kind(value: Any) -> str:
+    return "comparison" if isinstance(value, dict | Comparison) else "value"
+
+
+def _where_scalar(value: Any) -> Any:
+    if isinstance(value, list):
+        raise refuse("a plain list is no comparison", 'Say which you mean: {"in": [...]} or {"contains": ...}.')
+    return value
+
+
+WhereValue = Annotated[
+    Annotated[Comparison, Tag("comparison")]
+    | Annotated[Scalar, PlainValidator(_where_scalar), WithJsonSchema(SCALAR_SCHEMA), Tag("value")],
+    Discriminator(_where_kind),
+]
+
+
+class Filtered(BaseModel):
+    """FILTER: which touchpoints match, beside their names."""
+
+    where: dict[Path, WhereValue] | None = Field(
+        None,
+        min_length=1,
+        description="Path to a value or a comparison. A path is dotted inside the properties; context., traits. and "
+        "touchpoint. reach beside them.",
+    )
+    channel: Channels | None = None
+    source: Sources | None = None
+
+    @property
+    def filter_has_dates(self) -> bool:
+        return any(isinstance(asked, Comparison) and asked.has_dates for asked in (self.where or {}).values())
+
+
+class Hours(BaseModel):
+    model_config = published_as(
+        "Hours of the touchpoint's own local day: from the first, before the second; over midnight where it is lower.",
+        {"hours": [9, 17]},
+        {"hours": [22, 6]},
+    )
+
+    hours: list[Annotated[int, Field(ge=0, le=24)]] = Field(min_length=2, max_length=2)
+
+    @model_validator(mode="after")
+    def _some_but_not_all(self) -> Self:
+        start, end = self.hours
+        if start % 24 == end % 24:
+            raise refuse("it is the whole day, or none of it", "Write [first, last], such as [9, 17].", "hours")
+        return self
+
+
+def _during_kind(value: Any) -> str:
+    return "hours" if isinstance(value, dict | Hours) else "word"
+
+
+During = Annotated[Annotated[Hours, Tag("hours")] | Annotated[DuringWord, Tag("word")], Discriminator(_during_kind)]
+
+
+class Windowed(BaseModel):
+    """WINDOW: which instants a touchpoint may have. No part means ever; several must all hold."""
+
+    within: Length | None = Field(None, description="Younger than this: t <= now < t + length.")
+    before: Length | None = Field(None, description="At least this old: t + length <= now.")
+    from_: Moment | None = Field(None, alias="from", description="Not before this instant or date.")
+    to: Moment | None = Field(None, description="Before this instant or date.")
+    during: During | None = Field(
+        None, description="A day, week, month or year beside now, the weekend, or hours of the local day."
+    )
+    timezone: Zone | None = Field(
+        None, description="Where days begin and months are added; else the customer's, else the workspace's."
+    )
+
+    @property
+    def has_window(self) -> bool:
+        return any(part is not None for part in (self.within, self.before, self.from_, self.to, self.during))
+
+    @model_validator(mode="after")
+    def _window_makes_sense(self) -> Self:
+        if self.within and self.before and never_longer(self.within, self.before):
+            raise refuse("no touchpoint is both that old and that young", "Make before shorter than within.", "before")
+        if self.before and isinstance(self.during, str):
+            days = DURING[self.during]
+            if days is not None and lasts_days(self.before, days):
+                raise refuse(f"no touchpoint of {self.during} is that old", "Remove one of them.", "before")
+        if self.from_ and self.to:
+            _refuse_empty_range(self.from_, self.to, self.timezone)
+        if self.timezone and not self._needs_zone():
+            raise refuse(
+                "timezone has nothing to apply to", "Remove it, or give a date or a calendar length.", "timezone"
+            )
+        return self
+
+    def _needs_zone(self) -> bool:
+        """Whether anything in the node begins or ends with a local day."""
+        dates = any(text and isinstance(durations.moment(text), date) for text in (self.from_, self.to))
+        filtered = isinstance(self, Filtered) and self.filter_has_dates
+        compared = isinstance(self, Comparison) and self.has_dates
+        return (
+            dates
+            or self.during is not None
+            or is_calendar(self.within)
+            or is_calendar(self.before)
+            or filtered
+            or compared
+        )
+
+
+def _refuse_empty_range(start: str, end: str, zone: str | None) -> None:
+    if not_before(start, end, zone):
+        raise refuse("the window ends before it begins", "Make to later than from; to itself is outside.", "to")
+    first, last = (earliest_and_latest(durations.moment(text), zone) for text in (start, end))
+    if last[0] - first[1] > durations.LONGEST:
+        raise refuse("the window is longer than 100 years", "Bring from and to closer.", "to")
+
+
+# ------------------------------------------------------------------------ what is worked out of what happened
+
+
+class _Aggregate(Filtered, Windowed):
+    of: Events = Field(description="Of which touchpoints.")
+
+
+class SumValue(_Aggregate):
+    model_config = published_as(
+        "The sum of a property over the matching touchpoints in the window; 0 where there is none.",
+        {"sum": "total", "of": "Order Completed", "within": "365d"},
+    )
+    head: ClassVar = "sum"
+
+    sum: Path
+
+
+class AvgValue(_Aggregate):
+    model_config = published_as(
+        "The average of a property over the matching touchpoints in the window, without rounding.",
+        {"avg": "total", "of": "Order Completed"},
+    )
+    head: ClassVar = "avg"
+
+    avg: Path
+
+
+class MinValue(_Aggregate):
+    model_config = published_as(
+        "The least number that a property has among the matching touchpoints in the window.",
+        {"min": "rating", "of": "Product Reviewed"},
+    )
+    head: ClassVar = "min"
+
+    min: Path
+
+
+class MaxValue(_Aggregate):
+    model_config = published_as(
+        "The greatest number that a property has among the matching touchpoints in the window.",
+        {"max": "total", "of": "Order Completed", "within": "1y"},
+    )
+    head: ClassVar = "max"
+
+    max: Path
+
+
+class DistinctValue(_Aggregate):
+    model_config = published_as(
+        "How many different values a property has among the matching touchpoints in the window.",
+        {"distinct": "product_id", "of": "Product Viewed", "within": "7d"},
+    )
+    head: ClassVar = "distinct"
+
+    distinct: Path
+
+
+class FirstValueValue(_Aggregate):
+    model_config = published_as(
+        "The value of a property at the first matching touchpoint in the window that has one.",
+        {"first_value": "touchpoint.channel", "of": "*"},
+    )
+    head: ClassVar = "first_value"
+
+    first_value: Path
+
+
+class LastValueValue(_Aggregate):
+    model_config = published_as(
+        "The value of a property at the latest matching touchpoint in the window that has one.",
+        {"last_value": "payment_method", "of": "Order Completed"},
+    )
+    head: ClassVar = "last_value"
+
+    last_value: Path
+
+
+class MostFrequentValue(_Aggregate):
+    model_config = published_as(
+        "The value that a property has most often among the matching touchpoints in the window; of a tie the latest.",
+        {"most_frequent": "category", "of": "Product Viewed", "within": "90d"},
+    )
+    head: ClassVar = "most_frequent"
+
+    most_frequent: Path
+
+
+class CountValue(Filtered, Windowed):
+    model_config = published_as(
+        "The number of matching touchpoints in the window.", {"count": "Order Completed", "within": "365d"}
+    )
+    head: ClassVar = "count"
+
+    count: Events
+
+
+class FirstAtValue(Filtered, Windowed):
+    model_config = published_as(
+        "The instant of the first matching touchpoint in the window, for the date operators.",
+        {"first_at": "Order Completed"},
+    )
+    head: ClassVar = "first_at"
+
+    first_at: Events
+
+
+class LastAtValue(Filtered, Windowed):
+    model_config = published_as(
+        "The instant of the latest matching touchpoint in the window, for the date operators.",
+        {"last_at": "Support Ticket Opened", "channel": "support"},
+    )
+    head: ClassVar = "last_at"
+
+    last_at: Events
+
+
+class TraitOperand(BaseModel):
+    model_config = published_as("The current value of a trait, as an operand.", {"trait": "average_order"})
+    head: ClassVar = "trait"
+
+    trait: TraitName = Field(description="Its name; one with dots is first the exact name, else a path.")
+
+
+Value = TypeAliasType(
+    "Value",
+    Annotated[
+        Annotated[SumValue, Tag("sum")]
+        | Annotated[AvgValue, Tag("avg")]
+        | Annotated[MinValue, Tag("min")]
+        | Annotated[MaxValue, Tag("max")]
+        | Annotated[DistinctValue, Tag("distinct")]
+        | Annotated[FirstValueValue, Tag("first_value")]
+        | Annotated[LastValueValue, Tag("last_value")]
+        | Annotated[MostFrequentValue, Tag("most_frequent")]
+        | Annotated[CountValue, Tag("count")]
+        | Annotated[FirstAtValue, Tag("first_at")]
+        | Annotated[LastAtValue, Tag("last_at")],
+        Discriminator(head_of),
+        Field(description="A value worked out of touchpoints: a computed trait, or an operand."),
+    ],
+)
+"""A value expression. Exactly one head key says which."""
+
+
+def _reading_kind(value: Any) -> str:
+    return "trait" if head_of(value) == "trait" else "value"
+
+
+Reading = TypeAliasType(
+    "Reading",
+    Annotated[
+        Annotated[TraitOperand, Tag("trait")] | Annotated[Value, Tag("value")],
+        Discriminator(_reading_kind),
+        Field(description="An operand that differs from customer to customer: a trait, or a value expression."),
+    ],
+)
+
+
+def models_of(union: TypeAliasType) -> Iterator[type[BaseModel]]:
+    """The models that a union of tagged models is made of."""
+    tagged = get_args(get_args(union.__value__)[0])
+    yield from (get_args(option)[0] for option in tagged)
+
+
+# Comparisons and expressions read each other, so the models are complete only here.
+VALUES: Final = tuple(models_of(Value))
+Comparison.model_rebuild(_types_namespace={"Reading": Reading})
+Filtered.model_rebuild()
+for _model in VALUES:
+    _model.model_rebuild()

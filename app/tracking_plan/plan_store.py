@@ -1,0 +1,136 @@
+"""The tracking plan: what properties events should have. Owns the table tracking_plan.
+
+Each process keeps the compiled plan as one snapshot and replaces it whole when its counter in ``revisions`` has risen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from app.errors import InvalidDefinition, NotFound
+from app.postgres.pool import Connection, Pool, transact
+from app.postgres.revisions import REVISION, bump
+from app.tracking_plan.event_schema import Check, Mode
+
+REVISION_NAME: Final = "tracking_plan"
+EVERY_SOURCE: Final = ""
+ENTRIES_MAX: Final = 2_000
+
+_ENTRIES = "SELECT source, event, mode, schema, updated_at FROM tracking_plan ORDER BY event, source"
+
+_COUNT_OTHERS = "SELECT count(*) FROM tracking_plan WHERE (source, event) <> ($1, $2)"
+
+_SOURCE_EXISTS = "SELECT EXISTS (SELECT FROM sources WHERE key = $1)"
+
+_PUT = """
+INSERT INTO tracking_plan (source, event, mode, schema) VALUES ($1, $2, $3, $4)
+ON CONFLICT (source, event) DO UPDATE SET mode = excluded.mode, schema = excluded.schema, updated_at = now()
+RETURNING source, event, mode, schema, updated_at
+"""
+
+_DROP = "DELETE FROM tracking_plan WHERE source = $1 AND event = $2 RETURNING event"
+
+_decode = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
+
+log = structlog.get_logger(__name__)
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """What one event should look like. ``schema`` is JSON text; ``source`` is empty where it speaks of every source."""
+
+    source: str
+    event: str
+    mode: Mode
+    schema: bytes
+    updated_at: int
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """An entry as messages meet it."""
+
+    mode: Mode
+    check: Check
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """The plan at one revision, by (source, event); entries that are off stand in it, for they hide those of ""."""
+
+    revision: int
+    entries: Mapping[tuple[str, str], Planned | None] = {}
+
+    def of(self, source: str, event: str) -> Planned | None:
+        """The source's own entry before that of every source; None where there is nothing to ask."""
+        entries = self.entries
+        key = (source, event)
+        return entries[key] if key in entries else entries.get((EVERY_SOURCE, event))
+
+
+class TrackingPlans:
+    """The plan of one process, and every change of it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.plan = Plan(0)
+
+    async def load(self, connection: Connection) -> None:
+        """The plan as it is now, if it is another one."""
+        async with connection.transaction(isolation="repeatable_read"):
+            revision = await connection.fetchval(REVISION, REVISION_NAME)
+            if revision == self.plan.revision:
+                return
+            rows = await connection.fetch(_ENTRIES)
+        if revision > self.plan.revision:
+            self.plan = Plan(revision, {(row["source"], row["event"]): _planned(row) for row in rows})
+
+    async def entries(self) -> list[Entry]:
+        return [Entry(*row) for row in await self._pool.fetch(_ENTRIES)]
+
+    async def put(self, source: str, event: str, mode: Mode, schema: dict[str, Any]) -> Entry:
+        """Raises :class:`InvalidDefinition` for a schema that is not taken, :class:`NotFound` for its source."""
+        Check(schema)
+        text = msgspec.json.Encoder(decimal_format="number").encode(schema)
+
+        async def put(connection: Connection) -> Entry:
+            if source != EVERY_SOURCE and not await connection.fetchval(_SOURCE_EXISTS, source):
+                raise NotFound(f"There is no source {source}.")
+            await bump(connection, REVISION_NAME)  # its row is the lock of all changes, so the count below holds
+            if await connection.fetchval(_COUNT_OTHERS, source, event) >= ENTRIES_MAX:
+                raise InvalidDefinition("/event", "the plan is full", f"At most {ENTRIES_MAX} entries are taken.")
+            row = await connection.fetchrow(_PUT, source, event, mode, text)
+            assert row is not None
+            return Entry(*row)
+
+        entry = await transact(self._pool, put)
+        await self._reload()
+        return entry
+
+    async def drop(self, source: str, event: str) -> None:
+        """Raises :class:`NotFound`."""
+
+        async def drop(connection: Connection) -> None:
+            if await connection.fetchval(_DROP, source, event) is None:
+                raise NotFound("The tracking plan has no such entry.")
+            await bump(connection, REVISION_NAME)
+
+        await transact(self._pool, drop)
+        await self._reload()
+
+    async def _reload(self) -> None:
+        async with self._pool.acquire() as connection:
+            await self.load(connection)
+
+
+def _planned(row: Any) -> Planned | None:
+    """None for what is not asked: an entry that is off, or one that this version of the validator does not take."""
+    if row["mode"] == "off":
+        return None
+    try:
+        return Planned(row["mode"], Check(_decode(row["schema"])))
+    except InvalidDefinition as error:
+        log.error("tracking_plan.not_taken", source=row["source"], event=row["event"], reason=str(error))
+        return None

@@ -1,0 +1,1 @@
+"""Names of events that several packages share."""
