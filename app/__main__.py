@@ -32,19 +32,19 @@ from rich.table import Table
 
 from app import __version__
 from app.background.worker import Worker
-from app.cli.runtime import database, fill_workspace, open_registry, with_registry
+from app.cli.runtime import bootstrap_if_empty, database, open_workspace, with_registry
 from app.config import Settings
-from app.connectors.tools import TOOLS
+from app.connectors.tools import CONNECTORS
 from app.errors import BadRequest, NotFound, SegueError
 from app.formats.timestamps import rfc3339
-from app.imports.channel_metrics import FigureImport, import_figures, told_of
-from app.imports.formats import form_of, mapping_of
-from app.imports.importer import Importing, ImportReport, errors_path, import_file
-from app.imports.mapping import FileMapping, MappingRefused, checked
+from app.imports.channel_metrics import MetricImport, defaults_of, import_metrics
+from app.imports.formats import file_reader_of, mapping_of
+from app.imports.importer import ImportReport, ImportTarget, errors_path, import_file
+from app.imports.mapping import FileMapping, MappingRefused, check_mapping
 from app.imports.mapping_inference import Doubt
-from app.imports.mapping_wizard import mapping_by_guess, show_first_messages, write_mapping
-from app.ingest import Ingest
-from app.insight.verification import Verified, VerifyViews
+from app.imports.mapping_wizard import infer_mapping_of_file, show_first_messages, write_mapping
+from app.ingest import GroupCommit
+from app.insight.verification import SegmentVerifier, VerificationResult
 from app.observability import logging
 from app.observability.metrics import Metrics
 from app.postgres.embedded import EmbeddedPostgresError
@@ -246,7 +246,7 @@ def _known_mapping(
     if known is None:
         raise MappingRefused("--zone and --time-format are for files that a mapping reads")
     times = known.times if time_format is None else [time_format]
-    return checked(msgspec.structs.replace(known, zone=zone or known.zone, times=times))
+    return check_mapping(msgspec.structs.replace(known, zone=zone or known.zone, times=times))
 
 
 def _guessed_mapping(
@@ -257,7 +257,7 @@ def _guessed_mapping(
     asks = not yes and sys.stdin.isatty()
     given = {"zone": zone, "times": time_format}
     ask = _ask if asks else None
-    guessed = mapping_by_guess(file, {about: each for about, each in given.items() if each is not None}, ask, out)
+    guessed = infer_mapping_of_file(file, {about: each for about, each in given.items() if each is not None}, ask, out)
     write_mapping(written_to, guessed.mapping)
     out.print(f"The mapping is in {written_to}.", soft_wrap=True, highlight=False)
     if guessed.doubts:
@@ -289,11 +289,11 @@ def import_figures_command(
     with _database(_settings(data, database_url)) as ready:
         _fill_workspace(ready, err)
         key = source or kind.replace("_", "-")
-        report = asyncio.run(import_figures(file, kind, key, told_of(subject, day, dates), ready))
+        report = asyncio.run(import_metrics(file, kind, key, defaults_of(subject, day, dates), ready))
     _tell_figures(report)
 
 
-def _tell_figures(report: FigureImport) -> None:
+def _tell_figures(report: MetricImport) -> None:
     stored, figures = report.stored, report.figures
     out.print(
         f"{stored.added} added, {stored.changed} changed, {report.unchanged} unchanged, {figures.bad_count} bad rows."
@@ -368,7 +368,7 @@ def _fail(reason: str) -> NoReturn:
 
 
 def _fill_workspace(settings: Settings, console: Console) -> None:
-    first = asyncio.run(fill_workspace(settings))
+    first = asyncio.run(bootstrap_if_empty(settings))
     if first is not None:
         _show_first_keys(first, console)
 
@@ -389,7 +389,7 @@ async def _work(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with open_registry(settings, settle=True) as (pool, registry):
+    async with open_workspace(settings, settle=True) as (pool, registry):
         clock = Clock()
         background = Worker(pool, registry, settings, clock, Metrics())
         async with pool.acquire() as connection:
@@ -413,16 +413,16 @@ async def _key_id(registry: Registry, key: str) -> str:
 
 
 async def _import(file: Path, key: str, settings: Settings, kind: str | None, mapping: FileMapping | None) -> None:
-    async with open_registry(settings) as (pool, registry):
+    async with open_workspace(settings) as (pool, registry):
         if key not in registry.access.sources:
-            await registry.create_source(key, key, kind=kind if kind in TOOLS else "sdk")
+            await registry.create_source(key, key, kind=kind if kind in CONNECTORS else "sdk")
         clock = Clock()
         async with pool.acquire() as connection:
             await clock.calibrate(connection)
-        ingest = Ingest(pool, registry, settings, clock, Metrics())
+        ingest = GroupCommit(pool, registry, settings, clock, Metrics())
         hook = registry.access.hooks.get(key)
-        form = form_of(mapping, kind, {} if hook is None else hook.options, settings.limits, clock.now)
-        into = Importing(pool, ingest, registry.access.sources[key], settings, clock)
+        form = file_reader_of(mapping, kind, {} if hook is None else hook.options, settings.limits, clock.now)
+        into = ImportTarget(pool, ingest, registry.access.sources[key], settings, clock)
         await ingest.start()
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
         with Progress(*columns, console=err) as progress:
@@ -447,7 +447,7 @@ def _tell(report: ImportReport, file: Path) -> None:
 
 
 async def _rebuild(settings: Settings, customer: str | None) -> int:
-    async with open_registry(settings) as (pool, registry):
+    async with open_workspace(settings) as (pool, registry):
         columns = (TextColumn("Rebuilding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=err) as progress:
             task = progress.add_task("customers", total=None)
@@ -459,14 +459,14 @@ async def _rebuild(settings: Settings, customer: str | None) -> int:
             return await rebuild_customers(pool, registry.ruleset, clock, settings, customer, advance)
 
 
-async def _verify(settings: Settings, key: str | None, sample: int | None) -> dict[str, Verified]:
-    async with open_registry(settings) as (pool, registry):
+async def _verify(settings: Settings, key: str | None, sample: int | None) -> dict[str, VerificationResult]:
+    async with open_workspace(settings) as (pool, registry):
         clock = Clock()
         async with pool.acquire() as connection:
             await clock.calibrate(connection)
-        views = VerifyViews(pool, registry, settings, clock)
+        views = SegmentVerifier(pool, registry, settings, clock)
         keys = [each.key for each in registry.ruleset.segments] if key is None else [key]
-        found: dict[str, Verified] = {}
+        found: dict[str, VerificationResult] = {}
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=err) as progress:
             for each in keys:

@@ -12,45 +12,45 @@ from fastapi import FastAPI
 
 from app import __version__
 from app.api import collect, segment_compatible, vendor_sdks, visitor
-from app.api.browser_library import add_snippet_routes
-from app.api.channel_metrics import add_figure_routes
+from app.api.browser_library import add_browser_library_routes
+from app.api.channel_metrics import add_channel_metric_routes
 from app.api.collect import add_collect_routes
-from app.api.connectors import add_kind_routes
-from app.api.customerio_track import add_customerio_routes
+from app.api.connectors import add_connector_routes
+from app.api.customerio_track import add_customerio_track_routes
 from app.api.customers import add_customer_routes
-from app.api.data_quality import add_quality_routes
+from app.api.data_quality import add_data_quality_routes
 from app.api.definitions import add_definition_routes
-from app.api.erasure_requests import add_erasure_routes
-from app.api.health import add_ops_routes
+from app.api.erasure_requests import add_erasure_request_routes
+from app.api.health import add_health_routes
 from app.api.openapi_document import DESCRIPTION, TAGS, add_openapi, unique_id
 from app.api.quarantine import add_quarantine_routes
-from app.api.segment_analysis import add_analysis_routes
-from app.api.segment_compatible import add_segment_like_routes
+from app.api.segment_analysis import add_segment_analysis_routes
+from app.api.segment_compatible import add_segment_compatible_routes
 from app.api.segments import add_segment_routes
 from app.api.sessions import add_session_routes
 from app.api.sources import add_source_routes
-from app.api.swagger_ui import add_docs
+from app.api.swagger_ui import add_swagger_ui
 from app.api.tickets import add_ticket_routes
-from app.api.vendor_sdks import add_sdk_routes
-from app.api.visitor import add_me_routes
+from app.api.vendor_sdks import add_vendor_sdk_routes
+from app.api.visitor import add_visitor_routes
 from app.api.webhooks import add_webhook_routes
 from app.background.worker import Worker
 from app.config import Settings
 from app.enrichment import user_agents
 from app.enrichment.geoip import open_countries
 from app.http.dependencies import Services
-from app.http.middleware import Edge
-from app.http.outbound_client import Outside
+from app.http.middleware import IngressMiddleware
+from app.http.outbound_client import OutboundClient
 from app.http.problems import add_problem_handlers
-from app.http.rate_limits import Rates
-from app.ingest import Ingest
+from app.http.rate_limits import RateLimits
+from app.ingest import GroupCommit
 from app.observability.metrics import Metrics
 from app.postgres.migrate import dsn
-from app.postgres.partitions import make_months
+from app.postgres.partitions import create_monthly_partitions
 from app.postgres.pool import Clock, Pool, open_pool
-from app.queries.live_updates import Streams
+from app.queries.live_updates import LiveUpdates
 from app.registry import Registry
-from app.registry.segment_usage import SegmentReads
+from app.registry.segment_usage import SegmentUsage
 
 _OPEN_PATHS: Final[frozenset[str]] = frozenset().union(
     collect.OPEN_PATHS, visitor.OPEN_PATHS, vendor_sdks.OPEN_PATHS, segment_compatible.OPEN_PATHS
@@ -72,13 +72,13 @@ def create_app(
     """
     metrics = Metrics()
     clock = clock or Clock()
-    rates = Rates(settings, clock.now)
+    rates = RateLimits(settings, clock.now)
     app = FastAPI(
         title="Segue",
         version=__version__,
         description=DESCRIPTION,
         openapi_tags=TAGS,
-        lifespan=lambda app: _run(app, settings, clock, metrics, rates, worker, Outside(network)),
+        lifespan=lambda app: _run(app, settings, clock, metrics, rates, worker, OutboundClient(network)),
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
@@ -91,31 +91,39 @@ def create_app(
     add_ticket_routes(app)
     add_collect_routes(app)
     add_webhook_routes(app)
-    add_me_routes(app)
-    add_sdk_routes(app)
-    add_segment_like_routes(app)
-    add_customerio_routes(app)
+    add_visitor_routes(app)
+    add_vendor_sdk_routes(app)
+    add_segment_compatible_routes(app)
+    add_customerio_track_routes(app)
     add_segment_routes(app)
-    add_analysis_routes(app)
+    add_segment_analysis_routes(app)
     add_definition_routes(app)
     add_source_routes(app)
-    add_kind_routes(app)
-    add_snippet_routes(app)
-    add_quality_routes(app)
+    add_connector_routes(app)
+    add_browser_library_routes(app)
+    add_data_quality_routes(app)
     add_quarantine_routes(app)
-    add_erasure_routes(app)
-    add_figure_routes(app)
-    add_ops_routes(app)
-    add_docs(app)
+    add_erasure_request_routes(app)
+    add_channel_metric_routes(app)
+    add_health_routes(app)
+    add_swagger_ui(app)
     add_openapi(app)
     add_problem_handlers(app)
-    app.add_middleware(Edge, metrics=metrics, rates=rates, open_paths=_OPEN_PATHS, open_prefixes=_OPEN_PREFIXES)
+    app.add_middleware(
+        IngressMiddleware, metrics=metrics, rates=rates, open_paths=_OPEN_PATHS, open_prefixes=_OPEN_PREFIXES
+    )
     return app
 
 
 @asynccontextmanager
 async def _run(
-    app: FastAPI, settings: Settings, clock: Clock, metrics: Metrics, rates: Rates, worker: bool, outside: Outside
+    app: FastAPI,
+    settings: Settings,
+    clock: Clock,
+    metrics: Metrics,
+    rates: RateLimits,
+    worker: bool,
+    outbound: OutboundClient,
 ) -> AsyncIterator[None]:
     """Start from the database up; stop in the opposite order, so that what was taken in is still answered."""
     if settings.database_url is None:
@@ -125,7 +133,7 @@ async def _run(
         open_countries(settings.country_database)
     _spare_the_collector()
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(outside.close)
+        stack.push_async_callback(outbound.close)
         pool = await open_pool(dsn(settings.database_url), settings.pool_connections_max)
         stack.push_async_callback(pool.close)
         metrics.watch_pool(lambda: pool.get_size() - pool.get_idle_size(), pool.get_size)
@@ -134,20 +142,20 @@ async def _run(
         await registry.load()
         registry.start()
         stack.push_async_callback(registry.stop)
-        ingest = Ingest(pool, registry, settings, clock, metrics)
+        ingest = GroupCommit(pool, registry, settings, clock, metrics)
         await ingest.start()
         stack.push_async_callback(ingest.stop)
-        reads = SegmentReads(pool, clock)
+        reads = SegmentUsage(pool, clock)
         reads.start()
         stack.push_async_callback(reads.stop)
         background = Worker(pool, registry, settings, clock, metrics)
         await background.start(only_upkeep=not worker)
         stack.push_async_callback(background.stop)
-        streams = Streams(pool, registry, settings, clock)
+        streams = LiveUpdates(pool, registry, settings, clock)
         streams.start()
         metrics.watch_streams(lambda: len(streams))
         stack.push_async_callback(streams.stop)
-        app.state.services = Services(settings, clock, metrics, pool, registry, ingest, reads, rates, streams, outside)
+        app.state.services = Services(settings, clock, metrics, pool, registry, ingest, reads, rates, streams, outbound)
         yield
 
 
@@ -161,4 +169,4 @@ async def _prepare(clock: Clock, pool: Pool) -> None:
     """Months too: what arrives before its month was made would keep it from being made."""
     async with pool.acquire() as connection:
         await clock.calibrate(connection)
-        await make_months(connection, clock.now())
+        await create_monthly_partitions(connection, clock.now())

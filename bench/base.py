@@ -17,10 +17,10 @@ import asyncpg
 from app.background.worker import Worker
 from app.config import Settings
 from app.formats import segment
-from app.ingest import Ingest
+from app.ingest import GroupCommit
 from app.observability.metrics import Metrics
 from app.postgres.migrate import upgrade
-from app.postgres.partitions import make_months
+from app.postgres.partitions import create_monthly_partitions
 from app.postgres.pool import Clock, Pool, open_pool, prepare_connection, transact
 from app.registry import Registry, bootstrap
 from app.registry.bootstrap import FirstKeys
@@ -41,7 +41,7 @@ class Pipeline:
     registry: Registry
     settings: Settings
     clock: Clock
-    ingest: Ingest
+    ingest: GroupCommit
     worker: Worker
     keys: FirstKeys
 
@@ -80,8 +80,8 @@ async def pipeline(url: str, clock: Clock | None = None, connections_max: int = 
         await registry.load()
         async with pool.acquire() as connection:
             await clock.calibrate(connection)
-            await make_months(connection, clock.now())
-        ingest = Ingest(pool, registry, settings, clock, metrics)
+            await create_monthly_partitions(connection, clock.now())
+        ingest = GroupCommit(pool, registry, settings, clock, metrics)
         # Metrics of its own: what is sent here must not make the worker rest.
         yield Pipeline(
             pool, registry, settings, clock, ingest, Worker(pool, registry, settings, clock, Metrics()), keys

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.connectors.delivery import Delivery
-from app.connectors.tools import TOOLS
+from app.connectors.tools import CONNECTORS
 from app.touchpoint import SECOND
 from bench.figure import Figure, Say
 from bench.load import Kind, Load, Request
@@ -115,7 +115,7 @@ def _typeform(number: int) -> Any:
 
 
 def _shopify(number: int) -> Any:
-    order = json.loads(TOOLS["shopify"].sample)
+    order = json.loads(CONNECTORS["shopify"].sample)
     who, customer = _who(number), {"id": 20_000_000 + number * 7919 % 20_000, "email": _who(number)}
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     order = {name: value for name, value in order.items() if "phone" not in name and "address" not in name}
@@ -170,7 +170,7 @@ def measure(stage: Stage, sizes: Sizes, say: Say) -> list[Figure]:
         *(
             Figure(
                 "t",
-                f"{TOOLS[kind].name} alone, {KINDS[kind][1]} messages a request",
+                f"{CONNECTORS[kind].name} alone, {KINDS[kind][1]} messages a request",
                 median(load.rate / rate for load, rate in zip(loads, native, strict=True)),
                 "at least",
                 None,
@@ -203,7 +203,7 @@ def _requests(stage: Stage, kind: str, messages: int, numbers: Iterator[int]) ->
 
 
 def _request(stage: Stage, kind: str, body: Any, messages: int) -> Request:
-    tool = TOOLS[kind]
+    tool = CONNECTORS[kind]
     delivery = _signed(
         kind,
         Delivery(
@@ -218,7 +218,7 @@ def _request(stage: Stage, kind: str, body: Any, messages: int) -> Request:
 
 
 def _signed(kind: str, delivery: Delivery) -> Delivery:
-    scheme = TOOLS[kind].scheme
+    scheme = CONNECTORS[kind].scheme
     if scheme.sign is not None:
         return scheme.sign(delivery, _SECRET)
     moment = str(delivery.received_at // SECOND)

@@ -18,12 +18,12 @@ from typing import Any, Final
 import httpx
 import psutil
 
-from app.insight.customer_scan import all_customers, count_customers, fold_customers
-from app.insight.verification import VerifyViews
+from app.insight.customer_scan import count_customers, fold_customers, scan_customers
+from app.insight.verification import SegmentVerifier
 from app.postgres.pool import snapshot
 from app.projection.coverage import coverage
 from app.queries.customer_state import truth_of
-from app.queries.segment_members import MemberViews
+from app.queries.segment_members import SegmentMemberQueries
 from app.registry.bootstrap import FirstKeys
 from app.touchpoint import identity_id
 from bench.base import Copy, Pipeline, browser_of, multiply, pipeline
@@ -119,7 +119,7 @@ async def _begin(made: Databases, sizes: Sizes, measured: bool, say: Say) -> tup
 
 async def _refuse_a_wrong_base(one: Pipeline) -> None:
     """What is stored of the copies must be what a replay of their logs gives."""
-    verified = await VerifyViews(one.pool, one.registry, one.settings, one.clock).segment(SEGMENT, VERIFIED)
+    verified = await SegmentVerifier(one.pool, one.registry, one.settings, one.clock).segment(SEGMENT, VERIFIED)
     if verified.differing or not verified.customers:
         raise RuntimeError(f"the base is not as the real code makes it: {verified}")
 
@@ -129,7 +129,7 @@ async def _refuse_a_wrong_base(one: Pipeline) -> None:
 
 async def _update(one: Pipeline, sizes: Sizes, say: Say) -> Figure:
     """One message that makes a member, and the count read after it; against the count worked out anew."""
-    views = MemberViews(one.pool, one.registry, one.settings)
+    views = SegmentMemberQueries(one.pool, one.registry, one.settings)
     about_to_join = iter(await _with_one_order(one, sizes, (1 + sizes.rounds) * sizes.updates))
     updates: list[float] = []
     recomputed: list[float] = []
@@ -179,7 +179,7 @@ async def _with_one_order(one: Pipeline, sizes: Sizes, wanted: int) -> list[str]
     return found[:wanted]
 
 
-async def _one_more(one: Pipeline, views: MemberViews, user: str) -> tuple[float, int]:
+async def _one_more(one: Pipeline, views: SegmentMemberQueries, user: str) -> tuple[float, int]:
     """(seconds, members after it)"""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     told = {**message(0, now), "event": "Order Completed", "userId": user, "anonymousId": browser_of(user)}
@@ -197,7 +197,7 @@ async def _everybody(one: Pipeline, expected: int) -> float:
     async with snapshot(one.pool) as connection:
         alone = coverage(await one.registry.current_ruleset(connection)).alone(rule_id)
         now = one.clock.now()
-        async for ids in all_customers(connection):
+        async for ids in scan_customers(connection):
             folded = await fold_customers(connection, ids, alone, now)
             members += sum(truth_of(each.state, alone, rule_id).holds for each in folded.values())
     seconds = time.perf_counter() - start

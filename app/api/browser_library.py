@@ -26,7 +26,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def add_snippet_routes(app: FastAPI) -> None:
+def add_browser_library_routes(app: FastAPI) -> None:
     version = {
         "name": "version",
         "in": "path",

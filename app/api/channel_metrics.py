@@ -14,23 +14,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.schemas import ChannelDaysOut, FigureKindsOut, FiguresStoredOut, problems
-from app.channel_metrics.metric_store import BEFORE_ALL, ChannelDay, DayTotal, FigureViews, Place, Wanted
-from app.channel_metrics.parsers import KINDS
-from app.channel_metrics.parsers.metric import Told, Unreadable
+from app.channel_metrics.metric_store import BEFORE_ALL, DailyMetric, DayTotal, MetricQuery, MetricStore, Place
+from app.channel_metrics.parsers import METRIC_FORMATS
+from app.channel_metrics.parsers.metric import MetricDefaults, Unreadable
 from app.errors import BadRequest, InvalidBody, NotFound
 from app.formats.decompression import inflate
-from app.http.as_of import moment_of_page
+from app.http.as_of import answer_instant_of_page
 from app.http.auth import SecretKey
 from app.http.bodies import read_body
-from app.http.dependencies import services
+from app.http.dependencies import get_services
 from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
-from app.http.responses import Cursor, instant, json_answer, read_cursor, write_cursor
+from app.http.responses import Cursor, instant, json_response, read_cursor, write_cursor
 from app.http.schema_types import KEY_PATTERN
 
 _GZIP: Final = b"\x1f\x8b"
 _NO_NUL: Final = r"^[^\x00]*$"
 
-FigureKind = StrEnum("FigureKind", {key: key for key in KINDS})  # type: ignore[misc]  # the modules that there are
+FigureKind = StrEnum("FigureKind", {key: key for key in METRIC_FORMATS})  # type: ignore[misc]  # the modules that there are
 
 Kind = Annotated[FigureKind, Query(description="Of the file; `GET /v1/channel-days/kinds` says where each comes from.")]
 OfSource = Annotated[str, Query(description="Source that the figures are of.", pattern=KEY_PATTERN, max_length=64)]
@@ -47,7 +47,7 @@ From = Annotated[date, Query(alias="from", description="First day.")]
 To = Annotated[date, Query(description="Last day, included.")]
 
 
-def add_figure_routes(app: FastAPI) -> None:
+def add_channel_metric_routes(app: FastAPI) -> None:
     for path, method, endpoint, model, summary, extra in (
         ("/v1/channel-days", "POST", store_channel_days, FiguresStoredOut, "Take a file of figures in", _FILE),
         ("/v1/channel-days", "GET", list_channel_days, ChannelDaysOut, "Figures of channels, and totals by day", None),
@@ -73,7 +73,7 @@ _FILE: Final = {
         "content": {
             "application/octet-stream": {
                 "schema": {"type": "string", "format": "binary"},
-                "example": KINDS["generic"].sample.decode(),
+                "example": METRIC_FORMATS["generic"].sample.decode(),
             }
         },
     }
@@ -86,21 +86,21 @@ async def store_channel_days(
     """The body is the file, whatever its content type; it may be gzip. What is there already is not stored again, a
     value that differs takes the place of the old one, and rows that are no figures are told with their line.
     """
-    served = services(request)
-    if source not in served.registry.access.sources:
+    services = get_services(request)
+    if source not in services.registry.access.sources:
         raise NotFound(f"There is no source {source}.")
-    limits = served.settings.limits
+    limits = services.settings.limits
     body = await read_body(request, limits.inflated_bytes_max)
     if body.startswith(_GZIP):
         body = inflate(body, None, limits)
-    told = Told(subject, day, None if dates is None else dates == "dmy")
+    told = MetricDefaults(subject, day, None if dates is None else dates == "dmy")
     try:
-        figures = await asyncio.to_thread(KINDS[kind].read, body, told)
+        figures = await asyncio.to_thread(METRIC_FORMATS[kind].read, body, told)
     except Unreadable as error:
         raise InvalidBody(f"This is no file of kind {kind}: {error}.") from None
-    stored = await FigureViews(served.pool).store(source, kind, figures, served.clock.now())
+    stored = await MetricStore(services.pool).store(source, kind, figures, services.clock.now())
     days = [figure.day for figure in figures]
-    return json_answer(
+    return json_response(
         {
             "added": stored.added,
             "changed": stored.changed,
@@ -124,16 +124,16 @@ async def list_channel_days(
     limit: Limit = DEFAULT_ITEMS,
     cursor: PageCursor = None,
 ) -> Response:
-    served = services(request)
+    services = get_services(request)
     begin = read_cursor(cursor, str, str, str, str, str, str)
-    as_of, _ = moment_of_page(None, begin, served.clock.now())
-    items_max = min(limit, served.settings.limits.page_items_max)
-    views = FigureViews(served.pool)
-    wanted = Wanted(first, to, channel, metric, subject, source)
+    as_of, _ = answer_instant_of_page(None, begin, services.clock.now())
+    items_max = min(limit, services.settings.limits.page_items_max)
+    views = MetricStore(services.pool)
+    wanted = MetricQuery(first, to, channel, metric, subject, source)
     found = await views.page(wanted, _place(begin), items_max + 1)
     page, more = found[:items_max], len(found) > items_max
     shown = msgspec.structs.replace(wanted, first=page[0].day, last=page[-1].day) if page else None
-    return json_answer(
+    return json_response(
         {
             "items": [_row_json(each) for each in page],
             "totals": [_total_json(each) for each in await views.totals(shown)] if shown else [],
@@ -144,11 +144,11 @@ async def list_channel_days(
 
 
 async def list_figure_kinds() -> Response:
-    return json_answer(
+    return json_response(
         {
             "items": [
                 {"key": each.key, "name": each.name, "steps": each.steps, "sample": each.sample.decode()}
-                for each in KINDS.values()
+                for each in METRIC_FORMATS.values()
             ]
         }
     )
@@ -166,7 +166,7 @@ def _place(begin: Cursor | None) -> Place:
         raise BadRequest("The cursor is not one of this list.") from None
 
 
-def _row_json(each: ChannelDay) -> dict[str, Any]:
+def _row_json(each: DailyMetric) -> dict[str, Any]:
     return {**msgspec.structs.asdict(each), "recorded_at": instant(each.recorded_at)}
 
 

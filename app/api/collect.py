@@ -14,20 +14,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.schemas import PROBLEMS_OF_COLLECTING, BatchIn, CallIn, ReceiptOut, SettingsOut, json_body
-from app.api.visitor_claims import guest_json, guest_of
+from app.api.visitor_claims import receipt_members, verify_claim
 from app.errors import NotFound
 from app.formats.decompression import inflate
 from app.formats.segment import Envelope, normalise, read
 from app.formats.vendor_events import ABSENT
 from app.http.auth import WriteKey
 from app.http.bodies import read_body
-from app.http.client_info import peer_of
-from app.http.dependencies import Services, services
+from app.http.client_info import client_of_request
+from app.http.dependencies import Services, get_services
 from app.http.direct_route import DirectRoute, Handler
-from app.http.responses import JSON, encode, json_answer
-from app.http.write_keys import admit
+from app.http.responses import JSON, encode, json_response
+from app.http.write_keys import authenticate_write_key
 from app.ingest import Receipt
-from app.registry import KeyView
+from app.registry import WriteKeyGrant
 from app.touchpoint import SourceView
 
 LETTERS: Final = {"track": "t", "identify": "i", "page": "p", "screen": "s", "group": "g", "alias": "a", "batch": "b"}
@@ -115,18 +115,18 @@ def _add_direct(app: FastAPI, path: str, method: str, handler: Handler, document
 
 def collector(route: str) -> Handler:
     async def collect(request: Request) -> Response:
-        served = services(request)
-        limits = served.settings.limits
+        services = get_services(request)
+        limits = services.settings.limits
         body = await read_body(request, limits.body_bytes_max)
-        received_at = served.clock.now()
+        received_at = services.clock.now()
         inflated = inflate(body, request.headers.get("content-encoding"), limits)
         envelope = read(inflated, route, limits)
-        key = await _admit(request, served, envelope)
-        guest = await guest_of(request, served, key, envelope.visitor) if envelope.visitor not in ABSENT else None
-        receipt = await store(request, served, key.source, envelope, len(inflated), received_at)
+        key = await _admit(request, services, envelope)
+        guest = await verify_claim(request, services, key, envelope.visitor) if envelope.visitor not in ABSENT else None
+        receipt = await store(request, services, key.source, envelope, len(inflated), received_at)
         answer = receipt_json(receipt)
         if guest is not None:
-            answer = answer[:-1] + await guest_json(served, key, guest, projected=receipt.projected) + b"}"
+            answer = answer[:-1] + await receipt_members(services, key, guest, projected=receipt.projected) + b"}"
         return Response(answer, media_type=JSON)
 
     return collect
@@ -138,29 +138,29 @@ async def take_in(request: Request, envelope: Envelope, size_bytes: int, receive
     ``received_at`` is the instant as of which the envelope was read, where that took one. Raises :class:`Overloaded`
     and what :func:`authenticate` does; then nothing was stored.
     """
-    served = services(request)
-    received_at = received_at or served.clock.now()
-    source = await authenticate(request, served, envelope)
-    return await store(request, served, source, envelope, size_bytes, received_at)
+    services = get_services(request)
+    received_at = received_at or services.clock.now()
+    source = await authenticate(request, services, envelope)
+    return await store(request, services, source, envelope, size_bytes, received_at)
 
 
-async def authenticate(request: Request, served: Services, envelope: Envelope) -> SourceView:
-    """The source whose key the request carries. Raises what :func:`app.http.write_keys.admit` does."""
-    return (await _admit(request, served, envelope)).source
+async def authenticate(request: Request, services: Services, envelope: Envelope) -> SourceView:
+    """The source whose key the request carries. Raises what :func:`app.http.write_keys.authenticate_write_key` does."""
+    return (await _admit(request, services, envelope)).source
 
 
-async def _admit(request: Request, served: Services, envelope: Envelope) -> KeyView:
+async def _admit(request: Request, services: Services, envelope: Envelope) -> WriteKeyGrant:
     """The header wins, unless only the body's key is known."""
     keys = (_key_of_header(request), envelope.write_key, request.query_params.get("writeKey"))
-    return (await admit(request, served, *keys))[1]
+    return (await authenticate_write_key(request, services, *keys))[1]
 
 
 async def store(
-    request: Request, served: Services, source: SourceView, envelope: Envelope, size_bytes: int, received_at: int
+    request: Request, services: Services, source: SourceView, envelope: Envelope, size_bytes: int, received_at: int
 ) -> Receipt:
-    parsed = normalise(envelope, source, received_at, served.settings, peer_of(request, served.settings))
-    receipt = await served.ingest.accept(source.key, parsed, size_bytes)
-    served.streams.nudge()
+    parsed = normalise(envelope, source, received_at, services.settings, client_of_request(request, services.settings))
+    receipt = await services.ingest.accept(source.key, parsed, size_bytes)
+    services.streams.nudge()
     return receipt
 
 
@@ -208,17 +208,17 @@ def rejection_json(each: Any) -> dict[str, Any]:
 
 async def ignore_metrics(request: Request) -> Response:
     """Browser SDKs report on themselves; nothing is kept of it."""
-    await read_body(request, services(request).settings.limits.body_bytes_max)
-    return json_answer({"success": True})
+    await read_body(request, get_services(request).settings.limits.body_bytes_max)
+    return json_response({"success": True})
 
 
 async def sdk_settings(request: Request) -> Response:
     """What analytics-next needs to start: only with the key ``Segment.io`` does it take the page's own host."""
     key = request.path_params["write_key"]
-    if await services(request).registry.source_of(key) is None:
+    if await get_services(request).registry.source_of(key) is None:
         raise NotFound("There is no such write key.")
     segment: dict[str, Any] = {"apiKey": key, "retryQueue": True}
     host = request.headers.get("host", "")
     if _HOST.fullmatch(host):
         segment |= {"apiHost": f"{host}/v1", "protocol": request.url.scheme}
-    return json_answer({"integrations": {"Segment.io": segment}, "metrics": {"sampleRate": 0}})
+    return json_response({"integrations": {"Segment.io": segment}, "metrics": {"sampleRate": 0}})

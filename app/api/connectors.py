@@ -13,19 +13,19 @@ from starlette.responses import Response
 from app.api.collect import rejection_json
 from app.api.schemas import KindsOut, SecretIn, SecretOut, SecretsOut, TriedOut, json_body
 from app.api.secret_routes import add_secret_route
-from app.api.webhooks import hook_of
-from app.connectors.adapter import TEXT_POLICIES, Tool
+from app.api.webhooks import webhook_source_of
+from app.connectors.adapter import TEXT_POLICIES, Connector
 from app.connectors.delivery import Delivery
-from app.connectors.delivery_parser import read
+from app.connectors.delivery_parser import parse
 from app.connectors.signatures import SignatureRefused
-from app.connectors.tools import TOOLS
+from app.connectors.tools import CONNECTORS
 from app.enrichment import sentiment
 from app.enrichment.sentiment import ESTIMATED
 from app.errors import BadRequest
 from app.formats.segment import normalise
 from app.http.bodies import read_body, read_model
-from app.http.dependencies import services
-from app.http.responses import instant, json_answer
+from app.http.dependencies import get_services
+from app.http.responses import instant, json_response
 from app.http.schema_types import KEY_PATTERN
 from app.registry import SecretRow
 from app.touchpoint import Message
@@ -47,7 +47,7 @@ SourceKey = Annotated[
 ]
 
 
-def add_kind_routes(app: FastAPI) -> None:
+def add_connector_routes(app: FastAPI) -> None:
     secret = "/v1/sources/{key}/secrets"
     sample: dict[str, Any] = {
         "requestBody": {
@@ -57,11 +57,29 @@ def add_kind_routes(app: FastAPI) -> None:
         }
     }
     for path, method, endpoint, model, status, extra, failures, summary in (
-        ("/v1/sources/kinds", "GET", list_kinds, KindsOut, 200, None, (), "Kinds of sources and how to set them up"),
+        (
+            "/v1/sources/kinds",
+            "GET",
+            list_connectors,
+            KindsOut,
+            200,
+            None,
+            (),
+            "Kinds of sources and how to set them up",
+        ),
         (secret, "GET", list_secrets, SecretsOut, 200, None, (404,), "When secrets of a source were set; never they"),
         (secret, "POST", add_secret, SecretOut, 201, json_body(SecretIn), (400, 404), "Set, or rotate, a secret"),
         (secret + "/{id}", "DELETE", drop_secret, None, 204, None, (404,), "A secret holds no more"),
-        ("/v1/sources/{key}/test", "POST", try_out, TriedOut, 200, sample, (400, 404, 503), "A trial; stores nothing"),
+        (
+            "/v1/sources/{key}/test",
+            "POST",
+            dry_run_delivery,
+            TriedOut,
+            200,
+            sample,
+            (400, 404, 503),
+            "A trial; stores nothing",
+        ),
     ):
         add_secret_route(
             app,
@@ -79,7 +97,7 @@ def add_kind_routes(app: FastAPI) -> None:
 
 def check_kind(kind: str, options: dict[str, str]) -> None:
     """Raises :class:`BadRequest` for a kind that there is not, or an option that it does not have."""
-    tool = TOOLS.get(kind)
+    tool = CONNECTORS.get(kind)
     if tool is None and kind != SDK:
         raise BadRequest(f"There is no kind {kind}; GET /v1/sources/kinds lists them.", path="/kind")
     known = {} if tool is None else _OPTIONS_OF_ALL | dict(tool.options)
@@ -95,7 +113,7 @@ def check_kind(kind: str, options: dict[str, str]) -> None:
         raise BadRequest("Estimates need the extra segue[estimates] to be installed.", path="/options/estimate")
 
 
-async def list_kinds(request: Request) -> Response:
+async def list_connectors(request: Request) -> Response:
     del request
     sdk = {
         "key": SDK,
@@ -108,19 +126,19 @@ async def list_kinds(request: Request) -> Response:
         "sample": _SAMPLE_OF_SDKS,
         "sample_headers": {"content-type": "application/json"},
     }
-    return json_answer({"items": [sdk, *(_kind_json(tool) for tool in TOOLS.values())]})
+    return json_response({"items": [sdk, *(_kind_json(tool) for tool in CONNECTORS.values())]})
 
 
 async def list_secrets(request: Request, key: SourceKey) -> Response:
-    served = services(request)
-    hook_of(served, key)
-    return json_answer({"items": [_secret_json(each) for each in await served.registry.secrets.of(key)]})
+    services = get_services(request)
+    webhook_source_of(services, key)
+    return json_response({"items": [_secret_json(each) for each in await services.registry.secrets.of(key)]})
 
 
 async def add_secret(request: Request, key: SourceKey) -> Response:
     """Every process follows within a second. Deliveries signed with an older secret are taken for `overlap_seconds`."""
-    served = services(request)
-    _, tool = hook_of(served, key)
+    services = get_services(request)
+    _, tool = webhook_source_of(services, key)
     wanted = await read_model(request, SecretIn)
     secret, token = wanted.secret, None
     if not secret:
@@ -133,29 +151,29 @@ async def add_secret(request: Request, key: SourceKey) -> Response:
             raise ValueError("An empty secret verifies whatever anybody signs with it.")
     except ValueError as error:
         raise BadRequest(f"/secret: {error}", path="/secret") from None
-    row = await served.registry.secrets.add(key, kept, wanted.overlap_seconds, served.clock.now())
-    return json_answer(_secret_json(row) | ({"token": token} if token else {}), 201)
+    row = await services.registry.secrets.add(key, kept, wanted.overlap_seconds, services.clock.now())
+    return json_response(_secret_json(row) | ({"token": token} if token else {}), 201)
 
 
 async def drop_secret(
     request: Request, key: SourceKey, id: Annotated[int, Path(ge=1, lt=1 << 63, description="Of the list.")]
 ) -> Response:
     """At once here, within a second in every process."""
-    await services(request).registry.secrets.drop(key, id)
+    await get_services(request).registry.secrets.drop(key, id)
     return Response(None, 204)
 
 
-async def try_out(request: Request, key: SourceKey) -> Response:
+async def dry_run_delivery(request: Request, key: SourceKey) -> Response:
     """The body, or the kind's sample, goes the whole way: signed and verified, read, stored, projected, taken back."""
-    served = services(request)
-    hook, tool = hook_of(served, key)
-    now = served.clock.now()
+    services = get_services(request)
+    hook, tool = webhook_source_of(services, key)
+    now = services.clock.now()
     delivery = await _sample(request, tool, Delivery(url=str(request.url), received_at=now, options=hook.options))
     checked = _signs(tool, delivery, hook.secrets_at(now))
-    intake = read(tool, delivery)
-    parsed = normalise(intake.envelope, hook.source, now, served.settings)
-    receipt = await served.ingest.rehearse(parsed)
-    return json_answer(
+    intake = parse(tool, delivery)
+    parsed = normalise(intake.envelope, hook.source, now, services.settings)
+    receipt = await services.ingest.rehearse(parsed)
+    return json_response(
         {
             "signature": "verified" if checked else "not_checked",
             "messages": [_message_json(message) for _, message in parsed.messages],
@@ -168,15 +186,15 @@ async def try_out(request: Request, key: SourceKey) -> Response:
     )
 
 
-async def _sample(request: Request, tool: Tool, delivery: Delivery) -> Delivery:
-    body = await read_body(request, services(request).settings.limits.webhook_bytes_max)
+async def _sample(request: Request, tool: Connector, delivery: Delivery) -> Delivery:
+    body = await read_body(request, get_services(request).settings.limits.webhook_bytes_max)
     if not body:
         return msgspec.structs.replace(delivery, body=tool.sample, headers=tool.sample_headers)
     headers = {name: value for name, value in request.headers.items() if name not in _NOT_PASSED_ON}
     return msgspec.structs.replace(delivery, body=body, headers=headers)
 
 
-def _signs(tool: Tool, delivery: Delivery, kept: list[str]) -> bool:
+def _signs(tool: Connector, delivery: Delivery, kept: list[str]) -> bool:
     """Whether the newest secret signs and verifies; of a token only the hash is known, which signs nothing."""
     if tool.scheme.sign is None or not tool.scheme.secret or not kept:
         return False
@@ -187,7 +205,7 @@ def _signs(tool: Tool, delivery: Delivery, kept: list[str]) -> bool:
     return True
 
 
-def _kind_json(tool: Tool) -> dict[str, Any]:
+def _kind_json(tool: Connector) -> dict[str, Any]:
     return {
         "key": tool.key,
         "name": tool.name,

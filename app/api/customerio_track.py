@@ -22,16 +22,16 @@ from app.api.schemas import (
     CustomerioOut,
     json_body,
 )
-from app.api.vendor_routes import add_route
+from app.api.vendor_routes import add_vendor_route
 from app.errors import BadRequest, Rejection
-from app.formats.customerio_track import Asked, error_of, read_batch, read_call, read_operation
+from app.formats.customerio_track import ParsedRequest, error_of, read_batch, read_call, read_operation
 from app.formats.decompression import inflate
 from app.formats.segment import Envelope, normalise
 from app.http.bodies import read_body
-from app.http.client_info import peer_of
-from app.http.dependencies import services
+from app.http.client_info import client_of_request
+from app.http.dependencies import get_services
 from app.http.direct_route import Handler
-from app.http.responses import json_answer
+from app.http.responses import json_response
 from app.ingest import Receipt
 from app.privacy.erasure_requests import request_erasures
 from app.touchpoint import SourceView
@@ -56,9 +56,9 @@ _IN_PATHS: Final = {
 }
 
 
-def add_customerio_routes(app: FastAPI) -> None:
+def add_customerio_track_routes(app: FastAPI) -> None:
     for method, path, call, summary in _CALLS:
-        add_route(
+        add_vendor_route(
             app,
             path,
             _call(call),
@@ -71,7 +71,7 @@ def add_customerio_routes(app: FastAPI) -> None:
                 "parameters": [_in_path(name) for name in _IN_PATHS if f"{{{name}}}" in path],
             },
         )
-    add_route(
+    add_vendor_route(
         app,
         "/api/v2/entity",
         entity,
@@ -80,7 +80,7 @@ def add_customerio_routes(app: FastAPI) -> None:
         response_model=CustomerioOut,
         openapi_extra=json_body(CustomerioOperationIn),
     )
-    add_route(
+    add_vendor_route(
         app,
         "/api/v2/batch",
         batch,
@@ -113,62 +113,64 @@ def _in_path(name: str) -> dict[str, Any]:
 
 def _call(call: str) -> Handler:
     async def take(request: Request) -> Response:
-        served = services(request)
-        received_at = served.clock.now()
+        services = get_services(request)
+        received_at = services.clock.now()
         source = await _source(request)
         body = await _body(request)
         who, device = (_decoded(request.path_params.get(name, "")) for name in _IN_PATHS)
-        asked = read_call(call, who, device, body, received_at, served.settings.limits)
+        asked = read_call(call, who, device, body, received_at, services.settings.limits)
         await _take(request, source, asked, len(body), received_at)
-        return json_answer({})
+        return json_response({})
 
     return take
 
 
 async def entity(request: Request) -> Response:
-    served = services(request)
-    received_at = served.clock.now()
+    services = get_services(request)
+    received_at = services.clock.now()
     source = await _source(request)
     body = await _body(request)
-    asked = read_operation(body, received_at, served.settings.limits)
+    asked = read_operation(body, received_at, services.settings.limits)
     receipt = await _take(request, source, asked, len(body), received_at)
-    return json_answer(_errors(receipt.rejections), 400) if receipt.rejections else json_answer({})
+    return json_response(_errors(receipt.rejections), 400) if receipt.rejections else json_response({})
 
 
 async def batch(request: Request) -> Response:
-    served = services(request)
-    received_at = served.clock.now()
+    services = get_services(request)
+    received_at = services.clock.now()
     source = await _source(request)
     body = await _body(request)
-    asked = read_batch(body, received_at, served.settings.limits)
+    asked = read_batch(body, received_at, services.settings.limits)
     receipt = await _take(request, source, asked, len(body), received_at)
-    return json_answer(_errors(receipt.rejections), 207) if receipt.rejections else json_answer({})
+    return json_response(_errors(receipt.rejections), 207) if receipt.rejections else json_response({})
 
 
 async def _source(request: Request) -> SourceView:
     """Asked before anything is read: what an operation says of many people costs something to take apart."""
-    return await authenticate(request, services(request), Envelope(_password(request), [], []))
+    return await authenticate(request, get_services(request), Envelope(_password(request), [], []))
 
 
-async def _take(request: Request, source: SourceView, asked: Asked, size_bytes: int, received_at: int) -> Receipt:
+async def _take(
+    request: Request, source: SourceView, asked: ParsedRequest, size_bytes: int, received_at: int
+) -> Receipt:
     """Erasures into their queue, messages into the log. Raises :class:`Overloaded`."""
-    served = services(request)
+    services = get_services(request)
     envelope = asked.envelope
     if asked.erasures:
-        await request_erasures(served.pool, source.key, asked.erasures, received_at, served.settings)
+        await request_erasures(services.pool, source.key, asked.erasures, received_at, services.settings)
     if not envelope.items and not envelope.rejections:
         return Receipt()
-    parsed = normalise(envelope, source, received_at, served.settings, peer_of(request, served.settings))
+    parsed = normalise(envelope, source, received_at, services.settings, client_of_request(request, services.settings))
     # An operation about many people is refused, and kept, once: each rejection holds all of it.
     parsed.rejections = list({each.index: each for each in reversed(parsed.rejections)}.values())
     made_bytes = sum(len(item) for item in envelope.items)
-    receipt = await served.ingest.accept(source.key, parsed, max(size_bytes, made_bytes))
-    served.streams.nudge()
+    receipt = await services.ingest.accept(source.key, parsed, max(size_bytes, made_bytes))
+    services.streams.nudge()
     return receipt
 
 
 async def _body(request: Request) -> bytes:
-    limits = services(request).settings.limits
+    limits = get_services(request).settings.limits
     return inflate(await read_body(request, limits.body_bytes_max), request.headers.get("content-encoding"), limits)
 
 

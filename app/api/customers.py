@@ -28,21 +28,21 @@ from app.api.schemas import (
 )
 from app.errors import BadRequest, NotFound
 from app.http.as_of import PARAMETER as AS_OF
-from app.http.as_of import AsOf, moment, moment_of_page
+from app.http.as_of import AsOf, answer_instant, answer_instant_of_page
 from app.http.auth import SecretKey, require_secret_key
 from app.http.bodies import read_json
 from app.http.customer_refs import PARAMETER, candidates, customer_of_path, key_of_path, known_as
-from app.http.dependencies import Services, services
+from app.http.dependencies import Services, get_services
 from app.http.direct_route import DirectRoute
 from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
-from app.http.responses import instant, json_answer, read_cursor, tagged_answer, tree_json, uuid, write_cursor
+from app.http.responses import etag_response, instant, json_response, read_cursor, tree_json, uuid, write_cursor
 from app.postgres.pool import transact
 from app.projection.intervals import Interval
 from app.projection.project import undo_link
 from app.projection.state import Cause
-from app.queries.customer_state import Customer, Membership, Place
-from app.queries.customers import CustomerViews
-from app.queries.timeline import Entry, LedgerLink, TimelineViews, after
+from app.queries.customer_state import CurrentStage, Customer, Membership
+from app.queries.customers import CustomerQueries
+from app.queries.timeline import LedgerLink, TimelineEntry, TimelineQueries, cursor_at
 from app.registry import body_of
 
 _BODY_BYTES_MAX = 1_000_000
@@ -124,8 +124,8 @@ def _path(*, key: bool = False) -> dict[str, Any]:
     return {"parameters": parameters}
 
 
-def _views(served: Services) -> CustomerViews:
-    return CustomerViews(served.pool, served.registry, served.settings)
+def _views(services: Services) -> CustomerQueries:
+    return CustomerQueries(services.pool, services.registry, services.settings)
 
 
 # ---------------------------------------------------------------------------------------------- standing
@@ -133,26 +133,26 @@ def _views(served: Services) -> CustomerViews:
 
 async def get_customer(request: Request) -> Response:
     await require_secret_key(request)
-    served = services(request)
+    services = get_services(request)
     _, ids = customer_of_path(request)
-    at, is_past = moment(request.query_params.get("as_of"), served.clock.now())
-    customer = await _views(served).customer(ids, at, past=is_past)
-    return tagged_answer(request, customer_json(customer), customer.as_of)
+    at, is_past = answer_instant(request.query_params.get("as_of"), services.clock.now())
+    customer = await _views(services).customer(ids, at, past=is_past)
+    return etag_response(request, customer_json(customer), customer.as_of)
 
 
 async def lookup_customers(request: Request) -> Response:
-    served = services(request)
+    services = get_services(request)
     asked = await _read(request, _Lookup)
-    if len(asked.customers) > served.settings.limits.lookup_customers_max:
-        raise BadRequest(f"At most {served.settings.limits.lookup_customers_max} customers can be looked up at once.")
-    now, _ = moment(asked.as_of, served.clock.now())
-    questions = [candidates(text, served.settings) for text in asked.customers]
-    found = await _views(served).customers(questions, now)
+    if len(asked.customers) > services.settings.limits.lookup_customers_max:
+        raise BadRequest(f"At most {services.settings.limits.lookup_customers_max} customers can be looked up at once.")
+    now, _ = answer_instant(asked.as_of, services.clock.now())
+    questions = [candidates(text, services.settings) for text in asked.customers]
+    found = await _views(services).customers(questions, now)
     items = [
         {"ref": text, "customer": customer and {**customer_json(customer), "as_of": instant(customer.as_of)}}
         for text, customer in zip(asked.customers, found, strict=True)
     ]
-    return json_answer({"items": items, "as_of": instant(now)})
+    return json_response({"items": items, "as_of": instant(now)})
 
 
 def customer_json(customer: Customer) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def customer_json(customer: Customer) -> dict[str, Any]:
     }
 
 
-def _place_json(place: Place) -> dict[str, Any]:
+def _place_json(place: CurrentStage) -> dict[str, Any]:
     return {
         "stage": place.stage,
         "since": instant(place.since),
@@ -190,10 +190,10 @@ async def get_customer_journey(
     journey: Annotated[str | None, Query(max_length=64, description="Only this journey.")] = None,
     as_of: AsOf = None,
 ) -> Response:
-    served = services(request)
+    services = get_services(request)
     _, ids = customer_of_path(request)
-    at, is_past = moment(as_of, served.clock.now())
-    customer, stays, until = await _views(served).stays(ids, "journey", journey, at, past=is_past)
+    at, is_past = answer_instant(as_of, services.clock.now())
+    customer, stays, until = await _views(services).stays(ids, "journey", journey, at, past=is_past)
     items = [
         {
             "journey": stay.definition.partition(":")[2],
@@ -205,7 +205,7 @@ async def get_customer_journey(
         }
         for stay in stays
     ]
-    return tagged_answer(request, {"id": uuid(customer), "items": items}, until)
+    return etag_response(request, {"id": uuid(customer), "items": items}, until)
 
 
 async def list_customer_segments(
@@ -213,14 +213,14 @@ async def list_customer_segments(
     history: Annotated[bool, Query(description="All stays, oldest first, instead of those of now.")] = False,
     as_of: AsOf = None,
 ) -> Response:
-    served = services(request)
+    services = get_services(request)
     _, ids = customer_of_path(request)
-    at, is_past = moment(as_of, served.clock.now())
+    at, is_past = answer_instant(as_of, services.clock.now())
     if not history:
-        customer = await _views(served).customer(ids, at, past=is_past)
+        customer = await _views(services).customer(ids, at, past=is_past)
         items = [_membership_json(membership) for membership in customer.segments]
-        return tagged_answer(request, {"id": uuid(customer.id), "items": items}, customer.as_of)
-    id, stays, until = await _views(served).stays(ids, "segment", None, at, past=is_past)
+        return etag_response(request, {"id": uuid(customer.id), "items": items}, customer.as_of)
+    id, stays, until = await _views(services).stays(ids, "segment", None, at, past=is_past)
     items = [
         {
             "key": stay.definition.partition(":")[2],
@@ -231,7 +231,7 @@ async def list_customer_segments(
         }
         for stay in stays
     ]
-    return tagged_answer(request, {"id": uuid(id), "items": items}, until)
+    return etag_response(request, {"id": uuid(id), "items": items}, until)
 
 
 def _left(stay: Interval, as_of: int) -> int | None:
@@ -246,11 +246,11 @@ def _left_cause(stay: Interval, as_of: int) -> Cause | None:
 
 
 async def explain_segment(request: Request, as_of: AsOf = None) -> Response:
-    served = services(request)
+    services = get_services(request)
     _, ids = customer_of_path(request)
     key = key_of_path(request)
-    at, _ = moment(as_of, served.clock.now())
-    definition, why = await _views(served).segment_explained(ids, key, at)
+    at, _ = answer_instant(as_of, services.clock.now())
+    definition, why = await _views(services).segment_explained(ids, key, at)
     content = {
         "segment": key,
         "version": definition.version,
@@ -259,15 +259,15 @@ async def explain_segment(request: Request, as_of: AsOf = None) -> Response:
         "valid_until": instant(why.valid_until),
         "explanation": tree_json(why.tree),
     }
-    return tagged_answer(request, content, at)
+    return etag_response(request, content, at)
 
 
 async def explain_journey(request: Request, as_of: AsOf = None) -> Response:
-    served = services(request)
+    services = get_services(request)
     _, ids = customer_of_path(request)
     key = key_of_path(request)
-    at, _ = moment(as_of, served.clock.now())
-    definition, place, stages = await _views(served).journey_explained(ids, key, at)
+    at, _ = answer_instant(as_of, services.clock.now())
+    definition, place, stages = await _views(services).journey_explained(ids, key, at)
     content = {
         "journey": key,
         "version": definition.version,
@@ -276,15 +276,15 @@ async def explain_journey(request: Request, as_of: AsOf = None) -> Response:
         "valid_until": instant(place.valid_until),
         "stages": [{"stage": stage, "explanation": tree_json(why.tree)} for stage, why in stages],
     }
-    return tagged_answer(request, content, at)
+    return etag_response(request, content, at)
 
 
 async def explain_trait(request: Request, as_of: AsOf = None) -> Response:
-    served = services(request)
+    services = get_services(request)
     _, ids = customer_of_path(request)
     key = key_of_path(request)
-    at, _ = moment(as_of, served.clock.now())
-    definition, found = await _views(served).trait_explained(ids, key, at)
+    at, _ = answer_instant(as_of, services.clock.now())
+    definition, found = await _views(services).trait_explained(ids, key, at)
     value, valid_until = found.pop("value"), found.pop("valid_until")
     content = {
         "trait": key,
@@ -293,7 +293,7 @@ async def explain_trait(request: Request, as_of: AsOf = None) -> Response:
         "valid_until": instant(valid_until),
         "explanation": {"rule": body_of(definition), **found},
     }
-    return tagged_answer(request, content, at)
+    return etag_response(request, content, at)
 
 
 # ------------------------------------------------------------------------------------- messages and links
@@ -302,17 +302,17 @@ async def explain_trait(request: Request, as_of: AsOf = None) -> Response:
 async def list_touchpoints(
     request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
 ) -> Response:
-    served = services(request)
+    services = get_services(request)
     _, ids = customer_of_path(request)
     begin = read_cursor(cursor, int, str, str)
-    at, is_past = moment_of_page(as_of, begin, served.clock.now())
-    items_max = min(limit, served.settings.limits.page_items_max)
-    timeline = TimelineViews(served.pool)
-    place: Any = tuple(begin.place) if begin else after(at) if is_past else None
+    at, is_past = answer_instant_of_page(as_of, begin, services.clock.now())
+    items_max = min(limit, services.settings.limits.page_items_max)
+    timeline = TimelineQueries(services.pool)
+    place: Any = tuple(begin.place) if begin else cursor_at(at) if is_past else None
     found = await timeline.touchpoints(ids, place, items_max + 1)
     page, more = found[:items_max], len(found) > items_max
     last = page[-1] if more else None
-    return json_answer(
+    return json_response(
         {
             "items": [_entry_json(entry) for entry in page],
             "next_cursor": last and write_cursor(at, last.occurred_at, last.message_id, last.source),
@@ -321,7 +321,7 @@ async def list_touchpoints(
     )
 
 
-def _entry_json(entry: Entry) -> dict[str, Any]:
+def _entry_json(entry: TimelineEntry) -> dict[str, Any]:
     return {
         "message_id": entry.message_id,
         "source": entry.source,
@@ -341,12 +341,12 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
 
 async def list_links(request: Request, as_of: AsOf = None) -> Response:
     """Identity has no time: these are the links as they hold today, with ``as_of`` those whose message had happened."""
-    served = services(request)
+    services = get_services(request)
     _, ids = customer_of_path(request)
-    at, is_past = moment(as_of, served.clock.now())
-    customer, links = await TimelineViews(served.pool).links(ids)
+    at, is_past = answer_instant(as_of, services.clock.now())
+    customer, links = await TimelineQueries(services.pool).links(ids)
     items = [_link_json(link) for link in links if not is_past or link.occurred_at <= at]
-    return tagged_answer(request, {"id": uuid(customer), "items": items}, at)
+    return etag_response(request, {"id": uuid(customer), "items": items}, at)
 
 
 def _link_json(link: LedgerLink) -> dict[str, Any]:
@@ -371,22 +371,22 @@ async def restore_customer_link(request: Request) -> Response:
 
 
 async def _set_link(request: Request, *, undone: bool) -> Response:
-    served = services(request)
+    services = get_services(request)
     link = await _read(request, _Link)
-    weaker, stronger = (_identity(text, served) for text in (link.weaker, link.stronger))
-    now = served.clock.now()
+    weaker, stronger = (_identity(text, services) for text in (link.weaker, link.stronger))
+    now = services.clock.now()
 
     async def write(connection: Any) -> bool:
-        ruleset = await served.registry.current_ruleset(connection)
-        return await undo_link(connection, weaker, stronger, undone, ruleset, now, served.settings)
+        ruleset = await services.registry.current_ruleset(connection)
+        return await undo_link(connection, weaker, stronger, undone, ruleset, now, services.settings)
 
-    if not await transact(served.pool, write):
+    if not await transact(services.pool, write):
         raise NotFound("There is no such link in the merge ledger.")
-    return json_answer({"success": True})
+    return json_response({"success": True})
 
 
-def _identity(text: str, served: Services) -> bytes:
-    return known_as(text, served.settings)[0]
+def _identity(text: str, services: Services) -> bytes:
+    return known_as(text, services.settings)[0]
 
 
 class _Lookup(msgspec.Struct, forbid_unknown_fields=True):

@@ -21,19 +21,19 @@ from app.api.schemas import (
     json_body,
 )
 from app.api.secret_routes import add_secret_route
-from app.data_quality.source_health import Health, QualityViews, Violated
-from app.data_quality.trait_coverage import CompletenessViews
+from app.data_quality.source_health import SourceHealth, SourceHealthQueries, ViolationCount
+from app.data_quality.trait_coverage import TraitCoverageQueries
 from app.data_quality.volume_anomalies import Anomaly
 from app.errors import BadRequest
 from app.http.bodies import read_model
-from app.http.dependencies import services
-from app.http.disconnects import while_connected
+from app.http.dependencies import get_services
+from app.http.disconnects import run_until_disconnect
 from app.http.pagination import DEFAULT_ITEMS, Limit
-from app.http.responses import instant, json_answer
+from app.http.responses import instant, json_response
 from app.http.schema_types import KEY_PATTERN
 from app.touchpoint import HOUR
 from app.tracking_plan.event_schema import SCHEMA_BYTES_MAX
-from app.tracking_plan.plan_store import EVERY_SOURCE, Entry
+from app.tracking_plan.plan_store import EVERY_SOURCE, PlanEntry
 
 _BODY_BYTES_MAX: Final = 2 * SCHEMA_BYTES_MAX
 _SPAN_HOURS: Final = 24
@@ -48,7 +48,7 @@ Hours = Annotated[int, Query(ge=1, le=_SPAN_HOURS_MAX, description="How far back
 SourceKey = Annotated[str, Path(description="Key of a source.", pattern=KEY_PATTERN, max_length=64)]
 
 
-def add_quality_routes(app: FastAPI) -> None:
+def add_data_quality_routes(app: FastAPI) -> None:
     plan, entry = "/v1/tracking-plan", "/v1/tracking-plan/{event:path}"
     for path, method, endpoint, model, status, extra, failures, summary in (
         (plan, "GET", get_tracking_plan, PlanOut, 200, None, (), "What properties events should have"),
@@ -86,22 +86,24 @@ def add_quality_routes(app: FastAPI) -> None:
 
 
 async def get_tracking_plan(request: Request) -> Response:
-    return json_answer({"items": [_entry_json(each) for each in await services(request).registry.plans.entries()]})
+    return json_response(
+        {"items": [_entry_json(each) for each in await get_services(request).registry.plans.entries()]}
+    )
 
 
 async def put_plan_entry(request: Request, event: Event, source: OfSource = None) -> Response:
     """Every process follows within a second; this one at once. Messages that are stored already are not looked at."""
-    served = services(request)
-    _refuse_odd_name(event, served.settings.limits.event_chars_max)
+    services = get_services(request)
+    _refuse_odd_name(event, services.settings.limits.event_chars_max)
     wanted = await read_model(request, PlanEntryIn, _BODY_BYTES_MAX)
-    entry = await served.registry.plans.put(source or EVERY_SOURCE, event, wanted.mode, wanted.schema_)
-    return json_answer(_entry_json(entry))
+    entry = await services.registry.plans.put(source or EVERY_SOURCE, event, wanted.mode, wanted.schema_)
+    return json_response(_entry_json(entry))
 
 
 async def drop_plan_entry(request: Request, event: Event, source: OfSource = None) -> Response:
-    served = services(request)
-    _refuse_odd_name(event, served.settings.limits.event_chars_max)
-    await served.registry.plans.drop(source or EVERY_SOURCE, event)
+    services = get_services(request)
+    _refuse_odd_name(event, services.settings.limits.event_chars_max)
+    await services.registry.plans.drop(source or EVERY_SOURCE, event)
     return Response(status_code=204)
 
 
@@ -109,37 +111,37 @@ async def list_violations(
     request: Request, source: OfSource = None, event: OfEvent = None, limit: Limit = DEFAULT_ITEMS
 ) -> Response:
     """Counted by source, event and reason, since the beginning."""
-    served = services(request)
-    await served.tally.flush()
+    services = get_services(request)
+    await services.source_stats.flush()
     if event is not None and "\0" in event:
         event = ""
-    found = await QualityViews(served.pool).violations(source, event, limit)
-    return json_answer({"items": [_violated_json(each) for each in found], "as_of": instant(served.clock.now())})
+    found = await SourceHealthQueries(services.pool).violations(source, event, limit)
+    return json_response({"items": [_violated_json(each) for each in found], "as_of": instant(services.clock.now())})
 
 
 async def list_anomalies(request: Request, source: OfSource = None, hours: Hours = _SPAN_HOURS) -> Response:
     """By the history of each source and of its most frequent events. The rules are told in docs/data-quality.md."""
-    served = services(request)
-    await served.tally.flush()
-    now = served.clock.now()
+    services = get_services(request)
+    await services.source_stats.flush()
+    now = services.clock.now()
     since = now - hours * HOUR
-    with served.whole_base.one():
-        found = await while_connected(request, QualityViews(served.pool).anomalies(source, since, now))
-    return json_answer(
+    with services.whole_base.one():
+        found = await run_until_disconnect(request, SourceHealthQueries(services.pool).anomalies(source, since, now))
+    return json_response(
         {"items": [_anomaly_json(each) for each in found], "since": instant(since), "as_of": instant(now)}
     )
 
 
 async def get_completeness(request: Request, limit: Limit = DEFAULT_ITEMS) -> Response:
     """Of all customers as they are now; computed traits are no part of it. At most two such questions at a time."""
-    served = services(request)
+    services = get_services(request)
     began = time.monotonic()
-    now = served.clock.now()
-    views = CompletenessViews(served.pool, served.registry, served.settings)
-    with served.whole_base.one():
-        found = await while_connected(request, views.traits(now))
+    now = services.clock.now()
+    views = TraitCoverageQueries(services.pool, services.registry, services.settings)
+    with services.whole_base.one():
+        found = await run_until_disconnect(request, views.traits(now))
     ranked = sorted(found.traits.items(), key=lambda item: (-item[1].customers, item[0]))
-    return json_answer(
+    return json_response(
         {
             "customers": found.customers,
             "items": [
@@ -159,10 +161,10 @@ async def get_completeness(request: Request, limit: Limit = DEFAULT_ITEMS) -> Re
 
 
 async def get_source_health(request: Request, key: SourceKey) -> Response:
-    served = services(request)
-    await served.tally.flush()
-    now = served.clock.now()
-    return json_answer(_health_json(await QualityViews(served.pool).health(key, now), now))
+    services = get_services(request)
+    await services.source_stats.flush()
+    now = services.clock.now()
+    return json_response(_health_json(await SourceHealthQueries(services.pool).health(key, now), now))
 
 
 def _refuse_odd_name(event: str, chars_max: int) -> None:
@@ -171,7 +173,7 @@ def _refuse_odd_name(event: str, chars_max: int) -> None:
         raise BadRequest(f"An event's name has at most {chars_max} characters, and no NUL.", path="/event")
 
 
-def _entry_json(entry: Entry) -> dict[str, Any]:
+def _entry_json(entry: PlanEntry) -> dict[str, Any]:
     return {
         "source": entry.source or None,
         "event": entry.event,
@@ -181,7 +183,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _violated_json(violated: Violated) -> dict[str, Any]:
+def _violated_json(violated: ViolationCount) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(violated),
         "first_at": instant(violated.first_at),
@@ -194,7 +196,7 @@ def _anomaly_json(anomaly: Anomaly) -> dict[str, Any]:
     return {**msgspec.structs.asdict(anomaly), "since": instant(anomaly.since), "until": instant(anomaly.until)}
 
 
-def _health_json(health: Health, now: int) -> dict[str, Any]:
+def _health_json(health: SourceHealth, now: int) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(health),
         "last_seen_at": instant(health.last_seen_at),

@@ -28,11 +28,11 @@ from app.api.schemas import (
 from app.errors import InvalidDefinition
 from app.http.auth import SecretKey
 from app.http.bodies import read_json
-from app.http.dependencies import Services, services
-from app.http.responses import instant, json_answer, tagged_answer
+from app.http.dependencies import Services, get_services
+from app.http.responses import etag_response, instant, json_response
 from app.queries.definition_versions import Version, versions_of_definition
-from app.queries.segment_members import MemberViews
-from app.registry import Defined, Kind, body_of
+from app.queries.segment_members import SegmentMemberQueries
+from app.registry import DefinitionVersion, Kind, body_of
 from app.rules.language.definitions import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
 
 _BODY_BYTES_MAX: Final = 500_000
@@ -53,39 +53,39 @@ def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: An
     """Six routes of one kind."""
 
     async def create(request: Request) -> Response:
-        defined, _ = await services(request).registry.define(await _read(request, kind, None), replace=False)
-        return json_answer(definition_json(defined), 201, {"location": f"/v1/{kind}s/{defined.definition.key}"})
+        defined, _ = await get_services(request).registry.define(await _read(request, kind, None), replace=False)
+        return json_response(definition_json(defined), 201, {"location": f"/v1/{kind}s/{defined.definition.key}"})
 
     async def replace(request: Request, key: DefinitionKey) -> Response:
-        defined, _ = await services(request).registry.define(await _read(request, kind, key), replace=True)
-        return json_answer(definition_json(defined))
+        defined, _ = await get_services(request).registry.define(await _read(request, kind, key), replace=True)
+        return json_response(definition_json(defined))
 
     async def list_all(request: Request) -> Response:
-        served = services(request)
-        items = [definition_json(each) for each in await served.registry.definitions(kind)]
-        return tagged_answer(request, {"items": items, "next_cursor": None}, served.clock.now())
+        services = get_services(request)
+        items = [definition_json(each) for each in await services.registry.definitions(kind)]
+        return etag_response(request, {"items": items, "next_cursor": None}, services.clock.now())
 
     async def get(request: Request, key: DefinitionKey) -> Response:
-        served = services(request)
-        defined = await served.registry.definition(kind, key)
-        candidate = await served.registry.candidate(kind, key)
-        fill = await _fill(served, kind, key)
+        services = get_services(request)
+        defined = await services.registry.definition(kind, key)
+        candidate = await services.registry.candidate(kind, key)
+        fill = await _fill(services, kind, key)
         answer = {
             **definition_json(defined),
             "status": "current" if candidate is None and fill["done"] else "filling",
             "upcoming_version": None if candidate is None else candidate.definition.version,
             "fill": fill,
         }
-        return tagged_answer(request, answer, served.clock.now())
+        return etag_response(request, answer, services.clock.now())
 
     async def list_versions(request: Request, key: DefinitionKey) -> Response:
-        served = services(request)
-        items = [_version_json(each) for each in await versions_of_definition(served.pool, kind, key)]
-        return tagged_answer(request, {"items": items, "next_cursor": None}, served.clock.now())
+        services = get_services(request)
+        items = [_version_json(each) for each in await versions_of_definition(services.pool, kind, key)]
+        return etag_response(request, {"items": items, "next_cursor": None}, services.clock.now())
 
     async def archive(request: Request, key: DefinitionKey) -> Response:
-        await services(request).registry.archive(kind, key)
-        return json_answer({"success": True})
+        await get_services(request).registry.archive(kind, key)
+        return json_response({"success": True})
 
     at, one = f"/v1/{kind}s", f"/v1/{kind}s/{{key}}"
     body = json_body(model_in)
@@ -129,7 +129,7 @@ async def _read(request: Request, kind: Kind, key: str | None) -> SegmentIn | Jo
         if data.get("key", key) != key:
             raise InvalidDefinition("/key", "it differs from the key in the path", "Leave it out, or make them equal.")
         data = {**data, "key": key}
-    limits = services(request).settings.limits
+    limits = get_services(request).settings.limits
     if kind == "journey":
         return parse_journey(data, limits)
     if kind == "trait":
@@ -140,7 +140,7 @@ async def _read(request: Request, kind: Kind, key: str | None) -> SegmentIn | Jo
     return wanted
 
 
-def definition_json(defined: Defined) -> dict[str, Any]:
+def definition_json(defined: DefinitionVersion) -> dict[str, Any]:
     definition = defined.definition
     return {
         "key": definition.key,
@@ -166,8 +166,8 @@ def _version_json(version: Version) -> dict[str, Any]:
     }
 
 
-async def _fill(served: Services, kind: Kind, key: str) -> dict[str, Any]:
-    fill = await MemberViews(served.pool, served.registry, served.settings).fill(kind, key)
+async def _fill(services: Services, kind: Kind, key: str) -> dict[str, Any]:
+    fill = await SegmentMemberQueries(services.pool, services.registry, services.settings).fill(kind, key)
     return {
         "customers_total": fill.customers_total,
         "customers_filled": fill.customers_filled,

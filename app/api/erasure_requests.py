@@ -10,18 +10,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.schemas import ErasureRequestsOut, HandledIn, HandledOut, json_body, problems
-from app.http.as_of import moment_of_page
+from app.http.as_of import answer_instant_of_page
 from app.http.auth import SecretKey
 from app.http.bodies import read_model
-from app.http.dependencies import services
+from app.http.dependencies import get_services
 from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
-from app.http.responses import instant, json_answer, read_cursor, uuid, write_cursor
+from app.http.responses import instant, json_response, read_cursor, uuid, write_cursor
 from app.privacy.erasure_requests import ErasureRequest, erasure_requests, mark_handled
 
 HandledToo = Annotated[bool, Query(description="Those that were handled too.")]
 
 
-def add_erasure_routes(app: FastAPI) -> None:
+def add_erasure_request_routes(app: FastAPI) -> None:
     secret = [Security(SecretKey())]
     app.add_api_route(
         "/v1/erasure-requests",
@@ -51,14 +51,14 @@ def add_erasure_routes(app: FastAPI) -> None:
 async def list_erasure_requests(
     request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, handled: HandledToo = False
 ) -> Response:
-    served = services(request)
+    services = get_services(request)
     begin = read_cursor(cursor, int)
-    as_of, _ = moment_of_page(None, begin, served.clock.now())
-    items_max = min(limit, served.settings.limits.page_items_max)
+    as_of, _ = answer_instant_of_page(None, begin, services.clock.now())
+    items_max = min(limit, services.settings.limits.page_items_max)
     before = None if begin is None else int(begin.place[0])
-    found = await erasure_requests(served.pool, before, items_max + 1, handled_too=handled)
+    found = await erasure_requests(services.pool, before, items_max + 1, handled_too=handled)
     more = len(found) > items_max
-    return json_answer(
+    return json_response(
         {
             "items": [_request_json(each) for each in found[:items_max]],
             "next_cursor": write_cursor(as_of, found[items_max - 1].id) if more else None,
@@ -69,9 +69,9 @@ async def list_erasure_requests(
 
 async def handle_erasure_requests(request: Request) -> Response:
     """Nothing is erased here: it only closes them."""
-    served = services(request)
+    services = get_services(request)
     wanted = await read_model(request, HandledIn)
-    return json_answer({"handled": await mark_handled(served.pool, wanted.ids, served.clock.now())})
+    return json_response({"handled": await mark_handled(services.pool, wanted.ids, services.clock.now())})
 
 
 def _request_json(each: ErasureRequest) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.schemas import HealthOut, LiveOut
-from app.http.dependencies import Services, services
-from app.http.responses import json_answer
+from app.http.dependencies import Services, get_services
+from app.http.responses import json_response
 from app.postgres import migrate
-from app.queries.segment_members import MemberViews
+from app.queries.segment_members import SegmentMemberQueries
 from app.touchpoint import SECOND
 
 _PATIENCE_SECONDS: Final = 2.0
@@ -27,7 +27,7 @@ SELECT min(sweep_at) FROM customers WHERE sweep_at > 'epoch'
 _log = structlog.get_logger(__name__)
 
 
-def add_ops_routes(app: FastAPI) -> None:
+def add_health_routes(app: FastAPI) -> None:
     app.add_api_route(
         "/livez", livez, methods=["GET"], tags=["operations"], operation_id="livez", summary="The process answers",
         response_model=LiveOut,
@@ -55,35 +55,35 @@ def add_ops_routes(app: FastAPI) -> None:
 
 
 async def livez() -> Response:
-    return json_answer({"live": True})
+    return json_response({"live": True})
 
 
 async def readyz(request: Request) -> Response:
-    health = await _health(services(request))
-    return json_answer(health, 200 if health["ready"] else 503)
+    health = await _health(get_services(request))
+    return json_response(health, 200 if health["ready"] else 503)
 
 
-async def _health(served: Services) -> dict[str, Any]:
+async def _health(services: Services) -> dict[str, Any]:
     try:
-        async with served.pool.acquire(timeout=_PATIENCE_SECONDS) as connection:
+        async with services.pool.acquire(timeout=_PATIENCE_SECONDS) as connection:
             migrated = await migrate.current_of(connection) == migrate.head()
             earliest = await connection.fetchval(_LAG, timeout=_PATIENCE_SECONDS) if migrated else None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         _log.warning("readyz.database_unreachable", error=type(error).__name__)
         return {"ready": False, "database": False, "migrations": False, "sweep_lag_seconds": None}
-    lag = 0.0 if earliest is None else max(0.0, (served.clock.now() - earliest) / SECOND)
-    ready = migrated and not served.registry.is_outdated
+    lag = 0.0 if earliest is None else max(0.0, (services.clock.now() - earliest) / SECOND)
+    ready = migrated and not services.registry.is_outdated
     return {"ready": ready, "database": True, "migrations": migrated, "sweep_lag_seconds": lag}
 
 
 async def metrics(request: Request) -> Response:
-    served = services(request)
-    figures = served.metrics
+    services = get_services(request)
+    figures = services.metrics
     try:
         # Asked here, because the work may be done by another process.
-        earliest = await served.pool.fetchval(_LAG, timeout=_PATIENCE_SECONDS)
-        figures.sweep_lag(0.0 if earliest is None else max(0.0, (served.clock.now() - earliest) / SECOND))
-        views = MemberViews(served.pool, served.registry, served.settings)
+        earliest = await services.pool.fetchval(_LAG, timeout=_PATIENCE_SECONDS)
+        figures.sweep_lag(0.0 if earliest is None else max(0.0, (services.clock.now() - earliest) / SECOND))
+        views = SegmentMemberQueries(services.pool, services.registry, services.settings)
         unfilled = await views.unfilled()
         figures.fills_pending(unfilled)
         figures.fill_eta(((await views.fill()).eta_seconds if unfilled else None) or 0.0)

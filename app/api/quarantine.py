@@ -23,15 +23,15 @@ from app.api.schemas import (
 from app.api.secret_routes import add_secret_route
 from app.errors import BadRequest
 from app.formats.timestamps import parse
-from app.http.as_of import moment_of_page
+from app.http.as_of import answer_instant_of_page
 from app.http.bodies import read_body, read_model
-from app.http.dependencies import Services, services
+from app.http.dependencies import Services, get_services
 from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
-from app.http.responses import JSON, instant, json_answer, read_cursor, write_cursor
+from app.http.responses import JSON, instant, json_response, read_cursor, write_cursor
 from app.http.schema_types import EXAMPLE_INSTANT
 from app.quarantine.patch import Patch
-from app.quarantine.replay import Replayed, Replays, counts_of
-from app.quarantine.search import Quarantined, QuarantineViews, Wanted
+from app.quarantine.replay import QuarantineReplayer, ReplayResult, counts_of
+from app.quarantine.search import QuarantinedMessage, QuarantineQuery, QuarantineSearch
 
 _BODY_BYTES_MAX: Final = 200_000
 _TEXT: Final = r"^[^\x00]*$"
@@ -90,14 +90,14 @@ async def list_quarantine(
     replayed: IsReplayed = None,
 ) -> Response:
     """A page that asks for an event may be short, even empty, and still have a next one."""
-    served = services(request)
+    services = get_services(request)
     begin = read_cursor(cursor, int)
-    as_of, _ = moment_of_page(None, begin, served.clock.now())
-    items_max = min(limit, served.settings.limits.page_items_max)
-    wanted = Wanted(source, code, event, message_id, _instant(from_, "from"), _instant(to, "to"), replayed)
+    as_of, _ = answer_instant_of_page(None, begin, services.clock.now())
+    items_max = min(limit, services.settings.limits.page_items_max)
+    wanted = QuarantineQuery(source, code, event, message_id, _instant(from_, "from"), _instant(to, "to"), replayed)
     before = None if begin is None else int(begin.place[0])
-    page = await QuarantineViews(served.pool).newest(wanted, before, items_max)
-    return json_answer(
+    page = await QuarantineSearch(services.pool).newest(wanted, before, items_max)
+    return json_response(
         {
             "items": [_quarantined_json(each) for each in page.rows],
             "next_cursor": None if page.next is None else write_cursor(as_of, page.next),
@@ -107,15 +107,15 @@ async def list_quarantine(
 
 
 async def get_quarantined(request: Request, id: QuarantineId) -> Response:
-    return json_answer(_quarantined_json(await QuarantineViews(services(request).pool).one(id)))
+    return json_response(_quarantined_json(await QuarantineSearch(get_services(request).pool).one(id)))
 
 
 async def replay_quarantined(request: Request, id: QuarantineId) -> Response:
     """As it was, or as the body corrects it; with its type, and as a message of its own source. Stored at most once."""
-    served = services(request)
-    corrected = await read_body(request, served.settings.limits.body_bytes_max)
-    receipt = await _replays(served).one(id, corrected)
-    served.streams.nudge()
+    services = get_services(request)
+    corrected = await read_body(request, services.settings.limits.body_bytes_max)
+    receipt = await _replays(services).one(id, corrected)
+    services.streams.nudge()
     return Response(receipt_json(receipt), media_type=JSON)
 
 
@@ -125,10 +125,10 @@ async def replay_many_quarantined(request: Request) -> Response:
     What was let in before is left out, unless `ids` names it. What is still rejected stays where it is. With `dry_run`
     all of it is done, projection too, and taken back.
     """
-    served = services(request)
+    services = get_services(request)
     asked = await read_model(request, QuarantineReplayIn, _BODY_BYTES_MAX)
     of = asked.filter
-    wanted = Wanted(
+    wanted = QuarantineQuery(
         of.source,
         of.code,
         of.event,
@@ -139,9 +139,9 @@ async def replay_many_quarantined(request: Request) -> Response:
         of.ids,
     )
     patch = Patch(asked.patch) if asked.patch else None
-    items, after = await _replays(served).many(wanted, asked.after, asked.limit, patch, dry_run=asked.dry_run)
-    served.streams.nudge()
-    return json_answer(
+    items, after = await _replays(services).many(wanted, asked.after, asked.limit, patch, dry_run=asked.dry_run)
+    services.streams.nudge()
+    return json_response(
         {
             **counts_of(items),
             "dry_run": asked.dry_run,
@@ -151,8 +151,8 @@ async def replay_many_quarantined(request: Request) -> Response:
     )
 
 
-def _replays(served: Services) -> Replays:
-    return Replays(served.pool, served.registry, served.ingest, served.settings, served.clock)
+def _replays(services: Services) -> QuarantineReplayer:
+    return QuarantineReplayer(services.pool, services.registry, services.ingest, services.settings, services.clock)
 
 
 def _instant(text: str | None, path: str) -> int | None:
@@ -164,7 +164,7 @@ def _instant(text: str | None, path: str) -> int | None:
     return found
 
 
-def _quarantined_json(each: Quarantined) -> dict[str, Any]:
+def _quarantined_json(each: QuarantinedMessage) -> dict[str, Any]:
     original, encoding = _text(each.original)
     return {
         **msgspec.structs.asdict(each),
@@ -175,7 +175,7 @@ def _quarantined_json(each: Quarantined) -> dict[str, Any]:
     }
 
 
-def _replayed_json(each: Replayed, *, shows_body: bool) -> dict[str, Any]:
+def _replayed_json(each: ReplayResult, *, shows_body: bool) -> dict[str, Any]:
     said = msgspec.structs.asdict(each)
     body = said.pop("body")
     return {**said, "becomes": _text(body)[0]} if shows_body and body else said

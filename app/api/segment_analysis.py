@@ -23,15 +23,15 @@ from app.api.schemas import (
 from app.api.secret_routes import add_secret_route
 from app.api.segments import SegmentKey
 from app.errors import BadRequest, InvalidDefinition
-from app.http.as_of import moment
+from app.http.as_of import answer_instant
 from app.http.bodies import parse_json, read_body
-from app.http.dependencies import Services, services
-from app.http.disconnects import while_connected
-from app.http.responses import instant, json_answer, tree_json, uuid
-from app.insight.customer_scan import Named
-from app.insight.rule_preview import Moved, PreviewViews
-from app.insight.segment_health import HygieneViews, Overlap
-from app.insight.verification import Said, VerifyViews
+from app.http.dependencies import Services, get_services
+from app.http.disconnects import run_until_disconnect
+from app.http.responses import instant, json_response, tree_json, uuid
+from app.insight.customer_scan import LabelledCustomer
+from app.insight.rule_preview import MembershipChange, RulePreviews
+from app.insight.segment_health import Overlap, SegmentHealthQueries
+from app.insight.verification import ObservedMembership, SegmentVerifier
 from app.rules.language.definitions import parse_rule
 from app.rules.language.nodes import Rule
 
@@ -39,7 +39,7 @@ _BODY_BYTES_MAX: Final = 500_000
 _Body = TypeVar("_Body", bound=msgspec.Struct)
 
 
-def add_analysis_routes(app: FastAPI) -> None:
+def add_segment_analysis_routes(app: FastAPI) -> None:
     for path, method, endpoint, model, extra, failures, summary in (
         ("preview", "POST", preview_rule, PreviewOut, json_body(PreviewIn), (400, 422, 503), "Count a rule unsaved"),
         ("hygiene", "GET", get_segment_hygiene, HygieneOut, None, (503,), "Overlaps, duplicates, unused segments"),
@@ -81,14 +81,16 @@ async def preview_rule(request: Request) -> Response:
     With `within_ms` a random part of the base is looked at until the time is over, and the count is estimated with its
     95 % interval. Members are those of `as_of`. At most two questions about the whole base run at a time.
     """
-    served = services(request)
+    services = get_services(request)
     began = time.monotonic()
     asked = await _read(request, _Preview)
-    at, _ = moment(asked.as_of, served.clock.now())
-    rule = _rule(asked.rule, served)
-    with served.whole_base.one():
-        found = await while_connected(request, _previews(served).preview(rule, at, asked.sample, asked.within_ms))
-    return json_answer(
+    at, _ = answer_instant(asked.as_of, services.clock.now())
+    rule = _rule(asked.rule, services)
+    with services.whole_base.one():
+        found = await run_until_disconnect(
+            request, _previews(services).preview(rule, at, asked.sample, asked.within_ms)
+        )
+    return json_response(
         {
             "count": found.estimate if found.exact else None,
             "estimate": found.estimate,
@@ -114,14 +116,14 @@ async def preview_rule(request: Request) -> Response:
 
 async def dry_run_segment(request: Request, key: SegmentKey) -> Response:
     """Both rules over the real base, nothing saved. `changes` names the other definitions that would change with it."""
-    served = services(request)
+    services = get_services(request)
     began = time.monotonic()
     asked = await _read(request, _DryRun)
-    rule = _rule(asked.rule, served)
-    now = served.clock.now()
-    with served.whole_base.one():
-        found = await while_connected(request, _previews(served).dry_run(key, rule, now, asked.sample))
-    return json_answer(
+    rule = _rule(asked.rule, services)
+    now = services.clock.now()
+    with services.whole_base.one():
+        found = await run_until_disconnect(request, _previews(services).dry_run(key, rule, now, asked.sample))
+    return json_response(
         {
             "segment": key,
             "enter": _moved_json(found.enter),
@@ -137,13 +139,13 @@ async def dry_run_segment(request: Request, key: SegmentKey) -> Response:
 
 async def verify_segment(request: Request, key: SegmentKey) -> Response:
     """Truth, since and all stays of each customer, against a replay of its log. `differing` must be 0."""
-    served = services(request)
+    services = get_services(request)
     began = time.monotonic()
     asked = await _read(request, _Verify)
-    views = VerifyViews(served.pool, served.registry, served.settings, served.clock)
-    with served.whole_base.one():
-        found = await while_connected(request, views.segment(key, asked.sample))
-    return json_answer(
+    views = SegmentVerifier(services.pool, services.registry, services.settings, services.clock)
+    with services.whole_base.one():
+        found = await run_until_disconnect(request, views.segment(key, asked.sample))
+    return json_response(
         {
             "segment": key,
             "customers": found.customers,
@@ -166,12 +168,12 @@ async def verify_segment(request: Request, key: SegmentKey) -> Response:
 
 async def get_segment_hygiene(request: Request) -> Response:
     """From the stored intervals; of a base of more than 5,000 customers the overlaps are those of a random part."""
-    served = services(request)
-    await served.reads.flush()
-    now = served.clock.now()
-    with served.whole_base.one():
-        found = await while_connected(request, HygieneViews(served.pool, served.registry).report(now))
-    return json_answer(
+    services = get_services(request)
+    await services.reads.flush()
+    now = services.clock.now()
+    with services.whole_base.one():
+        found = await run_until_disconnect(request, SegmentHealthQueries(services.pool, services.registry).report(now))
+    return json_response(
         {
             "customers_total": found.customers_total,
             "customers_looked_at": found.customers_looked_at,
@@ -224,26 +226,26 @@ async def _read(request: Request, type: type[_Body]) -> _Body:
         raise BadRequest(f"The body does not fit: {error}.") from None
 
 
-def _rule(data: Any, served: Services) -> Rule:
+def _rule(data: Any, services: Services) -> Rule:
     """Raises :class:`InvalidDefinition` as for a rule that is to be saved."""
     if data is msgspec.UNSET:
         raise InvalidDefinition("/rule", "it is missing", "Give the rule to ask about.")
-    return parse_rule(data, "/rule", served.settings.limits)
+    return parse_rule(data, "/rule", services.settings.limits)
 
 
-def _previews(served: Services) -> PreviewViews:
-    return PreviewViews(served.pool, served.registry, served.settings)
+def _previews(services: Services) -> RulePreviews:
+    return RulePreviews(services.pool, services.registry, services.settings)
 
 
-def _named_json(customer: Named) -> dict[str, Any]:
+def _named_json(customer: LabelledCustomer) -> dict[str, Any]:
     return {"id": uuid(customer.id), "identities": customer.identities}
 
 
-def _moved_json(moved: Moved) -> dict[str, Any]:
+def _moved_json(moved: MembershipChange) -> dict[str, Any]:
     return {"count": moved.count, "sample": [_named_json(each) for each in moved.sample]}
 
 
-def _said_json(said: Said) -> dict[str, Any]:
+def _said_json(said: ObservedMembership) -> dict[str, Any]:
     stays = [{"since": instant(entered), "left_at": instant(left)} for entered, left in said.stays]
     return {"member": said.member, "since": instant(said.since), "stays": stays}
 

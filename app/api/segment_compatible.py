@@ -10,17 +10,17 @@ from starlette.responses import Response
 
 from app.api.collect import authenticate, collector, take_in
 from app.api.schemas import BatchIn, CallIn, JitsuOut, ReceiptOut, SourceConfigOut, json_body
-from app.api.vendor_routes import add_route, both, pixel_answer
+from app.api.vendor_routes import add_vendor_route, pixel_answer, with_and_without_slash
 from app.errors import InvalidBody, NotFound
 from app.formats import pixel
 from app.formats.decompression import inflate
 from app.formats.segment import TYPE_OF_ROUTE, Envelope, read
 from app.http.bodies import read_body
-from app.http.dependencies import services
+from app.http.dependencies import get_services
 from app.http.direct_route import Handler
-from app.http.responses import json_answer
+from app.http.responses import json_response
 
-OPEN_PATHS: Final = both("/sourceConfig", "/beacon/v1/batch")
+OPEN_PATHS: Final = with_and_without_slash("/sourceConfig", "/beacon/v1/batch")
 OPEN_PREFIXES: Final = ("/pixel/v1/", "/v1/pixel/", "/api/s/")
 
 _CALLS: Final = ("track", "identify", "page", "screen", "group", "alias")
@@ -48,8 +48,8 @@ _DATA: Final = {
 }
 
 
-def add_segment_like_routes(app: FastAPI) -> None:
-    add_route(
+def add_segment_compatible_routes(app: FastAPI) -> None:
+    add_vendor_route(
         app,
         "/sourceConfig",
         source_config,
@@ -59,7 +59,7 @@ def add_segment_like_routes(app: FastAPI) -> None:
         summary="Settings that RudderStack's browser SDK asks for",
         response_model=SourceConfigOut,
     )
-    add_route(
+    add_vendor_route(
         app,
         "/beacon/v1/batch",
         collector("batch"),
@@ -73,7 +73,7 @@ def add_segment_like_routes(app: FastAPI) -> None:
         ("/pixel/v1/page", _pixel("page"), "rudder_pixel_page", [_KEY]),
         ("/v1/pixel/{type}", segment_pixel, "segment_pixel", [_TYPE, _DATA]),
     ):
-        add_route(
+        add_vendor_route(
             app,
             path,
             handler,
@@ -84,7 +84,7 @@ def add_segment_like_routes(app: FastAPI) -> None:
             openapi_extra={"parameters": parameters},
         )
     for path, name in (("/api/s/{type}", "jitsu_browser"), ("/api/s/s2s/{type}", "jitsu_server")):
-        add_route(
+        add_vendor_route(
             app,
             path,
             jitsu,
@@ -97,16 +97,16 @@ def add_segment_like_routes(app: FastAPI) -> None:
 
 
 async def source_config(request: Request) -> Response:
-    served = services(request)
-    source = await authenticate(request, served, Envelope(None, [], []))
+    services = get_services(request)
+    source = await authenticate(request, services, Envelope(None, [], []))
     about = {"id": source.key, "name": source.key, "workspaceId": "segue", "enabled": True}
-    return json_answer({"source": {**about, "config": _QUIET, "destinations": []}})
+    return json_response({"source": {**about, "config": _QUIET, "destinations": []}})
 
 
 async def jitsu(request: Request) -> Response:
     """The body's writeKey is masked, so that only its part before the colon is looked at."""
-    served = services(request)
-    limits = served.settings.limits
+    services = get_services(request)
+    limits = services.settings.limits
     route = request.path_params["type"]
     if route not in _CALLS:
         raise NotFound("There is no such type of message.")
@@ -116,14 +116,14 @@ async def jitsu(request: Request) -> Response:
     key = request.headers.get("x-write-key") or envelope.write_key or ""
     envelope.write_key = key.partition(":")[0] or None
     await take_in(request, envelope, len(inflated))
-    return json_answer({"ok": True})
+    return json_response({"ok": True})
 
 
 def _pixel(route: str) -> Handler:
     async def collect(request: Request) -> Response:
-        served = services(request)
+        services = get_services(request)
         query = request.query_params.multi_items()
-        envelope = pixel.read_query(query, route, served.clock.now(), served.settings.limits)
+        envelope = pixel.read_query(query, route, services.clock.now(), services.settings.limits)
         await take_in(request, envelope, len(envelope.items[0]))
         return pixel_answer()
 
@@ -131,13 +131,13 @@ def _pixel(route: str) -> Handler:
 
 
 async def segment_pixel(request: Request) -> Response:
-    served = services(request)
+    services = get_services(request)
     route = TYPE_OF_ROUTE.get(request.path_params["type"])
     if route is None:
         raise NotFound("There is no such type of message.")
     data = request.query_params.get("data")
     if not data:
         raise InvalidBody("Send the message as ?data=, base64 of JSON.")
-    envelope = pixel.read_data(data, route, served.clock.now(), served.settings.limits)
+    envelope = pixel.read_data(data, route, services.clock.now(), services.settings.limits)
     await take_in(request, envelope, len(envelope.items[0]))
     return pixel_answer()

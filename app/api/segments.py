@@ -10,12 +10,12 @@ from starlette.responses import Response
 
 from app.api.schemas import CountOut, MembersOut, problems
 from app.errors import BadRequest
-from app.http.as_of import AsOf, moment, moment_of_page
+from app.http.as_of import AsOf, answer_instant, answer_instant_of_page
 from app.http.auth import SecretKey
-from app.http.dependencies import Services, services
+from app.http.dependencies import Services, get_services
 from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
-from app.http.responses import instant, json_answer, read_cursor, uuid, write_cursor
-from app.queries.segment_members import Member, MemberViews
+from app.http.responses import instant, json_response, read_cursor, uuid, write_cursor
+from app.queries.segment_members import Member, SegmentMemberQueries
 
 SegmentKey = Annotated[str, Path(description="Key of the segment.", examples=["repeat-buyers"])]
 
@@ -38,21 +38,21 @@ def add_segment_routes(app: FastAPI) -> None:
         )
 
 
-def _views(served: Services) -> MemberViews:
-    return MemberViews(served.pool, served.registry, served.settings)
+def _views(services: Services) -> SegmentMemberQueries:
+    return SegmentMemberQueries(services.pool, services.registry, services.settings)
 
 
 async def list_segment_members(
     request: Request, key: SegmentKey, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
 ) -> Response:
-    served = services(request)
+    services = get_services(request)
     begin = read_cursor(cursor, str)
-    at, _ = moment_of_page(as_of, begin, served.clock.now())
+    at, _ = answer_instant_of_page(as_of, begin, services.clock.now())
     after = None if begin is None else _customer(str(begin.place[0]))
-    async with served.member_lists:
-        page = await _views(served).page(key, at, after, min(limit, served.settings.limits.page_items_max))
-    served.reads.note(key)
-    return json_answer(
+    async with services.member_lists:
+        page = await _views(services).page(key, at, after, min(limit, services.settings.limits.page_items_max))
+    services.reads.note(key)
+    return json_response(
         {
             "items": [_member_json(member) for member in page.items],
             "next_cursor": None if page.after is None else write_cursor(at, page.after.hex()),
@@ -62,12 +62,12 @@ async def list_segment_members(
 
 
 async def count_segment_members(request: Request, key: SegmentKey, as_of: AsOf = None) -> Response:
-    served = services(request)
-    at, _ = moment(as_of, served.clock.now())
-    async with served.member_lists:
-        count = await _views(served).count(key, at)
-    served.reads.note(key)
-    return json_answer({"count": count, "as_of": instant(at)})
+    services = get_services(request)
+    at, _ = answer_instant(as_of, services.clock.now())
+    async with services.member_lists:
+        count = await _views(services).count(key, at)
+    services.reads.note(key)
+    return json_response({"count": count, "as_of": instant(at)})
 
 
 def _customer(text: str) -> bytes:

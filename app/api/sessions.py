@@ -9,14 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.schemas import SessionsOut, problems
-from app.http.as_of import AsOf, moment_of_page
+from app.http.as_of import AsOf, answer_instant_of_page
 from app.http.auth import SecretKey
 from app.http.customer_refs import PARAMETER, customer_of_path
-from app.http.dependencies import services
+from app.http.dependencies import get_services
 from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
-from app.http.responses import instant, json_answer, read_cursor, uuid, write_cursor
-from app.insight.session_queries import SessionViews
-from app.insight.sessions import Session, Totals
+from app.http.responses import instant, json_response, read_cursor, uuid, write_cursor
+from app.insight.session_queries import SessionQueries
+from app.insight.sessions import Session, SessionTotals
 
 
 def add_session_routes(app: FastAPI) -> None:
@@ -37,15 +37,15 @@ def add_session_routes(app: FastAPI) -> None:
 async def list_sessions(
     request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
 ) -> Response:
-    served = services(request)
+    services = get_services(request)
     _, ids = customer_of_path(request)
     begin = read_cursor(cursor, int, str, str)
-    at, _ = moment_of_page(as_of, begin, served.clock.now())
-    items_max = min(limit, served.settings.limits.page_items_max)
+    at, _ = answer_instant_of_page(as_of, begin, services.clock.now())
+    items_max = min(limit, services.settings.limits.page_items_max)
     before: Any = tuple(begin.place) if begin else None
-    found = await SessionViews(served.pool).sessions(ids, at, before, items_max + 1)
+    found = await SessionQueries(services.pool).sessions(ids, at, before, items_max + 1)
     page, more = found.sessions[:items_max], len(found.sessions) > items_max
-    return json_answer(
+    return json_response(
         {
             "id": uuid(found.customer),
             "totals": _totals_json(found.totals),
@@ -79,7 +79,7 @@ def _session_json(session: Session, now: int) -> dict[str, Any]:
     }
 
 
-def _totals_json(totals: Totals) -> dict[str, Any]:
+def _totals_json(totals: SessionTotals) -> dict[str, Any]:
     return {
         "count": totals.count,
         "bounce_rate": totals.bounce_rate,

@@ -23,8 +23,8 @@ from app.api.schemas import (
 )
 from app.api.secret_routes import add_secret_route
 from app.http.bodies import read_model
-from app.http.dependencies import services
-from app.http.responses import instant, json_answer
+from app.http.dependencies import get_services
+from app.http.responses import instant, json_response
 from app.http.schema_types import KEY_PATTERN
 from app.registry import Key, Source
 
@@ -72,14 +72,14 @@ def add_source_routes(app: FastAPI) -> None:
 
 
 async def list_sources(request: Request) -> Response:
-    return json_answer({"items": [_source_json(each) for each in await services(request).registry.sources()]})
+    return json_response({"items": [_source_json(each) for each in await get_services(request).registry.sources()]})
 
 
 async def create_source(request: Request) -> Response:
     """Makes its first write key too."""
     wanted = await read_model(request, SourceIn)
     check_kind(wanted.kind, wanted.options)
-    source, key = await services(request).registry.create_source(
+    source, key = await get_services(request).registry.create_source(
         wanted.key,
         wanted.name or wanted.key,
         wanted.default_channel,
@@ -89,7 +89,7 @@ async def create_source(request: Request) -> Response:
         wanted.kind,
         wanted.options,
     )
-    return json_answer({**_source_json(source), "write_key": key.key}, 201)
+    return json_response({**_source_json(source), "write_key": key.key}, 201)
 
 
 async def change_source(
@@ -101,22 +101,22 @@ async def change_source(
     if "default_channel" in said:
         said["default_channel"] = said["default_channel"] or ""
     if wanted.options:
-        hook = services(request).registry.access.hooks.get(key)
+        hook = get_services(request).registry.access.hooks.get(key)
         check_kind(SDK if hook is None else hook.kind, wanted.options)
-    return json_answer(_source_json(await services(request).registry.change_source(key, **said)))
+    return json_response(_source_json(await get_services(request).registry.change_source(key, **said)))
 
 
 async def list_keys(request: Request) -> Response:
-    return json_answer({"items": [_key_json(each) for each in await services(request).registry.keys()]})
+    return json_response({"items": [_key_json(each) for each in await get_services(request).registry.keys()]})
 
 
 async def create_key(request: Request) -> Response:
     """The answer is the only place where a secret key is shown whole."""
     wanted = await read_model(request, KeyIn)
-    made = await services(request).registry.create_key(
+    made = await get_services(request).registry.create_key(
         wanted.kind, wanted.source, wanted.name, wanted.origins, wanted.trusts_identify
     )
-    return json_answer(_key_json(made), 201)
+    return json_response(_key_json(made), 201)
 
 
 async def change_key(
@@ -125,14 +125,14 @@ async def change_key(
     """Every process follows within a second."""
     wanted = await read_model(request, KeyChangeIn)
     said = wanted.model_dump(include=wanted.model_fields_set)
-    return json_answer(_key_json(await services(request).registry.change_key(id, **said)))
+    return json_response(_key_json(await get_services(request).registry.change_key(id, **said)))
 
 
 async def revoke_key(
     request: Request, id: Annotated[str, Path(description="`id` of the list.", max_length=100)]
 ) -> Response:
     """Every process follows within a second."""
-    return json_answer(_key_json(await services(request).registry.revoke_key(id)))
+    return json_response(_key_json(await get_services(request).registry.revoke_key(id)))
 
 
 def _source_json(source: Source) -> dict[str, Any]:

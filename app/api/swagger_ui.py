@@ -18,7 +18,7 @@ _FILES: Final = {
 }
 
 
-def add_docs(app: FastAPI) -> None:
+def add_swagger_ui(app: FastAPI) -> None:
     app.add_api_route("/docs", docs, methods=["GET"], include_in_schema=False)
     for name, media_type in _FILES.items():
         app.add_api_route(f"/docs/{name}", _file(name, media_type), methods=["GET"], include_in_schema=False)

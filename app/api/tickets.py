@@ -9,16 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.schemas import RedactedOut, TicketsOut, problems
-from app.http.as_of import AsOf, moment_of_page
+from app.http.as_of import AsOf, answer_instant_of_page
 from app.http.auth import SecretKey
 from app.http.customer_refs import PARAMETER, customer_of_path
-from app.http.dependencies import services
+from app.http.dependencies import get_services
 from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
-from app.http.responses import instant, json_answer, read_cursor, uuid, write_cursor
-from app.insight.ticket_queries import TicketViews
-from app.insight.tickets import Ticket, Totals
+from app.http.responses import instant, json_response, read_cursor, uuid, write_cursor
+from app.insight.ticket_queries import TicketQueries
+from app.insight.tickets import Ticket, TicketTotals
 from app.postgres.pool import transact
-from app.privacy.text_redaction import Redacted, redact_text
+from app.privacy.text_redaction import RedactionCounts, redact_text
 from app.queries.timeline import customer_id
 
 
@@ -52,15 +52,15 @@ def add_ticket_routes(app: FastAPI) -> None:
 async def list_tickets(
     request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
 ) -> Response:
-    served = services(request)
+    services = get_services(request)
     _, ids = customer_of_path(request)
     begin = read_cursor(cursor, int, str, str)
-    at, _ = moment_of_page(as_of, begin, served.clock.now())
-    items_max = min(limit, served.settings.limits.page_items_max)
-    found = await TicketViews(served.pool).tickets(ids, at)
+    at, _ = answer_instant_of_page(as_of, begin, services.clock.now())
+    items_max = min(limit, services.settings.limits.page_items_max)
+    found = await TicketQueries(services.pool).tickets(ids, at)
     left = [each for each in found.tickets if begin is None or each.first < tuple(begin.place)]
     page, more = left[:items_max], len(left) > items_max
-    return json_answer(
+    return json_response(
         {
             "id": uuid(found.customer),
             "totals": _totals_json(found.totals),
@@ -91,7 +91,7 @@ def _ticket_json(ticket: Ticket) -> dict[str, Any]:
     }
 
 
-def _totals_json(totals: Totals) -> dict[str, Any]:
+def _totals_json(totals: TicketTotals) -> dict[str, Any]:
     return {
         "tickets": totals.tickets,
         "open": totals.open,
@@ -103,11 +103,11 @@ def _totals_json(totals: Totals) -> dict[str, Any]:
 
 
 async def redact_customer_text(request: Request) -> Response:
-    served = services(request)
+    services = get_services(request)
     _, ids = customer_of_path(request)
 
-    async def write(connection: Any) -> Redacted:
+    async def write(connection: Any) -> RedactionCounts:
         return await redact_text(connection, await customer_id(connection, ids))
 
-    redacted = await transact(served.pool, write)
-    return json_answer({"success": True, "messages": redacted.messages, "quarantined": redacted.quarantined})
+    redacted = await transact(services.pool, write)
+    return json_response({"success": True, "messages": redacted.messages, "quarantined": redacted.quarantined})

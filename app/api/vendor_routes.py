@@ -16,14 +16,14 @@ from app.formats.encodings import Payload, unwrap, unwrap_data
 from app.formats.pixel import GIF
 from app.http.auth import WriteKey
 from app.http.bodies import read_body
-from app.http.dependencies import services
+from app.http.dependencies import get_services
 from app.http.direct_route import DirectRoute, Handler
 
 _TRUE: Final = ("1", "true")
 _NO_STORE: Final = {"Cache-Control": "no-store, no-cache, must-revalidate", "Pragma": "no-cache"}
 
 
-def add_route(
+def add_vendor_route(
     app: FastAPI,
     path: str,
     handler: Handler,
@@ -49,13 +49,13 @@ def add_route(
         )
 
 
-def both(*paths: str) -> frozenset[str]:
+def with_and_without_slash(*paths: str) -> frozenset[str]:
     return frozenset(path + slash for path in paths for slash in ("", "/"))
 
 
 async def read_payload(request: Request) -> Payload:
     """``data`` of the query, or what the body wraps. Raises BodyTooLarge, BodyTooSlow or InvalidBody."""
-    limits = services(request).settings.limits
+    limits = get_services(request).settings.limits
     data = request.query_params.get("data")
     if request.method == "GET" or data is not None:
         return Payload(unwrap_data((data or "").encode(), limits))

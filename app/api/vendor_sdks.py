@@ -26,16 +26,23 @@ from app.api.schemas import (
     ValidationOut,
     json_body,
 )
-from app.api.vendor_routes import add_route, both, flag, pixel_answer, read_payload, with_error_member
+from app.api.vendor_routes import (
+    add_vendor_route,
+    flag,
+    pixel_answer,
+    read_payload,
+    with_and_without_slash,
+    with_error_member,
+)
 from app.errors import BadRequest, Forbidden, NotFound, OriginNotAllowed, Unauthorized
 from app.formats import ga4, mixpanel, posthog
 from app.formats.encodings import Payload
 from app.formats.segment import normalise
 from app.http.bodies import read_body
-from app.http.dependencies import services
+from app.http.dependencies import get_services
 from app.http.direct_route import Handler
-from app.http.responses import JSON, encode, json_answer
-from app.http.write_keys import admit
+from app.http.responses import JSON, encode, json_response
+from app.http.write_keys import authenticate_write_key
 from app.touchpoint import SourceView
 
 _MIXPANEL: Final = {
@@ -48,7 +55,7 @@ _POSTHOG_V1: Final = "/i/v1/analytics/events"
 _FLAGS: Final = ("/flags", "/decide")
 _MEASUREMENTS: Final = ("/mp/collect", "/debug/mp/collect")
 
-OPEN_PATHS: Final = both(*_MIXPANEL, *_POSTHOG, _POSTHOG_V1, *_FLAGS, *_MEASUREMENTS)
+OPEN_PATHS: Final = with_and_without_slash(*_MIXPANEL, *_POSTHOG, _POSTHOG_V1, *_FLAGS, *_MEASUREMENTS)
 OPEN_PREFIXES: Final = ("/array/",)
 
 _FALSE: Final = ("0", "false")
@@ -65,10 +72,10 @@ _NOTHING_ELSE: Final = dict.fromkeys(
 )
 
 
-def add_sdk_routes(app: FastAPI) -> None:
+def add_vendor_sdk_routes(app: FastAPI) -> None:
     for path, summary in _MIXPANEL.items():
         name = path[1:]
-        add_route(
+        add_vendor_route(
             app,
             path,
             _mixpanel(name),
@@ -77,8 +84,8 @@ def add_sdk_routes(app: FastAPI) -> None:
             response_model=MixpanelOut,
             openapi_extra=json_body(MixpanelEventIn),
         )
-        add_route(app, path, _mixpanel(name), method="GET", documented=False)
-    add_route(
+        add_vendor_route(app, path, _mixpanel(name), method="GET", documented=False)
+    add_vendor_route(
         app,
         "/import",
         mixpanel_import,
@@ -88,7 +95,7 @@ def add_sdk_routes(app: FastAPI) -> None:
         openapi_extra=json_body(MixpanelEventIn),
     )
     for path in _POSTHOG:
-        add_route(
+        add_vendor_route(
             app,
             path,
             posthog_events,
@@ -97,7 +104,7 @@ def add_sdk_routes(app: FastAPI) -> None:
             response_model=PosthogOut,
             openapi_extra=json_body(PosthogBatchIn),
         )
-    add_route(
+    add_vendor_route(
         app,
         _POSTHOG_V1,
         posthog_events_v1,
@@ -107,7 +114,7 @@ def add_sdk_routes(app: FastAPI) -> None:
         openapi_extra=json_body(PosthogBatchIn),
     )
     for path in _FLAGS:
-        add_route(
+        add_vendor_route(
             app,
             path,
             no_flags,
@@ -119,7 +126,7 @@ def add_sdk_routes(app: FastAPI) -> None:
             openapi_extra={"security": []},
         )
     _add_remote_config(app)
-    add_route(
+    add_vendor_route(
         app,
         "/mp/collect",
         measure,
@@ -128,7 +135,7 @@ def add_sdk_routes(app: FastAPI) -> None:
         status_code=204,
         openapi_extra=_measurement(),
     )
-    add_route(
+    add_vendor_route(
         app,
         "/debug/mp/collect",
         validate_measurement,
@@ -153,7 +160,7 @@ def _add_remote_config(app: FastAPI) -> None:
         ("/array/{token}/config", remote_config, True),
         ("/array/{token}/config.js", remote_config_script, False),
     ):
-        add_route(
+        add_vendor_route(
             app,
             path,
             handler,
@@ -184,11 +191,11 @@ def _mixpanel(route: str) -> Handler:
     async def collect(request: Request) -> Response:
         with with_error_member():
             payload = await read_payload(request)
-            served = services(request)
-            limits = served.settings.limits
+            services = get_services(request)
+            limits = services.settings.limits
             if route != "groups" and posthog.is_posthog(payload.body, limits):
                 return await _take_posthog(request, payload)
-            now = served.clock.now()
+            now = services.clock.now()
             query = request.query_params
             with_address = query.get("ip") != "0"
             envelope = mixpanel.read(payload.body, route, now, limits, query.get("_"), with_address=with_address)
@@ -196,7 +203,7 @@ def _mixpanel(route: str) -> Handler:
         if flag(request, payload, "img"):
             return pixel_answer()
         if flag(request, payload, "verbose"):
-            return json_answer({"status": 1, "error": None})
+            return json_response({"status": 1, "error": None})
         return PlainTextResponse("1")
 
     return collect
@@ -206,20 +213,20 @@ async def mixpanel_import(request: Request) -> Response:
     """Answers as it is asked: the Python SDK's form as ``/track``, all others with what was refused, one by one."""
     with with_error_member():
         payload = await read_payload(request)
-        served = services(request)
-        now = served.clock.now()
-        envelope = mixpanel.read(payload.body, "import", now, served.settings.limits)
+        services = get_services(request)
+        now = services.clock.now()
+        envelope = mixpanel.read(payload.body, "import", now, services.settings.limits)
         # A service account stands where the token else does; its project is then the key.
         envelope.write_key = envelope.write_key or request.query_params.get("project_id")
         receipt = await take_in(request, envelope, len(payload.body), now)
     if flag(request, payload, "verbose"):
-        return json_answer({"status": 1, "error": None})
+        return json_response({"status": 1, "error": None})
     failed = mixpanel.failed_records(receipt.rejections)
     imported = {"num_records_imported": mixpanel.count_events(envelope) - len(failed)}
     if not failed or request.query_params.get("strict") in _FALSE:
-        return json_answer({"code": 200, **imported, "status": "OK"})
+        return json_response({"code": 200, **imported, "status": "OK"})
     refused = {"code": 400, "error": "some data points in the request failed validation", "status": "Bad Request"}
-    return json_answer({**refused, **imported, "failed_records": failed}, 400)
+    return json_response({**refused, **imported, "failed_records": failed}, 400)
 
 
 async def posthog_events(request: Request) -> Response:
@@ -227,10 +234,10 @@ async def posthog_events(request: Request) -> Response:
 
 
 async def _take_posthog(request: Request, payload: Payload) -> Response:
-    served = services(request)
-    now = served.clock.now()
+    services = get_services(request)
+    now = services.clock.now()
     asked = request.query_params.get("_")
-    envelope = posthog.read(payload.body, now, served.settings.limits, asked)
+    envelope = posthog.read(payload.body, now, services.settings.limits, asked)
     await take_in(request, envelope, len(payload.body), now)
     return Response(_TAKEN, media_type=JSON)
 
@@ -238,27 +245,27 @@ async def _take_posthog(request: Request, payload: Payload) -> Response:
 async def posthog_events_v1(request: Request) -> Response:
     """Version 1 of the protocol, in which each event is answered."""
     payload = await read_payload(request)
-    served = services(request)
-    now = served.clock.now()
+    services = get_services(request)
+    now = services.clock.now()
     headers = request.headers
     envelope = posthog.read(
         payload.body,
         now,
-        served.settings.limits,
+        services.settings.limits,
         sdk=headers.get("posthog-sdk-info", "")[:_SDK_CHARS_MAX],
         sending=headers.get("posthog-request-timestamp"),
     )
     receipt = await take_in(request, envelope, len(payload.body), now)
-    return json_answer({"results": posthog.results(envelope, receipt.rejections)})
+    return json_response({"results": posthog.results(envelope, receipt.rejections)})
 
 
 async def no_flags(request: Request) -> Response:
-    await read_body(request, services(request).settings.limits.body_bytes_max)
-    return json_answer(_NO_FLAGS)
+    await read_body(request, get_services(request).settings.limits.body_bytes_max)
+    return json_response(_NO_FLAGS)
 
 
 async def remote_config(request: Request) -> Response:
-    return json_answer(await _config(request))
+    return json_response(await _config(request))
 
 
 async def remote_config_script(request: Request) -> Response:
@@ -272,41 +279,41 @@ async def remote_config_script(request: Request) -> Response:
 
 async def _config(request: Request) -> dict[str, Any]:
     token = request.path_params["token"]
-    if await services(request).registry.source_of(token) is None:
+    if await get_services(request).registry.source_of(token) is None:
         raise NotFound("There is no such write key.")
     return {"token": token, **_SEND, **_NOTHING_ELSE, "siteApps": []}
 
 
 async def measure(request: Request) -> Response:
     payload = await read_payload(request)
-    served = services(request)
+    services = get_services(request)
     secret = request.query_params.get("api_secret")
-    now = served.clock.now()
-    envelope = ga4.read(payload.body, secret, now, served.settings.limits)
+    now = services.clock.now()
+    envelope = ga4.read(payload.body, secret, now, services.settings.limits)
     await take_in(request, envelope, len(payload.body), now)
     return Response(None, 204)
 
 
 async def validate_measurement(request: Request) -> Response:
-    served = services(request)
+    services = get_services(request)
     secret = request.query_params.get("api_secret", "")
     source, messages = SourceView("debug"), []
     try:
-        source = (await admit(request, served, secret))[1].source
+        source = (await authenticate_write_key(request, services, secret))[1].source
     except OriginNotAllowed:
         raise
     except (Forbidden, Unauthorized):
         messages.append(_invalid("api_secret", "It is no write key."))
     try:
         payload = await read_payload(request)
-        now = served.clock.now()
-        envelope = ga4.read(payload.body, secret, now, served.settings.limits)
+        now = services.clock.now()
+        envelope = ga4.read(payload.body, secret, now, services.settings.limits)
     except BadRequest as error:
-        return json_answer({"validationMessages": [*messages, _invalid("", error.message)]})
+        return json_response({"validationMessages": [*messages, _invalid("", error.message)]})
     events = ga4.count_events(envelope)
-    parsed = normalise(envelope, source, now, served.settings)
+    parsed = normalise(envelope, source, now, services.settings)
     messages += [ga4.validation_message(each, events) for each in parsed.rejections]
-    return json_answer({"validationMessages": messages})
+    return json_response({"validationMessages": messages})
 
 
 def _invalid(path: str, description: str) -> dict[str, Any]:

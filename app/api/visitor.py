@@ -15,17 +15,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.schemas import TAGGED, MeOut, VisitorTokenIn, VisitorTokenOut, json_body, problems
-from app.api.visitor_claims import me_json, name_of, shown_to, token_json
+from app.api.visitor_claims import counter_name_of, public_view_for, public_view_json, token_json
 from app.errors import BadRequest, InvalidToken, NotFound
 from app.formats.identifiers import canonical
 from app.http.auth import SecretKey
 from app.http.bodies import read_json
-from app.http.dependencies import Services, services
+from app.http.dependencies import Services, get_services
 from app.http.direct_route import DirectRoute
-from app.http.responses import JSON, encode, json_answer, matches
-from app.http.write_keys import admit
-from app.queries.live_updates import Watched
-from app.registry import KeyView, visitor_tokens
+from app.http.responses import JSON, encode, json_response, matches
+from app.http.write_keys import authenticate_write_key
+from app.queries.live_updates import WatchedCustomer
+from app.registry import WriteKeyGrant, visitor_tokens
 from app.registry.visitor_tokens import Visitor
 from app.touchpoint import SECOND
 
@@ -38,7 +38,7 @@ _PING_SECONDS: Final = 15
 _LEAVING_SECONDS: Final = 5.0
 
 
-def add_me_routes(app: FastAPI) -> None:
+def add_visitor_routes(app: FastAPI) -> None:
     query = [
         {
             "name": name,
@@ -98,9 +98,9 @@ _STREAM: Final[dict[int | str, dict[str, Any]]] = {
 
 
 async def get_me(request: Request) -> Response:
-    served = services(request)
-    _, key, visitor = await _visitor_of(request, served)
-    tag, body = me_json(await shown_to(served, key, visitor))
+    services = get_services(request)
+    _, key, visitor = await _visitor_of(request, services)
+    tag, body = public_view_json(await public_view_for(services, key, visitor))
     headers = {"etag": f'W/"{tag}"', "cache-control": "private, no-cache"}
     if matches(request.headers.get("if-none-match"), headers["etag"]):
         return Response(None, 304, headers)
@@ -108,12 +108,12 @@ async def get_me(request: Request) -> Response:
 
 
 async def stream_me(request: Request) -> Response:
-    served = services(request)
-    write_key, _, visitor = await _visitor_of(request, served)
-    served.streams.refuse_if_full(visitor)
+    services = get_services(request)
+    write_key, _, visitor = await _visitor_of(request, services)
+    services.streams.refuse_if_full(visitor)
     leaving = anyio.Event()
     return EventSourceResponse(
-        _events(served, write_key, visitor, request.headers.get("origin"), leaving),
+        _events(services, write_key, visitor, request.headers.get("origin"), leaving),
         ping=_PING_SECONDS,
         send_timeout=_SLOW_SECONDS,
         sep="\n",
@@ -123,33 +123,33 @@ async def stream_me(request: Request) -> Response:
 
 
 async def _events(
-    served: Services, write_key: str, visitor: Visitor, origin: str | None, leaving: anyio.Event
+    services: Services, write_key: str, visitor: Visitor, origin: str | None, leaving: anyio.Event
 ) -> AsyncIterator[ServerSentEvent]:
     """Until the page hangs up or may no longer ask, this process stops, or a token that cannot be renewed ends."""
-    life = served.settings.visitor_token_seconds
+    life = services.settings.visitor_token_seconds
     told = ""
-    with served.streams.open(visitor, write_key, origin) as watched, _closing(watched, leaving):
+    with services.streams.open(visitor, write_key, origin) as watched, _closing(watched, leaving):
         while not watched.closed:
-            now = served.clock.now()
+            now = services.clock.now()
             renewable = visitor.anonymous_id is not None
             end = visitor.expires_at - (life * SECOND // 2 if renewable else 0)
             if end <= now:
                 if not renewable:
                     return
                 visitor = visitor_tokens.renewed(visitor, now, life)
-                yield ServerSentEvent(encode(token_json(served, visitor)).decode(), event="token", sep="\n")
+                yield ServerSentEvent(encode(token_json(services, visitor)).decode(), event="token", sep="\n")
                 continue
             answer = await watched.next((end - now) / SECOND)
             if answer is None:
                 continue
-            tag, body = me_json(answer)
+            tag, body = public_view_json(answer)
             if tag != told:
                 told = tag
                 yield ServerSentEvent(body.decode(), event="me", sep="\n")
 
 
 @contextmanager
-def _closing(watched: Watched, leaving: anyio.Event) -> Iterator[None]:
+def _closing(watched: WatchedCustomer, leaving: anyio.Event) -> Iterator[None]:
     """When the server is told to stop, the stream ends by itself: cut off, it looks like a failure to both sides."""
     waiting = asyncio.ensure_future(leaving.wait())
     waiting.add_done_callback(lambda _: watched.close())
@@ -159,17 +159,17 @@ def _closing(watched: Watched, leaving: anyio.Event) -> Iterator[None]:
         waiting.cancel()
 
 
-async def _visitor_of(request: Request, served: Services) -> tuple[str, KeyView, Visitor]:
-    """Who asks, with the write key. Raises :class:`InvalidToken` and what :func:`admit` does."""
-    write_key, key = await admit(
-        request, served, request.headers.get("x-write-key"), request.query_params.get("writeKey")
+async def _visitor_of(request: Request, services: Services) -> tuple[str, WriteKeyGrant, Visitor]:
+    """Who asks, with the write key. Raises :class:`InvalidToken` and what :func:`authenticate_write_key` does."""
+    write_key, key = await authenticate_write_key(
+        request, services, request.headers.get("x-write-key"), request.query_params.get("writeKey")
     )
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     token = token.strip() if scheme.lower() == "bearer" else request.query_params.get("token", "")
     if not token:
         raise InvalidToken("Send a visitor token: Authorization: Bearer, or ?token=.")
-    visitor = visitor_tokens.read(token, served.registry.access.signing, key.source.key, served.clock.now())
-    await served.rates.visitor(visitor.source, name_of(visitor))
+    visitor = visitor_tokens.read(token, services.registry.access.signing, key.source.key, services.clock.now())
+    await services.rates.visitor(visitor.source, counter_name_of(visitor))
     return write_key, key, visitor
 
 
@@ -184,7 +184,7 @@ class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
 
 async def create_visitor_token(request: Request) -> Response:
     """Give the token to the page, which hands it on with identify. It vouches until it ends, however often renewed."""
-    served = services(request)
+    services = get_services(request)
     data = await read_json(request, _BODY_BYTES_MAX)
     try:
         wanted = msgspec.convert(data, _Wanted)
@@ -194,15 +194,15 @@ async def create_visitor_token(request: Request) -> Response:
     if not ids:
         raise BadRequest("Say whom it is for: anonymous_id, user_id, or both.")
     for kind, id in ids:
-        if canonical(kind, id, served.settings) is None:
+        if canonical(kind, id, services.settings) is None:
             raise BadRequest(f"The {kind} is no id: it is empty, too long, or stands for nobody.")
-    if wanted.source not in served.registry.access.sources:
+    if wanted.source not in services.registry.access.sources:
         raise NotFound(f"There is no source {wanted.source}.")
     visitor = visitor_tokens.vouch(
         wanted.source,
         wanted.anonymous_id,
         wanted.user_id,
-        served.clock.now(),
-        served.settings.visitor_token_seconds,
+        services.clock.now(),
+        services.settings.visitor_token_seconds,
     )
-    return json_answer(token_json(served, visitor), 201)
+    return json_response(token_json(services, visitor), 201)

@@ -13,9 +13,9 @@ from app.errors import InvalidToken, NotFound
 from app.formats.timestamps import rfc3339
 from app.http.dependencies import Services
 from app.http.responses import encode, instant
-from app.queries.customers import CustomerViews
-from app.queries.public_profile import Shown, identities_of, shown
-from app.registry import KeyView, visitor_tokens
+from app.queries.customers import CustomerQueries
+from app.queries.public_profile import PublicProfile, identities_of, public_profile_of
+from app.registry import WriteKeyGrant, visitor_tokens
 from app.registry.visitor_tokens import Visitor
 from app.touchpoint import SECOND
 
@@ -33,7 +33,7 @@ class _Claim(msgspec.Struct):
     me: str | None = None
 
 
-class Guest(msgspec.Struct):
+class ClaimedVisitor(msgspec.Struct):
     """Who sent an envelope, and which answer of /v1/me their page has; ``me`` None: it wants none.
 
     ``visitor`` None: what they say of themselves does not hold. ``renew``: it is time for another token.
@@ -44,25 +44,25 @@ class Guest(msgspec.Struct):
     renew: bool = False
 
 
-async def guest_of(request: Request, served: Services, key: KeyView, claimed: bytes) -> Guest:
+async def verify_claim(request: Request, services: Services, key: WriteKeyGrant, claimed: bytes) -> ClaimedVisitor:
     """Never fails for what a page claims: the messages are stored all the same. Raises :class:`RateLimited`."""
     if "origin" not in request.headers:  # else counted before anything was read
-        await served.rates.address(request.client and request.client.host)
+        await services.rates.address(request.client and request.client.host)
     try:
         claim = msgspec.json.decode(claimed, type=_Claim)
-        visitor, renew = _proven(served, key, claim)
+        visitor, renew = _proven(services, key, claim)
     except (msgspec.DecodeError, InvalidToken):
-        return Guest(None)
-    await served.rates.visitor(visitor.source, name_of(visitor))
-    return Guest(visitor, claim.me, renew)
+        return ClaimedVisitor(None)
+    await services.rates.visitor(visitor.source, counter_name_of(visitor))
+    return ClaimedVisitor(visitor, claim.me, renew)
 
 
-def _proven(served: Services, key: KeyView, claim: _Claim) -> tuple[Visitor, bool]:
+def _proven(services: Services, key: WriteKeyGrant, claim: _Claim) -> tuple[Visitor, bool]:
     """A proof owns its id; a token must be of that id, if it is of any, and may add whom the site vouches for.
 
     Beside a proof that holds, a token that does not is as good as none. Raises :class:`InvalidToken`.
     """
-    source, now, life = key.source.key, served.clock.now(), served.settings.visitor_token_seconds
+    source, now, life = key.source.key, services.clock.now(), services.settings.visitor_token_seconds
     owned = None
     if claim.proof is not None:
         if claim.id is None or not visitor_tokens.proves(claim.proof, claim.id):
@@ -73,7 +73,7 @@ def _proven(served: Services, key: KeyView, claim: _Claim) -> tuple[Visitor, boo
             raise InvalidToken("Neither proof nor token.")
         return owned, True
     try:
-        visitor = visitor_tokens.read(claim.token, served.registry.access.signing, source, now)
+        visitor = visitor_tokens.read(claim.token, services.registry.access.signing, source, now)
         if visitor.anonymous_id is not None and visitor.anonymous_id != claim.id:
             raise InvalidToken("The token is that of another visitor.")
     except InvalidToken:
@@ -85,7 +85,7 @@ def _proven(served: Services, key: KeyView, claim: _Claim) -> tuple[Visitor, boo
     return visitor, visitor_tokens.is_past_half(visitor, now, life)
 
 
-async def guest_json(served: Services, key: KeyView, guest: Guest, *, projected: bool) -> bytes:
+async def receipt_members(services: Services, key: WriteKeyGrant, guest: ClaimedVisitor, *, projected: bool) -> bytes:
     """What the receipt says of the visitor, as members to go into its object; it speaks of what was just stored.
 
     What cannot be said is left out: the messages are stored, and that is what a receipt is for.
@@ -94,12 +94,12 @@ async def guest_json(served: Services, key: KeyView, guest: Guest, *, projected:
         return b',"visitor":{"error":"invalid_token"}'
     members = b""
     if guest.renew:
-        now = served.clock.now()
-        visitor = visitor_tokens.renewed(guest.visitor, now, served.settings.visitor_token_seconds)
-        members += b',"visitor":' + encode(token_json(served, visitor))
+        now = services.clock.now()
+        visitor = visitor_tokens.renewed(guest.visitor, now, services.settings.visitor_token_seconds)
+        members += b',"visitor":' + encode(token_json(services, visitor))
     if guest.me is not None and projected:
         try:
-            tag, body = me_json(await shown_to(served, key, guest.visitor))
+            tag, body = public_view_json(await public_view_for(services, key, guest.visitor))
         except Exception as error:  # whatever it is: the batch is stored, and a failure would have it sent again
             _log.warning("receipt.without_me", error=type(error).__name__)
         else:
@@ -108,14 +108,14 @@ async def guest_json(served: Services, key: KeyView, guest: Guest, *, projected:
     return members
 
 
-def name_of(visitor: Visitor) -> str:
+def counter_name_of(visitor: Visitor) -> str:
     """For counting; the two kinds of names must not meet."""
     return f"a:{visitor.anonymous_id}" if visitor.anonymous_id is not None else f"u:{visitor.user_id}"
 
 
-def token_json(served: Services, visitor: Visitor) -> dict[str, Any]:
+def token_json(services: Services, visitor: Visitor) -> dict[str, Any]:
     return {
-        "token": visitor_tokens.mint(visitor, served.registry.access.signing),
+        "token": visitor_tokens.mint(visitor, services.registry.access.signing),
         "expires_at": instant(visitor.expires_at),
     }
 
@@ -123,23 +123,23 @@ def token_json(served: Services, visitor: Visitor) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------ showing
 
 
-async def shown_to(served: Services, key: KeyView, visitor: Visitor) -> Shown:
-    now = served.clock.now()
-    views = CustomerViews(served.pool, served.registry, served.settings)
+async def public_view_for(services: Services, key: WriteKeyGrant, visitor: Visitor) -> PublicProfile:
+    now = services.clock.now()
+    views = CustomerQueries(services.pool, services.registry, services.settings)
     try:
         customer = await views.customer(identities_of(visitor), now)
     except NotFound:
         customer = None
-    return shown(
+    return public_profile_of(
         customer,
         visitor,
         trusts_identify=key.trusts_identify,
-        public_traits=served.settings.public_traits,
+        public_traits=services.settings.public_traits,
         now=now,
     )
 
 
-def me_json(answer: Shown) -> tuple[str, bytes]:
+def public_view_json(answer: PublicProfile) -> tuple[str, bytes]:
     """(tag, body): the tag is a hash of what is shown and of nothing else; ``as_of`` is no part of it."""
     content = encode(
         {

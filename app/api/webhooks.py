@@ -16,23 +16,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.schemas import WebhookReceiptOut, problems
-from app.connectors.adapter import Reply, Tool
+from app.connectors.adapter import Connector, HandshakeReply
 from app.connectors.delivery import Delivery
-from app.connectors.delivery_parser import Intake, read
+from app.connectors.delivery_parser import ParsedDelivery, parse
 from app.connectors.signatures import MISSING, REPLAYED, SignatureRefused
-from app.connectors.tools import TOOLS
+from app.connectors.tools import CONNECTORS
 from app.errors import BadRequest, InvalidSignature, NotFound, Overloaded
 from app.formats.decompression import inflate
 from app.formats.segment import normalise
 from app.http.bodies import read_body
-from app.http.dependencies import Services, services
+from app.http.dependencies import Services, get_services
 from app.http.direct_route import DirectRoute
-from app.http.responses import json_answer
+from app.http.responses import json_response
 from app.http.schema_types import KEY_PATTERN
 from app.ingest import Receipt
-from app.ingest.used_tokens import is_its_first_body
+from app.ingest.used_tokens import claim_token
 from app.privacy.erasure_requests import request_erasures
-from app.registry import Hook
+from app.registry import WebhookSource
 
 _GZIP: Final = b"\x1f\x8b"
 _METHODS: Final = ("POST", "GET", "HEAD", "OPTIONS")
@@ -77,49 +77,49 @@ def add_webhook_routes(app: FastAPI) -> None:
 
 
 async def receive(request: Request) -> Response:
-    served = services(request)
-    hook, tool = hook_of(served, request.path_params["source"])
+    services = get_services(request)
+    hook, tool = webhook_source_of(services, request.path_params["source"])
     try:
         async with asyncio.timeout(tool.seconds - _SPARE_SECONDS):
-            return await _receive(request, served, hook, tool)
+            return await _receive(request, services, hook, tool)
     except TimeoutError:
         # Sent again it is a duplicate, if it was stored by now.
         raise Overloaded from None
     except SignatureRefused as refused:
-        served.metrics.webhook_refused(tool.key, refused.reason)
-        served.ingest.tally.refused(hook.source.key, refused.reason)
-        served.tally.refused(hook.source.key, refused.reason)
+        services.metrics.webhook_refused(tool.key, refused.reason)
+        services.ingest.source_stats.refused(hook.source.key, refused.reason)
+        services.source_stats.refused(hook.source.key, refused.reason)
         raise InvalidSignature(f"{refused.detail[:1].upper()}{refused.detail[1:]}.", reason=refused.reason) from None
     except BadRequest as error:
         # Which is the status that this tool takes for an end of it: on others it would try for days.
         error.status = tool.refused_status
-        served.tally.refused(hook.source.key, error.code)
+        services.source_stats.refused(hook.source.key, error.code)
         raise
 
 
-def hook_of(served: Services, source: str) -> tuple[Hook, Tool]:
+def webhook_source_of(services: Services, source: str) -> tuple[WebhookSource, Connector]:
     """Raises :class:`NotFound` for a source that is none, or no tool's."""
-    hook = served.registry.access.hooks.get(source)
-    tool = None if hook is None else TOOLS.get(hook.kind)
+    hook = services.registry.access.hooks.get(source)
+    tool = None if hook is None else CONNECTORS.get(hook.kind)
     if hook is None or tool is None:
         raise NotFound("There is no such source with webhooks.")
     return hook, tool
 
 
-async def _receive(request: Request, served: Services, hook: Hook, tool: Tool) -> Response:
-    secrets = hook.secrets_at(served.clock.now())
-    delivery = await _delivery(request, served, hook)
+async def _receive(request: Request, services: Services, hook: WebhookSource, tool: Connector) -> Response:
+    secrets = hook.secrets_at(services.clock.now())
+    delivery = await _delivery(request, services, hook)
     if (greeted := tool.handshake(delivery, secrets)) is not None:
-        return await _reply(served, greeted)
+        return await _reply(services, greeted)
     if request.method != "POST":
         return Response(None, 200, {"Allow": ", ".join(_METHODS)})
-    delivery = await verified(served, tool, delivery, secrets)
+    delivery = await verify_delivery(services, tool, delivery, secrets)
     if (greeted := tool.handshake_signed(delivery)) is not None:
-        return await _reply(served, greeted)
-    await _refuse_replay(served, hook, tool, delivery)
-    delivery = _inflated(served, request, delivery)
-    receipt, intake = await _store(served, hook, tool, delivery)
-    return json_answer(
+        return await _reply(services, greeted)
+    await _refuse_replay(services, hook, tool, delivery)
+    delivery = _inflated(services, request, delivery)
+    receipt, intake = await _store(services, hook, tool, delivery)
+    return json_response(
         {
             "success": True,
             "accepted": receipt.accepted,
@@ -131,17 +131,17 @@ async def _receive(request: Request, served: Services, hook: Hook, tool: Tool) -
     )
 
 
-async def _delivery(request: Request, served: Services, hook: Hook) -> Delivery:
+async def _delivery(request: Request, services: Services, hook: WebhookSource) -> Delivery:
     body = b""
     if request.method == "POST":
-        body = await read_body(request, served.settings.limits.webhook_bytes_max)
+        body = await read_body(request, services.settings.limits.webhook_bytes_max)
     return Delivery(
         body=body,
         headers=dict(request.headers.items()),
         query=dict(request.query_params),
         method=request.method,
         url=_as_called(request, hook.options.get("url", "")),
-        received_at=served.clock.now(),
+        received_at=services.clock.now(),
         options=hook.options,
     )
 
@@ -154,10 +154,10 @@ def _as_called(request: Request, told: str) -> str:
     return f"{told}?{query}" if query and "?" not in told else told
 
 
-async def verified(served: Services, tool: Tool, delivery: Delivery, secrets: list[str]) -> Delivery:
+async def verify_delivery(services: Services, tool: Connector, delivery: Delivery, secrets: list[str]) -> Delivery:
     """The delivery, shown to be the tool's by one of the secrets. Raises SignatureRefused."""
     if (address := tool.certificate(delivery)) is not None:
-        delivery = msgspec.structs.replace(delivery, fetched=await served.outside.document(address))
+        delivery = msgspec.structs.replace(delivery, fetched=await services.outbound.get_cached(address))
     if not tool.scheme.needs_secret:
         tool.scheme.verify(delivery, "")
         return delivery
@@ -172,35 +172,37 @@ async def verified(served: Services, tool: Tool, delivery: Delivery, secrets: li
     raise refused
 
 
-async def _refuse_replay(served: Services, hook: Hook, tool: Tool, delivery: Delivery) -> None:
-    token = tool.once(delivery)
-    if token is not None and not await is_its_first_body(
-        served.pool, hook.source.key, token, delivery.body, delivery.received_at
+async def _refuse_replay(services: Services, hook: WebhookSource, tool: Connector, delivery: Delivery) -> None:
+    token = tool.single_use_token(delivery)
+    if token is not None and not await claim_token(
+        services.pool, hook.source.key, token, delivery.body, delivery.received_at
     ):
         raise SignatureRefused(REPLAYED, "its token has signed another body before")
 
 
-def _inflated(served: Services, request: Request, delivery: Delivery) -> Delivery:
+def _inflated(services: Services, request: Request, delivery: Delivery) -> Delivery:
     if not delivery.body.startswith(_GZIP):
         return delivery
-    body = inflate(delivery.body, request.headers.get("content-encoding"), served.settings.limits)
+    body = inflate(delivery.body, request.headers.get("content-encoding"), services.settings.limits)
     return msgspec.structs.replace(delivery, body=body)
 
 
-async def _store(served: Services, hook: Hook, tool: Tool, delivery: Delivery) -> tuple[Receipt, Intake]:
+async def _store(
+    services: Services, hook: WebhookSource, tool: Connector, delivery: Delivery
+) -> tuple[Receipt, ParsedDelivery]:
     """Goes on although the tool stops waiting: what a flush has begun it ends."""
-    intake = read(tool, delivery)
+    intake = parse(tool, delivery)
     source = hook.source
-    parsed = normalise(intake.envelope, source, delivery.received_at, served.settings)
+    parsed = normalise(intake.envelope, source, delivery.received_at, services.settings)
     if intake.erasures:
         wanted = [(each.kind, each.value) for each in intake.erasures]
-        await request_erasures(served.pool, source.key, wanted, delivery.received_at, served.settings)
-    storing = asyncio.ensure_future(served.ingest.accept(source.key, parsed, len(delivery.body)))
+        await request_erasures(services.pool, source.key, wanted, delivery.received_at, services.settings)
+    storing = asyncio.ensure_future(services.ingest.accept(source.key, parsed, len(delivery.body)))
     storing.add_done_callback(_forget)
     receipt = await asyncio.shield(storing)
-    served.tally.ignored(source.key, intake.ignored)
-    served.ingest.tally.ignored(source.key, intake.ignored)
-    served.streams.nudge()
+    services.source_stats.ignored(source.key, intake.ignored)
+    services.ingest.source_stats.ignored(source.key, intake.ignored)
+    services.streams.nudge()
     return receipt, intake
 
 
@@ -210,7 +212,7 @@ def _forget(storing: asyncio.Future[Receipt]) -> None:
         storing.exception()
 
 
-async def _reply(served: Services, reply: Reply) -> Response:
-    if reply.visit:
-        await served.outside.visit(reply.visit)
+async def _reply(services: Services, reply: HandshakeReply) -> Response:
+    if reply.fetch_url:
+        await services.outbound.get(reply.fetch_url)
     return Response(reply.body, reply.status, dict(reply.headers), reply.content_type)

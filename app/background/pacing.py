@@ -14,7 +14,7 @@ _LOOK_SECONDS: Final = 0.25
 _REST_SECONDS_MAX: Final = 5.0
 
 
-class Pace:
+class WorkPacer:
     """Leaves live work its share of the two things all of us have one of: this event loop and the database.
 
     While messages arrive, sweeping and filling take turns and rest after each transaction; otherwise they run freely.

@@ -14,13 +14,13 @@ from typing import Final
 
 import structlog
 
-from app.background.pacing import Pace
+from app.background.pacing import WorkPacer
 from app.config import Settings
 from app.ingest.event_log import claim_deferred, count_deferred, postpone_deferred, settle_deferred
 from app.observability.metrics import Metrics
-from app.postgres.partitions import make_months
+from app.postgres.partitions import create_monthly_partitions
 from app.postgres.pool import UNREACHABLE, Clock, Connection, Pool, transact
-from app.projection.backfill import START, Filled, Position, fill_chunk, next_unfilled, note_progress
+from app.projection.backfill import START, FilledChunk, Position, fill_chunk, next_unfilled, note_progress
 from app.projection.project import project_deferred, refresh
 from app.projection.writes import retract_retired
 from app.registry import Registry
@@ -61,7 +61,7 @@ class Worker:
         self._metrics = metrics
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._pace = Pace(lambda: metrics.accepted, settings.busy_worker_percent_max, self._stopping)
+        self._pace = WorkPacer(lambda: metrics.accepted, settings.busy_worker_percent_max, self._stopping)
         self._filling = _Filling()
 
     async def start(self, *, only_upkeep: bool = False) -> None:
@@ -129,10 +129,10 @@ class Worker:
                 await self._note(ruleset, filled)
                 return max(filled.customers, 1)
         work.position = START
-        await self._note(ruleset, Filled(0, 0, None))
+        await self._note(ruleset, FilledChunk(0, 0, None))
         return 0
 
-    async def _fill_chunk(self, ruleset: Ruleset, after: Position) -> Filled:
+    async def _fill_chunk(self, ruleset: Ruleset, after: Position) -> FilledChunk:
         most = self._settings.sweep_customers_max if self._pace.is_busy else self._settings.fill_customers_max
         try:
             return await self._fill_some(ruleset, after, most)
@@ -140,21 +140,23 @@ class Worker:
             raise
         except Exception:
             log.exception("a batch could not be filled; trying its customers one by one")
-        total = Filled(0, 0, None)
+        total = FilledChunk(0, 0, None)
         for _ in range(most):
             filled = await self._fill_one(ruleset, total.position or after)
             if filled.position is None:
                 break
-            total = Filled(total.customers + filled.customers, total.touchpoints + filled.touchpoints, filled.position)
+            total = FilledChunk(
+                total.customers + filled.customers, total.touchpoints + filled.touchpoints, filled.position
+            )
         return total
 
-    async def _fill_some(self, ruleset: Ruleset, after: Position, customers_max: int) -> Filled:
+    async def _fill_some(self, ruleset: Ruleset, after: Position, customers_max: int) -> FilledChunk:
         return await transact(
             self._pool,
             lambda connection: fill_chunk(connection, ruleset, after, customers_max, self._clock.now(), self._settings),
         )
 
-    async def _fill_one(self, ruleset: Ruleset, after: Position) -> Filled:
+    async def _fill_one(self, ruleset: Ruleset, after: Position) -> FilledChunk:
         """A customer that cannot be filled must not hold up the others; it is tried again later, from the log."""
         async with self._pool.acquire() as connection:
             position = await next_unfilled(connection, ruleset, after)
@@ -166,9 +168,9 @@ class Worker:
             log.error("a customer could not be filled", error=type(error).__name__)
         if position is not None:
             await self._set_aside(position[1])
-        return Filled(0, 0, position)
+        return FilledChunk(0, 0, position)
 
-    async def _note(self, ruleset: Ruleset, filled: Filled) -> None:
+    async def _note(self, ruleset: Ruleset, filled: FilledChunk) -> None:
         """Tell how the fill goes, once a second: a statement a chunk would make the fillers wait for each other."""
         self._metrics.filled(filled.customers, filled.touchpoints)
         if (done := self._filling.take(filled)) is not None:
@@ -250,7 +252,7 @@ class Worker:
         """Months ahead, and the clock's offset to the database's."""
         async with self._pool.acquire() as connection:
             await self._clock.calibrate(connection)
-            await make_months(connection, self._clock.now())
+            await create_monthly_partitions(connection, self._clock.now())
             self._metrics.deferred(await count_deferred(connection))
             self._metrics.due(await connection.fetchval(_COUNT_DUE, self._clock.now()))
         return 0
@@ -267,7 +269,7 @@ class _Filling:
         self._touchpoints = 0
         self._told_at = 0.0
 
-    def take(self, filled: Filled) -> tuple[int, int] | None:
+    def take(self, filled: FilledChunk) -> tuple[int, int] | None:
         """Customers and touchpoints to tell of, if it is time to."""
         self._customers += filled.customers
         self._touchpoints += filled.touchpoints

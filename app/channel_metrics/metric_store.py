@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from app.channel_metrics.parsers.metric import Figure
+from app.channel_metrics.parsers.metric import Metric
 from app.postgres.pool import Connection, Pool, transact
 
 _ROWS_AT_ONCE: Final = 5_000
@@ -52,14 +52,14 @@ Place = tuple[date, str, str, str, str, str]
 BEFORE_ALL: Final[Place] = (date.min, "", "", "", "", "")
 
 
-class Stored(msgspec.Struct):
+class StoredCounts(msgspec.Struct):
     """What became of a file's figures; the others stood there already."""
 
     added: int = 0
     changed: int = 0
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class MetricQuery(msgspec.Struct, frozen=True):
     """Days from first to last, both included; None lets everything through."""
 
     first: date = date.min
@@ -70,7 +70,7 @@ class Wanted(msgspec.Struct, frozen=True):
     source: str | None = None
 
 
-class ChannelDay(msgspec.Struct, frozen=True):
+class DailyMetric(msgspec.Struct, frozen=True):
     day: date
     channel: str
     metric: str
@@ -93,16 +93,16 @@ class DayTotal(msgspec.Struct, frozen=True):
     figures: int
 
 
-class FigureViews:
+class MetricStore:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def store(self, source: str, kind: str, figures: Iterable[Figure], now: int) -> Stored:
+    async def store(self, source: str, kind: str, figures: Iterable[Metric], now: int) -> StoredCounts:
         """All of them or none, each at most once among them. In one order, so that two files wait for each other."""
         in_order = sorted(figures, key=lambda each: (each.channel, each.metric, each.subject, each.day))
 
-        async def write(connection: Connection) -> Stored:
-            stored = Stored()
+        async def write(connection: Connection) -> StoredCounts:
+            stored = StoredCounts()
             for begin in range(0, len(in_order), _ROWS_AT_ONCE):
                 chunk = in_order[begin : begin + _ROWS_AT_ONCE]
                 channels, metrics, subjects, days, values = zip(*map(msgspec.structs.astuple, chunk), strict=True)
@@ -113,11 +113,11 @@ class FigureViews:
 
         return await transact(self._pool, write)
 
-    async def page(self, wanted: Wanted, after: Place, items_max: int) -> list[ChannelDay]:
+    async def page(self, wanted: MetricQuery, after: Place, items_max: int) -> list[DailyMetric]:
         """Ordered by day, channel, metric, subject, source and kind."""
         rows = await self._pool.fetch(_PAGE, *msgspec.structs.astuple(wanted), *after, items_max)
-        return [ChannelDay(*row) for row in rows]
+        return [DailyMetric(*row) for row in rows]
 
-    async def totals(self, wanted: Wanted) -> list[DayTotal]:
+    async def totals(self, wanted: MetricQuery) -> list[DayTotal]:
         rows = await self._pool.fetch(_TOTALS, *msgspec.structs.astuple(wanted))
         return [DayTotal(*row) for row in rows]

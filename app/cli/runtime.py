@@ -66,7 +66,7 @@ def _kept_running(embedded: EmbeddedPostgres) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def open_registry(settings: Settings, *, settle: bool = False) -> AsyncIterator[tuple[Pool, Registry]]:
+async def open_workspace(settings: Settings, *, settle: bool = False) -> AsyncIterator[tuple[Pool, Registry]]:
     """A pool and the loaded registry, for work outside the service.
 
     ``settle`` as in :meth:`Registry.load`; raises :class:`OtherSettings` without it.
@@ -91,7 +91,7 @@ async def with_registry(settings: Settings, action: Callable[[Registry], Awaitab
         await pool.close()
 
 
-async def fill_workspace(settings: Settings) -> FirstKeys | None:
+async def bootstrap_if_empty(settings: Settings) -> FirstKeys | None:
     """Whichever command meets an empty workspace first gives it definitions, a source and keys; None otherwise."""
     pool = await open_pool(migrate.dsn(settings.database_url or ""), 1)
     try:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.connectors.delivery import Delivery, Unreadable, decoded
+from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.signatures import Scheme
 from app.enrichment.sentiment import estimate
 
@@ -62,7 +62,7 @@ class Call(msgspec.Struct, kw_only=True):
     context: Mapping[str, Any] = {}
     text: Mapping[str, Any] = {}
     """Free text of people: ``{"subject": .., "body": ..}``."""
-    theirs: bool = True
+    by_customer: bool = True
     """Whether the customer wrote it, and not somebody who answers: how it sounds is estimated only then."""
 
 
@@ -73,14 +73,14 @@ class Erasure(msgspec.Struct):
     value: Any
 
 
-class Reply(msgspec.Struct, kw_only=True):
-    """The answer to a handshake. ``visit``: an address to GET before it is given."""
+class HandshakeReply(msgspec.Struct, kw_only=True):
+    """The answer to a handshake. ``fetch_url``: an address to GET before it is given."""
 
     status: int = 200
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
     headers: Mapping[str, str] = {}
-    visit: str = ""
+    fetch_url: str = ""
 
 
 def _none(*_: Any) -> None:
@@ -89,7 +89,7 @@ def _none(*_: Any) -> None:
 
 def json_events(delivery: Delivery) -> list[Event]:
     """The usual way to split: a JSON object is one event, an array is many. Raises Unreadable."""
-    value = decoded(delivery.body)
+    value = decode_json(delivery.body)
     if isinstance(value, dict):
         return [value]
     if isinstance(value, list):
@@ -98,8 +98,8 @@ def json_events(delivery: Delivery) -> list[Event]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tool:
-    """One kind of source. Adding one is adding a module to :mod:`app.connectors.tools` that names its ``TOOL``."""
+class Connector:
+    """One kind of source. Adding one is adding a module to :mod:`app.connectors.tools` that names its ``CONNECTOR``."""
 
     key: str
     name: str
@@ -117,13 +117,13 @@ class Tool:
     """How to set it up, for the person who does; ``{url}`` is the webhook's address."""
     options: Mapping[str, str] = field(default_factory=dict)
     """What a source of this kind may be told besides, and what it means."""
-    handshake: Callable[[Delivery, Sequence[str]], Reply | None] = _none
+    handshake: Callable[[Delivery, Sequence[str]], HandshakeReply | None] = _none
     """Asked first, on every method, with the source's secrets: the answer where the request is no delivery."""
-    handshake_signed: Callable[[Delivery], Reply | None] = _none
+    handshake_signed: Callable[[Delivery], HandshakeReply | None] = _none
     """The same for requests whose signature must hold first."""
     certificate: Callable[[Delivery], str | None] = _none
     """An address whose content verifying needs. Raises SignatureRefused for one that is not the tool's."""
-    once: Callable[[Delivery], str | None] = _none
+    single_use_token: Callable[[Delivery], str | None] = _none
     """A token that may sign one body and no other, where a signature does not cover the body."""
     seconds: float = 10.0
     """How long the tool waits for its answer."""
@@ -131,7 +131,7 @@ class Tool:
     """What tells the tool not to send a body again that can never be taken."""
 
 
-def encoded(event: Any) -> bytes:
+def encode_event(event: Any) -> bytes:
     """An event as it is kept in quarantine, where it can be read again."""
     return _ENCODER.encode(event)
 
@@ -141,7 +141,7 @@ def event_id(*parts: Any) -> str:
     return "hash-" + blake2b(_ENCODER.encode(parts), digest_size=16).hexdigest()
 
 
-def written(call: Call, text_policy: str = "apart", *, estimated: bool = False) -> bytes:
+def to_segment_message(call: Call, text_policy: str = "apart", *, estimated: bool = False) -> bytes:
     """The call as JSON of a Segment-shaped message. ``estimated``: with how its text sounds, where that can be said."""
     contact = _present({"email": call.email, "phone": call.phone})
     message: dict[str, Any] = {
@@ -157,7 +157,7 @@ def written(call: Call, text_policy: str = "apart", *, estimated: bool = False) 
     if ids := _present(call.ids):
         context["externalIds"] = [{"id": each, "type": kind} for kind, value in ids.items() for each in _listed(value)]
     text = {name: _cut(value) for name, value in _present(call.text).items()}
-    if estimated and call.theirs and (found := estimate("\n".join(map(str, text.values())))):
+    if estimated and call.by_customer and (found := estimate("\n".join(map(str, text.values())))):
         properties["estimate"] = found
     if text and text_policy == "apart":
         context["private"] = text

@@ -38,7 +38,7 @@ class Delivery(msgspec.Struct, kw_only=True):
     """What stands at the address that :attr:`Tool.certificate` names."""
 
 
-def decoded(body: bytes) -> Any:
+def decode_json(body: bytes) -> Any:
     """Parsed JSON. Raises Unreadable, never anything else."""
     try:
         readable = json_text.without_lone_surrogates(json_text.as_utf8(body))
@@ -51,7 +51,7 @@ def decoded(body: bytes) -> Any:
         raise Unreadable(f"the body is not JSON that can be read ({type(error).__name__})") from None
 
 
-def form(body: bytes) -> dict[str, str]:
+def decode_form(body: bytes) -> dict[str, str]:
     """The fields of a form, of each name the first. Raises Unreadable."""
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_FORM_FIELDS_MAX, strict_parsing=True)

@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
-from app.connectors.adapter import Erasure, Event, Tool, encoded, written
-from app.connectors.delivery import Delivery, Unreadable, decoded
-from app.connectors.tools import TOOLS
+from app.connectors.adapter import Connector, Erasure, Event, encode_event, to_segment_message
+from app.connectors.delivery import Delivery, Unreadable, decode_json
+from app.connectors.tools import CONNECTORS
 from app.enrichment.sentiment import ESTIMATED
 from app.errors import InvalidBody, Rejection, RejectionCode
 from app.formats.segment import ITEMS_MAX, Envelope
@@ -29,7 +29,7 @@ _HEADER_CHARS_MAX: Final = 300
 _NOT_KEPT: Final = ("signature", "hmac", "token", "auth", "secret", "apikey", "forwarded", "real-ip")
 
 
-class Intake(msgspec.Struct):
+class ParsedDelivery(msgspec.Struct):
     """What a delivery holds: messages, people who ask to be forgotten, and how many events concern no person."""
 
     envelope: Envelope
@@ -37,7 +37,7 @@ class Intake(msgspec.Struct):
     ignored: int = 0
 
 
-def read(tool: Tool, delivery: Delivery) -> Intake:
+def parse(tool: Connector, delivery: Delivery) -> ParsedDelivery:
     """Never fails: what cannot be read is a rejection of the envelope."""
     try:
         events = tool.split(delivery)
@@ -45,43 +45,43 @@ def read(tool: Tool, delivery: Delivery) -> Intake:
             raise Unreadable(f"the body has {len(events)} events; more than {ITEMS_MAX} are refused as a whole")
     except Exception as error:  # a shape that the adapter never thought of must not be sent again for ever
         refused = [_refused(0, error, delivery.body, f"{_BODY}{tool.key}?{_kept_of(delivery.headers)}")]
-        return Intake(Envelope(None, [], [], rejections=refused, form=_EVENT + tool.key))
+        return ParsedDelivery(Envelope(None, [], [], rejections=refused, form=_EVENT + tool.key))
     return _read(tool, events, delivery.received_at, delivery.options)
 
 
-def read_again(form: str, original: bytes, received_at: int, options: Mapping[str, str]) -> Intake | None:
+def reparse(form: str, original: bytes, received_at: int, options: Mapping[str, str]) -> ParsedDelivery | None:
     """What stood in quarantine under one of our forms; None for any other form. Raises InvalidBody."""
     name, _, query = form.partition("?")
-    tool = TOOLS.get(name.removeprefix(_EVENT).removeprefix(_BODY))
+    tool = CONNECTORS.get(name.removeprefix(_EVENT).removeprefix(_BODY))
     if tool is None or not name.startswith((_EVENT, _BODY)):
         return None
     if name.startswith(_BODY):
         headers = dict(parse_qsl(query))
-        return read(tool, Delivery(body=original, headers=headers, received_at=received_at, options=options))
+        return parse(tool, Delivery(body=original, headers=headers, received_at=received_at, options=options))
     try:
-        event = decoded(original)
+        event = decode_json(original)
     except Unreadable as error:
         raise InvalidBody(str(error)) from None
     return _read(tool, [event], received_at, options)
 
 
-def _read(tool: Tool, events: list[Event], received_at: int, options: Mapping[str, str]) -> Intake:
-    intake = Intake(Envelope(None, [], [], form=_EVENT + tool.key))
+def _read(tool: Connector, events: list[Event], received_at: int, options: Mapping[str, str]) -> ParsedDelivery:
+    intake = ParsedDelivery(Envelope(None, [], [], form=_EVENT + tool.key))
     envelope = intake.envelope
     text_policy, estimated = options.get("text", "apart"), options.get("estimate") == ESTIMATED
     for index, event in enumerate(events):
         try:
             calls = list(_calls(tool, event, received_at))
         except Exception as error:  # a shape that the adapter never thought of: kept, and no neighbour pays for it
-            envelope.rejections.append(_refused(index, error, encoded(event), envelope.form))
+            envelope.rejections.append(_refused(index, error, encode_event(event), envelope.form))
             continue
         intake.ignored += not calls
         for call in calls:
             if isinstance(call, Erasure):
                 intake.erasures.append(call)
             else:
-                envelope.items.append(written(call, text_policy, estimated=estimated))
-                envelope.originals.append(encoded(event))
+                envelope.items.append(to_segment_message(call, text_policy, estimated=estimated))
+                envelope.originals.append(encode_event(event))
     return intake
 
 
@@ -97,7 +97,7 @@ def _kept_of(headers: Mapping[str, str]) -> str:
     return urlencode(dict(list(kept.items())[:_HEADERS_MAX]))
 
 
-def _calls(tool: Tool, event: Any, received_at: int) -> Any:
+def _calls(tool: Connector, event: Any, received_at: int) -> Any:
     if not isinstance(event, dict):
         raise Unreadable("an event must be a JSON object")
     return tool.read(event, received_at)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from app.connectors.adapter import Call, Event, event_id
 from app.connectors.delivery import Unreadable
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 
 CHANNEL: Final = "server"
 
@@ -36,7 +36,7 @@ _OF_THE_SENDING: Final = frozenset({"sentAt", "sent_at", "receivedAt", "integrat
 _PAGES: Final = {"page": "page_viewed", "screen": "screen_viewed"}
 
 
-def who(*places: Any) -> dict[str, Any]:
+def person_of(*places: Any) -> dict[str, Any]:
     """The identities that Call takes, each from the first of those objects that has it."""
     objects = [place for place in places if isinstance(place, dict)]
     found = {kind: first(names, *objects) for kind, names in _SPELLINGS.items()}
@@ -72,7 +72,7 @@ def call_of(event: Event, tool: str, fallback_id: str = "") -> Call:
         id=str(own) if own is not None else fallback_id or event_id(event),
         at=first(_TIMES, event),
         channel=str(first(("channel",), event, inner, context) or CHANNEL),
-        **who(event, inner, traits, context.get("traits")),
+        **person_of(event, inner, traits, context.get("traits")),
         context={name: value for name, value in context.items() if name not in ("channel", "private")},
         text=event["text"] if isinstance(event.get("text"), dict) else {},
     )
@@ -93,7 +93,7 @@ def _name(event: Event, tool: str) -> str:
     if kind in _PAGES:
         return _PAGES[str(kind)]
     if kind == "group":
-        return own_name(tool, kind)
+        return vendor_event_name(tool, kind)
     for each in (name, kind):
         if isinstance(each, str) and each.strip() and each != "track":
             return each.strip()

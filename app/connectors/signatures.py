@@ -56,7 +56,7 @@ class Scheme:
     needs_secret: bool = True
 
 
-def same(one: str | bytes, other: str | bytes) -> bool:
+def is_same_secret(one: str | bytes, other: str | bytes) -> bool:
     """Compared in constant time."""
     return hmac.compare_digest(_bytes(one), _bytes(other))
 
@@ -78,7 +78,7 @@ def check_age(claimed: str, received_at: int, seconds_max: int) -> None:
         raise SignatureRefused(STALE, "the signature is too old, or of the future")
 
 
-def given_token(delivery: Delivery) -> str:
+def token_of_request(delivery: Delivery) -> str:
     """The token of a tool that cannot sign: ``?token=`` (or OAuth's ``?access_token=``), X-Segue-Token, Bearer, or the
     password of Basic.
     """
@@ -98,10 +98,10 @@ def given_token(delivery: Delivery) -> str:
 
 
 def _verify_token(delivery: Delivery, secret: str) -> None:
-    sent = given_token(delivery)
+    sent = token_of_request(delivery)
     if not sent:
         raise SignatureRefused(MISSING, "the token is missing: ?token=, X-Segue-Token, Bearer, or Basic's password")
-    if not same(_hash_of_token(sent), secret):
+    if not is_same_secret(_hash_of_token(sent), secret):
         raise SignatureRefused(WRONG, "the token is not this source's")
 
 
@@ -149,7 +149,7 @@ def hmac_scheme(
         sent = header(delivery, name)
         time = header(delivery, time_header) if time_header else ""
         wanted = expected(delivery, key, time)
-        if not any(same(_spelled(each, prefix, encoding), wanted) for each in parts(sent)):
+        if not any(is_same_secret(_spelled(each, prefix, encoding), wanted) for each in parts(sent)):
             raise SignatureRefused(WRONG, f"the signature in {name} is not that of this body and secret")
         if time_header:
             check_age(time, delivery.received_at, seconds_max)
@@ -157,7 +157,7 @@ def hmac_scheme(
     def sign(delivery: Delivery, key: str) -> Delivery:
         time = stamp(delivery.received_at)
         times = {time_header: time} if time_header else {}
-        return with_headers(delivery, {**times, name: expected(delivery, key, time)})
+        return with_added_headers(delivery, {**times, name: expected(delivery, key, time)})
 
     return Scheme(secret=secret, verify=verify, sign=sign)
 
@@ -189,12 +189,12 @@ def _standard_check(text: bytes, secret: str) -> tuple[str, Callable[[str], bool
     """(version that the secret is for, whether a signature in base64 holds)."""
     if not secret.startswith(_PUBLIC):
         expected = _standard_mac(text, secret)
-        return "v1", lambda signature: same(signature, expected)
+        return "v1", lambda signature: is_same_secret(signature, expected)
     key = Ed25519PublicKey.from_public_bytes(_key_bytes(secret))
 
     def holds(signature: str) -> bool:
         try:
-            key.verify(unbase64(signature), text)
+            key.verify(decode_base64(signature), text)
         except (InvalidSignature, SignatureRefused):
             return False
         return True
@@ -210,7 +210,7 @@ def _sign_standard(delivery: Delivery, secret: str) -> Delivery:
     time = str(delivery.received_at // SECOND)
     mac = _standard_mac(f"{message_id}.{time}.".encode() + delivery.body, secret)
     signed = {"webhook-id": message_id, "webhook-timestamp": time, "webhook-signature": f"v1,{mac}"}
-    return with_headers(delivery, signed)
+    return with_added_headers(delivery, signed)
 
 
 def _standard_mac(text: bytes, secret: str) -> str:
@@ -250,7 +250,7 @@ STANDARD: Final = Scheme(
 """Standard Webhooks, under its own names of headers or Svix's."""
 
 
-def with_headers(delivery: Delivery, headers: dict[str, str]) -> Delivery:
+def with_added_headers(delivery: Delivery, headers: dict[str, str]) -> Delivery:
     return msgspec.structs.replace(delivery, headers={**delivery.headers, **headers})
 
 
@@ -258,7 +258,7 @@ def parts(sent: str) -> Iterable[str]:
     return sent.replace(",", " ").split()[:10]
 
 
-def unbase64(text: str) -> bytes:
+def decode_base64(text: str) -> bytes:
     """Raises SignatureRefused for what is none."""
     try:
         return b64decode(text, validate=True)

@@ -11,11 +11,11 @@ import msgspec
 from app.data_quality.volume_anomalies import (
     HISTORY,
     Anomaly,
-    First,
-    Series,
+    FirstSeen,
+    VolumeSeries,
+    find_anomalies,
+    find_novelties,
     hour_of,
-    novelties,
-    oddities,
     rate_per_hour,
 )
 from app.errors import NotFound
@@ -85,7 +85,7 @@ _HEARD: Final = ("accepted", "duplicate", "rejected", "ignored")
 """Outcomes that say that the source is there; a delivery that was refused may be anybody's."""
 
 
-class Violated(msgspec.Struct, frozen=True):
+class ViolationCount(msgspec.Struct, frozen=True):
     """How often the plan was not kept in one way. ``sample`` are properties of the first message that did not."""
 
     source: str
@@ -97,7 +97,7 @@ class Violated(msgspec.Struct, frozen=True):
     sample: bytes
 
 
-class Health(msgspec.Struct, frozen=True):
+class SourceHealth(msgspec.Struct, frozen=True):
     """One source in the last day. ``hours`` are (begin, accepted messages), oldest first; the last is not over.
 
     ``counts`` by outcome; ``rejected``, ``refused`` and ``warned`` are the same told by code or reason.
@@ -114,13 +114,13 @@ class Health(msgspec.Struct, frozen=True):
     anomalies: list[Anomaly]
 
 
-class QualityViews:
+class SourceHealthQueries:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def violations(self, source: str | None, event: str | None, items_max: int) -> list[Violated]:
+    async def violations(self, source: str | None, event: str | None, items_max: int) -> list[ViolationCount]:
         """The latest first."""
-        return [Violated(*row) for row in await self._pool.fetch(_VIOLATIONS, source, event, items_max)]
+        return [ViolationCount(*row) for row in await self._pool.fetch(_VIOLATIONS, source, event, items_max)]
 
     async def anomalies(self, source: str | None, since: int, now: int) -> list[Anomaly]:
         """Of one source or of all, latest first. ``since``: where the span that is asked about begins."""
@@ -129,15 +129,15 @@ class QualityViews:
             rows = await connection.fetch(_HOURS, hour_of(now) - HISTORY, source, OTHER, EVENTS_PER_SOURCE)
             began = {(row[0], row[1]): row[2] for row in await connection.fetch(_FIRST_HOURS, source)}
         all_series = [
-            Series(key, name, began[key, name], dict(zip(hours, messages, strict=True)))
+            VolumeSeries(key, name, began[key, name], dict(zip(hours, messages, strict=True)))
             for key, name, hours, messages in rows
         ]
-        new = novelties([First(*row) for row in firsts], since, OTHER)
+        new = find_novelties([FirstSeen(*row) for row in firsts], since, OTHER)
         # Many sources take a while, and requests share this event loop.
-        odd = await asyncio.to_thread(lambda: list(oddities(all_series, since, now)))
+        odd = await asyncio.to_thread(lambda: list(find_anomalies(all_series, since, now)))
         return sorted([*new, *odd], key=lambda each: (-each.since, each.source, each.kind, each.event or ""))
 
-    async def health(self, source: str, now: int) -> Health:
+    async def health(self, source: str, now: int) -> SourceHealth:
         """Raises :class:`NotFound`."""
         if not await self._pool.fetchval(_SOURCE, source):
             raise NotFound(f"There is no source {source}.")
@@ -151,7 +151,7 @@ class QualityViews:
             if detail:
                 told[name][detail] = times
         hours = {row[0]: row[1] for row in await self._pool.fetch(_BY_HOUR, source, begin)}
-        return Health(
+        return SourceHealth(
             source,
             await self._pool.fetchval(_LAST, source, _HEARD),
             rate_per_hour(hours, now, _HEALTH_HOURS),

@@ -8,11 +8,11 @@ from typing import Any, Final
 import msgspec
 
 from app.config import Settings
-from app.insight.customer_scan import all_customers
+from app.insight.customer_scan import scan_customers
 from app.postgres.pool import Connection, Pool, snapshot
 from app.projection.coverage import BEFORE_NUMBERS
-from app.projection.state import declared_of
-from app.queries.customer_state import Stored, states_at
+from app.projection.state import declared_traits_at
+from app.queries.customer_state import StoredState, states_at
 from app.registry import Registry
 from app.rules.engine.ruleset import Ruleset
 
@@ -31,7 +31,7 @@ class TraitCount(msgspec.Struct):
     empty: int = 0
 
 
-class Completeness(msgspec.Struct, frozen=True):
+class TraitCoverage(msgspec.Struct, frozen=True):
     """``left_out`` is how often a trait was met whose name is beyond TRAITS_MAX."""
 
     customers: int
@@ -39,32 +39,32 @@ class Completeness(msgspec.Struct, frozen=True):
     left_out: int
 
 
-class CompletenessViews:
+class TraitCoverageQueries:
     def __init__(self, pool: Pool, registry: Registry, settings: Settings) -> None:
         self._pool = pool
         self._registry = registry
         self._points_max = settings.series_points_max
 
-    async def traits(self, now: int) -> Completeness:
+    async def traits(self, now: int) -> TraitCoverage:
         """What is stored is believed where traits cannot have changed since; any other customer is read anew."""
         counts: dict[str, TraitCount] = {}
         customers = left_out = 0
         async with snapshot(self._pool) as connection:
             ruleset = await self._registry.current_ruleset(connection)
-            async for ids in all_customers(connection):
+            async for ids in scan_customers(connection):
                 customers += len(ids)
                 for traits in await self._traits_of(connection, ids, ruleset, now):
                     left_out += _count(traits, counts)
-        return Completeness(customers, counts, left_out)
+        return TraitCoverage(customers, counts, left_out)
 
     async def _traits_of(
         self, connection: Connection, ids: list[bytes], ruleset: Ruleset, now: int
     ) -> Iterable[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = []
-        others: list[Stored] = []
+        others: list[StoredState] = []
         for row in await connection.fetch(_ROWS, ids):
-            stored = Stored(*row)
-            known = None if stored.stale or stored.revision == BEFORE_NUMBERS else declared_of(stored.state, now)
+            stored = StoredState(*row)
+            known = None if stored.stale or stored.revision == BEFORE_NUMBERS else declared_traits_at(stored.state, now)
             if known is None:
                 others.append(stored)
             else:

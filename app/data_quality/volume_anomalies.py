@@ -38,7 +38,7 @@ HISTORY: Final = WEEKS * WEEK + SILENT_HOURS_MAX * HOUR
 Kind = Literal["new_source", "new_event", "new_channel", "silence", "volume_up", "volume_down", "too_many_names"]
 
 
-class First(NamedTuple):
+class FirstSeen(NamedTuple):
     """When something was first seen, by the hour, and how many messages of it arrived in the span asked about.
 
     A source itself where it has neither ``channel`` nor ``event``.
@@ -51,7 +51,7 @@ class First(NamedTuple):
     messages: int
 
 
-class Series(msgspec.Struct):
+class VolumeSeries(msgspec.Struct):
     """Messages by hour, an hour being the instant at which it begins; hours without any may be left out.
 
     Of a whole source where ``event`` is None. ``first`` is the first hour in which anything ever arrived.
@@ -80,7 +80,7 @@ def hour_of(instant: int) -> int:
     return instant - instant % HOUR
 
 
-def novelties(firsts: Sequence[First], since: int, other: str) -> Iterator[Anomaly]:
+def find_novelties(firsts: Sequence[FirstSeen], since: int, other: str) -> Iterator[Anomaly]:
     """What was first seen in the span that begins in the hour of ``since``.
 
     A new source is told once, and nothing of what is new with it. ``other`` is the name of the surplus.
@@ -100,7 +100,7 @@ def novelties(firsts: Sequence[First], since: int, other: str) -> Iterator[Anoma
             yield Anomaly(kind, each.source, each.event, each.channel, each.hour, None, each.messages)
 
 
-def oddities(all_series: Sequence[Series], since: int, now: int) -> Iterator[Anomaly]:
+def find_anomalies(all_series: Sequence[VolumeSeries], since: int, now: int) -> Iterator[Anomaly]:
     """Silence and jumps. Of a source that is silent nothing is told of its single events."""
     silent = {}
     for series in all_series:
@@ -114,7 +114,7 @@ def oddities(all_series: Sequence[Series], since: int, now: int) -> Iterator[Ano
         yield from _jumps(series, hour_of(since), min(end, hour_of(now)))
 
 
-def comparable(series: Series, hour: int) -> Sequence[int]:
+def comparable(series: VolumeSeries, hour: int) -> Sequence[int]:
     """What arrived in the hours that this one is compared with; empty where too little is known."""
     for step, times, least in ((WEEK, WEEKS, WEEKS_MIN), (DAY, DAYS, DAYS_MIN)):
         before = [hour - step * count for count in range(1, times + 1)]
@@ -124,12 +124,12 @@ def comparable(series: Series, hour: int) -> Sequence[int]:
     return ()
 
 
-def expected(series: Series, hour: int) -> float | None:
+def expected(series: VolumeSeries, hour: int) -> float | None:
     compared = comparable(series, hour)
     return median(compared) if compared else None
 
 
-def _silence(series: Series, now: int) -> Anomaly | None:
+def _silence(series: VolumeSeries, now: int) -> Anomaly | None:
     this_hour = hour_of(now)
     heard = [hour for hour, messages in series.hours.items() if messages]
     last = max(heard, default=None)
@@ -142,7 +142,7 @@ def _silence(series: Series, now: int) -> Anomaly | None:
     return Anomaly("silence", series.source, series.event, None, last + HOUR, None, 0, missing)
 
 
-def _jumps(series: Series, begin: int, end: int) -> Iterator[Anomaly]:
+def _jumps(series: VolumeSeries, begin: int, end: int) -> Iterator[Anomaly]:
     open_jump: Anomaly | None = None
     for hour in range(max(begin, series.first), end, HOUR):
         jump = _jump(series, hour)
@@ -156,7 +156,7 @@ def _jumps(series: Series, begin: int, end: int) -> Iterator[Anomaly]:
         yield open_jump
 
 
-def _jump(series: Series, hour: int) -> Anomaly | None:
+def _jump(series: VolumeSeries, hour: int) -> Anomaly | None:
     compared = comparable(series, hour)
     if not compared:
         return None

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from app.enrichment.channel_groups import BOUGHT, DIRECT_MEDIUM, DIRECT_SOURCE, GROUPS, group_of
+from app.enrichment.channel_groups import BOUGHT, DIRECT_MEDIUM, DIRECT_SOURCE, GROUPS, channel_group_of
 from app.enrichment.click_ids import CLICK_IDS, ClickId, first_of
 from app.enrichment.referrer_sites import Site, same_site, site_named, site_of
 from app.enrichment.urls import VALUE_CHARS_MAX, cleaned, host_of, parameters, query_of
@@ -44,7 +44,7 @@ class Landing(msgspec.Struct, frozen=True):
     click_ids: Mapping[str, str] = _NOTHING
 
 
-class Acquisition(msgspec.Struct, frozen=True, omit_defaults=True):
+class Attribution(msgspec.Struct, frozen=True, omit_defaults=True):
     """As it is stored in ``context.acquisition``. ``group`` is one of GROUPS; ``rule`` says what decided."""
 
     group: str
@@ -57,7 +57,7 @@ class Acquisition(msgspec.Struct, frozen=True, omit_defaults=True):
     click_id: str | None = None
 
 
-def acquired(landing: Landing) -> Acquisition | None:
+def attribute(landing: Landing) -> Attribution | None:
     """How the visit came about; None where it did not come from outside, or nothing is said of it."""
     query = query_of(landing.url or "") or landing.search
     if not query and not landing.campaign and not landing.click_ids:  # most pages
@@ -71,14 +71,14 @@ def acquired(landing: Landing) -> Acquisition | None:
     return _tagged(tags, first_of(clicks)) or _referred(landing, tags)
 
 
-def channel_of(acquisition: Acquisition) -> str:
+def channel_of(acquisition: Attribution) -> str:
     """The channel of a touchpoint that arrives so."""
     if acquisition.group == "Organic Social" and _is_chat(acquisition.source):
         return "chat"
     return GROUPS[acquisition.group]
 
 
-def _tagged(tags: dict[str, str], click: ClickId | None) -> Acquisition | None:
+def _tagged(tags: dict[str, str], click: ClickId | None) -> Attribution | None:
     """By UTM and click id; None where neither says where the visit came from."""
     if click is None and not tags.keys() & {"source", "medium"}:
         return None
@@ -90,22 +90,22 @@ def _tagged(tags: dict[str, str], click: ClickId | None) -> Acquisition | None:
     return by_tags if by_tags.group in BOUGHT and by_tags.group != by_click.group else by_click
 
 
-def _by_tags(tags: dict[str, str], click: ClickId | None) -> Acquisition:
+def _by_tags(tags: dict[str, str], click: ClickId | None) -> Attribution:
     if click is not None and not tags.keys() & {"source", "medium"}:
         return _by_click(tags, click)
     source = tags.get("source") or (click.source if click else "")
     medium = tags.get("medium") or (click.medium if click and not click.paid else "")
-    group, field = group_of(source, medium, tags.get("campaign", ""), site_named(source))
+    group, field = channel_group_of(source, medium, tags.get("campaign", ""), site_named(source))
     rule = f"utm:{field}" if field in tags or click is None else f"click_id:{click.name}"
     return _acquisition(group, rule, source.lower(), medium.lower(), tags, click)
 
 
-def _by_click(tags: dict[str, str], click: ClickId) -> Acquisition:
-    group, _ = group_of(click.source, click.medium, tags.get("campaign", ""), site_named(click.source))
+def _by_click(tags: dict[str, str], click: ClickId) -> Attribution:
+    group, _ = channel_group_of(click.source, click.medium, tags.get("campaign", ""), site_named(click.source))
     return _acquisition(group, f"click_id:{click.name}", click.source, click.medium, tags, click)
 
 
-def _referred(landing: Landing, tags: dict[str, str]) -> Acquisition | None:
+def _referred(landing: Landing, tags: dict[str, str]) -> Attribution | None:
     """By the referrer, or for want of one."""
     referrer = landing.referrer or ""
     host = host_of(referrer)
@@ -121,13 +121,13 @@ def _referred(landing: Landing, tags: dict[str, str]) -> Acquisition | None:
     if not tags:
         return plain
     source, medium = plain.source or "", plain.medium or ""
-    group, field = group_of(source, medium, tags.get("campaign", ""), site)
+    group, field = channel_group_of(source, medium, tags.get("campaign", ""), site)
     rule = "utm:campaign" if field == "campaign" else plain.rule
     return _acquisition(group, rule, source, medium, tags)
 
 
 @lru_cache(maxsize=4096)
-def _by_host(host: str) -> tuple[Site | None, Acquisition]:
+def _by_host(host: str) -> tuple[Site | None, Attribution]:
     """What coming from a host says by itself."""
     site = site_of(host)
     if site is None:
@@ -135,13 +135,13 @@ def _by_host(host: str) -> tuple[Site | None, Acquisition]:
     else:
         source, medium = site.name, _MEDIUM_OF_SITE.get(site.category, "referral")
         came_from = f"{site.category}:{site.host}"
-    group, _ = group_of(source, medium, "", site)
+    group, _ = channel_group_of(source, medium, "", site)
     return site, _acquisition(group, f"referrer:{came_from}"[:_RULE_CHARS_MAX], source, medium, {})
 
 
-def _unreferred(landing: Landing, tags: dict[str, str]) -> Acquisition | None:
+def _unreferred(landing: Landing, tags: dict[str, str]) -> Attribution | None:
     if tags.get("campaign"):
-        group, _ = group_of("", "", tags["campaign"], None)
+        group, _ = channel_group_of("", "", tags["campaign"], None)
         return _acquisition(group, "utm:campaign", "", "", tags)
     if landing.url is None and landing.referrer is None:
         return None
@@ -155,8 +155,8 @@ def _search_term(referrer: str) -> dict[str, str]:
 
 def _acquisition(
     group: str, rule: str, source: str, medium: str, tags: dict[str, str], click: ClickId | None = None
-) -> Acquisition:
-    return Acquisition(
+) -> Attribution:
+    return Attribution(
         group=group,
         rule=rule,
         source=source or None,

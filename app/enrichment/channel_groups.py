@@ -59,7 +59,7 @@ _PAID_OF: Final[dict[Category, str]] = {
 }
 
 
-def group_of(source: str, medium: str, campaign: str, site: Site | None) -> tuple[str, Field]:
+def channel_group_of(source: str, medium: str, campaign: str, site: Site | None) -> tuple[str, Field]:
     """The group, and which of the three decided. Upper and lower case are one; ``site`` is what ``source`` names."""
     source, medium, campaign = source.lower(), medium.lower(), campaign.lower()
     category = site.category if site is not None else None

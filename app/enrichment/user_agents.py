@@ -49,7 +49,7 @@ _PHONES: Final = ("iphone", "ipod", "kaios", "mobi", "windows phone")
 _DESKTOPS: Final = ("cros ", "linux", "macintosh", "windows", "x11")
 
 
-class Client(msgspec.Struct, frozen=True, omit_defaults=True):
+class UserAgentClient(msgspec.Struct, frozen=True, omit_defaults=True):
     """As it is stored in ``context.client``. Versions are major and minor, without zeros at the end: 18.1, 140."""
 
     device: Device | None = None
@@ -65,7 +65,7 @@ def prepare() -> None:
     _bots()
 
 
-def client_of(user_agent: str) -> Client:
+def client_of(user_agent: str) -> UserAgentClient:
     """What browser it is, on what; fields that cannot be told are None, the device is ``unknown`` then."""
     return _client_of(_readable(user_agent))
 
@@ -91,10 +91,10 @@ def _readable(user_agent: str) -> str:
 
 
 @lru_cache(maxsize=_CACHED)
-def _client_of(user_agent: str) -> Client:
+def _client_of(user_agent: str) -> UserAgentClient:
     found = _parser().parse(user_agent)
     browser, system = found.user_agent, found.os
-    return Client(
+    return UserAgentClient(
         device=_device_of(user_agent),
         browser=browser.family if browser else None,
         browser_version=_version(browser.major, browser.minor) if browser else None,

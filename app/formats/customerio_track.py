@@ -25,13 +25,13 @@ from app.config import Limits
 from app.errors import InvalidBody, Rejection, RejectionCode
 from app.formats import json_text
 from app.formats.encodings import Document, document
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 from app.formats.segment import Envelope
 from app.formats.vendor_events import (
     ABSENT,
-    Clocks,
+    EnvelopeBuilder,
+    EventTimes,
     Members,
-    Writer,
     hash_id,
     members_of,
     objects,
@@ -71,14 +71,14 @@ _REASONS: Final = {
 }
 
 
-class Asked(msgspec.Struct):
+class ParsedRequest(msgspec.Struct):
     """What a request holds: messages, and (kind, value) of people who are to be forgotten."""
 
     envelope: Envelope
     erasures: list[tuple[str, str]] = []
 
 
-def read_call(call: str, who: str, device: str, body: bytes, received_at: int, limits: Limits) -> Asked:
+def read_call(call: str, who: str, device: str, body: bytes, received_at: int, limits: Limits) -> ParsedRequest:
     """One of CALLS; ``who`` and ``device`` are what the path names, decoded. Raises InvalidBody."""
     members: Members = {}
     if body.strip():
@@ -88,22 +88,22 @@ def read_call(call: str, who: str, device: str, body: bytes, received_at: int, l
         members = members_of(readable)
     said = _as_operation(call, who, device, members)
     operation = json_text.from_members({name: raw for name, raw in said.items() if raw})
-    return _read([(operation, operation)], limits, Clocks(received_at))
+    return _read([(operation, operation)], limits, EventTimes(received_at))
 
 
-def read_operation(body: bytes, received_at: int, limits: Limits) -> Asked:
+def read_operation(body: bytes, received_at: int, limits: Limits) -> ParsedRequest:
     """The one operation of ``/api/v2/entity``. Raises InvalidBody."""
     parsed = document(body, limits)
-    return _read([(parsed.readable, parsed.sent)], limits, Clocks(received_at))
+    return _read([(parsed.readable, parsed.sent)], limits, EventTimes(received_at))
 
 
-def read_batch(body: bytes, received_at: int, limits: Limits) -> Asked:
+def read_batch(body: bytes, received_at: int, limits: Limits) -> ParsedRequest:
     """The operations of ``/api/v2/batch``. Raises InvalidBody."""
     parsed: Document = document(body, limits)
-    return _read(parsed.elements(members_of(parsed.readable).get("batch", b"")), limits, Clocks(received_at))
+    return _read(parsed.elements(members_of(parsed.readable).get("batch", b"")), limits, EventTimes(received_at))
 
 
-def read_again(original: bytes, limits: Limits, clocks: Clocks) -> Envelope:
+def reparse(original: bytes, limits: Limits, clocks: EventTimes) -> Envelope:
     """An operation that stood in quarantine. Raises InvalidBody."""
     parsed = document(original, limits)
     return _read([(parsed.readable, parsed.sent)], limits, clocks).envelope
@@ -173,9 +173,9 @@ class _Operation(msgspec.Struct):
         }
 
 
-def _read(operations: list[tuple[bytes, bytes]], limits: Limits, clocks: Clocks) -> Asked:
-    writer = Writer(limits, _FORM, clocks, len(operations))
-    asked = Asked(writer.envelope(None))
+def _read(operations: list[tuple[bytes, bytes]], limits: Limits, clocks: EventTimes) -> ParsedRequest:
+    writer = EnvelopeBuilder(limits, _FORM, clocks, len(operations))
+    asked = ParsedRequest(writer.envelope(None))
     made = repeated = 0
     for place, (raw, original) in enumerate(writer.refuse_beyond(operations)):
         members = members_of(raw)
@@ -228,7 +228,7 @@ def _person(operation: _Operation) -> list[Members]:
     if read is not None:
         return read(operation)
     said = object_without(operation.members, *_OF_OPERATIONS)
-    name = quoted(own_name(_FORM, operation.action))
+    name = quoted(vendor_event_name(_FORM, operation.action))
     return [operation.message("track", event=name, properties=said)]
 
 
@@ -333,7 +333,7 @@ def _relation(operation: _Operation, who: Members, group: Members, traits: bytes
     """A person joins an object, which is a group; or leaves it, which groups cannot say: an event of its own."""
     if leaves:
         left = objects(object_type_id=group.get("object_type_id"), object_id=group.get("object_id"))
-        event = quoted(own_name(_FORM, "relationship_deleted"))
+        event = quoted(vendor_event_name(_FORM, "relationship_deleted"))
         return operation.message("track", who, event=event, properties=left)
     kind = objects(groupType=group.get("object_type_id"))
     return operation.message("group", who, groupId=group.get("object_id", b""), traits=traits, properties=kind)
@@ -354,7 +354,7 @@ def _delivery(operation: _Operation) -> list[Members]:
             "track",
             {"email": recipient} if by_mail else {"device_id": device},
             context={"channel": quoted(channel)},
-            event=quoted(own_name(channel, metric)),
+            event=quoted(vendor_event_name(channel, metric)),
             properties=properties,
         )
     ]

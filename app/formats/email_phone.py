@@ -59,7 +59,7 @@ _WHY_UNREADABLE: Final = {
 }
 
 
-class Contact(NamedTuple):
+class ParsedContact(NamedTuple):
     """A canonical ``value``, or the word of REASONS why there is none."""
 
     value: str | None
@@ -78,24 +78,24 @@ def phone(value: str, country: str | None) -> str | None:
 
 
 @lru_cache(maxsize=8192)
-def read_email(value: str) -> Contact:
+def read_email(value: str) -> ParsedContact:
     """By the library, whatever it looks like."""
     address = value.strip().lower()
     local, at, domain = address.rpartition("@")
     if not at or not local:
-        return Contact(None, "local_part" if at else "no_at")
+        return ParsedContact(None, "local_part" if at else "no_at")
     if len(address) > EMAIL_CHARS_MAX:
-        return Contact(None, "too_long")
+        return ParsedContact(None, "too_long")
     once = _normalised(local, domain)
     if once is None:
         host = _normalised("x", domain)
         if host is None:
-            return Contact(None, "domain")
+            return ParsedContact(None, "domain")
         if _DOTTED_ODDLY.fullmatch(local):
-            return Contact(local + host.removeprefix("x"))
-        return Contact(None, "local_part")
+            return ParsedContact(local + host.removeprefix("x"))
+        return ParsedContact(None, "local_part")
     # Lower case of a letter beyond ASCII may be two letters, which together are another one: the form must be final.
-    return Contact(once) if _normalised(*once.rsplit("@", 1)) == once else Contact(None, "local_part")
+    return ParsedContact(once) if _normalised(*once.rsplit("@", 1)) == once else ParsedContact(None, "local_part")
 
 
 def _normalised(local: str, domain: str) -> str | None:
@@ -118,17 +118,17 @@ def _normalised(local: str, domain: str) -> str | None:
 
 
 @lru_cache(maxsize=8192)
-def read_phone(value: str, country: str | None) -> Contact:
+def read_phone(value: str, country: str | None) -> ParsedContact:
     """By possible length, not by today's numbering plan. A number with an extension tells nobody apart."""
     if len(value) > PHONE_CHARS_MAX:
-        return Contact(None, "too_long")
+        return ParsedContact(None, "too_long")
     try:
         number = phonenumbers.parse(value, country)
     except NumberParseException as error:
-        return Contact(None, _WHY_UNREADABLE.get(error.error_type, "not_a_number"))
+        return ParsedContact(None, _WHY_UNREADABLE.get(error.error_type, "not_a_number"))
     if number.extension:
-        return Contact(None, "extension")
+        return ParsedContact(None, "extension")
     possible = phonenumbers.is_possible_number_with_reason(number)
     if possible != ValidationResult.IS_POSSIBLE:
-        return Contact(None, _WHY_IMPOSSIBLE.get(possible, "wrong_length"))
-    return Contact(phonenumbers.format_number(number, PhoneNumberFormat.E164))
+        return ParsedContact(None, _WHY_IMPOSSIBLE.get(possible, "wrong_length"))
+    return ParsedContact(phonenumbers.format_number(number, PhoneNumberFormat.E164))

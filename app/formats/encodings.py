@@ -51,7 +51,7 @@ class Document(msgspec.Struct):
             raise InvalidBody(f"The body has {len(items)} events; more than {ITEMS_MAX} are refused as a whole.")
         if self.readable is self.sent:
             return [(item, item) for item in items]
-        return list(zip(items, json_text.as_sent(items, self.readable, self.sent), strict=True))
+        return list(zip(items, json_text.originals_as_sent(items, self.readable, self.sent), strict=True))
 
 
 def unwrap(body: bytes, content_encoding: str | None, limits: Limits) -> Payload:
@@ -97,7 +97,7 @@ def document(body: bytes, limits: Limits) -> Document:
     try:
         return Document(_checked(readable), sent)
     except RecursionError:
-        readable = json_text.cut_below(readable, limits.depth_levels_max + 2)
+        readable = json_text.truncate_depth(readable, limits.depth_levels_max + 2)
     try:
         return Document(_checked(readable), sent)
     except RecursionError:

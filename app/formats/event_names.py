@@ -7,6 +7,6 @@ from typing import Any
 from app.enrichment.channel import lower_snake
 
 
-def own_name(tool: str, kind: Any) -> str:
+def vendor_event_name(tool: str, kind: Any) -> str:
     """The name of a touchpoint whose event type we do not know: the tool's own, so that it is not lost."""
     return f"{tool}.{lower_snake(str(kind)) or 'other'}"

@@ -17,9 +17,9 @@ from app.formats.encodings import document
 from app.formats.segment import Envelope
 from app.formats.vendor_events import (
     ABSENT,
-    Clocks,
+    EnvelopeBuilder,
+    EventTimes,
     Members,
-    Writer,
     hash_id,
     members_of,
     objects,
@@ -43,7 +43,7 @@ _CODES: Final = {
 
 
 def read(
-    body: bytes, write_key: str | None, received_at: int, limits: Limits, *, again: Clocks | None = None
+    body: bytes, write_key: str | None, received_at: int, limits: Limits, *, again: EventTimes | None = None
 ) -> Envelope:
     """One body with its events. ``again``: the times of an event that is replayed. Raises InvalidBody."""
     parsed = document(body, limits)
@@ -62,7 +62,7 @@ def read(
         "channel": b'"mobile"' if "app_instance_id" in around else b'"web"',
     }
     who = b"\0".join(around.get(name, b"") for name in _OF_THE_BODY[:3])
-    writer = Writer(limits, "ga4", again or Clocks(received_at), len(events))
+    writer = EnvelopeBuilder(limits, "ga4", again or EventTimes(received_at), len(events))
     met: Counter[tuple[bytes, bytes]] = Counter()
     for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
         members = members_of(raw)
@@ -110,7 +110,7 @@ def _id(who: bytes, raw: bytes, time: Members, which: bytes) -> bytes:
 def _time(members: Members, around: Members, moment: bytes) -> Members:
     for raw in (members.get("timestamp_micros", b""), around.get("timestamp_micros", b"")):
         # What is no time would make one of all that says it.
-        if raw not in ABSENT and (timestamps.claim(raw)[1] or 0) > 0:
+        if raw not in ABSENT and (timestamps.parse_claimed(raw)[1] or 0) > 0:
             return {"timestamp": raw}
     return {"timestamp": moment}
 

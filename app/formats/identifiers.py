@@ -65,7 +65,7 @@ def canonical(kind: str, value: str, settings: Settings) -> str | None:
     return identity_rules(settings).canonical(kind, value)
 
 
-def reference(text: str, settings: Settings) -> list[Identity]:
+def parse_customer_reference(text: str, settings: Settings) -> list[Identity]:
     """The identities that ``kind:value`` or a bare user id may mean, likeliest first; empty if it can be nobody."""
     match = _KIND_AND_VALUE.fullmatch(text)
     readings = [(match[1], match[2])] if match else []

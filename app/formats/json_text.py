@@ -84,7 +84,7 @@ def is_deeper(raw: bytes, levels: int) -> bool:
     return bool(brackets)
 
 
-def cut_below(body: bytes, levels: int) -> bytes:
+def truncate_depth(body: bytes, levels: int) -> bytes:
     """The body with spaces for all that nests below ``levels`` + 1, so that a parser which recurses can read it.
 
     What is cut still nests too deep for :func:`is_deeper`, so only the message that holds it is refused.
@@ -133,7 +133,7 @@ def from_members(members: dict[str, bytes]) -> bytes:
     return _ENCODER.encode({name: msgspec.Raw(value) for name, value in members.items()})
 
 
-def as_sent(items: list[bytes], readable: bytes, sent: bytes) -> list[bytes]:
+def originals_as_sent(items: list[bytes], readable: bytes, sent: bytes) -> list[bytes]:
     """Parts of the repaired text, in order, as they were sent: a repair keeps places."""
     originals, at = [], 0
     for raw in items:

@@ -21,10 +21,10 @@ from app.formats.encodings import lines, whole
 from app.formats.segment import Envelope
 from app.formats.vendor_events import (
     ABSENT,
-    Clocks,
+    EnvelopeBuilder,
+    EventTimes,
     Members,
-    Writer,
-    clock_of,
+    browser_clock_of,
     hash_id,
     members_of,
     objects,
@@ -69,7 +69,7 @@ def read(
     underscore: str | None = None,
     *,
     with_address: bool = True,
-    again: Clocks | None = None,
+    again: EventTimes | None = None,
 ) -> Envelope:
     """One event or an array of them, of ``track``, ``import`` or PROFILES; an import may be one JSON text a line, too.
 
@@ -77,8 +77,8 @@ def read(
     (``ip=0`` of the query) none is kept. ``again``: the times of an event that is replayed. Raises InvalidBody.
     """
     events = lines(body, limits) if route == "import" else whole(body, limits)
-    clocks = again or Clocks(received_at, clock_of(underscore))
-    writer = Writer(limits, f"mixpanel/{route}", clocks, len(events))
+    clocks = again or EventTimes(received_at, browser_clock_of(underscore))
+    writer = EnvelopeBuilder(limits, f"mixpanel/{route}", clocks, len(events))
     key: str | None = None
     for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
         members = members_of(raw)

@@ -16,7 +16,7 @@ from app.errors import InvalidBody
 from app.formats import json_text
 from app.formats.encodings import document, unwrap_data
 from app.formats.segment import TYPE_OF_ROUTE, Envelope
-from app.formats.vendor_events import ABSENT, OURS, Clocks, Writer, members_of, quoted, text_of
+from app.formats.vendor_events import ABSENT, OURS, EnvelopeBuilder, EventTimes, members_of, quoted, text_of
 
 GIF: Final = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
 """One transparent pixel."""
@@ -30,7 +30,7 @@ def read_query(query: Iterable[tuple[str, str]], route: str, received_at: int, l
     key = fields.pop("writeKey", None)
     message = {name: quoted(fields.pop(name)) for name in _FIELDS if name in fields}
     properties = {name.removeprefix("properties."): value for name, value in fields.items()}
-    writer = Writer(limits, OURS, Clocks(received_at), 1)
+    writer = EnvelopeBuilder(limits, OURS, EventTimes(received_at), 1)
     if "messageId" not in message:
         message.setdefault("timestamp", writer.moment_of(0))
     raw = msgspec.json.encode({name: msgspec.Raw(raw) for name, raw in message.items()} | {"properties": properties})
@@ -45,7 +45,7 @@ def read_data(data: str, route: str, received_at: int, limits: Limits) -> Envelo
     members = members_of(parsed.readable)
     if not members:
         raise InvalidBody("The data must be a JSON object.")
-    writer = Writer(limits, OURS, Clocks(received_at), 1)
+    writer = EnvelopeBuilder(limits, OURS, EventTimes(received_at), 1)
     if members.get("messageId", b"") in ABSENT:
         members.setdefault("timestamp", writer.moment_of(0))
     members["type"] = quoted(TYPE_OF_ROUTE[route] or route)

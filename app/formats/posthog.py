@@ -20,10 +20,10 @@ from app.formats.encodings import document
 from app.formats.segment import Envelope
 from app.formats.vendor_events import (
     ABSENT,
-    Clocks,
+    EnvelopeBuilder,
+    EventTimes,
     Members,
-    Writer,
-    clock_of,
+    browser_clock_of,
     hash_id,
     members_of,
     objects,
@@ -77,7 +77,7 @@ def read(
     *,
     sdk: str | None = None,
     sending: str | None = None,
-    again: Clocks | None = None,
+    again: EventTimes | None = None,
 ) -> Envelope:
     """A batch, an array of events or one event. Raises InvalidBody.
 
@@ -92,10 +92,10 @@ def read(
         events = parsed.elements(raw)
     else:
         events = [(raw, parsed.sent)] if batch is None else parsed.elements(batch)
-    clocks = again or Clocks(received_at, _sent_at(around, sending, underscore))
+    clocks = again or EventTimes(received_at, _sent_at(around, sending, underscore))
     key = text_of(around.get("api_key")) or text_of(around.get("token"))
     form, said = (_FORM, {}) if sdk is None else (_FORM_V1, {"sdk": sdk})
-    writer = Writer(limits, form, clocks, len(events), **said)
+    writer = EnvelopeBuilder(limits, form, clocks, len(events), **said)
     for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
         members = members_of(raw)
         key = key or _key(members)
@@ -132,9 +132,9 @@ def _uuid(original: bytes) -> str | None:
 def _sent_at(around: Members, sending: str | None, underscore: str | None) -> int | None:
     """By the sender's clock; a body that says so itself comes first."""
     for raw in (around.get("sent_at", b""), quoted(sending or "")):
-        if (sent := timestamps.claim(raw)[1]) is not None:
+        if (sent := timestamps.parse_claimed(raw)[1]) is not None:
             return sent
-    return clock_of(underscore)
+    return browser_clock_of(underscore)
 
 
 def _as_v0(members: Members, sdk: str) -> Members:

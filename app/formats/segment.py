@@ -14,8 +14,8 @@ import msgspec
 from app.config import Limits, Settings
 from app.errors import InvalidBody, Rejection, RejectionCode
 from app.formats import json_text, timestamps
-from app.formats.segment_fields import Refused, message_id_at_best
-from app.formats.segment_message import MessageReader, refuse_outsize, standing_alone
+from app.formats.segment_fields import MessageRefused, message_id_at_best
+from app.formats.segment_message import MessageReader, refuse_outsize, to_standalone
 from app.touchpoint import Message, Peer, SourceView, Warning
 
 TYPE_OF_ROUTE: Final[dict[str, str | None]] = {
@@ -99,7 +99,7 @@ def read(body: bytes, route: str, limits: Limits) -> Envelope:
         return _envelope(readable, sent, type_of_route, limits)
     except RecursionError:
         around = 0 if type_of_route else 2
-        readable = json_text.cut_below(readable, limits.depth_levels_max + around)
+        readable = json_text.truncate_depth(readable, limits.depth_levels_max + around)
     try:
         return _envelope(readable, sent, type_of_route, limits)
     except RecursionError:
@@ -124,18 +124,18 @@ def normalise(
         try:
             messages.append((place, reader.message(place, raw)))
             raws.append(raw)
-        except Refused as refused:
+        except MessageRefused as refused:
             original, form = envelope.originals[index], envelope.form_of(place)
             rejections.append(_rejection(place, raw, original, refused, settings.limits, form))
     return Parsed(messages, rejections + envelope.rejections, reader.warnings, received_at, raws, envelope)
 
 
-def alone(parsed: Parsed, position: int) -> bytes:
+def standalone_message(parsed: Parsed, position: int) -> bytes:
     """One of the messages as a message of ours that needs no envelope, whatever it was made of."""
     envelope = parsed.envelope
     assert envelope is not None
     raw, (_, message) = parsed.raws[position], parsed.messages[position]
-    original = standing_alone(raw, message.type, message.message_id, envelope.context, envelope.sent_at)
+    original = to_standalone(raw, message.type, message.message_id, envelope.context, envelope.sent_at)
     return _without_visitor(original, raw)
 
 
@@ -154,13 +154,13 @@ def _envelope(readable: bytes, sent: bytes, type_of_route: str | None, limits: L
     if len(batch.batch) > ITEMS_MAX:
         raise InvalidBody(f"The batch has {len(batch.batch)} items; more than {ITEMS_MAX} are refused as a whole.")
     items = [bytes(raw) for raw in batch.batch]
-    originals = items if readable is sent else json_text.as_sent(items, readable, sent)
+    originals = items if readable is sent else json_text.originals_as_sent(items, readable, sent)
     many = limits.batch_messages_max
     return Envelope(
         _write_key(batch.write_key),
         items[:many],
         originals[:many],
-        sent_at=timestamps.claim(bytes(batch.sent_at))[1],
+        sent_at=timestamps.parse_claimed(bytes(batch.sent_at))[1],
         context=_shared_context(bytes(batch.context), bytes(batch.integrations), limits),
         rejections=[_beyond(index, items[index], originals[index], limits) for index in range(many, len(items))],
         visitor=bytes(batch.visitor),
@@ -184,12 +184,14 @@ def _shared_context(context: bytes, integrations: bytes, limits: Limits) -> dict
 def _beyond(index: int, raw: bytes, original: bytes, limits: Limits) -> Rejection:
     try:
         refuse_outsize(raw, limits.message_bytes_max)
-        raise Refused(RejectionCode.TOO_MANY_MESSAGES)
-    except Refused as refused:
+        raise MessageRefused(RejectionCode.TOO_MANY_MESSAGES)
+    except MessageRefused as refused:
         return _rejection(index, raw, original, refused, limits)
 
 
-def _rejection(index: int, raw: bytes, original: bytes, refused: Refused, limits: Limits, form: str = "") -> Rejection:
+def _rejection(
+    index: int, raw: bytes, original: bytes, refused: MessageRefused, limits: Limits, form: str = ""
+) -> Rejection:
     """A refusal may bring an original of its own, which is a message of ours."""
     message_id = message_id_at_best(raw, limits.id_chars_max)
     if refused.original is not None:

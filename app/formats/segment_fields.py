@@ -25,7 +25,7 @@ _Text = str | Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | None
 T = TypeVar("T")
 
 
-class Refused(Exception):
+class MessageRefused(Exception):
     """One message cannot be stored. Does not leave this package: it becomes a Rejection.
 
     ``original`` is what goes to quarantine where that is not the message as it was sent, unless it is not ``kept``.
@@ -195,11 +195,11 @@ def name_at_best(raw: bytes) -> str | None:
 
 def _item_field_by_field(raw: bytes, type_of_route: str | None) -> tuple[Item, dict[str, bytes]]:
     if json_text.holds_long_number(raw):
-        raise Refused(RejectionCode.NUMBER_OUT_OF_RANGE)
+        raise MessageRefused(RejectionCode.NUMBER_OUT_OF_RANGE)
     members = json_text.members(raw)
     message_type = type_of_route or json_text.text(members.get("type", b"null"))
     if message_type not in TYPES:
-        raise Refused(RejectionCode.UNKNOWN_TYPE)
+        raise MessageRefused(RejectionCode.UNKNOWN_TYPE)
     members.pop("type", None)
     fields = Item(type=message_type)
     extra: dict[str, bytes] = {}
@@ -219,7 +219,7 @@ def _item_field_by_field(raw: bytes, type_of_route: str | None) -> tuple[Item, d
 def _text_or_null(name: str, raw: bytes) -> str | None:
     value = json_text.text(raw)
     if value is None and raw != b"null":
-        raise Refused(RejectionCode.INVALID_FIELD, f"{name} has the wrong JSON type")
+        raise MessageRefused(RejectionCode.INVALID_FIELD, f"{name} has the wrong JSON type")
     return value
 
 

@@ -25,7 +25,7 @@ from app.formats.segment_fields import (
     TYPES,
     ContextView,
     Item,
-    Refused,
+    MessageRefused,
     canonical_json,
     contact,
     context_view,
@@ -34,7 +34,7 @@ from app.formats.segment_fields import (
     text_of,
     value_at,
 )
-from app.formats.web_context import WEB, Visits
+from app.formats.web_context import WEB, WebEnricher
 from app.touchpoint import SECOND, STRENGTH, Identity, Message, Peer, SourceView, Warning
 
 _MEMBERS_OF_TYPE: Final = {
@@ -53,12 +53,14 @@ _CONTACTS: Final = {"email": "e-mail address", "phone": "phone number"}
 
 def refuse_outsize(raw: bytes, bytes_max: int) -> None:
     if not raw.startswith(b"{"):
-        raise Refused(RejectionCode.NOT_AN_OBJECT)
+        raise MessageRefused(RejectionCode.NOT_AN_OBJECT)
     if len(raw) > bytes_max:
-        raise Refused(RejectionCode.MESSAGE_TOO_LARGE, f"the message has {len(raw)} bytes; the limit is {bytes_max}")
+        raise MessageRefused(
+            RejectionCode.MESSAGE_TOO_LARGE, f"the message has {len(raw)} bytes; the limit is {bytes_max}"
+        )
 
 
-def standing_alone(
+def to_standalone(
     raw: bytes, message_type: str, message_id: str, shared_context: dict[str, bytes], sent_at: int | None
 ) -> bytes:
     """A message as JSON that needs no envelope: what that said of it is said by the message itself."""
@@ -100,17 +102,17 @@ class MessageReader:
         self._message_bytes_max = settings.limits.message_bytes_max
         self._depth_levels_max = settings.limits.depth_levels_max
         self._ids = identity_rules(settings)
-        self._visits = Visits(source, settings, peer)
+        self._visits = WebEnricher(source, settings, peer)
 
     def message(self, index: int, raw: bytes) -> Message:
         """Raises Refused. The checks stand in the order of precedence of RejectionCode."""
         refuse_outsize(raw, self._message_bytes_max)
         if json_text.is_deeper(raw, self._depth_levels_max):
-            raise Refused(RejectionCode.TOO_DEEP)
+            raise MessageRefused(RejectionCode.TOO_DEEP)
         fields, extra = item(raw, self._type_of_route)
         said = _said(fields, extra)
         if json_text.may_hold_long_number(said) and json_text.holds_long_number(raw):
-            raise Refused(RejectionCode.NUMBER_OUT_OF_RANGE)
+            raise MessageRefused(RejectionCode.NUMBER_OUT_OF_RANGE)
         message_type = _type(fields)
         properties = _object("properties", fields.properties)
         context = _object("context", fields.context)
@@ -122,7 +124,7 @@ class MessageReader:
         previous_id = self._id("previousId", fields.previous_id)
         name = self._name(message_type, fields.event)
         if message_type == "group" and group_id is None:
-            raise Refused(RejectionCode.MISSING_GROUP_ID)
+            raise MessageRefused(RejectionCode.MISSING_GROUP_ID)
         previous_id = self._previous_id(user_id, previous_id) if message_type == "alias" else None
 
         context = self._put_context(context, fields, extra)
@@ -160,16 +162,16 @@ class MessageReader:
             return None
         text = value if isinstance(value, str) else str(value)
         if self._ids.is_invalid(text):
-            raise Refused(RejectionCode.INVALID_ID, f"{field}: {RejectionCode.INVALID_ID.meaning}")
+            raise MessageRefused(RejectionCode.INVALID_ID, f"{field}: {RejectionCode.INVALID_ID.meaning}")
         return text
 
     def _name(self, message_type: str, event: str | None) -> str | None:
         if message_type != "track":
             return NAMES.get(message_type)
         if not event or event.isspace():
-            raise Refused(RejectionCode.MISSING_EVENT)
+            raise MessageRefused(RejectionCode.MISSING_EVENT)
         if len(event) > self._limits.event_chars_max or "\0" in event:
-            raise Refused(RejectionCode.EVENT_TOO_LONG)
+            raise MessageRefused(RejectionCode.EVENT_TOO_LONG)
         return event
 
     def _previous_id(self, user_id: str | None, previous_id: str | None) -> str | None:
@@ -177,7 +179,7 @@ class MessageReader:
         current = self._ids.canonical("user_id", user_id or "")
         previous = self._ids.canonical("user_id", previous_id or "")
         if current is None or previous is None:
-            raise Refused(RejectionCode.MISSING_ALIAS_IDS)
+            raise MessageRefused(RejectionCode.MISSING_ALIAS_IDS)
         return None if previous == current else previous
 
     def _put_context(self, context: bytes, fields: Item, extra: dict[str, bytes]) -> bytes:
@@ -229,7 +231,7 @@ class MessageReader:
             elif (reason := self._ids.why_none(kind, text)) is not None:
                 unusable.append((kind, reason))
         if not found:
-            raise Refused(RejectionCode.MISSING_IDENTITY, _missing(unusable))
+            raise MessageRefused(RejectionCode.MISSING_IDENTITY, _missing(unusable))
         return tuple(sorted(found, key=_strength)), unusable
 
     def _first_of(self, kind: str, values: list[Any]) -> str | None:
@@ -245,12 +247,12 @@ class MessageReader:
 
     def _time(self, index: int, message_id: str, fields: Item) -> tuple[int, int | None, str | None]:
         """(occurred_at, sent_at, the claimed time as text)."""
-        sent_at = timestamps.claim(bytes(fields.sent_at))[1] if fields.sent_at else None
+        sent_at = timestamps.parse_claimed(bytes(fields.sent_at))[1] if fields.sent_at else None
         if sent_at is None:
             sent_at = self._sent_at
-        text, claimed = timestamps.claim(bytes(fields.original_timestamp))
+        text, claimed = timestamps.parse_claimed(bytes(fields.original_timestamp))
         if text is None:
-            text, claimed = timestamps.claim(bytes(fields.timestamp))
+            text, claimed = timestamps.parse_claimed(bytes(fields.timestamp))
         if text is None:
             return self._received_at, sent_at, None
         if claimed is None:
@@ -265,10 +267,10 @@ class MessageReader:
             return 0, sent_at, text
         return occurred_at, sent_at, text
 
-    def _bot(self, raw: bytes, message_id: str, fields: Item) -> Refused:
+    def _bot(self, raw: bytes, message_id: str, fields: Item) -> MessageRefused:
         """Kept as a message that stands for itself, with what its envelope said, so that it can be let in."""
-        original = standing_alone(raw, _type(fields), message_id, self._shared_context, self._sent_at)
-        return Refused(RejectionCode.BOT, original=original, kept=self._visits.keeps_refused)
+        original = to_standalone(raw, _type(fields), message_id, self._shared_context, self._sent_at)
+        return MessageRefused(RejectionCode.BOT, original=original, kept=self._visits.keeps_refused)
 
     def _warn(self, index: int, message_id: str, code: str, message: str) -> None:
         self.warnings.append(Warning(index, code, message, message_id))
@@ -282,7 +284,7 @@ def _missing(unusable: Sequence[tuple[str, str]]) -> str:
 
 def _type(fields: Item) -> str:
     if fields.type not in TYPES:
-        raise Refused(RejectionCode.UNKNOWN_TYPE)
+        raise MessageRefused(RejectionCode.UNKNOWN_TYPE)
     return fields.type
 
 
@@ -292,7 +294,7 @@ def _object(name: str, raw: msgspec.Raw) -> bytes:
         return value
     if value in (b"", b"null"):
         return _EMPTY
-    raise Refused(RejectionCode.INVALID_FIELD, f"{name} must be a JSON object")
+    raise MessageRefused(RejectionCode.INVALID_FIELD, f"{name} must be a JSON object")
 
 
 def _said(fields: Item, extra: dict[str, bytes]) -> bytes:

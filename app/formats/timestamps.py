@@ -46,7 +46,7 @@ def rfc3339(instant: int) -> str:
     return (_EPOCH + timedelta(microseconds=instant)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def claim(raw: bytes) -> tuple[str | None, int | None]:
+def parse_claimed(raw: bytes) -> tuple[str | None, int | None]:
     """What a JSON value says about an instant: (its text, or None if absent; microseconds, or None if unreadable)."""
     text = json_text.text(raw)
     if text is None:

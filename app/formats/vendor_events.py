@@ -36,7 +36,7 @@ _EARLIEST_CLOCK: Final = 1_000_000_000 * SECOND
 """2001. A smaller ``_`` is somebody's number against caches and no clock."""
 
 
-class Clocks(msgspec.Struct, frozen=True):
+class EventTimes(msgspec.Struct, frozen=True):
     """The times around an event, in microseconds. A replay reads it as of these, and not as of its own."""
 
     received_at: int
@@ -46,13 +46,13 @@ class Clocks(msgspec.Struct, frozen=True):
     """When an event happened that does not say so, where that was found before: it is replayed."""
 
 
-class Writer:
+class EnvelopeBuilder:
     """Collects the messages of one request of ``count`` events.
 
     ``form`` says which reader of :mod:`app.quarantine.reparse` takes an event that is refused.
     """
 
-    def __init__(self, limits: Limits, form: str, clocks: Clocks, count: int, **said: str) -> None:
+    def __init__(self, limits: Limits, form: str, clocks: EventTimes, count: int, **said: str) -> None:
         """``said``: what else of the request a replay must know."""
         self._limits = limits
         last = clocks.received_at if clocks.sent_at is None else clocks.sent_at
@@ -97,7 +97,7 @@ class Writer:
         return self._envelope
 
 
-def clock_of(underscore: str | None) -> int | None:
+def browser_clock_of(underscore: str | None) -> int | None:
     """A browser's clock when it sent the request: the query's ``_``, in ms."""
     claimed = timestamps.parse(underscore) if underscore else None
     return claimed if claimed is not None and claimed >= _EARLIEST_CLOCK else None

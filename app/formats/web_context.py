@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from app.config import Settings
-from app.enrichment import Acquisition, Landing, acquired, channel_of
+from app.enrichment import Attribution, Landing, attribute, channel_of
 from app.enrichment.channel import Channel, classify
 from app.enrichment.user_agents import USER_AGENT_CHARS_MAX, client_of, is_bot, speaks_for_visitor
 from app.formats import json_text
@@ -48,7 +48,7 @@ _ANY = msgspec.json.Decoder(float_hook=Decimal)
 _encode = msgspec.json.Encoder().encode
 
 
-class Visits:
+class WebEnricher:
     """Reads the web messages of one request. ``peer`` sent it; None stands for the operator, who may say anything.
 
     A message is a browser's where its library is. What only its type or a hint makes a web message may come from
@@ -145,7 +145,7 @@ def _client(user_agent: str) -> bytes:
     return _encode(client_of(user_agent))
 
 
-def _acquisition(message_type: str, view: ContextView, properties: bytes) -> Acquisition | None:
+def _acquisition(message_type: str, view: ContextView, properties: bytes) -> Attribution | None:
     """Of a page view that comes from outside, and of any message that carries a campaign."""
     campaign = _campaign(view)
     if message_type != "page" and not campaign:
@@ -153,7 +153,7 @@ def _acquisition(message_type: str, view: ContextView, properties: bytes) -> Acq
     page = _decoded(_PAGE, view.page) or _Page()
     said = (_decoded(_PAGE, properties) or _Page()) if message_type == "page" else _Page()
     clicks = _decoded(_ANY, view.click_ids)
-    return acquired(
+    return attribute(
         Landing(
             url=_text(page.url, said.url),
             search=_text(page.search, said.search),

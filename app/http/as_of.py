@@ -40,17 +40,17 @@ _CLOCKS_APART: Final = SECOND
 """Another process may have begun the list whose clock is ahead of this one's by as much as a round trip."""
 
 
-class Moment(NamedTuple):
+class AnswerInstant(NamedTuple):
     """The instant an answer speaks of, and whether it was asked for."""
 
     at: int
     is_past: bool
 
 
-def moment(text: str | None, now: int) -> Moment:
+def answer_instant(text: str | None, now: int) -> AnswerInstant:
     """Raises :class:`BadRequest` for what is no instant, lies in the future, or before 1970."""
     if text is None:
-        return Moment(now, False)
+        return AnswerInstant(now, False)
     instant = _read(text)
     if instant is None:
         raise _refused("is no RFC 3339 instant with an offset; write one such as 1997-01-12T09:30:00Z")
@@ -58,19 +58,19 @@ def moment(text: str | None, now: int) -> Moment:
         raise _refused(f"lies in the future; it is {rfc3339(now)}")
     if instant < 0:
         raise _refused("lies before 1970, and nothing is known of that time")
-    return Moment(instant, True)
+    return AnswerInstant(instant, True)
 
 
-def moment_of_page(text: str | None, begin: Cursor | None, now: int) -> Moment:
+def answer_instant_of_page(text: str | None, begin: Cursor | None, now: int) -> AnswerInstant:
     """The same for a list: a cursor keeps the instant of its first page."""
-    asked = moment(text, now)
+    asked = answer_instant(text, now)
     if begin is None:
         return asked
     if asked.is_past and asked.at != begin.as_of:
         raise BadRequest("The cursor keeps the as_of of its first page; leave as_of out, or begin again without it.")
     if begin.as_of > now + _CLOCKS_APART:
         raise _refused(f"lies in the future; it is {rfc3339(now)}")
-    return Moment(begin.as_of, True)
+    return AnswerInstant(begin.as_of, True)
 
 
 def _read(text: str) -> int | None:

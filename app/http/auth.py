@@ -7,7 +7,7 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import Request
 
 from app.errors import Forbidden, Unauthorized
-from app.http.dependencies import services
+from app.http.dependencies import get_services
 
 
 class SecretKey(SecurityBase):
@@ -42,7 +42,7 @@ async def require_secret_key(request: Request) -> None:
     key = key.strip()
     if scheme.lower() != "bearer" or not key:
         raise Unauthorized("Send a secret key as Authorization: Bearer sk_...")
-    registry = services(request).registry
+    registry = get_services(request).registry
     if await registry.is_secret(key):
         return
     if registry.knows_write_key(key):

@@ -10,8 +10,8 @@ from starlette.requests import Request
 
 from app.config import Settings
 from app.errors import BadRequest, NotFound
-from app.formats.identifiers import reference
-from app.http.dependencies import services
+from app.formats.identifiers import parse_customer_reference
+from app.http.dependencies import get_services
 
 PARAMETER: dict[str, Any] = {
     "name": "customer",
@@ -35,7 +35,7 @@ def customer_of_path(request: Request) -> tuple[str, list[bytes]]:
         text = unquote_to_bytes(request.path_params["customer"].encode("latin-1")).decode()
     except UnicodeError:
         raise BadRequest("The percent-encoded path is not UTF-8.") from None
-    return text, known_as(text, services(request).settings)
+    return text, known_as(text, get_services(request).settings)
 
 
 def key_of_path(request: Request) -> str:
@@ -53,7 +53,7 @@ def known_as(text: str, settings: Settings) -> list[bytes]:
 
 def candidates(text: str, settings: Settings) -> list[bytes]:
     own = _own_id(text)
-    return [*([own] if own else []), *(identity.id for identity in reference(text, settings))]
+    return [*([own] if own else []), *(identity.id for identity in parse_customer_reference(text, settings))]
 
 
 def shown(text: str) -> str:

@@ -12,22 +12,22 @@ from starlette.requests import Request
 
 from app.config import Settings
 from app.errors import Overloaded
-from app.http.outbound_client import Outside
-from app.http.rate_limits import Rates
-from app.ingest import Ingest
-from app.ingest.source_stats import Tally
+from app.http.outbound_client import OutboundClient
+from app.http.rate_limits import RateLimits
+from app.ingest import GroupCommit
+from app.ingest.source_stats import SourceStats
 from app.observability.metrics import Metrics
 from app.postgres.pool import Clock, Pool
-from app.queries.live_updates import Streams
+from app.queries.live_updates import LiveUpdates
 from app.registry import Registry
-from app.registry.segment_usage import SegmentReads
+from app.registry.segment_usage import SegmentUsage
 
 _AT_A_TIME: Final = 2
 _RETRY_SECONDS: Final = 5
 _LISTS_AT_A_TIME: Final = 3
 
 
-class Slots:
+class HeavyReadSlots:
     """So many requests that look at the whole base may run at a time; the next is turned away and may come again."""
 
     def __init__(self, free: int = _AT_A_TIME) -> None:
@@ -54,19 +54,19 @@ class Services:
     metrics: Metrics
     pool: Pool
     registry: Registry
-    ingest: Ingest
-    reads: SegmentReads
-    rates: Rates
-    streams: Streams
-    outside: Outside
-    whole_base: Slots = field(default_factory=Slots)
+    ingest: GroupCommit
+    reads: SegmentUsage
+    rates: RateLimits
+    streams: LiveUpdates
+    outbound: OutboundClient
+    whole_base: HeavyReadSlots = field(default_factory=HeavyReadSlots)
     member_lists: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LISTS_AT_A_TIME))
     """While a segment is being filled a count looks at many customers: connections must be left for messages."""
 
     @property
-    def tally(self) -> Tally:
-        return self.ingest.tally
+    def source_stats(self) -> SourceStats:
+        return self.ingest.source_stats
 
 
-def services(request: Request) -> Services:
+def get_services(request: Request) -> Services:
     return cast(Services, request.scope["app"].state.services)

@@ -14,7 +14,7 @@ LOOK_SECONDS: Final = 1.0
 _T = TypeVar("_T")
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
     """What ``work`` returns or raises. The body must have been read. Raises :class:`ClientDisconnect`.
 
     The work is at an end, finished or cancelled, when this is left.

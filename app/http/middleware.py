@@ -15,8 +15,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import RateLimited, SegueError
-from app.http.rate_limits import Rates
-from app.http.responses import problem_answer
+from app.http.rate_limits import RateLimits
+from app.http.responses import problem_response
 from app.observability.metrics import Metrics
 
 CUSTOMERS: Final = ("/v1/customers/", "/api/v1/customers/")
@@ -32,7 +32,7 @@ _METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", 
 _log = structlog.get_logger(__name__)
 
 
-class Edge:
+class IngressMiddleware:
     """``open_paths``, and all paths under ``open_prefixes``, are the routes that any web page may call.
 
     The others send no CORS headers at all. Requests to these are counted by address where they come from a visitor: a
@@ -41,7 +41,12 @@ class Edge:
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, rates: Rates, open_paths: frozenset[str], open_prefixes: tuple[str, ...]
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        rates: RateLimits,
+        open_paths: frozenset[str],
+        open_prefixes: tuple[str, ...],
     ) -> None:
         self._app = app
         self._rates = rates
@@ -77,12 +82,12 @@ class Edge:
             await self._app(scope, receive, send_noting)
         except RateLimited as error:
             self._look_for_proxy(scope)
-            await problem_answer(error)(scope, receive, send_noting)
+            await problem_response(error)(scope, receive, send_noting)
         except Exception:
             _log.exception("request.failed", route=_route(scope))
             if status is not None:
                 raise
-            await problem_answer(SegueError())(scope, receive, send_noting)
+            await problem_response(SegueError())(scope, receive, send_noting)
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.request(method, _route(scope), status or 500, time.perf_counter() - start)

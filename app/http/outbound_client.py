@@ -15,7 +15,7 @@ _KEPT_MAX: Final = 32
 _RETRY_SECONDS: Final = 30
 
 
-class Outside:
+class OutboundClient:
     """``transport`` is the network; tests hand in another."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -25,19 +25,19 @@ class Outside:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def document(self, url: str) -> bytes:
+    async def get_cached(self, url: str) -> bytes:
         """What stands at an address and never changes, as certificates do not. Raises :class:`Overloaded`.
 
         What was used last is kept longest, so that nobody pushes out what is in use by naming many others.
         """
         if url not in self._kept:
-            self._kept[url] = await self.visit(url)
+            self._kept[url] = await self.get(url)
             while len(self._kept) > _KEPT_MAX:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(url)
         return self._kept[url]
 
-    async def visit(self, url: str) -> bytes:
+    async def get(self, url: str) -> bytes:
         """GET, without following redirects. Raises :class:`Overloaded` where that fails: the tool tries again."""
         try:
             async with self._client.stream("GET", url) as response:

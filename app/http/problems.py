@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from app.errors import Overloaded, SegueError
-from app.http.responses import encode, problem_answer
+from app.http.responses import encode, problem_response
 from app.postgres.pool import UNREACHABLE
 
 HUNG_UP: Final = 499
@@ -34,7 +34,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 async def _ours(request: Request, error: Exception) -> Response:
     del request
     assert isinstance(error, SegueError)
-    return problem_answer(error)
+    return problem_response(error)
 
 
 async def _of_the_database(request: Request, error: Exception) -> Response:
@@ -42,7 +42,7 @@ async def _of_the_database(request: Request, error: Exception) -> Response:
     _log.warning(
         "request.database_away", route=getattr(request.scope.get("route"), "path", ""), error=type(error).__name__
     )
-    return problem_answer(Overloaded("The database cannot be reached; send it again later."))
+    return problem_response(Overloaded("The database cannot be reached; send it again later."))
 
 
 async def _of_nobody(request: Request, error: Exception) -> Response:

@@ -25,7 +25,7 @@ COUNTS_MAX: Final = 100_000
 _NETWORK_BITS: Final = 64
 
 
-class Counts(Storage):
+class CounterStorage(Storage):
     """Counts of windows that begin with their first request. ``now`` in microseconds."""
 
     STORAGE_SCHEME = None
@@ -81,13 +81,13 @@ class Counts(Storage):
             del self._counts[oldest]
 
 
-class Rates:
+class RateLimits:
     """The limits of the settings. Each method counts one request and raises :class:`RateLimited` beyond its limit."""
 
     def __init__(self, settings: Settings, now: Callable[[], int]) -> None:
         self._now = now
         self._counts = {
-            name: (parse(rate), FixedWindowRateLimiter(Counts(now)))
+            name: (parse(rate), FixedWindowRateLimiter(CounterStorage(now)))
             for name in ("key", "address", "visitor")
             if (rate := getattr(settings, f"{name}_rate"))
         }

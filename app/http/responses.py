@@ -40,11 +40,11 @@ def uuid(id: bytes) -> str:
     return str(UUID(bytes=id))
 
 
-def json_answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(encode(content), status, headers, JSON)
 
 
-def tagged_answer(request: Request, content: dict[str, Any], as_of: int) -> Response:
+def etag_response(request: Request, content: dict[str, Any], as_of: int) -> Response:
     """``content`` with the instant it speaks of. The tag leaves that out: the same state has the same tag."""
     body = encode(content)
     tag = f'W/"{blake2b(body, digest_size=12).hexdigest()}"'
@@ -71,7 +71,7 @@ def matches(asked: str | None, tag: str) -> bool:
     return asked.strip() == "*" or tag[2:] in (each.strip().removeprefix("W/") for each in asked.split(","))
 
 
-def problem_answer(error: SegueError) -> Response:
+def problem_response(error: SegueError) -> Response:
     return Response(encode(error.problem()), error.status, error.headers, "application/problem+json")
 
 

@@ -6,10 +6,10 @@ from starlette.requests import Request
 
 from app.errors import Forbidden, OriginNotAllowed, Unauthorized
 from app.http.dependencies import Services
-from app.registry import KeyView
+from app.registry import WriteKeyGrant
 
 
-async def admit(request: Request, served: Services, *keys: str | None) -> tuple[str, KeyView]:
+async def authenticate_write_key(request: Request, services: Services, *keys: str | None) -> tuple[str, WriteKeyGrant]:
     """The first of ``keys`` that is known, and what it allows.
 
     Raises:
@@ -21,15 +21,15 @@ async def admit(request: Request, served: Services, *keys: str | None) -> tuple[
     """
     given = [key for key in keys if key]
     for key in given:
-        view = await served.registry.write_key(key)
+        view = await services.registry.write_key(key)
         if view is not None:
             origin = request.headers.get("origin")
             if origin is not None and not view.admits(origin):
                 raise OriginNotAllowed(f"This write key is not for pages of {origin[:200]}.")
-            await served.rates.key(key)
+            await services.rates.key(key)
             return key, view
     for key in given:
-        if await served.registry.is_secret(key):
+        if await services.registry.is_secret(key):
             raise Forbidden("This is a secret key; it must never be in a client. Send messages with a write key.")
     if given:
         raise Unauthorized("The write key is unknown or revoked.")

@@ -28,7 +28,7 @@ CROSS JOIN LATERAL (
 """
 
 
-async def persons_of(connection: Connection, customer_ids: Sequence[bytes]) -> dict[bytes, Person]:
+async def bucketing_keys_of(connection: Connection, customer_ids: Sequence[bytes]) -> dict[bytes, Person]:
     """By customer; one statement more where somebody has several identities of the strongest kind."""
     strongest: dict[bytes, list[tuple[bytes, Identity]]] = {}
     for customer, id, kind, value in await connection.fetch(_IDENTITIES, customer_ids):

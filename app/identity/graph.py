@@ -17,7 +17,7 @@ ALIAS = "alias"
 LINK = "link"
 
 
-class Node(msgspec.Struct, gc=False):
+class IdentityNode(msgspec.Struct, gc=False):
     """One identity. ``carried``: some message sent it as its own; else only an alias has named it."""
 
     id: bytes
@@ -61,7 +61,7 @@ class Group:
 
     __slots__ = ("kinds", "members")
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: IdentityNode) -> None:
         self.members = [node]
         self.kinds = {node.identity.kind: 1}
 
@@ -90,7 +90,7 @@ class Group:
         return any(node.carried for node in self.members)
 
 
-def divide(nodes: Mapping[bytes, Node], links: Iterable[Link], caps: Caps) -> list[Group]:
+def divide(nodes: Mapping[bytes, IdentityNode], links: Iterable[Link], caps: Caps) -> list[Group]:
     """Part ``nodes`` into customers; sets ``joined`` of each link. ``links`` must hold all links among ``nodes``."""
     group_of = {id: Group(node) for id, node in nodes.items()}
 
@@ -128,7 +128,7 @@ def in_order(links: Iterable[Link], identity_of: Callable[[bytes], Identity]) ->
     return sorted(links, key=place)
 
 
-def alias_holds(nodes: Mapping[bytes, Node], link: Link) -> bool:
+def alias_holds(nodes: Mapping[bytes, IdentityNode], link: Link) -> bool:
     """previousId names a user_id, unless all that is known of that value is an anonymous_id.
 
     Such an anonymous_id gets an ordinary link instead, which loses to an earlier one: a shared device that two

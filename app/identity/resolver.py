@@ -13,7 +13,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from app.identity.graph import ALIAS, LINK, Caps, Group, Link, Node, divide, in_order
+from app.identity.graph import ALIAS, LINK, Caps, Group, IdentityNode, Link, divide, in_order
 from app.postgres.pool import Connection
 from app.touchpoint import Identity, Message, Order
 
@@ -23,7 +23,7 @@ NEVER: Final = -1
 _OVERTAKEN_MAX: Final = 5
 
 
-class Customer(msgspec.Struct, gc=False):
+class CustomerRow(msgspec.Struct, gc=False):
     """A customer's row as locked for this flush."""
 
     id: bytes
@@ -36,7 +36,7 @@ class Customer(msgspec.Struct, gc=False):
     last_link_at: int
 
 
-class Resolved(msgspec.Struct):
+class ResolvedCustomer(msgspec.Struct):
     """A customer after the graph has moved.
 
     ``origins`` are the rows whose identities it holds now. With none it is new; with one, wholly taken over, its
@@ -44,13 +44,13 @@ class Resolved(msgspec.Struct):
     """
 
     id: bytes
-    origins: list[Customer]
+    origins: list[CustomerRow]
     whole: bool
     contested: bool
     last_link_at: int
 
 
-class Moved(msgspec.Struct, frozen=True):
+class MovedIdentity(msgspec.Struct, frozen=True):
     """An identity whose row must change: another customer, or now carried by a message of its own."""
 
     id: bytes
@@ -61,11 +61,11 @@ class Moved(msgspec.Struct, frozen=True):
 class Resolution(msgspec.Struct):
     """Whose the identities are, and what the graph has to have written."""
 
-    customers: dict[bytes, Resolved]
+    customers: dict[bytes, ResolvedCustomer]
     customer_of: dict[bytes, bytes]
     """Each identity of the flush -> the customer it belongs to."""
     links: list[Link]
-    moved: list[Moved]
+    moved: list[MovedIdentity]
     gone: list[bytes]
     """Rows of customers that are now part of others."""
 
@@ -177,15 +177,15 @@ FROM customers WHERE id = ANY($1::uuid[]) ORDER BY id
 """
 
 
-async def peek(connection: Connection, customer_ids: Sequence[bytes]) -> list[Customer]:
+async def peek(connection: Connection, customer_ids: Sequence[bytes]) -> list[CustomerRow]:
     """Rows of customers that are known by id, as they are now; those that are gone are left out."""
-    return [Customer(*row) for row in await connection.fetch(_ROWS, customer_ids)]
+    return [CustomerRow(*row) for row in await connection.fetch(_ROWS, customer_ids)]
 
 
-async def lock(connection: Connection, customer_ids: Sequence[bytes], *, wait: bool = True) -> list[Customer]:
+async def lock(connection: Connection, customer_ids: Sequence[bytes], *, wait: bool = True) -> list[CustomerRow]:
     """The same, locked until COMMIT; without ``wait``, rows that somebody else has locked are left out."""
     how = "FOR NO KEY UPDATE" if wait else "FOR NO KEY UPDATE SKIP LOCKED"
-    return [Customer(*row) for row in await connection.fetch(f"{_ROWS} {how}", customer_ids)]
+    return [CustomerRow(*row) for row in await connection.fetch(f"{_ROWS} {how}", customer_ids)]
 
 
 async def redivide(connection: Connection, seeds: Sequence[bytes], caps: Caps) -> Resolution:
@@ -198,12 +198,12 @@ async def redivide(connection: Connection, seeds: Sequence[bytes], caps: Caps) -
     return graph.resolution(seeds)
 
 
-async def _remember(connection: Connection, claims: _Claims, unknown: Sequence[bytes]) -> list[Node]:
+async def _remember(connection: Connection, claims: _Claims, unknown: Sequence[bytes]) -> list[IdentityNode]:
     """The identities that are ours to have made; the others of ``unknown`` were made by somebody else meanwhile."""
     nodes = {}
     for id in unknown:
         carried = id in claims.carried
-        nodes[id] = Node(id, claims.identities[id], carried, claims.home[id] if carried else None)
+        nodes[id] = IdentityNode(id, claims.identities[id], carried, claims.home[id] if carried else None)
     rows = await connection.fetch(
         _REMEMBER,
         unknown,
@@ -221,11 +221,11 @@ class _View:
     def __init__(self) -> None:
         self.fresh: set[bytes] = set()
         """Identities of this flush's own making; their ``customer`` is a guess that no row stands behind yet."""
-        self.rows: dict[bytes, Customer] = {}
-        self.nodes: dict[bytes, Node] = {}
+        self.rows: dict[bytes, CustomerRow] = {}
+        self.nodes: dict[bytes, IdentityNode] = {}
         self.links: dict[tuple[bytes, bytes], Link] = {}
 
-    def add(self, fresh: Iterable[Node]) -> None:
+    def add(self, fresh: Iterable[IdentityNode]) -> None:
         for node in fresh:
             self.fresh.add(node.id)
             self.nodes[node.id] = node
@@ -237,7 +237,7 @@ class _View:
             if not ids:
                 return
             for row in await connection.fetch(_LOCK, ids, overtaken):
-                self.rows[row["id"]] = Customer(*row)
+                self.rows[row["id"]] = CustomerRow(*row)
             await self._read_members(connection, ids, pairs)
             owners = {self.nodes[id].customer for id in ids if id in self.nodes and id not in self.fresh}
             overtaken = sorted(owner for owner in owners if owner is not None and owner not in self.rows)
@@ -252,7 +252,7 @@ class _View:
             _MEMBERS, list(self.rows), ids, [weaker for weaker, _ in pairs], [stronger for _, stronger in pairs]
         )
         for id, kind, value, customer, carried, *link in rows:
-            self.nodes[id] = Node(id, Identity(kind, value), carried, customer)
+            self.nodes[id] = IdentityNode(id, Identity(kind, value), carried, customer)
             if link[0] is not None:
                 # What was read before the lock was ours may be out of date.
                 self.links.pop((id, link[0]), None)
@@ -305,7 +305,7 @@ class _Extension:
         self.carried_now: set[bytes] = set()
         self.changed: dict[tuple[bytes, bytes], Link] = {}
         self.cluster_of: dict[bytes, _Cluster] = {}
-        self.members_of: dict[bytes, list[Node]] = {}
+        self.members_of: dict[bytes, list[IdentityNode]] = {}
         self._index_members()
 
     def _index_members(self) -> None:
@@ -426,14 +426,14 @@ class _Extension:
         origins: dict[bytes, int] = {}
         for node in cluster.group.members:
             if node.customer != customer or node.id in self.carried_now:
-                resolution.moved.append(Moved(node.id, customer, node.carried))
+                resolution.moved.append(MovedIdentity(node.id, customer, node.carried))
             if node.id not in self.view.fresh and node.customer is not None:
                 origins[node.customer] = origins.get(node.customer, 0) + 1
             if customer is not None:
                 resolution.customer_of[node.id] = customer
         left.update(origins)
         if customer is not None:
-            resolution.customers[customer] = Resolved(
+            resolution.customers[customer] = ResolvedCustomer(
                 customer,
                 [self.view.rows[origin] for origin in origins],
                 all(len(self.members_of[origin]) == count for origin, count in origins.items()),
@@ -461,4 +461,4 @@ class _Extension:
         resolution.customer_of[id] = customer
         if customer not in resolution.customers:
             row = self.view.rows[customer]
-            resolution.customers[customer] = Resolved(customer, [row], True, row.contested, row.last_link_at)
+            resolution.customers[customer] = ResolvedCustomer(customer, [row], True, row.contested, row.last_link_at)

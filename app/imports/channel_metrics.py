@@ -7,25 +7,25 @@ from pathlib import Path
 
 import msgspec
 
-from app.channel_metrics.metric_store import FigureViews, Stored
-from app.channel_metrics.parsers import KINDS
-from app.channel_metrics.parsers.metric import Figures, Told, Unreadable
-from app.cli.runtime import open_registry
+from app.channel_metrics.metric_store import MetricStore, StoredCounts
+from app.channel_metrics.parsers import METRIC_FORMATS
+from app.channel_metrics.parsers.metric import MetricDefaults, ParsedMetrics, Unreadable
+from app.cli.runtime import open_workspace
 from app.config import Settings
 from app.errors import BadRequest
 from app.postgres.pool import Clock
 
 
-class FigureImport(msgspec.Struct):
-    figures: Figures
-    stored: Stored
+class MetricImport(msgspec.Struct):
+    figures: ParsedMetrics
+    stored: StoredCounts
 
     @property
     def unchanged(self) -> int:
         return len(self.figures) - self.stored.added - self.stored.changed
 
 
-def told_of(subject: str, day: str | None, dates: str | None) -> Told:
+def defaults_of(subject: str, day: str | None, dates: str | None) -> MetricDefaults:
     """Raises :class:`BadRequest` for what cannot be meant."""
     try:
         on = None if day is None else date.fromisoformat(day)
@@ -33,21 +33,21 @@ def told_of(subject: str, day: str | None, dates: str | None) -> Told:
         raise BadRequest(f"{day} is no day; write 2026-05-04.") from None
     if dates not in (None, "dmy", "mdy"):
         raise BadRequest("--dates is dmy or mdy.")
-    return Told(subject, on, None if dates is None else dates == "dmy")
+    return MetricDefaults(subject, on, None if dates is None else dates == "dmy")
 
 
-async def import_figures(file: Path, kind: str, source: str, told: Told, settings: Settings) -> FigureImport:
+async def import_metrics(file: Path, kind: str, source: str, told: MetricDefaults, settings: Settings) -> MetricImport:
     """The source is made if there is none yet. Raises :class:`BadRequest` for a file that is none of its kind."""
-    if kind not in KINDS:
-        raise BadRequest(f"There is no kind {kind}; there are {', '.join(KINDS)}.")
+    if kind not in METRIC_FORMATS:
+        raise BadRequest(f"There is no kind {kind}; there are {', '.join(METRIC_FORMATS)}.")
     try:
-        figures = KINDS[kind].read(file.read_bytes(), told)
+        figures = METRIC_FORMATS[kind].read(file.read_bytes(), told)
     except Unreadable as error:
         raise BadRequest(f"{file} is no file of kind {kind}: {error}.") from None
-    async with open_registry(settings) as (pool, registry):
+    async with open_workspace(settings) as (pool, registry):
         if source not in registry.access.sources:
             await registry.create_source(source, source)
         clock = Clock()
         async with pool.acquire() as connection:
             await clock.calibrate(connection)
-        return FigureImport(figures, await FigureViews(pool).store(source, kind, figures, clock.now()))
+        return MetricImport(figures, await MetricStore(pool).store(source, kind, figures, clock.now()))

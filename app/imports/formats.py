@@ -11,14 +11,14 @@ from typing import Final
 import msgspec
 
 from app.config import Limits
-from app.connectors.tools import TOOLS
-from app.imports.mapping import FileMapping, MappingRefused, checked
-from app.imports.rows import Form, is_csv, mapped_form, own_form, tool_form
+from app.connectors.tools import CONNECTORS
+from app.imports.mapping import FileMapping, MappingRefused, check_mapping
+from app.imports.rows import FileReader, connector_rows, is_csv, mapped_rows, segment_rows
 
 _READY: Final = files("app.imports") / "mappings"
 
 
-def ready_kinds() -> dict[str, str]:
+def built_in_mappings() -> dict[str, str]:
     """What mappings come along: kind to what it is about."""
     names = sorted(each.name for each in _READY.iterdir() if each.name.endswith(".json"))
     return {name.removesuffix(".json"): _ready(name.removesuffix(".json")).about for name in names}
@@ -29,8 +29,8 @@ def read_mapping(path: Path) -> FileMapping:
     text = path.read_bytes()
     try:
         if path.suffix.lower() == ".toml":
-            return checked(msgspec.convert(tomllib.loads(text.decode()), FileMapping))
-        return checked(msgspec.json.decode(text, type=FileMapping))
+            return check_mapping(msgspec.convert(tomllib.loads(text.decode()), FileMapping))
+        return check_mapping(msgspec.json.decode(text, type=FileMapping))
     except MappingRefused:
         raise
     except (msgspec.MsgspecError, ValueError) as error:
@@ -44,23 +44,25 @@ def mapping_of(path: Path, kind: str | None, own: Path | None) -> FileMapping | 
     """
     if own is not None:
         return read_mapping(own)
-    if kind is None or (kind in TOOLS and not is_csv(path)):
+    if kind is None or (kind in CONNECTORS and not is_csv(path)):
         return None
-    if kind in ready_kinds():
+    if kind in built_in_mappings():
         return _ready(kind)
-    if kind in TOOLS:
+    if kind in CONNECTORS:
         raise MappingRefused(f"there is no ready mapping for CSV of {kind}: give --mapping, or --guess one")
-    raise MappingRefused(f"there is no kind {kind!r}; of CSV: {', '.join(ready_kinds())}; of NDJSON also the tools'")
+    raise MappingRefused(
+        f"there is no kind {kind!r}; of CSV: {', '.join(built_in_mappings())}; of NDJSON also the tools'"
+    )
 
 
-def form_of(
+def file_reader_of(
     mapping: FileMapping | None, kind: str | None, options: Mapping[str, str], limits: Limits, now: Callable[[], int]
-) -> Form:
+) -> FileReader:
     """``options`` are the source's: one says where free text goes."""
     if mapping is not None:
-        return mapped_form(mapping, options.get("text", "apart"))
-    return own_form(limits) if kind is None else tool_form(TOOLS[kind], options, now)
+        return mapped_rows(mapping, options.get("text", "apart"))
+    return segment_rows(limits) if kind is None else connector_rows(CONNECTORS[kind], options, now)
 
 
 def _ready(kind: str) -> FileMapping:
-    return checked(msgspec.json.decode((_READY / f"{kind}.json").read_bytes(), type=FileMapping))
+    return check_mapping(msgspec.json.decode((_READY / f"{kind}.json").read_bytes(), type=FileMapping))

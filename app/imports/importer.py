@@ -19,8 +19,8 @@ import msgspec
 from app.config import Settings
 from app.errors import Overloaded
 from app.formats import segment
-from app.imports.rows import Form, Line, Place
-from app.ingest import Ingest, Receipt
+from app.imports.rows import FilePosition, FileReader, ImportRow
+from app.ingest import GroupCommit, Receipt
 from app.postgres.pool import Clock, Pool
 from app.privacy.erasure_requests import request_erasures
 from app.touchpoint import SourceView
@@ -50,17 +50,17 @@ class _Progress(msgspec.Struct):
     errors_bytes: int = 0
 
 
-class Importing(msgspec.Struct, frozen=True):
+class ImportTarget(msgspec.Struct, frozen=True):
     """Where messages go, and as whose."""
 
     pool: Pool
-    ingest: Ingest
+    ingest: GroupCommit
     source: SourceView
     settings: Settings
     clock: Clock
 
 
-async def import_file(path: Path, form: Form, into: Importing, advance: Callable[[int], None]) -> ImportReport:
+async def import_file(path: Path, form: FileReader, into: ImportTarget, advance: Callable[[int], None]) -> ImportReport:
     """Import every line; ``advance`` is told the bytes done. Faults go to ``FILE.errors.ndjson``.
 
     Raises:
@@ -78,7 +78,7 @@ async def import_file(path: Path, form: Form, into: Importing, advance: Callable
             # Faults noted after the mark will be found again.
             errors.truncate(progress.errors_bytes)
             advance(progress.offset)
-            for batch in _batches(form(path, Place(progress.offset, progress.line)), messages_max):
+            for batch in _batches(form(path, FilePosition(progress.offset, progress.line)), messages_max):
                 await _import_batch(batch, into, report, errors)
                 errors.flush()
                 advance(batch[-1].end - progress.offset)
@@ -96,7 +96,7 @@ def errors_path(path: Path) -> Path:
     return path.with_name(path.name + ".errors.ndjson")
 
 
-async def _import_batch(lines: list[Line], into: Importing, report: ImportReport, errors: IO[bytes]) -> None:
+async def _import_batch(lines: list[ImportRow], into: ImportTarget, report: ImportReport, errors: IO[bytes]) -> None:
     report.lines += len(lines)
     for line in lines:
         if line.fault is not None:
@@ -119,7 +119,7 @@ async def _import_batch(lines: list[Line], into: Importing, report: ImportReport
         _note(errors, sent[rejection.index][0], rejection.code, rejection.message)
 
 
-async def _accept(ingest: Ingest, source: SourceView, parsed: segment.Parsed, size_bytes: int) -> Receipt:
+async def _accept(ingest: GroupCommit, source: SourceView, parsed: segment.Parsed, size_bytes: int) -> Receipt:
     """Patient while the database is away for a moment. Raises Overloaded."""
     for attempt in range(_ATTEMPTS_MAX):
         try:
@@ -131,16 +131,16 @@ async def _accept(ingest: Ingest, source: SourceView, parsed: segment.Parsed, si
     raise AssertionError("unreachable")
 
 
-def _note(errors: IO[bytes], line: Line, code: str, message: str) -> None:
+def _note(errors: IO[bytes], line: ImportRow, code: str, message: str) -> None:
     original = line.original.decode("utf-8", "replace")
     errors.write(
         msgspec.json.encode({"line": line.number, "code": code, "message": message, "original": original}) + b"\n"
     )
 
 
-def _batches(lines: Iterator[Line], messages_max: int) -> Iterator[list[Line]]:
+def _batches(lines: Iterator[ImportRow], messages_max: int) -> Iterator[list[ImportRow]]:
     """Whole lines, so that an import can go on behind each batch; those with faults count as one message."""
-    batch: list[Line] = []
+    batch: list[ImportRow] = []
     size = 0
     for line in lines:
         more = max(len(line.messages), 1)
@@ -153,7 +153,7 @@ def _batches(lines: Iterator[Line], messages_max: int) -> Iterator[list[Line]]:
         yield batch
 
 
-def _manner(form: Form, source: SourceView) -> str:
+def _manner(form: FileReader, source: SourceView) -> str:
     """A hash of what lines become, and whose."""
     return blake2b(f"{source.key}\n{form.name}".encode("utf-8", "replace"), digest_size=16).hexdigest()
 

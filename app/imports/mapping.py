@@ -115,7 +115,7 @@ class FileMapping(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit
         return {place for column in self.columns for place in places_of(self, column)} | set(self.constants)
 
 
-def checked(mapping: FileMapping) -> FileMapping:
+def check_mapping(mapping: FileMapping) -> FileMapping:
     """Raises MappingRefused for one that could import nothing, or not what it says."""
     for place in (*mapping.places(), *mapping.values, *mapping.texts):
         if not _is_place(place):

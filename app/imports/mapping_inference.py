@@ -73,12 +73,14 @@ class Doubt(msgspec.Struct, frozen=True):
     choices: tuple[str, ...] = ()
 
 
-class Guess(msgspec.Struct, frozen=True):
+class InferredMapping(msgspec.Struct, frozen=True):
     mapping: FileMapping
     doubts: tuple[Doubt, ...] = ()
 
 
-def guess(columns: Sequence[str], rows: Sequence[Mapping[str, str]], delimiter: str | None = None) -> Guess:
+def infer_mapping(
+    columns: Sequence[str], rows: Sequence[Mapping[str, str]], delimiter: str | None = None
+) -> InferredMapping:
     """``rows`` are as many first ones as there is patience for: the more, the fewer doubts."""
     samples = {column: [row[column].strip() for row in rows if row.get(column, "").strip()] for column in columns}
     places = _places(columns, samples)
@@ -95,10 +97,12 @@ def guess(columns: Sequence[str], rows: Sequence[Mapping[str, str]], delimiter: 
         doubts.append(Doubt(WHEN, "Which column says when it was?", tuple(columns)))
     doubts += _doubts_of_times(mapping, _of_place(places, samples, "timestamp"))
     doubts += _doubts_of_numbers(mapping, [samples[name] for name in columns if name not in places])
-    return Guess(mapping, tuple(doubts))
+    return InferredMapping(mapping, tuple(doubts))
 
 
-def answered(guessed: Guess, about: str, answer: str, rows: Sequence[Mapping[str, str]] = ()) -> Guess:
+def with_answer(
+    guessed: InferredMapping, about: str, answer: str, rows: Sequence[Mapping[str, str]] = ()
+) -> InferredMapping:
     """The guess once somebody has answered one of its doubts, which may raise others.
 
     Raises MappingRefused for an answer that is none.
@@ -124,7 +128,7 @@ def answered(guessed: Guess, about: str, answer: str, rows: Sequence[Mapping[str
     elif about == WHEN:
         mapping.columns[answer] = "timestamp"
         doubts += _doubts_of_times(mapping, [row[answer].strip() for row in rows if row.get(answer, "").strip()])
-    return Guess(mapping, tuple(doubts))
+    return InferredMapping(mapping, tuple(doubts))
 
 
 def _places(columns: Sequence[str], samples: Mapping[str, list[str]]) -> dict[str, str]:

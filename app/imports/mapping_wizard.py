@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.imports.mapping import FileMapping, MappingRefused, checked, places_of
-from app.imports.mapping_inference import TIMES, ZONE, Doubt, Guess, answered, guess
-from app.imports.rows import Line, Place, Records, is_csv, json_objects, mapped_form
+from app.imports.mapping import FileMapping, MappingRefused, check_mapping, places_of
+from app.imports.mapping_inference import TIMES, ZONE, Doubt, InferredMapping, infer_mapping, with_answer
+from app.imports.rows import CsvRecords, FilePosition, ImportRow, is_csv, json_objects, mapped_rows
 
 _ROWS_LOOKED_AT: Final = 1_000
 _ROWS_SHOWN: Final = 3
@@ -27,7 +27,7 @@ Ask = Callable[[Doubt], str]
 """Puts a doubt to somebody; the answer is one of its choices where it has any."""
 
 
-class Looked(msgspec.Struct):
+class FileSample(msgspec.Struct):
     """The first rows of a file, as text by column."""
 
     columns: list[str]
@@ -35,46 +35,46 @@ class Looked(msgspec.Struct):
     delimiter: str | None = None
 
 
-def look(path: Path) -> Looked:
+def read_sample(path: Path) -> FileSample:
     """Raises MappingRefused for a file without rows."""
     if is_csv(path):
-        with Records(path, FileMapping(columns={})) as records:
+        with CsvRecords(path, FileMapping(columns={})) as records:
             rows = [row for line, row in islice(records, _ROWS_LOOKED_AT) if line.fault is None]
-            looked = Looked(list(records.columns), rows, records.delimiter)
+            looked = FileSample(list(records.columns), rows, records.delimiter)
     else:
         objects = [_flat(each) for each in islice(json_objects(path), _ROWS_LOOKED_AT)]
-        looked = Looked(list(dict.fromkeys(name for each in objects for name in each)), objects)
+        looked = FileSample(list(dict.fromkeys(name for each in objects for name in each)), objects)
     if not looked.rows:
         raise MappingRefused(f"{path} has no rows to guess from")
     return looked
 
 
-def mapping_by_guess(path: Path, given: dict[str, str], ask: Ask | None, console: Console) -> Guess:
+def infer_mapping_of_file(path: Path, given: dict[str, str], ask: Ask | None, console: Console) -> InferredMapping:
     """The mapping for ``path``, shown on the way, and the doubts that are left where there is nobody to ask.
 
     ``given`` answers doubts before they are asked. Raises MappingRefused for a mapping that cannot be meant.
     """
-    looked = look(path)
-    guessed = guess(looked.columns, looked.rows, looked.delimiter)
+    looked = read_sample(path)
+    guessed = infer_mapping(looked.columns, looked.rows, looked.delimiter)
     if TIMES in given:
-        guessed = answered(guessed, TIMES, given[TIMES])
+        guessed = with_answer(guessed, TIMES, given[TIMES])
     if ZONE in given:
-        guessed = answered(guessed, ZONE, given[ZONE])
+        guessed = with_answer(guessed, ZONE, given[ZONE])
     _show(looked, guessed, console)
     while guessed.doubts and ask is not None:
         doubt = guessed.doubts[0]
         try:
-            guessed = answered(guessed, doubt.about, ask(doubt), looked.rows)
+            guessed = with_answer(guessed, doubt.about, ask(doubt), looked.rows)
         except MappingRefused as refused:
             console.print(str(refused), markup=False)
     if not guessed.doubts:
-        checked(guessed.mapping)
+        check_mapping(guessed.mapping)
     return guessed
 
 
 def show_first_messages(path: Path, mapping: FileMapping, console: Console) -> None:
     """What the first rows become."""
-    for line in islice(mapped_form(mapping)(path, Place()), _ROWS_SHOWN):
+    for line in islice(mapped_rows(mapping)(path, FilePosition()), _ROWS_SHOWN):
         for text in _told(line):
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -83,13 +83,13 @@ def write_mapping(path: Path, mapping: FileMapping) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(mapping), indent=2) + b"\n")
 
 
-def _told(line: Line) -> list[str]:
+def _told(line: ImportRow) -> list[str]:
     if line.fault is not None:
         return [f"line {line.number}: {line.fault}"]
     return [f"line {line.number}: {message.decode()}" for message in line.messages]
 
 
-def _show(looked: Looked, guessed: Guess, console: Console) -> None:
+def _show(looked: FileSample, guessed: InferredMapping, console: Console) -> None:
     table = Table("column", "becomes", "samples", box=None, header_style="bold")
     for column in looked.columns:
         samples = list(dict.fromkeys(row[column] for row in looked.rows if row.get(column)))[:_ROWS_SHOWN]

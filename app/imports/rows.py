@@ -17,8 +17,8 @@ import msgspec
 
 from app.config import Limits
 from app.connectors import delivery_parser
-from app.connectors.adapter import Erasure, Tool, written
-from app.connectors.delivery import Delivery, Unreadable, decoded
+from app.connectors.adapter import Connector, Erasure, to_segment_message
+from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.errors import SegueError
 from app.formats import segment
 from app.imports.mapping import DELIMITERS, FileMapping, MappingRefused, RowReader
@@ -27,7 +27,7 @@ _CSV_SUFFIXES: Final = (".csv", ".tsv", ".txt")
 _HEADER_BYTES_MAX: Final = 1 << 20
 
 
-class Line(msgspec.Struct):
+class ImportRow(msgspec.Struct):
     """A record of the file: ``messages`` of ours as JSON, or a ``fault``; a tool's line may have both."""
 
     number: int
@@ -39,20 +39,20 @@ class Line(msgspec.Struct):
     erasures: list[Erasure] = []
 
 
-class Place(msgspec.Struct, frozen=True):
+class FilePosition(msgspec.Struct, frozen=True):
     """How far a file has been imported."""
 
     offset: int = 0
     line: int = 0
 
 
-class Form(msgspec.Struct, frozen=True):
+class FileReader(msgspec.Struct, frozen=True):
     """How a file is read, from a place on. ``name`` is another one where a file's lines become something else."""
 
     name: str
-    lines: Callable[[Path, Place], Iterator[Line]]
+    lines: Callable[[Path, FilePosition], Iterator[ImportRow]]
 
-    def __call__(self, path: Path, since: Place) -> Iterator[Line]:
+    def __call__(self, path: Path, since: FilePosition) -> Iterator[ImportRow]:
         return self.lines(path, since)
 
 
@@ -60,10 +60,10 @@ def is_csv(path: Path) -> bool:
     return path.suffix.lower() in _CSV_SUFFIXES
 
 
-def own_form(limits: Limits) -> Form:
+def segment_rows(limits: Limits) -> FileReader:
     """Messages of ours. A dotted column of CSV reaches inside: ``properties.total``, ``context.traits.email``."""
 
-    def lines(path: Path, since: Place) -> Iterator[Line]:
+    def lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
         found = _own_csv_lines(path, since) if path.suffix.lower() == ".csv" else _json_lines(path, since)
         for line in found:
             if line.fault is None:
@@ -71,30 +71,30 @@ def own_form(limits: Limits) -> Form:
                 line.messages = [] if line.fault else [line.original]
             yield line
 
-    return Form("messages", lines)
+    return FileReader("messages", lines)
 
 
-def mapped_form(mapping: FileMapping, text_policy: str = "apart") -> Form:
+def mapped_rows(mapping: FileMapping, text_policy: str = "apart") -> FileReader:
     """Rows by a mapping. The rows before the place are read too, for equal rows are told apart by their number.
 
     Raises MappingRefused where the file and the mapping do not fit.
     """
 
-    def lines(path: Path, since: Place) -> Iterator[Line]:
+    def lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
         if is_csv(path):
-            with Records(path, mapping) as records:
+            with CsvRecords(path, mapping) as records:
                 yield from _read_rows(records, RowReader(mapping, records.columns), since, text_policy)
         else:
-            rows = ((line, _object(line.original)) for line in _json_lines(path, Place()))
+            rows = ((line, _object(line.original)) for line in _json_lines(path, FilePosition()))
             yield from _read_rows(rows, RowReader(mapping), since, text_policy)
 
-    return Form(f"mapping {text_policy} {msgspec.json.encode(mapping, order='sorted').decode()}", lines)
+    return FileReader(f"mapping {text_policy} {msgspec.json.encode(mapping, order='sorted').decode()}", lines)
 
 
-def tool_form(tool: Tool, options: Mapping[str, str], now: Callable[[], int]) -> Form:
+def connector_rows(tool: Connector, options: Mapping[str, str], now: Callable[[], int]) -> FileReader:
     """Lines that are each an event of a tool, or an array of its events."""
 
-    def lines(path: Path, since: Place) -> Iterator[Line]:
+    def lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
         if is_csv(path):
             raise MappingRefused(f"{tool.name} is read from NDJSON, one event a line; for CSV give a mapping")
         for line in _json_lines(path, since):
@@ -108,25 +108,29 @@ def tool_form(tool: Tool, options: Mapping[str, str], now: Callable[[], int]) ->
                 line.fault = "; ".join(each.message for each in refused) or None
             yield line
 
-    return Form(f"tool {tool.key} {json.dumps(dict(options), sort_keys=True)}", lines)
+    return FileReader(f"tool {tool.key} {json.dumps(dict(options), sort_keys=True)}", lines)
 
 
-def _intake(tool: Tool, text: bytes, options: Mapping[str, str], received_at: int) -> delivery_parser.Intake:
+def _intake(
+    tool: Connector, text: bytes, options: Mapping[str, str], received_at: int
+) -> delivery_parser.ParsedDelivery:
     if text.startswith(b"{"):
-        intake = delivery_parser.read_again(f"webhook/{tool.key}", text, received_at, options)
+        intake = delivery_parser.reparse(f"webhook/{tool.key}", text, received_at, options)
         assert intake is not None
         return intake
     headers = dict(tool.sample_headers)
-    return delivery_parser.read(tool, Delivery(body=text, headers=headers, received_at=received_at, options=options))
+    return delivery_parser.parse(tool, Delivery(body=text, headers=headers, received_at=received_at, options=options))
 
 
-def _read_rows(rows: Iterable[tuple[Line, Any]], reader: RowReader, since: Place, text_policy: str) -> Iterator[Line]:
+def _read_rows(
+    rows: Iterable[tuple[ImportRow, Any]], reader: RowReader, since: FilePosition, text_policy: str
+) -> Iterator[ImportRow]:
     for line, row in rows:
         if line.fault is None:
             try:
                 if not isinstance(row, dict):
                     raise Unreadable("the line must be a JSON object" if row is None else str(row))
-                line.messages = [written(call, text_policy) for call in reader.calls(row)]
+                line.messages = [to_segment_message(call, text_policy) for call in reader.calls(row)]
             except Unreadable as error:
                 line.fault = str(error)
         if line.end > since.offset:
@@ -135,7 +139,7 @@ def _read_rows(rows: Iterable[tuple[Line, Any]], reader: RowReader, since: Place
 
 def json_objects(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of an NDJSON file, without what is none."""
-    for line in _json_lines(path, Place()):
+    for line in _json_lines(path, FilePosition()):
         if isinstance(value := _object(line.original), dict):
             yield value
 
@@ -143,13 +147,13 @@ def json_objects(path: Path) -> Iterator[dict[str, Any]]:
 def _object(text: bytes) -> Any:
     """A JSON object, or why it is none."""
     try:
-        value = decoded(text)
+        value = decode_json(text)
     except Unreadable as error:
         return str(error)
     return value if isinstance(value, dict) else None
 
 
-class Records:
+class CsvRecords:
     """The records of a CSV file by a mapping's delimiter and rows to skip, as (line, cells by column)."""
 
     def __init__(self, path: Path, mapping: FileMapping) -> None:
@@ -170,13 +174,13 @@ class Records:
             self._file.close()
             raise MappingRefused(str(error)) from None
 
-    def __enter__(self) -> Records:
+    def __enter__(self) -> CsvRecords:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def __iter__(self) -> Iterator[tuple[Line, dict[str, str]]]:
+    def __iter__(self) -> Iterator[tuple[ImportRow, dict[str, str]]]:
         for _ in range(self._skip_after):
             next(self._reader, None)
         while True:
@@ -194,7 +198,7 @@ class Records:
             elif not _is_utf8(original):
                 fault = "the line is not UTF-8"
             if fault is not None or any(cells):
-                line = Line(self._reader.line_num, self._file.tell(), original, fault=fault)
+                line = ImportRow(self._reader.line_num, self._file.tell(), original, fault=fault)
                 yield line, dict(zip(self.columns, cells, strict=False))
 
     def _text_lines(self) -> Iterator[str]:
@@ -249,7 +253,7 @@ def _fault(text: bytes, limits: Limits) -> str | None:
     return None
 
 
-def _json_lines(path: Path, since: Place) -> Iterator[Line]:
+def _json_lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
     with path.open("rb") as file:
         _skip_mark(file)
         if since.offset:
@@ -259,10 +263,10 @@ def _json_lines(path: Path, since: Place) -> Iterator[Line]:
         for text in iter(file.readline, b""):
             number += 1
             if text.strip():
-                yield Line(number, file.tell(), text.strip())
+                yield ImportRow(number, file.tell(), text.strip())
 
 
-def _own_csv_lines(path: Path, since: Place) -> Iterator[Line]:
+def _own_csv_lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
     """A record may spread over several lines; its number is that of the last one."""
     with path.open("rb") as file:
         _skip_mark(file)
@@ -296,9 +300,9 @@ def _own_csv_lines(path: Path, since: Place) -> Iterator[Line]:
                 return
             number = skipped + records.line_num
             if fault is not None:
-                yield Line(number, file.tell(), b"".join(read).strip(), fault=fault)
+                yield ImportRow(number, file.tell(), b"".join(read).strip(), fault=fault)
             elif any(cells):
-                yield Line(number, file.tell(), msgspec.json.encode(_message_of(header, cells)))
+                yield ImportRow(number, file.tell(), msgspec.json.encode(_message_of(header, cells)))
 
 
 def _message_of(header: list[str], cells: list[str]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """Accepting messages: from the parsed request to COMMIT and the receipt."""
 
-from app.ingest.group_commit import Ingest, Receipt
+from app.ingest.group_commit import GroupCommit, Receipt
 
-__all__ = ["Ingest", "Receipt"]
+__all__ = ["GroupCommit", "Receipt"]

@@ -18,7 +18,7 @@ CONFLICTING_TWIN: Final = "conflicting_twin"
 """Quarantine code of a duplicate that says something else than the message we hold. The first accepted stays."""
 
 
-class Refused(msgspec.Struct, frozen=True):
+class QuarantineRow(msgspec.Struct, frozen=True):
     """One row for quarantine."""
 
     source: str
@@ -64,7 +64,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def append(
-    connection: Connection, keys: Sequence[bytes], messages: Sequence[Message], refused: Sequence[Refused] = ()
+    connection: Connection, keys: Sequence[bytes], messages: Sequence[Message], refused: Sequence[QuarantineRow] = ()
 ) -> tuple[int, set[bytes]]:
     """``keys`` are those of ``messages``. Returns the revision of the definitions, and the keys that are new."""
     row = await connection.fetchrow(
@@ -132,11 +132,11 @@ async def record_conflicts(connection: Connection, messages: Sequence[Message]) 
         [message.source for message in messages],
         [message.received_at for message in messages],
         [message.message_id for message in messages],
-        [original(message) for message in messages],
+        [original_of(message) for message in messages],
     )
 
 
-def original(message: Message) -> bytes:
+def original_of(message: Message) -> bytes:
     """A message in its own words again, near enough to compare, correct and replay."""
     return _encode(
         {
@@ -193,7 +193,7 @@ async def claim_deferred(
 ) -> tuple[list[bytes], list[Message]]:
     """Messages that wait for projection, locked until COMMIT, with the keys of all that were claimed."""
     rows = await connection.fetch(_DEFERRED, now, only, messages_max)
-    return [row["key"] for row in rows], [message_of_log(row) for row in rows if row["type"] is not None]
+    return [row["key"] for row in rows], [message_of_row(row) for row in rows if row["type"] is not None]
 
 
 async def settle_deferred(connection: Connection, keys: Sequence[bytes]) -> None:
@@ -210,7 +210,7 @@ async def count_deferred(connection: Connection) -> int:
     return count
 
 
-def message_of_log(row: asyncpg.Record) -> Message:
+def message_of_row(row: asyncpg.Record) -> Message:
     """A message as it was accepted, from its row in the log."""
     pairs = _decode_pairs(row["carried"])
     return Message(

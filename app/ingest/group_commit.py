@@ -18,14 +18,14 @@ import structlog
 from app.config import Settings
 from app.errors import Overloaded, Rejection, RejectionCode
 from app.formats.segment import Parsed
-from app.ingest.event_log import Refused, append, defer, original, record_conflicts
-from app.ingest.source_stats import Tally
+from app.ingest.event_log import QuarantineRow, append, defer, original_of, record_conflicts
+from app.ingest.source_stats import SourceStats
 from app.observability.metrics import Metrics
 from app.postgres.pool import UNREACHABLE, Clock, Connection, Pool, transact
 from app.projection.project import project
 from app.registry import Registry
 from app.touchpoint import Message, Warning
-from app.tracking_plan.check import Broken, Place, keep_to_plan
+from app.tracking_plan.check import MessagePlace, PlanViolation, check_plan
 
 log = structlog.get_logger(__name__)
 
@@ -53,10 +53,10 @@ class _Request(msgspec.Struct):
     size_bytes: int
     answer: asyncio.Future[Receipt]
     receipt: Receipt
-    broken: dict[Place, Broken] = {}
+    broken: dict[MessagePlace, PlanViolation] = {}
     """What does not keep to the tracking plan."""
 
-    def broken_of(self, index: int, message: Message) -> Broken | None:
+    def broken_of(self, index: int, message: Message) -> PlanViolation | None:
         return self.broken.get((index, message.message_id))
 
 
@@ -66,7 +66,7 @@ class _Entry(msgspec.Struct):
     message: Message
     index: int
     receipt: Receipt
-    broken: Broken | None = None
+    broken: PlanViolation | None = None
 
 
 class _Stored(msgspec.Struct):
@@ -77,7 +77,7 @@ class _Stored(msgspec.Struct):
     projected: bool
 
 
-class Ingest:
+class GroupCommit:
     """The one writer of the log in this process: a queue, and the flushes that empty it."""
 
     def __init__(self, pool: Pool, registry: Registry, settings: Settings, clock: Clock, metrics: Metrics) -> None:
@@ -86,7 +86,7 @@ class Ingest:
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
-        self.tally = Tally(pool, clock, metrics)
+        self.source_stats = SourceStats(pool, clock, metrics)
         self._queue: deque[_Request] = deque()
         self._queue_bytes = 0
         self._queue_messages = 0
@@ -95,14 +95,14 @@ class Ingest:
 
     async def start(self) -> None:
         """But for the tally, nothing runs until something arrives."""
-        self.tally.start()
+        self.source_stats.start()
 
     async def stop(self) -> None:
         """Answer everything that waits, then end. New requests are refused from here on."""
         self._closing = True
         while self._flushes:
             await asyncio.wait(self._flushes)
-        await self.tally.stop()
+        await self.source_stats.stop()
 
     async def accept(self, source: str, parsed: Parsed, size_bytes: int) -> Receipt:
         """Store the messages; returns after COMMIT, when stage and segments already reflect them.
@@ -113,7 +113,7 @@ class Ingest:
         """
         if self._closing or self._queue_bytes + size_bytes > self._settings.queue_bytes_max:
             raise Overloaded
-        parsed, broken = keep_to_plan(self._registry.plans.plan, parsed)
+        parsed, broken = check_plan(self._registry.plans.plan, parsed)
         receipt = _receipt_of(parsed)
         request = _Request(source, parsed, size_bytes, asyncio.get_running_loop().create_future(), receipt, broken)
         self._queue.append(request)
@@ -125,7 +125,7 @@ class Ingest:
 
     async def rehearse(self, parsed: Parsed) -> Receipt:
         """What :meth:`accept` would answer: all of it is done, projection too, and taken back. Raises Overloaded."""
-        parsed, _ = keep_to_plan(self._registry.plans.plan, parsed)
+        parsed, _ = check_plan(self._registry.plans.plan, parsed)
         receipt = _receipt_of(parsed)
         entries = [_Entry(message, index, receipt) for index, message in parsed.messages]
         try:
@@ -182,7 +182,7 @@ class Ingest:
         ]
         now = self._clock.now()
         refused = [
-            Refused(
+            QuarantineRow(
                 request.source,
                 request.parsed.received_at or now,
                 rejection.code,
@@ -214,30 +214,32 @@ class Ingest:
         receipt = request.receipt
         for outcome in ("accepted", "duplicate", "rejected"):
             self._metrics.outcome(outcome, getattr(receipt, outcome))
-        self.tally.duplicate(request.source, receipt.duplicate)
+        self.source_stats.duplicate(request.source, receipt.duplicate)
         for rejection in receipt.rejections:
             self._metrics.rejection(rejection.code)
-            self.tally.rejected(request.source, rejection.code)
+            self.source_stats.rejected(request.source, rejection.code)
             if (broken := request.broken.get((rejection.index, rejection.message_id))) is not None:
                 self._count_broken(broken)
         for warning in receipt.warnings:
-            self.tally.warned(request.source, warning)
+            self.source_stats.warned(request.source, warning)
 
-    def _count_broken(self, broken: Broken) -> None:
+    def _count_broken(self, broken: PlanViolation) -> None:
         message = broken.message
-        self.tally.violated(message.source, message.name or "", broken.mode, broken.violations, message.properties)
+        self.source_stats.violated(
+            message.source, message.name or "", broken.mode, broken.violations, message.properties
+        )
 
     def _enter(self, stored: _Stored) -> None:
         """Tell receipts and tally what is in the log since just now; a duplicate breaks the plan no second time."""
         _enter(stored)
         with _whatever_counting_does():
-            self.tally.accepted(entry.message for entry in stored.fresh)
+            self.source_stats.accepted(entry.message for entry in stored.fresh)
             for entry in stored.fresh:
                 if entry.broken is not None:
                     self._count_broken(entry.broken)
 
     async def _store(
-        self, entries: Sequence[_Entry], refused: Sequence[Refused] = (), alone: list[str] | None = None
+        self, entries: Sequence[_Entry], refused: Sequence[QuarantineRow] = (), alone: list[str] | None = None
     ) -> None:
         """One transaction; if it fails on what it holds, two of half the size, down to the message that fails alone.
 
@@ -284,8 +286,8 @@ class Ingest:
     async def _refuse(self, entry: _Entry, error: Exception) -> None:
         message, code = entry.message, RejectionCode.UNSTORABLE
         reason = f"{code.meaning} ({type(error).__name__})"
-        rejection = Rejection(entry.index, code, reason, message.message_id, original(message))
-        row = Refused(message.source, message.received_at, code, reason, message.message_id, rejection.original)
+        rejection = Rejection(entry.index, code, reason, message.message_id, original_of(message))
+        row = QuarantineRow(message.source, message.received_at, code, reason, message.message_id, rejection.original)
         await self._store([], [row])
         entry.receipt.rejected += 1
         entry.receipt.rejections.append(rejection)
@@ -294,7 +296,7 @@ class Ingest:
         self,
         connection: Connection,
         entries: Sequence[_Entry],
-        refused: Sequence[Refused],
+        refused: Sequence[QuarantineRow],
         deferred_because: str | None = None,
     ) -> _Stored:
         """The flush, step by step, inside the caller's transaction. Step names are the metric's labels."""

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from app.observability.metrics import Metrics
-from app.postgres.periodic import Periodic
+from app.postgres.periodic import PeriodicTask
 from app.postgres.pool import Clock, Connection, Pool, transact
 from app.touchpoint import DAY, HOUR, Message, Warning
 from app.tracking_plan.event_schema import Violation, sample_of
@@ -94,7 +94,7 @@ class _Counted(msgspec.Struct):
         return bool(self.volumes or self.deliveries or self.violations)
 
 
-class Tally:
+class SourceStats:
     """The counts of one process."""
 
     def __init__(self, pool: Pool, clock: Clock, metrics: Metrics) -> None:
@@ -105,7 +105,7 @@ class Tally:
         self._names: dict[str, set[tuple[str, str]]] = {}
         self._names_of_day = 0
         self._forgot_at = 0
-        self._writing = Periodic("tally", _FLUSH_SECONDS, self._write_and_forget)
+        self._writing = PeriodicTask("tally", _FLUSH_SECONDS, self._write_and_forget)
 
     def start(self) -> None:
         self._writing.start()

@@ -22,7 +22,7 @@ RETURNING true
 """
 
 
-async def is_its_first_body(pool: Pool, source: str, token: str, body: bytes, now: int) -> bool:
+async def claim_token(pool: Pool, source: str, token: str, body: bytes, now: int) -> bool:
     """Whether this token has signed no other body. The same one again is a retry, whatever became of the first."""
     hashes = (blake2b(part, digest_size=16).digest() for part in (token.encode("utf-8", "replace"), body))
     return await pool.fetchval(_USE, source, *hashes, now, now - _KEPT) is True

@@ -12,8 +12,8 @@ import msgspec
 from app.postgres.pool import Connection, Pool
 from app.projection.backfill import replay_for
 from app.projection.coverage import BEFORE_NUMBERS
-from app.projection.log_replay import Replayed, replay
-from app.projection.state import State, born_of
+from app.projection.log_replay import ReplayedCustomer, replay
+from app.projection.state import State, first_seen_of
 from app.queries.customer_state import identities_in_order
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import Identity
@@ -35,7 +35,7 @@ FROM identities WHERE customer_id = ANY($1::uuid[]) GROUP BY customer_id
 """
 
 
-class Named(msgspec.Struct, frozen=True):
+class LabelledCustomer(msgspec.Struct, frozen=True):
     """A customer of a sample."""
 
     id: bytes
@@ -47,7 +47,7 @@ async def count_customers(connection: Connection | Pool) -> int:
     return count
 
 
-async def all_customers(connection: Connection | Pool, chunk: int = CHUNK_CUSTOMERS) -> AsyncIterator[list[bytes]]:
+async def scan_customers(connection: Connection | Pool, chunk: int = CHUNK_CUSTOMERS) -> AsyncIterator[list[bytes]]:
     """Ids in chunks, begun at a random one and gone round: ids are hashes, so any beginning of it is a fair sample.
 
     Between two chunks live requests get their turn.
@@ -62,20 +62,22 @@ async def all_customers(connection: Connection | Pool, chunk: int = CHUNK_CUSTOM
 
 async def fold_customers(
     connection: Connection, ids: Sequence[bytes], ruleset: Ruleset, now: int
-) -> dict[bytes, Replayed]:
+) -> dict[bytes, ReplayedCustomer]:
     """What these rules say of each of these customers as of ``now``, from what they read of the log.
 
     A state tells when its customer was born; where it cannot be believed the log is read whole.
     """
     rows = await connection.fetch(_STATES, ids)
-    born = {row["id"]: born_of(row["state"]) for row in rows if not row["stale"] and row["revision"] != BEFORE_NUMBERS}
+    born = {
+        row["id"]: first_seen_of(row["state"]) for row in rows if not row["stale"] and row["revision"] != BEFORE_NUMBERS
+    }
     replayed, _ = await replay_for(connection, born, ruleset, now)
     if others := [id for id in ids if born.get(id) is None]:
         replayed |= await replay(connection, others, ruleset, now)
-    return {id: replayed.get(id) or Replayed(State(), []) for id in ids}
+    return {id: replayed.get(id) or ReplayedCustomer(State(), []) for id in ids}
 
 
-async def named(connection: Connection, ids: Sequence[bytes]) -> list[Named]:
+async def label_customers(connection: Connection, ids: Sequence[bytes]) -> list[LabelledCustomer]:
     """In the order of ``ids``."""
     rows = {row["customer_id"]: row for row in await connection.fetch(_IDENTITIES, ids)}
-    return [Named(id, identities_in_order(rows[id]["kinds"], rows[id]["values"])) for id in ids]
+    return [LabelledCustomer(id, identities_in_order(rows[id]["kinds"], rows[id]["values"])) for id in ids]

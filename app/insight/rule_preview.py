@@ -14,7 +14,7 @@ import msgspec
 
 from app.config import Settings
 from app.errors import InvalidDefinition, NotFound
-from app.insight.customer_scan import Named, all_customers, count_customers, fold_customers, named
+from app.insight.customer_scan import LabelledCustomer, count_customers, fold_customers, label_customers, scan_customers
 from app.postgres.pool import Pool, snapshot
 from app.queries.customer_state import truth_of
 from app.queries.explanations import Explanation, explain_rule
@@ -34,7 +34,7 @@ _Z: Final = 1.959964
 class Evidence(msgspec.Struct, frozen=True):
     """A customer of whom the rule is true, and why."""
 
-    customer: Named
+    customer: LabelledCustomer
     why: Explanation
 
 
@@ -50,24 +50,24 @@ class Preview(msgspec.Struct):
     sample: list[Evidence]
 
 
-class Moved(msgspec.Struct):
+class MembershipChange(msgspec.Struct):
     """Some of the customers that move one way, and how many there are."""
 
     count: int = 0
-    sample: list[Named] = []
+    sample: list[LabelledCustomer] = []
 
 
 class DryRun(msgspec.Struct):
     """``changes``: other definitions whose meaning changes with it, such as ``segment at-risk``."""
 
-    enter: Moved
-    leave: Moved
-    stay: Moved
+    enter: MembershipChange
+    leave: MembershipChange
+    stay: MembershipChange
     changes: list[str]
     customers_total: int
 
 
-class PreviewViews:
+class RulePreviews:
     """``now`` is the instant asked about: it may be one of the past."""
 
     def __init__(self, pool: Pool, registry: Registry, settings: Settings) -> None:
@@ -90,7 +90,7 @@ class PreviewViews:
             looked_at = 0
             count = 0
             members: list[bytes] = []
-            chunks = all_customers(connection, _CHUNK_IN_A_HURRY) if within_ms else all_customers(connection)
+            chunks = scan_customers(connection, _CHUNK_IN_A_HURRY) if within_ms else scan_customers(connection)
             async for ids in chunks:
                 folded = await fold_customers(connection, ids, asked, now)
                 found = [id for id in ids if truth_of(folded[id].state, asked, _RULE_ID).holds]
@@ -100,7 +100,7 @@ class PreviewViews:
                 if is_counted():
                     break
             evidence: list[Evidence] = []
-            for each in await named(connection, members):
+            for each in await label_customers(connection, members):
                 if is_over():
                     break
                 evidence.append(Evidence(each, await explain_rule(connection, each.id, _RULE_ID, ruleset, now)))
@@ -120,20 +120,22 @@ class PreviewViews:
                 raise NotFound(f"There is no segment {key}.")
             changed = self._with(current, [msgspec.structs.replace(old, rule=rule)])
             asked = self._with(current, [_unsaved(rule)]).only([rule_id, _RULE_ID])
-            moved: dict[tuple[bool, bool], Moved] = {}
+            moved: dict[tuple[bool, bool], MembershipChange] = {}
             total = 0
-            async for ids in all_customers(connection):
+            async for ids in scan_customers(connection):
                 folded = await fold_customers(connection, ids, asked, now)
                 total += len(ids)
                 for id in ids:
                     before, after = (truth_of(folded[id].state, asked, each).holds for each in (rule_id, _RULE_ID))
-                    one = moved.setdefault((before, after), Moved())
+                    one = moved.setdefault((before, after), MembershipChange())
                     one.count += 1
                     if (before or after) and len(one.sample) < sample_max:
-                        one.sample.append(Named(id, []))
+                        one.sample.append(LabelledCustomer(id, []))
             for one in moved.values():
-                one.sample = await named(connection, [each.id for each in one.sample])
-        enter, leave, stay = (moved.get(way) or Moved() for way in ((False, True), (True, False), (True, True)))
+                one.sample = await label_customers(connection, [each.id for each in one.sample])
+        enter, leave, stay = (
+            moved.get(way) or MembershipChange() for way in ((False, True), (True, False), (True, True))
+        )
         return DryRun(enter, leave, stay, _changed(current, changed, rule_id), total)
 
     def _with(self, current: Ruleset, definitions: Sequence[Definition]) -> Ruleset:

@@ -100,7 +100,7 @@ class Overlap(msgspec.Struct, frozen=True):
     jaccard: float
 
 
-class Hygiene(msgspec.Struct, frozen=True):
+class SegmentHealthReport(msgspec.Struct, frozen=True):
     """``customers_looked_at`` is less than ``customers_total`` where the overlaps are those of a sample.
 
     ``overlaps`` are the most alike of ``overlaps_total`` pairs.
@@ -115,12 +115,12 @@ class Hygiene(msgspec.Struct, frozen=True):
     same_meaning: list[list[str]]
 
 
-class HygieneViews:
+class SegmentHealthQueries:
     def __init__(self, pool: Pool, registry: Registry) -> None:
         self._pool = pool
         self._registry = registry
 
-    async def report(self, now: int) -> Hygiene:
+    async def report(self, now: int) -> SegmentHealthReport:
         async with snapshot(self._pool) as connection:
             ruleset = await self._registry.current_ruleset(connection)
             total = await count_customers(connection)
@@ -138,7 +138,7 @@ class HygieneViews:
             filled = least is None or least >= coverage(ruleset).needed(id)
             is_young = introduced[ruleset.number_of[id]] > now - STALE_DAYS * DAY
             segments.append(_health(row, reads, total, now, filled=filled, is_young=is_young))
-        return Hygiene(
+        return SegmentHealthReport(
             total,
             looked_at,
             segments,

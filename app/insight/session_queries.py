@@ -8,7 +8,16 @@ from typing import Any, Final
 import msgspec
 
 from app.enrichment.urls import parameters, query_of
-from app.insight.sessions import Acquisition, Device, Divider, Page, Session, Totals, Visited, is_visit
+from app.insight.sessions import (
+    Acquisition,
+    Device,
+    PageView,
+    Session,
+    SessionEvent,
+    SessionSplitter,
+    SessionTotals,
+    is_visit,
+)
 from app.postgres.pool import Pool, snapshot
 from app.queries.timeline import Place, customer_id
 
@@ -53,26 +62,26 @@ ORDER BY occurred_at, message_id COLLATE "C", source COLLATE "C"
 """
 
 
-class Visits(msgspec.Struct):
+class SessionList(msgspec.Struct):
     """``sessions`` are newest first, ``totals`` of all. ``since``: only touchpoints from then on were looked at."""
 
     customer: bytes
     sessions: list[Session]
-    totals: Totals
+    totals: SessionTotals
     since: int | None
 
 
-class SessionViews:
+class SessionQueries:
     def __init__(self, pool: Pool, looked_at_max: int = LOOKED_AT_MAX) -> None:
         self._pool = pool
         self._looked_at_max = looked_at_max
 
-    async def sessions(self, ids: list[bytes], now: int, before: Place | None, items_max: int) -> Visits:
+    async def sessions(self, ids: list[bytes], now: int, before: Place | None, items_max: int) -> SessionList:
         """Up to ``items_max`` sessions that began before a place in the one order, as they stood at ``now``.
 
         Whatever the customer has done, only these are kept in memory. Raises :class:`NotFound`.
         """
-        divider, totals = Divider(), Totals()
+        divider, totals = SessionSplitter(), SessionTotals()
         newest: deque[Session] = deque(maxlen=items_max)
         rows, since = 0, None
 
@@ -92,10 +101,10 @@ class SessionViews:
                 if (touchpoint := _visited(row)) is not None:
                     count(divider.meet(touchpoint))
         count(divider.end())
-        return Visits(customer, [*reversed(newest)], totals, since if rows == self._looked_at_max else None)
+        return SessionList(customer, [*reversed(newest)], totals, since if rows == self._looked_at_max else None)
 
 
-def _visited(row: Any) -> Visited | None:
+def _visited(row: Any) -> SessionEvent | None:
     """None for a touchpoint that is no visit."""
     occurred_at, message_id, source, type, name, channel, library, *texts = row
     if not is_visit(type, channel, library):
@@ -103,11 +112,11 @@ def _visited(row: Any) -> Visited | None:
     click = _click(click_id=texts[6], url=texts[7])
     texts = [text and text[:TEXT_CHARS_MAX] for text in texts]
     acquisition, page, device, session_id = texts[:7], texts[7:11], texts[11:14], texts[14]
-    return Visited(
+    return SessionEvent(
         order=(occurred_at, message_id, source),
         name=name,
         channel=channel,
-        page=Page(*page) if type in ("page", "screen") else None,
+        page=PageView(*page) if type in ("page", "screen") else None,
         acquisition=Acquisition(*acquisition) if any(acquisition) else None,
         device=Device(*device) if any(device) else None,
         session_id=session_id,

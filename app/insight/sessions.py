@@ -64,7 +64,7 @@ class Acquisition(msgspec.Struct, gc=False, frozen=True):
         return None if self.group == _DIRECT or not any(key) else key
 
 
-class Page(msgspec.Struct, gc=False, frozen=True):
+class PageView(msgspec.Struct, gc=False, frozen=True):
     """A page, or a screen of an app, which has a name only."""
 
     url: str | None = None
@@ -79,13 +79,13 @@ class Device(msgspec.Struct, gc=False, frozen=True):
     browser: str | None = None
 
 
-class Visited(msgspec.Struct, gc=False, frozen=True):
+class SessionEvent(msgspec.Struct, gc=False, frozen=True):
     """What a session needs to know of one of its touchpoints. ``page`` is that of a view, None for anything else."""
 
     order: Order
     name: str
     channel: str
-    page: Page | None = None
+    page: PageView | None = None
     acquisition: Acquisition | None = None
     device: Device | None = None
     session_id: str | None = None
@@ -109,8 +109,8 @@ class Session(msgspec.Struct):
     pages: int = 0
     acquisition: Acquisition | None = None
     campaign: Campaign | None = None
-    entry_page: Page | None = None
-    exit_page: Page | None = None
+    entry_page: PageView | None = None
+    exit_page: PageView | None = None
     devices: dict[Device, None] = {}
     session_ids: dict[str, None] = {}
     deeds: int = 0
@@ -133,7 +133,7 @@ class Session(msgspec.Struct):
         return now - self.ended_at < IDLE
 
 
-class Totals(msgspec.Struct):
+class SessionTotals(msgspec.Struct):
     """Figures over sessions; the averages of none are None."""
 
     count: int = 0
@@ -172,13 +172,13 @@ def is_visit(type: str, channel: str, library: str | None) -> bool:
     return channel in _VISITED or sender_of(library, type).name in _VISITED
 
 
-class Divider:
+class SessionSplitter:
     """Takes a customer's touchpoints in order, one after the other, and hands out each session when it is over."""
 
     def __init__(self) -> None:
         self._session: Session | None = None
 
-    def meet(self, touchpoint: Visited) -> Session | None:
+    def meet(self, touchpoint: SessionEvent) -> Session | None:
         """The session that this touchpoint shows to be over, if there is one."""
         session = self._session
         beginning = _beginning(session, touchpoint)
@@ -196,7 +196,7 @@ class Divider:
         return session
 
 
-def _beginning(session: Session | None, touchpoint: Visited) -> Beginning | None:
+def _beginning(session: Session | None, touchpoint: SessionEvent) -> Beginning | None:
     """Why this touchpoint begins a session; None if it does not."""
     if session is None or _is_idle(session, touchpoint):
         if touchpoint.name in ENGAGEMENT:
@@ -205,11 +205,11 @@ def _beginning(session: Session | None, touchpoint: Visited) -> Beginning | None
     return "campaign" if _is_other_campaign(session, touchpoint) else None
 
 
-def _is_idle(session: Session, touchpoint: Visited) -> bool:
+def _is_idle(session: Session, touchpoint: SessionEvent) -> bool:
     return touchpoint.order[0] - session.ended_at >= IDLE
 
 
-def _is_other_campaign(session: Session, touchpoint: Visited) -> bool:
+def _is_other_campaign(session: Session, touchpoint: SessionEvent) -> bool:
     """Of views only: what else a page sends repeats its campaign, and two tabs would part a session again and again.
 
     A session that only its first view gives a campaign was not another one before: some pages send an event first.
@@ -220,7 +220,7 @@ def _is_other_campaign(session: Session, touchpoint: Visited) -> bool:
     return campaign is not None and campaign != known and (known is not None or session.pages > 0)
 
 
-def _extend(session: Session, touchpoint: Visited) -> None:
+def _extend(session: Session, touchpoint: SessionEvent) -> None:
     session.ended_at = touchpoint.order[0]
     session.touchpoints += 1
     session.deeds += touchpoint.name not in ENGAGEMENT
@@ -236,7 +236,7 @@ def _extend(session: Session, touchpoint: Visited) -> None:
         session.session_ids[touchpoint.session_id] = None
 
 
-def _put_acquisition(session: Session, touchpoint: Visited) -> None:
+def _put_acquisition(session: Session, touchpoint: SessionEvent) -> None:
     """The first campaign up to the first view; where there is none, that the visit was direct."""
     if touchpoint.acquisition is None or session.campaign is not None:
         return

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from app.formats import timestamps
-from app.insight.tickets import Desk, Ticket, Told, Totals
+from app.insight.tickets import Ticket, TicketEvent, TicketTimeline, TicketTotals
 from app.postgres.pool import Pool, snapshot
 from app.queries.timeline import customer_id
 from app.vocabulary.ticket_events import NAMES
@@ -38,23 +38,23 @@ ORDER BY occurred_at, message_id COLLATE "C", source COLLATE "C"
 """
 
 
-class Tickets(msgspec.Struct):
+class TicketList(msgspec.Struct):
     """``tickets`` are newest first, ``totals`` of all. ``since``: only touchpoints from then on were looked at."""
 
     customer: bytes
     tickets: list[Ticket]
-    totals: Totals
+    totals: TicketTotals
     since: int | None
 
 
-class TicketViews:
+class TicketQueries:
     def __init__(self, pool: Pool, looked_at_max: int = LOOKED_AT_MAX) -> None:
         self._pool = pool
         self._looked_at_max = looked_at_max
 
-    async def tickets(self, ids: list[bytes], now: int) -> Tickets:
+    async def tickets(self, ids: list[bytes], now: int) -> TicketList:
         """As they stood at ``now``. Raises :class:`NotFound`."""
-        desk = Desk()
+        desk = TicketTimeline()
         rows, since = 0, None
         async with snapshot(self._pool) as connection:
             customer = await customer_id(connection, ids)
@@ -63,12 +63,12 @@ class TicketViews:
                 since = row["occurred_at"] if rows == 0 else since
                 rows += 1
                 desk.meet(_told(row))
-        return Tickets(customer, desk.newest(), desk.totals(), since if rows == self._looked_at_max else None)
+        return TicketList(customer, desk.newest(), desk.totals(), since if rows == self._looked_at_max else None)
 
 
-def _told(row: Any) -> Told:
+def _told(row: Any) -> TicketEvent:
     occurred_at, message_id, source, name, ticket_id, status, rating, opened_at = row
-    return Told(
+    return TicketEvent(
         order=(occurred_at, message_id, source),
         name=name,
         ticket_id=ticket_id[:ID_CHARS_MAX] if ticket_id else None,

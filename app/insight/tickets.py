@@ -22,12 +22,12 @@ from app.vocabulary.ticket_events import (
     REPLIED_BY_AGENT,
     REPLIED_BY_CUSTOMER,
     SOLVED,
-    Standing,
-    standing_of,
+    TicketStatus,
+    status_of,
 )
 
 
-class Told(msgspec.Struct, gc=False, frozen=True):
+class TicketEvent(msgspec.Struct, gc=False, frozen=True):
     """What one touchpoint says of a ticket. ``opened_at`` is when the tool says that it was opened."""
 
     order: Order
@@ -46,7 +46,7 @@ class Ticket(msgspec.Struct):
     first: Order
     last_at: int = 0
     status: str | None = None
-    standing: Standing = "open"
+    standing: TicketStatus = "open"
     created_at: int | None = None
     said_opened_at: int | None = None
     agent_replied_at: list[int] = []
@@ -87,7 +87,7 @@ class Ticket(msgspec.Struct):
         return max(0, self.solved_at - self.opened_at) / SECOND
 
 
-class Totals(msgspec.Struct):
+class TicketTotals(msgspec.Struct):
     """Figures over all tickets of a customer. ``last_csat`` counts ratings that name no ticket too."""
 
     tickets: int = 0
@@ -98,14 +98,14 @@ class Totals(msgspec.Struct):
     median_first_response_seconds: float | None = None
 
 
-class Desk:
+class TicketTimeline:
     """Takes what was told of a customer's tickets, in order, one after the other."""
 
     def __init__(self) -> None:
         self.tickets: dict[tuple[str, str], Ticket] = {}
         self._last_csat: tuple[Decimal, int] | None = None
 
-    def meet(self, told: Told) -> None:
+    def meet(self, told: TicketEvent) -> None:
         if told.name == RATED and told.rating is not None:
             self._last_csat = told.rating, told.order[0]
         if told.ticket_id is None:
@@ -116,12 +116,12 @@ class Desk:
             ticket = self.tickets[source, told.ticket_id] = Ticket(told.ticket_id, source, told.order)
         _tell(ticket, told)
 
-    def totals(self) -> Totals:
+    def totals(self) -> TicketTotals:
         tickets = self.tickets.values()
         waited = [ticket.first_response_seconds for ticket in tickets]
         seconds = [each for each in waited if each is not None]
         rating, rated_at = self._last_csat or (None, None)
-        return Totals(
+        return TicketTotals(
             tickets=len(tickets),
             open=sum(ticket.is_open for ticket in tickets),
             reopened=sum(ticket.reopened for ticket in tickets),
@@ -134,15 +134,15 @@ class Desk:
         return sorted(self.tickets.values(), key=lambda ticket: ticket.first, reverse=True)
 
 
-def desk_of(told: Iterable[Told]) -> Desk:
+def build_timeline(told: Iterable[TicketEvent]) -> TicketTimeline:
     """The desk after all of these, in whatever order they stand here."""
-    desk = Desk()
+    desk = TicketTimeline()
     for each in sorted(told, key=lambda each: each.order):
         desk.meet(each)
     return desk
 
 
-def _tell(ticket: Ticket, told: Told) -> None:
+def _tell(ticket: Ticket, told: TicketEvent) -> None:
     at = told.order[0]
     ticket.last_at = at
     if told.opened_at is not None and ticket.said_opened_at is None:
@@ -159,16 +159,16 @@ def _tell(ticket: Ticket, told: Told) -> None:
     _stand(ticket, _standing_after(told), at, said_reopened=told.name == REOPENED)
 
 
-def _standing_after(told: Told) -> Standing | None:
+def _standing_after(told: TicketEvent) -> TicketStatus | None:
     """A name says more than a status word, which may be one of the tool's own. A rating changes nothing."""
     if told.name == RATED:
         return None
     if told.name == SOLVED:
         return "solved"
-    return "open" if told.name == REOPENED else standing_of(told.status)
+    return "open" if told.name == REOPENED else status_of(told.status)
 
 
-def _stand(ticket: Ticket, standing: Standing | None, at: int, *, said_reopened: bool) -> None:
+def _stand(ticket: Ticket, standing: TicketStatus | None, at: int, *, said_reopened: bool) -> None:
     """Several messages may tell of one change: a reply after which it is open, and that it was opened again."""
     if standing == "solved" and ticket.standing != "solved":
         ticket.solved_at = at

@@ -8,13 +8,13 @@ import msgspec
 
 from app.config import Settings
 from app.errors import NotFound
-from app.insight.customer_scan import CHUNK_CUSTOMERS, all_customers, count_customers
+from app.insight.customer_scan import CHUNK_CUSTOMERS, count_customers, scan_customers
 from app.postgres.pool import Clock, Connection, Pool, snapshot
 from app.projection.coverage import coverage
-from app.projection.fold import Change
-from app.projection.log_replay import Replayed, replay
+from app.projection.fold import Transition
+from app.projection.log_replay import ReplayedCustomer, replay
 from app.projection.state import State
-from app.queries.customer_state import Stored, is_current, states_at, truth_of
+from app.queries.customer_state import StoredState, is_current, states_at, truth_of
 from app.registry import Registry
 from app.rules.engine.ruleset import Ruleset
 
@@ -45,7 +45,7 @@ Stay = tuple[int, int | None]
 """[entered_at, left_at)"""
 
 
-class Said(msgspec.Struct, frozen=True):
+class ObservedMembership(msgspec.Struct, frozen=True):
     """What is said of one customer: a member or not, since when, and all stays so far."""
 
     member: bool
@@ -55,11 +55,11 @@ class Said(msgspec.Struct, frozen=True):
 
 class Difference(msgspec.Struct, frozen=True):
     customer: bytes
-    stored: Said
-    recomputed: Said
+    stored: ObservedMembership
+    recomputed: ObservedMembership
 
 
-class Verified(msgspec.Struct):
+class VerificationResult(msgspec.Struct):
     """``stored`` of the customers were answered from what is stored, the others are worked out whenever asked.
 
     ``differences`` are the first few of the ``differing``. Unless a sample was asked for, these are also they of whom a
@@ -74,7 +74,7 @@ class Verified(msgspec.Struct):
     differences: list[Difference] = []
 
 
-class VerifyViews:
+class SegmentVerifier:
     def __init__(self, pool: Pool, registry: Registry, settings: Settings, clock: Clock) -> None:
         self._pool = pool
         self._registry = registry
@@ -83,18 +83,18 @@ class VerifyViews:
 
     async def segment(
         self, key: str, sample: int | None = None, advance: Callable[[int, int], None] | None = None
-    ) -> Verified:
+    ) -> VerificationResult:
         """All customers, or ``sample`` random ones. ``advance`` is told (customers done, customers in all).
 
         Raises :class:`NotFound`.
         """
-        found = Verified(self._clock.now())
+        found = VerificationResult(self._clock.now())
         async with snapshot(self._pool) as connection:
             await self._compare(connection, key, [], found)
             everybody = await count_customers(connection)
         total = everybody if sample is None else min(sample, everybody)
         chunk = CHUNK_CUSTOMERS if sample is None else max(1, min(sample, CHUNK_CUSTOMERS))
-        async for ids in all_customers(self._pool, chunk):
+        async for ids in scan_customers(self._pool, chunk):
             if sample is not None:
                 ids = ids[: sample - found.customers]
             if not ids:
@@ -108,7 +108,7 @@ class VerifyViews:
                 await self._find_stays_of_nobody(connection, key, found)
         return found
 
-    async def _find_stays_of_nobody(self, connection: Connection, key: str, found: Verified) -> None:
+    async def _find_stays_of_nobody(self, connection: Connection, key: str, found: VerificationResult) -> None:
         rule_id, now = f"segment:{key}", self._clock.now()
         ruleset = await self._ruleset(connection, key)
         rows = await connection.fetch(_STAYS_OF_NOBODY, rule_id, ruleset.number_of[rule_id], DIFFERENCES_MAX)
@@ -118,7 +118,9 @@ class VerifyViews:
                 stays = _up_to(zip(entered, left, strict=True), now)
                 is_member = any(until is None for _, until in stays)
                 since = max((instant for stay in stays for instant in stay if instant is not None), default=0)
-                found.differences.append(Difference(id, Said(is_member, since, stays), Said(False, 0, [])))
+                found.differences.append(
+                    Difference(id, ObservedMembership(is_member, since, stays), ObservedMembership(False, 0, []))
+                )
 
     async def _ruleset(self, connection: Connection, key: str) -> Ruleset:
         ruleset = await self._registry.current_ruleset(connection)
@@ -126,10 +128,10 @@ class VerifyViews:
             raise NotFound(f"There is no segment {key}.")
         return ruleset
 
-    async def _compare(self, connection: Connection, key: str, ids: Sequence[bytes], found: Verified) -> None:
+    async def _compare(self, connection: Connection, key: str, ids: Sequence[bytes], found: VerificationResult) -> None:
         ruleset = await self._ruleset(connection, key)
         rule_id, now = f"segment:{key}", self._clock.now()
-        rows = [Stored(*row) for row in await connection.fetch(_ROWS, ids)]
+        rows = [StoredState(*row) for row in await connection.fetch(_ROWS, ids)]
         alone = coverage(ruleset).alone(rule_id)
         served = await states_at(connection, rows, alone, now, self._points_max)
         folded = await replay(connection, ids, alone, now)
@@ -139,7 +141,7 @@ class VerifyViews:
         for row in rows:
             known_to = now if row.flips_at is None else min(now, row.flips_at - 1)
             answers = is_current(row, alone, known_to)
-            again_all = folded.get(row.id) or Replayed(State(), [])
+            again_all = folded.get(row.id) or ReplayedCustomer(State(), [])
             stays = _up_to(_stays(again_all.changes, rule_id), known_to)
             stored = _up_to(intervals.get(row.id, ()), known_to) if answers else stays
             truth, again = truth_of(served[row.id], alone, rule_id), truth_of(again_all.state, alone, rule_id)
@@ -149,11 +151,14 @@ class VerifyViews:
             if (truth.holds, truth.since, stored) != (again.holds, again.since, stays):
                 found.differing += 1
                 if len(found.differences) < DIFFERENCES_MAX:
-                    one, other = Said(truth.holds, truth.since, stored), Said(again.holds, again.since, stays)
+                    one, other = (
+                        ObservedMembership(truth.holds, truth.since, stored),
+                        ObservedMembership(again.holds, again.since, stays),
+                    )
                     found.differences.append(Difference(row.id, one, other))
 
 
-def _stays(changes: Iterable[Change], rule_id: str) -> list[Stay]:
+def _stays(changes: Iterable[Transition], rule_id: str) -> list[Stay]:
     stays: list[Stay] = []
     for change in changes:
         if change.definition != rule_id:

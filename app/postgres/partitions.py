@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 MONTHS_AHEAD: Final = 3
 
 
-async def make_months(connection: Connection, now: int) -> list[str]:
+async def create_monthly_partitions(connection: Connection, now: int) -> list[str]:
     """Create the partitions of this month and the next ones where they are missing; returns their names."""
     made = []
     start = datetime.fromtimestamp(now // 1_000_000, UTC).replace(day=1)

@@ -12,7 +12,7 @@ from app.postgres.pool import UNREACHABLE
 log = structlog.get_logger(__name__)
 
 
-class Periodic:
+class PeriodicTask:
     """``step`` every so many seconds. What it raises is logged: the next turn may fare better."""
 
     def __init__(self, name: str, seconds: float, step: Callable[[], Awaitable[None]]) -> None:

@@ -37,15 +37,15 @@ SELECT count(DISTINCT id) FROM redacted
 _IDENTITIES = "SELECT id FROM identities WHERE customer_id = $1"
 
 
-class Redacted(msgspec.Struct, frozen=True):
+class RedactionCounts(msgspec.Struct, frozen=True):
     """How many messages of the log lost their text, and how many of quarantine were deleted."""
 
     messages: int
     quarantined: int
 
 
-async def redact_text(connection: Connection, customer: bytes) -> Redacted:
+async def redact_text(connection: Connection, customer: bytes) -> RedactionCounts:
     """Of all identities of a customer, in the caller's transaction."""
     identities: list[Any] = [row["id"] for row in await connection.fetch(_IDENTITIES, customer)]
     messages = await connection.fetchval(_LOG, identities, PRIVATE)
-    return Redacted(messages, await connection.fetchval(_QUARANTINE, identities))
+    return RedactionCounts(messages, await connection.fetchval(_QUARANTINE, identities))

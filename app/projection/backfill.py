@@ -17,16 +17,16 @@ from typing import Any, Final
 import msgspec
 
 from app.config import Settings
-from app.identity.bucketing_key import persons_of
-from app.identity.resolver import Customer, Resolved
+from app.identity.bucketing_key import bucketing_keys_of
+from app.identity.resolver import CustomerRow, ResolvedCustomer
 from app.postgres.pool import Connection
 from app.projection.coverage import BEFORE_NUMBERS, Kept, coverage, kept_of
-from app.projection.fold import POINTS_UNLIMITED, Change, NeedsReplay, cut_pending, cut_short, fold
+from app.projection.fold import POINTS_UNLIMITED, NeedsReplay, Transition, cut_pending, cut_short, fold
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
-from app.projection.log_replay import Replayed
+from app.projection.log_replay import ReplayedCustomer
 from app.projection.project import replay_customers
-from app.projection.state import Move, State, messages_of, read_state, write_state
-from app.projection.writes import Carried, interval_of, write_customers
+from app.projection.state import Input, State, messages_of, read_state, write_state
+from app.projection.writes import ProjectedCustomer, interval_of, write_customers
 from app.rules.engine.ruleset import Occurrence, Ruleset
 
 Position = tuple[int, bytes]
@@ -38,7 +38,7 @@ _AT_A_TIME: Final = 100
 """Customers folded before live requests, which share the event loop, get their turn."""
 
 
-class Filled(msgspec.Struct):
+class FilledChunk(msgspec.Struct):
     """What one chunk did. ``position`` is None where nobody was left behind it."""
 
     customers: int
@@ -87,13 +87,13 @@ async def next_unfilled(connection: Connection, ruleset: Ruleset, after: Positio
 
 async def fill_chunk(
     connection: Connection, ruleset: Ruleset, after: Position, customers_max: int, now: int, settings: Settings
-) -> Filled:
+) -> FilledChunk:
     """Bring the next customers to all rules of ``ruleset``, in the caller's transaction."""
-    rows = [Customer(*row) for row in await connection.fetch(_CLAIM, ruleset.fill, *after, customers_max)]
+    rows = [CustomerRow(*row) for row in await connection.fetch(_CLAIM, ruleset.fill, *after, customers_max)]
     if not rows:
-        return Filled(0, 0, None)
+        return FilledChunk(0, 0, None)
     done = _Chunk(ruleset, now, settings)
-    by_revision: dict[int, list[Customer]] = {}
+    by_revision: dict[int, list[CustomerRow]] = {}
     for row in rows:
         by_revision.setdefault(row.revision, []).append(row)
     for revision, found in by_revision.items():
@@ -103,7 +103,7 @@ async def fill_chunk(
             await done.fill(connection, revision, found)
     await done.replay(connection)
     await write_customers(connection, done.carried, done.writes, now)
-    return Filled(len(done.carried), done.touchpoints, (rows[-1].revision, rows[-1].id))
+    return FilledChunk(len(done.carried), done.touchpoints, (rows[-1].revision, rows[-1].id))
 
 
 class _Chunk:
@@ -113,12 +113,12 @@ class _Chunk:
         self.ruleset = ruleset
         self.now = now
         self.settings = settings
-        self.carried: list[Carried] = []
+        self.carried: list[ProjectedCustomer] = []
         self.writes = IntervalWrites()
-        self.whole: list[Customer] = []
+        self.whole: list[CustomerRow] = []
         self.touchpoints = 0
 
-    async def fill(self, connection: Connection, revision: int, rows: Sequence[Customer]) -> None:
+    async def fill(self, connection: Connection, revision: int, rows: Sequence[CustomerRow]) -> None:
         """Rows of one revision, which all lack the same rules."""
         covered = coverage(self.ruleset)
         known, missing = covered.known(revision), covered.missing(revision)
@@ -128,19 +128,21 @@ class _Chunk:
         self.touchpoints += read
         wanted: list[Interval] = []
         for row, state, changes in states:
-            news = filled.get(row.id) or Replayed(State(), [])
+            news = filled.get(row.id) or ReplayedCustomer(State(), [])
             self.writes.extend(continue_intervals(row.id, changes, kept_of(self.ruleset)))
             entered = [change for change in news.changes if change.definition in lacking]
             wanted += continue_intervals(row.id, entered, lacking).begun
-            self._put(row, together(state, news.state, missing, self.settings.series_points_max))
+            self._put(row, merge_states(state, news.state, missing, self.settings.series_points_max))
         self.writes.extend(correct_intervals(await self._stored(connection, states, lacking, revision), wanted))
 
-    def _carried_on(self, rows: Iterable[Customer], known: Ruleset) -> list[tuple[Customer, State, list[Change]]]:
+    def _carried_on(
+        self, rows: Iterable[CustomerRow], known: Ruleset
+    ) -> list[tuple[CustomerRow, State, list[Transition]]]:
         """Each state as it stands now under the rules it knows, and what has changed by that."""
         found = []
         for row in rows:
             state = read_state(row.state, known)
-            changes: list[Change] = []
+            changes: list[Transition] = []
             try:
                 if row.flips_at is not None and row.flips_at <= self.now:
                     changes = fold(state, known, (), self.now, self.settings.series_points_max)
@@ -157,7 +159,7 @@ class _Chunk:
     async def _stored(
         self,
         connection: Connection,
-        states: Sequence[tuple[Customer, State, list[Change]]],
+        states: Sequence[tuple[CustomerRow, State, list[Transition]]],
         lacking: Mapping[str, Kept],
         revision: int,
     ) -> list[Interval]:
@@ -165,14 +167,14 @@ class _Chunk:
         ids = [row.id for row, _, _ in states]
         return [interval_of(row) for row in await connection.fetch(_INTERVALS_OF, ids, definitions, revision)]
 
-    def _put(self, row: Customer, state: State) -> None:
+    def _put(self, row: CustomerRow, state: State) -> None:
         stored = write_state(state, self.ruleset)
-        self.carried.append(Carried(_alone(row), state, stored, False, self.ruleset.fill))
+        self.carried.append(ProjectedCustomer(_alone(row), state, stored, False, self.ruleset.fill))
 
     async def replay(self, connection: Connection) -> None:
         """From the whole log, within the budget of one step but one customer at least; the others come later."""
         left = self.settings.replay_messages_max
-        taken: list[Resolved] = []
+        taken: list[ResolvedCustomer] = []
         for row in self.whole:
             left -= messages_of(row.state)
             if taken and left < 0:
@@ -185,11 +187,11 @@ class _Chunk:
             )
 
 
-def _alone(row: Customer) -> Resolved:
-    return Resolved(row.id, [row], True, row.contested, row.last_link_at)
+def _alone(row: CustomerRow) -> ResolvedCustomer:
+    return ResolvedCustomer(row.id, [row], True, row.contested, row.last_link_at)
 
 
-def together(state: State, filled: State, rules: Ruleset, points_max: int) -> State:
+def merge_states(state: State, filled: State, rules: Ruleset, points_max: int) -> State:
     """``state``, changed in place, with what ``filled`` knows of ``rules``. Both stand at the same instant."""
     cut_short(filled, points_max)
     for leaf in rules.leaves:
@@ -206,9 +208,9 @@ def together(state: State, filled: State, rules: Ruleset, points_max: int) -> St
     return cut_pending(state, points_max)
 
 
-def _both(some: Iterable[Move], others: Iterable[Move]) -> list[Move]:
+def _both(some: Iterable[Input], others: Iterable[Input]) -> list[Input]:
     """Messages of the future as both see them, in order."""
-    found: dict[tuple[int, str, str], Move] = {}
+    found: dict[tuple[int, str, str], Input] = {}
     for move in (*some, *others):
         key = (move.at, move.message_id, move.source)
         known = found.get(key)
@@ -217,7 +219,7 @@ def _both(some: Iterable[Move], others: Iterable[Move]) -> list[Move]:
         else:
             leaves = tuple(dict.fromkeys((*known.leaves, *move.leaves)))
             values = {**(known.kept or {}), **(move.kept or {})}
-            found[key] = Move(*key, leaves, known.traits or move.traits, values or None)
+            found[key] = Input(*key, leaves, known.traits or move.traits, values or None)
     return [found[key] for key in sorted(found)]
 
 
@@ -285,7 +287,7 @@ _decode_traits = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
 
 async def replay_for(
     connection: Connection, born: Mapping[bytes, int | None], rules: Ruleset, now: int
-) -> tuple[dict[bytes, Replayed], int]:
+) -> tuple[dict[bytes, ReplayedCustomer], int]:
     """Fold for each customer only what ``rules`` read, up to ``now``; and how many messages that were.
 
     ``born`` is the instant of each customer's first message, as its state has it; nobody without one is answered.
@@ -294,22 +296,22 @@ async def replay_for(
     if not ids:
         return {}, 0
     moves, read = await _moves_for(connection, ids, born, rules)
-    persons = await persons_of(connection, ids) if rules.reads_person else {}
-    found: dict[bytes, Replayed] = {}
+    persons = await bucketing_keys_of(connection, ids) if rules.reads_person else {}
+    found: dict[bytes, ReplayedCustomer] = {}
     for place, id in enumerate(ids):
         if place % _AT_A_TIME == _AT_A_TIME - 1:
             await asyncio.sleep(0)
         state = State(person=persons.get(id))
-        found[id] = Replayed(state, fold(state, rules, moves[place], now, POINTS_UNLIMITED))
+        found[id] = ReplayedCustomer(state, fold(state, rules, moves[place], now, POINTS_UNLIMITED))
     return found, read
 
 
 async def _moves_for(
     connection: Connection, ids: Sequence[bytes], born: Mapping[bytes, int | None], rules: Ruleset
-) -> tuple[list[list[Move]], int]:
+) -> tuple[list[list[Input]], int]:
     """By the place of the customer in ``ids``; each begins with the customer's first instant."""
     reading = _reading(rules)
-    moves: list[list[Move]] = [[] for _ in ids]
+    moves: list[list[Input]] = [[] for _ in ids]
     read = 0
     if rules.leaves:
         rows = await connection.fetch(_statement(reading), ids, reading.names)
@@ -319,18 +321,18 @@ async def _moves_for(
         rows = await connection.fetch(_IDENTIFIES, ids)
         read += len(rows)
         for place, at, message_id, source, traits in rows:
-            moves[place - 1].append(Move(at, message_id, source, (), _decode_traits(traits) or None))
+            moves[place - 1].append(Input(at, message_id, source, (), _decode_traits(traits) or None))
     if reading.births:
         rows = await connection.fetch(_BIRTHS, ids, [born[id] for id in ids])
         read += len(rows)
         for place, at, message_id, source in rows:
-            moves[place - 1].append(Move(at, message_id, source, (), None))
+            moves[place - 1].append(Input(at, message_id, source, (), None))
     else:
         # Nothing is decided by the birth itself, so its message need not be known.
         for found, id in zip(moves, ids, strict=True):
             instant = born[id]
             if instant is not None and all(move.at != instant for move in found):
-                found.append(Move(instant, "", "", (), None))
+                found.append(Input(instant, "", "", (), None))
     if reading.births or reading.identifies:
         moves = [_both((), found) for found in moves]
     return moves, read
@@ -343,14 +345,14 @@ def _statement(reading: _Reading) -> str:
     )
 
 
-def _add_touchpoints(moves: list[list[Move]], rows: Sequence[Any], rules: Ruleset, reading: _Reading) -> None:
+def _add_touchpoints(moves: list[list[Input]], rows: Sequence[Any], rules: Ruleset, reading: _Reading) -> None:
     by_name, meet = reading.by_name, rules.meet
     if by_name is not None:
         for place, at, message_id, source, name, _ in rows:
-            moves[place - 1].append(Move(at, message_id, source, by_name[name], None))
+            moves[place - 1].append(Input(at, message_id, source, by_name[name], None))
         return
     for place, at, message_id, source, name, channel, *documents in rows:
         properties, context, traits = documents or (b"{}", b"{}", None)
         leaves, kept = meet(Occurrence(name, channel, source, at, properties, context, traits or b"{}"))
         if leaves:
-            moves[place - 1].append(Move(at, message_id, source, leaves, None, kept))
+            moves[place - 1].append(Input(at, message_id, source, leaves, None, kept))

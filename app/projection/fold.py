@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from app.projection.state import PASSED, Cause, Move, Standing, State, json_size
+from app.projection.state import PASSED, Cause, Input, StagePosition, State, json_size
 from app.rules.engine.ruleset import Ruleset
 from app.rules.engine.series import Series
 from app.rules.engine.truth import Truth
@@ -30,7 +30,7 @@ class NeedsReplay(Exception):
     """The messages cannot extend this state: they belong into its past."""
 
 
-class Change(msgspec.Struct, gc=False, frozen=True):
+class Transition(msgspec.Struct, gc=False, frozen=True):
     """A customer entered (or left) a segment or a stage at ``at``. ``value`` is the stage, empty for a segment.
 
     ``since`` is when the interval began: ``at`` itself for an entry.
@@ -45,8 +45,8 @@ class Change(msgspec.Struct, gc=False, frozen=True):
 
 
 def fold(
-    state: State, ruleset: Ruleset, moves: Iterable[Move], now: int, points_max: int = POINTS_UNLIMITED
-) -> list[Change]:
+    state: State, ruleset: Ruleset, moves: Iterable[Input], now: int, points_max: int = POINTS_UNLIMITED
+) -> list[Transition]:
     """Carry ``state`` (changed in place) over ``moves`` to ``now``; returns what changed, in order of time.
 
     Raises:
@@ -113,11 +113,11 @@ def _size(name: str, value: object) -> int:
     return json_size(name) + json_size(value)
 
 
-def _order(move: Move) -> tuple[int, str, str]:
+def _order(move: Input) -> tuple[int, str, str]:
     return (move.at, move.message_id, move.source)
 
 
-def _refuse_the_past(state: State, moves: Sequence[Move]) -> None:
+def _refuse_the_past(state: State, moves: Sequence[Input]) -> None:
     """Messages of one instant are decided together, so one that comes after that decision needs a replay too."""
     if state.born is None:
         return
@@ -138,7 +138,7 @@ class _Walk:
         self.state = state
         self.ruleset = ruleset
         self.points_max = points_max
-        self.changes: list[Change] = []
+        self.changes: list[Transition] = []
         self._due = _next_due(state)
 
     def pass_time(self, limit: int) -> None:
@@ -150,7 +150,7 @@ class _Walk:
             self._decide(instant, dict.fromkeys(self._changing_at(instant), PASSED))
             self.state.at = instant
 
-    def arrive(self, instant: int, moves: Sequence[Move]) -> None:
+    def arrive(self, instant: int, moves: Sequence[Input]) -> None:
         """Take in all messages of one instant, then decide: what holds only between two of them never held."""
         if self.state.cut:
             raise NeedsReplay
@@ -172,7 +172,7 @@ class _Walk:
     def _changing_at(self, instant: int) -> list[str]:
         return [rule for rule, truth in self.state.truths.items() if truth.until == instant]
 
-    def _touched(self, moves: Sequence[Move]) -> dict[str, Cause]:
+    def _touched(self, moves: Sequence[Input]) -> dict[str, Cause]:
         """Rules whose truth the moves may have changed, each with the last of the moves that it reads."""
         if len(moves) == 1 and not moves[0].traits:
             return dict.fromkeys(self.ruleset.rules_reading_leaves(moves[0].leaves), _cause(moves[0]))
@@ -181,7 +181,7 @@ class _Walk:
             causes |= dict.fromkeys(self.ruleset.rules_reading(move.leaves, move.traits or ()), _cause(move))
         return causes
 
-    def _count(self, leaf_id: str, instant: int, place: int, move: Move) -> None:
+    def _count(self, leaf_id: str, instant: int, place: int, move: Input) -> None:
         leaf = self.ruleset.leaves.get(leaf_id)
         if leaf is None:
             return  # a message of the future that waited while the definitions changed
@@ -245,10 +245,10 @@ class _Walk:
         cause = self._cause_among([rule for _, rule in stages], causes, otherwise)
         definition = f"journey:{journey}"
         if before is not None and before.stage is not None:
-            self.changes.append(Change(definition, before.stage, False, instant, before.since, cause))
+            self.changes.append(Transition(definition, before.stage, False, instant, before.since, cause))
         if current is not None:
-            self.changes.append(Change(definition, current, True, instant, instant, cause))
-        self.state.journeys[journey] = Standing(current, instant, cause.message_id, cause.source)
+            self.changes.append(Transition(definition, current, True, instant, instant, cause))
+        self.state.journeys[journey] = StagePosition(current, instant, cause.message_id, cause.source)
 
     def _cause_among(self, rules: Iterable[str], causes: dict[str, Cause], otherwise: Cause) -> Cause:
         """The last message that any of the rules reads; time alone only where there is none."""
@@ -257,7 +257,7 @@ class _Walk:
 
     def _note(self, rule: str, holds: bool, instant: int, since: int, cause: Cause) -> None:
         if rule.startswith("segment:"):
-            self.changes.append(Change(rule, "", holds, instant, since, cause))
+            self.changes.append(Transition(rule, "", holds, instant, since, cause))
 
     def _known(self, rule: str) -> Truth:
         known = self.state.truths.get(rule)
@@ -267,7 +267,7 @@ class _Walk:
         return known
 
 
-def _cause(move: Move) -> Cause:
+def _cause(move: Input) -> Cause:
     return Cause("message", move.message_id, move.source)
 
 

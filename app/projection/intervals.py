@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from app.projection.coverage import Kept
-from app.projection.fold import Change
+from app.projection.fold import Transition
 from app.projection.state import Cause
 
 IntervalKey = tuple[bytes, str, str, int, int]
@@ -57,7 +57,7 @@ class IntervalWrites(msgspec.Struct):
         self.retracted += other.retracted
 
 
-def continue_intervals(customer: bytes, changes: Iterable[Change], kept: Mapping[str, Kept]) -> IntervalWrites:
+def continue_intervals(customer: bytes, changes: Iterable[Transition], kept: Mapping[str, Kept]) -> IntervalWrites:
     """The changes of a live fold: intervals that begin, and ends of intervals that are stored or just began."""
     begun: dict[IntervalKey, Interval] = {}
     ended: list[Interval] = []

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import msgspec
 
-from app.identity.bucketing_key import persons_of
+from app.identity.bucketing_key import bucketing_keys_of
 from app.postgres.pool import Connection
-from app.projection.fold import POINTS_UNLIMITED, Change, fold
-from app.projection.state import Move, State
+from app.projection.fold import POINTS_UNLIMITED, Transition, fold
+from app.projection.state import Input, State
 from app.rules.engine.ruleset import Kept, Occurrence, Ruleset
 from app.touchpoint import Message
 
@@ -35,13 +35,13 @@ _CHUNK_ROWS: Final = 2_000
 _LONG_MESSAGES: Final = 300
 
 
-class Replayed(msgspec.Struct):
+class ReplayedCustomer(msgspec.Struct):
     state: State
-    changes: list[Change]
+    changes: list[Transition]
 
 
-def move_of_message(message: Message, ruleset: Ruleset) -> Move:
-    return move_of(
+def input_of_message(message: Message, ruleset: Ruleset) -> Input:
+    return input_of(
         ruleset,
         message.occurred_at,
         message.message_id,
@@ -55,7 +55,7 @@ def move_of_message(message: Message, ruleset: Ruleset) -> Move:
     )
 
 
-def move_of(
+def input_of(
     ruleset: Ruleset,
     occurred_at: int,
     message_id: str,
@@ -66,7 +66,7 @@ def move_of(
     properties: bytes,
     context: bytes,
     traits: bytes | None,
-) -> Move:
+) -> Input:
     """What a message means to the rules. identify, group and alias are no touchpoints and match no leaf."""
     leaves: tuple[str, ...] = ()
     kept: Kept | None = None
@@ -74,34 +74,34 @@ def move_of(
         occurrence = Occurrence(name, channel, source, occurred_at, properties, context, traits or b"{}")
         leaves, kept = ruleset.meet(occurrence)
     sets = _decode_traits(traits) if type == "identify" and traits is not None else None
-    return Move(occurred_at, message_id, source, leaves, sets or None, kept)
+    return Input(occurred_at, message_id, source, leaves, sets or None, kept)
 
 
 async def read_log(
     connection: Connection, customer_ids: Sequence[bytes], ruleset: Ruleset
-) -> AsyncIterator[tuple[bytes, Move]]:
+) -> AsyncIterator[tuple[bytes, Input]]:
     """(customer, move) in order, customer by customer; a bounded number of rows in memory."""
     async for row in connection.cursor(_LOG, customer_ids, prefetch=_CHUNK_ROWS):
         customer, *columns = row
-        yield customer, move_of(ruleset, *columns)
+        yield customer, input_of(ruleset, *columns)
 
 
 async def replay(
     connection: Connection, customer_ids: Sequence[bytes], ruleset: Ruleset, now: int
-) -> dict[bytes, Replayed]:
+) -> dict[bytes, ReplayedCustomer]:
     """Fold the whole log of each customer up to ``now``. A customer without a message is not in the answer.
 
     Needs a transaction: the log is read through a cursor.
     """
-    persons = await persons_of(connection, customer_ids) if ruleset.reads_person else {}
-    replayed: dict[bytes, Replayed] = {}
-    moves: list[Move] = []
+    persons = await bucketing_keys_of(connection, customer_ids) if ruleset.reads_person else {}
+    replayed: dict[bytes, ReplayedCustomer] = {}
+    moves: list[Input] = []
     current: bytes | None = None
 
     async def take() -> None:
         if current is None or not moves:
             return
-        known = replayed.setdefault(current, Replayed(State(person=persons.get(current)), []))
+        known = replayed.setdefault(current, ReplayedCustomer(State(person=persons.get(current)), []))
         work = partial(fold, known.state, ruleset, moves, _up_to(moves, now), POINTS_UNLIMITED)
         # A long history takes a while, and live requests share this event loop.
         known.changes += await asyncio.to_thread(work) if len(moves) > _LONG_MESSAGES else work()
@@ -119,10 +119,10 @@ async def replay(
     return replayed
 
 
-def _up_to(moves: Iterable[Move], now: int) -> int:
+def _up_to(moves: Iterable[Input], now: int) -> int:
     """The instant a chunk of the log may decide: its own end, for later messages may follow."""
     return min(now, max(move.at for move in moves))
 
 
-async def read_moves(connection: Connection, customer_id: bytes, ruleset: Ruleset) -> list[Move]:
+async def read_inputs(connection: Connection, customer_id: bytes, ruleset: Ruleset) -> list[Input]:
     return [move async for _, move in read_log(connection, [customer_id], ruleset)]

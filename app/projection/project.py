@@ -12,16 +12,16 @@ import msgspec
 
 from app.config import Settings
 from app.identity import resolver
-from app.identity.bucketing_key import Person, persons_of
+from app.identity.bucketing_key import Person, bucketing_keys_of
 from app.identity.graph import Caps
-from app.identity.resolver import Customer, Resolution, Resolved
+from app.identity.resolver import CustomerRow, Resolution, ResolvedCustomer
 from app.postgres.pool import Connection
 from app.projection.coverage import BEFORE_NUMBERS, coverage, kept_of
 from app.projection.fold import NeedsReplay, cut_pending, cut_short, fold
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
-from app.projection.log_replay import Replayed, move_of_message, replay
+from app.projection.log_replay import ReplayedCustomer, input_of_message, replay
 from app.projection.state import State, messages_of, read_state, write_state
-from app.projection.writes import Carried, stored_intervals, write_customers, write_graph
+from app.projection.writes import ProjectedCustomer, stored_intervals, write_customers, write_graph
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import Message
 
@@ -46,7 +46,7 @@ async def project(
     news: dict[bytes, list[Message]] = {}
     for message in messages:
         news.setdefault(resolution.customer_of[message.identities[0].id], []).append(message)
-    return await _carry_forward(connection, resolution, news, ruleset, now, settings, replay_all=False)
+    return await _apply(connection, resolution, news, ruleset, now, settings, replay_all=False)
 
 
 async def project_deferred(
@@ -54,7 +54,7 @@ async def project_deferred(
 ) -> Projected:
     """The same for messages that waited in the log: a replay may have met them there already, so replay again."""
     resolution = await resolver.resolve(connection, messages, caps_of(settings))
-    return await _carry_forward(connection, resolution, {}, ruleset, now, settings, replay_all=True)
+    return await _apply(connection, resolution, {}, ruleset, now, settings, replay_all=True)
 
 
 async def refresh(
@@ -72,10 +72,10 @@ async def refresh(
     """
     seen = await resolver.peek(connection, customer_ids)
     rows = await resolver.lock(connection, _within_one_step(seen, settings, replay_all), wait=False)
-    customers = {row.id: Resolved(row.id, [row], True, row.contested, row.last_link_at) for row in rows}
+    customers = {row.id: ResolvedCustomer(row.id, [row], True, row.contested, row.last_link_at) for row in rows}
     resolution = Resolution(customers, {}, [], [], [])
     unbounded = settings.model_copy(update={"replay_messages_max": 10**12})
-    return await _carry_forward(connection, resolution, {}, ruleset, now, unbounded, replay_all)
+    return await _apply(connection, resolution, {}, ruleset, now, unbounded, replay_all)
 
 
 _UNDO = """
@@ -84,7 +84,7 @@ RETURNING weaker
 """
 
 
-def _within_one_step(rows: list[Customer], settings: Settings, replay_all: bool) -> list[bytes]:
+def _within_one_step(rows: list[CustomerRow], settings: Settings, replay_all: bool) -> list[bytes]:
     left = settings.replay_messages_max
     step: list[bytes] = []
     for row in rows:
@@ -110,7 +110,7 @@ async def undo_link(
     if found is None:
         return False
     resolution = await resolver.redivide(connection, [weaker, stronger], caps_of(settings))
-    await _carry_forward(connection, resolution, {}, ruleset, now, settings, replay_all=False)
+    await _apply(connection, resolution, {}, ruleset, now, settings, replay_all=False)
     return True
 
 
@@ -122,7 +122,7 @@ def caps_of(settings: Settings) -> Caps:
     )
 
 
-async def _carry_forward(
+async def _apply(
     connection: Connection,
     resolution: Resolution,
     news: Mapping[bytes, list[Message]],
@@ -131,20 +131,20 @@ async def _carry_forward(
     settings: Settings,
     replay_all: bool,
 ) -> Projected:
-    carried: list[Carried] = []
+    carried: list[ProjectedCustomer] = []
     writes = IntervalWrites()
-    to_replay: list[tuple[int, Resolved]] = []
+    to_replay: list[tuple[int, ResolvedCustomer]] = []
     kept = kept_of(ruleset)
     await write_graph(connection, resolution)
-    persons = await persons_of(connection, list(resolution.customers)) if ruleset.reads_person and news else {}
+    persons = await bucketing_keys_of(connection, list(resolution.customers)) if ruleset.reads_person and news else {}
     for customer in resolution.customers.values():
         told = news.get(customer.id, [])
-        going = None if replay_all else _goes_on(customer, ruleset, persons)
+        going = None if replay_all else _extendable(customer, ruleset, persons)
         if going is None:
             to_replay.append((_cost(customer, len(told), ruleset), customer))
             continue
         state, rules, revision = going
-        moves = [move_of_message(message, rules) for message in told]
+        moves = [input_of_message(message, rules) for message in told]
         try:
             changes = fold(state, rules, moves, now, settings.series_points_max)
         except NeedsReplay:
@@ -152,7 +152,7 @@ async def _carry_forward(
             continue
         writes.extend(continue_intervals(customer.id, changes, kept))
         stored = write_state(cut_pending(state, settings.series_points_max), rules)
-        carried.append(Carried(customer, state, stored, False, revision))
+        carried.append(ProjectedCustomer(customer, state, stored, False, revision))
     now_replayed, left = _within_budget(to_replay, settings.replay_messages_max)
     if now_replayed:
         carried += await replay_customers(connection, now_replayed, ruleset, now, settings, writes)
@@ -164,8 +164,8 @@ async def _carry_forward(
     return Projected(len(carried), len(now_replayed), len(left), len(writes.begun) + len(writes.ended))
 
 
-def _goes_on(
-    customer: Resolved, ruleset: Ruleset, persons: Mapping[bytes, Person]
+def _extendable(
+    customer: ResolvedCustomer, ruleset: Ruleset, persons: Mapping[bytes, Person]
 ) -> tuple[State, Ruleset, int] | None:
     """The state to extend, the rules that it knows, and its revision; None where only the log can tell.
 
@@ -185,23 +185,23 @@ def _goes_on(
     return state, rules, min(row.revision, ruleset.fill)
 
 
-def _length(customer: Resolved, news: int) -> int:
+def _length(customer: ResolvedCustomer, news: int) -> int:
     """How many messages a replay will read, about."""
     return news + sum(messages_of(row.state) for row in customer.origins)
 
 
-def _cost(customer: Resolved, news: int, ruleset: Ruleset) -> int:
+def _cost(customer: ResolvedCustomer, news: int, ruleset: Ruleset) -> int:
     """What a replay costs, in messages that look at nothing but themselves."""
     length = _length(customer, news)
     return length + length * length // POINTS_PER_MESSAGE if ruleset.looks_at_points else length
 
 
 def _within_budget(
-    wanted: Sequence[tuple[int, Resolved]], messages_max: int
-) -> tuple[list[Resolved], list[tuple[int, Resolved]]]:
+    wanted: Sequence[tuple[int, ResolvedCustomer]], messages_max: int
+) -> tuple[list[ResolvedCustomer], list[tuple[int, ResolvedCustomer]]]:
     """The short replays are done here, the long ones are left to the worker; until then reads replay by themselves."""
-    done: list[Resolved] = []
-    left: list[tuple[int, Resolved]] = []
+    done: list[ResolvedCustomer] = []
+    left: list[tuple[int, ResolvedCustomer]] = []
     for length, customer in sorted(wanted, key=lambda pair: pair[0]):
         messages_max -= length
         if messages_max >= 0:
@@ -211,19 +211,19 @@ def _within_budget(
     return done, left
 
 
-def _leave_stale(customer: Resolved, news: int, ruleset: Ruleset, now: int) -> Carried:
+def _leave_stale(customer: ResolvedCustomer, news: int, ruleset: Ruleset, now: int) -> ProjectedCustomer:
     state = State(born=now, messages=_length(customer, news))
-    return Carried(customer, state, write_state(state, ruleset), True, ruleset.fill)
+    return ProjectedCustomer(customer, state, write_state(state, ruleset), True, ruleset.fill)
 
 
 async def replay_customers(
     connection: Connection,
-    customers: Sequence[Resolved],
+    customers: Sequence[ResolvedCustomer],
     ruleset: Ruleset,
     now: int,
     settings: Settings,
     writes: IntervalWrites,
-) -> list[Carried]:
+) -> list[ProjectedCustomer]:
     """All of them from the log, ready to be written; what differs from the stored intervals is added to ``writes``."""
     ids = [customer.id for customer in customers]
     replayed = await replay(connection, ids, ruleset, now)
@@ -233,9 +233,9 @@ async def replay_customers(
     wanted: list[Interval] = []
     carried = []
     for customer in customers:
-        known = replayed.get(customer.id) or Replayed(State(), [])
+        known = replayed.get(customer.id) or ReplayedCustomer(State(), [])
         wanted += continue_intervals(customer.id, known.changes, kept).begun
         stored = write_state(cut_short(known.state, settings.series_points_max), ruleset)
-        carried.append(Carried(customer, known.state, stored, False, ruleset.fill))
+        carried.append(ProjectedCustomer(customer, known.state, stored, False, ruleset.fill))
     writes.extend(correct_intervals(intervals, wanted))
     return carried

@@ -9,7 +9,7 @@ import msgspec
 
 from app.config import Settings
 from app.errors import NotFound
-from app.formats.identifiers import reference
+from app.formats.identifiers import parse_customer_reference
 from app.identity import resolver
 from app.postgres.pool import Clock, Connection, Pool, transact
 from app.projection.fold import NeedsReplay, cut_short, fold
@@ -39,7 +39,7 @@ async def rebuild_customers(
     """
     if customer is not None:
         async with pool.acquire() as connection:
-            candidates = [identity.id for identity in reference(customer, settings)]
+            candidates = [identity.id for identity in parse_customer_reference(customer, settings)]
             ids = [row["customer_id"] for row in await connection.fetch(_OF_IDENTITY, candidates)]
         if not ids:
             raise NotFound(f"no customer {customer}")

@@ -29,7 +29,7 @@ class Cause(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
 PASSED = Cause("time")
 
 
-class Standing(msgspec.Struct, gc=False, array_like=True):
+class StagePosition(msgspec.Struct, gc=False, array_like=True):
     """The place in one journey: the current stage, or none, and the message that led there (none: time did)."""
 
     stage: str | None
@@ -42,7 +42,7 @@ class Standing(msgspec.Struct, gc=False, array_like=True):
         return PASSED if self.message_id is None else Cause("message", self.message_id, self.source)
 
 
-class Move(msgspec.Struct, gc=False, array_like=True):
+class Input(msgspec.Struct, gc=False, array_like=True):
     """What is left of a message once it has met the rules: the leaves it belongs to and the traits it sets."""
 
     at: int
@@ -70,8 +70,8 @@ class State(msgspec.Struct):
     traits: dict[str, Any] = {}
     series: dict[str, Series] = {}
     truths: dict[str, Truth] = {}
-    journeys: dict[str, Standing] = {}
-    pending: list[Move] = []
+    journeys: dict[str, StagePosition] = {}
+    pending: list[Input] = []
     """Messages of the future (clocks run ahead): they count from their own instant on."""
     cut: bool = False
     """More was to be kept than may be; whatever comes next, only the log can tell."""
@@ -89,7 +89,7 @@ class _Stored(msgspec.Struct, array_like=True):
     traits: bytes
     series: dict[str, Series]
     truths: dict[int, Truth]
-    journeys: dict[int, Standing]
+    journeys: dict[int, StagePosition]
     pending: bytes
     person: tuple[str, str] | None = None
 
@@ -121,7 +121,7 @@ _decode_declared = msgspec.msgpack.Decoder(_Declared).decode
 _decode_outline = msgspec.msgpack.Decoder(_Outline).decode
 _encode = msgspec.msgpack.Encoder().encode
 _decode_traits = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
-_decode_pending = msgspec.json.Decoder(list[Move], float_hook=Decimal).decode
+_decode_pending = msgspec.json.Decoder(list[Input], float_hook=Decimal).decode
 _encode_json = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -203,12 +203,12 @@ def decided_at(stored: bytes) -> int:
     return _decode_outline(stored).at
 
 
-def born_of(stored: bytes) -> int | None:
+def first_seen_of(stored: bytes) -> int | None:
     """When the customer's first message was, whatever the revision; not of a stale one."""
     return _decode_outline(stored).born
 
 
-def declared_of(stored: bytes, now: int) -> dict[str, Any] | None:
+def declared_traits_at(stored: bytes, now: int) -> dict[str, Any] | None:
     """The declared traits as of ``now``, whatever the revision; None where only the state as a whole can tell."""
     row = _decode_declared(stored)
     if row.pending or row.cut or row.at > now:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.identity.resolver import Resolution, Resolved
+from app.identity.resolver import Resolution, ResolvedCustomer
 from app.postgres.pool import Connection
 from app.projection.fold import flips_at
 from app.projection.intervals import Interval, IntervalWrites
@@ -20,10 +20,10 @@ SWEEP_NOW: Final = 0
 """A ``sweep_at`` that is always due: the worker takes stale customers first."""
 
 
-class Carried(msgspec.Struct):
+class ProjectedCustomer(msgspec.Struct):
     """A customer ready to be written."""
 
-    customer: Resolved
+    customer: ResolvedCustomer
     state: State
     stored: bytes
     stale: bool
@@ -147,7 +147,9 @@ SET state = excluded.state, flips_at = excluded.flips_at, sweep_at = excluded.sw
 """
 
 
-async def write_customers(connection: Connection, carried: Sequence[Carried], writes: IntervalWrites, now: int) -> None:
+async def write_customers(
+    connection: Connection, carried: Sequence[ProjectedCustomer], writes: IntervalWrites, now: int
+) -> None:
     flips = [None if customer.stale else flips_at(customer.state) for customer in carried]
     begun = writes.begun
     ended = writes.ended + writes.retracted
@@ -187,7 +189,7 @@ def _encoded(cause: Cause | None) -> bytes | None:
     return None if cause is None else _encode_cause(cause)
 
 
-def sweep_at(carried: Carried, flips: int | None, now: int) -> int | None:
+def sweep_at(carried: ProjectedCustomer, flips: int | None, now: int) -> int | None:
     """Left where it is while it is early enough: an unchanged indexed column keeps the update HOT.
 
     The price is a visit of the sweeper that finds nothing due and moves it then.

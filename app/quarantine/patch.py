@@ -69,7 +69,7 @@ class Patch:
             raise Unpatchable(str(error)[:300]) from None
 
 
-def read(
+def reparse_patched(
     body: bytes, row: int, original: bytes, form: str, received_at: int, limits: Limits, options: Mapping[str, str]
 ) -> Envelope:
     """What ``body`` says, which may correct the original of that row of the quarantine. Raises InvalidBody.
@@ -77,7 +77,7 @@ def read(
     However it is corrected, it has one id: its own, else the one that the original has by what it says, else the row's.
     So two replays at once, or one after a crash, store once.
     """
-    envelope = reparse.read(body, form, received_at, limits, options)
+    envelope = reparse.reparse(body, form, received_at, limits, options)
     if body == original:
         return envelope
     before = _ids(original, form, received_at, limits, options)
@@ -94,7 +94,7 @@ def _ids(
     original: bytes, form: str, received_at: int, limits: Limits, options: Mapping[str, str]
 ) -> Sequence[str | None]:
     try:
-        envelope = reparse.read(original, form, received_at, limits, options)
+        envelope = reparse.reparse(original, form, received_at, limits, options)
     except InvalidBody:
         return []
     return [id_at_best(item, limits.id_chars_max) for item in envelope.items]

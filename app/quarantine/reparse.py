@@ -17,23 +17,25 @@ from app.errors import InvalidBody
 from app.formats import customerio_track, ga4, mixpanel, posthog, segment
 from app.formats.encodings import document
 from app.formats.segment_fields import TYPES
-from app.formats.vendor_events import Clocks, Members, members_of, text_of
+from app.formats.vendor_events import EventTimes, Members, members_of, text_of
 
 _OURS: Final = {"userId", "anonymousId", "messageId"}
 
 
-def read(original: bytes, form: str, received_at: int, limits: Limits, options: Mapping[str, str]) -> segment.Envelope:
+def reparse(
+    original: bytes, form: str, received_at: int, limits: Limits, options: Mapping[str, str]
+) -> segment.Envelope:
     """One message, or what one foreign event makes. Raises InvalidBody.
 
     ``form`` is the rejection's; ``received_at`` when it first arrived; ``options`` are those of its source.
     """
-    intake = delivery_parser.read_again(form, original, received_at, options)
+    intake = delivery_parser.reparse(form, original, received_at, options)
     if intake is not None:
         intake.envelope.erasures = [(each.kind, each.value) for each in intake.erasures]
         return intake.envelope
     name, _, query = form.partition("?")
     said = dict(parse_qsl(query, keep_blank_values=True))
-    clocks = Clocks(received_at, _instant(said.get("sent")), _instant(said.get("moment")))
+    clocks = EventTimes(received_at, _instant(said.get("sent")), _instant(said.get("moment")))
     vendor, _, route = name.partition("/")
     members = _members(original, limits)
     if _is_ours(members):
@@ -45,7 +47,7 @@ def read(original: bytes, form: str, received_at: int, limits: Limits, options: 
     if vendor == "ga4":
         return ga4.read(original, None, received_at, limits, again=clocks)
     if vendor == "customerio":
-        return customerio_track.read_again(original, limits, clocks)
+        return customerio_track.reparse(original, limits, clocks)
     return _guessed(original, members, received_at, limits)
 
 

@@ -19,14 +19,14 @@ from app.errors import InvalidBody, NotFound, Overloaded, RejectionCode
 from app.formats.segment import Parsed, normalise
 from app.formats.web_context import KEEP_BOTS
 from app.ingest.event_log import CONFLICTING_TWIN
-from app.ingest.group_commit import Ingest, Receipt
+from app.ingest.group_commit import GroupCommit, Receipt
 from app.postgres.pool import Clock, Pool
 from app.privacy.erasure_requests import request_erasures
 from app.quarantine import patch
 from app.quarantine.patch import Patch, Unpatchable
-from app.quarantine.search import Quarantined, QuarantineViews, Wanted
+from app.quarantine.search import QuarantinedMessage, QuarantineQuery, QuarantineSearch
 from app.registry import Registry
-from app.tracking_plan.check import keep_to_plan
+from app.tracking_plan.check import check_plan
 
 _AT_A_TIME: Final = 50
 """They wait for common flushes."""
@@ -36,7 +36,7 @@ Outcome = Literal["accepted", "duplicate", "rejected", "unpatchable", "failed"]
 log = structlog.get_logger(__name__)
 
 
-class Replayed(msgspec.Struct, frozen=True):
+class ReplayResult(msgspec.Struct, frozen=True):
     """What became of one row. ``code`` and ``reason`` where it was not let in; ``body`` is what was read."""
 
     id: int
@@ -48,10 +48,10 @@ class Replayed(msgspec.Struct, frozen=True):
     body: bytes = b""
 
 
-class Replays:
-    def __init__(self, pool: Pool, registry: Registry, ingest: Ingest, settings: Settings, clock: Clock) -> None:
+class QuarantineReplayer:
+    def __init__(self, pool: Pool, registry: Registry, ingest: GroupCommit, settings: Settings, clock: Clock) -> None:
         self._pool = pool
-        self._views = QuarantineViews(pool)
+        self._views = QuarantineSearch(pool)
         self._registry = registry
         self._ingest = ingest
         self._settings = settings
@@ -66,21 +66,21 @@ class Replays:
         return receipt
 
     async def many(
-        self, wanted: Wanted, after: int, limit: int, patch: Patch | None, *, dry_run: bool
-    ) -> tuple[list[Replayed], int | None]:
+        self, wanted: QuarantineQuery, after: int, limit: int, patch: Patch | None, *, dry_run: bool
+    ) -> tuple[list[ReplayResult], int | None]:
         """The oldest rows behind ``after``, and behind which id to go on. What is still rejected stays as it is."""
         page = await self._views.oldest(wanted, after, limit)
         if dry_run:
             return [await self._try_one(kept, patch, dry_run=True) for kept in page.rows], page.next
         turns = asyncio.Semaphore(_AT_A_TIME)
 
-        async def in_turn(kept: Quarantined) -> Replayed:
+        async def in_turn(kept: QuarantinedMessage) -> ReplayResult:
             async with turns:
                 return await self._try_one(kept, patch, dry_run=False)
 
         return list(await asyncio.gather(*map(in_turn, page.rows))), page.next
 
-    async def _try_one(self, kept: Quarantined, patch: Patch | None, *, dry_run: bool) -> Replayed:
+    async def _try_one(self, kept: QuarantinedMessage, patch: Patch | None, *, dry_run: bool) -> ReplayResult:
         """No row costs its neighbours anything."""
         try:
             body = kept.original if patch is None else patch.apply(kept.original)
@@ -94,7 +94,7 @@ class Replays:
             await self._views.mark_replayed([kept.id], self._clock.now())
         return _told(kept, receipt, body)
 
-    async def _replay(self, kept: Quarantined, body: bytes) -> Receipt:
+    async def _replay(self, kept: QuarantinedMessage, body: bytes) -> Receipt:
         parsed = self._parsed(kept, body)
         asked = [] if parsed.envelope is None else parsed.envelope.erasures
         if asked:
@@ -105,7 +105,7 @@ class Replays:
             return Receipt(len(asked), rejected=len(rejected), rejections=rejected, warnings=parsed.warnings)
         return await self._ingest.accept(kept.source, parsed, len(body))
 
-    async def _rehearse(self, kept: Quarantined, body: bytes) -> Receipt:
+    async def _rehearse(self, kept: QuarantinedMessage, body: bytes) -> Receipt:
         parsed = self._parsed(kept, body)
         try:
             return await self._ingest.rehearse(parsed)
@@ -115,7 +115,7 @@ class Replays:
             log.error("a rehearsal failed", exc_info=error)
             raise InvalidBody(RejectionCode.UNSTORABLE.meaning) from None
 
-    def _parsed(self, kept: Quarantined, body: bytes) -> Parsed:
+    def _parsed(self, kept: QuarantinedMessage, body: bytes) -> Parsed:
         """Read as of its own arrival: by the clock of the replay it would have happened later than it did.
 
         Whether it is a bot's is not asked again. The tracking plan is, here already: what does not keep to it is not to
@@ -127,33 +127,35 @@ class Replays:
         hook = self._registry.access.hooks.get(kept.source)
         options = {} if hook is None else hook.options
         limits = self._settings.limits
-        envelope = patch.read(body, kept.id, kept.original, kept.form, kept.received_at, limits, options)
+        envelope = patch.reparse_patched(body, kept.id, kept.original, kept.form, kept.received_at, limits, options)
         source = msgspec.structs.replace(source, bots=KEEP_BOTS)
         parsed = normalise(envelope, source, kept.received_at, self._settings)
-        planned, _ = keep_to_plan(self._registry.plans.plan, parsed)
+        planned, _ = check_plan(self._registry.plans.plan, parsed)
         return msgspec.structs.replace(planned, warnings=parsed.warnings)  # those of the plan come with accepting
 
 
-def _is_in(kept: Quarantined, receipt: Receipt) -> bool:
+def _is_in(kept: QuarantinedMessage, receipt: Receipt) -> bool:
     """A twin that differs is a duplicate of what was accepted first, and is not in the log for all that."""
     return receipt.accepted > 0 or (receipt.duplicate > 0 and kept.code != CONFLICTING_TWIN)
 
 
-def _told(kept: Quarantined, receipt: Receipt, body: bytes) -> Replayed:
+def _told(kept: QuarantinedMessage, receipt: Receipt, body: bytes) -> ReplayResult:
     if receipt.accepted or receipt.duplicate:
         outcome: Outcome = "accepted" if receipt.accepted else "duplicate"
-        return Replayed(kept.id, kept.source, kept.message_id, outcome, body=body)
+        return ReplayResult(kept.id, kept.source, kept.message_id, outcome, body=body)
     if not receipt.rejections:
         return _failed(kept, "failed", None, "it makes no message", body)
     first = receipt.rejections[0]
     return _failed(kept, "rejected", first.code, first.message, body)
 
 
-def _failed(kept: Quarantined, outcome: Outcome, code: str | None, reason: str | None, body: bytes = b"") -> Replayed:
-    return Replayed(kept.id, kept.source, kept.message_id, outcome, code, reason, body)
+def _failed(
+    kept: QuarantinedMessage, outcome: Outcome, code: str | None, reason: str | None, body: bytes = b""
+) -> ReplayResult:
+    return ReplayResult(kept.id, kept.source, kept.message_id, outcome, code, reason, body)
 
 
-def counts_of(items: Sequence[Replayed]) -> dict[str, int]:
+def counts_of(items: Sequence[ReplayResult]) -> dict[str, int]:
     """How many became what."""
     counts = dict.fromkeys(("accepted", "duplicate", "rejected", "unpatchable", "failed"), 0)
     for each in items:

@@ -17,7 +17,7 @@ CHUNKS_MAX: Final = 20
 """Rows that one page looks at where their content is asked about; it is then short, and has a next one."""
 
 
-class Quarantined(msgspec.Struct):
+class QuarantinedMessage(msgspec.Struct):
     id: int
     source: str
     received_at: int
@@ -29,7 +29,7 @@ class Quarantined(msgspec.Struct):
     form: str
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class QuarantineQuery(msgspec.Struct, frozen=True):
     """Which rows; what is None is not asked. ``since`` <= received_at < ``until``."""
 
     source: str | None = None
@@ -42,10 +42,10 @@ class Wanted(msgspec.Struct, frozen=True):
     ids: Sequence[int] | None = None
 
 
-class Page(msgspec.Struct, frozen=True):
+class QuarantinePage(msgspec.Struct, frozen=True):
     """``next`` is the id behind which the next page begins; None where there is none."""
 
-    rows: list[Quarantined]
+    rows: list[QuarantinedMessage]
     next: int | None
 
 
@@ -70,45 +70,47 @@ _MARK = "UPDATE quarantine SET replayed_at = $2 WHERE id = ANY($1::bigint[]) AND
 _AFTER_ALL = (1 << 63) - 1
 
 
-class QuarantineViews:
+class QuarantineSearch:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def newest(self, wanted: Wanted, before: int | None, items_max: int) -> Page:
+    async def newest(self, wanted: QuarantineQuery, before: int | None, items_max: int) -> QuarantinePage:
         return await self._page(_NEWEST, wanted, _AFTER_ALL if before is None else before, items_max)
 
-    async def oldest(self, wanted: Wanted, after: int, items_max: int) -> Page:
+    async def oldest(self, wanted: QuarantineQuery, after: int, items_max: int) -> QuarantinePage:
         return await self._page(_OLDEST, wanted, after, items_max)
 
-    async def _page(self, statement: str, wanted: Wanted, place: int, items_max: int) -> Page:
+    async def _page(self, statement: str, wanted: QuarantineQuery, place: int, items_max: int) -> QuarantinePage:
         """Names stand in the originals alone, so rows are looked through for them in bounded chunks."""
-        found: list[Quarantined] = []
+        found: list[QuarantinedMessage] = []
         chunk = items_max + 1 if wanted.event is None else CHUNK
         for _ in range(CHUNKS_MAX):
-            rows = [Quarantined(*row) for row in await self._pool.fetch(statement, place, *_arguments(wanted), chunk)]
+            rows = [
+                QuarantinedMessage(*row) for row in await self._pool.fetch(statement, place, *_arguments(wanted), chunk)
+            ]
             found += (
                 rows if wanted.event is None else [row for row in rows if name_at_best(row.original) == wanted.event]
             )
             if len(found) > items_max:
-                return Page(found[:items_max], found[items_max - 1].id)
+                return QuarantinePage(found[:items_max], found[items_max - 1].id)
             if len(rows) < chunk:
-                return Page(found, None)
+                return QuarantinePage(found, None)
             place = rows[-1].id
             await asyncio.sleep(0)
-        return Page(found, place)
+        return QuarantinePage(found, place)
 
-    async def one(self, id: int) -> Quarantined:
+    async def one(self, id: int) -> QuarantinedMessage:
         """Raises :class:`NotFound`."""
         row = await self._pool.fetchrow(_ONE, id)
         if row is None:
             raise NotFound(f"There is no message {id} in quarantine.")
-        return Quarantined(*row)
+        return QuarantinedMessage(*row)
 
     async def mark_replayed(self, ids: Sequence[int], now: int) -> None:
         await self._pool.execute(_MARK, ids, now)
 
 
-def _arguments(wanted: Wanted) -> tuple[object, ...]:
+def _arguments(wanted: QuarantineQuery) -> tuple[object, ...]:
     return (
         wanted.source,
         wanted.code,

@@ -16,13 +16,13 @@ from app.projection.backfill import replay_for
 from app.projection.coverage import BEFORE_NUMBERS, coverage
 from app.projection.fold import NeedsReplay, fold
 from app.projection.log_replay import replay
-from app.projection.state import Cause, State, born_of, read_state, write_state
+from app.projection.state import Cause, State, first_seen_of, read_state, write_state
 from app.rules.engine.ruleset import Ruleset
 from app.rules.engine.truth import Truth
 from app.touchpoint import STRENGTH, Identity
 
 
-class Stored(msgspec.Struct):
+class StoredState(msgspec.Struct):
     """A customer's row as far as reads look at it."""
 
     id: bytes
@@ -38,7 +38,7 @@ class Membership(msgspec.Struct, frozen=True):
     valid_until: int | None
 
 
-class Place(msgspec.Struct, frozen=True):
+class CurrentStage(msgspec.Struct, frozen=True):
     """The place in one journey."""
 
     stage: str | None
@@ -53,7 +53,7 @@ class Customer(msgspec.Struct):
     id: bytes
     identities: list[Identity]
     traits: dict[str, Any]
-    stages: dict[str, Place]
+    stages: dict[str, CurrentStage]
     segments: list[Membership]
     as_of: int
     ruleset: Ruleset
@@ -62,12 +62,12 @@ class Customer(msgspec.Struct):
     """As of :func:`valid_until`: also of segments that the customer will enter."""
 
 
-def is_current(row: Stored, ruleset: Ruleset, now: int) -> bool:
+def is_current(row: StoredState, ruleset: Ruleset, now: int) -> bool:
     """Whether all that is stored of the customer, intervals too, holds at ``now`` as it stands."""
     return not row.stale and row.revision >= coverage(ruleset).shown and (row.flips_at is None or row.flips_at > now)
 
 
-def carried_to(row: Stored, ruleset: Ruleset, now: int, points_max: int) -> State | None:
+def advance_to(row: StoredState, ruleset: Ruleset, now: int, points_max: int) -> State | None:
     """The state at ``now``, or None where only the log can tell. A state may be ahead of a clock that is behind.
 
     While an edited definition is filled the row does not know what it will be, and nobody asks for it yet.
@@ -88,7 +88,7 @@ def carried_to(row: Stored, ruleset: Ruleset, now: int, points_max: int) -> Stat
 
 async def states_at(
     connection: Connection,
-    rows: Iterable[Stored],
+    rows: Iterable[StoredState],
     ruleset: Ruleset,
     instant: int,
     points_max: int,
@@ -103,13 +103,13 @@ async def states_at(
     to_replay: list[bytes] = []
     born: dict[bytes, int | None] = {}
     for row in rows:
-        state = carried_to(row, ruleset, instant, points_max)
+        state = advance_to(row, ruleset, instant, points_max)
         if state is not None and state.at <= instant and not _is_short(state, ruleset, with_values):
             states[row.id] = state
         elif row.stale or row.revision == BEFORE_NUMBERS:
             to_replay.append(row.id)
         else:
-            born[row.id] = born_of(row.state)
+            born[row.id] = first_seen_of(row.state)
     replayed, _ = await replay_for(connection, born, ruleset, instant)
     if to_replay:
         replayed |= await replay(connection, to_replay, ruleset, instant)
@@ -149,7 +149,7 @@ def present(
         id,
         identities_in_order(kinds, values),
         _traits(state, ruleset, max(now, state.at)),
-        {journey.key: place_of(state, journey.key, until) for journey in ruleset.journeys},
+        {journey.key: current_stage_of(state, journey.key, until) for journey in ruleset.journeys},
         memberships_of(state, ruleset, until),
         max(now, state.at),
         ruleset,
@@ -192,11 +192,11 @@ def memberships_of(state: State, ruleset: Ruleset, until: Mapping[str, int]) -> 
     return found
 
 
-def place_of(state: State, journey: str, until: Mapping[str, int]) -> Place:
+def current_stage_of(state: State, journey: str, until: Mapping[str, int]) -> CurrentStage:
     standing = state.journeys.get(journey)
     if standing is None:
-        return Place(None, None, until.get(f"journey:{journey}"), None)
-    return Place(standing.stage, standing.since, until.get(f"journey:{journey}"), standing.cause)
+        return CurrentStage(None, None, until.get(f"journey:{journey}"), None)
+    return CurrentStage(standing.stage, standing.since, until.get(f"journey:{journey}"), standing.cause)
 
 
 def valid_until(state: State, ruleset: Ruleset, points_max: int) -> dict[str, int]:

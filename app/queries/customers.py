@@ -9,13 +9,13 @@ from app.config import Settings
 from app.errors import NotFound
 from app.postgres.pool import Connection, Pool, snapshot
 from app.projection.coverage import kept_of
-from app.projection.fold import POINTS_UNLIMITED, Change
+from app.projection.fold import POINTS_UNLIMITED, Transition
 from app.projection.intervals import Interval, continue_intervals
 from app.projection.log_replay import replay
 from app.projection.state import State, decided_at
 from app.projection.writes import interval_of
-from app.queries.customer_state import Customer, Place, Stored, carried_to, is_current, present, states_at
-from app.queries.explanations import Explanation, explain_rule, tell
+from app.queries.customer_state import CurrentStage, Customer, StoredState, advance_to, is_current, present, states_at
+from app.queries.explanations import Explanation, explain_rule, replay_for_explanation
 from app.registry import Registry
 from app.rules.engine.ruleset import Definition, Ruleset
 
@@ -51,7 +51,7 @@ ORDER BY entered_at, definition, value
 """
 
 
-class CustomerViews:
+class CustomerQueries:
     """Questions about single customers. ``now`` is an argument: it is read once a request.
 
     Where ``past`` is said, ``now`` is an instant of the past: the log is replayed up to it, and what came later is the
@@ -73,7 +73,7 @@ class CustomerViews:
         definitions, *stored, kinds, values = row
         ruleset = self._registry.ruleset
         if definitions == ruleset.revision:
-            state = carried_to(Stored(*stored), ruleset, now, self._points_max)
+            state = advance_to(StoredState(*stored), ruleset, now, self._points_max)
             shown = None if state is None else present(stored[0], kinds, values, state, ruleset, now, self._points_max)
             if shown is not None:
                 return shown
@@ -102,7 +102,7 @@ class CustomerViews:
         async with snapshot(self._pool) as connection:
             ruleset = await self._registry.current_ruleset(connection)
             rows = await connection.fetch(_CUSTOMERS, places, asked)
-            stored = {row["id"]: Stored(*row[1:6]) for row in rows}
+            stored = {row["id"]: StoredState(*row[1:6]) for row in rows}
             states = await states_at(connection, stored.values(), ruleset, now, self._points_max, with_values=True)
             for place, id, *_, kinds, values in rows:
                 shown = present(id, kinds, values, states[id], ruleset, now, POINTS_UNLIMITED)
@@ -129,7 +129,7 @@ class CustomerViews:
                 rows = await connection.fetch(_INTERVALS, row.id, definitions, as_of, meanings)
                 return row.id, [interval_of(each) for each in rows], as_of
             replayed = await replay(connection, [row.id], ruleset, now)
-        changes: Iterable[Change] = replayed[row.id].changes if row.id in replayed else ()
+        changes: Iterable[Transition] = replayed[row.id].changes if row.id in replayed else ()
         wanted = set(definitions)
         stays = continue_intervals(
             row.id, [change for change in changes if change.definition in wanted], kept_of(ruleset)
@@ -146,12 +146,12 @@ class CustomerViews:
 
     async def journey_explained(
         self, ids: Sequence[bytes], key: str, now: int
-    ) -> tuple[Definition, Place, list[tuple[str, Explanation]]]:
+    ) -> tuple[Definition, CurrentStage, list[tuple[str, Explanation]]]:
         """With (stage, why) of each stage, in order. Raises :class:`NotFound`."""
         async with snapshot(self._pool) as connection:
             row, ruleset = await self._found(connection, ids)
             definition = _defined(ruleset, "journey", key)
-            place = (await tell(connection, row.id, ruleset, now)).place(key)
+            place = (await replay_for_explanation(connection, row.id, ruleset, now)).place(key)
             stages = [
                 (stage, await explain_rule(connection, row.id, rule_id, ruleset, now))
                 for stage, rule_id in ruleset.stages_of[key]
@@ -163,15 +163,15 @@ class CustomerViews:
         async with snapshot(self._pool) as connection:
             row, ruleset = await self._found(connection, ids)
             definition = _defined(ruleset, "trait", key)
-            told = await tell(connection, row.id, ruleset.explained(f"trait:{key}"), now)
+            told = await replay_for_explanation(connection, row.id, ruleset.explained(f"trait:{key}"), now)
         return definition, told.value(key)
 
-    async def _found(self, connection: Connection, ids: Sequence[bytes]) -> tuple[Stored, Ruleset]:
+    async def _found(self, connection: Connection, ids: Sequence[bytes]) -> tuple[StoredState, Ruleset]:
         row = await connection.fetchrow(_CUSTOMER, ids)
         if row is None:
             raise NotFound("There is no such customer.")
         definitions, *stored, _, _ = row
-        return Stored(*stored), await self._registry.ruleset_at(connection, definitions)
+        return StoredState(*stored), await self._registry.ruleset_at(connection, definitions)
 
 
 def _defined(ruleset: Ruleset, kind: str, key: str) -> Definition:

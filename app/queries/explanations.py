@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from app.identity.bucketing_key import persons_of
+from app.identity.bucketing_key import bucketing_keys_of
 from app.postgres.pool import Connection
 from app.projection.fold import POINTS_UNLIMITED, fold
-from app.projection.log_replay import read_moves
+from app.projection.log_replay import read_inputs
 from app.projection.state import State
-from app.queries.customer_state import Place, place_of, truth_of, valid_until
+from app.queries.customer_state import CurrentStage, current_stage_of, truth_of, valid_until
 from app.rules.engine.json_equality import digest_of
 from app.rules.engine.ruleset import Ruleset
 
@@ -27,7 +27,7 @@ class Explanation(msgspec.Struct):
     tree: dict[str, Any]
 
 
-class Told(msgspec.Struct):
+class ExplainedReplay(msgspec.Struct):
     """A customer's log told to a set of rules up to an instant, and which messages stand behind each leaf."""
 
     state: State
@@ -56,8 +56,8 @@ class Told(msgspec.Struct):
                 found["valid_until"] = until if digest_of(value) == digest_of(found["value"]) else instant
         return found
 
-    def place(self, journey: str) -> Place:
-        return place_of(self.state, journey, valid_until(self.state, self.ruleset, POINTS_UNLIMITED))
+    def place(self, journey: str) -> CurrentStage:
+        return current_stage_of(self.state, journey, valid_until(self.state, self.ruleset, POINTS_UNLIMITED))
 
     def _look_ahead(self, rule_id: str, tree: dict[str, Any]) -> None:
         for instant, ahead in self._future():
@@ -77,13 +77,15 @@ async def explain_rule(
     connection: Connection, customer: bytes, rule_id: str, ruleset: Ruleset, now: int
 ) -> Explanation:
     """Each node with since when its truth has been what it is."""
-    return (await tell(connection, customer, ruleset.explained(rule_id), now)).why(rule_id)
+    return (await replay_for_explanation(connection, customer, ruleset.explained(rule_id), now)).why(rule_id)
 
 
-async def tell(connection: Connection, customer: bytes, ruleset: Ruleset, now: int) -> Told:
+async def replay_for_explanation(
+    connection: Connection, customer: bytes, ruleset: Ruleset, now: int
+) -> ExplainedReplay:
     """Needs a transaction: the log is read through a cursor."""
-    moves = await read_moves(connection, customer, ruleset)
-    persons = await persons_of(connection, [customer]) if ruleset.reads_person else {}
+    moves = await read_inputs(connection, customer, ruleset)
+    persons = await bucketing_keys_of(connection, [customer]) if ruleset.reads_person else {}
     state = State(person=persons.get(customer))
     fold(state, ruleset, moves, now, POINTS_UNLIMITED)
     messages: dict[str, list[tuple[int, str]]] = {}
@@ -91,7 +93,7 @@ async def tell(connection: Connection, customer: bytes, ruleset: Ruleset, now: i
         if move.at <= now:
             for leaf in move.leaves:
                 messages.setdefault(leaf, []).append((move.at, move.message_id))
-    return Told(state, ruleset, messages, now)
+    return ExplainedReplay(state, ruleset, messages, now)
 
 
 def _hold_nothing(node: dict[str, Any]) -> None:

@@ -17,14 +17,14 @@ import structlog
 from app.config import Settings
 from app.errors import Overloaded, RateLimited
 from app.postgres.pool import UNREACHABLE, Clock, Pool
-from app.queries.customers import CustomerViews
-from app.queries.public_profile import Shown, identities_of, shown
-from app.registry import KeyView, Registry
+from app.queries.customers import CustomerQueries
+from app.queries.public_profile import PublicProfile, identities_of, public_profile_of
+from app.registry import Registry, WriteKeyGrant
 from app.registry.visitor_tokens import Visitor, vouched_at
 from app.touchpoint import SECOND
 
 _POLL_SECONDS: Final = 0.4
-"""What other processes store is seen after this time; what this one stores at once (:meth:`Streams.nudge`)."""
+"""What other processes store is seen after this time; what this one stores at once (:meth:`LiveUpdates.nudge`)."""
 _REST_SECONDS: Final = 0.05
 _AWAY_SECONDS: Final = 2.0
 _CHUNK: Final = 100
@@ -43,7 +43,7 @@ _log = structlog.get_logger(__name__)
 Seen = tuple[tuple[bytes, bytes, str], ...]
 
 
-class Watched:
+class WatchedCustomer:
     """One open stream. ``due`` is when its answer changes by itself; ``latest`` the last answer, not yet taken."""
 
     def __init__(self, visitor: Visitor, write_key: str, signing: bytes, origin: str | None) -> None:
@@ -57,10 +57,10 @@ class Watched:
         self.seen: Seen | None = None
         self.due: int | None = None
         self.closed = False
-        self.latest: Shown | None = None
+        self.latest: PublicProfile | None = None
         self._news = asyncio.Event()
 
-    async def next(self, seconds: float) -> Shown | None:
+    async def next(self, seconds: float) -> PublicProfile | None:
         """The next answer, which may say what the last one said; None after so many seconds, or once closed."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), max(seconds, 0))
@@ -68,7 +68,7 @@ class Watched:
         latest, self.latest = self.latest, None
         return latest
 
-    def tell(self, answer: Shown) -> None:
+    def tell(self, answer: PublicProfile) -> None:
         self.latest = answer
         self._news.set()
 
@@ -77,7 +77,7 @@ class Watched:
         self._news.set()
 
 
-class Streams:
+class LiveUpdates:
     """All open streams of this process, up to ``streams_max`` of the settings."""
 
     def __init__(self, pool: Pool, registry: Registry, settings: Settings, clock: Clock) -> None:
@@ -85,8 +85,8 @@ class Streams:
         self._registry = registry
         self._settings = settings
         self._clock = clock
-        self._views = CustomerViews(pool, registry, settings)
-        self._open: set[Watched] = set()
+        self._views = CustomerQueries(pool, registry, settings)
+        self._open: set[WatchedCustomer] = set()
         self._news = asyncio.Event()
         self._revisions = (-1, -1)
         self._poller: asyncio.Task[None] | None = None
@@ -106,9 +106,9 @@ class Streams:
                 await self._poller
 
     @contextmanager
-    def open(self, visitor: Visitor, write_key: str, origin: str | None = None) -> Iterator[Watched]:
+    def open(self, visitor: Visitor, write_key: str, origin: str | None = None) -> Iterator[WatchedCustomer]:
         """The first answer follows at once."""
-        watched = Watched(visitor, write_key, self._registry.access.signing[-1], origin)
+        watched = WatchedCustomer(visitor, write_key, self._registry.access.signing[-1], origin)
         self._open.add(watched)
         self._news.set()
         try:
@@ -175,7 +175,7 @@ class Streams:
             watched.seen = seen[watched]
         self._revisions = revisions
 
-    async def _tell_some(self, changed: list[Watched], now: int) -> None:
+    async def _tell_some(self, changed: list[WatchedCustomer], now: int) -> None:
         """Where they cannot be told together, one by one: who cannot be read must not keep the others waiting."""
         try:
             await self._tell(changed, now)
@@ -189,7 +189,7 @@ class Streams:
             for watched in changed:
                 await self._tell_some([watched], now)
 
-    async def _tell(self, changed: list[Watched], now: int) -> None:
+    async def _tell(self, changed: list[WatchedCustomer], now: int) -> None:
         """What was seen is older than what is read here: a change in between is seen, and told, once more."""
         visitors = [vouched_at(watched.visitor, now) for watched in changed]
         customers = await self._views.customers([identities_of(visitor) for visitor in visitors], now)
@@ -198,7 +198,7 @@ class Streams:
             if key is None or not self._may_go_on(watched, key):
                 watched.close()
                 continue
-            answer = shown(
+            answer = public_profile_of(
                 customer,
                 visitor,
                 trusts_identify=key.trusts_identify,
@@ -210,11 +210,11 @@ class Streams:
             )
             watched.tell(answer)
 
-    def _may_go_on(self, watched: Watched, key: KeyView) -> bool:
+    def _may_go_on(self, watched: WatchedCustomer, key: WriteKeyGrant) -> bool:
         """What was asked when it was opened must still be so."""
         for_page = watched.origin is None or key.admits(watched.origin)
         return for_page and watched.signing in self._registry.access.signing
 
 
-def _all_ids(watching: Iterable[Watched]) -> list[bytes]:
+def _all_ids(watching: Iterable[WatchedCustomer]) -> list[bytes]:
     return list({id for watched in watching for id in watched.ids})

@@ -15,7 +15,7 @@ from app.rules.engine.json_equality import digest_of
 from app.touchpoint import Identity
 
 
-class ShownStage(msgspec.Struct, frozen=True):
+class PublicStage(msgspec.Struct, frozen=True):
     """The place in one journey, with the hints for the page that its stage carries."""
 
     stage: str | None
@@ -24,14 +24,14 @@ class ShownStage(msgspec.Struct, frozen=True):
     content: Mapping[str, Any] | None
 
 
-class Shown(msgspec.Struct, frozen=True):
+class PublicProfile(msgspec.Struct, frozen=True):
     """``valid_until`` is the earliest instant at which anything here is another if nothing arrives; None is never.
 
     ``withheld``: the page says that its visitor is somebody, and nobody who would know has said so too.
     """
 
     anonymous_id: str | None
-    stages: Mapping[str, ShownStage]
+    stages: Mapping[str, PublicStage]
     segments: list[Membership]
     traits: Mapping[str, Any]
     valid_until: int | None
@@ -45,14 +45,14 @@ def identities_of(visitor: Visitor) -> list[bytes]:
     return [Identity(kind, value).id for kind, value in said if value is not None]
 
 
-def shown(
+def public_profile_of(
     customer: Customer | None, visitor: Visitor, *, trusts_identify: bool, public_traits: Collection[str], now: int
-) -> Shown:
+) -> PublicProfile:
     """``customer`` is who :func:`identities_of` led to, None for nobody; ``public_traits`` names declared ones."""
     if customer is None:
-        return Shown(visitor.anonymous_id, {}, [], {}, None, False, now)
+        return PublicProfile(visitor.anonymous_id, {}, [], {}, None, False, now)
     if not (trusts_identify or _is_vouched_for(customer, visitor)):
-        return Shown(visitor.anonymous_id, {}, [], {}, None, True, customer.as_of)
+        return PublicProfile(visitor.anonymous_id, {}, [], {}, None, True, customer.as_of)
     ruleset = customer.ruleset
     journeys = {each.key: each for each in ruleset.journeys if each.public}
     segments = {each.key for each in ruleset.segments if each.public}
@@ -62,10 +62,10 @@ def shown(
     ends = [customer.until.get(f"journey:{key}") for key in journeys]
     ends += [customer.until.get(f"segment:{key}") for key in segments]
     ends += _ends_of_traits(customer, values, declared)
-    return Shown(
+    return PublicProfile(
         visitor.anonymous_id,
         {
-            key: ShownStage(place.stage, place.since, place.valid_until, journeys[key].contents.get(place.stage or ""))
+            key: PublicStage(place.stage, place.since, place.valid_until, journeys[key].contents.get(place.stage or ""))
             for key, place in customer.stages.items()
             if key in journeys
         },

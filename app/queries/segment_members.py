@@ -17,7 +17,7 @@ from app.postgres.pool import Connection, Pool, snapshot
 from app.projection.coverage import coverage
 from app.projection.fold import POINTS_UNLIMITED, NeedsReplay
 from app.projection.state import State
-from app.queries.customer_state import Stored, identities_in_order, states_at, truth_of, valid_until
+from app.queries.customer_state import StoredState, identities_in_order, states_at, truth_of, valid_until
 from app.registry import Registry
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import SECOND, Identity
@@ -36,7 +36,7 @@ class Member(msgspec.Struct):
     valid_until: int | None
 
 
-class Page(msgspec.Struct):
+class MemberPage(msgspec.Struct):
     """``after`` is where the next page begins; None at the end."""
 
     items: list[Member]
@@ -123,19 +123,19 @@ LEFT JOIN LATERAL (SELECT * FROM fills WHERE target >= $1 ORDER BY target LIMIT 
 """
 
 
-class MemberViews:
+class SegmentMemberQueries:
     def __init__(self, pool: Pool, registry: Registry, settings: Settings) -> None:
         self._pool = pool
         self._registry = registry
         self._points_max = settings.series_points_max
 
-    async def page(self, segment: str, as_of: int, after: bytes | None, items_max: int) -> Page:
+    async def page(self, segment: str, as_of: int, after: bytes | None, items_max: int) -> MemberPage:
         """Members by customer id. Raises :class:`NotFound` for a segment that is not defined now."""
         async with snapshot(self._pool) as connection:
             ruleset = await self._ruleset(connection, segment)
             search = _Search(connection, ruleset, f"segment:{segment}", as_of, self._points_max)
             ids, last = await search.members(after or _BEFORE_ALL, items_max)
-            return Page(await search.describe(ids), last)
+            return MemberPage(await search.describe(ids), last)
 
     async def count(self, segment: str, as_of: int) -> int:
         """Raises :class:`NotFound`."""
@@ -226,7 +226,7 @@ class _Search:
         """Since when, and until when, each of these members is one."""
         if not ids:
             return []
-        rows = [Stored(*row) for row in await self._connection.fetch(_ROWS, ids)]
+        rows = [StoredState(*row) for row in await self._connection.fetch(_ROWS, ids)]
         states = await self._states(rows)
         names = {row["customer_id"]: row for row in await self._connection.fetch(_IDENTITIES, ids)}
         return [
@@ -243,16 +243,16 @@ class _Search:
         try:
             return valid_until(state, self._ruleset, self._points_max).get(self._rule_id)
         except NeedsReplay:
-            row = Stored(id, b"", None, self._needed, True)
+            row = StoredState(id, b"", None, self._needed, True)
             replayed = await states_at(self._connection, [row], self._ruleset, self._as_of, self._points_max)
             return valid_until(replayed[id], self._ruleset, POINTS_UNLIMITED).get(self._rule_id)
 
-    async def _others(self, after: bytes) -> list[Stored]:
+    async def _others(self, after: bytes) -> list[StoredState]:
         rows: list[Any] = await self._connection.fetch(_OTHERS, self._needed, self._as_of, after, _BATCH_CUSTOMERS)
-        return [Stored(*row) for row in rows]
+        return [StoredState(*row) for row in rows]
 
     async def _stored(
-        self, after: bytes, horizon: bytes | None, others: Sequence[Stored], items_max: int
+        self, after: bytes, horizon: bytes | None, others: Sequence[StoredState], items_max: int
     ) -> list[bytes]:
         without = [row.id for row in others]
         rows = await self._connection.fetch(
@@ -260,9 +260,9 @@ class _Search:
         )
         return [row["customer_id"] for row in rows]
 
-    async def _among(self, rows: Sequence[Stored]) -> list[bytes]:
+    async def _among(self, rows: Sequence[StoredState]) -> list[bytes]:
         states = await self._states(rows)
         return [id for id, state in states.items() if truth_of(state, self._ruleset, self._rule_id).holds]
 
-    async def _states(self, rows: Sequence[Stored]) -> dict[bytes, State]:
+    async def _states(self, rows: Sequence[StoredState]) -> dict[bytes, State]:
         return await states_at(self._connection, rows, self._ruleset, self._as_of, self._points_max)

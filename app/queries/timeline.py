@@ -11,7 +11,7 @@ from app.postgres.pool import Connection, Pool, snapshot
 from app.touchpoint import Identity
 
 
-class Entry(msgspec.Struct):
+class TimelineEntry(msgspec.Struct):
     """One message of the log; the JSON columns stay text."""
 
     type: str
@@ -77,16 +77,16 @@ Place = tuple[int, str, str]
 """(occurred_at, message id, source) of the last entry seen."""
 
 
-def after(instant: int) -> Place:
+def cursor_at(instant: int) -> Place:
     """A place after everything of that instant and before everything later."""
     return instant + 1, "", ""
 
 
-class TimelineViews:
+class TimelineQueries:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def touchpoints(self, ids: list[bytes], before: Place | None, items_max: int) -> list[Entry]:
+    async def touchpoints(self, ids: list[bytes], before: Place | None, items_max: int) -> list[TimelineEntry]:
         """Up to ``items_max`` messages before a place in the one order, newest first. Raises :class:`NotFound`."""
         async with snapshot(self._pool) as connection:
             customer = await customer_id(connection, ids)
@@ -109,11 +109,11 @@ async def customer_id(connection: Connection, ids: list[bytes]) -> bytes:
     return found
 
 
-def _entry(row: Any) -> Entry:
+def _entry(row: Any) -> TimelineEntry:
     *columns, carried = row
     pairs = _decode_pairs(carried)
     identities = [Identity(kind, value) for kind, value in pairs if kind != "previous_id"]
-    return Entry(*columns, identities)  # type: ignore[call-arg]  # as many as there are columns
+    return TimelineEntry(*columns, identities)  # type: ignore[call-arg]  # as many as there are columns
 
 
 _LATEST: Place = (253_402_300_799_999_999, "", "")

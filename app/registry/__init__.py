@@ -5,22 +5,22 @@ Each process keeps two snapshots and replaces them whole: :class:`Access` and th
 """
 
 from app.registry.bootstrap import FirstKeys, bootstrap
-from app.registry.definition_store import Defined, Kind, body_of
+from app.registry.definition_store import DefinitionVersion, Kind, body_of
 from app.registry.registry import Registry
-from app.registry.source_store import Access, Key, KeyView, Source
-from app.registry.webhook_secrets import Hook, SecretRow
+from app.registry.source_store import Access, Key, Source, WriteKeyGrant
+from app.registry.webhook_secrets import SecretRow, WebhookSource
 
 __all__ = [
     "Access",
-    "Defined",
+    "DefinitionVersion",
     "FirstKeys",
-    "Hook",
     "Key",
-    "KeyView",
     "Kind",
     "Registry",
     "SecretRow",
     "Source",
+    "WebhookSource",
+    "WriteKeyGrant",
     "body_of",
     "bootstrap",
 ]

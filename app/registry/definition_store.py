@@ -24,7 +24,7 @@ from app.rules.language.references import Definition, named_rules, references, s
 Kind = Literal["segment", "journey", "trait"]
 
 
-class Defined(msgspec.Struct, frozen=True):
+class DefinitionVersion(msgspec.Struct, frozen=True):
     """A definition that is in use or will be: when that version was saved and why, and since when it is current."""
 
     definition: Definition
@@ -38,12 +38,12 @@ class Defined(msgspec.Struct, frozen=True):
         return f"{self.definition.kind}:{self.definition.key}"
 
 
-class Stored(msgspec.Struct, frozen=True):
+class DefinitionSet(msgspec.Struct, frozen=True):
     """All that is defined at one revision: what is current, the candidates, and the numbers of their meanings."""
 
     revision: int
-    current: list[Defined]
-    candidates: list[Defined]
+    current: list[DefinitionVersion]
+    candidates: list[DefinitionVersion]
     numbers: dict[str, int]
 
     @property
@@ -51,17 +51,17 @@ class Stored(msgspec.Struct, frozen=True):
         """The revision of a customer's row that holds every rule."""
         return max(self.numbers.values(), default=0)
 
-    def latest(self, kind: str, key: str) -> Defined | None:
+    def latest(self, kind: str, key: str) -> DefinitionVersion | None:
         """The candidate where there is one."""
         return find(self.candidates, kind, key) or find(self.current, kind, key)
 
-    def without(self, kind: str, key: str) -> Stored:
-        def others(definitions: Sequence[Defined]) -> list[Defined]:
+    def without(self, kind: str, key: str) -> DefinitionSet:
+        def others(definitions: Sequence[DefinitionVersion]) -> list[DefinitionVersion]:
             return [each for each in definitions if (each.definition.kind, each.definition.key) != (kind, key)]
 
         return msgspec.structs.replace(self, current=others(self.current), candidates=others(self.candidates))
 
-    def switched(self) -> Stored:
+    def switched(self) -> DefinitionSet:
         """As it will be when the candidates have become current."""
         replaced = {candidate.id: candidate for candidate in self.candidates}
         current = [replaced.get(defined.id, defined) for defined in self.current]
@@ -114,15 +114,15 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-async def lock_definitions(connection: Connection) -> Stored:
+async def lock_definitions(connection: Connection) -> DefinitionSet:
     await connection.execute(LOCK)
     return await read_definitions(connection)
 
 
-async def read_definitions(connection: Connection | Pool) -> Stored:
+async def read_definitions(connection: Connection | Pool) -> DefinitionSet:
     head, *rows = await connection.fetch(_DEFINITIONS)
     found = [_defined(tuple(row)[3:]) for row in rows]
-    return Stored(
+    return DefinitionSet(
         head["revision"],
         [defined for defined in found if defined.activated_at is not None],
         [defined for defined in found if defined.activated_at is None],
@@ -131,7 +131,7 @@ async def read_definitions(connection: Connection | Pool) -> Stored:
 
 
 @lru_cache(maxsize=8_192)
-def _defined(row: tuple[Any, ...]) -> Defined:
+def _defined(row: tuple[Any, ...]) -> DefinitionVersion:
     """Remembered, because every change of one definition reads all the others again."""
     kind, key, version, name, description, owner, body, created_at, note, activated_at, public = row
     data = _decode(body)
@@ -144,7 +144,7 @@ def _defined(row: tuple[Any, ...]) -> Defined:
         stages = tuple((stage["key"], stage["name"], parse_rule(stage["rule"])) for stage in data)
         contents = {stage["key"]: stage["content"] for stage in data if "content" in stage}
         definition = msgspec.structs.replace(definition, stages=stages, contents=contents)
-    return Defined(definition, created_at, note, activated_at)
+    return DefinitionVersion(definition, created_at, note, activated_at)
 
 
 def as_definition(wanted: SegmentIn | JourneyIn | TraitIn) -> Definition:
@@ -196,7 +196,7 @@ def body_of(definition: Definition) -> Any:
     ]
 
 
-def say_the_same(one: Definition, other: Definition) -> bool:
+def is_same_definition(one: Definition, other: Definition) -> bool:
     """Whether two versions differ in nothing but their number."""
     return msgspec.structs.replace(one, version=other.version) == other and _same_json(body_of(one), body_of(other))
 
@@ -210,11 +210,11 @@ def _same_json(one: Any, other: Any) -> bool:
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
-def find(definitions: Sequence[Defined], kind: str, key: str) -> Defined | None:
+def find(definitions: Sequence[DefinitionVersion], kind: str, key: str) -> DefinitionVersion | None:
     return next((each for each in definitions if (each.definition.kind, each.definition.key) == (kind, key)), None)
 
 
-def readers_of(definitions: Sequence[Defined], kind: Kind, key: str, default_journey: str) -> list[str]:
+def dependents_of(definitions: Sequence[DefinitionVersion], kind: Kind, key: str, default_journey: str) -> list[str]:
     """Which other definitions name this one in a rule."""
     plain = [each.definition for each in definitions]
     stages = stages_of(plain)

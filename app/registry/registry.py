@@ -20,16 +20,16 @@ from app.registry.definition_store import (
     LATEST_VERSION,
     REPLACE,
     SUPERSEDE,
-    Defined,
+    DefinitionSet,
+    DefinitionVersion,
     Kind,
-    Stored,
     as_definition,
+    dependents_of,
     find,
     insert_version,
+    is_same_definition,
     lock_definitions,
     read_definitions,
-    readers_of,
-    say_the_same,
 )
 from app.registry.rule_numbers import renumber
 from app.registry.source_store import (
@@ -46,8 +46,8 @@ from app.registry.source_store import (
     SOURCES,
     Access,
     Key,
-    KeyView,
     Source,
+    WriteKeyGrant,
     digest_of,
     encode_properties,
     hash_of,
@@ -58,7 +58,7 @@ from app.registry.source_store import (
     read_access,
     source_of_row,
 )
-from app.registry.webhook_secrets import Seal, SourceSecrets
+from app.registry.webhook_secrets import SecretBox, WebhookSecrets
 from app.rules.engine.ruleset import Ruleset, compile_ruleset, meanings_of
 from app.rules.language.definitions import JourneyIn, SegmentIn, TraitIn
 from app.rules.language.references import Definition
@@ -97,15 +97,15 @@ class Registry:
         self._loading = asyncio.Lock()
         self._access_read_at = float("-inf")
         self._poller: asyncio.Task[None] | None = None
-        self._seal = Seal(settings.secrets_keys)
-        self.secrets = SourceSecrets(pool, settings, self.load_access)
+        self._seal = SecretBox(settings.secrets_keys)
+        self.secrets = WebhookSecrets(pool, settings, self.load_access)
         self.plans = TrackingPlans(pool)
         self.access = Access(_NO_RULESET, {}, {}, {})
         self.is_outdated = False
         """Whether this process can no longer read the definitions: it must be restarted."""
         self.has_candidates = False
         """Whether an edited definition waits for its customers to be filled."""
-        self.ruleset = self._compile(Stored(_NO_RULESET, [], [], {}))
+        self.ruleset = self._compile(DefinitionSet(_NO_RULESET, [], [], {}))
 
     async def load(self, *, settle: bool = True) -> None:
         """``settle``: what the definitions mean is from now on read with this process's settings.
@@ -187,7 +187,7 @@ class Registry:
                 self.has_candidates = bool(stored.candidates)
             return ruleset
 
-    def _compile(self, stored: Stored) -> Ruleset:
+    def _compile(self, stored: DefinitionSet) -> Ruleset:
         return compile_ruleset(
             [defined.definition for defined in stored.current],
             candidates=[defined.definition for defined in stored.candidates],
@@ -208,7 +208,7 @@ class Registry:
         known = await self.write_key(write_key)
         return None if known is None else known.source
 
-    async def write_key(self, write_key: str) -> KeyView | None:
+    async def write_key(self, write_key: str) -> WriteKeyGrant | None:
         digest = hash_of(write_key)
         known = self.access.write_keys.get(digest)
         if known is None and await self._refresh_access():
@@ -386,22 +386,22 @@ class Registry:
 
     # ----------------------------------------------------------------------------------------- definitions
 
-    async def definitions(self, kind: Kind) -> list[Defined]:
+    async def definitions(self, kind: Kind) -> list[DefinitionVersion]:
         """What is current, of that kind."""
         return [defined for defined in (await read_definitions(self._pool)).current if defined.definition.kind == kind]
 
-    async def definition(self, kind: Kind, key: str) -> Defined:
+    async def definition(self, kind: Kind, key: str) -> DefinitionVersion:
         """The current version; raises :class:`NotFound`."""
         for defined in await self.definitions(kind):
             if defined.definition.key == key:
                 return defined
         raise NotFound(f"There is no {kind} {key}.")
 
-    async def candidate(self, kind: Kind, key: str) -> Defined | None:
+    async def candidate(self, kind: Kind, key: str) -> DefinitionVersion | None:
         """The version that is being filled, if there is one."""
         return find((await read_definitions(self._pool)).candidates, kind, key)
 
-    async def define(self, wanted: Wanted, *, replace: bool) -> tuple[Defined, bool]:
+    async def define(self, wanted: Wanted, *, replace: bool) -> tuple[DefinitionVersion, bool]:
         """Save a definition; True where that made a version. The same again makes none.
 
         A new definition is current at once, and so is an edit that changes no meaning. Any other edit is a candidate
@@ -413,7 +413,7 @@ class Registry:
         new = as_definition(wanted)
         note = wanted.note
 
-        async def save(connection: Connection) -> tuple[Defined, bool]:
+        async def save(connection: Connection) -> tuple[DefinitionVersion, bool]:
             stored = await lock_definitions(connection)
             old = find(stored.current, new.kind, new.key)
             if old is not None and not replace:
@@ -421,7 +421,7 @@ class Registry:
             if old is None and replace:
                 raise NotFound(f"There is no {new.kind} {new.key}.")
             latest = stored.latest(new.kind, new.key)
-            if latest is not None and say_the_same(new, latest.definition):
+            if latest is not None and is_same_definition(new, latest.definition):
                 return latest, False
             await self._write_version(connection, stored, new, note)
             saved = (await read_definitions(connection)).latest(new.kind, new.key)
@@ -432,14 +432,14 @@ class Registry:
         await self._catch_up()
         return saved
 
-    async def _write_version(self, connection: Connection, stored: Stored, new: Definition, note: str) -> None:
+    async def _write_version(self, connection: Connection, stored: DefinitionSet, new: Definition, note: str) -> None:
         version = 1 + await connection.fetchval(LATEST_VERSION, new.kind, new.key)
-        defined = Defined(msgspec.structs.replace(new, version=version), 0, note, 0)
+        defined = DefinitionVersion(msgspec.structs.replace(new, version=version), 0, note, 0)
         wanted = await self._with(connection, stored, defined)
         await insert_version(connection, defined.definition, note, candidate=defined in wanted.candidates)
         await self._settle(connection, stored, wanted)
 
-    async def _with(self, connection: Connection, stored: Stored, defined: Defined) -> Stored:
+    async def _with(self, connection: Connection, stored: DefinitionSet, defined: DefinitionVersion) -> DefinitionSet:
         """``stored`` and one definition more: as a candidate where customers must be filled before it may hold."""
         others = stored.without(defined.definition.kind, defined.definition.key)
         at_once = msgspec.structs.replace(others, current=[*others.current, defined])
@@ -452,14 +452,14 @@ class Registry:
             return at_once
         return later
 
-    def _meanings(self, stored: Stored) -> dict[str, str]:
+    def _meanings(self, stored: DefinitionSet) -> dict[str, str]:
         """Of every rule, as it will be when the candidates are current."""
         definitions = [defined.definition for defined in stored.switched().current]
         return meanings_of(
             definitions, timezone=self._settings.timezone, default_journey=self._settings.default_journey
         )
 
-    async def _settle(self, connection: Connection, before: Stored, after: Stored) -> None:
+    async def _settle(self, connection: Connection, before: DefinitionSet, after: DefinitionSet) -> None:
         """Check that ``after`` compiles, now and when its candidates are current, and give its meanings numbers."""
         if after.candidates:
             await asyncio.to_thread(self._compile, after.switched())
@@ -475,7 +475,7 @@ class Registry:
                 raise NotFound(f"There is no {kind} {key}.")
             readers: dict[str, None] = {}
             for each in (stored.current, stored.switched().current):
-                readers |= dict.fromkeys(readers_of(each, kind, key, self._settings.default_journey))
+                readers |= dict.fromkeys(dependents_of(each, kind, key, self._settings.default_journey))
             if readers:
                 raise Conflict(f"The {kind} {key} is read by {', '.join(readers)}.", readers=list(readers))
             await connection.execute(SUPERSEDE, kind, key)

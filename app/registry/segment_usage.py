@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from app.postgres.periodic import Periodic
+from app.postgres.periodic import PeriodicTask
 from app.postgres.pool import UNREACHABLE, Clock, Pool
 
 _FLUSH_SECONDS: Final = 10.0
@@ -18,14 +18,14 @@ SET reads = segment_reads.reads + excluded.reads,
 """
 
 
-class SegmentReads:
+class SegmentUsage:
     """Reads of members and counts by segment. What was counted since the last write is lost with the process."""
 
     def __init__(self, pool: Pool, clock: Clock) -> None:
         self._pool = pool
         self._clock = clock
         self._counted: dict[str, tuple[int, int]] = {}
-        self._writing = Periodic("segment-reads", _FLUSH_SECONDS, self.flush)
+        self._writing = PeriodicTask("segment-reads", _FLUSH_SECONDS, self.flush)
 
     def start(self) -> None:
         self._writing.start()

@@ -13,7 +13,7 @@ import msgspec
 from app.errors import Conflict, NotFound
 from app.postgres.pool import Connection
 from app.postgres.revisions import REVISION
-from app.registry.webhook_secrets import Hook, Seal, read_secrets
+from app.registry.webhook_secrets import SecretBox, WebhookSource, read_secrets
 from app.touchpoint import SourceView
 
 KEY_PREFIX: Final = {"write": "wk_", "secret": "sk_"}
@@ -28,7 +28,7 @@ _SIGNING_BYTES: Final = 32
 _HINT_CHARS: Final = 7
 
 
-class KeyView(msgspec.Struct, frozen=True):
+class WriteKeyGrant(msgspec.Struct, frozen=True):
     """What a request is allowed by its write key.
 
     ``origins`` are the pages that may use it (none: any), ``wild`` those given as ``https://*.example.com``, parted at
@@ -58,10 +58,10 @@ class Access(msgspec.Struct, frozen=True):
 
     revision: int
     sources: Mapping[str, SourceView]
-    write_keys: Mapping[bytes, KeyView]
+    write_keys: Mapping[bytes, WriteKeyGrant]
     secret_keys: Mapping[bytes, str]
     signing: tuple[bytes, ...] = ()
-    hooks: Mapping[str, Hook] = {}
+    hooks: Mapping[str, WebhookSource] = {}
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -160,7 +160,7 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-async def read_access(connection: Connection, seal: Seal) -> Access:
+async def read_access(connection: Connection, seal: SecretBox) -> Access:
     """Needs a transaction of one snapshot, so that the revision belongs to what is read."""
     revision: int = await connection.fetchval(REVISION, "access")
     sources = {}
@@ -171,8 +171,8 @@ async def read_access(connection: Connection, seal: Seal) -> Access:
         sources[source.key] = SourceView(
             source.key, source.default_channel, dict(source.identity_properties), source.bots
         )
-        hooks[source.key] = Hook(sources[source.key], source.kind, source.options, known.get(source.key, ()))
-    write: dict[bytes, KeyView] = {}
+        hooks[source.key] = WebhookSource(sources[source.key], source.kind, source.options, known.get(source.key, ()))
+    write: dict[bytes, WriteKeyGrant] = {}
     secret: dict[bytes, str] = {}
     for digest, kind, source_key, name, origins, trusts_identify in await connection.fetch(_ACCESS):
         if kind == "secret":
@@ -183,9 +183,9 @@ async def read_access(connection: Connection, seal: Seal) -> Access:
     return Access(revision, sources, write, secret, signing, hooks)
 
 
-def _key_view(source: SourceView, origins: Sequence[str], trusts_identify: bool) -> KeyView:
+def _key_view(source: SourceView, origins: Sequence[str], trusts_identify: bool) -> WriteKeyGrant:
     wild = tuple((head, tail) for head, star, tail in (origin.partition("*") for origin in origins) if star)
-    return KeyView(source, frozenset(origins), wild, trusts_identify)
+    return WriteKeyGrant(source, frozenset(origins), wild, trusts_identify)
 
 
 async def insert_signing_key(connection: Connection) -> None:

@@ -25,18 +25,18 @@ _ENCRYPTED: Final = b"fernet:"
 _log = structlog.get_logger(__name__)
 
 
-class HookSecret(msgspec.Struct, frozen=True):
+class WebhookSecret(msgspec.Struct, frozen=True):
     kept: str
     expires_at: int | None = None
 
 
-class Hook(msgspec.Struct, frozen=True):
+class WebhookSource(msgspec.Struct, frozen=True):
     """What receiving a source's webhooks needs. ``kind`` is ``sdk`` where a source has none."""
 
     source: SourceView
     kind: str
     options: Mapping[str, str] = {}
-    secrets: tuple[HookSecret, ...] = ()
+    secrets: tuple[WebhookSecret, ...] = ()
 
     def secrets_at(self, now: int) -> list[str]:
         """Newest first: of those that are being rotated the new one is likelier."""
@@ -51,7 +51,7 @@ class SecretRow(msgspec.Struct, frozen=True):
     expires_at: int | None
 
 
-class Seal:
+class SecretBox:
     """Encrypts what is kept of secrets, where there are keys to; the first key encrypts, all decrypt."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
@@ -90,23 +90,23 @@ _DROP_EXPIRED = "DELETE FROM source_secrets WHERE source = $1 AND expires_at <= 
 _DELETE = "DELETE FROM source_secrets WHERE source = $1 AND id = $2 RETURNING id"
 
 
-async def read_secrets(connection: Connection, seal: Seal) -> dict[str, tuple[HookSecret, ...]]:
-    found: dict[str, list[HookSecret]] = {}
+async def read_secrets(connection: Connection, seal: SecretBox) -> dict[str, tuple[WebhookSecret, ...]]:
+    found: dict[str, list[WebhookSecret]] = {}
     for source, stored, expires_at in await connection.fetch(_OF_ALL):
         kept = seal.open(stored)
         if kept is None:
             _log.error("secrets.no_key", source=source, remedy="Put its key back into SEGUE_SECRETS_KEYS.")
         else:
-            found.setdefault(source, []).append(HookSecret(kept, expires_at))
+            found.setdefault(source, []).append(WebhookSecret(kept, expires_at))
     return {source: tuple(secrets) for source, secrets in found.items()}
 
 
-class SourceSecrets:
+class WebhookSecrets:
     """Every change of them; ``changed`` lets this process follow at once."""
 
     def __init__(self, pool: Pool, settings: Settings, changed: Callable[[], Awaitable[None]]) -> None:
         self._pool = pool
-        self._seal = Seal(settings.secrets_keys)
+        self._seal = SecretBox(settings.secrets_keys)
         self._changed = changed
 
     async def of(self, source: str) -> list[SecretRow]:

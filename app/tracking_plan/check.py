@@ -8,18 +8,18 @@ from typing import Final
 import msgspec
 
 from app.errors import Rejection, RejectionCode
-from app.formats.segment import Parsed, alone
+from app.formats.segment import Parsed, standalone_message
 from app.touchpoint import Message, Warning
 from app.tracking_plan.event_schema import Mode, Violation
 from app.tracking_plan.plan_store import Plan
 
 WARNING: Final = "tracking_plan"
 
-Place = tuple[int, str | None]
+MessagePlace = tuple[int, str | None]
 """Index and message id: one event of a tool may have become several messages."""
 
 
-class Broken(msgspec.Struct, frozen=True):
+class PlanViolation(msgspec.Struct, frozen=True):
     """A message that does not keep to the plan, and in what."""
 
     message: Message
@@ -31,14 +31,14 @@ class Broken(msgspec.Struct, frozen=True):
         return "; ".join(violation.message for violation in self.violations)
 
 
-def keep_to_plan(plan: Plan, parsed: Parsed) -> tuple[Parsed, dict[Place, Broken]]:
+def check_plan(plan: Plan, parsed: Parsed) -> tuple[Parsed, dict[MessagePlace, PlanViolation]]:
     """The messages that may go on, and those that break the plan by their place; nothing is done where there is none.
 
     What is kept apart goes into quarantine as a message of ours that stands for itself, so that it can be corrected.
     """
     if not plan.entries:
         return parsed, {}
-    broken: dict[Place, Broken] = {}
+    broken: dict[MessagePlace, PlanViolation] = {}
     warnings: list[Warning] = []
     rejections: list[Rejection] = []
     apart: set[int] = set()
@@ -50,7 +50,7 @@ def keep_to_plan(plan: Plan, parsed: Parsed) -> tuple[Parsed, dict[Place, Broken
         broken[index, id] = found
         if found.mode == "quarantine":
             apart.add(position)
-            original = alone(parsed, position)
+            original = standalone_message(parsed, position)
             rejections.append(Rejection(index, RejectionCode.TRACKING_PLAN, found.said, id, original))
         else:
             warnings.append(Warning(index, WARNING, found.said, id))
@@ -66,7 +66,7 @@ def keep_to_plan(plan: Plan, parsed: Parsed) -> tuple[Parsed, dict[Place, Broken
     ), broken
 
 
-def _broken(plan: Plan, message: Message) -> Broken | None:
+def _broken(plan: Plan, message: Message) -> PlanViolation | None:
     planned = None if message.name is None else plan.of(message.source, message.name)
     violations = () if planned is None else planned.check.violations(message.properties)
-    return Broken(message, planned.mode, violations) if planned is not None and violations else None
+    return PlanViolation(message, planned.mode, violations) if planned is not None and violations else None

@@ -60,7 +60,7 @@ class Violation(msgspec.Struct, frozen=True):
     message: str
 
 
-class Check:
+class SchemaCheck:
     """A compiled schema."""
 
     def __init__(self, schema: dict[str, Any]) -> None:

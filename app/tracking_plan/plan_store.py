@@ -15,7 +15,7 @@ import structlog
 from app.errors import InvalidDefinition, NotFound
 from app.postgres.pool import Connection, Pool, transact
 from app.postgres.revisions import REVISION, bump
-from app.tracking_plan.event_schema import Check, Mode
+from app.tracking_plan.event_schema import Mode, SchemaCheck
 
 REVISION_NAME: Final = "tracking_plan"
 EVERY_SOURCE: Final = ""
@@ -40,7 +40,7 @@ _decode = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
 log = structlog.get_logger(__name__)
 
 
-class Entry(msgspec.Struct, frozen=True):
+class PlanEntry(msgspec.Struct, frozen=True):
     """What one event should look like. ``schema`` is JSON text; ``source`` is empty where it speaks of every source."""
 
     source: str
@@ -50,20 +50,20 @@ class Entry(msgspec.Struct, frozen=True):
     updated_at: int
 
 
-class Planned(msgspec.Struct, frozen=True):
+class PlannedEvent(msgspec.Struct, frozen=True):
     """An entry as messages meet it."""
 
     mode: Mode
-    check: Check
+    check: SchemaCheck
 
 
 class Plan(msgspec.Struct, frozen=True):
     """The plan at one revision, by (source, event); entries that are off stand in it, for they hide those of ""."""
 
     revision: int
-    entries: Mapping[tuple[str, str], Planned | None] = {}
+    entries: Mapping[tuple[str, str], PlannedEvent | None] = {}
 
-    def of(self, source: str, event: str) -> Planned | None:
+    def of(self, source: str, event: str) -> PlannedEvent | None:
         """The source's own entry before that of every source; None where there is nothing to ask."""
         entries = self.entries
         key = (source, event)
@@ -87,15 +87,15 @@ class TrackingPlans:
         if revision > self.plan.revision:
             self.plan = Plan(revision, {(row["source"], row["event"]): _planned(row) for row in rows})
 
-    async def entries(self) -> list[Entry]:
-        return [Entry(*row) for row in await self._pool.fetch(_ENTRIES)]
+    async def entries(self) -> list[PlanEntry]:
+        return [PlanEntry(*row) for row in await self._pool.fetch(_ENTRIES)]
 
-    async def put(self, source: str, event: str, mode: Mode, schema: dict[str, Any]) -> Entry:
+    async def put(self, source: str, event: str, mode: Mode, schema: dict[str, Any]) -> PlanEntry:
         """Raises :class:`InvalidDefinition` for a schema that is not taken, :class:`NotFound` for its source."""
-        Check(schema)
+        SchemaCheck(schema)
         text = msgspec.json.Encoder(decimal_format="number").encode(schema)
 
-        async def put(connection: Connection) -> Entry:
+        async def put(connection: Connection) -> PlanEntry:
             if source != EVERY_SOURCE and not await connection.fetchval(_SOURCE_EXISTS, source):
                 raise NotFound(f"There is no source {source}.")
             await bump(connection, REVISION_NAME)  # its row is the lock of all changes, so the count below holds
@@ -103,7 +103,7 @@ class TrackingPlans:
                 raise InvalidDefinition("/event", "the plan is full", f"At most {ENTRIES_MAX} entries are taken.")
             row = await connection.fetchrow(_PUT, source, event, mode, text)
             assert row is not None
-            return Entry(*row)
+            return PlanEntry(*row)
 
         entry = await transact(self._pool, put)
         await self._reload()
@@ -125,12 +125,12 @@ class TrackingPlans:
             await self.load(connection)
 
 
-def _planned(row: Any) -> Planned | None:
+def _planned(row: Any) -> PlannedEvent | None:
     """None for what is not asked: an entry that is off, or one that this version of the validator does not take."""
     if row["mode"] == "off":
         return None
     try:
-        return Planned(row["mode"], Check(_decode(row["schema"])))
+        return PlannedEvent(row["mode"], SchemaCheck(_decode(row["schema"])))
     except InvalidDefinition as error:
         log.error("tracking_plan.not_taken", source=row["source"], event=row["event"], reason=str(error))
         return None

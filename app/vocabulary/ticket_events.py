@@ -26,13 +26,13 @@ NAMES: Final = (
     RATED,
 )
 
-Standing = Literal["open", "solved", "gone"]
+TicketStatus = Literal["open", "solved", "gone"]
 
 _SOLVED_WORDS: Final = frozenset({"solved", "closed", "resolved", "done", "completed", "archived"})
 _GONE_WORDS: Final = frozenset({"deleted", "spam", "trashed", "scrubbed"})
 
 
-def standing_of(status: str | None) -> Standing | None:
+def status_of(status: str | None) -> TicketStatus | None:
     """What a status word of any tool comes to; None where nothing was said."""
     if not status:
         return None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.data_quality.volume_anomalies import Anomaly, First, Series, novelties, oddities
+from app.data_quality.volume_anomalies import Anomaly, FirstSeen, VolumeSeries, find_anomalies, find_novelties
 from app.ingest.source_stats import OTHER
 from app.touchpoint import DAY, HOUR, WEEK
 
@@ -64,9 +64,9 @@ def hours_of(anomaly: Anomaly) -> list[tuple[str, int]]:
     return [(anomaly.kind, hour) for hour in range(anomaly.since, anomaly.until, HOUR)]
 
 
-def series_of(arrived: list[int], event: str | None = None) -> Series:
+def series_of(arrived: list[int], event: str | None = None) -> VolumeSeries:
     hours = Counter(each // HOUR * HOUR for each in arrived)
-    return Series("shop", event, min(hours), dict(hours))
+    return VolumeSeries("shop", event, min(hours), dict(hours))
 
 
 # Few hours of the week, so that what is compared meets; many or few messages, so that bounds are met.
@@ -90,7 +90,7 @@ def test_against_a_naive_reading(
     if not arrived:
         return
     silent_since, jumps = naive(arrived, since, now)
-    found = list(oddities([series_of(arrived)], since, now))
+    found = list(find_anomalies([series_of(arrived)], since, now))
     assert [each.since for each in found if each.kind == "silence"] == ([] if silent_since is None else [silent_since])
     joined = [each for each in found if each.kind != "silence"]
     assert sorted(hour for each in joined for hour in hours_of(each)) == sorted(jumps)
@@ -106,8 +106,8 @@ def weekly(hours: dict[int, int], count: int, weeks: tuple[int, ...] = (1, 2)) -
 
 
 def told(hours: dict[int, int], now: int, span: int = DAY) -> list[tuple[str, int]]:
-    series = Series("shop", None, min(hours), hours)
-    return [(each.kind, each.since) for each in oddities([series], now - span, now)]
+    series = VolumeSeries("shop", None, min(hours), hours)
+    return [(each.kind, each.since) for each in find_anomalies([series], now - span, now)]
 
 
 def test_silence_begins_when_its_first_hour_is_over() -> None:
@@ -168,29 +168,29 @@ def test_a_young_source_is_compared_with_its_days() -> None:
 
 def test_events_of_a_silent_source_are_not_told_one_by_one() -> None:
     hours = weekly({T - HOUR: 30}, 20)
-    whole, event = Series("shop", None, min(hours), hours), Series("shop", "e", min(hours), hours)
+    whole, event = VolumeSeries("shop", None, min(hours), hours), VolumeSeries("shop", "e", min(hours), hours)
     now = T + HOUR
-    assert [each.event for each in oddities([whole, event], T, now)] == [None]
+    assert [each.event for each in find_anomalies([whole, event], T, now)] == [None]
     # While the source is heard of, the one event that is missing is told.
-    whole = Series("shop", None, min(hours), hours | {T: 25})
-    assert [(each.kind, each.event) for each in oddities([whole, event], T, now)] == [("silence", "e")]
+    whole = VolumeSeries("shop", None, min(hours), hours | {T: 25})
+    assert [(each.kind, each.event) for each in find_anomalies([whole, event], T, now)] == [("silence", "e")]
 
 
 def test_what_is_new_and_of_whom() -> None:
     since = T + HOUR // 2
     old, fresh = T - WEEK, T
     firsts = [
-        First("shop", None, None, old, 9),
-        First("shop", "web", None, old, 9),
-        First("shop", "app", None, fresh, 2),
-        First("shop", None, "Old", old, 7),
-        First("shop", None, "New", fresh, 2),
-        First("shop", None, OTHER, old, 5),
-        First("till", None, None, fresh, 4),
-        First("till", "in_store", None, fresh, 4),
-        First("till", None, "Receipt", fresh, 4),
+        FirstSeen("shop", None, None, old, 9),
+        FirstSeen("shop", "web", None, old, 9),
+        FirstSeen("shop", "app", None, fresh, 2),
+        FirstSeen("shop", None, "Old", old, 7),
+        FirstSeen("shop", None, "New", fresh, 2),
+        FirstSeen("shop", None, OTHER, old, 5),
+        FirstSeen("till", None, None, fresh, 4),
+        FirstSeen("till", "in_store", None, fresh, 4),
+        FirstSeen("till", None, "Receipt", fresh, 4),
     ]
-    found = {(each.kind, each.source, each.channel or each.event) for each in novelties(firsts, since, OTHER)}
+    found = {(each.kind, each.source, each.channel or each.event) for each in find_novelties(firsts, since, OTHER)}
     assert found == {
         ("new_channel", "shop", "app"),
         ("new_event", "shop", "New"),
@@ -198,4 +198,4 @@ def test_what_is_new_and_of_whom() -> None:
         ("new_source", "till", None),
     }
     # The span begins with the hour that it begins in.
-    assert [each.event for each in novelties(firsts[:5], T + HOUR, OTHER)] == []
+    assert [each.event for each in find_novelties(firsts[:5], T + HOUR, OTHER)] == []

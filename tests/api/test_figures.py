@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.channel_metrics.parsers import KINDS
+from app.channel_metrics.parsers import METRIC_FORMATS
 from app.config import Settings
 from tests.api.conftest import Service
 
@@ -48,7 +48,7 @@ async def test_the_same_file_twice_changes_nothing(service: Service) -> None:
 
 
 async def test_figures_make_no_customer_and_no_touchpoint(service: Service, settings: Settings) -> None:
-    for kind in KINDS.values():
+    for kind in METRIC_FORMATS.values():
         stored = await put(service, kind.sample, kind=kind.key, day="2026-05-04", subject="example.com")
         assert (stored["added"] > 0, stored["bad"]) == (True, 0)
     assert settings.database_url is not None
@@ -133,5 +133,5 @@ async def test_what_is_refused(service: Service) -> None:
 
 async def test_the_kinds_say_where_their_files_come_from(service: Service) -> None:
     found = (await service.ask("/v1/channel-days/kinds"))["items"]
-    assert {each["key"] for each in found} == set(KINDS)
+    assert {each["key"] for each in found} == set(METRIC_FORMATS)
     assert all(each["steps"] and each["sample"] for each in found)

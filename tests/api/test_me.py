@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from app.config import Settings
 from app.formats.timestamps import parse, rfc3339
 from app.postgres.pool import FrozenClock
-from app.queries.customers import CustomerViews
+from app.queries.customers import CustomerQueries
 from app.touchpoint import DAY, HOUR
 from tests.api.conftest import Service, running
 from tests.api.pages import Page, did, is_member
@@ -84,7 +84,7 @@ async def test_a_batch_is_stored_and_told_so_whatever_becomes_of_the_answer(
         raise ZeroDivisionError
 
     with monkeypatch.context() as failing, capture_logs() as said:
-        failing.setattr(CustomerViews, "customer", broken)
+        failing.setattr(CustomerQueries, "customer", broken)
         receipt = await page.send(did("Product Viewed"))
     assert (receipt["accepted"], receipt["projected"], "me" in receipt) == (1, True, False)
     assert receipt["visitor"]["token"]

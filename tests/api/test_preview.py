@@ -15,7 +15,7 @@ import app.queries.explanations
 from app.config import Settings
 from app.errors import Overloaded
 from app.formats.timestamps import rfc3339
-from app.http.dependencies import Slots
+from app.http.dependencies import HeavyReadSlots
 from app.insight.rule_preview import _estimated
 from app.postgres.pool import FrozenClock
 from app.touchpoint import HOUR
@@ -216,7 +216,7 @@ async def test_two_at_a_time(filled: Service) -> None:
             assert (response.status_code, response.json()["code"]) == (503, "overloaded"), path
             assert response.headers["retry-after"].isdigit()
     await asyncio.gather(*(preview(filled, {"everyone": True}) for _ in range(2)))
-    slots = Slots(1)
+    slots = HeavyReadSlots(1)
     with pytest.raises(ZeroDivisionError), slots.one():
         raise ZeroDivisionError
     with slots.one(), pytest.raises(Overloaded), slots.one():

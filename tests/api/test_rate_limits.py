@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from app.config import Settings
 from app.errors import RateLimited
-from app.http.rate_limits import Counts, Rates
+from app.http.rate_limits import CounterStorage, RateLimits
 from app.postgres.pool import FrozenClock
 from app.touchpoint import SECOND
 from tests.api.conftest import NOON, Service, running
@@ -188,7 +188,7 @@ async def test_without_limits_nothing_is_counted(settings: Settings, frozen: Fro
 
 async def test_counts_are_forgotten_and_bounded() -> None:
     clock = FrozenClock(NOON)
-    counts = Counts(clock.now, counts_max=100)
+    counts = CounterStorage(clock.now, counts_max=100)
     for number in range(250):
         assert await counts.incr(f"k{number}", 60) == 1
     assert len(counts) == 100
@@ -209,7 +209,7 @@ def test_as_many_as_said_in_each_window(asked: list[tuple[int, int]], amount: in
     async def compare() -> None:
         clock = FrozenClock(NOON)
         settings = Settings.model_construct(key_rate=f"{amount}/minute", address_rate=None, visitor_rate=None)
-        rates = Rates(settings, clock.now)
+        rates = RateLimits(settings, clock.now)
         model: dict[int, tuple[int, int]] = {}
         for who, seconds in asked:
             clock.instant += seconds * SECOND

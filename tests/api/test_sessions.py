@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from app.formats.identifiers import reference
+from app.formats.identifiers import parse_customer_reference
 from app.formats.timestamps import rfc3339
 from app.http.responses import write_cursor
-from app.insight.session_queries import TEXT_CHARS_MAX, SessionViews
+from app.insight.session_queries import TEXT_CHARS_MAX, SessionQueries
 from app.postgres.pool import FrozenClock
 from app.touchpoint import HOUR, MINUTE, SECOND
 from tests.api.conftest import NOON, Service
@@ -314,9 +314,11 @@ async def test_a_cursor_keeps_its_as_of(service: Service) -> None:
 async def test_only_so_many_touchpoints_are_looked_at_and_the_answer_says_so(service: Service) -> None:
     await service.send(*(view(each * HOUR) for each in range(5)))
     pool = service.app.state.services.pool
-    ids = [identity.id for identity in reference("anonymous_id:anon-1", service.app.state.services.settings)]
+    ids = [
+        identity.id for identity in parse_customer_reference("anonymous_id:anon-1", service.app.state.services.settings)
+    ]
     for looked_at, since in ((6, None), (5, BEGIN), (3, BEGIN + 2 * HOUR)):
-        found = await SessionViews(pool, looked_at).sessions(ids, NOON, None, 10)
+        found = await SessionQueries(pool, looked_at).sessions(ids, NOON, None, 10)
         assert found.since == since
         assert found.totals.count == len(found.sessions) == min(looked_at, 5)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from app.formats.identifiers import reference
+from app.formats.identifiers import parse_customer_reference
 from app.formats.timestamps import rfc3339
-from app.insight.ticket_queries import TicketViews
+from app.insight.ticket_queries import TicketQueries
 from app.touchpoint import DAY, SECOND
 from tests.api.conftest import NOON, Service
 
@@ -121,8 +121,8 @@ async def test_unexpected_shapes_are_nothing(service: Service) -> None:
 async def test_only_the_latest_are_looked_at(service: Service) -> None:
     await service.send(*STORY[:6])
     served = service.app.state.services
-    ids = [identity.id for identity in reference("user_id:user-1", served.settings)]
-    found = await TicketViews(served.pool, 2).tickets(ids, NOON)
+    ids = [identity.id for identity in parse_customer_reference("user_id:user-1", served.settings)]
+    found = await TicketQueries(served.pool, 2).tickets(ids, NOON)
     assert found.since == BEGIN + 400 * SECOND
     assert [(ticket.id, ticket.opened_at) for ticket in found.tickets] == [("7", None)]
 

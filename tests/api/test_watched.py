@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from app.postgres.pool import UNREACHABLE
-from app.queries.live_updates import Streams, Watched
+from app.queries.live_updates import LiveUpdates, WatchedCustomer
 from app.registry.visitor_tokens import read as read_token
 from tests.api.conftest import Service
 from tests.api.pages import ORIGIN, Page, did
@@ -19,12 +19,12 @@ SHARED = 20
 """Streams that one visitor may have."""
 
 
-def streams_of(service: Service) -> Streams:
-    streams: Streams = service.app.state.services.streams
+def streams_of(service: Service) -> LiveUpdates:
+    streams: LiveUpdates = service.app.state.services.streams
     return streams
 
 
-async def watching(service: Service, page: Page, stack: ExitStack, **more: Any) -> Watched:
+async def watching(service: Service, page: Page, stack: ExitStack, **more: Any) -> WatchedCustomer:
     """A stream of this page, as the route opens it, after its first answer."""
     await page.send(did("Looked"))
     signing = service.app.state.services.registry.access.signing

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from app.config import Settings
-from app.connectors.tools import TOOLS
+from app.connectors.tools import CONNECTORS
 from tests.docs.pages import ROOT, read
 from tests.tools import test_any_delivery, test_every_kind
 from tests.tools.fixture import Fixture
@@ -24,7 +24,7 @@ def parcels(monkeypatch: pytest.MonkeyPatch) -> Fixture:
         module = ModuleType(name)
         monkeypatch.setitem(sys.modules, name, module)
         exec(compile(code, f"{PAGE.name}: {name}", "exec"), module.__dict__)
-    monkeypatch.setitem(TOOLS, "parcels", sys.modules["app.connectors.tools.parcels"].TOOL)
+    monkeypatch.setitem(CONNECTORS, "parcels", sys.modules["app.connectors.tools.parcels"].CONNECTOR)
     made: Fixture = sys.modules["tests.tools.kinds.parcels"].FIXTURE
     monkeypatch.setitem(test_every_kind.FIXTURES, "parcels", made)
     return made
@@ -44,12 +44,12 @@ async def test_its_trial(parcels: Fixture, settings: Settings) -> None:
 
 
 def test_anything_in_any_place(parcels: Fixture) -> None:
-    test_any_delivery.test_an_event_with_anything_in_any_place(TOOLS[parcels.kind])
+    test_any_delivery.test_an_event_with_anything_in_any_place(CONNECTORS[parcels.kind])
 
 
 def test_the_page_names_only_what_there_is() -> None:
     from app.connectors import adapter
 
     named = set(re.findall(r"`(\w+)[`(]", read(PAGE)))
-    known = {*dir(adapter), *adapter.Call.__struct_fields__, *adapter.Tool.__slots__, "ignored", "TOKEN"}
+    known = {*dir(adapter), *adapter.Call.__struct_fields__, *adapter.Connector.__slots__, "ignored", "TOKEN"}
     assert named - known <= {"app", "test_each_case"}

@@ -8,12 +8,12 @@ from typing import Any
 
 from app.config import Limits
 from app.connectors.delivery import Delivery
-from app.connectors.delivery_parser import read
-from app.connectors.tools import TOOLS
+from app.connectors.delivery_parser import parse
+from app.connectors.tools import CONNECTORS
 from app.connectors.tools.shop import NAMES, OWN_IDS
-from app.imports.formats import form_of, read_mapping, ready_kinds
+from app.imports.formats import built_in_mappings, file_reader_of, read_mapping
 from app.imports.mapping import FileMapping
-from app.imports.rows import Place
+from app.imports.rows import FilePosition
 from tests.docs.pages import ROOT, blocks, in_first_column, rows
 
 IMPORT, SHOPS = ROOT / "docs" / "import.md", ROOT / "docs" / "shops.md"
@@ -24,8 +24,8 @@ def test_the_example_of_a_mapping_reads_the_example_of_a_file(tmp_path: Path) ->
     (table,) = (block.text for block in blocks(IMPORT) if block.language == "text")
     (tmp_path / "till.json").write_text(mapping)
     (tmp_path / "till.csv").write_text(table)
-    form = form_of(read_mapping(tmp_path / "till.json"), None, {}, Limits(), lambda: 0)
-    (line,) = form(tmp_path / "till.csv", Place())
+    form = file_reader_of(read_mapping(tmp_path / "till.json"), None, {}, Limits(), lambda: 0)
+    (line,) = form(tmp_path / "till.csv", FilePosition())
     assert [json.loads(each) for each in line.messages] == [json.loads(message)]
 
 
@@ -51,7 +51,7 @@ def _toml(members: dict[str, Any]) -> str:
 
 
 def test_every_member_of_a_mapping_and_every_ready_one_is_listed() -> None:
-    assert set(FileMapping.__struct_fields__) | set(ready_kinds()) == in_first_column(IMPORT)
+    assert set(FileMapping.__struct_fields__) | set(built_in_mappings()) == in_first_column(IMPORT)
 
 
 def test_the_examples_of_a_shop_are_read_as_its_table_says() -> None:
@@ -59,6 +59,6 @@ def test_the_examples_of_a_shop_are_read_as_its_table_says() -> None:
     for kind, name in NAMES.items():
         assert listed[kind] == (name, OWN_IDS.get(kind, "what it says"))
     for block in blocks(SHOPS):
-        intake = read(TOOLS["shop"], Delivery(body=block.text.encode()))
+        intake = parse(CONNECTORS["shop"], Delivery(body=block.text.encode()))
         assert len(intake.envelope.items) == 1
         assert intake.envelope.rejections == []

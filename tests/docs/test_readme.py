@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.formats.timestamps import claim
+from app.formats.timestamps import parse_claimed
 from app.main import create_app
 from app.postgres.pool import FrozenClock, open_pool
 from app.registry import bootstrap
@@ -95,7 +95,7 @@ def _first_instant() -> int:
 
 
 def _instant(text: str) -> int:
-    instant = claim(json.dumps(text).encode())[1]
+    instant = parse_claimed(json.dumps(text).encode())[1]
     assert instant is not None
     return instant
 

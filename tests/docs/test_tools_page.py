@@ -10,7 +10,7 @@ import pytest
 
 from app.config import Settings
 from app.connectors.adapter import TEXT_POLICIES
-from app.connectors.tools import TOOLS
+from app.connectors.tools import CONNECTORS
 from app.main import create_app
 from app.postgres.pool import FrozenClock, open_pool
 from app.registry import bootstrap
@@ -53,13 +53,13 @@ def _told() -> dict[str, list[str]]:
 
 
 def test_every_tool_stands_in_the_readme() -> None:
-    assert set(TOOLS) <= set(_told())
+    assert set(CONNECTORS) <= set(_told())
 
 
-@pytest.mark.parametrize("kind", sorted(TOOLS))
+@pytest.mark.parametrize("kind", sorted(CONNECTORS))
 def test_what_shows_it_is_there(kind: str) -> None:
     shown_by = re.findall(r"\]\(([^)]+)\)", _told()[kind][-1])
-    module = TOOLS[kind].read.__module__.rpartition(".")[2]
+    module = CONNECTORS[kind].read.__module__.rpartition(".")[2]
     assert f"tests/tools/kinds/{module}.py" in shown_by
     assert all((ROOT / path).exists() for path in shown_by)
 

@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from app.formats.identifiers import reference
+from app.formats.identifiers import parse_customer_reference
 from app.formats.timestamps import parse
-from app.insight.verification import VerifyViews
+from app.insight.verification import SegmentVerifier
 from app.postgres.pool import Connection
-from app.queries.customers import CustomerViews
-from app.queries.segment_members import MemberViews
+from app.queries.customers import CustomerQueries
+from app.queries.segment_members import SegmentMemberQueries
 from app.touchpoint import DAY, HOUR, SECOND
 from tests.end_to_end.server import Server
 from tests.projection.naive import Definitions, Said, customers, entries, intervals, of_customer, standing, world_of
@@ -491,9 +491,9 @@ async def look(
     """How many rules were compared. ``explained``: of how many customers each is explained, on average."""
     pool: Any = Frozen(connection)
     now = inside.clock.now()
-    members = MemberViews(pool, inside.registry, inside.settings)
-    single = CustomerViews(pool, inside.registry, inside.settings)
-    verify = VerifyViews(pool, inside.registry, inside.settings, inside.clock)
+    members = SegmentMemberQueries(pool, inside.registry, inside.settings)
+    single = CustomerQueries(pool, inside.registry, inside.settings)
+    verify = SegmentVerifier(pool, inside.registry, inside.settings, inside.clock)
     rows = await connection.fetch("SELECT customer_id, min(id::text)::uuid AS id FROM identities GROUP BY 1")
     names = {row["customer_id"]: [row["id"]] for row in rows if row["customer_id"] is not None}
     shown = dict(zip(names, await single.customers(list(names.values()), now), strict=True))
@@ -544,9 +544,9 @@ async def check_in_the_end(talk: Talk, inside: Service, plan: Plan) -> None:
         assert {key: value for key, value in now.items() if value is not None} == expected, group
     assert len(ids) == len(groups)
     few = [group for group in groups if len(of_customer(plan.said, group)) <= 30]
-    views = CustomerViews(inside.pool, inside.registry, inside.settings)
+    views = CustomerQueries(inside.pool, inside.registry, inside.settings)
     for group in draw.sample(few, HISTORIES):
-        ids_of = [each.id for each in reference(sorted(group)[0], inside.settings)]
+        ids_of = [each.id for each in parse_customer_reference(sorted(group)[0], inside.settings)]
         stays = [stay for kind in _KINDS for stay in (await views.stays(ids_of, kind, None, at, past=True))[1]]
         found = {
             (stay.definition, stay.value, stay.entered_at, stay.left_at)

@@ -14,16 +14,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.imports.formats import form_of, mapping_of, ready_kinds
-from app.imports.importer import Importing, ImportReport, errors_path, import_file
-from app.imports.mapping import FileMapping, MappingRefused, checked
+from app.imports.formats import built_in_mappings, file_reader_of, mapping_of
+from app.imports.importer import ImportReport, ImportTarget, errors_path, import_file
+from app.imports.mapping import FileMapping, MappingRefused, check_mapping
 from tests.projection.service import Service, service
 
 NOW = 1_777_982_400_000_000
 """2026-05-05T12:00:00Z"""
 TABLES = "ledger, touchpoints, identities, links, customers, transitions"
 COLUMNS = {"Customer": "user_id", "Mail": "email", "Card": "ids.loyalty_card", "When": "timestamp", "What": "event"}
-MAPPING = checked(FileMapping(columns=COLUMNS, zone="Europe/Berlin"))
+MAPPING = check_mapping(FileMapping(columns=COLUMNS, zone="Europe/Berlin"))
 
 
 @dataclass
@@ -41,8 +41,8 @@ class Importer:
         one = self.one
         if kind is not None and mapping is MAPPING:
             mapping = mapping_of(path, kind, None)
-        form = form_of(mapping, kind, options, one.settings.limits, one.clock.now)
-        into = Importing(one.pool, one.ingest, one.registry.access.sources[source], one.settings, one.clock)
+        form = file_reader_of(mapping, kind, options, one.settings.limits, one.clock.now)
+        into = ImportTarget(one.pool, one.ingest, one.registry.access.sources[source], one.settings, one.clock)
         return await import_file(path, form, into, lambda _: None)
 
     async def stored(self) -> Any:
@@ -239,7 +239,7 @@ async def test_ndjson_by_a_mapping(importer: Importer, tmp_path: Path) -> None:
     path = tmp_path / "export.ndjson"
     lines = ['{"user":{"id":1},"when":1777888800,"what":"Bought","n":"1"}', "[1]", "{", '{"user":{"id":2},"what":"x"}']
     path.write_text("\n".join(lines))
-    mapping = checked(FileMapping(columns={"user.id": "user_id", "when": "timestamp", "what": "event"}))
+    mapping = check_mapping(FileMapping(columns={"user.id": "user_id", "when": "timestamp", "what": "event"}))
     report = await importer(path, mapping)
     assert (report.accepted, report.rejected) == (1, 3)
     assert [line for line, _ in faults(path)] == [2, 3, 4]
@@ -304,7 +304,7 @@ async def test_our_own_form_in_utf16_is_refused_as_a_whole(importer: Importer, t
 
 
 def test_every_ready_mapping_can_be_meant() -> None:
-    kinds = ready_kinds()
+    kinds = built_in_mappings()
     assert {"orders", "returns", "deliveries", "store_purchases", "loyalty_cards", "customers"} <= set(kinds)
     assert all(about for about in kinds.values())
 

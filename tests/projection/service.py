@@ -11,9 +11,9 @@ from typing import Any
 from app.background.worker import Worker
 from app.config import Settings
 from app.formats import segment
-from app.ingest import Ingest, Receipt
+from app.ingest import GroupCommit, Receipt
 from app.observability.metrics import Metrics
-from app.postgres.partitions import make_months
+from app.postgres.partitions import create_monthly_partitions
 from app.postgres.pool import Connection, FrozenClock, Pool, open_pool, transact
 from app.projection.project import refresh
 from app.projection.rebuild import comparable
@@ -32,7 +32,7 @@ class Service:
         self.clock = clock
         self.registry = Registry(pool, settings)
         self.metrics = Metrics()
-        self.ingest = Ingest(pool, self.registry, settings, clock, self.metrics)
+        self.ingest = GroupCommit(pool, self.registry, settings, clock, self.metrics)
         # Metrics of its own: what arrives in a test must not make its worker rest.
         self.worker = Worker(pool, self.registry, settings, clock, Metrics())
 
@@ -141,7 +141,7 @@ async def service(database_url: str, now: int, **changes: Any) -> AsyncIterator[
         await transact(pool, bootstrap)
         await one.registry.load()
         async with pool.acquire() as connection:
-            await make_months(connection, now)
+            await create_monthly_partitions(connection, now)
         await one.ingest.start()
         yield one
         await one.ingest.stop()

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from app.background import worker
-from app.background.pacing import Pace
+from app.background.pacing import WorkPacer
 from app.background.worker import Worker
 from app.config import Limits
-from app.formats.identifiers import reference
+from app.formats.identifiers import parse_customer_reference
 from app.projection import backfill
 from app.projection.rebuild import comparable
 from app.projection.state import read_state
-from app.queries.customers import CustomerViews
-from app.queries.segment_members import MemberViews
+from app.queries.customers import CustomerQueries
+from app.queries.segment_members import SegmentMemberQueries
 from app.registry import Registry
 from app.rules.language.definitions import TraitIn, parse_trait
 from app.touchpoint import DAY, HOUR, SECOND
@@ -50,8 +50,8 @@ async def base(one: Service, users: int = 12) -> None:
         await one.send(messages)
 
 
-def views(one: Service) -> MemberViews:
-    return MemberViews(one.pool, one.registry, one.settings)
+def views(one: Service) -> SegmentMemberQueries:
+    return SegmentMemberQueries(one.pool, one.registry, one.settings)
 
 
 async def members(one: Service, key: str) -> list[str]:
@@ -63,8 +63,8 @@ async def members(one: Service, key: str) -> list[str]:
 
 async def of_customer_now(one: Service, user: str) -> dict[str, int]:
     """Segments of a customer with since when, as the customer's own page tells."""
-    ids = [identity.id for identity in reference(f"user_id:{user}", one.settings)]
-    customer = await CustomerViews(one.pool, one.registry, one.settings).customer(ids, one.clock.now())
+    ids = [identity.id for identity in parse_customer_reference(f"user_id:{user}", one.settings)]
+    customer = await CustomerQueries(one.pool, one.registry, one.settings).customer(ids, one.clock.now())
     return {each.key: each.since for each in customer.segments}
 
 
@@ -469,7 +469,7 @@ class Ticking:
 
 async def test_the_worker_leaves_live_work_its_share() -> None:
     ticking = Ticking()
-    pace = Pace(ticking, 10, asyncio.Event())
+    pace = WorkPacer(ticking, 10, asyncio.Event())
     loop = asyncio.get_running_loop()
 
     async def step() -> int:
@@ -487,7 +487,7 @@ async def test_the_worker_leaves_live_work_its_share() -> None:
 
 
 async def test_the_worker_runs_freely_when_nothing_arrives() -> None:
-    pace = Pace(Ticking(), 10, asyncio.Event())
+    pace = WorkPacer(Ticking(), 10, asyncio.Event())
     loop = asyncio.get_running_loop()
 
     async def step() -> int:

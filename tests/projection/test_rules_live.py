@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from app.formats.identifiers import reference
+from app.formats.identifiers import parse_customer_reference
 from app.projection.rebuild import rebuild_customers
-from app.queries.customers import CustomerViews
+from app.queries.customers import CustomerQueries
 from app.rules.language.definitions import parse_trait
 from app.touchpoint import DAY, HOUR
 from tests.projection.naive import Definitions, Said, customers, intervals, of_customer
@@ -221,8 +221,10 @@ async def check(one: Service, delivery: Delivery, definitions: Definitions, draw
 
 async def _shown(one: Service, name: str) -> Mapping[str, tuple[str, int]]:
     """What a reader is told now: definition -> (value, since)."""
-    views = CustomerViews(one.pool, one.registry, one.settings)
-    customer = await views.customer([identity.id for identity in reference(name, one.settings)], one.clock.now())
+    views = CustomerQueries(one.pool, one.registry, one.settings)
+    customer = await views.customer(
+        [identity.id for identity in parse_customer_reference(name, one.settings)], one.clock.now()
+    )
     segments = {f"segment:{each.key}": ("", each.since) for each in customer.segments}
     stages = {
         f"journey:{journey}": (place.stage, place.since or 0)
@@ -234,8 +236,8 @@ async def _shown(one: Service, name: str) -> Mapping[str, tuple[str, int]]:
 
 async def _explained(one: Service, name: str, definition: str) -> tuple[str, int] | None:
     """(value, since) as the explanation has it."""
-    views = CustomerViews(one.pool, one.registry, one.settings)
-    ids = [identity.id for identity in reference(name, one.settings)]
+    views = CustomerQueries(one.pool, one.registry, one.settings)
+    ids = [identity.id for identity in parse_customer_reference(name, one.settings)]
     _, why = await views.segment_explained(ids, definition.partition(":")[2], one.clock.now())
     assert why.tree["truth"] == why.holds
     return ("", why.since or 0) if why.holds else None

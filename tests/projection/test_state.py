@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from app.projection.backfill import _both, _reading, together
+from app.projection.backfill import _both, _reading, merge_states
 from app.projection.coverage import Coverage
-from app.projection.fold import Change, NeedsReplay, cut_pending, cut_short, fold
-from app.projection.state import Move, State, read_state, write_state
+from app.projection.fold import NeedsReplay, Transition, cut_pending, cut_short, fold
+from app.projection.state import Input, State, read_state, write_state
 from app.rules import Ruleset
 from app.touchpoint import DAY, HOUR
 from tests.rules.engine import move, ruleset_of_all
@@ -73,7 +73,7 @@ def said(state: State, ruleset: Ruleset) -> Any:
     return born, state.traits, truths, standing
 
 
-def told(changes: Iterable[Change]) -> list[Any]:
+def told(changes: Iterable[Transition]) -> list[Any]:
     return sorted((one.at, one.definition, one.value, one.entered, one.since, str(one.cause)) for one in changes)
 
 
@@ -123,19 +123,19 @@ def is_filled_in_parts(question: Question, draw: Random) -> None:
     }
     assert not lacking & {change.definition for change in changes}
     changes += [change for change in news if change.definition in lacking]
-    state = life.stored(together(state, filled, missing, 256))
+    state = life.stored(merge_states(state, filled, missing, 256))
     assert (said(state, life.ruleset), told(changes)) == life.whole(at)
     changes += fold(state, life.ruleset, (), life.now)
     assert (said(state, life.ruleset), told(changes)) == life.whole(life.now)
 
 
-def read_for(rules: Ruleset, history: Sequence[Entry], born: int) -> list[Move]:
+def read_for(rules: Ruleset, history: Sequence[Entry], born: int) -> list[Input]:
     """What a fill reads of the log for these rules."""
     reading = _reading(rules)
     moves = [move(rules, entry) for entry in history if not isinstance(entry, Told) or reading.identifies]
     moves = [one for one in moves if one.matters]
     if reading.births:
-        moves += [Move(entry.t, entry.id, entry.source, (), None) for entry in history if entry.t == born]
+        moves += [Input(entry.t, entry.id, entry.source, (), None) for entry in history if entry.t == born]
     elif all(one.at != born for one in moves):
-        moves.append(Move(born, "", "", (), None))
+        moves.append(Input(born, "", "", (), None))
     return _both((), moves)

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from app.projection.fold import POINTS_UNLIMITED, Change, NeedsReplay
+from app.projection.fold import POINTS_UNLIMITED, NeedsReplay, Transition
 from app.projection.fold import fold as fold_moves
-from app.projection.log_replay import move_of
-from app.projection.state import Move, State
+from app.projection.log_replay import input_of
+from app.projection.state import Input, State
 from app.rules import Definition, Occurrence, Ruleset, Series, compile_ruleset, parse_rule
 from app.rules.engine.truth import Truth
 from app.rules.language.definitions import parse_value
@@ -64,7 +64,7 @@ def ruleset_of_all(rules: Mapping[str, Any], world: World) -> Ruleset:
 
 class Folded(msgspec.Struct):
     state: State
-    changes: list[Change]
+    changes: list[Transition]
 
 
 def folded(
@@ -90,21 +90,21 @@ def folded(
 
 
 def _folded(
-    ruleset: Ruleset, parts: Sequence[list[Move]], now: int, points_max: int, person: tuple[str, str] | None
+    ruleset: Ruleset, parts: Sequence[list[Input]], now: int, points_max: int, person: tuple[str, str] | None
 ) -> Folded:
     state = State(person=person)
-    changes: list[Change] = []
+    changes: list[Transition] = []
     for part in parts:
         changes += fold_moves(state, ruleset, part, max((one.at for one in part), default=now), points_max)
     return Folded(state, changes + fold_moves(state, ruleset, [], now, points_max))
 
 
-def move(ruleset: Ruleset, entry: Entry) -> Move:
+def move(ruleset: Ruleset, entry: Entry) -> Input:
     if isinstance(entry, Told):
         told = written(dict(entry.traits)).encode()
-        return move_of(ruleset, entry.t, entry.id, entry.source, "identify", None, "web", b"{}", b"{}", told)
+        return input_of(ruleset, entry.t, entry.id, entry.source, "identify", None, "web", b"{}", b"{}", told)
     raw = [text.encode() for text in (entry.properties, entry.context, entry.traits)]
-    return move_of(ruleset, entry.t, entry.id, entry.source, "track", entry.name, entry.channel, *raw)
+    return input_of(ruleset, entry.t, entry.id, entry.source, "track", entry.name, entry.channel, *raw)
 
 
 def stored(ruleset: Ruleset, state: State, rule_id: str) -> Truth:

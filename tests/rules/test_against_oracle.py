@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.projection.fold import POINTS_UNLIMITED, Change
+from app.projection.fold import POINTS_UNLIMITED, Transition
 from app.rules import Ruleset, parse_rule, rule_to_json
 from tests.rules import oracle
 from tests.rules.engine import Folded, compiled, folded, occurrence, ruleset_of, ruleset_of_all, segment, stored
@@ -97,7 +97,7 @@ def changes_of(known: Folded) -> list[tuple[int, str, str, bool]]:
     return sorted(_short(change) for change in known.changes if not change.definition.startswith("watch:"))
 
 
-def _short(change: Change) -> tuple[int, str, str, bool]:
+def _short(change: Transition) -> tuple[int, str, str, bool]:
     return (change.at, change.definition, change.value, change.entered)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.insight.sessions import Page, Session, Visited
+from app.insight.sessions import PageView, Session, SessionEvent
 
 HALF_AN_HOUR = 30 * 60 * 1_000_000
 BY_ITSELF = {"Page Left", "Page Scrolled", "JavaScript Error"}
 
 
-def sessions_of(touchpoints: list[Visited]) -> list[list[Visited]]:
+def sessions_of(touchpoints: list[SessionEvent]) -> list[list[SessionEvent]]:
     """In any order in; sessions, each in order, out. Recursive and slow."""
     rest = sorted(touchpoints, key=lambda each: each.order)
     while rest and rest[0].name in BY_ITSELF:
@@ -21,7 +21,7 @@ def sessions_of(touchpoints: list[Visited]) -> list[list[Visited]]:
     return [rest[:cut], *sessions_of(rest[cut:])]
 
 
-def parts(before: list[Visited], next: Visited) -> bool:
+def parts(before: list[SessionEvent], next: SessionEvent) -> bool:
     """Whether ``next`` is no more of the session that ``before`` is."""
     if next.order[0] - before[-1].order[0] >= HALF_AN_HOUR:
         return True
@@ -32,30 +32,30 @@ def parts(before: list[Visited], next: Visited) -> bool:
     return campaign(next) != of_session and (of_session is not None or has_viewed)
 
 
-def campaign(touchpoint: Visited) -> Any:
+def campaign(touchpoint: SessionEvent) -> Any:
     found = touchpoint.acquisition
     if found is None or found.group == "Direct":
         return None
     return (found.source, found.medium, found.campaign, found.term, found.content, found.click_id, touchpoint.click)
 
 
-def until_first_view(session: list[Visited]) -> list[Visited]:
+def until_first_view(session: list[SessionEvent]) -> list[SessionEvent]:
     views = [i for i, each in enumerate(session) if each.page is not None]
     return session[: views[0] + 1] if views else session
 
 
-def deciding(session: list[Visited]) -> Visited | None:
+def deciding(session: list[SessionEvent]) -> SessionEvent | None:
     """The touchpoint that says where the visitor came from."""
     told = [each for each in until_first_view(session) if each.acquisition is not None]
     return next((each for each in told if campaign(each) is not None), told[0] if told else None)
 
 
-def campaign_of(session: list[Visited]) -> Any:
+def campaign_of(session: list[SessionEvent]) -> Any:
     decides = deciding(session)
     return None if decides is None else campaign(decides)
 
 
-def figures(session: list[Visited]) -> dict[str, Any]:
+def figures(session: list[SessionEvent]) -> dict[str, Any]:
     pages = [each.page for each in session if each.page is not None]
     decides = deciding(session)
     return {
@@ -94,5 +94,5 @@ def _distinct(values: list[Any]) -> list[Any]:
     return [value for i, value in enumerate(values) if value is not None and value not in values[:i]]
 
 
-def page(path: str) -> Page:
-    return Page(path=path)
+def page(path: str) -> PageView:
+    return PageView(path=path)

@@ -7,7 +7,7 @@ import os
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.insight.sessions import IDLE, Acquisition, Device, Divider, Session, Totals, Visited
+from app.insight.sessions import IDLE, Acquisition, Device, Session, SessionEvent, SessionSplitter, SessionTotals
 from tests.sessions.oracle import figures, figures_told, page, sessions_of
 
 CASES = 500 * int(os.environ.get("SEGUE_TEST_CASES", "1"))
@@ -30,13 +30,13 @@ gaps = st.one_of(
 
 
 @st.composite
-def visits(draw: st.DrawFn) -> list[Visited]:
+def visits(draw: st.DrawFn) -> list[SessionEvent]:
     instant, found = MONDAY - draw(gaps), []
     for number in range(draw(st.integers(0, 14))):
         instant += draw(gaps)
         is_view = draw(st.booleans())
         found.append(
-            Visited(
+            SessionEvent(
                 # Ids in no order, so that those of one instant are not met as they were made.
                 order=(instant, f"m-{draw(st.integers(0, 9))}-{number}", draw(st.sampled_from(["shop", "app"]))),
                 name="page_viewed" if is_view else draw(st.sampled_from(["Clicked", "Page Left", "Page Scrolled"])),
@@ -51,21 +51,21 @@ def visits(draw: st.DrawFn) -> list[Visited]:
     return found
 
 
-def divided(touchpoints: list[Visited]) -> list[Session]:
-    divider = Divider()
+def divided(touchpoints: list[SessionEvent]) -> list[Session]:
+    divider = SessionSplitter()
     over = [divider.meet(each) for each in sorted(touchpoints, key=lambda each: each.order)]
     return [session for session in [*over, divider.end()] if session is not None]
 
 
 @settings(max_examples=CASES)
 @given(visits())
-def test_sessions_are_those_of_the_definition(touchpoints: list[Visited]) -> None:
+def test_sessions_are_those_of_the_definition(touchpoints: list[SessionEvent]) -> None:
     assert [figures_told(each) for each in divided(touchpoints)] == [figures(each) for each in sessions_of(touchpoints)]
 
 
 @settings(max_examples=CASES)
 @given(visits())
-def test_each_session_says_why_it_began(touchpoints: list[Visited]) -> None:
+def test_each_session_says_why_it_began(touchpoints: list[SessionEvent]) -> None:
     sessions = divided(touchpoints)
     for before, session in zip([None, *sessions], sessions, strict=False):
         gap = None if before is None else session.started_at - before.ended_at
@@ -75,8 +75,8 @@ def test_each_session_says_why_it_began(touchpoints: list[Visited]) -> None:
 
 @settings(max_examples=CASES)
 @given(visits())
-def test_totals_are_those_of_the_sessions(touchpoints: list[Visited]) -> None:
-    totals, sessions = Totals(), divided(touchpoints)
+def test_totals_are_those_of_the_sessions(touchpoints: list[SessionEvent]) -> None:
+    totals, sessions = SessionTotals(), divided(touchpoints)
     for session in sessions:
         totals.add(session)
     many = len(sessions)
@@ -90,5 +90,5 @@ def test_totals_are_those_of_the_sessions(touchpoints: list[Visited]) -> None:
     assert totals.pages_per_session == len([each for each in _in_sessions(touchpoints) if each.page]) / many
 
 
-def _in_sessions(touchpoints: list[Visited]) -> list[Visited]:
+def _in_sessions(touchpoints: list[SessionEvent]) -> list[SessionEvent]:
     return [each for session in sessions_of(touchpoints) for each in session]

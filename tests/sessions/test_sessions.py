@@ -13,10 +13,10 @@ from app.insight.sessions import (
     TOLD_MAX,
     Acquisition,
     Device,
-    Divider,
-    Page,
+    PageView,
     Session,
-    Visited,
+    SessionEvent,
+    SessionSplitter,
     is_visit,
 )
 from app.touchpoint import DAY, MINUTE
@@ -27,28 +27,28 @@ SUMMER = Acquisition("Paid Search", "google", "cpc", "summer", click_id="gclid")
 DIRECT = Acquisition("Direct", "(direct)", "(none)")
 
 
-def view(at: int, acquisition: Acquisition | None = None, path: str = "/", **more: Any) -> Visited:
-    return _visited(at, "page_viewed", page=Page(path=path), acquisition=acquisition, **more)
+def view(at: int, acquisition: Acquisition | None = None, path: str = "/", **more: Any) -> SessionEvent:
+    return _visited(at, "page_viewed", page=PageView(path=path), acquisition=acquisition, **more)
 
 
-def did(at: int, name: str = "Product Added", **more: Any) -> Visited:
+def did(at: int, name: str = "Product Added", **more: Any) -> SessionEvent:
     return _visited(at, name, **more)
 
 
 _numbers = count()
 
 
-def _visited(at: int, name: str, channel: str = "web", **more: Any) -> Visited:
-    return Visited((at, f"m-{next(_numbers):05}", "shop"), name, channel, **more)
+def _visited(at: int, name: str, channel: str = "web", **more: Any) -> SessionEvent:
+    return SessionEvent((at, f"m-{next(_numbers):05}", "shop"), name, channel, **more)
 
 
-def divided(*touchpoints: Visited) -> list[Session]:
-    divider = Divider()
+def divided(*touchpoints: SessionEvent) -> list[Session]:
+    divider = SessionSplitter()
     over = [divider.meet(each) for each in touchpoints]
     return [session for session in [*over, divider.end()] if session is not None]
 
 
-def sizes(*touchpoints: Visited) -> list[int]:
+def sizes(*touchpoints: SessionEvent) -> list[int]:
     return [session.touchpoints for session in divided(*touchpoints)]
 
 
@@ -129,14 +129,14 @@ def test_what_a_page_sends_by_itself_begins_no_session() -> None:
 
 
 @pytest.mark.parametrize("second", [view(NOON + 1), did(NOON + 1, "Form Submitted")])
-def test_two_deeds_are_no_bounce(second: Visited) -> None:
+def test_two_deeds_are_no_bounce(second: SessionEvent) -> None:
     [session] = divided(view(NOON), second)
     assert not session.bounced
 
 
 def test_entry_and_exit_are_the_first_and_the_last_view() -> None:
     [session] = divided(did(NOON), view(NOON + 1, path="/hats"), view(NOON + 2, path="/cart"), did(NOON + 3))
-    assert (session.entry_page, session.exit_page, session.pages) == (Page(path="/hats"), Page(path="/cart"), 2)
+    assert (session.entry_page, session.exit_page, session.pages) == (PageView(path="/hats"), PageView(path="/cart"), 2)
 
 
 def test_a_session_without_a_view_has_no_pages() -> None:

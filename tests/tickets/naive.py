@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.insight.tickets import Told
+from app.insight.tickets import TicketEvent
 
 _OVER = ("solved", "closed", "resolved", "done", "completed", "archived")
 _GONE = ("deleted", "spam", "trashed", "scrubbed")
 
 
-def _history(told: Sequence[Told]) -> list[tuple[int, str]]:
+def _history(told: Sequence[TicketEvent]) -> list[tuple[int, str]]:
     """(instant, what it stands at) for each touchpoint that says so."""
     said = []
     for each in told:
@@ -25,7 +25,7 @@ def _history(told: Sequence[Told]) -> list[tuple[int, str]]:
     return said
 
 
-def figures(all_told: Sequence[Told], key: tuple[str, str]) -> dict[str, Any]:
+def figures(all_told: Sequence[TicketEvent], key: tuple[str, str]) -> dict[str, Any]:
     """``key`` is (source, ticket id)."""
     told = sorted((each for each in all_told if (each.order[2], each.ticket_id) == key), key=lambda each: each.order)
     created = [each.order[0] for each in told if each.name in ("ticket.created", "chat.started")]

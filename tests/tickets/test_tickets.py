@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.insight.tickets import Desk, Told, desk_of
-from app.vocabulary.ticket_events import NAMES, standing_of
+from app.insight.tickets import TicketEvent, TicketTimeline, build_timeline
+from app.vocabulary.ticket_events import NAMES, status_of
 from tests.tickets import naive
 
 SECOND = 1_000_000
 
 
-def told(name: str, at: int, ticket: str | None = "7", source: str = "desk", **more: Any) -> Told:
-    return Told((at * SECOND, f"m-{at}-{name}", source), name, ticket, **more)
+def told(name: str, at: int, ticket: str | None = "7", source: str = "desk", **more: Any) -> TicketEvent:
+    return TicketEvent((at * SECOND, f"m-{at}-{name}", source), name, ticket, **more)
 
 
-def only(*all_told: Told) -> Any:
-    [ticket] = desk_of(all_told).tickets.values()
+def only(*all_told: TicketEvent) -> Any:
+    [ticket] = build_timeline(all_told).tickets.values()
     return ticket
 
 
@@ -71,15 +71,17 @@ def test_what_was_deleted_is_neither_open_nor_solved() -> None:
 
 
 def test_tickets_of_two_sources_are_two() -> None:
-    desk = desk_of([told("ticket.created", 10), told("ticket.created", 20, source="other")])
+    desk = build_timeline([told("ticket.created", 10), told("ticket.created", 20, source="other")])
     assert [ticket.source for ticket in desk.newest()] == ["other", "desk"]
     assert desk.totals().open == 2
 
 
 def test_a_rating_without_a_ticket_is_the_customers_last() -> None:
-    totals = desk_of([told("csat.submitted", 9, None, rating=Decimal(5)), told("csat.submitted", 8, rating=Decimal(1))])
+    totals = build_timeline(
+        [told("csat.submitted", 9, None, rating=Decimal(5)), told("csat.submitted", 8, rating=Decimal(1))]
+    )
     assert (totals.totals().last_csat, totals.totals().last_csat_at) == (5, 9 * SECOND)
-    assert Desk().totals().last_csat is None
+    assert TicketTimeline().totals().last_csat is None
 
 
 @pytest.mark.parametrize(
@@ -87,12 +89,12 @@ def test_a_rating_without_a_ticket_is_the_customers_last() -> None:
     [("OPEN", "open"), ("Waiting on customer", "open"), (" Solved ", "solved"), ("closed", "solved"), ("spam", "gone")],
 )
 def test_words_of_tools(word: str, standing: str) -> None:
-    assert standing_of(word) == standing
+    assert status_of(word) == standing
 
 
 _STATUSES = (None, "open", "Pending", "SOLVED", "closed", "deleted", "of our own")
 _TOLD = st.builds(
-    lambda at, place, source, name, ticket, status, rating, opened_at: Told(
+    lambda at, place, source, name, ticket, status, rating, opened_at: TicketEvent(
         (at * SECOND, f"m-{place}", source), name, ticket, status, rating, opened_at
     ),
     at=st.integers(0, 40),
@@ -111,7 +113,7 @@ _ALL_TOLD = st.lists(_TOLD, max_size=25, unique_by=lambda each: each.order[1:])
 def test_any_order_gives_the_same_as_counting_by_hand(data: st.DataObject) -> None:
     all_told = data.draw(_ALL_TOLD)
     shuffled = data.draw(st.permutations(all_told))
-    desk = desk_of(shuffled)
+    desk = build_timeline(shuffled)
     keys = {(each.order[2], each.ticket_id) for each in all_told if each.ticket_id is not None}
     assert set(desk.tickets) == keys
     waited = []

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from app.config import Settings
-from app.connectors.tools import TOOLS
+from app.connectors.tools import CONNECTORS
 from app.main import create_app
 from app.postgres.pool import FrozenClock, open_pool
 from app.registry import bootstrap
@@ -59,7 +59,7 @@ class Tools:
         """A source of that kind with its secret; returns what the tool signs with."""
         body = {"key": source, "kind": fixture.kind, "options": dict(fixture.options)}
         await self.ask("POST", "/v1/sources", body, 201)
-        if not TOOLS[fixture.kind].scheme.needs_secret:
+        if not CONNECTORS[fixture.kind].scheme.needs_secret:
             return ""
         wanted = {"secret": fixture.secret} if fixture.secret else {}
         made = await self.ask("POST", f"/v1/sources/{source}/secrets", wanted, 201)

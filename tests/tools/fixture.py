@@ -60,7 +60,7 @@ class Fixture:
     """As the operator enters it. Of kinds whose token Segue makes: empty, and the harness hands the token to sign."""
     sign: Callable[[bytes, str, int, str], SignedWith]
     sample: Case
-    """The documented sample: its body is TOOL.sample."""
+    """The documented sample: its body is CONNECTOR.sample."""
     several: Case
     """Several events in one body, or several people of one event; where a tool sends one by one, another event."""
     unknown: Case

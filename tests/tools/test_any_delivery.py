@@ -12,10 +12,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from app.config import Settings
-from app.connectors.adapter import Tool, encoded
+from app.connectors.adapter import Connector, encode_event
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.delivery_parser import read, read_again
-from app.connectors.tools import TOOLS
+from app.connectors.delivery_parser import parse, reparse
+from app.connectors.tools import CONNECTORS
 from app.formats.segment import normalise
 from app.touchpoint import SourceView
 from tests.tools.fixture import NOW
@@ -32,7 +32,7 @@ VALUES = st.recursive(
     max_leaves=5,
 )
 EXAMPLES = 60 * int(os.environ.get("SEGUE_TEST_CASES", "1"))
-EVERY_TOOL = [pytest.param(tool, id=key) for key, tool in TOOLS.items()]
+EVERY_TOOL = [pytest.param(tool, id=key) for key, tool in CONNECTORS.items()]
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -53,7 +53,7 @@ def _with(value: Any, path: tuple[Any, ...], other: Any) -> Any:
     return copy
 
 
-def _events(tool: Tool) -> list[Any]:
+def _events(tool: Connector) -> list[Any]:
     """Of all its fixture's bodies that can be parted."""
     found: list[Any] = []
     fixture = FIXTURES[tool.key]
@@ -67,7 +67,7 @@ def _events(tool: Tool) -> list[Any]:
 
 
 @pytest.mark.parametrize("tool", EVERY_TOOL)
-def test_an_event_with_anything_in_any_place(tool: Tool) -> None:
+def test_an_event_with_anything_in_any_place(tool: Connector) -> None:
     events = _events(tool)
     places = [(event, path) for event in events for path in _places(event) if path]
     assert places
@@ -76,7 +76,7 @@ def test_an_event_with_anything_in_any_place(tool: Tool) -> None:
     @given(st.sampled_from(places), VALUES)
     def check(place: tuple[Any, tuple[Any, ...]], value: Any) -> None:
         event, path = place
-        intake = read_again(f"webhook/{tool.key}", encoded(_with(event, path, value)), NOW, {})
+        intake = reparse(f"webhook/{tool.key}", encode_event(_with(event, path, value)), NOW, {})
         assert intake is not None
         parsed = normalise(intake.envelope, SourceView("tool"), NOW, SETTINGS)
         kept = [message.message_id for _, message in parsed.messages]
@@ -88,7 +88,7 @@ def test_an_event_with_anything_in_any_place(tool: Tool) -> None:
 
 
 @pytest.mark.parametrize("tool", EVERY_TOOL)
-def test_a_body_of_anything(tool: Tool) -> None:
+def test_a_body_of_anything(tool: Connector) -> None:
     source = SourceView("tool")
     sample = FIXTURES[tool.key].sample.body
 
@@ -100,7 +100,7 @@ def test_a_body_of_anything(tool: Tool) -> None:
     )
     def check(body: bytes) -> None:
         headers = {name.lower(): value for name, value in tool.sample_headers.items()}
-        intake = read(tool, Delivery(body=body, headers=headers, received_at=1_000_000))
+        intake = parse(tool, Delivery(body=body, headers=headers, received_at=1_000_000))
         parsed = normalise(intake.envelope, source, 1_000_000, SETTINGS)
         assert all(rejection.original or not body for rejection in parsed.rejections)
         assert not any("not foreseen" in rejection.message for rejection in parsed.rejections), parsed.rejections

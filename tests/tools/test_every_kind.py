@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from app.connectors.tools import TOOLS
+from app.connectors.tools import CONNECTORS
 from app.formats.timestamps import parse
 from tests.tools.conftest import Tools, running_tools
 from tests.tools.fixture import NOW, Case, Fixture
@@ -25,12 +25,12 @@ every_kind = pytest.mark.parametrize("fixture", [pytest.param(each, id=kind) for
 
 
 def test_every_tool_has_a_fixture() -> None:
-    assert sorted(FIXTURES) == sorted(TOOLS)
+    assert sorted(FIXTURES) == sorted(CONNECTORS)
 
 
 @every_kind
 def test_the_sample_is_the_one_that_is_documented(fixture: Fixture) -> None:
-    assert fixture.sample.body == TOOLS[fixture.kind].sample
+    assert fixture.sample.body == CONNECTORS[fixture.kind].sample
 
 
 @every_kind
@@ -90,7 +90,7 @@ def _part_of(found: dict[str, Any], wanted: Any) -> dict[str, Any]:
 async def test_only_what_is_shown_to_be_the_tools_is_taken(fixture: Fixture, settings: Settings) -> None:
     async with running_tools(settings, fixture.certificates) as tools:
         secret = await tools.add(fixture)
-        if not TOOLS[fixture.kind].scheme.needs_secret and fixture.kind not in _SIGNED_WITHOUT_SECRET:
+        if not CONNECTORS[fixture.kind].scheme.needs_secret and fixture.kind not in _SIGNED_WITHOUT_SECRET:
             pytest.fail("whoever can reach the service could forge this tool")
         forged = replace(fixture, sign=lambda *_: ({}, {}), seal=lambda body, *_: body)
         assert await _refused(tools, forged, fixture.sample, secret) == "missing"
@@ -98,7 +98,7 @@ async def test_only_what_is_shown_to_be_the_tools_is_taken(fixture: Fixture, set
         for_sample = replace(fixture, sign=lambda _, *rest: fixture.sign(fixture.sample.body, *rest))
         if fixture.secret and fixture.covers_body:
             assert await _refused(tools, for_sample, tampered, secret) == "wrong"
-        if TOOLS[fixture.kind].scheme.needs_secret:
+        if CONNECTORS[fixture.kind].scheme.needs_secret:
             assert await _refused(tools, fixture, fixture.sample, _other(fixture)) == "wrong"
         if fixture.stale_seconds is not None:
             for way in (-1, 1):
@@ -147,7 +147,7 @@ async def test_a_trial_shows_what_the_sample_becomes_and_keeps_nothing(fixture: 
 async def test_a_secret_takes_the_place_of_another_while_both_hold(fixture: Fixture, settings: Settings) -> None:
     async with running_tools(settings, fixture.certificates) as tools:
         old = await tools.add(fixture)
-        if not TOOLS[fixture.kind].scheme.needs_secret:
+        if not CONNECTORS[fixture.kind].scheme.needs_secret:
             await tools.ask("POST", "/v1/sources/tool/secrets", {"secret": "none is needed"}, 201)
             return
         wanted = {"secret": _other(fixture)} if fixture.secret else {}

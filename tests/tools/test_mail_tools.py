@@ -16,10 +16,10 @@ import pytest
 
 from app.config import Settings
 from app.connectors.delivery import Delivery
-from app.connectors.shared.email import address, custom_ids, is_machine, listed, members, seen_by
+from app.connectors.shared.email import address, click_context, custom_ids, is_machine, listed, members
 from app.connectors.signatures import SignatureRefused
-from app.connectors.tools import TOOLS
-from app.http.outbound_client import Outside
+from app.connectors.tools import CONNECTORS
+from app.http.outbound_client import OutboundClient
 from tests.tools.conftest import Tools, running_tools
 from tests.tools.fixture import NOW, Case, Fixture
 from tests.tools.kinds import brevo, hubspot, mailchimp, mailgun, ses
@@ -209,7 +209,7 @@ async def test_a_certificate_of_ses_that_is_in_use_is_not_pushed_out_by_others()
         asked.append(request.url.path)
         return httpx.Response(200, content=request.url.path.encode())
 
-    outside = Outside(httpx.MockTransport(network))
+    outside = OutboundClient(httpx.MockTransport(network))
     for n in range(100):
         assert await outside.document(f"https://example.com/{n}") == f"/{n}".encode()
         assert await outside.document("https://example.com/ours") == b"/ours"
@@ -337,7 +337,7 @@ def _of_hubspot(version: str, body: bytes, url: str, secret: str = "client-secre
 
 def _verify(headers: dict[str, str], options: dict[str, str], url: str, body: bytes, at: int = NOW) -> None:
     delivery = Delivery(body=body, headers=headers, url=url, received_at=at, options=options)
-    TOOLS["hubspot"].scheme.verify(delivery, "client-secret")
+    CONNECTORS["hubspot"].scheme.verify(delivery, "client-secret")
 
 
 _URL = "https://shop.example.com/v1/sources/crm/webhook?a=b c".replace(" ", "%20")
@@ -389,7 +389,7 @@ def test_a_time_that_was_not_signed_is_none() -> None:
 
 
 def test_hubspots_own_code_takes_what_we_sign(monkeypatch: pytest.MonkeyPatch) -> None:
-    sign = TOOLS["hubspot"].scheme.sign
+    sign = CONNECTORS["hubspot"].scheme.sign
     assert sign is not None
     made = sign(Delivery(body=_BODY, url=_URL, received_at=NOW), "client-secret").headers
 
@@ -467,9 +467,9 @@ async def test_contacts_of_two_portals_with_one_number_are_two_people(tools: Too
 )
 def test_whether_a_machine_looked(user_agent: str | None, machine: bool) -> None:
     assert is_machine(user_agent) is machine
-    assert seen_by("email.opened", user_agent)["machine"] is machine
-    assert seen_by("email.clicked", user_agent, machine=True)["machine"] is True
-    assert seen_by("email.delivered", user_agent, machine=True) == {}
+    assert click_context("email.opened", user_agent)["machine"] is machine
+    assert click_context("email.clicked", user_agent, machine=True)["machine"] is True
+    assert click_context("email.delivered", user_agent, machine=True) == {}
 
 
 def test_shapes_that_tools_send_things_in() -> None:

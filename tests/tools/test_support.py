@@ -13,7 +13,7 @@ import pytest
 from app.config import Settings
 from app.connectors.adapter import Call
 from app.connectors.shared.helpdesk import csat, plain
-from app.connectors.tools.freshdesk import TOOL as FRESHDESK_TOOL
+from app.connectors.tools.freshdesk import CONNECTOR as FRESHDESK_CONNECTOR
 from tests.tools.conftest import running_tools
 from tests.tools.fixture import Case, SignedWith, json_body
 from tests.tools.kinds.freshdesk import FIXTURE as FRESHDESK
@@ -83,7 +83,7 @@ def test_no_event_of_freshdesk_is_looked_into_for_long(before: str, spaces: int,
     """
     said = {"ticket_id": "7", "triggered_event": before + " " * spaces + after}
     started = process_time()
-    (call,) = FRESHDESK_TOOL.read(said, 0)
+    (call,) = FRESHDESK_CONNECTOR.read(said, 0)
     assert process_time() - started < 0.2
     assert isinstance(call, Call)
     assert call.event in ("freshdesk.other", "freshdesk.a")

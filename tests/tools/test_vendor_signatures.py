@@ -23,9 +23,9 @@ from sendgrid.helpers.eventwebhook import EventWebhook, EventWebhookHeader  # ty
 
 from app.connectors.delivery import Delivery
 from app.connectors.signatures import STANDARD, SignatureRefused
-from app.connectors.tools import TOOLS
+from app.connectors.tools import CONNECTORS
 
-SENDGRID, HUBSPOT = TOOLS["sendgrid"], TOOLS["hubspot"]
+SENDGRID, HUBSPOT = CONNECTORS["sendgrid"], CONNECTORS["hubspot"]
 KEY = b64encode(bytes(range(32))).decode()
 SECRET = f"whsec_{KEY}"
 OTHER = f"whsec_{b64encode(bytes(range(1, 33))).decode()}"

@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 
 from app.config import Settings
 from app.connectors.delivery import Delivery
-from app.connectors.tools import TOOLS
+from app.connectors.tools import CONNECTORS
 from tests.tools.conftest import Tools, running_tools
 from tests.tools.fixture import NOW, Case, json_body
 from tests.tools.kinds.sendgrid import FIXTURE as SENDGRID
@@ -53,10 +53,10 @@ async def test_a_source_without_a_secret_takes_nothing(tools: Tools) -> None:
 
 async def test_kinds_are_listed_with_what_setting_up_needs(tools: Tools) -> None:
     listed = {each["key"]: each for each in (await tools.ask("GET", "/v1/sources/kinds"))["items"]}
-    assert set(listed) == {"sdk", *TOOLS}
+    assert set(listed) == {"sdk", *CONNECTORS}
     assert all(each["sample"] and each["steps"] for each in listed.values())
-    assert all(any("{url}" in step for step in listed[key]["steps"]) for key in TOOLS)
-    assert all({"url", "text"} <= set(listed[key]["options"]) for key in TOOLS)
+    assert all(any("{url}" in step for step in listed[key]["steps"]) for key in CONNECTORS)
+    assert all({"url", "text"} <= set(listed[key]["options"]) for key in CONNECTORS)
     assert listed[KIND]["makes_token"] is False
     assert listed[KIND]["secret"]
 
@@ -188,14 +188,14 @@ async def test_a_body_that_is_mended_has_its_headers_again_and_none_that_proved_
     assert (response.status_code, response.json()["rejected"]) == (200, 1)
     (kept,) = (await tools.ask("GET", "/v1/quarantine"))["items"]
     assert mac not in json.dumps(kept)
-    receipt = await tools.ask("POST", f"/v1/quarantine/{kept['id']}/replay", json.loads(TOOLS["shopify"].sample))
+    receipt = await tools.ask("POST", f"/v1/quarantine/{kept['id']}/replay", json.loads(CONNECTORS["shopify"].sample))
     assert receipt["accepted"] >= 1, receipt
 
 
 async def test_who_asks_to_be_forgotten_is_queued_from_quarantine_too(tools: Tools) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "crm", "kind": "hubspot"}, 201)
     await tools.ask("POST", "/v1/sources/crm/secrets", {"secret": "a client secret"}, 201)
-    tool, url = TOOLS["hubspot"], tools.url("crm")
+    tool, url = CONNECTORS["hubspot"], tools.url("crm")
     assert tool.scheme.sign is not None
     event = {"portalId": 33, "objectId": 51, "occurredAt": 1777888800000}
     delivery = Delivery(body=json_body([event]), url=url, received_at=NOW)
@@ -249,7 +249,7 @@ async def test_a_tool_that_waits_no_longer_is_told_to_come_again(
     """While the customer's row is locked elsewhere nothing can be stored; what was under way is a duplicate then."""
     secret = await tools.add(SENDGRID)
     assert (await tools.send(SENDGRID, SENDGRID.sample, secret)).json()["accepted"] == 1
-    monkeypatch.setitem(TOOLS, KIND, replace(TOOLS[KIND], seconds=1.0))
+    monkeypatch.setitem(CONNECTORS, KIND, replace(CONNECTORS[KIND], seconds=1.0))
     case = Case("later", json_body([event(1)]))
     connection = await asyncpg.connect(database_url)
     async with connection.transaction():

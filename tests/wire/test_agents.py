@@ -5,53 +5,56 @@ from __future__ import annotations
 import crawleruseragents
 import pytest
 
-from app.enrichment.user_agents import USER_AGENT_CHARS_MAX, Client, client_of, is_bot, speaks_for_visitor
+from app.enrichment.user_agents import USER_AGENT_CHARS_MAX, UserAgentClient, client_of, is_bot, speaks_for_visitor
 
 _WINDOWS = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
 _IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
 _ANDROID = "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) "
 
 PEOPLE = [
-    (_WINDOWS + "Chrome/140.0.0.0 Safari/537.36", Client("desktop", "Chrome", "140", "Windows", "10")),
-    (_WINDOWS + "Chrome/140.0.0.0 Safari/537.36 Edg/140.0.0.0", Client("desktop", "Edge", "140", "Windows", "10")),
+    (_WINDOWS + "Chrome/140.0.0.0 Safari/537.36", UserAgentClient("desktop", "Chrome", "140", "Windows", "10")),
+    (
+        _WINDOWS + "Chrome/140.0.0.0 Safari/537.36 Edg/140.0.0.0",
+        UserAgentClient("desktop", "Edge", "140", "Windows", "10"),
+    ),
     (
         "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.1 "
         "Safari/605.1.15",
-        Client("desktop", "Safari", "18.1", "Mac OS X", "10.15"),
+        UserAgentClient("desktop", "Safari", "18.1", "Mac OS X", "10.15"),
     ),
     (
         "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0",
-        Client("desktop", "Firefox", "130", "Linux"),
+        UserAgentClient("desktop", "Firefox", "130", "Linux"),
     ),
     (
         _WINDOWS.replace("Windows NT 10.0; Win64; x64", "X11; CrOS x86_64 14541.0.0")
         + "Chrome/140.0.0.0 Safari/537.36",
-        Client("desktop", "Chrome", "140", "Chrome OS", "14541"),
+        UserAgentClient("desktop", "Chrome", "140", "Chrome OS", "14541"),
     ),
     (
         _IPHONE + "Version/17.5 Mobile/15E148 Safari/604.1",
-        Client("mobile", "Mobile Safari", "17.5", "iOS", "17.5"),
+        UserAgentClient("mobile", "Mobile Safari", "17.5", "iOS", "17.5"),
     ),
     (
         _ANDROID + "Chrome/140.0.0.0 Mobile Safari/537.36",
-        Client("mobile", "Chrome Mobile", "140", "Android", "14"),
+        UserAgentClient("mobile", "Chrome Mobile", "140", "Android", "14"),
     ),
     (
         "Mozilla/5.0 (iPad; CPU OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 "
         "Mobile/15E148 Safari/604.1",
-        Client("tablet", "Mobile Safari", "17.5", "iOS", "17.5"),
+        UserAgentClient("tablet", "Mobile Safari", "17.5", "iOS", "17.5"),
     ),
     (
         _ANDROID.replace("14; Pixel 8", "13; SM-X700") + "Chrome/140.0.0.0 Safari/537.36",
-        Client("tablet", "Chrome", "140", "Android", "13"),
+        UserAgentClient("tablet", "Chrome", "140", "Android", "13"),
     ),
     (
         "Mozilla/5.0 (Web0S; Linux/SmartTV) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/94.0.4606.128 Safari/537.36 "
         "WebAppManager",
-        Client("tv", "Chrome", "94", "Web0S"),
+        UserAgentClient("tv", "Chrome", "94", "Web0S"),
     ),
-    ("Mozilla/5.0", Client("unknown")),
-    ("", Client("unknown")),
+    ("Mozilla/5.0", UserAgentClient("unknown")),
+    ("", UserAgentClient("unknown")),
 ]
 
 IN_APPS = [
@@ -78,7 +81,7 @@ BOTS = [
 
 
 @pytest.mark.parametrize(("user_agent", "client"), PEOPLE)
-def test_clients(user_agent: str, client: Client) -> None:
+def test_clients(user_agent: str, client: UserAgentClient) -> None:
     assert client_of(user_agent) == client
     assert not is_bot(user_agent)
 
@@ -111,5 +114,5 @@ def test_who_speaks_for_a_visitor() -> None:
 
 
 def test_long_and_odd_ones() -> None:
-    assert client_of("Mozilla/5.0 " * 10_000 + "Googlebot/") == Client("unknown")
-    assert client_of("\0\ud800\n") == Client("unknown")
+    assert client_of("Mozilla/5.0 " * 10_000 + "Googlebot/") == UserAgentClient("unknown")
+    assert client_of("\0\ud800\n") == UserAgentClient("unknown")

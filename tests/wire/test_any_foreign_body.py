@@ -33,7 +33,7 @@ FORMS = (
 
 
 def read_again(form: str, body: bytes) -> Envelope:
-    return reparse.read(body, form, NOW, LIMITS, {})
+    return reparse.reparse(body, form, NOW, LIMITS, {})
 
 
 def read_call(call: str, body: bytes) -> Envelope:

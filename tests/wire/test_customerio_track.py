@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.errors import InvalidBody, RejectionCode
-from app.formats.customerio_track import Asked, error_of, read_batch, read_call, read_operation
+from app.formats.customerio_track import ParsedRequest, error_of, read_batch, read_call, read_operation
 from app.formats.segment import Parsed, normalise
 from app.quarantine import reparse
 from app.touchpoint import Message
@@ -17,7 +17,7 @@ from tests.wire.calls import NOW, SECOND, SETTINGS, SOURCE, kinds
 LIMITS = SETTINGS.limits
 
 
-def call(name: str, who: str = "user-1", body: Any = None, device: str = "") -> Asked:
+def call(name: str, who: str = "user-1", body: Any = None, device: str = "") -> ParsedRequest:
     return read_call(name, who, device, b"" if body is None else json.dumps(body).encode(), NOW, LIMITS)
 
 
@@ -25,11 +25,11 @@ def person(action: str, **members: Any) -> dict[str, Any]:
     return {"type": "person", "action": action, "identifiers": {"id": "user-1"}, **members}
 
 
-def parsed(asked: Asked) -> Parsed:
+def parsed(asked: ParsedRequest) -> Parsed:
     return normalise(asked.envelope, SOURCE, NOW, SETTINGS)
 
 
-def stored(asked: Asked) -> list[Message]:
+def stored(asked: ParsedRequest) -> list[Message]:
     result = parsed(asked)
     assert result.rejections == []
     return [message for _, message in result.messages]
@@ -276,7 +276,7 @@ def test_a_call_that_was_refused_is_read_again_as_of_its_own_time() -> None:
     operation = json.loads(rejection.original)
     assert operation["identifiers"] == {"id": "a/b"}
     corrected = json.dumps({**operation, "name": "Mended"}).encode()
-    envelope = reparse.read(corrected, rejection.form, NOW + 9 * SECOND, LIMITS, {})
+    envelope = reparse.reparse(corrected, rejection.form, NOW + 9 * SECOND, LIMITS, {})
     [(_, message)] = normalise(envelope, SOURCE, NOW + 9 * SECOND, SETTINGS).messages
     assert (message.name, message.occurred_at, kinds(message)) == ("Mended", NOW, ["user_id:a/b"])
 
@@ -286,7 +286,7 @@ def company(people: list[Any], **more: Any) -> dict[str, Any]:
     return {**object, "cio_relationships": people, **more}
 
 
-def codes(asked: Asked) -> list[RejectionCode]:
+def codes(asked: ParsedRequest) -> list[RejectionCode]:
     return [each.code for each in asked.envelope.rejections]
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.connectors.adapter import Call, written
-from app.connectors.delivery import decoded
+from app.connectors.adapter import Call, to_segment_message
+from app.connectors.delivery import decode_json
 from app.enrichment import sentiment
 from app.enrichment.sentiment import NOTE, WORDS_MAX, estimate
 
@@ -112,11 +112,11 @@ def test_the_libraries_are_not_loaded_before_they_are_needed() -> None:
 @pytest.mark.parametrize("policy", ["apart", "property", "none"])
 def test_a_customers_text_is_estimated_before_it_is_set_apart(policy: str) -> None:
     call = Call(id="m-1", event="ticket.created", text={"subject": "Help", "body": FURIOUS})
-    message = decoded(written(call, policy, estimated=True))
+    message = decode_json(to_segment_message(call, policy, estimated=True))
     assert message["properties"]["estimate"]["sentiment"] == "negative"
-    assert "estimate" not in str(decoded(written(call, policy)))
+    assert "estimate" not in str(decode_json(to_segment_message(call, policy)))
 
 
 def test_what_an_agent_writes_is_not_the_customers_mood() -> None:
     call = Call(id="m-1", event="ticket.replied_by_agent", text={"body": FURIOUS}, theirs=False)
-    assert "estimate" not in str(decoded(written(call, estimated=True)))
+    assert "estimate" not in str(decode_json(to_segment_message(call, estimated=True)))

@@ -8,35 +8,35 @@ from decimal import Decimal
 
 import pytest
 
-from app.channel_metrics.parsers import KINDS
-from app.channel_metrics.parsers.metric import Figures, Told, Unreadable
+from app.channel_metrics.parsers import METRIC_FORMATS
+from app.channel_metrics.parsers.metric import MetricDefaults, ParsedMetrics, Unreadable
 
 MAY_4, MAY_5 = date(2026, 5, 4), date(2026, 5, 5)
 
 
-def read(kind: str, body: str | bytes, told: Told | None = None) -> Figures:
-    return KINDS[kind].read(body.encode() if isinstance(body, str) else body, told or Told())
+def read(kind: str, body: str | bytes, told: MetricDefaults | None = None) -> ParsedMetrics:
+    return METRIC_FORMATS[kind].read(body.encode() if isinstance(body, str) else body, told or MetricDefaults())
 
 
-def said(figures: Figures) -> dict[tuple[str, str, str], str]:
+def said(figures: ParsedMetrics) -> dict[tuple[str, str, str], str]:
     """``(metric, subject, day)`` to value."""
     return {(each.metric, each.subject, each.day.isoformat()): str(each.value) for each in figures}
 
 
-def bad(figures: Figures) -> list[tuple[int | None, str]]:
+def bad(figures: ParsedMetrics) -> list[tuple[int | None, str]]:
     return [(each.line, each.reason) for each in figures.bad]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", METRIC_FORMATS)
 def test_the_sample_of_each_kind_is_figures_and_nothing_else(kind: str) -> None:
-    figures = read(kind, KINDS[kind].sample, Told(day=MAY_4))
+    figures = read(kind, METRIC_FORMATS[kind].sample, MetricDefaults(day=MAY_4))
     assert len(figures) > 0
     assert figures.bad == []
 
 
 def test_business_suite_writes_utf16_with_the_metric_above_the_header() -> None:
     text = 'sep=,\n"Facebook visits"\n"Date","Primary"\n"2026-05-04T00:00:00","1,204"\n"2026-05-05T00:00:00","7"\n'
-    figures = read("facebook_insights", b"\xff\xfe" + text.encode("utf-16-le"), Told(subject="Our page"))
+    figures = read("facebook_insights", b"\xff\xfe" + text.encode("utf-16-le"), MetricDefaults(subject="Our page"))
     assert said(figures) == {
         ("visits", "Our page", "2026-05-04"): "1204",
         ("visits", "Our page", "2026-05-05"): "7",
@@ -163,7 +163,7 @@ def test_semrush_answers_one_after_another_with_their_errors() -> None:
         "ERROR 50 :: NOTHING FOUND\n"
         "Database;Domain;Rank;Organic Traffic\nde;example.com;nil;7\n"
     )
-    figures = read("semrush", body, Told(day=MAY_4))
+    figures = read("semrush", body, MetricDefaults(day=MAY_4))
     assert said(figures) == {
         ("rank", "example.com us", "2026-05-04"): "1500",
         ("organic_traffic", "example.com us", "2026-05-04"): "1200000",
@@ -182,7 +182,9 @@ def test_semrush_that_found_nothing() -> None:
 
 def test_a_keyword_that_stands_twice_keeps_its_first_position() -> None:
     figures = read(
-        "semrush", "Keyword;Position;Url\nshoes;3;https://a\nshoes;9;https://b\nshoes;3;https://c\n", Told(day=MAY_4)
+        "semrush",
+        "Keyword;Position;Url\nshoes;3;https://a\nshoes;9;https://b\nshoes;3;https://c\n",
+        MetricDefaults(day=MAY_4),
     )
     assert said(figures) == {("position", "shoes", "2026-05-04"): "3"}
     assert bad(figures) == [(3, "position of shoes on 2026-05-04 is 3 in line 2 already")]
@@ -211,18 +213,18 @@ def test_a_bad_row_is_told_with_its_line_and_stops_no_other() -> None:
 @pytest.mark.parametrize(
     ("dates", "told", "days"),
     [
-        (("25/04/2026", "03/05/2026"), Told(), ["2026-04-25", "2026-05-03"]),
-        (("04/25/2026", "05/03/2026"), Told(), ["2026-04-25", "2026-05-03"]),
-        (("25.04.2026", "03.05.2026"), Told(), ["2026-04-25", "2026-05-03"]),
-        (("03/05/2026",), Told(day_first=True), ["2026-05-03"]),
-        (("03/05/2026",), Told(day_first=False), ["2026-03-05"]),
-        (("05/05/2026",), Told(), ["2026-05-05"]),
-        (("03/05/2026",), Told(), []),
-        (("13/05/2026", "05/14/2026", "03/05/2026"), Told(), ["2026-05-13", "2026-05-14"]),
+        (("25/04/2026", "03/05/2026"), MetricDefaults(), ["2026-04-25", "2026-05-03"]),
+        (("04/25/2026", "05/03/2026"), MetricDefaults(), ["2026-04-25", "2026-05-03"]),
+        (("25.04.2026", "03.05.2026"), MetricDefaults(), ["2026-04-25", "2026-05-03"]),
+        (("03/05/2026",), MetricDefaults(day_first=True), ["2026-05-03"]),
+        (("03/05/2026",), MetricDefaults(day_first=False), ["2026-03-05"]),
+        (("05/05/2026",), MetricDefaults(), ["2026-05-05"]),
+        (("03/05/2026",), MetricDefaults(), []),
+        (("13/05/2026", "05/14/2026", "03/05/2026"), MetricDefaults(), ["2026-05-13", "2026-05-14"]),
     ],
 )
 def test_an_ambiguous_date_is_settled_by_the_file_or_by_who_sends_it(
-    dates: tuple[str, ...], told: Told, days: list[str]
+    dates: tuple[str, ...], told: MetricDefaults, days: list[str]
 ) -> None:
     body = "day,channel,metric,value\n" + "".join(f"{each},ads,spend,1\n" for each in dates)
     figures = read("generic", body, told)
@@ -235,7 +237,7 @@ def test_a_comma_parts_thousands_only_where_it_cannot_be_a_decimal_one() -> None
     assert said(read("twitter_analytics", 'Date,Impressions\n2026-05-04,"1,250"\n')) == {
         ("impressions", "", "2026-05-04"): "1250"
     }
-    figures = read("semrush", "Keyword;Position;Volume\nshoes;1,250;7\nhats;2;8\n", Told(day=MAY_4))
+    figures = read("semrush", "Keyword;Position;Volume\nshoes;1,250;7\nhats;2;8\n", MetricDefaults(day=MAY_4))
     assert ("position", "shoes", "2026-05-04") not in said(figures)
     assert bad(figures) == [(2, "position is no number that can be read: '1,250'")]
 
@@ -244,10 +246,10 @@ def test_a_comma_parts_thousands_only_where_it_cannot_be_a_decimal_one() -> None
     "body",
     [b"", b"\n\n", b"no header at all\n1\n", b"\xff\xfe\x00", b"\xc3\x28,metric", b'"' + b"a" * 200_000 + b"\nDate\n"],
 )
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", METRIC_FORMATS)
 def test_what_is_no_such_file_is_refused_as_a_whole(kind: str, body: bytes) -> None:
     with pytest.raises(Unreadable):
-        read(kind, body, Told(day=MAY_4))
+        read(kind, body, MetricDefaults(day=MAY_4))
 
 
 def test_headers_in_other_scripts_are_metrics_too() -> None:

@@ -436,8 +436,8 @@ def test_events_beyond_a_batch() -> None:
 def test_what_stood_in_quarantine_can_be_read_again(envelope: Envelope) -> None:
     [original] = envelope.originals
     [first] = stored(envelope)
-    [second] = stored(reparse.read(original, envelope.form_of(0), NOW, LIMITS, {}))
-    [guessed] = stored(reparse.read(original, "", NOW, LIMITS, {}))
+    [second] = stored(reparse.reparse(original, envelope.form_of(0), NOW, LIMITS, {}))
+    [guessed] = stored(reparse.reparse(original, "", NOW, LIMITS, {}))
     assert second == first
     assert (guessed.type, guessed.name, guessed.identities, guessed.properties, guessed.traits) == (
         first.type, first.name, first.identities, first.properties, first.traits,
@@ -480,14 +480,14 @@ def test_an_event_that_is_replayed_is_the_one_it_was(request_: str) -> None:
     assert len(messages) == len(envelope.items)
     originals = dict(zip(envelope.places, envelope.originals, strict=True))
     for place, original in originals.items():
-        replayed = reparse.read(original, envelope.form_of(place), NOW, LIMITS, {})
+        replayed = reparse.reparse(original, envelope.form_of(place), NOW, LIMITS, {})
         assert stored(replayed) == [message for each, message in messages if each == place]
 
 
 def test_a_foreign_event_may_be_corrected_by_a_message_of_ours() -> None:
     ours = {"type": "track", "event": "Mended", "userId": "u", "timestamp": "2026-05-04T10:00:00Z"}
     for envelope in REQUESTS.values():
-        [message] = stored(reparse.read(encoded(ours), envelope.form_of(0), NOW, LIMITS, {}))
+        [message] = stored(reparse.reparse(encoded(ours), envelope.form_of(0), NOW, LIMITS, {}))
         assert (message.name, kinds(message)) == ("Mended", ["user_id:u"])
 
 
@@ -548,5 +548,5 @@ def test_version_1_of_posthog_says_apart_what_was_among_properties() -> None:
 @pytest.mark.parametrize("type_", ["trakc", None, 7])
 def test_a_message_of_ours_stays_one(type_: Any) -> None:
     ours = {"type": type_, "event": "E", "userId": "u", "timestamp": "2026-05-04T10:00:00Z"}
-    [rejection] = parsed(reparse.read(encoded(ours), "", NOW, LIMITS, {})).rejections
+    [rejection] = parsed(reparse.reparse(encoded(ours), "", NOW, LIMITS, {})).rejections
     assert rejection.code in (RejectionCode.UNKNOWN_TYPE, RejectionCode.INVALID_FIELD)

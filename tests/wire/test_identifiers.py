@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.config import JUNK_IDS, Settings
 from app.formats import email_phone
-from app.formats.identifiers import canonical, identity_rules, reference
+from app.formats.identifiers import canonical, identity_rules, parse_customer_reference
 from app.touchpoint import Identity
 
 SETTINGS = Settings()
@@ -154,12 +154,12 @@ def test_the_junk_list_is_a_setting() -> None:
     ],
 )
 def test_references(text: str, expected: list[tuple[str, str]]) -> None:
-    assert reference(text, SETTINGS) == [Identity(*pair) for pair in expected]
+    assert parse_customer_reference(text, SETTINGS) == [Identity(*pair) for pair in expected]
 
 
 @given(st.text(st.characters(), max_size=300), st.sampled_from(["user_id", "email", "phone", "tool"]))
 def test_canonical_is_idempotent_and_never_raises(value: str, kind: str) -> None:
-    reference(f"{kind}:{value}", SETTINGS)
+    parse_customer_reference(f"{kind}:{value}", SETTINGS)
     once = canonical(kind, value, SETTINGS)
     if once is not None:
         assert canonical(kind, once, SETTINGS) == once

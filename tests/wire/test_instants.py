@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.formats.timestamps import claim, parse, rfc3339
+from app.formats.timestamps import parse, parse_claimed, rfc3339
 
 TEN = 1_777_888_800_000_000  # 2026-05-04T10:00:00Z
 
@@ -140,4 +140,4 @@ def test_text_out_has_microseconds_and_z() -> None:
     ],
 )
 def test_claims(raw: bytes, text: str | None, instant: int | None) -> None:
-    assert claim(raw) == (text, instant)
+    assert parse_claimed(raw) == (text, instant)

@@ -110,7 +110,7 @@ def test_depth(value: Any, levels: int) -> None:
 @given(VALUES, st.integers(1, 4))
 def test_cutting_keeps_places_and_leaves_one_level_too_many(value: Any, levels: int) -> None:
     raw = json.dumps(value).encode()
-    cut = json_text.cut_below(raw, levels)
+    cut = json_text.truncate_depth(raw, levels)
     assert len(cut) == len(raw)
     assert depth_of(json.loads(cut)) == min(depth_of(value), levels + 1)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from app.connectors.adapter import written
+from app.connectors.adapter import to_segment_message
 from app.connectors.delivery import Unreadable
-from app.imports.mapping import FileMapping, MappingRefused, RowReader, checked
+from app.imports.mapping import FileMapping, MappingRefused, RowReader, check_mapping
 
 CARDS = {"Who": "user_id", "When": "timestamp"}
 
@@ -18,12 +18,12 @@ CARDS = {"Who": "user_id", "When": "timestamp"}
 def _calls(row: dict[str, Any], **mapping: Any) -> list[Any]:
     mapping.setdefault("columns", CARDS)
     mapping.setdefault("constants", {"event": "Bought"})
-    return RowReader(checked(FileMapping(**mapping)), row).calls(row)
+    return RowReader(check_mapping(FileMapping(**mapping)), row).calls(row)
 
 
 def _message(row: dict[str, Any], **mapping: Any) -> dict[str, Any]:
     (call,) = _calls(row, **mapping)
-    return json.loads(written(call))
+    return json.loads(to_segment_message(call))
 
 
 def test_every_place() -> None:
@@ -176,7 +176,7 @@ def test_the_first_column_that_says_something_counts() -> None:
 
 
 def test_ids_of_rows_without_one() -> None:
-    mapping = checked(FileMapping(columns={**CARDS, "printed": "ignore"}, constants={"event": "Bought"}))
+    mapping = check_mapping(FileMapping(columns={**CARDS, "printed": "ignore"}, constants={"event": "Bought"}))
     one = {"who": "1", "when": "1777888800", "n": "1"}
     other = {"n": "1", "WHEN": "1777888800", "Who": " 1", "printed": "today", "empty": ""}
     reader = RowReader(mapping)
@@ -190,7 +190,7 @@ def test_ids_of_rows_without_one() -> None:
 
 def test_ndjson_is_reached_into_and_keeps_its_types() -> None:
     columns = {"user.id": "user_id", "user.plan.name": "properties.plan", "at": "timestamp"}
-    reader = RowReader(checked(FileMapping(columns=columns, constants={"event": "Bought"})))
+    reader = RowReader(check_mapping(FileMapping(columns=columns, constants={"event": "Bought"})))
     row = {"user": {"id": 7, "plan": {"name": "pro"}, "age": 3}, "at": 1777888800, "n": "1", "list": [1, {"a": None}]}
     (call,) = reader.calls(row)
     assert call.user_id == 7
@@ -218,11 +218,11 @@ def test_ndjson_is_reached_into_and_keeps_its_types() -> None:
 )
 def test_a_mapping_that_cannot_be_meant_is_refused(mapping: dict[str, Any], why: str) -> None:
     with pytest.raises(MappingRefused, match=why):
-        checked(FileMapping(**mapping))
+        check_mapping(FileMapping(**mapping))
 
 
 def test_a_file_must_hold_enough_of_its_mapping() -> None:
-    mapping = checked(FileMapping(columns={**CARDS, "Mail": "email"}, constants={"event": "x"}))
+    mapping = check_mapping(FileMapping(columns={**CARDS, "Mail": "email"}, constants={"event": "x"}))
     RowReader(mapping, ["MAIL", "when"])
     with pytest.raises(MappingRefused, match=r"who it was.*file's columns: other, when"):
         RowReader(mapping, ["When", "Other"])

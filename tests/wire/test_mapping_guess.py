@@ -6,28 +6,38 @@ from typing import Any
 
 import pytest
 
-from app.imports.mapping import MappingRefused, checked
-from app.imports.mapping_inference import DECIMAL_COMMA, EVENT, TIMES, WHEN, WHO, ZONE, Guess, answered, guess
+from app.imports.mapping import MappingRefused, check_mapping
+from app.imports.mapping_inference import (
+    DECIMAL_COMMA,
+    EVENT,
+    TIMES,
+    WHEN,
+    WHO,
+    ZONE,
+    InferredMapping,
+    infer_mapping,
+    with_answer,
+)
 
 
-def _guess(**columns: list[str]) -> Guess:
-    return guess(list(columns), _rows(**columns))
+def _guess(**columns: list[str]) -> InferredMapping:
+    return infer_mapping(list(columns), _rows(**columns))
 
 
 def _rows(**columns: list[str]) -> list[dict[str, str]]:
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
-def _doubts(guessed: Guess) -> list[str]:
+def _doubts(guessed: InferredMapping) -> list[str]:
     return [doubt.about for doubt in guessed.doubts]
 
 
 def test_the_usual_names_need_no_question() -> None:
     header = ["timestamp", "user_id", "email", "channel", "event", "message_id", "plan"]
     row = ["2026-05-04T10:00:00Z", "user-1", "user@example.com", "email", "email.opened", "m-1", "pro"]
-    guessed = guess(header, [dict(zip(header, row, strict=True))])
+    guessed = infer_mapping(header, [dict(zip(header, row, strict=True))])
     assert guessed.doubts == ()
-    assert checked(guessed.mapping).columns == {name: name for name in header if name != "plan"}
+    assert check_mapping(guessed.mapping).columns == {name: name for name in header if name != "plan"}
 
 
 @pytest.mark.parametrize(
@@ -97,10 +107,10 @@ def test_the_order_of_day_and_month_is_asked_with_both_choices() -> None:
     guessed = _guess(user_id=["1"], event=["x"], date=["03/04/2026"])
     (doubt,) = guessed.doubts
     assert set(doubt.choices) == {"%d/%m/%Y", "%m/%d/%Y"}
-    then = answered(guessed, TIMES, "%m/%d/%Y")
+    then = with_answer(guessed, TIMES, "%m/%d/%Y")
     assert (then.mapping.times, _doubts(then)) == (["%m/%d/%Y"], [ZONE])
-    done = answered(then, ZONE, "Europe/Berlin")
-    assert checked(done.mapping).zone == "Europe/Berlin"
+    done = with_answer(then, ZONE, "Europe/Berlin")
+    assert check_mapping(done.mapping).zone == "Europe/Berlin"
     assert done.doubts == ()
 
 
@@ -125,12 +135,12 @@ def test_a_point_in_one_column_says_nothing_of_the_commas_of_another() -> None:
 
 
 def test_points_before_three_digits_are_asked_in_a_file_of_semicolons() -> None:
-    def guessed(total: str, delimiter: str) -> Guess:
-        return guess(["user_id", "total"], _rows(user_id=["1", "2"], total=["1.234", total]), delimiter)
+    def guessed(total: str, delimiter: str) -> InferredMapping:
+        return infer_mapping(["user_id", "total"], _rows(user_id=["1", "2"], total=["1.234", total]), delimiter)
 
     asked = guessed("12.345.678", ";")
     assert _doubts(asked) == [DECIMAL_COMMA]
-    assert answered(asked, DECIMAL_COMMA, "yes").mapping.decimal_comma
+    assert with_answer(asked, DECIMAL_COMMA, "yes").mapping.decimal_comma
     assert _doubts(guessed("1.5", ";")) == _doubts(guessed("12.345", ",")) == []
 
 
@@ -143,15 +153,17 @@ def test_what_nothing_says_is_asked() -> None:
     guessed = _guess(**columns)
     assert _doubts(guessed) == [WHO, WHEN]
     for about, answer in ((WHO, "Kundennummer"), (WHEN, "Datum"), (ZONE, "UTC")):
-        guessed = answered(guessed, about, answer, _rows(**columns))
+        guessed = with_answer(guessed, about, answer, _rows(**columns))
     assert guessed.doubts == ()
-    assert checked(guessed.mapping).times == ["%d.%m.%Y"]
+    assert check_mapping(guessed.mapping).times == ["%d.%m.%Y"]
     guessed = _guess(user_id=["7"], date=["2026-05-04T10:00:00Z"])
     assert _doubts(guessed) == [EVENT]
-    assert checked(answered(guessed, EVENT, "Order Completed").mapping).constants == {"event": "Order Completed"}
+    assert check_mapping(with_answer(guessed, EVENT, "Order Completed").mapping).constants == {
+        "event": "Order Completed"
+    }
 
 
 @pytest.mark.parametrize(("about", "answer"), [(ZONE, "Mars"), (TIMES, "dd.mm.yyyy"), (EVENT, " ")])
 def test_an_answer_that_is_none_is_refused(about: str, answer: Any) -> None:
     with pytest.raises(MappingRefused):
-        answered(_guess(user_id=["1"], date=["03/04/2026"]), about, answer)
+        with_answer(_guess(user_id=["1"], date=["03/04/2026"]), about, answer)

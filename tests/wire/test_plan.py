@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import InvalidDefinition
-from app.tracking_plan.event_schema import NODES_MAX, SAMPLE_BYTES_MAX, Check, sample_of
+from app.tracking_plan.event_schema import NODES_MAX, SAMPLE_BYTES_MAX, SchemaCheck, sample_of
 
 ORDER = {
     "type": "object",
@@ -28,7 +28,7 @@ ORDER = {
 
 
 def told(schema: Any, properties: str) -> dict[str, str]:
-    return {each.reason: each.message for each in Check(schema).violations(properties.encode())}
+    return {each.reason: each.message for each in SchemaCheck(schema).violations(properties.encode())}
 
 
 def test_what_keeps_to_the_plan_is_told_nothing() -> None:
@@ -88,7 +88,7 @@ def test_formats_are_asked() -> None:
 )
 def test_what_is_refused_says_where(schema: Any, path: str) -> None:
     with pytest.raises(InvalidDefinition) as refused:
-        Check(schema)
+        SchemaCheck(schema)
     assert refused.value.path == path
     assert refused.value.remedy
 
@@ -107,16 +107,16 @@ def doubling(levels: int) -> dict[str, Any]:
 
 
 def test_references_that_multiply_are_refused_at_once() -> None:
-    Check(doubling(5))
+    SchemaCheck(doubling(5))
     began = time.monotonic()
     with pytest.raises(InvalidDefinition, match=f"At most {NODES_MAX} schemas"):
-        Check(doubling(60))
+        SchemaCheck(doubling(60))
     assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize("pattern", ["^(a+)+$", "(x+x+)+y", "^(a|a)*$", r"(\w+\s?)+$", "(.*a){20}"])
 def test_patterns_that_ruin_others_cost_nothing_here(pattern: str) -> None:
-    check = Check({"properties": {"a": {"pattern": pattern}}})
+    check = SchemaCheck({"properties": {"a": {"pattern": pattern}}})
     began = time.monotonic()
     check.violations(json.dumps({"a": "a" * 30_000 + "!"}).encode())
     assert time.monotonic() - began < 1
@@ -159,13 +159,13 @@ def test_a_sample_says_how_long_what_somebody_wrote_was() -> None:
 def test_of_a_large_message_the_first_error_is_enough() -> None:
     """The library works out all at once: alternatives times elements, in seconds."""
     schema = {"properties": {"a": {"items": {"anyOf": [{"const": f"c{n}"} for n in range(400)]}}}}
-    (only,) = Check(schema).violations(json.dumps({"a": list(range(2_000))}).encode())
+    (only,) = SchemaCheck(schema).violations(json.dumps({"a": list(range(2_000))}).encode())
     assert only.reason == "/properties/a/items/anyOf"
 
 
 def test_a_reason_fits_into_an_index() -> None:
     long = ["x" * 5_000 + str(n) for n in range(2)]
-    found = [each.reason for each in Check({"required": long}).violations(b"{}")]
+    found = [each.reason for each in SchemaCheck({"required": long}).violations(b"{}")]
     assert len(set(found)) == 2
     assert all(len(reason) < 350 for reason in found)
 
@@ -183,7 +183,7 @@ def test_a_schema_is_refused_or_answers_and_nothing_else(schema: Any, properties
     if not isinstance(schema, dict):
         return
     try:
-        check = Check(schema)
+        check = SchemaCheck(schema)
     except InvalidDefinition as refused:
         path = refused.path
         assert path.startswith("/schema")

@@ -6,12 +6,12 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Final
 
-from app.channel_metrics.parsers.metric import Kind
+from app.channel_metrics.parsers.metric import MetricFormat
 
 
-def _found() -> dict[str, Kind]:
+def _found() -> dict[str, MetricFormat]:
     modules = (import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__))
     return {kind.key: kind for module in modules if (kind := getattr(module, "KIND", None)) is not None}
 
 
-KINDS: Final = _found()
+METRIC_FORMATS: Final = _found()

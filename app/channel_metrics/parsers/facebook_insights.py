@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from app.channel_metrics.parsers import meta_insights
-from app.channel_metrics.parsers.metric import Figures, Kind, Told
+from app.channel_metrics.parsers.metric import MetricDefaults, MetricFormat, ParsedMetrics
 
 
-def read(body: bytes, told: Told) -> Figures:
+def read(body: bytes, told: MetricDefaults) -> ParsedMetrics:
     return meta_insights.read(body, told, "facebook")
 
 
-KIND: Final = Kind(
+KIND: Final = MetricFormat(
     key="facebook_insights",
     name="Facebook Insights",
     read=read,

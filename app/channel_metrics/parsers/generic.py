@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from app.channel_metrics.parsers import cell_values
-from app.channel_metrics.parsers.metric import Figure, Figures, Kind, Told, Unreadable
+from app.channel_metrics.parsers.metric import Metric, MetricDefaults, MetricFormat, ParsedMetrics, Unreadable
 from app.channel_metrics.parsers.table_reader import Table, table
 from app.enrichment.channel import lower_snake
 
 _COLUMNS: Final = {"day": ("day", "date"), "channel": ("channel",), "metric": ("metric",), "value": ("value",)}
 
 
-def read(body: bytes, told: Told) -> Figures:
+def read(body: bytes, told: MetricDefaults) -> ParsedMetrics:
     found = table(body, "metric")
     places = {name: found.column(*names) for name, names in _COLUMNS.items()}
     missing = [name for name, place in places.items() if place is None and not (name == "day" and told.day)]
@@ -22,7 +22,7 @@ def read(body: bytes, told: Told) -> Figures:
     order = told.day_first
     if order is None:
         order = cell_values.is_day_first(_cell(row.cells, places["day"]) for row in found.rows)
-    figures = Figures()
+    figures = ParsedMetrics()
     for row in found.rows:
         said = {name: _cell(row.cells, place) for name, place in places.items()}
         try:
@@ -34,7 +34,7 @@ def read(body: bytes, told: Told) -> Figures:
     return figures
 
 
-def _figure(found: Table, said: dict[str, str], subject: str, told: Told, order: bool | None) -> Figure:
+def _figure(found: Table, said: dict[str, str], subject: str, told: MetricDefaults, order: bool | None) -> Metric:
     """Raises ValueError, saying why it is none."""
     day = told.day if told.day and not said["day"].strip() else cell_values.day(said["day"], order)
     channel, metric = lower_snake(said["channel"]), cell_values.metric(said["metric"])
@@ -45,14 +45,14 @@ def _figure(found: Table, said: dict[str, str], subject: str, told: Told, order:
         raise ValueError("the row names no metric")
     if value is None:
         raise ValueError(f"value is no number that can be read: {said['value'].strip()[:40]!r}")
-    return Figure(channel, metric, subject, day, value)
+    return Metric(channel, metric, subject, day, value)
 
 
 def _cell(row: list[str], place: int | None) -> str:
     return row[place] if place is not None and place < len(row) else ""
 
 
-KIND: Final = Kind(
+KIND: Final = MetricFormat(
     key="generic",
     name="A table of figures",
     read=read,

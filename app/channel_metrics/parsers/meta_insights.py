@@ -12,9 +12,9 @@ from decimal import Decimal
 from typing import Any, Final
 
 from app.channel_metrics.parsers import cell_values
-from app.channel_metrics.parsers.metric import Figure, Figures, Told, Unreadable
-from app.channel_metrics.parsers.table_reader import figures_of, table, text_of
-from app.connectors.delivery import decoded
+from app.channel_metrics.parsers.metric import Metric, MetricDefaults, ParsedMetrics, Unreadable
+from app.channel_metrics.parsers.table_reader import metrics_of_table, table, text_of
+from app.connectors.delivery import decode_json
 from app.formats import timestamps
 
 CHANNEL: Final = "social"
@@ -24,21 +24,21 @@ _SECOND: Final = 1_000_000
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-def read(body: bytes, told: Told, brand: str) -> Figures:
+def read(body: bytes, told: MetricDefaults, brand: str) -> ParsedMetrics:
     """``brand`` may stand before the title of an export: ``Facebook visits`` are visits."""
     if text_of(body).lstrip().startswith(("{", "[")):
-        return _of_api(decoded(text_of(body).encode()), told)
+        return _of_api(decode_json(text_of(body).encode()), told)
     found = table(body, "Date")
     names: dict[int, str] = {}
     primary = found.column(_TITLED)
     if primary is not None and found.before:
         title = cell_values.metric(found.before[-1].cells[0]).removeprefix(f"{brand}_")
         names[primary] = title
-    return figures_of(found, told, CHANNEL, days=found.column("Date"), names=names)
+    return metrics_of_table(found, told, CHANNEL, days=found.column("Date"), names=names)
 
 
-def _of_api(answer: Any, told: Told) -> Figures:
-    figures = Figures()
+def _of_api(answer: Any, told: MetricDefaults) -> ParsedMetrics:
+    figures = ParsedMetrics()
     for each in answer if isinstance(answer, list) else [answer]:
         if isinstance(each, dict) and isinstance(error := each.get("error"), dict):
             raise Unreadable(f"the API answered with an error: {str(error.get('message'))[:200]}")
@@ -50,7 +50,7 @@ def _of_api(answer: Any, told: Told) -> Figures:
     return figures
 
 
-def _take_metric(figures: Figures, metric: Any, where: str, told: Told) -> None:
+def _take_metric(figures: ParsedMetrics, metric: Any, where: str, told: MetricDefaults) -> None:
     name = metric.get("name") if isinstance(metric, dict) else None
     values = metric.get("values") if isinstance(metric, dict) else None
     if not isinstance(name, str) or not cell_values.metric(name) or not isinstance(values, list):
@@ -68,10 +68,10 @@ def _take_metric(figures: Figures, metric: Any, where: str, told: Told) -> None:
             continue
         for part, number in parts.items():
             full = cell_values.metric(f"{named}_{part}") if part else named
-            figures.put(Figure(CHANNEL, full, told.subject or cell_values.subject(owner), day, number), None)
+            figures.put(Metric(CHANNEL, full, told.subject or cell_values.subject(owner), day, number), None)
 
 
-def _day(value: Any, told: Told) -> date:
+def _day(value: Any, told: MetricDefaults) -> date:
     """Raises ValueError for a value without a time."""
     end = value.get("end_time") if isinstance(value, dict) else None
     instant = timestamps.parse(end) if isinstance(end, str) else None

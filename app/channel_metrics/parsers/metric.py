@@ -1,6 +1,6 @@
 """Figures of a channel by day, which belong to nobody, and how a file of them is read. Pure.
 
-A file gives :class:`Figure` after figure; what is wrong with a row is told with its line, and stops no other row.
+A file gives :class:`Metric` after figure; what is wrong with a row is told with its line, and stops no other row.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 from app.connectors.delivery import Unreadable
 
-__all__ = ["Figure", "Figures", "Kind", "Told", "Unreadable"]
+__all__ = ["Metric", "MetricDefaults", "MetricFormat", "ParsedMetrics", "Unreadable"]
 
 NAME_CHARS_MAX: Final = 100
 SUBJECT_CHARS_MAX: Final = 255
@@ -29,7 +29,7 @@ _CHARS_MAX: Final = 60
 Key = tuple[str, str, str, date]
 
 
-class Figure(msgspec.Struct, frozen=True):
+class Metric(msgspec.Struct, frozen=True):
     channel: str
     metric: str
     subject: str
@@ -44,7 +44,7 @@ class BadRow(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Told(msgspec.Struct, frozen=True):
+class MetricDefaults(msgspec.Struct, frozen=True):
     """What whoever sends a file says besides, where the file itself does not."""
 
     subject: str = ""
@@ -53,21 +53,21 @@ class Told(msgspec.Struct, frozen=True):
     """How ``03/04/2026`` is meant: True is the third of April."""
 
 
-class Figures:
+class ParsedMetrics:
     """What a file holds: each figure once, and the rows that are none."""
 
     def __init__(self) -> None:
-        self._by_key: dict[Key, tuple[Figure, int | None]] = {}
+        self._by_key: dict[Key, tuple[Metric, int | None]] = {}
         self.bad: list[BadRow] = []
         self.bad_count = 0
 
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def __iter__(self) -> Iterator[Figure]:
+    def __iter__(self) -> Iterator[Metric]:
         return (figure for figure, _ in self._by_key.values())
 
-    def put(self, figure: Figure, line: int | None) -> None:
+    def put(self, figure: Metric, line: int | None) -> None:
         """A second value for what stands there already is a bad row: nobody can say which one holds."""
         if not -_POWER_MAX <= figure.value.adjusted() <= _POWER_MAX or len(str(figure.value)) > _CHARS_MAX:
             self.refuse(line, f"{figure.metric} is a number beyond what figures are")
@@ -86,12 +86,12 @@ class Figures:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kind:
+class MetricFormat:
     """One kind of file. Adding one is adding a module to :mod:`app.channel_metrics.parsers` that names its ``KIND``."""
 
     key: str
     name: str
-    read: Callable[[bytes, Told], Figures]
+    read: Callable[[bytes, MetricDefaults], ParsedMetrics]
     """Raises Unreadable for a file that is no such file at all."""
     steps: tuple[str, ...] = field(default=())
     """Where such a file comes from."""

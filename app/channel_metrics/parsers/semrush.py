@@ -10,8 +10,8 @@ import re
 from typing import Final
 
 from app.channel_metrics.parsers import cell_values
-from app.channel_metrics.parsers.metric import Figures, Kind, Told, Unreadable
-from app.channel_metrics.parsers.table_reader import Row, Table, figures_of, table, text_of
+from app.channel_metrics.parsers.metric import MetricDefaults, MetricFormat, ParsedMetrics, Unreadable
+from app.channel_metrics.parsers.table_reader import Row, Table, metrics_of_table, table, text_of
 
 _CHANNEL: Final = "search"
 _ERROR = re.compile(r"ERROR ([0-9]+) :: .*")
@@ -32,14 +32,14 @@ _WORDS: Final = (
 """Columns that hold no figure although digits may stand in them."""
 
 
-def read(body: bytes, told: Told) -> Figures:
+def read(body: bytes, told: MetricDefaults) -> ParsedMetrics:
     errors = [(line, text) for line, text in enumerate(text_of(body).splitlines(), 1) if _ERROR.match(text.strip())]
     try:
         found = table(body, *_HEADERS)
     except Unreadable:
         if not errors:
             raise
-        figures = Figures()
+        figures = ParsedMetrics()
     else:
         figures = _figures(found, told)
     for line, text in errors:
@@ -47,11 +47,11 @@ def read(body: bytes, told: Told) -> Figures:
     return figures
 
 
-def _figures(found: Table, told: Told) -> Figures:
+def _figures(found: Table, told: MetricDefaults) -> ParsedMetrics:
     keyword = found.column(*_KEYWORDS)
     targets = [place for name in _TARGETS if (place := found.column(name)) is not None]
     rows = [row for row in found.rows if not _is_no_row(found, row)]
-    return figures_of(
+    return metrics_of_table(
         Table(found.before, found.header, rows, found.delimiter),
         told,
         _CHANNEL,
@@ -68,7 +68,7 @@ def _is_no_row(found: Table, row: Row) -> bool:
     ]
 
 
-KIND: Final = Kind(
+KIND: Final = MetricFormat(
     key="semrush",
     name="SEMrush",
     read=read,

@@ -10,7 +10,7 @@ from io import StringIO
 from typing import Final
 
 from app.channel_metrics.parsers import cell_values
-from app.channel_metrics.parsers.metric import Figure, Figures, Told, Unreadable
+from app.channel_metrics.parsers.metric import Metric, MetricDefaults, ParsedMetrics, Unreadable
 
 _DELIMITERS: Final = (",", ";", "\t")
 _SEPARATOR_LINE: Final = "sep="
@@ -68,16 +68,16 @@ def table(body: bytes, *headers: str) -> Table:
     return Table(before, header, rows, delimiter)
 
 
-def figures_of(
+def metrics_of_table(
     found: Table,
-    told: Told,
+    told: MetricDefaults,
     channel: str,
     *,
     days: int | None,
     subjects: Sequence[int] = (),
     without: Iterable[str] = (),
     names: dict[int, str] | None = None,
-) -> Figures:
+) -> ParsedMetrics:
     """A figure of each cell that holds a number, but for the columns ``days``, ``subjects`` and those ``without``.
 
     A column in which no cell at all is a number holds words and is left out. ``names``: of metrics, by column, where
@@ -90,17 +90,17 @@ def figures_of(
         order = cell_values.is_day_first(_cell(row, days) for row in found.rows)
     metrics = _metrics(found, {days, *subjects}, {cell_values.metric(name) for name in without}, names or {})
     unsure = _unsure(found, metrics)
-    figures = Figures()
+    figures = ParsedMetrics()
     for row in found.rows:
         _take_row(figures, found, row, told, channel, days, order, subjects, metrics, unsure)
     return figures
 
 
 def _take_row(
-    figures: Figures,
+    figures: ParsedMetrics,
     found: Table,
     row: Row,
-    told: Told,
+    told: MetricDefaults,
     channel: str,
     days: int | None,
     order: bool | None,
@@ -129,7 +129,7 @@ def _take_row(
         elif value is None:
             figures.refuse(row.line, f"{metric} is no number that can be read: {cell.strip()[:40]!r}")
         else:
-            figures.put(Figure(channel, metric, of, on, value), row.line)
+            figures.put(Metric(channel, metric, of, on, value), row.line)
 
 
 def _metrics(found: Table, taken: set[int | None], without: set[str], names: dict[int, str]) -> dict[int, str]:

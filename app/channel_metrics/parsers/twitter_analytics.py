@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from app.channel_metrics.parsers.metric import Figures, Kind, Told, Unreadable
-from app.channel_metrics.parsers.table_reader import figures_of, table
+from app.channel_metrics.parsers.metric import MetricDefaults, MetricFormat, ParsedMetrics, Unreadable
+from app.channel_metrics.parsers.table_reader import metrics_of_table, table
 
 _OF_POSTS: Final = ("Tweet id", "Post id")
 
 
-def read(body: bytes, told: Told) -> Figures:
+def read(body: bytes, told: MetricDefaults) -> ParsedMetrics:
     found = table(body, "Date", *_OF_POSTS)
     if found.column(*_OF_POSTS) is not None:
         raise Unreadable("this is the export by post, whose figures are of no day: export by day")
-    return figures_of(found, told, "social", days=found.column("Date"))
+    return metrics_of_table(found, told, "social", days=found.column("Date"))
 
 
-KIND: Final = Kind(
+KIND: Final = MetricFormat(
     key="twitter_analytics",
     name="Twitter (X) Analytics",
     read=read,

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from typing import Any, Final
 
 from app.connectors.adapter import TEXT_CHARS_MAX
-from app.vocabulary.ticket_events import REOPENED, SOLVED, STATUS_CHANGED, standing_of
+from app.vocabulary.ticket_events import REOPENED, SOLVED, STATUS_CHANGED, status_of
 
 CHANNEL: Final = "support"
 
@@ -60,7 +60,7 @@ def status_word(value: Any) -> str | None:
 
 def change_of(status: str | None, previous: str | None) -> str:
     """The name of a change. A ticket that is closed some time after it was solved is not solved again."""
-    now, before = standing_of(status), standing_of(previous)
+    now, before = status_of(status), status_of(previous)
     if now == "solved" and before != "solved":
         return SOLVED
     if now == "open" and before == "solved":

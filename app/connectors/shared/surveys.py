@@ -58,6 +58,6 @@ def objects(value: Any) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-def is_on(option: Any) -> bool:
+def is_truthy(option: Any) -> bool:
     """Whether an option of a source says yes."""
     return isinstance(option, str) and option.strip().lower() in ("1", "on", "true", "yes")

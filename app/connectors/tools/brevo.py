@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
 from app.connectors.delivery import Unreadable
-from app.connectors.shared.email import CHANNEL, custom_ids, listed, members, seen_by
+from app.connectors.shared.email import CHANNEL, click_context, custom_ids, listed, members
 from app.connectors.signatures import TOKEN
 from app.enrichment.channel import lower_snake
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 
 _NAMES: Final = {
     "request": "email.sent",
@@ -56,7 +56,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     if not isinstance(event.get("event"), str) or not event["event"]:
         raise Unreadable("an event needs the member event")
     kind = lower_snake(event["event"])
-    name = _NAMES.get(kind) or own_name("brevo", event["event"])
+    name = _NAMES.get(kind) or vendor_event_name("brevo", event["event"])
     at = next((event[each] for each in _TIMES if event.get(each)), None)
     metadata = members(event.get("X-Mailin-custom"))
     properties = _properties(kind, event) | {"metadata": metadata}
@@ -71,7 +71,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
             channel=CHANNEL,
             email=email,
             **custom_ids(metadata),
-            properties=properties | seen_by(name, event.get("user_agent"), machine),
+            properties=properties | click_context(name, event.get("user_agent"), machine),
         )
 
 
@@ -90,7 +90,7 @@ def _properties(kind: str, event: Event) -> dict[str, Any]:
     }
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="brevo",
     name="Brevo",
     family="email",

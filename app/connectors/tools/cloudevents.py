@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from app.connectors.adapter import Call, Erasure, Event, Reply, Tool, event_id
-from app.connectors.delivery import Delivery, Unreadable, decoded
-from app.connectors.generic_event import CHANNEL, who, without_identities
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, event_id
+from app.connectors.delivery import Delivery, Unreadable, decode_json
+from app.connectors.generic_event import CHANNEL, person_of, without_identities
 from app.connectors.signatures import TOKEN
 
 _BATCH: Final = "application/cloudevents-batch"
@@ -35,15 +35,15 @@ def split(delivery: Delivery) -> list[Event]:
     """The mode is in the content type, the longer name first; without one of them, headers or the body tell."""
     media = _media_type(delivery)
     if media.startswith(_BATCH):
-        events = decoded(delivery.body)
+        events = decode_json(delivery.body)
         if not isinstance(events, list):
             raise Unreadable("a batch of CloudEvents must be a JSON array")
     elif media.startswith(_STRUCTURED):
-        events = [decoded(delivery.body)]
+        events = [decode_json(delivery.body)]
     elif any(f"ce-{name}" in delivery.headers for name in _REQUIRED):
         events = [_binary(delivery)]
     else:
-        sent = decoded(delivery.body)
+        sent = decode_json(delivery.body)
         events = sent if isinstance(sent, list) else [sent]
         if not all(isinstance(event, dict) and "specversion" in event for event in events):
             raise Unreadable("there are neither ce- headers nor a content type or a body of CloudEvents")
@@ -68,13 +68,13 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         at=event.get("time"),
         event=event["type"],
         channel=channel if isinstance(channel, str) and channel else CHANNEL,
-        **(who(data) or _subject(event)),
+        **(person_of(data) or _subject(event)),
         properties=without_identities(data),
         context={"cloudevent": {"source": source, **attributes}},
     )
 
 
-def handshake(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
+def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
     """The abuse handshake of HTTP webhooks: whoever asks may send, for what is sent must carry the token."""
     del secrets
     origin = delivery.headers.get("webhook-request-origin", "").strip()
@@ -83,10 +83,10 @@ def handshake(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
     rate = delivery.headers.get("webhook-request-rate", "").strip()
     allowed = {"allow": "POST", "webhook-allowed-origin": origin}
     allowed["webhook-allowed-rate"] = rate if _RATE.fullmatch(rate) else "*"
-    return Reply(headers=allowed)
+    return HandshakeReply(headers=allowed)
 
 
-def handshake_signed(delivery: Delivery) -> Reply | None:
+def handshake_signed(delivery: Delivery) -> HandshakeReply | None:
     """415 for a format that we do not read, such as application/cloudevents+avro."""
     media = _media_type(delivery)
     if not media.startswith(_STRUCTURED):
@@ -94,7 +94,7 @@ def handshake_signed(delivery: Delivery) -> Reply | None:
     form = media.removeprefix(_BATCH if media.startswith(_BATCH) else _STRUCTURED)
     if form in ("", "+json"):
         return None
-    return Reply(status=415, body=b"Only the JSON format of CloudEvents is read here.")
+    return HandshakeReply(status=415, body=b"Only the JSON format of CloudEvents is read here.")
 
 
 def _binary(delivery: Delivery) -> Event:
@@ -109,7 +109,7 @@ def _binary(delivery: Delivery) -> Event:
     if not delivery.body:
         return event
     if not media or _JSON_TYPE.fullmatch(_media_type(delivery)):
-        event["data"] = decoded(delivery.body)
+        event["data"] = decode_json(delivery.body)
     elif media.lower().startswith("text/"):
         event["data"] = delivery.body.decode("utf-8", "replace")
     else:
@@ -139,7 +139,7 @@ def _data(event: Event) -> Any:
         raise Unreadable("data_base64 is not base64") from None
     media = str(event.get("datacontenttype") or "application/json").partition(";")[0].strip()
     if _JSON_TYPE.fullmatch(media):
-        return decoded(body)
+        return decode_json(body)
     return {"data_base64": encoded}
 
 
@@ -156,7 +156,7 @@ def _media_type(delivery: Delivery) -> str:
     return delivery.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="cloudevents",
     name="CloudEvents 1.0",
     family="any",

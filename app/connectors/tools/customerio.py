@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.shared.email import CHANNEL, address, seen_by
+from app.connectors.shared.email import CHANNEL, address, click_context
 from app.connectors.signatures import hmac_scheme
 from app.enrichment.channel import lower_snake
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 
 _SECONDS_MAX: Final = 8 * 86_400
 """A delivery that failed is repeated for a week."""
@@ -82,7 +82,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         event=name,
         channel=_CHANNELS.get(kind, ""),
         **_who(kind, data),
-        properties=_properties(kind, data) | seen_by(name, data.get("user_agent"), _is_machine(data)),
+        properties=_properties(kind, data) | click_context(name, data.get("user_agent"), _is_machine(data)),
     )
 
 
@@ -103,7 +103,7 @@ def _kind_and_metric(event: Event) -> tuple[str, str]:
 def _name(kind: str, metric: str) -> str:
     verb = _VERBS.get(metric)
     if verb is None or kind not in _CHANNELS:
-        return own_name("customerio", f"{kind}_{metric}")
+        return vendor_event_name("customerio", f"{kind}_{metric}")
     return f"email.{verb}" if kind == "customer" else f"{kind.removesuffix('_message')}.{verb}"
 
 
@@ -137,7 +137,7 @@ def _is_machine(data: Event) -> bool:
     return any(data.get(name) is True for name in ("machine", "machine_click", "machine_open", "prefetched", "proxied"))
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="customerio",
     name="Customer.io",
     family="email",

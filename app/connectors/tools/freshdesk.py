@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
 from app.connectors.delivery import Unreadable
 from app.connectors.shared.helpdesk import CHANNEL, as_object, change_of, csat, plain, status_word, text_id
 from app.connectors.signatures import TOKEN
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 from app.touchpoint import MINUTE
 from app.vocabulary.ticket_events import ASSIGNED, CREATED, RATED, REPLIED_BY_AGENT, REPLIED_BY_CUSTOMER, STATUS_CHANGED
 
@@ -59,7 +59,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         ids={"freshdesk_contact": text_id(said.get("requester_id"))},
         properties=properties,
         text=text,
-        theirs=name in (CREATED, REPLIED_BY_CUSTOMER, RATED),
+        by_customer=name in (CREATED, REPLIED_BY_CUSTOMER, RATED),
     )
 
 
@@ -84,8 +84,8 @@ def _told(field: str, value: str, said: Event) -> tuple[str, dict[str, Any]]:
     if field == "ticket_action" and value in ("deleted", "marked_spam"):
         return STATUS_CHANGED, {"status": "deleted" if value == "deleted" else "spam"}
     if field == "ticket_action":
-        return own_name("freshdesk", f"ticket_{value}"), {}
-    return own_name("freshdesk", field or "other"), {"change": value}
+        return vendor_event_name("freshdesk", f"ticket_{value}"), {}
+    return vendor_event_name("freshdesk", field or "other"), {"change": value}
 
 
 def _status(value: str, said: Event) -> tuple[str, dict[str, Any]]:
@@ -102,7 +102,7 @@ def _status(value: str, said: Event) -> tuple[str, dict[str, Any]]:
 def _reply(field: str, value: str, said: Event) -> tuple[str, dict[str, Any]]:
     """A rule can say who: ``performed_by``. Else a sent reply and a note are the agents', who alone can write them."""
     if value.lower() == "private":
-        return own_name("freshdesk", "note_added"), {}
+        return vendor_event_name("freshdesk", "note_added"), {}
     by = str(said.get("performed_by") or ("requester" if "responded" in field else "agent")).lower()
     return REPLIED_BY_CUSTOMER if by in ("requester", "customer", "contact") else REPLIED_BY_AGENT, {}
 
@@ -114,7 +114,7 @@ def _rating(field: str, value: str, said: Event) -> dict[str, Any]:
     return {**found, "rated": given} if found else {}
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="freshdesk",
     name="Freshdesk",
     family="support",

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import msgspec
 
-from app.connectors.adapter import Call, Erasure, Event, Reply, Tool, event_id
-from app.connectors.delivery import Delivery, Unreadable, decoded
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, event_id
+from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.shared.helpdesk import CHANNEL, as_object, plain, status_word, text_id
 from app.connectors.signatures import Scheme, hmac_scheme
 from app.formats import timestamps
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 from app.touchpoint import SECOND
 from app.vocabulary.ticket_events import (
     ASSIGNED,
@@ -76,7 +76,7 @@ def verify(delivery: Delivery, secret: str) -> None:
     (_BY_APP if _TIME in delivery.headers else _BY_RULE).verify(delivery, secret)
 
 
-def handshake_signed(delivery: Delivery) -> Reply | None:
+def handshake_signed(delivery: Delivery) -> HandshakeReply | None:
     """Front asks for its challenge back when the address is saved; that request is signed like any other.
 
     The challenge itself is not signed, so that the body has to say what is asked: else anybody on the way could have
@@ -85,19 +85,19 @@ def handshake_signed(delivery: Delivery) -> Reply | None:
     challenge = delivery.headers.get(_CHALLENGE, "")
     if not challenge or not _is_sync(delivery.body):
         return None
-    return Reply(body=msgspec.json.encode({"challenge": challenge}), content_type="application/json")
+    return HandshakeReply(body=msgspec.json.encode({"challenge": challenge}), content_type="application/json")
 
 
 def _is_sync(body: bytes) -> bool:
     try:
-        return as_object(decoded(body)).get("type") == "sync"
+        return as_object(decode_json(body)).get("type") == "sync"
     except Unreadable:
         return False
 
 
 def split(delivery: Delivery) -> list[Event]:
     """The event, out of what an application wraps around it."""
-    sent = decoded(delivery.body)
+    sent = decode_json(delivery.body)
     if not isinstance(sent, dict):
         raise Unreadable("the body must be a JSON object")
     wrapped = sent.get("payload")
@@ -138,14 +138,14 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
             "subject": conversation.get("subject"),
             "body": plain(message.get("text") or message.get("body") or message.get("blurb")),
         },
-        theirs=name in (CREATED, REPLIED_BY_CUSTOMER),
+        by_customer=name in (CREATED, REPLIED_BY_CUSTOMER),
     )
 
 
 def _name(kind: str, event: Event, conversation: Event) -> str:
     if kind in _INBOUND:
         return CREATED if _is_first(event, conversation) else REPLIED_BY_CUSTOMER
-    return _NAMES.get(kind) or own_name("front", kind)
+    return _NAMES.get(kind) or vendor_event_name("front", kind)
 
 
 def _is_first(event: Event, conversation: Event) -> bool:
@@ -173,7 +173,7 @@ def _listed(tags: Any) -> list[Event]:
     return [tag for tag in tags if isinstance(tag, dict)] if isinstance(tags, list) else []
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="front",
     name="Front",
     family="support",

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
 from app.connectors.delivery import Unreadable
 from app.connectors.shared.surveys import ANSWERED, CHANNEL, NPS, first, nps
 from app.connectors.signatures import TOKEN
 from app.enrichment.channel import lower_snake
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 
 _PRODUCT: Final = "app"
 _IDENTIFY: Final = ("identify", "sign_up")
@@ -47,14 +47,14 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     score = nps(first(happened, "score", "npsScore", "rating")) if word == "survey" else {}
     yield Call(
         id=str(own) if own is not None else event_id(kind, happened, user.get("aptrinsicId")),
-        event=NPS if score else ANSWERED if word == "survey" else own_name("gainsight", kind),
+        event=NPS if score else ANSWERED if word == "survey" else vendor_event_name("gainsight", kind),
         properties={**told, **score, "account_id": first(event.get("account"), "id")},
         text={"body": first(happened, *_TEXTS)},
         **shared,
     )
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="gainsight",
     name="Gainsight PX",
     family="analytics",

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, event_id, json_events
+from app.connectors.adapter import Call, Connector, Erasure, Event, event_id, json_events
 from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.helpdesk import CHANNEL, as_object, change_of, csat, first_of, plain, status_word, text_id
 from app.connectors.signatures import hmac_scheme
 from app.formats import timestamps
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 from app.vocabulary.ticket_events import ASSIGNED, CREATED, RATED, REPLIED_BY_AGENT, REPLIED_BY_CUSTOMER
 
 _EVENT: Final = "x-helpscout-event"
@@ -61,7 +61,7 @@ def _conversation(event: Event, name: str) -> Call:
     thread = _newest_thread(event)
     status = "deleted" if name == "convo.deleted" else status_word(event.get("status"))
     is_change = name in ("convo.status", "convo.deleted")
-    told = change_of(status, None) if is_change else _NAMES.get(name) or own_name("helpscout", name)
+    told = change_of(status, None) if is_change else _NAMES.get(name) or vendor_event_name("helpscout", name)
     customer = as_object(event.get("primaryCustomer") or event.get("customer"))
     changed_at = event.get("userUpdatedAt") or event.get("closedAt")
     is_written = name in _WRITTEN
@@ -83,7 +83,7 @@ def _conversation(event: Event, name: str) -> Call:
             "opened_at": event.get("createdAt"),
         },
         text={"subject": event.get("subject"), "body": plain(thread.get("body")) if is_written else None},
-        theirs=told in (CREATED, REPLIED_BY_CUSTOMER),
+        by_customer=told in (CREATED, REPLIED_BY_CUSTOMER),
     )
 
 
@@ -122,7 +122,7 @@ def _customer(event: Event, name: str) -> Call:
         },
     )
     if name not in ("customer.created", "customer.updated"):
-        call.event, call.channel = own_name("helpscout", name), CHANNEL
+        call.event, call.channel = vendor_event_name("helpscout", name), CHANNEL
     return call
 
 
@@ -151,7 +151,7 @@ _BY_BODY: Final = hmac_scheme(
     "Secret key, up to 40 characters", name="x-helpscout-signature", digest="sha1", encoding="base64"
 )
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="helpscout",
     name="Help Scout",
     family="support",

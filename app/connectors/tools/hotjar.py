@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
 from app.connectors.delivery import Unreadable
 from app.connectors.shared.email import custom_ids
 from app.connectors.shared.surveys import ANSWERED, CHANNEL, COMPLETED, NPS, first, nps, number_of, objects
 from app.connectors.signatures import TOKEN
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 
 _TEST: Final = "test_message"
 _RECORDED: Final = ("recording", "replay")
@@ -129,7 +129,7 @@ def _name(kind: str, data: dict[str, Any]) -> tuple[str, str]:
         return (ANSWERED if data.get("is_complete") is False else COMPLETED), CHANNEL
     if kind in _RECORDED:
         return "session.recorded", _UX
-    return own_name("hotjar", kind), _UX
+    return vendor_event_name("hotjar", kind), _UX
 
 
 def _attributes(data: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _tags(data: dict[str, Any]) -> dict[str, Any]:
     return {"tags": data.get("tags")} if isinstance(data.get("tags"), list) else {}
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="hotjar",
     name="Hotjar",
     family="survey",

@@ -15,12 +15,21 @@ from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import unquote
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.shared.email import CHANNEL, listed, members, seen_by
-from app.connectors.signatures import MISSING, WRONG, Scheme, SignatureRefused, check_age, header, same, with_headers
+from app.connectors.shared.email import CHANNEL, click_context, listed, members
+from app.connectors.signatures import (
+    MISSING,
+    WRONG,
+    Scheme,
+    SignatureRefused,
+    check_age,
+    header,
+    is_same_secret,
+    with_added_headers,
+)
 from app.enrichment.channel import lower_snake
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 
 _SECONDS_MAX: Final = 300
 _V3: Final = "x-hubspot-signature-v3"
@@ -57,13 +66,20 @@ _MAIL_NAMES: Final = {
 def _verify(delivery: Delivery, secret: str) -> None:
     versions = delivery.options.get("signatures", "v3").replace(",", " ").lower().split()
     if _V3 in delivery.headers:
-        _check("v3" in versions and same(delivery.headers[_V3].strip(), _v3(delivery, secret, header(delivery, _TIME))))
+        _check(
+            "v3" in versions
+            and is_same_secret(delivery.headers[_V3].strip(), _v3(delivery, secret, header(delivery, _TIME)))
+        )
         check_age(header(delivery, _TIME), delivery.received_at, _SECONDS_MAX)
         return
     if not {"v1", "v2"} & set(versions):
         raise SignatureRefused(MISSING, f"the header {_V3} is missing")
     sent, version = header(delivery, _OLD), delivery.headers.get(_OLD_VERSION, "v1").strip().lower()
-    _check(version in ("v1", "v2") and version in versions and same(sent.lower(), _old(delivery, secret, version)))
+    _check(
+        version in ("v1", "v2")
+        and version in versions
+        and is_same_secret(sent.lower(), _old(delivery, secret, version))
+    )
 
 
 def _check(holds: bool) -> None:
@@ -84,7 +100,7 @@ def _old(delivery: Delivery, secret: str, version: str) -> str:
 
 def _sign(delivery: Delivery, secret: str) -> Delivery:
     time = str(delivery.received_at // 1_000)
-    return with_headers(delivery, {_TIME: time, _V3: _v3(delivery, secret, time)})
+    return with_added_headers(delivery, {_TIME: time, _V3: _v3(delivery, secret, time)})
 
 
 def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
@@ -120,7 +136,7 @@ def _changed(kind: str, event: Event) -> Iterable[Call | Erasure]:
         return [_call(event, ids={_CONTACT: list(one)})]
     if change == "associationChange":
         return [_associated(kind, event)]
-    name = _CHANGES.get(kind) or own_name("hubspot", kind)
+    name = _CHANGES.get(kind) or vendor_event_name("hubspot", kind)
     return [_call(event, event=name, channel="server", properties=_source(event))]
 
 
@@ -177,7 +193,7 @@ def _associated(kind: str, event: Event) -> Call:
     return _call(
         event,
         ids={_CONTACT: _contact(event, event.get("fromObjectId"))},
-        event=own_name("hubspot", kind),
+        event=vendor_event_name("hubspot", kind),
         channel="server",
         properties=properties | {"removed": event.get("associationRemoved")},
     )
@@ -200,7 +216,7 @@ def _of_ticket(kind: str, event: Event) -> Iterable[Call]:
         _call(
             event,
             ids={_CONTACT: _contact(event, contact)},
-            event=name or own_name("hubspot", kind),
+            event=name or vendor_event_name("hubspot", kind),
             channel="chat" if kind.startswith("conversation.") else "support",
             properties={"ticket_id": _text(ticket), "status": status.lower() if isinstance(status, str) else status},
         )
@@ -209,9 +225,9 @@ def _of_ticket(kind: str, event: Event) -> Iterable[Call]:
 
 def _of_mail(event: Event) -> Call:
     kind = event["type"]
-    name = _MAIL_NAMES.get(kind) or own_name("hubspot", kind)
+    name = _MAIL_NAMES.get(kind) or vendor_event_name("hubspot", kind)
     if kind == "STATUSCHANGE" and "UNSUBSCRIBED" not in _states(event):
-        name = "email.resubscribed" if "SUBSCRIBED" in _states(event) else own_name("hubspot", kind)
+        name = "email.resubscribed" if "SUBSCRIBED" in _states(event) else vendor_event_name("hubspot", kind)
     return Call(
         id=event_id(event.get("id"), event.get("created")) if event.get("id") else event_id(event),
         at=event.get("created"),
@@ -227,7 +243,7 @@ def _of_mail(event: Event) -> Call:
             "reason": event.get("dropReason") or event.get("category") or event.get("source"),
             "details": event.get("dropMessage") or event.get("response"),
         }
-        | seen_by(name, event.get("userAgent"), event.get("filteredEvent") is True),
+        | click_context(name, event.get("userAgent"), event.get("filteredEvent") is True),
     )
 
 
@@ -256,7 +272,7 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="hubspot",
     name="HubSpot",
     family="email",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Reply, Tool, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, event_id
 from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.helpdesk import CHANNEL, as_object, change_of, csat, first_of, plain, status_word, text_id
 from app.connectors.signatures import hmac_scheme
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 from app.vocabulary.ticket_events import (
     ASSIGNED,
     CHAT_STARTED,
@@ -26,7 +26,7 @@ _NAMES: Final = {
     "conversation.user.created": CHAT_STARTED,
     "conversation.user.replied": REPLIED_BY_CUSTOMER,
     "conversation.admin.replied": REPLIED_BY_AGENT,
-    "conversation.admin.single.created": own_name("intercom", "conversation_begun_by_admin"),
+    "conversation.admin.single.created": vendor_event_name("intercom", "conversation_begun_by_admin"),
     "conversation.admin.closed": SOLVED,
     "conversation.admin.opened": REOPENED,
     "conversation.admin.assigned": ASSIGNED,
@@ -58,10 +58,10 @@ _PEOPLE: Final = frozenset({"user", "lead", "contact"})
 _OF_THE_DELIVERY: Final = frozenset({"delivery_attempts", "delivery_status", "delivered_at", "first_sent_at"})
 
 
-def handshake(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
+def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
     """Intercom asks with HEAD whether the address answers."""
     del secrets
-    return Reply() if delivery.method == "HEAD" else None
+    return HandshakeReply() if delivery.method == "HEAD" else None
 
 
 def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
@@ -100,7 +100,7 @@ def _says_who_it_is(topic: str) -> bool:
 
 def _put_touchpoint(call: Call, topic: str, item: Event) -> None:
     status = _STATUS_AFTER.get(topic) or _state(item)
-    name = _NAMES.get(topic) or own_name("intercom", topic)
+    name = _NAMES.get(topic) or vendor_event_name("intercom", topic)
     if topic == "ticket.state.updated":
         name = change_of(status, status_word(item.get("previous_ticket_state")))
     call.event = name
@@ -116,7 +116,7 @@ def _put_touchpoint(call: Call, topic: str, item: Event) -> None:
         "opened_at": item.get("created_at") if item.get("type") in ("conversation", "ticket") else None,
         **csat(rating.get("rating"), 5),
     }
-    call.theirs = name in (CHAT_STARTED, CREATED, REPLIED_BY_CUSTOMER, RATED)
+    call.by_customer = name in (CHAT_STARTED, CREATED, REPLIED_BY_CUSTOMER, RATED)
     call.text = {"subject": _subject(item), "body": _said(name, item), "comment": rating.get("remark")}
 
 
@@ -187,7 +187,7 @@ def _names(tags: Any) -> list[Any]:
     return [tag.get("name") for tag in listed if isinstance(tag, dict)] if isinstance(listed, list) else []
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="intercom",
     name="Intercom",
     family="support",

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Reply, Tool, event_id
-from app.connectors.delivery import Delivery, Unreadable, decoded, form
-from app.connectors.shared.email import CHANNEL, address, custom_ids, listed, members, seen_by
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, event_id
+from app.connectors.delivery import Delivery, Unreadable, decode_form, decode_json
+from app.connectors.shared.email import CHANNEL, address, click_context, custom_ids, listed, members
 from app.connectors.signatures import TOKEN, WRONG, SignatureRefused, hmac_scheme
 from app.enrichment.channel import lower_snake
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 
 _PROBES: Final = ("GET", "HEAD")
 _FORM: Final = {"content-type": "application/x-www-form-urlencoded"}
@@ -45,14 +45,14 @@ _MAIL_NAMES: Final = {
 }
 
 
-def _audience_probe(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
+def _audience_probe(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
     """Mailchimp asks with a GET whether there is anybody, before it knows more than the address."""
     del secrets
-    return Reply() if delivery.method in _PROBES else None
+    return HandshakeReply() if delivery.method in _PROBES else None
 
 
 def split_audience(delivery: Delivery) -> list[Event]:
-    return [nested(form(delivery.body))]
+    return [nested(decode_form(delivery.body))]
 
 
 def nested(fields: dict[str, str]) -> Event:
@@ -89,7 +89,7 @@ def read_audience(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     if kind in ("subscribe", "profile"):
         yield Call(id=f"{own}-traits", at=at, traits=_traits(members(data.get("merges"))), **who)
     if kind != "profile":
-        name = _AUDIENCE_NAMES.get(kind) or own_name("mailchimp", kind)
+        name = _AUDIENCE_NAMES.get(kind) or vendor_event_name("mailchimp", kind)
         name = "email.complained" if data.get("reason") == "abuse" else name
         yield Call(id=own, at=at, event=name, channel=CHANNEL, properties=_of_audience(data), **who)
 
@@ -112,23 +112,23 @@ def _of_audience(data: Event) -> dict[str, Any]:
     }
 
 
-def _mail_probe(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
+def _mail_probe(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
     """Before there is a key, Mailchimp asks with a HEAD, and posts no events under a key that nobody has."""
     del secrets
     is_empty = delivery.method == "POST" and delivery.body in (b"mandrill_events=%5B%5D", b"mandrill_events=[]")
-    return Reply() if is_empty or delivery.method in _PROBES else None
+    return HandshakeReply() if is_empty or delivery.method in _PROBES else None
 
 
 def _signed(delivery: Delivery, _: str) -> bytes:
     try:
-        fields = form(delivery.body)
+        fields = decode_form(delivery.body)
     except Unreadable as error:
         raise SignatureRefused(WRONG, f"what is signed is a form: {error}") from None
     return (delivery.url + "".join(name + fields[name] for name in sorted(fields))).encode()
 
 
 def split_mail(delivery: Delivery) -> list[Event]:
-    events = decoded(form(delivery.body).get("mandrill_events", "").encode())
+    events = decode_json(decode_form(delivery.body).get("mandrill_events", "").encode())
     if not isinstance(events, list):
         raise Unreadable("the field mandrill_events must be a JSON array")
     return events
@@ -143,7 +143,7 @@ def read_mail(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     if not isinstance(kind, str) or not kind:
         raise Unreadable("an event needs the member event")
     message = members(event.get("msg"))
-    name = _MAIL_NAMES.get(kind) or own_name("mandrill", kind)
+    name = _MAIL_NAMES.get(kind) or vendor_event_name("mandrill", kind)
     is_to_us = name == "email.received"
     metadata = members(message.get("metadata"))
     yield Call(
@@ -153,7 +153,9 @@ def read_mail(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         channel=CHANNEL,
         email=address(message.get("from_email") if is_to_us else message.get("email")),
         **custom_ids(metadata),
-        properties=_of_mail(kind, event, message) | {"metadata": metadata} | seen_by(name, event.get("user_agent")),
+        properties=_of_mail(kind, event, message)
+        | {"metadata": metadata}
+        | click_context(name, event.get("user_agent")),
         text={"subject": message.get("subject"), "body": message.get("text")} if is_to_us else {},
     )
 
@@ -178,15 +180,15 @@ def _of_list(event: Event) -> Call:
     return Call(
         id=event_id(kind, at, about.get("email"), about.get("created_at")),
         at=at,
-        event=own_name("mandrill", kind),
+        event=vendor_event_name("mandrill", kind),
         channel=CHANNEL,
         email=about.get("email"),
         properties={"reason": about.get("reason") or about.get("detail")},
     )
 
 
-TOOLS: Final = (
-    Tool(
+CONNECTORS: Final = (
+    Connector(
         key="mailchimp",
         name="Mailchimp",
         family="email",
@@ -206,7 +208,7 @@ TOOLS: Final = (
         b"&data%5Bemail_type%5D=html&data%5Bmerges%5D%5BEMAIL%5D=user%40example.com"
         b"&data%5Bmerges%5D%5BFNAME%5D=User&data%5Bcampaign_id%5D=cb398d21d2",
     ),
-    Tool(
+    Connector(
         key="mandrill",
         name="Mailchimp Transactional",
         family="email",

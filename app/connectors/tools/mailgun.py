@@ -16,11 +16,11 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, encoded, event_id
-from app.connectors.delivery import Delivery, Unreadable, decoded, form
-from app.connectors.shared.email import CHANNEL, custom_ids, listed, members, seen_by
-from app.connectors.signatures import MISSING, WRONG, Scheme, SignatureRefused, check_age, same
-from app.formats.event_names import own_name
+from app.connectors.adapter import Call, Connector, Erasure, Event, encode_event, event_id
+from app.connectors.delivery import Delivery, Unreadable, decode_form, decode_json
+from app.connectors.shared.email import CHANNEL, click_context, custom_ids, listed, members
+from app.connectors.signatures import MISSING, WRONG, Scheme, SignatureRefused, check_age, is_same_secret
+from app.formats.event_names import vendor_event_name
 from app.touchpoint import SECOND
 
 _SECONDS_MAX: Final = 12 * 3_600
@@ -50,7 +50,7 @@ def _verify(delivery: Delivery, secret: str) -> None:
     if not _SECONDS.fullmatch(proof["timestamp"]):
         raise SignatureRefused(WRONG, "the timestamp of the signature must be seconds since 1970, ten digits")
     expected = hmac.digest(secret.encode(), _signed(proof).encode(), "sha256").hex()
-    if not same(proof["signature"].lower(), expected):
+    if not is_same_secret(proof["signature"].lower(), expected):
         raise SignatureRefused(WRONG, "the signature is not that of this timestamp, token and signing key")
     check_age(proof["timestamp"], delivery.received_at, _SECONDS_MAX)
 
@@ -63,7 +63,9 @@ def _sign(delivery: Delivery, secret: str) -> Delivery:
         "token": token,
         "signature": hmac.digest(secret.encode(), (time + token).encode(), "sha256").hex(),
     }
-    return msgspec.structs.replace(delivery, body=encoded({**members(decoded(delivery.body)), "signature": proof}))
+    return msgspec.structs.replace(
+        delivery, body=encode_event({**members(decode_json(delivery.body)), "signature": proof})
+    )
 
 
 def _once(delivery: Delivery) -> str | None:
@@ -78,9 +80,9 @@ def _proof(body: bytes) -> dict[str, str]:
     """timestamp, token and signature, empty where they are missing."""
     try:
         if _is_json(body):
-            said = members(members(decoded(body)).get("signature"))
+            said = members(members(decode_json(body)).get("signature"))
         else:
-            form(body)
+            decode_form(body)
             # A variable of the sender that has the name of one of these stands before Mailgun's own: the last counts.
             said = dict(parse_qsl(body.decode(), keep_blank_values=True))
     except Unreadable:
@@ -94,8 +96,8 @@ def _is_json(body: bytes) -> bool:
 
 def split(delivery: Delivery) -> list[Event]:
     if not _is_json(delivery.body):
-        return [_as_today({**form(delivery.body), "timestamp": _proof(delivery.body)["timestamp"]})]
-    event = members(decoded(delivery.body)).get("event-data")
+        return [_as_today({**decode_form(delivery.body), "timestamp": _proof(delivery.body)["timestamp"]})]
+    event = members(decode_json(delivery.body)).get("event-data")
     if not isinstance(event, dict):
         raise Unreadable("the body needs the member event-data, an object")
     return [event]
@@ -129,7 +131,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     kind = event.get("event")
     if not isinstance(kind, str) or not kind:
         raise Unreadable("an event needs the member event")
-    name = _NAMES.get(kind) or own_name("mailgun", kind)
+    name = _NAMES.get(kind) or vendor_event_name("mailgun", kind)
     if kind == "failed" and event.get("severity") == "temporary":
         name = "email.deferred"
     client = members(event.get("client-info"))
@@ -140,7 +142,8 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         channel=CHANNEL,
         email=event.get("recipient"),
         **custom_ids(event.get("user-variables")),
-        properties=_properties(event) | seen_by(name, client.get("user-agent"), client.get("bot") not in (None, "")),
+        properties=_properties(event)
+        | click_context(name, client.get("user-agent"), client.get("bot") not in (None, "")),
     )
 
 
@@ -163,14 +166,14 @@ def _properties(event: Event) -> dict[str, Any]:
     }
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="mailgun",
     name="Mailgun",
     family="email",
     scheme=Scheme(secret="HTTP webhook signing key", verify=_verify, sign=_sign),
     read=read,
     split=split,
-    once=_once,
+    single_use_token=_once,
     refused_status=406,
     steps=(
         "In Mailgun open Sending, Webhooks, choose the domain, and add the address {url} for each type of event.",

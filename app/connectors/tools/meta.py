@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Reply, Tool, event_id
-from app.connectors.delivery import Delivery, Unreadable, decoded
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, event_id
+from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.shared.surveys import REVIEW, first, objects
-from app.connectors.signatures import Scheme, hmac_scheme, same
-from app.formats.event_names import own_name
+from app.connectors.signatures import Scheme, hmac_scheme, is_same_secret
+from app.formats.event_names import vendor_event_name
 
 _CHANNEL: Final = "social"
 _CHANGE: Final = "change"
@@ -62,20 +62,20 @@ def verify(delivery: Delivery, secret: str) -> None:
     (_SHA1 if only_old else _SHA256).verify(delivery, secret)
 
 
-def handshake(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
+def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
     """Whoever sets the webhook up shows the word that both know; the challenge is given back."""
     del secrets
     if delivery.method != "GET" or "hub.mode" not in delivery.query:
         return None
     expected, said = delivery.options.get("verify_token", ""), delivery.query.get("hub.verify_token", "")
-    if not expected or delivery.query["hub.mode"] != "subscribe" or not same(said, expected):
-        return Reply(status=403)
-    return Reply(body=delivery.query.get("hub.challenge", "").encode())
+    if not expected or delivery.query["hub.mode"] != "subscribe" or not is_same_secret(said, expected):
+        return HandshakeReply(status=403)
+    return HandshakeReply(body=delivery.query.get("hub.challenge", "").encode())
 
 
 def split(delivery: Delivery) -> list[Event]:
     """Each change and each message by itself, with the page and the time of its entry."""
-    body = decoded(delivery.body)
+    body = decode_json(delivery.body)
     entries = body.get("entry") if isinstance(body, dict) else None
     if not isinstance(entries, list):
         raise Unreadable("the body needs the list entry")
@@ -139,7 +139,7 @@ def _read_change(event: Event, page: str, field: str, value: dict[str, Any]) -> 
 def _name_of_change(field: str, value: dict[str, Any]) -> str:
     item, verb = value.get("item"), value.get("verb") or "add"
     if verb != "add":
-        return own_name("meta", f"{item or field}_{verb}")
+        return vendor_event_name("meta", f"{item or field}_{verb}")
     if field in _COMMENTS or (field == "feed" and item == "comment"):
         return "social.commented"
     if field in _MENTIONS:
@@ -148,7 +148,7 @@ def _name_of_change(field: str, value: dict[str, Any]) -> str:
         return "social.liked"
     if field == "ratings":
         return REVIEW
-    return own_name("meta", item if field == "feed" and item else field)
+    return vendor_event_name("meta", item if field == "feed" and item else field)
 
 
 def _read_message(event: Event, page: str, said: dict[str, Any]) -> Iterable[Call]:
@@ -184,13 +184,13 @@ def _read_message(event: Event, page: str, said: dict[str, Any]) -> Iterable[Cal
 
 def _name_of_message(kind: str | None, content: dict[str, Any], said: dict[str, Any]) -> str:
     if kind == "message" and content.get("is_deleted") is True:
-        return own_name("meta", "message_deleted")
+        return vendor_event_name("meta", "message_deleted")
     if kind in ("message", "postback"):
         return "social.message_received"
     if kind == "reaction":
-        return "social.liked" if content.get("action") != "unreact" else own_name("meta", "unreact")
+        return "social.liked" if content.get("action") != "unreact" else vendor_event_name("meta", "unreact")
     known = ("sender", "recipient", "timestamp")
-    return own_name("meta", kind or next((each for each in said if each not in known), "message"))
+    return vendor_event_name("meta", kind or next((each for each in said if each not in known), "message"))
 
 
 def _platform(event: Event) -> str:
@@ -202,7 +202,7 @@ def _list(entry: dict[str, Any], name: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="meta",
     name="Facebook and Instagram",
     family="social",

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
 from app.connectors.delivery import Unreadable
-from app.connectors.shared.email import CHANNEL, address, custom_ids, listed, members, seen_by
+from app.connectors.shared.email import CHANNEL, address, click_context, custom_ids, listed, members
 from app.connectors.signatures import TOKEN
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 
 _NAMES: Final = {
     "Delivery": "email.delivered",
@@ -45,7 +45,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         channel=CHANNEL,
         email=who,
         **custom_ids(metadata),
-        properties=_properties(event) | {"metadata": metadata} | seen_by(name, event.get("UserAgent")),
+        properties=_properties(event) | {"metadata": metadata} | click_context(name, event.get("UserAgent")),
     )
 
 
@@ -56,7 +56,7 @@ def _name(kind: str, event: Event) -> str:
         if event.get("SuppressSending") is False:
             return "email.resubscribed"
         return _SUPPRESSED_BY.get(str(event.get("SuppressionReason")), "email.unsubscribed")
-    return _NAMES.get(kind) or own_name("postmark", kind)
+    return _NAMES.get(kind) or vendor_event_name("postmark", kind)
 
 
 def _properties(event: Event) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _date(value: Any) -> Any:
         return value
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="postmark",
     name="Postmark",
     family="email",

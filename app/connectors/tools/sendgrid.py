@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePub
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.shared.email import CHANNEL, custom_ids, listed, members, seen_by
-from app.connectors.signatures import WRONG, Scheme, SignatureRefused, check_age, header, unbase64
-from app.formats.event_names import own_name
+from app.connectors.shared.email import CHANNEL, click_context, custom_ids, listed, members
+from app.connectors.signatures import WRONG, Scheme, SignatureRefused, check_age, decode_base64, header
+from app.formats.event_names import vendor_event_name
 
 _SIGNATURE: Final = "x-twilio-email-event-webhook-signature"
 _TIMESTAMP: Final = "x-twilio-email-event-webhook-timestamp"
@@ -61,7 +61,7 @@ _OF_THE_ACCOUNT: Final = "account_status_change"
 def verify(delivery: Delivery, secret: str) -> None:
     sent, time = header(delivery, _SIGNATURE), header(delivery, _TIMESTAMP)
     try:
-        _public_key(secret).verify(unbase64(sent), time.encode() + delivery.body, ECDSA(SHA256()))
+        _public_key(secret).verify(decode_base64(sent), time.encode() + delivery.body, ECDSA(SHA256()))
     except InvalidSignature:
         raise SignatureRefused(WRONG, "the signature is not that of this body and key") from None
     check_age(time, delivery.received_at, _SECONDS_MAX)
@@ -92,11 +92,11 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         raise Unreadable("an event needs the member event")
     if kind == _OF_THE_ACCOUNT:
         return
-    name = _NAMES.get(kind) or own_name("sendgrid", kind)
+    name = _NAMES.get(kind) or vendor_event_name("sendgrid", kind)
     if kind == "bounce" and event.get("type") == "blocked":
         name = "email.deferred"
     told = members(event.get("unique_args")) | event
-    looked = seen_by(name, event.get("useragent"), event.get("sg_machine_open") is True)
+    looked = click_context(name, event.get("useragent"), event.get("sg_machine_open") is True)
     own = event.get("sg_event_id")
     yield Call(
         id=own if isinstance(own, str) and own else event_id(event),
@@ -119,7 +119,7 @@ def _properties(told: Event) -> dict[str, Any]:
     }
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="sendgrid",
     name="SendGrid",
     family="email",

@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.x509 import load_pem_x509_certificate
 
-from app.connectors.adapter import Call, Erasure, Event, Reply, Tool
-from app.connectors.delivery import Delivery, Unreadable, decoded
-from app.connectors.shared.email import CHANNEL, address, custom_ids, listed, members, seen_by
-from app.connectors.signatures import MISSING, WRONG, Scheme, SignatureRefused, check_age, unbase64
-from app.formats.event_names import own_name
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply
+from app.connectors.delivery import Delivery, Unreadable, decode_json
+from app.connectors.shared.email import CHANNEL, address, click_context, custom_ids, listed, members
+from app.connectors.signatures import MISSING, WRONG, Scheme, SignatureRefused, check_age, decode_base64
+from app.formats.event_names import vendor_event_name
 from app.touchpoint import SECOND
 
 _SECONDS_MAX: Final = 86_400
@@ -75,7 +75,7 @@ def _verify(delivery: Delivery, secret: str) -> None:
         raise SignatureRefused(WRONG, "SignatureVersion must be 1 or 2")
     try:
         _public_key(delivery.fetched, delivery.received_at).verify(
-            unbase64(str(message["Signature"])), _signed_text(message), PKCS1v15(), hashed()
+            decode_base64(str(message["Signature"])), _signed_text(message), PKCS1v15(), hashed()
         )
     except InvalidSignature:
         raise SignatureRefused(WRONG, "the signature is not that of this notification") from None
@@ -85,7 +85,7 @@ def _verify(delivery: Delivery, secret: str) -> None:
 def _expected(delivery: Delivery) -> Event:
     """The notification, if it is one that the source awaits. Raises SignatureRefused."""
     try:
-        message = decoded(delivery.body)
+        message = decode_json(delivery.body)
     except Unreadable as error:
         raise SignatureRefused(MISSING, f"the body is no notification of SNS: {error}") from None
     if not isinstance(message, dict) or not message.get("Signature"):
@@ -151,28 +151,28 @@ def _signed_text(message: Event) -> bytes:
     return "".join(f"{name}\n{message[name]}\n" for name in names if message.get(name) is not None).encode()
 
 
-def handshake_signed(delivery: Delivery) -> Reply | None:
+def handshake_signed(delivery: Delivery) -> HandshakeReply | None:
     """A subscription is confirmed by visiting its address; that one has ended needs no answer."""
     message = _expected(delivery)
     if message["Type"] == "Notification":
         return None
     if message["Type"] == "UnsubscribeConfirmation":
-        return Reply()
+        return HandshakeReply()
     url = message.get("SubscribeURL")
     if not _is_of_sns(url) or parse_qs(urlsplit(str(url)).query).get("Action") != ["ConfirmSubscription"]:
         raise SignatureRefused(WRONG, "SubscribeURL is no confirmation at SNS")
-    return Reply(visit=str(url))
+    return HandshakeReply(fetch_url=str(url))
 
 
 def split(delivery: Delivery) -> list[Event]:
     """The notification with its text parsed; none where SNS only says that the topic works."""
-    message = members(decoded(delivery.body))
+    message = members(decode_json(delivery.body))
     text = message.get("Message")
     if not isinstance(text, str):
         raise Unreadable("a notification needs the member Message, a text")
     if text.startswith(_VALIDATED):
         return []
-    event = decoded(text.encode())
+    event = decode_json(text.encode())
     if not isinstance(event, dict):
         raise Unreadable("Message must be a JSON object in a text")
     return [{"MessageId": message.get("MessageId"), "Timestamp": message.get("Timestamp"), "Message": event}]
@@ -196,7 +196,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
             channel=CHANNEL,
             email=who,
             **(custom_ids(custom) if len(listed(mail.get("destination"))) == 1 else {}),
-            properties=_properties(mail, detail, custom) | about | seen_by(name, detail.get("userAgent")),
+            properties=_properties(mail, detail, custom) | about | click_context(name, detail.get("userAgent")),
         )
 
 
@@ -204,8 +204,8 @@ def _name(kind: str, detail: Event) -> str:
     if kind == "Bounce" and detail.get("bounceType") == "Transient":
         return "email.deferred"
     if kind == "Subscription" and members(detail.get("newTopicPreferences")).get("unsubscribeAll") is False:
-        return own_name("ses", kind)
-    return _NAMES.get(kind) or own_name("ses", kind)
+        return vendor_event_name("ses", kind)
+    return _NAMES.get(kind) or vendor_event_name("ses", kind)
 
 
 def _people(kind: str, mail: Event, detail: Event) -> Iterable[tuple[Any, dict[str, Any]]]:
@@ -240,7 +240,7 @@ def _properties(mail: Event, detail: Event, custom: dict[str, Any]) -> dict[str,
     }
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="ses",
     name="Amazon SES",
     family="email",

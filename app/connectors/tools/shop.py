@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, event_id, json_events
-from app.connectors.delivery import Delivery, Unreadable, decoded
-from app.connectors.generic_event import first, who
+from app.connectors.adapter import Call, Connector, Erasure, Event, event_id, json_events
+from app.connectors.delivery import Delivery, Unreadable, decode_json
+from app.connectors.generic_event import first, person_of
 from app.connectors.shared.orders import (
     CANCELLED,
     CARD_USED,
@@ -29,7 +29,7 @@ from app.connectors.shared.orders import (
     text_id,
 )
 from app.connectors.signatures import TOKEN
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 
 NAMES: Final = {
     "order": COMPLETED,
@@ -71,7 +71,7 @@ def split(delivery: Delivery) -> list[Event]:
     """One object, an array of them, or one a line."""
     lines = [line for line in delivery.body.split(_LINE_BREAK) if line.strip()]
     if len(lines) > 1 and all(line.strip()[:1] == b"{" and line.strip()[-1:] == b"}" for line in lines):
-        return [decoded(line) for line in lines]
+        return [decode_json(line) for line in lines]
     return json_events(delivery)
 
 
@@ -84,7 +84,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         )
     kind = _TYPES.get(said, said)
     customer = inner(event, "customer")
-    person = who(event, customer)
+    person = person_of(event, customer)
     card = text_id(first(("loyalty_card", "card_number"), event, customer))
     person["ids"] = {**person.get("ids", {}), "loyalty_card": card}
     call = Call(id=_message_id(event, kind), at=first(_TIMES, event), **person)
@@ -92,7 +92,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         call.traits = {**inner(customer, "traits"), **inner(event, "traits")} or {"has_loyalty_card": True}
         yield call
         return
-    call.event = NAMES.get(kind) or own_name("shop", said)
+    call.event = NAMES.get(kind) or vendor_event_name("shop", said)
     call.channel = _channel(event, kind)
     call.properties = _properties(event)
     call.text = {name: event.get(name) for name in _TEXTS}
@@ -132,7 +132,7 @@ def _message_id(event: Event, kind: str) -> str:
     return event_id(event) if named is None else f"{name} {named}"
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="shop",
     name="Shops and tills",
     family="shop",

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, event_id
-from app.connectors.delivery import Delivery, Unreadable, decoded
+from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
+from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.shared.email import custom_ids
 from app.connectors.shared.orders import (
     CANCELLED,
@@ -31,7 +31,7 @@ from app.connectors.shared.orders import (
     text_id,
 )
 from app.connectors.signatures import hmac_scheme
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 
 _HEADERS: Final = {
     "topic": "x-shopify-topic",
@@ -69,7 +69,7 @@ _TRAITS: Final = {
 
 
 def split(delivery: Delivery) -> list[Event]:
-    payload = decoded(delivery.body)
+    payload = decode_json(delivery.body)
     if not isinstance(payload, dict):
         raise Unreadable("the body must be a JSON object")
     named = {name: sent for name, header in _HEADERS.items() if (sent := delivery.headers.get(header, "").strip())}
@@ -232,7 +232,7 @@ def _other(event: Event, topic: str, payload: Mapping[str, Any]) -> Call:
     return Call(
         id=_message_id(topic, payload),
         at=event.get("triggered_at") or payload.get("updated_at") or payload.get("created_at"),
-        event=own_name("shopify", topic),
+        event=vendor_event_name("shopify", topic),
         channel=CHANNEL,
         **person,
         properties={"object_id": text_id(payload.get("id"))},
@@ -299,7 +299,7 @@ def _message_id(topic: str, thing: Mapping[str, Any]) -> str:
     return f"{topic} {own}" if own is not None and topic in _ONCE else event_id(topic, thing)
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="shopify",
     name="Shopify",
     family="shop",

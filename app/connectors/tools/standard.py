@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, json_events
+from app.connectors.adapter import Call, Connector, Erasure, Event, json_events
 from app.connectors.delivery import Delivery
 from app.connectors.generic_event import call_of
 from app.connectors.signatures import STANDARD, standard_id
@@ -33,7 +33,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     yield call_of(said, "standard", sent if isinstance(sent, str) else "")
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="standard",
     name="Standard Webhooks",
     family="any",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, event_id, json_events
+from app.connectors.adapter import Call, Connector, Erasure, Event, event_id, json_events
 from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.helpdesk import CHANNEL, as_object, change_of, csat, plain, status_word, text_id
 from app.connectors.signatures import STANDARD, standard_id
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 from app.vocabulary.ticket_events import NAMES, RATED, REPLIED_BY_AGENT, REPLIED_BY_CUSTOMER, STATUS_CHANGED
 
 _SENT_AS: Final = "webhook-id"
@@ -62,7 +62,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
             "body": plain(event.get("message")),
             "comment": plain(event.get("comment")),
         },
-        theirs=name != REPLIED_BY_AGENT and event.get("by") not in _AGENT,
+        by_customer=name != REPLIED_BY_AGENT and event.get("by") not in _AGENT,
     )
 
 
@@ -71,10 +71,10 @@ def _name(kind: str, event: Event, status: str | None, previous: str | None) -> 
         return REPLIED_BY_AGENT if event.get("by") in _AGENT else REPLIED_BY_CUSTOMER
     if kind == STATUS_CHANGED:
         return change_of(status, previous)
-    return kind if kind in NAMES else own_name("support", kind)
+    return kind if kind in NAMES else vendor_event_name("support", kind)
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="support",
     name="Another help desk",
     family="support",

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, event_id, json_events
+from app.connectors.adapter import Call, Connector, Erasure, Event, event_id, json_events
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.generic_event import who
+from app.connectors.generic_event import person_of
 from app.connectors.shared.surveys import CES, CHANNEL, COMPLETED, CSAT, NPS, NPS_SCALE, REVIEW, first, nps, number_of
 from app.connectors.signatures import STANDARD, TOKEN, standard_id
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 
 _KINDS: Final = {
     "nps": (NPS, NPS_SCALE),
@@ -47,7 +47,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     if not isinstance(kind, str) or not kind.strip():
         raise Unreadable("an event needs the member type: nps, csat, ces, review or survey")
     kind = kind.strip().lower()
-    name, usual = _KINDS.get(kind, (own_name("survey", kind), None))
+    name, usual = _KINDS.get(kind, (vendor_event_name("survey", kind), None))
     more = event.get("properties")
     properties: dict[str, Any] = dict(more) if isinstance(more, dict) else {}
     own = first(event, "id", _ID)
@@ -56,7 +56,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         at=first(event, "timestamp", "occurred_at"),
         event=name,
         channel=str(event.get("channel") or ("review" if name == REVIEW else CHANNEL)),
-        **who(event),
+        **person_of(event),
         properties={
             **properties,
             **{key: event.get(key) for key in ("survey", "survey_id", "answers", "link")},
@@ -91,8 +91,8 @@ _SAMPLE: Final = (
     b'"rating":9,"survey":"After delivery","comment":"Fast, thank you."}'
 )
 
-TOOLS: Final = (
-    Tool(
+CONNECTORS: Final = (
+    Connector(
         key="survey",
         name="Any survey tool",
         family="survey",
@@ -102,7 +102,7 @@ TOOLS: Final = (
         steps=("Let the tool, or whatever stands between, POST to {url}?token=TOKEN.", *_STEPS),
         sample=_SAMPLE,
     ),
-    Tool(
+    Connector(
         key="survey_signed",
         name="Any survey tool, signed",
         family="survey",

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Reply, Tool, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, event_id
 from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.email import custom_ids
 from app.connectors.shared.surveys import ANSWERED, CHANNEL, COMPLETED
 from app.connectors.signatures import hmac_scheme
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 
 _NAMES: Final = {"response_completed": COMPLETED, "response_updated": ANSWERED}
 _OF_NOBODY: Final = ("collector_", "survey_", "app_")
@@ -27,10 +27,10 @@ def keep(secret: str) -> str:
     return plain
 
 
-def handshake(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
+def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
     """A HEAD asks whether anybody is there."""
     del secrets
-    return Reply() if delivery.method == "HEAD" else None
+    return HandshakeReply() if delivery.method == "HEAD" else None
 
 
 def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
@@ -50,7 +50,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     yield Call(
         id=f"{own}:{response}" if own not in (None, "") else event_id(event),
         at=event.get("event_datetime"),
-        event=_NAMES.get(kind) or own_name("surveymonkey", kind),
+        event=_NAMES.get(kind) or vendor_event_name("surveymonkey", kind),
         channel=CHANNEL,
         ids={"surveymonkey_respondent": respondent},
         **custom_ids(event.get("custom_variables") or of.get("custom_variables")),
@@ -63,7 +63,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     )
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="surveymonkey",
     name="SurveyMonkey",
     family="survey",

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, event_id, json_events
+from app.connectors.adapter import Call, Connector, Erasure, Event, event_id, json_events
 from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.email import custom_ids
-from app.connectors.shared.surveys import ANSWERED, CHANNEL, COMPLETED, NPS, first, is_on, nps, number_of, objects
+from app.connectors.shared.surveys import ANSWERED, CHANNEL, COMPLETED, NPS, first, is_truthy, nps, number_of, objects
 from app.connectors.signatures import hmac_scheme
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 
 _NAMES: Final = {"form_response": COMPLETED, "form_response_partial": ANSWERED}
 _RATED: Final = ("nps", "opinion_scale", "rating")
@@ -31,7 +31,7 @@ _OPTION: Final = "segue_answers_identify"
 def split(delivery: Delivery) -> list[Event]:
     """One event a body; what the source's option says goes with it, for quarantine knows no options."""
     events: list[Any] = json_events(delivery)
-    if is_on(delivery.options.get("answers_identify")):
+    if is_truthy(delivery.options.get("answers_identify")):
         return [each | {_OPTION: True} if isinstance(each, dict) else each for each in events]
     return events
 
@@ -56,7 +56,7 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     }
     yield Call(
         id=own,
-        event=_NAMES.get(kind) or own_name("typeform", kind),
+        event=_NAMES.get(kind) or vendor_event_name("typeform", kind),
         properties={
             **form,
             **answers.rated,
@@ -139,7 +139,7 @@ def _hidden(response: dict[str, Any]) -> dict[str, Any]:
     return hidden if isinstance(hidden, dict) else {}
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="typeform",
     name="Typeform",
     family="survey",

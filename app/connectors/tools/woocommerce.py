@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from app.connectors.adapter import Call, Erasure, Event, Reply, Tool, event_id
-from app.connectors.delivery import Delivery, Unreadable, decoded
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, event_id
+from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.shared.email import custom_ids
 from app.connectors.shared.orders import (
     CANCELLED,
@@ -28,7 +28,7 @@ from app.connectors.shared.orders import (
     text_id,
 )
 from app.connectors.signatures import hmac_scheme
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 
 _HEADERS: Final = {
     "topic": "x-wc-webhook-topic",
@@ -47,18 +47,18 @@ _WITH_CUSTOMER: Final = ("customer.created", "customer.updated")
 
 
 def split(delivery: Delivery) -> list[Event]:
-    payload = decoded(delivery.body)
+    payload = decode_json(delivery.body)
     if not isinstance(payload, dict):
         raise Unreadable("the body must be a JSON object")
     named = {name: sent for name, header in _HEADERS.items() if (sent := delivery.headers.get(header, "").strip())}
     return [{**named, "payload": payload}]
 
 
-def handshake(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
+def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
     """When a webhook is saved, WooCommerce posts its number as a form, unsigned, and wants success."""
     del secrets
     number = delivery.body.removeprefix(_PING)
-    return Reply() if delivery.body.startswith(_PING) and number.isdigit() and len(number) < 20 else None
+    return HandshakeReply() if delivery.body.startswith(_PING) and number.isdigit() and len(number) < 20 else None
 
 
 def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
@@ -97,7 +97,7 @@ def _order(event: Event, topic: str, order: Mapping[str, Any]) -> Iterator[Call]
         yield Call(
             id=f"{unique} {topic} {changed} {status}" if changed else event_id(unique, topic, order),
             at=changed,
-            event=UPDATED if topic == "order.updated" else own_name("woocommerce", topic),
+            event=UPDATED if topic == "order.updated" else vendor_event_name("woocommerce", topic),
             channel=CHANNEL,
             **person,
             properties=properties,
@@ -157,7 +157,7 @@ def _other(event: Event, topic: str, payload: Mapping[str, Any], customer: str |
     return Call(
         id=event_id(topic, customer, event.get("delivery_id") or payload),
         at=payload.get("date_modified_gmt"),
-        event=own_name("woocommerce", topic),
+        event=vendor_event_name("woocommerce", topic),
         channel=CHANNEL,
         ids={"woocommerce_customer": customer},
         properties={"object_id": text_id(payload.get("id"))},
@@ -210,7 +210,7 @@ def _product(line: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in product.items() if value not in (None, "")}
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="woocommerce",
     name="WooCommerce",
     family="shop",

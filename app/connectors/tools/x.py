@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Reply, Tool, encoded, event_id
-from app.connectors.delivery import Delivery, Unreadable, decoded
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, encode_event, event_id
+from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.shared.surveys import first
 from app.connectors.signatures import hmac_scheme
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 
 _CHANNEL: Final = "social"
 _ENDING: Final = "_events"
@@ -29,7 +29,7 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_+/=.-]{1,1000}")
 """What X sends is base64; no JSON object is, but a number may look like it."""
 
 
-def handshake(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
+def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
     """The challenge that X repeats every hour: a token, to be signed with the consumer secret.
 
     Deliveries are signed with the same secret in the same way. So nothing is signed that could be a delivery's body:
@@ -39,14 +39,14 @@ def handshake(delivery: Delivery, secrets: Sequence[str]) -> Reply | None:
     if delivery.method != "GET" or not token:
         return None
     if not secrets or not _TOKEN.fullmatch(token) or _is_json(token):
-        return Reply(status=403)
+        return HandshakeReply(status=403)
     mac = b64encode(hmac.digest(secrets[0].encode(), token.encode(), "sha256")).decode()
-    return Reply(body=encoded({"response_token": f"sha256={mac}"}), content_type="application/json")
+    return HandshakeReply(body=encode_event({"response_token": f"sha256={mac}"}), content_type="application/json")
 
 
 def _is_json(token: str) -> bool:
     try:
-        decoded(token.encode())
+        decode_json(token.encode())
     except Unreadable:
         return False
     return True
@@ -54,7 +54,7 @@ def _is_json(token: str) -> bool:
 
 def split(delivery: Delivery) -> list[Event]:
     """Each event by itself, with the account that it is of and the name of the list that it stood in."""
-    body = decoded(delivery.body)
+    body = decode_json(delivery.body)
     brand = body.get("for_user_id") if isinstance(body, dict) else None
     if not isinstance(body, dict):
         raise Unreadable("the body must be an object")
@@ -95,7 +95,7 @@ def _post(brand: str, post: dict[str, Any]) -> Iterable[Call]:
         author,
         id=str(id),
         at=_at(post),
-        event=own_name("x", kind) if kind == "retweet" else "social.mentioned",
+        event=vendor_event_name("x", kind) if kind == "retweet" else "social.mentioned",
         properties={
             "post_id": str(id),
             "kind": kind,
@@ -145,7 +145,7 @@ def _other(brand: str, kind: str, said: dict[str, Any]) -> Iterable[Call]:
     if type in _TOUCHED and first(person, "id_str", "id") == brand:
         person = target
     status = said.get("favorited_status") or said.get("status")
-    name = {"favorite": "social.liked", "follow": "social.followed"}.get(type) or own_name("x", type)
+    name = {"favorite": "social.liked", "follow": "social.followed"}.get(type) or vendor_event_name("x", type)
     own = first(said, "id_str", "id")
     yield from _of_person(
         brand,
@@ -191,7 +191,7 @@ _SCHEME: Final = hmac_scheme(
     prefix="sha256=",
 )
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="x",
     name="X (Twitter)",
     family="social",

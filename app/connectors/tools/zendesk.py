@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Erasure, Event, Tool, event_id, json_events
+from app.connectors.adapter import Call, Connector, Erasure, Event, event_id, json_events
 from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.helpdesk import CHANNEL, as_object, change_of, csat, status_word, text_id
 from app.connectors.signatures import hmac_scheme
 from app.formats import timestamps
-from app.formats.event_names import own_name
+from app.formats.event_names import vendor_event_name
 from app.vocabulary.ticket_events import (
     ASSIGNED,
     CREATED,
@@ -105,7 +105,7 @@ def _of_subscription(event: Event, kind: str) -> list[Call]:
             ids={"zendesk_user": requester},
             properties=properties,
             text=text,
-            theirs=name in (CREATED, REPLIED_BY_CUSTOMER),
+            by_customer=name in (CREATED, REPLIED_BY_CUSTOMER),
         )
     ]
 
@@ -124,7 +124,7 @@ def _told(kind: str, detail: Event, change: Event) -> tuple[str, dict[str, Any],
         return STATUS_CHANGED, {"status": _STATUS_AFTER[kind], "how": kind.removeprefix("ticket.")}, {}
     changed = {name: change.get(name) for name in ("current", "previous", "tags_added", "tags_removed")}
     more = {name: value for name, value in changed.items() if not isinstance(value, dict)}
-    name = _TICKET_NAMES.get(kind) or own_name("zendesk", kind)
+    name = _TICKET_NAMES.get(kind) or vendor_event_name("zendesk", kind)
     if kind in ("ticket.subject_changed", "ticket.description_changed"):
         return name, {}, {"body": more.get("current")}
     return (name, more, {}) if kind in _OF_CLOSED_WORDS else (name, {}, more)
@@ -137,7 +137,7 @@ def _comment(detail: Event, comment: Event) -> tuple[str, dict[str, Any], dict[s
     text = {"body": comment.get("body")}
     more = {"comment_id": text_id(comment.get("id"))}
     if comment.get("is_public") is False:
-        return own_name("zendesk", "note_added"), more, text
+        return vendor_event_name("zendesk", "note_added"), more, text
     if own == text_id(detail.get("requester_id")):
         return REPLIED_BY_CUSTOMER, more, text
     if author.get("is_staff") is True:
@@ -179,7 +179,7 @@ def _of_user(event: Event, kind: str, detail: Event, change: Event) -> list[Call
     if kind == "user.name_changed":
         call.traits = {"name": change.get("current")}
     elif kind not in ("user.created", "user.updated", "user.external_id_changed", "user.identity_created"):
-        call.event, call.channel = own_name("zendesk", kind), CHANNEL
+        call.event, call.channel = vendor_event_name("zendesk", kind), CHANNEL
     return [call]
 
 
@@ -214,7 +214,7 @@ def _of_trigger(event: Event) -> Call:
         ids={"zendesk_user": text_id(event.get("requester_id"))},
         properties=properties,
         text={"subject": event.get("title"), "body": event.get("comment"), "comment": event.get("rating_comment")},
-        theirs=name in (CREATED, REPLIED_BY_CUSTOMER, RATED),
+        by_customer=name in (CREATED, REPLIED_BY_CUSTOMER, RATED),
     )
 
 
@@ -225,7 +225,7 @@ def _name_of_trigger(said: str, event: Event, status: str | None, previous: str 
     if said == "commented":
         author, requester = text_id(event.get("author_id")), text_id(event.get("requester_id"))
         return REPLIED_BY_CUSTOMER if author == requester else REPLIED_BY_AGENT
-    return _TRIGGER_NAMES.get(said) or own_name("zendesk", f"ticket_{said}")
+    return _TRIGGER_NAMES.get(said) or vendor_event_name("zendesk", f"ticket_{said}")
 
 
 def _id_of_trigger(event: Event, at: Any) -> str:
@@ -236,7 +236,7 @@ def _id_of_trigger(event: Event, at: Any) -> str:
     return event_id({name: value for name, value in event.items() if name != _INVOCATION})
 
 
-TOOL: Final = Tool(
+CONNECTOR: Final = Connector(
     key="zendesk",
     name="Zendesk",
     family="support",

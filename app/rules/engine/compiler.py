@@ -26,7 +26,7 @@ from app.rules.engine.filters import (
     sequence_leaf,
 )
 from app.rules.engine.nodes import aggregates, boolean, counts, first_last, recurring, sequence, traits, truth_history
-from app.rules.engine.nodes.base import Definition, Node, Value, Zone
+from app.rules.engine.nodes.base import CompiledRule, Node, Value, Zone
 from app.rules.engine.nodes.point_windows import Deferred, Operand, Points
 from app.rules.engine.nodes.random_bucket import Bucket
 from app.rules.engine.operators import Compared, compile_comparison, program_size
@@ -37,9 +37,9 @@ from app.rules.language import expressions, nodes
 from app.rules.language.comparison import Comparison
 from app.rules.language.expressions import TraitOperand
 from app.rules.language.nodes import Rule
-from app.rules.language.references import Definition as Defined
+from app.rules.language.references import Definition as DefinitionBody
 from app.rules.language.references import (
-    Named,
+    NamedRule,
     Reference,
     computed_trait,
     in_order,
@@ -99,7 +99,7 @@ class Dependencies(msgspec.Struct):
 class World(msgspec.Struct):
     """One set of definitions. ``ids`` maps a plain id to that of the rule that was compiled for it."""
 
-    named: dict[str, Named]
+    named: dict[str, NamedRule]
     journeys: Stages
     reads: dict[str, list[Reference]]
     order: list[str]
@@ -115,7 +115,7 @@ class Compiler:
         self._timezone = timezone
         self._default_journey = default_journey
         self._explaining = explaining
-        self.bodies: dict[str, Definition] = {}
+        self.bodies: dict[str, CompiledRule] = {}
         self.values: dict[str, traits.Computed] = {}
         self.leaves: dict[str, Leaf] = {}
         self.dependencies: dict[str, Dependencies] = {}
@@ -123,7 +123,7 @@ class Compiler:
         self.meanings: dict[str, str] = {}
         """Id -> what tells whether a state that was made earlier still holds."""
 
-    def world(self, definitions: Sequence[Defined]) -> World:
+    def world(self, definitions: Sequence[DefinitionBody]) -> World:
         """Check what can be said of the set as a whole. Refuses unknown names, cycles and two of one key."""
         named = named_rules(definitions)
         journeys = stages_of(definitions)
@@ -156,7 +156,7 @@ class Compiler:
             self.values[own_id] = traits.Computed(own_id, maker.value(rule))
         else:
             body = maker.node(rule)  # type: ignore[arg-type]  # a rule, since it is no trait's
-            self.bodies[own_id] = Definition(own_id, body)
+            self.bodies[own_id] = CompiledRule(own_id, body)
         self.dependencies[own_id] = rests_on
         rests_on.levels += 1 + max(len(steps) for _, steps in parts(rule))
         if rests_on.levels > LEVELS_MAX:
@@ -190,7 +190,7 @@ class Compiler:
 
     # ------------------------------------------------------------------------------------ for the maker
 
-    def hidden(self, kind: str, of: Any, rests_on: Dependencies, make: Any) -> Definition:
+    def hidden(self, kind: str, of: Any, rests_on: Dependencies, make: Any) -> CompiledRule:
         """A rule without a name that is followed for the sake of its history; the same one for all who ask alike."""
         meaning = digest([kind, of])
         rule_id = f"watch:{meaning}"
@@ -211,7 +211,7 @@ class Compiler:
             self.point_nodes += looks
         known = self.leaves.get(leaf.id)
         wanted = leaf.unlimited if self._explaining else leaf
-        self.leaves[leaf.id] = wanted if known is None else known.together(wanted)
+        self.leaves[leaf.id] = wanted if known is None else known.merged_with(wanted)
         rests_on.leaves.add(leaf.id)
         return leaf
 
@@ -311,7 +311,7 @@ class _Maker:
         return first_last.Once(written, self._points(filter, placed, rule.timezone, (), keeping), is_first=is_first)
 
     def _regularly(self, rule: nodes.Regularly, written: dict[str, Any]) -> Node:
-        pace = recurring.Pace(rule.at_least, rule.of_last, rule.period)
+        pace = recurring.Cadence(rule.at_least, rule.of_last, rule.period)
         filter = self._filter(rule, rule.regularly, rule.timezone)
         placed = Placed(_ANY_TIME, ALWAYS, None)
         points = self._points(filter, placed, rule.timezone, (), Keeping(window=pace.reach), dated=pace.is_calendar)
@@ -383,7 +383,7 @@ class _Maker:
         is_ever = placed.window.is_ever and not filter.open and not self._compiler.explaining
         keeping = _totals(kind) if is_ever else _keeping(placed.window)
         points = self._points(filter, placed, filtered.timezone, paths, keeping)
-        return aggregates.Ever(kind, points) if is_ever else aggregates.Aggregate(kind, points)
+        return aggregates.LifetimeAggregate(kind, points) if is_ever else aggregates.Aggregate(kind, points)
 
     def _compared(self, comparison: Comparison) -> Compared:
         if comparison.matches is not None:
@@ -431,20 +431,20 @@ class _Maker:
         self._rests_on.is_dated |= rule.has_dates and not isinstance(source, traits.Declared)
         return traits.Compares(written, source, compared, self._zone(rule.timezone, used=rule.has_dates))
 
-    def _watched_comparison(self, rule: nodes.TraitIs) -> Definition:
+    def _watched_comparison(self, rule: nodes.TraitIs) -> CompiledRule:
         asked = rule.model_copy(update={"held_for": None, "changed_within": None})
 
-        def make(rule_id: str, rests_on: Dependencies) -> Definition:
+        def make(rule_id: str, rests_on: Dependencies) -> CompiledRule:
             maker = _Maker(self._compiler, self._world, rests_on)
-            return Definition(rule_id, maker._compares(asked, maker._read_trait(asked.trait), {}))
+            return CompiledRule(rule_id, maker._compares(asked, maker._read_trait(asked.trait), {}))
 
         meaning = self._compiler.meaning_of_part("watched", asked, self._world)
         return self._compiler.hidden("comparison", meaning, self._rests_on, make)
 
-    def _followed(self, name: str) -> Definition:
+    def _followed(self, name: str) -> CompiledRule:
         """The hidden rule that knows since when the trait has the value it has."""
 
-        def make(rule_id: str, rests_on: Dependencies) -> Definition:
+        def make(rule_id: str, rests_on: Dependencies) -> CompiledRule:
             return truth_history.Follows(rule_id, _Maker(self._compiler, self._world, rests_on)._read_trait(name))
 
         meaning = self._compiler.meaning_of_part("followed", TraitOperand(trait=name), self._world)
@@ -464,11 +464,11 @@ class _Maker:
         if not (rule.for_at_least or rule.entered_within or rule.ever):
             return node
 
-        def make(rule_id: str, rests_on: Dependencies) -> Definition:
+        def make(rule_id: str, rests_on: Dependencies) -> CompiledRule:
             for stage in stages:
                 rests_on.include(self._compiler.dependencies[stage.rule_id])
                 rests_on.rules.add(stage.rule_id)
-            return Definition(rule_id, boolean.AtStage({}, stages, keys, asked))
+            return CompiledRule(rule_id, boolean.AtStage({}, stages, keys, asked))
 
         meaning = [self._compiler.meanings[stage.rule_id] for stage in stages]
         target = self._compiler.hidden("stage", [meaning, sorted(asked)], self._rests_on, make)
@@ -490,16 +490,16 @@ class _Maker:
             return node
         return nodes[0] if len(nodes) == 1 else boolean.All(written, nodes)
 
-    def _ever(self, target: Definition) -> Definition:
-        def make(rule_id: str, rests_on: Dependencies) -> Definition:
+    def _ever(self, target: CompiledRule) -> CompiledRule:
+        def make(rule_id: str, rests_on: Dependencies) -> CompiledRule:
             rests_on.include(self._compiler.dependencies[target.rule_id])
             rests_on.rules.add(target.rule_id)
-            return Definition(rule_id, truth_history.EverHeld(rule_id, target))
+            return CompiledRule(rule_id, truth_history.EverHeld(rule_id, target))
 
         return self._compiler.hidden("ever", self._compiler.meanings[target.rule_id], self._rests_on, make)
 
     def _dwelling(
-        self, kind: Any, written: dict[str, Any], target: Definition, length: str, timezone: str | None
+        self, kind: Any, written: dict[str, Any], target: CompiledRule, length: str, timezone: str | None
     ) -> Node:
         self._rests_on.is_dated = True
         parsed = calendar.length(length)
@@ -507,7 +507,7 @@ class _Maker:
         node: Node = kind(written, target, parsed, zone)
         return node
 
-    def _read(self, plain_id: str) -> Definition:
+    def _read(self, plain_id: str) -> CompiledRule:
         rule_id = self._world.ids[plain_id]
         self._rests_on.include(self._compiler.dependencies[rule_id])
         self._rests_on.rules.add(rule_id)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from app.rules.engine.nodes.aggregates import Aggregate
-from app.rules.engine.nodes.base import Definition, Facts, Memo, Node, Value
+from app.rules.engine.nodes.base import CompiledRule, Facts, Memo, Node, Value
 from app.rules.engine.nodes.boolean import AtStage
 from app.rules.engine.nodes.counts import Did, DidInside
 from app.rules.engine.nodes.first_last import Once
@@ -30,7 +30,7 @@ _NOT_COMPARED: Final = frozenset(
 
 
 def explain(
-    node: Node, facts: Facts, t: int, ids: Ids | None, watched: Mapping[int, Definition] | None = None
+    node: Node, facts: Facts, t: int, ids: Ids | None, watched: Mapping[int, CompiledRule] | None = None
 ) -> dict[str, Any]:
     """The tree of a rule with, at each node, its truth and the instant at which that changes by itself.
 
@@ -39,7 +39,7 @@ def explain(
     ``touchpoints``, what compares a value ``value``, a stage node ``current``, a bucket node ``bucket``. A segment or
     stage that several nodes read is laid out under the first of them, with its id under ``definition``.
     """
-    shown = {node.rule_id} if isinstance(node, Definition) else set()
+    shown = {node.rule_id} if isinstance(node, CompiledRule) else set()
     return _Explaining(facts, t, ids, watched or {}, shown).tree(node)
 
 
@@ -53,16 +53,16 @@ def explain_value(computed: Computed, facts: Facts, t: int, ids: Ids | None) -> 
 
 class _Explaining:
     def __init__(
-        self, facts: Facts, t: int, ids: Ids | None, watched: Mapping[int, Definition], shown: set[str]
+        self, facts: Facts, t: int, ids: Ids | None, watched: Mapping[int, CompiledRule], shown: set[str]
     ) -> None:
         self.facts, self.t, self.ids, self.watched, self.shown = facts, t, ids, watched, shown
         self.memo = Memo()
 
     def tree(self, node: Node) -> dict[str, Any]:
-        if isinstance(node, Definition):
+        if isinstance(node, CompiledRule):
             return {"definition": node.rule_id} | self.tree(node.body)
         watch = self.watched.get(id(node))
-        follower = watch or Definition("", node)
+        follower = watch or CompiledRule("", node)
         answer: dict[str, Any] = {
             "rule": node.rule,
             "truth": node.holds(self.facts, self.t, self.memo),
@@ -77,7 +77,7 @@ class _Explaining:
         """What stands below; a named rule is laid out once, a hidden one not at all."""
         children: list[Node] = []
         for child in node.children:
-            if isinstance(child, Definition):
+            if isinstance(child, CompiledRule):
                 if child.rule_id in self.shown or child.rule_id.startswith("watch:"):
                     continue
                 self.shown.add(child.rule_id)

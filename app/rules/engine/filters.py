@@ -85,7 +85,7 @@ class Leaf(msgspec.Struct, frozen=True):
             record=series.record and series.record.needed(self.keeping),
         )
 
-    def together(self, other: Leaf) -> Leaf:
+    def merged_with(self, other: Leaf) -> Leaf:
         """The same leaf, keeping what either of two nodes needs."""
         kept, more = self.retention, other.retention
         windows = [window for window in (kept.window, more.window) if window is not None]

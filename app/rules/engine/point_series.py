@@ -32,7 +32,7 @@ def plus(one: Number, other: Number) -> Number:
     return EXACT.add(Decimal(one), Decimal(other))
 
 
-class Seen(msgspec.Struct, array_like=True):
+class LastSeen(msgspec.Struct, array_like=True):
     """One of the different values of a leaf: how often, and the number of the touchpoint that had it last."""
 
     value: Packed
@@ -40,7 +40,7 @@ class Seen(msgspec.Struct, array_like=True):
     latest: int
 
 
-class Totals(msgspec.Struct, array_like=True):
+class RunningTotals(msgspec.Struct, array_like=True):
     """Running figures over all touchpoints of a leaf that have a value, for aggregates without a window."""
 
     count: int = 0
@@ -50,7 +50,7 @@ class Totals(msgspec.Struct, array_like=True):
     max: Packed = None
     first: Packed = None
     last: Packed = None
-    different: dict[str, Seen] = {}
+    different: dict[str, LastSeen] = {}
     """By digest of the value; filled only where some rule asks for different values."""
 
     def add(self, value: Any, packed: Packed, *, keep_different: bool) -> None:
@@ -68,7 +68,7 @@ class Totals(msgspec.Struct, array_like=True):
             digest = digest_of(value)
             seen = self.different.get(digest)
             if seen is None:
-                self.different[digest] = Seen(packed, 1, self.count)
+                self.different[digest] = LastSeen(packed, 1, self.count)
             else:
                 seen.value, seen.times, seen.latest = packed, seen.times + 1, self.count
 
@@ -110,7 +110,7 @@ class Record(msgspec.Struct, array_like=True):
     points: list[Point] = []
     first: Point | None = None
     last: Point | None = None
-    totals: Totals | None = None
+    totals: RunningTotals | None = None
     chains: dict[str, Chains] = {}
     done: bool = False
     """A sequence without a window was completed: that stays."""
@@ -135,7 +135,7 @@ class Record(msgspec.Struct, array_like=True):
             self.last = point
         if keeping.totals and kept[0] is not None:
             if self.totals is None:
-                self.totals = Totals()
+                self.totals = RunningTotals()
             self.totals.add(kept[0], point[2], keep_different=keeping.different)
         if keeping.everything or keeping.window:
             self.points.append(point)

@@ -12,8 +12,7 @@ from app.errors import InvalidDefinition
 from app.rules.engine.compiler import Compiler, Dependencies, World, digest
 from app.rules.engine.explanation import Ids, explain, explain_value
 from app.rules.engine.filters import Leaf
-from app.rules.engine.nodes.base import Definition as Compiled
-from app.rules.engine.nodes.base import Facts, Memo
+from app.rules.engine.nodes.base import CompiledRule, Facts, Memo
 from app.rules.engine.series import Series
 from app.rules.engine.touchpoint_view import Occurrence
 from app.rules.engine.truth import Truth
@@ -91,7 +90,7 @@ class Ruleset:
             self.stages_of[f"{key}{suffix}"] = named
             self.meanings[f"journey:{key}{suffix}"] = digest([self.meanings[rule_id] for _, rule_id in named])
 
-    def _index(self, bodies: Mapping[str, Compiled], leaves: Mapping[str, Leaf]) -> None:
+    def _index(self, bodies: Mapping[str, CompiledRule], leaves: Mapping[str, Leaf]) -> None:
         self.rule_ids = tuple(bodies)
         self.leaves = dict(leaves)
         self.place_of = {rule_id: place for place, rule_id in enumerate(self.rule_ids)}
@@ -240,7 +239,7 @@ class Ruleset:
         """See :func:`app.rules.engine.explanation.explain_value`."""
         return explain_value(self._values[f"trait:{key}"], facts, t, ids)
 
-    _watched: Mapping[int, Compiled] = {}
+    _watched: Mapping[int, CompiledRule] = {}
     """Of a ruleset made for explaining: ``id`` of a node -> the hidden rule that follows it."""
 
     def written_as(self, definition_id: str) -> tuple[str, Definition]:
@@ -268,11 +267,11 @@ class Ruleset:
         definitions = self._read_by(rule_id)
         world = compiler.world(definitions)
         compiler.compile(world)
-        watched: dict[int, Compiled] = {}
+        watched: dict[int, CompiledRule] = {}
         if rule_id in compiler.bodies:
             for number, node in enumerate(_nodes_under(compiler.bodies[rule_id])):
                 watch_id = f"watch:node:{number}"
-                watched[id(node)] = compiler.bodies[watch_id] = Compiled(watch_id, node)
+                watched[id(node)] = compiler.bodies[watch_id] = CompiledRule(watch_id, node)
                 found = compiler.dependencies[rule_id]
                 compiler.dependencies[watch_id] = Dependencies(
                     found.leaves,
@@ -309,7 +308,7 @@ class Ruleset:
     _default_journey: str
 
 
-def _nodes_under(top: Compiled) -> list[Any]:
+def _nodes_under(top: CompiledRule) -> list[Any]:
     """Every node of a rule, and of what it reads, once; named rules themselves are followed anyway."""
     found: dict[int, Any] = {}
     stack: list[Any] = [top]
@@ -319,7 +318,7 @@ def _nodes_under(top: Compiled) -> list[Any]:
         if id(node) in seen:
             continue
         seen.add(id(node))
-        if not isinstance(node, Compiled):
+        if not isinstance(node, CompiledRule):
             found[id(node)] = node
         stack.extend(reversed(node.children))
     return list(found.values())

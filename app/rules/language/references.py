@@ -35,7 +35,7 @@ class Definition(msgspec.Struct, frozen=True):
     contents: Mapping[str, Mapping[str, Any]] = {}
 
 
-class Named(NamedTuple):
+class NamedRule(NamedTuple):
     """What has an id: the rule of a segment or of a stage, or the value of a computed trait.
 
     ``at`` is where it stands in its definition.
@@ -65,9 +65,9 @@ def stage_id(journey: str, stage: str) -> str:
     return f"stage:{journey}:{stage}"
 
 
-def named_rules(definitions: Sequence[Definition]) -> dict[str, Named]:
+def named_rules(definitions: Sequence[Definition]) -> dict[str, NamedRule]:
     """Every rule that has an id, in the order of the definitions. Refuses two of one id."""
-    found: dict[str, Named] = {}
+    found: dict[str, NamedRule] = {}
     for definition in definitions:
         for named in _rules_of(definition):
             if named.id in found:
@@ -76,20 +76,20 @@ def named_rules(definitions: Sequence[Definition]) -> dict[str, Named]:
     return found
 
 
-def _rules_of(definition: Definition) -> Iterator[Named]:
+def _rules_of(definition: Definition) -> Iterator[NamedRule]:
     if definition.kind == "segment":
         assert definition.rule is not None
-        yield Named(segment_id(definition.key), definition.rule, ("rule",))
+        yield NamedRule(segment_id(definition.key), definition.rule, ("rule",))
     elif definition.kind == "trait":
         assert definition.value is not None
         if definition.key == "timezone":
             raise InvalidDefinition(
                 "/key", "the timezone of a customer is declared, not computed", "Send it with identify, or rename this."
             )
-        yield Named(trait_id(definition.key), definition.value, ("value",))
+        yield NamedRule(trait_id(definition.key), definition.value, ("value",))
     else:
         for place, (key, _, rule) in enumerate(definition.stages):
-            yield Named(stage_id(definition.key, key), rule, ("stages", place, "rule"))
+            yield NamedRule(stage_id(definition.key, key), rule, ("stages", place, "rule"))
 
 
 def stages_of(definitions: Sequence[Definition]) -> dict[str, tuple[tuple[str, str], ...]]:
@@ -121,7 +121,7 @@ def _parts_of(found: Any, at: tuple[Step, ...]) -> Iterator[tuple[BaseModel, tup
 
 
 def references(
-    named: Mapping[str, Named], journeys: Mapping[str, tuple[tuple[str, str], ...]], default_journey: str
+    named: Mapping[str, NamedRule], journeys: Mapping[str, tuple[tuple[str, str], ...]], default_journey: str
 ) -> dict[str, list[Reference]]:
     """What each rule and each value reads of others; refuses names that do not exist."""
     return {
@@ -186,7 +186,7 @@ def places_asked(
     return frozenset(keys.index(key) for key in asked)
 
 
-def in_order(named: Mapping[str, Named], reads: Mapping[str, list[Reference]]) -> list[str]:
+def in_order(named: Mapping[str, NamedRule], reads: Mapping[str, list[Reference]]) -> list[str]:
     """Rule ids such that each comes after all that it reads. Refuses cycles, naming them."""
     done: list[str] = []
     finished: set[str] = set()

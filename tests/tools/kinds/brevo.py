@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.connectors.tools.brevo import TOOL
+from app.connectors.tools.brevo import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 
@@ -74,7 +74,7 @@ FIXTURE = Fixture(
     covers_body=False,
     sample=Case(
         "a click",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 
-from app.connectors.tools.cloudevents import TOOL
+from app.connectors.tools.cloudevents import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"
@@ -34,7 +34,7 @@ FIXTURE = Fixture(
     sign=sign,
     sample=Case(
         "structured",
-        TOOL.sample,
+        CONNECTOR.sample,
         "email:user@example.com",
         (
             Touchpoint(
@@ -45,7 +45,7 @@ FIXTURE = Fixture(
                 {"cloudevent": {"source": "/shop/checkout", "subject": "user-1"}},
             ),
         ),
-        headers=TOOL.sample_headers,
+        headers=CONNECTOR.sample_headers,
     ),
     several=Case(
         "batched; one id from two sources is two events",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from app.connectors.tools.customerio import TOOL
+from app.connectors.tools.customerio import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 
@@ -63,7 +63,7 @@ FIXTURE = Fixture(
     stale_seconds=8 * 86_400,
     sample=Case(
         "a click",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.connectors.tools.freshdesk import TOOL
+from app.connectors.tools.freshdesk import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _NOW = "2026-05-05T12:00:00Z"
@@ -37,7 +37,7 @@ FIXTURE = Fixture(
     sign=sign,
     sample=Case(
         "a ticket",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(

@@ -6,7 +6,7 @@ import hmac
 from base64 import b64encode
 from typing import Any
 
-from app.connectors.tools.front import TOOL
+from app.connectors.tools.front import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"
@@ -53,7 +53,7 @@ FIXTURE = Fixture(
     stale_seconds=900,
     sample=Case(
         "a message, as an application wraps it",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(

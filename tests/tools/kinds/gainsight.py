@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any
 
-from app.connectors.tools.gainsight import TOOL
+from app.connectors.tools.gainsight import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"
@@ -33,7 +33,7 @@ FIXTURE = Fixture(
     sign=sign,
     sample=Case(
         "a feature was used",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (Touchpoint("gainsight.feature_match", "app", _AT, {"feature_name": "Export", "account_id": "acme"}),),
         identities=("email:user@example.com", "gainsight_user:apt-1"),

@@ -6,7 +6,7 @@ import hmac
 from base64 import b64encode
 from typing import Any
 
-from app.connectors.tools.helpscout import TOOL
+from app.connectors.tools.helpscout import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:05:00Z"
@@ -64,7 +64,7 @@ FIXTURE = Fixture(
     sign=sign,
     sample=Case(
         "a reply",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(

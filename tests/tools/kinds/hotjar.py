@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.connectors.tools.hotjar import TOOL
+from app.connectors.tools.hotjar import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"
@@ -32,7 +32,7 @@ FIXTURE = Fixture(
     sign=sign,
     sample=Case(
         "an NPS with its reason, and the recording of the session",
-        TOOL.sample,
+        CONNECTOR.sample,
         "email:user@example.com",
         (
             Touchpoint(

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from base64 import b64encode
 
-from app.connectors.tools.hubspot import TOOL
+from app.connectors.tools.hubspot import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 
@@ -58,7 +58,7 @@ FIXTURE = Fixture(
     stale_seconds=300,
     sample=Case(
         "a contact becomes a customer",
-        TOOL.sample,
+        CONNECTOR.sample,
         _CONTACT,
         (Touchpoint("lifecycle_stage.changed", "server", _AT, {"stage": "customer", "change_source": "CRM"}),),
         traits={"lifecycle_stage": "customer"},

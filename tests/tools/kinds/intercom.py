@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from typing import Any
 
-from app.connectors.tools.intercom import TOOL
+from app.connectors.tools.intercom import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"
@@ -74,7 +74,7 @@ FIXTURE = Fixture(
     sign=sign,
     sample=Case(
         "a reply",
-        TOOL.sample,
+        CONNECTOR.sample,
         "user_id:user-1",
         (
             Touchpoint(

@@ -8,10 +8,10 @@ import json
 from base64 import b64encode
 from urllib.parse import parse_qsl, urlencode
 
-from app.connectors.tools.mailchimp import TOOLS
+from app.connectors.tools.mailchimp import CONNECTORS
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint
 
-_SAMPLES = {tool.key: tool.sample for tool in TOOLS}
+_SAMPLES = {tool.key: tool.sample for tool in CONNECTORS}
 _FORM = {"content-type": "application/x-www-form-urlencoded"}
 _WHO = "email:user@example.com"
 _AT = "2026-05-04T10:00:00Z"

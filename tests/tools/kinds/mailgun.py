@@ -8,7 +8,7 @@ import json
 import secrets
 from urllib.parse import parse_qsl, urlencode
 
-from app.connectors.tools.mailgun import TOOL
+from app.connectors.tools.mailgun import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -63,7 +63,7 @@ FIXTURE = Fixture(
     stale_seconds=12 * 3_600,
     sample=Case(
         "a delivery that is put off",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(

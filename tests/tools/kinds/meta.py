@@ -6,7 +6,7 @@ import hmac
 import json
 from typing import Any
 
-from app.connectors.tools.meta import TOOL
+from app.connectors.tools.meta import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"
@@ -51,7 +51,7 @@ FIXTURE = Fixture(
     options={"verify_token": "a word that both know"},
     sample=Case(
         "a comment",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(

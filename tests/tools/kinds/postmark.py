@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.connectors.tools.postmark import TOOL
+from app.connectors.tools.postmark import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 
@@ -53,7 +53,7 @@ FIXTURE = Fixture(
     covers_body=False,
     sample=Case(
         "a click",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(

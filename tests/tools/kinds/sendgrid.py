@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app.connectors.tools.sendgrid import TOOL
+from app.connectors.tools.sendgrid import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 
@@ -46,7 +46,7 @@ FIXTURE = Fixture(
     stale_seconds=2 * 86_400,
     sample=Case(
         "a click",
-        TOOL.sample,
+        CONNECTOR.sample,
         "email:user@example.com",
         (
             Touchpoint(

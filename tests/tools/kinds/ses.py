@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from app.connectors.tools.ses import TOOL
+from app.connectors.tools.ses import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint
 
 OTHER_SECRET = "another key"
@@ -106,7 +106,7 @@ FIXTURE = Fixture(
     stale_seconds=86_400,
     sample=Case(
         "a click",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.connectors.tools.shop import TOOL
+from app.connectors.tools.shop import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"
@@ -26,7 +26,7 @@ FIXTURE = Fixture(
     sign=sign,
     sample=Case(
         "a purchase in a store, with a loyalty card",
-        TOOL.sample,
+        CONNECTOR.sample,
         "loyalty_card:LC-9",
         (
             Touchpoint(

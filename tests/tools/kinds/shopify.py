@@ -6,7 +6,7 @@ import hmac
 from base64 import b64encode
 from typing import Any
 
-from app.connectors.tools.shopify import TOOL
+from app.connectors.tools.shopify import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"
@@ -49,7 +49,7 @@ FIXTURE = Fixture(
     sign=sign,
     sample=Case(
         "an order",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(
@@ -84,7 +84,7 @@ FIXTURE = Fixture(
             "shopify_customer:115310627314723954",
             "shopify_order:820982911946154508",
         ),
-        headers=TOOL.sample_headers,
+        headers=CONNECTOR.sample_headers,
     ),
     several=_case(
         "another topic for the same order: paid",

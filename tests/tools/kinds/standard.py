@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from standardwebhooks import Webhook
 
-from app.connectors.tools.standard import TOOL
+from app.connectors.tools.standard import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"
@@ -34,7 +34,7 @@ FIXTURE = Fixture(
     stale_seconds=300,
     sample=Case(
         "our own flat shape",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(

@@ -8,7 +8,7 @@ from typing import Any
 
 from standardwebhooks.webhooks import Webhook
 
-from app.connectors.tools.support import TOOL
+from app.connectors.tools.support import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"
@@ -46,7 +46,7 @@ FIXTURE = Fixture(
     stale_seconds=300,
     sample=Case(
         "a reply",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(

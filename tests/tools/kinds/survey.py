@@ -9,7 +9,7 @@ from typing import Any
 
 from standardwebhooks import Webhook
 
-from app.connectors.tools.survey import TOOLS
+from app.connectors.tools.survey import CONNECTORS
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"
@@ -47,7 +47,7 @@ _BY_TOKEN = Fixture(
     sign=with_token,
     sample=Case(
         "an NPS",
-        TOOLS[0].sample,
+        CONNECTORS[0].sample,
         _WHO,
         (
             Touchpoint(

@@ -7,7 +7,7 @@ import hmac
 from base64 import b64encode
 from typing import Any
 
-from app.connectors.tools.surveymonkey import TOOL
+from app.connectors.tools.surveymonkey import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00.182613Z"
@@ -40,7 +40,7 @@ FIXTURE = Fixture(
     sign=sign,
     sample=Case(
         "a response is complete",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(

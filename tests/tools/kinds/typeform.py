@@ -7,7 +7,7 @@ from base64 import b64encode
 from dataclasses import replace
 from typing import Any
 
-from app.connectors.tools.typeform import TOOL
+from app.connectors.tools.typeform import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"
@@ -67,7 +67,7 @@ FIXTURE = Fixture(
     sign=sign,
     sample=Case(
         "an NPS with its reason",
-        TOOL.sample,
+        CONNECTOR.sample,
         "user_id:user-1",
         (
             Touchpoint(

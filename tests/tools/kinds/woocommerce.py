@@ -6,7 +6,7 @@ import hmac
 from base64 import b64encode
 from typing import Any
 
-from app.connectors.tools.woocommerce import TOOL
+from app.connectors.tools.woocommerce import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _MADE, _CHANGED, _ARRIVED = "2026-05-04T10:00:00Z", "2026-05-04T10:00:05Z", "2026-05-05T12:00:00Z"
@@ -48,7 +48,7 @@ FIXTURE = Fixture(
     sign=sign,
     sample=Case(
         "an order that is paid",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(
@@ -71,7 +71,7 @@ FIXTURE = Fixture(
             Touchpoint("Order Updated", "shop", _CHANGED, {"order_id": "727", "status": "processing"}),
         ),
         identities=("email:user@example.com", "anonymous_id:v-1", "woocommerce_customer:shop.example.com:26"),
-        headers=TOOL.sample_headers,
+        headers=CONNECTOR.sample_headers,
     ),
     several=_case(
         "an order that is new and paid",

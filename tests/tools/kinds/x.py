@@ -6,7 +6,7 @@ import hmac
 from base64 import b64encode
 from typing import Any
 
-from app.connectors.tools.x import TOOL
+from app.connectors.tools.x import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"
@@ -50,7 +50,7 @@ FIXTURE = Fixture(
     sign=sign,
     sample=Case(
         "a mention",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(

@@ -7,7 +7,7 @@ from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Any
 
-from app.connectors.tools.zendesk import TOOL
+from app.connectors.tools.zendesk import CONNECTOR
 from tests.tools.fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 _AT = "2026-05-04T10:00:00Z"
@@ -82,7 +82,7 @@ FIXTURE = Fixture(
     stale_seconds=3_600,
     sample=Case(
         "a status",
-        TOOL.sample,
+        CONNECTOR.sample,
         _WHO,
         (
             Touchpoint(

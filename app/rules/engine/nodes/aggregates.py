@@ -12,7 +12,7 @@ from app.rules.engine.decimals import Number, as_number
 from app.rules.engine.json_equality import as_text, key_of
 from app.rules.engine.nodes.base import Facts, Memo, Value, earliest
 from app.rules.engine.nodes.point_windows import Points
-from app.rules.engine.point_series import EXACT, Totals, plus
+from app.rules.engine.point_series import EXACT, RunningTotals, plus
 from app.rules.engine.series import EMPTY
 from app.rules.engine.value_codec import unpack
 from app.rules.engine.window import INFINITE
@@ -34,7 +34,7 @@ def ratio(sum: Number, count: int) -> Number | Fraction | None:
     return EXACT.divide(Decimal(exact.numerator), Decimal(exact.denominator))
 
 
-class Tally(Protocol):
+class Accumulator(Protocol):
     """Takes values one by one, in any order, each with its place in the one order of touchpoints."""
 
     def add(self, place: int, value: Any) -> None: ...
@@ -151,7 +151,7 @@ class _Count:
         self.result += 1
 
 
-TALLIES: Final[dict[str, Callable[[], Tally]]] = {
+TALLIES: Final[dict[str, Callable[[], Accumulator]]] = {
     "sum": _Sum,
     "avg": _Avg,
     "min": _Min,
@@ -168,7 +168,7 @@ WITHOUT_PATH: Final = frozenset({"count", "first_at", "last_at"})
 """Of the touchpoints themselves, not of a property."""
 
 
-def of_totals(kind: str, totals: Totals | None) -> Any:
+def of_totals(kind: str, totals: RunningTotals | None) -> Any:
     """The aggregate over everything that ever matched, from running figures."""
     if totals is None:
         return 0 if kind in ("sum", "distinct") else None
@@ -192,7 +192,7 @@ def of_totals(kind: str, totals: Totals | None) -> Any:
             return unpack(totals.max)
 
 
-class Ever(Value):
+class LifetimeAggregate(Value):
     """Over all touchpoints of a leaf there have been, which running figures answer."""
 
     __slots__ = ("kind", "points")

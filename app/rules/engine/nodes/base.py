@@ -3,7 +3,7 @@
 
 Between touchpoints everything is constant but for known instants: a touchpoint enters or leaves a window, a date
 comes, a dwelling is long enough. ``next_check`` names the next of them, which may turn out to change nothing; only a
-named rule (:class:`Definition`) walks from one to the next until its truth really differs.
+named rule (:class:`CompiledRule`) walks from one to the next until its truth really differs.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Zone:
         return p + length.microseconds if length.exact else add(p, length, self.of(facts))
 
 
-class Definition(Node):
+class CompiledRule(Node):
     """A rule with an id of its own. Others refer to it, so its answers are kept while one question lasts.
 
     ``initial`` is its truth before anything has touched it.

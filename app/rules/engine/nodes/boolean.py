@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.rules.engine.nodes.base import Definition, Facts, Memo, Node
+from app.rules.engine.nodes.base import CompiledRule, Facts, Memo, Node
 
 
 class Everyone(Node):
@@ -104,7 +104,7 @@ class AtStage(Node):
     __slots__ = ("asked", "keys")
 
     def __init__(
-        self, rule: dict[str, Any], stages: Sequence[Definition], keys: Sequence[str], asked: frozenset[int]
+        self, rule: dict[str, Any], stages: Sequence[CompiledRule], keys: Sequence[str], asked: frozenset[int]
     ) -> None:
         super().__init__(rule, stages)
         self.keys, self.asked = tuple(keys), asked

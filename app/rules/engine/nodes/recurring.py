@@ -16,7 +16,7 @@ _ABOUT: Final = MICROSECONDS["w"]
 PERIODS: Final = {"day": MICROSECONDS["d"], "week": MICROSECONDS["w"]}
 
 
-class Pace(NamedTuple):
+class Cadence(NamedTuple):
     at_least: int
     of_last: int
     period: str
@@ -36,7 +36,7 @@ class Pace(NamedTuple):
 class Regularly(Node):
     __slots__ = ("pace", "points")
 
-    def __init__(self, rule: dict[str, Any], points: Points, pace: Pace) -> None:
+    def __init__(self, rule: dict[str, Any], points: Points, pace: Cadence) -> None:
         super().__init__(rule)
         self.points, self.pace = points, pace
 

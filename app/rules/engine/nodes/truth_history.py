@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from app.rules.engine.calendar import Length
 from app.rules.engine.json_equality import digest_of
-from app.rules.engine.nodes.base import Definition, Facts, Memo, Node, Value, Zone, earliest, walk
+from app.rules.engine.nodes.base import CompiledRule, Facts, Memo, Node, Value, Zone, earliest, walk
 from app.rules.engine.truth import Truth
 
 
-class Follows(Definition):
+class Follows(CompiledRule):
     """A hidden rule: whether a value is there, and since when it is the one it is."""
 
     __slots__ = ("source",)
@@ -57,7 +57,7 @@ class _Dwelling(Node):
 
     __slots__ = ("length", "target", "zone")
 
-    def __init__(self, rule: dict[str, object], target: Definition, length: Length, zone: Zone) -> None:
+    def __init__(self, rule: dict[str, object], target: CompiledRule, length: Length, zone: Zone) -> None:
         super().__init__(rule, (target,))
         self.target, self.length, self.zone = target, length, zone
 
@@ -117,7 +117,7 @@ class EverHeld(Node):
 
     __slots__ = ("own_id", "target")
 
-    def __init__(self, own_id: str, target: Definition) -> None:
+    def __init__(self, own_id: str, target: CompiledRule) -> None:
         super().__init__({}, (target,))
         self.own_id, self.target = own_id, target
 
@@ -138,7 +138,7 @@ class Ever(Node):
 
     __slots__ = ("target",)
 
-    def __init__(self, rule: dict[str, object], target: Definition) -> None:
+    def __init__(self, rule: dict[str, object], target: CompiledRule) -> None:
         super().__init__(rule, (target,))
         self.target = target
 
