@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.enrichment import GROUPS, Acquisition, Landing, acquired, channel_of
+from app.enrichment import GROUPS, Attribution, Landing, attribute, channel_of
 from app.enrichment.click_ids import CLICK_IDS
 from app.enrichment.urls import VALUE_CHARS_MAX, host_of, parameters
 
@@ -24,7 +24,7 @@ LANDINGS = [
 
 @pytest.mark.parametrize(("behind", "referrer", "group", "source", "medium", "rule", "channel"), LANDINGS)
 def test_landings(behind: str, referrer: str, group: str, source: str, medium: str, rule: str, channel: str) -> None:
-    found = acquired(Landing(HOME + behind, None, referrer))
+    found = attribute(Landing(HOME + behind, None, referrer))
     assert found is not None
     assert (found.group, found.source or "", found.medium or "", found.rule) == (group, source, medium, rule)
     assert channel_of(found) == channel
@@ -51,7 +51,7 @@ def test_each_group_is_met() -> None:
     ],
 )
 def test_no_arrival(url: str, referrer: str) -> None:
-    assert acquired(Landing(url, None, referrer)) is None
+    assert attribute(Landing(url, None, referrer)) is None
 
 
 @pytest.mark.parametrize(
@@ -64,17 +64,17 @@ def test_no_arrival(url: str, referrer: str) -> None:
     ],
 )
 def test_neighbours_are_other_sites(url: str, referrer: str) -> None:
-    assert acquired(Landing(url, None, referrer)) is not None
+    assert attribute(Landing(url, None, referrer)) is not None
 
 
 def test_nothing_said_is_nothing_known() -> None:
-    assert acquired(Landing()) is None
-    assert acquired(Landing(search="?a=1")) is None
+    assert attribute(Landing()) is None
+    assert attribute(Landing(search="?a=1")) is None
 
 
 def test_search_terms() -> None:
     def term(url: str, referrer: str) -> str | None:
-        found = acquired(Landing(url, None, referrer))
+        found = attribute(Landing(url, None, referrer))
         assert found is not None
         return found.term
 
@@ -88,7 +88,7 @@ def test_search_terms() -> None:
 
 def test_tags_are_kept_as_they_were_said() -> None:
     query = "utm_source=Google&utm_medium=CPC&utm_campaign=Spring%20Sale&utm_content=Top+Banner&utm_term=Shoes&gclid=a"
-    assert acquired(Landing(f"{HOME}?{query}", None, "")) == Acquisition(
+    assert attribute(Landing(f"{HOME}?{query}", None, "")) == Attribution(
         group="Paid Search",
         rule="click_id:gclid",
         source="google",
@@ -104,26 +104,26 @@ def test_a_campaign_of_the_message_comes_before_the_url() -> None:
     landing = Landing(
         f"{HOME}?utm_source=a&utm_medium=b&utm_content=c", None, "", {"source": "News", "medium": "email"}
     )
-    found = acquired(landing)
+    found = attribute(landing)
     assert found is not None
     assert (found.group, found.source, found.medium, found.content) == ("Email", "news", "email", "c")
 
 
 def test_click_ids_of_the_message() -> None:
-    found = acquired(Landing(HOME, None, "", {}, {"ttclid": "x", "gclid": ""}))
+    found = attribute(Landing(HOME, None, "", {}, {"ttclid": "x", "gclid": ""}))
     assert found is not None
     assert (found.group, found.click_id) == ("Paid Social", "ttclid")
 
 
 def test_the_query_may_stand_apart() -> None:
-    found = acquired(Landing(HOME, "?gclid=1", ""))
+    found = attribute(Landing(HOME, "?gclid=1", ""))
     assert found is not None
     assert found.click_id == "gclid"
 
 
 def test_every_click_id_is_of_a_known_kind() -> None:
     for click in CLICK_IDS.values():
-        found = acquired(Landing(f"{HOME}?{click.name}=1", None, ""))
+        found = attribute(Landing(f"{HOME}?{click.name}=1", None, ""))
         assert found is not None
         assert found.rule == f"click_id:{click.name}"
         assert found.group not in ("Unassigned", "Direct", "Referral"), click.name
@@ -132,10 +132,10 @@ def test_every_click_id_is_of_a_known_kind() -> None:
 
 def test_values_are_bounded() -> None:
     long = "x" * 30_000
-    found = acquired(Landing(f"{HOME}?utm_source={long}&utm_medium={long}", None, f"https://{long}.example/"))
+    found = attribute(Landing(f"{HOME}?utm_source={long}&utm_medium={long}", None, f"https://{long}.example/"))
     assert found is not None
     assert len(found.source or "") == VALUE_CHARS_MAX
-    found = acquired(Landing(HOME, None, "https://" + "a." * 120 + "example/"))
+    found = attribute(Landing(HOME, None, "https://" + "a." * 120 + "example/"))
     assert found is not None
     assert len(found.rule) <= 200
 
@@ -164,7 +164,7 @@ ODD = st.one_of(
 def test_anything_is_answered(
     url: str | None, search: str | None, referrer: str | None, campaign: dict[str, str]
 ) -> None:
-    found = acquired(Landing(url, search, referrer, campaign))
+    found = attribute(Landing(url, search, referrer, campaign))
     if found is not None:
         assert found.group in GROUPS
         assert found.rule

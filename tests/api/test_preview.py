@@ -226,9 +226,9 @@ async def test_two_at_a_time(filled: Service) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "slow", "body"),
     [
-        ("POST", "preview", "app.insight.rule_preview.all_customers", b'{"rule":{"everyone":true}}'),
-        ("POST", "viewers/dry-run", "app.insight.rule_preview.all_customers", b'{"rule":{"everyone":true}}'),
-        ("POST", "viewers/verify", "app.insight.verification.all_customers", b""),
+        ("POST", "preview", "app.insight.rule_preview.scan_customers", b'{"rule":{"everyone":true}}'),
+        ("POST", "viewers/dry-run", "app.insight.rule_preview.scan_customers", b'{"rule":{"everyone":true}}'),
+        ("POST", "viewers/verify", "app.insight.verification.scan_customers", b""),
         ("GET", "hygiene", "app.insight.segment_health._sets_of_members", b""),
     ],
 )

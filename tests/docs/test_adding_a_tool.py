@@ -49,7 +49,8 @@ def test_anything_in_any_place(parcels: Fixture) -> None:
 
 def test_the_page_names_only_what_there_is() -> None:
     from app.connectors import adapter
+    from app.formats import event_names
 
     named = set(re.findall(r"`(\w+)[`(]", read(PAGE)))
-    known = {*dir(adapter), *adapter.Call.__struct_fields__, *adapter.Connector.__slots__, "ignored", "TOKEN"}
+    known = {*dir(adapter), *dir(event_names), *adapter.Call.__struct_fields__, *adapter.Connector.__slots__, "ignored", "TOKEN"}
     assert named - known <= {"app", "test_each_case"}

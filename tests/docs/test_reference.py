@@ -92,7 +92,7 @@ def test_codes_that_are_not_of_the_enum() -> None:
     from app.ingest.event_log import CONFLICTING_TWIN
 
     assert f"`{CONFLICTING_TWIN}`" in read(ERRORS)
-    warnings = set(re.findall(r"_warn\([\w, ]+, \"(\w+)\"", source_of("wire")))
+    warnings = set(re.findall(r"_warn\([\w, ]+, \"(\w+)\"", source_of("formats")))
     assert warnings
     warnings |= {*UNUSABLE.values(), BROKEN_PLAN}
     assert warnings <= in_first_column(ERRORS)

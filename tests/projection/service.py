@@ -18,7 +18,7 @@ from app.postgres.pool import Connection, FrozenClock, Pool, open_pool, transact
 from app.projection.project import refresh
 from app.projection.rebuild import comparable
 from app.projection.state import read_state
-from app.registry import Defined, Registry, bootstrap
+from app.registry import DefinitionVersion, Registry, bootstrap
 from app.rules.language.definitions import JourneyIn, SegmentIn, parse_journey, parse_segment
 from tests.projection.naive import Definitions, Interval, Said
 
@@ -54,7 +54,9 @@ class Service:
         for key, rule in definitions.segments.items():
             await self.put("segment", key, rule)
 
-    async def put(self, kind: str, key: str, rule: Any, *, replace: bool = False, name: str | None = None) -> Defined:
+    async def put(
+        self, kind: str, key: str, rule: Any, *, replace: bool = False, name: str | None = None
+    ) -> DefinitionVersion:
         """A segment by its rule, or a journey by its (stage, rule) pairs."""
         limits = self.settings.limits
         named = {"key": key, "name": name or key}
@@ -66,7 +68,9 @@ class Service:
             wanted = parse_journey({**named, "stages": stages}, limits)
         return (await self.registry.define(wanted, replace=replace))[0]
 
-    async def segment(self, key: str, rule: Any, *, replace: bool = False, name: str | None = None) -> Defined:
+    async def segment(
+        self, key: str, rule: Any, *, replace: bool = False, name: str | None = None
+    ) -> DefinitionVersion:
         return await self.put("segment", key, rule, replace=replace, name=name)
 
     async def sweep_all(self) -> None:

@@ -211,9 +211,9 @@ async def test_a_certificate_of_ses_that_is_in_use_is_not_pushed_out_by_others()
 
     outside = OutboundClient(httpx.MockTransport(network))
     for n in range(100):
-        assert await outside.document(f"https://example.com/{n}") == f"/{n}".encode()
-        assert await outside.document("https://example.com/ours") == b"/ours"
-    await outside.document("https://example.com/0")
+        assert await outside.get_cached(f"https://example.com/{n}") == f"/{n}".encode()
+        assert await outside.get_cached("https://example.com/ours") == b"/ours"
+    await outside.get_cached("https://example.com/0")
     await outside.close()
     assert asked.count("/ours") == 1
     assert asked.count("/0") == 2, "what nobody asks for is forgotten"

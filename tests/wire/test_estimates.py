@@ -118,5 +118,5 @@ def test_a_customers_text_is_estimated_before_it_is_set_apart(policy: str) -> No
 
 
 def test_what_an_agent_writes_is_not_the_customers_mood() -> None:
-    call = Call(id="m-1", event="ticket.replied_by_agent", text={"body": FURIOUS}, theirs=False)
+    call = Call(id="m-1", event="ticket.replied_by_agent", text={"body": FURIOUS}, by_customer=False)
     assert "estimate" not in str(decode_json(to_segment_message(call, estimated=True)))
