@@ -43,7 +43,7 @@ from app.imports.importer import ImportReport, ImportTarget, errors_path, import
 from app.imports.mapping import FileMapping, MappingRefused, check_mapping
 from app.imports.mapping_inference import Doubt
 from app.imports.mapping_wizard import infer_mapping_of_file, show_first_messages, write_mapping
-from app.ingest import GroupCommit
+from app.ingest.submit import Ingest
 from app.insight.verification import SegmentVerifier, VerificationResult
 from app.observability import logging
 from app.observability.metrics import Metrics
@@ -419,10 +419,10 @@ async def _import(file: Path, key: str, settings: Settings, kind: str | None, ma
         clock = Clock()
         async with pool.acquire() as connection:
             await clock.calibrate(connection)
-        ingest = GroupCommit(pool, registry, settings, clock, Metrics())
+        ingest = Ingest(pool, registry, settings, clock, Metrics())
         hook = registry.access.hooks.get(key)
         form = file_reader_of(mapping, kind, {} if hook is None else hook.options, settings.limits, clock.now)
-        into = ImportTarget(pool, ingest, registry.access.sources[key], settings, clock)
+        into = ImportTarget(ingest, registry.access.sources[key], settings, clock)
         await ingest.start()
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
         with Progress(*columns, console=err) as progress:

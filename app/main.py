@@ -43,7 +43,7 @@ from app.http.middleware import IngressMiddleware
 from app.http.outbound_client import OutboundClient
 from app.http.problems import add_problem_handlers
 from app.http.rate_limits import RateLimits
-from app.ingest import GroupCommit
+from app.ingest.submit import Ingest
 from app.observability.metrics import Metrics
 from app.postgres.migrate import dsn
 from app.postgres.partitions import create_monthly_partitions
@@ -142,7 +142,7 @@ async def _run(
         await registry.load()
         registry.start()
         stack.push_async_callback(registry.stop)
-        ingest = GroupCommit(pool, registry, settings, clock, metrics)
+        ingest = Ingest(pool, registry, settings, clock, metrics)
         await ingest.start()
         stack.push_async_callback(ingest.stop)
         reads = SegmentUsage(pool, clock)
@@ -155,6 +155,7 @@ async def _run(
         streams.start()
         metrics.watch_streams(lambda: len(streams))
         stack.push_async_callback(streams.stop)
+        ingest.after_commit.append(streams.nudge)
         app.state.services = Services(settings, clock, metrics, pool, registry, ingest, reads, rates, streams, outbound)
         yield
 

@@ -17,7 +17,7 @@ import asyncpg
 from app.background.worker import Worker
 from app.config import Settings
 from app.formats import segment
-from app.ingest import GroupCommit
+from app.ingest.submit import Ingest, Submission
 from app.observability.metrics import Metrics
 from app.postgres.migrate import upgrade
 from app.postgres.partitions import create_monthly_partitions
@@ -41,7 +41,7 @@ class Pipeline:
     registry: Registry
     settings: Settings
     clock: Clock
-    ingest: GroupCommit
+    ingest: Ingest
     worker: Worker
     keys: FirstKeys
 
@@ -61,8 +61,9 @@ class Pipeline:
             body = json.dumps({"batch": part}).encode()
             envelope = segment.read(body, "batch", self.settings.limits)
             source = self.registry.access.sources["default"]
-            parsed = segment.normalise(envelope, source, self.clock.now(), self.settings)
-            receipt = await self.ingest.accept(source.key, parsed, len(body))
+            receipt = await self.ingest.submit(
+                Submission(source=source, envelope=envelope, received_at=self.clock.now(), size_bytes=len(body))
+            )
             if receipt.accepted != len(part) or not receipt.projected:
                 raise RuntimeError(f"not everything was accepted: {receipt}")
 
@@ -81,7 +82,7 @@ async def pipeline(url: str, clock: Clock | None = None, connections_max: int = 
         async with pool.acquire() as connection:
             await clock.calibrate(connection)
             await create_monthly_partitions(connection, clock.now())
-        ingest = GroupCommit(pool, registry, settings, clock, metrics)
+        ingest = Ingest(pool, registry, settings, clock, metrics)
         # Metrics of its own: what is sent here must not make the worker rest.
         yield Pipeline(
             pool, registry, settings, clock, ingest, Worker(pool, registry, settings, clock, Metrics()), keys

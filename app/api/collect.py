@@ -17,7 +17,7 @@ from app.api.schemas import PROBLEMS_OF_COLLECTING, BatchIn, CallIn, ReceiptOut,
 from app.api.visitor_claims import receipt_members, verify_claim
 from app.errors import NotFound
 from app.formats.decompression import inflate
-from app.formats.segment import Envelope, normalise, read
+from app.formats.segment import Envelope, read
 from app.formats.vendor_events import ABSENT
 from app.http.auth import WriteKey
 from app.http.bodies import read_body
@@ -26,7 +26,8 @@ from app.http.dependencies import Services, get_services
 from app.http.direct_route import DirectRoute, Handler
 from app.http.responses import JSON, encode, json_response
 from app.http.write_keys import authenticate_write_key
-from app.ingest import Receipt
+from app.ingest.group_commit import Receipt
+from app.ingest.submit import Submission
 from app.registry import WriteKeyGrant
 from app.touchpoint import SourceView
 
@@ -123,7 +124,7 @@ def collector(route: str) -> Handler:
         envelope = read(inflated, route, limits)
         key = await _admit(request, services, envelope)
         guest = await verify_claim(request, services, key, envelope.visitor) if envelope.visitor not in ABSENT else None
-        receipt = await store(request, services, key.source, envelope, len(inflated), received_at)
+        receipt = await submit(request, key.source, envelope, len(inflated), received_at)
         answer = receipt_json(receipt)
         if guest is not None:
             answer = answer[:-1] + await receipt_members(services, key, guest, projected=receipt.projected) + b"}"
@@ -132,16 +133,17 @@ def collector(route: str) -> Handler:
     return collect
 
 
-async def take_in(request: Request, envelope: Envelope, size_bytes: int, received_at: int | None = None) -> Receipt:
-    """What every format does once its body is an envelope: key, meaning, one flush. ``size_bytes`` as inflated.
+async def submit_envelope(
+    request: Request, envelope: Envelope, size_bytes: int, received_at: int | None = None
+) -> Receipt:
+    """Authenticate the write key and submit: what every format does once its body is an envelope.
 
-    ``received_at`` is the instant as of which the envelope was read, where that took one. Raises :class:`Overloaded`
-    and what :func:`authenticate` does; then nothing was stored.
+    ``size_bytes`` as inflated; ``received_at`` is the instant as of which the envelope was read, if reading took one.
+    Raises :class:`Overloaded` and what :func:`authenticate` does; then nothing was stored.
     """
     services = get_services(request)
-    received_at = received_at or services.clock.now()
     source = await authenticate(request, services, envelope)
-    return await store(request, services, source, envelope, size_bytes, received_at)
+    return await submit(request, source, envelope, size_bytes, received_at or services.clock.now())
 
 
 async def authenticate(request: Request, services: Services, envelope: Envelope) -> SourceView:
@@ -155,13 +157,15 @@ async def _admit(request: Request, services: Services, envelope: Envelope) -> Wr
     return (await authenticate_write_key(request, services, *keys))[1]
 
 
-async def store(
-    request: Request, services: Services, source: SourceView, envelope: Envelope, size_bytes: int, received_at: int
+async def submit(
+    request: Request, source: SourceView, envelope: Envelope, size_bytes: int, received_at: int
 ) -> Receipt:
-    parsed = normalise(envelope, source, received_at, services.settings, client_of_request(request, services.settings))
-    receipt = await services.ingest.accept(source.key, parsed, size_bytes)
-    services.streams.nudge()
-    return receipt
+    """Submit an envelope of an authenticated source. Raises :class:`Overloaded`."""
+    services = get_services(request)
+    peer = client_of_request(request, services.settings)
+    return await services.ingest.submit(
+        Submission(source=source, envelope=envelope, received_at=received_at, size_bytes=size_bytes, peer=peer)
+    )
 
 
 def _key_of_header(request: Request) -> str | None:

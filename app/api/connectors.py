@@ -13,7 +13,7 @@ from starlette.responses import Response
 from app.api.collect import rejection_json
 from app.api.schemas import KindsOut, SecretIn, SecretOut, SecretsOut, TriedOut, json_body
 from app.api.secret_routes import add_secret_route
-from app.api.webhooks import webhook_source_of
+from app.api.webhooks import submission_of, webhook_source_of
 from app.connectors.adapter import TEXT_POLICIES, Connector
 from app.connectors.delivery import Delivery
 from app.connectors.delivery_parser import parse
@@ -22,7 +22,6 @@ from app.connectors.tools import CONNECTORS
 from app.enrichment import sentiment
 from app.enrichment.sentiment import ESTIMATED
 from app.errors import BadRequest
-from app.formats.segment import normalise
 from app.http.bodies import read_body, read_model
 from app.http.dependencies import get_services
 from app.http.responses import instant, json_response
@@ -97,10 +96,10 @@ def add_connector_routes(app: FastAPI) -> None:
 
 def check_kind(kind: str, options: dict[str, str]) -> None:
     """Raises :class:`BadRequest` for a kind that there is not, or an option that it does not have."""
-    tool = CONNECTORS.get(kind)
-    if tool is None and kind != SDK:
+    connector = CONNECTORS.get(kind)
+    if connector is None and kind != SDK:
         raise BadRequest(f"There is no kind {kind}; GET /v1/sources/kinds lists them.", path="/kind")
-    known = {} if tool is None else _OPTIONS_OF_ALL | dict(tool.options)
+    known = {} if connector is None else _OPTIONS_OF_ALL | dict(connector.options)
     for name in options:
         if name not in known:
             told = ", ".join(known) or "none"
@@ -126,7 +125,7 @@ async def list_connectors(request: Request) -> Response:
         "sample": _SAMPLE_OF_SDKS,
         "sample_headers": {"content-type": "application/json"},
     }
-    return json_response({"items": [sdk, *(_kind_json(tool) for tool in CONNECTORS.values())]})
+    return json_response({"items": [sdk, *(_kind_json(connector) for connector in CONNECTORS.values())]})
 
 
 async def list_secrets(request: Request, key: SourceKey) -> Response:
@@ -138,15 +137,15 @@ async def list_secrets(request: Request, key: SourceKey) -> Response:
 async def add_secret(request: Request, key: SourceKey) -> Response:
     """Every process follows within a second. Deliveries signed with an older secret are taken for `overlap_seconds`."""
     services = get_services(request)
-    _, tool = webhook_source_of(services, key)
+    _, connector = webhook_source_of(services, key)
     wanted = await read_model(request, SecretIn)
     secret, token = wanted.secret, None
     if not secret:
-        if tool.scheme.secret:
-            raise BadRequest(f"Enter a secret: {tool.scheme.secret}.", path="/secret")
+        if connector.scheme.secret:
+            raise BadRequest(f"Enter a secret: {connector.scheme.secret}.", path="/secret")
         secret = token = "wh_" + secrets.token_urlsafe(_TOKEN_BYTES)
     try:
-        kept = tool.scheme.keep(secret)
+        kept = connector.scheme.keep(secret)
         if not kept:
             raise ValueError("An empty secret verifies whatever anybody signs with it.")
     except ValueError as error:
@@ -166,56 +165,57 @@ async def drop_secret(
 async def dry_run_delivery(request: Request, key: SourceKey) -> Response:
     """The body, or the kind's sample, goes the whole way: signed and verified, read, stored, projected, taken back."""
     services = get_services(request)
-    hook, tool = webhook_source_of(services, key)
+    webhook_source, connector = webhook_source_of(services, key)
     now = services.clock.now()
-    delivery = await _sample(request, tool, Delivery(url=str(request.url), received_at=now, options=hook.options))
-    checked = _signs(tool, delivery, hook.secrets_at(now))
-    intake = parse(tool, delivery)
-    parsed = normalise(intake.envelope, hook.source, now, services.settings)
-    receipt = await services.ingest.rehearse(parsed)
+    delivery = await _sample(
+        request, connector, Delivery(url=str(request.url), received_at=now, options=webhook_source.options)
+    )
+    checked = _signs(connector, delivery, webhook_source.secrets_at(now))
+    parsed = parse(connector, delivery)
+    dry_run = await services.ingest.dry_run(submission_of(parsed, webhook_source, delivery))
     return json_response(
         {
             "signature": "verified" if checked else "not_checked",
-            "messages": [_message_json(message) for _, message in parsed.messages],
-            "accepted": receipt.accepted,
-            "duplicate": receipt.duplicate,
-            "rejections": [rejection_json(each) for each in receipt.rejections],
-            "ignored": intake.ignored,
-            "erasures": [f"{each.kind}:{each.value}" for each in intake.erasures],
+            "messages": [_message_json(message) for message in dry_run.messages],
+            "accepted": dry_run.receipt.accepted,
+            "duplicate": dry_run.receipt.duplicate,
+            "rejections": [rejection_json(each) for each in dry_run.receipt.rejections],
+            "ignored": parsed.ignored,
+            "erasures": [f"{each.kind}:{each.value}" for each in parsed.erasures],
         }
     )
 
 
-async def _sample(request: Request, tool: Connector, delivery: Delivery) -> Delivery:
+async def _sample(request: Request, connector: Connector, delivery: Delivery) -> Delivery:
     body = await read_body(request, get_services(request).settings.limits.webhook_bytes_max)
     if not body:
-        return msgspec.structs.replace(delivery, body=tool.sample, headers=tool.sample_headers)
+        return msgspec.structs.replace(delivery, body=connector.sample, headers=connector.sample_headers)
     headers = {name: value for name, value in request.headers.items() if name not in _NOT_PASSED_ON}
     return msgspec.structs.replace(delivery, body=body, headers=headers)
 
 
-def _signs(tool: Connector, delivery: Delivery, kept: list[str]) -> bool:
+def _signs(connector: Connector, delivery: Delivery, kept: list[str]) -> bool:
     """Whether the newest secret signs and verifies; of a token only the hash is known, which signs nothing."""
-    if tool.scheme.sign is None or not tool.scheme.secret or not kept:
+    if connector.scheme.sign is None or not connector.scheme.secret or not kept:
         return False
     try:
-        tool.scheme.verify(tool.scheme.sign(delivery, kept[0]), kept[0])
+        connector.scheme.verify(connector.scheme.sign(delivery, kept[0]), kept[0])
     except SignatureRefused as refused:
         raise BadRequest(f"The sample cannot be verified: {refused.detail}.") from None
     return True
 
 
-def _kind_json(tool: Connector) -> dict[str, Any]:
+def _kind_json(connector: Connector) -> dict[str, Any]:
     return {
-        "key": tool.key,
-        "name": tool.name,
-        "family": tool.family,
-        "secret": tool.scheme.secret,
-        "makes_token": tool.scheme.needs_secret and not tool.scheme.secret,
-        "steps": list(tool.steps),
-        "options": _OPTIONS_OF_ALL | dict(tool.options),
-        "sample": tool.sample.decode(),
-        "sample_headers": dict(tool.sample_headers),
+        "key": connector.key,
+        "name": connector.name,
+        "family": connector.family,
+        "secret": connector.scheme.secret,
+        "makes_token": connector.scheme.needs_secret and not connector.scheme.secret,
+        "steps": list(connector.steps),
+        "options": _OPTIONS_OF_ALL | dict(connector.options),
+        "sample": connector.sample.decode(),
+        "sample_headers": dict(connector.sample_headers),
     }
 
 

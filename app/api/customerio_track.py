@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.collect import authenticate
+from app.api.collect import authenticate, submit
 from app.api.schemas import (
     CustomerioBatchIn,
     CustomerioIn,
@@ -26,14 +26,12 @@ from app.api.vendor_routes import add_vendor_route
 from app.errors import BadRequest, Rejection
 from app.formats.customerio_track import ParsedRequest, error_of, read_batch, read_call, read_operation
 from app.formats.decompression import inflate
-from app.formats.segment import Envelope, normalise
+from app.formats.segment import Envelope
 from app.http.bodies import read_body
-from app.http.client_info import client_of_request
 from app.http.dependencies import get_services
 from app.http.direct_route import Handler
 from app.http.responses import json_response
-from app.ingest import Receipt
-from app.privacy.erasure_requests import request_erasures
+from app.ingest.group_commit import Receipt
 from app.touchpoint import SourceView
 
 _CUSTOMER: Final = "/api/v1/customers/{id}"
@@ -118,8 +116,8 @@ def _call(call: str) -> Handler:
         source = await _source(request)
         body = await _body(request)
         who, device = (_decoded(request.path_params.get(name, "")) for name in _IN_PATHS)
-        asked = read_call(call, who, device, body, received_at, services.settings.limits)
-        await _take(request, source, asked, len(body), received_at)
+        parsed = read_call(call, who, device, body, received_at, services.settings.limits)
+        await _submit(request, source, parsed, len(body), received_at)
         return json_response({})
 
     return take
@@ -130,8 +128,8 @@ async def entity(request: Request) -> Response:
     received_at = services.clock.now()
     source = await _source(request)
     body = await _body(request)
-    asked = read_operation(body, received_at, services.settings.limits)
-    receipt = await _take(request, source, asked, len(body), received_at)
+    parsed = read_operation(body, received_at, services.settings.limits)
+    receipt = await _submit(request, source, parsed, len(body), received_at)
     return json_response(_errors(receipt.rejections), 400) if receipt.rejections else json_response({})
 
 
@@ -140,8 +138,8 @@ async def batch(request: Request) -> Response:
     received_at = services.clock.now()
     source = await _source(request)
     body = await _body(request)
-    asked = read_batch(body, received_at, services.settings.limits)
-    receipt = await _take(request, source, asked, len(body), received_at)
+    parsed = read_batch(body, received_at, services.settings.limits)
+    receipt = await _submit(request, source, parsed, len(body), received_at)
     return json_response(_errors(receipt.rejections), 207) if receipt.rejections else json_response({})
 
 
@@ -150,23 +148,15 @@ async def _source(request: Request) -> SourceView:
     return await authenticate(request, get_services(request), Envelope(_password(request), [], []))
 
 
-async def _take(
-    request: Request, source: SourceView, asked: ParsedRequest, size_bytes: int, received_at: int
+async def _submit(
+    request: Request, source: SourceView, parsed: ParsedRequest, size_bytes: int, received_at: int
 ) -> Receipt:
-    """Erasures into their queue, messages into the log. Raises :class:`Overloaded`."""
-    services = get_services(request)
-    envelope = asked.envelope
-    if asked.erasures:
-        await request_erasures(services.pool, source.key, asked.erasures, received_at, services.settings)
-    if not envelope.items and not envelope.rejections:
-        return Receipt()
-    parsed = normalise(envelope, source, received_at, services.settings, client_of_request(request, services.settings))
-    # An operation about many people is refused, and kept, once: each rejection holds all of it.
-    parsed.rejections = list({each.index: each for each in reversed(parsed.rejections)}.values())
-    made_bytes = sum(len(item) for item in envelope.items)
-    receipt = await services.ingest.accept(source.key, parsed, max(size_bytes, made_bytes))
-    services.streams.nudge()
-    return receipt
+    """Submit what one request asks for. Raises :class:`Overloaded`."""
+    envelope = parsed.envelope
+    envelope.erasures = list(parsed.erasures)
+    envelope.rejects_each_place_once = True
+    item_bytes = sum(len(item) for item in envelope.items)
+    return await submit(request, source, envelope, max(size_bytes, item_bytes), received_at)
 
 
 async def _body(request: Request) -> bytes:

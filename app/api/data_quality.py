@@ -112,7 +112,7 @@ async def list_violations(
 ) -> Response:
     """Counted by source, event and reason, since the beginning."""
     services = get_services(request)
-    await services.source_stats.flush()
+    await services.ingest.source_stats.flush()
     if event is not None and "\0" in event:
         event = ""
     found = await SourceHealthQueries(services.pool).violations(source, event, limit)
@@ -122,10 +122,10 @@ async def list_violations(
 async def list_anomalies(request: Request, source: OfSource = None, hours: Hours = _SPAN_HOURS) -> Response:
     """By the history of each source and of its most frequent events. The rules are told in docs/data-quality.md."""
     services = get_services(request)
-    await services.source_stats.flush()
+    await services.ingest.source_stats.flush()
     now = services.clock.now()
     since = now - hours * HOUR
-    with services.whole_base.one():
+    with services.heavy_read_slots.one():
         found = await run_until_disconnect(request, SourceHealthQueries(services.pool).anomalies(source, since, now))
     return json_response(
         {"items": [_anomaly_json(each) for each in found], "since": instant(since), "as_of": instant(now)}
@@ -138,7 +138,7 @@ async def get_completeness(request: Request, limit: Limit = DEFAULT_ITEMS) -> Re
     began = time.monotonic()
     now = services.clock.now()
     views = TraitCoverageQueries(services.pool, services.registry, services.settings)
-    with services.whole_base.one():
+    with services.heavy_read_slots.one():
         found = await run_until_disconnect(request, views.traits(now))
     ranked = sorted(found.traits.items(), key=lambda item: (-item[1].customers, item[0]))
     return json_response(
@@ -162,7 +162,7 @@ async def get_completeness(request: Request, limit: Limit = DEFAULT_ITEMS) -> Re
 
 async def get_source_health(request: Request, key: SourceKey) -> Response:
     services = get_services(request)
-    await services.source_stats.flush()
+    await services.ingest.source_stats.flush()
     now = services.clock.now()
     return json_response(_health_json(await SourceHealthQueries(services.pool).health(key, now), now))
 

@@ -16,7 +16,9 @@ from app.http.bodies import read_model
 from app.http.dependencies import get_services
 from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
 from app.http.responses import instant, json_response, read_cursor, uuid, write_cursor
-from app.privacy.erasure_requests import ErasureRequest, erasure_requests, mark_handled
+from app.ingest.erasure_queue import mark_erasures_handled
+from app.privacy import erasure_requests
+from app.privacy.erasure_requests import ErasureRequest
 
 HandledToo = Annotated[bool, Query(description="Those that were handled too.")]
 
@@ -56,12 +58,12 @@ async def list_erasure_requests(
     as_of, _ = answer_instant_of_page(None, begin, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
     before = None if begin is None else int(begin.place[0])
-    found = await erasure_requests(services.pool, before, items_max + 1, handled_too=handled)
-    more = len(found) > items_max
+    requests = await erasure_requests.list_erasure_requests(services.pool, before, items_max + 1, handled_too=handled)
+    more = len(requests) > items_max
     return json_response(
         {
-            "items": [_request_json(each) for each in found[:items_max]],
-            "next_cursor": write_cursor(as_of, found[items_max - 1].id) if more else None,
+            "items": [_request_json(erasure) for erasure in requests[:items_max]],
+            "next_cursor": write_cursor(as_of, requests[items_max - 1].id) if more else None,
             "as_of": instant(as_of),
         }
     )
@@ -70,14 +72,14 @@ async def list_erasure_requests(
 async def handle_erasure_requests(request: Request) -> Response:
     """Nothing is erased here: it only closes them."""
     services = get_services(request)
-    wanted = await read_model(request, HandledIn)
-    return json_response({"handled": await mark_handled(services.pool, wanted.ids, services.clock.now())})
+    handled = await read_model(request, HandledIn)
+    return json_response({"handled": await mark_erasures_handled(services.pool, handled.ids, services.clock.now())})
 
 
-def _request_json(each: ErasureRequest) -> dict[str, Any]:
+def _request_json(erasure: ErasureRequest) -> dict[str, Any]:
     return {
-        **msgspec.structs.asdict(each),
-        "requested_at": instant(each.requested_at),
-        "handled_at": instant(each.handled_at),
-        "customer": None if each.customer is None else uuid(each.customer),
+        **msgspec.structs.asdict(erasure),
+        "requested_at": instant(erasure.requested_at),
+        "handled_at": instant(erasure.handled_at),
+        "customer": None if erasure.customer is None else uuid(erasure.customer),
     }

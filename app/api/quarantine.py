@@ -30,7 +30,7 @@ from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
 from app.http.responses import JSON, instant, json_response, read_cursor, write_cursor
 from app.http.schema_types import EXAMPLE_INSTANT
 from app.quarantine.patch import Patch
-from app.quarantine.replay import QuarantineReplayer, ReplayResult, counts_of
+from app.quarantine.replay import QuarantineReplayer, ReplayResult, count_outcomes
 from app.quarantine.search import QuarantinedMessage, QuarantineQuery, QuarantineSearch
 
 _BODY_BYTES_MAX: Final = 200_000
@@ -94,9 +94,9 @@ async def list_quarantine(
     begin = read_cursor(cursor, int)
     as_of, _ = answer_instant_of_page(None, begin, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
-    wanted = QuarantineQuery(source, code, event, message_id, _instant(from_, "from"), _instant(to, "to"), replayed)
+    query = QuarantineQuery(source, code, event, message_id, _instant(from_, "from"), _instant(to, "to"), replayed)
     before = None if begin is None else int(begin.place[0])
-    page = await QuarantineSearch(services.pool).newest(wanted, before, items_max)
+    page = await QuarantineSearch(services.pool).newest(query, before, items_max)
     return json_response(
         {
             "items": [_quarantined_json(each) for each in page.rows],
@@ -114,8 +114,7 @@ async def replay_quarantined(request: Request, id: QuarantineId) -> Response:
     """As it was, or as the body corrects it; with its type, and as a message of its own source. Stored at most once."""
     services = get_services(request)
     corrected = await read_body(request, services.settings.limits.body_bytes_max)
-    receipt = await _replays(services).one(id, corrected)
-    services.streams.nudge()
+    receipt = await _replays(services).replay_one(id, corrected)
     return Response(receipt_json(receipt), media_type=JSON)
 
 
@@ -128,7 +127,7 @@ async def replay_many_quarantined(request: Request) -> Response:
     services = get_services(request)
     asked = await read_model(request, QuarantineReplayIn, _BODY_BYTES_MAX)
     of = asked.filter
-    wanted = QuarantineQuery(
+    query = QuarantineQuery(
         of.source,
         of.code,
         of.event,
@@ -139,11 +138,10 @@ async def replay_many_quarantined(request: Request) -> Response:
         of.ids,
     )
     patch = Patch(asked.patch) if asked.patch else None
-    items, after = await _replays(services).many(wanted, asked.after, asked.limit, patch, dry_run=asked.dry_run)
-    services.streams.nudge()
+    items, after = await _replays(services).replay_page(query, asked.after, asked.limit, patch, dry_run=asked.dry_run)
     return json_response(
         {
-            **counts_of(items),
+            **count_outcomes(items),
             "dry_run": asked.dry_run,
             "items": [_replayed_json(each, shows_body=asked.dry_run) for each in items],
             "next_after": after,

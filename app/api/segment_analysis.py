@@ -86,7 +86,7 @@ async def preview_rule(request: Request) -> Response:
     asked = await _read(request, _Preview)
     at, _ = answer_instant(asked.as_of, services.clock.now())
     rule = _rule(asked.rule, services)
-    with services.whole_base.one():
+    with services.heavy_read_slots.one():
         found = await run_until_disconnect(
             request, _previews(services).preview(rule, at, asked.sample, asked.within_ms)
         )
@@ -121,7 +121,7 @@ async def dry_run_segment(request: Request, key: SegmentKey) -> Response:
     asked = await _read(request, _DryRun)
     rule = _rule(asked.rule, services)
     now = services.clock.now()
-    with services.whole_base.one():
+    with services.heavy_read_slots.one():
         found = await run_until_disconnect(request, _previews(services).dry_run(key, rule, now, asked.sample))
     return json_response(
         {
@@ -143,7 +143,7 @@ async def verify_segment(request: Request, key: SegmentKey) -> Response:
     began = time.monotonic()
     asked = await _read(request, _Verify)
     views = SegmentVerifier(services.pool, services.registry, services.settings, services.clock)
-    with services.whole_base.one():
+    with services.heavy_read_slots.one():
         found = await run_until_disconnect(request, views.segment(key, asked.sample))
     return json_response(
         {
@@ -169,9 +169,9 @@ async def verify_segment(request: Request, key: SegmentKey) -> Response:
 async def get_segment_hygiene(request: Request) -> Response:
     """From the stored intervals; of a base of more than 5,000 customers the overlaps are those of a random part."""
     services = get_services(request)
-    await services.reads.flush()
+    await services.segment_usage.flush()
     now = services.clock.now()
-    with services.whole_base.one():
+    with services.heavy_read_slots.one():
         found = await run_until_disconnect(request, SegmentHealthQueries(services.pool, services.registry).report(now))
     return json_response(
         {

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.collect import authenticate, collector, take_in
+from app.api.collect import authenticate, collector, submit_envelope
 from app.api.schemas import BatchIn, CallIn, JitsuOut, ReceiptOut, SourceConfigOut, json_body
 from app.api.vendor_routes import add_vendor_route, pixel_answer, with_and_without_slash
 from app.errors import InvalidBody, NotFound
@@ -115,7 +115,7 @@ async def jitsu(request: Request) -> Response:
     envelope = read(inflated, route, limits)
     key = request.headers.get("x-write-key") or envelope.write_key or ""
     envelope.write_key = key.partition(":")[0] or None
-    await take_in(request, envelope, len(inflated))
+    await submit_envelope(request, envelope, len(inflated))
     return json_response({"ok": True})
 
 
@@ -124,7 +124,7 @@ def _pixel(route: str) -> Handler:
         services = get_services(request)
         query = request.query_params.multi_items()
         envelope = pixel.read_query(query, route, services.clock.now(), services.settings.limits)
-        await take_in(request, envelope, len(envelope.items[0]))
+        await submit_envelope(request, envelope, len(envelope.items[0]))
         return pixel_answer()
 
     return collect
@@ -139,5 +139,5 @@ async def segment_pixel(request: Request) -> Response:
     if not data:
         raise InvalidBody("Send the message as ?data=, base64 of JSON.")
     envelope = pixel.read_data(data, route, services.clock.now(), services.settings.limits)
-    await take_in(request, envelope, len(envelope.items[0]))
+    await submit_envelope(request, envelope, len(envelope.items[0]))
     return pixel_answer()

@@ -51,7 +51,7 @@ async def list_segment_members(
     after = None if begin is None else _customer(str(begin.place[0]))
     async with services.member_lists:
         page = await _views(services).page(key, at, after, min(limit, services.settings.limits.page_items_max))
-    services.reads.note(key)
+    services.segment_usage.note(key)
     return json_response(
         {
             "items": [_member_json(member) for member in page.items],
@@ -66,7 +66,7 @@ async def count_segment_members(request: Request, key: SegmentKey, as_of: AsOf =
     at, _ = answer_instant(as_of, services.clock.now())
     async with services.member_lists:
         count = await _views(services).count(key, at)
-    services.reads.note(key)
+    services.segment_usage.note(key)
     return json_response({"count": count, "as_of": instant(at)})
 
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from app.api.collect import take_in
+from app.api.collect import submit_envelope
 from app.api.schemas import (
     FlagsOut,
     MeasurementIn,
@@ -199,7 +199,7 @@ def _mixpanel(route: str) -> Handler:
             query = request.query_params
             with_address = query.get("ip") != "0"
             envelope = mixpanel.read(payload.body, route, now, limits, query.get("_"), with_address=with_address)
-            await take_in(request, envelope, len(payload.body), now)
+            await submit_envelope(request, envelope, len(payload.body), now)
         if flag(request, payload, "img"):
             return pixel_answer()
         if flag(request, payload, "verbose"):
@@ -218,7 +218,7 @@ async def mixpanel_import(request: Request) -> Response:
         envelope = mixpanel.read(payload.body, "import", now, services.settings.limits)
         # A service account stands where the token else does; its project is then the key.
         envelope.write_key = envelope.write_key or request.query_params.get("project_id")
-        receipt = await take_in(request, envelope, len(payload.body), now)
+        receipt = await submit_envelope(request, envelope, len(payload.body), now)
     if flag(request, payload, "verbose"):
         return json_response({"status": 1, "error": None})
     failed = mixpanel.failed_records(receipt.rejections)
@@ -238,7 +238,7 @@ async def _take_posthog(request: Request, payload: Payload) -> Response:
     now = services.clock.now()
     asked = request.query_params.get("_")
     envelope = posthog.read(payload.body, now, services.settings.limits, asked)
-    await take_in(request, envelope, len(payload.body), now)
+    await submit_envelope(request, envelope, len(payload.body), now)
     return Response(_TAKEN, media_type=JSON)
 
 
@@ -255,7 +255,7 @@ async def posthog_events_v1(request: Request) -> Response:
         sdk=headers.get("posthog-sdk-info", "")[:_SDK_CHARS_MAX],
         sending=headers.get("posthog-request-timestamp"),
     )
-    receipt = await take_in(request, envelope, len(payload.body), now)
+    receipt = await submit_envelope(request, envelope, len(payload.body), now)
     return json_response({"results": posthog.results(envelope, receipt.rejections)})
 
 
@@ -290,7 +290,7 @@ async def measure(request: Request) -> Response:
     secret = request.query_params.get("api_secret")
     now = services.clock.now()
     envelope = ga4.read(payload.body, secret, now, services.settings.limits)
-    await take_in(request, envelope, len(payload.body), now)
+    await submit_envelope(request, envelope, len(payload.body), now)
     return Response(None, 204)
 
 

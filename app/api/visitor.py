@@ -110,7 +110,7 @@ async def get_me(request: Request) -> Response:
 async def stream_me(request: Request) -> Response:
     services = get_services(request)
     write_key, _, visitor = await _visitor_of(request, services)
-    services.streams.refuse_if_full(visitor)
+    services.live_updates.refuse_if_full(visitor)
     leaving = anyio.Event()
     return EventSourceResponse(
         _events(services, write_key, visitor, request.headers.get("origin"), leaving),
@@ -128,7 +128,7 @@ async def _events(
     """Until the page hangs up or may no longer ask, this process stops, or a token that cannot be renewed ends."""
     life = services.settings.visitor_token_seconds
     told = ""
-    with services.streams.open(visitor, write_key, origin) as watched, _closing(watched, leaving):
+    with services.live_updates.open(visitor, write_key, origin) as watched, _closing(watched, leaving):
         while not watched.closed:
             now = services.clock.now()
             renewable = visitor.anonymous_id is not None
@@ -169,7 +169,7 @@ async def _visitor_of(request: Request, services: Services) -> tuple[str, WriteK
     if not token:
         raise InvalidToken("Send a visitor token: Authorization: Bearer, or ?token=.")
     visitor = visitor_tokens.read(token, services.registry.access.signing, key.source.key, services.clock.now())
-    await services.rates.visitor(visitor.source, counter_name_of(visitor))
+    await services.rate_limits.visitor(visitor.source, counter_name_of(visitor))
     return write_key, key, visitor
 
 

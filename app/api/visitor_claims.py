@@ -47,13 +47,13 @@ class ClaimedVisitor(msgspec.Struct):
 async def verify_claim(request: Request, services: Services, key: WriteKeyGrant, claimed: bytes) -> ClaimedVisitor:
     """Never fails for what a page claims: the messages are stored all the same. Raises :class:`RateLimited`."""
     if "origin" not in request.headers:  # else counted before anything was read
-        await services.rates.address(request.client and request.client.host)
+        await services.rate_limits.address(request.client and request.client.host)
     try:
         claim = msgspec.json.decode(claimed, type=_Claim)
         visitor, renew = _proven(services, key, claim)
     except (msgspec.DecodeError, InvalidToken):
         return ClaimedVisitor(None)
-    await services.rates.visitor(visitor.source, counter_name_of(visitor))
+    await services.rate_limits.visitor(visitor.source, counter_name_of(visitor))
     return ClaimedVisitor(visitor, claim.me, renew)
 
 

@@ -23,15 +23,14 @@ from app.connectors.signatures import MISSING, REPLAYED, SignatureRefused
 from app.connectors.tools import CONNECTORS
 from app.errors import BadRequest, InvalidSignature, NotFound, Overloaded
 from app.formats.decompression import inflate
-from app.formats.segment import normalise
 from app.http.bodies import read_body
 from app.http.dependencies import Services, get_services
 from app.http.direct_route import DirectRoute
 from app.http.responses import json_response
 from app.http.schema_types import KEY_PATTERN
-from app.ingest import Receipt
+from app.ingest.group_commit import Receipt
+from app.ingest.submit import Submission
 from app.ingest.used_tokens import claim_token
-from app.privacy.erasure_requests import request_erasures
 from app.registry import WebhookSource
 
 _GZIP: Final = b"\x1f\x8b"
@@ -45,7 +44,7 @@ _SOURCE: Final = {
     "name": "source",
     "in": "path",
     "required": True,
-    "description": "Key of a source whose kind is a tool.",
+    "description": "Key of a source whose kind is a connector.",
     "schema": {"type": "string", "title": "Source", "pattern": KEY_PATTERN, "maxLength": 64},
     "example": "newsletter",
 }
@@ -62,7 +61,7 @@ def add_webhook_routes(app: FastAPI) -> None:
                 tags=["webhooks"],
                 include_in_schema=delivers,
                 operation_id="receive_webhook" if delivers else None,
-                summary="A delivery of the source's tool, signed as the tool signs",
+                summary="A delivery of the source's connector, signed as the tool signs",
                 description="The body is whatever the tool sends; `GET /v1/sources/kinds` has a sample of each. GET, "
                 "HEAD and OPTIONS answer the handshakes of tools.",
                 response_model=WebhookReceiptOut,
@@ -78,60 +77,61 @@ def add_webhook_routes(app: FastAPI) -> None:
 
 async def receive(request: Request) -> Response:
     services = get_services(request)
-    hook, tool = webhook_source_of(services, request.path_params["source"])
+    webhook_source, connector = webhook_source_of(services, request.path_params["source"])
     try:
-        async with asyncio.timeout(tool.seconds - _SPARE_SECONDS):
-            return await _receive(request, services, hook, tool)
+        async with asyncio.timeout(connector.seconds - _SPARE_SECONDS):
+            return await _receive(request, services, webhook_source, connector)
     except TimeoutError:
         # Sent again it is a duplicate, if it was stored by now.
         raise Overloaded from None
     except SignatureRefused as refused:
-        services.metrics.webhook_refused(tool.key, refused.reason)
-        services.ingest.source_stats.refused(hook.source.key, refused.reason)
-        services.source_stats.refused(hook.source.key, refused.reason)
+        services.metrics.webhook_refused(connector.key, refused.reason)
+        services.ingest.source_stats.refused(webhook_source.source.key, refused.reason)
         raise InvalidSignature(f"{refused.detail[:1].upper()}{refused.detail[1:]}.", reason=refused.reason) from None
     except BadRequest as error:
         # Which is the status that this tool takes for an end of it: on others it would try for days.
-        error.status = tool.refused_status
-        services.source_stats.refused(hook.source.key, error.code)
+        error.status = connector.refused_status
+        services.ingest.source_stats.refused(webhook_source.source.key, error.code)
         raise
 
 
 def webhook_source_of(services: Services, source: str) -> tuple[WebhookSource, Connector]:
     """Raises :class:`NotFound` for a source that is none, or no tool's."""
-    hook = services.registry.access.hooks.get(source)
-    tool = None if hook is None else CONNECTORS.get(hook.kind)
-    if hook is None or tool is None:
+    webhook_source = services.registry.access.hooks.get(source)
+    connector = None if webhook_source is None else CONNECTORS.get(webhook_source.kind)
+    if webhook_source is None or connector is None:
         raise NotFound("There is no such source with webhooks.")
-    return hook, tool
+    return webhook_source, connector
 
 
-async def _receive(request: Request, services: Services, hook: WebhookSource, tool: Connector) -> Response:
-    secrets = hook.secrets_at(services.clock.now())
-    delivery = await _delivery(request, services, hook)
-    if (greeted := tool.handshake(delivery, secrets)) is not None:
+async def _receive(
+    request: Request, services: Services, webhook_source: WebhookSource, connector: Connector
+) -> Response:
+    secrets = webhook_source.secrets_at(services.clock.now())
+    delivery = await _delivery(request, services, webhook_source)
+    if (greeted := connector.handshake(delivery, secrets)) is not None:
         return await _reply(services, greeted)
     if request.method != "POST":
         return Response(None, 200, {"Allow": ", ".join(_METHODS)})
-    delivery = await verify_delivery(services, tool, delivery, secrets)
-    if (greeted := tool.handshake_signed(delivery)) is not None:
+    delivery = await verify_delivery(services, connector, delivery, secrets)
+    if (greeted := connector.handshake_signed(delivery)) is not None:
         return await _reply(services, greeted)
-    await _refuse_replay(services, hook, tool, delivery)
+    await _refuse_replay(services, webhook_source, connector, delivery)
     delivery = _inflated(services, request, delivery)
-    receipt, intake = await _store(services, hook, tool, delivery)
+    receipt, parsed = await _submit(services, webhook_source, connector, delivery)
     return json_response(
         {
             "success": True,
             "accepted": receipt.accepted,
             "duplicate": receipt.duplicate,
             "rejected": receipt.rejected,
-            "ignored": intake.ignored,
+            "ignored": parsed.ignored,
             "projected": receipt.projected,
         }
     )
 
 
-async def _delivery(request: Request, services: Services, hook: WebhookSource) -> Delivery:
+async def _delivery(request: Request, services: Services, webhook_source: WebhookSource) -> Delivery:
     body = b""
     if request.method == "POST":
         body = await read_body(request, services.settings.limits.webhook_bytes_max)
@@ -140,9 +140,9 @@ async def _delivery(request: Request, services: Services, hook: WebhookSource) -
         headers=dict(request.headers.items()),
         query=dict(request.query_params),
         method=request.method,
-        url=_as_called(request, hook.options.get("url", "")),
+        url=_as_called(request, webhook_source.options.get("url", "")),
         received_at=services.clock.now(),
-        options=hook.options,
+        options=webhook_source.options,
     )
 
 
@@ -154,17 +154,17 @@ def _as_called(request: Request, told: str) -> str:
     return f"{told}?{query}" if query and "?" not in told else told
 
 
-async def verify_delivery(services: Services, tool: Connector, delivery: Delivery, secrets: list[str]) -> Delivery:
+async def verify_delivery(services: Services, connector: Connector, delivery: Delivery, secrets: list[str]) -> Delivery:
     """The delivery, shown to be the tool's by one of the secrets. Raises SignatureRefused."""
-    if (address := tool.certificate(delivery)) is not None:
+    if (address := connector.certificate(delivery)) is not None:
         delivery = msgspec.structs.replace(delivery, fetched=await services.outbound.get_cached(address))
-    if not tool.scheme.needs_secret:
-        tool.scheme.verify(delivery, "")
+    if not connector.scheme.needs_secret:
+        connector.scheme.verify(delivery, "")
         return delivery
     refused = SignatureRefused(MISSING, "the source has no secret yet: POST one to its /secrets")
     for secret in secrets:
         try:
-            tool.scheme.verify(delivery, secret)
+            connector.scheme.verify(delivery, secret)
         except SignatureRefused as error:
             refused = error
         else:
@@ -172,10 +172,12 @@ async def verify_delivery(services: Services, tool: Connector, delivery: Deliver
     raise refused
 
 
-async def _refuse_replay(services: Services, hook: WebhookSource, tool: Connector, delivery: Delivery) -> None:
-    token = tool.single_use_token(delivery)
+async def _refuse_replay(
+    services: Services, webhook_source: WebhookSource, connector: Connector, delivery: Delivery
+) -> None:
+    token = connector.single_use_token(delivery)
     if token is not None and not await claim_token(
-        services.pool, hook.source.key, token, delivery.body, delivery.received_at
+        services.pool, webhook_source.source.key, token, delivery.body, delivery.received_at
     ):
         raise SignatureRefused(REPLAYED, "its token has signed another body before")
 
@@ -187,29 +189,33 @@ def _inflated(services: Services, request: Request, delivery: Delivery) -> Deliv
     return msgspec.structs.replace(delivery, body=body)
 
 
-async def _store(
-    services: Services, hook: WebhookSource, tool: Connector, delivery: Delivery
+async def _submit(
+    services: Services, webhook_source: WebhookSource, connector: Connector, delivery: Delivery
 ) -> tuple[Receipt, ParsedDelivery]:
-    """Goes on although the tool stops waiting: what a flush has begun it ends."""
-    intake = parse(tool, delivery)
-    source = hook.source
-    parsed = normalise(intake.envelope, source, delivery.received_at, services.settings)
-    if intake.erasures:
-        wanted = [(each.kind, each.value) for each in intake.erasures]
-        await request_erasures(services.pool, source.key, wanted, delivery.received_at, services.settings)
-    storing = asyncio.ensure_future(services.ingest.accept(source.key, parsed, len(delivery.body)))
-    storing.add_done_callback(_forget)
-    receipt = await asyncio.shield(storing)
-    services.source_stats.ignored(source.key, intake.ignored)
-    services.ingest.source_stats.ignored(source.key, intake.ignored)
-    services.streams.nudge()
-    return receipt, intake
+    """Submit what the delivery contains; the submission completes even if the tool stops waiting."""
+    parsed = parse(connector, delivery)
+    submission = asyncio.ensure_future(services.ingest.submit(submission_of(parsed, webhook_source, delivery)))
+    submission.add_done_callback(_consume_exception)
+    return await asyncio.shield(submission), parsed
 
 
-def _forget(storing: asyncio.Future[Receipt]) -> None:
-    """Where nobody waits for it any more its failure is told by the flush."""
-    if not storing.cancelled():
-        storing.exception()
+def submission_of(parsed: ParsedDelivery, webhook_source: WebhookSource, delivery: Delivery) -> Submission:
+    """Return what a verified delivery hands to ingestion."""
+    envelope = parsed.envelope
+    envelope.erasures = [(erasure.kind, erasure.value) for erasure in parsed.erasures]
+    return Submission(
+        source=webhook_source.source,
+        envelope=envelope,
+        received_at=delivery.received_at,
+        size_bytes=len(delivery.body),
+        ignored=parsed.ignored,
+    )
+
+
+def _consume_exception(submission: asyncio.Future[Receipt]) -> None:
+    """Mark the failure of an abandoned submission as handled: the flush has logged it."""
+    if not submission.cancelled():
+        submission.exception()
 
 
 async def _reply(services: Services, reply: HandshakeReply) -> Response:

@@ -51,6 +51,8 @@ class Envelope(msgspec.Struct):
     """Of each item: which event of the body it was made of, where that is not simply its own place."""
     moment: int | None = None
     """When the first event happened if it does not say so; those after it lie a microsecond apart."""
+    rejects_each_place_once: bool = False
+    """An event about many people makes many items; if several are rejected, the first rejection stands for all."""
 
     def place_of(self, index: int) -> int:
         return self.places[index] if self.places else index
@@ -127,7 +129,10 @@ def normalise(
         except MessageRefused as refused:
             original, form = envelope.originals[index], envelope.form_of(place)
             rejections.append(_rejection(place, raw, original, refused, settings.limits, form))
-    return Parsed(messages, rejections + envelope.rejections, reader.warnings, received_at, raws, envelope)
+    rejections += envelope.rejections
+    if envelope.rejects_each_place_once:
+        rejections = list({rejection.index: rejection for rejection in reversed(rejections)}.values())
+    return Parsed(messages, rejections, reader.warnings, received_at, raws, envelope)
 
 
 def standalone_message(parsed: Parsed, position: int) -> bytes:

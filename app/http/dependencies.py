@@ -14,8 +14,7 @@ from app.config import Settings
 from app.errors import Overloaded
 from app.http.outbound_client import OutboundClient
 from app.http.rate_limits import RateLimits
-from app.ingest import GroupCommit
-from app.ingest.source_stats import SourceStats
+from app.ingest.submit import Ingest
 from app.observability.metrics import Metrics
 from app.postgres.pool import Clock, Pool
 from app.queries.live_updates import LiveUpdates
@@ -54,18 +53,14 @@ class Services:
     metrics: Metrics
     pool: Pool
     registry: Registry
-    ingest: GroupCommit
-    reads: SegmentUsage
-    rates: RateLimits
-    streams: LiveUpdates
+    ingest: Ingest
+    segment_usage: SegmentUsage
+    rate_limits: RateLimits
+    live_updates: LiveUpdates
     outbound: OutboundClient
-    whole_base: HeavyReadSlots = field(default_factory=HeavyReadSlots)
+    heavy_read_slots: HeavyReadSlots = field(default_factory=HeavyReadSlots)
     member_lists: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LISTS_AT_A_TIME))
     """While a segment is being filled a count looks at many customers: connections must be left for messages."""
-
-    @property
-    def source_stats(self) -> SourceStats:
-        return self.ingest.source_stats
 
 
 def get_services(request: Request) -> Services:

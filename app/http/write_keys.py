@@ -26,7 +26,7 @@ async def authenticate_write_key(request: Request, services: Services, *keys: st
             origin = request.headers.get("origin")
             if origin is not None and not view.admits(origin):
                 raise OriginNotAllowed(f"This write key is not for pages of {origin[:200]}.")
-            await services.rates.key(key)
+            await services.rate_limits.key(key)
             return key, view
     for key in given:
         if await services.registry.is_secret(key):

@@ -20,9 +20,9 @@ from app.config import Settings
 from app.errors import Overloaded
 from app.formats import segment
 from app.imports.rows import FilePosition, FileReader, ImportRow
-from app.ingest import GroupCommit, Receipt
-from app.postgres.pool import Clock, Pool
-from app.privacy.erasure_requests import request_erasures
+from app.ingest.group_commit import Receipt
+from app.ingest.submit import Ingest, Submission
+from app.postgres.pool import Clock
 from app.touchpoint import SourceView
 
 _BATCH_MESSAGES: Final = 1_000
@@ -53,8 +53,7 @@ class _Progress(msgspec.Struct):
 class ImportTarget(msgspec.Struct, frozen=True):
     """Where messages go, and as whose."""
 
-    pool: Pool
-    ingest: GroupCommit
+    ingest: Ingest
     source: SourceView
     settings: Settings
     clock: Clock
@@ -102,16 +101,15 @@ async def _import_batch(lines: list[ImportRow], into: ImportTarget, report: Impo
         if line.fault is not None:
             report.rejected += 1
             _note(errors, line, "unreadable_line", line.fault)
-    asked = [(each.kind, each.value) for line in lines for each in line.erasures]
-    if asked:
-        report.erasures += await request_erasures(into.pool, into.source.key, asked, into.clock.now(), into.settings)
     sent = [(line, message) for line in lines for message in line.messages]
-    if not sent:
-        return
     body = b'{"batch":[' + b",".join(message for _, message in sent) + b"]}"
     envelope = segment.read(body, "import", into.settings.limits)
-    parsed = segment.normalise(envelope, into.source, into.clock.now(), into.settings)
-    receipt = await _accept(into.ingest, into.source, parsed, len(body))
+    envelope.erasures = [(erasure.kind, erasure.value) for line in lines for erasure in line.erasures]
+    receipt = await _submit(
+        into.ingest,
+        Submission(source=into.source, envelope=envelope, received_at=into.clock.now(), size_bytes=len(body)),
+    )
+    report.erasures += receipt.erasures
     report.accepted += receipt.accepted
     report.duplicate += receipt.duplicate
     report.rejected += receipt.rejected
@@ -119,11 +117,11 @@ async def _import_batch(lines: list[ImportRow], into: ImportTarget, report: Impo
         _note(errors, sent[rejection.index][0], rejection.code, rejection.message)
 
 
-async def _accept(ingest: GroupCommit, source: SourceView, parsed: segment.Parsed, size_bytes: int) -> Receipt:
-    """Patient while the database is away for a moment. Raises Overloaded."""
+async def _submit(ingest: Ingest, submission: Submission) -> Receipt:
+    """Submit, and retry while the database is away for a moment. Raises Overloaded."""
     for attempt in range(_ATTEMPTS_MAX):
         try:
-            return await ingest.accept(source.key, parsed, size_bytes)
+            return await ingest.submit(submission)
         except Overloaded as overloaded:
             if attempt + 1 == _ATTEMPTS_MAX:
                 raise Overloaded("The database went away. Run the import again: it goes on where it stopped.") from None

@@ -1,5 +1,4 @@
-"""Accepting messages: from the parsed request to COMMIT and the receipt."""
+"""Ingestion: from the messages of a request to COMMIT and the receipt. Hides how requests share transactions.
 
-from app.ingest.group_commit import GroupCommit, Receipt
-
-__all__ = ["GroupCommit", "Receipt"]
+Start at :mod:`app.ingest.submit`: every entrance goes through it.
+"""

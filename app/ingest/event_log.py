@@ -1,6 +1,6 @@
 """The log's own statements: what is appended, refused, found to be a differing twin, or left for later.
 
-Owns the tables ledger, touchpoints, quarantine and deferred.
+Owns the tables ledger, touchpoints, quarantine and deferred: no other module writes them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from app.postgres.pool import Connection
+from app.postgres.pool import Connection, Pool
 from app.touchpoint import Identity, Message
 
 CONFLICTING_TWIN: Final = "conflicting_twin"
@@ -151,6 +151,45 @@ def original_of(message: Message) -> bytes:
             "traits": msgspec.Raw(message.traits or b"null"),
         }
     )
+
+
+_MARK_REPLAYED = "UPDATE quarantine SET replayed_at = $2 WHERE id = ANY($1::bigint[]) AND replayed_at IS NULL"
+
+
+async def mark_replayed(pool: Pool, quarantine_ids: Sequence[int], now: int) -> None:
+    """Mark quarantine rows as replayed; a row that is marked keeps its first instant."""
+    await pool.execute(_MARK_REPLAYED, quarantine_ids, now)
+
+
+_REDACT_LOG = """
+-- The one change that the log allows; index touchpoints_of_identity.
+WITH redacted AS (
+    UPDATE touchpoints SET context = context - $2
+    WHERE identity_id = ANY($1::uuid[]) AND context ? $2
+    RETURNING 1
+)
+SELECT count(*) FROM redacted
+"""
+
+_REDACT_QUARANTINE = """
+-- Differing twins of the customer's messages hold the text as the tool wrote it, so they are deleted whole.
+WITH redacted AS (
+    DELETE FROM quarantine q USING touchpoints t
+    WHERE t.identity_id = ANY($1::uuid[]) AND q.source = t.source AND q.message_id = t.message_id
+    RETURNING q.id
+)
+SELECT count(DISTINCT id) FROM redacted
+"""
+
+
+async def redact_context(connection: Connection, identities: Sequence[bytes], member: str) -> tuple[int, int]:
+    """Remove one member of the context from all messages of these identities.
+
+    Returns how many messages of the log changed, and how many of quarantine were deleted.
+    """
+    messages: int = await connection.fetchval(_REDACT_LOG, identities, member)
+    quarantined: int = await connection.fetchval(_REDACT_QUARANTINE, identities)
+    return messages, quarantined
 
 
 _DEFER = """

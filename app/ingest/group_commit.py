@@ -1,4 +1,4 @@
-"""Accepting messages: many requests, one transaction, one receipt each.
+"""Group commit: many requests, one transaction, one receipt each.
 
 Requests that arrive while a flush is in flight form the next one, so commits are shared without a timer and an idle
 service answers at the cost of one commit.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -18,6 +18,7 @@ import structlog
 from app.config import Settings
 from app.errors import Overloaded, Rejection, RejectionCode
 from app.formats.segment import Parsed
+from app.ingest.erasure_queue import RequestedErasure, queue_erasures
 from app.ingest.event_log import QuarantineRow, append, defer, original_of, record_conflicts
 from app.ingest.source_stats import SourceStats
 from app.observability.metrics import Metrics
@@ -25,19 +26,19 @@ from app.postgres.pool import UNREACHABLE, Clock, Connection, Pool, transact
 from app.projection.project import project
 from app.registry import Registry
 from app.touchpoint import Message, Warning
-from app.tracking_plan.check import MessagePlace, PlanViolation, check_plan
+from app.tracking_plan.check import MessagePlace, PlanViolation
 
 log = structlog.get_logger(__name__)
 
 
-_ALONE_MAX: Final = 3
+_FAILED_ALONE_MAX: Final = 3
 _FLUSHES_MAX: Final = 2
 _SECOND_FLUSH_MESSAGES: Final = 200
 """From so many waiting messages on, a second flush computes while the first one waits for the database."""
 
 
 class Receipt(msgspec.Struct):
-    """What became of each message of one request; the counts add up to what was sent."""
+    """The outcome of each message of one request; the counts add up to what was sent."""
 
     accepted: int = 0
     duplicate: int = 0
@@ -45,32 +46,87 @@ class Receipt(msgspec.Struct):
     projected: bool = True
     rejections: list[Rejection] = []
     warnings: list[Warning] = []
+    erasures: int = 0
+    """People whose erasure was requested and queued."""
 
 
-class _Request(msgspec.Struct):
+class PendingRequest(msgspec.Struct):
+    """One request that is ready to be committed."""
+
     source: str
     parsed: Parsed
     size_bytes: int
-    answer: asyncio.Future[Receipt]
-    receipt: Receipt
-    broken: dict[MessagePlace, PlanViolation] = {}
-    """What does not keep to the tracking plan."""
+    violations: dict[MessagePlace, PlanViolation] = {}
+    erasures: Sequence[RequestedErasure] = ()
+    quarantines_rejections: bool = True
+    receipt: Receipt = msgspec.field(default_factory=Receipt)
+    answer: asyncio.Future[Receipt] | None = None
 
-    def broken_of(self, index: int, message: Message) -> PlanViolation | None:
-        return self.broken.get((index, message.message_id))
+    def __post_init__(self) -> None:
+        parsed = self.parsed
+        self.receipt = Receipt(
+            rejected=len(parsed.rejections),
+            rejections=list(parsed.rejections),
+            warnings=list(parsed.warnings),
+            erasures=len(self.erasures),
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return not self.parsed.messages and not self.erasures and not self.quarantine_rows
+
+    @property
+    def quarantine_rows(self) -> list[QuarantineRow]:
+        if not self.quarantines_rejections:
+            return []
+        return [
+            QuarantineRow(
+                self.source,
+                self.parsed.received_at,
+                rejection.code,
+                rejection.message,
+                rejection.message_id,
+                rejection.original,
+                rejection.form,
+            )
+            for rejection in self.parsed.rejections
+            if rejection.kept
+        ]
+
+    @property
+    def entries(self) -> list[_Entry]:
+        violations = self.violations
+        return [
+            _Entry(message, index, self.receipt, violations.get((index, message.message_id)) if violations else None)
+            for index, message in self.parsed.messages
+        ]
 
 
 class _Entry(msgspec.Struct):
-    """One message on its way; knows the receipt that will speak of it."""
+    """One message of a flush, with the receipt that reports its outcome."""
 
     message: Message
     index: int
     receipt: Receipt
-    broken: PlanViolation | None = None
+    violation: PlanViolation | None = None
+
+
+class _SideRows(msgspec.Struct, frozen=True):
+    """Rows that a flush writes beside its messages."""
+
+    quarantine: Sequence[QuarantineRow] = ()
+    erasures: Sequence[RequestedErasure] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.quarantine or self.erasures)
+
+
+_NO_SIDE_ROWS: Final = _SideRows()
 
 
 class _Stored(msgspec.Struct):
-    """What one transaction did, entered into receipts only after its COMMIT."""
+    """The outcome of one transaction, entered into receipts only after its COMMIT."""
 
     fresh: list[_Entry]
     duplicates: list[_Entry]
@@ -78,67 +134,70 @@ class _Stored(msgspec.Struct):
 
 
 class GroupCommit:
-    """The one writer of the log in this process: a queue, and the flushes that empty it."""
+    """The one writer of the event log in this process: a queue, and the flushes that empty it.
 
-    def __init__(self, pool: Pool, registry: Registry, settings: Settings, clock: Clock, metrics: Metrics) -> None:
+    ``after_commit`` is called once for each flush that stored new messages.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        registry: Registry,
+        settings: Settings,
+        clock: Clock,
+        metrics: Metrics,
+        source_stats: SourceStats,
+        after_commit: Callable[[], None],
+    ) -> None:
         self._pool = pool
         self._registry = registry
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
-        self.source_stats = SourceStats(pool, clock, metrics)
-        self._queue: deque[_Request] = deque()
+        self._source_stats = source_stats
+        self._after_commit = after_commit
+        self._queue: deque[PendingRequest] = deque()
         self._queue_bytes = 0
         self._queue_messages = 0
         self._flushes: set[asyncio.Task[None]] = set()
         self._closing = False
 
-    async def start(self) -> None:
-        """But for the tally, nothing runs until something arrives."""
-        self.source_stats.start()
-
     async def stop(self) -> None:
-        """Answer everything that waits, then end. New requests are refused from here on."""
+        """Answer every queued request, then end. New requests are refused from here on."""
         self._closing = True
         while self._flushes:
             await asyncio.wait(self._flushes)
-        await self.source_stats.stop()
 
-    async def accept(self, source: str, parsed: Parsed, size_bytes: int) -> Receipt:
-        """Store the messages; returns after COMMIT, when stage and segments already reflect them.
+    async def commit(self, request: PendingRequest) -> Receipt:
+        """Store the messages; return after COMMIT, when stage and segments already reflect them.
 
         Raises:
             Overloaded: too much is waiting, or the database cannot be reached. Send it again: what was stored before
                 it went away is then a duplicate.
         """
-        if self._closing or self._queue_bytes + size_bytes > self._settings.queue_bytes_max:
+        if self._closing or self._queue_bytes + request.size_bytes > self._settings.queue_bytes_max:
             raise Overloaded
-        parsed, broken = check_plan(self._registry.plans.plan, parsed)
-        receipt = _receipt_of(parsed)
-        request = _Request(source, parsed, size_bytes, asyncio.get_running_loop().create_future(), receipt, broken)
+        request.answer = asyncio.get_running_loop().create_future()
         self._queue.append(request)
-        self._queue_bytes += size_bytes
-        self._queue_messages += len(parsed.messages)
+        self._queue_bytes += request.size_bytes
+        self._queue_messages += len(request.parsed.messages)
         self._metrics.queue(self._queue_bytes, len(self._queue))
         self._flush_if_due()
         return await request.answer
 
-    async def rehearse(self, parsed: Parsed) -> Receipt:
-        """What :meth:`accept` would answer: all of it is done, projection too, and taken back. Raises Overloaded."""
-        parsed, _ = check_plan(self._registry.plans.plan, parsed)
-        receipt = _receipt_of(parsed)
-        entries = [_Entry(message, index, receipt) for index, message in parsed.messages]
+    async def dry_run(self, request: PendingRequest) -> Receipt:
+        """Return what :meth:`commit` would: everything is done, projection too, and rolled back. Raises Overloaded."""
         try:
             async with self._pool.acquire() as connection:
                 transaction = connection.transaction()
                 await transaction.start()
                 try:
-                    _enter(await self._write(connection, entries, ()))
+                    _report(await self._write(connection, request.entries, _SideRows((), request.erasures)))
                 finally:
                     await transaction.rollback()
         except UNREACHABLE as error:
             raise Overloaded from error
-        return receipt
+        return request.receipt
 
     def _flush_if_due(self) -> None:
         """Start a flush if none is in flight; a second one only for a full load, so that small ones share commits.
@@ -150,20 +209,20 @@ class GroupCommit:
         ):
             flush = asyncio.create_task(self._flush_next(), name="flush")
             self._flushes.add(flush)
-            flush.add_done_callback(self._flushed)
+            flush.add_done_callback(self._end_flush)
 
-    def _flushed(self, flush: asyncio.Task[None]) -> None:
+    def _end_flush(self, flush: asyncio.Task[None]) -> None:
         self._flushes.discard(flush)
         self._flush_if_due()
 
     async def _flush_next(self) -> None:
-        requests = self._take()
+        requests = self._dequeue()
         if requests:
             await self._flush(requests)
 
-    def _take(self) -> list[_Request]:
+    def _dequeue(self) -> list[PendingRequest]:
         """The next flush: whole requests, up to the bound on messages, at least one."""
-        requests: list[_Request] = []
+        requests: list[PendingRequest] = []
         messages = 0
         while self._queue and (not requests or messages < self._settings.flush_messages_max):
             request = self._queue.popleft()
@@ -174,121 +233,105 @@ class GroupCommit:
         self._metrics.queue(self._queue_bytes, len(self._queue))
         return requests
 
-    async def _flush(self, requests: Sequence[_Request]) -> None:
-        entries = [
-            _Entry(message, index, request.receipt, request.broken_of(index, message) if request.broken else None)
-            for request in requests
-            for index, message in request.parsed.messages
-        ]
-        now = self._clock.now()
-        refused = [
-            QuarantineRow(
-                request.source,
-                request.parsed.received_at or now,
-                rejection.code,
-                rejection.message,
-                rejection.message_id,
-                rejection.original,
-                rejection.form,
-            )
-            for request in requests
-            for rejection in request.parsed.rejections
-            if rejection.kept
-        ]
+    async def _flush(self, requests: Sequence[PendingRequest]) -> None:
+        entries = [entry for request in requests for entry in request.entries]
+        side_rows = _SideRows(
+            [row for request in requests for row in request.quarantine_rows],
+            [erasure for request in requests for erasure in request.erasures],
+        )
         try:
-            await self._store(entries, refused)
+            await self._store(entries, side_rows)
         except Exception as error:
             if not isinstance(error, Overloaded):
-                log.exception("flush failed", messages=len(entries))
+                log.exception("flush.failed", messages=len(entries))
             for request in requests:
                 _answer(request, Overloaded("the database cannot be reached; send it again later"))
             return
         for request in requests:
             _answer(request, request.receipt)
-        with _whatever_counting_does():
+        with _failures_logged():
             self._metrics.flushed(len(entries))
             for request in requests:
                 self._count(request)
 
-    def _count(self, request: _Request) -> None:
+    def _count(self, request: PendingRequest) -> None:
         receipt = request.receipt
         for outcome in ("accepted", "duplicate", "rejected"):
             self._metrics.outcome(outcome, getattr(receipt, outcome))
-        self.source_stats.duplicate(request.source, receipt.duplicate)
+        self._source_stats.duplicate(request.source, receipt.duplicate)
         for rejection in receipt.rejections:
             self._metrics.rejection(rejection.code)
-            self.source_stats.rejected(request.source, rejection.code)
-            if (broken := request.broken.get((rejection.index, rejection.message_id))) is not None:
-                self._count_broken(broken)
+            self._source_stats.rejected(request.source, rejection.code)
+            if (violation := request.violations.get((rejection.index, rejection.message_id))) is not None:
+                self._source_stats.violated(violation)
         for warning in receipt.warnings:
-            self.source_stats.warned(request.source, warning)
+            self._source_stats.warned(request.source, warning)
 
-    def _count_broken(self, broken: PlanViolation) -> None:
-        message = broken.message
-        self.source_stats.violated(
-            message.source, message.name or "", broken.mode, broken.violations, message.properties
-        )
-
-    def _enter(self, stored: _Stored) -> None:
-        """Tell receipts and tally what is in the log since just now; a duplicate breaks the plan no second time."""
-        _enter(stored)
-        with _whatever_counting_does():
-            self.source_stats.accepted(entry.message for entry in stored.fresh)
+    def _report(self, stored: _Stored) -> None:
+        """Enter what is committed into receipts and statistics; a duplicate violates the plan no second time."""
+        _report(stored)
+        if not stored.fresh:
+            return
+        with _failures_logged():
+            self._source_stats.accepted(entry.message for entry in stored.fresh)
             for entry in stored.fresh:
-                if entry.broken is not None:
-                    self._count_broken(entry.broken)
+                if entry.violation is not None:
+                    self._source_stats.violated(entry.violation)
+            self._after_commit()
 
     async def _store(
-        self, entries: Sequence[_Entry], refused: Sequence[QuarantineRow] = (), alone: list[str] | None = None
+        self, entries: Sequence[_Entry], side_rows: _SideRows = _NO_SIDE_ROWS, failed_alone: list[str] | None = None
     ) -> None:
         """One transaction; if it fails on what it holds, two of half the size, down to the message that fails alone.
 
-        ``alone`` are the failures of single messages so far: after a few of them it is not the messages, and the rest
-        is kept for the worker at once instead of failing one by one.
+        ``failed_alone`` are the failures of single messages so far: after a few of them the cause is not the messages,
+        and the rest is deferred to the worker at once instead of failing one by one.
         """
-        alone = [] if alone is None else alone
-        deferred_because = alone[-1] if len(alone) >= _ALONE_MAX and entries else None
+        failed_alone = [] if failed_alone is None else failed_alone
+        defer_reason = failed_alone[-1] if len(failed_alone) >= _FAILED_ALONE_MAX and entries else None
         try:
             stored = await transact(
-                self._pool, lambda connection: self._write(connection, entries, refused, deferred_because)
+                self._pool, lambda connection: self._write(connection, entries, side_rows, defer_reason)
             )
         except UNREACHABLE as error:
             raise Overloaded from error
         except Exception as error:
-            if refused and entries:
-                await self._store([], refused)
-                await self._store(entries, (), alone)
+            if side_rows and entries:
+                await self._store([], side_rows)
+                await self._store(entries, failed_alone=failed_alone)
             elif len(entries) > 1:
                 middle = len(entries) // 2
-                await self._store(entries[:middle], (), alone)
-                await self._store(entries[middle:], (), alone)
+                await self._store(entries[:middle], failed_alone=failed_alone)
+                await self._store(entries[middle:], failed_alone=failed_alone)
             elif entries:
-                await self._store_alone(entries[0], error, alone)
+                await self._store_alone(entries[0], error, failed_alone)
             else:
                 raise
         else:
-            self._enter(stored)
+            self._report(stored)
 
-    async def _store_alone(self, entry: _Entry, error: Exception, alone: list[str]) -> None:
-        """A message that fails by itself: keep it in the log for the worker; if even that fails, in quarantine."""
+    async def _store_alone(self, entry: _Entry, error: Exception, failed_alone: list[str]) -> None:
+        """Keep a message that fails by itself in the log for the worker; if even that fails, in quarantine."""
         reason = type(error).__name__
-        log.error("a message failed alone", exc_info=error)
+        log.error("message.projection_failed", exc_info=error)
         try:
-            stored = await transact(self._pool, lambda connection: self._write(connection, [entry], (), reason))
+            stored = await transact(
+                self._pool, lambda connection: self._write(connection, [entry], _NO_SIDE_ROWS, reason)
+            )
         except UNREACHABLE as unreachable:
             raise Overloaded from unreachable
-        except Exception as again:
-            await self._refuse(entry, again)
+        except Exception as storing_error:
+            await self._quarantine(entry, storing_error)
         else:
-            self._enter(stored)
-            alone.append(reason)
+            self._report(stored)
+            failed_alone.append(reason)
 
-    async def _refuse(self, entry: _Entry, error: Exception) -> None:
+    async def _quarantine(self, entry: _Entry, error: Exception) -> None:
         message, code = entry.message, RejectionCode.UNSTORABLE
         reason = f"{code.meaning} ({type(error).__name__})"
         rejection = Rejection(entry.index, code, reason, message.message_id, original_of(message))
         row = QuarantineRow(message.source, message.received_at, code, reason, message.message_id, rejection.original)
-        await self._store([], [row])
+        await self._store([], _SideRows([row]))
         entry.receipt.rejected += 1
         entry.receipt.rejections.append(rejection)
 
@@ -296,47 +339,47 @@ class GroupCommit:
         self,
         connection: Connection,
         entries: Sequence[_Entry],
-        refused: Sequence[QuarantineRow],
-        deferred_because: str | None = None,
+        side_rows: _SideRows,
+        defer_reason: str | None = None,
     ) -> _Stored:
         """The flush, step by step, inside the caller's transaction. Step names are the metric's labels."""
-        first, twins = _part_twins(entries)
+        first, twins = _separate_twins(entries)
         with self._metrics.step("append"):
             revision, fresh_keys = await append(
-                connection, list(first), [entry.message for entry in first.values()], refused
+                connection, list(first), [entry.message for entry in first.values()], side_rows.quarantine
             )
         fresh = [entry for key, entry in first.items() if key in fresh_keys]
         twins += [entry for key, entry in first.items() if key not in fresh_keys]
         if twins:
             with self._metrics.step("record_conflicts"):
                 await record_conflicts(connection, [entry.message for entry in twins])
+        if side_rows.erasures:
+            with self._metrics.step("queue_erasures"):
+                await queue_erasures(connection, side_rows.erasures)
         messages = [entry.message for entry in fresh]
-        if deferred_because is not None:
-            await defer(connection, messages, deferred_because)
+        if defer_reason is not None:
+            with self._metrics.step("defer"):
+                await defer(connection, messages, defer_reason)
         elif messages:
             ruleset = await self._registry.ruleset_at(connection, revision)
             now = max(self._clock.now(), max(message.received_at for message in messages))
             with self._metrics.step("project"):
                 await project(connection, messages, ruleset, now, self._settings)
-        return _Stored(fresh, twins, projected=deferred_because is None)
-
-
-def _receipt_of(parsed: Parsed) -> Receipt:
-    return Receipt(rejected=len(parsed.rejections), rejections=list(parsed.rejections), warnings=list(parsed.warnings))
+        return _Stored(fresh, twins, projected=defer_reason is None)
 
 
 @contextmanager
-def _whatever_counting_does() -> Iterator[None]:
-    """What is committed is acknowledged: no fault of what only counts it may say otherwise."""
+def _failures_logged() -> Iterator[None]:
+    """A committed message is acknowledged even if counting it, or a hook, fails."""
     try:
         yield
     except Exception:
-        log.exception("counting failed")
+        log.exception("flush.report_failed")
 
 
-def _answer(request: _Request, answer: Receipt | Overloaded) -> None:
-    """Tell the waiting handler, unless its client has gone."""
-    if request.answer.done():
+def _answer(request: PendingRequest, answer: Receipt | Overloaded) -> None:
+    """Resolve the waiting handler, unless its client has gone."""
+    if request.answer is None or request.answer.done():
         return
     if isinstance(answer, Receipt):
         request.answer.set_result(answer)
@@ -344,7 +387,7 @@ def _answer(request: _Request, answer: Receipt | Overloaded) -> None:
         request.answer.set_exception(answer)
 
 
-def _enter(stored: _Stored) -> None:
+def _report(stored: _Stored) -> None:
     for entry in stored.fresh:
         entry.receipt.accepted += 1
     for entry in stored.duplicates:
@@ -354,8 +397,8 @@ def _enter(stored: _Stored) -> None:
             entry.receipt.projected = False
 
 
-def _part_twins(entries: Sequence[_Entry]) -> tuple[dict[bytes, _Entry], list[_Entry]]:
-    """The first of each message of this flush, in key order so that flushes lock alike; and later copies of them."""
+def _separate_twins(entries: Sequence[_Entry]) -> tuple[dict[bytes, _Entry], list[_Entry]]:
+    """Return the first entry of each message key, in key order so that flushes lock alike, and the later copies."""
     first: dict[bytes, _Entry] = {}
     twins: list[_Entry] = []
     for entry in entries:

@@ -8,7 +8,7 @@ Owns the tables volumes, deliveries and plan_violations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import Final, TypeVar
 
@@ -20,7 +20,8 @@ from app.observability.metrics import Metrics
 from app.postgres.periodic import PeriodicTask
 from app.postgres.pool import Clock, Connection, Pool, transact
 from app.touchpoint import DAY, HOUR, Message, Warning
-from app.tracking_plan.event_schema import Violation, sample_of
+from app.tracking_plan.check import PlanViolation
+from app.tracking_plan.event_schema import sample_of
 
 OTHER: Final = "(other)"
 """Stands for all that is more than a source may have of names. No channel is called so, and an event would have to."""
@@ -147,18 +148,18 @@ class SourceStats:
         """Events of a tool that concern nobody."""
         self._outcome(source, "ignored", events)
 
-    def violated(self, source: str, event: str, mode: str, violations: Sequence[Violation], properties: bytes) -> None:
-        """One message did not keep to the plan. ``properties`` are bounded here, before they are kept."""
-        now = self._clock.now()
-        self._metrics.plan_violated(mode)
-        for violation in violations:
-            key = (source, event, violation.reason)
+    def violated(self, violation: PlanViolation) -> None:
+        """Count one message that violates the tracking plan; its properties are masked and bounded."""
+        message, now = violation.message, self._clock.now()
+        self._metrics.plan_violated(violation.mode)
+        for reason in violation.violations:
+            key = (message.source, message.name or "", reason.reason)
             known = self._counted.violations.get(key)
             if known is not None:
                 known.messages += 1
                 known.last_at = now
             elif len(self._counted.violations) < VIOLATIONS_MAX:
-                self._counted.violations[key] = _Violated(1, now, now, sample_of(properties))
+                self._counted.violations[key] = _Violated(1, now, now, sample_of(message.properties))
 
     def _named(self, source: str, hour: int, channel: str, name: str) -> tuple[str, str]:
         """Channel and name, or what stands for the surplus: clients choose both, and there must be an end to it."""

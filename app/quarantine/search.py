@@ -65,8 +65,6 @@ _OLDEST = f"SELECT {_COLUMNS} FROM quarantine WHERE id > $1 {_WANTED} ORDER BY i
 
 _ONE = f"SELECT {_COLUMNS} FROM quarantine WHERE id = $1"
 
-_MARK = "UPDATE quarantine SET replayed_at = $2 WHERE id = ANY($1::bigint[]) AND replayed_at IS NULL"
-
 _AFTER_ALL = (1 << 63) - 1
 
 
@@ -105,9 +103,6 @@ class QuarantineSearch:
         if row is None:
             raise NotFound(f"There is no message {id} in quarantine.")
         return QuarantinedMessage(*row)
-
-    async def mark_replayed(self, ids: Sequence[int], now: int) -> None:
-        await self._pool.execute(_MARK, ids, now)
 
 
 def _arguments(wanted: QuarantineQuery) -> tuple[object, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.privacy.erasure_requests import request_erasures
+from app.ingest.erasure_queue import queue_erasures, requested_erasures
 from tests.api.conftest import NOON, Service
 
 ASKED: list[tuple[str, Any]] = [
@@ -20,7 +20,9 @@ ASKED: list[tuple[str, Any]] = [
 
 async def queue(service: Service, source: str, asked: list[tuple[str, Any]]) -> int:
     served = service.app.state.services
-    return await request_erasures(served.pool, source, asked, NOON, served.settings)
+    erasures = requested_erasures(asked, source, NOON, served.settings)
+    await queue_erasures(served.pool, erasures)
+    return len(erasures)
 
 
 async def test_each_identity_is_queued_once_while_open(service: Service) -> None:

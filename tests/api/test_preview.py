@@ -204,7 +204,7 @@ async def test_bodies_that_do_not_fit(filled: Service, more: dict[str, Any]) -> 
 
 
 async def test_two_at_a_time(filled: Service) -> None:
-    slots = filled.app.state.services.whole_base
+    slots = filled.app.state.services.heavy_read_slots
     with slots.one(), slots.one():
         for method, path, body in (
             ("POST", "preview", {"rule": {"everyone": True}}),
@@ -276,7 +276,7 @@ async def test_a_caller_who_hangs_up_keeps_nothing(
     assert statuses[0] == 499
     served = filled.app.state.services
     assert served.pool.get_idle_size() == served.pool.get_size(), "a snapshot is still open"
-    with served.whole_base.one(), served.whole_base.one():
+    with served.heavy_read_slots.one(), served.heavy_read_slots.one():
         pass
 
 

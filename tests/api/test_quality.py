@@ -80,7 +80,7 @@ async def test_what_the_database_refuses_of_the_tally_holds_up_nothing_else(
     unlike = "".join(f"{n:x}" for n in range(9_000))  # nothing that could be compressed into the index
     await plan(service, "Order Completed", schema={"required": [unlike]})
     await service.send(track("Order Completed"))
-    await service.app.state.services.source_stats.flush()
+    await service.app.state.services.ingest.source_stats.flush()
     rows = await service.app.state.services.pool.fetch("SELECT name FROM volumes")
     assert [row["name"] for row in rows] == ["Order Completed"]
     assert await violations(service) == []
@@ -93,7 +93,7 @@ async def test_what_is_committed_is_acknowledged_whatever_counting_does(
         raise RuntimeError("a fault of the tally")
 
     for name in ("accepted", "duplicate", "rejected"):
-        monkeypatch.setattr(service.app.state.services.source_stats, name, fail)
+        monkeypatch.setattr(service.app.state.services.ingest.source_stats, name, fail)
     await service.send(track("Looked", messageId="m-1"))
     assert (await service.send(track("Looked", messageId="m-1"), expected=0))["duplicate"] == 1
     assert len((await service.ask("/v1/customers/user-1/touchpoints"))["items"]) == 1
@@ -188,7 +188,7 @@ async def test_a_client_that_invents_names_fills_nothing(service: Service) -> No
     names = [track(f"e-{n}") for n in range(2_400)]
     await service.send(*names)
     await service.send(*[track(f"f-{n}") for n in range(500)])
-    await service.app.state.services.source_stats.flush()
+    await service.app.state.services.ingest.source_stats.flush()
     rows = await service.app.state.services.pool.fetch("SELECT name, messages FROM volumes")
     assert len(rows) == NAMES_MAX + 1
     assert {row["name"]: row["messages"] for row in rows}[OTHER] == 2_900 - NAMES_MAX
@@ -238,8 +238,8 @@ async def test_health_of_a_source(settings: Settings, start: Start) -> None:
             track("x", messageId="m-3", context={"traits": {"email": "nobody"}}),
             expected=1,
         )
-        service.app.state.services.source_stats.refused("default", "stale")
-        service.app.state.services.source_stats.ignored("default", 3)
+        service.app.state.services.ingest.source_stats.refused("default", "stale")
+        service.app.state.services.ingest.source_stats.ignored("default", 3)
         health = await service.ask("/v1/sources/default/health")
         assert health["counts"] == {
             "accepted": 2, "duplicate": 1, "rejected": 1, "ignored": 3, "refused": 1, "warned": 1,
@@ -253,7 +253,7 @@ async def test_health_of_a_source(settings: Settings, start: Start) -> None:
         assert health["per_hour"] == round(2 / 24, 2)
         # Whoever is refused may be anybody: it does not show that the source is there.
         clock.instant += HOUR
-        service.app.state.services.source_stats.refused("default", "wrong")
+        service.app.state.services.ingest.source_stats.refused("default", "wrong")
         assert (await service.ask("/v1/sources/default/health"))["last_seen_at"] == "2026-01-01T13:00:00.000000Z"
         text = (await service.client.get("/metrics")).text
         assert 'segue_source_outcomes_total{outcome="refused",source="default"} 2.0' in text
@@ -314,7 +314,7 @@ async def test_completeness_of_traits(service: Service) -> None:
 
 async def test_counts_survive_a_database_that_is_away(service: Service) -> None:
     """Nothing that was counted is lost or counted twice."""
-    tally = service.app.state.services.source_stats
+    tally = service.app.state.services.ingest.source_stats
     pool = service.app.state.services.pool
     await plan(service, "e", schema={"required": ["total"]})
     await service.send(track("e", messageId="m-1"))
@@ -342,5 +342,5 @@ async def test_old_counts_are_forgotten(settings: Settings, start: Start) -> Non
     clock = FrozenClock(NOON)
     async with start(settings, clock) as service:
         await fill(service, [("default", NOON - KEEP_DAYS * DAY - age, "web", "x", 1) for age in (0, HOUR)])
-        await service.app.state.services.source_stats.forget()
+        await service.app.state.services.ingest.source_stats.forget()
         assert await service.app.state.services.pool.fetchval("SELECT count(*) FROM volumes") == 1

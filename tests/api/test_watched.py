@@ -20,7 +20,7 @@ SHARED = 20
 
 
 def streams_of(service: Service) -> LiveUpdates:
-    streams: LiveUpdates = service.app.state.services.streams
+    streams: LiveUpdates = service.app.state.services.live_updates
     return streams
 
 

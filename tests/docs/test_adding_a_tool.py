@@ -52,5 +52,12 @@ def test_the_page_names_only_what_there_is() -> None:
     from app.formats import event_names
 
     named = set(re.findall(r"`(\w+)[`(]", read(PAGE)))
-    known = {*dir(adapter), *dir(event_names), *adapter.Call.__struct_fields__, *adapter.Connector.__slots__, "ignored", "TOKEN"}
+    known = {
+        *dir(adapter),
+        *dir(event_names),
+        *adapter.Call.__struct_fields__,
+        *adapter.Connector.__slots__,
+        "ignored",
+        "TOKEN",
+    }
     assert named - known <= {"app", "test_each_case"}

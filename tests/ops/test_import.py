@@ -42,7 +42,7 @@ class Importer:
         if kind is not None and mapping is MAPPING:
             mapping = mapping_of(path, kind, None)
         form = file_reader_of(mapping, kind, options, one.settings.limits, one.clock.now)
-        into = ImportTarget(one.pool, one.ingest, one.registry.access.sources[source], one.settings, one.clock)
+        into = ImportTarget(one.ingest, one.registry.access.sources[source], one.settings, one.clock)
         return await import_file(path, form, into, lambda _: None)
 
     async def stored(self) -> Any:
@@ -132,17 +132,17 @@ async def test_shuffled_split_and_twice_is_the_same(database_url: str, tmp_path:
 async def test_a_resumed_import_knows_which_equal_rows_it_had(importer: Importer, tmp_path: Path) -> None:
     path = tmp_path / "equal.csv"
     path.write_text("Customer;When;What\n" + "c1;2026-05-04 10:00:00;Bought\n" * 2_500)
-    stopped = importer.one.ingest.accept
+    stopped = importer.one.ingest.submit
     seen = 0
 
-    async def accept(*arguments: Any) -> Any:
+    async def submit(submission: Any) -> Any:
         nonlocal seen
         seen += 1
         if seen == 2:
             raise KeyboardInterrupt
-        return await stopped(*arguments)
+        return await stopped(submission)
 
-    importer.one.ingest.accept = accept  # type: ignore[method-assign]  # stands for a Ctrl-C between two batches
+    importer.one.ingest.submit = submit  # type: ignore[method-assign]  # stands for a Ctrl-C between two batches
     with pytest.raises(KeyboardInterrupt):
         await importer(path)
     report = await importer(path)
@@ -152,19 +152,19 @@ async def test_a_resumed_import_knows_which_equal_rows_it_had(importer: Importer
 
 async def _stop_after_a_batch(importer: Importer, path: Path, mapping: FileMapping) -> None:
     """The first batch is in; then somebody presses Ctrl-C."""
-    going = importer.one.ingest.accept
+    going = importer.one.ingest.submit
 
-    async def accept(*arguments: Any) -> Any:
-        if arguments[1].messages[0][1].message_id == "m-1001":
+    async def submit(submission: Any) -> Any:
+        if b"m-1001" in submission.envelope.items[0]:
             raise KeyboardInterrupt
-        return await going(*arguments)
+        return await going(submission)
 
-    importer.one.ingest.accept = accept  # type: ignore[method-assign]  # stands for a Ctrl-C between two batches
+    importer.one.ingest.submit = submit  # type: ignore[method-assign]  # stands for a Ctrl-C between two batches
     try:
         with pytest.raises(KeyboardInterrupt):
             await importer(path, mapping)
     finally:
-        importer.one.ingest.accept = going  # type: ignore[method-assign]  # as it was
+        importer.one.ingest.submit = going  # type: ignore[method-assign]  # as it was
 
 
 async def test_a_mended_mapping_and_another_source_start_anew(importer: Importer, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 from app.background.worker import Worker
 from app.config import Settings
 from app.formats import segment
-from app.ingest import GroupCommit, Receipt
+from app.ingest.group_commit import Receipt
+from app.ingest.submit import Ingest, Submission
 from app.observability.metrics import Metrics
 from app.postgres.partitions import create_monthly_partitions
 from app.postgres.pool import Connection, FrozenClock, Pool, open_pool, transact
@@ -32,7 +33,7 @@ class Service:
         self.clock = clock
         self.registry = Registry(pool, settings)
         self.metrics = Metrics()
-        self.ingest = GroupCommit(pool, self.registry, settings, clock, self.metrics)
+        self.ingest = Ingest(pool, self.registry, settings, clock, self.metrics)
         # Metrics of its own: what arrives in a test must not make its worker rest.
         self.worker = Worker(pool, self.registry, settings, clock, Metrics())
 
@@ -40,8 +41,9 @@ class Service:
         body = json.dumps({"batch": list(items)}).encode()
         view = self.registry.access.sources[source]
         envelope = segment.read(body, "batch", self.settings.limits)
-        parsed = segment.normalise(envelope, view, self.clock.now(), self.settings)
-        return await self.ingest.accept(view.key, parsed, len(body))
+        return await self.ingest.submit(
+            Submission(source=view, envelope=envelope, received_at=self.clock.now(), size_bytes=len(body))
+        )
 
     async def define(self, definitions: Definitions) -> None:
         """Put these in the place of the built-in definitions."""

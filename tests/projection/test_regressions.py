@@ -12,6 +12,7 @@ import pytest
 from app.background import worker
 from app.errors import Rejection, RejectionCode
 from app.formats.segment import Parsed
+from app.ingest.group_commit import PendingRequest
 from app.postgres.pool import Connection
 from app.projection import project as projecting
 from app.projection.rebuild import rebuild_customers
@@ -156,7 +157,7 @@ def message(id: str, **changes: Any) -> Message:
 def test_text_that_cannot_be_encoded_is_one_rejection_and_not_an_endless_503(database_url: str) -> None:
     async def act(one: Service) -> None:
         parsed = Parsed([(0, message("good")), (1, message("bad", channel="\ud800"))])
-        receipt = await one.ingest.accept("default", parsed, 100)
+        receipt = await one.ingest.group_commit.commit(PendingRequest("default", parsed, 100))
         assert (receipt.accepted, receipt.rejected) == (1, 1)
 
     scenario(database_url, act)
@@ -168,7 +169,7 @@ def test_a_rejected_item_is_quarantined_beside_an_unstorable_one(database_url: s
     async def act(one: Service) -> None:
         refused = Rejection(1, RejectionCode.MISSING_EVENT, "no event", "refused", b"{}")
         parsed = Parsed([(0, message("bad", channel="a\0b"))], [refused])
-        receipt = await one.ingest.accept("default", parsed, 100)
+        receipt = await one.ingest.group_commit.commit(PendingRequest("default", parsed, 100))
         assert (receipt.accepted, receipt.rejected) == (0, 2)
         quarantined = {row["message_id"] for row in await one.pool.fetch("SELECT message_id FROM quarantine")}
         assert quarantined == {"bad", "refused"}
@@ -179,7 +180,7 @@ def test_a_rejected_item_is_quarantined_beside_an_unstorable_one(database_url: s
 def test_an_unstorable_message_is_quarantined_whole(database_url: str) -> None:
     async def act(one: Service) -> None:
         bad = message("bad", channel="a\0b", properties=b'{"total":5}')
-        await one.ingest.accept("default", Parsed([(0, bad)]), 100)
+        await one.ingest.group_commit.commit(PendingRequest("default", Parsed([(0, bad)]), 100))
         assert b"total" in await one.pool.fetchval("SELECT original FROM quarantine")
 
     scenario(database_url, act)
