@@ -50,7 +50,8 @@ from app.observability.metrics import Metrics
 from app.postgres.embedded import EmbeddedPostgresError
 from app.postgres.pool import Clock
 from app.projection.rebuild import rebuild_customers
-from app.registry import FirstKeys, Registry
+from app.registry.bootstrap import FirstKeys
+from app.registry.registry import Registry
 
 cli = typer.Typer(
     name="segue",
@@ -138,11 +139,11 @@ def keys_create(
 
     async def create(registry: Registry) -> str:
         if kind is KeyKind.SECRET:
-            made = await registry.create_key("secret", None, name)
-        elif source not in registry.access.sources:
-            _, made = await registry.create_source(source, name or source)
+            made = await registry.keys.create("secret", None, name)
+        elif source not in registry.access.current.sources:
+            _, made = await registry.sources.create(source, name or source)
         else:
-            made = await registry.create_key("write", source, name)
+            made = await registry.keys.create("write", source, name)
         assert made.key is not None
         return made.key
 
@@ -155,7 +156,7 @@ def keys_create(
 def keys_list(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """List all keys, revoked ones too."""
     with _database(_settings(data, database_url)) as ready:
-        keys = asyncio.run(with_registry(ready, lambda registry: registry.keys()))
+        keys = asyncio.run(with_registry(ready, lambda registry: registry.keys.list_all()))
     table = Table("id", "kind", "source", "name", "key", "created", "revoked", box=None, header_style="bold")
     for key in keys:
         table.add_row(
@@ -180,7 +181,7 @@ def keys_revoke(
     """Revoke a key; every process follows within a second."""
 
     async def revoke(registry: Registry) -> None:
-        await registry.revoke_key(await _key_id(registry, key))
+        await registry.keys.revoke(await _key_id(registry, key))
 
     with _database(_settings(data, database_url)) as ready:
         asyncio.run(with_registry(ready, revoke))
@@ -195,7 +196,7 @@ def keys_rotate(
 ) -> None:
     """Sign the tokens of visitors with a new secret; every process follows within a second. Pages notice nothing."""
     with _database(_settings(data, database_url)) as ready:
-        asyncio.run(with_registry(ready, lambda registry: registry.renew_signing_key(revoke=revoke)))
+        asyncio.run(with_registry(ready, lambda registry: registry.keys.renew_signing_key(revoke=revoke)))
     out.print("Rotated.")
 
 
@@ -404,7 +405,7 @@ async def _key_id(registry: Registry, key: str) -> str:
     """The key that is meant, by its whole id. Raises NotFound or BadRequest."""
     if key.startswith(("wk_", "sk_")):
         return key
-    meant = [known.id for known in await registry.keys() if known.id.startswith(key.lower())]
+    meant = [known.id for known in await registry.keys.list_all() if known.id.startswith(key.lower())]
     if not meant:
         raise NotFound("There is no such key.")
     if len(meant) > 1:
@@ -414,15 +415,15 @@ async def _key_id(registry: Registry, key: str) -> str:
 
 async def _import(file: Path, key: str, settings: Settings, kind: str | None, mapping: FileMapping | None) -> None:
     async with open_workspace(settings) as (pool, registry):
-        if key not in registry.access.sources:
-            await registry.create_source(key, key, kind=kind if kind in CONNECTORS else "sdk")
+        if key not in registry.access.current.sources:
+            await registry.sources.create(key, key, kind=kind if kind in CONNECTORS else "sdk")
         clock = Clock()
         async with pool.acquire() as connection:
             await clock.calibrate(connection)
         ingest = Ingest(pool, registry, settings, clock, Metrics())
-        hook = registry.access.hooks.get(key)
+        hook = registry.access.current.webhook_sources.get(key)
         form = file_reader_of(mapping, kind, {} if hook is None else hook.options, settings.limits, clock.now)
-        into = ImportTarget(ingest, registry.access.sources[key], settings, clock)
+        into = ImportTarget(ingest, registry.access.current.sources[key], settings, clock)
         await ingest.start()
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
         with Progress(*columns, console=err) as progress:
@@ -456,7 +457,7 @@ async def _rebuild(settings: Settings, customer: str | None) -> int:
                 progress.update(task, completed=done, total=total)
 
             clock = Clock()
-            return await rebuild_customers(pool, registry.ruleset, clock, settings, customer, advance)
+            return await rebuild_customers(pool, registry.rules.current, clock, settings, customer, advance)
 
 
 async def _verify(settings: Settings, key: str | None, sample: int | None) -> dict[str, VerificationResult]:
@@ -465,7 +466,7 @@ async def _verify(settings: Settings, key: str | None, sample: int | None) -> di
         async with pool.acquire() as connection:
             await clock.calibrate(connection)
         views = SegmentVerifier(pool, registry, settings, clock)
-        keys = [each.key for each in registry.ruleset.segments] if key is None else [key]
+        keys = [each.key for each in registry.rules.current.segments] if key is None else [key]
         found: dict[str, VerificationResult] = {}
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=err) as progress:

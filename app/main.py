@@ -49,7 +49,7 @@ from app.postgres.migrate import dsn
 from app.postgres.partitions import create_monthly_partitions
 from app.postgres.pool import Clock, Pool, open_pool
 from app.queries.live_updates import LiveUpdates
-from app.registry import Registry
+from app.registry.registry import Registry
 from app.registry.segment_usage import SegmentUsage
 
 _OPEN_PATHS: Final[frozenset[str]] = frozenset().union(

@@ -22,8 +22,8 @@ from app.observability.metrics import Metrics
 from app.postgres.migrate import upgrade
 from app.postgres.partitions import create_monthly_partitions
 from app.postgres.pool import Clock, Pool, open_pool, prepare_connection, transact
-from app.registry import Registry, bootstrap
-from app.registry.bootstrap import FirstKeys
+from app.registry.bootstrap import FirstKeys, bootstrap
+from app.registry.registry import Registry
 from app.rules.language.definitions import parse_segment
 from app.touchpoint import identity_id
 from bench.rules import Json
@@ -46,13 +46,13 @@ class Pipeline:
     keys: FirstKeys
 
     async def define(self, key: str, rule: Json) -> None:
-        await self.registry.define(parse_segment({"key": key, "rule": rule}), replace=False)
+        await self.registry.definitions.define(parse_segment({"key": key, "rule": rule}), replace=False)
 
     async def archive_all_but(self, *kept: str) -> None:
-        ruleset = self.registry.ruleset
+        ruleset = self.registry.rules.current
         for each in (*ruleset.segments, *ruleset.journeys):
             if each.key not in kept:
-                await self.registry.archive(each.kind, each.key)
+                await self.registry.definitions.archive(each.kind, each.key)
 
     async def send(self, messages: Sequence[Json]) -> None:
         """Raises RuntimeError unless every one of them is new and projected."""
@@ -60,7 +60,7 @@ class Pipeline:
             part = messages[first : first + AT_A_TIME]
             body = json.dumps({"batch": part}).encode()
             envelope = segment.read(body, "batch", self.settings.limits)
-            source = self.registry.access.sources["default"]
+            source = self.registry.access.current.sources["default"]
             receipt = await self.ingest.submit(
                 Submission(source=source, envelope=envelope, received_at=self.clock.now(), size_bytes=len(body))
             )

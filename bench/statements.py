@@ -12,7 +12,7 @@ import httpx
 from app.config import Settings
 from app.main import create_app
 from app.postgres.pool import open_pool, transact
-from app.registry import bootstrap
+from app.registry.bootstrap import bootstrap
 from bench.messages import batch_body
 
 REPETITIONS: Final = 5

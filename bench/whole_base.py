@@ -195,7 +195,7 @@ async def _everybody(one: Pipeline, expected: int) -> float:
     start = time.perf_counter()
     members = 0
     async with snapshot(one.pool) as connection:
-        alone = coverage(await one.registry.current_ruleset(connection)).alone(rule_id)
+        alone = coverage(await one.registry.rules.read(connection)).alone(rule_id)
         now = one.clock.now()
         async for ids in scan_customers(connection):
             folded = await fold_customers(connection, ids, alone, now)

@@ -87,7 +87,7 @@ async def store_channel_days(
     value that differs takes the place of the old one, and rows that are no figures are told with their line.
     """
     services = get_services(request)
-    if source not in services.registry.access.sources:
+    if source not in services.registry.access.current.sources:
         raise NotFound(f"There is no source {source}.")
     limits = services.settings.limits
     body = await read_body(request, limits.inflated_bytes_max)

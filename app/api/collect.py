@@ -28,7 +28,7 @@ from app.http.responses import JSON, encode, json_response
 from app.http.write_keys import authenticate_write_key
 from app.ingest.group_commit import Receipt
 from app.ingest.submit import Submission
-from app.registry import WriteKeyGrant
+from app.registry.access import WriteKeyGrant
 from app.touchpoint import SourceView
 
 LETTERS: Final = {"track": "t", "identify": "i", "page": "p", "screen": "s", "group": "g", "alias": "a", "batch": "b"}
@@ -219,7 +219,7 @@ async def ignore_metrics(request: Request) -> Response:
 async def sdk_settings(request: Request) -> Response:
     """What analytics-next needs to start: only with the key ``Segment.io`` does it take the page's own host."""
     key = request.path_params["write_key"]
-    if await get_services(request).registry.source_of(key) is None:
+    if await get_services(request).registry.access.source_of(key) is None:
         raise NotFound("There is no such write key.")
     segment: dict[str, Any] = {"apiKey": key, "retryQueue": True}
     host = request.headers.get("host", "")

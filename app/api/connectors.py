@@ -26,7 +26,7 @@ from app.http.bodies import read_body, read_model
 from app.http.dependencies import get_services
 from app.http.responses import instant, json_response
 from app.http.schema_types import KEY_PATTERN
-from app.registry import SecretRow
+from app.registry.webhook_secrets import SecretRow
 from app.touchpoint import Message
 
 SDK: Final = "sdk"
@@ -131,7 +131,7 @@ async def list_connectors(request: Request) -> Response:
 async def list_secrets(request: Request, key: SourceKey) -> Response:
     services = get_services(request)
     webhook_source_of(services, key)
-    return json_response({"items": [_secret_json(each) for each in await services.registry.secrets.of(key)]})
+    return json_response({"items": [_secret_json(each) for each in await services.registry.webhook_secrets.of(key)]})
 
 
 async def add_secret(request: Request, key: SourceKey) -> Response:
@@ -150,7 +150,7 @@ async def add_secret(request: Request, key: SourceKey) -> Response:
             raise ValueError("An empty secret verifies whatever anybody signs with it.")
     except ValueError as error:
         raise BadRequest(f"/secret: {error}", path="/secret") from None
-    row = await services.registry.secrets.add(key, kept, wanted.overlap_seconds, services.clock.now())
+    row = await services.registry.webhook_secrets.add(key, kept, wanted.overlap_seconds, services.clock.now())
     return json_response(_secret_json(row) | ({"token": token} if token else {}), 201)
 
 
@@ -158,7 +158,7 @@ async def drop_secret(
     request: Request, key: SourceKey, id: Annotated[int, Path(ge=1, lt=1 << 63, description="Of the list.")]
 ) -> Response:
     """At once here, within a second in every process."""
-    await get_services(request).registry.secrets.drop(key, id)
+    await get_services(request).registry.webhook_secrets.drop(key, id)
     return Response(None, 204)
 
 

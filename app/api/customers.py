@@ -43,7 +43,7 @@ from app.projection.state import Cause
 from app.queries.customer_state import CurrentStage, Customer, Membership
 from app.queries.customers import CustomerQueries
 from app.queries.timeline import LedgerLink, TimelineEntry, TimelineQueries, cursor_at
-from app.registry import body_of
+from app.registry.definition_rows import body_of
 
 _BODY_BYTES_MAX = 1_000_000
 _Body = TypeVar("_Body")
@@ -377,7 +377,7 @@ async def _set_link(request: Request, *, undone: bool) -> Response:
     now = services.clock.now()
 
     async def write(connection: Any) -> bool:
-        ruleset = await services.registry.current_ruleset(connection)
+        ruleset = await services.registry.rules.read(connection)
         return await undo_link(connection, weaker, stronger, undone, ruleset, now, services.settings)
 
     if not await transact(services.pool, write):

@@ -32,7 +32,7 @@ from app.http.dependencies import Services, get_services
 from app.http.responses import etag_response, instant, json_response
 from app.queries.definition_versions import Version, versions_of_definition
 from app.queries.segment_members import SegmentMemberQueries
-from app.registry import DefinitionVersion, Kind, body_of
+from app.registry.definition_rows import DefinitionVersion, Kind, body_of
 from app.rules.language.definitions import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
 
 _BODY_BYTES_MAX: Final = 500_000
@@ -53,25 +53,26 @@ def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: An
     """Six routes of one kind."""
 
     async def create(request: Request) -> Response:
-        defined, _ = await get_services(request).registry.define(await _read(request, kind, None), replace=False)
-        return json_response(definition_json(defined), 201, {"location": f"/v1/{kind}s/{defined.definition.key}"})
+        definitions = get_services(request).registry.definitions
+        version, _ = await definitions.define(await _read(request, kind, None), replace=False)
+        return json_response(definition_json(version), 201, {"location": f"/v1/{kind}s/{version.definition.key}"})
 
     async def replace(request: Request, key: DefinitionKey) -> Response:
-        defined, _ = await get_services(request).registry.define(await _read(request, kind, key), replace=True)
-        return json_response(definition_json(defined))
+        definitions = get_services(request).registry.definitions
+        version, _ = await definitions.define(await _read(request, kind, key), replace=True)
+        return json_response(definition_json(version))
 
     async def list_all(request: Request) -> Response:
         services = get_services(request)
-        items = [definition_json(each) for each in await services.registry.definitions(kind)]
+        items = [definition_json(version) for version in await services.registry.definitions.list_current(kind)]
         return etag_response(request, {"items": items, "next_cursor": None}, services.clock.now())
 
     async def get(request: Request, key: DefinitionKey) -> Response:
         services = get_services(request)
-        defined = await services.registry.definition(kind, key)
-        candidate = await services.registry.candidate(kind, key)
+        current, candidate = await services.registry.definitions.get(kind, key)
         fill = await _fill(services, kind, key)
         answer = {
-            **definition_json(defined),
+            **definition_json(current),
             "status": "current" if candidate is None and fill["done"] else "filling",
             "upcoming_version": None if candidate is None else candidate.definition.version,
             "fill": fill,
@@ -80,11 +81,11 @@ def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: An
 
     async def list_versions(request: Request, key: DefinitionKey) -> Response:
         services = get_services(request)
-        items = [_version_json(each) for each in await versions_of_definition(services.pool, kind, key)]
+        items = [_version_json(version) for version in await versions_of_definition(services.pool, kind, key)]
         return etag_response(request, {"items": items, "next_cursor": None}, services.clock.now())
 
     async def archive(request: Request, key: DefinitionKey) -> Response:
-        await get_services(request).registry.archive(kind, key)
+        await get_services(request).registry.definitions.archive(kind, key)
         return json_response({"success": True})
 
     at, one = f"/v1/{kind}s", f"/v1/{kind}s/{{key}}"
@@ -140,18 +141,18 @@ async def _read(request: Request, kind: Kind, key: str | None) -> SegmentIn | Jo
     return wanted
 
 
-def definition_json(defined: DefinitionVersion) -> dict[str, Any]:
-    definition = defined.definition
+def definition_json(version: DefinitionVersion) -> dict[str, Any]:
+    definition = version.definition
     return {
         "key": definition.key,
         "name": definition.name,
         "description": definition.description,
         "owner": definition.owner,
-        "note": defined.note,
+        "note": version.note,
         "public": definition.public,
         "version": definition.version,
-        "status": "filling" if defined.activated_at is None else "current",
-        "created_at": instant(defined.created_at),
+        "status": "filling" if version.activated_at is None else "current",
+        "created_at": instant(version.created_at),
         _BODY[definition.kind]: body_of(definition),
     }
 

@@ -26,7 +26,8 @@ from app.http.bodies import read_model
 from app.http.dependencies import get_services
 from app.http.responses import instant, json_response
 from app.http.schema_types import KEY_PATTERN
-from app.registry import Key, Source
+from app.registry.key_store import Key
+from app.registry.source_store import Source
 
 
 def add_source_routes(app: FastAPI) -> None:
@@ -72,14 +73,16 @@ def add_source_routes(app: FastAPI) -> None:
 
 
 async def list_sources(request: Request) -> Response:
-    return json_response({"items": [_source_json(each) for each in await get_services(request).registry.sources()]})
+    return json_response(
+        {"items": [_source_json(each) for each in await get_services(request).registry.sources.list_all()]}
+    )
 
 
 async def create_source(request: Request) -> Response:
     """Makes its first write key too."""
     wanted = await read_model(request, SourceIn)
     check_kind(wanted.kind, wanted.options)
-    source, key = await get_services(request).registry.create_source(
+    source, key = await get_services(request).registry.sources.create(
         wanted.key,
         wanted.name or wanted.key,
         wanted.default_channel,
@@ -101,19 +104,19 @@ async def change_source(
     if "default_channel" in said:
         said["default_channel"] = said["default_channel"] or ""
     if wanted.options:
-        hook = get_services(request).registry.access.hooks.get(key)
+        hook = get_services(request).registry.access.current.webhook_sources.get(key)
         check_kind(SDK if hook is None else hook.kind, wanted.options)
-    return json_response(_source_json(await get_services(request).registry.change_source(key, **said)))
+    return json_response(_source_json(await get_services(request).registry.sources.change(key, **said)))
 
 
 async def list_keys(request: Request) -> Response:
-    return json_response({"items": [_key_json(each) for each in await get_services(request).registry.keys()]})
+    return json_response({"items": [_key_json(each) for each in await get_services(request).registry.keys.list_all()]})
 
 
 async def create_key(request: Request) -> Response:
     """The answer is the only place where a secret key is shown whole."""
     wanted = await read_model(request, KeyIn)
-    made = await get_services(request).registry.create_key(
+    made = await get_services(request).registry.keys.create(
         wanted.kind, wanted.source, wanted.name, wanted.origins, wanted.trusts_identify
     )
     return json_response(_key_json(made), 201)
@@ -125,14 +128,14 @@ async def change_key(
     """Every process follows within a second."""
     wanted = await read_model(request, KeyChangeIn)
     said = wanted.model_dump(include=wanted.model_fields_set)
-    return json_response(_key_json(await get_services(request).registry.change_key(id, **said)))
+    return json_response(_key_json(await get_services(request).registry.keys.change(id, **said)))
 
 
 async def revoke_key(
     request: Request, id: Annotated[str, Path(description="`id` of the list.", max_length=100)]
 ) -> Response:
     """Every process follows within a second."""
-    return json_response(_key_json(await get_services(request).registry.revoke_key(id)))
+    return json_response(_key_json(await get_services(request).registry.keys.revoke(id)))
 
 
 def _source_json(source: Source) -> dict[str, Any]:

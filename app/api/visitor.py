@@ -25,7 +25,8 @@ from app.http.direct_route import DirectRoute
 from app.http.responses import JSON, encode, json_response, matches
 from app.http.write_keys import authenticate_write_key
 from app.queries.live_updates import WatchedCustomer
-from app.registry import WriteKeyGrant, visitor_tokens
+from app.registry import visitor_tokens
+from app.registry.access import WriteKeyGrant
 from app.registry.visitor_tokens import Visitor
 from app.touchpoint import SECOND
 
@@ -168,7 +169,9 @@ async def _visitor_of(request: Request, services: Services) -> tuple[str, WriteK
     token = token.strip() if scheme.lower() == "bearer" else request.query_params.get("token", "")
     if not token:
         raise InvalidToken("Send a visitor token: Authorization: Bearer, or ?token=.")
-    visitor = visitor_tokens.read(token, services.registry.access.signing, key.source.key, services.clock.now())
+    visitor = visitor_tokens.read(
+        token, services.registry.access.current.signing_keys, key.source.key, services.clock.now()
+    )
     await services.rate_limits.visitor(visitor.source, counter_name_of(visitor))
     return write_key, key, visitor
 
@@ -196,7 +199,7 @@ async def create_visitor_token(request: Request) -> Response:
     for kind, id in ids:
         if canonical(kind, id, services.settings) is None:
             raise BadRequest(f"The {kind} is no id: it is empty, too long, or stands for nobody.")
-    if wanted.source not in services.registry.access.sources:
+    if wanted.source not in services.registry.access.current.sources:
         raise NotFound(f"There is no source {wanted.source}.")
     visitor = visitor_tokens.vouch(
         wanted.source,

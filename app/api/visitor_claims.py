@@ -15,7 +15,8 @@ from app.http.dependencies import Services
 from app.http.responses import encode, instant
 from app.queries.customers import CustomerQueries
 from app.queries.public_profile import PublicProfile, identities_of, public_profile_of
-from app.registry import WriteKeyGrant, visitor_tokens
+from app.registry import visitor_tokens
+from app.registry.access import WriteKeyGrant
 from app.registry.visitor_tokens import Visitor
 from app.touchpoint import SECOND
 
@@ -73,7 +74,7 @@ def _proven(services: Services, key: WriteKeyGrant, claim: _Claim) -> tuple[Visi
             raise InvalidToken("Neither proof nor token.")
         return owned, True
     try:
-        visitor = visitor_tokens.read(claim.token, services.registry.access.signing, source, now)
+        visitor = visitor_tokens.read(claim.token, services.registry.access.current.signing_keys, source, now)
         if visitor.anonymous_id is not None and visitor.anonymous_id != claim.id:
             raise InvalidToken("The token is that of another visitor.")
     except InvalidToken:
@@ -115,7 +116,7 @@ def counter_name_of(visitor: Visitor) -> str:
 
 def token_json(services: Services, visitor: Visitor) -> dict[str, Any]:
     return {
-        "token": visitor_tokens.mint(visitor, services.registry.access.signing),
+        "token": visitor_tokens.mint(visitor, services.registry.access.current.signing_keys),
         "expires_at": instant(visitor.expires_at),
     }
 

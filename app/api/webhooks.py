@@ -31,7 +31,7 @@ from app.http.schema_types import KEY_PATTERN
 from app.ingest.group_commit import Receipt
 from app.ingest.submit import Submission
 from app.ingest.used_tokens import claim_token
-from app.registry import WebhookSource
+from app.registry.webhook_secrets import WebhookSource
 
 _GZIP: Final = b"\x1f\x8b"
 _METHODS: Final = ("POST", "GET", "HEAD", "OPTIONS")
@@ -97,7 +97,7 @@ async def receive(request: Request) -> Response:
 
 def webhook_source_of(services: Services, source: str) -> tuple[WebhookSource, Connector]:
     """Raises :class:`NotFound` for a source that is none, or no tool's."""
-    webhook_source = services.registry.access.hooks.get(source)
+    webhook_source = services.registry.access.current.webhook_sources.get(source)
     connector = None if webhook_source is None else CONNECTORS.get(webhook_source.kind)
     if webhook_source is None or connector is None:
         raise NotFound("There is no such source with webhooks.")

@@ -23,7 +23,7 @@ from app.postgres.pool import UNREACHABLE, Clock, Connection, Pool, transact
 from app.projection.backfill import START, FilledChunk, Position, fill_chunk, next_unfilled, note_progress
 from app.projection.project import project_deferred, refresh
 from app.projection.writes import retract_retired
-from app.registry import Registry
+from app.registry.registry import Registry
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import MINUTE
 
@@ -108,10 +108,10 @@ class Worker:
         """One step towards what is defined now: some customers filled, candidates made current, or old intervals
         retracted; 0 when nothing is left to do."""
         async with self._pool.acquire() as connection:
-            ruleset = await self._registry.current_ruleset(connection)
+            ruleset = await self._registry.rules.read(connection)
         if filled := await self._fill_next(ruleset):
             return filled
-        if self._registry.has_candidates and await self._registry.activate():
+        if self._registry.rules.has_candidates and await self._registry.definitions.activate():
             return 1
         return await transact(
             self._pool, lambda connection: retract_retired(connection, _RETRACTED_AT_A_TIME, self._clock.now())
@@ -196,7 +196,7 @@ class Worker:
     async def _bring_up_to_date(self, connection: Connection, customer_ids: Sequence[bytes]) -> int:
         if not customer_ids:
             return 0
-        ruleset = await self._registry.current_ruleset(connection)
+        ruleset = await self._registry.rules.read(connection)
         projected = await refresh(connection, customer_ids, ruleset, self._clock.now(), self._settings)
         return projected.customers
 
@@ -232,7 +232,7 @@ class Worker:
         keys, messages = await claim_deferred(connection, now, self._settings.sweep_customers_max, only)
         claimed[:] = keys
         if messages:
-            ruleset = await self._registry.current_ruleset(connection)
+            ruleset = await self._registry.rules.read(connection)
             await project_deferred(connection, messages, ruleset, now, self._settings)
         await settle_deferred(connection, keys)
         return len(keys)

@@ -14,7 +14,8 @@ from app.config import Settings
 from app.postgres import migrate
 from app.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.postgres.pool import Pool, open_pool, transact
-from app.registry import FirstKeys, Registry, bootstrap
+from app.registry.bootstrap import FirstKeys, bootstrap
+from app.registry.registry import Registry
 
 _T = TypeVar("_T")
 
@@ -85,7 +86,7 @@ async def with_registry(settings: Settings, action: Callable[[Registry], Awaitab
     pool = await open_pool(migrate.dsn(settings.database_url or ""), 2)
     try:
         registry = Registry(pool, settings)
-        await registry.load_access()
+        await registry.access.refresh()
         return await action(registry)
     finally:
         await pool.close()

@@ -13,7 +13,7 @@ from app.postgres.pool import Connection, Pool, snapshot
 from app.projection.coverage import BEFORE_NUMBERS
 from app.projection.state import declared_traits_at
 from app.queries.customer_state import StoredState, states_at
-from app.registry import Registry
+from app.registry.registry import Registry
 from app.rules.engine.ruleset import Ruleset
 
 TRAITS_MAX: Final = 5_000
@@ -50,7 +50,7 @@ class TraitCoverageQueries:
         counts: dict[str, TraitCount] = {}
         customers = left_out = 0
         async with snapshot(self._pool) as connection:
-            ruleset = await self._registry.current_ruleset(connection)
+            ruleset = await self._registry.rules.read(connection)
             async for ids in scan_customers(connection):
                 customers += len(ids)
                 for traits in await self._traits_of(connection, ids, ruleset, now):

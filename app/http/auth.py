@@ -43,8 +43,8 @@ async def require_secret_key(request: Request) -> None:
     if scheme.lower() != "bearer" or not key:
         raise Unauthorized("Send a secret key as Authorization: Bearer sk_...")
     registry = get_services(request).registry
-    if await registry.is_secret(key):
+    if await registry.access.is_secret_key(key):
         return
-    if registry.knows_write_key(key):
+    if registry.access.is_known_write_key(key):
         raise Forbidden("This is a write key; it may only send messages. Use a secret key here.")
     raise Unauthorized("The key is unknown or revoked.")

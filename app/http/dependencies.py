@@ -18,7 +18,7 @@ from app.ingest.submit import Ingest
 from app.observability.metrics import Metrics
 from app.postgres.pool import Clock, Pool
 from app.queries.live_updates import LiveUpdates
-from app.registry import Registry
+from app.registry.registry import Registry
 from app.registry.segment_usage import SegmentUsage
 
 _AT_A_TIME: Final = 2

@@ -6,7 +6,7 @@ from starlette.requests import Request
 
 from app.errors import Forbidden, OriginNotAllowed, Unauthorized
 from app.http.dependencies import Services
-from app.registry import WriteKeyGrant
+from app.registry.access import WriteKeyGrant
 
 
 async def authenticate_write_key(request: Request, services: Services, *keys: str | None) -> tuple[str, WriteKeyGrant]:
@@ -21,7 +21,7 @@ async def authenticate_write_key(request: Request, services: Services, *keys: st
     """
     given = [key for key in keys if key]
     for key in given:
-        view = await services.registry.write_key(key)
+        view = await services.registry.access.write_key(key)
         if view is not None:
             origin = request.headers.get("origin")
             if origin is not None and not view.admits(origin):
@@ -29,7 +29,7 @@ async def authenticate_write_key(request: Request, services: Services, *keys: st
             await services.rate_limits.key(key)
             return key, view
     for key in given:
-        if await services.registry.is_secret(key):
+        if await services.registry.access.is_secret_key(key):
             raise Forbidden("This is a secret key; it must never be in a client. Send messages with a write key.")
     if given:
         raise Unauthorized("The write key is unknown or revoked.")

@@ -45,8 +45,8 @@ async def import_metrics(file: Path, kind: str, source: str, told: MetricDefault
     except Unreadable as error:
         raise BadRequest(f"{file} is no file of kind {kind}: {error}.") from None
     async with open_workspace(settings) as (pool, registry):
-        if source not in registry.access.sources:
-            await registry.create_source(source, source)
+        if source not in registry.access.current.sources:
+            await registry.sources.create(source, source)
         clock = Clock()
         async with pool.acquire() as connection:
             await clock.calibrate(connection)

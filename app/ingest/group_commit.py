@@ -24,7 +24,7 @@ from app.ingest.source_stats import SourceStats
 from app.observability.metrics import Metrics
 from app.postgres.pool import UNREACHABLE, Clock, Connection, Pool, transact
 from app.projection.project import project
-from app.registry import Registry
+from app.registry.registry import Registry
 from app.touchpoint import Message, Warning
 from app.tracking_plan.check import MessagePlace, PlanViolation
 
@@ -361,7 +361,7 @@ class GroupCommit:
             with self._metrics.step("defer"):
                 await defer(connection, messages, defer_reason)
         elif messages:
-            ruleset = await self._registry.ruleset_at(connection, revision)
+            ruleset = await self._registry.rules.at(connection, revision)
             now = max(self._clock.now(), max(message.received_at for message in messages))
             with self._metrics.step("project"):
                 await project(connection, messages, ruleset, now, self._settings)

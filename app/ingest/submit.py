@@ -28,7 +28,7 @@ from app.ingest.group_commit import GroupCommit, PendingRequest, Receipt
 from app.ingest.source_stats import SourceStats
 from app.observability.metrics import Metrics
 from app.postgres.pool import Clock, Pool
-from app.registry import Registry
+from app.registry.registry import Registry
 from app.touchpoint import Message, Peer, SourceView
 from app.tracking_plan.check import MessagePlace, PlanViolation, check_plan
 

@@ -18,7 +18,7 @@ from app.insight.customer_scan import LabelledCustomer, count_customers, fold_cu
 from app.postgres.pool import Pool, snapshot
 from app.queries.customer_state import truth_of
 from app.queries.explanations import Explanation, explain_rule
-from app.registry import Registry
+from app.registry.registry import Registry
 from app.rules.engine.ruleset import Definition, Ruleset, compile_ruleset
 from app.rules.language.nodes import Rule
 
@@ -84,7 +84,7 @@ class RulePreviews:
         is_over = _deadline(within_ms)
         is_counted = _deadline(within_ms and (within_ms * 3 / 4 if sample_max else within_ms))
         async with snapshot(self._pool) as connection:
-            ruleset = self._with(await self._registry.current_ruleset(connection), [_unsaved(rule)])
+            ruleset = self._with(await self._registry.rules.read(connection), [_unsaved(rule)])
             asked = ruleset.only([_RULE_ID])
             total = await count_customers(connection)
             looked_at = 0
@@ -114,7 +114,7 @@ class RulePreviews:
         """
         rule_id = f"segment:{key}"
         async with snapshot(self._pool) as connection:
-            current = await self._registry.current_ruleset(connection)
+            current = await self._registry.rules.read(connection)
             old = next((each for each in current.segments if each.key == key), None)
             if old is None:
                 raise NotFound(f"There is no segment {key}.")

@@ -15,7 +15,7 @@ import msgspec
 from app.insight.customer_scan import count_customers
 from app.postgres.pool import Connection, Pool, snapshot
 from app.projection.coverage import coverage
-from app.registry import Registry
+from app.registry.registry import Registry
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import DAY
 
@@ -122,7 +122,7 @@ class SegmentHealthQueries:
 
     async def report(self, now: int) -> SegmentHealthReport:
         async with snapshot(self._pool) as connection:
-            ruleset = await self._registry.current_ruleset(connection)
+            ruleset = await self._registry.rules.read(connection)
             total = await count_customers(connection)
             reads = {row["key"]: (row["reads"], row["last_read_at"]) for row in await connection.fetch(_READS)}
             definitions = sorted(f"segment:{each.key}" for each in ruleset.segments)

@@ -15,7 +15,7 @@ from app.projection.fold import Transition
 from app.projection.log_replay import ReplayedCustomer, replay
 from app.projection.state import State
 from app.queries.customer_state import StoredState, is_current, states_at, truth_of
-from app.registry import Registry
+from app.registry.registry import Registry
 from app.rules.engine.ruleset import Ruleset
 
 DIFFERENCES_MAX = 20
@@ -123,7 +123,7 @@ class SegmentVerifier:
                 )
 
     async def _ruleset(self, connection: Connection, key: str) -> Ruleset:
-        ruleset = await self._registry.current_ruleset(connection)
+        ruleset = await self._registry.rules.read(connection)
         if all(each.key != key for each in ruleset.segments):
             raise NotFound(f"There is no segment {key}.")
         return ruleset

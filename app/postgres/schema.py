@@ -59,7 +59,10 @@ source_secrets = Table(
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("source", Text, nullable=False),
     Column(
-        "secret", LargeBinary, nullable=False, comment="what verifying needs: registry.secrets tells how it is kept"
+        "secret",
+        LargeBinary,
+        nullable=False,
+        comment="what verifying needs, as registry.webhook_secrets stores it",
     ),
     Column("created_at", Instant, nullable=False, server_default=text("now()")),
     Column("expires_at", Instant, comment="where a newer one has taken its place"),

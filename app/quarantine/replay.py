@@ -23,7 +23,7 @@ from app.postgres.pool import Clock, Pool
 from app.quarantine import patch
 from app.quarantine.patch import Patch, Unpatchable
 from app.quarantine.search import QuarantinedMessage, QuarantineQuery, QuarantineSearch
-from app.registry import Registry
+from app.registry.registry import Registry
 
 _CONCURRENT_ROWS: Final = 50
 """Rows that are replayed at once; they share flushes."""
@@ -112,10 +112,10 @@ class QuarantineReplayer:
 
         Whether a bot sent it is not checked again.
         """
-        source = self._registry.access.sources.get(row.source)
+        source = self._registry.access.current.sources.get(row.source)
         if source is None:
             raise NotFound(f"Its source {row.source} is no more.")
-        webhook_source = self._registry.access.hooks.get(row.source)
+        webhook_source = self._registry.access.current.webhook_sources.get(row.source)
         options = {} if webhook_source is None else webhook_source.options
         limits = self._settings.limits
         envelope = patch.reparse_patched(body, row.id, row.original, row.form, row.received_at, limits, options)

@@ -16,7 +16,7 @@ from app.projection.state import State, decided_at
 from app.projection.writes import interval_of
 from app.queries.customer_state import CurrentStage, Customer, StoredState, advance_to, is_current, present, states_at
 from app.queries.explanations import Explanation, explain_rule, replay_for_explanation
-from app.registry import Registry
+from app.registry.registry import Registry
 from app.rules.engine.ruleset import Definition, Ruleset
 
 _CUSTOMER = """
@@ -71,7 +71,7 @@ class CustomerQueries:
         if row is None:
             raise NotFound("There is no such customer.")
         definitions, *stored, kinds, values = row
-        ruleset = self._registry.ruleset
+        ruleset = self._registry.rules.current
         if definitions == ruleset.revision:
             state = advance_to(StoredState(*stored), ruleset, now, self._points_max)
             shown = None if state is None else present(stored[0], kinds, values, state, ruleset, now, self._points_max)
@@ -86,7 +86,7 @@ class CustomerQueries:
             if row is None:
                 raise NotFound("There is no such customer.")
             definitions, *stored, kinds, values = row
-            ruleset = await self._registry.ruleset_at(connection, definitions)
+            ruleset = await self._registry.rules.at(connection, definitions)
             id = stored[0]
             replayed = await replay(connection, [id], ruleset, now)
         state = replayed[id].state if id in replayed else State()
@@ -100,7 +100,7 @@ class CustomerQueries:
         asked = [id for ids in questions for id in ids]
         answers: list[Customer | None] = [None] * len(questions)
         async with snapshot(self._pool) as connection:
-            ruleset = await self._registry.current_ruleset(connection)
+            ruleset = await self._registry.rules.read(connection)
             rows = await connection.fetch(_CUSTOMERS, places, asked)
             stored = {row["id"]: StoredState(*row[1:6]) for row in rows}
             states = await states_at(connection, stored.values(), ruleset, now, self._points_max, with_values=True)
@@ -171,7 +171,7 @@ class CustomerQueries:
         if row is None:
             raise NotFound("There is no such customer.")
         definitions, *stored, _, _ = row
-        return StoredState(*stored), await self._registry.ruleset_at(connection, definitions)
+        return StoredState(*stored), await self._registry.rules.at(connection, definitions)
 
 
 def _defined(ruleset: Ruleset, kind: str, key: str) -> Definition:

@@ -19,7 +19,8 @@ from app.errors import Overloaded, RateLimited
 from app.postgres.pool import UNREACHABLE, Clock, Pool
 from app.queries.customers import CustomerQueries
 from app.queries.public_profile import PublicProfile, identities_of, public_profile_of
-from app.registry import Registry, WriteKeyGrant
+from app.registry.access import WriteKeyGrant
+from app.registry.registry import Registry
 from app.registry.visitor_tokens import Visitor, vouched_at
 from app.touchpoint import SECOND
 
@@ -108,7 +109,7 @@ class LiveUpdates:
     @contextmanager
     def open(self, visitor: Visitor, write_key: str, origin: str | None = None) -> Iterator[WatchedCustomer]:
         """The first answer follows at once."""
-        watched = WatchedCustomer(visitor, write_key, self._registry.access.signing[-1], origin)
+        watched = WatchedCustomer(visitor, write_key, self._registry.access.current.signing_keys[-1], origin)
         self._open.add(watched)
         self._news.set()
         try:
@@ -159,7 +160,7 @@ class LiveUpdates:
         if not watching:
             return
         now = self._clock.now()
-        revisions = (self._registry.ruleset.revision, self._registry.access.revision)
+        revisions = (self._registry.rules.current.revision, self._registry.access.current.revision)
         rows = {row["id"]: tuple(row) for row in await self._pool.fetch(_ROWS, _all_ids(watching))}
         seen = {watched: tuple(rows[id] for id in watched.ids if id in rows) for watched in watching}
         changed = [
@@ -194,7 +195,7 @@ class LiveUpdates:
         visitors = [vouched_at(watched.visitor, now) for watched in changed]
         customers = await self._views.customers([identities_of(visitor) for visitor in visitors], now)
         for watched, visitor, customer in zip(changed, visitors, customers, strict=True):
-            key = await self._registry.write_key(watched.write_key)
+            key = await self._registry.access.write_key(watched.write_key)
             if key is None or not self._may_go_on(watched, key):
                 watched.close()
                 continue
@@ -213,7 +214,7 @@ class LiveUpdates:
     def _may_go_on(self, watched: WatchedCustomer, key: WriteKeyGrant) -> bool:
         """What was asked when it was opened must still be so."""
         for_page = watched.origin is None or key.admits(watched.origin)
-        return for_page and watched.signing in self._registry.access.signing
+        return for_page and watched.signing in self._registry.access.current.signing_keys
 
 
 def _all_ids(watching: Iterable[WatchedCustomer]) -> list[bytes]:

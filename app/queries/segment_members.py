@@ -18,7 +18,7 @@ from app.projection.coverage import coverage
 from app.projection.fold import POINTS_UNLIMITED, NeedsReplay
 from app.projection.state import State
 from app.queries.customer_state import StoredState, identities_in_order, states_at, truth_of, valid_until
-from app.registry import Registry
+from app.registry.registry import Registry
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import SECOND, Identity
 
@@ -146,7 +146,7 @@ class SegmentMemberQueries:
     async def fill(self, kind: str | None = None, key: str | None = None) -> Fill:
         """Of one definition, the candidate's where it has one; of all without any."""
         async with snapshot(self._pool) as connection:
-            ruleset = await self._registry.current_ruleset(connection)
+            ruleset = await self._registry.rules.read(connection)
             target = _target(ruleset, kind, key)
             total: int = await connection.fetchval(_CUSTOMERS)
             left: int = await connection.fetchval(_UNFILLED, target)
@@ -159,11 +159,11 @@ class SegmentMemberQueries:
 
     async def unfilled(self) -> int:
         """Customers still to be brought to all definitions, candidates included."""
-        count: int = await self._pool.fetchval(_UNFILLED, self._registry.ruleset.fill)
+        count: int = await self._pool.fetchval(_UNFILLED, self._registry.rules.current.fill)
         return count
 
     async def _ruleset(self, connection: Connection, segment: str) -> Ruleset:
-        ruleset = await self._registry.current_ruleset(connection)
+        ruleset = await self._registry.rules.read(connection)
         if all(each.key != segment for each in ruleset.segments):
             raise NotFound(f"There is no segment {segment}.")
         return ruleset

@@ -7,9 +7,11 @@ import msgspec
 from app.postgres.pool import Connection
 from app.postgres.revisions import bump
 from app.registry.default_definitions import JOURNEYS, SEGMENTS, TRAITS
-from app.registry.definition_store import LOCK, as_definition, insert_version, read_definitions
-from app.registry.source_store import ANY_KEY, SOURCE_EXISTS, insert_key, insert_source
-from app.rules.language.definitions import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
+from app.registry.definition_rows import lock_definitions
+from app.registry.definition_store import ParsedDefinition, as_definition, insert_version
+from app.registry.key_store import has_keys, insert_key
+from app.registry.source_store import insert_source, source_exists
+from app.rules.language.definitions import parse_journey, parse_segment, parse_trait
 
 
 class FirstKeys(msgspec.Struct, frozen=True):
@@ -23,19 +25,12 @@ class FirstKeys(msgspec.Struct, frozen=True):
 async def bootstrap(connection: Connection) -> FirstKeys | None:
     """Fill an empty workspace: built-in definitions, one source, a key of each kind. None where there are keys."""
     async with connection.transaction():
-        await connection.execute(LOCK)
-        if await connection.fetchval(ANY_KEY):
+        definitions = await lock_definitions(connection)
+        if await has_keys(connection):
             return None
-        wanted: list[SegmentIn | JourneyIn | TraitIn] = [
-            *(parse_journey(data) for data in JOURNEYS),
-            *(parse_segment(data) for data in SEGMENTS),
-            *(parse_trait(data) for data in TRAITS),
-        ]
-        if not (await read_definitions(connection)).current:
-            for each in wanted:
-                await insert_version(connection, msgspec.structs.replace(as_definition(each), version=1))
-            await bump(connection, "definitions")
-        if not await connection.fetchval(SOURCE_EXISTS, "default"):
+        if not definitions.current:
+            await _insert_default_definitions(connection)
+        if not await source_exists(connection, "default"):
             await insert_source(connection, "default", "Default", None, {})
         write = await insert_key(connection, "write", "default", "First write key")
         secret = await insert_key(connection, "secret", None, "First secret key")
@@ -43,3 +38,14 @@ async def bootstrap(connection: Connection) -> FirstKeys | None:
     assert write.key is not None
     assert secret.key is not None
     return FirstKeys("default", write.key, secret.key)
+
+
+async def _insert_default_definitions(connection: Connection) -> None:
+    defaults: list[ParsedDefinition] = [
+        *(parse_journey(data) for data in JOURNEYS),
+        *(parse_segment(data) for data in SEGMENTS),
+        *(parse_trait(data) for data in TRAITS),
+    ]
+    for parsed in defaults:
+        await insert_version(connection, msgspec.structs.replace(as_definition(parsed), version=1))
+    await bump(connection, "definitions")

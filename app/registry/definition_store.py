@@ -1,100 +1,46 @@
-"""Rows of definitions: every version of them, one of each current."""
+"""Definitions as they are changed: saved, edited, archived, activated. Owns the table definitions.
+
+A change is checked against all other definitions under one lock, compiled before it is committed, and raises the
+counter ``definitions`` in ``revisions``, so that every flush and read sees it from that COMMIT on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from decimal import Decimal
-from functools import lru_cache
-from typing import Any, Literal
+import asyncio
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from app.postgres.pool import Connection, Pool
-from app.rules.language.definitions import (
-    JourneyIn,
-    SegmentIn,
-    TraitIn,
-    parse_rule,
-    parse_value,
-    rule_to_json,
-    value_to_json,
+from app.config import Settings
+from app.errors import Conflict, NotFound
+from app.postgres.pool import Connection, Pool, transact
+from app.postgres.revisions import bump
+from app.registry.compiled_rules import CompiledRules
+from app.registry.definition_rows import (
+    DefinitionSet,
+    DefinitionVersion,
+    Kind,
+    body_of,
+    dependents_of,
+    find,
+    is_same_definition,
+    lock_definitions,
+    read_definition,
+    read_definitions,
 )
-from app.rules.language.references import Definition, named_rules, references, segment_id, stages_of, trait_id
+from app.registry.rule_numbers import renumber
+from app.rules.language.definitions import JourneyIn, SegmentIn, TraitIn
+from app.rules.language.references import Definition
 
-Kind = Literal["segment", "journey", "trait"]
+ParsedDefinition = SegmentIn | JourneyIn | TraitIn
 
+_LATEST_VERSION = "SELECT coalesce(max(version), 0) FROM definitions WHERE kind = $1 AND key = $2"
 
-class DefinitionVersion(msgspec.Struct, frozen=True):
-    """A definition that is in use or will be: when that version was saved and why, and since when it is current."""
+_SUPERSEDE = "UPDATE definitions SET superseded_at = now() WHERE kind = $1 AND key = $2 AND superseded_at IS NULL"
 
-    definition: Definition
-    created_at: int
-    note: str = ""
-    activated_at: int | None = None
-    """None: a candidate, which becomes current when every customer is filled."""
+_WITHDRAW = f"{_SUPERSEDE} AND activated_at IS NULL"
 
-    @property
-    def id(self) -> str:
-        return f"{self.definition.kind}:{self.definition.key}"
-
-
-class DefinitionSet(msgspec.Struct, frozen=True):
-    """All that is defined at one revision: what is current, the candidates, and the numbers of their meanings."""
-
-    revision: int
-    current: list[DefinitionVersion]
-    candidates: list[DefinitionVersion]
-    numbers: dict[str, int]
-
-    @property
-    def fill(self) -> int:
-        """The revision of a customer's row that holds every rule."""
-        return max(self.numbers.values(), default=0)
-
-    def latest(self, kind: str, key: str) -> DefinitionVersion | None:
-        """The candidate where there is one."""
-        return find(self.candidates, kind, key) or find(self.current, kind, key)
-
-    def without(self, kind: str, key: str) -> DefinitionSet:
-        def others(definitions: Sequence[DefinitionVersion]) -> list[DefinitionVersion]:
-            return [each for each in definitions if (each.definition.kind, each.definition.key) != (kind, key)]
-
-        return msgspec.structs.replace(self, current=others(self.current), candidates=others(self.candidates))
-
-    def switched(self) -> DefinitionSet:
-        """As it will be when the candidates have become current."""
-        replaced = {candidate.id: candidate for candidate in self.candidates}
-        current = [replaced.get(defined.id, defined) for defined in self.current]
-        return msgspec.structs.replace(self, current=current, candidates=[])
-
-
-LOCK = """
--- One change of definitions at a time: each is checked against all the others.
-SELECT pg_advisory_xact_lock(hashtext('segue.definitions'))
-"""
-
-_DEFINITIONS = """
--- All that is in use, after a row that tells the revision which it makes up and the numbers of its meanings: one
--- statement, so that these belong together.
-SELECT coalesce((SELECT value FROM revisions WHERE name = 'definitions'), 0) AS revision,
-       (SELECT array_agg(meaning ORDER BY number) FROM rule_numbers) AS meanings,
-       (SELECT array_agg(number ORDER BY number) FROM rule_numbers) AS numbers,
-       NULL AS kind, NULL AS key, 0 AS version, NULL AS name, NULL AS description, NULL AS owner, NULL::jsonb AS body,
-       NULL::timestamptz AS created_at, NULL AS note, NULL::timestamptz AS activated_at, NULL::boolean AS public
-UNION ALL
-SELECT 0, NULL, NULL,
-       kind, key, version, name, description, owner, body, created_at, note, activated_at, public
-FROM definitions WHERE superseded_at IS NULL
-ORDER BY kind NULLS FIRST, key, version
-"""
-
-LATEST_VERSION = "SELECT coalesce(max(version), 0) FROM definitions WHERE kind = $1 AND key = $2"
-
-SUPERSEDE = "UPDATE definitions SET superseded_at = now() WHERE kind = $1 AND key = $2 AND superseded_at IS NULL"
-
-_WITHDRAW = f"{SUPERSEDE} AND activated_at IS NULL"
-
-REPLACE = """
+_SUPERSEDE_REPLACED = """
 -- What the candidates replace is current no more; in the same transaction they become current, all at once.
 UPDATE definitions d SET superseded_at = now()
 FROM definitions c
@@ -102,67 +48,161 @@ WHERE c.kind = d.kind AND c.key = d.key AND c.superseded_at IS NULL AND c.activa
   AND d.superseded_at IS NULL AND d.activated_at IS NOT NULL
 """
 
-ACTIVATE = "UPDATE definitions SET activated_at = now() WHERE superseded_at IS NULL AND activated_at IS NULL"
+_ACTIVATE = "UPDATE definitions SET activated_at = now() WHERE superseded_at IS NULL AND activated_at IS NULL"
 
 _INSERT_VERSION = """
 INSERT INTO definitions (kind, key, version, name, description, owner, body, note, activated_at, public)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9 THEN now() END, $10)
 """
 
-_decode = msgspec.json.Decoder(float_hook=Decimal).decode
+_ANY_UNFILLED = """
+-- Whether a customer is not filled yet; a stale one is answered from the log anyway. Index customers_to_fill.
+SELECT EXISTS (SELECT FROM customers WHERE revision < $1 AND NOT stale)
+"""
+
+_ANY_CUSTOMER = "SELECT EXISTS (SELECT FROM customers)"
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-async def lock_definitions(connection: Connection) -> DefinitionSet:
-    await connection.execute(LOCK)
-    return await read_definitions(connection)
+class DefinitionStore:
+    """Every change of definitions; ``changed`` lets this process follow at once, the others follow within a second."""
+
+    def __init__(
+        self, pool: Pool, settings: Settings, rules: CompiledRules, changed: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._pool = pool
+        self._default_journey = settings.default_journey
+        self._rules = rules
+        self._changed = changed
+
+    async def list_current(self, kind: Kind) -> list[DefinitionVersion]:
+        """The current definitions of that kind."""
+        definitions = await read_definitions(self._pool)
+        return [version for version in definitions.current if version.definition.kind == kind]
+
+    async def get(self, kind: Kind, key: str) -> tuple[DefinitionVersion, DefinitionVersion | None]:
+        """The current version, and the candidate that is being filled, read in one snapshot. Raises NotFound."""
+        if "\0" not in key:  # which no PostgreSQL text can hold
+            current, candidate = await read_definition(self._pool, kind, key)
+            if current is not None:
+                return current, candidate
+        raise NotFound(f"There is no {kind} {key}.")
+
+    async def define(self, parsed: ParsedDefinition, *, replace: bool) -> tuple[DefinitionVersion, bool]:
+        """Save a definition; True if that made a version. The same definition again makes none.
+
+        A new definition is current at once, and so is an edit that changes no meaning. Any other edit is a candidate
+        until every customer is filled (:meth:`activate`); a later edit takes its place.
+
+        Raises :class:`Conflict` if it exists and ``replace`` is off, :class:`NotFound` if it does not and ``replace``
+        is on, :class:`InvalidDefinition` if the set as a whole would not compile.
+        """
+        new = as_definition(parsed)
+
+        async def save(connection: Connection) -> tuple[DefinitionVersion, bool]:
+            definitions = await lock_definitions(connection)
+            old = find(definitions.current, new.kind, new.key)
+            if old is not None and not replace:
+                raise Conflict(f"There is a {new.kind} {new.key} already.")
+            if old is None and replace:
+                raise NotFound(f"There is no {new.kind} {new.key}.")
+            latest = definitions.latest(new.kind, new.key)
+            if latest is not None and is_same_definition(new, latest.definition):
+                return latest, False
+            await self._write_version(connection, definitions, new, parsed.note)
+            saved = (await read_definitions(connection)).latest(new.kind, new.key)
+            assert saved is not None
+            return saved, True
+
+        saved = await transact(self._pool, save)
+        await self._changed()
+        return saved
+
+    async def archive(self, kind: Kind, key: str) -> None:
+        """Take a definition out of use; its versions stay. Raises :class:`Conflict` while another one reads it."""
+
+        async def archive(connection: Connection) -> None:
+            definitions = await lock_definitions(connection)
+            if find(definitions.current, kind, key) is None:
+                raise NotFound(f"There is no {kind} {key}.")
+            readers: dict[str, None] = {}
+            for versions in (definitions.current, definitions.switched().current):
+                readers |= dict.fromkeys(dependents_of(versions, kind, key, self._default_journey))
+            if readers:
+                raise Conflict(f"The {kind} {key} is read by {', '.join(readers)}.", readers=list(readers))
+            await connection.execute(_SUPERSEDE, kind, key)
+            await self._commit_set(connection, definitions, definitions.without(kind, key))
+
+        await transact(self._pool, archive)
+        await self._changed()
+
+    async def activate(self) -> bool:
+        """Make all candidates current at once if every customer is filled; return whether that was so."""
+
+        async def activate(connection: Connection) -> bool:
+            definitions = await lock_definitions(connection)
+            if not definitions.candidates or await connection.fetchval(_ANY_UNFILLED, definitions.fill):
+                return False
+            await connection.execute(_SUPERSEDE_REPLACED)
+            await connection.execute(_ACTIVATE)
+            await self._commit_set(connection, definitions, definitions.switched())
+            return True
+
+        activated = await transact(self._pool, activate)
+        if activated:
+            await self._changed()
+        return activated
+
+    async def _write_version(
+        self, connection: Connection, definitions: DefinitionSet, new: Definition, note: str
+    ) -> None:
+        version = 1 + await connection.fetchval(_LATEST_VERSION, new.kind, new.key)
+        added = DefinitionVersion(msgspec.structs.replace(new, version=version), 0, note, 0)
+        changed = await self._with_version(connection, definitions, added)
+        await insert_version(connection, added.definition, note, candidate=added in changed.candidates)
+        await self._commit_set(connection, definitions, changed)
+
+    async def _with_version(
+        self, connection: Connection, definitions: DefinitionSet, added: DefinitionVersion
+    ) -> DefinitionSet:
+        """The set with one version more: as a candidate if customers must be filled before it may hold."""
+        kind, key = added.definition.kind, added.definition.key
+        others = definitions.without(kind, key)
+        at_once = msgspec.structs.replace(others, current=[*others.current, added])
+        old = find(definitions.current, kind, key)
+        if old is None or not await connection.fetchval(_ANY_CUSTOMER):
+            return at_once
+        before = msgspec.structs.replace(others, current=[*others.current, old])
+        later = msgspec.structs.replace(before, candidates=[*others.candidates, added])
+        if self._rules.meanings_after_switch(later) == self._rules.meanings_after_switch(before):
+            return at_once
+        return later
+
+    async def _commit_set(self, connection: Connection, before: DefinitionSet, after: DefinitionSet) -> None:
+        """Check that ``after`` compiles, now and when its candidates are current, and number its meanings."""
+        if after.candidates:
+            await asyncio.to_thread(self._rules.compile, after.switched())
+        await renumber(connection, await asyncio.to_thread(self._rules.compile, after), before.numbers)
+        await bump(connection, "definitions")
 
 
-async def read_definitions(connection: Connection | Pool) -> DefinitionSet:
-    head, *rows = await connection.fetch(_DEFINITIONS)
-    found = [_defined(tuple(row)[3:]) for row in rows]
-    return DefinitionSet(
-        head["revision"],
-        [defined for defined in found if defined.activated_at is not None],
-        [defined for defined in found if defined.activated_at is None],
-        dict(zip(head["meanings"] or (), head["numbers"] or (), strict=True)),
-    )
-
-
-@lru_cache(maxsize=8_192)
-def _defined(row: tuple[Any, ...]) -> DefinitionVersion:
-    """Remembered, because every change of one definition reads all the others again."""
-    kind, key, version, name, description, owner, body, created_at, note, activated_at, public = row
-    data = _decode(body)
-    definition = Definition(kind, key, version, name, description, owner, public=public)
-    if kind == "segment":
-        definition = msgspec.structs.replace(definition, rule=parse_rule(data))
-    elif kind == "trait":
-        definition = msgspec.structs.replace(definition, value=parse_value(data))
-    else:
-        stages = tuple((stage["key"], stage["name"], parse_rule(stage["rule"])) for stage in data)
-        contents = {stage["key"]: stage["content"] for stage in data if "content" in stage}
-        definition = msgspec.structs.replace(definition, stages=stages, contents=contents)
-    return DefinitionVersion(definition, created_at, note, activated_at)
-
-
-def as_definition(wanted: SegmentIn | JourneyIn | TraitIn) -> Definition:
-    said = {name: getattr(wanted, name) for name in ("key", "name", "description", "owner", "public")}
-    if isinstance(wanted, SegmentIn):
-        return Definition("segment", version=0, rule=wanted.rule, **said)
-    if isinstance(wanted, TraitIn):
-        return Definition("trait", version=0, value=wanted.value, **said)
-    stages = tuple((stage.key, stage.name, stage.rule) for stage in wanted.stages)
-    contents = {stage.key: stage.content for stage in wanted.stages if stage.content is not None}
-    return Definition("journey", version=0, stages=stages, contents=contents, **said)
+def as_definition(parsed: SegmentIn | JourneyIn | TraitIn) -> Definition:
+    common = {name: getattr(parsed, name) for name in ("key", "name", "description", "owner", "public")}
+    if isinstance(parsed, SegmentIn):
+        return Definition("segment", version=0, rule=parsed.rule, **common)
+    if isinstance(parsed, TraitIn):
+        return Definition("trait", version=0, value=parsed.value, **common)
+    stages = tuple((stage.key, stage.name, stage.rule) for stage in parsed.stages)
+    contents = {stage.key: stage.content for stage in parsed.stages if stage.content is not None}
+    return Definition("journey", version=0, stages=stages, contents=contents, **common)
 
 
 async def insert_version(
     connection: Connection, definition: Definition, note: str = "", *, candidate: bool = False
 ) -> None:
     """In the place of the candidate there may be; of what is current too, unless this is a candidate itself."""
-    await connection.execute(_WITHDRAW if candidate else SUPERSEDE, definition.kind, definition.key)
+    await connection.execute(_WITHDRAW if candidate else _SUPERSEDE, definition.kind, definition.key)
     await connection.execute(
         _INSERT_VERSION,
         definition.kind,
@@ -176,56 +216,3 @@ async def insert_version(
         not candidate,
         definition.public,
     )
-
-
-def body_of(definition: Definition) -> Any:
-    """What is stored, and shown, as the author wrote it: a segment's rule, a journey's stages, a trait's value."""
-    if definition.rule is not None:
-        return rule_to_json(definition.rule)
-    if definition.value is not None:
-        return value_to_json(definition.value)
-    contents = definition.contents
-    return [
-        {
-            "key": key,
-            "name": name,
-            "rule": rule_to_json(rule),
-            **({"content": contents[key]} if key in contents else {}),
-        }
-        for key, name, rule in definition.stages
-    ]
-
-
-def is_same_definition(one: Definition, other: Definition) -> bool:
-    """Whether two versions differ in nothing but their number."""
-    return msgspec.structs.replace(one, version=other.version) == other and _same_json(body_of(one), body_of(other))
-
-
-def _same_json(one: Any, other: Any) -> bool:
-    """Equal as a rule reads it: 1 is 1.0, but true, which Python takes for 1, is not."""
-    if isinstance(one, dict):
-        return isinstance(other, dict) and one.keys() == other.keys() and all(_same_json(one[k], other[k]) for k in one)
-    if isinstance(one, list):
-        return isinstance(other, list) and len(one) == len(other) and all(map(_same_json, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
-
-
-def find(definitions: Sequence[DefinitionVersion], kind: str, key: str) -> DefinitionVersion | None:
-    return next((each for each in definitions if (each.definition.kind, each.definition.key) == (kind, key)), None)
-
-
-def dependents_of(definitions: Sequence[DefinitionVersion], kind: Kind, key: str, default_journey: str) -> list[str]:
-    """Which other definitions name this one in a rule."""
-    plain = [each.definition for each in definitions]
-    stages = stages_of(plain)
-    targets = {"segment": {segment_id(key)}, "trait": {trait_id(key)}}.get(
-        kind, {rule_id for _, rule_id in stages.get(key, ())}
-    )
-    read = references(named_rules(plain), stages, default_journey)
-    readers: dict[str, None] = {}
-    for rule_id, found in read.items():
-        reader_kind, reader_key = rule_id.split(":")[:2]
-        reader_kind = "journey" if reader_kind == "stage" else reader_kind
-        if (reader_kind, reader_key) != (kind, key) and any(targets.intersection(each.targets) for each in found):
-            readers[f"{reader_kind} {reader_key}"] = None
-    return list(readers)

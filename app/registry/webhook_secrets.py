@@ -90,10 +90,10 @@ _DROP_EXPIRED = "DELETE FROM source_secrets WHERE source = $1 AND expires_at <= 
 _DELETE = "DELETE FROM source_secrets WHERE source = $1 AND id = $2 RETURNING id"
 
 
-async def read_secrets(connection: Connection, seal: SecretBox) -> dict[str, tuple[WebhookSecret, ...]]:
+async def read_secrets(connection: Connection, secret_box: SecretBox) -> dict[str, tuple[WebhookSecret, ...]]:
     found: dict[str, list[WebhookSecret]] = {}
     for source, stored, expires_at in await connection.fetch(_OF_ALL):
-        kept = seal.open(stored)
+        kept = secret_box.open(stored)
         if kept is None:
             _log.error("secrets.no_key", source=source, remedy="Put its key back into SEGUE_SECRETS_KEYS.")
         else:
@@ -106,7 +106,7 @@ class WebhookSecrets:
 
     def __init__(self, pool: Pool, settings: Settings, changed: Callable[[], Awaitable[None]]) -> None:
         self._pool = pool
-        self._seal = SecretBox(settings.secrets_keys)
+        self._secret_box = SecretBox(settings.secrets_keys)
         self._changed = changed
 
     async def of(self, source: str) -> list[SecretRow]:
@@ -118,7 +118,7 @@ class WebhookSecrets:
         async def add(connection: Connection) -> Any:
             await connection.execute(_EXPIRE, source, now + overlap_seconds * SECOND)
             await connection.execute(_DROP_EXPIRED, source, now)
-            row = await connection.fetchrow(_INSERT, source, self._seal.close(kept), now)
+            row = await connection.fetchrow(_INSERT, source, self._secret_box.close(kept), now)
             await bump(connection, "access")
             return row
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from app.config import Settings
 from app.main import create_app
 from app.postgres.pool import Clock, FrozenClock, open_pool
-from app.registry import FirstKeys, bootstrap
+from app.registry.bootstrap import FirstKeys, bootstrap
 
 NOON = 1_767_268_800_000_000
 """2026-01-01T12:00:00Z"""

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from app.config import Settings
 from app.formats.timestamps import rfc3339
 from app.postgres.pool import FrozenClock, open_pool
-from app.registry import bootstrap
+from app.registry.bootstrap import bootstrap
 from app.touchpoint import DAY, HOUR, SECOND
 from tests.api.conftest import NOON, Service, running, track
 from tests.api.test_collect import basic, is_problem
@@ -98,16 +98,16 @@ async def test_other_processes_follow(settings: Settings, start: Any) -> None:
 async def test_forged_keys_cost_no_query(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
     registry = service.app.state.services.registry
-    reload = registry._refresh_access
+    reload = registry.access._refresh_for_unknown_key
 
     async def count() -> bool:
         nonlocal asked
-        before = registry._access_read_at
+        before = registry.access._checked_at
         answer: bool = await reload()
-        asked += registry._access_read_at != before
+        asked += registry.access._checked_at != before
         return answer
 
-    monkeypatch.setattr(registry, "_refresh_access", count)
+    monkeypatch.setattr(registry.access, "_refresh_for_unknown_key", count)
     for n in range(20):
         await service.client.post("/v1/track", json=track("e"), headers=basic(f"wk_{n}"))
     assert asked <= 2

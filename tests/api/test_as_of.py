@@ -103,7 +103,7 @@ async def bring_up_to_date_some(service: Service, now: int, chance: random.Rando
     """Some customers get states and intervals of now; others keep what they had, or must be replayed."""
     served = service.app.state.services
     ids = [row["id"] for row in await served.pool.fetch("SELECT id FROM customers ORDER BY id")]
-    ruleset = served.registry.ruleset
+    ruleset = served.registry.rules.current
     chosen = [id for id in ids if chance.random() < 0.5]
     await transact(served.pool, lambda connection: refresh(connection, chosen, ruleset, now, served.settings))
     stale = [id for id in ids if chance.random() < 0.3]

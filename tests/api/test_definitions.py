@@ -244,7 +244,7 @@ async def test_the_count_is_the_length_of_the_list(
 
         await compare(NOON)
         filled = await some("")
-        ruleset = served.registry.ruleset
+        ruleset = served.registry.rules.current
         await transact(served.pool, lambda connection: refresh(connection, filled, ruleset, NOON, served.settings))
         await compare(NOON)
         frozen.instant = NOON + 3 * DAY

@@ -386,5 +386,5 @@ async def keys_of(service: Service) -> tuple[str, str]:
     if service.keys.secret_key:
         return service.keys.write_key, service.keys.secret_key
     registry = service.app.state.services.registry
-    made = [await registry.create_key(*each) for each in (("write", "default", ""), ("secret", None, ""))]
+    made = [await registry.keys.create(*each) for each in (("write", "default", ""), ("secret", None, ""))]
     return made[0].key, made[1].key

@@ -13,7 +13,7 @@ import uvicorn
 from app.config import Settings
 from app.main import create_app
 from app.postgres.pool import open_pool
-from app.registry import FirstKeys, bootstrap
+from app.registry.bootstrap import FirstKeys, bootstrap
 
 
 @asynccontextmanager

@@ -379,10 +379,10 @@ async def test_tokens_outlive_a_restart_and_a_rotation(settings: Settings) -> No
         later = Page(again, page.key, proof=page.proof, token=page.token)
         assert (await later.get()).status_code == 200
         registry = again.app.state.services.registry
-        assert len(registry.access.signing) == 1
-        await registry.renew_signing_key()
-        assert len(registry.access.signing) == 2
-        assert registry.access.signing[0] != registry.access.signing[1]
+        assert len(registry.access.current.signing_keys) == 1
+        await registry.keys.renew_signing_key()
+        assert len(registry.access.current.signing_keys) == 2
+        assert registry.access.current.signing_keys[0] != registry.access.current.signing_keys[1]
         assert (await later.get()).status_code == 200
         before = later.token
         await later.send()
@@ -393,7 +393,7 @@ async def test_tokens_outlive_a_restart_and_a_rotation(settings: Settings) -> No
 async def test_a_workspace_from_before_gets_a_signing_key_once(settings: Settings) -> None:
     async with running(settings) as one, running(settings) as two:
         for service in (one, two):
-            await service.app.state.services.registry.renew_signing_key(only_first=True)
+            await service.app.state.services.registry.keys.renew_signing_key(only_first=True)
         pool = one.app.state.services.pool
         assert await pool.fetchval("SELECT count(*) FROM signing_keys") == 1
         assert len(await pool.fetchval("SELECT secret FROM signing_keys")) == 32

@@ -27,7 +27,7 @@ def streams_of(service: Service) -> LiveUpdates:
 async def watching(service: Service, page: Page, stack: ExitStack, **more: Any) -> WatchedCustomer:
     """A stream of this page, as the route opens it, after its first answer."""
     await page.send(did("Looked"))
-    signing = service.app.state.services.registry.access.signing
+    signing = service.app.state.services.registry.access.current.signing_keys
     visitor = read_token(page.token, signing, "default", service.clock.now())
     watched = stack.enter_context(streams_of(service).open(visitor, page.key, **more))
     assert await watched.next(5) is not None
@@ -44,10 +44,10 @@ async def test_a_revoked_signing_secret_ends_the_streams_of_its_tokens(service: 
     registry = service.app.state.services.registry
     with ExitStack() as stack:
         old = await watching(service, Page(service), stack)
-        await registry.renew_signing_key()
+        await registry.keys.renew_signing_key()
         await asyncio.sleep(0.6)
         assert not old.closed, "a secret that is followed by another still holds"
-        await registry.renew_signing_key(revoke=True)
+        await registry.keys.renew_signing_key(revoke=True)
         await until(lambda: old.closed)
         new = await watching(service, Page(service), stack)
         await asyncio.sleep(0.6)
@@ -111,7 +111,7 @@ async def test_one_visitor_has_so_many_streams_and_others_have_theirs(service: S
         await watching(service, other, stack)
         streams_of(service).refuse_if_full((await watching(service, other, stack)).visitor)
     await page.send(did("Looked"))
-    signing = service.app.state.services.registry.access.signing
+    signing = service.app.state.services.registry.access.current.signing_keys
     streams_of(service).refuse_if_full(read_token(page.token, signing, "default", service.clock.now()))
 
 

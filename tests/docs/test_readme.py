@@ -19,7 +19,7 @@ from app.config import Settings
 from app.formats.timestamps import parse_claimed
 from app.main import create_app
 from app.postgres.pool import FrozenClock, open_pool
-from app.registry import bootstrap
+from app.registry.bootstrap import bootstrap
 from tests.docs.pages import PAGES, README, ROOT, blocks, name_of, read
 
 ELLIPSIS = "..."

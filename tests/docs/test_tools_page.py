@@ -13,7 +13,7 @@ from app.connectors.adapter import TEXT_POLICIES
 from app.connectors.tools import CONNECTORS
 from app.main import create_app
 from app.postgres.pool import FrozenClock, open_pool
-from app.registry import bootstrap
+from app.registry.bootstrap import bootstrap
 from tests.docs.pages import README, ROOT, blocks, read, rows
 from tests.docs.test_readme import _compare, _request
 from tests.tools.fixture import NOW

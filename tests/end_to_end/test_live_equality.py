@@ -94,7 +94,7 @@ async def _live(servers: Sequence[Server], database_url: str, settings: Mapping[
     async with service(database_url, time.time_ns() // 1_000, **settings) as inside:
         keys = {"default": servers[0].write_key}
         for source in SOURCES:
-            _, key = await inside.registry.create_source(source, source)
+            _, key = await inside.registry.sources.create(source, source)
             keys[source] = str(key.key)
         async with _talking(servers, servers[0].secret_key) as talk:
             await talk.define(plan, range(DEFINED_BEFORE))
@@ -478,7 +478,7 @@ async def look_on(inside: Service, traffic: Traffic, draw: Random) -> Counter[st
     while not traffic.over:
         async with inside.pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
             inside.clock.instant = await connection.fetchval("SELECT clock_timestamp()")
-            ruleset = await inside.registry.current_ruleset(connection)
+            ruleset = await inside.registry.rules.read(connection)
             keys = sorted({each.key for each in ruleset.segments} & _OURS)
             compared["in a snapshot"] += await look(inside, connection, keys, draw)
         await asyncio.sleep(1.5)

@@ -42,7 +42,7 @@ class Importer:
         if kind is not None and mapping is MAPPING:
             mapping = mapping_of(path, kind, None)
         form = file_reader_of(mapping, kind, options, one.settings.limits, one.clock.now)
-        into = ImportTarget(one.ingest, one.registry.access.sources[source], one.settings, one.clock)
+        into = ImportTarget(one.ingest, one.registry.access.current.sources[source], one.settings, one.clock)
         return await import_file(path, form, into, lambda _: None)
 
     async def stored(self) -> Any:
@@ -180,7 +180,7 @@ async def test_a_mended_mapping_and_another_source_start_anew(importer: Importer
     assert faults(path) == []
 
     await _stop_after_a_batch(importer, path, mended)
-    await importer.one.registry.create_source("till", "till")
+    await importer.one.registry.sources.create("till", "till")
     report = await importer(path, mended, source="till")
     assert (report.resumed_at_line, report.lines) == (0, 1_500)
 

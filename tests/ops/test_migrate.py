@@ -19,7 +19,7 @@ from app.config import Settings
 from app.formats.timestamps import rfc3339
 from app.postgres import migrate
 from app.postgres.pool import FrozenClock, prepare_connection
-from app.registry import FirstKeys
+from app.registry.bootstrap import FirstKeys
 from app.touchpoint import DAY, HOUR, identity_id
 from tests.api.conftest import NOON, running
 from tests.api.test_definitions import work

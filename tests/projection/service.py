@@ -19,7 +19,9 @@ from app.postgres.pool import Connection, FrozenClock, Pool, open_pool, transact
 from app.projection.project import refresh
 from app.projection.rebuild import comparable
 from app.projection.state import read_state
-from app.registry import DefinitionVersion, Registry, bootstrap
+from app.registry.bootstrap import bootstrap
+from app.registry.definition_rows import DefinitionVersion
+from app.registry.registry import Registry
 from app.rules.language.definitions import JourneyIn, SegmentIn, parse_journey, parse_segment
 from tests.projection.naive import Definitions, Interval, Said
 
@@ -39,7 +41,7 @@ class Service:
 
     async def send(self, items: Sequence[dict[str, Any]], source: str = "default") -> Receipt:
         body = json.dumps({"batch": list(items)}).encode()
-        view = self.registry.access.sources[source]
+        view = self.registry.access.current.sources[source]
         envelope = segment.read(body, "batch", self.settings.limits)
         return await self.ingest.submit(
             Submission(source=view, envelope=envelope, received_at=self.clock.now(), size_bytes=len(body))
@@ -47,10 +49,10 @@ class Service:
 
     async def define(self, definitions: Definitions) -> None:
         """Put these in the place of the built-in definitions."""
-        for old in self.registry.ruleset.segments:
-            await self.registry.archive("segment", old.key)
-        for old in self.registry.ruleset.journeys:
-            await self.registry.archive("journey", old.key)
+        for old in self.registry.rules.current.segments:
+            await self.registry.definitions.archive("segment", old.key)
+        for old in self.registry.rules.current.journeys:
+            await self.registry.definitions.archive("journey", old.key)
         for journey, stages in definitions.journeys.items():
             await self.put("journey", journey, stages)
         for key, rule in definitions.segments.items():
@@ -68,7 +70,7 @@ class Service:
         else:
             stages = [{"key": stage, "name": stage, "rule": each} for stage, each in rule]
             wanted = parse_journey({**named, "stages": stages}, limits)
-        return (await self.registry.define(wanted, replace=replace))[0]
+        return (await self.registry.definitions.define(wanted, replace=replace))[0]
 
     async def segment(
         self, key: str, rule: Any, *, replace: bool = False, name: str | None = None
@@ -102,7 +104,7 @@ class Service:
             ids,
         )
         understood = [
-            (row["id"], comparable(read_state(row["state"], self.registry.ruleset), self.registry.ruleset))
+            (row["id"], comparable(read_state(row["state"], self.registry.rules.current), self.registry.rules.current))
             for row in states
         ]
         return understood, [tuple(row) for row in history]
@@ -112,7 +114,7 @@ class Service:
 
         async def work(connection: Connection) -> None:
             now, settings = self.clock.now(), self.settings
-            await refresh(connection, ids, self.registry.ruleset, now, settings, replay_all=True)
+            await refresh(connection, ids, self.registry.rules.current, now, settings, replay_all=True)
 
         await transact(self.pool, work)
 

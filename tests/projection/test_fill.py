@@ -20,7 +20,7 @@ from app.projection.rebuild import comparable
 from app.projection.state import read_state
 from app.queries.customers import CustomerQueries
 from app.queries.segment_members import SegmentMemberQueries
-from app.registry import Registry
+from app.registry.registry import Registry
 from app.rules.language.definitions import TraitIn, parse_trait
 from app.touchpoint import DAY, HOUR, SECOND
 from tests.projection.naive import Definitions, Said, customers, intervals, of_customer
@@ -71,7 +71,7 @@ async def of_customer_now(one: Service, user: str) -> dict[str, int]:
 async def states(one: Service) -> list[Any]:
     """What every row holds, as far as it can be compared: not when it was last asked."""
     rows = await one.pool.fetch("SELECT id, state, revision FROM customers ORDER BY id")
-    ruleset = one.registry.ruleset
+    ruleset = one.registry.rules.current
     assert all(row["revision"] >= ruleset.fill for row in rows)
     return [(row["id"], comparable(read_state(row["state"], ruleset), ruleset)) for row in rows]
 
@@ -121,7 +121,7 @@ async def test_a_fill_reads_only_what_its_rules_read(database_url: str) -> None:
         await one.segment("looked", {"did": "viewed"})
         async with one.pool.acquire() as connection, connection.transaction():
             filled = await backfill.fill_chunk(
-                connection, one.registry.ruleset, backfill.START, 100, one.clock.now(), one.settings
+                connection, one.registry.rules.current, backfill.START, 100, one.clock.now(), one.settings
             )
         assert (filled.customers, filled.touchpoints) == (12, 4)
 
@@ -182,7 +182,7 @@ async def test_an_edit_keeps_the_old_members_until_the_new_set_is_complete(datab
             (1, False, False),
             (2, False, True),
         ]
-        meanings = {one.registry.ruleset.number_of[id] for id in ("segment:chosen", "segment:read")}
+        meanings = {one.registry.rules.current.number_of[id] for id in ("segment:chosen", "segment:read")}
         stored = await one.pool.fetch(
             "SELECT DISTINCT meaning FROM transitions WHERE retracted_at IS NULL AND definition LIKE 'segment:%'"
         )
@@ -198,9 +198,9 @@ async def test_the_switch_touches_no_customer(database_url: str) -> None:
         await one.segment("chosen", DEAR, replace=True)
         assert await one.worker.fill() == 12
         before = await one.pool.fetch("SELECT id, xmin::text FROM customers ORDER BY id")
-        assert one.registry.ruleset.upcoming != {}
+        assert one.registry.rules.current.upcoming != {}
         await one.sweep_all()
-        assert one.registry.ruleset.upcoming == {}
+        assert one.registry.rules.current.upcoming == {}
         assert await one.pool.fetch("SELECT id, xmin::text FROM customers ORDER BY id") == before
 
 
@@ -241,7 +241,7 @@ async def test_a_new_name_fills_nothing(database_url: str) -> None:
         before = await one.pool.fetch("SELECT id, xmin::text FROM customers ORDER BY id")
         saved = await one.segment("chosen", TWICE, replace=True, name="Another name")
         assert saved.activated_at is not None
-        await one.registry.archive("segment", "other")
+        await one.registry.definitions.archive("segment", "other")
         assert await views(one).unfilled() == 0
         assert await members(one, "chosen") == [f"u{number:02}" for number in range(1, 12, 2)]
         await one.sweep_all()
@@ -257,7 +257,7 @@ async def test_archived_and_made_again(database_url: str) -> None:
         await base(one)
         await one.segment("chosen", TWICE)
         await one.sweep_all()
-        await one.registry.archive("segment", "chosen")
+        await one.registry.definitions.archive("segment", "chosen")
         await one.send([bought(900, "u00", 4)])
         await one.segment("chosen", TWICE)
         expected = sorted(["u00", *(f"u{number:02}" for number in range(1, 12, 2))])
@@ -330,7 +330,7 @@ async def test_any_definitions_one_after_the_other_while_messages_flow(database_
             await one.send([item(said[index], prefix) for index in batch])
             await one.worker.fill()
         await one.sweep_all()
-        assert one.registry.ruleset.upcoming == {}
+        assert one.registry.rules.current.upcoming == {}
         for group in customers(said, CAPS):
             kind, _, value = sorted(group)[0].partition(":")
             own = of_customer(said, group)
@@ -376,7 +376,7 @@ async def test_other_settings_mean_other_rules(database_url: str) -> None:
         await is_as_rebuilt(one)
         again = Registry(one.pool, one.settings)
         await again.load()
-        assert again.ruleset.number_of == one.registry.ruleset.number_of
+        assert again.rules.current.number_of == one.registry.rules.current.number_of
 
 
 async def test_a_computed_trait_is_edited_like_any_definition(database_url: str) -> None:
@@ -388,12 +388,12 @@ async def test_a_computed_trait_is_edited_like_any_definition(database_url: str)
 
     async with service(database_url, TODAY, fill_customers_max=5) as one:
         await base(one)
-        await one.registry.define(spent("total"), replace=False)
+        await one.registry.definitions.define(spent("total"), replace=False)
         await one.segment("big", {"trait": "spent", "gte": 12})
         await one.sweep_all()
         old = ["u07", "u09", "u11"]
         assert await members(one, "big") == old
-        saved, _ = await one.registry.define(spent("nothing"), replace=True)
+        saved, _ = await one.registry.definitions.define(spent("nothing"), replace=True)
         assert saved.activated_at is None
         assert (await views(one).fill("trait", "spent")).customers_filled == 0
         await one.worker.fill()
@@ -431,7 +431,7 @@ async def test_lots_are_drawn_by_the_strongest_earliest_identity(database_url: s
             drawn = [tenth for tenth in range(10) if await views(one).count(f"lot{tenth}", TODAY)]
             assert drawn == [lot(kind, value) // 10]
             stored = await one.pool.fetchval("SELECT state FROM customers")
-            assert read_state(stored, one.registry.ruleset).person == (kind, value)
+            assert read_state(stored, one.registry.rules.current).person == (kind, value)
             await is_as_rebuilt(one)
         await one.segment("later", {"bucket": [0, 50], "salt": "t"})
         await one.sweep_all()

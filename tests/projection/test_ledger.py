@@ -93,7 +93,7 @@ async def test_a_link_can_be_taken_back_and_restored(database_url: str) -> None:
         pair = (identity_id("anonymous_id", "d"), identity_id("user_id", "u"))
 
         async def mark(undone: bool) -> bool:
-            ruleset = one.registry.ruleset
+            ruleset = one.registry.rules.current
             return await transact(
                 one.pool, lambda connection: undo_link(connection, *pair, undone, ruleset, NOW, one.settings)
             )

@@ -49,7 +49,7 @@ def scenario(
 
 async def differing(one: Service) -> int:
     """How many customers are not what their log says, by our own measure."""
-    return await rebuild_customers(one.pool, one.registry.ruleset, one.clock, one.settings)
+    return await rebuild_customers(one.pool, one.registry.rules.current, one.clock, one.settings)
 
 
 async def stored_intervals(one: Service) -> set[tuple[Any, ...]]:
@@ -288,7 +288,7 @@ def test_a_customer_that_cannot_be_filled_holds_up_no_other(database_url: str, m
             if await connection.fetchval(
                 "SELECT EXISTS (SELECT FROM customers WHERE id = ANY($1::uuid[]) AND revision >= $2)",
                 poison,
-                one.registry.ruleset.fill,
+                one.registry.rules.current.fill,
             ):
                 raise ValueError
             return filled
@@ -296,7 +296,9 @@ def test_a_customer_that_cannot_be_filled_holds_up_no_other(database_url: str, m
         monkeypatch.setattr(worker, "fill_chunk", failing)
         for _ in range(5):
             await one.worker.fill()
-        left = await one.pool.fetchval("SELECT count(*) FROM customers WHERE revision < $1", one.registry.ruleset.fill)
+        left = await one.pool.fetchval(
+            "SELECT count(*) FROM customers WHERE revision < $1", one.registry.rules.current.fill
+        )
         assert left == 2
 
     scenario(database_url, act, fill_customers_max=2)
@@ -424,7 +426,7 @@ def test_undo_and_restore_end_where_they_began(database_url: str) -> None:
         for undone in (True, False):
             async with one.pool.acquire() as connection, connection.transaction():
                 assert await projecting.undo_link(
-                    connection, *pair, undone, one.registry.ruleset, one.clock.now(), one.settings
+                    connection, *pair, undone, one.registry.rules.current, one.clock.now(), one.settings
                 )
             assert len(await one.groups("")) == 1 + undone
             assert await differing(one) == 0
@@ -456,7 +458,7 @@ def test_an_undone_link_still_learns_its_earliest_message(database_url: str) -> 
     async def toggle(one: Service, undone: bool) -> None:
         pair = Identity("anonymous_id", "d1").id, Identity("user_id", "u1").id
         async with one.pool.acquire() as connection, connection.transaction():
-            await projecting.undo_link(connection, *pair, undone, one.registry.ruleset, NOW, one.settings)
+            await projecting.undo_link(connection, *pair, undone, one.registry.rules.current, NOW, one.settings)
 
     async def act(one: Service) -> None:
         await one.send([item(said(5, T0 + 5 * HOUR, anonymous_id="d1"))])
@@ -520,7 +522,7 @@ def test_a_definition_that_is_replaced_records_its_new_version(database_url: str
 
         await one.send([item(said(1, NOW - DAY))])
         wanted = {"key": "lately", "name": "Lately, again", "rule": {"any": [renamed, {"did": "x"}]}}
-        await one.registry.define(parse_segment(wanted, one.settings.limits), replace=True)
+        await one.registry.definitions.define(parse_segment(wanted, one.settings.limits), replace=True)
         await one.sweep_all()
         versions = await one.pool.fetch(
             "SELECT version FROM transitions WHERE definition = 'segment:lately' AND retracted_at IS NULL"

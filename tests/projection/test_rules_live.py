@@ -152,10 +152,10 @@ def _in_order(wanted: Definitions) -> list[tuple[str, str, Any]]:
 
 
 async def _put(one: Service, kind: str, key: str, body: Any) -> None:
-    exists = any((each.kind, each.key) == (kind, key) for each in one.registry.ruleset.definitions)
+    exists = any((each.kind, each.key) == (kind, key) for each in one.registry.rules.current.definitions)
     if kind == "trait":
         parsed = parse_trait({"key": key, "name": key, "value": body}, one.settings.limits)
-        await one.registry.define(parsed, replace=exists)
+        await one.registry.definitions.define(parsed, replace=exists)
     else:
         await one.put(kind, key, body, replace=exists)
 
@@ -167,7 +167,9 @@ async def _archive(one: Service, but: Definitions) -> None:
         "journey": but.journeys.keys(),
         "trait": but.traits.keys(),
     }
-    there = {(each.kind, each.key) for each in one.registry.ruleset.definitions if each.key not in kept[each.kind]}
+    there = {
+        (each.kind, each.key) for each in one.registry.rules.current.definitions if each.key not in kept[each.kind]
+    }
     order = [
         *(("segment", f"r{number}") for number in range(RULES)),
         *(("journey", key) for key in ("other", "main", "six-stage")),
@@ -176,7 +178,7 @@ async def _archive(one: Service, but: Definitions) -> None:
     ]
     others = there.difference(order)
     for kind, key in [*(each for each in others), *(each for each in order if each in there)]:
-        await one.registry.archive(kind, key)
+        await one.registry.definitions.archive(kind, key)
 
 
 # -------------------------------------------------------------------------------------------------- comparing
@@ -259,9 +261,9 @@ async def live(database_url: str, seed: int) -> None:
         async with service(database_url, latest, **changes, **SMALL_CAPS) as one:
             if place == 0:
                 for source in SOURCES:
-                    await one.registry.create_source(source, source)
+                    await one.registry.sources.create(source, source)
             await define(one, definitions, anew=chance(draw, 2))
-            assert one.registry.ruleset.upcoming == {}
+            assert one.registry.rules.current.upcoming == {}
             for delivery in known[-FILLED_CHECKED:]:
                 await _noted(check(one, delivery, definitions, draw), delivery, definitions, "filled")
                 await is_as_rebuilt(one, delivery.prefix)
@@ -318,6 +320,6 @@ async def test_archiving_leaves_nothing_that_a_rebuild_counts(database_url: str,
             ]
         )
         await one.sweep_all()
-        await one.registry.archive("segment", "archived")
+        await one.registry.definitions.archive("segment", "archived")
         await one.sweep_all()
-        assert await rebuild_customers(one.pool, one.registry.ruleset, one.clock, one.settings) == 0
+        assert await rebuild_customers(one.pool, one.registry.rules.current, one.clock, one.settings) == 0

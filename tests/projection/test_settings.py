@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from app.errors import OtherSettings
-from app.registry import Registry
+from app.registry.registry import Registry
 from app.touchpoint import DAY
 from tests.projection.service import service
 
@@ -20,10 +20,10 @@ async def test_a_command_with_other_settings_changes_nothing(database_url: str) 
         other = Registry(one.pool, one.settings.model_copy(update={"timezone": "Asia/Kolkata"}))
         with pytest.raises(OtherSettings):
             await other.load(settle=False)
-        await other.load_access()
-        assert other.access.sources
+        await other.access.refresh()
+        assert other.access.current.sources
         async with one.pool.acquire() as connection:
-            assert await one.registry.current_ruleset(connection) is one.registry.ruleset
+            assert await one.registry.rules.read(connection) is one.registry.rules.current
 
 
 async def test_a_server_that_is_started_later_outdates_the_others(database_url: str) -> None:

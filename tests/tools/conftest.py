@@ -18,7 +18,7 @@ from app.config import Settings
 from app.connectors.tools import CONNECTORS
 from app.main import create_app
 from app.postgres.pool import FrozenClock, open_pool
-from app.registry import bootstrap
+from app.registry.bootstrap import bootstrap
 from tests.tools.fixture import NOW, Case, Fixture
 
 WRITTEN_BY_MESSAGES = (

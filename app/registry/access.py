@@ -1,0 +1,151 @@
+"""Access: which keys a process knows, and what each of them allows.
+
+A process holds one :class:`AccessSnapshot` and replaces it whole when the counter ``access`` in ``revisions`` rises.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from app.config import Settings
+from app.postgres.pool import Connection, Pool
+from app.postgres.revisions import REVISION
+from app.registry.key_store import hash_of_key
+from app.registry.source_store import read_sources
+from app.registry.webhook_secrets import SecretBox, WebhookSource, read_secrets
+from app.touchpoint import SourceView
+
+_NEVER_READ: Final = -1
+_UNKNOWN_KEY_SECONDS: Final = 0.05
+
+
+class WriteKeyGrant(msgspec.Struct, frozen=True):
+    """What a request is allowed by its write key.
+
+    ``origins`` are the pages that may use it (none: any), ``wild`` those given as ``https://*.example.com``, parted at
+    the star. ``trusts_identify``: a page may be shown the customer that it says it is.
+    """
+
+    source: SourceView
+    origins: frozenset[str] = frozenset()
+    wild: tuple[tuple[str, str], ...] = ()
+    trusts_identify: bool = False
+
+    def admits(self, origin: str) -> bool:
+        if not self.origins:
+            return True
+        return origin in self.origins or any(
+            len(origin) > len(head) + len(tail) and origin.startswith(head) and origin.endswith(tail)
+            for head, tail in self.wild
+        )
+
+
+class AccessSnapshot(msgspec.Struct, frozen=True):
+    """Sources and keys at one revision. Keys are looked up by their SHA-256.
+
+    ``signing_keys`` sign visitor tokens, oldest first: the last signs, all verify. ``webhook_sources`` hold what
+    receiving the webhooks of a source needs.
+    """
+
+    revision: int
+    sources: Mapping[str, SourceView]
+    write_keys: Mapping[bytes, WriteKeyGrant]
+    secret_keys: Mapping[bytes, str]
+    signing_keys: tuple[bytes, ...] = ()
+    webhook_sources: Mapping[str, WebhookSource] = {}
+
+
+_KEYS = "SELECT hash, kind, source, name, origins, trusts_identify FROM keys WHERE revoked_at IS NULL"
+
+_SIGNING_KEYS = "SELECT secret FROM signing_keys ORDER BY id"
+
+
+class AccessCache:
+    """The snapshot of this process, and look-ups of keys in it."""
+
+    def __init__(self, pool: Pool, settings: Settings) -> None:
+        self._pool = pool
+        self._secret_box = SecretBox(settings.secrets_keys)
+        self._checked_at = float("-inf")
+        self.current = AccessSnapshot(_NEVER_READ, {}, {}, {})
+
+    async def write_key(self, key: str) -> WriteKeyGrant | None:
+        """Return what a write key allows; None if it is unknown or revoked."""
+        digest = hash_of_key(key)
+        grant = self.current.write_keys.get(digest)
+        if grant is None and await self._refresh_for_unknown_key():
+            grant = self.current.write_keys.get(digest)
+        return grant
+
+    async def source_of(self, write_key: str) -> SourceView | None:
+        """Return the source of a write key; None if the key is unknown or revoked."""
+        grant = await self.write_key(write_key)
+        return None if grant is None else grant.source
+
+    async def is_secret_key(self, key: str) -> bool:
+        digest = hash_of_key(key)
+        if digest in self.current.secret_keys:
+            return True
+        return await self._refresh_for_unknown_key() and digest in self.current.secret_keys
+
+    def is_known_write_key(self, key: str) -> bool:
+        """Whether the snapshot has this write key; for an error that names the wrong kind of key."""
+        return hash_of_key(key) in self.current.write_keys
+
+    async def refresh(self) -> None:
+        """Read the snapshot again if the counter has risen."""
+        async with self._pool.acquire() as connection:
+            if await connection.fetchval(REVISION, "access") != self.current.revision:
+                await self.reload(connection)
+
+    async def reload(self, connection: Connection) -> None:
+        """Read the snapshot again, in a transaction of one snapshot."""
+        async with connection.transaction(isolation="repeatable_read"):
+            await self.read(connection)
+
+    async def read(self, connection: Connection) -> None:
+        """Read inside the caller's transaction, whose isolation is repeatable_read."""
+        self.current = await _read_snapshot(connection, self._secret_box)
+
+    async def _refresh_for_unknown_key(self) -> bool:
+        """Whether the snapshot was read again, because an unknown key may be a new one.
+
+        One look at a counter, at most every 50 ms: a forged key costs little. A longer pause would refuse a key that
+        was created just now, and SDKs drop what is answered with 401.
+        """
+        now = time.monotonic()
+        if now - self._checked_at < _UNKNOWN_KEY_SECONDS:
+            return False
+        self._checked_at = now
+        revision = self.current.revision
+        await self.refresh()
+        return self.current.revision != revision
+
+
+async def _read_snapshot(connection: Connection, secret_box: SecretBox) -> AccessSnapshot:
+    revision: int = await connection.fetchval(REVISION, "access")
+    secrets = await read_secrets(connection, secret_box)
+    sources: dict[str, SourceView] = {}
+    webhook_sources: dict[str, WebhookSource] = {}
+    for source in await read_sources(connection):
+        view = SourceView(source.key, source.default_channel, dict(source.identity_properties), source.bots)
+        sources[source.key] = view
+        webhook_sources[source.key] = WebhookSource(view, source.kind, source.options, secrets.get(source.key, ()))
+    write_keys: dict[bytes, WriteKeyGrant] = {}
+    secret_keys: dict[bytes, str] = {}
+    for digest, kind, source_key, name, origins, trusts_identify in await connection.fetch(_KEYS):
+        if kind == "secret":
+            secret_keys[digest] = name
+        elif source_key in sources:
+            write_keys[digest] = _grant(sources[source_key], origins, trusts_identify)
+    signing_keys = tuple(row["secret"] for row in await connection.fetch(_SIGNING_KEYS))
+    return AccessSnapshot(revision, sources, write_keys, secret_keys, signing_keys, webhook_sources)
+
+
+def _grant(source: SourceView, origins: Sequence[str], trusts_identify: bool) -> WriteKeyGrant:
+    wild = tuple((head, tail) for head, star, tail in (origin.partition("*") for origin in origins) if star)
+    return WriteKeyGrant(source, frozenset(origins), wild, trusts_identify)

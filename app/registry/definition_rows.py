@@ -1,0 +1,193 @@
+"""Rows of definitions as they are read: all versions in use at one revision, or one definition in one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Literal
+
+import msgspec
+
+from app.postgres.pool import Connection, Pool
+from app.rules.language.definitions import (
+    parse_rule,
+    parse_value,
+    rule_to_json,
+    value_to_json,
+)
+from app.rules.language.references import Definition, named_rules, references, segment_id, stages_of, trait_id
+
+Kind = Literal["segment", "journey", "trait"]
+
+
+class DefinitionVersion(msgspec.Struct, frozen=True):
+    """A definition that is in use or will be: when that version was saved and why, and since when it is current."""
+
+    definition: Definition
+    created_at: int
+    note: str = ""
+    activated_at: int | None = None
+    """None: a candidate, which becomes current when every customer is filled."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.definition.kind}:{self.definition.key}"
+
+
+class DefinitionSet(msgspec.Struct, frozen=True):
+    """All that is defined at one revision: what is current, the candidates, and the numbers of their meanings."""
+
+    revision: int
+    current: list[DefinitionVersion]
+    candidates: list[DefinitionVersion]
+    numbers: dict[str, int]
+
+    @property
+    def fill(self) -> int:
+        """The revision of a customer's row that holds every rule."""
+        return max(self.numbers.values(), default=0)
+
+    def latest(self, kind: str, key: str) -> DefinitionVersion | None:
+        """The candidate where there is one."""
+        return find(self.candidates, kind, key) or find(self.current, kind, key)
+
+    def without(self, kind: str, key: str) -> DefinitionSet:
+        def others(definitions: Sequence[DefinitionVersion]) -> list[DefinitionVersion]:
+            return [each for each in definitions if (each.definition.kind, each.definition.key) != (kind, key)]
+
+        return msgspec.structs.replace(self, current=others(self.current), candidates=others(self.candidates))
+
+    def switched(self) -> DefinitionSet:
+        """As it will be when the candidates have become current."""
+        replaced = {candidate.id: candidate for candidate in self.candidates}
+        current = [replaced.get(defined.id, defined) for defined in self.current]
+        return msgspec.structs.replace(self, current=current, candidates=[])
+
+
+_LOCK = """
+-- One change of definitions at a time: each is checked against all the others.
+SELECT pg_advisory_xact_lock(hashtext('segue.definitions'))
+"""
+
+_DEFINITIONS = """
+-- All that is in use, after a row that tells the revision which it makes up and the numbers of its meanings: one
+-- statement, so that these belong together.
+SELECT coalesce((SELECT value FROM revisions WHERE name = 'definitions'), 0) AS revision,
+       (SELECT array_agg(meaning ORDER BY number) FROM rule_numbers) AS meanings,
+       (SELECT array_agg(number ORDER BY number) FROM rule_numbers) AS numbers,
+       NULL AS kind, NULL AS key, 0 AS version, NULL AS name, NULL AS description, NULL AS owner, NULL::jsonb AS body,
+       NULL::timestamptz AS created_at, NULL AS note, NULL::timestamptz AS activated_at, NULL::boolean AS public
+UNION ALL
+SELECT 0, NULL, NULL,
+       kind, key, version, name, description, owner, body, created_at, note, activated_at, public
+FROM definitions WHERE superseded_at IS NULL
+ORDER BY kind NULLS FIRST, key, version
+"""
+
+_DEFINITION = """
+-- One definition: what is current, then the candidate, in one snapshot.
+SELECT kind, key, version, name, description, owner, body, created_at, note, activated_at, public
+FROM definitions WHERE kind = $1 AND key = $2 AND superseded_at IS NULL
+ORDER BY activated_at NULLS LAST
+"""
+
+_decode = msgspec.json.Decoder(float_hook=Decimal).decode
+
+
+async def lock_definitions(connection: Connection) -> DefinitionSet:
+    """Take the lock of definitions until COMMIT and return what is defined: changes are made one at a time."""
+    await connection.execute(_LOCK)
+    return await read_definitions(connection)
+
+
+async def read_definition(
+    connection: Connection | Pool, kind: Kind, key: str
+) -> tuple[DefinitionVersion | None, DefinitionVersion | None]:
+    """Return the current version of one definition and its candidate, each None if there is none."""
+    versions = [_version_of_row(tuple(row)) for row in await connection.fetch(_DEFINITION, kind, key)]
+    current = next((version for version in versions if version.activated_at is not None), None)
+    candidate = next((version for version in versions if version.activated_at is None), None)
+    return current, candidate
+
+
+async def read_definitions(connection: Connection | Pool) -> DefinitionSet:
+    """Return all definitions in use, with the revision that they make up."""
+    head, *rows = await connection.fetch(_DEFINITIONS)
+    versions = [_version_of_row(tuple(row)[3:]) for row in rows]
+    return DefinitionSet(
+        head["revision"],
+        [version for version in versions if version.activated_at is not None],
+        [version for version in versions if version.activated_at is None],
+        dict(zip(head["meanings"] or (), head["numbers"] or (), strict=True)),
+    )
+
+
+@lru_cache(maxsize=8_192)
+def _version_of_row(row: tuple[Any, ...]) -> DefinitionVersion:
+    """Remembered, because every change of one definition reads all the others again."""
+    kind, key, version, name, description, owner, body, created_at, note, activated_at, public = row
+    data = _decode(body)
+    definition = Definition(kind, key, version, name, description, owner, public=public)
+    if kind == "segment":
+        definition = msgspec.structs.replace(definition, rule=parse_rule(data))
+    elif kind == "trait":
+        definition = msgspec.structs.replace(definition, value=parse_value(data))
+    else:
+        stages = tuple((stage["key"], stage["name"], parse_rule(stage["rule"])) for stage in data)
+        contents = {stage["key"]: stage["content"] for stage in data if "content" in stage}
+        definition = msgspec.structs.replace(definition, stages=stages, contents=contents)
+    return DefinitionVersion(definition, created_at, note, activated_at)
+
+
+def body_of(definition: Definition) -> Any:
+    """What is stored, and shown, as the author wrote it: a segment's rule, a journey's stages, a trait's value."""
+    if definition.rule is not None:
+        return rule_to_json(definition.rule)
+    if definition.value is not None:
+        return value_to_json(definition.value)
+    contents = definition.contents
+    return [
+        {
+            "key": key,
+            "name": name,
+            "rule": rule_to_json(rule),
+            **({"content": contents[key]} if key in contents else {}),
+        }
+        for key, name, rule in definition.stages
+    ]
+
+
+def is_same_definition(one: Definition, other: Definition) -> bool:
+    """Whether two versions differ in nothing but their number."""
+    return msgspec.structs.replace(one, version=other.version) == other and _same_json(body_of(one), body_of(other))
+
+
+def _same_json(one: Any, other: Any) -> bool:
+    """Equal as a rule reads it: 1 is 1.0, but true, which Python takes for 1, is not."""
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(_same_json(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return isinstance(other, list) and len(one) == len(other) and all(map(_same_json, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
+def find(definitions: Sequence[DefinitionVersion], kind: str, key: str) -> DefinitionVersion | None:
+    return next((each for each in definitions if (each.definition.kind, each.definition.key) == (kind, key)), None)
+
+
+def dependents_of(definitions: Sequence[DefinitionVersion], kind: Kind, key: str, default_journey: str) -> list[str]:
+    """Which other definitions name this one in a rule."""
+    plain = [each.definition for each in definitions]
+    stages = stages_of(plain)
+    targets = {"segment": {segment_id(key)}, "trait": {trait_id(key)}}.get(
+        kind, {rule_id for _, rule_id in stages.get(key, ())}
+    )
+    read = references(named_rules(plain), stages, default_journey)
+    readers: dict[str, None] = {}
+    for rule_id, found in read.items():
+        reader_kind, reader_key = rule_id.split(":")[:2]
+        reader_kind = "journey" if reader_kind == "stage" else reader_kind
+        if (reader_kind, reader_key) != (kind, key) and any(targets.intersection(each.targets) for each in found):
+            readers[f"{reader_kind} {reader_key}"] = None
+    return list(readers)

@@ -1,0 +1,222 @@
+"""Keys: who may send and who may ask, and the secrets that sign visitor tokens. Owns the tables keys and signing_keys.
+
+Of a secret key only the SHA-256 is stored, by which keys are looked up.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+
+from app.errors import BadRequest, NotFound
+from app.postgres.pool import Connection, Pool, transact
+from app.postgres.revisions import bump
+
+KEY_PREFIX: Final = {"write": "wk_", "secret": "sk_"}
+
+_ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+"""Base 58: no two characters look alike, and a double click selects the whole key."""
+
+_KEY_CHARS: Final = 32
+_SIGNING_BYTES: Final = 32
+_HINT_CHARS: Final = 7
+_ONLY_WRITE_KEYS: Final = "Only a write key has origins and trusts_identify; a secret key is never in a page."
+
+
+class Key(msgspec.Struct, frozen=True):
+    """A key as it is listed. ``id`` is its SHA-256 in hex; ``key`` is whole only just after it was made."""
+
+    id: str
+    kind: str
+    source: str | None
+    name: str
+    hint: str
+    created_at: int
+    revoked_at: int | None
+    origins: Sequence[str] = ()
+    trusts_identify: bool = False
+    key: str | None = None
+
+
+_COLUMNS = "hash, kind, source, name, hint, created_at, revoked_at, origins, trusts_identify"
+
+_LIST = f"SELECT {_COLUMNS} FROM keys ORDER BY created_at, kind DESC, hash"
+
+_ANY = "SELECT EXISTS (SELECT FROM keys)"
+
+_KIND = "SELECT kind FROM keys WHERE hash = $1"
+
+_SOURCE_EXISTS = "SELECT EXISTS (SELECT FROM sources WHERE key = $1)"
+
+_INSERT = f"""
+INSERT INTO keys (hash, kind, source, name, hint, origins, trusts_identify) VALUES ($1, $2, $3, $4, $5, $6, $7)
+RETURNING {_COLUMNS}
+"""
+
+_CHANGE = f"""
+-- What is null stays as it is.
+UPDATE keys SET name = coalesce($2, name), origins = coalesce($3, origins),
+    trusts_identify = coalesce($4, trusts_identify)
+WHERE hash = $1
+RETURNING {_COLUMNS}
+"""
+
+_REVOKE = f"""
+UPDATE keys SET revoked_at = coalesce(revoked_at, now()) WHERE hash = $1
+RETURNING {_COLUMNS}
+"""
+
+_LOCK_SIGNING_KEYS = """
+-- Processes that start together over a new database must not each make a key.
+SELECT pg_advisory_xact_lock(hashtext('segue.signing_keys'))
+"""
+
+_ANY_SIGNING_KEY = "SELECT EXISTS (SELECT FROM signing_keys)"
+
+_DROP_SIGNING_KEYS = "DELETE FROM signing_keys"
+
+_INSERT_SIGNING_KEY = "INSERT INTO signing_keys (secret) VALUES ($1)"
+
+
+class KeyStore:
+    """Every change of keys; ``changed`` lets this process follow at once, the others follow within a second."""
+
+    def __init__(self, pool: Pool, changed: Callable[[], Awaitable[None]]) -> None:
+        self._pool = pool
+        self._changed = changed
+
+    async def list_all(self) -> list[Key]:
+        """All keys, revoked ones too, oldest first."""
+        return [_key_of_row(row) for row in await self._pool.fetch(_LIST)]
+
+    async def create(
+        self,
+        kind: str,
+        source: str | None,
+        name: str,
+        origins: Sequence[str] = (),
+        trusts_identify: bool = False,
+    ) -> Key:
+        """Return a new key, whole this once. A write key belongs to a source, a secret key to none.
+
+        Raises :class:`BadRequest` for a key that cannot be and :class:`NotFound` without the source.
+        """
+        if (kind == "write") != (source is not None):
+            raise BadRequest("A write key needs a source, a secret key has none.")
+        if kind == "secret" and (origins or trusts_identify):
+            raise BadRequest(_ONLY_WRITE_KEYS)
+
+        async def create(connection: Connection) -> Key:
+            if source is not None and not await connection.fetchval(_SOURCE_EXISTS, source):
+                raise NotFound(f"There is no source {source}.")
+            key = await insert_key(connection, kind, source, name, origins, trusts_identify)
+            await bump(connection, "access")
+            return key
+
+        key = await transact(self._pool, create)
+        await self._changed()
+        return key
+
+    async def change(
+        self,
+        id: str,
+        *,
+        name: str | None = None,
+        origins: Sequence[str] | None = None,
+        trusts_identify: bool | None = None,
+    ) -> Key:
+        """Change what is not None. Raises :class:`NotFound`, and :class:`BadRequest` for origins of a secret key."""
+        digest = _digest_of_id(id)
+
+        async def change(connection: Connection) -> Key:
+            kind = await connection.fetchval(_KIND, digest)
+            if kind is None:
+                raise NotFound("There is no such key.")
+            if kind == "secret" and (origins or trusts_identify):
+                raise BadRequest(_ONLY_WRITE_KEYS)
+            new_origins = None if origins is None else [*origins]
+            row = await connection.fetchrow(_CHANGE, digest, name, new_origins, trusts_identify)
+            await bump(connection, "access")
+            return _key_of_row(row)
+
+        key = await transact(self._pool, change)
+        await self._changed()
+        return key
+
+    async def revoke(self, id: str) -> Key:
+        """By id (SHA-256 in hex) or by the key itself. Raises :class:`NotFound`; revoking twice changes nothing."""
+        digest = _digest_of_id(id)
+
+        async def revoke(connection: Connection) -> Key:
+            row = await connection.fetchrow(_REVOKE, digest)
+            if row is None:
+                raise NotFound("There is no such key.")
+            await bump(connection, "access")
+            return _key_of_row(row)
+
+        key = await transact(self._pool, revoke)
+        await self._changed()
+        return key
+
+    async def renew_signing_key(self, *, only_first: bool = False, revoke: bool = False) -> None:
+        """Sign visitor tokens with another secret from now on.
+
+        Tokens that older secrets signed hold until they end, or with ``revoke`` no longer. ``only_first``: do nothing
+        if there is a secret.
+        """
+
+        async def renew(connection: Connection) -> None:
+            await connection.execute(_LOCK_SIGNING_KEYS)
+            if only_first and await connection.fetchval(_ANY_SIGNING_KEY):
+                return
+            if revoke:
+                await connection.execute(_DROP_SIGNING_KEYS)
+            await connection.execute(_INSERT_SIGNING_KEY, secrets.token_bytes(_SIGNING_BYTES))
+            await bump(connection, "access")
+
+        await transact(self._pool, renew)
+        await self._changed()
+
+
+async def has_keys(connection: Connection) -> bool:
+    """Whether the workspace has any key, revoked ones too."""
+    return bool(await connection.fetchval(_ANY))
+
+
+async def insert_key(
+    connection: Connection,
+    kind: str,
+    source: str | None,
+    name: str,
+    origins: Sequence[str] = (),
+    trusts_identify: bool = False,
+) -> Key:
+    """Insert a new random key, in the caller's transaction."""
+    key = KEY_PREFIX[kind] + "".join(secrets.choice(_ALPHABET) for _ in range(_KEY_CHARS))
+    hint = key if kind == "write" else key[:_HINT_CHARS]
+    row = await connection.fetchrow(_INSERT, hash_of_key(key), kind, source, name, hint, [*origins], trusts_identify)
+    return msgspec.structs.replace(_key_of_row(row), key=key)
+
+
+def hash_of_key(key: str) -> bytes:
+    """SHA-256 of a key as it was sent."""
+    return sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def _key_of_row(row: Any) -> Key:
+    digest, *rest = row
+    return Key(digest.hex(), *rest)
+
+
+def _digest_of_id(id: str) -> bytes:
+    """Return the SHA-256 of a key, given its id (SHA-256 in hex) or itself. Raises :class:`NotFound`."""
+    if id.startswith(tuple(KEY_PREFIX.values())):
+        return hash_of_key(id)
+    try:
+        return bytes.fromhex(id)
+    except ValueError:
+        raise NotFound("There is no such key.") from None
