@@ -37,7 +37,7 @@ test: $(CHECKED) ## Run the tests; ARGS="-k name" picks some
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 nightly: $(CHECKED) ## The random rules against the naive reading, fifty times as many as make test tries
-	@SEGUE_TEST_CASES=50 $(BIN)/python -m pytest -q tests/rules tests/projection/test_against_oracle.py tests/projection/test_rules_live.py
+	@SEGUE_TEST_CASES=50 $(BIN)/python -m pytest -q tests/rules tests/projection/test_project_against_reference.py tests/projection/test_random_rules.py
 
 check: $(CHECKED) ## Lint, types, import contract, OpenAPI and snippet up to date, docs
 	@$(BIN)/ruff check .

@@ -17,8 +17,8 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.end_to_end.killing import Siege, check_customers, check_rebuild, reckon
-from tests.end_to_end.server import Server
+from tests.support.crash_load import Siege, check_customers, check_rebuild, reckon
+from tests.support.server_process import Server
 
 SHARES: Final = {"server": 0.7, "postmaster": 0.2, "both": 0.1}
 

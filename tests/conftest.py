@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import tempfile
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -20,6 +21,10 @@ from hypothesis import settings as hypothesis_settings
 from app.config import Settings
 from app.postgres.embedded import EmbeddedPostgres
 from app.postgres.migrate import upgrade
+from app.postgres.pool import FrozenClock
+from tests.support.running_app import NOON, Service, running
+from tests.support.server_process import Server
+from tests.support.webhook_sender import Tools, running_tools
 
 T = TypeVar("T")
 
@@ -74,6 +79,58 @@ def empty_database_url(cluster_url: str) -> Iterator[str]:
 def settings(database_url: str, tmp_path: Path) -> Settings:
     """Settings over :func:`database_url`, on a port that the system chooses."""
     return Settings.model_validate({"DATABASE_URL": database_url, "data_dir": tmp_path, "port": 0})
+
+
+@pytest.fixture
+def frozen() -> FrozenClock:
+    return FrozenClock(NOON)
+
+
+@pytest.fixture
+async def service(settings: Settings) -> AsyncIterator[Service]:
+    """The application in this process, without a worker: nothing happens that a test does not do."""
+    async with running(settings) as service:
+        yield service
+
+
+@pytest.fixture
+def start() -> Callable[..., AbstractAsyncContextManager[Service]]:
+    return running
+
+
+@pytest.fixture
+async def tools(settings: Settings) -> AsyncIterator[Tools]:
+    """The application behind a real socket, and deliveries to it as a tool makes them."""
+    async with running_tools(settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """One ``segue serve`` for all tests that only send and ask; each takes ids of its own."""
+    # Not in pytest's directory: under root PostgreSQL runs as another user, and each start of pytest takes the right
+    # to enter its directory away from others.
+    with tempfile.TemporaryDirectory(prefix="segue-") as directory:
+        server = Server(Path(directory))
+        try:
+            yield server.start()
+        finally:
+            server.clean_up()
+
+
+@pytest.fixture
+def make_server() -> Iterator[Callable[..., Server]]:
+    """Makes services that are not started yet, and ends them after the test."""
+    made: list[Server] = []
+    with tempfile.TemporaryDirectory(prefix="segue-") as directory:
+
+        def make(database_url: str | None = None, **environment: str) -> Server:
+            made.append(Server(Path(directory), database_url, **environment))
+            return made[-1]
+
+        yield make
+        for server in made:
+            server.clean_up()
 
 
 def with_database(url: str, name: str) -> str:

@@ -16,7 +16,7 @@ from app.formats.timestamps import rfc3339
 from app.http.responses import write_cursor
 from app.postgres.pool import FrozenClock
 from app.touchpoint import DAY, SECOND, identity_id
-from tests.api.conftest import NOON, Service, track
+from tests.support.running_app import NOON, Service, track
 
 
 async def test_a_customer(service: Service) -> None:

@@ -15,7 +15,7 @@ from app.observability.metrics import Metrics
 from app.postgres.pool import FrozenClock, transact
 from app.projection.project import refresh
 from app.touchpoint import DAY
-from tests.api.conftest import NOON, Service, track
+from tests.support.running_app import NOON, Service, track
 
 SEGMENT = {
     "key": "big",

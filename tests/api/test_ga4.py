@@ -9,8 +9,8 @@ import pytest
 
 from app.config import Settings
 from app.postgres.pool import FrozenClock
-from tests.api.conftest import Service, running
 from tests.api.test_mixpanel import send, touchpoints
+from tests.support.running_app import Service, running
 
 
 def body(*events: Any, **around: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 import httpx
 import pytest
 
-from tests.api.conftest import Service
+from tests.support.running_app import Service
 
 Send = Callable[[bytes], dict[str, Any]]
 

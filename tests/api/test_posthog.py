@@ -13,8 +13,8 @@ from urllib.parse import quote_plus
 import pytest
 
 from app.formats.timestamps import rfc3339
-from tests.api.conftest import Service
 from tests.api.test_mixpanel import send, touchpoints
+from tests.support.running_app import Service
 
 PATHS = ("/e", "/capture", "/batch", "/i/v0/e", "/track", "/engage")
 

@@ -15,11 +15,11 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.chromium import REMEDY, chromium_path, flags, in_ci
-from tests.browser.service import Segue, database_of
-from tests.browser.site import Site, running_site
+from tests.browser.running_segue import Segue, database_of
+from tests.browser.static_site import Site, running_site
 from tests.browser.visit import USER_AGENT, Visit
 from tests.conftest import with_database
-from tests.end_to_end.server import Server
+from tests.support.server_process import Server
 
 DATABASE = "browser"
 

@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import Error, Page, Request, Response
 
-from tests.browser.service import Segue
-from tests.browser.shop import Shop, close_tab, flush, until_ready
-from tests.browser.site import Site
+from tests.browser.running_segue import Segue
+from tests.browser.shop_pages import Shop, close_tab, flush, until_ready
+from tests.browser.static_site import Site
 from tests.browser.visit import Visit
-from tests.end_to_end.proxy import Mood
+from tests.support.faulty_proxy import Mood
 
 MakeVisit = Callable[..., Visit]
 

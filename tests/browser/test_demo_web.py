@@ -21,9 +21,9 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_play
 from app.postgres.embedded import EmbeddedPostgres
 from bench.demo_web.definitions import SEGMENTS
 from tests.browser.chromium import flags
-from tests.browser.service import Database
+from tests.browser.running_segue import Database
 from tests.browser.visit import Visit
-from tests.end_to_end.server import ROOT
+from tests.support.server_process import ROOT
 
 START_SECONDS_MAX: Final = 60.0
 STOP_SECONDS_MAX: Final = 30.0

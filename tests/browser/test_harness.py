@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.browser.chromium import NAMED_BY, REMEDY
-from tests.browser.service import Segue
-from tests.browser.site import Site
+from tests.browser.running_segue import Segue
+from tests.browser.static_site import Site
 from tests.browser.visit import Visit
 
 ROOT = Path(__file__).parents[2]

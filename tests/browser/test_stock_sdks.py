@@ -11,11 +11,11 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.browser.chromium import in_ci
-from tests.browser.service import Row, Segue
-from tests.browser.site import Site
-from tests.browser.stock import Stage, Unavailable, guide, installed
+from tests.browser.running_segue import Row, Segue
+from tests.browser.sdk_pages import Stage, Unavailable, guide, installed
+from tests.browser.static_site import Site
 from tests.browser.visit import Visit
-from tests.end_to_end.proxy import Mood
+from tests.support.faulty_proxy import Mood
 
 
 class Sdk(NamedTuple):

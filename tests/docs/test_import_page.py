@@ -14,7 +14,7 @@ from app.connectors.tools.shop import NAMES, OWN_IDS
 from app.imports.formats import built_in_mappings, file_reader_of, read_mapping
 from app.imports.mapping import FileMapping
 from app.imports.rows import FilePosition
-from tests.docs.pages import ROOT, blocks, in_first_column, rows
+from tests.docs.markdown import ROOT, blocks, in_first_column, rows
 
 IMPORT, SHOPS = ROOT / "docs" / "import.md", ROOT / "docs" / "shops.md"
 

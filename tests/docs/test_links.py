@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.docs.pages import PAGES, README, ROOT, anchors, links, name_of, prose, read
+from tests.docs.markdown import PAGES, README, ROOT, anchors, links, name_of, prose, read
 
 pages = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
@@ -26,7 +26,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert file.exists(), target
         if anchor:
             assert anchor in anchors(file), target
-        if file.is_relative_to(ROOT / "tests" / "tools" / "kinds"):
+        if file.is_relative_to(ROOT / "tests" / "connectors" / "tools"):
             assert re.search(r"^FIXTURES?\b.* = ", read(file), re.MULTILINE), target
         elif file.is_relative_to(ROOT / "tests") and file.suffix == ".py":
             test = label.strip("`")

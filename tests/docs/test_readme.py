@@ -20,7 +20,7 @@ from app.formats.timestamps import parse_claimed
 from app.main import create_app
 from app.postgres.pool import FrozenClock, open_pool
 from app.registry.bootstrap import bootstrap
-from tests.docs.pages import PAGES, README, ROOT, blocks, name_of, read
+from tests.docs.markdown import PAGES, README, ROOT, blocks, name_of, read
 
 ELLIPSIS = "..."
 LANGUAGES = {"sh", "json", "js", "text", "python", "html"}  # pages of tests/browser run the html

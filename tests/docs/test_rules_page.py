@@ -26,12 +26,12 @@ from app.rules.language.comparison import Comparison
 from app.rules.language.durations import MICROSECONDS
 from app.rules.language.fields import COUNT_MAX, EVENT_CHARS_MAX, PATTERN_CHARS_MAX, PERIODS
 from app.rules.language.validation import ANNIVERSARIES_MAX, HEADS, VALUE_HEADS
-from tests.docs.pages import README, ROOT, blocks, read
-from tests.rules import oracle
-from tests.rules.engine import compiled, folded, journey, segment, stored, trait
-from tests.rules.oracle import Entry, Happened, Told, World, same_key
-from tests.rules.strategies import written
-from tests.rules.test_against_oracle import is_change
+from tests.docs.markdown import README, ROOT, blocks, read
+from tests.rules.engine.test_ruleset_against_reference import is_change
+from tests.support import reference_rules
+from tests.support.reference_rules import Entry, Happened, Told, World, same_key
+from tests.support.rule_engine import compiled, folded, journey, segment, stored, trait
+from tests.support.rule_strategies import written
 
 PAGE = ROOT / "docs" / "rules.md"
 PERSON = ("user_id", "user-1")
@@ -549,7 +549,7 @@ def test_a_rule_that_is_shown_agrees_with_the_oracle(rule: Any) -> None:
     ruleset = ruleset_for({"asked": rule}, WORLD)
     for clock in map(at, CLOCKS):
         state = folded(ruleset, COMMON, clock, person=PERSON).state
-        reading = oracle.Reading(COMMON, clock, WORLD)
+        reading = reference_rules.Reading(COMMON, clock, WORLD)
         assert ruleset.truth("segment:asked", state, clock) == reading.holds(rule, clock)
         change = ruleset.next_change("segment:asked", state, clock)
         assert is_change(change, reading.next_change(rule, clock), reading)
@@ -557,7 +557,7 @@ def test_a_rule_that_is_shown_agrees_with_the_oracle(rule: Any) -> None:
 
 @pytest.mark.parametrize("rule", REFERENCE, ids=str)
 def test_a_rule_of_the_reference_is_true_at_some_time_and_false_at_another(rule: Any) -> None:
-    truths = {oracle.holds(rule, COMMON, clock, WORLD) for clock in map(at, CLOCKS)}
+    truths = {reference_rules.holds(rule, COMMON, clock, WORLD) for clock in map(at, CLOCKS)}
     assert truths == ({True} if "everyone" in str(rule) else {True, False})
 
 
@@ -568,7 +568,7 @@ def test_a_value_that_is_shown_agrees_with_the_oracle(value: Any) -> None:
     for clock in map(at, CLOCKS):
         state = folded(ruleset, COMMON, clock, person=PERSON).state
         answer = ruleset.value("asked", state, clock)[0]
-        assert same_key(answer) == same_key(oracle.value(value, COMMON, clock, WORLD))
+        assert same_key(answer) == same_key(reference_rules.value(value, COMMON, clock, WORLD))
         found.add(same_key(answer))
     assert len(found) > 1, "it is the same at all clocks"
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.browser import SCRIPT, TYPES, snippet, snippet_of
 from app.browser.build import GUIDE, GZIP_BYTES_MAX, guide_with, gzipped_bytes, problem_of
-from tests.docs.pages import read
+from tests.docs.markdown import read
 
 PAGE = read(GUIDE)
 DECLARED = TYPES.read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ from app.enrichment.sentiment import estimate
 from app.formats.timestamps import rfc3339
 from app.postgres.pool import FrozenClock
 from app.touchpoint import DAY
-from tests.api.conftest import NOON, Service, running
-from tests.docs.pages import ROOT, blocks
+from tests.docs.markdown import ROOT, blocks
+from tests.support.running_app import NOON, Service, running
 
 PAGE = ROOT / "docs" / "support.md"
 

@@ -14,9 +14,9 @@ from app.connectors.tools import CONNECTORS
 from app.main import create_app
 from app.postgres.pool import FrozenClock, open_pool
 from app.registry.bootstrap import bootstrap
-from tests.docs.pages import README, ROOT, blocks, read, rows
+from tests.docs.markdown import README, ROOT, blocks, read, rows
 from tests.docs.test_readme import _compare, _request
-from tests.tools.fixture import NOW
+from tests.support.tool_fixture import NOW
 
 PAGE = ROOT / "docs" / "tools.md"
 
@@ -60,13 +60,13 @@ def test_every_tool_stands_in_the_readme() -> None:
 def test_what_shows_it_is_there(kind: str) -> None:
     shown_by = re.findall(r"\]\(([^)]+)\)", _told()[kind][-1])
     module = CONNECTORS[kind].read.__module__.rpartition(".")[2]
-    assert f"tests/tools/kinds/{module}.py" in shown_by
+    assert f"tests/connectors/tools/{module}.py" in shown_by
     assert all((ROOT / path).exists() for path in shown_by)
 
 
 def test_names_of_the_vocabulary_are_used_by_some_adapter() -> None:
     """Each of the page is written by the code or shown by a fixture; the families after ``push.`` are made of these."""
-    folders = (ROOT / "app" / "wire", ROOT / "app", ROOT / "tests" / "tools" / "kinds")
+    folders = (ROOT / "app", ROOT / "tests" / "connectors" / "tools")
     code = "\n".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     table = read(PAGE).partition("## Names\n")[2]
     names = re.findall(r"`([a-z]+\.[a-z_]+|[A-Z][a-zA-Z]+ [A-Z][A-Za-z ]+)`", table)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.end_to_end.killing import Siege, check_customers, check_rebuild, reckon
-from tests.end_to_end.server import Server
+from tests.support.crash_load import Siege, check_customers, check_rebuild, reckon
+from tests.support.server_process import Server
 
 SERVER_KILLS, POSTMASTER_KILLS, KILLS_OF_BOTH = 15, 5, 2
 

@@ -16,11 +16,11 @@ import httpx
 import pytest
 
 from app.touchpoint import DAY, HOUR
-from tests.end_to_end.killing import check_customers, check_rebuild
-from tests.end_to_end.server import Server
-from tests.projection.naive import Said, customers, intervals, of_customer, standing
-from tests.projection.service import item, service
-from tests.projection.test_against_oracle import DEFINITIONS
+from tests.projection.test_project_against_reference import DEFINITIONS
+from tests.support.crash_load import check_customers, check_rebuild
+from tests.support.pipeline import item, service
+from tests.support.reference_model import Said, customers, intervals, of_customer, standing
+from tests.support.server_process import Server
 
 T0 = 1_700_000_000_000_000
 NOW = T0 + 300 * DAY

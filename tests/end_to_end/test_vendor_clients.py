@@ -27,9 +27,9 @@ from mixpanel import (  # type: ignore[import-untyped]  # nor does it
 )
 from posthog import Posthog
 
-from tests.end_to_end.proxy import Proxy, proxy_before
-from tests.end_to_end.server import Server
-from tests.end_to_end.test_sdks import BAD_DAYS, COUNT
+from tests.end_to_end.test_segment_sdks import BAD_DAYS, COUNT
+from tests.support.faulty_proxy import Proxy, proxy_before
+from tests.support.server_process import Server
 
 IDS = ("a/b c", "100%", "a+b", "a%2Fb", "ünï/日本", "?x=1#y", 'it\'s "so"')
 

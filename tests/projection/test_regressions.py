@@ -18,8 +18,8 @@ from app.projection import project as projecting
 from app.projection.rebuild import rebuild_customers
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import DAY, HOUR, Identity, Message
-from tests.projection.naive import Definitions, Said
-from tests.projection.service import Service, item, service
+from tests.support.pipeline import Service, item, service
+from tests.support.reference_model import Definitions, Said
 
 T0 = 1_700_000_000_000_000
 NOW = T0 + 40 * DAY

@@ -18,9 +18,9 @@ from app.projection.fold import NeedsReplay, Transition, cut_pending, cut_short,
 from app.projection.state import Input, State, read_state, write_state
 from app.rules import Ruleset
 from app.touchpoint import DAY, HOUR
-from tests.rules.engine import move, ruleset_of_all
-from tests.rules.oracle import Entry, Told, order
-from tests.rules.strategies import Question, questions
+from tests.support.reference_rules import Entry, Told, order
+from tests.support.rule_engine import move, ruleset_of_all
+from tests.support.rule_strategies import Question, questions
 
 BLOCKS = 8
 SEEDS_PER_BLOCK = 150 * int(os.environ.get("SEGUE_TEST_CASES", "1"))

@@ -1,0 +1,346 @@
+"""Data quality over HTTP: the tracking plan, what is odd, the health of sources, how complete traits are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.config import Settings
+from app.formats.timestamps import rfc3339
+from app.ingest.source_stats import KEEP_DAYS, NAMES_MAX, OTHER
+from app.postgres.pool import FrozenClock
+from app.touchpoint import DAY, HOUR, WEEK
+from tests.support.running_app import NOON, Service, track
+
+ORDER = {
+    "type": "object",
+    "required": ["total"],
+    "properties": {"total": {"type": "number", "minimum": 0}, "note": {"type": "string"}},
+}
+PLAN = "/v1/tracking-plan"
+Start = Callable[..., AbstractAsyncContextManager[Service]]
+
+
+async def plan(service: Service, event: str, mode: str = "warn", schema: Any = None, source: str = "") -> Any:
+    query = f"?source={source}" if source else ""
+    body = {"mode": mode, "schema": ORDER if schema is None else schema}
+    return await service.tell("PUT", f"{PLAN}/{event}{query}", body)
+
+
+async def violations(service: Service, **params: Any) -> list[Any]:
+    return (await service.ask(f"{PLAN}/violations", params=params))["items"]
+
+
+async def test_warn_stores_and_tells(service: Service) -> None:
+    entry = await plan(service, "Order Completed")
+    assert entry == {
+        "source": None,
+        "event": "Order Completed",
+        "mode": "warn",
+        "schema": ORDER,
+        "updated_at": entry["updated_at"],
+    }
+    good = track("Order Completed", properties={"total": 5}, messageId="m-1")
+    bad = track("Order Completed", properties={"total": -5}, messageId="m-2")
+    receipt = await service.send(good, bad, track("Order Cancelled", messageId="m-3"))
+    assert receipt["warnings"] == [
+        {
+            "index": 1,
+            "messageId": "m-2",
+            "code": "tracking_plan",
+            "message": "properties.total: the value is less than the minimum of 0",
+        }
+    ]
+    (violated,) = await violations(service)
+    assert violated.pop("first_at") == violated.pop("last_at")
+    assert violated == {
+        "source": "default",
+        "event": "Order Completed",
+        "reason": "/properties/total/minimum",
+        "messages": 1,
+        "sample": {"total": -5},
+    }
+    # A retry warns again and is not counted again; another message is.
+    receipt = await service.send(bad, expected=0)
+    assert receipt["duplicate"] == 1
+    assert len(receipt["warnings"]) == 1
+    await service.send({**bad, "messageId": "m-4"})
+    assert [each["messages"] for each in await violations(service)] == [2]
+
+
+async def test_what_the_database_refuses_of_the_tally_holds_up_nothing_else(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.tracking_plan.event_schema._REASON_CHARS_MAX", 100_000)
+    unlike = "".join(f"{n:x}" for n in range(9_000))  # nothing that could be compressed into the index
+    await plan(service, "Order Completed", schema={"required": [unlike]})
+    await service.send(track("Order Completed"))
+    await service.app.state.services.ingest.source_stats.flush()
+    rows = await service.app.state.services.pool.fetch("SELECT name FROM volumes")
+    assert [row["name"] for row in rows] == ["Order Completed"]
+    assert await violations(service) == []
+
+
+async def test_what_is_committed_is_acknowledged_whatever_counting_does(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a fault of the tally")
+
+    for name in ("accepted", "duplicate", "rejected"):
+        monkeypatch.setattr(service.app.state.services.ingest.source_stats, name, fail)
+    await service.send(track("Looked", messageId="m-1"))
+    assert (await service.send(track("Looked", messageId="m-1"), expected=0))["duplicate"] == 1
+    assert len((await service.ask("/v1/customers/user-1/touchpoints"))["items"]) == 1
+
+
+async def test_quarantine_keeps_apart_and_a_corrected_plan_lets_in(service: Service) -> None:
+    await plan(service, "Order Completed", "quarantine")
+    body = {
+        "sentAt": "2026-01-01T00:00:10Z",
+        "context": {"traits": {"email": "user@example.com"}, "private": {"body": "I am ill"}},
+        "batch": [
+            track("Order Completed", properties={"total": "5"}, messageId="m-1", timestamp="2026-01-01T00:00:00Z"),
+            track("Product Added", messageId="m-2"),
+        ],
+        "writeKey": service.keys.write_key,
+    }
+    response = await service.client.post("/v1/batch", json=body)
+    receipt = response.json()
+    assert (receipt["accepted"], receipt["rejected"]) == (1, 1)
+    assert receipt["rejections"][0]["code"] == "tracking_plan"
+    (violated,) = await violations(service)
+    assert violated["sample"] == {"total": "5"}
+    (kept,) = (await service.ask("/v1/quarantine"))["items"]
+    assert kept["code"] == "tracking_plan"
+    again = await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay")
+    assert again["rejections"][0]["code"] == "tracking_plan"
+    await plan(service, "Order Completed", "quarantine", {"type": "object", "required": ["total"]})
+    assert (await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay"))["accepted"] == 1
+    # What the envelope said of it is still said: its time and who it was.
+    shown = await service.ask("/v1/customers/email:user@example.com/touchpoints")
+    order = next(each for each in shown["items"] if each["name"] == "Order Completed")
+    received_at = next(each for each in shown["items"] if each["name"] == "Product Added")["received_at"]
+    assert order["received_at"] == received_at
+    assert order["occurred_at"] != "2026-01-01T00:00:00.000000Z"
+
+
+async def test_an_entry_of_a_source_comes_before_that_of_every_source(service: Service) -> None:
+    await plan(service, "Order Completed", "quarantine")
+    await plan(service, "Order Completed", "off", source="default")
+    await service.send(track("Order Completed"))
+    made = await service.tell("POST", "/v1/sources", {"key": "shop"}, 201)
+    response = await service.client.post("/v1/track", json={**track("Order Completed"), "writeKey": made["write_key"]})
+    assert response.json()["rejected"] == 1
+    await service.tell("PUT", f"{PLAN}/x?source=none", {"schema": {}}, 404)
+    listed = (await service.ask(PLAN))["items"]
+    assert [(each["source"], each["mode"]) for each in listed] == [(None, "quarantine"), ("default", "off")]
+    response = await service.client.delete(f"{PLAN}/Order%20Completed?source=default", headers=service.secret)
+    assert response.status_code == 204
+    await service.send(track("Order Completed"), expected=0)
+    response = await service.client.delete(f"{PLAN}/Order%20Completed?source=default", headers=service.secret)
+    assert response.status_code == 404
+
+
+async def test_pages_and_odd_names(service: Service) -> None:
+    await plan(service, "page_viewed", schema={"required": ["path"]})
+    await plan(service, "checkout%2Fstep%201", schema={"required": ["step"]})
+    receipt = await service.send(
+        {"type": "page", "userId": "u", "messageId": "m-1"}, track("checkout/step 1", messageId="m-2")
+    )
+    assert [each["messageId"] for each in receipt["warnings"]] == ["m-1", "m-2"]
+    for name in ("%00", "x" * 201):
+        response = await service.client.put(f"{PLAN}/{name}", json={"schema": {}}, headers=service.secret)
+        assert response.status_code == 400, response.text
+
+
+async def test_what_is_no_schema_is_refused_with_its_path(service: Service) -> None:
+    for schema, path in (
+        ({"properties": {"a": {"type": "text"}}}, "/schema/properties/a/type"),
+        ({"$ref": "http://localhost:1/x"}, "/schema/$ref"),
+        ({"properties": {"a": {"pattern": "(?=a)b"}}}, "/schema/properties/a/pattern"),
+    ):
+        refused = await service.tell("PUT", f"{PLAN}/e", {"schema": schema}, 422)
+        assert (refused["code"], refused["path"]) == ("invalid_definition", path)
+    for body in ({}, {"schema": []}, {"schema": {}, "mode": "on"}, {"schema": {}, "x": 1}, 7):
+        assert (await service.tell("PUT", f"{PLAN}/e", body, 400))["code"] == "bad_request"
+    assert (await service.ask(PLAN))["items"] == []
+
+
+async def test_other_processes_follow_within_a_second(settings: Settings, start: Start) -> None:
+    async with start(settings) as one, start(settings) as other:
+        await plan(one, "Order Completed", "quarantine")
+        for _ in range(20):
+            await asyncio.sleep(0.1)
+            message = {**track("Order Completed"), "writeKey": one.keys.write_key}
+            if (await other.client.post("/v1/track", json=message)).json()["rejected"]:
+                break
+        else:
+            raise AssertionError("the other process has not followed")
+
+
+async def test_a_client_that_invents_names_fills_nothing(service: Service) -> None:
+    names = [track(f"e-{n}") for n in range(2_400)]
+    await service.send(*names)
+    await service.send(*[track(f"f-{n}") for n in range(500)])
+    await service.app.state.services.ingest.source_stats.flush()
+    rows = await service.app.state.services.pool.fetch("SELECT name, messages FROM volumes")
+    assert len(rows) == NAMES_MAX + 1
+    assert {row["name"]: row["messages"] for row in rows}[OTHER] == 2_900 - NAMES_MAX
+    found = (await service.ask("/v1/quality/anomalies"))["items"]
+    assert [(each["kind"], each["messages"]) for each in found] == [
+        ("new_source", 2_900),
+        ("too_many_names", 2_900 - NAMES_MAX),
+    ]
+
+
+async def fill(service: Service, rows: list[tuple[str, int, str, str, int]]) -> None:
+    await service.app.state.services.pool.executemany(
+        "INSERT INTO volumes (source, hour, channel, name, messages) VALUES ($1, $2, $3, $4, $5)", rows
+    )
+
+
+async def test_anomalies_at_their_instants(settings: Settings, start: Start) -> None:
+    clock = FrozenClock(NOON + HOUR - 1)
+    async with start(settings, clock) as service:
+        weeks = [("shop", NOON - k * WEEK + h * HOUR, "web", "Order Completed", 30) for k in (1, 2) for h in (-1, 0)]
+        await fill(service, [*weeks, ("shop", NOON - HOUR, "web", "Order Completed", 30)])
+        assert (await service.ask("/v1/quality/anomalies"))["items"] == []
+        clock.instant += 1
+        (found,) = (await service.ask("/v1/quality/anomalies"))["items"]
+        assert (found["kind"], found["source"], found["event"]) == ("silence", "shop", None)
+        assert (found["since"], found["until"], found["expected"]) == ("2026-01-01T12:00:00.000000Z", None, 30.0)
+        await service.send(track("Refund Asked", context={"channel": "chat"}))
+        await fill(service, [("default", NOON - 9 * DAY, "server", "Order Completed", 1)])
+        kinds = {(each["kind"], each["event"] or each["channel"]) for each in
+                 (await service.ask("/v1/quality/anomalies?source=default"))["items"]}  # fmt: skip
+        assert kinds == {("new_event", "Refund Asked"), ("new_channel", "chat")}
+        await service.ask("/v1/quality/anomalies?hours=0", 422)
+        await service.ask("/v1/quality/anomalies?source=%00", 422)
+
+
+async def test_health_of_a_source(settings: Settings, start: Start) -> None:
+    clock = FrozenClock(NOON)
+    async with start(settings, clock) as service:
+        await service.ask("/v1/sources/none/health", 404)
+        assert (await service.ask("/v1/sources/default/health"))["last_seen_at"] is None
+        clock.instant += HOUR
+        message = track("Order Completed", messageId="m-1")
+        await service.send(message)
+        await service.send(
+            message,
+            track("", messageId="m-2"),
+            track("x", messageId="m-3", context={"traits": {"email": "nobody"}}),
+            expected=1,
+        )
+        service.app.state.services.ingest.source_stats.refused("default", "stale")
+        service.app.state.services.ingest.source_stats.ignored("default", 3)
+        health = await service.ask("/v1/sources/default/health")
+        assert health["counts"] == {
+            "accepted": 2, "duplicate": 1, "rejected": 1, "ignored": 3, "refused": 1, "warned": 1,
+        }  # fmt: skip
+        assert health["rejected"] == {"missing_event": 1}
+        assert health["refused"] == {"stale": 1}
+        assert health["warned"] == {"email_unusable:no_at": 1}
+        assert health["last_seen_at"] == "2026-01-01T13:00:00.000000Z"
+        assert health["quarantined"] == 1
+        assert [each["messages"] for each in health["hours"]] == [0] * 23 + [2]
+        assert health["per_hour"] == round(2 / 24, 2)
+        # Whoever is refused may be anybody: it does not show that the source is there.
+        clock.instant += HOUR
+        service.app.state.services.ingest.source_stats.refused("default", "wrong")
+        assert (await service.ask("/v1/sources/default/health"))["last_seen_at"] == "2026-01-01T13:00:00.000000Z"
+        text = (await service.client.get("/metrics")).text
+        assert 'segue_source_outcomes_total{outcome="refused",source="default"} 2.0' in text
+        assert 'segue_contacts_unusable_total{kind="email",reason="no_at"} 1.0' in text
+
+
+async def test_why_an_address_identifies_nobody_is_told(service: Service) -> None:
+    receipt = await service.send(
+        {
+            "type": "identify",
+            "userId": "u",
+            "messageId": "m-1",
+            "traits": {"email": "a b@example.com", "phone": "020 7946 0958"},
+        },
+        {"type": "identify", "userId": "u", "messageId": "m-2", "traits": {"email": "null", "phone": None}},
+        {"type": "identify", "messageId": "m-3", "traits": {"email": "nobody"}},
+        expected=2,
+    )
+    assert [(each["messageId"], each["code"]) for each in receipt["warnings"]] == [
+        ("m-1", "email_unusable"),
+        ("m-1", "phone_unusable"),
+    ]
+    assert receipt["warnings"][1]["message"].endswith("write it with + or set SEGUE_PHONE_COUNTRY")
+    (rejection,) = receipt["rejections"]
+    assert rejection["code"] == "missing_identity"
+    assert rejection["message"].endswith("; the e-mail address is none: there is no @ in it")
+
+
+async def test_completeness_of_traits(service: Service) -> None:
+    def identify(user: str, **traits: Any) -> dict[str, Any]:
+        return {"type": "identify", "userId": user, "traits": traits}
+
+    assert (await service.ask("/v1/quality/traits"))["items"] == []
+    await service.send(
+        identify("u-1", plan="pro", city="", age=3),
+        identify("u-2", plan="free", tags=[]),
+        identify("u-3", plan="free", city="Ghent"),
+        track("Order Completed", "u-4"),
+        {**identify("u-4", later=1), "timestamp": "2999-01-01T00:00:00Z"},
+    )
+    # A trait of the future, within what clocks may differ, is no trait yet; one that was removed is none any more.
+    in_an_hour = service.clock.now() + HOUR
+    await service.send({**identify("u-4", soon=1), "timestamp": rfc3339(in_an_hour)}, identify("u-1", age=None))
+    await service.app.state.services.pool.execute(
+        "UPDATE customers SET stale = true WHERE id IN (SELECT customer_id FROM identities WHERE value = 'u-3')"
+    )
+    found = await service.ask("/v1/quality/traits")
+    assert found["customers"] == 4
+    assert found["items"] == [
+        {"trait": "plan", "customers": 3, "share": 0.75, "empty": 0},
+        {"trait": "city", "customers": 2, "share": 0.5, "empty": 1},
+        {"trait": "later", "customers": 1, "share": 0.25, "empty": 0},
+        {"trait": "tags", "customers": 1, "share": 0.25, "empty": 1},
+    ]
+    assert found["traits_total"] == 4
+    assert len((await service.ask("/v1/quality/traits?limit=1"))["items"]) == 1
+
+
+async def test_counts_survive_a_database_that_is_away(service: Service) -> None:
+    """Nothing that was counted is lost or counted twice."""
+    tally = service.app.state.services.ingest.source_stats
+    pool = service.app.state.services.pool
+    await plan(service, "e", schema={"required": ["total"]})
+    await service.send(track("e", messageId="m-1"))
+    await pool.execute("ALTER TABLE plan_violations RENAME TO away")
+    with pytest.raises(asyncpg.UndefinedTableError):
+        await tally.flush()
+    await service.send(track("e", messageId="m-2"))
+    await pool.execute("ALTER TABLE away RENAME TO plan_violations")
+    await tally.flush()
+    await service.send(track("e", messageId="m-3"))
+    await tally.flush()
+    assert await pool.fetchval("SELECT sum(messages) FROM volumes WHERE name = 'e'") == 3
+    assert await pool.fetchval("SELECT sum(times) FROM deliveries WHERE outcome = 'accepted'") == 3
+    assert [each["messages"] for each in await violations(service)] == [3]
+
+
+async def test_what_is_counted_is_there_after_a_stop(settings: Settings, start: Start) -> None:
+    async with start(settings) as service:
+        await service.send(track("e"))
+    async with start(settings) as service:
+        assert await service.app.state.services.pool.fetchval("SELECT messages FROM volumes") == 1
+
+
+async def test_old_counts_are_forgotten(settings: Settings, start: Start) -> None:
+    clock = FrozenClock(NOON)
+    async with start(settings, clock) as service:
+        await fill(service, [("default", NOON - KEEP_DAYS * DAY - age, "web", "x", 1) for age in (0, HOUR)])
+        await service.app.state.services.ingest.source_stats.forget()
+        assert await service.app.state.services.pool.fetchval("SELECT count(*) FROM volumes") == 1

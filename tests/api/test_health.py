@@ -1,0 +1,114 @@
+"""Health, figures, and the documentation page without internet."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import pytest
+
+from app.background.worker import Worker
+from app.config import Settings
+from app.observability.metrics import Metrics
+from tests.api.test_definitions import work
+from tests.support.running_app import Service, track
+
+
+async def test_alive_and_ready(service: Service) -> None:
+    assert (await service.client.get("/livez")).json() == {"live": True}
+    assert (await service.client.get("/readyz")).json() == {
+        "ready": True, "database": True, "migrations": True, "sweep_lag_seconds": 0.0,
+    }  # fmt: skip
+
+
+async def test_not_ready_without_migrations_or_database(service: Service) -> None:
+    pool = service.app.state.services.pool
+    await pool.execute("UPDATE alembic_version SET version_num = 'older'")
+    response = await service.client.get("/readyz")
+    assert (response.status_code, response.json()["migrations"], response.json()["ready"]) == (503, False, False)
+    pool.terminate()
+    response = await service.client.get("/readyz")
+    assert (response.status_code, response.json()["database"], response.json()["ready"]) == (503, False, False)
+    assert (await service.client.get("/livez")).status_code == 200
+
+
+async def test_figures(service: Service) -> None:
+    await service.send(track("Product Viewed"), {"type": "track", "userId": "u"}, expected=1)
+    await service.ask("/v1/customers/user-1")
+    await service.ask("/v1/customers/nobody%2Felse", 404)
+    await service.client.get("/nowhere/else")
+    response = await service.client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    lines = response.text.splitlines()
+    for line in (
+        'segue_messages_total{outcome="accepted"} 1.0',
+        'segue_rejections_total{code="missing_event"} 1.0',
+        'segue_requests_total{method="POST",route="/v1/batch",status="200"} 1.0',
+        'segue_requests_total{method="GET",route="/v1/customers/{customer}",status="200"} 1.0',
+        'segue_requests_total{method="GET",route="/v1/customers/{customer}",status="404"} 1.0',
+        'segue_requests_total{method="GET",route="(none)",status="404"} 1.0',
+        "segue_queue_bytes 0.0",
+    ):
+        assert line in lines, line
+    for name in ("segue_step_seconds_bucket", "segue_flush_messages_sum", "segue_sweep_lag_seconds",
+                 "segue_fills_pending", "segue_pool_connections_used"):  # fmt: skip
+        assert name in response.text
+    assert "user-1" not in response.text
+    assert "nobody" not in response.text
+
+
+async def test_how_long_a_fill_will_take(settings: Settings, start: Any) -> None:
+    """Above 0 while one is under way, whose speed is known; 0 before and after."""
+
+    def eta(text: str) -> float:
+        (line,) = re.findall(r"^segue_fill_eta_seconds (.+)$", text, re.MULTILINE)
+        return float(line)
+
+    async with start(settings.model_copy(update={"fill_customers_max": 3})) as service:
+        await service.send(*[track("e", f"user-{n}") for n in range(12)])
+        await work(service)
+        assert eta((await service.client.get("/metrics")).text) == 0
+        await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e"}}, 201)
+        served = service.app.state.services
+        worker = Worker(served.pool, served.registry, served.settings, served.clock, Metrics())
+        assert await worker.fill()
+        assert await worker.fill()
+        fill = (await service.ask("/v1/segments/s"))["fill"]
+        assert 0 < fill["customers_filled"] < 12
+        text = (await service.client.get("/metrics")).text
+        assert 0 < eta(text) == pytest.approx(fill["eta_seconds"])
+        assert f"segue_fills_pending {12 - fill['customers_filled']}.0" in text
+        await work(service)
+        assert eta((await service.client.get("/metrics")).text) == 0
+
+
+async def test_two_applications_count_apart(settings: Settings, start: Any) -> None:
+    async with start(settings) as one, start(settings) as other:
+        await one.send(track("e"))
+        assert "accepted" not in (await other.client.get("/metrics")).text
+
+
+async def test_the_docs_page_loads_from_here_only(service: Service) -> None:
+    page = await service.client.get("/docs")
+    assert page.status_code == 200
+    assert not re.findall(r"https?://|['\"(]//", page.text)
+    loaded = [*re.findall(r'(?:src|href)="([^"]+)"', page.text), *re.findall(r"url: '([^']+)'", page.text)]
+    assert len(loaded) >= 4
+    for address in loaded:
+        response = await service.client.get(urlsplit(urljoin("http://segue.example.com/docs", address)).path)
+        assert response.status_code == 200, address
+        assert len(response.content) > 500
+
+
+async def test_a_database_that_is_away_is_a_503(service: Service) -> None:
+    """Never a status on which an SDK drops its messages, not even where the key could not be checked."""
+    service.app.state.services.pool.terminate()
+    for response in (
+        await service.client.get("/v1/customers/user-1", headers=service.secret),
+        await service.client.get("/v1/segments", headers=service.secret),
+        await service.client.post("/v1/track", json={**track("e"), "writeKey": "wk_unknown"}),
+        await service.client.post("/v1/track", json={**track("e"), "writeKey": service.keys.write_key}),
+    ):
+        assert (response.status_code, response.json()["code"]) == (503, "overloaded")
+        assert int(response.headers["retry-after"]) >= 1

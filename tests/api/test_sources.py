@@ -1,0 +1,202 @@
+"""Keys and sources: who may do what, at once and everywhere; and quarantine, which needs both sides."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+
+from app.config import Settings
+from app.formats.timestamps import rfc3339
+from app.postgres.pool import FrozenClock, open_pool
+from app.registry.bootstrap import bootstrap
+from app.touchpoint import DAY, HOUR, SECOND
+from tests.api.test_collect import basic, is_problem
+from tests.support.running_app import NOON, Service, running, track
+
+OPEN = {"/livez", "/readyz", "/metrics", "/docs"}
+
+
+def secret_routes(service: Service) -> list[tuple[str, str]]:
+    return [
+        (method, route.path)
+        for route in service.app.routes
+        if isinstance(route, APIRoute)
+        and not {"collect", "pages"} & set(route.tags)
+        and not route.path.startswith(tuple(OPEN))
+        and not route.path.endswith("/webhook")  # deliveries are signed, not keyed: tests/tools
+        for method in route.methods
+    ]
+
+
+async def test_every_other_route_needs_a_secret_key(service: Service) -> None:
+    routes = secret_routes(service)
+    assert len(routes) > 25
+    for method, path in routes:
+        path = path.replace("{customer}", "user-1").replace("{key}", "engaged").replace("{id}", "1")
+        for headers, status, code in (
+            ({}, 401, "unauthorized"),
+            ({"Authorization": "Bearer sk_unknown"}, 401, "unauthorized"),
+            ({"Authorization": "Bearer "}, 401, "unauthorized"),
+            (basic(service.keys.secret_key), 401, "unauthorized"),
+            ({"Authorization": f"Bearer {service.keys.write_key}"}, 403, "forbidden"),
+        ):
+            response = await service.client.request(method, path, headers=headers)
+            assert is_problem(response, status, code), (method, path, headers, response.text)
+
+
+async def test_keys_are_shown_once_and_kept_hashed(service: Service) -> None:
+    made = await service.tell("POST", "/v1/keys", {"kind": "secret", "name": "Reports"}, 201)
+    assert made["key"].startswith("sk_")
+    assert len(made["key"]) == 35
+    listed = (await service.ask("/v1/keys"))["items"]
+    assert [each["kind"] for each in listed] == ["write", "secret", "secret"]
+    assert all("key" not in each for each in listed)
+    assert listed[-1]["hint"] == made["key"][:7]
+    assert listed[0]["hint"] == service.keys.write_key
+    for body in (
+        {"kind": "other"},
+        {"kind": "write"},
+        {"kind": "secret", "source": "default"},
+        {},
+        7,
+        {"kind": "secret", "x": 1},
+    ):
+        assert (await service.tell("POST", "/v1/keys", body, 400))["code"] == "bad_request"
+    assert (await service.tell("POST", "/v1/keys", {"kind": "write", "source": "none"}, 404))["code"] == "not_found"
+
+
+async def test_a_new_key_works_and_a_revoked_one_does_not(service: Service) -> None:
+    made = await service.tell("POST", "/v1/keys", {"kind": "secret"}, 201)
+    bearer = {"Authorization": f"Bearer {made['key']}"}
+    assert (await service.client.get("/v1/keys", headers=bearer)).status_code == 200
+    revoked = await service.tell("DELETE", f"/v1/keys/{made['id']}")
+    assert revoked["revoked_at"] is not None
+    assert is_problem(await service.client.get("/v1/keys", headers=bearer), 401, "unauthorized")
+    assert (await service.tell("DELETE", f"/v1/keys/{made['id']}"))["revoked_at"] == revoked["revoked_at"]
+    for id in ("00", "zz", "wk_unknown"):
+        assert (await service.tell("DELETE", f"/v1/keys/{id}", expected=404))["code"] == "not_found"
+
+
+async def test_other_processes_follow(settings: Settings, start: Any) -> None:
+    async with start(settings) as one, start(settings) as other:
+        source = await one.tell("POST", "/v1/sources", {"key": "shop", "default_channel": "web"}, 201)
+        write = basic(source["write_key"])
+        # A key that is unknown there is asked for at once.
+        response = await other.client.post("/v1/track", json=track("e", messageId="m-1"), headers=write)
+        assert response.status_code == 200, response.text
+        (key,) = (each for each in (await one.ask("/v1/keys"))["items"] if each["hint"] == source["write_key"])
+        await one.tell("DELETE", f"/v1/keys/{key['id']}")
+        await asyncio.sleep(1)
+        response = await other.client.post("/v1/track", json=track("e"), headers=write)
+        assert is_problem(response, 401, "unauthorized")
+
+
+async def test_forged_keys_cost_no_query(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    registry = service.app.state.services.registry
+    reload = registry.access._refresh_for_unknown_key
+
+    async def count() -> bool:
+        nonlocal asked
+        before = registry.access._checked_at
+        answer: bool = await reload()
+        asked += registry.access._checked_at != before
+        return answer
+
+    monkeypatch.setattr(registry.access, "_refresh_for_unknown_key", count)
+    for n in range(20):
+        await service.client.post("/v1/track", json=track("e"), headers=basic(f"wk_{n}"))
+    assert asked <= 2
+
+
+async def test_sources(service: Service) -> None:
+    body = {"key": "shop", "name": "Shop", "default_channel": "web", "identity_properties": {"customer.ref": "crm_id"}}
+    made = await service.tell("POST", "/v1/sources", body, 201)
+    made_besides = {name: made[name] for name in ("created_at", "write_key")}
+    assert {**body, "bots": "apart", "kind": "sdk", "options": {}, **made_besides} == made
+    assert (await service.tell("POST", "/v1/sources", body, 409))["code"] == "conflict"
+    assert [each["key"] for each in (await service.ask("/v1/sources"))["items"]] == ["default", "shop"]
+    message = track("e", properties={"customer": {"ref": "c-7"}})
+    response = await service.client.post("/v1/track", json=message, headers=basic(made["write_key"]))
+    assert response.status_code == 200
+    customer = await service.ask("/v1/customers/crm_id:c-7")
+    assert {"kind": "user_id", "value": "user-1"} in customer["identities"]
+    (touchpoint,) = (await service.ask("/v1/customers/user-1/touchpoints"))["items"]
+    assert (touchpoint["source"], touchpoint["channel"]) == ("shop", "web")
+    for bad in ({"key": "A b"}, {"key": "x", "default_channel": "Web"}, {"key": "x", "name": "\0"}, {}, []):
+        assert (await service.tell("POST", "/v1/sources", bad, 400))["code"] == "bad_request"
+
+
+async def test_a_first_start_happens_once(settings: Settings) -> None:
+    assert settings.database_url is not None
+    pool = await open_pool(settings.database_url, 2)
+
+    async def first() -> Any:
+        async with pool.acquire() as connection:
+            return await bootstrap(connection)  # type: ignore[arg-type]
+
+    made = [each for each in await asyncio.gather(first(), first()) if each is not None]
+    await pool.close()
+    assert len(made) == 1
+
+
+# ---------------------------------------------------------------------------------------------- quarantine
+
+
+async def test_a_rejected_message_is_kept_corrected_and_replayed(service: Service) -> None:
+    bad = {"type": "track", "userId": "user-1", "messageId": "m-1"}
+    await service.send(bad, expected=0)
+    await service.send({"type": "track", "userId": "user-1", "messageId": "m-2"}, expected=0)
+    await service.client.post(
+        "/v1/batch", content=b'{"batch":["\\ud800"],"writeKey":"' + service.keys.write_key.encode() + b'"}'
+    )
+    page = await service.ask("/v1/quarantine")
+    assert [each["code"] for each in page["items"]] == ["not_an_object", "missing_event", "missing_event"]
+    assert await service.all_of("/v1/quarantine", limit=1) == page["items"]
+    kept = page["items"][-1]
+    assert (kept["message_id"], kept["source"], kept["encoding"], kept["replayed_at"]) == (
+        "m-1",
+        "default",
+        "utf-8",
+        None,
+    )
+    path = f"/v1/quarantine/{kept['id']}/replay"
+    again = await service.client.post(path, headers=service.secret)
+    assert (again.json()["accepted"], again.json()["rejected"]) == (0, 1)
+    right = await service.tell("POST", path, {**bad, "event": "Order Completed"})
+    assert right["accepted"] == 1
+    assert (await service.ask("/v1/customers/user-1"))["stages"]["six-stage"]["stage"] == "purchase"
+    items = await service.all_of("/v1/quarantine")
+    assert next(each for each in items if each["id"] == kept["id"])["replayed_at"] is not None
+    assert (await service.client.post("/v1/quarantine/99999/replay", headers=service.secret)).status_code == 404
+    assert (await service.client.post("/v1/quarantine/x/replay", headers=service.secret)).status_code == 422
+    response = await service.client.post(path, headers=service.secret, content=b"{")
+    assert is_problem(response, 400, "invalid_body")
+    response = await service.client.post(path, headers=service.secret, content=b'{"a":1},{"b":2}')
+    assert response.status_code == 400, response.text
+
+
+async def test_a_replay_does_not_move_a_message_in_time(settings: Settings, frozen: FrozenClock) -> None:
+    """Its sentAt says how wrong the client's clock was when it arrived, not when it was replayed."""
+    async with running(settings, frozen) as service:
+        said = {"userId": "user-1", "sentAt": rfc3339(NOON - HOUR), "timestamp": rfc3339(NOON - HOUR - SECOND)}
+        await service.client.post("/v1/track", json={**said, "writeKey": service.keys.write_key})
+        (kept,) = (await service.ask("/v1/quarantine"))["items"]
+        frozen.instant = NOON + 7 * DAY
+        right = {**said, "type": "track", "event": "Order Completed"}
+        await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", right)
+        (entry,) = (await service.ask("/v1/customers/user-1/touchpoints"))["items"]
+        assert (entry["occurred_at"], entry["received_at"]) == (rfc3339(NOON - SECOND), rfc3339(NOON))
+
+
+async def test_originals_that_are_no_text_are_base64(service: Service) -> None:
+    await service.app.state.services.pool.execute(
+        "INSERT INTO quarantine (source, received_at, code, message, original) VALUES ('default', now(), 'c', 'm', $1)",
+        b"\xff\xfe",
+    )
+    (kept,) = (await service.ask("/v1/quarantine"))["items"]
+    assert (kept["encoding"], kept["original"]) == ("base64", b64encode(b"\xff\xfe").decode())

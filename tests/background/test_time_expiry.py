@@ -1,0 +1,119 @@
+"""Windows are exact to the microsecond, and time alone changes truths: by the sweeper, or in a read before it came."""
+
+from __future__ import annotations
+
+from app.touchpoint import DAY, HOUR, SECOND
+from tests.support.pipeline import Service, item, service
+from tests.support.reference_model import Definitions, Said, intervals
+
+T = 1_700_000_000_000_000
+
+DEFINITIONS = Definitions(
+    segments={
+        "lately": {"did": "bought", "within": "7d"},
+        "long-ago": {"did": "bought", "before": "2d"},
+        "at-risk": {"all": [{"did": "bought"}, {"not": {"did": "bought", "within": "7d"}}]},
+        "everyone": {"everyone": True},
+    },
+    journeys={"main": [("new", {"did": "*"}), ("active", {"did": "bought", "within": "7d"})]},
+)
+
+BOUGHT = Said(T, "m1", "track", {"user_id": "u"}, name="bought")
+
+
+async def at(one: Service, instant: int) -> set[str]:
+    """Members of which segments the customer is in the stored intervals after a sweep at ``instant``."""
+    one.clock.instant = instant
+    await one.sweep_all()
+    return {
+        definition.removeprefix("segment:") + value
+        for definition, value, _, left in await one.intervals("user_id:u")
+        if left is None
+    }
+
+
+async def test_each_boundary_is_exact_to_the_microsecond(database_url: str) -> None:
+    async with service(database_url, T + SECOND) as one:
+        await one.define(DEFINITIONS)
+        await one.send([item(BOUGHT)])
+        young = {"everyone", "lately", "journey:mainactive"}
+        assert await at(one, T + SECOND) == young
+        assert await at(one, T + 2 * DAY - 1) == young
+        assert await at(one, T + 2 * DAY) == young | {"long-ago"}
+        assert await at(one, T + 7 * DAY - 1) == young | {"long-ago"}
+        assert await at(one, T + 7 * DAY) == {"everyone", "long-ago", "at-risk", "journey:mainnew"}
+
+
+async def test_a_late_sweep_records_the_instant_at_which_it_happened(database_url: str) -> None:
+    async with service(database_url, T + SECOND) as one:
+        await one.define(DEFINITIONS)
+        await one.send([item(BOUGHT)])
+        await at(one, T + 30 * DAY)
+        assert await one.intervals("user_id:u") == {
+            ("segment:everyone", "", T, None),
+            ("segment:lately", "", T, T + 7 * DAY),
+            ("segment:long-ago", "", T + 2 * DAY, None),
+            ("segment:at-risk", "", T + 7 * DAY, None),
+            ("journey:main", "active", T, T + 7 * DAY),
+            ("journey:main", "new", T + 7 * DAY, None),
+        }
+        causes = await one.pool.fetch("SELECT left_cause FROM transitions WHERE left_cause IS NOT NULL")
+        assert {bytes(row["left_cause"]) for row in causes} == {b'{"kind": "time"}'}
+
+
+async def test_the_sweeper_finds_nothing_when_nothing_is_due(database_url: str) -> None:
+    """Also after a message that moved a flip later: the visit that finds nothing due must be the last."""
+    async with service(database_url, T + SECOND) as one:
+        await one.define(DEFINITIONS)
+        await one.send([item(BOUGHT)])
+        again = Said(T + 5 * DAY, "m2", "track", {"user_id": "u"}, name="bought")
+        one.clock.instant = T + 5 * DAY
+        await one.send([item(again)])
+        one.clock.instant = T + 8 * DAY
+        visits = 0
+        while await one.worker.fill() or await one.worker.sweep():
+            visits += 1
+            assert visits < 5
+        row = await one.pool.fetchrow("SELECT sweep_at, flips_at FROM customers")
+        assert row is not None
+        assert row["sweep_at"] == row["flips_at"] == T + 12 * DAY
+
+
+async def test_a_message_of_the_future_counts_from_its_own_instant(database_url: str) -> None:
+    async with service(database_url, T - HOUR) as one:
+        await one.define(DEFINITIONS)
+        receipt = await one.send([item(BOUGHT)])
+        assert receipt.accepted == 1
+        assert await at(one, T - 1) == set()
+        assert await at(one, T) == {"everyone", "lately", "journey:mainactive"}
+
+
+async def test_a_clock_that_goes_backwards_undoes_nothing(database_url: str) -> None:
+    async with service(database_url, T + 8 * DAY) as one:
+        await one.define(DEFINITIONS)
+        await one.send([item(BOUGHT)])
+        before = await at(one, T + 8 * DAY)
+        one.clock.instant = T + DAY
+        await one.send([item(Said(T + DAY, "m2", "track", {"user_id": "u"}, name="other"))])
+        assert await at(one, T + 8 * DAY) == before
+
+
+async def test_more_points_than_are_kept_change_no_answer(database_url: str) -> None:
+    """Past the cap a customer is answered from the log: in one flush, across flushes, and when time passes."""
+    counting = Definitions(
+        segments={
+            "often": {"did": "bought", "at_least": 30, "within": "7d"},
+            "some": {"did": "bought", "between": [3, 25], "within": "9d", "before": "1d"},
+        },
+        journeys={"main": [("new", {"did": "*"})]},
+    )
+    said = [Said(T + number * HOUR, f"m{number}", "track", {"user_id": "u"}, name="bought") for number in range(60)]
+    async with service(database_url, T + 60 * HOUR, series_points_max=8) as one:
+        await one.define(counting)
+        await one.send([item(message) for message in said[:40]])
+        assert await one.intervals("user_id:u") == intervals(said[:40], T + 60 * HOUR, counting)
+        await one.send([item(message) for message in said[40:]])
+        assert await one.intervals("user_id:u") == intervals(said, T + 60 * HOUR, counting)
+        for later in (T + 8 * DAY, T + 20 * DAY):
+            await at(one, later)
+            assert await one.intervals("user_id:u") == intervals(said, later, counting)

@@ -1,0 +1,274 @@
+"""The pages of others: strict policies, frames, foreign hosts, hostile content. And what may not be read from there."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from hashlib import sha256
+
+import pytest
+
+from app.browser import snippet
+from tests.browser.running_segue import Segue
+from tests.browser.shop_pages import Shop, close_tab, flush, library, loader, until_ready
+from tests.browser.static_site import Site
+from tests.browser.visit import Visit
+
+MakeVisit = Callable[..., Visit]
+
+WATCH = """
+window.violations = [];
+addEventListener("securitypolicyviolation", (seen) => violations.push(seen.violatedDirective + " " + seen.blockedURI));
+"""
+
+
+@pytest.fixture
+def shop(segue: Segue, site: Site) -> Shop:
+    return Shop(segue, site)
+
+
+def test_a_strict_policy_with_trusted_types(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+    script = loader(segue.url, shop.source.write_key, {"capture": True})
+    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{digest}' {segue.url}; connect-src {segue.url}; "
+        "require-trusted-types-for 'script'; base-uri 'none'"
+    )
+    body = '<p data-segue-segment="none" hidden>no</p><button>Click</button><script>window.evil = 1</script>'
+    url = shop.site.page(
+        "/",
+        f"<!doctype html><title>strict</title><script>{script}</script>{library(segue.url)}{body}",
+        {"Content-Security-Policy": policy},
+    )
+    guest = visit(scripts=(WATCH,))
+    page = guest.open(url)
+    until_ready(page)
+    page.click("button")
+    page.evaluate("() => { segue.track('Strict'); segue.identify('user-strict') }")
+    flush(page)
+    rows = shop.until(lambda rows: {"Strict", "page_viewed"} <= {row["name"] for row in rows})
+    assert page.evaluate("violations") == ["script-src-elem inline"], "that of the page itself, and no other"
+    assert page.evaluate("window.evil") is None
+    assert guest.errors == []
+    assert {row["ids"]["anonymous_id"] for row in rows} == {page.evaluate("segue.user().anonymousId")}
+
+
+def test_the_version_that_is_pinned_by_its_hash(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+    """The browser compares it with what the server sends; a hash of something else is not run."""
+    built = snippet()
+    pages = []
+    for path, integrity in (("/right", built.integrity), ("/wrong", "sha384-" + "A" * 64)):
+        tag = (
+            f'<script async src="{segue.url}/segue-{built.version}.js" integrity="{integrity}" '
+            'crossorigin="anonymous" onerror="document.refused = 1"></script>'
+        )
+        script = loader(segue.url, shop.source.write_key, {"capture": False})
+        pages.append(visit().open(shop.site.page(path, f"<!doctype html><script>{script}</script>{tag}")))
+    until_ready(pages[0])
+    pages[1].wait_for_function("() => document.refused")
+    pages[1].evaluate("segue.ready(() => { document.ran = 1 })")
+    assert [page.evaluate("[document.refused, document.ran]") for page in pages] == [[None, None], [1, None]]
+
+
+def test_only_one_global_is_added(shop: Shop, visit: MakeVisit) -> None:
+    plain = shop.site.page("/plain", "<!doctype html><title>plain</title>")
+    guest = visit()
+    names = "() => Object.getOwnPropertyNames(window)"
+    before = set(guest.open(plain).evaluate(names))
+    page = guest.open(shop.page("/", "<button>x</button>", capture=True))
+    until_ready(page)
+    page.click("button")
+    flush(page)
+    assert set(page.evaluate(names)) - before == {"segue"}
+
+
+def test_a_page_that_carries_it_twice(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+    """Copied into a template and into what the template includes: one library, one view, one of each call."""
+    script = f"<script>{loader(segue.url, shop.source.write_key, {'capture': {'pages': True}})}</script>"
+    page = visit().open(
+        shop.page("/", capture={"pages": True}, head=script + library(segue.url), calls="segue.track('a')")
+    )
+    until_ready(page)
+    page.evaluate("segue.track('b')")
+    page.wait_for_timeout(100)
+    flush(page)
+    shop.until_names("page_viewed", "a", "b")
+
+
+def test_nobody_else_is_asked(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+    guest = visit()
+    page = guest.open(shop.page("/", "<button>x</button>", capture=True, personalize=True))
+    until_ready(page)
+    page.click("button")
+    page.evaluate("() => { segue.track('a'); segue.identify('user-asked'); segue.reset(); segue.track('b') }")
+    flush(page)
+    close_tab(page)
+    assert guest.hosts == {f"localhost:{shop.site.port}", f"127.0.0.1:{segue.port}"}
+
+
+@pytest.mark.parametrize("sandbox", [None, "allow-scripts"], ids=["frame", "sandboxed frame"])
+def test_in_a_frame_of_another_origin(shop: Shop, visit: MakeVisit, sandbox: str | None) -> None:
+    """In a sandbox without allow-same-origin there is no storage, and the origin is null."""
+    shop.page("/inner", "inner", capture={"pages": True})
+    attribute = "" if sandbox is None else f'sandbox="{sandbox}"'
+    inner = shop.site.at("frames.localhost") + "/inner"
+    outer = shop.site.page("/outer", f'<!doctype html><title>outer</title><iframe {attribute} src="{inner}"></iframe>')
+    guest = visit()
+    guest.open(outer)
+    rows = shop.until_names("page_viewed")
+    assert rows[0]["properties"]["path"] == "/inner"
+    assert guest.errors == []
+
+
+def test_over_plain_http_of_a_foreign_host(shop: Shop, visit: MakeVisit) -> None:
+    """There is no crypto.subtle: the id is random, and there is no personalisation."""
+    shop.page("/", capture=False)
+    guest = visit()
+    page = guest.open(shop.site.at("shop.example.com") + "/")
+    until_ready(page)
+    assert page.evaluate("typeof crypto.subtle") == "undefined"
+    page.evaluate("segue.track('Plain')")
+    flush(page)
+    shop.until_names("Plain")
+    assert guest.errors == []
+
+
+def test_a_page_that_has_changed_the_language_under_us(shop: Shop, visit: MakeVisit) -> None:
+    """Old libraries add to Array.prototype and replace JSON's neighbours; what is sent stays right."""
+    hostile = """
+        Array.prototype.toJSON = function () { return "[" + this.join() + "]" };
+        Object.prototype.extra = "added by the page";
+        Array.prototype.extra = 1;
+    """
+    page = visit(scripts=(hostile,)).open(shop.page("/", capture=False))
+    until_ready(page)
+    page.evaluate("() => { segue.track('Old page', { n: 1 }) }")
+    flush(page)
+    [row] = shop.until_names("Old page")
+    assert row["properties"]["n"] == 1
+
+
+# ------------------------------------------------------------------------------------------ what may not be read
+
+
+READ = """async ([url, headers]) => {
+    try { const answer = await fetch(url, { headers }); return [answer.status, await answer.text()] }
+    catch (error) { return [0, error.name] }
+}"""
+
+
+@pytest.mark.parametrize("path", ["/v1/customers/user-1", "/v1/segments", "/v1/keys", "/v1/sources", "/v1/quarantine"])
+def test_a_secret_key_reads_nothing_from_a_page_of_another_origin(
+    segue: Segue, site: Site, visit: MakeVisit, path: str
+) -> None:
+    page = visit().open(site.page("/", ""))
+    read = page.evaluate(READ, [segue.url + path, {"Authorization": f"Bearer {segue.secret_key}"}])
+    assert read == [0, "TypeError"], "the preflight is refused"
+
+
+def test_a_write_key_reads_nothing(segue: Segue, site: Site, visit: MakeVisit) -> None:
+    source = segue.source()
+    page = visit().open(site.page("/", ""))
+    for headers in ({}, {"Authorization": f"Bearer {source.write_key}"}):
+        assert page.evaluate(READ, [segue.url + "/v1/segments", headers])[0] == 0
+
+
+def test_a_secret_key_sends_nothing_from_a_page(segue: Segue, site: Site, visit: MakeVisit) -> None:
+    page = visit().open(site.page("/", ""))
+    send = """async ([host, writeKey]) => {
+        const body = JSON.stringify({ writeKey, batch: [{ type: "track", event: "Leaked", anonymousId: "a-1" }] });
+        const answer = await fetch(host + "/v1/b", { method: "POST", body });
+        return [answer.status, (await answer.json()).code];
+    }"""
+    status, code = page.evaluate(send, [segue.url, segue.secret_key])
+    assert (status, code) == (403, "forbidden")
+    assert segue.database.fetch("SELECT FROM touchpoints WHERE name = 'Leaked'") == []
+
+
+def test_a_key_works_on_the_pages_that_it_is_for(segue: Segue, site: Site, visit: MakeVisit) -> None:
+    """The page may read that it is refused; it says so once, and is silent then."""
+    shop = Shop(segue, site)
+    key = segue.post(
+        "/v1/keys", {"kind": "write", "source": shop.source.key, "name": "n", "origins": [site.at("own.localhost")]}
+    )["key"]
+    shop.source = shop.source._replace(write_key=key)
+    shop.page("/", capture={"pages": True}, personalize=False)
+    for host, expected in (("other.localhost", [403]), ("own.localhost", [200])):
+        guest, answers = visit(), []
+        guest.context.on(
+            "response", lambda answer, to=answers: to.append(answer.status) if answer.request.post_data else 0
+        )
+        page = guest.open(site.at(host) + "/")
+        until_ready(page)
+        page.wait_for_timeout(150)
+        flush(page)
+        page.evaluate("segue.track('More')")
+        flush(page)
+        page.wait_for_timeout(50)
+        assert set(answers) == set(expected), host
+    rows = shop.until_names("page_viewed", "More")
+    assert {row["context"]["page"]["url"] for row in rows} == {site.at("own.localhost") + "/"}
+
+
+def test_a_browser_that_calls_itself_a_bot_is_set_apart(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+    """And can be taken in all the same, by who knows better."""
+    bot = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html) Chrome/140.0.0.0 Safari/537.36"
+    page = visit(user_agent=bot).open(shop.page("/", capture=False))
+    until_ready(page)
+    page.evaluate("segue.track('Crawled')")
+    flush(page)
+    [kept] = [each for each in segue.get("/v1/quarantine")["items"] if each["source"] == shop.source.key]
+    assert kept["code"] == "bot"
+    assert shop.messages() == []
+    segue.ask("POST", f"/v1/quarantine/{kept['id']}/replay")
+    shop.until_names("Crawled")
+
+
+SCRIPTS = (
+    "<img src=x onerror=alert(1)>",
+    "<script>alert(1)</script>",
+    '"><svg onload=alert(1)>',
+    "javascript:alert(1)",
+    "${alert(1)}{{constructor.constructor('alert(1)')()}}",
+)
+
+
+def test_scripts_in_every_property_run_nowhere(shop: Shop, visit: MakeVisit) -> None:
+    """Names, properties, traits, ids, titles, hashes, attributes: stored as they are, shown as text, run by nobody."""
+    guest = visit(scripts=("window.ran = []; window.alert = (what) => ran.push(what);",))
+    attributes = "".join(
+        f'<p data-segue-segment="{escaped(each)}" data-segue-stage="{escaped(each)}" hidden>x</p>' for each in SCRIPTS
+    )
+    page = guest.open(shop.page("/", attributes + "<button>x</button>", capture=True, personalize=True))
+    until_ready(page)
+    page.click("button")
+    page.evaluate(
+        """(scripts) => { for (const each of scripts) {
+            document.title = each;
+            history.pushState({}, "", "/?q=" + encodeURIComponent(each) + "#" + each);
+            segue.page(each, each, { [each]: each });
+            segue.track(each, { [each]: each, nested: { [each]: [each] } });
+            segue.identify(each, { [each]: each, name: each });
+            segue.group(each, { name: each });
+        } }""",
+        list(SCRIPTS),
+    )
+    flush(page)
+    rows = shop.until(lambda rows: sum(row["type"] == "group" for row in rows) == len(SCRIPTS))
+    assert {row["name"] for row in rows if row["type"] == "track"} >= set(SCRIPTS)
+    page.wait_for_timeout(100)
+    assert page.evaluate("ran") == []
+    assert guest.errors == []
+
+
+def test_prototypes_cannot_be_polluted_by_what_is_sent_or_answered(shop: Shop, visit: MakeVisit) -> None:
+    page = visit().open(shop.page("/", capture=False))
+    until_ready(page)
+    page.evaluate("""segue.track('Polluted', JSON.parse('{"__proto__": {"polluted": 1}, "a": 1}'))""")
+    flush(page)
+    shop.until_names("Polluted")
+    assert page.evaluate("({}).polluted") is None
+
+
+def escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

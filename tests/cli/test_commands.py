@@ -1,0 +1,425 @@
+"""The command line, as an operator meets it: help, keys, import, rebuild, migrate, and how ``serve`` ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from app.__main__ import cli
+from app.postgres.embedded import EmbeddedPostgres
+from tests.support.server_process import ROOT, Server
+
+HELP = {
+    "": ["segue serve is all it takes to start", "serve", "worker", "migrate", "keys", "import", "rebuild", "verify"],
+    "serve": ["starts the embedded PostgreSQL", "Ctrl-C drains", "SEGUE_PORT", "DATABASE_URL", "--no-worker"],
+    "worker": ["Only the background work", "may run beside serve"],
+    "migrate": ["to the current schema"],
+    "keys": ["create", "list", "revoke", "rotate"],
+    "keys create": ["write appends, secret reads", "--source", "--name", "shown this once"],
+    "keys list": ["revoked ones too"],
+    "keys revoke": ["within a second", "the beginning of its id"],
+    "keys rotate": ["tokens of visitors", "--revoke"],
+    "import": ["NDJSON, or CSV", "goes on where it stopped", "--source", "--kind", "--mapping", "--guess", "--zone"],
+    "import-figures": ["belong to nobody", "same file again changes nothing", "--kind", "--dates"],
+    "rebuild": ["anew from the log", "such as user_id:42"],
+    "verify": ["from the log", "--sample", "Exits with 1 if anything differs"],
+}
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_help_says_what_one_needs(command: str) -> None:
+    done = CliRunner().invoke(cli, [*command.split(), "--help"])
+    assert done.exit_code == 0
+    plain = " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stdout).split())
+    assert [phrase for phrase in HELP[command] if phrase not in plain] == []
+    assert not re.search(r"\[/?(bold|dim)|Traceback", plain)
+
+
+# ------------------------------------------------------------------------------------------------------ keys
+
+
+def test_keys_take_effect_on_a_running_server(server: Server) -> None:
+    def write(key: str) -> int:
+        call = {"userId": "keyed", "event": "Product Viewed"}
+        return httpx.post(server.url + "/v1/track", json=call, auth=(key, "")).status_code
+
+    def read(key: str) -> int:
+        return httpx.get(server.url + "/v1/segments", headers={"Authorization": f"Bearer {key}"}).status_code
+
+    made = {}
+    for kind, ask in (("write", write), ("secret", read)):
+        done = server.command("keys", "create", kind, "--name", f"the {kind} one")
+        assert (done.returncode, done.stderr) == (0, "")
+        made[kind] = done.stdout.strip()
+        assert ask(made[kind]) == 200
+    assert (read(made["write"]), write(made["secret"])) == (403, 403)
+
+    listed = {line.split()[0]: line for line in server.command("keys", "list").stdout.splitlines()[1:]}
+    assert len(listed) >= 4
+    assert made["write"] in "".join(listed.values())
+    assert made["secret"] not in "".join(listed.values())
+    secret_id = next(id for id, line in listed.items() if "the secret one" in line)
+
+    assert server.command("keys", "revoke", made["write"]).stdout.strip() == "Revoked."
+    assert server.command("keys", "revoke", secret_id).stdout.strip() == "Revoked."
+    revoked_at = time.monotonic()
+    while (write(made["write"]), read(made["secret"])) != (401, 401):
+        assert time.monotonic() < revoked_at + 3, "it takes a second, and more only on a busy machine"
+        time.sleep(0.05)
+    again = {line.split()[0]: line for line in server.command("keys", "list").stdout.splitlines()[1:]}
+    assert again.keys() == listed.keys()
+    assert len(again[secret_id].split()) == len(listed[secret_id].split()) + 1  # now with the time it was revoked
+
+
+def test_a_key_that_nobody_knows_cannot_be_revoked(server: Server) -> None:
+    for key in ("wk_unknown", "ffffffffffff"):
+        done = server.command("keys", "revoke", key)
+        assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", "There is no such key.")
+
+
+def test_tokens_of_visitors_are_signed_by_another_secret(server: Server) -> None:
+    def status(token: str) -> int:
+        return httpx.get(server.url + "/v1/me", params={"writeKey": server.write_key, "token": token}).status_code
+
+    def token() -> str:
+        made = httpx.post(
+            server.url + "/v1/visitor-tokens",
+            json={"source": "default", "user_id": "user-1"},
+            headers={"Authorization": f"Bearer {server.secret_key}"},
+        )
+        found: str = made.json()["token"]
+        return found
+
+    first = token()
+    assert server.command("keys", "rotate").stdout.strip() == "Rotated."
+    time.sleep(1.5)  # every process follows within a second
+    second = token()
+    assert (status(first), status(second)) == (200, 200)
+    assert server.command("keys", "rotate", "--revoke").stdout.strip() == "Rotated."
+    deadline = time.monotonic() + 3
+    while (status(first), status(second)) != (401, 401):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert status(token()) == 200
+
+
+def test_a_write_key_may_make_its_source(server: Server) -> None:
+    key = server.command("keys", "create", "write", "--source", "shop-pos").stdout.strip()
+    call = {"userId": "at-the-till", "event": "Order Completed"}
+    assert httpx.post(server.url + "/v1/track", json=call, auth=(key, "")).status_code == 200
+    assert _ask(server, "/v1/customers/at-the-till/touchpoints")["items"][0]["source"] == "shop-pos"
+
+
+# ---------------------------------------------------------------------------------------------------- import
+
+TELLING_LINES = [
+    '{"type":"track","userId":"imported-1","event":"Order Completed","timestamp":"2024-05-01","messageId":"i1"}',
+    "this is not JSON",
+    '{"type":"identify","userId":"imported-1","traits":{"email":"imported-1@example.com"},"messageId":"i2"}',
+    "",
+    '{"type":"track","userId":"imported-1","messageId":"i3"}',
+    '{"type":"track","event":"Product Viewed","messageId":"i4"}',
+    "[1, 2]",
+    '{"type":"track","userId":"imported-1","event":"Referral Sent","timestamp":"2024-06-01","messageId":"i5"}',
+    '{"type":"track","userId":"imported-1","event":"x","properties":{"n":NaN}}',
+    '{"a":1},{"b":2}',
+    '{"type":"track","userId":"imported-1","event":"Referral Sent","timestamp":"2024-06-01","messageId":"i5"}',
+]
+
+
+def test_import_of_ndjson_with_bad_lines(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "history.ndjson"
+    file.write_text("\ufeff" + "\n".join(TELLING_LINES))
+    done = server.command("import", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "3 accepted, 1 duplicate, 6 rejected." in done.stdout
+    assert f"{file}.errors.ndjson" in done.stdout
+    faults = [json.loads(line) for line in _errors(file)]
+    assert [(fault["line"], fault["code"]) for fault in sorted(faults, key=lambda fault: fault["line"])] == [
+        (2, "unreadable_line"),
+        (5, "missing_event"),
+        (6, "missing_identity"),
+        (7, "not_an_object"),
+        (9, "unreadable_line"),
+        (10, "unreadable_line"),
+    ]
+    assert {fault["original"] for fault in faults} <= set(TELLING_LINES)
+    customer = _ask(server, "/v1/customers/email:imported-1@example.com")
+    assert customer["stages"]["six-stage"]["stage"] == "loyalty"
+    assert customer["stages"]["six-stage"]["since"] == "2024-06-01T00:00:00.000000Z"
+    assert not (tmp_path / "history.ndjson.progress").exists()
+
+    again = server.command("import", str(file))
+    assert "0 accepted, 4 duplicate, 6 rejected." in again.stdout
+    assert len(_errors(file)) == 6
+
+
+def test_import_of_csv(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "orders.csv"
+    file.write_bytes(
+        b"\xef\xbb\xbftype,userId,event,timestamp,messageId,properties.total,properties.note,context.traits.email\r\n"
+        b'track,1001,Order Completed,2024-05-01T10:00:00Z,c1,19.90,"two lines,\r\na ""quote""",buyer@example.com\r\n'
+        b'track,1001,Order Completed,2024-05-02T10:00:00Z,c2,007,12 inch 5" screen,\r\n'
+        b"\r\n"
+        b"track,1001,Order Completed,2024-05-03T10:00:00Z,c3,1,,,too,many\r\n"
+        b"track,,Order Completed,2024-05-03T10:00:00Z,c4,1,,\r\n"
+        b"identify,1001,,2024-05-04T10:00:00Z,c5,,,buyer@example.com"
+    )
+    done = server.command("import", str(file), "--source", "till")
+    assert done.returncode == 0, done.stderr
+    assert "3 accepted, 0 duplicate, 2 rejected." in done.stdout
+    faults = sorted((json.loads(line) for line in _errors(file)), key=lambda fault: fault["line"])
+    assert [(fault["line"], fault["code"]) for fault in faults] == [(6, "unreadable_line"), (7, "missing_identity")]
+    entries = _ask(server, "/v1/customers/email:buyer@example.com/touchpoints")["items"]
+    assert [(entry["message_id"], entry["source"], entry["properties"]) for entry in entries] == [
+        ("c5", "till", {}),
+        ("c2", "till", {"total": "007", "note": '12 inch 5" screen'}),
+        ("c1", "till", {"total": 19.90, "note": 'two lines,\r\na "quote"'}),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["ndjson", "csv"])
+def test_a_killed_import_goes_on_where_it_stopped(server: Server, tmp_path: Path, kind: str) -> None:
+    lines = 10_000
+    file = tmp_path / f"many.{kind}"
+    user = f"many-{kind}-"
+    with file.open("w") as out:
+        if kind == "csv":
+            out.write("type,userId,event,timestamp,messageId\n")
+        for number in range(lines):
+            bad = number % 1_000 == 7
+            call = ("track", f"{user}{number % 10}", "" if bad else "Product Viewed", "2024-05-01", f"{kind}-{number}")
+            if kind == "csv":
+                out.write(",".join(call) + "\n")
+            else:
+                fields = zip(("type", "userId", "event", "timestamp", "messageId"), call, strict=True)
+                out.write(json.dumps(dict(fields)) + "\n")
+    mark = tmp_path / f"many.{kind}.progress"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "import", str(file)],
+        cwd=ROOT,
+        env=server.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while process.poll() is None and not (mark.exists() and json.loads(mark.read_bytes())["line"] > 2_000):
+        time.sleep(0.005)
+        if time.monotonic() > deadline:
+            process.kill()
+    over = process.poll() is not None
+    process.kill()
+    process.wait()
+    assert not over, "the import was over, or stuck, before it could be killed"
+
+    done = server.command("import", str(file))
+    assert done.returncode == 0, done.stderr
+    went_on = re.search(r"Went on after line (\d+)", done.stdout)
+    assert went_on
+    assert 2_000 < int(went_on[1]) < lines
+    assert not mark.exists()
+    faults = [json.loads(line)["line"] for line in _errors(file)]
+    header = 1 if kind == "csv" else 0
+    assert sorted(faults) == [number + 1 + header for number in range(7, lines, 1_000)]
+    pages = [_ask(server, f"/v1/customers/{user}{number}/touchpoints?limit=1000") for number in range(10)]
+    assert [page["next_cursor"] for page in pages] == [None] * len(pages)
+    assert sum(len(page["items"]) for page in pages) == lines - len(faults)
+
+
+def test_import_of_what_is_not_there(server: Server, tmp_path: Path) -> None:
+    done = server.command("import", str(tmp_path / "none.ndjson"))
+    assert done.returncode == 2
+    assert "does not exist" in done.stderr
+
+
+def _errors(file: Path) -> list[str]:
+    return file.with_name(file.name + ".errors.ndjson").read_text().splitlines()
+
+
+# ------------------------------------------------------------------------------------- rebuild, migrate, worker
+
+
+def test_rebuild_of_one_and_of_all(server: Server) -> None:
+    for number in range(3):
+        call = {"userId": f"rebuilt-{number}", "event": "Order Completed"}
+        assert httpx.post(server.url + "/v1/track", json=call, auth=(server.write_key, "")).status_code == 200
+    for options in ((), ("--customer", "user_id:rebuilt-1")):
+        done = server.command("rebuild", *options)
+        assert (done.returncode, done.stdout.strip()) == (0, "Every customer was what the log says.")
+    missing = server.command("rebuild", "--customer", "user_id:never-seen")
+    assert missing.returncode == 1
+    assert "no customer user_id:never-seen" in missing.stderr
+
+
+def test_rebuild_finds_and_repairs_what_differs(server: Server) -> None:
+    for user, event in (("whole", "Order Completed"), ("broken", "Order Completed"), ("broken", "Referral Sent")):
+        call = {"userId": f"state-{user}", "event": event}
+        assert httpx.post(server.url + "/v1/track", json=call, auth=(server.write_key, "")).status_code == 200
+    before = _ask(server, "/v1/customers/state-broken")["stages"]
+    asyncio.run(_corrupt(server, "state-broken", "state-whole"))
+    assert _ask(server, "/v1/customers/state-broken")["stages"] != before
+
+    assert server.command("rebuild").stdout.strip() == "1 differed."
+    assert server.command("rebuild").stdout.strip() == "Every customer was what the log says."
+    assert _ask(server, "/v1/customers/state-broken")["stages"] == before
+
+
+def test_verify_finds_what_differs(server: Server) -> None:
+    for user, event in (("whole", "Order Completed"), ("broken", "Email Opened")):
+        call = {"userId": f"verified-{user}", "event": event}
+        assert httpx.post(server.url + "/v1/track", json=call, auth=(server.write_key, "")).status_code == 200
+    done = server.command("verify")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "first-time-buyers: " in done.stdout
+    assert all(line.endswith(" 0 differ.") for line in done.stdout.strip().splitlines())
+    asyncio.run(_corrupt(server, "verified-broken", "verified-whole"))
+    done = server.command("verify", "first-time-buyers")
+    assert done.returncode == 1
+    assert " 1 differ." in done.stdout
+    assert len(done.stdout.strip().splitlines()) == 2
+    sampled = server.command("verify", "first-time-buyers", "--sample", "1")
+    assert "first-time-buyers: 1 customers" in sampled.stdout
+    missing = server.command("verify", "no-such-segment")
+    assert missing.returncode == 1
+    assert "There is no segment no-such-segment." in missing.stderr
+    assert server.command("rebuild").returncode == 0
+
+
+async def _corrupt(server: Server, broken: str, whole: str) -> None:
+    """The customer ``broken`` gets the state of ``whole``, behind everybody's back."""
+    with EmbeddedPostgres(server.data) as postgres:
+        connection = await asyncpg.connect(postgres.start())
+        statement = """
+            UPDATE customers SET state = other.state
+            FROM identities i, identities j JOIN customers other ON other.id = j.customer_id
+            WHERE i.value = $1 AND customers.id = i.customer_id AND j.value = $2
+        """
+        assert await connection.execute(statement, broken, whole) == "UPDATE 1"
+        await connection.close()
+
+
+def test_a_database_that_is_not_there_is_one_plain_line(server: Server) -> None:
+    url = "postgresql://nobody@127.0.0.1:9/none"
+    for command in (["migrate"], ["serve"], ["keys", "list"]):
+        done = server.command(*command, env={"DATABASE_URL": url})
+        assert done.returncode == 1
+        assert "The database cannot be used" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_migrate_and_keys_before_the_first_serve(make_server: Callable[..., Server], empty_database_url: str) -> None:
+    """Whoever comes first fills the workspace, so that a first ``serve`` after them finds journeys and segments."""
+    server = make_server(empty_database_url)
+    for _ in range(2):
+        done = server.command("migrate")
+        assert (done.returncode, done.stdout.strip()) == (0, "The schema is current.")
+    made = server.command("keys", "create", "secret")
+    assert re.fullmatch(r"sk_\w{32}\n", made.stdout)
+    assert "Your first keys" in made.stderr
+    server.secret_key = made.stdout.strip()
+    server.start()
+    assert "Your first keys" not in server.said
+    assert len(_ask(server, "/v1/segments")["items"]) == 8
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "app", "worker"], cwd=ROOT, env=server.environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdout is not None
+    assert "Working" in worker.stdout.readline()
+    worker.terminate()
+    assert worker.wait(30) == 0
+    worker.stdout.close()
+    assert server.stop() == 0
+
+
+# ----------------------------------------------------------------------------------------- how a server ends
+
+
+@pytest.fixture(scope="module")
+def stopped() -> Iterator[Server]:
+    """A service that has been started and stopped once."""
+    with tempfile.TemporaryDirectory(prefix="segue-") as directory:
+        server = Server(Path(directory))
+        try:
+            began = time.monotonic()
+            server.start()
+            print(f"first start {time.monotonic() - began:.2f} s")
+            assert server.stop() == 0
+            yield server
+        finally:
+            server.clean_up()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_the_end_drains_stops_postgres_and_loses_nothing(stopped: Server, number: signal.Signals) -> None:
+    server, user = stopped, f"last-minute-{number.name}"
+    began = time.monotonic()
+    server.start()
+    print(f"second start {time.monotonic() - began:.2f} s")
+    answer = asyncio.run(_ask_while_it_ends(server, number, user))
+    assert answer["accepted"] == 1
+    assert server.wait() == 0
+    assert server.postmaster is None
+    assert not (server.data / "pg" / "postmaster.pid").exists()
+    assert [event for event in server.events() if event["level"] in ("warning", "error")] == []
+
+    server.start()
+    assert server.said.count("Your first keys") == 1
+    assert _ask(server, f"/v1/customers/{user}")["stages"]["six-stage"]["stage"] == "purchase"
+    assert server.stop() == 0
+
+
+async def _nobody_new_is_let_in(server: Server) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            except ConnectionRefusedError:
+                return
+            writer.close()
+            await asyncio.sleep(0.05)
+
+
+def test_a_port_that_is_taken_leaves_nothing_running(stopped: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = stopped.command("serve", "--port", str(taken.getsockname()[1]))
+    assert done.returncode != 0
+    assert "address already in use" in done.stderr
+    assert stopped.postmaster is None
+
+
+async def _ask_while_it_ends(server: Server, number: signal.Signals, user: str) -> Any:
+    """A request of which the server has one half when it is told to end; the other half comes later."""
+    body = json.dumps({"writeKey": server.write_key, "userId": user, "event": "Order Completed"}).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"POST /v1/track HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:20])
+    await writer.drain()
+    await asyncio.sleep(0.2)
+    server.interrupt(number)
+    await _nobody_new_is_let_in(server)
+    writer.write(body[20:])
+    await writer.drain()
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def _ask(server: Server, path: str) -> Any:
+    answer = httpx.get(server.url + path, headers={"Authorization": f"Bearer {server.secret_key}"})
+    assert answer.status_code == 200, answer.text
+    return answer.json()

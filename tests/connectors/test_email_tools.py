@@ -1,0 +1,484 @@
+"""What only tools of mails do: nonces in bodies, certificates, old ways of signing, probes, and opens of machines."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import hubspot.utils.signature as vendor
+import pytest
+
+from app.config import Settings
+from app.connectors.delivery import Delivery
+from app.connectors.shared.email import address, click_context, custom_ids, is_machine, listed, members
+from app.connectors.signatures import SignatureRefused
+from app.connectors.tools import CONNECTORS
+from app.http.outbound_client import OutboundClient
+from tests.connectors.tools import brevo, hubspot, mailchimp, mailgun, ses
+from tests.support.tool_fixture import NOW, Case, Fixture
+from tests.support.webhook_sender import Tools, running_tools
+
+MAILGUN, SES, HUBSPOT, BREVO = mailgun.FIXTURE, ses.FIXTURE, hubspot.FIXTURE, brevo.FIXTURE
+MAILCHIMP, MANDRILL = mailchimp.FIXTURES
+
+
+async def _names(tools: Tools, who: str = "email:user@example.com") -> list[str]:
+    found = (await tools.ask("GET", f"/v1/customers/{who}/touchpoints"))["items"]
+    return [each["name"] for each in found]
+
+
+def _refused(response: httpx.Response) -> str:
+    assert response.status_code == 401, response.text
+    reason: str = response.json()["reason"]
+    return reason
+
+
+# Mailgun: what is signed is a token, not the event.
+
+
+async def test_a_token_of_mailgun_signs_one_body_and_no_other(tools: Tools) -> None:
+    secret = await tools.add(MAILGUN)
+    sealed = mailgun.seal(MAILGUN.sample.body, secret, NOW, "")
+    taken = replace(MAILGUN, seal=lambda body, *_: body)
+    assert (await tools.send(taken, replace(MAILGUN.sample, body=sealed), secret)).json()["accepted"] == 1
+    forged = json.loads(sealed)
+    forged["event-data"]["event"] = "complained"
+    assert _refused(await tools.send(taken, Case("forged", json.dumps(forged).encode()), secret)) == "replayed"
+    assert (await tools.send(taken, replace(MAILGUN.sample, body=sealed), secret)).json()["duplicate"] == 1
+    assert await _names(tools) == ["email.deferred"]
+
+
+@pytest.mark.parametrize("digits", [3, 6])
+async def test_the_time_of_mailgun_takes_no_digits_of_the_token(digits: int, tools: Tools) -> None:
+    """The same signed text, for nothing parts time and token; as milliseconds or microseconds it would be in time."""
+    secret = await tools.add(MAILGUN)
+    time, token = str(NOW // 1_000_000), "123456" + 22 * "ab"
+    signature = hmac.new(secret.encode(), f"{time}{token}".encode(), hashlib.sha256).hexdigest()
+    event = {"event": "complained", "recipient": "user@example.com", "timestamp": 1777888800}
+    taken = replace(MAILGUN, seal=lambda body, *_: body)
+
+    async def send(shifted: int) -> httpx.Response:
+        proof = {"timestamp": time + token[:shifted], "token": token[shifted:], "signature": signature}
+        return await tools.send(
+            taken, Case("shifted", json.dumps({"signature": proof, "event-data": event}).encode()), secret
+        )
+
+    assert _refused(await send(digits)) == "wrong"
+    assert (await send(0)).json()["accepted"] == 1
+
+
+async def test_another_attempt_of_mailgun_with_another_token_is_the_same_event(tools: Tools) -> None:
+    secret = await tools.add(MAILGUN)
+    receipts = []
+    for later in (0, 300, 900):
+        tools.clock.instant = NOW + later * 1_000_000
+        receipts.append((await tools.send(MAILGUN, MAILGUN.sample, secret)).json())
+    assert [each["accepted"] for each in receipts] == [1, 0, 0]
+    assert [each["duplicate"] for each in receipts] == [0, 1, 1]
+
+
+@pytest.mark.parametrize("member", ["timestamp", "token", "signature"])
+async def test_a_signature_of_mailgun_without_a_part(member: str, tools: Tools) -> None:
+    secret = await tools.add(MAILGUN)
+    sealed = json.loads(mailgun.seal(MAILGUN.sample.body, secret, NOW, ""))
+    del sealed["signature"][member]
+    taken = replace(MAILGUN, seal=lambda body, *_: body)
+    assert _refused(await tools.send(taken, Case("less", json.dumps(sealed).encode()), secret)) == "missing"
+
+
+# Amazon SES: whom a certificate speaks for.
+
+_AS_IT_IS = replace(SES, seal=lambda body, *_: body)
+
+
+async def _send_sns(tools: Tools, change: Mapping[str, Any], *, seal_again: bool) -> httpx.Response:
+    """The sample, sealed before it is changed, or after."""
+    body = SES.sample.body if seal_again else ses.seal(SES.sample.body, "", NOW, "")
+    changed = json.dumps({**json.loads(body), **change}).encode()
+    return await tools.send(SES if seal_again else _AS_IT_IS, replace(SES.sample, body=changed), "")
+
+
+@pytest.mark.parametrize(
+    ("change", "seal_again"),
+    [
+        ({"Message": '{"eventType":"Complaint"}'}, False),
+        ({"MessageId": "another"}, False),
+        ({"Subject": "another"}, False),
+        ({"SignatureVersion": "2"}, False),
+        ({"SignatureVersion": "3"}, False),
+        ({"Signature": "no base64"}, False),
+        ({"Type": "Hello"}, False),
+        ({"TopicArn": "arn:aws:sns:eu-west-1:999999999999:ses"}, True),
+        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com.example.com/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://example.com/sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://bucket.s3.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://user@sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com:8443/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com:no/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "http://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com/?/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com/another.pem"}, True),
+        ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com/a/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": f"{ses.CERTIFICATE_AT}?Action=Publish"}, True),
+        ({"SigningCertURL": f"{ses.CERTIFICATE_AT}?"}, True),
+        ({"SigningCertURL": f"{ses.CERTIFICATE_AT}#another"}, True),
+        ({"SigningCertURL": f"{ses.CERTIFICATE_AT}\n"}, True),
+        ({"SigningCertURL": 7}, True),
+    ],
+)
+async def test_a_notification_that_is_not_shown_to_be_ours(
+    change: Mapping[str, Any], seal_again: bool, settings: Settings
+) -> None:
+    async with running_tools(settings, SES.certificates) as tools:
+        await tools.add(SES)
+        assert _refused(await _send_sns(tools, change, seal_again=seal_again)) == "wrong"
+        assert set(tools.visited) <= {ses.CERTIFICATE_AT}, "nobody else's address is asked for anything"
+        await tools.ask("GET", "/v1/customers/email:user@example.com", expected=404)
+
+
+async def test_a_notification_that_another_key_signed(settings: Settings) -> None:
+    async with running_tools(settings, SES.certificates) as tools:
+        await tools.add(SES)
+        assert _refused(await tools.send(SES, SES.sample, ses.OTHER_SECRET)) == "wrong"
+        assert (await tools.send(SES, SES.sample, "")).status_code == 200
+        assert tools.visited == [ses.CERTIFICATE_AT], "a certificate is fetched once"
+
+
+async def test_headers_of_sns_must_say_what_the_body_says(settings: Settings) -> None:
+    async with running_tools(settings, SES.certificates) as tools:
+        await tools.add(SES)
+        lying = replace(SES, sign=lambda *_: ({"x-amz-sns-message-type": "SubscriptionConfirmation"}, {}))
+        assert _refused(await tools.send(lying, SES.sample, "")) == "wrong"
+
+
+async def test_raw_delivery_is_unsigned_and_refused(settings: Settings) -> None:
+    async with running_tools(settings, SES.certificates) as tools:
+        await tools.add(SES)
+        raw = json.loads(SES.sample.body)["Message"].encode()
+        response = await tools.client.post(tools.url(), content=raw, headers={"x-amz-sns-rawdelivery": "true"})
+        assert _refused(response) == "missing"
+        assert "raw message delivery" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("options", [{}, {"topics": ""}, {"topics": " , "}, {"topics": f"{ses.TOPIC},"}])
+async def test_a_topic_that_the_source_does_not_name(options: dict[str, str], settings: Settings) -> None:
+    async with running_tools(settings, SES.certificates) as tools:
+        await tools.add(replace(SES, options=options))
+        if not options.get("topics", "").startswith("arn"):
+            assert _refused(await tools.send(SES, SES.sample, "")) == "wrong"
+        for topic in ("", None, ","):
+            assert _refused(await _send_sns(tools, {"TopicArn": topic}, seal_again=True)) == "wrong"
+        assert tools.visited == []
+
+
+_YEAR_BEFORE, _DAY_BEFORE = datetime(2025, 5, 5, tzinfo=UTC), datetime(2026, 5, 4, tzinfo=UTC)
+_DAY_AFTER, _YEAR_AFTER = datetime(2026, 5, 6, tzinfo=UTC), datetime(2027, 5, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("document", "status"),
+    [
+        (b"hello", 401),
+        (b"-----BEGIN CERTIFICATE-----\nhello", 401),
+        (b"What somebody else says there.\n" + ses.CERTIFICATE, 401),
+        (ses.certificate(_YEAR_BEFORE, _DAY_BEFORE), 401),
+        (ses.certificate(_DAY_AFTER, _YEAR_AFTER), 401),
+        (ses.certificate(_DAY_BEFORE, _DAY_AFTER), 200),
+    ],
+    ids=["no-pem", "no-der", "not-at-the-beginning", "not-any-more", "not-yet", "today"],
+)
+async def test_what_stands_where_the_certificate_is(document: bytes, status: int, settings: Settings) -> None:
+    async with running_tools(settings, {ses.CERTIFICATE_AT: document}) as tools:
+        await tools.add(SES)
+        response = await tools.send(SES, SES.sample, "")
+        assert response.status_code == status
+        if status == 401:
+            assert _refused(response) == "wrong"
+
+
+async def test_a_certificate_of_ses_that_is_in_use_is_not_pushed_out_by_others() -> None:
+    asked: list[str] = []
+
+    def network(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(200, content=request.url.path.encode())
+
+    outside = OutboundClient(httpx.MockTransport(network))
+    for n in range(100):
+        assert await outside.get_cached(f"https://example.com/{n}") == f"/{n}".encode()
+        assert await outside.get_cached("https://example.com/ours") == b"/ours"
+    await outside.get_cached("https://example.com/0")
+    await outside.close()
+    assert asked.count("/ours") == 1
+    assert asked.count("/0") == 2, "what nobody asks for is forgotten"
+
+
+def _confirmation(**more: Any) -> Case:
+    said = {
+        "Type": "SubscriptionConfirmation",
+        "MessageId": "c-1",
+        "Token": "t-1",
+        "TopicArn": ses.TOPIC,
+        "Message": "You have chosen to subscribe to the topic.",
+        "SubscribeURL": ses.SUBSCRIBE_AT,
+        "SignatureVersion": "1",
+    }
+    return Case("a confirmation", json.dumps(said | more).encode(), headers=SES.sample.headers)
+
+
+async def test_a_subscription_of_ours_is_confirmed(settings: Settings) -> None:
+    async with running_tools(settings, SES.certificates) as tools:
+        await tools.add(SES)
+        assert (await tools.send(SES, _confirmation(), "")).status_code == 200
+        assert tools.visited == [ses.CERTIFICATE_AT, ses.SUBSCRIBE_AT]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"SubscribeURL": "https://example.com/?Action=ConfirmSubscription"},
+        {"SubscribeURL": "https://sns.eu-west-1.amazonaws.com/?Action=DeleteTopic"},
+        {"SubscribeURL": None},
+        {"TopicArn": "arn:aws:sns:eu-west-1:999999999999:ses"},
+    ],
+)
+async def test_no_other_address_is_visited_and_no_other_topic_joined(
+    change: Mapping[str, Any], settings: Settings
+) -> None:
+    async with running_tools(settings, SES.certificates) as tools:
+        await tools.add(SES)
+        assert _refused(await tools.send(SES, _confirmation(**change), "")) == "wrong"
+        assert set(tools.visited) <= {ses.CERTIFICATE_AT}
+
+
+async def test_a_subscription_that_has_ended_is_not_taken_up_again(settings: Settings) -> None:
+    async with running_tools(settings, SES.certificates) as tools:
+        await tools.add(SES)
+        assert (await tools.send(SES, _confirmation(Type="UnsubscribeConfirmation"), "")).status_code == 200
+        assert tools.visited == [ses.CERTIFICATE_AT]
+
+
+# Mailchimp and Mailchimp Transactional: probes before there is a secret, and the address that is signed.
+
+
+@pytest.mark.parametrize(("fixture", "method"), [(MAILCHIMP, "GET"), (MANDRILL, "HEAD")])
+async def test_mailchimp_finds_somebody_before_there_is_a_secret(fixture: Fixture, method: str, tools: Tools) -> None:
+    await tools.ask("POST", "/v1/sources", {"key": "tool", "kind": fixture.kind}, 201)
+    response = await tools.client.request(method, tools.url())
+    assert (response.status_code, response.content) == (200, b"")
+
+
+async def test_no_events_under_a_key_that_nobody_has(tools: Tools) -> None:
+    await tools.ask("POST", "/v1/sources", {"key": "tool", "kind": "mandrill"}, 201)
+    headers = {"content-type": "application/x-www-form-urlencoded", "x-mandrill-signature": "x"}
+    response = await tools.client.post(tools.url(), content=b"mandrill_events=%5B%5D", headers=headers)
+    assert response.status_code == 200
+    response = await tools.client.post(tools.url(), content=MANDRILL.sample.body, headers=headers)
+    assert response.status_code == 401
+
+
+async def test_the_address_that_is_signed_is_the_one_mailchimp_was_told(tools: Tools) -> None:
+    told = "https://user:word@shop.example.com/hooks?list=1"
+    secret = await tools.add(replace(MANDRILL, options={"url": told}))
+    assert _refused(await tools.send(MANDRILL, MANDRILL.sample, secret)) == "wrong"
+    behind = replace(MANDRILL, sign=lambda body, key, now, _: MANDRILL.sign(body, key, now, told))
+    assert (await tools.send(behind, MANDRILL.sample, secret)).json()["accepted"] == 1
+
+
+@pytest.mark.parametrize("fixture", [MANDRILL, HUBSPOT], ids=["mandrill", "hubspot"])
+async def test_the_query_is_signed_too_behind_a_proxy(fixture: Fixture, tools: Tools) -> None:
+    told, case = "https://shop.example.com/hooks", replace(fixture.sample, query={"list": "1"})
+    secret = await tools.add(replace(fixture, options={"url": told}))
+
+    def signing(address: str) -> Fixture:
+        return replace(fixture, sign=lambda body, key, now, _: fixture.sign(body, key, now, address))
+
+    assert _refused(await tools.send(signing(told), case, secret)) == "wrong"
+    assert _refused(await tools.send(signing(f"{told}?list=2"), case, secret)) == "wrong"
+    assert (await tools.send(signing(f"{told}?list=1"), case, secret)).json()["accepted"] > 0
+
+
+# Brevo: one open under several names.
+
+
+async def test_an_open_of_brevo_counts_once_under_all_its_names(tools: Tools) -> None:
+    secret = await tools.add(BREVO)
+
+    async def send(kind: str, second: int) -> tuple[int, int]:
+        event = {"event": kind, "email": "user@example.com", "message-id": "<m-1@example.com>"}
+        body = json.dumps(event | {"ts_epoch": (1777888800 + second) * 1000}).encode()
+        receipt = (await tools.send(BREVO, Case(kind, body), secret)).json()
+        return receipt["accepted"], receipt["duplicate"]
+
+    opened = [await send(kind, 0) for kind in ("unique_opened", "opened", "uniqueOpened", "first_opening")]
+    assert opened == [(1, 0), (0, 1), (0, 1), (0, 1)]
+    by_a_proxy = [await send(kind, 0) for kind in ("proxy_open", "unique_proxy_open")]
+    assert by_a_proxy == [(1, 0), (0, 1)]
+    assert await send("opened", 1) == (1, 0), "another open"
+    assert await _names(tools) == ["email.opened"] * 3
+
+
+# HubSpot: three ways to sign, by HubSpot's own helper, and a contact who asks to be forgotten.
+
+
+def _of_hubspot(version: str, body: bytes, url: str, secret: str = "client-secret") -> dict[str, str]:
+    time = str(NOW // 1_000)
+    made = vendor.Signature.get_signature(secret, body.decode(), version, url, "POST", time)
+    if version == "v3":
+        return {"x-hubspot-signature-v3": made, "x-hubspot-request-timestamp": time}
+    return {"x-hubspot-signature": made, "x-hubspot-signature-version": version}
+
+
+def _verify(headers: dict[str, str], options: dict[str, str], url: str, body: bytes, at: int = NOW) -> None:
+    delivery = Delivery(body=body, headers=headers, url=url, received_at=at, options=options)
+    CONNECTORS["hubspot"].scheme.verify(delivery, "client-secret")
+
+
+_URL = "https://shop.example.com/v1/sources/crm/webhook?a=b c".replace(" ", "%20")
+_BODY = '[{"propertyValue":"Ελένη"}]'.encode()
+
+
+@pytest.mark.parametrize("version", ["v1", "v2", "v3"])
+def test_what_hubspots_own_code_signs_holds_where_its_version_is_taken(version: str) -> None:
+    _verify(_of_hubspot(version, _BODY, _URL), {"signatures": "v1, v2 v3"}, _URL, _BODY)
+    other = {"v1": "v2,v3", "v2": "v1 v3", "v3": "v1,v2"}[version]
+    for options, body, url in (
+        ({"signatures": other}, _BODY, _URL),
+        ({"signatures": version}, _BODY + b" ", _URL),
+        ({"signatures": version}, _BODY, _URL + "&c=d") if version != "v1" else ({"signatures": "v3"}, _BODY, _URL),
+    ):
+        with pytest.raises(SignatureRefused):
+            _verify(_of_hubspot(version, _BODY, _URL), options, url, body)
+    with pytest.raises(SignatureRefused):
+        _verify(_of_hubspot(version, _BODY, _URL, "another"), {"signatures": version}, _URL, _BODY)
+
+
+def test_only_the_third_way_is_taken_where_nothing_is_said() -> None:
+    for version in ("v1", "v2"):
+        with pytest.raises(SignatureRefused) as refused:
+            _verify(_of_hubspot(version, _BODY, _URL), {}, _URL, _BODY)
+        assert refused.value.reason == "missing"
+
+
+@pytest.mark.parametrize(("seconds", "reason"), [(300, None), (301, "stale"), (-301, "stale")])
+def test_a_signature_of_hubspot_holds_for_five_minutes(seconds: int, reason: str | None) -> None:
+    at, headers = NOW + seconds * 1_000_000, _of_hubspot("v3", _BODY, _URL)
+    if reason is None:
+        _verify(headers, {}, _URL, _BODY, at)
+        return
+    with pytest.raises(SignatureRefused) as refused:
+        _verify(headers, {}, _URL, _BODY, at)
+    assert refused.value.reason == reason
+
+
+def test_a_time_that_was_not_signed_is_none() -> None:
+    headers = _of_hubspot("v3", _BODY, _URL) | {"x-hubspot-request-timestamp": str(NOW // 1_000 + 1)}
+    with pytest.raises(SignatureRefused) as refused:
+        _verify(headers, {}, _URL, _BODY)
+    assert refused.value.reason == "wrong"
+    del headers["x-hubspot-request-timestamp"]
+    with pytest.raises(SignatureRefused) as refused:
+        _verify(headers, {}, _URL, _BODY)
+    assert refused.value.reason == "missing"
+
+
+def test_hubspots_own_code_takes_what_we_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    sign = CONNECTORS["hubspot"].scheme.sign
+    assert sign is not None
+    made = sign(Delivery(body=_BODY, url=_URL, received_at=NOW), "client-secret").headers
+
+    class Then(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]  # the clock of the helper alone stands still
+            return datetime.fromtimestamp(NOW / 1_000_000, tz or UTC)
+
+    monkeypatch.setattr(vendor, "datetime", Then)
+    assert vendor.Signature.is_valid(
+        made["x-hubspot-signature-v3"],
+        "client-secret",
+        _BODY.decode(),
+        _URL,
+        "POST",
+        "v3",
+        made["x-hubspot-request-timestamp"],
+    )
+
+
+def test_an_address_is_decoded_before_it_is_signed() -> None:
+    """As HubSpot documents it; its helper leaves that to the caller."""
+    sent, signed = "https://shop.example.com/a%2Fb%3fc?d=%40e&f=%20g", "https://shop.example.com/a/b?c?d=@e&f=%20g"
+    _verify(_of_hubspot("v3", _BODY, signed), {}, sent, _BODY)
+
+
+def test_an_old_signature_may_come_in_either_case() -> None:
+    made = hashlib.sha256(b"client-secret" + _BODY).hexdigest().upper()
+    _verify({"x-hubspot-signature": made}, {"signatures": "v1"}, _URL, _BODY)
+
+
+async def test_a_contact_who_asks_to_be_forgotten_is_queued(tools: Tools) -> None:
+    secret = await tools.add(HUBSPOT)
+    assert (await tools.send(HUBSPOT, HUBSPOT.sample, secret)).json()["accepted"] == 2
+    asked = json.loads(HUBSPOT.sample.body)[0] | {"subscriptionType": "contact.privacyDeletion"}
+    receipt = (await tools.send(HUBSPOT, Case("forget me", json.dumps([asked]).encode()), secret)).json()
+    assert (receipt["accepted"], receipt["ignored"], receipt["rejected"]) == (0, 0, 0)
+    queued = (await tools.ask("GET", "/v1/erasure-requests"))["items"]
+    assert [(each["kind"], each["value"]) for each in queued] == [("hubspot_contact", "33:1246965")]
+
+
+async def test_contacts_of_two_portals_with_one_number_are_two_people(tools: Tools) -> None:
+    secret = await tools.add(HUBSPOT)
+    said = {"subscriptionType": "contact.propertyChange", "objectId": 51, "propertyName": "email"}
+    told = [said | {"portalId": portal, "propertyValue": f"of-{portal}@example.com"} for portal in (1, 2)]
+    workflow = {"vid": "51", "portal-id": 1, "properties": {"firstname": {"value": "User"}}}
+    for body in (told, [workflow]):
+        assert (await tools.send(HUBSPOT, Case("told", json.dumps(body).encode()), secret)).json()["rejected"] == 0
+    one, two = [await tools.ask("GET", f"/v1/customers/email:of-{portal}@example.com") for portal in (1, 2)]
+    assert one["id"] != two["id"]
+    assert [each["traits"].get("first_name") for each in (one, two)] == ["User", None]
+    assert (await tools.ask("GET", "/v1/customers/hubspot_contact:1:51"))["id"] == one["id"]
+    await tools.ask("GET", "/v1/customers/hubspot_contact:51", expected=404)
+
+
+# Whose eyes they were.
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "machine"),
+    [
+        ("Mozilla/5.0", True),
+        ("Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)", True),
+        ("YahooMailProxy; https://help.yahoo.com/kb/yahoo-mail-proxy-SLN28749.html", True),
+        ("Microsoft Office Existence Discovery", True),
+        ("Mozilla/4.0 (compatible; ms-office; MSOffice rmj)", True),
+        ("Mozilla/5.0 (compatible; Proofpoint URL Defense)", True),
+        ("Googlebot/2.1 (+http://www.google.com/bot.html)", True),
+        ("Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 10.0; Win64; x64; ms-office; MSOffice 16)", False),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148", False),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Gecko/20100101 Firefox/128.0", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_whether_a_machine_looked(user_agent: str | None, machine: bool) -> None:
+    assert is_machine(user_agent) is machine
+    assert click_context("email.opened", user_agent)["machine"] is machine
+    assert click_context("email.clicked", user_agent, machine=True)["machine"] is True
+    assert click_context("email.delivered", user_agent, machine=True) == {}
+
+
+def test_shapes_that_tools_send_things_in() -> None:
+    assert address("A Name <user@example.com>") == "user@example.com"
+    assert address("user@example.com") == "user@example.com"
+    assert address(None) is None
+    assert members('{"a": 1}') == {"a": 1} == members({"a": 1})
+    assert members("{") == {} == members([1]) == members(None)
+    assert listed('["a"]') == ["a"] == listed("a") == listed(["a"])
+    assert listed("") == [] == listed(None)
+    assert custom_ids({"userId": 7, "anonymous_id": ""}) == {"user_id": 7}
+    assert custom_ids("user_id") == {}

@@ -1,0 +1,171 @@
+"""Help desks beyond what their fixtures say: Front's second signature, its handshake, Intercom's, and estimates."""
+
+from __future__ import annotations
+
+import hmac
+from base64 import b64encode
+from dataclasses import replace
+from time import process_time
+from typing import Any
+
+import pytest
+
+from app.config import Settings
+from app.connectors.adapter import Call
+from app.connectors.shared.helpdesk import csat, plain
+from app.connectors.tools.freshdesk import CONNECTOR as FRESHDESK_CONNECTOR
+from tests.connectors.tools.freshdesk import FIXTURE as FRESHDESK
+from tests.connectors.tools.front import FIXTURE as FRONT
+from tests.connectors.tools.intercom import FIXTURE as INTERCOM
+from tests.connectors.tools.support import FIXTURE as SUPPORT
+from tests.support.tool_fixture import Case, SignedWith, json_body
+from tests.support.webhook_sender import running_tools
+
+
+def _by_rule(body: bytes, secret: str, now: int, url: str) -> SignedWith:
+    del now, url
+    return {"X-Front-Signature": b64encode(hmac.digest(secret.encode(), body, "sha1")).decode()}, {}
+
+
+async def test_a_rule_of_front_signs_in_another_way(settings: Settings) -> None:
+    by_rule = replace(FRONT, sign=_by_rule)
+    async with running_tools(settings) as tools:
+        secret = await tools.add(FRONT)
+        assert (await tools.send(by_rule, FRONT.several, secret)).status_code == 200
+        refused = await tools.send(by_rule, FRONT.several, "another")
+        assert (refused.status_code, refused.json()["reason"]) == (401, "wrong")
+
+
+async def test_front_gets_its_challenge_back_if_it_signed(settings: Settings) -> None:
+    sync = Case(
+        "sync", json_body({"type": "sync", "authorization": {"id": "cmp_1"}}), headers={"X-Front-Challenge": "c-1"}
+    )
+    async with running_tools(settings) as tools:
+        secret = await tools.add(FRONT)
+        answer = await tools.send(FRONT, sync, secret)
+        assert (answer.status_code, answer.json()) == (200, {"challenge": "c-1"})
+        assert (await tools.send(FRONT, sync, "another")).status_code == 401
+        plain_sync = replace(sync, headers={"content-type": "application/json"})
+        assert (await tools.send(FRONT, plain_sync, secret)).json()["ignored"] == 1
+
+
+@pytest.mark.parametrize("sign", [FRONT.sign, _by_rule], ids=["by-app", "by-rule"])
+async def test_a_challenge_keeps_no_event_of_front_from_being_stored(sign: Any, settings: Settings) -> None:
+    """The header is not signed: somebody on the way may have put it there."""
+    challenged = {"headers": {"content-type": "application/json", "X-Front-Challenge": "c-1"}}
+    async with running_tools(settings) as tools:
+        secret = await tools.add(FRONT)
+        signed = replace(FRONT, sign=sign)
+        assert (await tools.send(signed, replace(FRONT.sample, **challenged), secret)).json()["accepted"] == 1
+        unreadable = Case("no JSON", b"sync", **challenged)
+        assert (await tools.send(signed, unreadable, secret)).json()["rejected"] == 1
+
+
+async def test_intercom_looks_whether_the_address_answers(settings: Settings) -> None:
+    async with running_tools(settings) as tools:
+        await tools.add(INTERCOM)
+        assert (await tools.client.head(tools.url())).status_code == 200
+
+
+async def test_freshdesk_counts_the_same_a_minute_later_again(settings: Settings) -> None:
+    async with running_tools(settings) as tools:
+        secret = await tools.add(FRESHDESK)
+        for minutes, accepted in ((0, 1), (0, 0), (1, 1)):
+            tools.clock.instant += minutes * 60_000_000
+            assert (await tools.send(FRESHDESK, FRESHDESK.sample, secret)).json()["accepted"] == accepted
+
+
+@pytest.mark.parametrize("spaces", [900, 3_000])
+@pytest.mark.parametrize(("before", "after"), [("{", "!"), ("{a", "!"), ("{a:", "\n!")])
+def test_no_event_of_freshdesk_is_looked_into_for_long(before: str, spaces: int, after: str) -> None:
+    """In processor time, for others may be at work: of the first kind, 900 took half a second, and 3000 a quarter
+    of a minute.
+    """
+    said = {"ticket_id": "7", "triggered_event": before + " " * spaces + after}
+    started = process_time()
+    (call,) = FRESHDESK_CONNECTOR.read(said, 0)
+    assert process_time() - started < 0.2
+    assert isinstance(call, Call)
+    assert call.event in ("freshdesk.other", "freshdesk.a")
+
+
+async def test_a_source_may_estimate_how_its_customers_sound(settings: Settings) -> None:
+    angry = {"message": "I am furious, this is the third time my parcel is late."}
+    event = {"event": "ticket.replied", "ticket_id": "7", "customer": {"user_id": "user-1"}, **angry}
+    case = Case("angry", json_body([{**event, "by": "customer", "id": "1"}, {**event, "by": "agent", "id": "2"}]))
+    async with running_tools(settings) as tools:
+        secret = await tools.add(replace(SUPPORT, options={"estimate": "on"}))
+        assert (await tools.send(SUPPORT, case, secret)).json()["accepted"] == 2
+        again = (await tools.send(SUPPORT, case, secret)).json()
+        assert again["duplicate"] == 2
+        assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
+        found = {
+            each["name"]: each for each in (await tools.ask("GET", "/v1/customers/user_id:user-1/touchpoints"))["items"]
+        }
+        told = found["ticket.replied_by_customer"]
+        assert told["properties"]["estimate"]["sentiment"] == "negative"
+        assert told["properties"]["estimate"]["emotions"]["anger"] == 1
+        assert told["context"]["private"]["body"] == angry["message"]
+        assert "estimate" not in found["ticket.replied_by_agent"]["properties"]
+        rule = {"did": "*", "where": {"estimate.emotions.anger": {"gte": 1}}}
+        preview = await tools.ask("POST", "/v1/segments/preview", {"rule": rule})
+        assert preview["count"] == 1
+        wrong = {"key": "other", "kind": "support", "options": {"estimate": "maybe"}}
+        await tools.ask("POST", "/v1/sources", wrong, 400)
+
+
+async def test_estimates_that_cannot_be_made_are_refused_at_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.enrichment.sentiment.find_spec", lambda _: None)
+    async with running_tools(settings) as tools:
+        wanted = {"key": "tool", "kind": "support", "options": {"estimate": "on"}}
+        refused = await tools.ask("POST", "/v1/sources", wanted, 400)
+        assert "segue[estimates]" in refused["message"]
+
+
+@pytest.mark.parametrize(
+    ("rating", "scale", "told"),
+    [
+        (1, 5, 1),
+        (5, 5, 5),
+        (5, None, 5),
+        ("4", None, 4),
+        (1, 10, 1),
+        (10, 10, 5),
+        (9, 10, 4.56),
+        (2, 2, 5),
+        (2, 3, 3),
+        ("Good, I'm satisfied", None, 5),
+        ("bad_with_comment", None, 1),
+        ("Not Good", None, 1),
+        ("Okay", None, 3),
+        ("good", 10, 5),
+    ],
+)
+def test_ratings_are_told_on_one_scale(rating: object, scale: object, told: float) -> None:
+    found = csat(rating, scale)
+    assert (float(found["rating"]), found["scale"], found["rated"]) == (told, 5, rating)
+
+
+@pytest.mark.parametrize(
+    ("rating", "scale"),
+    [(0, 5), (6, 5), (None, 5), (True, 5), ("offered", None), ("goodness", None), ("NaN", None), (3, 1), ([5], 5)],
+)
+def test_what_is_no_rating_is_none(rating: object, scale: object) -> None:
+    assert csat(rating, scale) == {}
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("  Hello ", "Hello"),
+        ("<p>Hello</p><p>there&nbsp;you&amp;me</p>", "Hello\nthere you&me"),
+        ("<style>p{}</style><div>a<br>b</div><script>x()</script>", "a\nb"),
+        ("1 < 2 and <b", "1 < 2 and <b"),
+        ("</style>seen", "seen"),
+        (7, None),
+    ],
+)
+def test_text_without_its_markup(markup: object, text: str | None) -> None:
+    assert plain(markup) == text

@@ -1,0 +1,187 @@
+"""One person over a web shop, its mails and its help desk: one customer, whatever arrives first.
+
+She looks around unknown, comes back by a newsletter's link that carries her id, buys, asks for help, is not content,
+is told sorry, and buys again.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+
+from app.config import Settings
+from app.formats.timestamps import rfc3339
+from tests.conftest import execute, with_database
+from tests.connectors.tools.sendgrid import FIXTURE as SENDGRID
+from tests.support.tool_fixture import Case, json_body
+from tests.support.webhook_sender import Tools, running_tools
+
+WHO = "user_id:user-1"
+DAY = 86_400
+BEGIN = 1_777_888_800 - 40 * DAY
+"""2026-03-25T10:00:00Z, in seconds; the tests' now is 41 days and two hours later."""
+ZENDESK_SECRET = "the signing secret"
+STEPS = 10
+
+
+@asynccontextmanager
+async def another_database(cluster_url: str, template_url: str) -> AsyncIterator[str]:
+    name, template = f"story_{uuid4().hex}", urlsplit(template_url).path[1:]
+    await execute(cluster_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    yield with_database(cluster_url, name)
+    await execute(cluster_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+Send = Callable[[Tools], Awaitable[None]]
+
+UNHAPPY = {
+    "key": "unhappy-now",
+    "name": "Unhappy now",
+    "rule": {
+        "all": [
+            {"did": "csat.submitted", "within": "90d"},
+            {"trait": "last_rating", "lte": 2},
+        ]
+    },
+}
+LAST_RATING = {"key": "last_rating", "name": "Last rating", "value": {"last_value": "rating", "of": "csat.submitted"}}
+
+
+def at(days: float) -> str:
+    return rfc3339(int((BEGIN + days * DAY) * 1_000_000))
+
+
+def web(days: float, **message: Any) -> Send:
+    async def send(tools: Tools) -> None:
+        page = {"messageId": f"web-{days}", "timestamp": at(days), "context": {"library": {"name": "segue.js"}}}
+        body = {"writeKey": tools.write_key, "batch": [{**page, **message}]}
+        receipt = (await tools.client.post("/v1/batch", json=body)).json()
+        assert receipt["accepted"] == 1, receipt
+
+    return send
+
+
+def mail(days: float, event: str, **more: Any) -> Send:
+    async def send(tools: Tools) -> None:
+        told = {"email": "User@example.com", "event": event, "sg_event_id": f"mail-{days}", **more}
+        case = Case(event, json_body([{**told, "timestamp": int(BEGIN + days * DAY)}]))
+        receipt = (await tools.send(SENDGRID, case, SENDGRID.secret, source="mails")).json()
+        assert receipt["accepted"] == 1, receipt
+
+    return send
+
+
+def ticket(days: float, event: str, **more: Any) -> Send:
+    """By a trigger's template of Zendesk, signed as Zendesk signs."""
+
+    async def send(tools: Tools) -> None:
+        told = {"ticket_id": "77", "event": f"ticket.{event}", "email": "user@example.com", "requester_id": "9"}
+        body = json.dumps({**told, "updated_at": at(days), **more}).encode()
+        time = "2026-05-05T12:00:00Z"
+        mac = hmac.new(ZENDESK_SECRET.encode(), time.encode() + body, hashlib.sha256).digest()
+        headers = {
+            "X-Zendesk-Webhook-Signature": base64.b64encode(mac).decode(),
+            "X-Zendesk-Webhook-Signature-Timestamp": time,
+        }
+        receipt = (await tools.client.post(tools.url("desk"), content=body, headers=headers)).json()
+        assert receipt["accepted"] == 1, receipt
+
+    return send
+
+
+def story() -> list[Send]:
+    bought = {"type": "track", "event": "Order Completed", "userId": "user-1", "anonymousId": "device-1"}
+    return [
+        web(0, type="page", anonymousId="device-1", properties={"url": "https://shop.example.com/"}),
+        web(0.01, type="page", anonymousId="device-1", properties={"url": "https://shop.example.com/tea"}),
+        mail(5, "click", user_id="user-1", url="https://shop.example.com/tea?uid=user-1", category=["news"]),
+        web(5.001, type="identify", userId="user-1", anonymousId="device-1", traits={"email": "user@example.com"}),
+        web(5.01, **bought, properties={"order_id": "1", "total": 20}),
+        ticket(12, "created", status="new", title="It came broken"),
+        ticket(13, "solved", status="solved", previous_status="open"),
+        ticket(13.5, "rated", rating=1, scale=5),
+        mail(14, "delivered", category=["sorry"]),
+        web(30, **bought, properties={"order_id": "2", "total": 30}),
+    ]
+
+
+async def _prepare(tools: Tools) -> None:
+    await tools.ask("POST", "/v1/traits", LAST_RATING, 201)
+    await tools.ask("POST", "/v1/segments", UNHAPPY, 201)
+    tools.write_key = (await tools.ask("POST", "/v1/sources", {"key": "web"}, 201))["write_key"]
+    await tools.add(SENDGRID, "mails")
+    await tools.ask("POST", "/v1/sources", {"key": "desk", "kind": "zendesk"}, 201)
+    await tools.ask("POST", "/v1/sources/desk/secrets", {"secret": ZENDESK_SECRET}, 201)
+
+
+async def _told(tools: Tools) -> dict[str, Any]:
+    """All that can be asked about her, without what belongs to the moment of asking."""
+    customer = await tools.ask("GET", f"/v1/customers/{WHO}")
+    timeline = await tools.ask("GET", f"/v1/customers/{WHO}/touchpoints?limit=100")
+    stages = await tools.ask("GET", f"/v1/customers/{WHO}/journey")
+    stays = await tools.ask("GET", f"/v1/customers/{WHO}/segments?history=true")
+    tickets = await tools.ask("GET", f"/v1/customers/{WHO}/tickets")
+    told = {"customer": customer, "timeline": timeline, "stages": stages, "stays": stays, "tickets": tickets}
+    return _without(_without(told, "recorded_at"), "received_at")
+
+
+def _without(value: Any, suffix: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _without(each, suffix) for name, each in value.items() if not name.endswith(suffix)}
+    return [_without(each, suffix) for each in value] if isinstance(value, list) else value
+
+
+async def test_as_it_happened(settings: Settings) -> None:
+    async with running_tools(settings) as tools:
+        await _prepare(tools)
+        steps = story()
+        assert len(steps) == STEPS
+        unhappy = []
+        for step in steps:
+            await step(tools)
+            if step not in steps[:3]:  # until the click nobody knows who she is
+                segments = (await tools.ask("GET", f"/v1/customers/{WHO}"))["segments"]
+                unhappy.append("unhappy-now" in {each["key"] for each in segments})
+        assert unhappy == [False, False, False, False, True, True, True]
+
+        told = await _told(tools)
+        names = [each["name"] for each in told["timeline"]["items"] if each["name"]]
+        assert sorted(names) == sorted(
+            [
+                *("page_viewed", "page_viewed", "email.clicked", "Order Completed", "ticket.created", "ticket.solved"),
+                *("csat.submitted", "email.delivered", "Order Completed"),
+            ]
+        )
+        identities = {f"{each['kind']}:{each['value']}" for each in told["customer"]["identities"]}
+        assert identities == {WHO, "email:user@example.com", "anonymous_id:device-1", "zendesk_user:9"}
+        assert told["customer"]["stages"]["six-stage"]["stage"] == "loyalty"
+
+        await ticket(35, "rated", rating=5, scale=5)(tools)
+        segments = (await tools.ask("GET", f"/v1/customers/{WHO}"))["segments"]
+        assert "unhappy-now" not in {each["key"] for each in segments}
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_arrives_first(seed: int, settings: Settings, cluster_url: str, template_url: str) -> None:
+    async def told(steps: list[Send], url: str) -> dict[str, Any]:
+        async with running_tools(settings.model_copy(update={"database_url": url})) as tools:
+            await _prepare(tools)
+            for step in steps:
+                await step(tools)
+            return await _told(tools)
+
+    shuffled = story()
+    random.Random(seed).shuffle(shuffled)
+    assert settings.database_url is not None
+    async with another_database(cluster_url, template_url) as another:
+        assert await told(shuffled, another) == await told(story(), settings.database_url)

@@ -1,0 +1,162 @@
+"""What shops say more than once, in any order, or about nobody yet: each purchase is one, of the right customer."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from app.config import Settings
+from tests.connectors.tools import shop, shopify, woocommerce
+from tests.support.tool_fixture import Case, Fixture, json_body
+from tests.support.webhook_sender import Tools, running_tools
+
+
+async def _send(tools: Tools, fixture: Fixture, topic: str, body: Any, n: int = 1, **headers: str) -> dict[str, Any]:
+    of_kind = shopify if fixture is shopify.FIXTURE else woocommerce
+    sent = of_kind._headers(topic, n) if of_kind is shopify else of_kind._headers(topic)
+    case = Case("", json_body(body), headers={**sent, **headers})
+    response = await tools.send(fixture, case, fixture.secret)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def _names(tools: Tools, who: str) -> list[str]:
+    found = (await tools.ask("GET", f"/v1/customers/{who}/touchpoints"))["items"]
+    return sorted(each["name"] for each in found if each["name"])
+
+
+async def test_an_order_of_woocommerce_is_completed_once_however_often_it_is_updated(tools: Tools) -> None:
+    await tools.add(woocommerce.FIXTURE)
+    steps = ["pending", "on-hold", "processing", "processing", "completed", "completed"]
+    for n, status in enumerate(steps):
+        order = woocommerce._order(status, date_modified_gmt=f"2026-05-04T10:00:0{n}")
+        await _send(tools, woocommerce.FIXTURE, "order.updated", order)
+    names = await _names(tools, "email:user@example.com")
+    assert names == ["Order Completed", *["Order Updated"] * len(steps)]
+    for n in (6, 7):
+        refunded = woocommerce._order(
+            "refunded", refunds=[{"id": 9, "total": "-10.00"}], date_modified_gmt=f"2026-05-04T10:00:0{n}"
+        )
+        await _send(tools, woocommerce.FIXTURE, "order.updated", refunded)
+    assert (await _names(tools, "email:user@example.com")).count("Order Refunded") == 1
+    assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
+
+
+async def test_the_ping_of_woocommerce_needs_no_signature_and_stores_nothing(tools: Tools) -> None:
+    await tools.add(woocommerce.FIXTURE)
+    answer = await tools.client.post(tools.url(), data={"webhook_id": "12"})
+    assert answer.status_code == 200
+    for forged in (b"webhook_id=12&x=1", b"webhook_id=", b"webhook_id=1e9"):
+        assert (await tools.client.post(tools.url(), content=forged)).status_code == 401
+    assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
+
+
+async def test_two_subscriptions_of_shopify_count_an_order_once(tools: Tools) -> None:
+    await tools.add(shopify.FIXTURE)
+    receipts = [await _send(tools, shopify.FIXTURE, "orders/create", shopify._order(), n) for n in (1, 2)]
+    assert [(each["accepted"], each["duplicate"]) for each in receipts] == [(1, 0), (0, 1)]
+    updates = [await _send(tools, shopify.FIXTURE, "orders/updated", shopify._order(), n) for n in (3, 4)]
+    assert [(each["accepted"], each["duplicate"]) for each in updates] == [(1, 0), (0, 1)]
+
+
+async def test_a_captured_body_of_shopify_under_a_fresh_event_id_counts_once(tools: Tools) -> None:
+    """The headers are not signed: whoever has a body could make it new as often as they like."""
+    await tools.add(shopify.FIXTURE)
+    body = {"id": 1, "token": "t-1", "email": "user@example.com", "updated_at": "2026-05-04T10:00:00Z"}
+    receipts = [await _send(tools, shopify.FIXTURE, "checkouts/update", body, n) for n in (1, 2)]
+    assert [(each["accepted"], each["duplicate"]) for each in receipts] == [(1, 0), (0, 1)]
+    changed = {**body, "updated_at": "2026-05-04T10:00:01Z"}
+    assert (await _send(tools, shopify.FIXTURE, "checkouts/update", changed, 2))["accepted"] == 1
+
+
+@pytest.mark.parametrize("turn", list(permutations(range(3))))
+async def test_a_refund_and_a_parcel_find_the_customer_of_their_order(
+    settings: Settings, turn: tuple[int, ...]
+) -> None:
+    order = shopify._order(note_attributes=[{"name": "anonymous_id", "value": "v-1"}])
+    deliveries = [
+        ("orders/create", order),
+        ("refunds/create", {"id": 9, "order_id": 7, "transactions": [{"kind": "refund", "amount": "1.00"}]}),
+        ("fulfillments/create", {"id": 5, "order_id": 7, "created_at": "2026-05-04T10:00:00Z"}),
+    ]
+    async with running_tools(settings) as tools:
+        await tools.add(shopify.FIXTURE)
+        for place in turn:
+            await _send(tools, shopify.FIXTURE, *deliveries[place], n=place)
+        wanted = ["Order Completed", "Order Refunded", "Order Shipped"]
+        assert await _names(tools, "email:user@example.com") == wanted
+        assert await _names(tools, "anonymous_id:v-1") == wanted
+
+
+@pytest.mark.parametrize(
+    ("redact", "wanted"),
+    [
+        (
+            {"customer": {"id": 115, "email": "user@example.com"}},
+            {("shopify_customer", "115"), ("email", "user@example.com")},
+        ),
+        ({"customer": {"email": "user@example.com", "phone": ""}}, {("email", "user@example.com")}),
+        ({"orders_to_redact": [7]}, {("shopify_order", "7")}),
+    ],
+)
+async def test_who_is_to_be_forgotten_is_queued_under_each_identity(
+    redact: dict[str, Any], wanted: set[tuple[str, str]], tools: Tools
+) -> None:
+    await tools.add(shopify.FIXTURE)
+    await _send(tools, shopify.FIXTURE, "orders/create", shopify._order(customer={"id": 115}))
+    receipt = await _send(tools, shopify.FIXTURE, "customers/redact", {**shopify._SHOP, **redact})
+    assert (receipt["accepted"], receipt["ignored"]) == (0, 0)
+    asked = (await tools.ask("GET", "/v1/erasure-requests"))["items"]
+    assert {(each["kind"], each["value"]) for each in asked} == wanted
+    await tools.ask("GET", "/v1/customers/email:user@example.com")
+
+
+async def test_two_shops_of_woocommerce_do_not_share_their_first_customers(tools: Tools) -> None:
+    await tools.add(woocommerce.FIXTURE)
+    for host in ("one", "two"):
+        customer = {"id": 1, "email": f"{host}@example.com", "date_modified_gmt": "2026-05-04T10:00:00"}
+        source = {"x-wc-webhook-source": f"https://{host}.example.com"}
+        await _send(tools, woocommerce.FIXTURE, "customer.created", customer, **source)
+    one = await tools.ask("GET", "/v1/customers/email:one@example.com")
+    assert {f"{each['kind']}:{each['value']}" for each in one["identities"]} == {
+        "email:one@example.com",
+        "woocommerce_customer:one.example.com:1",
+    }
+
+
+async def test_two_shops_of_woocommerce_do_not_share_their_orders(tools: Tools) -> None:
+    await tools.add(woocommerce.FIXTURE)
+    for host in ("one", "two"):
+        source = {"x-wc-webhook-source": f"https://{host}.example.com"}
+        order = woocommerce._order("completed", refunds=[{"id": 9, "total": "-1.00"}])
+        receipt = await _send(tools, woocommerce.FIXTURE, "order.updated", order, **source)
+        assert (receipt["accepted"], receipt["duplicate"]) == (3, 0)
+    assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
+
+
+async def test_two_updates_of_woocommerce_within_a_second_are_two(tools: Tools) -> None:
+    await tools.add(woocommerce.FIXTURE)
+    for status in ("pending", "on-hold"):
+        await _send(tools, woocommerce.FIXTURE, "order.updated", woocommerce._order(status))
+    assert await _names(tools, "email:user@example.com") == ["Order Updated"] * 2
+    assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
+
+
+async def test_a_shop_numbers_its_orders_and_its_parcels_alike(tools: Tools) -> None:
+    secret = await tools.add(shop.FIXTURE)
+    told = [
+        shop._event("order", 0, id=1001, order_id="A-1"),
+        shop._event("shipment", 1, id=1001, shipment_id="P-1"),
+        shop._event("Gift Wrapped", 2, id=1001),
+    ]
+    receipt = (await tools.send(shop.FIXTURE, Case("", json_body(told)), secret)).json()
+    assert (receipt["accepted"], receipt["duplicate"], receipt["rejected"]) == (3, 0, 0)
+
+
+async def test_an_order_of_a_shop_is_completed_once_whatever_the_ids_of_its_events(tools: Tools) -> None:
+    secret = await tools.add(shop.FIXTURE)
+    told = [shop._event("order", 0, order_id="A-1", **own) for own in ({"id": 1}, {"id": 2}, {})]
+    receipt = (await tools.send(shop.FIXTURE, Case("", json_body(told)), secret)).json()
+    assert (receipt["accepted"], receipt["duplicate"]) == (1, 2)

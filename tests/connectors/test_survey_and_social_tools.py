@@ -1,0 +1,153 @@
+"""What surveys and social networks do besides delivering: handshakes, older signatures, and options of a source."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from base64 import b64encode
+from dataclasses import replace
+
+import pytest
+
+from app.connectors.shared.surveys import nps
+from tests.connectors.tools import hotjar, meta, surveymonkey, typeform, x
+from tests.support.tool_fixture import Case, json_body
+from tests.support.webhook_sender import Tools
+
+
+async def test_surveymonkey_asks_by_head_whether_anybody_is_there(tools: Tools) -> None:
+    await tools.add(surveymonkey.FIXTURE)
+    response = await tools.client.head("/v1/sources/tool/webhook")
+    assert (response.status_code, response.content) == (200, b"")
+
+
+async def test_the_secret_of_surveymonkey_is_two_parts(tools: Tools) -> None:
+    await tools.ask("POST", "/v1/sources", {"key": "tool", "kind": "surveymonkey"}, 201)
+    for wrong in ("only-a-secret", "&secret", "id&"):
+        refused = await tools.ask("POST", "/v1/sources/tool/secrets", {"secret": wrong}, 400)
+        assert "client_id&client_secret" in refused["message"]
+
+
+async def test_meta_is_given_its_challenge_for_the_word_that_both_know(tools: Tools) -> None:
+    await tools.add(meta.FIXTURE)
+    asked = {"hub.mode": "subscribe", "hub.challenge": "1158201444", "hub.verify_token": "a word that both know"}
+    response = await tools.client.get("/v1/sources/tool/webhook", params=asked)
+    assert (response.status_code, response.text) == (200, "1158201444")
+    assert response.headers["content-type"].startswith("text/plain")
+    for wrong in ({"hub.verify_token": "guessed"}, {"hub.verify_token": ""}, {"hub.mode": "unsubscribe"}):
+        response = await tools.client.get("/v1/sources/tool/webhook", params={**asked, **wrong})
+        assert (response.status_code, response.content) == (403, b"")
+
+
+async def test_meta_is_given_nothing_where_no_word_was_agreed(tools: Tools) -> None:
+    await tools.add(replace(meta.FIXTURE, options={}))
+    asked = {"hub.mode": "subscribe", "hub.challenge": "1", "hub.verify_token": ""}
+    assert (await tools.client.get("/v1/sources/tool/webhook", params=asked)).status_code == 403
+
+
+async def test_of_metas_two_signatures_the_newer_decides(tools: Tools) -> None:
+    secret = await tools.add(meta.FIXTURE)
+    headers, _ = meta.sign(meta.FIXTURE.sample.body, secret, 0, "")
+    old, new = "X-Hub-Signature", "X-Hub-Signature-256"
+
+    async def status(**sent: str) -> int:
+        named = {name.replace("_", "-"): value for name, value in sent.items()}
+        body = meta.FIXTURE.sample.body
+        return (await tools.client.post("/v1/sources/tool/webhook", content=body, headers=named)).status_code
+
+    assert await status(**{old: headers[old]}) == 200
+    assert await status(**{old: headers[old].upper().replace("SHA1=", "sha1=")}) == 200
+    assert await status(**{old: headers[old], new: "sha256=" + "0" * 64}) == 401
+    assert await status(**{old: "sha1=" + "0" * 40}) == 401
+
+
+async def test_x_is_answered_with_its_token_signed(tools: Tools) -> None:
+    secret = await tools.add(x.FIXTURE)
+    response = await tools.client.get("/v1/sources/tool/webhook", params={"crc_token": "challenge"})
+    mac = b64encode(hmac.new(secret.encode(), b"challenge", "sha256").digest()).decode()
+    assert (response.status_code, response.json()) == (200, {"response_token": f"sha256={mac}"})
+    assert response.headers["content-type"] == "application/json"
+
+
+async def test_x_is_answered_by_the_newest_secret(tools: Tools) -> None:
+    await tools.add(x.FIXTURE)
+    await tools.ask("POST", "/v1/sources/tool/secrets", {"secret": "renewed", "overlap_seconds": 3600}, 201)
+    response = await tools.client.get("/v1/sources/tool/webhook", params={"crc_token": "c"})
+    mac = b64encode(hmac.new(b"renewed", b"c", "sha256").digest()).decode()
+    assert response.json() == {"response_token": f"sha256={mac}"}
+
+
+@pytest.mark.parametrize(
+    "token",
+    ['{"for_user_id":"1"}', "[]", "", "a b", "a" * 1_001, "\u00e9", "a\n{}", "12", "1e9", "-0.5", "true", "null"],
+)
+async def test_x_gets_nothing_signed_that_could_be_a_delivery(token: str, tools: Tools) -> None:
+    await tools.add(x.FIXTURE)
+    response = await tools.client.get(tools.url(query={"crc_token": token}))
+    assert response.status_code == (403 if token else 200)
+    assert response.content == b""
+
+
+async def test_x_without_a_secret_is_not_answered(tools: Tools) -> None:
+    await tools.ask("POST", "/v1/sources", {"key": "tool", "kind": "x"}, 201)
+    assert (await tools.client.get("/v1/sources/tool/webhook", params={"crc_token": "c"})).status_code == 403
+
+
+async def test_what_is_typed_into_a_form_identifies_only_where_the_source_says_so(tools: Tools) -> None:
+    case = Case("answers", json_body(typeform.ANSWERED))
+    for fixture, source in ((typeform.FIXTURE, "careful"), (typeform.IDENTIFYING, "trusting")):
+        secret = await tools.add(fixture, source)
+        assert (await tools.send(fixture, case, secret, source=source)).json()["accepted"] == 1
+        found = 404 if source == "careful" else 200
+        await tools.ask("GET", "/v1/customers/email:second@example.com", expected=found)
+
+
+async def test_an_answer_that_waited_in_quarantine_still_identifies(tools: Tools) -> None:
+    """What the option says goes with the event, for it is read again without its delivery."""
+    secret = await tools.add(typeform.IDENTIFYING)
+    response = dict(typeform.ANSWERED["form_response"])
+    case = Case("one without its type", json_body({"event_id": "ev-1", "form_response": response}))
+    assert (await tools.send(typeform.IDENTIFYING, case, secret)).json()["rejected"] == 1
+    [kept] = (await tools.ask("GET", "/v1/quarantine"))["items"]
+    fixed = json.loads(kept["original"]) | {"event_type": "form_response"}
+    replayed = await tools.ask("POST", f"/v1/quarantine/{kept['id']}/replay", fixed)
+    assert replayed["accepted"] == 1
+    await tools.ask("GET", "/v1/customers/email:second@example.com")
+
+
+async def test_no_rule_sees_what_people_wrote_but_what_they_gave(tools: Tools) -> None:
+    secret = await tools.add(hotjar.FIXTURE)
+    await tools.send(hotjar.FIXTURE, hotjar.FIXTURE.sample, secret)
+    rules = {
+        "promoters": {"did": "nps.submitted", "where": {"group": "promoter"}},
+        "gave-nine": {"did": "survey.completed", "where": {"answers.1": 9}},
+        "recorded": {"did": "survey.completed", "where": {"recording_url": {"exists": True}}},
+        "written": {"did": "survey.completed", "where": {"answers.2": {"exists": True}}},
+    }
+    for key, rule in rules.items():
+        await tools.ask("POST", "/v1/segments", {"key": key, "rule": rule}, 201)
+    found = await tools.ask("GET", "/v1/customers/email:user@example.com")
+    assert {each["key"] for each in found["segments"]} & set(rules) == {"promoters", "gave-nine", "recorded"}
+    private = {"did": "survey.completed", "where": {"context.private.2": {"contains": "slow"}}}
+    await tools.ask("POST", "/v1/segments", {"key": "private", "rule": private}, 422)
+
+
+@pytest.mark.parametrize("rating", ["", None, True, -1, 11, "eleven", "10.5", [9], {"rating": 9}])
+def test_what_is_no_answer_from_0_to_10_is_no_nps(rating: object) -> None:
+    assert nps(rating) == {}
+
+
+@pytest.mark.parametrize(
+    ("rating", "group"),
+    [
+        (0, "detractor"),
+        (6, "detractor"),
+        ("6", "detractor"),
+        (7, "passive"),
+        (8, "passive"),
+        (9, "promoter"),
+        ("10", "promoter"),
+    ],
+)
+def test_groups_of_the_nps(rating: object, group: str) -> None:
+    assert nps(rating) == {"rating": int(str(rating)), "scale": 10, "group": group}

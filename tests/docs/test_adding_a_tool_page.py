@@ -1,0 +1,63 @@
+"""The example of docs/adding-a-tool.md is a tool like any other: the same checks, run on what the page says."""
+
+from __future__ import annotations
+
+import re
+import sys
+from types import ModuleType
+
+import pytest
+
+from app.config import Settings
+from app.connectors.tools import CONNECTORS
+from tests.connectors import test_delivery_parser, test_every_connector
+from tests.docs.markdown import ROOT, read
+from tests.support.tool_fixture import Fixture
+
+PAGE = ROOT / "docs" / "adding-a-tool.md"
+
+
+@pytest.fixture
+def parcels(monkeypatch: pytest.MonkeyPatch) -> Fixture:
+    adapter, fixture = re.findall(r"```python\n(.*?)```", read(PAGE), re.DOTALL)
+    for name, code in (("app.connectors.tools.parcels", adapter), ("tests.connectors.tools.parcels", fixture)):
+        module = ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        exec(compile(code, f"{PAGE.name}: {name}", "exec"), module.__dict__)
+    monkeypatch.setitem(CONNECTORS, "parcels", sys.modules["app.connectors.tools.parcels"].CONNECTOR)
+    made: Fixture = sys.modules["tests.connectors.tools.parcels"].FIXTURE
+    monkeypatch.setitem(test_every_connector.FIXTURES, "parcels", made)
+    return made
+
+
+async def test_each_case(parcels: Fixture, settings: Settings, subtests: pytest.Subtests) -> None:
+    assert [case.about for case in parcels.times] == ["in ms", "no time at all"]
+    await test_every_connector.test_a_delivery_becomes_what_it_should(parcels, settings, subtests)
+
+
+async def test_its_signature(parcels: Fixture, settings: Settings) -> None:
+    await test_every_connector.test_only_what_is_shown_to_be_the_tools_is_taken(parcels, settings)
+
+
+async def test_its_trial(parcels: Fixture, settings: Settings) -> None:
+    await test_every_connector.test_a_trial_shows_what_the_sample_becomes_and_keeps_nothing(parcels, settings)
+
+
+def test_anything_in_any_place(parcels: Fixture) -> None:
+    test_delivery_parser.test_an_event_with_anything_in_any_place(CONNECTORS[parcels.kind])
+
+
+def test_the_page_names_only_what_there_is() -> None:
+    from app.connectors import adapter
+    from app.formats import event_names
+
+    named = set(re.findall(r"`(\w+)[`(]", read(PAGE)))
+    known = {
+        *dir(adapter),
+        *dir(event_names),
+        *adapter.Call.__struct_fields__,
+        *adapter.Connector.__slots__,
+        "ignored",
+        "TOKEN",
+    }
+    assert named - known <= {"app", "test_each_case"}

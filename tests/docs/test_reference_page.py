@@ -1,0 +1,179 @@
+"""The reference says what the code says: every setting, limit, code, route, command and metric, and no other."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, get_args
+
+import pytest
+import typer
+from pydantic.fields import FieldInfo
+
+from app.__main__ import cli
+from app.api.collect import LETTERS
+from app.config import JUNK_IDS, Limits, Settings
+from app.errors import Overloaded, RejectionCode, SegueError
+from app.formats.email_phone import REASONS
+from app.formats.segment_message import UNUSABLE
+from app.main import create_app
+from app.observability.metrics import Metrics
+from app.touchpoint import STRENGTH
+from app.tracking_plan.check import WARNING as BROKEN_PLAN
+from tests.docs.markdown import README, REFERENCE, ROOT, blocks, in_first_column, prose, read, rows
+
+ERRORS = REFERENCE / "errors.md"
+SETTINGS = REFERENCE / "settings.md"
+HTTP = REFERENCE / "http.md"
+OPERATIONS = REFERENCE / "operations.md"
+IDENTITIES = REFERENCE / "identities.md"
+
+
+def shown(default: Any) -> str:
+    if default is None:
+        return "unset"
+    return f"{default:,}" if isinstance(default, int) else f"`{default}`"
+
+
+def source_of(package: str) -> str:
+    return "\n".join(read(file) for file in sorted((ROOT / "app" / package).glob("*.py")))
+
+
+def variable(name: str) -> str:
+    return "DATABASE_URL" if name == "database_url" else f"SEGUE_{name.upper()}"
+
+
+@pytest.mark.parametrize("page", [SETTINGS, README], ids=["settings", "readme"])
+def test_limits_are_those_of_the_code(page: Any) -> None:
+    told = [row for row in rows(page) if row[0].strip("`") in Limits.model_fields]
+    assert told == [
+        [f"`{name}`", shown(field.default), field.description] for name, field in Limits.model_fields.items()
+    ]
+
+
+def test_settings_are_those_of_the_code() -> None:
+    fields = {variable(name): field for name, field in Settings.model_fields.items() if name != "limits"}
+    told = {row[0].strip("`"): row[1:] for row in rows(SETTINGS) if row[0].strip("`") in fields}
+    assert list(told) == list(fields)
+    for name, field in fields.items():
+        default = "a [list](identities.md#junk)" if name == "SEGUE_JUNK_IDS" else shown(field.default)
+        assert told[name] == [default, field.description], name
+
+
+def test_variables_that_are_named_exist() -> None:
+    known = {variable(name) for name in (*Settings.model_fields, *Limits.model_fields)}
+    for page in (README, ROOT / "docs" / "architecture.md", *REFERENCE.glob("*.md")):
+        assert set(re.findall(r"\bSEGUE_[A-Z_]+\b(?! and)", read(page))) - {"SEGUE_"} <= known, page.name
+
+
+def test_every_setting_says_what_it_is() -> None:
+    fields: list[FieldInfo] = [*Settings.model_fields.values(), *Limits.model_fields.values()]
+    assert all(field.description for field in fields if Limits not in (field.annotation, *get_args(field.annotation)))
+
+
+def test_bounds_that_are_no_settings() -> None:
+    from app.enrichment.channel import CHANNEL_CHARS_MAX
+    from app.projection.fold import TRAITS_BYTES_MAX
+    from app.rules.engine.compiler import LEVELS_MAX
+
+    told = [row[1] for row in rows(SETTINGS) if row[0][0] != "`" and row[1][0].isdigit()]
+    assert [text.split()[0] for text in told] == [
+        f"{bound:,}" for bound in (TRAITS_BYTES_MAX, LEVELS_MAX, CHANNEL_CHARS_MAX)
+    ]
+
+
+def test_rejection_codes_in_order_of_precedence() -> None:
+    codes = list(RejectionCode)
+    told = [row for row in rows(ERRORS) if row[0].strip("`") in codes and row[-1] in ("yes", "no")]
+    assert told == [[f"`{code}`", code.meaning, "yes" if code.retryable else "no"] for code in codes]
+
+
+def test_codes_that_are_not_of_the_enum() -> None:
+    from app.ingest.event_log import CONFLICTING_TWIN
+
+    assert f"`{CONFLICTING_TWIN}`" in read(ERRORS)
+    warnings = set(re.findall(r"_warn\([\w, ]+, \"(\w+)\"", source_of("formats")))
+    assert warnings
+    warnings |= {*UNUSABLE.values(), BROKEN_PLAN}
+    assert warnings <= in_first_column(ERRORS)
+
+
+def test_errors_and_their_statuses() -> None:
+    told = {row[0].strip("`"): row[1] for row in rows(ERRORS) if len(row) == 3 and row[1].isdigit()}
+    classes: list[type[SegueError]] = [SegueError, *_subclasses(SegueError)]
+    expected = {each.code: str(each.status) for each in classes}
+    expected |= {"method_not_allowed": "405", "invalid_parameter": "422"}
+    assert told == expected
+    assert "Retry-After" in Overloaded().headers
+
+
+def _subclasses(of: type[SegueError]) -> list[type[SegueError]]:
+    return [each for direct in of.__subclasses__() for each in (direct, *_subclasses(direct))]
+
+
+def test_the_shape_of_failures_is_the_one_shown() -> None:
+    from app.errors import NotFound
+
+    (shape,) = (json.loads(text) for language, text in blocks(ERRORS) if language == "json")
+    assert shape == NotFound(shape["message"]).problem()
+
+
+def test_every_route_and_no_other() -> None:
+    paths = create_app(Settings.model_construct()).openapi()["paths"]
+    routes = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    assert {name for name in in_first_column(HTTP) if "/" in name} == routes
+
+
+def test_single_letters() -> None:
+    assert f"`{' '.join(sorted(LETTERS.values(), key=list(LETTERS.values()).index))}`" in read(HTTP)
+
+
+def test_every_command_and_no_other() -> None:
+    told = {name.removesuffix(" FILE") for name in in_first_column(OPERATIONS) if name.startswith("segue ")}
+    assert told == {f"segue {command}" for command in _commands(typer.main.get_command(cli))}
+
+
+def _commands(command: Any, above: str = "") -> list[str]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        return [above]
+    return [name for key, each in inner.items() for name in _commands(each, f"{above} {key}".strip())]
+
+
+def test_every_metric_and_no_other() -> None:
+    exposed = dict(re.findall(r"^# TYPE (\w+) (\w+)$", Metrics().exposition().decode(), re.MULTILINE))
+    exposed = {name: kind for name, kind in exposed.items() if not name.endswith("_created")}
+    assert {row[0].strip("`"): row[1] for row in rows(OPERATIONS) if row[0].startswith("`segue_")} == exposed
+
+
+def test_step_names() -> None:
+    steps = re.findall(r"\.step\(\"(\w+)\"\)", source_of("ingest"))
+    (row,) = (row for row in rows(OPERATIONS) if row[0] == "`segue_step_seconds`")
+    assert f"a flush: {', '.join(steps)}" in row[2]
+
+
+def test_identities() -> None:
+    assert set(STRENGTH) <= in_first_column(IDENTITIES)
+    ranks = {
+        row[0].strip("`"): int(row[1].split(",")[0])
+        for row in rows(IDENTITIES)
+        if row[1][:1].isdigit() and len(row) == 4
+    }
+    assert {kind: rank for kind, rank in ranks.items() if kind in STRENGTH} == STRENGTH
+    (junk,) = (json.loads(text) for language, text in blocks(IDENTITIES) if language == "json")
+    assert tuple(junk) == JUNK_IDS
+    for name in ("anonymous_ids_per_customer_max", "contact_ids_per_customer_max", "other_ids_per_customer_max"):
+        default = shown(Settings.model_fields[name].default)
+        assert [default, f"`{variable(name)}`"] in [row[1:] for row in rows(IDENTITIES)]
+
+
+def test_why_an_address_or_a_number_is_none() -> None:
+    told = [row for row in rows(IDENTITIES) if row[0].strip("`") in REASONS]
+    assert told == [[f"`{reason}`", meaning] for reason, meaning in REASONS.items()]
+
+
+def test_what_a_workspace_starts_with() -> None:
+    from app.registry.default_definitions import JOURNEYS, SEGMENTS, TRAITS
+
+    for definition in (*JOURNEYS, *SEGMENTS, *TRAITS):
+        assert f"`{definition['key']}`" in prose(HTTP)

@@ -1,0 +1,37 @@
+"""The page on channels says what the code says: groups in their order, their channels, click ids, settings of bots."""
+
+from __future__ import annotations
+
+import re
+from typing import get_args
+
+from app.enrichment import GROUPS
+from app.enrichment.click_ids import CLICK_IDS
+from app.enrichment.user_agents import Device
+from tests.docs.markdown import ROOT, in_first_column, read, rows
+
+WEBSITE = ROOT / "docs" / "website.md"
+
+
+def test_groups_in_their_order_with_their_channels() -> None:
+    told = [
+        (group, row[2].split(",")[0])
+        for row in rows(WEBSITE)
+        if len(row) == 3
+        for group in row[0].split(", ")
+        if group in GROUPS
+    ]
+    assert told == list(GROUPS.items())
+
+
+def test_click_ids() -> None:
+    (paid,) = (row[2] for row in rows(WEBSITE) if row[0].startswith("click ids that mean"))
+    (other,) = (row[2] for row in rows(WEBSITE) if row[0] == "other click ids")
+    for text, wanted in ((paid, True), (other, False)):
+        named = {word for code in re.findall(r"`([^`]+)`", text) for word in code.split() if "=" not in word}
+        assert {click.name for click in CLICK_IDS.values() if click.paid is wanted} == named
+
+
+def test_devices_and_what_becomes_of_bots() -> None:
+    assert {"`apart`", "`drop`", "`keep`"} <= {f"`{name}`" for name in in_first_column(WEBSITE)}
+    assert ", ".join(f"`{device}`" for device in get_args(Device)[:-1]) in read(WEBSITE)

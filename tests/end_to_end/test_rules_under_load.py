@@ -1,0 +1,576 @@
+"""Thirty random rules under load: who is listed, how many are counted, what is explained and verified is one answer.
+
+Two serving processes take the same customers' messages at once, late, twice, merging them, while rules are defined,
+edited and archived. Readers ask over HTTP, where two answers can be compared if nothing arrived between them, and
+within single snapshots of the database, where they must agree whatever arrives. In the end everything is asked once
+more, of everybody, and compared with the naive reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from random import Random
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from app.formats.identifiers import parse_customer_reference
+from app.formats.timestamps import parse
+from app.insight.verification import SegmentVerifier
+from app.postgres.pool import Connection
+from app.queries.customers import CustomerQueries
+from app.queries.segment_members import SegmentMemberQueries
+from app.touchpoint import DAY, HOUR, SECOND
+from tests.projection.test_random_rules import item_of, plain
+from tests.support.pipeline import Service, service
+from tests.support.reference_model import (
+    Definitions,
+    Said,
+    customers,
+    entries,
+    intervals,
+    of_customer,
+    standing,
+    world_of,
+)
+from tests.support.reference_rules import Reading
+from tests.support.rule_strategies import (
+    CHANNELS,
+    NAMES,
+    SOURCES,
+    START,
+    World,
+    chance,
+    documents,
+    rules,
+    traits,
+    worlds,
+)
+from tests.support.server_process import Server
+
+RULES = 30
+DEFINED_BEFORE = 15
+PEOPLE = 14
+MESSAGES = 200
+SENDERS_PER_SERVER = 2
+READERS = 2
+THINK_SECONDS_MAX = 0.5
+"""Between two requests of one sender, so that there are quiet moments."""
+
+TWIN_SHARE = 0.15
+CAPS = {"anonymous_id": 1_000, "email": 20}
+SETTINGS = {"default_journey": "main", "series_points_max": 12, "fill_customers_max": 7}
+SHARE_MIN, SHARE_MAX = 0.1, 0.9
+"""Of the customers a rule must be true of so many, or it tells little."""
+
+LOUD_ATTEMPTS = 1
+"""Then a reader asks the senders to wait, while the workers go on."""
+
+HISTORIES = 3
+"""Customers whose every interval is compared with the naive reading, which takes its time."""
+
+EXPLAINED = 1
+"""Customers of whom each rule is explained in the end; all of them are compared in every other way."""
+
+SETTLED_SECONDS_MAX = 60.0
+
+
+class Plan(NamedTuple):
+    """All that is sent and defined: a function of the seed, and of the instant at which the test begins."""
+
+    said: list[Said]
+    first: Definitions
+    edits: dict[str, Any]
+    archived: str
+
+    @property
+    def last(self) -> Definitions:
+        segments = {key: rule for key, rule in {**self.first.segments, **self.edits}.items() if key != self.archived}
+        return Definitions(segments, self.first.journeys, "main", self.first.traits, self.first.timezone)
+
+
+@pytest.mark.slow
+def test_every_way_of_asking_gives_one_answer(make_server: Callable[..., Server], empty_database_url: str) -> None:
+    plan = plan_of(Random(5), time.time_ns() // 1_000)
+    settings = {**SETTINGS, "timezone": plan.first.timezone}
+    environment = {f"SEGUE_{name.upper()}": str(value) for name, value in settings.items()}
+    servers = [make_server(empty_database_url, **environment) for _ in range(2)]
+    for server in servers:
+        server.start()
+    asyncio.run(_live(servers, empty_database_url, settings, plan))
+    assert [server.stop() for server in servers] == [0, 0]
+    assert [event for server in servers for event in server.events() if event["level"] == "error"] == []
+
+
+async def _live(servers: Sequence[Server], database_url: str, settings: Mapping[str, Any], plan: Plan) -> None:
+    async with service(database_url, time.time_ns() // 1_000, **settings) as inside:
+        keys = {"default": servers[0].write_key}
+        for source in SOURCES:
+            _, key = await inside.registry.sources.create(source, source)
+            keys[source] = str(key.key)
+        async with _talking(servers, servers[0].secret_key) as talk:
+            await talk.define(plan, range(DEFINED_BEFORE))
+            traffic = Traffic(talk, keys, plan.said, Random(1))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(traffic.run())
+                group.create_task(change_definitions(talk, traffic, plan))
+                readers = [group.create_task(read_on(talk, traffic, Random(seed))) for seed in range(READERS)]
+                readers.append(group.create_task(look_on(inside, traffic, Random(READERS))))
+                readers.append(group.create_task(verify_on(talk, traffic, Random(READERS + 1))))
+            compared = sum((reader.result() for reader in readers), Counter[str]())
+            await talk.until_settled(plan)
+            await check_in_the_end(talk, inside, plan)
+    assert compared["over HTTP"] >= 5, compared
+    assert compared["in a snapshot"] >= RULES, compared
+    assert compared["verified"] >= 20, compared
+
+
+# ---------------------------------------------------------------------------------------------------- the plan
+
+
+def plan_of(draw: Random, now: int) -> Plan:
+    """Rules are drawn until there are enough that are true of some customers and not of others."""
+    days = (now - START) // DAY
+    said = [_message(draw, number, now, days) for number in range(MESSAGES)]
+    world = _moved_world(worlds(draw), days)
+    base = Definitions(world.segments, world.journeys, "main", world.traits, world.timezone)
+    groups = draw.sample(sorted(customers(said, CAPS), key=sorted), 12)
+    readings = [
+        Reading(entries(own), now, world_of(own, base)) for own in (of_customer(said, group) for group in groups)
+    ]
+
+    def drawn(known: World) -> Any:
+        while True:
+            rule = _moved(rules(draw, 3, known), days)
+            if SHARE_MIN <= sum(reading.holds(rule, now) for reading in readings) / len(readings) <= SHARE_MAX:
+                return rule
+
+    segments = {**world.segments, **{f"r{number:02}": drawn(world) for number in range(RULES - len(world.segments))}}
+    # What "one" is read by follows it; it may read none of these itself.
+    edits = {"one": drawn(World(traits=world.traits, timezone=world.timezone)), "r03": drawn(world)}
+    return Plan(said, Definitions(segments, base.journeys, "main", base.traits, base.timezone), edits, "r05")
+
+
+def _moved_world(world: World, days: int) -> World:
+    journeys = {key: [(stage, _moved(rule, days)) for stage, rule in stages] for key, stages in world.journeys.items()}
+    return World(_moved(world.segments, days), journeys, _moved(world.traits, days), timezone=world.timezone)
+
+
+def _moved(value: Any, days: int) -> Any:
+    """Rules and documents speak of 1997; the servers' clocks do not."""
+    if isinstance(value, dict):
+        return {name: _moved(each, days) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_moved(each, days) for each in value]
+    if isinstance(value, str) and re.match(r"19\d\d-\d\d-\d\d", value):
+        try:
+            return f"{date.fromisoformat(value[:10]) + timedelta(days)}{value[10:]}"
+        except ValueError:
+            return value  # a day that does not exist
+    return value
+
+
+def _message(draw: Random, number: int, now: int, days: int) -> Said:
+    """Of one of a few people, with their own ids mostly, sometimes with a neighbour's device or mail box."""
+    person = draw.randrange(PEOPLE)
+    t, message_id, source = _instant(draw, now), f"m{number}", draw.choice([*SOURCES, "default"])
+    beside = (person + 1) % PEOPLE
+    user = {"user_id": f"u{person}"}
+    device = {"anonymous_id": f"d{person if chance(draw, 2) else draw.choice([person, person, beside])}-{number % 2}"}
+    email = {"email": f"p{person if draw.randrange(4) else beside}@example.com"}
+    if chance(draw, 40):
+        previous = draw.choice([f"u{beside}", f"d{person}-0"])
+        return Said(t, message_id, "alias", user, previous=previous, source=source)
+    ids = draw.choice([device, device, user, user, device | user, email, email | user])
+    if chance(draw, 5):
+        return Said(t, message_id, "identify", ids, traits=_moved(traits(draw), days), source=source)
+    name = draw.choice([*NAMES, "A", "A", "B"])
+    channel, properties = draw.choice([*CHANNELS, "app"]), plain(_moved(documents(draw), days))
+    return Said(t, message_id, "track", ids, name, properties=properties, channel=channel, source=source)
+
+
+def _instant(draw: Random, now: int) -> int:
+    """Some while the test runs, also before their time; most of the last hours and days, some of long ago."""
+    match draw.randrange(10):
+        case 0:
+            return now + draw.randrange(30) * SECOND
+        case 1:
+            return now - draw.randrange(90) * SECOND
+        case 2 | 3 | 4 | 5:
+            return now - draw.randrange(72) * HOUR
+        case 6 | 7 | 8:
+            return now - draw.randrange(14) * DAY
+    return now - draw.randrange(400) * DAY
+
+
+# -------------------------------------------------------------------------------------------------- the traffic
+
+
+@dataclass
+class Talk:
+    """Both servers, asked in turn at random: what one was told the other one must know."""
+
+    clients: list[httpx.AsyncClient]
+    draw: Random = field(default_factory=lambda: Random(0))
+
+    async def ask(self, path: str, **parameters: Any) -> Any:
+        answer = await self.draw.choice(self.clients).get(path, params=parameters)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return answer.json()
+
+    async def post(self, path: str, content: Any) -> Any:
+        answer = await self.draw.choice(self.clients).post(path, json=content)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    async def define(self, plan: Plan, places: Sequence[int]) -> None:
+        """Some of the segments, by place; whatever they may read comes with the first."""
+        keys = list(plan.first.segments)
+        if 0 in places:
+            for key, value in plan.first.traits.items():
+                await self.post("/v1/traits", {"key": key, "name": key, "value": plain(value)})
+            await self._segment("one", plan.first.segments["one"])
+            for key, stages in plan.first.journeys.items():
+                written = [{"key": stage, "name": stage, "rule": plain(rule)} for stage, rule in stages]
+                await self.post("/v1/journeys", {"key": key, "name": key, "stages": written})
+        for key in (keys[place] for place in places if keys[place] != "one"):
+            await self._segment(key, plan.first.segments[key])
+
+    async def _segment(self, key: str, rule: Any) -> None:
+        await self.post("/v1/segments", {"key": key, "name": key, "rule": plain(rule)})
+
+    async def edit(self, key: str, rule: Any) -> None:
+        content = {"name": key, "rule": plain(rule)}
+        answer = await self.draw.choice(self.clients).put(f"/v1/segments/{key}", json=content)
+        assert answer.is_success, answer.text
+
+    async def archive(self, key: str) -> None:
+        answer = await self.draw.choice(self.clients).delete(f"/v1/segments/{key}")
+        assert answer.is_success, answer.text
+
+    async def versions(self) -> dict[str, int]:
+        """Of our own segments, as they are current."""
+        found = (await self.ask("/v1/segments"))["items"]
+        return {each["key"]: each["version"] for each in found if each["key"] in _OURS}
+
+    async def until_settled(self, plan: Plan) -> None:
+        """Edits have become current, and everybody is filled."""
+        async with asyncio.timeout(SETTLED_SECONDS_MAX):
+            while True:
+                found = [await self.ask(f"/v1/segments/{key}") for key in plan.last.segments]
+                edited = {each["key"] for each in found if each["version"] > 1}
+                if edited == plan.edits.keys() and all(each["fill"]["done"] for each in found):
+                    return
+                await asyncio.sleep(0.1)
+
+
+_KINDS = ("segment", "journey")
+_OURS = {"one", "two", *(f"r{number:02}" for number in range(RULES))}
+
+
+@asynccontextmanager
+async def _talking(servers: Sequence[Server], secret_key: str) -> AsyncIterator[Talk]:
+    headers = {"Authorization": f"Bearer {secret_key}"}
+    clients = [httpx.AsyncClient(base_url=server.url, timeout=60, headers=headers) for server in servers]
+    try:
+        yield Talk(clients)
+    finally:
+        for client in clients:
+            await client.aclose()
+
+
+class Traffic:
+    """Every message through one server or both, shuffled, in small batches. ``version`` moves with each request."""
+
+    def __init__(self, talk: Talk, keys: Mapping[str, str], said: Sequence[Said], draw: Random) -> None:
+        self.talk = talk
+        self.keys = keys
+        self.draw = draw
+        self.over = False
+        self.version = 0
+        self.in_flight = 0
+        self.queues: list[list[list[Said]]] = [[] for _ in talk.clients]
+        waiting = draw.sample(said, len(said))
+        while waiting:
+            batch, waiting = waiting[: (size := draw.randint(1, 5))], waiting[size:]
+            for queue in self.queues if draw.random() < TWIN_SHARE else [draw.choice(self.queues)]:
+                queue.append(batch)
+        self.batches = sum(map(len, self.queues))
+        self._open = asyncio.Event()
+        self._open.set()
+
+    @property
+    def share_sent(self) -> float:
+        return 1 - sum(map(len, self.queues)) / self.batches
+
+    async def run(self) -> None:
+        lanes = [*zip(self.talk.clients, self.queues, strict=True)] * SENDERS_PER_SERVER
+        try:
+            await asyncio.gather(*(self._send(client, queue) for client, queue in lanes))
+        finally:
+            self.over = True
+
+    async def _send(self, client: httpx.AsyncClient, queue: list[list[Said]]) -> None:
+        while queue:
+            await asyncio.sleep(self.draw.uniform(0, THINK_SECONDS_MAX))
+            await self._open.wait()
+            if queue:
+                await self._send_batch(client, queue.pop(0))
+
+    async def _send_batch(self, client: httpx.AsyncClient, batch: Sequence[Said]) -> None:
+        self.version += 1
+        self.in_flight += 1
+        try:
+            for source in sorted({said.source for said in batch}):
+                messages = [item_of(said) for said in batch if said.source == source]
+                body = {"writeKey": self.keys[source], "batch": messages}
+                answer = await client.post("/v1/batch", json=body, headers={"Authorization": ""})
+                assert answer.status_code == httpx.codes.OK, answer.text
+                receipt = answer.json()
+                assert (receipt["rejected"], receipt["projected"]) == (0, True), receipt
+        finally:
+            self.version += 1
+            self.in_flight -= 1
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Nothing is sent, and nothing on its way."""
+        self._open.clear()
+        try:
+            while self.in_flight:
+                await asyncio.sleep(0.005)
+            yield
+        finally:
+            self._open.set()
+
+
+async def change_definitions(talk: Talk, traffic: Traffic, plan: Plan) -> None:
+    """One after the other while messages flow; two edits overlap, and one is of what most others read."""
+
+    async def after(share: float) -> None:
+        while traffic.share_sent < share and not traffic.over:
+            await asyncio.sleep(0.02)
+
+    for place in range(DEFINED_BEFORE, RULES):
+        await after(0.6 * (place - DEFINED_BEFORE) / (RULES - DEFINED_BEFORE))
+        await talk.define(plan, [place])
+    for share, (key, rule) in zip((0.6, 0.65), plan.edits.items(), strict=True):
+        await after(share)
+        await talk.edit(key, rule)
+    await after(0.8)
+    await talk.archive(plan.archived)
+
+
+# ------------------------------------------------------------------------------------------------- over HTTP
+
+
+async def read_on(talk: Talk, traffic: Traffic, draw: Random) -> Counter[str]:
+    """Again and again, about a segment at random."""
+    compared: Counter[str] = Counter()
+    while not traffic.over:
+        key = draw.choice(sorted(await talk.versions()))
+        for attempt in range(LOUD_ATTEMPTS + 1):
+            if attempt < LOUD_ATTEMPTS:
+                was_quiet = await ask_all_ways(talk, traffic, key, draw)
+            else:
+                async with traffic.paused():
+                    was_quiet = await ask_all_ways(talk, traffic, key, draw)
+            compared["over HTTP" if was_quiet else "too loud"] += 1
+            if was_quiet:
+                break
+    return compared
+
+
+async def ask_all_ways(talk: Talk, traffic: Traffic, key: str, draw: Random) -> bool:
+    """Whether nothing arrived and no definition changed meanwhile; then all answers must have been one."""
+    before = (traffic.version, await talk.versions())
+    if traffic.in_flight or key not in before[1]:
+        return False
+    listed, at = await _members(talk, key, draw)
+    count = (await talk.ask(f"/v1/segments/{key}/count", as_of=at))["count"]
+    asked = [
+        *(f"id:{id}" for id in draw.sample(sorted(listed), min(1, len(listed)))),
+        f"user_id:u{draw.randrange(PEOPLE)}",
+    ]
+    explained, own = [], []
+    for customer in asked:
+        explained.append(await _explained(talk, customer, key, at))
+        own.append(await _own(talk, customer, key, at))
+    if before != (traffic.version, await talk.versions()):
+        return False
+    assert count == len(listed), (key, at, count, listed)
+    for why, other, customer in zip(explained, own, asked, strict=True):
+        assert (why is None) == (other is None)
+        if other is not None:
+            id, *said = other
+            assert listed.get(id, _NO_MEMBER) == tuple(said) == why, (key, at, customer)
+    return True
+
+
+_NO_MEMBER = (False, None, None)
+
+
+async def _members(talk: Talk, key: str, draw: Random) -> tuple[dict[str, tuple[bool, str, str | None]], str]:
+    """All pages; whatever arrives between them, they are of one instant and repeat nobody."""
+    limit = draw.choice([2, 7, 1_000])
+    page = await talk.ask(f"/v1/segments/{key}/members", limit=limit)
+    at, items = page["as_of"], page["items"]
+    while page["next_cursor"] is not None:
+        page = await talk.ask(f"/v1/segments/{key}/members", limit=limit, cursor=page["next_cursor"])
+        assert page["as_of"] == at
+        items += page["items"]
+    ids = [each["id"] for each in items]
+    assert ids == sorted(set(ids))
+    return {each["id"]: (True, each["since"], each["valid_until"]) for each in items}, at
+
+
+async def _explained(talk: Talk, customer: str, key: str, at: str) -> Any:
+    found = await _found(talk, f"/v1/customers/{customer}/segments/{key}/explain", at)
+    if found is None:
+        return None
+    assert found["explanation"]["truth"] == found["member"]
+    return (True, found["since"], found["valid_until"]) if found["member"] else _NO_MEMBER
+
+
+async def _own(talk: Talk, customer: str, key: str, at: str) -> Any:
+    found = await _found(talk, f"/v1/customers/{customer}/segments", at)
+    if found is None:
+        return None
+    for each in found["items"]:
+        if each["key"] == key:
+            return (found["id"], True, each["since"], each["valid_until"])
+    return (found["id"], *_NO_MEMBER)
+
+
+async def _found(talk: Talk, path: str, at: str) -> Any:
+    """None where there is no such customer, yet or under that id any more."""
+    answer = await talk.draw.choice(talk.clients).get(path, params={"as_of": at})
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        return None
+    assert answer.status_code == httpx.codes.OK, answer.text
+    return answer.json()
+
+
+async def verify_on(talk: Talk, traffic: Traffic, draw: Random) -> Counter[str]:
+    """Each customer is compared within one snapshot, so this must be right at any moment."""
+    compared: Counter[str] = Counter()
+    while not traffic.over:
+        for key in draw.sample(versions := sorted(await talk.versions()), len(versions)):
+            answer = await draw.choice(talk.clients).post(f"/v1/segments/{key}/verify")
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                assert key == "r05"  # archived meanwhile
+                continue
+            assert answer.status_code == httpx.codes.OK, answer.text
+            assert answer.json()["differing"] == 0, answer.text
+            compared["verified"] += 1
+            await asyncio.sleep(0.3)
+    return compared
+
+
+# --------------------------------------------------------------------------------------------- in a snapshot
+
+
+class Frozen:
+    """A pool of one connection, which stands in one snapshot for as long as it is asked."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.fetch = connection.fetch
+        self.fetchrow = connection.fetchrow
+        self.fetchval = connection.fetchval
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        yield self._connection
+
+
+async def look_on(inside: Service, traffic: Traffic, draw: Random) -> Counter[str]:
+    """All rules and customers of one snapshot after the other, by the code that answers over HTTP."""
+    compared: Counter[str] = Counter()
+    while not traffic.over:
+        async with inside.pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
+            inside.clock.instant = await connection.fetchval("SELECT clock_timestamp()")
+            ruleset = await inside.registry.rules.read(connection)
+            keys = sorted({each.key for each in ruleset.segments} & _OURS)
+            compared["in a snapshot"] += await look(inside, connection, keys, draw)
+        await asyncio.sleep(1.5)
+    return compared
+
+
+async def look(
+    inside: Service, connection: Connection, keys: Sequence[str], draw: Random, explained: float = 0.2
+) -> int:
+    """How many rules were compared. ``explained``: of how many customers each is explained, on average."""
+    pool: Any = Frozen(connection)
+    now = inside.clock.now()
+    members = SegmentMemberQueries(pool, inside.registry, inside.settings)
+    single = CustomerQueries(pool, inside.registry, inside.settings)
+    verify = SegmentVerifier(pool, inside.registry, inside.settings, inside.clock)
+    rows = await connection.fetch("SELECT customer_id, min(id::text)::uuid AS id FROM identities GROUP BY 1")
+    names = {row["customer_id"]: [row["id"]] for row in rows if row["customer_id"] is not None}
+    shown = dict(zip(names, await single.customers(list(names.values()), now), strict=True))
+    own = {id: {each.key: each for each in customer.segments} for id, customer in shown.items() if customer}
+    assert own.keys() == names.keys()
+    for key in keys:
+        page = await members.page(key, now, None, 1_000)
+        assert page.after is None
+        listed = {each.id: (each.since, each.valid_until) for each in page.items}
+        assert len(listed) == len(page.items)
+        assert listed == {id: (each[key].since, each[key].valid_until) for id, each in own.items() if key in each}
+        assert await members.count(key, now) == len(listed)
+        verified = await verify.segment(key)
+        assert (verified.differing, verified.members, verified.customers) == (0, len(listed), len(names)), verified
+        for id in (id for id in sorted(names) if draw.random() * len(names) < explained):
+            _, why = await single.segment_explained(names[id], key, now)
+            assert why.holds == (id in listed), (key, names[id], now)
+            assert not why.holds or (why.since, why.valid_until) == listed[id], (key, names[id], now)
+    return len(keys)
+
+
+# ---------------------------------------------------------------------------------------------- in the end
+
+
+async def check_in_the_end(talk: Talk, inside: Service, plan: Plan) -> None:
+    """Every rule of every customer, every way of asking, and the naive reading of all that was sent."""
+    final = plan.last
+    groups = sorted(customers(plan.said, CAPS), key=sorted)
+    async with inside.pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
+        inside.clock.instant = await connection.fetchval("SELECT clock_timestamp()")
+        assert await look(inside, connection, sorted(final.segments), Random(0), explained=EXPLAINED) == RULES - 1
+    draw = Random(0)
+    for key in final.segments:
+        listed, at = await _members(talk, key, draw)
+        assert (await talk.ask(f"/v1/segments/{key}/count", as_of=at))["count"] == len(listed)
+        verified = await talk.post(f"/v1/segments/{key}/verify", {})
+        assert (verified["differing"], verified["customers"]) == (0, len(groups)), verified
+    asked = await talk.post("/v1/customers/lookup", {"customers": [sorted(group)[0] for group in groups]})
+    at = parse(asked["as_of"])
+    ids = set()
+    for group, item in zip(groups, asked["items"], strict=True):
+        customer = item["customer"]
+        ids.add(customer["id"])
+        assert {f"{each['kind']}:{each['value']}" for each in customer["identities"]} == group
+        now = {f"segment:{each['key']}": "" for each in customer["segments"] if each["key"] in _OURS}
+        now |= {f"journey:{key}": stage["stage"] for key, stage in customer["stages"].items() if key in final.journeys}
+        expected = standing(of_customer(plan.said, group), at, final)
+        assert {key: value for key, value in now.items() if value is not None} == expected, group
+    assert len(ids) == len(groups)
+    few = [group for group in groups if len(of_customer(plan.said, group)) <= 30]
+    views = CustomerQueries(inside.pool, inside.registry, inside.settings)
+    for group in draw.sample(few, HISTORIES):
+        ids_of = [each.id for each in parse_customer_reference(sorted(group)[0], inside.settings)]
+        stays = [stay for kind in _KINDS for stay in (await views.stays(ids_of, kind, None, at, past=True))[1]]
+        found = {
+            (stay.definition, stay.value, stay.entered_at, stay.left_at)
+            for stay in stays
+            if stay.definition.partition(":")[2] in final.segments.keys() | final.journeys.keys()
+        }
+        assert found == intervals(of_customer(plan.said, group), at, final), group

@@ -1,0 +1,421 @@
+"""What each field of a Segment-shaped message comes to mean."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.errors import InvalidBody, RejectionCode
+from app.formats.segment import TYPE_OF_ROUTE, read
+from app.touchpoint import SourceView
+from tests.support.segment_requests import NOW, SECOND, SETTINGS, SOURCE, kinds, message, parse, rejection, send, track
+
+LONG = "x" * 256
+
+
+# Envelope and routes
+
+
+def test_an_envelope_is_taken_apart() -> None:
+    body = (
+        b'\xef\xbb\xbf {"batch":[{"a":1},2],"writeKey":"wk","sentAt":"2026-05-04T10:00:00Z","context":{"ip":"::1"}}\n'
+    )
+    envelope = read(body, "batch", SETTINGS.limits)
+    assert envelope.write_key == "wk"
+    assert envelope.sent_at == NOW
+    assert envelope.items == envelope.originals == [b'{"a":1}', b"2"]
+    assert envelope.context == {"ip": b'"::1"'}
+    assert envelope.visitor == b""
+
+
+def test_who_the_visitor_is_stays_with_the_envelope() -> None:
+    body = b'{"batch":[{"type":"track","event":"e","anonymousId":"a"}],"visitor": {"id":"a","proof":"p"} }'
+    envelope = read(body, "b", SETTINGS.limits)
+    assert envelope.visitor == b'{"id":"a","proof":"p"}'
+    assert not any(b"proof" in item for item in (*envelope.items, *envelope.originals))
+
+
+@pytest.mark.parametrize(
+    "route", ["track", "t", "identify", "i", "page", "p", "screen", "s", "group", "g", "alias", "a"]
+)
+def test_a_single_route_decides_the_type(route: str) -> None:
+    item = track(type=5, name="x", groupId="g", previousId="p", writeKey="wk")
+    assert read(json.dumps(item).encode(), route, SETTINGS.limits).write_key == "wk"
+    [(index, found)] = send(item, route=route).messages
+    assert (index, found.type) == (0, TYPE_OF_ROUTE[route])
+
+
+@pytest.mark.parametrize("key", ["5", "null", "[]", '""', "1e999"])
+def test_a_write_key_that_is_no_text_is_none(key: str) -> None:
+    assert read(b'{"batch":[],"writeKey":' + key.encode() + b"}", "batch", SETTINGS.limits).write_key is None
+
+
+def test_an_empty_batch_is_fine() -> None:
+    assert send().messages == []
+
+
+@pytest.mark.parametrize("envelope", [{"context": []}, {"context": "x"}, {"integrations": 5}])
+def test_an_envelope_of_the_wrong_shape_is_refused(envelope: dict[str, Any]) -> None:
+    with pytest.raises(InvalidBody):
+        send(track(), **envelope)
+
+
+def test_the_envelopes_context_lies_under_each_items_own() -> None:
+    shared = {"ip": "::1", "locale": "en", "library": {"name": "analytics-ios"}}
+    found = message(track(context={"locale": "de", "ip": None}), context=shared, integrations={"All": True})
+    assert json.loads(found.context) == shared | {"locale": "de", "integrations": {"All": True}}
+    assert found.channel == "app"
+    assert json.loads(message(track(), context=shared).context) == shared
+
+
+# Names, properties, traits, context
+
+
+@pytest.mark.parametrize(
+    ("item", "name", "properties"),
+    [
+        (track(properties={"total": 42.5}), "Order Completed", {"total": 42.5}),
+        (track(properties=None), "Order Completed", {}),
+        (track(type="page", name="Home", category="Docs"), "page_viewed", {"name": "Home", "category": "Docs"}),
+        (track(type="page", name="Home", properties={"name": "Own"}), "page_viewed", {"name": "Own"}),
+        (track(type="page", name="Home", properties={"name": None}), "page_viewed", {"name": "Home"}),
+        (track(type="page", name=None), "page_viewed", {}),
+        (track(type="screen", name="Cart"), "screen_viewed", {"name": "Cart"}),
+        (track(type="identify", traits={"a": 1}), None, {}),
+        (track(type="group", groupId=7, traits={"plan": "x"}), None, {"groupId": "7", "traits": {"plan": "x"}}),
+        (track(type="alias", previousId="p"), None, {}),
+    ],
+)
+def test_name_and_properties(item: dict[str, Any], name: str | None, properties: dict[str, Any]) -> None:
+    found = message(item)
+    assert found.name == name
+    assert json.loads(found.properties) == properties
+
+
+@pytest.mark.parametrize(
+    ("item", "traits"),
+    [
+        (track(type="identify", traits={"a": 1}, context={"traits": {"b": 2}}), {"a": 1}),
+        (track(type="identify", context={"traits": {"b": 2}}), {"b": 2}),
+        (track(type="identify", traits={}, context={"traits": {"b": 2}}), {"b": 2}),
+        (track(type="identify", traits=None), None),
+        (track(type="identify", context={"traits": [1]}), None),
+        (track(context={"traits": {"b": 2}}), None),
+        (track(traits={"a": 1}), {"a": 1}),
+        (track(type="group", groupId="g", traits={"a": 1}), None),
+    ],
+)
+def test_traits(item: dict[str, Any], traits: dict[str, Any] | None) -> None:
+    found = message(item)
+    assert (None if found.traits is None else json.loads(found.traits)) == traits
+
+
+def test_properties_stay_as_they_were_written() -> None:
+    raw = b'{ "total": 42.50, "big": 12345678901234567890123, "e": 1e399 }'
+    parsed = parse(b'{"batch":[{"type":"track","event":"E","userId":"u","messageId":"m","properties":' + raw + b"}]}")
+    assert parsed.messages[0][1].properties == raw
+
+
+def test_nothing_that_was_sent_is_lost() -> None:
+    found = message(
+        track(
+            rudderId="r", version=2, name="n", groupId="g", channel="kiosk", integrations={"All": False}, writeKey="wk"
+        )
+    )
+    extra = {"rudderId": "r", "version": 2, "name": "n", "groupId": "g", "channel": "kiosk"}
+    assert json.loads(found.context) == {"integrations": {"All": False}, "_extra": extra}
+    assert json.loads(message(track(integrations={}, groupId=None, channel="web")).context) == {}
+
+
+@pytest.mark.parametrize(
+    ("item", "channel"),
+    [
+        (track(context={"channel": "In Store", "library": {"name": "analytics-ios"}}), "in_store"),
+        (track(context={"channel": 5, "library": {"name": "analytics-ios"}}), "app"),
+        (track(context={"library": "analytics.js", "channel": "sms"}), "sms"),
+        (track(context={"library": {"name": ["x"]}}), "server"),
+        (track(channel="mobile"), "app"),
+        (track(type="page"), "web"),
+    ],
+)
+def test_channel(item: dict[str, Any], channel: str) -> None:
+    assert message(item).channel == channel
+
+
+def test_the_sources_channel_wins_over_the_library() -> None:
+    source = SourceView("desk", default_channel="support")
+    assert message(track(context={"library": {"name": "analytics.js"}}), source).channel == "support"
+
+
+# Ids
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"anonymousId": "a1"}, ["user_id:u1", "anonymous_id:a1"]),
+        ({"userId": 1}, ["user_id:1"]),
+        ({"userId": -17}, ["user_id:-17"]),
+        ({"userId": 12345678901234567890123}, ["user_id:12345678901234567890123"]),
+        ({"userId": 1.5}, ["user_id:1.5"]),
+        ({"userId": None, "anonymousId": "a1"}, ["anonymous_id:a1"]),
+        ({"userId": "", "anonymousId": "a1"}, ["anonymous_id:a1"]),
+        ({"userId": "NULL", "anonymousId": "a1"}, ["anonymous_id:a1"]),
+        ({"userId": 0, "anonymousId": "a1"}, ["anonymous_id:a1"]),
+        ({"context": {"traits": {"email": " A@Example.com"}}}, ["user_id:u1", "email:a@example.com"]),
+        ({"traits": {"email": "a@example.com"}}, ["user_id:u1"]),
+        ({"properties": {"email": "a@example.com"}}, ["user_id:u1"]),
+        (
+            {
+                "type": "identify",
+                "traits": {"email": "a@example.com"},
+                "context": {"traits": {"email": "b@example.com"}},
+            },
+            ["user_id:u1", "email:a@example.com"],
+        ),
+        (
+            {"type": "identify", "traits": {"email": "none"}, "context": {"traits": {"email": "b@example.com"}}},
+            ["user_id:u1", "email:b@example.com"],
+        ),
+        (
+            {
+                "type": "identify",
+                "traits": {"email": "a@example.com"},
+                "context": {"traits": {"phone": "+442079460958"}},
+            },
+            ["user_id:u1", "email:a@example.com", "phone:+442079460958"],
+        ),
+        ({"type": "identify", "userId": None, "traits": {"phone": 442079460958, "email": "a@b"}}, ["email:a@b"]),
+        ({"type": "identify", "traits": {"email": "x" * 300 + "@example.com"}}, ["user_id:u1"]),
+        ({"type": "identify", "traits": {"email": {"a": 1}, "phone": [1]}}, ["user_id:u1"]),
+        ({"type": "group", "groupId": "g", "traits": {"email": "a@example.com"}}, ["user_id:u1"]),
+        (
+            {
+                "anonymousId": "a1",
+                "context": {"externalIds": [{"id": "h1", "type": "HubSpot ID"}, {"id": 7, "type": "crm"}]},
+            },
+            ["user_id:u1", "hub_spot_id:h1", "crm:7", "anonymous_id:a1"],
+        ),
+        (
+            {
+                "userId": None,
+                "context": {"externalIds": [{"id": "A@example.com", "type": "Email"}, {"id": "x", "type": "userId"}]},
+            },
+            ["user_id:x", "email:a@example.com"],
+        ),
+        (
+            {"context": {"externalIds": [{"id": "null", "type": "crm"}, 5, {"id": "x"}, {"id": LONG, "type": "crm"}]}},
+            ["user_id:u1"],
+        ),
+        ({"context": {"externalIds": {"id": "x", "type": "crm"}}}, ["user_id:u1"]),
+        ({"context": {"traits": 5, "externalIds": [{"id": "x", "type": "crm"}]}}, ["user_id:u1", "crm:x"]),
+    ],
+)
+def test_identities(fields: dict[str, Any], expected: list[str]) -> None:
+    assert kinds(message(track(**fields))) == expected
+
+
+def test_a_number_with_a_fraction_is_an_id_as_written() -> None:
+    parsed = parse(b'{"batch":[{"type":"track","event":"E","userId":1.50,"anonymousId":1e3,"messageId":2.0}]}')
+    assert kinds(parsed.messages[0][1]) == ["user_id:1.50", "anonymous_id:1e3"]
+    assert parsed.messages[0][1].message_id == "2.0"
+
+
+def test_an_event_property_identifies_where_the_source_says_so() -> None:
+    source = SourceView("shop", identity_properties={"customer.email": "email", "card": "loyalty_card", "no.such": "x"})
+    item = track(userId=None, properties={"customer": {"email": "A@example.com"}, "card": 12})
+    assert kinds(message(item, source)) == ["email:a@example.com", "loyalty_card:12"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "previous"),
+    [
+        ({"previousId": "p"}, "p"),
+        ({"previousId": 5}, "5"),
+        ({"previousId": "u1"}, None),
+    ],
+)
+def test_alias(fields: dict[str, Any], previous: str | None) -> None:
+    found = message({"type": "alias", "userId": "u1", "messageId": "m"} | fields)
+    assert found.previous_id == previous
+    assert kinds(found) == ["user_id:u1"]
+
+
+# Rejections
+
+
+@pytest.mark.parametrize(
+    ("item", "code"),
+    [
+        (5, RejectionCode.NOT_AN_OBJECT),
+        (None, RejectionCode.NOT_AN_OBJECT),
+        ([], RejectionCode.NOT_AN_OBJECT),
+        ({}, RejectionCode.UNKNOWN_TYPE),
+        (track(type="Track"), RejectionCode.UNKNOWN_TYPE),
+        (track(type=None), RejectionCode.UNKNOWN_TYPE),
+        (track(type={}), RejectionCode.UNKNOWN_TYPE),
+        (track(type=5, event=5), RejectionCode.UNKNOWN_TYPE),
+        (track(event=5), RejectionCode.INVALID_FIELD),
+        (track(event={}), RejectionCode.INVALID_FIELD),
+        (track(properties="x"), RejectionCode.INVALID_FIELD),
+        (track(context=[]), RejectionCode.INVALID_FIELD),
+        (track(traits=1), RejectionCode.INVALID_FIELD),
+        (track(userId=True), RejectionCode.INVALID_FIELD),
+        (track(userId={"id": 1}), RejectionCode.INVALID_FIELD),
+        (track(messageId=[]), RejectionCode.INVALID_FIELD),
+        (track(userId=LONG), RejectionCode.INVALID_ID),
+        (track(userId=10**300), RejectionCode.INVALID_ID),
+        (track(anonymousId=LONG), RejectionCode.INVALID_ID),
+        (track(messageId=LONG), RejectionCode.INVALID_ID),
+        (track(messageId="a\0"), RejectionCode.INVALID_ID),
+        (track(userId="a\0"), RejectionCode.INVALID_ID),
+        (track(userId="a\ud800"), RejectionCode.INVALID_ID),
+        (track(userId=LONG, event=None), RejectionCode.INVALID_ID),
+        (track(event=None), RejectionCode.MISSING_EVENT),
+        (track(event=""), RejectionCode.MISSING_EVENT),
+        (track(event=" \t"), RejectionCode.MISSING_EVENT),
+        (track(event="", userId=None), RejectionCode.MISSING_EVENT),
+        (track(event="x" * 201), RejectionCode.EVENT_TOO_LONG),
+        (track(event="x\udc00"), RejectionCode.EVENT_TOO_LONG),
+        (track(event="x\0"), RejectionCode.EVENT_TOO_LONG),
+        (track(type="group"), RejectionCode.MISSING_GROUP_ID),
+        (track(type="alias"), RejectionCode.MISSING_ALIAS_IDS),
+        (track(type="alias", previousId="null"), RejectionCode.MISSING_ALIAS_IDS),
+        (track(type="alias", previousId="p", userId=None, anonymousId="a"), RejectionCode.MISSING_ALIAS_IDS),
+        (track(userId=None), RejectionCode.MISSING_IDENTITY),
+        (track(userId="anonymous", anonymousId="0000"), RejectionCode.MISSING_IDENTITY),
+    ],
+)
+def test_rejections(item: Any, code: RejectionCode) -> None:
+    rejected = rejection(item)
+    assert rejected.code is code
+    assert rejected.message
+
+
+def test_a_rejection_names_its_message_where_it_can() -> None:
+    assert rejection(track(event=None)).message_id == "m1"
+    assert rejection(track(event=None, messageId=5)).message_id == "5"
+    assert rejection(track(messageId=LONG)).message_id is None
+    assert rejection(5).message_id is None
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    assert message(track(userId="x" * 255, event="y" * 200)).name == "y" * 200
+
+
+# Message ids and digests
+
+
+@pytest.mark.parametrize("absent", [{}, {"messageId": None}, {"messageId": ""}])
+def test_a_missing_message_id_is_a_hash_that_survives_a_retry(absent: dict[str, Any]) -> None:
+    item = {"type": "track", "event": "E", "userId": "u", "properties": {"b": 1.5, "a": "x"}} | absent
+    turned = dict(reversed(item.items())) | {"properties": {"a": "x", "b": 1.5}}
+    first, again = message(item | {"sentAt": "2026-05-04T10:00:00Z"}), message(turned, sentAt="2026-05-04T11:00:00Z")
+    assert first.message_id == again.message_id
+    assert first.message_id.startswith("hash-")
+    assert len(first.message_id) == 37
+    assert message(item | {"event": "F"}).message_id != first.message_id
+
+
+def test_the_hash_is_the_same_by_single_route_and_by_batch() -> None:
+    item = {"event": "E", "userId": "u", "writeKey": "wk"}
+    [(_, single)] = send(item, route="track").messages
+    [(_, other)] = send(item, route="page").messages
+    assert single.message_id == message({"type": "track", "event": "E", "userId": "u"}).message_id
+    assert single.message_id != other.message_id
+
+
+def test_the_digest_tells_a_retry_from_a_differing_twin() -> None:
+    item = track(properties={"a": 1}, timestamp="2026-05-04T09:00:00Z")
+    digest = message(item).digest
+    assert len(digest) == 8
+    assert message(item | {"sentAt": "2026-05-04T10:00:00Z", "_metadata": {"retryCount": 1}}).digest == digest
+    assert message(item, sentAt="2026-05-04T11:00:00Z", context={"ip": "::1"}).digest == digest
+    for change in (
+        {"event": "X"},
+        {"userId": "u2"},
+        {"anonymousId": "a"},
+        {"properties": {"a": 2}},
+        {"context": {"a": 1}},
+        {"traits": {"a": 1}},
+        {"timestamp": "2026-05-04T09:00:01Z"},
+        {"rudderId": 5},
+    ):
+        assert message(item | change).digest != digest
+
+
+# Time
+
+
+@pytest.mark.parametrize(
+    ("item", "envelope", "seconds"),
+    [
+        ({}, {}, 0),
+        ({}, {"sentAt": "2026-05-04T09:00:00Z"}, 0),
+        ({"timestamp": "2026-05-04T09:59:00Z"}, {}, -60),
+        ({"originalTimestamp": "2026-05-04T09:59:00Z"}, {}, -60),
+        ({"originalTimestamp": "2026-05-04T09:58:00Z", "timestamp": "2026-05-04T09:59:00Z"}, {}, -120),
+        ({"timestamp": "2026-05-04T09:59:00Z"}, {"sentAt": "2026-05-04T10:00:00Z"}, -60),
+        # a clock one hour behind, one hour ahead, years off: only the gap to sentAt counts
+        ({"timestamp": "2026-05-04T08:59:50Z"}, {"sentAt": "2026-05-04T09:00:00Z"}, -10),
+        ({"timestamp": "2026-05-04T10:59:50Z"}, {"sentAt": "2026-05-04T11:00:00Z"}, -10),
+        ({"timestamp": "1999-12-31T23:59:50Z"}, {"sentAt": "2000-01-01T00:00:00Z"}, -10),
+        ({"timestamp": "2026-05-04T09:00:05Z"}, {"sentAt": "2026-05-04T09:00:00Z"}, 5),
+        # the item's own sentAt comes first, unless it is unreadable
+        ({"timestamp": 1777888790, "sentAt": 1777888795}, {"sentAt": "2020-01-01T00:00:00Z"}, -5),
+        ({"timestamp": 1777888790, "sentAt": "soon"}, {"sentAt": 1777888795}, -5),
+        ({"timestamp": 1777888790, "sentAt": "soon"}, {"sentAt": "later"}, -10),
+        ({"timestamp": "1777888790000"}, {}, -10),
+        ({"timestamp": 1777888799.25}, {}, -0.75),
+        ({"timestamp": "1997-01-01"}, {}, (852_076_800 - 1_777_888_800)),
+        ({"timestamp": "2026-05-05T10:00:00Z"}, {}, 86_400),
+        ({"timestamp": ""}, {}, 0),
+    ],
+)
+def test_the_segment_rule(item: dict[str, Any], envelope: dict[str, Any], seconds: float) -> None:
+    parsed = send(track(**item), **envelope)
+    assert parsed.warnings == []
+    assert parsed.messages[0][1].occurred_at == NOW + round(seconds * SECOND)
+
+
+@pytest.mark.parametrize(
+    ("item", "code", "occurred_at"),
+    [
+        ({"timestamp": "2026-05-05T10:00:00.000001Z"}, "timestamp_future", NOW),
+        ({"timestamp": 9999999999999}, "timestamp_future", NOW),
+        ({"timestamp": "1969-12-31T23:59:59.999999Z"}, "timestamp_before_1970", 0),
+        ({"timestamp": "1900-01-01", "sentAt": "2026-05-04T10:00:00Z"}, "timestamp_before_1970", 0),
+        ({"timestamp": "2026-05-04T10:00:00Z", "sentAt": "9999-01-01T00:00:00Z"}, "timestamp_before_1970", 0),
+        ({"timestamp": "2026-05-04T10:00:00Z", "sentAt": "1980-01-01T00:00:00Z"}, "timestamp_future", NOW),
+        ({"timestamp": "infinity"}, "timestamp_unreadable", NOW),
+        ({"timestamp": "NaN"}, "timestamp_unreadable", NOW),
+        ({"timestamp": True}, "timestamp_unreadable", NOW),
+        ({"timestamp": {"a": 1}}, "timestamp_unreadable", NOW),
+        ({"timestamp": 10**300}, "timestamp_unreadable", NOW),
+        ({"timestamp": "2016-12-31T23:59:60Z"}, "timestamp_unreadable", NOW),
+    ],
+)
+def test_clocks_out_of_bounds_are_clamped_with_a_warning(item: dict[str, Any], code: str, occurred_at: int) -> None:
+    parsed = send(track(), track(**item))
+    [warning] = parsed.warnings
+    assert (warning.index, warning.code, warning.message_id) == (1, code, "m1")
+    found = parsed.messages[1][1]
+    assert found.occurred_at == occurred_at
+    assert found.original_timestamp
+
+
+def test_the_claimed_time_and_sent_at_are_kept() -> None:
+    found = message(track(timestamp="2026-05-04 09:59:00"), sentAt="2026-05-04T10:00:01Z")
+    assert (found.original_timestamp, found.sent_at, found.received_at) == ("2026-05-04 09:59:00", NOW + SECOND, NOW)
+    assert message(track()).original_timestamp is None
+
+
+def test_source_and_index() -> None:
+    parsed = send(5, track(), {}, track())
+    assert [index for index, _ in parsed.messages] == [1, 3]
+    assert [rejected.index for rejected in parsed.rejections] == [0, 2]
+    assert parsed.messages[0][1].source == SOURCE.key
+    assert msgspec.json.decode(parsed.messages[0][1].context) == {}

@@ -1,0 +1,361 @@
+"""What the server adds to web messages: client, acquisition, channel_rule, address, country; and to no others."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.config import Settings
+from app.errors import RejectionCode
+from app.formats.segment import Parsed, normalise, read
+from app.formats.web_context import kept_address
+from app.touchpoint import Message, Peer, SourceView
+from tests.support.segment_requests import NOW, SOURCE, kinds, track
+
+CHROME = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
+)
+PHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+    "Version/18.1 Mobile/15E148 Safari/604.1"
+)
+GOOGLEBOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+VISITOR = Peer("203.0.113.77", CHROME, "NL")
+HERE = "https://shop.example.com/landing"
+COUNTRIES = {"country_database": "/nowhere.mmdb"}
+
+
+def take(
+    *items: dict[str, Any],
+    peer: Peer | None = VISITOR,
+    source: SourceView = SOURCE,
+    settings: Any = None,
+    **envelope: Any,
+) -> Parsed:
+    chosen = Settings.model_validate(settings or {})
+    body = json.dumps({"batch": list(items), **envelope}).encode()
+    return normalise(read(body, "batch", chosen.limits), source, NOW, chosen, peer)
+
+
+def taken(item: dict[str, Any], **options: Any) -> Message:
+    parsed = take(item, **options)
+    assert parsed.rejections == []
+    return parsed.messages[0][1]
+
+
+def context(item: dict[str, Any], **options: Any) -> Any:
+    return json.loads(taken(item, **options).context)
+
+
+def page(url: str = HERE, referrer: str = "", **more: Any) -> dict[str, Any]:
+    said = {"library": {"name": "segue.js"}, "page": {"url": url, "referrer": referrer}} | more
+    return {"type": "page", "anonymousId": "a-1", "messageId": "m-1", "context": said}
+
+
+def web_track(**more: Any) -> dict[str, Any]:
+    return track(context={"library": {"name": "analytics.js"}} | more)
+
+
+# -------------------------------------------------------------------------------------------------- acquisition
+
+
+def test_a_page_view_from_outside() -> None:
+    url = f"{HERE}?utm_source=google&utm_medium=cpc&utm_campaign=Spring&utm_term=shoes&utm_content=top&gclid=x"
+    found = taken(page(url, "https://www.google.com/"))
+    said = json.loads(found.context)
+    assert said["acquisition"] == {
+        "group": "Paid Search",
+        "source": "google",
+        "medium": "cpc",
+        "campaign": "Spring",
+        "term": "shoes",
+        "content": "top",
+        "click_id": "gclid",
+        "rule": "click_id:gclid",
+    }
+    assert (found.channel, said["channel_rule"]) == ("ads", "click_id:gclid")
+    assert said["page"]["url"] == url
+
+
+@pytest.mark.parametrize(
+    ("referrer", "channel"),
+    [
+        ("https://www.google.com/", "search"),
+        ("https://www.reddit.com/", "social"),
+        ("https://web.whatsapp.com/", "chat"),
+        ("https://chatgpt.com/", "ai"),
+        ("https://mail.google.com/", "email"),
+        ("https://blog.example.org/", "referral"),
+        ("", "web"),
+        ("https://www.example.com/", "web"),
+    ],
+)
+def test_channels_of_page_views(referrer: str, channel: str) -> None:
+    assert taken(page(referrer=referrer)).channel == channel
+
+
+def test_direct_is_a_group_and_no_channel() -> None:
+    found = taken(page())
+    said = json.loads(found.context)
+    assert (found.channel, said["channel_rule"], said["acquisition"]["group"]) == ("web", "direct", "Direct")
+
+
+def test_a_page_of_the_same_site_is_no_arrival() -> None:
+    said = context(page(referrer="https://shop.example.com/"))
+    assert "acquisition" not in said
+    assert said["channel_rule"] == "library"
+
+
+def test_explicit_then_source_then_arrival() -> None:
+    arriving = page(f"{HERE}?gclid=1")
+    said = context(page(f"{HERE}?gclid=1", channel="In Store"))
+    assert (said["channel_rule"], said["acquisition"]["group"]) == ("explicit", "Paid Search")
+    assert taken(page(f"{HERE}?gclid=1", channel="In Store")).channel == "in_store"
+    found = taken(arriving, source=SourceView("site", "support"))
+    assert (found.channel, json.loads(found.context)["channel_rule"]) == ("support", "source_default")
+    assert taken(arriving).channel == "ads"
+
+
+def test_only_pages_take_their_channel_from_where_they_come() -> None:
+    found = taken(web_track(page={"url": f"{HERE}?gclid=1", "referrer": "https://www.google.com/"}))
+    said = json.loads(found.context)
+    assert found.channel == "web"
+    assert said["channel_rule"] == "library"
+    assert "acquisition" not in said
+    found = taken(web_track(campaign={"name": "Spring", "source": "news", "medium": "email"}))
+    assert found.channel == "web"
+    assert json.loads(found.context)["acquisition"]["group"] == "Email"
+    assert "acquisition" not in context(web_track(campaign={}))
+
+
+def test_facts_may_stand_in_properties() -> None:
+    item = page() | {
+        "context": {"library": {"name": "analytics.js"}},
+        "properties": {"url": HERE, "search": "?utm_source=news&utm_medium=email", "referrer": "https://t.co/"},
+    }
+    assert context(item)["acquisition"]["rule"] == "utm:medium"
+    item["properties"] = {"url": HERE, "referrer": "https://t.co/"}
+    assert context(item)["acquisition"]["rule"] == "referrer:social:t.co"
+
+
+def test_click_ids_and_referrers_of_the_context() -> None:
+    assert context(page(clickIds={"ttclid": "1"}))["acquisition"]["click_id"] == "ttclid"
+    given = {"library": {"name": "analytics.js"}, "page": {"url": HERE}}
+    for referrer in ("https://t.co/", {"url": "https://t.co/", "type": "x"}):
+        item = page() | {"context": given | {"referrer": referrer}}
+        assert context(item)["acquisition"]["rule"] == "referrer:social:t.co"
+
+
+def test_shared_context_of_the_envelope() -> None:
+    item = {"type": "page", "anonymousId": "a", "context": {"page": {"url": HERE, "referrer": "https://t.co/"}}}
+    shared = {"library": {"name": "segue.js"}, "userAgent": PHONE, "client": "forged"}
+    said = context(item, context=shared)
+    assert said["acquisition"]["source"] == "twitter"
+    assert said["client"]["device"] == "mobile"
+
+
+def test_a_page_without_a_library_is_read_but_not_taken_for_the_callers() -> None:
+    item = page() | {"context": {"page": {"url": HERE, "referrer": "https://t.co/"}}}
+    found = taken(item)
+    assert found.channel == "social"
+    assert set(json.loads(found.context)) == {"page", "acquisition", "channel_rule"}
+    assert context(item | {"context": {}}) == {}
+
+
+# ------------------------------------------------------------------------------------------- what cannot be forged
+
+FORGED = {
+    "acquisition": {"group": "Paid Search"},
+    "client": {"device": "tv"},
+    "channel_rule": "explicit",
+}
+
+
+def test_reserved_names_are_the_servers() -> None:
+    said = context(page(referrer="https://shop.example.com/", **FORGED))
+    assert "acquisition" not in said
+    assert said["client"] == {"device": "desktop", "browser": "Chrome", "browser_version": "140", "os": "Windows",
+                              "os_version": "10"}  # fmt: skip
+    assert said["channel_rule"] == "library"
+
+
+@pytest.mark.parametrize("library", ["analytics-node", "analytics-ios", None])
+def test_nor_by_another_library(library: str | None) -> None:
+    named = {"library": {"name": library}} if library else {}
+    said = context(track(context={**named, **FORGED, "kept": 1}))
+    assert said == {**named, "kept": 1}
+
+
+def test_nor_by_escapes_or_twice_or_with_wrong_types() -> None:
+    raw = (
+        b'{"batch":[{"type":"track","event":"E","userId":"u","context":{"\\u0061cquisition":{"group":"x"},"client":1,'
+        b'"client":2,"traits":3,"library":{"name":"analytics-node"}}}]}'
+    )
+    parsed = normalise(read(raw, "batch", Settings().limits), SOURCE, NOW, Settings(), VISITOR)
+    assert json.loads(parsed.messages[0][1].context) == {"traits": 3, "library": {"name": "analytics-node"}}
+    raw = raw.replace(b"analytics-node", b"analytics.js")
+    parsed = normalise(read(raw, "batch", Settings().limits), SOURCE, NOW, Settings(), VISITOR)
+    said = json.loads(parsed.messages[0][1].context)
+    assert said["client"]["browser"] == "Chrome"
+    assert "acquisition" not in said
+
+
+def test_other_messages_are_as_they_were() -> None:
+    for said in ({"library": {"name": "analytics-python"}, "ip": "203.0.113.9"}, {}, {"userAgent": CHROME}):
+        assert context(track(context=said)) == said
+
+
+def test_the_digest_and_the_hashed_id_are_of_what_the_client_said() -> None:
+    item = page(referrer="https://www.google.com/")
+    del item["messageId"]
+    found = [taken(item, peer=peer) for peer in (None, VISITOR, Peer("198.51.100.1", PHONE, "PT"))]
+    assert len({message.digest for message in found}) == 1
+    assert len({message.message_id for message in found}) == 1
+    assert len({message.key for message in found}) == 1
+    assert len({message.context for message in found}) == 3
+
+
+# --------------------------------------------------------------------------------------------------- client, bots
+
+
+def test_the_user_agent_of_the_message_comes_first() -> None:
+    assert context(page(userAgent=PHONE))["client"] == {
+        "device": "mobile",
+        "browser": "Mobile Safari",
+        "browser_version": "18.1",
+        "os": "iOS",
+        "os_version": "18.1",
+    }
+    assert context(page(), peer=Peer(None, PHONE))["client"]["os"] == "iOS"
+    assert "client" not in context(page(), peer=None)
+    assert "client" not in context(page(userAgent=7), peer=None)
+
+
+@pytest.mark.parametrize("program", ["python-httpx/0.28.1", "curl/8.5.0", "node", "Go-http-client/1.1", "", None])
+def test_a_server_that_hands_on_what_pages_said_is_not_their_visitor(program: str | None) -> None:
+    said = context(page(), peer=Peer("198.51.100.7", program, "US"))
+    assert "client" not in said
+    assert "ip" not in said
+
+
+@pytest.mark.parametrize(("bots", "kept"), [("apart", True), ("drop", False)])
+def test_bots_are_refused(bots: str, kept: bool) -> None:
+    for item, peer in ((page(userAgent=GOOGLEBOT), VISITOR), (page(), Peer(None, GOOGLEBOT)),
+                       (page(), Peer(None, "Googlebot/2.1 (+http://www.google.com/bot.html)"))):  # fmt: skip
+        parsed = take(item, track(), peer=peer, source=SourceView("site", bots=bots))
+        assert [index for index, _ in parsed.messages] == [1]
+        [rejected] = parsed.rejections
+        assert (rejected.code, rejected.message_id, rejected.kept) == (RejectionCode.BOT, "m-1", kept)
+    assert parsed.warnings == []
+
+
+def test_bots_are_kept_where_the_source_says_so() -> None:
+    assert context(page(userAgent=GOOGLEBOT), source=SourceView("site", bots="keep"))["client"]["device"] == "bot"
+
+
+def test_servers_are_no_bots() -> None:
+    assert taken(track(context={"library": {"name": "analytics-python"}, "userAgent": GOOGLEBOT}))
+
+
+def test_a_bad_message_of_a_bot_is_reported_as_bad() -> None:
+    item = page(userAgent=GOOGLEBOT)
+    del item["anonymousId"]
+    assert take(item).rejections[0].code == RejectionCode.MISSING_IDENTITY
+
+
+def test_what_is_set_apart_stands_for_itself() -> None:
+    item = {"type": "page", "anonymousId": "a", "timestamp": "2026-05-04T09:00:00Z", "context": {"page": {"url": HERE}}}
+    shared = {"library": {"name": "segue.js"}, "userAgent": GOOGLEBOT}
+    parsed = take(item, context=shared, sentAt="2026-05-04T09:30:00Z")
+    [rejected] = parsed.rejections
+    let_in = SourceView("site", bots="keep")
+    body = b'{"batch":[' + rejected.original + b"]}"
+    [(_, replayed)] = normalise(read(body, "batch", Settings().limits), let_in, NOW, Settings()).messages
+    straight = taken(item, source=let_in, context=shared, sentAt="2026-05-04T09:30:00Z")
+    assert (replayed.message_id, replayed.occurred_at) == (straight.message_id, straight.occurred_at)
+    assert kinds(replayed) == kinds(straight)
+    said = json.loads(replayed.context)
+    assert (said["client"]["device"], said["acquisition"]["group"]) == ("bot", "Direct")
+
+
+def test_a_message_of_a_single_route_is_set_apart_with_its_type() -> None:
+    item = page(userAgent=GOOGLEBOT)
+    del item["type"]
+    parsed = normalise(read(json.dumps(item).encode(), "p", Settings().limits), SOURCE, NOW, Settings(), VISITOR)
+    assert json.loads(parsed.rejections[0].original)["type"] == "page"
+
+
+# ----------------------------------------------------------------------------------------------- address, country
+
+
+@pytest.mark.parametrize(
+    ("how", "address", "kept"),
+    [
+        ("truncated", "203.0.113.77", "203.0.113.0"),
+        ("truncated", "2001:db8:1:2:3:4:5:6", "2001:db8:1::"),
+        ("truncated", "::ffff:203.0.113.77", "203.0.113.0"),
+        ("truncated", "fe80::1%eth0", "fe80::"),
+        ("truncated", "0.0.0.0", "0.0.0.0"),
+        ("full", "2001:DB8::1", "2001:db8::1"),
+        ("full", " 203.0.113.77 ", "203.0.113.77"),
+        ("none", "203.0.113.77", None),
+        ("truncated", "not an address", None),
+        ("full", "203.0.113.77, 10.0.0.1", None),
+        ("full", "1" * 400, None),
+    ],
+)
+def test_addresses(how: str, address: str, kept: str | None) -> None:
+    assert kept_address(address, how) == kept
+
+
+def test_the_address_of_a_web_message() -> None:
+    assert context(page())["ip"] == "203.0.113.0"
+    assert context(page(ip="198.51.100.9"))["ip"] == "198.51.100.0"
+    assert context(page(ip=7))["ip"] == "203.0.113.0"
+    assert context(page(), settings={"addresses": "full"})["ip"] == "203.0.113.77"
+    assert "ip" not in context(page(ip="198.51.100.9"), settings={"addresses": "none"})
+    assert "ip" not in context(page(), peer=None)
+
+
+def test_the_country_of_a_web_message() -> None:
+    assert "location" not in context(page())
+    assert context(page(), settings=COUNTRIES)["location"] == {"country": "NL"}
+    said = {"city": "Porto", "country": "PT"}
+    assert context(page(location=said), settings=COUNTRIES)["location"] == {"city": "Porto", "country": "NL"}
+    unknown = Peer("192.0.2.1", CHROME, None)
+    assert context(page(location=said), settings=COUNTRIES, peer=unknown)["location"] == {"city": "Porto"}
+    assert "location" not in context(page(location="PT"), settings=COUNTRIES, peer=unknown)
+    forged = Peer("192.0.2.1", "curl/8.5.0", "US")
+    assert context(page(location=said), settings=COUNTRIES, peer=forged)["location"] == {"city": "Porto"}
+    assert context(page(location=said), settings=COUNTRIES, peer=None)["location"] == said
+    assert context(page(location=said))["location"] == said
+
+
+# ----------------------------------------------------------------------------------------------------- odd contexts
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.sampled_from(
+    ["page", "campaign", "clickIds", "referrer", "userAgent", "ip", "location", "acquisition", "client", "channel_rule",
+     "channel", "traits"]
+)  # fmt: skip
+
+
+@given(
+    said=st.dictionaries(NAMES, JSON | st.dictionaries(st.sampled_from(["url", "search", "referrer", "source"]), JSON))
+)
+def test_any_context_is_taken(said: dict[str, Any]) -> None:
+    item = page() | {"properties": said, "context": {"library": {"name": "segue.js"}, **said}}
+    found = taken(item)
+    again = json.loads(found.context)
+    assert again["channel_rule"]
+    assert b"\\u0000" not in found.context
+    for name in said.keys() - {"ip", *FORGED}:
+        assert again[name] == json.loads(json.dumps(said[name]).replace("\\u0000", "\\ufffd"))

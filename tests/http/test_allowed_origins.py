@@ -1,0 +1,197 @@
+"""Pages that may use a key, pages that may not, and routes that no page may read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+
+from app.api.schemas import KeyIn
+from tests.api.test_collect import is_problem
+from tests.api.test_sources import secret_routes
+from tests.support.running_app import Service
+from tests.support.web_page import ORIGIN, Page, did
+
+OURS = ["https://shop.example.com", "https://*.example.org", "http://localhost:3000"]
+
+
+async def key_for(service: Service, *origins: str) -> str:
+    made = await service.tell("POST", "/v1/keys", {"kind": "write", "source": "default", "origins": origins}, 201)
+    assert made["origins"] == list(origins)
+    key: str = made["key"]
+    return key
+
+
+@pytest.mark.parametrize("origin", [*(each.replace("*", "a.b") for each in OURS), None])
+async def test_pages_of_the_list_and_servers_may_send(service: Service, origin: str | None) -> None:
+    page = Page(service, await key_for(service, *OURS), origin=origin)
+    assert (await page.send(did("Looked")))["accepted"] == 1
+    assert (await page.get()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.example.com",
+        "http://shop.example.com",
+        "https://shop.example.com:8443",
+        "https://shop.example.com.evil.example",
+        "https://example.org",
+        "https://.example.org",
+        "https://evil-example.org",
+        "http://localhost",
+        "null",
+        "",
+    ],
+)
+async def test_other_pages_may_not_and_can_read_why(service: Service, origin: str) -> None:
+    page = Page(service, await key_for(service, *OURS), origin=None)
+    await page.send(did("Looked"))
+    page.origin = origin
+    for response in (await page.post(did("Looked")), await page.get()):
+        assert is_problem(response, 403, "origin_not_allowed"), origin
+        assert response.headers["access-control-allow-origin"] == origin
+    stream = await service.client.get(
+        "/v1/me/stream", params={"writeKey": page.key, "token": page.token}, headers={"Origin": origin}
+    )
+    assert is_problem(stream, 403, "origin_not_allowed")
+    preflight = await service.client.options(
+        "/v1/b", headers={"Origin": origin, "Access-Control-Request-Method": "POST"}
+    )
+    assert preflight.status_code == 204, "a preflight carries no key to decide by"
+    assert await service.app.state.services.pool.fetchval("SELECT count(*) FROM touchpoints") == 1
+
+
+async def test_without_a_list_any_page_may(service: Service) -> None:
+    assert (await Page(service, origin="https://anywhere.example").send(did("Looked")))["accepted"] == 1
+
+
+async def test_the_list_of_a_key_is_changed_and_holds_at_once(service: Service) -> None:
+    (write,) = [each for each in (await service.ask("/v1/keys"))["items"] if each["kind"] == "write"]
+    assert (write["origins"], write["trusts_identify"]) == ([], False)
+    changed = await service.tell("PUT", f"/v1/keys/{write['id']}", {"origins": ["https://other.example.com/"]})
+    assert changed == {**write, "origins": ["https://other.example.com"]}
+    page = Page(service)
+    assert is_problem(await page.post(did("Looked")), 403, "origin_not_allowed")
+    await service.tell("PUT", f"/v1/keys/{write['id']}", {"name": "Web"})
+    assert is_problem(await page.post(did("Looked")), 403, "origin_not_allowed")
+    assert (await service.tell("PUT", f"/v1/keys/{write['id']}", {"origins": []}))["name"] == "Web"
+    assert (await page.send(did("Looked")))["accepted"] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("HTTPS://Shop.Example.com", "https://shop.example.com"),
+        ("https://shop.example.com:443", "https://shop.example.com"),
+        ("http://shop.example.com:80/", "http://shop.example.com"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("https://*.example.com", "https://*.example.com"),
+    ],
+)
+def test_origins_are_kept_as_browsers_send_them(given: str, kept: str) -> None:
+    assert KeyIn.model_validate({"kind": "write", "origins": [given]}).origins == [kept]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(
+            {"origins": [each]}
+            for each in (
+                "*",
+                "shop.example.com",
+                "https://shop.example.com/path",
+                "https://*",
+                "https://a.*.b",
+                "null",
+                "",
+            )
+        ),
+        {"origins": "https://shop.example.com"},
+        {"origins": ["https://shop.example.com"] * 101},
+        {"trusts_identify": "yes"},
+        {"trusts_identify": 1},
+        {"source": "other"},
+        [],
+    ],
+)
+async def test_what_is_no_origin_is_refused(service: Service, body: Any) -> None:
+    (write,) = [each for each in (await service.ask("/v1/keys"))["items"] if each["kind"] == "write"]
+    await service.tell("PUT", f"/v1/keys/{write['id']}", body, 400)
+    if isinstance(body, dict) and "source" not in body:
+        await service.tell("POST", "/v1/keys", {"kind": "write", "source": "default", **body}, 400)
+
+
+async def test_a_secret_key_is_never_in_a_page(service: Service) -> None:
+    for given in ({"origins": ["https://shop.example.com"]}, {"trusts_identify": True}):
+        await service.tell("POST", "/v1/keys", {"kind": "secret", **given}, 400)
+        (secret,) = [each for each in (await service.ask("/v1/keys"))["items"] if each["kind"] == "secret"]
+        await service.tell("PUT", f"/v1/keys/{secret['id']}", given, 400)
+    await service.tell("PUT", "/v1/keys/00", {"name": "x"}, 404)
+
+
+async def test_a_source_is_changed(service: Service) -> None:
+    body = {"key": "shop", "default_channel": "web", "identity_properties": {"crm": "crm_id"}, "origins": [ORIGIN]}
+    made = await service.tell("POST", "/v1/sources", body, 201)
+    assert made["bots"] == "apart"
+    assert is_problem(await Page(service, made["write_key"], "https://x.example").post(), 403, "origin_not_allowed")
+    (source,) = [each for each in (await service.ask("/v1/sources"))["items"] if each["key"] == "shop"]
+    for change, field, value in (
+        ({"bots": "drop"}, "bots", "drop"),
+        ({"name": "Web shop"}, "name", "Web shop"),
+        ({"default_channel": None}, "default_channel", None),
+        ({"default_channel": "store"}, "default_channel", "store"),
+        ({"identity_properties": {}}, "identity_properties", {}),
+        ({}, "bots", "drop"),
+    ):
+        changed = await service.tell("PUT", "/v1/sources/shop", change)
+        source = {**source, field: value}
+        assert changed == source
+    view = await service.app.state.services.registry.access.source_of(made["write_key"])
+    assert (view.bots, view.default_channel, view.identity_properties) == ("drop", "store", {})
+    bad: tuple[Any, ...] = ({"bots": "burn"}, {"bots": None}, {"key": "other"}, {"default_channel": "Not So"}, [])
+    for refused in bad:
+        await service.tell("PUT", "/v1/sources/shop", refused, 400)
+    await service.tell("PUT", "/v1/sources/none", {"bots": "drop"}, 404)
+
+
+async def test_no_page_reads_what_a_secret_key_may(service: Service) -> None:
+    """A secret key that leaked into a page of another origin: no answer carries a header that lets it through."""
+    await service.send({"type": "track", "event": "Looked", "userId": "user-1"})
+    routes = secret_routes(service)
+    assert len(routes) > 30
+    for method, path in routes:
+        path = path.replace("{customer}", "user-1").replace("{key}", "engaged").replace("{id}", "1")
+        crossed = {**service.secret, "Origin": "https://evil.example.com"}
+        for response in (
+            await service.client.request(method, path, headers=crossed),
+            await service.client.options(path, headers={**crossed, "Access-Control-Request-Method": method}),
+        ):
+            assert not [name for name in response.headers if name.startswith("access-control")], (method, path)
+
+
+async def test_a_write_key_reads_nothing_but_the_public_part(service: Service) -> None:
+    """Every route of the service, with a write key in each place where a key can stand."""
+    await service.send({"type": "track", "event": "Looked", "userId": "user-1"})
+    page = Page(service)
+    opened = {"/v1/me", "/v1/me/stream"}
+    for route in service.app.routes:
+        if not isinstance(route, APIRoute) or "GET" not in (route.methods or ()) or route.path in opened:
+            continue
+        path = route.path.replace("{customer}", "user-1").replace("{key}", "engaged").replace("{write_key}", page.key)
+        for headers in ({"Authorization": f"Bearer {page.key}"}, {"X-Write-Key": page.key}, {}):
+            response = await service.client.get(path, params={"writeKey": page.key}, headers=headers)
+            assert "user-1" not in response.text, path
+    for path in opened:
+        assert (await service.client.get(path, params={"writeKey": page.key})).status_code == 401
+
+
+async def test_a_secret_key_does_not_ask_as_a_page(service: Service) -> None:
+    page = Page(service)
+    await page.send(did("Looked"))
+    page.write_key = service.keys.secret_key
+    assert is_problem(await page.get(), 403, "forbidden")
+    assert is_problem(await page.post(did("Looked")), 403, "forbidden")

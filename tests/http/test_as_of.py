@@ -1,0 +1,297 @@
+"""``as_of``: what is said later of an instant is what a service said whose clock stood there, and knew as much."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from app.config import Settings
+from app.formats.timestamps import rfc3339
+from app.http.responses import write_cursor
+from app.postgres.pool import FrozenClock, transact
+from app.projection.project import refresh
+from app.rules.language.definitions import parse_rule, parse_value
+from app.touchpoint import DAY, HOUR, SECOND
+from tests.queries.test_valid_until import SEGMENTS, STAGES, a_life
+from tests.support.running_app import NOON, Service, running, track
+
+CUSTOMERS = [f"user-{n}" for n in range(4)]
+START, END = NOON - 15 * HOUR, NOON + 10 * HOUR
+READS = [
+    "",
+    "/journey",
+    "/journey?journey=trip",
+    "/segments",
+    "/segments?history=true",
+    "/segments/nested/explain",
+    "/segments/dated/explain",
+    "/journeys/trip/explain",
+]
+
+
+async def define(service: Service) -> None:
+    for path in ("segments", "journeys"):
+        for each in (await service.ask(f"/v1/{path}"))["items"]:
+            await service.tell("DELETE", f"/v1/{path}/{each['key']}")
+    stages = [{"key": key, "rule": rule} for key, rule in STAGES.items()]
+    await service.tell("POST", "/v1/journeys", {"key": "trip", "stages": stages}, 201)
+    for key, rule in SEGMENTS.items():
+        await service.tell("POST", "/v1/segments", {"key": key, "rule": rule}, 201)
+
+
+async def everything(service: Service, as_of: str | None = None) -> dict[str, Any]:
+    """Every read there is, with its entity tag where it has one."""
+    params = {} if as_of is None else {"as_of": as_of}
+    answers: dict[str, Any] = {}
+    for user in CUSTOMERS:
+        for read in READS:
+            path = f"/v1/customers/{user}{read}"
+            response = await service.client.get(path, headers=service.secret, params=_with(read, params))
+            assert response.status_code == 200, response.text
+            answers[path] = response.json(), response.headers["etag"]
+    for key in SEGMENTS:
+        path = f"/v1/segments/{key}"
+        answers[f"{path}/members"] = await service.all_of(f"{path}/members", limit=3, **params)
+        answers[f"{path}/count"] = await service.ask(f"{path}/count", params=params)
+    answers["lookup"] = await service.tell("POST", "/v1/customers/lookup", {"customers": CUSTOMERS, **params})
+    return answers
+
+
+def _with(read: str, params: dict[str, str]) -> dict[str, str] | None:
+    """httpx would drop the query of the path."""
+    asked = dict(part.split("=") for part in read.partition("?")[2].split("&") if part)
+    return {**asked, **params} or None
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_an_answer_about_the_past_is_the_answer_of_the_past(settings: Settings, seed: int) -> None:
+    chance = random.Random(seed)
+    clock = FrozenClock(START)
+    async with running(settings, clock) as service:
+        await define(service)
+        lives = [message for user in CUSTOMERS for message in a_life(chance, user)]
+        for message in lives:
+            await service.send(message)
+        edges = [change for change in map(_edge, [await everything(service)]) for change in change]
+        instants = sorted({*chance.sample(edges, min(4, len(edges))), *(chance.randint(START, END) for _ in range(4))})
+        said = {}
+        for instant in instants:
+            clock.instant = instant
+            said[instant] = await everything(service)
+        clock.instant = END
+        await bring_up_to_date_some(service, END, chance)
+        for instant in instants:
+            assert await everything(service, rfc3339(instant)) == said[instant], rfc3339(instant)
+        assert len({str(answers) for answers in said.values()}) > 1
+
+
+def _edge(answers: dict[str, Any]) -> list[int]:
+    """Instants at which something changes, as the answers announce them."""
+    from app.formats.timestamps import parse
+
+    found = set()
+    for path, answer in answers.items():
+        if path.endswith(tuple(f"/customers/{user}" for user in CUSTOMERS)):
+            places = [*answer[0]["stages"].values(), *answer[0]["segments"]]
+            found |= {parse(each["valid_until"]) for each in places if each["valid_until"]}
+    return sorted(instant for instant in found if instant is not None and instant < END)
+
+
+async def bring_up_to_date_some(service: Service, now: int, chance: random.Random) -> None:
+    """Some customers get states and intervals of now; others keep what they had, or must be replayed."""
+    served = service.app.state.services
+    ids = [row["id"] for row in await served.pool.fetch("SELECT id FROM customers ORDER BY id")]
+    ruleset = served.registry.rules.current
+    chosen = [id for id in ids if chance.random() < 0.5]
+    await transact(served.pool, lambda connection: refresh(connection, chosen, ruleset, now, served.settings))
+    stale = [id for id in ids if chance.random() < 0.3]
+    await served.pool.execute("UPDATE customers SET stale = true WHERE id = ANY($1::uuid[])", stale)
+
+
+async def test_late_messages_rewrite_the_past(settings: Settings, frozen: FrozenClock) -> None:
+    """All that is known today counts, whenever it came to be known."""
+    async with running(settings, frozen) as service:
+        await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e", "at_least": 2}}, 201)
+        await service.send(track("e", timestamp=rfc3339(NOON - 5 * HOUR)))
+        asked = {"as_of": rfc3339(NOON - 2 * HOUR)}
+        assert (await service.ask("/v1/segments/s/count", params=asked))["count"] == 0
+        await service.send(track("e", timestamp=rfc3339(NOON - 3 * HOUR)))
+        assert (await service.ask("/v1/segments/s/count", params=asked))["count"] == 1
+        (stay,) = (
+            each
+            for each in (await service.ask("/v1/customers/user-1/segments", params={"history": "true", **asked}))[
+                "items"
+            ]
+            if each["key"] == "s"
+        )
+        assert (stay["since"], stay["left_at"]) == (rfc3339(NOON - 3 * HOUR), None)
+        before = {"as_of": rfc3339(NOON - 3 * HOUR - 1)}
+        assert (await service.ask("/v1/segments/s/count", params=before))["count"] == 0
+
+
+async def test_before_the_first_message_there_is_nothing(settings: Settings, frozen: FrozenClock) -> None:
+    async with running(settings, frozen) as service:
+        await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"not": {"did": "f"}}}, 201)
+        born = NOON - HOUR
+        await service.send(track("e", timestamp=rfc3339(born)))
+        await service.send(
+            {"type": "identify", "userId": "user-1", "traits": {"plan": "pro"}, "timestamp": rfc3339(NOON - 1)}
+        )
+        asked = {"as_of": rfc3339(born - 1)}
+        customer = await service.ask("/v1/customers/user-1", params=asked)
+        assert (customer["segments"], customer["traits"], customer["as_of"]) == ([], {}, rfc3339(born - 1))
+        assert {(place["stage"], place["since"]) for place in customer["stages"].values()} == {(None, None)}
+        assert (await service.ask("/v1/customers/user-1/journey", params=asked))["items"] == []
+        assert (await service.ask("/v1/customers/user-1/touchpoints", params=asked))["items"] == []
+        why = await service.ask("/v1/customers/user-1/segments/s/explain", params=asked)
+        assert (why["member"], why["since"], why["valid_until"]) == (False, None, rfc3339(born))
+        assert why["explanation"]["since"] is None
+        assert await service.all_of("/v1/segments/s/members", **asked) == []
+        assert (await service.ask("/v1/segments/s/count", params=asked))["count"] == 0
+        at_birth = {"as_of": rfc3339(born)}
+        assert (await service.ask("/v1/segments/s/count", params=at_birth))["count"] == 1
+        assert (await service.ask("/v1/customers/user-1", params=at_birth))["traits"] == {}
+
+
+async def test_touchpoints_and_links_are_those_that_had_happened(settings: Settings, frozen: FrozenClock) -> None:
+    async with running(settings, frozen) as service:
+        await service.send(
+            *[track("e", messageId=f"m-{n}", timestamp=rfc3339(NOON - (9 - n // 2) * HOUR)) for n in range(6)],
+            track("e", messageId="m-9", anonymousId="anon-1", timestamp=rfc3339(NOON - HOUR)),
+        )
+        asked = {"as_of": rfc3339(NOON - 8 * HOUR)}
+        for limit in (1, 3, 50):
+            found = await service.all_of("/v1/customers/user-1/touchpoints", limit=limit, **asked)
+            assert [each["message_id"] for each in found] == ["m-3", "m-2", "m-1", "m-0"]
+        assert len((await service.ask("/v1/customers/user-1/links"))["items"]) == 1
+        assert (await service.ask("/v1/customers/user-1/links", params=asked))["items"] == []
+        late = {"as_of": rfc3339(NOON - HOUR)}
+        assert len((await service.ask("/v1/customers/user-1/links", params=late))["items"]) == 1
+
+
+async def test_a_cursor_keeps_its_as_of(settings: Settings, frozen: FrozenClock) -> None:
+    async with running(settings, frozen) as service:
+        await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e", "within": "1d"}}, 201)
+        await service.send(*[track("e", f"user-{n}", timestamp=rfc3339(NOON - 2 * DAY)) for n in range(5)])
+        asked = rfc3339(NOON - 2 * DAY + HOUR)
+        first = await service.ask("/v1/segments/s/members", params={"as_of": asked, "limit": 2})
+        assert (len(first["items"]), first["as_of"]) == (2, asked)
+        frozen.instant += DAY
+        rest = {"limit": 3, "cursor": first["next_cursor"]}
+        for params in (rest, {**rest, "as_of": asked}):
+            again = await service.ask("/v1/segments/s/members", params=params)
+            assert (len(again["items"]), again["as_of"]) == (3, asked)
+        other = {**rest, "as_of": rfc3339(NOON - DAY)}
+        assert (await service.ask("/v1/segments/s/members", 400, params=other))["code"] == "bad_request"
+
+
+async def test_a_cursor_of_the_future_is_refused(settings: Settings, frozen: FrozenClock) -> None:
+    """Like an ``as_of`` of the future; as far as clocks may be apart it is one of another process."""
+    async with running(settings, frozen) as service:
+        await service.send(track("Product Viewed"))
+        for path, place in (
+            ("segments/engaged/members", ["0" * 32]),
+            ("customers/user-1/touchpoints", [NOON, "m", "default"]),
+            ("quarantine", [1]),
+        ):
+            for at, status in ((NOON + 1_000, 200), (NOON + HOUR, 400), (253_402_300_799_999_999, 400)):
+                answer = await service.ask(f"/v1/{path}", status, params={"cursor": write_cursor(at, *place)})
+                assert status == 200 or (answer["code"], answer["path"]) == ("bad_request", "as_of"), path
+
+
+async def test_an_unknown_field_is_refused(service: Service) -> None:
+    """An ``as_of`` misspelt would be answered as of now."""
+    await service.send(track("Product Viewed"))
+    for path, body in (
+        ("lookup", {"customers": ["user-1"], "as_off": rfc3339(NOON)}),
+        ("links/undo", {"weaker": "a", "stronger": "b", "as_off": 1}),
+    ):
+        answer = await service.tell("POST", f"/v1/customers/{path}", body, 400)
+        assert answer["code"] == "bad_request"
+        assert "as_off" in answer["message"]
+
+
+async def test_entity_tags_are_of_what_is_said(settings: Settings, frozen: FrozenClock) -> None:
+    async with running(settings, frozen) as service:
+        await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e"}}, 201)
+        await service.send(track("e", timestamp=rfc3339(NOON - 2 * HOUR)), track("f", timestamp=rfc3339(NOON - HOUR)))
+        path = "/v1/customers/user-1/segments"
+
+        async def tag(instant: int, none_match: str = "") -> tuple[int, str]:
+            headers = {**service.secret, **({"If-None-Match": none_match} if none_match else {})}
+            response = await service.client.get(path, headers=headers, params={"as_of": rfc3339(instant)})
+            return response.status_code, response.headers["etag"]
+
+        _, inside = await tag(NOON - HOUR)
+        assert await tag(NOON - 2 * HOUR, inside) == (304, inside)
+        status, before = await tag(NOON - 2 * HOUR - 1, inside)
+        assert (status, before == inside) == (200, False)
+
+
+async def test_the_document_says_what_has_a_tag(service: Service) -> None:
+    await service.send(track("Product Viewed"))
+    await service.tell("POST", "/v1/traits", {"key": "engaged", "value": {"count": "Product Viewed"}}, 201)
+    await service.tell("POST", "/v1/journeys", {"key": "engaged", "stages": [{"key": "a", "rule": {"did": "e"}}]}, 201)
+    await service.tell("POST", "/v1/sources", {"key": "engaged", "kind": "postmark"}, 201)
+    await service.send({"type": "track", "userId": "user-1"}, expected=0)
+    document = service.app.openapi()
+    tagged = 0
+    for path, operations in document["paths"].items():
+        if "get" not in operations or not path.startswith("/v1/"):
+            continue
+        if {"collect", "pages"} & set(operations["get"]["tags"]):  # for pages, without a secret key
+            continue
+        at = path.replace("{customer}", "user-1").replace("{key}", "engaged").replace("{id}", "1")
+        response = await service.client.get(at, headers=service.secret)
+        assert response.status_code == 200, at
+        responses = operations["get"]["responses"]
+        assert ("304" in responses) == ("etag" in response.headers), path
+        if "304" in responses:
+            tagged += 1
+            assert "ETag" in responses["200"]["headers"], path
+            assert "ETag" in responses["304"]["headers"], path
+            again = {**service.secret, "If-None-Match": response.headers["etag"]}
+            assert (await service.client.get(at, headers=again)).status_code == 304, path
+    assert tagged == 16
+    for union, parse in (("Rule", parse_rule), ("Value", parse_value)):
+        (example,) = document["components"]["schemas"][union]["examples"]
+        parse(example)
+    assert document["components"]["schemas"]["Reading"]["examples"]
+
+
+BAD = ["", "x", "now", "2026-01-01", "2026-01-01T00:00:00", "1767225600", "2026-13-01T00:00:00Z",
+       "2026-01-01T00:00:00+25:00", "0000-01-01T00:00:00Z", "٢026-01-01T00:00:00Z", "1969-12-31T23:59:59.999999Z",
+       rfc3339(NOON + 1), "9999-12-31T23:59:59Z", "2026-01-01T00:00:00Z" + "0" * 9_000]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BAD, ids=range(len(BAD)))
+async def test_what_is_no_instant_of_the_past(settings: Settings, frozen: FrozenClock, text: str) -> None:
+    async with running(settings, frozen) as service:
+        await service.send(track("Product Viewed"))
+        paths = [f"customers/user-1{path}" for path in ("", "/journey", "/segments", "/touchpoints", "/links")]
+        paths += ["customers/user-1/segments/engaged/explain", "customers/user-1/journeys/six-stage/explain"]
+        for path in (*paths, "segments/engaged/members", "segments/engaged/count"):
+            answer = await service.ask(f"/v1/{path}", 400, params={"as_of": text})
+            assert (answer["code"], answer["path"]) == ("bad_request", "as_of"), path
+        body = {"customers": ["user-1"], "as_of": text}
+        assert (await service.tell("POST", "/v1/customers/lookup", body, 400))["code"] == "bad_request"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-01T11:59:59Z",
+        "2026-01-01t11:59:59z",
+        "2026-01-01 12:59:59+01:00",
+        "2026-01-01T11:59:59.0000001-00:00",
+        "2025-12-31T23:59:59-12:00",
+    ],
+)
+async def test_one_instant_in_many_ways(settings: Settings, frozen: FrozenClock, text: str) -> None:
+    async with running(settings, frozen) as service:
+        await service.send(track("Product Viewed", timestamp=rfc3339(NOON - DAY)))
+        for written in (text, text.replace("+", "%2B")):
+            answer = await service.ask(f"/v1/customers/user-1?as_of={written}")
+            assert answer["as_of"] == rfc3339(NOON - SECOND)

@@ -1,0 +1,237 @@
+"""How often a key, an address or a visitor may ask; what is beyond is turned away cheaply, and told until when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from app.config import Settings
+from app.errors import RateLimited
+from app.http.rate_limits import CounterStorage, RateLimits
+from app.postgres.pool import FrozenClock
+from app.touchpoint import SECOND
+from tests.api.test_collect import is_problem
+from tests.support.running_app import NOON, Service, running
+from tests.support.web_page import ORIGIN, Page, did
+
+
+@asynccontextmanager
+async def limited(settings: Settings, clock: FrozenClock, **rates: str | None) -> AsyncIterator[Service]:
+    none = {"key_rate": None, "address_rate": None, "visitor_rate": None}
+    async with running(settings.model_copy(update={**none, **rates}), clock) as service:
+        yield service
+
+
+def from_address(service: Service, address: str) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=service.app, client=(address, 1234))
+    return httpx.AsyncClient(transport=transport, base_url="http://segue.example.com", headers={"Origin": ORIGIN})
+
+
+async def test_by_visitor(settings: Settings, frozen: FrozenClock) -> None:
+    async with limited(settings, frozen, visitor_rate="3/minute") as service:
+        page, other = Page(service), Page(service)
+        for number in range(2):
+            await page.send(did("Looked", messageId=f"m-{number}"))
+        assert (await page.get()).status_code == 200
+        frozen.instant += 20 * SECOND + 1
+        for refused in (await page.post(did("Looked")), await page.get()):
+            assert is_problem(refused, 429, "rate_limited")
+            assert refused.headers["retry-after"] == "40"
+            assert "Retry-After" in refused.headers["access-control-expose-headers"]
+        assert await service.app.state.services.pool.fetchval("SELECT count(*) FROM touchpoints") == 2
+        await other.send(did("Looked"))
+        for _ in range(5):
+            await page.post(did("Looked"), id=page.id, proof=other.proof)
+        frozen.instant += 40 * SECOND - 2
+        assert (await page.post(did("Looked"))).status_code == 429
+        frozen.instant += 1
+        await page.send(did("Looked"))
+
+
+async def test_whoever_only_claims_to_be_a_visitor_does_not_use_up_their_rate(
+    settings: Settings, frozen: FrozenClock
+) -> None:
+    async with limited(settings, frozen, visitor_rate="1/minute") as service:
+        page, attacker = Page(service), Page(service)
+        for _ in range(5):
+            await attacker.send(did("Looked"), id=page.id, proof=attacker.proof)
+        await page.send(did("Looked"))
+
+
+async def test_by_key(settings: Settings, frozen: FrozenClock) -> None:
+    async with limited(settings, frozen, key_rate="2/second") as service:
+        body = {"type": "track", "event": "Looked", "userId": "user-1"}
+        keyed = (service.keys.write_key, "")
+        answers = [await service.client.post("/v1/track", json=body, auth=keyed) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert answers[-1].headers["retry-after"] == "1"
+        made = await service.tell("POST", "/v1/keys", {"kind": "write", "source": "default"}, 201)
+        assert (await service.client.post("/v1/track", json=body, auth=(made["key"], ""))).status_code == 200
+        frozen.instant += SECOND
+        assert (await service.client.post("/v1/track", json=body, auth=keyed)).status_code == 200
+
+
+async def test_by_address(settings: Settings, frozen: FrozenClock) -> None:
+    async with limited(settings, frozen, address_rate="2/minute") as service:
+        async with from_address(service, "192.0.2.1") as one, from_address(service, "192.0.2.2") as two:
+            body = {"batch": [], "writeKey": service.keys.write_key}
+            assert [(await one.post("/v1/b", json=body)).status_code for _ in range(3)] == [200, 200, 429]
+            refused = await one.get("/v1/me")
+            assert is_problem(refused, 429, "rate_limited")
+            assert refused.headers["access-control-allow-origin"] == ORIGIN
+            assert (await one.options("/v1/b", headers={"Access-Control-Request-Method": "POST"})).status_code == 204
+            assert (await two.post("/v1/b", json=body)).status_code == 200
+            del one.headers["Origin"]
+            assert (await one.post("/v1/b", json=body)).status_code == 200, "the site's own server is not held back"
+            assert (await one.get("/v1/me")).status_code == 429, "but for what only pages ask"
+        await service.ask("/v1/keys")
+
+
+@pytest.mark.parametrize("path", ["/track?data=W10=", "/v1/pixel/track", "/pixel/v1/page", "/sourceConfig/", "/v1/me"])
+async def test_leaving_out_the_origin_is_no_way_round(settings: Settings, frozen: FrozenClock, path: str) -> None:
+    """Whoever asks as visitors do is counted as one: images, and batches that say who their visitor is."""
+    async with (
+        limited(settings, frozen, address_rate="3/minute") as service,
+        from_address(service, "192.0.2.1") as one,
+    ):
+        del one.headers["Origin"]
+        page = Page(service)
+        batch = {"batch": [did("Looked", anonymousId=page.id)], "writeKey": page.key}
+        claiming = {**batch, "visitor": {"id": page.id, "proof": page.proof}}
+        for claim in (claiming, {**batch, "visitor": {"id": "forged"}}):
+            assert (await one.post("/v1/b", json=claim)).status_code == 200
+        assert (await one.get(path)).status_code != 429
+        for refused in (await one.get(path), await one.post("/v1/b", json=claiming)):
+            assert is_problem(refused, 429, "rate_limited")
+            assert refused.headers["retry-after"] == "60"
+        for mine in (batch, {**batch, "visitor": None}):
+            assert (await one.post("/v1/b", json=mine)).status_code == 200, "a server's own"
+
+
+async def test_a_page_that_says_both_is_counted_once(settings: Settings, frozen: FrozenClock) -> None:
+    async with (
+        limited(settings, frozen, address_rate="2/minute") as service,
+        from_address(service, "192.0.2.1") as one,
+    ):
+        page = Page(service)
+        claiming = {"batch": [], "writeKey": page.key, "visitor": {"id": page.id, "proof": page.proof}}
+        assert [(await one.post("/v1/b", json=claiming)).status_code for _ in range(3)] == [200, 200, 429]
+
+
+async def test_an_ipv6_network_is_one_address(settings: Settings, frozen: FrozenClock) -> None:
+    async with limited(settings, frozen, address_rate="1/minute") as service:
+        seen = {}
+        for address in (
+            "2001:db8::1",
+            "2001:db8::ffff:2",
+            "2001:db8:0:1::1",
+            "::ffff:192.0.2.1",
+            "192.0.2.1",
+            "fe80::1%eth0",
+        ):
+            async with from_address(service, address) as client:
+                seen[address] = (await client.post("/v1/m", content=b"")).status_code
+        assert seen == {
+            "2001:db8::1": 200,
+            "2001:db8::ffff:2": 429,
+            "2001:db8:0:1::1": 200,
+            "::ffff:192.0.2.1": 200,
+            "192.0.2.1": 429,
+            "fe80::1%eth0": 200,
+        }
+
+
+async def test_nothing_is_read_of_what_is_turned_away(settings: Settings, frozen: FrozenClock) -> None:
+    async with limited(settings, frozen, address_rate="1/minute") as service:
+        async with from_address(service, "192.0.2.1") as client:
+            await client.post("/v1/m", content=b"")
+            read = 0
+
+            async def body() -> AsyncIterator[bytes]:
+                nonlocal read
+                for _ in range(10):
+                    read += 1
+                    yield b"x" * 1000
+
+            assert (await client.post("/v1/b", content=body())).status_code == 429
+        assert read <= 1
+
+
+async def test_a_proxy_that_is_not_believed_is_told_of_once(settings: Settings, frozen: FrozenClock) -> None:
+    async with (
+        limited(settings, frozen, address_rate="1/minute") as service,
+        from_address(service, "192.0.2.1") as client,
+    ):
+        with capture_logs() as said:
+            await client.post("/v1/m", content=b"", headers={"X-Forwarded-For": "198.51.100.7"})
+            assert said == []
+            for forwarded in ("192.0.2.1", "198.51.100.8", "198.51.100.9"):
+                refused = await client.post("/v1/m", content=b"", headers={"X-Forwarded-For": forwarded})
+                assert refused.status_code == 429
+    assert [(each["event"], each["proxy"]) for each in said] == [("rates.proxy_not_believed", "192.0.2.1")]
+
+
+async def test_without_limits_nothing_is_counted(settings: Settings, frozen: FrozenClock) -> None:
+    async with limited(settings, frozen) as service:
+        page = Page(service)
+        for _ in range(5):
+            await page.send(did("Looked"))
+            assert (await page.get()).status_code == 200
+
+
+async def test_counts_are_forgotten_and_bounded() -> None:
+    clock = FrozenClock(NOON)
+    counts = CounterStorage(clock.now, counts_max=100)
+    for number in range(250):
+        assert await counts.incr(f"k{number}", 60) == 1
+    assert len(counts) == 100
+    assert await counts.get("k249") == 1
+    assert await counts.get("k0") == 0
+    clock.instant += 60 * SECOND
+    assert await counts.get("k249") == 0
+    for number in range(120):
+        await counts.incr(f"n{number}", 60)
+    assert len(counts) <= 120
+    assert not [each for each in range(250) if await counts.get(f"k{each}")]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), max_size=60), st.integers(1, 5))
+def test_as_many_as_said_in_each_window(asked: list[tuple[int, int]], amount: int) -> None:
+    """Against a plain model: a window of a minute begins with its first request."""
+
+    async def compare() -> None:
+        clock = FrozenClock(NOON)
+        settings = Settings.model_construct(key_rate=f"{amount}/minute", address_rate=None, visitor_rate=None)
+        rates = RateLimits(settings, clock.now)
+        model: dict[int, tuple[int, int]] = {}
+        for who, seconds in asked:
+            clock.instant += seconds * SECOND
+            begun, count = model.get(who, (0, 0))
+            if clock.instant >= begun + 60 * SECOND:
+                begun, count = clock.instant, 0
+            model[who] = begun, count + 1
+            if count < amount:
+                await rates.key(str(who))
+                continue
+            with pytest.raises(RateLimited) as refused:
+                await rates.key(str(who))
+            assert refused.value.retry_after_seconds == (begun + 60 * SECOND - clock.instant) // SECOND
+
+    asyncio.run(compare())
+
+
+@pytest.mark.parametrize("rate", ["x", "10", "10/fortnight", "0/minute", "-1/minute", "10/minute/minute", "1e3/minute"])
+def test_what_is_no_rate_is_refused_at_the_start(rate: str) -> None:
+    with pytest.raises(ValueError, match="key_rate"):
+        Settings.model_validate({"key_rate": rate})
+
+
+def test_an_empty_rate_is_none() -> None:
+    assert Settings.model_validate({"address_rate": ""}).address_rate is None

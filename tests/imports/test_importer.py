@@ -1,0 +1,340 @@
+"""Files into the log by a mapping or a tool's adapter: exactly once, whatever is done to the file on the way."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.imports.formats import built_in_mappings, file_reader_of, mapping_of
+from app.imports.importer import ImportReport, ImportTarget, errors_path, import_file
+from app.imports.mapping import FileMapping, MappingRefused, check_mapping
+from tests.support.pipeline import Service, service
+
+NOW = 1_777_982_400_000_000
+"""2026-05-05T12:00:00Z"""
+TABLES = "ledger, touchpoints, identities, links, customers, transitions"
+COLUMNS = {"Customer": "user_id", "Mail": "email", "Card": "ids.loyalty_card", "When": "timestamp", "What": "event"}
+MAPPING = check_mapping(FileMapping(columns=COLUMNS, zone="Europe/Berlin"))
+
+
+@dataclass
+class Importer:
+    one: Service
+
+    async def __call__(
+        self,
+        path: Path,
+        mapping: FileMapping | None = MAPPING,
+        kind: str | None = None,
+        source: str = "default",
+        **options: str,
+    ) -> ImportReport:
+        one = self.one
+        if kind is not None and mapping is MAPPING:
+            mapping = mapping_of(path, kind, None)
+        form = file_reader_of(mapping, kind, options, one.settings.limits, one.clock.now)
+        into = ImportTarget(one.ingest, one.registry.access.current.sources[source], one.settings, one.clock)
+        return await import_file(path, form, into, lambda _: None)
+
+    async def stored(self) -> Any:
+        touchpoints = await self.one.pool.fetch(
+            "SELECT message_id, carried, name, channel, occurred_at, properties, context FROM touchpoints ORDER BY 1"
+        )
+        return [tuple(row) for row in touchpoints], await self.one.rows("")
+
+
+@asynccontextmanager
+async def importing(database_url: str) -> AsyncIterator[Importer]:
+    async with service(database_url, NOW) as one:
+        yield Importer(one)
+
+
+@pytest.fixture
+async def importer(database_url: str) -> AsyncIterator[Importer]:
+    async with importing(database_url) as running:
+        yield running
+
+
+def faults(path: Path) -> list[tuple[int, str]]:
+    if not errors_path(path).exists():
+        return []
+    lines = map(json.loads, errors_path(path).read_text().splitlines())
+    return [(each["line"], each["message"]) for each in lines]
+
+
+# ------------------------------------------------------------------------------------------------- exactly once
+
+
+def _rows(draw: Random) -> list[dict[str, str]]:
+    """With equal ones among them, some with an id of their own, about a few people whom mails and cards join."""
+    rows = []
+    for number in range(draw.randint(20, 60)):
+        rows.append(
+            {
+                "Customer": draw.choice(["", "c1", "c2", "c3"]),
+                "Mail": draw.choice(["", "a@example.com", "B@example.com"]),
+                "Card": draw.choice(["", "LC-1", "LC-2"]) or "LC-3",
+                "When": f"2026-05-0{draw.randint(1, 4)} 1{draw.randint(0, 9)}:00:00",
+                "What": draw.choice(["Order Completed", "Store Visited", "größer"]),
+                "Total": draw.choice(["", "19.90", "007", "1e3", 'a "quote",\nand a line']),
+                "Id": draw.choice(["", "", f"own-{number}"]),
+            }
+        )
+    return rows + draw.choices(rows, k=15)
+
+
+def _write(path: Path, rows: list[dict[str, str]], draw: Random) -> None:
+    columns = draw.sample(list(rows[0]), len(rows[0]))
+    with path.open("w", newline="", encoding=draw.choice(["utf-8", "utf-8-sig"])) as file:
+        out = csv.DictWriter(file, columns, delimiter=draw.choice(",;\t"), lineterminator=draw.choice(["\n", "\r\n"]))
+        out.writeheader()
+        out.writerows(rows)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_shuffled_split_and_twice_is_the_same(database_url: str, tmp_path: Path, seed: int) -> None:
+    draw = Random(seed)
+    mapping = msgspec.structs.replace(MAPPING, columns={**COLUMNS, "Id": "message_id"})
+    async with importing(database_url) as importer:
+        rows = _rows(draw)
+        whole = tmp_path / "whole.csv"
+        _write(whole, rows, draw)
+        first = await importer(whole, mapping)
+        own = {row["Id"] for row in rows if row["Id"]}
+        assert first.accepted == len(own) + sum(not row["Id"] for row in rows)
+        assert (await importer(whole, mapping)).accepted == 0
+        wanted = await importer.stored()
+        assert len(wanted[0]) == first.accepted
+
+        await importer.one.pool.execute(f"TRUNCATE {TABLES}")
+        draw.shuffle(rows)
+        # Equal rows stay together: that they are two is known only where both are seen.
+        kinds = sorted({repr(row) for row in rows})
+        left = set(draw.sample(kinds, len(kinds) // 2))
+        parts = [tmp_path / "left.csv", tmp_path / "right.csv"]
+        for path, is_left in zip(parts, (True, False), strict=True):
+            _write(path, [row for row in rows if (repr(row) in left) == is_left], draw)
+        accepted = [(await importer(path, mapping)).accepted for path in (*parts[::-1], *parts)]
+        assert sum(accepted) == first.accepted
+        assert accepted[2:] == [0, 0]
+        assert await importer.stored() == wanted
+
+
+async def test_a_resumed_import_knows_which_equal_rows_it_had(importer: Importer, tmp_path: Path) -> None:
+    path = tmp_path / "equal.csv"
+    path.write_text("Customer;When;What\n" + "c1;2026-05-04 10:00:00;Bought\n" * 2_500)
+    stopped = importer.one.ingest.submit
+    seen = 0
+
+    async def submit(submission: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen == 2:
+            raise KeyboardInterrupt
+        return await stopped(submission)
+
+    importer.one.ingest.submit = submit  # type: ignore[method-assign]  # stands for a Ctrl-C between two batches
+    with pytest.raises(KeyboardInterrupt):
+        await importer(path)
+    report = await importer(path)
+    assert (report.resumed_at_line, report.accepted, report.duplicate) == (1_001, 1_500, 0)
+    assert (await importer(path)).duplicate == 2_500
+
+
+async def _stop_after_a_batch(importer: Importer, path: Path, mapping: FileMapping) -> None:
+    """The first batch is in; then somebody presses Ctrl-C."""
+    going = importer.one.ingest.submit
+
+    async def submit(submission: Any) -> Any:
+        if b"m-1001" in submission.envelope.items[0]:
+            raise KeyboardInterrupt
+        return await going(submission)
+
+    importer.one.ingest.submit = submit  # type: ignore[method-assign]  # stands for a Ctrl-C between two batches
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            await importer(path, mapping)
+    finally:
+        importer.one.ingest.submit = going  # type: ignore[method-assign]  # as it was
+
+
+async def test_a_mended_mapping_and_another_source_start_anew(importer: Importer, tmp_path: Path) -> None:
+    path = tmp_path / "till.csv"
+    rows = [f"m-{number};c{number};{'2026-05-04 10:00:00' + 'Z' * (number > 10)};Bought" for number in range(1, 1_501)]
+    path.write_text("Id;Customer;When;What\n" + "\n".join(rows))
+    mended = msgspec.structs.replace(MAPPING, columns={**COLUMNS, "Id": "message_id"})
+    without_zone = msgspec.structs.replace(mended, zone=None)
+    await _stop_after_a_batch(importer, path, without_zone)
+    assert len(faults(path)) == 10
+    report = await importer(path, mended)
+    assert (report.resumed_at_line, report.accepted, report.duplicate) == (0, 510, 990)
+    assert faults(path) == []
+
+    await _stop_after_a_batch(importer, path, mended)
+    await importer.one.registry.sources.create("till", "till")
+    report = await importer(path, mended, source="till")
+    assert (report.resumed_at_line, report.lines) == (0, 1_500)
+
+
+# ------------------------------------------------------------------------------------------------- forms of files
+
+
+async def test_rows_around_the_header_quotes_and_faults(importer: Importer, tmp_path: Path) -> None:
+    path = tmp_path / "export.csv"
+    path.write_bytes(
+        b"\xef\xbb\xbfReport of May\n"
+        b"Customer;When;What;Note;Note;\n"
+        b";;;(why);;\n"
+        b'c1;"2026-05-04 12:00:00";Bought;"two\nlines; quoted";b;c\n'
+        b"c1;2026-05-04 12:00:00;Bought;1;2;3;4\n"
+        b"c1;04/05/2026;Bought\n"
+        b";2026-05-04 12:00:00;Bought\n"
+        b"c1;2026-05-04 12:00:00;\n"
+        b"c1;2026-05-04 12:00:00;Bought;gr\xf6\xdfer\n"
+        b"\n"
+        b"c1;1777888800.5;Bought"
+    )
+    mapping = msgspec.structs.replace(MAPPING, delimiter=";", skip_rows=1, skip_rows_after_header=1)
+    report = await importer(path, mapping)
+    assert (report.accepted, report.rejected) == (2, 5)
+    assert [line for line, _ in sorted(faults(path))] == [6, 7, 8, 9, 10]
+    told = dict(faults(path))
+    assert "7 cells, the header only 6" in told[6]
+    assert "declare its format" in told[7]
+    assert "identity" in told[8]
+    assert "no event" in told[9]
+    assert "UTF-8" in told[10]
+    originals = [json.loads(line)["original"] for line in errors_path(path).read_text().splitlines()]
+    assert "c1;04/05/2026;Bought" in originals
+    rows = await importer.one.pool.fetch("SELECT properties, occurred_at FROM touchpoints ORDER BY occurred_at")
+    assert [json.loads(row["properties"]) for row in rows] == [
+        {"note": "two\nlines; quoted", "note_5": "b", "column_6": "c"},
+        {},
+    ]
+
+
+async def test_a_file_that_does_not_fit_is_refused_and_leaves_nothing_beside_it(
+    importer: Importer, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(MappingRefused, match="who it was"):
+        await importer(path)
+    path.write_bytes("Customer,When,What\n".encode("utf-16"))
+    with pytest.raises(MappingRefused, match="UTF-16"):
+        await importer(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["other.csv"]
+
+
+async def test_ndjson_by_a_mapping(importer: Importer, tmp_path: Path) -> None:
+    path = tmp_path / "export.ndjson"
+    lines = ['{"user":{"id":1},"when":1777888800,"what":"Bought","n":"1"}', "[1]", "{", '{"user":{"id":2},"what":"x"}']
+    path.write_text("\n".join(lines))
+    mapping = check_mapping(FileMapping(columns={"user.id": "user_id", "when": "timestamp", "what": "event"}))
+    report = await importer(path, mapping)
+    assert (report.accepted, report.rejected) == (1, 3)
+    assert [line for line, _ in faults(path)] == [2, 3, 4]
+    assert (await importer(path, mapping)).duplicate == 1
+
+
+async def test_what_a_tool_exports_is_read_by_its_adapter(importer: Importer, tmp_path: Path) -> None:
+    path = tmp_path / "events.ndjson"
+    event = {"email": "user@example.com", "timestamp": 1777888800, "event": "open", "sg_event_id": "e-1"}
+    lines = [
+        event,
+        {**event, "sg_event_id": "e-2"},
+        [{**event, "sg_event_id": "e-3"}, 7],
+        {"email": "x@example.com"},
+        event,
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    report = await importer(path, kind="sendgrid")
+    assert (report.accepted, report.duplicate, report.rejected) == (3, 1, 2)
+    assert [line for line, _ in faults(path)] == [3, 4]
+    names = await importer.one.pool.fetch("SELECT DISTINCT name, channel FROM touchpoints")
+    assert [tuple(row) for row in names] == [("email.opened", "email")]
+    with pytest.raises(MappingRefused, match="no ready mapping for CSV of sendgrid"):
+        await importer(tmp_path / "events.csv", kind="sendgrid")
+    with pytest.raises(MappingRefused, match="no kind 'nonsense'"):
+        await importer(path, kind="nonsense")
+
+
+async def test_requests_to_forget_in_an_export_are_queued(importer: Importer, tmp_path: Path) -> None:
+    path = tmp_path / "shopify.ndjson"
+    asked = {"shop_domain": "shop.example.com", "customer": {"id": 115}}
+    path.write_text(json.dumps({"topic": "customers/redact", "payload": asked}))
+    assert (await importer(path, kind="shopify")).erasures == 1
+    row = await importer.one.pool.fetchrow("SELECT kind, value FROM erasure_requests")
+    assert tuple(row) == ("shopify_customer", "115")
+
+
+async def test_our_own_csv_in_latin_1_makes_no_two_people_one(importer: Importer, tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    header, rest = "userId,type,event,timestamp,messageId", "track,Bought,2026-05-04T10:00:00Z"
+    path.write_bytes(f"{header}\nMüller,{rest},1\nMöller,{rest},2\nMeier,{rest},3\n".encode("latin-1"))
+    report = await importer(path, None)
+    assert (report.accepted, report.rejected) == (1, 2)
+    assert faults(path) == [(2, "the line is not UTF-8"), (3, "the line is not UTF-8")]
+    path.write_bytes(f"{header},größe\nMeier,{rest},4,5\n".encode("latin-1"))
+    with pytest.raises(MappingRefused, match="header is not UTF-8"):
+        await importer(path, None)
+    path.write_bytes(f"\ufeff{header}\nMüller,{rest},5\n".encode())
+    assert (await importer(path, None)).accepted == 1
+
+
+@pytest.mark.parametrize("name", ["own.csv", "own.ndjson"])
+async def test_our_own_form_in_utf16_is_refused_as_a_whole(importer: Importer, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes("userId,type\nuser-1,track\n".encode("utf-16"))
+    with pytest.raises(MappingRefused, match="UTF-16"):
+        await importer(path, None)
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
+# ------------------------------------------------------------------------------------------------- ready mappings
+
+
+def test_every_ready_mapping_can_be_meant() -> None:
+    kinds = built_in_mappings()
+    assert {"orders", "returns", "deliveries", "store_purchases", "loyalty_cards", "customers"} <= set(kinds)
+    assert all(about for about in kinds.values())
+
+
+async def test_orders_returns_deliveries_purchases_and_cards_are_one_customers(
+    importer: Importer, tmp_path: Path
+) -> None:
+    who = "user@example.com"
+    files = {
+        "orders": f"order id,ordered at,email,total,currency,items\n0042,2026-05-01T10:00:00Z,{who},19.90,EUR,2\n",
+        "deliveries": f"Order ID;Shipment ID;Delivered at;Email\n0042;S-1;2026-05-02T10:00:00Z;{who}\n",
+        "returns": f"order_id,return_id,returned_at,email,reason\n0042,R-1,2026-05-03T10:00:00Z,{who},zu groß\n",
+        "store_purchases": "receipt\tsold_at\tcard_number\tstore\ttotal\nB-7\t2026-05-04T10:00:00Z\tLC-9\tBerlin\t5\n",
+        "loyalty_cards": f"card,email,tier,issued_at\nLC-9,{who},gold,2026-04-01T10:00:00Z\n",
+    }
+    for kind, text in files.items():
+        path = tmp_path / f"{kind}.csv"
+        path.write_text(text)
+        report = await importer(path, kind=kind)
+        assert (report.accepted, faults(path)) == (1, [])
+    rows = await importer.one.pool.fetch(
+        "SELECT name, channel, properties, context FROM touchpoints WHERE name IS NOT NULL ORDER BY occurred_at"
+    )
+    told = [(row["name"], row["channel"], json.loads(row["properties"])) for row in rows]
+    assert told == [
+        ("Order Completed", "shop", {"order_id": "0042", "total": 19.9, "currency": "EUR", "items": 2}),
+        ("Order Delivered", "shop", {"order_id": "0042", "shipment_id": "S-1"}),
+        ("Order Returned", "shop", {"order_id": "0042", "return_id": "R-1"}),
+        ("Order Completed", "in_store", {"order_id": "B-7", "store": "Berlin", "total": 5}),
+    ]
+    assert json.loads(rows[2]["context"])["private"] == {"reason": "zu groß"}
+    groups = await importer.one.groups("")
+    assert groups == {frozenset({"email:user@example.com", "loyalty_card:LC-9"})}

@@ -1,0 +1,179 @@
+"""The flush: how many statements it takes, what they look at, and what happens when one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.errors import Overloaded
+from app.identity import resolver
+from app.ingest import event_log, group_commit
+from app.projection import writes
+from app.touchpoint import SECOND
+from tests.support.pipeline import Service, item, service
+from tests.support.reference_model import Said
+
+NOW = 1_760_000_000_000_000
+
+
+def viewed(number: int, **ids: str) -> dict[str, Any]:
+    return item(Said(NOW - SECOND, f"m{number}", "track", ids or {"user_id": f"u{number}"}, name="viewed"))
+
+
+async def statements_of(one: Service, messages: list[dict[str, Any]]) -> list[str]:
+    """Statements of one flush, BEGIN and COMMIT among them, on connections that know their types already."""
+    seen: list[str] = []
+    connections = [await one.pool.acquire() for _ in range(one.pool.get_max_size())]
+    for connection in connections:
+        for query in (event_log._APPEND, resolver._REMEMBER, writes._WRITE_CUSTOMERS):
+            await connection.prepare(query)
+        connection.add_query_logger(lambda record: seen.append(record.query))
+    for connection in connections:
+        await one.pool.release(connection)
+    await one.send(messages)
+    return seen
+
+
+async def test_a_flush_takes_the_same_statements_whatever_its_size(database_url: str) -> None:
+    counts = []
+    for size in (1, 2_500):
+        async with service(database_url, NOW, flush_messages_max=10_000) as one:
+            body = [viewed(size * 10_000 + number) for number in range(size)]
+            counts.append(len(await statements_of(one, body)))
+    assert counts[0] == counts[1] <= 8
+
+
+async def test_hot_statements_never_scan_a_table(database_url: str) -> None:
+    """With many rows and current statistics, each statement of the flush finds its rows through an index."""
+    async with service(database_url, NOW) as one:
+        for start in range(0, 4_000, 1_000):
+            await one.send(
+                [
+                    viewed(start + number, user_id=f"u{start + number}", anonymous_id=f"d{start + number}")
+                    for number in range(1_000)
+                ]
+            )
+        async with one.pool.acquire() as connection:
+            await connection.execute("ANALYZE")
+            ids = [row["id"] for row in await connection.fetch("SELECT id FROM identities LIMIT 3")]
+            for query, arguments in (
+                (resolver._LOCK, (ids, [])),
+                (resolver._MEMBERS, (ids, ids, ids, ids)),
+                (resolver._NEIGHBOURS, (ids,)),
+                (writes._STORED_INTERVALS, (ids,)),
+            ):
+                plan = await connection.fetchval("EXPLAIN (FORMAT JSON) " + query, *arguments)
+                assert "Seq Scan" not in json.dumps(plan), query
+            nothing: list[object] = [NOW, *[[]] * 26]
+            plan = await connection.fetchval("EXPLAIN (FORMAT JSON) " + writes._WRITE_CUSTOMERS, *nothing)
+            # Once a skip scan over another index took ten times as long.
+            assert "transitions_one_interval" in json.dumps(plan)
+
+
+class Poison(Exception):
+    """Stands for a bug that one message sets off."""
+
+
+async def test_one_poison_message_costs_its_neighbours_nothing(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Projection fails on one message: it alone is stored only, and the worker projects it once it can."""
+    real = group_commit.project
+
+    async def project(connection: Any, messages: Any, *rest: Any) -> Any:
+        if any(message.message_id == "m7" for message in messages):
+            raise Poison
+        return await real(connection, messages, *rest)
+
+    async with service(database_url, NOW) as one:
+        with monkeypatch.context() as patched:
+            patched.setattr(group_commit, "project", project)
+            receipt = await one.send([viewed(number) for number in range(20)])
+        assert (receipt.accepted, receipt.rejected, receipt.projected) == (20, 0, False)
+        assert len(await one.groups("u")) == 19
+        assert await one.worker.project_deferred() == 1
+        assert len(await one.groups("u")) == 20
+        assert await one.worker.project_deferred() == 0
+        assert await one.pool.fetchval("SELECT count(*) FROM deferred") == 0
+
+
+async def test_when_every_projection_fails_the_rest_is_kept_at_once(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault that is no message's does not cost two transactions a message."""
+    tried = 0
+
+    async def project(*_: Any) -> Any:
+        nonlocal tried
+        tried += 1
+        raise Poison
+
+    async with service(database_url, NOW) as one:
+        with monkeypatch.context() as patched:
+            patched.setattr(group_commit, "project", project)
+            receipt = await one.send([viewed(number) for number in range(512)])
+        assert (receipt.accepted, receipt.projected) == (512, False)
+        assert tried < 30
+        while await one.worker.project_deferred():
+            pass
+        assert len(await one.groups("u")) == 512
+
+
+async def test_a_message_that_cannot_be_stored_is_rejected_alone(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = group_commit.append
+
+    async def append(connection: Any, keys: Any, messages: Any, refused: Any) -> Any:
+        if any(message.message_id == "m3" for message in messages):
+            raise asyncpg.DataError("no such thing")
+        return await real(connection, keys, messages, refused)
+
+    monkeypatch.setattr(group_commit, "append", append)
+    async with service(database_url, NOW) as one:
+        receipt = await one.send([viewed(number) for number in range(8)])
+        assert (receipt.accepted, receipt.duplicate, receipt.rejected) == (7, 0, 1)
+        assert [rejection.code for rejection in receipt.rejections] == ["unstorable"]
+        assert receipt.rejections[0].index == 3
+        assert await one.pool.fetchval("SELECT count(*) FROM quarantine WHERE code = 'unstorable'") == 1
+
+
+async def test_a_differing_twin_is_a_duplicate_and_the_conflict_is_recorded(database_url: str) -> None:
+    async with service(database_url, NOW) as one:
+        await one.send([viewed(1)])
+        twin = viewed(1)
+        twin["event"] = "bought"
+        receipt = await one.send([twin, viewed(1)])
+        assert (receipt.accepted, receipt.duplicate) == (0, 2)
+        rows = await one.pool.fetch("SELECT code, message_id, original FROM quarantine")
+        assert [(row["code"], row["message_id"]) for row in rows] == [("conflicting_twin", "m1")]
+        assert b"bought" in rows[0]["original"]
+        assert await one.pool.fetchval("SELECT name FROM touchpoints") == "viewed"
+
+
+async def test_a_full_queue_refuses_what_comes_and_loses_nothing_it_has(database_url: str) -> None:
+    async with service(database_url, NOW, queue_bytes_max=2_000) as one:
+        sent = [asyncio.create_task(one.send([viewed(number)])) for number in range(200)]
+        answers = await asyncio.gather(*sent, return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, Overloaded)]
+        accepted = [answer for answer in answers if not isinstance(answer, BaseException)]
+        assert len(refused) + len(accepted) == 200
+        assert refused
+        assert int(refused[0].headers["Retry-After"]) >= 1
+        assert await one.pool.fetchval("SELECT count(*) FROM touchpoints") == len(accepted) > 0
+        assert (await one.send([viewed(999)])).accepted == 1
+
+
+async def test_requests_that_wait_together_share_one_commit(database_url: str) -> None:
+    async with service(database_url, NOW) as one:
+        before = await one.pool.fetchval("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+        await asyncio.gather(*(one.send([viewed(number)]) for number in range(200)))
+        await one.pool.execute("SELECT pg_stat_force_next_flush()")
+        await asyncio.sleep(1.1)
+        after = await one.pool.fetchval("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+        assert await one.pool.fetchval("SELECT count(*) FROM touchpoints") == 200
+        assert after - before < 50

@@ -1,0 +1,341 @@
+"""Sessions of a customer: what arrives in any order, over several devices, late or by a merge ends in the same ones."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from itertools import count
+from typing import Any
+
+import pytest
+
+from app.config import Settings
+from app.formats.identifiers import parse_customer_reference
+from app.formats.timestamps import rfc3339
+from app.http.responses import write_cursor
+from app.insight.session_queries import TEXT_CHARS_MAX, SessionQueries
+from app.postgres.pool import FrozenClock
+from app.touchpoint import HOUR, MINUTE, SECOND
+from tests.support.running_app import NOON, Service
+
+Start = Callable[..., AbstractAsyncContextManager[Service]]
+
+HALF = 30 * MINUTE
+BEGIN = NOON - 12 * HOUR
+PHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+    "Version/17.5 Mobile/15E148 Safari/604.1"
+)
+
+_numbers = count()
+
+
+def message(at: int, type: str, by: dict[str, str], **more: Any) -> dict[str, Any]:
+    context = {"library": {"name": "analytics.js", "version": "next-1.84.3"}, **more.pop("context", {})}
+    id = more.pop("id", f"m-{next(_numbers):05}")
+    return {"type": type, "messageId": id, "timestamp": rfc3339(BEGIN + at), **by, "context": context, **more}
+
+
+def view(at: int, path: str = "/", by: str = "anon-1", **more: Any) -> dict[str, Any]:
+    bare = path.partition("?")[0]
+    page = {"url": f"https://shop.example.com{path}", "path": bare, "title": bare[1:].title()}
+    return message(at, "page", {"anonymousId": by}, properties=page, **more)
+
+
+def did(at: int, event: str = "Product Added", by: str = "anon-1", **more: Any) -> dict[str, Any]:
+    return message(at, "track", {"anonymousId": by}, event=event, **more)
+
+
+def login(at: int, user: str, by: str) -> dict[str, Any]:
+    return message(at, "identify", {"anonymousId": by, "userId": user})
+
+
+async def sessions(service: Service, customer: str = "anonymous_id:anon-1", **params: Any) -> list[Any]:
+    return (await service.ask(f"/v1/customers/{customer}/sessions", params=params))["items"]
+
+
+async def sizes(service: Service, customer: str = "anonymous_id:anon-1", **params: Any) -> list[int]:
+    """Touchpoints of each session, oldest first."""
+    return [session["touchpoints"] for session in reversed(await sessions(service, customer, **params))]
+
+
+async def test_one_session_with_all_its_figures(service: Service) -> None:
+    await service.send(
+        view(
+            0,
+            "/hats?utm_source=news&utm_medium=email",
+            id="first",
+            context={"sessionId": 1767225600000, "userAgent": PHONE},
+        ),
+        did(5 * SECOND),
+        view(65 * SECOND + 1, "/cart", context={"userAgent": PHONE, "page": {"referrer": "https://shop.example.com/"}}),
+        did(70 * SECOND, "Page Left"),
+    )
+    answer = await service.ask("/v1/customers/anonymous_id:anon-1/sessions")
+    customer = await service.ask("/v1/customers/anonymous_id:anon-1")
+    [session] = answer.pop("items")
+    assert answer.pop("as_of")
+    assert answer == {
+        "id": customer["id"],
+        "totals": {"count": 1, "bounce_rate": 0.0, "average_duration_seconds": 70.0, "pages_per_session": 2.0},
+        "since": None,
+        "next_cursor": None,
+    }
+    assert session == {
+        "started_at": rfc3339(BEGIN),
+        "ended_at": rfc3339(BEGIN + 70 * SECOND),
+        "duration_seconds": 70.0,
+        "open": False,
+        "begun_by": "first",
+        "message_id": "first",
+        "source": "default",
+        "pages": 2,
+        "touchpoints": 4,
+        "bounced": False,
+        "channel": "email",
+        "acquisition": {
+            "group": "Email",
+            "source": "news",
+            "medium": "email",
+            "campaign": None,
+            "term": None,
+            "content": None,
+            "click_id": None,
+        },
+        "entry_page": {
+            "url": "https://shop.example.com/hats?utm_source=news&utm_medium=email",
+            "path": "/hats",
+            "title": "Hats",
+            "name": None,
+        },
+        "exit_page": {"url": "https://shop.example.com/cart", "path": "/cart", "title": "Cart", "name": None},
+        "devices": [{"type": "mobile", "os": "iOS", "browser": "Mobile Safari"}],
+        "session_ids": ["1767225600000"],
+    }
+
+
+@pytest.mark.parametrize(("gap", "expected"), [(HALF - 1, [2]), (HALF, [1, 1]), (HALF + 1, [1, 1])])
+async def test_half_an_hour_to_the_microsecond(service: Service, gap: int, expected: list[int]) -> None:
+    await service.send(view(0), view(gap))
+    assert await sizes(service) == expected
+
+
+@pytest.mark.parametrize(("gap", "open"), [(HALF - 1, True), (HALF, False)])
+async def test_a_session_is_open_now_and_at_an_instant_of_the_past(
+    settings: Settings, frozen: FrozenClock, start: Start, gap: int, open: bool
+) -> None:
+    async with start(settings, frozen) as service:
+        frozen.instant -= gap
+        await service.send(view(NOON - BEGIN - gap), view(NOON - BEGIN - gap - HOUR))
+        frozen.instant += gap
+        assert [each["open"] for each in await sessions(service)] == [open, False]
+        frozen.instant += HOUR
+        assert [each["open"] for each in await sessions(service)] == [False, False]
+        assert [each["open"] for each in await sessions(service, as_of=rfc3339(NOON))] == [open, False]
+
+
+async def test_as_of_leaves_out_what_came_later(service: Service) -> None:
+    await service.send(view(0), view(MINUTE), view(2 * HOUR))
+    assert await sizes(service) == [2, 1]
+    assert await sizes(service, as_of=rfc3339(BEGIN + MINUTE)) == [2]
+    assert await sizes(service, as_of=rfc3339(BEGIN + MINUTE - 1)) == [1]
+    before = await service.ask("/v1/customers/anonymous_id:anon-1/sessions", params={"as_of": rfc3339(BEGIN - 1)})
+    assert before["items"] == []
+    assert before["totals"] == {
+        "count": 0,
+        "bounce_rate": None,
+        "average_duration_seconds": None,
+        "pages_per_session": None,
+    }
+
+
+async def test_what_lies_in_the_future_is_of_no_session_yet(
+    settings: Settings, frozen: FrozenClock, start: Start
+) -> None:
+    async with start(settings, frozen) as service:
+        await service.send(view(NOON - BEGIN), view(NOON - BEGIN + 10 * MINUTE))
+        assert await sizes(service) == [1]
+        frozen.instant += 10 * MINUTE
+        assert await sizes(service) == [2]
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_any_order_and_any_batches_end_equal(service: Service, seed: int) -> None:
+    chance = random.Random(seed)
+    gaps = [0, 1, MINUTE, HALF - 1, HALF, HALF + 1]
+    paths = ["/", "/hats", "/?utm_source=news&utm_medium=email&utm_campaign=may", "/?gclid=abc"]
+    at, made = 0, []
+    for number in range(25):
+        at += chance.choice(gaps)
+        kind = chance.randrange(3)
+        more = {"id": f"m-{chance.randrange(5)}-{number}", "by": chance.choice(["laptop", "phone"])}
+        made.append(view(at, chance.choice(paths), **more) if kind else did(at, **more))
+    made += [login(0, "user-1", "laptop"), login(1, "user-1", "phone")]
+
+    def of(one: dict[str, Any], prefix: str) -> dict[str, Any]:
+        ids = {name: f"{prefix}-{one[name]}" for name in ("anonymousId", "userId") if name in one}
+        return {**one, **ids, "messageId": prefix + one["messageId"]}
+
+    async def told(prefix: str) -> Any:
+        answer = await service.ask(f"/v1/customers/{prefix}-user-1/sessions")
+        items = [{**each, "message_id": each["message_id"].removeprefix(prefix)} for each in answer["items"]]
+        return items, answer["totals"]
+
+    await service.send(*(of(each, "a") for each in made))
+    for prefix in "bc":
+        shuffled = [of(each, prefix) for each in chance.sample(made, len(made))]
+        while shuffled:
+            many = chance.randint(1, 9)
+            await service.send(*shuffled[:many])
+            shuffled = shuffled[many:]
+    assert await told("a") == await told("b") == await told("c")
+    assert (await told("a"))[1]["count"] > 1
+
+
+async def test_tabs_and_devices_of_one_customer_share_a_session(service: Service) -> None:
+    await service.send(
+        view(0, by="laptop"),
+        view(10 * MINUTE, by="phone", context={"userAgent": PHONE}),
+        view(25 * MINUTE, by="laptop"),
+        view(50 * MINUTE, by="phone", context={"userAgent": PHONE}),
+    )
+    assert await sizes(service, "anonymous_id:laptop") == [2]
+    assert await sizes(service, "anonymous_id:phone") == [1, 1]
+    await service.send(login(55 * MINUTE, "user-1", "laptop"), login(56 * MINUTE, "user-1", "phone"))
+    assert await sizes(service, "user-1") == [4]
+    assert await sizes(service, "anonymous_id:phone") == [4]
+
+
+async def test_a_merge_joins_sessions_and_an_undo_parts_them(service: Service) -> None:
+    await service.send(
+        view(0, by="laptop"),
+        login(0, "user-1", "laptop"),
+        view(20 * MINUTE, by="phone"),
+        login(20 * MINUTE, "user-2", "phone"),
+        view(40 * MINUTE, by="laptop"),
+    )
+    assert await sizes(service, "user-1") == [1, 1]
+    assert await sizes(service, "user-2") == [1]
+    alias = {"type": "alias", "previousId": "user-1", "userId": "user-2", "messageId": "alias"}
+    await service.send(alias)
+    assert await sizes(service, "user-1") == await sizes(service, "user-2") == [3]
+    link = {"weaker": "user_id:user-1", "stronger": "user_id:user-2"}
+    await service.tell("POST", "/v1/customers/links/undo", link)
+    assert await sizes(service, "user-1") == [1, 1]
+    assert await sizes(service, "user-2") == [1]
+
+
+async def test_a_late_touchpoint_joins_two_sessions_and_another_parts_one(service: Service) -> None:
+    await service.send(view(0), view(50 * MINUTE), did(51 * MINUTE))
+    assert await sizes(service) == [1, 2]
+    await service.send(did(25 * MINUTE))
+    assert await sizes(service) == [4]
+    await service.send(view(26 * MINUTE, "/?utm_source=news&utm_medium=email&utm_campaign=may"))
+    assert await sizes(service) == [2, 3]
+
+
+async def test_a_campaign_begins_a_session(service: Service) -> None:
+    await service.send(
+        view(0, "/?utm_source=news&utm_medium=email&utm_campaign=april"),
+        view(MINUTE, "/hats", context={"page": {"referrer": "https://shop.example.com/"}}),
+        view(2 * MINUTE, "/?utm_source=news&utm_medium=email&utm_campaign=may"),
+        view(3 * MINUTE, "/cart", context={"page": {"referrer": "https://shop.example.com/"}}),
+    )
+    may, april = await sessions(service)
+    assert [may["acquisition"][name] for name in ("source", "medium", "campaign")] == ["news", "email", "may"]
+    assert april["acquisition"]["campaign"] == "april"
+    assert [(each["begun_by"], each["pages"]) for each in (april, may)] == [("first", 2), ("campaign", 2)]
+
+
+async def test_two_clicks_on_one_ad_are_two_arrivals(service: Service) -> None:
+    await service.send(view(0, "/?gclid=abc"), view(1, "/?gclid=abc"), view(2, "/?a=1&gclid=xyz#top"), view(3, "/hats"))
+    assert await sizes(service) == [2, 2]
+
+
+@pytest.mark.parametrize("name", ["ScCid", "ranSiteID", "SCCID"])
+async def test_click_ids_are_told_apart_however_they_are_written(service: Service, name: str) -> None:
+    await service.send(view(0, f"/?{name}=abc"), view(1, f"/?{name}=abc"), view(2, f"/?{name}=xyz"), view(3, "/hats"))
+    assert await sizes(service) == [2, 2]
+
+
+async def test_mails_support_and_servers_belong_to_no_session(service: Service) -> None:
+    def elsewhere(channel: str, library: str) -> dict[str, Any]:
+        return did(MINUTE, "Something", context={"channel": channel, "library": {"name": library}})
+
+    await service.send(
+        view(0),
+        elsewhere("email", "analytics-python"),
+        elsewhere("support", "analytics-node"),
+        elsewhere("server", "analytics-node"),
+        login(0, "user-1", "anon-1"),
+    )
+    assert await sizes(service) == [1]
+
+
+async def test_apps_have_sessions_too(service: Service) -> None:
+    context = {
+        "library": {"name": "analytics-ios", "version": "4.1"},
+        "device": {"type": "ios", "model": "iPhone7,2"},
+        "os": {"name": "iOS", "version": "17.5"},
+    }
+    await service.send(message(0, "screen", {"anonymousId": "anon-1"}, name="Home", context=context))
+    [session] = await sessions(service)
+    assert session["entry_page"] == {"url": None, "path": None, "title": None, "name": "Home"}
+    assert session["devices"] == [{"type": "ios", "os": "iOS", "browser": None}]
+    assert session["bounced"] is True
+
+
+async def test_pages_newest_first(service: Service) -> None:
+    await service.send(*(view(each * HOUR, f"/{each}") for each in range(7)))
+    whole = await sessions(service)
+    assert [each["entry_page"]["path"] for each in whole] == [f"/{each}" for each in (6, 5, 4, 3, 2, 1, 0)]
+    path = "/v1/customers/anonymous_id:anon-1/sessions"
+    for limit in (1, 2, 3, 6, 7, 8):
+        assert await service.all_of(path, limit=limit) == whole
+    page = await service.ask(path, params={"limit": 3})
+    assert page["totals"]["count"] == 7
+    assert len(page["items"]) == 3
+
+
+async def test_a_cursor_keeps_its_as_of(service: Service) -> None:
+    path = "/v1/customers/anonymous_id:anon-1/sessions"
+    await service.send(*(view(each * HOUR) for each in range(3)))
+    first = await service.ask(path, params={"limit": 1})
+    second = await service.ask(path, params={"limit": 1, "cursor": first["next_cursor"]})
+    assert second["as_of"] == first["as_of"]
+    await service.ask(path, 400, params={"cursor": first["next_cursor"], "as_of": rfc3339(BEGIN)})
+    await service.ask(path, 400, params={"cursor": write_cursor(BEGIN, "m")})
+    await service.ask(path, 422, params={"limit": 0})
+    await service.ask("/v1/customers/nobody/sessions", 404)
+    assert (await service.client.get(path)).status_code == 401
+
+
+async def test_only_so_many_touchpoints_are_looked_at_and_the_answer_says_so(service: Service) -> None:
+    await service.send(*(view(each * HOUR) for each in range(5)))
+    pool = service.app.state.services.pool
+    ids = [
+        identity.id for identity in parse_customer_reference("anonymous_id:anon-1", service.app.state.services.settings)
+    ]
+    for looked_at, since in ((6, None), (5, BEGIN), (3, BEGIN + 2 * HOUR)):
+        found = await SessionQueries(pool, looked_at).sessions(ids, NOON, None, 10)
+        assert found.since == since
+        assert found.totals.count == len(found.sessions) == min(looked_at, 5)
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"sessionId": {"a": [1]}, "page": "x", "client": [], "device": 3, "os": None, "acquisition": [1, 2]},
+        {"sessionId": [], "page": [{"url": 1}], "client": {"device": {"x": 1}}, "acquisition": {"group": {"a": 1}}},
+        {"sessionId": "y" * 20_000, "library": "analytics.js"},
+        {"library": {"name": ["x"]}, "channel": "web"},
+    ],
+)
+async def test_unexpected_shapes_are_told_as_text_or_as_nothing(service: Service, context: dict[str, Any]) -> None:
+    odd = {"url": {"no": "text"}, "path": 5, "title": "z" * 5_000}
+    await service.send({**view(0, context=context), "properties": odd}, view(MINUTE))
+    [session] = await sessions(service)
+    assert session["touchpoints"] == 2
+    assert len(session["entry_page"]["title"]) == TEXT_CHARS_MAX
+    assert all(len(each) <= TEXT_CHARS_MAX for each in session["session_ids"])

@@ -1,0 +1,166 @@
+"""Verifying: nothing differs while all is well, and whatever is put wrong by hand is found."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from app.config import Settings
+from app.formats.timestamps import rfc3339
+from app.postgres.pool import FrozenClock
+from app.touchpoint import DAY, HOUR
+from tests.api.test_definitions import work
+from tests.queries.test_valid_until import SEGMENTS, STAGES, a_life
+from tests.support.running_app import NOON, Service, running, track
+
+
+async def verify(service: Service, key: str, body: Any = None, expected: int = 200) -> Any:
+    return await service.tell("POST", f"/v1/segments/{key}/verify", body, expected)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_nothing_differs(settings: Settings, frozen: FrozenClock, seed: int) -> None:
+    """Filled or not, due or not, with messages of the future and of the past."""
+    chance = random.Random(seed)
+    async with running(settings, frozen) as service:
+        for n in range(6):
+            for message in a_life(chance, f"user-{n}"):
+                await service.send(message)
+        stages = [{"key": key, "rule": rule} for key, rule in STAGES.items()]
+        await service.tell("POST", "/v1/journeys", {"key": "trip", "stages": stages}, 201)
+        for key, rule in SEGMENTS.items():
+            await service.tell("POST", "/v1/segments", {"key": key, "rule": rule}, 201)
+
+        async def compare() -> set[int]:
+            stored = set()
+            for key in SEGMENTS:
+                found = await verify(service, key)
+                assert (found["customers"], found["differing"], found["differences"]) == (6, 0, []), found
+                assert found["members"] == (await service.ask(f"/v1/segments/{key}/count"))["count"]
+                assert found["as_of"] == rfc3339(frozen.instant)
+                stored.add(found["stored"])
+            return stored
+
+        await compare()
+        await work(service)
+        assert await compare() == {6}
+        frozen.instant += 2 * HOUR
+        await compare()
+        for message in a_life(chance, "user-9"):
+            await service.send({**message, "userId": "user-1"})
+        await compare()
+        frozen.instant += 2 * DAY
+        await compare()
+
+
+async def bought(service: Service, customers: int) -> None:
+    await service.send(
+        *[track("Order Completed", f"user-{n}", timestamp=rfc3339(NOON - n * HOUR)) for n in range(customers)]
+    )
+    await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "Order Completed", "within": "20d"}}, 201)
+    await work(service)
+    assert (await verify(service, "s"))["stored"] >= customers
+
+
+SPOILED = [
+    "UPDATE transitions SET entered_at = entered_at - interval '1 second' WHERE customer_id = $1 AND definition = $2",
+    "UPDATE transitions SET left_at = entered_at + interval '1 second', left_cause = entered_cause"
+    " WHERE customer_id = $1 AND definition = $2",
+    "UPDATE transitions SET retracted_at = now() WHERE customer_id = $1 AND definition = $2",
+    "DELETE FROM transitions WHERE customer_id = $1 AND definition = $2",
+]
+
+
+@pytest.mark.parametrize("statement", SPOILED)
+async def test_a_spoiled_interval_is_found(settings: Settings, frozen: FrozenClock, statement: str) -> None:
+    async with running(settings, frozen) as service:
+        await bought(service, 30)
+        pool = service.app.state.services.pool
+        for wrong in (1, 2):
+            id = await pool.fetchval("SELECT id FROM customers ORDER BY id OFFSET $1 LIMIT 1", wrong)
+            await pool.execute(statement, id, "segment:s")
+            found = await verify(service, "s")
+            assert (found["customers"], found["differing"]) == (30, wrong)
+            assert len(found["differences"]) == wrong
+            assert id.hex() in [each["customer"].replace("-", "") for each in found["differences"]]
+            assert all(each["stored"]["stays"] != each["recomputed"]["stays"] for each in found["differences"])
+
+
+async def test_a_spoiled_state_is_found(settings: Settings, frozen: FrozenClock) -> None:
+    """The state of a customer who bought nothing, in the place of one who did."""
+    async with running(settings, frozen) as service:
+        await service.send(track("Product Viewed", "nobody"))
+        await bought(service, 5)
+        pool = service.app.state.services.pool
+        await pool.execute(
+            """
+            UPDATE customers SET state = (
+                SELECT c.state FROM customers c JOIN identities i ON i.customer_id = c.id WHERE i.value = 'nobody'
+            ) WHERE id = (SELECT customer_id FROM identities WHERE value = 'user-3')
+            """
+        )
+        found = await verify(service, "s")
+        assert found["differing"] == 1
+        (difference,) = found["differences"]
+        assert (difference["stored"]["member"], difference["recomputed"]["member"]) == (False, True)
+        assert difference["recomputed"]["since"] == rfc3339(NOON - 3 * HOUR)
+
+
+async def test_at_most_twenty_are_shown(settings: Settings, frozen: FrozenClock) -> None:
+    async with running(settings, frozen) as service:
+        await bought(service, 25)
+        await service.app.state.services.pool.execute("DELETE FROM transitions WHERE definition = 'segment:s'")
+        found = await verify(service, "s")
+        assert (found["differing"], len(found["differences"])) == (25, 20)
+
+
+async def test_stays_of_nobody_are_found(settings: Settings, frozen: FrozenClock) -> None:
+    async with running(settings, frozen) as service:
+        await bought(service, 5)
+        pool = service.app.state.services.pool
+        for id, left_at in ((b"\0" * 15 + b"\1", None), (b"\0" * 15 + b"\2", NOON - HOUR)):
+            await pool.execute(
+                """
+                INSERT INTO transitions (customer_id, definition, value, version, meaning, entered_at, entered_cause,
+                                         entered_recorded_at, left_at)
+                SELECT $1, definition, value, version, meaning, $2, entered_cause, entered_recorded_at, $3
+                FROM transitions WHERE definition = 'segment:s' LIMIT 1
+                """,
+                id,
+                NOON - 2 * HOUR,
+                left_at,
+            )
+        found = await verify(service, "s")
+        assert (found["customers"], found["differing"]) == (5, 2)
+        one, two = sorted(found["differences"], key=lambda each: each["customer"])
+        since, left = rfc3339(NOON - 2 * HOUR), rfc3339(NOON - HOUR)
+        assert one["customer"] == "00000000-0000-0000-0000-000000000001"
+        assert one["stored"] == {"member": True, "since": since, "stays": [{"since": since, "left_at": None}]}
+        assert two["stored"] == {"member": False, "since": left, "stays": [{"since": since, "left_at": left}]}
+        assert all(not each["recomputed"]["member"] and each["recomputed"]["stays"] == [] for each in (one, two))
+        assert (await verify(service, "s", {"sample": 5}))["differing"] == 0
+        await pool.execute("DELETE FROM customers")
+        found = await verify(service, "s")
+        assert (found["customers"], found["differing"], len(found["differences"])) == (0, 7, 7)
+
+
+async def test_a_sample_is_of_that_size_and_random(settings: Settings, frozen: FrozenClock) -> None:
+    async with running(settings, frozen) as service:
+        await bought(service, 25)
+        assert (await verify(service, "s", {"sample": 7}))["customers"] == 7
+        assert (await verify(service, "s", {"sample": 700}))["customers"] == 25
+        await service.app.state.services.pool.execute("DELETE FROM transitions WHERE definition = 'segment:s'")
+        seen = set()
+        for _ in range(12):
+            (difference,) = (await verify(service, "s", {"sample": 1}))["differences"]
+            seen.add(difference["customer"])
+        assert len(seen) > 2
+
+
+async def test_who_asks_wrongly(service: Service) -> None:
+    assert (await verify(service, "none", expected=404))["code"] == "not_found"
+    assert (await verify(service, "engaged"))["customers"] == 0
+    for body in ({"sample": 0}, {"sample": "x"}, {"sampel": 1}, [], 7):
+        assert (await verify(service, "engaged", body, 400))["code"] == "bad_request"

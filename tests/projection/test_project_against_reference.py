@@ -1,0 +1,196 @@
+"""State is a function of the set of messages, whatever order, split or worker they came through: the naive one."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.touchpoint import DAY, HOUR
+from tests.support.pipeline import Service, item, service
+from tests.support.reference_model import Definitions, Said, customers, intervals, of_customer, standing
+
+T0 = 1_700_000_000_000_000
+NOW = T0 + 40 * DAY
+
+CAPS = {"anonymous_id": 3, "email": 2, "phone": 2, "tool": 2}
+SMALL_CAPS = {
+    "anonymous_ids_per_customer_max": CAPS["anonymous_id"],
+    "contact_ids_per_customer_max": CAPS["email"],
+    "other_ids_per_customer_max": CAPS["tool"],
+}
+
+DEFINITIONS = Definitions(
+    segments={
+        "bought-lately": {"did": "bought", "within": "5d"},
+        "not-lately": {"not": {"did": "bought", "within": "5d"}},
+        "at-risk": {"all": [{"did": "bought"}, {"not": {"did": "bought", "within": "9d"}}]},
+        "twice-long-ago": {"did": "bought", "at_least": 2, "before": "10d"},
+        "exactly-one-between": {"did": ["bought", "viewed"], "exactly": 1, "within": "20d", "before": "2d"},
+        "big": {"did": "bought", "where": {"total": {"gte": 5}}},
+        "gold": {"trait": "plan", "eq": "gold"},
+        "gold-buyer": {"all": [{"segment": "gold"}, {"segment": "bought-lately"}]},
+        "deciding": {"stage": ["decision", "loyalty"]},
+    },
+    journeys={
+        "main": [
+            ("awareness", {"did": "*"}),
+            ("decision", {"did": "viewed", "at_least": 2, "within": "7d"}),
+            ("purchase", {"did": "bought"}),
+            ("loyalty", {"did": "bought", "at_least": 2, "within": "15d"}),
+        ]
+    },
+)
+
+USERS = st.sampled_from(["u1", "u2", "u3"])
+DEVICES = st.sampled_from(["d1", "d2", "d3", "d4", "d5"])
+MAILS = st.sampled_from(["x@example.com", "y@example.com", "z@example.com"])
+TOOLS = st.sampled_from(["t1", "t2", "t3"])
+
+
+@st.composite
+def ids(draw: st.DrawFn) -> dict[str, str]:
+    kinds = {"user_id": USERS, "anonymous_id": DEVICES, "email": MAILS, "tool": TOOLS}
+    chosen = draw(st.sets(st.sampled_from(list(kinds)), min_size=1, max_size=3))
+    return {kind: draw(kinds[kind]) for kind in sorted(chosen)}
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> list[Said]:
+    said = []
+    for number in range(draw(st.integers(1, 14))):
+        t = T0 + draw(st.integers(0, 30)) * DAY + draw(st.sampled_from([0, 0, 1, HOUR]))
+        message_id = f"m{draw(st.integers(0, 9))}-{number}"
+        kind = draw(st.sampled_from(["track", "track", "track", "identify", "alias"]))
+        if kind == "alias":
+            previous = draw(st.one_of(USERS, DEVICES))
+            said.append(Said(t, message_id, "alias", {"user_id": draw(USERS)}, previous=previous))
+        elif kind == "identify":
+            plan = draw(st.sampled_from(["gold", "free", None]))
+            said.append(Said(t, message_id, "identify", draw(ids()), traits={"plan": plan}))
+        else:
+            name = draw(st.sampled_from(["bought", "viewed", "other"]))
+            total = {"total": draw(st.integers(0, 10))}
+            said.append(Said(t, message_id, "track", draw(ids()), name=name, properties=total))
+    return said
+
+
+@st.composite
+def deliveries(draw: st.DrawFn) -> tuple[list[Said], list[list[int]]]:
+    """Messages, and batches of indexes into them: shuffled, split, some sent twice."""
+    said = draw(messages())
+    order = draw(st.permutations(range(len(said))))
+    again = draw(st.lists(st.integers(0, len(said) - 1), max_size=4))
+    order = [*order, *again]
+    cuts = sorted(draw(st.sets(st.integers(1, len(order)), max_size=4)))
+    batches = [order[a:b] for a, b in itertools.pairwise([0, *cuts, len(order)]) if a < b]
+    return said, batches
+
+
+numbers = itertools.count()
+
+
+async def check(one: Service, said: Sequence[Said], prefix: str) -> None:
+    """Customers, intervals and what is stored now are what the naive reading says."""
+    expected = customers(said, CAPS)
+    assert await one.groups(prefix) == expected
+    for group in expected:
+        own = of_customer(said, group)
+        name = sorted(group)[0]
+        kind, _, value = name.partition(":")
+        stored = await one.intervals(f"{kind}:{prefix}{value}")
+        assert stored == intervals(own, one.clock.now(), DEFINITIONS)
+        now = {definition: value for definition, value, _, left in stored if left is None}
+        assert now == standing(own, one.clock.now(), DEFINITIONS)
+
+
+def test_any_delivery_ends_in_the_naive_state(database_url: str) -> None:
+    """Order, splits and duplicates change nothing; a replay of the log ends in the very same rows, causes included."""
+
+    async def deliver(delivery: tuple[list[Said], list[list[int]]]) -> None:
+        said, batches = delivery
+        prefix = f"e{next(numbers)}-"
+        async with service(database_url, NOW, **SMALL_CAPS) as one:
+            seen: set[int] = set()
+            for batch in batches:
+                receipt = await one.send([item(said[index], prefix) for index in batch])
+                fresh = set(batch) - seen
+                assert (receipt.accepted, receipt.duplicate) == (len(fresh), len(batch) - len(fresh))
+                assert receipt.rejected == 0
+                assert receipt.projected
+                seen |= fresh
+            await check(one, said, prefix)
+            stored = await one.rows(prefix)
+            await one.rebuild(prefix)
+            assert await one.rows(prefix) == stored
+
+    async def prepare() -> None:
+        async with service(database_url, NOW, **SMALL_CAPS) as one:
+            await one.define(DEFINITIONS)
+
+    asyncio.run(prepare())
+
+    @settings(max_examples=150)
+    @given(deliveries())
+    def run(delivery: tuple[list[Said], list[list[int]]]) -> None:
+        asyncio.run(deliver(delivery))
+
+    run()
+
+
+def test_two_workers_at_once_end_in_the_naive_state(database_url: str) -> None:
+    """Two processes' worth of ingest, each with its own pool and snapshots, on the same few customers."""
+
+    async def both(delivery: tuple[list[Said], list[list[int]]]) -> None:
+        said, batches = delivery
+        prefix = f"w{next(numbers)}-"
+        async with (
+            service(database_url, NOW, **SMALL_CAPS) as one,
+            service(database_url, NOW, **SMALL_CAPS) as other,
+        ):
+
+            async def through(worker: Service, mine: list[list[int]]) -> None:
+                for batch in mine:
+                    await worker.send([item(said[index], prefix) for index in batch])
+
+            await asyncio.gather(through(one, batches[::2]), through(other, batches[1::2]))
+            await check(one, said, prefix)
+
+    async def prepare() -> None:
+        async with service(database_url, NOW, **SMALL_CAPS) as one:
+            await one.define(DEFINITIONS)
+
+    asyncio.run(prepare())
+
+    @settings(max_examples=30)
+    @given(deliveries())
+    def run(delivery: tuple[list[Said], list[list[int]]]) -> None:
+        asyncio.run(both(delivery))
+
+    run()
+    for seed in range(6):
+        asyncio.run(both(_crowd(random.Random(seed))))
+
+
+def _crowd(draw: random.Random) -> tuple[list[Said], list[list[int]]]:
+    """More messages than Hypothesis likes, in many small batches, some sent twice."""
+    said = [_random_message(draw, number) for number in range(60)]
+    order = draw.sample(range(60), 60) + draw.sample(range(60), 12)
+    cuts = sorted(draw.sample(range(1, len(order)), 24))
+    return said, [order[a:b] for a, b in itertools.pairwise([0, *cuts, len(order)])]
+
+
+def _random_message(draw: random.Random, number: int) -> Said:
+    t = T0 + draw.randrange(30) * DAY
+    kinds = {"user_id": ["u1", "u2"], "anonymous_id": ["d1", "d2", "d3"], "email": ["x@example.com", "y@example.com"]}
+    chosen = draw.sample(sorted(kinds), draw.randint(1, 3))
+    own = {kind: draw.choice(kinds[kind]) for kind in chosen}
+    if draw.random() < 0.15:
+        previous = draw.choice(["u1", "u2", "d1", "d2"])
+        return Said(t, f"m{number}", "alias", {"user_id": draw.choice(["u1", "u2"])}, previous=previous)
+    name = draw.choice(["bought", "viewed"])
+    return Said(t, f"m{number}", "track", own, name=name, properties={"total": draw.randint(0, 9)})

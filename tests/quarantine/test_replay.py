@@ -1,0 +1,291 @@
+"""Quarantine: found, looked at, corrected and let in, each row once, whoever replays it and whenever."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.config import Settings
+from app.errors import BadRequest
+from app.formats.timestamps import rfc3339
+from app.postgres.pool import FrozenClock
+from app.quarantine.patch import PATCHED_BYTES_MAX, Patch, Unpatchable
+from app.touchpoint import HOUR
+from tests.support.running_app import NOON, Service, track
+
+PATH = "/v1/quarantine"
+SCHEMA = {"type": "object", "required": ["total"], "properties": {"total": {"type": "number"}}}
+MEND = [{"op": "move", "from": "/properties/value", "path": "/properties/total"}]
+Start = Callable[..., AbstractAsyncContextManager[Service]]
+
+
+async def planned(service: Service, mode: str = "quarantine") -> None:
+    await service.tell("PUT", "/v1/tracking-plan/Order%20Completed", {"mode": mode, "schema": SCHEMA})
+
+
+async def listed(service: Service, **params: Any) -> list[Any]:
+    return await service.all_of(PATH, **params)
+
+
+async def replay(service: Service, expected: int = 200, **body: Any) -> Any:
+    return await service.tell("POST", f"{PATH}/replay", body, expected)
+
+
+async def stored(service: Service) -> int:
+    count: int = await service.app.state.services.pool.fetchval("SELECT count(*) FROM touchpoints")
+    return count
+
+
+async def test_filters(settings: Settings, start: Start) -> None:
+    clock = FrozenClock(NOON)
+    async with start(settings, clock) as service:
+        await planned(service)
+        await service.send(track("Order Completed", messageId="m-1"), expected=0)
+        clock.instant += HOUR
+        await service.send(track("", messageId="m-2"), {"type": "page", "messageId": "m-3"}, expected=0)
+        for params, expected in (
+            ({}, ["m-3", "m-2", "m-1"]),
+            ({"code": "tracking_plan"}, ["m-1"]),
+            ({"source": "default", "code": "missing_event"}, ["m-2"]),
+            ({"source": "none"}, []),
+            ({"event": "Order Completed"}, ["m-1"]),
+            ({"event": "page_viewed"}, ["m-3"]),
+            ({"message_id": "m-2"}, ["m-2"]),
+            ({"from": rfc3339(NOON + HOUR)}, ["m-3", "m-2"]),
+            ({"from": rfc3339(NOON + HOUR + 1)}, []),
+            ({"to": rfc3339(NOON + HOUR)}, ["m-1"]),
+            ({"to": rfc3339(NOON)}, []),
+            ({"replayed": "false"}, ["m-3", "m-2", "m-1"]),
+            ({"replayed": "true"}, []),
+        ):
+            found = await listed(service, **params)
+            assert [each["message_id"] for each in found] == expected, params
+            assert await listed(service, limit=1, **params) == found
+        assert await service.ask(f"{PATH}/{found[0]['id'] if found else 1}") == (await listed(service))[-1]
+        await service.ask(f"{PATH}/99999", 404)
+        for query in ("from=x", "to=", "source=%00", "replayed=x", "limit=0", "event=%00"):
+            assert (await service.client.get(f"{PATH}?{query}", headers=service.secret)).status_code in (400, 422), (
+                query
+            )
+
+
+async def test_names_are_found_behind_many_others(service: Service) -> None:
+    await service.send(track("Rare"), expected=1)
+    pool = service.app.state.services.pool
+    await pool.execute(
+        """
+        INSERT INTO quarantine (source, received_at, code, message, original)
+        SELECT 'default', now(), 'c', 'm',
+               convert_to(json_build_object('event', CASE WHEN n = 3 THEN 'Rare' ELSE 'Common' END)::text, 'UTF8')
+        FROM generate_series(1, 12000) AS n
+        """
+    )
+    page = await service.ask(f"{PATH}?{urlencode({'event': 'Rare'})}")
+    assert (page["items"], page["next_cursor"] is None) == ([], False)
+    assert len(await listed(service, event="Rare")) == 1
+    found = (await replay(service, filter={"event": "Rare"}))["items"]
+    assert [each["outcome"] for each in found] == ["rejected"]
+
+
+async def test_mended_in_bulk(service: Service) -> None:
+    await planned(service)
+    wrong = [
+        track(
+            "Order Completed", f"u-{n}", properties={"value": n}, messageId=f"m-{n}", timestamp="2026-01-01T00:00:00Z"
+        )
+        for n in range(5)
+    ]
+    await service.send(*wrong, track("Order Completed", "u-9", messageId="m-9"), track("", messageId="m-x"), expected=0)
+    asked = {"filter": {"code": "tracking_plan", "event": "Order Completed"}, "patch": MEND}
+
+    tried = await replay(service, **asked, dry_run=True)
+    assert (tried["accepted"], tried["unpatchable"], tried["dry_run"]) == (5, 1, True)
+    assert json.loads(tried["items"][0]["becomes"])["properties"] == {"total": 0}
+    assert await stored(service) == 0
+    assert len(await listed(service, replayed="false")) == 7
+
+    first = await replay(service, **asked, limit=2)
+    assert [(each["message_id"], each["outcome"]) for each in first["items"]] == [
+        ("m-0", "accepted"),
+        ("m-1", "accepted"),
+    ]
+    rest = await replay(service, **asked, limit=100, after=first["next_after"])
+    assert [each["outcome"] for each in rest["items"]] == ["accepted"] * 3 + ["unpatchable"]
+    assert rest["next_after"] is None
+    assert await stored(service) == 5
+    assert [each["message_id"] for each in await listed(service, replayed="false")] == ["m-x", "m-9"]
+    (touchpoint,) = (await service.ask("/v1/customers/u-3/touchpoints"))["items"]
+    assert (touchpoint["properties"], touchpoint["occurred_at"]) == ({"total": 3}, "2026-01-01T00:00:00.000000Z")
+
+    # What was let in is not let in again; asked for by its id it is a duplicate.
+    assert (await replay(service, **asked))["items"] == [rest["items"][-1]]
+    again = await replay(service, filter={"ids": [first["items"][0]["id"]]}, patch=MEND)
+    assert [each["outcome"] for each in again["items"]] == ["duplicate"]
+    assert await stored(service) == 5
+
+
+async def test_what_is_still_rejected_stays_once(service: Service) -> None:
+    await planned(service)
+    await service.send(track("Order Completed", messageId="m-1"), track("", messageId="m-2"), expected=0)
+    for _ in range(2):
+        answer = await replay(service)
+        assert [(each["outcome"], each["code"]) for each in answer["items"]] == [
+            ("rejected", "tracking_plan"),
+            ("rejected", "missing_event"),
+        ]
+    kept = await listed(service)
+    single = await service.tell("POST", f"{PATH}/{kept[0]['id']}/replay")
+    assert (single["rejected"], single["accepted"]) == (1, 0)
+    assert len(await listed(service)) == 2
+    # A plan that only warns lets it in, and its receipt warns once.
+    await planned(service, "warn")
+    receipt = await service.tell("POST", f"{PATH}/{kept[1]['id']}/replay")
+    assert (receipt["accepted"], [each["code"] for each in receipt["warnings"]]) == (1, ["tracking_plan"])
+
+
+async def test_two_replays_at_once_of_what_has_no_id(settings: Settings, start: Start) -> None:
+    """On two processes, each with a correction of its own."""
+    async with start(settings) as one, start(settings) as other:
+        send = {"type": "track", "event": "", "userId": "u-1", "writeKey": one.keys.write_key}
+        await asyncio.gather(*[one.client.post("/v1/batch", json={"batch": [{**send, "event": None}], **_key(one)})])
+        ids = [each["id"] for each in await listed(one)]
+        other.keys = one.keys
+        answers = await asyncio.gather(
+            *[
+                replay(service, filter={"ids": ids}, patch=[{"op": "add", "path": "/event", "value": name}])
+                for service, name in ((one, "A"), (other, "B"), (one, "C"), (other, "D"))
+            ]
+        )
+        assert sorted(answer["items"][0]["outcome"] for answer in answers) == ["accepted", *["duplicate"] * 3]
+        assert await stored(one) == 1
+
+
+def _key(service: Service) -> dict[str, str]:
+    return {"writeKey": service.keys.write_key}
+
+
+@pytest.mark.parametrize("item", [{"type": "track", "userId": "u-1"}, {"userId": "u-1", "properties": {"a": 1}}, {}])
+async def test_a_crash_between_storing_and_marking(service: Service, item: dict[str, Any]) -> None:
+    """Nothing of the row says that it is in the log; its id does."""
+    await service.send(item, expected=0)
+    patch = [
+        {"op": "add", "path": "/type", "value": "track"},
+        {"op": "add", "path": "/userId", "value": "u-1"},
+        {"op": "add", "path": "/event", "value": "A"},
+    ]
+    assert (await replay(service, patch=patch))["accepted"] == 1
+    await service.app.state.services.pool.execute("UPDATE quarantine SET replayed_at = NULL")
+    patch[-1]["value"] = "B"
+    assert (await replay(service, patch=patch))["duplicate"] == 1
+    assert await stored(service) == 1
+    # That the second correction said something else is kept, as of any two messages of one id.
+    assert [each["code"] for each in await listed(service, replayed="false")] == ["conflicting_twin"]
+
+
+async def test_a_corrected_message_keeps_its_id(service: Service) -> None:
+    await service.send({"type": "track", "userId": "u-1", "messageId": "m-1"}, expected=0)
+    (kept,) = await listed(service)
+    for name in ("A", "B"):
+        await service.tell("POST", f"{PATH}/{kept['id']}/replay", {"type": "track", "userId": "u-1", "event": name})
+    (touchpoint,) = (await service.ask("/v1/customers/u-1/touchpoints"))["items"]
+    assert (touchpoint["message_id"], touchpoint["name"]) == ("m-1", "A")
+
+
+async def test_a_foreign_event_is_mended_in_its_own_words(service: Service) -> None:
+    await planned(service)
+    body = [{"event": "", "properties": {"token": service.keys.write_key, "distinct_id": "u-1", "time": 1767225600}}]
+    await service.client.post("/track", json=body)
+    (kept,) = await listed(service)
+    assert json.loads(kept["original"]) == body[0]
+    for name in ("A", "B"):
+        answer = await replay(
+            service, filter={"ids": [kept["id"]]}, patch=[{"op": "replace", "path": "/event", "value": name}]
+        )
+        assert answer["items"][0]["outcome"] == ("accepted" if name == "A" else "duplicate"), answer
+    assert await stored(service) == 1
+
+
+async def test_a_row_of_a_source_that_is_no_more_or_of_no_text_costs_no_other(service: Service) -> None:
+    pool = service.app.state.services.pool
+    for source, original in (("gone", b'{"type":"track"}'), ("default", b"\xff"), ("default", b"[" * 5_000)):
+        await pool.execute(
+            "INSERT INTO quarantine (source, received_at, code, message, original) VALUES ($1, now(), 'c', 'm', $2)",
+            source,
+            original,
+        )
+    await service.send({"type": "track", "userId": "u-1", "messageId": "m-1"}, expected=0)
+    patch = [{"op": "add", "path": "/event", "value": "A"}]
+    answer = await replay(service, patch=patch)
+    assert [each["outcome"] for each in answer["items"]] == ["failed", "unpatchable", "unpatchable", "accepted"]
+    assert [each["outcome"] for each in (await replay(service))["items"]] == ["failed"] * 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"patch": [{"op": "zap", "path": "/a"}]},
+        {"patch": [{"op": "add", "path": "/a"}]},
+        {"patch": [{"op": "move", "path": "/a"}]},
+        {"patch": [{"op": "add", "path": "a", "value": 1}]},
+        {"patch": ["x"]},
+        {"patch": [{"op": "remove", "path": "/a"}] * 101},
+        {"filter": {"x": 1}},
+        {"filter": {"from": "x"}},
+        {"filter": {"source": "\0"}},
+        {"filter": {"ids": [0]}},
+        {"limit": 0},
+        {"limit": 1_001},
+        {"dry_run": "yes"},
+        {"after": -1},
+        7,
+    ],
+)
+async def test_what_cannot_be_asked(service: Service, body: Any) -> None:
+    assert (await service.tell("POST", f"{PATH}/replay", body, 400))["code"] == "bad_request"
+
+
+def test_a_patch_that_doubles_the_message_ends() -> None:
+    bomb = Patch([{"op": "copy", "from": "", "path": f"/k{place}"} for place in range(100)])
+    with pytest.raises(Unpatchable, match=f"beyond {PATCHED_BYTES_MAX} bytes"):
+        bomb.apply(json.dumps({"x": "y" * 1_000}).encode())
+
+
+def test_numbers_stay_exact() -> None:
+    patch = Patch([{"op": "add", "path": "/b", "value": 1}])
+    assert patch.apply(b'{"a":12345678901234567890.123456789}') == b'{"a":12345678901234567890.123456789,"b":1}'
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab0"), inner, max_size=3),
+    max_leaves=8,
+)
+POINTERS = st.lists(st.sampled_from(["a", "b", "0", "-", "~0", "9"]), max_size=3).map(
+    lambda parts: "".join(f"/{each}" for each in parts)
+)
+OPERATIONS = st.fixed_dictionaries(
+    {"op": st.sampled_from(["add", "remove", "replace", "move", "copy", "test"]), "path": POINTERS},
+    optional={"from": POINTERS, "value": JSON},
+)
+
+
+@given(JSON, st.lists(OPERATIONS, max_size=6))
+def test_any_patch_of_anything_is_refused_or_gives_json(document: Any, operations: list[dict[str, Any]]) -> None:
+    try:
+        patch = Patch(operations)
+    except BadRequest as refused:
+        told = refused.extra["path"]
+        assert told.startswith("/patch/")
+        return
+    try:
+        json.loads(patch.apply(json.dumps(document).encode()))
+    except Unpatchable:
+        return

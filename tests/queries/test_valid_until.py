@@ -1,0 +1,134 @@
+"""All ways to ask agree, and each ``valid_until`` is the instant of a change: true of it, and not a microsecond before.
+
+Nothing works in the background here, so that each answer is worked out by the read itself.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from app.config import Settings
+from app.formats.timestamps import parse, rfc3339
+from app.postgres.pool import FrozenClock
+from app.touchpoint import HOUR
+from tests.support.running_app import NOON, Service, running
+
+CUSTOMERS = [f"user-{n}" for n in range(4)]
+SEGMENTS = {
+    "within": {"did": "a", "at_least": 2, "within": "6h"},
+    "exactly": {"did": ["a", "b"], "exactly": 1, "within": "3h"},
+    "before": {"did": "a", "before": "5h", "at_most": 1},
+    "band": {"did": "*", "within": "10h", "before": "2h", "between": [1, 2]},
+    "nested": {"all": [{"segment": "within"}, {"not": {"segment": "exactly"}}]},
+    "twice-nested": {"any": [{"all": [{"segment": "nested"}, {"segment": "before"}]}, {"not": {"segment": "band"}}]},
+    "staged": {"stage": ["second", "third"], "journey": "trip"},
+    "dated": {"did": "a", "from": "2026-01-01", "to": "2026-01-02"},
+    "trait": {"all": [{"not": {"trait": "plan", "in": ["pro", "team"]}}, {"did": "b", "within": "4h"}]},
+}
+STAGES = {
+    "first": {"did": "*", "within": "8h"},
+    "second": {"any": [{"did": "a", "within": "5h"}, {"trait": "plan", "eq": "pro"}]},
+    "third": {"did": "b", "at_least": 2, "within": "7h", "before": "1h"},
+}
+TRAITS = [{"plan": "pro"}, {"plan": None}, {"plan": "team"}, {"timezone": "Asia/Tokyo"}, {"timezone": "Nowhere"}]
+
+
+def a_life(chance: random.Random, user: str) -> list[dict[str, Any]]:
+    """Messages of a day, some of them of the future, many of one instant or one window apart."""
+    messages: list[dict[str, Any]] = []
+    for n in range(chance.randint(1, 7)):
+        at = NOON + chance.choice([chance.randint(-14 * HOUR, 10 * HOUR), chance.randint(-14, 10) * HOUR])
+        message = {"userId": user, "messageId": f"{user}-{n}", "timestamp": rfc3339(at)}
+        if chance.random() < 0.3:
+            messages.append({**message, "type": "identify", "traits": chance.choice(TRAITS)})
+        else:
+            messages.append({**message, "type": "track", "event": chance.choice("abc")})
+    return messages
+
+
+class Asked:
+    """What one customer's read says at an instant."""
+
+    def __init__(self, service: Service, clock: FrozenClock, user: str) -> None:
+        self.service, self.clock, self.path = service, clock, f"/v1/customers/{user}"
+
+    async def at(self, instant: int, path: str = "") -> Any:
+        self.clock.instant = instant
+        return await self.service.ask(self.path + path)
+
+    async def segments(self, instant: int) -> dict[str, Any]:
+        return {each["key"]: each for each in (await self.at(instant))["segments"]}
+
+    async def stage(self, instant: int) -> Any:
+        return (await self.at(instant))["stages"]["trip"]["stage"]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_all_ways_to_ask_agree(settings: Settings, seed: int) -> None:
+    chance = random.Random(seed)
+    clock = FrozenClock(NOON)
+    async with running(settings, clock) as service:
+        stages = [{"key": key, "rule": rule} for key, rule in STAGES.items()]
+        await service.tell("POST", "/v1/journeys", {"key": "trip", "stages": stages}, 201)
+        for key, rule in SEGMENTS.items():
+            await service.tell("POST", "/v1/segments", {"key": key, "rule": rule}, 201)
+        for user in CUSTOMERS:
+            for message in a_life(chance, user):
+                await service.send(message)
+        for now in (NOON, NOON + 5 * HOUR):
+            for user in CUSTOMERS:
+                asked = Asked(service, clock, user)
+                for key in SEGMENTS:
+                    await segment_is_exact(asked, key, now, chance)
+                await stage_is_exact(asked, now, chance)
+            await lists_and_counts_agree(service, clock, now)
+
+
+async def segment_is_exact(asked: Asked, key: str, now: int, chance: random.Random) -> None:
+    member = (await asked.segments(now)).get(key)
+    why = await asked.at(now, f"/segments/{key}/explain")
+    tree = why["explanation"]
+    said = (asked.path, key, rfc3339(now), why)
+    assert why["member"] is tree["truth"] is (member is not None), said
+    assert why["valid_until"] == tree["valid_until"], said
+    if member is not None:
+        assert (member["since"], member["valid_until"]) == (why["since"], why["valid_until"]), said
+    for instant in some_until(now, why["valid_until"], chance):
+        assert (key in await asked.segments(instant)) is why["member"], (*said, rfc3339(instant))
+    if (end := parse(why["valid_until"] or "")) is not None:
+        assert (key in await asked.segments(end)) is not why["member"], said
+
+
+async def stage_is_exact(asked: Asked, now: int, chance: random.Random) -> None:
+    place = (await asked.at(now))["stages"]["trip"]
+    why = await asked.at(now, "/journeys/trip/explain")
+    said = (asked.path, rfc3339(now), place, why)
+    assert [why[name] for name in ("stage", "since", "valid_until")] == [
+        place[name] for name in ("stage", "since", "valid_until")
+    ], said
+    history = (await asked.at(now, "/journey?journey=trip"))["items"]
+    current = [each["stage"] for each in history if each["left_at"] is None]
+    assert current == ([place["stage"]] if place["stage"] else []), said
+    for instant in some_until(now, place["valid_until"], chance):
+        assert await asked.stage(instant) == place["stage"], (*said, rfc3339(instant))
+    if (end := parse(place["valid_until"] or "")) is not None:
+        assert await asked.stage(end) != place["stage"], said
+
+
+def some_until(now: int, valid_until: str | None, chance: random.Random) -> list[int]:
+    end = parse(valid_until or "")
+    last = now + 40 * HOUR if end is None else end - 1
+    return [chance.randint(now, last), last]
+
+
+async def lists_and_counts_agree(service: Service, clock: FrozenClock, now: int) -> None:
+    clock.instant = now
+    customers = [await service.ask(f"/v1/customers/{user}") for user in CUSTOMERS]
+    for key in SEGMENTS:
+        members = await service.all_of(f"/v1/segments/{key}/members", limit=2)
+        expected = [each["id"] for each in customers if key in {segment["key"] for segment in each["segments"]}]
+        assert [each["id"] for each in members] == sorted(expected), key
+        assert (await service.ask(f"/v1/segments/{key}/count"))["count"] == len(expected), key

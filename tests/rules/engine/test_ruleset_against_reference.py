@@ -1,0 +1,318 @@
+"""The engine and a naive reading of the same language agree: on truth, since when it holds, and when it changes.
+
+A case is one rule, one history and one clock, asked all three. SEGUE_TEST_CASES multiplies the number of cases.
+"""
+
+from __future__ import annotations
+
+import os
+from decimal import Decimal
+from itertools import combinations_with_replacement
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.projection.fold import POINTS_UNLIMITED, Transition
+from app.rules import Ruleset, parse_rule, rule_to_json
+from tests.support import reference_rules
+from tests.support.reference_rules import Entry, Happened, Reading, Told, World
+from tests.support.rule_engine import Folded, compiled, folded, occurrence, ruleset_of, ruleset_of_all, segment, stored
+from tests.support.rule_strategies import (
+    HOUR,
+    SCALARS,
+    START,
+    Question,
+    clocks,
+    comparisons,
+    documents,
+    histories,
+    instants,
+    questions,
+    some_of,
+    written,
+)
+
+ASKED = "segment:asked"
+NOTHING = World()
+BLOCKS = 20
+CASES_PER_BLOCK = 1_000 * int(os.environ.get("SEGUE_TEST_CASES", "1"))
+RULES_AT_ONCE = 6
+CLOCKS = 6
+quick = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+randoms = st.randoms(use_true_random=False)
+
+
+def agree(ruleset: Ruleset, rule_id: str, rule: Any, known: Folded, t: int, reading: Reading) -> None:
+    """One case."""
+    state = known.state
+    if reading.born is None:
+        assert state.born is None
+        return
+    expected = reading.holds(rule, t)
+    assert ruleset.truth(rule_id, state, t) == expected, "truth"
+    change = reading.next_change(rule, t)
+    found = ruleset.next_change(rule_id, state, t)
+    assert is_change(found, change, reading), f"next change {found}, expected {change}"
+    truth = stored(ruleset, state, rule_id)
+    assert (truth.holds, truth.since) == (expected, reading.since(rule, t)), "truth or since in the state"
+    if change is None or change < reading.horizon:
+        assert is_change(truth.until, change, reading), "until in the state"
+
+
+def is_change(found: int | None, expected: int | None, reading: Reading) -> bool:
+    """Anniversaries are followed to the horizon only, so beyond it nothing is claimed."""
+    if expected is None or expected > reading.horizon:
+        return found is None or found > reading.horizon
+    return found == expected
+
+
+def check(question: Question, draw: Random, clocks_count: int) -> int:
+    """All the rules at several clocks; returns the number of cases."""
+    keys = {f"r{number}": rule for number, rule in enumerate(question.rules)}
+    ruleset = ruleset_of_all(keys, question.world)
+    cases = 0
+    for place in range(clocks_count):
+        t = clocks(draw, draw.choice(question.rules), question)
+        cuts = [draw.randint(0, len(question.history)) for _ in range(draw.randint(0, 3))]
+        points_max = draw.choice([1, 2, 3, 256])
+        known = folded(ruleset, question.history, t, points_max, cuts=cuts, person=question.world.person)
+        reading = Reading(question.history, t, question.world)
+        for key, rule in keys.items():
+            try:
+                agree(ruleset, f"segment:{key}", rule, known, t, reading)
+            except AssertionError as error:
+                error.add_note(f"rule {rule}\nat {t}, at most {points_max} points, cut at {cuts}\n{question}")
+                raise
+            cases += 1
+        if place == 0:
+            assert changes_of(known) == expected_changes(question, keys, t, reading), f"changes to {t} of {question}"
+    return cases
+
+
+def changes_of(known: Folded) -> list[tuple[int, str, str, bool]]:
+    return sorted(_short(change) for change in known.changes if not change.definition.startswith("watch:"))
+
+
+def _short(change: Transition) -> tuple[int, str, str, bool]:
+    return (change.at, change.definition, change.value, change.entered)
+
+
+def expected_changes(
+    question: Question, keys: dict[str, Any], t: int, reading: Reading
+) -> list[tuple[int, str, str, bool]]:
+    """Every entry and exit up to ``t``: asked at each instant at which there could be one."""
+    found = []
+    for key, rule in {**keys, **question.world.segments}.items():
+        before = False
+        for u in [u for u in reading.instants(rule) if u <= t]:
+            after = reading.holds(rule, u)
+            found += [(u, f"segment:{key}", "", after)] if after != before else []
+            before = after
+    for journey, stages in question.world.journeys.items():
+        standing = None
+        for u in sorted({u for _, rule in stages for u in reading.instants(rule) if u <= t}):
+            current = reading.stage(journey, u)
+            for stage, entered in ((standing, False), (current, True)) if current != standing else ():
+                found += [(u, f"journey:{journey}", stage, entered)] if stage is not None else []
+            standing = current
+    return sorted(found)
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_many_seeded_cases(block: int) -> None:
+    cases, seed = 0, block * 1_000_000
+    while cases < CASES_PER_BLOCK:
+        draw = Random(seed)
+        try:
+            cases += check(questions(draw, RULES_AT_ONCE), draw, CLOCKS)
+        except Exception as error:
+            error.add_note(f"seed {seed}: run check(questions(draw, {RULES_AT_ONCE}), draw, {CLOCKS}) with it")
+            raise
+        seed += 1
+
+
+def test_there_are_many_cases() -> None:
+    assert BLOCKS * CASES_PER_BLOCK >= 20_000
+
+
+@settings(quick, max_examples=150)
+@given(randoms)
+def test_one_rule_is_exact(draw: Random) -> None:
+    """The same with one rule, which Hypothesis makes small when it fails."""
+    check(questions(draw, 1), draw, 1)
+
+
+# ------------------------------------------------------------------------------------------------ regressions
+
+
+def did(t: int, name: str = "A", message_id: str = "m", **properties: Any) -> Happened:
+    return Happened(START + t, f"{message_id}{t}", name, "web", "site", written(properties), "{}", "{}")
+
+
+REGRESSIONS: list[tuple[str, Any, list[Entry], int, World]] = [
+    (
+        "a message in the future does not count yet",
+        {"did": "A", "at_most": 0},
+        [did(0, "B"), did(HOUR)],
+        HOUR - 1,
+        NOTHING,
+    ),
+    (
+        "a customer known by traits alone exists",
+        {"not": {"did": "*"}},
+        [Told(START, "m", "site", {"plan": "pro"})],
+        0,
+        NOTHING,
+    ),
+    (
+        "two members of one window leave together",
+        {"did": "A", "exactly": 1, "within": "1h"},
+        [did(0), Happened(START, "n", "A", "web", "site", "{}", "{}", "{}")],
+        0,
+        NOTHING,
+    ),
+    (
+        "an older touchpoint outlives a younger one where a month is added",
+        {"did": "A", "within": "1mo", "timezone": "UTC"},
+        [did(-244 * 24 * HOUR), did(-243 * 24 * HOUR - 12 * HOUR)],
+        -215 * 24 * HOUR,
+        NOTHING,
+    ),
+]
+"""(what it is about, rule, history, clock after START, world)"""
+
+
+@pytest.mark.parametrize(("rule", "history", "after", "world"), [case[1:] for case in REGRESSIONS])
+def test_regressions(rule: Any, history: list[Entry], after: int, world: World) -> None:
+    ruleset = ruleset_of(rule, world)
+    for points_max in (1, 2, POINTS_UNLIMITED):
+        for cut in range(len(history) + 1):
+            t = START + after
+            known = folded(ruleset, history, t, points_max, cuts=[cut], person=world.person)
+            agree(ruleset, ASKED, rule, known, t, Reading(history, t, world))
+
+
+COUNTS: list[dict[str, Any]] = [
+    *({"at_least": n} for n in (1, 2, 3)),
+    *({"at_most": n} for n in (0, 1, 2)),
+    *({"exactly": n} for n in (0, 1, 2, 3)),
+    *({"between": bounds} for bounds in ([0, 1], [1, 2], [2, 3])),
+]
+WINDOWS = [{"within": "1h"}, {"within": "2h"}, {"before": "1h"}, {"before": "2h"}, {"before": "1h", "within": "2h"}]
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_touchpoints_of_one_instant_enter_and_leave_together(window: dict[str, str]) -> None:
+    """Every multiset of up to four touchpoints at three instants: a count may skip the number that would do."""
+    rules = {f"s{place}": {"did": "A", **count, **window} for place, count in enumerate(COUNTS)}
+    ruleset = ruleset_of_all(rules, NOTHING)
+    places = [place for size in range(5) for place in combinations_with_replacement((0, HOUR, 2 * HOUR), size)]
+    for instants_of_one in places:
+        born = Told(-1, "", "", {})
+        history: list[Entry] = [born, *(Happened(t, "", "A", "web", "site", "{}", "{}", "{}") for t in instants_of_one)]
+        for t in (2 * HOUR, 3 * HOUR - 1):
+            known, reading = folded(ruleset, history, t, 256), Reading(history, t, NOTHING)
+            for key, rule in rules.items():
+                agree(ruleset, f"segment:{key}", rule, known, t, reading)
+
+
+# ------------------------------------------------------------------------------------------------- properties
+
+
+@settings(quick, max_examples=60)
+@given(randoms)
+def test_not_is_the_complement_and_changes_at_the_same_instant(draw: Random) -> None:
+    question = questions(draw, 1)
+    rule, t = question.rules[0], clocks(draw, question.rules[0], question)
+    ruleset = ruleset_of_all({"asked": rule, "opposite": {"not": rule}}, question.world)
+    state = folded(ruleset, question.history, t, person=question.world.person).state
+    if state.born is not None:
+        assert ruleset.truth(ASKED, state, t) != ruleset.truth("segment:opposite", state, t)
+        assert ruleset.next_change(ASKED, state, t) == ruleset.next_change("segment:opposite", state, t)
+
+
+@settings(quick, max_examples=60)
+@given(
+    randoms,
+    st.sampled_from([("eq", "ne"), ("in", "not_in"), ("contains", "not_contains"), ("any_of", "none_of")]),
+    st.sampled_from(SCALARS),
+)
+def test_negative_operators_are_complements(draw: Random, pair: tuple[str, str], operand: Any) -> None:
+    item = Happened(START, "m", "A", "web", "site", written(documents(draw)), "{}", "{}")
+    asked = [operand] if pair[0] in ("in", "any_of") else operand
+    path = draw.choice(["a", "a.b", "c.d", "plan"])
+    found = [
+        compiled(segment("s", {"did": "*", "where": {path: {operator: asked}}})).match(occurrence(item))
+        for operator in pair
+    ]
+    assert bool(found[0]) != bool(found[1])
+
+
+@settings(quick, max_examples=100)
+@given(randoms)
+def test_a_rule_survives_json_and_keeps_its_leaves(draw: Random) -> None:
+    question = questions(draw, 1)
+    rule = question.rules[0]
+    again = rule_to_json(parse_rule(rule))
+    assert again == rule
+    text = msgspec.json.Encoder(decimal_format="number").encode(again)
+    reread = msgspec.json.Decoder(float_hook=Decimal).decode(text)
+    ruleset, second = ruleset_of(rule, question.world), ruleset_of(reread, question.world)
+    assert ruleset.leaves.keys() == second.leaves.keys()
+    assert ruleset.rule_ids == second.rule_ids
+
+
+@settings(quick, max_examples=60)
+@given(randoms)
+def test_only_rules_that_are_said_to_read_a_message_move_with_it(draw: Random) -> None:
+    question = questions(draw, 2)
+    rules = {f"r{place}": rule for place, rule in enumerate(question.rules)}
+    ruleset = ruleset_of_all(rules, question.world)
+    history = question.history
+    if len(history) < 2 or history[-1].t == history[-2].t:
+        return
+    last = history[-1]
+    if isinstance(last, Told):
+        touched = set(ruleset.rules_reading((), last.traits))
+    else:
+        touched = set(ruleset.rules_reading(ruleset.match(occurrence(last)), ()))
+    without, after = Reading(history[:-1], last.t, question.world), Reading(history, last.t, question.world)
+    for key, rule in rules.items():
+        if f"segment:{key}" not in touched:
+            assert without.holds(rule, last.t) == after.holds(rule, last.t)
+            assert without.next_change(rule, last.t) == after.next_change(rule, last.t)
+
+
+@settings(quick, max_examples=50)
+@given(randoms)
+def test_explanation_agrees_and_shows_what_was_counted(draw: Random) -> None:
+    """Of counted touchpoints below all, any and not, seen at every node."""
+    history = [one for one in histories(draw) if isinstance(one, Happened)]
+    t = instants(draw)
+    parts: list[Any] = [{"did": some_of(draw, ["A", "B"]), "within": draw.choice(["1h", "1d"])}]
+    parts.append({"did": "*", "where": {"a": comparisons(draw, ["a"])}, "at_least": draw.randint(1, 3)})
+    rule = {"any": [{"not": parts[0]}, {"all": parts}]}
+    ruleset = ruleset_of(rule, NOTHING).explained(ASKED)
+    reading = Reading(history, t, NOTHING)
+    if reading.born is None:
+        return
+    state = folded(ruleset, history, t).state
+
+    def ids(leaf: str) -> list[tuple[int, str]]:
+        return [(item.t, item.id) for item in history if item.t <= t and ruleset.leaves[leaf].reads(occurrence(item))]
+
+    def check_node(node: dict[str, Any]) -> None:
+        assert node["truth"] == reference_rules.holds(node["rule"], history, t, NOTHING)
+        assert node["valid_until"] == reference_rules.next_change(node["rule"], history, t, NOTHING)
+        if "did" in node["rule"]:
+            expected = [item.id for item in reference_rules.counted(node["rule"], history, t, NOTHING)]
+            assert node["touchpoints"] == expected
+            assert node["counted"] == len(expected)
+        for child in node["nodes"]:
+            check_node(child)
+
+    check_node(ruleset.explain(ASKED, state, t, ids))

@@ -1,0 +1,254 @@
+"""Load, kill -9, and the reckoning: what :mod:`test_durability` does for a minute and ``bench.durability`` for many.
+
+Senders post messages that nobody sends twice, and note what was acknowledged. Meanwhile the server, PostgreSQL's
+postmaster, or both are killed at random moments. At the end the database is compared with the notes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+
+from app.config import Settings
+from app.postgres.embedded import EmbeddedPostgres
+from app.postgres.pool import open_pool
+from app.projection.project import caps_of
+from app.touchpoint import DAY, HOUR
+from tests.support.pipeline import item
+from tests.support.reference_model import Said, customers
+from tests.support.server_process import Server
+
+T0: Final = 1_740_000_000_000_000
+EVENTS: Final = ("Ad Viewed", "Product Viewed", "Product Added", "Order Completed", "Email Opened", "Referral Sent")
+MESSAGES_PER_PERSON: Final = 40
+
+
+@dataclass
+class Notes:
+    """What the senders know. ``sent`` is what may have arrived, ``acked`` the ids of what was acknowledged.
+
+    ``in_doubt`` counts the requests in between: cut off, or answered with 503.
+    """
+
+    sent: dict[str, Said] = field(default_factory=dict)
+    acked: set[str] = field(default_factory=set)
+    in_doubt: int = 0
+    answers: Counter[int] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Kills:
+    server: int = 0
+    postmaster: int = 0
+    both: int = 0
+    in_doubt: int = 0
+    """How many of them cut off requests that were being answered."""
+
+    @property
+    def total(self) -> int:
+        return self.server + self.postmaster + self.both
+
+
+class Traffic:
+    """People who come anonymously, log in, share devices and mail boxes, and are merged by aliases."""
+
+    def __init__(self, draw: random.Random) -> None:
+        self._draw = draw
+        self._count = 0
+
+    def batch(self) -> list[Said]:
+        return [self._message() for _ in range(self._draw.choice([1, 1, 5, 25]))]
+
+    def _message(self) -> Said:
+        draw = self._draw
+        self._count += 1
+        newest = self._count // MESSAGES_PER_PERSON
+        person = max(0, newest - draw.randint(0, 3))
+        t = T0 + draw.randrange(60 * DAY // HOUR) * HOUR
+        message_id = f"m{self._count}"
+        if draw.random() < 0.01:
+            previous = draw.choice([f"u{person + 1}", f"d{person}-0", f"d{person}-1"])
+            return Said(t, message_id, "alias", {"user_id": f"u{person}"}, previous=previous)
+        own = self._ids(person)
+        if draw.random() < 0.1:
+            return Said(t, message_id, "identify", own, traits={"plan": draw.choice(["gold", "free", None])})
+        return Said(t, message_id, "track", own, name=draw.choice(EVENTS), properties={"total": draw.randint(1, 99)})
+
+    def _ids(self, person: int) -> dict[str, str]:
+        """Mostly a device alone; sometimes with what identifies its owner, sometimes another one's device."""
+        draw = self._draw
+        device = {"anonymous_id": f"d{person + draw.choice([0, 0, 0, 0, 0, 1])}-{draw.randint(0, 2)}"}
+        user, email = {"user_id": f"u{person}"}, {"email": f"p{person}@example.com"}
+        return draw.choice([device, device, device | user, user, device | user | email, email, device | email])
+
+
+class Siege:
+    """One server under load. ``kills_of`` says which process each kill takes, in turn."""
+
+    def __init__(self, server: Server, seed: int, tell: Callable[[str], None] = print) -> None:
+        self.server = server
+        self.notes = Notes()
+        self.kills = Kills()
+        self._draw = random.Random(seed)
+        self._traffic = Traffic(random.Random(seed + 1))
+        self._tell = tell
+        self._over = asyncio.Event()
+
+    async def run(self, kills_of: Sequence[str], senders: int = 8) -> None:
+        """Kill as told while ``senders`` send; ends with a server that is ready and a last round of traffic."""
+        await asyncio.to_thread(self.server.start)
+        sending = [asyncio.create_task(self._send()) for _ in range(senders)]
+        reading = asyncio.create_task(self._read())
+        try:
+            for number, victim in enumerate(kills_of, 1):
+                await self._acked_some()
+                await asyncio.sleep(self._draw.uniform(0, 0.5))
+                before = self.notes.in_doubt
+                await self._kill(victim)
+                await self.server.until_ready()
+                self.kills.in_doubt += self.notes.in_doubt > before
+                self._tell(f"{number}/{len(kills_of)} {victim}: {len(self.notes.acked)} acknowledged so far")
+            await self._acked_some()
+        finally:
+            self._over.set()
+            await asyncio.gather(*sending, reading)
+
+    async def _acked_some(self) -> None:
+        """Until it is at work again: a kill must meet traffic."""
+        goal = len(self.notes.acked) + self._draw.randint(1, 200)
+        async with asyncio.timeout(60):
+            while len(self.notes.acked) < goal:
+                await asyncio.sleep(0.005)
+
+    async def _kill(self, victim: str) -> None:
+        postmaster = await asyncio.to_thread(lambda: self.server.postmaster)
+        assert postmaster is not None
+        if victim in ("postmaster", "both"):
+            os.kill(postmaster, signal.SIGKILL)
+        if victim in ("server", "both"):
+            self.server.kill()
+            self.server.spawn()
+        else:
+            await self._restarted(postmaster)
+        setattr(self.kills, victim, getattr(self.kills, victim) + 1)
+
+    async def _restarted(self, dead: int) -> None:
+        """PostgreSQL is another process now, and nobody but the server has started it."""
+        async with asyncio.timeout(60):
+            while await asyncio.to_thread(lambda: self.server.postmaster) in (None, dead):
+                await asyncio.sleep(0.02)
+
+    async def _send(self) -> None:
+        async with httpx.AsyncClient(base_url=self.server.url, timeout=30, limits=_ONE) as http:
+            while not self._over.is_set():
+                batch = self._traffic.batch()
+                if not await self._was_acked(http, batch):
+                    await asyncio.sleep(0.05)
+
+    async def _was_acked(self, http: httpx.AsyncClient, batch: Sequence[Said]) -> bool:
+        body = {"writeKey": self.server.write_key, "batch": [item(said) for said in batch]}
+        try:
+            answer = await http.post("/v1/batch", json=body)
+        except httpx.ConnectError:
+            # Nobody was there: should one of these be found in the log, it would be an invention.
+            return False
+        except httpx.TransportError:
+            self.notes.sent |= {said.message_id: said for said in batch}
+            self.notes.in_doubt += 1
+            return False
+        self.notes.sent |= {said.message_id: said for said in batch}
+        self.notes.answers[answer.status_code] += 1
+        if answer.status_code == httpx.codes.OK:
+            receipt = answer.json()
+            if (receipt["accepted"], receipt["projected"]) != (len(batch), True):
+                self.notes.faults.append(f"a batch of {len(batch)} new messages: {answer.text}")
+            self.notes.acked |= {said.message_id for said in batch}
+            return True
+        self.notes.in_doubt += 1
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or not answer.headers["Retry-After"].isdecimal():
+            self.notes.faults.append(f"{answer.status_code}: {answer.text}")
+        return False
+
+    async def _read(self) -> None:
+        """Reads go on meanwhile. They find the customer, or hear when to ask again."""
+        headers = {"Authorization": f"Bearer {self.server.secret_key}"}
+        allowed = {httpx.codes.OK, httpx.codes.NOT_FOUND, httpx.codes.SERVICE_UNAVAILABLE}
+        async with httpx.AsyncClient(base_url=self.server.url, timeout=30, headers=headers) as http:
+            while not self._over.is_set():
+                with suppress(httpx.TransportError):
+                    answer = await http.get("/v1/customers/user_id:u0")
+                    if answer.status_code == httpx.codes.OK:
+                        allowed.discard(httpx.codes.NOT_FOUND)
+                    told_when = answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or "Retry-After" in answer.headers
+                    if answer.status_code not in allowed or not told_when:
+                        self.notes.faults.append(f"a read: {answer.status_code} {answer.text}")
+                await asyncio.sleep(0.05)
+
+
+_ONE: Final = httpx.Limits(max_connections=1)
+
+
+async def reckon(siege: Siege) -> list[Said]:
+    """Compare the log with the notes; returns what is in it. Call it after the server has stopped."""
+    notes = siege.notes
+    assert notes.faults == [], notes.faults[:3]
+    rows = await _fetch(siege.server, "SELECT message_id, count(*) FROM touchpoints GROUP BY message_id")
+    stored: dict[str, int] = dict(rows)
+    assert sorted(notes.acked - stored.keys()) == [], "acknowledged, then lost"
+    assert {message_id: count for message_id, count in stored.items() if count > 1} == {}, "doubled"
+    assert sorted(stored.keys() - notes.sent.keys()) == [], "invented"
+    assert await _fetch(siege.server, "SELECT count(*) FROM ledger") == [(len(stored),)]
+    assert await _fetch(siege.server, "SELECT count(*) FROM deferred") == [(0,)]
+    assert await _fetch(siege.server, "SELECT count(*) FROM customers WHERE stale") == [(0,)]
+    return [notes.sent[message_id] for message_id in stored]
+
+
+async def check_customers(server: Server, said: Sequence[Said]) -> None:
+    """Identities are parted into customers as the naive reading of the stored messages says."""
+    rows = await _fetch(
+        server, "SELECT customer_id, kind || ':' || value FROM identities WHERE customer_id IS NOT NULL"
+    )
+    groups: dict[bytes, set[str]] = {}
+    for customer, name in rows:
+        groups.setdefault(customer, set()).add(name)
+    caps = caps_of(Settings())
+    by_kind = {"anonymous_id": caps.anonymous_ids, "email": caps.contacts}
+    assert {frozenset(group) for group in groups.values()} == customers(said, by_kind)
+
+
+def check_rebuild(server: Server) -> None:
+    """A rebuild from the log finds nothing to correct, and leaves every stay as it was stored."""
+    before = asyncio.run(_fetch(server, _STAYS))
+    done = server.command("rebuild")
+    assert done.returncode == 0, done.stderr
+    assert "Every customer was what the log says." in done.stdout
+    assert asyncio.run(_fetch(server, _STAYS)) == before
+    assert before, "no customer has a history"
+
+
+_STAYS: Final = """
+SELECT customer_id, definition, value, version, entered_at, left_at, entered_cause, left_cause
+FROM transitions WHERE retracted_at IS NULL
+ORDER BY customer_id, definition, value, entered_at
+"""
+
+
+async def _fetch(server: Server, statement: str) -> list[tuple[Any, ...]]:
+    """Straight from the database; the embedded one is started if nobody else has it running."""
+    with ExitStack() as stack:
+        url = server.database_url or stack.enter_context(EmbeddedPostgres(server.data)).start()
+        pool = await open_pool(url, 1)
+        try:
+            return [tuple(row) for row in await pool.fetch(statement)]
+        finally:
+            await pool.close()

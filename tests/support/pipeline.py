@@ -1,0 +1,187 @@
+"""The real pipeline without HTTP, for tests that must choose the clock: JSON bodies in, database rows out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from app.background.worker import Worker
+from app.config import Settings
+from app.formats import segment
+from app.ingest.group_commit import Receipt
+from app.ingest.submit import Ingest, Submission
+from app.observability.metrics import Metrics
+from app.postgres.partitions import create_monthly_partitions
+from app.postgres.pool import Connection, FrozenClock, Pool, open_pool, transact
+from app.projection.project import refresh
+from app.projection.rebuild import comparable
+from app.projection.state import read_state
+from app.registry.bootstrap import bootstrap
+from app.registry.definition_rows import DefinitionVersion
+from app.registry.registry import Registry
+from app.rules.language.definitions import JourneyIn, SegmentIn, parse_journey, parse_segment
+from tests.support.reference_model import Definitions, Interval, Said
+
+
+class Service:
+    """One process's worth of Segue: registry, ingest and worker over one pool, with a clock that stands still."""
+
+    def __init__(self, pool: Pool, settings: Settings, clock: FrozenClock) -> None:
+        self.pool = pool
+        self.settings = settings
+        self.clock = clock
+        self.registry = Registry(pool, settings)
+        self.metrics = Metrics()
+        self.ingest = Ingest(pool, self.registry, settings, clock, self.metrics)
+        # Metrics of its own: what arrives in a test must not make its worker rest.
+        self.worker = Worker(pool, self.registry, settings, clock, Metrics())
+
+    async def send(self, items: Sequence[dict[str, Any]], source: str = "default") -> Receipt:
+        body = json.dumps({"batch": list(items)}).encode()
+        view = self.registry.access.current.sources[source]
+        envelope = segment.read(body, "batch", self.settings.limits)
+        return await self.ingest.submit(
+            Submission(source=view, envelope=envelope, received_at=self.clock.now(), size_bytes=len(body))
+        )
+
+    async def define(self, definitions: Definitions) -> None:
+        """Put these in the place of the built-in definitions."""
+        for old in self.registry.rules.current.segments:
+            await self.registry.definitions.archive("segment", old.key)
+        for old in self.registry.rules.current.journeys:
+            await self.registry.definitions.archive("journey", old.key)
+        for journey, stages in definitions.journeys.items():
+            await self.put("journey", journey, stages)
+        for key, rule in definitions.segments.items():
+            await self.put("segment", key, rule)
+
+    async def put(
+        self, kind: str, key: str, rule: Any, *, replace: bool = False, name: str | None = None
+    ) -> DefinitionVersion:
+        """A segment by its rule, or a journey by its (stage, rule) pairs."""
+        limits = self.settings.limits
+        named = {"key": key, "name": name or key}
+        wanted: SegmentIn | JourneyIn
+        if kind == "segment":
+            wanted = parse_segment({**named, "rule": rule}, limits)
+        else:
+            stages = [{"key": stage, "name": stage, "rule": each} for stage, each in rule]
+            wanted = parse_journey({**named, "stages": stages}, limits)
+        return (await self.registry.definitions.define(wanted, replace=replace))[0]
+
+    async def segment(
+        self, key: str, rule: Any, *, replace: bool = False, name: str | None = None
+    ) -> DefinitionVersion:
+        return await self.put("segment", key, rule, replace=replace, name=name)
+
+    async def sweep_all(self) -> None:
+        while await self.worker.fill() or await self.worker.sweep():
+            pass
+
+    async def groups(self, prefix: str) -> set[frozenset[str]]:
+        rows = await self.pool.fetch(
+            "SELECT customer_id, kind, value FROM identities WHERE customer_id IS NOT NULL AND value LIKE $1 || '%'",
+            prefix,
+        )
+        members: dict[bytes, set[str]] = {}
+        for customer, kind, value in rows:
+            members.setdefault(customer, set()).add(f"{kind}:{value.removeprefix(prefix)}")
+        return {frozenset(names) for names in members.values()}
+
+    async def rows(self, prefix: str) -> tuple[list[Any], list[Any]]:
+        """What is stored of these customers: their state as a reader understands it, and their history with causes."""
+        ids = await self._customer_ids(prefix)
+        states = await self.pool.fetch("SELECT id, state FROM customers WHERE id = ANY($1::uuid[]) ORDER BY id", ids)
+        history = await self.pool.fetch(
+            """
+            SELECT customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause
+            FROM transitions WHERE customer_id = ANY($1::uuid[]) AND retracted_at IS NULL
+            ORDER BY 1, 2, 3, 5
+            """,
+            ids,
+        )
+        understood = [
+            (row["id"], comparable(read_state(row["state"], self.registry.rules.current), self.registry.rules.current))
+            for row in states
+        ]
+        return understood, [tuple(row) for row in history]
+
+    async def rebuild(self, prefix: str) -> None:
+        ids = await self._customer_ids(prefix)
+
+        async def work(connection: Connection) -> None:
+            now, settings = self.clock.now(), self.settings
+            await refresh(connection, ids, self.registry.rules.current, now, settings, replay_all=True)
+
+        await transact(self.pool, work)
+
+    async def _customer_ids(self, prefix: str) -> list[bytes]:
+        rows = await self.pool.fetch(
+            "SELECT DISTINCT customer_id FROM identities WHERE customer_id IS NOT NULL AND value LIKE $1 || '%'", prefix
+        )
+        return [row["customer_id"] for row in rows]
+
+    async def intervals(self, identity: str) -> set[Interval]:
+        kind, _, value = identity.partition(":")
+        rows = await self.pool.fetch(
+            """
+            SELECT t.definition, t.value, t.entered_at, t.left_at
+            FROM identities i JOIN transitions t ON t.customer_id = i.customer_id
+            WHERE i.kind = $1 AND i.value = $2 AND t.retracted_at IS NULL
+            """,
+            kind,
+            value,
+        )
+        found = [tuple(row) for row in rows]
+        assert len(set(found)) == len(found)
+        return set(found)
+
+
+@asynccontextmanager
+async def service(database_url: str, now: int, **changes: Any) -> AsyncIterator[Service]:
+    settings = Settings.model_validate({"DATABASE_URL": database_url, "default_journey": "main", **changes})
+    pool = await open_pool(database_url, 4)
+    try:
+        one = Service(pool, settings, FrozenClock(now))
+        await transact(pool, bootstrap)
+        await one.registry.load()
+        async with pool.acquire() as connection:
+            await create_monthly_partitions(connection, now)
+        await one.ingest.start()
+        yield one
+        await one.ingest.stop()
+    finally:
+        await asyncio.wait_for(pool.close(), 10)
+
+
+def item(said: Said, prefix: str = "") -> dict[str, Any]:
+    """The message as a Segment client would send it; ``prefix`` keeps examples of one database apart."""
+    from app.formats.timestamps import rfc3339
+
+    traits = {**(said.traits or {})}
+    context: dict[str, Any] = {}
+    message: dict[str, Any] = {
+        "type": said.type,
+        "messageId": prefix + said.message_id,
+        "timestamp": rfc3339(said.t),
+        "properties": dict(said.properties),
+        "context": context,
+    }
+    if "user_id" in said.ids:
+        message["userId"] = prefix + said.ids["user_id"]
+    if "anonymous_id" in said.ids:
+        message["anonymousId"] = prefix + said.ids["anonymous_id"]
+    if "email" in said.ids:
+        context["traits"] = {"email": prefix + said.ids["email"]}
+    if "tool" in said.ids:
+        context["externalIds"] = [{"id": prefix + said.ids["tool"], "type": "tool"}]
+    if said.type == "track":
+        message["event"] = said.name
+    if said.type == "identify":
+        message["traits"] = traits
+    if said.previous is not None:
+        message["previousId"] = prefix + said.previous
+    return message

@@ -1,0 +1,180 @@
+"""The whole service, naively: a list of all accepted messages, asked again from the start for every question.
+
+Nothing incremental, no series, no stored truth: customers come from joining over the full list of claims, a history
+from asking the rules (by the naive reading of tests/rules) at every instant at which anything could change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.support.reference_rules import Entry, Happened, Reading, Told, World
+
+STRONGEST_FIRST = ["user_id", "email", "phone", "tool", "anonymous_id"]
+
+
+@dataclass(frozen=True)
+class Said:
+    """One accepted message, as a person would note it down."""
+
+    t: int
+    message_id: str
+    type: str
+    ids: Mapping[str, str]
+    name: str = ""
+    previous: str | None = None
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    traits: Mapping[str, Any] | None = None
+    channel: str = "server"
+    source: str = "default"
+
+    @property
+    def names(self) -> list[str]:
+        """kind:value, strongest first."""
+        return [f"{kind}:{self.ids[kind]}" for kind in STRONGEST_FIRST if kind in self.ids]
+
+    @property
+    def order(self) -> tuple[int, str, str]:
+        return (self.t, self.message_id, self.source)
+
+
+def customers(said: Sequence[Said], caps: Mapping[str, int]) -> set[frozenset[str]]:
+    """Who is who: the identities parted into customers."""
+    carried = {name for one in said for name in one.names}
+    groups = [{name} for name in carried]
+    claims = []
+    for one in said:
+        strongest, *weaker = one.names
+        claims += [(one.order, name, strongest) for name in weaker]
+        if one.previous is not None and one.previous != one.ids.get("user_id"):
+            user, anonymous = f"user_id:{one.previous}", f"anonymous_id:{one.previous}"
+            if anonymous in carried:
+                claims.append((one.order, anonymous, strongest))
+            if user in carried or anonymous not in carried:
+                if not any(user in group for group in groups):
+                    groups.append({user})
+                _merge(groups, user, strongest)
+    for _, weaker_name, stronger in sorted(claims, key=_place):
+        one_group = next(group for group in groups if weaker_name in group)
+        other = next(group for group in groups if stronger in group)
+        if one_group is not other and _may_be_one(one_group, other, caps):
+            _merge(groups, weaker_name, stronger)
+    return {frozenset(group) for group in groups}
+
+
+def _place(claim: tuple[tuple[int, str, str], str, str]) -> tuple[tuple[int, str, str], int, str]:
+    """Of the claims of one message, the one of its stronger identity comes first."""
+    return (claim[0], STRONGEST_FIRST.index(claim[1].partition(":")[0]), claim[1])
+
+
+def _may_be_one(a: set[str], b: set[str], caps: Mapping[str, int]) -> bool:
+    if all(any(name.startswith("user_id:") for name in group) for group in (a, b)):
+        return False
+    together = a | b
+    return all(sum(name.startswith(kind + ":") for name in together) <= cap for kind, cap in caps.items())
+
+
+def _merge(groups: list[set[str]], a: str, b: str) -> None:
+    one = next(group for group in groups if a in group)
+    other = next(group for group in groups if b in group)
+    if one is not other:
+        groups.remove(other)
+        one |= other
+
+
+def of_customer(said: Sequence[Said], group: frozenset[str]) -> list[Said]:
+    return sorted((one for one in said if one.names[0] in group), key=lambda one: one.order)
+
+
+@dataclass(frozen=True)
+class Definitions:
+    segments: Mapping[str, Any]
+    journeys: Mapping[str, Sequence[tuple[str, Any]]]
+    default_journey: str = "main"
+    traits: Mapping[str, Any] = field(default_factory=dict)
+    """Computed ones: key -> value expression."""
+    timezone: str = "UTC"
+
+
+def world_of(said: Sequence[Said], definitions: Definitions) -> World:
+    return World(
+        definitions.segments,
+        definitions.journeys,
+        definitions.traits,
+        default_journey=definitions.default_journey,
+        timezone=definitions.timezone,
+        person=person(said),
+    )
+
+
+def person(said: Sequence[Said]) -> tuple[str, str] | None:
+    """Kind and value of the strongest identity; of several, the one that was carried earliest."""
+    for kind in STRONGEST_FIRST:
+        carried = [one for one in said if kind in one.ids]
+        if carried:
+            return kind, min(carried, key=lambda one: one.order).ids[kind]
+    return None
+
+
+def entries(said: Sequence[Said]) -> list[Entry]:
+    """The customer's messages as the rules see them."""
+    return [_touchpoint(one) if one.type in ("track", "page", "screen") else _told(one) for one in said]
+
+
+def _touchpoint(one: Said) -> Happened:
+    properties = json.dumps(one.properties)
+    return Happened(one.t, one.message_id, one.name, one.channel, one.source, properties, "{}", "{}")
+
+
+def _told(one: Said) -> Told:
+    return Told(one.t, one.message_id, one.source, (one.traits or {}) if one.type == "identify" else {})
+
+
+Standing = dict[str, str]
+"""What holds at one instant: definition -> value; an absent one does not hold."""
+
+
+def standing(said: Sequence[Said], t: int, definitions: Definitions) -> Standing:
+    """``said`` is one customer's."""
+    return _standing(Reading(entries(said), t, world_of(said, definitions)), t, definitions)
+
+
+def _standing(reading: Reading, t: int, definitions: Definitions) -> Standing:
+    found: Standing = {}
+    for key, rule in definitions.segments.items():
+        if reading.holds(rule, t):
+            found[f"segment:{key}"] = ""
+    for journey in definitions.journeys:
+        stage = reading.stage(journey, t)
+        if stage is not None:
+            found[f"journey:{journey}"] = stage
+    return found
+
+
+Interval = tuple[str, str, int, int | None]
+"""(definition, value, entered_at, left_at)"""
+
+
+def intervals(said: Sequence[Said], now: int, definitions: Definitions) -> set[Interval]:
+    """The customer's history up to ``now``, found by asking at every instant at which it could change."""
+    reading = Reading(entries(said), now, world_of(said, definitions))
+    rules = [*definitions.segments.values(), *(rule for stages in definitions.journeys.values() for _, rule in stages)]
+    instants = sorted({t for rule in rules for t in reading.instants(rule) if t <= now})
+    found: set[Interval] = set()
+    open_since: dict[tuple[str, str], int] = {}
+    before: Standing = {}
+    for t in instants:
+        after = _standing(reading, t, definitions)
+        for definition in before.keys() | after.keys():
+            old, new = before.get(definition), after.get(definition)
+            if old == new:
+                continue
+            if old is not None:
+                found.add((definition, old, open_since.pop((definition, old)), t))
+            if new is not None:
+                open_since[definition, new] = t
+        before = after
+    return found | {(definition, value, t, None) for (definition, value), t in open_since.items()}

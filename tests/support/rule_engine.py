@@ -1,0 +1,139 @@
+"""The engine driven as the projection drives it: fold a history, in one go or in several, then ask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+
+from app.projection.fold import POINTS_UNLIMITED, NeedsReplay, Transition
+from app.projection.fold import fold as fold_moves
+from app.projection.log_replay import input_of
+from app.projection.state import Input, State
+from app.rules import Definition, Occurrence, Ruleset, Series, compile_ruleset, parse_rule
+from app.rules.engine.truth import Truth
+from app.rules.language.definitions import parse_value
+from tests.support.reference_rules import Entry, Happened, Told, World, order
+from tests.support.rule_strategies import written
+
+PERSON = ("user_id", "u1")
+
+
+class Known(msgspec.Struct):
+    """Facts made by hand."""
+
+    series: dict[str, Series]
+    traits: dict[str, Any]
+    truths: dict[str, Truth] = {}
+    born: int | None = 0
+    person: tuple[str, str] | None = PERSON
+
+
+def segment(key: str, rule: Any) -> Definition:
+    return Definition("segment", key, 1, key, rule=parse_rule(rule))
+
+
+def journey(key: str, stages: Sequence[tuple[str, Any]]) -> Definition:
+    return Definition("journey", key, 1, key, stages=tuple((stage, stage, parse_rule(rule)) for stage, rule in stages))
+
+
+def trait(key: str, expression: Any) -> Definition:
+    return Definition("trait", key, 1, key, value=parse_value(expression))
+
+
+def compiled(*definitions: Definition, timezone: str = "UTC", default_journey: str = "main") -> Ruleset:
+    return compile_ruleset(definitions, revision=1, timezone=timezone, default_journey=default_journey)
+
+
+def ruleset_of(rule: Any, world: World) -> Ruleset:
+    """The world's definitions and one more segment, ``asked``."""
+    return ruleset_of_all({"asked": rule}, world)
+
+
+def ruleset_of_all(rules: Mapping[str, Any], world: World) -> Ruleset:
+    return compiled(
+        *(segment(key, rule) for key, rule in {**rules, **world.segments}.items()),
+        *(journey(key, stages) for key, stages in world.journeys.items()),
+        *(trait(key, expression) for key, expression in world.traits.items()),
+        timezone=world.timezone,
+        default_journey=world.default_journey,
+    )
+
+
+class Folded(msgspec.Struct):
+    state: State
+    changes: list[Transition]
+
+
+def folded(
+    ruleset: Ruleset,
+    history: Sequence[Entry],
+    now: int,
+    points_max: int = POINTS_UNLIMITED,
+    *,
+    cuts: Sequence[int] = (),
+    person: tuple[str, str] | None = PERSON,
+) -> Folded:
+    """Everything up to ``now``, arriving in parts that are cut at these places; what lies later is not known yet.
+
+    Where a part cannot extend the state, or the cap cost exactness, the whole log is folded, as the projection does.
+    """
+    known = sorted((entry for entry in history if entry.t <= now), key=order)
+    moves = [move(ruleset, entry) for entry in known]
+    places = sorted({0, len(moves), *(min(cut, len(moves)) for cut in cuts)})
+    try:
+        return _folded(ruleset, [moves[a:b] for a, b in pairwise(places)], now, points_max, person)
+    except NeedsReplay:
+        return _folded(ruleset, [moves], now, POINTS_UNLIMITED, person)
+
+
+def _folded(
+    ruleset: Ruleset, parts: Sequence[list[Input]], now: int, points_max: int, person: tuple[str, str] | None
+) -> Folded:
+    state = State(person=person)
+    changes: list[Transition] = []
+    for part in parts:
+        changes += fold_moves(state, ruleset, part, max((one.at for one in part), default=now), points_max)
+    return Folded(state, changes + fold_moves(state, ruleset, [], now, points_max))
+
+
+def move(ruleset: Ruleset, entry: Entry) -> Input:
+    if isinstance(entry, Told):
+        told = written(dict(entry.traits)).encode()
+        return input_of(ruleset, entry.t, entry.id, entry.source, "identify", None, "web", b"{}", b"{}", told)
+    raw = [text.encode() for text in (entry.properties, entry.context, entry.traits)]
+    return input_of(ruleset, entry.t, entry.id, entry.source, "track", entry.name, entry.channel, *raw)
+
+
+def stored(ruleset: Ruleset, state: State, rule_id: str) -> Truth:
+    """What the state says of a rule; one that nothing has touched is as at birth."""
+    known = state.truths.get(rule_id)
+    assert state.born is not None
+    return Truth(ruleset.initial[rule_id], state.born) if known is None else known
+
+
+def fold(
+    ruleset: Ruleset,
+    history: Sequence[Happened],
+    t: int,
+    traits: Mapping[str, Any],
+    points_max: int,
+    *,
+    unlimited: bool = False,
+) -> State:
+    """The state at ``t`` of a customer with these traits from the start. ``unlimited``: with all that was counted."""
+    told = [Told(min(one.t for one in history), "", "", traits)] if traits and history else []
+    state = folded(ruleset, [*told, *history], t, points_max).state
+    if unlimited:
+        for leaf in ruleset.leaves.values():
+            state.series[leaf.id] = Series()
+            for item in (item for item in history if item.t <= t and leaf.reads(occurrence(item))):
+                leaf.unlimited.add(state.series[leaf.id], item.t, 0, None, POINTS_UNLIMITED)
+    return state
+
+
+def occurrence(item: Happened) -> Occurrence:
+    properties, context, traits = (text.encode() for text in (item.properties, item.context, item.traits))
+    return Occurrence(item.name, item.channel, item.source, item.t, properties, context, traits)

@@ -1,0 +1,79 @@
+"""The whole application in this process, over a database of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from app.config import Settings
+from app.main import create_app
+from app.postgres.pool import Clock, open_pool
+from app.registry.bootstrap import FirstKeys, bootstrap
+
+NOON = 1_767_268_800_000_000
+"""2026-01-01T12:00:00Z"""
+
+
+class Service:
+    """A running application, its keys, and a client for each kind of caller."""
+
+    def __init__(self, app: FastAPI, keys: FirstKeys, clock: Clock) -> None:
+        self.app = app
+        self.keys = keys
+        self.clock = clock
+        self.transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
+        self.client = httpx.AsyncClient(transport=self.transport, base_url="http://segue.example.com")
+
+    @property
+    def secret(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.keys.secret_key}"}
+
+    async def send(self, *messages: dict[str, Any], expected: int | None = None) -> dict[str, Any]:
+        response = await self.client.post("/v1/batch", json={"batch": list(messages), "writeKey": self.keys.write_key})
+        assert response.status_code == 200, response.text
+        receipt: dict[str, Any] = response.json()
+        assert receipt["accepted"] == (len(messages) if expected is None else expected), receipt
+        return receipt
+
+    async def ask(self, path: str, expected: int = 200, **options: Any) -> Any:
+        response = await self.client.get(path, headers=self.secret, **options)
+        assert response.status_code == expected, response.text
+        return response.json()
+
+    async def tell(self, method: str, path: str, json: Any = None, expected: int = 200) -> Any:
+        response = await self.client.request(method, path, headers=self.secret, json=json)
+        assert response.status_code == expected, response.text
+        return response.json()
+
+    async def all_of(self, path: str, cursor: str | None = None, **params: Any) -> list[Any]:
+        """Every item of a list, page by page."""
+        items: list[Any] = []
+        while True:
+            page = await self.ask(path, params={**params, **({"cursor": cursor} if cursor else {})})
+            items += page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return items
+
+
+def track(event: str, user: str = "user-1", **more: Any) -> dict[str, Any]:
+    return {"type": "track", "event": event, "userId": user, **more}
+
+
+@asynccontextmanager
+async def running(settings: Settings, clock: Clock | None = None, worker: bool = False) -> AsyncIterator[Service]:
+    assert settings.database_url is not None
+    pool = await open_pool(settings.database_url, 1)
+    async with pool.acquire() as connection:
+        keys = await bootstrap(connection)  # type: ignore[arg-type]
+    await pool.close()
+    clock = clock or Clock()
+    app = create_app(settings, clock=clock, worker=worker)
+    async with app.router.lifespan_context(app):
+        service = Service(app, keys or FirstKeys("default", "", ""), clock)
+        async with service.client:
+            yield service

@@ -1,0 +1,84 @@
+"""What a page does: it has a secret of its own, sends with it, and asks what it is told."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from app.registry.visitor_tokens import anonymous_id_of
+from tests.support.running_app import Service
+
+ORIGIN = "https://shop.example.com"
+
+
+@dataclass
+class Page:
+    """A visitor's page, on an origin of its own."""
+
+    service: Service
+    write_key: str = ""
+    origin: str | None = ORIGIN
+    proof: str = field(default_factory=lambda: secrets.token_hex(16))
+    me: str | None = ""
+    token: str = ""
+
+    @property
+    def id(self) -> str:
+        id = anonymous_id_of(self.proof)
+        assert id is not None
+        return id
+
+    @property
+    def key(self) -> str:
+        return self.write_key or self.service.keys.write_key
+
+    async def post(self, *messages: dict[str, Any], **visitor: Any) -> httpx.Response:
+        """The messages as the snippet sends them; ``visitor`` replaces what it says of its visitor."""
+        claim = visitor or {"id": self.id, "proof": self.proof, **({} if self.me is None else {"me": self.me})}
+        return await self.service.client.post(
+            "/v1/b",
+            json={
+                "writeKey": self.key,
+                "batch": [{"anonymousId": self.id, **each} for each in messages],
+                "visitor": claim,
+            },
+            headers={} if self.origin is None else {"Origin": self.origin},
+        )
+
+    async def send(self, *messages: dict[str, Any], **visitor: Any) -> dict[str, Any]:
+        """The receipt."""
+        response = await self.post(*messages, **visitor)
+        assert response.status_code == 200, response.text
+        receipt: dict[str, Any] = response.json()
+        assert receipt["accepted"] + receipt["duplicate"] == len(messages), receipt
+        self.token = receipt.get("visitor", {}).get("token", self.token)
+        return receipt
+
+    async def get(self, token: str | None = None, headers: dict[str, str] | None = None) -> httpx.Response:
+        return await self.service.client.get(
+            "/v1/me",
+            params={"writeKey": self.key, "token": self.token if token is None else token},
+            headers={**({} if self.origin is None else {"Origin": self.origin}), **(headers or {})},
+        )
+
+    async def ask_anew(self) -> dict[str, Any]:
+        """With a token of now, however much time has passed."""
+        await self.send()
+        return await self.ask()
+
+    async def ask(self) -> dict[str, Any]:
+        response = await self.get()
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+
+def did(event: str, **more: Any) -> dict[str, Any]:
+    return {"type": "track", "event": event, **more}
+
+
+def is_member(answer: dict[str, Any], key: str) -> bool:
+    return key in [each["key"] for each in answer["segments"]]
