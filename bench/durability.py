@@ -17,7 +17,7 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.support.crash_load import Siege, check_customers, check_rebuild, reckon
+from tests.support.crash_load import CrashLoad, check_customers, check_rebuild, stored_messages
 from tests.support.server_process import Server
 
 SHARES: Final = {"server": 0.7, "postmaster": 0.2, "both": 0.1}
@@ -46,12 +46,12 @@ def main() -> None:
 def _lay_siege(server: Server, kills: int, seed: int) -> None:
     victims = random.Random(seed).choices(list(SHARES), list(SHARES.values()), k=kills)
     began = time.monotonic()
-    siege = Siege(server, seed, tell=lambda line: out.print(line, style="dim"))
+    siege = CrashLoad(server, seed, tell=lambda line: out.print(line, style="dim"))
     asyncio.run(siege.run(victims))
     assert server.stop() == 0, "the server did not end in good order"
     took = time.monotonic() - began
     out.print(f"{siege.kills.total} kills in {took:.0f} s; {siege.kills.in_doubt} cut requests off")
-    said = asyncio.run(reckon(siege))
+    said = asyncio.run(stored_messages(siege))
     out.print(f"{len(siege.notes.acked)} messages acknowledged, {len(said)} stored: none lost, doubled or invented")
     asyncio.run(check_customers(server, said))
     out.print("customers are those of the naive reading of the log")

@@ -22,9 +22,9 @@ from app.config import Settings
 from app.postgres.embedded import EmbeddedPostgres
 from app.postgres.migrate import upgrade
 from app.postgres.pool import FrozenClock
-from tests.support.running_app import NOON, Service, running
+from tests.support.running_app import NOON, RunningApp, running_app
 from tests.support.server_process import Server
-from tests.support.webhook_sender import Tools, running_tools
+from tests.support.webhook_sender import WebhookSender, running_webhook_sender
 
 T = TypeVar("T")
 
@@ -87,22 +87,22 @@ def frozen() -> FrozenClock:
 
 
 @pytest.fixture
-async def service(settings: Settings) -> AsyncIterator[Service]:
+async def service(settings: Settings) -> AsyncIterator[RunningApp]:
     """The application in this process, without a worker: nothing happens that a test does not do."""
-    async with running(settings) as service:
+    async with running_app(settings) as service:
         yield service
 
 
 @pytest.fixture
-def start() -> Callable[..., AbstractAsyncContextManager[Service]]:
-    return running
+def start() -> Callable[..., AbstractAsyncContextManager[RunningApp]]:
+    return running_app
 
 
 @pytest.fixture
-async def tools(settings: Settings) -> AsyncIterator[Tools]:
+async def tools(settings: Settings) -> AsyncIterator[WebhookSender]:
     """The application behind a real socket, and deliveries to it as a tool makes them."""
-    async with running_tools(settings) as running:
-        yield running
+    async with running_webhook_sender(settings) as running_app:
+        yield running_app
 
 
 @pytest.fixture(scope="session")

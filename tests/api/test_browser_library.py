@@ -8,13 +8,12 @@ from hashlib import sha256
 import pytest
 
 from app.browser import snippet
-from tests.api.test_collect import is_problem
-from tests.support.running_app import Service
+from tests.support.running_app import RunningApp, is_problem
 
 PLAIN = {"Accept-Encoding": "identity"}
 
 
-async def test_it_is_the_built_file_and_for_every_page(service: Service) -> None:
+async def test_it_is_the_built_file_and_for_every_page(service: RunningApp) -> None:
     for headers in (PLAIN, {**PLAIN, "Origin": "https://shop.example.com"}):
         answer = await service.client.get("/segue.js", headers=headers)
         assert answer.status_code == 200
@@ -27,7 +26,7 @@ async def test_it_is_the_built_file_and_for_every_page(service: Service) -> None
         assert answer.headers["vary"] == "Accept-Encoding"
 
 
-async def test_packed_where_the_browser_can_unpack(service: Service) -> None:
+async def test_packed_where_the_browser_can_unpack(service: RunningApp) -> None:
     async with service.client.stream("GET", "/segue.js", headers={"Accept-Encoding": "br, gzip"}) as answer:
         assert answer.headers["content-encoding"] == "gzip"
         packed = b"".join([chunk async for chunk in answer.aiter_raw()])
@@ -47,14 +46,14 @@ async def test_packed_where_the_browser_can_unpack(service: Service) -> None:
         ("br;q=1.0, *;q=0.5", True),
     ],
 )
-async def test_packed_only_for_whom_says_so(service: Service, accepted: str, packed: bool) -> None:
+async def test_packed_only_for_whom_says_so(service: RunningApp, accepted: str, packed: bool) -> None:
     async with service.client.stream("GET", "/segue.js", headers={"Accept-Encoding": accepted}) as answer:
         assert ("content-encoding" in answer.headers) is packed
         content = b"".join([chunk async for chunk in answer.aiter_raw()])
     assert (gzip.decompress(content) if packed else content) == snippet().content
 
 
-async def test_kept_by_its_tag(service: Service) -> None:
+async def test_kept_by_its_tag(service: RunningApp) -> None:
     plain = await service.client.get("/segue.js", headers=PLAIN)
     packed = await service.client.get("/segue.js", headers={"Accept-Encoding": "gzip"})
     assert plain.headers["etag"] != packed.headers["etag"]
@@ -66,7 +65,7 @@ async def test_kept_by_its_tag(service: Service) -> None:
     assert other.status_code == 200
 
 
-async def test_for_ever_under_the_name_of_its_content(service: Service) -> None:
+async def test_for_ever_under_the_name_of_its_content(service: RunningApp) -> None:
     version = sha256(snippet().content).hexdigest()[:12]
     answer = await service.client.get(f"/segue-{version}.js", headers=PLAIN)
     assert answer.content == snippet().content
@@ -77,6 +76,6 @@ async def test_for_ever_under_the_name_of_its_content(service: Service) -> None:
         assert "immutable" not in refused.headers.get("cache-control", "")
 
 
-async def test_head(service: Service) -> None:
+async def test_head(service: RunningApp) -> None:
     answer = await service.client.head("/segue.js", headers=PLAIN)
     assert (answer.status_code, answer.headers["content-length"]) == (200, str(len(snippet().content)))

@@ -5,30 +5,15 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from base64 import b64encode
 from typing import Any
 
 import pytest
 
 from app.api.collect import OPEN_PATHS
+from tests.support.running_app import basic_auth, is_problem
 
 MESSAGE = {"type": "track", "event": "Product Viewed", "userId": "user-1", "groupId": "g", "previousId": "user-0"}
 SINGLE = [("track", "t"), ("identify", "i"), ("page", "p"), ("screen", "s"), ("group", "g"), ("alias", "a")]
-
-
-def basic(key: str, colon: str = ":") -> dict[str, str]:
-    return {"Authorization": f"Basic {b64encode((key + colon).encode()).decode()}"}
-
-
-def is_problem(response: Any, status: int, code: str) -> bool:
-    body = response.json()
-    return (
-        response.status_code == status == body["status"]
-        and response.headers["content-type"] == "application/problem+json"
-        and body["code"] == code
-        and body["message"] == body["detail"] != ""
-        and body["type"] == f"urn:segue:error:{code}"
-    )
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
@@ -36,14 +21,18 @@ async def test_every_route_answers_with_a_receipt(service: Any, slash: str) -> N
     names = [name for pair in SINGLE for name in pair]
     for number, name in enumerate(names):
         body = {**MESSAGE, "messageId": f"m{slash}-{number}"}
-        response = await service.client.post(f"/v1/{name}{slash}", json=body, headers=basic(service.keys.write_key))
+        response = await service.client.post(
+            f"/v1/{name}{slash}", json=body, headers=basic_auth(service.keys.write_key)
+        )
         assert response.status_code == 200, response.text
         assert response.json() == {
             "success": True, "accepted": 1, "duplicate": 0, "rejected": 0, "projected": True, "rejections": [],
         }  # fmt: skip
     for name in ("batch", "b", "import"):
         body = {"batch": [{**MESSAGE, "messageId": f"m{slash}-{name}"}]}
-        response = await service.client.post(f"/v1/{name}{slash}", json=body, headers=basic(service.keys.write_key))
+        response = await service.client.post(
+            f"/v1/{name}{slash}", json=body, headers=basic_auth(service.keys.write_key)
+        )
         assert response.json()["accepted"] == 1
     assert (await service.client.post(f"/v1/m{slash}", content=b'{"series":[]}')).json() == {"success": True}
 
@@ -63,7 +52,7 @@ async def test_a_bad_message_does_not_stop_its_neighbours(service: Any) -> None:
 
 async def test_a_clamped_timestamp_is_a_warning(service: Any) -> None:
     body = {**MESSAGE, "timestamp": "2999-01-01T00:00:00Z", "messageId": "m-1"}
-    response = await service.client.post("/v1/track", json=body, headers=basic(service.keys.write_key))
+    response = await service.client.post("/v1/track", json=body, headers=basic_auth(service.keys.write_key))
     (warning,) = response.json()["warnings"]
     assert (warning["index"], warning["messageId"], warning["code"]) == (0, "m-1", "timestamp_future")
 
@@ -72,11 +61,11 @@ async def test_where_a_key_may_stand(service: Any) -> None:
     write = service.keys.write_key
     with_key = {**MESSAGE, "writeKey": write}
     for headers, body, query in (
-        (basic(write), MESSAGE, ""),
-        (basic(write, ""), MESSAGE, ""),
+        (basic_auth(write), MESSAGE, ""),
+        (basic_auth(write, ""), MESSAGE, ""),
         ({"Authorization": f"Bearer {write}"}, MESSAGE, ""),
         ({"Authorization": "Bearer an-oauth-token"}, with_key, ""),
-        (basic("wk_unknown"), with_key, ""),
+        (basic_auth("wk_unknown"), with_key, ""),
         ({"Authorization": "Basic %%%"}, with_key, ""),
         ({}, with_key, ""),
         ({}, MESSAGE, f"?writeKey={write}"),
@@ -86,11 +75,17 @@ async def test_where_a_key_may_stand(service: Any) -> None:
 
 
 async def test_keys_that_may_not_send(service: Any) -> None:
-    for headers in ({}, basic("wk_unknown"), basic(""), {"Authorization": "Basic %%%"}, {"Authorization": "Digest x"}):
+    for headers in (
+        {},
+        basic_auth("wk_unknown"),
+        basic_auth(""),
+        {"Authorization": "Basic %%%"},
+        {"Authorization": "Digest x"},
+    ):
         response = await service.client.post("/v1/track", json=MESSAGE, headers=headers)
         assert is_problem(response, 401, "unauthorized"), headers
         assert response.headers["www-authenticate"] == 'Bearer realm="segue"'
-    response = await service.client.post("/v1/track", json=MESSAGE, headers=basic(service.keys.secret_key))
+    response = await service.client.post("/v1/track", json=MESSAGE, headers=basic_auth(service.keys.secret_key))
     assert is_problem(response, 403, "forbidden")
     response = await service.client.post("/v1/track", json={**MESSAGE, "writeKey": service.keys.secret_key})
     assert is_problem(response, 403, "forbidden")
@@ -112,7 +107,7 @@ BODIES: list[tuple[bytes, str]] = [
 
 @pytest.mark.parametrize(("body", "code"), BODIES)
 async def test_bodies_that_cannot_be_read(service: Any, body: bytes, code: str) -> None:
-    response = await service.client.post("/v1/batch", content=body, headers=basic(service.keys.write_key))
+    response = await service.client.post("/v1/batch", content=body, headers=basic_auth(service.keys.write_key))
     assert is_problem(response, 400, code), response.text
 
 
@@ -131,7 +126,7 @@ async def test_bodies_that_cannot_be_read(service: Any, body: bytes, code: str) 
     ids=["deep", "surrogate", "nul", "1e400", "text", "large", "empty", "junk"],
 )
 async def test_hostile_messages_are_rejected_under_a_200(service: Any, body: bytes) -> None:
-    response = await service.client.post("/v1/track", content=body, headers=basic(service.keys.write_key))
+    response = await service.client.post("/v1/track", content=body, headers=basic_auth(service.keys.write_key))
     assert response.status_code in (200, 400), response.text
     if response.status_code == 200:
         assert (response.json()["accepted"], response.json()["rejected"]) == (0, 1)
@@ -148,7 +143,7 @@ async def test_the_bound_holds_without_a_content_length(service: Any) -> None:
             read += 1
             yield b" " * 100_000
 
-    response = await service.client.post("/v1/batch", content=endless(), headers=basic(service.keys.write_key))
+    response = await service.client.post("/v1/batch", content=endless(), headers=basic_auth(service.keys.write_key))
     assert is_problem(response, 400, "body_too_large")
     assert read < 10
 
@@ -161,7 +156,7 @@ async def test_a_body_that_drips_is_given_up(service: Any, monkeypatch: pytest.M
             yield b" "
             await asyncio.sleep(0.02)
 
-    for path, headers in (("/v1/batch", basic(service.keys.write_key)), ("/v1/segments", service.secret)):
+    for path, headers in (("/v1/batch", basic_auth(service.keys.write_key)), ("/v1/segments", service.secret)):
         response = await service.client.post(path, content=drips(), headers=headers)
         assert is_problem(response, 408, "body_too_slow")
         assert response.headers["connection"] == "close"
@@ -207,16 +202,16 @@ async def test_preflights_need_no_key(service: Any) -> None:
 
 async def test_answers_and_failures_can_be_read_by_the_page(service: Any) -> None:
     for headers, content in (
-        (basic(service.keys.write_key), json.dumps(MESSAGE).encode()),
-        (basic("wk_unknown"), json.dumps(MESSAGE).encode()),
-        (basic(service.keys.write_key), b"not json"),
+        (basic_auth(service.keys.write_key), json.dumps(MESSAGE).encode()),
+        (basic_auth("wk_unknown"), json.dumps(MESSAGE).encode()),
+        (basic_auth(service.keys.write_key), b"not json"),
     ):
         response = await service.client.post("/v1/t", content=content, headers={**headers, "Origin": ORIGIN})
         assert response.headers["access-control-allow-origin"] == ORIGIN
         assert response.headers["access-control-expose-headers"] == "Retry-After, ETag"
     await service.app.state.services.ingest.stop()
     response = await service.client.post(
-        "/v1/t", json=MESSAGE, headers={**basic(service.keys.write_key), "Origin": ORIGIN}
+        "/v1/t", json=MESSAGE, headers={**basic_auth(service.keys.write_key), "Origin": ORIGIN}
     )
     assert is_problem(response, 503, "overloaded")
     assert int(response.headers["retry-after"]) >= 1

@@ -12,8 +12,7 @@ from app.formats.timestamps import rfc3339
 from app.postgres.pool import FrozenClock
 from app.registry.default_definitions import TRAITS
 from app.touchpoint import DAY, HOUR
-from tests.api.test_definitions import work
-from tests.support.running_app import NOON, Service, running, track
+from tests.support.running_app import NOON, RunningApp, run_worker, running_app, track
 
 TRAIT = {
     "key": "spent",
@@ -30,13 +29,13 @@ def order(total: Any, days: int, user: str = "user-1", **more: Any) -> dict[str,
     return track("Order Completed", user, properties={"total": total}, timestamp=at, messageId=f"{user}-{days}", **more)
 
 
-async def traits(service: Service, user: str = "user-1", **params: Any) -> dict[str, Any]:
+async def traits(service: RunningApp, user: str = "user-1", **params: Any) -> dict[str, Any]:
     found: dict[str, Any] = (await service.ask(f"/v1/customers/{user}", params=params or None))["traits"]
     return found
 
 
 async def test_a_computed_trait_from_creation_to_archive(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         made = await service.tell("POST", "/v1/traits", TRAIT, 201)
         assert {**TRAIT, "public": False, "version": 1, "status": "current", "created_at": made["created_at"]} == made
         assert (await service.tell("POST", "/v1/traits", TRAIT, 409))["code"] == "conflict"
@@ -48,7 +47,7 @@ async def test_a_computed_trait_from_creation_to_archive(settings: Settings, fro
         assert (read["value"], read["version"]) == (TRAIT["value"], 1)
         value = {"count": "Order Completed"}
         assert (await service.tell("PUT", "/v1/traits/spent", {"value": value}))["version"] == 2
-        await work(service)
+        await run_worker(service)
         assert await traits(service) == {"spent": 3}
         reader = {"key": "reader", "rule": {"trait": "spent", "gte": 3}}
         await service.tell("POST", "/v1/segments", reader, 201)
@@ -62,7 +61,7 @@ async def test_a_computed_trait_from_creation_to_archive(settings: Settings, fro
 
 
 async def test_it_hides_a_declared_trait_of_its_name(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         declared = {"spent": "much", "plan": "pro"}
         await service.send(
             {"type": "identify", "userId": "user-1", "traits": declared, "timestamp": rfc3339(NOON - DAY)}
@@ -79,7 +78,7 @@ async def test_it_hides_a_declared_trait_of_its_name(settings: Settings, frozen:
 
 
 async def test_it_follows_time(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/traits", TRAIT, 201)
         await service.send(order(10, 3), order(5, 1))
         for instant, expected in (
@@ -95,7 +94,7 @@ async def test_it_follows_time(settings: Settings, frozen: FrozenClock) -> None:
 
 
 async def test_what_it_was_worked_out_from(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/traits", TRAIT, 201)
         future = track("Order Completed", properties={"total": 1}, timestamp=rfc3339(NOON + HOUR), messageId="f")
         await service.send(order(10, 3), order(5, 1), order(7, 20))
@@ -118,7 +117,7 @@ async def test_what_it_was_worked_out_from(settings: Settings, frozen: FrozenClo
 
 
 async def test_each_node_says_since_when(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         rule = {
             "any": [
                 {
@@ -167,7 +166,7 @@ async def test_each_node_says_since_when(settings: Settings, frozen: FrozenClock
          {"stages": [{"key": "x", "name": "x", "rule": {"did": "b"}}]}),
     ],
 )  # fmt: skip
-async def test_the_change_log(service: Service, kind: str, one: Any, other: Any) -> None:
+async def test_the_change_log(service: RunningApp, kind: str, one: Any, other: Any) -> None:
     path = f"/v1/{kind}s"
     (body,), (body_after,) = one.values(), other.values()
 
@@ -182,7 +181,7 @@ async def test_the_change_log(service: Service, kind: str, one: Any, other: Any)
     await service.tell("POST", path, {"key": "k", "owner": "o", "note": "first", **one}, 201)
     assert await log() == [(1, "current", "o", "first", body)]
     await service.send(track("a"), track("b"))
-    await work(service)
+    await run_worker(service)
     await service.tell("PUT", f"{path}/k", {"owner": "p", "note": "other owner", **one})
     first = (1, "superseded", "o", "first", body)
     assert await log() == [(2, "current", "p", "other owner", body), first]
@@ -193,7 +192,7 @@ async def test_the_change_log(service: Service, kind: str, one: Any, other: Any)
     final = json.loads(json.dumps(other).replace('"b"', '"c"'))
     (body_final,) = final.values()
     await service.tell("PUT", f"{path}/k", {"owner": "p", "note": "final", **final})
-    await work(service)
+    await run_worker(service)
     if kind != "trait":
         third = (3, "superseded", "p", "withdrawn", body_after)
         assert await log() == [(4, "current", "p", "final", body_final), third, second, first]
@@ -207,7 +206,7 @@ async def test_the_change_log(service: Service, kind: str, one: Any, other: Any)
 
 async def test_more_points_than_a_state_keeps_are_read_from_the_log(settings: Settings, frozen: FrozenClock) -> None:
     few = settings.model_copy(update={"series_points_max": 20})
-    async with running(few, frozen) as service:
+    async with running_app(few, frozen) as service:
         await service.tell("POST", "/v1/traits", TRAIT, 201)
         for batch in range(5):
             at = [NOON - DAY + (batch * 10 + number) * 1000 for number in range(10)]
@@ -237,7 +236,7 @@ async def test_more_points_than_a_state_keeps_are_read_from_the_log(settings: Se
         ({"key": "x", "note": "n" * 501, "value": {"count": "e"}}, "/note"),
     ],
 )
-async def test_refused_traits_say_where_and_what_to_do(service: Service, body: Any, path: str) -> None:
+async def test_refused_traits_say_where_and_what_to_do(service: RunningApp, body: Any, path: str) -> None:
     answer = await service.tell("POST", "/v1/traits", body, 422)
     assert answer["code"] == "invalid_definition"
     assert answer["path"].startswith(path), answer

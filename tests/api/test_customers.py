@@ -16,10 +16,10 @@ from app.formats.timestamps import rfc3339
 from app.http.responses import write_cursor
 from app.postgres.pool import FrozenClock
 from app.touchpoint import DAY, SECOND, identity_id
-from tests.support.running_app import NOON, Service, track
+from tests.support.running_app import NOON, RunningApp, track
 
 
-async def test_a_customer(service: Service) -> None:
+async def test_a_customer(service: RunningApp) -> None:
     await service.send(
         {"type": "page", "anonymousId": "anon-1", "name": "Home"},
         {"type": "identify", "userId": "user-1", "anonymousId": "anon-1",
@@ -44,7 +44,7 @@ async def test_a_customer(service: Service) -> None:
         assert found["id"] == customer["id"], name
 
 
-async def test_an_id_of_a_merged_customer_keeps_resolving(service: Service) -> None:
+async def test_an_id_of_a_merged_customer_keeps_resolving(service: RunningApp) -> None:
     await service.send({"type": "page", "anonymousId": "anon-1"})
     before = (await service.ask("/v1/customers/anonymous_id:anon-1"))["id"]
     await service.send({"type": "identify", "userId": "user-1", "anonymousId": "anon-1"})
@@ -73,7 +73,7 @@ NASTY = [
 ]
 
 
-async def test_ids_with_any_character_in_the_path(service: Service) -> None:
+async def test_ids_with_any_character_in_the_path(service: RunningApp) -> None:
     await service.send(*[track("Product Viewed", each) for each in NASTY])
     for each in NASTY:
         customer = await service.ask(f"/v1/customers/user_id:{quote(each, safe='')}")
@@ -120,14 +120,14 @@ async def test_any_id_round_trips(settings: Settings, start: Any) -> None:
         ("a/b", 404, "not_found"),
     ],
 )
-async def test_who_is_nobody(service: Service, path: str, status: int, code: str) -> None:
+async def test_who_is_nobody(service: RunningApp, path: str, status: int, code: str) -> None:
     answer = await service.ask(f"/v1/customers/{path}", status)
     assert (answer["code"], answer["status"]) == (code, status)
     if status == 404 and path != "a/b":
         assert (await service.ask(f"/v1/customers/{path}/journey", 404))["code"] == "not_found"
 
 
-async def test_paths_that_come_encoded_are_decoded_once(service: Service) -> None:
+async def test_paths_that_come_encoded_are_decoded_once(service: RunningApp) -> None:
     await service.send(track("e", user="a%2Fb"), track("e", user="a%b"))
     for path in ("/v1/customers/a%252Fb", "/v1/%63ustomers/a%252Fb", "/v1/%63ustomers/a%25b"):
         answer = await service.ask(path)
@@ -136,7 +136,7 @@ async def test_paths_that_come_encoded_are_decoded_once(service: Service) -> Non
     assert why["segment"] == "repeat-buyers"
 
 
-async def test_entity_tags(service: Service) -> None:
+async def test_entity_tags(service: RunningApp) -> None:
     await service.send(track("Product Viewed"))
     customer = "/v1/customers/user-1"
     paths = [customer + path for path in ("", "/journey", "/segments", "/links", "/segments/engaged/explain")]
@@ -175,7 +175,7 @@ async def test_time_alone_changes_what_a_read_says(settings: Settings, start: An
         }
 
 
-async def is_in(service: Service, segment: str) -> bool:
+async def is_in(service: RunningApp, segment: str) -> bool:
     """Asked in every way there is; they must agree."""
     customer = await service.ask("/v1/customers/user-1")
     listed = segment in [each["key"] for each in customer["segments"]]
@@ -272,7 +272,7 @@ async def test_history_of_stages(settings: Settings, start: Any, frozen: FrozenC
         assert (await service.ask("/v1/customers/user-1/journey?journey=six-stage"))["items"] == answer["items"]
 
 
-async def test_explanations_name_the_touchpoints(service: Service) -> None:
+async def test_explanations_name_the_touchpoints(service: RunningApp) -> None:
     await service.send(
         track("Order Completed", messageId="m-1", properties={"total": 60}),
         track("Order Completed", messageId="m-2", properties={"total": 10}),
@@ -299,7 +299,7 @@ async def test_explanations_name_the_touchpoints(service: Service) -> None:
     assert (await service.ask("/v1/customers/user-1/journeys/none/explain", 404))["code"] == "not_found"
 
 
-async def test_the_timeline_in_pages(service: Service) -> None:
+async def test_the_timeline_in_pages(service: RunningApp) -> None:
     instants = [rfc3339(NOON + n // 3 * SECOND) for n in range(11)]
     await service.send(
         *[track("e", anonymousId=f"anon-{n % 2}", timestamp=instants[n], messageId=f"m-{n:02}") for n in range(11)],
@@ -319,7 +319,7 @@ async def test_the_timeline_in_pages(service: Service) -> None:
     ]
 
 
-async def test_a_cursor_of_ours_is_taken_back_whatever_it_holds(service: Service) -> None:
+async def test_a_cursor_of_ours_is_taken_back_whatever_it_holds(service: RunningApp) -> None:
     """255 characters that JSON escapes make the longest cursor."""
     await service.send(*[track("e", messageId=char * 255, timestamp=rfc3339(NOON)) for char in "\x01\x02\x03"])
     found = await service.all_of("/v1/customers/user-1/touchpoints", limit=1)
@@ -339,7 +339,7 @@ ABSURD = [
 
 
 @pytest.mark.parametrize("cursor", [*ABSURD, "x", "e30", "%00", "a" * 7000, "é"])
-async def test_cursors_that_are_not_ours(service: Service, cursor: str) -> None:
+async def test_cursors_that_are_not_ours(service: RunningApp, cursor: str) -> None:
     await service.send(track("Product Viewed"))
     for path in ("/v1/customers/user-1/touchpoints", "/v1/segments/engaged/members", "/v1/quarantine"):
         answer = await service.ask(path, 400, params={"cursor": cursor})
@@ -349,7 +349,7 @@ async def test_cursors_that_are_not_ours(service: Service, cursor: str) -> None:
         assert answer["code"] == "invalid_parameter"
 
 
-async def test_lookup(service: Service) -> None:
+async def test_lookup(service: RunningApp) -> None:
     await service.send(track("Order Completed"), track("Product Viewed", "user-2", anonymousId="anon-2"))
     refs = ["user_id:user-2", "nobody", "user-1", "anonymous_id:anon-2", "null", "user-1", ""]
     answer = await service.tell("POST", "/v1/customers/lookup", {"customers": refs})
@@ -365,7 +365,7 @@ async def test_lookup(service: Service) -> None:
         )
 
 
-async def test_links_can_be_undone_and_restored(service: Service) -> None:
+async def test_links_can_be_undone_and_restored(service: RunningApp) -> None:
     await service.send(
         track("Order Completed", anonymousId="anon-1", messageId="m-1"),
         {"type": "page", "anonymousId": "anon-1", "messageId": "m-2"},
@@ -387,14 +387,14 @@ async def test_links_can_be_undone_and_restored(service: Service) -> None:
         await service.tell("POST", "/v1/customers/links/undo", body, status)
 
 
-async def test_identity_ids_are_customer_ids(service: Service) -> None:
+async def test_identity_ids_are_customer_ids(service: RunningApp) -> None:
     await service.send(track("Product Viewed"))
     id = (await service.ask("/v1/customers/user-1"))["id"]
     assert id.replace("-", "") == identity_id("user_id", "user-1").hex()
 
 
 async def test_a_definition_of_another_worker_holds_at_once(settings: Settings, start: Any) -> None:
-    starts: AbstractAsyncContextManager[Service] = start(settings)
+    starts: AbstractAsyncContextManager[RunningApp] = start(settings)
     async with starts as one, start(settings) as other:
         other.keys = one.keys
         await one.send(track("Product Viewed"))

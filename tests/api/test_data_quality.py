@@ -15,7 +15,7 @@ from app.formats.timestamps import rfc3339
 from app.ingest.source_stats import KEEP_DAYS, NAMES_MAX, OTHER
 from app.postgres.pool import FrozenClock
 from app.touchpoint import DAY, HOUR, WEEK
-from tests.support.running_app import NOON, Service, track
+from tests.support.running_app import NOON, RunningApp, track
 
 ORDER = {
     "type": "object",
@@ -23,20 +23,20 @@ ORDER = {
     "properties": {"total": {"type": "number", "minimum": 0}, "note": {"type": "string"}},
 }
 PLAN = "/v1/tracking-plan"
-Start = Callable[..., AbstractAsyncContextManager[Service]]
+Start = Callable[..., AbstractAsyncContextManager[RunningApp]]
 
 
-async def plan(service: Service, event: str, mode: str = "warn", schema: Any = None, source: str = "") -> Any:
+async def plan(service: RunningApp, event: str, mode: str = "warn", schema: Any = None, source: str = "") -> Any:
     query = f"?source={source}" if source else ""
     body = {"mode": mode, "schema": ORDER if schema is None else schema}
     return await service.tell("PUT", f"{PLAN}/{event}{query}", body)
 
 
-async def violations(service: Service, **params: Any) -> list[Any]:
+async def violations(service: RunningApp, **params: Any) -> list[Any]:
     return (await service.ask(f"{PLAN}/violations", params=params))["items"]
 
 
-async def test_warn_stores_and_tells(service: Service) -> None:
+async def test_warn_stores_and_tells(service: RunningApp) -> None:
     entry = await plan(service, "Order Completed")
     assert entry == {
         "source": None,
@@ -74,7 +74,7 @@ async def test_warn_stores_and_tells(service: Service) -> None:
 
 
 async def test_what_the_database_refuses_of_the_tally_holds_up_nothing_else(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.tracking_plan.event_schema._REASON_CHARS_MAX", 100_000)
     unlike = "".join(f"{n:x}" for n in range(9_000))  # nothing that could be compressed into the index
@@ -87,7 +87,7 @@ async def test_what_the_database_refuses_of_the_tally_holds_up_nothing_else(
 
 
 async def test_what_is_committed_is_acknowledged_whatever_counting_does(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("a fault of the tally")
@@ -99,7 +99,7 @@ async def test_what_is_committed_is_acknowledged_whatever_counting_does(
     assert len((await service.ask("/v1/customers/user-1/touchpoints"))["items"]) == 1
 
 
-async def test_quarantine_keeps_apart_and_a_corrected_plan_lets_in(service: Service) -> None:
+async def test_quarantine_keeps_apart_and_a_corrected_plan_lets_in(service: RunningApp) -> None:
     await plan(service, "Order Completed", "quarantine")
     body = {
         "sentAt": "2026-01-01T00:00:10Z",
@@ -130,7 +130,7 @@ async def test_quarantine_keeps_apart_and_a_corrected_plan_lets_in(service: Serv
     assert order["occurred_at"] != "2026-01-01T00:00:00.000000Z"
 
 
-async def test_an_entry_of_a_source_comes_before_that_of_every_source(service: Service) -> None:
+async def test_an_entry_of_a_source_comes_before_that_of_every_source(service: RunningApp) -> None:
     await plan(service, "Order Completed", "quarantine")
     await plan(service, "Order Completed", "off", source="default")
     await service.send(track("Order Completed"))
@@ -147,7 +147,7 @@ async def test_an_entry_of_a_source_comes_before_that_of_every_source(service: S
     assert response.status_code == 404
 
 
-async def test_pages_and_odd_names(service: Service) -> None:
+async def test_pages_and_odd_names(service: RunningApp) -> None:
     await plan(service, "page_viewed", schema={"required": ["path"]})
     await plan(service, "checkout%2Fstep%201", schema={"required": ["step"]})
     receipt = await service.send(
@@ -159,7 +159,7 @@ async def test_pages_and_odd_names(service: Service) -> None:
         assert response.status_code == 400, response.text
 
 
-async def test_what_is_no_schema_is_refused_with_its_path(service: Service) -> None:
+async def test_what_is_no_schema_is_refused_with_its_path(service: RunningApp) -> None:
     for schema, path in (
         ({"properties": {"a": {"type": "text"}}}, "/schema/properties/a/type"),
         ({"$ref": "http://localhost:1/x"}, "/schema/$ref"),
@@ -184,7 +184,7 @@ async def test_other_processes_follow_within_a_second(settings: Settings, start:
             raise AssertionError("the other process has not followed")
 
 
-async def test_a_client_that_invents_names_fills_nothing(service: Service) -> None:
+async def test_a_client_that_invents_names_fills_nothing(service: RunningApp) -> None:
     names = [track(f"e-{n}") for n in range(2_400)]
     await service.send(*names)
     await service.send(*[track(f"f-{n}") for n in range(500)])
@@ -199,7 +199,7 @@ async def test_a_client_that_invents_names_fills_nothing(service: Service) -> No
     ]
 
 
-async def fill(service: Service, rows: list[tuple[str, int, str, str, int]]) -> None:
+async def fill(service: RunningApp, rows: list[tuple[str, int, str, str, int]]) -> None:
     await service.app.state.services.pool.executemany(
         "INSERT INTO volumes (source, hour, channel, name, messages) VALUES ($1, $2, $3, $4, $5)", rows
     )
@@ -260,7 +260,7 @@ async def test_health_of_a_source(settings: Settings, start: Start) -> None:
         assert 'segue_contacts_unusable_total{kind="email",reason="no_at"} 1.0' in text
 
 
-async def test_why_an_address_identifies_nobody_is_told(service: Service) -> None:
+async def test_why_an_address_identifies_nobody_is_told(service: RunningApp) -> None:
     receipt = await service.send(
         {
             "type": "identify",
@@ -282,7 +282,7 @@ async def test_why_an_address_identifies_nobody_is_told(service: Service) -> Non
     assert rejection["message"].endswith("; the e-mail address is none: there is no @ in it")
 
 
-async def test_completeness_of_traits(service: Service) -> None:
+async def test_completeness_of_traits(service: RunningApp) -> None:
     def identify(user: str, **traits: Any) -> dict[str, Any]:
         return {"type": "identify", "userId": user, "traits": traits}
 
@@ -312,7 +312,7 @@ async def test_completeness_of_traits(service: Service) -> None:
     assert len((await service.ask("/v1/quality/traits?limit=1"))["items"]) == 1
 
 
-async def test_counts_survive_a_database_that_is_away(service: Service) -> None:
+async def test_counts_survive_a_database_that_is_away(service: RunningApp) -> None:
     """Nothing that was counted is lost or counted twice."""
     tally = service.app.state.services.ingest.source_stats
     pool = service.app.state.services.pool

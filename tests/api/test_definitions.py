@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 
 import app.queries.segment_members
-from app.background.worker import Worker
 from app.config import Settings
 from app.formats.timestamps import rfc3339
-from app.observability.metrics import Metrics
 from app.postgres.pool import FrozenClock, transact
 from app.projection.project import refresh
 from app.touchpoint import DAY
-from tests.support.running_app import NOON, Service, track
+from tests.support.running_app import NOON, RunningApp, run_worker, track
 
 SEGMENT = {
     "key": "big",
@@ -33,15 +31,7 @@ JOURNEY = {
 }
 
 
-async def work(service: Service) -> None:
-    """What the worker does, until nothing is left to do."""
-    served = service.app.state.services
-    worker = Worker(served.pool, served.registry, served.settings, served.clock, Metrics())
-    while await worker.fill() or await worker.sweep():
-        pass
-
-
-async def test_a_segment_from_creation_to_archive(service: Service) -> None:
+async def test_a_segment_from_creation_to_archive(service: RunningApp) -> None:
     made = await service.tell("POST", "/v1/segments", SEGMENT, 201)
     said = {"note": "", "public": False, "version": 1, "status": "current", "created_at": made["created_at"]}
     assert {**SEGMENT, **said} == made
@@ -61,7 +51,7 @@ async def test_a_segment_from_creation_to_archive(service: Service) -> None:
     assert (await service.tell("POST", "/v1/segments", SEGMENT, 201))["version"] == 3
 
 
-async def test_a_journey_from_creation_to_archive(service: Service) -> None:
+async def test_a_journey_from_creation_to_archive(service: RunningApp) -> None:
     made = await service.tell("POST", "/v1/journeys", JOURNEY, 201)
     assert [(each["key"], each["name"]) for each in made["stages"]] == [("started", "started"), ("paid", "Paid")]
     await service.send(track("Order Completed"))
@@ -73,7 +63,7 @@ async def test_a_journey_from_creation_to_archive(service: Service) -> None:
     filling = await service.ask("/v1/journeys/trial")
     assert [filling[name] for name in ("version", "status", "upcoming_version")] == [1, "filling", 2]
     assert (filling["fill"]["customers_total"], filling["fill"]["done"]) == (1, False)
-    await work(service)
+    await run_worker(service)
     filled = await service.ask("/v1/journeys/trial")
     assert [filled[name] for name in ("version", "status", "upcoming_version")] == [2, "current", None]
     assert filled["fill"]["done"] is True
@@ -84,13 +74,13 @@ async def test_a_journey_from_creation_to_archive(service: Service) -> None:
 
 
 @pytest.mark.parametrize("key", ["x", "none", "%00", "x%00", "X", "%FF", "%F0%9F%98%80", "a" * 9_000])
-async def test_a_key_that_nothing_has(service: Service, key: str) -> None:
+async def test_a_key_that_nothing_has(service: RunningApp, key: str) -> None:
     for kind in ("segments", "journeys", "traits"):
         for path in (f"/v1/{kind}/{key}/versions", f"/v1/{kind}/{key}"):
             assert (await service.ask(path, 404))["code"] == "not_found"
 
 
-async def test_numbers_in_rules_are_exact(service: Service) -> None:
+async def test_numbers_in_rules_are_exact(service: RunningApp) -> None:
     body = b'{"key":"exact","rule":{"did":"e","where":{"a":0.1,"b":9007199254740993,"c":{"gt":1e3}}}}'
     response = await service.client.post("/v1/segments", content=body, headers=service.secret)
     assert response.status_code == 201, response.text
@@ -113,7 +103,7 @@ async def test_numbers_in_rules_are_exact(service: Service) -> None:
     ],
 )
 async def test_a_replacement_is_a_new_version_unless_it_says_the_same(
-    service: Service, old: Any, new: Any, same: bool
+    service: RunningApp, old: Any, new: Any, same: bool
 ) -> None:
     await service.tell("POST", "/v1/segments", {"key": "vip", "rule": old}, 201)
     replaced = await service.tell("PUT", "/v1/segments/vip", {"rule": new})
@@ -123,7 +113,7 @@ async def test_a_replacement_is_a_new_version_unless_it_says_the_same(
     assert replaced["version"] == (1 if same else 2)
 
 
-async def test_what_others_read_cannot_be_archived(service: Service) -> None:
+async def test_what_others_read_cannot_be_archived(service: RunningApp) -> None:
     await service.tell("POST", "/v1/segments", SEGMENT, 201)
     await service.tell("POST", "/v1/journeys", JOURNEY, 201)
     reader = {"key": "reader", "rule": {"all": [{"segment": "big"}, {"stage": "paid", "journey": "trial"}]}}
@@ -155,14 +145,14 @@ async def test_what_others_read_cannot_be_archived(service: Service) -> None:
         (7, ""),
     ],
 )
-async def test_refused_definitions_say_where_and_what_to_do(service: Service, body: Any, path: str) -> None:
+async def test_refused_definitions_say_where_and_what_to_do(service: RunningApp, body: Any, path: str) -> None:
     answer = await service.tell("POST", "/v1/segments", body, 422)
     assert answer["code"] == "invalid_definition"
     assert answer["path"].startswith(path), answer
     assert answer["remedy"]
 
 
-async def test_cycles_are_refused(service: Service) -> None:
+async def test_cycles_are_refused(service: RunningApp) -> None:
     await service.tell("POST", "/v1/segments", {"key": "a", "rule": {"did": "e"}}, 201)
     await service.tell("POST", "/v1/segments", {"key": "b", "rule": {"segment": "a"}}, 201)
     answer = await service.tell("PUT", "/v1/segments/a", {"rule": {"not": {"segment": "b"}}}, 422)
@@ -192,14 +182,14 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("body", HOSTILE, ids=range(len(HOSTILE)))
-async def test_hostile_definitions(service: Service, body: bytes) -> None:
+async def test_hostile_definitions(service: RunningApp, body: bytes) -> None:
     for method, path in (("POST", "/v1/segments"), ("PUT", "/v1/segments/engaged"), ("POST", "/v1/journeys")):
         response = await service.client.request(method, path, content=body, headers=service.secret)
         assert response.status_code in (400, 422), (method, path, response.text)
         assert response.json()["code"] in ("invalid_body", "body_too_large", "invalid_definition")
 
 
-async def test_a_new_segment_holds_before_it_is_filled(service: Service) -> None:
+async def test_a_new_segment_holds_before_it_is_filled(service: RunningApp) -> None:
     await service.send(*[track("e", f"user-{n}", properties={"n": n}) for n in range(30)])
     await service.tell("POST", "/v1/segments", {"key": "even", "rule": {"did": "e", "where": {"n": {"lt": 20}}}}, 201)
     fill = (await service.ask("/v1/segments/even"))["fill"]

@@ -9,36 +9,35 @@ import pytest
 
 from app.config import Settings
 from app.postgres.pool import FrozenClock
-from tests.api.test_mixpanel import send, touchpoints
-from tests.support.running_app import Service, running
+from tests.support.running_app import RunningApp, post_json, running_app, touchpoints_of
 
 
 def body(*events: Any, **around: Any) -> dict[str, Any]:
     return {"client_id": "123.456", "user_id": "user-1", "events": list(events), **around}
 
 
-def path(service: Service, of: str = "/mp/collect") -> str:
+def path(service: RunningApp, of: str = "/mp/collect") -> str:
     return f"{of}?measurement_id=G-1&api_secret={service.keys.write_key}"
 
 
-async def test_events_and_user_properties(service: Service) -> None:
+async def test_events_and_user_properties(service: RunningApp) -> None:
     view = {"name": "page_view", "params": {"page_location": "https://shop.example.com/", "page_title": "Shop"}}
     buy = {"name": "purchase", "params": {"value": 42.5, "currency": "EUR"}}
     hit = body(view, buy, timestamp_micros=1777888800000000, user_properties={"plan": {"value": "gold"}})
     for _ in range(2):
-        response = await send(service, path(service), hit)
+        response = await post_json(service, path(service), hit)
         assert (response.status_code, response.content) == (204, b"")
-    found = {each["name"]: each["properties"] for each in await touchpoints(service)}
+    found = {each["name"]: each["properties"] for each in await touchpoints_of(service)}
     assert found["page_viewed"]["url"] == "https://shop.example.com/"
     assert found["purchase"] == {"value": 42.5, "currency": "EUR"}
     customer = await service.ask("/v1/customers/anonymous_id:123.456")
     assert customer["traits"] == {"plan": "gold", "first_touch": "Direct"}
 
 
-async def test_a_bad_event_is_kept_whole_and_replayed(service: Service) -> None:
+async def test_a_bad_event_is_kept_whole_and_replayed(service: RunningApp) -> None:
     hit = body({"name": "ok"}, {"name": "x" * 201}, {"params": {}})
-    assert (await send(service, path(service), hit)).status_code == 204
-    assert [each["name"] for each in await touchpoints(service)] == ["ok"]
+    assert (await post_json(service, path(service), hit)).status_code == 204
+    assert [each["name"] for each in await touchpoints_of(service)] == ["ok"]
     kept = (await service.ask("/v1/quarantine"))["items"]
     assert {each["code"] for each in kept} == {"event_too_long", "missing_event"}
     original = json.loads(next(each["original"] for each in kept if each["code"] == "missing_event"))
@@ -48,7 +47,7 @@ async def test_a_bad_event_is_kept_whole_and_replayed(service: Service) -> None:
     assert receipt["accepted"] == 1
 
 
-async def test_keys_and_bodies_that_are_refused(service: Service) -> None:
+async def test_keys_and_bodies_that_are_refused(service: RunningApp) -> None:
     for secret, content, status in (
         ("wk_unknown", body({"name": "a"}), 401),
         ("", body({"name": "a"}), 401),
@@ -57,13 +56,13 @@ async def test_keys_and_bodies_that_are_refused(service: Service) -> None:
         (service.keys.write_key, {"events": 7}, 400),
         (service.keys.write_key, "text", 400),
     ):
-        response = await send(service, f"/mp/collect?api_secret={secret}", content)
+        response = await post_json(service, f"/mp/collect?api_secret={secret}", content)
         assert response.status_code == status, (secret, content)
 
 
-async def test_the_debug_twin_tells_and_stores_nothing(service: Service) -> None:
+async def test_the_debug_twin_tells_and_stores_nothing(service: RunningApp) -> None:
     debug = path(service, "/debug/mp/collect")
-    assert (await send(service, debug, body({"name": "purchase"}))).json() == {"validationMessages": []}
+    assert (await post_json(service, debug, body({"name": "purchase"}))).json() == {"validationMessages": []}
     cases: list[tuple[Any, list[tuple[str, str]]]] = [
         ({"events": [{"name": "a"}]}, [("client_id", "VALUE_REQUIRED")]),
         (body({"name": "a"}, {"name": "x" * 201}), [("events[1]", "NAME_INVALID")]),
@@ -74,81 +73,81 @@ async def test_the_debug_twin_tells_and_stores_nothing(service: Service) -> None
         ([], [("", "VALUE_INVALID")]),
     ]
     for content, expected in cases:
-        response = await send(service, debug, content)
+        response = await post_json(service, debug, content)
         messages = response.json()["validationMessages"]
         assert (response.status_code, [(each["fieldPath"], each["validationCode"]) for each in messages]) == (
             200, expected,
         )  # fmt: skip
         assert all(each["description"] for each in messages)
-    unknown = (await send(service, "/debug/mp/collect?api_secret=wk_unknown", body({"name": "a"}))).json()
+    unknown = (await post_json(service, "/debug/mp/collect?api_secret=wk_unknown", body({"name": "a"}))).json()
     assert [each["fieldPath"] for each in unknown["validationMessages"]] == ["api_secret"]
     await service.ask("/v1/customers/user-1", expected=404)
     assert (await service.ask("/v1/quarantine"))["items"] == []
 
 
-async def test_equal_events_in_one_body_each_count_and_a_retry_counts_none(service: Service) -> None:
+async def test_equal_events_in_one_body_each_count_and_a_retry_counts_none(service: RunningApp) -> None:
     hit = body({"name": "scroll"}, {"name": "scroll"}, {"name": "click"}, timestamp_micros=1777888800000000)
     for _ in range(2):
-        assert (await send(service, path(service), hit)).status_code == 204
-    assert sorted(each["name"] for each in await touchpoints(service)) == ["click", "scroll", "scroll"]
+        assert (await post_json(service, path(service), hit)).status_code == 204
+    assert sorted(each["name"] for each in await touchpoints_of(service)) == ["click", "scroll", "scroll"]
 
 
-async def test_a_sender_that_batches_anew_doubles_nothing(service: Service) -> None:
+async def test_a_sender_that_batches_anew_doubles_nothing(service: RunningApp) -> None:
     """The second batch was not answered for: its events go out once more, in other company and another order."""
     first, second, third = ({"name": name, "params": {"n": 1}} for name in ("a", "b", "c"))
     for events in ((first, second), (second, third, first), (third,)):
         hit = body(*events, timestamp_micros=1777888800000000)
-        assert (await send(service, path(service), hit)).status_code == 204
-    assert sorted(each["name"] for each in await touchpoints(service)) == ["a", "b", "c"]
+        assert (await post_json(service, path(service), hit)).status_code == 204
+    assert sorted(each["name"] for each in await touchpoints_of(service)) == ["a", "b", "c"]
     other = body(first, timestamp_micros=1777888800000000, client_id="123.457")
-    assert (await send(service, path(service), other)).status_code == 204
-    assert len(await touchpoints(service)) == 4, "the same of another device is another event"
+    assert (await post_json(service, path(service), other)).status_code == 204
+    assert len(await touchpoints_of(service)) == 4, "the same of another device is another event"
 
 
 @pytest.mark.parametrize("time", ["soon", "", -1, 0, None, True, [], {"a": 1}], ids=repr)
-async def test_a_time_that_is_none_makes_no_duplicates(service: Service, time: Any) -> None:
+async def test_a_time_that_is_none_makes_no_duplicates(service: RunningApp, time: Any) -> None:
     """Each hit counts as it arrives: what cannot be read as a time must not make one of all that says it."""
     for around, event in (({"timestamp_micros": time}, {}), ({}, {"timestamp_micros": time})):
         for _ in range(2):
-            await send(service, path(service), body({"name": "a", **event}, **around))
-    rows = await touchpoints(service)
+            await post_json(service, path(service), body({"name": "a", **event}, **around))
+    rows = await touchpoints_of(service)
     assert len(rows) == 4
     assert len({each["occurred_at"] for each in rows}) == 4
     assert (await service.ask("/v1/quarantine"))["items"] == []
 
 
 @pytest.mark.parametrize("nothing", [{}, {"app_instance_id": None}, {"app_instance_id": ""}], ids=repr)
-async def test_whichever_id_is_there_is_the_visitor(service: Service, nothing: dict[str, Any]) -> None:
+async def test_whichever_id_is_there_is_the_visitor(service: RunningApp, nothing: dict[str, Any]) -> None:
     web = {"client_id": "web.1", **nothing, "events": [{"name": "a"}]}
     app = {"client_id": None, "app_instance_id": "app-1", "events": [{"name": "b"}]}
     for hit in (web, app):
-        assert (await send(service, path(service), hit)).status_code == 204
+        assert (await post_json(service, path(service), hit)).status_code == 204
     for id, name in (("web.1", "a"), ("app-1", "b")):
-        assert [each["name"] for each in await touchpoints(service, f"anonymous_id:{id}")] == [name]
+        assert [each["name"] for each in await touchpoints_of(service, f"anonymous_id:{id}")] == [name]
 
 
-async def test_what_is_kept_of_refused_events_stays_small(service: Service) -> None:
+async def test_what_is_kept_of_refused_events_stays_small(service: RunningApp) -> None:
     """Members of the body stand with each event that is refused, but not those that are no id: 100 times 100 KB."""
     hit = body(*[{"params": {"n": n}} for n in range(100)], user_id="x" * 100_000)
-    assert (await send(service, path(service), hit)).status_code == 204
+    assert (await post_json(service, path(service), hit)).status_code == 204
     kept = await service.all_of("/v1/quarantine")
     assert len(kept) == 100
     assert max(len(each["original"]) for each in kept) < 400
     assert json.loads(kept[0]["original"])["client_id"] == "123.456"
 
 
-async def test_the_debug_twin_is_for_the_pages_of_the_key_alone(service: Service) -> None:
+async def test_the_debug_twin_is_for_the_pages_of_the_key_alone(service: RunningApp) -> None:
     made = {"kind": "write", "source": "default", "origins": ["https://shop.example.com"]}
     key = (await service.tell("POST", "/v1/keys", made, 201))["key"]
     debug = f"/debug/mp/collect?api_secret={key}"
     for origin, status in (("https://shop.example.com", 200), ("https://evil.example.com", 403)):
-        response = await send(service, debug, body({"name": "a"}), headers={"Origin": origin})
+        response = await post_json(service, debug, body({"name": "a"}), headers={"Origin": origin})
         assert response.status_code == status
         assert response.json().get("code") == (None if status == 200 else "origin_not_allowed")
 
 
 async def test_the_debug_twin_counts_for_the_key(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings.model_copy(update={"key_rate": "2/minute"}), frozen) as service:
+    async with running_app(settings.model_copy(update={"key_rate": "2/minute"}), frozen) as service:
         debug = path(service, "/debug/mp/collect")
-        answers = [await send(service, debug, body({"name": "a"})) for _ in range(3)]
+        answers = [await post_json(service, debug, body({"name": "a"})) for _ in range(3)]
         assert [each.status_code for each in answers] == [200, 200, 429]

@@ -11,18 +11,17 @@ import pytest
 from app.background.worker import Worker
 from app.config import Settings
 from app.observability.metrics import Metrics
-from tests.api.test_definitions import work
-from tests.support.running_app import Service, track
+from tests.support.running_app import RunningApp, run_worker, track
 
 
-async def test_alive_and_ready(service: Service) -> None:
+async def test_alive_and_ready(service: RunningApp) -> None:
     assert (await service.client.get("/livez")).json() == {"live": True}
     assert (await service.client.get("/readyz")).json() == {
         "ready": True, "database": True, "migrations": True, "sweep_lag_seconds": 0.0,
     }  # fmt: skip
 
 
-async def test_not_ready_without_migrations_or_database(service: Service) -> None:
+async def test_not_ready_without_migrations_or_database(service: RunningApp) -> None:
     pool = service.app.state.services.pool
     await pool.execute("UPDATE alembic_version SET version_num = 'older'")
     response = await service.client.get("/readyz")
@@ -33,7 +32,7 @@ async def test_not_ready_without_migrations_or_database(service: Service) -> Non
     assert (await service.client.get("/livez")).status_code == 200
 
 
-async def test_figures(service: Service) -> None:
+async def test_figures(service: RunningApp) -> None:
     await service.send(track("Product Viewed"), {"type": "track", "userId": "u"}, expected=1)
     await service.ask("/v1/customers/user-1")
     await service.ask("/v1/customers/nobody%2Felse", 404)
@@ -67,7 +66,7 @@ async def test_how_long_a_fill_will_take(settings: Settings, start: Any) -> None
 
     async with start(settings.model_copy(update={"fill_customers_max": 3})) as service:
         await service.send(*[track("e", f"user-{n}") for n in range(12)])
-        await work(service)
+        await run_worker(service)
         assert eta((await service.client.get("/metrics")).text) == 0
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e"}}, 201)
         served = service.app.state.services
@@ -79,7 +78,7 @@ async def test_how_long_a_fill_will_take(settings: Settings, start: Any) -> None
         text = (await service.client.get("/metrics")).text
         assert 0 < eta(text) == pytest.approx(fill["eta_seconds"])
         assert f"segue_fills_pending {12 - fill['customers_filled']}.0" in text
-        await work(service)
+        await run_worker(service)
         assert eta((await service.client.get("/metrics")).text) == 0
 
 
@@ -89,7 +88,7 @@ async def test_two_applications_count_apart(settings: Settings, start: Any) -> N
         assert "accepted" not in (await other.client.get("/metrics")).text
 
 
-async def test_the_docs_page_loads_from_here_only(service: Service) -> None:
+async def test_the_docs_page_loads_from_here_only(service: RunningApp) -> None:
     page = await service.client.get("/docs")
     assert page.status_code == 200
     assert not re.findall(r"https?://|['\"(]//", page.text)
@@ -101,7 +100,7 @@ async def test_the_docs_page_loads_from_here_only(service: Service) -> None:
         assert len(response.content) > 500
 
 
-async def test_a_database_that_is_away_is_a_503(service: Service) -> None:
+async def test_a_database_that_is_away_is_a_503(service: RunningApp) -> None:
     """Never a status on which an SDK drops its messages, not even where the key could not be checked."""
     service.app.state.services.pool.terminate()
     for response in (

@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 import httpx
 import pytest
 
-from tests.support.running_app import Service
+from tests.support.running_app import RunningApp, post_json, touchpoints_of
 
 Send = Callable[[bytes], dict[str, Any]]
 
@@ -32,23 +32,13 @@ ENCODINGS: dict[str, Send] = {
 }
 
 
-def event(service: Service, name: str, **props: Any) -> dict[str, Any]:
+def event(service: RunningApp, name: str, **props: Any) -> dict[str, Any]:
     return {"event": name, "properties": {"token": service.keys.write_key, "distinct_id": "user-1", **props}}
-
-
-async def send(service: Service, path: str, body: Any, **options: Any) -> httpx.Response:
-    return await service.client.post(path, content=json.dumps(body).encode(), **options)
-
-
-async def touchpoints(service: Service, customer: str = "user-1") -> list[dict[str, Any]]:
-    """Oldest first; without messages that are none, such as identify."""
-    timeline = await service.all_of(f"/v1/customers/{customer}/touchpoints")
-    return [each for each in timeline[::-1] if each["name"] is not None]
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-async def test_every_encoding_is_stored_once(service: Service, encoding: str, slash: str) -> None:
+async def test_every_encoding_is_stored_once(service: RunningApp, encoding: str, slash: str) -> None:
     # Base64 of it holds a +, which a form that nobody encoded turns into a space.
     raw = json.dumps(
         [event(service, "Réad >>> ?", **{"$insert_id": "i-1", "time": 1.5e9})], ensure_ascii=False
@@ -57,21 +47,21 @@ async def test_every_encoding_is_stored_once(service: Service, encoding: str, sl
     for _ in range(2):
         response = await service.client.post(f"/track{slash}?verbose=1&ip=1&_=1", **ENCODINGS[encoding](raw))
         assert (response.status_code, response.json()) == (200, {"status": 1, "error": None}), response.text
-    [touchpoint] = await touchpoints(service)
+    [touchpoint] = await touchpoints_of(service)
     assert (touchpoint["name"], touchpoint["properties"]) == ("Réad >>> ?", {})
 
 
-async def test_a_query_is_enough(service: Service) -> None:
+async def test_a_query_is_enough(service: RunningApp) -> None:
     raw = json.dumps(event(service, "Opened", time=1.5e9)).encode()
     for data in (b64encode(raw).decode(), raw.decode()):
         response = await service.client.get("/track/", params={"data": data, "ip": "0"})
         assert (response.status_code, response.text) == (200, "1")
     image = await service.client.get("/track", params={"data": b64encode(raw).decode(), "img": "1"})
     assert (image.headers["content-type"], image.content[:6]) == ("image/gif", b"GIF89a")
-    assert [each["name"] for each in await touchpoints(service)] == ["Opened"]
+    assert [each["name"] for each in await touchpoints_of(service)] == ["Opened"]
 
 
-async def test_a_visitor_becomes_a_user(service: Service) -> None:
+async def test_a_visitor_becomes_a_user(service: RunningApp) -> None:
     device = {"distinct_id": "$device:d-1", "$device_id": "d-1", "mp_lib": "web"}
     user = {"$device_id": "d-1", "$user_id": "user-1", "mp_lib": "web"}
     batch = [
@@ -81,40 +71,40 @@ async def test_a_visitor_becomes_a_user(service: Service) -> None:
         event(service, "$create_alias", alias="user-2", time=1.5e9 + 3),
     ]
     update = {"$token": service.keys.write_key, "$distinct_id": "user-1"}
-    assert (await send(service, "/track/", batch)).text == "1"
+    assert (await post_json(service, "/track/", batch)).text == "1"
     sets = [{**update, "$set": {"$email": "user@example.com", "plan": "gold"}}, {**update, "$set": {"plan": "silver"}}]
-    assert (await send(service, "/engage/", [*sets, {**update, "$unset": ["nothing"]}])).text == "1"
+    assert (await post_json(service, "/engage/", [*sets, {**update, "$unset": ["nothing"]}])).text == "1"
     customer = await service.ask("/v1/customers/user-2")
     found = {(each["kind"], each["value"]) for each in customer["identities"]}
     assert found == {
         ("user_id", "user-1"), ("user_id", "user-2"), ("email", "user@example.com"), ("anonymous_id", "d-1"),
     }  # fmt: skip
     assert customer["traits"] == {"email": "user@example.com", "plan": "silver"}
-    assert [each["name"] for each in await touchpoints(service)] == ["page_viewed", "Bought"]
+    assert [each["name"] for each in await touchpoints_of(service)] == ["page_viewed", "Bought"]
 
 
-async def test_a_bad_event_stops_no_other_and_can_be_replayed(service: Service) -> None:
+async def test_a_bad_event_stops_no_other_and_can_be_replayed(service: RunningApp) -> None:
     bad = event(service, "")
-    response = await send(service, "/track?verbose=1", [event(service, "A"), bad, 7, event(service, "B")])
+    response = await post_json(service, "/track?verbose=1", [event(service, "A"), bad, 7, event(service, "B")])
     assert response.json() == {"status": 1, "error": None}
-    assert [each["name"] for each in await touchpoints(service)] == ["A", "B"]
+    assert [each["name"] for each in await touchpoints_of(service)] == ["A", "B"]
     kept = (await service.ask("/v1/quarantine"))["items"]
     assert {each["code"] for each in kept} == {"missing_event", "not_an_object"}
     [missing] = [each for each in kept if each["code"] == "missing_event"]
     assert json.loads(missing["original"]) == bad
     receipt = await service.tell("POST", f"/v1/quarantine/{missing['id']}/replay", event(service, "Mended"))
     assert (receipt["accepted"], receipt["rejected"]) == (1, 0)
-    assert "Mended" in [each["name"] for each in await touchpoints(service)]
+    assert "Mended" in [each["name"] for each in await touchpoints_of(service)]
 
 
-async def test_keys_and_bodies_that_are_refused(service: Service) -> None:
+async def test_keys_and_bodies_that_are_refused(service: RunningApp) -> None:
     unknown = {"event": "A", "properties": {"token": "wk_unknown", "distinct_id": "u"}}
     secret = {"event": "A", "properties": {"token": service.keys.secret_key, "distinct_id": "u"}}
     for body, status in (
         (unknown, 401), (secret, 403), ({"event": "A"}, 401), ([], 401), ("text", 400), (7, 400), (None, 400),
     ):  # fmt: skip
         for path in ("/track/", "/engage", "/groups"):
-            response = await send(service, path, body)
+            response = await post_json(service, path, body)
             problem = response.json()
             assert (response.status_code, problem["status"]) == (status, status), (path, body)
             assert problem["error"] == problem["message"] == problem["detail"] != ""
@@ -122,35 +112,35 @@ async def test_keys_and_bodies_that_are_refused(service: Service) -> None:
     assert response.status_code == 400
 
 
-async def test_two_keys_in_one_batch(service: Service) -> None:
+async def test_two_keys_in_one_batch(service: RunningApp) -> None:
     other = await service.tell("POST", "/v1/sources", {"key": "other"}, expected=201)
     theirs = {"event": "Theirs", "properties": {"token": other["write_key"], "distinct_id": "user-1"}}
-    assert (await send(service, "/track", [event(service, "Ours"), theirs])).text == "1"
-    assert [each["name"] for each in await touchpoints(service)] == ["Ours"]
+    assert (await post_json(service, "/track", [event(service, "Ours"), theirs])).text == "1"
+    assert [each["name"] for each in await touchpoints_of(service)] == ["Ours"]
     [kept] = (await service.ask("/v1/quarantine"))["items"]
     assert kept["code"] == "invalid_field"
 
 
-async def test_a_preflight_and_credentials(service: Service) -> None:
+async def test_a_preflight_and_credentials(service: RunningApp) -> None:
     origin = {"Origin": "https://shop.example.com"}
     for path in ("/track/", "/engage/", "/groups/", "/track"):
         asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
         preflight = await service.client.options(path, headers={**origin, **asked})
         assert preflight.status_code == 204
         assert preflight.headers["access-control-allow-headers"] == "content-type"
-        response = await send(service, path, event(service, "A"), headers=origin)
+        response = await post_json(service, path, event(service, "A"), headers=origin)
         for each in (preflight, response):
             assert each.headers["access-control-allow-origin"] == "https://shop.example.com"
             assert each.headers["access-control-allow-credentials"] == "true"
 
 
-async def test_an_origin_that_the_key_is_not_for(service: Service) -> None:
+async def test_an_origin_that_the_key_is_not_for(service: RunningApp) -> None:
     source = await service.tell("POST", "/v1/sources", {"key": "site"}, expected=201)
     pages = {"kind": "write", "source": "site", "origins": ["https://shop.example.com"]}
     key = (await service.tell("POST", "/v1/keys", pages, expected=201))["key"]
     seen = {"event": "Seen", "properties": {"token": key, "distinct_id": "user-1"}}
-    ours = await send(service, "/track/", seen, headers={"Origin": "https://shop.example.com"})
-    theirs = await send(service, "/track/", seen, headers={"Origin": "https://evil.example.com"})
+    ours = await post_json(service, "/track/", seen, headers={"Origin": "https://shop.example.com"})
+    theirs = await post_json(service, "/track/", seen, headers={"Origin": "https://evil.example.com"})
     assert (ours.status_code, ours.text, theirs.status_code) == (200, "1", 403)
     assert theirs.headers["access-control-allow-origin"] == "https://evil.example.com"  # the page may read why
     assert (theirs.json()["code"], theirs.json()["error"]) == ("origin_not_allowed", theirs.json()["message"])
@@ -158,11 +148,11 @@ async def test_an_origin_that_the_key_is_not_for(service: Service) -> None:
 
 
 @pytest.mark.parametrize(("asked", "kept"), [("1", "127.0.0.0"), ("0", None)])
-async def test_no_address_is_kept_where_the_sdk_says_so(service: Service, asked: str, kept: str | None) -> None:
+async def test_no_address_is_kept_where_the_sdk_says_so(service: RunningApp, asked: str, kept: str | None) -> None:
     headers = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36"}
-    response = await send(service, f"/track/?ip={asked}", event(service, "Seen", mp_lib="web"), headers=headers)
+    response = await post_json(service, f"/track/?ip={asked}", event(service, "Seen", mp_lib="web"), headers=headers)
     assert response.text == "1"
-    [seen] = await touchpoints(service)
+    [seen] = await touchpoints_of(service)
     assert seen["context"].get("ip") == kept
 
 
@@ -185,7 +175,7 @@ def past(name: str, number: int, **props: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("encoding", LINE)
-async def test_an_import_is_stored_once_and_says_so(service: Service, encoding: str) -> None:
+async def test_an_import_is_stored_once_and_says_so(service: RunningApp, encoding: str) -> None:
     raw = json.dumps([past("A", 1), past("B", 2)]).encode()
     for _ in range(2):
         response = await service.client.post(
@@ -195,12 +185,12 @@ async def test_an_import_is_stored_once_and_says_so(service: Service, encoding: 
             200,
             {"code": 200, "num_records_imported": 2, "status": "OK"},
         )
-    stored = await touchpoints(service)
+    stored = await touchpoints_of(service)
     assert [(each["name"], each["occurred_at"][:10]) for each in stored] == [("A", "1995-05-09"), ("B", "1995-05-09")]
 
 
 @pytest.mark.parametrize("encoding", LINE)
-async def test_an_import_says_what_it_refused_and_keeps_the_rest(service: Service, encoding: str) -> None:
+async def test_an_import_says_what_it_refused_and_keeps_the_rest(service: RunningApp, encoding: str) -> None:
     raw = json.dumps([past("A", 1), past("", 2), past("B", 3), past("C", 4, distinct_id="")]).encode()
     key = (service.keys.write_key, "")
     refused = await service.client.post("/import/", auth=key, **LINE[encoding](raw))
@@ -214,7 +204,7 @@ async def test_an_import_says_what_it_refused_and_keeps_the_rest(service: Servic
     assert (lenient.status_code, lenient.json()["num_records_imported"]) == (200, 2)
     verbose = await service.client.post("/import?verbose=1", auth=key, **LINE[encoding](raw))
     assert (verbose.status_code, verbose.json()) == (200, {"status": 1, "error": None})
-    assert [each["name"] for each in await touchpoints(service)] == ["A", "B"]
+    assert [each["name"] for each in await touchpoints_of(service)] == ["A", "B"]
     kept = (await service.ask("/v1/quarantine"))["items"]
     assert {each["code"] for each in kept} == {"missing_event", "missing_identity"}
     [replayed] = [each for each in kept if json.loads(each["original"])["event"] == ""][:1]
@@ -222,7 +212,7 @@ async def test_an_import_says_what_it_refused_and_keeps_the_rest(service: Servic
     assert (receipt["accepted"], receipt["rejected"]) == (1, 0)
 
 
-async def test_a_key_of_an_import_stands_where_its_client_puts_it(service: Service) -> None:
+async def test_a_key_of_an_import_stands_where_its_client_puts_it(service: RunningApp) -> None:
     key = service.keys.write_key
     for auth, query, token, status in (
         ((key, ""), "", None, 200), (("account", "secret"), f"?project_id={key}", None, 200),
@@ -237,17 +227,17 @@ async def test_a_key_of_an_import_stands_where_its_client_puts_it(service: Servi
             assert response.json()["error"] == response.json()["message"]
 
 
-async def test_an_event_that_is_replayed_keeps_its_time(service: Service) -> None:
+async def test_an_event_that_is_replayed_keeps_its_time(service: RunningApp) -> None:
     """The page's clock is a day ahead, and the events do not say when they happened."""
     ahead = str((service.clock.now() + 86_400_000_000) // 1000)
     events = [event(service, "A"), event(service, "x" * 300), event(service, "C")]
-    assert (await send(service, f"/track/?_={ahead}", events)).text == "1"
+    assert (await post_json(service, f"/track/?_={ahead}", events)).text == "1"
     [kept] = (await service.ask("/v1/quarantine"))["items"]
     assert kept["form"].startswith("mixpanel/track?sent=")
     for accepted in (1, 0):
         receipt = await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", event(service, "B"))
         assert receipt["accepted"] == accepted
-    stored = await touchpoints(service)
+    stored = await touchpoints_of(service)
     assert [each["name"] for each in stored] == ["A", "B", "C"]
     first, second, third = (each["occurred_at"] for each in stored)
     assert first < second < third

@@ -18,7 +18,7 @@ from referencing import Registry, Resource
 
 from app.openapi import FILE, render
 from app.rules.language.validation import HEADS
-from tests.support.running_app import Service, track
+from tests.support.running_app import RunningApp, track
 
 DOCUMENT: dict[str, Any] = json.loads(render())
 OPERATIONS = [
@@ -71,7 +71,7 @@ def test_rules_are_a_union_of_their_heads() -> None:
     assert len(rule["oneOf"]) == len(HEADS)
 
 
-async def test_answers_fit_their_shapes(service: Service) -> None:
+async def test_answers_fit_their_shapes(service: RunningApp) -> None:
     await service.send(track("Order Completed", anonymousId="anon-1"), {"type": "track", "userId": "u"}, expected=1)
     await service.tell("POST", "/v1/segments", {"key": "x", "rule": {"not": {"did": "e", "within": "1d"}}}, 201)
     value = {"avg": "total", "of": "Order Completed"}
@@ -116,7 +116,7 @@ async def test_answers_fit_their_shapes(service: Service) -> None:
 
 
 async def test_a_generated_client_reads_a_customer(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: RunningApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "config.yml").write_text("post_hooks: []\n")
     (tmp_path / "openapi.json").write_text(json.dumps(DOCUMENT))

@@ -13,8 +13,7 @@ from urllib.parse import quote_plus
 import pytest
 
 from app.formats.timestamps import rfc3339
-from tests.api.test_mixpanel import send, touchpoints
-from tests.support.running_app import Service
+from tests.support.running_app import RunningApp, post_json, touchpoints_of
 
 PATHS = ("/e", "/capture", "/batch", "/i/v0/e", "/track", "/engage")
 
@@ -24,21 +23,21 @@ def event(name: str, uuid: str = "e-1", **more: Any) -> dict[str, Any]:
     return {"event": name, "uuid": uuid, "distinct_id": "user-1", "properties": props, **more}
 
 
-def batch(service: Service, *events: Any, **around: Any) -> dict[str, Any]:
+def batch(service: RunningApp, *events: Any, **around: Any) -> dict[str, Any]:
     return {"api_key": service.keys.write_key, "batch": list(events), **around}
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("path", PATHS)
-async def test_every_route_takes_one_event_and_many(service: Service, path: str, slash: str) -> None:
+async def test_every_route_takes_one_event_and_many(service: RunningApp, path: str, slash: str) -> None:
     single = {**event("One"), "api_key": service.keys.write_key}
     for body in (single, batch(service, event("One"), event("Two", "e-2"))):
-        response = await send(service, path + slash, body)
+        response = await post_json(service, path + slash, body)
         assert (response.status_code, response.json()) == (200, {"status": 1}), response.text
-    assert [each["name"] for each in await touchpoints(service)] == ["One", "Two"]
+    assert [each["name"] for each in await touchpoints_of(service)] == ["One", "Two"]
 
 
-async def test_every_encoding_of_its_browser_sdk(service: Service) -> None:
+async def test_every_encoding_of_its_browser_sdk(service: RunningApp) -> None:
     raw = json.dumps(batch(service, event("Seen"))).encode()
     for options in (
         {"content": gzip.compress(raw), "headers": {"Content-Type": "text/plain"}},
@@ -49,10 +48,10 @@ async def test_every_encoding_of_its_browser_sdk(service: Service) -> None:
         response = await service.client.post("/e/", **options)  # type: ignore[arg-type]
         assert response.json() == {"status": 1}
     assert (await service.client.get("/e/", params={"data": b64encode(raw).decode()})).status_code == 405
-    assert [each["name"] for each in await touchpoints(service)] == ["Seen"]
+    assert [each["name"] for each in await touchpoints_of(service)] == ["Seen"]
 
 
-async def test_a_person_with_traits(service: Service) -> None:
+async def test_a_person_with_traits(service: RunningApp) -> None:
     anonymous = {"properties": {"$device_id": "d-1", "$is_identified": False, "distinct_id": "d-1", "$lib": "web"}}
     identify = event("$identify", "e-2", **{"$set": {"email": "user@example.com"}})
     identify["properties"]["$anon_distinct_id"] = "d-1"
@@ -60,26 +59,26 @@ async def test_a_person_with_traits(service: Service) -> None:
     plan["properties"]["$set"] = {"plan": "gold"}
     events = [{"event": "$pageview", "uuid": "e-1", **anonymous}, identify, plan]
     for _ in range(2):
-        await send(service, "/e/", batch(service, *events, sent_at="2026-05-04T10:00:00Z"))
+        await post_json(service, "/e/", batch(service, *events, sent_at="2026-05-04T10:00:00Z"))
     customer = await service.ask("/v1/customers/user-1")
     assert customer["traits"] == {"email": "user@example.com", "plan": "gold"}
     assert {str(each["kind"]) for each in customer["identities"]} == {"user_id", "email", "anonymous_id"}
-    assert [each["name"] for each in await touchpoints(service)] == ["page_viewed", "Upgraded"]
+    assert [each["name"] for each in await touchpoints_of(service)] == ["page_viewed", "Upgraded"]
 
 
-async def test_one_bad_event_is_kept_apart_and_replayed(service: Service) -> None:
+async def test_one_bad_event_is_kept_apart_and_replayed(service: RunningApp) -> None:
     bad = {**event("x" * 300), "timestamp": "2026-05-04T10:00:00Z"}
-    assert (await send(service, "/e/", batch(service, bad, event("Good", "e-2")))).json() == {"status": 1}
+    assert (await post_json(service, "/e/", batch(service, bad, event("Good", "e-2")))).json() == {"status": 1}
     [kept] = (await service.ask("/v1/quarantine"))["items"]
     assert (kept["code"], json.loads(kept["original"])) == ("event_too_long", bad)
     again = await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay")
     assert [each["code"] for each in again["rejections"]] == ["event_too_long"]
     mended = await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", event("Short"))
     assert mended["accepted"] == 1
-    assert {each["name"] for each in await touchpoints(service)} == {"Good", "Short"}
+    assert {each["name"] for each in await touchpoints_of(service)} == {"Good", "Short"}
 
 
-async def test_keys_and_bodies_that_are_refused(service: Service) -> None:
+async def test_keys_and_bodies_that_are_refused(service: RunningApp) -> None:
     for body, status in (
         ({**event("A"), "api_key": "wk_unknown"}, 401),
         ({**event("A"), "api_key": service.keys.secret_key}, 403),
@@ -88,12 +87,12 @@ async def test_keys_and_bodies_that_are_refused(service: Service) -> None:
         ({"api_key": service.keys.write_key, "batch": {}}, 400),
         ("text", 400),
     ):
-        response = await send(service, "/e/", body)
+        response = await post_json(service, "/e/", body)
         assert (response.status_code, response.json()["status"]) == (status, status), (body, response.text)
     assert (await service.client.post("/e/", content=gzip.compress(b" " * 5_000_000))).status_code == 400
 
 
-async def test_what_its_browser_sdk_asks_first(service: Service) -> None:
+async def test_what_its_browser_sdk_asks_first(service: RunningApp) -> None:
     key = service.keys.write_key
     config = (await service.client.get(f"/array/{key}/config")).json()
     assert (config["token"], config["hasFeatureFlags"], config["sessionRecording"]) == (key, False, False)
@@ -107,11 +106,11 @@ async def test_what_its_browser_sdk_asks_first(service: Service) -> None:
     for path in ("/array/wk_unknown/config", "/array/wk_unknown/config.js", '/array/"+alert(1)+"/config.js'):
         assert (await service.client.get(path)).status_code == 404
     for path in ("/flags/?v=2", "/decide/?v=3", "/flags"):
-        flags = await send(service, path, {"token": key, "distinct_id": "user-1"})
+        flags = await post_json(service, path, {"token": key, "distinct_id": "user-1"})
         assert (flags.status_code, flags.json()["featureFlags"]) == (200, {})
 
 
-async def test_preflights(service: Service) -> None:
+async def test_preflights(service: RunningApp) -> None:
     for path in ("/e/", "/batch/", "/i/v0/e/", "/flags/", f"/array/{service.keys.write_key}/config"):
         asked = {"Origin": "https://shop.example.com", "Access-Control-Request-Headers": "content-type"}
         response = await service.client.options(path, headers=asked)
@@ -123,12 +122,12 @@ async def test_preflights(service: Service) -> None:
 V1 = "/i/v1/analytics/events"
 
 
-def v1(service: Service, **more: str) -> dict[str, str]:
+def v1(service: RunningApp, **more: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {service.keys.write_key}", "PostHog-Sdk-Info": "posthog-node/5.0.0", **more}
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
-async def test_version_1_answers_each_event(service: Service, encoding: str) -> None:
+async def test_version_1_answers_each_event(service: RunningApp, encoding: str) -> None:
     bodies: dict[str, Callable[[bytes], bytes]] = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}
     events = [event("Seen"), event("", "e-2"), {**event("Bought", "e-3"), "options": {"process_person_profile": False}}]
     raw = json.dumps({"created_at": "2026-05-04T10:00:00Z", "batch": events, "historical_migration": True}).encode()
@@ -140,14 +139,14 @@ async def test_version_1_answers_each_event(service: Service, encoding: str) -> 
         results = response.json()["results"]
         assert {uuid: each["result"] for uuid, each in results.items()} == {"e-1": "ok", "e-2": "drop", "e-3": "ok"}
         assert "event name" in results["e-2"]["details"]
-    seen, bought = await touchpoints(service)
+    seen, bought = await touchpoints_of(service)
     assert (seen["name"], bought["name"], bought["properties"]) == (
         "Seen", "Bought", {"$is_identified": True, "$process_person_profile": False},
     )  # fmt: skip
     assert seen["context"]["library"]["name"] == "web"  # what an event says itself stands
 
 
-async def test_version_1_takes_off_the_error_of_a_clock(service: Service) -> None:
+async def test_version_1_takes_off_the_error_of_a_clock(service: RunningApp) -> None:
     hour = 3_600_000_000
     now = service.clock.now()
     sent, claimed = rfc3339(now + hour), rfc3339(now + hour - 60_000_000)
@@ -157,12 +156,12 @@ async def test_version_1_takes_off_the_error_of_a_clock(service: Service) -> Non
     [kept] = (await service.ask("/v1/quarantine"))["items"]
     mended = {**events[1], "event": "B"}
     assert (await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", mended))["accepted"] == 1
-    one, other = (each["occurred_at"] for each in await touchpoints(service))
+    one, other = (each["occurred_at"] for each in await touchpoints_of(service))
     assert one == other
     assert rfc3339(now - 60_000_000) <= one < rfc3339(now - 50_000_000)
 
 
-async def test_version_1_refuses_as_all_do(service: Service) -> None:
+async def test_version_1_refuses_as_all_do(service: RunningApp) -> None:
     for headers, body, status in (
         ({"Authorization": "Bearer wk_unknown"}, {"batch": []}, 401),
         ({"Authorization": f"Bearer {service.keys.secret_key}"}, {"batch": []}, 403),

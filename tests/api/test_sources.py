@@ -14,25 +14,24 @@ from app.formats.timestamps import rfc3339
 from app.postgres.pool import FrozenClock, open_pool
 from app.registry.bootstrap import bootstrap
 from app.touchpoint import DAY, HOUR, SECOND
-from tests.api.test_collect import basic, is_problem
-from tests.support.running_app import NOON, Service, running, track
+from tests.support.running_app import NOON, RunningApp, basic_auth, is_problem, running_app, track
 
 OPEN = {"/livez", "/readyz", "/metrics", "/docs"}
 
 
-def secret_routes(service: Service) -> list[tuple[str, str]]:
+def secret_routes(service: RunningApp) -> list[tuple[str, str]]:
     return [
         (method, route.path)
         for route in service.app.routes
         if isinstance(route, APIRoute)
         and not {"collect", "pages"} & set(route.tags)
         and not route.path.startswith(tuple(OPEN))
-        and not route.path.endswith("/webhook")  # deliveries are signed, not keyed: tests/tools
+        and not route.path.endswith("/webhook")  # deliveries are signed, not keyed: tests/api/test_webhooks.py
         for method in route.methods
     ]
 
 
-async def test_every_other_route_needs_a_secret_key(service: Service) -> None:
+async def test_every_other_route_needs_a_secret_key(service: RunningApp) -> None:
     routes = secret_routes(service)
     assert len(routes) > 25
     for method, path in routes:
@@ -41,14 +40,14 @@ async def test_every_other_route_needs_a_secret_key(service: Service) -> None:
             ({}, 401, "unauthorized"),
             ({"Authorization": "Bearer sk_unknown"}, 401, "unauthorized"),
             ({"Authorization": "Bearer "}, 401, "unauthorized"),
-            (basic(service.keys.secret_key), 401, "unauthorized"),
+            (basic_auth(service.keys.secret_key), 401, "unauthorized"),
             ({"Authorization": f"Bearer {service.keys.write_key}"}, 403, "forbidden"),
         ):
             response = await service.client.request(method, path, headers=headers)
             assert is_problem(response, status, code), (method, path, headers, response.text)
 
 
-async def test_keys_are_shown_once_and_kept_hashed(service: Service) -> None:
+async def test_keys_are_shown_once_and_kept_hashed(service: RunningApp) -> None:
     made = await service.tell("POST", "/v1/keys", {"kind": "secret", "name": "Reports"}, 201)
     assert made["key"].startswith("sk_")
     assert len(made["key"]) == 35
@@ -69,7 +68,7 @@ async def test_keys_are_shown_once_and_kept_hashed(service: Service) -> None:
     assert (await service.tell("POST", "/v1/keys", {"kind": "write", "source": "none"}, 404))["code"] == "not_found"
 
 
-async def test_a_new_key_works_and_a_revoked_one_does_not(service: Service) -> None:
+async def test_a_new_key_works_and_a_revoked_one_does_not(service: RunningApp) -> None:
     made = await service.tell("POST", "/v1/keys", {"kind": "secret"}, 201)
     bearer = {"Authorization": f"Bearer {made['key']}"}
     assert (await service.client.get("/v1/keys", headers=bearer)).status_code == 200
@@ -84,7 +83,7 @@ async def test_a_new_key_works_and_a_revoked_one_does_not(service: Service) -> N
 async def test_other_processes_follow(settings: Settings, start: Any) -> None:
     async with start(settings) as one, start(settings) as other:
         source = await one.tell("POST", "/v1/sources", {"key": "shop", "default_channel": "web"}, 201)
-        write = basic(source["write_key"])
+        write = basic_auth(source["write_key"])
         # A key that is unknown there is asked for at once.
         response = await other.client.post("/v1/track", json=track("e", messageId="m-1"), headers=write)
         assert response.status_code == 200, response.text
@@ -95,7 +94,7 @@ async def test_other_processes_follow(settings: Settings, start: Any) -> None:
         assert is_problem(response, 401, "unauthorized")
 
 
-async def test_forged_keys_cost_no_query(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_forged_keys_cost_no_query(service: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
     registry = service.app.state.services.registry
     reload = registry.access._refresh_for_unknown_key
@@ -109,11 +108,11 @@ async def test_forged_keys_cost_no_query(service: Service, monkeypatch: pytest.M
 
     monkeypatch.setattr(registry.access, "_refresh_for_unknown_key", count)
     for n in range(20):
-        await service.client.post("/v1/track", json=track("e"), headers=basic(f"wk_{n}"))
+        await service.client.post("/v1/track", json=track("e"), headers=basic_auth(f"wk_{n}"))
     assert asked <= 2
 
 
-async def test_sources(service: Service) -> None:
+async def test_sources(service: RunningApp) -> None:
     body = {"key": "shop", "name": "Shop", "default_channel": "web", "identity_properties": {"customer.ref": "crm_id"}}
     made = await service.tell("POST", "/v1/sources", body, 201)
     made_besides = {name: made[name] for name in ("created_at", "write_key")}
@@ -121,7 +120,7 @@ async def test_sources(service: Service) -> None:
     assert (await service.tell("POST", "/v1/sources", body, 409))["code"] == "conflict"
     assert [each["key"] for each in (await service.ask("/v1/sources"))["items"]] == ["default", "shop"]
     message = track("e", properties={"customer": {"ref": "c-7"}})
-    response = await service.client.post("/v1/track", json=message, headers=basic(made["write_key"]))
+    response = await service.client.post("/v1/track", json=message, headers=basic_auth(made["write_key"]))
     assert response.status_code == 200
     customer = await service.ask("/v1/customers/crm_id:c-7")
     assert {"kind": "user_id", "value": "user-1"} in customer["identities"]
@@ -147,7 +146,7 @@ async def test_a_first_start_happens_once(settings: Settings) -> None:
 # ---------------------------------------------------------------------------------------------- quarantine
 
 
-async def test_a_rejected_message_is_kept_corrected_and_replayed(service: Service) -> None:
+async def test_a_rejected_message_is_kept_corrected_and_replayed(service: RunningApp) -> None:
     bad = {"type": "track", "userId": "user-1", "messageId": "m-1"}
     await service.send(bad, expected=0)
     await service.send({"type": "track", "userId": "user-1", "messageId": "m-2"}, expected=0)
@@ -182,7 +181,7 @@ async def test_a_rejected_message_is_kept_corrected_and_replayed(service: Servic
 
 async def test_a_replay_does_not_move_a_message_in_time(settings: Settings, frozen: FrozenClock) -> None:
     """Its sentAt says how wrong the client's clock was when it arrived, not when it was replayed."""
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         said = {"userId": "user-1", "sentAt": rfc3339(NOON - HOUR), "timestamp": rfc3339(NOON - HOUR - SECOND)}
         await service.client.post("/v1/track", json={**said, "writeKey": service.keys.write_key})
         (kept,) = (await service.ask("/v1/quarantine"))["items"]
@@ -193,7 +192,7 @@ async def test_a_replay_does_not_move_a_message_in_time(settings: Settings, froz
         assert (entry["occurred_at"], entry["received_at"]) == (rfc3339(NOON - SECOND), rfc3339(NOON))
 
 
-async def test_originals_that_are_no_text_are_base64(service: Service) -> None:
+async def test_originals_that_are_no_text_are_base64(service: RunningApp) -> None:
     await service.app.state.services.pool.execute(
         "INSERT INTO quarantine (source, received_at, code, message, original) VALUES ('default', now(), 'c', 'm', $1)",
         b"\xff\xfe",

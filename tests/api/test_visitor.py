@@ -16,8 +16,8 @@ from app.formats.timestamps import parse, rfc3339
 from app.postgres.pool import FrozenClock
 from app.queries.customers import CustomerQueries
 from app.touchpoint import DAY, HOUR
-from tests.support.running_app import Service, running
-from tests.support.web_page import Page, did, is_member
+from tests.support.running_app import RunningApp, running_app
+from tests.support.web_page import WebPage, did, is_member
 
 VIP = {"key": "vip", "public": True, "rule": {"did": "Order Completed", "within": "1d"}}
 SECRET = {"key": "credit-risk", "name": "Credit risk", "rule": {"did": "Order Completed"}}
@@ -39,7 +39,7 @@ def micros_of(text: str) -> int:
     return instant
 
 
-async def define(service: Service) -> None:
+async def define(service: RunningApp) -> None:
     for path, body in (
         ("segments", VIP),
         ("segments", SECRET),
@@ -50,9 +50,9 @@ async def define(service: Service) -> None:
         await service.tell("POST", f"/v1/{path}", body, 201)
 
 
-async def test_the_receipt_carries_what_the_call_changed(service: Service) -> None:
+async def test_the_receipt_carries_what_the_call_changed(service: RunningApp) -> None:
     await define(service)
-    page = Page(service)
+    page = WebPage(service)
     receipt = await page.send(did("Product Viewed"))
     me = receipt["me"]
     assert me["anonymous_id"] == page.id
@@ -75,10 +75,10 @@ async def test_the_receipt_carries_what_the_call_changed(service: Service) -> No
 
 
 async def test_a_batch_is_stored_and_told_so_whatever_becomes_of_the_answer(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a failure the page would send all of it again, for ever."""
-    page = Page(service)
+    page = WebPage(service)
 
     async def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
@@ -92,8 +92,8 @@ async def test_a_batch_is_stored_and_told_so_whatever_becomes_of_the_answer(
     assert "me" in await page.send(did("Product Viewed"))
 
 
-async def test_who_claims_nothing_is_told_nothing(service: Service) -> None:
-    page = Page(service)
+async def test_who_claims_nothing_is_told_nothing(service: RunningApp) -> None:
+    page = WebPage(service)
     batch = {"batch": [{**did("Product Viewed"), "anonymousId": page.id}]}
     for claim in ({}, {"visitor": None}):
         response = await service.client.post("/v1/batch", json={**batch, **claim}, auth=(page.key, ""))
@@ -103,9 +103,9 @@ async def test_who_claims_nothing_is_told_nothing(service: Service) -> None:
 
 @pytest.mark.parametrize("event", ["Product Viewed", ""], ids=["accepted", "refused"])
 @pytest.mark.parametrize("place", ["call", "item", "envelope"])
-async def test_the_proof_of_a_visitor_is_stored_nowhere(service: Service, event: str, place: str) -> None:
+async def test_the_proof_of_a_visitor_is_stored_nowhere(service: RunningApp, event: str, place: str) -> None:
     """It is a password: whoever reads the log, or the quarantine, must not become the visitor."""
-    page = Page(service)
+    page = WebPage(service)
     claim = {"visitor": {"id": page.id, "proof": page.proof}}
     call = {**did(event), "anonymousId": page.id, "properties": {"kept": "here"}}
     body = {
@@ -126,9 +126,9 @@ async def test_the_proof_of_a_visitor_is_stored_nowhere(service: Service, event:
 
 
 async def test_nothing_private_is_told_anywhere(settings: Settings) -> None:
-    async with running(settings) as service:
+    async with running_app(settings) as service:
         await define(service)
-        page = Page(service)
+        page = WebPage(service)
         receipt = await page.send(
             did("Order Completed", properties={"total": 99.5}),
             {"type": "identify", "traits": {"plan": "gold", "salary": 7}},
@@ -148,16 +148,16 @@ async def test_nothing_private_is_told_anywhere(settings: Settings) -> None:
                 "cause",
             ):
                 assert private not in text, private
-    async with running(settings.model_copy(update={"public_traits": ("plan", "spent")})) as other:
-        traits = (await Page(other, page.key, proof=page.proof, token=page.token).ask())["traits"]
+    async with running_app(settings.model_copy(update={"public_traits": ("plan", "spent")})) as other:
+        traits = (await WebPage(other, page.key, proof=page.proof, token=page.token).ask())["traits"]
         assert traits == {"orders": 1, "plan": "gold"}, "a name of the setting shows no computed trait"
 
 
 async def test_the_tag_says_nothing_of_what_is_private(frozen: FrozenClock, settings: Settings) -> None:
     """Of two pages that are told the same, one with a private past: the tags are equal once the ids are."""
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await define(service)
-        page = Page(service)
+        page = WebPage(service)
         tag = (await page.send(did("Product Viewed")))["me"]["etag"]
         page.me = None
         await page.send({"type": "identify", "traits": {"salary": 7}}, did("Contract Cancelled"))
@@ -166,9 +166,9 @@ async def test_the_tag_says_nothing_of_what_is_private(frozen: FrozenClock, sett
         assert (await page.get()).headers["etag"] == f'W/"{tag}"'
 
 
-async def test_an_unchanged_answer_is_not_sent_again(service: Service) -> None:
+async def test_an_unchanged_answer_is_not_sent_again(service: RunningApp) -> None:
     await define(service)
-    page = Page(service)
+    page = WebPage(service)
     await page.send(did("Product Viewed"))
     first = await page.get()
     assert first.headers["cache-control"] == "private, no-cache"
@@ -181,8 +181,8 @@ async def test_an_unchanged_answer_is_not_sent_again(service: Service) -> None:
     assert (await page.get(headers={"If-None-Match": first.headers["etag"]})).status_code == 200
 
 
-async def test_pages_may_ask_from_anywhere(service: Service) -> None:
-    page = Page(service)
+async def test_pages_may_ask_from_anywhere(service: RunningApp) -> None:
+    page = WebPage(service)
     asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization,if-none-match"}
     preflight = await service.client.options("/v1/me", headers={"Origin": page.origin or "", **asked})
     assert preflight.status_code == 204
@@ -196,9 +196,9 @@ async def test_pages_may_ask_from_anywhere(service: Service) -> None:
 
 
 async def test_exact_to_the_microsecond(frozen: FrozenClock, settings: Settings) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await define(service)
-        page = Page(service)
+        page = WebPage(service)
         start = frozen.instant
         me = (await page.send(did("Order Completed", timestamp=rfc3339(start - HOUR))))["me"]
         ends = start - HOUR + DAY
@@ -223,9 +223,9 @@ async def test_exact_to_the_microsecond(frozen: FrozenClock, settings: Settings)
 
 async def test_a_segment_that_will_be_entered_is_part_of_valid_until(frozen: FrozenClock, settings: Settings) -> None:
     quiet = {"key": "quiet", "public": True, "rule": {"not": {"did": "*", "within": "1d"}}}
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", quiet, 201)
-        page = Page(service)
+        page = WebPage(service)
         me = (await page.send(did("Product Viewed")))["me"]
         assert me["segments"] == []
         assert me["valid_until"] == rfc3339(frozen.instant + DAY)
@@ -236,17 +236,17 @@ async def test_a_segment_that_will_be_entered_is_part_of_valid_until(frozen: Fro
 
 
 async def test_what_private_definitions_do_is_no_part_of_valid_until(frozen: FrozenClock, settings: Settings) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", {"key": "hidden", "rule": {"did": "*", "within": "1h"}}, 201)
-        me = (await Page(service).send(did("Product Viewed")))["me"]
+        me = (await WebPage(service).send(did("Product Viewed")))["me"]
         assert (me["segments"], me["stages"], me["valid_until"]) == ([], {}, None)
 
 
 async def test_messages_of_the_future_are_part_of_valid_until(frozen: FrozenClock, settings: Settings) -> None:
     public = settings.model_copy(update={"public_traits": ("plan",)})
-    async with running(public, frozen) as service:
+    async with running_app(public, frozen) as service:
         await service.tell("POST", "/v1/traits", ORDERS, 201)
-        page = Page(service)
+        page = WebPage(service)
         later = {"timestamp": rfc3339(frozen.instant + HOUR)}
         me = (await page.send(did("Looked"), {"type": "identify", "traits": {"plan": "gold"}, **later}))["me"]
         assert (me["traits"], me["valid_until"]) == ({"orders": 0}, rfc3339(frozen.instant + HOUR))
@@ -259,9 +259,9 @@ async def test_messages_of_the_future_are_part_of_valid_until(frozen: FrozenCloc
         assert (await page.ask_anew())["traits"] == {"orders": 1, "plan": "gold"}
 
 
-async def test_showing_something_or_hiding_it_is_at_once_and_fills_nobody(service: Service) -> None:
+async def test_showing_something_or_hiding_it_is_at_once_and_fills_nobody(service: RunningApp) -> None:
     await define(service)
-    page = Page(service)
+    page = WebPage(service)
     await page.send(did("Order Completed"))
     rows = "SELECT id, revision, xmin::text FROM customers"
     pool = service.app.state.services.pool
@@ -302,25 +302,25 @@ async def test_showing_something_or_hiding_it_is_at_once_and_fills_nobody(servic
         ({"a": "\0"}, "/stages/0/content/a"),
     ],
 )
-async def test_content_is_a_small_object(service: Service, content: Any, path: str) -> None:
+async def test_content_is_a_small_object(service: RunningApp, content: Any, path: str) -> None:
     body = {"key": "shop", "stages": [{"key": "looking", "rule": {"did": "*"}, "content": content}]}
     refused = await service.tell("POST", "/v1/journeys", body, 422)
     assert (refused["code"], refused["path"]) == ("invalid_definition", path)
 
 
-async def test_content_of_the_largest_size_comes_back_as_it_was(service: Service) -> None:
+async def test_content_of_the_largest_size_comes_back_as_it_was(service: RunningApp) -> None:
     content = {"a": {"b": {"c": {"d": {"e": "x" * 4000}}}}}
     body = {"key": "shop", "public": True, "stages": [{"key": "looking", "rule": {"did": "*"}, "content": content}]}
     made = await service.tell("POST", "/v1/journeys", body, 201)
     assert made["stages"][0]["content"] == content
-    assert (await Page(service).send(did("x")))["me"]["stages"]["shop"]["content"] == content
+    assert (await WebPage(service).send(did("x")))["me"]["stages"]["shop"]["content"] == content
     refused = await service.tell("POST", "/v1/segments", {**SECRET, "public": "yes"}, 422)
     assert refused["path"] == "/public"
 
 
-async def test_a_visitor_of_whom_nothing_is_known(service: Service) -> None:
+async def test_a_visitor_of_whom_nothing_is_known(service: RunningApp) -> None:
     await define(service)
-    page = Page(service)
+    page = WebPage(service)
     me = (await page.send())["me"]
     assert {name: me[name] for name in ("stages", "segments", "traits", "valid_until", "withheld")} == {
         "stages": {},
@@ -348,7 +348,7 @@ def test_it_is_the_public_part_of_what_the_customer_is(
 
 async def _is_public_part(settings: Settings, sent: list[tuple[str, int]], after: int, public: set[str]) -> None:
     clock = FrozenClock(1_767_268_800_000_000)
-    async with running(settings, clock) as service:
+    async with running_app(settings, clock) as service:
         write, secret = await keys_of(service)
         service.keys = type(service.keys)("default", write, secret)
         for path, body in (("segments", VIP), ("segments", SECRET), ("journeys", JOURNEY), ("traits", ORDERS)):
@@ -357,7 +357,7 @@ async def _is_public_part(settings: Settings, sent: list[tuple[str, int]], after
                 await service.tell("POST", f"/v1/{path}", wanted, 201)
             else:
                 await service.tell("PUT", f"/v1/{path}/{body['key']}", wanted)
-        page = Page(service)
+        page = WebPage(service)
         me = (await page.send(*(did(event, timestamp=rfc3339(clock.instant - at * HOUR)) for event, at in sent)))["me"]
         for instant in (
             clock.instant + after * HOUR,
@@ -381,7 +381,7 @@ async def _is_public_part(settings: Settings, sent: list[tuple[str, int]], after
             assert (await page.ask_anew())["etag"] != me["etag"]
 
 
-async def keys_of(service: Service) -> tuple[str, str]:
+async def keys_of(service: RunningApp) -> tuple[str, str]:
     """Keys of a workspace that was begun before, whose first secret key nobody knows any more."""
     if service.keys.secret_key:
         return service.keys.write_key, service.keys.secret_key

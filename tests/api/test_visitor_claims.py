@@ -18,9 +18,8 @@ from app.postgres.pool import FrozenClock
 from app.registry import visitor_tokens
 from app.registry.visitor_tokens import Visitor
 from app.touchpoint import MINUTE, SECOND
-from tests.api.test_collect import is_problem
-from tests.support.running_app import Service, running
-from tests.support.web_page import Page, did, is_member
+from tests.support.running_app import RunningApp, is_problem, running_app
+from tests.support.web_page import WebPage, did, is_member
 
 HOUR_SECONDS = 3_600
 VIP = {"key": "vip", "public": True, "rule": {"did": "Order Completed"}}
@@ -29,7 +28,7 @@ PROOF = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture
-async def shop(service: Service) -> Service:
+async def shop(service: RunningApp) -> RunningApp:
     await service.tell("POST", "/v1/segments", VIP, 201)
     return service
 
@@ -113,7 +112,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 # ------------------------------------------------------------------------------------------- claims
 
 
-def forged(page: Page) -> list[str]:
+def forged(page: WebPage) -> list[str]:
     head, _, signature = page.token.partition(".")
     claims = msgspec.json.decode(urlsafe_b64decode(head + "=" * (-len(head) % 4)))
     other = urlsafe_b64encode(msgspec.json.encode({**claims, "a": "f" * 32})).decode().rstrip("=")
@@ -132,8 +131,8 @@ def forged(page: Page) -> list[str]:
     ]
 
 
-async def test_forged_tokens_are_refused(shop: Service) -> None:
-    page = Page(shop)
+async def test_forged_tokens_are_refused(shop: RunningApp) -> None:
+    page = WebPage(shop)
     await page.send(did("Order Completed"))
     assert is_member(await page.ask(), "vip")
     for token in forged(page):
@@ -145,8 +144,8 @@ async def test_forged_tokens_are_refused(shop: Service) -> None:
 
 
 async def test_expired_tokens_are_refused_and_receipts_renew_in_time(frozen: FrozenClock, settings: Settings) -> None:
-    async with running(settings, frozen) as service:
-        page = Page(service)
+    async with running_app(settings, frozen) as service:
+        page = WebPage(service)
         first = (await page.send())["visitor"]
         start = frozen.instant
         assert first["expires_at"] == rfc3339(start + HOUR_SECONDS * SECOND)
@@ -164,19 +163,19 @@ async def test_expired_tokens_are_refused_and_receipts_renew_in_time(frozen: Fro
         assert (await page.get(renewed["token"])).status_code == 200
 
 
-async def test_a_token_is_of_one_source(shop: Service) -> None:
-    page = Page(shop)
+async def test_a_token_is_of_one_source(shop: RunningApp) -> None:
+    page = WebPage(shop)
     await page.send(did("Order Completed"))
     other = await shop.tell("POST", "/v1/sources", {"key": "blog"}, 201)
-    elsewhere = Page(shop, other["write_key"], proof=page.proof, token=page.token)
+    elsewhere = WebPage(shop, other["write_key"], proof=page.proof, token=page.token)
     assert is_problem(await elsewhere.get(), 401, "invalid_token")
     receipt = await elsewhere.send(did("Looked"), id=page.id, token=page.token, me="")
     assert receipt["visitor"] == {"error": "invalid_token"}
-    assert is_problem(await Page(shop, "wk_unknown", token=page.token).get(), 401, "unauthorized")
+    assert is_problem(await WebPage(shop, "wk_unknown", token=page.token).get(), 401, "unauthorized")
 
 
-async def test_anothers_id_gets_nothing(shop: Service) -> None:
-    victim, attacker = Page(shop), Page(shop)
+async def test_anothers_id_gets_nothing(shop: RunningApp) -> None:
+    victim, attacker = WebPage(shop), WebPage(shop)
     await victim.send(did("Order Completed"))
     await attacker.send(did("Looked"))
     claims: tuple[Any, ...] = (
@@ -203,9 +202,9 @@ async def test_anothers_id_gets_nothing(shop: Service) -> None:
         assert "token" not in answer.json().get("visitor", {})
 
 
-async def test_a_proof_holds_by_itself(shop: Service) -> None:
+async def test_a_proof_holds_by_itself(shop: RunningApp) -> None:
     """A token that has ended, or is another's, takes nothing from it and adds nothing to it."""
-    known, page = Page(shop), Page(shop)
+    known, page = WebPage(shop), WebPage(shop)
     await known.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
     wanted = {"source": "default", "anonymous_id": known.id, "user_id": "user-1"}
     others = (await shop.tell("POST", "/v1/visitor-tokens", wanted, 201))["token"]
@@ -216,9 +215,9 @@ async def test_a_proof_holds_by_itself(shop: Service) -> None:
         assert (await page.ask())["anonymous_id"] == page.id
 
 
-async def test_ids_in_messages_do_not_say_who_the_visitor_is(shop: Service) -> None:
+async def test_ids_in_messages_do_not_say_who_the_visitor_is(shop: RunningApp) -> None:
     """The batch holds another's id; the answer is that of the visitor who was proven."""
-    victim, attacker = Page(shop), Page(shop)
+    victim, attacker = WebPage(shop), WebPage(shop)
     await victim.send(did("Order Completed"))
     receipt = await attacker.send({**did("Looked"), "anonymousId": victim.id})
     assert receipt["me"]["anonymous_id"] == attacker.id
@@ -234,41 +233,41 @@ async def test_ids_in_messages_do_not_say_who_the_visitor_is(shop: Service) -> N
         {"context": {"traits": {"email": "Victim@Example.com"}}},
     ],
 )
-async def test_whoever_says_to_be_somebody_is_not_shown_that_person(shop: Service, claim: dict[str, Any]) -> None:
+async def test_whoever_says_to_be_somebody_is_not_shown_that_person(shop: RunningApp, claim: dict[str, Any]) -> None:
     known = {"userId": "victim", "traits": {"email": "victim@example.com"}}
     await shop.send({"type": "identify", **known}, {"type": "track", "event": "Order Completed", "userId": "victim"})
-    attacker = Page(shop)
+    attacker = WebPage(shop)
     receipt = await attacker.send({"type": "identify", **claim})
     nothing: dict[str, Any] = {"stages": {}, "segments": [], "traits": {}, "valid_until": None, "withheld": True}
     assert {name: receipt["me"][name] for name in nothing} == nothing
     assert {name: value for name, value in (await attacker.ask()).items() if name in nothing} == nothing
 
 
-async def test_the_tag_of_what_is_withheld_is_the_same_whoever_it_is(shop: Service) -> None:
+async def test_the_tag_of_what_is_withheld_is_the_same_whoever_it_is(shop: RunningApp) -> None:
     """Whether the person whom the page names is a member must not be told by a tag either."""
     await shop.send({"type": "track", "event": "Order Completed", "userId": "member"})
-    page = Page(shop)
+    page = WebPage(shop)
     tags = []
     for user in ("member", "stranger"):
-        attacker = Page(shop)
+        attacker = WebPage(shop)
         receipt = await attacker.send({"type": "identify", "userId": user})
         assert receipt["me"]["withheld"]
         tags.append({**receipt["me"], "anonymous_id": page.id, "etag": "", "as_of": ""})
     assert tags[0] == tags[1]
 
 
-async def test_what_an_alias_joins_is_withheld_too(shop: Service) -> None:
+async def test_what_an_alias_joins_is_withheld_too(shop: RunningApp) -> None:
     await shop.send({"type": "track", "event": "Order Completed", "userId": "victim"})
-    attacker = Page(shop)
+    attacker = WebPage(shop)
     receipt = await attacker.send({"type": "alias", "previousId": attacker.id, "userId": "victim"})
     assert receipt["me"]["withheld"]
     assert receipt["me"]["segments"] == []
 
 
-async def test_a_user_who_is_vouched_for_is_not_shown_whom_an_alias_joined(shop: Service) -> None:
+async def test_a_user_who_is_vouched_for_is_not_shown_whom_an_alias_joined(shop: RunningApp) -> None:
     """The word of the site is for the one user; the alias came with the public key."""
     await shop.send({"type": "track", "event": "Order Completed", "userId": "victim"})
-    attacker = Page(shop)
+    attacker = WebPage(shop)
     token = (
         await shop.tell(
             "POST",
@@ -285,9 +284,9 @@ async def test_a_user_who_is_vouched_for_is_not_shown_whom_an_alias_joined(shop:
     assert receipt["me"]["segments"] == []
 
 
-async def test_another_visitor_whose_id_was_joined_is_withheld_too(shop: Service) -> None:
+async def test_another_visitor_whose_id_was_joined_is_withheld_too(shop: RunningApp) -> None:
     """Two anonymous ids in one message are one customer; only one of them was proven."""
-    victim, attacker = Page(shop), Page(shop)
+    victim, attacker = WebPage(shop), WebPage(shop)
     await victim.send(did("Order Completed"))
     joining = {"context": {"externalIds": [{"type": "anonymous_id", "id": victim.id}]}}
     receipt = await attacker.send({**did("Looked"), **joining})
@@ -295,8 +294,8 @@ async def test_another_visitor_whose_id_was_joined_is_withheld_too(shop: Service
     assert receipt["me"]["segments"] == []
 
 
-async def test_the_sites_own_server_vouches(shop: Service) -> None:
-    page = Page(shop)
+async def test_the_sites_own_server_vouches(shop: RunningApp) -> None:
+    page = WebPage(shop)
     await page.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
     assert (await page.ask())["withheld"]
     wanted = {"source": "default", "anonymous_id": page.id, "user_id": "user-1"}
@@ -309,10 +308,10 @@ async def test_the_sites_own_server_vouches(shop: Service) -> None:
         assert (await page.get(other["token"])).json()["withheld"], "not the word for this user"
 
 
-async def test_a_word_for_the_user_alone(shop: Service) -> None:
+async def test_a_word_for_the_user_alone(shop: RunningApp) -> None:
     """A server that does not know the anonymous id: the token stands for the user, the proof for the visitor."""
     await shop.send({"type": "track", "event": "Order Completed", "userId": "user-1"})
-    page = Page(shop)
+    page = WebPage(shop)
     await page.send(did("Looked"))
     wanted = {"source": "default", "user_id": "user-1"}
     page.token = (await shop.tell("POST", "/v1/visitor-tokens", wanted, 201))["token"]
@@ -326,9 +325,9 @@ async def test_a_word_for_the_user_alone(shop: Service) -> None:
 
 
 async def test_the_word_ends_although_the_token_is_renewed(frozen: FrozenClock, settings: Settings) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", VIP, 201)
-        page = Page(service)
+        page = WebPage(service)
         await page.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
         wanted = {"source": "default", "anonymous_id": page.id, "user_id": "user-1"}
         page.token = (await service.tell("POST", "/v1/visitor-tokens", wanted, 201))["token"]
@@ -340,19 +339,19 @@ async def test_the_word_ends_although_the_token_is_renewed(frozen: FrozenClock, 
         assert (await page.ask())["withheld"]
 
 
-async def test_a_key_that_trusts_identify(shop: Service) -> None:
-    page = Page(shop)
+async def test_a_key_that_trusts_identify(shop: RunningApp) -> None:
+    page = WebPage(shop)
     await page.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
     assert (await page.ask())["withheld"]
     trusting = await shop.tell("POST", "/v1/keys", {"kind": "write", "source": "default", "trusts_identify": True}, 201)
     assert trusting["trusts_identify"] is True
-    trusted = Page(shop, trusting["key"], proof=page.proof, token=page.token)
+    trusted = WebPage(shop, trusting["key"], proof=page.proof, token=page.token)
     assert is_member(await trusted.ask(), "vip")
     await shop.tell("PUT", f"/v1/keys/{trusting['id']}", {"trusts_identify": False})
     assert (await trusted.ask())["withheld"]
 
 
-async def test_who_may_vouch_and_for_whom(shop: Service) -> None:
+async def test_who_may_vouch_and_for_whom(shop: RunningApp) -> None:
     wanted = {"source": "default", "anonymous_id": "a" * 32}
     by_write_key = {"Authorization": f"Bearer {shop.keys.write_key}"}
     refused = await shop.client.post("/v1/visitor-tokens", json=wanted, headers=by_write_key)
@@ -372,11 +371,11 @@ async def test_who_may_vouch_and_for_whom(shop: Service) -> None:
 
 
 async def test_tokens_outlive_a_restart_and_a_rotation(settings: Settings) -> None:
-    async with running(settings) as service:
-        page = Page(service)
+    async with running_app(settings) as service:
+        page = WebPage(service)
         await page.send(did("Looked"))
-    async with running(settings) as again:
-        later = Page(again, page.key, proof=page.proof, token=page.token)
+    async with running_app(settings) as again:
+        later = WebPage(again, page.key, proof=page.proof, token=page.token)
         assert (await later.get()).status_code == 200
         registry = again.app.state.services.registry
         assert len(registry.access.current.signing_keys) == 1
@@ -391,7 +390,7 @@ async def test_tokens_outlive_a_restart_and_a_rotation(settings: Settings) -> No
 
 
 async def test_a_workspace_from_before_gets_a_signing_key_once(settings: Settings) -> None:
-    async with running(settings) as one, running(settings) as two:
+    async with running_app(settings) as one, running_app(settings) as two:
         for service in (one, two):
             await service.app.state.services.registry.keys.renew_signing_key(only_first=True)
         pool = one.app.state.services.pool
@@ -399,8 +398,8 @@ async def test_a_workspace_from_before_gets_a_signing_key_once(settings: Setting
         assert len(await pool.fetchval("SELECT secret FROM signing_keys")) == 32
 
 
-async def test_a_proof_is_kept_nowhere(service: Service) -> None:
-    page = Page(service)
+async def test_a_proof_is_kept_nowhere(service: RunningApp) -> None:
+    page = WebPage(service)
     await page.send(did("Looked"))
     await page.post({"type": "nonsense"})
     pool = service.app.state.services.pool

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from app.touchpoint import DAY, HOUR, SECOND
-from tests.support.pipeline import Service, item, service
-from tests.support.reference_model import Definitions, Said, intervals
+from tests.support.pipeline import Pipeline, item, running_pipeline
+from tests.support.reference_model import Definitions, SentMessage, intervals
 
 T = 1_700_000_000_000_000
 
@@ -18,10 +18,10 @@ DEFINITIONS = Definitions(
     journeys={"main": [("new", {"did": "*"}), ("active", {"did": "bought", "within": "7d"})]},
 )
 
-BOUGHT = Said(T, "m1", "track", {"user_id": "u"}, name="bought")
+BOUGHT = SentMessage(T, "m1", "track", {"user_id": "u"}, name="bought")
 
 
-async def at(one: Service, instant: int) -> set[str]:
+async def at(one: Pipeline, instant: int) -> set[str]:
     """Members of which segments the customer is in the stored intervals after a sweep at ``instant``."""
     one.clock.instant = instant
     await one.sweep_all()
@@ -33,7 +33,7 @@ async def at(one: Service, instant: int) -> set[str]:
 
 
 async def test_each_boundary_is_exact_to_the_microsecond(database_url: str) -> None:
-    async with service(database_url, T + SECOND) as one:
+    async with running_pipeline(database_url, T + SECOND) as one:
         await one.define(DEFINITIONS)
         await one.send([item(BOUGHT)])
         young = {"everyone", "lately", "journey:mainactive"}
@@ -45,7 +45,7 @@ async def test_each_boundary_is_exact_to_the_microsecond(database_url: str) -> N
 
 
 async def test_a_late_sweep_records_the_instant_at_which_it_happened(database_url: str) -> None:
-    async with service(database_url, T + SECOND) as one:
+    async with running_pipeline(database_url, T + SECOND) as one:
         await one.define(DEFINITIONS)
         await one.send([item(BOUGHT)])
         await at(one, T + 30 * DAY)
@@ -63,10 +63,10 @@ async def test_a_late_sweep_records_the_instant_at_which_it_happened(database_ur
 
 async def test_the_sweeper_finds_nothing_when_nothing_is_due(database_url: str) -> None:
     """Also after a message that moved a flip later: the visit that finds nothing due must be the last."""
-    async with service(database_url, T + SECOND) as one:
+    async with running_pipeline(database_url, T + SECOND) as one:
         await one.define(DEFINITIONS)
         await one.send([item(BOUGHT)])
-        again = Said(T + 5 * DAY, "m2", "track", {"user_id": "u"}, name="bought")
+        again = SentMessage(T + 5 * DAY, "m2", "track", {"user_id": "u"}, name="bought")
         one.clock.instant = T + 5 * DAY
         await one.send([item(again)])
         one.clock.instant = T + 8 * DAY
@@ -80,7 +80,7 @@ async def test_the_sweeper_finds_nothing_when_nothing_is_due(database_url: str) 
 
 
 async def test_a_message_of_the_future_counts_from_its_own_instant(database_url: str) -> None:
-    async with service(database_url, T - HOUR) as one:
+    async with running_pipeline(database_url, T - HOUR) as one:
         await one.define(DEFINITIONS)
         receipt = await one.send([item(BOUGHT)])
         assert receipt.accepted == 1
@@ -89,12 +89,12 @@ async def test_a_message_of_the_future_counts_from_its_own_instant(database_url:
 
 
 async def test_a_clock_that_goes_backwards_undoes_nothing(database_url: str) -> None:
-    async with service(database_url, T + 8 * DAY) as one:
+    async with running_pipeline(database_url, T + 8 * DAY) as one:
         await one.define(DEFINITIONS)
         await one.send([item(BOUGHT)])
         before = await at(one, T + 8 * DAY)
         one.clock.instant = T + DAY
-        await one.send([item(Said(T + DAY, "m2", "track", {"user_id": "u"}, name="other"))])
+        await one.send([item(SentMessage(T + DAY, "m2", "track", {"user_id": "u"}, name="other"))])
         assert await at(one, T + 8 * DAY) == before
 
 
@@ -107,8 +107,10 @@ async def test_more_points_than_are_kept_change_no_answer(database_url: str) -> 
         },
         journeys={"main": [("new", {"did": "*"})]},
     )
-    said = [Said(T + number * HOUR, f"m{number}", "track", {"user_id": "u"}, name="bought") for number in range(60)]
-    async with service(database_url, T + 60 * HOUR, series_points_max=8) as one:
+    said = [
+        SentMessage(T + number * HOUR, f"m{number}", "track", {"user_id": "u"}, name="bought") for number in range(60)
+    ]
+    async with running_pipeline(database_url, T + 60 * HOUR, series_points_max=8) as one:
         await one.define(counting)
         await one.send([item(message) for message in said[:40]])
         assert await one.intervals("user_id:u") == intervals(said[:40], T + 60 * HOUR, counting)

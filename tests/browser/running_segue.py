@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 import httpx
 
-from tests.support.faulty_proxy import Mood, Proxy, proxy_before
+from tests.support.faulty_proxy import Fault, FaultyProxy, running_proxy
 from tests.support.server_process import Server
 
 WAIT_SECONDS_MAX: Final = 10.0
@@ -127,9 +127,9 @@ class Segue:
                 raise AssertionError(f"waited for {wanted}, and there is {told}")
             time.sleep(_POLL_SECONDS)
 
-    def behind(self, *moods: Mood) -> AbstractContextManager[Proxy]:
+    def behind(self, *moods: Fault) -> AbstractContextManager[FaultyProxy]:
         """The same service through a proxy that misbehaves as told."""
-        return proxy_before(self.port, *moods)
+        return running_proxy(self.port, *moods)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from playwright.sync_api import Page
 from tests.browser.running_segue import Row, Segue, Source
 from tests.browser.static_site import Site
 from tests.browser.visit import Visit
-from tests.support.faulty_proxy import Proxy
+from tests.support.faulty_proxy import FaultyProxy
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]
@@ -85,7 +85,7 @@ class Stage:
     what it sends when the page is left only the proxy sees.
     """
 
-    def __init__(self, segue: Segue, site: Site, guest: Visit, proxy: Proxy, modules: Path) -> None:
+    def __init__(self, segue: Segue, site: Site, guest: Visit, proxy: FaultyProxy, modules: Path) -> None:
         self.segue = segue
         self.source: Source = segue.source()
         self.site = site

@@ -17,7 +17,7 @@ from tests.browser.running_segue import Segue
 from tests.browser.shop_pages import Shop, close_tab, flush, until_ready
 from tests.browser.static_site import Site
 from tests.browser.visit import Visit
-from tests.support.faulty_proxy import Mood
+from tests.support.faulty_proxy import Fault
 
 MakeVisit = Callable[..., Visit]
 
@@ -245,7 +245,7 @@ def test_any_day_loses_nothing_and_doubles_nothing(segue: Segue, shop: Shop, vis
                     online = not online
                     guest.context.set_offline(not online)
                 case "server":
-                    moods: list[Mood] = ["pass", "busy", "swallow"]
+                    moods: list[Fault] = ["pass", "busy", "swallow"]
                     proxy.moods[:] = draw.choices(moods, k=draw.randint(1, 5))
                 case "open" if online and len(tabs) < 3:
                     tabs.append(another())

@@ -15,7 +15,7 @@ from tests.browser.running_segue import Row, Segue
 from tests.browser.sdk_pages import Stage, Unavailable, guide, installed
 from tests.browser.static_site import Site
 from tests.browser.visit import Visit
-from tests.support.faulty_proxy import Mood
+from tests.support.faulty_proxy import Fault
 
 
 class Sdk(NamedTuple):
@@ -280,7 +280,7 @@ def test_what_waits_leaves_with_the_page(stage: Stage, sdk: str) -> None:
 
 # ----------------------------------------------------------------------------------------- lost answers and 503s
 
-BAD_DAYS: dict[str, tuple[Sdk, list[Mood], int]] = {
+BAD_DAYS: dict[str, tuple[Sdk, list[Fault], int]] = {
     "analytics-next": (SEGMENT, ["swallow", "busy"], 5),
     "rudderstack": (RUDDER, ["swallow", "busy"], 5),
     "posthog": (POSTHOG, ["swallow"], 2),

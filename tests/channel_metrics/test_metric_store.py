@@ -10,7 +10,7 @@ import pytest
 
 from app.channel_metrics.parsers import METRIC_FORMATS
 from app.config import Settings
-from tests.support.running_app import Service
+from tests.support.running_app import RunningApp
 
 FILE = (
     "day,channel,metric,value,subject\n"
@@ -19,14 +19,14 @@ FILE = (
 )
 
 
-async def put(service: Service, body: str | bytes, expected: int = 200, **params: str) -> Any:
+async def put(service: RunningApp, body: str | bytes, expected: int = 200, **params: str) -> Any:
     asked = {"kind": "generic", "source": "default", **params}
     response = await service.client.post("/v1/channel-days", params=asked, content=body, headers=service.secret)
     assert response.status_code == expected, response.text
     return response.json()
 
 
-async def test_the_same_file_twice_changes_nothing(service: Service) -> None:
+async def test_the_same_file_twice_changes_nothing(service: RunningApp) -> None:
     first = await put(service, FILE)
     assert first == {
         "added": 3,
@@ -47,7 +47,7 @@ async def test_the_same_file_twice_changes_nothing(service: Service) -> None:
     assert [each["value"] for each in after["items"]] == [120.5, 79.5, 99]
 
 
-async def test_figures_make_no_customer_and_no_touchpoint(service: Service, settings: Settings) -> None:
+async def test_figures_make_no_customer_and_no_touchpoint(service: RunningApp, settings: Settings) -> None:
     for kind in METRIC_FORMATS.values():
         stored = await put(service, kind.sample, kind=kind.key, day="2026-05-04", subject="example.com")
         assert (stored["added"] > 0, stored["bad"]) == (True, 0)
@@ -61,7 +61,7 @@ async def test_figures_make_no_customer_and_no_touchpoint(service: Service, sett
         await connection.close()
 
 
-async def test_two_tools_of_one_source_keep_figures_of_one_name_apart(service: Service) -> None:
+async def test_two_tools_of_one_source_keep_figures_of_one_name_apart(service: RunningApp) -> None:
     for kind, title in (("facebook_insights", "Facebook reach"), ("instagram_insights", "Instagram reach")):
         await put(service, f'sep=,\n"{title}"\n"Date","Primary"\n"2026-05-04T00:00:00","{len(kind)}"\n', kind=kind)
     found = await service.ask("/v1/channel-days", params={"metric": "reach"})
@@ -74,7 +74,7 @@ async def test_two_tools_of_one_source_keep_figures_of_one_name_apart(service: S
     ]
 
 
-async def test_pages_hold_every_row_once_and_totals_of_whole_days(service: Service) -> None:
+async def test_pages_hold_every_row_once_and_totals_of_whole_days(service: RunningApp) -> None:
     days = [f"2026-05-{day:02d}" for day in range(1, 8)]
     rows = [
         f"{day},ads,{metric},{n},{of}" for n, day in enumerate(days) for metric in ("a", "b") for of in ("x", "", "é")
@@ -108,14 +108,14 @@ async def test_pages_hold_every_row_once_and_totals_of_whole_days(service: Servi
         ({"source": "another"}, []),
     ],
 )
-async def test_filters(service: Service, params: dict[str, str], values: list[float]) -> None:
+async def test_filters(service: RunningApp, params: dict[str, str], values: list[float]) -> None:
     await put(service, FILE)
     found = await service.ask("/v1/channel-days", params=params)
     assert [each["value"] for each in found["items"]] == values
     assert sum(each["sum"] for each in found["totals"]) == sum(values)
 
 
-async def test_what_is_refused(service: Service) -> None:
+async def test_what_is_refused(service: RunningApp) -> None:
     assert (await put(service, FILE, 404, source="nobody"))["code"] == "not_found"
     assert (await put(service, FILE, 422, kind="horoscope"))["code"]
     assert (await put(service, "nothing\n", 400))["code"] == "invalid_body"
@@ -131,7 +131,7 @@ async def test_what_is_refused(service: Service) -> None:
         await service.ask("/v1/channel-days", 422, params=params)
 
 
-async def test_the_kinds_say_where_their_files_come_from(service: Service) -> None:
+async def test_the_kinds_say_where_their_files_come_from(service: RunningApp) -> None:
     found = (await service.ask("/v1/channel-days/kinds"))["items"]
     assert {each["key"] for each in found} == set(METRIC_FORMATS)
     assert all(each["steps"] and each["sample"] for each in found)

@@ -10,7 +10,7 @@ from cloudevents.core.bindings import http
 from cloudevents.core.v1.event import CloudEvent
 
 from tests.connectors.tools.cloudevents import FIXTURE
-from tests.support.webhook_sender import Tools
+from tests.support.webhook_sender import WebhookSender
 
 
 def _event(n: int, data: Any, media: str = "application/json") -> CloudEvent:
@@ -28,7 +28,7 @@ def _event(n: int, data: Any, media: str = "application/json") -> CloudEvent:
     )
 
 
-async def _sent(tools: Tools, message: http.HTTPMessage, token: str) -> dict[str, Any]:
+async def _sent(tools: WebhookSender, message: http.HTTPMessage, token: str) -> dict[str, Any]:
     response = await tools.client.post(
         tools.url(query={"access_token": token}), content=message.body, headers=message.headers
     )
@@ -37,7 +37,7 @@ async def _sent(tools: Tools, message: http.HTTPMessage, token: str) -> dict[str
 
 
 @pytest.mark.parametrize("write", [http.to_structured_event, http.to_binary_event])
-async def test_requests_of_the_package(tools: Tools, write: Any) -> None:
+async def test_requests_of_the_package(tools: WebhookSender, write: Any) -> None:
     token = await tools.add(FIXTURE)
     events = [_event(0, {"shelf": "größer", "n": 1}), _event(1, {"tags": ["a"]}), _event(2, "text", "text/plain")]
     for event in events:
@@ -59,7 +59,7 @@ async def test_requests_of_the_package(tools: Tools, write: Any) -> None:
     }
 
 
-async def test_one_event_in_every_mode_is_one_event(tools: Tools) -> None:
+async def test_one_event_in_every_mode_is_one_event(tools: WebhookSender) -> None:
     token = await tools.add(FIXTURE)
     event = _event(1, {"n": 1})
     structured, binary = http.to_structured_event(event), http.to_binary_event(event)
@@ -69,7 +69,7 @@ async def test_one_event_in_every_mode_is_one_event(tools: Tools) -> None:
     assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
 
 
-async def test_formats_that_are_not_read_are_told_so(tools: Tools) -> None:
+async def test_formats_that_are_not_read_are_told_so(tools: WebhookSender) -> None:
     token = await tools.add(FIXTURE)
     for media in (
         "application/cloudevents+avro",
@@ -83,7 +83,7 @@ async def test_formats_that_are_not_read_are_told_so(tools: Tools) -> None:
     assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
 
 
-async def test_the_abuse_handshake(tools: Tools) -> None:
+async def test_the_abuse_handshake(tools: WebhookSender) -> None:
     await tools.add(FIXTURE)
     asked = {"WebHook-Request-Origin": "eventemitter.example.com", "WebHook-Request-Rate": "120"}
     answer = await tools.client.options(tools.url(), headers=asked)
@@ -96,7 +96,7 @@ async def test_the_abuse_handshake(tools: Tools) -> None:
     assert "webhook-allowed-origin" not in (await tools.client.options(tools.url())).headers
 
 
-async def test_what_a_subject_is_can_be_said(tools: Tools) -> None:
+async def test_what_a_subject_is_can_be_said(tools: WebhookSender) -> None:
     for source, kind, reference in (
         ("mails", "email", "email:user@example.com"),
         ("cards", "loyalty_card", "loyalty_card:User@example.com"),

@@ -22,13 +22,13 @@ from app.connectors.tools import CONNECTORS
 from app.http.outbound_client import OutboundClient
 from tests.connectors.tools import brevo, hubspot, mailchimp, mailgun, ses
 from tests.support.tool_fixture import NOW, Case, Fixture
-from tests.support.webhook_sender import Tools, running_tools
+from tests.support.webhook_sender import WebhookSender, running_webhook_sender
 
 MAILGUN, SES, HUBSPOT, BREVO = mailgun.FIXTURE, ses.FIXTURE, hubspot.FIXTURE, brevo.FIXTURE
 MAILCHIMP, MANDRILL = mailchimp.FIXTURES
 
 
-async def _names(tools: Tools, who: str = "email:user@example.com") -> list[str]:
+async def _names(tools: WebhookSender, who: str = "email:user@example.com") -> list[str]:
     found = (await tools.ask("GET", f"/v1/customers/{who}/touchpoints"))["items"]
     return [each["name"] for each in found]
 
@@ -42,7 +42,7 @@ def _refused(response: httpx.Response) -> str:
 # Mailgun: what is signed is a token, not the event.
 
 
-async def test_a_token_of_mailgun_signs_one_body_and_no_other(tools: Tools) -> None:
+async def test_a_token_of_mailgun_signs_one_body_and_no_other(tools: WebhookSender) -> None:
     secret = await tools.add(MAILGUN)
     sealed = mailgun.seal(MAILGUN.sample.body, secret, NOW, "")
     taken = replace(MAILGUN, seal=lambda body, *_: body)
@@ -55,7 +55,7 @@ async def test_a_token_of_mailgun_signs_one_body_and_no_other(tools: Tools) -> N
 
 
 @pytest.mark.parametrize("digits", [3, 6])
-async def test_the_time_of_mailgun_takes_no_digits_of_the_token(digits: int, tools: Tools) -> None:
+async def test_the_time_of_mailgun_takes_no_digits_of_the_token(digits: int, tools: WebhookSender) -> None:
     """The same signed text, for nothing parts time and token; as milliseconds or microseconds it would be in time."""
     secret = await tools.add(MAILGUN)
     time, token = str(NOW // 1_000_000), "123456" + 22 * "ab"
@@ -73,7 +73,7 @@ async def test_the_time_of_mailgun_takes_no_digits_of_the_token(digits: int, too
     assert (await send(0)).json()["accepted"] == 1
 
 
-async def test_another_attempt_of_mailgun_with_another_token_is_the_same_event(tools: Tools) -> None:
+async def test_another_attempt_of_mailgun_with_another_token_is_the_same_event(tools: WebhookSender) -> None:
     secret = await tools.add(MAILGUN)
     receipts = []
     for later in (0, 300, 900):
@@ -84,7 +84,7 @@ async def test_another_attempt_of_mailgun_with_another_token_is_the_same_event(t
 
 
 @pytest.mark.parametrize("member", ["timestamp", "token", "signature"])
-async def test_a_signature_of_mailgun_without_a_part(member: str, tools: Tools) -> None:
+async def test_a_signature_of_mailgun_without_a_part(member: str, tools: WebhookSender) -> None:
     secret = await tools.add(MAILGUN)
     sealed = json.loads(mailgun.seal(MAILGUN.sample.body, secret, NOW, ""))
     del sealed["signature"][member]
@@ -97,7 +97,7 @@ async def test_a_signature_of_mailgun_without_a_part(member: str, tools: Tools) 
 _AS_IT_IS = replace(SES, seal=lambda body, *_: body)
 
 
-async def _send_sns(tools: Tools, change: Mapping[str, Any], *, seal_again: bool) -> httpx.Response:
+async def _send_sns(tools: WebhookSender, change: Mapping[str, Any], *, seal_again: bool) -> httpx.Response:
     """The sample, sealed before it is changed, or after."""
     body = SES.sample.body if seal_again else ses.seal(SES.sample.body, "", NOW, "")
     changed = json.dumps({**json.loads(body), **change}).encode()
@@ -135,7 +135,7 @@ async def _send_sns(tools: Tools, change: Mapping[str, Any], *, seal_again: bool
 async def test_a_notification_that_is_not_shown_to_be_ours(
     change: Mapping[str, Any], seal_again: bool, settings: Settings
 ) -> None:
-    async with running_tools(settings, SES.certificates) as tools:
+    async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
         assert _refused(await _send_sns(tools, change, seal_again=seal_again)) == "wrong"
         assert set(tools.visited) <= {ses.CERTIFICATE_AT}, "nobody else's address is asked for anything"
@@ -143,7 +143,7 @@ async def test_a_notification_that_is_not_shown_to_be_ours(
 
 
 async def test_a_notification_that_another_key_signed(settings: Settings) -> None:
-    async with running_tools(settings, SES.certificates) as tools:
+    async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
         assert _refused(await tools.send(SES, SES.sample, ses.OTHER_SECRET)) == "wrong"
         assert (await tools.send(SES, SES.sample, "")).status_code == 200
@@ -151,14 +151,14 @@ async def test_a_notification_that_another_key_signed(settings: Settings) -> Non
 
 
 async def test_headers_of_sns_must_say_what_the_body_says(settings: Settings) -> None:
-    async with running_tools(settings, SES.certificates) as tools:
+    async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
         lying = replace(SES, sign=lambda *_: ({"x-amz-sns-message-type": "SubscriptionConfirmation"}, {}))
         assert _refused(await tools.send(lying, SES.sample, "")) == "wrong"
 
 
 async def test_raw_delivery_is_unsigned_and_refused(settings: Settings) -> None:
-    async with running_tools(settings, SES.certificates) as tools:
+    async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
         raw = json.loads(SES.sample.body)["Message"].encode()
         response = await tools.client.post(tools.url(), content=raw, headers={"x-amz-sns-rawdelivery": "true"})
@@ -168,7 +168,7 @@ async def test_raw_delivery_is_unsigned_and_refused(settings: Settings) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"topics": ""}, {"topics": " , "}, {"topics": f"{ses.TOPIC},"}])
 async def test_a_topic_that_the_source_does_not_name(options: dict[str, str], settings: Settings) -> None:
-    async with running_tools(settings, SES.certificates) as tools:
+    async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(replace(SES, options=options))
         if not options.get("topics", "").startswith("arn"):
             assert _refused(await tools.send(SES, SES.sample, "")) == "wrong"
@@ -194,7 +194,7 @@ _DAY_AFTER, _YEAR_AFTER = datetime(2026, 5, 6, tzinfo=UTC), datetime(2027, 5, 5,
     ids=["no-pem", "no-der", "not-at-the-beginning", "not-any-more", "not-yet", "today"],
 )
 async def test_what_stands_where_the_certificate_is(document: bytes, status: int, settings: Settings) -> None:
-    async with running_tools(settings, {ses.CERTIFICATE_AT: document}) as tools:
+    async with running_webhook_sender(settings, {ses.CERTIFICATE_AT: document}) as tools:
         await tools.add(SES)
         response = await tools.send(SES, SES.sample, "")
         assert response.status_code == status
@@ -233,7 +233,7 @@ def _confirmation(**more: Any) -> Case:
 
 
 async def test_a_subscription_of_ours_is_confirmed(settings: Settings) -> None:
-    async with running_tools(settings, SES.certificates) as tools:
+    async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
         assert (await tools.send(SES, _confirmation(), "")).status_code == 200
         assert tools.visited == [ses.CERTIFICATE_AT, ses.SUBSCRIBE_AT]
@@ -251,14 +251,14 @@ async def test_a_subscription_of_ours_is_confirmed(settings: Settings) -> None:
 async def test_no_other_address_is_visited_and_no_other_topic_joined(
     change: Mapping[str, Any], settings: Settings
 ) -> None:
-    async with running_tools(settings, SES.certificates) as tools:
+    async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
         assert _refused(await tools.send(SES, _confirmation(**change), "")) == "wrong"
         assert set(tools.visited) <= {ses.CERTIFICATE_AT}
 
 
 async def test_a_subscription_that_has_ended_is_not_taken_up_again(settings: Settings) -> None:
-    async with running_tools(settings, SES.certificates) as tools:
+    async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
         assert (await tools.send(SES, _confirmation(Type="UnsubscribeConfirmation"), "")).status_code == 200
         assert tools.visited == [ses.CERTIFICATE_AT]
@@ -268,13 +268,15 @@ async def test_a_subscription_that_has_ended_is_not_taken_up_again(settings: Set
 
 
 @pytest.mark.parametrize(("fixture", "method"), [(MAILCHIMP, "GET"), (MANDRILL, "HEAD")])
-async def test_mailchimp_finds_somebody_before_there_is_a_secret(fixture: Fixture, method: str, tools: Tools) -> None:
+async def test_mailchimp_finds_somebody_before_there_is_a_secret(
+    fixture: Fixture, method: str, tools: WebhookSender
+) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "tool", "kind": fixture.kind}, 201)
     response = await tools.client.request(method, tools.url())
     assert (response.status_code, response.content) == (200, b"")
 
 
-async def test_no_events_under_a_key_that_nobody_has(tools: Tools) -> None:
+async def test_no_events_under_a_key_that_nobody_has(tools: WebhookSender) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "tool", "kind": "mandrill"}, 201)
     headers = {"content-type": "application/x-www-form-urlencoded", "x-mandrill-signature": "x"}
     response = await tools.client.post(tools.url(), content=b"mandrill_events=%5B%5D", headers=headers)
@@ -283,7 +285,7 @@ async def test_no_events_under_a_key_that_nobody_has(tools: Tools) -> None:
     assert response.status_code == 401
 
 
-async def test_the_address_that_is_signed_is_the_one_mailchimp_was_told(tools: Tools) -> None:
+async def test_the_address_that_is_signed_is_the_one_mailchimp_was_told(tools: WebhookSender) -> None:
     told = "https://user:word@shop.example.com/hooks?list=1"
     secret = await tools.add(replace(MANDRILL, options={"url": told}))
     assert _refused(await tools.send(MANDRILL, MANDRILL.sample, secret)) == "wrong"
@@ -292,7 +294,7 @@ async def test_the_address_that_is_signed_is_the_one_mailchimp_was_told(tools: T
 
 
 @pytest.mark.parametrize("fixture", [MANDRILL, HUBSPOT], ids=["mandrill", "hubspot"])
-async def test_the_query_is_signed_too_behind_a_proxy(fixture: Fixture, tools: Tools) -> None:
+async def test_the_query_is_signed_too_behind_a_proxy(fixture: Fixture, tools: WebhookSender) -> None:
     told, case = "https://shop.example.com/hooks", replace(fixture.sample, query={"list": "1"})
     secret = await tools.add(replace(fixture, options={"url": told}))
 
@@ -307,7 +309,7 @@ async def test_the_query_is_signed_too_behind_a_proxy(fixture: Fixture, tools: T
 # Brevo: one open under several names.
 
 
-async def test_an_open_of_brevo_counts_once_under_all_its_names(tools: Tools) -> None:
+async def test_an_open_of_brevo_counts_once_under_all_its_names(tools: WebhookSender) -> None:
     secret = await tools.add(BREVO)
 
     async def send(kind: str, second: int) -> tuple[int, int]:
@@ -421,7 +423,7 @@ def test_an_old_signature_may_come_in_either_case() -> None:
     _verify({"x-hubspot-signature": made}, {"signatures": "v1"}, _URL, _BODY)
 
 
-async def test_a_contact_who_asks_to_be_forgotten_is_queued(tools: Tools) -> None:
+async def test_a_contact_who_asks_to_be_forgotten_is_queued(tools: WebhookSender) -> None:
     secret = await tools.add(HUBSPOT)
     assert (await tools.send(HUBSPOT, HUBSPOT.sample, secret)).json()["accepted"] == 2
     asked = json.loads(HUBSPOT.sample.body)[0] | {"subscriptionType": "contact.privacyDeletion"}
@@ -431,7 +433,7 @@ async def test_a_contact_who_asks_to_be_forgotten_is_queued(tools: Tools) -> Non
     assert [(each["kind"], each["value"]) for each in queued] == [("hubspot_contact", "33:1246965")]
 
 
-async def test_contacts_of_two_portals_with_one_number_are_two_people(tools: Tools) -> None:
+async def test_contacts_of_two_portals_with_one_number_are_two_people(tools: WebhookSender) -> None:
     secret = await tools.add(HUBSPOT)
     said = {"subscriptionType": "contact.propertyChange", "objectId": 51, "propertyName": "email"}
     told = [said | {"portalId": portal, "propertyValue": f"of-{portal}@example.com"} for portal in (1, 2)]

@@ -13,7 +13,7 @@ from app.config import Settings
 from app.connectors.tools import CONNECTORS
 from app.formats.timestamps import parse
 from tests.support.tool_fixture import NOW, Case, Fixture
-from tests.support.webhook_sender import Tools, running_tools
+from tests.support.webhook_sender import WebhookSender, running_webhook_sender
 
 FIXTURES = {
     fixture.kind: fixture
@@ -38,7 +38,7 @@ async def test_a_delivery_becomes_what_it_should(
     fixture: Fixture, settings: Settings, subtests: pytest.Subtests
 ) -> None:
     """Each case by itself: what the one before it left behind is taken away."""
-    async with running_tools(settings, fixture.certificates) as tools:
+    async with running_webhook_sender(settings, fixture.certificates) as tools:
         secret = await tools.add(fixture)
         for case in fixture.cases:
             with subtests.test(case.about):
@@ -46,7 +46,7 @@ async def test_a_delivery_becomes_what_it_should(
             await tools.forget_all_messages()
 
 
-async def _deliver(tools: Tools, fixture: Fixture, case: Case, secret: str) -> None:
+async def _deliver(tools: WebhookSender, fixture: Fixture, case: Case, secret: str) -> None:
     response = await tools.send(fixture, case, secret)
     assert response.status_code == 200, response.text
     accepted = len(case.touchpoints) if case.accepted is None else case.accepted
@@ -67,7 +67,7 @@ async def _deliver(tools: Tools, fixture: Fixture, case: Case, secret: str) -> N
     assert "conflicting_twin" not in conflicts, "a retry must say the same"
 
 
-async def _look_at(tools: Tools, case: Case) -> None:
+async def _look_at(tools: WebhookSender, case: Case) -> None:
     found = (await tools.ask("GET", f"/v1/customers/{case.who}/touchpoints?limit=1000"))["items"]
     found = sorted((each for each in found if each["name"]), key=lambda each: parse(each["occurred_at"]) or 0)
     assert [(each["name"], each["channel"], parse(each["occurred_at"])) for each in found] == [
@@ -88,7 +88,7 @@ def _part_of(found: dict[str, Any], wanted: Any) -> dict[str, Any]:
 
 @every_kind
 async def test_only_what_is_shown_to_be_the_tools_is_taken(fixture: Fixture, settings: Settings) -> None:
-    async with running_tools(settings, fixture.certificates) as tools:
+    async with running_webhook_sender(settings, fixture.certificates) as tools:
         secret = await tools.add(fixture)
         if not CONNECTORS[fixture.kind].scheme.needs_secret and fixture.kind not in _SIGNED_WITHOUT_SECRET:
             pytest.fail("whoever can reach the service could forge this tool")
@@ -121,7 +121,7 @@ def _other(fixture: Fixture) -> str:
     return fixture.other_secret or f"other-{fixture.secret}"
 
 
-async def _refused(tools: Tools, fixture: Fixture, case: Case, secret: str) -> str:
+async def _refused(tools: WebhookSender, fixture: Fixture, case: Case, secret: str) -> str:
     response = await tools.send(fixture, case, secret)
     assert response.status_code == 401, response.text
     problem = response.json()
@@ -132,7 +132,7 @@ async def _refused(tools: Tools, fixture: Fixture, case: Case, secret: str) -> s
 
 @every_kind
 async def test_a_trial_shows_what_the_sample_becomes_and_keeps_nothing(fixture: Fixture, settings: Settings) -> None:
-    async with running_tools(settings, fixture.certificates) as tools:
+    async with running_webhook_sender(settings, fixture.certificates) as tools:
         await tools.add(fixture)
         tried = await tools.ask("POST", "/v1/sources/tool/test")
         named = [each["name"] for each in tried["messages"] if each["name"]]
@@ -145,7 +145,7 @@ async def test_a_trial_shows_what_the_sample_becomes_and_keeps_nothing(fixture: 
 
 @every_kind
 async def test_a_secret_takes_the_place_of_another_while_both_hold(fixture: Fixture, settings: Settings) -> None:
-    async with running_tools(settings, fixture.certificates) as tools:
+    async with running_webhook_sender(settings, fixture.certificates) as tools:
         old = await tools.add(fixture)
         if not CONNECTORS[fixture.kind].scheme.needs_secret:
             await tools.ask("POST", "/v1/sources/tool/secrets", {"secret": "none is needed"}, 201)

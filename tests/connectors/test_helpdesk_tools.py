@@ -19,7 +19,7 @@ from tests.connectors.tools.front import FIXTURE as FRONT
 from tests.connectors.tools.intercom import FIXTURE as INTERCOM
 from tests.connectors.tools.support import FIXTURE as SUPPORT
 from tests.support.tool_fixture import Case, SignedWith, json_body
-from tests.support.webhook_sender import running_tools
+from tests.support.webhook_sender import running_webhook_sender
 
 
 def _by_rule(body: bytes, secret: str, now: int, url: str) -> SignedWith:
@@ -29,7 +29,7 @@ def _by_rule(body: bytes, secret: str, now: int, url: str) -> SignedWith:
 
 async def test_a_rule_of_front_signs_in_another_way(settings: Settings) -> None:
     by_rule = replace(FRONT, sign=_by_rule)
-    async with running_tools(settings) as tools:
+    async with running_webhook_sender(settings) as tools:
         secret = await tools.add(FRONT)
         assert (await tools.send(by_rule, FRONT.several, secret)).status_code == 200
         refused = await tools.send(by_rule, FRONT.several, "another")
@@ -40,7 +40,7 @@ async def test_front_gets_its_challenge_back_if_it_signed(settings: Settings) ->
     sync = Case(
         "sync", json_body({"type": "sync", "authorization": {"id": "cmp_1"}}), headers={"X-Front-Challenge": "c-1"}
     )
-    async with running_tools(settings) as tools:
+    async with running_webhook_sender(settings) as tools:
         secret = await tools.add(FRONT)
         answer = await tools.send(FRONT, sync, secret)
         assert (answer.status_code, answer.json()) == (200, {"challenge": "c-1"})
@@ -53,7 +53,7 @@ async def test_front_gets_its_challenge_back_if_it_signed(settings: Settings) ->
 async def test_a_challenge_keeps_no_event_of_front_from_being_stored(sign: Any, settings: Settings) -> None:
     """The header is not signed: somebody on the way may have put it there."""
     challenged = {"headers": {"content-type": "application/json", "X-Front-Challenge": "c-1"}}
-    async with running_tools(settings) as tools:
+    async with running_webhook_sender(settings) as tools:
         secret = await tools.add(FRONT)
         signed = replace(FRONT, sign=sign)
         assert (await tools.send(signed, replace(FRONT.sample, **challenged), secret)).json()["accepted"] == 1
@@ -62,13 +62,13 @@ async def test_a_challenge_keeps_no_event_of_front_from_being_stored(sign: Any, 
 
 
 async def test_intercom_looks_whether_the_address_answers(settings: Settings) -> None:
-    async with running_tools(settings) as tools:
+    async with running_webhook_sender(settings) as tools:
         await tools.add(INTERCOM)
         assert (await tools.client.head(tools.url())).status_code == 200
 
 
 async def test_freshdesk_counts_the_same_a_minute_later_again(settings: Settings) -> None:
-    async with running_tools(settings) as tools:
+    async with running_webhook_sender(settings) as tools:
         secret = await tools.add(FRESHDESK)
         for minutes, accepted in ((0, 1), (0, 0), (1, 1)):
             tools.clock.instant += minutes * 60_000_000
@@ -93,7 +93,7 @@ async def test_a_source_may_estimate_how_its_customers_sound(settings: Settings)
     angry = {"message": "I am furious, this is the third time my parcel is late."}
     event = {"event": "ticket.replied", "ticket_id": "7", "customer": {"user_id": "user-1"}, **angry}
     case = Case("angry", json_body([{**event, "by": "customer", "id": "1"}, {**event, "by": "agent", "id": "2"}]))
-    async with running_tools(settings) as tools:
+    async with running_webhook_sender(settings) as tools:
         secret = await tools.add(replace(SUPPORT, options={"estimate": "on"}))
         assert (await tools.send(SUPPORT, case, secret)).json()["accepted"] == 2
         again = (await tools.send(SUPPORT, case, secret)).json()
@@ -118,7 +118,7 @@ async def test_estimates_that_cannot_be_made_are_refused_at_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.enrichment.sentiment.find_spec", lambda _: None)
-    async with running_tools(settings) as tools:
+    async with running_webhook_sender(settings) as tools:
         wanted = {"key": "tool", "kind": "support", "options": {"estimate": "on"}}
         refused = await tools.ask("POST", "/v1/sources", wanted, 400)
         assert "segue[estimates]" in refused["message"]

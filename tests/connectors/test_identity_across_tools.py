@@ -24,7 +24,7 @@ from app.formats.timestamps import rfc3339
 from tests.conftest import execute, with_database
 from tests.connectors.tools.sendgrid import FIXTURE as SENDGRID
 from tests.support.tool_fixture import Case, json_body
-from tests.support.webhook_sender import Tools, running_tools
+from tests.support.webhook_sender import WebhookSender, running_webhook_sender
 
 WHO = "user_id:user-1"
 DAY = 86_400
@@ -42,7 +42,7 @@ async def another_database(cluster_url: str, template_url: str) -> AsyncIterator
     await execute(cluster_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-Send = Callable[[Tools], Awaitable[None]]
+Send = Callable[[WebhookSender], Awaitable[None]]
 
 UNHAPPY = {
     "key": "unhappy-now",
@@ -62,7 +62,7 @@ def at(days: float) -> str:
 
 
 def web(days: float, **message: Any) -> Send:
-    async def send(tools: Tools) -> None:
+    async def send(tools: WebhookSender) -> None:
         page = {"messageId": f"web-{days}", "timestamp": at(days), "context": {"library": {"name": "segue.js"}}}
         body = {"writeKey": tools.write_key, "batch": [{**page, **message}]}
         receipt = (await tools.client.post("/v1/batch", json=body)).json()
@@ -72,7 +72,7 @@ def web(days: float, **message: Any) -> Send:
 
 
 def mail(days: float, event: str, **more: Any) -> Send:
-    async def send(tools: Tools) -> None:
+    async def send(tools: WebhookSender) -> None:
         told = {"email": "User@example.com", "event": event, "sg_event_id": f"mail-{days}", **more}
         case = Case(event, json_body([{**told, "timestamp": int(BEGIN + days * DAY)}]))
         receipt = (await tools.send(SENDGRID, case, SENDGRID.secret, source="mails")).json()
@@ -84,7 +84,7 @@ def mail(days: float, event: str, **more: Any) -> Send:
 def ticket(days: float, event: str, **more: Any) -> Send:
     """By a trigger's template of Zendesk, signed as Zendesk signs."""
 
-    async def send(tools: Tools) -> None:
+    async def send(tools: WebhookSender) -> None:
         told = {"ticket_id": "77", "event": f"ticket.{event}", "email": "user@example.com", "requester_id": "9"}
         body = json.dumps({**told, "updated_at": at(days), **more}).encode()
         time = "2026-05-05T12:00:00Z"
@@ -115,7 +115,7 @@ def story() -> list[Send]:
     ]
 
 
-async def _prepare(tools: Tools) -> None:
+async def _prepare(tools: WebhookSender) -> None:
     await tools.ask("POST", "/v1/traits", LAST_RATING, 201)
     await tools.ask("POST", "/v1/segments", UNHAPPY, 201)
     tools.write_key = (await tools.ask("POST", "/v1/sources", {"key": "web"}, 201))["write_key"]
@@ -124,7 +124,7 @@ async def _prepare(tools: Tools) -> None:
     await tools.ask("POST", "/v1/sources/desk/secrets", {"secret": ZENDESK_SECRET}, 201)
 
 
-async def _told(tools: Tools) -> dict[str, Any]:
+async def _told(tools: WebhookSender) -> dict[str, Any]:
     """All that can be asked about her, without what belongs to the moment of asking."""
     customer = await tools.ask("GET", f"/v1/customers/{WHO}")
     timeline = await tools.ask("GET", f"/v1/customers/{WHO}/touchpoints?limit=100")
@@ -142,7 +142,7 @@ def _without(value: Any, suffix: str) -> Any:
 
 
 async def test_as_it_happened(settings: Settings) -> None:
-    async with running_tools(settings) as tools:
+    async with running_webhook_sender(settings) as tools:
         await _prepare(tools)
         steps = story()
         assert len(steps) == STEPS
@@ -174,7 +174,7 @@ async def test_as_it_happened(settings: Settings) -> None:
 @pytest.mark.parametrize("seed", range(4))
 async def test_whatever_arrives_first(seed: int, settings: Settings, cluster_url: str, template_url: str) -> None:
     async def told(steps: list[Send], url: str) -> dict[str, Any]:
-        async with running_tools(settings.model_copy(update={"database_url": url})) as tools:
+        async with running_webhook_sender(settings.model_copy(update={"database_url": url})) as tools:
             await _prepare(tools)
             for step in steps:
                 await step(tools)

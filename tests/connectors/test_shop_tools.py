@@ -10,10 +10,12 @@ import pytest
 from app.config import Settings
 from tests.connectors.tools import shop, shopify, woocommerce
 from tests.support.tool_fixture import Case, Fixture, json_body
-from tests.support.webhook_sender import Tools, running_tools
+from tests.support.webhook_sender import WebhookSender, running_webhook_sender
 
 
-async def _send(tools: Tools, fixture: Fixture, topic: str, body: Any, n: int = 1, **headers: str) -> dict[str, Any]:
+async def _send(
+    tools: WebhookSender, fixture: Fixture, topic: str, body: Any, n: int = 1, **headers: str
+) -> dict[str, Any]:
     of_kind = shopify if fixture is shopify.FIXTURE else woocommerce
     sent = of_kind._headers(topic, n) if of_kind is shopify else of_kind._headers(topic)
     case = Case("", json_body(body), headers={**sent, **headers})
@@ -22,12 +24,12 @@ async def _send(tools: Tools, fixture: Fixture, topic: str, body: Any, n: int = 
     return response.json()
 
 
-async def _names(tools: Tools, who: str) -> list[str]:
+async def _names(tools: WebhookSender, who: str) -> list[str]:
     found = (await tools.ask("GET", f"/v1/customers/{who}/touchpoints"))["items"]
     return sorted(each["name"] for each in found if each["name"])
 
 
-async def test_an_order_of_woocommerce_is_completed_once_however_often_it_is_updated(tools: Tools) -> None:
+async def test_an_order_of_woocommerce_is_completed_once_however_often_it_is_updated(tools: WebhookSender) -> None:
     await tools.add(woocommerce.FIXTURE)
     steps = ["pending", "on-hold", "processing", "processing", "completed", "completed"]
     for n, status in enumerate(steps):
@@ -44,7 +46,7 @@ async def test_an_order_of_woocommerce_is_completed_once_however_often_it_is_upd
     assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
 
 
-async def test_the_ping_of_woocommerce_needs_no_signature_and_stores_nothing(tools: Tools) -> None:
+async def test_the_ping_of_woocommerce_needs_no_signature_and_stores_nothing(tools: WebhookSender) -> None:
     await tools.add(woocommerce.FIXTURE)
     answer = await tools.client.post(tools.url(), data={"webhook_id": "12"})
     assert answer.status_code == 200
@@ -53,7 +55,7 @@ async def test_the_ping_of_woocommerce_needs_no_signature_and_stores_nothing(too
     assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
 
 
-async def test_two_subscriptions_of_shopify_count_an_order_once(tools: Tools) -> None:
+async def test_two_subscriptions_of_shopify_count_an_order_once(tools: WebhookSender) -> None:
     await tools.add(shopify.FIXTURE)
     receipts = [await _send(tools, shopify.FIXTURE, "orders/create", shopify._order(), n) for n in (1, 2)]
     assert [(each["accepted"], each["duplicate"]) for each in receipts] == [(1, 0), (0, 1)]
@@ -61,7 +63,7 @@ async def test_two_subscriptions_of_shopify_count_an_order_once(tools: Tools) ->
     assert [(each["accepted"], each["duplicate"]) for each in updates] == [(1, 0), (0, 1)]
 
 
-async def test_a_captured_body_of_shopify_under_a_fresh_event_id_counts_once(tools: Tools) -> None:
+async def test_a_captured_body_of_shopify_under_a_fresh_event_id_counts_once(tools: WebhookSender) -> None:
     """The headers are not signed: whoever has a body could make it new as often as they like."""
     await tools.add(shopify.FIXTURE)
     body = {"id": 1, "token": "t-1", "email": "user@example.com", "updated_at": "2026-05-04T10:00:00Z"}
@@ -81,7 +83,7 @@ async def test_a_refund_and_a_parcel_find_the_customer_of_their_order(
         ("refunds/create", {"id": 9, "order_id": 7, "transactions": [{"kind": "refund", "amount": "1.00"}]}),
         ("fulfillments/create", {"id": 5, "order_id": 7, "created_at": "2026-05-04T10:00:00Z"}),
     ]
-    async with running_tools(settings) as tools:
+    async with running_webhook_sender(settings) as tools:
         await tools.add(shopify.FIXTURE)
         for place in turn:
             await _send(tools, shopify.FIXTURE, *deliveries[place], n=place)
@@ -102,7 +104,7 @@ async def test_a_refund_and_a_parcel_find_the_customer_of_their_order(
     ],
 )
 async def test_who_is_to_be_forgotten_is_queued_under_each_identity(
-    redact: dict[str, Any], wanted: set[tuple[str, str]], tools: Tools
+    redact: dict[str, Any], wanted: set[tuple[str, str]], tools: WebhookSender
 ) -> None:
     await tools.add(shopify.FIXTURE)
     await _send(tools, shopify.FIXTURE, "orders/create", shopify._order(customer={"id": 115}))
@@ -113,7 +115,7 @@ async def test_who_is_to_be_forgotten_is_queued_under_each_identity(
     await tools.ask("GET", "/v1/customers/email:user@example.com")
 
 
-async def test_two_shops_of_woocommerce_do_not_share_their_first_customers(tools: Tools) -> None:
+async def test_two_shops_of_woocommerce_do_not_share_their_first_customers(tools: WebhookSender) -> None:
     await tools.add(woocommerce.FIXTURE)
     for host in ("one", "two"):
         customer = {"id": 1, "email": f"{host}@example.com", "date_modified_gmt": "2026-05-04T10:00:00"}
@@ -126,7 +128,7 @@ async def test_two_shops_of_woocommerce_do_not_share_their_first_customers(tools
     }
 
 
-async def test_two_shops_of_woocommerce_do_not_share_their_orders(tools: Tools) -> None:
+async def test_two_shops_of_woocommerce_do_not_share_their_orders(tools: WebhookSender) -> None:
     await tools.add(woocommerce.FIXTURE)
     for host in ("one", "two"):
         source = {"x-wc-webhook-source": f"https://{host}.example.com"}
@@ -136,7 +138,7 @@ async def test_two_shops_of_woocommerce_do_not_share_their_orders(tools: Tools) 
     assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
 
 
-async def test_two_updates_of_woocommerce_within_a_second_are_two(tools: Tools) -> None:
+async def test_two_updates_of_woocommerce_within_a_second_are_two(tools: WebhookSender) -> None:
     await tools.add(woocommerce.FIXTURE)
     for status in ("pending", "on-hold"):
         await _send(tools, woocommerce.FIXTURE, "order.updated", woocommerce._order(status))
@@ -144,7 +146,7 @@ async def test_two_updates_of_woocommerce_within_a_second_are_two(tools: Tools) 
     assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
 
 
-async def test_a_shop_numbers_its_orders_and_its_parcels_alike(tools: Tools) -> None:
+async def test_a_shop_numbers_its_orders_and_its_parcels_alike(tools: WebhookSender) -> None:
     secret = await tools.add(shop.FIXTURE)
     told = [
         shop._event("order", 0, id=1001, order_id="A-1"),
@@ -155,7 +157,7 @@ async def test_a_shop_numbers_its_orders_and_its_parcels_alike(tools: Tools) -> 
     assert (receipt["accepted"], receipt["duplicate"], receipt["rejected"]) == (3, 0, 0)
 
 
-async def test_an_order_of_a_shop_is_completed_once_whatever_the_ids_of_its_events(tools: Tools) -> None:
+async def test_an_order_of_a_shop_is_completed_once_whatever_the_ids_of_its_events(tools: WebhookSender) -> None:
     secret = await tools.add(shop.FIXTURE)
     told = [shop._event("order", 0, order_id="A-1", **own) for own in ({"id": 1}, {"id": 2}, {})]
     receipt = (await tools.send(shop.FIXTURE, Case("", json_body(told)), secret)).json()

@@ -14,19 +14,19 @@ from app.data_quality.source_health import EVENTS_PER_SOURCE
 from app.ingest.source_stats import KEEP_DAYS, NAMES_MAX
 from app.tracking_plan import event_schema
 from tests.docs.markdown import ROOT, blocks, in_first_column, read
-from tests.support.running_app import Service, running, track
+from tests.support.running_app import RunningApp, running_app, track
 
 PAGE = ROOT / "docs" / "data-quality.md"
 ENTRY, REPLAY = (json.loads(text) for language, text in blocks(PAGE) if language == "json")
 
 
 @pytest.fixture
-async def service(settings: Settings) -> AsyncIterator[Service]:
-    async with running(settings) as one:
+async def service(settings: Settings) -> AsyncIterator[RunningApp]:
+    async with running_app(settings) as one:
         yield one
 
 
-async def test_the_examples(service: Service) -> None:
+async def test_the_examples(service: RunningApp) -> None:
     good = {"total": 5, "currency": "EUR", "products": [{"sku": "a"}]}
     path = "/v1/tracking-plan/Order%20Completed"
     assert (await service.tell("PUT", path, ENTRY))["schema"] == ENTRY["schema"]

@@ -29,7 +29,7 @@ from app.rules.language.validation import ANNIVERSARIES_MAX, HEADS, VALUE_HEADS
 from tests.docs.markdown import README, ROOT, blocks, read
 from tests.rules.engine.test_ruleset_against_reference import is_change
 from tests.support import reference_rules
-from tests.support.reference_rules import Entry, Happened, Told, World, same_key
+from tests.support.reference_rules import Entry, TrackEntry, TraitsEntry, World, same_key
 from tests.support.rule_engine import compiled, folded, journey, segment, stored, trait
 from tests.support.rule_strategies import written
 
@@ -49,11 +49,11 @@ def at(text: str) -> int:
 
 
 def did(when: str, name: str, *, channel: str = "web", **properties: Any) -> Entry:
-    return Happened(at(when), f"{name} {when}", name, channel, "website", written(properties), "{}", "{}")
+    return TrackEntry(at(when), f"{name} {when}", name, channel, "website", written(properties), "{}", "{}")
 
 
 def told(when: str, **traits: Any) -> Entry:
-    return Told(at(when), f"told {when}", "website", traits)
+    return TraitsEntry(at(when), f"told {when}", "website", traits)
 
 
 def viewed(when: str, product: str = "p-1", category: str = "skincare") -> Entry:
@@ -458,7 +458,7 @@ BOOKED = {"arrives_on": "1997-09-12", "email": "user@example.com"}
 NEWSLETTER = {"campaign": {"source": "newsletter"}}
 COMMON: list[Entry] = [
     told("1996-12-01", plan="free", timezone="Europe/Lisbon", lifetime_value=900, contract_ends="1997-11-30"),
-    Happened(
+    TrackEntry(
         at("01-10 09:00"),
         "m-1",
         "page_viewed",
@@ -549,7 +549,7 @@ def test_a_rule_that_is_shown_agrees_with_the_oracle(rule: Any) -> None:
     ruleset = ruleset_for({"asked": rule}, WORLD)
     for clock in map(at, CLOCKS):
         state = folded(ruleset, COMMON, clock, person=PERSON).state
-        reading = reference_rules.Reading(COMMON, clock, WORLD)
+        reading = reference_rules.Evaluator(COMMON, clock, WORLD)
         assert ruleset.truth("segment:asked", state, clock) == reading.holds(rule, clock)
         change = ruleset.next_change("segment:asked", state, clock)
         assert is_change(change, reading.next_change(rule, clock), reading)

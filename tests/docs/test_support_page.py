@@ -10,7 +10,7 @@ from app.formats.timestamps import rfc3339
 from app.postgres.pool import FrozenClock
 from app.touchpoint import DAY
 from tests.docs.markdown import ROOT, blocks
-from tests.support.running_app import NOON, Service, running
+from tests.support.running_app import NOON, RunningApp, running_app
 
 PAGE = ROOT / "docs" / "support.md"
 
@@ -24,13 +24,13 @@ def _said(days: float, event: str, **properties: Any) -> dict[str, Any]:
     return {"type": "track", "event": event, "userId": "user-1", "timestamp": at, "properties": properties}
 
 
-async def _in(service: Service) -> set[str]:
+async def _in(service: RunningApp) -> set[str]:
     return {each["key"] for each in (await service.ask("/v1/customers/user-1"))["segments"]}
 
 
 async def test_the_definitions(settings: Any) -> None:
     clock = FrozenClock(NOON + 100 * DAY)
-    async with running(settings, clock) as service:
+    async with running_app(settings, clock) as service:
         for each in _blocks():
             if "value" in each:
                 await service.tell("POST", "/v1/traits", each, 201)

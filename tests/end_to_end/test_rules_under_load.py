@@ -30,18 +30,18 @@ from app.queries.customers import CustomerQueries
 from app.queries.segment_members import SegmentMemberQueries
 from app.touchpoint import DAY, HOUR, SECOND
 from tests.projection.test_random_rules import item_of, plain
-from tests.support.pipeline import Service, service
+from tests.support.pipeline import Pipeline, running_pipeline
 from tests.support.reference_model import (
     Definitions,
-    Said,
+    SentMessage,
+    current_values,
     customers,
     entries,
     intervals,
     of_customer,
-    standing,
     world_of,
 )
-from tests.support.reference_rules import Reading
+from tests.support.reference_rules import Evaluator
 from tests.support.rule_strategies import (
     CHANNELS,
     NAMES,
@@ -86,7 +86,7 @@ SETTLED_SECONDS_MAX = 60.0
 class Plan(NamedTuple):
     """All that is sent and defined: a function of the seed, and of the instant at which the test begins."""
 
-    said: list[Said]
+    said: list[SentMessage]
     first: Definitions
     edits: dict[str, Any]
     archived: str
@@ -111,7 +111,7 @@ def test_every_way_of_asking_gives_one_answer(make_server: Callable[..., Server]
 
 
 async def _live(servers: Sequence[Server], database_url: str, settings: Mapping[str, Any], plan: Plan) -> None:
-    async with service(database_url, time.time_ns() // 1_000, **settings) as inside:
+    async with running_pipeline(database_url, time.time_ns() // 1_000, **settings) as inside:
         keys = {"default": servers[0].write_key}
         for source in SOURCES:
             _, key = await inside.registry.sources.create(source, source)
@@ -144,7 +144,7 @@ def plan_of(draw: Random, now: int) -> Plan:
     base = Definitions(world.segments, world.journeys, "main", world.traits, world.timezone)
     groups = draw.sample(sorted(customers(said, CAPS), key=sorted), 12)
     readings = [
-        Reading(entries(own), now, world_of(own, base)) for own in (of_customer(said, group) for group in groups)
+        Evaluator(entries(own), now, world_of(own, base)) for own in (of_customer(said, group) for group in groups)
     ]
 
     def drawn(known: World) -> Any:
@@ -178,7 +178,7 @@ def _moved(value: Any, days: int) -> Any:
     return value
 
 
-def _message(draw: Random, number: int, now: int, days: int) -> Said:
+def _message(draw: Random, number: int, now: int, days: int) -> SentMessage:
     """Of one of a few people, with their own ids mostly, sometimes with a neighbour's device or mail box."""
     person = draw.randrange(PEOPLE)
     t, message_id, source = _instant(draw, now), f"m{number}", draw.choice([*SOURCES, "default"])
@@ -188,13 +188,13 @@ def _message(draw: Random, number: int, now: int, days: int) -> Said:
     email = {"email": f"p{person if draw.randrange(4) else beside}@example.com"}
     if chance(draw, 40):
         previous = draw.choice([f"u{beside}", f"d{person}-0"])
-        return Said(t, message_id, "alias", user, previous=previous, source=source)
+        return SentMessage(t, message_id, "alias", user, previous=previous, source=source)
     ids = draw.choice([device, device, user, user, device | user, email, email | user])
     if chance(draw, 5):
-        return Said(t, message_id, "identify", ids, traits=_moved(traits(draw), days), source=source)
+        return SentMessage(t, message_id, "identify", ids, traits=_moved(traits(draw), days), source=source)
     name = draw.choice([*NAMES, "A", "A", "B"])
     channel, properties = draw.choice([*CHANNELS, "app"]), plain(_moved(documents(draw), days))
-    return Said(t, message_id, "track", ids, name, properties=properties, channel=channel, source=source)
+    return SentMessage(t, message_id, "track", ids, name, properties=properties, channel=channel, source=source)
 
 
 def _instant(draw: Random, now: int) -> int:
@@ -290,14 +290,14 @@ async def _talking(servers: Sequence[Server], secret_key: str) -> AsyncIterator[
 class Traffic:
     """Every message through one server or both, shuffled, in small batches. ``version`` moves with each request."""
 
-    def __init__(self, talk: Talk, keys: Mapping[str, str], said: Sequence[Said], draw: Random) -> None:
+    def __init__(self, talk: Talk, keys: Mapping[str, str], said: Sequence[SentMessage], draw: Random) -> None:
         self.talk = talk
         self.keys = keys
         self.draw = draw
         self.over = False
         self.version = 0
         self.in_flight = 0
-        self.queues: list[list[list[Said]]] = [[] for _ in talk.clients]
+        self.queues: list[list[list[SentMessage]]] = [[] for _ in talk.clients]
         waiting = draw.sample(said, len(said))
         while waiting:
             batch, waiting = waiting[: (size := draw.randint(1, 5))], waiting[size:]
@@ -318,14 +318,14 @@ class Traffic:
         finally:
             self.over = True
 
-    async def _send(self, client: httpx.AsyncClient, queue: list[list[Said]]) -> None:
+    async def _send(self, client: httpx.AsyncClient, queue: list[list[SentMessage]]) -> None:
         while queue:
             await asyncio.sleep(self.draw.uniform(0, THINK_SECONDS_MAX))
             await self._open.wait()
             if queue:
                 await self._send_batch(client, queue.pop(0))
 
-    async def _send_batch(self, client: httpx.AsyncClient, batch: Sequence[Said]) -> None:
+    async def _send_batch(self, client: httpx.AsyncClient, batch: Sequence[SentMessage]) -> None:
         self.version += 1
         self.in_flight += 1
         try:
@@ -492,7 +492,7 @@ class Frozen:
         yield self._connection
 
 
-async def look_on(inside: Service, traffic: Traffic, draw: Random) -> Counter[str]:
+async def look_on(inside: Pipeline, traffic: Traffic, draw: Random) -> Counter[str]:
     """All rules and customers of one snapshot after the other, by the code that answers over HTTP."""
     compared: Counter[str] = Counter()
     while not traffic.over:
@@ -506,7 +506,7 @@ async def look_on(inside: Service, traffic: Traffic, draw: Random) -> Counter[st
 
 
 async def look(
-    inside: Service, connection: Connection, keys: Sequence[str], draw: Random, explained: float = 0.2
+    inside: Pipeline, connection: Connection, keys: Sequence[str], draw: Random, explained: float = 0.2
 ) -> int:
     """How many rules were compared. ``explained``: of how many customers each is explained, on average."""
     pool: Any = Frozen(connection)
@@ -538,7 +538,7 @@ async def look(
 # ---------------------------------------------------------------------------------------------- in the end
 
 
-async def check_in_the_end(talk: Talk, inside: Service, plan: Plan) -> None:
+async def check_in_the_end(talk: Talk, inside: Pipeline, plan: Plan) -> None:
     """Every rule of every customer, every way of asking, and the naive reading of all that was sent."""
     final = plan.last
     groups = sorted(customers(plan.said, CAPS), key=sorted)
@@ -560,7 +560,7 @@ async def check_in_the_end(talk: Talk, inside: Service, plan: Plan) -> None:
         assert {f"{each['kind']}:{each['value']}" for each in customer["identities"]} == group
         now = {f"segment:{each['key']}": "" for each in customer["segments"] if each["key"] in _OURS}
         now |= {f"journey:{key}": stage["stage"] for key, stage in customer["stages"].items() if key in final.journeys}
-        expected = standing(of_customer(plan.said, group), at, final)
+        expected = current_values(of_customer(plan.said, group), at, final)
         assert {key: value for key, value in now.items() if value is not None} == expected, group
     assert len(ids) == len(groups)
     few = [group for group in groups if len(of_customer(plan.said, group)) <= 30]

@@ -19,13 +19,13 @@ import httpx
 import pytest
 from segment.analytics.client import Client as PythonSdk  # type: ignore[import-untyped]  # it ships no types
 
-from tests.support.faulty_proxy import Mood, proxy_before
+from tests.support.faulty_proxy import Fault, running_proxy
 from tests.support.server_process import Server
 
 HERE = Path(__file__).parent
 COUNT = 25
 
-BAD_DAYS: dict[str, Sequence[Mood]] = {
+BAD_DAYS: dict[str, Sequence[Fault]] = {
     "all is well": [],
     "503, then it works": ["busy"],
     "503 three times": ["busy", "busy", "busy"],
@@ -72,7 +72,7 @@ def _ask(server: Server, path: str) -> Any:
 def test_segment_analytics_python(server: Server, day: str, compressed: bool) -> None:
     user = f"python-{sha256(day.encode()).hexdigest()[:6]}-{'gzip' if compressed else 'plain'}"
     lost: list[Exception] = []
-    with proxy_before(server.port, *BAD_DAYS[day]) as proxy:
+    with running_proxy(server.port, *BAD_DAYS[day]) as proxy:
         sdk = PythonSdk(
             server.write_key,
             host=proxy.url,
@@ -122,7 +122,7 @@ def node_modules() -> Path:
 @pytest.mark.parametrize("day", BAD_DAYS)
 def test_segment_analytics_node(server: Server, node_modules: Path, day: str) -> None:
     user = f"node-{sha256(day.encode()).hexdigest()[:6]}"
-    with proxy_before(server.port, *BAD_DAYS[day]) as proxy:
+    with running_proxy(server.port, *BAD_DAYS[day]) as proxy:
         done = subprocess.run(
             ["node", str(HERE / "analytics_node.cjs"), proxy.url, server.write_key, user, str(COUNT)],
             env={**os.environ, "NODE_PATH": str(node_modules)},

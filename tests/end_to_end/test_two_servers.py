@@ -18,8 +18,8 @@ import pytest
 from app.touchpoint import DAY, HOUR
 from tests.projection.test_project_against_reference import DEFINITIONS
 from tests.support.crash_load import check_customers, check_rebuild
-from tests.support.pipeline import item, service
-from tests.support.reference_model import Said, customers, intervals, of_customer, standing
+from tests.support.pipeline import item, running_pipeline
+from tests.support.reference_model import SentMessage, current_values, customers, intervals, of_customer
 from tests.support.server_process import Server
 
 T0 = 1_700_000_000_000_000
@@ -56,15 +56,15 @@ def test_ten_customers_through_two_servers(make_server: Callable[..., Server], e
 async def _all_ready(servers: Sequence[Server]) -> None:
     await asyncio.gather(*(server.until_ready() for server in servers))
     # Defined by a third process; the two follow before they evaluate anything.
-    async with service(servers[0].database_url or "", NOW) as third:
+    async with running_pipeline(servers[0].database_url or "", NOW) as third:
         await third.define(DEFINITIONS)
 
 
-def _messages(draw: random.Random, prefix: str) -> list[Said]:
+def _messages(draw: random.Random, prefix: str) -> list[SentMessage]:
     return [_message(draw, f"{prefix}m{number}", prefix) for number in range(MESSAGES)]
 
 
-def _message(draw: random.Random, message_id: str, prefix: str) -> Said:
+def _message(draw: random.Random, message_id: str, prefix: str) -> SentMessage:
     """Of one of ten people, with their own ids mostly, sometimes with a neighbour's device or mail box."""
     person = draw.randrange(PEOPLE)
     t = T0 + draw.randrange(60 * DAY // HOUR) * HOUR
@@ -73,22 +73,22 @@ def _message(draw: random.Random, message_id: str, prefix: str) -> Said:
     email = f"{prefix}p{draw.choice([person, person, person, beside])}@example.com"
     if draw.random() < 0.03:
         previous = draw.choice([f"{prefix}u{beside}", f"{prefix}d{person}"])
-        return Said(t, message_id, "alias", {"user_id": user}, previous=previous)
+        return SentMessage(t, message_id, "alias", {"user_id": user}, previous=previous)
     kinds = draw.choice(
         [("anonymous_id",), ("user_id", "anonymous_id"), ("user_id",), ("email",), ("email", "user_id")]
     )
     own = {"user_id": user, "email": email, "anonymous_id": device}
     ids = {kind: own[kind] for kind in kinds}
     if draw.random() < 0.1:
-        return Said(t, message_id, "identify", ids, traits={"plan": draw.choice(["gold", "free", None])})
+        return SentMessage(t, message_id, "identify", ids, traits={"plan": draw.choice(["gold", "free", None])})
     name = draw.choice(["bought", "viewed", "other"])
-    return Said(t, message_id, "track", ids, name=name, properties={"total": draw.randint(0, 9)})
+    return SentMessage(t, message_id, "track", ids, name=name, properties={"total": draw.randint(0, 9)})
 
 
-async def _hammer(servers: Sequence[Server], key: str, said: Sequence[Said], draw: random.Random) -> None:
+async def _hammer(servers: Sequence[Server], key: str, said: Sequence[SentMessage], draw: random.Random) -> None:
     """Every message through one server or both, shuffled, in small batches, from many connections at once."""
     outcomes: Counter[str] = Counter()
-    queues: list[list[list[Said]]] = [[] for _ in servers]
+    queues: list[list[list[SentMessage]]] = [[] for _ in servers]
     waiting = draw.sample(said, len(said))
     while waiting:
         size = draw.randint(1, 6)
@@ -97,7 +97,7 @@ async def _hammer(servers: Sequence[Server], key: str, said: Sequence[Said], dra
             queue.append(batch)
     sent = sum(len(batch) for queue in queues for batch in queue)
 
-    async def send(server: Server, queue: list[list[Said]]) -> None:
+    async def send(server: Server, queue: list[list[SentMessage]]) -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
             while queue:
                 messages = [item(one) for one in queue.pop(0)]
@@ -112,8 +112,8 @@ async def _hammer(servers: Sequence[Server], key: str, said: Sequence[Said], dra
     assert outcomes == {"accepted": len(said), "duplicate": sent - len(said), "rejected": 0}
 
 
-async def _check_histories(database_url: str, said: Sequence[Said]) -> None:
-    async with service(database_url, NOW) as asked:
+async def _check_histories(database_url: str, said: Sequence[SentMessage]) -> None:
+    async with running_pipeline(database_url, NOW) as asked:
         groups = customers(said, CAPS)
         assert len(groups) >= PEOPLE
         for group in groups:
@@ -121,4 +121,4 @@ async def _check_histories(database_url: str, said: Sequence[Said]) -> None:
             stored = await asked.intervals(sorted(group)[0])
             assert stored == intervals(own, NOW, DEFINITIONS)
             now = {definition: value for definition, value, _, left in stored if left is None}
-            assert now == standing(own, NOW, DEFINITIONS)
+            assert now == current_values(own, NOW, DEFINITIONS)

@@ -28,7 +28,7 @@ from mixpanel import (  # type: ignore[import-untyped]  # nor does it
 from posthog import Posthog
 
 from tests.end_to_end.test_segment_sdks import BAD_DAYS, COUNT
-from tests.support.faulty_proxy import Proxy, proxy_before
+from tests.support.faulty_proxy import FaultyProxy, running_proxy
 from tests.support.server_process import Server
 
 IDS = ("a/b c", "100%", "a+b", "a%2Fb", "ünï/日本", "?x=1#y", 'it\'s "so"')
@@ -85,7 +85,7 @@ def assert_numbered(found: list[dict[str, Any]]) -> None:
 # ------------------------------------------------------------------------------------------------------ Mixpanel
 
 
-def mixpanel_by(server: Server, proxy: Proxy, size: int = 10) -> tuple[Mixpanel, BufferedConsumer]:
+def mixpanel_by(server: Server, proxy: FaultyProxy, size: int = 10) -> tuple[Mixpanel, BufferedConsumer]:
     """Imports authenticate by a service account, whose project is the key."""
     host = proxy.url.removeprefix("https://")
     account = ServiceAccountCredentials("account", "secret", server.write_key)
@@ -96,7 +96,7 @@ def mixpanel_by(server: Server, proxy: Proxy, size: int = 10) -> tuple[Mixpanel,
 @pytest.mark.parametrize("day", BAD_DAYS)
 def test_mixpanel(server: Server, trusted: ssl.SSLContext, day: str) -> None:
     user = f"mixpanel-{unique(day)}"
-    with proxy_before(server.port, *BAD_DAYS[day], tls=trusted) as proxy:
+    with running_proxy(server.port, *BAD_DAYS[day], tls=trusted) as proxy:
         sdk, consumer = mixpanel_by(server, proxy)
         for number in range(COUNT):
             sdk.track(user, "Product Viewed", {"number": number})
@@ -110,7 +110,7 @@ def test_mixpanel(server: Server, trusted: ssl.SSLContext, day: str) -> None:
 
 def test_an_import_of_mixpanel(server: Server, trusted: ssl.SSLContext) -> None:
     user, other = f"import-{unique(1)}", f"import-{unique(2)}"
-    with proxy_before(server.port, tls=trusted) as proxy:
+    with running_proxy(server.port, tls=trusted) as proxy:
         sdk, consumer = mixpanel_by(server, proxy)
         for number in range(COUNT):
             sdk.import_data(None, user, "Ordered", 853_000_000 + number, {"number": number})
@@ -125,7 +125,7 @@ def test_an_import_of_mixpanel(server: Server, trusted: ssl.SSLContext) -> None:
 
 @pytest.mark.parametrize("id", IDS)
 def test_ids_of_mixpanel(server: Server, trusted: ssl.SSLContext, id: str) -> None:
-    with proxy_before(server.port, tls=trusted) as proxy:
+    with running_proxy(server.port, tls=trusted) as proxy:
         sdk, consumer = mixpanel_by(server, proxy)
         sdk.track(f"mixpanel {id}", 'Réad & "done"', {"text": id})
         consumer.flush()
@@ -134,7 +134,7 @@ def test_ids_of_mixpanel(server: Server, trusted: ssl.SSLContext, id: str) -> No
 
 
 def test_a_key_that_mixpanels_client_is_told_is_wrong(server: Server, trusted: ssl.SSLContext) -> None:
-    with proxy_before(server.port, tls=trusted) as proxy:
+    with running_proxy(server.port, tls=trusted) as proxy:
         consumer = BufferedConsumer(api_host=proxy.url.removeprefix("https://"), retry_limit=0)
         Mixpanel("wk_unknown", consumer=consumer).track("u", "E")
         with pytest.raises(MixpanelException, match="write key is unknown"):
@@ -144,14 +144,14 @@ def test_a_key_that_mixpanels_client_is_told_is_wrong(server: Server, trusted: s
 # --------------------------------------------------------------------------------------------------- Customer.io
 
 
-def customerio_by(server: Server, proxy: Proxy) -> CustomerIO:
+def customerio_by(server: Server, proxy: FaultyProxy) -> CustomerIO:
     return CustomerIO("site-1", server.write_key, host="127.0.0.1", port=proxy.port, backoff_factor=0.01)
 
 
 @pytest.mark.parametrize("day", BAD_DAYS)
 def test_customerio(server: Server, trusted: ssl.SSLContext, day: str) -> None:
     user = f"customerio-{unique(day)}"
-    with proxy_before(server.port, *BAD_DAYS[day], tls=trusted) as proxy, customerio_by(server, proxy) as sdk:
+    with running_proxy(server.port, *BAD_DAYS[day], tls=trusted) as proxy, customerio_by(server, proxy) as sdk:
         for number in range(COUNT):
             sdk.track(user, "purchased", {"number": number}, id=f"{user}-{number}", timestamp=1_700_000_000 + number)
         sdk.identify(user, email=f"{user}@example.com", plan="gold", created_at=datetime(2023, 11, 14, tzinfo=UTC))
@@ -167,7 +167,7 @@ def test_customerio(server: Server, trusted: ssl.SSLContext, day: str) -> None:
 @pytest.mark.parametrize("id", IDS)
 def test_ids_of_customerio(server: Server, trusted: ssl.SSLContext, id: str) -> None:
     user = f"customerio {id}"
-    with proxy_before(server.port, tls=trusted) as proxy, customerio_by(server, proxy) as sdk:
+    with running_proxy(server.port, tls=trusted) as proxy, customerio_by(server, proxy) as sdk:
         sdk.identify(user, plan="gold")
         sdk.track(user, "purchased", {"price": 19.99})
         sdk.pageview(user, "https://shop.example.com/p", referrer="https://shop.example.com/")
@@ -192,7 +192,7 @@ def test_ids_of_customerio(server: Server, trusted: ssl.SSLContext, id: str) -> 
 def test_whom_customerio_knows_otherwise(server: Server, trusted: ssl.SSLContext) -> None:
     mark = unique("otherwise")
     address = f"{mark}@example.com"
-    with proxy_before(server.port, tls=trusted) as proxy, customerio_by(server, proxy) as sdk:
+    with running_proxy(server.port, tls=trusted) as proxy, customerio_by(server, proxy) as sdk:
         sdk.track_anonymous(f"anonymous-{mark}", "seen")
         sdk.identify(address, anonymous_id=f"anonymous-{mark}", plan="gold")
         sdk.merge_customers("id", f"user-{mark}", "email", address)
@@ -210,7 +210,7 @@ def test_whom_customerio_knows_otherwise(server: Server, trusted: ssl.SSLContext
 def test_a_batch_of_customerio(server: Server, trusted: ssl.SSLContext) -> None:
     user = f"batch-{unique('batch')}"
     person = {"type": "person", "identifiers": {"id": user}}
-    with proxy_before(server.port, tls=trusted) as proxy, customerio_by(server, proxy) as sdk:
+    with running_proxy(server.port, tls=trusted) as proxy, customerio_by(server, proxy) as sdk:
         bought = {**person, "action": "event", "name": "purchased"}
         good = [{**bought, "attributes": {"number": n}, "timestamp": 1_700_000_000 + n} for n in range(COUNT)]
         assert sdk.batch(good).status_code == 200
@@ -225,7 +225,7 @@ def test_a_batch_of_customerio(server: Server, trusted: ssl.SSLContext) -> None:
 
 
 def test_a_key_that_customerios_client_is_told_is_wrong(server: Server, trusted: ssl.SSLContext) -> None:
-    with proxy_before(server.port, tls=trusted) as proxy:
+    with running_proxy(server.port, tls=trusted) as proxy:
         sdk = CustomerIO("site-1", "wk_unknown", host="127.0.0.1", port=proxy.port)
         with sdk, pytest.raises(CustomerIOException, match="write key is unknown"):
             sdk.delete("user-1")
@@ -233,7 +233,7 @@ def test_a_key_that_customerios_client_is_told_is_wrong(server: Server, trusted:
 
 def test_a_certificate_that_nobody_vouches_for(server: Server, tls: tuple[ssl.SSLContext, Path]) -> None:
     """The tests above would show nothing if the client took any certificate."""
-    with proxy_before(server.port, tls=tls[0]) as proxy:
+    with running_proxy(server.port, tls=tls[0]) as proxy:
         sdk = CustomerIO("site-1", server.write_key, host="127.0.0.1", port=proxy.port, retries=0)
         with sdk, pytest.raises(CustomerIOException, match="CERTIFICATE_VERIFY_FAILED"):
             sdk.track("user-1", "E")
@@ -246,7 +246,7 @@ class Lost(list[Any]):
     """What the client tells its owner it could not deliver."""
 
 
-def posthog_by(server: Server, proxy: Proxy, lost: Lost, **options: Any) -> Posthog:
+def posthog_by(server: Server, proxy: FaultyProxy, lost: Lost, **options: Any) -> Posthog:
     return Posthog(
         server.write_key,
         host=proxy.url,
@@ -275,7 +275,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 def test_posthog(server: Server, day: str, protocol: str) -> None:
     user, lost = f"posthog-{unique(day, protocol)}", Lost()
     began = datetime.now(UTC)
-    with proxy_before(server.port, *BAD_DAYS[day]) as proxy:
+    with running_proxy(server.port, *BAD_DAYS[day]) as proxy:
         sdk = posthog_by(server, proxy, lost, **PROTOCOLS[protocol])
         for number in range(COUNT):
             at = began - timedelta(seconds=COUNT - number)
@@ -297,7 +297,7 @@ def test_posthog(server: Server, day: str, protocol: str) -> None:
 @pytest.mark.parametrize("protocol", ["v0", "v1"])
 def test_the_past_aliases_and_groups_of_posthog(server: Server, protocol: str) -> None:
     mark, lost = unique("past", protocol), Lost()
-    with proxy_before(server.port) as proxy:
+    with running_proxy(server.port) as proxy:
         sdk = posthog_by(server, proxy, lost, historical_migration=True, **PROTOCOLS[protocol])
         for number in range(COUNT):
             at = datetime(1997, 1, 1, 0, 0, number, tzinfo=UTC)
@@ -316,7 +316,7 @@ def test_the_past_aliases_and_groups_of_posthog(server: Server, protocol: str) -
 @pytest.mark.parametrize("id", IDS)
 def test_ids_of_posthog(server: Server, id: str, protocol: str) -> None:
     user, lost = f"posthog {protocol} {id}", Lost()
-    with proxy_before(server.port) as proxy:
+    with running_proxy(server.port) as proxy:
         sdk = posthog_by(server, proxy, lost, **PROTOCOLS[protocol])
         sdk.capture("Réad & done", distinct_id=user, properties={"text": id})
         sdk.shutdown()
@@ -328,7 +328,7 @@ def test_ids_of_posthog(server: Server, id: str, protocol: str) -> None:
 def test_posthogs_client_is_told_of_each_event_that_was_refused(server: Server) -> None:
     user, uuid = f"posthog-{unique('refused')}", str(uuid4())
     lost = Lost()
-    with proxy_before(server.port) as proxy:
+    with running_proxy(server.port) as proxy:
         sdk = posthog_by(server, proxy, lost, **PROTOCOLS["v1"])
         sdk.capture("x" * 300, distinct_id=user, uuid=uuid)
         sdk.capture("Seen", distinct_id=user)

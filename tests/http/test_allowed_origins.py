@@ -8,15 +8,14 @@ import pytest
 from fastapi.routing import APIRoute
 
 from app.api.schemas import KeyIn
-from tests.api.test_collect import is_problem
 from tests.api.test_sources import secret_routes
-from tests.support.running_app import Service
-from tests.support.web_page import ORIGIN, Page, did
+from tests.support.running_app import RunningApp, is_problem
+from tests.support.web_page import ORIGIN, WebPage, did
 
 OURS = ["https://shop.example.com", "https://*.example.org", "http://localhost:3000"]
 
 
-async def key_for(service: Service, *origins: str) -> str:
+async def key_for(service: RunningApp, *origins: str) -> str:
     made = await service.tell("POST", "/v1/keys", {"kind": "write", "source": "default", "origins": origins}, 201)
     assert made["origins"] == list(origins)
     key: str = made["key"]
@@ -24,8 +23,8 @@ async def key_for(service: Service, *origins: str) -> str:
 
 
 @pytest.mark.parametrize("origin", [*(each.replace("*", "a.b") for each in OURS), None])
-async def test_pages_of_the_list_and_servers_may_send(service: Service, origin: str | None) -> None:
-    page = Page(service, await key_for(service, *OURS), origin=origin)
+async def test_pages_of_the_list_and_servers_may_send(service: RunningApp, origin: str | None) -> None:
+    page = WebPage(service, await key_for(service, *OURS), origin=origin)
     assert (await page.send(did("Looked")))["accepted"] == 1
     assert (await page.get()).status_code == 200
 
@@ -45,8 +44,8 @@ async def test_pages_of_the_list_and_servers_may_send(service: Service, origin: 
         "",
     ],
 )
-async def test_other_pages_may_not_and_can_read_why(service: Service, origin: str) -> None:
-    page = Page(service, await key_for(service, *OURS), origin=None)
+async def test_other_pages_may_not_and_can_read_why(service: RunningApp, origin: str) -> None:
+    page = WebPage(service, await key_for(service, *OURS), origin=None)
     await page.send(did("Looked"))
     page.origin = origin
     for response in (await page.post(did("Looked")), await page.get()):
@@ -63,16 +62,16 @@ async def test_other_pages_may_not_and_can_read_why(service: Service, origin: st
     assert await service.app.state.services.pool.fetchval("SELECT count(*) FROM touchpoints") == 1
 
 
-async def test_without_a_list_any_page_may(service: Service) -> None:
-    assert (await Page(service, origin="https://anywhere.example").send(did("Looked")))["accepted"] == 1
+async def test_without_a_list_any_page_may(service: RunningApp) -> None:
+    assert (await WebPage(service, origin="https://anywhere.example").send(did("Looked")))["accepted"] == 1
 
 
-async def test_the_list_of_a_key_is_changed_and_holds_at_once(service: Service) -> None:
+async def test_the_list_of_a_key_is_changed_and_holds_at_once(service: RunningApp) -> None:
     (write,) = [each for each in (await service.ask("/v1/keys"))["items"] if each["kind"] == "write"]
     assert (write["origins"], write["trusts_identify"]) == ([], False)
     changed = await service.tell("PUT", f"/v1/keys/{write['id']}", {"origins": ["https://other.example.com/"]})
     assert changed == {**write, "origins": ["https://other.example.com"]}
-    page = Page(service)
+    page = WebPage(service)
     assert is_problem(await page.post(did("Looked")), 403, "origin_not_allowed")
     await service.tell("PUT", f"/v1/keys/{write['id']}", {"name": "Web"})
     assert is_problem(await page.post(did("Looked")), 403, "origin_not_allowed")
@@ -118,14 +117,14 @@ def test_origins_are_kept_as_browsers_send_them(given: str, kept: str) -> None:
         [],
     ],
 )
-async def test_what_is_no_origin_is_refused(service: Service, body: Any) -> None:
+async def test_what_is_no_origin_is_refused(service: RunningApp, body: Any) -> None:
     (write,) = [each for each in (await service.ask("/v1/keys"))["items"] if each["kind"] == "write"]
     await service.tell("PUT", f"/v1/keys/{write['id']}", body, 400)
     if isinstance(body, dict) and "source" not in body:
         await service.tell("POST", "/v1/keys", {"kind": "write", "source": "default", **body}, 400)
 
 
-async def test_a_secret_key_is_never_in_a_page(service: Service) -> None:
+async def test_a_secret_key_is_never_in_a_page(service: RunningApp) -> None:
     for given in ({"origins": ["https://shop.example.com"]}, {"trusts_identify": True}):
         await service.tell("POST", "/v1/keys", {"kind": "secret", **given}, 400)
         (secret,) = [each for each in (await service.ask("/v1/keys"))["items"] if each["kind"] == "secret"]
@@ -133,11 +132,11 @@ async def test_a_secret_key_is_never_in_a_page(service: Service) -> None:
     await service.tell("PUT", "/v1/keys/00", {"name": "x"}, 404)
 
 
-async def test_a_source_is_changed(service: Service) -> None:
+async def test_a_source_is_changed(service: RunningApp) -> None:
     body = {"key": "shop", "default_channel": "web", "identity_properties": {"crm": "crm_id"}, "origins": [ORIGIN]}
     made = await service.tell("POST", "/v1/sources", body, 201)
     assert made["bots"] == "apart"
-    assert is_problem(await Page(service, made["write_key"], "https://x.example").post(), 403, "origin_not_allowed")
+    assert is_problem(await WebPage(service, made["write_key"], "https://x.example").post(), 403, "origin_not_allowed")
     (source,) = [each for each in (await service.ask("/v1/sources"))["items"] if each["key"] == "shop"]
     for change, field, value in (
         ({"bots": "drop"}, "bots", "drop"),
@@ -158,7 +157,7 @@ async def test_a_source_is_changed(service: Service) -> None:
     await service.tell("PUT", "/v1/sources/none", {"bots": "drop"}, 404)
 
 
-async def test_no_page_reads_what_a_secret_key_may(service: Service) -> None:
+async def test_no_page_reads_what_a_secret_key_may(service: RunningApp) -> None:
     """A secret key that leaked into a page of another origin: no answer carries a header that lets it through."""
     await service.send({"type": "track", "event": "Looked", "userId": "user-1"})
     routes = secret_routes(service)
@@ -173,10 +172,10 @@ async def test_no_page_reads_what_a_secret_key_may(service: Service) -> None:
             assert not [name for name in response.headers if name.startswith("access-control")], (method, path)
 
 
-async def test_a_write_key_reads_nothing_but_the_public_part(service: Service) -> None:
+async def test_a_write_key_reads_nothing_but_the_public_part(service: RunningApp) -> None:
     """Every route of the service, with a write key in each place where a key can stand."""
     await service.send({"type": "track", "event": "Looked", "userId": "user-1"})
-    page = Page(service)
+    page = WebPage(service)
     opened = {"/v1/me", "/v1/me/stream"}
     for route in service.app.routes:
         if not isinstance(route, APIRoute) or "GET" not in (route.methods or ()) or route.path in opened:
@@ -189,8 +188,8 @@ async def test_a_write_key_reads_nothing_but_the_public_part(service: Service) -
         assert (await service.client.get(path, params={"writeKey": page.key})).status_code == 401
 
 
-async def test_a_secret_key_does_not_ask_as_a_page(service: Service) -> None:
-    page = Page(service)
+async def test_a_secret_key_does_not_ask_as_a_page(service: RunningApp) -> None:
+    page = WebPage(service)
     await page.send(did("Looked"))
     page.write_key = service.keys.secret_key
     assert is_problem(await page.get(), 403, "forbidden")

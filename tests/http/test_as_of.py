@@ -15,7 +15,7 @@ from app.projection.project import refresh
 from app.rules.language.definitions import parse_rule, parse_value
 from app.touchpoint import DAY, HOUR, SECOND
 from tests.queries.test_valid_until import SEGMENTS, STAGES, a_life
-from tests.support.running_app import NOON, Service, running, track
+from tests.support.running_app import NOON, RunningApp, running_app, track
 
 CUSTOMERS = [f"user-{n}" for n in range(4)]
 START, END = NOON - 15 * HOUR, NOON + 10 * HOUR
@@ -31,7 +31,7 @@ READS = [
 ]
 
 
-async def define(service: Service) -> None:
+async def define(service: RunningApp) -> None:
     for path in ("segments", "journeys"):
         for each in (await service.ask(f"/v1/{path}"))["items"]:
             await service.tell("DELETE", f"/v1/{path}/{each['key']}")
@@ -41,7 +41,7 @@ async def define(service: Service) -> None:
         await service.tell("POST", "/v1/segments", {"key": key, "rule": rule}, 201)
 
 
-async def everything(service: Service, as_of: str | None = None) -> dict[str, Any]:
+async def everything(service: RunningApp, as_of: str | None = None) -> dict[str, Any]:
     """Every read there is, with its entity tag where it has one."""
     params = {} if as_of is None else {"as_of": as_of}
     answers: dict[str, Any] = {}
@@ -69,7 +69,7 @@ def _with(read: str, params: dict[str, str]) -> dict[str, str] | None:
 async def test_an_answer_about_the_past_is_the_answer_of_the_past(settings: Settings, seed: int) -> None:
     chance = random.Random(seed)
     clock = FrozenClock(START)
-    async with running(settings, clock) as service:
+    async with running_app(settings, clock) as service:
         await define(service)
         lives = [message for user in CUSTOMERS for message in a_life(chance, user)]
         for message in lives:
@@ -99,7 +99,7 @@ def _edge(answers: dict[str, Any]) -> list[int]:
     return sorted(instant for instant in found if instant is not None and instant < END)
 
 
-async def bring_up_to_date_some(service: Service, now: int, chance: random.Random) -> None:
+async def bring_up_to_date_some(service: RunningApp, now: int, chance: random.Random) -> None:
     """Some customers get states and intervals of now; others keep what they had, or must be replayed."""
     served = service.app.state.services
     ids = [row["id"] for row in await served.pool.fetch("SELECT id FROM customers ORDER BY id")]
@@ -112,7 +112,7 @@ async def bring_up_to_date_some(service: Service, now: int, chance: random.Rando
 
 async def test_late_messages_rewrite_the_past(settings: Settings, frozen: FrozenClock) -> None:
     """All that is known today counts, whenever it came to be known."""
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e", "at_least": 2}}, 201)
         await service.send(track("e", timestamp=rfc3339(NOON - 5 * HOUR)))
         asked = {"as_of": rfc3339(NOON - 2 * HOUR)}
@@ -132,7 +132,7 @@ async def test_late_messages_rewrite_the_past(settings: Settings, frozen: Frozen
 
 
 async def test_before_the_first_message_there_is_nothing(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"not": {"did": "f"}}}, 201)
         born = NOON - HOUR
         await service.send(track("e", timestamp=rfc3339(born)))
@@ -156,7 +156,7 @@ async def test_before_the_first_message_there_is_nothing(settings: Settings, fro
 
 
 async def test_touchpoints_and_links_are_those_that_had_happened(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.send(
             *[track("e", messageId=f"m-{n}", timestamp=rfc3339(NOON - (9 - n // 2) * HOUR)) for n in range(6)],
             track("e", messageId="m-9", anonymousId="anon-1", timestamp=rfc3339(NOON - HOUR)),
@@ -172,7 +172,7 @@ async def test_touchpoints_and_links_are_those_that_had_happened(settings: Setti
 
 
 async def test_a_cursor_keeps_its_as_of(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e", "within": "1d"}}, 201)
         await service.send(*[track("e", f"user-{n}", timestamp=rfc3339(NOON - 2 * DAY)) for n in range(5)])
         asked = rfc3339(NOON - 2 * DAY + HOUR)
@@ -189,7 +189,7 @@ async def test_a_cursor_keeps_its_as_of(settings: Settings, frozen: FrozenClock)
 
 async def test_a_cursor_of_the_future_is_refused(settings: Settings, frozen: FrozenClock) -> None:
     """Like an ``as_of`` of the future; as far as clocks may be apart it is one of another process."""
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.send(track("Product Viewed"))
         for path, place in (
             ("segments/engaged/members", ["0" * 32]),
@@ -201,7 +201,7 @@ async def test_a_cursor_of_the_future_is_refused(settings: Settings, frozen: Fro
                 assert status == 200 or (answer["code"], answer["path"]) == ("bad_request", "as_of"), path
 
 
-async def test_an_unknown_field_is_refused(service: Service) -> None:
+async def test_an_unknown_field_is_refused(service: RunningApp) -> None:
     """An ``as_of`` misspelt would be answered as of now."""
     await service.send(track("Product Viewed"))
     for path, body in (
@@ -214,7 +214,7 @@ async def test_an_unknown_field_is_refused(service: Service) -> None:
 
 
 async def test_entity_tags_are_of_what_is_said(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e"}}, 201)
         await service.send(track("e", timestamp=rfc3339(NOON - 2 * HOUR)), track("f", timestamp=rfc3339(NOON - HOUR)))
         path = "/v1/customers/user-1/segments"
@@ -230,7 +230,7 @@ async def test_entity_tags_are_of_what_is_said(settings: Settings, frozen: Froze
         assert (status, before == inside) == (200, False)
 
 
-async def test_the_document_says_what_has_a_tag(service: Service) -> None:
+async def test_the_document_says_what_has_a_tag(service: RunningApp) -> None:
     await service.send(track("Product Viewed"))
     await service.tell("POST", "/v1/traits", {"key": "engaged", "value": {"count": "Product Viewed"}}, 201)
     await service.tell("POST", "/v1/journeys", {"key": "engaged", "stages": [{"key": "a", "rule": {"did": "e"}}]}, 201)
@@ -268,7 +268,7 @@ BAD = ["", "x", "now", "2026-01-01", "2026-01-01T00:00:00", "1767225600", "2026-
 
 @pytest.mark.parametrize("text", BAD, ids=range(len(BAD)))
 async def test_what_is_no_instant_of_the_past(settings: Settings, frozen: FrozenClock, text: str) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.send(track("Product Viewed"))
         paths = [f"customers/user-1{path}" for path in ("", "/journey", "/segments", "/touchpoints", "/links")]
         paths += ["customers/user-1/segments/engaged/explain", "customers/user-1/journeys/six-stage/explain"]
@@ -290,7 +290,7 @@ async def test_what_is_no_instant_of_the_past(settings: Settings, frozen: Frozen
     ],
 )
 async def test_one_instant_in_many_ways(settings: Settings, frozen: FrozenClock, text: str) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.send(track("Product Viewed", timestamp=rfc3339(NOON - DAY)))
         for written in (text, text.replace("+", "%2B")):
             answer = await service.ask(f"/v1/customers/user-1?as_of={written}")

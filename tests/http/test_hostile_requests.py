@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.running_app import Service
+from tests.support.running_app import RunningApp
 
 POSTED = (
     "/e/", "/capture/", "/batch/", "/i/v0/e/", "/track/", "/track", "/engage/", "/groups/", "/flags/", "/decide/",
@@ -53,7 +53,7 @@ ASKED = (
 
 @pytest.mark.parametrize("path", POSTED)
 @pytest.mark.parametrize("query", ["", "?writeKey=KEY&api_secret=KEY&measurement_id=G-1&verbose=1"])
-async def test_bodies(service: Service, path: str, query: str) -> None:
+async def test_bodies(service: RunningApp, path: str, query: str) -> None:
     key = service.keys.write_key
     for body in BODIES:
         for content_type in ("application/json", "application/x-www-form-urlencoded", "text/plain"):
@@ -66,7 +66,7 @@ async def test_bodies(service: Service, path: str, query: str) -> None:
 
 
 @pytest.mark.parametrize("url", ASKED)
-async def test_questions(service: Service, url: str) -> None:
+async def test_questions(service: RunningApp, url: str) -> None:
     response = await service.client.get(url.replace("KEY", service.keys.write_key))
     assert response.status_code < 500, response.text
 
@@ -74,7 +74,7 @@ async def test_questions(service: Service, url: str) -> None:
 @pytest.mark.parametrize(
     "query", ["cursor=x", "cursor=%00", "limit=0", "limit=-1", "limit=99999999999999999999", "as_of=x"]
 )
-async def test_sessions(service: Service, query: str) -> None:
+async def test_sessions(service: RunningApp, query: str) -> None:
     await service.send({"type": "page", "userId": "user-1"})
     response = await service.client.get(f"/v1/customers/user-1/sessions?{query}", headers=service.secret)
     assert 400 <= response.status_code < 500, response.text
@@ -85,7 +85,7 @@ async def test_sessions(service: Service, query: str) -> None:
     "body",
     [{"origins": ["x"]}, {"origins": ["https://\0"]}, {"bots": 1}, {"trusts_identify": "x"}, {"name": "\0"}, [], None],
 )
-async def test_changes(service: Service, path: str, body: Any) -> None:
+async def test_changes(service: RunningApp, path: str, body: Any) -> None:
     method = "POST" if path.endswith("tokens") else "PUT"
     response = await service.client.request(method, path, json=body, headers=service.secret)
     assert 400 <= response.status_code < 500, response.text

@@ -17,26 +17,25 @@ from app.errors import RateLimited
 from app.http.rate_limits import CounterStorage, RateLimits
 from app.postgres.pool import FrozenClock
 from app.touchpoint import SECOND
-from tests.api.test_collect import is_problem
-from tests.support.running_app import NOON, Service, running
-from tests.support.web_page import ORIGIN, Page, did
+from tests.support.running_app import NOON, RunningApp, is_problem, running_app
+from tests.support.web_page import ORIGIN, WebPage, did
 
 
 @asynccontextmanager
-async def limited(settings: Settings, clock: FrozenClock, **rates: str | None) -> AsyncIterator[Service]:
+async def limited(settings: Settings, clock: FrozenClock, **rates: str | None) -> AsyncIterator[RunningApp]:
     none = {"key_rate": None, "address_rate": None, "visitor_rate": None}
-    async with running(settings.model_copy(update={**none, **rates}), clock) as service:
+    async with running_app(settings.model_copy(update={**none, **rates}), clock) as service:
         yield service
 
 
-def from_address(service: Service, address: str) -> httpx.AsyncClient:
+def from_address(service: RunningApp, address: str) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app=service.app, client=(address, 1234))
     return httpx.AsyncClient(transport=transport, base_url="http://segue.example.com", headers={"Origin": ORIGIN})
 
 
 async def test_by_visitor(settings: Settings, frozen: FrozenClock) -> None:
     async with limited(settings, frozen, visitor_rate="3/minute") as service:
-        page, other = Page(service), Page(service)
+        page, other = WebPage(service), WebPage(service)
         for number in range(2):
             await page.send(did("Looked", messageId=f"m-{number}"))
         assert (await page.get()).status_code == 200
@@ -59,7 +58,7 @@ async def test_whoever_only_claims_to_be_a_visitor_does_not_use_up_their_rate(
     settings: Settings, frozen: FrozenClock
 ) -> None:
     async with limited(settings, frozen, visitor_rate="1/minute") as service:
-        page, attacker = Page(service), Page(service)
+        page, attacker = WebPage(service), WebPage(service)
         for _ in range(5):
             await attacker.send(did("Looked"), id=page.id, proof=attacker.proof)
         await page.send(did("Looked"))
@@ -102,7 +101,7 @@ async def test_leaving_out_the_origin_is_no_way_round(settings: Settings, frozen
         from_address(service, "192.0.2.1") as one,
     ):
         del one.headers["Origin"]
-        page = Page(service)
+        page = WebPage(service)
         batch = {"batch": [did("Looked", anonymousId=page.id)], "writeKey": page.key}
         claiming = {**batch, "visitor": {"id": page.id, "proof": page.proof}}
         for claim in (claiming, {**batch, "visitor": {"id": "forged"}}):
@@ -120,7 +119,7 @@ async def test_a_page_that_says_both_is_counted_once(settings: Settings, frozen:
         limited(settings, frozen, address_rate="2/minute") as service,
         from_address(service, "192.0.2.1") as one,
     ):
-        page = Page(service)
+        page = WebPage(service)
         claiming = {"batch": [], "writeKey": page.key, "visitor": {"id": page.id, "proof": page.proof}}
         assert [(await one.post("/v1/b", json=claiming)).status_code for _ in range(3)] == [200, 200, 429]
 
@@ -180,7 +179,7 @@ async def test_a_proxy_that_is_not_believed_is_told_of_once(settings: Settings, 
 
 async def test_without_limits_nothing_is_counted(settings: Settings, frozen: FrozenClock) -> None:
     async with limited(settings, frozen) as service:
-        page = Page(service)
+        page = WebPage(service)
         for _ in range(5):
             await page.send(did("Looked"))
             assert (await page.get()).status_code == 200

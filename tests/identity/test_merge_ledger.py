@@ -5,8 +5,8 @@ from __future__ import annotations
 from app.postgres.pool import transact
 from app.projection.project import undo_link
 from app.touchpoint import SECOND, identity_id
-from tests.support.pipeline import Service, item, service
-from tests.support.reference_model import Said
+from tests.support.pipeline import Pipeline, item, running_pipeline
+from tests.support.reference_model import SentMessage
 
 T = 1_760_000_000_000_000
 NOW = T + 100 * SECOND
@@ -14,10 +14,10 @@ NOW = T + 100 * SECOND
 
 def said(second: int, ids: dict[str, str], previous: str | None = None, name: str = "viewed") -> dict[str, object]:
     kind = "track" if previous is None else "alias"
-    return item(Said(T + second * SECOND, f"m{second}", kind, ids, name=name, previous=previous))
+    return item(SentMessage(T + second * SECOND, f"m{second}", kind, ids, name=name, previous=previous))
 
 
-async def stored(one: Service) -> dict[str, bool]:
+async def stored(one: Pipeline) -> dict[str, bool]:
     rows = await one.pool.fetch(
         """
         SELECT w.kind || ':' || w.value || ' - ' || s.kind || ':' || s.value AS pair, l.joined
@@ -28,7 +28,7 @@ async def stored(one: Service) -> dict[str, bool]:
 
 
 async def test_anonymous_history_joins_at_the_first_login_and_no_touchpoint_is_written_again(database_url: str) -> None:
-    async with service(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as one:
         await one.send([said(1, {"anonymous_id": "d"}), said(2, {"anonymous_id": "d"})])
         before = await one.pool.fetch("SELECT ctid, xmin, identity_id FROM touchpoints ORDER BY occurred_at")
         await one.send([said(3, {"user_id": "u", "anonymous_id": "d"}, name="bought")])
@@ -41,7 +41,7 @@ async def test_anonymous_history_joins_at_the_first_login_and_no_touchpoint_is_w
 
 
 async def test_a_shared_device_stays_with_whom_it_was_first_linked_to(database_url: str) -> None:
-    async with service(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as one:
         await one.send([said(2, {"user_id": "u2", "anonymous_id": "d"})])
         await one.send([said(3, {"user_id": "u1", "anonymous_id": "d"})])
         assert await one.groups("") == {frozenset({"user_id:u2", "anonymous_id:d"}), frozenset({"user_id:u1"})}
@@ -55,7 +55,7 @@ async def test_a_shared_device_stays_with_whom_it_was_first_linked_to(database_u
 
 
 async def test_two_users_join_by_an_alias_only_and_a_chain_resolves_in_one_step(database_url: str) -> None:
-    async with service(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as one:
         await one.send([said(number, {"user_id": f"u{number}"}) for number in range(1, 5)])
         for number in range(1, 4):
             await one.send([said(10 + number, {"user_id": f"u{number + 1}"}, previous=f"u{number}")])
@@ -67,7 +67,7 @@ async def test_two_users_join_by_an_alias_only_and_a_chain_resolves_in_one_step(
 
 
 async def test_an_alias_to_itself_changes_nothing(database_url: str) -> None:
-    async with service(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as one:
         receipt = await one.send([said(1, {"user_id": "u"}, previous="u")])
         assert (receipt.accepted, receipt.rejected) == (1, 0)
         assert await one.groups("") == {frozenset({"user_id:u"})}
@@ -75,7 +75,7 @@ async def test_an_alias_to_itself_changes_nothing(database_url: str) -> None:
 
 
 async def test_an_alias_from_a_shared_device_does_not_make_two_users_one(database_url: str) -> None:
-    async with service(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as one:
         await one.send([said(1, {"anonymous_id": "d"})])
         await one.send([said(2, {"user_id": "u1"}, previous="d")])
         await one.send([said(3, {"user_id": "u2"}, previous="d")])
@@ -84,7 +84,7 @@ async def test_an_alias_from_a_shared_device_does_not_make_two_users_one(databas
 
 async def test_a_link_can_be_taken_back_and_restored(database_url: str) -> None:
     """Undoing parts customers and their histories as if the link had never been said; restoring joins them again."""
-    async with service(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as one:
         await one.send([said(1, {"anonymous_id": "d"}, name="bought"), said(2, {"user_id": "u"})])
         apart = (await one.intervals("anonymous_id:d"), await one.intervals("user_id:u"))
         await one.send([said(3, {"user_id": "u", "anonymous_id": "d"})])
@@ -113,7 +113,7 @@ async def test_a_link_can_be_taken_back_and_restored(database_url: str) -> None:
 
 
 async def test_a_junk_id_never_links(database_url: str) -> None:
-    async with service(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as one:
         for number, junk in enumerate(["null", "undefined", "anonymous", "0", "-1", "none", "true", "0000-0000"]):
             await one.send([said(number, {"user_id": f"u{number}", "anonymous_id": junk})])
         assert len(await one.groups("")) == 8

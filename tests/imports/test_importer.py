@@ -17,7 +17,7 @@ import pytest
 from app.imports.formats import built_in_mappings, file_reader_of, mapping_of
 from app.imports.importer import ImportReport, ImportTarget, errors_path, import_file
 from app.imports.mapping import FileMapping, MappingRefused, check_mapping
-from tests.support.pipeline import Service, service
+from tests.support.pipeline import Pipeline, running_pipeline
 
 NOW = 1_777_982_400_000_000
 """2026-05-05T12:00:00Z"""
@@ -28,7 +28,7 @@ MAPPING = check_mapping(FileMapping(columns=COLUMNS, zone="Europe/Berlin"))
 
 @dataclass
 class Importer:
-    one: Service
+    one: Pipeline
 
     async def __call__(
         self,
@@ -54,7 +54,7 @@ class Importer:
 
 @asynccontextmanager
 async def importing(database_url: str) -> AsyncIterator[Importer]:
-    async with service(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as one:
         yield Importer(one)
 
 

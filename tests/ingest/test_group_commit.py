@@ -14,17 +14,17 @@ from app.identity import resolver
 from app.ingest import event_log, group_commit
 from app.projection import writes
 from app.touchpoint import SECOND
-from tests.support.pipeline import Service, item, service
-from tests.support.reference_model import Said
+from tests.support.pipeline import Pipeline, item, running_pipeline
+from tests.support.reference_model import SentMessage
 
 NOW = 1_760_000_000_000_000
 
 
 def viewed(number: int, **ids: str) -> dict[str, Any]:
-    return item(Said(NOW - SECOND, f"m{number}", "track", ids or {"user_id": f"u{number}"}, name="viewed"))
+    return item(SentMessage(NOW - SECOND, f"m{number}", "track", ids or {"user_id": f"u{number}"}, name="viewed"))
 
 
-async def statements_of(one: Service, messages: list[dict[str, Any]]) -> list[str]:
+async def statements_of(one: Pipeline, messages: list[dict[str, Any]]) -> list[str]:
     """Statements of one flush, BEGIN and COMMIT among them, on connections that know their types already."""
     seen: list[str] = []
     connections = [await one.pool.acquire() for _ in range(one.pool.get_max_size())]
@@ -41,7 +41,7 @@ async def statements_of(one: Service, messages: list[dict[str, Any]]) -> list[st
 async def test_a_flush_takes_the_same_statements_whatever_its_size(database_url: str) -> None:
     counts = []
     for size in (1, 2_500):
-        async with service(database_url, NOW, flush_messages_max=10_000) as one:
+        async with running_pipeline(database_url, NOW, flush_messages_max=10_000) as one:
             body = [viewed(size * 10_000 + number) for number in range(size)]
             counts.append(len(await statements_of(one, body)))
     assert counts[0] == counts[1] <= 8
@@ -49,7 +49,7 @@ async def test_a_flush_takes_the_same_statements_whatever_its_size(database_url:
 
 async def test_hot_statements_never_scan_a_table(database_url: str) -> None:
     """With many rows and current statistics, each statement of the flush finds its rows through an index."""
-    async with service(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as one:
         for start in range(0, 4_000, 1_000):
             await one.send(
                 [
@@ -89,7 +89,7 @@ async def test_one_poison_message_costs_its_neighbours_nothing(
             raise Poison
         return await real(connection, messages, *rest)
 
-    async with service(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as one:
         with monkeypatch.context() as patched:
             patched.setattr(group_commit, "project", project)
             receipt = await one.send([viewed(number) for number in range(20)])
@@ -112,7 +112,7 @@ async def test_when_every_projection_fails_the_rest_is_kept_at_once(
         tried += 1
         raise Poison
 
-    async with service(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as one:
         with monkeypatch.context() as patched:
             patched.setattr(group_commit, "project", project)
             receipt = await one.send([viewed(number) for number in range(512)])
@@ -134,7 +134,7 @@ async def test_a_message_that_cannot_be_stored_is_rejected_alone(
         return await real(connection, keys, messages, refused)
 
     monkeypatch.setattr(group_commit, "append", append)
-    async with service(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as one:
         receipt = await one.send([viewed(number) for number in range(8)])
         assert (receipt.accepted, receipt.duplicate, receipt.rejected) == (7, 0, 1)
         assert [rejection.code for rejection in receipt.rejections] == ["unstorable"]
@@ -143,7 +143,7 @@ async def test_a_message_that_cannot_be_stored_is_rejected_alone(
 
 
 async def test_a_differing_twin_is_a_duplicate_and_the_conflict_is_recorded(database_url: str) -> None:
-    async with service(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as one:
         await one.send([viewed(1)])
         twin = viewed(1)
         twin["event"] = "bought"
@@ -156,7 +156,7 @@ async def test_a_differing_twin_is_a_duplicate_and_the_conflict_is_recorded(data
 
 
 async def test_a_full_queue_refuses_what_comes_and_loses_nothing_it_has(database_url: str) -> None:
-    async with service(database_url, NOW, queue_bytes_max=2_000) as one:
+    async with running_pipeline(database_url, NOW, queue_bytes_max=2_000) as one:
         sent = [asyncio.create_task(one.send([viewed(number)])) for number in range(200)]
         answers = await asyncio.gather(*sent, return_exceptions=True)
         refused = [answer for answer in answers if isinstance(answer, Overloaded)]
@@ -169,7 +169,7 @@ async def test_a_full_queue_refuses_what_comes_and_loses_nothing_it_has(database
 
 
 async def test_requests_that_wait_together_share_one_commit(database_url: str) -> None:
-    async with service(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as one:
         before = await one.pool.fetchval("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
         await asyncio.gather(*(one.send([viewed(number)]) for number in range(200)))
         await one.pool.execute("SELECT pg_stat_force_next_flush()")

@@ -20,7 +20,7 @@ from app.insight.rule_preview import _estimated
 from app.postgres.pool import FrozenClock
 from app.touchpoint import HOUR
 from tests.api.test_definitions import HOSTILE
-from tests.support.running_app import NOON, Service, running, track
+from tests.support.running_app import NOON, RunningApp, running_app, track
 
 RULES: dict[str, Any] = {
     "count": {"did": "a", "at_least": 2},
@@ -33,7 +33,7 @@ RULES: dict[str, Any] = {
 }
 
 
-async def fill(service: Service, customers: int = 40) -> None:
+async def fill(service: RunningApp, customers: int = 40) -> None:
     chance = random.Random(5)
     await service.tell("POST", "/v1/segments", {"key": "viewers", "rule": {"did": "b", "within": "12h"}}, 201)
     stages = [{"key": "first", "rule": {"did": "a"}}, {"key": "second", "rule": {"did": "b"}}]
@@ -49,18 +49,18 @@ async def fill(service: Service, customers: int = 40) -> None:
 
 
 @pytest.fixture
-async def filled(settings: Settings, frozen: FrozenClock) -> AsyncIterator[Service]:
-    async with running(settings, frozen) as service:
+async def filled(settings: Settings, frozen: FrozenClock) -> AsyncIterator[RunningApp]:
+    async with running_app(settings, frozen) as service:
         await fill(service)
         yield service
 
 
-async def preview(service: Service, rule: Any, expected: int = 200, **more: Any) -> Any:
+async def preview(service: RunningApp, rule: Any, expected: int = 200, **more: Any) -> Any:
     return await service.tell("POST", "/v1/segments/preview", {"rule": rule, **more}, expected)
 
 
 @pytest.mark.parametrize("name", RULES)
-async def test_the_count_is_that_of_the_rule_saved(filled: Service, name: str) -> None:
+async def test_the_count_is_that_of_the_rule_saved(filled: RunningApp, name: str) -> None:
     found = await preview(filled, RULES[name], sample=100)
     past = rfc3339(NOON - 6 * HOUR)
     found_before = await preview(filled, RULES[name], sample=0, as_of=past)
@@ -81,7 +81,7 @@ async def test_the_count_is_that_of_the_rule_saved(filled: Service, name: str) -
     assert (found_before["count"], found_before["sample"]) == (saved_before["count"], [])
 
 
-async def test_evidence_names_the_touchpoints(filled: Service) -> None:
+async def test_evidence_names_the_touchpoints(filled: RunningApp) -> None:
     await filled.send(track("rare", "user-7", messageId="rare-7", timestamp=rfc3339(NOON - HOUR)))
     found = await preview(filled, {"any": [{"did": "rare"}, {"did": "never"}]})
     (one,) = found["sample"]
@@ -91,14 +91,14 @@ async def test_evidence_names_the_touchpoints(filled: Service) -> None:
     assert (never["truth"], never["counted"], never["touchpoints"]) == (False, 0, [])
 
 
-async def test_nothing_is_saved(filled: Service) -> None:
+async def test_nothing_is_saved(filled: RunningApp) -> None:
     before = await filled.ask("/v1/segments")
     await preview(filled, RULES["count"])
     await filled.tell("POST", "/v1/segments/viewers/dry-run", {"rule": RULES["count"]})
     assert await filled.ask("/v1/segments") == before
 
 
-async def test_an_estimate_looks_at_a_part(filled: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_estimate_looks_at_a_part(filled: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app.insight.rule_preview, "_CHUNK_IN_A_HURRY", 10)
     # Time for the evidence, none left for counting.
     monkeypatch.setattr(app.insight.rule_preview, "_deadline", lambda within_ms: lambda: within_ms < 100)
@@ -114,7 +114,7 @@ async def test_an_estimate_looks_at_a_part(filled: Service, monkeypatch: pytest.
 
 
 async def test_when_the_time_is_over_no_more_evidence_is_sought(
-    filled: Service, monkeypatch: pytest.MonkeyPatch
+    filled: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     explained = 0
 
@@ -133,7 +133,7 @@ async def test_when_the_time_is_over_no_more_evidence_is_sought(
     assert (len(found["sample"]), found["estimate"], explained) == (0, 40, 2)
 
 
-async def test_with_time_enough_it_is_exact(filled: Service) -> None:
+async def test_with_time_enough_it_is_exact(filled: RunningApp) -> None:
     found = await preview(filled, RULES["count"], within_ms=60_000)
     assert found["exact"] is True
     assert found["count"] == (await preview(filled, RULES["count"]))["count"]
@@ -158,7 +158,7 @@ def test_the_interval_covers_what_it_should() -> None:
     assert _estimated(10, 10, 11)[1:] == (10, 11)
 
 
-async def test_an_empty_base(service: Service) -> None:
+async def test_an_empty_base(service: RunningApp) -> None:
     found = await preview(service, {"everyone": True}, within_ms=5)
     assert (found["count"], found["exact"], found["customers_total"]) == (0, True, 0)
 
@@ -176,7 +176,7 @@ BAD: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("rule", "path"), BAD)
-async def test_refused_rules_say_where_and_what_to_do(filled: Service, rule: Any, path: str) -> None:
+async def test_refused_rules_say_where_and_what_to_do(filled: RunningApp, rule: Any, path: str) -> None:
     for to in ("preview", "viewers/dry-run"):
         answer = await filled.tell("POST", f"/v1/segments/{to}", {"rule": rule}, 422)
         assert answer["code"] == "invalid_definition"
@@ -188,7 +188,7 @@ async def test_refused_rules_say_where_and_what_to_do(filled: Service, rule: Any
 
 
 @pytest.mark.parametrize("body", HOSTILE, ids=range(len(HOSTILE)))
-async def test_hostile_bodies(service: Service, body: bytes) -> None:
+async def test_hostile_bodies(service: RunningApp, body: bytes) -> None:
     for path in ("preview", "engaged/dry-run"):
         response = await service.client.post(f"/v1/segments/{path}", content=body, headers=service.secret)
         assert response.status_code in (400, 422), (path, response.text)
@@ -199,11 +199,11 @@ async def test_hostile_bodies(service: Service, body: bytes) -> None:
     [{"sample": -1}, {"sample": 101}, {"sample": "x"}, {"within_ms": 0}, {"within_ms": 60_001}, {"as_of": "x"},
      {"as_of": rfc3339(NOON + 1)}, {"more": 1}],
 )  # fmt: skip
-async def test_bodies_that_do_not_fit(filled: Service, more: dict[str, Any]) -> None:
+async def test_bodies_that_do_not_fit(filled: RunningApp, more: dict[str, Any]) -> None:
     assert (await preview(filled, {"everyone": True}, 400, **more))["code"] == "bad_request"
 
 
-async def test_two_at_a_time(filled: Service) -> None:
+async def test_two_at_a_time(filled: RunningApp) -> None:
     slots = filled.app.state.services.heavy_read_slots
     with slots.one(), slots.one():
         for method, path, body in (
@@ -233,7 +233,7 @@ async def test_two_at_a_time(filled: Service) -> None:
     ],
 )
 async def test_a_caller_who_hangs_up_keeps_nothing(
-    filled: Service, monkeypatch: pytest.MonkeyPatch, method: str, path: str, slow: str, body: bytes
+    filled: RunningApp, monkeypatch: pytest.MonkeyPatch, method: str, path: str, slow: str, body: bytes
 ) -> None:
     at_work, gone, ended, statuses = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
 
@@ -290,7 +290,7 @@ CHANGES: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("old", "new"), CHANGES)
-async def test_a_change_moves_whom_its_dry_run_says(filled: Service, old: Any, new: Any) -> None:
+async def test_a_change_moves_whom_its_dry_run_says(filled: RunningApp, old: Any, new: Any) -> None:
     async def members(key: str) -> set[str]:
         return {each["id"] for each in await filled.all_of(f"/v1/segments/{key}/members")}
 
@@ -308,7 +308,7 @@ async def test_a_change_moves_whom_its_dry_run_says(filled: Service, old: Any, n
     assert all(len(few[way]["sample"]) == min(1, few[way]["count"]) for way in ("enter", "leave", "stay"))
 
 
-async def test_a_dry_run_names_what_changes_with_it(filled: Service) -> None:
+async def test_a_dry_run_names_what_changes_with_it(filled: RunningApp) -> None:
     reader = {"key": "reader", "rule": {"not": {"segment": "viewers"}}}
     await filled.tell("POST", "/v1/segments", reader, 201)
     stages = [{"key": "in", "rule": {"segment": "reader"}}]

@@ -15,29 +15,28 @@ from app.config import Settings
 from app.formats.timestamps import rfc3339
 from app.postgres.pool import FrozenClock
 from app.touchpoint import DAY
-from tests.api.test_definitions import work
-from tests.support.running_app import NOON, Service, running, track
+from tests.support.running_app import NOON, RunningApp, run_worker, running_app, track
 
 
-async def only(service: Service, **rules: Any) -> None:
+async def only(service: RunningApp, **rules: Any) -> None:
     for each in (await service.ask("/v1/segments"))["items"]:
         await service.tell("DELETE", f"/v1/segments/{each['key']}")
     for key, rule in rules.items():
         await service.tell("POST", "/v1/segments", {"key": key.replace("_", "-"), "rule": rule}, 201)
 
 
-async def grow_old(service: Service) -> None:
+async def grow_old(service: RunningApp) -> None:
     """As if all that is defined had been so for a year."""
     await service.app.state.services.pool.execute("UPDATE rule_numbers SET introduced_at = $1", NOON - 365 * DAY)
 
 
-async def members(service: Service, key: str) -> set[str]:
+async def members(service: RunningApp, key: str) -> set[str]:
     return {each["id"] for each in await service.all_of(f"/v1/segments/{key}/members")}
 
 
 async def test_overlaps(settings: Settings, frozen: FrozenClock) -> None:
     chance = random.Random(11)
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await only(
             service,
             a={"did": "a"},
@@ -49,7 +48,7 @@ async def test_overlaps(settings: Settings, frozen: FrozenClock) -> None:
         )
         sent = [track(chance.choice("aabd"), f"user-{n % 50}", messageId=f"m-{n}") for n in range(120)]
         await service.send(*sent, track("c", "user-50"))
-        await work(service)
+        await run_worker(service)
         report = await service.ask("/v1/segments/hygiene")
         sets = {each["key"]: await members(service, each["key"]) for each in report["segments"]}
         assert sorted(sets) == ["a", "a-or-b", "all", "b", "c", "none"]
@@ -73,7 +72,7 @@ async def test_overlaps(settings: Settings, frozen: FrozenClock) -> None:
 
 
 async def test_duplicates(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await only(
             service,
             one={"did": "e", "where": {"a": 1, "b": 2}},
@@ -83,7 +82,7 @@ async def test_duplicates(settings: Settings, frozen: FrozenClock) -> None:
         )
         await service.send(*[track("e", f"user-{n}", properties={"a": 1, "b": 2}) for n in range(95)])
         await service.send(*[track("f", f"user-{n}") for n in range(95, 100)], track("g", "user-0"))
-        await work(service)
+        await run_worker(service)
         report = await service.ask("/v1/segments/hygiene")
         assert [sorted(pair) for pair in report["near_duplicates"]] == [
             ["one", "same"],
@@ -94,10 +93,10 @@ async def test_duplicates(settings: Settings, frozen: FrozenClock) -> None:
 
 
 async def test_who_is_read(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await only(service, listed={"did": "e"}, counted={"did": "e"}, unread={"did": "e"})
         await service.send(track("e"))
-        await work(service)
+        await run_worker(service)
         await grow_old(service)
         assert (await service.ask("/v1/segments/hygiene"))["never_read"] == ["counted", "listed", "unread"]
         await members(service, "listed")
@@ -112,13 +111,13 @@ async def test_who_is_read(settings: Settings, frozen: FrozenClock) -> None:
             "listed": (1, rfc3339(NOON)),
             "unread": (0, None),
         }
-    async with running(settings, frozen) as again:
+    async with running_app(settings, frozen) as again:
         again.keys = service.keys
         await again.ask("/v1/segments/counted/count")
         assert (
             await again.app.state.services.pool.fetchval("SELECT reads FROM segment_reads WHERE key = 'counted'")
         ) == 2
-    async with running(settings, frozen) as third:
+    async with running_app(settings, frozen) as third:
         third.keys = service.keys
         counted = next(
             each for each in (await third.ask("/v1/segments/hygiene"))["segments"] if each["key"] == "counted"
@@ -127,12 +126,12 @@ async def test_who_is_read(settings: Settings, frozen: FrozenClock) -> None:
 
 
 async def test_what_no_longer_moves(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await only(service, old={"did": "e"}, left={"did": "e", "within": "30d"}, never={"did": "x"}, new={"did": "f"})
         await service.send(
             track("e", timestamp=rfc3339(NOON - 100 * DAY)), track("f", timestamp=rfc3339(NOON - 5 * DAY))
         )
-        await work(service)
+        await run_worker(service)
         await grow_old(service)
         report = await service.ask("/v1/segments/hygiene")
         moved = {each["key"]: each["last_moved_at"] for each in report["segments"]}
@@ -151,10 +150,10 @@ async def test_a_large_base_is_sampled(
     settings: Settings, frozen: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app.insight.segment_health, "SAMPLE_CUSTOMERS", 100)
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await only(service, a={"did": "e"}, b={"not": {"did": "f"}})
         await service.send(*[track("e", f"user-{n}") for n in range(400)])
-        await work(service)
+        await run_worker(service)
         report = await service.ask("/v1/segments/hygiene")
         assert (report["sampled"], report["customers_total"]) == (True, 400)
         assert report["customers_looked_at"] == 100
@@ -164,7 +163,7 @@ async def test_a_large_base_is_sampled(
 
 
 async def test_nothing_is_held_against_what_is_filled_or_young(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.send(track("e", timestamp=rfc3339(NOON - 100 * DAY)))
         await only(service, s={"did": "e"}, none={"did": "never"})
 
@@ -176,7 +175,7 @@ async def test_nothing_is_held_against_what_is_filled_or_young(settings: Setting
 
         await grow_old(service)
         assert await flags() == {"s": (False, []), "none": (False, [])}
-        await work(service)
+        await run_worker(service)
         old = {"s": (True, ["tiny", "never_read", "stale"]), "none": (True, ["empty", "never_read", "stale"])}
         assert await flags() == old
         pool = service.app.state.services.pool
@@ -228,7 +227,7 @@ async def test_no_overlaps() -> None:
     assert await app.insight.segment_health._overlaps({"a": 0b0011, "b": 0b1100}) == ([], 0)
 
 
-async def test_the_word_is_no_key(service: Service) -> None:
+async def test_the_word_is_no_key(service: RunningApp) -> None:
     answer = await service.tell("POST", "/v1/segments", {"key": "hygiene", "rule": {"everyone": True}}, 422)
     assert (answer["path"], answer["code"]) == ("/key", "invalid_definition")
     assert (await service.ask("/v1/segments/hygiene"))["customers_total"] == 0

@@ -17,9 +17,9 @@ from app.http.responses import write_cursor
 from app.insight.session_queries import TEXT_CHARS_MAX, SessionQueries
 from app.postgres.pool import FrozenClock
 from app.touchpoint import HOUR, MINUTE, SECOND
-from tests.support.running_app import NOON, Service
+from tests.support.running_app import NOON, RunningApp
 
-Start = Callable[..., AbstractAsyncContextManager[Service]]
+Start = Callable[..., AbstractAsyncContextManager[RunningApp]]
 
 HALF = 30 * MINUTE
 BEGIN = NOON - 12 * HOUR
@@ -51,16 +51,16 @@ def login(at: int, user: str, by: str) -> dict[str, Any]:
     return message(at, "identify", {"anonymousId": by, "userId": user})
 
 
-async def sessions(service: Service, customer: str = "anonymous_id:anon-1", **params: Any) -> list[Any]:
+async def sessions(service: RunningApp, customer: str = "anonymous_id:anon-1", **params: Any) -> list[Any]:
     return (await service.ask(f"/v1/customers/{customer}/sessions", params=params))["items"]
 
 
-async def sizes(service: Service, customer: str = "anonymous_id:anon-1", **params: Any) -> list[int]:
+async def sizes(service: RunningApp, customer: str = "anonymous_id:anon-1", **params: Any) -> list[int]:
     """Touchpoints of each session, oldest first."""
     return [session["touchpoints"] for session in reversed(await sessions(service, customer, **params))]
 
 
-async def test_one_session_with_all_its_figures(service: Service) -> None:
+async def test_one_session_with_all_its_figures(service: RunningApp) -> None:
     await service.send(
         view(
             0,
@@ -116,7 +116,7 @@ async def test_one_session_with_all_its_figures(service: Service) -> None:
 
 
 @pytest.mark.parametrize(("gap", "expected"), [(HALF - 1, [2]), (HALF, [1, 1]), (HALF + 1, [1, 1])])
-async def test_half_an_hour_to_the_microsecond(service: Service, gap: int, expected: list[int]) -> None:
+async def test_half_an_hour_to_the_microsecond(service: RunningApp, gap: int, expected: list[int]) -> None:
     await service.send(view(0), view(gap))
     assert await sizes(service) == expected
 
@@ -135,7 +135,7 @@ async def test_a_session_is_open_now_and_at_an_instant_of_the_past(
         assert [each["open"] for each in await sessions(service, as_of=rfc3339(NOON))] == [open, False]
 
 
-async def test_as_of_leaves_out_what_came_later(service: Service) -> None:
+async def test_as_of_leaves_out_what_came_later(service: RunningApp) -> None:
     await service.send(view(0), view(MINUTE), view(2 * HOUR))
     assert await sizes(service) == [2, 1]
     assert await sizes(service, as_of=rfc3339(BEGIN + MINUTE)) == [2]
@@ -161,7 +161,7 @@ async def test_what_lies_in_the_future_is_of_no_session_yet(
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_any_order_and_any_batches_end_equal(service: Service, seed: int) -> None:
+async def test_any_order_and_any_batches_end_equal(service: RunningApp, seed: int) -> None:
     chance = random.Random(seed)
     gaps = [0, 1, MINUTE, HALF - 1, HALF, HALF + 1]
     paths = ["/", "/hats", "/?utm_source=news&utm_medium=email&utm_campaign=may", "/?gclid=abc"]
@@ -193,7 +193,7 @@ async def test_any_order_and_any_batches_end_equal(service: Service, seed: int) 
     assert (await told("a"))[1]["count"] > 1
 
 
-async def test_tabs_and_devices_of_one_customer_share_a_session(service: Service) -> None:
+async def test_tabs_and_devices_of_one_customer_share_a_session(service: RunningApp) -> None:
     await service.send(
         view(0, by="laptop"),
         view(10 * MINUTE, by="phone", context={"userAgent": PHONE}),
@@ -207,7 +207,7 @@ async def test_tabs_and_devices_of_one_customer_share_a_session(service: Service
     assert await sizes(service, "anonymous_id:phone") == [4]
 
 
-async def test_a_merge_joins_sessions_and_an_undo_parts_them(service: Service) -> None:
+async def test_a_merge_joins_sessions_and_an_undo_parts_them(service: RunningApp) -> None:
     await service.send(
         view(0, by="laptop"),
         login(0, "user-1", "laptop"),
@@ -226,7 +226,7 @@ async def test_a_merge_joins_sessions_and_an_undo_parts_them(service: Service) -
     assert await sizes(service, "user-2") == [1]
 
 
-async def test_a_late_touchpoint_joins_two_sessions_and_another_parts_one(service: Service) -> None:
+async def test_a_late_touchpoint_joins_two_sessions_and_another_parts_one(service: RunningApp) -> None:
     await service.send(view(0), view(50 * MINUTE), did(51 * MINUTE))
     assert await sizes(service) == [1, 2]
     await service.send(did(25 * MINUTE))
@@ -235,7 +235,7 @@ async def test_a_late_touchpoint_joins_two_sessions_and_another_parts_one(servic
     assert await sizes(service) == [2, 3]
 
 
-async def test_a_campaign_begins_a_session(service: Service) -> None:
+async def test_a_campaign_begins_a_session(service: RunningApp) -> None:
     await service.send(
         view(0, "/?utm_source=news&utm_medium=email&utm_campaign=april"),
         view(MINUTE, "/hats", context={"page": {"referrer": "https://shop.example.com/"}}),
@@ -248,18 +248,18 @@ async def test_a_campaign_begins_a_session(service: Service) -> None:
     assert [(each["begun_by"], each["pages"]) for each in (april, may)] == [("first", 2), ("campaign", 2)]
 
 
-async def test_two_clicks_on_one_ad_are_two_arrivals(service: Service) -> None:
+async def test_two_clicks_on_one_ad_are_two_arrivals(service: RunningApp) -> None:
     await service.send(view(0, "/?gclid=abc"), view(1, "/?gclid=abc"), view(2, "/?a=1&gclid=xyz#top"), view(3, "/hats"))
     assert await sizes(service) == [2, 2]
 
 
 @pytest.mark.parametrize("name", ["ScCid", "ranSiteID", "SCCID"])
-async def test_click_ids_are_told_apart_however_they_are_written(service: Service, name: str) -> None:
+async def test_click_ids_are_told_apart_however_they_are_written(service: RunningApp, name: str) -> None:
     await service.send(view(0, f"/?{name}=abc"), view(1, f"/?{name}=abc"), view(2, f"/?{name}=xyz"), view(3, "/hats"))
     assert await sizes(service) == [2, 2]
 
 
-async def test_mails_support_and_servers_belong_to_no_session(service: Service) -> None:
+async def test_mails_support_and_servers_belong_to_no_session(service: RunningApp) -> None:
     def elsewhere(channel: str, library: str) -> dict[str, Any]:
         return did(MINUTE, "Something", context={"channel": channel, "library": {"name": library}})
 
@@ -273,7 +273,7 @@ async def test_mails_support_and_servers_belong_to_no_session(service: Service) 
     assert await sizes(service) == [1]
 
 
-async def test_apps_have_sessions_too(service: Service) -> None:
+async def test_apps_have_sessions_too(service: RunningApp) -> None:
     context = {
         "library": {"name": "analytics-ios", "version": "4.1"},
         "device": {"type": "ios", "model": "iPhone7,2"},
@@ -286,7 +286,7 @@ async def test_apps_have_sessions_too(service: Service) -> None:
     assert session["bounced"] is True
 
 
-async def test_pages_newest_first(service: Service) -> None:
+async def test_pages_newest_first(service: RunningApp) -> None:
     await service.send(*(view(each * HOUR, f"/{each}") for each in range(7)))
     whole = await sessions(service)
     assert [each["entry_page"]["path"] for each in whole] == [f"/{each}" for each in (6, 5, 4, 3, 2, 1, 0)]
@@ -298,7 +298,7 @@ async def test_pages_newest_first(service: Service) -> None:
     assert len(page["items"]) == 3
 
 
-async def test_a_cursor_keeps_its_as_of(service: Service) -> None:
+async def test_a_cursor_keeps_its_as_of(service: RunningApp) -> None:
     path = "/v1/customers/anonymous_id:anon-1/sessions"
     await service.send(*(view(each * HOUR) for each in range(3)))
     first = await service.ask(path, params={"limit": 1})
@@ -311,7 +311,7 @@ async def test_a_cursor_keeps_its_as_of(service: Service) -> None:
     assert (await service.client.get(path)).status_code == 401
 
 
-async def test_only_so_many_touchpoints_are_looked_at_and_the_answer_says_so(service: Service) -> None:
+async def test_only_so_many_touchpoints_are_looked_at_and_the_answer_says_so(service: RunningApp) -> None:
     await service.send(*(view(each * HOUR) for each in range(5)))
     pool = service.app.state.services.pool
     ids = [
@@ -332,7 +332,7 @@ async def test_only_so_many_touchpoints_are_looked_at_and_the_answer_says_so(ser
         {"library": {"name": ["x"]}, "channel": "web"},
     ],
 )
-async def test_unexpected_shapes_are_told_as_text_or_as_nothing(service: Service, context: dict[str, Any]) -> None:
+async def test_unexpected_shapes_are_told_as_text_or_as_nothing(service: RunningApp, context: dict[str, Any]) -> None:
     odd = {"url": {"no": "text"}, "path": 5, "title": "z" * 5_000}
     await service.send({**view(0, context=context), "properties": odd}, view(MINUTE))
     [session] = await sessions(service)

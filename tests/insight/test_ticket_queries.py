@@ -11,7 +11,7 @@ from app.formats.identifiers import parse_customer_reference
 from app.formats.timestamps import rfc3339
 from app.insight.ticket_queries import TicketQueries
 from app.touchpoint import DAY, SECOND
-from tests.support.running_app import NOON, Service
+from tests.support.running_app import NOON, RunningApp
 
 BEGIN = NOON - DAY
 
@@ -45,12 +45,12 @@ STORY = [
 LOGIN = {"type": "identify", "messageId": "login", "userId": "user-1", "anonymousId": "anon-1"}
 
 
-async def ask(service: Service, **params: Any) -> Any:
+async def ask(service: RunningApp, **params: Any) -> Any:
     return await service.ask("/v1/customers/user_id:user-1/tickets", params=params)
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_figures_of_tickets_in_any_order_of_arrival(service: Service, seed: int) -> None:
+async def test_figures_of_tickets_in_any_order_of_arrival(service: RunningApp, seed: int) -> None:
     messages = [*STORY, LOGIN]
     random.Random(seed).shuffle(messages)
     for message in messages:
@@ -85,7 +85,7 @@ async def test_figures_of_tickets_in_any_order_of_arrival(service: Service, seed
     assert found["since"] is None
 
 
-async def test_as_it_stood_in_the_past(service: Service) -> None:
+async def test_as_it_stood_in_the_past(service: RunningApp) -> None:
     await service.send(*STORY)
     found = await ask(service, as_of=rfc3339(BEGIN + 399 * SECOND))
     [ticket] = found["items"]
@@ -98,13 +98,13 @@ async def test_as_it_stood_in_the_past(service: Service) -> None:
     assert found["totals"]["last_csat"] is None
 
 
-async def test_page_by_page(service: Service) -> None:
+async def test_page_by_page(service: RunningApp) -> None:
     await service.send(*STORY, LOGIN)
     found = await service.all_of("/v1/customers/user_id:user-1/tickets", limit=1)
     assert [ticket["ticket_id"] for ticket in found] == ["9", "8", "7"]
 
 
-async def test_unexpected_shapes_are_nothing(service: Service) -> None:
+async def test_unexpected_shapes_are_nothing(service: RunningApp) -> None:
     await service.send(
         told(0, "ticket.created", {"a": 1}),  # type: ignore[arg-type]  # what a client may send
         told(1, "csat.submitted", "7", rating="good"),
@@ -118,7 +118,7 @@ async def test_unexpected_shapes_are_nothing(service: Service) -> None:
     assert {ticket["ticket_id"]: ticket["rating"] for ticket in found["items"]} == {"7": None, '{"a": 1}': None}
 
 
-async def test_only_the_latest_are_looked_at(service: Service) -> None:
+async def test_only_the_latest_are_looked_at(service: RunningApp) -> None:
     await service.send(*STORY[:6])
     served = service.app.state.services
     ids = [identity.id for identity in parse_customer_reference("user_id:user-1", served.settings)]
@@ -127,7 +127,7 @@ async def test_only_the_latest_are_looked_at(service: Service) -> None:
     assert [(ticket.id, ticket.opened_at) for ticket in found.tickets] == [("7", None)]
 
 
-async def test_who_may_ask(service: Service) -> None:
+async def test_who_may_ask(service: RunningApp) -> None:
     await service.ask("/v1/customers/user_id:nobody/tickets", expected=404)
     response = await service.client.get("/v1/customers/user_id:user-1/tickets")
     assert response.status_code == 401

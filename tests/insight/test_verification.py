@@ -11,12 +11,11 @@ from app.config import Settings
 from app.formats.timestamps import rfc3339
 from app.postgres.pool import FrozenClock
 from app.touchpoint import DAY, HOUR
-from tests.api.test_definitions import work
 from tests.queries.test_valid_until import SEGMENTS, STAGES, a_life
-from tests.support.running_app import NOON, Service, running, track
+from tests.support.running_app import NOON, RunningApp, run_worker, running_app, track
 
 
-async def verify(service: Service, key: str, body: Any = None, expected: int = 200) -> Any:
+async def verify(service: RunningApp, key: str, body: Any = None, expected: int = 200) -> Any:
     return await service.tell("POST", f"/v1/segments/{key}/verify", body, expected)
 
 
@@ -24,7 +23,7 @@ async def verify(service: Service, key: str, body: Any = None, expected: int = 2
 async def test_nothing_differs(settings: Settings, frozen: FrozenClock, seed: int) -> None:
     """Filled or not, due or not, with messages of the future and of the past."""
     chance = random.Random(seed)
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         for n in range(6):
             for message in a_life(chance, f"user-{n}"):
                 await service.send(message)
@@ -44,7 +43,7 @@ async def test_nothing_differs(settings: Settings, frozen: FrozenClock, seed: in
             return stored
 
         await compare()
-        await work(service)
+        await run_worker(service)
         assert await compare() == {6}
         frozen.instant += 2 * HOUR
         await compare()
@@ -55,12 +54,12 @@ async def test_nothing_differs(settings: Settings, frozen: FrozenClock, seed: in
         await compare()
 
 
-async def bought(service: Service, customers: int) -> None:
+async def bought(service: RunningApp, customers: int) -> None:
     await service.send(
         *[track("Order Completed", f"user-{n}", timestamp=rfc3339(NOON - n * HOUR)) for n in range(customers)]
     )
     await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "Order Completed", "within": "20d"}}, 201)
-    await work(service)
+    await run_worker(service)
     assert (await verify(service, "s"))["stored"] >= customers
 
 
@@ -75,7 +74,7 @@ SPOILED = [
 
 @pytest.mark.parametrize("statement", SPOILED)
 async def test_a_spoiled_interval_is_found(settings: Settings, frozen: FrozenClock, statement: str) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await bought(service, 30)
         pool = service.app.state.services.pool
         for wrong in (1, 2):
@@ -90,7 +89,7 @@ async def test_a_spoiled_interval_is_found(settings: Settings, frozen: FrozenClo
 
 async def test_a_spoiled_state_is_found(settings: Settings, frozen: FrozenClock) -> None:
     """The state of a customer who bought nothing, in the place of one who did."""
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.send(track("Product Viewed", "nobody"))
         await bought(service, 5)
         pool = service.app.state.services.pool
@@ -109,7 +108,7 @@ async def test_a_spoiled_state_is_found(settings: Settings, frozen: FrozenClock)
 
 
 async def test_at_most_twenty_are_shown(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await bought(service, 25)
         await service.app.state.services.pool.execute("DELETE FROM transitions WHERE definition = 'segment:s'")
         found = await verify(service, "s")
@@ -117,7 +116,7 @@ async def test_at_most_twenty_are_shown(settings: Settings, frozen: FrozenClock)
 
 
 async def test_stays_of_nobody_are_found(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await bought(service, 5)
         pool = service.app.state.services.pool
         for id, left_at in ((b"\0" * 15 + b"\1", None), (b"\0" * 15 + b"\2", NOON - HOUR)):
@@ -147,7 +146,7 @@ async def test_stays_of_nobody_are_found(settings: Settings, frozen: FrozenClock
 
 
 async def test_a_sample_is_of_that_size_and_random(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await bought(service, 25)
         assert (await verify(service, "s", {"sample": 7}))["customers"] == 7
         assert (await verify(service, "s", {"sample": 700}))["customers"] == 25
@@ -159,7 +158,7 @@ async def test_a_sample_is_of_that_size_and_random(settings: Settings, frozen: F
         assert len(seen) > 2
 
 
-async def test_who_asks_wrongly(service: Service) -> None:
+async def test_who_asks_wrongly(service: RunningApp) -> None:
     assert (await verify(service, "none", expected=404))["code"] == "not_found"
     assert (await verify(service, "engaged"))["customers"] == 0
     for body in ({"sample": 0}, {"sample": "x"}, {"sampel": 1}, [], 7):

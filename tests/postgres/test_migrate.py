@@ -21,8 +21,7 @@ from app.postgres import migrate
 from app.postgres.pool import FrozenClock, prepare_connection
 from app.registry.bootstrap import FirstKeys
 from app.touchpoint import DAY, HOUR, identity_id
-from tests.api.test_definitions import work
-from tests.support.running_app import NOON, running
+from tests.support.running_app import NOON, run_worker, running_app
 
 REVISION = '''"""{name}"""
 from alembic import op
@@ -263,7 +262,7 @@ async def test_data_of_the_first_version_comes_along(
     assert await migrate.current(empty_database_url) == migrate.head()
 
     settings = Settings.model_validate({"DATABASE_URL": empty_database_url, "data_dir": tmp_path, "port": 0})
-    async with running(settings, FrozenClock(NOON)) as service:
+    async with running_app(settings, FrozenClock(NOON)) as service:
         service.keys = FirstKeys("default", "", SECRET_KEY)
 
         async def check(stored: int) -> None:
@@ -291,7 +290,7 @@ async def test_data_of_the_first_version_comes_along(
             )
 
         await check(stored=0)
-        await work(service)
+        await run_worker(service)
         await check(stored=4)
         left_over = await service.app.state.services.pool.fetchval(
             """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.ingest.erasure_queue import queue_erasures, requested_erasures
-from tests.support.running_app import NOON, Service
+from tests.support.running_app import NOON, RunningApp
 
 ASKED: list[tuple[str, Any]] = [
     ("email", " User@Example.com "),
@@ -18,14 +18,14 @@ ASKED: list[tuple[str, Any]] = [
 ]
 
 
-async def queue(service: Service, source: str, asked: list[tuple[str, Any]]) -> int:
+async def queue(service: RunningApp, source: str, asked: list[tuple[str, Any]]) -> int:
     served = service.app.state.services
     erasures = requested_erasures(asked, source, NOON, served.settings)
     await queue_erasures(served.pool, erasures)
     return len(erasures)
 
 
-async def test_each_identity_is_queued_once_while_open(service: Service) -> None:
+async def test_each_identity_is_queued_once_while_open(service: RunningApp) -> None:
     for _ in range(2):
         assert await queue(service, "shop", ASKED) == 3
     assert await queue(service, "mail", ASKED[:1]) == 1
@@ -41,7 +41,7 @@ async def test_each_identity_is_queued_once_while_open(service: Service) -> None
     }
 
 
-async def test_a_request_names_the_customer_and_erases_nothing(service: Service) -> None:
+async def test_a_request_names_the_customer_and_erases_nothing(service: RunningApp) -> None:
     await service.send({"type": "identify", "userId": "user-1", "traits": {"email": "user@example.com"}})
     await queue(service, "default", [("email", "user@example.com")])
     customer = await service.ask("/v1/customers/user-1")
@@ -50,7 +50,7 @@ async def test_a_request_names_the_customer_and_erases_nothing(service: Service)
     assert customer["traits"] == {"email": "user@example.com"}
 
 
-async def test_closing_them_and_asking_anew(service: Service) -> None:
+async def test_closing_them_and_asking_anew(service: RunningApp) -> None:
     await queue(service, "default", [("user_id", f"user-{number}") for number in range(5)])
     items = await service.all_of("/v1/erasure-requests", limit=2)
     ids = [each["id"] for each in items]
@@ -69,7 +69,7 @@ async def test_closing_them_and_asking_anew(service: Service) -> None:
         assert (newest["value"], [each["id"] for each in others]) == (items[0]["value"], ids[2:])
 
 
-async def test_only_a_secret_key_and_only_ids(service: Service) -> None:
+async def test_only_a_secret_key_and_only_ids(service: RunningApp) -> None:
     for method, path in (("GET", "/v1/erasure-requests"), ("POST", "/v1/erasure-requests/handled")):
         for key, status in ((service.keys.write_key, 403), ("sk_unknown", 401)):
             headers = {"Authorization": f"Bearer {key}"}

@@ -8,8 +8,8 @@ import pytest
 
 from app.errors import InvalidDefinition
 from app.rules.language.definitions import parse_rule, parse_trait
-from tests.support.running_app import Service, track
-from tests.support.web_page import Page, did
+from tests.support.running_app import RunningApp, track
+from tests.support.web_page import WebPage, did
 
 PRIVATE = {"private": {"subject": "Help", "body": "My card number is"}}
 
@@ -42,10 +42,10 @@ def test_no_computed_trait_reads_it_and_its_neighbours_are_read() -> None:
         parse_trait({**trait, "value": {"last_value": path, "of": "ticket.created"}})
 
 
-async def test_the_timeline_shows_it_to_a_secret_key_and_a_page_is_never_told(service: Service) -> None:
+async def test_the_timeline_shows_it_to_a_secret_key_and_a_page_is_never_told(service: RunningApp) -> None:
     refused = {"key": "words", "public": True, "value": {"last_value": "context.private.body", "of": "*"}}
     await service.tell("POST", "/v1/traits", refused, 422)
-    page = Page(service)
+    page = WebPage(service)
     await page.send(did("ticket.created", context=PRIVATE))
     shown = await page.ask()
     assert "card number" not in str(shown)
@@ -56,7 +56,7 @@ async def test_the_timeline_shows_it_to_a_secret_key_and_a_page_is_never_told(se
     assert (await service.client.get(path, headers={"X-Write-Key": service.keys.write_key})).status_code == 401
 
 
-async def test_redaction_takes_the_text_and_leaves_what_happened(service: Service) -> None:
+async def test_redaction_takes_the_text_and_leaves_what_happened(service: RunningApp) -> None:
     segment = {"key": "wrote", "rule": {"did": "ticket.created", "at_least": 2}}
     await service.tell("POST", "/v1/segments", segment, 201)
     await service.send(

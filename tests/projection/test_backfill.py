@@ -24,8 +24,8 @@ from app.registry.registry import Registry
 from app.rules.language.definitions import TraitIn, parse_trait
 from app.touchpoint import DAY, HOUR, SECOND
 from tests.projection.test_project_against_reference import CAPS, DEFINITIONS, NOW, SMALL_CAPS, _crowd
-from tests.support.pipeline import Service, item, service
-from tests.support.reference_model import Definitions, Said, customers, intervals, of_customer
+from tests.support.pipeline import Pipeline, item, running_pipeline
+from tests.support.reference_model import Definitions, SentMessage, customers, intervals, of_customer
 
 T = 1_700_000_000_000_000
 TODAY = T + 30 * DAY
@@ -34,11 +34,11 @@ NOTHING = Definitions(segments={}, journeys={"main": [("new", {"did": "*"})]})
 
 
 def bought(number: int, user: str, days: int = 0, name: str = "bought", **properties: Any) -> dict[str, Any]:
-    said = Said(T + days * DAY, f"m{number}", "track", {"user_id": user}, name=name, properties=properties)
+    said = SentMessage(T + days * DAY, f"m{number}", "track", {"user_id": user}, name=name, properties=properties)
     return item(said)
 
 
-async def base(one: Service, users: int = 12) -> None:
+async def base(one: Pipeline, users: int = 12) -> None:
     """Everybody bought once, every other one twice, and every third looked around."""
     await one.define(NOTHING)
     for number in range(users):
@@ -50,25 +50,25 @@ async def base(one: Service, users: int = 12) -> None:
         await one.send(messages)
 
 
-def views(one: Service) -> SegmentMemberQueries:
+def views(one: Pipeline) -> SegmentMemberQueries:
     return SegmentMemberQueries(one.pool, one.registry, one.settings)
 
 
-async def members(one: Service, key: str) -> list[str]:
+async def members(one: Pipeline, key: str) -> list[str]:
     """User ids, and that the count is as many."""
     page = await views(one).page(key, one.clock.now(), None, 1_000)
     assert await views(one).count(key, one.clock.now()) == len(page.items)
     return sorted(identity.value for each in page.items for identity in each.identities if identity.kind == "user_id")
 
 
-async def of_customer_now(one: Service, user: str) -> dict[str, int]:
+async def of_customer_now(one: Pipeline, user: str) -> dict[str, int]:
     """Segments of a customer with since when, as the customer's own page tells."""
     ids = [identity.id for identity in parse_customer_reference(f"user_id:{user}", one.settings)]
     customer = await CustomerQueries(one.pool, one.registry, one.settings).customer(ids, one.clock.now())
     return {each.key: each.since for each in customer.segments}
 
 
-async def states(one: Service) -> list[Any]:
+async def states(one: Pipeline) -> list[Any]:
     """What every row holds, as far as it can be compared: not when it was last asked."""
     rows = await one.pool.fetch("SELECT id, state, revision FROM customers ORDER BY id")
     ruleset = one.registry.rules.current
@@ -76,7 +76,7 @@ async def states(one: Service) -> list[Any]:
     return [(row["id"], comparable(read_state(row["state"], ruleset), ruleset)) for row in rows]
 
 
-async def all_intervals(one: Service) -> list[Any]:
+async def all_intervals(one: Pipeline) -> list[Any]:
     rows = await one.pool.fetch(
         "SELECT customer_id, definition, value, meaning, entered_at, left_at, entered_cause, left_cause"
         " FROM transitions WHERE retracted_at IS NULL ORDER BY 1, 2, 3, 4, 5"
@@ -84,7 +84,7 @@ async def all_intervals(one: Service) -> list[Any]:
     return [tuple(row) for row in rows]
 
 
-async def is_as_rebuilt(one: Service) -> None:
+async def is_as_rebuilt(one: Pipeline) -> None:
     """A replay of every customer from the log changes nothing that is stored."""
     before = (await states(one), await all_intervals(one))
     await one.rebuild("")
@@ -97,7 +97,7 @@ DEAR = {"did": "bought", "where": {"total": {"gte": 5}}}
 
 async def test_a_new_segment_is_answered_at_once_and_filled_in_chunks(database_url: str) -> None:
     """A worker that dies loses nothing: another goes on, and every answer on the way is the same."""
-    async with service(database_url, TODAY, fill_customers_max=5) as one:
+    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as one:
         await base(one)
         await one.segment("twice", TWICE)
         expected = [f"u{number:02}" for number in range(1, 12, 2)]
@@ -116,7 +116,7 @@ async def test_a_new_segment_is_answered_at_once_and_filled_in_chunks(database_u
 
 
 async def test_a_fill_reads_only_what_its_rules_read(database_url: str) -> None:
-    async with service(database_url, TODAY) as one:
+    async with running_pipeline(database_url, TODAY) as one:
         await base(one)
         await one.segment("looked", {"did": "viewed"})
         async with one.pool.acquire() as connection, connection.transaction():
@@ -130,7 +130,7 @@ async def test_what_fails_in_the_middle_of_a_chunk_leaves_nothing_behind(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after kill -9 between two statements."""
-    async with service(database_url, TODAY, fill_customers_max=5) as one:
+    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as one:
         await base(one)
         await one.segment("twice", TWICE)
         assert await one.worker.fill() == 5
@@ -152,7 +152,7 @@ async def test_what_fails_in_the_middle_of_a_chunk_leaves_nothing_behind(
 
 async def test_an_edit_keeps_the_old_members_until_the_new_set_is_complete(database_url: str) -> None:
     """Every read on the way says one or the other for everybody, and the switch happens once."""
-    async with service(database_url, TODAY, fill_customers_max=5) as one:
+    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as one:
         await base(one)
         await one.segment("chosen", TWICE)
         await one.segment("read", {"not": {"segment": "chosen"}})
@@ -191,7 +191,7 @@ async def test_an_edit_keeps_the_old_members_until_the_new_set_is_complete(datab
 
 
 async def test_the_switch_touches_no_customer(database_url: str) -> None:
-    async with service(database_url, TODAY) as one:
+    async with running_pipeline(database_url, TODAY) as one:
         await base(one)
         await one.segment("chosen", TWICE)
         await one.sweep_all()
@@ -205,7 +205,7 @@ async def test_the_switch_touches_no_customer(database_url: str) -> None:
 
 
 async def test_a_second_edit_takes_the_place_of_the_first(database_url: str) -> None:
-    async with service(database_url, TODAY, fill_customers_max=5) as one:
+    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as one:
         await base(one)
         await one.segment("chosen", TWICE)
         await one.sweep_all()
@@ -220,7 +220,7 @@ async def test_a_second_edit_takes_the_place_of_the_first(database_url: str) -> 
 
 
 async def test_an_edit_taken_back_is_current_at_once(database_url: str) -> None:
-    async with service(database_url, TODAY) as one:
+    async with running_pipeline(database_url, TODAY) as one:
         await base(one)
         await one.segment("chosen", TWICE)
         await one.sweep_all()
@@ -233,7 +233,7 @@ async def test_an_edit_taken_back_is_current_at_once(database_url: str) -> None:
 
 async def test_a_new_name_fills_nothing(database_url: str) -> None:
     """Nor do an owner, a note, or the archiving of another definition."""
-    async with service(database_url, TODAY) as one:
+    async with running_pipeline(database_url, TODAY) as one:
         await base(one)
         await one.segment("chosen", TWICE)
         await one.segment("other", DEAR)
@@ -253,7 +253,7 @@ async def test_a_new_name_fills_nothing(database_url: str) -> None:
 
 async def test_archived_and_made_again(database_url: str) -> None:
     """What happened in between counts, although nobody followed it."""
-    async with service(database_url, TODAY) as one:
+    async with running_pipeline(database_url, TODAY) as one:
         await base(one)
         await one.segment("chosen", TWICE)
         await one.sweep_all()
@@ -269,7 +269,7 @@ async def test_archived_and_made_again(database_url: str) -> None:
 
 async def test_messages_during_a_fill(database_url: str) -> None:
     """Live, late, of the future, merging, for customers that are filled and for those that are not yet."""
-    async with service(database_url, TODAY, fill_customers_max=5) as one:
+    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as one:
         await base(one)
         await one.segment("chosen", TWICE)
         await one.sweep_all()
@@ -279,10 +279,12 @@ async def test_messages_during_a_fill(database_url: str) -> None:
         for number in range(12):
             await one.send([bought(1_000 + number, f"u{number:02}", 20, total=7)])
             await one.send([bought(2_000 + number, f"u{number:02}", 0, total=1)])
-        ahead = Said(TODAY + HOUR, "ahead", "track", {"user_id": "u04"}, name="bought", properties={"total": 9})
-        joined = Said(T + DAY, "joined", "track", {"anonymous_id": "d1"}, name="bought", properties={"total": 3})
+        ahead = SentMessage(TODAY + HOUR, "ahead", "track", {"user_id": "u04"}, name="bought", properties={"total": 9})
+        joined = SentMessage(T + DAY, "joined", "track", {"anonymous_id": "d1"}, name="bought", properties={"total": 3})
         await one.send([item(ahead), item(joined)])
-        link = Said(T + 25 * DAY, "link", "identify", {"user_id": "u05", "anonymous_id": "d1"}, traits={"plan": "gold"})
+        link = SentMessage(
+            T + 25 * DAY, "link", "identify", {"user_id": "u05", "anonymous_id": "d1"}, traits={"plan": "gold"}
+        )
         await one.send([item(link)])
         everybody = [f"u{number:02}" for number in range(12)]
         assert await members(one, "new") == everybody
@@ -302,7 +304,7 @@ async def test_any_definitions_one_after_the_other_while_messages_flow(database_
     draw = random.Random(seed)
     said, batches = _crowd(draw)
     prefix = "f-"
-    async with service(database_url, NOW, fill_customers_max=2, **SMALL_CAPS) as one:
+    async with running_pipeline(database_url, NOW, fill_customers_max=2, **SMALL_CAPS) as one:
         await one.define(Definitions(segments={}, journeys={}))
         wanted: list[tuple[str, str, Any]] = [
             *(("journey", key, rule) for key, rule in DEFINITIONS.journeys.items()),
@@ -339,7 +341,7 @@ async def test_any_definitions_one_after_the_other_while_messages_flow(database_
 
 
 async def test_progress_is_told(database_url: str) -> None:
-    async with service(database_url, TODAY, fill_customers_max=5) as one:
+    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as one:
         await base(one)
         await one.segment("old", TWICE)
         await one.sweep_all()
@@ -364,11 +366,11 @@ async def test_progress_is_told(database_url: str) -> None:
 
 async def test_other_settings_mean_other_rules(database_url: str) -> None:
     """The timezone is part of what a rule means: at the next start everybody is filled anew."""
-    async with service(database_url, TODAY) as one:
+    async with running_pipeline(database_url, TODAY) as one:
         await base(one)
         await one.segment("dated", {"did": "bought", "from": "2023-11-16"})
         await one.sweep_all()
-    async with service(database_url, TODAY, timezone="Asia/Tokyo") as one:
+    async with running_pipeline(database_url, TODAY, timezone="Asia/Tokyo") as one:
         assert await views(one).unfilled() == 12
         before = await members(one, "dated")
         await one.sweep_all()
@@ -386,7 +388,7 @@ async def test_a_computed_trait_is_edited_like_any_definition(database_url: str)
     def spent(path: str) -> TraitIn:
         return parse_trait({"key": "spent", "name": "Spent", "value": {"sum": path, "of": "bought"}}, limits)
 
-    async with service(database_url, TODAY, fill_customers_max=5) as one:
+    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as one:
         await base(one)
         await one.registry.definitions.define(spent("total"), replace=False)
         await one.segment("big", {"trait": "spent", "gte": 12})
@@ -413,7 +415,7 @@ async def test_lots_are_drawn_by_the_strongest_earliest_identity(database_url: s
     """Whatever order the messages come in, and when a stronger or an earlier one turns up."""
 
     def seen(number: int, days: int, **ids: str) -> dict[str, Any]:
-        return item(Said(T + days * DAY, f"m{number}", "track", ids, name="viewed"))
+        return item(SentMessage(T + days * DAY, f"m{number}", "track", ids, name="viewed"))
 
     steps = [
         (seen(1, 5, anonymous_id="d1"), ("anonymous_id", "d1")),
@@ -422,7 +424,7 @@ async def test_lots_are_drawn_by_the_strongest_earliest_identity(database_url: s
         (seen(4, 1, email="a@example.com"), ("email", "a@example.com")),
         (seen(5, 8, email="a@example.com", user_id="u1"), ("user_id", "u1")),
     ]
-    async with service(database_url, TODAY) as one:
+    async with running_pipeline(database_url, TODAY) as one:
         await one.define(NOTHING)
         for tenth in range(10):
             await one.segment(f"lot{tenth}", {"bucket": [tenth * 10, tenth * 10 + 10], "salt": "s"})
@@ -440,7 +442,7 @@ async def test_lots_are_drawn_by_the_strongest_earliest_identity(database_url: s
 
 
 async def test_the_worker_finds_its_customers_through_indexes(database_url: str) -> None:
-    async with service(database_url, TODAY) as one:
+    async with running_pipeline(database_url, TODAY) as one:
         await base(one)
         await one.segment("lately", {"did": "bought", "within": "60d"})
         await one.sweep_all()

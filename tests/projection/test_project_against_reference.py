@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.touchpoint import DAY, HOUR
-from tests.support.pipeline import Service, item, service
-from tests.support.reference_model import Definitions, Said, customers, intervals, of_customer, standing
+from tests.support.pipeline import Pipeline, item, running_pipeline
+from tests.support.reference_model import Definitions, SentMessage, current_values, customers, intervals, of_customer
 
 T0 = 1_700_000_000_000_000
 NOW = T0 + 40 * DAY
@@ -60,7 +60,7 @@ def ids(draw: st.DrawFn) -> dict[str, str]:
 
 
 @st.composite
-def messages(draw: st.DrawFn) -> list[Said]:
+def messages(draw: st.DrawFn) -> list[SentMessage]:
     said = []
     for number in range(draw(st.integers(1, 14))):
         t = T0 + draw(st.integers(0, 30)) * DAY + draw(st.sampled_from([0, 0, 1, HOUR]))
@@ -68,19 +68,19 @@ def messages(draw: st.DrawFn) -> list[Said]:
         kind = draw(st.sampled_from(["track", "track", "track", "identify", "alias"]))
         if kind == "alias":
             previous = draw(st.one_of(USERS, DEVICES))
-            said.append(Said(t, message_id, "alias", {"user_id": draw(USERS)}, previous=previous))
+            said.append(SentMessage(t, message_id, "alias", {"user_id": draw(USERS)}, previous=previous))
         elif kind == "identify":
             plan = draw(st.sampled_from(["gold", "free", None]))
-            said.append(Said(t, message_id, "identify", draw(ids()), traits={"plan": plan}))
+            said.append(SentMessage(t, message_id, "identify", draw(ids()), traits={"plan": plan}))
         else:
             name = draw(st.sampled_from(["bought", "viewed", "other"]))
             total = {"total": draw(st.integers(0, 10))}
-            said.append(Said(t, message_id, "track", draw(ids()), name=name, properties=total))
+            said.append(SentMessage(t, message_id, "track", draw(ids()), name=name, properties=total))
     return said
 
 
 @st.composite
-def deliveries(draw: st.DrawFn) -> tuple[list[Said], list[list[int]]]:
+def deliveries(draw: st.DrawFn) -> tuple[list[SentMessage], list[list[int]]]:
     """Messages, and batches of indexes into them: shuffled, split, some sent twice."""
     said = draw(messages())
     order = draw(st.permutations(range(len(said))))
@@ -94,7 +94,7 @@ def deliveries(draw: st.DrawFn) -> tuple[list[Said], list[list[int]]]:
 numbers = itertools.count()
 
 
-async def check(one: Service, said: Sequence[Said], prefix: str) -> None:
+async def check(one: Pipeline, said: Sequence[SentMessage], prefix: str) -> None:
     """Customers, intervals and what is stored now are what the naive reading says."""
     expected = customers(said, CAPS)
     assert await one.groups(prefix) == expected
@@ -105,16 +105,16 @@ async def check(one: Service, said: Sequence[Said], prefix: str) -> None:
         stored = await one.intervals(f"{kind}:{prefix}{value}")
         assert stored == intervals(own, one.clock.now(), DEFINITIONS)
         now = {definition: value for definition, value, _, left in stored if left is None}
-        assert now == standing(own, one.clock.now(), DEFINITIONS)
+        assert now == current_values(own, one.clock.now(), DEFINITIONS)
 
 
 def test_any_delivery_ends_in_the_naive_state(database_url: str) -> None:
     """Order, splits and duplicates change nothing; a replay of the log ends in the very same rows, causes included."""
 
-    async def deliver(delivery: tuple[list[Said], list[list[int]]]) -> None:
+    async def deliver(delivery: tuple[list[SentMessage], list[list[int]]]) -> None:
         said, batches = delivery
         prefix = f"e{next(numbers)}-"
-        async with service(database_url, NOW, **SMALL_CAPS) as one:
+        async with running_pipeline(database_url, NOW, **SMALL_CAPS) as one:
             seen: set[int] = set()
             for batch in batches:
                 receipt = await one.send([item(said[index], prefix) for index in batch])
@@ -129,14 +129,14 @@ def test_any_delivery_ends_in_the_naive_state(database_url: str) -> None:
             assert await one.rows(prefix) == stored
 
     async def prepare() -> None:
-        async with service(database_url, NOW, **SMALL_CAPS) as one:
+        async with running_pipeline(database_url, NOW, **SMALL_CAPS) as one:
             await one.define(DEFINITIONS)
 
     asyncio.run(prepare())
 
     @settings(max_examples=150)
     @given(deliveries())
-    def run(delivery: tuple[list[Said], list[list[int]]]) -> None:
+    def run(delivery: tuple[list[SentMessage], list[list[int]]]) -> None:
         asyncio.run(deliver(delivery))
 
     run()
@@ -145,15 +145,15 @@ def test_any_delivery_ends_in_the_naive_state(database_url: str) -> None:
 def test_two_workers_at_once_end_in_the_naive_state(database_url: str) -> None:
     """Two processes' worth of ingest, each with its own pool and snapshots, on the same few customers."""
 
-    async def both(delivery: tuple[list[Said], list[list[int]]]) -> None:
+    async def both(delivery: tuple[list[SentMessage], list[list[int]]]) -> None:
         said, batches = delivery
         prefix = f"w{next(numbers)}-"
         async with (
-            service(database_url, NOW, **SMALL_CAPS) as one,
-            service(database_url, NOW, **SMALL_CAPS) as other,
+            running_pipeline(database_url, NOW, **SMALL_CAPS) as one,
+            running_pipeline(database_url, NOW, **SMALL_CAPS) as other,
         ):
 
-            async def through(worker: Service, mine: list[list[int]]) -> None:
+            async def through(worker: Pipeline, mine: list[list[int]]) -> None:
                 for batch in mine:
                     await worker.send([item(said[index], prefix) for index in batch])
 
@@ -161,14 +161,14 @@ def test_two_workers_at_once_end_in_the_naive_state(database_url: str) -> None:
             await check(one, said, prefix)
 
     async def prepare() -> None:
-        async with service(database_url, NOW, **SMALL_CAPS) as one:
+        async with running_pipeline(database_url, NOW, **SMALL_CAPS) as one:
             await one.define(DEFINITIONS)
 
     asyncio.run(prepare())
 
     @settings(max_examples=30)
     @given(deliveries())
-    def run(delivery: tuple[list[Said], list[list[int]]]) -> None:
+    def run(delivery: tuple[list[SentMessage], list[list[int]]]) -> None:
         asyncio.run(both(delivery))
 
     run()
@@ -176,7 +176,7 @@ def test_two_workers_at_once_end_in_the_naive_state(database_url: str) -> None:
         asyncio.run(both(_crowd(random.Random(seed))))
 
 
-def _crowd(draw: random.Random) -> tuple[list[Said], list[list[int]]]:
+def _crowd(draw: random.Random) -> tuple[list[SentMessage], list[list[int]]]:
     """More messages than Hypothesis likes, in many small batches, some sent twice."""
     said = [_random_message(draw, number) for number in range(60)]
     order = draw.sample(range(60), 60) + draw.sample(range(60), 12)
@@ -184,13 +184,13 @@ def _crowd(draw: random.Random) -> tuple[list[Said], list[list[int]]]:
     return said, [order[a:b] for a, b in itertools.pairwise([0, *cuts, len(order)])]
 
 
-def _random_message(draw: random.Random, number: int) -> Said:
+def _random_message(draw: random.Random, number: int) -> SentMessage:
     t = T0 + draw.randrange(30) * DAY
     kinds = {"user_id": ["u1", "u2"], "anonymous_id": ["d1", "d2", "d3"], "email": ["x@example.com", "y@example.com"]}
     chosen = draw.sample(sorted(kinds), draw.randint(1, 3))
     own = {kind: draw.choice(kinds[kind]) for kind in chosen}
     if draw.random() < 0.15:
         previous = draw.choice(["u1", "u2", "d1", "d2"])
-        return Said(t, f"m{number}", "alias", {"user_id": draw.choice(["u1", "u2"])}, previous=previous)
+        return SentMessage(t, f"m{number}", "alias", {"user_id": draw.choice(["u1", "u2"])}, previous=previous)
     name = draw.choice(["bought", "viewed"])
-    return Said(t, f"m{number}", "track", own, name=name, properties={"total": draw.randint(0, 9)})
+    return SentMessage(t, f"m{number}", "track", own, name=name, properties={"total": draw.randint(0, 9)})

@@ -23,8 +23,8 @@ from app.queries.customers import CustomerQueries
 from app.rules.language.definitions import parse_trait
 from app.touchpoint import DAY, HOUR
 from tests.projection.test_project_against_reference import CAPS, SMALL_CAPS
-from tests.support.pipeline import Service, item, service
-from tests.support.reference_model import Definitions, Said, customers, intervals, of_customer
+from tests.support.pipeline import Pipeline, item, running_pipeline
+from tests.support.reference_model import Definitions, SentMessage, customers, intervals, of_customer
 from tests.support.rule_strategies import (
     CHANNELS,
     COMPUTED,
@@ -62,8 +62,8 @@ class Delivery(NamedTuple):
     """Messages whose ids all begin with ``prefix``, in batches: (instant of receipt, what is sent)."""
 
     prefix: str
-    said: list[Said]
-    batches: list[tuple[int, list[Said]]]
+    said: list[SentMessage]
+    batches: list[tuple[int, list[SentMessage]]]
     end: int
     """The instant at which everything is compared."""
 
@@ -83,19 +83,19 @@ def deliveries(draw: Random, prefix: str) -> Delivery:
     return Delivery(prefix, said, batches, now + draw.choice([0, 1, HOUR, DAY, 40 * DAY]))
 
 
-def _message(draw: Random, prefix: str, number: int, t: int) -> Said:
+def _message(draw: Random, prefix: str, number: int, t: int) -> SentMessage:
     message_id = f"{prefix}m{draw.randrange(10)}-{number}"
     source = draw.choice([*SOURCES, "default"])
     ids = _ids(draw, prefix)
     if chance(draw, 12):
         previous = prefix + draw.choice(["u1", "u2", "d1", "d2"])
-        return Said(t, message_id, "alias", {"user_id": f"{prefix}u1"}, previous=previous, source=source)
+        return SentMessage(t, message_id, "alias", {"user_id": f"{prefix}u1"}, previous=previous, source=source)
     if chance(draw, 4):
-        return Said(t, message_id, "identify", ids, traits=traits(draw), source=source)
+        return SentMessage(t, message_id, "identify", ids, traits=traits(draw), source=source)
     name = draw.choice([*NAMES, "A", "A", "B"])
     channel = draw.choice([*CHANNELS, "app"])
     properties = plain(documents(draw))
-    return Said(t, message_id, "track", ids, name, properties=properties, channel=channel, source=source)
+    return SentMessage(t, message_id, "track", ids, name, properties=properties, channel=channel, source=source)
 
 
 def _ids(draw: Random, prefix: str) -> dict[str, str]:
@@ -129,7 +129,7 @@ def definitions_of(draw: Random) -> Definitions:
 # --------------------------------------------------------------------------------------------------- defining
 
 
-async def define(one: Service, wanted: Definitions, *, anew: bool) -> None:
+async def define(one: Pipeline, wanted: Definitions, *, anew: bool) -> None:
     """Put these in the place of what is defined: as edits of what has the same key, or after all is archived."""
     if anew:
         await _archive(one, Definitions({}, {}))
@@ -151,7 +151,7 @@ def _in_order(wanted: Definitions) -> list[tuple[str, str, Any]]:
     ]
 
 
-async def _put(one: Service, kind: str, key: str, body: Any) -> None:
+async def _put(one: Pipeline, kind: str, key: str, body: Any) -> None:
     exists = any((each.kind, each.key) == (kind, key) for each in one.registry.rules.current.definitions)
     if kind == "trait":
         parsed = parse_trait({"key": key, "name": key, "value": body}, one.settings.limits)
@@ -160,7 +160,7 @@ async def _put(one: Service, kind: str, key: str, body: Any) -> None:
         await one.put(kind, key, body, replace=exists)
 
 
-async def _archive(one: Service, but: Definitions) -> None:
+async def _archive(one: Pipeline, but: Definitions) -> None:
     """Readers before what they read."""
     kept = {
         "segment": but.segments.keys(),
@@ -184,7 +184,7 @@ async def _archive(one: Service, but: Definitions) -> None:
 # -------------------------------------------------------------------------------------------------- comparing
 
 
-async def deliver(one: Service, delivery: Delivery) -> None:
+async def deliver(one: Pipeline, delivery: Delivery) -> None:
     seen: set[str] = set()
     for now, batch in delivery.batches:
         one.clock.instant = now
@@ -198,13 +198,13 @@ async def deliver(one: Service, delivery: Delivery) -> None:
     one.clock.instant = delivery.end
 
 
-def item_of(said: Said) -> dict[str, Any]:
+def item_of(said: SentMessage) -> dict[str, Any]:
     written = item(replace(said, traits=None if said.traits is None else plain(said.traits)))
     written["context"]["channel"] = said.channel
     return written
 
 
-async def check(one: Service, delivery: Delivery, definitions: Definitions, draw: Random) -> None:
+async def check(one: Pipeline, delivery: Delivery, definitions: Definitions, draw: Random) -> None:
     """Who is who, every interval, why, and what is shown before and after the worker has written it down."""
     expected = customers(delivery.said, CAPS)
     prefix, now = delivery.prefix, one.clock.now()
@@ -221,7 +221,7 @@ async def check(one: Service, delivery: Delivery, definitions: Definitions, draw
         assert await one.intervals(sorted(group)[0]) == stays[group]
 
 
-async def _shown(one: Service, name: str) -> Mapping[str, tuple[str, int]]:
+async def _shown(one: Pipeline, name: str) -> Mapping[str, tuple[str, int]]:
     """What a reader is told now: definition -> (value, since)."""
     views = CustomerQueries(one.pool, one.registry, one.settings)
     customer = await views.customer(
@@ -236,7 +236,7 @@ async def _shown(one: Service, name: str) -> Mapping[str, tuple[str, int]]:
     return {**segments, **stages}
 
 
-async def _explained(one: Service, name: str, definition: str) -> tuple[str, int] | None:
+async def _explained(one: Pipeline, name: str, definition: str) -> tuple[str, int] | None:
     """(value, since) as the explanation has it."""
     views = CustomerQueries(one.pool, one.registry, one.settings)
     ids = [identity.id for identity in parse_customer_reference(name, one.settings)]
@@ -245,7 +245,7 @@ async def _explained(one: Service, name: str, definition: str) -> tuple[str, int
     return ("", why.since or 0) if why.holds else None
 
 
-async def is_as_rebuilt(one: Service, prefix: str) -> None:
+async def is_as_rebuilt(one: Pipeline, prefix: str) -> None:
     stored = await one.rows(prefix)
     await one.rebuild(prefix)
     assert await one.rows(prefix) == stored
@@ -258,7 +258,7 @@ async def live(database_url: str, seed: int) -> None:
     for place in range(ROUNDS):
         definitions = definitions_of(draw)
         changes = {"timezone": definitions.timezone, "fill_customers_max": draw.choice([2, 500])}
-        async with service(database_url, latest, **changes, **SMALL_CAPS) as one:
+        async with running_pipeline(database_url, latest, **changes, **SMALL_CAPS) as one:
             if place == 0:
                 for source in SOURCES:
                     await one.registry.sources.create(source, source)
@@ -276,7 +276,7 @@ async def live(database_url: str, seed: int) -> None:
             await one.sweep_all()
 
 
-async def _lived(one: Service, delivery: Delivery, definitions: Definitions, draw: Random) -> None:
+async def _lived(one: Pipeline, delivery: Delivery, definitions: Definitions, draw: Random) -> None:
     await deliver(one, delivery)
     await check(one, delivery, definitions, draw)
     await is_as_rebuilt(one, delivery.prefix)
@@ -309,13 +309,13 @@ def test_there_are_many_examples() -> None:
     ids=["person", "totals", "points"],
 )
 async def test_archiving_leaves_nothing_that_a_rebuild_counts(database_url: str, archived: Any, kept: Any) -> None:
-    async with service(database_url, START) as one:
+    async with running_pipeline(database_url, START) as one:
         await _archive(one, Definitions({}, {}))
         await one.segment("archived", archived)
         await one.segment("kept", kept)
         await one.send(
             [
-                item(Said(START - n * HOUR, f"m{n}", "track", {"user_id": "u1"}, "A", properties={"a": n}))
+                item(SentMessage(START - n * HOUR, f"m{n}", "track", {"user_id": "u1"}, "A", properties={"a": n}))
                 for n in range(1, 4)
             ]
         )

@@ -18,7 +18,7 @@ from app.projection.fold import NeedsReplay, Transition, cut_pending, cut_short,
 from app.projection.state import Input, State, read_state, write_state
 from app.rules import Ruleset
 from app.touchpoint import DAY, HOUR
-from tests.support.reference_rules import Entry, Told, order
+from tests.support.reference_rules import Entry, TraitsEntry, order
 from tests.support.rule_engine import move, ruleset_of_all
 from tests.support.rule_strategies import Question, questions
 
@@ -132,7 +132,7 @@ def is_filled_in_parts(question: Question, draw: Random) -> None:
 def read_for(rules: Ruleset, history: Sequence[Entry], born: int) -> list[Input]:
     """What a fill reads of the log for these rules."""
     reading = _reading(rules)
-    moves = [move(rules, entry) for entry in history if not isinstance(entry, Told) or reading.identifies]
+    moves = [move(rules, entry) for entry in history if not isinstance(entry, TraitsEntry) or reading.identifies]
     moves = [one for one in moves if one.matters]
     if reading.births:
         moves += [Input(entry.t, entry.id, entry.source, (), None) for entry in history if entry.t == born]

@@ -19,27 +19,27 @@ from app.formats.timestamps import rfc3339
 from app.postgres.pool import FrozenClock
 from app.quarantine.patch import PATCHED_BYTES_MAX, Patch, Unpatchable
 from app.touchpoint import HOUR
-from tests.support.running_app import NOON, Service, track
+from tests.support.running_app import NOON, RunningApp, track
 
 PATH = "/v1/quarantine"
 SCHEMA = {"type": "object", "required": ["total"], "properties": {"total": {"type": "number"}}}
 MEND = [{"op": "move", "from": "/properties/value", "path": "/properties/total"}]
-Start = Callable[..., AbstractAsyncContextManager[Service]]
+Start = Callable[..., AbstractAsyncContextManager[RunningApp]]
 
 
-async def planned(service: Service, mode: str = "quarantine") -> None:
+async def planned(service: RunningApp, mode: str = "quarantine") -> None:
     await service.tell("PUT", "/v1/tracking-plan/Order%20Completed", {"mode": mode, "schema": SCHEMA})
 
 
-async def listed(service: Service, **params: Any) -> list[Any]:
+async def listed(service: RunningApp, **params: Any) -> list[Any]:
     return await service.all_of(PATH, **params)
 
 
-async def replay(service: Service, expected: int = 200, **body: Any) -> Any:
+async def replay(service: RunningApp, expected: int = 200, **body: Any) -> Any:
     return await service.tell("POST", f"{PATH}/replay", body, expected)
 
 
-async def stored(service: Service) -> int:
+async def stored(service: RunningApp) -> int:
     count: int = await service.app.state.services.pool.fetchval("SELECT count(*) FROM touchpoints")
     return count
 
@@ -77,7 +77,7 @@ async def test_filters(settings: Settings, start: Start) -> None:
             )
 
 
-async def test_names_are_found_behind_many_others(service: Service) -> None:
+async def test_names_are_found_behind_many_others(service: RunningApp) -> None:
     await service.send(track("Rare"), expected=1)
     pool = service.app.state.services.pool
     await pool.execute(
@@ -95,7 +95,7 @@ async def test_names_are_found_behind_many_others(service: Service) -> None:
     assert [each["outcome"] for each in found] == ["rejected"]
 
 
-async def test_mended_in_bulk(service: Service) -> None:
+async def test_mended_in_bulk(service: RunningApp) -> None:
     await planned(service)
     wrong = [
         track(
@@ -132,7 +132,7 @@ async def test_mended_in_bulk(service: Service) -> None:
     assert await stored(service) == 5
 
 
-async def test_what_is_still_rejected_stays_once(service: Service) -> None:
+async def test_what_is_still_rejected_stays_once(service: RunningApp) -> None:
     await planned(service)
     await service.send(track("Order Completed", messageId="m-1"), track("", messageId="m-2"), expected=0)
     for _ in range(2):
@@ -168,12 +168,12 @@ async def test_two_replays_at_once_of_what_has_no_id(settings: Settings, start: 
         assert await stored(one) == 1
 
 
-def _key(service: Service) -> dict[str, str]:
+def _key(service: RunningApp) -> dict[str, str]:
     return {"writeKey": service.keys.write_key}
 
 
 @pytest.mark.parametrize("item", [{"type": "track", "userId": "u-1"}, {"userId": "u-1", "properties": {"a": 1}}, {}])
-async def test_a_crash_between_storing_and_marking(service: Service, item: dict[str, Any]) -> None:
+async def test_a_crash_between_storing_and_marking(service: RunningApp, item: dict[str, Any]) -> None:
     """Nothing of the row says that it is in the log; its id does."""
     await service.send(item, expected=0)
     patch = [
@@ -190,7 +190,7 @@ async def test_a_crash_between_storing_and_marking(service: Service, item: dict[
     assert [each["code"] for each in await listed(service, replayed="false")] == ["conflicting_twin"]
 
 
-async def test_a_corrected_message_keeps_its_id(service: Service) -> None:
+async def test_a_corrected_message_keeps_its_id(service: RunningApp) -> None:
     await service.send({"type": "track", "userId": "u-1", "messageId": "m-1"}, expected=0)
     (kept,) = await listed(service)
     for name in ("A", "B"):
@@ -199,7 +199,7 @@ async def test_a_corrected_message_keeps_its_id(service: Service) -> None:
     assert (touchpoint["message_id"], touchpoint["name"]) == ("m-1", "A")
 
 
-async def test_a_foreign_event_is_mended_in_its_own_words(service: Service) -> None:
+async def test_a_foreign_event_is_mended_in_its_own_words(service: RunningApp) -> None:
     await planned(service)
     body = [{"event": "", "properties": {"token": service.keys.write_key, "distinct_id": "u-1", "time": 1767225600}}]
     await service.client.post("/track", json=body)
@@ -213,7 +213,7 @@ async def test_a_foreign_event_is_mended_in_its_own_words(service: Service) -> N
     assert await stored(service) == 1
 
 
-async def test_a_row_of_a_source_that_is_no_more_or_of_no_text_costs_no_other(service: Service) -> None:
+async def test_a_row_of_a_source_that_is_no_more_or_of_no_text_costs_no_other(service: RunningApp) -> None:
     pool = service.app.state.services.pool
     for source, original in (("gone", b'{"type":"track"}'), ("default", b"\xff"), ("default", b"[" * 5_000)):
         await pool.execute(
@@ -248,7 +248,7 @@ async def test_a_row_of_a_source_that_is_no_more_or_of_no_text_costs_no_other(se
         7,
     ],
 )
-async def test_what_cannot_be_asked(service: Service, body: Any) -> None:
+async def test_what_cannot_be_asked(service: RunningApp, body: Any) -> None:
     assert (await service.tell("POST", f"{PATH}/replay", body, 400))["code"] == "bad_request"
 
 

@@ -11,7 +11,7 @@ from app.config import Settings
 from app.formats.timestamps import rfc3339
 from app.postgres.pool import FrozenClock
 from app.touchpoint import DAY, HOUR
-from tests.support.running_app import NOON, Service, running
+from tests.support.running_app import NOON, RunningApp, running_app
 
 SHOP = "https://shop.example.com/"
 VISITS = [
@@ -38,14 +38,14 @@ def visits(user: str = "user-1") -> list[dict[str, Any]]:
     ]
 
 
-async def traits(service: Service, user: str = "user-1", **params: Any) -> dict[str, Any]:
+async def traits(service: RunningApp, user: str = "user-1", **params: Any) -> dict[str, Any]:
     found: dict[str, Any] = (await service.ask(f"/v1/customers/{user}", params=params or None))["traits"]
     return found
 
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_touches_are_free_of_order(settings: Settings, frozen: FrozenClock, seed: int) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         sent = visits()
         if seed:
             random.Random(seed).shuffle(sent)
@@ -61,7 +61,7 @@ async def test_touches_are_free_of_order(settings: Settings, frozen: FrozenClock
 
 
 async def test_a_late_visit_becomes_the_first(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         first, *rest = visits()
         await service.send(*rest)
         assert (await traits(service))["first_touch"] == "Organic Search"
@@ -70,7 +70,7 @@ async def test_a_late_visit_becomes_the_first(settings: Settings, frozen: Frozen
 
 
 async def test_touches_of_one_person_join(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         for visit in visits():
             visit["anonymousId"] = visit.pop("userId")
             await service.send(visit)
@@ -81,7 +81,7 @@ async def test_touches_of_one_person_join(settings: Settings, frozen: FrozenCloc
 
 
 async def test_rules_read_acquisition(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.send(*visits())
         rule = {"did": "page_viewed", "where": {"context.acquisition.group": "Paid Social"}, "within": "30d"}
         await service.tell("POST", "/v1/segments", {"key": "from-ads", "rule": rule}, 201)
@@ -105,7 +105,7 @@ async def test_rules_read_acquisition(settings: Settings, frozen: FrozenClock) -
 
 
 async def test_a_trait_of_the_campaign_is_one_call_away(settings: Settings, frozen: FrozenClock) -> None:
-    async with running(settings, frozen) as service:
+    async with running_app(settings, frozen) as service:
         await service.send(*visits())
         value = {"last_value": "context.acquisition.campaign", "of": "page_viewed"}
         await service.tell("POST", "/v1/traits", {"key": "last_touch_campaign", "value": value}, 201)

@@ -14,7 +14,7 @@ from app.config import Settings
 from app.formats.timestamps import parse, rfc3339
 from app.postgres.pool import FrozenClock
 from app.touchpoint import HOUR
-from tests.support.running_app import NOON, Service, running
+from tests.support.running_app import NOON, RunningApp, running_app
 
 CUSTOMERS = [f"user-{n}" for n in range(4)]
 SEGMENTS = {
@@ -52,7 +52,7 @@ def a_life(chance: random.Random, user: str) -> list[dict[str, Any]]:
 class Asked:
     """What one customer's read says at an instant."""
 
-    def __init__(self, service: Service, clock: FrozenClock, user: str) -> None:
+    def __init__(self, service: RunningApp, clock: FrozenClock, user: str) -> None:
         self.service, self.clock, self.path = service, clock, f"/v1/customers/{user}"
 
     async def at(self, instant: int, path: str = "") -> Any:
@@ -70,7 +70,7 @@ class Asked:
 async def test_all_ways_to_ask_agree(settings: Settings, seed: int) -> None:
     chance = random.Random(seed)
     clock = FrozenClock(NOON)
-    async with running(settings, clock) as service:
+    async with running_app(settings, clock) as service:
         stages = [{"key": key, "rule": rule} for key, rule in STAGES.items()]
         await service.tell("POST", "/v1/journeys", {"key": "trip", "stages": stages}, 201)
         for key, rule in SEGMENTS.items():
@@ -124,7 +124,7 @@ def some_until(now: int, valid_until: str | None, chance: random.Random) -> list
     return [chance.randint(now, last), last]
 
 
-async def lists_and_counts_agree(service: Service, clock: FrozenClock, now: int) -> None:
+async def lists_and_counts_agree(service: RunningApp, clock: FrozenClock, now: int) -> None:
     clock.instant = now
     customers = [await service.ask(f"/v1/customers/{user}") for user in CUSTOMERS]
     for key in SEGMENTS:

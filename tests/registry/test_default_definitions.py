@@ -9,7 +9,7 @@ import pytest
 
 from app.registry.default_definitions import JOURNEYS, SEGMENTS
 from app.rules import Definition, compile_ruleset, parse_journey, parse_segment
-from tests.support.reference_rules import UNIT, Happened
+from tests.support.reference_rules import UNIT, TrackEntry
 from tests.support.rule_engine import fold
 
 HOUR, DAY = UNIT["h"], UNIT["d"]
@@ -34,16 +34,16 @@ DEFINITIONS = [
 RULES = compile_ruleset(DEFINITIONS, revision=1, timezone="UTC", default_journey="six-stage")
 
 
-def at(t: int, name: str, channel: str = "web", /, **properties: Any) -> Happened:
-    return Happened(t, f"m{t}", name, channel, "site", json.dumps(properties), "{}", "{}")
+def at(t: int, name: str, channel: str = "web", /, **properties: Any) -> TrackEntry:
+    return TrackEntry(t, f"m{t}", name, channel, "site", json.dumps(properties), "{}", "{}")
 
 
-def stage(history: list[Happened], t: int, journey: str = "six-stage") -> str | None:
+def stage(history: list[TrackEntry], t: int, journey: str = "six-stage") -> str | None:
     known = fold(RULES, history, t, {}, 256)
     return next((key for key, rule in reversed(RULES.stages_of[journey]) if RULES.truth(rule, known, t)), None)
 
 
-def segments(history: list[Happened], t: int) -> set[str]:
+def segments(history: list[TrackEntry], t: int) -> set[str]:
     known = fold(RULES, history, t, {}, 256)
     return {found.key for found in RULES.segments if RULES.truth(f"segment:{found.key}", known, t)}
 
@@ -121,7 +121,7 @@ def test_email_engaged_until_unsubscribed() -> None:
 
 
 def test_what_tools_say_moves_the_same_segments_but_for_machines() -> None:
-    def mails(machine: bool) -> list[Happened]:
+    def mails(machine: bool) -> list[TrackEntry]:
         return [at(START + day * DAY, "email.clicked", "email", machine=machine) for day in range(5)]
 
     assert {"email-engaged", "engaged"} <= segments(mails(False), START + 5 * DAY)
@@ -153,7 +153,7 @@ def test_engaged_takes_five_and_lapses() -> None:
         (at(START, "ticket.created", "support"), False),
     ],
 )
-def test_unhappy_after_a_bad_support_experience(item: Happened, unhappy: bool) -> None:
+def test_unhappy_after_a_bad_support_experience(item: TrackEntry, unhappy: bool) -> None:
     assert ("unhappy" in segments([item], START)) == unhappy
 
 

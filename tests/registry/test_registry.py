@@ -9,13 +9,13 @@ import pytest
 from app.errors import OtherSettings
 from app.registry.registry import Registry
 from app.touchpoint import DAY
-from tests.support.pipeline import service
+from tests.support.pipeline import running_pipeline
 
 NOW = 1_700_000_000_000_000 + DAY
 
 
 async def test_a_command_with_other_settings_changes_nothing(database_url: str) -> None:
-    async with service(database_url, NOW, timezone="Europe/Lisbon") as one:
+    async with running_pipeline(database_url, NOW, timezone="Europe/Lisbon") as one:
         await one.segment("dated", {"did": "A", "from": "2023-01-01"})
         other = Registry(one.pool, one.settings.model_copy(update={"timezone": "Asia/Kolkata"}))
         with pytest.raises(OtherSettings):
@@ -27,10 +27,10 @@ async def test_a_command_with_other_settings_changes_nothing(database_url: str) 
 
 
 async def test_a_server_that_is_started_later_outdates_the_others(database_url: str) -> None:
-    async with service(database_url, NOW, timezone="Europe/Lisbon") as one:
+    async with running_pipeline(database_url, NOW, timezone="Europe/Lisbon") as one:
         await one.segment("dated", {"did": "A", "from": "2023-01-01"})
         one.registry.start()
-        async with service(database_url, NOW, timezone="Asia/Kolkata"):
+        async with running_pipeline(database_url, NOW, timezone="Asia/Kolkata"):
             for _ in range(50):
                 await asyncio.sleep(0.1)
                 if one.registry.is_outdated:

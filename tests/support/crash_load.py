@@ -24,7 +24,7 @@ from app.postgres.pool import open_pool
 from app.projection.project import caps_of
 from app.touchpoint import DAY, HOUR
 from tests.support.pipeline import item
-from tests.support.reference_model import Said, customers
+from tests.support.reference_model import SentMessage, customers
 from tests.support.server_process import Server
 
 T0: Final = 1_740_000_000_000_000
@@ -39,7 +39,7 @@ class Notes:
     ``in_doubt`` counts the requests in between: cut off, or answered with 503.
     """
 
-    sent: dict[str, Said] = field(default_factory=dict)
+    sent: dict[str, SentMessage] = field(default_factory=dict)
     acked: set[str] = field(default_factory=set)
     in_doubt: int = 0
     answers: Counter[int] = field(default_factory=Counter)
@@ -66,10 +66,10 @@ class Traffic:
         self._draw = draw
         self._count = 0
 
-    def batch(self) -> list[Said]:
+    def batch(self) -> list[SentMessage]:
         return [self._message() for _ in range(self._draw.choice([1, 1, 5, 25]))]
 
-    def _message(self) -> Said:
+    def _message(self) -> SentMessage:
         draw = self._draw
         self._count += 1
         newest = self._count // MESSAGES_PER_PERSON
@@ -78,11 +78,13 @@ class Traffic:
         message_id = f"m{self._count}"
         if draw.random() < 0.01:
             previous = draw.choice([f"u{person + 1}", f"d{person}-0", f"d{person}-1"])
-            return Said(t, message_id, "alias", {"user_id": f"u{person}"}, previous=previous)
+            return SentMessage(t, message_id, "alias", {"user_id": f"u{person}"}, previous=previous)
         own = self._ids(person)
         if draw.random() < 0.1:
-            return Said(t, message_id, "identify", own, traits={"plan": draw.choice(["gold", "free", None])})
-        return Said(t, message_id, "track", own, name=draw.choice(EVENTS), properties={"total": draw.randint(1, 99)})
+            return SentMessage(t, message_id, "identify", own, traits={"plan": draw.choice(["gold", "free", None])})
+        return SentMessage(
+            t, message_id, "track", own, name=draw.choice(EVENTS), properties={"total": draw.randint(1, 99)}
+        )
 
     def _ids(self, person: int) -> dict[str, str]:
         """Mostly a device alone; sometimes with what identifies its owner, sometimes another one's device."""
@@ -92,7 +94,7 @@ class Traffic:
         return draw.choice([device, device, device | user, user, device | user | email, email, device | email])
 
 
-class Siege:
+class CrashLoad:
     """One server under load. ``kills_of`` says which process each kill takes, in turn."""
 
     def __init__(self, server: Server, seed: int, tell: Callable[[str], None] = print) -> None:
@@ -155,7 +157,7 @@ class Siege:
                 if not await self._was_acked(http, batch):
                     await asyncio.sleep(0.05)
 
-    async def _was_acked(self, http: httpx.AsyncClient, batch: Sequence[Said]) -> bool:
+    async def _was_acked(self, http: httpx.AsyncClient, batch: Sequence[SentMessage]) -> bool:
         body = {"writeKey": self.server.write_key, "batch": [item(said) for said in batch]}
         try:
             answer = await http.post("/v1/batch", json=body)
@@ -198,7 +200,7 @@ class Siege:
 _ONE: Final = httpx.Limits(max_connections=1)
 
 
-async def reckon(siege: Siege) -> list[Said]:
+async def stored_messages(siege: CrashLoad) -> list[SentMessage]:
     """Compare the log with the notes; returns what is in it. Call it after the server has stopped."""
     notes = siege.notes
     assert notes.faults == [], notes.faults[:3]
@@ -213,7 +215,7 @@ async def reckon(siege: Siege) -> list[Said]:
     return [notes.sent[message_id] for message_id in stored]
 
 
-async def check_customers(server: Server, said: Sequence[Said]) -> None:
+async def check_customers(server: Server, said: Sequence[SentMessage]) -> None:
     """Identities are parted into customers as the naive reading of the stored messages says."""
     rows = await _fetch(
         server, "SELECT customer_id, kind || ':' || value FROM identities WHERE customer_id IS NOT NULL"

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from ssl import SSLContext
 from typing import Literal
 
-Mood = Literal["pass", "busy", "swallow"]
+Fault = Literal["pass", "busy", "swallow"]
 """Pass a request through; answer 503 with Retry-After: 1; or pass it through and hang up before the answer."""
 
 _QUIET_ROUNDS = 3
@@ -23,14 +23,14 @@ _BUSY = (
 """Pages may read it, as they may read the 503 of Segue itself."""
 
 
-class Proxy:
+class FaultyProxy:
     """``moods`` are for the next requests, in turn; later ones pass. ``met`` says how it went, request by request.
 
     Only requests with a body have moods: what fetches a script or asks for leave to send (a preflight) just passes.
     """
 
-    def __init__(self, upstream_port: int, moods: Sequence[Mood], scheme: str = "http") -> None:
-        self.met: list[Mood] = []
+    def __init__(self, upstream_port: int, moods: Sequence[Fault], scheme: str = "http") -> None:
+        self.met: list[Fault] = []
         self.heads: list[bytes] = []
         self.moods = list(moods)
         self.retry_after_seconds = 1
@@ -50,7 +50,7 @@ class Proxy:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        mood: Mood = "pass"
+        mood: Fault = "pass"
         if has_body := not head.startswith((b"GET ", b"OPTIONS ")):
             mood = self.moods.pop(0) if self.moods else "pass"
             self.met.append(mood)
@@ -77,9 +77,9 @@ class Proxy:
 
 
 @contextmanager
-def proxy_before(port: int, *moods: Mood, tls: SSLContext | None = None) -> Iterator[Proxy]:
+def running_proxy(port: int, *moods: Fault, tls: SSLContext | None = None) -> Iterator[FaultyProxy]:
     """Runs in a thread of its own, so that SDKs that block may be tested. With ``tls`` it ends that, as proxies do."""
-    proxy = Proxy(port, moods, "http" if tls is None else "https")
+    proxy = FaultyProxy(port, moods, "http" if tls is None else "https")
     ready, enough = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
 

@@ -23,10 +23,10 @@ from app.registry.bootstrap import bootstrap
 from app.registry.definition_rows import DefinitionVersion
 from app.registry.registry import Registry
 from app.rules.language.definitions import JourneyIn, SegmentIn, parse_journey, parse_segment
-from tests.support.reference_model import Definitions, Interval, Said
+from tests.support.reference_model import Definitions, Interval, SentMessage
 
 
-class Service:
+class Pipeline:
     """One process's worth of Segue: registry, ingest and worker over one pool, with a clock that stands still."""
 
     def __init__(self, pool: Pool, settings: Settings, clock: FrozenClock) -> None:
@@ -141,11 +141,11 @@ class Service:
 
 
 @asynccontextmanager
-async def service(database_url: str, now: int, **changes: Any) -> AsyncIterator[Service]:
+async def running_pipeline(database_url: str, now: int, **changes: Any) -> AsyncIterator[Pipeline]:
     settings = Settings.model_validate({"DATABASE_URL": database_url, "default_journey": "main", **changes})
     pool = await open_pool(database_url, 4)
     try:
-        one = Service(pool, settings, FrozenClock(now))
+        one = Pipeline(pool, settings, FrozenClock(now))
         await transact(pool, bootstrap)
         await one.registry.load()
         async with pool.acquire() as connection:
@@ -157,7 +157,7 @@ async def service(database_url: str, now: int, **changes: Any) -> AsyncIterator[
         await asyncio.wait_for(pool.close(), 10)
 
 
-def item(said: Said, prefix: str = "") -> dict[str, Any]:
+def item(said: SentMessage, prefix: str = "") -> dict[str, Any]:
     """The message as a Segment client would send it; ``prefix`` keeps examples of one database apart."""
     from app.formats.timestamps import rfc3339
 

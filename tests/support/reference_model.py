@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.reference_rules import Entry, Happened, Reading, Told, World
+from tests.support.reference_rules import Entry, Evaluator, TrackEntry, TraitsEntry, World
 
 STRONGEST_FIRST = ["user_id", "email", "phone", "tool", "anonymous_id"]
 
 
 @dataclass(frozen=True)
-class Said:
+class SentMessage:
     """One accepted message, as a person would note it down."""
 
     t: int
@@ -41,7 +41,7 @@ class Said:
         return (self.t, self.message_id, self.source)
 
 
-def customers(said: Sequence[Said], caps: Mapping[str, int]) -> set[frozenset[str]]:
+def customers(said: Sequence[SentMessage], caps: Mapping[str, int]) -> set[frozenset[str]]:
     """Who is who: the identities parted into customers."""
     carried = {name for one in said for name in one.names}
     groups = [{name} for name in carried]
@@ -85,7 +85,7 @@ def _merge(groups: list[set[str]], a: str, b: str) -> None:
         one |= other
 
 
-def of_customer(said: Sequence[Said], group: frozenset[str]) -> list[Said]:
+def of_customer(said: Sequence[SentMessage], group: frozenset[str]) -> list[SentMessage]:
     return sorted((one for one in said if one.names[0] in group), key=lambda one: one.order)
 
 
@@ -99,7 +99,7 @@ class Definitions:
     timezone: str = "UTC"
 
 
-def world_of(said: Sequence[Said], definitions: Definitions) -> World:
+def world_of(said: Sequence[SentMessage], definitions: Definitions) -> World:
     return World(
         definitions.segments,
         definitions.journeys,
@@ -110,7 +110,7 @@ def world_of(said: Sequence[Said], definitions: Definitions) -> World:
     )
 
 
-def person(said: Sequence[Said]) -> tuple[str, str] | None:
+def person(said: Sequence[SentMessage]) -> tuple[str, str] | None:
     """Kind and value of the strongest identity; of several, the one that was carried earliest."""
     for kind in STRONGEST_FIRST:
         carried = [one for one in said if kind in one.ids]
@@ -119,31 +119,31 @@ def person(said: Sequence[Said]) -> tuple[str, str] | None:
     return None
 
 
-def entries(said: Sequence[Said]) -> list[Entry]:
+def entries(said: Sequence[SentMessage]) -> list[Entry]:
     """The customer's messages as the rules see them."""
     return [_touchpoint(one) if one.type in ("track", "page", "screen") else _told(one) for one in said]
 
 
-def _touchpoint(one: Said) -> Happened:
+def _touchpoint(one: SentMessage) -> TrackEntry:
     properties = json.dumps(one.properties)
-    return Happened(one.t, one.message_id, one.name, one.channel, one.source, properties, "{}", "{}")
+    return TrackEntry(one.t, one.message_id, one.name, one.channel, one.source, properties, "{}", "{}")
 
 
-def _told(one: Said) -> Told:
-    return Told(one.t, one.message_id, one.source, (one.traits or {}) if one.type == "identify" else {})
+def _told(one: SentMessage) -> TraitsEntry:
+    return TraitsEntry(one.t, one.message_id, one.source, (one.traits or {}) if one.type == "identify" else {})
 
 
-Standing = dict[str, str]
+CurrentValues = dict[str, str]
 """What holds at one instant: definition -> value; an absent one does not hold."""
 
 
-def standing(said: Sequence[Said], t: int, definitions: Definitions) -> Standing:
+def current_values(said: Sequence[SentMessage], t: int, definitions: Definitions) -> CurrentValues:
     """``said`` is one customer's."""
-    return _standing(Reading(entries(said), t, world_of(said, definitions)), t, definitions)
+    return _standing(Evaluator(entries(said), t, world_of(said, definitions)), t, definitions)
 
 
-def _standing(reading: Reading, t: int, definitions: Definitions) -> Standing:
-    found: Standing = {}
+def _standing(reading: Evaluator, t: int, definitions: Definitions) -> CurrentValues:
+    found: CurrentValues = {}
     for key, rule in definitions.segments.items():
         if reading.holds(rule, t):
             found[f"segment:{key}"] = ""
@@ -158,14 +158,14 @@ Interval = tuple[str, str, int, int | None]
 """(definition, value, entered_at, left_at)"""
 
 
-def intervals(said: Sequence[Said], now: int, definitions: Definitions) -> set[Interval]:
+def intervals(said: Sequence[SentMessage], now: int, definitions: Definitions) -> set[Interval]:
     """The customer's history up to ``now``, found by asking at every instant at which it could change."""
-    reading = Reading(entries(said), now, world_of(said, definitions))
+    reading = Evaluator(entries(said), now, world_of(said, definitions))
     rules = [*definitions.segments.values(), *(rule for stages in definitions.journeys.values() for _, rule in stages)]
     instants = sorted({t for rule in rules for t in reading.instants(rule) if t <= now})
     found: set[Interval] = set()
     open_since: dict[tuple[str, str], int] = {}
-    before: Standing = {}
+    before: CurrentValues = {}
     for t in instants:
         after = _standing(reading, t, definitions)
         for definition in before.keys() | after.keys():

@@ -34,7 +34,7 @@ YEARS_AHEAD = 9
 """Anniversaries never end, so they are followed this far only; 29 February comes again within it."""
 
 
-class Happened(NamedTuple):
+class TrackEntry(NamedTuple):
     """A touchpoint."""
 
     t: int
@@ -47,7 +47,7 @@ class Happened(NamedTuple):
     traits: str
 
 
-class Told(NamedTuple):
+class TraitsEntry(NamedTuple):
     """A message that is no touchpoint, and the traits it sets: ``None`` removes one."""
 
     t: int
@@ -56,7 +56,7 @@ class Told(NamedTuple):
     traits: Mapping[str, Any]
 
 
-Entry = Happened | Told
+Entry = TrackEntry | TraitsEntry
 
 
 @dataclass
@@ -72,37 +72,37 @@ class World:
 
 
 def holds(rule: Any, history: Sequence[Entry], t: int, world: World) -> bool:
-    return Reading(history, t, world).holds(rule, t)
+    return Evaluator(history, t, world).holds(rule, t)
 
 
 def value(expression: Any, history: Sequence[Entry], t: int, world: World) -> Any:
-    return Reading(history, t, world).value(expression, t)
+    return Evaluator(history, t, world).value(expression, t)
 
 
 def next_change(rule: Any, history: Sequence[Entry], t: int, world: World) -> int | None:
-    return Reading(history, t, world).next_change(rule, t)
+    return Evaluator(history, t, world).next_change(rule, t)
 
 
 def since(rule: Any, history: Sequence[Entry], t: int, world: World) -> int | None:
     """Since when the rule has been as it is at ``t``; None before there is a customer."""
-    return Reading(history, t, world).since(rule, t)
+    return Evaluator(history, t, world).since(rule, t)
 
 
 def stage(journey: str, history: Sequence[Entry], t: int, world: World) -> str | None:
-    return Reading(history, t, world).stage(journey, t)
+    return Evaluator(history, t, world).stage(journey, t)
 
 
-def counted(node: Any, history: Sequence[Entry], t: int, world: World) -> list[Happened]:
+def counted(node: Any, history: Sequence[Entry], t: int, world: World) -> list[TrackEntry]:
     """The touchpoints that a node with a window counts at ``t``."""
-    return Reading(history, t, world).inside(node, t)
+    return Evaluator(history, t, world).inside(node, t)
 
 
-class Reading:
+class Evaluator:
     """Questions about one customer of whom the messages up to ``cut`` are known. Later instants may be asked."""
 
     def __init__(self, history: Sequence[Entry], cut: int, world: World) -> None:
         self.known = sorted((entry for entry in history if entry.t <= cut), key=lambda one: (one.t, one.id, one.source))
-        self.touchpoints = [entry for entry in self.known if isinstance(entry, Happened)]
+        self.touchpoints = [entry for entry in self.known if isinstance(entry, TrackEntry)]
         self.born = min((entry.t for entry in self.known), default=None)
         self.cut = cut
         self.world = world
@@ -269,18 +269,18 @@ class Reading:
         ]
         spoiling = self.matching(closing["not"], closing["not"]["did"], t, rule) if closing else []
 
-        def alike(one: Happened, other: Happened) -> bool:
+        def alike(one: TrackEntry, other: TrackEntry) -> bool:
             pairs = [(read(one, path), read(other, path)) for path in rule.get("same", [])]
             return all(a is not None and b is not None and same_key(a) == same_key(b) for a, b in pairs)
 
-        def follows(step: Any, p: Happened, q: Happened) -> bool:
+        def follows(step: Any, p: TrackEntry, q: TrackEntry) -> bool:
             if not (order(p) < order(q) and alike(p, q)):
                 return False
             if "within" in step and not q.t < add(p.t, step["within"], zone):
                 return False
             return "after_at_least" not in step or add(p.t, step["after_at_least"], zone) <= q.t
 
-        def complete(place: int, last: Happened) -> bool:
+        def complete(place: int, last: TrackEntry) -> bool:
             if place < len(positive):
                 return any(follows(positive[place], last, one) and complete(place + 1, one) for one in columns[place])
             if closing is None:
@@ -324,7 +324,7 @@ class Reading:
     def declared(self, t: int) -> dict[str, Any]:
         traits: dict[str, Any] = {}
         for entry in self.known:
-            if isinstance(entry, Told) and entry.t <= t:
+            if isinstance(entry, TraitsEntry) and entry.t <= t:
                 traits |= entry.traits
         return {name: found for name, found in traits.items() if found is not None}
 
@@ -342,15 +342,15 @@ class Reading:
 
     # ----------------------------------------------------------------------------------------- touchpoints
 
-    def inside(self, node: Any, t: int) -> list[Happened]:
+    def inside(self, node: Any, t: int) -> list[TrackEntry]:
         events = node["of"] if "of" in node else node[head_of(node)]
         return [one for one in self.matching(node, events, t) if self.in_window(node, one.t, t)]
 
-    def matching(self, node: Any, events: Any, t: int, outer: Any = None) -> list[Happened]:
+    def matching(self, node: Any, events: Any, t: int, outer: Any = None) -> list[TrackEntry]:
         """Touchpoints up to ``t`` that pass the filter. ``outer`` is the node whose timezone counts."""
         return [one for one in self.touchpoints if one.t <= t and self._matches(node, events, one, t, outer or node)]
 
-    def _matches(self, node: Any, events: Any, one: Happened, t: int, outer: Any) -> bool:
+    def _matches(self, node: Any, events: Any, one: TrackEntry, t: int, outer: Any) -> bool:
         if events != "*" and one.name not in as_list(events):
             return False
         if "channel" in node and one.channel not in as_list(node["channel"]):
@@ -500,7 +500,7 @@ class Reading:
             return ["UTC"]
         if "timezone" in node:
             return [node["timezone"]]
-        said = [entry.traits if isinstance(entry, Told) else load(entry.properties) for entry in self.known]
+        said = [entry.traits if isinstance(entry, TraitsEntry) else load(entry.properties) for entry in self.known]
         texts = {self.world.timezone, *texts_in(said)}
         return [text for text in sorted(texts) if is_zone(text)]
 
@@ -564,7 +564,7 @@ def load(text: str) -> Any:
     return json.loads(text, parse_float=Decimal)
 
 
-def read(one: Happened, path: str) -> Any:
+def read(one: TrackEntry, path: str) -> Any:
     head, _, rest = path.partition(".")
     if rest and head == "touchpoint":
         return getattr(one, rest)

@@ -15,7 +15,7 @@ from app.projection.state import Input, State
 from app.rules import Definition, Occurrence, Ruleset, Series, compile_ruleset, parse_rule
 from app.rules.engine.truth import Truth
 from app.rules.language.definitions import parse_value
-from tests.support.reference_rules import Entry, Happened, Told, World, order
+from tests.support.reference_rules import Entry, TrackEntry, TraitsEntry, World, order
 from tests.support.rule_strategies import written
 
 PERSON = ("user_id", "u1")
@@ -100,7 +100,7 @@ def _folded(
 
 
 def move(ruleset: Ruleset, entry: Entry) -> Input:
-    if isinstance(entry, Told):
+    if isinstance(entry, TraitsEntry):
         told = written(dict(entry.traits)).encode()
         return input_of(ruleset, entry.t, entry.id, entry.source, "identify", None, "web", b"{}", b"{}", told)
     raw = [text.encode() for text in (entry.properties, entry.context, entry.traits)]
@@ -116,7 +116,7 @@ def stored(ruleset: Ruleset, state: State, rule_id: str) -> Truth:
 
 def fold(
     ruleset: Ruleset,
-    history: Sequence[Happened],
+    history: Sequence[TrackEntry],
     t: int,
     traits: Mapping[str, Any],
     points_max: int,
@@ -124,7 +124,7 @@ def fold(
     unlimited: bool = False,
 ) -> State:
     """The state at ``t`` of a customer with these traits from the start. ``unlimited``: with all that was counted."""
-    told = [Told(min(one.t for one in history), "", "", traits)] if traits and history else []
+    told = [TraitsEntry(min(one.t for one in history), "", "", traits)] if traits and history else []
     state = folded(ruleset, [*told, *history], t, points_max).state
     if unlimited:
         for leaf in ruleset.leaves.values():
@@ -134,6 +134,6 @@ def fold(
     return state
 
 
-def occurrence(item: Happened) -> Occurrence:
+def occurrence(item: TrackEntry) -> Occurrence:
     properties, context, traits = (text.encode() for text in (item.properties, item.context, item.traits))
     return Occurrence(item.name, item.channel, item.source, item.t, properties, context, traits)

@@ -18,9 +18,9 @@ from tests.support.reference_rules import (
     AGGREGATES,
     DATE_OPERATORS,
     Entry,
-    Happened,
-    Reading,
-    Told,
+    Evaluator,
+    TrackEntry,
+    TraitsEntry,
     World,
     microseconds,
     rfc3339,
@@ -90,7 +90,7 @@ def clocks(draw: Random, rule: Any, question: Question) -> int:
     history = question.history
     if not history or chance(draw, 12):
         return instants(draw)
-    reading = Reading(history, max(entry.t for entry in history), question.world)
+    reading = Evaluator(history, max(entry.t for entry in history), question.world)
     changes = reading.instants(rule) if chance(draw, 2) else [entry.t for entry in history]
     return draw.choice(changes) + draw.choice([-1, 0, 0, 1])
 
@@ -121,16 +121,16 @@ def histories(draw: Random) -> list[Entry]:
     for _ in range(draw.choice([0, 1, 2, 3, 4, 5, 6, 6, 7, 8])):
         message_id = f"m{draw.randrange(1000)}"
         if chance(draw, 4):
-            entries.append(Told(at(draw), message_id, draw.choice(SOURCES), traits(draw)))
+            entries.append(TraitsEntry(at(draw), message_id, draw.choice(SOURCES), traits(draw)))
         else:
             entries.append(happened(draw, at(draw), message_id))
     return sorted(entries, key=lambda one: (one.t, one.id, one.source))
 
 
-def happened(draw: Random, t: int, message_id: str) -> Happened:
+def happened(draw: Random, t: int, message_id: str) -> TrackEntry:
     parts = [written(documents(draw)) for _ in range(3)]
     source = draw.choice([*SOURCES, "else"])
-    return Happened(
+    return TrackEntry(
         t, message_id, draw.choice([*NAMES, "A", "A", "B"]), draw.choice([*CHANNELS, "app"]), source, *parts
     )
 

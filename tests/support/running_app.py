@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from app.background.worker import Worker
 from app.config import Settings
 from app.main import create_app
+from app.observability.metrics import Metrics
 from app.postgres.pool import Clock, open_pool
 from app.registry.bootstrap import FirstKeys, bootstrap
 
@@ -18,7 +22,7 @@ NOON = 1_767_268_800_000_000
 """2026-01-01T12:00:00Z"""
 
 
-class Service:
+class RunningApp:
     """A running application, its keys, and a client for each kind of caller."""
 
     def __init__(self, app: FastAPI, keys: FirstKeys, clock: Clock) -> None:
@@ -65,7 +69,9 @@ def track(event: str, user: str = "user-1", **more: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def running(settings: Settings, clock: Clock | None = None, worker: bool = False) -> AsyncIterator[Service]:
+async def running_app(
+    settings: Settings, clock: Clock | None = None, worker: bool = False
+) -> AsyncIterator[RunningApp]:
     assert settings.database_url is not None
     pool = await open_pool(settings.database_url, 1)
     async with pool.acquire() as connection:
@@ -74,6 +80,39 @@ async def running(settings: Settings, clock: Clock | None = None, worker: bool =
     clock = clock or Clock()
     app = create_app(settings, clock=clock, worker=worker)
     async with app.router.lifespan_context(app):
-        service = Service(app, keys or FirstKeys("default", "", ""), clock)
+        service = RunningApp(app, keys or FirstKeys("default", "", ""), clock)
         async with service.client:
             yield service
+
+
+def basic_auth(key: str, colon: str = ":") -> dict[str, str]:
+    return {"Authorization": f"Basic {b64encode((key + colon).encode()).decode()}"}
+
+
+def is_problem(response: Any, status: int, code: str) -> bool:
+    body = response.json()
+    return (
+        response.status_code == status == body["status"]
+        and response.headers["content-type"] == "application/problem+json"
+        and body["code"] == code
+        and body["message"] == body["detail"] != ""
+        and body["type"] == f"urn:segue:error:{code}"
+    )
+
+
+async def run_worker(service: RunningApp) -> None:
+    """What the worker does, until nothing is left to do."""
+    served = service.app.state.services
+    worker = Worker(served.pool, served.registry, served.settings, served.clock, Metrics())
+    while await worker.fill() or await worker.sweep():
+        pass
+
+
+async def post_json(service: RunningApp, path: str, body: Any, **options: Any) -> httpx.Response:
+    return await service.client.post(path, content=json.dumps(body).encode(), **options)
+
+
+async def touchpoints_of(service: RunningApp, customer: str = "user-1") -> list[dict[str, Any]]:
+    """Oldest first; without messages that are none, such as identify."""
+    timeline = await service.all_of(f"/v1/customers/{customer}/touchpoints")
+    return [each for each in timeline[::-1] if each["name"] is not None]

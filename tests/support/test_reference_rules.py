@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from tests.support import reference_rules
-from tests.support.reference_rules import Happened, Reading, Told, World
+from tests.support.reference_rules import Evaluator, TrackEntry, TraitsEntry, World
 from tests.support.rule_strategies import DAY, HOUR, START, clocks, questions, written
 
 NOTHING = World()
 
 
-def did(t: int, **said: Any) -> Happened:
-    return Happened(START + t, f"m{t}", "A", "web", "site", written(said), "{}", "{}")
+def did(t: int, **said: Any) -> TrackEntry:
+    return TrackEntry(START + t, f"m{t}", "A", "web", "site", written(said), "{}", "{}")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_months_are_added(instant: str, length: str, zone: str, expected: str) -
 
 
 def test_nothing_holds_before_birth_and_a_told_message_is_a_birth() -> None:
-    history = [Told(START, "m", "site", {})]
+    history = [TraitsEntry(START, "m", "site", {})]
     assert not reference_rules.holds({"everyone": True}, history, START - 1, NOTHING)
     assert reference_rules.holds({"not": {"did": "*"}}, history, START, NOTHING)
     assert reference_rules.since({"everyone": True}, history, START + DAY, NOTHING) == START
@@ -100,7 +100,7 @@ def test_between_the_instants_that_are_tried_nothing_changes(seed: int) -> None:
     question = questions(draw, 2)
     for rule in question.rules:
         t = clocks(draw, rule, question)
-        reading = Reading(question.history, t, question.world)
+        reading = Evaluator(question.history, t, question.world)
         change = reading.next_change(rule, t)
         for _ in range(20):
             u = t + draw.choice([1, HOUR // 60, HOUR, DAY, 30 * DAY]) * draw.randint(1, 30)

@@ -9,16 +9,16 @@ from typing import Any
 import httpx
 
 from app.registry.visitor_tokens import anonymous_id_of
-from tests.support.running_app import Service
+from tests.support.running_app import RunningApp
 
 ORIGIN = "https://shop.example.com"
 
 
 @dataclass
-class Page:
+class WebPage:
     """A visitor's page, on an origin of its own."""
 
-    service: Service
+    service: RunningApp
     write_key: str = ""
     origin: str | None = ORIGIN
     proof: str = field(default_factory=lambda: secrets.token_hex(16))

@@ -26,7 +26,7 @@ WRITTEN_BY_MESSAGES = (
 )
 
 
-class Tools:
+class WebhookSender:
     """A running service, and deliveries to it as a tool makes them."""
 
     def __init__(
@@ -82,9 +82,9 @@ class Tools:
 
 
 @asynccontextmanager
-async def running_tools(
+async def running_webhook_sender(
     settings: Settings, certificates: Mapping[str, bytes] | None = None, *, first: bool = True
-) -> AsyncIterator[Tools]:
+) -> AsyncIterator[WebhookSender]:
     """``first``: over a new database; without it no key is known, and only tools can be played."""
     assert settings.database_url is not None
     pool = await open_pool(settings.database_url, 1)
@@ -108,7 +108,7 @@ async def running_tools(
         while not server.started:
             assert not serving.done()
             await asyncio.sleep(0.005)
-        tools = Tools(
+        tools = WebhookSender(
             f"http://127.0.0.1:{listening.getsockname()[1]}",
             settings.database_url,
             "" if keys is None else keys.secret_key,

@@ -19,7 +19,7 @@ from app.rules import parse_rule
 from app.rules.language import expressions, nodes
 from app.rules.language.comparison import Comparison
 from app.rules.language.definitions import parse_value
-from tests.support.reference_rules import OPERATORS, Entry, Happened, Told, World
+from tests.support.reference_rules import OPERATORS, Entry, TrackEntry, TraitsEntry, World
 from tests.support.rule_engine import folded, move, ruleset_of, stored
 from tests.support.rule_strategies import DAY, HOUR, START, written
 
@@ -42,11 +42,11 @@ class Row(NamedTuple):
 def event(
     t: int, name: str = "A", message_id: str = "", channel: str = "web", source: str = "site", **said: Any
 ) -> Entry:
-    return Happened(START + t, message_id or f"{name}{t}", name, channel, source, written(said), "{}", "{}")
+    return TrackEntry(START + t, message_id or f"{name}{t}", name, channel, source, written(said), "{}", "{}")
 
 
 def told(t: int, **traits: Any) -> Entry:
-    return Told(START + t, f"told{t}", "site", traits)
+    return TraitsEntry(START + t, f"told{t}", "site", traits)
 
 
 BORN = told(-400 * DAY)

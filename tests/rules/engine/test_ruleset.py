@@ -11,14 +11,14 @@ import pytest
 from app.errors import InvalidDefinition
 from app.rules import Occurrence, Retention, Series, compile_ruleset
 from app.rules.language import durations
-from tests.support.reference_rules import UNIT, Happened
+from tests.support.reference_rules import UNIT, TrackEntry
 from tests.support.rule_engine import compiled, fold, journey, segment
 
 DAY = UNIT["d"]
 
 
-def happened(t: int, name: str = "A", **properties: Any) -> Happened:
-    return Happened(t, f"m{t}", name, "web", "site", json.dumps(properties), "{}", "{}")
+def happened(t: int, name: str = "A", **properties: Any) -> TrackEntry:
+    return TrackEntry(t, f"m{t}", name, "web", "site", json.dumps(properties), "{}", "{}")
 
 
 def test_one_filter_is_one_leaf_however_it_is_written() -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from app.projection.fold import POINTS_UNLIMITED, Transition
 from app.rules import Ruleset, parse_rule, rule_to_json
 from tests.support import reference_rules
-from tests.support.reference_rules import Entry, Happened, Reading, Told, World
+from tests.support.reference_rules import Entry, Evaluator, TrackEntry, TraitsEntry, World
 from tests.support.rule_engine import Folded, compiled, folded, occurrence, ruleset_of, ruleset_of_all, segment, stored
 from tests.support.rule_strategies import (
     HOUR,
@@ -46,7 +46,7 @@ quick = settings(deadline=None, suppress_health_check=list(HealthCheck), derando
 randoms = st.randoms(use_true_random=False)
 
 
-def agree(ruleset: Ruleset, rule_id: str, rule: Any, known: Folded, t: int, reading: Reading) -> None:
+def agree(ruleset: Ruleset, rule_id: str, rule: Any, known: Folded, t: int, reading: Evaluator) -> None:
     """One case."""
     state = known.state
     if reading.born is None:
@@ -63,7 +63,7 @@ def agree(ruleset: Ruleset, rule_id: str, rule: Any, known: Folded, t: int, read
         assert is_change(truth.until, change, reading), "until in the state"
 
 
-def is_change(found: int | None, expected: int | None, reading: Reading) -> bool:
+def is_change(found: int | None, expected: int | None, reading: Evaluator) -> bool:
     """Anniversaries are followed to the horizon only, so beyond it nothing is claimed."""
     if expected is None or expected > reading.horizon:
         return found is None or found > reading.horizon
@@ -80,7 +80,7 @@ def check(question: Question, draw: Random, clocks_count: int) -> int:
         cuts = [draw.randint(0, len(question.history)) for _ in range(draw.randint(0, 3))]
         points_max = draw.choice([1, 2, 3, 256])
         known = folded(ruleset, question.history, t, points_max, cuts=cuts, person=question.world.person)
-        reading = Reading(question.history, t, question.world)
+        reading = Evaluator(question.history, t, question.world)
         for key, rule in keys.items():
             try:
                 agree(ruleset, f"segment:{key}", rule, known, t, reading)
@@ -102,7 +102,7 @@ def _short(change: Transition) -> tuple[int, str, str, bool]:
 
 
 def expected_changes(
-    question: Question, keys: dict[str, Any], t: int, reading: Reading
+    question: Question, keys: dict[str, Any], t: int, reading: Evaluator
 ) -> list[tuple[int, str, str, bool]]:
     """Every entry and exit up to ``t``: asked at each instant at which there could be one."""
     found = []
@@ -149,8 +149,8 @@ def test_one_rule_is_exact(draw: Random) -> None:
 # ------------------------------------------------------------------------------------------------ regressions
 
 
-def did(t: int, name: str = "A", message_id: str = "m", **properties: Any) -> Happened:
-    return Happened(START + t, f"{message_id}{t}", name, "web", "site", written(properties), "{}", "{}")
+def did(t: int, name: str = "A", message_id: str = "m", **properties: Any) -> TrackEntry:
+    return TrackEntry(START + t, f"{message_id}{t}", name, "web", "site", written(properties), "{}", "{}")
 
 
 REGRESSIONS: list[tuple[str, Any, list[Entry], int, World]] = [
@@ -164,14 +164,14 @@ REGRESSIONS: list[tuple[str, Any, list[Entry], int, World]] = [
     (
         "a customer known by traits alone exists",
         {"not": {"did": "*"}},
-        [Told(START, "m", "site", {"plan": "pro"})],
+        [TraitsEntry(START, "m", "site", {"plan": "pro"})],
         0,
         NOTHING,
     ),
     (
         "two members of one window leave together",
         {"did": "A", "exactly": 1, "within": "1h"},
-        [did(0), Happened(START, "n", "A", "web", "site", "{}", "{}", "{}")],
+        [did(0), TrackEntry(START, "n", "A", "web", "site", "{}", "{}", "{}")],
         0,
         NOTHING,
     ),
@@ -193,7 +193,7 @@ def test_regressions(rule: Any, history: list[Entry], after: int, world: World) 
         for cut in range(len(history) + 1):
             t = START + after
             known = folded(ruleset, history, t, points_max, cuts=[cut], person=world.person)
-            agree(ruleset, ASKED, rule, known, t, Reading(history, t, world))
+            agree(ruleset, ASKED, rule, known, t, Evaluator(history, t, world))
 
 
 COUNTS: list[dict[str, Any]] = [
@@ -212,10 +212,13 @@ def test_touchpoints_of_one_instant_enter_and_leave_together(window: dict[str, s
     ruleset = ruleset_of_all(rules, NOTHING)
     places = [place for size in range(5) for place in combinations_with_replacement((0, HOUR, 2 * HOUR), size)]
     for instants_of_one in places:
-        born = Told(-1, "", "", {})
-        history: list[Entry] = [born, *(Happened(t, "", "A", "web", "site", "{}", "{}", "{}") for t in instants_of_one)]
+        born = TraitsEntry(-1, "", "", {})
+        history: list[Entry] = [
+            born,
+            *(TrackEntry(t, "", "A", "web", "site", "{}", "{}", "{}") for t in instants_of_one),
+        ]
         for t in (2 * HOUR, 3 * HOUR - 1):
-            known, reading = folded(ruleset, history, t, 256), Reading(history, t, NOTHING)
+            known, reading = folded(ruleset, history, t, 256), Evaluator(history, t, NOTHING)
             for key, rule in rules.items():
                 agree(ruleset, f"segment:{key}", rule, known, t, reading)
 
@@ -242,7 +245,7 @@ def test_not_is_the_complement_and_changes_at_the_same_instant(draw: Random) -> 
     st.sampled_from(SCALARS),
 )
 def test_negative_operators_are_complements(draw: Random, pair: tuple[str, str], operand: Any) -> None:
-    item = Happened(START, "m", "A", "web", "site", written(documents(draw)), "{}", "{}")
+    item = TrackEntry(START, "m", "A", "web", "site", written(documents(draw)), "{}", "{}")
     asked = [operand] if pair[0] in ("in", "any_of") else operand
     path = draw.choice(["a", "a.b", "c.d", "plan"])
     found = [
@@ -276,11 +279,11 @@ def test_only_rules_that_are_said_to_read_a_message_move_with_it(draw: Random) -
     if len(history) < 2 or history[-1].t == history[-2].t:
         return
     last = history[-1]
-    if isinstance(last, Told):
+    if isinstance(last, TraitsEntry):
         touched = set(ruleset.rules_reading((), last.traits))
     else:
         touched = set(ruleset.rules_reading(ruleset.match(occurrence(last)), ()))
-    without, after = Reading(history[:-1], last.t, question.world), Reading(history, last.t, question.world)
+    without, after = Evaluator(history[:-1], last.t, question.world), Evaluator(history, last.t, question.world)
     for key, rule in rules.items():
         if f"segment:{key}" not in touched:
             assert without.holds(rule, last.t) == after.holds(rule, last.t)
@@ -291,13 +294,13 @@ def test_only_rules_that_are_said_to_read_a_message_move_with_it(draw: Random) -
 @given(randoms)
 def test_explanation_agrees_and_shows_what_was_counted(draw: Random) -> None:
     """Of counted touchpoints below all, any and not, seen at every node."""
-    history = [one for one in histories(draw) if isinstance(one, Happened)]
+    history = [one for one in histories(draw) if isinstance(one, TrackEntry)]
     t = instants(draw)
     parts: list[Any] = [{"did": some_of(draw, ["A", "B"]), "within": draw.choice(["1h", "1d"])}]
     parts.append({"did": "*", "where": {"a": comparisons(draw, ["a"])}, "at_least": draw.randint(1, 3)})
     rule = {"any": [{"not": parts[0]}, {"all": parts}]}
     ruleset = ruleset_of(rule, NOTHING).explained(ASKED)
-    reading = Reading(history, t, NOTHING)
+    reading = Evaluator(history, t, NOTHING)
     if reading.born is None:
         return
     state = folded(ruleset, history, t).state
