@@ -100,7 +100,7 @@ def serve(
         _fill_workspace(ready, out)
         out.print(f"[bold green]Segue {__version__}[/bold green] on [bold]http://{ready.host}:{ready.port}[/bold]")
         uvicorn.run(
-            create_app(ready, worker=worker),
+            create_app(ready, worker=worker, tune_gc=True),
             host=ready.host,
             port=ready.port,
             loop="uvloop",

@@ -65,10 +65,12 @@ def create_app(
     clock: Clock | None = None,
     worker: bool = True,
     network: httpx.AsyncBaseTransport | None = None,
+    tune_gc: bool = False,
 ) -> FastAPI:
     """The application over a migrated database. ``worker``: sweep and fill in this process too.
 
-    ``network`` takes the place of the internet, where tools keep their certificates.
+    ``network`` takes the place of the internet, where tools keep their certificates. ``tune_gc`` is for a process that
+    runs one application until it exits; garbage of earlier applications would never be freed.
     """
     metrics = Metrics()
     clock = clock or Clock()
@@ -78,7 +80,7 @@ def create_app(
         version=__version__,
         description=DESCRIPTION,
         openapi_tags=TAGS,
-        lifespan=lambda app: _run(app, settings, clock, metrics, rates, worker, OutboundClient(network)),
+        lifespan=lambda app: _run(app, settings, clock, metrics, rates, worker, OutboundClient(network), tune_gc),
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
@@ -124,6 +126,7 @@ async def _run(
     rates: RateLimits,
     worker: bool,
     outbound: OutboundClient,
+    tune_gc: bool,
 ) -> AsyncIterator[None]:
     """Start from the database up; stop in the opposite order, so that what was taken in is still answered."""
     if settings.database_url is None:
@@ -131,7 +134,8 @@ async def _run(
     user_agents.prepare()
     if settings.country_database is not None:
         open_countries(settings.country_database)
-    _spare_the_collector()
+    if tune_gc:
+        _tune_gc()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(outbound.close)
         pool = await open_pool(dsn(settings.database_url), settings.pool_connections_max)
@@ -160,8 +164,11 @@ async def _run(
         yield
 
 
-def _spare_the_collector() -> None:
-    """A flush makes many objects and frees them all by counting references; looking for cycles among them cost 15 %."""
+def _tune_gc() -> None:
+    """Make the collector run rarely, and never over what lives as long as the process.
+
+    Reference counting frees the objects of a flush. Searching them for cycles cost 15 % of the throughput.
+    """
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
 
