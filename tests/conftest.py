@@ -5,35 +5,26 @@ The cluster is started by the first test that needs it; tests of pure modules ne
 
 from __future__ import annotations
 
-import asyncio
-import itertools
+import gc
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
-import asyncpg
 import pytest
 from hypothesis import settings as hypothesis_settings
 
 from app.config import Settings
 from app.postgres.embedded import EmbeddedPostgres
-from app.postgres.migrate import upgrade
 from app.postgres.pool import FrozenClock
+from tests.support.databases import TestDatabases, run
 from tests.support.running_app import NOON, RunningApp, running_app
 from tests.support.server_process import Server
 from tests.support.webhook_sender import WebhookSender, running_webhook_sender
 
-T = TypeVar("T")
-
 # Two busy cores make single examples slow at random, so time is no reason to fail; a printed blob replays a failure.
 hypothesis_settings.register_profile("segue", deadline=None, print_blob=True)
 hypothesis_settings.load_profile("segue")
-
-TEMPLATE = "segue_template"
-_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -48,31 +39,34 @@ def cluster_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def template_url(cluster_url: str) -> str:
-    """A migrated database that nobody is connected to: the mould of all others. Do not write to it."""
-    run(execute(cluster_url, f"CREATE DATABASE {TEMPLATE}"))
-    url = with_database(cluster_url, TEMPLATE)
-    run(upgrade(url))
-    return url
+def databases(cluster_url: str) -> TestDatabases:
+    databases = TestDatabases(cluster_url)
+    run(databases.migrate())
+    return databases
 
 
 @pytest.fixture
-def database_url(cluster_url: str, template_url: str) -> Iterator[str]:
-    """A fresh, migrated database of this test's own."""
-    del template_url  # made by now
-    name = f"test_{next(_numbers)}"
-    run(execute(cluster_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy"))
-    yield with_database(cluster_url, name)
-    run(execute(cluster_url, f"DROP DATABASE {name} WITH (FORCE)"))
+def database_url(databases: TestDatabases) -> Iterator[str]:
+    """A migrated database that no other test uses at the same time. It may have partitions of other tests' months."""
+    url = run(databases.acquire())
+    yield url
+    run(databases.release(url))
 
 
 @pytest.fixture
-def empty_database_url(cluster_url: str) -> Iterator[str]:
-    """A fresh database without any table, for tests of migrating."""
-    name = f"test_{next(_numbers)}"
-    run(execute(cluster_url, f"CREATE DATABASE {name} TEMPLATE template0"))
-    yield with_database(cluster_url, name)
-    run(execute(cluster_url, f"DROP DATABASE {name} WITH (FORCE)"))
+def new_database_url(databases: TestDatabases) -> Iterator[str]:
+    """A migrated database that no test used before."""
+    url = run(databases.create())
+    yield url
+    run(databases.drop(url))
+
+
+@pytest.fixture
+def empty_database_url(databases: TestDatabases) -> Iterator[str]:
+    """A new database without any table, for tests of migrating."""
+    url = run(databases.create("template0"))
+    yield url
+    run(databases.drop(url))
 
 
 @pytest.fixture
@@ -133,18 +127,7 @@ def make_server() -> Iterator[Callable[..., Server]]:
             server.clean_up()
 
 
-def with_database(url: str, name: str) -> str:
-    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
-
-
-async def execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine from a plain fixture, with a loop of its own."""
-    return asyncio.run(work)
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what pytest holds of thousands of tests until the end of the run."""
+    gc.collect()
+    gc.freeze()

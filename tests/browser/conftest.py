@@ -18,7 +18,7 @@ from tests.browser.chromium import REMEDY, chromium_path, flags, in_ci
 from tests.browser.running_segue import Segue, database_of
 from tests.browser.static_site import Site, running_site
 from tests.browser.visit import USER_AGENT, Visit
-from tests.conftest import with_database
+from tests.support.databases import with_database
 from tests.support.server_process import Server
 
 DATABASE = "browser"

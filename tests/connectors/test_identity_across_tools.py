@@ -14,15 +14,13 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
-from uuid import uuid4
 
 import pytest
 
 from app.config import Settings
 from app.formats.timestamps import rfc3339
-from tests.conftest import execute, with_database
 from tests.connectors.tools.sendgrid import FIXTURE as SENDGRID
+from tests.support.databases import TestDatabases
 from tests.support.tool_fixture import Case, json_body
 from tests.support.webhook_sender import WebhookSender, running_webhook_sender
 
@@ -35,11 +33,10 @@ STEPS = 10
 
 
 @asynccontextmanager
-async def another_database(cluster_url: str, template_url: str) -> AsyncIterator[str]:
-    name, template = f"story_{uuid4().hex}", urlsplit(template_url).path[1:]
-    await execute(cluster_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-    yield with_database(cluster_url, name)
-    await execute(cluster_url, f"DROP DATABASE {name} WITH (FORCE)")
+async def another_database(databases: TestDatabases) -> AsyncIterator[str]:
+    url = await databases.acquire()
+    yield url
+    await databases.release(url)
 
 
 Send = Callable[[WebhookSender], Awaitable[None]]
@@ -172,7 +169,7 @@ async def test_as_it_happened(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_whatever_arrives_first(seed: int, settings: Settings, cluster_url: str, template_url: str) -> None:
+async def test_whatever_arrives_first(seed: int, settings: Settings, databases: TestDatabases) -> None:
     async def told(steps: list[Send], url: str) -> dict[str, Any]:
         async with running_webhook_sender(settings.model_copy(update={"database_url": url})) as tools:
             await _prepare(tools)
@@ -183,5 +180,5 @@ async def test_whatever_arrives_first(seed: int, settings: Settings, cluster_url
     shuffled = story()
     random.Random(seed).shuffle(shuffled)
     assert settings.database_url is not None
-    async with another_database(cluster_url, template_url) as another:
+    async with another_database(databases) as another:
         assert await told(shuffled, another) == await told(story(), settings.database_url)
