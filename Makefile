@@ -15,8 +15,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # An option, if the variable comes from whoever calls make and not from above.
 given = $(if $(filter command environment,$(firstword $(origin $(1)))),$(2) "$($(1))")
 
+# More than two cores need, because many tests wait. Each takes at most 600 MB.
+WORKERS := --numprocesses 4 --dist worksteal
+
 .DEFAULT_GOAL := help
-.PHONY: help run demo demo-web test nightly check bench durability openapi snippet clean
+.PHONY: help run demo demo-web test test-fast nightly check bench durability openapi snippet clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -34,7 +37,10 @@ demo-web: $(CHECKED) ## Open a shop on a free port, with a panel that says stage
 
 test: $(CHECKED) ## Run the tests; ARGS="-k name" picks some
 	@$(BIN)/python -m tests.browser.chromium
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) --durations 30 --durations-min 1 $(ARGS)
+
+test-fast: $(CHECKED) ## Run the tests that need neither PostgreSQL nor a browser, with fewer random cases
+	@SEGUE_TEST_CASES=$${SEGUE_TEST_CASES:-0.2} $(BIN)/python -m pytest $(WORKERS) -m pure $(ARGS)
 
 nightly: $(CHECKED) ## The random rules against the naive reading, fifty times as many as make test tries
 	@SEGUE_TEST_CASES=50 $(BIN)/python -m pytest -q tests/rules tests/projection/test_project_against_reference.py tests/projection/test_random_rules.py

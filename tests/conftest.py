@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -17,13 +18,17 @@ from hypothesis import settings as hypothesis_settings
 from app.config import Settings
 from app.postgres.embedded import EmbeddedPostgres
 from app.postgres.pool import FrozenClock
+from tests.support import memory, requirements
+from tests.support.case_count import FACTOR, case_count
 from tests.support.databases import TestDatabases, run
 from tests.support.running_app import NOON, RunningApp, running_app
 from tests.support.server_process import Server
 from tests.support.webhook_sender import WebhookSender, running_webhook_sender
 
 # Two busy cores make single examples slow at random, so time is no reason to fail; a printed blob replays a failure.
-hypothesis_settings.register_profile("segue", deadline=None, print_blob=True)
+hypothesis_settings.register_profile(
+    "segue", deadline=None, print_blob=True, max_examples=case_count(100) if FACTOR < 1 else 100
+)
 hypothesis_settings.load_profile("segue")
 
 
@@ -127,7 +132,38 @@ def make_server() -> Iterator[Callable[..., Server]]:
             server.clean_up()
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with what it needs; start the slow ones first, so that none is left alone at the end."""
+    requirements.mark(items)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector what pytest holds of thousands of tests until the end of the run."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    requirements.guard(item)
+    try:
+        return (yield)
+    finally:
+        requirements.guard(None)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run if this process, or a worker of it, needed more memory than a small machine has for it."""
+    memory.report(session)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    memory.collect(node)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.section("memory")
+    terminalreporter.line(memory.summary())

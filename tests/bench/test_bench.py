@@ -11,6 +11,8 @@ import pytest
 from bench.processes import ROOT
 from tests.browser.chromium import NAMED_BY, chromium_path
 
+pytestmark = pytest.mark.server
+
 
 @pytest.mark.slow
 def test_every_figure_is_measured() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -17,13 +16,14 @@ from tests.browser.running_segue import Segue
 from tests.browser.shop_pages import Shop, close_tab, flush, until_ready
 from tests.browser.static_site import Site
 from tests.browser.visit import Visit
+from tests.support.case_count import case_count
 from tests.support.faulty_proxy import Fault
 
 MakeVisit = Callable[..., Visit]
 
 STEP_SECONDS = 25
 ACTIONS = 40
-SEEDS = 3 * int(os.environ.get("SEGUE_TEST_CASES", "1"))
+SEEDS = case_count(3)
 
 
 class Exchange:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from app.connectors.tools import CONNECTORS
 from app.formats.segment import normalise
 from app.touchpoint import SourceView
 from tests.connectors.test_every_connector import FIXTURES
+from tests.support.case_count import case_count
 from tests.support.tool_fixture import NOW
 
 SETTINGS = Settings.model_validate({"DATABASE_URL": "postgresql://nowhere"})
@@ -31,7 +31,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=5,
 )
-EXAMPLES = 60 * int(os.environ.get("SEGUE_TEST_CASES", "1"))
+EXAMPLES = case_count(60)
 EVERY_TOOL = [pytest.param(tool, id=key) for key, tool in CONNECTORS.items()]
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.insight.sessions import IDLE, Acquisition, Device, Session, SessionEvent, SessionSplitter, SessionTotals
 from tests.insight.reference_sessions import figures, figures_told, page, sessions_of
+from tests.support.case_count import case_count
 
-CASES = 500 * int(os.environ.get("SEGUE_TEST_CASES", "1"))
+CASES = case_count(500)
 MONDAY = 1_777_852_800_000_000
 """2026-05-04T00:00:00Z: some stretches of these tests go over a midnight."""
 

@@ -16,7 +16,10 @@ from app.postgres.directory_acl import grant_traversal
 from app.postgres.embedded import EmbeddedPostgres
 
 IS_ROOT = sys.platform == "linux" and os.geteuid() == 0
-pytestmark = pytest.mark.skipif(not IS_ROOT, reason="only root runs PostgreSQL as another user")
+pytestmark = [
+    pytest.mark.database,
+    pytest.mark.skipif(not IS_ROOT, reason="only root runs PostgreSQL as another user"),
+]
 NOBODY = pwd.getpwnam("nobody").pw_uid
 
 

@@ -20,6 +20,8 @@ import pytest
 
 from app.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
 
+pytestmark = pytest.mark.database
+
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:

@@ -5,7 +5,6 @@ Pure, so there can be thousands: random rules over the whole grammar and random 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
@@ -18,12 +17,13 @@ from app.projection.fold import NeedsReplay, Transition, cut_pending, cut_short,
 from app.projection.state import Input, State, read_state, write_state
 from app.rules import Ruleset
 from app.touchpoint import DAY, HOUR
+from tests.support.case_count import case_count
 from tests.support.reference_rules import Entry, TraitsEntry, order
 from tests.support.rule_engine import move, ruleset_of_all
 from tests.support.rule_strategies import Question, questions
 
 BLOCKS = 8
-SEEDS_PER_BLOCK = 150 * int(os.environ.get("SEGUE_TEST_CASES", "1"))
+SEEDS_PER_BLOCK = case_count(150)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))

@@ -1,0 +1,43 @@
+"""Peak memory of the test processes: reported at the end of a run, which fails if one needs too much."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from typing import Any, Final
+
+import pytest
+
+RSS_MB_MAX: Final = 600
+"""A laptop of 8 GB runs four workers beside PostgreSQL and a browser."""
+
+_KEY: Final = "peak_rss_mb"
+_peaks: dict[str, int] = {}
+
+
+def report(session: pytest.Session) -> None:
+    """In a worker, hand the peak to the process that started it; there, fail the run if any peak is too high."""
+    worker_output = getattr(session.config, "workeroutput", None)
+    if worker_output is not None:
+        worker_output[_KEY] = _own_peak_mb()
+        return
+    _peaks["main"] = _own_peak_mb()
+    if max(_peaks.values()) > RSS_MB_MAX and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def collect(node: Any) -> None:
+    """Remember the peak of a worker that ends; one that crashed has none."""
+    if (peak := getattr(node, "workeroutput", {}).get(_KEY)) is not None:
+        _peaks[node.gateway.id] = peak
+
+
+def summary() -> str:
+    peaks = ", ".join(f"{name} {peak} MB" for name, peak in sorted(_peaks.items()))
+    verdict = "" if max(_peaks.values(), default=0) <= RSS_MB_MAX else f" -- FAILED: more than {RSS_MB_MAX} MB"
+    return f"peak resident memory: {peaks}{verdict}"
+
+
+def _own_peak_mb() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)
