@@ -82,7 +82,7 @@ def test_the_loader_knows_each_call() -> None:
 
 
 def test_each_automatic_event_is_described_and_sent() -> None:
-    sent = set(re.findall(r"auto\('(\w+)', '([\w ]+)'", "".join(SOURCES.values())))
+    sent = set(re.findall(r"captureEvent\('(\w+)', '([\w ]+)'", "".join(SOURCES.values())))
     rows = re.findall(r"^\| `(\w+)` \| `([\w ]+)` \|", section("### Automatic events"), re.MULTILINE)
     assert set(rows) == sent
     assert {kind for kind, _ in sent} | {"pages"} == members("Capture")

@@ -1,60 +1,60 @@
-/** Hides: which of the browser's events lead where. */
+/** Automatic capture: connects the browser's events with what they cause. */
 
-import { alive, click, describe } from './clicks.js';
-import { decide } from './consent.js';
-import { flush, save } from './delivery.js';
-import { auto } from './messages.js';
-import { dress, follow } from './personalize.js';
+import { cancelDeadClick, describeElement, handleClick } from './clicks.js';
+import { applyConsent } from './consent_changes.js';
+import { flush, saveQueue } from './delivery.js';
+import { captureEvent } from './messages.js';
+import { openStream, updateElements } from './personalization.js';
 import { options } from './settings.js';
-import { leave, look, measure } from './views.js';
+import { detectView, recordScrollDepth, recordVisibleTime } from './views.js';
 
-let scrolling;
-let errors = 0;
+let scrollTimer;
+let errorCount = 0;
 
-/** A new view has its title by then, or has called page() itself. */
-const lookSoon = () => setTimeout(look, 50);
+/** By then an app has set the title of the new view, or has called page() itself. */
+const detectViewSoon = () => setTimeout(detectView, 50);
 
-const onError = ({ reason, message = reason?.message, filename, lineno }) => {
-  if (message && errors++ < 10) auto('errors', 'JavaScript Error', { message, filename, lineno });
+const handleError = ({ reason, message = reason?.message, filename, lineno }) => {
+  if (message && errorCount++ < 10) captureEvent('errors', 'JavaScript Error', { message, filename, lineno });
 };
 
 const HANDLERS = {
-  click,
-  auxclick: click,
-  blur: alive,
-  popstate: lookSoon,
-  error: onError,
-  unhandledrejection: onError,
+  click: handleClick,
+  auxclick: handleClick,
+  blur: cancelDeadClick,
+  popstate: detectViewSoon,
+  error: handleError,
+  unhandledrejection: handleError,
   online: () => flush(),
-  storage: ({ key, newValue }) => key == 'segue_c' && decide(JSON.parse(newValue)), // said in another tab
+  storage: ({ key, newValue }) => key == 'segue_c' && applyConsent(JSON.parse(newValue)), // chosen in another tab
   submit({ target }) {
-    alive();
-    auto('forms', 'Form Submitted', describe(target));
+    cancelDeadClick();
+    captureEvent('forms', 'Form Submitted', describeElement(target));
   },
   scroll() {
-    alive();
-    clearTimeout(scrolling);
-    scrolling = setTimeout(measure, 200);
+    cancelDeadClick();
+    clearTimeout(scrollTimer);
+    scrollTimer = setTimeout(recordScrollDepth, 200);
   },
   visibilitychange() {
-    leave();
+    recordVisibleTime();
     flush(document.hidden);
-    follow();
+    openStream();
   },
-  pagehide: save, // of a page that was hidden before
+  pagehide: saveQueue, // of a page that was hidden before
 };
 
-export const listen = () => {
+export const startCapture = () => {
   for (const name of ['pushState', 'replaceState']) {
     const original = history[name];
     history[name] = (...state) => {
       original.apply(history, state);
-      lookSoon();
+      detectViewSoon();
     };
   }
-  // First in line; none of these events waits for its listeners.
+  // In the capture phase, before handlers of the page that may stop the event; no event waits for these listeners.
   for (const type in HANDLERS) addEventListener(type, HANDLERS[type], true);
   if (options.personalize)
-    new MutationObserver(dress).observe(document, { subtree: true, childList: true });
-  look();
+    new MutationObserver(updateElements).observe(document, { subtree: true, childList: true });
+  detectView();
 };

@@ -1,35 +1,26 @@
-/**
- * Hides: whether anything may be stored and sent. Undecided: messages wait in memory. Granted: they go out. Refused:
- * they are dropped, and what was stored is forgotten.
- */
+/** What the visitor consents to. consent_changes.js does what a new choice requires of the other modules. */
 
-import { adopt, flush } from './delivery.js';
-import { forget } from './identity.js';
-import { release } from './messages.js';
-import { turn } from './personalize.js';
-import { attempt, close, open } from './storage.js';
+import { options } from './settings.js';
+import { attempt } from './storage.js';
 
-/** undefined: undecided; true: everything; false: nothing; else {analytics, personalization, ..} */
-export let granted;
+/** undefined or null: undecided; true: everything; false: nothing; else {analytics, personalization, ..} */
+export let consent;
 
-export const allows = (category) => granted === true || granted?.[category];
+export const isAllowed = (category) => consent === true || consent?.[category];
 
-/** Whether things may be stored and sent at all. */
-export const isOn = () => allows('analytics');
+/** Whether anything may be stored and sent at all. */
+export const isAnalyticsAllowed = () => isAllowed('analytics');
 
-/** What the visitor chose, or stands for at first; `remember` it for the next page, and for other tabs. */
-export const decide = (choice, remember) => {
-  granted = choice;
-  // First, so that other tabs hear of it before they hear of what is forgotten.
-  if (remember) attempt(() => (localStorage.segue_c = JSON.stringify(choice)));
-  if (isOn()) {
-    open();
-    adopt();
-  } else if (granted != null) {
-    forget(/^segue_(?!c)/);
-    close();
-    flush(); // drops what waits
-  }
-  turn();
-  release();
-};
+/** Return the visitor's stored choice, else the browser's signals, else the page's default. */
+export const initialConsent = () =>
+  attempt(() => JSON.parse(localStorage.segue_c)) ??
+  ((options.respectDnt && navigator.doNotTrack == 1) || (options.respectGpc && navigator.globalPrivacyControl)
+    ? false
+    : !options.consent?.required || null);
+
+export function setConsent(choice) {
+  consent = choice;
+}
+
+/** Store the choice for the next page and for other tabs. */
+export const storeConsent = () => attempt(() => (localStorage.segue_c = JSON.stringify(consent)));

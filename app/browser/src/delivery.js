@@ -1,109 +1,115 @@
 /**
- * Hides: how messages reach the server once each, whatever happens to the page, the network and the server. A message
- * stays in memory and in storage until the server has answered for it; its id makes a second sending harmless. Each
- * document writes a key of its own and takes over what others have left: so no two ever write the same one.
+ * Message delivery: each message reaches the server once, whatever happens to the page, the network and the server. A
+ * message stays in memory and in storage until the server has answered for it; its id makes a second sending harmless.
+ * Each document writes a storage key of its own and takes over the keys of earlier pages, so no two write the same key.
  */
 
-import { isOn } from './consent.js';
-import { encode, meet, random, who } from './identity.js';
-import { asking, me, receive, wanted } from './personalize.js';
+import { isAnalyticsAllowed } from './consent.js';
+import { encodeUtf8, loadVisitor, randomHex, visitor } from './identity.js';
+import { applyReceipt, isPersonalized, isUpdateDue, personalization } from './personalization.js';
 import { options } from './settings.js';
-import { attempt, put, store } from './storage.js';
+import { attempt, setItem, store } from './storage.js';
 
 let queue = []; // messages as JSON, oldest first
-let underway; // the batch whose answer is being waited for
-let place; // the key of this document
-let shared; // what all messages say; looked up when the first batch leaves, for by then the page is laid out
-let saving; // timers
-let timer;
-let failures = 0;
-let silent; // the server will not have this page
+let sentBatch; // the batch that waits for its answer
+let queueKey; // the storage key of this document
+let sharedContext; // of all messages; read when the first batch leaves, because the page is laid out by then
+let saveTimer;
+let flushTimer;
+let failureCount = 0;
+let isRefused; // the server refuses this page
 
-const bytes = (text) => encode(text).length;
+const byteLength = (text) => encodeUtf8(text).length;
 
-export const save = () => {
-  saving = 0;
+export const saveQueue = () => {
+  saveTimer = 0;
   queue.splice(0, queue.length - 500);
-  put(place, queue.join('\n'));
+  setItem(queueKey, queue.join('\n'));
 };
 
-const later = (delay) => {
-  saving ||= setTimeout(save);
-  timer ||= underway || setTimeout(flush, delay); // while an answer is waited for, it decides when to go on
+const scheduleFlush = (delay) => {
+  saveTimer ||= setTimeout(saveQueue);
+  flushTimer ||= sentBatch || setTimeout(flush, delay); // while a batch waits, its answer schedules the next flush
 };
 
-export const enqueue = (message) => {
+export function enqueue(message) {
   const text = JSON.stringify(message);
-  if (bytes(text) > 32e3) console.warn('segue', message);
+  if (byteLength(text) > 32e3) console.warn('segue', message);
   else if (message) queue.push(text);
-  later(100); // calls gather to a batch
-};
+  scheduleFlush(100); // collects the calls of this time into one batch
+}
 
-/** Takes over what earlier pages have left (where they still live it is a copy), and sends it once the id is known. */
-export const adopt = async () => {
+/** Take over the messages of earlier pages, as copies if those pages still live. Send them once the id is known. */
+export async function adoptStoredMessages() {
   const prefix = 'segue_q.' + options.writeKey;
-  place ||= prefix + random();
+  queueKey ||= prefix + randomHex();
   for (const name in store)
-    if (name.includes(prefix) && name != place) {
+    if (name.includes(prefix) && name != queueKey) {
       queue.push(...store[name].split('\n'));
-      put(name);
+      setItem(name);
     }
-  save();
-  await meet()._known;
-  later(100);
-};
+  saveQueue();
+  await loadVisitor()._idReady;
+  scheduleFlush(100);
+}
 
-/** Sends a batch. A page that may be `leaving` sends a beacon: nobody sees its answer, so everything stays stored. */
-export const flush = async (leaving) => {
-  if (!isOn()) queue = [];
-  save();
-  clearTimeout(timer);
-  timer = 0;
-  if (silent || !who._id || (underway && !leaving)) return;
+/**
+ * Send a batch. A page that `isLeaving` sends it as a beacon. The page cannot read the answer to a beacon, so the
+ * messages stay stored.
+ */
+export const flush = async (isLeaving) => {
+  if (!isAnalyticsAllowed()) queue = [];
+  saveQueue();
+  clearTimeout(flushTimer);
+  flushTimer = 0;
+  if (isRefused || !visitor._id || (sentBatch && !isLeaving)) return;
   let size = 0;
-  // Browsers let 64 KiB go on when the page goes away.
-  const batch = queue.filter((text) => (size += bytes(text)) < 6e4);
-  if (!batch[0] && !asking) return;
+  // Browsers let 64 KiB be sent after the page is gone.
+  const batch = queue.filter((text) => (size += byteLength(text)) < 6e4);
+  if (!batch[0] && !isUpdateDue) return;
   const envelope = {
     writeKey: options.writeKey,
     sentAt: new Date(),
-    context: (shared ||= {
+    context: (sharedContext ||= {
       library: { name: 'segue.js', version: VERSION },
       locale: navigator.language,
       // The first DateTimeFormat of a process takes 15 ms and more, Temporal nothing.
       timezone: attempt(() => Temporal.Now.timeZoneId()) || Intl.DateTimeFormat().resolvedOptions().timeZone,
       screen: { innerWidth, innerHeight },
     }),
-    // Proves the id, and says which answer the page has.
-    visitor: wanted() ? { id: who._id, proof: who._proof, token: who._token, me: me.etag || '' } : undefined,
+    // Proves the id, and names the answer that the page already has.
+    visitor: isPersonalized()
+      ? { id: visitor._id, proof: visitor._proof, token: visitor._token, me: personalization.etag || '' }
+      : undefined,
   };
   const body = JSON.stringify(envelope).slice(0, -1) + `,"batch":[${batch}]}`;
-  if (leaving) return navigator.sendBeacon(options.host + '/v1/b', body);
+  if (isLeaving) return navigator.sendBeacon(options.host + '/v1/b', body);
 
-  const mine = me;
-  underway = batch;
+  const personalizationSent = personalization;
+  sentBatch = batch;
   let receipt;
-  let wait;
+  let retryAfter;
   try {
-    const answer = await fetch(options.host + '/v1/b', {
+    const response = await fetch(options.host + '/v1/b', {
       method: 'POST',
       body,
       keepalive: true,
       signal: AbortSignal.timeout?.(3e4),
     });
-    const { status } = answer;
-    if (/^5|408|429/.test(status)) wait = +answer.headers.get('retry-after');
-    else receipt = answer.ok ? await answer.json() : console.warn('segue', status) || {};
-    silent = /401|403/.test(status);
+    const { status } = response;
+    if (/^5|408|429/.test(status)) retryAfter = +response.headers.get('retry-after');
+    else receipt = response.ok ? await response.json() : console.warn('segue', status) || {};
+    isRefused = /401|403/.test(status);
   } catch {
-    // No network, no answer or somebody else's: the same as a busy server.
+    // No network, no answer, or one that is not from Segue: treated like a busy server.
   }
-  underway = timer = false;
+  sentBatch = flushTimer = false;
   if (receipt) {
-    failures = 0;
+    failureCount = 0;
     queue = queue.filter((text) => !batch.includes(text));
-    save();
-    mine == me && receive(receipt); // else it speaks of what was before a login, a reset or a refusal
-    if (queue[0] || asking) later();
-  } else later(1e3 * ((wait || 2 ** Math.min(failures++, 8)) + Math.random()));
+    saveQueue();
+    // After a login, a reset or a refusal the receipt is about the visitor before.
+    personalizationSent == personalization && applyReceipt(receipt);
+    if (queue[0] || isUpdateDue) scheduleFlush();
+  } else scheduleFlush(1e3 * ((retryAfter || 2 ** Math.min(failureCount++, 8)) + Math.random()));
 };

@@ -1,49 +1,53 @@
 /**
- * Hides: who the visitor is. A random secret, the proof, is kept in a cookie and in localStorage, each restoring the
- * other; the anonymous id is its SHA-256, so whoever knows the proof owns the id. Both are read again for each message,
- * for another tab may have reset them.
+ * The visitor's anonymous identity. The proof is a random secret, kept in a cookie and in localStorage; each restores
+ * the other. The anonymous id is the proof's SHA-256, so whoever has the proof owns the id. Every message reads both
+ * places again, because another tab may have reset them.
  */
 
 import { options } from './settings.js';
-import { attempt, keep, put, putCookie, store } from './storage.js';
+import { attempt, attemptPersistent, setCookie, setItem, store } from './storage.js';
 
-/** `text` as UTF-8. */
-export const encode = (text) => new TextEncoder().encode(text);
+/** Encode `text` as UTF-8. */
+export const encodeUtf8 = (text) => new TextEncoder().encode(text);
 
-const hex = (bytes) => new Uint8Array(bytes).reduce((text, byte) => text + (byte + 256).toString(16).slice(1), '');
+const toHex = (bytes) => new Uint8Array(bytes).reduce((text, byte) => text + (byte + 256).toString(16).slice(1), '');
 
-/** 16 random bytes as hex. */
-export const random = () => hex(crypto.getRandomValues(new Uint8Array(16)));
+/** Return 16 random bytes as hex. */
+export const randomHex = () => toHex(crypto.getRandomValues(new Uint8Array(16)));
 
 /**
- * The visitor of now: `_proof`, `_id` (absent until the hash is there), `_known`, the promise of it, and `_token`, which
- * says to the stream who they are; one that the site has fetched vouches for a login too.
+ * The current visitor: `_proof`; `_id`, absent until the hash is computed; `_idReady`, the promise of that; and
+ * `_token`, which authenticates the stream. A token that the site's server fetched also vouches for a login.
  */
-export let who = {};
+export let visitor = {};
 
-/** Without a secure context there is no hash: the id is random, and proves nothing. */
-const hash = async (visitor) => {
-  const digest = await crypto.subtle?.digest('SHA-256', encode(visitor._proof));
-  visitor._id = digest ? hex(digest.slice(0, 16)) : visitor._proof;
-};
+/** Set the id. Without a secure context there is no hash: the proof itself is the id, and proves nothing. */
+async function setId(target) {
+  const digest = await crypto.subtle?.digest('SHA-256', encodeUtf8(target._proof));
+  target._id = digest ? toHex(digest.slice(0, 16)) : target._proof;
+}
 
-/** Finds or makes the visitor. */
-export const meet = () => {
-  const proof = keep(() => /segue_v=(\w+)/.exec(document.cookie)[1]) || store.segue_v || who._proof || random();
-  if (proof != who._proof) {
-    if (who._proof) who = {}; // another tab has made one; else it is the one who was meant all along
-    who._proof = proof;
-    who._known = hash(who);
-    put('segue_v', proof);
-    keep(() => putCookie(proof, 34560000)); // 400 days, the most that browsers grant
+/** Return the stored visitor; create one if there is none. */
+export const loadVisitor = () => {
+  const proof =
+    attemptPersistent(() => /segue_v=(\w+)/.exec(document.cookie)[1]) ||
+    store.segue_v ||
+    visitor._proof ||
+    randomHex();
+  if (proof != visitor._proof) {
+    if (visitor._proof) visitor = {}; // another tab made a new visitor
+    visitor._proof = proof;
+    visitor._idReady = setId(visitor);
+    setItem('segue_v', proof);
+    attemptPersistent(() => setCookie(proof, 34560000)); // 400 days, the longest that browsers grant
   }
-  return who;
+  return visitor;
 };
 
-/** Forgets the visitor, and what is stored under these names, by whichever page. */
-export const forget = (names) => {
-  who = {};
-  putCookie('', 0);
-  for (const place of [store, attempt(() => localStorage)])
-    for (const name in place) if (names.test(name)) delete place[name];
+/** Forget the visitor, and erase every stored item whose name matches the pattern `names`, from earlier pages too. */
+export const forgetVisitor = (names) => {
+  visitor = {};
+  setCookie('', 0);
+  for (const items of [store, attempt(() => localStorage)])
+    for (const name in items) if (names.test(name)) delete items[name];
 };

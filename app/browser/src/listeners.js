@@ -1,4 +1,4 @@
-/** Hides: which page code listens to what. */
+/** The handlers that page code registers with `segue.on()`. */
 
 const handlers = {};
 
@@ -6,5 +6,5 @@ export const on = (name, handler) => {
   (handlers[name] ||= []).push(handler);
 };
 
-/** Each handler runs in a task of its own: what it throws is its own. */
+/** Run each handler in a task of its own, so that an error in one stops neither the others nor the library. */
 export const emit = (name, value) => handlers[name]?.forEach((handler) => setTimeout(handler, 0, value));

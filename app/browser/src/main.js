@@ -1,60 +1,59 @@
-/** Hides: how `window.segue` turns from a queue of calls into the library. */
+/** The entry point: connects the modules, and turns `window.segue` from a queue of calls into the library. */
 
-import { me, vouch } from './personalize.js';
+// From the bottom layer up. No module imports one that imports it, directly or through others.
 import { options } from './settings.js';
-import { page } from './views.js';
-import { isText } from './redact.js';
-import { part, say } from './messages.js';
-import { forget, who } from './identity.js';
-import { listen } from './capture.js';
+import { attempt, setItem, store } from './storage.js';
 import { on } from './listeners.js';
-import { decide, granted } from './consent.js';
-import { attempt, put, store } from './storage.js';
+import { isString } from './redaction.js';
+import { forgetVisitor, visitor } from './identity.js';
+import { consent, initialConsent } from './consent.js';
+import { personalization, setBatchSender, setVisitorToken } from './personalization.js';
 import { flush } from './delivery.js';
+import { recordMessage, separateHeldMessages } from './messages.js';
+import { applyConsent } from './consent_changes.js';
+import { recordPage } from './views.js';
+import { startCapture } from './capture.js';
+
+setBatchSender(flush);
 
 const methods = {
   load(writeKey, given) {
     if (options.writeKey) return;
     options.writeKey = writeKey;
     Object.assign(options, given);
-    // The visitor's earlier word counts, else the browser's, else the page's rule.
-    decide(
-      attempt(() => JSON.parse(localStorage.segue_c)) ??
-        ((options.respectDnt && navigator.doNotTrack == 1) || (options.respectGpc && navigator.globalPrivacyControl)
-          ? false
-          : !options.consent?.required || null),
-    );
-    setTimeout(listen); // after the calls that waited: they may hold a page() of their own
+    applyConsent(initialConsent());
+    setTimeout(startCapture); // after the calls that waited: one of them may be page()
   },
   page(...values) {
-    const names = values.filter(isText);
-    page(
+    const names = values.filter(isString);
+    recordPage(
       names.pop(),
       names.pop(),
-      values.find((value) => !isText(value)),
+      values.find((value) => !isString(value)),
     );
   },
-  track: (event, properties) => say('track', { event, properties }),
+  track: (event, properties) => recordMessage('track', { event, properties }),
   identify(userId, traits, given) {
     if (typeof userId == 'object') return methods.identify(store.segue_u, userId, traits);
-    if ((store.segue_u || userId) != userId) methods.reset(); // somebody else at this browser
-    vouch(given?.visitorToken);
-    put('segue_u', userId);
-    say('identify', { userId, traits });
+    if ((store.segue_u || userId) != userId) methods.reset(); // another user in this browser
+    setVisitorToken(given?.visitorToken);
+    setItem('segue_u', userId);
+    recordMessage('identify', { userId, traits });
   },
-  group: (groupId, traits) => say('group', { groupId, traits }),
-  alias: (userId, previousId) => say('alias', { userId, previousId: previousId || store.segue_u || who._id }),
+  group: (groupId, traits) => recordMessage('group', { groupId, traits }),
+  alias: (userId, previousId) =>
+    recordMessage('alias', { userId, previousId: previousId || store.segue_u || visitor._id }),
   reset() {
-    part();
-    forget(/^segue_[vusm]/);
-    decide(granted);
+    separateHeldMessages();
+    forgetVisitor(/^segue_[vusm]/);
+    applyConsent(consent);
   },
-  ready: async (handler) => handler(await who._known),
-  user: () => ({ anonymousId: who._id, userId: store.segue_u, sessionId: parseInt(store.segue_s) }),
+  ready: async (handler) => handler(await visitor._idReady),
+  user: () => ({ anonymousId: visitor._id, userId: store.segue_u, sessionId: parseInt(store.segue_s) }),
   flush,
   on,
-  personalization: () => me,
-  consent: (choice) => decide(choice, true),
+  personalization: () => personalization,
+  consent: (choice) => applyConsent(choice, true),
   optOut: () => methods.consent(false),
   optIn: () => methods.consent(true),
 };
@@ -65,7 +64,7 @@ if (segue.push) {
   const calls = segue.splice(0);
   segue.push = null; // no queue any more
   for (const name in methods)
-    // Whatever goes wrong in here must not reach the page.
+    // No error of the library may reach the page.
     segue[name] = (...values) => attempt(() => methods[name](...values), console.warn);
   for (const [name, values, time] of calls) {
     options._now = time;

@@ -1,58 +1,59 @@
 /**
- * Hides: how a call becomes a message. It is made, with its id, time and page, when the call is made; who says it is
- * put in when that is allowed and known. Until it is allowed, messages are held in memory.
+ * Messages. A call becomes a message with its id, time and page at once; the visitor and the session are added when the
+ * visitor's consent allows it and the id is known. Until the visitor decides, messages are held in memory.
  */
 
-import { granted, isOn } from './consent.js';
+import { consent, isAnalyticsAllowed } from './consent.js';
 import { enqueue } from './delivery.js';
-import { meet, random } from './identity.js';
+import { loadVisitor, randomHex } from './identity.js';
 import { emit } from './listeners.js';
-import { clean } from './redact.js';
-import { putSession } from './session.js';
+import { pageContext } from './page_context.js';
+import { redactMessage } from './redaction.js';
+import { addSession } from './session.js';
 import { options } from './settings.js';
 import { attempt, store } from './storage.js';
-import { pageContext } from './views.js';
 
-let held = [];
-let count = 1e6; // of the messages; in front of an id, it keeps those of one instant in their order
+let heldMessages = [];
+let messageCount = 1e6; // the prefix of each id, which keeps messages of one instant in order
 
-export const say = (type, fields) => {
-  const message = clean(
+export const recordMessage = (type, fields) => {
+  const message = redactMessage(
     {
       type,
-      messageId: count++ + random(),
+      messageId: messageCount++ + randomHex(),
       timestamp: new Date(options._now || Date.now()),
       ...fields,
       context: pageContext(),
     },
-    options.redact === true && 'properties' in fields, // never of ids: all would become one
+    options.redact === true && 'properties' in fields, // never in ids: all of them would become one
   );
-  message.userId ??= store.segue_u; // of now: before consent somebody else may follow
+  message.userId ??= store.segue_u; // the current one: before consent another user may follow
   emit(type, message);
-  held.push(message);
-  release();
+  heldMessages.push(message);
+  releaseMessages();
 };
 
-export const captures = (kind) => options.capture === true || options.capture?.[kind];
+export const isCaptured = (kind) => options.capture === true || options.capture?.[kind];
 
-/** Something that the page did not say itself. */
-export const auto = (kind, event, properties) => captures(kind) && say('track', { event, properties });
+/** Record an event that the page did not report itself, if the page asked for events of this kind. */
+export const captureEvent = (kind, event, properties) =>
+  isCaptured(kind) && recordMessage('track', { event, properties });
 
-/** What is held was said by another visitor than what follows, of whom nothing else is known. */
-export const part = () => {
-  const id = random();
-  for (const message of held) message.anonymousId ??= id;
-};
+/** Give the held messages an anonymous id of their own: those that follow belong to another visitor. */
+export function separateHeldMessages() {
+  const id = randomHex();
+  for (const message of heldMessages) message.anonymousId ??= id;
+}
 
-/** Sends or drops what was held, once the visitor has decided. */
-export const release = () =>
-  granted != null &&
-  held.splice(0).forEach(async (message) => {
-    if (!isOn()) return;
-    const visitor = meet();
-    (message.context ||= {}).consent = granted.analytics && { categoryPreferences: granted };
-    putSession(message);
-    if (!visitor._id) await visitor._known; // else queued at once: a page that goes away waits for nothing
+/** Send or drop the held messages, if the visitor has decided. */
+export const releaseMessages = () =>
+  consent != null &&
+  heldMessages.splice(0).forEach(async (message) => {
+    if (!isAnalyticsAllowed()) return;
+    const visitor = loadVisitor();
+    (message.context ||= {}).consent = consent.analytics && { categoryPreferences: consent };
+    addSession(message);
+    if (!visitor._id) await visitor._idReady; // else queued at once: a page that goes away cannot wait
     message.anonymousId ??= visitor._id;
     enqueue(options.redact?.call ? attempt(() => options.redact(message)) : message);
   });

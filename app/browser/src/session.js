@@ -1,29 +1,29 @@
 /**
- * Hides: when a session begins: after 30 minutes without a message, or on arrival from another campaign or site than
- * the one it began with. Midnight does not count. Stored as "start last arrival", in ms.
+ * Sessions. A session begins after 30 minutes without a message, or when the visitor arrives from another campaign or
+ * site than the one that began the session. Midnight does not matter. Stored as "start last source", times in ms.
  */
 
-import { put, store } from './storage.js';
+import { setItem, store } from './storage.js';
 
-let arrives = true; // only the first message of a document does
+let isFirstMessage = true; // of this document; only that one can be an arrival
 
-/** What brought the visitor here from outside, as text without spaces; false if nothing did. */
-const arrival = ({ campaign, clickIds, page }) => {
+/** Return what brought the visitor here from outside, as text without spaces; false if nothing did. */
+function arrivalSource({ campaign, clickIds, page }) {
   const site = new URL(page?.referrer || location).host;
   return campaign || clickIds ? escape(JSON.stringify([campaign, clickIds])) : site != location.host && site;
-};
+}
 
-/** Puts the session into the context of a message. */
-export const putSession = ({ timestamp, context }) => {
-  const at = Date.parse(timestamp);
-  const arrived = arrives && arrival(context);
-  let [start, last, from] = (store.segue_s || '').split(' ');
-  if (!(at - last < 18e5) || (arrived && arrived != from)) {
-    start = at;
-    from = arrived;
+/** Add the session to the context of a message. */
+export function addSession({ timestamp, context }) {
+  const time = Date.parse(timestamp);
+  const newSource = isFirstMessage && arrivalSource(context);
+  let [start, last, source] = (store.segue_s || '').split(' ');
+  if (!(time - last < 18e5) || (newSource && newSource != source)) {
+    start = time;
+    source = newSource;
     context.sessionStart = true;
   }
-  arrives = false;
-  put('segue_s', start + ' ' + at + ' ' + from);
+  isFirstMessage = false;
+  setItem('segue_s', start + ' ' + time + ' ' + source);
   context.sessionId = +start;
-};
+}

@@ -1,7 +1,7 @@
-/** Hides: what the page has asked for. */
+/** The options that the page passed to `segue.load()`, on top of their defaults. */
 
 export const options = {
-  host: '', // where the page itself lies
+  host: '', // the page's own host
   capture: { pages: true },
   personalize: true,
 };

@@ -1,43 +1,44 @@
 /**
- * Hides: where things are kept. `store` is the browser's localStorage once that is allowed and works, else an object
- * that lives as long as the document; both are read as plain properties.
+ * Browser storage. `store` is localStorage once the visitor allows it and the browser permits it; until then it is an
+ * object that lives as long as the document. Both are read as plain properties.
  */
 
 import { options } from './settings.js';
 
 /**
- * What `action` returns; undefined where it fails, as where the browser forbids it: blocked storage, a sandbox, a full
- * disk. `tell` is told why.
+ * Return the result of `action`, or undefined if it throws: the browser may block storage, the page may be sandboxed,
+ * the disk may be full. `onError` receives the error.
  */
-export const attempt = (action, tell) => {
+export const attempt = (action, onError) => {
   try {
     return action();
   } catch (error) {
-    tell?.(error);
+    onError?.(error);
   }
 };
 
-/** The same, and undefined where the page wants nothing kept. */
-export const keep = (action) => (options.cookieless ? undefined : attempt(action));
+/** Like `attempt`, but return undefined without a call if the page asked to store nothing. */
+export const attemptPersistent = (action) => (options.cookieless ? undefined : attempt(action));
 
 export let store = {};
 
-export const put = (name, value) => attempt(() => (value ? (store[name] = value) : delete store[name]));
+/** Store `value`; remove the item if `value` is falsy. */
+export const setItem = (name, value) => attempt(() => (value ? (store[name] = value) : delete store[name]));
 
-/** From now on things are kept; what is in memory moves along. */
-export const open = () =>
-  keep(() => {
-    // Throws where storage is blocked or full: hence the mark.
+/** Store items in localStorage from now on; items in memory move there. */
+export const openStore = () =>
+  attemptPersistent(() => {
+    // The marker `segue_` makes this throw if storage is blocked or full.
     store = Object.assign(localStorage, store, { segue_: 1 });
   });
 
-/** From now on nothing is kept. */
-export const close = () => {
+/** Keep items in memory only from now on. */
+export function closeStore() {
   store = {};
-};
+}
 
-/** A cookie of this site alone; `seconds` 0 removes it. */
-export const putCookie = (value, seconds) =>
+/** Set the cookie of this site; `seconds` 0 removes it. */
+export const setCookie = (value, seconds) =>
   attempt(() => {
     document.cookie =
       `segue_v=${value};max-age=${seconds};domain=${options.cookieDomain || ''};path=/;samesite=lax` +
