@@ -15,6 +15,8 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Collection, Mapping
+from graphlib import CycleError, TopologicalSorter
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -22,6 +24,7 @@ from typing import Final
 from app.browser import SCRIPT, Snippet, snippet_of
 
 HERE: Final = Path(__file__).parent
+SOURCES: Final = HERE / "src"
 PACKAGE: Final = HERE / "package.json"
 GUIDE: Final = HERE.parents[1] / "docs" / "website.md"
 GZIP_BYTES_MAX: Final = 4_095
@@ -29,6 +32,10 @@ GZIP_BYTES_MAX: Final = 4_095
 
 BUNDLE: Final = ("--bundle", "--format=iife", "--target=es2021", "--mangle-props=^_", "--log-level=warning")
 SHRINK: Final = ("--compress", "passes=5,keep_fargs=false,pure_getters,hoist_vars,unsafe", "--mangle")
+"""uglify-js inlines a function that has a body of statements and one caller only if it is declared with ``function``.
+The other functions in ``src`` are arrow functions, which are shorter."""
+
+_IMPORT: Final = re.compile(r"""['"]\./([\w-]+\.js)['"]""")
 
 
 class CannotBuild(Exception):
@@ -40,8 +47,29 @@ def gzipped_bytes(content: bytes) -> int:
     return len(gzip.compress(content, compresslevel=9, mtime=0)) + len(SCRIPT.name) + 1
 
 
+def source_imports(directory: Path) -> dict[str, set[str]]:
+    """Return for each module in ``directory`` the modules that it imports."""
+    return {path.name: set(_IMPORT.findall(path.read_text(encoding="utf-8"))) for path in directory.glob("*.js")}
+
+
+def import_circle(imports: Mapping[str, Collection[str]]) -> list[str]:
+    """Return the modules of an import circle, each followed by one that it imports; empty if there is no circle.
+
+    The last module is the first one again.
+    """
+    graph = {module: sorted(imports[module]) for module in sorted(imports)}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle[::-1]
+    return []
+
+
 def build() -> bytes:
     """The library as it is served. The same sources give the same bytes. Raises CannotBuild."""
+    if circle := import_circle(source_imports(SOURCES)):
+        raise CannotBuild(f"the modules in app/browser/src import each other in a circle: {' -> '.join(circle)}.")
     version = json.loads(PACKAGE.read_bytes())["version"]
     with tempfile.TemporaryDirectory(prefix="segue-build-") as directory:
         bundle, out = Path(directory) / "bundle.js", Path(directory) / "segue.js"
