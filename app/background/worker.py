@@ -22,7 +22,7 @@ from app.postgres.partitions import create_monthly_partitions
 from app.postgres.pool import UNREACHABLE, Clock, Connection, Pool, transact
 from app.projection.backfill import START, FilledChunk, Position, fill_chunk, next_unfilled, note_progress
 from app.projection.project import project_deferred, refresh
-from app.projection.writes import retract_retired
+from app.projection.writes import retract_retired, set_customer_aside
 from app.registry.registry import Registry
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import MINUTE
@@ -46,8 +46,6 @@ SELECT id FROM customers WHERE sweep_at <= $1 ORDER BY sweep_at LIMIT $2
 """
 
 _COUNT_DUE = f"SELECT count(*) FROM (SELECT FROM customers WHERE sweep_at <= $1 LIMIT {_DUE_COUNTED_MAX}) AS due"
-
-_SET_ASIDE = "UPDATE customers SET stale = true, sweep_at = $2 WHERE id = $1"
 
 
 class Worker:
@@ -214,7 +212,7 @@ class Worker:
 
     async def _set_aside(self, id: bytes) -> None:
         async with self._pool.acquire() as connection:
-            await connection.execute(_SET_ASIDE, id, self._clock.now() + _RETRY_AFTER)
+            await set_customer_aside(connection, id, self._clock.now() + _RETRY_AFTER)
 
     async def project_deferred(self) -> int:
         """Project messages that were stored only; returns how many."""

@@ -26,6 +26,14 @@ class IdentityNode(msgspec.Struct, gc=False):
     customer: bytes | None = None
 
 
+class MovedIdentity(msgspec.Struct, frozen=True):
+    """An identity whose row must change: another customer, or now carried by a message of its own."""
+
+    id: bytes
+    customer: bytes | None
+    carried: bool
+
+
 class Link(msgspec.Struct, gc=False):
     """One edge. For an alias ``weaker`` is the user_id that previousId names, ``stronger`` the userId."""
 

@@ -13,7 +13,8 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from app.identity.graph import ALIAS, LINK, Caps, Group, IdentityNode, Link, divide, in_order
+from app.identity.graph import ALIAS, LINK, Caps, Group, IdentityNode, Link, MovedIdentity, divide, in_order
+from app.identity.graph_writes import insert_identities
 from app.postgres.pool import Connection
 from app.touchpoint import Identity, Message, Order
 
@@ -48,14 +49,6 @@ class ResolvedCustomer(msgspec.Struct):
     whole: bool
     contested: bool
     last_link_at: int
-
-
-class MovedIdentity(msgspec.Struct, frozen=True):
-    """An identity whose row must change: another customer, or now carried by a message of its own."""
-
-    id: bytes
-    customer: bytes | None
-    carried: bool
 
 
 class Resolution(msgspec.Struct):
@@ -111,15 +104,6 @@ class _Claims:
             self.links[weaker, stronger] = Link(weaker, stronger, kind, order)
 
 
-_REMEMBER = """
--- New identities, each at first with the strongest it came with. Where another worker is inserting one of them we wait
--- here, in id order, and find it afterwards.
-INSERT INTO identities (id, kind, value, customer_id, carried)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::bool[])
-ON CONFLICT (id) DO NOTHING
-RETURNING id
-"""
-
 _LOCK = """
 -- The customers of these identities, locked in id order until COMMIT.
 SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at
@@ -157,9 +141,9 @@ async def resolve(connection: Connection, messages: Sequence[Message], caps: Cap
     pairs = sorted(claims.links)
     view = _View()
     await view.load(connection, sorted(claims.identities), pairs)
-    unknown = sorted(claims.identities.keys() - view.nodes.keys())
-    if unknown:
-        view.add(await _remember(connection, claims, unknown))
+    missing = sorted(claims.identities.keys() - view.nodes.keys())
+    if missing:
+        view.add(await _insert_missing(connection, claims, missing))
         await view.load(connection, sorted(claims.identities.keys() - view.nodes.keys()), pairs)
     graph = _Extension(view, caps)
     for id in claims.carried:
@@ -198,21 +182,13 @@ async def redivide(connection: Connection, seeds: Sequence[bytes], caps: Caps) -
     return graph.resolution(seeds)
 
 
-async def _remember(connection: Connection, claims: _Claims, unknown: Sequence[bytes]) -> list[IdentityNode]:
-    """The identities that are ours to have made; the others of ``unknown`` were made by somebody else meanwhile."""
-    nodes = {}
-    for id in unknown:
+async def _insert_missing(connection: Connection, claims: _Claims, missing: Sequence[bytes]) -> list[IdentityNode]:
+    """Insert the identities of ``missing``; return those that this flush inserted, not another worker."""
+    nodes = []
+    for id in missing:
         carried = id in claims.carried
-        nodes[id] = IdentityNode(id, claims.identities[id], carried, claims.home[id] if carried else None)
-    rows = await connection.fetch(
-        _REMEMBER,
-        unknown,
-        [node.identity.kind for node in nodes.values()],
-        [node.identity.value for node in nodes.values()],
-        [node.customer for node in nodes.values()],
-        [node.carried for node in nodes.values()],
-    )
-    return [nodes[row["id"]] for row in rows]
+        nodes.append(IdentityNode(id, claims.identities[id], carried, claims.home[id] if carried else None))
+    return await insert_identities(connection, nodes)
 
 
 class _View:

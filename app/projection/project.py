@@ -14,6 +14,7 @@ from app.config import Settings
 from app.identity import resolver
 from app.identity.bucketing_key import Person, bucketing_keys_of
 from app.identity.graph import Caps
+from app.identity.graph_writes import mark_link_undone, write_graph
 from app.identity.resolver import CustomerRow, Resolution, ResolvedCustomer
 from app.postgres.pool import Connection
 from app.projection.coverage import BEFORE_NUMBERS, coverage, kept_of
@@ -21,7 +22,7 @@ from app.projection.fold import NeedsReplay, cut_pending, cut_short, fold
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
 from app.projection.log_replay import ReplayedCustomer, input_of_message, replay
 from app.projection.state import State, messages_of, read_state, write_state
-from app.projection.writes import ProjectedCustomer, stored_intervals, write_customers, write_graph
+from app.projection.writes import ProjectedCustomer, merge_customers, stored_intervals, write_customers
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import Message
 
@@ -78,12 +79,6 @@ async def refresh(
     return await _apply(connection, resolution, {}, ruleset, now, unbounded, replay_all)
 
 
-_UNDO = """
-UPDATE links SET undone_at = $3 WHERE weaker = $1 AND stronger = $2
-RETURNING weaker
-"""
-
-
 def _within_one_step(rows: list[CustomerRow], settings: Settings, replay_all: bool) -> list[bytes]:
     left = settings.replay_messages_max
     step: list[bytes] = []
@@ -106,8 +101,7 @@ async def undo_link(
     settings: Settings,
 ) -> bool:
     """Take a link of the merge ledger back, or restore it; customers part or join accordingly. False: no such link."""
-    found = await connection.fetchval(_UNDO, weaker, stronger, now if undone else None)
-    if found is None:
+    if not await mark_link_undone(connection, weaker, stronger, now if undone else None):
         return False
     resolution = await resolver.redivide(connection, [weaker, stronger], caps_of(settings))
     await _apply(connection, resolution, {}, ruleset, now, settings, replay_all=False)
@@ -135,7 +129,8 @@ async def _apply(
     writes = IntervalWrites()
     to_replay: list[tuple[int, ResolvedCustomer]] = []
     kept = kept_of(ruleset)
-    await write_graph(connection, resolution)
+    await write_graph(connection, resolution.links, resolution.moved)
+    await merge_customers(connection, resolution)
     persons = await bucketing_keys_of(connection, list(resolution.customers)) if ruleset.reads_person and news else {}
     for customer in resolution.customers.values():
         told = news.get(customer.id, [])

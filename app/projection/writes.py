@@ -1,6 +1,6 @@
-"""Writing a projection: the graph, the customers and their intervals, each in one statement whatever the size.
+"""Writes of a projection: the tables customers and transitions. No other module writes them.
 
-Owns the tables identities, links (with :mod:`app.identity.resolver`), customers and transitions.
+Each write is one statement, however many customers it covers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from app.postgres.pool import Connection
 from app.projection.fold import flips_at
 from app.projection.intervals import Interval, IntervalWrites
 from app.projection.state import Cause, State
+from app.registry.rule_numbers import forget_retired_meaning, next_retired_meaning
 
 SWEEP_NOW: Final = 0
 """A ``sweep_at`` that is always due: the worker takes stale customers first."""
@@ -62,53 +63,30 @@ def interval_of(row: Iterable[Any]) -> Interval:
     )
 
 
-_WRITE_GRAPH = """
--- The graph of a flush: links, whose identities are whose, and rows of customers that became part of another.
-WITH linked AS (
-    INSERT INTO links (weaker, stronger, kind, occurred_at, message_id, source, joined)
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::bool[])
-    ON CONFLICT (weaker, stronger) DO UPDATE
-    SET occurred_at = excluded.occurred_at, message_id = excluded.message_id, source = excluded.source,
-        joined = excluded.joined
-),
-moved AS (
-    UPDATE identities i SET customer_id = m.customer_id, carried = m.carried
-    FROM unnest($8::uuid[], $9::uuid[], $10::bool[]) AS m (id, customer_id, carried)
-    WHERE i.id = m.id
-),
--- A customer that was taken over whole keeps its history under its new id.
-adopted AS (
-    UPDATE transitions t SET customer_id = a.now
-    FROM unnest($11::uuid[], $12::uuid[]) AS a (before, now)
-    WHERE t.customer_id = a.before AND t.retracted_at IS NULL
+_MERGE_CUSTOMERS = """
+-- Customers that became part of another. One that was taken over whole keeps its history under its new id.
+WITH adopted AS (
+    UPDATE transitions t SET customer_id = a.customer_id
+    FROM unnest($1::uuid[], $2::uuid[]) AS a (former_id, customer_id)
+    WHERE t.customer_id = a.former_id AND t.retracted_at IS NULL
 )
-DELETE FROM customers WHERE id = ANY($13::uuid[])
+DELETE FROM customers WHERE id = ANY($3::uuid[])
 """
 
 
-async def write_graph(connection: Connection, resolution: Resolution) -> None:
+async def merge_customers(connection: Connection, resolution: Resolution) -> None:
+    """Delete the rows of merged customers and move the history of those taken over whole: one statement, or none."""
     adopted = [
         (customer.origins[0].id, customer.id)
         for customer in resolution.customers.values()
         if len(customer.origins) == 1 and customer.whole and customer.origins[0].id != customer.id
     ]
-    if not (resolution.links or resolution.moved or resolution.gone or adopted):
+    if not (adopted or resolution.gone):
         return
-    links, moved = resolution.links, resolution.moved
     await connection.execute(
-        _WRITE_GRAPH,
-        [link.weaker for link in links],
-        [link.stronger for link in links],
-        [link.kind for link in links],
-        [link.order[0] for link in links],
-        [link.order[1] for link in links],
-        [link.order[2] for link in links],
-        [link.joined for link in links],
-        [node.id for node in moved],
-        [node.customer for node in moved],
-        [node.carried for node in moved],
-        [before for before, _ in adopted],
-        [now for _, now in adopted],
+        _MERGE_CUSTOMERS,
+        [former_id for former_id, _ in adopted],
+        [customer_id for _, customer_id in adopted],
         resolution.gone,
     )
 
@@ -205,8 +183,6 @@ def sweep_at(carried: ProjectedCustomer, flips: int | None, now: int) -> int | N
     return flips if before is None or flips < before else before
 
 
-_RETIRED = "SELECT definition, meaning FROM retired LIMIT 1"
-
 _RETRACT = """
 -- Intervals of a meaning that its definition no longer has, a batch at a time; indexes transitions_open and
 -- transitions_ended.
@@ -227,14 +203,20 @@ retracted AS (
 SELECT count(*) FROM retracted
 """
 
-_FORGET_RETIRED = "DELETE FROM retired WHERE definition = $1 AND meaning = $2"
-
 
 async def retract_retired(connection: Connection, intervals_max: int, now: int) -> int:
-    """Retract some intervals of a meaning that is of the past; returns how many, 0 where none are left."""
-    while (found := await connection.fetchrow(_RETIRED)) is not None:
-        count: int = await connection.fetchval(_RETRACT, *found, intervals_max, now)
+    """Retract some intervals of a retired meaning; return how many, 0 if none are left."""
+    while (retired := await next_retired_meaning(connection)) is not None:
+        count: int = await connection.fetchval(_RETRACT, *retired, intervals_max, now)
         if count:
             return count
-        await connection.execute(_FORGET_RETIRED, *found)
+        await forget_retired_meaning(connection, *retired)
     return 0
+
+
+_SET_ASIDE = "UPDATE customers SET stale = true, sweep_at = $2 WHERE id = $1"
+
+
+async def set_customer_aside(connection: Connection, id: bytes, retry_at: int) -> None:
+    """Mark a customer as stale, so that reads replay it, and let the worker try it again at ``retry_at``."""
+    await connection.execute(_SET_ASIDE, id, retry_at)

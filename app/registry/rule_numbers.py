@@ -20,6 +20,10 @@ INSERT INTO retired (definition, meaning) SELECT definition, number FROM gone WH
 
 _GIVE = "INSERT INTO rule_numbers (meaning, definition) SELECT * FROM unnest($1::text[], $2::text[])"
 
+_NEXT_RETIRED = "SELECT definition, meaning FROM retired LIMIT 1"
+
+_FORGET_RETIRED = "DELETE FROM retired WHERE definition = $1 AND meaning = $2"
+
 
 async def renumber(connection: Connection, ruleset: Ruleset, numbers: Mapping[str, int]) -> bool:
     """Give numbers to what is new in ``ruleset`` and take them from what it no longer holds; whether any changed.
@@ -35,6 +39,17 @@ async def renumber(connection: Connection, ruleset: Ruleset, numbers: Mapping[st
     if new:
         await connection.execute(_GIVE, list(new), list(new.values()))
     return bool(gone or new)
+
+
+async def next_retired_meaning(connection: Connection) -> tuple[str, int] | None:
+    """Return (definition, number) of a meaning whose intervals are to be retracted, if there is one."""
+    row = await connection.fetchrow(_NEXT_RETIRED)
+    return None if row is None else (row["definition"], row["meaning"])
+
+
+async def forget_retired_meaning(connection: Connection, definition: str, meaning: int) -> None:
+    """Delete a retired meaning, of which no interval is left."""
+    await connection.execute(_FORGET_RETIRED, definition, meaning)
 
 
 def _definition(ruleset: Ruleset, id: str) -> str | None:

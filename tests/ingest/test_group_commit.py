@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from app.errors import Overloaded
-from app.identity import resolver
+from app.identity import graph_writes, resolver
 from app.ingest import event_log, group_commit
 from app.projection import writes
 from app.touchpoint import SECOND
@@ -29,7 +29,7 @@ async def statements_of(one: Pipeline, messages: list[dict[str, Any]]) -> list[s
     seen: list[str] = []
     connections = [await one.pool.acquire() for _ in range(one.pool.get_max_size())]
     for connection in connections:
-        for query in (event_log._APPEND, resolver._REMEMBER, writes._WRITE_CUSTOMERS):
+        for query in (event_log._APPEND, graph_writes._INSERT_IDENTITIES, writes._WRITE_CUSTOMERS):
             await connection.prepare(query)
         connection.add_query_logger(lambda record: seen.append(record.query))
     for connection in connections:
@@ -45,6 +45,25 @@ async def test_a_flush_takes_the_same_statements_whatever_its_size(database_url:
             body = [viewed(size * 10_000 + number) for number in range(size)]
             counts.append(len(await statements_of(one, body)))
     assert counts[0] == counts[1] <= 8
+
+
+async def test_only_a_flush_that_merges_customers_pays_the_statement_for_it(database_url: str) -> None:
+    counts = []
+    for size in (1, 50):
+        async with service(database_url, NOW) as one:
+            first, last = size * 10_000, size * 10_000 + size
+            await one.send([viewed(number, anonymous_id=f"d{number}") for number in range(first, last)])
+            more = [viewed(100_000 + number, anonymous_id=f"d{number}") for number in range(first, last)]
+            seen = await statements_of(one, more)
+            assert writes._MERGE_CUSTOMERS not in seen
+            login = [
+                viewed(200_000 + number, user_id=f"u{number}", anonymous_id=f"d{number}")
+                for number in range(first, last)
+            ]
+            seen = await statements_of(one, login)
+            assert seen.count(writes._MERGE_CUSTOMERS) == seen.count(graph_writes._WRITE_GRAPH) == 1
+            counts.append(len(seen))
+    assert counts[0] == counts[1]
 
 
 async def test_hot_statements_never_scan_a_table(database_url: str) -> None:

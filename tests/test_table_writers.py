@@ -1,0 +1,87 @@
+"""Each table has one writing module, and modules that answer questions write none: read from the SQL in ``app/``."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.postgres.schema import metadata
+
+APP = Path(__file__).parents[1] / "app"
+
+READERS = ("app.queries", "app.insight", "app.data_quality", "app.api", "app.http")
+"""Packages that only read."""
+
+KNOWN_SHARED_TABLES = {
+    "quarantine": {"app.ingest.event_log", "app.privacy.text_redaction", "app.quarantine.search"},
+    "touchpoints": {"app.ingest.event_log", "app.privacy.text_redaction"},
+}
+"""Tables that still have several writing modules. An entry that is no longer true fails the test."""
+
+_WRITE = re.compile(
+    r"\b(?:INSERT\s+INTO|MERGE\s+INTO|UPDATE(?:\s+ONLY)?|DELETE\s+FROM(?:\s+ONLY)?|COPY|TRUNCATE(?:\s+TABLE)?)\s+"
+    r'(?:public\.)?"?(\w+|\{\})'
+)
+_COMMENT = re.compile(r"--[^\n]*")
+
+
+def tables_written(source: str) -> set[str]:
+    """The tables that the SQL strings and COPY calls of a module write; ``{}`` for a name filled in at run time."""
+    tree = ast.parse(source)
+    names = {name for text in _texts(tree) for name in _WRITE.findall(_COMMENT.sub("", text))}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.startswith("copy_"):
+            names |= {argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)}
+    return names & {*metadata.tables, "{}"}
+
+
+def _texts(tree: ast.Module) -> Iterator[str]:
+    """All strings but docstrings; ``{}`` stands for each placeholder of an f-string."""
+    skipped: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            skipped.add(id(node.value))
+        elif isinstance(node, ast.JoinedStr):
+            skipped |= {id(part) for part in node.values}
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped:
+            yield node.value
+
+
+def writers_by_table() -> dict[str, set[str]]:
+    writers: dict[str, set[str]] = {}
+    for path in sorted(APP.rglob("*.py")):
+        module = ".".join(path.relative_to(APP.parent).with_suffix("").parts)
+        for table in tables_written(path.read_text(encoding="utf-8")):
+            writers.setdefault(table, set()).add(module)
+    return writers
+
+
+def test_each_table_has_one_writing_module() -> None:
+    writers = writers_by_table()
+    assert writers.pop("{}", set()) == set(), "a statement's table must be written out in the SQL"
+    assert {table: modules for table, modules in writers.items() if len(modules) > 1} == KNOWN_SHARED_TABLES
+    assert writers.keys() == metadata.tables.keys()
+
+
+def test_modules_that_answer_questions_write_nothing() -> None:
+    writing = {module for modules in writers_by_table().values() for module in modules}
+    assert {module for module in writing if module.startswith(READERS)} == set()
+
+
+def test_writes_are_found_in_every_kind_of_statement() -> None:
+    source = '''
+"""INSERT INTO ledger is only described here."""
+A = """
+-- UPDATE keys is a comment
+WITH gone AS (DELETE FROM links RETURNING weaker) INSERT INTO identities SELECT 1
+ON CONFLICT (id) DO UPDATE SET kind = excluded.kind
+"""
+B = f"UPDATE customers c SET stale = {A}"
+C = f"DELETE FROM {A}"
+D = "SELECT 1 FROM deferred FOR UPDATE SKIP LOCKED"
+async def store(connection): await connection.copy_records_to_table("touchpoints", records=[])
+'''
+    assert tables_written(source) == {"links", "identities", "customers", "touchpoints", "{}"}
