@@ -15,8 +15,8 @@ from typing import Final
 import msgspec
 
 from app.config import Settings
-from app.projection.fold import cut_pending, fold
-from app.projection.log_replay import input_of_message
+from app.projection.fold import fold, truncate_pending
+from app.projection.log_replay import input_from_message
 from app.projection.state import State, read_state, write_state
 from app.rules.engine.ruleset import Ruleset
 from app.rules.engine.series import Series
@@ -90,8 +90,8 @@ def _stream(customer: int, messages: int, events: Sequence[str], apart: int) -> 
 def _take(stored: bytes | None, message: Message, ruleset: Ruleset) -> bytes:
     """One message into one customer as a flush does it, the database left out."""
     state = State() if stored is None else read_state(stored, ruleset)
-    fold(state, ruleset, [input_of_message(message, ruleset)], message.received_at, POINTS_MAX)
-    return write_state(cut_pending(state, POINTS_MAX), ruleset)
+    fold(state, ruleset, [input_from_message(message, ruleset)], message.received_at, POINTS_MAX)
+    return write_state(truncate_pending(state, POINTS_MAX), ruleset)
 
 
 # ------------------------------------------------------------------------------- (h): segments nobody touches
@@ -119,7 +119,7 @@ def _thousand_segments(sizes: Sizes) -> Figure:
 
 
 def _touched(message: Message, ruleset: Ruleset) -> int:
-    move = input_of_message(message, ruleset)
+    move = input_from_message(message, ruleset)
     read = ruleset.rules_reading(move.leaves, move.traits or ())
     return sum(rule_id.startswith("segment:") for rule_id in read)
 

@@ -21,7 +21,7 @@ import psutil
 from app.insight.customer_scan import count_customers, fold_customers, scan_customers
 from app.insight.verification import SegmentVerifier
 from app.postgres.pool import snapshot
-from app.projection.coverage import coverage
+from app.projection.coverage import coverage_of
 from app.queries.customer_state import truth_of
 from app.queries.segment_members import SegmentMemberQueries
 from app.registry.bootstrap import FirstKeys
@@ -195,7 +195,7 @@ async def _everybody(one: Pipeline, expected: int) -> float:
     start = time.perf_counter()
     members = 0
     async with snapshot(one.pool) as connection:
-        alone = coverage(await one.registry.rules.read(connection)).alone(rule_id)
+        alone = coverage_of(await one.registry.rules.read(connection)).rules_for(rule_id)
         now = one.clock.now()
         async for ids in scan_customers(connection):
             folded = await fold_customers(connection, ids, alone, now)

@@ -20,8 +20,8 @@ from app.ingest.event_log import claim_deferred, count_deferred, postpone_deferr
 from app.observability.metrics import Metrics
 from app.postgres.partitions import create_monthly_partitions
 from app.postgres.pool import UNREACHABLE, Clock, Connection, Pool, transact
-from app.projection.backfill import START, FilledChunk, Position, fill_chunk, next_unfilled, note_progress
-from app.projection.project import project_deferred, refresh
+from app.projection.backfill import START, FilledChunk, Position, fill_chunk, find_next_unfilled, record_progress
+from app.projection.project import project_deferred, refresh_customers
 from app.projection.writes import retract_retired, set_customer_aside
 from app.registry.registry import Registry
 from app.rules.engine.ruleset import Ruleset
@@ -157,7 +157,7 @@ class Worker:
     async def _fill_one(self, ruleset: Ruleset, after: Position) -> FilledChunk:
         """A customer that cannot be filled must not hold up the others; it is tried again later, from the log."""
         async with self._pool.acquire() as connection:
-            position = await next_unfilled(connection, ruleset, after)
+            position = await find_next_unfilled(connection, ruleset, after)
         try:
             return await self._fill_some(ruleset, after, 1)
         except UNREACHABLE:
@@ -173,7 +173,7 @@ class Worker:
         self._metrics.filled(filled.customers, filled.touchpoints)
         if (done := self._filling.take(filled)) is not None:
             async with self._pool.acquire() as connection:
-                await note_progress(connection, ruleset, self._filling.begun_at, self._clock.now(), *done)
+                await record_progress(connection, ruleset, self._filling.begun_at, self._clock.now(), *done)
 
     async def _refresh(self, claim: str, *arguments: int) -> int:
         claimed: list[bytes] = []
@@ -195,7 +195,7 @@ class Worker:
         if not customer_ids:
             return 0
         ruleset = await self._registry.rules.read(connection)
-        projected = await refresh(connection, customer_ids, ruleset, self._clock.now(), self._settings)
+        projected = await refresh_customers(connection, customer_ids, ruleset, self._clock.now(), self._settings)
         return projected.customers
 
     async def _refresh_each(self, customer_ids: Sequence[bytes]) -> int:

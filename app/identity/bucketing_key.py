@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from app.postgres.pool import Connection
 from app.touchpoint import Identity
 
-Person = tuple[str, str]
+BucketingKey = tuple[str, str]
 """(kind, value)"""
 
 _IDENTITIES = """
@@ -28,22 +28,24 @@ CROSS JOIN LATERAL (
 """
 
 
-async def bucketing_keys_of(connection: Connection, customer_ids: Sequence[bytes]) -> dict[bytes, Person]:
+async def bucketing_keys_of(connection: Connection, customer_ids: Sequence[bytes]) -> dict[bytes, BucketingKey]:
     """By customer; one statement more where somebody has several identities of the strongest kind."""
     strongest: dict[bytes, list[tuple[bytes, Identity]]] = {}
-    for customer, id, kind, value in await connection.fetch(_IDENTITIES, customer_ids):
+    for customer_id, id, kind, value in await connection.fetch(_IDENTITIES, customer_ids):
         identity = Identity(kind, value)
-        known = strongest.setdefault(customer, [])
-        if known and known[0][1].strength > identity.strength:
-            known.clear()
-        if not known or known[0][1].strength == identity.strength:
-            known.append((id, identity))
-    undecided = [id for found in strongest.values() if len(found) > 1 for id, _ in found]
-    first = {}
-    if undecided:
-        first = {row["id"]: tuple(row)[1:] for row in await connection.fetch(_EARLIEST, undecided)}
-    persons = {}
-    for customer, found in strongest.items():
-        _, identity = min(found, key=lambda pair: (pair[0] not in first, first.get(pair[0], ()), pair[1]))
-        persons[customer] = (identity.kind, identity.value)
-    return persons
+        candidates = strongest.setdefault(customer_id, [])
+        if candidates and candidates[0][1].strength > identity.strength:
+            candidates.clear()
+        if not candidates or candidates[0][1].strength == identity.strength:
+            candidates.append((id, identity))
+    tied_ids = [id for candidates in strongest.values() if len(candidates) > 1 for id, _ in candidates]
+    first_messages = {}
+    if tied_ids:
+        first_messages = {row["id"]: tuple(row)[1:] for row in await connection.fetch(_EARLIEST, tied_ids)}
+    keys = {}
+    for customer_id, candidates in strongest.items():
+        _, identity = min(
+            candidates, key=lambda pair: (pair[0] not in first_messages, first_messages.get(pair[0], ()), pair[1])
+        )
+        keys[customer_id] = (identity.kind, identity.value)
+    return keys

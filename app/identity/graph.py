@@ -52,7 +52,7 @@ class Caps(msgspec.Struct, frozen=True):
     contacts: int
     others: int
 
-    def of(self, kind: str) -> int | None:
+    def limit_for(self, kind: str) -> int | None:
         match kind:
             case "user_id":
                 return None
@@ -73,18 +73,18 @@ class Group:
         self.members = [node]
         self.kinds = {node.identity.kind: 1}
 
-    def can_join(self, other: Group, caps: Caps) -> bool:
-        if "user_id" in self.kinds and "user_id" in other.kinds:
+    def can_join(self, group: Group, caps: Caps) -> bool:
+        if "user_id" in self.kinds and "user_id" in group.kinds:
             return False
-        for kind, count in other.kinds.items():
-            cap = caps.of(kind)
+        for kind, count in group.kinds.items():
+            cap = caps.limit_for(kind)
             if cap is not None and count + self.kinds.get(kind, 0) > cap:
                 return False
         return True
 
-    def absorb(self, other: Group) -> None:
-        self.members.extend(other.members)
-        for kind, count in other.kinds.items():
+    def add_group(self, group: Group) -> None:
+        self.members.extend(group.members)
+        for kind, count in group.kinds.items():
             self.kinds[kind] = self.kinds.get(kind, 0) + count
 
     @property
@@ -98,52 +98,52 @@ class Group:
         return any(node.carried for node in self.members)
 
 
-def divide(nodes: Mapping[bytes, IdentityNode], links: Iterable[Link], caps: Caps) -> list[Group]:
-    """Part ``nodes`` into customers; sets ``joined`` of each link. ``links`` must hold all links among ``nodes``."""
+def group_identities(nodes: Mapping[bytes, IdentityNode], links: Iterable[Link], caps: Caps) -> list[Group]:
+    """Group ``nodes`` into customers and set ``joined`` of each link. ``links`` must hold all links among ``nodes``."""
     group_of = {id: Group(node) for id, node in nodes.items()}
 
     def join(link: Link) -> None:
-        a, b = group_of[link.weaker], group_of[link.stronger]
-        if a is b:
+        group_a, group_b = group_of[link.weaker], group_of[link.stronger]
+        if group_a is group_b:
             return
-        if len(a.members) < len(b.members):
-            a, b = b, a
-        a.absorb(b)
-        for node in b.members:
-            group_of[node.id] = a
+        if len(group_a.members) < len(group_b.members):
+            group_a, group_b = group_b, group_a
+        group_a.add_group(group_b)
+        for node in group_b.members:
+            group_of[node.id] = group_a
 
-    standing = [link for link in links if not link.undone]
-    for link in standing:
+    active_links = [link for link in links if not link.undone]
+    for link in active_links:
         if link.kind == ALIAS:
-            link.joined = alias_holds(nodes, link)
+            link.joined = is_alias_active(nodes, link)
             if link.joined:
                 join(link)
-    for link in in_order([link for link in standing if link.kind == LINK], lambda id: nodes[id].identity):
-        a, b = group_of[link.weaker], group_of[link.stronger]
-        link.joined = nodes[link.weaker].carried and (a is b or a.can_join(b, caps))
+    for link in sort_links([link for link in active_links if link.kind == LINK], lambda id: nodes[id].identity):
+        group_a, group_b = group_of[link.weaker], group_of[link.stronger]
+        link.joined = nodes[link.weaker].carried and (group_a is group_b or group_a.can_join(group_b, caps))
         if link.joined:
             join(link)
     return list({id(group): group for group in group_of.values()}.values())
 
 
-def in_order(links: Iterable[Link], identity_of: Callable[[bytes], Identity]) -> list[Link]:
+def sort_links(links: Iterable[Link], identity_of: Callable[[bytes], Identity]) -> list[Link]:
     """Links in the order in which they decide; of those of one message the stronger identity's comes first."""
 
-    def place(link: Link) -> tuple[Order, int, str, str]:
+    def sort_key(link: Link) -> tuple[Order, int, str, str]:
         identity = identity_of(link.weaker)
         return (link.order, identity.strength, identity.kind, identity.value)
 
-    return sorted(links, key=place)
+    return sorted(links, key=sort_key)
 
 
-def alias_holds(nodes: Mapping[bytes, IdentityNode], link: Link) -> bool:
+def is_alias_active(nodes: Mapping[bytes, IdentityNode], link: Link) -> bool:
     """previousId names a user_id, unless all that is known of that value is an anonymous_id.
 
     Such an anonymous_id gets an ordinary link instead, which loses to an earlier one: a shared device that two
     users alias does not make the two one.
     """
-    previous = nodes[link.weaker]
-    if previous.carried:
+    previous_user = nodes[link.weaker]
+    if previous_user.carried:
         return True
-    anonymous = nodes.get(identity_id("anonymous_id", previous.identity.value))
+    anonymous = nodes.get(identity_id("anonymous_id", previous_user.identity.value))
     return anonymous is None or not anonymous.carried

@@ -1,8 +1,8 @@
-"""Who sent these messages? Finds, creates, merges and parts customers, for a whole flush at once.
+"""Identity resolution: finds, creates, merges and splits the customers of a whole flush at once.
 
 Most messages say what is known already and cost a look-up. A new link between groups without conflicts, or one later
 than all links of both, extends the graph where it stands. Only a link that may change an earlier decision (late and
-contested, an alias, an undo) has its whole neighbourhood divided anew by :mod:`app.identity.graph`.
+contested, an alias, an undo) has its whole neighbourhood grouped again by :mod:`app.identity.graph`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from app.identity.graph import ALIAS, LINK, Caps, Group, IdentityNode, Link, MovedIdentity, divide, in_order
+from app.identity.graph import ALIAS, LINK, Caps, Group, IdentityNode, Link, MovedIdentity, group_identities, sort_links
 from app.identity.graph_writes import insert_identities
 from app.postgres.pool import Connection
 from app.touchpoint import Identity, Message, Order
@@ -46,7 +46,7 @@ class ResolvedCustomer(msgspec.Struct):
 
     id: bytes
     origins: list[CustomerRow]
-    whole: bool
+    is_whole: bool
     contested: bool
     last_link_at: int
 
@@ -58,49 +58,49 @@ class Resolution(msgspec.Struct):
     customer_of: dict[bytes, bytes]
     """Each identity of the flush -> the customer it belongs to."""
     links: list[Link]
-    moved: list[MovedIdentity]
-    gone: list[bytes]
+    moved_identities: list[MovedIdentity]
+    merged_customers: list[bytes]
     """Rows of customers that are now part of others."""
 
 
-class _Claims:
-    """What the messages of one flush say about identities, each thing once."""
+class _FlushIdentities:
+    """The identities, links and aliases that the messages of one flush carry, each once."""
 
     def __init__(self, messages: Iterable[Message]) -> None:
         self.identities: dict[bytes, Identity] = {}
-        self.carried: set[bytes] = set()
+        self.carried_ids: set[bytes] = set()
         self.links: dict[tuple[bytes, bytes], Link] = {}
-        self.home: dict[bytes, bytes] = {}
+        self.likely_customers: dict[bytes, bytes] = {}
         """Where a new identity most likely belongs: the strongest identity it was seen with."""
         for message in messages:
-            self._add(message)
+            self._add_message(message)
 
-    def _add(self, message: Message) -> None:
+    def _add_message(self, message: Message) -> None:
         ids = []
         for identity in message.identities:
             id = identity.id
             ids.append(id)
             self.identities[id] = identity
-        self.carried.update(ids)
+        self.carried_ids.update(ids)
         strongest = ids[0]
-        self.home.setdefault(strongest, strongest)
+        self.likely_customers.setdefault(strongest, strongest)
         for id in ids[1:]:
-            self.home[id] = strongest
-            self._link(id, strongest, LINK, message.order)
+            self.likely_customers[id] = strongest
+            self._add_link(id, strongest, LINK, message.order)
         if message.previous_id is not None:
-            self._alias(message.previous_id, strongest, message.order)
+            self._add_alias(message.previous_id, strongest, message.order)
 
-    def _alias(self, previous_id: str, user: bytes, order: Order) -> None:
+    def _add_alias(self, previous_id: str, user: bytes, order: Order) -> None:
         for kind, edge in (("user_id", ALIAS), ("anonymous_id", LINK)):
             identity = Identity(kind, previous_id)
             id = identity.id
             self.identities[id] = identity
-            self.home.setdefault(id, id)
-            self._link(id, user, edge, order)
+            self.likely_customers.setdefault(id, id)
+            self._add_link(id, user, edge, order)
 
-    def _link(self, weaker: bytes, stronger: bytes, kind: str, order: Order) -> None:
-        known = self.links.get((weaker, stronger))
-        if known is None or order < known.order:
+    def _add_link(self, weaker: bytes, stronger: bytes, kind: str, order: Order) -> None:
+        earlier = self.links.get((weaker, stronger))
+        if earlier is None or order < earlier.order:
             self.links[weaker, stronger] = Link(weaker, stronger, kind, order)
 
 
@@ -135,24 +135,24 @@ FROM links WHERE stronger = ANY($1::uuid[])
 """
 
 
-async def resolve(connection: Connection, messages: Sequence[Message], caps: Caps) -> Resolution:
-    """Find or make the customer of every message, take in what the messages say of identities, lock the rows."""
-    claims = _Claims(messages)
-    pairs = sorted(claims.links)
-    view = _View()
-    await view.load(connection, sorted(claims.identities), pairs)
-    missing = sorted(claims.identities.keys() - view.nodes.keys())
+async def resolve_identities(connection: Connection, messages: Sequence[Message], caps: Caps) -> Resolution:
+    """Find or create the customer of every message, extend the graph by the messages' links, and lock the rows."""
+    flush = _FlushIdentities(messages)
+    pairs = sorted(flush.links)
+    loaded = _LoadedGraph()
+    await loaded.load(connection, sorted(flush.identities), pairs)
+    missing = sorted(flush.identities.keys() - loaded.nodes.keys())
     if missing:
-        view.add(await _insert_missing(connection, claims, missing))
-        await view.load(connection, sorted(claims.identities.keys() - view.nodes.keys()), pairs)
-    graph = _Extension(view, caps)
-    for id in claims.carried:
-        graph.carry(id)
-    for link in in_order(claims.links.values(), claims.identities.__getitem__):
-        graph.take(link)
-    if graph.unsettled:
-        await graph.settle(connection)
-    return graph.resolution(claims.identities)
+        loaded.add_inserted(await _insert_missing(connection, flush, missing))
+        await loaded.load(connection, sorted(flush.identities.keys() - loaded.nodes.keys()), pairs)
+    graph = _GraphUpdate(loaded, caps)
+    for id in flush.carried_ids:
+        graph.mark_carried(id)
+    for link in sort_links(flush.links.values(), flush.identities.__getitem__):
+        graph.add_link(link)
+    if graph.undecided:
+        await graph.regroup_undecided(connection)
+    return graph.build_resolution(flush.identities)
 
 
 _ROWS = """
@@ -161,49 +161,53 @@ FROM customers WHERE id = ANY($1::uuid[]) ORDER BY id
 """
 
 
-async def peek(connection: Connection, customer_ids: Sequence[bytes]) -> list[CustomerRow]:
-    """Rows of customers that are known by id, as they are now; those that are gone are left out."""
+async def read_customers(connection: Connection, customer_ids: Sequence[bytes]) -> list[CustomerRow]:
+    """Return the rows of these customers as they are now, without those that were merged."""
     return [CustomerRow(*row) for row in await connection.fetch(_ROWS, customer_ids)]
 
 
-async def lock(connection: Connection, customer_ids: Sequence[bytes], *, wait: bool = True) -> list[CustomerRow]:
-    """The same, locked until COMMIT; without ``wait``, rows that somebody else has locked are left out."""
-    how = "FOR NO KEY UPDATE" if wait else "FOR NO KEY UPDATE SKIP LOCKED"
-    return [CustomerRow(*row) for row in await connection.fetch(f"{_ROWS} {how}", customer_ids)]
+async def lock_customers(
+    connection: Connection, customer_ids: Sequence[bytes], *, wait: bool = True
+) -> list[CustomerRow]:
+    """Return the same rows, locked until COMMIT; without ``wait``, rows that are locked already are left out."""
+    lock_clause = "FOR NO KEY UPDATE" if wait else "FOR NO KEY UPDATE SKIP LOCKED"
+    return [CustomerRow(*row) for row in await connection.fetch(f"{_ROWS} {lock_clause}", customer_ids)]
 
 
-async def redivide(connection: Connection, seeds: Sequence[bytes], caps: Caps) -> Resolution:
-    """Divide the neighbourhood of ``seeds`` anew from its links, after one of them was undone or restored."""
-    view = _View()
-    await view.load(connection, sorted(seeds), [])
-    graph = _Extension(view, caps)
-    graph.unsettled.update(seeds)
-    await graph.settle(connection)
-    return graph.resolution(seeds)
+async def resolve_neighbourhood(connection: Connection, seeds: Sequence[bytes], caps: Caps) -> Resolution:
+    """Group the neighbourhood of ``seeds`` again from its links, after one of them was undone or restored."""
+    loaded = _LoadedGraph()
+    await loaded.load(connection, sorted(seeds), [])
+    graph = _GraphUpdate(loaded, caps)
+    graph.undecided.update(seeds)
+    await graph.regroup_undecided(connection)
+    return graph.build_resolution(seeds)
 
 
-async def _insert_missing(connection: Connection, claims: _Claims, missing: Sequence[bytes]) -> list[IdentityNode]:
+async def _insert_missing(
+    connection: Connection, flush: _FlushIdentities, missing: Sequence[bytes]
+) -> list[IdentityNode]:
     """Insert the identities of ``missing``; return those that this flush inserted, not another worker."""
     nodes = []
     for id in missing:
-        carried = id in claims.carried
-        nodes.append(IdentityNode(id, claims.identities[id], carried, claims.home[id] if carried else None))
+        carried = id in flush.carried_ids
+        nodes.append(IdentityNode(id, flush.identities[id], carried, flush.likely_customers[id] if carried else None))
     return await insert_identities(connection, nodes)
 
 
-class _View:
-    """What of the graph is read and locked so far; grows when a neighbourhood must be divided."""
+class _LoadedGraph:
+    """The part of the graph that is read and locked so far; it grows when a neighbourhood must be grouped again."""
 
     def __init__(self) -> None:
-        self.fresh: set[bytes] = set()
-        """Identities of this flush's own making; their ``customer`` is a guess that no row stands behind yet."""
+        self.inserted_ids: set[bytes] = set()
+        """Identities that this flush inserted. Their ``customer`` is a guess: it has no row yet."""
         self.rows: dict[bytes, CustomerRow] = {}
         self.nodes: dict[bytes, IdentityNode] = {}
         self.links: dict[tuple[bytes, bytes], Link] = {}
 
-    def add(self, fresh: Iterable[IdentityNode]) -> None:
-        for node in fresh:
-            self.fresh.add(node.id)
+    def add_inserted(self, inserted: Iterable[IdentityNode]) -> None:
+        for node in inserted:
+            self.inserted_ids.add(node.id)
             self.nodes[node.id] = node
 
     async def load(self, connection: Connection, ids: Sequence[bytes], pairs: Sequence[tuple[bytes, bytes]]) -> None:
@@ -215,7 +219,7 @@ class _View:
             for row in await connection.fetch(_LOCK, ids, overtaken):
                 self.rows[row["id"]] = CustomerRow(*row)
             await self._read_members(connection, ids, pairs)
-            owners = {self.nodes[id].customer for id in ids if id in self.nodes and id not in self.fresh}
+            owners = {self.nodes[id].customer for id in ids if id in self.nodes and id not in self.inserted_ids}
             overtaken = sorted(owner for owner in owners if owner is not None and owner not in self.rows)
             if not overtaken:
                 return
@@ -232,9 +236,9 @@ class _View:
             if link[0] is not None:
                 # What was read before the lock was ours may be out of date.
                 self.links.pop((id, link[0]), None)
-                self._keep(id, *link)
+                self._add_link(id, *link)
 
-    def _keep(
+    def _add_link(
         self,
         weaker: bytes,
         stronger: bytes,
@@ -248,17 +252,19 @@ class _View:
         order = (occurred_at, message_id, source)
         self.links.setdefault((weaker, stronger), Link(weaker, stronger, kind, order, joined, undone_at is not None))
 
-    async def widen(self, connection: Connection, seeds: Iterable[bytes]) -> set[bytes]:
+    async def load_neighbourhood(self, connection: Connection, seeds: Iterable[bytes]) -> set[bytes]:
         """Walk all links from ``seeds`` until nothing new is reached; lock and read the customers on the way."""
         reached: set[bytes] = set()
         frontier = set(seeds)
         while frontier:
             await self.load(connection, sorted(frontier), [])
-            owners = {self.nodes[id].customer for id in frontier if id not in self.fresh} - {None}
-            frontier |= {id for id, node in self.nodes.items() if node.customer in owners and id not in self.fresh}
+            owners = {self.nodes[id].customer for id in frontier if id not in self.inserted_ids} - {None}
+            frontier |= {
+                id for id, node in self.nodes.items() if node.customer in owners and id not in self.inserted_ids
+            }
             reached |= frontier
             for row in await connection.fetch(_NEIGHBOURS, sorted(frontier)):
-                self._keep(*row)
+                self._add_link(*row)
             frontier = {id for pair in self.links if not reached.isdisjoint(pair) for id in pair} - reached
         return reached
 
@@ -271,122 +277,123 @@ class _Cluster(msgspec.Struct):
     last_link_at: int
 
 
-class _Extension:
-    """The graph of one flush, link by link; what cannot be decided alone is left ``unsettled`` until settled."""
+class _GraphUpdate:
+    """Extends the graph by one flush, link by link. Identities whose group depends on other links stay ``undecided``
+    until :meth:`regroup_undecided`."""
 
-    def __init__(self, view: _View, caps: Caps) -> None:
-        self.view = view
+    def __init__(self, loaded: _LoadedGraph, caps: Caps) -> None:
+        self.loaded = loaded
         self.caps = caps
-        self.unsettled: set[bytes] = set()
-        self.carried_now: set[bytes] = set()
-        self.changed: dict[tuple[bytes, bytes], Link] = {}
+        self.undecided: set[bytes] = set()
+        self.newly_carried_ids: set[bytes] = set()
+        self.changed_links: dict[tuple[bytes, bytes], Link] = {}
         self.cluster_of: dict[bytes, _Cluster] = {}
         self.members_of: dict[bytes, list[IdentityNode]] = {}
         self._index_members()
 
     def _index_members(self) -> None:
         self.members_of = {}
-        for node in self.view.nodes.values():
-            if node.id not in self.view.fresh and node.customer is not None:
+        for node in self.loaded.nodes.values():
+            if node.id not in self.loaded.inserted_ids and node.customer is not None:
                 self.members_of.setdefault(node.customer, []).append(node)
 
-    def carry(self, id: bytes) -> None:
+    def mark_carried(self, id: bytes) -> None:
         """A message sent this identity as its own. If only an alias knew it, that alias must be weighed again."""
-        node = self.view.nodes[id]
+        node = self.loaded.nodes[id]
         if not node.carried:
             node.carried = True
-            self.carried_now.add(id)
-            self.unsettled.add(id)
-        if id in self.view.fresh:
-            self._cluster(id)
+            self.newly_carried_ids.add(id)
+            self.undecided.add(id)
+        if id in self.loaded.inserted_ids:
+            self._cluster_for(id)
 
-    def take(self, link: Link) -> None:
-        known = self.view.links.get((link.weaker, link.stronger))
-        if known is not None and known.order <= link.order:
+    def add_link(self, link: Link) -> None:
+        stored = self.loaded.links.get((link.weaker, link.stronger))
+        if stored is not None and stored.order <= link.order:
             return
-        if known is not None and known.undone:
+        if stored is not None and stored.undone:
             # It stays undone, but if it is ever restored, this is the message that decides.
-            known.order = link.order
-            self.changed[link.weaker, link.stronger] = known
+            stored.order = link.order
+            self.changed_links[link.weaker, link.stronger] = stored
             return
-        self.changed[link.weaker, link.stronger] = link
-        self.view.links[link.weaker, link.stronger] = link
-        a, b = self._cluster(link.weaker), self._cluster(link.stronger)
-        last = link.order[0] > max(a.last_link_at, b.last_link_at)
-        settled = last or not (a.contested or b.contested)
-        if link.kind == ALIAS or not self.view.nodes[link.weaker].carried:
-            settled = False
-        elif a is b:
+        self.changed_links[link.weaker, link.stronger] = link
+        self.loaded.links[link.weaker, link.stronger] = link
+        cluster_a, cluster_b = self._cluster_for(link.weaker), self._cluster_for(link.stronger)
+        is_latest = link.order[0] > max(cluster_a.last_link_at, cluster_b.last_link_at)
+        is_decided = is_latest or not (cluster_a.contested or cluster_b.contested)
+        if link.kind == ALIAS or not self.loaded.nodes[link.weaker].carried:
+            is_decided = False
+        elif cluster_a is cluster_b:
             pass
-        elif a.group.can_join(b.group, self.caps):
-            if settled:
-                a = self._join(a, b)
+        elif cluster_a.group.can_join(cluster_b.group, self.caps):
+            if is_decided:
+                cluster_a = self._join(cluster_a, cluster_b)
         else:
-            settled = last
+            is_decided = is_latest
             link.joined = False
-            a.contested = b.contested = True
-        if not settled:
-            self.unsettled |= {link.weaker, link.stronger}
-        a.last_link_at = max(a.last_link_at, link.order[0])
-        b.last_link_at = max(b.last_link_at, link.order[0])
+            cluster_a.contested = cluster_b.contested = True
+        if not is_decided:
+            self.undecided |= {link.weaker, link.stronger}
+        cluster_a.last_link_at = max(cluster_a.last_link_at, link.order[0])
+        cluster_b.last_link_at = max(cluster_b.last_link_at, link.order[0])
 
-    def _cluster(self, id: bytes) -> _Cluster:
+    def _cluster_for(self, id: bytes) -> _Cluster:
         cluster = self.cluster_of.get(id)
         if cluster is not None:
             return cluster
-        node = self.view.nodes[id]
-        row = None if id in self.view.fresh or node.customer is None else self.view.rows[node.customer]
+        node = self.loaded.nodes[id]
+        row = None if id in self.loaded.inserted_ids or node.customer is None else self.loaded.rows[node.customer]
         if row is None:
             cluster = _Cluster(Group(node), False, NEVER)
         else:
-            first, *others = self.members_of[row.id]
+            first, *more_members = self.members_of[row.id]
             cluster = _Cluster(Group(first), row.contested, row.last_link_at)
-            for other in others:
-                cluster.group.absorb(Group(other))
+            for member in more_members:
+                cluster.group.add_group(Group(member))
         for member in cluster.group.members:
             self.cluster_of[member.id] = cluster
         return cluster
 
-    def _join(self, a: _Cluster, b: _Cluster) -> _Cluster:
-        if len(a.group.members) < len(b.group.members):
-            a, b = b, a
-        a.group.absorb(b.group)
-        a.contested |= b.contested
-        a.last_link_at = max(a.last_link_at, b.last_link_at)
-        for node in b.group.members:
-            self.cluster_of[node.id] = a
-        return a
+    def _join(self, cluster_a: _Cluster, cluster_b: _Cluster) -> _Cluster:
+        if len(cluster_a.group.members) < len(cluster_b.group.members):
+            cluster_a, cluster_b = cluster_b, cluster_a
+        cluster_a.group.add_group(cluster_b.group)
+        cluster_a.contested |= cluster_b.contested
+        cluster_a.last_link_at = max(cluster_a.last_link_at, cluster_b.last_link_at)
+        for node in cluster_b.group.members:
+            self.cluster_of[node.id] = cluster_a
+        return cluster_a
 
-    async def settle(self, connection: Connection) -> None:
-        """Divide the whole neighbourhood of what is unsettled, from its links alone."""
-        seeds = {node.id for id in self.unsettled for node in self._cluster(id).group.members}
-        reached = await self.view.widen(connection, seeds)
+    async def regroup_undecided(self, connection: Connection) -> None:
+        """Group the whole neighbourhood of the undecided identities, from its links alone."""
+        seeds = {node.id for id in self.undecided for node in self._cluster_for(id).group.members}
+        reached = await self.loaded.load_neighbourhood(connection, seeds)
         self._index_members()
-        nodes = {id: self.view.nodes[id] for id in reached}
-        for id in self.carried_now & reached:
+        nodes = {id: self.loaded.nodes[id] for id in reached}
+        for id in self.newly_carried_ids & reached:
             nodes[id].carried = True
-        links = [link for (weaker, _), link in self.view.links.items() if weaker in reached]
-        before = {(link.weaker, link.stronger): link.joined for link in links}
-        for group in divide(nodes, links, self.caps):
+        links = [link for (weaker, _), link in self.loaded.links.items() if weaker in reached]
+        was_joined = {(link.weaker, link.stronger): link.joined for link in links}
+        for group in group_identities(nodes, links, self.caps):
             cluster = _Cluster(group, False, NEVER)
             for node in group.members:
                 self.cluster_of[node.id] = cluster
         for link in links:
             pair = (link.weaker, link.stronger)
-            if link.joined != before[pair]:
-                self.changed[pair] = link
+            if link.joined != was_joined[pair]:
+                self.changed_links[pair] = link
             for id in pair:
                 cluster = self.cluster_of[id]
                 cluster.last_link_at = max(cluster.last_link_at, link.order[0])
                 cluster.contested |= link.kind == LINK and not link.joined and nodes[link.weaker].carried
 
-    def resolution(self, asked: Iterable[bytes]) -> Resolution:
-        resolution = Resolution({}, {}, list(self.changed.values()), [], [])
-        left: set[bytes] = set()
+    def build_resolution(self, ids: Iterable[bytes]) -> Resolution:
+        resolution = Resolution({}, {}, list(self.changed_links.values()), [], [])
+        former_customers: set[bytes] = set()
         for cluster in self._clusters():
-            self._resolve_cluster(cluster, resolution, left)
-        resolution.gone = sorted(left - resolution.customers.keys())
-        for id in asked:
+            self._resolve_cluster(cluster, resolution, former_customers)
+        resolution.merged_customers = sorted(former_customers - resolution.customers.keys())
+        for id in ids:
             if id not in resolution.customer_of:
                 self._resolve_unchanged(id, resolution)
         return resolution
@@ -395,46 +402,48 @@ class _Extension:
         """Each once, though every member points to it."""
         return {id(cluster): cluster for cluster in self.cluster_of.values()}.values()
 
-    def _resolve_cluster(self, cluster: _Cluster, resolution: Resolution, left: set[bytes]) -> None:
-        if self._is_as_stored(cluster):
+    def _resolve_cluster(self, cluster: _Cluster, resolution: Resolution, former_customers: set[bytes]) -> None:
+        if self._is_unchanged(cluster):
             return
         customer = cluster.group.customer_id if cluster.group.exists else None
         origins: dict[bytes, int] = {}
         for node in cluster.group.members:
-            if node.customer != customer or node.id in self.carried_now:
-                resolution.moved.append(MovedIdentity(node.id, customer, node.carried))
-            if node.id not in self.view.fresh and node.customer is not None:
+            if node.customer != customer or node.id in self.newly_carried_ids:
+                resolution.moved_identities.append(MovedIdentity(node.id, customer, node.carried))
+            if node.id not in self.loaded.inserted_ids and node.customer is not None:
                 origins[node.customer] = origins.get(node.customer, 0) + 1
             if customer is not None:
                 resolution.customer_of[node.id] = customer
-        left.update(origins)
+        former_customers.update(origins)
         if customer is not None:
             resolution.customers[customer] = ResolvedCustomer(
                 customer,
-                [self.view.rows[origin] for origin in origins],
+                [self.loaded.rows[origin] for origin in origins],
                 all(len(self.members_of[origin]) == count for origin, count in origins.items()),
                 cluster.contested,
                 cluster.last_link_at,
             )
 
-    def _is_as_stored(self, cluster: _Cluster) -> bool:
+    def _is_unchanged(self, cluster: _Cluster) -> bool:
         """A neighbour that was looked at and came out as it was: nothing of it is written."""
-        first, *others = cluster.group.members
-        row = None if first.id in self.view.fresh or first.customer is None else self.view.rows[first.customer]
+        first, *more_members = cluster.group.members
+        row = (
+            None if first.id in self.loaded.inserted_ids or first.customer is None else self.loaded.rows[first.customer]
+        )
         return (
             row is not None
             and row.contested == cluster.contested
             and row.last_link_at == cluster.last_link_at
             and len(self.members_of[row.id]) == len(cluster.group.members)
-            and all(node.customer == row.id and node.id not in self.view.fresh for node in others)
-            and not any(node.id in self.carried_now for node in cluster.group.members)
+            and all(node.customer == row.id and node.id not in self.loaded.inserted_ids for node in more_members)
+            and not any(node.id in self.newly_carried_ids for node in cluster.group.members)
         )
 
     def _resolve_unchanged(self, id: bytes, resolution: Resolution) -> None:
-        customer = self.view.nodes[id].customer
+        customer = self.loaded.nodes[id].customer
         if customer is None:
             return
         resolution.customer_of[id] = customer
         if customer not in resolution.customers:
-            row = self.view.rows[customer]
+            row = self.loaded.rows[customer]
             resolution.customers[customer] = ResolvedCustomer(customer, [row], True, row.contested, row.last_link_at)

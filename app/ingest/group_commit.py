@@ -23,7 +23,7 @@ from app.ingest.event_log import QuarantineRow, append, defer, original_of, reco
 from app.ingest.source_stats import SourceStats
 from app.observability.metrics import Metrics
 from app.postgres.pool import UNREACHABLE, Clock, Connection, Pool, transact
-from app.projection.project import project
+from app.projection.project import project_messages
 from app.registry.registry import Registry
 from app.touchpoint import Message, Warning
 from app.tracking_plan.check import MessagePlace, PlanViolation
@@ -364,7 +364,7 @@ class GroupCommit:
             ruleset = await self._registry.rules.at(connection, revision)
             now = max(self._clock.now(), max(message.received_at for message in messages))
             with self._metrics.step("project"):
-                await project(connection, messages, ruleset, now, self._settings)
+                await project_messages(connection, messages, ruleset, now, self._settings)
         return _Stored(fresh, twins, projected=defer_reason is None)
 
 

@@ -10,9 +10,9 @@ from typing import Final
 import msgspec
 
 from app.postgres.pool import Connection, Pool
-from app.projection.backfill import replay_for
+from app.projection.backfill import replay_for_rules
 from app.projection.coverage import BEFORE_NUMBERS
-from app.projection.log_replay import ReplayedCustomer, replay
+from app.projection.log_replay import ReplayedCustomer, replay_log
 from app.projection.state import State, first_seen_of
 from app.queries.customer_state import identities_in_order
 from app.rules.engine.ruleset import Ruleset
@@ -71,9 +71,9 @@ async def fold_customers(
     born = {
         row["id"]: first_seen_of(row["state"]) for row in rows if not row["stale"] and row["revision"] != BEFORE_NUMBERS
     }
-    replayed, _ = await replay_for(connection, born, ruleset, now)
+    replayed, _ = await replay_for_rules(connection, born, ruleset, now)
     if others := [id for id in ids if born.get(id) is None]:
-        replayed |= await replay(connection, others, ruleset, now)
+        replayed |= await replay_log(connection, others, ruleset, now)
     return {id: replayed.get(id) or ReplayedCustomer(State(), []) for id in ids}
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from app.insight.customer_scan import count_customers
 from app.postgres.pool import Connection, Pool, snapshot
-from app.projection.coverage import coverage
+from app.projection.coverage import coverage_of
 from app.registry.registry import Registry
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import DAY
@@ -135,7 +135,7 @@ class SegmentHealthQueries:
         segments = []
         for row in rows:
             id = row["definition"]
-            filled = least is None or least >= coverage(ruleset).needed(id)
+            filled = least is None or least >= coverage_of(ruleset).required_revision(id)
             is_young = introduced[ruleset.number_of[id]] > now - STALE_DAYS * DAY
             segments.append(_health(row, reads, total, now, filled=filled, is_young=is_young))
         return SegmentHealthReport(

@@ -10,9 +10,9 @@ from app.config import Settings
 from app.errors import NotFound
 from app.insight.customer_scan import CHUNK_CUSTOMERS, count_customers, scan_customers
 from app.postgres.pool import Clock, Connection, Pool, snapshot
-from app.projection.coverage import coverage
+from app.projection.coverage import coverage_of
 from app.projection.fold import Transition
-from app.projection.log_replay import ReplayedCustomer, replay
+from app.projection.log_replay import ReplayedCustomer, replay_log
 from app.projection.state import State
 from app.queries.customer_state import StoredState, is_current, states_at, truth_of
 from app.registry.registry import Registry
@@ -132,9 +132,9 @@ class SegmentVerifier:
         ruleset = await self._ruleset(connection, key)
         rule_id, now = f"segment:{key}", self._clock.now()
         rows = [StoredState(*row) for row in await connection.fetch(_ROWS, ids)]
-        alone = coverage(ruleset).alone(rule_id)
+        alone = coverage_of(ruleset).rules_for(rule_id)
         served = await states_at(connection, rows, alone, now, self._points_max)
-        folded = await replay(connection, ids, alone, now)
+        folded = await replay_log(connection, ids, alone, now)
         intervals: dict[bytes, list[Stay]] = {}
         for id, entered, left in await connection.fetch(_STAYS, ids, rule_id, ruleset.number_of[rule_id]):
             intervals.setdefault(id, []).append((entered, left))

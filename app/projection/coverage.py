@@ -15,7 +15,7 @@ BEFORE_NUMBERS: Final = -1
 """Revision of a row from before rules had numbers: nothing in it can be read but its outline."""
 
 
-class Kept:
+class DefinitionRef:
     """Where intervals of a definition belong: its name without the mark of a candidate, its version, its number."""
 
     __slots__ = ("definition", "meaning", "version")
@@ -31,61 +31,63 @@ class Coverage:
 
     def __init__(self, ruleset: Ruleset) -> None:
         self._ruleset = ruleset
-        self._needed = {id: number for id, number in ruleset.number_of.items() if _is_in(ruleset, id)}
-        self._known: dict[int, Ruleset] = {}
-        self._missing: dict[int, Ruleset] = {}
-        self._alone: dict[str, Ruleset] = {}
-        current = {f"{definition.kind}:{definition.key}" for definition in ruleset.definitions}
-        self.shown = max((number for id, number in self._needed.items() if id in current), default=0)
+        self._required_revisions = {id: number for id, number in ruleset.number_of.items() if _contains(ruleset, id)}
+        self._known_rules: dict[int, Ruleset] = {}
+        self._missing_rules: dict[int, Ruleset] = {}
+        self._rules_for: dict[str, Ruleset] = {}
+        current_ids = {f"{definition.kind}:{definition.key}" for definition in ruleset.definitions}
+        self.current_revision = max(
+            (number for id, number in self._required_revisions.items() if id in current_ids), default=0
+        )
         """The least revision of a row that holds everything that is current."""
 
-    def needed(self, id: str) -> int:
+    def required_revision(self, id: str) -> int:
         """The least revision of a row that holds this rule, or journey, and all that it reads: these came before."""
-        return self._needed[id]
+        return self._required_revisions[id]
 
-    def alone(self, id: str) -> Ruleset:
+    def rules_for(self, id: str) -> Ruleset:
         """One rule or journey and what it reads."""
-        found = self._alone.get(id)
-        if found is None:
-            found = self._alone[id] = self._ruleset.only([id])
-        return found
+        rules = self._rules_for.get(id)
+        if rules is None:
+            rules = self._rules_for[id] = self._ruleset.only([id])
+        return rules
 
-    def known(self, revision: int) -> Ruleset:
+    def known_rules(self, revision: int) -> Ruleset:
         """The rules that a row of this revision holds."""
         if revision >= self._ruleset.fill:
             return self._ruleset
-        found = self._known.get(revision)
-        if found is None:
-            ids = [id for id, needed in self._needed.items() if needed <= revision]
-            found = self._known[revision] = self._ruleset.only(ids)
-        return found
+        rules = self._known_rules.get(revision)
+        if rules is None:
+            ids = [id for id, revision_needed in self._required_revisions.items() if revision_needed <= revision]
+            rules = self._known_rules[revision] = self._ruleset.only(ids)
+        return rules
 
-    def missing(self, revision: int) -> Ruleset:
+    def missing_rules(self, revision: int) -> Ruleset:
         """The other rules, with all that they read."""
-        found = self._missing.get(revision)
-        if found is None:
-            ids = [id for id, needed in self._needed.items() if needed > revision]
-            found = self._missing[revision] = self._ruleset.only(ids)
-        return found
+        rules = self._missing_rules.get(revision)
+        if rules is None:
+            ids = [id for id, revision_needed in self._required_revisions.items() if revision_needed > revision]
+            rules = self._missing_rules[revision] = self._ruleset.only(ids)
+        return rules
 
 
 @lru_cache(maxsize=8)
-def coverage(ruleset: Ruleset) -> Coverage:
+def coverage_of(ruleset: Ruleset) -> Coverage:
     return Coverage(ruleset)
 
 
 @lru_cache(maxsize=16)
-def kept_of(ruleset: Ruleset) -> dict[str, Kept]:
+def definition_refs_of(ruleset: Ruleset) -> dict[str, DefinitionRef]:
     """By the id under which a fold tells of changes: ``segment:KEY`` or ``journey:KEY``, candidates included."""
-    found = {}
+    refs = {}
     for id in ruleset.number_of:
         if id.startswith(("segment:", "journey:")):
             definition, written = ruleset.written_as(id)
-            found[id] = Kept(definition, written.version, ruleset.number_of[id])
-    return found
+            refs[id] = DefinitionRef(definition, written.version, ruleset.number_of[id])
+    return refs
 
 
-def _is_in(ruleset: Ruleset, id: str) -> bool:
+def _contains(ruleset: Ruleset, id: str) -> bool:
     """Numbers are those of the whole set, of which ``ruleset`` may be a part."""
     kind, _, key = id.partition(":")
     if kind == "journey":

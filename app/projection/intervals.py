@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from app.projection.coverage import Kept
+from app.projection.coverage import DefinitionRef
 from app.projection.fold import Transition
 from app.projection.state import Cause
 
@@ -34,12 +34,12 @@ class Interval(msgspec.Struct, gc=False):
     def key(self) -> IntervalKey:
         return (self.customer, self.definition, self.value, self.meaning, self.entered_at)
 
-    def says(self, other: Interval) -> bool:
+    def matches(self, interval: Interval) -> bool:
         """Whether both, of one key, say the same."""
         return (
-            self.left_at == other.left_at
-            and self.entered_cause == other.entered_cause
-            and self.left_cause == other.left_cause
+            self.left_at == interval.left_at
+            and self.entered_cause == interval.entered_cause
+            and self.left_cause == interval.left_cause
         )
 
 
@@ -51,48 +51,50 @@ class IntervalWrites(msgspec.Struct):
     ended: list[Interval] = []
     retracted: list[Interval] = []
 
-    def extend(self, other: IntervalWrites) -> None:
-        self.begun += other.begun
-        self.ended += other.ended
-        self.retracted += other.retracted
+    def extend(self, writes: IntervalWrites) -> None:
+        self.begun += writes.begun
+        self.ended += writes.ended
+        self.retracted += writes.retracted
 
 
-def continue_intervals(customer: bytes, changes: Iterable[Transition], kept: Mapping[str, Kept]) -> IntervalWrites:
+def continue_intervals(
+    customer: bytes, changes: Iterable[Transition], refs: Mapping[str, DefinitionRef]
+) -> IntervalWrites:
     """The changes of a live fold: intervals that begin, and ends of intervals that are stored or just began."""
     begun: dict[IntervalKey, Interval] = {}
     ended: list[Interval] = []
     for change in changes:
-        where = kept[change.definition]
+        ref = refs[change.definition]
         interval = Interval(
             customer,
-            where.definition,
+            ref.definition,
             change.value,
-            where.version,
+            ref.version,
             change.since,
             change.cause if change.entered else None,
-            meaning=where.meaning,
+            meaning=ref.meaning,
         )
         if change.entered:
             begun[interval.key] = interval
             continue
-        known = begun.get(interval.key)
-        if known is None:
+        open_interval = begun.get(interval.key)
+        if open_interval is None:
             ended.append(interval)
-            known = interval
-        known.left_at = change.at
-        known.left_cause = change.cause
+            open_interval = interval
+        open_interval.left_at = change.at
+        open_interval.left_cause = change.cause
     return IntervalWrites(list(begun.values()), ended)
 
 
 def correct_intervals(stored: Sequence[Interval], replayed: Sequence[Interval]) -> IntervalWrites:
     """Only where the replay differs from what is stored is anything written."""
-    wanted = {interval.key: interval for interval in replayed}
+    replayed_by_key = {interval.key: interval for interval in replayed}
     writes = IntervalWrites()
-    for old in stored:
-        new = wanted.pop(old.key, None)
-        if new is None:
-            writes.retracted.append(old)
-        elif not new.says(old):
-            writes.ended.append(new)
-    writes.begun = list(wanted.values())
+    for stored_interval in stored:
+        replayed_interval = replayed_by_key.pop(stored_interval.key, None)
+        if replayed_interval is None:
+            writes.retracted.append(stored_interval)
+        elif not replayed_interval.matches(stored_interval):
+            writes.ended.append(replayed_interval)
+    writes.begun = list(replayed_by_key.values())
     return writes

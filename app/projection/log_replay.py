@@ -40,8 +40,8 @@ class ReplayedCustomer(msgspec.Struct):
     changes: list[Transition]
 
 
-def input_of_message(message: Message, ruleset: Ruleset) -> Input:
-    return input_of(
+def input_from_message(message: Message, ruleset: Ruleset) -> Input:
+    return build_input(
         ruleset,
         message.occurred_at,
         message.message_id,
@@ -55,7 +55,7 @@ def input_of_message(message: Message, ruleset: Ruleset) -> Input:
     )
 
 
-def input_of(
+def build_input(
     ruleset: Ruleset,
     occurred_at: int,
     message_id: str,
@@ -73,56 +73,56 @@ def input_of(
     if type in TOUCHPOINT_TYPES and name is not None:
         occurrence = Occurrence(name, channel, source, occurred_at, properties, context, traits or b"{}")
         leaves, kept = ruleset.meet(occurrence)
-    sets = _decode_traits(traits) if type == "identify" and traits is not None else None
-    return Input(occurred_at, message_id, source, leaves, sets or None, kept)
+    trait_changes = _decode_traits(traits) if type == "identify" and traits is not None else None
+    return Input(occurred_at, message_id, source, leaves, trait_changes or None, kept)
 
 
 async def read_log(
     connection: Connection, customer_ids: Sequence[bytes], ruleset: Ruleset
 ) -> AsyncIterator[tuple[bytes, Input]]:
-    """(customer, move) in order, customer by customer; a bounded number of rows in memory."""
+    """(customer, input) in order, customer by customer; a bounded number of rows in memory."""
     async for row in connection.cursor(_LOG, customer_ids, prefetch=_CHUNK_ROWS):
         customer, *columns = row
-        yield customer, input_of(ruleset, *columns)
+        yield customer, build_input(ruleset, *columns)
 
 
-async def replay(
+async def replay_log(
     connection: Connection, customer_ids: Sequence[bytes], ruleset: Ruleset, now: int
 ) -> dict[bytes, ReplayedCustomer]:
     """Fold the whole log of each customer up to ``now``. A customer without a message is not in the answer.
 
     Needs a transaction: the log is read through a cursor.
     """
-    persons = await bucketing_keys_of(connection, customer_ids) if ruleset.reads_person else {}
+    keys = await bucketing_keys_of(connection, customer_ids) if ruleset.reads_person else {}
     replayed: dict[bytes, ReplayedCustomer] = {}
-    moves: list[Input] = []
+    inputs: list[Input] = []
     current: bytes | None = None
 
-    async def take() -> None:
-        if current is None or not moves:
+    async def fold_chunk() -> None:
+        if current is None or not inputs:
             return
-        known = replayed.setdefault(current, ReplayedCustomer(State(person=persons.get(current)), []))
-        work = partial(fold, known.state, ruleset, moves, _up_to(moves, now), POINTS_UNLIMITED)
+        customer_replay = replayed.setdefault(current, ReplayedCustomer(State(person=keys.get(current)), []))
+        work = partial(fold, customer_replay.state, ruleset, inputs, _last_instant(inputs, now), POINTS_UNLIMITED)
         # A long history takes a while, and live requests share this event loop.
-        known.changes += await asyncio.to_thread(work) if len(moves) > _LONG_MESSAGES else work()
-        moves.clear()
+        customer_replay.changes += await asyncio.to_thread(work) if len(inputs) > _LONG_MESSAGES else work()
+        inputs.clear()
 
-    async for customer, move in read_log(connection, customer_ids, ruleset):
+    async for customer, input in read_log(connection, customer_ids, ruleset):
         # A chunk ends only between two instants: those of one instant are decided together.
-        if customer != current or (len(moves) >= _CHUNK_ROWS and move.at != moves[-1].at):
-            await take()
+        if customer != current or (len(inputs) >= _CHUNK_ROWS and input.at != inputs[-1].at):
+            await fold_chunk()
             current = customer
-        moves.append(move)
-    await take()
-    for known in replayed.values():
-        known.changes += fold(known.state, ruleset, (), now, POINTS_UNLIMITED)
+        inputs.append(input)
+    await fold_chunk()
+    for customer_replay in replayed.values():
+        customer_replay.changes += fold(customer_replay.state, ruleset, (), now, POINTS_UNLIMITED)
     return replayed
 
 
-def _up_to(moves: Iterable[Input], now: int) -> int:
+def _last_instant(inputs: Iterable[Input], now: int) -> int:
     """The instant a chunk of the log may decide: its own end, for later messages may follow."""
-    return min(now, max(move.at for move in moves))
+    return min(now, max(input.at for input in inputs))
 
 
 async def read_inputs(connection: Connection, customer_id: bytes, ruleset: Ruleset) -> list[Input]:
-    return [move async for _, move in read_log(connection, [customer_id], ruleset)]
+    return [input async for _, input in read_log(connection, [customer_id], ruleset)]

@@ -12,17 +12,17 @@ import msgspec
 
 from app.config import Settings
 from app.identity import resolver
-from app.identity.bucketing_key import Person, bucketing_keys_of
+from app.identity.bucketing_key import BucketingKey, bucketing_keys_of
 from app.identity.graph import Caps
 from app.identity.graph_writes import mark_link_undone, write_graph
 from app.identity.resolver import CustomerRow, Resolution, ResolvedCustomer
 from app.postgres.pool import Connection
-from app.projection.coverage import BEFORE_NUMBERS, coverage, kept_of
-from app.projection.fold import NeedsReplay, cut_pending, cut_short, fold
+from app.projection.coverage import BEFORE_NUMBERS, coverage_of, definition_refs_of
+from app.projection.fold import NeedsReplay, fold, truncate_pending, truncate_state
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
-from app.projection.log_replay import ReplayedCustomer, input_of_message, replay
-from app.projection.state import State, messages_of, read_state, write_state
-from app.projection.writes import ProjectedCustomer, merge_customers, stored_intervals, write_customers
+from app.projection.log_replay import ReplayedCustomer, input_from_message, replay_log
+from app.projection.state import State, count_messages, read_state, write_state
+from app.projection.writes import ProjectedCustomer, merge_customers, read_intervals, write_customers
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import Message
 
@@ -30,7 +30,7 @@ POINTS_PER_MESSAGE: Final = 25
 """Looking at so many touchpoints costs about what a message costs otherwise."""
 
 
-class Projected(msgspec.Struct):
+class ProjectionCounts(msgspec.Struct):
     """Counts of one projection, for the metrics."""
 
     customers: int = 0
@@ -39,56 +39,56 @@ class Projected(msgspec.Struct):
     transitions: int = 0
 
 
-async def project(
+async def project_messages(
     connection: Connection, messages: Sequence[Message], ruleset: Ruleset, now: int, settings: Settings
-) -> Projected:
+) -> ProjectionCounts:
     """Take messages that are in the log already into the customers they belong to."""
-    resolution = await resolver.resolve(connection, messages, caps_of(settings))
-    news: dict[bytes, list[Message]] = {}
+    resolution = await resolver.resolve_identities(connection, messages, caps_of(settings))
+    new_messages: dict[bytes, list[Message]] = {}
     for message in messages:
-        news.setdefault(resolution.customer_of[message.identities[0].id], []).append(message)
-    return await _apply(connection, resolution, news, ruleset, now, settings, replay_all=False)
+        new_messages.setdefault(resolution.customer_of[message.identities[0].id], []).append(message)
+    return await _apply(connection, resolution, new_messages, ruleset, now, settings, replay_all=False)
 
 
 async def project_deferred(
     connection: Connection, messages: Sequence[Message], ruleset: Ruleset, now: int, settings: Settings
-) -> Projected:
+) -> ProjectionCounts:
     """The same for messages that waited in the log: a replay may have met them there already, so replay again."""
-    resolution = await resolver.resolve(connection, messages, caps_of(settings))
+    resolution = await resolver.resolve_identities(connection, messages, caps_of(settings))
     return await _apply(connection, resolution, {}, ruleset, now, settings, replay_all=True)
 
 
-async def refresh(
+async def refresh_customers(
     connection: Connection,
     customer_ids: Sequence[bytes],
     ruleset: Ruleset,
     now: int,
     settings: Settings,
     replay_all: bool = False,
-) -> Projected:
+) -> ProjectionCounts:
     """Bring stored customers up to ``now``; with ``replay_all`` from the log, and then to all definitions.
 
     Only what one step replays (``replay_messages_max``, but at least one customer) is locked, and only what nobody
     else has locked: live messages of other customers are not kept waiting. The rest is left for another call.
     """
-    seen = await resolver.peek(connection, customer_ids)
-    rows = await resolver.lock(connection, _within_one_step(seen, settings, replay_all), wait=False)
+    stored_rows = await resolver.read_customers(connection, customer_ids)
+    rows = await resolver.lock_customers(connection, _limit_to_one_step(stored_rows, settings, replay_all), wait=False)
     customers = {row.id: ResolvedCustomer(row.id, [row], True, row.contested, row.last_link_at) for row in rows}
     resolution = Resolution(customers, {}, [], [], [])
     unbounded = settings.model_copy(update={"replay_messages_max": 10**12})
     return await _apply(connection, resolution, {}, ruleset, now, unbounded, replay_all)
 
 
-def _within_one_step(rows: list[CustomerRow], settings: Settings, replay_all: bool) -> list[bytes]:
-    left = settings.replay_messages_max
-    step: list[bytes] = []
+def _limit_to_one_step(rows: list[CustomerRow], settings: Settings, replay_all: bool) -> list[bytes]:
+    messages_left = settings.replay_messages_max
+    step_ids: list[bytes] = []
     for row in rows:
         if replay_all or row.stale or row.revision == BEFORE_NUMBERS:
-            left -= messages_of(row.state)
-        if step and left < 0:
+            messages_left -= count_messages(row.state)
+        if step_ids and messages_left < 0:
             break
-        step.append(row.id)
-    return step
+        step_ids.append(row.id)
+    return step_ids
 
 
 async def undo_link(
@@ -103,7 +103,7 @@ async def undo_link(
     """Take a link of the merge ledger back, or restore it; customers part or join accordingly. False: no such link."""
     if not await mark_link_undone(connection, weaker, stronger, now if undone else None):
         return False
-    resolution = await resolver.redivide(connection, [weaker, stronger], caps_of(settings))
+    resolution = await resolver.resolve_neighbourhood(connection, [weaker, stronger], caps_of(settings))
     await _apply(connection, resolution, {}, ruleset, now, settings, replay_all=False)
     return True
 
@@ -119,95 +119,97 @@ def caps_of(settings: Settings) -> Caps:
 async def _apply(
     connection: Connection,
     resolution: Resolution,
-    news: Mapping[bytes, list[Message]],
+    new_messages: Mapping[bytes, list[Message]],
     ruleset: Ruleset,
     now: int,
     settings: Settings,
     replay_all: bool,
-) -> Projected:
-    carried: list[ProjectedCustomer] = []
+) -> ProjectionCounts:
+    projected: list[ProjectedCustomer] = []
     writes = IntervalWrites()
     to_replay: list[tuple[int, ResolvedCustomer]] = []
-    kept = kept_of(ruleset)
-    await write_graph(connection, resolution.links, resolution.moved)
+    refs = definition_refs_of(ruleset)
+    await write_graph(connection, resolution.links, resolution.moved_identities)
     await merge_customers(connection, resolution)
-    persons = await bucketing_keys_of(connection, list(resolution.customers)) if ruleset.reads_person and news else {}
+    bucketing_keys = (
+        await bucketing_keys_of(connection, list(resolution.customers)) if ruleset.reads_person and new_messages else {}
+    )
     for customer in resolution.customers.values():
-        told = news.get(customer.id, [])
-        going = None if replay_all else _extendable(customer, ruleset, persons)
-        if going is None:
-            to_replay.append((_cost(customer, len(told), ruleset), customer))
+        messages = new_messages.get(customer.id, [])
+        extendable = None if replay_all else _find_extendable_state(customer, ruleset, bucketing_keys)
+        if extendable is None:
+            to_replay.append((_estimate_replay_cost(customer, len(messages), ruleset), customer))
             continue
-        state, rules, revision = going
-        moves = [input_of_message(message, rules) for message in told]
+        state, rules, revision = extendable
+        inputs = [input_from_message(message, rules) for message in messages]
         try:
-            changes = fold(state, rules, moves, now, settings.series_points_max)
+            changes = fold(state, rules, inputs, now, settings.series_points_max)
         except NeedsReplay:
-            to_replay.append((_cost(customer, len(told), ruleset), customer))
+            to_replay.append((_estimate_replay_cost(customer, len(messages), ruleset), customer))
             continue
-        writes.extend(continue_intervals(customer.id, changes, kept))
-        stored = write_state(cut_pending(state, settings.series_points_max), rules)
-        carried.append(ProjectedCustomer(customer, state, stored, False, revision))
-    now_replayed, left = _within_budget(to_replay, settings.replay_messages_max)
-    if now_replayed:
-        carried += await replay_customers(connection, now_replayed, ruleset, now, settings, writes)
-    for _, customer in left:
-        carried.append(_leave_stale(customer, len(news.get(customer.id, ())), ruleset, now))
-    if left and resolution.gone:
-        writes.retracted += await stored_intervals(connection, resolution.gone)
-    await write_customers(connection, carried, writes, now)
-    return Projected(len(carried), len(now_replayed), len(left), len(writes.begun) + len(writes.ended))
+        writes.extend(continue_intervals(customer.id, changes, refs))
+        stored = write_state(truncate_pending(state, settings.series_points_max), rules)
+        projected.append(ProjectedCustomer(customer, state, stored, False, revision))
+    replayable, postponed = _split_by_budget(to_replay, settings.replay_messages_max)
+    if replayable:
+        projected += await replay_customers(connection, replayable, ruleset, now, settings, writes)
+    for _, customer in postponed:
+        projected.append(_mark_stale(customer, len(new_messages.get(customer.id, ())), ruleset, now))
+    if postponed and resolution.merged_customers:
+        writes.retracted += await read_intervals(connection, resolution.merged_customers)
+    await write_customers(connection, projected, writes, now)
+    return ProjectionCounts(len(projected), len(replayable), len(postponed), len(writes.begun) + len(writes.ended))
 
 
-def _extendable(
-    customer: ResolvedCustomer, ruleset: Ruleset, persons: Mapping[bytes, Person]
+def _find_extendable_state(
+    customer: ResolvedCustomer, ruleset: Ruleset, bucketing_keys: Mapping[bytes, BucketingKey]
 ) -> tuple[State, Ruleset, int] | None:
     """The state to extend, the rules that it knows, and its revision; None where only the log can tell.
 
     A customer that is not filled yet goes on under the rules that its row knows. The others wait for the worker:
     until then reads work them out, so a new definition never costs live work a replay.
     """
-    person = persons.get(customer.id)
+    bucketing_key = bucketing_keys.get(customer.id)
     if not customer.origins:
-        return State(person=person), ruleset, ruleset.fill
+        return State(person=bucketing_key), ruleset, ruleset.fill
     row = customer.origins[0]
-    if len(customer.origins) > 1 or not customer.whole or row.stale or row.revision == BEFORE_NUMBERS:
+    if len(customer.origins) > 1 or not customer.is_whole or row.stale or row.revision == BEFORE_NUMBERS:
         return None
-    rules = coverage(ruleset).known(row.revision)
+    rules = coverage_of(ruleset).known_rules(row.revision)
     state = read_state(row.state, rules)
-    if rules.reads_person and person is not None and state.person != person:
+    if rules.reads_person and bucketing_key is not None and state.person != bucketing_key:
         return None
     return state, rules, min(row.revision, ruleset.fill)
 
 
-def _length(customer: ResolvedCustomer, news: int) -> int:
+def _count_replayed_messages(customer: ResolvedCustomer, new_messages: int) -> int:
     """How many messages a replay will read, about."""
-    return news + sum(messages_of(row.state) for row in customer.origins)
+    return new_messages + sum(count_messages(row.state) for row in customer.origins)
 
 
-def _cost(customer: ResolvedCustomer, news: int, ruleset: Ruleset) -> int:
+def _estimate_replay_cost(customer: ResolvedCustomer, new_messages: int, ruleset: Ruleset) -> int:
     """What a replay costs, in messages that look at nothing but themselves."""
-    length = _length(customer, news)
+    length = _count_replayed_messages(customer, new_messages)
     return length + length * length // POINTS_PER_MESSAGE if ruleset.looks_at_points else length
 
 
-def _within_budget(
-    wanted: Sequence[tuple[int, ResolvedCustomer]], messages_max: int
+def _split_by_budget(
+    candidates: Sequence[tuple[int, ResolvedCustomer]], messages_max: int
 ) -> tuple[list[ResolvedCustomer], list[tuple[int, ResolvedCustomer]]]:
     """The short replays are done here, the long ones are left to the worker; until then reads replay by themselves."""
-    done: list[ResolvedCustomer] = []
-    left: list[tuple[int, ResolvedCustomer]] = []
-    for length, customer in sorted(wanted, key=lambda pair: pair[0]):
-        messages_max -= length
+    affordable: list[ResolvedCustomer] = []
+    postponed: list[tuple[int, ResolvedCustomer]] = []
+    for cost, customer in sorted(candidates, key=lambda pair: pair[0]):
+        messages_max -= cost
         if messages_max >= 0:
-            done.append(customer)
+            affordable.append(customer)
         else:
-            left.append((length, customer))
-    return done, left
+            postponed.append((cost, customer))
+    return affordable, postponed
 
 
-def _leave_stale(customer: ResolvedCustomer, news: int, ruleset: Ruleset, now: int) -> ProjectedCustomer:
-    state = State(born=now, messages=_length(customer, news))
+def _mark_stale(customer: ResolvedCustomer, new_messages: int, ruleset: Ruleset, now: int) -> ProjectedCustomer:
+    state = State(born=now, messages=_count_replayed_messages(customer, new_messages))
     return ProjectedCustomer(customer, state, write_state(state, ruleset), True, ruleset.fill)
 
 
@@ -221,16 +223,16 @@ async def replay_customers(
 ) -> list[ProjectedCustomer]:
     """All of them from the log, ready to be written; what differs from the stored intervals is added to ``writes``."""
     ids = [customer.id for customer in customers]
-    replayed = await replay(connection, ids, ruleset, now)
-    before = {row.id for customer in customers for row in customer.origins} | set(ids)
-    intervals = await stored_intervals(connection, before)
-    kept = kept_of(ruleset)
-    wanted: list[Interval] = []
-    carried = []
+    replayed = await replay_log(connection, ids, ruleset, now)
+    customer_ids = {row.id for customer in customers for row in customer.origins} | set(ids)
+    stored_intervals = await read_intervals(connection, customer_ids)
+    refs = definition_refs_of(ruleset)
+    replayed_intervals: list[Interval] = []
+    projected = []
     for customer in customers:
-        known = replayed.get(customer.id) or ReplayedCustomer(State(), [])
-        wanted += continue_intervals(customer.id, known.changes, kept).begun
-        stored = write_state(cut_short(known.state, settings.series_points_max), ruleset)
-        carried.append(ProjectedCustomer(customer, known.state, stored, False, ruleset.fill))
-    writes.extend(correct_intervals(intervals, wanted))
-    return carried
+        customer_replay = replayed.get(customer.id) or ReplayedCustomer(State(), [])
+        replayed_intervals += continue_intervals(customer.id, customer_replay.changes, refs).begun
+        stored_state = write_state(truncate_state(customer_replay.state, settings.series_points_max), ruleset)
+        projected.append(ProjectedCustomer(customer, customer_replay.state, stored_state, False, ruleset.fill))
+    writes.extend(correct_intervals(stored_intervals, replayed_intervals))
+    return projected

@@ -12,8 +12,8 @@ from app.errors import NotFound
 from app.formats.identifiers import parse_customer_reference
 from app.identity import resolver
 from app.postgres.pool import Clock, Connection, Pool, transact
-from app.projection.fold import NeedsReplay, cut_short, fold
-from app.projection.project import refresh
+from app.projection.fold import NeedsReplay, fold, truncate_state
+from app.projection.project import refresh_customers
 from app.projection.state import State, read_state
 from app.rules.engine.ruleset import Ruleset
 
@@ -46,51 +46,52 @@ async def rebuild_customers(
         return await _rebuild(pool, ids[:1], ruleset, clock, settings)
     async with pool.acquire() as connection:
         total = await connection.fetchval(_COUNT)
-    differing = done = 0
-    last = _FIRST
+    customers_differing = customers_done = 0
+    last_id = _FIRST
     while True:
         async with pool.acquire() as connection:
-            ids = [row["id"] for row in await connection.fetch(_NEXT, last, _CHUNK_CUSTOMERS)]
+            ids = [row["id"] for row in await connection.fetch(_NEXT, last_id, _CHUNK_CUSTOMERS)]
         if not ids:
-            return differing
-        differing += await _rebuild(pool, ids, ruleset, clock, settings)
-        done += len(ids)
-        last = ids[-1]
+            return customers_differing
+        customers_differing += await _rebuild(pool, ids, ruleset, clock, settings)
+        customers_done += len(ids)
+        last_id = ids[-1]
         if advance is not None:
-            advance(done, max(done, total))
+            advance(customers_done, max(customers_done, total))
 
 
 async def _rebuild(pool: Pool, ids: Sequence[bytes], ruleset: Ruleset, clock: Clock, settings: Settings) -> int:
     async def work(connection: Connection) -> int:
         now = clock.now()
-        before = {row.id: row for row in await resolver.lock(connection, ids)}
+        rows_before = {row.id: row for row in await resolver.lock_customers(connection, ids)}
         unbounded = settings.model_copy(update={"replay_messages_max": 10**12})
-        await refresh(connection, list(before), ruleset, now, unbounded, replay_all=True)
-        after = {row.id: row for row in await resolver.lock(connection, ids)}
+        await refresh_customers(connection, list(rows_before), ruleset, now, unbounded, replay_all=True)
+        rows_after = {row.id: row for row in await resolver.lock_customers(connection, ids)}
         return sum(
-            _carried_to(row.state, ruleset, now, settings) != comparable(read_state(after[id].state, ruleset), ruleset)
-            for id, row in before.items()
+            _advance_to(row.state, ruleset, now, settings)
+            != comparable(read_state(rows_after[id].state, ruleset), ruleset)
+            for id, row in rows_before.items()
             if not row.stale and row.revision >= ruleset.fill
         )
 
     return await transact(pool, work)
 
 
-def _carried_to(stored: bytes, ruleset: Ruleset, now: int, settings: Settings) -> State:
+def _advance_to(stored: bytes, ruleset: Ruleset, now: int, settings: Settings) -> State:
     """What the stored state says of ``now``; as it is where it would have asked the log anyway."""
     state = read_state(stored, ruleset)
     try:
         fold(state, ruleset, (), now, settings.series_points_max)
     except NeedsReplay:
         return comparable(read_state(stored, ruleset), ruleset)
-    return comparable(cut_short(state, settings.series_points_max), ruleset)
+    return comparable(truncate_state(state, settings.series_points_max), ruleset)
 
 
 def comparable(state: State, ruleset: Ruleset) -> State:
     """A state without what depends on how it came about: when it was last asked, rules touched without effect, the
     order in which leaves were compiled, and what only definitions that are gone had asked to be kept."""
     state.at = 0
-    state.pending = [msgspec.structs.replace(move, leaves=tuple(sorted(move.leaves))) for move in state.pending]
+    state.pending = [msgspec.structs.replace(input, leaves=tuple(sorted(input.leaves))) for input in state.pending]
     state.truths = {rule: truth for rule, truth in state.truths.items() if truth.since != state.born or truth.holds}
     state.series = {leaf: ruleset.leaves[leaf].needed(series) for leaf, series in state.series.items()}
     return state

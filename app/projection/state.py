@@ -26,7 +26,7 @@ class Cause(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     source: str | None = None
 
 
-PASSED = Cause("time")
+TIME_PASSED = Cause("time")
 
 
 class StagePosition(msgspec.Struct, gc=False, array_like=True):
@@ -39,7 +39,7 @@ class StagePosition(msgspec.Struct, gc=False, array_like=True):
 
     @property
     def cause(self) -> Cause:
-        return PASSED if self.message_id is None else Cause("message", self.message_id, self.source)
+        return TIME_PASSED if self.message_id is None else Cause("message", self.message_id, self.source)
 
 
 class Input(msgspec.Struct, gc=False, array_like=True):
@@ -54,7 +54,7 @@ class Input(msgspec.Struct, gc=False, array_like=True):
     """leaf id -> what the leaf keeps of it beside the instant"""
 
     @property
-    def matters(self) -> bool:
+    def is_relevant(self) -> bool:
         return bool(self.leaves or self.traits)
 
 
@@ -73,7 +73,7 @@ class State(msgspec.Struct):
     journeys: dict[str, StagePosition] = {}
     pending: list[Input] = []
     """Messages of the future (clocks run ahead): they count from their own instant on."""
-    cut: bool = False
+    is_truncated: bool = False
     """More was to be kept than may be; whatever comes next, only the log can tell."""
     person: tuple[str, str] | None = None
     """The strongest, earliest identity; kept only where some rule reads it."""
@@ -85,7 +85,7 @@ class _Stored(msgspec.Struct, array_like=True):
     messages: int
     at: int
     born: int | None
-    cut: bool
+    is_truncated: bool
     traits: bytes
     series: dict[str, Series]
     truths: dict[int, Truth]
@@ -108,7 +108,7 @@ class _Declared(msgspec.Struct, array_like=True):
     messages: int
     at: int
     born: int | None
-    cut: bool
+    is_truncated: bool
     traits: bytes
     series: msgspec.Raw
     truths: msgspec.Raw
@@ -125,7 +125,7 @@ _decode_pending = msgspec.json.Decoder(list[Input], float_hook=Decimal).decode
 _encode_json = msgspec.json.Encoder(decimal_format="number").encode
 
 
-class _Names:
+class _NumberedNames:
     """What the numbers stand for in one ruleset."""
 
     __slots__ = ("journeys", "rules")
@@ -140,14 +140,14 @@ class _Names:
 
 
 @lru_cache(maxsize=32)
-def _names(ruleset: Ruleset) -> _Names:
-    return _Names(ruleset)
+def _numbered_names(ruleset: Ruleset) -> _NumberedNames:
+    return _NumberedNames(ruleset)
 
 
 def read_state(stored: bytes, ruleset: Ruleset) -> State:
     """What the row holds of these rules, which must not be more than its revision covers."""
     row = _decode(stored)
-    names, leaves = _names(ruleset), ruleset.leaves
+    names, leaves = _numbered_names(ruleset), ruleset.leaves
     rules, journeys = names.rules, names.journeys
     return State(
         row.born,
@@ -156,9 +156,9 @@ def read_state(stored: bytes, ruleset: Ruleset) -> State:
         _decode_traits(row.traits) if row.traits else {},
         {leaf: series for leaf, series in row.series.items() if leaf in leaves},
         {rules[number]: truth for number, truth in row.truths.items() if number in rules},
-        {journeys[number]: standing for number, standing in row.journeys.items() if number in journeys},
+        {journeys[number]: position for number, position in row.journeys.items() if number in journeys},
         _decode_pending(row.pending) if row.pending else [],
-        row.cut,
+        row.is_truncated,
         row.person if ruleset.reads_person else None,
     )
 
@@ -170,7 +170,7 @@ def write_state(state: State, ruleset: Ruleset) -> bytes:
             state.messages,
             state.at,
             born,
-            state.cut,
+            state.is_truncated,
             _encode_json(state.traits) if state.traits else b"",
             state.series,
             {
@@ -181,7 +181,7 @@ def write_state(state: State, ruleset: Ruleset) -> bytes:
                 or truth.holds != initial[rule]
                 or (truth.mark is not None and truth != ruleset.initial_truth(rule, born))
             },
-            {number_of[f"journey:{key}"]: standing for key, standing in state.journeys.items()},
+            {number_of[f"journey:{key}"]: position for key, position in state.journeys.items()},
             _encode_json(state.pending) if state.pending else b"",
             state.person if ruleset.reads_person else None,
         )
@@ -193,12 +193,12 @@ def json_size(value: object) -> int:
     return len(_encode_json(value))
 
 
-def messages_of(stored: bytes) -> int:
+def count_messages(stored: bytes) -> int:
     """How many messages the state was made of, whatever its revision."""
     return _decode_outline(stored).messages
 
 
-def decided_at(stored: bytes) -> int:
+def last_decided_at(stored: bytes) -> int:
     """The last instant at which the state decided anything, whatever its revision."""
     return _decode_outline(stored).at
 
@@ -211,6 +211,6 @@ def first_seen_of(stored: bytes) -> int | None:
 def declared_traits_at(stored: bytes, now: int) -> dict[str, Any] | None:
     """The declared traits as of ``now``, whatever the revision; None where only the state as a whole can tell."""
     row = _decode_declared(stored)
-    if row.pending or row.cut or row.at > now:
+    if row.pending or row.is_truncated or row.at > now:
         return None
     return _decode_traits(row.traits) if row.traits else {}

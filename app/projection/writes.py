@@ -42,12 +42,12 @@ _decode_cause = msgspec.json.Decoder(Cause).decode
 _encode_cause = msgspec.json.Encoder().encode
 
 
-async def stored_intervals(connection: Connection, customer_ids: Iterable[bytes]) -> list[Interval]:
+async def read_intervals(connection: Connection, customer_ids: Iterable[bytes]) -> list[Interval]:
     """What the table holds of these customers and has not been retracted."""
-    return [interval_of(row) for row in await connection.fetch(_STORED_INTERVALS, list(customer_ids))]
+    return [interval_from_row(row) for row in await connection.fetch(_STORED_INTERVALS, list(customer_ids))]
 
 
-def interval_of(row: Iterable[Any]) -> Interval:
+def interval_from_row(row: Iterable[Any]) -> Interval:
     """A row of ``transitions``: the columns of an interval, in the order of ``_STORED_INTERVALS``."""
     customer, definition, value, version, entered_at, entered_cause, left_at, left_cause, meaning = row
     return Interval(
@@ -79,15 +79,15 @@ async def merge_customers(connection: Connection, resolution: Resolution) -> Non
     adopted = [
         (customer.origins[0].id, customer.id)
         for customer in resolution.customers.values()
-        if len(customer.origins) == 1 and customer.whole and customer.origins[0].id != customer.id
+        if len(customer.origins) == 1 and customer.is_whole and customer.origins[0].id != customer.id
     ]
-    if not (adopted or resolution.gone):
+    if not (adopted or resolution.merged_customers):
         return
     await connection.execute(
         _MERGE_CUSTOMERS,
         [former_id for former_id, _ in adopted],
         [customer_id for _, customer_id in adopted],
-        resolution.gone,
+        resolution.merged_customers,
     )
 
 
@@ -126,9 +126,9 @@ SET state = excluded.state, flips_at = excluded.flips_at, sweep_at = excluded.sw
 
 
 async def write_customers(
-    connection: Connection, carried: Sequence[ProjectedCustomer], writes: IntervalWrites, now: int
+    connection: Connection, customers: Sequence[ProjectedCustomer], writes: IntervalWrites, now: int
 ) -> None:
-    flips = [None if customer.stale else flips_at(customer.state) for customer in carried]
+    flip_times = [None if customer.stale else flips_at(customer.state) for customer in customers]
     begun = writes.begun
     ended = writes.ended + writes.retracted
     await connection.execute(
@@ -139,48 +139,48 @@ async def write_customers(
         [interval.value for interval in begun],
         [interval.version for interval in begun],
         [interval.entered_at for interval in begun],
-        [_encoded(interval.entered_cause) for interval in begun],
+        [_encode_optional_cause(interval.entered_cause) for interval in begun],
         [interval.left_at for interval in begun],
-        [_encoded(interval.left_cause) for interval in begun],
+        [_encode_optional_cause(interval.left_cause) for interval in begun],
         [interval.customer for interval in ended],
         [interval.definition for interval in ended],
         [interval.value for interval in ended],
         [interval.meaning for interval in ended],
         [interval.entered_at for interval in ended],
-        [_encoded(interval.entered_cause) for interval in ended],
+        [_encode_optional_cause(interval.entered_cause) for interval in ended],
         [interval.left_at for interval in ended],
-        [_encoded(interval.left_cause) for interval in ended],
+        [_encode_optional_cause(interval.left_cause) for interval in ended],
         [place >= len(writes.ended) for place in range(len(ended))],
-        [customer.revision for customer in carried],
-        [customer.customer.id for customer in carried if customer.stale],
-        [customer.customer.id for customer in carried],
-        [customer.stored for customer in carried],
-        flips,
-        [sweep_at(customer, flip, now) for customer, flip in zip(carried, flips, strict=True)],
-        [customer.customer.contested for customer in carried],
-        [customer.customer.last_link_at for customer in carried],
+        [customer.revision for customer in customers],
+        [customer.customer.id for customer in customers if customer.stale],
+        [customer.customer.id for customer in customers],
+        [customer.stored for customer in customers],
+        flip_times,
+        [next_sweep_at(customer, flip, now) for customer, flip in zip(customers, flip_times, strict=True)],
+        [customer.customer.contested for customer in customers],
+        [customer.customer.last_link_at for customer in customers],
         [interval.meaning for interval in begun],
     )
 
 
-def _encoded(cause: Cause | None) -> bytes | None:
+def _encode_optional_cause(cause: Cause | None) -> bytes | None:
     return None if cause is None else _encode_cause(cause)
 
 
-def sweep_at(carried: ProjectedCustomer, flips: int | None, now: int) -> int | None:
+def next_sweep_at(projected: ProjectedCustomer, flips: int | None, now: int) -> int | None:
     """Left where it is while it is early enough: an unchanged indexed column keeps the update HOT.
 
     The price is a visit of the sweeper that finds nothing due and moves it then.
     """
-    if carried.stale:
+    if projected.stale:
         return SWEEP_NOW
-    before = min(
-        (row.sweep_at for row in carried.customer.origins if row.sweep_at is not None and row.sweep_at > now),
+    stored_sweep_at = min(
+        (row.sweep_at for row in projected.customer.origins if row.sweep_at is not None and row.sweep_at > now),
         default=None,
     )
     if flips is None:
-        return before
-    return flips if before is None or flips < before else before
+        return stored_sweep_at
+    return flips if stored_sweep_at is None or flips < stored_sweep_at else stored_sweep_at
 
 
 _RETRACT = """

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from app.postgres.pool import Connection
-from app.projection.backfill import replay_for
-from app.projection.coverage import BEFORE_NUMBERS, coverage
+from app.projection.backfill import replay_for_rules
+from app.projection.coverage import BEFORE_NUMBERS, coverage_of
 from app.projection.fold import NeedsReplay, fold
-from app.projection.log_replay import replay
+from app.projection.log_replay import replay_log
 from app.projection.state import Cause, State, first_seen_of, read_state, write_state
 from app.rules.engine.ruleset import Ruleset
 from app.rules.engine.truth import Truth
@@ -64,7 +64,11 @@ class Customer(msgspec.Struct):
 
 def is_current(row: StoredState, ruleset: Ruleset, now: int) -> bool:
     """Whether all that is stored of the customer, intervals too, holds at ``now`` as it stands."""
-    return not row.stale and row.revision >= coverage(ruleset).shown and (row.flips_at is None or row.flips_at > now)
+    return (
+        not row.stale
+        and row.revision >= coverage_of(ruleset).current_revision
+        and (row.flips_at is None or row.flips_at > now)
+    )
 
 
 def advance_to(row: StoredState, ruleset: Ruleset, now: int, points_max: int) -> State | None:
@@ -72,10 +76,10 @@ def advance_to(row: StoredState, ruleset: Ruleset, now: int, points_max: int) ->
 
     While an edited definition is filled the row does not know what it will be, and nobody asks for it yet.
     """
-    covered = coverage(ruleset)
-    if row.stale or row.revision < covered.shown:
+    covered = coverage_of(ruleset)
+    if row.stale or row.revision < covered.current_revision:
         return None
-    known = covered.known(row.revision)
+    known = covered.known_rules(row.revision)
     state = read_state(row.state, known)
     if row.flips_at is None or row.flips_at > now:
         return state
@@ -110,9 +114,9 @@ async def states_at(
             to_replay.append(row.id)
         else:
             born[row.id] = first_seen_of(row.state)
-    replayed, _ = await replay_for(connection, born, ruleset, instant)
+    replayed, _ = await replay_for_rules(connection, born, ruleset, instant)
     if to_replay:
-        replayed |= await replay(connection, to_replay, ruleset, instant)
+        replayed |= await replay_log(connection, to_replay, ruleset, instant)
     for id in (*born, *to_replay):
         states[id] = replayed[id].state if id in replayed else State()
     return states
@@ -120,7 +124,7 @@ async def states_at(
 
 def _is_short(state: State, ruleset: Ruleset, with_values: bool) -> bool:
     """Its truths of now are right, but what happens next, or a value, cannot be told from it."""
-    return state.cut and (bool(state.pending) or (with_values and not _holds_values(state, ruleset)))
+    return state.is_truncated and (bool(state.pending) or (with_values and not _holds_values(state, ruleset)))
 
 
 def _holds_values(state: State, ruleset: Ruleset) -> bool:

@@ -8,12 +8,12 @@ from typing import Any
 from app.config import Settings
 from app.errors import NotFound
 from app.postgres.pool import Connection, Pool, snapshot
-from app.projection.coverage import kept_of
+from app.projection.coverage import definition_refs_of
 from app.projection.fold import POINTS_UNLIMITED, Transition
 from app.projection.intervals import Interval, continue_intervals
-from app.projection.log_replay import replay
-from app.projection.state import State, decided_at
-from app.projection.writes import interval_of
+from app.projection.log_replay import replay_log
+from app.projection.state import State, last_decided_at
+from app.projection.writes import interval_from_row
 from app.queries.customer_state import CurrentStage, Customer, StoredState, advance_to, is_current, present, states_at
 from app.queries.explanations import Explanation, explain_rule, replay_for_explanation
 from app.registry.registry import Registry
@@ -88,7 +88,7 @@ class CustomerQueries:
             definitions, *stored, kinds, values = row
             ruleset = await self._registry.rules.at(connection, definitions)
             id = stored[0]
-            replayed = await replay(connection, [id], ruleset, now)
+            replayed = await replay_log(connection, [id], ruleset, now)
         state = replayed[id].state if id in replayed else State()
         shown = present(id, kinds, values, state, ruleset, now, POINTS_UNLIMITED)
         assert shown is not None
@@ -124,15 +124,15 @@ class CustomerQueries:
             if key is not None and not definitions:
                 raise NotFound(f"There is no {kind} {key}.")
             if not past and is_current(row, ruleset, now):
-                as_of = max(now, decided_at(row.state))
+                as_of = max(now, last_decided_at(row.state))
                 meanings = [ruleset.number_of[id] for id in definitions]
                 rows = await connection.fetch(_INTERVALS, row.id, definitions, as_of, meanings)
-                return row.id, [interval_of(each) for each in rows], as_of
-            replayed = await replay(connection, [row.id], ruleset, now)
+                return row.id, [interval_from_row(each) for each in rows], as_of
+            replayed = await replay_log(connection, [row.id], ruleset, now)
         changes: Iterable[Transition] = replayed[row.id].changes if row.id in replayed else ()
         wanted = set(definitions)
         stays = continue_intervals(
-            row.id, [change for change in changes if change.definition in wanted], kept_of(ruleset)
+            row.id, [change for change in changes if change.definition in wanted], definition_refs_of(ruleset)
         ).begun
         stays.sort(key=lambda stay: (stay.entered_at, stay.definition, stay.value))
         return row.id, stays, now

@@ -14,7 +14,7 @@ import msgspec
 from app.config import Settings
 from app.errors import NotFound
 from app.postgres.pool import Connection, Pool, snapshot
-from app.projection.coverage import coverage
+from app.projection.coverage import coverage_of
 from app.projection.fold import POINTS_UNLIMITED, NeedsReplay
 from app.projection.state import State
 from app.queries.customer_state import StoredState, identities_in_order, states_at, truth_of, valid_until
@@ -175,7 +175,7 @@ def _target(ruleset: Ruleset, kind: str | None, key: str | None) -> int:
         return ruleset.fill
     plain = f"{kind}:{key}"
     ids = [id for id in ruleset.number_of if id == plain or id.startswith(f"{plain}@")]
-    return max((coverage(ruleset).needed(id) for id in ids), default=0)
+    return max((coverage_of(ruleset).required_revision(id) for id in ids), default=0)
 
 
 class _Search:
@@ -183,10 +183,10 @@ class _Search:
 
     def __init__(self, connection: Connection, ruleset: Ruleset, rule_id: str, as_of: int, points_max: int) -> None:
         self._connection = connection
-        self._ruleset = coverage(ruleset).alone(rule_id)
+        self._ruleset = coverage_of(ruleset).rules_for(rule_id)
         self._rule_id = rule_id
         self._meaning = ruleset.number_of[rule_id]
-        self._needed = coverage(ruleset).needed(rule_id)
+        self._needed = coverage_of(ruleset).required_revision(rule_id)
         self._as_of = as_of
         self._points_max = points_max
 

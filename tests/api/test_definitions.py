@@ -11,7 +11,7 @@ import app.queries.segment_members
 from app.config import Settings
 from app.formats.timestamps import rfc3339
 from app.postgres.pool import FrozenClock, transact
-from app.projection.project import refresh
+from app.projection.project import refresh_customers
 from app.touchpoint import DAY
 from tests.support.running_app import NOON, RunningApp, run_worker, track
 
@@ -235,7 +235,9 @@ async def test_the_count_is_the_length_of_the_list(
         await compare(NOON)
         filled = await some("")
         ruleset = served.registry.rules.current
-        await transact(served.pool, lambda connection: refresh(connection, filled, ruleset, NOON, served.settings))
+        await transact(
+            served.pool, lambda connection: refresh_customers(connection, filled, ruleset, NOON, served.settings)
+        )
         await compare(NOON)
         frozen.instant = NOON + 3 * DAY
         await compare(frozen.instant)
@@ -247,7 +249,8 @@ async def test_the_count_is_the_length_of_the_list(
         frozen.instant += 5 * DAY
         rows = [row["id"] for row in await served.pool.fetch("SELECT id FROM customers")]
         await transact(
-            served.pool, lambda connection: refresh(connection, rows, ruleset, frozen.instant, served.settings)
+            served.pool,
+            lambda connection: refresh_customers(connection, rows, ruleset, frozen.instant, served.settings),
         )
         rest = await service.all_of("/v1/segments/recent/members", cursor=page["next_cursor"])
         assert sorted(each["identities"][0]["value"] for each in [*page["items"], *rest]) == sorted(expected)

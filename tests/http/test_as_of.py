@@ -11,7 +11,7 @@ from app.config import Settings
 from app.formats.timestamps import rfc3339
 from app.http.responses import write_cursor
 from app.postgres.pool import FrozenClock, transact
-from app.projection.project import refresh
+from app.projection.project import refresh_customers
 from app.rules.language.definitions import parse_rule, parse_value
 from app.touchpoint import DAY, HOUR, SECOND
 from tests.queries.test_valid_until import SEGMENTS, STAGES, a_life
@@ -105,7 +105,7 @@ async def bring_up_to_date_some(service: RunningApp, now: int, chance: random.Ra
     ids = [row["id"] for row in await served.pool.fetch("SELECT id FROM customers ORDER BY id")]
     ruleset = served.registry.rules.current
     chosen = [id for id in ids if chance.random() < 0.5]
-    await transact(served.pool, lambda connection: refresh(connection, chosen, ruleset, now, served.settings))
+    await transact(served.pool, lambda connection: refresh_customers(connection, chosen, ruleset, now, served.settings))
     stale = [id for id in ids if chance.random() < 0.3]
     await served.pool.execute("UPDATE customers SET stale = true WHERE id = ANY($1::uuid[])", stale)
 

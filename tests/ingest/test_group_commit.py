@@ -101,7 +101,7 @@ async def test_one_poison_message_costs_its_neighbours_nothing(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Projection fails on one message: it alone is stored only, and the worker projects it once it can."""
-    real = group_commit.project
+    real = group_commit.project_messages
 
     async def project(connection: Any, messages: Any, *rest: Any) -> Any:
         if any(message.message_id == "m7" for message in messages):
@@ -110,7 +110,7 @@ async def test_one_poison_message_costs_its_neighbours_nothing(
 
     async with running_pipeline(database_url, NOW) as one:
         with monkeypatch.context() as patched:
-            patched.setattr(group_commit, "project", project)
+            patched.setattr(group_commit, "project_messages", project)
             receipt = await one.send([viewed(number) for number in range(20)])
         assert (receipt.accepted, receipt.rejected, receipt.projected) == (20, 0, False)
         assert len(await one.groups("u")) == 19
@@ -133,7 +133,7 @@ async def test_when_every_projection_fails_the_rest_is_kept_at_once(
 
     async with running_pipeline(database_url, NOW) as one:
         with monkeypatch.context() as patched:
-            patched.setattr(group_commit, "project", project)
+            patched.setattr(group_commit, "project_messages", project)
             receipt = await one.send([viewed(number) for number in range(512)])
         assert (receipt.accepted, receipt.projected) == (512, False)
         assert tried < 30

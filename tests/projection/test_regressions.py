@@ -241,7 +241,7 @@ def test_waiting_for_a_lock_ends(database_url: str) -> None:
 
 def fail_on(monkeypatch: pytest.MonkeyPatch, poison: str) -> None:
     """Let every projection fail that holds this message."""
-    for place in ("app.ingest.group_commit.project", "app.background.worker.project_deferred"):
+    for place in ("app.ingest.group_commit.project_messages", "app.background.worker.project_deferred"):
         module, _, name = place.rpartition(".")
         real = getattr(__import__(module, fromlist=[name]), name)
 
@@ -262,7 +262,7 @@ def test_one_deferred_message_that_keeps_failing_stops_no_other(
             async def never(*_: Any) -> None:
                 raise ValueError("down")
 
-            everything.setattr("app.ingest.group_commit.project", never)
+            everything.setattr("app.ingest.group_commit.project_messages", never)
             for number in range(3):
                 receipt = await one.send([item(said(number, T0, f"user{number}"))])
                 assert (receipt.accepted, receipt.projected) == (1, False)
@@ -314,7 +314,7 @@ def test_a_long_replay_by_the_worker_keeps_no_other_customer_waiting(
         await one.pool.execute("UPDATE customers SET stale = true, sweep_at = 'epoch'")
         long = Identity("user_id", "long").id
         reached, go = asyncio.Event(), asyncio.Event()
-        real = projecting.replay
+        real = projecting.replay_log
 
         async def slow(connection: Connection, ids: Sequence[bytes], ruleset: Ruleset, now: int) -> Any:
             if long in ids:
@@ -322,7 +322,7 @@ def test_a_long_replay_by_the_worker_keeps_no_other_customer_waiting(
                 await go.wait()
             return await real(connection, ids, ruleset, now)
 
-        monkeypatch.setattr(projecting, "replay", slow)
+        monkeypatch.setattr(projecting, "replay_log", slow)
         sweeping = asyncio.create_task(one.worker.sweep())
         await reached.wait()
         live = asyncio.create_task(one.send([item(said(3, T0 + 1, "short"))]))

@@ -11,16 +11,15 @@ from typing import Any
 
 import pytest
 
-from app.projection.backfill import _both, _reading, merge_states
+from app.projection.backfill import _merge_pending, _select_log, merge_states
 from app.projection.coverage import Coverage
-from app.projection.fold import NeedsReplay, Transition, cut_pending, cut_short, fold
+from app.projection.fold import NeedsReplay, Transition, fold, truncate_pending, truncate_state
 from app.projection.state import Input, State, read_state, write_state
 from app.rules import Ruleset
 from app.touchpoint import DAY, HOUR
-from tests.support.case_count import case_count
-from tests.support.reference_rules import Entry, TraitsEntry, order
-from tests.support.rule_engine import move, ruleset_of_all
-from tests.support.rule_strategies import Question, questions
+from tests.rules.engine import input_from_entry, ruleset_of_all
+from tests.rules.oracle import Entry, Told, order
+from tests.rules.strategies import Question, questions
 
 BLOCKS = 8
 SEEDS_PER_BLOCK = case_count(150)
@@ -48,7 +47,7 @@ class Life:
         self.ruleset = ruleset_of_all({f"r{n}": rule for n, rule in enumerate(question.rules)}, question.world)
         self.person = question.world.person if self.ruleset.reads_person else None
         self.history: list[Entry] = sorted(question.history, key=order)
-        self.moves = [move(self.ruleset, entry) for entry in self.history]
+        self.moves = [input_from_entry(self.ruleset, entry) for entry in self.history]
         self.now = max(entry.t for entry in self.history) + draw.choice([0, HOUR, 3 * DAY])
 
     def state(self) -> State:
@@ -80,21 +79,21 @@ def told(changes: Iterable[Transition]) -> list[Any]:
 def arrives_anyhow(question: Question, draw: Random) -> None:
     """In any order and any parts, at clocks for which part of it lies ahead, stored and read again in between."""
     life = Life(question, draw)
-    moves = draw.sample(life.moves, len(life.moves)) if draw.random() < 0.5 else list(life.moves)
+    inputs = draw.sample(life.moves, len(life.moves)) if draw.random() < 0.5 else list(life.moves)
     points_max = draw.choice([1, 2, 3, 256])
     clock = life.history[0].t - draw.choice([0, 1, DAY])
     state, changes, seen = life.state(), [], []
-    while moves:
-        part = [moves.pop(0) for _ in range(min(draw.randint(1, 3), len(moves)))]
+    while inputs:
+        part = [inputs.pop(0) for _ in range(min(draw.randint(1, 3), len(inputs)))]
         seen += part
         clock = min(life.now, max(clock, draw.choice([clock, part[0].at, part[-1].at, part[0].at - 1])))
         try:
             changes += fold(state, life.ruleset, part, clock, points_max)
-            state = life.stored(cut_pending(state, points_max))
+            state = life.stored(truncate_pending(state, points_max))
         except NeedsReplay:
             state = life.state()
             changes = fold(state, life.ruleset, seen, clock)
-            state = life.stored(cut_short(state, points_max))
+            state = life.stored(truncate_state(state, points_max))
     try:
         changes += fold(state, life.ruleset, (), life.now, points_max)
     except NeedsReplay:
@@ -108,22 +107,24 @@ def is_filled_in_parts(question: Question, draw: Random) -> None:
     life = Life(question, draw)
     life.ruleset.fill = len(life.ruleset.number_of)
     revision = draw.randint(0, life.ruleset.fill)
-    covered = Coverage(life.ruleset)
-    known, missing = covered.known(revision), covered.missing(revision)
+    rule_coverage = Coverage(life.ruleset)
+    known_rules, missing_rules = rule_coverage.known_rules(revision), rule_coverage.missing_rules(revision)
     at = life.now if draw.random() < 0.5 else draw.choice(life.history).t
     state = life.state()
-    changes = fold(state, known, [move(known, entry) for entry in life.history], at)
-    state = read_state(write_state(state, known), known)
+    changes = fold(state, known_rules, [input_from_entry(known_rules, entry) for entry in life.history], at)
+    state = read_state(write_state(state, known_rules), known_rules)
     if state.born is None:
         return
-    filled = State(person=life.person if missing.reads_person else None)
-    news = fold(filled, missing, read_for(missing, life.history, state.born), at)
-    lacking = {
-        id for id in life.ruleset.number_of if id.startswith(("segment:", "journey:")) and covered.needed(id) > revision
+    filled = State(person=life.person if missing_rules.reads_person else None)
+    filled_changes = fold(filled, missing_rules, read_for(missing_rules, life.history, state.born), at)
+    missing_ids = {
+        id
+        for id in life.ruleset.number_of
+        if id.startswith(("segment:", "journey:")) and rule_coverage.required_revision(id) > revision
     }
-    assert not lacking & {change.definition for change in changes}
-    changes += [change for change in news if change.definition in lacking]
-    state = life.stored(merge_states(state, filled, missing, 256))
+    assert not missing_ids & {change.definition for change in changes}
+    changes += [change for change in filled_changes if change.definition in missing_ids]
+    state = life.stored(merge_states(state, filled, missing_rules, 256))
     assert (said(state, life.ruleset), told(changes)) == life.whole(at)
     changes += fold(state, life.ruleset, (), life.now)
     assert (said(state, life.ruleset), told(changes)) == life.whole(life.now)
@@ -131,11 +132,13 @@ def is_filled_in_parts(question: Question, draw: Random) -> None:
 
 def read_for(rules: Ruleset, history: Sequence[Entry], born: int) -> list[Input]:
     """What a fill reads of the log for these rules."""
-    reading = _reading(rules)
-    moves = [move(rules, entry) for entry in history if not isinstance(entry, TraitsEntry) or reading.identifies]
-    moves = [one for one in moves if one.matters]
-    if reading.births:
-        moves += [Input(entry.t, entry.id, entry.source, (), None) for entry in history if entry.t == born]
-    elif all(one.at != born for one in moves):
-        moves.append(Input(born, "", "", (), None))
-    return _both((), moves)
+    selection = _select_log(rules)
+    inputs = [
+        input_from_entry(rules, entry) for entry in history if not isinstance(entry, Told) or selection.needs_identifies
+    ]
+    inputs = [input for input in inputs if input.is_relevant]
+    if selection.needs_first_messages:
+        inputs += [Input(entry.t, entry.id, entry.source, (), None) for entry in history if entry.t == born]
+    elif all(input.at != born for input in inputs):
+        inputs.append(Input(born, "", "", (), None))
+    return _merge_pending((), inputs)

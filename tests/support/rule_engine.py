@@ -10,7 +10,7 @@ import msgspec
 
 from app.projection.fold import POINTS_UNLIMITED, NeedsReplay, Transition
 from app.projection.fold import fold as fold_moves
-from app.projection.log_replay import input_of
+from app.projection.log_replay import build_input
 from app.projection.state import Input, State
 from app.rules import Definition, Occurrence, Ruleset, Series, compile_ruleset, parse_rule
 from app.rules.engine.truth import Truth
@@ -81,7 +81,7 @@ def folded(
     Where a part cannot extend the state, or the cap cost exactness, the whole log is folded, as the projection does.
     """
     known = sorted((entry for entry in history if entry.t <= now), key=order)
-    moves = [move(ruleset, entry) for entry in known]
+    moves = [input_from_entry(ruleset, entry) for entry in known]
     places = sorted({0, len(moves), *(min(cut, len(moves)) for cut in cuts)})
     try:
         return _folded(ruleset, [moves[a:b] for a, b in pairwise(places)], now, points_max, person)
@@ -99,12 +99,12 @@ def _folded(
     return Folded(state, changes + fold_moves(state, ruleset, [], now, points_max))
 
 
-def move(ruleset: Ruleset, entry: Entry) -> Input:
-    if isinstance(entry, TraitsEntry):
+def input_from_entry(ruleset: Ruleset, entry: Entry) -> Input:
+    if isinstance(entry, Told):
         told = written(dict(entry.traits)).encode()
-        return input_of(ruleset, entry.t, entry.id, entry.source, "identify", None, "web", b"{}", b"{}", told)
+        return build_input(ruleset, entry.t, entry.id, entry.source, "identify", None, "web", b"{}", b"{}", told)
     raw = [text.encode() for text in (entry.properties, entry.context, entry.traits)]
-    return input_of(ruleset, entry.t, entry.id, entry.source, "track", entry.name, entry.channel, *raw)
+    return build_input(ruleset, entry.t, entry.id, entry.source, "track", entry.name, entry.channel, *raw)
 
 
 def stored(ruleset: Ruleset, state: State, rule_id: str) -> Truth:

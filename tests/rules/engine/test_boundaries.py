@@ -19,9 +19,9 @@ from app.rules import parse_rule
 from app.rules.language import expressions, nodes
 from app.rules.language.comparison import Comparison
 from app.rules.language.definitions import parse_value
-from tests.support.reference_rules import OPERATORS, Entry, TrackEntry, TraitsEntry, World
-from tests.support.rule_engine import folded, move, ruleset_of, stored
-from tests.support.rule_strategies import DAY, HOUR, START, written
+from tests.rules.engine import folded, input_from_entry, ruleset_of, stored
+from tests.rules.oracle import OPERATORS, Entry, Happened, Told, World
+from tests.rules.strategies import DAY, HOUR, START, written
 
 ASKED = "segment:asked"
 
@@ -177,7 +177,7 @@ def check_late(rule: Any, world: World, history: list[Entry], late: list[Entry],
     state = folded(ruleset, [*history, event(asked, "Z", "z")], t).state
     assert ruleset.truth(ASKED, state, t) is without, rule
     try:
-        fold_moves(state, ruleset, [move(ruleset, entry) for entry in late], t)
+        fold_moves(state, ruleset, [input_from_entry(ruleset, entry) for entry in late], t)
     except NeedsReplay:
         state = folded(ruleset, [*history, *late], t).state
     assert ruleset.truth(ASKED, state, t) is not without, rule
