@@ -14,12 +14,6 @@ APP = Path(__file__).parents[1] / "app"
 READERS = ("app.queries", "app.insight", "app.data_quality", "app.api", "app.http")
 """Packages that only read."""
 
-KNOWN_SHARED_TABLES = {
-    "quarantine": {"app.ingest.event_log", "app.privacy.text_redaction", "app.quarantine.search"},
-    "touchpoints": {"app.ingest.event_log", "app.privacy.text_redaction"},
-}
-"""Tables that still have several writing modules. An entry that is no longer true fails the test."""
-
 _WRITE = re.compile(
     r"\b(?:INSERT\s+INTO|MERGE\s+INTO|UPDATE(?:\s+ONLY)?|DELETE\s+FROM(?:\s+ONLY)?|COPY|TRUNCATE(?:\s+TABLE)?)\s+"
     r'(?:public\.)?"?(\w+|\{\})'
@@ -62,7 +56,7 @@ def writers_by_table() -> dict[str, set[str]]:
 def test_each_table_has_one_writing_module() -> None:
     writers = writers_by_table()
     assert writers.pop("{}", set()) == set(), "a statement's table must be written out in the SQL"
-    assert {table: modules for table, modules in writers.items() if len(modules) > 1} == KNOWN_SHARED_TABLES
+    assert {table: modules for table, modules in writers.items() if len(modules) > 1} == {}
     assert writers.keys() == metadata.tables.keys()
 
 
