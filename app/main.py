@@ -159,7 +159,7 @@ async def _run(
         streams.start()
         metrics.watch_streams(lambda: len(streams))
         stack.push_async_callback(streams.stop)
-        ingest.after_commit.append(streams.nudge)
+        ingest.after_commit.append(streams.notify_change)
         app.state.services = Services(settings, clock, metrics, pool, registry, ingest, reads, rates, streams, outbound)
         yield
 

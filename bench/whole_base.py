@@ -133,7 +133,7 @@ async def _update(one: Pipeline, sizes: Sizes, say: Say) -> Figure:
     about_to_join = iter(await _with_one_order(one, sizes, (1 + sizes.rounds) * sizes.updates))
     updates: list[float] = []
     recomputed: list[float] = []
-    members = await views.count(SEGMENT, one.clock.now())
+    members = await views.count_members(SEGMENT, one.clock.now())
     for number in range(1 + sizes.rounds):
         say(f"one message, or everybody, {number} of {sizes.rounds}")
         took = []
@@ -185,7 +185,7 @@ async def _one_more(one: Pipeline, views: SegmentMemberQueries, user: str) -> tu
     told = {**message(0, now), "event": "Order Completed", "userId": user, "anonymousId": browser_of(user)}
     start = time.perf_counter()
     await one.send([{**told, "messageId": f"order-of-{user}"}])
-    members = await views.count(SEGMENT, one.clock.now())
+    members = await views.count_members(SEGMENT, one.clock.now())
     return time.perf_counter() - start, members
 
 

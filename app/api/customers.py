@@ -193,7 +193,7 @@ async def get_customer_journey(
     services = get_services(request)
     _, ids = customer_of_path(request)
     at, is_past = answer_instant(as_of, services.clock.now())
-    customer, stays, until = await _views(services).stays(ids, "journey", journey, at, past=is_past)
+    customer, stays, until = await _views(services).list_stays(ids, "journey", journey, at, past=is_past)
     items = [
         {
             "journey": stay.definition.partition(":")[2],
@@ -220,7 +220,7 @@ async def list_customer_segments(
         customer = await _views(services).customer(ids, at, past=is_past)
         items = [_membership_json(membership) for membership in customer.segments]
         return etag_response(request, {"id": uuid(customer.id), "items": items}, customer.as_of)
-    id, stays, until = await _views(services).stays(ids, "segment", None, at, past=is_past)
+    id, stays, until = await _views(services).list_stays(ids, "segment", None, at, past=is_past)
     items = [
         {
             "key": stay.definition.partition(":")[2],
@@ -250,7 +250,7 @@ async def explain_segment(request: Request, as_of: AsOf = None) -> Response:
     _, ids = customer_of_path(request)
     key = key_of_path(request)
     at, _ = answer_instant(as_of, services.clock.now())
-    definition, why = await _views(services).segment_explained(ids, key, at)
+    definition, why = await _views(services).explain_segment(ids, key, at)
     content = {
         "segment": key,
         "version": definition.version,
@@ -267,7 +267,7 @@ async def explain_journey(request: Request, as_of: AsOf = None) -> Response:
     _, ids = customer_of_path(request)
     key = key_of_path(request)
     at, _ = answer_instant(as_of, services.clock.now())
-    definition, place, stages = await _views(services).journey_explained(ids, key, at)
+    definition, place, stages = await _views(services).explain_journey(ids, key, at)
     content = {
         "journey": key,
         "version": definition.version,
@@ -284,7 +284,7 @@ async def explain_trait(request: Request, as_of: AsOf = None) -> Response:
     _, ids = customer_of_path(request)
     key = key_of_path(request)
     at, _ = answer_instant(as_of, services.clock.now())
-    definition, found = await _views(services).trait_explained(ids, key, at)
+    definition, found = await _views(services).explain_trait(ids, key, at)
     value, valid_until = found.pop("value"), found.pop("valid_until")
     content = {
         "trait": key,
@@ -309,7 +309,7 @@ async def list_touchpoints(
     items_max = min(limit, services.settings.limits.page_items_max)
     timeline = TimelineQueries(services.pool)
     place: Any = tuple(begin.place) if begin else cursor_at(at) if is_past else None
-    found = await timeline.touchpoints(ids, place, items_max + 1)
+    found = await timeline.list_touchpoints(ids, place, items_max + 1)
     page, more = found[:items_max], len(found) > items_max
     last = page[-1] if more else None
     return json_response(
@@ -344,7 +344,7 @@ async def list_links(request: Request, as_of: AsOf = None) -> Response:
     services = get_services(request)
     _, ids = customer_of_path(request)
     at, is_past = answer_instant(as_of, services.clock.now())
-    customer, links = await TimelineQueries(services.pool).links(ids)
+    customer, links = await TimelineQueries(services.pool).list_links(ids)
     items = [_link_json(link) for link in links if not is_past or link.occurred_at <= at]
     return etag_response(request, {"id": uuid(customer), "items": items}, at)
 

@@ -30,7 +30,7 @@ from app.http.auth import SecretKey
 from app.http.bodies import read_json
 from app.http.dependencies import Services, get_services
 from app.http.responses import etag_response, instant, json_response
-from app.queries.definition_versions import Version, versions_of_definition
+from app.queries.definition_versions import Version, list_definition_versions
 from app.queries.segment_members import SegmentMemberQueries
 from app.registry.definition_rows import DefinitionVersion, Kind, body_of
 from app.rules.language.definitions import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
@@ -81,7 +81,7 @@ def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: An
 
     async def list_versions(request: Request, key: DefinitionKey) -> Response:
         services = get_services(request)
-        items = [_version_json(version) for version in await versions_of_definition(services.pool, kind, key)]
+        items = [_version_json(each) for each in await list_definition_versions(services.pool, kind, key)]
         return etag_response(request, {"items": items, "next_cursor": None}, services.clock.now())
 
     async def archive(request: Request, key: DefinitionKey) -> Response:
@@ -168,7 +168,7 @@ def _version_json(version: Version) -> dict[str, Any]:
 
 
 async def _fill(services: Services, kind: Kind, key: str) -> dict[str, Any]:
-    fill = await SegmentMemberQueries(services.pool, services.registry, services.settings).fill(kind, key)
+    fill = await SegmentMemberQueries(services.pool, services.registry, services.settings).read_fill_progress(kind, key)
     return {
         "customers_total": fill.customers_total,
         "customers_filled": fill.customers_filled,

@@ -84,9 +84,9 @@ async def metrics(request: Request) -> Response:
         earliest = await services.pool.fetchval(_LAG, timeout=_PATIENCE_SECONDS)
         figures.sweep_lag(0.0 if earliest is None else max(0.0, (services.clock.now() - earliest) / SECOND))
         views = SegmentMemberQueries(services.pool, services.registry, services.settings)
-        unfilled = await views.unfilled()
+        unfilled = await views.count_unfilled()
         figures.fills_pending(unfilled)
-        figures.fill_eta(((await views.fill()).eta_seconds if unfilled else None) or 0.0)
+        figures.fill_eta(((await views.read_fill_progress()).eta_seconds if unfilled else None) or 0.0)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         _log.warning("metrics.database_unreachable")
     return Response(figures.exposition(), headers={"content-type": figures.content_type})

@@ -50,7 +50,7 @@ async def list_segment_members(
     at, _ = answer_instant_of_page(as_of, begin, services.clock.now())
     after = None if begin is None else _customer(str(begin.place[0]))
     async with services.member_lists:
-        page = await _views(services).page(key, at, after, min(limit, services.settings.limits.page_items_max))
+        page = await _views(services).list_members(key, at, after, min(limit, services.settings.limits.page_items_max))
     services.segment_usage.note(key)
     return json_response(
         {
@@ -65,7 +65,7 @@ async def count_segment_members(request: Request, key: SegmentKey, as_of: AsOf =
     services = get_services(request)
     at, _ = answer_instant(as_of, services.clock.now())
     async with services.member_lists:
-        count = await _views(services).count(key, at)
+        count = await _views(services).count_members(key, at)
     services.segment_usage.note(key)
     return json_response({"count": count, "as_of": instant(at)})
 

@@ -19,7 +19,7 @@ from app.insight.ticket_queries import TicketQueries
 from app.insight.tickets import Ticket, TicketTotals
 from app.postgres.pool import transact
 from app.privacy.text_redaction import RedactionCounts, redact_text
-from app.queries.timeline import customer_id
+from app.queries.timeline import find_customer_id
 
 
 def add_ticket_routes(app: FastAPI) -> None:
@@ -107,7 +107,7 @@ async def redact_customer_text(request: Request) -> Response:
     _, ids = customer_of_path(request)
 
     async def write(connection: Any) -> RedactionCounts:
-        return await redact_text(connection, await customer_id(connection, ids))
+        return await redact_text(connection, await find_customer_id(connection, ids))
 
     redacted = await transact(services.pool, write)
     return json_response({"success": True, "messages": redacted.messages, "quarantined": redacted.quarantined})

@@ -24,7 +24,7 @@ from app.http.dependencies import Services, get_services
 from app.http.direct_route import DirectRoute
 from app.http.responses import JSON, encode, json_response, matches
 from app.http.write_keys import authenticate_write_key
-from app.queries.live_updates import WatchedCustomer
+from app.queries.live_updates import VisitorStream
 from app.registry import visitor_tokens
 from app.registry.access import WriteKeyGrant
 from app.registry.visitor_tokens import Visitor
@@ -129,8 +129,8 @@ async def _events(
     """Until the page hangs up or may no longer ask, this process stops, or a token that cannot be renewed ends."""
     life = services.settings.visitor_token_seconds
     told = ""
-    with services.live_updates.open(visitor, write_key, origin) as watched, _closing(watched, leaving):
-        while not watched.closed:
+    with services.live_updates.open_stream(visitor, write_key, origin) as stream, _closing(stream, leaving):
+        while not stream.is_closed:
             now = services.clock.now()
             renewable = visitor.anonymous_id is not None
             end = visitor.expires_at - (life * SECOND // 2 if renewable else 0)
@@ -140,20 +140,20 @@ async def _events(
                 visitor = visitor_tokens.renewed(visitor, now, life)
                 yield ServerSentEvent(encode(token_json(services, visitor)).decode(), event="token", sep="\n")
                 continue
-            answer = await watched.next((end - now) / SECOND)
-            if answer is None:
+            profile = await stream.wait_for_profile((end - now) / SECOND)
+            if profile is None:
                 continue
-            tag, body = public_view_json(answer)
+            tag, body = public_view_json(profile)
             if tag != told:
                 told = tag
                 yield ServerSentEvent(body.decode(), event="me", sep="\n")
 
 
 @contextmanager
-def _closing(watched: WatchedCustomer, leaving: anyio.Event) -> Iterator[None]:
+def _closing(stream: VisitorStream, leaving: anyio.Event) -> Iterator[None]:
     """When the server is told to stop, the stream ends by itself: cut off, it looks like a failure to both sides."""
     waiting = asyncio.ensure_future(leaving.wait())
-    waiting.add_done_callback(lambda _: watched.close())
+    waiting.add_done_callback(lambda _: stream.close())
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from app.formats.timestamps import rfc3339
 from app.http.dependencies import Services
 from app.http.responses import encode, instant
 from app.queries.customers import CustomerQueries
-from app.queries.public_profile import PublicProfile, identities_of, public_profile_of
+from app.queries.public_profile import PublicProfile, identity_ids_of, public_profile_of
 from app.registry import visitor_tokens
 from app.registry.access import WriteKeyGrant
 from app.registry.visitor_tokens import Visitor
@@ -128,7 +128,7 @@ async def public_view_for(services: Services, key: WriteKeyGrant, visitor: Visit
     now = services.clock.now()
     views = CustomerQueries(services.pool, services.registry, services.settings)
     try:
-        customer = await views.customer(identities_of(visitor), now)
+        customer = await views.customer(identity_ids_of(visitor), now)
     except NotFound:
         customer = None
     return public_profile_of(

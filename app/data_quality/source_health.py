@@ -16,7 +16,7 @@ from app.data_quality.volume_anomalies import (
     find_anomalies,
     find_novelties,
     hour_of,
-    rate_per_hour,
+    list_hours,
 )
 from app.errors import NotFound
 from app.ingest.source_stats import OTHER
@@ -75,13 +75,13 @@ SELECT outcome, sum(times)::bigint AS times, max(last_at) AS last_at
 FROM deliveries WHERE source = $1 AND hour >= $2 GROUP BY outcome ORDER BY outcome
 """
 
-_LAST = "SELECT max(last_at) FROM deliveries WHERE source = $1 AND split_part(outcome, ':', 1) = ANY($2::text[])"
+_LAST_SEEN = "SELECT max(last_at) FROM deliveries WHERE source = $1 AND split_part(outcome, ':', 1) = ANY($2::text[])"
 
 _BY_HOUR = "SELECT hour, sum(messages)::bigint FROM volumes WHERE source = $1 AND hour >= $2 GROUP BY hour"
 
-_WAITING = "SELECT count(*) FROM quarantine WHERE source = $1 AND replayed_at IS NULL AND received_at >= $2"
+_COUNT_QUARANTINED = "SELECT count(*) FROM quarantine WHERE source = $1 AND replayed_at IS NULL AND received_at >= $2"
 
-_HEARD: Final = ("accepted", "duplicate", "rejected", "ignored")
+_OUTCOMES_SEEN: Final = ("accepted", "duplicate", "rejected", "ignored")
 """Outcomes that say that the source is there; a delivery that was refused may be anybody's."""
 
 
@@ -144,7 +144,7 @@ class SourceHealthQueries:
         begin = hour_of(now) - (_HEALTH_HOURS - 1) * HOUR
         rows = await self._pool.fetch(_OUTCOMES, source, begin)
         told: dict[str, dict[str, int]] = {name: {} for name in ("rejected", "refused", "warned")}
-        counts = dict.fromkeys((*_HEARD, "refused", "warned"), 0)
+        counts = dict.fromkeys((*_OUTCOMES_SEEN, "refused", "warned"), 0)
         for outcome, times, _ in rows:
             name, _, detail = outcome.partition(":")
             counts[name] += times
@@ -153,12 +153,12 @@ class SourceHealthQueries:
         hours = {row[0]: row[1] for row in await self._pool.fetch(_BY_HOUR, source, begin)}
         return SourceHealth(
             source,
-            await self._pool.fetchval(_LAST, source, _HEARD),
-            rate_per_hour(hours, now, _HEALTH_HOURS),
+            await self._pool.fetchval(_LAST_SEEN, source, _OUTCOMES_SEEN),
+            list_hours(hours, now, _HEALTH_HOURS),
             counts,
             told["rejected"],
             told["refused"],
             told["warned"],
-            await self._pool.fetchval(_WAITING, source, now - DAY),
+            await self._pool.fetchval(_COUNT_QUARANTINED, source, now - DAY),
             await self.anomalies(source, now - DAY, now),
         )

@@ -54,7 +54,7 @@ class TraitCoverageQueries:
             async for ids in scan_customers(connection):
                 customers += len(ids)
                 for traits in await self._traits_of(connection, ids, ruleset, now):
-                    left_out += _count(traits, counts)
+                    left_out += _count_traits(traits, counts)
         return TraitCoverage(customers, counts, left_out)
 
     async def _traits_of(
@@ -75,7 +75,7 @@ class TraitCoverageQueries:
         return found
 
 
-def _count(traits: Mapping[str, Any], counts: dict[str, TraitCount]) -> int:
+def _count_traits(traits: Mapping[str, Any], counts: dict[str, TraitCount]) -> int:
     """How many of these found no place among the counts."""
     left_out = 0
     for name, value in traits.items():

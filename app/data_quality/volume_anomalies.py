@@ -35,7 +35,7 @@ JUMP_FACTOR: Final = 3
 HISTORY: Final = WEEKS * WEEK + SILENT_HOURS_MAX * HOUR
 """How far back hours are looked at."""
 
-Kind = Literal["new_source", "new_event", "new_channel", "silence", "volume_up", "volume_down", "too_many_names"]
+AnomalyKind = Literal["new_source", "new_event", "new_channel", "silence", "volume_up", "volume_down", "too_many_names"]
 
 
 class FirstSeen(NamedTuple):
@@ -66,7 +66,7 @@ class VolumeSeries(msgspec.Struct):
 class Anomaly(msgspec.Struct, frozen=True):
     """``since`` and ``until`` are whole hours; ``until`` is None where it still is so. ``expected`` as above."""
 
-    kind: Kind
+    kind: AnomalyKind
     source: str
     event: str | None
     channel: str | None
@@ -96,7 +96,7 @@ def find_novelties(firsts: Sequence[FirstSeen], since: int, other: str) -> Itera
         elif each.channel is None and each.event is None:
             yield Anomaly("new_source", each.source, None, None, each.hour, None, each.messages)
         elif born[each.source] < begin and each.channel != other:
-            kind: Kind = "new_channel" if each.event is None else "new_event"
+            kind: AnomalyKind = "new_channel" if each.event is None else "new_event"
             yield Anomaly(kind, each.source, each.event, each.channel, each.hour, None, each.messages)
 
 
@@ -104,17 +104,17 @@ def find_anomalies(all_series: Sequence[VolumeSeries], since: int, now: int) -> 
     """Silence and jumps. Of a source that is silent nothing is told of its single events."""
     silent = {}
     for series in all_series:
-        silent[series.source, series.event] = silence = _silence(series, now)
+        silent[series.source, series.event] = silence = _find_silence(series, now)
         if silence is None or (series.event is not None and silent.get((series.source, None)) is not None):
             continue
         yield silence
     for series in all_series:
         quiet = silent[series.source, series.event] or silent.get((series.source, None))
         end = hour_of(now) if quiet is None else quiet.since
-        yield from _jumps(series, hour_of(since), min(end, hour_of(now)))
+        yield from _find_jumps(series, hour_of(since), min(end, hour_of(now)))
 
 
-def comparable(series: VolumeSeries, hour: int) -> Sequence[int]:
+def comparable_counts(series: VolumeSeries, hour: int) -> Sequence[int]:
     """What arrived in the hours that this one is compared with; empty where too little is known."""
     for step, times, least in ((WEEK, WEEKS, WEEKS_MIN), (DAY, DAYS, DAYS_MIN)):
         before = [hour - step * count for count in range(1, times + 1)]
@@ -124,30 +124,30 @@ def comparable(series: VolumeSeries, hour: int) -> Sequence[int]:
     return ()
 
 
-def expected(series: VolumeSeries, hour: int) -> float | None:
-    compared = comparable(series, hour)
+def expected_count(series: VolumeSeries, hour: int) -> float | None:
+    compared = comparable_counts(series, hour)
     return median(compared) if compared else None
 
 
-def _silence(series: VolumeSeries, now: int) -> Anomaly | None:
+def _find_silence(series: VolumeSeries, now: int) -> Anomaly | None:
     this_hour = hour_of(now)
     heard = [hour for hour, messages in series.hours.items() if messages]
     last = max(heard, default=None)
     if last is None or last >= this_hour - HOUR:
         return None
     hours = range(max(last + HOUR, this_hour - SILENT_HOURS_MAX * HOUR), this_hour, HOUR)
-    missing = sum(expected(series, hour) or 0 for hour in hours)
+    missing = sum(expected_count(series, hour) or 0 for hour in hours)
     if missing < SILENCE_MESSAGES:
         return None
     return Anomaly("silence", series.source, series.event, None, last + HOUR, None, 0, missing)
 
 
-def _jumps(series: VolumeSeries, begin: int, end: int) -> Iterator[Anomaly]:
+def _find_jumps(series: VolumeSeries, begin: int, end: int) -> Iterator[Anomaly]:
     open_jump: Anomaly | None = None
     for hour in range(max(begin, series.first), end, HOUR):
-        jump = _jump(series, hour)
+        jump = _find_jump(series, hour)
         if open_jump is not None and jump is not None and jump.kind == open_jump.kind and open_jump.until == hour:
-            open_jump = _joined(open_jump, jump)
+            open_jump = _merge_jumps(open_jump, jump)
             continue
         if open_jump is not None:
             yield open_jump
@@ -156,12 +156,12 @@ def _jumps(series: VolumeSeries, begin: int, end: int) -> Iterator[Anomaly]:
         yield open_jump
 
 
-def _jump(series: VolumeSeries, hour: int) -> Anomaly | None:
-    compared = comparable(series, hour)
+def _find_jump(series: VolumeSeries, hour: int) -> Anomaly | None:
+    compared = comparable_counts(series, hour)
     if not compared:
         return None
     usual, messages = median(compared), series.hours.get(hour, 0)
-    kind: Kind
+    kind: AnomalyKind
     if messages - usual >= JUMP_MESSAGES and messages >= JUMP_FACTOR * usual and messages > max(compared):
         kind = "volume_up"
     elif usual - messages >= JUMP_MESSAGES and JUMP_FACTOR * messages <= usual and messages < min(compared):
@@ -171,7 +171,7 @@ def _jump(series: VolumeSeries, hour: int) -> Anomaly | None:
     return Anomaly(kind, series.source, series.event, None, hour, hour + HOUR, messages, usual)
 
 
-def _joined(one: Anomaly, next: Anomaly) -> Anomaly:
+def _merge_jumps(one: Anomaly, next: Anomaly) -> Anomaly:
     return msgspec.structs.replace(
         one,
         until=next.until,
@@ -180,7 +180,7 @@ def _joined(one: Anomaly, next: Anomaly) -> Anomaly:
     )
 
 
-def rate_per_hour(hours: Mapping[int, int], now: int, count: int) -> list[tuple[int, int]]:
+def list_hours(hours: Mapping[int, int], now: int, count: int) -> list[tuple[int, int]]:
     """Messages of the last ``count`` hours, the one that is not over included, oldest first."""
     this_hour = hour_of(now)
     return [(hour, hours.get(hour, 0)) for hour in range(this_hour - (count - 1) * HOUR, this_hour + HOUR, HOUR)]

@@ -14,7 +14,7 @@ from app.projection.backfill import replay_for_rules
 from app.projection.coverage import BEFORE_NUMBERS
 from app.projection.log_replay import ReplayedCustomer, replay_log
 from app.projection.state import State, first_seen_of
-from app.queries.customer_state import identities_in_order
+from app.queries.customer_state import sort_identities
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import Identity
 
@@ -80,4 +80,4 @@ async def fold_customers(
 async def label_customers(connection: Connection, ids: Sequence[bytes]) -> list[LabelledCustomer]:
     """In the order of ``ids``."""
     rows = {row["customer_id"]: row for row in await connection.fetch(_IDENTITIES, ids)}
-    return [LabelledCustomer(id, identities_in_order(rows[id]["kinds"], rows[id]["values"])) for id in ids]
+    return [LabelledCustomer(id, sort_identities(rows[id]["kinds"], rows[id]["values"])) for id in ids]

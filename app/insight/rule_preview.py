@@ -26,7 +26,7 @@ UNSAVED: Final = "(unsaved)"
 """The key under which a rule is compiled that has none; no definition can have it."""
 
 _RULE_ID: Final = f"segment:{UNSAVED}"
-_CHUNK_IN_A_HURRY: Final = 50
+_TIMED_CHUNK_CUSTOMERS: Final = 50
 _Z: Final = 1.959964
 """Of the normal distribution: 95 % lie within so many standard deviations."""
 
@@ -84,13 +84,13 @@ class RulePreviews:
         is_over = _deadline(within_ms)
         is_counted = _deadline(within_ms and (within_ms * 3 / 4 if sample_max else within_ms))
         async with snapshot(self._pool) as connection:
-            ruleset = self._with(await self._registry.rules.read(connection), [_unsaved(rule)])
+            ruleset = self._with(await self._registry.rules.read(connection), [_unsaved_segment(rule)])
             asked = ruleset.only([_RULE_ID])
             total = await count_customers(connection)
             looked_at = 0
             count = 0
             members: list[bytes] = []
-            chunks = scan_customers(connection, _CHUNK_IN_A_HURRY) if within_ms else scan_customers(connection)
+            chunks = scan_customers(connection, _TIMED_CHUNK_CUSTOMERS) if within_ms else scan_customers(connection)
             async for ids in chunks:
                 folded = await fold_customers(connection, ids, asked, now)
                 found = [id for id in ids if truth_of(folded[id].state, asked, _RULE_ID).holds]
@@ -104,7 +104,7 @@ class RulePreviews:
                 if is_over():
                     break
                 evidence.append(Evidence(each, await explain_rule(connection, each.id, _RULE_ID, ruleset, now)))
-        estimate, low, high = _estimated(count, looked_at, total)
+        estimate, low, high = _estimate_total(count, looked_at, total)
         return Preview(estimate, low, high, looked_at == total, looked_at, total, evidence)
 
     async def dry_run(self, key: str, rule: Rule, now: int, sample_max: int) -> DryRun:
@@ -119,7 +119,7 @@ class RulePreviews:
             if old is None:
                 raise NotFound(f"There is no segment {key}.")
             changed = self._with(current, [msgspec.structs.replace(old, rule=rule)])
-            asked = self._with(current, [_unsaved(rule)]).only([rule_id, _RULE_ID])
+            asked = self._with(current, [_unsaved_segment(rule)]).only([rule_id, _RULE_ID])
             moved: dict[tuple[bool, bool], MembershipChange] = {}
             total = 0
             async for ids in scan_customers(connection):
@@ -136,7 +136,7 @@ class RulePreviews:
         enter, leave, stay = (
             moved.get(way) or MembershipChange() for way in ((False, True), (True, False), (True, True))
         )
-        return DryRun(enter, leave, stay, _changed(current, changed, rule_id), total)
+        return DryRun(enter, leave, stay, _list_changed_definitions(current, changed, rule_id), total)
 
     def _with(self, current: Ruleset, definitions: Sequence[Definition]) -> Ruleset:
         """The current definitions with these beside them, or in the place of those of the same key."""
@@ -155,11 +155,11 @@ class RulePreviews:
             raise
 
 
-def _unsaved(rule: Rule) -> Definition:
+def _unsaved_segment(rule: Rule) -> Definition:
     return Definition("segment", UNSAVED, 0, "", "", "", rule, ())
 
 
-def _changed(current: Ruleset, changed: Ruleset, but: str) -> list[str]:
+def _list_changed_definitions(current: Ruleset, changed: Ruleset, but: str) -> list[str]:
     """Definitions beside ``but`` that would mean something else."""
     found = []
     for each in current.definitions:
@@ -176,7 +176,7 @@ def _deadline(within_ms: float | None) -> Callable[[], bool]:
     return lambda: time.monotonic() >= end
 
 
-def _estimated(count: int, looked_at: int, total: int) -> tuple[int, int, int]:
+def _estimate_total(count: int, looked_at: int, total: int) -> tuple[int, int, int]:
     """(estimate, low, high) of all: the 95 % interval of Wilson, and no more than is certain by now."""
     if looked_at == total:
         return count, count, count

@@ -72,7 +72,7 @@ _LEAST_FILLED = "SELECT min(revision) FROM customers"
 
 _INTRODUCED = "SELECT number, introduced_at FROM rule_numbers WHERE number = ANY($1::bigint[])"
 
-_READS = "SELECT key, reads, last_read_at FROM segment_reads"
+_SEGMENT_READS = "SELECT key, reads, last_read_at FROM segment_reads"
 
 
 class SegmentHealth(msgspec.Struct, frozen=True):
@@ -124,20 +124,20 @@ class SegmentHealthQueries:
         async with snapshot(self._pool) as connection:
             ruleset = await self._registry.rules.read(connection)
             total = await count_customers(connection)
-            reads = {row["key"]: (row["reads"], row["last_read_at"]) for row in await connection.fetch(_READS)}
+            reads = {row["key"]: (row["reads"], row["last_read_at"]) for row in await connection.fetch(_SEGMENT_READS)}
             definitions = sorted(f"segment:{each.key}" for each in ruleset.segments)
             numbers = [ruleset.number_of[id] for id in definitions]
             rows = await connection.fetch(_SEGMENTS, definitions, numbers, now)
             least = await connection.fetchval(_LEAST_FILLED)
             introduced = {row["number"]: row["introduced_at"] for row in await connection.fetch(_INTRODUCED, numbers)}
-            looked_at, sets = await _sets_of_members(connection, definitions, numbers, total, now)
-        overlaps, overlaps_total = await _overlaps(sets)
+            looked_at, sets = await _read_member_sets(connection, definitions, numbers, total, now)
+        overlaps, overlaps_total = await _find_overlaps(sets)
         segments = []
         for row in rows:
             id = row["definition"]
             filled = least is None or least >= coverage_of(ruleset).required_revision(id)
             is_young = introduced[ruleset.number_of[id]] > now - STALE_DAYS * DAY
-            segments.append(_health(row, reads, total, now, filled=filled, is_young=is_young))
+            segments.append(_build_health(row, reads, total, now, filled=filled, is_young=is_young))
         return SegmentHealthReport(
             total,
             looked_at,
@@ -145,11 +145,11 @@ class SegmentHealthQueries:
             overlaps,
             overlaps_total,
             [each for each in overlaps if each.both >= NEAR_DUPLICATE * each.either],
-            _same_meaning(ruleset),
+            _find_same_meanings(ruleset),
         )
 
 
-async def _sets_of_members(
+async def _read_member_sets(
     connection: Connection, definitions: Sequence[str], numbers: Sequence[int], total: int, now: int
 ) -> tuple[int, dict[str, int]]:
     """How many customers were looked at, and by key who of them is a member: bit n stands for the n-th customer.
@@ -163,12 +163,12 @@ async def _sets_of_members(
     sets = {}
     for row in await connection.fetch(_SETS, definitions, numbers, last, now, _BITS):
         words = zip(row["words"], row["bits"], strict=True)
-        sets[_key(row["definition"])] = sum(bits << (_BITS * word) for word, bits in words)
+        sets[_segment_key(row["definition"])] = sum(bits << (_BITS * word) for word, bits in words)
         await asyncio.sleep(0)
     return looked_at, dict(sorted(sets.items()))
 
 
-async def _overlaps(sets: Mapping[str, int]) -> tuple[list[Overlap], int]:
+async def _find_overlaps(sets: Mapping[str, int]) -> tuple[list[Overlap], int]:
     """The pairs with members in common, the most alike first, and how many such pairs there are.
 
     Half a million pairs take about half a second; live requests get their turn after each segment.
@@ -196,10 +196,10 @@ async def _overlaps(sets: Mapping[str, int]) -> tuple[list[Overlap], int]:
     ], found
 
 
-def _health(
+def _build_health(
     row: Any, reads: Mapping[str, tuple[int, int]], total: int, now: int, *, filled: bool, is_young: bool
 ) -> SegmentHealth:
-    key, members = _key(row["definition"]), row["members"]
+    key, members = _segment_key(row["definition"]), row["members"]
     times, last_read_at = reads.get(key, (0, None))
     last_moved_at = _latest(row["entered_at"], row["left_at"])
     is_still = last_moved_at is None or last_moved_at <= now - STALE_DAYS * DAY
@@ -217,7 +217,7 @@ def _latest(*instants: int | None) -> int | None:
     return max((each for each in instants if each is not None), default=None)
 
 
-def _same_meaning(ruleset: Ruleset) -> list[list[str]]:
+def _find_same_meanings(ruleset: Ruleset) -> list[list[str]]:
     """Groups of segments whose rules mean the same, whoever wrote them."""
     groups: dict[str, list[str]] = {}
     for each in ruleset.segments:
@@ -225,5 +225,5 @@ def _same_meaning(ruleset: Ruleset) -> list[list[str]]:
     return [keys for keys in groups.values() if len(keys) > 1]
 
 
-def _key(definition: str) -> str:
+def _segment_key(definition: str) -> str:
     return definition.partition(":")[2]

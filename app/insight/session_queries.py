@@ -19,9 +19,9 @@ from app.insight.sessions import (
     is_visit,
 )
 from app.postgres.pool import Pool, snapshot
-from app.queries.timeline import Place, customer_id
+from app.queries.timeline import TimelinePlace, find_customer_id
 
-LOOKED_AT_MAX: Final = 50_000
+TOUCHPOINTS_MAX: Final = 50_000
 """Touchpoints that are looked at, the latest; of a customer with more, older sessions are not told."""
 
 TEXT_CHARS_MAX: Final = 1_000
@@ -30,7 +30,7 @@ TEXT_CHARS_MAX: Final = 1_000
 _CHUNK_ROWS: Final = 500
 """At a time in memory; in between other requests get their turn."""
 
-_VISITED = """
+_TOUCHPOINTS = """
 -- The latest touchpoints up to an instant, oldest first, over all identities: index touchpoints_of_identity. What a
 -- client may have sent in an unexpected shape comes out as null.
 SELECT occurred_at, message_id, source, type, name, channel, library,
@@ -72,11 +72,11 @@ class SessionList(msgspec.Struct):
 
 
 class SessionQueries:
-    def __init__(self, pool: Pool, looked_at_max: int = LOOKED_AT_MAX) -> None:
+    def __init__(self, pool: Pool, looked_at_max: int = TOUCHPOINTS_MAX) -> None:
         self._pool = pool
         self._looked_at_max = looked_at_max
 
-    async def sessions(self, ids: list[bytes], now: int, before: Place | None, items_max: int) -> SessionList:
+    async def sessions(self, ids: list[bytes], now: int, before: TimelinePlace | None, items_max: int) -> SessionList:
         """Up to ``items_max`` sessions that began before a place in the one order, as they stood at ``now``.
 
         Whatever the customer has done, only these are kept in memory. Raises :class:`NotFound`.
@@ -93,23 +93,23 @@ class SessionQueries:
                 newest.append(session)
 
         async with snapshot(self._pool) as connection:
-            customer = await customer_id(connection, ids)
+            customer = await find_customer_id(connection, ids)
             arguments = customer, now, self._looked_at_max
-            async for row in connection.cursor(_VISITED, *arguments, prefetch=_CHUNK_ROWS):
+            async for row in connection.cursor(_TOUCHPOINTS, *arguments, prefetch=_CHUNK_ROWS):
                 since = row["occurred_at"] if rows == 0 else since
                 rows += 1
-                if (touchpoint := _visited(row)) is not None:
+                if (touchpoint := _session_event_from_row(row)) is not None:
                     count(divider.meet(touchpoint))
         count(divider.end())
         return SessionList(customer, [*reversed(newest)], totals, since if rows == self._looked_at_max else None)
 
 
-def _visited(row: Any) -> SessionEvent | None:
+def _session_event_from_row(row: Any) -> SessionEvent | None:
     """None for a touchpoint that is no visit."""
     occurred_at, message_id, source, type, name, channel, library, *texts = row
     if not is_visit(type, channel, library):
         return None
-    click = _click(click_id=texts[6], url=texts[7])
+    click = _click_id_value(click_id=texts[6], url=texts[7])
     texts = [text and text[:TEXT_CHARS_MAX] for text in texts]
     acquisition, page, device, session_id = texts[:7], texts[7:11], texts[11:14], texts[14]
     return SessionEvent(
@@ -124,7 +124,7 @@ def _visited(row: Any) -> SessionEvent | None:
     )
 
 
-def _click(*, click_id: str | None, url: str | None) -> str | None:
+def _click_id_value(*, click_id: str | None, url: str | None) -> str | None:
     """The value of a click id, which is kept nowhere but in the page's address."""
     if click_id is None or url is None:
         return None

@@ -34,15 +34,15 @@ ENGAGEMENT: Final = frozenset(
 )
 """Sent by a page or an SDK on its own account: nobody did anything."""
 
-TOLD_MAX: Final = 100
+LISTED_MAX: Final = 100
 """Devices, and ids that clients gave it, which a session tells; in the order in which they were seen."""
 
-_VISITED: Final = frozenset({"web", "app"})
+_VISIT_CHANNELS: Final = frozenset({"web", "app"})
 _DIRECT: Final = "Direct"
 
 Campaign = tuple[str | None, ...]
 
-Beginning = Literal["first", "pause", "campaign"]
+BeginReason = Literal["first", "pause", "campaign"]
 """Why a session began: none was before it, a pause, or another campaign."""
 
 
@@ -102,7 +102,7 @@ class Session(msgspec.Struct):
     """One stretch of activity; ``first`` is the place of its first touchpoint in the order."""
 
     first: Order
-    begun_by: Beginning
+    begun_by: BeginReason
     channel: str
     ended_at: int
     touchpoints: int = 0
@@ -169,7 +169,7 @@ def is_visit(type: str, channel: str, library: str | None) -> bool:
     A page view keeps no ``web`` in its channel when an ad or a search brought it, so the library that sent it counts
     as much as the channel does.
     """
-    return channel in _VISITED or sender_of(library, type).name in _VISITED
+    return channel in _VISIT_CHANNELS or sender_of(library, type).name in _VISIT_CHANNELS
 
 
 class SessionSplitter:
@@ -181,7 +181,7 @@ class SessionSplitter:
     def meet(self, touchpoint: SessionEvent) -> Session | None:
         """The session that this touchpoint shows to be over, if there is one."""
         session = self._session
-        beginning = _beginning(session, touchpoint)
+        beginning = _reason_to_begin(session, touchpoint)
         if beginning is None:
             if session is not None and not _is_idle(session, touchpoint):
                 _extend(session, touchpoint)
@@ -196,7 +196,7 @@ class SessionSplitter:
         return session
 
 
-def _beginning(session: Session | None, touchpoint: SessionEvent) -> Beginning | None:
+def _reason_to_begin(session: Session | None, touchpoint: SessionEvent) -> BeginReason | None:
     """Why this touchpoint begins a session; None if it does not."""
     if session is None or _is_idle(session, touchpoint):
         if touchpoint.name in ENGAGEMENT:
@@ -230,9 +230,9 @@ def _extend(session: Session, touchpoint: SessionEvent) -> None:
         session.pages += 1
         session.entry_page = session.entry_page or touchpoint.page
         session.exit_page = touchpoint.page
-    if touchpoint.device is not None and len(session.devices) < TOLD_MAX:
+    if touchpoint.device is not None and len(session.devices) < LISTED_MAX:
         session.devices[touchpoint.device] = None
-    if touchpoint.session_id is not None and len(session.session_ids) < TOLD_MAX:
+    if touchpoint.session_id is not None and len(session.session_ids) < LISTED_MAX:
         session.session_ids[touchpoint.session_id] = None
 
 

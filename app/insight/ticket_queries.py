@@ -10,17 +10,17 @@ import msgspec
 from app.formats import timestamps
 from app.insight.tickets import Ticket, TicketEvent, TicketTimeline, TicketTotals
 from app.postgres.pool import Pool, snapshot
-from app.queries.timeline import customer_id
+from app.queries.timeline import find_customer_id
 from app.vocabulary.ticket_events import NAMES
 
-LOOKED_AT_MAX: Final = 50_000
+TOUCHPOINTS_MAX: Final = 50_000
 """Touchpoints of tickets that are looked at, the latest."""
 
 ID_CHARS_MAX: Final = 255
 
 _CHUNK_ROWS: Final = 500
 
-_TOLD = """
+_TICKET_TOUCHPOINTS = """
 -- What help desks told up to an instant, oldest first, over all identities: index touchpoints_of_identity. What was
 -- sent in an unexpected shape comes out as null.
 SELECT occurred_at, message_id, source, name, ticket_id, status, rating, opened_at
@@ -48,7 +48,7 @@ class TicketList(msgspec.Struct):
 
 
 class TicketQueries:
-    def __init__(self, pool: Pool, looked_at_max: int = LOOKED_AT_MAX) -> None:
+    def __init__(self, pool: Pool, looked_at_max: int = TOUCHPOINTS_MAX) -> None:
         self._pool = pool
         self._looked_at_max = looked_at_max
 
@@ -57,28 +57,28 @@ class TicketQueries:
         desk = TicketTimeline()
         rows, since = 0, None
         async with snapshot(self._pool) as connection:
-            customer = await customer_id(connection, ids)
+            customer = await find_customer_id(connection, ids)
             arguments = customer, NAMES, now, self._looked_at_max
-            async for row in connection.cursor(_TOLD, *arguments, prefetch=_CHUNK_ROWS):
+            async for row in connection.cursor(_TICKET_TOUCHPOINTS, *arguments, prefetch=_CHUNK_ROWS):
                 since = row["occurred_at"] if rows == 0 else since
                 rows += 1
-                desk.meet(_told(row))
+                desk.meet(_ticket_event_from_row(row))
         return TicketList(customer, desk.newest(), desk.totals(), since if rows == self._looked_at_max else None)
 
 
-def _told(row: Any) -> TicketEvent:
+def _ticket_event_from_row(row: Any) -> TicketEvent:
     occurred_at, message_id, source, name, ticket_id, status, rating, opened_at = row
     return TicketEvent(
         order=(occurred_at, message_id, source),
         name=name,
         ticket_id=ticket_id[:ID_CHARS_MAX] if ticket_id else None,
         status=status[:ID_CHARS_MAX] if status else None,
-        rating=_number(rating),
+        rating=_parse_rating(rating),
         opened_at=timestamps.parse(opened_at) if opened_at else None,
     )
 
 
-def _number(text: str | None) -> Decimal | None:
+def _parse_rating(text: str | None) -> Decimal | None:
     try:
         found = Decimal(text or "")
     except InvalidOperation:

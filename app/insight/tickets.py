@@ -114,7 +114,7 @@ class TicketTimeline:
         ticket = self.tickets.get((source, told.ticket_id))
         if ticket is None:
             ticket = self.tickets[source, told.ticket_id] = Ticket(told.ticket_id, source, told.order)
-        _tell(ticket, told)
+        _apply_event(ticket, told)
 
     def totals(self) -> TicketTotals:
         tickets = self.tickets.values()
@@ -142,7 +142,7 @@ def build_timeline(told: Iterable[TicketEvent]) -> TicketTimeline:
     return desk
 
 
-def _tell(ticket: Ticket, told: TicketEvent) -> None:
+def _apply_event(ticket: Ticket, told: TicketEvent) -> None:
     at = told.order[0]
     ticket.last_at = at
     if told.opened_at is not None and ticket.said_opened_at is None:
@@ -156,10 +156,10 @@ def _tell(ticket: Ticket, told: TicketEvent) -> None:
     if told.name == RATED and told.rating is not None:
         ticket.rating = told.rating
     ticket.status = told.status or ticket.status
-    _stand(ticket, _standing_after(told), at, said_reopened=told.name == REOPENED)
+    _apply_status(ticket, _status_after(told), at, said_reopened=told.name == REOPENED)
 
 
-def _standing_after(told: TicketEvent) -> TicketStatus | None:
+def _status_after(told: TicketEvent) -> TicketStatus | None:
     """A name says more than a status word, which may be one of the tool's own. A rating changes nothing."""
     if told.name == RATED:
         return None
@@ -168,7 +168,7 @@ def _standing_after(told: TicketEvent) -> TicketStatus | None:
     return "open" if told.name == REOPENED else status_of(told.status)
 
 
-def _stand(ticket: Ticket, standing: TicketStatus | None, at: int, *, said_reopened: bool) -> None:
+def _apply_status(ticket: Ticket, standing: TicketStatus | None, at: int, *, said_reopened: bool) -> None:
     """Several messages may tell of one change: a reply after which it is open, and that it was opened again."""
     if standing == "solved" and ticket.standing != "solved":
         ticket.solved_at = at

@@ -28,7 +28,7 @@ SELECT customer_id, entered_at, left_at FROM transitions
 WHERE customer_id = ANY($1::uuid[]) AND definition = $2 AND meaning = $3 AND retracted_at IS NULL
 """
 
-_STAYS_OF_NOBODY = """
+_ORPHANED_STAYS = """
 -- Intervals of customers that do not exist, a row each of the first few, with how many there are: indexes
 -- transitions_open and transitions_ended.
 SELECT customer_id, array_agg(entered_at) AS entered, array_agg(left_at) AS left, count(*) OVER () AS customers
@@ -111,11 +111,11 @@ class SegmentVerifier:
     async def _find_stays_of_nobody(self, connection: Connection, key: str, found: VerificationResult) -> None:
         rule_id, now = f"segment:{key}", self._clock.now()
         ruleset = await self._ruleset(connection, key)
-        rows = await connection.fetch(_STAYS_OF_NOBODY, rule_id, ruleset.number_of[rule_id], DIFFERENCES_MAX)
+        rows = await connection.fetch(_ORPHANED_STAYS, rule_id, ruleset.number_of[rule_id], DIFFERENCES_MAX)
         for id, entered, left, customers in rows:
             found.differing += customers if id == rows[0]["customer_id"] else 0
             if len(found.differences) < DIFFERENCES_MAX:
-                stays = _up_to(zip(entered, left, strict=True), now)
+                stays = _cut_stays(zip(entered, left, strict=True), now)
                 is_member = any(until is None for _, until in stays)
                 since = max((instant for stay in stays for instant in stay if instant is not None), default=0)
                 found.differences.append(
@@ -142,8 +142,8 @@ class SegmentVerifier:
             known_to = now if row.flips_at is None else min(now, row.flips_at - 1)
             answers = is_current(row, alone, known_to)
             again_all = folded.get(row.id) or ReplayedCustomer(State(), [])
-            stays = _up_to(_stays(again_all.changes, rule_id), known_to)
-            stored = _up_to(intervals.get(row.id, ()), known_to) if answers else stays
+            stays = _cut_stays(_stays_from_changes(again_all.changes, rule_id), known_to)
+            stored = _cut_stays(intervals.get(row.id, ()), known_to) if answers else stays
             truth, again = truth_of(served[row.id], alone, rule_id), truth_of(again_all.state, alone, rule_id)
             found.customers += 1
             found.stored += answers
@@ -158,7 +158,7 @@ class SegmentVerifier:
                     found.differences.append(Difference(row.id, one, other))
 
 
-def _stays(changes: Iterable[Transition], rule_id: str) -> list[Stay]:
+def _stays_from_changes(changes: Iterable[Transition], rule_id: str) -> list[Stay]:
     stays: list[Stay] = []
     for change in changes:
         if change.definition != rule_id:
@@ -170,7 +170,7 @@ def _stays(changes: Iterable[Transition], rule_id: str) -> list[Stay]:
     return stays
 
 
-def _up_to(stays: Iterable[Stay], instant: int) -> list[Stay]:
+def _cut_stays(stays: Iterable[Stay], instant: int) -> list[Stay]:
     """As they were known at that instant, oldest first."""
     return sorted(
         (entered, left if left is not None and left <= instant else None)

@@ -76,15 +76,15 @@ def advance_to(row: StoredState, ruleset: Ruleset, now: int, points_max: int) ->
 
     While an edited definition is filled the row does not know what it will be, and nobody asks for it yet.
     """
-    covered = coverage_of(ruleset)
-    if row.stale or row.revision < covered.current_revision:
+    rule_coverage = coverage_of(ruleset)
+    if row.stale or row.revision < rule_coverage.current_revision:
         return None
-    known = covered.known_rules(row.revision)
-    state = read_state(row.state, known)
+    known_rules = rule_coverage.known_rules(row.revision)
+    state = read_state(row.state, known_rules)
     if row.flips_at is None or row.flips_at > now:
         return state
     try:
-        fold(state, known, (), now, points_max)
+        fold(state, known_rules, (), now, points_max)
     except NeedsReplay:
         return None
     return state
@@ -108,7 +108,7 @@ async def states_at(
     born: dict[bytes, int | None] = {}
     for row in rows:
         state = advance_to(row, ruleset, instant, points_max)
-        if state is not None and state.at <= instant and not _is_short(state, ruleset, with_values):
+        if state is not None and state.at <= instant and not _needs_log(state, ruleset, with_values):
             states[row.id] = state
         elif row.stale or row.revision == BEFORE_NUMBERS:
             to_replay.append(row.id)
@@ -122,7 +122,7 @@ async def states_at(
     return states
 
 
-def _is_short(state: State, ruleset: Ruleset, with_values: bool) -> bool:
+def _needs_log(state: State, ruleset: Ruleset, with_values: bool) -> bool:
     """Its truths of now are right, but what happens next, or a value, cannot be told from it."""
     return state.is_truncated and (bool(state.pending) or (with_values and not _holds_values(state, ruleset)))
 
@@ -133,7 +133,7 @@ def _holds_values(state: State, ruleset: Ruleset) -> bool:
     return not any(leaf in leaves and series.overflowed for leaf, series in state.series.items())
 
 
-def present(
+def build_customer(
     id: bytes,
     kinds: Sequence[str],
     values: Sequence[str],
@@ -143,7 +143,7 @@ def present(
     points_max: int,
 ) -> Customer | None:
     """What a state says of a customer; None where the log is needed, to say until when or to work out a trait."""
-    if _is_short(state, ruleset, with_values=True):
+    if _needs_log(state, ruleset, with_values=True):
         return None
     try:
         until = valid_until(state, ruleset, points_max)
@@ -151,8 +151,8 @@ def present(
         return None
     return Customer(
         id,
-        identities_in_order(kinds, values),
-        _traits(state, ruleset, max(now, state.at)),
+        sort_identities(kinds, values),
+        _merge_traits(state, ruleset, max(now, state.at)),
         {journey.key: current_stage_of(state, journey.key, until) for journey in ruleset.journeys},
         memberships_of(state, ruleset, until),
         max(now, state.at),
@@ -162,16 +162,16 @@ def present(
     )
 
 
-def _traits(state: State, ruleset: Ruleset, now: int) -> dict[str, Any]:
+def _merge_traits(state: State, ruleset: Ruleset, now: int) -> dict[str, Any]:
     """Declared and computed ones; a computed one hides a declared one of its name, be it missing itself."""
     if not ruleset.traits or state.born is None:
         return state.traits
-    computed = {each.key for each in ruleset.traits}
+    computed = {trait.key for trait in ruleset.traits}
     declared = {name: value for name, value in state.traits.items() if name not in computed}
     return declared | ruleset.computed_traits(state, now)
 
 
-def identities_in_order(kinds: Sequence[str], values: Sequence[str]) -> list[Identity]:
+def sort_identities(kinds: Sequence[str], values: Sequence[str]) -> list[Identity]:
     """Strongest first."""
     pairs = sorted(zip(kinds, values, strict=True), key=lambda pair: (STRENGTH.get(pair[0], 3), pair))
     return [Identity(kind, value) for kind, value in pairs]
@@ -187,20 +187,20 @@ def truth_of(state: State, ruleset: Ruleset, rule_id: str) -> Truth:
 def memberships_of(state: State, ruleset: Ruleset, until: Mapping[str, int]) -> list[Membership]:
     if state.born is None:
         return []
-    found = []
+    memberships = []
     for segment in ruleset.segments:
         rule_id = f"segment:{segment.key}"
         truth = truth_of(state, ruleset, rule_id)
         if truth.holds:
-            found.append(Membership(segment.key, truth.since, until.get(rule_id)))
-    return found
+            memberships.append(Membership(segment.key, truth.since, until.get(rule_id)))
+    return memberships
 
 
 def current_stage_of(state: State, journey: str, until: Mapping[str, int]) -> CurrentStage:
-    standing = state.journeys.get(journey)
-    if standing is None:
+    position = state.journeys.get(journey)
+    if position is None:
         return CurrentStage(None, None, until.get(f"journey:{journey}"), None)
-    return CurrentStage(standing.stage, standing.since, until.get(f"journey:{journey}"), standing.cause)
+    return CurrentStage(position.stage, position.since, until.get(f"journey:{journey}"), position.cause)
 
 
 def valid_until(state: State, ruleset: Ruleset, points_max: int) -> dict[str, int]:
@@ -211,29 +211,29 @@ def valid_until(state: State, ruleset: Ruleset, points_max: int) -> dict[str, in
     """
     ends: dict[str, int] = {}
     if state.pending:
-        ahead = read_state(write_state(state, ruleset), ruleset)
-        for change in fold(ahead, ruleset, (), state.pending[-1].at, points_max):
+        future_state = read_state(write_state(state, ruleset), ruleset)
+        for change in fold(future_state, ruleset, (), state.pending[-1].at, points_max):
             ends.setdefault(change.definition, change.at)
-        state = ahead
+        state = future_state
     for rule_id, truth in state.truths.items():
         if truth.until is not None and rule_id.startswith("segment:"):
             ends.setdefault(rule_id, truth.until)
     for journey, stages in ruleset.stages_of.items():
-        end = _stage_ends(state, journey, stages)
+        end = _find_stage_end(state, journey, stages)
         if end is not None:
             ends.setdefault(f"journey:{journey}", end)
     return ends
 
 
-def _stage_ends(state: State, journey: str, stages: Sequence[tuple[str, str]]) -> int | None:
+def _find_stage_end(state: State, journey: str, stages: Sequence[tuple[str, str]]) -> int | None:
     """Only the rules of the current stage and of those after it can move a customer."""
-    standing = state.journeys.get(journey)
-    current = None if standing is None else standing.stage
-    ahead: list[int] = []
+    position = state.journeys.get(journey)
+    current = None if position is None else position.stage
+    ends: list[int] = []
     for stage, rule_id in reversed(stages):
         truth = state.truths.get(rule_id)
         if truth is not None and truth.until is not None:
-            ahead.append(truth.until)
+            ends.append(truth.until)
         if stage == current:
             break
-    return min(ahead, default=None)
+    return min(ends, default=None)

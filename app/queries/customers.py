@@ -14,7 +14,15 @@ from app.projection.intervals import Interval, continue_intervals
 from app.projection.log_replay import replay_log
 from app.projection.state import State, last_decided_at
 from app.projection.writes import interval_from_row
-from app.queries.customer_state import CurrentStage, Customer, StoredState, advance_to, is_current, present, states_at
+from app.queries.customer_state import (
+    CurrentStage,
+    Customer,
+    StoredState,
+    advance_to,
+    build_customer,
+    is_current,
+    states_at,
+)
 from app.queries.explanations import Explanation, explain_rule, replay_for_explanation
 from app.registry.registry import Registry
 from app.rules.engine.ruleset import Definition, Ruleset
@@ -24,28 +32,28 @@ _CUSTOMER = """
 SELECT (SELECT value FROM revisions WHERE name = 'definitions') AS definitions,
        c.id, c.state, c.flips_at, c.revision, c.stale, m.kinds, m.values
 FROM (SELECT customer_id
-      FROM unnest($1::uuid[]) WITH ORDINALITY AS asked (id, place) JOIN identities USING (id)
-      WHERE customer_id IS NOT NULL ORDER BY place LIMIT 1) AS found
-JOIN customers c ON c.id = found.customer_id
+      FROM unnest($1::uuid[]) WITH ORDINALITY AS requested (id, place) JOIN identities USING (id)
+      WHERE customer_id IS NOT NULL ORDER BY place LIMIT 1) AS owner
+JOIN customers c ON c.id = owner.customer_id
 CROSS JOIN LATERAL (SELECT array_agg(kind) AS kinds, array_agg(value) AS values
                     FROM identities WHERE customer_id = c.id) AS m
 """
 
 _CUSTOMERS = """
 -- The same for many at once; ``place`` is the number of the question.
-SELECT DISTINCT ON (asked.place) asked.place,
+SELECT DISTINCT ON (requested.place) requested.place,
        c.id, c.state, c.flips_at, c.revision, c.stale, m.kinds, m.values
-FROM unnest($1::int[], $2::uuid[]) WITH ORDINALITY AS asked (place, id, rank)
-JOIN identities i ON i.id = asked.id
+FROM unnest($1::int[], $2::uuid[]) WITH ORDINALITY AS requested (place, id, rank)
+JOIN identities i ON i.id = requested.id
 JOIN customers c ON c.id = i.customer_id
 CROSS JOIN LATERAL (SELECT array_agg(kind) AS kinds, array_agg(value) AS values
                     FROM identities WHERE customer_id = c.id) AS m
-ORDER BY asked.place, asked.rank
+ORDER BY requested.place, requested.rank
 """
 
 _INTERVALS = """
 SELECT customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause, meaning
-FROM transitions JOIN unnest($2::text[], $4::bigint[]) AS asked (definition, meaning) USING (definition, meaning)
+FROM transitions JOIN unnest($2::text[], $4::bigint[]) AS requested (definition, meaning) USING (definition, meaning)
 WHERE customer_id = $1 AND retracted_at IS NULL AND entered_at <= $3
 ORDER BY entered_at, definition, value
 """
@@ -66,7 +74,7 @@ class CustomerQueries:
     async def customer(self, ids: Sequence[bytes], now: int, *, past: bool = False) -> Customer:
         """By the ids of identities that may be meant. Raises :class:`NotFound`."""
         if past:
-            return await self._customer_replayed(ids, now)
+            return await self._replay_customer(ids, now)
         row = await self._pool.fetchrow(_CUSTOMER, ids)
         if row is None:
             raise NotFound("There is no such customer.")
@@ -74,12 +82,16 @@ class CustomerQueries:
         ruleset = self._registry.rules.current
         if definitions == ruleset.revision:
             state = advance_to(StoredState(*stored), ruleset, now, self._points_max)
-            shown = None if state is None else present(stored[0], kinds, values, state, ruleset, now, self._points_max)
-            if shown is not None:
-                return shown
-        return await self._customer_replayed(ids, now)
+            customer = (
+                None
+                if state is None
+                else build_customer(stored[0], kinds, values, state, ruleset, now, self._points_max)
+            )
+            if customer is not None:
+                return customer
+        return await self._replay_customer(ids, now)
 
-    async def _customer_replayed(self, ids: Sequence[bytes], now: int) -> Customer:
+    async def _replay_customer(self, ids: Sequence[bytes], now: int) -> Customer:
         """The slow way, in one snapshot: definitions, row and log belong together."""
         async with snapshot(self._pool) as connection:
             row = await connection.fetchrow(_CUSTOMER, ids)
@@ -90,26 +102,25 @@ class CustomerQueries:
             id = stored[0]
             replayed = await replay_log(connection, [id], ruleset, now)
         state = replayed[id].state if id in replayed else State()
-        shown = present(id, kinds, values, state, ruleset, now, POINTS_UNLIMITED)
-        assert shown is not None
-        return shown
+        customer = build_customer(id, kinds, values, state, ruleset, now, POINTS_UNLIMITED)
+        assert customer is not None
+        return customer
 
     async def customers(self, questions: Sequence[Sequence[bytes]], now: int) -> list[Customer | None]:
         """Many at once: for each question, the ids of identities that may be meant."""
         places = [place for place, ids in enumerate(questions) for _ in ids]
-        asked = [id for ids in questions for id in ids]
-        answers: list[Customer | None] = [None] * len(questions)
+        identity_ids = [id for ids in questions for id in ids]
+        customers: list[Customer | None] = [None] * len(questions)
         async with snapshot(self._pool) as connection:
             ruleset = await self._registry.rules.read(connection)
-            rows = await connection.fetch(_CUSTOMERS, places, asked)
+            rows = await connection.fetch(_CUSTOMERS, places, identity_ids)
             stored = {row["id"]: StoredState(*row[1:6]) for row in rows}
             states = await states_at(connection, stored.values(), ruleset, now, self._points_max, with_values=True)
             for place, id, *_, kinds, values in rows:
-                shown = present(id, kinds, values, states[id], ruleset, now, POINTS_UNLIMITED)
-                answers[place] = shown
-        return answers
+                customers[place] = build_customer(id, kinds, values, states[id], ruleset, now, POINTS_UNLIMITED)
+        return customers
 
-    async def stays(
+    async def list_stays(
         self, ids: Sequence[bytes], kind: str, key: str | None, now: int, *, past: bool = False
     ) -> tuple[bytes, list[Interval], int]:
         """Stays in stages (``kind`` journey) or segments, oldest first, with the customer and the instant.
@@ -117,56 +128,57 @@ class CustomerQueries:
         Raises :class:`NotFound` for a customer or definition that does not exist.
         """
         async with snapshot(self._pool) as connection:
-            row, ruleset = await self._found(connection, ids)
-            definitions = [
-                f"{kind}:{each.key}" for each in ruleset.definitions if each.kind == kind and key in (None, each.key)
+            row, ruleset = await self._read_customer(connection, ids)
+            definition_ids = [
+                f"{kind}:{definition.key}"
+                for definition in ruleset.definitions
+                if definition.kind == kind and key in (None, definition.key)
             ]
-            if key is not None and not definitions:
+            if key is not None and not definition_ids:
                 raise NotFound(f"There is no {kind} {key}.")
             if not past and is_current(row, ruleset, now):
                 as_of = max(now, last_decided_at(row.state))
-                meanings = [ruleset.number_of[id] for id in definitions]
-                rows = await connection.fetch(_INTERVALS, row.id, definitions, as_of, meanings)
-                return row.id, [interval_from_row(each) for each in rows], as_of
+                meanings = [ruleset.number_of[id] for id in definition_ids]
+                rows = await connection.fetch(_INTERVALS, row.id, definition_ids, as_of, meanings)
+                return row.id, [interval_from_row(interval) for interval in rows], as_of
             replayed = await replay_log(connection, [row.id], ruleset, now)
         changes: Iterable[Transition] = replayed[row.id].changes if row.id in replayed else ()
-        wanted = set(definitions)
-        stays = continue_intervals(
-            row.id, [change for change in changes if change.definition in wanted], definition_refs_of(ruleset)
-        ).begun
+        wanted_ids = set(definition_ids)
+        relevant_changes = [change for change in changes if change.definition in wanted_ids]
+        stays = continue_intervals(row.id, relevant_changes, definition_refs_of(ruleset)).begun
         stays.sort(key=lambda stay: (stay.entered_at, stay.definition, stay.value))
         return row.id, stays, now
 
-    async def segment_explained(self, ids: Sequence[bytes], key: str, now: int) -> tuple[Definition, Explanation]:
+    async def explain_segment(self, ids: Sequence[bytes], key: str, now: int) -> tuple[Definition, Explanation]:
         """Raises :class:`NotFound` for a customer or definition that does not exist."""
         async with snapshot(self._pool) as connection:
-            row, ruleset = await self._found(connection, ids)
-            definition = _defined(ruleset, "segment", key)
+            row, ruleset = await self._read_customer(connection, ids)
+            definition = _find_definition(ruleset, "segment", key)
             return definition, await explain_rule(connection, row.id, f"segment:{key}", ruleset, now)
 
-    async def journey_explained(
+    async def explain_journey(
         self, ids: Sequence[bytes], key: str, now: int
     ) -> tuple[Definition, CurrentStage, list[tuple[str, Explanation]]]:
         """With (stage, why) of each stage, in order. Raises :class:`NotFound`."""
         async with snapshot(self._pool) as connection:
-            row, ruleset = await self._found(connection, ids)
-            definition = _defined(ruleset, "journey", key)
-            place = (await replay_for_explanation(connection, row.id, ruleset, now)).place(key)
+            row, ruleset = await self._read_customer(connection, ids)
+            definition = _find_definition(ruleset, "journey", key)
+            stage = (await replay_for_explanation(connection, row.id, ruleset, now)).current_stage(key)
             stages = [
-                (stage, await explain_rule(connection, row.id, rule_id, ruleset, now))
-                for stage, rule_id in ruleset.stages_of[key]
+                (stage_key, await explain_rule(connection, row.id, rule_id, ruleset, now))
+                for stage_key, rule_id in ruleset.stages_of[key]
             ]
-        return definition, place, stages
+        return definition, stage, stages
 
-    async def trait_explained(self, ids: Sequence[bytes], key: str, now: int) -> tuple[Definition, dict[str, Any]]:
+    async def explain_trait(self, ids: Sequence[bytes], key: str, now: int) -> tuple[Definition, dict[str, Any]]:
         """``value``, ``valid_until`` and what a computed trait was worked out from. Raises :class:`NotFound`."""
         async with snapshot(self._pool) as connection:
-            row, ruleset = await self._found(connection, ids)
-            definition = _defined(ruleset, "trait", key)
-            told = await replay_for_explanation(connection, row.id, ruleset.explained(f"trait:{key}"), now)
-        return definition, told.value(key)
+            row, ruleset = await self._read_customer(connection, ids)
+            definition = _find_definition(ruleset, "trait", key)
+            explained = await replay_for_explanation(connection, row.id, ruleset.explained(f"trait:{key}"), now)
+        return definition, explained.explain_value(key)
 
-    async def _found(self, connection: Connection, ids: Sequence[bytes]) -> tuple[StoredState, Ruleset]:
+    async def _read_customer(self, connection: Connection, ids: Sequence[bytes]) -> tuple[StoredState, Ruleset]:
         row = await connection.fetchrow(_CUSTOMER, ids)
         if row is None:
             raise NotFound("There is no such customer.")
@@ -174,8 +186,8 @@ class CustomerQueries:
         return StoredState(*stored), await self._registry.rules.at(connection, definitions)
 
 
-def _defined(ruleset: Ruleset, kind: str, key: str) -> Definition:
-    for each in ruleset.definitions:
-        if (each.kind, each.key) == (kind, key):
-            return each
+def _find_definition(ruleset: Ruleset, kind: str, key: str) -> Definition:
+    for definition in ruleset.definitions:
+        if (definition.kind, definition.key) == (kind, key):
+            return definition
     raise NotFound(f"There is no {kind} {key}.")

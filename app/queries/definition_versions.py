@@ -47,7 +47,7 @@ class Version(msgspec.Struct, frozen=True):
     public: bool
 
 
-async def versions_of_definition(pool: Pool, kind: str, key: str) -> list[Version]:
+async def list_definition_versions(pool: Pool, kind: str, key: str) -> list[Version]:
     """Newest first, those of an archived definition too. Raises :class:`NotFound`."""
     rows = await pool.fetch(_VERSIONS, kind, key) if _KEY.fullmatch(key) else []
     if not rows:

@@ -35,78 +35,78 @@ class ExplainedReplay(msgspec.Struct):
     messages: dict[str, list[tuple[int, str]]]
     now: int
 
-    def why(self, rule_id: str) -> Explanation:
+    def explain_rule(self, rule_id: str) -> Explanation:
         truth = truth_of(self.state, self.ruleset, rule_id)
         tree = self.ruleset.explain(rule_id, self.state, self.now, lambda leaf: self.messages.get(leaf, []))
         if self.state.born is None:
-            _hold_nothing(tree)
-        self._look_ahead(rule_id, tree)
+            _mark_never_true(tree)
+        self._limit_tree_by_future(rule_id, tree)
         since = None if self.state.born is None else truth.since
         return Explanation(truth.holds, since, tree["valid_until"], tree)
 
-    def value(self, key: str) -> dict[str, Any]:
+    def explain_value(self, key: str) -> dict[str, Any]:
         """Of a computed trait, as :func:`app.rules.engine.explanation.explain_value` says it; missing before birth."""
-        found = self.ruleset.explain_value(key, self.state, self.now, lambda leaf: self.messages.get(leaf, []))
+        explanation = self.ruleset.explain_value(key, self.state, self.now, lambda leaf: self.messages.get(leaf, []))
         if self.state.born is None:
-            found |= {"value": None, "valid_until": None}
-        for instant, ahead in self._future():
-            until = found["valid_until"]
+            explanation |= {"value": None, "valid_until": None}
+        for instant, future_state in self._future_states():
+            until = explanation["valid_until"]
             if until is None or until >= instant:
-                value, until = self.ruleset.value(key, ahead, instant)
-                found["valid_until"] = until if digest_of(value) == digest_of(found["value"]) else instant
-        return found
+                value, until = self.ruleset.value(key, future_state, instant)
+                explanation["valid_until"] = until if digest_of(value) == digest_of(explanation["value"]) else instant
+        return explanation
 
-    def place(self, journey: str) -> CurrentStage:
+    def current_stage(self, journey: str) -> CurrentStage:
         return current_stage_of(self.state, journey, valid_until(self.state, self.ruleset, POINTS_UNLIMITED))
 
-    def _look_ahead(self, rule_id: str, tree: dict[str, Any]) -> None:
-        for instant, ahead in self._future():
-            _continue(tree, self.ruleset.explain(rule_id, ahead, instant), instant)
+    def _limit_tree_by_future(self, rule_id: str, tree: dict[str, Any]) -> None:
+        for instant, future_state in self._future_states():
+            _limit_valid_until(tree, self.ruleset.explain(rule_id, future_state, instant), instant)
 
-    def _future(self) -> Iterator[tuple[int, State]]:
+    def _future_states(self) -> Iterator[tuple[int, State]]:
         """Messages of the future count from their instant on, which may come before time alone changes anything."""
         if not self.state.pending:
             return
-        ahead = deepcopy(self.state)
-        for instant in sorted({move.at for move in self.state.pending}):
-            fold(ahead, self.ruleset, (), instant, POINTS_UNLIMITED)
-            yield instant, ahead
+        future_state = deepcopy(self.state)
+        for instant in sorted({input.at for input in self.state.pending}):
+            fold(future_state, self.ruleset, (), instant, POINTS_UNLIMITED)
+            yield instant, future_state
 
 
 async def explain_rule(
     connection: Connection, customer: bytes, rule_id: str, ruleset: Ruleset, now: int
 ) -> Explanation:
     """Each node with since when its truth has been what it is."""
-    return (await replay_for_explanation(connection, customer, ruleset.explained(rule_id), now)).why(rule_id)
+    return (await replay_for_explanation(connection, customer, ruleset.explained(rule_id), now)).explain_rule(rule_id)
 
 
 async def replay_for_explanation(
     connection: Connection, customer: bytes, ruleset: Ruleset, now: int
 ) -> ExplainedReplay:
     """Needs a transaction: the log is read through a cursor."""
-    moves = await read_inputs(connection, customer, ruleset)
-    persons = await bucketing_keys_of(connection, [customer]) if ruleset.reads_person else {}
-    state = State(person=persons.get(customer))
-    fold(state, ruleset, moves, now, POINTS_UNLIMITED)
+    inputs = await read_inputs(connection, customer, ruleset)
+    bucketing_keys = await bucketing_keys_of(connection, [customer]) if ruleset.reads_person else {}
+    state = State(person=bucketing_keys.get(customer))
+    fold(state, ruleset, inputs, now, POINTS_UNLIMITED)
     messages: dict[str, list[tuple[int, str]]] = {}
-    for move in moves:
-        if move.at <= now:
-            for leaf in move.leaves:
-                messages.setdefault(leaf, []).append((move.at, move.message_id))
+    for input in inputs:
+        if input.at <= now:
+            for leaf in input.leaves:
+                messages.setdefault(leaf, []).append((input.at, input.message_id))
     return ExplainedReplay(state, ruleset, messages, now)
 
 
-def _hold_nothing(node: dict[str, Any]) -> None:
+def _mark_never_true(node: dict[str, Any]) -> None:
     """Before its first message nothing holds for a customer, not even a ``not``."""
     node["truth"], node["since"], node["valid_until"] = False, None, None
     for child in node["nodes"]:
-        _hold_nothing(child)
+        _mark_never_true(child)
 
 
-def _continue(node: dict[str, Any], later: dict[str, Any], instant: int) -> None:
+def _limit_valid_until(node: dict[str, Any], later: dict[str, Any], instant: int) -> None:
     """Correct until when each truth lasts by what is so at ``instant``, up to which it was right."""
     until = node["valid_until"]
     if until is None or until >= instant:
         node["valid_until"] = later["valid_until"] if node["truth"] == later["truth"] else instant
     for child, later_child in zip(node["nodes"], later["nodes"], strict=True):
-        _continue(child, later_child, instant)
+        _limit_valid_until(child, later_child, instant)

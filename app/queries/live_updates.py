@@ -1,4 +1,4 @@
-"""Visitors who are watched: one poller in a process finds out for all open streams what has changed.
+"""Live updates of visitors' profiles: one poller in a process finds out what changed for all open streams.
 
 It asks one cheap statement for all of them: which row stands for each identity, and which version of it. Only those
 whose row is another one, whose answer was due to change by itself, or whose rules are other ones, are looked at.
@@ -18,19 +18,19 @@ from app.config import Settings
 from app.errors import Overloaded, RateLimited
 from app.postgres.pool import UNREACHABLE, Clock, Pool
 from app.queries.customers import CustomerQueries
-from app.queries.public_profile import PublicProfile, identities_of, public_profile_of
+from app.queries.public_profile import PublicProfile, identity_ids_of, public_profile_of
 from app.registry.access import WriteKeyGrant
 from app.registry.registry import Registry
 from app.registry.visitor_tokens import Visitor, vouched_at
 from app.touchpoint import SECOND
 
 _POLL_SECONDS: Final = 0.4
-"""What other processes store is seen after this time; what this one stores at once (:meth:`LiveUpdates.nudge`)."""
-_REST_SECONDS: Final = 0.05
-_AWAY_SECONDS: Final = 2.0
-_CHUNK: Final = 100
-_RETRY_SECONDS: Final = 30
-_OF_ONE_VISITOR_MAX: Final = 20
+"""What other processes store is seen after this time, what this one stores at once (`LiveUpdates.notify_change`)."""
+_PAUSE_SECONDS: Final = 0.05
+_UNREACHABLE_PAUSE_SECONDS: Final = 2.0
+_CHUNK_STREAMS: Final = 100
+_RETRY_AFTER_SECONDS: Final = 30
+_STREAMS_PER_VISITOR_MAX: Final = 20
 
 _ROWS = """
 -- Which customer each watched identity has, and the transaction that wrote its row last. Primary keys.
@@ -41,10 +41,10 @@ WHERE i.id = ANY($1::uuid[])
 
 _log = structlog.get_logger(__name__)
 
-Seen = tuple[tuple[bytes, bytes, str], ...]
+SeenRows = tuple[tuple[bytes, bytes, str], ...]
 
 
-class WatchedCustomer:
+class VisitorStream:
     """One open stream. ``due`` is when its answer changes by itself; ``latest`` the last answer, not yet taken."""
 
     def __init__(self, visitor: Visitor, write_key: str, signing: bytes, origin: str | None) -> None:
@@ -54,28 +54,28 @@ class WatchedCustomer:
         """Of the page that watches, where it says so."""
         self.signing = signing
         """The secret of its first hour: once that is revoked, its tokens are."""
-        self.ids = identities_of(visitor)
-        self.seen: Seen | None = None
+        self.ids = identity_ids_of(visitor)
+        self.seen_rows: SeenRows | None = None
         self.due: int | None = None
-        self.closed = False
-        self.latest: PublicProfile | None = None
-        self._news = asyncio.Event()
+        self.is_closed = False
+        self.latest_profile: PublicProfile | None = None
+        self._updated = asyncio.Event()
 
-    async def next(self, seconds: float) -> PublicProfile | None:
+    async def wait_for_profile(self, seconds: float) -> PublicProfile | None:
         """The next answer, which may say what the last one said; None after so many seconds, or once closed."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), max(seconds, 0))
-        self._news.clear()
-        latest, self.latest = self.latest, None
-        return latest
+            await asyncio.wait_for(self._updated.wait(), max(seconds, 0))
+        self._updated.clear()
+        profile, self.latest_profile = self.latest_profile, None
+        return profile
 
-    def tell(self, answer: PublicProfile) -> None:
-        self.latest = answer
-        self._news.set()
+    def publish(self, profile: PublicProfile) -> None:
+        self.latest_profile = profile
+        self._updated.set()
 
     def close(self) -> None:
-        self.closed = True
-        self._news.set()
+        self.is_closed = True
+        self._updated.set()
 
 
 class LiveUpdates:
@@ -86,100 +86,100 @@ class LiveUpdates:
         self._registry = registry
         self._settings = settings
         self._clock = clock
-        self._views = CustomerQueries(pool, registry, settings)
-        self._open: set[WatchedCustomer] = set()
-        self._news = asyncio.Event()
+        self._customers = CustomerQueries(pool, registry, settings)
+        self._streams: set[VisitorStream] = set()
+        self._change = asyncio.Event()
         self._revisions = (-1, -1)
         self._poller: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._streams)
 
     def start(self) -> None:
         self._poller = asyncio.create_task(self._poll(), name="streams")
 
     async def stop(self) -> None:
-        for watched in self._open:
-            watched.close()
+        for stream in self._streams:
+            stream.close()
         if self._poller is not None:
             self._poller.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._poller
 
     @contextmanager
-    def open(self, visitor: Visitor, write_key: str, origin: str | None = None) -> Iterator[WatchedCustomer]:
+    def open_stream(self, visitor: Visitor, write_key: str, origin: str | None = None) -> Iterator[VisitorStream]:
         """The first answer follows at once."""
-        watched = WatchedCustomer(visitor, write_key, self._registry.access.current.signing_keys[-1], origin)
-        self._open.add(watched)
-        self._news.set()
+        stream = VisitorStream(visitor, write_key, self._registry.access.current.signing_keys[-1], origin)
+        self._streams.add(stream)
+        self._change.set()
         try:
-            yield watched
+            yield stream
         finally:
-            self._open.discard(watched)
+            self._streams.discard(stream)
 
     def refuse_if_full(self, visitor: Visitor) -> None:
         """Raises :class:`RateLimited` where the visitor has too many, :class:`Overloaded` where all together have."""
-        ids = identities_of(visitor)
-        if sum(watched.ids == ids for watched in self._open) >= _OF_ONE_VISITOR_MAX:
-            raise RateLimited(f"A visitor may have {_OF_ONE_VISITOR_MAX} streams open.", _RETRY_SECONDS)
-        if len(self._open) >= self._settings.streams_max:
-            raise Overloaded(f"{self._settings.streams_max} streams are open; ask again later.", _RETRY_SECONDS)
+        ids = identity_ids_of(visitor)
+        if sum(stream.ids == ids for stream in self._streams) >= _STREAMS_PER_VISITOR_MAX:
+            raise RateLimited(f"A visitor may have {_STREAMS_PER_VISITOR_MAX} streams open.", _RETRY_AFTER_SECONDS)
+        if len(self._streams) >= self._settings.streams_max:
+            raise Overloaded(f"{self._settings.streams_max} streams are open; ask again later.", _RETRY_AFTER_SECONDS)
 
-    def nudge(self) -> None:
+    def notify_change(self) -> None:
         """Something was stored: whoever watches need not wait for the next poll."""
-        if self._open:
-            self._news.set()
+        if self._streams:
+            self._change.set()
 
     async def _poll(self) -> None:
         while True:
-            await self._until_news()
+            await self._wait_for_change()
             try:
-                await self.look()
-                await asyncio.sleep(_REST_SECONDS)
+                await self.poll_once()
+                await asyncio.sleep(_PAUSE_SECONDS)
             except UNREACHABLE as error:
                 _log.warning("streams.database_away", error=type(error).__name__)
-                await asyncio.sleep(_AWAY_SECONDS)
+                await asyncio.sleep(_UNREACHABLE_PAUSE_SECONDS)
             except Exception:  # nothing that goes wrong may end the streams of all
                 _log.exception("streams.failed")
-                await asyncio.sleep(_AWAY_SECONDS)
+                await asyncio.sleep(_UNREACHABLE_PAUSE_SECONDS)
 
-    async def _until_news(self) -> None:
+    async def _wait_for_change(self) -> None:
         """Until somebody says so, the earliest answer is due, or it is time to ask; with nobody there, for ever."""
         seconds: float | None = None
-        if self._open:
-            due = min((watched.due for watched in self._open if watched.due is not None), default=None)
-            ahead = _POLL_SECONDS if due is None else (due - self._clock.now()) / SECOND
-            seconds = max(min(_POLL_SECONDS, ahead), 0)
+        if self._streams:
+            due = min((stream.due for stream in self._streams if stream.due is not None), default=None)
+            seconds_ahead = _POLL_SECONDS if due is None else (due - self._clock.now()) / SECOND
+            seconds = max(min(_POLL_SECONDS, seconds_ahead), 0)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), seconds)
-        self._news.clear()
+            await asyncio.wait_for(self._change.wait(), seconds)
+        self._change.clear()
 
-    async def look(self) -> None:
+    async def poll_once(self) -> None:
         """Tell every stream whose answer may be another one."""
-        watching = list(self._open)
-        if not watching:
+        streams = list(self._streams)
+        if not streams:
             return
         now = self._clock.now()
         revisions = (self._registry.rules.current.revision, self._registry.access.current.revision)
-        rows = {row["id"]: tuple(row) for row in await self._pool.fetch(_ROWS, _all_ids(watching))}
-        seen = {watched: tuple(rows[id] for id in watched.ids if id in rows) for watched in watching}
+        rows = {row["id"]: tuple(row) for row in await self._pool.fetch(_ROWS, _collect_identity_ids(streams))}
+        rows_by_stream = {stream: tuple(rows[id] for id in stream.ids if id in rows) for stream in streams}
         changed = [
-            watched
-            for watched in watching
+            stream
+            for stream in streams
             if revisions != self._revisions
-            or watched.seen != seen[watched]
-            or (watched.due is not None and watched.due <= now)
+            or stream.seen_rows != rows_by_stream[stream]
+            or (stream.due is not None and stream.due <= now)
         ]
-        for start in range(0, len(changed), _CHUNK):
-            await self._tell_some(changed[start : start + _CHUNK], now)
-        for watched in changed:
-            watched.seen = seen[watched]
+        for start in range(0, len(changed), _CHUNK_STREAMS):
+            await self._publish_chunk(changed[start : start + _CHUNK_STREAMS], now)
+        for stream in changed:
+            stream.seen_rows = rows_by_stream[stream]
         self._revisions = revisions
 
-    async def _tell_some(self, changed: list[WatchedCustomer], now: int) -> None:
+    async def _publish_chunk(self, changed: list[VisitorStream], now: int) -> None:
         """Where they cannot be told together, one by one: who cannot be read must not keep the others waiting."""
         try:
-            await self._tell(changed, now)
+            await self._publish_profiles(changed, now)
         except UNREACHABLE:
             raise
         except Exception:
@@ -187,35 +187,35 @@ class LiveUpdates:
             if len(changed) == 1:
                 changed[0].close()
                 return
-            for watched in changed:
-                await self._tell_some([watched], now)
+            for stream in changed:
+                await self._publish_chunk([stream], now)
 
-    async def _tell(self, changed: list[WatchedCustomer], now: int) -> None:
+    async def _publish_profiles(self, changed: list[VisitorStream], now: int) -> None:
         """What was seen is older than what is read here: a change in between is seen, and told, once more."""
-        visitors = [vouched_at(watched.visitor, now) for watched in changed]
-        customers = await self._views.customers([identities_of(visitor) for visitor in visitors], now)
-        for watched, visitor, customer in zip(changed, visitors, customers, strict=True):
-            key = await self._registry.access.write_key(watched.write_key)
-            if key is None or not self._may_go_on(watched, key):
-                watched.close()
+        visitors = [vouched_at(stream.visitor, now) for stream in changed]
+        customers = await self._customers.customers([identity_ids_of(visitor) for visitor in visitors], now)
+        for stream, visitor, customer in zip(changed, visitors, customers, strict=True):
+            grant = await self._registry.access.write_key(stream.write_key)
+            if grant is None or not self._is_still_allowed(stream, grant):
+                stream.close()
                 continue
-            answer = public_profile_of(
+            profile = public_profile_of(
                 customer,
                 visitor,
-                trusts_identify=key.trusts_identify,
+                trusts_identify=grant.trusts_identify,
                 public_traits=self._settings.public_traits,
                 now=now,
             )
-            watched.due = min(
-                (at for at in (answer.valid_until, visitor.vouched_until) if at is not None), default=None
+            stream.due = min(
+                (at for at in (profile.valid_until, visitor.vouched_until) if at is not None), default=None
             )
-            watched.tell(answer)
+            stream.publish(profile)
 
-    def _may_go_on(self, watched: WatchedCustomer, key: WriteKeyGrant) -> bool:
+    def _is_still_allowed(self, stream: VisitorStream, grant: WriteKeyGrant) -> bool:
         """What was asked when it was opened must still be so."""
-        for_page = watched.origin is None or key.admits(watched.origin)
-        return for_page and watched.signing in self._registry.access.current.signing_keys
+        is_for_page = stream.origin is None or grant.admits(stream.origin)
+        return is_for_page and stream.signing in self._registry.access.current.signing_keys
 
 
-def _all_ids(watching: Iterable[WatchedCustomer]) -> list[bytes]:
-    return list({id for watched in watching for id in watched.ids})
+def _collect_identity_ids(streams: Iterable[VisitorStream]) -> list[bytes]:
+    return list({id for stream in streams for id in stream.ids})

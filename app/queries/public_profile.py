@@ -39,29 +39,29 @@ class PublicProfile(msgspec.Struct, frozen=True):
     as_of: int
 
 
-def identities_of(visitor: Visitor) -> list[bytes]:
+def identity_ids_of(visitor: Visitor) -> list[bytes]:
     """Whom to ask for, likeliest first: the user who is vouched for, else whoever the anonymous id belongs to."""
-    said = (("user_id", visitor.user_id), ("anonymous_id", visitor.anonymous_id))
-    return [Identity(kind, value).id for kind, value in said if value is not None]
+    candidates = (("user_id", visitor.user_id), ("anonymous_id", visitor.anonymous_id))
+    return [Identity(kind, value).id for kind, value in candidates if value is not None]
 
 
 def public_profile_of(
     customer: Customer | None, visitor: Visitor, *, trusts_identify: bool, public_traits: Collection[str], now: int
 ) -> PublicProfile:
-    """``customer`` is who :func:`identities_of` led to, None for nobody; ``public_traits`` names declared ones."""
+    """``customer`` is who :func:`identity_ids_of` led to, None for nobody; ``public_traits`` names declared ones."""
     if customer is None:
         return PublicProfile(visitor.anonymous_id, {}, [], {}, None, False, now)
     if not (trusts_identify or _is_vouched_for(customer, visitor)):
         return PublicProfile(visitor.anonymous_id, {}, [], {}, None, True, customer.as_of)
     ruleset = customer.ruleset
-    journeys = {each.key: each for each in ruleset.journeys if each.public}
-    segments = {each.key for each in ruleset.segments if each.public}
-    computed = {each.key for each in ruleset.traits}
+    journeys = {journey.key: journey for journey in ruleset.journeys if journey.public}
+    segments = {segment.key for segment in ruleset.segments if segment.public}
+    computed = {trait.key for trait in ruleset.traits}
     declared = {name for name in public_traits if name not in computed}
-    values = {each.key for each in ruleset.traits if each.public}
+    values = {trait.key for trait in ruleset.traits if trait.public}
     ends = [customer.until.get(f"journey:{key}") for key in journeys]
     ends += [customer.until.get(f"segment:{key}") for key in segments]
-    ends += _ends_of_traits(customer, values, declared)
+    ends += _trait_ends(customer, values, declared)
     return PublicProfile(
         visitor.anonymous_id,
         {
@@ -89,27 +89,29 @@ def _is_vouched_for(customer: Customer, visitor: Visitor) -> bool:
     return all(identity == own for identity in customer.identities)
 
 
-def _ends_of_traits(customer: Customer, computed: Collection[str], declared: Collection[str]) -> Iterator[int | None]:
+def _trait_ends(customer: Customer, computed: Collection[str], declared: Collection[str]) -> Iterator[int | None]:
     """When each trait changes by itself: by time, or because messages of the future begin to count."""
     state, ruleset = customer.state, customer.ruleset
     if state.born is None:
         return
-    future = list(_future(customer)) if state.pending and (computed or declared) else []
+    future = list(_future_states(customer)) if state.pending and (computed or declared) else []
     for key in computed:
         value, until = ruleset.value(key, state, customer.as_of)
-        for instant, ahead in future:
+        for instant, future_state in future:
             if until is None or until >= instant:
-                later, until_later = ruleset.value(key, ahead, instant)
-                until = until_later if digest_of(later) == digest_of(value) else instant
+                future_value, future_until = ruleset.value(key, future_state, instant)
+                until = future_until if digest_of(future_value) == digest_of(value) else instant
         yield until
     for name in declared:
-        now = digest_of(state.traits.get(name))
-        yield next((at for at, ahead in future if digest_of(ahead.traits.get(name)) != now), None)
+        current_digest = digest_of(state.traits.get(name))
+        yield next(
+            (at for at, future_state in future if digest_of(future_state.traits.get(name)) != current_digest), None
+        )
 
 
-def _future(customer: Customer) -> Iterator[tuple[int, State]]:
+def _future_states(customer: Customer) -> Iterator[tuple[int, State]]:
     """The state at each instant at which a message of the future begins to count."""
-    for instant in sorted({move.at for move in customer.state.pending}):
-        ahead = read_state(write_state(customer.state, customer.ruleset), customer.ruleset)
-        fold(ahead, customer.ruleset, (), instant, POINTS_UNLIMITED)
-        yield instant, ahead
+    for instant in sorted({input.at for input in customer.state.pending}):
+        future_state = read_state(write_state(customer.state, customer.ruleset), customer.ruleset)
+        fold(future_state, customer.ruleset, (), instant, POINTS_UNLIMITED)
+        yield instant, future_state

@@ -17,16 +17,16 @@ from app.postgres.pool import Connection, Pool, snapshot
 from app.projection.coverage import coverage_of
 from app.projection.fold import POINTS_UNLIMITED, NeedsReplay
 from app.projection.state import State
-from app.queries.customer_state import StoredState, identities_in_order, states_at, truth_of, valid_until
+from app.queries.customer_state import StoredState, sort_identities, states_at, truth_of, valid_until
 from app.registry.registry import Registry
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import SECOND, Identity
 
 _BATCH_CUSTOMERS: Final = 500
-_WORKED_OUT_PER_PAGE: Final = 2_000
+_RECOMPUTED_PER_PAGE_MAX: Final = 2_000
 """A page of a rare segment may be short, so that no request works out the whole base."""
 
-_BEFORE_ALL: Final = bytes(16)
+_FIRST_ID: Final = bytes(16)
 
 
 class Member(msgspec.Struct):
@@ -43,7 +43,7 @@ class MemberPage(msgspec.Struct):
     after: bytes | None
 
 
-class Fill(msgspec.Struct, frozen=True):
+class FillProgress(msgspec.Struct, frozen=True):
     """How far a definition, or all of them, have been worked out for every customer; how fast, and how much longer.
 
     Figures of speed are None before the worker's first second at it, and once it is done.
@@ -57,7 +57,7 @@ class Fill(msgspec.Struct, frozen=True):
     """When the definition came to mean what is being filled."""
 
 
-_OTHERS = """
+_OUTDATED = """
 -- Customers whose stored intervals cannot be believed as of $2, by id: indexes customers_to_fill and customers_due.
 SELECT id, state, flips_at, revision, stale FROM customers
 WHERE id IN (
@@ -93,7 +93,7 @@ SELECT (SELECT count(*) FROM transitions
         WHERE definition = $1 AND meaning = $3 AND retracted_at IS NULL AND left_at > $2 AND entered_at <= $2)
 """
 
-_COUNT_STORED_OF = """
+_COUNT_STORED_OF_OUTDATED = """
 -- What the stored intervals say of customers that are worked out instead.
 SELECT count(*) FROM transitions
 WHERE definition = $1 AND meaning = $4 AND retracted_at IS NULL AND (left_at IS NULL OR left_at > $2)
@@ -129,56 +129,58 @@ class SegmentMemberQueries:
         self._registry = registry
         self._points_max = settings.series_points_max
 
-    async def page(self, segment: str, as_of: int, after: bytes | None, items_max: int) -> MemberPage:
+    async def list_members(self, segment: str, as_of: int, after: bytes | None, items_max: int) -> MemberPage:
         """Members by customer id. Raises :class:`NotFound` for a segment that is not defined now."""
         async with snapshot(self._pool) as connection:
             ruleset = await self._ruleset(connection, segment)
-            search = _Search(connection, ruleset, f"segment:{segment}", as_of, self._points_max)
-            ids, last = await search.members(after or _BEFORE_ALL, items_max)
-            return MemberPage(await search.describe(ids), last)
+            query = _SegmentQuery(connection, ruleset, f"segment:{segment}", as_of, self._points_max)
+            ids, next_after = await query.find_member_ids(after or _FIRST_ID, items_max)
+            return MemberPage(await query.describe_members(ids), next_after)
 
-    async def count(self, segment: str, as_of: int) -> int:
+    async def count_members(self, segment: str, as_of: int) -> int:
         """Raises :class:`NotFound`."""
         async with snapshot(self._pool) as connection:
             ruleset = await self._ruleset(connection, segment)
-            return await _Search(connection, ruleset, f"segment:{segment}", as_of, self._points_max).count()
+            return await _SegmentQuery(
+                connection, ruleset, f"segment:{segment}", as_of, self._points_max
+            ).count_members()
 
-    async def fill(self, kind: str | None = None, key: str | None = None) -> Fill:
+    async def read_fill_progress(self, kind: str | None = None, key: str | None = None) -> FillProgress:
         """Of one definition, the candidate's where it has one; of all without any."""
         async with snapshot(self._pool) as connection:
             ruleset = await self._registry.rules.read(connection)
-            target = _target(ruleset, kind, key)
+            target = _target_revision(ruleset, kind, key)
             total: int = await connection.fetchval(_CUSTOMERS)
             left: int = await connection.fetchval(_UNFILLED, target)
             rows = await connection.fetch(_SPEED, target)
         since, customers, touchpoints, updated_at, begun_at = rows[0]
         if not left or not customers or updated_at == begun_at:
-            return Fill(total, total - left, since=since)
+            return FillProgress(total, total - left, since=since)
         seconds = (updated_at - begun_at) / SECOND
-        return Fill(total, total - left, touchpoints / seconds, left * seconds / customers, since)
+        return FillProgress(total, total - left, touchpoints / seconds, left * seconds / customers, since)
 
-    async def unfilled(self) -> int:
+    async def count_unfilled(self) -> int:
         """Customers still to be brought to all definitions, candidates included."""
         count: int = await self._pool.fetchval(_UNFILLED, self._registry.rules.current.fill)
         return count
 
     async def _ruleset(self, connection: Connection, segment: str) -> Ruleset:
         ruleset = await self._registry.rules.read(connection)
-        if all(each.key != segment for each in ruleset.segments):
+        if all(definition.key != segment for definition in ruleset.segments):
             raise NotFound(f"There is no segment {segment}.")
         return ruleset
 
 
-def _target(ruleset: Ruleset, kind: str | None, key: str | None) -> int:
+def _target_revision(ruleset: Ruleset, kind: str | None, key: str | None) -> int:
     """The revision of a row that holds the definition; all of them where none is named."""
     if kind is None:
         return ruleset.fill
-    plain = f"{kind}:{key}"
-    ids = [id for id in ruleset.number_of if id == plain or id.startswith(f"{plain}@")]
+    current_id = f"{kind}:{key}"
+    ids = [id for id in ruleset.number_of if id == current_id or id.startswith(f"{current_id}@")]
     return max((coverage_of(ruleset).required_revision(id) for id in ids), default=0)
 
 
-class _Search:
+class _SegmentQuery:
     """One question about one segment, in one snapshot."""
 
     def __init__(self, connection: Connection, ruleset: Ruleset, rule_id: str, as_of: int, points_max: int) -> None:
@@ -190,49 +192,51 @@ class _Search:
         self._as_of = as_of
         self._points_max = points_max
 
-    async def members(self, after: bytes, items_max: int) -> tuple[list[bytes], bytes | None]:
+    async def find_member_ids(self, after: bytes, items_max: int) -> tuple[list[bytes], bytes | None]:
         """Ids in order, and where to go on."""
-        found: list[bytes] = []
-        worked_out = 0
+        member_ids: list[bytes] = []
+        recomputed = 0
         while True:
-            others = await self._others(after)
-            horizon = others[-1].id if len(others) == _BATCH_CUSTOMERS else None
-            wanted = items_max - len(found) + 1
-            stored = await self._stored(after, horizon, others, wanted)
-            if len(stored) == wanted:
-                others = [row for row in others if row.id <= stored[-1]]
-            members = sorted([*stored, *await self._among(others)])
-            worked_out += len(others)
-            found += members
-            if len(found) > items_max:
-                return found[:items_max], found[items_max - 1]
+            outdated = await self._read_outdated(after)
+            horizon = outdated[-1].id if len(outdated) == _BATCH_CUSTOMERS else None
+            stored_max = items_max - len(member_ids) + 1
+            stored = await self._read_stored_members(after, horizon, outdated, stored_max)
+            if len(stored) == stored_max:
+                outdated = [row for row in outdated if row.id <= stored[-1]]
+            members = sorted([*stored, *await self._filter_members(outdated)])
+            recomputed += len(outdated)
+            member_ids += members
+            if len(member_ids) > items_max:
+                return member_ids[:items_max], member_ids[items_max - 1]
             if horizon is None:
-                return found, None
+                return member_ids, None
             after = horizon
-            if worked_out >= _WORKED_OUT_PER_PAGE or len(found) == items_max:
-                return found, after
+            if recomputed >= _RECOMPUTED_PER_PAGE_MAX or len(member_ids) == items_max:
+                return member_ids, after
 
-    async def count(self) -> int:
+    async def count_members(self) -> int:
         total: int = await self._connection.fetchval(_COUNT_STORED, self._rule_id, self._as_of, self._meaning)
-        after = _BEFORE_ALL
-        while others := await self._others(after):
-            ids = [row.id for row in others]
-            total -= await self._connection.fetchval(_COUNT_STORED_OF, self._rule_id, self._as_of, ids, self._meaning)
-            total += len(await self._among(others))
+        after = _FIRST_ID
+        while outdated := await self._read_outdated(after):
+            ids = [row.id for row in outdated]
+            total -= await self._connection.fetchval(
+                _COUNT_STORED_OF_OUTDATED, self._rule_id, self._as_of, ids, self._meaning
+            )
+            total += len(await self._filter_members(outdated))
             after = ids[-1]
         return total
 
-    async def describe(self, ids: Sequence[bytes]) -> list[Member]:
+    async def describe_members(self, ids: Sequence[bytes]) -> list[Member]:
         """Since when, and until when, each of these members is one."""
         if not ids:
             return []
         rows = [StoredState(*row) for row in await self._connection.fetch(_ROWS, ids)]
-        states = await self._states(rows)
-        names = {row["customer_id"]: row for row in await self._connection.fetch(_IDENTITIES, ids)}
+        states = await self._read_states(rows)
+        identities = {row["customer_id"]: row for row in await self._connection.fetch(_IDENTITIES, ids)}
         return [
             Member(
                 id,
-                identities_in_order(names[id]["kinds"], names[id]["values"]),
+                sort_identities(identities[id]["kinds"], identities[id]["values"]),
                 truth_of(states[id], self._ruleset, self._rule_id).since,
                 await self._valid_until(id, states[id]),
             )
@@ -247,22 +251,22 @@ class _Search:
             replayed = await states_at(self._connection, [row], self._ruleset, self._as_of, self._points_max)
             return valid_until(replayed[id], self._ruleset, POINTS_UNLIMITED).get(self._rule_id)
 
-    async def _others(self, after: bytes) -> list[StoredState]:
-        rows: list[Any] = await self._connection.fetch(_OTHERS, self._needed, self._as_of, after, _BATCH_CUSTOMERS)
+    async def _read_outdated(self, after: bytes) -> list[StoredState]:
+        rows: list[Any] = await self._connection.fetch(_OUTDATED, self._needed, self._as_of, after, _BATCH_CUSTOMERS)
         return [StoredState(*row) for row in rows]
 
-    async def _stored(
-        self, after: bytes, horizon: bytes | None, others: Sequence[StoredState], items_max: int
+    async def _read_stored_members(
+        self, after: bytes, horizon: bytes | None, outdated: Sequence[StoredState], items_max: int
     ) -> list[bytes]:
-        without = [row.id for row in others]
+        outdated_ids = [row.id for row in outdated]
         rows = await self._connection.fetch(
-            _STORED_MEMBERS, self._rule_id, self._as_of, after, horizon, without, items_max, self._meaning
+            _STORED_MEMBERS, self._rule_id, self._as_of, after, horizon, outdated_ids, items_max, self._meaning
         )
         return [row["customer_id"] for row in rows]
 
-    async def _among(self, rows: Sequence[StoredState]) -> list[bytes]:
-        states = await self._states(rows)
+    async def _filter_members(self, rows: Sequence[StoredState]) -> list[bytes]:
+        states = await self._read_states(rows)
         return [id for id, state in states.items() if truth_of(state, self._ruleset, self._rule_id).holds]
 
-    async def _states(self, rows: Sequence[StoredState]) -> dict[bytes, State]:
+    async def _read_states(self, rows: Sequence[StoredState]) -> dict[bytes, State]:
         return await states_at(self._connection, rows, self._ruleset, self._as_of, self._points_max)

@@ -41,7 +41,7 @@ class LedgerLink(msgspec.Struct):
 
 
 _CUSTOMER_ID = """
-SELECT customer_id FROM unnest($1::uuid[]) WITH ORDINALITY AS asked (id, place) JOIN identities USING (id)
+SELECT customer_id FROM unnest($1::uuid[]) WITH ORDINALITY AS requested (id, place) JOIN identities USING (id)
 WHERE customer_id IS NOT NULL ORDER BY place LIMIT 1
 """
 
@@ -73,11 +73,11 @@ ORDER BY l.occurred_at, l.message_id COLLATE "C", l.source COLLATE "C", l.weaker
 
 _decode_pairs = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
-Place = tuple[int, str, str]
+TimelinePlace = tuple[int, str, str]
 """(occurred_at, message id, source) of the last entry seen."""
 
 
-def cursor_at(instant: int) -> Place:
+def cursor_at(instant: int) -> TimelinePlace:
     """A place after everything of that instant and before everything later."""
     return instant + 1, "", ""
 
@@ -86,35 +86,37 @@ class TimelineQueries:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def touchpoints(self, ids: list[bytes], before: Place | None, items_max: int) -> list[TimelineEntry]:
+    async def list_touchpoints(
+        self, ids: list[bytes], before: TimelinePlace | None, items_max: int
+    ) -> list[TimelineEntry]:
         """Up to ``items_max`` messages before a place in the one order, newest first. Raises :class:`NotFound`."""
         async with snapshot(self._pool) as connection:
-            customer = await customer_id(connection, ids)
+            customer = await find_customer_id(connection, ids)
             rows = await connection.fetch(_TIMELINE, customer, *(before or _LATEST), items_max)
-        return [_entry(row) for row in rows]
+        return [_entry_from_row(row) for row in rows]
 
-    async def links(self, ids: list[bytes]) -> tuple[bytes, list[LedgerLink]]:
+    async def list_links(self, ids: list[bytes]) -> tuple[bytes, list[LedgerLink]]:
         """The customer's id and its links. Raises :class:`NotFound`."""
         async with snapshot(self._pool) as connection:
-            customer = await customer_id(connection, ids)
+            customer = await find_customer_id(connection, ids)
             rows = await connection.fetch(_LINKS, customer)
         return customer, [LedgerLink(Identity(*row[0:2]), Identity(*row[2:4]), *row[4:]) for row in rows]
 
 
-async def customer_id(connection: Connection, ids: list[bytes]) -> bytes:
+async def find_customer_id(connection: Connection, ids: list[bytes]) -> bytes:
     """Asked in the snapshot of what is read then, because a merge in between would leave nothing to read."""
-    found: bytes | None = await connection.fetchval(_CUSTOMER_ID, ids)
-    if found is None:
+    customer_id: bytes | None = await connection.fetchval(_CUSTOMER_ID, ids)
+    if customer_id is None:
         raise NotFound("There is no such customer.")
-    return found
+    return customer_id
 
 
-def _entry(row: Any) -> TimelineEntry:
+def _entry_from_row(row: Any) -> TimelineEntry:
     *columns, carried = row
     pairs = _decode_pairs(carried)
     identities = [Identity(kind, value) for kind, value in pairs if kind != "previous_id"]
     return TimelineEntry(*columns, identities)  # type: ignore[call-arg]  # as many as there are columns
 
 
-_LATEST: Place = (253_402_300_799_999_999, "", "")
+_LATEST: TimelinePlace = (253_402_300_799_999_999, "", "")
 """After anything that can be stored: the last instant of the year 9999."""

@@ -42,7 +42,7 @@ async def test_the_examples(service: RunningApp) -> None:
 
 def test_kinds_and_modes() -> None:
     told = in_first_column(PAGE)
-    assert {*get_args(volume_anomalies.Kind), *get_args(event_schema.Mode)} == told
+    assert {*get_args(volume_anomalies.AnomalyKind), *get_args(event_schema.Mode)} == told
 
 
 def test_figures() -> None:

@@ -520,16 +520,16 @@ async def look(
     own = {id: {each.key: each for each in customer.segments} for id, customer in shown.items() if customer}
     assert own.keys() == names.keys()
     for key in keys:
-        page = await members.page(key, now, None, 1_000)
+        page = await members.list_members(key, now, None, 1_000)
         assert page.after is None
         listed = {each.id: (each.since, each.valid_until) for each in page.items}
         assert len(listed) == len(page.items)
         assert listed == {id: (each[key].since, each[key].valid_until) for id, each in own.items() if key in each}
-        assert await members.count(key, now) == len(listed)
+        assert await members.count_members(key, now) == len(listed)
         verified = await verify.segment(key)
         assert (verified.differing, verified.members, verified.customers) == (0, len(listed), len(names)), verified
         for id in (id for id in sorted(names) if draw.random() * len(names) < explained):
-            _, why = await single.segment_explained(names[id], key, now)
+            _, why = await single.explain_segment(names[id], key, now)
             assert why.holds == (id in listed), (key, names[id], now)
             assert not why.holds or (why.since, why.valid_until) == listed[id], (key, names[id], now)
     return len(keys)
@@ -567,7 +567,7 @@ async def check_in_the_end(talk: Talk, inside: Pipeline, plan: Plan) -> None:
     views = CustomerQueries(inside.pool, inside.registry, inside.settings)
     for group in draw.sample(few, HISTORIES):
         ids_of = [each.id for each in parse_customer_reference(sorted(group)[0], inside.settings)]
-        stays = [stay for kind in _KINDS for stay in (await views.stays(ids_of, kind, None, at, past=True))[1]]
+        stays = [stay for kind in _KINDS for stay in (await views.list_stays(ids_of, kind, None, at, past=True))[1]]
         found = {
             (stay.definition, stay.value, stay.entered_at, stay.left_at)
             for stay in stays

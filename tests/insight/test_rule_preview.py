@@ -16,7 +16,7 @@ from app.config import Settings
 from app.errors import Overloaded
 from app.formats.timestamps import rfc3339
 from app.http.dependencies import HeavyReadSlots
-from app.insight.rule_preview import _estimated
+from app.insight.rule_preview import _estimate_total
 from app.postgres.pool import FrozenClock
 from app.touchpoint import HOUR
 from tests.api.test_definitions import HOSTILE
@@ -149,13 +149,13 @@ def test_the_interval_covers_what_it_should() -> None:
         hits = 0
         for _ in range(400):
             count = sum(chance.sample(base, 500))
-            estimate, low, high = _estimated(count, 500, total)
+            estimate, low, high = _estimate_total(count, 500, total)
             assert low <= estimate <= high
             hits += low <= members <= high
         assert 0.91 <= hits / 400 <= 0.995, share
-    assert _estimated(7, 9, 9) == (7, 7, 7)
-    assert _estimated(0, 0, 0) == (0, 0, 0)
-    assert _estimated(10, 10, 11)[1:] == (10, 11)
+    assert _estimate_total(7, 9, 9) == (7, 7, 7)
+    assert _estimate_total(0, 0, 0) == (0, 0, 0)
+    assert _estimate_total(10, 10, 11)[1:] == (10, 11)
 
 
 async def test_an_empty_base(service: RunningApp) -> None:
@@ -229,7 +229,7 @@ async def test_two_at_a_time(filled: RunningApp) -> None:
         ("POST", "preview", "app.insight.rule_preview.scan_customers", b'{"rule":{"everyone":true}}'),
         ("POST", "viewers/dry-run", "app.insight.rule_preview.scan_customers", b'{"rule":{"everyone":true}}'),
         ("POST", "viewers/verify", "app.insight.verification.scan_customers", b""),
-        ("GET", "hygiene", "app.insight.segment_health._sets_of_members", b""),
+        ("GET", "hygiene", "app.insight.segment_health._read_member_sets", b""),
     ],
 )
 async def test_a_caller_who_hangs_up_keeps_nothing(

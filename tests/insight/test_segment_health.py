@@ -204,7 +204,7 @@ async def test_many_segments_leave_the_others_their_turn() -> None:
 
     beating = asyncio.create_task(beat())
     began = time.process_time()
-    overlaps, total = await app.insight.segment_health._overlaps(sets)
+    overlaps, total = await app.insight.segment_health._find_overlaps(sets)
     took = time.process_time() - began
     beating.cancel()
     assert len(pauses) >= 900
@@ -223,8 +223,8 @@ async def test_many_segments_leave_the_others_their_turn() -> None:
 
 
 async def test_no_overlaps() -> None:
-    assert await app.insight.segment_health._overlaps({}) == ([], 0)
-    assert await app.insight.segment_health._overlaps({"a": 0b0011, "b": 0b1100}) == ([], 0)
+    assert await app.insight.segment_health._find_overlaps({}) == ([], 0)
+    assert await app.insight.segment_health._find_overlaps({"a": 0b0011, "b": 0b1100}) == ([], 0)
 
 
 async def test_the_word_is_no_key(service: RunningApp) -> None:

@@ -10,7 +10,7 @@ import pytest
 from app.insight.sessions import (
     ENGAGEMENT,
     IDLE,
-    TOLD_MAX,
+    LISTED_MAX,
     Acquisition,
     Device,
     PageView,
@@ -145,10 +145,10 @@ def test_a_session_without_a_view_has_no_pages() -> None:
 
 
 def test_devices_and_ids_are_told_once_each_and_not_without_end() -> None:
-    many = [view(NOON + each, device=Device(f"d{each}"), session_id=str(each)) for each in range(TOLD_MAX + 5)]
+    many = [view(NOON + each, device=Device(f"d{each}"), session_id=str(each)) for each in range(LISTED_MAX + 5)]
     [session] = divided(*many, *many)
-    assert [each.type for each in session.devices] == [f"d{each}" for each in range(TOLD_MAX)]
-    assert list(session.session_ids) == [str(each) for each in range(TOLD_MAX)]
+    assert [each.type for each in session.devices] == [f"d{each}" for each in range(LISTED_MAX)]
+    assert list(session.session_ids) == [str(each) for each in range(LISTED_MAX)]
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,8 @@ def views(one: Pipeline) -> SegmentMemberQueries:
 
 async def members(one: Pipeline, key: str) -> list[str]:
     """User ids, and that the count is as many."""
-    page = await views(one).page(key, one.clock.now(), None, 1_000)
-    assert await views(one).count(key, one.clock.now()) == len(page.items)
+    page = await views(one).list_members(key, one.clock.now(), None, 1_000)
+    assert await views(one).count_members(key, one.clock.now()) == len(page.items)
     return sorted(identity.value for each in page.items for identity in each.identities if identity.kind == "user_id")
 
 
@@ -111,7 +111,7 @@ async def test_a_new_segment_is_answered_at_once_and_filled_in_chunks(database_u
                 break
             steps += 1
         assert steps == 3
-        assert await views(one).unfilled() == 0
+        assert await views(one).count_unfilled() == 0
         await is_as_rebuilt(one)
 
 
@@ -144,7 +144,7 @@ async def test_what_fails_in_the_middle_of_a_chunk_leaves_nothing_behind(
             with pytest.raises(asyncio.CancelledError):
                 await one.worker.fill()
         assert await all_intervals(one) == before
-        assert await views(one).unfilled() == 7
+        assert await views(one).count_unfilled() == 7
         one.worker = Worker(one.pool, one.registry, one.settings, one.clock, one.metrics)
         await one.sweep_all()
         await is_as_rebuilt(one)
@@ -242,7 +242,7 @@ async def test_a_new_name_fills_nothing(database_url: str) -> None:
         saved = await one.segment("chosen", TWICE, replace=True, name="Another name")
         assert saved.activated_at is not None
         await one.registry.definitions.archive("segment", "other")
-        assert await views(one).unfilled() == 0
+        assert await views(one).count_unfilled() == 0
         assert await members(one, "chosen") == [f"u{number:02}" for number in range(1, 12, 2)]
         await one.sweep_all()
         assert await one.pool.fetch("SELECT id, xmin::text FROM customers ORDER BY id") == before
@@ -347,21 +347,21 @@ async def test_progress_is_told(database_url: str) -> None:
         await one.sweep_all()
         one.clock.instant += HOUR
         await one.segment("new", DEAR)
-        told = await views(one).fill("segment", "new")
+        told = await views(one).read_fill_progress("segment", "new")
         assert (told.customers_total, told.customers_filled, told.eta_seconds) == (12, 0, None)
         assert told.since is not None
-        assert (await views(one).fill("segment", "old")).customers_filled == 12
+        assert (await views(one).read_fill_progress("segment", "old")).customers_filled == 12
         await one.worker.fill()
         one.clock.instant += 2 * SECOND
         one.worker._filling._told_at = 0.0
         await one.worker.fill()
-        told = await views(one).fill("segment", "new")
+        told = await views(one).read_fill_progress("segment", "new")
         assert told.customers_filled == 10
         # Two chunks of five customers in the two seconds since the fill began: two customers are left.
         assert told.eta_seconds == pytest.approx(0.4)
         assert told.touchpoints_per_second == pytest.approx(15 / 2, abs=1.5)
         await one.sweep_all()
-        assert (await views(one).fill("segment", "new")).eta_seconds is None
+        assert (await views(one).read_fill_progress("segment", "new")).eta_seconds is None
 
 
 async def test_other_settings_mean_other_rules(database_url: str) -> None:
@@ -370,8 +370,8 @@ async def test_other_settings_mean_other_rules(database_url: str) -> None:
         await base(one)
         await one.segment("dated", {"did": "bought", "from": "2023-11-16"})
         await one.sweep_all()
-    async with running_pipeline(database_url, TODAY, timezone="Asia/Tokyo") as one:
-        assert await views(one).unfilled() == 12
+    async with service(database_url, TODAY, timezone="Asia/Tokyo") as one:
+        assert await views(one).count_unfilled() == 12
         before = await members(one, "dated")
         await one.sweep_all()
         assert await members(one, "dated") == before
@@ -397,7 +397,7 @@ async def test_a_computed_trait_is_edited_like_any_definition(database_url: str)
         assert await members(one, "big") == old
         saved, _ = await one.registry.definitions.define(spent("nothing"), replace=True)
         assert saved.activated_at is None
-        assert (await views(one).fill("trait", "spent")).customers_filled == 0
+        assert (await views(one).read_fill_progress("trait", "spent")).customers_filled == 0
         await one.worker.fill()
         assert await members(one, "big") == old
         await one.sweep_all()
@@ -430,14 +430,14 @@ async def test_lots_are_drawn_by_the_strongest_earliest_identity(database_url: s
             await one.segment(f"lot{tenth}", {"bucket": [tenth * 10, tenth * 10 + 10], "salt": "s"})
         for message, (kind, value) in steps:
             await one.send([message])
-            drawn = [tenth for tenth in range(10) if await views(one).count(f"lot{tenth}", TODAY)]
+            drawn = [tenth for tenth in range(10) if await views(one).count_members(f"lot{tenth}", TODAY)]
             assert drawn == [lot(kind, value) // 10]
             stored = await one.pool.fetchval("SELECT state FROM customers")
             assert read_state(stored, one.registry.rules.current).person == (kind, value)
             await is_as_rebuilt(one)
         await one.segment("later", {"bucket": [0, 50], "salt": "t"})
         await one.sweep_all()
-        assert await views(one).count("later", TODAY) == (lot("user_id", "u1", "t") < 50)
+        assert await views(one).count_members("later", TODAY) == (lot("user_id", "u1", "t") < 50)
         await is_as_rebuilt(one)
 
 

@@ -240,7 +240,7 @@ async def _explained(one: Pipeline, name: str, definition: str) -> tuple[str, in
     """(value, since) as the explanation has it."""
     views = CustomerQueries(one.pool, one.registry, one.settings)
     ids = [identity.id for identity in parse_customer_reference(name, one.settings)]
-    _, why = await views.segment_explained(ids, definition.partition(":")[2], one.clock.now())
+    _, why = await views.explain_segment(ids, definition.partition(":")[2], one.clock.now())
     assert why.tree["truth"] == why.holds
     return ("", why.since or 0) if why.holds else None
 

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from app.postgres.pool import UNREACHABLE
-from app.queries.live_updates import LiveUpdates, WatchedCustomer
+from app.queries.live_updates import LiveUpdates, VisitorStream
 from app.registry.visitor_tokens import read as read_token
 from tests.support.running_app import RunningApp, is_problem
 from tests.support.web_page import ORIGIN, WebPage, did
@@ -23,13 +23,13 @@ def streams_of(service: RunningApp) -> LiveUpdates:
     return streams
 
 
-async def watching(service: RunningApp, page: WebPage, stack: ExitStack, **more: Any) -> WatchedCustomer:
+async def watching(service: Service, page: Page, stack: ExitStack, **more: Any) -> VisitorStream:
     """A stream of this page, as the route opens it, after its first answer."""
     await page.send(did("Looked"))
     signing = service.app.state.services.registry.access.current.signing_keys
     visitor = read_token(page.token, signing, "default", service.clock.now())
-    watched = stack.enter_context(streams_of(service).open(visitor, page.key, **more))
-    assert await watched.next(5) is not None
+    watched = stack.enter_context(streams_of(service).open_stream(visitor, page.key, **more))
+    assert await watched.wait_for_profile(5) is not None
     return watched
 
 
@@ -45,12 +45,12 @@ async def test_a_revoked_signing_secret_ends_the_streams_of_its_tokens(service: 
         old = await watching(service, WebPage(service), stack)
         await registry.keys.renew_signing_key()
         await asyncio.sleep(0.6)
-        assert not old.closed, "a secret that is followed by another still holds"
+        assert not old.is_closed, "a secret that is followed by another still holds"
         await registry.keys.renew_signing_key(revoke=True)
-        await until(lambda: old.closed)
-        new = await watching(service, WebPage(service), stack)
+        await until(lambda: old.is_closed)
+        new = await watching(service, Page(service), stack)
         await asyncio.sleep(0.6)
-        assert not new.closed
+        assert not new.is_closed
 
 
 async def test_a_page_that_the_key_is_no_longer_for_ends_its_stream(service: RunningApp) -> None:
@@ -60,9 +60,9 @@ async def test_a_page_that_the_key_is_no_longer_for_ends_its_stream(service: Run
         outside = await watching(service, WebPage(service), stack, origin=ORIGIN)
         server = await watching(service, WebPage(service, origin=None), stack)
         await service.tell("PUT", f"/v1/keys/{key['id']}", {"origins": ["https://*.example.org"]})
-        await until(lambda: outside.closed)
+        await until(lambda: outside.is_closed)
         await asyncio.sleep(0.6)
-        assert (inside.closed, server.closed) == (False, False)
+        assert (inside.is_closed, server.is_closed) == (False, False)
 
 
 async def test_a_customer_who_cannot_be_read_keeps_nobody_waiting(service: RunningApp) -> None:
@@ -78,10 +78,10 @@ async def test_a_customer_who_cannot_be_read_keeps_nobody_waiting(service: Runni
             await page.send(did("Bought"))
         for watched in others:
             async with asyncio.timeout(5):
-                while (answer := await watched.next(5)) is None or not answer.segments:
-                    assert not watched.closed
-        await until(lambda: spoilt.closed)
-        assert not any(watched.closed for watched in others)
+                while (answer := await watched.wait_for_profile(5)) is None or not answer.segments:
+                    assert not watched.is_closed
+        await until(lambda: spoilt.is_closed)
+        assert not any(watched.is_closed for watched in others)
 
 
 async def test_a_database_that_is_away_ends_no_stream(service: RunningApp, monkeypatch: Any) -> None:
@@ -93,10 +93,10 @@ async def test_a_database_that_is_away_ends_no_stream(service: RunningApp, monke
             raise UNREACHABLE[0]
 
         with monkeypatch.context() as broken:
-            broken.setattr(streams_of(service)._views, "customers", away)
+            broken.setattr(streams_of(service)._customers, "customers", away)
             await page.send(did("Bought"))
             await asyncio.sleep(0.5)
-        assert not watched.closed
+        assert not watched.is_closed
 
 
 async def test_one_visitor_has_so_many_streams_and_others_have_theirs(service: RunningApp) -> None:
