@@ -50,7 +50,7 @@ async def test_a_flush_takes_the_same_statements_whatever_its_size(database_url:
 async def test_only_a_flush_that_merges_customers_pays_the_statement_for_it(database_url: str) -> None:
     counts = []
     for size in (1, 50):
-        async with service(database_url, NOW) as one:
+        async with running_pipeline(database_url, NOW) as one:
             first, last = size * 10_000, size * 10_000 + size
             await one.send([viewed(number, anonymous_id=f"d{number}") for number in range(first, last)])
             more = [viewed(100_000 + number, anonymous_id=f"d{number}") for number in range(first, last)]

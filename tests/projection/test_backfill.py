@@ -370,7 +370,7 @@ async def test_other_settings_mean_other_rules(database_url: str) -> None:
         await base(one)
         await one.segment("dated", {"did": "bought", "from": "2023-11-16"})
         await one.sweep_all()
-    async with service(database_url, TODAY, timezone="Asia/Tokyo") as one:
+    async with running_pipeline(database_url, TODAY, timezone="Asia/Tokyo") as one:
         assert await views(one).count_unfilled() == 12
         before = await members(one, "dated")
         await one.sweep_all()

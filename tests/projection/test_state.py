@@ -17,9 +17,10 @@ from app.projection.fold import NeedsReplay, Transition, fold, truncate_pending,
 from app.projection.state import Input, State, read_state, write_state
 from app.rules import Ruleset
 from app.touchpoint import DAY, HOUR
-from tests.rules.engine import input_from_entry, ruleset_of_all
-from tests.rules.oracle import Entry, Told, order
-from tests.rules.strategies import Question, questions
+from tests.support.case_count import case_count
+from tests.support.reference_rules import Entry, TraitsEntry, order
+from tests.support.rule_engine import input_from_entry, ruleset_of_all
+from tests.support.rule_strategies import Question, questions
 
 BLOCKS = 8
 SEEDS_PER_BLOCK = case_count(150)
@@ -134,7 +135,9 @@ def read_for(rules: Ruleset, history: Sequence[Entry], born: int) -> list[Input]
     """What a fill reads of the log for these rules."""
     selection = _select_log(rules)
     inputs = [
-        input_from_entry(rules, entry) for entry in history if not isinstance(entry, Told) or selection.needs_identifies
+        input_from_entry(rules, entry)
+        for entry in history
+        if not isinstance(entry, TraitsEntry) or selection.needs_identifies
     ]
     inputs = [input for input in inputs if input.is_relevant]
     if selection.needs_first_messages:

@@ -23,7 +23,7 @@ def streams_of(service: RunningApp) -> LiveUpdates:
     return streams
 
 
-async def watching(service: Service, page: Page, stack: ExitStack, **more: Any) -> VisitorStream:
+async def watching(service: RunningApp, page: WebPage, stack: ExitStack, **more: Any) -> VisitorStream:
     """A stream of this page, as the route opens it, after its first answer."""
     await page.send(did("Looked"))
     signing = service.app.state.services.registry.access.current.signing_keys
@@ -48,7 +48,7 @@ async def test_a_revoked_signing_secret_ends_the_streams_of_its_tokens(service: 
         assert not old.is_closed, "a secret that is followed by another still holds"
         await registry.keys.renew_signing_key(revoke=True)
         await until(lambda: old.is_closed)
-        new = await watching(service, Page(service), stack)
+        new = await watching(service, WebPage(service), stack)
         await asyncio.sleep(0.6)
         assert not new.is_closed
 

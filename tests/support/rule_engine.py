@@ -100,7 +100,7 @@ def _folded(
 
 
 def input_from_entry(ruleset: Ruleset, entry: Entry) -> Input:
-    if isinstance(entry, Told):
+    if isinstance(entry, TraitsEntry):
         told = written(dict(entry.traits)).encode()
         return build_input(ruleset, entry.t, entry.id, entry.source, "identify", None, "web", b"{}", b"{}", told)
     raw = [text.encode() for text in (entry.properties, entry.context, entry.traits)]

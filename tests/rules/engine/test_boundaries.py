@@ -19,9 +19,9 @@ from app.rules import parse_rule
 from app.rules.language import expressions, nodes
 from app.rules.language.comparison import Comparison
 from app.rules.language.definitions import parse_value
-from tests.rules.engine import folded, input_from_entry, ruleset_of, stored
-from tests.rules.oracle import OPERATORS, Entry, Happened, Told, World
-from tests.rules.strategies import DAY, HOUR, START, written
+from tests.support.reference_rules import OPERATORS, Entry, TrackEntry, TraitsEntry, World
+from tests.support.rule_engine import folded, input_from_entry, ruleset_of, stored
+from tests.support.rule_strategies import DAY, HOUR, START, written
 
 ASKED = "segment:asked"
 
