@@ -141,11 +141,11 @@ async def add_secret(request: Request, key: SourceKey) -> Response:
     wanted = await read_model(request, SecretIn)
     secret, token = wanted.secret, None
     if not secret:
-        if connector.scheme.secret:
-            raise BadRequest(f"Enter a secret: {connector.scheme.secret}.", path="/secret")
+        if connector.scheme.secret_label:
+            raise BadRequest(f"Enter a secret: {connector.scheme.secret_label}.", path="/secret")
         secret = token = "wh_" + secrets.token_urlsafe(_TOKEN_BYTES)
     try:
-        kept = connector.scheme.keep(secret)
+        kept = connector.scheme.normalise_secret(secret)
         if not kept:
             raise ValueError("An empty secret verifies whatever anybody signs with it.")
     except ValueError as error:
@@ -196,7 +196,7 @@ async def _sample(request: Request, connector: Connector, delivery: Delivery) ->
 
 def _signs(connector: Connector, delivery: Delivery, kept: list[str]) -> bool:
     """Whether the newest secret signs and verifies; of a token only the hash is known, which signs nothing."""
-    if connector.scheme.sign is None or not connector.scheme.secret or not kept:
+    if connector.scheme.sign is None or not connector.scheme.secret_label or not kept:
         return False
     try:
         connector.scheme.verify(connector.scheme.sign(delivery, kept[0]), kept[0])
@@ -210,8 +210,8 @@ def _kind_json(connector: Connector) -> dict[str, Any]:
         "key": connector.key,
         "name": connector.name,
         "family": connector.family,
-        "secret": connector.scheme.secret,
-        "makes_token": connector.scheme.needs_secret and not connector.scheme.secret,
+        "secret": connector.scheme.secret_label,
+        "makes_token": connector.scheme.needs_secret and not connector.scheme.secret_label,
         "steps": list(connector.steps),
         "options": _OPTIONS_OF_ALL | dict(connector.options),
         "sample": connector.sample.decode(),

@@ -79,7 +79,7 @@ async def receive(request: Request) -> Response:
     services = get_services(request)
     webhook_source, connector = webhook_source_of(services, request.path_params["source"])
     try:
-        async with asyncio.timeout(connector.seconds - _SPARE_SECONDS):
+        async with asyncio.timeout(connector.timeout_seconds - _SPARE_SECONDS):
             return await _receive(request, services, webhook_source, connector)
     except TimeoutError:
         # Sent again it is a duplicate, if it was stored by now.
@@ -156,8 +156,8 @@ def _as_called(request: Request, told: str) -> str:
 
 async def verify_delivery(services: Services, connector: Connector, delivery: Delivery, secrets: list[str]) -> Delivery:
     """The delivery, shown to be the tool's by one of the secrets. Raises SignatureRefused."""
-    if (address := connector.certificate(delivery)) is not None:
-        delivery = msgspec.structs.replace(delivery, fetched=await services.outbound.get_cached(address))
+    if (address := connector.certificate_url(delivery)) is not None:
+        delivery = msgspec.structs.replace(delivery, certificate_pem=await services.outbound.get_cached(address))
     if not connector.scheme.needs_secret:
         connector.scheme.verify(delivery, "")
         return delivery

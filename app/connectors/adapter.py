@@ -2,8 +2,8 @@
 
 A request of a tool is a :class:`Delivery`. It is verified as raw bytes, *split* into events, and each event is *read*
 into calls, which have the meaning of Segment's and go the way of every message. An event is a JSON object that stands
-for itself: whatever of the request's headers it needs, ``split`` puts into it, for an event that cannot be stored is
-kept in quarantine and read again from there.
+for itself: ``split_delivery`` puts into it whatever it needs of the request's headers, for an event that cannot be
+stored is kept in quarantine and read again from there.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Call(msgspec.Struct, kw_only=True):
     """
 
     id: str
-    """The tool's own id of the event, the same on each retry, or :func:`event_id` of what never changes."""
-    at: Any = None
+    """The tool's own id of the event, the same on each retry, or :func:`derive_event_id` of what never changes."""
+    occurred_at: Any = None
     """When it happened, as text or number that :mod:`app.formats.timestamps` reads; None is when it arrived."""
     event: str | None = None
     channel: str = ""
@@ -62,7 +62,7 @@ class Call(msgspec.Struct, kw_only=True):
     context: Mapping[str, Any] = {}
     text: Mapping[str, Any] = {}
     """Free text of people: ``{"subject": .., "body": ..}``."""
-    by_customer: bool = True
+    is_by_customer: bool = True
     """Whether the customer wrote it, and not somebody who answers: how it sounds is estimated only then."""
 
 
@@ -83,11 +83,11 @@ class HandshakeReply(msgspec.Struct, kw_only=True):
     fetch_url: str = ""
 
 
-def _none(*_: Any) -> None:
+def _return_none(*_: Any) -> None:
     return None
 
 
-def json_events(delivery: Delivery) -> list[Event]:
+def split_json_events(delivery: Delivery) -> list[Event]:
     """The usual way to split: a JSON object is one event, an array is many. Raises Unreadable."""
     value = decode_json(delivery.body)
     if isinstance(value, dict):
@@ -106,26 +106,26 @@ class Connector:
     family: str
     """email, support, survey, social, analytics, shop or any: where lists put it."""
     scheme: Scheme
-    read: Callable[[Event, int], Iterable[Call | Erasure]]
+    map_event: Callable[[Event, int], Iterable[Call | Erasure]]
     """The calls of one event; ``(event, received_at)``. Nothing for one that concerns no person. Raises Unreadable."""
     sample: bytes
     """A body as the tool documents it; tests send it."""
     sample_headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
-    split: Callable[[Delivery], list[Event]] = json_events
+    split_delivery: Callable[[Delivery], list[Event]] = split_json_events
     """The events of one body, each standing for itself. Raises Unreadable."""
     steps: tuple[str, ...] = ()
     """How to set it up, for the person who does; ``{url}`` is the webhook's address."""
     options: Mapping[str, str] = field(default_factory=dict)
     """What a source of this kind may be told besides, and what it means."""
-    handshake: Callable[[Delivery, Sequence[str]], HandshakeReply | None] = _none
+    handshake: Callable[[Delivery, Sequence[str]], HandshakeReply | None] = _return_none
     """Asked first, on every method, with the source's secrets: the answer where the request is no delivery."""
-    handshake_signed: Callable[[Delivery], HandshakeReply | None] = _none
+    handshake_signed: Callable[[Delivery], HandshakeReply | None] = _return_none
     """The same for requests whose signature must hold first."""
-    certificate: Callable[[Delivery], str | None] = _none
+    certificate_url: Callable[[Delivery], str | None] = _return_none
     """An address whose content verifying needs. Raises SignatureRefused for one that is not the tool's."""
-    single_use_token: Callable[[Delivery], str | None] = _none
+    single_use_token: Callable[[Delivery], str | None] = _return_none
     """A token that may sign one body and no other, where a signature does not cover the body."""
-    seconds: float = 10.0
+    timeout_seconds: float = 10.0
     """How long the tool waits for its answer."""
     refused_status: int = 400
     """What tells the tool not to send a body again that can never be taken."""
@@ -136,17 +136,17 @@ def encode_event(event: Any) -> bytes:
     return _ENCODER.encode(event)
 
 
-def event_id(*parts: Any) -> str:
+def derive_event_id(*parts: Any) -> str:
     """The id of an event that has none: a hash of what tells it from all others."""
     return "hash-" + blake2b(_ENCODER.encode(parts), digest_size=16).hexdigest()
 
 
-def to_segment_message(call: Call, text_policy: str = "apart", *, estimated: bool = False) -> bytes:
-    """The call as JSON of a Segment-shaped message. ``estimated``: with how its text sounds, where that can be said."""
-    contact = _present({"email": call.email, "phone": call.phone})
+def to_segment_message(call: Call, text_policy: str = "apart", *, with_estimate: bool = False) -> bytes:
+    """The call as JSON of a Segment-shaped message, ``with_estimate`` of how its text sounds where that is possible."""
+    contact = _drop_absent({"email": call.email, "phone": call.phone})
     message: dict[str, Any] = {
-        "messageId": call.id if len(call.id) <= ID_CHARS_MAX else event_id(call.id),
-        "timestamp": call.at,
+        "messageId": call.id if len(call.id) <= ID_CHARS_MAX else derive_event_id(call.id),
+        "timestamp": call.occurred_at,
         "userId": call.user_id,
         "anonymousId": call.anonymous_id,
     }
@@ -154,17 +154,19 @@ def to_segment_message(call: Call, text_policy: str = "apart", *, estimated: boo
     properties = dict(call.properties)
     if call.channel:
         context["channel"] = call.channel
-    if ids := _present(call.ids):
-        context["externalIds"] = [{"id": each, "type": kind} for kind, value in ids.items() for each in _listed(value)]
-    text = {name: _cut(value) for name, value in _present(call.text).items()}
-    if estimated and call.by_customer and (found := estimate("\n".join(map(str, text.values())))):
-        properties["estimate"] = found
+    if ids := _drop_absent(call.ids):
+        context["externalIds"] = [
+            {"id": external_id, "type": kind} for kind, value in ids.items() for external_id in _as_list(value)
+        ]
+    text = {name: _truncate_text(value) for name, value in _drop_absent(call.text).items()}
+    if with_estimate and call.is_by_customer and (sentiment := estimate("\n".join(map(str, text.values())))):
+        properties["estimate"] = sentiment
     if text and text_policy == "apart":
         context["private"] = text
     elif text and text_policy == "property":
         properties["text"] = text
     if call.event is not None:
-        message |= {"type": "track", "event": call.event, "properties": _present(properties)}
+        message |= {"type": "track", "event": call.event, "properties": _drop_absent(properties)}
         if contact:
             context["traits"] = contact
     elif call.previous_id is not None:
@@ -172,16 +174,16 @@ def to_segment_message(call: Call, text_policy: str = "apart", *, estimated: boo
     else:
         message |= {"type": "identify", "traits": {**call.traits, **contact}}
     message["context"] = context
-    return _ENCODER.encode(_present(message))
+    return _ENCODER.encode(_drop_absent(message))
 
 
-def _present(members: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_absent(members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value not in _ABSENT}
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _cut(value: Any) -> Any:
+def _truncate_text(value: Any) -> Any:
     return value[:TEXT_CHARS_MAX] if isinstance(value, str) else value

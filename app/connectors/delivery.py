@@ -34,8 +34,8 @@ class Delivery(msgspec.Struct, kw_only=True):
     received_at: int = 0
     options: Mapping[str, str] = {}
     """Of the source."""
-    fetched: bytes = b""
-    """What stands at the address that :attr:`Tool.certificate` names."""
+    certificate_pem: bytes = b""
+    """The content of the address that :attr:`Connector.certificate_url` names."""
 
 
 def decode_json(body: bytes) -> Any:

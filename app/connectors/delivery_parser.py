@@ -19,14 +19,14 @@ from app.enrichment.sentiment import ESTIMATED
 from app.errors import InvalidBody, Rejection, RejectionCode
 from app.formats.segment import ITEMS_MAX, Envelope
 
-_EVENT: Final = "webhook/"
-_BODY: Final = "webhook-body/"
+_EVENT_FORM: Final = "webhook/"
+_BODY_FORM: Final = "webhook-body/"
 """Forms of what is in quarantine: one event as the adapter parted it, or a body that it could not part."""
 
 
 _HEADERS_MAX: Final = 20
 _HEADER_CHARS_MAX: Final = 300
-_NOT_KEPT: Final = ("signature", "hmac", "token", "auth", "secret", "apikey", "forwarded", "real-ip")
+_SECRET_HEADER_WORDS: Final = ("signature", "hmac", "token", "auth", "secret", "apikey", "forwarded", "real-ip")
 
 
 class ParsedDelivery(msgspec.Struct):
@@ -37,72 +37,76 @@ class ParsedDelivery(msgspec.Struct):
     ignored: int = 0
 
 
-def parse(tool: Connector, delivery: Delivery) -> ParsedDelivery:
+def parse(connector: Connector, delivery: Delivery) -> ParsedDelivery:
     """Never fails: what cannot be read is a rejection of the envelope."""
     try:
-        events = tool.split(delivery)
+        events = connector.split_delivery(delivery)
         if len(events) > ITEMS_MAX:
             raise Unreadable(f"the body has {len(events)} events; more than {ITEMS_MAX} are refused as a whole")
     except Exception as error:  # a shape that the adapter never thought of must not be sent again for ever
-        refused = [_refused(0, error, delivery.body, f"{_BODY}{tool.key}?{_kept_of(delivery.headers)}")]
-        return ParsedDelivery(Envelope(None, [], [], rejections=refused, form=_EVENT + tool.key))
-    return _read(tool, events, delivery.received_at, delivery.options)
+        rejections = [
+            _to_rejection(0, error, delivery.body, f"{_BODY_FORM}{connector.key}?{_select_headers(delivery.headers)}")
+        ]
+        return ParsedDelivery(Envelope(None, [], [], rejections=rejections, form=_EVENT_FORM + connector.key))
+    return _map_events(connector, events, delivery.received_at, delivery.options)
 
 
 def reparse(form: str, original: bytes, received_at: int, options: Mapping[str, str]) -> ParsedDelivery | None:
     """What stood in quarantine under one of our forms; None for any other form. Raises InvalidBody."""
     name, _, query = form.partition("?")
-    tool = CONNECTORS.get(name.removeprefix(_EVENT).removeprefix(_BODY))
-    if tool is None or not name.startswith((_EVENT, _BODY)):
+    connector = CONNECTORS.get(name.removeprefix(_EVENT_FORM).removeprefix(_BODY_FORM))
+    if connector is None or not name.startswith((_EVENT_FORM, _BODY_FORM)):
         return None
-    if name.startswith(_BODY):
+    if name.startswith(_BODY_FORM):
         headers = dict(parse_qsl(query))
-        return parse(tool, Delivery(body=original, headers=headers, received_at=received_at, options=options))
+        return parse(connector, Delivery(body=original, headers=headers, received_at=received_at, options=options))
     try:
         event = decode_json(original)
     except Unreadable as error:
         raise InvalidBody(str(error)) from None
-    return _read(tool, [event], received_at, options)
+    return _map_events(connector, [event], received_at, options)
 
 
-def _read(tool: Connector, events: list[Event], received_at: int, options: Mapping[str, str]) -> ParsedDelivery:
-    intake = ParsedDelivery(Envelope(None, [], [], form=_EVENT + tool.key))
-    envelope = intake.envelope
-    text_policy, estimated = options.get("text", "apart"), options.get("estimate") == ESTIMATED
+def _map_events(
+    connector: Connector, events: list[Event], received_at: int, options: Mapping[str, str]
+) -> ParsedDelivery:
+    parsed = ParsedDelivery(Envelope(None, [], [], form=_EVENT_FORM + connector.key))
+    envelope = parsed.envelope
+    text_policy, with_estimate = options.get("text", "apart"), options.get("estimate") == ESTIMATED
     for index, event in enumerate(events):
         try:
-            calls = list(_calls(tool, event, received_at))
+            calls = list(_map_event(connector, event, received_at))
         except Exception as error:  # a shape that the adapter never thought of: kept, and no neighbour pays for it
-            envelope.rejections.append(_refused(index, error, encode_event(event), envelope.form))
+            envelope.rejections.append(_to_rejection(index, error, encode_event(event), envelope.form))
             continue
-        intake.ignored += not calls
+        parsed.ignored += not calls
         for call in calls:
             if isinstance(call, Erasure):
-                intake.erasures.append(call)
+                parsed.erasures.append(call)
             else:
-                envelope.items.append(to_segment_message(call, text_policy, estimated=estimated))
+                envelope.items.append(to_segment_message(call, text_policy, with_estimate=with_estimate))
                 envelope.originals.append(encode_event(event))
-    return intake
+    return parsed
 
 
-def _kept_of(headers: Mapping[str, str]) -> str:
+def _select_headers(headers: Mapping[str, str]) -> str:
     """Headers of the tool that its adapter may need again; none that proves who sent it, or tells a proxy's way."""
-    kept = {
+    selected = {
         name: value
         for name, value in headers.items()
         if (name == "content-type" or name.startswith(("x-", "ce-", "webhook-", "svix-")))
         and len(value) <= _HEADER_CHARS_MAX
-        and not any(word in name for word in _NOT_KEPT)
+        and not any(word in name for word in _SECRET_HEADER_WORDS)
     }
-    return urlencode(dict(list(kept.items())[:_HEADERS_MAX]))
+    return urlencode(dict(list(selected.items())[:_HEADERS_MAX]))
 
 
-def _calls(tool: Connector, event: Any, received_at: int) -> Any:
+def _map_event(connector: Connector, event: Any, received_at: int) -> Any:
     if not isinstance(event, dict):
         raise Unreadable("an event must be a JSON object")
-    return tool.read(event, received_at)
+    return connector.map_event(event, received_at)
 
 
-def _refused(index: int, error: Exception, original: bytes, form: str) -> Rejection:
-    told = str(error) if isinstance(error, Unreadable) else f"it has a shape that was not foreseen ({error!r})"[:300]
-    return Rejection(index, RejectionCode.UNREADABLE, told, None, original, form=form)
+def _to_rejection(index: int, error: Exception, original: bytes, form: str) -> Rejection:
+    detail = str(error) if isinstance(error, Unreadable) else f"it has a shape that was not foreseen ({error!r})"[:300]
+    return Rejection(index, RejectionCode.UNREADABLE, detail, None, original, form=form)

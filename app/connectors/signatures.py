@@ -46,22 +46,22 @@ class SignatureRefused(Exception):
 class Scheme:
     """``verify(delivery, secret)`` raises :class:`SignatureRefused`."""
 
-    secret: str
+    secret_label: str
     """What the operator enters, in the tool's own words; empty where Segue makes it."""
     verify: Callable[[Delivery, str], None]
     sign: Callable[[Delivery, str], Delivery] | None = None
     """The tool's part, where one secret does both: for the sample, and for trying a set-up."""
-    keep: Callable[[str], str] = str.strip
+    normalise_secret: Callable[[str], str] = str.strip
     """What is stored of a secret. Raises ValueError, saying why, for one that cannot be right."""
     needs_secret: bool = True
 
 
-def is_same_secret(one: str | bytes, other: str | bytes) -> bool:
+def is_same_secret(left: str | bytes, right: str | bytes) -> bool:
     """Compared in constant time."""
-    return hmac.compare_digest(_bytes(one), _bytes(other))
+    return hmac.compare_digest(_to_bytes(left), _to_bytes(right))
 
 
-def header(delivery: Delivery, name: str) -> str:
+def require_header(delivery: Delivery, name: str) -> str:
     """Raises SignatureRefused where it is missing."""
     value = delivery.headers.get(name, "").strip()
     if not value:
@@ -78,14 +78,14 @@ def check_age(claimed: str, received_at: int, seconds_max: int) -> None:
         raise SignatureRefused(STALE, "the signature is too old, or of the future")
 
 
-def token_of_request(delivery: Delivery) -> str:
+def read_token(delivery: Delivery) -> str:
     """The token of a tool that cannot sign: ``?token=`` (or OAuth's ``?access_token=``), X-Segue-Token, Bearer, or the
     password of Basic.
     """
     query = delivery.query
-    sent = query.get("token") or query.get("access_token") or delivery.headers.get("x-segue-token", "")
-    if sent:
-        return sent
+    token = query.get("token") or query.get("access_token") or delivery.headers.get("x-segue-token", "")
+    if token:
+        return token
     kind, _, value = delivery.headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         return value.strip()
@@ -98,108 +98,120 @@ def token_of_request(delivery: Delivery) -> str:
 
 
 def _verify_token(delivery: Delivery, secret: str) -> None:
-    sent = token_of_request(delivery)
+    sent = read_token(delivery)
     if not sent:
         raise SignatureRefused(MISSING, "the token is missing: ?token=, X-Segue-Token, Bearer, or Basic's password")
-    if not is_same_secret(_hash_of_token(sent), secret):
+    if not is_same_secret(_hash_token(sent), secret):
         raise SignatureRefused(WRONG, "the token is not this source's")
 
 
-def _with_token(delivery: Delivery, secret: str) -> Delivery:
+def _sign_token(delivery: Delivery, secret: str) -> Delivery:
     return msgspec.structs.replace(delivery, query={**delivery.query, "token": secret})
 
 
-def _keep_token(token: str) -> str:
+def _hash_new_token(token: str) -> str:
     if len(token.strip()) < _TOKEN_CHARS_MIN:
         raise ValueError(f"A token has at least {_TOKEN_CHARS_MIN} characters; leave it out, and one is made.")
-    return _hash_of_token(token)
+    return _hash_token(token)
 
 
-def _hash_of_token(token: str) -> str:
+def _hash_token(token: str) -> str:
     return _TOKEN_HASH + sha256(token.strip().encode("utf-8", "replace")).hexdigest()
 
 
-TOKEN: Final = Scheme(secret="", verify=_verify_token, sign=_with_token, keep=_keep_token)
+TOKEN: Final = Scheme(secret_label="", verify=_verify_token, sign=_sign_token, normalise_secret=_hash_new_token)
 """For tools that sign nothing: a token that Segue makes, and keeps only the hash of."""
 
 
 def hmac_scheme(
-    secret: str,
+    secret_label: str,
     *,
-    name: str,
+    signature_header: str,
     digest: str = "sha256",
     encoding: str = "hex",
     prefix: str = "",
-    signed: Callable[[Delivery, str], bytes] = lambda delivery, _: delivery.body,
+    signed_bytes: Callable[[Delivery, str], bytes] = lambda delivery, _: delivery.body,
     time_header: str = "",
     seconds_max: int = 0,
-    stamp: Callable[[int], str] = lambda now: str(now // SECOND),
+    format_time: Callable[[int], str] = lambda now: str(now // SECOND),
 ) -> Scheme:
-    """HMAC of the body, or of what ``signed(delivery, time)`` makes of it, in the header ``name`` (lower case).
+    """HMAC of the body, or of what ``signed_bytes(delivery, time)`` makes of it, in ``signature_header`` (lower case).
 
-    ``time_header`` carries when it was signed, refused past ``seconds_max``; ``stamp`` writes such a time.
+    ``time_header`` carries when it was signed, refused past ``seconds_max``; ``format_time`` writes such a time.
     Several values may stand in the header, parted by commas or spaces, while a tool rotates its secret.
     """
 
-    def expected(delivery: Delivery, key: str, time: str) -> str:
-        mac = hmac.digest(key.encode(), signed(delivery, time), digest)
+    def compute_signature(delivery: Delivery, key: str, time: str) -> str:
+        mac = hmac.digest(key.encode(), signed_bytes(delivery, time), digest)
         return prefix + (mac.hex() if encoding == "hex" else b64encode(mac).decode())
 
     def verify(delivery: Delivery, key: str) -> None:
-        sent = header(delivery, name)
-        time = header(delivery, time_header) if time_header else ""
-        wanted = expected(delivery, key, time)
-        if not any(is_same_secret(_spelled(each, prefix, encoding), wanted) for each in parts(sent)):
-            raise SignatureRefused(WRONG, f"the signature in {name} is not that of this body and secret")
+        sent = require_header(delivery, signature_header)
+        time = require_header(delivery, time_header) if time_header else ""
+        expected = compute_signature(delivery, key, time)
+        if not any(
+            is_same_secret(_lower_hex(signature, prefix, encoding), expected) for signature in split_signatures(sent)
+        ):
+            raise SignatureRefused(WRONG, f"the signature in {signature_header} is not that of this body and secret")
         if time_header:
             check_age(time, delivery.received_at, seconds_max)
 
     def sign(delivery: Delivery, key: str) -> Delivery:
-        time = stamp(delivery.received_at)
+        time = format_time(delivery.received_at)
         times = {time_header: time} if time_header else {}
-        return with_added_headers(delivery, {**times, name: expected(delivery, key, time)})
+        return add_headers(delivery, {**times, signature_header: compute_signature(delivery, key, time)})
 
-    return Scheme(secret=secret, verify=verify, sign=sign)
+    return Scheme(secret_label=secret_label, verify=verify, sign=sign)
 
 
 _STANDARD_SECONDS_MAX: Final = 300
-_STANDARD_NAMES: Final = ("webhook", "svix")
+_STANDARD_PREFIXES: Final = ("webhook", "svix")
 _SYMMETRIC, _PUBLIC, _PRIVATE = "whsec_", "whpk_", "whsk_"
 
 
-def standard_id(delivery: Delivery) -> str:
+def read_standard_id(delivery: Delivery) -> str:
     """The id of a message by Standard Webhooks, the same on each retry; empty if there is none."""
-    return next((sent for each in _STANDARD_NAMES if (sent := delivery.headers.get(f"{each}-id", "").strip())), "")
+    return next(
+        (
+            message_id
+            for prefix in _STANDARD_PREFIXES
+            if (message_id := delivery.headers.get(f"{prefix}-id", "").strip())
+        ),
+        "",
+    )
 
 
 def _verify_standard(delivery: Delivery, secret: str) -> None:
-    prefix = next((each for each in _STANDARD_NAMES if f"{each}-signature" in delivery.headers), _STANDARD_NAMES[0])
-    sent, time = header(delivery, f"{prefix}-signature"), header(delivery, f"{prefix}-timestamp")
-    text = f"{header(delivery, f'{prefix}-id')}.{time}.".encode() + delivery.body
-    version, holds = _standard_check(text, secret)
-    of_version = (each.partition(",")[2] for each in sent.split()[:10] if each.partition(",")[0] == version)
-    if not any(holds(each) for each in of_version):
+    prefix = next(
+        (candidate for candidate in _STANDARD_PREFIXES if f"{candidate}-signature" in delivery.headers),
+        _STANDARD_PREFIXES[0],
+    )
+    sent, time = require_header(delivery, f"{prefix}-signature"), require_header(delivery, f"{prefix}-timestamp")
+    text = f"{require_header(delivery, f'{prefix}-id')}.{time}.".encode() + delivery.body
+    version, is_valid = _standard_verifier(text, secret)
+    signatures = (entry.partition(",")[2] for entry in sent.split()[:10] if entry.partition(",")[0] == version)
+    if not any(is_valid(signature) for signature in signatures):
         raise SignatureRefused(WRONG, f"no {version} signature in {prefix}-signature is that of this body and secret")
     if not (time.isascii() and time.isdecimal()):
         raise SignatureRefused(WRONG, f"{prefix}-timestamp must be seconds since 1970")
     check_age(time, delivery.received_at, _STANDARD_SECONDS_MAX)
 
 
-def _standard_check(text: bytes, secret: str) -> tuple[str, Callable[[str], bool]]:
+def _standard_verifier(text: bytes, secret: str) -> tuple[str, Callable[[str], bool]]:
     """(version that the secret is for, whether a signature in base64 holds)."""
     if not secret.startswith(_PUBLIC):
-        expected = _standard_mac(text, secret)
+        expected = _compute_standard_mac(text, secret)
         return "v1", lambda signature: is_same_secret(signature, expected)
     key = Ed25519PublicKey.from_public_bytes(_key_bytes(secret))
 
-    def holds(signature: str) -> bool:
+    def is_valid(signature: str) -> bool:
         try:
             key.verify(decode_base64(signature), text)
         except (InvalidSignature, SignatureRefused):
             return False
         return True
 
-    return "v1a", holds
+    return "v1a", is_valid
 
 
 def _sign_standard(delivery: Delivery, secret: str) -> Delivery:
@@ -208,31 +220,31 @@ def _sign_standard(delivery: Delivery, secret: str) -> Delivery:
         raise ValueError("A public key cannot sign.")
     message_id = "msg_" + blake2b(delivery.body, digest_size=12).hexdigest()
     time = str(delivery.received_at // SECOND)
-    mac = _standard_mac(f"{message_id}.{time}.".encode() + delivery.body, secret)
+    mac = _compute_standard_mac(f"{message_id}.{time}.".encode() + delivery.body, secret)
     signed = {"webhook-id": message_id, "webhook-timestamp": time, "webhook-signature": f"v1,{mac}"}
-    return with_added_headers(delivery, signed)
+    return add_headers(delivery, signed)
 
 
-def _standard_mac(text: bytes, secret: str) -> str:
+def _compute_standard_mac(text: bytes, secret: str) -> str:
     return b64encode(hmac.digest(_key_bytes(secret), text, "sha256")).decode()
 
 
-def _keep_standard(secret: str) -> str:
+def _normalise_standard_secret(secret: str) -> str:
     """``whsec_..`` or ``whpk_..``; base64 without a prefix is a shared secret."""
-    plain = secret.strip()
-    if plain.startswith(_PRIVATE):
+    normalised = secret.strip()
+    if normalised.startswith(_PRIVATE):
         raise ValueError("This is the private key, which only the sender may have; enter the public one: whpk_..")
-    if not plain.startswith((_SYMMETRIC, _PUBLIC)):
-        plain = _SYMMETRIC + plain
+    if not normalised.startswith((_SYMMETRIC, _PUBLIC)):
+        normalised = _SYMMETRIC + normalised
     try:
-        key = _key_bytes(plain)
+        key = _key_bytes(normalised)
     except (Error, ValueError):
         raise ValueError("After whsec_ or whpk_ there must be base64.") from None
-    if plain.startswith(_PUBLIC) and len(key) != 32:
+    if normalised.startswith(_PUBLIC) and len(key) != 32:
         raise ValueError(f"A public key of ed25519 has 32 bytes, not {len(key)}.")
     if not key:
         raise ValueError("The secret is empty.")
-    return plain
+    return normalised
 
 
 def _key_bytes(secret: str) -> bytes:
@@ -242,19 +254,19 @@ def _key_bytes(secret: str) -> bytes:
 
 
 STANDARD: Final = Scheme(
-    secret="Signing secret (whsec_..) or public key (whpk_..)",
+    secret_label="Signing secret (whsec_..) or public key (whpk_..)",
     verify=_verify_standard,
     sign=_sign_standard,
-    keep=_keep_standard,
+    normalise_secret=_normalise_standard_secret,
 )
 """Standard Webhooks, under its own names of headers or Svix's."""
 
 
-def with_added_headers(delivery: Delivery, headers: dict[str, str]) -> Delivery:
+def add_headers(delivery: Delivery, headers: dict[str, str]) -> Delivery:
     return msgspec.structs.replace(delivery, headers={**delivery.headers, **headers})
 
 
-def parts(sent: str) -> Iterable[str]:
+def split_signatures(sent: str) -> Iterable[str]:
     return sent.replace(",", " ").split()[:10]
 
 
@@ -266,10 +278,10 @@ def decode_base64(text: str) -> bytes:
         raise SignatureRefused(WRONG, "the signature is not base64") from None
 
 
-def _spelled(sent: str, prefix: str, encoding: str) -> str:
+def _lower_hex(sent: str, prefix: str, encoding: str) -> str:
     """Hex may come in either case."""
     return prefix + sent[len(prefix) :].lower() if encoding == "hex" and sent.startswith(prefix) else sent
 
 
-def _bytes(value: str | bytes) -> bytes:
+def _to_bytes(value: str | bytes) -> bytes:
     return value if isinstance(value, bytes) else value.encode("utf-8", "replace")

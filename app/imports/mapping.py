@@ -173,17 +173,17 @@ class RowReader:
         put = self._put(cells)
         message_id = str(put["message_id"]) if "message_id" in put else self._counted_id(cells)
         who = {kind: put[kind] for kind in _IDENTITIES if kind in put}
-        at = self._instant(put["timestamp"]) if "timestamp" in put else None
+        occurred_at = self._instant(put["timestamp"]) if "timestamp" in put else None
         traits = put.get("traits", {})
         if "event" not in put:
             if not traits:
                 raise Unreadable("the row names no event, and no trait either")
-            return [Call(id=message_id, at=at, traits=traits, ids=put.get("ids", {}), **who)]
-        if at is None:
+            return [Call(id=message_id, occurred_at=occurred_at, traits=traits, ids=put.get("ids", {}), **who)]
+        if occurred_at is None:
             raise Unreadable("the row has no time")
         touchpoint = Call(
             id=message_id,
-            at=at,
+            occurred_at=occurred_at,
             event=str(put["event"]),
             channel=str(put.get("channel", "")),
             properties=put.get("properties", {}),
@@ -194,7 +194,10 @@ class RowReader:
         )
         if not traits:
             return [touchpoint]
-        return [touchpoint, Call(id=f"{message_id} traits", at=at, traits=traits, ids=touchpoint.ids, **who)]
+        return [
+            touchpoint,
+            Call(id=f"{message_id} traits", occurred_at=occurred_at, traits=traits, ids=touchpoint.ids, **who),
+        ]
 
     def _cells(self, row: dict[str, Any]) -> list[tuple[str, str, Any]]:
         """(folded column, column, cell) of what is not empty and not ignored, by the mapping's order, then by name."""

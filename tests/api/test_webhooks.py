@@ -249,7 +249,7 @@ async def test_a_tool_that_waits_no_longer_is_told_to_come_again(
     """While the customer's row is locked elsewhere nothing can be stored; what was under way is a duplicate then."""
     secret = await tools.add(SENDGRID)
     assert (await tools.send(SENDGRID, SENDGRID.sample, secret)).json()["accepted"] == 1
-    monkeypatch.setitem(CONNECTORS, KIND, replace(CONNECTORS[KIND], seconds=1.0))
+    monkeypatch.setitem(CONNECTORS, KIND, replace(CONNECTORS[KIND], timeout_seconds=1.0))
     case = Case("later", json_body([event(1)]))
     connection = await asyncpg.connect(database_url)
     async with connection.transaction():

@@ -60,7 +60,7 @@ def _events(tool: Connector) -> list[Any]:
     for case in fixture.cases:
         headers = {name.lower(): value for name, value in case.headers.items()}
         try:
-            found += tool.split(Delivery(body=case.body, headers=headers, query=case.query))
+            found += tool.split_delivery(Delivery(body=case.body, headers=headers, query=case.query))
         except Unreadable:
             continue
     return [event for event in found if isinstance(event, dict)]

@@ -16,7 +16,14 @@ import pytest
 
 from app.config import Settings
 from app.connectors.delivery import Delivery
-from app.connectors.shared.email import address, click_context, custom_ids, is_machine, listed, members
+from app.connectors.shared.email import (
+    click_context,
+    extract_address,
+    find_custom_ids,
+    is_machine,
+    parse_list,
+    parse_object,
+)
 from app.connectors.signatures import SignatureRefused
 from app.connectors.tools import CONNECTORS
 from app.http.outbound_client import OutboundClient
@@ -475,12 +482,12 @@ def test_whether_a_machine_looked(user_agent: str | None, machine: bool) -> None
 
 
 def test_shapes_that_tools_send_things_in() -> None:
-    assert address("A Name <user@example.com>") == "user@example.com"
-    assert address("user@example.com") == "user@example.com"
-    assert address(None) is None
-    assert members('{"a": 1}') == {"a": 1} == members({"a": 1})
-    assert members("{") == {} == members([1]) == members(None)
-    assert listed('["a"]') == ["a"] == listed("a") == listed(["a"])
-    assert listed("") == [] == listed(None)
-    assert custom_ids({"userId": 7, "anonymous_id": ""}) == {"user_id": 7}
-    assert custom_ids("user_id") == {}
+    assert extract_address("A Name <user@example.com>") == "user@example.com"
+    assert extract_address("user@example.com") == "user@example.com"
+    assert extract_address(None) is None
+    assert parse_object('{"a": 1}') == {"a": 1} == parse_object({"a": 1})
+    assert parse_object("{") == {} == parse_object([1]) == parse_object(None)
+    assert parse_list('["a"]') == ["a"] == parse_list("a") == parse_list(["a"])
+    assert parse_list("") == [] == parse_list(None)
+    assert find_custom_ids({"userId": 7, "anonymous_id": ""}) == {"user_id": 7}
+    assert find_custom_ids("user_id") == {}

@@ -12,7 +12,7 @@ import pytest
 
 from app.config import Settings
 from app.connectors.adapter import Call
-from app.connectors.shared.helpdesk import csat, plain
+from app.connectors.shared.helpdesk import csat_properties, strip_markup
 from app.connectors.tools.freshdesk import CONNECTOR as FRESHDESK_CONNECTOR
 from tests.connectors.tools.freshdesk import FIXTURE as FRESHDESK
 from tests.connectors.tools.front import FIXTURE as FRONT
@@ -83,7 +83,7 @@ def test_no_event_of_freshdesk_is_looked_into_for_long(before: str, spaces: int,
     """
     said = {"ticket_id": "7", "triggered_event": before + " " * spaces + after}
     started = process_time()
-    (call,) = FRESHDESK_CONNECTOR.read(said, 0)
+    (call,) = FRESHDESK_CONNECTOR.map_event(said, 0)
     assert process_time() - started < 0.2
     assert isinstance(call, Call)
     assert call.event in ("freshdesk.other", "freshdesk.a")
@@ -144,7 +144,7 @@ async def test_estimates_that_cannot_be_made_are_refused_at_once(
     ],
 )
 def test_ratings_are_told_on_one_scale(rating: object, scale: object, told: float) -> None:
-    found = csat(rating, scale)
+    found = csat_properties(rating, scale)
     assert (float(found["rating"]), found["scale"], found["rated"]) == (told, 5, rating)
 
 
@@ -153,7 +153,7 @@ def test_ratings_are_told_on_one_scale(rating: object, scale: object, told: floa
     [(0, 5), (6, 5), (None, 5), (True, 5), ("offered", None), ("goodness", None), ("NaN", None), (3, 1), ([5], 5)],
 )
 def test_what_is_no_rating_is_none(rating: object, scale: object) -> None:
-    assert csat(rating, scale) == {}
+    assert csat_properties(rating, scale) == {}
 
 
 @pytest.mark.parametrize(
@@ -168,4 +168,4 @@ def test_what_is_no_rating_is_none(rating: object, scale: object) -> None:
     ],
 )
 def test_text_without_its_markup(markup: object, text: str | None) -> None:
-    assert plain(markup) == text
+    assert strip_markup(markup) == text

@@ -45,7 +45,7 @@ def _delivery(signature: str, *, names: str = "webhook", body: str = BODY, at: d
 
 def _reason(delivery: Delivery, secret: str = SECRET) -> str:
     with pytest.raises(SignatureRefused) as refused:
-        STANDARD.verify(delivery, STANDARD.keep(secret))
+        STANDARD.verify(delivery, STANDARD.normalise_secret(secret))
     return refused.value.reason
 
 
@@ -54,7 +54,7 @@ def _reason(delivery: Delivery, secret: str = SECRET) -> str:
 @pytest.mark.parametrize("secret", [SECRET, f"  {SECRET} ", KEY, SECRET.rstrip("=")])
 def test_what_the_libraries_sign_holds(library: type, names: str, secret: str) -> None:
     signature = library(SECRET).sign("msg_1", NOW, BODY)
-    STANDARD.verify(_delivery(signature, names=names), STANDARD.keep(secret))
+    STANDARD.verify(_delivery(signature, names=names), STANDARD.normalise_secret(secret))
 
 
 @pytest.mark.parametrize("library", [standardwebhooks.Webhook, svix.Webhook])
@@ -100,7 +100,7 @@ def test_a_public_key_takes_what_its_private_one_signed() -> None:
     public = "whpk_" + b64encode(private.public_key().public_bytes_raw()).decode()
     text = f"msg_1.{int(NOW.timestamp())}.{BODY}".encode()
     right, wrong = (f"v1a,{b64encode(key.sign(text)).decode()}" for key in (private, stranger))
-    STANDARD.verify(_delivery(f"{wrong} {right}"), STANDARD.keep(public))
+    STANDARD.verify(_delivery(f"{wrong} {right}"), STANDARD.normalise_secret(public))
     assert _reason(_delivery(wrong), public) == "wrong"
     assert _reason(_delivery("v1a,no base64"), public) == "wrong"
     assert _reason(_delivery(standardwebhooks.Webhook(SECRET).sign("msg_1", NOW, BODY)), public) == "wrong"
@@ -119,7 +119,7 @@ def test_a_public_key_takes_what_its_private_one_signed() -> None:
 )
 def test_a_secret_that_cannot_be_right_is_refused_at_once(secret: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        STANDARD.keep(secret)
+        STANDARD.normalise_secret(secret)
 
 
 # ------------------------------------------------------------------------------------------------------ SendGrid
@@ -147,10 +147,10 @@ def test_sendgrids_helper_and_we_agree_on_each_signature() -> None:
         delivery = Delivery(body=body.encode(), headers=headers, received_at=MICROSECONDS)
         assert helper.verify_signature(body, signature, time) is holds
         if holds:
-            SENDGRID.scheme.verify(delivery, SENDGRID.scheme.keep(public))
+            SENDGRID.scheme.verify(delivery, SENDGRID.scheme.normalise_secret(public))
             continue
         with pytest.raises(SignatureRefused) as refused:
-            SENDGRID.scheme.verify(delivery, SENDGRID.scheme.keep(public))
+            SENDGRID.scheme.verify(delivery, SENDGRID.scheme.normalise_secret(public))
         assert refused.value.reason == "wrong"
 
 
@@ -170,7 +170,7 @@ def _hubspot(body: str, version: str, at: datetime, headers: dict[str, str], **o
         received_at=received_at,
         options={"signatures": version, **options},
     )
-    HUBSPOT.scheme.verify(delivery, HUBSPOT.scheme.keep(CLIENT_SECRET))
+    HUBSPOT.scheme.verify(delivery, HUBSPOT.scheme.normalise_secret(CLIENT_SECRET))
 
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v3"])

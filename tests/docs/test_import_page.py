@@ -10,7 +10,7 @@ from app.config import Limits
 from app.connectors.delivery import Delivery
 from app.connectors.delivery_parser import parse
 from app.connectors.tools import CONNECTORS
-from app.connectors.tools.shop import NAMES, OWN_IDS
+from app.connectors.tools.shop import EVENT_NAMES, ID_MEMBERS
 from app.imports.formats import built_in_mappings, file_reader_of, read_mapping
 from app.imports.mapping import FileMapping
 from app.imports.rows import FilePosition
@@ -56,8 +56,8 @@ def test_every_member_of_a_mapping_and_every_ready_one_is_listed() -> None:
 
 def test_the_examples_of_a_shop_are_read_as_its_table_says() -> None:
     listed = {row[0].strip("`"): (row[1].partition(",")[0], row[2].strip("`")) for row in rows(SHOPS)}
-    for kind, name in NAMES.items():
-        assert listed[kind] == (name, OWN_IDS.get(kind, "what it says"))
+    for kind, name in EVENT_NAMES.items():
+        assert listed[kind] == (name, ID_MEMBERS.get(kind, "what it says"))
     for block in blocks(SHOPS):
         intake = parse(CONNECTORS["shop"], Delivery(body=block.text.encode()))
         assert len(intake.envelope.items) == 1

@@ -112,11 +112,11 @@ def test_the_libraries_are_not_loaded_before_they_are_needed() -> None:
 @pytest.mark.parametrize("policy", ["apart", "property", "none"])
 def test_a_customers_text_is_estimated_before_it_is_set_apart(policy: str) -> None:
     call = Call(id="m-1", event="ticket.created", text={"subject": "Help", "body": FURIOUS})
-    message = decode_json(to_segment_message(call, policy, estimated=True))
+    message = decode_json(to_segment_message(call, policy, with_estimate=True))
     assert message["properties"]["estimate"]["sentiment"] == "negative"
     assert "estimate" not in str(decode_json(to_segment_message(call, policy)))
 
 
 def test_what_an_agent_writes_is_not_the_customers_mood() -> None:
-    call = Call(id="m-1", event="ticket.replied_by_agent", text={"body": FURIOUS}, by_customer=False)
-    assert "estimate" not in str(decode_json(to_segment_message(call, estimated=True)))
+    call = Call(id="m-1", event="ticket.replied_by_agent", text={"body": FURIOUS}, is_by_customer=False)
+    assert "estimate" not in str(decode_json(to_segment_message(call, with_estimate=True)))

@@ -11,9 +11,9 @@ from app.enrichment.user_agents import is_bot
 
 CHANNEL: Final = "email"
 
-_LOOKED_AT: Final = ("email.opened", "email.clicked")
+_ENGAGEMENT_NAMES: Final = ("email.opened", "email.clicked")
 
-_MACHINES: Final = (
+_MACHINE_WORDS: Final = (
     # Mail clients and proxies that fetch images when a mail arrives, not when somebody looks at it.
     "googleimageproxy",
     "yahoomailproxy",
@@ -38,7 +38,7 @@ def is_machine(user_agent: Any) -> bool:
     if not isinstance(user_agent, str) or not user_agent:
         return False
     agent = user_agent.strip().lower()
-    return agent == _PREFETCHED_BY_APPLE or any(word in agent for word in _MACHINES) or is_bot(user_agent)
+    return agent == _PREFETCHED_BY_APPLE or any(word in agent for word in _MACHINE_WORDS) or is_bot(user_agent)
 
 
 def click_context(name: str, user_agent: Any = None, machine: bool = False) -> dict[str, Any]:
@@ -46,43 +46,43 @@ def click_context(name: str, user_agent: Any = None, machine: bool = False) -> d
 
     ``machine`` is what the tool itself knows.
     """
-    if name not in _LOOKED_AT:
+    if name not in _ENGAGEMENT_NAMES:
         return {}
     return {"user_agent": user_agent, "machine": machine or is_machine(user_agent)}
 
 
-def custom_ids(values: Any) -> dict[str, Any]:
+def find_custom_ids(values: Any) -> dict[str, Any]:
     """``user_id`` and ``anonymous_id`` among what the sender sent along: custom args, variables, metadata."""
     if not isinstance(values, dict):
         return {}
-    found: dict[str, Any] = {}
+    ids: dict[str, Any] = {}
     for name, spellings in (("user_id", ("user_id", "userId")), ("anonymous_id", ("anonymous_id", "anonymousId"))):
-        value = next((values[each] for each in spellings if values.get(each) not in (None, "")), None)
+        value = next((values[spelling] for spelling in spellings if values.get(spelling) not in (None, "")), None)
         if value is not None:
-            found[name] = value
-    return found
+            ids[name] = value
+    return ids
 
 
-def address(value: Any) -> Any:
+def extract_address(value: Any) -> Any:
     """The address alone of ``"A name <user@example.com>"``; of anything else nothing is taken away."""
     return parseaddr(value)[1] or value if isinstance(value, str) and "<" in value else value
 
 
-def members(value: Any) -> dict[str, Any]:
+def parse_object(value: Any) -> dict[str, Any]:
     """The members of an object, or of text that is one in JSON; of anything else, none."""
-    parsed = _parsed(value, "{")
+    parsed = _parse_json_text(value, "{")
     return parsed if isinstance(parsed, dict) else {}
 
 
-def listed(value: Any) -> list[Any]:
+def parse_list(value: Any) -> list[Any]:
     """A list, also of text that is one in JSON; anything else that is present alone in one."""
-    parsed = _parsed(value, "[")
+    parsed = _parse_json_text(value, "[")
     if isinstance(parsed, list):
         return parsed
     return [] if value in (None, "") else [value]
 
 
-def _parsed(value: Any, opening: str) -> Any:
+def _parse_json_text(value: Any, opening: str) -> Any:
     if not isinstance(value, str) or not value.lstrip().startswith(opening):
         return value
     try:

@@ -12,9 +12,9 @@ from app.vocabulary.ticket_events import REOPENED, SOLVED, STATUS_CHANGED, statu
 
 CHANNEL: Final = "support"
 
-_BEST: Final = 5
+_SCALE_MAX: Final = 5
 """Ratings are told on a scale of 1 to 5, whatever the tool's own, so that one rule reads all of them."""
-_WORDS: Final = {
+_RATING_WORDS: Final = {
     "great": 5,
     "good": 5,
     "satisfied": 5,
@@ -42,7 +42,7 @@ def as_object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def first_of(value: Any) -> dict[str, Any]:
+def first_object(value: Any) -> dict[str, Any]:
     """The first object of a list."""
     return as_object(value[0]) if isinstance(value, list) and value else {}
 
@@ -58,7 +58,7 @@ def status_word(value: Any) -> str | None:
     return value.strip().lower() or None if isinstance(value, str) else None
 
 
-def change_of(status: str | None, previous: str | None) -> str:
+def status_change_name(status: str | None, previous: str | None) -> str:
     """The name of a change. A ticket that is closed some time after it was solved is not solved again."""
     now, before = status_of(status), status_of(previous)
     if now == "solved" and before != "solved":
@@ -68,76 +68,80 @@ def change_of(status: str | None, previous: str | None) -> str:
     return STATUS_CHANGED
 
 
-def csat(rating: Any, scale: Any = None) -> dict[str, Any]:
+def csat_properties(rating: Any, scale: Any = None) -> dict[str, Any]:
     """``rating`` of 1 to 5 with its ``scale``, and ``rated`` as the tool said it; empty for what is no rating.
 
     ``scale`` is the best that could be given; without it the rating is one of 5, and a word is good, okay or bad.
     """
-    found = _of_word(rating) if isinstance(rating, str) and not _is_number(rating) else _of_number(rating, scale)
-    return {} if found is None else {"rating": found, "scale": _BEST, "rated": rating}
+    of_five = (
+        _parse_rating_word(rating)
+        if isinstance(rating, str) and not _is_number(rating)
+        else _scale_rating(rating, scale)
+    )
+    return {} if of_five is None else {"rating": of_five, "scale": _SCALE_MAX, "rated": rating}
 
 
-def plain(markup: Any) -> str | None:
+def strip_markup(markup: Any) -> str | None:
     """The text of what may be HTML; None for what is no text."""
     if not isinstance(markup, str):
         return None
     if "<" not in markup and "&" not in markup:
         return markup.strip()
-    reader = _Reader()
+    reader = _TextExtractor()
     reader.feed(markup[:_MARKUP_CHARS_MAX])
     reader.close()
-    lines = (_WHITE.sub(" ", line).strip() for line in "".join(reader.found).split("\n"))
+    lines = (_WHITE.sub(" ", line).strip() for line in "".join(reader.parts).split("\n"))
     return "\n".join(line for line in lines if line)
 
 
-class _Reader(HTMLParser):
+class _TextExtractor(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.found: list[str] = []
+        self.parts: list[str] = []
         self._unseen = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         del attrs
         self._unseen += tag in _UNSEEN
         if tag in _BLOCKS:
-            self.found.append("\n")
+            self.parts.append("\n")
 
     def handle_endtag(self, tag: str) -> None:
         self._unseen -= tag in _UNSEEN and self._unseen > 0
         if tag in _BLOCKS:
-            self.found.append("\n")
+            self.parts.append("\n")
 
     def handle_data(self, data: str) -> None:
         if not self._unseen:
-            self.found.append(data)
+            self.parts.append(data)
 
 
 def _is_number(text: str) -> bool:
     return text.strip().lstrip("-").replace(".", "", 1).isdecimal()
 
 
-def _of_word(rating: str) -> int | None:
+def _parse_rating_word(rating: str) -> int | None:
     """Tools add words of their own: "Good, I'm satisfied", "bad_with_comment"."""
     text = " ".join(re.split(r"[\W_]+", rating.lower())).strip()
     if text in _UNRATED:
         return None
-    return next((value for word, value in _WORDS.items() if text == word or text.startswith(word + " ")), None)
+    return next((value for word, value in _RATING_WORDS.items() if text == word or text.startswith(word + " ")), None)
 
 
-def _of_number(rating: Any, scale: Any) -> int | Decimal | None:
-    given, best = _decimal(rating), _decimal(_BEST if scale is None else scale)
-    if given is None or best is None or not 1 <= given <= best or best < 2:
+def _scale_rating(rating: Any, scale: Any) -> int | Decimal | None:
+    number, number_max = _parse_decimal(rating), _parse_decimal(_SCALE_MAX if scale is None else scale)
+    if number is None or number_max is None or not 1 <= number <= number_max or number_max < 2:
         return None
-    of_five = 1 + (given - 1) * (_BEST - 1) / (best - 1)
+    of_five = 1 + (number - 1) * (_SCALE_MAX - 1) / (number_max - 1)
     rounded = of_five.quantize(Decimal("0.01"), ROUND_HALF_EVEN)
     return int(rounded) if rounded == int(rounded) else rounded.normalize()
 
 
-def _decimal(value: Any) -> Decimal | None:
+def _parse_decimal(value: Any) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         return None
     try:
-        found = Decimal(str(value).strip())
+        number = Decimal(str(value).strip())
     except InvalidOperation:
         return None
-    return found if found.is_finite() and abs(found) < 1_000 else None
+    return number if number.is_finite() and abs(number) < 1_000 else None

@@ -22,7 +22,7 @@ STORE_VISITED: Final = "Store Visited"
 _AMOUNT_CHARS_MAX: Final = 24
 
 
-def amount(value: Any) -> Any:
+def parse_amount(value: Any) -> Any:
     """Shops write amounts as text; as numbers they can be summed and compared. None for what is no amount."""
     if isinstance(value, bool) or value is None:
         return None
@@ -35,18 +35,18 @@ def amount(value: Any) -> Any:
     return number if number.is_finite() else None
 
 
-def summed(values: Iterable[Any]) -> Decimal | None:
+def sum_amounts(values: Iterable[Any]) -> Decimal | None:
     """The sum of those that are amounts; None if there is none."""
-    amounts = [Decimal(number) for value in values if (number := amount(value)) is not None]
+    amounts = [Decimal(number) for value in values if (number := parse_amount(value)) is not None]
     return sum(amounts, Decimal(0)) if amounts else None
 
 
-def objects(value: Any) -> list[Mapping[str, Any]]:
+def list_objects(value: Any) -> list[Mapping[str, Any]]:
     """The objects of a list; none if it is no list."""
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def inner(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def get_object(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """An object inside another; an empty one if it is none."""
     value = event.get(name)
     return value if isinstance(value, dict) else {}

@@ -21,21 +21,21 @@ _PROMOTERS_FROM: Final = 9
 _PASSIVES_FROM: Final = 7
 
 
-def nps(rating: Any) -> dict[str, Any]:
+def nps_properties(rating: Any) -> dict[str, Any]:
     """``rating``, ``scale`` and ``group`` (promoter, passive, detractor) of an answer from 0 to 10; else nothing."""
-    number = number_of(rating)
+    number = parse_rating(rating)
     if number is None or not 0 <= number <= NPS_SCALE:
         return {}
-    return {"rating": number, "scale": NPS_SCALE, "group": _group_of(number)}
+    return {"rating": number, "scale": NPS_SCALE, "group": _nps_group(number)}
 
 
-def _group_of(rating: int | Decimal) -> str:
+def _nps_group(rating: int | Decimal) -> str:
     if rating >= _PROMOTERS_FROM:
         return "promoter"
     return "passive" if rating >= _PASSIVES_FROM else "detractor"
 
 
-def number_of(value: Any) -> int | Decimal | None:
+def parse_rating(value: Any) -> int | Decimal | None:
     """A rating as a number; tools send it as text too. Anything else is None."""
     if isinstance(value, bool):
         return None
@@ -46,16 +46,16 @@ def number_of(value: Any) -> int | Decimal | None:
     return None
 
 
-def first(members: Any, *names: str) -> Any:
+def first_member(members: Any, *names: str) -> Any:
     """The first of these members that says something; None if none does, or if there are no members."""
     if not isinstance(members, dict):
         return None
     return next((members[name] for name in names if members.get(name) not in (None, "")), None)
 
 
-def objects(value: Any) -> list[dict[str, Any]]:
+def list_objects(value: Any) -> list[dict[str, Any]]:
     """The objects of a list; anything else in it is left out."""
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def is_truthy(option: Any) -> bool:

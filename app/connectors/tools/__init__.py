@@ -9,15 +9,15 @@ from typing import Final
 from app.connectors.adapter import Connector
 
 
-def _found() -> dict[str, Connector]:
-    tools: dict[str, Connector] = {}
+def _load_connectors() -> dict[str, Connector]:
+    connectors: dict[str, Connector] = {}
     for info in iter_modules(__path__):
         module = import_module(f"{__name__}.{info.name}")
-        for tool in getattr(module, "CONNECTORS", None) or (module.CONNECTOR,):
-            if tool.key in tools:
-                raise ValueError(f"two tools are called {tool.key}")
-            tools[tool.key] = tool
-    return dict(sorted(tools.items()))
+        for connector in getattr(module, "CONNECTORS", None) or (module.CONNECTOR,):
+            if connector.key in connectors:
+                raise ValueError(f"two tools are called {connector.key}")
+            connectors[connector.key] = connector
+    return dict(sorted(connectors.items()))
 
 
-CONNECTORS: Final = _found()
+CONNECTORS: Final = _load_connectors()

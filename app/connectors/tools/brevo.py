@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
 from app.connectors.delivery import Unreadable
-from app.connectors.shared.email import CHANNEL, click_context, custom_ids, listed, members
+from app.connectors.shared.email import CHANNEL, click_context, find_custom_ids, parse_list, parse_object
 from app.connectors.signatures import TOKEN
 from app.enrichment.channel import lower_snake
 from app.formats.event_names import vendor_event_name
@@ -41,7 +41,7 @@ _NAMES: Final = {
     "list_addition": "email.subscribed",
 }
 _TIMES: Final = ("ts_epoch", "ts_event", "ts")
-_SAME: Final = {
+_SAME_EVENT: Final = {
     "unique_opened": "opened",
     "first_opening": "opened",
     "unique_proxy_open": "proxy_open",
@@ -50,27 +50,32 @@ _SAME: Final = {
 _PREFETCHED: Final = frozenset({"proxy_open", "unique_proxy_open"})
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     """One call for each address: an event of contacts may name several."""
     del received_at
     if not isinstance(event.get("event"), str) or not event["event"]:
         raise Unreadable("an event needs the member event")
     kind = lower_snake(event["event"])
     name = _NAMES.get(kind) or vendor_event_name("brevo", event["event"])
-    at = next((event[each] for each in _TIMES if event.get(each)), None)
-    metadata = members(event.get("X-Mailin-custom"))
+    occurred_at = next((event[name] for name in _TIMES if event.get(name)), None)
+    metadata = parse_object(event.get("X-Mailin-custom"))
     properties = _properties(kind, event) | {"metadata": metadata}
     machine = kind in _PREFETCHED
-    for email in listed(event.get("email")) or [None]:
+    for email in parse_list(event.get("email")) or [None]:
         yield Call(
-            id=event_id(
-                _SAME.get(kind, kind), email, at, properties["email_id"], properties["campaign_id"], properties["link"]
+            id=derive_event_id(
+                _SAME_EVENT.get(kind, kind),
+                email,
+                occurred_at,
+                properties["email_id"],
+                properties["campaign_id"],
+                properties["link"],
             ),
-            at=at,
+            occurred_at=occurred_at,
             event=name,
             channel=CHANNEL,
             email=email,
-            **custom_ids(metadata),
+            **find_custom_ids(metadata),
             properties=properties | click_context(name, event.get("user_agent"), machine),
         )
 
@@ -80,13 +85,13 @@ def _properties(kind: str, event: Event) -> dict[str, Any]:
         "link": event.get("link") or event.get("URL") or event.get("url"),
         "campaign": event.get("campaign name"),
         "campaign_id": event.get("camp_id"),
-        "tags": listed(event.get("tags") or event.get("tag")),
+        "tags": parse_list(event.get("tags") or event.get("tag")),
         "email_id": event.get("message-id"),
         "subject": event.get("subject"),
         "template_id": event.get("template_id"),
         "bounce_type": kind.removesuffix("_bounce") if kind.endswith("_bounce") else None,
         "reason": event.get("reason"),
-        "list_ids": listed(event.get("list_id")),
+        "list_ids": parse_list(event.get("list_id")),
     }
 
 
@@ -95,7 +100,7 @@ CONNECTOR: Final = Connector(
     name="Brevo",
     family="email",
     scheme=TOKEN,
-    read=read,
+    map_event=map_event,
     steps=(
         "Let this source make its token. Brevo signs nothing, so the token has to come along.",
         "In Brevo open Settings, Webhooks, and add one of transactional mails with the address {url}?token=THE-TOKEN,"

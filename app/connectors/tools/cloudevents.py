@@ -12,16 +12,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id
 from app.connectors.delivery import Delivery, Unreadable, decode_json
-from app.connectors.generic_event import CHANNEL, person_of, without_identities
+from app.connectors.generic_event import CHANNEL, drop_identities, find_identities
 from app.connectors.signatures import TOKEN
 
 _BATCH: Final = "application/cloudevents-batch"
 _STRUCTURED: Final = "application/cloudevents"
 _REQUIRED: Final = ("specversion", "id", "source", "type")
 _VERSION: Final = "1.0"
-_OWN: Final = frozenset({*_REQUIRED, "time", "datacontenttype", "data", "data_base64"})
+_RESERVED_NAMES: Final = frozenset({*_REQUIRED, "time", "datacontenttype", "data", "data_base64"})
 _SUBJECT_KIND: Final = "subjectkind"
 _NO_SUBJECT: Final = "none"
 
@@ -31,7 +31,7 @@ _NAME = re.compile(r"[a-z0-9]+")
 _RATE = re.compile(r"[1-9][0-9]{0,8}")
 
 
-def split(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: Delivery) -> list[Event]:
     """The mode is in the content type, the longer name first; without one of them, headers or the body tell."""
     media = _media_type(delivery)
     if media.startswith(_BATCH):
@@ -41,35 +41,35 @@ def split(delivery: Delivery) -> list[Event]:
     elif media.startswith(_STRUCTURED):
         events = [decode_json(delivery.body)]
     elif any(f"ce-{name}" in delivery.headers for name in _REQUIRED):
-        events = [_binary(delivery)]
+        events = [_event_from_headers(delivery)]
     else:
-        sent = decode_json(delivery.body)
-        events = sent if isinstance(sent, list) else [sent]
+        body = decode_json(delivery.body)
+        events = body if isinstance(body, list) else [body]
         if not all(isinstance(event, dict) and "specversion" in event for event in events):
             raise Unreadable("there are neither ce- headers nor a content type or a body of CloudEvents")
     kind = delivery.options.get("subject")
     return [{**event, _SUBJECT_KIND: kind} if kind and isinstance(event, dict) else event for event in events]
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     for name in _REQUIRED:
         if not isinstance(event.get(name), str) or not event[name]:
             raise Unreadable(f"a CloudEvent needs the text {name}")
     if event["specversion"] != _VERSION:
         raise Unreadable(f"specversion must be {_VERSION}")
-    source, own = event["source"], event["id"]
-    data = _data(event)
-    attributes = {name: value for name, value in event.items() if name not in _OWN and name != _SUBJECT_KIND}
+    source, own_id = event["source"], event["id"]
+    data = _decode_data(event)
+    attributes = {name: value for name, value in event.items() if name not in _RESERVED_NAMES and name != _SUBJECT_KIND}
     channel = data.get("channel") if isinstance(data, dict) else None
     yield Call(
         # No URI has a space in it, so that the two cannot run into one another.
-        id=event_id(source, own) if " " in source else f"{source} {own}",
-        at=event.get("time"),
+        id=derive_event_id(source, own_id) if " " in source else f"{source} {own_id}",
+        occurred_at=event.get("time"),
         event=event["type"],
         channel=channel if isinstance(channel, str) and channel else CHANNEL,
-        **(person_of(data) or _subject(event)),
-        properties=without_identities(data),
+        **(find_identities(data) or _subject_identity(event)),
+        properties=drop_identities(data),
         context={"cloudevent": {"source": source, **attributes}},
     )
 
@@ -97,12 +97,12 @@ def handshake_signed(delivery: Delivery) -> HandshakeReply | None:
     return HandshakeReply(status=415, body=b"Only the JSON format of CloudEvents is read here.")
 
 
-def _binary(delivery: Delivery) -> Event:
+def _event_from_headers(delivery: Delivery) -> Event:
     event: Event = {}
     for header, value in delivery.headers.items():
         name = header.removeprefix("ce-")
         if name != header and _NAME.fullmatch(name):
-            event[name] = _header_value(name, value)
+            event[name] = _decode_header_value(name, value)
     media = delivery.headers.get("content-type", "").strip()
     if media:
         event["datacontenttype"] = media
@@ -117,7 +117,7 @@ def _binary(delivery: Delivery) -> Event:
     return event
 
 
-def _header_value(name: str, value: str) -> str:
+def _decode_header_value(name: str, value: str) -> str:
     """Quotes undone, then percent-decoded, once. Raises Unreadable for what is not UTF-8 then."""
     value = value.strip()
     if len(value) >= 2 and value.startswith('"') and value.endswith('"'):
@@ -129,7 +129,7 @@ def _header_value(name: str, value: str) -> str:
         raise Unreadable(f"the header ce-{name} is not UTF-8 once it is percent-decoded") from None
 
 
-def _data(event: Event) -> Any:
+def _decode_data(event: Event) -> Any:
     encoded = event.get("data_base64")
     if encoded is None:
         return event.get("data")
@@ -143,7 +143,7 @@ def _data(event: Event) -> Any:
     return {"data_base64": encoded}
 
 
-def _subject(event: Event) -> dict[str, Any]:
+def _subject_identity(event: Event) -> dict[str, Any]:
     """Where the data names nobody, the subject is who is meant; the source's option says as what."""
     kind = event.get(_SUBJECT_KIND) or "user_id"
     subject = event.get("subject")
@@ -161,8 +161,8 @@ CONNECTOR: Final = Connector(
     name="CloudEvents 1.0",
     family="any",
     scheme=TOKEN,
-    split=split,
-    read=read,
+    split_delivery=split_delivery,
+    map_event=map_event,
     handshake=handshake,
     handshake_signed=handshake_signed,
     options={

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.shared.email import CHANNEL, address, click_context
+from app.connectors.shared.email import CHANNEL, click_context, extract_address
 from app.connectors.signatures import hmac_scheme
 from app.enrichment.channel import lower_snake
 from app.formats.event_names import vendor_event_name
@@ -47,7 +47,7 @@ _VERBS: Final = {
     "unsubscribed": "unsubscribed",
 }
 """Any other metric, such as drafted or attempted, concerns the sender, and stays Customer.io's own."""
-_KEPT: Final = (
+_COPIED_NAMES: Final = (
     "campaign_id",
     "broadcast_id",
     "newsletter_id",
@@ -64,25 +64,25 @@ _KEPT: Final = (
 )
 
 
-def _signed(delivery: Delivery, time: str) -> bytes:
+def _signed_bytes(delivery: Delivery, time: str) -> bytes:
     return b"v0:" + time.encode() + b":" + delivery.body
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     data = event.get("data")
     kind, metric = _kind_and_metric(event)
     if not isinstance(data, dict):
         raise Unreadable("an event needs the member data, an object")
-    own = event.get("event_id")
-    name = _name(kind, metric)
+    own_id = event.get("event_id")
+    name = _event_name(kind, metric)
     yield Call(
-        id=own if isinstance(own, str) and own else event_id(event),
-        at=event.get("timestamp"),
+        id=own_id if isinstance(own_id, str) and own_id else derive_event_id(event),
+        occurred_at=event.get("timestamp"),
         event=name,
         channel=_CHANNELS.get(kind, ""),
-        **_who(kind, data),
-        properties=_properties(kind, data) | click_context(name, data.get("user_agent"), _is_machine(data)),
+        **_find_identities(kind, data),
+        properties=_event_properties(kind, data) | click_context(name, data.get("user_agent"), _is_machine(data)),
     )
 
 
@@ -94,25 +94,25 @@ def _kind_and_metric(event: Event) -> tuple[str, str]:
     word = event.get("event_type")
     if not isinstance(word, str) or not word:
         raise Unreadable("an event needs the members object_type and metric")
-    known = next((each for each in _CHANNELS if word.startswith(f"{each}_")), None)
-    if known is None:
+    known_kind = next((kind_prefix for kind_prefix in _CHANNELS if word.startswith(f"{kind_prefix}_")), None)
+    if known_kind is None:
         return "", lower_snake(word)
-    return known, lower_snake(word.removeprefix(f"{known}_"))
+    return known_kind, lower_snake(word.removeprefix(f"{known_kind}_"))
 
 
-def _name(kind: str, metric: str) -> str:
+def _event_name(kind: str, metric: str) -> str:
     verb = _VERBS.get(metric)
     if verb is None or kind not in _CHANNELS:
         return vendor_event_name("customerio", f"{kind}_{metric}")
     return f"email.{verb}" if kind == "customer" else f"{kind.removesuffix('_message')}.{verb}"
 
 
-def _who(kind: str, data: Event) -> dict[str, Any]:
+def _find_identities(kind: str, data: Event) -> dict[str, Any]:
     """Identifiers as the workspace has them; the address or number a message went to where it says no other."""
-    known = data.get("identifiers")
-    ids: Event = known if isinstance(known, dict) else {"id": data.get("customer_id")}
+    identifiers = data.get("identifiers")
+    ids: Event = identifiers if isinstance(identifiers, dict) else {"id": data.get("customer_id")}
     recipient = data.get("recipient") or data.get("email_address")
-    email = ids.get("email") or (address(recipient) if kind == "email" else data.get("email_address"))
+    email = ids.get("email") or (extract_address(recipient) if kind == "email" else data.get("email_address"))
     return {
         "user_id": ids.get("id"),
         "email": email,
@@ -121,9 +121,9 @@ def _who(kind: str, data: Event) -> dict[str, Any]:
     }
 
 
-def _properties(kind: str, data: Event) -> dict[str, Any]:
+def _event_properties(kind: str, data: Event) -> dict[str, Any]:
     message = data.get("delivery_id") or data.get("email_id")
-    return {name: data.get(name) for name in _KEPT} | {
+    return {name: data.get(name) for name in _COPIED_NAMES} | {
         "link": data.get("href") or data.get("link_url"),
         "campaign": data.get("campaign_name") or data.get("newsletter_name") or data.get("broadcast_name"),
         "email_id": message if kind == "email" else None,
@@ -143,13 +143,13 @@ CONNECTOR: Final = Connector(
     family="email",
     scheme=hmac_scheme(
         "Webhook signing key",
-        name="x-cio-signature",
-        signed=_signed,
+        signature_header="x-cio-signature",
+        signed_bytes=_signed_bytes,
         time_header="x-cio-timestamp",
         seconds_max=_SECONDS_MAX,
     ),
-    read=read,
-    seconds=3.5,
+    map_event=map_event,
+    timeout_seconds=3.5,
     steps=(
         "In Customer.io open Data & Integrations, Integrations, Reporting Webhooks, and add one with {url}.",
         "Choose the events that shall count, each time they happen rather than the first only.",

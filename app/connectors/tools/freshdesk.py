@@ -6,9 +6,17 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
 from app.connectors.delivery import Unreadable
-from app.connectors.shared.helpdesk import CHANNEL, as_object, change_of, csat, plain, status_word, text_id
+from app.connectors.shared.helpdesk import (
+    CHANNEL,
+    as_object,
+    csat_properties,
+    status_change_name,
+    status_word,
+    strip_markup,
+    text_id,
+)
 from app.connectors.signatures import TOKEN
 from app.formats.event_names import vendor_event_name
 from app.touchpoint import MINUTE
@@ -16,70 +24,70 @@ from app.vocabulary.ticket_events import ASSIGNED, CREATED, RATED, REPLIED_BY_AG
 
 _TRIGGERED_CHARS_MAX: Final = 1_000
 """Of ``triggered_event``: looking for the end of its name takes time that grows with the square of its spaces."""
-_TRIGGERED = re.compile(r"\{?\s*([A-Za-z_][A-Za-z_ ]*?)\s*:(.*?)\}?", re.DOTALL)
-_FROM_TO = re.compile(r"([a-z]+)\s*:\s*\"?([^,}\"]*)")
+_TRIGGER_PATTERN = re.compile(r"\{?\s*([A-Za-z_][A-Za-z_ ]*?)\s*:(.*?)\}?", re.DOTALL)
+_CHANGE_PATTERN = re.compile(r"([a-z]+)\s*:\s*\"?([^,}\"]*)")
 _STATUSES: Final = {"2": "open", "3": "pending", "4": "resolved", "5": "closed"}
 _LEVELS: Final = {"103": 7, "102": 6, "101": 5, "100": 4, "-101": 3, "-102": 2, "-103": 1}
 """Freshdesk's numbers of its faces, from extremely happy to extremely unhappy."""
-_ASSIGNED: Final = frozenset({"responder_id", "responder", "agent", "group_id", "group"})
+_ASSIGNMENT_FIELDS: Final = frozenset({"responder_id", "responder", "agent", "group_id", "group"})
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
-    said = as_object(event.get("freshdesk_webhook")) or event
-    ticket_id = text_id(said.get("ticket_id"))
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+    ticket = as_object(event.get("freshdesk_webhook")) or event
+    ticket_id = text_id(ticket.get("ticket_id"))
     if ticket_id is None:
         raise Unreadable("the body needs freshdesk_webhook with its ticket_id")
-    triggered = said.get("triggered_event")
-    field, value = _triggered(triggered)
-    rating = _rating(field, value, said)
-    name, more = _told(field, value, said) if not rating else (RATED, rating)
+    trigger = ticket.get("triggered_event")
+    field, value = _parse_trigger(trigger)
+    rating = _rating_properties(field, value, ticket)
+    name, event_properties = _ticket_event(field, value, ticket) if not rating else (RATED, rating)
     text = {
-        "subject": said.get("ticket_subject"),
-        "body": plain(said.get("ticket_latest_public_comment") or said.get("ticket_description")),
-        "comment": said.get("rating_comment"),
+        "subject": ticket.get("ticket_subject"),
+        "body": strip_markup(ticket.get("ticket_latest_public_comment") or ticket.get("ticket_description")),
+        "comment": ticket.get("rating_comment"),
     }
     properties = {
         "ticket_id": ticket_id,
-        "status": status_word(said.get("ticket_status")),
-        "priority": status_word(said.get("ticket_priority")),
-        "ticket_type": said.get("ticket_type"),
-        "tags": said.get("ticket_tags"),
-        "via": status_word(said.get("ticket_source")),
-        "link": said.get("ticket_url"),
-        **more,
+        "status": status_word(ticket.get("ticket_status")),
+        "priority": status_word(ticket.get("ticket_priority")),
+        "ticket_type": ticket.get("ticket_type"),
+        "tags": ticket.get("ticket_tags"),
+        "via": status_word(ticket.get("ticket_source")),
+        "link": ticket.get("ticket_url"),
+        **event_properties,
     }
     yield Call(
         # The same within a minute is a retry. Half an hour later, which is when Freshdesk repeats, nothing tells.
-        id=event_id(ticket_id, triggered, said, received_at // MINUTE),
+        id=derive_event_id(ticket_id, trigger, ticket, received_at // MINUTE),
         event=name,
         channel=CHANNEL,
-        user_id=said.get("ticket_contact_unique_external_id"),
-        email=said.get("requester_email") or said.get("ticket_contact_email"),
-        phone=said.get("requester_phone") or said.get("ticket_contact_phone"),
-        ids={"freshdesk_contact": text_id(said.get("requester_id"))},
+        user_id=ticket.get("ticket_contact_unique_external_id"),
+        email=ticket.get("requester_email") or ticket.get("ticket_contact_email"),
+        phone=ticket.get("requester_phone") or ticket.get("ticket_contact_phone"),
+        ids={"freshdesk_contact": text_id(ticket.get("requester_id"))},
         properties=properties,
         text=text,
-        by_customer=name in (CREATED, REPLIED_BY_CUSTOMER, RATED),
+        is_by_customer=name in (CREATED, REPLIED_BY_CUSTOMER, RATED),
     )
 
 
-def _triggered(event: Any) -> tuple[str, str]:
+def _parse_trigger(trigger: Any) -> tuple[str, str]:
     """``{ticket_action:created}`` -> (ticket_action, created). It looks like JSON and is none."""
-    if not isinstance(event, str) or len(event := event.strip()) > _TRIGGERED_CHARS_MAX:
+    if not isinstance(trigger, str) or len(trigger := trigger.strip()) > _TRIGGERED_CHARS_MAX:
         return "", ""
-    found = _TRIGGERED.fullmatch(event)
-    return (found[1].lower(), found[2].strip()) if found else ("", "")
+    match = _TRIGGER_PATTERN.fullmatch(trigger)
+    return (match[1].lower(), match[2].strip()) if match else ("", "")
 
 
-def _told(field: str, value: str, said: Event) -> tuple[str, dict[str, Any]]:
+def _ticket_event(field: str, value: str, ticket: Event) -> tuple[str, dict[str, Any]]:
     """(name, properties) of what happened to a ticket."""
     if field == "ticket_action" and value == "created":
         return CREATED, {}
     if field == "status":
-        return _status(value, said)
+        return _status_event(value, ticket)
     if field in ("reply_sent", "note_type", "customer_responded", "requester_responded"):
-        return _reply(field, value, said)
-    if field in _ASSIGNED:
+        return _reply_event(field, value, ticket)
+    if field in _ASSIGNMENT_FIELDS:
         return ASSIGNED, {}
     if field == "ticket_action" and value in ("deleted", "marked_spam"):
         return STATUS_CHANGED, {"status": "deleted" if value == "deleted" else "spam"}
@@ -88,30 +96,32 @@ def _told(field: str, value: str, said: Event) -> tuple[str, dict[str, Any]]:
     return vendor_event_name("freshdesk", field or "other"), {"change": value}
 
 
-def _status(value: str, said: Event) -> tuple[str, dict[str, Any]]:
+def _status_event(value: str, ticket: Event) -> tuple[str, dict[str, Any]]:
     """``{from:2,to:4}``; numbers of statuses that a customer made up have no words here, but ``ticket_status`` does."""
-    change = {side: _STATUSES.get(number.strip(), number.strip()) for side, number in _FROM_TO.findall(value.lower())}
+    change = {
+        side: _STATUSES.get(number.strip(), number.strip()) for side, number in _CHANGE_PATTERN.findall(value.lower())
+    }
     previous = change.get("from") or None
-    status = status_word(said.get("ticket_status")) or change.get("to") or None
-    name = change_of(status, previous)
+    status = status_word(ticket.get("ticket_status")) or change.get("to") or None
+    name = status_change_name(status, previous)
     if status == "closed" and previous is None:
         name = STATUS_CHANGED
     return name, {"status": status, "previous_status": previous}
 
 
-def _reply(field: str, value: str, said: Event) -> tuple[str, dict[str, Any]]:
+def _reply_event(field: str, value: str, ticket: Event) -> tuple[str, dict[str, Any]]:
     """A rule can say who: ``performed_by``. Else a sent reply and a note are the agents', who alone can write them."""
     if value.lower() == "private":
         return vendor_event_name("freshdesk", "note_added"), {}
-    by = str(said.get("performed_by") or ("requester" if "responded" in field else "agent")).lower()
-    return REPLIED_BY_CUSTOMER if by in ("requester", "customer", "contact") else REPLIED_BY_AGENT, {}
+    author = str(ticket.get("performed_by") or ("requester" if "responded" in field else "agent")).lower()
+    return REPLIED_BY_CUSTOMER if author in ("requester", "customer", "contact") else REPLIED_BY_AGENT, {}
 
 
-def _rating(field: str, value: str, said: Event) -> dict[str, Any]:
-    given = said.get("rating") or (value if "feedback" in field or "survey" in field else None)
-    level = _LEVELS.get(str(given).strip())
-    found = csat(level, 7) if level is not None else csat(given, said.get("scale"))
-    return {**found, "rated": given} if found else {}
+def _rating_properties(field: str, value: str, ticket: Event) -> dict[str, Any]:
+    rating = ticket.get("rating") or (value if "feedback" in field or "survey" in field else None)
+    level = _LEVELS.get(str(rating).strip())
+    csat_found = csat_properties(level, 7) if level is not None else csat_properties(rating, ticket.get("scale"))
+    return {**csat_found, "rated": rating} if csat_found else {}
 
 
 CONNECTOR: Final = Connector(
@@ -119,7 +129,7 @@ CONNECTOR: Final = Connector(
     name="Freshdesk",
     family="support",
     scheme=TOKEN,
-    read=read,
+    map_event=map_event,
     steps=(
         "In Freshdesk open Admin, Automations, and make rules for tickets that are created and for ticket updates.",
         "As the action choose Trigger webhook, POST, JSON, Advanced, with the address {url}?token= and the token of "

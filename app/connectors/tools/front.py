@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id
 from app.connectors.delivery import Delivery, Unreadable, decode_json
-from app.connectors.shared.helpdesk import CHANNEL, as_object, plain, status_word, text_id
+from app.connectors.shared.helpdesk import CHANNEL, as_object, status_word, strip_markup, text_id
 from app.connectors.signatures import Scheme, hmac_scheme
 from app.formats import timestamps
 from app.formats.event_names import vendor_event_name
@@ -28,7 +28,7 @@ _TIME: Final = "x-front-request-timestamp"
 _CHALLENGE: Final = "x-front-challenge"
 _SECONDS_MAX: Final = 900
 """A delivery that failed is repeated three times, at once; Front itself advises five minutes."""
-_BEGUN_SECONDS: Final = 2
+_FIRST_MESSAGE_SECONDS: Final = 2
 """A message this close to the beginning of its conversation is what began it."""
 
 _NAMES: Final = {
@@ -47,7 +47,7 @@ _NAMES: Final = {
     "conversation_restored": STATUS_CHANGED,
     "assignee_changed": ASSIGNED,
 }
-_INBOUND: Final = frozenset({"inbound", "inbound_received"})
+_INBOUND_KINDS: Final = frozenset({"inbound", "inbound_received"})
 _STATUS_AFTER: Final = {
     "archive": "archived",
     "conversation_archived": "archived",
@@ -61,14 +61,14 @@ _STATUS_AFTER: Final = {
 
 _BY_APP: Final = hmac_scheme(
     "Signing key of the application, or API secret of the rule's webhook",
-    name="x-front-signature",
+    signature_header="x-front-signature",
     encoding="base64",
-    signed=lambda delivery, time: time.encode() + b":" + delivery.body,
+    signed_bytes=lambda delivery, time: time.encode() + b":" + delivery.body,
     time_header=_TIME,
     seconds_max=_SECONDS_MAX,
-    stamp=lambda now: str(now // 1_000),
+    format_time=lambda now: str(now // 1_000),
 )
-_BY_RULE: Final = hmac_scheme("", name="x-front-signature", digest="sha1", encoding="base64")
+_BY_RULE: Final = hmac_scheme("", signature_header="x-front-signature", digest="sha1", encoding="base64")
 
 
 def verify(delivery: Delivery, secret: str) -> None:
@@ -95,31 +95,31 @@ def _is_sync(body: bytes) -> bool:
         return False
 
 
-def split(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: Delivery) -> list[Event]:
     """The event, out of what an application wraps around it."""
-    sent = decode_json(delivery.body)
-    if not isinstance(sent, dict):
+    body = decode_json(delivery.body)
+    if not isinstance(body, dict):
         raise Unreadable("the body must be a JSON object")
-    wrapped = sent.get("payload")
-    if not isinstance(wrapped, dict):
-        return [sent]
-    return [{"type": sent.get("type"), **wrapped}]
+    payload = body.get("payload")
+    if not isinstance(payload, dict):
+        return [body]
+    return [{"type": body.get("type"), **payload}]
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind = event.get("type")
     if not isinstance(kind, str) or not kind:
         raise Unreadable("an event needs the member type")
     conversation = as_object(event.get("conversation"))
-    person = _person(as_object(conversation.get("recipient")))
+    person = _find_identities(as_object(conversation.get("recipient")))
     if kind == "sync" or not any(person.values()):
         return
     message = as_object(as_object(event.get("target")).get("data")) or as_object(conversation.get("last_message"))
-    name = _name(kind, event, conversation)
+    name = _event_name(kind, event, conversation)
     yield Call(
-        id=text_id(event.get("id")) or event_id(event),
-        at=event.get("emitted_at"),
+        id=text_id(event.get("id")) or derive_event_id(event),
+        occurred_at=event.get("emitted_at"),
         event=name,
         channel=CHANNEL,
         email=person["email"],
@@ -129,34 +129,38 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
             "ticket_id": text_id(conversation.get("id")),
             "status": _STATUS_AFTER.get(kind) or status_word(conversation.get("status")),
             "via": status_word(message.get("type")),
-            "tags": [tag.get("name") for tag in _listed(conversation.get("tags"))],
+            "tags": [tag.get("name") for tag in _list_objects(conversation.get("tags"))],
             "assignee_id": text_id(as_object(conversation.get("assignee")).get("id")),
             "message_id": text_id(message.get("id")),
             "opened_at": conversation.get("created_at"),
         },
         text={
             "subject": conversation.get("subject"),
-            "body": plain(message.get("text") or message.get("body") or message.get("blurb")),
+            "body": strip_markup(message.get("text") or message.get("body") or message.get("blurb")),
         },
-        by_customer=name in (CREATED, REPLIED_BY_CUSTOMER),
+        is_by_customer=name in (CREATED, REPLIED_BY_CUSTOMER),
     )
 
 
-def _name(kind: str, event: Event, conversation: Event) -> str:
-    if kind in _INBOUND:
-        return CREATED if _is_first(event, conversation) else REPLIED_BY_CUSTOMER
+def _event_name(kind: str, event: Event, conversation: Event) -> str:
+    if kind in _INBOUND_KINDS:
+        return CREATED if _is_first_message(event, conversation) else REPLIED_BY_CUSTOMER
     return _NAMES.get(kind) or vendor_event_name("front", kind)
 
 
-def _is_first(event: Event, conversation: Event) -> bool:
-    emitted, begun = (
+def _is_first_message(event: Event, conversation: Event) -> bool:
+    emitted_at, created_at = (
         timestamps.parse(str(event.get("emitted_at"))),
         timestamps.parse(str(conversation.get("created_at"))),
     )
-    return emitted is not None and begun is not None and abs(emitted - begun) <= _BEGUN_SECONDS * SECOND
+    return (
+        emitted_at is not None
+        and created_at is not None
+        and abs(emitted_at - created_at) <= _FIRST_MESSAGE_SECONDS * SECOND
+    )
 
 
-def _person(recipient: Event) -> dict[str, Any]:
+def _find_identities(recipient: Event) -> dict[str, Any]:
     """A handle is an address, a phone number, or what a channel calls people; the contact is in a link."""
     handle = recipient.get("handle")
     handle = handle.strip() if isinstance(handle, str) else ""
@@ -169,7 +173,7 @@ def _person(recipient: Event) -> dict[str, Any]:
     }
 
 
-def _listed(tags: Any) -> list[Event]:
+def _list_objects(tags: Any) -> list[Event]:
     return [tag for tag in tags if isinstance(tag, dict)] if isinstance(tags, list) else []
 
 
@@ -177,9 +181,9 @@ CONNECTOR: Final = Connector(
     key="front",
     name="Front",
     family="support",
-    scheme=Scheme(secret=_BY_APP.secret, verify=verify, sign=_BY_APP.sign),
-    split=split,
-    read=read,
+    scheme=Scheme(secret_label=_BY_APP.secret_label, verify=verify, sign=_BY_APP.sign),
+    split_delivery=split_delivery,
+    map_event=map_event,
     handshake_signed=handshake_signed,
     steps=(
         "In Front open Settings, Developers, your app, Features, and add Webhooks with the address {url}.",
@@ -193,5 +197,5 @@ CONNECTOR: Final = Connector(
     b'"https://api2.frontapp.com/contacts/crd_7"}}},"created_at":1777880000.872},"source":{"_meta":{"type":"inboxes"}},'
     b'"target":{"_meta":{"type":"message"},"data":{"id":"msg_1","type":"email","is_inbound":true,'
     b'"body":"<p>Hello?</p>"}}}}',
-    seconds=5.0,
+    timeout_seconds=5.0,
 )

@@ -8,48 +8,48 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
 from app.connectors.delivery import Unreadable
-from app.connectors.shared.surveys import ANSWERED, CHANNEL, NPS, first, nps
+from app.connectors.shared.surveys import ANSWERED, CHANNEL, NPS, first_member, nps_properties
 from app.connectors.signatures import TOKEN
 from app.enrichment.channel import lower_snake
 from app.formats.event_names import vendor_event_name
 
-_PRODUCT: Final = "app"
-_IDENTIFY: Final = ("identify", "sign_up")
-_SURVEYS: Final = ("survey", "feedback")
-_TEXTS: Final = ("comment", "comments", "feedback", "text")
-_OWN_PLACES: Final = frozenset(
-    {"eventId", "eventType", "date", "time", "sessionId", "remoteHost", "userAgent", *_TEXTS}
+_PRODUCT_CHANNEL: Final = "app"
+_IDENTIFY_KINDS: Final = ("identify", "sign_up")
+_SURVEY_KINDS: Final = ("survey", "feedback")
+_TEXT_NAMES: Final = ("comment", "comments", "feedback", "text")
+_RESERVED_NAMES: Final = frozenset(
+    {"eventId", "eventType", "date", "time", "sessionId", "remoteHost", "userAgent", *_TEXT_NAMES}
 )
-_TRAITS: Final = ("firstName", "lastName", "title", "role", "gender", "signUpDate", "accountId", "score", "type")
+_TRAIT_NAMES: Final = ("firstName", "lastName", "title", "role", "gender", "signUpDate", "accountId", "score", "type")
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
-    user, happened = event.get("user"), event.get("event")
-    kind = first(happened, "eventType")
-    if not isinstance(user, dict) or not isinstance(happened, dict) or not isinstance(kind, str):
+    user, user_event = event.get("user"), event.get("event")
+    kind = first_member(user_event, "eventType")
+    if not isinstance(user, dict) or not isinstance(user_event, dict) or not isinstance(kind, str):
         raise Unreadable("an event needs user, and event with its eventType")
     word = lower_snake(kind)
-    own = first(happened, "eventId")
+    own_id = first_member(user_event, "eventId")
     shared: dict[str, Any] = {
-        "at": first(happened, "date", "time"),
-        "channel": CHANNEL if word in _SURVEYS else _PRODUCT,
-        "user_id": first(user, "identifyId", "id"),
+        "occurred_at": first_member(user_event, "date", "time"),
+        "channel": CHANNEL if word in _SURVEY_KINDS else _PRODUCT_CHANNEL,
+        "user_id": first_member(user, "identifyId", "id"),
         "email": user.get("email"),
         "ids": {"gainsight_user": user.get("aptrinsicId")},
     }
-    if word in _IDENTIFY:
-        traits = {lower_snake(name): user[name] for name in _TRAITS if user.get(name) not in (None, "")}
-        yield Call(id=f"{own or event_id(kind, happened, user)}:traits", traits=traits, **shared)
-    told = {lower_snake(name): value for name, value in happened.items() if name not in _OWN_PLACES}
-    score = nps(first(happened, "score", "npsScore", "rating")) if word == "survey" else {}
+    if word in _IDENTIFY_KINDS:
+        traits = {lower_snake(name): user[name] for name in _TRAIT_NAMES if user.get(name) not in (None, "")}
+        yield Call(id=f"{own_id or derive_event_id(kind, user_event, user)}:traits", traits=traits, **shared)
+    details = {lower_snake(name): value for name, value in user_event.items() if name not in _RESERVED_NAMES}
+    score = nps_properties(first_member(user_event, "score", "npsScore", "rating")) if word == "survey" else {}
     yield Call(
-        id=str(own) if own is not None else event_id(kind, happened, user.get("aptrinsicId")),
+        id=str(own_id) if own_id is not None else derive_event_id(kind, user_event, user.get("aptrinsicId")),
         event=NPS if score else ANSWERED if word == "survey" else vendor_event_name("gainsight", kind),
-        properties={**told, **score, "account_id": first(event.get("account"), "id")},
-        text={"body": first(happened, *_TEXTS)},
+        properties={**details, **score, "account_id": first_member(event.get("account"), "id")},
+        text={"body": first_member(user_event, *_TEXT_NAMES)},
         **shared,
     )
 
@@ -59,7 +59,7 @@ CONNECTOR: Final = Connector(
     name="Gainsight PX",
     family="analytics",
     scheme=TOKEN,
-    read=read,
+    map_event=map_event,
     steps=(
         "In Gainsight PX open Administration, Webhooks, and add one with the address {url}?token=TOKEN.",
         "Leave the body as PX makes it: the objects user, account and event.",

@@ -6,15 +6,24 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, event_id, json_events
+from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, split_json_events
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.shared.helpdesk import CHANNEL, as_object, change_of, csat, first_of, plain, status_word, text_id
+from app.connectors.shared.helpdesk import (
+    CHANNEL,
+    as_object,
+    csat_properties,
+    first_object,
+    status_change_name,
+    status_word,
+    strip_markup,
+    text_id,
+)
 from app.connectors.signatures import hmac_scheme
 from app.formats import timestamps
 from app.formats.event_names import vendor_event_name
 from app.vocabulary.ticket_events import ASSIGNED, CREATED, RATED, REPLIED_BY_AGENT, REPLIED_BY_CUSTOMER
 
-_EVENT: Final = "x-helpscout-event"
+_EVENT_HEADER: Final = "x-helpscout-event"
 _SECRET_CHARS_MAX: Final = 40
 _NAMES: Final = {
     "convo.created": CREATED,
@@ -22,95 +31,97 @@ _NAMES: Final = {
     "convo.agent.reply.created": REPLIED_BY_AGENT,
     "convo.assigned": ASSIGNED,
 }
-_WRITTEN: Final = frozenset(
+_EVENTS_WITH_TEXT: Final = frozenset(
     {"convo.created", "convo.customer.reply.created", "convo.agent.reply.created", "convo.note.created"}
 )
 
 
-def keep(secret: str) -> str:
-    plain_secret = secret.strip()
-    if len(plain_secret) > _SECRET_CHARS_MAX:
+def normalise_secret(secret: str) -> str:
+    normalised = secret.strip()
+    if len(normalised) > _SECRET_CHARS_MAX:
         raise ValueError("A secret of Help Scout has at most 40 characters.")
-    return plain_secret
+    return normalised
 
 
-def split(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: Delivery) -> list[Event]:
     """The body never says what happened: its ``type`` is that of the conversation (email, chat, phone)."""
-    name = delivery.headers.get(_EVENT, "").strip()
+    name = delivery.headers.get(_EVENT_HEADER, "").strip()
     if not name:
         raise Unreadable("the header X-HelpScout-Event is missing")
-    events: list[Any] = json_events(delivery)
-    return [{**event, _EVENT: name} if isinstance(event, dict) else event for event in events]
+    events: list[Any] = split_json_events(delivery)
+    return [{**event, _EVENT_HEADER: name} if isinstance(event, dict) else event for event in events]
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
-    name = event.get(_EVENT)
+    name = event.get(_EVENT_HEADER)
     if not isinstance(name, str) or not name:
         raise Unreadable("the event does not say what happened")
     if text_id(event.get("id")) is None:
         raise Unreadable("the body needs the id of what it tells of")
     if name == "satisfaction.ratings":
-        return [_rating(event, name)]
+        return [_map_rating(event, name)]
     if name.startswith("customer."):
-        return [_customer(event, name)]
-    return [_conversation(event, name)]
+        return [_map_customer(event, name)]
+    return [_map_conversation(event, name)]
 
 
-def _conversation(event: Event, name: str) -> Call:
+def _map_conversation(event: Event, name: str) -> Call:
     thread = _newest_thread(event)
     status = "deleted" if name == "convo.deleted" else status_word(event.get("status"))
     is_change = name in ("convo.status", "convo.deleted")
-    told = change_of(status, None) if is_change else _NAMES.get(name) or vendor_event_name("helpscout", name)
+    event_name = (
+        status_change_name(status, None) if is_change else _NAMES.get(name) or vendor_event_name("helpscout", name)
+    )
     customer = as_object(event.get("primaryCustomer") or event.get("customer"))
     changed_at = event.get("userUpdatedAt") or event.get("closedAt")
-    is_written = name in _WRITTEN
-    number = text_id(thread.get("id")) if is_written else None
+    has_text = name in _EVENTS_WITH_TEXT
+    thread_id = text_id(thread.get("id")) if has_text else None
     return Call(
-        id=event_id(name, event["id"], number or changed_at or event),
-        at=(thread.get("createdAt") if is_written else None) or changed_at or event.get("createdAt"),
-        event=told,
+        id=derive_event_id(name, event["id"], thread_id or changed_at or event),
+        occurred_at=(thread.get("createdAt") if has_text else None) or changed_at or event.get("createdAt"),
+        event=event_name,
         channel=CHANNEL,
-        email=_email(customer),
+        email=_find_email(customer),
         ids={"helpscout_customer": text_id(customer.get("id"))},
         properties={
             "ticket_id": text_id(event["id"]),
             "ticket_number": event.get("number"),
             "status": status,
             "via": status_word(event.get("type")),
-            "tags": _tags(event.get("tags")),
+            "tags": _tag_names(event.get("tags")),
             "mailbox_id": text_id(event.get("mailboxId")),
             "opened_at": event.get("createdAt"),
         },
-        text={"subject": event.get("subject"), "body": plain(thread.get("body")) if is_written else None},
-        by_customer=told in (CREATED, REPLIED_BY_CUSTOMER),
+        text={"subject": event.get("subject"), "body": strip_markup(thread.get("body")) if has_text else None},
+        is_by_customer=event_name in (CREATED, REPLIED_BY_CUSTOMER),
     )
 
 
-def _rating(event: Event, name: str) -> Call:
+def _map_rating(event: Event, name: str) -> Call:
     customer = as_object(event.get("customer"))
-    at = event.get("modifiedAt") or event.get("createdAt")
+    occurred_at = event.get("modifiedAt") or event.get("createdAt")
     return Call(
-        id=event_id(name, event["id"], at or event),
-        at=at,
+        id=derive_event_id(name, event["id"], occurred_at or event),
+        occurred_at=occurred_at,
         event=RATED,
         channel=CHANNEL,
-        email=_email(customer),
+        email=_find_email(customer),
         ids={"helpscout_customer": text_id(customer.get("id"))},
         properties={
             "ticket_id": text_id(event.get("ticketId") or event.get("conversationId")),
-            **csat(event.get("rating")),
+            **csat_properties(event.get("rating")),
         },
         text={"comment": event.get("comments")},
     )
 
 
-def _customer(event: Event, name: str) -> Call:
-    at = event.get("updatedAt") or event.get("createdAt")
+def _map_customer(event: Event, name: str) -> Call:
+    occurred_at = event.get("updatedAt") or event.get("createdAt")
     call = Call(
-        id=event_id(name, event["id"], at or event),
-        at=at,
-        email=_email(event),
+        id=derive_event_id(name, event["id"], occurred_at or event),
+        occurred_at=occurred_at,
+        email=_find_email(event),
         ids={"helpscout_customer": text_id(event["id"])},
         traits={
             trait: value
@@ -126,38 +137,38 @@ def _customer(event: Event, name: str) -> Call:
     return call
 
 
-def _email(customer: Event) -> Any:
+def _find_email(customer: Event) -> Any:
     """A conversation names one address; a customer and a rating have a list of them, bare or embedded."""
     emails = customer.get("emails") or as_object(customer.get("_embedded")).get("emails")
-    return customer.get("email") or first_of(emails).get("value")
+    return customer.get("email") or first_object(emails).get("value")
 
 
 def _newest_thread(event: Event) -> Event:
     threads = as_object(event.get("_embedded")).get("threads") or event.get("threads")
-    listed = [thread for thread in threads if isinstance(thread, dict)] if isinstance(threads, list) else []
-    return max(listed, key=_written_at, default={})
+    objects = [thread for thread in threads if isinstance(thread, dict)] if isinstance(threads, list) else []
+    return max(objects, key=_created_at, default={})
 
 
-def _written_at(thread: Event) -> int:
+def _created_at(thread: Event) -> int:
     return timestamps.parse(str(thread.get("createdAt"))) or 0
 
 
-def _tags(tags: Any) -> list[Any]:
-    listed = tags if isinstance(tags, list) else []
-    return [tag.get("tag") or tag.get("name") if isinstance(tag, dict) else tag for tag in listed]
+def _tag_names(tags: Any) -> list[Any]:
+    items = tags if isinstance(tags, list) else []
+    return [tag.get("tag") or tag.get("name") if isinstance(tag, dict) else tag for tag in items]
 
 
-_BY_BODY: Final = hmac_scheme(
-    "Secret key, up to 40 characters", name="x-helpscout-signature", digest="sha1", encoding="base64"
+_HMAC: Final = hmac_scheme(
+    "Secret key, up to 40 characters", signature_header="x-helpscout-signature", digest="sha1", encoding="base64"
 )
 
 CONNECTOR: Final = Connector(
     key="helpscout",
     name="Help Scout",
     family="support",
-    scheme=replace(_BY_BODY, keep=keep),
-    split=split,
-    read=read,
+    scheme=replace(_HMAC, normalise_secret=normalise_secret),
+    split_delivery=split_delivery,
+    map_event=map_event,
     steps=(
         "In Help Scout open Manage, Apps, Webhooks, and install it.",
         "Enter {url} as the callback URL, think of a secret key of up to 40 characters, and enter it there and as the "
@@ -169,5 +180,5 @@ CONNECTOR: Final = Connector(
     b'"userUpdatedAt":"2026-05-04T10:05:00Z","primaryCustomer":{"id":77,"email":"user@example.com","first":"A",'
     b'"last":"User"},"_embedded":{"threads":[{"id":901,"type":"customer","createdAt":"2026-05-04T10:05:00Z",'
     b'"body":"<p>hi</p>"}]}}',
-    sample_headers={"content-type": "application/json", _EVENT: "convo.customer.reply.created"},
+    sample_headers={"content-type": "application/json", _EVENT_HEADER: "convo.customer.reply.created"},
 )

@@ -10,27 +10,36 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
 from app.connectors.delivery import Unreadable
-from app.connectors.shared.email import custom_ids
-from app.connectors.shared.surveys import ANSWERED, CHANNEL, COMPLETED, NPS, first, nps, number_of, objects
+from app.connectors.shared.email import find_custom_ids
+from app.connectors.shared.surveys import (
+    ANSWERED,
+    CHANNEL,
+    COMPLETED,
+    NPS,
+    first_member,
+    list_objects,
+    nps_properties,
+    parse_rating,
+)
 from app.connectors.signatures import TOKEN
 from app.formats.event_names import vendor_event_name
 
-_TEST: Final = "test_message"
-_RECORDED: Final = ("recording", "replay")
-_UX: Final = "ux"
+_TEST_EVENT: Final = "test_message"
+_RECORDING_EVENTS: Final = ("recording", "replay")
+_UX_CHANNEL: Final = "ux"
 
-_NPS: Final = ("net-promoter-score", "net_promoter_score", "nps")
-_RATED = re.compile(r"(?:rating|rating[-_]?scale|reaction|smiley)[-_]?([0-9]{1,2})?")
-_CHOSEN = re.compile(
+_NPS_TYPES: Final = ("net-promoter-score", "net_promoter_score", "nps")
+_RATING_TYPE = re.compile(r"(?:rating|rating[-_]?scale|reaction|smiley)[-_]?([0-9]{1,2})?")
+_CHOICE_TYPE = re.compile(
     r"(?:single|multiple|multi)?[-_]?(?:close[-_]?ended|choice|select)|radio(?:[-_]?buttons?)?|checkbox(?:es)?"
     r"|dropdown|yes[-_]?no|consent"
 )
 """Types of questions whose answers are words of a list. What answers any other, but a rating, somebody wrote."""
 _REACTIONS: Final = 5
-_CONTACTS: Final = {"email": "email", "phone": "phone", "phone_number": "phone"}
-_KEPT: Final = (
+_CONTACT_NAMES: Final = {"email": "email", "phone": "phone", "phone_number": "phone"}
+_COPIED_NAMES: Final = (
     "survey_id",
     "site_id",
     "device",
@@ -46,39 +55,45 @@ _KEPT: Final = (
 )
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind, data = event.get("event"), event.get("data")
-    if kind == _TEST:
+    if kind == _TEST_EVENT:
         return
     if not isinstance(kind, str) or not kind or not isinstance(data, dict):
         raise Unreadable("an event needs the members event and data")
-    id = first(data, "id", "api_id", "response_id", "recording_id")
-    said = _Answers(data)
-    name, channel = _name(kind, data)
+    id = first_member(data, "id", "api_id", "response_id", "recording_id")
+    answers = _Answers(data)
+    name, channel = _event_name_and_channel(kind, data)
     # The same response comes in parts, and once it is complete: two touchpoints, told apart by their names.
-    own = f"{kind}:{name}:{id}" if id is not None else event_id(kind, data)
+    own_id = f"{kind}:{name}:{id}" if id is not None else derive_event_id(kind, data)
     shared: dict[str, Any] = {
-        "at": first(data, "created_timestamp", "created_time", "created_str"),
+        "occurred_at": first_member(data, "created_timestamp", "created_time", "created_str"),
         "channel": channel,
-        **_who(data),
+        **_find_identities(data),
     }
-    recording = first(data, "recording_url", "replay_url")
+    recording = first_member(data, "recording_url", "replay_url")
     survey = {
-        **{key: data.get(key) for key in _KEPT},
+        **{key: data.get(key) for key in _COPIED_NAMES},
         "survey": data.get("survey_name"),
-        "link": first(data, "response_origin_url", "response_url", "url"),
+        "link": first_member(data, "response_origin_url", "response_url", "url"),
     }
     yield Call(
-        id=own,
+        id=own_id,
         event=name,
-        properties={**survey, **said.rated, "recording_url": recording, "answers": said.values, **_tags(data)},
+        properties={
+            **survey,
+            **answers.rating,
+            "recording_url": recording,
+            "answers": answers.values,
+            **_tag_properties(data),
+        },
         context={"attachments": [{"type": "recording", "url": recording}]} if recording else {},
-        text=said.texts,
+        text=answers.texts,
         **shared,
     )
-    for question, score in said.nps.items():
-        yield Call(id=f"{own}:{question}", event=NPS, properties={**survey, **score, "question": question}, **shared)
+    for question, score in answers.nps.items():
+        yield Call(id=f"{own_id}:{question}", event=NPS, properties={**survey, **score, "question": question}, **shared)
 
 
 class _Answers:
@@ -87,67 +102,71 @@ class _Answers:
     def __init__(self, data: dict[str, Any]) -> None:
         self.values: dict[str, Any] = {}
         self.texts: dict[str, Any] = {"message": data.get("message")}
-        self.rated: dict[str, Any] = {}
+        self.rating: dict[str, Any] = {}
         self.nps: dict[str, dict[str, Any]] = {}
-        self._rate(number_of(data.get("emotion")), _REACTIONS)
-        for question in objects(data.get("questions")) + objects(data.get("answers")):
-            self._take(question)
+        self._set_rating(parse_rating(data.get("emotion")), _REACTIONS)
+        for question in list_objects(data.get("questions")) + list_objects(data.get("answers")):
+            self._add_question(question)
 
-    def _take(self, question: dict[str, Any]) -> None:
-        id = first(question, "question_id", "id", "question_uuid", "question")
-        kind = str(first(question, "question_type", "type") or "").lower()
-        given = objects(question.get("answers")) or [question]
-        answers = [value for each in given if (value := each.get("answer")) not in (None, "")]
+    def _add_question(self, question: dict[str, Any]) -> None:
+        id = first_member(question, "question_id", "id", "question_uuid", "question")
+        kind = str(first_member(question, "question_type", "type") or "").lower()
+        parts = list_objects(question.get("answers")) or [question]
+        answers = [value for part in parts if (value := part.get("answer")) not in (None, "")]
         if id is None:
             raise Unreadable("a question needs question_id or id")
         key = str(id)
-        self.texts[f"{key}.comment"] = next((each["comment"] for each in given if each.get("comment")), None)
+        self.texts[f"{key}.comment"] = next((part["comment"] for part in parts if part.get("comment")), None)
         if not answers:
             return
         value = answers[0] if len(answers) == 1 else answers
-        number = number_of(value)
-        rated = _RATED.fullmatch(kind)
-        if kind in _NPS and (said := nps(value)):
-            self.nps[key] = said
-            self._rate(number, said["scale"])
-        elif rated:
-            self._rate(number, int(rated[1]) if rated[1] else _REACTIONS)
-        is_of_list = kind in _NPS or rated is not None or _CHOSEN.fullmatch(kind) is not None
-        if is_of_list or (number is not None and not kind):
+        number = parse_rating(value)
+        rating_type = _RATING_TYPE.fullmatch(kind)
+        if kind in _NPS_TYPES and (nps_answer := nps_properties(value)):
+            self.nps[key] = nps_answer
+            self._set_rating(number, nps_answer["scale"])
+        elif rating_type:
+            self._set_rating(number, int(rating_type[1]) if rating_type[1] else _REACTIONS)
+        is_closed = kind in _NPS_TYPES or rating_type is not None or _CHOICE_TYPE.fullmatch(kind) is not None
+        if is_closed or (number is not None and not kind):
             self.values[key] = value if number is None else number
         else:
             self.texts[key] = value
 
-    def _rate(self, rating: Any, scale: int) -> None:
+    def _set_rating(self, rating: Any, scale: int) -> None:
         """The first question that asks for one."""
-        if rating is not None and not self.rated:
-            self.rated = {"rating": rating, "scale": scale}
+        if rating is not None and not self.rating:
+            self.rating = {"rating": rating, "scale": scale}
 
 
-def _name(kind: str, data: dict[str, Any]) -> tuple[str, str]:
+def _event_name_and_channel(kind: str, data: dict[str, Any]) -> tuple[str, str]:
     if kind == "survey_response":
         return (ANSWERED if data.get("is_complete") is False else COMPLETED), CHANNEL
-    if kind in _RECORDED:
-        return "session.recorded", _UX
-    return vendor_event_name("hotjar", kind), _UX
+    if kind in _RECORDING_EVENTS:
+        return "session.recorded", _UX_CHANNEL
+    return vendor_event_name("hotjar", kind), _UX_CHANNEL
 
 
-def _attributes(data: dict[str, Any]) -> dict[str, Any]:
+def _user_attributes(data: dict[str, Any]) -> dict[str, Any]:
     """``user_attributes``, an object or a list of names and values."""
-    said = data.get("user_attributes")
-    if isinstance(said, dict):
-        return said
-    return {each["name"]: each.get("value") for each in objects(said) if isinstance(each.get("name"), str)}
+    attributes = data.get("user_attributes")
+    if isinstance(attributes, dict):
+        return attributes
+    return {
+        attribute["name"]: attribute.get("value")
+        for attribute in list_objects(attributes)
+        if isinstance(attribute.get("name"), str)
+    }
 
 
-def _who(data: dict[str, Any]) -> dict[str, Any]:
+def _find_identities(data: dict[str, Any]) -> dict[str, Any]:
     """By what the site told Hotjar of its user, and by Hotjar's own id."""
-    attributes = _attributes(data)
-    contacts = {ours: attributes[theirs] for theirs, ours in _CONTACTS.items() if attributes.get(theirs)}
-    return {**custom_ids(attributes), **contacts, "ids": {"hotjar_user": data.get("hotjar_user_id")}}
+    attributes = _user_attributes(data)
+    contacts = {kind: attributes[name] for name, kind in _CONTACT_NAMES.items() if attributes.get(name)}
+    return {**find_custom_ids(attributes), **contacts, "ids": {"hotjar_user": data.get("hotjar_user_id")}}
 
 
-def _tags(data: dict[str, Any]) -> dict[str, Any]:
+def _tag_properties(data: dict[str, Any]) -> dict[str, Any]:
     return {"tags": data.get("tags")} if isinstance(data.get("tags"), list) else {}
 
 
@@ -156,7 +175,7 @@ CONNECTOR: Final = Connector(
     name="Hotjar",
     family="survey",
     scheme=TOKEN,
-    read=read,
+    map_event=map_event,
     steps=(
         "In Hotjar open the survey, or the segment of recordings, and turn on Webhooks with the address {url}.",
         "Hotjar signs nothing: the address must end in the token of this source, as {url}?token=TOKEN.",

@@ -15,34 +15,34 @@ from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import unquote
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.shared.email import CHANNEL, click_context, listed, members
+from app.connectors.shared.email import CHANNEL, click_context, parse_list, parse_object
 from app.connectors.signatures import (
     MISSING,
     WRONG,
     Scheme,
     SignatureRefused,
+    add_headers,
     check_age,
-    header,
     is_same_secret,
-    with_added_headers,
+    require_header,
 )
 from app.enrichment.channel import lower_snake
 from app.formats.event_names import vendor_event_name
 
 _SECONDS_MAX: Final = 300
-_V3: Final = "x-hubspot-signature-v3"
-_TIME: Final = "x-hubspot-request-timestamp"
-_OLD: Final = "x-hubspot-signature"
-_OLD_VERSION: Final = "x-hubspot-signature-version"
-_DECODED: Final = re.compile(r"%(?:3A|2F|3F|40|21|24|27|28|29|2A|2C|3B)", re.IGNORECASE)
+_V3_HEADER: Final = "x-hubspot-signature-v3"
+_TIME_HEADER: Final = "x-hubspot-request-timestamp"
+_OLD_HEADER: Final = "x-hubspot-signature"
+_OLD_VERSION_HEADER: Final = "x-hubspot-signature-version"
+_DECODED_BY_HUBSPOT: Final = re.compile(r"%(?:3A|2F|3F|40|21|24|27|28|29|2A|2C|3B)", re.IGNORECASE)
 """What HubSpot decodes in an address before it signs it."""
 
 _CONTACT: Final = "hubspot_contact"
-_OBJECTS: Final = {"0-1": "contact", "0-2": "company", "0-3": "deal", "0-5": "ticket", "0-11": "conversation"}
-_CHANGES: Final = {"contact.creation": "contact.created", "contact.newEnrollment": "contact.enrolled"}
-_CHANGES_OF_TICKETS: Final = {
+_OBJECT_TYPES: Final = {"0-1": "contact", "0-2": "company", "0-3": "deal", "0-5": "ticket", "0-11": "conversation"}
+_CONTACT_CHANGES: Final = {"contact.creation": "contact.created", "contact.newEnrollment": "contact.enrolled"}
+_TICKET_CHANGES: Final = {
     "ticket.creation": "ticket.created",
     "ticket.associationChange": "ticket.created",
     "ticket.propertyChange": "ticket.status_changed",
@@ -65,92 +65,97 @@ _MAIL_NAMES: Final = {
 
 def _verify(delivery: Delivery, secret: str) -> None:
     versions = delivery.options.get("signatures", "v3").replace(",", " ").lower().split()
-    if _V3 in delivery.headers:
-        _check(
+    if _V3_HEADER in delivery.headers:
+        _require_match(
             "v3" in versions
-            and is_same_secret(delivery.headers[_V3].strip(), _v3(delivery, secret, header(delivery, _TIME)))
+            and is_same_secret(
+                delivery.headers[_V3_HEADER].strip(), _sign_v3(delivery, secret, require_header(delivery, _TIME_HEADER))
+            )
         )
-        check_age(header(delivery, _TIME), delivery.received_at, _SECONDS_MAX)
+        check_age(require_header(delivery, _TIME_HEADER), delivery.received_at, _SECONDS_MAX)
         return
     if not {"v1", "v2"} & set(versions):
-        raise SignatureRefused(MISSING, f"the header {_V3} is missing")
-    sent, version = header(delivery, _OLD), delivery.headers.get(_OLD_VERSION, "v1").strip().lower()
-    _check(
+        raise SignatureRefused(MISSING, f"the header {_V3_HEADER} is missing")
+    sent, version = (
+        require_header(delivery, _OLD_HEADER),
+        delivery.headers.get(_OLD_VERSION_HEADER, "v1").strip().lower(),
+    )
+    _require_match(
         version in ("v1", "v2")
         and version in versions
-        and is_same_secret(sent.lower(), _old(delivery, secret, version))
+        and is_same_secret(sent.lower(), _hash_v1_v2(delivery, secret, version))
     )
 
 
-def _check(holds: bool) -> None:
-    if not holds:
+def _require_match(is_match: bool) -> None:
+    if not is_match:
         raise SignatureRefused(WRONG, "the signature is not that of this body and secret, or of a version not taken")
 
 
-def _v3(delivery: Delivery, secret: str, time: str) -> str:
-    uri = _DECODED.sub(lambda match: unquote(match[0]), delivery.url)
+def _sign_v3(delivery: Delivery, secret: str, time: str) -> str:
+    uri = _DECODED_BY_HUBSPOT.sub(lambda match: unquote(match[0]), delivery.url)
     text = delivery.method.encode() + uri.encode() + delivery.body + time.encode()
     return b64encode(hmac.digest(secret.encode(), text, "sha256")).decode()
 
 
-def _old(delivery: Delivery, secret: str, version: str) -> str:
-    about = f"{delivery.method}{delivery.url}" if version == "v2" else ""
-    return sha256(secret.encode() + about.encode() + delivery.body).hexdigest()
+def _hash_v1_v2(delivery: Delivery, secret: str, version: str) -> str:
+    request_line = f"{delivery.method}{delivery.url}" if version == "v2" else ""
+    return sha256(secret.encode() + request_line.encode() + delivery.body).hexdigest()
 
 
 def _sign(delivery: Delivery, secret: str) -> Delivery:
     time = str(delivery.received_at // 1_000)
-    return with_added_headers(delivery, {_TIME: time, _V3: _v3(delivery, secret, time)})
+    return add_headers(delivery, {_TIME_HEADER: time, _V3_HEADER: _sign_v3(delivery, secret, time)})
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind = event.get("subscriptionType") or event.get("eventType")
     if isinstance(kind, str) and kind:
-        return _changed(_of_object(kind, event), event)
+        return _map_change(_resolve_object_type(kind, event), event)
     if isinstance(event.get("type"), str) and "recipient" in event:
-        return [_of_mail(event)]
+        return [_map_mail_event(event)]
     if isinstance(event.get("properties"), dict):
-        return [_of_workflow(event)]
+        return [_map_workflow_contact(event)]
     raise Unreadable("an event needs the member subscriptionType; one of a mail type and recipient")
 
 
-def _of_object(kind: str, event: Event) -> str:
+def _resolve_object_type(kind: str, event: Event) -> str:
     """``object.creation`` of object type 0-1 is a contact's, as ``contact.creation`` is."""
-    return kind.replace("object", _OBJECTS.get(str(event.get("objectTypeId")), "object"), 1)
+    return kind.replace("object", _OBJECT_TYPES.get(str(event.get("objectTypeId")), "object"), 1)
 
 
-def _changed(kind: str, event: Event) -> Iterable[Call | Erasure]:
-    about, _, change = kind.partition(".")
-    if about in ("ticket", "conversation"):
-        return _of_ticket(kind, event)
-    if about != "contact":
+def _map_change(kind: str, event: Event) -> Iterable[Call | Erasure]:
+    object_type, _, change = kind.partition(".")
+    if object_type in ("ticket", "conversation"):
+        return _map_ticket_change(kind, event)
+    if object_type != "contact":
         return []
     if change == "propertyChange":
-        return _property_changed(event)
+        return _map_property_change(event)
     if change == "privacyDeletion":
-        return [_erasure(event)]
+        return [_map_erasure(event)]
     if change == "merge":
-        merged = [event.get("primaryObjectId"), *listed(event.get("mergedObjectIds")), event.get("newObjectId")]
-        one = dict.fromkeys(_contact(event, each) for each in merged if _is_number(each))
-        return [_call(event, ids={_CONTACT: list(one)})]
+        merged_ids = [event.get("primaryObjectId"), *parse_list(event.get("mergedObjectIds")), event.get("newObjectId")]
+        contact_ids = dict.fromkeys(_contact_id(event, number) for number in merged_ids if _is_number(number))
+        return [_build_call(event, ids={_CONTACT: list(contact_ids)})]
     if change == "associationChange":
-        return [_associated(kind, event)]
-    name = _CHANGES.get(kind) or vendor_event_name("hubspot", kind)
-    return [_call(event, event=name, channel="server", properties=_source(event))]
+        return [_map_association(kind, event)]
+    name = _CONTACT_CHANGES.get(kind) or vendor_event_name("hubspot", kind)
+    return [_build_call(event, event=name, channel="server", properties=_source_properties(event))]
 
 
-def _call(event: Event, suffix: str = "", /, **more: Any) -> Call:
+def _build_call(event: Event, suffix: str = "", /, **fields: Any) -> Call:
     """The parts of an id are not unique each, together they are; a repeated delivery has the same."""
-    own = event_id(
+    own_id = derive_event_id(
         *(event.get(name) for name in ("portalId", "subscriptionId", "eventId", "objectId", "occurredAt")),
         *(event.get(name) for name in ("propertyName", "messageId", "fromObjectId", "toObjectId")),
     )
-    ids = {_CONTACT: _contact(event, event.get("objectId"))}
-    return Call(**{"id": own + suffix, "at": event.get("occurredAt"), "ids": ids, **more})
+    ids = {_CONTACT: _contact_id(event, event.get("objectId"))}
+    return Call(**{"id": own_id + suffix, "occurred_at": event.get("occurredAt"), "ids": ids, **fields})
 
 
-def _contact(event: Event, number: Any) -> Any:
+def _contact_id(event: Event, number: Any) -> Any:
     """A contact's own number with its portal's before it."""
     portal = event.get("portalId") or event.get("portal-id")
     return f"{portal}:{number}" if _is_number(portal) and _is_number(number) else number
@@ -161,45 +166,48 @@ def _is_number(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, int | str) and str(value) != ""
 
 
-def _erasure(event: Event) -> Erasure:
+def _map_erasure(event: Event) -> Erasure:
     number = event.get("objectId")
     if not _is_number(number):
         raise Unreadable("a wish to be forgotten needs the member objectId")
-    return Erasure(_CONTACT, _contact(event, number))
+    return Erasure(_CONTACT, _contact_id(event, number))
 
 
-def _source(event: Event) -> dict[str, Any]:
+def _source_properties(event: Event) -> dict[str, Any]:
     return {"change_source": event.get("changeSource")}
 
 
-def _property_changed(event: Event) -> Iterable[Call]:
+def _map_property_change(event: Event) -> Iterable[Call]:
     """A trait of the contact; its address and number identify it besides, and a change of stage is a touchpoint."""
     name, value = event.get("propertyName"), event.get("propertyValue")
     if not isinstance(name, str) or not lower_snake(name):
         raise Unreadable("a change of a property needs the member propertyName")
     if name in ("email", "phone"):
-        return [_call(event, **{name: value})] if value else []
+        return [_build_call(event, **{name: value})] if value else []
     trait = _TRAITS.get(name, lower_snake(name))
-    told = _call(event, traits={trait: None if value == "" else value})
+    identify = _build_call(event, traits={trait: None if value == "" else value})
     if trait != "lifecycle_stage":
-        return [told]
-    properties = _source(event) | {"stage": value}
-    return [told, _call(event, "-stage", event="lifecycle_stage.changed", channel="server", properties=properties)]
+        return [identify]
+    properties = _source_properties(event) | {"stage": value}
+    return [
+        identify,
+        _build_call(event, "-stage", event="lifecycle_stage.changed", channel="server", properties=properties),
+    ]
 
 
-def _associated(kind: str, event: Event) -> Call:
-    other = str(event.get("associationType", "")).lower().removeprefix("contact_to_")
-    properties = {f"{lower_snake(other) or 'object'}_id": _text(event.get("toObjectId"))}
-    return _call(
+def _map_association(kind: str, event: Event) -> Call:
+    object_type = str(event.get("associationType", "")).lower().removeprefix("contact_to_")
+    properties = {f"{lower_snake(object_type) or 'object'}_id": _as_text(event.get("toObjectId"))}
+    return _build_call(
         event,
-        ids={_CONTACT: _contact(event, event.get("fromObjectId"))},
+        ids={_CONTACT: _contact_id(event, event.get("fromObjectId"))},
         event=vendor_event_name("hubspot", kind),
         channel="server",
         properties=properties | {"removed": event.get("associationRemoved")},
     )
 
 
-def _of_ticket(kind: str, event: Event) -> Iterable[Call]:
+def _map_ticket_change(kind: str, event: Event) -> Iterable[Call]:
     """Of a ticket or conversation, where the event tells whose it is: associations do, and workflows may."""
     contact, ticket = event.get("contactId") or event.get("associatedContactId"), event.get("objectId")
     if kind == "ticket.associationChange":
@@ -208,29 +216,31 @@ def _of_ticket(kind: str, event: Event) -> Iterable[Call]:
         ticket = event.get("fromObjectId")
     if contact is None:
         return []
-    name = _CHANGES_OF_TICKETS.get(kind)
+    name = _TICKET_CHANGES.get(kind)
     if kind == "ticket.propertyChange" and event.get("propertyName") != "hs_pipeline_stage":
         name = None
     status = event.get("propertyValue") if name == "ticket.status_changed" else None
     return [
-        _call(
+        _build_call(
             event,
-            ids={_CONTACT: _contact(event, contact)},
+            ids={_CONTACT: _contact_id(event, contact)},
             event=name or vendor_event_name("hubspot", kind),
             channel="chat" if kind.startswith("conversation.") else "support",
-            properties={"ticket_id": _text(ticket), "status": status.lower() if isinstance(status, str) else status},
+            properties={"ticket_id": _as_text(ticket), "status": status.lower() if isinstance(status, str) else status},
         )
     ]
 
 
-def _of_mail(event: Event) -> Call:
+def _map_mail_event(event: Event) -> Call:
     kind = event["type"]
     name = _MAIL_NAMES.get(kind) or vendor_event_name("hubspot", kind)
-    if kind == "STATUSCHANGE" and "UNSUBSCRIBED" not in _states(event):
-        name = "email.resubscribed" if "SUBSCRIBED" in _states(event) else vendor_event_name("hubspot", kind)
+    if kind == "STATUSCHANGE" and "UNSUBSCRIBED" not in _subscription_states(event):
+        name = (
+            "email.resubscribed" if "SUBSCRIBED" in _subscription_states(event) else vendor_event_name("hubspot", kind)
+        )
     return Call(
-        id=event_id(event.get("id"), event.get("created")) if event.get("id") else event_id(event),
-        at=event.get("created"),
+        id=derive_event_id(event.get("id"), event.get("created")) if event.get("id") else derive_event_id(event),
+        occurred_at=event.get("created"),
         event=name,
         channel=CHANNEL,
         email=event.get("recipient"),
@@ -247,28 +257,31 @@ def _of_mail(event: Event) -> Call:
     )
 
 
-def _states(event: Event) -> set[str]:
-    told = [members(each).get("status") for each in listed(event.get("subscriptions"))]
-    return {str(each).upper() for each in (*told, event.get("portalSubscriptionStatus"))}
+def _subscription_states(event: Event) -> set[str]:
+    states = [parse_object(subscription).get("status") for subscription in parse_list(event.get("subscriptions"))]
+    return {str(state).upper() for state in (*states, event.get("portalSubscriptionStatus"))}
 
 
-def _of_workflow(event: Event) -> Call:
+def _map_workflow_contact(event: Event) -> Call:
     """A contact as a workflow posts it: ``{"vid": .., "properties": {"email": {"value": ..}}}``."""
-    values = {name: members(said).get("value", said) for name, said in event["properties"].items()}
+    values = {
+        name: parse_object(property_value).get("value", property_value)
+        for name, property_value in event["properties"].items()
+    }
     contact = event.get("vid") or event.get("objectId") or event.get("id") or values.get("hs_object_id")
-    at = values.get("lastmodifieddate")
+    occurred_at = values.get("lastmodifieddate")
     traits = {_TRAITS[name]: values[name] for name in _TRAITS if values.get(name)}
     return Call(
-        id=event_id(contact, at, traits, values.get("email"), values.get("phone")),
-        at=at,
+        id=derive_event_id(contact, occurred_at, traits, values.get("email"), values.get("phone")),
+        occurred_at=occurred_at,
         email=values.get("email"),
         phone=values.get("phone"),
-        ids={_CONTACT: _contact(event, contact)},
+        ids={_CONTACT: _contact_id(event, contact)},
         traits=traits,
     )
 
 
-def _text(value: Any) -> str | None:
+def _as_text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
@@ -276,9 +289,9 @@ CONNECTOR: Final = Connector(
     key="hubspot",
     name="HubSpot",
     family="email",
-    scheme=Scheme(secret="Client secret of the app", verify=_verify, sign=_sign),
-    read=read,
-    seconds=5.0,
+    scheme=Scheme(secret_label="Client secret of the app", verify=_verify, sign=_sign),
+    map_event=map_event,
+    timeout_seconds=5.0,
     options={
         "url": "The address exactly as HubSpot knows it, where a proxy changes it: it is signed.",
         "signatures": "Versions of signatures that are taken: v3 (if nothing is said), v2, v1, parted by commas. The"

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.shared.helpdesk import CHANNEL, as_object, change_of, csat, first_of, plain, status_word, text_id
+from app.connectors.shared.helpdesk import (
+    CHANNEL,
+    as_object,
+    csat_properties,
+    first_object,
+    status_change_name,
+    status_word,
+    strip_markup,
+    text_id,
+)
 from app.connectors.signatures import hmac_scheme
 from app.formats.event_names import vendor_event_name
 from app.vocabulary.ticket_events import (
@@ -53,9 +62,9 @@ _STATUS_AFTER: Final = {
     "conversation.deleted": "deleted",
     "ticket.closed": "closed",
 }
-_CONTACT_CHANGED: Final = frozenset({"created", "updated", "signed_up"})
-_PEOPLE: Final = frozenset({"user", "lead", "contact"})
-_OF_THE_DELIVERY: Final = frozenset({"delivery_attempts", "delivery_status", "delivered_at", "first_sent_at"})
+_CONTACT_CHANGES: Final = frozenset({"created", "updated", "signed_up"})
+_PERSON_TYPES: Final = frozenset({"user", "lead", "contact"})
+_TRANSPORT_NAMES: Final = frozenset({"delivery_attempts", "delivery_status", "delivered_at", "first_sent_at"})
 
 
 def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
@@ -64,7 +73,7 @@ def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | No
     return HandshakeReply() if delivery.method == "HEAD" else None
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     topic = event.get("topic")
     if not isinstance(topic, str) or not topic:
@@ -72,67 +81,67 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     item = as_object(as_object(event.get("data")).get("item"))
     if topic == "ping" or item.get("type") == "ping":
         return
-    person = _person(item)
+    person = _find_identities(item)
     if not any(person.values()):
         return
     call = Call(
         id=text_id(event.get("id"))
-        or event_id({name: value for name, value in event.items() if name not in _OF_THE_DELIVERY}),
-        at=event.get("created_at"),
+        or derive_event_id({name: value for name, value in event.items() if name not in _TRANSPORT_NAMES}),
+        occurred_at=event.get("created_at"),
         user_id=person["external_id"],
         email=person["email"],
         phone=person["phone"],
         ids={"intercom_contact": person["id"]},
     )
-    if _says_who_it_is(topic):
+    if _is_identify(topic):
         call.traits = {"name": person["name"]}
     else:
-        _put_touchpoint(call, topic, item)
+        _fill_touchpoint(call, topic, item)
     yield call
 
 
-def _says_who_it_is(topic: str) -> bool:
+def _is_identify(topic: str) -> bool:
     """``contact.user.created``, ``contact.email.updated``, ``user.created`` ..: a person, and nothing that was done."""
     kind, _, rest = topic.partition(".")
     is_tag = ".tag." in f".{rest}."
-    return kind in ("contact", "user", "visitor") and rest.rpartition(".")[2] in _CONTACT_CHANGED and not is_tag
+    return kind in ("contact", "user", "visitor") and rest.rpartition(".")[2] in _CONTACT_CHANGES and not is_tag
 
 
-def _put_touchpoint(call: Call, topic: str, item: Event) -> None:
-    status = _STATUS_AFTER.get(topic) or _state(item)
+def _fill_touchpoint(call: Call, topic: str, item: Event) -> None:
+    status = _STATUS_AFTER.get(topic) or _find_state(item)
     name = _NAMES.get(topic) or vendor_event_name("intercom", topic)
     if topic == "ticket.state.updated":
-        name = change_of(status, status_word(item.get("previous_ticket_state")))
+        name = status_change_name(status, status_word(item.get("previous_ticket_state")))
     call.event = name
     call.channel = "email" if name == "email.unsubscribed" else CHANNEL
-    rating = _rating(item) if name == RATED else {}
+    rating = _find_rating(item) if name == RATED else {}
     call.properties = {
-        "ticket_id": _conversation_id(item),
+        "ticket_id": _find_conversation_id(item),
         "status": status,
         "priority": status_word(item.get("priority")),
-        "tags": _names(item.get("tags")),
+        "tags": _tag_names(item.get("tags")),
         "tag": as_object(item.get("tag")).get("name"),
         "assignee_id": text_id(item.get("admin_assignee_id")),
         "opened_at": item.get("created_at") if item.get("type") in ("conversation", "ticket") else None,
-        **csat(rating.get("rating"), 5),
+        **csat_properties(rating.get("rating"), 5),
     }
-    call.by_customer = name in (CHAT_STARTED, CREATED, REPLIED_BY_CUSTOMER, RATED)
-    call.text = {"subject": _subject(item), "body": _said(name, item), "comment": rating.get("remark")}
+    call.is_by_customer = name in (CHAT_STARTED, CREATED, REPLIED_BY_CUSTOMER, RATED)
+    call.text = {"subject": _find_subject(item), "body": _find_text(name, item), "comment": rating.get("remark")}
 
 
-def _person(item: Event) -> dict[str, Any]:
+def _find_identities(item: Event) -> dict[str, Any]:
     """The customer of an item: itself, its ``user`` (older payloads), its first contact, or who wrote first."""
     author = as_object(as_object(item.get("source")).get("author"))
     contacts = as_object(item.get("contacts"))
-    found = [
-        item if item.get("type") in _PEOPLE else {},
+    candidates = [
+        item if item.get("type") in _PERSON_TYPES else {},
         as_object(item.get("user")),
         as_object(item.get("contact")),
-        first_of(contacts.get("contacts") or contacts.get("data")),
-        author if author.get("type") in _PEOPLE else {},
+        first_object(contacts.get("contacts") or contacts.get("data")),
+        author if author.get("type") in _PERSON_TYPES else {},
     ]
-    first = next((each for each in found if each.get("id")), {})
-    same = [each for each in found if not each.get("id") or each.get("id") == first.get("id")]
+    person = next((candidate for candidate in candidates if candidate.get("id")), {})
+    records = [record for record in candidates if not record.get("id") or record.get("id") == person.get("id")]
     spellings = {
         "id": ("id",),
         "external_id": ("external_id", "user_id"),
@@ -141,12 +150,12 @@ def _person(item: Event) -> dict[str, Any]:
         "name": ("name",),
     }
     return {
-        key: next((each[name] for each in same for name in names if each.get(name) not in (None, "")), None)
+        key: next((record[name] for record in records for name in names if record.get(name) not in (None, "")), None)
         for key, names in spellings.items()
     }
 
 
-def _state(item: Event) -> str | None:
+def _find_state(item: Event) -> str | None:
     """Of a conversation ``open``, ``closed`` or ``snoozed``; of a ticket what its kind of tickets has."""
     state = item.get("state") or item.get("ticket_state")
     if isinstance(state, dict):
@@ -154,45 +163,45 @@ def _state(item: Event) -> str | None:
     return status_word(state)
 
 
-def _conversation_id(item: Event) -> str | None:
+def _find_conversation_id(item: Event) -> str | None:
     if item.get("type") == "conversation_rating" or item.get("conversation_id"):
         return text_id(item.get("conversation_id"))
-    return text_id(item.get("id")) if item.get("type") not in _PEOPLE else None
+    return text_id(item.get("id")) if item.get("type") not in _PERSON_TYPES else None
 
 
-def _rating(item: Event) -> dict[str, Any]:
+def _find_rating(item: Event) -> dict[str, Any]:
     if item.get("type") == "conversation_rating":
         return item
     return as_object(item.get("conversation_rating") or item.get("ticket_rating"))
 
 
-def _subject(item: Event) -> str | None:
+def _find_subject(item: Event) -> str | None:
     attributes = as_object(item.get("ticket_attributes"))
-    return plain(as_object(item.get("source")).get("subject") or attributes.get("_default_title_"))
+    return strip_markup(as_object(item.get("source")).get("subject") or attributes.get("_default_title_"))
 
 
-def _said(name: str, item: Event) -> str | None:
+def _find_text(name: str, item: Event) -> str | None:
     """What was written last; of a conversation that just began, what it began with."""
     parts = as_object(item.get("conversation_parts") or item.get("ticket_parts"))
-    last = first_of(parts.get("conversation_parts") or parts.get("ticket_parts"))
-    begun = as_object(item.get("source") or item.get("conversation_message"))
-    described = as_object(item.get("ticket_attributes")).get("_default_description_")
+    last = first_object(parts.get("conversation_parts") or parts.get("ticket_parts"))
+    source = as_object(item.get("source") or item.get("conversation_message"))
+    description = as_object(item.get("ticket_attributes")).get("_default_description_")
     if name in (CHAT_STARTED, CREATED):
-        return plain(begun.get("body") or described)
-    return plain(last.get("body"))
+        return strip_markup(source.get("body") or description)
+    return strip_markup(last.get("body"))
 
 
-def _names(tags: Any) -> list[Any]:
-    listed = as_object(tags).get("tags")
-    return [tag.get("name") for tag in listed if isinstance(tag, dict)] if isinstance(listed, list) else []
+def _tag_names(tags: Any) -> list[Any]:
+    items = as_object(tags).get("tags")
+    return [tag.get("name") for tag in items if isinstance(tag, dict)] if isinstance(items, list) else []
 
 
 CONNECTOR: Final = Connector(
     key="intercom",
     name="Intercom",
     family="support",
-    scheme=hmac_scheme("Client secret of the app", name="x-hub-signature", digest="sha1", prefix="sha1="),
-    read=read,
+    scheme=hmac_scheme("Client secret of the app", signature_header="x-hub-signature", digest="sha1", prefix="sha1="),
+    map_event=map_event,
     handshake=handshake,
     steps=(
         "In Intercom's Developer Hub open your app, Webhooks, and enter {url} as the endpoint.",
@@ -207,5 +216,5 @@ CONNECTOR: Final = Connector(
     b'"contacts":{"type":"contact.list","contacts":[{"type":"contact","id":"c-1","external_id":"user-1"}]},'
     b'"conversation_parts":{"type":"conversation_part.list","conversation_parts":[{"type":"conversation_part",'
     b'"id":"p-2","part_type":"comment","body":"<p>Are you there?</p>","author":{"type":"user","id":"c-1"}}]}}}}',
-    seconds=5.0,
+    timeout_seconds=5.0,
 )

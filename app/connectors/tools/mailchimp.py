@@ -10,9 +10,16 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id
 from app.connectors.delivery import Delivery, Unreadable, decode_form, decode_json
-from app.connectors.shared.email import CHANNEL, address, click_context, custom_ids, listed, members
+from app.connectors.shared.email import (
+    CHANNEL,
+    click_context,
+    extract_address,
+    find_custom_ids,
+    parse_list,
+    parse_object,
+)
 from app.connectors.signatures import TOKEN, WRONG, SignatureRefused, hmac_scheme
 from app.enrichment.channel import lower_snake
 from app.formats.event_names import vendor_event_name
@@ -20,7 +27,7 @@ from app.formats.event_names import vendor_event_name
 _PROBES: Final = ("GET", "HEAD")
 _FORM: Final = {"content-type": "application/x-www-form-urlencoded"}
 
-_PART: Final = re.compile(r"\[([^\[\]]*)\]")
+_NAME_PART: Final = re.compile(r"\[([^\[\]]*)\]")
 _LEVELS_MAX: Final = 6
 
 _AUDIENCE_NAMES: Final = {
@@ -28,7 +35,7 @@ _AUDIENCE_NAMES: Final = {
     "unsubscribe": "email.unsubscribed",
     "cleaned": "email.bounced",
 }
-_MERGED: Final = {"fname": "first_name", "lname": "last_name"}
+_MERGE_NAMES: Final = {"fname": "first_name", "lname": "last_name"}
 
 _MAIL_NAMES: Final = {
     "send": "email.sent",
@@ -51,58 +58,70 @@ def _audience_probe(delivery: Delivery, secrets: Sequence[str]) -> HandshakeRepl
     return HandshakeReply() if delivery.method in _PROBES else None
 
 
-def split_audience(delivery: Delivery) -> list[Event]:
-    return [nested(decode_form(delivery.body))]
+def split_audience_delivery(delivery: Delivery) -> list[Event]:
+    return [nest_fields(decode_form(delivery.body))]
 
 
-def nested(fields: dict[str, str]) -> Event:
+def nest_fields(fields: dict[str, str]) -> Event:
     """``{"data[merges][FNAME]": ..}`` as objects in objects. Raises Unreadable where names contradict each other."""
     event: Event = {}
     for name, value in fields.items():
         first, bracket, rest = name.partition("[")
-        path = [first, *_PART.findall(bracket + rest)]
+        path = [first, *_NAME_PART.findall(bracket + rest)]
         if len(path) > _LEVELS_MAX:
             raise Unreadable(f"the field {name[:80]} nests deeper than {_LEVELS_MAX} levels")
-        at: Any = event
-        for part in path[:-1]:
-            at = at.setdefault(part, {}) if isinstance(at, dict) else at
-        if not isinstance(at, dict) or path[-1] in at:
+        parent: Any = event
+        for name_part in path[:-1]:
+            parent = parent.setdefault(name_part, {}) if isinstance(parent, dict) else parent
+        if not isinstance(parent, dict) or path[-1] in parent:
             raise Unreadable(f"the field {name[:80]} is a value and an object at once")
-        at[path[-1]] = value
+        parent[path[-1]] = value
     return event
 
 
-def read_audience(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_audience_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
-    kind, data, at = event.get("type"), event.get("data"), event.get("fired_at")
+    kind, data, occurred_at = event.get("type"), event.get("data"), event.get("fired_at")
     if not isinstance(kind, str) or not kind or not isinstance(data, dict):
         raise Unreadable("an event needs the fields type and data[...]")
     if kind == "campaign":
         return
-    own = event_id(kind, at, data)
-    who: dict[str, Any] = {"email": data.get("email"), "ids": {"mailchimp_member": data.get("id")}}
+    own_id = derive_event_id(kind, occurred_at, data)
+    identities: dict[str, Any] = {"email": data.get("email"), "ids": {"mailchimp_member": data.get("id")}}
     if kind == "upemail":
         # Both addresses are this person's: named together, they become one customer.
         ids = {"mailchimp_member": data.get("new_id"), "email": data.get("old_email")}
-        yield Call(id=own, at=at, email=data.get("new_email"), ids=ids)
+        yield Call(id=own_id, occurred_at=occurred_at, email=data.get("new_email"), ids=ids)
         return
     if kind in ("subscribe", "profile"):
-        yield Call(id=f"{own}-traits", at=at, traits=_traits(members(data.get("merges"))), **who)
+        yield Call(
+            id=f"{own_id}-traits",
+            occurred_at=occurred_at,
+            traits=_parse_traits(parse_object(data.get("merges"))),
+            **identities,
+        )
     if kind != "profile":
         name = _AUDIENCE_NAMES.get(kind) or vendor_event_name("mailchimp", kind)
         name = "email.complained" if data.get("reason") == "abuse" else name
-        yield Call(id=own, at=at, event=name, channel=CHANNEL, properties=_of_audience(data), **who)
+        yield Call(
+            id=own_id,
+            occurred_at=occurred_at,
+            event=name,
+            channel=CHANNEL,
+            properties=_audience_properties(data),
+            **identities,
+        )
 
 
-def _traits(merges: dict[str, Any]) -> dict[str, Any]:
+def _parse_traits(merges: dict[str, Any]) -> dict[str, Any]:
     """What the audience knows of a member, but for what identifies, groups and is empty."""
-    named = {_MERGED.get(lower_snake(name), lower_snake(name)): value for name, value in merges.items()}
+    renamed = {_MERGE_NAMES.get(lower_snake(name), lower_snake(name)): value for name, value in merges.items()}
     return {
-        name: value for name, value in named.items() if name not in ("", "email") and isinstance(value, str) and value
+        name: value for name, value in renamed.items() if name not in ("", "email") and isinstance(value, str) and value
     }
 
 
-def _of_audience(data: Event) -> dict[str, Any]:
+def _audience_properties(data: Event) -> dict[str, Any]:
     return {
         "list_id": data.get("list_id"),
         "campaign_id": data.get("campaign_id"),
@@ -119,7 +138,7 @@ def _mail_probe(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | 
     return HandshakeReply() if is_empty or delivery.method in _PROBES else None
 
 
-def _signed(delivery: Delivery, _: str) -> bytes:
+def _signed_bytes(delivery: Delivery, _: str) -> bytes:
     try:
         fields = decode_form(delivery.body)
     except Unreadable as error:
@@ -127,43 +146,45 @@ def _signed(delivery: Delivery, _: str) -> bytes:
     return (delivery.url + "".join(name + fields[name] for name in sorted(fields))).encode()
 
 
-def split_mail(delivery: Delivery) -> list[Event]:
+def split_mail_delivery(delivery: Delivery) -> list[Event]:
     events = decode_json(decode_form(delivery.body).get("mandrill_events", "").encode())
     if not isinstance(events, list):
         raise Unreadable("the field mandrill_events must be a JSON array")
     return events
 
 
-def read_mail(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_mail_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
-    kind, at = event.get("event"), event.get("ts")
+    kind, occurred_at = event.get("event"), event.get("ts")
     if kind is None and "action" in event:
-        yield _of_list(event)
+        yield _map_list_change(event)
         return
     if not isinstance(kind, str) or not kind:
         raise Unreadable("an event needs the member event")
-    message = members(event.get("msg"))
+    message = parse_object(event.get("msg"))
     name = _MAIL_NAMES.get(kind) or vendor_event_name("mandrill", kind)
     is_to_us = name == "email.received"
-    metadata = members(message.get("metadata"))
+    metadata = parse_object(message.get("metadata"))
     yield Call(
-        id=event_id(kind, event.get("_id") or message.get("_id"), at, event.get("url"), message.get("email")),
-        at=at,
+        id=derive_event_id(
+            kind, event.get("_id") or message.get("_id"), occurred_at, event.get("url"), message.get("email")
+        ),
+        occurred_at=occurred_at,
         event=name,
         channel=CHANNEL,
-        email=address(message.get("from_email") if is_to_us else message.get("email")),
-        **custom_ids(metadata),
-        properties=_of_mail(kind, event, message)
+        email=extract_address(message.get("from_email") if is_to_us else message.get("email")),
+        **find_custom_ids(metadata),
+        properties=_mail_properties(kind, event, message)
         | {"metadata": metadata}
         | click_context(name, event.get("user_agent")),
         text={"subject": message.get("subject"), "body": message.get("text")} if is_to_us else {},
     )
 
 
-def _of_mail(kind: str, event: Event, message: Event) -> dict[str, Any]:
+def _mail_properties(kind: str, event: Event, message: Event) -> dict[str, Any]:
     return {
         "link": event.get("url"),
-        "tags": listed(message.get("tags")),
+        "tags": parse_list(message.get("tags")),
         "email_id": event.get("_id") or message.get("_id"),
         "subject": None if kind == "inbound" else message.get("subject"),
         "template": message.get("template"),
@@ -173,17 +194,17 @@ def _of_mail(kind: str, event: Event, message: Event) -> dict[str, Any]:
     }
 
 
-def _of_list(event: Event) -> Call:
+def _map_list_change(event: Event) -> Call:
     """An address was put on, or taken off, a list of those that get no mail, or always do."""
-    about = members(event.get("reject")) or members(event.get("entry"))
-    kind, at = f"{event.get('type')}_{event.get('action')}", event.get("ts")
+    entry = parse_object(event.get("reject")) or parse_object(event.get("entry"))
+    kind, occurred_at = f"{event.get('type')}_{event.get('action')}", event.get("ts")
     return Call(
-        id=event_id(kind, at, about.get("email"), about.get("created_at")),
-        at=at,
+        id=derive_event_id(kind, occurred_at, entry.get("email"), entry.get("created_at")),
+        occurred_at=occurred_at,
         event=vendor_event_name("mandrill", kind),
         channel=CHANNEL,
-        email=about.get("email"),
-        properties={"reason": about.get("reason") or about.get("detail")},
+        email=entry.get("email"),
+        properties={"reason": entry.get("reason") or entry.get("detail")},
     )
 
 
@@ -193,8 +214,8 @@ CONNECTORS: Final = (
         name="Mailchimp",
         family="email",
         scheme=TOKEN,
-        read=read_audience,
-        split=split_audience,
+        map_event=map_audience_event,
+        split_delivery=split_audience_delivery,
         handshake=_audience_probe,
         steps=(
             "Let this source make its token. Mailchimp signs nothing, so the token has to stand in the address.",
@@ -213,10 +234,14 @@ CONNECTORS: Final = (
         name="Mailchimp Transactional",
         family="email",
         scheme=hmac_scheme(
-            "Webhook key", name="x-mandrill-signature", digest="sha1", encoding="base64", signed=_signed
+            "Webhook key",
+            signature_header="x-mandrill-signature",
+            digest="sha1",
+            encoding="base64",
+            signed_bytes=_signed_bytes,
         ),
-        read=read_mail,
-        split=split_mail,
+        map_event=map_mail_event,
+        split_delivery=split_mail_delivery,
         handshake=_mail_probe,
         options={"url": "The address exactly as Mailchimp was told it, where it is not the one that it calls."},
         steps=(

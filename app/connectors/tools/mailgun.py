@@ -16,9 +16,9 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, encode_event, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, encode_event
 from app.connectors.delivery import Delivery, Unreadable, decode_form, decode_json
-from app.connectors.shared.email import CHANNEL, click_context, custom_ids, listed, members
+from app.connectors.shared.email import CHANNEL, click_context, find_custom_ids, parse_list, parse_object
 from app.connectors.signatures import MISSING, WRONG, Scheme, SignatureRefused, check_age, is_same_secret
 from app.formats.event_names import vendor_event_name
 from app.touchpoint import SECOND
@@ -26,7 +26,7 @@ from app.touchpoint import SECOND
 _SECONDS_MAX: Final = 12 * 3_600
 """A delivery that failed is repeated six times within eight hours."""
 
-_PROOF: Final = ("timestamp", "token", "signature")
+_PROOF_NAMES: Final = ("timestamp", "token", "signature")
 _SECONDS: Final = re.compile(r"[0-9]{10}")
 """Nothing parts the time from the token in what is signed: only its length tells where it ends."""
 _NAMES: Final = {
@@ -44,12 +44,12 @@ _NAMES: Final = {
 
 
 def _verify(delivery: Delivery, secret: str) -> None:
-    proof = _proof(delivery.body)
+    proof = _read_proof(delivery.body)
     if not all(proof.values()):
         raise SignatureRefused(MISSING, "the body has no signature with timestamp and token")
     if not _SECONDS.fullmatch(proof["timestamp"]):
         raise SignatureRefused(WRONG, "the timestamp of the signature must be seconds since 1970, ten digits")
-    expected = hmac.digest(secret.encode(), _signed(proof).encode(), "sha256").hex()
+    expected = hmac.digest(secret.encode(), _signed_text(proof).encode(), "sha256").hex()
     if not is_same_secret(proof["signature"].lower(), expected):
         raise SignatureRefused(WRONG, "the signature is not that of this timestamp, token and signing key")
     check_age(proof["timestamp"], delivery.received_at, _SECONDS_MAX)
@@ -64,55 +64,57 @@ def _sign(delivery: Delivery, secret: str) -> Delivery:
         "signature": hmac.digest(secret.encode(), (time + token).encode(), "sha256").hex(),
     }
     return msgspec.structs.replace(
-        delivery, body=encode_event({**members(decode_json(delivery.body)), "signature": proof})
+        delivery, body=encode_event({**parse_object(decode_json(delivery.body)), "signature": proof})
     )
 
 
-def _once(delivery: Delivery) -> str | None:
-    return _signed(_proof(delivery.body)) or None
+def _find_single_use_token(delivery: Delivery) -> str | None:
+    return _signed_text(_read_proof(delivery.body)) or None
 
 
-def _signed(proof: dict[str, str]) -> str:
+def _signed_text(proof: dict[str, str]) -> str:
     return proof["timestamp"] + proof["token"]
 
 
-def _proof(body: bytes) -> dict[str, str]:
+def _read_proof(body: bytes) -> dict[str, str]:
     """timestamp, token and signature, empty where they are missing."""
     try:
         if _is_json(body):
-            said = members(members(decode_json(body)).get("signature"))
+            fields = parse_object(parse_object(decode_json(body)).get("signature"))
         else:
             decode_form(body)
             # A variable of the sender that has the name of one of these stands before Mailgun's own: the last counts.
-            said = dict(parse_qsl(body.decode(), keep_blank_values=True))
+            fields = dict(parse_qsl(body.decode(), keep_blank_values=True))
     except Unreadable:
-        said = {}
-    return {name: str(said.get(name) or "") for name in _PROOF}
+        fields = {}
+    return {name: str(fields.get(name) or "") for name in _PROOF_NAMES}
 
 
 def _is_json(body: bytes) -> bool:
     return body.lstrip()[:1] in (b"{", b"[")
 
 
-def split(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: Delivery) -> list[Event]:
     if not _is_json(delivery.body):
-        return [_as_today({**decode_form(delivery.body), "timestamp": _proof(delivery.body)["timestamp"]})]
-    event = members(decode_json(delivery.body)).get("event-data")
+        return [_modernise_event({**decode_form(delivery.body), "timestamp": _read_proof(delivery.body)["timestamp"]})]
+    event = parse_object(decode_json(delivery.body)).get("event-data")
     if not isinstance(event, dict):
         raise Unreadable("the body needs the member event-data, an object")
     return [event]
 
 
-def _as_today(fields: dict[str, str]) -> Event:
+def _modernise_event(fields: dict[str, str]) -> Event:
     """The flat fields of an old account in the shape of an ``event-data``."""
-    headers = {name.lower(): value for name, value in listed(fields.get("message-headers")) if isinstance(name, str)}
+    headers = {
+        name.lower(): value for name, value in parse_list(fields.get("message-headers")) if isinstance(name, str)
+    }
     return {
         "event": fields.get("event"),
         "timestamp": fields["timestamp"],
         "recipient": fields.get("recipient"),
         "url": fields.get("url"),
         "reason": fields.get("reason"),
-        "tags": listed(fields.get("tag") or fields.get("X-Mailgun-Tag")),
+        "tags": parse_list(fields.get("tag") or fields.get("X-Mailgun-Tag")),
         "campaigns": [{"id": fields.get("campaign-id"), "name": fields.get("campaign-name")}],
         "delivery-status": {"code": fields.get("code"), "message": fields.get("error") or fields.get("description")},
         "client-info": {"user-agent": fields.get("user-agent")},
@@ -122,11 +124,11 @@ def _as_today(fields: dict[str, str]) -> Event:
                 "subject": headers.get("subject"),
             }
         },
-        "user-variables": custom_ids(fields),
+        "user-variables": find_custom_ids(fields),
     }
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind = event.get("event")
     if not isinstance(kind, str) or not kind:
@@ -134,35 +136,35 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     name = _NAMES.get(kind) or vendor_event_name("mailgun", kind)
     if kind == "failed" and event.get("severity") == "temporary":
         name = "email.deferred"
-    client = members(event.get("client-info"))
+    client = parse_object(event.get("client-info"))
     yield Call(
-        id=event_id(kind, event.get("id"), event.get("timestamp"), event.get("recipient"), event.get("url")),
-        at=event.get("timestamp"),
+        id=derive_event_id(kind, event.get("id"), event.get("timestamp"), event.get("recipient"), event.get("url")),
+        occurred_at=event.get("timestamp"),
         event=name,
         channel=CHANNEL,
         email=event.get("recipient"),
-        **custom_ids(event.get("user-variables")),
-        properties=_properties(event)
+        **find_custom_ids(event.get("user-variables")),
+        properties=_event_properties(event)
         | click_context(name, client.get("user-agent"), client.get("bot") not in (None, "")),
     )
 
 
-def _properties(event: Event) -> dict[str, Any]:
-    headers = members(members(event.get("message")).get("headers"))
-    status = members(event.get("delivery-status"))
-    campaign = members(next(iter(listed(event.get("campaigns"))), None))
+def _event_properties(event: Event) -> dict[str, Any]:
+    headers = parse_object(parse_object(event.get("message")).get("headers"))
+    status = parse_object(event.get("delivery-status"))
+    campaign = parse_object(next(iter(parse_list(event.get("campaigns"))), None))
     return {
         "link": event.get("url"),
         "campaign": campaign.get("name"),
         "campaign_id": campaign.get("id"),
-        "tags": listed(event.get("tags")),
+        "tags": parse_list(event.get("tags")),
         "email_id": headers.get("message-id"),
         "subject": headers.get("subject"),
         "severity": event.get("severity"),
         "reason": event.get("reason"),
         "code": status.get("code"),
         "details": status.get("message") or status.get("description"),
-        "metadata": members(event.get("user-variables")),
+        "metadata": parse_object(event.get("user-variables")),
     }
 
 
@@ -170,10 +172,10 @@ CONNECTOR: Final = Connector(
     key="mailgun",
     name="Mailgun",
     family="email",
-    scheme=Scheme(secret="HTTP webhook signing key", verify=_verify, sign=_sign),
-    read=read,
-    split=split,
-    single_use_token=_once,
+    scheme=Scheme(secret_label="HTTP webhook signing key", verify=_verify, sign=_sign),
+    map_event=map_event,
+    split_delivery=split_delivery,
+    single_use_token=_find_single_use_token,
     refused_status=406,
     steps=(
         "In Mailgun open Sending, Webhooks, choose the domain, and add the address {url} for each type of event.",

@@ -6,9 +6,16 @@ from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
 from app.connectors.delivery import Unreadable
-from app.connectors.shared.email import CHANNEL, address, click_context, custom_ids, listed, members
+from app.connectors.shared.email import (
+    CHANNEL,
+    click_context,
+    extract_address,
+    find_custom_ids,
+    parse_list,
+    parse_object,
+)
 from app.connectors.signatures import TOKEN
 from app.formats.event_names import vendor_event_name
 
@@ -21,36 +28,38 @@ _NAMES: Final = {
     "SubscriptionChange": "email.unsubscribed",
 }
 _TIMES: Final = ("DeliveredAt", "BouncedAt", "ReceivedAt", "ChangedAt", "SubmittedAt")
-_BOUNCES_OF_TODAY: Final = frozenset({"Transient", "DnsError", "SoftBounce"})
+_TEMPORARY_BOUNCES: Final = frozenset({"Transient", "DnsError", "SoftBounce"})
 """Types of bounces after which the address may well be good tomorrow."""
 _SUPPRESSED_BY: Final = {"HardBounce": "email.bounced", "SpamComplaint": "email.complained"}
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind = event.get("RecordType")
     if kind == "Inbound" or (kind is None and "FromFull" in event):
-        yield _received(event)
+        yield _map_received_mail(event)
         return
     if not isinstance(kind, str) or not kind:
         raise Unreadable("an event needs the member RecordType")
-    name, at = _name(kind, event), next((event[each] for each in _TIMES if event.get(each)), None)
-    who = event.get("Recipient") or event.get("Email")
-    own = event.get("ID")
-    metadata = members(event.get("Metadata"))
+    name = _event_name(kind, event)
+    occurred_at = next((event[member] for member in _TIMES if event.get(member)), None)
+    recipient = event.get("Recipient") or event.get("Email")
+    own_id = event.get("ID")
+    metadata = parse_object(event.get("Metadata"))
+    derived_id = derive_event_id(kind, event.get("MessageID"), recipient, occurred_at, event.get("OriginalLink"), name)
     yield Call(
-        id=f"{kind}-{own}" if own else event_id(kind, event.get("MessageID"), who, at, event.get("OriginalLink"), name),
-        at=at,
+        id=f"{kind}-{own_id}" if own_id else derived_id,
+        occurred_at=occurred_at,
         event=name,
         channel=CHANNEL,
-        email=who,
-        **custom_ids(metadata),
-        properties=_properties(event) | {"metadata": metadata} | click_context(name, event.get("UserAgent")),
+        email=recipient,
+        **find_custom_ids(metadata),
+        properties=_event_properties(event) | {"metadata": metadata} | click_context(name, event.get("UserAgent")),
     )
 
 
-def _name(kind: str, event: Event) -> str:
-    if kind == "Bounce" and event.get("Type") in _BOUNCES_OF_TODAY:
+def _event_name(kind: str, event: Event) -> str:
+    if kind == "Bounce" and event.get("Type") in _TEMPORARY_BOUNCES:
         return "email.deferred"
     if kind == "SubscriptionChange":
         if event.get("SuppressSending") is False:
@@ -59,10 +68,10 @@ def _name(kind: str, event: Event) -> str:
     return _NAMES.get(kind) or vendor_event_name("postmark", kind)
 
 
-def _properties(event: Event) -> dict[str, Any]:
+def _event_properties(event: Event) -> dict[str, Any]:
     return {
         "link": event.get("OriginalLink"),
-        "tags": listed(event.get("Tag")),
+        "tags": parse_list(event.get("Tag")),
         "email_id": event.get("MessageID"),
         "subject": event.get("Subject"),
         "message_stream": event.get("MessageStream"),
@@ -75,27 +84,27 @@ def _properties(event: Event) -> dict[str, Any]:
     }
 
 
-def _received(event: Event) -> Call:
+def _map_received_mail(event: Event) -> Call:
     """A mail that somebody wrote to us."""
-    sender = members(event.get("FromFull")).get("Email") or address(event.get("From"))
+    sender = parse_object(event.get("FromFull")).get("Email") or extract_address(event.get("From"))
     message = event.get("MessageID")
     return Call(
-        id=event_id("Inbound", message, sender),
-        at=_date(event.get("Date")),
+        id=derive_event_id("Inbound", message, sender),
+        occurred_at=_parse_date(event.get("Date")),
         event="email.received",
         channel=CHANNEL,
         email=sender,
         properties={
             "email_id": message,
             "mailbox_hash": event.get("MailboxHash"),
-            "tags": listed(event.get("Tag")),
-            "attachments": len(listed(event.get("Attachments"))) or None,
+            "tags": parse_list(event.get("Tag")),
+            "attachments": len(parse_list(event.get("Attachments"))) or None,
         },
         text={"subject": event.get("Subject"), "body": event.get("StrippedTextReply") or event.get("TextBody")},
     )
 
 
-def _date(value: Any) -> Any:
+def _parse_date(value: Any) -> Any:
     """A date as mails write it (``Thu, 5 Apr 2012 16:59:01 +0200``) in RFC 3339; any other as it is."""
     try:
         return parsedate_to_datetime(value).isoformat()
@@ -108,7 +117,7 @@ CONNECTOR: Final = Connector(
     name="Postmark",
     family="email",
     scheme=TOKEN,
-    read=read,
+    map_event=map_event,
     refused_status=403,
     steps=(
         "Let this source make its token. Postmark signs nothing, so the token has to stand in the address.",

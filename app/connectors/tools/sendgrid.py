@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePub
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.shared.email import CHANNEL, click_context, custom_ids, listed, members
-from app.connectors.signatures import WRONG, Scheme, SignatureRefused, check_age, decode_base64, header
+from app.connectors.shared.email import CHANNEL, click_context, find_custom_ids, parse_list, parse_object
+from app.connectors.signatures import WRONG, Scheme, SignatureRefused, check_age, decode_base64, require_header
 from app.formats.event_names import vendor_event_name
 
 _SIGNATURE: Final = "x-twilio-email-event-webhook-signature"
@@ -50,16 +50,16 @@ _RENAMED: Final = {
     "smtp-id": "smtp_id",
     "useragent": "user_agent",
 }
-_NOT_KEPT: Final = frozenset(
+_DROPPED_NAMES: Final = frozenset(
     {"email", "timestamp", "event", "sg_event_id", "attempt", "user_id", "userId", "anonymous_id", "anonymousId", "ip"}
     | {"category", "newsletter", "unique_args", "sg_machine_open"}
 )
 """What has a place of its own, or says how often a delivery was tried."""
-_OF_THE_ACCOUNT: Final = "account_status_change"
+_ACCOUNT_EVENT: Final = "account_status_change"
 
 
 def verify(delivery: Delivery, secret: str) -> None:
-    sent, time = header(delivery, _SIGNATURE), header(delivery, _TIMESTAMP)
+    sent, time = require_header(delivery, _SIGNATURE), require_header(delivery, _TIMESTAMP)
     try:
         _public_key(secret).verify(decode_base64(sent), time.encode() + delivery.body, ECDSA(SHA256()))
     except InvalidSignature:
@@ -67,11 +67,11 @@ def verify(delivery: Delivery, secret: str) -> None:
     check_age(time, delivery.received_at, _SECONDS_MAX)
 
 
-def keep(secret: str) -> str:
+def normalise_secret(secret: str) -> str:
     """The verification key as SendGrid shows it: base64 of DER; lines of PEM around it are taken off."""
-    plain = "".join(line for line in secret.strip().splitlines() if not line.startswith("-----"))
-    _public_key(plain)
-    return plain
+    encoded = "".join(line for line in secret.strip().splitlines() if not line.startswith("-----"))
+    _public_key(encoded)
+    return encoded
 
 
 @lru_cache(maxsize=64)
@@ -85,37 +85,37 @@ def _public_key(secret: str) -> EllipticCurvePublicKey:
     return key
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind = event.get("event")
     if not isinstance(kind, str) or not kind:
         raise Unreadable("an event needs the member event")
-    if kind == _OF_THE_ACCOUNT:
+    if kind == _ACCOUNT_EVENT:
         return
     name = _NAMES.get(kind) or vendor_event_name("sendgrid", kind)
     if kind == "bounce" and event.get("type") == "blocked":
         name = "email.deferred"
-    told = members(event.get("unique_args")) | event
-    looked = click_context(name, event.get("useragent"), event.get("sg_machine_open") is True)
-    own = event.get("sg_event_id")
+    fields = parse_object(event.get("unique_args")) | event
+    click = click_context(name, event.get("useragent"), event.get("sg_machine_open") is True)
+    own_id = event.get("sg_event_id")
     yield Call(
-        id=own if isinstance(own, str) and own else event_id(event),
-        at=event.get("timestamp"),
+        id=own_id if isinstance(own_id, str) and own_id else derive_event_id(event),
+        occurred_at=event.get("timestamp"),
         event=name,
         channel=CHANNEL,
         email=event.get("email"),
-        **custom_ids(told),
-        properties=_properties(told) | looked,
+        **find_custom_ids(fields),
+        properties=_event_properties(fields) | click,
     )
 
 
-def _properties(told: Event) -> dict[str, Any]:
+def _event_properties(fields: Event) -> dict[str, Any]:
     """SendGrid's own under our names, and whatever the sender sent along under theirs."""
-    newsletter = members(told.get("newsletter")).get("newsletter_id")
+    newsletter = parse_object(fields.get("newsletter")).get("newsletter_id")
     return {
         **({} if newsletter is None else {"campaign_id": newsletter}),
-        **{_RENAMED.get(key, key): value for key, value in told.items() if key not in _NOT_KEPT},
-        "tags": listed(told.get("category")),
+        **{_RENAMED.get(key, key): value for key, value in fields.items() if key not in _DROPPED_NAMES},
+        "tags": parse_list(fields.get("category")),
     }
 
 
@@ -123,8 +123,10 @@ CONNECTOR: Final = Connector(
     key="sendgrid",
     name="SendGrid",
     family="email",
-    scheme=Scheme(secret="Verification key of the signed Event Webhook", verify=verify, keep=keep),
-    read=read,
+    scheme=Scheme(
+        secret_label="Verification key of the signed Event Webhook", verify=verify, normalise_secret=normalise_secret
+    ),
+    map_event=map_event,
     steps=(
         "In SendGrid open Settings, Mail Settings, Event Webhooks, and create one with the address {url}.",
         "Choose the events that shall count; turn Signature Verification on and save.",

@@ -21,7 +21,14 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply
 from app.connectors.delivery import Delivery, Unreadable, decode_json
-from app.connectors.shared.email import CHANNEL, address, click_context, custom_ids, listed, members
+from app.connectors.shared.email import (
+    CHANNEL,
+    click_context,
+    extract_address,
+    find_custom_ids,
+    parse_list,
+    parse_object,
+)
 from app.connectors.signatures import MISSING, WRONG, Scheme, SignatureRefused, check_age, decode_base64
 from app.formats.event_names import vendor_event_name
 from app.touchpoint import SECOND
@@ -30,19 +37,19 @@ _SECONDS_MAX: Final = 86_400
 """A delivery that failed is repeated for an hour at most."""
 
 _HOST: Final = re.compile(r"sns\.[a-zA-Z0-9-]{3,}\.amazonaws\.com(\.cn)?")
-_CERTIFICATE_AT: Final = re.compile(
+_CERTIFICATE_URL: Final = re.compile(
     r"https://sns\.[a-z0-9-]{3,}\.amazonaws\.com(\.cn)?/SimpleNotificationService-[0-9a-zA-Z]{1,64}\.pem"
 )
 _PEM: Final = b"-----BEGIN CERTIFICATE-----"
 _SIGNED_OF_NOTIFICATION: Final = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
 _SIGNED_OF_CONFIRMATION: Final = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
-_SIGNED: Final = {
+_SIGNED_MEMBERS: Final = {
     "Notification": _SIGNED_OF_NOTIFICATION,
     "SubscriptionConfirmation": _SIGNED_OF_CONFIRMATION,
     "UnsubscribeConfirmation": _SIGNED_OF_CONFIRMATION,
 }
 _HASHES: Final = {"1": SHA1, "2": SHA256}
-_VALIDATED: Final = "Successfully validated SNS topic"
+_VALIDATION_TEXT: Final = "Successfully validated SNS topic"
 
 _NAMES: Final = {
     "Send": "email.sent",
@@ -57,32 +64,32 @@ _NAMES: Final = {
     "Subscription": "email.unsubscribed",
     "Received": "email.received",
 }
-_DETAILS: Final = {"Rendering Failure": "failure", "DeliveryDelay": "deliveryDelay"}
+_DETAIL_MEMBERS: Final = {"Rendering Failure": "failure", "DeliveryDelay": "deliveryDelay"}
 """Under which member an event says more, where that is not its name in lower case."""
-_RECIPIENTS: Final = ("bouncedRecipients", "complainedRecipients", "delayedRecipients", "recipients")
+_RECIPIENT_LISTS: Final = ("bouncedRecipients", "complainedRecipients", "delayedRecipients", "recipients")
 
 
-def certificate(delivery: Delivery) -> str | None:
+def certificate_url(delivery: Delivery) -> str | None:
     """Where the certificate of the signature stands. Nothing is fetched for a topic that is not the source's."""
-    return str(_expected(delivery)["SigningCertURL"])
+    return str(_require_expected_notification(delivery)["SigningCertURL"])
 
 
 def _verify(delivery: Delivery, secret: str) -> None:
     del secret
-    message = _expected(delivery)
-    hashed = _HASHES.get(str(message.get("SignatureVersion")))
-    if hashed is None:
+    message = _require_expected_notification(delivery)
+    hash_class = _HASHES.get(str(message.get("SignatureVersion")))
+    if hash_class is None:
         raise SignatureRefused(WRONG, "SignatureVersion must be 1 or 2")
     try:
-        _public_key(delivery.fetched, delivery.received_at).verify(
-            decode_base64(str(message["Signature"])), _signed_text(message), PKCS1v15(), hashed()
+        _public_key(delivery.certificate_pem, delivery.received_at).verify(
+            decode_base64(str(message["Signature"])), _signed_text(message), PKCS1v15(), hash_class()
         )
     except InvalidSignature:
         raise SignatureRefused(WRONG, "the signature is not that of this notification") from None
     check_age(str(message.get("Timestamp", "")), delivery.received_at, _SECONDS_MAX)
 
 
-def _expected(delivery: Delivery) -> Event:
+def _require_expected_notification(delivery: Delivery) -> Event:
     """The notification, if it is one that the source awaits. Raises SignatureRefused."""
     try:
         message = decode_json(delivery.body)
@@ -93,16 +100,16 @@ def _expected(delivery: Delivery) -> Event:
     for name, member in (("x-amz-sns-message-type", "Type"), ("x-amz-sns-message-id", "MessageId")):
         if delivery.headers.get(name, message.get(member)) != message.get(member):
             raise SignatureRefused(WRONG, f"the header {name} says something else than {member}")
-    if message.get("Type") not in _SIGNED:
+    if message.get("Type") not in _SIGNED_MEMBERS:
         raise SignatureRefused(WRONG, "Type is none that SNS signs")
     if message.get("TopicArn") not in delivery.options.get("topics", "").replace(",", " ").split():
         raise SignatureRefused(WRONG, "TopicArn is not among the source's topics")
-    if not _CERTIFICATE_AT.fullmatch(str(message.get("SigningCertURL"))):
+    if not _CERTIFICATE_URL.fullmatch(str(message.get("SigningCertURL"))):
         raise SignatureRefused(WRONG, "SigningCertURL is no certificate of SNS")
     return message
 
 
-def _is_of_sns(url: Any) -> bool:
+def _is_sns_url(url: Any) -> bool:
     if not isinstance(url, str):
         return False
     try:
@@ -120,57 +127,57 @@ def _is_of_sns(url: Any) -> bool:
 
 def _public_key(pem: bytes, at: int) -> RSAPublicKey:
     """The key of a certificate that holds at that instant. Raises SignatureRefused."""
-    key, holds_from, holds_until = _certified(pem)
+    key, holds_from, holds_until = _load_certificate(pem)
     if not holds_from <= at <= holds_until:
         raise SignatureRefused(WRONG, "the certificate at SigningCertURL is not valid now")
     return key
 
 
 @lru_cache(maxsize=64)
-def _certified(pem: bytes) -> tuple[RSAPublicKey, int, int]:
+def _load_certificate(pem: bytes) -> tuple[RSAPublicKey, int, int]:
     """(key, first instant at which its certificate holds, last one)."""
     if not pem.startswith(_PEM):
         raise SignatureRefused(WRONG, "what stands at SigningCertURL is no certificate")
     try:
-        found = load_pem_x509_certificate(pem)
-        key = found.public_key()
+        certificate = load_pem_x509_certificate(pem)
+        key = certificate.public_key()
     except ValueError:
         raise SignatureRefused(WRONG, "what stands at SigningCertURL is no certificate") from None
     if not isinstance(key, RSAPublicKey):
         raise SignatureRefused(WRONG, "the certificate at SigningCertURL has no key of RSA")
-    return key, _instant(found.not_valid_before_utc), _instant(found.not_valid_after_utc)
+    return key, _to_microseconds(certificate.not_valid_before_utc), _to_microseconds(certificate.not_valid_after_utc)
 
 
-def _instant(moment: datetime) -> int:
+def _to_microseconds(moment: datetime) -> int:
     """Certificates tell whole seconds."""
     return int(moment.timestamp()) * SECOND
 
 
 def _signed_text(message: Event) -> bytes:
-    names = _SIGNED[message["Type"]]
+    names = _SIGNED_MEMBERS[message["Type"]]
     return "".join(f"{name}\n{message[name]}\n" for name in names if message.get(name) is not None).encode()
 
 
 def handshake_signed(delivery: Delivery) -> HandshakeReply | None:
     """A subscription is confirmed by visiting its address; that one has ended needs no answer."""
-    message = _expected(delivery)
+    message = _require_expected_notification(delivery)
     if message["Type"] == "Notification":
         return None
     if message["Type"] == "UnsubscribeConfirmation":
         return HandshakeReply()
     url = message.get("SubscribeURL")
-    if not _is_of_sns(url) or parse_qs(urlsplit(str(url)).query).get("Action") != ["ConfirmSubscription"]:
+    if not _is_sns_url(url) or parse_qs(urlsplit(str(url)).query).get("Action") != ["ConfirmSubscription"]:
         raise SignatureRefused(WRONG, "SubscribeURL is no confirmation at SNS")
     return HandshakeReply(fetch_url=str(url))
 
 
-def split(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: Delivery) -> list[Event]:
     """The notification with its text parsed; none where SNS only says that the topic works."""
-    message = members(decode_json(delivery.body))
+    message = parse_object(decode_json(delivery.body))
     text = message.get("Message")
     if not isinstance(text, str):
         raise Unreadable("a notification needs the member Message, a text")
-    if text.startswith(_VALIDATED):
+    if text.startswith(_VALIDATION_TEXT):
         return []
     event = decode_json(text.encode())
     if not isinstance(event, dict):
@@ -178,56 +185,61 @@ def split(delivery: Delivery) -> list[Event]:
     return [{"MessageId": message.get("MessageId"), "Timestamp": message.get("Timestamp"), "Message": event}]
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
-    said = members(event.get("Message"))
-    kind = said.get("eventType") or said.get("notificationType")
+    message = parse_object(event.get("Message"))
+    kind = message.get("eventType") or message.get("notificationType")
     if not isinstance(kind, str) or not kind:
         raise Unreadable("an event needs the member eventType or notificationType")
-    mail, detail = members(said.get("mail")), members(said.get(_DETAILS.get(kind, kind.lower())))
-    name = _name(kind, detail)
-    tags = {key: value for key, value in members(mail.get("tags")).items() if not key.startswith("ses:")}
+    mail, detail = parse_object(message.get("mail")), parse_object(message.get(_DETAIL_MEMBERS.get(kind, kind.lower())))
+    name = _event_name(kind, detail)
+    tags = {key: value for key, value in parse_object(mail.get("tags")).items() if not key.startswith("ses:")}
     custom = {key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in tags.items()}
-    for who, about in _people(kind, mail, detail):
+    for recipient, recipient_properties in _list_recipients(kind, mail, detail):
         yield Call(
-            id=f"{event.get('MessageId')}-{who}",
-            at=detail.get("timestamp") or event.get("Timestamp"),
+            id=f"{event.get('MessageId')}-{recipient}",
+            occurred_at=detail.get("timestamp") or event.get("Timestamp"),
             event=name,
             channel=CHANNEL,
-            email=who,
-            **(custom_ids(custom) if len(listed(mail.get("destination"))) == 1 else {}),
-            properties=_properties(mail, detail, custom) | about | click_context(name, detail.get("userAgent")),
+            email=recipient,
+            **(find_custom_ids(custom) if len(parse_list(mail.get("destination"))) == 1 else {}),
+            properties=_event_properties(mail, detail, custom)
+            | recipient_properties
+            | click_context(name, detail.get("userAgent")),
         )
 
 
-def _name(kind: str, detail: Event) -> str:
+def _event_name(kind: str, detail: Event) -> str:
     if kind == "Bounce" and detail.get("bounceType") == "Transient":
         return "email.deferred"
-    if kind == "Subscription" and members(detail.get("newTopicPreferences")).get("unsubscribeAll") is False:
+    if kind == "Subscription" and parse_object(detail.get("newTopicPreferences")).get("unsubscribeAll") is False:
         return vendor_event_name("ses", kind)
     return _NAMES.get(kind) or vendor_event_name("ses", kind)
 
 
-def _people(kind: str, mail: Event, detail: Event) -> Iterable[tuple[Any, dict[str, Any]]]:
+def _list_recipients(kind: str, mail: Event, detail: Event) -> Iterable[tuple[Any, dict[str, Any]]]:
     """Each recipient that an event is about, once, and what it says of that one. Opens and clicks do not tell which."""
-    about = [mail.get("source")] if kind == "Received" else mail.get("destination")
-    named = next((detail[each] for each in _RECIPIENTS if kind != "Received" and detail.get(each)), about)
+    default_recipients = [mail.get("source")] if kind == "Received" else mail.get("destination")
+    recipients = next(
+        (detail[member_name] for member_name in _RECIPIENT_LISTS if kind != "Received" and detail.get(member_name)),
+        default_recipients,
+    )
     seen = set()
-    for each in listed(named):
-        said = members(each)
-        who = address(said.get("emailAddress") if said else each)
-        if isinstance(who, str) and who and who not in seen:
-            seen.add(who)
-            yield who, {"details": said.get("diagnosticCode"), "code": said.get("status")}
+    for recipient in parse_list(recipients):
+        members = parse_object(recipient)
+        email = extract_address(members.get("emailAddress") if members else recipient)
+        if isinstance(email, str) and email and email not in seen:
+            seen.add(email)
+            yield email, {"details": members.get("diagnosticCode"), "code": members.get("status")}
 
 
-def _properties(mail: Event, detail: Event, custom: dict[str, Any]) -> dict[str, Any]:
+def _event_properties(mail: Event, detail: Event, custom: dict[str, Any]) -> dict[str, Any]:
     return {
         "link": detail.get("link"),
         "campaign": custom.get("campaign"),
         "campaign_id": custom.get("campaign_id"),
         "email_id": mail.get("messageId"),
-        "subject": members(mail.get("commonHeaders")).get("subject"),
+        "subject": parse_object(mail.get("commonHeaders")).get("subject"),
         "bounce_type": detail.get("bounceType"),
         "reason": (
             detail.get("reason")
@@ -244,13 +256,13 @@ CONNECTOR: Final = Connector(
     key="ses",
     name="Amazon SES",
     family="email",
-    scheme=Scheme(secret="", verify=_verify, needs_secret=False),
-    read=read,
-    split=split,
-    certificate=certificate,
+    scheme=Scheme(secret_label="", verify=_verify, needs_secret=False),
+    map_event=map_event,
+    split_delivery=split_delivery,
+    certificate_url=certificate_url,
     handshake_signed=handshake_signed,
     options={"topics": "The ARNs of the SNS topics that this source takes, parted by commas or spaces. Required."},
-    seconds=14.0,
+    timeout_seconds=14.0,
     steps=(
         "Make an SNS topic, and enter its ARN as the option topics of this source.",
         "In SES let a configuration set publish its events to that topic.",

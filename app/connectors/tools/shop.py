@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, event_id, json_events
+from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, split_json_events
 from app.connectors.delivery import Delivery, Unreadable, decode_json
-from app.connectors.generic_event import first, person_of
+from app.connectors.generic_event import find_identities, first_value
 from app.connectors.shared.orders import (
     CANCELLED,
     CARD_USED,
@@ -24,14 +24,14 @@ from app.connectors.shared.orders import (
     SHIPPED,
     STORE_VISITED,
     UPDATED,
-    amount,
-    inner,
+    get_object,
+    parse_amount,
     text_id,
 )
 from app.connectors.signatures import TOKEN
 from app.formats.event_names import vendor_event_name
 
-NAMES: Final = {
+EVENT_NAMES: Final = {
     "order": COMPLETED,
     "purchase": COMPLETED,
     "order_updated": UPDATED,
@@ -43,10 +43,10 @@ NAMES: Final = {
     "card_used": CARD_USED,
     "visit": STORE_VISITED,
 }
-_TYPES: Final = {name: kind for kind, name in reversed(NAMES.items())}
+_TYPE_OF_NAME: Final = {name: kind for kind, name in reversed(EVENT_NAMES.items())}
 """Segment's name may stand for the type."""
 _CARD: Final = "card"
-OWN_IDS: Final = {
+ID_MEMBERS: Final = {
     "order": "order_id",
     "purchase": "order_id",
     "cancellation": "order_id",
@@ -56,80 +56,80 @@ OWN_IDS: Final = {
     "delivery": "shipment_id",
 }
 """What happens once to the thing of that id, whoever tells it."""
-_IN_STORES: Final = ("purchase", "visit")
-_AMOUNTS: Final = ("total", "subtotal", "tax", "shipping", "discount", "revenue")
-_TEXTS: Final = ("note", "reason", "comment")
-_TIMES: Final = ("timestamp", "occurred_at", "at")
-_PLACED: Final = frozenset(
-    {"type", "id", "message_id", "channel", "customer", "loyalty_card", "ids", "traits", *_TIMES, *_TEXTS}
+_IN_STORE_TYPES: Final = ("purchase", "visit")
+_AMOUNT_NAMES: Final = ("total", "subtotal", "tax", "shipping", "discount", "revenue")
+_TEXT_NAMES: Final = ("note", "reason", "comment")
+_TIME_NAMES: Final = ("timestamp", "occurred_at", "at")
+_RESERVED_NAMES: Final = frozenset(
+    {"type", "id", "message_id", "channel", "customer", "loyalty_card", "ids", "traits", *_TIME_NAMES, *_TEXT_NAMES}
     | {"user_id", "userId", "anonymous_id", "anonymousId", "email", "phone"}
 )
 _LINE_BREAK: Final = b"\n"
 
 
-def split(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: Delivery) -> list[Event]:
     """One object, an array of them, or one a line."""
     lines = [line for line in delivery.body.split(_LINE_BREAK) if line.strip()]
     if len(lines) > 1 and all(line.strip()[:1] == b"{" and line.strip()[-1:] == b"}" for line in lines):
         return [decode_json(line) for line in lines]
-    return json_events(delivery)
+    return split_json_events(delivery)
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
-    said = event.get("type")
-    if not isinstance(said, str) or not said.strip():
+    type_text = event.get("type")
+    if not isinstance(type_text, str) or not type_text.strip():
         raise Unreadable(
             "an event needs its type: order, return, delivery, purchase, card_used, card, visit or another"
         )
-    kind = _TYPES.get(said, said)
-    customer = inner(event, "customer")
-    person = person_of(event, customer)
-    card = text_id(first(("loyalty_card", "card_number"), event, customer))
+    kind = _TYPE_OF_NAME.get(type_text, type_text)
+    customer = get_object(event, "customer")
+    person = find_identities(event, customer)
+    card = text_id(first_value(("loyalty_card", "card_number"), event, customer))
     person["ids"] = {**person.get("ids", {}), "loyalty_card": card}
-    call = Call(id=_message_id(event, kind), at=first(_TIMES, event), **person)
+    call = Call(id=_derive_message_id(event, kind), occurred_at=first_value(_TIME_NAMES, event), **person)
     if kind == _CARD:
-        call.traits = {**inner(customer, "traits"), **inner(event, "traits")} or {"has_loyalty_card": True}
+        call.traits = {**get_object(customer, "traits"), **get_object(event, "traits")} or {"has_loyalty_card": True}
         yield call
         return
-    call.event = NAMES.get(kind) or vendor_event_name("shop", said)
-    call.channel = _channel(event, kind)
-    call.properties = _properties(event)
-    call.text = {name: event.get(name) for name in _TEXTS}
+    call.event = EVENT_NAMES.get(kind) or vendor_event_name("shop", type_text)
+    call.channel = _choose_channel(event, kind)
+    call.properties = _event_properties(event)
+    call.text = {name: event.get(name) for name in _TEXT_NAMES}
     yield call
-    traits = {**inner(customer, "traits"), **inner(event, "traits")}
+    traits = {**get_object(customer, "traits"), **get_object(event, "traits")}
     if traits:
-        yield Call(id=f"{call.id} traits", at=call.at, **person, traits=traits)
+        yield Call(id=f"{call.id} traits", occurred_at=call.occurred_at, **person, traits=traits)
 
 
-def _channel(event: Event, kind: str) -> str:
+def _choose_channel(event: Event, kind: str) -> str:
     channel = event.get("channel")
     if isinstance(channel, str) and channel:
         return channel
-    return IN_STORE if kind in _IN_STORES or event.get("store") not in (None, "") else CHANNEL
+    return IN_STORE if kind in _IN_STORE_TYPES or event.get("store") not in (None, "") else CHANNEL
 
 
-def _properties(event: Event) -> dict[str, Any]:
-    properties = {name: value for name, value in event.items() if name not in _PLACED}
-    for name in _AMOUNTS:
-        if (number := amount(properties.get(name))) is not None:
+def _event_properties(event: Event) -> dict[str, Any]:
+    properties = {name: value for name, value in event.items() if name not in _RESERVED_NAMES}
+    for name in _AMOUNT_NAMES:
+        if (number := parse_amount(properties.get(name))) is not None:
             properties[name] = number
-    for name in OWN_IDS.values():
+    for name in ID_MEMBERS.values():
         if name in properties:
             properties[name] = text_id(properties[name])
     return properties
 
 
-def _message_id(event: Event, kind: str) -> str:
+def _derive_message_id(event: Event, kind: str) -> str:
     """Of an order its order's, whatever its own; of all else its own; else of what happens once, by what it happens
     to; else a hash of what it says. With the name, for shops number their orders and their parcels alike.
     """
-    name = NAMES.get(kind, kind)
-    own, thing = first(("id", "message_id"), event), OWN_IDS.get(kind)
-    named = None if thing is None else text_id(event.get(thing))
-    if own is not None and (name != COMPLETED or named is None):
-        return f"{name} id {own}"
-    return event_id(event) if named is None else f"{name} {named}"
+    name = EVENT_NAMES.get(kind, kind)
+    own_id, id_member = first_value(("id", "message_id"), event), ID_MEMBERS.get(kind)
+    object_id = None if id_member is None else text_id(event.get(id_member))
+    if own_id is not None and (name != COMPLETED or object_id is None):
+        return f"{name} id {own_id}"
+    return derive_event_id(event) if object_id is None else f"{name} {object_id}"
 
 
 CONNECTOR: Final = Connector(
@@ -137,8 +137,8 @@ CONNECTOR: Final = Connector(
     name="Shops and tills",
     family="shop",
     scheme=TOKEN,
-    split=split,
-    read=read,
+    split_delivery=split_delivery,
+    map_event=map_event,
     steps=(
         "Let the shop, the till or what moves data between them POST JSON to {url}: one object, an array, or one a "
         "line.",

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
 from app.connectors.delivery import Delivery, Unreadable, decode_json
-from app.connectors.shared.email import custom_ids
+from app.connectors.shared.email import find_custom_ids
 from app.connectors.shared.orders import (
     CANCELLED,
     CHANNEL,
@@ -24,10 +24,10 @@ from app.connectors.shared.orders import (
     REFUNDED,
     SHIPPED,
     UPDATED,
-    amount,
-    inner,
-    objects,
-    summed,
+    get_object,
+    list_objects,
+    parse_amount,
+    sum_amounts,
     text_id,
 )
 from app.connectors.signatures import hmac_scheme
@@ -38,7 +38,7 @@ _HEADERS: Final = {
     "triggered_at": "x-shopify-triggered-at",
     "shop": "x-shopify-shop-domain",
 }
-_ONCE: Final = ("orders/create", "orders/paid", "orders/cancelled", "refunds/create", "fulfillments/create")
+_ONE_TIME_TOPICS: Final = ("orders/create", "orders/paid", "orders/cancelled", "refunds/create", "fulfillments/create")
 _ORDER_NAMES: Final = {
     "orders/create": COMPLETED,
     "orders/paid": "Order Paid",
@@ -48,11 +48,11 @@ _ORDER_NAMES: Final = {
 }
 _ORDER_TIMES: Final = {"orders/create": ("processed_at", "created_at"), "orders/cancelled": ("cancelled_at",)}
 _CHECKOUT_NAMES: Final = {"checkouts/create": "Checkout Started", "checkouts/update": "Checkout Updated"}
-_OF_NOBODY: Final = frozenset(
+_IMPERSONAL_TOPICS: Final = frozenset(
     {"app", "shop", "products", "inventory_levels", "inventory_items", "collections", "themes", "locations"}
 )
-_REDACT: Final = "customers/redact"
-_FORGOTTEN: Final = {"id": "shopify_customer", "email": "email", "phone": "phone"}
+_REDACT_TOPIC: Final = "customers/redact"
+_ERASED_IDENTITIES: Final = {"id": "shopify_customer", "email": "email", "phone": "phone"}
 _DATA_REQUEST: Final = frozenset({"orders_requested", "data_request"})
 """Members of ``customers/data_request``, whose body is much like that of a request to forget."""
 _POINT_OF_SALE: Final = "pos"
@@ -68,46 +68,46 @@ _TRAITS: Final = {
 }
 
 
-def split(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: Delivery) -> list[Event]:
     payload = decode_json(delivery.body)
     if not isinstance(payload, dict):
         raise Unreadable("the body must be a JSON object")
-    named = {name: sent for name, header in _HEADERS.items() if (sent := delivery.headers.get(header, "").strip())}
-    return [{**named, "payload": payload}]
+    metadata = {name: value for name, header in _HEADERS.items() if (value := delivery.headers.get(header, "").strip())}
+    return [{**metadata, "payload": payload}]
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     topic, payload = event.get("topic"), event.get("payload")
     if not isinstance(topic, str) or not topic or not isinstance(payload, dict):
         raise Unreadable("an event needs the header X-Shopify-Topic and an object")
-    if topic == _REDACT:
-        yield from _erasures(payload)
+    if topic == _REDACT_TOPIC:
+        yield from _map_erasures(payload)
     elif topic in ("customers/create", "customers/update", "customers/enable", "customers/disable"):
-        yield _customer(event, topic, payload)
-    elif topic.partition("/")[0] not in _OF_NOBODY:
-        call = _touchpoint(event, topic, payload)
-        if _is_somebody(call, topic):
+        yield _map_customer(event, topic, payload)
+    elif topic.partition("/")[0] not in _IMPERSONAL_TOPICS:
+        call = _map_touchpoint(event, topic, payload)
+        if _names_a_person(call, topic):
             yield call
 
 
-def _touchpoint(event: Event, topic: str, payload: Mapping[str, Any]) -> Call:
-    read_as: Callable[[Event, str, Mapping[str, Any]], Call] = _other
+def _map_touchpoint(event: Event, topic: str, payload: Mapping[str, Any]) -> Call:
+    map_topic: Callable[[Event, str, Mapping[str, Any]], Call] = _map_other
     if topic in _ORDER_NAMES:
-        read_as = _order
+        map_topic = _map_order
     elif topic == "refunds/create":
-        read_as = _refund
+        map_topic = _map_refund
     elif topic.startswith("fulfillments/"):
-        read_as = _parcel
+        map_topic = _map_parcel
     elif topic in _CHECKOUT_NAMES:
-        read_as = _checkout
-    return read_as(event, topic, payload)
+        map_topic = _map_checkout
+    return map_topic(event, topic, payload)
 
 
-def _order(event: Event, topic: str, order: Mapping[str, Any]) -> Call:
+def _map_order(event: Event, topic: str, order: Mapping[str, Any]) -> Call:
     times = [order.get(name) for name in _ORDER_TIMES.get(topic, ())]
     properties = {
-        **_figures(order),
+        **_order_properties(order),
         "order_number": text_id(order.get("name")),
         "status": order.get("financial_status"),
         "fulfillment_status": order.get("fulfillment_status"),
@@ -117,30 +117,36 @@ def _order(event: Event, topic: str, order: Mapping[str, Any]) -> Call:
         "test": order.get("test") or None,
     }
     return Call(
-        id=_message_id(topic, order),
-        at=next((time for time in times if time), None) or event.get("triggered_at") or order.get("updated_at"),
+        id=_derive_message_id(topic, order),
+        occurred_at=next((time for time in times if time), None)
+        or event.get("triggered_at")
+        or order.get("updated_at"),
         event=_ORDER_NAMES[topic],
         channel=IN_STORE if order.get("source_name") == _POINT_OF_SALE else CHANNEL,
-        **_person(order, order.get("id")),
+        **_find_identities(order, order.get("id")),
         properties=properties,
         text={"note": order.get("note")},
     )
 
 
-def _refund(event: Event, topic: str, refund: Mapping[str, Any]) -> Call:
-    lines = objects(refund.get("refund_line_items"))
-    paid_back = [each for each in objects(refund.get("transactions")) if each.get("kind") in (None, "refund", "void")]
-    total = summed(each.get("amount") for each in paid_back)
+def _map_refund(event: Event, topic: str, refund: Mapping[str, Any]) -> Call:
+    lines = list_objects(refund.get("refund_line_items"))
+    paid_back = [
+        transaction
+        for transaction in list_objects(refund.get("transactions"))
+        if transaction.get("kind") in (None, "refund", "void")
+    ]
+    total = sum_amounts(transaction.get("amount") for transaction in paid_back)
     properties = {
         "order_id": text_id(refund.get("order_id")),
         "refund_id": text_id(refund.get("id")),
-        "total": summed(each.get("subtotal") for each in lines) if total is None else total,
-        "currency": next((each.get("currency") for each in paid_back), None),
-        "products": [_product(inner(each, "line_item"), each.get("quantity")) for each in lines],
+        "total": sum_amounts(line.get("subtotal") for line in lines) if total is None else total,
+        "currency": next((transaction.get("currency") for transaction in paid_back), None),
+        "products": [_product_properties(get_object(line, "line_item"), line.get("quantity")) for line in lines],
     }
     return Call(
-        id=_message_id(topic, refund),
-        at=refund.get("processed_at") or refund.get("created_at") or event.get("triggered_at"),
+        id=_derive_message_id(topic, refund),
+        occurred_at=refund.get("processed_at") or refund.get("created_at") or event.get("triggered_at"),
         event=REFUNDED,
         channel=CHANNEL,
         ids={"shopify_order": text_id(refund.get("order_id"))},
@@ -149,25 +155,25 @@ def _refund(event: Event, topic: str, refund: Mapping[str, Any]) -> Call:
     )
 
 
-def _parcel(event: Event, topic: str, parcel: Mapping[str, Any]) -> Call:
+def _map_parcel(event: Event, topic: str, parcel: Mapping[str, Any]) -> Call:
     """A parcel that is made is shipped; of later news of it, that it arrived counts once, all others are updates."""
-    own = text_id(parcel.get("id"))
+    own_id = text_id(parcel.get("id"))
     status, name = parcel.get("shipment_status"), "Shipment Updated"
-    message_id = _message_id(topic, parcel)
+    message_id = _derive_message_id(topic, parcel)
     if topic == "fulfillments/create":
         name = SHIPPED
-    elif status == "delivered" and own is not None:
-        name, message_id = DELIVERED, f"fulfillments/delivered {own}"
+    elif status == "delivered" and own_id is not None:
+        name, message_id = DELIVERED, f"fulfillments/delivered {own_id}"
     properties = {
         "order_id": text_id(parcel.get("order_id")),
-        "shipment_id": own,
+        "shipment_id": own_id,
         "carrier": parcel.get("tracking_company"),
         "status": status,
-        "products": [_product(each) for each in objects(parcel.get("line_items"))],
+        "products": [_product_properties(line) for line in list_objects(parcel.get("line_items"))],
     }
     return Call(
         id=message_id,
-        at=parcel.get("created_at" if name == SHIPPED else "updated_at") or event.get("triggered_at"),
+        occurred_at=parcel.get("created_at" if name == SHIPPED else "updated_at") or event.get("triggered_at"),
         event=name,
         channel=CHANNEL,
         email=parcel.get("email"),
@@ -176,30 +182,30 @@ def _parcel(event: Event, topic: str, parcel: Mapping[str, Any]) -> Call:
     )
 
 
-def _checkout(event: Event, topic: str, checkout: Mapping[str, Any]) -> Call:
-    figures = {name: value for name, value in _figures(checkout).items() if name != "order_id"}
+def _map_checkout(event: Event, topic: str, checkout: Mapping[str, Any]) -> Call:
+    order_properties = {name: value for name, value in _order_properties(checkout).items() if name != "order_id"}
     time = checkout.get("created_at" if topic == "checkouts/create" else "updated_at")
     return Call(
-        id=_message_id(topic, checkout),
-        at=time or event.get("triggered_at"),
+        id=_derive_message_id(topic, checkout),
+        occurred_at=time or event.get("triggered_at"),
         event=_CHECKOUT_NAMES[topic],
         channel=CHANNEL,
-        **_person(checkout, None),
-        properties={**figures, "checkout_id": text_id(checkout.get("token") or checkout.get("id"))},
+        **_find_identities(checkout, None),
+        properties={**order_properties, "checkout_id": text_id(checkout.get("token") or checkout.get("id"))},
     )
 
 
-def _customer(event: Event, topic: str, customer: Mapping[str, Any]) -> Call:
-    consent = inner(customer, "email_marketing_consent").get("state")
+def _map_customer(event: Event, topic: str, customer: Mapping[str, Any]) -> Call:
+    consent = get_object(customer, "email_marketing_consent").get("state")
     subscribed = customer.get("accepts_marketing") if consent is None else consent == "subscribed"
-    traits = {ours: customer[name] for name, ours in _TRAITS.items() if customer.get(name) is not None}
+    traits = {trait: customer[name] for name, trait in _TRAITS.items() if customer.get(name) is not None}
     if isinstance(subscribed, bool):
         traits["accepts_marketing"] = subscribed
-    if (spent := amount(customer.get("total_spent"))) is not None:
+    if (spent := parse_amount(customer.get("total_spent"))) is not None:
         traits["total_spent"] = spent
     return Call(
-        id=_message_id(topic, customer),
-        at=customer.get("updated_at") or event.get("triggered_at"),
+        id=_derive_message_id(topic, customer),
+        occurred_at=customer.get("updated_at") or event.get("triggered_at"),
         email=customer.get("email"),
         phone=customer.get("phone"),
         ids={"shopify_customer": text_id(customer.get("id"))},
@@ -207,31 +213,33 @@ def _customer(event: Event, topic: str, customer: Mapping[str, Any]) -> Call:
     )
 
 
-def _erasures(payload: Mapping[str, Any]) -> Iterable[Erasure]:
+def _map_erasures(payload: Mapping[str, Any]) -> Iterable[Erasure]:
     """Under each identity of the customer that it gives, for a guest may be known by one only; else under the orders'.
 
     The topic is not signed, so that the body of an order, say, may come with this one; it must look like a request.
     """
-    asks = "orders_to_redact" in payload or ("customer" in payload and _DATA_REQUEST.isdisjoint(payload))
-    if not payload.get("shop_domain") or not asks or "id" in payload:
+    is_erasure_request = "orders_to_redact" in payload or ("customer" in payload and _DATA_REQUEST.isdisjoint(payload))
+    if not payload.get("shop_domain") or not is_erasure_request or "id" in payload:
         raise Unreadable("a request to forget needs shop_domain, and customer or orders_to_redact, and has no id")
-    customer, orders = inner(payload, "customer"), payload.get("orders_to_redact")
-    named = [Erasure(kind, customer[name]) for name, kind in _FORGOTTEN.items() if customer.get(name)]
-    if not named and isinstance(orders, list):
-        named = [Erasure("shopify_order", own) for each in orders if (own := text_id(each)) is not None]
-    if not named:
+    customer, orders = get_object(payload, "customer"), payload.get("orders_to_redact")
+    erasures = [Erasure(kind, customer[name]) for name, kind in _ERASED_IDENTITIES.items() if customer.get(name)]
+    if not erasures and isinstance(orders, list):
+        erasures = [Erasure("shopify_order", own) for order in orders if (own := text_id(order)) is not None]
+    if not erasures:
         raise Unreadable("a request to forget names nobody")
-    yield from named
+    yield from erasures
 
 
-def _other(event: Event, topic: str, payload: Mapping[str, Any]) -> Call:
-    payload = inner(payload, "order_edit") or payload
-    person = _person(payload, payload.get("order_id") or (payload.get("id") if topic.startswith("orders/") else None))
+def _map_other(event: Event, topic: str, payload: Mapping[str, Any]) -> Call:
+    payload = get_object(payload, "order_edit") or payload
+    person = _find_identities(
+        payload, payload.get("order_id") or (payload.get("id") if topic.startswith("orders/") else None)
+    )
     if topic.startswith("customers/") and not person["ids"].get("shopify_customer"):
         person["ids"]["shopify_customer"] = text_id(payload.get("id") or payload.get("customer_id"))
     return Call(
-        id=_message_id(topic, payload),
-        at=event.get("triggered_at") or payload.get("updated_at") or payload.get("created_at"),
+        id=_derive_message_id(topic, payload),
+        occurred_at=event.get("triggered_at") or payload.get("updated_at") or payload.get("created_at"),
         event=vendor_event_name("shopify", topic),
         channel=CHANNEL,
         **person,
@@ -239,47 +247,47 @@ def _other(event: Event, topic: str, payload: Mapping[str, Any]) -> Call:
     )
 
 
-def _person(thing: Mapping[str, Any], order_id: Any) -> dict[str, Any]:
+def _find_identities(resource: Mapping[str, Any], order_id: Any) -> dict[str, Any]:
     """Cart attributes may say who it was on the web: user_id, anonymous_id."""
-    customer = inner(thing, "customer")
+    customer = get_object(resource, "customer")
     attributes = {
-        str(each.get("name")): each.get("value")
+        str(attribute.get("name")): attribute.get("value")
         for name in ("note_attributes", "attributes")
-        for each in objects(thing.get(name))
+        for attribute in list_objects(resource.get(name))
     }
     return {
-        "email": thing.get("email") or thing.get("contact_email") or customer.get("email"),
-        "phone": thing.get("phone") or customer.get("phone"),
+        "email": resource.get("email") or resource.get("contact_email") or customer.get("email"),
+        "phone": resource.get("phone") or customer.get("phone"),
         "ids": {"shopify_customer": text_id(customer.get("id")), "shopify_order": text_id(order_id)},
-        **custom_ids(attributes),
+        **find_custom_ids(attributes),
     }
 
 
-def _is_somebody(call: Call, topic: str) -> bool:
+def _names_a_person(call: Call, topic: str) -> bool:
     """An order of nobody, of a till say, makes no customer; news of an order is its customer's, who comes with it."""
-    named = [call.user_id, call.anonymous_id, call.email, call.phone, call.ids.get("shopify_customer")]
+    identities = [call.user_id, call.anonymous_id, call.email, call.phone, call.ids.get("shopify_customer")]
     if topic not in _ORDER_NAMES:
-        named.append(call.ids.get("shopify_order"))
-    return any(value not in (None, "") for value in named)
+        identities.append(call.ids.get("shopify_order"))
+    return any(value not in (None, "") for value in identities)
 
 
-def _figures(order: Mapping[str, Any]) -> dict[str, Any]:
-    coupons = [each["code"] for each in objects(order.get("discount_codes")) if each.get("code")]
-    shipping = [each.get("discounted_price", each.get("price")) for each in objects(order.get("shipping_lines"))]
+def _order_properties(order: Mapping[str, Any]) -> dict[str, Any]:
+    coupons = [discount["code"] for discount in list_objects(order.get("discount_codes")) if discount.get("code")]
+    shipping = [line.get("discounted_price", line.get("price")) for line in list_objects(order.get("shipping_lines"))]
     return {
         "order_id": text_id(order.get("id")),
-        "total": amount(order.get("total_price")),
-        "subtotal": amount(order.get("subtotal_price")),
-        "tax": amount(order.get("total_tax")),
-        "discount": amount(order.get("total_discounts")),
-        "shipping": summed(shipping),
+        "total": parse_amount(order.get("total_price")),
+        "subtotal": parse_amount(order.get("subtotal_price")),
+        "tax": parse_amount(order.get("total_tax")),
+        "discount": parse_amount(order.get("total_discounts")),
+        "shipping": sum_amounts(shipping),
         "currency": order.get("currency"),
         "coupon": ", ".join(map(str, coupons)),
-        "products": [_product(each) for each in objects(order.get("line_items"))],
+        "products": [_product_properties(line) for line in list_objects(order.get("line_items"))],
     }
 
 
-def _product(line: Mapping[str, Any], quantity: Any = None) -> dict[str, Any]:
+def _product_properties(line: Mapping[str, Any], quantity: Any = None) -> dict[str, Any]:
     product = {
         "product_id": text_id(line.get("product_id")),
         "variant_id": text_id(line.get("variant_id")),
@@ -287,26 +295,26 @@ def _product(line: Mapping[str, Any], quantity: Any = None) -> dict[str, Any]:
         "name": line.get("title") or line.get("name"),
         "variant": line.get("variant_title"),
         "brand": line.get("vendor"),
-        "price": amount(line.get("price")),
+        "price": parse_amount(line.get("price")),
         "quantity": line.get("quantity") if quantity is None else quantity,
     }
     return {name: value for name, value in product.items() if value not in (None, "")}
 
 
-def _message_id(topic: str, thing: Mapping[str, Any]) -> str:
+def _derive_message_id(topic: str, resource: Mapping[str, Any]) -> str:
     """A retry has the same body; the headers, with Shopify's own id of the event, are not signed."""
-    own = text_id(thing.get("id"))
-    return f"{topic} {own}" if own is not None and topic in _ONCE else event_id(topic, thing)
+    own_id = text_id(resource.get("id"))
+    return f"{topic} {own_id}" if own_id is not None and topic in _ONE_TIME_TOPICS else derive_event_id(topic, resource)
 
 
 CONNECTOR: Final = Connector(
     key="shopify",
     name="Shopify",
     family="shop",
-    scheme=hmac_scheme("Signing secret of the webhooks", name="x-shopify-hmac-sha256", encoding="base64"),
-    split=split,
-    read=read,
-    seconds=5.0,
+    scheme=hmac_scheme("Signing secret of the webhooks", signature_header="x-shopify-hmac-sha256", encoding="base64"),
+    split_delivery=split_delivery,
+    map_event=map_event,
+    timeout_seconds=5.0,
     steps=(
         "In Shopify open Settings, Notifications, Webhooks, and create one in JSON to {url} for each event that shall "
         "count: order creation, payment, cancellation, refund, fulfilment, customer creation and update.",

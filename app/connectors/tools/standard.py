@@ -5,32 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, json_events
+from app.connectors.adapter import Call, Connector, Erasure, Event, split_json_events
 from app.connectors.delivery import Delivery
-from app.connectors.generic_event import call_of
-from app.connectors.signatures import STANDARD, standard_id
+from app.connectors.generic_event import map_flat_event
+from app.connectors.signatures import STANDARD, read_standard_id
 
 _ID: Final = "webhook-id"
 
 
-def split(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: Delivery) -> list[Event]:
     """The message's id is the event's where it has none of its own; of several in one body, all but the first add
     their place."""
-    sent = standard_id(delivery)
-    events: list[Any] = json_events(delivery)
-    if not sent:
+    message_id = read_standard_id(delivery)
+    events: list[Any] = split_json_events(delivery)
+    if not message_id:
         return events
     return [
-        {**event, _ID: f"{sent}.{place}" if place else sent} if isinstance(event, dict) else event
+        {**event, _ID: f"{message_id}.{place}" if place else message_id} if isinstance(event, dict) else event
         for place, event in enumerate(events)
     ]
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
-    sent = event.get(_ID)
-    said = {name: value for name, value in event.items() if name != _ID}
-    yield call_of(said, "standard", sent if isinstance(sent, str) else "")
+    message_id = event.get(_ID)
+    fields = {name: value for name, value in event.items() if name != _ID}
+    yield map_flat_event(fields, "standard", message_id if isinstance(message_id, str) else "")
 
 
 CONNECTOR: Final = Connector(
@@ -38,8 +38,8 @@ CONNECTOR: Final = Connector(
     name="Standard Webhooks",
     family="any",
     scheme=STANDARD,
-    split=split,
-    read=read,
+    split_delivery=split_delivery,
+    map_event=map_event,
     steps=(
         "Let the sender deliver to {url}, signed by Standard Webhooks (webhook-id, webhook-timestamp and "
         "webhook-signature; Svix's names of them do too).",

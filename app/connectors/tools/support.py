@@ -5,40 +5,50 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, event_id, json_events
+from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, split_json_events
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.shared.helpdesk import CHANNEL, as_object, change_of, csat, plain, status_word, text_id
-from app.connectors.signatures import STANDARD, standard_id
+from app.connectors.shared.helpdesk import (
+    CHANNEL,
+    as_object,
+    csat_properties,
+    status_change_name,
+    status_word,
+    strip_markup,
+    text_id,
+)
+from app.connectors.signatures import STANDARD, read_standard_id
 from app.formats.event_names import vendor_event_name
 from app.vocabulary.ticket_events import NAMES, RATED, REPLIED_BY_AGENT, REPLIED_BY_CUSTOMER, STATUS_CHANGED
 
-_SENT_AS: Final = "webhook-id"
-_AGENT: Final = frozenset({"agent", "admin", "staff", "bot"})
+_ID: Final = "webhook-id"
+_AGENT_WORDS: Final = frozenset({"agent", "admin", "staff", "bot"})
 
 
-def split(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: Delivery) -> list[Event]:
     """An event without an id of its own has the message's, with its place where there are several."""
-    sent = standard_id(delivery)
-    events: list[Any] = json_events(delivery)
-    if not sent:
+    message_id = read_standard_id(delivery)
+    events: list[Any] = split_json_events(delivery)
+    if not message_id:
         return events
     return [
-        {**event, _SENT_AS: sent if len(events) == 1 else f"{sent}.{place}"} if isinstance(event, dict) else event
+        {**event, _ID: message_id if len(events) == 1 else f"{message_id}.{place}"}
+        if isinstance(event, dict)
+        else event
         for place, event in enumerate(events)
     ]
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind = event.get("event")
     if not isinstance(kind, str) or not kind.strip():
         raise Unreadable("an event needs the member event, such as ticket.created")
     customer = as_object(event.get("customer"))
     status, previous = status_word(event.get("status")), status_word(event.get("previous_status"))
-    name = _name(kind.strip(), event, status, previous)
+    name = _event_name(kind.strip(), event, status, previous)
     yield Call(
-        id=text_id(event.get("id")) or text_id(event.get(_SENT_AS)) or event_id(event),
-        at=event.get("occurred_at"),
+        id=text_id(event.get("id")) or text_id(event.get(_ID)) or derive_event_id(event),
+        occurred_at=event.get("occurred_at"),
         event=name,
         channel=CHANNEL,
         user_id=customer.get("user_id"),
@@ -55,22 +65,22 @@ def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
             "tags": event.get("tags"),
             "link": event.get("url"),
             "opened_at": event.get("opened_at"),
-            **(csat(event.get("rating"), event.get("scale")) if name == RATED else {}),
+            **(csat_properties(event.get("rating"), event.get("scale")) if name == RATED else {}),
         },
         text={
             "subject": event.get("subject"),
-            "body": plain(event.get("message")),
-            "comment": plain(event.get("comment")),
+            "body": strip_markup(event.get("message")),
+            "comment": strip_markup(event.get("comment")),
         },
-        by_customer=name != REPLIED_BY_AGENT and event.get("by") not in _AGENT,
+        is_by_customer=name != REPLIED_BY_AGENT and event.get("by") not in _AGENT_WORDS,
     )
 
 
-def _name(kind: str, event: Event, status: str | None, previous: str | None) -> str:
+def _event_name(kind: str, event: Event, status: str | None, previous: str | None) -> str:
     if kind == "ticket.replied":
-        return REPLIED_BY_AGENT if event.get("by") in _AGENT else REPLIED_BY_CUSTOMER
+        return REPLIED_BY_AGENT if event.get("by") in _AGENT_WORDS else REPLIED_BY_CUSTOMER
     if kind == STATUS_CHANGED:
-        return change_of(status, previous)
+        return status_change_name(status, previous)
     return kind if kind in NAMES else vendor_event_name("support", kind)
 
 
@@ -79,8 +89,8 @@ CONNECTOR: Final = Connector(
     name="Another help desk",
     family="support",
     scheme=STANDARD,
-    split=split,
-    read=read,
+    split_delivery=split_delivery,
+    map_event=map_event,
     steps=(
         "Let your help desk, or a small program beside it, deliver to {url}, signed by Standard Webhooks; its signing "
         "secret is the secret of this source.",

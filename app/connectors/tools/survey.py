@@ -10,11 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, event_id, json_events
+from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, split_json_events
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.generic_event import person_of
-from app.connectors.shared.surveys import CES, CHANNEL, COMPLETED, CSAT, NPS, NPS_SCALE, REVIEW, first, nps, number_of
-from app.connectors.signatures import STANDARD, TOKEN, standard_id
+from app.connectors.generic_event import find_identities
+from app.connectors.shared.surveys import (
+    CES,
+    CHANNEL,
+    COMPLETED,
+    CSAT,
+    NPS,
+    NPS_SCALE,
+    REVIEW,
+    first_member,
+    nps_properties,
+    parse_rating,
+)
+from app.connectors.signatures import STANDARD, TOKEN, read_standard_id
 from app.formats.event_names import vendor_event_name
 
 _KINDS: Final = {
@@ -26,58 +37,58 @@ _KINDS: Final = {
 }
 """Name, and the best rating where none is said."""
 _ID: Final = "webhook-id"
-_TEXTS: Final = ("comment", "title")
+_TEXT_NAMES: Final = ("comment", "title")
 
 
-def split(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: Delivery) -> list[Event]:
     """An event without an id of its own has that of the message, where the sender signs by Standard Webhooks."""
-    events: list[Any] = json_events(delivery)
-    sent = standard_id(delivery)
-    if not sent:
+    events: list[Any] = split_json_events(delivery)
+    message_id = read_standard_id(delivery)
+    if not message_id:
         return events
     return [
-        {**event, _ID: f"{sent}.{place}" if place else sent} if isinstance(event, dict) else event
+        {**event, _ID: f"{message_id}.{place}" if place else message_id} if isinstance(event, dict) else event
         for place, event in enumerate(events)
     ]
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind = event.get("type")
     if not isinstance(kind, str) or not kind.strip():
         raise Unreadable("an event needs the member type: nps, csat, ces, review or survey")
     kind = kind.strip().lower()
-    name, usual = _KINDS.get(kind, (vendor_event_name("survey", kind), None))
-    more = event.get("properties")
-    properties: dict[str, Any] = dict(more) if isinstance(more, dict) else {}
-    own = first(event, "id", _ID)
+    name, usual_scale = _KINDS.get(kind, (vendor_event_name("survey", kind), None))
+    sent_properties = event.get("properties")
+    properties: dict[str, Any] = dict(sent_properties) if isinstance(sent_properties, dict) else {}
+    own_id = first_member(event, "id", _ID)
     yield Call(
-        id=str(own) if own is not None else event_id(event),
-        at=first(event, "timestamp", "occurred_at"),
+        id=str(own_id) if own_id is not None else derive_event_id(event),
+        occurred_at=first_member(event, "timestamp", "occurred_at"),
         event=name,
         channel=str(event.get("channel") or ("review" if name == REVIEW else CHANNEL)),
-        **person_of(event),
+        **find_identities(event),
         properties={
             **properties,
             **{key: event.get(key) for key in ("survey", "survey_id", "answers", "link")},
-            **_score(kind, event, usual),
+            **_score_properties(kind, event, usual_scale),
         },
-        text={key: event.get(key) for key in _TEXTS},
+        text={key: event.get(key) for key in _TEXT_NAMES},
     )
 
 
-def _score(kind: str, event: Event, usual: int | None) -> dict[str, Any]:
+def _score_properties(kind: str, event: Event, usual_scale: int | None) -> dict[str, Any]:
     """``rating`` and ``scale``, and of an NPS the group. Raises Unreadable for a rating that is none."""
-    said = event.get("rating")
-    if said in (None, ""):
-        if usual is None:
+    sent_rating = event.get("rating")
+    if sent_rating in (None, ""):
+        if usual_scale is None:
             return {}
         raise Unreadable(f"an event of type {kind} needs the member rating")
-    rating, scale = number_of(said), number_of(event.get("scale")) or usual
+    rating, scale = parse_rating(sent_rating), parse_rating(event.get("scale")) or usual_scale
     if rating is None or rating < 0 or (scale is not None and rating > scale):
         raise Unreadable(f"rating must be a number from 0 to {scale if scale is not None else 'scale'}")
     if kind == "nps" and scale == NPS_SCALE:
-        return nps(rating)
+        return nps_properties(rating)
     return {"rating": rating, "scale": scale}
 
 
@@ -97,8 +108,8 @@ CONNECTORS: Final = (
         name="Any survey tool",
         family="survey",
         scheme=TOKEN,
-        read=read,
-        split=split,
+        map_event=map_event,
+        split_delivery=split_delivery,
         steps=("Let the tool, or whatever stands between, POST to {url}?token=TOKEN.", *_STEPS),
         sample=_SAMPLE,
     ),
@@ -107,8 +118,8 @@ CONNECTORS: Final = (
         name="Any survey tool, signed",
         family="survey",
         scheme=STANDARD,
-        read=read,
-        split=split,
+        map_event=map_event,
+        split_delivery=split_delivery,
         steps=("Let the sender deliver to {url}, signed by Standard Webhooks; enter its secret, whsec_...", *_STEPS),
         sample=_SAMPLE,
     ),

@@ -6,25 +6,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.shared.email import custom_ids
+from app.connectors.shared.email import find_custom_ids
 from app.connectors.shared.surveys import ANSWERED, CHANNEL, COMPLETED
 from app.connectors.signatures import hmac_scheme
 from app.formats.event_names import vendor_event_name
 
 _NAMES: Final = {"response_completed": COMPLETED, "response_updated": ANSWERED}
-_OF_NOBODY: Final = ("collector_", "survey_", "app_")
+_IMPERSONAL_PREFIXES: Final = ("collector_", "survey_", "app_")
 """Types of events that tell of surveys and collectors, not of people."""
 
 
-def keep(secret: str) -> str:
+def normalise_secret(secret: str) -> str:
     """The key of the signature: ``client_id&client_secret``."""
-    plain = secret.strip()
-    client_id, _, client_secret = plain.partition("&")
+    normalised = secret.strip()
+    client_id, _, client_secret = normalised.partition("&")
     if not client_id or not client_secret:
         raise ValueError("Enter the app's client id and its secret with an & between them: client_id&client_secret.")
-    return plain
+    return normalised
 
 
 def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
@@ -33,30 +33,30 @@ def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | No
     return HandshakeReply() if delivery.method == "HEAD" else None
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind = event.get("event_type")
     if not isinstance(kind, str) or not kind:
         raise Unreadable("an event needs the member event_type")
-    if kind.startswith(_OF_NOBODY):
+    if kind.startswith(_IMPERSONAL_PREFIXES):
         return
     resources = event.get("resources")
-    of: dict[str, Any] = resources if isinstance(resources, dict) else {}
+    members: dict[str, Any] = resources if isinstance(resources, dict) else {}
     response = event.get("object_id")
-    respondent = of.get("respondent_id") or response
+    respondent = members.get("respondent_id") or response
     if respondent in (None, ""):
         raise Unreadable("an event of a response needs resources.respondent_id or object_id")
-    own = event.get("event_id")
+    own_id = event.get("event_id")
     yield Call(
-        id=f"{own}:{response}" if own not in (None, "") else event_id(event),
-        at=event.get("event_datetime"),
+        id=f"{own_id}:{response}" if own_id not in (None, "") else derive_event_id(event),
+        occurred_at=event.get("event_datetime"),
         event=_NAMES.get(kind) or vendor_event_name("surveymonkey", kind),
         channel=CHANNEL,
         ids={"surveymonkey_respondent": respondent},
-        **custom_ids(event.get("custom_variables") or of.get("custom_variables")),
+        **find_custom_ids(event.get("custom_variables") or members.get("custom_variables")),
         properties={
-            "survey_id": of.get("survey_id"),
-            "collector_id": of.get("collector_id"),
+            "survey_id": members.get("survey_id"),
+            "collector_id": members.get("collector_id"),
             "response_id": response,
             "webhook": event.get("name"),
         },
@@ -70,13 +70,13 @@ CONNECTOR: Final = Connector(
     scheme=replace(
         hmac_scheme(
             "Client id and client secret of the app, as client_id&client_secret",
-            name="sm-signature",
+            signature_header="sm-signature",
             digest="sha1",
             encoding="base64",
         ),
-        keep=keep,
+        normalise_secret=normalise_secret,
     ),
-    read=read,
+    map_event=map_event,
     handshake=handshake,
     steps=(
         "In SurveyMonkey's developer portal make a private app; it shows a client id and a client secret.",

@@ -13,18 +13,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id
 from app.connectors.delivery import Delivery, Unreadable, decode_json
-from app.connectors.shared.email import custom_ids
+from app.connectors.shared.email import find_custom_ids
 from app.connectors.shared.orders import (
     CANCELLED,
     CHANNEL,
     COMPLETED,
     REFUNDED,
     UPDATED,
-    amount,
-    inner,
-    objects,
+    get_object,
+    list_objects,
+    parse_amount,
     text_id,
 )
 from app.connectors.signatures import hmac_scheme
@@ -36,22 +36,22 @@ _HEADERS: Final = {
     "site": "x-wc-webhook-source",
 }
 _PING: Final = b"webhook_id="
-_PAID: Final = ("processing", "completed")
-_ENDED: Final = {"cancelled": CANCELLED, "failed": "Order Failed"}
-_OF_WOOCOMMERCE: Final = frozenset(
+_PAID_STATUSES: Final = ("processing", "completed")
+_END_EVENT_NAMES: Final = {"cancelled": CANCELLED, "failed": "Order Failed"}
+_BUILT_IN_STATUSES: Final = frozenset(
     {"pending", "on-hold", "processing", "completed", "cancelled", "refunded", "failed", "trash", "checkout-draft"}
 )
 """Statuses that every shop has; plugins add their own, such as one for what is packed."""
-_WITH_ORDER: Final = ("order.created", "order.updated", "order.restored")
-_WITH_CUSTOMER: Final = ("customer.created", "customer.updated")
+_ORDER_TOPICS: Final = ("order.created", "order.updated", "order.restored")
+_CUSTOMER_TOPICS: Final = ("customer.created", "customer.updated")
 
 
-def split(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: Delivery) -> list[Event]:
     payload = decode_json(delivery.body)
     if not isinstance(payload, dict):
         raise Unreadable("the body must be a JSON object")
-    named = {name: sent for name, header in _HEADERS.items() if (sent := delivery.headers.get(header, "").strip())}
-    return [{**named, "payload": payload}]
+    metadata = {name: value for name, header in _HEADERS.items() if (value := delivery.headers.get(header, "").strip())}
+    return [{**metadata, "payload": payload}]
 
 
 def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
@@ -61,42 +61,61 @@ def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | No
     return HandshakeReply() if delivery.body.startswith(_PING) and number.isdigit() and len(number) < 20 else None
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     topic, payload = event.get("topic"), event.get("payload")
     if not isinstance(topic, str) or not topic or not isinstance(payload, dict):
         raise Unreadable("an event needs the header X-WC-Webhook-Topic and an object")
-    if topic in _WITH_ORDER and payload.get("status") is not None:
-        yield from _order(event, topic, payload)
-    elif topic in _WITH_CUSTOMER:
-        yield _customer(event, payload)
+    if topic in _ORDER_TOPICS and payload.get("status") is not None:
+        yield from _map_order(event, topic, payload)
+    elif topic in _CUSTOMER_TOPICS:
+        yield _map_customer(event, payload)
     elif topic.startswith("customer."):
-        yield _other(event, topic, payload, _site_id(event, payload.get("id")))
+        yield _map_other(event, topic, payload, _qualify_id(event, payload.get("id")))
 
 
-def _order(event: Event, topic: str, order: Mapping[str, Any]) -> Iterator[Call]:
-    own, status = text_id(order.get("id")), order.get("status")
-    if own is None:
+def _map_order(event: Event, topic: str, order: Mapping[str, Any]) -> Iterator[Call]:
+    own_id, status = text_id(order.get("id")), order.get("status")
+    if own_id is None:
         raise Unreadable("an order needs its id")
-    person = _person(event, order)
+    person = _find_identities(event, order)
     if not any(person[kind] for kind in ("email", "phone", "ids")) and "user_id" not in person:
         return
-    made, changed = order.get("date_created_gmt"), order.get("date_modified_gmt")
-    unique = f"order {_site_id(event, own)}"
-    about = {"order_id": own, "order_number": text_id(order.get("number"))}
+    created_at, changed_at = order.get("date_created_gmt"), order.get("date_modified_gmt")
+    id_prefix = f"order {_qualify_id(event, own_id)}"
+    order_ids = {"order_id": own_id, "order_number": text_id(order.get("number"))}
     if topic == "order.created":
-        yield Call(id=f"{unique} created", at=made, event="Order Created", channel=CHANNEL, **person, properties=about)
-    if status in _PAID or _is_paid(order):
-        figures = {**about, **_figures(order)}
-        yield Call(id=f"{unique} paid", at=made, event=COMPLETED, channel=CHANNEL, **person, properties=figures)
-    if (ended := _ENDED.get(str(status))) is not None:
-        yield Call(id=f"{unique} {status}", event=ended, channel=CHANNEL, **person, properties=about)
-    yield from _refunds(order, unique, about, person)
-    if topic != "order.created":
-        properties = {**about, "status": status, "total": amount(order.get("total")), "currency": order.get("currency")}
         yield Call(
-            id=f"{unique} {topic} {changed} {status}" if changed else event_id(unique, topic, order),
-            at=changed,
+            id=f"{id_prefix} created",
+            occurred_at=created_at,
+            event="Order Created",
+            channel=CHANNEL,
+            **person,
+            properties=order_ids,
+        )
+    if status in _PAID_STATUSES or _is_paid(order):
+        order_properties = {**order_ids, **_order_properties(order)}
+        yield Call(
+            id=f"{id_prefix} paid",
+            occurred_at=created_at,
+            event=COMPLETED,
+            channel=CHANNEL,
+            **person,
+            properties=order_properties,
+        )
+    if (end_event_name := _END_EVENT_NAMES.get(str(status))) is not None:
+        yield Call(id=f"{id_prefix} {status}", event=end_event_name, channel=CHANNEL, **person, properties=order_ids)
+    yield from _map_refunds(order, id_prefix, order_ids, person)
+    if topic != "order.created":
+        properties = {
+            **order_ids,
+            "status": status,
+            "total": parse_amount(order.get("total")),
+            "currency": order.get("currency"),
+        }
+        yield Call(
+            id=f"{id_prefix} {topic} {changed_at} {status}" if changed_at else derive_event_id(id_prefix, topic, order),
+            occurred_at=changed_at,
             event=UPDATED if topic == "order.updated" else vendor_event_name("woocommerce", topic),
             channel=CHANNEL,
             **person,
@@ -106,21 +125,23 @@ def _order(event: Event, topic: str, order: Mapping[str, Any]) -> Iterator[Call]
 
 def _is_paid(order: Mapping[str, Any]) -> bool:
     """Whether it was, of an order whose status is one of the shop's own and says nothing to us."""
-    return order.get("status") not in _OF_WOOCOMMERCE and bool(order.get("date_paid_gmt"))
+    return order.get("status") not in _BUILT_IN_STATUSES and bool(order.get("date_paid_gmt"))
 
 
-def _refunds(order: Mapping[str, Any], unique: str, about: dict[str, Any], person: dict[str, Any]) -> Iterator[Call]:
+def _map_refunds(
+    order: Mapping[str, Any], id_prefix: str, order_ids: dict[str, Any], person: dict[str, Any]
+) -> Iterator[Call]:
     """Each with an id of its own, and without a time."""
-    for refund in objects(order.get("refunds")):
-        total = amount(refund.get("total"))
+    for refund in list_objects(order.get("refunds")):
+        total = parse_amount(refund.get("total"))
         properties = {
-            **about,
+            **order_ids,
             "refund_id": text_id(refund.get("id")),
             "total": None if total is None else abs(total),
             "currency": order.get("currency"),
         }
         yield Call(
-            id=f"{unique} refund {refund.get('id')}",
+            id=f"{id_prefix} refund {refund.get('id')}",
             event=REFUNDED,
             channel=CHANNEL,
             **person,
@@ -129,8 +150,8 @@ def _refunds(order: Mapping[str, Any], unique: str, about: dict[str, Any], perso
         )
 
 
-def _customer(event: Event, customer: Mapping[str, Any]) -> Call:
-    billing = inner(customer, "billing")
+def _map_customer(event: Event, customer: Mapping[str, Any]) -> Call:
+    billing = get_object(customer, "billing")
     traits = {
         "first_name": customer.get("first_name"),
         "last_name": customer.get("last_name"),
@@ -140,23 +161,23 @@ def _customer(event: Event, customer: Mapping[str, Any]) -> Call:
         "country": billing.get("country"),
         "is_paying_customer": customer.get("is_paying_customer"),
     }
-    changed = customer.get("date_modified_gmt")
-    own = text_id(customer.get("id"))
-    unique = _site_id(event, own)
+    changed_at = customer.get("date_modified_gmt")
+    own_id = text_id(customer.get("id"))
+    customer_id = _qualify_id(event, own_id)
     return Call(
-        id=f"customer {unique} {changed}" if own and changed else event_id(unique, customer),
-        at=changed,
+        id=f"customer {customer_id} {changed_at}" if own_id and changed_at else derive_event_id(customer_id, customer),
+        occurred_at=changed_at,
         email=customer.get("email"),
         phone=billing.get("phone"),
-        ids={"woocommerce_customer": unique},
+        ids={"woocommerce_customer": customer_id},
         traits={name: value for name, value in traits.items() if value not in (None, "")},
     )
 
 
-def _other(event: Event, topic: str, payload: Mapping[str, Any], customer: str | None) -> Call:
+def _map_other(event: Event, topic: str, payload: Mapping[str, Any], customer: str | None) -> Call:
     return Call(
-        id=event_id(topic, customer, event.get("delivery_id") or payload),
-        at=payload.get("date_modified_gmt"),
+        id=derive_event_id(topic, customer, event.get("delivery_id") or payload),
+        occurred_at=payload.get("date_modified_gmt"),
         event=vendor_event_name("woocommerce", topic),
         channel=CHANNEL,
         ids={"woocommerce_customer": customer},
@@ -164,47 +185,47 @@ def _other(event: Event, topic: str, payload: Mapping[str, Any], customer: str |
     )
 
 
-def _person(event: Event, order: Mapping[str, Any]) -> dict[str, Any]:
+def _find_identities(event: Event, order: Mapping[str, Any]) -> dict[str, Any]:
     """Order meta data may say who it was on the web: user_id, anonymous_id. Guests are customer 0."""
-    billing = inner(order, "billing")
-    meta = {str(each.get("key")): each.get("value") for each in objects(order.get("meta_data"))}
-    customer = _site_id(event, order.get("customer_id"))
+    billing = get_object(order, "billing")
+    meta = {str(entry.get("key")): entry.get("value") for entry in list_objects(order.get("meta_data"))}
+    customer = _qualify_id(event, order.get("customer_id"))
     return {
         "email": billing.get("email"),
         "phone": billing.get("phone"),
         "ids": {} if customer is None else {"woocommerce_customer": customer},
-        **custom_ids(meta),
+        **find_custom_ids(meta),
     }
 
 
-def _site_id(event: Event, value: Any) -> str | None:
+def _qualify_id(event: Event, value: Any) -> str | None:
     """Shops number customers and orders from 1, so that the number needs the shop's host before it."""
-    own, site = text_id(value), event.get("site")
+    own_id, site = text_id(value), event.get("site")
     host = urlsplit(site).hostname if isinstance(site, str) else None
-    return own if own is None or not host else f"{host}:{own}"
+    return own_id if own_id is None or not host else f"{host}:{own_id}"
 
 
-def _figures(order: Mapping[str, Any]) -> dict[str, Any]:
-    coupons = [str(each["code"]) for each in objects(order.get("coupon_lines")) if each.get("code")]
+def _order_properties(order: Mapping[str, Any]) -> dict[str, Any]:
+    coupons = [str(coupon["code"]) for coupon in list_objects(order.get("coupon_lines")) if coupon.get("code")]
     return {
-        "total": amount(order.get("total")),
-        "tax": amount(order.get("total_tax")),
-        "shipping": amount(order.get("shipping_total")),
-        "discount": amount(order.get("discount_total")),
+        "total": parse_amount(order.get("total")),
+        "tax": parse_amount(order.get("total_tax")),
+        "shipping": parse_amount(order.get("shipping_total")),
+        "discount": parse_amount(order.get("discount_total")),
         "currency": order.get("currency"),
         "coupon": ", ".join(coupons),
         "payment_method": order.get("payment_method"),
-        "products": [_product(each) for each in objects(order.get("line_items"))],
+        "products": [_product_properties(line) for line in list_objects(order.get("line_items"))],
     }
 
 
-def _product(line: Mapping[str, Any]) -> dict[str, Any]:
+def _product_properties(line: Mapping[str, Any]) -> dict[str, Any]:
     product = {
         "product_id": text_id(line.get("product_id")),
         "variant_id": text_id(line.get("variation_id")),
         "sku": line.get("sku"),
         "name": line.get("name"),
-        "price": amount(line.get("price")),
+        "price": parse_amount(line.get("price")),
         "quantity": line.get("quantity"),
     }
     return {name: value for name, value in product.items() if value not in (None, "")}
@@ -214,11 +235,11 @@ CONNECTOR: Final = Connector(
     key="woocommerce",
     name="WooCommerce",
     family="shop",
-    scheme=hmac_scheme("Secret of the webhook", name="x-wc-webhook-signature", encoding="base64"),
-    split=split,
-    read=read,
+    scheme=hmac_scheme("Secret of the webhook", signature_header="x-wc-webhook-signature", encoding="base64"),
+    split_delivery=split_delivery,
+    map_event=map_event,
     handshake=handshake,
-    seconds=5.0,
+    timeout_seconds=5.0,
     steps=(
         "In WordPress open WooCommerce, Settings, Advanced, Webhooks, and add one for each of order created, order "
         "updated, customer created and customer updated, with the delivery URL {url} and API version 3.",

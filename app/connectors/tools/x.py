@@ -13,18 +13,18 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, encode_event, event_id
+from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id, encode_event
 from app.connectors.delivery import Delivery, Unreadable, decode_json
-from app.connectors.shared.surveys import first
+from app.connectors.shared.surveys import first_member
 from app.connectors.signatures import hmac_scheme
 from app.formats.event_names import vendor_event_name
 
 _CHANNEL: Final = "social"
-_ENDING: Final = "_events"
-_OF_NOBODY: Final = ("user_event", "direct_message_indicate_typing_events")
-_TOUCHED: Final = ("block", "unblock", "mute", "unmute")
+_LIST_SUFFIX: Final = "_events"
+_IMPERSONAL_LISTS: Final = ("user_event", "direct_message_indicate_typing_events")
+_BRAND_ACTIONS: Final = ("block", "unblock", "mute", "unmute")
 """What the brand does to somebody."""
-_CREATED: Final = "%a %b %d %H:%M:%S %z %Y"
+_TIME_FORMAT: Final = "%a %b %d %H:%M:%S %z %Y"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_+/=.-]{1,1000}")
 """What X sends is base64; no JSON object is, but a number may look like it."""
 
@@ -52,7 +52,7 @@ def _is_json(token: str) -> bool:
     return True
 
 
-def split(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: Delivery) -> list[Event]:
     """Each event by itself, with the account that it is of and the name of the list that it stood in."""
     body = decode_json(delivery.body)
     brand = body.get("for_user_id") if isinstance(body, dict) else None
@@ -60,125 +60,135 @@ def split(delivery: Delivery) -> list[Event]:
         raise Unreadable("the body must be an object")
     events: list[Event] = []
     for list_name, items in body.items():
-        if list_name in _OF_NOBODY or not list_name.endswith(_ENDING):
+        if list_name in _IMPERSONAL_LISTS or not list_name.endswith(_LIST_SUFFIX):
             continue
         if not isinstance(items, list):
             raise Unreadable(f"{list_name} must be a list")
         users = body.get("users") if list_name.startswith("direct_message") else None
-        events += [{"for_user_id": brand, "list": list_name, "event": each, "users": users} for each in items]
-    if not events and not any(name in body for name in _OF_NOBODY):
+        events += [{"for_user_id": brand, "list": list_name, "event": item, "users": users} for item in items]
+    if not events and not any(name in body for name in _IMPERSONAL_LISTS):
         raise Unreadable("the body has no list of events")
     return events
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
-    brand, kind, said = event.get("for_user_id"), event.get("list"), event.get("event")
-    if not isinstance(brand, str | int) or not isinstance(kind, str) or not isinstance(said, dict):
+    brand, kind, x_event = event.get("for_user_id"), event.get("list"), event.get("event")
+    if not isinstance(brand, str | int) or not isinstance(kind, str) or not isinstance(x_event, dict):
         raise Unreadable("an event needs for_user_id, and must be an object")
-    kind = kind.removesuffix(_ENDING)
+    kind = kind.removesuffix(_LIST_SUFFIX)
     if kind == "direct_message":
-        return _message(str(brand), said, event.get("users"))
+        return _map_message(str(brand), x_event, event.get("users"))
     if kind == "tweet_create":
-        return _post(str(brand), said)
-    return _other(str(brand), kind, said)
+        return _map_post(str(brand), x_event)
+    return _map_other(str(brand), kind, x_event)
 
 
-def _post(brand: str, post: dict[str, Any]) -> Iterable[Call]:
+def _map_post(brand: str, post: dict[str, Any]) -> Iterable[Call]:
     author = post.get("user")
-    id = first(post, "id_str", "id")
-    if first(author, "id_str", "id") is None or id is None:
+    id = first_member(post, "id_str", "id")
+    if first_member(author, "id_str", "id") is None or id is None:
         raise Unreadable("a post needs its id and its user")
-    kind, original = _kind_of(post)
-    yield from _of_person(
+    kind, original = _post_kind(post)
+    yield from _map_unless_brand(
         brand,
         author,
         id=str(id),
-        at=_at(post),
+        occurred_at=_find_time(post),
         event=vendor_event_name("x", kind) if kind == "retweet" else "social.mentioned",
         properties={
             "post_id": str(id),
             "kind": kind,
             "in_reply_to": post.get("in_reply_to_status_id_str"),
-            "original_post_id": first(original, "id_str", "id"),
+            "original_post_id": first_member(original, "id_str", "id"),
             "lang": post.get("lang"),
         },
         # What is repeated in a retweet is not its author's text.
         text={
-            "body": None if kind == "retweet" else first(post.get("extended_tweet"), "full_text") or post.get("text")
+            "body": None
+            if kind == "retweet"
+            else first_member(post.get("extended_tweet"), "full_text") or post.get("text")
         },
     )
 
 
-def _kind_of(post: dict[str, Any]) -> tuple[str, Any]:
+def _post_kind(post: dict[str, Any]) -> tuple[str, Any]:
     for kind, member in (("retweet", "retweeted_status"), ("quote", "quoted_status")):
         if isinstance(post.get(member), dict):
             return kind, post[member]
     return ("reply" if post.get("in_reply_to_status_id_str") else "mention"), None
 
 
-def _message(brand: str, said: dict[str, Any], users: Any) -> Iterable[Call]:
-    content = said.get("message_create")
-    sender, id, data = first(content, "sender_id"), first(said, "id"), first(content, "message_data")
+def _map_message(brand: str, message: dict[str, Any], users: Any) -> Iterable[Call]:
+    content = message.get("message_create")
+    sender, id, data = (
+        first_member(content, "sender_id"),
+        first_member(message, "id"),
+        first_member(content, "message_data"),
+    )
     if sender is None or id is None or not isinstance(data, dict):
         raise Unreadable("a message needs its id, and message_create with sender_id and message_data")
-    yield from _of_person(
+    yield from _map_unless_brand(
         brand,
-        {"id": sender, "screen_name": first(first(users, str(sender)), "screen_name")},
+        {"id": sender, "screen_name": first_member(first_member(users, str(sender)), "screen_name")},
         id=str(id),
-        at=_at(said),
+        occurred_at=_find_time(message),
         event="social.message_received",
         properties={
             "message_id": str(id),
-            "attachment": first(data.get("attachment"), "type"),
-            "quick_reply": first(data.get("quick_reply_response"), "metadata"),
+            "attachment": first_member(data.get("attachment"), "type"),
+            "quick_reply": first_member(data.get("quick_reply_response"), "metadata"),
         },
         text={"body": data.get("text")},
     )
 
 
-def _other(brand: str, kind: str, said: dict[str, Any]) -> Iterable[Call]:
+def _map_other(brand: str, kind: str, x_event: dict[str, Any]) -> Iterable[Call]:
     """Likes and follows, blocks and mutes, and whatever else there will be."""
-    type = str(said.get("type") or kind)
-    source, target = _user(said.get("source")), _user(said.get("target"))
-    person = said.get("user") or source or {"id": first(said, "sender_id") or first(said.get("status"), "user_id")}
-    if type in _TOUCHED and first(person, "id_str", "id") == brand:
+    type = str(x_event.get("type") or kind)
+    source, target = _as_user(x_event.get("source")), _as_user(x_event.get("target"))
+    person = (
+        x_event.get("user")
+        or source
+        or {"id": first_member(x_event, "sender_id") or first_member(x_event.get("status"), "user_id")}
+    )
+    if type in _BRAND_ACTIONS and first_member(person, "id_str", "id") == brand:
         person = target
-    status = said.get("favorited_status") or said.get("status")
+    status = x_event.get("favorited_status") or x_event.get("status")
     name = {"favorite": "social.liked", "follow": "social.followed"}.get(type) or vendor_event_name("x", type)
-    own = first(said, "id_str", "id")
-    yield from _of_person(
+    own_id = first_member(x_event, "id_str", "id")
+    yield from _map_unless_brand(
         brand,
         person,
-        id=f"{kind}:{own}" if own is not None else event_id(brand, kind, said),
-        at=_at(said),
+        id=f"{kind}:{own_id}" if own_id is not None else derive_event_id(brand, kind, x_event),
+        occurred_at=_find_time(x_event),
         event=name,
-        properties={"post_id": first(status, "id_str", "id"), "last_read": said.get("last_read_event_id")},
+        properties={"post_id": first_member(status, "id_str", "id"), "last_read": x_event.get("last_read_event_id")},
     )
 
 
-def _of_person(brand: str, person: Any, **call: Any) -> Iterable[Call]:
+def _map_unless_brand(brand: str, person: Any, **call: Any) -> Iterable[Call]:
     """The call, unless it is the brand's own doing."""
-    id = first(person, "id_str", "id")
+    id = first_member(person, "id_str", "id")
     if id is None:
         raise Unreadable("an event needs the user whose it is")
     if str(id) == brand:
         return
-    call["properties"] = {**call["properties"], "screen_name": first(person, "screen_name")}
+    call["properties"] = {**call["properties"], "screen_name": first_member(person, "screen_name")}
     yield Call(channel=_CHANNEL, ids={"x": str(id)}, **call)
 
 
-def _user(value: Any) -> dict[str, Any] | None:
+def _as_user(value: Any) -> dict[str, Any] | None:
     """A user is an object, in old bodies just an id."""
     return {"id": value} if isinstance(value, str | int) else value if isinstance(value, dict) else None
 
 
-def _at(said: dict[str, Any]) -> Any:
+def _find_time(x_event: dict[str, Any]) -> Any:
     """``timestamp_ms`` where there is one; else the time as X writes it: ``Mon May 04 10:00:00 +0000 2026``."""
-    stamp = first(said, "timestamp_ms", "created_timestamp", "created_at")
+    stamp = first_member(x_event, "timestamp_ms", "created_timestamp", "created_at")
     if isinstance(stamp, str):
         try:
-            return datetime.strptime(stamp, _CREATED).isoformat()
+            return datetime.strptime(stamp, _TIME_FORMAT).isoformat()
         except ValueError:
             pass  # an epoch number, or a time as everybody writes it
     return stamp
@@ -186,7 +196,7 @@ def _at(said: dict[str, Any]) -> Any:
 
 _SCHEME: Final = hmac_scheme(
     "Consumer secret (API key secret) of the app",
-    name="x-twitter-webhooks-signature",
+    signature_header="x-twitter-webhooks-signature",
     encoding="base64",
     prefix="sha256=",
 )
@@ -196,8 +206,8 @@ CONNECTOR: Final = Connector(
     name="X (Twitter)",
     family="social",
     scheme=_SCHEME,
-    read=read,
-    split=split,
+    map_event=map_event,
+    split_delivery=split_delivery,
     handshake=handshake,
     steps=(
         "In X's developer portal find the app's API key secret, and enter it as the secret of this source first: "
@@ -205,7 +215,7 @@ CONNECTOR: Final = Connector(
         "Register the webhook {url} with the Account Activity API.",
         "Subscribe the brand's account to it. Mentions, replies, likes, follows and direct messages then arrive.",
     ),
-    seconds=3.0,
+    timeout_seconds=3.0,
     sample=b'{"for_user_id":"100","tweet_create_events":[{"id_str":"900","created_at":"Mon May 04 10:00:00 +0000 2026",'
     b'"timestamp_ms":"1777888800000","text":"@brand where is my parcel?","lang":"en","user":{"id_str":"200",'
     b'"screen_name":"someone"}}]}',

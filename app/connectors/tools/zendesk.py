@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, event_id, json_events
+from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, split_json_events
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.shared.helpdesk import CHANNEL, as_object, change_of, csat, status_word, text_id
+from app.connectors.shared.helpdesk import CHANNEL, as_object, csat_properties, status_change_name, status_word, text_id
 from app.connectors.signatures import hmac_scheme
 from app.formats import timestamps
 from app.formats.event_names import vendor_event_name
@@ -22,8 +22,8 @@ from app.vocabulary.ticket_events import (
     STATUS_CHANGED,
 )
 
-_TYPE: Final = "zen:event-type:"
-_INVOCATION: Final = "x-zendesk-webhook-invocation-id"
+_TYPE_PREFIX: Final = "zen:event-type:"
+_INVOCATION_HEADER: Final = "x-zendesk-webhook-invocation-id"
 _SECONDS_MAX: Final = 3_600
 """A delivery that failed is repeated five times, within minutes."""
 
@@ -38,7 +38,7 @@ _STATUS_AFTER: Final = {
     "ticket.marked_as_spam": "spam",
     "ticket.merged": "closed",
 }
-_OF_CLOSED_WORDS: Final = frozenset(
+_CHANGES_WITHOUT_TEXT: Final = frozenset(
     {
         "ticket.priority_changed",
         "ticket.type_changed",
@@ -48,7 +48,7 @@ _OF_CLOSED_WORDS: Final = frozenset(
     }
 )
 """What changed in these is a word of a list, or a number. In any other it may be what somebody typed in."""
-_OTHERS_COMMENT: Final = "zendesk.comment_by_other"
+_COMMENT_BY_OTHER: Final = "zendesk.comment_by_other"
 _TRIGGER_NAMES: Final = {
     "created": CREATED,
     "solved": SOLVED,
@@ -64,114 +64,116 @@ TEMPLATE: Final = (
 )
 
 
-def split(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: Delivery) -> list[Event]:
     """What a trigger sends has no id of its own; the invocation's is in a header."""
-    invocation = delivery.headers.get(_INVOCATION, "")
-    events: list[Any] = json_events(delivery)
+    invocation = delivery.headers.get(_INVOCATION_HEADER, "")
+    events: list[Any] = split_json_events(delivery)
     return [
-        {**event, _INVOCATION: invocation} if invocation and isinstance(event, dict) and "type" not in event else event
+        {**event, _INVOCATION_HEADER: invocation}
+        if invocation and isinstance(event, dict) and "type" not in event
+        else event
         for event in events
     ]
 
 
-def read(event: Event, received_at: int) -> Iterable[Call | Erasure]:
+def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind = event.get("type")
-    if isinstance(kind, str) and kind.startswith(_TYPE):
-        return _of_subscription(event, kind.removeprefix(_TYPE))
+    if isinstance(kind, str) and kind.startswith(_TYPE_PREFIX):
+        return _map_subscription_event(event, kind.removeprefix(_TYPE_PREFIX))
     if text_id(event.get("ticket_id")) is None:
         raise Unreadable("an event needs a type that begins with zen:event-type:, or a trigger's ticket_id")
-    return [_of_trigger(event)]
+    return [_map_trigger_event(event)]
 
 
 # ------------------------------------------------------------------------------------ event subscriptions
 
 
-def _of_subscription(event: Event, kind: str) -> list[Call]:
+def _map_subscription_event(event: Event, kind: str) -> list[Call]:
     detail, change = as_object(event.get("detail")), as_object(event.get("event"))
     if kind.startswith("user."):
-        return _of_user(event, kind, detail, change)
+        return _map_user_event(event, kind, detail, change)
     requester = text_id(detail.get("requester_id"))
     if requester is None:
         return []
-    name, more, text = _told(kind, detail, change)
-    properties = {**_ticket(detail), "status": status_word(detail.get("status")), **more}
+    name, properties_of_change, text = _ticket_event(kind, detail, change)
+    properties = {**_ticket_properties(detail), "status": status_word(detail.get("status")), **properties_of_change}
     return [
         Call(
-            id=text_id(event.get("id")) or event_id(event),
-            at=event.get("time"),
+            id=text_id(event.get("id")) or derive_event_id(event),
+            occurred_at=event.get("time"),
             event=name,
             channel=CHANNEL,
             ids={"zendesk_user": requester},
             properties=properties,
             text=text,
-            by_customer=name in (CREATED, REPLIED_BY_CUSTOMER),
+            is_by_customer=name in (CREATED, REPLIED_BY_CUSTOMER),
         )
     ]
 
 
-def _told(kind: str, detail: Event, change: Event) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def _ticket_event(kind: str, detail: Event, change: Event) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """(name, properties, text) of what happened to a ticket."""
     if kind == "ticket.created":
         return CREATED, {}, {"subject": detail.get("subject"), "body": detail.get("description")}
     if kind == "ticket.comment_added":
-        return _comment(detail, as_object(change.get("comment")))
+        return _comment_event(detail, as_object(change.get("comment")))
     if kind == "ticket.status_changed":
         status, previous = status_word(change.get("current")), status_word(change.get("previous"))
         status = status or status_word(detail.get("status"))
-        return change_of(status, previous), {"status": status, "previous_status": previous}, {}
+        return status_change_name(status, previous), {"status": status, "previous_status": previous}, {}
     if kind in _STATUS_AFTER:
         return STATUS_CHANGED, {"status": _STATUS_AFTER[kind], "how": kind.removeprefix("ticket.")}, {}
     changed = {name: change.get(name) for name in ("current", "previous", "tags_added", "tags_removed")}
-    more = {name: value for name, value in changed.items() if not isinstance(value, dict)}
+    values = {name: value for name, value in changed.items() if not isinstance(value, dict)}
     name = _TICKET_NAMES.get(kind) or vendor_event_name("zendesk", kind)
     if kind in ("ticket.subject_changed", "ticket.description_changed"):
-        return name, {}, {"body": more.get("current")}
-    return (name, more, {}) if kind in _OF_CLOSED_WORDS else (name, {}, more)
+        return name, {}, {"body": values.get("current")}
+    return (name, values, {}) if kind in _CHANGES_WITHOUT_TEXT else (name, {}, values)
 
 
-def _comment(detail: Event, comment: Event) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def _comment_event(detail: Event, comment: Event) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Somebody who reads along may write too: that is neither the requester's reply nor an agent's."""
     author = as_object(comment.get("author"))
-    own = text_id(author.get("id"))
+    author_id = text_id(author.get("id"))
     text = {"body": comment.get("body")}
-    more = {"comment_id": text_id(comment.get("id"))}
+    properties = {"comment_id": text_id(comment.get("id"))}
     if comment.get("is_public") is False:
-        return vendor_event_name("zendesk", "note_added"), more, text
-    if own == text_id(detail.get("requester_id")):
-        return REPLIED_BY_CUSTOMER, more, text
+        return vendor_event_name("zendesk", "note_added"), properties, text
+    if author_id == text_id(detail.get("requester_id")):
+        return REPLIED_BY_CUSTOMER, properties, text
     if author.get("is_staff") is True:
-        return REPLIED_BY_AGENT, more, text
-    return _OTHERS_COMMENT, {**more, "author_id": own}, text
+        return REPLIED_BY_AGENT, properties, text
+    return _COMMENT_BY_OTHER, {**properties, "author_id": author_id}, text
 
 
-def _ticket(detail: Event) -> dict[str, Any]:
+def _ticket_properties(detail: Event) -> dict[str, Any]:
     return {
         "ticket_id": text_id(detail.get("id")),
         "priority": status_word(detail.get("priority")),
         "ticket_type": status_word(detail.get("type")),
         "tags": detail.get("tags"),
         "via": as_object(detail.get("via")).get("channel"),
-        "group_id": _given(detail.get("group_id")),
-        "assignee_id": _given(detail.get("assignee_id")),
+        "group_id": _assigned_id(detail.get("group_id")),
+        "assignee_id": _assigned_id(detail.get("assignee_id")),
         "opened_at": detail.get("created_at"),
     }
 
 
-def _given(value: Any) -> str | None:
+def _assigned_id(value: Any) -> str | None:
     """Zendesk says 0 for nobody."""
-    found = text_id(value)
-    return None if found == "0" else found
+    id_text = text_id(value)
+    return None if id_text == "0" else id_text
 
 
-def _of_user(event: Event, kind: str, detail: Event, change: Event) -> list[Call]:
+def _map_user_event(event: Event, kind: str, detail: Event, change: Event) -> list[Call]:
     """Of people who write; those who answer are no customers."""
     user = text_id(detail.get("id"))
     if user is None or status_word(detail.get("role")) in ("agent", "admin"):
         return []
     call = Call(
-        id=text_id(event.get("id")) or event_id(event),
-        at=event.get("time"),
+        id=text_id(event.get("id")) or derive_event_id(event),
+        occurred_at=event.get("time"),
         user_id=detail.get("external_id"),
         email=detail.get("email"),
         ids={"zendesk_user": user},
@@ -186,10 +188,10 @@ def _of_user(event: Event, kind: str, detail: Event, change: Event) -> list[Call
 # ----------------------------------------------------------------------------------------------- triggers
 
 
-def _of_trigger(event: Event) -> Call:
-    said = str(event.get("event") or "updated").removeprefix("ticket.")
+def _map_trigger_event(event: Event) -> Call:
+    trigger = str(event.get("event") or "updated").removeprefix("ticket.")
     status, previous = status_word(event.get("status")), status_word(event.get("previous_status"))
-    rating = csat(event.get("rating"), event.get("scale"))
+    rating = csat_properties(event.get("rating"), event.get("scale"))
     properties = {
         "ticket_id": text_id(event["ticket_id"]),
         "status": status,
@@ -201,11 +203,11 @@ def _of_trigger(event: Event) -> Call:
         "opened_at": event.get("created_at"),
         **rating,
     }
-    at = event.get("updated_at")
-    name = _name_of_trigger(said, event, status, previous)
+    occurred_at = event.get("updated_at")
+    name = _trigger_event_name(trigger, event, status, previous)
     return Call(
-        id=_id_of_trigger(event, at),
-        at=at,
+        id=_trigger_event_id(event, occurred_at),
+        occurred_at=occurred_at,
         event=name,
         channel=CHANNEL,
         user_id=event.get("external_id"),
@@ -214,26 +216,26 @@ def _of_trigger(event: Event) -> Call:
         ids={"zendesk_user": text_id(event.get("requester_id"))},
         properties=properties,
         text={"subject": event.get("title"), "body": event.get("comment"), "comment": event.get("rating_comment")},
-        by_customer=name in (CREATED, REPLIED_BY_CUSTOMER, RATED),
+        is_by_customer=name in (CREATED, REPLIED_BY_CUSTOMER, RATED),
     )
 
 
-def _name_of_trigger(said: str, event: Event, status: str | None, previous: str | None) -> str:
-    if said == "updated":
+def _trigger_event_name(trigger: str, event: Event, status: str | None, previous: str | None) -> str:
+    if trigger == "updated":
         # A trigger on every update also fires when a ticket that is solved is closed, which says nothing new.
-        return STATUS_CHANGED if status == "closed" and previous is None else change_of(status, previous)
-    if said == "commented":
+        return STATUS_CHANGED if status == "closed" and previous is None else status_change_name(status, previous)
+    if trigger == "commented":
         author, requester = text_id(event.get("author_id")), text_id(event.get("requester_id"))
         return REPLIED_BY_CUSTOMER if author == requester else REPLIED_BY_AGENT
-    return _TRIGGER_NAMES.get(said) or vendor_event_name("zendesk", f"ticket_{said}")
+    return _TRIGGER_NAMES.get(trigger) or vendor_event_name("zendesk", f"ticket_{trigger}")
 
 
-def _id_of_trigger(event: Event, at: Any) -> str:
+def _trigger_event_id(event: Event, occurred_at: Any) -> str:
     """A body that says when is told from all others by itself; without a time, only the invocation tells it apart."""
-    invocation = event.get(_INVOCATION)
-    if not at and isinstance(invocation, str) and invocation:
+    invocation = event.get(_INVOCATION_HEADER)
+    if not occurred_at and isinstance(invocation, str) and invocation:
         return invocation
-    return event_id({name: value for name, value in event.items() if name != _INVOCATION})
+    return derive_event_id({name: value for name, value in event.items() if name != _INVOCATION_HEADER})
 
 
 CONNECTOR: Final = Connector(
@@ -242,15 +244,15 @@ CONNECTOR: Final = Connector(
     family="support",
     scheme=hmac_scheme(
         "Signing secret of the webhook",
-        name="x-zendesk-webhook-signature",
+        signature_header="x-zendesk-webhook-signature",
         encoding="base64",
-        signed=lambda delivery, time: time.encode() + delivery.body,
+        signed_bytes=lambda delivery, time: time.encode() + delivery.body,
         time_header="x-zendesk-webhook-signature-timestamp",
         seconds_max=_SECONDS_MAX,
-        stamp=timestamps.rfc3339,
+        format_time=timestamps.rfc3339,
     ),
-    split=split,
-    read=read,
+    split_delivery=split_delivery,
+    map_event=map_event,
     steps=(
         "In Zendesk's Admin Center open Apps and integrations, Webhooks, and create one with the address {url}.",
         "Subscribe it to Zendesk events of tickets and users; or connect it to triggers, with this JSON body: "
@@ -264,5 +266,5 @@ CONNECTOR: Final = Connector(
     b'"detail":{"id":"456","requester_id":"123","status":"OPEN","priority":"NORMAL","subject":"Help","tags":["a"],'
     b'"via":{"channel":"email"},"external_id":null,"created_at":"2026-05-04T09:00:00Z",'
     b'"updated_at":"2026-05-04T10:00:00Z"},"event":{"current":"OPEN","previous":"NEW"}}',
-    seconds=12.0,
+    timeout_seconds=12.0,
 )
