@@ -1,7 +1,7 @@
 """What an adapter is made of: one module in :mod:`app.connectors.tools` for each tool that sends webhooks. Pure.
 
-A request of a tool is a :class:`Delivery`. It is verified as raw bytes, *split* into events, and each event is *read*
-into calls, which have the meaning of Segment's and go the way of every message. An event is a JSON object that stands
+A request of a tool is a :class:`Delivery`. It is verified as raw bytes, *split* into events, and each event is *mapped*
+to calls, which have the meaning of Segment's and go the way of every message. An event is a JSON object that stands
 for itself: ``split_delivery`` puts into it whatever it needs of the request's headers, for an event that cannot be
 stored is kept in quarantine and read again from there.
 """

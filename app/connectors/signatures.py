@@ -111,7 +111,7 @@ def _sign_token(delivery: Delivery, secret: str) -> Delivery:
 
 def _hash_new_token(token: str) -> str:
     if len(token.strip()) < _TOKEN_CHARS_MIN:
-        raise ValueError(f"A token has at least {_TOKEN_CHARS_MIN} characters; leave it out, and one is made.")
+        raise ValueError(f"A token has at least {_TOKEN_CHARS_MIN} characters; leave it out to have one generated.")
     return _hash_token(token)
 
 

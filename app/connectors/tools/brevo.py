@@ -105,7 +105,7 @@ CONNECTOR: Final = Connector(
         "Let this source make its token. Brevo signs nothing, so the token has to come along.",
         "In Brevo open Settings, Webhooks, and add one of transactional mails with the address {url}?token=THE-TOKEN,"
         " or with the token as Bearer token or as the password of Basic auth. Do the same for marketing.",
-        "Choose the events that shall count. Opens that a privacy proxy made are marked as a machine's.",
+        "Choose the events that shall count. Opens by a privacy proxy are marked as a machine's.",
         "Send user_id in the header X-Mailin-custom of your mails, as JSON, where you know it.",
     ),
     sample=b'{"event":"click","email":"user@example.com","id":26224,"date":"2026-05-04 12:00:00","ts":1777888800,'

@@ -294,7 +294,7 @@ CONNECTOR: Final = Connector(
     timeout_seconds=5.0,
     options={
         "url": "The address exactly as HubSpot knows it, where a proxy changes it: it is signed.",
-        "signatures": "Versions of signatures that are taken: v3 (if nothing is said), v2, v1, parted by commas. The"
+        "signatures": "Accepted signature versions, separated by commas: v3 (the default), v2, v1. The"
         " older ones sign no time.",
     },
     steps=(

@@ -243,7 +243,7 @@ CONNECTORS: Final = (
         map_event=map_mail_event,
         split_delivery=split_mail_delivery,
         handshake=_mail_probe,
-        options={"url": "The address exactly as Mailchimp was told it, where it is not the one that it calls."},
+        options={"url": "The address exactly as entered in Mailchimp, if a proxy changes it: it is signed."},
         steps=(
             "In Mailchimp Transactional open Settings, Webhooks, and add one with the address {url}.",
             "Choose the events that shall count. Copy the key that it then shows, and enter it as the secret.",

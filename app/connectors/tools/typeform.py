@@ -161,13 +161,13 @@ CONNECTOR: Final = Connector(
     map_event=map_event,
     split_delivery=split_delivery,
     options={
-        "answers_identify": "on: an e-mail address or phone number that somebody answers with is theirs. "
-        "Off unless said: anybody can type anybody's.",
+        "answers_identify": "on: an e-mail address or phone number in an answer identifies the respondent. "
+        "Off by default, because anybody can type anybody's address.",
     },
     steps=(
         "In the form open Connect, Webhooks, and add one with the address {url}.",
         "Edit it, enter a secret there, and the same one as the secret of this source.",
-        "Give the form a hidden field user_id, and send its link as .../to/FORM#user_id=...: then answers are theirs.",
+        "Give the form a hidden field user_id, and send its link as .../to/FORM#user_id=...: then each answer belongs to that user.",
     ),
     sample=b'{"event_id":"01HX0000000000000000000001","event_type":"form_response","form_response":'
     b'{"form_id":"lT4Z3j","token":"a3a12ec67a1365927098a606107fac15","landed_at":"2026-05-04T09:58:00Z",'
