@@ -37,7 +37,7 @@ from app.config import Settings
 from app.connectors.tools import CONNECTORS
 from app.errors import BadRequest, NotFound, SegueError
 from app.formats.timestamps import rfc3339
-from app.imports.channel_metrics import MetricImport, defaults_of, import_metrics
+from app.imports.channel_metrics import MetricImport, import_metrics, parse_defaults
 from app.imports.formats import file_reader_of, mapping_of
 from app.imports.importer import ImportReport, ImportTarget, errors_path, import_file
 from app.imports.mapping import FileMapping, MappingRefused, check_mapping
@@ -290,7 +290,7 @@ def import_figures_command(
     with _database(_settings(data, database_url)) as ready:
         _fill_workspace(ready, err)
         key = source or kind.replace("_", "-")
-        report = asyncio.run(import_metrics(file, kind, key, defaults_of(subject, day, dates), ready))
+        report = asyncio.run(import_metrics(file, kind, key, parse_defaults(subject, day, dates), ready))
     _tell_figures(report)
 
 

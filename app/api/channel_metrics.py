@@ -95,7 +95,7 @@ async def store_channel_days(
         body = inflate(body, None, limits)
     told = MetricDefaults(subject, day, None if dates is None else dates == "dmy")
     try:
-        figures = await asyncio.to_thread(METRIC_FORMATS[kind].read, body, told)
+        figures = await asyncio.to_thread(METRIC_FORMATS[kind].parse_file, body, told)
     except Unreadable as error:
         raise InvalidBody(f"This is no file of kind {kind}: {error}.") from None
     stored = await MetricStore(services.pool).store(source, kind, figures, services.clock.now())

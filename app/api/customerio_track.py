@@ -24,7 +24,7 @@ from app.api.schemas import (
 )
 from app.api.vendor_routes import add_vendor_route
 from app.errors import BadRequest, Rejection
-from app.formats.customerio_track import ParsedRequest, error_of, read_batch, read_call, read_operation
+from app.formats.customerio_track import ParsedRequest, describe_error, read_batch, read_call, read_operation
 from app.formats.decompression import inflate
 from app.formats.segment import Envelope
 from app.http.bodies import read_body
@@ -184,4 +184,4 @@ def _password(request: Request) -> str | None:
 
 
 def _errors(rejections: list[Rejection]) -> dict[str, Any]:
-    return {"errors": [error_of(each) for each in sorted(rejections, key=lambda each: each.index)]}
+    return {"errors": [describe_error(each) for each in sorted(rejections, key=lambda each: each.index)]}

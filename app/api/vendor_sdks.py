@@ -253,7 +253,7 @@ async def posthog_events_v1(request: Request) -> Response:
         now,
         services.settings.limits,
         sdk=headers.get("posthog-sdk-info", "")[:_SDK_CHARS_MAX],
-        sending=headers.get("posthog-request-timestamp"),
+        sent_at_header=headers.get("posthog-request-timestamp"),
     )
     receipt = await submit_envelope(request, envelope, len(payload.body), now)
     return json_response({"results": posthog.results(envelope, receipt.rejections)})

@@ -18,7 +18,7 @@ _UPSERT = """
 -- What stands there already, with the same value, is left untouched: the same file twice changes nothing.
 INSERT INTO channel_days (source, kind, channel, metric, subject, day, value, recorded_at)
 SELECT $1, $2, channel, metric, subject, day, value, $3
-FROM unnest($4::text[], $5::text[], $6::text[], $7::date[], $8::numeric[]) AS said(channel, metric, subject, day, value)
+FROM unnest($4::text[], $5::text[], $6::text[], $7::date[], $8::numeric[]) AS item(channel, metric, subject, day, value)
 ON CONFLICT ON CONSTRAINT channel_days_pkey DO UPDATE
 SET value = excluded.value, recorded_at = excluded.recorded_at
 WHERE channel_days.value <> excluded.value
@@ -99,7 +99,7 @@ class MetricStore:
 
     async def store(self, source: str, kind: str, figures: Iterable[Metric], now: int) -> StoredCounts:
         """All of them or none, each at most once among them. In one order, so that two files wait for each other."""
-        in_order = sorted(figures, key=lambda each: (each.channel, each.metric, each.subject, each.day))
+        in_order = sorted(figures, key=lambda figure: (figure.channel, figure.metric, figure.subject, figure.day))
 
         async def write(connection: Connection) -> StoredCounts:
             stored = StoredCounts()
@@ -113,11 +113,11 @@ class MetricStore:
 
         return await transact(self._pool, write)
 
-    async def page(self, wanted: MetricQuery, after: Place, items_max: int) -> list[DailyMetric]:
+    async def page(self, query: MetricQuery, after: Place, items_max: int) -> list[DailyMetric]:
         """Ordered by day, channel, metric, subject, source and kind."""
-        rows = await self._pool.fetch(_PAGE, *msgspec.structs.astuple(wanted), *after, items_max)
+        rows = await self._pool.fetch(_PAGE, *msgspec.structs.astuple(query), *after, items_max)
         return [DailyMetric(*row) for row in rows]
 
-    async def totals(self, wanted: MetricQuery) -> list[DayTotal]:
-        rows = await self._pool.fetch(_TOTALS, *msgspec.structs.astuple(wanted))
+    async def totals(self, query: MetricQuery) -> list[DayTotal]:
+        rows = await self._pool.fetch(_TOTALS, *msgspec.structs.astuple(query))
         return [DayTotal(*row) for row in rows]

@@ -17,7 +17,7 @@ import msgspec
 
 from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.signatures import Scheme
-from app.enrichment.sentiment import estimate
+from app.enrichment.sentiment import estimate_sentiment
 
 Event = dict[str, Any]
 """One event of a tool: decoded JSON, numbers with a fraction as Decimal."""
@@ -159,7 +159,7 @@ def to_segment_message(call: Call, text_policy: str = "apart", *, with_estimate:
             {"id": external_id, "type": kind} for kind, value in ids.items() for external_id in _as_list(value)
         ]
     text = {name: _truncate_text(value) for name, value in _drop_absent(call.text).items()}
-    if with_estimate and call.is_by_customer and (sentiment := estimate("\n".join(map(str, text.values())))):
+    if with_estimate and call.is_by_customer and (sentiment := estimate_sentiment("\n".join(map(str, text.values())))):
         properties["estimate"] = sentiment
     if text and text_policy == "apart":
         context["private"] = text

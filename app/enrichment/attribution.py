@@ -12,10 +12,10 @@ from typing import Final
 
 import msgspec
 
-from app.enrichment.channel_groups import BOUGHT, DIRECT_MEDIUM, DIRECT_SOURCE, GROUPS, channel_group_of
-from app.enrichment.click_ids import CLICK_IDS, ClickId, first_of
-from app.enrichment.referrer_sites import Site, same_site, site_named, site_of
-from app.enrichment.urls import VALUE_CHARS_MAX, cleaned, host_of, parameters, query_of
+from app.enrichment.channel_groups import DIRECT_MEDIUM, DIRECT_SOURCE, GROUPS, PAID_GROUPS, channel_group_of
+from app.enrichment.click_ids import CLICK_IDS, ClickId, find_click_id
+from app.enrichment.referrer_sites import Site, find_site, find_site_by_name, is_same_site
+from app.enrichment.urls import VALUE_CHARS_MAX, clean_value, find_parameters, host_of, query_of
 
 _UTM: Final = {
     "utm_source": "source",
@@ -24,7 +24,7 @@ _UTM: Final = {
     "utm_term": "term",
     "utm_content": "content",
 }
-_OF_URL: Final = frozenset((*_UTM, *CLICK_IDS))
+_URL_PARAMETERS: Final = frozenset((*_UTM, *CLICK_IDS))
 _SEARCH_TERMS: Final = ("q", "query", "p", "wd", "word", "text", "keyword", "keywords", "search_query")
 _MEDIUM_OF_SITE: Final = {"search": "organic", "mail": "email", "ai": "ai-assistant", "display": "display"}
 _NOTHING: Final[Mapping[str, str]] = {}
@@ -61,99 +61,99 @@ def attribute(landing: Landing) -> Attribution | None:
     """How the visit came about; None where it did not come from outside, or nothing is said of it."""
     query = query_of(landing.url or "") or landing.search
     if not query and not landing.campaign and not landing.click_ids:  # most pages
-        return _referred(landing, {})
-    said = parameters(query or "", _OF_URL)
-    tags = {ours: said[name] for name, ours in _UTM.items() if name in said}
+        return _from_referrer(landing, {})
+    parameters = find_parameters(query or "", _URL_PARAMETERS)
+    tags = {tag: parameters[name] for name, tag in _UTM.items() if name in parameters}
     for name in _UTM.values():
-        if name in landing.campaign and (text := cleaned(landing.campaign[name])):
+        if name in landing.campaign and (text := clean_value(landing.campaign[name])):
             tags[name] = text
-    clicks = {name.lower() for name, value in landing.click_ids.items() if value} | said.keys()
-    return _tagged(tags, first_of(clicks)) or _referred(landing, tags)
+    clicks = {name.lower() for name, value in landing.click_ids.items() if value} | parameters.keys()
+    return _from_tags_or_click(tags, find_click_id(clicks)) or _from_referrer(landing, tags)
 
 
-def channel_of(acquisition: Attribution) -> str:
+def channel_of(attribution: Attribution) -> str:
     """The channel of a touchpoint that arrives so."""
-    if acquisition.group == "Organic Social" and _is_chat(acquisition.source):
+    if attribution.group == "Organic Social" and _is_chat(attribution.source):
         return "chat"
-    return GROUPS[acquisition.group]
+    return GROUPS[attribution.group]
 
 
-def _tagged(tags: dict[str, str], click: ClickId | None) -> Attribution | None:
+def _from_tags_or_click(tags: dict[str, str], click: ClickId | None) -> Attribution | None:
     """By UTM and click id; None where neither says where the visit came from."""
     if click is None and not tags.keys() & {"source", "medium"}:
         return None
-    by_tags = _by_tags(tags, click)
+    by_tags = _from_tags(tags, click)
     if click is None or not click.paid:
         return by_tags
     # A click that was paid for is believed before tags, unless these say as what else it was bought.
-    by_click = _by_click(tags, click)
-    return by_tags if by_tags.group in BOUGHT and by_tags.group != by_click.group else by_click
+    by_click = _from_click(tags, click)
+    return by_tags if by_tags.group in PAID_GROUPS and by_tags.group != by_click.group else by_click
 
 
-def _by_tags(tags: dict[str, str], click: ClickId | None) -> Attribution:
+def _from_tags(tags: dict[str, str], click: ClickId | None) -> Attribution:
     if click is not None and not tags.keys() & {"source", "medium"}:
-        return _by_click(tags, click)
+        return _from_click(tags, click)
     source = tags.get("source") or (click.source if click else "")
     medium = tags.get("medium") or (click.medium if click and not click.paid else "")
-    group, field = channel_group_of(source, medium, tags.get("campaign", ""), site_named(source))
+    group, field = channel_group_of(source, medium, tags.get("campaign", ""), find_site_by_name(source))
     rule = f"utm:{field}" if field in tags or click is None else f"click_id:{click.name}"
-    return _acquisition(group, rule, source.lower(), medium.lower(), tags, click)
+    return _build_attribution(group, rule, source.lower(), medium.lower(), tags, click)
 
 
-def _by_click(tags: dict[str, str], click: ClickId) -> Attribution:
-    group, _ = channel_group_of(click.source, click.medium, tags.get("campaign", ""), site_named(click.source))
-    return _acquisition(group, f"click_id:{click.name}", click.source, click.medium, tags, click)
+def _from_click(tags: dict[str, str], click: ClickId) -> Attribution:
+    group, _ = channel_group_of(click.source, click.medium, tags.get("campaign", ""), find_site_by_name(click.source))
+    return _build_attribution(group, f"click_id:{click.name}", click.source, click.medium, tags, click)
 
 
-def _referred(landing: Landing, tags: dict[str, str]) -> Attribution | None:
+def _from_referrer(landing: Landing, tags: dict[str, str]) -> Attribution | None:
     """By the referrer, or for want of one."""
     referrer = landing.referrer or ""
     host = host_of(referrer)
     if not host:
-        return _unreferred(landing, tags)
-    if landing.url and (here := host_of(landing.url)) and same_site(host, here):
+        return _from_no_referrer(landing, tags)
+    if landing.url and (own_host := host_of(landing.url)) and is_same_site(host, own_host):
         return None
-    site, plain = _by_host(host)
+    site, untagged = _from_host(host)
     if site is not None and site.category == "through":
         return None
     if site is not None and site.category == "search" and "term" not in tags and "?" in referrer:
-        tags = tags | _search_term(referrer)
+        tags = tags | _find_search_term(referrer)
     if not tags:
-        return plain
-    source, medium = plain.source or "", plain.medium or ""
+        return untagged
+    source, medium = untagged.source or "", untagged.medium or ""
     group, field = channel_group_of(source, medium, tags.get("campaign", ""), site)
-    rule = "utm:campaign" if field == "campaign" else plain.rule
-    return _acquisition(group, rule, source, medium, tags)
+    rule = "utm:campaign" if field == "campaign" else untagged.rule
+    return _build_attribution(group, rule, source, medium, tags)
 
 
 @lru_cache(maxsize=4096)
-def _by_host(host: str) -> tuple[Site | None, Attribution]:
+def _from_host(host: str) -> tuple[Site | None, Attribution]:
     """What coming from a host says by itself."""
-    site = site_of(host)
+    site = find_site(host)
     if site is None:
         source, medium, came_from = host.removeprefix("www.")[:VALUE_CHARS_MAX], "referral", f"site:{host}"
     else:
         source, medium = site.name, _MEDIUM_OF_SITE.get(site.category, "referral")
         came_from = f"{site.category}:{site.host}"
     group, _ = channel_group_of(source, medium, "", site)
-    return site, _acquisition(group, f"referrer:{came_from}"[:_RULE_CHARS_MAX], source, medium, {})
+    return site, _build_attribution(group, f"referrer:{came_from}"[:_RULE_CHARS_MAX], source, medium, {})
 
 
-def _unreferred(landing: Landing, tags: dict[str, str]) -> Attribution | None:
+def _from_no_referrer(landing: Landing, tags: dict[str, str]) -> Attribution | None:
     if tags.get("campaign"):
         group, _ = channel_group_of("", "", tags["campaign"], None)
-        return _acquisition(group, "utm:campaign", "", "", tags)
+        return _build_attribution(group, "utm:campaign", "", "", tags)
     if landing.url is None and landing.referrer is None:
         return None
-    return _acquisition("Direct", "direct", DIRECT_SOURCE, DIRECT_MEDIUM, tags)
+    return _build_attribution("Direct", "direct", DIRECT_SOURCE, DIRECT_MEDIUM, tags)
 
 
-def _search_term(referrer: str) -> dict[str, str]:
-    asked = parameters(query_of(referrer), _SEARCH_TERMS)
-    return next(({"term": asked[name]} for name in _SEARCH_TERMS if name in asked), {})
+def _find_search_term(referrer: str) -> dict[str, str]:
+    terms = find_parameters(query_of(referrer), _SEARCH_TERMS)
+    return next(({"term": terms[name]} for name in _SEARCH_TERMS if name in terms), {})
 
 
-def _acquisition(
+def _build_attribution(
     group: str, rule: str, source: str, medium: str, tags: dict[str, str], click: ClickId | None = None
 ) -> Attribution:
     return Attribution(
@@ -169,5 +169,5 @@ def _acquisition(
 
 
 def _is_chat(source: str | None) -> bool:
-    site = site_named(source) if source else None
+    site = find_site_by_name(source) if source else None
     return site is not None and site.category == "chat"

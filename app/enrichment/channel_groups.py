@@ -41,17 +41,17 @@ GROUPS: Final = {
 }
 """Every group, in the order in which they are tried, and the channel of a touchpoint that arrives through it."""
 
-BOUGHT: Final = frozenset(name for name, channel in GROUPS.items() if channel == "ads") - {"Paid Other"}
+PAID_GROUPS: Final = frozenset(name for name, channel in GROUPS.items() if channel == "ads") - {"Paid Other"}
 """Groups that say how a visitor was bought."""
 
-_PAID = re.compile(r".*cp.*|ppc|retargeting|paid.*")
-_SHOP = re.compile(r"(?:[^a-df-z]|^)shop|shopping")
+_PAID_MEDIUM = re.compile(r".*cp.*|ppc|retargeting|paid.*")
+_SHOPPING_CAMPAIGN = re.compile(r"(?:[^a-df-z]|^)shop|shopping")
 _DISPLAY: Final = frozenset({"display", "banner", "expandable", "interstitial", "cpm"})
 _SOCIAL: Final = frozenset({"social", "social-network", "social-media", "sm", "social network", "social media"})
 _EMAIL: Final = frozenset({"email", "e-mail", "e_mail", "e mail"})
 _REFERRAL: Final = frozenset({"referral", "app", "link"})
 _NO_MEDIUM: Final = frozenset({"", DIRECT_MEDIUM, "(not set)"})
-_PAID_OF: Final[dict[Category, str]] = {
+_PAID_GROUP_OF_CATEGORY: Final[dict[Category, str]] = {
     "search": "Paid Search",
     "social": "Paid Social",
     "chat": "Paid Social",
@@ -67,26 +67,26 @@ def channel_group_of(source: str, medium: str, campaign: str, site: Site | None)
         return "Direct", "source"
     if "cross-network" in campaign:
         return "Cross-network", "campaign"
-    of_shops = _SHOP.search(campaign) is not None
-    bought = _bought(medium, category, of_shops)
-    return bought if bought is not None else _not_bought(source, medium, category, of_shops)
+    is_shopping = _SHOPPING_CAMPAIGN.search(campaign) is not None
+    paid_group = _paid_group(medium, category, is_shopping)
+    return paid_group if paid_group is not None else _unpaid_group(source, medium, category, is_shopping)
 
 
-def _bought(medium: str, category: Category | None, of_shops: bool) -> tuple[str, Field] | None:
-    paid = _PAID.fullmatch(medium) is not None
-    if paid and (category == "shopping" or of_shops):
+def _paid_group(medium: str, category: Category | None, is_shopping: bool) -> tuple[str, Field] | None:
+    is_paid = _PAID_MEDIUM.fullmatch(medium) is not None
+    if is_paid and (category == "shopping" or is_shopping):
         return "Paid Shopping", "medium" if category == "shopping" else "campaign"
-    if paid and category in _PAID_OF:
-        return _PAID_OF[category], "medium"
+    if is_paid and category in _PAID_GROUP_OF_CATEGORY:
+        return _PAID_GROUP_OF_CATEGORY[category], "medium"
     if medium in _DISPLAY:
         return "Display", "medium"
-    return ("Paid Other", "medium") if paid else None
+    return ("Paid Other", "medium") if is_paid else None
 
 
-def _not_bought(source: str, medium: str, category: Category | None, of_shops: bool) -> tuple[str, Field]:
+def _unpaid_group(source: str, medium: str, category: Category | None, is_shopping: bool) -> tuple[str, Field]:
     if category == "ai" or medium == "ai-assistant":
         return "AI Assistant", "source" if category == "ai" else "medium"
-    if category == "shopping" or of_shops:
+    if category == "shopping" or is_shopping:
         return "Organic Shopping", "source" if category == "shopping" else "campaign"
     if category in ("social", "chat") or medium in _SOCIAL:
         return "Organic Social", "medium" if medium in _SOCIAL else "source"

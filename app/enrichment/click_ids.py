@@ -65,7 +65,7 @@ CLICK_IDS: Final = {
 link (a network adds its own to the link of a mail that is shared there)."""
 
 
-def first_of(names: Iterable[str]) -> ClickId | None:
+def find_click_id(names: Iterable[str]) -> ClickId | None:
     """The one that counts of those that are there (lower case)."""
-    there = {*names} & CLICK_IDS.keys()
-    return next((click for name, click in CLICK_IDS.items() if name in there), None) if there else None
+    present = {*names} & CLICK_IDS.keys()
+    return next((click for name, click in CLICK_IDS.items() if name in present), None) if present else None

@@ -24,10 +24,10 @@ class Countries:
     def country_of(self, address: str) -> str | None:
         """The ISO 3166 code, such as ``NL``; None for what is no public address, or is not in the database."""
         try:
-            found = self._reader.get(address)
+            record = self._reader.get(address)
         except (ValueError, maxminddb.InvalidDatabaseError):
             return None
-        return _code(found)
+        return _country_code(record)
 
 
 @lru_cache(maxsize=4)
@@ -35,10 +35,10 @@ def open_countries(path: Path) -> Countries:
     return Countries(path)
 
 
-def _code(found: Any) -> str | None:
+def _country_code(record: Any) -> str | None:
     """``{"country": {"iso_code": "NL"}}``, or ``{"country_code": "NL"}``."""
-    if not isinstance(found, dict):
+    if not isinstance(record, dict):
         return None
-    country = found.get("country")
-    code = country.get("iso_code") if isinstance(country, dict) else found.get("country_code")
+    country = record.get("country")
+    code = country.get("iso_code") if isinstance(country, dict) else record.get("country_code")
     return code.upper() if isinstance(code, str) and len(code) == _CODE_CHARS else None

@@ -40,35 +40,35 @@ class Site(msgspec.Struct, frozen=True):
     host: str = ""
 
 
-def site_of(host: str) -> Site | None:
+def find_site(host: str) -> Site | None:
     """The site that a host (lower case, without port) belongs to; the longest host of the list wins."""
-    known = _known()
-    plain = host.removeprefix("www.").removeprefix("m.")
-    if (site := known.alone.get(plain)) is not None:
+    sites = _load_sites()
+    bare_host = host.removeprefix("www.").removeprefix("m.")
+    if (site := sites.alone.get(bare_host)) is not None:
         return site
-    below = host
-    while below:
-        if (site := known.whole.get(below)) is not None:
+    suffix = host
+    while suffix:
+        if (site := sites.whole.get(suffix)) is not None:
             return site
-        _, _, below = below.partition(".")
+        _, _, suffix = suffix.partition(".")
     if host.startswith(_WEBMAIL):
         return Site("mail", _WEBMAIL[:-1], host)
-    domain = registrable(host)
+    domain = registrable_domain(host)
     label = domain.partition(".")[0]
-    found = known.labels_alone.get(label) if plain == domain else None
-    found = found or known.labels.get(label)
-    return None if found is None else msgspec.structs.replace(found, host=domain)
+    labelled_site = sites.labels_alone.get(label) if bare_host == domain else None
+    labelled_site = labelled_site or sites.labels.get(label)
+    return None if labelled_site is None else msgspec.structs.replace(labelled_site, host=domain)
 
 
-def site_named(source: str) -> Site | None:
+def find_site_by_name(source: str) -> Site | None:
     """The site that a value of utm_source names: by its name, or by its host."""
     name = source.strip().lower()
-    found = _known().names.get(name)
-    return found if found is not None or "." not in name else site_of(name)
+    site = _load_sites().names.get(name)
+    return site if site is not None or "." not in name else find_site(name)
 
 
 @lru_cache(maxsize=4096)
-def registrable(host: str) -> str:
+def registrable_domain(host: str) -> str:
     """What looks like the domain that somebody registered: shop.example.co.uk -> example.co.uk.
 
     By the shape of its last labels, which the public suffix list would tell exactly; an address is itself.
@@ -76,17 +76,17 @@ def registrable(host: str) -> str:
     labels = host.split(".")
     if len(labels) < 3 or labels[-1].isdigit() or ":" in host:
         return host
-    taken = 3 if len(labels[-1]) == 2 and labels[-2] in _SECOND_LEVELS else 2
+    label_count = 3 if len(labels[-1]) == 2 and labels[-2] in _SECOND_LEVELS else 2
     if ".".join(labels[-2:]) in _SHARED:
-        taken = 3
-    return ".".join(labels[-taken:])
+        label_count = 3
+    return ".".join(labels[-label_count:])
 
 
-def same_site(one: str, other: str) -> bool:
-    return one == other or registrable(one) == registrable(other)
+def is_same_site(left: str, right: str) -> bool:
+    return left == right or registrable_domain(left) == registrable_domain(right)
 
 
-class _Known(msgspec.Struct):
+class _SiteIndex(msgspec.Struct):
     """The list, ready to be asked. A host ``alone`` says nothing of those below it, a ``whole`` one does."""
 
     whole: dict[str, Site] = {}
@@ -99,26 +99,26 @@ class _Known(msgspec.Struct):
         if name:
             self.names[name] = Site(category, name)
         for host in hosts:
-            plain = host.removeprefix("=").removesuffix(".*")
-            into = self.labels if host.endswith(".*") else self.whole
+            key = host.removeprefix("=").removesuffix(".*")
+            table = self.labels if host.endswith(".*") else self.whole
             if host.startswith("="):
-                into = self.labels_alone if host.endswith(".*") else self.alone
-            into[plain] = Site(category, name or plain, plain)
+                table = self.labels_alone if host.endswith(".*") else self.alone
+            table[key] = Site(category, name or key, key)
 
 
 @lru_cache(maxsize=1)
-def _known() -> _Known:
-    known = _Known()
-    for category, name, hosts in _lines():
+def _load_sites() -> _SiteIndex:
+    sites = _SiteIndex()
+    for category, name, hosts in _read_list():
         if name == "*.com":
-            for each in hosts:
-                known.add(category, each, [f"{each}.com"])
+            for label in hosts:
+                sites.add(category, label, [f"{label}.com"])
         else:
-            known.add(category, "" if name == "hosts" else name, hosts)
-    return known
+            sites.add(category, "" if name == "hosts" else name, hosts)
+    return sites
 
 
-def _lines() -> Iterator[tuple[Category, str, list[str]]]:
+def _read_list() -> Iterator[tuple[Category, str, list[str]]]:
     categories = {name: name for name in get_args(Category)}
     category: Category | None = None
     for line in Path(__file__).with_name("referrer_sites.txt").read_text("utf-8").splitlines():

@@ -22,7 +22,7 @@ WORDS_MAX: Final = 20
 NOTE: Final = "an estimate, from words alone: irony and what was meant are not seen"
 
 _ENGLISH: Final = "en"
-_SURE: Final = 0.9
+_CONFIDENCE_MIN: Final = 0.9
 """Two words in capitals are no language yet; a short sentence is."""
 _POSITIVE: Final = 0.05
 """From where VADER's authors call a text positive, and below its opposite negative."""
@@ -36,7 +36,7 @@ def is_installed() -> bool:
     return find_spec("vaderSentiment") is not None and find_spec("py3langid") is not None
 
 
-def estimate(text: str) -> dict[str, Any] | None:
+def estimate_sentiment(text: str) -> dict[str, Any] | None:
     """``{"sentiment", "score", "emotions", "words", "by", "note"}``; None for what is not surely English, or unknown.
 
     ``score`` is from -1 to 1. ``emotions`` counts words of each; it is left out where their list is not installed.
@@ -44,53 +44,55 @@ def estimate(text: str) -> dict[str, Any] | None:
     text = text[:TEXT_CHARS_MAX].replace("\u2019", "'").strip()
     if not text or not is_installed() or not _is_english(text):
         return None
-    vader = _vader()
+    vader = _load_vader()
     score = float(vader.polarity_scores(text)["compound"])
     words = _WORD.findall(text.lower())
-    known = [word for word in words if word in vader.lexicon]
-    found: dict[str, Any] = {
+    lexicon_words = [word for word in words if word in vader.lexicon]
+    result: dict[str, Any] = {
         "sentiment": "positive" if score >= _POSITIVE else "negative" if score <= -_POSITIVE else "neutral",
         "score": score,
-        "by": _by("vaderSentiment"),
+        "by": _library_version("vaderSentiment"),
         "note": NOTE,
     }
     if find_spec("nrclex") is not None:
-        counts, because_of = _felt(words)
-        found["emotions"] = counts
-        found["by"] += f", {_by('nrclex')}"
-        known += because_of
-    return {**found, "words": list(dict.fromkeys(known))[:WORDS_MAX]}
+        counts, emotion_words = _count_emotions(words)
+        result["emotions"] = counts
+        result["by"] += f", {_library_version('nrclex')}"
+        lexicon_words += emotion_words
+    return {**result, "words": list(dict.fromkeys(lexicon_words))[:WORDS_MAX]}
 
 
-def _felt(words: list[str]) -> tuple[dict[str, int], list[str]]:
+def _count_emotions(words: list[str]) -> tuple[dict[str, int], list[str]]:
     """(how many words stand for each emotion, which words). Not behind a negation, where nothing can be said."""
     negated = import_module("vaderSentiment.vaderSentiment").negated
     reader = import_module("nrclex").NRCLex()
     reader.load_token_list(
         word for place, word in enumerate(words) if not negated(words[max(0, place - _NEGATION_REACHES) : place])
     )
-    counts = {each: reader.raw_emotion_scores[each] for each in _EMOTIONS if each in reader.raw_emotion_scores}
-    because_of = [word for word, stands_for in reader.affect_dict.items() if not _EMOTIONS.isdisjoint(stands_for)]
-    return dict(sorted(counts.items())), because_of
+    counts = {
+        emotion: reader.raw_emotion_scores[emotion] for emotion in _EMOTIONS if emotion in reader.raw_emotion_scores
+    }
+    emotion_words = [word for word, stands_for in reader.affect_dict.items() if not _EMOTIONS.isdisjoint(stands_for)]
+    return dict(sorted(counts.items())), emotion_words
 
 
 def _is_english(text: str) -> bool:
-    language, sureness = _languages().classify(text)
-    return bool(language == _ENGLISH and sureness >= _SURE)
+    language, sureness = _load_language_identifier().classify(text)
+    return bool(language == _ENGLISH and sureness >= _CONFIDENCE_MIN)
 
 
 @cache
-def _languages() -> Any:
+def _load_language_identifier() -> Any:
     """Takes most of a second, once."""
     langid = import_module("py3langid.langid")
     return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
 
 
 @cache
-def _vader() -> Any:
+def _load_vader() -> Any:
     return import_module("vaderSentiment.vaderSentiment").SentimentIntensityAnalyzer()
 
 
 @cache
-def _by(library: str) -> str:
+def _library_version(library: str) -> str:
     return f"{library} {version(library)}"

@@ -29,7 +29,7 @@ def host_of(url: str) -> str:
     host = match[1].lower().rstrip(".")
     if len(host) > _HOST_CHARS_MAX:
         return ""
-    return host if host.isascii() else _as_ascii(host)
+    return host if host.isascii() else _to_ascii(host)
 
 
 def query_of(url: str) -> str:
@@ -37,28 +37,28 @@ def query_of(url: str) -> str:
     return url[:_URL_CHARS_MAX].partition("#")[0].partition("?")[2]
 
 
-def parameters(query: str, wanted: Container[str]) -> dict[str, str]:
-    """Those of ``wanted`` (lower-case names) that have a value; the first one of each name.
+def find_parameters(query: str, names: Container[str]) -> dict[str, str]:
+    """Those of ``names`` (lower-case names) that have a value; the first one of each name.
 
     Broken percent-encoding stays as it is, and what is no UTF-8 becomes U+FFFD.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for pair in query[:_URL_CHARS_MAX].removeprefix("?").split("&", _PARAMETERS_MAX)[:_PARAMETERS_MAX]:
         name, _, value = pair.partition("=")
         name = (unquote_plus(name) if "%" in name else name).lower()
-        if value and name in wanted and name not in found and (text := cleaned(unquote_plus(value[:2_000]))):
-            found[name] = text
-    return found
+        if value and name in names and name not in values and (text := clean_value(unquote_plus(value[:2_000]))):
+            values[name] = text
+    return values
 
 
-def cleaned(text: str) -> str:
+def clean_value(text: str) -> str:
     """As it is kept: no control characters, no outer space, not too long."""
     if not text.isprintable():
         text = "".join(char if char.isprintable() else " " for char in text)
     return text.strip()[:VALUE_CHARS_MAX].strip()
 
 
-def _as_ascii(host: str) -> str:
+def _to_ascii(host: str) -> str:
     try:
         return host.encode("idna").decode()
     except UnicodeError:

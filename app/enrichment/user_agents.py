@@ -20,7 +20,7 @@ Device = Literal["desktop", "mobile", "tablet", "tv", "bot", "unknown"]
 USER_AGENT_CHARS_MAX: Final = 512
 """Longer ones are cut: no browser's is, and matching takes time."""
 
-_CACHED: Final = 8_192
+_CACHE_ENTRIES_MAX: Final = 8_192
 _SET_BYTES: Final = 64_000_000
 _BROWSERS: Final = ("Mozilla/", "Opera/")
 """Every browser says to be one of these; HTTP libraries do not."""
@@ -61,18 +61,18 @@ class UserAgentClient(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def prepare() -> None:
     """Reads both lists now rather than at the first message."""
-    _parser()
-    _bots()
+    _load_parser()
+    _load_bot_patterns()
 
 
 def client_of(user_agent: str) -> UserAgentClient:
     """What browser it is, on what; fields that cannot be told are None, the device is ``unknown`` then."""
-    return _client_of(_readable(user_agent))
+    return _client_of(_truncate_utf8(user_agent))
 
 
 def is_bot(user_agent: str) -> bool:
     """Whether crawler-user-agents knows it: crawlers, previews, monitors, automated browsers, HTTP libraries."""
-    return _is_bot(_readable(user_agent))
+    return _is_bot(_truncate_utf8(user_agent))
 
 
 def speaks_for_visitor(user_agent: str | None) -> bool:
@@ -82,18 +82,18 @@ def speaks_for_visitor(user_agent: str | None) -> bool:
     """
     if not user_agent:
         return False
-    return user_agent.startswith(_BROWSERS) or _is_crawler(_readable(user_agent))
+    return user_agent.startswith(_BROWSERS) or _is_crawler(_truncate_utf8(user_agent))
 
 
-def _readable(user_agent: str) -> str:
+def _truncate_utf8(user_agent: str) -> str:
     cut = user_agent[:USER_AGENT_CHARS_MAX]
     return cut if cut.isascii() else cut.encode("utf-8", "replace").decode()
 
 
-@lru_cache(maxsize=_CACHED)
+@lru_cache(maxsize=_CACHE_ENTRIES_MAX)
 def _client_of(user_agent: str) -> UserAgentClient:
-    found = _parser().parse(user_agent)
-    browser, system = found.user_agent, found.os
+    result = _load_parser().parse(user_agent)
+    browser, system = result.user_agent, result.os
     return UserAgentClient(
         device=_device_of(user_agent),
         browser=browser.family if browser else None,
@@ -107,16 +107,16 @@ def _device_of(user_agent: str) -> Device:
     if _is_bot(user_agent):
         return "bot"
     agent = user_agent.lower()
-    if _names(agent, _TVS):
+    if _contains_any(agent, _TVS):
         return "tv"
-    if _names(agent, _TABLETS) or ("android" in agent and "mobi" not in agent):
+    if _contains_any(agent, _TABLETS) or ("android" in agent and "mobi" not in agent):
         return "tablet"
-    if _names(agent, _PHONES):
+    if _contains_any(agent, _PHONES):
         return "mobile"
-    return "desktop" if _names(agent, _DESKTOPS) else "unknown"
+    return "desktop" if _contains_any(agent, _DESKTOPS) else "unknown"
 
 
-def _names(agent: str, words: tuple[str, ...]) -> bool:
+def _contains_any(agent: str, words: tuple[str, ...]) -> bool:
     return any(word in agent for word in words)
 
 
@@ -124,32 +124,32 @@ def _version(major: str | None, minor: str | None) -> str | None:
     return f"{major}.{minor}" if major and minor and minor != "0" else major
 
 
-@lru_cache(maxsize=_CACHED)
+@lru_cache(maxsize=_CACHE_ENTRIES_MAX)
 def _is_bot(user_agent: str) -> bool:
-    return _bots().Match(user_agent) is not None
+    return _load_bot_patterns().Match(user_agent) is not None
 
 
-@lru_cache(maxsize=_CACHED)
+@lru_cache(maxsize=_CACHE_ENTRIES_MAX)
 def _is_crawler(user_agent: str) -> bool:
     """A bot that is no HTTP library."""
-    matching = _bots().Match(user_agent) or ()
+    matching = _load_bot_patterns().Match(user_agent) or ()
     return any("http-library" not in CRAWLER_USER_AGENTS_DATA[index]["tags"] for index in matching)
 
 
 @lru_cache(maxsize=1)
-def _parser() -> Parser:
+def _load_parser() -> Parser:
     """Without its cache: ours holds what was made of the answer."""
     return Parser(Resolver(load_builtins()))
 
 
 @lru_cache(maxsize=1)
-def _bots() -> re2.Set:
+def _load_bot_patterns() -> re2.Set:
     """All 1,500 patterns in one automaton: 2 us a match, where trying them in turn takes 150."""
     options = re2.Options()
     options.max_mem = _SET_BYTES
     options.log_errors = False
     patterns = re2.Set.SearchSet(options)
-    for each in CRAWLER_USER_AGENTS_DATA:
-        patterns.Add(each["pattern"])
+    for crawler in CRAWLER_USER_AGENTS_DATA:
+        patterns.Add(crawler["pattern"])
     patterns.Compile()
     return patterns

@@ -33,24 +33,24 @@ REASONS: Final = {
 }
 
 # Words and digits with single dots and hyphens between them: no quotes, no punycode, no IP address, no odd top level.
-_PLAIN: Final = re.compile(
+_PLAIN_ADDRESS: Final = re.compile(
     r"[a-z0-9_+-]{1,25}+(?:\.[a-z0-9_+-]{1,25}+){0,2}@(?:[a-z0-9]{1,20}+(?:-[a-z0-9]{1,20}+)?\.){1,3}[a-z]{2,20}",
     re.ASCII,
 )
 
-_DOTTED_ODDLY: Final = re.compile(r"[a-z0-9_+.-]{1,64}", re.ASCII)
+_ODDLY_DOTTED_LOCAL: Final = re.compile(r"[a-z0-9_+.-]{1,64}", re.ASCII)
 """Against the standard, and real: Japanese carriers gave their customers addresses with two dots, or one at an end."""
 
-_SUFFIX: Final = ".example"
+_SPECIAL_DOMAIN_SUFFIX: Final = ".example"
 """Put behind a domain of special use (localhost, test, ...), which the library refuses and intranets have mail in."""
 
-_WHY_IMPOSSIBLE: Final = {
+_REASON_IMPOSSIBLE: Final = {
     ValidationResult.TOO_SHORT: "too_short",
     ValidationResult.TOO_LONG: "too_long",
     ValidationResult.IS_POSSIBLE_LOCAL_ONLY: "local_only",
     ValidationResult.INVALID_COUNTRY_CODE: "no_country",
 }
-_WHY_UNREADABLE: Final = {
+_REASON_UNREADABLE: Final = {
     NumberParseException.INVALID_COUNTRY_CODE: "no_country",
     NumberParseException.NOT_A_NUMBER: "not_a_number",
     NumberParseException.TOO_SHORT_AFTER_IDD: "too_short",
@@ -66,19 +66,19 @@ class ParsedContact(NamedTuple):
     reason: str = ""
 
 
-def email(value: str) -> str | None:
+def canonical_email(value: str) -> str | None:
     """Trimmed and in lower case, the domain as DNS has it (a name beyond ASCII in punycode)."""
     address = value.strip().lower()
-    return address if _PLAIN.fullmatch(address) else read_email(address).value
+    return address if _PLAIN_ADDRESS.fullmatch(address) else parse_email(address).value
 
 
-def phone(value: str, country: str | None) -> str | None:
+def canonical_phone(value: str, country: str | None) -> str | None:
     """E.164; a number without + is read with ``country``."""
-    return read_phone(value, country).value
+    return parse_phone(value, country).value
 
 
 @lru_cache(maxsize=8192)
-def read_email(value: str) -> ParsedContact:
+def parse_email(value: str) -> ParsedContact:
     """By the library, whatever it looks like."""
     address = value.strip().lower()
     local, at, domain = address.rpartition("@")
@@ -86,23 +86,27 @@ def read_email(value: str) -> ParsedContact:
         return ParsedContact(None, "local_part" if at else "no_at")
     if len(address) > EMAIL_CHARS_MAX:
         return ParsedContact(None, "too_long")
-    once = _normalised(local, domain)
-    if once is None:
-        host = _normalised("x", domain)
+    normalised = _normalise_address(local, domain)
+    if normalised is None:
+        host = _normalise_address("x", domain)
         if host is None:
             return ParsedContact(None, "domain")
-        if _DOTTED_ODDLY.fullmatch(local):
+        if _ODDLY_DOTTED_LOCAL.fullmatch(local):
             return ParsedContact(local + host.removeprefix("x"))
         return ParsedContact(None, "local_part")
     # Lower case of a letter beyond ASCII may be two letters, which together are another one: the form must be final.
-    return ParsedContact(once) if _normalised(*once.rsplit("@", 1)) == once else ParsedContact(None, "local_part")
+    return (
+        ParsedContact(normalised)
+        if _normalise_address(*normalised.rsplit("@", 1)) == normalised
+        else ParsedContact(None, "local_part")
+    )
 
 
-def _normalised(local: str, domain: str) -> str | None:
+def _normalise_address(local: str, domain: str) -> str | None:
     is_special = domain.rpartition(".")[2] in email_validator.SPECIAL_USE_DOMAIN_NAMES
-    suffix = _SUFFIX if is_special else ""
+    suffix = _SPECIAL_DOMAIN_SUFFIX if is_special else ""
     try:
-        found = validate_email(
+        validated = validate_email(
             f"{local}@{domain}{suffix}",
             check_deliverability=False,
             globally_deliverable=False,
@@ -113,22 +117,22 @@ def _normalised(local: str, domain: str) -> str | None:
         )
     except EmailNotValidError:
         return None
-    address = f"{found.local_part}@{(found.ascii_domain or '').removesuffix(suffix)}".lower()
+    address = f"{validated.local_part}@{(validated.ascii_domain or '').removesuffix(suffix)}".lower()
     return address if len(address) <= EMAIL_CHARS_MAX else None
 
 
 @lru_cache(maxsize=8192)
-def read_phone(value: str, country: str | None) -> ParsedContact:
+def parse_phone(value: str, country: str | None) -> ParsedContact:
     """By possible length, not by today's numbering plan. A number with an extension tells nobody apart."""
     if len(value) > PHONE_CHARS_MAX:
         return ParsedContact(None, "too_long")
     try:
         number = phonenumbers.parse(value, country)
     except NumberParseException as error:
-        return ParsedContact(None, _WHY_UNREADABLE.get(error.error_type, "not_a_number"))
+        return ParsedContact(None, _REASON_UNREADABLE.get(error.error_type, "not_a_number"))
     if number.extension:
         return ParsedContact(None, "extension")
     possible = phonenumbers.is_possible_number_with_reason(number)
     if possible != ValidationResult.IS_POSSIBLE:
-        return ParsedContact(None, _WHY_IMPOSSIBLE.get(possible, "wrong_length"))
+        return ParsedContact(None, _REASON_IMPOSSIBLE.get(possible, "wrong_length"))
     return ParsedContact(phonenumbers.format_number(number, PhoneNumberFormat.E164))

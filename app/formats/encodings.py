@@ -51,11 +51,11 @@ class Document(msgspec.Struct):
             raise InvalidBody(f"The body has {len(items)} events; more than {ITEMS_MAX} are refused as a whole.")
         if self.readable is self.sent:
             return [(item, item) for item in items]
-        return list(zip(items, json_text.originals_as_sent(items, self.readable, self.sent), strict=True))
+        return list(zip(items, json_text.find_originals(items, self.readable, self.sent), strict=True))
 
 
 def unwrap(body: bytes, content_encoding: str | None, limits: Limits) -> Payload:
-    """The JSON within a body, for :func:`document`. Raises BodyTooLarge or InvalidBody."""
+    """The JSON within a body, for :func:`parse_document`. Raises BodyTooLarge or InvalidBody."""
     body = inflate(body, content_encoding, limits)
     content = body.removeprefix(_BOM).lstrip()
     if not content or content.startswith(_JSON_STARTS):
@@ -69,7 +69,7 @@ def unwrap(body: bytes, content_encoding: str | None, limits: Limits) -> Payload
     if b"data" not in fields:
         return Payload(unwrap_data(content, limits))
     flags = {
-        _form_text(name): _form_text(value)
+        _decode_form_text(name): _decode_form_text(value)
         for name, value in fields.items()
         if name != b"data" and len(name) + len(value) <= _FLAG_CHARS_MAX
     }
@@ -81,58 +81,58 @@ def unwrap_data(data: bytes, limits: Limits) -> bytes:
     data = data.strip()
     if data.startswith(_JSON_STARTS):
         return data
-    plain = data.translate(_TO_PLAIN_ALPHABET, b"\r\n\t=")
+    encoded = data.translate(_TO_PLAIN_ALPHABET, b"\r\n\t=")
     try:
-        return inflate(b64decode(plain + b"=" * (-len(plain) % 4), validate=True), None, limits)
+        return inflate(b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True), None, limits)
     except Error:
         raise InvalidBody("The body is neither JSON nor base64 of it.") from None
 
 
-def document(body: bytes, limits: Limits) -> Document:
+def parse_document(body: bytes, limits: Limits) -> Document:
     """Raises InvalidBody for what is no JSON object or array. What nests too deep stays so, and can be parsed."""
     sent = json_text.as_utf8(body)
     readable = json_text.without_lone_surrogates(sent)
     if not readable.startswith(_JSON_STARTS):
         raise InvalidBody("The body must be a JSON object or array.")
     try:
-        return Document(_checked(readable), sent)
+        return Document(_check_json(readable), sent)
     except RecursionError:
         readable = json_text.truncate_depth(readable, limits.depth_levels_max + 2)
     try:
-        return Document(_checked(readable), sent)
+        return Document(_check_json(readable), sent)
     except RecursionError:
         raise InvalidBody("The body nests too deep.") from None
 
 
-def whole(body: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
+def parse_elements(body: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
     """The elements of an array, or the one object: (readable, as sent) each. Raises InvalidBody."""
-    parsed = document(body, limits)
+    parsed = parse_document(body, limits)
     if parsed.readable.startswith(b"["):
         return parsed.elements(parsed.readable)
     return [(parsed.readable, parsed.sent)]
 
 
-def lines(body: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
+def parse_elements_or_lines(body: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
     """The same, or one JSON object a line; a line that is none has nothing readable. Raises InvalidBody."""
     try:
-        return whole(body, limits)
+        return parse_elements(body, limits)
     except InvalidBody:
-        parts = [part for part in body.splitlines() if part.strip()]
-        found = [_line(part, limits) for part in parts[: ITEMS_MAX + 1]]
-        if len(parts) < 2 or len(parts) > ITEMS_MAX or not any(readable for readable, _ in found):
+        lines = [line for line in body.splitlines() if line.strip()]
+        elements = [_parse_line(line, limits) for line in lines[: ITEMS_MAX + 1]]
+        if len(lines) < 2 or len(lines) > ITEMS_MAX or not any(readable for readable, _ in elements):
             raise
-        return found
+        return elements
 
 
-def _line(raw: bytes, limits: Limits) -> tuple[bytes, bytes]:
+def _parse_line(raw: bytes, limits: Limits) -> tuple[bytes, bytes]:
     try:
-        parsed = document(raw, limits)
+        parsed = parse_document(raw, limits)
     except InvalidBody:
         return b"", raw
     return parsed.readable, parsed.sent
 
 
-def _checked(readable: bytes) -> bytes:
+def _check_json(readable: bytes) -> bytes:
     try:
         _RAW.decode(readable)
     except msgspec.DecodeError as error:
@@ -140,5 +140,5 @@ def _checked(readable: bytes) -> bytes:
     return readable
 
 
-def _form_text(raw: bytes) -> str:
+def _decode_form_text(raw: bytes) -> str:
     return unquote_to_bytes(raw.replace(b"+", b" ")).decode(errors="replace")

@@ -13,28 +13,34 @@ from typing import Any, Final
 from app.config import Limits
 from app.errors import InvalidBody, Rejection, RejectionCode
 from app.formats import json_text, timestamps
-from app.formats.encodings import document
+from app.formats.encodings import parse_document
 from app.formats.segment import Envelope
 from app.formats.vendor_events import (
     ABSENT,
     EnvelopeBuilder,
     EventTimes,
     Members,
+    build_object,
+    build_page,
+    encode_text,
     hash_id,
-    members_of,
-    objects,
-    page_of,
-    quoted,
-    text_of,
+    members_or_empty,
+    text_or_none,
 )
 
-_OF_THE_BODY: Final = ("client_id", "app_instance_id", "user_id", "timestamp_micros")
+_BODY_MEMBERS: Final = ("client_id", "app_instance_id", "user_id", "timestamp_micros")
 _SHORT_BYTES_MAX: Final = 300
 """Members of the body are kept with each event that is refused: what is longer would fill the quarantine."""
-_CAMPAIGN: Final = {"campaign": "name", "source": "source", "medium": "medium", "term": "term", "content": "content"}
-_OF_CAMPAIGNS: Final = ("campaign_details", "page_view", "session_start", "first_visit")
+_CAMPAIGN_NAMES: Final = {
+    "campaign": "name",
+    "source": "source",
+    "medium": "medium",
+    "term": "term",
+    "content": "content",
+}
+_CAMPAIGN_EVENTS: Final = ("campaign_details", "page_view", "session_start", "first_visit")
 """On other events these names are anybody's."""
-_CODES: Final = {
+_VALIDATION_CODES: Final = {
     RejectionCode.MISSING_IDENTITY: "VALUE_REQUIRED",
     RejectionCode.MISSING_EVENT: "VALUE_REQUIRED",
     RejectionCode.EVENT_TOO_LONG: "NAME_INVALID",
@@ -43,50 +49,56 @@ _CODES: Final = {
 
 
 def read(
-    body: bytes, write_key: str | None, received_at: int, limits: Limits, *, again: EventTimes | None = None
+    body: bytes, write_key: str | None, received_at: int, limits: Limits, *, replay_times: EventTimes | None = None
 ) -> Envelope:
-    """One body with its events. ``again``: the times of an event that is replayed. Raises InvalidBody."""
-    parsed = document(body, limits)
-    around = members_of(parsed.readable)
-    if not around:
+    """One body with its events. ``replay_times``: the times of an event that is replayed. Raises InvalidBody."""
+    parsed = parse_document(body, limits)
+    body_members = members_or_empty(parsed.readable)
+    if not body_members:
         raise InvalidBody("The body must be a JSON object.")
-    events = parsed.elements(around.get("events", b"[]"))
-    shared = {name: around.get(name, b"") for name in _OF_THE_BODY}
+    events = parsed.elements(body_members.get("events", b"[]"))
+    shared = {name: body_members.get(name, b"") for name in _BODY_MEMBERS}
     shared = {name: raw for name, raw in shared.items() if raw not in ABSENT and len(raw) <= _SHORT_BYTES_MAX}
     # A library's name tells a browser; the hint only the kind of sender.
     ids = {
-        "userId": around.get("user_id", b""),
+        "userId": body_members.get("user_id", b""),
         "anonymousId": next(
-            (raw for name in ("client_id", "app_instance_id") if (raw := around.get(name, b"")) not in ABSENT), b""
+            (raw for name in ("client_id", "app_instance_id") if (raw := body_members.get(name, b"")) not in ABSENT),
+            b"",
         ),
-        "channel": b'"mobile"' if "app_instance_id" in around else b'"web"',
+        "channel": b'"mobile"' if "app_instance_id" in body_members else b'"web"',
     }
-    who = b"\0".join(around.get(name, b"") for name in _OF_THE_BODY[:3])
-    writer = EnvelopeBuilder(limits, "ga4", again or EventTimes(received_at), len(events))
-    met: Counter[tuple[bytes, bytes]] = Counter()
-    for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
-        members = members_of(raw)
-        alone = json_text.from_members({**shared, "events": b"[" + original + b"]"})
+    sender = b"\0".join(body_members.get(name, b"") for name in _BODY_MEMBERS[:3])
+    builder = EnvelopeBuilder(limits, "ga4", replay_times or EventTimes(received_at), len(events))
+    occurrences: Counter[tuple[bytes, bytes]] = Counter()
+    for index, (raw, original) in enumerate(builder.reject_over_limit(events)):
+        members = members_or_empty(raw)
+        standalone = json_text.encode_members({**shared, "events": b"[" + original + b"]"})
         if members:
-            time = _time(members, around, writer.moment_of(index))
+            time = _choose_time(members, body_members, builder.default_time(index))
             twin = (raw, time["timestamp"])
-            message_id = _id(who, raw, time, b"%d" % met[twin])
-            writer.put(index, {**ids, **_event(members), **time, "messageId": message_id}, alone)
-            met[twin] += 1
+            message_id = _derive_id(sender, raw, time, b"%d" % occurrences[twin])
+            builder.add_message(index, {**ids, **_map_event(members), **time, "messageId": message_id}, standalone)
+            occurrences[twin] += 1
         else:
-            writer.put_as_it_is(index, raw, alone)
-    traits = _traits(around.get("user_properties", b""))
+            builder.add_raw_item(index, raw, standalone)
+    traits = _decode_traits(body_members.get("user_properties", b""))
     if traits:
-        time = _time({}, around, writer.moment_of(max(len(events) - 1, 0)))
-        profile = {"type": b'"identify"', "traits": traits, **time, "messageId": _id(who, traits, time, b"profile")}
-        alone = json_text.from_members(shared | {"user_properties": around["user_properties"]})
-        writer.put(len(events), {**ids, **profile}, alone)
-    return writer.envelope(write_key)
+        time = _choose_time({}, body_members, builder.default_time(max(len(events) - 1, 0)))
+        profile = {
+            "type": b'"identify"',
+            "traits": traits,
+            **time,
+            "messageId": _derive_id(sender, traits, time, b"profile"),
+        }
+        standalone = json_text.encode_members(shared | {"user_properties": body_members["user_properties"]})
+        builder.add_message(len(events), {**ids, **profile}, standalone)
+    return builder.build_envelope(write_key)
 
 
 def count_events(envelope: Envelope) -> int:
     """How many of its items are events; those beyond the limit stand among its rejections."""
-    profile = bool(envelope.items) and text_of(members_of(envelope.items[-1]).get("type")) == "identify"
+    profile = bool(envelope.items) and text_or_none(members_or_empty(envelope.items[-1]).get("type")) == "identify"
     return len(envelope.items) + len(envelope.rejections) - profile
 
 
@@ -98,45 +110,45 @@ def validation_message(rejection: Rejection, events: int) -> dict[str, Any]:
     return {
         "fieldPath": place,
         "description": rejection.message,
-        "validationCode": _CODES.get(rejection.code, "VALUE_INVALID"),
+        "validationCode": _VALIDATION_CODES.get(rejection.code, "VALUE_INVALID"),
     }
 
 
-def _id(who: bytes, raw: bytes, time: Members, which: bytes) -> bytes:
-    """``which`` of several equal ones in the body; where it stands says nothing, for senders batch anew."""
-    return quoted(hash_id(who, raw, time["timestamp"], which))
+def _derive_id(sender: bytes, raw: bytes, time: Members, occurrence: bytes) -> bytes:
+    """``occurrence`` of several equal ones in the body; where it stands says nothing, for senders batch anew."""
+    return encode_text(hash_id(sender, raw, time["timestamp"], occurrence))
 
 
-def _time(members: Members, around: Members, moment: bytes) -> Members:
-    for raw in (members.get("timestamp_micros", b""), around.get("timestamp_micros", b"")):
+def _choose_time(members: Members, body_members: Members, default_time: bytes) -> Members:
+    for raw in (members.get("timestamp_micros", b""), body_members.get("timestamp_micros", b"")):
         # What is no time would make one of all that says it.
         if raw not in ABSENT and (timestamps.parse_claimed(raw)[1] or 0) > 0:
             return {"timestamp": raw}
-    return {"timestamp": moment}
+    return {"timestamp": default_time}
 
 
-def _event(members: Members) -> Members:
+def _map_event(members: Members) -> Members:
     name = members.get("name", b"")
     properties = members.get("params", b"")
-    params = members_of(properties)
-    event = json_text.text(name)
-    context = objects(
-        page=page_of(
+    params = members_or_empty(properties)
+    event = json_text.decode_text(name)
+    context = build_object(
+        page=build_page(
             url=params.get("page_location"), referrer=params.get("page_referrer"), title=params.get("page_title")
         ),
-        campaign=objects(**{ours: params.get(theirs) for theirs, ours in _CAMPAIGN.items()})
-        if event in _OF_CAMPAIGNS
+        campaign=build_object(**{name: params.get(parameter) for parameter, name in _CAMPAIGN_NAMES.items()})
+        if event in _CAMPAIGN_EVENTS
         else None,
     )
     if event == "page_view" and params:
-        page = members_of(members_of(context).get("page", b""))
-        return {"type": b'"page"', "properties": json_text.with_missing(properties, page), "context": context}
+        page = members_or_empty(members_or_empty(context).get("page", b""))
+        return {"type": b'"page"', "properties": json_text.add_missing(properties, page), "context": context}
     if event == "page_view":
         return {"type": b'"page"', "properties": properties}
     return {"type": b'"track"', "event": name, "properties": properties, "context": context}
 
 
-def _traits(raw: bytes) -> bytes:
+def _decode_traits(raw: bytes) -> bytes:
     """``{"plan": {"value": "gold"}}`` as ``{"plan": "gold"}``; no value removes the trait."""
-    traits = {name: members_of(each).get("value", b"null") for name, each in members_of(raw).items()}
-    return json_text.from_members(traits) if traits else b""
+    traits = {name: members_or_empty(trait).get("value", b"null") for name, trait in members_or_empty(raw).items()}
+    return json_text.encode_members(traits) if traits else b""

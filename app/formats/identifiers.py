@@ -37,13 +37,13 @@ class IdentityRules:
         if self.is_invalid(value) or self.is_junk(value):
             return None
         if kind == "email":
-            address = email_phone.email(value)
+            address = email_phone.canonical_email(value)
             return address if address is None or len(address) <= self._id_chars_max else None
         if kind == "phone":
-            return email_phone.phone(value, self._phone_country)
+            return email_phone.canonical_phone(value, self._phone_country)
         return value
 
-    def why_none(self, kind: str, value: str) -> str | None:
+    def explain_invalid(self, kind: str, value: str) -> str | None:
         """The word of :data:`app.formats.email_phone.REASONS` for a value that has no canonical form.
 
         None for a kind that takes everything, and for junk: who says nothing is told nothing.
@@ -52,8 +52,10 @@ class IdentityRules:
             return None
         if self.is_invalid(value):
             return "too_long"
-        found = email_phone.read_email(value) if kind == "email" else email_phone.read_phone(value, self._phone_country)
-        return found.reason or "too_long"
+        contact = (
+            email_phone.parse_email(value) if kind == "email" else email_phone.parse_phone(value, self._phone_country)
+        )
+        return contact.reason or "too_long"
 
 
 def identity_rules(settings: Settings) -> IdentityRules:

@@ -91,7 +91,7 @@ def truncate_depth(body: bytes, levels: int) -> bytes:
     """
     if body.count(b"{") + body.count(b"[") > _BRACKETS_MAX:
         raise InvalidBody("The body nests too deep.")
-    kept = bytearray(body)
+    truncated = bytearray(body)
     depth = start = 0
     for match in _STRING_OR_BRACKET.finditer(body):
         bracket = match[0]
@@ -101,9 +101,9 @@ def truncate_depth(body: bytes, levels: int) -> bytes:
                 start = match.end()
         elif bracket in (b"}", b"]"):
             if depth == levels + 1:
-                kept[start : match.start()] = b" " * (match.start() - start)
+                truncated[start : match.start()] = b" " * (match.start() - start)
             depth -= 1
-    return bytes(kept)
+    return bytes(truncated)
 
 
 def may_hold_long_number(raw: bytes) -> bool:
@@ -114,47 +114,47 @@ def may_hold_long_number(raw: bytes) -> bool:
 
 def holds_long_number(raw: bytes) -> bool:
     """Whether some number of this valid JSON needs more than DIGITS_MAX digits when written out."""
-    return any(_digits(*match.groups(b"")) > DIGITS_MAX for match in _NUMBER.finditer(_STRING.sub(b"", raw)))
+    return any(_count_digits(*match.groups(b"")) > DIGITS_MAX for match in _NUMBER.finditer(_STRING.sub(b"", raw)))
 
 
-def text(raw: bytes) -> str | None:
+def decode_text(raw: bytes) -> str | None:
     """A JSON string's content; None for any other JSON value."""
     if raw[:1] != b'"':
         return None
     return str(_ANY.decode(raw)) if b"\\" in raw else raw[1:-1].decode()
 
 
-def members(raw: bytes) -> dict[str, bytes]:
+def decode_members(raw: bytes) -> dict[str, bytes]:
     """The members of a JSON object, each still as text; of duplicate keys the last one."""
     return {name: bytes(value) for name, value in _RAW_FIELDS.decode(raw).items()}
 
 
-def from_members(members: dict[str, bytes]) -> bytes:
+def encode_members(members: dict[str, bytes]) -> bytes:
     return _ENCODER.encode({name: msgspec.Raw(value) for name, value in members.items()})
 
 
-def originals_as_sent(items: list[bytes], readable: bytes, sent: bytes) -> list[bytes]:
+def find_originals(items: list[bytes], readable: bytes, sent: bytes) -> list[bytes]:
     """Parts of the repaired text, in order, as they were sent: a repair keeps places."""
-    originals, at = [], 0
+    originals, offset = [], 0
     for raw in items:
-        at = readable.find(raw, at)
-        originals.append(sent[at : at + len(raw)])
-        at += len(raw)
+        offset = readable.find(raw, offset)
+        originals.append(sent[offset : offset + len(raw)])
+        offset += len(raw)
     return originals
 
 
-def with_missing(raw: bytes, defaults: dict[str, bytes]) -> bytes:
+def add_missing(raw: bytes, defaults: dict[str, bytes]) -> bytes:
     """The object with those of ``defaults`` that it lacks or holds as null."""
-    present = members(raw)
+    present = decode_members(raw)
     missing = {key: value for key, value in defaults.items() if present.get(key, b"null") == b"null"}
-    return from_members(present | missing)
+    return encode_members(present | missing)
 
 
 _NO_BRACKETS: Final = bytes(char for char in range(256) if char not in b"{}[]")
 _ONE_KIND_OF_BRACKET: Final = bytes.maketrans(b"[]", b"{}")
 
 
-def _digits(whole: bytes, fraction: bytes, exponent: bytes) -> int:
+def _count_digits(whole: bytes, fraction: bytes, exponent: bytes) -> int:
     if len(exponent) > 7:
         return DIGITS_MAX + 1
     shift = int(exponent or b"0")

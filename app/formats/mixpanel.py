@@ -17,40 +17,49 @@ import msgspec
 from app.config import Limits
 from app.errors import Rejection, RejectionCode
 from app.formats import json_text
-from app.formats.encodings import lines, whole
+from app.formats.encodings import parse_elements, parse_elements_or_lines
 from app.formats.segment import Envelope
 from app.formats.vendor_events import (
     ABSENT,
     EnvelopeBuilder,
     EventTimes,
     Members,
-    browser_clock_of,
+    build_object,
+    build_page,
+    build_traits,
+    encode_text,
     hash_id,
-    members_of,
-    objects,
-    page_of,
-    quoted,
+    members_or_empty,
+    object_without,
+    parse_browser_clock,
     short_hash,
-    text_of,
-    traits_of,
-    without,
+    text_or_none,
 )
 
-_NO_ADDRESS: Final = b'"none"'
+_NO_ADDRESS_VALUE: Final = b'"none"'
 """What is no address is not kept, and the connection's does not take its place."""
 PROFILES: Final = ("engage", "groups")
-_DEVICE: Final = "$device:"
+_DEVICE_PREFIX: Final = "$device:"
 _PAGE_VIEW: Final = "$mp_web_page_view"
-_MOVED: Final = ("token", "distinct_id", "$device_id", "$user_id", "$anon_distinct_id", "$insert_id", "time", "ip")
+_MOVED_NAMES: Final = (
+    "token",
+    "distinct_id",
+    "$device_id",
+    "$user_id",
+    "$anon_distinct_id",
+    "$insert_id",
+    "time",
+    "ip",
+)
 _KEPT_UPDATES: Final[tuple[str, ...]] = ("$set_once", "$add", "$append", "$union", "$remove", "$delete")
-_FIELDS: Final = {
+_FIELD_OF_CODE: Final = {
     RejectionCode.MISSING_EVENT: "event",
     RejectionCode.EVENT_TOO_LONG: "event",
     RejectionCode.MISSING_IDENTITY: "properties.distinct_id",
     RejectionCode.INVALID_FIELD: "properties",
     RejectionCode.INVALID_ID: "properties.distinct_id",
 }
-_TRAITS: Final = {
+_TRAIT_NAMES: Final = {
     "$email": "email",
     "$phone": "phone",
     "$name": "name",
@@ -66,34 +75,34 @@ def read(
     route: str,
     received_at: int,
     limits: Limits,
-    underscore: str | None = None,
+    browser_clock: str | None = None,
     *,
     with_address: bool = True,
-    again: EventTimes | None = None,
+    replay_times: EventTimes | None = None,
 ) -> Envelope:
     """One event or an array of them, of ``track``, ``import`` or PROFILES; an import may be one JSON text a line, too.
 
-    ``underscore`` is the query's ``_``: the browser's clock in ms when it sent the request. Without address
-    (``ip=0`` of the query) none is kept. ``again``: the times of an event that is replayed. Raises InvalidBody.
+    ``browser_clock`` is the query's ``_``: the browser's clock in ms when it sent the request. Without address
+    (``ip=0`` of the query) none is kept. ``replay_times``: the times of an event that is replayed. Raises InvalidBody.
     """
-    events = lines(body, limits) if route == "import" else whole(body, limits)
-    clocks = again or EventTimes(received_at, browser_clock_of(underscore))
-    writer = EnvelopeBuilder(limits, f"mixpanel/{route}", clocks, len(events))
+    events = parse_elements_or_lines(body, limits) if route == "import" else parse_elements(body, limits)
+    times = replay_times or EventTimes(received_at, parse_browser_clock(browser_clock))
+    builder = EnvelopeBuilder(limits, f"mixpanel/{route}", times, len(events))
     key: str | None = None
-    for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
-        members = members_of(raw)
+    for index, (raw, original) in enumerate(builder.reject_over_limit(events)):
+        members = members_or_empty(raw)
         if not members:
-            writer.put_as_it_is(index, raw, original)
+            builder.add_raw_item(index, raw, original)
             continue
-        token = _token(members)
+        token = _find_token(members)
         key = key or token
         if token not in (None, key):
-            writer.refuse(index, RejectionCode.INVALID_FIELD, original, "its token is not that of the first event")
+            builder.reject(index, RejectionCode.INVALID_FIELD, original, "its token is not that of the first event")
         elif route in PROFILES:
-            writer.put(index, _profile(raw, members, writer.moment_of(index)), original)
+            builder.add_message(index, _map_profile(raw, members, builder.default_time(index)), original)
         else:
-            writer.put(index, _event(raw, members, writer.moment_of(index)), original)
-    return writer.envelope(key, {} if with_address else {"ip": _NO_ADDRESS})
+            builder.add_message(index, _map_event(raw, members, builder.default_time(index)), original)
+    return builder.build_envelope(key, {} if with_address else {"ip": _NO_ADDRESS_VALUE})
 
 
 def count_events(envelope: Envelope) -> int:
@@ -105,125 +114,130 @@ def failed_records(rejections: list[Rejection]) -> list[dict[str, str | int]]:
     """As the import API says what is wrong, in the order of the body."""
     return [
         {
-            "index": each.index,
-            "insert_id": _insert_id(each.original),
-            "field": _FIELDS.get(each.code, "event"),
-            "message": each.message,
+            "index": rejection.index,
+            "insert_id": _find_insert_id(rejection.original),
+            "field": _FIELD_OF_CODE.get(rejection.code, "event"),
+            "message": rejection.message,
         }
-        for each in sorted(rejections, key=lambda each: each.index)
+        for rejection in sorted(rejections, key=lambda rejection: rejection.index)
     ]
 
 
-def _insert_id(original: bytes) -> str:
+def _find_insert_id(original: bytes) -> str:
     """Of an event as it was sent, which may not even be JSON."""
     try:
-        return text_of(members_of(members_of(original).get("properties", b"")).get("$insert_id")) or ""
+        return text_or_none(members_or_empty(members_or_empty(original).get("properties", b"")).get("$insert_id")) or ""
     except (msgspec.DecodeError, RecursionError):
         return ""
 
 
-def _token(members: Members) -> str | None:
-    of_event = members_of(members.get("properties", b"")).get("token")
-    return text_of(of_event) or text_of(members.get("$token"))
+def _find_token(members: Members) -> str | None:
+    event_token = members_or_empty(members.get("properties", b"")).get("token")
+    return text_or_none(event_token) or text_or_none(members.get("$token"))
 
 
-def _event(raw: bytes, members: Members, moment: bytes) -> Members:
+def _map_event(raw: bytes, members: Members, default_time: bytes) -> Members:
     event = members.get("event", b"")
-    name = json_text.text(event)
+    name = json_text.decode_text(event)
     properties = members.get("properties", b"")
     if not properties.startswith(b"{"):
         return {"type": b'"track"', "event": event, "properties": properties}
-    props = json_text.members(properties)
+    props = json_text.decode_members(properties)
     time = props.get("time", b"")
     shared = {
-        "messageId": quoted(_message_id(raw, event, props, moment)),
-        "timestamp": moment if time in ABSENT else time,
-        "context": _context(props),
+        "messageId": encode_text(_derive_message_id(raw, event, props, default_time)),
+        "timestamp": default_time if time in ABSENT else time,
+        "context": _build_context(props),
     }
-    said = without(props, *_MOVED)
+    event_properties = object_without(props, *_MOVED_NAMES)
     if name == "$identify":
-        return {**shared, "type": b'"identify"', **_ids(props), "anonymousId": _before(props)}
+        return {**shared, "type": b'"identify"', **_find_ids(props), "anonymousId": _find_previous_id(props)}
     if name == "$create_alias":
-        return {**shared, **_join(_ids(props), _ids({**props, "distinct_id": props.get("alias", b"")}))}
+        return {**shared, **_join_ids(_find_ids(props), _find_ids({**props, "distinct_id": props.get("alias", b"")}))}
     if name == "$merge":
-        return {**shared, **_join(*_two(props.get("$distinct_ids", b"")))}
+        return {**shared, **_join_ids(*_first_two_ids(props.get("$distinct_ids", b"")))}
     if name == _PAGE_VIEW:
-        page = members_of(members_of(shared["context"]).get("page", b""))
-        return {**shared, **_ids(props), "type": b'"page"', "properties": json_text.with_missing(said, page)}
-    return {**shared, **_ids(props), "type": b'"track"', "event": event, "properties": said}
+        page = members_or_empty(members_or_empty(shared["context"]).get("page", b""))
+        return {
+            **shared,
+            **_find_ids(props),
+            "type": b'"page"',
+            "properties": json_text.add_missing(event_properties, page),
+        }
+    return {**shared, **_find_ids(props), "type": b'"track"', "event": event, "properties": event_properties}
 
 
-def _message_id(raw: bytes, event: bytes, props: Members, moment: bytes) -> str:
+def _derive_message_id(raw: bytes, event: bytes, props: Members, default_time: bytes) -> str:
     """Mixpanel tells events apart by insert id together with who, what and when."""
     time = props.get("time", b"")
-    insert_id = text_of(props.get("$insert_id"))
+    insert_id = text_or_none(props.get("$insert_id"))
     if insert_id is None:
-        return hash_id(raw, moment if time in ABSENT else b"")
+        return hash_id(raw, default_time if time in ABSENT else b"")
     return f"{insert_id}-{short_hash(event, props.get('distinct_id', b''), time)}"
 
 
-def _profile(raw: bytes, members: Members, moment: bytes) -> Members:
+def _map_profile(raw: bytes, members: Members, default_time: bytes) -> Members:
     """An update that has no time is stored each time it comes: to set the same again changes nothing."""
     time = members.get("$time", b"")
-    kept = {name: members[name] for name in _KEPT_UPDATES if name in members}
+    unapplied = {name: members[name] for name in _KEPT_UPDATES if name in members}
     ids = {name.removeprefix("$"): raw for name, raw in members.items() if name == "$distinct_id"}
     return {
         "type": b'"identify"',
-        "messageId": quoted(hash_id(raw, moment if time in ABSENT else b"")),
-        "timestamp": moment if time in ABSENT else time,
-        **_ids(members | ids),
-        "traits": traits_of(members.get("$set"), members.get("$unset"), _TRAITS),
-        "context": objects(
-            library=objects(name=members.get("mp_lib")),
-            profile=json_text.from_members(kept) if kept else None,
-            group=objects(key=members.get("$group_key"), id=members.get("$group_id")),
+        "messageId": encode_text(hash_id(raw, default_time if time in ABSENT else b"")),
+        "timestamp": default_time if time in ABSENT else time,
+        **_find_ids(members | ids),
+        "traits": build_traits(members.get("$set"), members.get("$unset"), _TRAIT_NAMES),
+        "context": build_object(
+            library=build_object(name=members.get("mp_lib")),
+            profile=json_text.encode_members(unapplied) if unapplied else None,
+            group=build_object(key=members.get("$group_key"), id=members.get("$group_id")),
         ),
     }
 
 
-def _ids(props: Members) -> Members:
+def _find_ids(props: Members) -> Members:
     """userId and anonymousId as they stand in the event, the device prefix taken off."""
     distinct, device, user = (props.get(name, b"") for name in ("distinct_id", "$device_id", "$user_id"))
-    text = text_of(distinct) or ""
-    if text.startswith(_DEVICE):
-        return {"userId": user, "anonymousId": quoted(text.removeprefix(_DEVICE))}
+    text = text_or_none(distinct) or ""
+    if text.startswith(_DEVICE_PREFIX):
+        return {"userId": user, "anonymousId": encode_text(text.removeprefix(_DEVICE_PREFIX))}
     if distinct not in ABSENT and distinct == device:
         return {"userId": user, "anonymousId": device}
     return {"userId": user if distinct in ABSENT else distinct, "anonymousId": device}
 
 
-def _before(props: Members) -> bytes:
+def _find_previous_id(props: Members) -> bytes:
     """Who ``$identify`` found: a device, the id of a library that knows none, or, after an alias, a known user."""
-    before = text_of(props.get("$anon_distinct_id")) or ""
+    previous = text_or_none(props.get("$anon_distinct_id")) or ""
     device = props.get("$device_id", b"")
-    if before.startswith(_DEVICE) or device in ABSENT:
-        return quoted(before.removeprefix(_DEVICE))
+    if previous.startswith(_DEVICE_PREFIX) or device in ABSENT:
+        return encode_text(previous.removeprefix(_DEVICE_PREFIX))
     return device
 
 
-def _join(one: Members, other: Members) -> Members:
+def _join_ids(left: Members, right: Members) -> Members:
     """Two ids are one person: an anonymous one is linked, two users' are joined; of two anonymous ones nobody is."""
-    users = [each["userId"] for each in (one, other) if each.get("userId", b"") not in ABSENT]
+    users = [ids["userId"] for ids in (left, right) if ids.get("userId", b"") not in ABSENT]
     if len(users) == 1:
-        anonymous = one if other.get("userId") == users[0] else other
+        anonymous = left if right.get("userId") == users[0] else right
         return {"type": b'"identify"', "userId": users[0], "anonymousId": anonymous.get("anonymousId", b"")}
     return {"type": b'"alias"', "userId": b"".join(users[:1]), "previousId": b"".join(users[1:])}
 
 
-def _two(raw: bytes) -> tuple[Members, Members]:
+def _first_two_ids(raw: bytes) -> tuple[Members, Members]:
     """The first two of an array of distinct_ids."""
     ids = msgspec.json.decode(raw, type=list[msgspec.Raw]) if raw.startswith(b"[") else []
-    found: list[Members] = [_ids({"distinct_id": bytes(each)}) for each in ids[:2]]
-    first, second = [*found, {}, {}][:2]
+    both: list[Members] = [_find_ids({"distinct_id": bytes(distinct_id)}) for distinct_id in ids[:2]]
+    first, second = [*both, {}, {}][:2]
     return first, second
 
 
-def _context(props: Members) -> bytes:
+def _build_context(props: Members) -> bytes:
     get = props.get
-    return objects(
-        library=objects(name=get("mp_lib"), version=get("$lib_version")),
+    return build_object(
+        library=build_object(name=get("mp_lib"), version=get("$lib_version")),
         ip=get("ip"),
-        page=page_of(
+        page=build_page(
             url=get("$current_url"),
             referrer=get("$referrer"),
             title=get("current_page_title"),

@@ -14,9 +14,17 @@ import msgspec
 from app.config import Limits
 from app.errors import InvalidBody
 from app.formats import json_text
-from app.formats.encodings import document, unwrap_data
+from app.formats.encodings import parse_document, unwrap_data
 from app.formats.segment import TYPE_OF_ROUTE, Envelope
-from app.formats.vendor_events import ABSENT, OURS, EnvelopeBuilder, EventTimes, members_of, quoted, text_of
+from app.formats.vendor_events import (
+    ABSENT,
+    NATIVE_FORM,
+    EnvelopeBuilder,
+    EventTimes,
+    encode_text,
+    members_or_empty,
+    text_or_none,
+)
 
 GIF: Final = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
 """One transparent pixel."""
@@ -28,26 +36,26 @@ def read_query(query: Iterable[tuple[str, str]], route: str, received_at: int, l
     """RudderStack's: fields by their names; whatever else there is, ``properties.`` before it or not, is a property."""
     fields = dict(query)
     key = fields.pop("writeKey", None)
-    message = {name: quoted(fields.pop(name)) for name in _FIELDS if name in fields}
+    message = {name: encode_text(fields.pop(name)) for name in _FIELDS if name in fields}
     properties = {name.removeprefix("properties."): value for name, value in fields.items()}
-    writer = EnvelopeBuilder(limits, OURS, EventTimes(received_at), 1)
+    builder = EnvelopeBuilder(limits, NATIVE_FORM, EventTimes(received_at), 1)
     if "messageId" not in message:
-        message.setdefault("timestamp", writer.moment_of(0))
+        message.setdefault("timestamp", builder.default_time(0))
     raw = msgspec.json.encode({name: msgspec.Raw(raw) for name, raw in message.items()} | {"properties": properties})
-    original = raw[:-1] + b',"type":' + quoted(route) + b"}"
-    writer.put(0, {"type": quoted(route), **members_of(raw)}, original)
-    return writer.envelope(key)
+    original = raw[:-1] + b',"type":' + encode_text(route) + b"}"
+    builder.add_message(0, {"type": encode_text(route), **members_or_empty(raw)}, original)
+    return builder.build_envelope(key)
 
 
 def read_data(data: str, route: str, received_at: int, limits: Limits) -> Envelope:
     """Segment's: a whole message as base64 JSON. Raises InvalidBody."""
-    parsed = document(unwrap_data(data.encode(), limits), limits)
-    members = members_of(parsed.readable)
+    parsed = parse_document(unwrap_data(data.encode(), limits), limits)
+    members = members_or_empty(parsed.readable)
     if not members:
         raise InvalidBody("The data must be a JSON object.")
-    writer = EnvelopeBuilder(limits, OURS, EventTimes(received_at), 1)
+    builder = EnvelopeBuilder(limits, NATIVE_FORM, EventTimes(received_at), 1)
     if members.get("messageId", b"") in ABSENT:
-        members.setdefault("timestamp", writer.moment_of(0))
-    members["type"] = quoted(TYPE_OF_ROUTE[route] or route)
-    writer.put(0, members, json_text.from_members(members))
-    return writer.envelope(text_of(members.get("writeKey")))
+        members.setdefault("timestamp", builder.default_time(0))
+    members["type"] = encode_text(TYPE_OF_ROUTE[route] or route)
+    builder.add_message(0, members, json_text.encode_members(members))
+    return builder.build_envelope(text_or_none(members.get("writeKey")))

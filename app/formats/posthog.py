@@ -16,56 +16,56 @@ import msgspec
 from app.config import Limits
 from app.errors import Rejection
 from app.formats import json_text, timestamps
-from app.formats.encodings import document
+from app.formats.encodings import parse_document
 from app.formats.segment import Envelope
 from app.formats.vendor_events import (
     ABSENT,
     EnvelopeBuilder,
     EventTimes,
     Members,
-    browser_clock_of,
+    build_object,
+    build_page,
+    build_traits,
+    encode_text,
     hash_id,
-    members_of,
-    objects,
-    page_of,
-    quoted,
-    text_of,
-    traits_of,
-    without,
+    members_or_empty,
+    object_without,
+    parse_browser_clock,
+    text_or_none,
 )
 
-_MOVED: Final = (
+_MOVED_NAMES: Final = (
     *("token", "distinct_id", "$device_id", "$user_id", "$anon_distinct_id", "$insert_id", "$time"),
     *("$set", "$set_once", "$unset", "$raw_user_agent", "$lib", "$lib_version", "$ip"),
 )
-_AS_CLAIMED: Final = "$ignore_sent_at"
+_IGNORE_SENT_AT: Final = "$ignore_sent_at"
 """Of events whose time is another machine's than the sender's: no error of its clock is taken off."""
-_NOBODY: Final = b'"$posthog_cookieless"'
-_TRAITS: Final = {"$email": "email", "$phone": "phone", "$name": "name"}
+_COOKIELESS_ID: Final = b'"$posthog_cookieless"'
+_TRAIT_NAMES: Final = {"$email": "email", "$phone": "phone", "$name": "name"}
 _OFFSET_MS_MAX: Final = 31_536_000_000
 _FORM: Final = "posthog"
 _FORM_V1: Final = "posthog/v1"
-_TOP_LEVEL: Final = {"session_id": "$session_id", "window_id": "$window_id"}
-_OPTIONS: Final = {
+_TOP_LEVEL_NAMES: Final = {"session_id": "$session_id", "window_id": "$window_id"}
+_OPTION_NAMES: Final = {
     "cookieless_mode": "$cookieless_mode",
-    "disable_skew_correction": _AS_CLAIMED,
+    "disable_skew_correction": _IGNORE_SENT_AT,
     "product_tour_id": "$product_tour_id",
     "process_person_profile": "$process_person_profile",
 }
-_LIBRARIES: Final = {"posthog-js": "web"}
+_LIBRARY_NAMES: Final = {"posthog-js": "web"}
 """Whose older protocol names its library otherwise than its newer one."""
 
 
 def is_posthog(body: bytes, limits: Limits) -> bool:
     """Whether a body of ``/track`` or ``/engage``, which Mixpanel has too, is PostHog's. Raises InvalidBody."""
-    parsed = document(body, limits)
+    parsed = parse_document(body, limits)
     raw = parsed.readable
     if raw.startswith(b"["):
         raw = next((item for item, _ in parsed.elements(raw)), b"")
-    members = members_of(raw)
+    members = members_or_empty(raw)
     if any(name in members for name in ("api_key", "batch", "uuid", "distinct_id", "offset", "timestamp")):
         return True
-    props = members_of(members.get("properties", b""))
+    props = members_or_empty(members.get("properties", b""))
     return "$lib" in props and "mp_lib" not in props
 
 
@@ -73,71 +73,73 @@ def read(
     body: bytes,
     received_at: int,
     limits: Limits,
-    underscore: str | None = None,
+    browser_clock: str | None = None,
     *,
     sdk: str | None = None,
-    sending: str | None = None,
-    again: EventTimes | None = None,
+    sent_at_header: str | None = None,
+    replay_times: EventTimes | None = None,
 ) -> Envelope:
     """A batch, an array of events or one event. Raises InvalidBody.
 
-    ``underscore`` is the query's ``_``. Of version 1 of the protocol: ``sdk`` is who sends it (``name/version``) and
-    ``sending`` when it does, which headers say. ``again``: the times of an event that is replayed.
+    ``browser_clock`` is the query's ``_``. Of version 1 of the protocol: ``sdk`` is who sends it (``name/version``) and
+    ``sent_at_header`` when it does, which headers say. ``replay_times``: the times of an event that is replayed.
     """
-    parsed = document(body, limits)
+    parsed = parse_document(body, limits)
     raw = parsed.readable
-    around = members_of(raw)
-    batch = around.get("batch") or (around.get("data") if around.get("data", b"").startswith(b"[") else None)
+    body_members = members_or_empty(raw)
+    batch = body_members.get("batch") or (
+        body_members.get("data") if body_members.get("data", b"").startswith(b"[") else None
+    )
     if raw.startswith(b"["):
         events = parsed.elements(raw)
     else:
         events = [(raw, parsed.sent)] if batch is None else parsed.elements(batch)
-    clocks = again or EventTimes(received_at, _sent_at(around, sending, underscore))
-    key = text_of(around.get("api_key")) or text_of(around.get("token"))
-    form, said = (_FORM, {}) if sdk is None else (_FORM_V1, {"sdk": sdk})
-    writer = EnvelopeBuilder(limits, form, clocks, len(events), **said)
-    for index, (raw, original) in enumerate(writer.refuse_beyond(events)):
-        members = members_of(raw)
-        key = key or _key(members)
+    times = replay_times or EventTimes(received_at, _find_sent_at(body_members, sent_at_header, browser_clock))
+    key = text_or_none(body_members.get("api_key")) or text_or_none(body_members.get("token"))
+    form, request_facts = (_FORM, {}) if sdk is None else (_FORM_V1, {"sdk": sdk})
+    builder = EnvelopeBuilder(limits, form, times, len(events), **request_facts)
+    for index, (raw, original) in enumerate(builder.reject_over_limit(events)):
+        members = members_or_empty(raw)
+        key = key or _find_key(members)
         if not members:
-            writer.put_as_it_is(index, raw, original)
+            builder.add_raw_item(index, raw, original)
             continue
         if sdk is not None:
-            members = _as_v0(members, sdk)
-        for message in _event(raw, members, writer.moment_of(index), received_at):
-            writer.put(index, message, original)
-    return writer.envelope(key)
+            members = _convert_to_v0(members, sdk)
+        for message in _map_event(raw, members, builder.default_time(index), received_at):
+            builder.add_message(index, message, original)
+    return builder.build_envelope(key)
 
 
 def results(envelope: Envelope, rejections: list[Rejection]) -> dict[str, dict[str, str]]:
     """What version 1 is answered, by uuid; an event of several messages fails with any of them."""
     answers: dict[str, dict[str, str]] = {}
     for original in envelope.originals:
-        if (uuid := _uuid(original)) is not None:
+        if (uuid := _find_uuid(original)) is not None:
             answers[uuid] = {"result": "ok"}
-    for each in rejections:
-        if (uuid := _uuid(each.original)) is not None:
-            answers[uuid] = {"result": "retry" if each.code.retryable else "drop", "details": each.message}
+    for rejection in rejections:
+        if (uuid := _find_uuid(rejection.original)) is not None:
+            answers[uuid] = {"result": "retry" if rejection.code.retryable else "drop", "details": rejection.message}
     return answers
 
 
-def _uuid(original: bytes) -> str | None:
+def _find_uuid(original: bytes) -> str | None:
     """Of an event as it was sent, which may not even be JSON."""
     try:
-        return text_of(members_of(original).get("uuid"))
+        return text_or_none(members_or_empty(original).get("uuid"))
     except (msgspec.DecodeError, RecursionError):
         return None
 
 
-def _sent_at(around: Members, sending: str | None, underscore: str | None) -> int | None:
+def _find_sent_at(body_members: Members, sent_at_header: str | None, browser_clock: str | None) -> int | None:
     """By the sender's clock; a body that says so itself comes first."""
-    for raw in (around.get("sent_at", b""), quoted(sending or "")):
+    for raw in (body_members.get("sent_at", b""), encode_text(sent_at_header or "")):
         if (sent := timestamps.parse_claimed(raw)[1]) is not None:
             return sent
-    return browser_clock_of(underscore)
+    return parse_browser_clock(browser_clock)
 
 
-def _as_v0(members: Members, sdk: str) -> Members:
+def _convert_to_v0(members: Members, sdk: str) -> Members:
     """An event of version 1 with what it says apart put back among its properties, and the library that a header names.
 
     Properties that are no object stay, to be refused.
@@ -146,82 +148,84 @@ def _as_v0(members: Members, sdk: str) -> Members:
     if not properties.startswith(b"{"):
         return members
     name, _, version = sdk.partition("/")
-    apart = {"$lib": quoted(_LIBRARIES.get(name, name)), "$lib_version": quoted(version)}
-    options = members_of(members.get("options", b""))
-    for source, names in ((options, _OPTIONS), (members, _TOP_LEVEL)):
-        apart |= {ours: source[theirs] for theirs, ours in names.items() if source.get(theirs, b"null") != b"null"}
-    return members | {"properties": json_text.with_missing(properties, apart)}
+    defaults = {"$lib": encode_text(_LIBRARY_NAMES.get(name, name)), "$lib_version": encode_text(version)}
+    options = members_or_empty(members.get("options", b""))
+    for source, names in ((options, _OPTION_NAMES), (members, _TOP_LEVEL_NAMES)):
+        defaults |= {
+            name: source[sent_name] for sent_name, name in names.items() if source.get(sent_name, b"null") != b"null"
+        }
+    return members | {"properties": json_text.add_missing(properties, defaults)}
 
 
-def _key(members: Members) -> str | None:
-    within = members_of(members.get("properties", b"")).get("token")
-    return text_of(members.get("api_key")) or text_of(members.get("token")) or text_of(within)
+def _find_key(members: Members) -> str | None:
+    within = members_or_empty(members.get("properties", b"")).get("token")
+    return text_or_none(members.get("api_key")) or text_or_none(members.get("token")) or text_or_none(within)
 
 
-def _event(raw: bytes, members: Members, moment: bytes, received_at: int) -> list[Members]:
+def _map_event(raw: bytes, members: Members, default_time: bytes, received_at: int) -> list[Members]:
     event = members.get("event", b"")
-    name = json_text.text(event)
+    name = json_text.decode_text(event)
     properties = members.get("properties", b"")
     if properties not in ABSENT and not properties.startswith(b"{"):
         return [{"type": b'"track"', "event": event, "properties": properties}]
-    props = members_of(properties)
+    props = members_or_empty(properties)
     # What may stand beside the properties or among them.
-    for each in ("distinct_id", "$set", "$set_once", "$unset"):
-        if members.get(each, b"null") != b"null":
-            props[each] = members[each]
-    time = _time(members, props, received_at) or {"timestamp": moment}
-    message_id = _message_id(raw, members, props, time["timestamp"])
-    context = _context(props)
-    shared = {"messageId": quoted(message_id), **time, "context": context}
-    said = without(props, *_MOVED)
-    ids = _ids(props)
-    traits = traits_of(props.get("$set"), props.get("$unset"), _TRAITS)
+    for name_beside in ("distinct_id", "$set", "$set_once", "$unset"):
+        if members.get(name_beside, b"null") != b"null":
+            props[name_beside] = members[name_beside]
+    time = _find_time(members, props, received_at) or {"timestamp": default_time}
+    message_id = _derive_message_id(raw, members, props, time["timestamp"])
+    context = _build_context(props)
+    shared = {"messageId": encode_text(message_id), **time, "context": context}
+    event_properties = object_without(props, *_MOVED_NAMES)
+    ids = _find_ids(props)
+    traits = build_traits(props.get("$set"), props.get("$unset"), _TRAIT_NAMES)
     identify = {**shared, **ids, "type": b'"identify"', "traits": traits}
     if name == "$identify":
         return [{**identify, "anonymousId": props.get("$anon_distinct_id") or ids.get("anonymousId", b"")}]
     if name == "$set":
         return [identify]
     if name == "$create_alias":
-        return [{**shared, **_join(props, ids)}]
+        return [{**shared, **_join_ids(props, ids)}]
     if name == "$groupidentify":
         group = {"groupId": props.get("$group_key", b""), "traits": props.get("$group_set", b"")}
-        kind = {"properties": objects(groupType=props.get("$group_type"))}
+        kind = {"properties": build_object(groupType=props.get("$group_type"))}
         return [{**shared, **ids, "type": b'"group"', **group, **kind}]
-    message = {**shared, **ids, "type": b'"track"', "event": event, "properties": said}
+    message = {**shared, **ids, "type": b'"track"', "event": event, "properties": event_properties}
     if name in ("$pageview", "$screen"):
         del message["event"]
-        page = members_of(members_of(context).get("page", b""))
+        page = members_or_empty(members_or_empty(context).get("page", b""))
         message["type"] = b'"page"' if name == "$pageview" else b'"screen"'
         message["name"] = props.get("$screen_name", b"") if name == "$screen" else b""
-        message["properties"] = json_text.with_missing(said, page)
+        message["properties"] = json_text.add_missing(event_properties, page)
     if not traits:
         return [message]
-    return [message, {**identify, "messageId": quoted(f"{message_id}:set")}]
+    return [message, {**identify, "messageId": encode_text(f"{message_id}:set")}]
 
 
-def _time(members: Members, props: Members, received_at: int) -> Members | None:
+def _find_time(members: Members, props: Members, received_at: int) -> Members | None:
     """An event's own time; an ``offset`` says how many ms before sending it happened."""
     if members.get("timestamp", b"") not in ABSENT:
-        as_claimed = props.get(_AS_CLAIMED) == b"true"
+        ignores_sent_at = props.get(_IGNORE_SENT_AT) == b"true"
         return {
             "timestamp": members["timestamp"],
-            "sentAt": quoted(timestamps.rfc3339(received_at)) if as_claimed else b"",
+            "sentAt": encode_text(timestamps.rfc3339(received_at)) if ignores_sent_at else b"",
         }
-    offset = text_of(members.get("offset"))
+    offset = text_or_none(members.get("offset"))
     if offset is not None and offset.isdecimal() and int(offset[:15]) <= _OFFSET_MS_MAX:
         moment = timestamps.rfc3339(max(received_at - int(offset[:15]) * 1000, 0))
-        return {"timestamp": quoted(moment), "sentAt": quoted(timestamps.rfc3339(received_at))}
+        return {"timestamp": encode_text(moment), "sentAt": encode_text(timestamps.rfc3339(received_at))}
     return None
 
 
-def _message_id(raw: bytes, members: Members, props: Members, moment: bytes) -> str:
-    own = text_of(members.get("uuid")) or text_of(props.get("$insert_id"))
-    return own or hash_id(raw, b"" if members.get("timestamp", b"") not in ABSENT else moment)
+def _derive_message_id(raw: bytes, members: Members, props: Members, default_time: bytes) -> str:
+    own_id = text_or_none(members.get("uuid")) or text_or_none(props.get("$insert_id"))
+    return own_id or hash_id(raw, b"" if members.get("timestamp", b"") not in ABSENT else default_time)
 
 
-def _ids(props: Members) -> Members:
+def _find_ids(props: Members) -> Members:
     distinct, device, user = (props.get(name, b"") for name in ("distinct_id", "$device_id", "$user_id"))
-    if distinct == _NOBODY:
+    if distinct == _COOKIELESS_ID:
         distinct = b""
     anonymous = distinct == device or props.get("$is_identified") == b"false"
     if anonymous and distinct not in ABSENT:
@@ -229,7 +233,7 @@ def _ids(props: Members) -> Members:
     return {"userId": user if distinct in ABSENT else distinct, "anonymousId": device}
 
 
-def _join(props: Members, ids: Members) -> Members:
+def _join_ids(props: Members, ids: Members) -> Members:
     """The alias is another id of a user, or the user that somebody anonymous turned out to be."""
     alias = props.get("alias", b"")
     if ids.get("userId", b"") in ABSENT:
@@ -237,18 +241,18 @@ def _join(props: Members, ids: Members) -> Members:
     return {"type": b'"alias"', "userId": ids["userId"], "previousId": alias}
 
 
-def _context(props: Members) -> bytes:
+def _build_context(props: Members) -> bytes:
     """PostHog repeats the referrer of the session on each event; a page's own it is only where the session began."""
     get = props.get
     url, entry = get("$current_url"), get("$session_entry_url")
     referrer = get("$referrer") if entry in (None, url) else None
-    kept = {name: props[name] for name in ("$set_once",) if props.get(name, b"null") != b"null"}
-    return objects(
-        library=objects(name=get("$lib"), version=get("$lib_version")),
+    unapplied = {name: props[name] for name in ("$set_once",) if props.get(name, b"null") != b"null"}
+    return build_object(
+        library=build_object(name=get("$lib"), version=get("$lib_version")),
         userAgent=get("$raw_user_agent"),
         ip=get("$ip"),
         locale=get("$browser_language"),
         timezone=get("$timezone"),
-        page=page_of(url=url, referrer=referrer, title=get("title"), path=get("$pathname")),
-        profile=json_text.from_members(kept) if kept else None,
+        page=build_page(url=url, referrer=referrer, title=get("title"), path=get("$pathname")),
+        profile=json_text.encode_members(unapplied) if unapplied else None,
     )

@@ -98,12 +98,12 @@ def read(body: bytes, route: str, limits: Limits) -> Envelope:
     sent = json_text.as_utf8(body)
     readable = json_text.without_lone_surrogates(sent)
     try:
-        return _envelope(readable, sent, type_of_route, limits)
+        return _build_envelope(readable, sent, type_of_route, limits)
     except RecursionError:
-        around = 0 if type_of_route else 2
-        readable = json_text.truncate_depth(readable, limits.depth_levels_max + around)
+        envelope_levels = 0 if type_of_route else 2
+        readable = json_text.truncate_depth(readable, limits.depth_levels_max + envelope_levels)
     try:
-        return _envelope(readable, sent, type_of_route, limits)
+        return _build_envelope(readable, sent, type_of_route, limits)
     except RecursionError:
         raise InvalidBody("The body nests too deep.") from None
 
@@ -124,11 +124,11 @@ def normalise(
     for index, raw in enumerate(envelope.items):
         place = envelope.place_of(index)
         try:
-            messages.append((place, reader.message(place, raw)))
+            messages.append((place, reader.read_message(place, raw)))
             raws.append(raw)
-        except MessageRefused as refused:
+        except MessageRefused as refusal:
             original, form = envelope.originals[index], envelope.form_of(place)
-            rejections.append(_rejection(place, raw, original, refused, settings.limits, form))
+            rejections.append(_build_rejection(place, raw, original, refusal, settings.limits, form))
     rejections += envelope.rejections
     if envelope.rejects_each_place_once:
         rejections = list({rejection.index: rejection for rejection in reversed(rejections)}.values())
@@ -141,16 +141,16 @@ def standalone_message(parsed: Parsed, position: int) -> bytes:
     assert envelope is not None
     raw, (_, message) = parsed.raws[position], parsed.messages[position]
     original = to_standalone(raw, message.type, message.message_id, envelope.context, envelope.sent_at)
-    return _without_visitor(original, raw)
+    return _drop_visitor(original, raw)
 
 
-def _envelope(readable: bytes, sent: bytes, type_of_route: str | None, limits: Limits) -> Envelope:
+def _build_envelope(readable: bytes, sent: bytes, type_of_route: str | None, limits: Limits) -> Envelope:
     if not readable.startswith(b"{"):
         raise InvalidBody("The body must be a JSON object.")
     try:
         if type_of_route is not None:
             write_key = _SINGLE.decode(readable).write_key
-            return Envelope(_write_key(write_key), [readable], [sent], type_of_route=type_of_route)
+            return Envelope(_decode_write_key(write_key), [readable], [sent], type_of_route=type_of_route)
         batch = _BATCH.decode(readable)
     except msgspec.ValidationError as error:
         raise InvalidBody(f"The body has the wrong shape: {error}.") from None
@@ -159,15 +159,18 @@ def _envelope(readable: bytes, sent: bytes, type_of_route: str | None, limits: L
     if len(batch.batch) > ITEMS_MAX:
         raise InvalidBody(f"The batch has {len(batch.batch)} items; more than {ITEMS_MAX} are refused as a whole.")
     items = [bytes(raw) for raw in batch.batch]
-    originals = items if readable is sent else json_text.originals_as_sent(items, readable, sent)
-    many = limits.batch_messages_max
+    originals = items if readable is sent else json_text.find_originals(items, readable, sent)
+    messages_max = limits.batch_messages_max
     return Envelope(
-        _write_key(batch.write_key),
-        items[:many],
-        originals[:many],
+        _decode_write_key(batch.write_key),
+        items[:messages_max],
+        originals[:messages_max],
         sent_at=timestamps.parse_claimed(bytes(batch.sent_at))[1],
         context=_shared_context(bytes(batch.context), bytes(batch.integrations), limits),
-        rejections=[_beyond(index, items[index], originals[index], limits) for index in range(many, len(items))],
+        rejections=[
+            _reject_over_limit(index, items[index], originals[index], limits)
+            for index in range(messages_max, len(items))
+        ],
         visitor=bytes(batch.visitor),
     )
 
@@ -181,40 +184,40 @@ def _shared_context(context: bytes, integrations: bytes, limits: Limits) -> dict
         too_much = json_text.is_deeper(raw, limits.depth_levels_max) or json_text.holds_long_number(raw)
         if too_much or not raw.startswith(b"{"):
             raise InvalidBody(f"The envelope's {name} must be a JSON object within the limits of a message.")
-        members = json_text.members(raw)
+        members = json_text.decode_members(raw)
         shared |= members if name == "context" else ({"integrations": raw} if members else {})
     return shared
 
 
-def _beyond(index: int, raw: bytes, original: bytes, limits: Limits) -> Rejection:
+def _reject_over_limit(index: int, raw: bytes, original: bytes, limits: Limits) -> Rejection:
     try:
         refuse_outsize(raw, limits.message_bytes_max)
         raise MessageRefused(RejectionCode.TOO_MANY_MESSAGES)
-    except MessageRefused as refused:
-        return _rejection(index, raw, original, refused, limits)
+    except MessageRefused as refusal:
+        return _build_rejection(index, raw, original, refusal, limits)
 
 
-def _rejection(
-    index: int, raw: bytes, original: bytes, refused: MessageRefused, limits: Limits, form: str = ""
+def _build_rejection(
+    index: int, raw: bytes, original: bytes, refusal: MessageRefused, limits: Limits, form: str = ""
 ) -> Rejection:
     """A refusal may bring an original of its own, which is a message of ours."""
     message_id = message_id_at_best(raw, limits.id_chars_max)
-    if refused.original is not None:
-        original, form = refused.original, ""
-    original = _without_visitor(original, raw)
-    return Rejection(index, refused.code, refused.detail, message_id, original, refused.kept, form)
+    if refusal.original is not None:
+        original, form = refusal.original, ""
+    original = _drop_visitor(original, raw)
+    return Rejection(index, refusal.code, refusal.detail, message_id, original, refusal.is_kept, form)
 
 
-def _without_visitor(original: bytes, readable: bytes) -> bytes:
+def _drop_visitor(original: bytes, readable: bytes) -> bytes:
     """``visitor`` holds a secret, so it is not kept; where the original cannot be parsed, what of it can be is."""
     if b'"visitor"' not in original:
         return original
     for raw in (original, readable):
         with suppress(msgspec.DecodeError, RecursionError):
-            members = json_text.members(raw)
-            return original if members.pop("visitor", None) is None else json_text.from_members(members)
+            members = json_text.decode_members(raw)
+            return original if members.pop("visitor", None) is None else json_text.encode_members(members)
     return original
 
 
-def _write_key(raw: msgspec.Raw) -> str | None:
-    return json_text.text(bytes(raw)) or None
+def _decode_write_key(raw: msgspec.Raw) -> str | None:
+    return json_text.decode_text(bytes(raw)) or None

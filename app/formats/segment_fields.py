@@ -28,17 +28,17 @@ T = TypeVar("T")
 class MessageRefused(Exception):
     """One message cannot be stored. Does not leave this package: it becomes a Rejection.
 
-    ``original`` is what goes to quarantine where that is not the message as it was sent, unless it is not ``kept``.
+    ``original`` is what goes to quarantine where that is not the message as it was sent, unless it is not ``is_kept``.
     """
 
     def __init__(
-        self, code: RejectionCode, detail: str | None = None, original: bytes | None = None, kept: bool = True
+        self, code: RejectionCode, detail: str | None = None, original: bytes | None = None, is_kept: bool = True
     ) -> None:
         super().__init__(detail or code.meaning)
         self.code = code
         self.detail = detail or code.meaning
         self.original = original
-        self.kept = kept
+        self.is_kept = is_kept
 
 
 class Item(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -118,38 +118,38 @@ _TEXTS_OF_CONTEXT: Final = {
 _TRANSPORT: Final = ("sentAt", "writeKey", "_metadata", "receivedAt", "visitor")
 
 
-def item(raw: bytes, type_of_route: str | None) -> tuple[Item, dict[str, bytes]]:
+def parse_item(raw: bytes, type_of_route: str | None) -> tuple[Item, dict[str, bytes]]:
     """The fields of one message, its type the route's where that has one; and its unknown members. Raises Refused."""
     try:
         fields = _ITEM.decode(raw)
     except msgspec.ValidationError:
-        return _item_field_by_field(raw, type_of_route)
+        return _parse_item_by_field(raw, type_of_route)
     if type_of_route is not None:
         fields.type = type_of_route
     return fields, {}
 
 
-def context_view(raw: bytes) -> ContextView:
+def parse_context(raw: bytes) -> ContextView:
     """Tolerant: what has an unexpected type is as if absent, and hides nothing beside it."""
     try:
         return _CONTEXT.decode(raw)
     except msgspec.DecodeError:
-        members = json_text.members(raw)
+        members = json_text.decode_members(raw)
     return ContextView(
-        channel=_or_none(_ANY, members.get("channel")),
-        library=_or_none(_LIBRARY, members.get("library")),
-        traits=_or_none(_CONTACT, members.get("traits")),
-        external_ids=_external_ids(_or_none(_ANY, members.get("externalIds"))),
-        user_agent=_or_none(_ANY, members.get("userAgent")),
+        channel=_decode_or_none(_ANY, members.get("channel")),
+        library=_decode_or_none(_LIBRARY, members.get("library")),
+        traits=_decode_or_none(_CONTACT, members.get("traits")),
+        external_ids=_parse_external_ids(_decode_or_none(_ANY, members.get("externalIds"))),
+        user_agent=_decode_or_none(_ANY, members.get("userAgent")),
         **{field: msgspec.Raw(members[name]) for field, name in _TEXTS_OF_CONTEXT.items() if name in members},
     )
 
 
-def contact(raw: bytes) -> Contact:
-    return _or_none(_CONTACT, raw) or Contact()
+def parse_contact(raw: bytes) -> Contact:
+    return _decode_or_none(_CONTACT, raw) or Contact()
 
 
-def text_of(value: Any) -> str | None:
+def id_text(value: Any) -> str | None:
     """An id as text: text itself, a number as written (not true or false); None for anything else."""
     if isinstance(value, str):
         return value
@@ -158,12 +158,12 @@ def text_of(value: Any) -> str | None:
     return None
 
 
-def value_at(properties: bytes, path: str) -> str | None:
+def value_at_path(properties: bytes, path: str) -> str | None:
     """The text or number at a dotted path inside ``properties``."""
     value: Any = _ANY.decode(properties)
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None
-    return text_of(value)
+    return id_text(value)
 
 
 def canonical_json(raw: bytes, message_type: str) -> bytes:
@@ -177,7 +177,7 @@ def canonical_json(raw: bytes, message_type: str) -> bytes:
 def message_id_at_best(raw: bytes, chars_max: int) -> str | None:
     """The message id of something that may not be a message at all."""
     try:
-        value = text_of(_ANY.decode(json_text.members(raw).get("messageId", b"null")))
+        value = id_text(_ANY.decode(json_text.decode_members(raw).get("messageId", b"null")))
     except (msgspec.DecodeError, RecursionError, ArithmeticError, ValueError):
         return None
     return value if value and len(value) <= chars_max and "\0" not in value else None
@@ -186,18 +186,18 @@ def message_id_at_best(raw: bytes, chars_max: int) -> str | None:
 def name_at_best(raw: bytes) -> str | None:
     """The name of the touchpoint that something would be if it were a message; of a foreign event the vendor's."""
     try:
-        members = json_text.members(raw)
-        event = json_text.text(members.get("event", b"null"))
-        return event or NAMES.get(json_text.text(members.get("type", b"null")) or "")
+        members = json_text.decode_members(raw)
+        event = json_text.decode_text(members.get("event", b"null"))
+        return event or NAMES.get(json_text.decode_text(members.get("type", b"null")) or "")
     except (msgspec.DecodeError, RecursionError, ValueError):
         return None
 
 
-def _item_field_by_field(raw: bytes, type_of_route: str | None) -> tuple[Item, dict[str, bytes]]:
+def _parse_item_by_field(raw: bytes, type_of_route: str | None) -> tuple[Item, dict[str, bytes]]:
     if json_text.holds_long_number(raw):
         raise MessageRefused(RejectionCode.NUMBER_OUT_OF_RANGE)
-    members = json_text.members(raw)
-    message_type = type_of_route or json_text.text(members.get("type", b"null"))
+    members = json_text.decode_members(raw)
+    message_type = type_of_route or json_text.decode_text(members.get("type", b"null"))
     if message_type not in TYPES:
         raise MessageRefused(RejectionCode.UNKNOWN_TYPE)
     members.pop("type", None)
@@ -217,19 +217,19 @@ def _item_field_by_field(raw: bytes, type_of_route: str | None) -> tuple[Item, d
 
 
 def _text_or_null(name: str, raw: bytes) -> str | None:
-    value = json_text.text(raw)
+    value = json_text.decode_text(raw)
     if value is None and raw != b"null":
         raise MessageRefused(RejectionCode.INVALID_FIELD, f"{name} has the wrong JSON type")
     return value
 
 
-def _or_none(decoder: msgspec.json.Decoder[T], raw: bytes | None) -> T | None:
+def _decode_or_none(decoder: msgspec.json.Decoder[T], raw: bytes | None) -> T | None:
     try:
         return None if raw is None else decoder.decode(raw)
     except msgspec.DecodeError:
         return None
 
 
-def _external_ids(values: Any) -> list[ExternalId]:
-    listed = values if isinstance(values, list) else []
-    return [ExternalId(value.get("id"), value.get("type")) for value in listed if isinstance(value, dict)]
+def _parse_external_ids(values: Any) -> list[ExternalId]:
+    objects = values if isinstance(values, list) else []
+    return [ExternalId(value.get("id"), value.get("type")) for value in objects if isinstance(value, dict)]

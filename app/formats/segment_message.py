@@ -27,12 +27,12 @@ from app.formats.segment_fields import (
     Item,
     MessageRefused,
     canonical_json,
-    contact,
-    context_view,
-    item,
+    id_text,
     message_id_at_best,
-    text_of,
-    value_at,
+    parse_contact,
+    parse_context,
+    parse_item,
+    value_at_path,
 )
 from app.formats.web_context import WEB, WebEnricher
 from app.touchpoint import SECOND, STRENGTH, Identity, Message, Peer, SourceView, Warning
@@ -64,14 +64,14 @@ def to_standalone(
     raw: bytes, message_type: str, message_id: str, shared_context: dict[str, bytes], sent_at: int | None
 ) -> bytes:
     """A message as JSON that needs no envelope: what that said of it is said by the message itself."""
-    members = json_text.members(raw)
+    members = json_text.decode_members(raw)
     members |= {"type": msgspec.json.encode(message_type), "messageId": msgspec.json.encode(message_id)}
     if shared_context:
         own = members.get("context", _EMPTY)
-        members["context"] = json_text.with_missing(own if own.startswith(b"{") else _EMPTY, shared_context)
+        members["context"] = json_text.add_missing(own if own.startswith(b"{") else _EMPTY, shared_context)
     if sent_at is not None and members.get("sentAt", b"null") == b"null":
         members["sentAt"] = b"%d" % sent_at
-    return json_text.from_members(members)
+    return json_text.encode_members(members)
 
 
 class MessageReader:
@@ -102,42 +102,42 @@ class MessageReader:
         self._message_bytes_max = settings.limits.message_bytes_max
         self._depth_levels_max = settings.limits.depth_levels_max
         self._ids = identity_rules(settings)
-        self._visits = WebEnricher(source, settings, peer)
+        self._web_enricher = WebEnricher(source, settings, peer)
 
-    def message(self, index: int, raw: bytes) -> Message:
+    def read_message(self, index: int, raw: bytes) -> Message:
         """Raises Refused. The checks stand in the order of precedence of RejectionCode."""
         refuse_outsize(raw, self._message_bytes_max)
         if json_text.is_deeper(raw, self._depth_levels_max):
             raise MessageRefused(RejectionCode.TOO_DEEP)
-        fields, extra = item(raw, self._type_of_route)
-        said = _said(fields, extra)
-        if json_text.may_hold_long_number(said) and json_text.holds_long_number(raw):
+        fields, extra = parse_item(raw, self._type_of_route)
+        content = _content_bytes(fields, extra)
+        if json_text.may_hold_long_number(content) and json_text.holds_long_number(raw):
             raise MessageRefused(RejectionCode.NUMBER_OUT_OF_RANGE)
-        message_type = _type(fields)
-        properties = _object("properties", fields.properties)
-        context = _object("context", fields.context)
-        traits = _object("traits", fields.traits)
-        message_id = self._id("messageId", fields.message_id)
-        user_id = self._id("userId", fields.user_id)
-        anonymous_id = self._id("anonymousId", fields.anonymous_id)
-        group_id = self._id("groupId", fields.group_id)
-        previous_id = self._id("previousId", fields.previous_id)
-        name = self._name(message_type, fields.event)
+        message_type = _require_type(fields)
+        properties = _require_object("properties", fields.properties)
+        context = _require_object("context", fields.context)
+        traits = _require_object("traits", fields.traits)
+        message_id = self._check_id("messageId", fields.message_id)
+        user_id = self._check_id("userId", fields.user_id)
+        anonymous_id = self._check_id("anonymousId", fields.anonymous_id)
+        group_id = self._check_id("groupId", fields.group_id)
+        previous_id = self._check_id("previousId", fields.previous_id)
+        name = self._event_name(message_type, fields.event)
         if message_type == "group" and group_id is None:
             raise MessageRefused(RejectionCode.MISSING_GROUP_ID)
-        previous_id = self._previous_id(user_id, previous_id) if message_type == "alias" else None
+        previous_id = self._check_previous_id(user_id, previous_id) if message_type == "alias" else None
 
         context = self._put_context(context, fields, extra)
-        view = context_view(context)
+        view = parse_context(context)
         message_id = message_id or _hash_id(raw, message_type)
         identities, unusable = self._identities(user_id, anonymous_id, message_type, traits, properties, view)
         if unusable:
-            self._tell_unusable(index, message_id, unusable)
-        sender = sender_of(_library_name(view), message_type, fields.channel)
-        if sender.name == WEB and self._visits.is_refused_bot(view, sender):
-            raise self._bot(raw, message_id, fields)
-        channel, context = self._visits.read(message_type, context, view, properties, sender)
-        occurred_at, sent_at, claimed = self._time(index, message_id, fields)
+            self._warn_unusable(index, message_id, unusable)
+        sender = sender_of(_find_library_name(view), message_type, fields.channel)
+        if sender.name == WEB and self._web_enricher.is_refused_bot(view, sender):
+            raise self._refuse_bot(raw, message_id, fields)
+        channel, context = self._web_enricher.enrich(message_type, context, view, properties, sender)
+        occurred_at, sent_at, claimed = self._resolve_time(index, message_id, fields)
         return Message(
             type=message_type,
             message_id=message_id,
@@ -147,16 +147,16 @@ class MessageReader:
             identities=identities,
             channel=channel,
             name=name,
-            properties=json_text.without_nul(_put_properties(properties, message_type, fields, group_id, traits)),
+            properties=json_text.without_nul(_build_properties(properties, message_type, fields, group_id, traits)),
             context=json_text.without_nul(context),
-            traits=_put_traits(traits, message_type, context),
+            traits=_build_traits(traits, message_type, context),
             sent_at=sent_at,
             original_timestamp=claimed,
             previous_id=previous_id,
-            digest=_digest(fields, said),
+            digest=_compute_digest(fields, content),
         )
 
-    def _id(self, field: str, value: str | int | None) -> str | None:
+    def _check_id(self, field: str, value: str | int | None) -> str | None:
         """An id as text, None where it is absent; whether it is junk is asked where it would identify."""
         if value is None or value == "":
             return None
@@ -165,7 +165,7 @@ class MessageReader:
             raise MessageRefused(RejectionCode.INVALID_ID, f"{field}: {RejectionCode.INVALID_ID.meaning}")
         return text
 
-    def _name(self, message_type: str, event: str | None) -> str | None:
+    def _event_name(self, message_type: str, event: str | None) -> str | None:
         if message_type != "track":
             return NAMES.get(message_type)
         if not event or event.isspace():
@@ -174,7 +174,7 @@ class MessageReader:
             raise MessageRefused(RejectionCode.EVENT_TOO_LONG)
         return event
 
-    def _previous_id(self, user_id: str | None, previous_id: str | None) -> str | None:
+    def _check_previous_id(self, user_id: str | None, previous_id: str | None) -> str | None:
         """The user id to join; None where an alias names one id twice, which browsers do and which says nothing."""
         current = self._ids.canonical("user_id", user_id or "")
         previous = self._ids.canonical("user_id", previous_id or "")
@@ -189,11 +189,11 @@ class MessageReader:
             integrations = bytes(fields.integrations)
             if integrations != b"null" and integrations[1:-1].strip():
                 additions["integrations"] = integrations
-        extra = extra | _left_over(fields)
+        extra = extra | _collect_leftovers(fields)
         if extra:
-            additions["_extra"] = json_text.from_members(extra)
+            additions["_extra"] = json_text.encode_members(extra)
         defaults = self._shared_context | additions
-        return json_text.with_missing(context, defaults) if defaults else context
+        return json_text.add_missing(context, defaults) if defaults else context
 
     def _identities(
         self,
@@ -209,43 +209,43 @@ class MessageReader:
         And of which kind a value was claimed that is none, and why.
         """
         claims: list[tuple[str, Any]] = [("user_id", user_id), ("anonymous_id", anonymous_id)]
-        contacts = [contact(traits)] if message_type == "identify" and traits != _EMPTY else []
+        contacts = [parse_contact(traits)] if message_type == "identify" and traits != _EMPTY else []
         if view.traits is not None:
             contacts.append(view.traits)
         if contacts:
-            claims.append(("email", self._first_of("email", [contact.email for contact in contacts])))
-            claims.append(("phone", self._first_of("phone", [contact.phone for contact in contacts])))
+            claims.append(("email", self._first_usable("email", [contact.email for contact in contacts])))
+            claims.append(("phone", self._first_usable("phone", [contact.phone for contact in contacts])))
         for external in view.external_ids or ():
             claims.append((lower_snake(external.type) if isinstance(external.type, str) else "", external.id))
         for path, kind in self._source.identity_properties.items():
-            claims.append((kind, value_at(properties, path)))
+            claims.append((kind, value_at_path(properties, path)))
 
-        found: dict[Identity, None] = {}
+        identities: dict[Identity, None] = {}
         unusable: list[tuple[str, str]] = []
         for kind, claimed in claims:
-            text = text_of(claimed)
+            text = id_text(claimed)
             if not kind or text is None:
                 continue
             if (value := self._ids.canonical(kind, text)) is not None:
-                found[Identity(kind, value)] = None
-            elif (reason := self._ids.why_none(kind, text)) is not None:
+                identities[Identity(kind, value)] = None
+            elif (reason := self._ids.explain_invalid(kind, text)) is not None:
                 unusable.append((kind, reason))
-        if not found:
-            raise MessageRefused(RejectionCode.MISSING_IDENTITY, _missing(unusable))
-        return tuple(sorted(found, key=_strength)), unusable
+        if not identities:
+            raise MessageRefused(RejectionCode.MISSING_IDENTITY, _describe_missing_identity(unusable))
+        return tuple(sorted(identities, key=_strength)), unusable
 
-    def _first_of(self, kind: str, values: list[Any]) -> str | None:
+    def _first_usable(self, kind: str, values: list[Any]) -> str | None:
         """The first place that holds a usable one; junk counts as absent. Where none does, the first that holds any."""
-        texts = [text for value in values if (text := text_of(value)) is not None]
+        texts = [text for value in values if (text := id_text(value)) is not None]
         usable = (text for text in texts if self._ids.canonical(kind, text) is not None)
         return next(usable, texts[0] if texts else None)
 
-    def _tell_unusable(self, index: int, message_id: str, unusable: Sequence[tuple[str, str]]) -> None:
+    def _warn_unusable(self, index: int, message_id: str, unusable: Sequence[tuple[str, str]]) -> None:
         for kind, reason in dict.fromkeys(unusable):
-            said = f"the {_CONTACTS[kind]} identifies nobody: {REASONS[reason]}"
-            self.warnings.append(Warning(index, UNUSABLE[kind], said, message_id, reason))
+            detail = f"the {_CONTACTS[kind]} identifies nobody: {REASONS[reason]}"
+            self.warnings.append(Warning(index, UNUSABLE[kind], detail, message_id, reason))
 
-    def _time(self, index: int, message_id: str, fields: Item) -> tuple[int, int | None, str | None]:
+    def _resolve_time(self, index: int, message_id: str, fields: Item) -> tuple[int, int | None, str | None]:
         """(occurred_at, sent_at, the claimed time as text)."""
         sent_at = timestamps.parse_claimed(bytes(fields.sent_at))[1] if fields.sent_at else None
         if sent_at is None:
@@ -267,28 +267,28 @@ class MessageReader:
             return 0, sent_at, text
         return occurred_at, sent_at, text
 
-    def _bot(self, raw: bytes, message_id: str, fields: Item) -> MessageRefused:
+    def _refuse_bot(self, raw: bytes, message_id: str, fields: Item) -> MessageRefused:
         """Kept as a message that stands for itself, with what its envelope said, so that it can be let in."""
-        original = to_standalone(raw, _type(fields), message_id, self._shared_context, self._sent_at)
-        return MessageRefused(RejectionCode.BOT, original=original, kept=self._visits.keeps_refused)
+        original = to_standalone(raw, _require_type(fields), message_id, self._shared_context, self._sent_at)
+        return MessageRefused(RejectionCode.BOT, original=original, is_kept=self._web_enricher.keeps_refused)
 
     def _warn(self, index: int, message_id: str, code: str, message: str) -> None:
         self.warnings.append(Warning(index, code, message, message_id))
 
 
-def _missing(unusable: Sequence[tuple[str, str]]) -> str:
+def _describe_missing_identity(unusable: Sequence[tuple[str, str]]) -> str:
     """No identity at all, and what was claimed to be one."""
-    told = [f"the {_CONTACTS[kind]} is none: {REASONS[reason]}" for kind, reason in unusable]
-    return "; ".join([RejectionCode.MISSING_IDENTITY.meaning, *told])
+    details = [f"the {_CONTACTS[kind]} is none: {REASONS[reason]}" for kind, reason in unusable]
+    return "; ".join([RejectionCode.MISSING_IDENTITY.meaning, *details])
 
 
-def _type(fields: Item) -> str:
+def _require_type(fields: Item) -> str:
     if fields.type not in TYPES:
         raise MessageRefused(RejectionCode.UNKNOWN_TYPE)
     return fields.type
 
 
-def _object(name: str, raw: msgspec.Raw) -> bytes:
+def _require_object(name: str, raw: msgspec.Raw) -> bytes:
     value = bytes(raw)
     if value.startswith(b"{"):
         return value
@@ -297,7 +297,7 @@ def _object(name: str, raw: msgspec.Raw) -> bytes:
     raise MessageRefused(RejectionCode.INVALID_FIELD, f"{name} must be a JSON object")
 
 
-def _said(fields: Item, extra: dict[str, bytes]) -> bytes:
+def _content_bytes(fields: Item, extra: dict[str, bytes]) -> bytes:
     """Everything but ids that the client said, as it said it; sentAt and other traces of transport left out."""
     return b"\x1f".join(
         (
@@ -314,8 +314,8 @@ def _said(fields: Item, extra: dict[str, bytes]) -> bytes:
     )
 
 
-def _digest(fields: Item, said: bytes) -> bytes:
-    digest = blake2b(said, digest_size=8)
+def _compute_digest(fields: Item, content: bytes) -> bytes:
+    digest = blake2b(content, digest_size=8)
     ids = (fields.user_id, fields.anonymous_id, fields.group_id, fields.previous_id)
     digest.update(f"{fields.type}\0{fields.event}\0{ids}\0{fields.channel}".encode())
     return digest.digest()
@@ -330,16 +330,16 @@ def id_at_best(raw: bytes, chars_max: int) -> str | None:
     if (own := message_id_at_best(raw, chars_max)) is not None:
         return own
     try:
-        message_type = json_text.text(json_text.members(raw).get("type", b"null"))
+        message_type = json_text.decode_text(json_text.decode_members(raw).get("type", b"null"))
         return _hash_id(raw, message_type) if message_type in TYPES else None
     except (msgspec.DecodeError, RecursionError, ArithmeticError, ValueError):
         return None
 
 
-def _left_over(fields: Item) -> dict[str, bytes]:
+def _collect_leftovers(fields: Item) -> dict[str, bytes]:
     """Fields that belong to another type of message, kept because nothing that was sent is lost."""
-    own = (*_MEMBERS_OF_TYPE.get(fields.type or "", ()), "channel" if fields.channel in HINTS else "")
-    left: dict[str, bytes] = {}
+    own_names = (*_MEMBERS_OF_TYPE.get(fields.type or "", ()), "channel" if fields.channel in HINTS else "")
+    leftovers: dict[str, bytes] = {}
     texts = (
         ("event", fields.event),
         ("groupId", fields.group_id),
@@ -347,26 +347,26 @@ def _left_over(fields: Item) -> dict[str, bytes]:
         ("channel", fields.channel),
     )
     for name, value in texts:
-        if value is not None and name not in own:
-            left[name] = msgspec.json.encode(value)
+        if value is not None and name not in own_names:
+            leftovers[name] = msgspec.json.encode(value)
     for name, raw in (("name", fields.name), ("category", fields.category)):
-        if raw and name not in own:
-            left[name] = bytes(raw)
-    return left
+        if raw and name not in own_names:
+            leftovers[name] = bytes(raw)
+    return leftovers
 
 
-def _put_properties(properties: bytes, message_type: str, fields: Item, group_id: str | None, traits: bytes) -> bytes:
+def _build_properties(properties: bytes, message_type: str, fields: Item, group_id: str | None, traits: bytes) -> bytes:
     if message_type in NAMES:
         copied = {"name": bytes(fields.name), "category": bytes(fields.category)}
         copied = {key: raw for key, raw in copied.items() if raw not in (b"", b"null")}
-        return json_text.with_missing(properties, copied) if copied else properties
+        return json_text.add_missing(properties, copied) if copied else properties
     if message_type == "group":
         group = {"groupId": msgspec.json.encode(group_id), "traits": traits}
-        return json_text.from_members(json_text.members(properties) | group)
+        return json_text.encode_members(json_text.decode_members(properties) | group)
     return properties
 
 
-def _put_traits(traits: bytes, message_type: str, context: bytes) -> bytes | None:
+def _build_traits(traits: bytes, message_type: str, context: bytes) -> bytes | None:
     """An identify's traits, else those of its context; what another message carries at top level is kept for rules."""
     if message_type == "group":
         return None
@@ -374,11 +374,11 @@ def _put_traits(traits: bytes, message_type: str, context: bytes) -> bytes | Non
         return json_text.without_nul(traits)
     if message_type != "identify":
         return None
-    within = json_text.members(context).get("traits", b"null")
+    within = json_text.decode_members(context).get("traits", b"null")
     return json_text.without_nul(within) if within.startswith(b"{") else None
 
 
-def _library_name(view: ContextView) -> str | None:
+def _find_library_name(view: ContextView) -> str | None:
     name = view.library.name if view.library is not None else None
     return name if isinstance(name, str) else None
 

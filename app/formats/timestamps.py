@@ -48,7 +48,7 @@ def rfc3339(instant: int) -> str:
 
 def parse_claimed(raw: bytes) -> tuple[str | None, int | None]:
     """What a JSON value says about an instant: (its text, or None if absent; microseconds, or None if unreadable)."""
-    text = json_text.text(raw)
+    text = json_text.decode_text(raw)
     if text is None:
         text = "" if raw == b"null" else raw.decode()
     if not text or text.isspace():

@@ -25,7 +25,7 @@ class MetricImport(msgspec.Struct):
         return len(self.figures) - self.stored.added - self.stored.changed
 
 
-def defaults_of(subject: str, day: str | None, dates: str | None) -> MetricDefaults:
+def parse_defaults(subject: str, day: str | None, dates: str | None) -> MetricDefaults:
     """Raises :class:`BadRequest` for what cannot be meant."""
     try:
         on = None if day is None else date.fromisoformat(day)
@@ -36,12 +36,14 @@ def defaults_of(subject: str, day: str | None, dates: str | None) -> MetricDefau
     return MetricDefaults(subject, on, None if dates is None else dates == "dmy")
 
 
-async def import_metrics(file: Path, kind: str, source: str, told: MetricDefaults, settings: Settings) -> MetricImport:
+async def import_metrics(
+    file: Path, kind: str, source: str, defaults: MetricDefaults, settings: Settings
+) -> MetricImport:
     """The source is made if there is none yet. Raises :class:`BadRequest` for a file that is none of its kind."""
     if kind not in METRIC_FORMATS:
         raise BadRequest(f"There is no kind {kind}; there are {', '.join(METRIC_FORMATS)}.")
     try:
-        figures = METRIC_FORMATS[kind].read(file.read_bytes(), told)
+        figures = METRIC_FORMATS[kind].parse_file(file.read_bytes(), defaults)
     except Unreadable as error:
         raise BadRequest(f"{file} is no file of kind {kind}: {error}.") from None
     async with open_workspace(settings) as (pool, registry):

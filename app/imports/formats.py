@@ -15,13 +15,13 @@ from app.connectors.tools import CONNECTORS
 from app.imports.mapping import FileMapping, MappingRefused, check_mapping
 from app.imports.rows import FileReader, connector_rows, is_csv, mapped_rows, segment_rows
 
-_READY: Final = files("app.imports") / "mappings"
+_BUILT_IN: Final = files("app.imports") / "mappings"
 
 
 def built_in_mappings() -> dict[str, str]:
     """What mappings come along: kind to what it is about."""
-    names = sorted(each.name for each in _READY.iterdir() if each.name.endswith(".json"))
-    return {name.removesuffix(".json"): _ready(name.removesuffix(".json")).about for name in names}
+    names = sorted(file.name for file in _BUILT_IN.iterdir() if file.name.endswith(".json"))
+    return {name.removesuffix(".json"): _load_built_in(name.removesuffix(".json")).about for name in names}
 
 
 def read_mapping(path: Path) -> FileMapping:
@@ -47,7 +47,7 @@ def mapping_of(path: Path, kind: str | None, own: Path | None) -> FileMapping | 
     if kind is None or (kind in CONNECTORS and not is_csv(path)):
         return None
     if kind in built_in_mappings():
-        return _ready(kind)
+        return _load_built_in(kind)
     if kind in CONNECTORS:
         raise MappingRefused(f"there is no ready mapping for CSV of {kind}: give --mapping, or --guess one")
     raise MappingRefused(
@@ -64,5 +64,5 @@ def file_reader_of(
     return segment_rows(limits) if kind is None else connector_rows(CONNECTORS[kind], options, now)
 
 
-def _ready(kind: str) -> FileMapping:
-    return check_mapping(msgspec.json.decode((_READY / f"{kind}.json").read_bytes(), type=FileMapping))
+def _load_built_in(kind: str) -> FileMapping:
+    return check_mapping(msgspec.json.decode((_BUILT_IN / f"{kind}.json").read_bytes(), type=FileMapping))

@@ -59,7 +59,9 @@ class ImportTarget(msgspec.Struct, frozen=True):
     clock: Clock
 
 
-async def import_file(path: Path, form: FileReader, into: ImportTarget, advance: Callable[[int], None]) -> ImportReport:
+async def import_file(
+    path: Path, form: FileReader, target: ImportTarget, advance: Callable[[int], None]
+) -> ImportReport:
     """Import every line; ``advance`` is told the bytes done. Faults go to ``FILE.errors.ndjson``.
 
     Raises:
@@ -68,26 +70,26 @@ async def import_file(path: Path, form: FileReader, into: ImportTarget, advance:
         Overloaded: the database went away; run it again to go on where it stopped.
     """
     report = ImportReport()
-    mark = path.with_name(path.name + ".progress")
-    progress = _read_progress(mark, path, _manner(form, into.source))
+    progress_path = path.with_name(path.name + ".progress")
+    progress = _read_progress(progress_path, path, _hash_manner(form, target.source))
     report.resumed_at_line = progress.line
-    messages_max = min(_BATCH_MESSAGES, into.settings.limits.batch_messages_max)
+    messages_max = min(_BATCH_MESSAGES, target.settings.limits.batch_messages_max)
     try:
         with errors_path(path).open("ab") as errors:
             # Faults noted after the mark will be found again.
             errors.truncate(progress.errors_bytes)
             advance(progress.offset)
             for batch in _batches(form(path, FilePosition(progress.offset, progress.line)), messages_max):
-                await _import_batch(batch, into, report, errors)
+                await _import_batch(batch, target, report, errors)
                 errors.flush()
                 advance(batch[-1].end - progress.offset)
                 progress.offset, progress.line = batch[-1].end, batch[-1].number
                 progress.errors_bytes = os.fstat(errors.fileno()).st_size
-                _write_progress(mark, progress)
+                _write_progress(progress_path, progress)
     finally:
         if errors_path(path).exists() and errors_path(path).stat().st_size == 0:
             errors_path(path).unlink()
-    mark.unlink(missing_ok=True)
+    progress_path.unlink(missing_ok=True)
     return report
 
 
@@ -95,26 +97,26 @@ def errors_path(path: Path) -> Path:
     return path.with_name(path.name + ".errors.ndjson")
 
 
-async def _import_batch(lines: list[ImportRow], into: ImportTarget, report: ImportReport, errors: IO[bytes]) -> None:
+async def _import_batch(lines: list[ImportRow], target: ImportTarget, report: ImportReport, errors: IO[bytes]) -> None:
     report.lines += len(lines)
     for line in lines:
         if line.fault is not None:
             report.rejected += 1
-            _note(errors, line, "unreadable_line", line.fault)
+            _write_error(errors, line, "unreadable_line", line.fault)
     sent = [(line, message) for line in lines for message in line.messages]
     body = b'{"batch":[' + b",".join(message for _, message in sent) + b"]}"
-    envelope = segment.read(body, "import", into.settings.limits)
+    envelope = segment.read(body, "import", target.settings.limits)
     envelope.erasures = [(erasure.kind, erasure.value) for line in lines for erasure in line.erasures]
     receipt = await _submit(
-        into.ingest,
-        Submission(source=into.source, envelope=envelope, received_at=into.clock.now(), size_bytes=len(body)),
+        target.ingest,
+        Submission(source=target.source, envelope=envelope, received_at=target.clock.now(), size_bytes=len(body)),
     )
     report.erasures += receipt.erasures
     report.accepted += receipt.accepted
     report.duplicate += receipt.duplicate
     report.rejected += receipt.rejected
     for rejection in receipt.rejections:
-        _note(errors, sent[rejection.index][0], rejection.code, rejection.message)
+        _write_error(errors, sent[rejection.index][0], rejection.code, rejection.message)
 
 
 async def _submit(ingest: Ingest, submission: Submission) -> Receipt:
@@ -129,7 +131,7 @@ async def _submit(ingest: Ingest, submission: Submission) -> Receipt:
     raise AssertionError("unreachable")
 
 
-def _note(errors: IO[bytes], line: ImportRow, code: str, message: str) -> None:
+def _write_error(errors: IO[bytes], line: ImportRow, code: str, message: str) -> None:
     original = line.original.decode("utf-8", "replace")
     errors.write(
         msgspec.json.encode({"line": line.number, "code": code, "message": message, "original": original}) + b"\n"
@@ -151,21 +153,21 @@ def _batches(lines: Iterator[ImportRow], messages_max: int) -> Iterator[list[Imp
         yield batch
 
 
-def _manner(form: FileReader, source: SourceView) -> str:
+def _hash_manner(form: FileReader, source: SourceView) -> str:
     """A hash of what lines become, and whose."""
     return blake2b(f"{source.key}\n{form.name}".encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
-def _read_progress(mark: Path, path: Path, manner: str) -> _Progress:
+def _read_progress(progress_path: Path, path: Path, manner: str) -> _Progress:
     """Where to go on; from the start if there is no mark, or the file or the manner is not what it was."""
     now = path.stat()
     fresh = _Progress(now.st_size, now.st_mtime_ns, manner)
     try:
-        known = msgspec.json.decode(mark.read_bytes(), type=_Progress)
+        stored = msgspec.json.decode(progress_path.read_bytes(), type=_Progress)
     except (OSError, msgspec.DecodeError):
         return fresh
-    is_same = (known.size, known.changed_ns, known.manner) == (fresh.size, fresh.changed_ns, manner)
-    return known if is_same else fresh
+    is_same = (stored.size, stored.changed_ns, stored.manner) == (fresh.size, fresh.changed_ns, manner)
+    return stored if is_same else fresh
 
 
 def _write_progress(path: Path, progress: _Progress) -> None:

@@ -68,8 +68,8 @@ IGNORE: Final = "ignore"
 DELIMITERS: Final = (",", ";", "\t")
 
 _IDENTITIES: Final = ("user_id", "email", "phone", "anonymous_id")
-_PLAIN: Final = frozenset({"event", "timestamp", "channel", "message_id", IGNORE, *_IDENTITIES})
-_INSIDE: Final = ("ids", "properties", "traits", "context", "text")
+_PLAIN_PLACES: Final = frozenset({"event", "timestamp", "channel", "message_id", IGNORE, *_IDENTITIES})
+_NESTED_PLACES: Final = ("ids", "properties", "traits", "context", "text")
 _KIND = re.compile(r"[a-z0-9][a-z0-9_]{0,49}")
 
 _GAPS = re.compile(r"[\s_-]+")
@@ -78,8 +78,8 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?"
 _COMMA_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,2}(?:\.[0-9]{3})+|[1-9][0-9]*)(?:,[0-9]+)?")
 _NUMBER_CHARS_MAX: Final = 24
 _FINE_FRACTION = re.compile(r"([.,][0-9]{6})[0-9]+")
-_NAIVE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9:.,]+)?")
-_COMPACT: Final = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
+_NAIVE_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9:.,]+)?")
+_COMPACT_FORMATS: Final = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
 """Digits of a date without signs, which as an epoch number would be of 1970 or of the years after 2286."""
 _COMPACT_YEARS: Final = range(1900, 2100)
 _EPOCH_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
@@ -124,12 +124,12 @@ def check_mapping(mapping: FileMapping) -> FileMapping:
     if "message_id" in mapping.constants:
         raise MappingRefused("a message_id that is the same in every row would make one message of them all")
     if mapping.zone is not None:
-        zone_of(mapping.zone)
+        load_zone(mapping.zone)
     if mapping.delimiter is not None and len(mapping.delimiter) != 1:
         raise MappingRefused("the delimiter must be one character")
     if min(mapping.skip_rows, mapping.skip_rows_after_header) < 0:
         raise MappingRefused("rows to skip are counted from 0")
-    if any("%" not in each for each in mapping.times):
+    if any("%" not in time_format for time_format in mapping.times):
         raise MappingRefused("a format of times is written with %Y, %m, %d and so on")
     return mapping
 
@@ -139,7 +139,7 @@ def places_of(mapping: FileMapping, column: str) -> list[str]:
     return [places] if isinstance(places, str) else places
 
 
-def folded(column: str) -> str:
+def fold_name(column: str) -> str:
     """A column's name as names are compared."""
     return _GAPS.sub("", column.casefold())
 
@@ -154,64 +154,68 @@ class RowReader:
         self._mapping = mapping
         self._typed = columns is None
         """Values of NDJSON are what they are; cells of CSV are text that may be a number."""
-        self._zone = None if mapping.zone is None else zone_of(mapping.zone)
+        self._zone = None if mapping.zone is None else load_zone(mapping.zone)
         self._places: dict[str, list[str]] = {}
         """By folded column."""
         for column in mapping.columns:
-            self._places.setdefault(folded(column), []).extend(places_of(mapping, column))
+            self._places.setdefault(fold_name(column), []).extend(places_of(mapping, column))
         self._rank = {column: rank for rank, column in enumerate(self._places)}
         self._seen: set[int] = set()
         self._repeats: dict[int, int] = {}
         if columns is not None:
-            present = {folded(column) for column in columns}
-            kept = {place for column, places in self._places.items() if column in present for place in places}
-            _refuse_incomplete(kept | set(mapping.constants), mapping, present)
+            present = {fold_name(column) for column in columns}
+            available_places = {
+                place for column, places in self._places.items() if column in present for place in places
+            }
+            _refuse_incomplete(available_places | set(mapping.constants), mapping, present)
 
-    def calls(self, row: dict[str, Any]) -> list[Call]:
+    def map_row(self, row: dict[str, Any]) -> list[Call]:
         """``row`` is cells by column; of NDJSON, an object. Raises Unreadable, saying what is wrong with it."""
-        cells = self._cells(row)
-        put = self._put(cells)
-        message_id = str(put["message_id"]) if "message_id" in put else self._counted_id(cells)
-        who = {kind: put[kind] for kind in _IDENTITIES if kind in put}
-        occurred_at = self._instant(put["timestamp"]) if "timestamp" in put else None
-        traits = put.get("traits", {})
-        if "event" not in put:
+        cells = self._list_cells(row)
+        values = self._place_cells(cells)
+        message_id = str(values["message_id"]) if "message_id" in values else self._derive_id(cells)
+        identities = {kind: values[kind] for kind in _IDENTITIES if kind in values}
+        occurred_at = self._parse_time(values["timestamp"]) if "timestamp" in values else None
+        traits = values.get("traits", {})
+        if "event" not in values:
             if not traits:
                 raise Unreadable("the row names no event, and no trait either")
-            return [Call(id=message_id, occurred_at=occurred_at, traits=traits, ids=put.get("ids", {}), **who)]
+            return [
+                Call(id=message_id, occurred_at=occurred_at, traits=traits, ids=values.get("ids", {}), **identities)
+            ]
         if occurred_at is None:
             raise Unreadable("the row has no time")
         touchpoint = Call(
             id=message_id,
             occurred_at=occurred_at,
-            event=str(put["event"]),
-            channel=str(put.get("channel", "")),
-            properties=put.get("properties", {}),
-            context=put.get("context", {}),
-            text=put.get("text", {}),
-            ids=put.get("ids", {}),
-            **who,
+            event=str(values["event"]),
+            channel=str(values.get("channel", "")),
+            properties=values.get("properties", {}),
+            context=values.get("context", {}),
+            text=values.get("text", {}),
+            ids=values.get("ids", {}),
+            **identities,
         )
         if not traits:
             return [touchpoint]
         return [
             touchpoint,
-            Call(id=f"{message_id} traits", occurred_at=occurred_at, traits=traits, ids=touchpoint.ids, **who),
+            Call(id=f"{message_id} traits", occurred_at=occurred_at, traits=traits, ids=touchpoint.ids, **identities),
         ]
 
-    def _cells(self, row: dict[str, Any]) -> list[tuple[str, str, Any]]:
+    def _list_cells(self, row: dict[str, Any]) -> list[tuple[str, str, Any]]:
         """(folded column, column, cell) of what is not empty and not ignored, by the mapping's order, then by name."""
-        found = []
-        for column, cell in _reached(row, self._mapping.columns):
-            name, value = folded(column), _trimmed(cell)
+        cells = []
+        for column, cell in _expand_cells(row, self._mapping.columns):
+            name, value = fold_name(column), _trim_cell(cell)
             if value not in (None, "") and self._places.get(name) != [IGNORE]:
-                found.append((name, column, value))
+                cells.append((name, column, value))
         last = len(self._rank)
-        return sorted(found, key=lambda each: (self._rank.get(each[0], last), each[0]))
+        return sorted(cells, key=lambda entry: (self._rank.get(entry[0], last), entry[0]))
 
-    def _counted_id(self, cells: list[tuple[str, str, Any]]) -> str:
-        said = sorted((name, repr(value)) for name, _, value in cells)
-        digest = blake2b(repr(said).encode("utf-8", "replace"), digest_size=16).digest()
+    def _derive_id(self, cells: list[tuple[str, str, Any]]) -> str:
+        name_value_pairs = sorted((name, repr(value)) for name, _, value in cells)
+        digest = blake2b(repr(name_value_pairs).encode("utf-8", "replace"), digest_size=16).digest()
         key = int.from_bytes(digest[:8])
         if key not in self._seen:
             self._seen.add(key)
@@ -219,38 +223,38 @@ class RowReader:
         self._repeats[key] = self._repeats.get(key, 1) + 1
         return f"row-{digest.hex()}-{self._repeats[key]}"
 
-    def _put(self, cells: list[tuple[str, str, Any]]) -> dict[str, Any]:
-        put: dict[str, Any] = {}
+    def _place_cells(self, cells: list[tuple[str, str, Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
         for name, column, cell in cells:
-            for place in self._places.get(name) or self._other(column):
+            for place in self._places.get(name) or self._default_places(column):
                 if place != IGNORE:
-                    _set(put, place, self._value(place, cell))
+                    _set_place(values, place, self._convert_cell(place, cell))
         for place, value in self._mapping.constants.items():
-            _set(put, place, value)
-        return put
+            _set_place(values, place, value)
+        return values
 
-    def _other(self, column: str) -> list[str]:
+    def _default_places(self, column: str) -> list[str]:
         others = self._mapping.others
         return [] if others == IGNORE else [f"{others}.{property_name(column)}"]
 
-    def _value(self, place: str, cell: Any) -> Any:
+    def _convert_cell(self, place: str, cell: Any) -> Any:
         meanings = self._mapping.values.get(place)
         if meanings is not None and str(cell) in meanings:
             return meanings[str(cell)]
         inside = place.startswith(("properties.", "traits.", "context."))
         if self._typed or not inside or place in self._mapping.texts:
             return cell
-        return _number(cell, self._mapping.decimal_comma)
+        return _parse_number(cell, self._mapping.decimal_comma)
 
-    def _instant(self, cell: Any) -> str:
+    def _parse_time(self, cell: Any) -> str:
         """RFC 3339. Raises Unreadable."""
         text = str(cell)
         if self._mapping.times:
-            return self._formatted(text)
-        moment = undeclared(text)
-        return self._located(moment, text) if moment.tzinfo is None else _written(moment)
+            return self._parse_declared_time(text)
+        moment = parse_undeclared_time(text)
+        return self._apply_zone(moment, text) if moment.tzinfo is None else _format_instant(moment)
 
-    def _formatted(self, text: str) -> str:
+    def _parse_declared_time(self, text: str) -> str:
         for form in self._mapping.times:
             if form == _EPOCH_FORMAT:
                 if _EPOCH_NUMBER.fullmatch(text) and (instant := timestamps.parse(text)) is not None:
@@ -261,21 +265,21 @@ class RowReader:
             except ValueError:
                 continue
             if moment.tzinfo is None:
-                return self._located(moment, text)
-            return _written(moment)
+                return self._apply_zone(moment, text)
+            return _format_instant(moment)
         raise Unreadable(f"the time {text[:64]!r} has none of the declared formats")
 
-    def _located(self, moment: datetime, text: str) -> str:
+    def _apply_zone(self, moment: datetime, text: str) -> str:
         """A local time that is skipped moves forward, one that is repeated is the first."""
         if self._zone is None:
             raise Unreadable(f"the time {text[:64]!r} has no time zone: declare zone")
-        return _written(moment.replace(tzinfo=self._zone))
+        return _format_instant(moment.replace(tzinfo=self._zone))
 
 
-def undeclared(text: str) -> datetime:
+def parse_undeclared_time(text: str) -> datetime:
     """A time whose format nobody declared, naive where it has no offset. Raises Unreadable."""
-    if text.isascii() and text.isdecimal() and (form := _COMPACT.get(len(text))):
-        return _compact(text, form)
+    if text.isascii() and text.isdecimal() and (form := _COMPACT_FORMATS.get(len(text))):
+        return _parse_compact_time(text, form)
     instant = timestamps.parse(text)
     if instant is None:
         raise Unreadable(f"the time {text[:64]!r} is no ISO 8601 and no epoch number: declare its format in times")
@@ -284,10 +288,10 @@ def undeclared(text: str) -> datetime:
             f"the time {text[:64]!r} would be before 2001 as an epoch number: declare %s in times if it is"
         )
     moment = _EPOCH + timedelta(microseconds=instant)
-    return moment if _NAIVE.fullmatch(text) else moment.replace(tzinfo=UTC)
+    return moment if _NAIVE_TIME.fullmatch(text) else moment.replace(tzinfo=UTC)
 
 
-def _compact(text: str, form: str) -> datetime:
+def _parse_compact_time(text: str, form: str) -> datetime:
     try:
         moment = datetime.strptime(text, form)
         if moment.year in _COMPACT_YEARS:
@@ -302,31 +306,31 @@ def property_name(column: str) -> str:
     return _NO_WORD.sub("_", column.strip().lower()).strip("_") or "column"
 
 
-def _written(moment: datetime) -> str:
+def _format_instant(moment: datetime) -> str:
     try:
         return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     except OverflowError:
         raise Unreadable("the time lies outside the years 1 to 9999") from None
 
 
-def _number(cell: str, decimal_comma: bool) -> Any:
+def _parse_number(cell: str, decimal_comma: bool) -> Any:
     """A number or a truth value as such, anything else as the text that it is."""
     if cell in ("true", "false"):
         return cell == "true"
     if len(cell) > _NUMBER_CHARS_MAX or not (_COMMA_NUMBER if decimal_comma else _NUMBER).fullmatch(cell):
         return cell
-    plain = cell.replace(".", "").replace(",", ".") if decimal_comma else cell
-    return int(plain) if plain.lstrip("-").isdecimal() else Decimal(plain)
+    digits = cell.replace(".", "").replace(",", ".") if decimal_comma else cell
+    return int(digits) if digits.lstrip("-").isdecimal() else Decimal(digits)
 
 
-def _set(put: dict[str, Any], place: str, value: Any) -> None:
+def _set_place(values: dict[str, Any], place: str, value: Any) -> None:
     """What stands there already stays: the first that says something counts."""
     head, _, path = place.partition(".")
     if not path:
-        put.setdefault(head, value)
+        values.setdefault(head, value)
         return
     *parents, last = path.split(".") if head != "ids" else [path]
-    inner = put.setdefault(head, {})
+    inner = values.setdefault(head, {})
     for parent in parents:
         inner = inner.setdefault(parent, {})
         if not isinstance(inner, dict):
@@ -334,36 +338,36 @@ def _set(put: dict[str, Any], place: str, value: Any) -> None:
     inner.setdefault(last, value)
 
 
-def _reached(row: dict[str, Any], columns: Iterable[str]) -> Iterable[tuple[str, Any]]:
+def _expand_cells(row: dict[str, Any], columns: Iterable[str]) -> Iterable[tuple[str, Any]]:
     """The cells of a row; dotted names of the mapping reach into what it holds there."""
     inside = [column for column in columns if "." in column and column not in row]
-    reached = [(column, value) for column in inside if (value := _inside(row, column)) is not None]
+    reached = [(column, value) for column in inside if (value := _value_at_path(row, column)) is not None]
     yield from reached
     paths = [column.split(".") for column, _ in reached]
     for column, value in row.items():
-        yield column, _without(value, [path[1:] for path in paths if path[0] == column])
+        yield column, _drop_paths(value, [path[1:] for path in paths if path[0] == column])
 
 
-def _without(value: Any, paths: list[list[str]]) -> Any:
+def _drop_paths(value: Any, paths: list[list[str]]) -> Any:
     """An object without what a column of its own reaches; nothing is left of an empty one."""
     if not paths or not isinstance(value, dict):
         return value
-    kept = {
-        name: _without(each, [path[1:] for path in paths if path[0] == name])
-        for name, each in value.items()
+    remaining = {
+        name: _drop_paths(member, [path[1:] for path in paths if path[0] == name])
+        for name, member in value.items()
         if [name] not in paths
     }
-    return {name: each for name, each in kept.items() if each is not None} or None
+    return {name: member for name, member in remaining.items() if member is not None} or None
 
 
-def _inside(row: dict[str, Any], path: str) -> Any:
+def _value_at_path(row: dict[str, Any], path: str) -> Any:
     value: Any = row
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
     return value
 
 
-def _trimmed(cell: Any) -> Any:
+def _trim_cell(cell: Any) -> Any:
     """Without spaces around, and without the quote that keeps spreadsheets from calculating it."""
     if not isinstance(cell, str):
         return cell
@@ -374,22 +378,24 @@ def _trimmed(cell: Any) -> Any:
 def _is_place(place: str) -> bool:
     head, _, path = place.partition(".")
     if not path:
-        return place in _PLAIN
-    return head in _INSIDE and all(path.split(".")) and (head != "ids" or _KIND.fullmatch(path) is not None)
+        return place in _PLAIN_PLACES
+    return head in _NESTED_PLACES and all(path.split(".")) and (head != "ids" or _KIND.fullmatch(path) is not None)
 
 
 def _refuse_incomplete(places: set[str], mapping: FileMapping, columns: set[str] | None = None) -> None:
-    of_file = "" if columns is None else f" (of the file's columns: {', '.join(sorted(columns)[:20])})"
+    file_columns = "" if columns is None else f" (of the file's columns: {', '.join(sorted(columns)[:20])})"
     if not any(place in _IDENTITIES or place.startswith("ids.") for place in places):
-        raise MappingRefused(f"nothing says who it was: user_id, email, phone, anonymous_id or ids.<kind>{of_file}")
+        raise MappingRefused(
+            f"nothing says who it was: user_id, email, phone, anonymous_id or ids.<kind>{file_columns}"
+        )
     if "event" in places and "timestamp" not in places:
-        raise MappingRefused(f"touchpoints need their time: nothing has the place timestamp{of_file}")
+        raise MappingRefused(f"touchpoints need their time: nothing has the place timestamp{file_columns}")
     has_traits = mapping.others == "traits" or any(place.startswith("traits.") for place in places)
     if "event" not in places and not has_traits:
-        raise MappingRefused(f"nothing says what happened: neither event nor traits{of_file}")
+        raise MappingRefused(f"nothing says what happened: neither event nor traits{file_columns}")
 
 
-def zone_of(name: str) -> ZoneInfo:
+def load_zone(name: str) -> ZoneInfo:
     """Raises MappingRefused for a name that is no zone's."""
     try:
         return ZoneInfo(name)

@@ -10,13 +10,13 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import product
-from typing import Final
+from typing import Final, Literal, assert_never
 
 import msgspec
 
 from app.connectors.delivery import Unreadable
 from app.formats import timestamps
-from app.imports.mapping import FileMapping, MappingRefused, folded, undeclared, zone_of
+from app.imports.mapping import FileMapping, MappingRefused, fold_name, load_zone, parse_undeclared_time
 
 _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "timestamp": (
@@ -57,6 +57,7 @@ _CELLS_TRIED: Final = 20
 _FAULTS_ONE_OF: Final = 10
 """Of so many cells one may be no time at all."""
 
+Topic = Literal["zone", "times", "event", "who", "when", "decimal_comma"]
 ZONE: Final = "zone"
 TIMES: Final = "times"
 EVENT: Final = "event"
@@ -68,7 +69,7 @@ DECIMAL_COMMA: Final = "decimal_comma"
 class Doubt(msgspec.Struct, frozen=True):
     """Something to be asked; ``choices`` where there are only those."""
 
-    about: str
+    about: Topic
     question: str
     choices: tuple[str, ...] = ()
 
@@ -83,7 +84,7 @@ def infer_mapping(
 ) -> InferredMapping:
     """``rows`` are as many first ones as there is patience for: the more, the fewer doubts."""
     samples = {column: [row[column].strip() for row in rows if row.get(column, "").strip()] for column in columns}
-    places = _places(columns, samples)
+    places = _infer_places(columns, samples)
     taken = set(places.values())
     doubts: list[Doubt] = []
     mapping = FileMapping(columns=dict(places), delimiter=delimiter)
@@ -92,27 +93,27 @@ def infer_mapping(
     if "event" not in taken and "timestamp" not in taken:
         mapping.others = "traits"
     elif "event" not in taken:
-        doubts.append(Doubt(EVENT, "What is the event called that each row is?"))
+        doubts.append(Doubt(EVENT, "What is the name of the event in these rows?"))
     elif "timestamp" not in taken:
         doubts.append(Doubt(WHEN, "Which column says when it was?", tuple(columns)))
-    doubts += _doubts_of_times(mapping, _of_place(places, samples, "timestamp"))
-    doubts += _doubts_of_numbers(mapping, [samples[name] for name in columns if name not in places])
+    doubts += _infer_time_formats(mapping, _cells_of_place(places, samples, "timestamp"))
+    doubts += _infer_decimal_comma(mapping, [samples[name] for name in columns if name not in places])
     return InferredMapping(mapping, tuple(doubts))
 
 
-def with_answer(
-    guessed: InferredMapping, about: str, answer: str, rows: Sequence[Mapping[str, str]] = ()
+def apply_answer(
+    inferred: InferredMapping, about: Topic, answer: str, rows: Sequence[Mapping[str, str]] = ()
 ) -> InferredMapping:
     """The guess once somebody has answered one of its doubts, which may raise others.
 
     Raises MappingRefused for an answer that is none.
     """
-    mapping = msgspec.structs.replace(guessed.mapping, columns=dict(guessed.mapping.columns))
-    doubts = [doubt for doubt in guessed.doubts if doubt.about != about]
+    mapping = msgspec.structs.replace(inferred.mapping, columns=dict(inferred.mapping.columns))
+    doubts = [doubt for doubt in inferred.doubts if doubt.about != about]
     if not answer.strip() or (about == TIMES and "%" not in answer):
         raise MappingRefused("that is no answer")
     if about == ZONE:
-        zone_of(answer)
+        load_zone(answer)
         mapping.zone = answer
     elif about == TIMES:
         mapping.times = [answer]
@@ -127,47 +128,49 @@ def with_answer(
         mapping.columns[answer] = "user_id"
     elif about == WHEN:
         mapping.columns[answer] = "timestamp"
-        doubts += _doubts_of_times(mapping, [row[answer].strip() for row in rows if row.get(answer, "").strip()])
+        doubts += _infer_time_formats(mapping, [row[answer].strip() for row in rows if row.get(answer, "").strip()])
+    else:
+        assert_never(about)
     return InferredMapping(mapping, tuple(doubts))
 
 
-def _places(columns: Sequence[str], samples: Mapping[str, list[str]]) -> dict[str, str]:
+def _infer_places(columns: Sequence[str], samples: Mapping[str, list[str]]) -> dict[str, str]:
     by_name: dict[str, str] = {}
     for column in columns:
-        by_name.setdefault(folded(column), column)
-    found: dict[str, str] = {}
+        by_name.setdefault(fold_name(column), column)
+    places: dict[str, str] = {}
     for place, names in _NAMES.items():
-        fitting = (by_name[name] for name in names if name in by_name and by_name[name] not in found)
-        likely = next((each for each in fitting if _can_be(place, samples[each])), None)
+        fitting = (by_name[name] for name in names if name in by_name and by_name[name] not in places)
+        likely = next((column for column in fitting if _is_plausible(place, samples[column])), None)
         if likely is not None:
-            found[likely] = place
-    if "email" not in found.values():
-        addresses = (column for column in columns if column not in found and _all_match(_EMAIL, samples[column]))
+            places[likely] = place
+    if "email" not in places.values():
+        addresses = (column for column in columns if column not in places and _all_match(_EMAIL, samples[column]))
         if (likely := next(addresses, None)) is not None:
-            found[likely] = "email"
-    return {column: found[column] for column in columns if column in found}
+            places[likely] = "email"
+    return {column: places[column] for column in columns if column in places}
 
 
-def _can_be(place: str, cells: list[str]) -> bool:
+def _is_plausible(place: str, cells: list[str]) -> bool:
     if place == "message_id":
         return len(set(cells)) == len(cells)
     if place != "timestamp" or not cells:
         return True
-    return any(timestamps.parse(cell) is not None for cell in cells) or bool(_likely(cells))
+    return any(timestamps.parse(cell) is not None for cell in cells) or bool(_candidate_formats(cells))
 
 
 _ZONE_DOUBT: Final = Doubt(ZONE, "The times have no offset. Which time zone are they of (Europe/Berlin, UTC, ..)?")
 
 
-def _doubts_of_times(mapping: FileMapping, cells: list[str]) -> list[Doubt]:
+def _infer_time_formats(mapping: FileMapping, cells: list[str]) -> list[Doubt]:
     if not cells:
         return []
-    moments = [moment for cell in cells if (moment := _undeclared(cell)) is not None]
-    if _nearly_all(len(moments), len(cells)):
+    moments = [moment for cell in cells if (moment := _try_parse_time(cell)) is not None]
+    if _is_nearly_all(len(moments), len(cells)):
         return [_ZONE_DOUBT] if any(moment.tzinfo is None for moment in moments) else []
-    formats = _fitting(cells)
-    alike = {form.replace("%B", "%b") for form in formats}  # May is both a long name and a short one
-    if len(alike) != 1:
+    formats = _matching_formats(cells)
+    distinct_formats = {form.replace("%B", "%b") for form in formats}  # May is both a long name and a short one
+    if len(distinct_formats) != 1:
         question = (
             f"How is the time {cells[0]!r} written? %d is the day, %m month, %Y year, %H:%M:%S time, %s an epoch."
         )
@@ -176,31 +179,31 @@ def _doubts_of_times(mapping: FileMapping, cells: list[str]) -> list[Doubt]:
     return [] if "%z" in formats[0] else [_ZONE_DOUBT]
 
 
-def _undeclared(cell: str) -> datetime | None:
+def _try_parse_time(cell: str) -> datetime | None:
     try:
-        return undeclared(cell)
+        return parse_undeclared_time(cell)
     except Unreadable:
         return None
 
 
-def _fitting(cells: Sequence[str]) -> list[str]:
+def _matching_formats(cells: Sequence[str]) -> list[str]:
     """The formats that most cells can be read by, none if that is not nearly all."""
-    read = {form: sum(_is_written_so(cell, form) for cell in cells) for form in _likely(cells)}
-    most = max(read.values(), default=0)
-    return [form for form, count in read.items() if count == most] if _nearly_all(most, len(cells)) else []
+    matches = {form: sum(_matches_format(cell, form) for cell in cells) for form in _candidate_formats(cells)}
+    most = max(matches.values(), default=0)
+    return [form for form, count in matches.items() if count == most] if _is_nearly_all(most, len(cells)) else []
 
 
-def _likely(cells: Sequence[str]) -> list[str]:
+def _candidate_formats(cells: Sequence[str]) -> list[str]:
     """Format by format, for strptime remembers how to read only a few."""
-    return [form for form in _FORMATS if any(_is_written_so(cell, form) for cell in cells[:_CELLS_TRIED])]
+    return [form for form in _FORMATS if any(_matches_format(cell, form) for cell in cells[:_CELLS_TRIED])]
 
 
-def _nearly_all(count: int, of: int) -> bool:
+def _is_nearly_all(count: int, total: int) -> bool:
     """A few cells may be anything."""
-    return count > 0 and of - count <= max(1, of // _FAULTS_ONE_OF)
+    return count > 0 and total - count <= max(1, total // _FAULTS_ONE_OF)
 
 
-def _is_written_so(cell: str, form: str) -> bool:
+def _matches_format(cell: str, form: str) -> bool:
     try:
         datetime.strptime(_FINE_FRACTION.sub(r"\1", cell), form)
     except ValueError:
@@ -208,7 +211,7 @@ def _is_written_so(cell: str, form: str) -> bool:
     return True
 
 
-def _doubts_of_numbers(mapping: FileMapping, columns: Sequence[list[str]]) -> list[Doubt]:
+def _infer_decimal_comma(mapping: FileMapping, columns: Sequence[list[str]]) -> list[Doubt]:
     """Each column is looked at by itself, for a 1.2 in one says nothing of a 1,234 in another."""
     if any(map(_has_decimal_comma, columns)) and not any(map(_has_decimal_point, columns)):
         mapping.decimal_comma = True
@@ -225,7 +228,7 @@ def _doubts_of_numbers(mapping: FileMapping, columns: Sequence[list[str]]) -> li
 
 def _has_decimal_comma(cells: list[str]) -> bool:
     fractions = [match[1] for cell in cells if (match := _COMMA_NUMBER.fullmatch(cell))]
-    return any(len(each) != _THOUSANDS for each in fractions)
+    return any(len(digits) != _THOUSANDS for digits in fractions)
 
 
 def _has_decimal_point(cells: list[str]) -> bool:
@@ -236,5 +239,5 @@ def _all_match(pattern: re.Pattern[str], cells: list[str]) -> bool:
     return bool(cells) and all(pattern.fullmatch(cell) for cell in cells)
 
 
-def _of_place(places: Mapping[str, str], samples: Mapping[str, list[str]], place: str) -> list[str]:
-    return next((samples[column] for column, each in places.items() if each == place), [])
+def _cells_of_place(places: Mapping[str, str], samples: Mapping[str, list[str]], place: str) -> list[str]:
+    return next((samples[column] for column, place_of_column in places.items() if place_of_column == place), [])

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.imports.mapping import FileMapping, MappingRefused, check_mapping, places_of
-from app.imports.mapping_inference import TIMES, ZONE, Doubt, InferredMapping, infer_mapping, with_answer
+from app.imports.mapping_inference import TIMES, ZONE, Doubt, InferredMapping, apply_answer, infer_mapping
 from app.imports.rows import CsvRecords, FilePosition, ImportRow, is_csv, json_objects, mapped_rows
 
 _ROWS_LOOKED_AT: Final = 1_000
@@ -40,42 +40,42 @@ def read_sample(path: Path) -> FileSample:
     if is_csv(path):
         with CsvRecords(path, FileMapping(columns={})) as records:
             rows = [row for line, row in islice(records, _ROWS_LOOKED_AT) if line.fault is None]
-            looked = FileSample(list(records.columns), rows, records.delimiter)
+            sample = FileSample(list(records.columns), rows, records.delimiter)
     else:
-        objects = [_flat(each) for each in islice(json_objects(path), _ROWS_LOOKED_AT)]
-        looked = FileSample(list(dict.fromkeys(name for each in objects for name in each)), objects)
-    if not looked.rows:
+        objects = [_flatten(value) for value in islice(json_objects(path), _ROWS_LOOKED_AT)]
+        sample = FileSample(list(dict.fromkeys(name for row in objects for name in row)), objects)
+    if not sample.rows:
         raise MappingRefused(f"{path} has no rows to guess from")
-    return looked
+    return sample
 
 
-def infer_mapping_of_file(path: Path, given: dict[str, str], ask: Ask | None, console: Console) -> InferredMapping:
+def infer_mapping_of_file(path: Path, answers: dict[str, str], ask: Ask | None, console: Console) -> InferredMapping:
     """The mapping for ``path``, shown on the way, and the doubts that are left where there is nobody to ask.
 
-    ``given`` answers doubts before they are asked. Raises MappingRefused for a mapping that cannot be meant.
+    ``answers`` settle doubts before they are asked. Raises MappingRefused for a mapping that cannot be meant.
     """
-    looked = read_sample(path)
-    guessed = infer_mapping(looked.columns, looked.rows, looked.delimiter)
-    if TIMES in given:
-        guessed = with_answer(guessed, TIMES, given[TIMES])
-    if ZONE in given:
-        guessed = with_answer(guessed, ZONE, given[ZONE])
-    _show(looked, guessed, console)
-    while guessed.doubts and ask is not None:
-        doubt = guessed.doubts[0]
+    sample = read_sample(path)
+    inferred = infer_mapping(sample.columns, sample.rows, sample.delimiter)
+    if TIMES in answers:
+        inferred = apply_answer(inferred, TIMES, answers[TIMES])
+    if ZONE in answers:
+        inferred = apply_answer(inferred, ZONE, answers[ZONE])
+    _show_mapping(sample, inferred, console)
+    while inferred.doubts and ask is not None:
+        doubt = inferred.doubts[0]
         try:
-            guessed = with_answer(guessed, doubt.about, ask(doubt), looked.rows)
-        except MappingRefused as refused:
-            console.print(str(refused), markup=False)
-    if not guessed.doubts:
-        check_mapping(guessed.mapping)
-    return guessed
+            inferred = apply_answer(inferred, doubt.about, ask(doubt), sample.rows)
+        except MappingRefused as error:
+            console.print(str(error), markup=False)
+    if not inferred.doubts:
+        check_mapping(inferred.mapping)
+    return inferred
 
 
 def show_first_messages(path: Path, mapping: FileMapping, console: Console) -> None:
     """What the first rows become."""
     for line in islice(mapped_rows(mapping)(path, FilePosition()), _ROWS_SHOWN):
-        for text in _told(line):
+        for text in _describe_row(line):
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -83,26 +83,26 @@ def write_mapping(path: Path, mapping: FileMapping) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(mapping), indent=2) + b"\n")
 
 
-def _told(line: ImportRow) -> list[str]:
+def _describe_row(line: ImportRow) -> list[str]:
     if line.fault is not None:
         return [f"line {line.number}: {line.fault}"]
     return [f"line {line.number}: {message.decode()}" for message in line.messages]
 
 
-def _show(looked: FileSample, guessed: InferredMapping, console: Console) -> None:
+def _show_mapping(sample: FileSample, inferred: InferredMapping, console: Console) -> None:
     table = Table("column", "becomes", "samples", box=None, header_style="bold")
-    for column in looked.columns:
-        samples = list(dict.fromkeys(row[column] for row in looked.rows if row.get(column)))[:_ROWS_SHOWN]
-        places = ", ".join(places_of(guessed.mapping, column)) or f"[dim]{guessed.mapping.others}[/dim]"
-        table.add_row(escape(column), places, escape(", ".join(each[:_CELL_CHARS_SHOWN] for each in samples)))
+    for column in sample.columns:
+        samples = list(dict.fromkeys(row[column] for row in sample.rows if row.get(column)))[:_ROWS_SHOWN]
+        places = ", ".join(places_of(inferred.mapping, column)) or f"[dim]{inferred.mapping.others}[/dim]"
+        table.add_row(escape(column), places, escape(", ".join(cell[:_CELL_CHARS_SHOWN] for cell in samples)))
     console.print(table)
 
 
-def _flat(value: dict[str, Any], before: str = "") -> dict[str, str]:
+def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for name, inner in value.items():
         if isinstance(inner, dict):
-            flat |= _flat(inner, f"{before}{name}.")
+            flat |= _flatten(inner, f"{prefix}{name}.")
         elif inner is not None and not isinstance(inner, list):
-            flat[f"{before}{name}"] = str(inner)
+            flat[f"{prefix}{name}"] = str(inner)
     return flat

@@ -64,10 +64,10 @@ def segment_rows(limits: Limits) -> FileReader:
     """Messages of ours. A dotted column of CSV reaches inside: ``properties.total``, ``context.traits.email``."""
 
     def lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
-        found = _own_csv_lines(path, since) if path.suffix.lower() == ".csv" else _json_lines(path, since)
-        for line in found:
+        rows = _read_csv_messages(path, since) if path.suffix.lower() == ".csv" else _read_json_lines(path, since)
+        for line in rows:
             if line.fault is None:
-                line.fault = _fault(line.original, limits)
+                line.fault = _find_fault(line.original, limits)
                 line.messages = [] if line.fault else [line.original]
             yield line
 
@@ -83,46 +83,48 @@ def mapped_rows(mapping: FileMapping, text_policy: str = "apart") -> FileReader:
     def lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
         if is_csv(path):
             with CsvRecords(path, mapping) as records:
-                yield from _read_rows(records, RowReader(mapping, records.columns), since, text_policy)
+                yield from _map_rows(records, RowReader(mapping, records.columns), since, text_policy)
         else:
-            rows = ((line, _object(line.original)) for line in _json_lines(path, FilePosition()))
-            yield from _read_rows(rows, RowReader(mapping), since, text_policy)
+            rows = ((line, _parse_object(line.original)) for line in _read_json_lines(path, FilePosition()))
+            yield from _map_rows(rows, RowReader(mapping), since, text_policy)
 
     return FileReader(f"mapping {text_policy} {msgspec.json.encode(mapping, order='sorted').decode()}", lines)
 
 
-def connector_rows(tool: Connector, options: Mapping[str, str], now: Callable[[], int]) -> FileReader:
+def connector_rows(connector: Connector, options: Mapping[str, str], now: Callable[[], int]) -> FileReader:
     """Lines that are each an event of a tool, or an array of its events."""
 
     def lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
         if is_csv(path):
-            raise MappingRefused(f"{tool.name} is read from NDJSON, one event a line; for CSV give a mapping")
-        for line in _json_lines(path, since):
+            raise MappingRefused(f"{connector.name} is read from NDJSON, one event a line; for CSV give a mapping")
+        for line in _read_json_lines(path, since):
             try:
-                intake = _intake(tool, line.original, options, now())
+                parsed = _parse_line(connector, line.original, options, now())
             except SegueError as error:
                 line.fault = error.message
             else:
-                refused = intake.envelope.rejections
-                line.messages, line.erasures = intake.envelope.items, intake.erasures
-                line.fault = "; ".join(each.message for each in refused) or None
+                rejections = parsed.envelope.rejections
+                line.messages, line.erasures = parsed.envelope.items, parsed.erasures
+                line.fault = "; ".join(rejection.message for rejection in rejections) or None
             yield line
 
-    return FileReader(f"tool {tool.key} {json.dumps(dict(options), sort_keys=True)}", lines)
+    return FileReader(f"tool {connector.key} {json.dumps(dict(options), sort_keys=True)}", lines)
 
 
-def _intake(
-    tool: Connector, text: bytes, options: Mapping[str, str], received_at: int
+def _parse_line(
+    connector: Connector, text: bytes, options: Mapping[str, str], received_at: int
 ) -> delivery_parser.ParsedDelivery:
     if text.startswith(b"{"):
-        intake = delivery_parser.reparse(f"webhook/{tool.key}", text, received_at, options)
-        assert intake is not None
-        return intake
-    headers = dict(tool.sample_headers)
-    return delivery_parser.parse(tool, Delivery(body=text, headers=headers, received_at=received_at, options=options))
+        parsed = delivery_parser.reparse(f"webhook/{connector.key}", text, received_at, options)
+        assert parsed is not None
+        return parsed
+    headers = dict(connector.sample_headers)
+    return delivery_parser.parse(
+        connector, Delivery(body=text, headers=headers, received_at=received_at, options=options)
+    )
 
 
-def _read_rows(
+def _map_rows(
     rows: Iterable[tuple[ImportRow, Any]], reader: RowReader, since: FilePosition, text_policy: str
 ) -> Iterator[ImportRow]:
     for line, row in rows:
@@ -130,7 +132,7 @@ def _read_rows(
             try:
                 if not isinstance(row, dict):
                     raise Unreadable("the line must be a JSON object" if row is None else str(row))
-                line.messages = [to_segment_message(call, text_policy) for call in reader.calls(row)]
+                line.messages = [to_segment_message(call, text_policy) for call in reader.map_row(row)]
             except Unreadable as error:
                 line.fault = str(error)
         if line.end > since.offset:
@@ -139,12 +141,12 @@ def _read_rows(
 
 def json_objects(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of an NDJSON file, without what is none."""
-    for line in _json_lines(path, FilePosition()):
-        if isinstance(value := _object(line.original), dict):
+    for line in _read_json_lines(path, FilePosition()):
+        if isinstance(value := _parse_object(line.original), dict):
             yield value
 
 
-def _object(text: bytes) -> Any:
+def _parse_object(text: bytes) -> Any:
     """A JSON object, or why it is none."""
     try:
         value = decode_json(text)
@@ -162,14 +164,14 @@ class CsvRecords:
         self._read: list[bytes] = []
         self._skip_after = mapping.skip_rows_after_header
         try:
-            _skip_mark(self._file)
+            _skip_byte_order_mark(self._file)
             self.delimiter = mapping.delimiter or self._likely_delimiter(mapping.skip_rows)
             self._reader = csv.reader(self._text_lines(), delimiter=self.delimiter)
             for _ in range(mapping.skip_rows):
                 next(self._reader, None)
             self._read.clear()
-            self.columns = _distinct(next(self._reader, []))
-            _refuse_other_header(self._read)
+            self.columns = _name_columns(next(self._reader, []))
+            _require_utf8_header(self._read)
         except (MappingRefused, csv.Error) as error:
             self._file.close()
             raise MappingRefused(str(error)) from None
@@ -211,10 +213,10 @@ class CsvRecords:
         text = self._file.read(_HEADER_BYTES_MAX).decode("utf-8", "replace")
         self._file.seek(place)
         header = (text.splitlines() or [""])[skipped : skipped + 1]
-        return max(DELIMITERS, key=lambda each: len(next(csv.reader(header, delimiter=each), [])))
+        return max(DELIMITERS, key=lambda delimiter: len(next(csv.reader(header, delimiter=delimiter), [])))
 
 
-def _skip_mark(file: IO[bytes]) -> None:
+def _skip_byte_order_mark(file: IO[bytes]) -> None:
     """Raises MappingRefused for a file that is no UTF-8 at all."""
     start = file.read(len(BOM_UTF8))
     if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
@@ -222,7 +224,7 @@ def _skip_mark(file: IO[bytes]) -> None:
     file.seek(len(BOM_UTF8) if start == BOM_UTF8 else 0)
 
 
-def _refuse_other_header(read: list[bytes]) -> None:
+def _require_utf8_header(read: list[bytes]) -> None:
     if not _is_utf8(b"".join(read)):
         raise MappingRefused("the header is not UTF-8; save the file as UTF-8")
 
@@ -235,15 +237,15 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def _distinct(header: list[str]) -> list[str]:
+def _name_columns(header: list[str]) -> list[str]:
     """Names of columns; the second of one name gets its number, and one without a name too."""
     names: list[str] = []
-    for place, name in enumerate((each.strip() for each in header), 1):
+    for place, name in enumerate((cell.strip() for cell in header), 1):
         names.append(f"{name or 'column'} {place}" if not name or name in names else name)
     return names
 
 
-def _fault(text: bytes, limits: Limits) -> str | None:
+def _find_fault(text: bytes, limits: Limits) -> str | None:
     """Why a line cannot stand in a batch; a line that could would spoil its neighbours."""
     try:
         json.loads(text)
@@ -253,9 +255,9 @@ def _fault(text: bytes, limits: Limits) -> str | None:
     return None
 
 
-def _json_lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
+def _read_json_lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
     with path.open("rb") as file:
-        _skip_mark(file)
+        _skip_byte_order_mark(file)
         if since.offset:
             file.seek(since.offset)
         number = since.line
@@ -266,10 +268,10 @@ def _json_lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
                 yield ImportRow(number, file.tell(), text.strip())
 
 
-def _own_csv_lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
+def _read_csv_messages(path: Path, since: FilePosition) -> Iterator[ImportRow]:
     """A record may spread over several lines; its number is that of the last one."""
     with path.open("rb") as file:
-        _skip_mark(file)
+        _skip_byte_order_mark(file)
         read: list[bytes] = []
 
         def text_lines() -> Iterator[str]:
@@ -280,7 +282,7 @@ def _own_csv_lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
         # The reader takes no more lines than the record needs, so the file's place is the end of the record.
         records = csv.reader(text_lines())
         header = next(records, [])
-        _refuse_other_header(read)
+        _require_utf8_header(read)
         skipped = 0
         if since.offset:
             file.seek(since.offset)
@@ -302,10 +304,10 @@ def _own_csv_lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
             if fault is not None:
                 yield ImportRow(number, file.tell(), b"".join(read).strip(), fault=fault)
             elif any(cells):
-                yield ImportRow(number, file.tell(), msgspec.json.encode(_message_of(header, cells)))
+                yield ImportRow(number, file.tell(), msgspec.json.encode(_build_message(header, cells)))
 
 
-def _message_of(header: list[str], cells: list[str]) -> dict[str, Any]:
+def _build_message(header: list[str], cells: list[str]) -> dict[str, Any]:
     message: dict[str, Any] = {}
     for name, cell in zip(header, cells, strict=False):
         if cell == "":
@@ -315,11 +317,11 @@ def _message_of(header: list[str], cells: list[str]) -> dict[str, Any]:
         for parent in parents:
             inner = place.get(parent)
             place[parent] = place = inner if isinstance(inner, dict) else {}
-        place[last] = _value(cell) if parents else cell
+        place[last] = _parse_cell(cell) if parents else cell
     return message
 
 
-def _value(cell: str) -> Any:
+def _parse_cell(cell: str) -> Any:
     """A cell inside properties, context or traits: a JSON number or truth value as such, anything else as text."""
     try:
         value = msgspec.json.decode(cell.encode())

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.enrichment.urls import parameters, query_of
+from app.enrichment.urls import find_parameters, query_of
 from app.insight.sessions import (
     Acquisition,
     Device,
@@ -129,4 +129,4 @@ def _click_id_value(*, click_id: str | None, url: str | None) -> str | None:
     if click_id is None or url is None:
         return None
     name = click_id.lower()  # as parameters are read
-    return parameters(query_of(url), {name}).get(name)
+    return find_parameters(query_of(url), {name}).get(name)

@@ -86,7 +86,7 @@ def reparse_patched(
         own = members.get("messageId", b"null")
         if members and (own in (b"null", b'""') or own.startswith(_HASHED)):
             id = before[place] if place < len(before) and before[place] else f"quarantine-{row}-{place}"
-            envelope.items[place] = json_text.from_members(members | {"messageId": _encode(id)})
+            envelope.items[place] = json_text.encode_members(members | {"messageId": _encode(id)})
     return envelope
 
 
@@ -103,6 +103,6 @@ def _ids(
 def _members(item: bytes) -> dict[str, bytes]:
     """Of what may be no object at all, which is then refused like any message that is none."""
     try:
-        return json_text.members(item)
+        return json_text.decode_members(item)
     except (msgspec.DecodeError, RecursionError):
         return {}

@@ -113,7 +113,7 @@ def sample_of(properties: bytes) -> bytes:
     """
     kept: dict[str, bytes] = {}
     size = 2
-    for name, raw in json_text.members(properties).items():
+    for name, raw in json_text.decode_members(properties).items():
         if name == "text" and raw.startswith(b"{"):
             continue
         value = raw if len(raw) <= _SAMPLE_VALUE_BYTES_MAX else msgspec.json.encode(_cut(raw))
@@ -122,7 +122,7 @@ def sample_of(properties: bytes) -> bytes:
         if size > SAMPLE_BYTES_MAX:
             break
         kept[name] = value
-    return json_text.from_members(kept)
+    return json_text.encode_members(kept)
 
 
 def _masked(found: re.Match[bytes]) -> bytes:

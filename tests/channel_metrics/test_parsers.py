@@ -15,7 +15,7 @@ MAY_4, MAY_5 = date(2026, 5, 4), date(2026, 5, 5)
 
 
 def read(kind: str, body: str | bytes, told: MetricDefaults | None = None) -> ParsedMetrics:
-    return METRIC_FORMATS[kind].read(body.encode() if isinstance(body, str) else body, told or MetricDefaults())
+    return METRIC_FORMATS[kind].parse_file(body.encode() if isinstance(body, str) else body, told or MetricDefaults())
 
 
 def said(figures: ParsedMetrics) -> dict[tuple[str, str, str], str]:

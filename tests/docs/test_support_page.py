@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from app.enrichment.sentiment import estimate
+from app.enrichment.sentiment import estimate_sentiment
 from app.formats.timestamps import rfc3339
 from app.postgres.pool import FrozenClock
 from app.touchpoint import DAY
@@ -51,7 +51,7 @@ async def test_the_definitions(settings: Any) -> None:
 
 def test_the_estimate_that_is_shown_has_the_shape_of_one() -> None:
     (shown,) = (each for each in _blocks() if "sentiment" in each)
-    found = estimate("I am furious, this is the worst shop and I am afraid my money is gone.")
+    found = estimate_sentiment("I am furious, this is the worst shop and I am afraid my money is gone.")
     assert found is not None
     assert set(shown) == set(found)
     assert shown["note"] == found["note"]

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from app.enrichment.referrer_sites import _lines, registrable, same_site, site_named, site_of
+from app.enrichment.referrer_sites import _read_list, find_site, find_site_by_name, is_same_site, registrable_domain
 
 HOST = re.compile(r"=?(?:[a-z0-9][a-z0-9_-]*\.)+(?:[a-z][a-z0-9-]*|\*)")
 
@@ -15,7 +15,7 @@ HOST = re.compile(r"=?(?:[a-z0-9][a-z0-9_-]*\.)+(?:[a-z][a-z0-9-]*|\*)")
 def test_the_list_is_well_formed() -> None:
     names: Counter[str] = Counter()
     hosts: Counter[str] = Counter()
-    for _, name, listed in _lines():
+    for _, name, listed in _read_list():
         if name == "*.com":
             names.update(listed)
             hosts.update(f"{each}.com" for each in listed)
@@ -30,14 +30,14 @@ def test_the_list_is_well_formed() -> None:
 
 
 def test_every_host_and_name_is_found_again() -> None:
-    for category, name, listed in _lines():
+    for category, name, listed in _read_list():
         for each in [f"{host}.com" for host in listed] if name == "*.com" else listed:
             host = each.removeprefix("=").replace(".*", ".com")
-            found = site_of(host)
+            found = find_site(host)
             assert found is not None, host
             assert found.category == category, host
         if name not in ("*.com", "hosts"):
-            named = site_named(name)
+            named = find_site_by_name(name)
             assert named is not None
             assert (named.category, named.name) == (category, name)
 
@@ -66,7 +66,7 @@ def test_every_host_and_name_is_found_again() -> None:
     ],
 )
 def test_the_longest_host_wins(host: str, category: str | None) -> None:
-    found = site_of(host)
+    found = find_site(host)
     assert (found and found.category) == category
 
 
@@ -84,6 +84,6 @@ def test_what_somebody_registered() -> None:
         "192.0.2.1": "192.0.2.1",
         "[2001:db8::1]": "[2001:db8::1]",
     }
-    assert {host: registrable(host) for host in domains} == domains
-    assert same_site("a.example.com", "b.example.com")
-    assert not same_site("192.0.2.1", "198.51.2.1")
+    assert {host: registrable_domain(host) for host in domains} == domains
+    assert is_same_site("a.example.com", "b.example.com")
+    assert not is_same_site("192.0.2.1", "198.51.2.1")

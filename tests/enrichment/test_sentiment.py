@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from app.connectors.adapter import Call, to_segment_message
 from app.connectors.delivery import decode_json
 from app.enrichment import sentiment
-from app.enrichment.sentiment import NOTE, WORDS_MAX, estimate
+from app.enrichment.sentiment import NOTE, WORDS_MAX, estimate_sentiment
 
 FURIOUS = "I am furious, this is the third time my parcel is late."
 
 
 def test_what_is_said_of_a_message() -> None:
-    assert estimate(FURIOUS) == {
+    assert estimate_sentiment(FURIOUS) == {
         "sentiment": "negative",
         "score": -0.5719,
         "emotions": {"anger": 1, "disgust": 1, "sadness": 1},
@@ -42,7 +42,7 @@ def test_what_is_said_of_a_message() -> None:
     ],
 )
 def test_plain_cases(text: str, sentiment: str, emotions: Any) -> None:
-    found = estimate(text)
+    found = estimate_sentiment(text)
     assert found is not None
     assert found["sentiment"] == sentiment
     assert set(found["emotions"]) == set(emotions)
@@ -67,30 +67,30 @@ def test_plain_cases(text: str, sentiment: str, emotions: Any) -> None:
     ],
 )
 def test_nothing_is_made_up_for_other_languages_and_scraps(text: str) -> None:
-    assert estimate(text) is None
+    assert estimate_sentiment(text) is None
 
 
 @settings(deadline=None)
 @given(st.text(max_size=300) | st.lists(st.sampled_from(["not", "but", "very", "furious", "!", "'"])).map(" ".join))
 def test_any_text_is_looked_at(text: str) -> None:
-    found = estimate(text)
+    found = estimate_sentiment(text)
     assert found is None or (-1 <= found["score"] <= 1 and len(found["words"]) <= WORDS_MAX)
 
 
 def test_a_long_text_is_looked_at_from_its_beginning() -> None:
-    assert estimate("This is fine. " * 200 + FURIOUS) == estimate("This is fine. " * 200)
+    assert estimate_sentiment("This is fine. " * 200 + FURIOUS) == estimate_sentiment("This is fine. " * 200)
 
 
 @pytest.mark.parametrize("missing", ["vaderSentiment", "py3langid"])
 def test_without_the_libraries_nothing_is_said(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     _hide(monkeypatch, missing)
     assert not sentiment.is_installed()
-    assert estimate(FURIOUS) is None
+    assert estimate_sentiment(FURIOUS) is None
 
 
 def test_without_the_list_of_emotions_only_the_sentiment_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     _hide(monkeypatch, "nrclex")
-    found = estimate(FURIOUS)
+    found = estimate_sentiment(FURIOUS)
     assert found is not None
     assert "emotions" not in found
     assert (found["words"], found["by"]) == (["furious"], f"vaderSentiment {version('vaderSentiment')}")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.errors import InvalidBody, RejectionCode
-from app.formats.customerio_track import ParsedRequest, error_of, read_batch, read_call, read_operation
+from app.formats.customerio_track import ParsedRequest, describe_error, read_batch, read_call, read_operation
 from app.formats.segment import Parsed, normalise
 from app.quarantine import reparse
 from app.touchpoint import Message
@@ -256,7 +256,7 @@ def test_a_batch_says_which_operation_was_refused() -> None:
     result = parsed(asked)
     assert [message.name for _, message in result.messages] == ["A", None, None, "B"]
     assert [place for place, _ in result.messages] == [0, 2, 2, 7]
-    errors = sorted((error_of(each) for each in result.rejections), key=lambda each: each["batch_index"])
+    errors = sorted((describe_error(each) for each in result.rejections), key=lambda each: each["batch_index"])
     assert [(each["batch_index"], each["reason"], each["field"]) for each in errors] == [
         (1, "required", "name"), (3, "invalid", ""), (4, "invalid", "type"), (5, "required", "identifiers"),
     ]  # fmt: skip

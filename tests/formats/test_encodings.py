@@ -11,7 +11,7 @@ import pytest
 
 from app.config import Limits
 from app.errors import BodyTooLarge, InvalidBody
-from app.formats.encodings import document, unwrap, unwrap_data
+from app.formats.encodings import parse_document, unwrap, unwrap_data
 
 LIMITS = Limits()
 # Base64 of it holds + and /, and ends in =.
@@ -38,7 +38,7 @@ WRAPPINGS: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 def test_whatever_the_wrapping_the_json_comes_out(wrapping: str) -> None:
     payload = unwrap(WRAPPINGS[wrapping](JSON), None, LIMITS)
-    assert document(payload.body, LIMITS).sent == JSON.strip()
+    assert parse_document(payload.body, LIMITS).sent == JSON.strip()
 
 
 def test_small_fields_of_a_form_are_flags() -> None:
@@ -49,13 +49,13 @@ def test_small_fields_of_a_form_are_flags() -> None:
 @pytest.mark.parametrize("body", [b"data=%", b"data=!!!", b"not base64!", b"\x00\x01", b"data=A", b"x=1&y=2"], ids=repr)
 def test_what_is_neither_json_nor_base64(body: bytes) -> None:
     with pytest.raises(InvalidBody):
-        document(unwrap(body, None, LIMITS).body, LIMITS)
+        parse_document(unwrap(body, None, LIMITS).body, LIMITS)
 
 
 @pytest.mark.parametrize("body", [b"", b"7", b'"text"', b"[1", b"{'a':1}", b"[NaN]", b'["\xff"]'], ids=repr)
 def test_what_is_no_document(body: bytes) -> None:
     with pytest.raises(InvalidBody):
-        document(body, LIMITS)
+        parse_document(body, LIMITS)
 
 
 def test_bombs_are_bounded_in_every_wrapping() -> None:
@@ -77,14 +77,14 @@ def test_a_form_is_bounded_before_it_is_unquoted() -> None:
 
 def test_a_million_events_are_refused_as_a_whole() -> None:
     body = b"[" + b"7," * 60_000 + b"7]"
-    parsed = document(body, LIMITS)
+    parsed = parse_document(body, LIMITS)
     with pytest.raises(InvalidBody, match="refused as a whole"):
         parsed.elements(parsed.readable)
 
 
 def test_what_nests_too_deep_touches_no_neighbour() -> None:
     deep = b'{"a":' * 50_000 + b"1" + b"}" * 50_000
-    parsed = document(b'[{"b":1},' + deep + b',{"c":"\\ud800"}]', LIMITS)
+    parsed = parse_document(b'[{"b":1},' + deep + b',{"c":"\\ud800"}]', LIMITS)
     (first, _), (second, original), (third, surrogate) = parsed.elements(parsed.readable)
     assert (first, original, third, surrogate) == (b'{"b":1}', deep, b'{"c":"\\u0000"}', b'{"c":"\\ud800"}')
     assert len(second) == len(deep)

@@ -87,7 +87,7 @@ def test_canonical(kind: str, value: str, expected: str | None) -> None:
 )
 def test_why_a_value_is_none_is_told(kind: str, value: str, reason: str | None) -> None:
     assert canonical(kind, value, SETTINGS) is None
-    assert identity_rules(SETTINGS).why_none(kind, value) == reason
+    assert identity_rules(SETTINGS).explain_invalid(kind, value) == reason
     assert reason is None or email_phone.REASONS[reason]
 
 
@@ -102,9 +102,9 @@ ADDRESSES = st.builds(
 )
 
 
-@given(ADDRESSES | st.emails() | st.from_regex(email_phone._PLAIN, fullmatch=True))
+@given(ADDRESSES | st.emails() | st.from_regex(email_phone._PLAIN_ADDRESS, fullmatch=True))
 def test_the_quick_way_and_the_library_say_the_same(address: str) -> None:
-    quick, library = email_phone.email(address), email_phone.read_email(address).value
+    quick, library = email_phone.canonical_email(address), email_phone.parse_email(address).value
     assert quick == library
     if library is not None and address.isascii():
         assert library == address.strip().lower()
@@ -115,7 +115,7 @@ def test_a_value_has_a_form_or_a_reason(value: str, kind: str) -> None:
     rules = identity_rules(SETTINGS)
     if not value.strip() or rules.is_junk(value):
         return
-    assert (rules.canonical(kind, value) is None) == (rules.why_none(kind, value) in email_phone.REASONS)
+    assert (rules.canonical(kind, value) is None) == (rules.explain_invalid(kind, value) in email_phone.REASONS)
 
 
 def test_a_national_number_is_read_with_the_country_of_the_workspace() -> None:

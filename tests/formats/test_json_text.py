@@ -28,7 +28,7 @@ def test_lone_surrogates_become_nul_and_pairs_stay(text: str) -> None:
     expected = "".join("\0" if "\ud800" <= char <= "\udfff" else char for char in as_loaded(text))
     assert len(repaired) == len(text) + 2
     assert json.loads(repaired) == expected
-    assert json_text.text(repaired) == expected
+    assert json_text.decode_text(repaired) == expected
 
 
 @given(STRINGS)
@@ -117,4 +117,4 @@ def test_cutting_keeps_places_and_leaves_one_level_too_many(value: Any, levels: 
 
 def test_missing_members_are_put_and_present_ones_kept() -> None:
     raw = b'{"a":1.50,"b":null}'
-    assert json_text.with_missing(raw, {"a": b"2", "b": b"3", "c": b"4"}) == b'{"a":1.50,"b":3,"c":4}'
+    assert json_text.add_missing(raw, {"a": b"2", "b": b"3", "c": b"4"}) == b'{"a":1.50,"b":3,"c":4}'

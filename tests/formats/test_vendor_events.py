@@ -466,7 +466,7 @@ REQUESTS: dict[str, Envelope] = {
         NOW,
         LIMITS,
         sdk="posthog-python/7.0",
-        sending="2026-05-04T11:00:00Z",
+        sent_at_header="2026-05-04T11:00:00Z",
     ),
     "ga4": of_ga4(measurement({"name": "A"}, {"name": "B", "timestamp_micros": NOW - 5}, {"name": "A"}, user_id="u")),
 }
@@ -529,7 +529,7 @@ def test_version_1_of_posthog_says_apart_what_was_among_properties() -> None:
 
     def read(event: dict[str, Any]) -> list[Message]:
         body, sending = encoded({"batch": [event]}), "2026-05-04T11:00:00Z"
-        return stored(posthog.read(body, NOW, LIMITS, sdk="posthog-python/7.0", sending=sending))
+        return stored(posthog.read(body, NOW, LIMITS, sdk="posthog-python/7.0", sent_at_header=sending))
 
     seen, profile = read(sent)
     assert json.loads(seen.properties) == {

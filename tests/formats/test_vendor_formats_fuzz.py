@@ -47,7 +47,7 @@ def of_path(body: bytes) -> str:
 FORMATS: dict[str, Callable[[bytes], Envelope]] = {
     "track": lambda body: mixpanel.read(body, "track", NOW, LIMITS, "1777888800000"),
     "import": lambda body: mixpanel.read(body, "import", NOW, LIMITS),
-    "posthog v1": lambda body: posthog.read(body, NOW, LIMITS, sdk=of_path(body), sending=of_path(body)),
+    "posthog v1": lambda body: posthog.read(body, NOW, LIMITS, sdk=of_path(body), sent_at_header=of_path(body)),
     "customerio v2": lambda body: customerio_track.read_operation(body, NOW, LIMITS).envelope,
     "customerio batch": lambda body: customerio_track.read_batch(body, NOW, LIMITS).envelope,
     **{f"customerio {call}": partial(read_call, call) for call in customerio_track.CALLS},

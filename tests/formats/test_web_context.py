@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.config import Settings
 from app.errors import RejectionCode
 from app.formats.segment import Parsed, normalise, read
-from app.formats.web_context import kept_address
+from app.formats.web_context import mask_address
 from app.touchpoint import Message, Peer, SourceView
 from tests.support.segment_requests import NOW, SOURCE, kinds, track
 
@@ -309,7 +309,7 @@ def test_a_message_of_a_single_route_is_set_apart_with_its_type() -> None:
     ],
 )
 def test_addresses(how: str, address: str, kept: str | None) -> None:
-    assert kept_address(address, how) == kept
+    assert mask_address(address, how) == kept
 
 
 def test_the_address_of_a_web_message() -> None:

@@ -18,7 +18,7 @@ CARDS = {"Who": "user_id", "When": "timestamp"}
 def _calls(row: dict[str, Any], **mapping: Any) -> list[Any]:
     mapping.setdefault("columns", CARDS)
     mapping.setdefault("constants", {"event": "Bought"})
-    return RowReader(check_mapping(FileMapping(**mapping)), row).calls(row)
+    return RowReader(check_mapping(FileMapping(**mapping)), row).map_row(row)
 
 
 def _message(row: dict[str, Any], **mapping: Any) -> dict[str, Any]:
@@ -180,22 +180,27 @@ def test_ids_of_rows_without_one() -> None:
     one = {"who": "1", "when": "1777888800", "n": "1"}
     other = {"n": "1", "WHEN": "1777888800", "Who": " 1", "printed": "today", "empty": ""}
     reader = RowReader(mapping)
-    ids = [reader.calls(row)[0].id for row in (one, other, {**one, "n": "2"}, one)]
+    ids = [reader.map_row(row)[0].id for row in (one, other, {**one, "n": "2"}, one)]
     assert ids[1] == f"{ids[0]}-2"
     assert ids[3] == f"{ids[0]}-3"
     assert len(set(ids)) == 4
     again = RowReader(mapping)
-    assert [again.calls(row)[0].id for row in (other, {**one, "n": "2"}, one, one)] == [ids[0], ids[2], ids[1], ids[3]]
+    assert [again.map_row(row)[0].id for row in (other, {**one, "n": "2"}, one, one)] == [
+        ids[0],
+        ids[2],
+        ids[1],
+        ids[3],
+    ]
 
 
 def test_ndjson_is_reached_into_and_keeps_its_types() -> None:
     columns = {"user.id": "user_id", "user.plan.name": "properties.plan", "at": "timestamp"}
     reader = RowReader(check_mapping(FileMapping(columns=columns, constants={"event": "Bought"})))
     row = {"user": {"id": 7, "plan": {"name": "pro"}, "age": 3}, "at": 1777888800, "n": "1", "list": [1, {"a": None}]}
-    (call,) = reader.calls(row)
+    (call,) = reader.map_row(row)
     assert call.user_id == 7
     assert call.properties == {"plan": "pro", "user": {"age": 3}, "n": "1", "list": [1, {"a": None}]}
-    (bare,) = reader.calls({"user": {"id": "8"}, "at": "2026-05-04T10:00:00Z"})
+    (bare,) = reader.map_row({"user": {"id": "8"}, "at": "2026-05-04T10:00:00Z"})
     assert (bare.user_id, bare.properties) == ("8", {})
 
 

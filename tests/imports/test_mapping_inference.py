@@ -15,8 +15,8 @@ from app.imports.mapping_inference import (
     WHO,
     ZONE,
     InferredMapping,
+    apply_answer,
     infer_mapping,
-    with_answer,
 )
 
 
@@ -107,9 +107,9 @@ def test_the_order_of_day_and_month_is_asked_with_both_choices() -> None:
     guessed = _guess(user_id=["1"], event=["x"], date=["03/04/2026"])
     (doubt,) = guessed.doubts
     assert set(doubt.choices) == {"%d/%m/%Y", "%m/%d/%Y"}
-    then = with_answer(guessed, TIMES, "%m/%d/%Y")
+    then = apply_answer(guessed, TIMES, "%m/%d/%Y")
     assert (then.mapping.times, _doubts(then)) == (["%m/%d/%Y"], [ZONE])
-    done = with_answer(then, ZONE, "Europe/Berlin")
+    done = apply_answer(then, ZONE, "Europe/Berlin")
     assert check_mapping(done.mapping).zone == "Europe/Berlin"
     assert done.doubts == ()
 
@@ -140,7 +140,7 @@ def test_points_before_three_digits_are_asked_in_a_file_of_semicolons() -> None:
 
     asked = guessed("12.345.678", ";")
     assert _doubts(asked) == [DECIMAL_COMMA]
-    assert with_answer(asked, DECIMAL_COMMA, "yes").mapping.decimal_comma
+    assert apply_answer(asked, DECIMAL_COMMA, "yes").mapping.decimal_comma
     assert _doubts(guessed("1.5", ";")) == _doubts(guessed("12.345", ",")) == []
 
 
@@ -153,12 +153,12 @@ def test_what_nothing_says_is_asked() -> None:
     guessed = _guess(**columns)
     assert _doubts(guessed) == [WHO, WHEN]
     for about, answer in ((WHO, "Kundennummer"), (WHEN, "Datum"), (ZONE, "UTC")):
-        guessed = with_answer(guessed, about, answer, _rows(**columns))
+        guessed = apply_answer(guessed, about, answer, _rows(**columns))
     assert guessed.doubts == ()
     assert check_mapping(guessed.mapping).times == ["%d.%m.%Y"]
     guessed = _guess(user_id=["7"], date=["2026-05-04T10:00:00Z"])
     assert _doubts(guessed) == [EVENT]
-    assert check_mapping(with_answer(guessed, EVENT, "Order Completed").mapping).constants == {
+    assert check_mapping(apply_answer(guessed, EVENT, "Order Completed").mapping).constants == {
         "event": "Order Completed"
     }
 
@@ -166,4 +166,4 @@ def test_what_nothing_says_is_asked() -> None:
 @pytest.mark.parametrize(("about", "answer"), [(ZONE, "Mars"), (TIMES, "dd.mm.yyyy"), (EVENT, " ")])
 def test_an_answer_that_is_none_is_refused(about: str, answer: Any) -> None:
     with pytest.raises(MappingRefused):
-        with_answer(_guess(user_id=["1"], date=["03/04/2026"]), about, answer)
+        apply_answer(_guess(user_id=["1"], date=["03/04/2026"]), about, answer)

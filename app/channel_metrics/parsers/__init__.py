@@ -9,9 +9,9 @@ from typing import Final
 from app.channel_metrics.parsers.metric import MetricFormat
 
 
-def _found() -> dict[str, MetricFormat]:
+def _load_formats() -> dict[str, MetricFormat]:
     modules = (import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__))
     return {kind.key: kind for module in modules if (kind := getattr(module, "KIND", None)) is not None}
 
 
-METRIC_FORMATS: Final = _found()
+METRIC_FORMATS: Final = _load_formats()

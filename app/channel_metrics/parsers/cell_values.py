@@ -18,12 +18,12 @@ _ABSENT: Final = frozenset({"", "-", "--", "n/a", "null", "none"})
 
 _DIGITS_MAX: Final = 40
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
-_GROUPED = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
-_POINTED = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+")
-_PARTED = re.compile(r"([0-9]{1,2})([/.])([0-9]{1,2})\2([0-9]{4})(?: .*)?")
+_COMMA_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+_POINT_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+")
+_SLASHED_DATE = re.compile(r"([0-9]{1,2})([/.])([0-9]{1,2})\2([0-9]{4})(?: .*)?")
 _ISO = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ].*)?")
 _COMPACT = re.compile(r"(?:19|20)[0-9]{6}")
-_WORDED: Final = ("%a, %b %d, %Y", "%b %d, %Y", "%d %b %Y")
+_WORDED_DATES: Final = ("%a, %b %d, %Y", "%b %d, %Y", "%d %b %Y")
 _NOT_WORD = re.compile(r"[\W_]+")
 
 
@@ -31,7 +31,7 @@ def is_absent(cell: str) -> bool:
     return cell.strip().lower() in _ABSENT
 
 
-def number(cell: str, *, grouped: bool) -> Decimal | None:
+def parse_number(cell: str, *, grouped: bool) -> Decimal | None:
     """``grouped``: a comma parts thousands (``1,234``); where it may be a decimal one, such a number is refused.
 
     A percent sign is left out: ``2.5%`` is 2.5.
@@ -41,51 +41,51 @@ def number(cell: str, *, grouped: bool) -> Decimal | None:
         return None
     if _NUMBER.fullmatch(text):
         return Decimal(text)
-    if grouped and _GROUPED.fullmatch(text):
+    if grouped and _COMMA_THOUSANDS.fullmatch(text):
         return Decimal(text.replace(",", ""))
     return None
 
 
 def may_be_thousands(cell: str) -> bool:
     """Whether points may part thousands in it."""
-    return _POINTED.fullmatch(cell.strip()) is not None
+    return _POINT_THOUSANDS.fullmatch(cell.strip()) is not None
 
 
 def is_day_first(cells: Iterable[str]) -> bool | None:
     """How the dates of a whole file are meant, if they say so: one with a part above 12 settles it for all."""
-    parts = [_parts(match) for cell in cells if (match := _PARTED.fullmatch(cell.strip()))]
-    said = {first > 12 for first, second, _ in parts if (first > 12) != (second > 12)}
-    return said.pop() if len(said) == 1 else None
+    parts = [_split_date(match) for cell in cells if (match := _SLASHED_DATE.fullmatch(cell.strip()))]
+    answers = {first > 12 for first, second, _ in parts if (first > 12) != (second > 12)}
+    return answers.pop() if len(answers) == 1 else None
 
 
-def day(cell: str, day_first: bool | None) -> date:
+def parse_day(cell: str, day_first: bool | None) -> date:
     """Raises ValueError, saying why."""
     text = cell.strip()
-    if match := _PARTED.fullmatch(text):
-        return _of_parts(text, *_parts(match), day_first)
-    for read in (_of_iso, _of_words):
-        if (found := read(text)) is not None:
-            return found
+    if match := _SLASHED_DATE.fullmatch(text):
+        return _day_from_parts(text, *_split_date(match), day_first)
+    for parse in (_day_from_iso, _day_from_words):
+        if (day := parse(text)) is not None:
+            return day
     raise ValueError(f"{text[:40]!r} is no day that can be read; write 2026-05-04")
 
 
-def metric(header: str) -> str:
+def metric_name(header: str) -> str:
     """``Traffic (%)`` -> ``traffic_percent``, in any script; a header of signs alone is ``""``."""
     words = _NOT_WORD.sub("_", header.replace("%", " percent ").lower()).strip("_")
     return words[:NAME_CHARS_MAX].rstrip("_")
 
 
-def subject(*cells: str) -> str:
+def join_subject(*cells: str) -> str:
     """What a row is of, in one text."""
     joined = " ".join(cell.strip() for cell in cells if cell.strip())
     return joined.replace("\0", "\ufffd")[:SUBJECT_CHARS_MAX]
 
 
-def _parts(match: re.Match[str]) -> tuple[int, int, int]:
+def _split_date(match: re.Match[str]) -> tuple[int, int, int]:
     return int(match[1]), int(match[3]), int(match[4])
 
 
-def _of_parts(text: str, first: int, second: int, year: int, day_first: bool | None) -> date:
+def _day_from_parts(text: str, first: int, second: int, year: int, day_first: bool | None) -> date:
     if day_first is None and first != second:
         if first <= 12 and second <= 12:
             raise ValueError(f"{text} may be two days; say with dates=dmy or dates=mdy how it is meant")
@@ -97,7 +97,7 @@ def _of_parts(text: str, first: int, second: int, year: int, day_first: bool | N
         raise ValueError(f"{text} is no day, read with the {'day' if day_first else 'month'} first") from None
 
 
-def _of_iso(text: str) -> date | None:
+def _day_from_iso(text: str) -> date | None:
     match = _ISO.fullmatch(text)
     try:
         return date.fromisoformat(match[1] if match else text) if match or _COMPACT.fullmatch(text) else None
@@ -105,8 +105,8 @@ def _of_iso(text: str) -> date | None:
         return None
 
 
-def _of_words(text: str) -> date | None:
-    for form in _WORDED:
+def _day_from_words(text: str) -> date | None:
+    for form in _WORDED_DATES:
         try:
             return datetime.strptime(text, form).date()
         except ValueError:

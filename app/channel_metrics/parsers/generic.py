@@ -6,56 +6,64 @@ from typing import Final
 
 from app.channel_metrics.parsers import cell_values
 from app.channel_metrics.parsers.metric import Metric, MetricDefaults, MetricFormat, ParsedMetrics, Unreadable
-from app.channel_metrics.parsers.table_reader import Table, table
+from app.channel_metrics.parsers.table_reader import Table, read_table
 from app.enrichment.channel import lower_snake
 
 _COLUMNS: Final = {"day": ("day", "date"), "channel": ("channel",), "metric": ("metric",), "value": ("value",)}
 
 
-def read(body: bytes, told: MetricDefaults) -> ParsedMetrics:
-    found = table(body, "metric")
-    places = {name: found.column(*names) for name, names in _COLUMNS.items()}
-    missing = [name for name, place in places.items() if place is None and not (name == "day" and told.day)]
+def parse_file(body: bytes, defaults: MetricDefaults) -> ParsedMetrics:
+    table = read_table(body, "metric")
+    places = {name: table.column(*names) for name, names in _COLUMNS.items()}
+    missing = [name for name, place in places.items() if place is None and not (name == "day" and defaults.day)]
     if missing:
         raise Unreadable(f"the header has no column {' or '.join(missing)}")
-    subject = found.column("subject")
-    order = told.day_first
-    if order is None:
-        order = cell_values.is_day_first(_cell(row.cells, places["day"]) for row in found.rows)
+    subject = table.column("subject")
+    day_first = defaults.day_first
+    if day_first is None:
+        day_first = cell_values.is_day_first(_cell_at(row.cells, places["day"]) for row in table.rows)
     figures = ParsedMetrics()
-    for row in found.rows:
-        said = {name: _cell(row.cells, place) for name, place in places.items()}
+    for row in table.rows:
+        cells = {name: _cell_at(row.cells, place) for name, place in places.items()}
         try:
-            figure = _figure(found, said, cell_values.subject(_cell(row.cells, subject)) or told.subject, told, order)
+            figure = _build_metric(
+                table,
+                cells,
+                cell_values.join_subject(_cell_at(row.cells, subject)) or defaults.subject,
+                defaults,
+                day_first,
+            )
         except ValueError as error:
             figures.refuse(row.line, str(error))
         else:
-            figures.put(figure, row.line)
+            figures.add(figure, row.line)
     return figures
 
 
-def _figure(found: Table, said: dict[str, str], subject: str, told: MetricDefaults, order: bool | None) -> Metric:
+def _build_metric(
+    table: Table, cells: dict[str, str], subject: str, defaults: MetricDefaults, day_first: bool | None
+) -> Metric:
     """Raises ValueError, saying why it is none."""
-    day = told.day if told.day and not said["day"].strip() else cell_values.day(said["day"], order)
-    channel, metric = lower_snake(said["channel"]), cell_values.metric(said["metric"])
-    value = cell_values.number(said["value"], grouped=found.delimiter == ",")
+    day = defaults.day if defaults.day and not cells["day"].strip() else cell_values.parse_day(cells["day"], day_first)
+    channel, metric = lower_snake(cells["channel"]), cell_values.metric_name(cells["metric"])
+    value = cell_values.parse_number(cells["value"], grouped=table.delimiter == ",")
     if not channel:
-        raise ValueError(f"{said['channel'][:40]!r} is no channel")
+        raise ValueError(f"{cells['channel'][:40]!r} is no channel")
     if not metric:
         raise ValueError("the row names no metric")
     if value is None:
-        raise ValueError(f"value is no number that can be read: {said['value'].strip()[:40]!r}")
+        raise ValueError(f"value is no number that can be read: {cells['value'].strip()[:40]!r}")
     return Metric(channel, metric, subject, day, value)
 
 
-def _cell(row: list[str], place: int | None) -> str:
+def _cell_at(row: list[str], place: int | None) -> str:
     return row[place] if place is not None and place < len(row) else ""
 
 
 KIND: Final = MetricFormat(
     key="generic",
     name="A table of figures",
-    read=read,
+    parse_file=parse_file,
     steps=("A CSV with the columns day, channel, metric, value and, if it is of less than the whole, subject.",),
     sample=b"day,channel,metric,value,subject\n2026-05-04,ads,spend,120.50,spring\n2026-05-05,ads,spend,98,spring\n",
 )

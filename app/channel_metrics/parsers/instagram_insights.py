@@ -8,14 +8,14 @@ from app.channel_metrics.parsers import meta_insights
 from app.channel_metrics.parsers.metric import MetricDefaults, MetricFormat, ParsedMetrics
 
 
-def read(body: bytes, told: MetricDefaults) -> ParsedMetrics:
-    return meta_insights.read(body, told, "instagram")
+def parse_file(body: bytes, defaults: MetricDefaults) -> ParsedMetrics:
+    return meta_insights.parse_file(body, defaults, "instagram")
 
 
 KIND: Final = MetricFormat(
     key="instagram_insights",
     name="Instagram Insights",
-    read=read,
+    parse_file=parse_file,
     steps=(
         "In Meta Business Suite open Insights, Results, and Export a chart as CSV; or keep the Graph API's answer to "
         "GET /{account}/insights?metric=reach&period=day.",

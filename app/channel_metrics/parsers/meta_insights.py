@@ -13,72 +13,74 @@ from typing import Any, Final
 
 from app.channel_metrics.parsers import cell_values
 from app.channel_metrics.parsers.metric import Metric, MetricDefaults, ParsedMetrics, Unreadable
-from app.channel_metrics.parsers.table_reader import metrics_of_table, table, text_of
+from app.channel_metrics.parsers.table_reader import decode_text, read_metrics, read_table
 from app.connectors.delivery import decode_json
 from app.formats import timestamps
 
 CHANNEL: Final = "social"
-_TITLED: Final = "Primary"
+_TITLED_COLUMN: Final = "Primary"
 """The one column of figures where the line above the header says what it is."""
 _SECOND: Final = 1_000_000
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-def read(body: bytes, told: MetricDefaults, brand: str) -> ParsedMetrics:
+def parse_file(body: bytes, defaults: MetricDefaults, brand: str) -> ParsedMetrics:
     """``brand`` may stand before the title of an export: ``Facebook visits`` are visits."""
-    if text_of(body).lstrip().startswith(("{", "[")):
-        return _of_api(decode_json(text_of(body).encode()), told)
-    found = table(body, "Date")
+    if decode_text(body).lstrip().startswith(("{", "[")):
+        return _parse_api_answers(decode_json(decode_text(body).encode()), defaults)
+    table = read_table(body, "Date")
     names: dict[int, str] = {}
-    primary = found.column(_TITLED)
-    if primary is not None and found.before:
-        title = cell_values.metric(found.before[-1].cells[0]).removeprefix(f"{brand}_")
+    primary = table.column(_TITLED_COLUMN)
+    if primary is not None and table.before:
+        title = cell_values.metric_name(table.before[-1].cells[0]).removeprefix(f"{brand}_")
         names[primary] = title
-    return metrics_of_table(found, told, CHANNEL, days=found.column("Date"), names=names)
+    return read_metrics(table, defaults, CHANNEL, days=table.column("Date"), names=names)
 
 
-def _of_api(answer: Any, told: MetricDefaults) -> ParsedMetrics:
+def _parse_api_answers(answers: Any, defaults: MetricDefaults) -> ParsedMetrics:
     figures = ParsedMetrics()
-    for each in answer if isinstance(answer, list) else [answer]:
-        if isinstance(each, dict) and isinstance(error := each.get("error"), dict):
+    for item in answers if isinstance(answers, list) else [answers]:
+        if isinstance(item, dict) and isinstance(error := item.get("error"), dict):
             raise Unreadable(f"the API answered with an error: {str(error.get('message'))[:200]}")
-        metrics = each.get("data") if isinstance(each, dict) else None
+        metrics = item.get("data") if isinstance(item, dict) else None
         if not isinstance(metrics, list):
             raise Unreadable("an answer of the API needs the list data")
         for place, metric in enumerate(metrics):
-            _take_metric(figures, metric, f"data[{place}]", told)
+            _add_metric(figures, metric, f"data[{place}]", defaults)
     return figures
 
 
-def _take_metric(figures: ParsedMetrics, metric: Any, where: str, told: MetricDefaults) -> None:
+def _add_metric(figures: ParsedMetrics, metric: Any, where: str, defaults: MetricDefaults) -> None:
     name = metric.get("name") if isinstance(metric, dict) else None
     values = metric.get("values") if isinstance(metric, dict) else None
-    if not isinstance(name, str) or not cell_values.metric(name) or not isinstance(values, list):
+    if not isinstance(name, str) or not cell_values.metric_name(name) or not isinstance(values, list):
         figures.refuse(None, f"{where} needs name and values")
         return
     period = metric.get("period")
-    named = cell_values.metric(name if period in (None, "day") else f"{name}_{period}")
+    metric_name = cell_values.metric_name(name if period in (None, "day") else f"{name}_{period}")
     # Such as 1234/insights/page_impressions/day.
     owner = str(metric.get("id") or "").partition("/")[0]
     for place, value in enumerate(values):
         try:
-            day, parts = _day(value, told), _parts(value)
+            day, parts = _parse_day(value, defaults), _parse_parts(value)
         except ValueError as error:
             figures.refuse(None, f"{where}.values[{place}] of {name}: {error}")
             continue
         for part, number in parts.items():
-            full = cell_values.metric(f"{named}_{part}") if part else named
-            figures.put(Metric(CHANNEL, full, told.subject or cell_values.subject(owner), day, number), None)
+            full_name = cell_values.metric_name(f"{metric_name}_{part}") if part else metric_name
+            figures.add(
+                Metric(CHANNEL, full_name, defaults.subject or cell_values.join_subject(owner), day, number), None
+            )
 
 
-def _day(value: Any, told: MetricDefaults) -> date:
+def _parse_day(value: Any, defaults: MetricDefaults) -> date:
     """Raises ValueError for a value without a time."""
     end = value.get("end_time") if isinstance(value, dict) else None
     instant = timestamps.parse(end) if isinstance(end, str) else None
     if instant is None:
-        if told.day is None:
+        if defaults.day is None:
             raise ValueError("it has no end_time that can be read")
-        return told.day
+        return defaults.day
     assert isinstance(end, str)
     written = _DATE.match(end.strip())
     ended = date.fromisoformat(written[0]) if written else datetime.fromtimestamp(instant // _SECOND, UTC).date()
@@ -87,10 +89,10 @@ def _day(value: Any, told: MetricDefaults) -> date:
     return ended - timedelta(days=1)
 
 
-def _parts(value: Any) -> dict[str, Decimal]:
+def _parse_parts(value: Any) -> dict[str, Decimal]:
     """The figure, or its parts where it falls into some. Raises ValueError."""
-    said = value.get("value") if isinstance(value, dict) else None
-    members = said if isinstance(said, dict) else {"": said}
+    value_or_parts = value.get("value") if isinstance(value, dict) else None
+    members = value_or_parts if isinstance(value_or_parts, dict) else {"": value_or_parts}
     numbers: dict[str, Decimal] = {}
     for part, number in members.items():
         if not isinstance(number, int | Decimal) or isinstance(number, bool):

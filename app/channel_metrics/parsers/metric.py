@@ -67,17 +67,17 @@ class ParsedMetrics:
     def __iter__(self) -> Iterator[Metric]:
         return (figure for figure, _ in self._by_key.values())
 
-    def put(self, figure: Metric, line: int | None) -> None:
+    def add(self, figure: Metric, line: int | None) -> None:
         """A second value for what stands there already is a bad row: nobody can say which one holds."""
         if not -_POWER_MAX <= figure.value.adjusted() <= _POWER_MAX or len(str(figure.value)) > _CHARS_MAX:
             self.refuse(line, f"{figure.metric} is a number beyond what figures are")
             return
         key = (figure.channel, figure.metric, figure.subject, figure.day)
-        known, at = self._by_key.setdefault(key, (figure, line))
-        if known.value != figure.value:
-            of = f" of {figure.subject}" if figure.subject else ""
+        existing, at = self._by_key.setdefault(key, (figure, line))
+        if existing.value != figure.value:
+            suffix = f" of {figure.subject}" if figure.subject else ""
             where = f"line {at}" if at is not None else "an earlier value"
-            self.refuse(line, f"{figure.metric}{of} on {figure.day} is {known.value} in {where} already")
+            self.refuse(line, f"{figure.metric}{suffix} on {figure.day} is {existing.value} in {where} already")
 
     def refuse(self, line: int | None, reason: str) -> None:
         self.bad_count += 1
@@ -91,7 +91,7 @@ class MetricFormat:
 
     key: str
     name: str
-    read: Callable[[bytes, MetricDefaults], ParsedMetrics]
+    parse_file: Callable[[bytes, MetricDefaults], ParsedMetrics]
     """Raises Unreadable for a file that is no such file at all."""
     steps: tuple[str, ...] = field(default=())
     """Where such a file comes from."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from app.channel_metrics.parsers import cell_values
 from app.channel_metrics.parsers.metric import MetricDefaults, MetricFormat, ParsedMetrics, Unreadable
-from app.channel_metrics.parsers.table_reader import Row, Table, metrics_of_table, table, text_of
+from app.channel_metrics.parsers.table_reader import Row, Table, decode_text, read_metrics, read_table
 
 _CHANNEL: Final = "search"
 _ERROR = re.compile(r"ERROR ([0-9]+) :: .*")
@@ -32,46 +32,46 @@ _WORDS: Final = (
 """Columns that hold no figure although digits may stand in them."""
 
 
-def read(body: bytes, told: MetricDefaults) -> ParsedMetrics:
-    errors = [(line, text) for line, text in enumerate(text_of(body).splitlines(), 1) if _ERROR.match(text.strip())]
+def parse_file(body: bytes, defaults: MetricDefaults) -> ParsedMetrics:
+    errors = [(line, text) for line, text in enumerate(decode_text(body).splitlines(), 1) if _ERROR.match(text.strip())]
     try:
-        found = table(body, *_HEADERS)
+        table = read_table(body, *_HEADERS)
     except Unreadable:
         if not errors:
             raise
         figures = ParsedMetrics()
     else:
-        figures = _figures(found, told)
+        figures = _read_figures(table, defaults)
     for line, text in errors:
         figures.refuse(line, f"SEMrush says: {text.strip()[:200]}")
     return figures
 
 
-def _figures(found: Table, told: MetricDefaults) -> ParsedMetrics:
-    keyword = found.column(*_KEYWORDS)
-    targets = [place for name in _TARGETS if (place := found.column(name)) is not None]
-    rows = [row for row in found.rows if not _is_no_row(found, row)]
-    return metrics_of_table(
-        Table(found.before, found.header, rows, found.delimiter),
-        told,
+def _read_figures(table: Table, defaults: MetricDefaults) -> ParsedMetrics:
+    keyword = table.column(*_KEYWORDS)
+    targets = [place for name in _TARGETS if (place := table.column(name)) is not None]
+    rows = [row for row in table.rows if not _is_error_or_header(table, row)]
+    return read_metrics(
+        Table(table.before, table.header, rows, table.delimiter),
+        defaults,
         _CHANNEL,
-        days=found.column("Date"),
+        days=table.column("Date"),
         subjects=targets if keyword is None else [keyword],
-        without=_WORDS,
+        excluded=_WORDS,
     )
 
 
-def _is_no_row(found: Table, row: Row) -> bool:
+def _is_error_or_header(table: Table, row: Row) -> bool:
     """An error, or the same header once more."""
-    return bool(_ERROR.match(row.cells[0].strip())) or [*map(cell_values.metric, row.cells)] == [
-        *map(cell_values.metric, found.header)
+    return bool(_ERROR.match(row.cells[0].strip())) or [*map(cell_values.metric_name, row.cells)] == [
+        *map(cell_values.metric_name, table.header)
     ]
 
 
 KIND: Final = MetricFormat(
     key="semrush",
     name="SEMrush",
-    read=read,
+    parse_file=parse_file,
     steps=(
         "Keep the answer of an API report, such as domain_organic or domain_ranks, or export one as CSV with ;.",
         "Most reports name no day: say which one they are of.",

@@ -36,11 +36,14 @@ class Table:
 
     def column(self, *names: str) -> int | None:
         """The first column with one of these names, compared as metrics are named."""
-        wanted = [cell_values.metric(name) for name in names]
-        return next((place for place, name in enumerate(map(cell_values.metric, self.header)) if name in wanted), None)
+        metric_names = [cell_values.metric_name(name) for name in names]
+        return next(
+            (place for place, name in enumerate(map(cell_values.metric_name, self.header)) if name in metric_names),
+            None,
+        )
 
 
-def text_of(body: bytes) -> str:
+def decode_text(body: bytes) -> str:
     """UTF-8 or UTF-16, with their marks or without. Raises Unreadable."""
     try:
         return body.decode("utf-16") if body.startswith(_UTF16) else body.decode("utf-8-sig")
@@ -48,18 +51,18 @@ def text_of(body: bytes) -> str:
         raise Unreadable("the file must be UTF-8, or UTF-16 with its mark") from None
 
 
-def table(body: bytes, *headers: str) -> Table:
+def read_table(body: bytes, *headers: str) -> Table:
     """The first line in which one of these names is a column is the header. Raises Unreadable if there is none."""
-    text = text_of(body)
-    delimiter = _delimiter(text, headers)
+    text = decode_text(body)
+    delimiter = _detect_delimiter(text, headers)
     before: list[Row] = []
     header: list[str] | None = None
     rows: list[Row] = []
-    wanted = {cell_values.metric(name) for name in headers}
-    for row in _rows(text, delimiter):
+    metric_names = {cell_values.metric_name(name) for name in headers}
+    for row in _read_rows(text, delimiter):
         if header is not None:
             rows.append(row)
-        elif wanted & {cell_values.metric(cell) for cell in row.cells}:
+        elif metric_names & {cell_values.metric_name(cell) for cell in row.cells}:
             header = row.cells[:_COLUMNS_MAX]
         else:
             before.append(row)
@@ -68,102 +71,109 @@ def table(body: bytes, *headers: str) -> Table:
     return Table(before, header, rows, delimiter)
 
 
-def metrics_of_table(
-    found: Table,
-    told: MetricDefaults,
+def read_metrics(
+    table: Table,
+    defaults: MetricDefaults,
     channel: str,
     *,
     days: int | None,
     subjects: Sequence[int] = (),
-    without: Iterable[str] = (),
+    excluded: Iterable[str] = (),
     names: dict[int, str] | None = None,
 ) -> ParsedMetrics:
-    """A figure of each cell that holds a number, but for the columns ``days``, ``subjects`` and those ``without``.
+    """A figure of each cell that holds a number, but for the columns ``days``, ``subjects`` and ``excluded``.
 
     A column in which no cell at all is a number holds words and is left out. ``names``: of metrics, by column, where
-    the header does not say them. Rows without a day have ``told.day``; raises Unreadable if there is none.
+    the header does not say them. Rows without a day have ``defaults.day``; raises Unreadable if there is none.
     """
-    if days is None and told.day is None:
+    if days is None and defaults.day is None:
         raise Unreadable("the file names no day: say with day=2026-05-04 which one it is of")
-    order = told.day_first
-    if order is None and days is not None:
-        order = cell_values.is_day_first(_cell(row, days) for row in found.rows)
-    metrics = _metrics(found, {days, *subjects}, {cell_values.metric(name) for name in without}, names or {})
-    unsure = _unsure(found, metrics)
+    day_first = defaults.day_first
+    if day_first is None and days is not None:
+        day_first = cell_values.is_day_first(_cell_at(row, days) for row in table.rows)
+    metrics = _find_metric_columns(
+        table, {days, *subjects}, {cell_values.metric_name(name) for name in excluded}, names or {}
+    )
+    ambiguous = _find_ambiguous_columns(table, metrics)
     figures = ParsedMetrics()
-    for row in found.rows:
-        _take_row(figures, found, row, told, channel, days, order, subjects, metrics, unsure)
+    for row in table.rows:
+        _add_row_metrics(figures, table, row, defaults, channel, days, day_first, subjects, metrics, ambiguous)
     return figures
 
 
-def _take_row(
+def _add_row_metrics(
     figures: ParsedMetrics,
-    found: Table,
+    table: Table,
     row: Row,
-    told: MetricDefaults,
+    defaults: MetricDefaults,
     channel: str,
     days: int | None,
-    order: bool | None,
+    day_first: bool | None,
     subjects: Sequence[int],
     metrics: dict[int, str],
-    unsure: set[int],
+    ambiguous: set[int],
 ) -> None:
-    if days is not None and not _cell(row, days).strip():
-        if any(_number(found, _cell(row, place)) is not None for place in metrics):
+    if days is not None and not _cell_at(row, days).strip():
+        if any(_parse_cell(table, _cell_at(row, place)) is not None for place in metrics):
             figures.refuse(row.line, "the row names no day")
         return  # else a line of explanations under the header
     try:
-        on = told.day if days is None else cell_values.day(_cell(row, days), order)
+        day = defaults.day if days is None else cell_values.parse_day(_cell_at(row, days), day_first)
     except ValueError as error:
         figures.refuse(row.line, str(error))
         return
-    assert on is not None
-    of = cell_values.subject(*(_cell(row, place) for place in subjects)) or told.subject
+    assert day is not None
+    subject = cell_values.join_subject(*(_cell_at(row, place) for place in subjects)) or defaults.subject
     for place, metric in metrics.items():
-        cell = _cell(row, place)
+        cell = _cell_at(row, place)
         if cell_values.is_absent(cell):
             continue
-        value = _number(found, cell)
-        if place in unsure:
+        value = _parse_cell(table, cell)
+        if place in ambiguous:
             figures.refuse(row.line, f"{metric}: {cell.strip()[:40]!r} may be thousands or a fraction; write 1234")
         elif value is None:
             figures.refuse(row.line, f"{metric} is no number that can be read: {cell.strip()[:40]!r}")
         else:
-            figures.put(Metric(channel, metric, of, on, value), row.line)
+            figures.add(Metric(channel, metric, subject, day, value), row.line)
 
 
-def _metrics(found: Table, taken: set[int | None], without: set[str], names: dict[int, str]) -> dict[int, str]:
+def _find_metric_columns(
+    table: Table, used_columns: set[int | None], excluded: set[str], names: dict[int, str]
+) -> dict[int, str]:
     """Name by column, of those that hold numbers."""
     metrics: dict[int, str] = {}
-    for place, header in enumerate(found.header):
-        name = names.get(place) or cell_values.metric(header)
-        if place in taken or not name or name in without:
+    for place, header in enumerate(table.header):
+        name = names.get(place) or cell_values.metric_name(header)
+        if place in used_columns or not name or name in excluded:
             continue
-        said = [cell for row in found.rows if not cell_values.is_absent(cell := _cell(row, place))]
-        if not said or any(_number(found, cell) is not None for cell in said):
+        cells = [cell for row in table.rows if not cell_values.is_absent(cell := _cell_at(row, place))]
+        if not cells or any(_parse_cell(table, cell) is not None for cell in cells):
             metrics[place] = name
     return metrics
 
 
-def _unsure(found: Table, metrics: Iterable[int]) -> set[int]:
+def _find_ambiguous_columns(table: Table, metrics: Iterable[int]) -> set[int]:
     """Columns of a file of semicolons in which each cell is like 1.234: thousands in German, a fraction in English."""
-    if found.delimiter != ";":
+    if table.delimiter != ";":
         return set()
-    said = {
-        place: [each for row in found.rows if not cell_values.is_absent(each := _cell(row, place))] for place in metrics
+    cells_by_column = {
+        place: [cell for row in table.rows if not cell_values.is_absent(cell := _cell_at(row, place))]
+        for place in metrics
     }
-    return {place for place, column in said.items() if column and all(map(cell_values.may_be_thousands, column))}
+    return {
+        place for place, column in cells_by_column.items() if column and all(map(cell_values.may_be_thousands, column))
+    }
 
 
-def _number(found: Table, cell: str) -> Decimal | None:
-    return cell_values.number(cell, grouped=found.delimiter == ",")
+def _parse_cell(table: Table, cell: str) -> Decimal | None:
+    return cell_values.parse_number(cell, grouped=table.delimiter == ",")
 
 
-def _cell(row: Row, place: int) -> str:
+def _cell_at(row: Row, place: int) -> str:
     return row.cells[place] if place < len(row.cells) else ""
 
 
-def _rows(text: str, delimiter: str) -> Iterable[Row]:
+def _read_rows(text: str, delimiter: str) -> Iterable[Row]:
     """With the line that each begins in; quoted cells may go over several."""
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter)
     line = 0
@@ -176,16 +186,18 @@ def _rows(text: str, delimiter: str) -> Iterable[Row]:
         raise Unreadable(f"line {line + 1} is no line of a table ({error})") from None
 
 
-def _delimiter(text: str, headers: Sequence[str]) -> str:
+def _detect_delimiter(text: str, headers: Sequence[str]) -> str:
     """The one by which the header falls into most columns."""
     head = text[:20_000]
     first = head.lstrip().splitlines()[:1]
     if first and first[0].startswith(_SEPARATOR_LINE) and len(first[0].strip()) == len(_SEPARATOR_LINE) + 1:
         return first[0].strip()[-1]
-    wanted = {cell_values.metric(name) for name in headers}
+    metric_names = {cell_values.metric_name(name) for name in headers}
 
     def columns(delimiter: str) -> int:
         rows = (line.split(delimiter) for line in head.splitlines())
-        return max((len(row) for row in rows if wanted & {cell_values.metric(cell) for cell in row}), default=0)
+        return max(
+            (len(row) for row in rows if metric_names & {cell_values.metric_name(cell) for cell in row}), default=0
+        )
 
     return max(_DELIMITERS, key=columns)

@@ -179,7 +179,7 @@ CONNECTOR: Final = Connector(
     steps=(
         "In Hotjar open the survey, or the segment of recordings, and turn on Webhooks with the address {url}.",
         "Hotjar signs nothing: the address must end in the token of this source, as {url}?token=TOKEN.",
-        "Send email and user_id as user attributes (hj('identify', userId, {...})): then each answer belongs to that user.",
+        "Send email and user_id as user attributes (hj('identify', userId, {...})): answers then belong to that user.",
     ),
     sample=b'{"event":"survey_response","version":1,"data":{"id":987,"survey_id":12,"survey_name":"Checkout",'
     b'"site_id":345,"hotjar_user_id":"3f0e7c1a","created_timestamp":1777888800,"is_complete":true,"device":"desktop",'

@@ -167,7 +167,8 @@ CONNECTOR: Final = Connector(
     steps=(
         "In the form open Connect, Webhooks, and add one with the address {url}.",
         "Edit it, enter a secret there, and the same one as the secret of this source.",
-        "Give the form a hidden field user_id, and send its link as .../to/FORM#user_id=...: then each answer belongs to that user.",
+        "Give the form a hidden field user_id, and send its link as .../to/FORM#user_id=...: "
+        "answers then belong to that user.",
     ),
     sample=b'{"event_id":"01HX0000000000000000000001","event_type":"form_response","form_response":'
     b'{"form_id":"lT4Z3j","token":"a3a12ec67a1365927098a606107fac15","landed_at":"2026-05-04T09:58:00Z",'
