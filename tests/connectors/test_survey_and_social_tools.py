@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from app.connectors.shared.surveys import nps_properties
-from tests.tools.conftest import Tools
-from tests.tools.fixture import Case, json_body
-from tests.tools.kinds import hotjar, meta, surveymonkey, typeform, x
+from tests.connectors.tools import hotjar, meta, surveymonkey, typeform, x
+from tests.support.tool_fixture import Case, json_body
+from tests.support.webhook_sender import WebhookSender
 
 
 async def test_surveymonkey_asks_by_head_whether_anybody_is_there(tools: WebhookSender) -> None:
