@@ -15,9 +15,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app import __main__ as command_line
 from app import main as composition
 from app.background.worker import Worker
+from app.cli import commands as command_line
 
 
 async def noop() -> dict[str, str]:

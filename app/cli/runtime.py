@@ -1,4 +1,4 @@
-"""What every command stands on: a database that runs, stays running and is migrated, and the registry over it."""
+"""What commands run on: a database that is started, kept running and migrated, and the registry over it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import structlog
 from app.config import Settings
 from app.postgres import migrate
 from app.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from app.postgres.pool import Pool, open_pool, transact
+from app.postgres.pool import Clock, Pool, open_pool, transact
 from app.registry.bootstrap import FirstKeys, bootstrap
 from app.registry.registry import Registry
 
@@ -99,3 +99,11 @@ async def bootstrap_if_empty(settings: Settings) -> FirstKeys | None:
         return await transact(pool, bootstrap)
     finally:
         await pool.close()
+
+
+async def calibrated_clock(pool: Pool) -> Clock:
+    """A clock that follows the database's."""
+    clock = Clock()
+    async with pool.acquire() as connection:
+        await clock.calibrate(connection)
+    return clock

@@ -10,10 +10,9 @@ import msgspec
 from app.channel_metrics.metric_store import MetricStore, StoredCounts
 from app.channel_metrics.parsers import METRIC_FORMATS
 from app.channel_metrics.parsers.metric import MetricDefaults, ParsedMetrics, Unreadable
-from app.cli.runtime import open_workspace
-from app.config import Settings
 from app.errors import BadRequest
-from app.postgres.pool import Clock
+from app.postgres.pool import Clock, Pool
+from app.registry.registry import Registry
 
 
 class MetricImport(msgspec.Struct):
@@ -37,7 +36,7 @@ def parse_defaults(subject: str, day: str | None, dates: str | None) -> MetricDe
 
 
 async def import_metrics(
-    file: Path, kind: str, source: str, defaults: MetricDefaults, settings: Settings
+    file: Path, kind: str, source: str, defaults: MetricDefaults, pool: Pool, registry: Registry, clock: Clock
 ) -> MetricImport:
     """The source is made if there is none yet. Raises :class:`BadRequest` for a file that is none of its kind."""
     if kind not in METRIC_FORMATS:
@@ -46,10 +45,6 @@ async def import_metrics(
         figures = METRIC_FORMATS[kind].parse_file(file.read_bytes(), defaults)
     except Unreadable as error:
         raise BadRequest(f"{file} is no file of kind {kind}: {error}.") from None
-    async with open_workspace(settings) as (pool, registry):
-        if source not in registry.access.current.sources:
-            await registry.sources.create(source, source)
-        clock = Clock()
-        async with pool.acquire() as connection:
-            await clock.calibrate(connection)
-        return MetricImport(figures, await MetricStore(pool).store(source, kind, figures, clock.now()))
+    if source not in registry.access.current.sources:
+        await registry.sources.create(source, source)
+    return MetricImport(figures, await MetricStore(pool).store(source, kind, figures, clock.now()))

@@ -20,7 +20,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from app.__main__ import cli
+from app.cli.commands import cli
 from app.postgres.embedded import EmbeddedPostgres
 from tests.support.server_process import ROOT, Server
 

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 from typer.testing import CliRunner, Result
 
-from app.__main__ import cli
+from app.cli.commands import cli
 
 BY_DAY = 'Date,Impressions,Likes\n"Mon, May 4, 2026","1,250",9\n"Tue, May 5, 2026",many,3\n'
 

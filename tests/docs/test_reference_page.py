@@ -10,8 +10,8 @@ import pytest
 import typer
 from pydantic.fields import FieldInfo
 
-from app.__main__ import cli
 from app.api.collect import LETTERS
+from app.cli.commands import cli
 from app.config import JUNK_IDS, Limits, Settings
 from app.errors import Overloaded, RejectionCode, SegueError
 from app.formats.email_phone import REASONS

@@ -1,0 +1,161 @@
+"""The command line: ``segue serve`` and everything an operator does beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from app import __version__
+from app.background.worker import Worker
+from app.cli.console import DatabaseUrl, DataDir, ensure_workspace, err, load_settings, migrated_database, out
+from app.cli.import_files import add_import_commands
+from app.cli.keys import keys_cli
+from app.cli.runtime import calibrated_clock, open_workspace
+from app.config import Settings
+from app.insight.verification import SegmentVerifier, VerificationResult
+from app.observability.metrics import Metrics
+from app.postgres.pool import Clock
+from app.projection.rebuild import rebuild_customers
+
+cli = typer.Typer(
+    name="segue",
+    help="Touchpoints in; journey stages and segments out. [bold]segue serve[/bold] is all it takes to start.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+cli.add_typer(keys_cli, name="keys")
+
+
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [dim]env SEGUE_HOST[/dim]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. [dim]env SEGUE_PORT[/dim]")] = None,
+    data: DataDir = None,
+    database_url: DatabaseUrl = None,
+    worker: Annotated[bool, typer.Option(help="Sweep, fill and project in this process too.")] = True,
+) -> None:
+    """Serve the API: starts the embedded PostgreSQL if need be, migrates, and listens. Ctrl-C drains and stops."""
+    import uvicorn
+
+    from app.main import create_app
+
+    settings = load_settings(data, database_url, host, port)
+    with migrated_database(settings) as ready:
+        ensure_workspace(ready, out)
+        out.print(f"[bold green]Segue {__version__}[/bold green] on [bold]http://{ready.host}:{ready.port}[/bold]")
+        uvicorn.run(
+            create_app(ready, worker=worker, tune_gc=True),
+            host=ready.host,
+            port=ready.port,
+            loop="uvloop",
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=30,
+            server_header=False,
+        )
+
+
+@cli.command()
+def worker(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
+    """Only the background work: sweep, fill, deferred projection. Any number may run beside [bold]serve[/bold]."""
+    settings = load_settings(data, database_url)
+    with migrated_database(settings) as ready:
+        asyncio.run(_work(ready))
+
+
+@cli.command("migrate")
+def migrate_command(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
+    """Bring the database to the current schema."""
+    with migrated_database(load_settings(data, database_url)):
+        out.print("The schema is current.")
+
+
+@cli.command()
+def rebuild(
+    customer: Annotated[str | None, typer.Option(help="Only this one, such as user_id:42.")] = None,
+    data: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Make every customer anew from the log, and say how many were not what the log says (it must be none)."""
+    with migrated_database(load_settings(data, database_url)) as ready:
+        differing = asyncio.run(_rebuild(ready, customer))
+    out.print(f"{differing} differed." if differing else "Every customer was what the log says.")
+
+
+@cli.command()
+def verify(
+    key: Annotated[str | None, typer.Argument(help="Key of a segment; without it, all of them.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Only so many customers, chosen at random.")] = None,
+    data: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Recompute who is in a segment from the log and compare with the answers. Exits with 1 if anything differs."""
+    with migrated_database(load_settings(data, database_url)) as ready:
+        results = asyncio.run(_verify(ready, key, sample))
+    for name, verified in results.items():
+        out.print(
+            f"{name}: {verified.customers} customers, {verified.members} members, {verified.differing} differ.",
+            highlight=False,
+        )
+        for difference in verified.differences:
+            out.print(f"  {UUID(bytes=difference.customer)}", highlight=False)
+    if any(verified.differing for verified in results.values()):
+        raise typer.Exit(1)
+
+
+async def _work(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with open_workspace(settings, settle=True) as (pool, registry):
+        background = Worker(pool, registry, settings, await calibrated_clock(pool), Metrics())
+        await background.start()
+        out.print("Working. Ctrl-C stops.")
+        await stop.wait()
+        await background.stop()
+
+
+async def _rebuild(settings: Settings, customer: str | None) -> int:
+    async with open_workspace(settings) as (pool, registry):
+        columns = (TextColumn("Rebuilding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=err) as progress:
+            task = progress.add_task("customers", total=None)
+
+            def advance(done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total)
+
+            clock = Clock()
+            return await rebuild_customers(pool, registry.rules.current, clock, settings, customer, advance)
+
+
+async def _verify(settings: Settings, key: str | None, sample: int | None) -> dict[str, VerificationResult]:
+    async with open_workspace(settings) as (pool, registry):
+        verifier = SegmentVerifier(pool, registry, settings, await calibrated_clock(pool))
+        keys = [segment.key for segment in registry.rules.current.segments] if key is None else [key]
+        results: dict[str, VerificationResult] = {}
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=err) as progress:
+            for segment in keys:
+                task = progress.add_task(segment, total=None)
+
+                def advance(done: int, total: int, task: TaskID = task) -> None:
+                    progress.update(task, completed=done, total=total)
+
+                results[segment] = await verifier.segment(segment, sample, advance)
+        return results
+
+
+add_import_commands(cli)
+
+
+def main() -> None:
+    """The console script. SIGTERM, which supervisors and containers send, ends every command as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    cli()

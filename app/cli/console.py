@@ -1,0 +1,82 @@
+"""What commands share: consoles, options, settings, and a migrated database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import asyncpg
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+
+from app.cli.runtime import bootstrap_if_empty, database
+from app.config import Settings
+from app.errors import SegueError
+from app.observability import logging
+from app.postgres.embedded import EmbeddedPostgresError
+from app.registry.bootstrap import FirstKeys
+
+out = Console()
+err = Console(stderr=True)
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data", help="Directory of the embedded PostgreSQL. [dim]env SEGUE_DATA_DIR[/dim]")
+]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option("--database-url", help="A PostgreSQL 16+ instead of the embedded one. [dim]env DATABASE_URL[/dim]"),
+]
+
+
+def load_settings(
+    data: Path | None, database_url: str | None, host: str | None = None, port: int | None = None
+) -> Settings:
+    """What the environment says, under what the command line says."""
+    given = {"data_dir": data, "database_url": database_url, "host": host, "port": port}
+    try:
+        settings = Settings().model_copy(update={name: value for name, value in given.items() if value is not None})
+        logging.configure(settings.log_level)
+    except ValueError as error:
+        fail(str(error))
+    return settings
+
+
+@contextmanager
+def migrated_database(settings: Settings) -> Iterator[Settings]:
+    """Settings with the URL of a migrated database; a failure ends the command with one line instead of a traceback."""
+    try:
+        with database(settings) as ready:
+            yield ready
+    except (EmbeddedPostgresError, SegueError) as error:
+        fail(str(error))
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        ours = isinstance(error, OSError) and error.filename is not None
+        fail(str(error) if ours else f"The database cannot be used: {error}")
+
+
+def fail(reason: str) -> NoReturn:
+    err.print(f"[red]{escape(reason)}[/red]", soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def ensure_workspace(settings: Settings, console: Console) -> None:
+    first = asyncio.run(bootstrap_if_empty(settings))
+    if first is not None:
+        _print_first_keys(first, console)
+
+
+def _print_first_keys(first: FirstKeys, console: Console) -> None:
+    console.print(
+        Panel(
+            f"write key   [bold]{first.write_key}[/bold]\n"
+            f"secret key  [bold]{first.secret_key}[/bold]\n\n"
+            "The secret key is shown this once. The write key may stand in web pages.",
+            title="Your first keys",
+            expand=False,
+        )
+    )
