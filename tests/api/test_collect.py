@@ -29,9 +29,9 @@ async def test_every_route_answers_with_a_receipt(service: Any, slash: str) -> N
             "success": True, "accepted": 1, "duplicate": 0, "rejected": 0, "projected": True, "rejections": [],
         }  # fmt: skip
     for name in ("batch", "b", "import"):
-        body = {"batch": [{**MESSAGE, "messageId": f"m{slash}-{name}"}]}
+        batch = {"batch": [{**MESSAGE, "messageId": f"m{slash}-{name}"}]}
         response = await service.client.post(
-            f"/v1/{name}{slash}", json=body, headers=basic_auth(service.keys.write_key)
+            f"/v1/{name}{slash}", json=batch, headers=basic_auth(service.keys.write_key)
         )
         assert response.json()["accepted"] == 1
     assert (await service.client.post(f"/v1/m{slash}", content=b'{"series":[]}')).json() == {"success": True}

@@ -358,6 +358,7 @@ async def test_lookup(service: RunningApp) -> None:
         "user-2", None, "user-1", "user-2", None, "user-1", None,
     ]  # fmt: skip
     assert (await service.tell("POST", "/v1/customers/lookup", {"customers": []}))["items"] == []
+    body: Any
     for body in ({"customers": ["x"] * 501}, {"customers": "x"}, {"customers": [7]}, {}, [], None):
         assert (await service.tell("POST", "/v1/customers/lookup", body, 400))["code"] in (
             "bad_request",

@@ -167,6 +167,7 @@ async def test_what_is_no_schema_is_refused_with_its_path(service: RunningApp) -
     ):
         refused = await service.tell("PUT", f"{PLAN}/e", {"schema": schema}, 422)
         assert (refused["code"], refused["path"]) == ("invalid_definition", path)
+    body: Any
     for body in ({}, {"schema": []}, {"schema": {}, "mode": "on"}, {"schema": {}, "x": 1}, 7):
         assert (await service.tell("PUT", f"{PLAN}/e", body, 400))["code"] == "bad_request"
     assert (await service.ask(PLAN))["items"] == []

@@ -27,7 +27,7 @@ def secret_routes(service: RunningApp) -> list[tuple[str, str]]:
         and not {"collect", "pages"} & set(route.tags)
         and not route.path.startswith(tuple(OPEN))
         and not route.path.endswith("/webhook")  # deliveries are signed, not keyed: tests/api/test_webhooks.py
-        for method in route.methods
+        for method in route.methods or ()
     ]
 
 
@@ -126,6 +126,7 @@ async def test_sources(service: RunningApp) -> None:
     assert {"kind": "user_id", "value": "user-1"} in customer["identities"]
     (touchpoint,) = (await service.ask("/v1/customers/user-1/touchpoints"))["items"]
     assert (touchpoint["source"], touchpoint["channel"]) == ("shop", "web")
+    bad: Any
     for bad in ({"key": "A b"}, {"key": "x", "default_channel": "Web"}, {"key": "x", "name": "\0"}, {}, []):
         assert (await service.tell("POST", "/v1/sources", bad, 400))["code"] == "bad_request"
 

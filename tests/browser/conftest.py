@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -77,7 +78,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
     """Makes visitors: each a context of its own, with an ordinary user agent, closed after the test."""
     visits: list[Visit] = []
 
-    def make(**options: object) -> Visit:
+    def make(**options: Any) -> Visit:
         visits.append(Visit(browser, **options))
         return visits[-1]
 

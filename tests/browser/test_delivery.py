@@ -37,7 +37,7 @@ class Exchange:
 
     def _sent(self, request: Request) -> None:
         if "/v1/b" in request.url:
-            self.sent.append(datetime.fromisoformat(request.post_data_json["sentAt"]))
+            self.sent.append(datetime.fromisoformat((request.post_data_json or {})["sentAt"]))
 
     def _answered(self, answer: Response) -> None:
         if "/v1/b" in answer.url:
@@ -81,6 +81,10 @@ def test_a_closed_tab_loses_nothing(shop: Shop, visit: MakeVisit, count: int) ->
     other = guest.open(shop.page("/", capture=False))
     flush(other)
     assert_each_once(shop, count)
+
+
+def _busy(times: int) -> list[Fault]:
+    return ["busy"] * times
 
 
 def test_going_away_loses_nothing(shop: Shop, visit: MakeVisit) -> None:
@@ -128,7 +132,7 @@ def test_a_storm_of_503(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     """By its own clock the page asks again when Retry-After is over, neither sooner nor much later."""
     guest = visit(now=datetime.now(UTC))
     exchange = Exchange(guest)
-    with segue.behind(*["busy"] * 4) as proxy:
+    with segue.behind(*_busy(4)) as proxy:
         proxy.retry_after_seconds = 120
         page = guest.open(shop.page("/", capture=False, host=proxy.url))
         until_ready(page)
@@ -148,7 +152,7 @@ def test_a_storm_of_503(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
 
 def test_a_storm_of_503_outlives_the_tab(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
-    with segue.behind(*["busy"] * 1_000) as proxy:
+    with segue.behind(*_busy(1_000)) as proxy:
         url = shop.page("/", capture=False, host=proxy.url)
         page = guest.open(url)
         until_ready(page)
@@ -163,7 +167,7 @@ def test_a_storm_of_503_outlives_the_tab(segue: Segue, shop: Shop, visit: MakeVi
 
 def test_a_tab_that_crashes_has_kept_what_it_said(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
-    with segue.behind(*["busy"] * 1_000) as proxy:
+    with segue.behind(*_busy(1_000)) as proxy:
         url = shop.page("/", capture=False, host=proxy.url)
         page = guest.open(url)
         until_ready(page)

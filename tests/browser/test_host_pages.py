@@ -7,6 +7,7 @@ from collections.abc import Callable
 from hashlib import sha256
 
 import pytest
+from playwright.sync_api import Response
 
 from app.browser import snippet
 from tests.browser.running_segue import Segue
@@ -194,10 +195,14 @@ def test_a_key_works_on_the_pages_that_it_is_for(segue: Segue, site: Site, visit
     shop.source = shop.source._replace(write_key=key)
     shop.page("/", capture={"pages": True}, personalize=False)
     for host, expected in (("other.localhost", [403]), ("own.localhost", [200])):
-        guest, answers = visit(), []
-        guest.context.on(
-            "response", lambda answer, to=answers: to.append(answer.status) if answer.request.post_data else 0
-        )
+        guest = visit()
+        answers: list[int] = []
+
+        def note(answer: Response, to: list[int] = answers) -> None:
+            if answer.request.post_data:
+                to.append(answer.status)
+
+        guest.context.on("response", note)
         page = guest.open(site.at(host) + "/")
         until_ready(page)
         page.wait_for_timeout(150)

@@ -263,11 +263,11 @@ def test_signals_of_the_browser_are_respected_where_asked(
     shop: Shop, visit: MakeVisit, option: str, signal: str
 ) -> None:
     guest = visit(scripts=(signal,))
-    page = opened(shop, guest, **{option: True})
+    page = opened(shop, guest, "/", **{option: True})
     page.evaluate("segue.track('Respected')")
     flush(page)
     assert page.evaluate(KEPT) == []
-    page = opened(shop, guest, **{option: False})
+    page = opened(shop, guest, "/", **{option: False})
     page.evaluate("segue.track('Not asked for')")
     flush(page)
     shop.until_names("Not asked for")

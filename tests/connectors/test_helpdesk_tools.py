@@ -52,12 +52,12 @@ async def test_front_gets_its_challenge_back_if_it_signed(settings: Settings) ->
 @pytest.mark.parametrize("sign", [FRONT.sign, _by_rule], ids=["by-app", "by-rule"])
 async def test_a_challenge_keeps_no_event_of_front_from_being_stored(sign: Any, settings: Settings) -> None:
     """The header is not signed: somebody on the way may have put it there."""
-    challenged = {"headers": {"content-type": "application/json", "X-Front-Challenge": "c-1"}}
+    challenged = {"content-type": "application/json", "X-Front-Challenge": "c-1"}
     async with running_webhook_sender(settings) as tools:
         secret = await tools.add(FRONT)
         signed = replace(FRONT, sign=sign)
-        assert (await tools.send(signed, replace(FRONT.sample, **challenged), secret)).json()["accepted"] == 1
-        unreadable = Case("no JSON", b"sync", **challenged)
+        assert (await tools.send(signed, replace(FRONT.sample, headers=challenged), secret)).json()["accepted"] == 1
+        unreadable = Case("no JSON", b"sync", headers=challenged)
         assert (await tools.send(signed, unreadable, secret)).json()["rejected"] == 1
 
 

@@ -120,7 +120,7 @@ async def test_two_shops_of_woocommerce_do_not_share_their_first_customers(tools
     for host in ("one", "two"):
         customer = {"id": 1, "email": f"{host}@example.com", "date_modified_gmt": "2026-05-04T10:00:00"}
         source = {"x-wc-webhook-source": f"https://{host}.example.com"}
-        await _send(tools, woocommerce.FIXTURE, "customer.created", customer, **source)
+        await _send(tools, woocommerce.FIXTURE, "customer.created", customer, 1, **source)
     one = await tools.ask("GET", "/v1/customers/email:one@example.com")
     assert {f"{each['kind']}:{each['value']}" for each in one["identities"]} == {
         "email:one@example.com",
@@ -133,7 +133,7 @@ async def test_two_shops_of_woocommerce_do_not_share_their_orders(tools: Webhook
     for host in ("one", "two"):
         source = {"x-wc-webhook-source": f"https://{host}.example.com"}
         order = woocommerce._order("completed", refunds=[{"id": 9, "total": "-1.00"}])
-        receipt = await _send(tools, woocommerce.FIXTURE, "order.updated", order, **source)
+        receipt = await _send(tools, woocommerce.FIXTURE, "order.updated", order, 1, **source)
         assert (receipt["accepted"], receipt["duplicate"]) == (3, 0)
     assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
 

@@ -41,13 +41,12 @@ from tests.support.reference_model import (
     of_customer,
     world_of,
 )
-from tests.support.reference_rules import Evaluator
+from tests.support.reference_rules import Evaluator, World
 from tests.support.rule_strategies import (
     CHANNELS,
     NAMES,
     SOURCES,
     START,
-    World,
     chance,
     documents,
     rules,
@@ -552,7 +551,8 @@ async def check_in_the_end(talk: Talk, inside: Pipeline, plan: Plan) -> None:
         verified = await talk.post(f"/v1/segments/{key}/verify", {})
         assert (verified["differing"], verified["customers"]) == (0, len(groups)), verified
     asked = await talk.post("/v1/customers/lookup", {"customers": [sorted(group)[0] for group in groups]})
-    at = parse(asked["as_of"])
+    as_of = parse(asked["as_of"])
+    assert as_of is not None
     ids = set()
     for group, item in zip(groups, asked["items"], strict=True):
         customer = item["customer"]
@@ -560,17 +560,17 @@ async def check_in_the_end(talk: Talk, inside: Pipeline, plan: Plan) -> None:
         assert {f"{each['kind']}:{each['value']}" for each in customer["identities"]} == group
         now = {f"segment:{each['key']}": "" for each in customer["segments"] if each["key"] in _OURS}
         now |= {f"journey:{key}": stage["stage"] for key, stage in customer["stages"].items() if key in final.journeys}
-        expected = current_values(of_customer(plan.said, group), at, final)
+        expected = current_values(of_customer(plan.said, group), as_of, final)
         assert {key: value for key, value in now.items() if value is not None} == expected, group
     assert len(ids) == len(groups)
     few = [group for group in groups if len(of_customer(plan.said, group)) <= 30]
     views = CustomerQueries(inside.pool, inside.registry, inside.settings)
     for group in draw.sample(few, HISTORIES):
         ids_of = [each.id for each in parse_customer_reference(sorted(group)[0], inside.settings)]
-        stays = [stay for kind in _KINDS for stay in (await views.list_stays(ids_of, kind, None, at, past=True))[1]]
+        stays = [stay for kind in _KINDS for stay in (await views.list_stays(ids_of, kind, None, as_of, past=True))[1]]
         found = {
             (stay.definition, stay.value, stay.entered_at, stay.left_at)
             for stay in stays
             if stay.definition.partition(":")[2] in final.segments.keys() | final.journeys.keys()
         }
-        assert found == intervals(of_customer(plan.said, group), at, final), group
+        assert found == intervals(of_customer(plan.said, group), as_of, final), group

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -97,7 +98,6 @@ def test_without_the_list_of_emotions_only_the_sentiment_is_said(monkeypatch: py
 
 
 def _hide(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    find_spec = sentiment.find_spec
     monkeypatch.setattr(sentiment, "find_spec", lambda name: None if name == package else find_spec(name))
 
 

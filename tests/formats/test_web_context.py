@@ -168,7 +168,7 @@ def test_a_page_without_a_library_is_read_but_not_taken_for_the_callers() -> Non
 
 # ------------------------------------------------------------------------------------------- what cannot be forged
 
-FORGED = {
+FORGED: dict[str, Any] = {
     "acquisition": {"group": "Paid Search"},
     "client": {"device": "tv"},
     "channel_rule": "explicit",

@@ -22,7 +22,13 @@ from tests.support.pipeline import Pipeline, running_pipeline
 NOW = 1_777_982_400_000_000
 """2026-05-05T12:00:00Z"""
 TABLES = "ledger, touchpoints, identities, links, customers, transitions"
-COLUMNS = {"Customer": "user_id", "Mail": "email", "Card": "ids.loyalty_card", "When": "timestamp", "What": "event"}
+COLUMNS: dict[str, str | list[str]] = {
+    "Customer": "user_id",
+    "Mail": "email",
+    "Card": "ids.loyalty_card",
+    "When": "timestamp",
+    "What": "event",
+}
 MAPPING = check_mapping(FileMapping(columns=COLUMNS, zone="Europe/Berlin"))
 
 
@@ -274,6 +280,7 @@ async def test_requests_to_forget_in_an_export_are_queued(importer: Importer, tm
     path.write_text(json.dumps({"topic": "customers/redact", "payload": asked}))
     assert (await importer(path, kind="shopify")).erasures == 1
     row = await importer.one.pool.fetchrow("SELECT kind, value FROM erasure_requests")
+    assert row is not None
     assert tuple(row) == ("shopify_customer", "115")
 
 

@@ -194,7 +194,7 @@ def test_ids_of_rows_without_one() -> None:
 
 
 def test_ndjson_is_reached_into_and_keeps_its_types() -> None:
-    columns = {"user.id": "user_id", "user.plan.name": "properties.plan", "at": "timestamp"}
+    columns: dict[str, str | list[str]] = {"user.id": "user_id", "user.plan.name": "properties.plan", "at": "timestamp"}
     reader = RowReader(check_mapping(FileMapping(columns=columns, constants={"event": "Bought"})))
     row = {"user": {"id": 7, "plan": {"name": "pro"}, "age": 3}, "at": 1777888800, "n": "1", "list": [1, {"a": None}]}
     (call,) = reader.map_row(row)

@@ -15,6 +15,7 @@ from app.imports.mapping_inference import (
     WHO,
     ZONE,
     InferredMapping,
+    Topic,
     apply_answer,
     infer_mapping,
 )
@@ -152,7 +153,8 @@ def test_what_nothing_says_is_asked() -> None:
     columns = {"Kundennummer": ["7"], "Event": ["x"], "Datum": ["25.04.2026"]}
     guessed = _guess(**columns)
     assert _doubts(guessed) == [WHO, WHEN]
-    for about, answer in ((WHO, "Kundennummer"), (WHEN, "Datum"), (ZONE, "UTC")):
+    answers: list[tuple[Topic, str]] = [(WHO, "Kundennummer"), (WHEN, "Datum"), (ZONE, "UTC")]
+    for about, answer in answers:
         guessed = apply_answer(guessed, about, answer, _rows(**columns))
     assert guessed.doubts == ()
     assert check_mapping(guessed.mapping).times == ["%d.%m.%Y"]
@@ -164,6 +166,6 @@ def test_what_nothing_says_is_asked() -> None:
 
 
 @pytest.mark.parametrize(("about", "answer"), [(ZONE, "Mars"), (TIMES, "dd.mm.yyyy"), (EVENT, " ")])
-def test_an_answer_that_is_none_is_refused(about: str, answer: Any) -> None:
+def test_an_answer_that_is_none_is_refused(about: Topic, answer: Any) -> None:
     with pytest.raises(MappingRefused):
         apply_answer(_guess(user_id=["1"], date=["03/04/2026"]), about, answer)

@@ -12,7 +12,9 @@ import pytest
 from app.errors import Overloaded
 from app.identity import graph_writes, resolver
 from app.ingest import event_log, group_commit
+from app.ingest.event_log import append as append_messages
 from app.projection import writes
+from app.projection.project import project_messages
 from app.touchpoint import SECOND
 from tests.support.pipeline import Pipeline, item, running_pipeline
 from tests.support.reference_model import SentMessage
@@ -101,7 +103,7 @@ async def test_one_poison_message_costs_its_neighbours_nothing(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Projection fails on one message: it alone is stored only, and the worker projects it once it can."""
-    real = group_commit.project_messages
+    real = project_messages
 
     async def project(connection: Any, messages: Any, *rest: Any) -> Any:
         if any(message.message_id == "m7" for message in messages):
@@ -145,7 +147,7 @@ async def test_when_every_projection_fails_the_rest_is_kept_at_once(
 async def test_a_message_that_cannot_be_stored_is_rejected_alone(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = group_commit.append
+    real = append_messages
 
     async def append(connection: Any, keys: Any, messages: Any, refused: Any) -> Any:
         if any(message.message_id == "m3" for message in messages):

@@ -174,7 +174,7 @@ async def test_any_order_and_any_batches_end_equal(service: RunningApp, seed: in
     made += [login(0, "user-1", "laptop"), login(1, "user-1", "phone")]
 
     def of(one: dict[str, Any], prefix: str) -> dict[str, Any]:
-        ids = {name: f"{prefix}-{one[name]}" for name in ("anonymousId", "userId") if name in one}
+        ids: dict[str, Any] = {name: f"{prefix}-{one[name]}" for name in ("anonymousId", "userId") if name in one}
         return {**one, **ids, "messageId": prefix + one["messageId"]}
 
     async def told(prefix: str) -> Any:

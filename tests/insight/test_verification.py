@@ -161,5 +161,6 @@ async def test_a_sample_is_of_that_size_and_random(settings: Settings, frozen: F
 async def test_who_asks_wrongly(service: RunningApp) -> None:
     assert (await verify(service, "none", expected=404))["code"] == "not_found"
     assert (await verify(service, "engaged"))["customers"] == 0
+    body: Any
     for body in ({"sample": 0}, {"sample": "x"}, {"sampel": 1}, [], 7):
         assert (await verify(service, "engaged", body, 400))["code"] == "bad_request"

@@ -185,7 +185,7 @@ async def write_as_the_first_version_did(url: str) -> None:
             ),
         ],
     )
-    messages = [
+    messages: list[tuple[Any, ...]] = [
         (identity, at, "track", "Order Completed", None, f"order-{n}") for n, (identity, at) in enumerate(ORDERS)
     ]
     messages += [

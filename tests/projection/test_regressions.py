@@ -15,6 +15,8 @@ from app.formats.segment import Parsed
 from app.ingest.group_commit import PendingRequest
 from app.postgres.pool import Connection
 from app.projection import project as projecting
+from app.projection.backfill import fill_chunk
+from app.projection.log_replay import replay_log
 from app.projection.rebuild import rebuild_customers
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import DAY, HOUR, Identity, Message
@@ -281,7 +283,7 @@ def test_a_customer_that_cannot_be_filled_holds_up_no_other(database_url: str, m
         order = [row["id"] for row in await one.pool.fetch("SELECT id FROM customers ORDER BY id")]
         poison = set(order[:2])
         await one.define(Definitions(segments={"new": {"did": "bought"}}, journeys={"main": STAGES}))
-        real = worker.fill_chunk
+        real = fill_chunk
 
         async def failing(connection: Connection, *rest: Any) -> Any:
             filled = await real(connection, *rest)
@@ -314,7 +316,7 @@ def test_a_long_replay_by_the_worker_keeps_no_other_customer_waiting(
         await one.pool.execute("UPDATE customers SET stale = true, sweep_at = 'epoch'")
         long = Identity("user_id", "long").id
         reached, go = asyncio.Event(), asyncio.Event()
-        real = projecting.replay_log
+        real = replay_log
 
         async def slow(connection: Connection, ids: Sequence[bytes], ruleset: Ruleset, now: int) -> Any:
             if long in ids:

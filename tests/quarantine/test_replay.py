@@ -104,7 +104,7 @@ async def test_mended_in_bulk(service: RunningApp) -> None:
         for n in range(5)
     ]
     await service.send(*wrong, track("Order Completed", "u-9", messageId="m-9"), track("", messageId="m-x"), expected=0)
-    asked = {"filter": {"code": "tracking_plan", "event": "Order Completed"}, "patch": MEND}
+    asked: dict[str, Any] = {"filter": {"code": "tracking_plan", "event": "Order Completed"}, "patch": MEND}
 
     tried = await replay(service, **asked, dry_run=True)
     assert (tried["accepted"], tried["unpatchable"], tried["dry_run"]) == (5, 1, True)

@@ -83,7 +83,11 @@ async def test_touches_of_one_person_join(settings: Settings, frozen: FrozenCloc
 async def test_rules_read_acquisition(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
         await service.send(*visits())
-        rule = {"did": "page_viewed", "where": {"context.acquisition.group": "Paid Social"}, "within": "30d"}
+        rule: dict[str, Any] = {
+            "did": "page_viewed",
+            "where": {"context.acquisition.group": "Paid Social"},
+            "within": "30d",
+        }
         await service.tell("POST", "/v1/segments", {"key": "from-ads", "rule": rule}, 201)
         why = await service.ask("/v1/customers/user-1/segments/from-ads/explain")
         assert why["member"] is True

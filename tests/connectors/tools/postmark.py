@@ -42,7 +42,7 @@ def _bounce(kind: str, **more: object) -> dict[str, object]:
     }
 
 
-_DELIVERY = {"RecordType": "Delivery", "Recipient": "user@example.com", "Details": "250 OK"}
+_DELIVERY: dict[str, object] = {"RecordType": "Delivery", "Recipient": "user@example.com", "Details": "250 OK"}
 _OPEN = {"RecordType": "Open", "Recipient": "user@example.com", "FirstOpen": True, "ReceivedAt": "2026-05-04T10:00:00Z"}
 _BOUNCED_AT = "2026-05-04T10:00:00.396393Z"
 

@@ -92,7 +92,7 @@ def _one(
     return Case(about, body, _WHO, (touchpoint,), headers=_HEADERS, accepted=accepted)
 
 
-_TIMED = {"timestamp": "2026-05-04T10:00:00.000Z"}
+_TIMED: dict[str, object] = {"timestamp": "2026-05-04T10:00:00.000Z"}
 _THREE = ["user@example.com", "two@example.com", "three@example.com"]
 
 FIXTURE = Fixture(

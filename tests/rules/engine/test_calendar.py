@@ -199,7 +199,7 @@ def test_the_weekend(instant, zone, expected):
     ],
 )
 def test_hours_are_those_of_the_clock_on_the_wall(instant, hours, zone, expected):
-    assert calendar.in_hours(at(instant), *hours, zone) is expected
+    assert calendar.in_hours(at(instant), hours[0], hours[1], zone) is expected
 
 
 def _naive_shift(p: int, months: int, zone: str) -> int:

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from itertools import combinations
+from typing import Any
 
 import pytest
 
@@ -224,7 +225,7 @@ def test_the_next_change_of_an_anniversary_is_a_change_and_the_first(zone):
 # ------------------------------------------------------------------------------------ equality of values
 
 
-SAME = [
+SAME: list[Any] = [
     [1, Decimal("1.0"), Decimal("1E0"), Fraction(1)],
     [Decimal("0.5"), Fraction(1, 2), Decimal("0.500")],
     [0, Decimal("-0.0")],

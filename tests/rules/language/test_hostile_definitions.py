@@ -111,7 +111,7 @@ def places(document: Any, at: Place = ()) -> Iterator[tuple[Place, Any]]:
         yield from places(value, (*at, key))
 
 
-def changed(document: Any, at: Place, change: Callable[[Any], Any]) -> Any:
+def changed(document: Any, at: Place, change: Callable[..., Any]) -> Any:
     """A copy of the document with another value at the place."""
     if not at:
         return change(deepcopy(document))
@@ -302,7 +302,7 @@ def unordered(document: Any) -> Iterator[Case]:
 
 
 def no_length(document: Any) -> Iterator[Case]:
-    wrong = (
+    wrong: tuple[str, ...] = (
         "",
         "0d",
         "-1d",
@@ -327,7 +327,7 @@ def no_length(document: Any) -> Iterator[Case]:
 
 
 def no_moment(document: Any) -> Iterator[Case]:
-    wrong = (
+    wrong: tuple[str, ...] = (
         "",
         "yesterday",
         "now()",
@@ -355,7 +355,7 @@ def no_moment(document: Any) -> Iterator[Case]:
 
 
 def no_zone(document: Any) -> Iterator[Case]:
-    wrong = (
+    wrong: tuple[str, ...] = (
         "",
         "Mars/Base",
         "lisbon",

@@ -49,7 +49,7 @@ def often(**more: Any) -> dict[str, Any]:
 NOT_B = {"not": {"did": "B"}, "within": "1h"}
 AGGREGATES = ("sum", "avg", "min", "max", "distinct", "first_value", "last_value", "most_frequent")
 
-REFUSED: list[tuple[Any, str]] = [
+REFUSED: list[tuple[Any, str | None]] = [
     # no node at all
     (None, ""),
     ("A", ""),
