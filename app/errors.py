@@ -81,8 +81,8 @@ _MEANINGS: dict[RejectionCode, str] = {
     RejectionCode.MISSING_GROUP_ID: "a group message needs groupId",
     RejectionCode.MISSING_ALIAS_IDS: "an alias message needs previousId and userId",
     RejectionCode.MISSING_IDENTITY: "the message carries no usable identity; junk ids count as absent",
-    RejectionCode.BOT: "the user agent is a bot's, and the source keeps those apart or drops them",
-    RejectionCode.TRACKING_PLAN: "the properties do not keep to the tracking plan, which keeps such messages apart",
+    RejectionCode.BOT: "the user agent is a bot's, and the source quarantines or drops those",
+    RejectionCode.TRACKING_PLAN: "the properties do not keep to the tracking plan, which quarantines such messages",
     RejectionCode.UNSTORABLE: "the database refused the message",
 }
 

@@ -108,10 +108,10 @@ class SourceView(msgspec.Struct, frozen=True):
     """What reading a message needs to know of its source.
 
     ``identity_properties`` maps the dotted path of an event property to the identity kind that it holds. ``bots`` says
-    what becomes of messages that a bot's browser sends: ``keep``, ``apart`` (quarantine) or ``drop``.
+    what becomes of messages that a bot's browser sends: ``keep``, ``quarantine`` or ``drop``.
     """
 
     key: str
     default_channel: str | None = None
     identity_properties: dict[str, str] = {}
-    bots: str = "apart"
+    bots: str = "quarantine"

@@ -301,7 +301,7 @@ def _previews(http: httpx.Client, touchpoints: int, sizes: Sizes, say: Say) -> l
     say("estimates in 500 ms")
     estimates = [_asked(http, {"rule": ALL, "sample": 10, "within_ms": 500}) for _ in range(sizes.estimates)]
     inside = sum(found["low"] <= exact["count"] <= found["high"] for found, _ in estimates)
-    looked = median(found["customers_looked_at"] for found, _ in estimates)
+    looked = median(found["customers_scanned"] for found, _ in estimates)
     slowest = max(took for _, took in estimates)
     return [
         Figure(

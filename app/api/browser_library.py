@@ -35,8 +35,13 @@ def add_browser_library_routes(app: FastAPI) -> None:
         "schema": {"type": "string", "title": "Version"},
     }
     for path, endpoint, summary, parameters in (
-        ("/segue.js", get_snippet, "The library that web pages load", []),
-        ("/segue-{version}.js", get_snippet_version, "The same, which never changes under this name", [version]),
+        ("/segue.js", get_browser_library, "The library that web pages load", []),
+        (
+            "/segue-{version}.js",
+            get_browser_library_version,
+            "The same, which never changes under this name",
+            [version],
+        ),
     ):
         for method in ("GET", "HEAD"):
             route = DirectRoute(
@@ -53,11 +58,11 @@ def add_browser_library_routes(app: FastAPI) -> None:
             app.router.routes.append(route)
 
 
-async def get_snippet(request: Request) -> Response:
+async def get_browser_library(request: Request) -> Response:
     return _answer(request, snippet(), _AN_HOUR)
 
 
-async def get_snippet_version(request: Request) -> Response:
+async def get_browser_library_version(request: Request) -> Response:
     built = snippet()
     if request.path_params["version"] != built.version:
         raise NotFound("This server has another version of the library; /segue.js is the one it has.")

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Query, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.schemas import ChannelDaysOut, FigureKindsOut, FiguresStoredOut, problems
+from app.api.schemas import ChannelMetricsOut, MetricFormatsOut, MetricsStoredOut, problems
 from app.channel_metrics.metric_store import BEFORE_ALL, DailyMetric, DayTotal, MetricQuery, MetricStore, Place
 from app.channel_metrics.parsers import METRIC_FORMATS
 from app.channel_metrics.parsers.metric import MetricDefaults, Unreadable
@@ -30,9 +30,11 @@ from app.http.schema_types import KEY_PATTERN
 _GZIP: Final = b"\x1f\x8b"
 _NO_NUL: Final = r"^[^\x00]*$"
 
-FigureKind = StrEnum("FigureKind", {key: key for key in METRIC_FORMATS})  # type: ignore[misc]  # the modules that there are
+MetricFormatKey = StrEnum("MetricFormatKey", {key: key for key in METRIC_FORMATS})  # type: ignore[misc]  # the modules that there are
 
-Kind = Annotated[FigureKind, Query(description="Of the file; `GET /v1/channel-days/kinds` says where each comes from.")]
+Kind = Annotated[
+    MetricFormatKey, Query(description="Of the file; `GET /v1/channel-metrics/formats` says where each comes from.")
+]
 OfSource = Annotated[str, Query(description="Source that the figures are of.", pattern=KEY_PATTERN, max_length=64)]
 Subject = Annotated[
     str, Query(description="Page, post or keyword, where the file does not say it.", max_length=255, pattern=_NO_NUL)
@@ -49,15 +51,29 @@ To = Annotated[date, Query(description="Last day, included.")]
 
 def add_channel_metric_routes(app: FastAPI) -> None:
     for path, method, endpoint, model, summary, extra in (
-        ("/v1/channel-days", "POST", store_channel_days, FiguresStoredOut, "Take a file of figures in", _FILE),
-        ("/v1/channel-days", "GET", list_channel_days, ChannelDaysOut, "Figures of channels, and totals by day", None),
-        ("/v1/channel-days/kinds", "GET", list_figure_kinds, FigureKindsOut, "The kinds of files", None),
+        ("/v1/channel-metrics", "POST", store_channel_metrics, MetricsStoredOut, "Take a file of figures in", _FILE),
+        (
+            "/v1/channel-metrics",
+            "GET",
+            list_channel_metrics,
+            ChannelMetricsOut,
+            "Figures of channels, and totals by day",
+            None,
+        ),
+        (
+            "/v1/channel-metrics/formats",
+            "GET",
+            list_channel_metric_formats,
+            MetricFormatsOut,
+            "The kinds of files",
+            None,
+        ),
     ):
         app.add_api_route(
             path,
             endpoint,
             methods=[method],
-            tags=["figures"],
+            tags=["channel-metrics"],
             operation_id=endpoint.__name__,
             summary=summary,
             response_model=model,
@@ -80,7 +96,7 @@ _FILE: Final = {
 }
 
 
-async def store_channel_days(
+async def store_channel_metrics(
     request: Request, kind: Kind, source: OfSource, subject: Subject = "", day: OnDay = None, dates: Dates = None
 ) -> Response:
     """The body is the file, whatever its content type; it may be gzip. What is there already is not stored again, a
@@ -113,7 +129,7 @@ async def store_channel_days(
     )
 
 
-async def list_channel_days(
+async def list_channel_metrics(
     request: Request,
     channel: Filter = None,
     metric: Filter = None,
@@ -143,7 +159,7 @@ async def list_channel_days(
     )
 
 
-async def list_figure_kinds() -> Response:
+async def list_channel_metric_formats() -> Response:
     return json_response(
         {
             "items": [
@@ -171,4 +187,4 @@ def _row_json(each: DailyMetric) -> dict[str, Any]:
 
 
 def _total_json(each: DayTotal) -> dict[str, Any]:
-    return {**msgspec.structs.asdict(each), "mean": Fraction(each.sum) / each.figures}
+    return {**msgspec.structs.asdict(each), "mean": Fraction(each.sum) / each.values}

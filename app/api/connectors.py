@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.collect import rejection_json
-from app.api.schemas import KindsOut, SecretIn, SecretOut, SecretsOut, TriedOut, json_body
+from app.api.schemas import ConnectorsOut, DeliveryDryRunOut, SecretIn, SecretOut, SecretsOut, json_body
 from app.api.secret_routes import add_secret_route
 from app.api.webhooks import submission_of, webhook_source_of
 from app.connectors.adapter import TEXT_POLICIES, Connector
@@ -32,7 +32,7 @@ from app.touchpoint import Message
 SDK: Final = "sdk"
 _OPTIONS_OF_ALL: Final = {
     "url": "The webhook's address as the tool calls it; needed where a proxy changes it and the tool signs it.",
-    "text": "Where people's free text goes: apart (the default: no rule reads it), property, or none.",
+    "text": "Where people's free text goes: private (the default: no rule reads it), property, or none.",
     "estimate": "on: how texts of customers sound, in properties.estimate; needs segue[estimates]. Off by default.",
 }
 _SAMPLE_OF_SDKS: Final = (
@@ -57,10 +57,10 @@ def add_connector_routes(app: FastAPI) -> None:
     }
     for path, method, endpoint, model, status, extra, failures, summary in (
         (
-            "/v1/sources/kinds",
+            "/v1/connectors",
             "GET",
             list_connectors,
-            KindsOut,
+            ConnectorsOut,
             200,
             None,
             (),
@@ -73,7 +73,7 @@ def add_connector_routes(app: FastAPI) -> None:
             "/v1/sources/{key}/test",
             "POST",
             dry_run_delivery,
-            TriedOut,
+            DeliveryDryRunOut,
             200,
             sample,
             (400, 404, 503),
@@ -98,13 +98,13 @@ def check_kind(kind: str, options: dict[str, str]) -> None:
     """Raises :class:`BadRequest` for a kind that there is not, or an option that it does not have."""
     connector = CONNECTORS.get(kind)
     if connector is None and kind != SDK:
-        raise BadRequest(f"There is no kind {kind}; GET /v1/sources/kinds lists them.", path="/kind")
+        raise BadRequest(f"There is no kind {kind}; GET /v1/connectors lists them.", path="/kind")
     known = {} if connector is None else _OPTIONS_OF_ALL | dict(connector.options)
     for name in options:
         if name not in known:
             told = ", ".join(known) or "none"
             raise BadRequest(f"A source of kind {kind} has no option {name}; it has {told}.", path=f"/options/{name}")
-    if options.get("text", "apart") not in TEXT_POLICIES:
+    if options.get("text", "private") not in TEXT_POLICIES:
         raise BadRequest(f"text is one of {', '.join(TEXT_POLICIES)}.", path="/options/text")
     if options.get("estimate", "off") not in (ESTIMATED, "off"):
         raise BadRequest("estimate is on or off.", path="/options/estimate")

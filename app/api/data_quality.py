@@ -12,11 +12,11 @@ from starlette.responses import Response
 
 from app.api.schemas import (
     AnomaliesOut,
-    CompletenessOut,
     PlanEntryIn,
     PlanEntryOut,
     PlanOut,
     SourceHealthOut,
+    TraitCoverageOut,
     ViolationsOut,
     json_body,
 )
@@ -59,11 +59,11 @@ def add_data_quality_routes(app: FastAPI) -> None:
         ),
         (entry, "DELETE", drop_plan_entry, None, 204, None, (404, 422), "Say nothing of an event any more"),
         (
-            "/v1/quality/anomalies", "GET", list_anomalies, AnomaliesOut, 200, None, (422, 503),
+            "/v1/data-quality/anomalies", "GET", list_anomalies, AnomaliesOut, 200, None, (422, 503),
             "New names and channels, silent sources, jumps of volume",
         ),
         (
-            "/v1/quality/traits", "GET", get_completeness, CompletenessOut, 200, None, (422, 503),
+            "/v1/data-quality/trait-coverage", "GET", get_trait_coverage, TraitCoverageOut, 200, None, (422, 503),
             "For each declared trait, the share of customers who have it",
         ),
         (
@@ -76,7 +76,7 @@ def add_data_quality_routes(app: FastAPI) -> None:
             method,
             path,
             endpoint,
-            tag="quality",
+            tag="data-quality",
             summary=summary,
             model=model,
             status=status,
@@ -132,7 +132,7 @@ async def list_anomalies(request: Request, source: OfSource = None, hours: Hours
     )
 
 
-async def get_completeness(request: Request, limit: Limit = DEFAULT_ITEMS) -> Response:
+async def get_trait_coverage(request: Request, limit: Limit = DEFAULT_ITEMS) -> Response:
     """Of all customers as they are now; computed traits are no part of it. At most two such questions at a time."""
     services = get_services(request)
     began = time.monotonic()

@@ -37,8 +37,8 @@ from app.rules.language.definitions import JourneyIn, SegmentIn, TraitIn, parse_
 
 _BODY_BYTES_MAX: Final = 500_000
 _BODY: Final = {"segment": "rule", "journey": "stages", "trait": "value"}
-_TAKEN: Final = "hygiene"
-"""A word that stands in the place of a segment's key in another path."""
+_RESERVED_KEY: Final = "health"
+"""The last part of the path of a report, where a segment's key would be."""
 
 DefinitionKey = Annotated[str, Path(description="Its key.", examples=["repeat-buyers"])]
 
@@ -136,8 +136,8 @@ async def _read(request: Request, kind: Kind, key: str | None) -> SegmentIn | Jo
     if kind == "trait":
         return parse_trait(data, limits)
     wanted = parse_segment(data, limits)
-    if wanted.key == _TAKEN:
-        raise InvalidDefinition("/key", f"{_TAKEN} is the name of a report", "Choose another key.")
+    if wanted.key == _RESERVED_KEY:
+        raise InvalidDefinition("/key", f"{_RESERVED_KEY} is the name of a report", "Choose another key.")
     return wanted
 
 

@@ -29,10 +29,13 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "journeys", "description": "Journeys and their stages. With a secret key."},
     {"name": "access", "description": "Sources and keys. With a secret key."},
     {"name": "webhooks", "description": "Tools as sources. With a secret key, but for deliveries, which are signed."},
-    {"name": "quality", "description": "How well data arrives. With a secret key."},
+    {"name": "data-quality", "description": "Tracking plan, anomalies and health of sources. With a secret key."},
     {"name": "quarantine", "description": "Messages that were not stored. With a secret key."},
-    {"name": "erasures", "description": "People whom a tool says to forget. With a secret key."},
-    {"name": "figures", "description": "Figures of channels by day, which belong to nobody. With a secret key."},
+    {"name": "erasure-requests", "description": "People who asked a tool to be forgotten. With a secret key."},
+    {
+        "name": "channel-metrics",
+        "description": "Daily metrics of channels, which belong to no customer. With a secret key.",
+    },
     {"name": "operations", "description": "For the machines around the service. Without a key."},
 ]
 

@@ -176,7 +176,7 @@ def _quarantined_json(each: QuarantinedMessage) -> dict[str, Any]:
 def _replayed_json(each: ReplayResult, *, shows_body: bool) -> dict[str, Any]:
     said = msgspec.structs.asdict(each)
     body = said.pop("body")
-    return {**said, "becomes": _text(body)[0]} if shows_body and body else said
+    return {**said, "patched": _text(body)[0]} if shows_body and body else said
 
 
 def _text(original: bytes) -> tuple[str, str]:

@@ -13,9 +13,9 @@ from starlette.responses import Response
 from app.api.schemas import (
     DryRunIn,
     DryRunOut,
-    HygieneOut,
     PreviewIn,
     PreviewOut,
+    SegmentHealthReportOut,
     VerifiedOut,
     VerifyIn,
     json_body,
@@ -42,7 +42,15 @@ _Body = TypeVar("_Body", bound=msgspec.Struct)
 def add_segment_analysis_routes(app: FastAPI) -> None:
     for path, method, endpoint, model, extra, failures, summary in (
         ("preview", "POST", preview_rule, PreviewOut, json_body(PreviewIn), (400, 422, 503), "Count a rule unsaved"),
-        ("hygiene", "GET", get_segment_hygiene, HygieneOut, None, (503,), "Overlaps, duplicates, unused segments"),
+        (
+            "health",
+            "GET",
+            get_segment_health,
+            SegmentHealthReportOut,
+            None,
+            (503,),
+            "Overlaps, duplicates, unused segments",
+        ),
         (
             "{key}/dry-run",
             "POST",
@@ -97,7 +105,7 @@ async def preview_rule(request: Request) -> Response:
             "low": found.low,
             "high": found.high,
             "exact": found.exact,
-            "customers_looked_at": found.customers_looked_at,
+            "customers_scanned": found.customers_scanned,
             "customers_total": found.customers_total,
             "sample": [
                 {
@@ -166,7 +174,7 @@ async def verify_segment(request: Request, key: SegmentKey) -> Response:
     )
 
 
-async def get_segment_hygiene(request: Request) -> Response:
+async def get_segment_health(request: Request) -> Response:
     """From the stored intervals; of a base of more than 5,000 customers the overlaps are those of a random part."""
     services = get_services(request)
     await services.segment_usage.flush()
@@ -176,13 +184,13 @@ async def get_segment_hygiene(request: Request) -> Response:
     return json_response(
         {
             "customers_total": found.customers_total,
-            "customers_looked_at": found.customers_looked_at,
-            "sampled": found.customers_looked_at < found.customers_total,
+            "customers_scanned": found.customers_scanned,
+            "sampled": found.customers_scanned < found.customers_total,
             "segments": [
                 {
                     **msgspec.structs.asdict(each),
                     "last_read_at": instant(each.last_read_at),
-                    "last_moved_at": instant(each.last_moved_at),
+                    "last_changed_at": instant(each.last_changed_at),
                 }
                 for each in found.segments
             ],

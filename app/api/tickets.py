@@ -8,7 +8,7 @@ from fastapi import FastAPI, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.schemas import RedactedOut, TicketsOut, problems
+from app.api.schemas import RedactionOut, TicketsOut, problems
 from app.http.as_of import AsOf, answer_instant_of_page
 from app.http.auth import SecretKey
 from app.http.customer_refs import PARAMETER, customer_of_path
@@ -42,7 +42,7 @@ def add_ticket_routes(app: FastAPI) -> None:
         tags=["customers"],
         operation_id="redact_customer_text",
         summary="Remove what a customer wrote, and keep what happened",
-        response_model=RedactedOut,
+        response_model=RedactionOut,
         responses=problems(400, 401, 403, 404),
         dependencies=[Security(SecretKey())],
         openapi_extra={"parameters": [PARAMETER]},

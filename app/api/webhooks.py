@@ -62,7 +62,7 @@ def add_webhook_routes(app: FastAPI) -> None:
                 include_in_schema=delivers,
                 operation_id="receive_webhook" if delivers else None,
                 summary="A delivery of the source's connector, signed as the tool signs",
-                description="The body is whatever the tool sends; `GET /v1/sources/kinds` has a sample of each. GET, "
+                description="The body is whatever the tool sends; `GET /v1/connectors` has a sample of each. GET, "
                 "HEAD and OPTIONS answer the handshakes of tools.",
                 response_model=WebhookReceiptOut,
                 responses=problems(400, 401, 404, 408, 503),

@@ -16,19 +16,19 @@ _ROWS_AT_ONCE: Final = 5_000
 
 _UPSERT = """
 -- What stands there already, with the same value, is left untouched: the same file twice changes nothing.
-INSERT INTO channel_days (source, kind, channel, metric, subject, day, value, recorded_at)
+INSERT INTO channel_metrics (source, kind, channel, metric, subject, day, value, recorded_at)
 SELECT $1, $2, channel, metric, subject, day, value, $3
 FROM unnest($4::text[], $5::text[], $6::text[], $7::date[], $8::numeric[]) AS item(channel, metric, subject, day, value)
-ON CONFLICT ON CONSTRAINT channel_days_pkey DO UPDATE
+ON CONFLICT ON CONSTRAINT channel_metrics_pkey DO UPDATE
 SET value = excluded.value, recorded_at = excluded.recorded_at
-WHERE channel_days.value <> excluded.value
+WHERE channel_metrics.value <> excluded.value
 RETURNING (xmax = 0) AS added
 """
 
 _PAGE = """
--- In one order, by index channel_days_by_day; a filter that is null lets everything through.
+-- In one order, by index channel_metrics_by_day; a filter that is null lets everything through.
 SELECT day, channel, metric, subject, source, kind, value, recorded_at
-FROM channel_days
+FROM channel_metrics
 WHERE day >= $1 AND day <= $2
   AND ($3::text IS NULL OR channel = $3) AND ($4::text IS NULL OR metric = $4)
   AND ($5::text IS NULL OR subject = $5) AND ($6::text IS NULL OR source = $6)
@@ -39,8 +39,8 @@ LIMIT $13
 
 _TOTALS = """
 -- Of whole days, whatever page their rows stand on.
-SELECT day, channel, metric, sum(value) AS sum, count(*) AS figures
-FROM channel_days
+SELECT day, channel, metric, sum(value) AS sum, count(*) AS values
+FROM channel_metrics
 WHERE day >= $1 AND day <= $2
   AND ($3::text IS NULL OR channel = $3) AND ($4::text IS NULL OR metric = $4)
   AND ($5::text IS NULL OR subject = $5) AND ($6::text IS NULL OR source = $6)
@@ -90,7 +90,7 @@ class DayTotal(msgspec.Struct, frozen=True):
     channel: str
     metric: str
     sum: Decimal
-    figures: int
+    values: int
 
 
 class MetricStore:

@@ -1,4 +1,4 @@
-"""``segue import`` and ``segue import-figures``: files into the log, and metrics of channels."""
+"""``segue import`` and ``segue import-metrics``: files into the log, and metrics of channels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from app.observability.metrics import Metrics
 
 def add_import_commands(cli: typer.Typer) -> None:
     cli.command("import")(import_messages)
-    cli.command("import-figures")(import_channel_metrics)
+    cli.command("import-metrics")(import_channel_metrics)
 
 
 def import_messages(

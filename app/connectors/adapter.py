@@ -26,7 +26,7 @@ ID_CHARS_MAX: Final = 255
 TEXT_CHARS_MAX: Final = 4_000
 """Of one free text; what is longer is cut. A message has to fit into its limit."""
 
-TEXT_POLICIES: Final = ("apart", "property", "none")
+TEXT_POLICIES: Final = ("private", "property", "none")
 """Where free text of people goes: ``context.private``, which no rule reads; ``properties.text``; or nowhere."""
 
 _ABSENT: Final[tuple[Any, ...]] = (None, "", {}, [])
@@ -141,7 +141,7 @@ def derive_event_id(*parts: Any) -> str:
     return "hash-" + blake2b(_ENCODER.encode(parts), digest_size=16).hexdigest()
 
 
-def to_segment_message(call: Call, text_policy: str = "apart", *, with_estimate: bool = False) -> bytes:
+def to_segment_message(call: Call, text_policy: str = "private", *, with_estimate: bool = False) -> bytes:
     """The call as JSON of a Segment-shaped message, ``with_estimate`` of how its text sounds where that is possible."""
     contact = _drop_absent({"email": call.email, "phone": call.phone})
     message: dict[str, Any] = {
@@ -161,7 +161,7 @@ def to_segment_message(call: Call, text_policy: str = "apart", *, with_estimate:
     text = {name: _truncate_text(value) for name, value in _drop_absent(call.text).items()}
     if with_estimate and call.is_by_customer and (sentiment := estimate_sentiment("\n".join(map(str, text.values())))):
         properties["estimate"] = sentiment
-    if text and text_policy == "apart":
+    if text and text_policy == "private":
         context["private"] = text
     elif text and text_policy == "property":
         properties["text"] = text

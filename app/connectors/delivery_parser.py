@@ -72,7 +72,7 @@ def _map_events(
 ) -> ParsedDelivery:
     parsed = ParsedDelivery(Envelope(None, [], [], form=_EVENT_FORM + connector.key))
     envelope = parsed.envelope
-    text_policy, with_estimate = options.get("text", "apart"), options.get("estimate") == ESTIMATED
+    text_policy, with_estimate = options.get("text", "private"), options.get("estimate") == ESTIMATED
     for index, event in enumerate(events):
         try:
             calls = list(_map_event(connector, event, received_at))

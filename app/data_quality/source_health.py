@@ -37,7 +37,7 @@ ORDER BY last_at DESC, source, event, reason LIMIT $3
 _FIRSTS = """
 -- When each source, channel and event of a source was first seen, and how much of it arrived since $1.
 SELECT source, channel, name, min(hour), coalesce(sum(messages) FILTER (WHERE hour >= $1), 0)::bigint
-FROM volumes WHERE ($2::text IS NULL OR source = $2)
+FROM source_volumes WHERE ($2::text IS NULL OR source = $2)
 GROUP BY GROUPING SETS ((source), (source, channel), (source, name))
 HAVING min(hour) >= $1 OR grouping(channel, name) = 3 OR name = $3
 ORDER BY source, channel NULLS FIRST, name NULLS FIRST
@@ -46,7 +46,7 @@ ORDER BY source, channel NULLS FIRST, name NULLS FIRST
 _HOURS = """
 -- Messages by hour since $1 of each source, and of its most frequent events; index volumes_by_hour.
 WITH recent AS MATERIALIZED (
-    SELECT source, name, hour, sum(messages) AS messages FROM volumes
+    SELECT source, name, hour, sum(messages) AS messages FROM source_volumes
     WHERE hour >= $1 AND ($2::text IS NULL OR source = $2) GROUP BY source, name, hour
 ),
 frequent AS (
@@ -64,7 +64,7 @@ ORDER BY source, name NULLS FIRST
 """
 
 _FIRST_HOURS = """
-SELECT source, name, min(hour) FROM volumes WHERE ($1::text IS NULL OR source = $1)
+SELECT source, name, min(hour) FROM source_volumes WHERE ($1::text IS NULL OR source = $1)
 GROUP BY GROUPING SETS ((source), (source, name))
 """
 
@@ -72,12 +72,14 @@ _SOURCE = "SELECT EXISTS (SELECT FROM sources WHERE key = $1)"
 
 _OUTCOMES = """
 SELECT outcome, sum(times)::bigint AS times, max(last_at) AS last_at
-FROM deliveries WHERE source = $1 AND hour >= $2 GROUP BY outcome ORDER BY outcome
+FROM source_outcomes WHERE source = $1 AND hour >= $2 GROUP BY outcome ORDER BY outcome
 """
 
-_LAST_SEEN = "SELECT max(last_at) FROM deliveries WHERE source = $1 AND split_part(outcome, ':', 1) = ANY($2::text[])"
+_LAST_SEEN = (
+    "SELECT max(last_at) FROM source_outcomes WHERE source = $1 AND split_part(outcome, ':', 1) = ANY($2::text[])"
+)
 
-_BY_HOUR = "SELECT hour, sum(messages)::bigint FROM volumes WHERE source = $1 AND hour >= $2 GROUP BY hour"
+_BY_HOUR = "SELECT hour, sum(messages)::bigint FROM source_volumes WHERE source = $1 AND hour >= $2 GROUP BY hour"
 
 _COUNT_QUARANTINED = "SELECT count(*) FROM quarantine WHERE source = $1 AND replayed_at IS NULL AND received_at >= $2"
 

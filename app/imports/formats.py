@@ -60,7 +60,7 @@ def file_reader_of(
 ) -> FileReader:
     """``options`` are the source's: one says where free text goes."""
     if mapping is not None:
-        return mapped_rows(mapping, options.get("text", "apart"))
+        return mapped_rows(mapping, options.get("text", "private"))
     return segment_rows(limits) if kind is None else connector_rows(CONNECTORS[kind], options, now)
 
 

@@ -74,7 +74,7 @@ def segment_rows(limits: Limits) -> FileReader:
     return FileReader("messages", lines)
 
 
-def mapped_rows(mapping: FileMapping, text_policy: str = "apart") -> FileReader:
+def mapped_rows(mapping: FileMapping, text_policy: str = "private") -> FileReader:
     """Rows by a mapping. The rows before the place are read too, for equal rows are told apart by their number.
 
     Raises MappingRefused where the file and the mapping do not fit.

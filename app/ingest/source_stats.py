@@ -3,7 +3,7 @@
 Counted in memory, written down every few seconds; what was counted since the last write is lost with the process. It
 is there to notice what is new, missing or too much, not to account for single messages: the log does that.
 
-Owns the tables volumes, deliveries and plan_violations.
+Owns the tables source_volumes, source_outcomes and plan_violations.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _FLUSH_SECONDS: Final = 5.0
 _FORGET_EVERY: Final = HOUR
 
 _ADD_VOLUMES = """
-INSERT INTO volumes (source, hour, channel, name, messages)
+INSERT INTO source_volumes (source, hour, channel, name, messages)
 SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::bigint[])
-ON CONFLICT (source, hour, channel, name) DO UPDATE SET messages = volumes.messages + excluded.messages
+ON CONFLICT (source, hour, channel, name) DO UPDATE SET messages = source_volumes.messages + excluded.messages
 """
 
-_ADD_DELIVERIES = """
-INSERT INTO deliveries (source, hour, outcome, times, last_at)
+_ADD_OUTCOMES = """
+INSERT INTO source_outcomes (source, hour, outcome, times, last_at)
 SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::bigint[], $5::timestamptz[])
 ON CONFLICT (source, hour, outcome) DO UPDATE
-SET times = deliveries.times + excluded.times, last_at = greatest(deliveries.last_at, excluded.last_at)
+SET times = source_outcomes.times + excluded.times, last_at = greatest(source_outcomes.last_at, excluded.last_at)
 """
 
 _ADD_VIOLATIONS = """
@@ -62,8 +62,8 @@ SET messages = plan_violations.messages + excluded.messages,
 """
 
 _FORGET = (
-    "DELETE FROM volumes WHERE hour < $1",
-    "DELETE FROM deliveries WHERE hour < $1",
+    "DELETE FROM source_volumes WHERE hour < $1",
+    "DELETE FROM source_outcomes WHERE hour < $1",
     "DELETE FROM plan_violations WHERE last_at < $1",
 )
 
@@ -88,11 +88,11 @@ class _Counted(msgspec.Struct):
     """Since the last write."""
 
     volumes: dict[tuple[str, int, str, str], int] = {}
-    deliveries: dict[tuple[str, int, str], _Outcome] = {}
+    outcomes: dict[tuple[str, int, str], _Outcome] = {}
     violations: dict[tuple[str, str, str], _Violated] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.volumes or self.deliveries or self.violations)
+        return bool(self.volumes or self.outcomes or self.violations)
 
 
 class SourceStats:
@@ -183,9 +183,9 @@ class SourceStats:
         now = self._clock.now()
         self._metrics.source_outcome(source, outcome, times, now)
         key = (source, now - now % HOUR, f"{outcome}:{detail}" if detail else outcome)
-        known = self._counted.deliveries.get(key)
+        known = self._counted.outcomes.get(key)
         if known is None:
-            self._counted.deliveries[key] = _Outcome(times, now)
+            self._counted.outcomes[key] = _Outcome(times, now)
         else:
             known.times += times
             known.last_at = now
@@ -235,9 +235,9 @@ async def _write_volumes(connection: Connection, counted: _Counted) -> None:
     await connection.execute(_ADD_VOLUMES, *zip(*rows, strict=True))
 
 
-async def _write_deliveries(connection: Connection, counted: _Counted) -> None:
-    outcomes = [(*key, each.times, each.last_at) for key, each in _sorted(counted.deliveries)]
-    await connection.execute(_ADD_DELIVERIES, *zip(*outcomes, strict=True))
+async def _write_outcomes(connection: Connection, counted: _Counted) -> None:
+    outcomes = [(*key, each.times, each.last_at) for key, each in _sorted(counted.outcomes)]
+    await connection.execute(_ADD_OUTCOMES, *zip(*outcomes, strict=True))
 
 
 async def _write_violations(connection: Connection, counted: _Counted) -> None:
@@ -247,7 +247,7 @@ async def _write_violations(connection: Connection, counted: _Counted) -> None:
     await connection.execute(_ADD_VIOLATIONS, *zip(*violations, strict=True))
 
 
-_WRITE: Final = {"volumes": _write_volumes, "deliveries": _write_deliveries, "violations": _write_violations}
+_WRITE: Final = {"volumes": _write_volumes, "outcomes": _write_outcomes, "violations": _write_violations}
 
 _Value = TypeVar("_Value")
 
@@ -260,8 +260,8 @@ def _add(counted: _Counted, later: _Counted) -> None:
     """What was counted while a write failed, to what it should have written."""
     for name, messages in later.volumes.items():
         counted.volumes[name] = counted.volumes.get(name, 0) + messages
-    for outcome, each in later.deliveries.items():
-        known = counted.deliveries.setdefault(outcome, _Outcome(0, 0))
+    for outcome, each in later.outcomes.items():
+        known = counted.outcomes.setdefault(outcome, _Outcome(0, 0))
         known.times += each.times
         known.last_at = max(known.last_at, each.last_at)
     for way, broken in later.violations.items():

@@ -1,4 +1,4 @@
-"""Tokens that may sign one delivery: for tools whose signature leaves the body out. Owns the table used_once."""
+"""Tokens that may sign one delivery: for tools whose signature leaves the body out. Owns the table used_tokens."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _KEPT: Final = 8 * DAY
 
 _USE = """
 WITH old AS (
-    DELETE FROM used_once WHERE ctid = ANY(ARRAY(
-        SELECT ctid FROM used_once WHERE received_at < $5 ORDER BY received_at LIMIT 100 FOR UPDATE SKIP LOCKED))
+    DELETE FROM used_tokens WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM used_tokens WHERE received_at < $5 ORDER BY received_at LIMIT 100 FOR UPDATE SKIP LOCKED))
 )
-INSERT INTO used_once (source, token, body, received_at) VALUES ($1, $2, $3, $4)
-ON CONFLICT (source, token) DO UPDATE SET received_at = excluded.received_at WHERE used_once.body = excluded.body
+INSERT INTO used_tokens (source, token, body, received_at) VALUES ($1, $2, $3, $4)
+ON CONFLICT (source, token) DO UPDATE SET received_at = excluded.received_at WHERE used_tokens.body = excluded.body
 RETURNING true
 """
 

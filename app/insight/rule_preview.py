@@ -45,7 +45,7 @@ class Preview(msgspec.Struct):
     low: int
     high: int
     exact: bool
-    customers_looked_at: int
+    customers_scanned: int
     customers_total: int
     sample: list[Evidence]
 

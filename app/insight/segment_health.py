@@ -76,7 +76,7 @@ _SEGMENT_READS = "SELECT key, reads, last_read_at FROM segment_reads"
 
 
 class SegmentHealth(msgspec.Struct, frozen=True):
-    """One segment. ``last_moved_at``: when a customer last entered or left; None where none ever did.
+    """One segment. ``last_changed_at``: when a customer last entered or left; None where none ever did.
 
     Until it is ``filled`` its figures are those of a part of the customers, and it has no flags.
     """
@@ -85,7 +85,7 @@ class SegmentHealth(msgspec.Struct, frozen=True):
     members: int
     reads: int
     last_read_at: int | None
-    last_moved_at: int | None
+    last_changed_at: int | None
     filled: bool
     flags: list[str]
     """Of empty, tiny, never_read and stale, those that hold; the last two of nothing younger than STALE_DAYS."""
@@ -101,13 +101,13 @@ class Overlap(msgspec.Struct, frozen=True):
 
 
 class SegmentHealthReport(msgspec.Struct, frozen=True):
-    """``customers_looked_at`` is less than ``customers_total`` where the overlaps are those of a sample.
+    """``customers_scanned`` is less than ``customers_total`` where the overlaps are those of a sample.
 
     ``overlaps`` are the most alike of ``overlaps_total`` pairs.
     """
 
     customers_total: int
-    customers_looked_at: int
+    customers_scanned: int
     segments: list[SegmentHealth]
     overlaps: list[Overlap]
     overlaps_total: int
@@ -201,8 +201,8 @@ def _build_health(
 ) -> SegmentHealth:
     key, members = _segment_key(row["definition"]), row["members"]
     times, last_read_at = reads.get(key, (0, None))
-    last_moved_at = _latest(row["entered_at"], row["left_at"])
-    is_still = last_moved_at is None or last_moved_at <= now - STALE_DAYS * DAY
+    last_changed_at = _latest(row["entered_at"], row["left_at"])
+    is_still = last_changed_at is None or last_changed_at <= now - STALE_DAYS * DAY
     flags = {
         "empty": members == 0,
         "tiny": 0 < members < max(TINY_MEMBERS, TINY_SHARE * total),
@@ -210,7 +210,7 @@ def _build_health(
         "stale": is_still and not is_young,
     }
     holding = [flag for flag, holds in flags.items() if holds and filled]
-    return SegmentHealth(key, members, times, last_read_at, last_moved_at, filled, holding)
+    return SegmentHealth(key, members, times, last_read_at, last_changed_at, filled, holding)
 
 
 def _latest(*instants: int | None) -> int | None:

@@ -45,7 +45,9 @@ sources = Table(
     Column("default_channel", Text),
     Column("identity_properties", JSONB, nullable=False, server_default=text("'{}'")),
     Column("created_at", Instant, nullable=False, server_default=text("now()")),
-    Column("bots", Text, nullable=False, server_default="apart", comment="what becomes of theirs: keep, apart, drop"),
+    Column(
+        "bots", Text, nullable=False, server_default="quarantine", comment="messages of bots: keep, quarantine or drop"
+    ),
     Column(
         "kind", Text, nullable=False, server_default="sdk", comment="sdk, or the key of a tool in app.connectors.tools"
     ),
@@ -70,17 +72,17 @@ source_secrets = Table(
 )
 Index("source_secrets_of_source", source_secrets.c.source)
 
-used_once = Table(
-    "used_once",
+used_tokens = Table(
+    "used_tokens",
     metadata,
     Column("source", Text, nullable=False),
     Column("token", LargeBinary, nullable=False, comment="hash of what signs one delivery"),
     Column("body", LargeBinary, nullable=False, comment="hash of the body that it signed"),
     Column("received_at", Instant, nullable=False),
-    PrimaryKeyConstraint("source", "token", name="used_once_pkey"),
+    PrimaryKeyConstraint("source", "token", name="used_tokens_pkey"),
     comment="Tokens of tools whose signatures leave the body out: a second body under one is a forgery.",
 )
-Index("used_once_by_age", used_once.c.received_at)
+Index("used_tokens_by_age", used_tokens.c.received_at)
 
 erasure_requests = Table(
     "erasure_requests",
@@ -406,8 +408,8 @@ segment_reads = Table(
     comment="How often each segment is read, to tell which ones nobody uses.",
 )
 
-channel_days = Table(
-    "channel_days",
+channel_metrics = Table(
+    "channel_metrics",
     metadata,
     Column("source", Text, nullable=False),
     Column("kind", Text, nullable=False, comment="of the file: a key of app.channel_metrics.parsers"),
@@ -417,15 +419,15 @@ channel_days = Table(
     Column("day", Date, nullable=False),
     Column("value", Numeric, nullable=False),
     Column("recorded_at", Instant, nullable=False, server_default=text("now()")),
-    PrimaryKeyConstraint("source", "kind", "channel", "metric", "subject", "day", name="channel_days_pkey"),
+    PrimaryKeyConstraint("source", "kind", "channel", "metric", "subject", "day", name="channel_metrics_pkey"),
     comment="Figures of a channel by day that belong to nobody: context beside the journey.",
 )
 Index(
-    "channel_days_by_day",
-    channel_days.c.day,
-    channel_days.c.channel,
-    channel_days.c.metric,
-    channel_days.c.subject,
+    "channel_metrics_by_day",
+    channel_metrics.c.day,
+    channel_metrics.c.channel,
+    channel_metrics.c.metric,
+    channel_metrics.c.subject,
 )
 
 tracking_plan = Table(
@@ -454,27 +456,27 @@ plan_violations = Table(
     comment="How often the tracking plan was not kept, and by what.",
 )
 
-volumes = Table(
-    "volumes",
+source_volumes = Table(
+    "source_volumes",
     metadata,
     Column("source", Text, nullable=False),
     Column("hour", Instant, nullable=False),
     Column("channel", Text, nullable=False),
     Column("name", Text, nullable=False, comment="of the event, or the type of a message that has none"),
     Column("messages", BigInteger, nullable=False),
-    PrimaryKeyConstraint("source", "hour", "channel", "name", name="volumes_pkey"),
+    PrimaryKeyConstraint("source", "hour", "channel", "name", name="source_volumes_pkey"),
     comment="Accepted messages by hour of arrival: what is new, silent or too much is found here.",
 )
-Index("volumes_by_hour", volumes.c.hour)
+Index("source_volumes_by_hour", source_volumes.c.hour)
 
-deliveries = Table(
-    "deliveries",
+source_outcomes = Table(
+    "source_outcomes",
     metadata,
     Column("source", Text, nullable=False),
     Column("hour", Instant, nullable=False),
     Column("outcome", Text, nullable=False, comment="accepted, duplicate, rejected:CODE, refused:REASON, ignored"),
     Column("times", BigInteger, nullable=False),
     Column("last_at", Instant, nullable=False),
-    PrimaryKeyConstraint("source", "hour", "outcome", name="deliveries_pkey"),
+    PrimaryKeyConstraint("source", "hour", "outcome", name="source_outcomes_pkey"),
     comment="How a source is doing, by hour.",
 )

@@ -22,7 +22,7 @@ class Source(msgspec.Struct, frozen=True):
     default_channel: str | None
     identity_properties: Mapping[str, str]
     created_at: int
-    bots: str = "apart"
+    bots: str = "quarantine"
     kind: str = "sdk"
     options: Mapping[str, str] = {}
 
@@ -71,7 +71,7 @@ class SourceStore:
         name: str,
         default_channel: str | None = None,
         identity_properties: Mapping[str, str] | None = None,
-        bots: str = "apart",
+        bots: str = "quarantine",
         origins: Sequence[str] = (),
         kind: str = "sdk",
         options: Mapping[str, str] | None = None,
@@ -131,7 +131,7 @@ async def insert_source(
     name: str,
     default_channel: str | None,
     identity_properties: Mapping[str, str],
-    bots: str = "apart",
+    bots: str = "quarantine",
     kind: str = "sdk",
     options: Mapping[str, str] | None = None,
 ) -> Source:

@@ -81,7 +81,7 @@ async def test_what_the_database_refuses_of_the_tally_holds_up_nothing_else(
     await plan(service, "Order Completed", schema={"required": [unlike]})
     await service.send(track("Order Completed"))
     await service.app.state.services.ingest.source_stats.flush()
-    rows = await service.app.state.services.pool.fetch("SELECT name FROM volumes")
+    rows = await service.app.state.services.pool.fetch("SELECT name FROM source_volumes")
     assert [row["name"] for row in rows] == ["Order Completed"]
     assert await violations(service) == []
 
@@ -190,10 +190,10 @@ async def test_a_client_that_invents_names_fills_nothing(service: RunningApp) ->
     await service.send(*names)
     await service.send(*[track(f"f-{n}") for n in range(500)])
     await service.app.state.services.ingest.source_stats.flush()
-    rows = await service.app.state.services.pool.fetch("SELECT name, messages FROM volumes")
+    rows = await service.app.state.services.pool.fetch("SELECT name, messages FROM source_volumes")
     assert len(rows) == NAMES_MAX + 1
     assert {row["name"]: row["messages"] for row in rows}[OTHER] == 2_900 - NAMES_MAX
-    found = (await service.ask("/v1/quality/anomalies"))["items"]
+    found = (await service.ask("/v1/data-quality/anomalies"))["items"]
     assert [(each["kind"], each["messages"]) for each in found] == [
         ("new_source", 2_900),
         ("too_many_names", 2_900 - NAMES_MAX),
@@ -202,7 +202,7 @@ async def test_a_client_that_invents_names_fills_nothing(service: RunningApp) ->
 
 async def fill(service: RunningApp, rows: list[tuple[str, int, str, str, int]]) -> None:
     await service.app.state.services.pool.executemany(
-        "INSERT INTO volumes (source, hour, channel, name, messages) VALUES ($1, $2, $3, $4, $5)", rows
+        "INSERT INTO source_volumes (source, hour, channel, name, messages) VALUES ($1, $2, $3, $4, $5)", rows
     )
 
 
@@ -211,18 +211,18 @@ async def test_anomalies_at_their_instants(settings: Settings, start: Start) -> 
     async with start(settings, clock) as service:
         weeks = [("shop", NOON - k * WEEK + h * HOUR, "web", "Order Completed", 30) for k in (1, 2) for h in (-1, 0)]
         await fill(service, [*weeks, ("shop", NOON - HOUR, "web", "Order Completed", 30)])
-        assert (await service.ask("/v1/quality/anomalies"))["items"] == []
+        assert (await service.ask("/v1/data-quality/anomalies"))["items"] == []
         clock.instant += 1
-        (found,) = (await service.ask("/v1/quality/anomalies"))["items"]
+        (found,) = (await service.ask("/v1/data-quality/anomalies"))["items"]
         assert (found["kind"], found["source"], found["event"]) == ("silence", "shop", None)
         assert (found["since"], found["until"], found["expected"]) == ("2026-01-01T12:00:00.000000Z", None, 30.0)
         await service.send(track("Refund Asked", context={"channel": "chat"}))
         await fill(service, [("default", NOON - 9 * DAY, "server", "Order Completed", 1)])
         kinds = {(each["kind"], each["event"] or each["channel"]) for each in
-                 (await service.ask("/v1/quality/anomalies?source=default"))["items"]}  # fmt: skip
+                 (await service.ask("/v1/data-quality/anomalies?source=default"))["items"]}  # fmt: skip
         assert kinds == {("new_event", "Refund Asked"), ("new_channel", "chat")}
-        await service.ask("/v1/quality/anomalies?hours=0", 422)
-        await service.ask("/v1/quality/anomalies?source=%00", 422)
+        await service.ask("/v1/data-quality/anomalies?hours=0", 422)
+        await service.ask("/v1/data-quality/anomalies?source=%00", 422)
 
 
 async def test_health_of_a_source(settings: Settings, start: Start) -> None:
@@ -287,7 +287,7 @@ async def test_completeness_of_traits(service: RunningApp) -> None:
     def identify(user: str, **traits: Any) -> dict[str, Any]:
         return {"type": "identify", "userId": user, "traits": traits}
 
-    assert (await service.ask("/v1/quality/traits"))["items"] == []
+    assert (await service.ask("/v1/data-quality/trait-coverage"))["items"] == []
     await service.send(
         identify("u-1", plan="pro", city="", age=3),
         identify("u-2", plan="free", tags=[]),
@@ -301,7 +301,7 @@ async def test_completeness_of_traits(service: RunningApp) -> None:
     await service.app.state.services.pool.execute(
         "UPDATE customers SET stale = true WHERE id IN (SELECT customer_id FROM identities WHERE value = 'u-3')"
     )
-    found = await service.ask("/v1/quality/traits")
+    found = await service.ask("/v1/data-quality/trait-coverage")
     assert found["customers"] == 4
     assert found["items"] == [
         {"trait": "plan", "customers": 3, "share": 0.75, "empty": 0},
@@ -310,7 +310,7 @@ async def test_completeness_of_traits(service: RunningApp) -> None:
         {"trait": "tags", "customers": 1, "share": 0.25, "empty": 1},
     ]
     assert found["traits_total"] == 4
-    assert len((await service.ask("/v1/quality/traits?limit=1"))["items"]) == 1
+    assert len((await service.ask("/v1/data-quality/trait-coverage?limit=1"))["items"]) == 1
 
 
 async def test_counts_survive_a_database_that_is_away(service: RunningApp) -> None:
@@ -327,8 +327,8 @@ async def test_counts_survive_a_database_that_is_away(service: RunningApp) -> No
     await tally.flush()
     await service.send(track("e", messageId="m-3"))
     await tally.flush()
-    assert await pool.fetchval("SELECT sum(messages) FROM volumes WHERE name = 'e'") == 3
-    assert await pool.fetchval("SELECT sum(times) FROM deliveries WHERE outcome = 'accepted'") == 3
+    assert await pool.fetchval("SELECT sum(messages) FROM source_volumes WHERE name = 'e'") == 3
+    assert await pool.fetchval("SELECT sum(times) FROM source_outcomes WHERE outcome = 'accepted'") == 3
     assert [each["messages"] for each in await violations(service)] == [3]
 
 
@@ -336,7 +336,7 @@ async def test_what_is_counted_is_there_after_a_stop(settings: Settings, start: 
     async with start(settings) as service:
         await service.send(track("e"))
     async with start(settings) as service:
-        assert await service.app.state.services.pool.fetchval("SELECT messages FROM volumes") == 1
+        assert await service.app.state.services.pool.fetchval("SELECT messages FROM source_volumes") == 1
 
 
 async def test_old_counts_are_forgotten(settings: Settings, start: Start) -> None:
@@ -344,4 +344,4 @@ async def test_old_counts_are_forgotten(settings: Settings, start: Start) -> Non
     async with start(settings, clock) as service:
         await fill(service, [("default", NOON - KEEP_DAYS * DAY - age, "web", "x", 1) for age in (0, HOUR)])
         await service.app.state.services.ingest.source_stats.forget()
-        assert await service.app.state.services.pool.fetchval("SELECT count(*) FROM volumes") == 1
+        assert await service.app.state.services.pool.fetchval("SELECT count(*) FROM source_volumes") == 1

@@ -116,7 +116,7 @@ async def test_sources(service: RunningApp) -> None:
     body = {"key": "shop", "name": "Shop", "default_channel": "web", "identity_properties": {"customer.ref": "crm_id"}}
     made = await service.tell("POST", "/v1/sources", body, 201)
     made_besides = {name: made[name] for name in ("created_at", "write_key")}
-    assert {**body, "bots": "apart", "kind": "sdk", "options": {}, **made_besides} == made
+    assert {**body, "bots": "quarantine", "kind": "sdk", "options": {}, **made_besides} == made
     assert (await service.tell("POST", "/v1/sources", body, 409))["code"] == "conflict"
     assert [each["key"] for each in (await service.ask("/v1/sources"))["items"]] == ["default", "shop"]
     message = track("e", properties={"customer": {"ref": "c-7"}})

@@ -52,7 +52,7 @@ async def test_a_source_without_a_secret_takes_nothing(tools: WebhookSender) -> 
 
 
 async def test_kinds_are_listed_with_what_setting_up_needs(tools: WebhookSender) -> None:
-    listed = {each["key"]: each for each in (await tools.ask("GET", "/v1/sources/kinds"))["items"]}
+    listed = {each["key"]: each for each in (await tools.ask("GET", "/v1/connectors"))["items"]}
     assert set(listed) == {"sdk", *CONNECTORS}
     assert all(each["sample"] and each["steps"] for each in listed.values())
     assert all(any("{url}" in step for step in listed[key]["steps"]) for key in CONNECTORS)

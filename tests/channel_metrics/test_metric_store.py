@@ -21,7 +21,7 @@ FILE = (
 
 async def put(service: RunningApp, body: str | bytes, expected: int = 200, **params: str) -> Any:
     asked = {"kind": "generic", "source": "default", **params}
-    response = await service.client.post("/v1/channel-days", params=asked, content=body, headers=service.secret)
+    response = await service.client.post("/v1/channel-metrics", params=asked, content=body, headers=service.secret)
     assert response.status_code == expected, response.text
     return response.json()
 
@@ -37,12 +37,12 @@ async def test_the_same_file_twice_changes_nothing(service: RunningApp) -> None:
         "first": "2026-05-04",
         "last": "2026-05-05",
     }
-    before = await service.ask("/v1/channel-days")
+    before = await service.ask("/v1/channel-metrics")
     again = await put(service, gzip.compress(FILE.encode()))
     assert (again["added"], again["changed"], again["unchanged"]) == (0, 0, 3)
     corrected = await put(service, FILE.replace("98", "99"))
     assert (corrected["added"], corrected["changed"], corrected["unchanged"]) == (0, 1, 2)
-    after = await service.ask("/v1/channel-days")
+    after = await service.ask("/v1/channel-metrics")
     assert [each["value"] for each in before["items"]] == [120.5, 79.5, 98]
     assert [each["value"] for each in after["items"]] == [120.5, 79.5, 99]
 
@@ -56,7 +56,7 @@ async def test_figures_make_no_customer_and_no_touchpoint(service: RunningApp, s
     try:
         for table in ("customers", "identities", "touchpoints", "ledger", "quarantine", "transitions"):
             assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0, table
-        assert await connection.fetchval("SELECT count(*) FROM channel_days") > 0
+        assert await connection.fetchval("SELECT count(*) FROM channel_metrics") > 0
     finally:
         await connection.close()
 
@@ -64,13 +64,13 @@ async def test_figures_make_no_customer_and_no_touchpoint(service: RunningApp, s
 async def test_two_tools_of_one_source_keep_figures_of_one_name_apart(service: RunningApp) -> None:
     for kind, title in (("facebook_insights", "Facebook reach"), ("instagram_insights", "Instagram reach")):
         await put(service, f'sep=,\n"{title}"\n"Date","Primary"\n"2026-05-04T00:00:00","{len(kind)}"\n', kind=kind)
-    found = await service.ask("/v1/channel-days", params={"metric": "reach"})
+    found = await service.ask("/v1/channel-metrics", params={"metric": "reach"})
     assert [(each["kind"], each["value"]) for each in found["items"]] == [
         ("facebook_insights", 17),
         ("instagram_insights", 18),
     ]
     assert found["totals"] == [
-        {"day": "2026-05-04", "channel": "social", "metric": "reach", "sum": 35, "mean": 17.5, "figures": 2}
+        {"day": "2026-05-04", "channel": "social", "metric": "reach", "sum": 35, "mean": 17.5, "values": 2}
     ]
 
 
@@ -85,9 +85,9 @@ async def test_pages_hold_every_row_once_and_totals_of_whole_days(service: Runni
         totals: dict[tuple[str, str], tuple[float, int]] = {}
         while True:
             params = {"limit": size, **({"cursor": cursor} if cursor else {})}
-            page = await service.ask("/v1/channel-days", params=params)
+            page = await service.ask("/v1/channel-metrics", params=params)
             seen += [(each["day"], each["metric"], each["subject"]) for each in page["items"]]
-            totals |= {(each["day"], each["metric"]): (each["sum"], each["figures"]) for each in page["totals"]}
+            totals |= {(each["day"], each["metric"]): (each["sum"], each["values"]) for each in page["totals"]}
             cursor = page["next_cursor"]
             if cursor is None:
                 break
@@ -110,7 +110,7 @@ async def test_pages_hold_every_row_once_and_totals_of_whole_days(service: Runni
 )
 async def test_filters(service: RunningApp, params: dict[str, str], values: list[float]) -> None:
     await put(service, FILE)
-    found = await service.ask("/v1/channel-days", params=params)
+    found = await service.ask("/v1/channel-metrics", params=params)
     assert [each["value"] for each in found["items"]] == values
     assert sum(each["sum"] for each in found["totals"]) == sum(values)
 
@@ -122,16 +122,16 @@ async def test_what_is_refused(service: RunningApp) -> None:
     assert (await put(service, b"\x00\x01", 400))["code"] == "invalid_body"
     assert "day=" in (await put(service, "Keyword;Position\nshoes;1\n", 400, kind="semrush"))["message"]
     response = await service.client.post(
-        "/v1/channel-days", params={"kind": "generic", "source": "default"}, content=FILE
+        "/v1/channel-metrics", params={"kind": "generic", "source": "default"}, content=FILE
     )
     assert response.status_code == 401
     for cursor in ("nonsense", "eyJhc19vZiI6MCwicGxhY2UiOlsieCIsIiIsIiIsIiIsIiIsIiJdfQ"):
-        await service.ask("/v1/channel-days", 400, params={"cursor": cursor})
+        await service.ask("/v1/channel-metrics", 400, params={"cursor": cursor})
     for params in ({"from": "soon"}, {"metric": "a\0b"}):
-        await service.ask("/v1/channel-days", 422, params=params)
+        await service.ask("/v1/channel-metrics", 422, params=params)
 
 
 async def test_the_kinds_say_where_their_files_come_from(service: RunningApp) -> None:
-    found = (await service.ask("/v1/channel-days/kinds"))["items"]
+    found = (await service.ask("/v1/channel-metrics/formats"))["items"]
     assert {each["key"] for each in found} == set(METRIC_FORMATS)
     assert all(each["steps"] and each["sample"] for each in found)

@@ -35,7 +35,7 @@ HELP = {
     "keys revoke": ["within a second", "the beginning of its id"],
     "keys rotate": ["tokens of visitors", "--revoke"],
     "import": ["NDJSON, or CSV", "goes on where it stopped", "--source", "--kind", "--mapping", "--guess", "--zone"],
-    "import-figures": ["belong to nobody", "same file again changes nothing", "--kind", "--dates"],
+    "import-metrics": ["belong to nobody", "same file again changes nothing", "--kind", "--dates"],
     "rebuild": ["anew from the log", "such as user_id:42"],
     "verify": ["from the log", "--sample", "Exits with 1 if anything differs"],
 }

@@ -1,4 +1,4 @@
-"""``segue import-figures``: a file of figures from the command line."""
+"""``segue import-metrics``: a file of figures from the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BY_DAY = 'Date,Impressions,Likes\n"Mon, May 4, 2026","1,250",9\n"Tue, May 5, 202
 
 
 def run(database_url: str, *arguments: str) -> Result:
-    return CliRunner().invoke(cli, ["import-figures", *arguments, "--database-url", database_url])
+    return CliRunner().invoke(cli, ["import-metrics", *arguments, "--database-url", database_url])
 
 
 def rows(database_url: str) -> list[tuple[Any, ...]]:
@@ -23,7 +23,7 @@ def rows(database_url: str) -> list[tuple[Any, ...]]:
         connection = await asyncpg.connect(database_url)
         try:
             found = await connection.fetch(
-                "SELECT source, kind, metric, subject, day::text, value::text FROM channel_days ORDER BY metric, day"
+                "SELECT source, kind, metric, subject, day::text, value::text FROM channel_metrics ORDER BY metric, day"
             )
             assert await connection.fetchval("SELECT count(*) FROM customers") == 0
         finally:

@@ -35,7 +35,7 @@ async def test_the_examples(service: RunningApp) -> None:
     await service.tell("PUT", path, {**ENTRY, "mode": "quarantine"})
     await service.send(track("Order Completed", properties={"value": 7}), expected=0)
     tried = await service.tell("POST", "/v1/quarantine/replay", REPLAY)
-    assert json.loads(tried["items"][0]["becomes"])["properties"] == {"total": 7, "currency": "EUR"}
+    assert json.loads(tried["items"][0]["patched"])["properties"] == {"total": 7, "currency": "EUR"}
     done = await service.tell("POST", "/v1/quarantine/replay", {**REPLAY, "dry_run": False})
     assert (tried["accepted"], done["accepted"]) == (1, 1)
 

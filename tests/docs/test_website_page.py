@@ -33,5 +33,5 @@ def test_click_ids() -> None:
 
 
 def test_devices_and_what_becomes_of_bots() -> None:
-    assert {"`apart`", "`drop`", "`keep`"} <= {f"`{name}`" for name in in_first_column(WEBSITE)}
+    assert {"`quarantine`", "`drop`", "`keep`"} <= {f"`{name}`" for name in in_first_column(WEBSITE)}
     assert ", ".join(f"`{device}`" for device in get_args(Device)[:-1]) in read(WEBSITE)

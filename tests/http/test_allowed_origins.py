@@ -135,7 +135,7 @@ async def test_a_secret_key_is_never_in_a_page(service: RunningApp) -> None:
 async def test_a_source_is_changed(service: RunningApp) -> None:
     body = {"key": "shop", "default_channel": "web", "identity_properties": {"crm": "crm_id"}, "origins": [ORIGIN]}
     made = await service.tell("POST", "/v1/sources", body, 201)
-    assert made["bots"] == "apart"
+    assert made["bots"] == "quarantine"
     assert is_problem(await WebPage(service, made["write_key"], "https://x.example").post(), 403, "origin_not_allowed")
     (source,) = [each for each in (await service.ask("/v1/sources"))["items"] if each["key"] == "shop"]
     for change, field, value in (

@@ -68,7 +68,7 @@ async def test_the_count_is_that_of_the_rule_saved(filled: RunningApp, name: str
     members = {each["id"]: each for each in await filled.all_of("/v1/segments/saved/members")}
     assert found["count"] == found["estimate"] == found["low"] == found["high"] == len(members)
     assert found["exact"] is True
-    assert found["customers_looked_at"] == found["customers_total"] == 40
+    assert found["customers_scanned"] == found["customers_total"] == 40
     assert found["as_of"] == rfc3339(NOON)
     assert found["took_ms"] >= 0
     assert {each["id"] for each in found["sample"]} == members.keys()
@@ -104,7 +104,7 @@ async def test_an_estimate_looks_at_a_part(filled: RunningApp, monkeypatch: pyte
     monkeypatch.setattr(app.insight.rule_preview, "_deadline", lambda within_ms: lambda: within_ms < 100)
     found = await preview(filled, RULES["count"], within_ms=100, sample=100)
     assert (found["exact"], found["count"]) == (False, None)
-    looked_at, members = found["customers_looked_at"], len(found["sample"])
+    looked_at, members = found["customers_scanned"], len(found["sample"])
     assert 1 <= looked_at <= 10
     assert members <= found["low"] <= found["estimate"] <= found["high"] <= 40 - looked_at + members
     begun = {tuple(each["id"] for each in (await preview(filled, {"everyone": True}, within_ms=100))["sample"])}
@@ -210,7 +210,7 @@ async def test_two_at_a_time(filled: RunningApp) -> None:
             ("POST", "preview", {"rule": {"everyone": True}}),
             ("POST", "viewers/dry-run", {"rule": {"everyone": True}}),
             ("POST", "viewers/verify", None),
-            ("GET", "hygiene", None),
+            ("GET", "health", None),
         ):
             response = await filled.client.request(method, f"/v1/segments/{path}", json=body, headers=filled.secret)
             assert (response.status_code, response.json()["code"]) == (503, "overloaded"), path
@@ -229,7 +229,7 @@ async def test_two_at_a_time(filled: RunningApp) -> None:
         ("POST", "preview", "app.insight.rule_preview.scan_customers", b'{"rule":{"everyone":true}}'),
         ("POST", "viewers/dry-run", "app.insight.rule_preview.scan_customers", b'{"rule":{"everyone":true}}'),
         ("POST", "viewers/verify", "app.insight.verification.scan_customers", b""),
-        ("GET", "hygiene", "app.insight.segment_health._read_member_sets", b""),
+        ("GET", "health", "app.insight.segment_health._read_member_sets", b""),
     ],
 )
 async def test_a_caller_who_hangs_up_keeps_nothing(

@@ -108,7 +108,7 @@ async def test_mended_in_bulk(service: RunningApp) -> None:
 
     tried = await replay(service, **asked, dry_run=True)
     assert (tried["accepted"], tried["unpatchable"], tried["dry_run"]) == (5, 1, True)
-    assert json.loads(tried["items"][0]["becomes"])["properties"] == {"total": 0}
+    assert json.loads(tried["items"][0]["patched"])["properties"] == {"total": 0}
     assert await stored(service) == 0
     assert len(await listed(service, replayed="false")) == 7
 

@@ -50,9 +50,9 @@ _IdentityProperties = Annotated[
     Field(max_length=20, description="Event property that identifies -> the kind it holds."),
 ]
 _Bots = Annotated[
-    Literal["keep", "apart", "drop"],
+    Literal["keep", "quarantine", "drop"],
     Field(
-        description="What becomes of messages that a bot's browser sends: keep them, keep them apart (in quarantine, "
+        description="What becomes of messages that a bot's browser sends: keep them, quarantine them ("
         "from where they can be replayed), or drop them."
     ),
 ]
@@ -72,9 +72,9 @@ _Options = Annotated[
         Annotated[str, StringConstraints(max_length=4_000, pattern=r"^[^\x00]*$")],
     ],
     Field(
-        description="What a source of that kind is told besides; `GET /v1/sources/kinds` says which there are. For "
+        description="What a source of that kind is told besides; `GET /v1/connectors` says which there are. For "
         "every tool: `url`, the webhook's address as the tool calls it, and `text`, where people's free text goes "
-        "(apart, property or none)."
+        "(private, property or none)."
     ),
 ]
 
@@ -92,11 +92,11 @@ class SourceIn(BaseModel):
     name: _Name = ""
     default_channel: _Channel | None = None
     identity_properties: _IdentityProperties = {}
-    bots: _Bots = "apart"
+    bots: _Bots = "quarantine"
     kind: Annotated[
         str,
         StringConstraints(pattern=KEY_PATTERN, max_length=64),
-        Field(description="sdk, or the key of a tool in `GET /v1/sources/kinds`. It does not change later."),
+        Field(description="sdk, or the key of a tool in `GET /v1/connectors`. It does not change later."),
     ] = "sdk"
     options: _Options = {}
     origins: Origins = []
@@ -115,7 +115,7 @@ class SourceChangeIn(BaseModel):
     name: _Name = ""
     default_channel: _Channel | None = Field(None, description="null takes the default away.")
     identity_properties: _IdentityProperties = {}
-    bots: _Bots = "apart"
+    bots: _Bots = "quarantine"
     options: _Options = {}
 
 
@@ -158,7 +158,7 @@ class SourceOut(BaseModel):
             "default_channel": "web",
             "identity_properties": {},
             "created_at": EXAMPLE_INSTANT,
-            "bots": "apart",
+            "bots": "quarantine",
             "kind": "sdk",
             "options": {},
         },

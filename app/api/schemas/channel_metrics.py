@@ -19,11 +19,11 @@ _ROW = {
     "kind": "facebook_insights",
     "recorded_at": EXAMPLE_INSTANT,
 }
-_TOTAL = {"day": _DAY, "channel": "social", "metric": "page_impressions", "sum": 1250, "mean": 1250, "figures": 1}
+_TOTAL = {"day": _DAY, "channel": "social", "metric": "page_impressions", "sum": 1250, "mean": 1250, "values": 1}
 _BAD = {"line": 7, "reason": "impressions is no number that can be read: 'many'"}
 
 
-class ChannelDayOut(BaseModel):
+class ChannelMetricOut(BaseModel):
     model_config = shape("A figure of a channel on a day. It belongs to nobody.", _ROW)
 
     day: date
@@ -44,16 +44,16 @@ class DayTotalOut(BaseModel):
     metric: str
     sum: float
     mean: float
-    figures: int = Field(description="How many there are.")
+    values: int = Field(description="Number of values that the sum adds up.")
 
 
-class ChannelDaysOut(BaseModel):
+class ChannelMetricsOut(BaseModel):
     model_config = shape(
         "By day, channel, metric, subject and source.",
         {"items": [_ROW], "totals": [_TOTAL], "next_cursor": None, "as_of": EXAMPLE_INSTANT},
     )
 
-    items: list[ChannelDayOut]
+    items: list[ChannelMetricOut]
     totals: list[DayTotalOut] = Field(
         description="Of every day on this page, over all that the filters let through, whatever page it stands on."
     )
@@ -68,7 +68,7 @@ class BadRowOut(BaseModel):
     reason: str
 
 
-class FiguresStoredOut(BaseModel):
+class MetricsStoredOut(BaseModel):
     model_config = shape(
         "What became of a file of figures: added, changed and unchanged are all figures that it holds.",
         {"added": 14, "changed": 1, "unchanged": 27, "bad": 1, "bad_rows": [_BAD], "first": _DAY, "last": _DAY},
@@ -83,7 +83,7 @@ class FiguresStoredOut(BaseModel):
     last: date | None
 
 
-class FigureKindOut(BaseModel):
+class MetricFormatOut(BaseModel):
     model_config = shape(
         "A kind of file.",
         {"key": "twitter_analytics", "name": "Twitter (X) Analytics", "steps": [], "sample": "Date,Impressions\n"},
@@ -95,7 +95,7 @@ class FigureKindOut(BaseModel):
     sample: str
 
 
-class FigureKindsOut(BaseModel):
+class MetricFormatsOut(BaseModel):
     model_config = shape("The kinds of files.", {"items": []})
 
-    items: list[FigureKindOut]
+    items: list[MetricFormatOut]

@@ -22,7 +22,7 @@ class CauseOut(BaseModel):
     source: str | SkipJsonSchema[None] = None
 
 
-class StandingOut(BaseModel):
+class StagePositionOut(BaseModel):
     model_config = shape(
         "The place in one journey.",
         {
@@ -72,7 +72,7 @@ class CustomerOut(BaseModel):
     id: CustomerId
     identities: list[IdentityOut] = Field(description="Strongest first.")
     traits: dict[str, Any]
-    stages: dict[str, StandingOut] = Field(description="By journey key.")
+    stages: dict[str, StagePositionOut] = Field(description="By journey key.")
     segments: list[MembershipOut]
     as_of: Instant
 
@@ -84,7 +84,7 @@ class LookupIn(BaseModel):
     as_of: Instant | None = Field(None, description="An instant of the past instead of now.")
 
 
-class FoundOut(BaseModel):
+class LookupResultOut(BaseModel):
     model_config = shape("One of the customers asked for.", {"ref": "user_id:user-1", "customer": None})
 
     ref: str
@@ -96,7 +96,7 @@ class LookupOut(BaseModel):
         "In the order asked.", {"items": [{"ref": "user_id:user-1", "customer": None}], "as_of": EXAMPLE_INSTANT}
     )
 
-    items: list[FoundOut]
+    items: list[LookupResultOut]
     as_of: Instant
 
 

@@ -62,7 +62,7 @@ class PlanOut(BaseModel):
     items: list[PlanEntryOut]
 
 
-class ViolatedOut(BaseModel):
+class ViolationCountOut(BaseModel):
     model_config = shape(
         "How often the plan was not kept in one way.",
         {
@@ -90,7 +90,7 @@ class ViolatedOut(BaseModel):
 class ViolationsOut(BaseModel):
     model_config = shape("The latest first.", {"items": [], "as_of": EXAMPLE_INSTANT})
 
-    items: list[ViolatedOut]
+    items: list[ViolationCountOut]
     as_of: Instant
 
 
@@ -178,7 +178,7 @@ class TraitShareOut(BaseModel):
     empty: int = Field(description="Of those who have it, it is empty text, list or object.")
 
 
-class CompletenessOut(BaseModel):
+class TraitCoverageOut(BaseModel):
     model_config = shape(
         "How complete declared traits are, the most common first.",
         {

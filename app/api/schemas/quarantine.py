@@ -93,7 +93,7 @@ class QuarantineReplayIn(BaseModel):
     after: Annotated[int, Field(strict=True, ge=0, lt=1 << 63, description="`next_after` of the answer before.")] = 0
 
 
-class ReplayedOut(BaseModel):
+class ReplayResultOut(BaseModel):
     model_config = shape(
         "What became of one rejected message.",
         {
@@ -114,7 +114,7 @@ class ReplayedOut(BaseModel):
     )
     code: str | None
     reason: str | None
-    becomes: str | SkipJsonSchema[None] = Field(None, description="In a dry run: the original as it was corrected.")
+    patched: str | SkipJsonSchema[None] = Field(None, description="In a dry run: the original as it was corrected.")
 
 
 class QuarantineReplayOut(BaseModel):
@@ -138,7 +138,7 @@ class QuarantineReplayOut(BaseModel):
     unpatchable: int
     failed: int
     dry_run: bool
-    items: list[ReplayedOut]
+    items: list[ReplayResultOut]
     next_after: int | None = Field(description="More are waiting: ask again with `after`.")
 
 

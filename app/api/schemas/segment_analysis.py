@@ -68,7 +68,7 @@ class PreviewOut(BaseModel):
             "low": 1391,
             "high": 1426,
             "exact": False,
-            "customers_looked_at": 15000,
+            "customers_scanned": 15000,
             "customers_total": 23570,
             "sample": [],
             "took_ms": 502,
@@ -81,7 +81,7 @@ class PreviewOut(BaseModel):
     low: int = Field(description="Lower end of the 95 % interval.")
     high: int = Field(description="Upper end of the 95 % interval.")
     exact: bool
-    customers_looked_at: int
+    customers_scanned: int
     customers_total: int
     sample: list[EvidenceOut]
     took_ms: int
@@ -95,18 +95,18 @@ class DryRunIn(BaseModel):
     sample: _Sample = 10
 
 
-class NamedOut(BaseModel):
+class LabelledCustomerOut(BaseModel):
     model_config = shape("A customer of a sample.", _NAMED)
 
     id: CustomerId
     identities: list[IdentityOut]
 
 
-class MovedOut(BaseModel):
+class MembershipChangeOut(BaseModel):
     model_config = shape("How many customers, and some of them.", {"count": 12, "sample": [_NAMED]})
 
     count: int
-    sample: list[NamedOut]
+    sample: list[LabelledCustomerOut]
 
 
 class DryRunOut(BaseModel):
@@ -125,9 +125,9 @@ class DryRunOut(BaseModel):
     )
 
     segment: str
-    enter: MovedOut
-    leave: MovedOut
-    stay: MovedOut
+    enter: MembershipChangeOut
+    leave: MembershipChangeOut
+    stay: MembershipChangeOut
     changes: list[str] = Field(description="Other definitions that would change with it, as they read it.")
     customers_total: int
     took_ms: int
@@ -140,14 +140,14 @@ class VerifyIn(BaseModel):
     sample: int | None = Field(None, ge=1, le=1_000_000_000, description="That many random customers instead of all.")
 
 
-class SaidStayOut(BaseModel):
+class RecordedStayOut(BaseModel):
     model_config = shape("A stay in the segment.", {"since": EXAMPLE_INSTANT, "left_at": None})
 
     since: Instant
     left_at: OptionalInstant
 
 
-class SaidOut(BaseModel):
+class RecordedMembershipOut(BaseModel):
     model_config = shape(
         "What is said of a customer.",
         {"member": True, "since": EXAMPLE_INSTANT, "stays": [{"since": EXAMPLE_INSTANT, "left_at": None}]},
@@ -155,7 +155,7 @@ class SaidOut(BaseModel):
 
     member: bool
     since: Instant
-    stays: list[SaidStayOut]
+    stays: list[RecordedStayOut]
 
 
 class DifferenceOut(BaseModel):
@@ -169,8 +169,8 @@ class DifferenceOut(BaseModel):
     )
 
     customer: CustomerId
-    stored: SaidOut
-    recomputed: SaidOut
+    stored: RecordedMembershipOut
+    recomputed: RecordedMembershipOut
 
 
 class VerifiedOut(BaseModel):
@@ -208,7 +208,7 @@ class SegmentHealthOut(BaseModel):
             "members": 1411,
             "reads": 12,
             "last_read_at": EXAMPLE_INSTANT,
-            "last_moved_at": EXAMPLE_INSTANT,
+            "last_changed_at": EXAMPLE_INSTANT,
             "filled": True,
             "flags": [],
         },
@@ -218,7 +218,7 @@ class SegmentHealthOut(BaseModel):
     members: int
     reads: int = Field(description="Of its members and its count.")
     last_read_at: OptionalInstant
-    last_moved_at: OptionalInstant = Field(description="When a customer last entered or left.")
+    last_changed_at: OptionalInstant = Field(description="When a customer last entered or left.")
     filled: bool = Field(description="false: the figures are those of a part of the customers, and there are no flags.")
     flags: list[str]
 
@@ -235,12 +235,12 @@ class OverlapOut(BaseModel):
     jaccard: float = Field(description="both / either.")
 
 
-class HygieneOut(BaseModel):
+class SegmentHealthReportOut(BaseModel):
     model_config = shape(
         "All segments at a glance, from what is stored.",
         {
             "customers_total": 23570,
-            "customers_looked_at": 23570,
+            "customers_scanned": 23570,
             "sampled": False,
             "segments": [],
             "overlaps": [{"segments": ["a", "b"], "both": 98, "either": 100, "jaccard": 0.98}],
@@ -256,7 +256,7 @@ class HygieneOut(BaseModel):
     )
 
     customers_total: int
-    customers_looked_at: int
+    customers_scanned: int
     sampled: bool = Field(description="The overlaps are those of a random part of the base.")
     segments: list[SegmentHealthOut]
     overlaps: list[OverlapOut] = Field(

@@ -87,7 +87,7 @@ class TicketsOut(BaseModel):
     as_of: Instant
 
 
-class RedactedOut(BaseModel):
+class RedactionOut(BaseModel):
     model_config = shape(
         "What was taken out: context.private of messages, and differing twins of them in quarantine as a whole.",
         {"success": True, "messages": 12, "quarantined": 0},

@@ -10,7 +10,7 @@ from app.api.schemas.collect import RejectionOut
 from app.http.schema_types import EXAMPLE_INSTANT, Instant, OptionalInstant, shape
 
 
-class KindOut(BaseModel):
+class ConnectorOut(BaseModel):
     model_config = shape(
         "A kind of source.",
         {
@@ -39,10 +39,10 @@ class KindOut(BaseModel):
     sample_headers: dict[str, str]
 
 
-class KindsOut(BaseModel):
+class ConnectorsOut(BaseModel):
     model_config = shape("All kinds of sources.", {"items": []})
 
-    items: list[KindOut]
+    items: list[ConnectorOut]
 
 
 class SecretIn(BaseModel):
@@ -92,7 +92,7 @@ class WebhookReceiptOut(BaseModel):
     projected: bool
 
 
-class TriedMessageOut(BaseModel):
+class DryRunMessageOut(BaseModel):
     model_config = shape(
         "A message as it would be stored.",
         {
@@ -121,7 +121,7 @@ class TriedMessageOut(BaseModel):
     traits: dict[str, Any] | None
 
 
-class TriedOut(BaseModel):
+class DeliveryDryRunOut(BaseModel):
     model_config = shape(
         "What a delivery would become: the whole way was gone, and nothing of it was kept.",
         {
@@ -139,7 +139,7 @@ class TriedOut(BaseModel):
         description="verified: signed with the source's newest secret and verified. not_checked: the tool's part needs "
         "a key that only the tool has, or the source has no secret yet."
     )
-    messages: list[TriedMessageOut]
+    messages: list[DryRunMessageOut]
     accepted: int
     duplicate: int
     rejections: list[RejectionOut]

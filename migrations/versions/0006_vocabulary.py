@@ -1,0 +1,56 @@
+"""Tables and values get the names that the field uses.
+
+Why: deliveries is the word for what will be sent out; the others say what a table holds; ``apart`` said nothing.
+Old code does not run beside it: stop it first. This is the last release in which a table may simply be renamed.
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+TABLES = {
+    "used_once": "used_tokens",
+    "channel_days": "channel_metrics",
+    "volumes": "source_volumes",
+    "deliveries": "source_outcomes",
+}
+INDEXES = {
+    "used_once_pkey": "used_tokens_pkey",
+    "used_once_by_age": "used_tokens_by_age",
+    "channel_days_pkey": "channel_metrics_pkey",
+    "channel_days_by_day": "channel_metrics_by_day",
+    "volumes_pkey": "source_volumes_pkey",
+    "volumes_by_hour": "source_volumes_by_hour",
+    "deliveries_pkey": "source_outcomes_pkey",
+}
+
+
+def upgrade() -> None:
+    for before, after in TABLES.items():
+        op.execute(f"ALTER TABLE {before} RENAME TO {after}")
+    for before, after in INDEXES.items():
+        op.execute(f"ALTER INDEX {before} RENAME TO {after}")
+    rename_values("apart", "quarantine", "private")
+
+
+def downgrade() -> None:
+    rename_values("quarantine", "apart", "apart", text_before="private")
+    for before, after in INDEXES.items():
+        op.execute(f"ALTER INDEX {after} RENAME TO {before}")
+    for before, after in TABLES.items():
+        op.execute(f"ALTER TABLE {after} RENAME TO {before}")
+
+
+def rename_values(bots_before: str, bots_after: str, text_after: str, text_before: str = "apart") -> None:
+    """What sources say of messages of bots, and of people's free text."""
+    op.execute(f"ALTER TABLE sources ALTER COLUMN bots SET DEFAULT '{bots_after}'")
+    op.execute(f"UPDATE sources SET bots = '{bots_after}' WHERE bots = '{bots_before}'")
+    op.execute(
+        f'UPDATE sources SET options = options || \'{{"text": "{text_after}"}}\' '
+        f"WHERE options ->> 'text' = '{text_before}'"
+    )
