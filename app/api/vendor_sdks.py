@@ -221,7 +221,7 @@ async def mixpanel_import(request: Request) -> Response:
         receipt = await submit_envelope(request, envelope, len(payload.body), now)
     if flag(request, payload, "verbose"):
         return json_response({"status": 1, "error": None})
-    failed = mixpanel.failed_records(receipt.rejections)
+    failed = mixpanel.describe_failed_records(receipt.rejections)
     imported = {"num_records_imported": mixpanel.count_events(envelope) - len(failed)}
     if not failed or request.query_params.get("strict") in _FALSE:
         return json_response({"code": 200, **imported, "status": "OK"})
@@ -256,7 +256,7 @@ async def posthog_events_v1(request: Request) -> Response:
         sent_at_header=headers.get("posthog-request-timestamp"),
     )
     receipt = await submit_envelope(request, envelope, len(payload.body), now)
-    return json_response({"results": posthog.results(envelope, receipt.rejections)})
+    return json_response({"results": posthog.describe_results(envelope, receipt.rejections)})
 
 
 async def no_flags(request: Request) -> Response:
@@ -312,7 +312,7 @@ async def validate_measurement(request: Request) -> Response:
         return json_response({"validationMessages": [*messages, _invalid("", error.message)]})
     events = ga4.count_events(envelope)
     parsed = normalise(envelope, source, now, services.settings)
-    messages += [ga4.validation_message(each, events) for each in parsed.rejections]
+    messages += [ga4.build_validation_message(each, events) for each in parsed.rejections]
     return json_response({"validationMessages": messages})
 
 

@@ -41,7 +41,7 @@ class Delivery(msgspec.Struct, kw_only=True):
 def decode_json(body: bytes) -> Any:
     """Parsed JSON. Raises Unreadable, never anything else."""
     try:
-        readable = json_text.without_lone_surrogates(json_text.as_utf8(body))
+        readable = json_text.replace_lone_surrogates(json_text.as_utf8(body))
         if json_text.is_deeper(readable, _LEVELS_MAX):
             raise Unreadable(f"the body nests deeper than {_LEVELS_MAX} levels")
         return _DECODER.decode(readable)

@@ -39,13 +39,13 @@ _PAGE_EVENT_NAMES: Final = {"page": "page_viewed", "screen": "screen_viewed"}
 def find_identities(*places: Any) -> dict[str, Any]:
     """The identities that Call takes, each from the first of those objects that has it."""
     objects = [place for place in places if isinstance(place, dict)]
-    identities = {kind: first_value(names, *objects) for kind, names in _IDENTITY_SPELLINGS.items()}
+    identities = {kind: find_first_value(names, *objects) for kind, names in _IDENTITY_SPELLINGS.items()}
     ids = [place["ids"] for place in objects if isinstance(place.get("ids"), dict)]
     merged = {str(kind): value for ids_of_place in reversed(ids) for kind, value in ids_of_place.items()}
     return {kind: value for kind, value in {**identities, "ids": merged}.items() if value not in (None, "", {})}
 
 
-def first_value(names: tuple[str, ...], *objects: Mapping[str, Any]) -> Any:
+def find_first_value(names: tuple[str, ...], *objects: Mapping[str, Any]) -> Any:
     """The first value that there is, by object and then by name."""
     return next((place[name] for place in objects for name in names if place.get(name) not in _ABSENT), None)
 
@@ -62,16 +62,16 @@ def map_flat_event(event: Event, tool: str, fallback_id: str = "") -> Call:
 
     Raises Unreadable for what has no name.
     """
-    kind, data = event.get("type"), first_value(_PAYLOAD_NAMES, event)
+    kind, data = event.get("type"), find_first_value(_PAYLOAD_NAMES, event)
     payload = data if isinstance(data, dict) else {}
     context = event["context"] if isinstance(event.get("context"), dict) else {}
     extra = {key: value for key, value in event.items() if key not in _RESERVED_NAMES | _TRANSPORT_NAMES}
     traits = event.get("traits") if isinstance(event.get("traits"), dict) else None
-    own_id = first_value(_ID_NAMES, event)
+    own_id = find_first_value(_ID_NAMES, event)
     call = Call(
         id=str(own_id) if own_id is not None else fallback_id or derive_event_id(event),
-        occurred_at=first_value(_TIME_NAMES, event),
-        channel=str(first_value(("channel",), event, payload, context) or CHANNEL),
+        occurred_at=find_first_value(_TIME_NAMES, event),
+        channel=str(find_first_value(("channel",), event, payload, context) or CHANNEL),
         **find_identities(event, payload, traits, context.get("traits")),
         context={name: value for name, value in context.items() if name not in ("channel", "private")},
         text=event["text"] if isinstance(event.get("text"), dict) else {},
@@ -79,16 +79,16 @@ def map_flat_event(event: Event, tool: str, fallback_id: str = "") -> Call:
     if kind == "identify":
         call.traits = {**extra, **(traits or drop_identities(data))}
     elif kind == "alias":
-        call.previous_id = first_value(("previous_id", "previousId"), event)
+        call.previous_id = find_first_value(("previous_id", "previousId"), event)
         if call.previous_id is None:
             raise Unreadable("an alias needs previous_id")
     else:
-        call.event = _event_name(event, tool)
+        call.event = _choose_event_name(event, tool)
         call.properties = {**extra, **drop_identities(data)}
     return call
 
 
-def _event_name(event: Event, tool: str) -> str:
+def _choose_event_name(event: Event, tool: str) -> str:
     kind, name = event.get("type"), event.get("event")
     if kind in _PAGE_EVENT_NAMES:
         return _PAGE_EVENT_NAMES[str(kind)]

@@ -188,7 +188,7 @@ def _verify_standard(delivery: Delivery, secret: str) -> None:
     )
     sent, time = require_header(delivery, f"{prefix}-signature"), require_header(delivery, f"{prefix}-timestamp")
     text = f"{require_header(delivery, f'{prefix}-id')}.{time}.".encode() + delivery.body
-    version, is_valid = _standard_verifier(text, secret)
+    version, is_valid = _prepare_standard_check(text, secret)
     signatures = (entry.partition(",")[2] for entry in sent.split()[:10] if entry.partition(",")[0] == version)
     if not any(is_valid(signature) for signature in signatures):
         raise SignatureRefused(WRONG, f"no {version} signature in {prefix}-signature is that of this body and secret")
@@ -197,12 +197,12 @@ def _verify_standard(delivery: Delivery, secret: str) -> None:
     check_age(time, delivery.received_at, _STANDARD_SECONDS_MAX)
 
 
-def _standard_verifier(text: bytes, secret: str) -> tuple[str, Callable[[str], bool]]:
+def _prepare_standard_check(text: bytes, secret: str) -> tuple[str, Callable[[str], bool]]:
     """(version that the secret is for, whether a signature in base64 holds)."""
     if not secret.startswith(_PUBLIC):
         expected = _compute_standard_mac(text, secret)
         return "v1", lambda signature: is_same_secret(signature, expected)
-    key = Ed25519PublicKey.from_public_bytes(_key_bytes(secret))
+    key = Ed25519PublicKey.from_public_bytes(_decode_key(secret))
 
     def is_valid(signature: str) -> bool:
         try:
@@ -226,7 +226,7 @@ def _sign_standard(delivery: Delivery, secret: str) -> Delivery:
 
 
 def _compute_standard_mac(text: bytes, secret: str) -> str:
-    return b64encode(hmac.digest(_key_bytes(secret), text, "sha256")).decode()
+    return b64encode(hmac.digest(_decode_key(secret), text, "sha256")).decode()
 
 
 def _normalise_standard_secret(secret: str) -> str:
@@ -237,7 +237,7 @@ def _normalise_standard_secret(secret: str) -> str:
     if not normalised.startswith((_SYMMETRIC, _PUBLIC)):
         normalised = _SYMMETRIC + normalised
     try:
-        key = _key_bytes(normalised)
+        key = _decode_key(normalised)
     except (Error, ValueError):
         raise ValueError("After whsec_ or whpk_ there must be base64.") from None
     if normalised.startswith(_PUBLIC) and len(key) != 32:
@@ -247,7 +247,7 @@ def _normalise_standard_secret(secret: str) -> str:
     return normalised
 
 
-def _key_bytes(secret: str) -> bytes:
+def _decode_key(secret: str) -> bytes:
     """Padding may be missing."""
     encoded = secret.partition("_")[2]
     return b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from app.enrichment.channel_groups import DIRECT_MEDIUM, DIRECT_SOURCE, GROUPS, PAID_GROUPS, channel_group_of
+from app.enrichment.channel_groups import DIRECT_MEDIUM, DIRECT_SOURCE, GROUPS, PAID_GROUPS, classify_channel_group
 from app.enrichment.click_ids import CLICK_IDS, ClickId, find_click_id
 from app.enrichment.referrer_sites import Site, find_site, find_site_by_name, is_same_site
 from app.enrichment.urls import VALUE_CHARS_MAX, clean_value, find_parameters, host_of, query_of
@@ -61,14 +61,14 @@ def attribute(landing: Landing) -> Attribution | None:
     """How the visit came about; None where it did not come from outside, or nothing is said of it."""
     query = query_of(landing.url or "") or landing.search
     if not query and not landing.campaign and not landing.click_ids:  # most pages
-        return _from_referrer(landing, {})
+        return _attribute_by_referrer(landing, {})
     parameters = find_parameters(query or "", _URL_PARAMETERS)
     tags = {tag: parameters[name] for name, tag in _UTM.items() if name in parameters}
     for name in _UTM.values():
         if name in landing.campaign and (text := clean_value(landing.campaign[name])):
             tags[name] = text
     clicks = {name.lower() for name, value in landing.click_ids.items() if value} | parameters.keys()
-    return _from_tags_or_click(tags, find_click_id(clicks)) or _from_referrer(landing, tags)
+    return _attribute_by_tags_or_click(tags, find_click_id(clicks)) or _attribute_by_referrer(landing, tags)
 
 
 def channel_of(attribution: Attribution) -> str:
@@ -78,42 +78,44 @@ def channel_of(attribution: Attribution) -> str:
     return GROUPS[attribution.group]
 
 
-def _from_tags_or_click(tags: dict[str, str], click: ClickId | None) -> Attribution | None:
+def _attribute_by_tags_or_click(tags: dict[str, str], click: ClickId | None) -> Attribution | None:
     """By UTM and click id; None where neither says where the visit came from."""
     if click is None and not tags.keys() & {"source", "medium"}:
         return None
-    by_tags = _from_tags(tags, click)
+    by_tags = _attribute_by_tags(tags, click)
     if click is None or not click.paid:
         return by_tags
     # A click that was paid for is believed before tags, unless these say as what else it was bought.
-    by_click = _from_click(tags, click)
+    by_click = _attribute_by_click(tags, click)
     return by_tags if by_tags.group in PAID_GROUPS and by_tags.group != by_click.group else by_click
 
 
-def _from_tags(tags: dict[str, str], click: ClickId | None) -> Attribution:
+def _attribute_by_tags(tags: dict[str, str], click: ClickId | None) -> Attribution:
     if click is not None and not tags.keys() & {"source", "medium"}:
-        return _from_click(tags, click)
+        return _attribute_by_click(tags, click)
     source = tags.get("source") or (click.source if click else "")
     medium = tags.get("medium") or (click.medium if click and not click.paid else "")
-    group, field = channel_group_of(source, medium, tags.get("campaign", ""), find_site_by_name(source))
+    group, field = classify_channel_group(source, medium, tags.get("campaign", ""), find_site_by_name(source))
     rule = f"utm:{field}" if field in tags or click is None else f"click_id:{click.name}"
     return _build_attribution(group, rule, source.lower(), medium.lower(), tags, click)
 
 
-def _from_click(tags: dict[str, str], click: ClickId) -> Attribution:
-    group, _ = channel_group_of(click.source, click.medium, tags.get("campaign", ""), find_site_by_name(click.source))
+def _attribute_by_click(tags: dict[str, str], click: ClickId) -> Attribution:
+    group, _ = classify_channel_group(
+        click.source, click.medium, tags.get("campaign", ""), find_site_by_name(click.source)
+    )
     return _build_attribution(group, f"click_id:{click.name}", click.source, click.medium, tags, click)
 
 
-def _from_referrer(landing: Landing, tags: dict[str, str]) -> Attribution | None:
+def _attribute_by_referrer(landing: Landing, tags: dict[str, str]) -> Attribution | None:
     """By the referrer, or for want of one."""
     referrer = landing.referrer or ""
     host = host_of(referrer)
     if not host:
-        return _from_no_referrer(landing, tags)
+        return _attribute_without_referrer(landing, tags)
     if landing.url and (own_host := host_of(landing.url)) and is_same_site(host, own_host):
         return None
-    site, untagged = _from_host(host)
+    site, untagged = _attribute_by_host(host)
     if site is not None and site.category == "through":
         return None
     if site is not None and site.category == "search" and "term" not in tags and "?" in referrer:
@@ -121,13 +123,13 @@ def _from_referrer(landing: Landing, tags: dict[str, str]) -> Attribution | None
     if not tags:
         return untagged
     source, medium = untagged.source or "", untagged.medium or ""
-    group, field = channel_group_of(source, medium, tags.get("campaign", ""), site)
+    group, field = classify_channel_group(source, medium, tags.get("campaign", ""), site)
     rule = "utm:campaign" if field == "campaign" else untagged.rule
     return _build_attribution(group, rule, source, medium, tags)
 
 
 @lru_cache(maxsize=4096)
-def _from_host(host: str) -> tuple[Site | None, Attribution]:
+def _attribute_by_host(host: str) -> tuple[Site | None, Attribution]:
     """What coming from a host says by itself."""
     site = find_site(host)
     if site is None:
@@ -135,13 +137,13 @@ def _from_host(host: str) -> tuple[Site | None, Attribution]:
     else:
         source, medium = site.name, _MEDIUM_OF_SITE.get(site.category, "referral")
         came_from = f"{site.category}:{site.host}"
-    group, _ = channel_group_of(source, medium, "", site)
+    group, _ = classify_channel_group(source, medium, "", site)
     return site, _build_attribution(group, f"referrer:{came_from}"[:_RULE_CHARS_MAX], source, medium, {})
 
 
-def _from_no_referrer(landing: Landing, tags: dict[str, str]) -> Attribution | None:
+def _attribute_without_referrer(landing: Landing, tags: dict[str, str]) -> Attribution | None:
     if tags.get("campaign"):
-        group, _ = channel_group_of("", "", tags["campaign"], None)
+        group, _ = classify_channel_group("", "", tags["campaign"], None)
         return _build_attribution(group, "utm:campaign", "", "", tags)
     if landing.url is None and landing.referrer is None:
         return None

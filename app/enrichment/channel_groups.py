@@ -59,7 +59,7 @@ _PAID_GROUP_OF_CATEGORY: Final[dict[Category, str]] = {
 }
 
 
-def channel_group_of(source: str, medium: str, campaign: str, site: Site | None) -> tuple[str, Field]:
+def classify_channel_group(source: str, medium: str, campaign: str, site: Site | None) -> tuple[str, Field]:
     """The group, and which of the three decided. Upper and lower case are one; ``site`` is what ``source`` names."""
     source, medium, campaign = source.lower(), medium.lower(), campaign.lower()
     category = site.category if site is not None else None
@@ -68,11 +68,11 @@ def channel_group_of(source: str, medium: str, campaign: str, site: Site | None)
     if "cross-network" in campaign:
         return "Cross-network", "campaign"
     is_shopping = _SHOPPING_CAMPAIGN.search(campaign) is not None
-    paid_group = _paid_group(medium, category, is_shopping)
-    return paid_group if paid_group is not None else _unpaid_group(source, medium, category, is_shopping)
+    paid_group = _classify_paid(medium, category, is_shopping)
+    return paid_group if paid_group is not None else _classify_unpaid(source, medium, category, is_shopping)
 
 
-def _paid_group(medium: str, category: Category | None, is_shopping: bool) -> tuple[str, Field] | None:
+def _classify_paid(medium: str, category: Category | None, is_shopping: bool) -> tuple[str, Field] | None:
     is_paid = _PAID_MEDIUM.fullmatch(medium) is not None
     if is_paid and (category == "shopping" or is_shopping):
         return "Paid Shopping", "medium" if category == "shopping" else "campaign"
@@ -83,7 +83,7 @@ def _paid_group(medium: str, category: Category | None, is_shopping: bool) -> tu
     return ("Paid Other", "medium") if is_paid else None
 
 
-def _unpaid_group(source: str, medium: str, category: Category | None, is_shopping: bool) -> tuple[str, Field]:
+def _classify_unpaid(source: str, medium: str, category: Category | None, is_shopping: bool) -> tuple[str, Field]:
     if category == "ai" or medium == "ai-assistant":
         return "AI Assistant", "source" if category == "ai" else "medium"
     if category == "shopping" or is_shopping:

@@ -27,7 +27,7 @@ class Countries:
             record = self._reader.get(address)
         except (ValueError, maxminddb.InvalidDatabaseError):
             return None
-        return _country_code(record)
+        return _find_country_code(record)
 
 
 @lru_cache(maxsize=4)
@@ -35,7 +35,7 @@ def open_countries(path: Path) -> Countries:
     return Countries(path)
 
 
-def _country_code(record: Any) -> str | None:
+def _find_country_code(record: Any) -> str | None:
     """``{"country": {"iso_code": "NL"}}``, or ``{"country_code": "NL"}``."""
     if not isinstance(record, dict):
         return None

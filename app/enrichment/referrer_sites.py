@@ -53,7 +53,7 @@ def find_site(host: str) -> Site | None:
         _, _, suffix = suffix.partition(".")
     if host.startswith(_WEBMAIL):
         return Site("mail", _WEBMAIL[:-1], host)
-    domain = registrable_domain(host)
+    domain = find_registrable_domain(host)
     label = domain.partition(".")[0]
     labelled_site = sites.labels_alone.get(label) if bare_host == domain else None
     labelled_site = labelled_site or sites.labels.get(label)
@@ -68,7 +68,7 @@ def find_site_by_name(source: str) -> Site | None:
 
 
 @lru_cache(maxsize=4096)
-def registrable_domain(host: str) -> str:
+def find_registrable_domain(host: str) -> str:
     """What looks like the domain that somebody registered: shop.example.co.uk -> example.co.uk.
 
     By the shape of its last labels, which the public suffix list would tell exactly; an address is itself.
@@ -83,7 +83,7 @@ def registrable_domain(host: str) -> str:
 
 
 def is_same_site(left: str, right: str) -> bool:
-    return left == right or registrable_domain(left) == registrable_domain(right)
+    return left == right or find_registrable_domain(left) == find_registrable_domain(right)
 
 
 class _SiteIndex(msgspec.Struct):

@@ -51,13 +51,13 @@ def estimate_sentiment(text: str) -> dict[str, Any] | None:
     result: dict[str, Any] = {
         "sentiment": "positive" if score >= _POSITIVE else "negative" if score <= -_POSITIVE else "neutral",
         "score": score,
-        "by": _library_version("vaderSentiment"),
+        "by": _describe_library("vaderSentiment"),
         "note": NOTE,
     }
     if find_spec("nrclex") is not None:
         counts, emotion_words = _count_emotions(words)
         result["emotions"] = counts
-        result["by"] += f", {_library_version('nrclex')}"
+        result["by"] += f", {_describe_library('nrclex')}"
         lexicon_words += emotion_words
     return {**result, "words": list(dict.fromkeys(lexicon_words))[:WORDS_MAX]}
 
@@ -94,5 +94,5 @@ def _load_vader() -> Any:
 
 
 @cache
-def _library_version(library: str) -> str:
+def _describe_library(library: str) -> str:
     return f"{library} {version(library)}"

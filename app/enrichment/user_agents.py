@@ -67,7 +67,7 @@ def prepare() -> None:
 
 def client_of(user_agent: str) -> UserAgentClient:
     """What browser it is, on what; fields that cannot be told are None, the device is ``unknown`` then."""
-    return _client_of(_truncate_utf8(user_agent))
+    return _parse_client(_truncate_utf8(user_agent))
 
 
 def is_bot(user_agent: str) -> bool:
@@ -91,19 +91,19 @@ def _truncate_utf8(user_agent: str) -> str:
 
 
 @lru_cache(maxsize=_CACHE_ENTRIES_MAX)
-def _client_of(user_agent: str) -> UserAgentClient:
+def _parse_client(user_agent: str) -> UserAgentClient:
     result = _load_parser().parse(user_agent)
     browser, system = result.user_agent, result.os
     return UserAgentClient(
-        device=_device_of(user_agent),
+        device=_classify_device(user_agent),
         browser=browser.family if browser else None,
-        browser_version=_version(browser.major, browser.minor) if browser else None,
+        browser_version=_format_version(browser.major, browser.minor) if browser else None,
         os=system.family if system else None,
-        os_version=_version(system.major, system.minor) if system else None,
+        os_version=_format_version(system.major, system.minor) if system else None,
     )
 
 
-def _device_of(user_agent: str) -> Device:
+def _classify_device(user_agent: str) -> Device:
     if _is_bot(user_agent):
         return "bot"
     agent = user_agent.lower()
@@ -120,7 +120,7 @@ def _contains_any(agent: str, words: tuple[str, ...]) -> bool:
     return any(word in agent for word in words)
 
 
-def _version(major: str | None, minor: str | None) -> str | None:
+def _format_version(major: str | None, minor: str | None) -> str | None:
     return f"{major}.{minor}" if major and minor and minor != "0" else major
 
 

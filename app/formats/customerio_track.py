@@ -34,11 +34,11 @@ from app.formats.vendor_events import (
     Members,
     build_object,
     build_page,
+    decode_members_or_empty,
+    decode_text_or_none,
+    encode_object_without,
     encode_text,
     hash_id,
-    members_or_empty,
-    object_without,
-    text_or_none,
 )
 
 CALLS: Final = (
@@ -90,7 +90,7 @@ def read_call(call: str, person: str, device: str, body: bytes, received_at: int
         readable = parse_document(body, limits).readable
         if not readable.startswith(b"{"):
             raise InvalidBody("The body must be a JSON object.")
-        members = members_or_empty(readable)
+        members = decode_members_or_empty(readable)
     members_of_operation = _convert_to_operation(call, person, device, members)
     operation = json_text.encode_members({name: raw for name, raw in members_of_operation.items() if raw})
     return _read_operations([(operation, operation)], limits, EventTimes(received_at))
@@ -106,7 +106,7 @@ def read_batch(body: bytes, received_at: int, limits: Limits) -> ParsedRequest:
     """The operations of ``/api/v2/batch``. Raises InvalidBody."""
     parsed: Document = parse_document(body, limits)
     return _read_operations(
-        parsed.elements(members_or_empty(parsed.readable).get("batch", b"")), limits, EventTimes(received_at)
+        parsed.elements(decode_members_or_empty(parsed.readable).get("batch", b"")), limits, EventTimes(received_at)
     )
 
 
@@ -131,7 +131,7 @@ def _convert_to_operation(call: str, person: str, device: str, body: Members) ->
     if call == "identify":
         return {**operation, "attributes": json_text.encode_members(body)}
     if call in ("event", "anonymous_event"):
-        kind = text_or_none(body.get("type"))
+        kind = decode_text_or_none(body.get("type"))
         operation["action"] = encode_text(kind if kind in _EVENT_ACTIONS else "event")
         if call == "anonymous_event":
             operation["identifiers"] = build_object(anonymous_id=body.get("anonymous_id"))
@@ -198,12 +198,12 @@ def _read_operations(operations: list[tuple[bytes, bytes]], limits: Limits, time
     parsed = ParsedRequest(builder.build_envelope(None))
     messages_count = repeated_bytes = 0
     for index, (raw, original) in enumerate(builder.reject_over_limit(operations)):
-        members = members_or_empty(raw)
+        members = decode_members_or_empty(raw)
         if not members:
             builder.add_raw_item(index, raw, original)
             continue
         operation = _parse_operation(members, raw, builder.default_time(index))
-        kind = text_or_none(members.get("type")) or "person"
+        kind = decode_text_or_none(members.get("type")) or "person"
         map_operation = _MAPPER_OF_TYPE.get(kind)
         if map_operation is None or not operation.action:
             builder.reject(
@@ -225,7 +225,7 @@ def _read_operations(operations: list[tuple[bytes, bytes]], limits: Limits, time
         parsed.erasures += erasures
         for count, message in enumerate(messages):
             if count:
-                message["messageId"] = encode_text(f"{text_or_none(message['messageId'])}:{count}")
+                message["messageId"] = encode_text(f"{decode_text_or_none(message['messageId'])}:{count}")
             builder.add_message(index, message, original)
         if not messages and not erasures:
             builder.reject(index, RejectionCode.MISSING_IDENTITY, original)
@@ -237,19 +237,19 @@ def _parse_operation(members: Members, raw: bytes, default_time: bytes) -> _Oper
     if "anonymous_id" in members:
         identifiers.setdefault("anonymous_id", members["anonymous_id"])
     time = members.get("timestamp", b"")
-    own_id = text_or_none(members.get("id"))
+    own_id = decode_text_or_none(members.get("id"))
     shared = {
         "messageId": encode_text(own_id or hash_id(raw, default_time if time in ABSENT else b"")),
         "timestamp": default_time if time in ABSENT else time,
     }
-    return _Operation(members, text_or_none(members.get("action")) or "", identifiers, shared)
+    return _Operation(members, decode_text_or_none(members.get("action")) or "", identifiers, shared)
 
 
 def _map_person(operation: _Operation) -> list[Members]:
     map_action = _MAPPER_OF_ACTION.get(operation.action)
     if map_action is not None:
         return map_action(operation)
-    properties = object_without(operation.members, *_OPERATION_MEMBERS)
+    properties = encode_object_without(operation.members, *_OPERATION_MEMBERS)
     name = encode_text(vendor_event_name(_FORM, operation.action))
     return [operation.message("track", event=name, properties=properties)]
 
@@ -259,7 +259,7 @@ def _map_identify(operation: _Operation) -> list[Members]:
     sent_attributes = operation.members.get("attributes", b"")
     if sent_attributes not in ABSENT and not sent_attributes.startswith(b"{"):
         return [operation.message("identify", traits=sent_attributes)]
-    attributes = members_or_empty(sent_attributes)
+    attributes = decode_members_or_empty(sent_attributes)
     identifiers = dict(operation.identifiers)
     attributes.pop("cio_relationships", None)
     attributes.pop("_update", None)
@@ -281,8 +281,8 @@ def _map_event(operation: _Operation) -> list[Members]:
         return [operation.message("track", event=name, properties=data)]
     if operation.action == "screen":
         return [operation.message("screen", name=name, properties=data)]
-    attributes = members_or_empty(data)
-    if not (text_or_none(name) or "").startswith(("http://", "https://", "/")):
+    attributes = decode_members_or_empty(data)
+    if not (decode_text_or_none(name) or "").startswith(("http://", "https://", "/")):
         return [operation.message("page", name=name, properties=data)]
     page = build_page(url=name, referrer=attributes.get("referrer"), title=attributes.get("title"))
     if data not in ABSENT and not data.startswith(b"{"):
@@ -307,7 +307,7 @@ def _map_suppress(operation: _Operation) -> list[Members]:
 
 
 def _map_device(operation: _Operation) -> list[Members]:
-    device = members_or_empty(operation.members.get("device", b""))
+    device = decode_members_or_empty(operation.members.get("device", b""))
     token = device.get("id") or device.get("token", b"")
     name = "push.device_added" if operation.action == "add_device" else "push.device_removed"
     properties = build_object(platform=device.get("platform"), attributes=device.get("attributes"))
@@ -320,7 +320,7 @@ def _map_groups(operation: _Operation) -> list[Members]:
     """What a person joins or leaves: ``{"identifiers": {"object_type_id", "object_id"}}`` each."""
     messages = []
     for relation, leaves in _list_relations(operation):
-        group = members_or_empty(relation.get("identifiers", b""))
+        group = decode_members_or_empty(relation.get("identifiers", b""))
         traits = relation.get("relationship_attributes") or relation.get("attributes", b"")
         messages.append(_map_relation(operation, operation.identifiers, group, traits, leaves=leaves))
     return messages
@@ -341,11 +341,11 @@ def _list_relations(operation: _Operation) -> list[tuple[Members, bool]]:
     """Those of an operation, and whether each ends: an array, in version 1 ``{"action", "relationships": [..]}``."""
     relations: list[tuple[Members, bool]] = []
     attributes = operation.members.get("attributes", b"") if operation.action == "identify" else b""
-    for holder in (members_or_empty(attributes), operation.members):
+    for holder in (decode_members_or_empty(attributes), operation.members):
         elements, action = holder.get("cio_relationships", b""), operation.action
         if elements.startswith(b"{"):
-            wrapper = members_or_empty(elements)
-            elements, action = wrapper.get("relationships", b""), text_or_none(wrapper.get("action")) or action
+            wrapper = decode_members_or_empty(elements)
+            elements, action = wrapper.get("relationships", b""), decode_text_or_none(wrapper.get("action")) or action
         relations += [(relation, action in _LEAVE_ACTIONS) for relation in _decode_elements(elements)]
     return relations
 
@@ -371,12 +371,12 @@ def _map_relation(
 
 def _map_delivery(operation: _Operation) -> list[Members]:
     """A report on one message that was sent: of an address, or of a device."""
-    fields = members_or_empty(operation.members.get("attributes", b"")) | operation.members
+    fields = decode_members_or_empty(operation.members.get("attributes", b"")) | operation.members
     recipient = fields.get("recipient", b"")
-    is_email = _ADDRESS.fullmatch(text_or_none(recipient) or "") is not None
+    is_email = _ADDRESS.fullmatch(decode_text_or_none(recipient) or "") is not None
     device = operation.identifiers.get("device_id") or fields.get("device_id") or recipient
     delivery = operation.identifiers.get("delivery_id") or operation.identifiers.get("id") or fields.get("delivery_id")
-    metric = text_or_none(fields.get("metric")) or operation.action
+    metric = decode_text_or_none(fields.get("metric")) or operation.action
     channel = "email" if is_email else "push"
     properties = build_object(delivery_id=delivery, link=fields.get("href"), reason=fields.get("reason"))
     return [
@@ -394,20 +394,20 @@ def _list_erasures(operation: _Operation) -> Iterable[tuple[str, str]]:
     if operation.action not in ("delete", "suppress"):
         return
     for name, kind in _ERASED_KINDS.items():
-        if (value := text_or_none(operation.identifiers.get(name, b""))) is not None:
+        if (value := decode_text_or_none(operation.identifiers.get(name, b""))) is not None:
             yield kind, value
 
 
 def _decode_elements(raw: bytes) -> list[Members]:
     elements = msgspec.json.decode(raw, type=list[msgspec.Raw]) if raw.startswith(b"[") else []
-    return [members_or_empty(bytes(element)) for element in elements]
+    return [decode_members_or_empty(bytes(element)) for element in elements]
 
 
 def _parse_ids(raw: bytes) -> Members:
     """Identifiers that are there; an id that the tool gave without the prefix that says so in paths."""
-    ids = {name: value for name, value in members_or_empty(raw).items() if value not in ABSENT}
+    ids = {name: value for name, value in decode_members_or_empty(raw).items() if value not in ABSENT}
     if "cio_id" in ids:
-        ids["cio_id"] = encode_text((text_or_none(ids["cio_id"]) or "").removeprefix(_CIO_PREFIX))
+        ids["cio_id"] = encode_text((decode_text_or_none(ids["cio_id"]) or "").removeprefix(_CIO_PREFIX))
     return ids
 
 

@@ -26,21 +26,21 @@ def inflate(body: bytes, content_encoding: str | None, limits: Limits) -> bytes:
     if len(body) > limits.body_bytes_max:
         raise BodyTooLarge(f"The body has {len(body)} bytes; the limit is {limits.body_bytes_max}.")
     if body.startswith(_GZIP_MAGIC):
-        return _gunzip(body, limits.inflated_bytes_max)
+        return _decompress_gzip(body, limits.inflated_bytes_max)
     encoding = (content_encoding or "").strip().lower()
     if encoding in ("", "identity", "gzip", "x-gzip") or body.lstrip()[:1] in (b"{", b"["):
         return body
     if encoding in ("deflate", "zlib"):
         wrapped = len(body) > 1 and body[0] & 0x0F == 8 and int.from_bytes(body[:2]) % 31 == 0
-        return _inflate(body, _ZLIB_BITS if wrapped else _RAW_DEFLATE_BITS, limits.inflated_bytes_max)[0]
+        return _decompress_stream(body, _ZLIB_BITS if wrapped else _RAW_DEFLATE_BITS, limits.inflated_bytes_max)[0]
     raise InvalidBody(f"Content-Encoding {encoding[:40]!r} is not supported; send gzip, deflate or plain JSON.")
 
 
-def _gunzip(body: bytes, bytes_max: int) -> bytes:
+def _decompress_gzip(body: bytes, bytes_max: int) -> bytes:
     parts: list[bytes] = []
     left = bytes_max
     for _ in range(_GZIP_MEMBERS_MAX):
-        part, body = _inflate(body, _GZIP_BITS, left, bytes_max)
+        part, body = _decompress_stream(body, _GZIP_BITS, left, bytes_max)
         parts.append(part)
         left -= len(part)
         if not body.strip(b"\0"):  # gzip files may be padded with zeros
@@ -50,7 +50,7 @@ def _gunzip(body: bytes, bytes_max: int) -> bytes:
     raise InvalidBody("The gzip body has something else after its end, or too many members.")
 
 
-def _inflate(body: bytes, bits: int, left: int, bytes_max: int | None = None) -> tuple[bytes, bytes]:
+def _decompress_stream(body: bytes, bits: int, left: int, bytes_max: int | None = None) -> tuple[bytes, bytes]:
     """(the first compressed stream's content, what follows it in the body)."""
     stream = zlib.decompressobj(wbits=bits)
     try:

@@ -66,13 +66,13 @@ class ParsedContact(NamedTuple):
     reason: str = ""
 
 
-def canonical_email(value: str) -> str | None:
+def canonicalise_email(value: str) -> str | None:
     """Trimmed and in lower case, the domain as DNS has it (a name beyond ASCII in punycode)."""
     address = value.strip().lower()
     return address if _PLAIN_ADDRESS.fullmatch(address) else parse_email(address).value
 
 
-def canonical_phone(value: str, country: str | None) -> str | None:
+def canonicalise_phone(value: str, country: str | None) -> str | None:
     """E.164; a number without + is read with ``country``."""
     return parse_phone(value, country).value
 

@@ -91,7 +91,7 @@ def unwrap_data(data: bytes, limits: Limits) -> bytes:
 def parse_document(body: bytes, limits: Limits) -> Document:
     """Raises InvalidBody for what is no JSON object or array. What nests too deep stays so, and can be parsed."""
     sent = json_text.as_utf8(body)
-    readable = json_text.without_lone_surrogates(sent)
+    readable = json_text.replace_lone_surrogates(sent)
     if not readable.startswith(_JSON_STARTS):
         raise InvalidBody("The body must be a JSON object or array.")
     try:

@@ -22,10 +22,10 @@ from app.formats.vendor_events import (
     Members,
     build_object,
     build_page,
+    decode_members_or_empty,
+    decode_text_or_none,
     encode_text,
     hash_id,
-    members_or_empty,
-    text_or_none,
 )
 
 _BODY_MEMBERS: Final = ("client_id", "app_instance_id", "user_id", "timestamp_micros")
@@ -53,7 +53,7 @@ def read(
 ) -> Envelope:
     """One body with its events. ``replay_times``: the times of an event that is replayed. Raises InvalidBody."""
     parsed = parse_document(body, limits)
-    body_members = members_or_empty(parsed.readable)
+    body_members = decode_members_or_empty(parsed.readable)
     if not body_members:
         raise InvalidBody("The body must be a JSON object.")
     events = parsed.elements(body_members.get("events", b"[]"))
@@ -72,7 +72,7 @@ def read(
     builder = EnvelopeBuilder(limits, "ga4", replay_times or EventTimes(received_at), len(events))
     occurrences: Counter[tuple[bytes, bytes]] = Counter()
     for index, (raw, original) in enumerate(builder.reject_over_limit(events)):
-        members = members_or_empty(raw)
+        members = decode_members_or_empty(raw)
         standalone = json_text.encode_members({**shared, "events": b"[" + original + b"]"})
         if members:
             time = _choose_time(members, body_members, builder.default_time(index))
@@ -98,11 +98,14 @@ def read(
 
 def count_events(envelope: Envelope) -> int:
     """How many of its items are events; those beyond the limit stand among its rejections."""
-    profile = bool(envelope.items) and text_or_none(members_or_empty(envelope.items[-1]).get("type")) == "identify"
+    profile = (
+        bool(envelope.items)
+        and decode_text_or_none(decode_members_or_empty(envelope.items[-1]).get("type")) == "identify"
+    )
     return len(envelope.items) + len(envelope.rejections) - profile
 
 
-def validation_message(rejection: Rejection, events: int) -> dict[str, Any]:
+def build_validation_message(rejection: Rejection, events: int) -> dict[str, Any]:
     """As Google's debug route says what is wrong; ``events`` is how many the body had."""
     place = f"events[{rejection.index}]" if rejection.index < events else "user_properties"
     if rejection.code is RejectionCode.MISSING_IDENTITY:
@@ -130,7 +133,7 @@ def _choose_time(members: Members, body_members: Members, default_time: bytes) -
 def _map_event(members: Members) -> Members:
     name = members.get("name", b"")
     properties = members.get("params", b"")
-    params = members_or_empty(properties)
+    params = decode_members_or_empty(properties)
     event = json_text.decode_text(name)
     context = build_object(
         page=build_page(
@@ -141,7 +144,7 @@ def _map_event(members: Members) -> Members:
         else None,
     )
     if event == "page_view" and params:
-        page = members_or_empty(members_or_empty(context).get("page", b""))
+        page = decode_members_or_empty(decode_members_or_empty(context).get("page", b""))
         return {"type": b'"page"', "properties": json_text.add_missing(properties, page), "context": context}
     if event == "page_view":
         return {"type": b'"page"', "properties": properties}
@@ -150,5 +153,8 @@ def _map_event(members: Members) -> Members:
 
 def _decode_traits(raw: bytes) -> bytes:
     """``{"plan": {"value": "gold"}}`` as ``{"plan": "gold"}``; no value removes the trait."""
-    traits = {name: members_or_empty(trait).get("value", b"null") for name, trait in members_or_empty(raw).items()}
+    traits = {
+        name: decode_members_or_empty(trait).get("value", b"null")
+        for name, trait in decode_members_or_empty(raw).items()
+    }
     return json_text.encode_members(traits) if traits else b""

@@ -37,10 +37,10 @@ class IdentityRules:
         if self.is_invalid(value) or self.is_junk(value):
             return None
         if kind == "email":
-            address = email_phone.canonical_email(value)
+            address = email_phone.canonicalise_email(value)
             return address if address is None or len(address) <= self._id_chars_max else None
         if kind == "phone":
-            return email_phone.canonical_phone(value, self._phone_country)
+            return email_phone.canonicalise_phone(value, self._phone_country)
         return value
 
     def explain_invalid(self, kind: str, value: str) -> str | None:

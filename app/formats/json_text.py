@@ -54,7 +54,7 @@ def as_utf8(body: bytes) -> bytes:
     return body
 
 
-def without_lone_surrogates(body: bytes) -> bytes:
+def replace_lone_surrogates(body: bytes) -> bytes:
     """The same JSON with ``\\u0000`` for each lone surrogate escape.
 
     msgspec refuses a whole body for one lone surrogate. NUL shares its fate (rejected in an id, U+FFFD in a
@@ -66,7 +66,7 @@ def without_lone_surrogates(body: bytes) -> bytes:
     return _LONE_SURROGATE.sub(rb"\\u0000", masked).replace(_MASK, _ESCAPED_BACKSLASH)
 
 
-def without_nul(raw: bytes) -> bytes:
+def replace_nul(raw: bytes) -> bytes:
     """The same JSON with U+FFFD for NUL, in keys too: PostgreSQL has no NUL in text."""
     if b"\\u0000" not in raw:
         return raw

@@ -27,13 +27,13 @@ from app.formats.vendor_events import (
     build_object,
     build_page,
     build_traits,
+    compute_short_hash,
+    decode_members_or_empty,
+    decode_text_or_none,
+    encode_object_without,
     encode_text,
     hash_id,
-    members_or_empty,
-    object_without,
     parse_browser_clock,
-    short_hash,
-    text_or_none,
 )
 
 _NO_ADDRESS_VALUE: Final = b'"none"'
@@ -90,7 +90,7 @@ def read(
     builder = EnvelopeBuilder(limits, f"mixpanel/{route}", times, len(events))
     key: str | None = None
     for index, (raw, original) in enumerate(builder.reject_over_limit(events)):
-        members = members_or_empty(raw)
+        members = decode_members_or_empty(raw)
         if not members:
             builder.add_raw_item(index, raw, original)
             continue
@@ -110,7 +110,7 @@ def count_events(envelope: Envelope) -> int:
     return len(envelope.items) + len(envelope.rejections)
 
 
-def failed_records(rejections: list[Rejection]) -> list[dict[str, str | int]]:
+def describe_failed_records(rejections: list[Rejection]) -> list[dict[str, str | int]]:
     """As the import API says what is wrong, in the order of the body."""
     return [
         {
@@ -126,14 +126,19 @@ def failed_records(rejections: list[Rejection]) -> list[dict[str, str | int]]:
 def _find_insert_id(original: bytes) -> str:
     """Of an event as it was sent, which may not even be JSON."""
     try:
-        return text_or_none(members_or_empty(members_or_empty(original).get("properties", b"")).get("$insert_id")) or ""
+        return (
+            decode_text_or_none(
+                decode_members_or_empty(decode_members_or_empty(original).get("properties", b"")).get("$insert_id")
+            )
+            or ""
+        )
     except (msgspec.DecodeError, RecursionError):
         return ""
 
 
 def _find_token(members: Members) -> str | None:
-    event_token = members_or_empty(members.get("properties", b"")).get("token")
-    return text_or_none(event_token) or text_or_none(members.get("$token"))
+    event_token = decode_members_or_empty(members.get("properties", b"")).get("token")
+    return decode_text_or_none(event_token) or decode_text_or_none(members.get("$token"))
 
 
 def _map_event(raw: bytes, members: Members, default_time: bytes) -> Members:
@@ -149,15 +154,15 @@ def _map_event(raw: bytes, members: Members, default_time: bytes) -> Members:
         "timestamp": default_time if time in ABSENT else time,
         "context": _build_context(props),
     }
-    event_properties = object_without(props, *_MOVED_NAMES)
+    event_properties = encode_object_without(props, *_MOVED_NAMES)
     if name == "$identify":
         return {**shared, "type": b'"identify"', **_find_ids(props), "anonymousId": _find_previous_id(props)}
     if name == "$create_alias":
         return {**shared, **_join_ids(_find_ids(props), _find_ids({**props, "distinct_id": props.get("alias", b"")}))}
     if name == "$merge":
-        return {**shared, **_join_ids(*_first_two_ids(props.get("$distinct_ids", b"")))}
+        return {**shared, **_join_ids(*_find_first_two_ids(props.get("$distinct_ids", b"")))}
     if name == _PAGE_VIEW:
-        page = members_or_empty(members_or_empty(shared["context"]).get("page", b""))
+        page = decode_members_or_empty(decode_members_or_empty(shared["context"]).get("page", b""))
         return {
             **shared,
             **_find_ids(props),
@@ -170,10 +175,10 @@ def _map_event(raw: bytes, members: Members, default_time: bytes) -> Members:
 def _derive_message_id(raw: bytes, event: bytes, props: Members, default_time: bytes) -> str:
     """Mixpanel tells events apart by insert id together with who, what and when."""
     time = props.get("time", b"")
-    insert_id = text_or_none(props.get("$insert_id"))
+    insert_id = decode_text_or_none(props.get("$insert_id"))
     if insert_id is None:
         return hash_id(raw, default_time if time in ABSENT else b"")
-    return f"{insert_id}-{short_hash(event, props.get('distinct_id', b''), time)}"
+    return f"{insert_id}-{compute_short_hash(event, props.get('distinct_id', b''), time)}"
 
 
 def _map_profile(raw: bytes, members: Members, default_time: bytes) -> Members:
@@ -198,7 +203,7 @@ def _map_profile(raw: bytes, members: Members, default_time: bytes) -> Members:
 def _find_ids(props: Members) -> Members:
     """userId and anonymousId as they stand in the event, the device prefix taken off."""
     distinct, device, user = (props.get(name, b"") for name in ("distinct_id", "$device_id", "$user_id"))
-    text = text_or_none(distinct) or ""
+    text = decode_text_or_none(distinct) or ""
     if text.startswith(_DEVICE_PREFIX):
         return {"userId": user, "anonymousId": encode_text(text.removeprefix(_DEVICE_PREFIX))}
     if distinct not in ABSENT and distinct == device:
@@ -208,7 +213,7 @@ def _find_ids(props: Members) -> Members:
 
 def _find_previous_id(props: Members) -> bytes:
     """Who ``$identify`` found: a device, the id of a library that knows none, or, after an alias, a known user."""
-    previous = text_or_none(props.get("$anon_distinct_id")) or ""
+    previous = decode_text_or_none(props.get("$anon_distinct_id")) or ""
     device = props.get("$device_id", b"")
     if previous.startswith(_DEVICE_PREFIX) or device in ABSENT:
         return encode_text(previous.removeprefix(_DEVICE_PREFIX))
@@ -224,7 +229,7 @@ def _join_ids(left: Members, right: Members) -> Members:
     return {"type": b'"alias"', "userId": b"".join(users[:1]), "previousId": b"".join(users[1:])}
 
 
-def _first_two_ids(raw: bytes) -> tuple[Members, Members]:
+def _find_first_two_ids(raw: bytes) -> tuple[Members, Members]:
     """The first two of an array of distinct_ids."""
     ids = msgspec.json.decode(raw, type=list[msgspec.Raw]) if raw.startswith(b"[") else []
     both: list[Members] = [_find_ids({"distinct_id": bytes(distinct_id)}) for distinct_id in ids[:2]]

@@ -21,9 +21,9 @@ from app.formats.vendor_events import (
     NATIVE_FORM,
     EnvelopeBuilder,
     EventTimes,
+    decode_members_or_empty,
+    decode_text_or_none,
     encode_text,
-    members_or_empty,
-    text_or_none,
 )
 
 GIF: Final = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
@@ -43,14 +43,14 @@ def read_query(query: Iterable[tuple[str, str]], route: str, received_at: int, l
         message.setdefault("timestamp", builder.default_time(0))
     raw = msgspec.json.encode({name: msgspec.Raw(raw) for name, raw in message.items()} | {"properties": properties})
     original = raw[:-1] + b',"type":' + encode_text(route) + b"}"
-    builder.add_message(0, {"type": encode_text(route), **members_or_empty(raw)}, original)
+    builder.add_message(0, {"type": encode_text(route), **decode_members_or_empty(raw)}, original)
     return builder.build_envelope(key)
 
 
 def read_data(data: str, route: str, received_at: int, limits: Limits) -> Envelope:
     """Segment's: a whole message as base64 JSON. Raises InvalidBody."""
     parsed = parse_document(unwrap_data(data.encode(), limits), limits)
-    members = members_or_empty(parsed.readable)
+    members = decode_members_or_empty(parsed.readable)
     if not members:
         raise InvalidBody("The data must be a JSON object.")
     builder = EnvelopeBuilder(limits, NATIVE_FORM, EventTimes(received_at), 1)
@@ -58,4 +58,4 @@ def read_data(data: str, route: str, received_at: int, limits: Limits) -> Envelo
         members.setdefault("timestamp", builder.default_time(0))
     members["type"] = encode_text(TYPE_OF_ROUTE[route] or route)
     builder.add_message(0, members, json_text.encode_members(members))
-    return builder.build_envelope(text_or_none(members.get("writeKey")))
+    return builder.build_envelope(decode_text_or_none(members.get("writeKey")))

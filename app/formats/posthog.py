@@ -26,12 +26,12 @@ from app.formats.vendor_events import (
     build_object,
     build_page,
     build_traits,
+    decode_members_or_empty,
+    decode_text_or_none,
+    encode_object_without,
     encode_text,
     hash_id,
-    members_or_empty,
-    object_without,
     parse_browser_clock,
-    text_or_none,
 )
 
 _MOVED_NAMES: Final = (
@@ -62,10 +62,10 @@ def is_posthog(body: bytes, limits: Limits) -> bool:
     raw = parsed.readable
     if raw.startswith(b"["):
         raw = next((item for item, _ in parsed.elements(raw)), b"")
-    members = members_or_empty(raw)
+    members = decode_members_or_empty(raw)
     if any(name in members for name in ("api_key", "batch", "uuid", "distinct_id", "offset", "timestamp")):
         return True
-    props = members_or_empty(members.get("properties", b""))
+    props = decode_members_or_empty(members.get("properties", b""))
     return "$lib" in props and "mp_lib" not in props
 
 
@@ -86,7 +86,7 @@ def read(
     """
     parsed = parse_document(body, limits)
     raw = parsed.readable
-    body_members = members_or_empty(raw)
+    body_members = decode_members_or_empty(raw)
     batch = body_members.get("batch") or (
         body_members.get("data") if body_members.get("data", b"").startswith(b"[") else None
     )
@@ -95,11 +95,11 @@ def read(
     else:
         events = [(raw, parsed.sent)] if batch is None else parsed.elements(batch)
     times = replay_times or EventTimes(received_at, _find_sent_at(body_members, sent_at_header, browser_clock))
-    key = text_or_none(body_members.get("api_key")) or text_or_none(body_members.get("token"))
+    key = decode_text_or_none(body_members.get("api_key")) or decode_text_or_none(body_members.get("token"))
     form, request_facts = (_FORM, {}) if sdk is None else (_FORM_V1, {"sdk": sdk})
     builder = EnvelopeBuilder(limits, form, times, len(events), **request_facts)
     for index, (raw, original) in enumerate(builder.reject_over_limit(events)):
-        members = members_or_empty(raw)
+        members = decode_members_or_empty(raw)
         key = key or _find_key(members)
         if not members:
             builder.add_raw_item(index, raw, original)
@@ -111,7 +111,7 @@ def read(
     return builder.build_envelope(key)
 
 
-def results(envelope: Envelope, rejections: list[Rejection]) -> dict[str, dict[str, str]]:
+def describe_results(envelope: Envelope, rejections: list[Rejection]) -> dict[str, dict[str, str]]:
     """What version 1 is answered, by uuid; an event of several messages fails with any of them."""
     answers: dict[str, dict[str, str]] = {}
     for original in envelope.originals:
@@ -126,7 +126,7 @@ def results(envelope: Envelope, rejections: list[Rejection]) -> dict[str, dict[s
 def _find_uuid(original: bytes) -> str | None:
     """Of an event as it was sent, which may not even be JSON."""
     try:
-        return text_or_none(members_or_empty(original).get("uuid"))
+        return decode_text_or_none(decode_members_or_empty(original).get("uuid"))
     except (msgspec.DecodeError, RecursionError):
         return None
 
@@ -149,7 +149,7 @@ def _convert_to_v0(members: Members, sdk: str) -> Members:
         return members
     name, _, version = sdk.partition("/")
     defaults = {"$lib": encode_text(_LIBRARY_NAMES.get(name, name)), "$lib_version": encode_text(version)}
-    options = members_or_empty(members.get("options", b""))
+    options = decode_members_or_empty(members.get("options", b""))
     for source, names in ((options, _OPTION_NAMES), (members, _TOP_LEVEL_NAMES)):
         defaults |= {
             name: source[sent_name] for sent_name, name in names.items() if source.get(sent_name, b"null") != b"null"
@@ -158,8 +158,12 @@ def _convert_to_v0(members: Members, sdk: str) -> Members:
 
 
 def _find_key(members: Members) -> str | None:
-    within = members_or_empty(members.get("properties", b"")).get("token")
-    return text_or_none(members.get("api_key")) or text_or_none(members.get("token")) or text_or_none(within)
+    within = decode_members_or_empty(members.get("properties", b"")).get("token")
+    return (
+        decode_text_or_none(members.get("api_key"))
+        or decode_text_or_none(members.get("token"))
+        or decode_text_or_none(within)
+    )
 
 
 def _map_event(raw: bytes, members: Members, default_time: bytes, received_at: int) -> list[Members]:
@@ -168,7 +172,7 @@ def _map_event(raw: bytes, members: Members, default_time: bytes, received_at: i
     properties = members.get("properties", b"")
     if properties not in ABSENT and not properties.startswith(b"{"):
         return [{"type": b'"track"', "event": event, "properties": properties}]
-    props = members_or_empty(properties)
+    props = decode_members_or_empty(properties)
     # What may stand beside the properties or among them.
     for name_beside in ("distinct_id", "$set", "$set_once", "$unset"):
         if members.get(name_beside, b"null") != b"null":
@@ -177,7 +181,7 @@ def _map_event(raw: bytes, members: Members, default_time: bytes, received_at: i
     message_id = _derive_message_id(raw, members, props, time["timestamp"])
     context = _build_context(props)
     shared = {"messageId": encode_text(message_id), **time, "context": context}
-    event_properties = object_without(props, *_MOVED_NAMES)
+    event_properties = encode_object_without(props, *_MOVED_NAMES)
     ids = _find_ids(props)
     traits = build_traits(props.get("$set"), props.get("$unset"), _TRAIT_NAMES)
     identify = {**shared, **ids, "type": b'"identify"', "traits": traits}
@@ -194,7 +198,7 @@ def _map_event(raw: bytes, members: Members, default_time: bytes, received_at: i
     message = {**shared, **ids, "type": b'"track"', "event": event, "properties": event_properties}
     if name in ("$pageview", "$screen"):
         del message["event"]
-        page = members_or_empty(members_or_empty(context).get("page", b""))
+        page = decode_members_or_empty(decode_members_or_empty(context).get("page", b""))
         message["type"] = b'"page"' if name == "$pageview" else b'"screen"'
         message["name"] = props.get("$screen_name", b"") if name == "$screen" else b""
         message["properties"] = json_text.add_missing(event_properties, page)
@@ -211,7 +215,7 @@ def _find_time(members: Members, props: Members, received_at: int) -> Members | 
             "timestamp": members["timestamp"],
             "sentAt": encode_text(timestamps.rfc3339(received_at)) if ignores_sent_at else b"",
         }
-    offset = text_or_none(members.get("offset"))
+    offset = decode_text_or_none(members.get("offset"))
     if offset is not None and offset.isdecimal() and int(offset[:15]) <= _OFFSET_MS_MAX:
         moment = timestamps.rfc3339(max(received_at - int(offset[:15]) * 1000, 0))
         return {"timestamp": encode_text(moment), "sentAt": encode_text(timestamps.rfc3339(received_at))}
@@ -219,7 +223,7 @@ def _find_time(members: Members, props: Members, received_at: int) -> Members | 
 
 
 def _derive_message_id(raw: bytes, members: Members, props: Members, default_time: bytes) -> str:
-    own_id = text_or_none(members.get("uuid")) or text_or_none(props.get("$insert_id"))
+    own_id = decode_text_or_none(members.get("uuid")) or decode_text_or_none(props.get("$insert_id"))
     return own_id or hash_id(raw, b"" if members.get("timestamp", b"") not in ABSENT else default_time)
 
 

@@ -96,7 +96,7 @@ def read(body: bytes, route: str, limits: Limits) -> Envelope:
     """Takes an inflated body apart; ``route`` is a key of TYPE_OF_ROUTE. Raises InvalidBody."""
     type_of_route = TYPE_OF_ROUTE[route]
     sent = json_text.as_utf8(body)
-    readable = json_text.without_lone_surrogates(sent)
+    readable = json_text.replace_lone_surrogates(sent)
     try:
         return _build_envelope(readable, sent, type_of_route, limits)
     except RecursionError:
@@ -166,7 +166,7 @@ def _build_envelope(readable: bytes, sent: bytes, type_of_route: str | None, lim
         items[:messages_max],
         originals[:messages_max],
         sent_at=timestamps.parse_claimed(bytes(batch.sent_at))[1],
-        context=_shared_context(bytes(batch.context), bytes(batch.integrations), limits),
+        context=_collect_shared_context(bytes(batch.context), bytes(batch.integrations), limits),
         rejections=[
             _reject_over_limit(index, items[index], originals[index], limits)
             for index in range(messages_max, len(items))
@@ -175,7 +175,7 @@ def _build_envelope(readable: bytes, sent: bytes, type_of_route: str | None, lim
     )
 
 
-def _shared_context(context: bytes, integrations: bytes, limits: Limits) -> dict[str, bytes]:
+def _collect_shared_context(context: bytes, integrations: bytes, limits: Limits) -> dict[str, bytes]:
     """Members of the envelope that lie under each item's own context."""
     shared: dict[str, bytes] = {}
     for name, raw in (("context", context), ("integrations", integrations)):

@@ -149,7 +149,7 @@ def parse_contact(raw: bytes) -> Contact:
     return _decode_or_none(_CONTACT, raw) or Contact()
 
 
-def id_text(value: Any) -> str | None:
+def as_id_text(value: Any) -> str | None:
     """An id as text: text itself, a number as written (not true or false); None for anything else."""
     if isinstance(value, str):
         return value
@@ -158,15 +158,15 @@ def id_text(value: Any) -> str | None:
     return None
 
 
-def value_at_path(properties: bytes, path: str) -> str | None:
+def find_value(properties: bytes, path: str) -> str | None:
     """The text or number at a dotted path inside ``properties``."""
     value: Any = _ANY.decode(properties)
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None
-    return id_text(value)
+    return as_id_text(value)
 
 
-def canonical_json(raw: bytes, message_type: str) -> bytes:
+def encode_canonical_json(raw: bytes, message_type: str) -> bytes:
     """One spelling of what a message says: keys sorted, no spaces, what changes from one send to the next left out."""
     members: dict[str, Any] = _ANY.decode(raw)
     for name in _TRANSPORT:
@@ -177,7 +177,7 @@ def canonical_json(raw: bytes, message_type: str) -> bytes:
 def message_id_at_best(raw: bytes, chars_max: int) -> str | None:
     """The message id of something that may not be a message at all."""
     try:
-        value = id_text(_ANY.decode(json_text.decode_members(raw).get("messageId", b"null")))
+        value = as_id_text(_ANY.decode(json_text.decode_members(raw).get("messageId", b"null")))
     except (msgspec.DecodeError, RecursionError, ArithmeticError, ValueError):
         return None
     return value if value and len(value) <= chars_max and "\0" not in value else None
@@ -210,13 +210,13 @@ def _parse_item_by_field(raw: bytes, type_of_route: str | None) -> tuple[Item, d
         elif field in _IDS and value[:1] in b"-0123456789":
             setattr(fields, field, value.decode())
         elif field in _IDS or field in _TEXTS:
-            setattr(fields, field, _text_or_null(name, value))
+            setattr(fields, field, _require_text_or_null(name, value))
         else:
             setattr(fields, field, msgspec.Raw(value))
     return fields, extra
 
 
-def _text_or_null(name: str, raw: bytes) -> str | None:
+def _require_text_or_null(name: str, raw: bytes) -> str | None:
     value = json_text.decode_text(raw)
     if value is None and raw != b"null":
         raise MessageRefused(RejectionCode.INVALID_FIELD, f"{name} has the wrong JSON type")

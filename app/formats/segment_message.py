@@ -26,13 +26,13 @@ from app.formats.segment_fields import (
     ContextView,
     Item,
     MessageRefused,
-    canonical_json,
-    id_text,
+    as_id_text,
+    encode_canonical_json,
+    find_value,
     message_id_at_best,
     parse_contact,
     parse_context,
     parse_item,
-    value_at_path,
 )
 from app.formats.web_context import WEB, WebEnricher
 from app.touchpoint import SECOND, STRENGTH, Identity, Message, Peer, SourceView, Warning
@@ -110,7 +110,7 @@ class MessageReader:
         if json_text.is_deeper(raw, self._depth_levels_max):
             raise MessageRefused(RejectionCode.TOO_DEEP)
         fields, extra = parse_item(raw, self._type_of_route)
-        content = _content_bytes(fields, extra)
+        content = _join_content(fields, extra)
         if json_text.may_hold_long_number(content) and json_text.holds_long_number(raw):
             raise MessageRefused(RejectionCode.NUMBER_OUT_OF_RANGE)
         message_type = _require_type(fields)
@@ -147,8 +147,8 @@ class MessageReader:
             identities=identities,
             channel=channel,
             name=name,
-            properties=json_text.without_nul(_build_properties(properties, message_type, fields, group_id, traits)),
-            context=json_text.without_nul(context),
+            properties=json_text.replace_nul(_build_properties(properties, message_type, fields, group_id, traits)),
+            context=json_text.replace_nul(context),
             traits=_build_traits(traits, message_type, context),
             sent_at=sent_at,
             original_timestamp=claimed,
@@ -218,12 +218,12 @@ class MessageReader:
         for external in view.external_ids or ():
             claims.append((lower_snake(external.type) if isinstance(external.type, str) else "", external.id))
         for path, kind in self._source.identity_properties.items():
-            claims.append((kind, value_at_path(properties, path)))
+            claims.append((kind, find_value(properties, path)))
 
         identities: dict[Identity, None] = {}
         unusable: list[tuple[str, str]] = []
         for kind, claimed in claims:
-            text = id_text(claimed)
+            text = as_id_text(claimed)
             if not kind or text is None:
                 continue
             if (value := self._ids.canonical(kind, text)) is not None:
@@ -232,11 +232,11 @@ class MessageReader:
                 unusable.append((kind, reason))
         if not identities:
             raise MessageRefused(RejectionCode.MISSING_IDENTITY, _describe_missing_identity(unusable))
-        return tuple(sorted(identities, key=_strength)), unusable
+        return tuple(sorted(identities, key=_rank_identity)), unusable
 
     def _first_usable(self, kind: str, values: list[Any]) -> str | None:
         """The first place that holds a usable one; junk counts as absent. Where none does, the first that holds any."""
-        texts = [text for value in values if (text := id_text(value)) is not None]
+        texts = [text for value in values if (text := as_id_text(value)) is not None]
         usable = (text for text in texts if self._ids.canonical(kind, text) is not None)
         return next(usable, texts[0] if texts else None)
 
@@ -297,7 +297,7 @@ def _require_object(name: str, raw: msgspec.Raw) -> bytes:
     raise MessageRefused(RejectionCode.INVALID_FIELD, f"{name} must be a JSON object")
 
 
-def _content_bytes(fields: Item, extra: dict[str, bytes]) -> bytes:
+def _join_content(fields: Item, extra: dict[str, bytes]) -> bytes:
     """Everything but ids that the client said, as it said it; sentAt and other traces of transport left out."""
     return b"\x1f".join(
         (
@@ -322,7 +322,7 @@ def _compute_digest(fields: Item, content: bytes) -> bytes:
 
 
 def _hash_id(raw: bytes, message_type: str) -> str:
-    return "hash-" + blake2b(canonical_json(raw, message_type), digest_size=16).hexdigest()
+    return "hash-" + blake2b(encode_canonical_json(raw, message_type), digest_size=16).hexdigest()
 
 
 def id_at_best(raw: bytes, chars_max: int) -> str | None:
@@ -371,11 +371,11 @@ def _build_traits(traits: bytes, message_type: str, context: bytes) -> bytes | N
     if message_type == "group":
         return None
     if traits[1:-1].strip():
-        return json_text.without_nul(traits)
+        return json_text.replace_nul(traits)
     if message_type != "identify":
         return None
     within = json_text.decode_members(context).get("traits", b"null")
-    return json_text.without_nul(within) if within.startswith(b"{") else None
+    return json_text.replace_nul(within) if within.startswith(b"{") else None
 
 
 def _find_library_name(view: ContextView) -> str | None:
@@ -383,5 +383,5 @@ def _find_library_name(view: ContextView) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _strength(identity: Identity) -> int:
+def _rank_identity(identity: Identity) -> int:
     return STRENGTH.get(identity.kind, 3)

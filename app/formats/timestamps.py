@@ -37,8 +37,8 @@ def parse(text: str) -> int | None:
     if len(text) > _TEXT_CHARS_MAX:
         return None
     if match := _ISO.fullmatch(text):
-        return _from_iso(*match.groups())
-    return _from_epoch(text) if _NUMBER.fullmatch(text) else None
+        return _parse_iso(*match.groups())
+    return _parse_epoch(text) if _NUMBER.fullmatch(text) else None
 
 
 def rfc3339(instant: int) -> str:
@@ -56,23 +56,23 @@ def parse_claimed(raw: bytes) -> tuple[str | None, int | None]:
     return text[:_TEXT_CHARS_MAX].replace("\0", "\ufffd"), parse(text)
 
 
-def _from_iso(date: str, time: str | None, offset: str | None) -> int | None:
+def _parse_iso(date: str, time: str | None, offset: str | None) -> int | None:
     try:
         moment = datetime.fromisoformat(f"{date}T{time or '00:00'}{'+00:00' if offset in _UTC_NAMES else offset}")
     except ValueError:
         return None
     since = moment - _EPOCH
-    return _in_range((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
+    return _check_range((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
 
 
-def _from_epoch(text: str) -> int | None:
+def _parse_epoch(text: str) -> int | None:
     number = Decimal(text)
     size = abs(number)
     if size > Decimal("1e21"):
         return None
     power = next((power for least, power in _POWERS if size >= least), 6)
-    return _in_range(int(number.scaleb(power, _EXACT).to_integral_value(ROUND_FLOOR, _EXACT)))
+    return _check_range(int(number.scaleb(power, _EXACT).to_integral_value(ROUND_FLOOR, _EXACT)))
 
 
-def _in_range(instant: int) -> int | None:
+def _check_range(instant: int) -> int | None:
     return instant if _EARLIEST <= instant <= _LATEST else None

@@ -103,12 +103,12 @@ def parse_browser_clock(underscore: str | None) -> int | None:
     return claimed if claimed is not None and claimed >= _EARLIEST_CLOCK else None
 
 
-def members_or_empty(raw: bytes) -> Members:
+def decode_members_or_empty(raw: bytes) -> Members:
     """The members of an object; none for any other JSON."""
     return json_text.decode_members(raw) if raw.startswith(b"{") else {}
 
 
-def text_or_none(raw: bytes | None) -> str | None:
+def decode_text_or_none(raw: bytes | None) -> str | None:
     """Text, or a number as it was written; None for anything else and for nothing."""
     if not raw:
         return None
@@ -125,7 +125,7 @@ def hash_id(*parts: bytes) -> str:
     return "hash-" + blake2b(b"\0".join(parts), digest_size=16).hexdigest()
 
 
-def short_hash(*parts: bytes) -> str:
+def compute_short_hash(*parts: bytes) -> str:
     return blake2b(b"\0".join(parts), digest_size=8).hexdigest()
 
 
@@ -135,7 +135,7 @@ def build_object(**members: bytes | None) -> bytes:
     return json_text.encode_members(present) if present else b""
 
 
-def object_without(members: Members, *names: str) -> bytes:
+def encode_object_without(members: Members, *names: str) -> bytes:
     """The object without those names, and without nulls, which say the same as absence."""
     return json_text.encode_members(
         {name: raw for name, raw in members.items() if name not in names and raw != b"null"}
@@ -153,7 +153,7 @@ def build_page(
 
 def build_traits(properties: bytes | None, unset: bytes | None, names: dict[str, str]) -> bytes:
     """Traits to set, and null for those to remove; ``names`` are a vendor's reserved ones in Segment's words."""
-    traits = {names.get(name, name): raw for name, raw in members_or_empty(properties or b"").items()}
+    traits = {names.get(name, name): raw for name, raw in decode_members_or_empty(properties or b"").items()}
     for name in _parse_names(unset or b""):
         traits[names.get(name, name)] = b"null"
     return json_text.encode_members(traits) if traits else b""

@@ -164,9 +164,9 @@ def _find_attribution(message_type: str, view: ContextView, properties: bytes) -
     clicks = _decode_or_none(_ANY, view.click_ids)
     return attribute(
         Landing(
-            url=_first_text(page.url, page_properties.url),
-            search=_first_text(page.search, page_properties.search),
-            referrer=_first_text(page.referrer, page_properties.referrer, _find_referrer(view)),
+            url=_find_first_text(page.url, page_properties.url),
+            search=_find_first_text(page.search, page_properties.search),
+            referrer=_find_first_text(page.referrer, page_properties.referrer, _find_referrer(view)),
             campaign=campaign,
             click_ids=_keep_texts(clicks) if isinstance(clicks, dict) else {},
         )
@@ -196,7 +196,7 @@ def _keep_texts(values: dict[str, Any]) -> dict[str, str]:
     return {name: value for name, value in values.items() if isinstance(value, str)}
 
 
-def _first_text(*values: Any) -> str | None:
+def _find_first_text(*values: Any) -> str | None:
     """The first text that says something, else an empty one where there is any."""
     texts = [value for value in values if isinstance(value, str)]
     return next((text for text in texts if text), texts[0] if texts else None)

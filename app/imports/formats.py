@@ -13,7 +13,7 @@ import msgspec
 from app.config import Limits
 from app.connectors.tools import CONNECTORS
 from app.imports.mapping import FileMapping, MappingRefused, check_mapping
-from app.imports.rows import FileReader, connector_rows, is_csv, mapped_rows, segment_rows
+from app.imports.rows import FileReader, is_csv, read_connector_rows, read_mapped_rows, read_segment_rows
 
 _BUILT_IN: Final = files("app.imports") / "mappings"
 
@@ -60,8 +60,8 @@ def file_reader_of(
 ) -> FileReader:
     """``options`` are the source's: one says where free text goes."""
     if mapping is not None:
-        return mapped_rows(mapping, options.get("text", "private"))
-    return segment_rows(limits) if kind is None else connector_rows(CONNECTORS[kind], options, now)
+        return read_mapped_rows(mapping, options.get("text", "apart"))
+    return read_segment_rows(limits) if kind is None else read_connector_rows(CONNECTORS[kind], options, now)
 
 
 def _load_built_in(kind: str) -> FileMapping:

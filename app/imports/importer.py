@@ -79,7 +79,7 @@ async def import_file(
             # Faults noted after the mark will be found again.
             errors.truncate(progress.errors_bytes)
             advance(progress.offset)
-            for batch in _batches(form(path, FilePosition(progress.offset, progress.line)), messages_max):
+            for batch in _split_into_batches(form(path, FilePosition(progress.offset, progress.line)), messages_max):
                 await _import_batch(batch, target, report, errors)
                 errors.flush()
                 advance(batch[-1].end - progress.offset)
@@ -138,7 +138,7 @@ def _write_error(errors: IO[bytes], line: ImportRow, code: str, message: str) ->
     )
 
 
-def _batches(lines: Iterator[ImportRow], messages_max: int) -> Iterator[list[ImportRow]]:
+def _split_into_batches(lines: Iterator[ImportRow], messages_max: int) -> Iterator[list[ImportRow]]:
     """Whole lines, so that an import can go on behind each batch; those with faults count as one message."""
     batch: list[ImportRow] = []
     size = 0

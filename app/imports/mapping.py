@@ -112,7 +112,7 @@ class FileMapping(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit
 
     def places(self) -> set[str]:
         """Where its columns and constants put something."""
-        return {place for column in self.columns for place in places_of(self, column)} | set(self.constants)
+        return {place for column in self.columns for place in list_places(self, column)} | set(self.constants)
 
 
 def check_mapping(mapping: FileMapping) -> FileMapping:
@@ -134,7 +134,7 @@ def check_mapping(mapping: FileMapping) -> FileMapping:
     return mapping
 
 
-def places_of(mapping: FileMapping, column: str) -> list[str]:
+def list_places(mapping: FileMapping, column: str) -> list[str]:
     places = mapping.columns.get(column, [])
     return [places] if isinstance(places, str) else places
 
@@ -158,7 +158,7 @@ class RowReader:
         self._places: dict[str, list[str]] = {}
         """By folded column."""
         for column in mapping.columns:
-            self._places.setdefault(fold_name(column), []).extend(places_of(mapping, column))
+            self._places.setdefault(fold_name(column), []).extend(list_places(mapping, column))
         self._rank = {column: rank for rank, column in enumerate(self._places)}
         self._seen: set[int] = set()
         self._repeats: dict[int, int] = {}
@@ -235,7 +235,7 @@ class RowReader:
 
     def _default_places(self, column: str) -> list[str]:
         others = self._mapping.others
-        return [] if others == IGNORE else [f"{others}.{property_name(column)}"]
+        return [] if others == IGNORE else [f"{others}.{build_property_name(column)}"]
 
     def _convert_cell(self, place: str, cell: Any) -> Any:
         meanings = self._mapping.values.get(place)
@@ -301,7 +301,7 @@ def _parse_compact_time(text: str, form: str) -> datetime:
     raise Unreadable(f"the time {text!r} is no date like 20260504: declare its format in times")
 
 
-def property_name(column: str) -> str:
+def build_property_name(column: str) -> str:
     """``Total (EUR)`` -> ``total_eur``; letters of every script stay."""
     return _NO_WORD.sub("_", column.strip().lower()).strip("_") or "column"
 
@@ -341,7 +341,7 @@ def _set_place(values: dict[str, Any], place: str, value: Any) -> None:
 def _expand_cells(row: dict[str, Any], columns: Iterable[str]) -> Iterable[tuple[str, Any]]:
     """The cells of a row; dotted names of the mapping reach into what it holds there."""
     inside = [column for column in columns if "." in column and column not in row]
-    reached = [(column, value) for column in inside if (value := _value_at_path(row, column)) is not None]
+    reached = [(column, value) for column in inside if (value := _find_value(row, column)) is not None]
     yield from reached
     paths = [column.split(".") for column, _ in reached]
     for column, value in row.items():
@@ -360,7 +360,7 @@ def _drop_paths(value: Any, paths: list[list[str]]) -> Any:
     return {name: member for name, member in remaining.items() if member is not None} or None
 
 
-def _value_at_path(row: dict[str, Any], path: str) -> Any:
+def _find_value(row: dict[str, Any], path: str) -> Any:
     value: Any = row
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None

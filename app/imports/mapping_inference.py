@@ -93,10 +93,10 @@ def infer_mapping(
     if "event" not in taken and "timestamp" not in taken:
         mapping.others = "traits"
     elif "event" not in taken:
-        doubts.append(Doubt(EVENT, "What is the name of the event in these rows?"))
+        doubts.append(Doubt(EVENT, "What is the event called in these rows?"))
     elif "timestamp" not in taken:
         doubts.append(Doubt(WHEN, "Which column says when it was?", tuple(columns)))
-    doubts += _infer_time_formats(mapping, _cells_of_place(places, samples, "timestamp"))
+    doubts += _infer_time_formats(mapping, _find_cells_of_place(places, samples, "timestamp"))
     doubts += _infer_decimal_comma(mapping, [samples[name] for name in columns if name not in places])
     return InferredMapping(mapping, tuple(doubts))
 
@@ -156,7 +156,7 @@ def _is_plausible(place: str, cells: list[str]) -> bool:
         return len(set(cells)) == len(cells)
     if place != "timestamp" or not cells:
         return True
-    return any(timestamps.parse(cell) is not None for cell in cells) or bool(_candidate_formats(cells))
+    return any(timestamps.parse(cell) is not None for cell in cells) or bool(_find_candidate_formats(cells))
 
 
 _ZONE_DOUBT: Final = Doubt(ZONE, "The times have no offset. Which time zone are they of (Europe/Berlin, UTC, ..)?")
@@ -168,7 +168,7 @@ def _infer_time_formats(mapping: FileMapping, cells: list[str]) -> list[Doubt]:
     moments = [moment for cell in cells if (moment := _try_parse_time(cell)) is not None]
     if _is_nearly_all(len(moments), len(cells)):
         return [_ZONE_DOUBT] if any(moment.tzinfo is None for moment in moments) else []
-    formats = _matching_formats(cells)
+    formats = _find_matching_formats(cells)
     distinct_formats = {form.replace("%B", "%b") for form in formats}  # May is both a long name and a short one
     if len(distinct_formats) != 1:
         question = (
@@ -186,14 +186,14 @@ def _try_parse_time(cell: str) -> datetime | None:
         return None
 
 
-def _matching_formats(cells: Sequence[str]) -> list[str]:
+def _find_matching_formats(cells: Sequence[str]) -> list[str]:
     """The formats that most cells can be read by, none if that is not nearly all."""
-    matches = {form: sum(_matches_format(cell, form) for cell in cells) for form in _candidate_formats(cells)}
+    matches = {form: sum(_matches_format(cell, form) for cell in cells) for form in _find_candidate_formats(cells)}
     most = max(matches.values(), default=0)
     return [form for form, count in matches.items() if count == most] if _is_nearly_all(most, len(cells)) else []
 
 
-def _candidate_formats(cells: Sequence[str]) -> list[str]:
+def _find_candidate_formats(cells: Sequence[str]) -> list[str]:
     """Format by format, for strptime remembers how to read only a few."""
     return [form for form in _FORMATS if any(_matches_format(cell, form) for cell in cells[:_CELLS_TRIED])]
 
@@ -239,5 +239,5 @@ def _all_match(pattern: re.Pattern[str], cells: list[str]) -> bool:
     return bool(cells) and all(pattern.fullmatch(cell) for cell in cells)
 
 
-def _cells_of_place(places: Mapping[str, str], samples: Mapping[str, list[str]], place: str) -> list[str]:
+def _find_cells_of_place(places: Mapping[str, str], samples: Mapping[str, list[str]], place: str) -> list[str]:
     return next((samples[column] for column, place_of_column in places.items() if place_of_column == place), [])

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.imports.mapping import FileMapping, MappingRefused, check_mapping, places_of
+from app.imports.mapping import FileMapping, MappingRefused, check_mapping, list_places
 from app.imports.mapping_inference import TIMES, ZONE, Doubt, InferredMapping, apply_answer, infer_mapping
-from app.imports.rows import CsvRecords, FilePosition, ImportRow, is_csv, json_objects, mapped_rows
+from app.imports.rows import CsvRecords, FilePosition, ImportRow, is_csv, read_json_objects, read_mapped_rows
 
 _ROWS_LOOKED_AT: Final = 1_000
 _ROWS_SHOWN: Final = 3
@@ -42,7 +42,7 @@ def read_sample(path: Path) -> FileSample:
             rows = [row for line, row in islice(records, _ROWS_LOOKED_AT) if line.fault is None]
             sample = FileSample(list(records.columns), rows, records.delimiter)
     else:
-        objects = [_flatten(value) for value in islice(json_objects(path), _ROWS_LOOKED_AT)]
+        objects = [_flatten(value) for value in islice(read_json_objects(path), _ROWS_LOOKED_AT)]
         sample = FileSample(list(dict.fromkeys(name for row in objects for name in row)), objects)
     if not sample.rows:
         raise MappingRefused(f"{path} has no rows to guess from")
@@ -74,7 +74,7 @@ def infer_mapping_of_file(path: Path, answers: dict[str, str], ask: Ask | None, 
 
 def show_first_messages(path: Path, mapping: FileMapping, console: Console) -> None:
     """What the first rows become."""
-    for line in islice(mapped_rows(mapping)(path, FilePosition()), _ROWS_SHOWN):
+    for line in islice(read_mapped_rows(mapping)(path, FilePosition()), _ROWS_SHOWN):
         for text in _describe_row(line):
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -93,7 +93,7 @@ def _show_mapping(sample: FileSample, inferred: InferredMapping, console: Consol
     table = Table("column", "becomes", "samples", box=None, header_style="bold")
     for column in sample.columns:
         samples = list(dict.fromkeys(row[column] for row in sample.rows if row.get(column)))[:_ROWS_SHOWN]
-        places = ", ".join(places_of(inferred.mapping, column)) or f"[dim]{inferred.mapping.others}[/dim]"
+        places = ", ".join(list_places(inferred.mapping, column)) or f"[dim]{inferred.mapping.others}[/dim]"
         table.add_row(escape(column), places, escape(", ".join(cell[:_CELL_CHARS_SHOWN] for cell in samples)))
     console.print(table)
 

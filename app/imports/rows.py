@@ -60,7 +60,7 @@ def is_csv(path: Path) -> bool:
     return path.suffix.lower() in _CSV_SUFFIXES
 
 
-def segment_rows(limits: Limits) -> FileReader:
+def read_segment_rows(limits: Limits) -> FileReader:
     """Messages of ours. A dotted column of CSV reaches inside: ``properties.total``, ``context.traits.email``."""
 
     def lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
@@ -74,7 +74,7 @@ def segment_rows(limits: Limits) -> FileReader:
     return FileReader("messages", lines)
 
 
-def mapped_rows(mapping: FileMapping, text_policy: str = "private") -> FileReader:
+def read_mapped_rows(mapping: FileMapping, text_policy: str = "apart") -> FileReader:
     """Rows by a mapping. The rows before the place are read too, for equal rows are told apart by their number.
 
     Raises MappingRefused where the file and the mapping do not fit.
@@ -91,7 +91,7 @@ def mapped_rows(mapping: FileMapping, text_policy: str = "private") -> FileReade
     return FileReader(f"mapping {text_policy} {msgspec.json.encode(mapping, order='sorted').decode()}", lines)
 
 
-def connector_rows(connector: Connector, options: Mapping[str, str], now: Callable[[], int]) -> FileReader:
+def read_connector_rows(connector: Connector, options: Mapping[str, str], now: Callable[[], int]) -> FileReader:
     """Lines that are each an event of a tool, or an array of its events."""
 
     def lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
@@ -139,7 +139,7 @@ def _map_rows(
             yield line
 
 
-def json_objects(path: Path) -> Iterator[dict[str, Any]]:
+def read_json_objects(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of an NDJSON file, without what is none."""
     for line in _read_json_lines(path, FilePosition()):
         if isinstance(value := _parse_object(line.original), dict):

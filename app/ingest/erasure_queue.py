@@ -13,7 +13,7 @@ import msgspec
 
 from app.config import Settings
 from app.formats.identifiers import identity_rules
-from app.formats.segment_fields import id_text
+from app.formats.segment_fields import as_id_text
 from app.postgres.pool import Connection, Pool
 
 
@@ -47,7 +47,7 @@ def requested_erasures(
     rules = identity_rules(settings)
     rows: set[RequestedErasure] = set()
     for kind, claimed_value in identities:
-        text = id_text(claimed_value)
+        text = as_id_text(claimed_value)
         if text is not None and (value := rules.canonical(kind, text)) is not None:
             rows.add(RequestedErasure(source, kind, value, requested_at))
     return sorted(rows)

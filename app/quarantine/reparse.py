@@ -17,7 +17,7 @@ from app.errors import InvalidBody
 from app.formats import customerio_track, ga4, mixpanel, posthog, segment
 from app.formats.encodings import parse_document
 from app.formats.segment_fields import TYPES
-from app.formats.vendor_events import EventTimes, Members, members_or_empty, text_or_none
+from app.formats.vendor_events import EventTimes, Members, decode_members_or_empty, decode_text_or_none
 
 _OURS: Final = {"userId", "anonymousId", "messageId"}
 
@@ -57,14 +57,14 @@ def _instant(text: str | None) -> int | None:
 
 def _members(original: bytes, limits: Limits) -> Members:
     try:
-        return members_or_empty(parse_document(original, limits).readable)
+        return decode_members_or_empty(parse_document(original, limits).readable)
     except InvalidBody:
         return {}
 
 
 def _is_ours(members: Members) -> bool:
     """A foreign event may be corrected by a message of ours."""
-    return text_or_none(members.get("type")) in TYPES or not _OURS.isdisjoint(members)
+    return decode_text_or_none(members.get("type")) in TYPES or not _OURS.isdisjoint(members)
 
 
 def _guessed(original: bytes, members: Members, received_at: int, limits: Limits) -> segment.Envelope:
@@ -75,7 +75,7 @@ def _guessed(original: bytes, members: Members, received_at: int, limits: Limits
         return mixpanel.read(original, "engage", received_at, limits)
     if "event" in members and posthog.is_posthog(original, limits):
         return posthog.read(original, received_at, limits)
-    if "event" in members and "token" in members_or_empty(members.get("properties", b"")):
+    if "event" in members and "token" in decode_members_or_empty(members.get("properties", b"")):
         return mixpanel.read(original, "track", received_at, limits)
     return _ours(original, limits)
 

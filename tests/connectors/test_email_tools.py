@@ -17,7 +17,7 @@ import pytest
 from app.config import Settings
 from app.connectors.delivery import Delivery
 from app.connectors.shared.email import (
-    click_context,
+    build_click_properties,
     extract_address,
     find_custom_ids,
     is_machine,
@@ -476,9 +476,9 @@ async def test_contacts_of_two_portals_with_one_number_are_two_people(tools: Web
 )
 def test_whether_a_machine_looked(user_agent: str | None, machine: bool) -> None:
     assert is_machine(user_agent) is machine
-    assert click_context("email.opened", user_agent)["machine"] is machine
-    assert click_context("email.clicked", user_agent, machine=True)["machine"] is True
-    assert click_context("email.delivered", user_agent, machine=True) == {}
+    assert build_click_properties("email.opened", user_agent)["machine"] is machine
+    assert build_click_properties("email.clicked", user_agent, machine=True)["machine"] is True
+    assert build_click_properties("email.delivered", user_agent, machine=True) == {}
 
 
 def test_shapes_that_tools_send_things_in() -> None:

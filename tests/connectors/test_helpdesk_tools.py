@@ -12,7 +12,7 @@ import pytest
 
 from app.config import Settings
 from app.connectors.adapter import Call
-from app.connectors.shared.helpdesk import csat_properties, strip_markup
+from app.connectors.shared.helpdesk import build_csat_properties, strip_markup
 from app.connectors.tools.freshdesk import CONNECTOR as FRESHDESK_CONNECTOR
 from tests.connectors.tools.freshdesk import FIXTURE as FRESHDESK
 from tests.connectors.tools.front import FIXTURE as FRONT
@@ -144,7 +144,7 @@ async def test_estimates_that_cannot_be_made_are_refused_at_once(
     ],
 )
 def test_ratings_are_told_on_one_scale(rating: object, scale: object, told: float) -> None:
-    found = csat_properties(rating, scale)
+    found = build_csat_properties(rating, scale)
     assert (float(found["rating"]), found["scale"], found["rated"]) == (told, 5, rating)
 
 
@@ -153,7 +153,7 @@ def test_ratings_are_told_on_one_scale(rating: object, scale: object, told: floa
     [(0, 5), (6, 5), (None, 5), (True, 5), ("offered", None), ("goodness", None), ("NaN", None), (3, 1), ([5], 5)],
 )
 def test_what_is_no_rating_is_none(rating: object, scale: object) -> None:
-    assert csat_properties(rating, scale) == {}
+    assert build_csat_properties(rating, scale) == {}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.connectors.shared.surveys import nps_properties
+from app.connectors.shared.surveys import build_nps_properties
 from tests.connectors.tools import hotjar, meta, surveymonkey, typeform, x
 from tests.support.tool_fixture import Case, json_body
 from tests.support.webhook_sender import WebhookSender
@@ -134,7 +134,7 @@ async def test_no_rule_sees_what_people_wrote_but_what_they_gave(tools: WebhookS
 
 @pytest.mark.parametrize("rating", ["", None, True, -1, 11, "eleven", "10.5", [9], {"rating": 9}])
 def test_what_is_no_answer_from_0_to_10_is_no_nps(rating: object) -> None:
-    assert nps_properties(rating) == {}
+    assert build_nps_properties(rating) == {}
 
 
 @pytest.mark.parametrize(
@@ -150,4 +150,4 @@ def test_what_is_no_answer_from_0_to_10_is_no_nps(rating: object) -> None:
     ],
 )
 def test_groups_of_the_nps(rating: object, group: str) -> None:
-    assert nps_properties(rating) == {"rating": int(str(rating)), "scale": 10, "group": group}
+    assert build_nps_properties(rating) == {"rating": int(str(rating)), "scale": 10, "group": group}

@@ -7,7 +7,13 @@ from collections import Counter
 
 import pytest
 
-from app.enrichment.referrer_sites import _read_list, find_site, find_site_by_name, is_same_site, registrable_domain
+from app.enrichment.referrer_sites import (
+    _read_list,
+    find_registrable_domain,
+    find_site,
+    find_site_by_name,
+    is_same_site,
+)
 
 HOST = re.compile(r"=?(?:[a-z0-9][a-z0-9_-]*\.)+(?:[a-z][a-z0-9-]*|\*)")
 
@@ -84,6 +90,6 @@ def test_what_somebody_registered() -> None:
         "192.0.2.1": "192.0.2.1",
         "[2001:db8::1]": "[2001:db8::1]",
     }
-    assert {host: registrable_domain(host) for host in domains} == domains
+    assert {host: find_registrable_domain(host) for host in domains} == domains
     assert is_same_site("a.example.com", "b.example.com")
     assert not is_same_site("192.0.2.1", "198.51.2.1")

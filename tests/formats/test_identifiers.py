@@ -104,7 +104,7 @@ ADDRESSES = st.builds(
 
 @given(ADDRESSES | st.emails() | st.from_regex(email_phone._PLAIN_ADDRESS, fullmatch=True))
 def test_the_quick_way_and_the_library_say_the_same(address: str) -> None:
-    quick, library = email_phone.canonical_email(address), email_phone.parse_email(address).value
+    quick, library = email_phone.canonicalise_email(address), email_phone.parse_email(address).value
     assert quick == library
     if library is not None and address.isascii():
         assert library == address.strip().lower()

@@ -341,7 +341,7 @@ def test_an_app_and_nobody() -> None:
     assert (kinds(message), message.channel) == (["anonymous_id:a-1"], "app")
     result = parsed(of_ga4({"events": [{"name": "open"}, 7, {"params": {}}]}))
     envelope = of_ga4(measurement({"name": ""}, user_properties={"a": {"value": 1}}))
-    messages = [ga4.validation_message(each, ga4.count_events(envelope)) for each in parsed(envelope).rejections]
+    messages = [ga4.build_validation_message(each, ga4.count_events(envelope)) for each in parsed(envelope).rejections]
     assert [rejection.code for rejection in result.rejections] == [
         RejectionCode.MISSING_IDENTITY, RejectionCode.NOT_AN_OBJECT, RejectionCode.MISSING_EVENT,
     ]  # fmt: skip

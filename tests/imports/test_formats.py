@@ -11,7 +11,7 @@ import pytest
 
 from app.imports.formats import mapping_of
 from app.imports.mapping import FileMapping
-from app.imports.rows import FilePosition, ImportRow, mapped_rows
+from app.imports.rows import FilePosition, ImportRow, read_mapped_rows
 
 SURVEYMONKEY = (
     "Respondent ID,Collector ID,Start Date,End Date,IP Address,Email Address,First Name,Last Name,Custom Data 1,"
@@ -39,7 +39,7 @@ def lines(tmp_path: Path, kind: str, text: str, zone: str | None = None) -> list
     file.write_text(text)
     mapping = mapping_of(file, kind, None)
     assert isinstance(mapping, FileMapping)
-    return list(mapped_rows(msgspec.structs.replace(mapping, zone=zone))(file, FilePosition()))
+    return list(read_mapped_rows(msgspec.structs.replace(mapping, zone=zone))(file, FilePosition()))
 
 
 def messages(tmp_path: Path, kind: str, text: str, zone: str | None = None) -> list[dict[str, Any]]:

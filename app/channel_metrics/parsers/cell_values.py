@@ -62,14 +62,14 @@ def parse_day(cell: str, day_first: bool | None) -> date:
     """Raises ValueError, saying why."""
     text = cell.strip()
     if match := _SLASHED_DATE.fullmatch(text):
-        return _day_from_parts(text, *_split_date(match), day_first)
-    for parse in (_day_from_iso, _day_from_words):
+        return _build_day(text, *_split_date(match), day_first)
+    for parse in (_parse_iso_day, _parse_worded_day):
         if (day := parse(text)) is not None:
             return day
     raise ValueError(f"{text[:40]!r} is no day that can be read; write 2026-05-04")
 
 
-def metric_name(header: str) -> str:
+def build_metric_name(header: str) -> str:
     """``Traffic (%)`` -> ``traffic_percent``, in any script; a header of signs alone is ``""``."""
     words = _NOT_WORD.sub("_", header.replace("%", " percent ").lower()).strip("_")
     return words[:NAME_CHARS_MAX].rstrip("_")
@@ -85,7 +85,7 @@ def _split_date(match: re.Match[str]) -> tuple[int, int, int]:
     return int(match[1]), int(match[3]), int(match[4])
 
 
-def _day_from_parts(text: str, first: int, second: int, year: int, day_first: bool | None) -> date:
+def _build_day(text: str, first: int, second: int, year: int, day_first: bool | None) -> date:
     if day_first is None and first != second:
         if first <= 12 and second <= 12:
             raise ValueError(f"{text} may be two days; say with dates=dmy or dates=mdy how it is meant")
@@ -97,7 +97,7 @@ def _day_from_parts(text: str, first: int, second: int, year: int, day_first: bo
         raise ValueError(f"{text} is no day, read with the {'day' if day_first else 'month'} first") from None
 
 
-def _day_from_iso(text: str) -> date | None:
+def _parse_iso_day(text: str) -> date | None:
     match = _ISO.fullmatch(text)
     try:
         return date.fromisoformat(match[1] if match else text) if match or _COMPACT.fullmatch(text) else None
@@ -105,7 +105,7 @@ def _day_from_iso(text: str) -> date | None:
         return None
 
 
-def _day_from_words(text: str) -> date | None:
+def _parse_worded_day(text: str) -> date | None:
     for form in _WORDED_DATES:
         try:
             return datetime.strptime(text, form).date()

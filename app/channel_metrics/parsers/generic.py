@@ -21,15 +21,15 @@ def parse_file(body: bytes, defaults: MetricDefaults) -> ParsedMetrics:
     subject = table.column("subject")
     day_first = defaults.day_first
     if day_first is None:
-        day_first = cell_values.is_day_first(_cell_at(row.cells, places["day"]) for row in table.rows)
+        day_first = cell_values.is_day_first(_get_cell(row.cells, places["day"]) for row in table.rows)
     figures = ParsedMetrics()
     for row in table.rows:
-        cells = {name: _cell_at(row.cells, place) for name, place in places.items()}
+        cells = {name: _get_cell(row.cells, place) for name, place in places.items()}
         try:
             figure = _build_metric(
                 table,
                 cells,
-                cell_values.join_subject(_cell_at(row.cells, subject)) or defaults.subject,
+                cell_values.join_subject(_get_cell(row.cells, subject)) or defaults.subject,
                 defaults,
                 day_first,
             )
@@ -45,7 +45,7 @@ def _build_metric(
 ) -> Metric:
     """Raises ValueError, saying why it is none."""
     day = defaults.day if defaults.day and not cells["day"].strip() else cell_values.parse_day(cells["day"], day_first)
-    channel, metric = lower_snake(cells["channel"]), cell_values.metric_name(cells["metric"])
+    channel, metric = lower_snake(cells["channel"]), cell_values.build_metric_name(cells["metric"])
     value = cell_values.parse_number(cells["value"], grouped=table.delimiter == ",")
     if not channel:
         raise ValueError(f"{cells['channel'][:40]!r} is no channel")
@@ -56,7 +56,7 @@ def _build_metric(
     return Metric(channel, metric, subject, day, value)
 
 
-def _cell_at(row: list[str], place: int | None) -> str:
+def _get_cell(row: list[str], place: int | None) -> str:
     return row[place] if place is not None and place < len(row) else ""
 
 

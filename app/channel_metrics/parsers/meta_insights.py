@@ -32,7 +32,7 @@ def parse_file(body: bytes, defaults: MetricDefaults, brand: str) -> ParsedMetri
     names: dict[int, str] = {}
     primary = table.column(_TITLED_COLUMN)
     if primary is not None and table.before:
-        title = cell_values.metric_name(table.before[-1].cells[0]).removeprefix(f"{brand}_")
+        title = cell_values.build_metric_name(table.before[-1].cells[0]).removeprefix(f"{brand}_")
         names[primary] = title
     return read_metrics(table, defaults, CHANNEL, days=table.column("Date"), names=names)
 
@@ -53,11 +53,11 @@ def _parse_api_answers(answers: Any, defaults: MetricDefaults) -> ParsedMetrics:
 def _add_metric(figures: ParsedMetrics, metric: Any, where: str, defaults: MetricDefaults) -> None:
     name = metric.get("name") if isinstance(metric, dict) else None
     values = metric.get("values") if isinstance(metric, dict) else None
-    if not isinstance(name, str) or not cell_values.metric_name(name) or not isinstance(values, list):
+    if not isinstance(name, str) or not cell_values.build_metric_name(name) or not isinstance(values, list):
         figures.refuse(None, f"{where} needs name and values")
         return
     period = metric.get("period")
-    metric_name = cell_values.metric_name(name if period in (None, "day") else f"{name}_{period}")
+    metric_name = cell_values.build_metric_name(name if period in (None, "day") else f"{name}_{period}")
     # Such as 1234/insights/page_impressions/day.
     owner = str(metric.get("id") or "").partition("/")[0]
     for place, value in enumerate(values):
@@ -67,7 +67,7 @@ def _add_metric(figures: ParsedMetrics, metric: Any, where: str, defaults: Metri
             figures.refuse(None, f"{where}.values[{place}] of {name}: {error}")
             continue
         for part, number in parts.items():
-            full_name = cell_values.metric_name(f"{metric_name}_{part}") if part else metric_name
+            full_name = cell_values.build_metric_name(f"{metric_name}_{part}") if part else metric_name
             figures.add(
                 Metric(CHANNEL, full_name, defaults.subject or cell_values.join_subject(owner), day, number), None
             )

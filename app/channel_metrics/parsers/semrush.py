@@ -63,8 +63,8 @@ def _read_figures(table: Table, defaults: MetricDefaults) -> ParsedMetrics:
 
 def _is_error_or_header(table: Table, row: Row) -> bool:
     """An error, or the same header once more."""
-    return bool(_ERROR.match(row.cells[0].strip())) or [*map(cell_values.metric_name, row.cells)] == [
-        *map(cell_values.metric_name, table.header)
+    return bool(_ERROR.match(row.cells[0].strip())) or [*map(cell_values.build_metric_name, row.cells)] == [
+        *map(cell_values.build_metric_name, table.header)
     ]
 
 

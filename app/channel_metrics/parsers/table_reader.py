@@ -36,9 +36,13 @@ class Table:
 
     def column(self, *names: str) -> int | None:
         """The first column with one of these names, compared as metrics are named."""
-        metric_names = [cell_values.metric_name(name) for name in names]
+        metric_names = [cell_values.build_metric_name(name) for name in names]
         return next(
-            (place for place, name in enumerate(map(cell_values.metric_name, self.header)) if name in metric_names),
+            (
+                place
+                for place, name in enumerate(map(cell_values.build_metric_name, self.header))
+                if name in metric_names
+            ),
             None,
         )
 
@@ -58,11 +62,11 @@ def read_table(body: bytes, *headers: str) -> Table:
     before: list[Row] = []
     header: list[str] | None = None
     rows: list[Row] = []
-    metric_names = {cell_values.metric_name(name) for name in headers}
+    metric_names = {cell_values.build_metric_name(name) for name in headers}
     for row in _read_rows(text, delimiter):
         if header is not None:
             rows.append(row)
-        elif metric_names & {cell_values.metric_name(cell) for cell in row.cells}:
+        elif metric_names & {cell_values.build_metric_name(cell) for cell in row.cells}:
             header = row.cells[:_COLUMNS_MAX]
         else:
             before.append(row)
@@ -90,9 +94,9 @@ def read_metrics(
         raise Unreadable("the file names no day: say with day=2026-05-04 which one it is of")
     day_first = defaults.day_first
     if day_first is None and days is not None:
-        day_first = cell_values.is_day_first(_cell_at(row, days) for row in table.rows)
+        day_first = cell_values.is_day_first(_get_cell(row, days) for row in table.rows)
     metrics = _find_metric_columns(
-        table, {days, *subjects}, {cell_values.metric_name(name) for name in excluded}, names or {}
+        table, {days, *subjects}, {cell_values.build_metric_name(name) for name in excluded}, names or {}
     )
     ambiguous = _find_ambiguous_columns(table, metrics)
     figures = ParsedMetrics()
@@ -113,19 +117,19 @@ def _add_row_metrics(
     metrics: dict[int, str],
     ambiguous: set[int],
 ) -> None:
-    if days is not None and not _cell_at(row, days).strip():
-        if any(_parse_cell(table, _cell_at(row, place)) is not None for place in metrics):
+    if days is not None and not _get_cell(row, days).strip():
+        if any(_parse_cell(table, _get_cell(row, place)) is not None for place in metrics):
             figures.refuse(row.line, "the row names no day")
         return  # else a line of explanations under the header
     try:
-        day = defaults.day if days is None else cell_values.parse_day(_cell_at(row, days), day_first)
+        day = defaults.day if days is None else cell_values.parse_day(_get_cell(row, days), day_first)
     except ValueError as error:
         figures.refuse(row.line, str(error))
         return
     assert day is not None
-    subject = cell_values.join_subject(*(_cell_at(row, place) for place in subjects)) or defaults.subject
+    subject = cell_values.join_subject(*(_get_cell(row, place) for place in subjects)) or defaults.subject
     for place, metric in metrics.items():
-        cell = _cell_at(row, place)
+        cell = _get_cell(row, place)
         if cell_values.is_absent(cell):
             continue
         value = _parse_cell(table, cell)
@@ -143,10 +147,10 @@ def _find_metric_columns(
     """Name by column, of those that hold numbers."""
     metrics: dict[int, str] = {}
     for place, header in enumerate(table.header):
-        name = names.get(place) or cell_values.metric_name(header)
+        name = names.get(place) or cell_values.build_metric_name(header)
         if place in used_columns or not name or name in excluded:
             continue
-        cells = [cell for row in table.rows if not cell_values.is_absent(cell := _cell_at(row, place))]
+        cells = [cell for row in table.rows if not cell_values.is_absent(cell := _get_cell(row, place))]
         if not cells or any(_parse_cell(table, cell) is not None for cell in cells):
             metrics[place] = name
     return metrics
@@ -157,7 +161,7 @@ def _find_ambiguous_columns(table: Table, metrics: Iterable[int]) -> set[int]:
     if table.delimiter != ";":
         return set()
     cells_by_column = {
-        place: [cell for row in table.rows if not cell_values.is_absent(cell := _cell_at(row, place))]
+        place: [cell for row in table.rows if not cell_values.is_absent(cell := _get_cell(row, place))]
         for place in metrics
     }
     return {
@@ -169,7 +173,7 @@ def _parse_cell(table: Table, cell: str) -> Decimal | None:
     return cell_values.parse_number(cell, grouped=table.delimiter == ",")
 
 
-def _cell_at(row: Row, place: int) -> str:
+def _get_cell(row: Row, place: int) -> str:
     return row.cells[place] if place < len(row.cells) else ""
 
 
@@ -192,12 +196,13 @@ def _detect_delimiter(text: str, headers: Sequence[str]) -> str:
     first = head.lstrip().splitlines()[:1]
     if first and first[0].startswith(_SEPARATOR_LINE) and len(first[0].strip()) == len(_SEPARATOR_LINE) + 1:
         return first[0].strip()[-1]
-    metric_names = {cell_values.metric_name(name) for name in headers}
+    metric_names = {cell_values.build_metric_name(name) for name in headers}
 
     def columns(delimiter: str) -> int:
         rows = (line.split(delimiter) for line in head.splitlines())
         return max(
-            (len(row) for row in rows if metric_names & {cell_values.metric_name(cell) for cell in row}), default=0
+            (len(row) for row in rows if metric_names & {cell_values.build_metric_name(cell) for cell in row}),
+            default=0,
         )
 
     return max(_DELIMITERS, key=columns)

@@ -41,7 +41,7 @@ def is_machine(user_agent: Any) -> bool:
     return agent == _PREFETCHED_BY_APPLE or any(word in agent for word in _MACHINE_WORDS) or is_bot(user_agent)
 
 
-def click_context(name: str, user_agent: Any = None, machine: bool = False) -> dict[str, Any]:
+def build_click_properties(name: str, user_agent: Any = None, machine: bool = False) -> dict[str, Any]:
     """Properties of an open or a click: who looked, and whether that was a machine; of anything else, none.
 
     ``machine`` is what the tool itself knows.

@@ -42,23 +42,23 @@ def as_object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def first_object(value: Any) -> dict[str, Any]:
+def get_first_object(value: Any) -> dict[str, Any]:
     """The first object of a list."""
     return as_object(value[0]) if isinstance(value, list) and value else {}
 
 
-def text_id(value: Any) -> str | None:
+def as_text_id(value: Any) -> str | None:
     """An id as text, whether the tool writes it as a number or in quotes."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     return str(value).strip() or None
 
 
-def status_word(value: Any) -> str | None:
+def as_status_word(value: Any) -> str | None:
     return value.strip().lower() or None if isinstance(value, str) else None
 
 
-def status_change_name(status: str | None, previous: str | None) -> str:
+def classify_status_change(status: str | None, previous: str | None) -> str:
     """The name of a change. A ticket that is closed some time after it was solved is not solved again."""
     now, before = status_of(status), status_of(previous)
     if now == "solved" and before != "solved":
@@ -68,7 +68,7 @@ def status_change_name(status: str | None, previous: str | None) -> str:
     return STATUS_CHANGED
 
 
-def csat_properties(rating: Any, scale: Any = None) -> dict[str, Any]:
+def build_csat_properties(rating: Any, scale: Any = None) -> dict[str, Any]:
     """``rating`` of 1 to 5 with its ``scale``, and ``rated`` as the tool said it; empty for what is no rating.
 
     ``scale`` is the best that could be given; without it the rating is one of 5, and a word is good, okay or bad.

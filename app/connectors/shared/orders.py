@@ -52,6 +52,6 @@ def get_object(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def text_id(value: Any) -> str | None:
+def as_text_id(value: Any) -> str | None:
     """Ids are text, whatever a shop sends: nobody adds them up."""
     return None if value in (None, "", 0) or isinstance(value, bool | dict | list) else str(value)

@@ -21,15 +21,15 @@ _PROMOTERS_FROM: Final = 9
 _PASSIVES_FROM: Final = 7
 
 
-def nps_properties(rating: Any) -> dict[str, Any]:
+def build_nps_properties(rating: Any) -> dict[str, Any]:
     """``rating``, ``scale`` and ``group`` (promoter, passive, detractor) of an answer from 0 to 10; else nothing."""
     number = parse_rating(rating)
     if number is None or not 0 <= number <= NPS_SCALE:
         return {}
-    return {"rating": number, "scale": NPS_SCALE, "group": _nps_group(number)}
+    return {"rating": number, "scale": NPS_SCALE, "group": _classify_nps(number)}
 
 
-def _nps_group(rating: int | Decimal) -> str:
+def _classify_nps(rating: int | Decimal) -> str:
     if rating >= _PROMOTERS_FROM:
         return "promoter"
     return "passive" if rating >= _PASSIVES_FROM else "detractor"
@@ -46,7 +46,7 @@ def parse_rating(value: Any) -> int | Decimal | None:
     return None
 
 
-def first_member(members: Any, *names: str) -> Any:
+def find_first_member(members: Any, *names: str) -> Any:
     """The first of these members that says something; None if none does, or if there are no members."""
     if not isinstance(members, dict):
         return None

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
 from app.connectors.delivery import Unreadable
-from app.connectors.shared.email import CHANNEL, click_context, find_custom_ids, parse_list, parse_object
+from app.connectors.shared.email import CHANNEL, build_click_properties, find_custom_ids, parse_list, parse_object
 from app.connectors.signatures import TOKEN
 from app.enrichment.channel import lower_snake
 from app.formats.event_names import vendor_event_name
@@ -59,7 +59,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     name = _NAMES.get(kind) or vendor_event_name("brevo", event["event"])
     occurred_at = next((event[name] for name in _TIMES if event.get(name)), None)
     metadata = parse_object(event.get("X-Mailin-custom"))
-    properties = _properties(kind, event) | {"metadata": metadata}
+    properties = _build_properties(kind, event) | {"metadata": metadata}
     machine = kind in _PREFETCHED
     for email in parse_list(event.get("email")) or [None]:
         yield Call(
@@ -76,11 +76,11 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
             channel=CHANNEL,
             email=email,
             **find_custom_ids(metadata),
-            properties=properties | click_context(name, event.get("user_agent"), machine),
+            properties=properties | build_click_properties(name, event.get("user_agent"), machine),
         )
 
 
-def _properties(kind: str, event: Event) -> dict[str, Any]:
+def _build_properties(kind: str, event: Event) -> dict[str, Any]:
     return {
         "link": event.get("link") or event.get("URL") or event.get("url"),
         "campaign": event.get("campaign name"),

@@ -33,7 +33,7 @@ _RATE = re.compile(r"[1-9][0-9]{0,8}")
 
 def split_delivery(delivery: Delivery) -> list[Event]:
     """The mode is in the content type, the longer name first; without one of them, headers or the body tell."""
-    media = _media_type(delivery)
+    media = _find_media_type(delivery)
     if media.startswith(_BATCH):
         events = decode_json(delivery.body)
         if not isinstance(events, list):
@@ -41,7 +41,7 @@ def split_delivery(delivery: Delivery) -> list[Event]:
     elif media.startswith(_STRUCTURED):
         events = [decode_json(delivery.body)]
     elif any(f"ce-{name}" in delivery.headers for name in _REQUIRED):
-        events = [_event_from_headers(delivery)]
+        events = [_read_event_headers(delivery)]
     else:
         body = decode_json(delivery.body)
         events = body if isinstance(body, list) else [body]
@@ -68,7 +68,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         occurred_at=event.get("time"),
         event=event["type"],
         channel=channel if isinstance(channel, str) and channel else CHANNEL,
-        **(find_identities(data) or _subject_identity(event)),
+        **(find_identities(data) or _find_subject_identity(event)),
         properties=drop_identities(data),
         context={"cloudevent": {"source": source, **attributes}},
     )
@@ -88,7 +88,7 @@ def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | No
 
 def handshake_signed(delivery: Delivery) -> HandshakeReply | None:
     """415 for a format that we do not read, such as application/cloudevents+avro."""
-    media = _media_type(delivery)
+    media = _find_media_type(delivery)
     if not media.startswith(_STRUCTURED):
         return None
     form = media.removeprefix(_BATCH if media.startswith(_BATCH) else _STRUCTURED)
@@ -97,7 +97,7 @@ def handshake_signed(delivery: Delivery) -> HandshakeReply | None:
     return HandshakeReply(status=415, body=b"Only the JSON format of CloudEvents is read here.")
 
 
-def _event_from_headers(delivery: Delivery) -> Event:
+def _read_event_headers(delivery: Delivery) -> Event:
     event: Event = {}
     for header, value in delivery.headers.items():
         name = header.removeprefix("ce-")
@@ -108,7 +108,7 @@ def _event_from_headers(delivery: Delivery) -> Event:
         event["datacontenttype"] = media
     if not delivery.body:
         return event
-    if not media or _JSON_TYPE.fullmatch(_media_type(delivery)):
+    if not media or _JSON_TYPE.fullmatch(_find_media_type(delivery)):
         event["data"] = decode_json(delivery.body)
     elif media.lower().startswith("text/"):
         event["data"] = delivery.body.decode("utf-8", "replace")
@@ -143,7 +143,7 @@ def _decode_data(event: Event) -> Any:
     return {"data_base64": encoded}
 
 
-def _subject_identity(event: Event) -> dict[str, Any]:
+def _find_subject_identity(event: Event) -> dict[str, Any]:
     """Where the data names nobody, the subject is who is meant; the source's option says as what."""
     kind = event.get(_SUBJECT_KIND) or "user_id"
     subject = event.get("subject")
@@ -152,7 +152,7 @@ def _subject_identity(event: Event) -> dict[str, Any]:
     return {kind: subject} if kind in ("user_id", "anonymous_id", "email", "phone") else {"ids": {kind: subject}}
 
 
-def _media_type(delivery: Delivery) -> str:
+def _find_media_type(delivery: Delivery) -> str:
     return delivery.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.shared.email import CHANNEL, click_context, extract_address
+from app.connectors.shared.email import CHANNEL, build_click_properties, extract_address
 from app.connectors.signatures import hmac_scheme
 from app.enrichment.channel import lower_snake
 from app.formats.event_names import vendor_event_name
@@ -64,29 +64,30 @@ _COPIED_NAMES: Final = (
 )
 
 
-def _signed_bytes(delivery: Delivery, time: str) -> bytes:
+def _join_signed_bytes(delivery: Delivery, time: str) -> bytes:
     return b"v0:" + time.encode() + b":" + delivery.body
 
 
 def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     data = event.get("data")
-    kind, metric = _kind_and_metric(event)
+    kind, metric = _find_kind_and_metric(event)
     if not isinstance(data, dict):
         raise Unreadable("an event needs the member data, an object")
     own_id = event.get("event_id")
-    name = _event_name(kind, metric)
+    name = _choose_event_name(kind, metric)
     yield Call(
         id=own_id if isinstance(own_id, str) and own_id else derive_event_id(event),
         occurred_at=event.get("timestamp"),
         event=name,
         channel=_CHANNELS.get(kind, ""),
         **_find_identities(kind, data),
-        properties=_event_properties(kind, data) | click_context(name, data.get("user_agent"), _is_machine(data)),
+        properties=_build_properties(kind, data)
+        | build_click_properties(name, data.get("user_agent"), _is_machine(data)),
     )
 
 
-def _kind_and_metric(event: Event) -> tuple[str, str]:
+def _find_kind_and_metric(event: Event) -> tuple[str, str]:
     """``("email", "clicked")`` of either version. Raises Unreadable."""
     kind, metric = event.get("object_type"), event.get("metric")
     if isinstance(kind, str) and isinstance(metric, str) and kind and metric:
@@ -100,7 +101,7 @@ def _kind_and_metric(event: Event) -> tuple[str, str]:
     return known_kind, lower_snake(word.removeprefix(f"{known_kind}_"))
 
 
-def _event_name(kind: str, metric: str) -> str:
+def _choose_event_name(kind: str, metric: str) -> str:
     verb = _VERBS.get(metric)
     if verb is None or kind not in _CHANNELS:
         return vendor_event_name("customerio", f"{kind}_{metric}")
@@ -121,7 +122,7 @@ def _find_identities(kind: str, data: Event) -> dict[str, Any]:
     }
 
 
-def _event_properties(kind: str, data: Event) -> dict[str, Any]:
+def _build_properties(kind: str, data: Event) -> dict[str, Any]:
     message = data.get("delivery_id") or data.get("email_id")
     return {name: data.get(name) for name in _COPIED_NAMES} | {
         "link": data.get("href") or data.get("link_url"),
@@ -144,7 +145,7 @@ CONNECTOR: Final = Connector(
     scheme=hmac_scheme(
         "Webhook signing key",
         signature_header="x-cio-signature",
-        signed_bytes=_signed_bytes,
+        signed_bytes=_join_signed_bytes,
         time_header="x-cio-timestamp",
         seconds_max=_SECONDS_MAX,
     ),

@@ -11,11 +11,11 @@ from app.connectors.delivery import Unreadable
 from app.connectors.shared.helpdesk import (
     CHANNEL,
     as_object,
-    csat_properties,
-    status_change_name,
-    status_word,
+    as_status_word,
+    as_text_id,
+    build_csat_properties,
+    classify_status_change,
     strip_markup,
-    text_id,
 )
 from app.connectors.signatures import TOKEN
 from app.formats.event_names import vendor_event_name
@@ -34,13 +34,13 @@ _ASSIGNMENT_FIELDS: Final = frozenset({"responder_id", "responder", "agent", "gr
 
 def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     ticket = as_object(event.get("freshdesk_webhook")) or event
-    ticket_id = text_id(ticket.get("ticket_id"))
+    ticket_id = as_text_id(ticket.get("ticket_id"))
     if ticket_id is None:
         raise Unreadable("the body needs freshdesk_webhook with its ticket_id")
     trigger = ticket.get("triggered_event")
     field, value = _parse_trigger(trigger)
-    rating = _rating_properties(field, value, ticket)
-    name, event_properties = _ticket_event(field, value, ticket) if not rating else (RATED, rating)
+    rating = _build_rating_properties(field, value, ticket)
+    name, event_properties = _classify_ticket_event(field, value, ticket) if not rating else (RATED, rating)
     text = {
         "subject": ticket.get("ticket_subject"),
         "body": strip_markup(ticket.get("ticket_latest_public_comment") or ticket.get("ticket_description")),
@@ -48,11 +48,11 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     }
     properties = {
         "ticket_id": ticket_id,
-        "status": status_word(ticket.get("ticket_status")),
-        "priority": status_word(ticket.get("ticket_priority")),
+        "status": as_status_word(ticket.get("ticket_status")),
+        "priority": as_status_word(ticket.get("ticket_priority")),
         "ticket_type": ticket.get("ticket_type"),
         "tags": ticket.get("ticket_tags"),
-        "via": status_word(ticket.get("ticket_source")),
+        "via": as_status_word(ticket.get("ticket_source")),
         "link": ticket.get("ticket_url"),
         **event_properties,
     }
@@ -64,7 +64,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         user_id=ticket.get("ticket_contact_unique_external_id"),
         email=ticket.get("requester_email") or ticket.get("ticket_contact_email"),
         phone=ticket.get("requester_phone") or ticket.get("ticket_contact_phone"),
-        ids={"freshdesk_contact": text_id(ticket.get("requester_id"))},
+        ids={"freshdesk_contact": as_text_id(ticket.get("requester_id"))},
         properties=properties,
         text=text,
         is_by_customer=name in (CREATED, REPLIED_BY_CUSTOMER, RATED),
@@ -79,14 +79,14 @@ def _parse_trigger(trigger: Any) -> tuple[str, str]:
     return (match[1].lower(), match[2].strip()) if match else ("", "")
 
 
-def _ticket_event(field: str, value: str, ticket: Event) -> tuple[str, dict[str, Any]]:
+def _classify_ticket_event(field: str, value: str, ticket: Event) -> tuple[str, dict[str, Any]]:
     """(name, properties) of what happened to a ticket."""
     if field == "ticket_action" and value == "created":
         return CREATED, {}
     if field == "status":
-        return _status_event(value, ticket)
+        return _classify_status_event(value, ticket)
     if field in ("reply_sent", "note_type", "customer_responded", "requester_responded"):
-        return _reply_event(field, value, ticket)
+        return _classify_reply(field, value, ticket)
     if field in _ASSIGNMENT_FIELDS:
         return ASSIGNED, {}
     if field == "ticket_action" and value in ("deleted", "marked_spam"):
@@ -96,20 +96,20 @@ def _ticket_event(field: str, value: str, ticket: Event) -> tuple[str, dict[str,
     return vendor_event_name("freshdesk", field or "other"), {"change": value}
 
 
-def _status_event(value: str, ticket: Event) -> tuple[str, dict[str, Any]]:
+def _classify_status_event(value: str, ticket: Event) -> tuple[str, dict[str, Any]]:
     """``{from:2,to:4}``; numbers of statuses that a customer made up have no words here, but ``ticket_status`` does."""
     change = {
         side: _STATUSES.get(number.strip(), number.strip()) for side, number in _CHANGE_PATTERN.findall(value.lower())
     }
     previous = change.get("from") or None
-    status = status_word(ticket.get("ticket_status")) or change.get("to") or None
-    name = status_change_name(status, previous)
+    status = as_status_word(ticket.get("ticket_status")) or change.get("to") or None
+    name = classify_status_change(status, previous)
     if status == "closed" and previous is None:
         name = STATUS_CHANGED
     return name, {"status": status, "previous_status": previous}
 
 
-def _reply_event(field: str, value: str, ticket: Event) -> tuple[str, dict[str, Any]]:
+def _classify_reply(field: str, value: str, ticket: Event) -> tuple[str, dict[str, Any]]:
     """A rule can say who: ``performed_by``. Else a sent reply and a note are the agents', who alone can write them."""
     if value.lower() == "private":
         return vendor_event_name("freshdesk", "note_added"), {}
@@ -117,10 +117,12 @@ def _reply_event(field: str, value: str, ticket: Event) -> tuple[str, dict[str, 
     return REPLIED_BY_CUSTOMER if author in ("requester", "customer", "contact") else REPLIED_BY_AGENT, {}
 
 
-def _rating_properties(field: str, value: str, ticket: Event) -> dict[str, Any]:
+def _build_rating_properties(field: str, value: str, ticket: Event) -> dict[str, Any]:
     rating = ticket.get("rating") or (value if "feedback" in field or "survey" in field else None)
     level = _LEVELS.get(str(rating).strip())
-    csat_found = csat_properties(level, 7) if level is not None else csat_properties(rating, ticket.get("scale"))
+    csat_found = (
+        build_csat_properties(level, 7) if level is not None else build_csat_properties(rating, ticket.get("scale"))
+    )
     return {**csat_found, "rated": rating} if csat_found else {}
 
 

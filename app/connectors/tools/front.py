@@ -9,7 +9,7 @@ import msgspec
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id
 from app.connectors.delivery import Delivery, Unreadable, decode_json
-from app.connectors.shared.helpdesk import CHANNEL, as_object, status_word, strip_markup, text_id
+from app.connectors.shared.helpdesk import CHANNEL, as_object, as_status_word, as_text_id, strip_markup
 from app.connectors.signatures import Scheme, hmac_scheme
 from app.formats import timestamps
 from app.formats.event_names import vendor_event_name
@@ -116,9 +116,9 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     if kind == "sync" or not any(person.values()):
         return
     message = as_object(as_object(event.get("target")).get("data")) or as_object(conversation.get("last_message"))
-    name = _event_name(kind, event, conversation)
+    name = _choose_event_name(kind, event, conversation)
     yield Call(
-        id=text_id(event.get("id")) or derive_event_id(event),
+        id=as_text_id(event.get("id")) or derive_event_id(event),
         occurred_at=event.get("emitted_at"),
         event=name,
         channel=CHANNEL,
@@ -126,12 +126,12 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         phone=person["phone"],
         ids={"front_contact": person["contact"]},
         properties={
-            "ticket_id": text_id(conversation.get("id")),
-            "status": _STATUS_AFTER.get(kind) or status_word(conversation.get("status")),
-            "via": status_word(message.get("type")),
+            "ticket_id": as_text_id(conversation.get("id")),
+            "status": _STATUS_AFTER.get(kind) or as_status_word(conversation.get("status")),
+            "via": as_status_word(message.get("type")),
             "tags": [tag.get("name") for tag in _list_objects(conversation.get("tags"))],
-            "assignee_id": text_id(as_object(conversation.get("assignee")).get("id")),
-            "message_id": text_id(message.get("id")),
+            "assignee_id": as_text_id(as_object(conversation.get("assignee")).get("id")),
+            "message_id": as_text_id(message.get("id")),
             "opened_at": conversation.get("created_at"),
         },
         text={
@@ -142,7 +142,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     )
 
 
-def _event_name(kind: str, event: Event, conversation: Event) -> str:
+def _choose_event_name(kind: str, event: Event, conversation: Event) -> str:
     if kind in _INBOUND_KINDS:
         return CREATED if _is_first_message(event, conversation) else REPLIED_BY_CUSTOMER
     return _NAMES.get(kind) or vendor_event_name("front", kind)

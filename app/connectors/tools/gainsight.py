@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
 from app.connectors.delivery import Unreadable
-from app.connectors.shared.surveys import ANSWERED, CHANNEL, NPS, first_member, nps_properties
+from app.connectors.shared.surveys import ANSWERED, CHANNEL, NPS, build_nps_properties, find_first_member
 from app.connectors.signatures import TOKEN
 from app.enrichment.channel import lower_snake
 from app.formats.event_names import vendor_event_name
@@ -28,15 +28,15 @@ _TRAIT_NAMES: Final = ("firstName", "lastName", "title", "role", "gender", "sign
 def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     user, user_event = event.get("user"), event.get("event")
-    kind = first_member(user_event, "eventType")
+    kind = find_first_member(user_event, "eventType")
     if not isinstance(user, dict) or not isinstance(user_event, dict) or not isinstance(kind, str):
         raise Unreadable("an event needs user, and event with its eventType")
     word = lower_snake(kind)
-    own_id = first_member(user_event, "eventId")
+    own_id = find_first_member(user_event, "eventId")
     shared: dict[str, Any] = {
-        "occurred_at": first_member(user_event, "date", "time"),
+        "occurred_at": find_first_member(user_event, "date", "time"),
         "channel": CHANNEL if word in _SURVEY_KINDS else _PRODUCT_CHANNEL,
-        "user_id": first_member(user, "identifyId", "id"),
+        "user_id": find_first_member(user, "identifyId", "id"),
         "email": user.get("email"),
         "ids": {"gainsight_user": user.get("aptrinsicId")},
     }
@@ -44,12 +44,14 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         traits = {lower_snake(name): user[name] for name in _TRAIT_NAMES if user.get(name) not in (None, "")}
         yield Call(id=f"{own_id or derive_event_id(kind, user_event, user)}:traits", traits=traits, **shared)
     details = {lower_snake(name): value for name, value in user_event.items() if name not in _RESERVED_NAMES}
-    score = nps_properties(first_member(user_event, "score", "npsScore", "rating")) if word == "survey" else {}
+    score = (
+        build_nps_properties(find_first_member(user_event, "score", "npsScore", "rating")) if word == "survey" else {}
+    )
     yield Call(
         id=str(own_id) if own_id is not None else derive_event_id(kind, user_event, user.get("aptrinsicId")),
         event=NPS if score else ANSWERED if word == "survey" else vendor_event_name("gainsight", kind),
-        properties={**details, **score, "account_id": first_member(event.get("account"), "id")},
-        text={"body": first_member(user_event, *_TEXT_NAMES)},
+        properties={**details, **score, "account_id": find_first_member(event.get("account"), "id")},
+        text={"body": find_first_member(user_event, *_TEXT_NAMES)},
         **shared,
     )
 

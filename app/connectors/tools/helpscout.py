@@ -11,12 +11,12 @@ from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.helpdesk import (
     CHANNEL,
     as_object,
-    csat_properties,
-    first_object,
-    status_change_name,
-    status_word,
+    as_status_word,
+    as_text_id,
+    build_csat_properties,
+    classify_status_change,
+    get_first_object,
     strip_markup,
-    text_id,
 )
 from app.connectors.signatures import hmac_scheme
 from app.formats import timestamps
@@ -57,7 +57,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     name = event.get(_EVENT_HEADER)
     if not isinstance(name, str) or not name:
         raise Unreadable("the event does not say what happened")
-    if text_id(event.get("id")) is None:
+    if as_text_id(event.get("id")) is None:
         raise Unreadable("the body needs the id of what it tells of")
     if name == "satisfaction.ratings":
         return [_map_rating(event, name)]
@@ -67,30 +67,30 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 
 def _map_conversation(event: Event, name: str) -> Call:
-    thread = _newest_thread(event)
-    status = "deleted" if name == "convo.deleted" else status_word(event.get("status"))
+    thread = _find_newest_thread(event)
+    status = "deleted" if name == "convo.deleted" else as_status_word(event.get("status"))
     is_change = name in ("convo.status", "convo.deleted")
     event_name = (
-        status_change_name(status, None) if is_change else _NAMES.get(name) or vendor_event_name("helpscout", name)
+        classify_status_change(status, None) if is_change else _NAMES.get(name) or vendor_event_name("helpscout", name)
     )
     customer = as_object(event.get("primaryCustomer") or event.get("customer"))
     changed_at = event.get("userUpdatedAt") or event.get("closedAt")
     has_text = name in _EVENTS_WITH_TEXT
-    thread_id = text_id(thread.get("id")) if has_text else None
+    thread_id = as_text_id(thread.get("id")) if has_text else None
     return Call(
         id=derive_event_id(name, event["id"], thread_id or changed_at or event),
         occurred_at=(thread.get("createdAt") if has_text else None) or changed_at or event.get("createdAt"),
         event=event_name,
         channel=CHANNEL,
         email=_find_email(customer),
-        ids={"helpscout_customer": text_id(customer.get("id"))},
+        ids={"helpscout_customer": as_text_id(customer.get("id"))},
         properties={
-            "ticket_id": text_id(event["id"]),
+            "ticket_id": as_text_id(event["id"]),
             "ticket_number": event.get("number"),
             "status": status,
-            "via": status_word(event.get("type")),
-            "tags": _tag_names(event.get("tags")),
-            "mailbox_id": text_id(event.get("mailboxId")),
+            "via": as_status_word(event.get("type")),
+            "tags": _list_tag_names(event.get("tags")),
+            "mailbox_id": as_text_id(event.get("mailboxId")),
             "opened_at": event.get("createdAt"),
         },
         text={"subject": event.get("subject"), "body": strip_markup(thread.get("body")) if has_text else None},
@@ -107,10 +107,10 @@ def _map_rating(event: Event, name: str) -> Call:
         event=RATED,
         channel=CHANNEL,
         email=_find_email(customer),
-        ids={"helpscout_customer": text_id(customer.get("id"))},
+        ids={"helpscout_customer": as_text_id(customer.get("id"))},
         properties={
-            "ticket_id": text_id(event.get("ticketId") or event.get("conversationId")),
-            **csat_properties(event.get("rating")),
+            "ticket_id": as_text_id(event.get("ticketId") or event.get("conversationId")),
+            **build_csat_properties(event.get("rating")),
         },
         text={"comment": event.get("comments")},
     )
@@ -122,7 +122,7 @@ def _map_customer(event: Event, name: str) -> Call:
         id=derive_event_id(name, event["id"], occurred_at or event),
         occurred_at=occurred_at,
         email=_find_email(event),
-        ids={"helpscout_customer": text_id(event["id"])},
+        ids={"helpscout_customer": as_text_id(event["id"])},
         traits={
             trait: value
             for trait, value in (
@@ -140,20 +140,20 @@ def _map_customer(event: Event, name: str) -> Call:
 def _find_email(customer: Event) -> Any:
     """A conversation names one address; a customer and a rating have a list of them, bare or embedded."""
     emails = customer.get("emails") or as_object(customer.get("_embedded")).get("emails")
-    return customer.get("email") or first_object(emails).get("value")
+    return customer.get("email") or get_first_object(emails).get("value")
 
 
-def _newest_thread(event: Event) -> Event:
+def _find_newest_thread(event: Event) -> Event:
     threads = as_object(event.get("_embedded")).get("threads") or event.get("threads")
     objects = [thread for thread in threads if isinstance(thread, dict)] if isinstance(threads, list) else []
-    return max(objects, key=_created_at, default={})
+    return max(objects, key=_parse_created_at, default={})
 
 
-def _created_at(thread: Event) -> int:
+def _parse_created_at(thread: Event) -> int:
     return timestamps.parse(str(thread.get("createdAt"))) or 0
 
 
-def _tag_names(tags: Any) -> list[Any]:
+def _list_tag_names(tags: Any) -> list[Any]:
     items = tags if isinstance(tags, list) else []
     return [tag.get("tag") or tag.get("name") if isinstance(tag, dict) else tag for tag in items]
 

@@ -18,9 +18,9 @@ from app.connectors.shared.surveys import (
     CHANNEL,
     COMPLETED,
     NPS,
-    first_member,
+    build_nps_properties,
+    find_first_member,
     list_objects,
-    nps_properties,
     parse_rating,
 )
 from app.connectors.signatures import TOKEN
@@ -62,21 +62,21 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         return
     if not isinstance(kind, str) or not kind or not isinstance(data, dict):
         raise Unreadable("an event needs the members event and data")
-    id = first_member(data, "id", "api_id", "response_id", "recording_id")
+    id = find_first_member(data, "id", "api_id", "response_id", "recording_id")
     answers = _Answers(data)
-    name, channel = _event_name_and_channel(kind, data)
+    name, channel = _choose_name_and_channel(kind, data)
     # The same response comes in parts, and once it is complete: two touchpoints, told apart by their names.
     own_id = f"{kind}:{name}:{id}" if id is not None else derive_event_id(kind, data)
     shared: dict[str, Any] = {
-        "occurred_at": first_member(data, "created_timestamp", "created_time", "created_str"),
+        "occurred_at": find_first_member(data, "created_timestamp", "created_time", "created_str"),
         "channel": channel,
         **_find_identities(data),
     }
-    recording = first_member(data, "recording_url", "replay_url")
+    recording = find_first_member(data, "recording_url", "replay_url")
     survey = {
         **{key: data.get(key) for key in _COPIED_NAMES},
         "survey": data.get("survey_name"),
-        "link": first_member(data, "response_origin_url", "response_url", "url"),
+        "link": find_first_member(data, "response_origin_url", "response_url", "url"),
     }
     yield Call(
         id=own_id,
@@ -86,7 +86,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
             **answers.rating,
             "recording_url": recording,
             "answers": answers.values,
-            **_tag_properties(data),
+            **_build_tag_properties(data),
         },
         context={"attachments": [{"type": "recording", "url": recording}]} if recording else {},
         text=answers.texts,
@@ -109,8 +109,8 @@ class _Answers:
             self._add_question(question)
 
     def _add_question(self, question: dict[str, Any]) -> None:
-        id = first_member(question, "question_id", "id", "question_uuid", "question")
-        kind = str(first_member(question, "question_type", "type") or "").lower()
+        id = find_first_member(question, "question_id", "id", "question_uuid", "question")
+        kind = str(find_first_member(question, "question_type", "type") or "").lower()
         parts = list_objects(question.get("answers")) or [question]
         answers = [value for part in parts if (value := part.get("answer")) not in (None, "")]
         if id is None:
@@ -122,7 +122,7 @@ class _Answers:
         value = answers[0] if len(answers) == 1 else answers
         number = parse_rating(value)
         rating_type = _RATING_TYPE.fullmatch(kind)
-        if kind in _NPS_TYPES and (nps_answer := nps_properties(value)):
+        if kind in _NPS_TYPES and (nps_answer := build_nps_properties(value)):
             self.nps[key] = nps_answer
             self._set_rating(number, nps_answer["scale"])
         elif rating_type:
@@ -139,7 +139,7 @@ class _Answers:
             self.rating = {"rating": rating, "scale": scale}
 
 
-def _event_name_and_channel(kind: str, data: dict[str, Any]) -> tuple[str, str]:
+def _choose_name_and_channel(kind: str, data: dict[str, Any]) -> tuple[str, str]:
     if kind == "survey_response":
         return (ANSWERED if data.get("is_complete") is False else COMPLETED), CHANNEL
     if kind in _RECORDING_EVENTS:
@@ -147,7 +147,7 @@ def _event_name_and_channel(kind: str, data: dict[str, Any]) -> tuple[str, str]:
     return vendor_event_name("hotjar", kind), _UX_CHANNEL
 
 
-def _user_attributes(data: dict[str, Any]) -> dict[str, Any]:
+def _find_user_attributes(data: dict[str, Any]) -> dict[str, Any]:
     """``user_attributes``, an object or a list of names and values."""
     attributes = data.get("user_attributes")
     if isinstance(attributes, dict):
@@ -161,12 +161,12 @@ def _user_attributes(data: dict[str, Any]) -> dict[str, Any]:
 
 def _find_identities(data: dict[str, Any]) -> dict[str, Any]:
     """By what the site told Hotjar of its user, and by Hotjar's own id."""
-    attributes = _user_attributes(data)
+    attributes = _find_user_attributes(data)
     contacts = {kind: attributes[name] for name, kind in _CONTACT_NAMES.items() if attributes.get(name)}
     return {**find_custom_ids(attributes), **contacts, "ids": {"hotjar_user": data.get("hotjar_user_id")}}
 
 
-def _tag_properties(data: dict[str, Any]) -> dict[str, Any]:
+def _build_tag_properties(data: dict[str, Any]) -> dict[str, Any]:
     return {"tags": data.get("tags")} if isinstance(data.get("tags"), list) else {}
 
 

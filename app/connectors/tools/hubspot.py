@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.shared.email import CHANNEL, click_context, parse_list, parse_object
+from app.connectors.shared.email import CHANNEL, build_click_properties, parse_list, parse_object
 from app.connectors.signatures import (
     MISSING,
     WRONG,
@@ -137,12 +137,12 @@ def _map_change(kind: str, event: Event) -> Iterable[Call | Erasure]:
         return [_map_erasure(event)]
     if change == "merge":
         merged_ids = [event.get("primaryObjectId"), *parse_list(event.get("mergedObjectIds")), event.get("newObjectId")]
-        contact_ids = dict.fromkeys(_contact_id(event, number) for number in merged_ids if _is_number(number))
+        contact_ids = dict.fromkeys(_qualify_contact_id(event, number) for number in merged_ids if _is_number(number))
         return [_build_call(event, ids={_CONTACT: list(contact_ids)})]
     if change == "associationChange":
         return [_map_association(kind, event)]
     name = _CONTACT_CHANGES.get(kind) or vendor_event_name("hubspot", kind)
-    return [_build_call(event, event=name, channel="server", properties=_source_properties(event))]
+    return [_build_call(event, event=name, channel="server", properties=_build_source_properties(event))]
 
 
 def _build_call(event: Event, suffix: str = "", /, **fields: Any) -> Call:
@@ -151,11 +151,11 @@ def _build_call(event: Event, suffix: str = "", /, **fields: Any) -> Call:
         *(event.get(name) for name in ("portalId", "subscriptionId", "eventId", "objectId", "occurredAt")),
         *(event.get(name) for name in ("propertyName", "messageId", "fromObjectId", "toObjectId")),
     )
-    ids = {_CONTACT: _contact_id(event, event.get("objectId"))}
+    ids = {_CONTACT: _qualify_contact_id(event, event.get("objectId"))}
     return Call(**{"id": own_id + suffix, "occurred_at": event.get("occurredAt"), "ids": ids, **fields})
 
 
-def _contact_id(event: Event, number: Any) -> Any:
+def _qualify_contact_id(event: Event, number: Any) -> Any:
     """A contact's own number with its portal's before it."""
     portal = event.get("portalId") or event.get("portal-id")
     return f"{portal}:{number}" if _is_number(portal) and _is_number(number) else number
@@ -170,10 +170,10 @@ def _map_erasure(event: Event) -> Erasure:
     number = event.get("objectId")
     if not _is_number(number):
         raise Unreadable("a wish to be forgotten needs the member objectId")
-    return Erasure(_CONTACT, _contact_id(event, number))
+    return Erasure(_CONTACT, _qualify_contact_id(event, number))
 
 
-def _source_properties(event: Event) -> dict[str, Any]:
+def _build_source_properties(event: Event) -> dict[str, Any]:
     return {"change_source": event.get("changeSource")}
 
 
@@ -188,7 +188,7 @@ def _map_property_change(event: Event) -> Iterable[Call]:
     identify = _build_call(event, traits={trait: None if value == "" else value})
     if trait != "lifecycle_stage":
         return [identify]
-    properties = _source_properties(event) | {"stage": value}
+    properties = _build_source_properties(event) | {"stage": value}
     return [
         identify,
         _build_call(event, "-stage", event="lifecycle_stage.changed", channel="server", properties=properties),
@@ -200,7 +200,7 @@ def _map_association(kind: str, event: Event) -> Call:
     properties = {f"{lower_snake(object_type) or 'object'}_id": _as_text(event.get("toObjectId"))}
     return _build_call(
         event,
-        ids={_CONTACT: _contact_id(event, event.get("fromObjectId"))},
+        ids={_CONTACT: _qualify_contact_id(event, event.get("fromObjectId"))},
         event=vendor_event_name("hubspot", kind),
         channel="server",
         properties=properties | {"removed": event.get("associationRemoved")},
@@ -223,7 +223,7 @@ def _map_ticket_change(kind: str, event: Event) -> Iterable[Call]:
     return [
         _build_call(
             event,
-            ids={_CONTACT: _contact_id(event, contact)},
+            ids={_CONTACT: _qualify_contact_id(event, contact)},
             event=name or vendor_event_name("hubspot", kind),
             channel="chat" if kind.startswith("conversation.") else "support",
             properties={"ticket_id": _as_text(ticket), "status": status.lower() if isinstance(status, str) else status},
@@ -234,9 +234,11 @@ def _map_ticket_change(kind: str, event: Event) -> Iterable[Call]:
 def _map_mail_event(event: Event) -> Call:
     kind = event["type"]
     name = _MAIL_NAMES.get(kind) or vendor_event_name("hubspot", kind)
-    if kind == "STATUSCHANGE" and "UNSUBSCRIBED" not in _subscription_states(event):
+    if kind == "STATUSCHANGE" and "UNSUBSCRIBED" not in _list_subscription_states(event):
         name = (
-            "email.resubscribed" if "SUBSCRIBED" in _subscription_states(event) else vendor_event_name("hubspot", kind)
+            "email.resubscribed"
+            if "SUBSCRIBED" in _list_subscription_states(event)
+            else vendor_event_name("hubspot", kind)
         )
     return Call(
         id=derive_event_id(event.get("id"), event.get("created")) if event.get("id") else derive_event_id(event),
@@ -253,11 +255,11 @@ def _map_mail_event(event: Event) -> Call:
             "reason": event.get("dropReason") or event.get("category") or event.get("source"),
             "details": event.get("dropMessage") or event.get("response"),
         }
-        | click_context(name, event.get("userAgent"), event.get("filteredEvent") is True),
+        | build_click_properties(name, event.get("userAgent"), event.get("filteredEvent") is True),
     )
 
 
-def _subscription_states(event: Event) -> set[str]:
+def _list_subscription_states(event: Event) -> set[str]:
     states = [parse_object(subscription).get("status") for subscription in parse_list(event.get("subscriptions"))]
     return {str(state).upper() for state in (*states, event.get("portalSubscriptionStatus"))}
 
@@ -276,7 +278,7 @@ def _map_workflow_contact(event: Event) -> Call:
         occurred_at=occurred_at,
         email=values.get("email"),
         phone=values.get("phone"),
-        ids={_CONTACT: _contact_id(event, contact)},
+        ids={_CONTACT: _qualify_contact_id(event, contact)},
         traits=traits,
     )
 

@@ -10,12 +10,12 @@ from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.helpdesk import (
     CHANNEL,
     as_object,
-    csat_properties,
-    first_object,
-    status_change_name,
-    status_word,
+    as_status_word,
+    as_text_id,
+    build_csat_properties,
+    classify_status_change,
+    get_first_object,
     strip_markup,
-    text_id,
 )
 from app.connectors.signatures import hmac_scheme
 from app.formats.event_names import vendor_event_name
@@ -85,7 +85,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     if not any(person.values()):
         return
     call = Call(
-        id=text_id(event.get("id"))
+        id=as_text_id(event.get("id"))
         or derive_event_id({name: value for name, value in event.items() if name not in _TRANSPORT_NAMES}),
         occurred_at=event.get("created_at"),
         user_id=person["external_id"],
@@ -111,19 +111,19 @@ def _fill_touchpoint(call: Call, topic: str, item: Event) -> None:
     status = _STATUS_AFTER.get(topic) or _find_state(item)
     name = _NAMES.get(topic) or vendor_event_name("intercom", topic)
     if topic == "ticket.state.updated":
-        name = status_change_name(status, status_word(item.get("previous_ticket_state")))
+        name = classify_status_change(status, as_status_word(item.get("previous_ticket_state")))
     call.event = name
     call.channel = "email" if name == "email.unsubscribed" else CHANNEL
     rating = _find_rating(item) if name == RATED else {}
     call.properties = {
         "ticket_id": _find_conversation_id(item),
         "status": status,
-        "priority": status_word(item.get("priority")),
-        "tags": _tag_names(item.get("tags")),
+        "priority": as_status_word(item.get("priority")),
+        "tags": _list_tag_names(item.get("tags")),
         "tag": as_object(item.get("tag")).get("name"),
-        "assignee_id": text_id(item.get("admin_assignee_id")),
+        "assignee_id": as_text_id(item.get("admin_assignee_id")),
         "opened_at": item.get("created_at") if item.get("type") in ("conversation", "ticket") else None,
-        **csat_properties(rating.get("rating"), 5),
+        **build_csat_properties(rating.get("rating"), 5),
     }
     call.is_by_customer = name in (CHAT_STARTED, CREATED, REPLIED_BY_CUSTOMER, RATED)
     call.text = {"subject": _find_subject(item), "body": _find_text(name, item), "comment": rating.get("remark")}
@@ -137,7 +137,7 @@ def _find_identities(item: Event) -> dict[str, Any]:
         item if item.get("type") in _PERSON_TYPES else {},
         as_object(item.get("user")),
         as_object(item.get("contact")),
-        first_object(contacts.get("contacts") or contacts.get("data")),
+        get_first_object(contacts.get("contacts") or contacts.get("data")),
         author if author.get("type") in _PERSON_TYPES else {},
     ]
     person = next((candidate for candidate in candidates if candidate.get("id")), {})
@@ -160,13 +160,13 @@ def _find_state(item: Event) -> str | None:
     state = item.get("state") or item.get("ticket_state")
     if isinstance(state, dict):
         state = state.get("category") or state.get("internal_label")
-    return status_word(state)
+    return as_status_word(state)
 
 
 def _find_conversation_id(item: Event) -> str | None:
     if item.get("type") == "conversation_rating" or item.get("conversation_id"):
-        return text_id(item.get("conversation_id"))
-    return text_id(item.get("id")) if item.get("type") not in _PERSON_TYPES else None
+        return as_text_id(item.get("conversation_id"))
+    return as_text_id(item.get("id")) if item.get("type") not in _PERSON_TYPES else None
 
 
 def _find_rating(item: Event) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def _find_subject(item: Event) -> str | None:
 def _find_text(name: str, item: Event) -> str | None:
     """What was written last; of a conversation that just began, what it began with."""
     parts = as_object(item.get("conversation_parts") or item.get("ticket_parts"))
-    last = first_object(parts.get("conversation_parts") or parts.get("ticket_parts"))
+    last = get_first_object(parts.get("conversation_parts") or parts.get("ticket_parts"))
     source = as_object(item.get("source") or item.get("conversation_message"))
     description = as_object(item.get("ticket_attributes")).get("_default_description_")
     if name in (CHAT_STARTED, CREATED):
@@ -191,7 +191,7 @@ def _find_text(name: str, item: Event) -> str | None:
     return strip_markup(last.get("body"))
 
 
-def _tag_names(tags: Any) -> list[Any]:
+def _list_tag_names(tags: Any) -> list[Any]:
     items = as_object(tags).get("tags")
     return [tag.get("name") for tag in items if isinstance(tag, dict)] if isinstance(items, list) else []
 

@@ -14,7 +14,7 @@ from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeRep
 from app.connectors.delivery import Delivery, Unreadable, decode_form, decode_json
 from app.connectors.shared.email import (
     CHANNEL,
-    click_context,
+    build_click_properties,
     extract_address,
     find_custom_ids,
     parse_list,
@@ -52,7 +52,7 @@ _MAIL_NAMES: Final = {
 }
 
 
-def _audience_probe(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
+def _answer_audience_probe(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
     """Mailchimp asks with a GET whether there is anybody, before it knows more than the address."""
     del secrets
     return HandshakeReply() if delivery.method in _PROBES else None
@@ -108,7 +108,7 @@ def map_audience_event(event: Event, received_at: int) -> Iterable[Call | Erasur
             occurred_at=occurred_at,
             event=name,
             channel=CHANNEL,
-            properties=_audience_properties(data),
+            properties=_build_audience_properties(data),
             **identities,
         )
 
@@ -121,7 +121,7 @@ def _parse_traits(merges: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _audience_properties(data: Event) -> dict[str, Any]:
+def _build_audience_properties(data: Event) -> dict[str, Any]:
     return {
         "list_id": data.get("list_id"),
         "campaign_id": data.get("campaign_id"),
@@ -131,14 +131,14 @@ def _audience_properties(data: Event) -> dict[str, Any]:
     }
 
 
-def _mail_probe(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
+def _answer_mail_probe(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
     """Before there is a key, Mailchimp asks with a HEAD, and posts no events under a key that nobody has."""
     del secrets
     is_empty = delivery.method == "POST" and delivery.body in (b"mandrill_events=%5B%5D", b"mandrill_events=[]")
     return HandshakeReply() if is_empty or delivery.method in _PROBES else None
 
 
-def _signed_bytes(delivery: Delivery, _: str) -> bytes:
+def _join_signed_bytes(delivery: Delivery, _: str) -> bytes:
     try:
         fields = decode_form(delivery.body)
     except Unreadable as error:
@@ -174,14 +174,14 @@ def map_mail_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         channel=CHANNEL,
         email=extract_address(message.get("from_email") if is_to_us else message.get("email")),
         **find_custom_ids(metadata),
-        properties=_mail_properties(kind, event, message)
+        properties=_build_mail_properties(kind, event, message)
         | {"metadata": metadata}
-        | click_context(name, event.get("user_agent")),
+        | build_click_properties(name, event.get("user_agent")),
         text={"subject": message.get("subject"), "body": message.get("text")} if is_to_us else {},
     )
 
 
-def _mail_properties(kind: str, event: Event, message: Event) -> dict[str, Any]:
+def _build_mail_properties(kind: str, event: Event, message: Event) -> dict[str, Any]:
     return {
         "link": event.get("url"),
         "tags": parse_list(message.get("tags")),
@@ -216,7 +216,7 @@ CONNECTORS: Final = (
         scheme=TOKEN,
         map_event=map_audience_event,
         split_delivery=split_audience_delivery,
-        handshake=_audience_probe,
+        handshake=_answer_audience_probe,
         steps=(
             "Let this source make its token. Mailchimp signs nothing, so the token has to stand in the address.",
             "In Mailchimp open the audience, Settings, Webhooks, and add {url}?token=THE-TOKEN.",
@@ -238,11 +238,11 @@ CONNECTORS: Final = (
             signature_header="x-mandrill-signature",
             digest="sha1",
             encoding="base64",
-            signed_bytes=_signed_bytes,
+            signed_bytes=_join_signed_bytes,
         ),
         map_event=map_mail_event,
         split_delivery=split_mail_delivery,
-        handshake=_mail_probe,
+        handshake=_answer_mail_probe,
         options={"url": "The address exactly as entered in Mailchimp, if a proxy changes it: it is signed."},
         steps=(
             "In Mailchimp Transactional open Settings, Webhooks, and add one with the address {url}.",

@@ -18,7 +18,7 @@ import msgspec
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, encode_event
 from app.connectors.delivery import Delivery, Unreadable, decode_form, decode_json
-from app.connectors.shared.email import CHANNEL, click_context, find_custom_ids, parse_list, parse_object
+from app.connectors.shared.email import CHANNEL, build_click_properties, find_custom_ids, parse_list, parse_object
 from app.connectors.signatures import MISSING, WRONG, Scheme, SignatureRefused, check_age, is_same_secret
 from app.formats.event_names import vendor_event_name
 from app.touchpoint import SECOND
@@ -49,7 +49,7 @@ def _verify(delivery: Delivery, secret: str) -> None:
         raise SignatureRefused(MISSING, "the body has no signature with timestamp and token")
     if not _SECONDS.fullmatch(proof["timestamp"]):
         raise SignatureRefused(WRONG, "the timestamp of the signature must be seconds since 1970, ten digits")
-    expected = hmac.digest(secret.encode(), _signed_text(proof).encode(), "sha256").hex()
+    expected = hmac.digest(secret.encode(), _join_signed_text(proof).encode(), "sha256").hex()
     if not is_same_secret(proof["signature"].lower(), expected):
         raise SignatureRefused(WRONG, "the signature is not that of this timestamp, token and signing key")
     check_age(proof["timestamp"], delivery.received_at, _SECONDS_MAX)
@@ -69,10 +69,10 @@ def _sign(delivery: Delivery, secret: str) -> Delivery:
 
 
 def _find_single_use_token(delivery: Delivery) -> str | None:
-    return _signed_text(_read_proof(delivery.body)) or None
+    return _join_signed_text(_read_proof(delivery.body)) or None
 
 
-def _signed_text(proof: dict[str, str]) -> str:
+def _join_signed_text(proof: dict[str, str]) -> str:
     return proof["timestamp"] + proof["token"]
 
 
@@ -144,12 +144,12 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         channel=CHANNEL,
         email=event.get("recipient"),
         **find_custom_ids(event.get("user-variables")),
-        properties=_event_properties(event)
-        | click_context(name, client.get("user-agent"), client.get("bot") not in (None, "")),
+        properties=_build_properties(event)
+        | build_click_properties(name, client.get("user-agent"), client.get("bot") not in (None, "")),
     )
 
 
-def _event_properties(event: Event) -> dict[str, Any]:
+def _build_properties(event: Event) -> dict[str, Any]:
     headers = parse_object(parse_object(event.get("message")).get("headers"))
     status = parse_object(event.get("delivery-status"))
     campaign = parse_object(next(iter(parse_list(event.get("campaigns"))), None))

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id
 from app.connectors.delivery import Delivery, Unreadable, decode_json
-from app.connectors.shared.surveys import REVIEW, first_member, list_objects
+from app.connectors.shared.surveys import REVIEW, find_first_member, list_objects
 from app.connectors.signatures import Scheme, hmac_scheme, is_same_secret
 from app.formats.event_names import vendor_event_name
 
@@ -112,41 +112,41 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 def _map_change(event: Event, page: str, field: str, value: dict[str, Any]) -> Iterable[Call]:
     sender = value.get("from")
-    person = first_member(sender, "id") or first_member(value, "sender_id", "reviewer_id")
+    person = find_first_member(sender, "id") or find_first_member(value, "sender_id", "reviewer_id")
     if person is None or str(person) == page:
         return
-    name = _change_name(field, value)
-    own_id = first_member(value, "comment_id", "id", "open_graph_story_id")
+    name = _classify_change(field, value)
+    own_id = find_first_member(value, "comment_id", "id", "open_graph_story_id")
     verb = value.get("verb")
     # A thing may have many reactions of many people, and be edited within a second of its making; whatever has no id of
     # its own is told by all that it says.
-    text = first_member(value, *_TEXT_NAMES)
+    text = find_first_member(value, *_TEXT_NAMES)
     id_parts: tuple[Any, ...] = (value,)
     if own_id is not None:
         id_parts = (own_id, verb, value.get("created_time"), value.get("item"), str(person), value.get("reaction_type"))
         id_parts += (text,) if verb in _EDIT_VERBS else ()
     yield Call(
         id=derive_event_id(page, field, *id_parts),
-        occurred_at=first_member(value, "created_time") or event.get("time"),
+        occurred_at=find_first_member(value, "created_time") or event.get("time"),
         event=name,
         channel="review" if name == REVIEW else _CHANNEL,
         ids={"meta": f"{page}:{person}"},
         properties={
-            "platform": _platform(event),
+            "platform": _find_platform(event),
             "page_id": page,
             "reaction": value.get("reaction_type"),
             **{key: value.get(key) for key in _COPIED_NAMES if not isinstance(value.get(key), dict | list)},
             "media": {
                 key: member
                 for key in _COPIED_MEDIA_NAMES
-                if (member := first_member(value.get("media"), key)) is not None
+                if (member := find_first_member(value.get("media"), key)) is not None
             },
         },
         text={"body": text, **{key: member for key in _OTHER_TEXT_NAMES if isinstance(member := value.get(key), str)}},
     )
 
 
-def _change_name(field: str, value: dict[str, Any]) -> str:
+def _classify_change(field: str, value: dict[str, Any]) -> str:
     item, verb = value.get("item"), value.get("verb") or "add"
     if verb != "add":
         return vendor_event_name("meta", f"{item or field}_{verb}")
@@ -162,39 +162,39 @@ def _change_name(field: str, value: dict[str, Any]) -> str:
 
 
 def _map_message(event: Event, page: str, message: dict[str, Any]) -> Iterable[Call]:
-    person = first_member(message["sender"], "id") if isinstance(message.get("sender"), dict) else None
+    person = find_first_member(message["sender"], "id") if isinstance(message.get("sender"), dict) else None
     kind = next((member_name for member_name in _MESSAGE_KINDS if isinstance(message.get(member_name), dict)), None)
     if person is None:
         raise Unreadable("a message needs sender with its id")
     content: dict[str, Any] = message[kind] if kind else {}
     if str(person) == page or content.get("is_echo") is True or kind in _DEVICE_KINDS:
         return
-    own_id = first_member(content, "mid")
+    own_id = find_first_member(content, "mid")
     is_new = kind == "message" and content.get("is_deleted") is not True
     kinds = [attachment.get("type") for attachment in list_objects(content.get("attachments"))]
     yield Call(
         id=str(own_id) if own_id is not None and is_new else derive_event_id(page, message),
-        occurred_at=first_member(message, "timestamp") or event.get("time"),
-        event=_message_name(kind, content, message),
+        occurred_at=find_first_member(message, "timestamp") or event.get("time"),
+        event=_classify_message(kind, content, message),
         channel=_CHANNEL,
         ids={"meta": f"{page}:{person}"},
         properties={
-            "platform": _platform(event),
+            "platform": _find_platform(event),
             "page_id": page,
             "message_id": own_id,
             "attachments": kinds,
             "postback": content.get("payload")
             if kind == "postback"
-            else first_member(content.get("quick_reply"), "payload"),
+            else find_first_member(content.get("quick_reply"), "payload"),
             "reaction": content.get("reaction"),
-            "ref": first_member(content, "ref") or first_member(content.get("referral"), "ref"),
-            "ad_id": first_member(content, "ad_id") or first_member(content.get("referral"), "ad_id"),
+            "ref": find_first_member(content, "ref") or find_first_member(content.get("referral"), "ref"),
+            "ad_id": find_first_member(content, "ad_id") or find_first_member(content.get("referral"), "ad_id"),
         },
         text={"body": content.get("text")},
     )
 
 
-def _message_name(kind: str | None, content: dict[str, Any], message: dict[str, Any]) -> str:
+def _classify_message(kind: str | None, content: dict[str, Any], message: dict[str, Any]) -> str:
     if kind == "message" and content.get("is_deleted") is True:
         return vendor_event_name("meta", "message_deleted")
     if kind in ("message", "postback"):
@@ -207,7 +207,7 @@ def _message_name(kind: str | None, content: dict[str, Any], message: dict[str, 
     )
 
 
-def _platform(event: Event) -> str:
+def _find_platform(event: Event) -> str:
     return "instagram" if event.get("object") == "instagram" else "facebook"
 
 

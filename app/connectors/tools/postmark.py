@@ -10,7 +10,7 @@ from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event
 from app.connectors.delivery import Unreadable
 from app.connectors.shared.email import (
     CHANNEL,
-    click_context,
+    build_click_properties,
     extract_address,
     find_custom_ids,
     parse_list,
@@ -41,7 +41,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         return
     if not isinstance(kind, str) or not kind:
         raise Unreadable("an event needs the member RecordType")
-    name = _event_name(kind, event)
+    name = _choose_event_name(kind, event)
     occurred_at = next((event[member] for member in _TIMES if event.get(member)), None)
     recipient = event.get("Recipient") or event.get("Email")
     own_id = event.get("ID")
@@ -54,11 +54,13 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         channel=CHANNEL,
         email=recipient,
         **find_custom_ids(metadata),
-        properties=_event_properties(event) | {"metadata": metadata} | click_context(name, event.get("UserAgent")),
+        properties=_build_properties(event)
+        | {"metadata": metadata}
+        | build_click_properties(name, event.get("UserAgent")),
     )
 
 
-def _event_name(kind: str, event: Event) -> str:
+def _choose_event_name(kind: str, event: Event) -> str:
     if kind == "Bounce" and event.get("Type") in _TEMPORARY_BOUNCES:
         return "email.deferred"
     if kind == "SubscriptionChange":
@@ -68,7 +70,7 @@ def _event_name(kind: str, event: Event) -> str:
     return _NAMES.get(kind) or vendor_event_name("postmark", kind)
 
 
-def _event_properties(event: Event) -> dict[str, Any]:
+def _build_properties(event: Event) -> dict[str, Any]:
     return {
         "link": event.get("OriginalLink"),
         "tags": parse_list(event.get("Tag")),

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.shared.email import CHANNEL, click_context, find_custom_ids, parse_list, parse_object
+from app.connectors.shared.email import CHANNEL, build_click_properties, find_custom_ids, parse_list, parse_object
 from app.connectors.signatures import WRONG, Scheme, SignatureRefused, check_age, decode_base64, require_header
 from app.formats.event_names import vendor_event_name
 
@@ -61,7 +61,7 @@ _ACCOUNT_EVENT: Final = "account_status_change"
 def verify(delivery: Delivery, secret: str) -> None:
     sent, time = require_header(delivery, _SIGNATURE), require_header(delivery, _TIMESTAMP)
     try:
-        _public_key(secret).verify(decode_base64(sent), time.encode() + delivery.body, ECDSA(SHA256()))
+        _load_public_key(secret).verify(decode_base64(sent), time.encode() + delivery.body, ECDSA(SHA256()))
     except InvalidSignature:
         raise SignatureRefused(WRONG, "the signature is not that of this body and key") from None
     check_age(time, delivery.received_at, _SECONDS_MAX)
@@ -70,12 +70,12 @@ def verify(delivery: Delivery, secret: str) -> None:
 def normalise_secret(secret: str) -> str:
     """The verification key as SendGrid shows it: base64 of DER; lines of PEM around it are taken off."""
     encoded = "".join(line for line in secret.strip().splitlines() if not line.startswith("-----"))
-    _public_key(encoded)
+    _load_public_key(encoded)
     return encoded
 
 
 @lru_cache(maxsize=64)
-def _public_key(secret: str) -> EllipticCurvePublicKey:
+def _load_public_key(secret: str) -> EllipticCurvePublicKey:
     try:
         key = load_der_public_key(b64decode(secret, validate=True))
     except (Error, ValueError):
@@ -96,7 +96,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     if kind == "bounce" and event.get("type") == "blocked":
         name = "email.deferred"
     fields = parse_object(event.get("unique_args")) | event
-    click = click_context(name, event.get("useragent"), event.get("sg_machine_open") is True)
+    click = build_click_properties(name, event.get("useragent"), event.get("sg_machine_open") is True)
     own_id = event.get("sg_event_id")
     yield Call(
         id=own_id if isinstance(own_id, str) and own_id else derive_event_id(event),
@@ -105,11 +105,11 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         channel=CHANNEL,
         email=event.get("email"),
         **find_custom_ids(fields),
-        properties=_event_properties(fields) | click,
+        properties=_build_properties(fields) | click,
     )
 
 
-def _event_properties(fields: Event) -> dict[str, Any]:
+def _build_properties(fields: Event) -> dict[str, Any]:
     """SendGrid's own under our names, and whatever the sender sent along under theirs."""
     newsletter = parse_object(fields.get("newsletter")).get("newsletter_id")
     return {

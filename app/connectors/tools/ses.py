@@ -23,7 +23,7 @@ from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeRep
 from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.shared.email import (
     CHANNEL,
-    click_context,
+    build_click_properties,
     extract_address,
     find_custom_ids,
     parse_list,
@@ -69,7 +69,7 @@ _DETAIL_MEMBERS: Final = {"Rendering Failure": "failure", "DeliveryDelay": "deli
 _RECIPIENT_LISTS: Final = ("bouncedRecipients", "complainedRecipients", "delayedRecipients", "recipients")
 
 
-def certificate_url(delivery: Delivery) -> str | None:
+def find_certificate_url(delivery: Delivery) -> str | None:
     """Where the certificate of the signature stands. Nothing is fetched for a topic that is not the source's."""
     return str(_require_expected_notification(delivery)["SigningCertURL"])
 
@@ -81,8 +81,8 @@ def _verify(delivery: Delivery, secret: str) -> None:
     if hash_class is None:
         raise SignatureRefused(WRONG, "SignatureVersion must be 1 or 2")
     try:
-        _public_key(delivery.certificate_pem, delivery.received_at).verify(
-            decode_base64(str(message["Signature"])), _signed_text(message), PKCS1v15(), hash_class()
+        _find_valid_public_key(delivery.certificate_pem, delivery.received_at).verify(
+            decode_base64(str(message["Signature"])), _join_signed_text(message), PKCS1v15(), hash_class()
         )
     except InvalidSignature:
         raise SignatureRefused(WRONG, "the signature is not that of this notification") from None
@@ -125,7 +125,7 @@ def _is_sns_url(url: Any) -> bool:
     )
 
 
-def _public_key(pem: bytes, at: int) -> RSAPublicKey:
+def _find_valid_public_key(pem: bytes, at: int) -> RSAPublicKey:
     """The key of a certificate that holds at that instant. Raises SignatureRefused."""
     key, holds_from, holds_until = _load_certificate(pem)
     if not holds_from <= at <= holds_until:
@@ -153,7 +153,7 @@ def _to_microseconds(moment: datetime) -> int:
     return int(moment.timestamp()) * SECOND
 
 
-def _signed_text(message: Event) -> bytes:
+def _join_signed_text(message: Event) -> bytes:
     names = _SIGNED_MEMBERS[message["Type"]]
     return "".join(f"{name}\n{message[name]}\n" for name in names if message.get(name) is not None).encode()
 
@@ -192,7 +192,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     if not isinstance(kind, str) or not kind:
         raise Unreadable("an event needs the member eventType or notificationType")
     mail, detail = parse_object(message.get("mail")), parse_object(message.get(_DETAIL_MEMBERS.get(kind, kind.lower())))
-    name = _event_name(kind, detail)
+    name = _choose_event_name(kind, detail)
     tags = {key: value for key, value in parse_object(mail.get("tags")).items() if not key.startswith("ses:")}
     custom = {key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in tags.items()}
     for recipient, recipient_properties in _list_recipients(kind, mail, detail):
@@ -203,13 +203,13 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
             channel=CHANNEL,
             email=recipient,
             **(find_custom_ids(custom) if len(parse_list(mail.get("destination"))) == 1 else {}),
-            properties=_event_properties(mail, detail, custom)
+            properties=_build_properties(mail, detail, custom)
             | recipient_properties
-            | click_context(name, detail.get("userAgent")),
+            | build_click_properties(name, detail.get("userAgent")),
         )
 
 
-def _event_name(kind: str, detail: Event) -> str:
+def _choose_event_name(kind: str, detail: Event) -> str:
     if kind == "Bounce" and detail.get("bounceType") == "Transient":
         return "email.deferred"
     if kind == "Subscription" and parse_object(detail.get("newTopicPreferences")).get("unsubscribeAll") is False:
@@ -233,7 +233,7 @@ def _list_recipients(kind: str, mail: Event, detail: Event) -> Iterable[tuple[An
             yield email, {"details": members.get("diagnosticCode"), "code": members.get("status")}
 
 
-def _event_properties(mail: Event, detail: Event, custom: dict[str, Any]) -> dict[str, Any]:
+def _build_properties(mail: Event, detail: Event, custom: dict[str, Any]) -> dict[str, Any]:
     return {
         "link": detail.get("link"),
         "campaign": custom.get("campaign"),
@@ -259,7 +259,7 @@ CONNECTOR: Final = Connector(
     scheme=Scheme(secret_label="", verify=_verify, needs_secret=False),
     map_event=map_event,
     split_delivery=split_delivery,
-    certificate_url=certificate_url,
+    certificate_url=find_certificate_url,
     handshake_signed=handshake_signed,
     options={"topics": "The ARNs of the SNS topics that this source takes, parted by commas or spaces. Required."},
     timeout_seconds=14.0,

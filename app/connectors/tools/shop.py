@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, split_json_events
 from app.connectors.delivery import Delivery, Unreadable, decode_json
-from app.connectors.generic_event import find_identities, first_value
+from app.connectors.generic_event import find_first_value, find_identities
 from app.connectors.shared.orders import (
     CANCELLED,
     CARD_USED,
@@ -24,9 +24,9 @@ from app.connectors.shared.orders import (
     SHIPPED,
     STORE_VISITED,
     UPDATED,
+    as_text_id,
     get_object,
     parse_amount,
-    text_id,
 )
 from app.connectors.signatures import TOKEN
 from app.formats.event_names import vendor_event_name
@@ -85,16 +85,16 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     kind = _TYPE_OF_NAME.get(type_text, type_text)
     customer = get_object(event, "customer")
     person = find_identities(event, customer)
-    card = text_id(first_value(("loyalty_card", "card_number"), event, customer))
+    card = as_text_id(find_first_value(("loyalty_card", "card_number"), event, customer))
     person["ids"] = {**person.get("ids", {}), "loyalty_card": card}
-    call = Call(id=_derive_message_id(event, kind), occurred_at=first_value(_TIME_NAMES, event), **person)
+    call = Call(id=_derive_message_id(event, kind), occurred_at=find_first_value(_TIME_NAMES, event), **person)
     if kind == _CARD:
         call.traits = {**get_object(customer, "traits"), **get_object(event, "traits")} or {"has_loyalty_card": True}
         yield call
         return
     call.event = EVENT_NAMES.get(kind) or vendor_event_name("shop", type_text)
     call.channel = _choose_channel(event, kind)
-    call.properties = _event_properties(event)
+    call.properties = _build_properties(event)
     call.text = {name: event.get(name) for name in _TEXT_NAMES}
     yield call
     traits = {**get_object(customer, "traits"), **get_object(event, "traits")}
@@ -109,14 +109,14 @@ def _choose_channel(event: Event, kind: str) -> str:
     return IN_STORE if kind in _IN_STORE_TYPES or event.get("store") not in (None, "") else CHANNEL
 
 
-def _event_properties(event: Event) -> dict[str, Any]:
+def _build_properties(event: Event) -> dict[str, Any]:
     properties = {name: value for name, value in event.items() if name not in _RESERVED_NAMES}
     for name in _AMOUNT_NAMES:
         if (number := parse_amount(properties.get(name))) is not None:
             properties[name] = number
     for name in ID_MEMBERS.values():
         if name in properties:
-            properties[name] = text_id(properties[name])
+            properties[name] = as_text_id(properties[name])
     return properties
 
 
@@ -125,8 +125,8 @@ def _derive_message_id(event: Event, kind: str) -> str:
     to; else a hash of what it says. With the name, for shops number their orders and their parcels alike.
     """
     name = EVENT_NAMES.get(kind, kind)
-    own_id, id_member = first_value(("id", "message_id"), event), ID_MEMBERS.get(kind)
-    object_id = None if id_member is None else text_id(event.get(id_member))
+    own_id, id_member = find_first_value(("id", "message_id"), event), ID_MEMBERS.get(kind)
+    object_id = None if id_member is None else as_text_id(event.get(id_member))
     if own_id is not None and (name != COMPLETED or object_id is None):
         return f"{name} id {own_id}"
     return derive_event_id(event) if object_id is None else f"{name} {object_id}"

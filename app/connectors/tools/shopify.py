@@ -24,11 +24,11 @@ from app.connectors.shared.orders import (
     REFUNDED,
     SHIPPED,
     UPDATED,
+    as_text_id,
     get_object,
     list_objects,
     parse_amount,
     sum_amounts,
-    text_id,
 )
 from app.connectors.signatures import hmac_scheme
 from app.formats.event_names import vendor_event_name
@@ -107,8 +107,8 @@ def _map_touchpoint(event: Event, topic: str, payload: Mapping[str, Any]) -> Cal
 def _map_order(event: Event, topic: str, order: Mapping[str, Any]) -> Call:
     times = [order.get(name) for name in _ORDER_TIMES.get(topic, ())]
     properties = {
-        **_order_properties(order),
-        "order_number": text_id(order.get("name")),
+        **_build_order_properties(order),
+        "order_number": as_text_id(order.get("name")),
         "status": order.get("financial_status"),
         "fulfillment_status": order.get("fulfillment_status"),
         "reason": order.get("cancel_reason"),
@@ -138,18 +138,18 @@ def _map_refund(event: Event, topic: str, refund: Mapping[str, Any]) -> Call:
     ]
     total = sum_amounts(transaction.get("amount") for transaction in paid_back)
     properties = {
-        "order_id": text_id(refund.get("order_id")),
-        "refund_id": text_id(refund.get("id")),
+        "order_id": as_text_id(refund.get("order_id")),
+        "refund_id": as_text_id(refund.get("id")),
         "total": sum_amounts(line.get("subtotal") for line in lines) if total is None else total,
         "currency": next((transaction.get("currency") for transaction in paid_back), None),
-        "products": [_product_properties(get_object(line, "line_item"), line.get("quantity")) for line in lines],
+        "products": [_build_product_properties(get_object(line, "line_item"), line.get("quantity")) for line in lines],
     }
     return Call(
         id=_derive_message_id(topic, refund),
         occurred_at=refund.get("processed_at") or refund.get("created_at") or event.get("triggered_at"),
         event=REFUNDED,
         channel=CHANNEL,
-        ids={"shopify_order": text_id(refund.get("order_id"))},
+        ids={"shopify_order": as_text_id(refund.get("order_id"))},
         properties=properties,
         text={"note": refund.get("note")},
     )
@@ -157,7 +157,7 @@ def _map_refund(event: Event, topic: str, refund: Mapping[str, Any]) -> Call:
 
 def _map_parcel(event: Event, topic: str, parcel: Mapping[str, Any]) -> Call:
     """A parcel that is made is shipped; of later news of it, that it arrived counts once, all others are updates."""
-    own_id = text_id(parcel.get("id"))
+    own_id = as_text_id(parcel.get("id"))
     status, name = parcel.get("shipment_status"), "Shipment Updated"
     message_id = _derive_message_id(topic, parcel)
     if topic == "fulfillments/create":
@@ -165,11 +165,11 @@ def _map_parcel(event: Event, topic: str, parcel: Mapping[str, Any]) -> Call:
     elif status == "delivered" and own_id is not None:
         name, message_id = DELIVERED, f"fulfillments/delivered {own_id}"
     properties = {
-        "order_id": text_id(parcel.get("order_id")),
+        "order_id": as_text_id(parcel.get("order_id")),
         "shipment_id": own_id,
         "carrier": parcel.get("tracking_company"),
         "status": status,
-        "products": [_product_properties(line) for line in list_objects(parcel.get("line_items"))],
+        "products": [_build_product_properties(line) for line in list_objects(parcel.get("line_items"))],
     }
     return Call(
         id=message_id,
@@ -177,13 +177,13 @@ def _map_parcel(event: Event, topic: str, parcel: Mapping[str, Any]) -> Call:
         event=name,
         channel=CHANNEL,
         email=parcel.get("email"),
-        ids={"shopify_order": text_id(parcel.get("order_id"))},
+        ids={"shopify_order": as_text_id(parcel.get("order_id"))},
         properties=properties,
     )
 
 
 def _map_checkout(event: Event, topic: str, checkout: Mapping[str, Any]) -> Call:
-    order_properties = {name: value for name, value in _order_properties(checkout).items() if name != "order_id"}
+    order_properties = {name: value for name, value in _build_order_properties(checkout).items() if name != "order_id"}
     time = checkout.get("created_at" if topic == "checkouts/create" else "updated_at")
     return Call(
         id=_derive_message_id(topic, checkout),
@@ -191,7 +191,7 @@ def _map_checkout(event: Event, topic: str, checkout: Mapping[str, Any]) -> Call
         event=_CHECKOUT_NAMES[topic],
         channel=CHANNEL,
         **_find_identities(checkout, None),
-        properties={**order_properties, "checkout_id": text_id(checkout.get("token") or checkout.get("id"))},
+        properties={**order_properties, "checkout_id": as_text_id(checkout.get("token") or checkout.get("id"))},
     )
 
 
@@ -208,7 +208,7 @@ def _map_customer(event: Event, topic: str, customer: Mapping[str, Any]) -> Call
         occurred_at=customer.get("updated_at") or event.get("triggered_at"),
         email=customer.get("email"),
         phone=customer.get("phone"),
-        ids={"shopify_customer": text_id(customer.get("id"))},
+        ids={"shopify_customer": as_text_id(customer.get("id"))},
         traits=traits,
     )
 
@@ -224,7 +224,7 @@ def _map_erasures(payload: Mapping[str, Any]) -> Iterable[Erasure]:
     customer, orders = get_object(payload, "customer"), payload.get("orders_to_redact")
     erasures = [Erasure(kind, customer[name]) for name, kind in _ERASED_IDENTITIES.items() if customer.get(name)]
     if not erasures and isinstance(orders, list):
-        erasures = [Erasure("shopify_order", own) for order in orders if (own := text_id(order)) is not None]
+        erasures = [Erasure("shopify_order", own) for order in orders if (own := as_text_id(order)) is not None]
     if not erasures:
         raise Unreadable("a request to forget names nobody")
     yield from erasures
@@ -236,14 +236,14 @@ def _map_other(event: Event, topic: str, payload: Mapping[str, Any]) -> Call:
         payload, payload.get("order_id") or (payload.get("id") if topic.startswith("orders/") else None)
     )
     if topic.startswith("customers/") and not person["ids"].get("shopify_customer"):
-        person["ids"]["shopify_customer"] = text_id(payload.get("id") or payload.get("customer_id"))
+        person["ids"]["shopify_customer"] = as_text_id(payload.get("id") or payload.get("customer_id"))
     return Call(
         id=_derive_message_id(topic, payload),
         occurred_at=event.get("triggered_at") or payload.get("updated_at") or payload.get("created_at"),
         event=vendor_event_name("shopify", topic),
         channel=CHANNEL,
         **person,
-        properties={"object_id": text_id(payload.get("id"))},
+        properties={"object_id": as_text_id(payload.get("id"))},
     )
 
 
@@ -258,7 +258,7 @@ def _find_identities(resource: Mapping[str, Any], order_id: Any) -> dict[str, An
     return {
         "email": resource.get("email") or resource.get("contact_email") or customer.get("email"),
         "phone": resource.get("phone") or customer.get("phone"),
-        "ids": {"shopify_customer": text_id(customer.get("id")), "shopify_order": text_id(order_id)},
+        "ids": {"shopify_customer": as_text_id(customer.get("id")), "shopify_order": as_text_id(order_id)},
         **find_custom_ids(attributes),
     }
 
@@ -271,11 +271,11 @@ def _names_a_person(call: Call, topic: str) -> bool:
     return any(value not in (None, "") for value in identities)
 
 
-def _order_properties(order: Mapping[str, Any]) -> dict[str, Any]:
+def _build_order_properties(order: Mapping[str, Any]) -> dict[str, Any]:
     coupons = [discount["code"] for discount in list_objects(order.get("discount_codes")) if discount.get("code")]
     shipping = [line.get("discounted_price", line.get("price")) for line in list_objects(order.get("shipping_lines"))]
     return {
-        "order_id": text_id(order.get("id")),
+        "order_id": as_text_id(order.get("id")),
         "total": parse_amount(order.get("total_price")),
         "subtotal": parse_amount(order.get("subtotal_price")),
         "tax": parse_amount(order.get("total_tax")),
@@ -283,14 +283,14 @@ def _order_properties(order: Mapping[str, Any]) -> dict[str, Any]:
         "shipping": sum_amounts(shipping),
         "currency": order.get("currency"),
         "coupon": ", ".join(map(str, coupons)),
-        "products": [_product_properties(line) for line in list_objects(order.get("line_items"))],
+        "products": [_build_product_properties(line) for line in list_objects(order.get("line_items"))],
     }
 
 
-def _product_properties(line: Mapping[str, Any], quantity: Any = None) -> dict[str, Any]:
+def _build_product_properties(line: Mapping[str, Any], quantity: Any = None) -> dict[str, Any]:
     product = {
-        "product_id": text_id(line.get("product_id")),
-        "variant_id": text_id(line.get("variant_id")),
+        "product_id": as_text_id(line.get("product_id")),
+        "variant_id": as_text_id(line.get("variant_id")),
         "sku": line.get("sku"),
         "name": line.get("title") or line.get("name"),
         "variant": line.get("variant_title"),
@@ -303,7 +303,7 @@ def _product_properties(line: Mapping[str, Any], quantity: Any = None) -> dict[s
 
 def _derive_message_id(topic: str, resource: Mapping[str, Any]) -> str:
     """A retry has the same body; the headers, with Shopify's own id of the event, are not signed."""
-    own_id = text_id(resource.get("id"))
+    own_id = as_text_id(resource.get("id"))
     return f"{topic} {own_id}" if own_id is not None and topic in _ONE_TIME_TOPICS else derive_event_id(topic, resource)
 
 

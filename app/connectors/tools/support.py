@@ -10,11 +10,11 @@ from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.helpdesk import (
     CHANNEL,
     as_object,
-    csat_properties,
-    status_change_name,
-    status_word,
+    as_status_word,
+    as_text_id,
+    build_csat_properties,
+    classify_status_change,
     strip_markup,
-    text_id,
 )
 from app.connectors.signatures import STANDARD, read_standard_id
 from app.formats.event_names import vendor_event_name
@@ -44,10 +44,10 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     if not isinstance(kind, str) or not kind.strip():
         raise Unreadable("an event needs the member event, such as ticket.created")
     customer = as_object(event.get("customer"))
-    status, previous = status_word(event.get("status")), status_word(event.get("previous_status"))
-    name = _event_name(kind.strip(), event, status, previous)
+    status, previous = as_status_word(event.get("status")), as_status_word(event.get("previous_status"))
+    name = _choose_event_name(kind.strip(), event, status, previous)
     yield Call(
-        id=text_id(event.get("id")) or text_id(event.get(_ID)) or derive_event_id(event),
+        id=as_text_id(event.get("id")) or as_text_id(event.get(_ID)) or derive_event_id(event),
         occurred_at=event.get("occurred_at"),
         event=name,
         channel=CHANNEL,
@@ -55,17 +55,17 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         anonymous_id=customer.get("anonymous_id"),
         email=customer.get("email"),
         phone=customer.get("phone"),
-        ids={"support_customer": text_id(customer.get("id"))},
+        ids={"support_customer": as_text_id(customer.get("id"))},
         properties={
             **as_object(event.get("properties")),
-            "ticket_id": text_id(event.get("ticket_id")),
+            "ticket_id": as_text_id(event.get("ticket_id")),
             "status": status,
             "previous_status": previous,
-            "priority": status_word(event.get("priority")),
+            "priority": as_status_word(event.get("priority")),
             "tags": event.get("tags"),
             "link": event.get("url"),
             "opened_at": event.get("opened_at"),
-            **(csat_properties(event.get("rating"), event.get("scale")) if name == RATED else {}),
+            **(build_csat_properties(event.get("rating"), event.get("scale")) if name == RATED else {}),
         },
         text={
             "subject": event.get("subject"),
@@ -76,11 +76,11 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     )
 
 
-def _event_name(kind: str, event: Event, status: str | None, previous: str | None) -> str:
+def _choose_event_name(kind: str, event: Event, status: str | None, previous: str | None) -> str:
     if kind == "ticket.replied":
         return REPLIED_BY_AGENT if event.get("by") in _AGENT_WORDS else REPLIED_BY_CUSTOMER
     if kind == STATUS_CHANGED:
-        return status_change_name(status, previous)
+        return classify_status_change(status, previous)
     return kind if kind in NAMES else vendor_event_name("support", kind)
 
 

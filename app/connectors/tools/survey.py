@@ -21,8 +21,8 @@ from app.connectors.shared.surveys import (
     NPS,
     NPS_SCALE,
     REVIEW,
-    first_member,
-    nps_properties,
+    build_nps_properties,
+    find_first_member,
     parse_rating,
 )
 from app.connectors.signatures import STANDARD, TOKEN, read_standard_id
@@ -61,23 +61,23 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     name, usual_scale = _KINDS.get(kind, (vendor_event_name("survey", kind), None))
     sent_properties = event.get("properties")
     properties: dict[str, Any] = dict(sent_properties) if isinstance(sent_properties, dict) else {}
-    own_id = first_member(event, "id", _ID)
+    own_id = find_first_member(event, "id", _ID)
     yield Call(
         id=str(own_id) if own_id is not None else derive_event_id(event),
-        occurred_at=first_member(event, "timestamp", "occurred_at"),
+        occurred_at=find_first_member(event, "timestamp", "occurred_at"),
         event=name,
         channel=str(event.get("channel") or ("review" if name == REVIEW else CHANNEL)),
         **find_identities(event),
         properties={
             **properties,
             **{key: event.get(key) for key in ("survey", "survey_id", "answers", "link")},
-            **_score_properties(kind, event, usual_scale),
+            **_build_score_properties(kind, event, usual_scale),
         },
         text={key: event.get(key) for key in _TEXT_NAMES},
     )
 
 
-def _score_properties(kind: str, event: Event, usual_scale: int | None) -> dict[str, Any]:
+def _build_score_properties(kind: str, event: Event, usual_scale: int | None) -> dict[str, Any]:
     """``rating`` and ``scale``, and of an NPS the group. Raises Unreadable for a rating that is none."""
     sent_rating = event.get("rating")
     if sent_rating in (None, ""):
@@ -88,7 +88,7 @@ def _score_properties(kind: str, event: Event, usual_scale: int | None) -> dict[
     if rating is None or rating < 0 or (scale is not None and rating > scale):
         raise Unreadable(f"rating must be a number from 0 to {scale if scale is not None else 'scale'}")
     if kind == "nps" and scale == NPS_SCALE:
-        return nps_properties(rating)
+        return build_nps_properties(rating)
     return {"rating": rating, "scale": scale}
 
 

@@ -18,10 +18,10 @@ from app.connectors.shared.surveys import (
     CHANNEL,
     COMPLETED,
     NPS,
-    first_member,
+    build_nps_properties,
+    find_first_member,
     is_truthy,
     list_objects,
-    nps_properties,
     parse_rating,
 )
 from app.connectors.signatures import hmac_scheme
@@ -61,7 +61,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     }
     form = {
         "survey_id": response.get("form_id"),
-        "survey": first_member(response.get("definition"), "title"),
+        "survey": find_first_member(response.get("definition"), "title"),
         "response_id": response.get("token"),
     }
     yield Call(
@@ -71,8 +71,10 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
             **form,
             **answers.rating,
             "answers": answers.values,
-            "score": first_member(response.get("calculated"), "score"),
-            "hidden": {name: value for name, value in _hidden_fields(response).items() if name not in _IDENTITY_NAMES},
+            "score": find_first_member(response.get("calculated"), "score"),
+            "hidden": {
+                name: value for name, value in _get_hidden_fields(response).items() if name not in _IDENTITY_NAMES
+            },
         },
         text=answers.texts,
         **shared,
@@ -85,8 +87,8 @@ class _Answers:
     """The answers of one response, by the reference that the form's author gave each field, else by its id."""
 
     def __init__(self, response: dict[str, Any], identify: bool) -> None:
-        fields = list_objects(first_member(response.get("definition"), "fields"))
-        self._highest = {field.get("id"): _highest_rating(field) for field in fields}
+        fields = list_objects(find_first_member(response.get("definition"), "fields"))
+        self._highest = {field.get("id"): _find_highest_rating(field) for field in fields}
         self.values: dict[str, Any] = {}
         self.texts: dict[str, Any] = {}
         self.contact: dict[str, Any] = {}
@@ -98,7 +100,7 @@ class _Answers:
 
     def _add_answer(self, answer: dict[str, Any], identify: bool) -> None:
         field = answer.get("field")
-        ref, field_type = first_member(field, "ref", "id"), first_member(field, "type")
+        ref, field_type = find_first_member(field, "ref", "id"), find_first_member(field, "type")
         kind = answer.get("type")
         if not isinstance(ref, str) or not isinstance(kind, str):
             raise Unreadable("an answer needs type, and field with its ref or id")
@@ -108,7 +110,7 @@ class _Answers:
             return
         if kind in ("choice", "choices") and isinstance(value, dict):
             self.texts[f"{ref}.other"] = value.get("other")
-            value = first_member(value, "label", "labels")
+            value = find_first_member(value, "label", "labels")
         if kind in _TYPED_KINDS and not identify:
             self.texts[ref] = value
             return
@@ -116,29 +118,29 @@ class _Answers:
             self.contact.setdefault(_CONTACT_NAMES[kind], value)
         self.values[ref] = value
         if kind == "number" and field_type in _RATED_TYPES:
-            self._add_rating(ref, field_type, value, first_member(field, "id"))
+            self._add_rating(ref, field_type, value, find_first_member(field, "id"))
 
     def _add_rating(self, ref: str, field_type: str, value: Any, id: Any) -> None:
-        if field_type == "nps" and (nps_answer := nps_properties(value)):
+        if field_type == "nps" and (nps_answer := build_nps_properties(value)):
             self.nps[ref] = nps_answer
         if not self.rating:
             highest = self._highest.get(id) or (10 if field_type == "nps" else None)
             self.rating = {"rating": parse_rating(value), "scale": highest}
 
 
-def _highest_rating(field: dict[str, Any]) -> int | None:
+def _find_highest_rating(field: dict[str, Any]) -> int | None:
     """The best rating that a field lets one give, where the form's definition says it."""
     properties = field.get("properties")
-    steps = parse_rating(first_member(properties, "steps"))
+    steps = parse_rating(find_first_member(properties, "steps"))
     if steps is None:
         return None
-    from_zero = field.get("type") == "opinion_scale" and first_member(properties, "start_at_one") is not True
+    from_zero = field.get("type") == "opinion_scale" and find_first_member(properties, "start_at_one") is not True
     return int(steps) - (1 if from_zero else 0)
 
 
 def _find_identities(response: dict[str, Any], answers: _Answers) -> dict[str, Any]:
     """What the form's link said of the visitor, then what they said themselves; else the response stands for one."""
-    hidden = _hidden_fields(response)
+    hidden = _get_hidden_fields(response)
     identities: dict[str, Any] = find_custom_ids(hidden)
     identities |= {
         name: value for name in ("email", "phone") if (value := hidden.get(name) or answers.contact.get(name))
@@ -146,7 +148,7 @@ def _find_identities(response: dict[str, Any], answers: _Answers) -> dict[str, A
     return identities or {"ids": {"typeform_response": response.get("token")}}
 
 
-def _hidden_fields(response: dict[str, Any]) -> dict[str, Any]:
+def _get_hidden_fields(response: dict[str, Any]) -> dict[str, Any]:
     hidden = response.get("hidden")
     return hidden if isinstance(hidden, dict) else {}
 

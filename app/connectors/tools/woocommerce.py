@@ -22,10 +22,10 @@ from app.connectors.shared.orders import (
     COMPLETED,
     REFUNDED,
     UPDATED,
+    as_text_id,
     get_object,
     list_objects,
     parse_amount,
-    text_id,
 )
 from app.connectors.signatures import hmac_scheme
 from app.formats.event_names import vendor_event_name
@@ -75,7 +75,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 
 def _map_order(event: Event, topic: str, order: Mapping[str, Any]) -> Iterator[Call]:
-    own_id, status = text_id(order.get("id")), order.get("status")
+    own_id, status = as_text_id(order.get("id")), order.get("status")
     if own_id is None:
         raise Unreadable("an order needs its id")
     person = _find_identities(event, order)
@@ -83,7 +83,7 @@ def _map_order(event: Event, topic: str, order: Mapping[str, Any]) -> Iterator[C
         return
     created_at, changed_at = order.get("date_created_gmt"), order.get("date_modified_gmt")
     id_prefix = f"order {_qualify_id(event, own_id)}"
-    order_ids = {"order_id": own_id, "order_number": text_id(order.get("number"))}
+    order_ids = {"order_id": own_id, "order_number": as_text_id(order.get("number"))}
     if topic == "order.created":
         yield Call(
             id=f"{id_prefix} created",
@@ -94,7 +94,7 @@ def _map_order(event: Event, topic: str, order: Mapping[str, Any]) -> Iterator[C
             properties=order_ids,
         )
     if status in _PAID_STATUSES or _is_paid(order):
-        order_properties = {**order_ids, **_order_properties(order)}
+        order_properties = {**order_ids, **_build_order_properties(order)}
         yield Call(
             id=f"{id_prefix} paid",
             occurred_at=created_at,
@@ -136,7 +136,7 @@ def _map_refunds(
         total = parse_amount(refund.get("total"))
         properties = {
             **order_ids,
-            "refund_id": text_id(refund.get("id")),
+            "refund_id": as_text_id(refund.get("id")),
             "total": None if total is None else abs(total),
             "currency": order.get("currency"),
         }
@@ -162,7 +162,7 @@ def _map_customer(event: Event, customer: Mapping[str, Any]) -> Call:
         "is_paying_customer": customer.get("is_paying_customer"),
     }
     changed_at = customer.get("date_modified_gmt")
-    own_id = text_id(customer.get("id"))
+    own_id = as_text_id(customer.get("id"))
     customer_id = _qualify_id(event, own_id)
     return Call(
         id=f"customer {customer_id} {changed_at}" if own_id and changed_at else derive_event_id(customer_id, customer),
@@ -181,7 +181,7 @@ def _map_other(event: Event, topic: str, payload: Mapping[str, Any], customer: s
         event=vendor_event_name("woocommerce", topic),
         channel=CHANNEL,
         ids={"woocommerce_customer": customer},
-        properties={"object_id": text_id(payload.get("id"))},
+        properties={"object_id": as_text_id(payload.get("id"))},
     )
 
 
@@ -200,12 +200,12 @@ def _find_identities(event: Event, order: Mapping[str, Any]) -> dict[str, Any]:
 
 def _qualify_id(event: Event, value: Any) -> str | None:
     """Shops number customers and orders from 1, so that the number needs the shop's host before it."""
-    own_id, site = text_id(value), event.get("site")
+    own_id, site = as_text_id(value), event.get("site")
     host = urlsplit(site).hostname if isinstance(site, str) else None
     return own_id if own_id is None or not host else f"{host}:{own_id}"
 
 
-def _order_properties(order: Mapping[str, Any]) -> dict[str, Any]:
+def _build_order_properties(order: Mapping[str, Any]) -> dict[str, Any]:
     coupons = [str(coupon["code"]) for coupon in list_objects(order.get("coupon_lines")) if coupon.get("code")]
     return {
         "total": parse_amount(order.get("total")),
@@ -215,14 +215,14 @@ def _order_properties(order: Mapping[str, Any]) -> dict[str, Any]:
         "currency": order.get("currency"),
         "coupon": ", ".join(coupons),
         "payment_method": order.get("payment_method"),
-        "products": [_product_properties(line) for line in list_objects(order.get("line_items"))],
+        "products": [_build_product_properties(line) for line in list_objects(order.get("line_items"))],
     }
 
 
-def _product_properties(line: Mapping[str, Any]) -> dict[str, Any]:
+def _build_product_properties(line: Mapping[str, Any]) -> dict[str, Any]:
     product = {
-        "product_id": text_id(line.get("product_id")),
-        "variant_id": text_id(line.get("variation_id")),
+        "product_id": as_text_id(line.get("product_id")),
+        "variant_id": as_text_id(line.get("variation_id")),
         "sku": line.get("sku"),
         "name": line.get("name"),
         "price": parse_amount(line.get("price")),

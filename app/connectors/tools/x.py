@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id, encode_event
 from app.connectors.delivery import Delivery, Unreadable, decode_json
-from app.connectors.shared.surveys import first_member
+from app.connectors.shared.surveys import find_first_member
 from app.connectors.signatures import hmac_scheme
 from app.formats.event_names import vendor_event_name
 
@@ -86,8 +86,8 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 def _map_post(brand: str, post: dict[str, Any]) -> Iterable[Call]:
     author = post.get("user")
-    id = first_member(post, "id_str", "id")
-    if first_member(author, "id_str", "id") is None or id is None:
+    id = find_first_member(post, "id_str", "id")
+    if find_first_member(author, "id_str", "id") is None or id is None:
         raise Unreadable("a post needs its id and its user")
     kind, original = _post_kind(post)
     yield from _map_unless_brand(
@@ -100,14 +100,14 @@ def _map_post(brand: str, post: dict[str, Any]) -> Iterable[Call]:
             "post_id": str(id),
             "kind": kind,
             "in_reply_to": post.get("in_reply_to_status_id_str"),
-            "original_post_id": first_member(original, "id_str", "id"),
+            "original_post_id": find_first_member(original, "id_str", "id"),
             "lang": post.get("lang"),
         },
         # What is repeated in a retweet is not its author's text.
         text={
             "body": None
             if kind == "retweet"
-            else first_member(post.get("extended_tweet"), "full_text") or post.get("text")
+            else find_first_member(post.get("extended_tweet"), "full_text") or post.get("text")
         },
     )
 
@@ -122,22 +122,22 @@ def _post_kind(post: dict[str, Any]) -> tuple[str, Any]:
 def _map_message(brand: str, message: dict[str, Any], users: Any) -> Iterable[Call]:
     content = message.get("message_create")
     sender, id, data = (
-        first_member(content, "sender_id"),
-        first_member(message, "id"),
-        first_member(content, "message_data"),
+        find_first_member(content, "sender_id"),
+        find_first_member(message, "id"),
+        find_first_member(content, "message_data"),
     )
     if sender is None or id is None or not isinstance(data, dict):
         raise Unreadable("a message needs its id, and message_create with sender_id and message_data")
     yield from _map_unless_brand(
         brand,
-        {"id": sender, "screen_name": first_member(first_member(users, str(sender)), "screen_name")},
+        {"id": sender, "screen_name": find_first_member(find_first_member(users, str(sender)), "screen_name")},
         id=str(id),
         occurred_at=_find_time(message),
         event="social.message_received",
         properties={
             "message_id": str(id),
-            "attachment": first_member(data.get("attachment"), "type"),
-            "quick_reply": first_member(data.get("quick_reply_response"), "metadata"),
+            "attachment": find_first_member(data.get("attachment"), "type"),
+            "quick_reply": find_first_member(data.get("quick_reply_response"), "metadata"),
         },
         text={"body": data.get("text")},
     )
@@ -150,31 +150,34 @@ def _map_other(brand: str, kind: str, x_event: dict[str, Any]) -> Iterable[Call]
     person = (
         x_event.get("user")
         or source
-        or {"id": first_member(x_event, "sender_id") or first_member(x_event.get("status"), "user_id")}
+        or {"id": find_first_member(x_event, "sender_id") or find_first_member(x_event.get("status"), "user_id")}
     )
-    if type in _BRAND_ACTIONS and first_member(person, "id_str", "id") == brand:
+    if type in _BRAND_ACTIONS and find_first_member(person, "id_str", "id") == brand:
         person = target
     status = x_event.get("favorited_status") or x_event.get("status")
     name = {"favorite": "social.liked", "follow": "social.followed"}.get(type) or vendor_event_name("x", type)
-    own_id = first_member(x_event, "id_str", "id")
+    own_id = find_first_member(x_event, "id_str", "id")
     yield from _map_unless_brand(
         brand,
         person,
         id=f"{kind}:{own_id}" if own_id is not None else derive_event_id(brand, kind, x_event),
         occurred_at=_find_time(x_event),
         event=name,
-        properties={"post_id": first_member(status, "id_str", "id"), "last_read": x_event.get("last_read_event_id")},
+        properties={
+            "post_id": find_first_member(status, "id_str", "id"),
+            "last_read": x_event.get("last_read_event_id"),
+        },
     )
 
 
 def _map_unless_brand(brand: str, person: Any, **call: Any) -> Iterable[Call]:
     """The call, unless it is the brand's own doing."""
-    id = first_member(person, "id_str", "id")
+    id = find_first_member(person, "id_str", "id")
     if id is None:
         raise Unreadable("an event needs the user whose it is")
     if str(id) == brand:
         return
-    call["properties"] = {**call["properties"], "screen_name": first_member(person, "screen_name")}
+    call["properties"] = {**call["properties"], "screen_name": find_first_member(person, "screen_name")}
     yield Call(channel=_CHANNEL, ids={"x": str(id)}, **call)
 
 
@@ -185,7 +188,7 @@ def _as_user(value: Any) -> dict[str, Any] | None:
 
 def _find_time(x_event: dict[str, Any]) -> Any:
     """``timestamp_ms`` where there is one; else the time as X writes it: ``Mon May 04 10:00:00 +0000 2026``."""
-    stamp = first_member(x_event, "timestamp_ms", "created_timestamp", "created_at")
+    stamp = find_first_member(x_event, "timestamp_ms", "created_timestamp", "created_at")
     if isinstance(stamp, str):
         try:
             return datetime.strptime(stamp, _TIME_FORMAT).isoformat()

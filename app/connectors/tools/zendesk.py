@@ -7,7 +7,14 @@ from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, split_json_events
 from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.shared.helpdesk import CHANNEL, as_object, csat_properties, status_change_name, status_word, text_id
+from app.connectors.shared.helpdesk import (
+    CHANNEL,
+    as_object,
+    as_status_word,
+    as_text_id,
+    build_csat_properties,
+    classify_status_change,
+)
 from app.connectors.signatures import hmac_scheme
 from app.formats import timestamps
 from app.formats.event_names import vendor_event_name
@@ -81,7 +88,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     kind = event.get("type")
     if isinstance(kind, str) and kind.startswith(_TYPE_PREFIX):
         return _map_subscription_event(event, kind.removeprefix(_TYPE_PREFIX))
-    if text_id(event.get("ticket_id")) is None:
+    if as_text_id(event.get("ticket_id")) is None:
         raise Unreadable("an event needs a type that begins with zen:event-type:, or a trigger's ticket_id")
     return [_map_trigger_event(event)]
 
@@ -93,14 +100,18 @@ def _map_subscription_event(event: Event, kind: str) -> list[Call]:
     detail, change = as_object(event.get("detail")), as_object(event.get("event"))
     if kind.startswith("user."):
         return _map_user_event(event, kind, detail, change)
-    requester = text_id(detail.get("requester_id"))
+    requester = as_text_id(detail.get("requester_id"))
     if requester is None:
         return []
-    name, properties_of_change, text = _ticket_event(kind, detail, change)
-    properties = {**_ticket_properties(detail), "status": status_word(detail.get("status")), **properties_of_change}
+    name, properties_of_change, text = _classify_ticket_event(kind, detail, change)
+    properties = {
+        **_build_ticket_properties(detail),
+        "status": as_status_word(detail.get("status")),
+        **properties_of_change,
+    }
     return [
         Call(
-            id=text_id(event.get("id")) or derive_event_id(event),
+            id=as_text_id(event.get("id")) or derive_event_id(event),
             occurred_at=event.get("time"),
             event=name,
             channel=CHANNEL,
@@ -112,16 +123,16 @@ def _map_subscription_event(event: Event, kind: str) -> list[Call]:
     ]
 
 
-def _ticket_event(kind: str, detail: Event, change: Event) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def _classify_ticket_event(kind: str, detail: Event, change: Event) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """(name, properties, text) of what happened to a ticket."""
     if kind == "ticket.created":
         return CREATED, {}, {"subject": detail.get("subject"), "body": detail.get("description")}
     if kind == "ticket.comment_added":
-        return _comment_event(detail, as_object(change.get("comment")))
+        return _classify_comment(detail, as_object(change.get("comment")))
     if kind == "ticket.status_changed":
-        status, previous = status_word(change.get("current")), status_word(change.get("previous"))
-        status = status or status_word(detail.get("status"))
-        return status_change_name(status, previous), {"status": status, "previous_status": previous}, {}
+        status, previous = as_status_word(change.get("current")), as_status_word(change.get("previous"))
+        status = status or as_status_word(detail.get("status"))
+        return classify_status_change(status, previous), {"status": status, "previous_status": previous}, {}
     if kind in _STATUS_AFTER:
         return STATUS_CHANGED, {"status": _STATUS_AFTER[kind], "how": kind.removeprefix("ticket.")}, {}
     changed = {name: change.get(name) for name in ("current", "previous", "tags_added", "tags_removed")}
@@ -132,47 +143,47 @@ def _ticket_event(kind: str, detail: Event, change: Event) -> tuple[str, dict[st
     return (name, values, {}) if kind in _CHANGES_WITHOUT_TEXT else (name, {}, values)
 
 
-def _comment_event(detail: Event, comment: Event) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def _classify_comment(detail: Event, comment: Event) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Somebody who reads along may write too: that is neither the requester's reply nor an agent's."""
     author = as_object(comment.get("author"))
-    author_id = text_id(author.get("id"))
+    author_id = as_text_id(author.get("id"))
     text = {"body": comment.get("body")}
-    properties = {"comment_id": text_id(comment.get("id"))}
+    properties = {"comment_id": as_text_id(comment.get("id"))}
     if comment.get("is_public") is False:
         return vendor_event_name("zendesk", "note_added"), properties, text
-    if author_id == text_id(detail.get("requester_id")):
+    if author_id == as_text_id(detail.get("requester_id")):
         return REPLIED_BY_CUSTOMER, properties, text
     if author.get("is_staff") is True:
         return REPLIED_BY_AGENT, properties, text
     return _COMMENT_BY_OTHER, {**properties, "author_id": author_id}, text
 
 
-def _ticket_properties(detail: Event) -> dict[str, Any]:
+def _build_ticket_properties(detail: Event) -> dict[str, Any]:
     return {
-        "ticket_id": text_id(detail.get("id")),
-        "priority": status_word(detail.get("priority")),
-        "ticket_type": status_word(detail.get("type")),
+        "ticket_id": as_text_id(detail.get("id")),
+        "priority": as_status_word(detail.get("priority")),
+        "ticket_type": as_status_word(detail.get("type")),
         "tags": detail.get("tags"),
         "via": as_object(detail.get("via")).get("channel"),
-        "group_id": _assigned_id(detail.get("group_id")),
-        "assignee_id": _assigned_id(detail.get("assignee_id")),
+        "group_id": _as_assigned_id(detail.get("group_id")),
+        "assignee_id": _as_assigned_id(detail.get("assignee_id")),
         "opened_at": detail.get("created_at"),
     }
 
 
-def _assigned_id(value: Any) -> str | None:
+def _as_assigned_id(value: Any) -> str | None:
     """Zendesk says 0 for nobody."""
-    id_text = text_id(value)
+    id_text = as_text_id(value)
     return None if id_text == "0" else id_text
 
 
 def _map_user_event(event: Event, kind: str, detail: Event, change: Event) -> list[Call]:
     """Of people who write; those who answer are no customers."""
-    user = text_id(detail.get("id"))
-    if user is None or status_word(detail.get("role")) in ("agent", "admin"):
+    user = as_text_id(detail.get("id"))
+    if user is None or as_status_word(detail.get("role")) in ("agent", "admin"):
         return []
     call = Call(
-        id=text_id(event.get("id")) or derive_event_id(event),
+        id=as_text_id(event.get("id")) or derive_event_id(event),
         occurred_at=event.get("time"),
         user_id=detail.get("external_id"),
         email=detail.get("email"),
@@ -190,13 +201,13 @@ def _map_user_event(event: Event, kind: str, detail: Event, change: Event) -> li
 
 def _map_trigger_event(event: Event) -> Call:
     trigger = str(event.get("event") or "updated").removeprefix("ticket.")
-    status, previous = status_word(event.get("status")), status_word(event.get("previous_status"))
-    rating = csat_properties(event.get("rating"), event.get("scale"))
+    status, previous = as_status_word(event.get("status")), as_status_word(event.get("previous_status"))
+    rating = build_csat_properties(event.get("rating"), event.get("scale"))
     properties = {
-        "ticket_id": text_id(event["ticket_id"]),
+        "ticket_id": as_text_id(event["ticket_id"]),
         "status": status,
         "previous_status": previous,
-        "priority": status_word(event.get("priority")),
+        "priority": as_status_word(event.get("priority")),
         "via": event.get("via"),
         "tags": event.get("tags"),
         "link": event.get("url"),
@@ -204,33 +215,33 @@ def _map_trigger_event(event: Event) -> Call:
         **rating,
     }
     occurred_at = event.get("updated_at")
-    name = _trigger_event_name(trigger, event, status, previous)
+    name = _classify_trigger_event(trigger, event, status, previous)
     return Call(
-        id=_trigger_event_id(event, occurred_at),
+        id=_derive_trigger_event_id(event, occurred_at),
         occurred_at=occurred_at,
         event=name,
         channel=CHANNEL,
         user_id=event.get("external_id"),
         email=event.get("email"),
         phone=event.get("phone"),
-        ids={"zendesk_user": text_id(event.get("requester_id"))},
+        ids={"zendesk_user": as_text_id(event.get("requester_id"))},
         properties=properties,
         text={"subject": event.get("title"), "body": event.get("comment"), "comment": event.get("rating_comment")},
         is_by_customer=name in (CREATED, REPLIED_BY_CUSTOMER, RATED),
     )
 
 
-def _trigger_event_name(trigger: str, event: Event, status: str | None, previous: str | None) -> str:
+def _classify_trigger_event(trigger: str, event: Event, status: str | None, previous: str | None) -> str:
     if trigger == "updated":
         # A trigger on every update also fires when a ticket that is solved is closed, which says nothing new.
-        return STATUS_CHANGED if status == "closed" and previous is None else status_change_name(status, previous)
+        return STATUS_CHANGED if status == "closed" and previous is None else classify_status_change(status, previous)
     if trigger == "commented":
-        author, requester = text_id(event.get("author_id")), text_id(event.get("requester_id"))
+        author, requester = as_text_id(event.get("author_id")), as_text_id(event.get("requester_id"))
         return REPLIED_BY_CUSTOMER if author == requester else REPLIED_BY_AGENT
     return _TRIGGER_NAMES.get(trigger) or vendor_event_name("zendesk", f"ticket_{trigger}")
 
 
-def _trigger_event_id(event: Event, occurred_at: Any) -> str:
+def _derive_trigger_event_id(event: Event, occurred_at: Any) -> str:
     """A body that says when is told from all others by itself; without a time, only the invocation tells it apart."""
     invocation = event.get(_INVOCATION_HEADER)
     if not occurred_at and isinstance(invocation, str) and invocation:
