@@ -60,7 +60,7 @@ def test_every_tool_stands_in_the_readme() -> None:
 def test_what_shows_it_is_there(kind: str) -> None:
     shown_by = re.findall(r"\]\(([^)]+)\)", _told()[kind][-1])
     module = CONNECTORS[kind].map_event.__module__.rpartition(".")[2]
-    assert f"tests/tools/kinds/{module}.py" in shown_by
+    assert f"tests/connectors/tools/{module}.py" in shown_by
     assert all((ROOT / path).exists() for path in shown_by)
 
 
