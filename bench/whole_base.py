@@ -119,7 +119,7 @@ async def _begin(made: Databases, sizes: Sizes, measured: bool, say: Say) -> tup
 
 async def _refuse_a_wrong_base(one: Pipeline) -> None:
     """What is stored of the copies must be what a replay of their logs gives."""
-    verified = await SegmentVerifier(one.pool, one.registry, one.settings, one.clock).segment(SEGMENT, VERIFIED)
+    verified = await SegmentVerifier(one.pool, one.registry, one.settings, one.clock).verify_segment(SEGMENT, VERIFIED)
     if verified.differing or not verified.customers:
         raise RuntimeError(f"the base is not as the real code makes it: {verified}")
 

@@ -115,7 +115,7 @@ async def list_violations(
     await services.ingest.source_stats.flush()
     if event is not None and "\0" in event:
         event = ""
-    found = await SourceHealthQueries(services.pool).violations(source, event, limit)
+    found = await SourceHealthQueries(services.pool).list_violations(source, event, limit)
     return json_response({"items": [_violated_json(each) for each in found], "as_of": instant(services.clock.now())})
 
 
@@ -126,7 +126,9 @@ async def list_anomalies(request: Request, source: OfSource = None, hours: Hours
     now = services.clock.now()
     since = now - hours * HOUR
     with services.heavy_read_slots.one():
-        found = await run_until_disconnect(request, SourceHealthQueries(services.pool).anomalies(source, since, now))
+        found = await run_until_disconnect(
+            request, SourceHealthQueries(services.pool).list_anomalies(source, since, now)
+        )
     return json_response(
         {"items": [_anomaly_json(each) for each in found], "since": instant(since), "as_of": instant(now)}
     )
@@ -139,7 +141,7 @@ async def get_trait_coverage(request: Request, limit: Limit = DEFAULT_ITEMS) -> 
     now = services.clock.now()
     views = TraitCoverageQueries(services.pool, services.registry, services.settings)
     with services.heavy_read_slots.one():
-        found = await run_until_disconnect(request, views.traits(now))
+        found = await run_until_disconnect(request, views.count_traits(now))
     ranked = sorted(found.traits.items(), key=lambda item: (-item[1].customers, item[0]))
     return json_response(
         {
@@ -164,7 +166,7 @@ async def get_source_health(request: Request, key: SourceKey) -> Response:
     services = get_services(request)
     await services.ingest.source_stats.flush()
     now = services.clock.now()
-    return json_response(_health_json(await SourceHealthQueries(services.pool).health(key, now), now))
+    return json_response(_health_json(await SourceHealthQueries(services.pool).read_health(key, now), now))
 
 
 def _refuse_odd_name(event: str, chars_max: int) -> None:

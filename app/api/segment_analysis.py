@@ -152,7 +152,7 @@ async def verify_segment(request: Request, key: SegmentKey) -> Response:
     asked = await _read(request, _Verify)
     views = SegmentVerifier(services.pool, services.registry, services.settings, services.clock)
     with services.heavy_read_slots.one():
-        found = await run_until_disconnect(request, views.segment(key, asked.sample))
+        found = await run_until_disconnect(request, views.verify_segment(key, asked.sample))
     return json_response(
         {
             "segment": key,

@@ -43,7 +43,7 @@ async def list_sessions(
     at, _ = answer_instant_of_page(as_of, begin, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
     before: Any = tuple(begin.place) if begin else None
-    found = await SessionQueries(services.pool).sessions(ids, at, before, items_max + 1)
+    found = await SessionQueries(services.pool).list_sessions(ids, at, before, items_max + 1)
     page, more = found.sessions[:items_max], len(found.sessions) > items_max
     return json_response(
         {

@@ -57,7 +57,7 @@ async def list_tickets(
     begin = read_cursor(cursor, int, str, str)
     at, _ = answer_instant_of_page(as_of, begin, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
-    found = await TicketQueries(services.pool).tickets(ids, at)
+    found = await TicketQueries(services.pool).list_tickets(ids, at)
     left = [each for each in found.tickets if begin is None or each.first < tuple(begin.place)]
     page, more = left[:items_max], len(left) > items_max
     return json_response(
@@ -77,7 +77,7 @@ def _ticket_json(ticket: Ticket) -> dict[str, Any]:
         "ticket_id": ticket.id,
         "source": ticket.source,
         "is_open": ticket.is_open,
-        "status": ticket.status,
+        "status": ticket.tool_status,
         "opened_at": instant(ticket.opened_at),
         "first_seen_at": instant(ticket.first[0]),
         "last_seen_at": instant(ticket.last_at),

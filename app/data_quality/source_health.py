@@ -120,47 +120,50 @@ class SourceHealthQueries:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def violations(self, source: str | None, event: str | None, items_max: int) -> list[ViolationCount]:
+    async def list_violations(self, source: str | None, event: str | None, items_max: int) -> list[ViolationCount]:
         """The latest first."""
         return [ViolationCount(*row) for row in await self._pool.fetch(_VIOLATIONS, source, event, items_max)]
 
-    async def anomalies(self, source: str | None, since: int, now: int) -> list[Anomaly]:
+    async def list_anomalies(self, source: str | None, since: int, now: int) -> list[Anomaly]:
         """Of one source or of all, latest first. ``since``: where the span that is asked about begins."""
         async with snapshot(self._pool) as connection:
             firsts = await connection.fetch(_FIRSTS, hour_of(since), source, OTHER)
             rows = await connection.fetch(_HOURS, hour_of(now) - HISTORY, source, OTHER, EVENTS_PER_SOURCE)
-            began = {(row[0], row[1]): row[2] for row in await connection.fetch(_FIRST_HOURS, source)}
+            first_hours = {(row[0], row[1]): row[2] for row in await connection.fetch(_FIRST_HOURS, source)}
         all_series = [
-            VolumeSeries(key, name, began[key, name], dict(zip(hours, messages, strict=True)))
+            VolumeSeries(key, name, first_hours[key, name], dict(zip(hours, messages, strict=True)))
             for key, name, hours, messages in rows
         ]
-        new = find_novelties([FirstSeen(*row) for row in firsts], since, OTHER)
+        novelties = find_novelties([FirstSeen(*row) for row in firsts], since, OTHER)
         # Many sources take a while, and requests share this event loop.
-        odd = await asyncio.to_thread(lambda: list(find_anomalies(all_series, since, now)))
-        return sorted([*new, *odd], key=lambda each: (-each.since, each.source, each.kind, each.event or ""))
+        anomalies = await asyncio.to_thread(lambda: list(find_anomalies(all_series, since, now)))
+        return sorted(
+            [*novelties, *anomalies],
+            key=lambda anomaly: (-anomaly.since, anomaly.source, anomaly.kind, anomaly.event or ""),
+        )
 
-    async def health(self, source: str, now: int) -> SourceHealth:
+    async def read_health(self, source: str, now: int) -> SourceHealth:
         """Raises :class:`NotFound`."""
         if not await self._pool.fetchval(_SOURCE, source):
             raise NotFound(f"There is no source {source}.")
         begin = hour_of(now) - (_HEALTH_HOURS - 1) * HOUR
         rows = await self._pool.fetch(_OUTCOMES, source, begin)
-        told: dict[str, dict[str, int]] = {name: {} for name in ("rejected", "refused", "warned")}
+        details: dict[str, dict[str, int]] = {name: {} for name in ("rejected", "refused", "warned")}
         counts = dict.fromkeys((*_OUTCOMES_SEEN, "refused", "warned"), 0)
         for outcome, times, _ in rows:
             name, _, detail = outcome.partition(":")
             counts[name] += times
             if detail:
-                told[name][detail] = times
+                details[name][detail] = times
         hours = {row[0]: row[1] for row in await self._pool.fetch(_BY_HOUR, source, begin)}
         return SourceHealth(
             source,
             await self._pool.fetchval(_LAST_SEEN, source, _OUTCOMES_SEEN),
             list_hours(hours, now, _HEALTH_HOURS),
             counts,
-            told["rejected"],
-            told["refused"],
-            told["warned"],
+            details["rejected"],
+            details["refused"],
+            details["warned"],
             await self._pool.fetchval(_COUNT_QUARANTINED, source, now - DAY),
-            await self.anomalies(source, now - DAY, now),
+            await self.list_anomalies(source, now - DAY, now),
         )

@@ -45,7 +45,7 @@ class TraitCoverageQueries:
         self._registry = registry
         self._points_max = settings.series_points_max
 
-    async def traits(self, now: int) -> TraitCoverage:
+    async def count_traits(self, now: int) -> TraitCoverage:
         """What is stored is believed where traits cannot have changed since; any other customer is read anew."""
         counts: dict[str, TraitCount] = {}
         customers = left_out = 0
@@ -60,19 +60,21 @@ class TraitCoverageQueries:
     async def _traits_of(
         self, connection: Connection, ids: list[bytes], ruleset: Ruleset, now: int
     ) -> Iterable[Mapping[str, Any]]:
-        found: list[Mapping[str, Any]] = []
-        others: list[StoredState] = []
+        traits: list[Mapping[str, Any]] = []
+        unreadable: list[StoredState] = []
         for row in await connection.fetch(_ROWS, ids):
             stored = StoredState(*row)
-            known = None if stored.stale or stored.revision == BEFORE_NUMBERS else declared_traits_at(stored.state, now)
-            if known is None:
-                others.append(stored)
+            declared = (
+                None if stored.stale or stored.revision == BEFORE_NUMBERS else declared_traits_at(stored.state, now)
+            )
+            if declared is None:
+                unreadable.append(stored)
             else:
-                found.append(known)
-        if others:
-            states = await states_at(connection, others, ruleset, now, self._points_max)
-            found += [state.traits for state in states.values()]
-        return found
+                traits.append(declared)
+        if unreadable:
+            states = await states_at(connection, unreadable, ruleset, now, self._points_max)
+            traits += [state.traits for state in states.values()]
+        return traits
 
 
 def _count_traits(traits: Mapping[str, Any], counts: dict[str, TraitCount]) -> int:

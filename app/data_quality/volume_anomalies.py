@@ -86,18 +86,18 @@ def find_novelties(firsts: Sequence[FirstSeen], since: int, other: str) -> Itera
     A new source is told once, and nothing of what is new with it. ``other`` is the name of the surplus.
     """
     begin = hour_of(since)
-    born = {each.source: each.hour for each in firsts if each.channel is None and each.event is None}
-    for each in firsts:
-        if each.hour < begin and each.event != other:
+    first_hours = {first.source: first.hour for first in firsts if first.channel is None and first.event is None}
+    for first in firsts:
+        if first.hour < begin and first.event != other:
             continue
-        if each.event == other:
-            if each.messages:
-                yield Anomaly("too_many_names", each.source, None, None, max(each.hour, begin), None, each.messages)
-        elif each.channel is None and each.event is None:
-            yield Anomaly("new_source", each.source, None, None, each.hour, None, each.messages)
-        elif born[each.source] < begin and each.channel != other:
-            kind: AnomalyKind = "new_channel" if each.event is None else "new_event"
-            yield Anomaly(kind, each.source, each.event, each.channel, each.hour, None, each.messages)
+        if first.event == other:
+            if first.messages:
+                yield Anomaly("too_many_names", first.source, None, None, max(first.hour, begin), None, first.messages)
+        elif first.channel is None and first.event is None:
+            yield Anomaly("new_source", first.source, None, None, first.hour, None, first.messages)
+        elif first_hours[first.source] < begin and first.channel != other:
+            kind: AnomalyKind = "new_channel" if first.event is None else "new_event"
+            yield Anomaly(kind, first.source, first.event, first.channel, first.hour, None, first.messages)
 
 
 def find_anomalies(all_series: Sequence[VolumeSeries], since: int, now: int) -> Iterator[Anomaly]:
@@ -117,10 +117,10 @@ def find_anomalies(all_series: Sequence[VolumeSeries], since: int, now: int) -> 
 def comparable_counts(series: VolumeSeries, hour: int) -> Sequence[int]:
     """What arrived in the hours that this one is compared with; empty where too little is known."""
     for step, times, least in ((WEEK, WEEKS, WEEKS_MIN), (DAY, DAYS, DAYS_MIN)):
-        before = [hour - step * count for count in range(1, times + 1)]
-        found = [series.hours.get(each, 0) for each in before if each >= series.first]
-        if len(found) >= least:
-            return found
+        earlier_hours = [hour - step * count for count in range(1, times + 1)]
+        counts = [series.hours.get(earlier, 0) for earlier in earlier_hours if earlier >= series.first]
+        if len(counts) >= least:
+            return counts
     return ()
 
 
@@ -131,15 +131,15 @@ def expected_count(series: VolumeSeries, hour: int) -> float | None:
 
 def _find_silence(series: VolumeSeries, now: int) -> Anomaly | None:
     this_hour = hour_of(now)
-    heard = [hour for hour, messages in series.hours.items() if messages]
-    last = max(heard, default=None)
-    if last is None or last >= this_hour - HOUR:
+    active_hours = [hour for hour, messages in series.hours.items() if messages]
+    last_hour = max(active_hours, default=None)
+    if last_hour is None or last_hour >= this_hour - HOUR:
         return None
-    hours = range(max(last + HOUR, this_hour - SILENT_HOURS_MAX * HOUR), this_hour, HOUR)
+    hours = range(max(last_hour + HOUR, this_hour - SILENT_HOURS_MAX * HOUR), this_hour, HOUR)
     missing = sum(expected_count(series, hour) or 0 for hour in hours)
     if missing < SILENCE_MESSAGES:
         return None
-    return Anomaly("silence", series.source, series.event, None, last + HOUR, None, 0, missing)
+    return Anomaly("silence", series.source, series.event, None, last_hour + HOUR, None, 0, missing)
 
 
 def _find_jumps(series: VolumeSeries, begin: int, end: int) -> Iterator[Anomaly]:
@@ -171,12 +171,12 @@ def _find_jump(series: VolumeSeries, hour: int) -> Anomaly | None:
     return Anomaly(kind, series.source, series.event, None, hour, hour + HOUR, messages, usual)
 
 
-def _merge_jumps(one: Anomaly, next: Anomaly) -> Anomaly:
+def _merge_jumps(jump: Anomaly, next_jump: Anomaly) -> Anomaly:
     return msgspec.structs.replace(
-        one,
-        until=next.until,
-        messages=one.messages + next.messages,
-        expected=(one.expected or 0) + (next.expected or 0),
+        jump,
+        until=next_jump.until,
+        messages=jump.messages + next_jump.messages,
+        expected=(jump.expected or 0) + (next_jump.expected or 0),
     )
 
 

@@ -60,7 +60,7 @@ def file_reader_of(
 ) -> FileReader:
     """``options`` are the source's: one says where free text goes."""
     if mapping is not None:
-        return read_mapped_rows(mapping, options.get("text", "apart"))
+        return read_mapped_rows(mapping, options.get("text", "private"))
     return read_segment_rows(limits) if kind is None else read_connector_rows(CONNECTORS[kind], options, now)
 
 

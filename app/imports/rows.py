@@ -74,7 +74,7 @@ def read_segment_rows(limits: Limits) -> FileReader:
     return FileReader("messages", lines)
 
 
-def read_mapped_rows(mapping: FileMapping, text_policy: str = "apart") -> FileReader:
+def read_mapped_rows(mapping: FileMapping, text_policy: str = "private") -> FileReader:
     """Rows by a mapping. The rows before the place are read too, for equal rows are told apart by their number.
 
     Raises MappingRefused where the file and the mapping do not fit.

@@ -68,12 +68,12 @@ async def fold_customers(
     A state tells when its customer was born; where it cannot be believed the log is read whole.
     """
     rows = await connection.fetch(_STATES, ids)
-    born = {
+    first_seen = {
         row["id"]: first_seen_of(row["state"]) for row in rows if not row["stale"] and row["revision"] != BEFORE_NUMBERS
     }
-    replayed, _ = await replay_for_rules(connection, born, ruleset, now)
-    if others := [id for id in ids if born.get(id) is None]:
-        replayed |= await replay_log(connection, others, ruleset, now)
+    replayed, _ = await replay_for_rules(connection, first_seen, ruleset, now)
+    if unreadable_ids := [id for id in ids if first_seen.get(id) is None]:
+        replayed |= await replay_log(connection, unreadable_ids, ruleset, now)
     return {id: replayed.get(id) or ReplayedCustomer(State(), []) for id in ids}
 
 

@@ -82,28 +82,28 @@ class RulePreviews:
         what does not exist.
         """
         is_over = _deadline(within_ms)
-        is_counted = _deadline(within_ms and (within_ms * 3 / 4 if sample_max else within_ms))
+        is_count_over = _deadline(within_ms and (within_ms * 3 / 4 if sample_max else within_ms))
         async with snapshot(self._pool) as connection:
-            ruleset = self._with(await self._registry.rules.read(connection), [_unsaved_segment(rule)])
-            asked = ruleset.only([_RULE_ID])
+            ruleset = self._compile_with(await self._registry.rules.read(connection), [_unsaved_segment(rule)])
+            rule_only = ruleset.only([_RULE_ID])
             total = await count_customers(connection)
             looked_at = 0
             count = 0
             members: list[bytes] = []
             chunks = scan_customers(connection, _TIMED_CHUNK_CUSTOMERS) if within_ms else scan_customers(connection)
             async for ids in chunks:
-                folded = await fold_customers(connection, ids, asked, now)
-                found = [id for id in ids if truth_of(folded[id].state, asked, _RULE_ID).holds]
+                folded = await fold_customers(connection, ids, rule_only, now)
+                member_ids = [id for id in ids if truth_of(folded[id].state, rule_only, _RULE_ID).holds]
                 looked_at += len(ids)
-                count += len(found)
-                members += found[: sample_max - len(members)]
-                if is_counted():
+                count += len(member_ids)
+                members += member_ids[: sample_max - len(members)]
+                if is_count_over():
                     break
             evidence: list[Evidence] = []
-            for each in await label_customers(connection, members):
+            for customer in await label_customers(connection, members):
                 if is_over():
                     break
-                evidence.append(Evidence(each, await explain_rule(connection, each.id, _RULE_ID, ruleset, now)))
+                evidence.append(Evidence(customer, await explain_rule(connection, customer.id, _RULE_ID, ruleset, now)))
         estimate, low, high = _estimate_total(count, looked_at, total)
         return Preview(estimate, low, high, looked_at == total, looked_at, total, evidence)
 
@@ -115,36 +115,41 @@ class RulePreviews:
         rule_id = f"segment:{key}"
         async with snapshot(self._pool) as connection:
             current = await self._registry.rules.read(connection)
-            old = next((each for each in current.segments if each.key == key), None)
+            old = next((segment for segment in current.segments if segment.key == key), None)
             if old is None:
                 raise NotFound(f"There is no segment {key}.")
-            changed = self._with(current, [msgspec.structs.replace(old, rule=rule)])
-            asked = self._with(current, [_unsaved_segment(rule)]).only([rule_id, _RULE_ID])
-            moved: dict[tuple[bool, bool], MembershipChange] = {}
+            changed = self._compile_with(current, [msgspec.structs.replace(old, rule=rule)])
+            both_rules = self._compile_with(current, [_unsaved_segment(rule)]).only([rule_id, _RULE_ID])
+            changes_by_truths: dict[tuple[bool, bool], MembershipChange] = {}
             total = 0
             async for ids in scan_customers(connection):
-                folded = await fold_customers(connection, ids, asked, now)
+                folded = await fold_customers(connection, ids, both_rules, now)
                 total += len(ids)
                 for id in ids:
-                    before, after = (truth_of(folded[id].state, asked, each).holds for each in (rule_id, _RULE_ID))
-                    one = moved.setdefault((before, after), MembershipChange())
-                    one.count += 1
-                    if (before or after) and len(one.sample) < sample_max:
-                        one.sample.append(LabelledCustomer(id, []))
-            for one in moved.values():
-                one.sample = await label_customers(connection, [each.id for each in one.sample])
+                    before, after = (
+                        truth_of(folded[id].state, both_rules, compared_id).holds for compared_id in (rule_id, _RULE_ID)
+                    )
+                    change = changes_by_truths.setdefault((before, after), MembershipChange())
+                    change.count += 1
+                    if (before or after) and len(change.sample) < sample_max:
+                        change.sample.append(LabelledCustomer(id, []))
+            for change in changes_by_truths.values():
+                change.sample = await label_customers(connection, [customer.id for customer in change.sample])
         enter, leave, stay = (
-            moved.get(way) or MembershipChange() for way in ((False, True), (True, False), (True, True))
+            changes_by_truths.get(truths) or MembershipChange()
+            for truths in ((False, True), (True, False), (True, True))
         )
         return DryRun(enter, leave, stay, _list_changed_definitions(current, changed, rule_id), total)
 
-    def _with(self, current: Ruleset, definitions: Sequence[Definition]) -> Ruleset:
+    def _compile_with(self, current: Ruleset, definitions: Sequence[Definition]) -> Ruleset:
         """The current definitions with these beside them, or in the place of those of the same key."""
-        replaced = {(each.kind, each.key) for each in definitions}
-        kept = [each for each in current.definitions if (each.kind, each.key) not in replaced]
+        replaced = {(definition.kind, definition.key) for definition in definitions}
+        unchanged = [
+            definition for definition in current.definitions if (definition.kind, definition.key) not in replaced
+        ]
         try:
             return compile_ruleset(
-                [*kept, *definitions],
+                [*unchanged, *definitions],
                 revision=current.revision,
                 timezone=self._settings.timezone,
                 default_journey=self._settings.default_journey,
@@ -159,14 +164,14 @@ def _unsaved_segment(rule: Rule) -> Definition:
     return Definition("segment", UNSAVED, 0, "", "", "", rule, ())
 
 
-def _list_changed_definitions(current: Ruleset, changed: Ruleset, but: str) -> list[str]:
-    """Definitions beside ``but`` that would mean something else."""
-    found = []
-    for each in current.definitions:
-        name = f"{each.kind}:{each.key}"
-        if name != but and current.meanings.get(name) != changed.meanings.get(name):
-            found.append(f"{each.kind} {each.key}")
-    return found
+def _list_changed_definitions(current: Ruleset, changed: Ruleset, except_id: str) -> list[str]:
+    """Definitions beside ``except_id`` that would mean something else."""
+    names = []
+    for definition in current.definitions:
+        definition_id = f"{definition.kind}:{definition.key}"
+        if definition_id != except_id and current.meanings.get(definition_id) != changed.meanings.get(definition_id):
+            names.append(f"{definition.kind} {definition.key}")
+    return names
 
 
 def _deadline(within_ms: float | None) -> Callable[[], bool]:

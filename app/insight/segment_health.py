@@ -35,16 +35,17 @@ _BITS: Final = 60
 
 _SEGMENTS = """
 -- Members of each segment as of now, and when somebody last entered or left: indexes transitions_open, _ended.
-SELECT asked.definition, open.members, open.entered_at, ended.left_at
-FROM unnest($1::text[], $2::bigint[]) AS asked (definition, meaning)
+SELECT requested.definition, open.members, open.entered_at, ended.left_at
+FROM unnest($1::text[], $2::bigint[]) AS requested (definition, meaning)
 CROSS JOIN LATERAL (
     SELECT count(*) AS members, max(entered_at) AS entered_at FROM transitions t
-    WHERE t.definition = asked.definition AND t.meaning = asked.meaning AND retracted_at IS NULL
+    WHERE t.definition = requested.definition AND t.meaning = requested.meaning AND retracted_at IS NULL
       AND left_at IS NULL AND entered_at <= $3
 ) AS open
 CROSS JOIN LATERAL (
     SELECT max(left_at) AS left_at FROM transitions t
-    WHERE t.definition = asked.definition AND t.meaning = asked.meaning AND retracted_at IS NULL AND left_at <= $3
+    WHERE t.definition = requested.definition AND t.meaning = requested.meaning AND retracted_at IS NULL
+      AND left_at <= $3
 ) AS ended
 """
 
@@ -56,11 +57,11 @@ WITH sample AS MATERIALIZED (
     SELECT id, row_number() OVER (ORDER BY id) - 1 AS place FROM customers WHERE id <= $3
 )
 SELECT definition, array_agg(word) AS words, array_agg(bits) AS bits
-FROM (SELECT asked.definition, place / $5 AS word, bit_or(1::bigint << (place % $5)::int) AS bits
-      FROM unnest($1::text[], $2::bigint[]) AS asked (definition, meaning)
+FROM (SELECT requested.definition, place / $5 AS word, bit_or(1::bigint << (place % $5)::int) AS bits
+      FROM unnest($1::text[], $2::bigint[]) AS requested (definition, meaning)
       CROSS JOIN LATERAL (
           SELECT customer_id FROM transitions t
-          WHERE t.definition = asked.definition AND t.meaning = asked.meaning AND retracted_at IS NULL
+          WHERE t.definition = requested.definition AND t.meaning = requested.meaning AND retracted_at IS NULL
             AND left_at IS NULL AND customer_id <= $3 AND entered_at <= $4
       ) AS open
       JOIN sample ON sample.id = open.customer_id
@@ -125,7 +126,7 @@ class SegmentHealthQueries:
             ruleset = await self._registry.rules.read(connection)
             total = await count_customers(connection)
             reads = {row["key"]: (row["reads"], row["last_read_at"]) for row in await connection.fetch(_SEGMENT_READS)}
-            definitions = sorted(f"segment:{each.key}" for each in ruleset.segments)
+            definitions = sorted(f"segment:{segment.key}" for segment in ruleset.segments)
             numbers = [ruleset.number_of[id] for id in definitions]
             rows = await connection.fetch(_SEGMENTS, definitions, numbers, now)
             least = await connection.fetchval(_LEAST_FILLED)
@@ -144,7 +145,7 @@ class SegmentHealthQueries:
             segments,
             overlaps,
             overlaps_total,
-            [each for each in overlaps if each.both >= NEAR_DUPLICATE * each.either],
+            [overlap for overlap in overlaps if overlap.both >= NEAR_DUPLICATE * overlap.either],
             _find_same_meanings(ruleset),
         )
 
@@ -174,54 +175,54 @@ async def _find_overlaps(sets: Mapping[str, int]) -> tuple[list[Overlap], int]:
     Half a million pairs take about half a second; live requests get their turn after each segment.
     """
     keys, members = list(sets), list(sets.values())
-    sizes = [each.bit_count() for each in members]
+    sizes = [bits.bit_count() for bits in members]
     best: list[tuple[float, int, int, int]] = []
-    found = 0
-    for one, mine in enumerate(members):
-        size = sizes[one]
-        for other, others in enumerate(members[one + 1 :], one + 1):
-            both = (mine & others).bit_count()
+    pairs = 0
+    for first, first_members in enumerate(members):
+        size = sizes[first]
+        for second, second_members in enumerate(members[first + 1 :], first + 1):
+            both = (first_members & second_members).bit_count()
             if not both:
                 continue
-            found += 1
-            jaccard = both / (size + sizes[other] - both)
+            pairs += 1
+            jaccard = both / (size + sizes[second] - both)
             if len(best) < OVERLAPS_MAX:
-                heapq.heappush(best, (jaccard, -one, -other, both))
+                heapq.heappush(best, (jaccard, -first, -second, both))
             elif jaccard > best[0][0]:
-                heapq.heapreplace(best, (jaccard, -one, -other, both))
+                heapq.heapreplace(best, (jaccard, -first, -second, both))
         await asyncio.sleep(0)
     return [
-        Overlap((keys[-one], keys[-other]), both, sizes[-one] + sizes[-other] - both, round(jaccard, 4))
-        for jaccard, one, other, both in sorted(best, reverse=True)
-    ], found
+        Overlap((keys[-first], keys[-second]), both, sizes[-first] + sizes[-second] - both, round(jaccard, 4))
+        for jaccard, first, second, both in sorted(best, reverse=True)
+    ], pairs
 
 
 def _build_health(
     row: Any, reads: Mapping[str, tuple[int, int]], total: int, now: int, *, filled: bool, is_young: bool
 ) -> SegmentHealth:
     key, members = _segment_key(row["definition"]), row["members"]
-    times, last_read_at = reads.get(key, (0, None))
-    last_changed_at = _latest(row["entered_at"], row["left_at"])
-    is_still = last_changed_at is None or last_changed_at <= now - STALE_DAYS * DAY
+    read_count, last_read_at = reads.get(key, (0, None))
+    last_moved_at = _latest(row["entered_at"], row["left_at"])
+    is_unmoved = last_moved_at is None or last_moved_at <= now - STALE_DAYS * DAY
     flags = {
         "empty": members == 0,
         "tiny": 0 < members < max(TINY_MEMBERS, TINY_SHARE * total),
-        "never_read": times == 0 and not is_young,
-        "stale": is_still and not is_young,
+        "never_read": read_count == 0 and not is_young,
+        "stale": is_unmoved and not is_young,
     }
-    holding = [flag for flag, holds in flags.items() if holds and filled]
-    return SegmentHealth(key, members, times, last_read_at, last_changed_at, filled, holding)
+    flag_names = [flag for flag, holds in flags.items() if holds and filled]
+    return SegmentHealth(key, members, read_count, last_read_at, last_moved_at, filled, flag_names)
 
 
 def _latest(*instants: int | None) -> int | None:
-    return max((each for each in instants if each is not None), default=None)
+    return max((instant for instant in instants if instant is not None), default=None)
 
 
 def _find_same_meanings(ruleset: Ruleset) -> list[list[str]]:
     """Groups of segments whose rules mean the same, whoever wrote them."""
     groups: dict[str, list[str]] = {}
-    for each in ruleset.segments:
-        groups.setdefault(ruleset.contents[f"segment:{each.key}"], []).append(each.key)
+    for segment in ruleset.segments:
+        groups.setdefault(ruleset.contents[f"segment:{segment.key}"], []).append(segment.key)
     return [keys for keys in groups.values() if len(keys) > 1]
 
 

@@ -72,20 +72,22 @@ class SessionList(msgspec.Struct):
 
 
 class SessionQueries:
-    def __init__(self, pool: Pool, looked_at_max: int = TOUCHPOINTS_MAX) -> None:
+    def __init__(self, pool: Pool, touchpoints_max: int = TOUCHPOINTS_MAX) -> None:
         self._pool = pool
-        self._looked_at_max = looked_at_max
+        self._touchpoints_max = touchpoints_max
 
-    async def sessions(self, ids: list[bytes], now: int, before: TimelinePlace | None, items_max: int) -> SessionList:
+    async def list_sessions(
+        self, ids: list[bytes], now: int, before: TimelinePlace | None, items_max: int
+    ) -> SessionList:
         """Up to ``items_max`` sessions that began before a place in the one order, as they stood at ``now``.
 
         Whatever the customer has done, only these are kept in memory. Raises :class:`NotFound`.
         """
-        divider, totals = SessionSplitter(), SessionTotals()
+        splitter, totals = SessionSplitter(), SessionTotals()
         newest: deque[Session] = deque(maxlen=items_max)
         rows, since = 0, None
 
-        def count(session: Session | None) -> None:
+        def add_session(session: Session | None) -> None:
             if session is None:
                 return
             totals.add(session)
@@ -94,14 +96,14 @@ class SessionQueries:
 
         async with snapshot(self._pool) as connection:
             customer = await find_customer_id(connection, ids)
-            arguments = customer, now, self._looked_at_max
+            arguments = customer, now, self._touchpoints_max
             async for row in connection.cursor(_TOUCHPOINTS, *arguments, prefetch=_CHUNK_ROWS):
                 since = row["occurred_at"] if rows == 0 else since
                 rows += 1
                 if (touchpoint := _session_event_from_row(row)) is not None:
-                    count(divider.meet(touchpoint))
-        count(divider.end())
-        return SessionList(customer, [*reversed(newest)], totals, since if rows == self._looked_at_max else None)
+                    add_session(splitter.add(touchpoint))
+        add_session(splitter.finish())
+        return SessionList(customer, [*reversed(newest)], totals, since if rows == self._touchpoints_max else None)
 
 
 def _session_event_from_row(row: Any) -> SessionEvent | None:
@@ -109,7 +111,7 @@ def _session_event_from_row(row: Any) -> SessionEvent | None:
     occurred_at, message_id, source, type, name, channel, library, *texts = row
     if not is_visit(type, channel, library):
         return None
-    click = _click_id_value(click_id=texts[6], url=texts[7])
+    click_value = _click_id_value(click_id=texts[6], url=texts[7])
     texts = [text and text[:TEXT_CHARS_MAX] for text in texts]
     acquisition, page, device, session_id = texts[:7], texts[7:11], texts[11:14], texts[14]
     return SessionEvent(
@@ -120,7 +122,7 @@ def _session_event_from_row(row: Any) -> SessionEvent | None:
         acquisition=Acquisition(*acquisition) if any(acquisition) else None,
         device=Device(*device) if any(device) else None,
         session_id=session_id,
-        click=click,
+        click=click_value,
     )
 
 

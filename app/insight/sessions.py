@@ -113,7 +113,7 @@ class Session(msgspec.Struct):
     exit_page: PageView | None = None
     devices: dict[Device, None] = {}
     session_ids: dict[str, None] = {}
-    deeds: int = 0
+    active_touchpoints: int = 0
     """Touchpoints that somebody brought about."""
 
     @property
@@ -126,7 +126,7 @@ class Session(msgspec.Struct):
 
     @property
     def bounced(self) -> bool:
-        return self.deeds <= 1
+        return self.active_touchpoints <= 1
 
     def is_open(self, now: int) -> bool:
         """Whether a touchpoint of ``now`` would still belong to it."""
@@ -149,18 +149,18 @@ class SessionTotals(msgspec.Struct):
 
     @property
     def bounce_rate(self) -> float | None:
-        return self._each(self.bounced)
+        return self._average(self.bounced)
 
     @property
     def average_duration_seconds(self) -> float | None:
-        return self._each(self.duration_seconds)
+        return self._average(self.duration_seconds)
 
     @property
     def pages_per_session(self) -> float | None:
-        return self._each(self.pages)
+        return self._average(self.pages)
 
-    def _each(self, sum: float) -> float | None:
-        return sum / self.count if self.count else None
+    def _average(self, total: float) -> float | None:
+        return total / self.count if self.count else None
 
 
 def is_visit(type: str, channel: str, library: str | None) -> bool:
@@ -178,7 +178,7 @@ class SessionSplitter:
     def __init__(self) -> None:
         self._session: Session | None = None
 
-    def meet(self, touchpoint: SessionEvent) -> Session | None:
+    def add(self, touchpoint: SessionEvent) -> Session | None:
         """The session that this touchpoint shows to be over, if there is one."""
         session = self._session
         beginning = _reason_to_begin(session, touchpoint)
@@ -190,7 +190,7 @@ class SessionSplitter:
         _extend(self._session, touchpoint)
         return session
 
-    def end(self) -> Session | None:
+    def finish(self) -> Session | None:
         """The last session, once there is nothing more to meet."""
         session, self._session = self._session, None
         return session
@@ -216,14 +216,14 @@ def _is_other_campaign(session: Session, touchpoint: SessionEvent) -> bool:
     """
     if touchpoint.page is None:
         return False
-    known, campaign = session.campaign, touchpoint.campaign
-    return campaign is not None and campaign != known and (known is not None or session.pages > 0)
+    current, campaign = session.campaign, touchpoint.campaign
+    return campaign is not None and campaign != current and (current is not None or session.pages > 0)
 
 
 def _extend(session: Session, touchpoint: SessionEvent) -> None:
     session.ended_at = touchpoint.order[0]
     session.touchpoints += 1
-    session.deeds += touchpoint.name not in ENGAGEMENT
+    session.active_touchpoints += touchpoint.name not in ENGAGEMENT
     if session.pages == 0:
         _put_acquisition(session, touchpoint)
     if touchpoint.page is not None:

@@ -48,22 +48,24 @@ class TicketList(msgspec.Struct):
 
 
 class TicketQueries:
-    def __init__(self, pool: Pool, looked_at_max: int = TOUCHPOINTS_MAX) -> None:
+    def __init__(self, pool: Pool, touchpoints_max: int = TOUCHPOINTS_MAX) -> None:
         self._pool = pool
-        self._looked_at_max = looked_at_max
+        self._touchpoints_max = touchpoints_max
 
-    async def tickets(self, ids: list[bytes], now: int) -> TicketList:
+    async def list_tickets(self, ids: list[bytes], now: int) -> TicketList:
         """As they stood at ``now``. Raises :class:`NotFound`."""
-        desk = TicketTimeline()
+        timeline = TicketTimeline()
         rows, since = 0, None
         async with snapshot(self._pool) as connection:
             customer = await find_customer_id(connection, ids)
-            arguments = customer, NAMES, now, self._looked_at_max
+            arguments = customer, NAMES, now, self._touchpoints_max
             async for row in connection.cursor(_TICKET_TOUCHPOINTS, *arguments, prefetch=_CHUNK_ROWS):
                 since = row["occurred_at"] if rows == 0 else since
                 rows += 1
-                desk.meet(_ticket_event_from_row(row))
-        return TicketList(customer, desk.newest(), desk.totals(), since if rows == self._looked_at_max else None)
+                timeline.apply(_ticket_event_from_row(row))
+        return TicketList(
+            customer, timeline.newest(), timeline.totals(), since if rows == self._touchpoints_max else None
+        )
 
 
 def _ticket_event_from_row(row: Any) -> TicketEvent:
@@ -80,7 +82,7 @@ def _ticket_event_from_row(row: Any) -> TicketEvent:
 
 def _parse_rating(text: str | None) -> Decimal | None:
     try:
-        found = Decimal(text or "")
+        rating = Decimal(text or "")
     except InvalidOperation:
         return None
-    return found if found.is_finite() and abs(found.adjusted()) < 30 else None
+    return rating if rating.is_finite() and abs(rating.adjusted()) < 30 else None

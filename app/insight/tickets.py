@@ -45,10 +45,10 @@ class Ticket(msgspec.Struct):
     source: str
     first: Order
     last_at: int = 0
-    status: str | None = None
-    standing: TicketStatus = "open"
+    tool_status: str | None = None
+    status: TicketStatus = "open"
     created_at: int | None = None
-    said_opened_at: int | None = None
+    reported_opened_at: int | None = None
     agent_replied_at: list[int] = []
     solved_at: int | None = None
     reopened: int = 0
@@ -60,11 +60,11 @@ class Ticket(msgspec.Struct):
     @property
     def opened_at(self) -> int | None:
         """When it was seen to be opened, else when the tool says so."""
-        return self.said_opened_at if self.created_at is None else self.created_at
+        return self.reported_opened_at if self.created_at is None else self.created_at
 
     @property
     def is_open(self) -> bool:
-        return self.standing == "open"
+        return self.status == "open"
 
     @property
     def replies_by_agent(self) -> int:
@@ -82,7 +82,7 @@ class Ticket(msgspec.Struct):
     @property
     def resolution_seconds(self) -> float | None:
         """From its opening to when it was last solved; of an open one None, though it was solved before."""
-        if self.standing != "solved" or self.opened_at is None or self.solved_at is None:
+        if self.status != "solved" or self.opened_at is None or self.solved_at is None:
             return None
         return max(0, self.solved_at - self.opened_at) / SECOND
 
@@ -99,27 +99,27 @@ class TicketTotals(msgspec.Struct):
 
 
 class TicketTimeline:
-    """Takes what was told of a customer's tickets, in order, one after the other."""
+    """Builds the tickets of one customer from their events, applied in order."""
 
     def __init__(self) -> None:
         self.tickets: dict[tuple[str, str], Ticket] = {}
         self._last_csat: tuple[Decimal, int] | None = None
 
-    def meet(self, told: TicketEvent) -> None:
-        if told.name == RATED and told.rating is not None:
-            self._last_csat = told.rating, told.order[0]
-        if told.ticket_id is None:
+    def apply(self, event: TicketEvent) -> None:
+        if event.name == RATED and event.rating is not None:
+            self._last_csat = event.rating, event.order[0]
+        if event.ticket_id is None:
             return
-        source = told.order[2]
-        ticket = self.tickets.get((source, told.ticket_id))
+        source = event.order[2]
+        ticket = self.tickets.get((source, event.ticket_id))
         if ticket is None:
-            ticket = self.tickets[source, told.ticket_id] = Ticket(told.ticket_id, source, told.order)
-        _apply_event(ticket, told)
+            ticket = self.tickets[source, event.ticket_id] = Ticket(event.ticket_id, source, event.order)
+        _apply_event(ticket, event)
 
     def totals(self) -> TicketTotals:
         tickets = self.tickets.values()
-        waited = [ticket.first_response_seconds for ticket in tickets]
-        seconds = [each for each in waited if each is not None]
+        waits = [ticket.first_response_seconds for ticket in tickets]
+        response_seconds = [seconds for seconds in waits if seconds is not None]
         rating, rated_at = self._last_csat or (None, None)
         return TicketTotals(
             tickets=len(tickets),
@@ -127,53 +127,53 @@ class TicketTimeline:
             reopened=sum(ticket.reopened for ticket in tickets),
             last_csat=rating,
             last_csat_at=rated_at,
-            median_first_response_seconds=median(seconds) if seconds else None,
+            median_first_response_seconds=median(response_seconds) if response_seconds else None,
         )
 
     def newest(self) -> list[Ticket]:
         return sorted(self.tickets.values(), key=lambda ticket: ticket.first, reverse=True)
 
 
-def build_timeline(told: Iterable[TicketEvent]) -> TicketTimeline:
-    """The desk after all of these, in whatever order they stand here."""
-    desk = TicketTimeline()
-    for each in sorted(told, key=lambda each: each.order):
-        desk.meet(each)
-    return desk
+def build_timeline(events: Iterable[TicketEvent]) -> TicketTimeline:
+    """Return the timeline after all ``events``, which may come in any order."""
+    timeline = TicketTimeline()
+    for event in sorted(events, key=lambda event: event.order):
+        timeline.apply(event)
+    return timeline
 
 
-def _apply_event(ticket: Ticket, told: TicketEvent) -> None:
-    at = told.order[0]
+def _apply_event(ticket: Ticket, event: TicketEvent) -> None:
+    at = event.order[0]
     ticket.last_at = at
-    if told.opened_at is not None and ticket.said_opened_at is None:
-        ticket.said_opened_at = told.opened_at
-    if told.name in (CREATED, CHAT_STARTED) and ticket.created_at is None:
+    if event.opened_at is not None and ticket.reported_opened_at is None:
+        ticket.reported_opened_at = event.opened_at
+    if event.name in (CREATED, CHAT_STARTED) and ticket.created_at is None:
         ticket.created_at = at
-    if told.name == REPLIED_BY_CUSTOMER:
+    if event.name == REPLIED_BY_CUSTOMER:
         ticket.replies_by_customer += 1
-    if told.name == REPLIED_BY_AGENT:
+    if event.name == REPLIED_BY_AGENT:
         ticket.agent_replied_at.append(at)
-    if told.name == RATED and told.rating is not None:
-        ticket.rating = told.rating
-    ticket.status = told.status or ticket.status
-    _apply_status(ticket, _status_after(told), at, said_reopened=told.name == REOPENED)
+    if event.name == RATED and event.rating is not None:
+        ticket.rating = event.rating
+    ticket.tool_status = event.status or ticket.tool_status
+    _apply_status(ticket, _status_after(event), at, is_reopened_event=event.name == REOPENED)
 
 
-def _status_after(told: TicketEvent) -> TicketStatus | None:
+def _status_after(event: TicketEvent) -> TicketStatus | None:
     """A name says more than a status word, which may be one of the tool's own. A rating changes nothing."""
-    if told.name == RATED:
+    if event.name == RATED:
         return None
-    if told.name == SOLVED:
+    if event.name == SOLVED:
         return "solved"
-    return "open" if told.name == REOPENED else status_of(told.status)
+    return "open" if event.name == REOPENED else status_of(event.status)
 
 
-def _apply_status(ticket: Ticket, standing: TicketStatus | None, at: int, *, said_reopened: bool) -> None:
+def _apply_status(ticket: Ticket, status: TicketStatus | None, at: int, *, is_reopened_event: bool) -> None:
     """Several messages may tell of one change: a reply after which it is open, and that it was opened again."""
-    if standing == "solved" and ticket.standing != "solved":
+    if status == "solved" and ticket.status != "solved":
         ticket.solved_at = at
         ticket.is_reopened = False
-    if standing == "open" and not ticket.is_reopened and (ticket.standing == "solved" or said_reopened):
+    if status == "open" and not ticket.is_reopened and (ticket.status == "solved" or is_reopened_event):
         ticket.reopened += 1
         ticket.is_reopened = True
-    ticket.standing = standing or ticket.standing
+    ticket.status = status or ticket.status

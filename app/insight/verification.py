@@ -81,81 +81,86 @@ class SegmentVerifier:
         self._clock = clock
         self._points_max = settings.series_points_max
 
-    async def segment(
+    async def verify_segment(
         self, key: str, sample: int | None = None, advance: Callable[[int, int], None] | None = None
     ) -> VerificationResult:
         """All customers, or ``sample`` random ones. ``advance`` is told (customers done, customers in all).
 
         Raises :class:`NotFound`.
         """
-        found = VerificationResult(self._clock.now())
+        result = VerificationResult(self._clock.now())
         async with snapshot(self._pool) as connection:
-            await self._compare(connection, key, [], found)
-            everybody = await count_customers(connection)
-        total = everybody if sample is None else min(sample, everybody)
+            await self._compare(connection, key, [], result)
+            customers_total = await count_customers(connection)
+        total = customers_total if sample is None else min(sample, customers_total)
         chunk = CHUNK_CUSTOMERS if sample is None else max(1, min(sample, CHUNK_CUSTOMERS))
         async for ids in scan_customers(self._pool, chunk):
             if sample is not None:
-                ids = ids[: sample - found.customers]
+                ids = ids[: sample - result.customers]
             if not ids:
                 break
             async with snapshot(self._pool) as connection:
-                await self._compare(connection, key, ids, found)
+                await self._compare(connection, key, ids, result)
             if advance is not None:
-                advance(found.customers, max(total, found.customers))
+                advance(result.customers, max(total, result.customers))
         if sample is None:
             async with snapshot(self._pool) as connection:
-                await self._find_stays_of_nobody(connection, key, found)
-        return found
+                await self._find_orphaned_stays(connection, key, result)
+        return result
 
-    async def _find_stays_of_nobody(self, connection: Connection, key: str, found: VerificationResult) -> None:
+    async def _find_orphaned_stays(self, connection: Connection, key: str, result: VerificationResult) -> None:
         rule_id, now = f"segment:{key}", self._clock.now()
         ruleset = await self._ruleset(connection, key)
         rows = await connection.fetch(_ORPHANED_STAYS, rule_id, ruleset.number_of[rule_id], DIFFERENCES_MAX)
         for id, entered, left, customers in rows:
-            found.differing += customers if id == rows[0]["customer_id"] else 0
-            if len(found.differences) < DIFFERENCES_MAX:
+            result.differing += customers if id == rows[0]["customer_id"] else 0
+            if len(result.differences) < DIFFERENCES_MAX:
                 stays = _cut_stays(zip(entered, left, strict=True), now)
                 is_member = any(until is None for _, until in stays)
                 since = max((instant for stay in stays for instant in stay if instant is not None), default=0)
-                found.differences.append(
+                result.differences.append(
                     Difference(id, ObservedMembership(is_member, since, stays), ObservedMembership(False, 0, []))
                 )
 
     async def _ruleset(self, connection: Connection, key: str) -> Ruleset:
         ruleset = await self._registry.rules.read(connection)
-        if all(each.key != key for each in ruleset.segments):
+        if all(segment.key != key for segment in ruleset.segments):
             raise NotFound(f"There is no segment {key}.")
         return ruleset
 
-    async def _compare(self, connection: Connection, key: str, ids: Sequence[bytes], found: VerificationResult) -> None:
+    async def _compare(
+        self, connection: Connection, key: str, ids: Sequence[bytes], result: VerificationResult
+    ) -> None:
         ruleset = await self._ruleset(connection, key)
         rule_id, now = f"segment:{key}", self._clock.now()
         rows = [StoredState(*row) for row in await connection.fetch(_ROWS, ids)]
-        alone = coverage_of(ruleset).rules_for(rule_id)
-        served = await states_at(connection, rows, alone, now, self._points_max)
-        folded = await replay_log(connection, ids, alone, now)
+        segment_rules = coverage_of(ruleset).rules_for(rule_id)
+        states = await states_at(connection, rows, segment_rules, now, self._points_max)
+        replayed = await replay_log(connection, ids, segment_rules, now)
         intervals: dict[bytes, list[Stay]] = {}
         for id, entered, left in await connection.fetch(_STAYS, ids, rule_id, ruleset.number_of[rule_id]):
             intervals.setdefault(id, []).append((entered, left))
         for row in rows:
-            known_to = now if row.flips_at is None else min(now, row.flips_at - 1)
-            answers = is_current(row, alone, known_to)
-            again_all = folded.get(row.id) or ReplayedCustomer(State(), [])
-            stays = _cut_stays(_stays_from_changes(again_all.changes, rule_id), known_to)
-            stored = _cut_stays(intervals.get(row.id, ()), known_to) if answers else stays
-            truth, again = truth_of(served[row.id], alone, rule_id), truth_of(again_all.state, alone, rule_id)
-            found.customers += 1
-            found.stored += answers
-            found.members += again.holds
-            if (truth.holds, truth.since, stored) != (again.holds, again.since, stays):
-                found.differing += 1
-                if len(found.differences) < DIFFERENCES_MAX:
-                    one, other = (
-                        ObservedMembership(truth.holds, truth.since, stored),
-                        ObservedMembership(again.holds, again.since, stays),
+            valid_to = now if row.flips_at is None else min(now, row.flips_at - 1)
+            is_answered_from_store = is_current(row, segment_rules, valid_to)
+            customer_replay = replayed.get(row.id) or ReplayedCustomer(State(), [])
+            stays = _cut_stays(_stays_from_changes(customer_replay.changes, rule_id), valid_to)
+            stored = _cut_stays(intervals.get(row.id, ()), valid_to) if is_answered_from_store else stays
+            stored_truth, replayed_truth = (
+                truth_of(states[row.id], segment_rules, rule_id),
+                truth_of(customer_replay.state, segment_rules, rule_id),
+            )
+            result.customers += 1
+            result.stored += is_answered_from_store
+            result.members += replayed_truth.holds
+            if (stored_truth.holds, stored_truth.since, stored) != (replayed_truth.holds, replayed_truth.since, stays):
+                result.differing += 1
+                if len(result.differences) < DIFFERENCES_MAX:
+                    observed, recomputed = (
+                        ObservedMembership(stored_truth.holds, stored_truth.since, stored),
+                        ObservedMembership(replayed_truth.holds, replayed_truth.since, stays),
                     )
-                    found.differences.append(Difference(row.id, one, other))
+                    result.differences.append(Difference(row.id, observed, recomputed))
 
 
 def _stays_from_changes(changes: Iterable[Transition], rule_id: str) -> list[Stay]:

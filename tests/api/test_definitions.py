@@ -205,7 +205,7 @@ async def test_the_count_is_the_length_of_the_list(
 ) -> None:
     """Some customers filled, some due, some stale, some with news since: both answers stay exact, and a cursor too."""
     monkeypatch.setattr(app.queries.segment_members, "_BATCH_CUSTOMERS", 4)
-    monkeypatch.setattr(app.queries.segment_members, "_WORKED_OUT_PER_PAGE", 7)
+    monkeypatch.setattr(app.queries.segment_members, "_RECOMPUTED_PER_PAGE_MAX", 7)
     chance = random.Random(7)
     async with start(settings, frozen) as service:
         served = service.app.state.services

@@ -525,7 +525,7 @@ async def look(
         assert len(listed) == len(page.items)
         assert listed == {id: (each[key].since, each[key].valid_until) for id, each in own.items() if key in each}
         assert await members.count_members(key, now) == len(listed)
-        verified = await verify.segment(key)
+        verified = await verify.verify_segment(key)
         assert (verified.differing, verified.members, verified.customers) == (0, len(listed), len(names)), verified
         for id in (id for id in sorted(names) if draw.random() * len(names) < explained):
             _, why = await single.explain_segment(names[id], key, now)

@@ -99,7 +99,7 @@ async def test_nothing_is_saved(filled: RunningApp) -> None:
 
 
 async def test_an_estimate_looks_at_a_part(filled: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app.insight.rule_preview, "_CHUNK_IN_A_HURRY", 10)
+    monkeypatch.setattr(app.insight.rule_preview, "_TIMED_CHUNK_CUSTOMERS", 10)
     # Time for the evidence, none left for counting.
     monkeypatch.setattr(app.insight.rule_preview, "_deadline", lambda within_ms: lambda: within_ms < 100)
     found = await preview(filled, RULES["count"], within_ms=100, sample=100)

@@ -318,7 +318,7 @@ async def test_only_so_many_touchpoints_are_looked_at_and_the_answer_says_so(ser
         identity.id for identity in parse_customer_reference("anonymous_id:anon-1", service.app.state.services.settings)
     ]
     for looked_at, since in ((6, None), (5, BEGIN), (3, BEGIN + 2 * HOUR)):
-        found = await SessionQueries(pool, looked_at).sessions(ids, NOON, None, 10)
+        found = await SessionQueries(pool, looked_at).list_sessions(ids, NOON, None, 10)
         assert found.since == since
         assert found.totals.count == len(found.sessions) == min(looked_at, 5)
 

@@ -43,9 +43,9 @@ def _visited(at: int, name: str, channel: str = "web", **more: Any) -> SessionEv
 
 
 def divided(*touchpoints: SessionEvent) -> list[Session]:
-    divider = SessionSplitter()
-    over = [divider.meet(each) for each in touchpoints]
-    return [session for session in [*over, divider.end()] if session is not None]
+    splitter = SessionSplitter()
+    over = [splitter.add(each) for each in touchpoints]
+    return [session for session in [*over, splitter.finish()] if session is not None]
 
 
 def sizes(*touchpoints: SessionEvent) -> list[int]:

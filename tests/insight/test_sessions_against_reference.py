@@ -51,9 +51,9 @@ def visits(draw: st.DrawFn) -> list[SessionEvent]:
 
 
 def divided(touchpoints: list[SessionEvent]) -> list[Session]:
-    divider = SessionSplitter()
-    over = [divider.meet(each) for each in sorted(touchpoints, key=lambda each: each.order)]
-    return [session for session in [*over, divider.end()] if session is not None]
+    splitter = SessionSplitter()
+    over = [splitter.add(each) for each in sorted(touchpoints, key=lambda each: each.order)]
+    return [session for session in [*over, splitter.finish()] if session is not None]
 
 
 @settings(max_examples=CASES)

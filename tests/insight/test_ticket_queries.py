@@ -122,7 +122,7 @@ async def test_only_the_latest_are_looked_at(service: RunningApp) -> None:
     await service.send(*STORY[:6])
     served = service.app.state.services
     ids = [identity.id for identity in parse_customer_reference("user_id:user-1", served.settings)]
-    found = await TicketQueries(served.pool, 2).tickets(ids, NOON)
+    found = await TicketQueries(served.pool, 2).list_tickets(ids, NOON)
     assert found.since == BEGIN + 400 * SECOND
     assert [(ticket.id, ticket.opened_at) for ticket in found.tickets] == [("7", None)]
 

@@ -71,9 +71,9 @@ def test_what_was_deleted_is_neither_open_nor_solved() -> None:
 
 
 def test_tickets_of_two_sources_are_two() -> None:
-    desk = build_timeline([told("ticket.created", 10), told("ticket.created", 20, source="other")])
-    assert [ticket.source for ticket in desk.newest()] == ["other", "desk"]
-    assert desk.totals().open == 2
+    timeline = build_timeline([told("ticket.created", 10), told("ticket.created", 20, source="other")])
+    assert [ticket.source for ticket in timeline.newest()] == ["other", "desk"]
+    assert timeline.totals().open == 2
 
 
 def test_a_rating_without_a_ticket_is_the_customers_last() -> None:
@@ -113,15 +113,15 @@ _ALL_TOLD = st.lists(_TOLD, max_size=25, unique_by=lambda each: each.order[1:])
 def test_any_order_gives_the_same_as_counting_by_hand(data: st.DataObject) -> None:
     all_told = data.draw(_ALL_TOLD)
     shuffled = data.draw(st.permutations(all_told))
-    desk = build_timeline(shuffled)
+    timeline = build_timeline(shuffled)
     keys = {(each.order[2], each.ticket_id) for each in all_told if each.ticket_id is not None}
-    assert set(desk.tickets) == keys
+    assert set(timeline.tickets) == keys
     waited = []
-    for key, ticket in desk.tickets.items():
+    for key, ticket in timeline.tickets.items():
         expected = reference_tickets.figures(all_told, key)  # type: ignore[arg-type]  # keys have no None
         assert {name: getattr(ticket, name) for name in expected} == expected
         waited.append(expected["first_response_seconds"])
-    totals = desk.totals()
+    totals = timeline.totals()
     seconds = [each for each in waited if each is not None]
     assert totals.median_first_response_seconds == (median(seconds) if seconds else None)
     assert totals.open == sum(reference_tickets.figures(all_told, key)["is_open"] for key in keys)  # type: ignore[arg-type]  # as above
