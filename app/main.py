@@ -45,7 +45,7 @@ from app.http.problems import add_problem_handlers
 from app.http.rate_limits import RateLimits
 from app.ingest.submit import Ingest
 from app.observability.metrics import Metrics
-from app.postgres.migrate import dsn
+from app.postgres.migrate import asyncpg_url
 from app.postgres.partitions import create_monthly_partitions
 from app.postgres.pool import Clock, Pool, open_pool
 from app.queries.live_updates import LiveUpdates
@@ -138,7 +138,7 @@ async def _run(
         _tune_gc()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(outbound.close)
-        pool = await open_pool(dsn(settings.database_url), settings.pool_connections_max)
+        pool = await open_pool(asyncpg_url(settings.database_url), settings.pool_connections_max)
         stack.push_async_callback(pool.close)
         metrics.watch_pool(lambda: pool.get_size() - pool.get_idle_size(), pool.get_size)
         await _prepare(clock, pool)

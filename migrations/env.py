@@ -19,7 +19,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.postgres.migrate import TURN, dsn
+from app.postgres.migrate import MIGRATION_LOCK, asyncpg_url
 from app.postgres.schema import metadata
 
 LOCK_TIMEOUT = "4s"
@@ -28,19 +28,19 @@ STATEMENT_TIMEOUT = "60s"
 
 def migrate(connection: Connection) -> None:
     """Take our turn, then run what is missing. The lock ends with the session, come what may."""
-    connection.execute(text("SELECT pg_advisory_lock(:turn)"), {"turn": TURN})
+    connection.execute(text("SELECT pg_advisory_lock(:turn)"), {"turn": MIGRATION_LOCK})
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
     connection.commit()
     context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
     with context.begin_transaction():
         context.run_migrations()
-    connection.execute(text("SELECT pg_advisory_unlock(:turn)"), {"turn": TURN})
+    connection.execute(text("SELECT pg_advisory_unlock(:turn)"), {"turn": MIGRATION_LOCK})
     connection.commit()
 
 
 async def connect_and_migrate() -> None:
-    url = dsn(os.environ["DATABASE_URL"])
+    url = asyncpg_url(os.environ["DATABASE_URL"])
     engine = create_async_engine(
         "postgresql+asyncpg://", poolclass=NullPool, async_creator=lambda: asyncpg.connect(url)
     )

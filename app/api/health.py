@@ -66,7 +66,7 @@ async def readyz(request: Request) -> Response:
 async def _health(services: Services) -> dict[str, Any]:
     try:
         async with services.pool.acquire(timeout=_PATIENCE_SECONDS) as connection:
-            migrated = await migrate.current_of(connection) == migrate.head()
+            migrated = await migrate.read_revision_of(connection) == migrate.latest_revision()
             earliest = await connection.fetchval(_LAG, timeout=_PATIENCE_SECONDS) if migrated else None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         _log.warning("readyz.database_unreachable", error=type(error).__name__)
@@ -78,15 +78,15 @@ async def _health(services: Services) -> dict[str, Any]:
 
 async def metrics(request: Request) -> Response:
     services = get_services(request)
-    figures = services.metrics
+    metrics = services.metrics
     try:
         # Asked here, because the work may be done by another process.
         earliest = await services.pool.fetchval(_LAG, timeout=_PATIENCE_SECONDS)
-        figures.sweep_lag(0.0 if earliest is None else max(0.0, (services.clock.now() - earliest) / SECOND))
+        metrics.set_sweep_lag(0.0 if earliest is None else max(0.0, (services.clock.now() - earliest) / SECOND))
         views = SegmentMemberQueries(services.pool, services.registry, services.settings)
         unfilled = await views.count_unfilled()
-        figures.fills_pending(unfilled)
-        figures.fill_eta(((await views.read_fill_progress()).eta_seconds if unfilled else None) or 0.0)
+        metrics.set_fills_pending(unfilled)
+        metrics.set_fill_eta(((await views.read_fill_progress()).eta_seconds if unfilled else None) or 0.0)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         _log.warning("metrics.database_unreachable")
-    return Response(figures.exposition(), headers={"content-type": figures.content_type})
+    return Response(metrics.render(), headers={"content-type": metrics.content_type})

@@ -85,7 +85,7 @@ async def receive(request: Request) -> Response:
         # Sent again it is a duplicate, if it was stored by now.
         raise Overloaded from None
     except SignatureRefused as refused:
-        services.metrics.webhook_refused(connector.key, refused.reason)
+        services.metrics.count_refused_webhook(connector.key, refused.reason)
         services.ingest.source_stats.refused(webhook_source.source.key, refused.reason)
         raise InvalidSignature(f"{refused.detail[:1].upper()}{refused.detail[1:]}.", reason=refused.reason) from None
     except BadRequest as error:

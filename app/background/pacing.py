@@ -10,7 +10,7 @@ from typing import Final
 _BUSY_SECONDS: Final = 1.0
 """How long after a message was accepted others are expected."""
 
-_LOOK_SECONDS: Final = 0.25
+_CHECK_SECONDS: Final = 0.25
 _REST_SECONDS_MAX: Final = 5.0
 
 
@@ -20,18 +20,18 @@ class WorkPacer:
     While messages arrive, sweeping and filling take turns and rest after each transaction; otherwise they run freely.
     """
 
-    def __init__(self, accepted: Callable[[], int], percent_max: int, stopping: asyncio.Event) -> None:
-        self._accepted = accepted
+    def __init__(self, count_accepted: Callable[[], int], percent_max: int, stopping: asyncio.Event) -> None:
+        self._count_accepted = count_accepted
         self._rest_factor = 100 / percent_max - 1
         self._stopping = stopping
         self._turn = asyncio.Lock()
-        self._count = accepted()
+        self._count = count_accepted()
         self._counted_at = float("-inf")
 
     @property
     def is_busy(self) -> bool:
         """Whether messages were accepted in the last second."""
-        count, now = self._accepted(), time.monotonic()
+        count, now = self._count_accepted(), time.monotonic()
         if count != self._count:
             self._count, self._counted_at = count, now
         return now - self._counted_at < _BUSY_SECONDS
@@ -42,12 +42,12 @@ class WorkPacer:
             return await step()
         async with self._turn:
             begun = time.monotonic()
-            done = await step()
-            if done:
+            work_done = await step()
+            if work_done:
                 await self._rest((time.monotonic() - begun) * self._rest_factor)
-        return done
+        return work_done
 
     async def _rest(self, seconds: float) -> None:
-        until = time.monotonic() + min(seconds, _REST_SECONDS_MAX)
-        while self.is_busy and not self._stopping.is_set() and (left := until - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, _LOOK_SECONDS))
+        end = time.monotonic() + min(seconds, _REST_SECONDS_MAX)
+        while self.is_busy and not self._stopping.is_set() and (seconds_left := end - time.monotonic()) > 0:
+            await asyncio.sleep(min(seconds_left, _CHECK_SECONDS))

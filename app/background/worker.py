@@ -1,4 +1,4 @@
-"""What happens although nobody asks: time passes, definitions change, a projection is repeated, a month begins.
+"""Background worker: expires time-based truths, backfills definitions, projects deferred messages, creates partitions.
 
 Runs inside ``serve`` and alone as ``segue worker``; any number may run, they share the work by SKIP LOCKED. Nothing
 here is needed for a read to be right: reads re-evaluate what is due. It keeps stored truths close to the present, so
@@ -33,11 +33,11 @@ _IDLE_SECONDS: Final = 1.0
 _UPKEEP_SECONDS: Final = 10.0
 _RETRY_AFTER: Final = MINUTE
 
-_FILLERS: Final = 2
+_FILL_TASKS: Final = 2
 """While one waits for the database the other one computes."""
 
 _PROGRESS_SECONDS: Final = 1.0
-_RETRACTED_AT_A_TIME: Final = 2_000
+_RETRACTED_PER_STEP: Final = 2_000
 _DUE_COUNTED_MAX: Final = 10_000
 
 _DUE = """
@@ -59,16 +59,16 @@ class Worker:
         self._metrics = metrics
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._pace = WorkPacer(lambda: metrics.accepted, settings.busy_worker_percent_max, self._stopping)
-        self._filling = _Filling()
+        self._pacer = WorkPacer(lambda: metrics.accepted, settings.busy_worker_percent_max, self._stopping)
+        self._fill_progress = _FillProgress()
 
     async def start(self, *, only_upkeep: bool = False) -> None:
         """``only_upkeep``: what every process that takes messages needs, whoever does the work."""
-        loops: list[tuple[str, Callable[[], Awaitable[int]], float]] = [("upkeep", self.keep_up, _UPKEEP_SECONDS)]
+        loops: list[tuple[str, Callable[[], Awaitable[int]], float]] = [("upkeep", self.run_upkeep, _UPKEEP_SECONDS)]
         if not only_upkeep:
             loops += [
-                ("sweep", lambda: self._pace.take_turn(self.sweep), _IDLE_SECONDS),
-                *([("fill", lambda: self._pace.take_turn(self.fill), _IDLE_SECONDS)] * _FILLERS),
+                ("sweep", lambda: self._pacer.take_turn(self.sweep), _IDLE_SECONDS),
+                *([("fill", lambda: self._pacer.take_turn(self.fill), _IDLE_SECONDS)] * _FILL_TASKS),
                 ("deferred", self.project_deferred, _IDLE_SECONDS),
             ]
         self._tasks = [asyncio.create_task(self._repeat(*loop), name=loop[0]) for loop in loops]
@@ -82,14 +82,14 @@ class Worker:
         """Run ``step`` again at once while it finds work, else after a pause."""
         while not self._stopping.is_set():
             try:
-                done = await step()
+                work_done = await step()
             except UNREACHABLE as error:
-                log.warning("worker step failed", step=name, error=type(error).__name__)
-                done = 0
+                log.warning("worker.step_failed", step=name, error=type(error).__name__)
+                work_done = 0
             except Exception:
-                log.exception("worker step failed", step=name)
-                done = 0
-            if done:
+                log.exception("worker.step_failed", step=name)
+                work_done = 0
+            if work_done:
                 # Live requests share this event loop; let them in between two batches.
                 await asyncio.sleep(0)
                 continue
@@ -107,48 +107,48 @@ class Worker:
         retracted; 0 when nothing is left to do."""
         async with self._pool.acquire() as connection:
             ruleset = await self._registry.rules.read(connection)
-        if filled := await self._fill_next(ruleset):
-            return filled
+        if customers_filled := await self._fill_next(ruleset):
+            return customers_filled
         if self._registry.rules.has_candidates and await self._registry.definitions.activate():
             return 1
         return await transact(
-            self._pool, lambda connection: retract_retired(connection, _RETRACTED_AT_A_TIME, self._clock.now())
+            self._pool, lambda connection: retract_retired(connection, _RETRACTED_PER_STEP, self._clock.now())
         )
 
     async def _fill_next(self, ruleset: Ruleset) -> int:
         """The next chunk; from the first customer on again where none was left behind the last."""
-        if self._filling.target != ruleset.fill:
-            self._filling = _Filling(ruleset.fill, self._clock.now())
-        work = self._filling
-        for after in dict.fromkeys((work.position, START)):
-            filled = await self._fill_chunk(ruleset, after)
-            if filled.position is not None:
-                work.position = filled.position
-                await self._note(ruleset, filled)
-                return max(filled.customers, 1)
-        work.position = START
-        await self._note(ruleset, FilledChunk(0, 0, None))
+        if self._fill_progress.target != ruleset.fill:
+            self._fill_progress = _FillProgress(ruleset.fill, self._clock.now())
+        progress = self._fill_progress
+        for after in dict.fromkeys((progress.position, START)):
+            chunk = await self._fill_chunk(ruleset, after)
+            if chunk.position is not None:
+                progress.position = chunk.position
+                await self._record_fill(ruleset, chunk)
+                return max(chunk.customers, 1)
+        progress.position = START
+        await self._record_fill(ruleset, FilledChunk(0, 0, None))
         return 0
 
     async def _fill_chunk(self, ruleset: Ruleset, after: Position) -> FilledChunk:
-        most = self._settings.sweep_customers_max if self._pace.is_busy else self._settings.fill_customers_max
+        customers_max = self._settings.sweep_customers_max if self._pacer.is_busy else self._settings.fill_customers_max
         try:
-            return await self._fill_some(ruleset, after, most)
+            return await self._fill_up_to(ruleset, after, customers_max)
         except UNREACHABLE:
             raise
         except Exception:
-            log.exception("a batch could not be filled; trying its customers one by one")
+            log.exception("fill.batch_failed")
         total = FilledChunk(0, 0, None)
-        for _ in range(most):
-            filled = await self._fill_one(ruleset, total.position or after)
-            if filled.position is None:
+        for _ in range(customers_max):
+            chunk = await self._fill_one(ruleset, total.position or after)
+            if chunk.position is None:
                 break
             total = FilledChunk(
-                total.customers + filled.customers, total.touchpoints + filled.touchpoints, filled.position
+                total.customers + chunk.customers, total.touchpoints + chunk.touchpoints, chunk.position
             )
         return total
 
-    async def _fill_some(self, ruleset: Ruleset, after: Position, customers_max: int) -> FilledChunk:
+    async def _fill_up_to(self, ruleset: Ruleset, after: Position, customers_max: int) -> FilledChunk:
         return await transact(
             self._pool,
             lambda connection: fill_chunk(connection, ruleset, after, customers_max, self._clock.now(), self._settings),
@@ -159,21 +159,21 @@ class Worker:
         async with self._pool.acquire() as connection:
             position = await find_next_unfilled(connection, ruleset, after)
         try:
-            return await self._fill_some(ruleset, after, 1)
+            return await self._fill_up_to(ruleset, after, 1)
         except UNREACHABLE:
             raise
         except Exception as error:
-            log.error("a customer could not be filled", error=type(error).__name__)
+            log.error("fill.customer_failed", error=type(error).__name__)
         if position is not None:
-            await self._set_aside(position[1])
+            await self._postpone_customer(position[1])
         return FilledChunk(0, 0, position)
 
-    async def _note(self, ruleset: Ruleset, filled: FilledChunk) -> None:
+    async def _record_fill(self, ruleset: Ruleset, chunk: FilledChunk) -> None:
         """Tell how the fill goes, once a second: a statement a chunk would make the fillers wait for each other."""
-        self._metrics.filled(filled.customers, filled.touchpoints)
-        if (done := self._filling.take(filled)) is not None:
+        self._metrics.count_filled(chunk.customers, chunk.touchpoints)
+        if (totals := self._fill_progress.add(chunk)) is not None:
             async with self._pool.acquire() as connection:
-                await record_progress(connection, ruleset, self._filling.begun_at, self._clock.now(), *done)
+                await record_progress(connection, ruleset, self._fill_progress.begun_at, self._clock.now(), *totals)
 
     async def _refresh(self, claim: str, *arguments: int) -> int:
         claimed: list[bytes] = []
@@ -188,7 +188,7 @@ class Worker:
         except UNREACHABLE:
             raise
         except Exception as error:
-            log.exception("a batch could not be refreshed; trying its customers one by one", error=type(error).__name__)
+            log.exception("refresh.batch_failed", error=type(error).__name__)
             return await self._refresh_each(claimed)
 
     async def _bring_up_to_date(self, connection: Connection, customer_ids: Sequence[bytes]) -> int:
@@ -200,17 +200,17 @@ class Worker:
 
     async def _refresh_each(self, customer_ids: Sequence[bytes]) -> int:
         """One customer that cannot be refreshed must not hold up the others; it is tried again later."""
-        done = 0
+        refreshed = 0
         for id in customer_ids:
             try:
                 await transact(self._pool, lambda connection, id=id: self._bring_up_to_date(connection, [id]))  # type: ignore[misc]  # bound in the loop
-                done += 1
+                refreshed += 1
             except Exception:
-                log.exception("a customer could not be refreshed")
-                await self._set_aside(id)
-        return done
+                log.exception("refresh.customer_failed")
+                await self._postpone_customer(id)
+        return refreshed
 
-    async def _set_aside(self, id: bytes) -> None:
+    async def _postpone_customer(self, id: bytes) -> None:
         async with self._pool.acquire() as connection:
             await set_customer_aside(connection, id, self._clock.now() + _RETRY_AFTER)
 
@@ -222,7 +222,7 @@ class Worker:
         except UNREACHABLE:
             raise
         except Exception:
-            log.exception("deferred messages could not be projected; trying them one by one", messages=len(claimed))
+            log.exception("deferred.batch_failed", messages=len(claimed))
         return sum([await self._project_alone(key) for key in claimed])
 
     async def _project(self, connection: Connection, claimed: list[bytes], only: bytes | None = None) -> int:
@@ -241,22 +241,22 @@ class Worker:
         except UNREACHABLE:
             raise
         except Exception:
-            log.exception("a deferred message could not be projected")
+            log.exception("deferred.message_failed")
             async with self._pool.acquire() as connection:
                 await postpone_deferred(connection, key, self._clock.now() + _RETRY_AFTER)
             return 0
 
-    async def keep_up(self) -> int:
+    async def run_upkeep(self) -> int:
         """Months ahead, and the clock's offset to the database's."""
         async with self._pool.acquire() as connection:
             await self._clock.calibrate(connection)
             await create_monthly_partitions(connection, self._clock.now())
-            self._metrics.deferred(await count_deferred(connection))
-            self._metrics.due(await connection.fetchval(_COUNT_DUE, self._clock.now()))
+            self._metrics.set_deferred(await count_deferred(connection))
+            self._metrics.set_due(await connection.fetchval(_COUNT_DUE, self._clock.now()))
         return 0
 
 
-class _Filling:
+class _FillProgress:
     """Where the fillers of this process stand on the way to ``target``, and what they did since they last told."""
 
     def __init__(self, target: int = 0, begun_at: int = 0) -> None:
@@ -265,16 +265,16 @@ class _Filling:
         self.position: Position = START
         self._customers = 0
         self._touchpoints = 0
-        self._told_at = 0.0
+        self._reported_at = 0.0
 
-    def take(self, filled: FilledChunk) -> tuple[int, int] | None:
+    def add(self, chunk: FilledChunk) -> tuple[int, int] | None:
         """Customers and touchpoints to tell of, if it is time to."""
-        self._customers += filled.customers
-        self._touchpoints += filled.touchpoints
-        is_time = filled.position is None or time.monotonic() - self._told_at >= _PROGRESS_SECONDS
-        if not self._customers or not is_time:
+        self._customers += chunk.customers
+        self._touchpoints += chunk.touchpoints
+        is_due = chunk.position is None or time.monotonic() - self._reported_at >= _PROGRESS_SECONDS
+        if not self._customers or not is_due:
             return None
-        done = (self._customers, self._touchpoints)
+        totals = (self._customers, self._touchpoints)
         self._customers = self._touchpoints = 0
-        self._told_at = time.monotonic()
-        return done
+        self._reported_at = time.monotonic()
+        return totals

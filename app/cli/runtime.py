@@ -72,7 +72,7 @@ async def open_workspace(settings: Settings, *, settle: bool = False) -> AsyncIt
 
     ``settle`` as in :meth:`Registry.load`; raises :class:`OtherSettings` without it.
     """
-    pool = await open_pool(migrate.dsn(settings.database_url or ""), settings.pool_connections_max)
+    pool = await open_pool(migrate.asyncpg_url(settings.database_url or ""), settings.pool_connections_max)
     try:
         loaded = Registry(pool, settings)
         await loaded.load(settle=settle)
@@ -83,7 +83,7 @@ async def open_workspace(settings: Settings, *, settle: bool = False) -> AsyncIt
 
 async def with_registry(settings: Settings, action: Callable[[Registry], Awaitable[_T]]) -> _T:
     """For what has nothing to do with rules, which are not read."""
-    pool = await open_pool(migrate.dsn(settings.database_url or ""), 2)
+    pool = await open_pool(migrate.asyncpg_url(settings.database_url or ""), 2)
     try:
         registry = Registry(pool, settings)
         await registry.access.refresh()
@@ -94,7 +94,7 @@ async def with_registry(settings: Settings, action: Callable[[Registry], Awaitab
 
 async def bootstrap_if_empty(settings: Settings) -> FirstKeys | None:
     """Whichever command meets an empty workspace first gives it definitions, a source and keys; None otherwise."""
-    pool = await open_pool(migrate.dsn(settings.database_url or ""), 1)
+    pool = await open_pool(migrate.asyncpg_url(settings.database_url or ""), 1)
     try:
         return await transact(pool, bootstrap)
     finally:

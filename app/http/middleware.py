@@ -90,7 +90,7 @@ class IngressMiddleware:
             await problem_response(SegueError())(scope, receive, send_noting)
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.request(method, _route(scope), status or 500, time.perf_counter() - start)
+            self._metrics.count_request(method, _route(scope), status or 500, time.perf_counter() - start)
 
     def _look_for_proxy(self, scope: Scope) -> None:
         """Behind a proxy that is not believed all visitors are one address, and soon turned away: say so, once."""

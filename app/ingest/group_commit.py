@@ -181,7 +181,7 @@ class GroupCommit:
         self._queue.append(request)
         self._queue_bytes += request.size_bytes
         self._queue_messages += len(request.parsed.messages)
-        self._metrics.queue(self._queue_bytes, len(self._queue))
+        self._metrics.set_queue(self._queue_bytes, len(self._queue))
         self._flush_if_due()
         return await request.answer
 
@@ -230,7 +230,7 @@ class GroupCommit:
             messages += len(request.parsed.messages)
             requests.append(request)
         self._queue_messages -= messages
-        self._metrics.queue(self._queue_bytes, len(self._queue))
+        self._metrics.set_queue(self._queue_bytes, len(self._queue))
         return requests
 
     async def _flush(self, requests: Sequence[PendingRequest]) -> None:
@@ -250,17 +250,17 @@ class GroupCommit:
         for request in requests:
             _answer(request, request.receipt)
         with _failures_logged():
-            self._metrics.flushed(len(entries))
+            self._metrics.observe_flush(len(entries))
             for request in requests:
                 self._count(request)
 
     def _count(self, request: PendingRequest) -> None:
         receipt = request.receipt
         for outcome in ("accepted", "duplicate", "rejected"):
-            self._metrics.outcome(outcome, getattr(receipt, outcome))
+            self._metrics.count_outcome(outcome, getattr(receipt, outcome))
         self._source_stats.duplicate(request.source, receipt.duplicate)
         for rejection in receipt.rejections:
-            self._metrics.rejection(rejection.code)
+            self._metrics.count_rejection(rejection.code)
             self._source_stats.rejected(request.source, rejection.code)
             if (violation := request.violations.get((rejection.index, rejection.message_id))) is not None:
                 self._source_stats.violated(violation)
@@ -344,26 +344,26 @@ class GroupCommit:
     ) -> _Stored:
         """The flush, step by step, inside the caller's transaction. Step names are the metric's labels."""
         first, twins = _separate_twins(entries)
-        with self._metrics.step("append"):
+        with self._metrics.time_step("append"):
             revision, fresh_keys = await append(
                 connection, list(first), [entry.message for entry in first.values()], side_rows.quarantine
             )
         fresh = [entry for key, entry in first.items() if key in fresh_keys]
         twins += [entry for key, entry in first.items() if key not in fresh_keys]
         if twins:
-            with self._metrics.step("record_conflicts"):
+            with self._metrics.time_step("record_conflicts"):
                 await record_conflicts(connection, [entry.message for entry in twins])
         if side_rows.erasures:
-            with self._metrics.step("queue_erasures"):
+            with self._metrics.time_step("queue_erasures"):
                 await queue_erasures(connection, side_rows.erasures)
         messages = [entry.message for entry in fresh]
         if defer_reason is not None:
-            with self._metrics.step("defer"):
+            with self._metrics.time_step("defer"):
                 await defer(connection, messages, defer_reason)
         elif messages:
             ruleset = await self._registry.rules.at(connection, revision)
             now = max(self._clock.now(), max(message.received_at for message in messages))
-            with self._metrics.step("project"):
+            with self._metrics.time_step("project"):
                 await project_messages(connection, messages, ruleset, now, self._settings)
         return _Stored(fresh, twins, projected=defer_reason is None)
 

@@ -138,7 +138,7 @@ class SourceStats:
     def warned(self, source: str, warning: Warning) -> None:
         self._outcome(source, "warned", 1, f"{warning.code}:{warning.reason}" if warning.reason else warning.code)
         if warning.reason:
-            self._metrics.contact_unusable(warning.code.partition("_")[0], warning.reason)
+            self._metrics.count_unusable_contact(warning.code.partition("_")[0], warning.reason)
 
     def refused(self, source: str, reason: str) -> None:
         """A delivery was not taken at all, such as for a wrong signature. ``reason`` is a word of ours."""
@@ -151,7 +151,7 @@ class SourceStats:
     def violated(self, violation: PlanViolation) -> None:
         """Count one message that violates the tracking plan; its properties are masked and bounded."""
         message, now = violation.message, self._clock.now()
-        self._metrics.plan_violated(violation.mode)
+        self._metrics.count_plan_violation(violation.mode)
         for reason in violation.violations:
             key = (message.source, message.name or "", reason.reason)
             known = self._counted.violations.get(key)
@@ -181,7 +181,7 @@ class SourceStats:
         if not times:
             return
         now = self._clock.now()
-        self._metrics.source_outcome(source, outcome, times, now)
+        self._metrics.count_source_outcome(source, outcome, times, now)
         key = (source, now - now % HOUR, f"{outcome}:{detail}" if detail else outcome)
         known = self._counted.outcomes.get(key)
         if known is None:

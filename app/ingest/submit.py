@@ -99,7 +99,7 @@ class Ingest:
 
     def _prepare(self, submission: Submission) -> PendingRequest:
         """The steps before the transaction: normalise and check_plan."""
-        with self._metrics.step("normalise"):
+        with self._metrics.time_step("normalise"):
             parsed = self._normalise(submission)
         parsed, violations = self._check_plan(parsed)
         return PendingRequest(
@@ -120,7 +120,7 @@ class Ingest:
         plan = self._registry.plans.plan
         if not plan.entries:
             return parsed, {}
-        with self._metrics.step("check_plan"):
+        with self._metrics.time_step("check_plan"):
             return check_plan(plan, parsed)
 
     def _erasures(self, submission: Submission) -> list[RequestedErasure]:

@@ -17,7 +17,7 @@ from structlog.typing import EventDict, ExcInfo, Processor
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
-_QUIET: Final = ("httpx", "httpcore", "asyncio", "alembic", "asyncpg.pool", "sqlalchemy.engine")
+_QUIETED_LOGGERS: Final = ("httpx", "httpcore", "asyncio", "alembic", "asyncpg.pool", "sqlalchemy.engine")
 """Libraries that tell more than anybody asked, URLs with ids among it; their warnings are kept."""
 
 
@@ -42,7 +42,7 @@ def configure(level: str = "info", *, access_log: bool = False) -> None:
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_rendering()))
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_build_renderers()))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
@@ -50,30 +50,30 @@ def configure(level: str = "info", *, access_log: bool = False) -> None:
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn.access").disabled = not access_log
-    for name in _QUIET:
+    for name in _QUIETED_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _rendering() -> list[Processor]:
+def _build_renderers() -> list[Processor]:
     drop_internals = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if sys.stderr.isatty():
         # Not the pretty tracebacks: they print local variables, and those hold what customers sent.
         console = structlog.dev.ConsoleRenderer(exception_formatter=_print_traceback)
         return [_drop_color_message, drop_internals, console]
     json = structlog.processors.JSONRenderer(ensure_ascii=False)
-    return [_drop_color_message, drop_internals, structlog.processors.ExceptionRenderer(_traceback), json]
+    return [_drop_color_message, drop_internals, structlog.processors.ExceptionRenderer(_format_traceback), json]
 
 
 _DETAIL: Final = re.compile(r"^DETAIL:.*?(?=^HINT:|^Traceback |^The above |^During |\Z)", re.MULTILINE | re.DOTALL)
 
 
-def _traceback(exc_info: ExcInfo) -> str:
+def _format_traceback(exc_info: ExcInfo) -> str:
     """The usual text without PostgreSQL's DETAIL, which quotes the row that was refused."""
     return _DETAIL.sub("", "".join(traceback.format_exception(*exc_info))).rstrip()
 
 
 def _print_traceback(out: TextIO, exc_info: ExcInfo) -> None:
-    print(_traceback(exc_info), file=out)
+    print(_format_traceback(exc_info), file=out)
 
 
 def _drop_color_message(_logger: object, _method: str, event: EventDict) -> EventDict:

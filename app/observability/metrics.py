@@ -96,21 +96,21 @@ class Metrics:
         self._children: dict[tuple[str, str, int], Counter] = {}
         self._timers: dict[str, Histogram] = {}
 
-    def outcome(self, name: str, n: int) -> None:
+    def count_outcome(self, name: str, n: int) -> None:
         """``name``: accepted, duplicate or rejected."""
         if name == "accepted":
             self.accepted += n
         if n:
             self._messages.labels(name).inc(n)
 
-    def rejection(self, code: str) -> None:
+    def count_rejection(self, code: str) -> None:
         self._rejections.labels(code).inc()
 
-    def webhook_refused(self, kind: str, reason: str) -> None:
+    def count_refused_webhook(self, kind: str, reason: str) -> None:
         """``reason``: missing, wrong, stale or replayed."""
         self._webhooks_refused.labels(kind, reason).inc()
 
-    def source_outcome(self, source: str, outcome: str, times: int, now: int) -> None:
+    def count_source_outcome(self, source: str, outcome: str, times: int, now: int) -> None:
         """``outcome``: accepted, duplicate, rejected, warned, refused or ignored; ``now`` in microseconds."""
         key = ("source", f"{source}:{outcome}", 0)
         counter = self._children.get(key)
@@ -119,46 +119,46 @@ class Metrics:
         counter.inc(times)
         self._source_seen.labels(source).set(now / 1_000_000)
 
-    def plan_violated(self, mode: str) -> None:
+    def count_plan_violation(self, mode: str) -> None:
         """``mode``: warn or quarantine."""
         self._plan_violations.labels(mode).inc()
 
-    def contact_unusable(self, kind: str, reason: str) -> None:
+    def count_unusable_contact(self, kind: str, reason: str) -> None:
         """``kind``: email or phone; ``reason`` a word of :mod:`app.formats.email_phone`."""
         self._contacts_unusable.labels(kind, reason).inc()
 
-    def flushed(self, messages: int) -> None:
+    def observe_flush(self, messages: int) -> None:
         self._flush.observe(messages)
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
+    def time_step(self, name: str) -> Iterator[None]:
         """Time one step of a flush; a step that fails is not counted."""
         start = time.perf_counter()
         yield
         self._steps.labels(name).observe(time.perf_counter() - start)
 
-    def queue(self, bytes: int, requests: int) -> None:
+    def set_queue(self, bytes: int, requests: int) -> None:
         self._queue_bytes.set(bytes)
         self._queue_requests.set(requests)
 
-    def sweep_lag(self, seconds: float) -> None:
+    def set_sweep_lag(self, seconds: float) -> None:
         self._sweep_lag.set(seconds)
 
-    def deferred(self, messages: int) -> None:
+    def set_deferred(self, messages: int) -> None:
         """Messages in the log that no customer's state holds yet."""
         self._deferred.set(messages)
 
-    def due(self, customers: int) -> None:
+    def set_due(self, customers: int) -> None:
         self._due.set(customers)
 
-    def filled(self, customers: int, touchpoints: int) -> None:
+    def count_filled(self, customers: int, touchpoints: int) -> None:
         self._fill_customers.inc(customers)
         self._fill_touchpoints.inc(touchpoints)
 
-    def fill_eta(self, seconds: float) -> None:
+    def set_fill_eta(self, seconds: float) -> None:
         self._fill_eta.set(seconds)
 
-    def fills_pending(self, customers: int) -> None:
+    def set_fills_pending(self, customers: int) -> None:
         self._fills.set(customers)
 
     def watch_pool(self, used: Callable[[], int], size: Callable[[], int]) -> None:
@@ -170,7 +170,7 @@ class Metrics:
         """Read when asked."""
         self._streams.set_function(open)
 
-    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """``route`` is the template. Children are kept: looking one up by labels costs more than counting."""
         key = (method, route, status)
         counter = self._children.get(key)
@@ -182,6 +182,6 @@ class Metrics:
             timer = self._timers[route] = self._request_seconds.labels(route)
         timer.observe(seconds)
 
-    def exposition(self) -> bytes:
+    def render(self) -> bytes:
         """All of it as text for a scraper."""
         return generate_latest(self._registry)

@@ -19,8 +19,8 @@ _ATTRIBUTE: Final = "system.posix_acl_access"
 _VERSION: Final = struct.pack("<I", 2)
 _ENTRY: Final = struct.Struct("<HHI")  # tag, permissions, id
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
-_NOBODY_IN_PARTICULAR: Final = 0xFFFFFFFF
-_PASS: Final = 1
+_UNDEFINED_ID: Final = 0xFFFFFFFF
+_TRAVERSE: Final = 1
 
 
 def grant_traversal(target: Path, uid: int) -> bool:
@@ -28,28 +28,31 @@ def grant_traversal(target: Path, uid: int) -> bool:
 
     Directories that everybody may pass, or that belong to the user, are left as they are.
     """
-    return all(_passable(directory, uid) or _grant(directory, uid) for directory in (target, *target.parents))
+    return all(
+        _is_traversable(directory, uid) or _grant_on_directory(directory, uid)
+        for directory in (target, *target.parents)
+    )
 
 
-def _passable(directory: Path, uid: int) -> bool:
-    found = directory.stat()
-    if found.st_uid == uid:
-        return bool(found.st_mode & stat.S_IXUSR)
-    return bool(found.st_mode & stat.S_IXOTH)
+def _is_traversable(directory: Path, uid: int) -> bool:
+    status = directory.stat()
+    if status.st_uid == uid:
+        return bool(status.st_mode & stat.S_IXUSR)
+    return bool(status.st_mode & stat.S_IXOTH)
 
 
-def _grant(directory: Path, uid: int) -> bool:
+def _grant_on_directory(directory: Path, uid: int) -> bool:
     if sys.platform != "linux":
         return False
     try:
-        entries = _read(directory)
+        entries = _read_acl(directory)
         granted = entries.get((_USER, uid), 0)
-        if granted & entries.get((_MASK, _NOBODY_IN_PARTICULAR), 7) & _PASS:
+        if granted & entries.get((_MASK, _UNDEFINED_ID), 7) & _TRAVERSE:
             return True
-        entries[_USER, uid] = granted | _PASS
+        entries[_USER, uid] = granted | _TRAVERSE
         # The mask caps all entries but owner and other; it must let the new one, and what counted before, through.
-        group = entries[_GROUP_OBJ, _NOBODY_IN_PARTICULAR]
-        entries[_MASK, _NOBODY_IN_PARTICULAR] = entries.get((_MASK, _NOBODY_IN_PARTICULAR), group) | _PASS
+        group = entries[_GROUP_OBJ, _UNDEFINED_ID]
+        entries[_MASK, _UNDEFINED_ID] = entries.get((_MASK, _UNDEFINED_ID), group) | _TRAVERSE
         body = b"".join(_ENTRY.pack(tag, permissions, who) for (tag, who), permissions in sorted(entries.items()))
         os.setxattr(directory, _ATTRIBUTE, _VERSION + body)
     except OSError:
@@ -57,11 +60,11 @@ def _grant(directory: Path, uid: int) -> bool:
     return True
 
 
-def _read(directory: Path) -> dict[tuple[int, int], int]:
+def _read_acl(directory: Path) -> dict[tuple[int, int], int]:
     """(tag, id) to permissions; the mode bits stand for a list where there is none."""
     if _ATTRIBUTE in os.listxattr(directory):
         body = os.getxattr(directory, _ATTRIBUTE)[len(_VERSION) :]
         return {(tag, who): permissions for tag, permissions, who in _ENTRY.iter_unpack(body)}
     mode = directory.stat().st_mode
     bits = {_USER_OBJ: mode >> 6 & 7, _GROUP_OBJ: mode >> 3 & 7, _OTHER: mode & 7}
-    return {(tag, _NOBODY_IN_PARTICULAR): permissions for tag, permissions in bits.items()}
+    return {(tag, _UNDEFINED_ID): permissions for tag, permissions in bits.items()}

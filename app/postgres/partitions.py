@@ -17,20 +17,20 @@ MONTHS_AHEAD: Final = 3
 
 async def create_monthly_partitions(connection: Connection, now: int) -> list[str]:
     """Create the partitions of this month and the next ones where they are missing; returns their names."""
-    made = []
+    created = []
     start = datetime.fromtimestamp(now // 1_000_000, UTC).replace(day=1)
     for _ in range(MONTHS_AHEAD + 1):
         end = (start + timedelta(days=32)).replace(day=1)
         name = f"touchpoints_{start:%Y_%m}"
-        if await connection.fetchval("SELECT to_regclass($1)", name) is None and await _make(
+        if await connection.fetchval("SELECT to_regclass($1)", name) is None and await _create_partition(
             connection, name, f"{start:%Y-%m-01}", f"{end:%Y-%m-01}"
         ):
-            made.append(name)
+            created.append(name)
         start = end
-    return made
+    return created
 
 
-async def _make(connection: Connection, name: str, start: str, end: str) -> bool:
+async def _create_partition(connection: Connection, name: str, start: str, end: str) -> bool:
     try:
         async with connection.transaction():
             # Creating a partition locks the log; rather try again later than make every flush wait behind us.
@@ -42,6 +42,6 @@ async def _make(connection: Connection, name: str, start: str, end: str) -> bool
     except (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError):
         return False  # another process made it at the same moment
     except (asyncpg.LockNotAvailableError, asyncpg.CheckViolationError) as error:
-        log.warning("month not made", partition=name, reason=str(error))
+        log.warning("partition.creation_failed", partition=name, reason=str(error))
         return False
     return True

@@ -30,16 +30,16 @@ class PeriodicTask:
         self._stopping.set()
         if self._task is not None:
             await self._task
-        await self._try()
+        await self._run_step()
 
     async def _repeat(self) -> None:
         while not self._stopping.is_set():
             try:
                 await asyncio.wait_for(self._stopping.wait(), self._seconds)
             except TimeoutError:
-                await self._try()
+                await self._run_step()
 
-    async def _try(self) -> None:
+    async def _run_step(self) -> None:
         try:
             await self._step()
         except UNREACHABLE as error:

@@ -51,7 +51,7 @@ async def prepare_connection(connection: Connection) -> None:
     )
 
 
-async def _leave_as_is(connection: Connection) -> None:
+async def _skip_reset(connection: Connection) -> None:
     """Nothing here changes a session (only SET LOCAL), so there is nothing to reset; it would cost a round trip."""
     del connection
 
@@ -63,7 +63,7 @@ async def open_pool(database_url: str, connections_max: int) -> Pool:
         max_size=connections_max,
         command_timeout=90,
         init=prepare_connection,
-        reset=_leave_as_is,
+        reset=_skip_reset,
         server_settings={
             "application_name": "segue",
             "timezone": "UTC",
@@ -145,9 +145,9 @@ class Clock:
         best: tuple[int, int] | None = None
         for _ in range(3):
             before = time.time_ns() // 1000
-            theirs: int = await connection.fetchval("SELECT clock_timestamp()")
+            database_now: int = await connection.fetchval("SELECT clock_timestamp()")
             after = time.time_ns() // 1000
-            sample = (after - before, theirs - (before + after) // 2)
+            sample = (after - before, database_now - (before + after) // 2)
             best = min(best, sample) if best else sample
         assert best is not None
         self._offset = best[1]

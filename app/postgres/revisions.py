@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from app.postgres.pool import Connection
 
-REVISIONS = "SELECT name, value FROM revisions"
+READ_REVISIONS = "SELECT name, value FROM revisions"
 
-REVISION = "SELECT coalesce((SELECT value FROM revisions WHERE name = $1), 0)"
+READ_REVISION = "SELECT coalesce((SELECT value FROM revisions WHERE name = $1), 0)"
 
 _BUMP = """
 INSERT INTO revisions (name, value) VALUES ($1, 1)
@@ -14,5 +14,5 @@ ON CONFLICT (name) DO UPDATE SET value = revisions.value + 1
 """
 
 
-async def bump(connection: Connection, name: str) -> None:
+async def bump_revision(connection: Connection, name: str) -> None:
     await connection.execute(_BUMP, name)

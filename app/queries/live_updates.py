@@ -137,10 +137,10 @@ class LiveUpdates:
                 await self.poll_once()
                 await asyncio.sleep(_PAUSE_SECONDS)
             except UNREACHABLE as error:
-                _log.warning("streams.database_away", error=type(error).__name__)
+                _log.warning("streams.poll_failed", error=type(error).__name__)
                 await asyncio.sleep(_UNREACHABLE_PAUSE_SECONDS)
             except Exception:  # nothing that goes wrong may end the streams of all
-                _log.exception("streams.failed")
+                _log.exception("streams.poll_failed")
                 await asyncio.sleep(_UNREACHABLE_PAUSE_SECONDS)
 
     async def _wait_for_change(self) -> None:
@@ -183,7 +183,7 @@ class LiveUpdates:
         except UNREACHABLE:
             raise
         except Exception:
-            _log.exception("streams.failed", streams=len(changed))
+            _log.exception("streams.publish_failed", streams=len(changed))
             if len(changed) == 1:
                 changed[0].close()
                 return

@@ -13,7 +13,7 @@ import msgspec
 
 from app.config import Settings
 from app.postgres.pool import Connection, Pool
-from app.postgres.revisions import REVISION
+from app.postgres.revisions import READ_REVISION
 from app.registry.key_store import hash_of_key
 from app.registry.source_store import read_sources
 from app.registry.webhook_secrets import SecretBox, WebhookSource, read_secrets
@@ -99,7 +99,7 @@ class AccessCache:
     async def refresh(self) -> None:
         """Read the snapshot again if the counter has risen."""
         async with self._pool.acquire() as connection:
-            if await connection.fetchval(REVISION, "access") != self.current.revision:
+            if await connection.fetchval(READ_REVISION, "access") != self.current.revision:
                 await self.reload(connection)
 
     async def reload(self, connection: Connection) -> None:
@@ -127,7 +127,7 @@ class AccessCache:
 
 
 async def _read_snapshot(connection: Connection, secret_box: SecretBox) -> AccessSnapshot:
-    revision: int = await connection.fetchval(REVISION, "access")
+    revision: int = await connection.fetchval(READ_REVISION, "access")
     secrets = await read_secrets(connection, secret_box)
     sources: dict[str, SourceView] = {}
     webhook_sources: dict[str, WebhookSource] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from app.postgres.pool import Connection
-from app.postgres.revisions import bump
+from app.postgres.revisions import bump_revision
 from app.registry.default_definitions import JOURNEYS, SEGMENTS, TRAITS
 from app.registry.definition_rows import lock_definitions
 from app.registry.definition_store import ParsedDefinition, as_definition, insert_version
@@ -34,7 +34,7 @@ async def bootstrap(connection: Connection) -> FirstKeys | None:
             await insert_source(connection, "default", "Default", None, {})
         write = await insert_key(connection, "write", "default", "First write key")
         secret = await insert_key(connection, "secret", None, "First secret key")
-        await bump(connection, "access")
+        await bump_revision(connection, "access")
     assert write.key is not None
     assert secret.key is not None
     return FirstKeys("default", write.key, secret.key)
@@ -48,4 +48,4 @@ async def _insert_default_definitions(connection: Connection) -> None:
     ]
     for parsed in defaults:
         await insert_version(connection, msgspec.structs.replace(as_definition(parsed), version=1))
-    await bump(connection, "definitions")
+    await bump_revision(connection, "definitions")

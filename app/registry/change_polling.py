@@ -10,7 +10,7 @@ import structlog
 
 from app.errors import OtherSettings
 from app.postgres.pool import Pool
-from app.postgres.revisions import REVISIONS
+from app.postgres.revisions import READ_REVISIONS
 from app.registry.access import AccessCache
 from app.registry.compiled_rules import CompiledRules
 from app.tracking_plan.plan_store import REVISION_NAME as TRACKING_PLAN
@@ -45,7 +45,7 @@ class ChangePoller:
     async def poll(self) -> None:
         """Look at the counters once and reload what has changed."""
         async with self._pool.acquire() as connection:
-            revisions = {row["name"]: row["value"] for row in await connection.fetch(REVISIONS)}
+            revisions = {row["name"]: row["value"] for row in await connection.fetch(READ_REVISIONS)}
             if revisions.get("access", 0) != self._access.current.revision:
                 await self._access.reload(connection)
             if revisions.get("definitions", 0) != self._rules.current.revision:

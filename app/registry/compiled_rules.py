@@ -7,7 +7,7 @@ import asyncio
 from app.config import Settings
 from app.errors import OtherSettings
 from app.postgres.pool import Connection, Pool, transact
-from app.postgres.revisions import REVISION, bump
+from app.postgres.revisions import READ_REVISION, bump_revision
 from app.registry.definition_rows import DefinitionSet, lock_definitions, read_definitions
 from app.registry.rule_numbers import renumber
 from app.rules.engine.ruleset import Ruleset, compile_ruleset, meanings_of
@@ -30,7 +30,7 @@ class CompiledRules:
 
     async def read(self, connection: Connection) -> Ruleset:
         """The compiled definitions as ``connection`` sees them now; recompiled only when they have changed."""
-        return await self.at(connection, await connection.fetchval(REVISION, "definitions"))
+        return await self.at(connection, await connection.fetchval(READ_REVISION, "definitions"))
 
     async def at(self, connection: Connection, revision: int) -> Ruleset:
         """The ruleset of a revision that the caller has read with a statement of its own.
@@ -66,7 +66,7 @@ class CompiledRules:
         async def settle(connection: Connection) -> None:
             definitions = await lock_definitions(connection)
             if await renumber(connection, self.compile(definitions), definitions.numbers):
-                await bump(connection, "definitions")
+                await bump_revision(connection, "definitions")
 
         await transact(self._pool, settle)
 

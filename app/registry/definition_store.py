@@ -14,7 +14,7 @@ import msgspec
 from app.config import Settings
 from app.errors import Conflict, NotFound
 from app.postgres.pool import Connection, Pool, transact
-from app.postgres.revisions import bump
+from app.postgres.revisions import bump_revision
 from app.registry.compiled_rules import CompiledRules
 from app.registry.definition_rows import (
     DefinitionSet,
@@ -184,7 +184,7 @@ class DefinitionStore:
         if after.candidates:
             await asyncio.to_thread(self._rules.compile, after.switched())
         await renumber(connection, await asyncio.to_thread(self._rules.compile, after), before.numbers)
-        await bump(connection, "definitions")
+        await bump_revision(connection, "definitions")
 
 
 def as_definition(parsed: SegmentIn | JourneyIn | TraitIn) -> Definition:

@@ -14,7 +14,7 @@ import msgspec
 
 from app.errors import BadRequest, NotFound
 from app.postgres.pool import Connection, Pool, transact
-from app.postgres.revisions import bump
+from app.postgres.revisions import bump_revision
 
 KEY_PREFIX: Final = {"write": "wk_", "secret": "sk_"}
 
@@ -114,7 +114,7 @@ class KeyStore:
             if source is not None and not await connection.fetchval(_SOURCE_EXISTS, source):
                 raise NotFound(f"There is no source {source}.")
             key = await insert_key(connection, kind, source, name, origins, trusts_identify)
-            await bump(connection, "access")
+            await bump_revision(connection, "access")
             return key
 
         key = await transact(self._pool, create)
@@ -140,7 +140,7 @@ class KeyStore:
                 raise BadRequest(_ONLY_WRITE_KEYS)
             new_origins = None if origins is None else [*origins]
             row = await connection.fetchrow(_CHANGE, digest, name, new_origins, trusts_identify)
-            await bump(connection, "access")
+            await bump_revision(connection, "access")
             return _key_of_row(row)
 
         key = await transact(self._pool, change)
@@ -155,7 +155,7 @@ class KeyStore:
             row = await connection.fetchrow(_REVOKE, digest)
             if row is None:
                 raise NotFound("There is no such key.")
-            await bump(connection, "access")
+            await bump_revision(connection, "access")
             return _key_of_row(row)
 
         key = await transact(self._pool, revoke)
@@ -176,7 +176,7 @@ class KeyStore:
             if revoke:
                 await connection.execute(_DROP_SIGNING_KEYS)
             await connection.execute(_INSERT_SIGNING_KEY, secrets.token_bytes(_SIGNING_BYTES))
-            await bump(connection, "access")
+            await bump_revision(connection, "access")
 
         await transact(self._pool, renew)
         await self._changed()

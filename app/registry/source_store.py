@@ -10,7 +10,7 @@ import msgspec
 
 from app.errors import Conflict, NotFound
 from app.postgres.pool import Connection, Pool, transact
-from app.postgres.revisions import bump
+from app.postgres.revisions import bump_revision
 from app.registry.key_store import Key, insert_key
 
 
@@ -83,7 +83,7 @@ class SourceStore:
                 connection, key, name, default_channel, identity_properties or {}, bots, kind, options
             )
             write_key = await insert_key(connection, "write", key, name, origins)
-            await bump(connection, "access")
+            await bump_revision(connection, "access")
             return source, write_key
 
         created = await transact(self._pool, create)
@@ -108,7 +108,7 @@ class SourceStore:
             row = await connection.fetchrow(_CHANGE, key, name, default_channel, properties, bots, new_options)
             if row is None:
                 raise NotFound(f"There is no source {key}.")
-            await bump(connection, "access")
+            await bump_revision(connection, "access")
             return _source_of_row(row)
 
         source = await transact(self._pool, change)

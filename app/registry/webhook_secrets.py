@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from app.config import Settings
 from app.errors import NotFound
 from app.postgres.pool import Connection, Pool, transact
-from app.postgres.revisions import bump
+from app.postgres.revisions import bump_revision
 from app.touchpoint import SECOND, SourceView
 
 _PLAIN: Final = b"plain:"
@@ -119,7 +119,7 @@ class WebhookSecrets:
             await connection.execute(_EXPIRE, source, now + overlap_seconds * SECOND)
             await connection.execute(_DROP_EXPIRED, source, now)
             row = await connection.fetchrow(_INSERT, source, self._secret_box.close(kept), now)
-            await bump(connection, "access")
+            await bump_revision(connection, "access")
             return row
 
         row = await transact(self._pool, add)
@@ -132,7 +132,7 @@ class WebhookSecrets:
         async def drop(connection: Connection) -> None:
             if await connection.fetchval(_DELETE, source, id) is None:
                 raise NotFound(f"The source {source} has no secret {id}.")
-            await bump(connection, "access")
+            await bump_revision(connection, "access")
 
         await transact(self._pool, drop)
         await self._changed()

@@ -14,7 +14,7 @@ import structlog
 
 from app.errors import InvalidDefinition, NotFound
 from app.postgres.pool import Connection, Pool, transact
-from app.postgres.revisions import REVISION, bump
+from app.postgres.revisions import READ_REVISION, bump_revision
 from app.tracking_plan.event_schema import Mode, SchemaCheck
 
 REVISION_NAME: Final = "tracking_plan"
@@ -80,7 +80,7 @@ class TrackingPlans:
     async def load(self, connection: Connection) -> None:
         """The plan as it is now, if it is another one."""
         async with connection.transaction(isolation="repeatable_read"):
-            revision = await connection.fetchval(REVISION, REVISION_NAME)
+            revision = await connection.fetchval(READ_REVISION, REVISION_NAME)
             if revision == self.plan.revision:
                 return
             rows = await connection.fetch(_ENTRIES)
@@ -98,7 +98,9 @@ class TrackingPlans:
         async def put(connection: Connection) -> PlanEntry:
             if source != EVERY_SOURCE and not await connection.fetchval(_SOURCE_EXISTS, source):
                 raise NotFound(f"There is no source {source}.")
-            await bump(connection, REVISION_NAME)  # its row is the lock of all changes, so the count below holds
+            await bump_revision(
+                connection, REVISION_NAME
+            )  # its row is the lock of all changes, so the count below holds
             if await connection.fetchval(_COUNT_OTHERS, source, event) >= ENTRIES_MAX:
                 raise InvalidDefinition("/event", "the plan is full", f"At most {ENTRIES_MAX} entries are taken.")
             row = await connection.fetchrow(_PUT, source, event, mode, text)
@@ -115,7 +117,7 @@ class TrackingPlans:
         async def drop(connection: Connection) -> None:
             if await connection.fetchval(_DROP, source, event) is None:
                 raise NotFound("The tracking plan has no such entry.")
-            await bump(connection, REVISION_NAME)
+            await bump_revision(connection, REVISION_NAME)
 
         await transact(self._pool, drop)
         await self._reload()

@@ -141,7 +141,7 @@ def _commands(command: Any, above: str = "") -> list[str]:
 
 
 def test_every_metric_and_no_other() -> None:
-    exposed = dict(re.findall(r"^# TYPE (\w+) (\w+)$", Metrics().exposition().decode(), re.MULTILINE))
+    exposed = dict(re.findall(r"^# TYPE (\w+) (\w+)$", Metrics().render().decode(), re.MULTILINE))
     exposed = {name: kind for name, kind in exposed.items() if not name.endswith("_created")}
     assert {row[0].strip("`"): row[1] for row in rows(OPERATIONS) if row[0].startswith("`segue_")} == exposed
 

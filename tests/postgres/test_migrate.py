@@ -44,14 +44,14 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     add(tmp_path, "0001", None, "CREATE TABLE one (n int)")
     add(tmp_path, "0002", "0001", "SELECT pg_sleep(0.2); INSERT INTO one VALUES (1)")
     monkeypatch.setattr(migrate, "scripts_dir", lambda: tmp_path)
-    migrate.head.cache_clear()
+    migrate.latest_revision.cache_clear()
     yield tmp_path
-    migrate.head.cache_clear()
+    migrate.latest_revision.cache_clear()
 
 
 def add(scripts: Path, name: str, before: str | None, sql: str) -> None:
     (scripts / "versions" / f"{name}_made_up.py").write_text(REVISION.format(name=name, before=before, sql=sql))
-    migrate.head.cache_clear()
+    migrate.latest_revision.cache_clear()
 
 
 async def fetch(url: str, statement: str) -> object:
@@ -63,10 +63,10 @@ async def fetch(url: str, statement: str) -> object:
 
 
 async def test_an_empty_database_comes_to_the_head(scripts: Path, empty_database_url: str) -> None:
-    assert migrate.head() == "0002"
-    assert await migrate.current(empty_database_url) is None
+    assert migrate.latest_revision() == "0002"
+    assert await migrate.read_revision(empty_database_url) is None
     assert await migrate.upgrade(empty_database_url) is True
-    assert await migrate.current(empty_database_url) == "0002"
+    assert await migrate.read_revision(empty_database_url) == "0002"
     assert await migrate.upgrade(empty_database_url) is False
     add(scripts, "0003", "0002", "DROP TABLE one")
     assert await migrate.upgrade(empty_database_url) is True
@@ -83,7 +83,7 @@ async def test_a_failing_migration_leaves_the_ones_before_it(scripts: Path, empt
     add(scripts, "0003", "0002", "INSERT INTO one VALUES (2); SELECT 1 / 0")
     with pytest.raises(Exception, match="division by zero"):
         await migrate.upgrade(empty_database_url)
-    assert await migrate.current(empty_database_url) == "0002"
+    assert await migrate.read_revision(empty_database_url) == "0002"
     assert await fetch(empty_database_url, "SELECT count(*) FROM one") == 1
 
 
@@ -108,12 +108,12 @@ async def test_timeouts_are_set(scripts: Path, empty_database_url: str) -> None:
 def test_two_heads_are_refused(scripts: Path) -> None:
     add(scripts, "0002b", "0001", "SELECT 1")
     with pytest.raises(RuntimeError, match="one line"):
-        migrate.head()
+        migrate.latest_revision()
 
 
 def test_checking_does_not_import_alembic() -> None:
     code = (
-        "import sys; from app.postgres import migrate; migrate.head();"
+        "import sys; from app.postgres import migrate; migrate.latest_revision();"
         "sys.exit('alembic' in sys.modules or 'sqlalchemy' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -127,7 +127,7 @@ def test_checking_does_not_import_alembic() -> None:
     ],
 )
 def test_a_driver_in_the_url_is_no_obstacle(given: str, expected: str) -> None:
-    assert migrate.dsn(given) == expected
+    assert migrate.asyncpg_url(given) == expected
 
 
 # ------------------------------------------------------------------- a database of the first version, with data
@@ -148,7 +148,7 @@ def only_the_first(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     shutil.copy(migrate.scripts_dir() / "env.py", directory)
     shutil.copy(first, directory / "versions")
     monkeypatch.setattr(migrate, "scripts_dir", lambda: directory)
-    migrate.head.cache_clear()
+    migrate.latest_revision.cache_clear()
 
 
 def old_state(messages: int, born: int | None) -> bytes:
@@ -256,10 +256,10 @@ async def test_data_of_the_first_version_comes_along(
         only_the_first(patched, tmp_path)
         await migrate.upgrade(empty_database_url)
         await write_as_the_first_version_did(empty_database_url)
-    migrate.head.cache_clear()
-    assert await migrate.current(empty_database_url) == "0001"
+    migrate.latest_revision.cache_clear()
+    assert await migrate.read_revision(empty_database_url) == "0001"
     assert await migrate.upgrade(empty_database_url) is True
-    assert await migrate.current(empty_database_url) == migrate.head()
+    assert await migrate.read_revision(empty_database_url) == migrate.latest_revision()
 
     settings = Settings.model_validate({"DATABASE_URL": empty_database_url, "data_dir": tmp_path, "port": 0})
     async with running_app(settings, FrozenClock(NOON)) as service:

@@ -353,7 +353,7 @@ async def test_progress_is_told(database_url: str) -> None:
         assert (await views(one).read_fill_progress("segment", "old")).customers_filled == 12
         await one.worker.fill()
         one.clock.instant += 2 * SECOND
-        one.worker._filling._told_at = 0.0
+        one.worker._fill_progress._reported_at = 0.0
         await one.worker.fill()
         told = await views(one).read_fill_progress("segment", "new")
         assert told.customers_filled == 10
@@ -471,7 +471,7 @@ class Ticking:
 
 async def test_the_worker_leaves_live_work_its_share() -> None:
     ticking = Ticking()
-    pace = WorkPacer(ticking, 10, asyncio.Event())
+    pacer = WorkPacer(ticking, 10, asyncio.Event())
     loop = asyncio.get_running_loop()
 
     async def step() -> int:
@@ -480,16 +480,16 @@ async def test_the_worker_leaves_live_work_its_share() -> None:
         return 1
 
     begun = loop.time()
-    await pace.take_turn(step)
+    await pacer.take_turn(step)
     assert loop.time() - begun < 0.1
     begun = loop.time()
-    await asyncio.gather(*(pace.take_turn(step) for _ in range(3)))
+    await asyncio.gather(*(pacer.take_turn(step) for _ in range(3)))
     # Three turns of 0.02 s, each followed by a rest of nine times as long.
     assert loop.time() - begun >= 3 * 0.2
 
 
 async def test_the_worker_runs_freely_when_nothing_arrives() -> None:
-    pace = WorkPacer(Ticking(), 10, asyncio.Event())
+    pacer = WorkPacer(Ticking(), 10, asyncio.Event())
     loop = asyncio.get_running_loop()
 
     async def step() -> int:
@@ -498,5 +498,5 @@ async def test_the_worker_runs_freely_when_nothing_arrives() -> None:
 
     begun = loop.time()
     for _ in range(5):
-        await pace.take_turn(step)
+        await pacer.take_turn(step)
     assert loop.time() - begun < 0.5

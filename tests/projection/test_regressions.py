@@ -214,7 +214,7 @@ def test_an_ack_task_that_dies_leaves_nobody_waiting(database_url: str, monkeypa
         def broken(messages: int) -> None:
             raise ValueError(messages)
 
-        monkeypatch.setattr(one.ingest._metrics, "flushed", broken)
+        monkeypatch.setattr(one.ingest._metrics, "observe_flush", broken)
         for number in range(2):
             try:
                 async with asyncio.timeout(2):
@@ -341,7 +341,7 @@ def test_the_month_of_the_first_message_gets_its_partition(database_url: str) ->
 
     async def act(one: Pipeline) -> None:
         await one.send([item(said(1, T0))])
-        await one.worker.keep_up()
+        await one.worker.run_upkeep()
         assert await one.pool.fetchval("SELECT to_regclass('touchpoints_2023_12')") is not None
 
     scenario(database_url, act)
