@@ -23,7 +23,16 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        registry = self._registry
+        self._create_flush_metrics(self._registry)
+        self._create_worker_metrics(self._registry)
+        self._create_connection_metrics(self._registry)
+        self._create_source_metrics(self._registry)
+        self.accepted = 0
+        """Messages accepted by this process so far."""
+        self._children: dict[tuple[str, str, int], Counter] = {}
+        self._timers: dict[str, Histogram] = {}
+
+    def _create_flush_metrics(self, registry: CollectorRegistry) -> None:
         self._messages = Counter("segue_messages", "Messages by outcome.", ["outcome"], registry=registry)
         self._rejections = Counter("segue_rejections", "Rejected messages by code.", ["code"], registry=registry)
         self._flush = Histogram(
@@ -34,11 +43,27 @@ class Metrics:
         )
         self._queue_bytes = Gauge("segue_queue_bytes", "Bytes of messages waiting for a flush.", registry=registry)
         self._queue_requests = Gauge("segue_queue_requests", "Requests waiting for a flush.", registry=registry)
+
+    def _create_worker_metrics(self, registry: CollectorRegistry) -> None:
         self._sweep_lag = Gauge(
             "segue_sweep_lag_seconds", "How long the oldest due change has been waiting.", registry=registry
         )
         self._deferred = Gauge("segue_deferred_messages", "Messages stored but not yet projected.", registry=registry)
         self._fills = Gauge("segue_fills_pending", "Customers not yet at the current definitions.", registry=registry)
+        self._due = Gauge(
+            "segue_sweep_due_customers", "Customers whose next change is due, at most 10,000.", registry=registry
+        )
+        self._fill_customers = Counter(
+            "segue_fill_customers", "Customers brought to new definitions.", registry=registry
+        )
+        self._fill_touchpoints = Counter(
+            "segue_fill_touchpoints", "Touchpoints read to bring customers to new definitions.", registry=registry
+        )
+        self._fill_eta = Gauge(
+            "segue_fill_eta_seconds", "How long the fill at work will take at its speed so far.", registry=registry
+        )
+
+    def _create_connection_metrics(self, registry: CollectorRegistry) -> None:
         self._pool_used = Gauge("segue_pool_connections_used", "Connections in use.", registry=registry)
         self._pool_size = Gauge("segue_pool_connections_open", "Connections open.", registry=registry)
         self._streams = Gauge("segue_streams_open", "Open streams of /v1/me.", registry=registry)
@@ -52,18 +77,8 @@ class Metrics:
             buckets=_STEP_SECONDS,
             registry=registry,
         )
-        self._due = Gauge(
-            "segue_sweep_due_customers", "Customers whose next change is due, at most 10,000.", registry=registry
-        )
-        self._fill_customers = Counter(
-            "segue_fill_customers", "Customers brought to new definitions.", registry=registry
-        )
-        self._fill_touchpoints = Counter(
-            "segue_fill_touchpoints", "Touchpoints read to bring customers to new definitions.", registry=registry
-        )
-        self._fill_eta = Gauge(
-            "segue_fill_eta_seconds", "How long the fill at work will take at its speed so far.", registry=registry
-        )
+
+    def _create_source_metrics(self, registry: CollectorRegistry) -> None:
         self._webhooks_refused = Counter(
             "segue_webhooks_refused",
             "Webhooks that were not shown to be their tool's.",
@@ -91,10 +106,6 @@ class Metrics:
             ["kind", "reason"],
             registry=registry,
         )
-        self.accepted = 0
-        """Messages accepted by this process so far."""
-        self._children: dict[tuple[str, str, int], Counter] = {}
-        self._timers: dict[str, Histogram] = {}
 
     def count_outcome(self, name: str, n: int) -> None:
         """``name``: accepted, duplicate or rejected."""
