@@ -148,7 +148,7 @@ async def _verify(settings: Settings, key: str | None, sample: int | None) -> di
                 def advance(done: int, total: int, task: TaskID = task) -> None:
                     progress.update(task, completed=done, total=total)
 
-                results[segment] = await verifier.segment(segment, sample, advance)
+                results[segment] = await verifier.verify_segment(segment, sample, advance)
         return results
 
 
