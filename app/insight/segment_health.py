@@ -202,16 +202,16 @@ def _build_health(
 ) -> SegmentHealth:
     key, members = _segment_key(row["definition"]), row["members"]
     read_count, last_read_at = reads.get(key, (0, None))
-    last_moved_at = _latest(row["entered_at"], row["left_at"])
-    is_unmoved = last_moved_at is None or last_moved_at <= now - STALE_DAYS * DAY
+    last_changed_at = _latest(row["entered_at"], row["left_at"])
+    is_unchanged = last_changed_at is None or last_changed_at <= now - STALE_DAYS * DAY
     flags = {
         "empty": members == 0,
         "tiny": 0 < members < max(TINY_MEMBERS, TINY_SHARE * total),
         "never_read": read_count == 0 and not is_young,
-        "stale": is_unmoved and not is_young,
+        "stale": is_unchanged and not is_young,
     }
     flag_names = [flag for flag, holds in flags.items() if holds and filled]
-    return SegmentHealth(key, members, read_count, last_read_at, last_moved_at, filled, flag_names)
+    return SegmentHealth(key, members, read_count, last_read_at, last_changed_at, filled, flag_names)
 
 
 def _latest(*instants: int | None) -> int | None:
