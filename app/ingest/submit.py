@@ -18,6 +18,7 @@ From ``append`` on the steps run inside one transaction (:mod:`app.ingest.group_
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -31,6 +32,9 @@ from app.postgres.pool import Clock, Pool
 from app.registry.registry import Registry
 from app.touchpoint import Message, Peer, SourceView
 from app.tracking_plan.check import MessagePlace, PlanViolation, check_plan
+
+STEPS: Final = ("normalise", "check_plan", "append", "record_conflicts", "queue_erasures", "project", "defer")
+"""The names of the steps, in order; a message takes the last or the last but one."""
 
 
 class Submission(msgspec.Struct, kw_only=True):

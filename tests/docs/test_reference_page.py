@@ -16,6 +16,7 @@ from app.config import JUNK_IDS, Limits, Settings
 from app.errors import Overloaded, RejectionCode, SegueError
 from app.formats.email_phone import REASONS
 from app.formats.segment_message import UNUSABLE
+from app.ingest.submit import STEPS
 from app.main import create_app
 from app.observability.metrics import Metrics
 from app.touchpoint import STRENGTH
@@ -147,9 +148,10 @@ def test_every_metric_and_no_other() -> None:
 
 
 def test_step_names() -> None:
-    steps = re.findall(r"\.step\(\"(\w+)\"\)", source_of("ingest"))
+    timed = re.findall(r"\.time_step\(\"(\w+)\"\)", source_of("ingest"))
+    assert sorted(timed) == sorted(STEPS)
     (row,) = (row for row in rows(OPERATIONS) if row[0] == "`segue_step_seconds`")
-    assert f"a flush: {', '.join(steps)}" in row[2]
+    assert f"of ingestion: {', '.join(STEPS)}" in row[2]
 
 
 def test_identities() -> None:
