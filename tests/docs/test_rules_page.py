@@ -24,7 +24,7 @@ from app.rules.engine.nodes.base import AHEAD_MAX, POINTS_MAX, STEPS_MAX
 from app.rules.engine.operators import MATCHED_BYTES_MAX
 from app.rules.language.comparison import Comparison
 from app.rules.language.durations import MICROSECONDS
-from app.rules.language.fields import COUNT_MAX, EVENT_CHARS_MAX, PATTERN_CHARS_MAX, PERIODS
+from app.rules.language.fields import COUNT_MAX, EVENT_CHARS_MAX, PATTERN_CHARS_MAX, PERIODS_MAX
 from app.rules.language.validation import ANNIVERSARIES_MAX, HEADS, VALUE_HEADS
 from tests.docs.markdown import README, ROOT, blocks, read
 from tests.rules.engine.test_ruleset_against_reference import is_change
@@ -593,7 +593,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     nodes, levels = limits.rule_nodes_max, limits.rule_depth_levels_max
     assert f"| {nodes}; {levels}, and {LEVELS_MAX} with" in text
     assert f"for each of these {nodes} nodes" in text
-    assert "| " + ", ".join(f"{longest} {period}s" for period, longest in PERIODS.items()) + " |" in text
+    assert "| " + ", ".join(f"{longest} {period}s" for period, longest in PERIODS_MAX.items()) + " |" in text
     assert f"`anniversary_within` in one rule | {ANNIVERSARIES_MAX} |" in text
     assert f"| {COUNT_MAX:,}; 100 years; 1900 to 2199 |" in text
     assert f"| {EVENT_CHARS_MAX}; 500; 200; {PATTERN_CHARS_MAX} characters |" in text

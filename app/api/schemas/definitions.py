@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from app.http.schema_types import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, IdentityOut, Instant, OptionalInstant, shape
-from app.rules.language.nodes import Rule, Value
+from app.rules.language.expressions import Value
+from app.rules.language.nodes import Rule
 
 
 class FillOut(BaseModel):

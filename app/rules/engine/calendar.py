@@ -56,9 +56,9 @@ class Length(NamedTuple):
 @lru_cache(maxsize=1024)
 def length(text: str) -> Length:
     """``"90d"``, ``"3mo"`` or ``"1y"``; up to 100 years. Raises ``ValueError`` with a sentence for the author."""
-    number, unit = durations.number_and_unit(text)
+    number, unit = durations.split_length(text)
     if unit not in _MONTHS:
-        return Length(durations.length(text), 0)
+        return Length(durations.parse_exact_length(text), 0)
     months = number * _MONTHS[unit]
     if months > _MONTHS_MAX:
         raise ValueError("the length is more than 100 years")
@@ -85,7 +85,7 @@ def subtract(p: int, length: Length, zone: str) -> int:
 def start_of_day(day: date, zone: str) -> int:
     """The first instant of the local ``day``."""
     try:
-        return durations.first_instant(day, zone)
+        return durations.first_instant_of_day(day, zone)
     except OverflowError:  # it lies in the year 0 or 10000 of UTC
         return EARLIEST if day.year == 1 else LATEST
 
@@ -215,7 +215,7 @@ def offset(p: int, zone: str) -> int:
     """Microseconds that the clocks of ``zone`` are ahead of UTC at ``p``."""
     # Two days inside the years 1 to 9999 the local time lies in them as well.
     instant = _EPOCH + timedelta(microseconds=min(max(p, EARLIEST + 2 * _DAY), LATEST - 2 * _DAY))
-    tz = durations.zone_info(zone)
+    tz = durations.get_zone_info(zone)
     shown = tz.fromutc(instant.replace(tzinfo=tz))
     return (shown.replace(tzinfo=None) - instant) // _MICROSECOND
 
@@ -229,7 +229,9 @@ def wall(p: int, zone: str) -> int:
 def instant_of(shown: int, zone: str, fold: int = 0) -> int:
     """When the clock shows ``shown``. ``fold`` 1: of two instants the second, and skipped times move back."""
     clamped = _clamp(shown)
-    ahead = (_EPOCH + timedelta(microseconds=clamped)).replace(tzinfo=durations.zone_info(zone), fold=fold).utcoffset()
+    ahead = (
+        (_EPOCH + timedelta(microseconds=clamped)).replace(tzinfo=durations.get_zone_info(zone), fold=fold).utcoffset()
+    )
     assert ahead is not None
     return _clamp(clamped - ahead // _MICROSECOND)
 

@@ -33,7 +33,7 @@ from app.rules.engine.operators import Compared, compile_comparison, program_siz
 from app.rules.engine.point_series import Keeping
 from app.rules.engine.series import Retention
 from app.rules.engine.window import ALWAYS, Placed, Window, window_of
-from app.rules.language import expressions, nodes
+from app.rules.language import expressions, nodes, touchpoint_nodes
 from app.rules.language.comparison import Comparison
 from app.rules.language.expressions import TraitOperand
 from app.rules.language.nodes import Rule
@@ -41,17 +41,17 @@ from app.rules.language.references import Definition as DefinitionBody
 from app.rules.language.references import (
     NamedRule,
     Reference,
-    computed_trait,
-    in_order,
-    named_rules,
-    parts,
-    places_asked,
-    references,
-    references_of,
+    collect_references,
+    find_computed_trait,
+    find_references,
+    index_rules,
+    resolve_stage_places,
     segment_id,
-    stages_of,
+    sort_by_dependency,
+    stages_by_journey,
+    walk_models,
 )
-from app.rules.language.validation import pointer
+from app.rules.language.validation import json_pointer
 
 ENGINE_VERSION: Final = 1
 """Raise it when the same rule comes to mean something else: every state is then filled anew."""
@@ -125,10 +125,10 @@ class Compiler:
 
     def world(self, definitions: Sequence[DefinitionBody]) -> World:
         """Check what can be said of the set as a whole. Refuses unknown names, cycles and two of one key."""
-        named = named_rules(definitions)
-        journeys = stages_of(definitions)
-        reads = references(named, journeys, self._default_journey)
-        return World(named, journeys, reads, in_order(named, reads))
+        named = index_rules(definitions)
+        journeys = stages_by_journey(definitions)
+        reads = collect_references(named, journeys, self._default_journey)
+        return World(named, journeys, reads, sort_by_dependency(named, reads))
 
     def compile(self, world: World, known: World | None = None, suffix: str = "") -> None:
         """Compile every rule of the world that does not mean what it means in ``known``."""
@@ -158,22 +158,22 @@ class Compiler:
             body = maker.node(rule)  # type: ignore[arg-type]  # a rule, since it is no trait's
             self.bodies[own_id] = CompiledRule(own_id, body)
         self.dependencies[own_id] = rests_on
-        rests_on.levels += 1 + max(len(steps) for _, steps in parts(rule))
+        rests_on.levels += 1 + max(len(steps) for _, steps in walk_models(rule))
         if rests_on.levels > LEVELS_MAX:
             raise InvalidDefinition(
-                pointer(at),
+                json_pointer(at),
                 f"{plain_id} nests deeper than {LEVELS_MAX} levels with the segments and stages that it reads",
                 "Flatten the chain of segments.",
             )
         if sum(rests_on.patterns.values()) > PATTERNS_SIZE_MAX:
             raise InvalidDefinition(
-                pointer(at),
+                json_pointer(at),
                 f"the patterns of {plain_id} and of what it reads take more than {PATTERNS_SIZE_MAX} instructions",
                 "Use fewer or simpler patterns.",
             )
         if len(rests_on.points) > POINT_NODES_MAX:
             raise InvalidDefinition(
-                pointer(at),
+                json_pointer(at),
                 f"{plain_id} and what it reads look at touchpoints one by one in more than {POINT_NODES_MAX} places",
                 "Ask fewer aggregates, steps of sequences and calendar windows in one rule.",
             )
@@ -185,7 +185,7 @@ class Compiler:
 
     def meaning_of_part(self, kind: str, model: BaseModel, world: World) -> str:
         """The same for a part of a rule that is followed on its own."""
-        reads = references_of("", model, (), world.named, world.journeys, self._default_journey)
+        reads = find_references("", model, (), world.named, world.journeys, self._default_journey)
         return self._meaning(kind, model, reads, world)
 
     # ------------------------------------------------------------------------------------ for the maker
@@ -250,15 +250,15 @@ class _Maker:
                 return boolean.Not(written, [self.node(rule.not_)])
             case nodes.Everyone():
                 return boolean.Everyone(written)
-            case nodes.Did():
+            case touchpoint_nodes.Did():
                 return self._did(rule, written)
-            case nodes.First():
+            case touchpoint_nodes.First():
                 return self._once(rule, rule.first, written, is_first=True)
-            case nodes.Last():
+            case touchpoint_nodes.Last():
                 return self._once(rule, rule.last, written, is_first=False)
-            case nodes.Sequence():
+            case touchpoint_nodes.Sequence():
                 return self._sequence(rule, written)
-            case nodes.Regularly():
+            case touchpoint_nodes.Regularly():
                 return self._regularly(rule, written)
             case nodes.TraitIs():
                 return self._trait(rule, written)
@@ -274,7 +274,7 @@ class _Maker:
 
     # ---------------------------------------------------------------------------------- touchpoints
 
-    def _did(self, rule: nodes.Did, written: dict[str, Any]) -> Node:
+    def _did(self, rule: touchpoint_nodes.Did, written: dict[str, Any]) -> Node:
         low, high = rule.count
         filter = self._filter(rule, rule.did, rule.timezone)
         placed = window_of(rule)
@@ -303,30 +303,35 @@ class _Maker:
         return counts.Did(written, leaf.id, low, high)
 
     def _once(
-        self, rule: nodes.First | nodes.Last, events: str | list[str], written: dict[str, Any], *, is_first: bool
+        self,
+        rule: touchpoint_nodes.First | touchpoint_nodes.Last,
+        events: str | list[str],
+        written: dict[str, Any],
+        *,
+        is_first: bool,
     ) -> Node:
         filter = self._filter(rule, events, rule.timezone)
         placed = window_of(rule, whole=True)
         keeping = Keeping(everything=True) if filter.open else Keeping(first=is_first, last=not is_first)
         return first_last.Once(written, self._points(filter, placed, rule.timezone, (), keeping), is_first=is_first)
 
-    def _regularly(self, rule: nodes.Regularly, written: dict[str, Any]) -> Node:
+    def _regularly(self, rule: touchpoint_nodes.Regularly, written: dict[str, Any]) -> Node:
         pace = recurring.Cadence(rule.at_least, rule.of_last, rule.period)
         filter = self._filter(rule, rule.regularly, rule.timezone)
         placed = Placed(_ANY_TIME, ALWAYS, None)
         points = self._points(filter, placed, rule.timezone, (), Keeping(window=pace.reach), dated=pace.is_calendar)
         return recurring.Regularly(written, points, pace)
 
-    def _sequence(self, rule: nodes.Sequence, written: dict[str, Any]) -> Node:
+    def _sequence(self, rule: touchpoint_nodes.Sequence, written: dict[str, Any]) -> Node:
         placed = window_of(rule)
-        steps = [step.not_ if isinstance(step, nodes.NotStep) else step for step in rule.sequence]
+        steps = [step.not_ if isinstance(step, touchpoint_nodes.NotStep) else step for step in rule.sequence]
         last = rule.sequence[-1]
-        closing = calendar.length(last.within) if isinstance(last, nodes.NotStep) else None
+        closing = calendar.length(last.within) if isinstance(last, touchpoint_nodes.NotStep) else None
         filters = [
-            StepFilter(self._filter(step, step.did, rule.timezone), isinstance(written, nodes.NotStep))
+            StepFilter(self._filter(step, step.did, rule.timezone), isinstance(written, touchpoint_nodes.NotStep))
             for step, written in zip(steps, rule.sequence, strict=True)
         ]
-        gaps = tuple(_gap(step) for step in rule.sequence if isinstance(step, nodes.Step))
+        gaps = tuple(_gap(step) for step in rule.sequence if isinstance(step, touchpoint_nodes.Step))
         same = rule.same or []
         shape = sequence.Shape(gaps, closing, len(same))
         is_followed = (
@@ -396,7 +401,7 @@ class _Maker:
         return compile_comparison(operators, ignore_case=bool(comparison.ignore_case))
 
     def _read_trait(self, name: str) -> Value:
-        computed = computed_trait(name, self._world.named)
+        computed = find_computed_trait(name, self._world.named)
         if computed is None:
             self._rests_on.traits |= {name, name.partition(".")[0]}
             return traits.Declared(name)
@@ -457,7 +462,7 @@ class _Maker:
 
     def _at_stage(self, rule: nodes.AtStage, written: dict[str, Any]) -> Node:
         journey = self._world.journeys[rule.journey or self._compiler.default_journey]
-        asked = places_asked(rule, (), self._world.journeys, self._compiler.default_journey)
+        asked = resolve_stage_places(rule, (), self._world.journeys, self._compiler.default_journey)
         stages = [self._read(target) for _, target in journey]
         keys = [key for key, _ in journey]
         node = boolean.AtStage(written, stages, keys, asked)
@@ -550,7 +555,7 @@ def _totals(kind: str) -> Keeping:
             return Keeping(totals=True, different=kind in ("distinct", "most_frequent"))
 
 
-def _gap(step: nodes.Step) -> sequence.Gap:
+def _gap(step: touchpoint_nodes.Step) -> sequence.Gap:
     within, after = (calendar.length(text) if text else None for text in (step.within, step.after_at_least))
     return sequence.Gap(within, after)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from app.rules.engine import calendar
 from app.rules.engine.calendar import Length
-from app.rules.language.durations import EARLIEST, LATEST, MICROSECONDS, instant_or_date
+from app.rules.language.durations import EARLIEST, LATEST, MICROSECONDS, parse_instant_or_date
 
 _UNITS: Final = (
     (10**17, Fraction(1, 1_000)),
@@ -34,7 +34,7 @@ def read(value: Any) -> int | date | None:
     """The instant, or the date that waits for a zone; ``None`` for anything else, and outside the years 1 to 9999."""
     if isinstance(value, str):
         try:
-            return instant_or_date(value)
+            return parse_instant_or_date(value)
         except ValueError:
             return None
     if isinstance(value, bool) or not isinstance(value, int | Decimal | Fraction) or not -_BEYOND < value < _BEYOND:

@@ -341,7 +341,7 @@ def compile_ruleset(
     :class:`InvalidDefinition` for unknown segments, stages and journeys, for cycles and for two definitions or
     stages of one key; its path is inside the definition that it names.
     """
-    if not durations.is_zone(timezone):
+    if not durations.is_timezone(timezone):
         raise InvalidDefinition("/timezone", f"there is no timezone {timezone}", "Use a name such as Europe/Lisbon.")
     compiler = Compiler(timezone, default_journey)
     current = compiler.world(definitions)

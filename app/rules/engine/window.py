@@ -47,20 +47,26 @@ class Span(NamedTuple):
     @property
     def outermost(self) -> tuple[int | None, int | None]:
         """Half-open bounds that hold in some timezone, whichever the customer's is."""
-        start = durations.utc_midnight(self.start) - durations.EDGE if isinstance(self.start, date) else self.start
-        end = durations.utc_midnight(self.end) + durations.EDGE if isinstance(self.end, date) else self.end
+        start = (
+            durations.utc_midnight_of(self.start) - durations.ZONE_SHIFT_MAX
+            if isinstance(self.start, date)
+            else self.start
+        )
+        end = durations.utc_midnight_of(self.end) + durations.ZONE_SHIFT_MAX if isinstance(self.end, date) else self.end
         return start, end
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
         """Bands in which it depends on the customer's timezone whether an instant is inside."""
-        midnights = [durations.utc_midnight(bound) for bound in self if isinstance(bound, date)]
-        return tuple((midnight - durations.EDGE, midnight + durations.EDGE) for midnight in midnights)
+        midnights = [durations.utc_midnight_of(bound) for bound in self if isinstance(bound, date)]
+        return tuple(
+            (midnight - durations.ZONE_SHIFT_MAX, midnight + durations.ZONE_SHIFT_MAX) for midnight in midnights
+        )
 
     def inside(self, zone: str) -> tuple[int | None, int | None]:
         """The half-open bounds for a customer whose dates begin in ``zone``."""
-        start = durations.first_instant(self.start, zone) if isinstance(self.start, date) else self.start
-        end = durations.first_instant(self.end, zone) if isinstance(self.end, date) else self.end
+        start = durations.first_instant_of_day(self.start, zone) if isinstance(self.start, date) else self.start
+        end = durations.first_instant_of_day(self.end, zone) if isinstance(self.end, date) else self.end
         return start, end
 
 
@@ -163,8 +169,8 @@ def window_of(node: Windowed, *, whole: bool = False) -> Placed:
 
 
 def _bound(text: str | None, zone: str | None) -> int | date | None:
-    found = durations.moment(text) if text else None
-    return durations.first_instant(found, zone) if zone and isinstance(found, date) else found
+    found = durations.parse_moment(text) if text else None
+    return durations.first_instant_of_day(found, zone) if zone and isinstance(found, date) else found
 
 
 def _local_test(zone: str, hours: tuple[int, int] | None) -> Callable[[int], bool]:

@@ -1,7 +1,8 @@
-"""CMP: how a value is compared with what a rule says, as written; :mod:`app.rules.engine.operators` has the meaning.
+"""Comparisons (CMP) as a rule writes them; :mod:`app.rules.engine.operators` defines what they mean.
 
-An operand is a plain value, or a *reading*: another trait, or a value expression. Readings may hold comparisons in
-turn, so their models stand in :mod:`app.rules.language.expressions`, which completes the one of this module.
+An operand is a plain value or a *reading*: another trait, or a value expression. A reading may contain comparisons
+itself, so this module leaves the type open: :mod:`app.rules.language.expressions` defines the readings and passes them
+to ``Comparison.model_rebuild``.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from pydantic import (
 
 from app.rules.engine.decimals import Number, as_number
 from app.rules.engine.operators import check_pattern
-from app.rules.language.fields import PATTERN_CHARS_MAX, Length, Moment, not_before
-from app.rules.language.validation import refuse
+from app.rules.language.fields import PATTERN_CHARS_MAX, Length, Moment, is_not_before
+from app.rules.language.validation import validation_error
 
 if TYPE_CHECKING:
-    from app.rules.language.expressions import Reading
+    Reading = BaseModel
 
 SCALAR_SCHEMA: Final[dict[str, Any]] = {
     "anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}],
@@ -35,107 +36,109 @@ SCALAR_SCHEMA: Final[dict[str, Any]] = {
 _FLAG_SCHEMA: Final[dict[str, Any]] = {"type": "boolean", "const": True, "description": "Leave it out otherwise."}
 
 
-def _scalar(value: Any) -> str | int | Decimal | bool:
+def _check_scalar(value: Any) -> str | int | Decimal | bool:
     if isinstance(value, float):
         return Decimal(repr(value))
     if isinstance(value, str | int | Decimal):
         return value
-    raise refuse("an operand is text, a number or a boolean", "To compare with several values, use in.")
+    raise validation_error("an operand is text, a number or a boolean", "To compare with several values, use in.")
 
 
-def _sortable(value: Any) -> str | int | Decimal:
-    scalar = _scalar(value)
+def _check_sortable(value: Any) -> str | int | Decimal:
+    scalar = _check_scalar(value)
     if isinstance(scalar, bool):
-        raise refuse("true and false have no order", "Compare with eq or ne.")
+        raise validation_error("true and false have no order", "Compare with eq or ne.")
     return scalar
 
 
-def _plain(value: Any, index: int) -> str | int | Decimal | bool:
+def _check_list_item(value: Any, index: int) -> str | int | Decimal | bool:
     """An item of a list, which is a plain value always."""
     if isinstance(value, dict):
-        raise refuse(
+        raise validation_error(
             "a list holds plain values only", "For traits and expressions write one eq for each, under any.", index
         )
     if isinstance(value, list):
-        raise refuse("a list holds plain values only", "Put the items into the outer list.", index)
-    return _scalar(value)
+        raise validation_error("a list holds plain values only", "Put the items into the outer list.", index)
+    return _check_scalar(value)
 
 
-def _values(value: Any) -> list[str | int | Decimal | bool]:
+def _check_values(value: Any) -> list[str | int | Decimal | bool]:
     if not isinstance(value, list):
-        raise refuse("it must be a list", "Put the values in [ ], or use eq for one value.")
+        raise validation_error("it must be a list", "Put the values in [ ], or use eq for one value.")
     if not value:
-        raise refuse("the list is empty", "Give at least one value.")
-    found = [_plain(item, index) for index, item in enumerate(value)]
-    seen: set[tuple[bool, str | int | Decimal]] = set()
-    for index, item in enumerate(found):
+        raise validation_error("the list is empty", "Give at least one value.")
+    items = [_check_list_item(item, index) for index, item in enumerate(value)]
+    earlier_keys: set[tuple[bool, str | int | Decimal]] = set()
+    for index, item in enumerate(items):
         key = (isinstance(item, bool), item)
-        if key in seen:
-            raise refuse("the value stands twice in the list", "Remove one of them.", index)
-        seen.add(key)
-    return found
+        if key in earlier_keys:
+            raise validation_error("the value stands twice in the list", "Remove one of them.", index)
+        earlier_keys.add(key)
+    return items
 
 
-def _bounds(value: Any) -> list[str | int | Decimal]:
+def _check_bounds(value: Any) -> list[str | int | Decimal]:
     if not isinstance(value, list) or len(value) != 2:
-        raise refuse("it must be a list of two bounds", "Write [lowest, highest]; both are inside.")
+        raise validation_error("it must be a list of two bounds", "Write [lowest, highest]; both are inside.")
     for index, bound in enumerate(value):
         if isinstance(bound, dict):
-            raise refuse("between takes plain bounds only", "Use gte and lte instead.", index)
-    low, high = (_sortable(item) for item in value)
+            raise validation_error("between takes plain bounds only", "Use gte and lte instead.", index)
+    low, high = (_check_sortable(item) for item in value)
     low_key, high_key = _order_key(low, fold=False), _order_key(high, fold=False)
     if isinstance(low_key, str) != isinstance(high_key, str):
-        raise refuse("a number and a text have no order", "Give two numbers or two texts.")
+        raise validation_error("a number and a text have no order", "Give two numbers or two texts.")
     if low_key > high_key:  # type: ignore[operator]
-        raise refuse("the lower bound is above the upper one", "Write [lowest, highest].")
+        raise validation_error("the lower bound is above the upper one", "Write [lowest, highest].")
     return [low, high]
 
 
-def _part(value: Any) -> str:
+def _check_text_part(value: Any) -> str:
     if not isinstance(value, str):
-        raise refuse("it must be text", "Put it in quotes.")
+        raise validation_error("it must be text", "Put it in quotes.")
     if not value:
-        raise refuse("every text has the empty one in it", "Use exists: true.")
+        raise validation_error("every text has the empty one in it", "Use exists: true.")
     return value
 
 
-def _element(value: Any) -> str | int | Decimal | bool:
-    scalar = _scalar(value)
-    return _part(scalar) if isinstance(scalar, str) else scalar
+def _check_element(value: Any) -> str | int | Decimal | bool:
+    scalar = _check_scalar(value)
+    return _check_text_part(scalar) if isinstance(scalar, str) else scalar
 
 
-def _pattern(value: Any) -> str:
+def _check_pattern(value: Any) -> str:
     if isinstance(value, dict):
-        raise refuse("matches takes a plain pattern only", "Write the pattern as text, or use contains.")
-    pattern = _part(value)
+        raise validation_error("matches takes a plain pattern only", "Write the pattern as text, or use contains.")
+    pattern = _check_text_part(value)
     if len(pattern) > PATTERN_CHARS_MAX:
-        raise refuse(f"the pattern is longer than {PATTERN_CHARS_MAX} characters", "Shorten it.")
-    wrong = check_pattern(pattern)
-    if wrong is not None:
-        raise refuse(f"the pattern cannot be read: {wrong}", "Write it in RE2 syntax: no look-around, no references.")
+        raise validation_error(f"the pattern is longer than {PATTERN_CHARS_MAX} characters", "Shorten it.")
+    pattern_error = check_pattern(pattern)
+    if pattern_error is not None:
+        raise validation_error(
+            f"the pattern cannot be read: {pattern_error}", "Write it in RE2 syntax: no look-around, no references."
+        )
     return pattern
 
 
-def _flag(value: Any) -> bool:
+def _check_flag(value: Any) -> bool:
     if value is not True:
-        raise refuse("it can only be true", "Write true, or leave it out.")
+        raise validation_error("it can only be true", "Write true, or leave it out.")
     return True
 
 
-Scalar = Annotated[str | int | Decimal | bool, PlainValidator(_scalar), WithJsonSchema(SCALAR_SCHEMA)]
+Scalar = Annotated[str | int | Decimal | bool, PlainValidator(_check_scalar), WithJsonSchema(SCALAR_SCHEMA)]
 Sortable = Annotated[
     str | int | Decimal,
-    PlainValidator(_sortable),
+    PlainValidator(_check_sortable),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}], "description": "A number or text."}),
 ]
 Values = Annotated[
     list[str | int | Decimal | bool],
-    PlainValidator(_values),
+    PlainValidator(_check_values),
     WithJsonSchema({"type": "array", "items": SCALAR_SCHEMA, "minItems": 1, "uniqueItems": True}),
 ]
 Bounds = Annotated[
     list[str | int | Decimal],
-    PlainValidator(_bounds),
+    PlainValidator(_check_bounds),
     WithJsonSchema(
         {
             "type": "array",
@@ -146,35 +149,35 @@ Bounds = Annotated[
         }
     ),
 ]
-Part = Annotated[str, PlainValidator(_part), WithJsonSchema({"type": "string", "minLength": 1})]
-Element = Annotated[str | int | Decimal | bool, PlainValidator(_element), WithJsonSchema(SCALAR_SCHEMA)]
+TextPart = Annotated[str, PlainValidator(_check_text_part), WithJsonSchema({"type": "string", "minLength": 1})]
+Element = Annotated[str | int | Decimal | bool, PlainValidator(_check_element), WithJsonSchema(SCALAR_SCHEMA)]
 Pattern = Annotated[
     str,
-    PlainValidator(_pattern),
+    PlainValidator(_check_pattern),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": PATTERN_CHARS_MAX, "examples": ["^/blog/[0-9]+"]}),
 ]
-Flag = Annotated[bool, PlainValidator(_flag), WithJsonSchema(_FLAG_SCHEMA)]
+Flag = Annotated[bool, PlainValidator(_check_flag), WithJsonSchema(_FLAG_SCHEMA)]
 
 
 def _operand_kind(value: Any) -> str:
     return "reading" if isinstance(value, dict | BaseModel) else "plain"
 
 
-_Plain = TypeVar("_Plain")
+_PlainValue = TypeVar("_PlainValue")
 Operand = Annotated[
-    Annotated[_Plain, Tag("plain")] | Annotated["Reading", Tag("reading")], Discriminator(_operand_kind)
+    Annotated[_PlainValue, Tag("plain")] | Annotated["Reading", Tag("reading")], Discriminator(_operand_kind)
 ]
 """A plain value of the type given, or a reading."""
 
-_NEGATIVE: Final = ("ne", "not_in", "not_contains", "none_of")
-_RANGES: Final = ("gt", "gte", "lt", "lte", "between")
-_LISTS: Final = ("in_", "not_in", "any_of", "all_of", "none_of")
-_DATES: Final = ("after", "before_date", "within_last", "within_next", "anniversary_within")
-_OF_NOW: Final = ("within_last", "within_next", "anniversary_within")
+_NEGATIVE_OPERATORS: Final = ("ne", "not_in", "not_contains", "none_of")
+_RANGE_OPERATORS: Final = ("gt", "gte", "lt", "lte", "between")
+_LIST_OPERATORS: Final = ("in_", "not_in", "any_of", "all_of", "none_of")
+_DATE_OPERATORS: Final = ("after", "before_date", "within_last", "within_next", "anniversary_within")
+_CLOCK_OPERATORS: Final = ("within_last", "within_next", "anniversary_within")
 """Operators whose truth moves with the clock, so that they say something even beside ``eq``."""
 
 
-def published_as(description: str, *examples: dict[str, Any]) -> ConfigDict:
+def documented_config(description: str, *examples: dict[str, Any]) -> ConfigDict:
     """The configuration of every model of the language: strict, closed, and documented in OpenAPI."""
 
     def finish(schema: dict[str, Any]) -> None:
@@ -196,7 +199,7 @@ def published_as(description: str, *examples: dict[str, Any]) -> ConfigDict:
 class Comparison(BaseModel):
     """One or more operators; all of them must hold."""
 
-    model_config = published_as(
+    model_config = documented_config(
         "One or more operators, all of which must hold.",
         {"gte": 50, "lt": 100},
         {"contains": "serum", "ignore_case": True},
@@ -214,8 +217,8 @@ class Comparison(BaseModel):
     not_in: Values | None = Field(None, description="Equal to none of them, or missing.")
     contains: Operand[Element] | None = Field(None, description="An array has this element, or a text has this part.")
     not_contains: Operand[Element] | None = Field(None, description="The complement of contains.")
-    starts_with: Operand[Part] | None = Field(None, description="The text begins so.")
-    ends_with: Operand[Part] | None = Field(None, description="The text ends so.")
+    starts_with: Operand[TextPart] | None = Field(None, description="The text begins so.")
+    ends_with: Operand[TextPart] | None = Field(None, description="The text ends so.")
     matches: Pattern | None = Field(
         None, description="The text has a part of this pattern (RE2 syntax; ^ and $ anchor)."
     )
@@ -240,87 +243,97 @@ class Comparison(BaseModel):
     @property
     def has_dates(self) -> bool:
         """Whether an operator reads dates, which begin in a timezone."""
-        return any(getattr(self, name) is not None for name in _DATES)
+        return any(getattr(self, name) is not None for name in _DATE_OPERATORS)
 
     @model_validator(mode="after")
-    def _operators_make_sense_together(self) -> Self:
-        given = self.operators
-        if not given and self._needs_operator():
-            raise refuse("the comparison has no operator", "Add one, such as eq, gt or exists.")
-        _refuse_idle_operators(given, self)
+    def _check_operators(self) -> Self:
+        operators = self.operators
+        if not operators and self._needs_operator():
+            raise validation_error("the comparison has no operator", "Add one, such as eq, gt or exists.")
+        _refuse_idle_operators(operators, self)
         _refuse_contradictory_dates(self)
-        if self.ignore_case and not any(_is_text_operand(name, getattr(self, name)) for name in given):
-            raise refuse("ignore_case has no text to apply to", "Remove it.", "ignore_case")
+        if self.ignore_case and not any(_is_text_operand(name, getattr(self, name)) for name in operators):
+            raise validation_error("ignore_case has no text to apply to", "Remove it.", "ignore_case")
         return self
 
     def _needs_operator(self) -> bool:
         return True
 
 
-def _refuse_idle_operators(given: list[str], asked: Comparison) -> None:
-    # An operand that is read differs from customer to customer: beside another one it always says something.
-    fixed = [name for name in given if not isinstance(getattr(asked, name), BaseModel)]
-    _refuse_beside_equality([name for name in fixed if name not in _OF_NOW])
-    if "exists" in given:
-        for name in given:
-            if name != "exists" and (asked.exists is False or name not in _NEGATIVE):
-                raise refuse(f"beside {_key(name)} it says nothing more, or contradicts it", "Remove it.", "exists")
+def _refuse_idle_operators(operators: list[str], comparison: Comparison) -> None:
+    # The value of a reading differs between customers, so an operator with one always restricts further.
+    fixed = [name for name in operators if not isinstance(getattr(comparison, name), BaseModel)]
+    _refuse_beside_equality([name for name in fixed if name not in _CLOCK_OPERATORS])
+    if "exists" in operators:
+        for name in operators:
+            if name != "exists" and (comparison.exists is False or name not in _NEGATIVE_OPERATORS):
+                raise validation_error(
+                    f"beside {_written_name(name)} it says nothing more, or contradicts it", "Remove it.", "exists"
+                )
     if "ne" in fixed and "not_in" in fixed:
-        raise refuse("ne belongs into the list of not_in", "Move it there.", "ne")
-    bounds = [name for name in _RANGES if name in fixed]
-    for one, other in (("gt", "gte"), ("lt", "lte")):
-        if one in bounds and other in bounds:
-            raise refuse(f"beside {one} it says nothing more", "Keep one of them.", other)
+        raise validation_error("ne belongs into the list of not_in", "Move it there.", "ne")
+    bounds = [name for name in _RANGE_OPERATORS if name in fixed]
+    for strict, inclusive in (("gt", "gte"), ("lt", "lte")):
+        if strict in bounds and inclusive in bounds:
+            raise validation_error(f"beside {strict} it says nothing more", "Keep one of them.", inclusive)
     if "between" in bounds and len(bounds) > 1:
-        raise refuse("between has both bounds already", "Keep between, or the single bounds.", bounds[0])
+        raise validation_error("between has both bounds already", "Keep between, or the single bounds.", bounds[0])
     lower = next((name for name in ("gt", "gte") if name in bounds), None)
     upper = next((name for name in ("lt", "lte") if name in bounds), None)
     if lower and upper:
-        _refuse_empty_range(lower, upper, asked)
+        _refuse_empty_range(lower, upper, comparison)
 
 
-def _refuse_beside_equality(given: list[str]) -> None:
-    alone = next((name for name in ("eq", "in_") if name in given), None)
-    if alone is not None and len(given) > 1:
-        other = next(name for name in given if name != alone)
-        raise refuse(f"beside {_key(alone)} it says nothing more, or contradicts it", "Keep one of them.", _key(other))
+def _refuse_beside_equality(operators: list[str]) -> None:
+    equality = next((name for name in ("eq", "in_") if name in operators), None)
+    if equality is not None and len(operators) > 1:
+        idle = next(name for name in operators if name != equality)
+        raise validation_error(
+            f"beside {_written_name(equality)} it says nothing more, or contradicts it",
+            "Keep one of them.",
+            _written_name(idle),
+        )
 
 
-def _refuse_empty_range(lower: str, upper: str, asked: Comparison) -> None:
-    fold = bool(asked.ignore_case)
-    low, high = _order_key(getattr(asked, lower), fold), _order_key(getattr(asked, upper), fold)
+def _refuse_empty_range(lower: str, upper: str, comparison: Comparison) -> None:
+    fold = bool(comparison.ignore_case)
+    low, high = _order_key(getattr(comparison, lower), fold), _order_key(getattr(comparison, upper), fold)
     if isinstance(low, str) != isinstance(high, str):
-        raise refuse("a number and a text have no order", "Give two numbers or two texts.", upper)
-    empty = low > high or (low == high and (lower, upper) != ("gte", "lte"))  # type: ignore[operator]
-    if empty:
-        raise refuse(f"nothing lies above {lower} and below {upper}", "Swap or correct the bounds.", upper)
+        raise validation_error("a number and a text have no order", "Give two numbers or two texts.", upper)
+    is_empty = low > high or (low == high and (lower, upper) != ("gte", "lte"))  # type: ignore[operator]
+    if is_empty:
+        raise validation_error(f"nothing lies above {lower} and below {upper}", "Swap or correct the bounds.", upper)
 
 
-def _refuse_contradictory_dates(asked: Comparison) -> None:
-    if asked.within_last is not None and asked.within_next is not None:
-        raise refuse("no date is both past and to come", "Keep one, or put each in a node of its own.", "within_next")
+def _refuse_contradictory_dates(comparison: Comparison) -> None:
+    if comparison.within_last is not None and comparison.within_next is not None:
+        raise validation_error(
+            "no date is both past and to come", "Keep one, or put each in a node of its own.", "within_next"
+        )
     if (
-        isinstance(asked.after, str)
-        and isinstance(asked.before_date, str)
-        and not_before(asked.after, asked.before_date)
+        isinstance(comparison.after, str)
+        and isinstance(comparison.before_date, str)
+        and is_not_before(comparison.after, comparison.before_date)
     ):
-        raise refuse("no date is after the one and before the other", "Make before_date later.", "before_date")
+        raise validation_error(
+            "no date is after the one and before the other", "Make before_date later.", "before_date"
+        )
 
 
-def _key(name: str) -> str:
+def _written_name(name: str) -> str:
     """A field's name as it is written."""
     return name.rstrip("_")
 
 
 def _is_text_operand(name: str, operand: Any) -> bool:
-    if name in _DATES:
+    if name in _DATE_OPERATORS:
         return False
     if isinstance(operand, BaseModel):
         return True  # what is read may be text
-    if name in _RANGES:
+    if name in _RANGE_OPERATORS:
         bounds = operand if isinstance(operand, list) else [operand]
         return any(isinstance(_order_key(bound, fold=False), str) for bound in bounds)
-    if name in _LISTS:
+    if name in _LIST_OPERATORS:
         return any(isinstance(item, str) for item in operand)
     return isinstance(operand, str)
 

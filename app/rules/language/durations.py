@@ -23,10 +23,10 @@ MICROSECONDS: Final = {
 """Units of exact length; a day is 24 hours whatever the clocks do."""
 
 CALENDAR_UNITS: Final = ("mo", "y")
-LONGEST: Final = 36_525 * MICROSECONDS["d"]
+LENGTH_MAX: Final = 36_525 * MICROSECONDS["d"]
 """A hundred years: a longer window is a slip of the pen."""
 
-EDGE: Final = 15 * MICROSECONDS["h"]
+ZONE_SHIFT_MAX: Final = 15 * MICROSECONDS["h"]
 """A local date begins within this of the same date in UTC, in every timezone since 1970 (-12 h to +14 h)."""
 
 EARLIEST: Final = -62_135_596_800_000_000
@@ -40,25 +40,21 @@ _INSTANT: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]((?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
-_YEARS: Final = range(1900, 2200)
+_ACCEPTED_YEARS: Final = range(1900, 2200)
 
 
-class NotYet(ValueError):
-    """What was written belongs to the language, but this version does not read it."""
-
-
-def length(text: str) -> int:
+def parse_exact_length(text: str) -> int:
     """``"90d"`` -> microseconds. Exact units only; from 1 ms to 100 years."""
-    number, unit = number_and_unit(text)
+    number, unit = split_length(text)
     if unit in CALENDAR_UNITS:
-        raise NotYet("calendar lengths (mo, y) are not available yet")
+        raise ValueError(f"{unit} is a calendar length, which has no exact number of microseconds")
     microseconds = number * MICROSECONDS[unit]
-    if microseconds > LONGEST:
+    if microseconds > LENGTH_MAX:
         raise ValueError("the length is more than 100 years")
     return microseconds
 
 
-def number_and_unit(text: str) -> tuple[int, str]:
+def split_length(text: str) -> tuple[int, str]:
     """``"90d"`` -> (90, "d"); the unit is one of ``MICROSECONDS`` or ``CALENDAR_UNITS``."""
     match = _LENGTH.fullmatch(text)
     if match is None:
@@ -70,26 +66,26 @@ def number_and_unit(text: str) -> tuple[int, str]:
     return int(number), unit
 
 
-def moment(text: str) -> int | date:
+def parse_moment(text: str) -> int | date:
     """An RFC 3339 instant with its offset -> microseconds; a date alone -> the date, still without a zone."""
     try:
-        found = instant_or_date(text)
+        bound = parse_instant_or_date(text)
     except ValueError as error:
         raise ValueError(
             'a moment is an RFC 3339 instant with its offset, such as "1997-10-01T00:00:00Z", or a date'
         ) from error
-    year = found.year if isinstance(found, date) else (_EPOCH + timedelta(microseconds=found)).year
-    if year not in _YEARS:
+    year = bound.year if isinstance(bound, date) else (_EPOCH + timedelta(microseconds=bound)).year
+    if year not in _ACCEPTED_YEARS:
         raise ValueError("the year lies outside 1900 to 2199")
-    return found
+    return bound
 
 
-def instant_or_date(text: str) -> int | date:
-    """As ``moment``, for every instant of the years 1 to 9999. What finer fractions say beyond microseconds is cut."""
-    return date.fromisoformat(text) if _DATE.fullmatch(text) else _instant(text)
+def parse_instant_or_date(text: str) -> int | date:
+    """Parse like ``parse_moment``, for the years 1 to 9999; digits beyond microseconds are cut."""
+    return date.fromisoformat(text) if _DATE.fullmatch(text) else _parse_instant(text)
 
 
-def _instant(text: str) -> int:
+def _parse_instant(text: str) -> int:
     match = _INSTANT.fullmatch(text)
     if match is None:
         raise ValueError(text)
@@ -106,23 +102,23 @@ def _instant(text: str) -> int:
     return instant
 
 
-def utc_midnight(day: date) -> int:
+def utc_midnight_of(day: date) -> int:
     return (day - _EPOCH.date()).days * MICROSECONDS["d"]
 
 
 @lru_cache(maxsize=4096)
-def first_instant(day: date, zone: str) -> int:
+def first_instant_of_day(day: date, zone: str) -> int:
     """The first instant whose local date in ``zone`` is ``day``; where the zone skipped that day, the instant after."""
     midnight = datetime.combine(day, time())
-    tz = zone_info(zone)
+    tz = get_zone_info(zone)
     earlier, later = sorted(_microseconds(midnight.replace(tzinfo=tz, fold=fold)) for fold in (0, 1))
-    if earlier == later or _local(earlier, tz) == midnight:
+    if earlier == later or _wall_time(earlier, tz) == midnight:
         return earlier
     # Midnight was skipped, so the day begins at the change of offset, which lies in (earlier, later].
-    before = _offset(earlier, tz)
+    before = _utc_offset(earlier, tz)
     while later - earlier > 1:
         middle = (earlier + later) // 2
-        if _offset(middle, tz) == before:
+        if _utc_offset(middle, tz) == before:
             earlier = middle
         else:
             later = middle
@@ -133,25 +129,25 @@ def _microseconds(moment: datetime) -> int:
     return (moment.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
-def _local(instant: int, tz: ZoneInfo) -> datetime:
+def _wall_time(instant: int, tz: ZoneInfo) -> datetime:
     return (_EPOCH + timedelta(microseconds=instant)).astimezone(tz).replace(tzinfo=None)
 
 
-def _offset(instant: int, tz: ZoneInfo) -> timedelta | None:
+def _utc_offset(instant: int, tz: ZoneInfo) -> timedelta | None:
     return (_EPOCH + timedelta(microseconds=instant)).astimezone(tz).utcoffset()
 
 
 @cache
-def zone_info(zone: str) -> ZoneInfo:
+def get_zone_info(zone: str) -> ZoneInfo:
     """Like ``ZoneInfo(zone)``, which forgets all but eight zones and would read the others' files again."""
     return ZoneInfo(zone)
 
 
 @cache
-def _zones() -> frozenset[str]:
+def _timezones() -> frozenset[str]:
     return frozenset(available_timezones()) - {"localtime", "Factory"}  # what they mean depends on the machine
 
 
-def is_zone(name: Any) -> bool:
+def is_timezone(name: Any) -> bool:
     """Whether ``name`` names a zone of the IANA database. A trait may hold anything, so anything may be asked."""
-    return isinstance(name, str) and name in _zones()
+    return isinstance(name, str) and name in _timezones()

@@ -13,9 +13,9 @@ from pydantic import BaseModel, Discriminator, Field, PlainValidator, Tag, WithJ
 from typing_extensions import TypeAliasType
 
 from app.rules.language import durations
-from app.rules.language.comparison import SCALAR_SCHEMA, Comparison, Scalar, published_as
+from app.rules.language.comparison import SCALAR_SCHEMA, Comparison, Scalar, documented_config
 from app.rules.language.fields import (
-    DURING,
+    DURING_AGE_DAYS_MAX,
     Channels,
     DuringWord,
     Events,
@@ -23,21 +23,21 @@ from app.rules.language.fields import (
     Moment,
     Path,
     Sources,
+    Timezone,
     TraitName,
-    Zone,
-    earliest_and_latest,
-    is_calendar,
-    lasts_days,
-    never_longer,
-    not_before,
+    is_calendar_length,
+    is_never_longer,
+    is_not_before,
+    lasts_at_least_days,
+    moment_bounds,
 )
-from app.rules.language.validation import HEADS, STEP_HEADS, VALUE_HEADS, refuse
+from app.rules.language.validation import HEADS, STEP_HEADS, VALUE_HEADS, validation_error
 
 _ALL_HEADS: Final = frozenset((*HEADS, *VALUE_HEADS, *STEP_HEADS))
 
 
 def head_of(node: Any) -> str | None:
-    """Which model reads the node; ``refusal.inspect`` has seen to it that there is just one head."""
+    """Return the tag of the model that parses the node; ``validation.check_structure`` has ensured a single head."""
     if isinstance(node, BaseModel):
         return getattr(type(node), "head", None)
     return next((key for key in node if key in _ALL_HEADS), None) if isinstance(node, dict) else None
@@ -50,15 +50,17 @@ def _where_kind(value: Any) -> str:
     return "comparison" if isinstance(value, dict | Comparison) else "value"
 
 
-def _where_scalar(value: Any) -> Any:
+def _refuse_plain_list(value: Any) -> Any:
     if isinstance(value, list):
-        raise refuse("a plain list is no comparison", 'Say which you mean: {"in": [...]} or {"contains": ...}.')
+        raise validation_error(
+            "a plain list is no comparison", 'Say which you mean: {"in": [...]} or {"contains": ...}.'
+        )
     return value
 
 
 WhereValue = Annotated[
     Annotated[Comparison, Tag("comparison")]
-    | Annotated[Scalar, PlainValidator(_where_scalar), WithJsonSchema(SCALAR_SCHEMA), Tag("value")],
+    | Annotated[Scalar, PlainValidator(_refuse_plain_list), WithJsonSchema(SCALAR_SCHEMA), Tag("value")],
     Discriminator(_where_kind),
 ]
 
@@ -77,11 +79,11 @@ class Filtered(BaseModel):
 
     @property
     def filter_has_dates(self) -> bool:
-        return any(isinstance(asked, Comparison) and asked.has_dates for asked in (self.where or {}).values())
+        return any(isinstance(test, Comparison) and test.has_dates for test in (self.where or {}).values())
 
 
 class Hours(BaseModel):
-    model_config = published_as(
+    model_config = documented_config(
         "Hours of the touchpoint's own local day: from the first, before the second; over midnight where it is lower.",
         {"hours": [9, 17]},
         {"hours": [22, 6]},
@@ -90,10 +92,12 @@ class Hours(BaseModel):
     hours: list[Annotated[int, Field(ge=0, le=24)]] = Field(min_length=2, max_length=2)
 
     @model_validator(mode="after")
-    def _some_but_not_all(self) -> Self:
+    def _check_hours(self) -> Self:
         start, end = self.hours
         if start % 24 == end % 24:
-            raise refuse("it is the whole day, or none of it", "Write [first, last], such as [9, 17].", "hours")
+            raise validation_error(
+                "it is the whole day, or none of it", "Write [first, last], such as [9, 17].", "hours"
+            )
         return self
 
 
@@ -114,7 +118,7 @@ class Windowed(BaseModel):
     during: During | None = Field(
         None, description="A day, week, month or year beside now, the weekend, or hours of the local day."
     )
-    timezone: Zone | None = Field(
+    timezone: Timezone | None = Field(
         None, description="Where days begin and months are added; else the customer's, else the workspace's."
     )
 
@@ -123,42 +127,46 @@ class Windowed(BaseModel):
         return any(part is not None for part in (self.within, self.before, self.from_, self.to, self.during))
 
     @model_validator(mode="after")
-    def _window_makes_sense(self) -> Self:
-        if self.within and self.before and never_longer(self.within, self.before):
-            raise refuse("no touchpoint is both that old and that young", "Make before shorter than within.", "before")
+    def _check_window(self) -> Self:
+        if self.within and self.before and is_never_longer(self.within, self.before):
+            raise validation_error(
+                "no touchpoint is both that old and that young", "Make before shorter than within.", "before"
+            )
         if self.before and isinstance(self.during, str):
-            days = DURING[self.during]
-            if days is not None and lasts_days(self.before, days):
-                raise refuse(f"no touchpoint of {self.during} is that old", "Remove one of them.", "before")
+            age_days_max = DURING_AGE_DAYS_MAX[self.during]
+            if age_days_max is not None and lasts_at_least_days(self.before, age_days_max):
+                raise validation_error(f"no touchpoint of {self.during} is that old", "Remove one of them.", "before")
         if self.from_ and self.to:
             _refuse_empty_range(self.from_, self.to, self.timezone)
         if self.timezone and not self._needs_zone():
-            raise refuse(
+            raise validation_error(
                 "timezone has nothing to apply to", "Remove it, or give a date or a calendar length.", "timezone"
             )
         return self
 
     def _needs_zone(self) -> bool:
         """Whether anything in the node begins or ends with a local day."""
-        dates = any(text and isinstance(durations.moment(text), date) for text in (self.from_, self.to))
-        filtered = isinstance(self, Filtered) and self.filter_has_dates
-        compared = isinstance(self, Comparison) and self.has_dates
+        has_local_bound = any(text and isinstance(durations.parse_moment(text), date) for text in (self.from_, self.to))
+        filter_has_dates = isinstance(self, Filtered) and self.filter_has_dates
+        comparison_has_dates = isinstance(self, Comparison) and self.has_dates
         return (
-            dates
+            has_local_bound
             or self.during is not None
-            or is_calendar(self.within)
-            or is_calendar(self.before)
-            or filtered
-            or compared
+            or is_calendar_length(self.within)
+            or is_calendar_length(self.before)
+            or filter_has_dates
+            or comparison_has_dates
         )
 
 
 def _refuse_empty_range(start: str, end: str, zone: str | None) -> None:
-    if not_before(start, end, zone):
-        raise refuse("the window ends before it begins", "Make to later than from; to itself is outside.", "to")
-    first, last = (earliest_and_latest(durations.moment(text), zone) for text in (start, end))
-    if last[0] - first[1] > durations.LONGEST:
-        raise refuse("the window is longer than 100 years", "Bring from and to closer.", "to")
+    if is_not_before(start, end, zone):
+        raise validation_error(
+            "the window ends before it begins", "Make to later than from; to itself is outside.", "to"
+        )
+    first, last = (moment_bounds(durations.parse_moment(text), zone) for text in (start, end))
+    if last[0] - first[1] > durations.LENGTH_MAX:
+        raise validation_error("the window is longer than 100 years", "Bring from and to closer.", "to")
 
 
 # ------------------------------------------------------------------------ what is worked out of what happened
@@ -169,7 +177,7 @@ class _Aggregate(Filtered, Windowed):
 
 
 class SumValue(_Aggregate):
-    model_config = published_as(
+    model_config = documented_config(
         "The sum of a property over the matching touchpoints in the window; 0 where there is none.",
         {"sum": "total", "of": "Order Completed", "within": "365d"},
     )
@@ -179,7 +187,7 @@ class SumValue(_Aggregate):
 
 
 class AvgValue(_Aggregate):
-    model_config = published_as(
+    model_config = documented_config(
         "The average of a property over the matching touchpoints in the window, without rounding.",
         {"avg": "total", "of": "Order Completed"},
     )
@@ -189,7 +197,7 @@ class AvgValue(_Aggregate):
 
 
 class MinValue(_Aggregate):
-    model_config = published_as(
+    model_config = documented_config(
         "The least number that a property has among the matching touchpoints in the window.",
         {"min": "rating", "of": "Product Reviewed"},
     )
@@ -199,7 +207,7 @@ class MinValue(_Aggregate):
 
 
 class MaxValue(_Aggregate):
-    model_config = published_as(
+    model_config = documented_config(
         "The greatest number that a property has among the matching touchpoints in the window.",
         {"max": "total", "of": "Order Completed", "within": "1y"},
     )
@@ -209,7 +217,7 @@ class MaxValue(_Aggregate):
 
 
 class DistinctValue(_Aggregate):
-    model_config = published_as(
+    model_config = documented_config(
         "How many different values a property has among the matching touchpoints in the window.",
         {"distinct": "product_id", "of": "Product Viewed", "within": "7d"},
     )
@@ -219,7 +227,7 @@ class DistinctValue(_Aggregate):
 
 
 class FirstValueValue(_Aggregate):
-    model_config = published_as(
+    model_config = documented_config(
         "The value of a property at the first matching touchpoint in the window that has one.",
         {"first_value": "touchpoint.channel", "of": "*"},
     )
@@ -229,7 +237,7 @@ class FirstValueValue(_Aggregate):
 
 
 class LastValueValue(_Aggregate):
-    model_config = published_as(
+    model_config = documented_config(
         "The value of a property at the latest matching touchpoint in the window that has one.",
         {"last_value": "payment_method", "of": "Order Completed"},
     )
@@ -239,7 +247,7 @@ class LastValueValue(_Aggregate):
 
 
 class MostFrequentValue(_Aggregate):
-    model_config = published_as(
+    model_config = documented_config(
         "The value that a property has most often among the matching touchpoints in the window; of a tie the latest.",
         {"most_frequent": "category", "of": "Product Viewed", "within": "90d"},
     )
@@ -249,7 +257,7 @@ class MostFrequentValue(_Aggregate):
 
 
 class CountValue(Filtered, Windowed):
-    model_config = published_as(
+    model_config = documented_config(
         "The number of matching touchpoints in the window.", {"count": "Order Completed", "within": "365d"}
     )
     head: ClassVar = "count"
@@ -258,7 +266,7 @@ class CountValue(Filtered, Windowed):
 
 
 class FirstAtValue(Filtered, Windowed):
-    model_config = published_as(
+    model_config = documented_config(
         "The instant of the first matching touchpoint in the window, for the date operators.",
         {"first_at": "Order Completed"},
     )
@@ -268,7 +276,7 @@ class FirstAtValue(Filtered, Windowed):
 
 
 class LastAtValue(Filtered, Windowed):
-    model_config = published_as(
+    model_config = documented_config(
         "The instant of the latest matching touchpoint in the window, for the date operators.",
         {"last_at": "Support Ticket Opened", "channel": "support"},
     )
@@ -278,7 +286,7 @@ class LastAtValue(Filtered, Windowed):
 
 
 class TraitOperand(BaseModel):
-    model_config = published_as("The current value of a trait, as an operand.", {"trait": "average_order"})
+    model_config = documented_config("The current value of a trait, as an operand.", {"trait": "average_order"})
     head: ClassVar = "trait"
 
     trait: TraitName = Field(description="Its name; one with dots is first the exact name, else a path.")
@@ -325,7 +333,7 @@ def models_of(union: TypeAliasType) -> Iterator[type[BaseModel]]:
     yield from (get_args(option)[0] for option in tagged)
 
 
-# Comparisons and expressions read each other, so the models are complete only here.
+# Comparisons and readings contain each other: the models are complete only once the readings are passed in here.
 VALUES: Final = tuple(models_of(Value))
 Comparison.model_rebuild(_types_namespace={"Reading": Reading})
 Filtered.model_rebuild()

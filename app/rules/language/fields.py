@@ -10,14 +10,14 @@ from pydantic import Field, PlainValidator, StringConstraints, TypeAdapter, Vali
 
 from app.rules.engine import calendar
 from app.rules.language import durations
-from app.rules.language.validation import near, refuse
+from app.rules.language.validation import suggest_similar, validation_error
 
 COUNT_MAX: Final = 1_000_000
 EVENT_CHARS_MAX: Final = 200
 PATTERN_CHARS_MAX: Final = 500
-PERIODS: Final = {"day": 366, "week": 104, "month": 60}
+PERIODS_MAX: Final = {"day": 366, "week": 104, "month": 60}
 """Periods of ``regularly``, and how many of each may be asked of at most."""
-DURING: Final = {
+DURING_AGE_DAYS_MAX: Final = {
     "today": 2,
     "yesterday": 3,
     "this_week": 9,
@@ -33,51 +33,51 @@ KEY_PATTERN: Final = r"^[a-z0-9]+(?:[_-][a-z0-9]+)*$"
 _CHANNEL_PATTERN: Final = r"^[a-z][a-z0-9_]*$"
 
 
-def _words(accept: Callable[[Any], str]) -> Callable[[Any], str | list[str]]:
+def _one_or_several_validator(accept: Callable[[Any], str]) -> Callable[[Any], str | list[str]]:
     """A word, or a list of different words."""
 
     def check(value: Any) -> str | list[str]:
         if not isinstance(value, list):
             return accept(value)
         if not value:
-            raise refuse("the list is empty", "Give at least one item.")
-        found: list[str] = []
+            raise validation_error("the list is empty", "Give at least one item.")
+        items: list[str] = []
         for index, item in enumerate(value):
             try:
-                found.append(accept(item))
+                items.append(accept(item))
             except Exception as error:
-                raise _moved(error, index) from None
-        if len(set(found)) < len(found):
-            twice = next(index for index, item in enumerate(found) if item in found[:index])
-            raise refuse("it stands twice in the list", "Remove one of them.", twice)
-        return found
+                raise _prefixed_with_index(error, index) from None
+        if len(set(items)) < len(items):
+            repeated = next(index for index, item in enumerate(items) if item in items[:index])
+            raise validation_error("it stands twice in the list", "Remove one of them.", repeated)
+        return items
 
     return check
 
 
-def _moved(error: Exception, index: int) -> Exception:
+def _prefixed_with_index(error: Exception, index: int) -> Exception:
     context = getattr(error, "context", None)
-    return refuse(context["message"], context["remedy"], index, *context["at"]) if context else error
+    return validation_error(context["message"], context["remedy"], index, *context["at"]) if context else error
 
 
-def _text(what: str, longest: int, pattern: str | None = None, remedy: str = "") -> Callable[[Any], str]:
+def _text_validator(what: str, longest: int, pattern: str | None = None, remedy: str = "") -> Callable[[Any], str]:
     adapter = TypeAdapter(Annotated[str, StringConstraints(pattern=pattern)])
 
     def accept(value: Any) -> str:
         if not isinstance(value, str):
-            raise refuse(f"{what} is text", "Put it in quotes.")
+            raise validation_error(f"{what} is text", "Put it in quotes.")
         if not 1 <= len(value) <= longest:
-            raise refuse(f"{what} has 1 to {longest} characters", "Shorten or complete it.")
+            raise validation_error(f"{what} has 1 to {longest} characters", "Shorten or complete it.")
         try:
             adapter.validate_python(value)
         except ValidationError:
-            raise refuse(f"{what} cannot be written so", remedy) from None
+            raise validation_error(f"{what} cannot be written so", remedy) from None
         return value
 
     return accept
 
 
-def _words_schema(description: str, longest: int, pattern: str | None = None) -> WithJsonSchema:
+def _one_or_several_schema(description: str, longest: int, pattern: str | None = None) -> WithJsonSchema:
     word: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": longest}
     if pattern:
         word["pattern"] = pattern
@@ -86,78 +86,84 @@ def _words_schema(description: str, longest: int, pattern: str | None = None) ->
 
 
 _KEY_REMEDY: Final = "Use 1 to 64 lower-case letters and digits, parted by single _ or -."
-_key: Final = _text("a key", 64, KEY_PATTERN, _KEY_REMEDY)
+_check_key: Final = _text_validator("a key", 64, KEY_PATTERN, _KEY_REMEDY)
 
 Key = Annotated[
     str,
-    PlainValidator(_key),
+    PlainValidator(_check_key),
     WithJsonSchema({"type": "string", "pattern": KEY_PATTERN, "minLength": 1, "maxLength": 64}),
 ]
 Keys = Annotated[
-    str | list[str], PlainValidator(_words(_key)), _words_schema("A key or a list of keys.", 64, KEY_PATTERN)
+    str | list[str],
+    PlainValidator(_one_or_several_validator(_check_key)),
+    _one_or_several_schema("A key or a list of keys.", 64, KEY_PATTERN),
 ]
-_event_words: Final = _words(_text("an event name", EVENT_CHARS_MAX))
+_check_event_names: Final = _one_or_several_validator(_text_validator("an event name", EVENT_CHARS_MAX))
 
 
-def _events(value: Any) -> str | list[str]:
-    found = _event_words(value)
-    if isinstance(found, list) and "*" in found:
-        raise refuse('"*" is any event already', 'Write "*" alone.')
-    return found
+def _check_events(value: Any) -> str | list[str]:
+    names = _check_event_names(value)
+    if isinstance(names, list) and "*" in names:
+        raise validation_error('"*" is any event already', 'Write "*" alone.')
+    return names
 
 
 Events = Annotated[
     str | list[str],
-    PlainValidator(_events),
-    _words_schema('An event name, a list of names, or "*" for any. Exact and case-sensitive.', EVENT_CHARS_MAX),
+    PlainValidator(_check_events),
+    _one_or_several_schema(
+        'An event name, a list of names, or "*" for any. Exact and case-sensitive.', EVENT_CHARS_MAX
+    ),
 ]
 Channels = Annotated[
     str | list[str],
     PlainValidator(
-        _words(_text("a channel", 50, _CHANNEL_PATTERN, "Channels are lower_snake, such as email or in_store."))
+        _one_or_several_validator(
+            _text_validator("a channel", 50, _CHANNEL_PATTERN, "Channels are lower_snake, such as email or in_store.")
+        )
     ),
-    _words_schema("A channel or a list of channels.", 50, _CHANNEL_PATTERN),
+    _one_or_several_schema("A channel or a list of channels.", 50, _CHANNEL_PATTERN),
 ]
 Sources = Annotated[
     str | list[str],
-    PlainValidator(_words(_text("a source", 255))),
-    _words_schema("The key of a source, or a list of keys.", 255),
+    PlainValidator(_one_or_several_validator(_text_validator("a source", 255))),
+    _one_or_several_schema("The key of a source, or a list of keys.", 255),
 ]
 
 _NAME_SCHEMA: Final = WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 500})
 _TOUCHPOINT: Final = "touchpoint."
 _TOUCHPOINT_PATHS: Final = ("touchpoint.name", "touchpoint.channel", "touchpoint.source")
-_PRIVATE: Final = "context.private"
-_path_text: Final = _text("a path", 500)
+_PRIVATE_TEXT: Final = "context.private"
+_check_path_text: Final = _text_validator("a path", 500)
 
 
-def _path(value: Any) -> str:
-    path = _path_text(value)
+def _check_path(value: Any) -> str:
+    path = _check_path_text(value)
     if path.startswith(_TOUCHPOINT) and path not in _TOUCHPOINT_PATHS:
-        raise refuse("a touchpoint has no such part", f"Read {', '.join(_TOUCHPOINT_PATHS)}, or a property.")
-    if path == _PRIVATE or path.startswith(_PRIVATE + "."):
-        raise refuse(
+        raise validation_error("a touchpoint has no such part", f"Read {', '.join(_TOUCHPOINT_PATHS)}, or a property.")
+    if path == _PRIVATE_TEXT or path.startswith(_PRIVATE_TEXT + "."):
+        raise validation_error(
             "what people wrote is kept apart, and no rule reads it",
             "Read a property; or let the source put texts there, by its option text: property.",
         )
     return path
 
 
-def _paths(value: Any) -> list[str]:
+def _check_paths(value: Any) -> list[str]:
     if not isinstance(value, list):
-        raise refuse("it must be a list", "Put the paths in [ ].")
+        raise validation_error("it must be a list", "Put the paths in [ ].")
     if len(value) > 5:
-        raise refuse("there are more than 5 paths", "Keep the ones that tell things apart.", 5)
-    found = _words(_path)(value)
-    assert isinstance(found, list)
-    return found
+        raise validation_error("there are more than 5 paths", "Keep the ones that tell things apart.", 5)
+    paths = _one_or_several_validator(_check_path)(value)
+    assert isinstance(paths, list)
+    return paths
 
 
-TraitName = Annotated[str, PlainValidator(_text("a trait's name", 500)), _NAME_SCHEMA]
-Path = Annotated[str, PlainValidator(_path), _NAME_SCHEMA]
+TraitName = Annotated[str, PlainValidator(_text_validator("a trait's name", 500)), _NAME_SCHEMA]
+Path = Annotated[str, PlainValidator(_check_path), _NAME_SCHEMA]
 Paths = Annotated[
     list[str],
-    PlainValidator(_paths),
+    PlainValidator(_check_paths),
     WithJsonSchema(
         {
             "type": "array",
@@ -170,38 +176,42 @@ Paths = Annotated[
 ]
 
 
-def _length(value: Any) -> str:
+def _check_length(value: Any) -> str:
     if not isinstance(value, str):
-        raise refuse("a length is text", 'Write a whole number and a unit in quotes, such as "90d".')
+        raise validation_error("a length is text", 'Write a whole number and a unit in quotes, such as "90d".')
     try:
         calendar.length(value)
     except ValueError as error:
-        raise refuse(str(error), 'Write for instance "90d", "36h" or "3mo"; the longest is 100 years.') from None
+        raise validation_error(
+            str(error), 'Write for instance "90d", "36h" or "3mo"; the longest is 100 years.'
+        ) from None
     return value
 
 
-def _moment(value: Any) -> str:
+def _check_moment(value: Any) -> str:
     if not isinstance(value, str):
-        raise refuse("a moment is text", 'Write for instance "1997-10-01" or "1997-10-01T00:00:00Z".')
+        raise validation_error("a moment is text", 'Write for instance "1997-10-01" or "1997-10-01T00:00:00Z".')
     try:
-        durations.moment(value)
+        durations.parse_moment(value)
     except ValueError as error:
-        raise refuse(str(error), 'Write for instance "1997-10-01" or "1997-10-01T00:00:00Z".') from None
+        raise validation_error(str(error), 'Write for instance "1997-10-01" or "1997-10-01T00:00:00Z".') from None
     return value
 
 
-def _zone(value: Any) -> str:
-    if not durations.is_zone(value):
-        raise refuse("there is no such timezone", "Use a name of the IANA database, such as Europe/Lisbon.")
+def _check_timezone(value: Any) -> str:
+    if not durations.is_timezone(value):
+        raise validation_error("there is no such timezone", "Use a name of the IANA database, such as Europe/Lisbon.")
     return str(value)
 
 
-def _one_of(what: str, words: Iterable[str]) -> PlainValidator:
-    known = tuple(words)
+def _choice_validator(what: str, words: Iterable[str]) -> PlainValidator:
+    choices = tuple(words)
 
     def check(value: Any) -> str:
-        if not isinstance(value, str) or value not in known:
-            raise refuse(f"there is no such {what}", near(value, known) or f"Use one of {', '.join(known)}.")
+        if not isinstance(value, str) or value not in choices:
+            raise validation_error(
+                f"there is no such {what}", suggest_similar(value, choices) or f"Use one of {', '.join(choices)}."
+            )
         return value
 
     return PlainValidator(check)
@@ -209,40 +219,50 @@ def _one_of(what: str, words: Iterable[str]) -> PlainValidator:
 
 Length = Annotated[
     str,
-    PlainValidator(_length),
+    PlainValidator(_check_length),
     WithJsonSchema({"type": "string", "pattern": "^[1-9][0-9]*(ms|s|m|h|d|w|mo|y)$", "examples": ["90d", "3mo"]}),
 ]
 Moment = Annotated[
-    str, PlainValidator(_moment), WithJsonSchema({"type": "string", "examples": ["1997-10-01", "1997-10-01T00:00:00Z"]})
+    str,
+    PlainValidator(_check_moment),
+    WithJsonSchema({"type": "string", "examples": ["1997-10-01", "1997-10-01T00:00:00Z"]}),
 ]
-Zone = Annotated[str, PlainValidator(_zone), WithJsonSchema({"type": "string", "examples": ["Europe/Lisbon"]})]
-Period = Annotated[str, _one_of("period", PERIODS), WithJsonSchema({"type": "string", "enum": list(PERIODS)})]
-DuringWord = Annotated[str, _one_of("word of during", DURING), WithJsonSchema({"type": "string", "enum": list(DURING)})]
+Timezone = Annotated[
+    str, PlainValidator(_check_timezone), WithJsonSchema({"type": "string", "examples": ["Europe/Lisbon"]})
+]
+Period = Annotated[
+    str, _choice_validator("period", PERIODS_MAX), WithJsonSchema({"type": "string", "enum": list(PERIODS_MAX)})
+]
+DuringWord = Annotated[
+    str,
+    _choice_validator("word of during", DURING_AGE_DAYS_MAX),
+    WithJsonSchema({"type": "string", "enum": list(DURING_AGE_DAYS_MAX)}),
+]
 Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
 
 
 # --------------------------------------------------------------------------------- what surely follows of them
 
 
-def is_calendar(length: str | None) -> bool:
+def is_calendar_length(length: str | None) -> bool:
     """Whether the length is one of months or years, so that its end depends on the timezone."""
     return length is not None and calendar.length(length).months > 0
 
 
-def never_longer(one: str, other: str) -> bool:
-    """Whether ``one`` ends no later than ``other``, whenever and wherever both begin."""
-    first, second = calendar.length(one), calendar.length(other)
+def is_never_longer(length: str, limit: str) -> bool:
+    """Return whether ``length`` ends no later than ``limit``, whenever and wherever both begin."""
+    first, second = calendar.length(length), calendar.length(limit)
     if first.months and second.months:
         return first.months <= second.months
-    return _extent(first)[1] <= _extent(second)[0]
+    return _length_bounds(first)[1] <= _length_bounds(second)[0]
 
 
-def lasts_days(length: str, days: int) -> bool:
+def lasts_at_least_days(length: str, days: int) -> bool:
     """Whether the length is surely at least so many days of 24 hours."""
-    return _extent(calendar.length(length))[0] >= days * durations.MICROSECONDS["d"]
+    return _length_bounds(calendar.length(length))[0] >= days * durations.MICROSECONDS["d"]
 
 
-def _extent(length: calendar.Length) -> tuple[int, int]:
+def _length_bounds(length: calendar.Length) -> tuple[int, int]:
     """(shortest, longest) microseconds that the length can take; a change of offset moves an end by a day at most."""
     if not length.months:
         return length.microseconds, length.microseconds
@@ -251,20 +271,20 @@ def _extent(length: calendar.Length) -> tuple[int, int]:
     return (years * 365 + months * 28 - 2) * day, (years * 366 + months * 31 + 2) * day
 
 
-def earliest_and_latest(bound: int | date, zone: str | None) -> tuple[int, int]:
+def moment_bounds(bound: int | date, zone: str | None) -> tuple[int, int]:
     """Between which instants a moment lies; a date begins somewhere, where no zone says where."""
     if not isinstance(bound, date):
         return bound, bound
     if zone is not None:
-        first = durations.first_instant(bound, zone)
+        first = durations.first_instant_of_day(bound, zone)
         return first, first
-    midnight = durations.utc_midnight(bound)
-    return midnight - durations.EDGE, midnight + durations.EDGE
+    midnight = durations.utc_midnight_of(bound)
+    return midnight - durations.ZONE_SHIFT_MAX, midnight + durations.ZONE_SHIFT_MAX
 
 
-def not_before(one: str, other: str, zone: str | None = None) -> bool:
-    """Whether the moment ``one`` is surely the same as ``other``, or later, in whatever zone their dates begin."""
-    first, second = durations.moment(one), durations.moment(other)
+def is_not_before(moment: str, limit: str, zone: str | None = None) -> bool:
+    """Return whether ``moment`` equals ``limit`` or is later, in every zone in which their dates may begin."""
+    first, second = durations.parse_moment(moment), durations.parse_moment(limit)
     if isinstance(first, date) and isinstance(second, date):
         return first >= second
-    return earliest_and_latest(first, zone)[0] >= earliest_and_latest(second, zone)[1]
+    return moment_bounds(first, zone)[0] >= moment_bounds(second, zone)[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, assert_never
 
 import msgspec
 from pydantic import BaseModel
@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from app.errors import InvalidDefinition
 from app.rules.language.expressions import TraitOperand, Value
 from app.rules.language.nodes import AtStage, InSegment, Rule, TraitIs
-from app.rules.language.validation import pointer
+from app.rules.language.validation import json_pointer
 
-Step = str | int
+PathStep = str | int
 
 
 class Definition(msgspec.Struct, frozen=True):
@@ -43,14 +43,14 @@ class NamedRule(NamedTuple):
 
     id: str
     rule: Rule | Value
-    at: tuple[Step, ...]
+    at: tuple[PathStep, ...]
 
 
 class Reference(NamedTuple):
     """One node that reads other definitions: a segment, all the stages of a journey, a computed trait."""
 
     targets: tuple[str, ...]
-    at: tuple[Step, ...]
+    at: tuple[PathStep, ...]
 
 
 def segment_id(key: str) -> str:
@@ -65,34 +65,41 @@ def stage_id(journey: str, stage: str) -> str:
     return f"stage:{journey}:{stage}"
 
 
-def named_rules(definitions: Sequence[Definition]) -> dict[str, NamedRule]:
+def index_rules(definitions: Sequence[Definition]) -> dict[str, NamedRule]:
     """Every rule that has an id, in the order of the definitions. Refuses two of one id."""
-    found: dict[str, NamedRule] = {}
+    rules: dict[str, NamedRule] = {}
     for definition in definitions:
         for named in _rules_of(definition):
-            if named.id in found:
-                raise InvalidDefinition(pointer([*named.at[:-1], "key"]), f"there are two of {named.id}", "Rename one.")
-            found[named.id] = named
-    return found
+            if named.id in rules:
+                raise InvalidDefinition(
+                    json_pointer([*named.at[:-1], "key"]), f"there are two of {named.id}", "Rename one."
+                )
+            rules[named.id] = named
+    return rules
 
 
 def _rules_of(definition: Definition) -> Iterator[NamedRule]:
-    if definition.kind == "segment":
-        assert definition.rule is not None
-        yield NamedRule(segment_id(definition.key), definition.rule, ("rule",))
-    elif definition.kind == "trait":
-        assert definition.value is not None
-        if definition.key == "timezone":
-            raise InvalidDefinition(
-                "/key", "the timezone of a customer is declared, not computed", "Send it with identify, or rename this."
-            )
-        yield NamedRule(trait_id(definition.key), definition.value, ("value",))
-    else:
-        for place, (key, _, rule) in enumerate(definition.stages):
-            yield NamedRule(stage_id(definition.key, key), rule, ("stages", place, "rule"))
+    match definition.kind:
+        case "segment":
+            assert definition.rule is not None
+            yield NamedRule(segment_id(definition.key), definition.rule, ("rule",))
+        case "trait":
+            assert definition.value is not None
+            if definition.key == "timezone":
+                raise InvalidDefinition(
+                    "/key",
+                    "the timezone of a customer is declared, not computed",
+                    "Send it with identify, or rename this.",
+                )
+            yield NamedRule(trait_id(definition.key), definition.value, ("value",))
+        case "journey":
+            for place, (key, _, rule) in enumerate(definition.stages):
+                yield NamedRule(stage_id(definition.key, key), rule, ("stages", place, "rule"))
+        case _:
+            assert_never(definition.kind)
 
 
-def stages_of(definitions: Sequence[Definition]) -> dict[str, tuple[tuple[str, str], ...]]:
+def stages_by_journey(definitions: Sequence[Definition]) -> dict[str, tuple[tuple[str, str], ...]]:
     return {
         definition.key: tuple((key, stage_id(definition.key, key)) for key, _, _ in definition.stages)
         for definition in definitions
@@ -100,116 +107,118 @@ def stages_of(definitions: Sequence[Definition]) -> dict[str, tuple[tuple[str, s
     }
 
 
-def parts(model: BaseModel, at: tuple[Step, ...] = ()) -> Iterator[tuple[BaseModel, tuple[Step, ...]]]:
+def walk_models(model: BaseModel, at: tuple[PathStep, ...] = ()) -> Iterator[tuple[BaseModel, tuple[PathStep, ...]]]:
     """Every model inside a rule or a value, itself first, with where it stands."""
     yield model, at
-    given = model.model_fields_set
+    fields_set = model.model_fields_set
     for name, field in type(model).model_fields.items():
-        if name in given and isinstance(found := getattr(model, name), BaseModel | list | dict):
-            yield from _parts_of(found, (*at, field.alias or name))
+        if name in fields_set and isinstance(value := getattr(model, name), BaseModel | list | dict):
+            yield from _walk_inside(value, (*at, field.alias or name))
 
 
-def _parts_of(found: Any, at: tuple[Step, ...]) -> Iterator[tuple[BaseModel, tuple[Step, ...]]]:
-    if isinstance(found, BaseModel):
-        yield from parts(found, at)
-    elif isinstance(found, list):
-        for place, item in enumerate(found):
-            yield from _parts_of(item, (*at, place))
-    elif isinstance(found, dict):
-        for key, item in found.items():
-            yield from _parts_of(item, (*at, key))
+def _walk_inside(value: Any, at: tuple[PathStep, ...]) -> Iterator[tuple[BaseModel, tuple[PathStep, ...]]]:
+    if isinstance(value, BaseModel):
+        yield from walk_models(value, at)
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _walk_inside(item, (*at, place))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _walk_inside(item, (*at, key))
 
 
-def references(
+def collect_references(
     named: Mapping[str, NamedRule], journeys: Mapping[str, tuple[tuple[str, str], ...]], default_journey: str
 ) -> dict[str, list[Reference]]:
     """What each rule and each value reads of others; refuses names that do not exist."""
     return {
-        rule_id: list(references_of(rule_id, rule, root, named, journeys, default_journey))
+        rule_id: list(find_references(rule_id, rule, root, named, journeys, default_journey))
         for rule_id, (_, rule, root) in named.items()
     }
 
 
-def references_of(
+def find_references(
     rule_id: str,
     model: BaseModel,
-    root: tuple[Step, ...],
+    root: tuple[PathStep, ...],
     named: Mapping[str, Any],
     journeys: Mapping[str, tuple[tuple[str, str], ...]],
     default_journey: str,
 ) -> Iterator[Reference]:
-    for node, at in parts(model, root):
+    for node, at in walk_models(model, root):
         if isinstance(node, InSegment):
             if segment_id(node.segment) not in named:
                 raise InvalidDefinition(
-                    pointer([*at, "segment"]),
+                    json_pointer([*at, "segment"]),
                     f"{rule_id} reads the segment {node.segment}, which does not exist",
                     "Create it first, or correct the key.",
                 )
             yield Reference((segment_id(node.segment),), at)
         elif isinstance(node, AtStage):
-            places_asked(node, at, journeys, default_journey)
+            resolve_stage_places(node, at, journeys, default_journey)
             stages = journeys[node.journey or default_journey]
             yield Reference(tuple(target for _, target in stages), at)
         elif isinstance(node, TraitIs | TraitOperand):
-            computed = computed_trait(node.trait, named)
+            computed = find_computed_trait(node.trait, named)
             if computed is not None:
                 yield Reference((computed,), (*at, "trait"))
 
 
-def computed_trait(name: str, named: Mapping[str, Any]) -> str | None:
+def find_computed_trait(name: str, named: Mapping[str, Any]) -> str | None:
     """The id of the computed trait that ``name`` reads, or reads into; ``None``: it is declared."""
     candidates = (trait_id(name), trait_id(name.partition(".")[0]))
     return next((candidate for candidate in candidates if candidate in named), None)
 
 
-def places_asked(
-    node: AtStage, at: tuple[Step, ...], journeys: Mapping[str, tuple[tuple[str, str], ...]], default_journey: str
+def resolve_stage_places(
+    node: AtStage, at: tuple[PathStep, ...], journeys: Mapping[str, tuple[tuple[str, str], ...]], default_journey: str
 ) -> frozenset[int]:
     """The places, among the stages of the journey, that the node asks for."""
     journey = node.journey or default_journey
     if journey not in journeys:
         raise InvalidDefinition(
-            pointer([*at, "journey" if node.journey else "stage"]),
+            json_pointer([*at, "journey" if node.journey else "stage"]),
             f"the journey {journey} does not exist",
             "Create it first, or name another with journey.",
         )
     keys = [key for key, _ in journeys[journey]]
-    asked = node.stage if isinstance(node.stage, list) else [node.stage]
-    for key in asked:
+    targets = node.stage if isinstance(node.stage, list) else [node.stage]
+    for key in targets:
         if key not in keys:
             raise InvalidDefinition(
-                pointer([*at, "stage"]),
+                json_pointer([*at, "stage"]),
                 f"the journey {journey} has no stage {key}",
                 f"Its stages are {', '.join(keys)}.",
             )
-    return frozenset(keys.index(key) for key in asked)
+    return frozenset(keys.index(key) for key in targets)
 
 
-def in_order(named: Mapping[str, NamedRule], reads: Mapping[str, list[Reference]]) -> list[str]:
+def sort_by_dependency(named: Mapping[str, NamedRule], reads: Mapping[str, list[Reference]]) -> list[str]:
     """Rule ids such that each comes after all that it reads. Refuses cycles, naming them."""
-    done: list[str] = []
+    ordered: list[str] = []
     finished: set[str] = set()
     for start in named:
-        trail: dict[str, Iterator[tuple[str, tuple[Step, ...]]]] = {}
+        trail: dict[str, Iterator[tuple[str, tuple[PathStep, ...]]]] = {}
         if start not in finished:
-            trail[start] = _targets(reads[start])
+            trail[start] = _iterate_targets(reads[start])
         while trail:
             current = next(reversed(trail))
             target, at = next(trail[current], (None, ()))
             if target is None:
                 finished.add(current)
-                done.append(current)
+                ordered.append(current)
                 del trail[current]
             elif target in trail:
-                ring = [*list(trail)[list(trail).index(target) :], target]
+                cycle = [*list(trail)[list(trail).index(target) :], target]
                 raise InvalidDefinition(
-                    pointer(at), f"definitions read each other in a cycle: {' > '.join(ring)}", "Break it at one place."
+                    json_pointer(at),
+                    f"definitions read each other in a cycle: {' > '.join(cycle)}",
+                    "Break it at one place.",
                 )
             elif target not in finished:
-                trail[target] = _targets(reads[target])
-    return done
+                trail[target] = _iterate_targets(reads[target])
+    return ordered
 
 
-def _targets(found: Sequence[Reference]) -> Iterator[tuple[str, tuple[Step, ...]]]:
-    return iter([(target, at) for targets, at in found for target in targets])
+def _iterate_targets(references: Sequence[Reference]) -> Iterator[tuple[str, tuple[PathStep, ...]]]:
+    return iter([(target, at) for targets, at in references for target in targets])

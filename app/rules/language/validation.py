@@ -1,8 +1,8 @@
 """How a definition is refused: the path of the node, what is wrong there, and what to write instead.
 
-Two passes. :func:`inspect` walks the raw JSON without recursion, so that depth and size are bounded before
+Two passes. :func:`check_structure` walks the raw JSON without recursion, so that depth and size are bounded before
 anything recurses, and settles which head each node has. The models of :mod:`app.rules.language.nodes` then check the
-fields; :func:`as_invalid_definition` turns their first complaint into an :class:`InvalidDefinition`.
+fields; :func:`to_invalid_definition` turns their first complaint into an :class:`InvalidDefinition`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _NODE_HEADS: Final = {
     "step": STEP_HEADS,
     "plain_did": ("did",),
 }
-_NAMES: Final = {
+_KIND_LABELS: Final = {
     "rule": "a rule",
     "value": "a value expression",
     "reading": "an operand",
@@ -61,7 +61,7 @@ _NAMES: Final = {
     "where_value": "a comparison",
     "during": "during",
 }
-_KINDS: Final = {
+_CHILD_KINDS: Final = {
     ("rule", "all"): "rules",
     ("rule", "any"): "rules",
     ("rule", "not"): "rule",
@@ -81,89 +81,89 @@ _ITEM_KINDS: Final = {"rules": "rule", "stages": "stage_in", "steps": "step", "w
 _TAGGED: Final = frozenset((*_NODE_HEADS, "operand", "where_value", "during")) - {"plain_did"}
 """Kinds that a union of models reads: pydantic puts the option that it chose into the place of an error."""
 
-Where = tuple["Where | None", str | int] | None
+_Location = tuple["_Location | None", str | int] | None
 """A place in the document as a chain (parent, key), so that going deeper costs nothing."""
 
 
-def refuse(message: str, remedy: str, *at: str | int) -> PydanticCustomError:
+def validation_error(message: str, remedy: str, *at: str | int) -> PydanticCustomError:
     """What a validator raises. ``at`` leads from the value it validates to the offending part."""
     return PydanticCustomError("refused", "{message}", {"message": message, "remedy": remedy, "at": at})
 
 
-def near(word: object, known: Iterable[str]) -> str:
-    """A question whether the nearest of the known words was meant; empty where none is near."""
-    found = get_close_matches(str(word)[:40], list(known), 1, 0.7)
-    return f"Did you mean {found[0]}?" if found else ""
+def suggest_similar(word: object, choices: Iterable[str]) -> str:
+    """Return a question that names the most similar choice; "" if no choice is similar."""
+    matches = get_close_matches(str(word)[:40], list(choices), 1, 0.7)
+    return f"Did you mean {matches[0]}?" if matches else ""
 
 
-def inspect(data: object, path: str, kind: str, limits: Limits) -> None:
+def check_structure(data: object, path: str, kind: str, limits: Limits) -> None:
     """Refuse what no rule may contain: too deep, too large, unknown heads, null, NUL, numbers that are not finite.
 
-    ``kind`` says what ``data`` is, in the words of ``_NAMES``. Works without recursion, in document order.
+    ``kind`` says what ``data`` is, in the words of ``_KIND_LABELS``. Works without recursion, in document order.
     """
-    seen = _Seen(path, limits)
-    stack: list[tuple[object, Where, int, str]] = [(data, None, 0, kind)]
+    size_guard = _SizeGuard(path, limits)
+    stack: list[tuple[object, _Location, int, str]] = [(data, None, 0, kind)]
     while stack:
-        value, where, depth, kind = stack.pop()
+        value, location, depth, kind = stack.pop()
         if kind == "operand" and isinstance(value, Mapping):
             kind = "reading"
-        seen.one_more(kind, depth)
+        size_guard.count_value(kind, depth)
         try:
-            _inspect_one(value, kind)
+            _check_value(value, kind)
         except PydanticCustomError as error:
             context = error.context or {}
-            place = pointer([*_steps(where), *context["at"]])
-            raise InvalidDefinition(f"{path}{place}", context["message"], context["remedy"]) from None
+            error_path = json_pointer([*_path_steps(location), *context["at"]])
+            raise InvalidDefinition(f"{path}{error_path}", context["message"], context["remedy"]) from None
         if isinstance(value, Mapping):
-            seen.keys(value, kind)
-            inner = [(value[key], (where, key), _kind_under(kind, key)) for key in value]
+            size_guard.count_anniversaries(value, kind)
+            children = [(value[key], (location, key), _child_kind(kind, key)) for key in value]
         elif isinstance(value, list | tuple):
-            inner = [(item, (where, index), _ITEM_KINDS.get(kind, "plain")) for index, item in enumerate(value)]
+            children = [(item, (location, index), _ITEM_KINDS.get(kind, "plain")) for index, item in enumerate(value)]
         else:
             continue
-        deeper = depth + (kind not in ("rules", "stages"))
-        stack.extend((item, place, deeper, inner_kind) for item, place, inner_kind in reversed(inner))
+        child_depth = depth + (kind not in ("rules", "stages"))
+        stack.extend((child, place, child_depth, child_kind) for child, place, child_kind in reversed(children))
 
 
-def _inspect_one(value: object, kind: str) -> None:
-    """One value without what is inside it; raises what ``refuse`` makes."""
+def _check_value(value: object, kind: str) -> None:
+    """One value without what is inside it; raises what ``validation_error`` makes."""
     if kind in _NODE_HEADS:
-        _inspect_head(value, kind)
+        _check_head(value, kind)
     elif kind == "where_value" and isinstance(value, Mapping):
-        _inspect_where_value(value)
+        _check_where_value(value)
     if isinstance(value, Mapping):
         for key in value:
-            _inspect_text(key, str(key))
+            _check_text(key, str(key))
     elif not isinstance(value, list | tuple):
-        _inspect_scalar(value)
+        _check_scalar(value)
 
 
-def _kind_under(kind: str, key: object) -> str:
-    return "where_value" if kind == "where" else _KINDS.get((kind, str(key)), "plain")
+def _child_kind(kind: str, key: object) -> str:
+    return "where_value" if kind == "where" else _CHILD_KINDS.get((kind, str(key)), "plain")
 
 
-class _Seen:
-    """How much of a document has been seen, against the limits."""
+class _SizeGuard:
+    """Counts the values of a document and refuses it once it exceeds the limits."""
 
     def __init__(self, path: str, limits: Limits) -> None:
         self._path = path
         self._limits = limits
         self._nodes = self._values = self._anniversaries = 0
 
-    def one_more(self, kind: str, depth: int) -> None:
-        node = kind in _NODE_HEADS
+    def count_value(self, kind: str, depth: int) -> None:
+        is_node = kind in _NODE_HEADS
         self._values += 1
-        self._nodes += node
+        self._nodes += is_node
         if kind == "stage_in":
             self._anniversaries = 0  # each stage has a rule of its own
-        deepest = self._limits.rule_depth_levels_max + (0 if node else _LEVELS_INSIDE_NODE)
+        deepest = self._limits.rule_depth_levels_max + (0 if is_node else _LEVELS_INSIDE_NODE)
         if depth > deepest:
             self._refuse(f"it nests deeper than {deepest} levels")
         largest = self._limits.rule_nodes_max
         if self._nodes > largest or self._values > largest * _VALUES_PER_NODE:
             self._refuse(f"it is larger than {largest} nodes and {_VALUES_PER_NODE} values for each")
 
-    def keys(self, value: Mapping[object, object], kind: str) -> None:
+    def count_anniversaries(self, value: Mapping[object, object], kind: str) -> None:
         if kind in ("rule", "where_value") and "anniversary_within" in value:
             self._anniversaries += 1
             if self._anniversaries > ANNIVERSARIES_MAX:
@@ -173,27 +173,31 @@ class _Seen:
         raise InvalidDefinition(self._path, message, "Move a part into its own segment.")
 
 
-def _inspect_head(node: object, kind: str) -> None:
+def _check_head(node: object, kind: str) -> None:
     heads = _NODE_HEADS[kind]
-    listed = f"Heads are {', '.join(heads)}."
+    listed_heads = f"Heads are {', '.join(heads)}."
     if not isinstance(node, Mapping):
-        raise refuse(f"{_NAMES[kind]} is an object with one head", listed)
-    found = [key for key in node if key in heads]
-    if len(found) > 1:
-        raise refuse(
-            f"the node has more than one head: {', '.join(found)}",
+        raise validation_error(f"{_KIND_LABELS[kind]} is an object with one head", listed_heads)
+    node_heads = [key for key in node if key in heads]
+    if len(node_heads) > 1:
+        raise validation_error(
+            f"the node has more than one head: {', '.join(node_heads)}",
             "Put each in a node of its own under all or any." if kind == "rule" else "Keep one of them.",
         )
-    if found:
+    if node_heads:
         return
     elsewhere = next((key for key in node if key in HEADS or key in VALUE_HEADS), None)
     if elsewhere is not None:
-        raise refuse(f"{_NAMES[kind]} has no head {elsewhere}", _instead_of(elsewhere, kind) or listed, elsewhere)
-    guess = next(filter(None, (near(key, heads) for key in node)), listed)
-    raise refuse(f"{_NAMES[kind]} needs a head", guess)
+        raise validation_error(
+            f"{_KIND_LABELS[kind]} has no head {elsewhere}",
+            _suggest_other_head(elsewhere, kind) or listed_heads,
+            elsewhere,
+        )
+    guess = next(filter(None, (suggest_similar(key, heads) for key in node)), listed_heads)
+    raise validation_error(f"{_KIND_LABELS[kind]} needs a head", guess)
 
 
-def _instead_of(head: str, kind: str) -> str:
+def _suggest_other_head(head: str, kind: str) -> str:
     """The remedy for a head that belongs elsewhere."""
     if kind == "rule" and head == "count":
         return 'Use {"did": ...} with at_least, at_most, exactly or between.'
@@ -206,39 +210,41 @@ def _instead_of(head: str, kind: str) -> str:
     return ""
 
 
-def _inspect_where_value(value: Mapping[object, object]) -> None:
+def _check_where_value(value: Mapping[object, object]) -> None:
     head = next((str(key) for key in value if key in _NODE_HEADS["reading"]), None)
     if head is not None:
-        raise refuse(
+        raise validation_error(
             f"{head} is no operator of a comparison",
             f'Say how to compare with it, such as {{"eq": {{"{head}": ...}}}}.',
             head,
         )
 
 
-def _inspect_scalar(value: object) -> None:
+def _check_scalar(value: object) -> None:
     if value is None:
-        raise refuse("null says nothing", "Leave it out; for a missing value say exists: false.")
+        raise validation_error("null says nothing", "Leave it out; for a missing value say exists: false.")
     if isinstance(value, str):
-        _inspect_text(value)
+        _check_text(value)
     elif isinstance(value, bool):
         return
     elif isinstance(value, int | float | Decimal):
         if not math.isfinite(value) if isinstance(value, float) else not _is_short(value):
-            raise refuse(f"the number is not finite or needs more than {DIGITS_MAX} digits", "Give a smaller number.")
+            raise validation_error(
+                f"the number is not finite or needs more than {DIGITS_MAX} digits", "Give a smaller number."
+            )
     else:
-        raise refuse("this is no JSON value", "Give text, a number, true, false, a list or an object.")
+        raise validation_error("this is no JSON value", "Give text, a number, true, false, a list or an object.")
 
 
 def _is_short(number: int | Decimal) -> bool:
     return (isinstance(number, int) or number.is_finite()) and digits_written_out(number) <= DIGITS_MAX
 
 
-def _inspect_text(text: object, *at: str) -> None:
+def _check_text(text: object, *at: str) -> None:
     if not isinstance(text, str):
-        raise refuse("the key is no text", "Keys of a JSON object are text.", *at)
+        raise validation_error("the key is no text", "Keys of a JSON object are text.", *at)
     if "\0" in text or not _is_unicode(text):
-        raise refuse("the text holds NUL or a lone surrogate", "Remove that character.", *at)
+        raise validation_error("the text holds NUL or a lone surrogate", "Remove that character.", *at)
 
 
 def _is_unicode(text: str) -> bool:
@@ -249,15 +255,15 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _steps(where: Where) -> Iterator[str | int]:
+def _path_steps(location: _Location) -> Iterator[str | int]:
     chain: list[str | int] = []
-    while where is not None:
-        where, key = where
+    while location is not None:
+        location, key = location
         chain.append(key)
     return reversed(chain)
 
 
-def pointer(steps: Iterator[str | int] | Sequence[str | int]) -> str:
+def json_pointer(steps: Iterator[str | int] | Sequence[str | int]) -> str:
     """A JSON pointer (RFC 6901) that is short and printable, whatever a client named its keys."""
     return "".join(f"/{_printable(step)}" for step in steps)
 
@@ -281,28 +287,28 @@ _MESSAGES: Final = {
 }
 
 
-def as_invalid_definition(
+def to_invalid_definition(
     error: ValidationError, path: str, kind: str, keys: Mapping[tuple[str, str], Sequence[str]]
 ) -> InvalidDefinition:
     """The first complaint of the models, at its JSON path. ``keys`` are those of each (kind, head)."""
     first = error.errors(include_url=False, include_input=False)[0]
-    steps, place = _document_steps(first["loc"], kind)
-    message, remedy, at = _complaint(first, place, keys, steps)
-    return InvalidDefinition(f"{path}{pointer([*steps, *at])}", message, remedy)
+    steps, place = _without_union_tags(first["loc"], kind)
+    message, remedy, at = _describe_error(first, place, keys, steps)
+    return InvalidDefinition(f"{path}{json_pointer([*steps, *at])}", message, remedy)
 
 
-def _document_steps(loc: tuple[str | int, ...], kind: str) -> tuple[list[str | int], tuple[str, str]]:
+def _without_union_tags(loc: tuple[str | int, ...], kind: str) -> tuple[list[str | int], tuple[str, str]]:
     """``loc`` without the tags that pydantic puts into it where a union was decided; (kind, head) of the last one."""
     steps: list[str | int] = []
     place = (kind, "")
     tag_due = kind in _TAGGED
     for step in loc:
         if tag_due:
-            kind, tag_due = _chosen(kind, str(step))
+            kind, tag_due = _follow_union_tag(kind, str(step))
             place = (kind, str(step))
             continue
         steps.append(step)
-        kind = _ITEM_KINDS.get(kind) or _KINDS.get((kind, str(step)), "plain")
+        kind = _ITEM_KINDS.get(kind) or _CHILD_KINDS.get((kind, str(step)), "plain")
         tag_due = kind in _TAGGED
         if kind == "plain_did":
             place = (kind, "did")
@@ -311,7 +317,7 @@ def _document_steps(loc: tuple[str | int, ...], kind: str) -> tuple[list[str | i
     return steps, place
 
 
-def _chosen(kind: str, tag: str) -> tuple[str, bool]:
+def _follow_union_tag(kind: str, tag: str) -> tuple[str, bool]:
     """What a union has decided on, and whether that is a union in turn."""
     if kind == "operand":
         return ("reading", True) if tag == "reading" else ("plain", False)
@@ -320,7 +326,7 @@ def _chosen(kind: str, tag: str) -> tuple[str, bool]:
     return kind, False
 
 
-def _complaint(
+def _describe_error(
     first: ErrorDetails, place: tuple[str, str], keys: Mapping[tuple[str, str], Sequence[str]], steps: list[str | int]
 ) -> tuple[str, str, tuple[str | int, ...]]:
     context = first.get("ctx", {})
@@ -328,21 +334,23 @@ def _complaint(
         case "refused":
             return context["message"], context["remedy"], context["at"]
         case "extra_forbidden":
-            return *_unknown_key(_printable(steps[-1]), place, keys), ()
+            return *_describe_unknown_key(_printable(steps[-1]), place, keys), ()
         case "missing":
             return f"{steps[-1]} is missing", "Add it.", ()
         case "string_too_long" | "too_long":
             return f"it is longer than {context['max_length']}", "Shorten it.", ()
-        case known if known in _MESSAGES:
-            return *_MESSAGES[known], ()
+        case error_type if error_type in _MESSAGES:
+            return *_MESSAGES[error_type], ()
         case _:
             return first["msg"], "See docs/rules.md.", ()
 
 
-def _unknown_key(key: str, place: tuple[str, str], keys: Mapping[tuple[str, str], Sequence[str]]) -> tuple[str, str]:
+def _describe_unknown_key(
+    key: str, place: tuple[str, str], keys: Mapping[tuple[str, str], Sequence[str]]
+) -> tuple[str, str]:
     kind, head = place
-    name = f"a {head} node" if kind == "rule" else _NAMES[kind]
+    name = f"a {head} node" if kind == "rule" else _KIND_LABELS[kind]
     if kind == "value" and key in keys["where_value", "comparison"]:
         return f"{name} has no comparison", f'Compare where it is read: {{"{key}": {{"{head}": ...}}}} on a trait.'
-    guess = near(key, keys[place])
+    guess = suggest_similar(key, keys[place])
     return f"{name} has no key {key}", guess or "Correct or remove it; docs/rules.md lists the keys."

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from app.projection.fold import NeedsReplay
 from app.projection.fold import fold as fold_moves
 from app.rules import parse_rule
-from app.rules.language import expressions, nodes
+from app.rules.language import expressions, nodes, touchpoint_nodes
 from app.rules.language.comparison import Comparison
 from app.rules.language.definitions import parse_value
 from tests.support.reference_rules import OPERATORS, Entry, TrackEntry, TraitsEntry, World
@@ -618,7 +618,9 @@ def test_buckets(salt: str, number: int) -> None:
 
 
 def test_the_table_covers_every_head_modifier_and_operator() -> None:
-    published = {model for module in (nodes, expressions) for model in vars(module).values() if _is_node(model)}
+    published = {
+        model for module in (nodes, touchpoint_nodes, expressions) for model in vars(module).values() if _is_node(model)
+    }
     wanted = {
         f"{model.__name__}.{name}"
         for model in (*published, Comparison)

@@ -18,7 +18,7 @@ HOUR, DAY = 3_600_000_000, 86_400_000_000
 
 
 def at(text: str) -> int:
-    found = durations.instant_or_date(text)
+    found = durations.parse_instant_or_date(text)
     assert isinstance(found, int)
     return found
 

@@ -20,7 +20,7 @@ DAY = 86_400_000_000
 
 
 def at(text: str) -> int:
-    found = durations.instant_or_date(text)
+    found = durations.parse_instant_or_date(text)
     assert isinstance(found, int)
     return found
 
@@ -197,8 +197,8 @@ def _naive_anniversary(day: date, length: timedelta, t: int, zone: str) -> bool:
             one = day.replace(year=year)
         except ValueError:
             one = date(year, 2, 28)
-        begin = durations.first_instant(one, zone) - length // timedelta(microseconds=1)
-        if begin <= t < durations.first_instant(one + timedelta(days=1), zone):
+        begin = durations.first_instant_of_day(one, zone) - length // timedelta(microseconds=1)
+        if begin <= t < durations.first_instant_of_day(one + timedelta(days=1), zone):
             return True
     return False
 

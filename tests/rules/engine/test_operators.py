@@ -24,7 +24,7 @@ class Given(Dynamic):
 
 
 def at(text: str) -> int:
-    found = durations.instant_or_date(text)
+    found = durations.parse_instant_or_date(text)
     assert isinstance(found, int)
     return found
 

@@ -27,7 +27,8 @@ from app.rules.language.definitions import (
     value_to_json,
 )
 from app.rules.language.expressions import VALUES, Hours, TraitOperand, Value, models_of
-from app.rules.language.nodes import NotStep, PlainDid, Rule, Step
+from app.rules.language.nodes import Rule
+from app.rules.language.touchpoint_nodes import NotStep, PlainDid, Step
 from app.rules.language.validation import HEADS, VALUE_HEADS
 
 PAGE = Path(__file__).parents[3] / "docs" / "rules.md"

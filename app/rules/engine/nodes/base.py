@@ -143,7 +143,7 @@ class Zone:
         if self.own is not None:
             return self.own
         zone = facts.traits.get("timezone")
-        return zone if durations.is_zone(zone) else self.workspace  # type: ignore[return-value]
+        return zone if durations.is_timezone(zone) else self.workspace  # type: ignore[return-value]
 
     def add(self, p: int, length: Length, facts: Facts) -> int:
         return p + length.microseconds if length.exact else add(p, length, self.of(facts))
