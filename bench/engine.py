@@ -20,7 +20,7 @@ from app.projection.log_replay import input_from_message
 from app.projection.state import State, read_state, write_state
 from app.rules.engine.ruleset import Ruleset
 from app.rules.engine.series import Series
-from app.rules.engine.touchpoint_view import Occurrence
+from app.rules.engine.touchpoint_view import TouchpointView
 from app.touchpoint import DAY, HOUR, MINUTE, Identity, Message
 from bench.figure import Figure, Say
 from bench.rules import SHOP, Json, compiled, expensive, shop, touched, untouched
@@ -212,7 +212,9 @@ def _full_state(ruleset: Ruleset, points: int) -> State:
             "category": "shoes",
             "birthday": "1990-02-28",
         }
-        occurrence = Occurrence("Product Viewed", "web", "default", t, msgspec.json.encode(properties), b"{}", b"{}")
+        occurrence = TouchpointView(
+            "Product Viewed", "web", "default", t, msgspec.json.encode(properties), b"{}", b"{}"
+        )
         leaves, kept = ruleset.meet(occurrence)
         for id in leaves:
             series = state.series.setdefault(id, Series())

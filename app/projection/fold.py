@@ -225,7 +225,7 @@ class _FoldPass:
                 continue
             after = self.ruleset.judge(rule, self.state, instant, before.since)
             self.state.truths[rule] = after
-            if not after.differs(before):
+            if not after.differs_from(before):
                 continue
             after.since = instant
             if after.holds != before.holds:

@@ -14,7 +14,8 @@ from app.identity.bucketing_key import bucketing_keys_of
 from app.postgres.pool import Connection
 from app.projection.fold import POINTS_UNLIMITED, Transition, fold
 from app.projection.state import Input, State
-from app.rules.engine.ruleset import Kept, Occurrence, Ruleset
+from app.rules.engine.ruleset import Kept, Ruleset
+from app.rules.engine.touchpoint_view import TouchpointView
 from app.touchpoint import Message
 
 TOUCHPOINT_TYPES: Final = frozenset(("track", "page", "screen"))
@@ -71,7 +72,7 @@ def build_input(
     leaves: tuple[str, ...] = ()
     kept: Kept | None = None
     if type in TOUCHPOINT_TYPES and name is not None:
-        occurrence = Occurrence(name, channel, source, occurred_at, properties, context, traits or b"{}")
+        occurrence = TouchpointView(name, channel, source, occurred_at, properties, context, traits or b"{}")
         leaves, kept = ruleset.meet(occurrence)
     trait_changes = _decode_traits(traits) if type == "identify" and traits is not None else None
     return Input(occurred_at, message_id, source, leaves, trait_changes or None, kept)

@@ -179,7 +179,7 @@ def write_state(state: State, ruleset: Ruleset) -> bytes:
                 if truth.until is not None
                 or truth.since != born
                 or truth.holds != initial[rule]
-                or (truth.mark is not None and truth != ruleset.initial_truth(rule, born))
+                or (truth.value_digest is not None and truth != ruleset.initial_truth(rule, born))
             },
             {number_of[f"journey:{key}"]: position for key, position in state.journeys.items()},
             _encode_json(state.pending) if state.pending else b"",

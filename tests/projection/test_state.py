@@ -15,7 +15,7 @@ from app.projection.backfill import _merge_pending, _select_log, merge_states
 from app.projection.coverage import Coverage
 from app.projection.fold import NeedsReplay, Transition, fold, truncate_pending, truncate_state
 from app.projection.state import Input, State, read_state, write_state
-from app.rules import Ruleset
+from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import DAY, HOUR
 from tests.support.case_count import case_count
 from tests.support.reference_rules import Entry, TraitsEntry, order

@@ -10,21 +10,25 @@ from __future__ import annotations
 from calendar import monthrange
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, assert_never
 
 from app.rules.language import durations
 from app.rules.language.durations import EARLIEST, LATEST, MICROSECONDS
 
-PERIODS: Final = (
-    "today",
-    "yesterday",
-    "this_week",
-    "last_week",
-    "this_month",
-    "last_month",
-    "this_year",
-    "last_year",
-)
+_PeriodUnit = Literal["day", "week", "month", "year"]
+_PERIODS: Final[dict[str, tuple[bool, _PeriodUnit]]] = {
+    "today": (True, "day"),
+    "yesterday": (False, "day"),
+    "this_week": (True, "week"),
+    "last_week": (False, "week"),
+    "this_month": (True, "month"),
+    "last_month": (False, "month"),
+    "this_year": (True, "year"),
+    "last_year": (False, "year"),
+}
+"""Word of ``during`` -> (whether it is the current period, its unit)."""
+
+PERIODS: Final = tuple(_PERIODS)
 
 _DAY: Final = MICROSECONDS["d"]
 _HOUR: Final = MICROSECONDS["h"]
@@ -33,7 +37,7 @@ _MONTHS_MAX: Final = 1_200
 _EPOCH: Final = datetime(1970, 1, 1)
 _EPOCH_DAY: Final = _EPOCH.toordinal()
 _MICROSECOND: Final = timedelta(microseconds=1)
-_WIDEST_CHANGE: Final = 2 * _DAY
+_OFFSET_CHANGE_MAX: Final = 2 * _DAY
 """More than any change of offset, the day that Samoa skipped included."""
 
 
@@ -44,17 +48,17 @@ class Length(NamedTuple):
     months: int
 
     @property
-    def exact(self) -> bool:
+    def is_exact(self) -> bool:
         return self.months == 0
 
     @property
-    def longest(self) -> int:
+    def max_microseconds(self) -> int:
         """Microseconds that the length never exceeds, wherever it begins and whatever the clocks do."""
-        return self.microseconds if self.exact else self.months * 31 * _DAY + _WIDEST_CHANGE
+        return self.microseconds if self.is_exact else self.months * 31 * _DAY + _OFFSET_CHANGE_MAX
 
 
 @lru_cache(maxsize=1024)
-def length(text: str) -> Length:
+def parse_length(text: str) -> Length:
     """``"90d"``, ``"3mo"`` or ``"1y"``; up to 100 years. Raises ``ValueError`` with a sentence for the author."""
     number, unit = durations.split_length(text)
     if unit not in _MONTHS:
@@ -71,12 +75,12 @@ def add(p: int, length: Length, zone: str) -> int:
     Months are added to the wall time: the day is clipped to its month, a wall time that the clock skips moves
     forward by what was skipped, and of one that it shows twice it is the first.
     """
-    return _clamp(p + length.microseconds) if length.exact else _shift(p, length.months, zone)
+    return _clamp(p + length.microseconds) if length.is_exact else _shift_months(p, length.months, zone)
 
 
 def subtract(p: int, length: Length, zone: str) -> int:
     """The instant ``length`` before ``p``, by the same rules as ``add``; not its inverse where days are clipped."""
-    return _clamp(p - length.microseconds) if length.exact else _shift(p, -length.months, zone)
+    return _clamp(p - length.microseconds) if length.is_exact else _shift_months(p, -length.months, zone)
 
 
 # ------------------------------------------------------------------------------------- days and periods
@@ -92,20 +96,20 @@ def start_of_day(day: date, zone: str) -> int:
 
 def end_of_day(day: date, zone: str) -> int:
     """The first instant after the local ``day``."""
-    return _start(day.toordinal() + 1, zone)
+    return _start_of_ordinal(day.toordinal() + 1, zone)
 
 
 @lru_cache(maxsize=16_384)
-def day_of(p: int, zone: str) -> date:
+def local_day(p: int, zone: str) -> date:
     """The local day whose instants hold ``p``.
 
     Where the clock goes back over midnight it shows the end of the day before once more, but that belongs to the
     day that has begun: a day begins at its first instant and ends where the next one begins.
     """
-    day = _EPOCH_DAY + wall(p, zone) // _DAY
-    while p >= _start(day + 1, zone) and day < date.max.toordinal():
+    day = _EPOCH_DAY + wall_time(p, zone) // _DAY
+    while p >= _start_of_ordinal(day + 1, zone) and day < date.max.toordinal():
         day += 1
-    while p < _start(day, zone) and day > 1:
+    while p < _start_of_ordinal(day, zone) and day > 1:
         day -= 1
     return date.fromordinal(day)
 
@@ -113,41 +117,43 @@ def day_of(p: int, zone: str) -> date:
 @lru_cache(maxsize=16_384)
 def period_bounds(word: str, p: int, zone: str) -> tuple[int, int]:
     """The half-open interval of ``now`` in which ``p`` lies ``word``, one of ``PERIODS``; empty where they skip it."""
-    turn, period = word.split("_") if "_" in word else ("this" if word == "today" else "last", "day")
-    day = day_of(p, zone)
-    following = _start(_next_period(day, period), zone)
-    if turn == "this":
-        return p, following
-    after = _next_period(date.fromordinal(min(_next_period(day, period), date.max.toordinal())), period)
-    return following, _start(after, zone)
+    is_current, unit = _PERIODS[word]
+    day = local_day(p, zone)
+    next_start = _start_of_ordinal(_first_day_after(day, unit), zone)
+    if is_current:
+        return p, next_start
+    next_end = _first_day_after(date.fromordinal(min(_first_day_after(day, unit), date.max.toordinal())), unit)
+    return next_start, _start_of_ordinal(next_end, zone)
 
 
-def _next_period(day: date, period: str) -> int:
-    """The ordinal of the first day after the ``period`` that holds ``day``; it may lie beyond the year 9999."""
-    match period:
+def _first_day_after(day: date, unit: _PeriodUnit) -> int:
+    """The ordinal of the first day after the day, week, month or year of ``day``; it may be beyond the year 9999."""
+    match unit:
         case "day":
             return day.toordinal() + 1
         case "week":
             return day.toordinal() + 7 - day.weekday()
         case "month":
             return day.toordinal() + monthrange(day.year, day.month)[1] - day.day + 1
-        case _:
+        case "year":
             return date(day.year, 12, 31).toordinal() + 1
+        case _:
+            assert_never(unit)
 
 
-def _start(ordinal: int, zone: str) -> int:
+def _start_of_ordinal(ordinal: int, zone: str) -> int:
     if not 1 <= ordinal <= date.max.toordinal():
         return EARLIEST if ordinal < 1 else LATEST
     return start_of_day(date.fromordinal(ordinal), zone)
 
 
 def is_weekend(p: int, zone: str) -> bool:
-    return day_of(p, zone).weekday() >= 5
+    return local_day(p, zone).weekday() >= 5
 
 
 def in_hours(p: int, a: int, b: int, zone: str) -> bool:
     """Whether the wall clock at ``p`` shows ``a`` o'clock or later and not yet ``b``; over midnight if a > b."""
-    clock = wall(p, zone) % _DAY
+    clock = wall_time(p, zone) % _DAY
     if a < b:
         return a * _HOUR <= clock < b * _HOUR
     return clock >= a * _HOUR or clock < b * _HOUR
@@ -156,18 +162,18 @@ def in_hours(p: int, a: int, b: int, zone: str) -> bool:
 # -------------------------------------------------------------- when calendar lengths begin to reach
 
 
-def crossings(v: int, length: Length, zone: str) -> tuple[int, ...]:
+def length_crossings(v: int, length: Length, zone: str) -> tuple[int, ...]:
     """Ascending instants ``now``, among them all at which the truth of ``v <= add(now, length, zone)`` changes."""
-    return (_clamp(v - length.microseconds),) if length.exact else _meetings(v, length.months, zone)
+    return (_clamp(v - length.microseconds),) if length.is_exact else _shift_crossings(v, length.months, zone)
 
 
-def edges(p: int, i: int, zone: str) -> tuple[int, ...]:
+def month_edge_crossings(p: int, i: int, zone: str) -> tuple[int, ...]:
     """Ascending instants ``now``, among them all at which ``p <= now minus i months`` changes its truth."""
-    return (p,) if i == 0 else _meetings(p, -i, zone)
+    return (p,) if i == 0 else _shift_crossings(p, -i, zone)
 
 
 @lru_cache(maxsize=4096)
-def _meetings(v: int, months: int, zone: str) -> tuple[int, ...]:
+def _shift_crossings(v: int, months: int, zone: str) -> tuple[int, ...]:
     """Instants, among them all at which ``v <= now shifted by months`` changes its truth.
 
     While ``now`` runs, what is ``months`` away runs along with it, microsecond by microsecond, but for jumps: at
@@ -175,33 +181,35 @@ def _meetings(v: int, months: int, zone: str) -> tuple[int, ...]:
     change itself. So it reaches ``v`` at a jump, or when the clock shows what it shows at ``v`` - read with any
     offset around ``v``. Clipping and offsets move the day by less than a week.
     """
-    changes = _changes(v - _WIDEST_CHANGE, v + _WIDEST_CHANGE, zone)
-    offsets = {offset(instant, zone) for change in changes for instant in (change - 1, change)}
-    clocks = {0} | {(v + shown) % _DAY for shown in offsets or {offset(v, zone)}}
+    changes = _offset_changes(v - _OFFSET_CHANGE_MAX, v + _OFFSET_CHANGE_MAX, zone)
+    offsets = {utc_offset(instant, zone) for change in changes for instant in (change - 1, change)}
+    clocks = {0} | {(v + offset) % _DAY for offset in offsets or {utc_offset(v, zone)}}
     for change in changes:
-        clocks.add((change + max(offset(change - 1, zone), offset(change, zone))) % _DAY)
-    centre = _shift_day(_EPOCH_DAY + wall(v, zone) // _DAY, -months) - _EPOCH_DAY
+        clocks.add((change + max(utc_offset(change - 1, zone), utc_offset(change, zone))) % _DAY)
+    centre = _shift_ordinal_months(_EPOCH_DAY + wall_time(v, zone) // _DAY, -months) - _EPOCH_DAY
     days = range(centre - 4, centre + 8)
-    found = {instant_of(day * _DAY + clock, zone, fold) for day in days for clock in clocks for fold in (0, 1)}
-    return tuple(sorted(found.union(_changes(days[0] * _DAY, days[-1] * _DAY, zone))))
+    candidates = {
+        instant_at_wall_time(day * _DAY + clock, zone, fold) for day in days for clock in clocks for fold in (0, 1)
+    }
+    return tuple(sorted(candidates.union(_offset_changes(days[0] * _DAY, days[-1] * _DAY, zone))))
 
 
-def _changes(first: int, last: int, zone: str) -> list[int]:
+def _offset_changes(first: int, last: int, zone: str) -> list[int]:
     """The instants of ``first`` to ``last``, and some around, from which on the zone has another offset."""
-    found = (_change_within(day, zone) for day in range(first // _DAY, last // _DAY + 1))
-    return [change for change in found if change is not None]
+    changes = (_offset_change_on(day, zone) for day in range(first // _DAY, last // _DAY + 1))
+    return [change for change in changes if change is not None]
 
 
 @lru_cache(maxsize=16_384)
-def _change_within(day: int, zone: str) -> int | None:
+def _offset_change_on(day: int, zone: str) -> int | None:
     """When the zone's offset changes within a day of UTC, counted from 1970; no zone changes twice in a day."""
     earlier, later = day * _DAY, (day + 1) * _DAY
-    before = offset(earlier, zone)
-    if offset(later, zone) == before:
+    before = utc_offset(earlier, zone)
+    if utc_offset(later, zone) == before:
         return None
     while later - earlier > 1:
         middle = (earlier + later) // 2
-        if offset(middle, zone) == before:
+        if utc_offset(middle, zone) == before:
             earlier = middle
         else:
             later = middle
@@ -211,7 +219,7 @@ def _change_within(day: int, zone: str) -> int | None:
 # ---------------------------------------------------------------------------------------- wall times
 
 
-def offset(p: int, zone: str) -> int:
+def utc_offset(p: int, zone: str) -> int:
     """Microseconds that the clocks of ``zone`` are ahead of UTC at ``p``."""
     # Two days inside the years 1 to 9999 the local time lies in them as well.
     instant = _EPOCH + timedelta(microseconds=min(max(p, EARLIEST + 2 * _DAY), LATEST - 2 * _DAY))
@@ -221,37 +229,36 @@ def offset(p: int, zone: str) -> int:
 
 
 @lru_cache(maxsize=16_384)
-def wall(p: int, zone: str) -> int:
+def wall_time(p: int, zone: str) -> int:
     """What the clock shows at ``p``."""
-    return _clamp(p + offset(p, zone))
+    return _clamp(p + utc_offset(p, zone))
 
 
-def instant_of(shown: int, zone: str, fold: int = 0) -> int:
+def instant_at_wall_time(shown: int, zone: str, fold: int = 0) -> int:
     """When the clock shows ``shown``. ``fold`` 1: of two instants the second, and skipped times move back."""
     clamped = _clamp(shown)
-    ahead = (
-        (_EPOCH + timedelta(microseconds=clamped)).replace(tzinfo=durations.get_zone_info(zone), fold=fold).utcoffset()
-    )
-    assert ahead is not None
-    return _clamp(clamped - ahead // _MICROSECOND)
+    local = (_EPOCH + timedelta(microseconds=clamped)).replace(tzinfo=durations.get_zone_info(zone), fold=fold)
+    offset = local.utcoffset()
+    assert offset is not None
+    return _clamp(clamped - offset // _MICROSECOND)
 
 
 @lru_cache(maxsize=16_384)
-def _shift(p: int, months: int, zone: str) -> int:
-    day, clock = divmod(wall(p, zone), _DAY)
-    shifted = _shift_day(_EPOCH_DAY + day, months)
+def _shift_months(p: int, months: int, zone: str) -> int:
+    day, clock = divmod(wall_time(p, zone), _DAY)
+    shifted = _shift_ordinal_months(_EPOCH_DAY + day, months)
     if not 1 <= shifted <= date.max.toordinal():
         return EARLIEST if shifted < 1 else LATEST
-    return instant_of((shifted - _EPOCH_DAY) * _DAY + clock, zone)
+    return instant_at_wall_time((shifted - _EPOCH_DAY) * _DAY + clock, zone)
 
 
-def shift_date(day: date, months: int) -> date:
+def shift_date_months(day: date, months: int) -> date:
     """The same day of another month, or its last day if it is shorter; clamped to the years 1 to 9999."""
-    return date.fromordinal(min(max(_shift_day(day.toordinal(), months), 1), date.max.toordinal()))
+    return date.fromordinal(min(max(_shift_ordinal_months(day.toordinal(), months), 1), date.max.toordinal()))
 
 
-def _shift_day(ordinal: int, months: int) -> int:
-    """``shift_date`` for ordinals; 0, or one more than the last, where the result is no date."""
+def _shift_ordinal_months(ordinal: int, months: int) -> int:
+    """``shift_date_months`` for ordinals; 0, or one more than the last, where the result is no date."""
     day = date.fromordinal(ordinal)
     year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
     if not 1 <= year <= 9999:

@@ -29,10 +29,10 @@ from app.rules.engine.nodes import aggregates, boolean, counts, first_last, recu
 from app.rules.engine.nodes.base import CompiledRule, Node, Value, Zone
 from app.rules.engine.nodes.point_windows import Deferred, Operand, Points
 from app.rules.engine.nodes.random_bucket import Bucket
-from app.rules.engine.operators import Compared, compile_comparison, program_size
+from app.rules.engine.operators import CompiledComparison, compile_comparison, measure_pattern
 from app.rules.engine.point_series import Keeping
 from app.rules.engine.series import Retention
-from app.rules.engine.window import ALWAYS, Placed, Window, window_of
+from app.rules.engine.window import UNBOUNDED_SPAN, SplitWindow, Window, split_window
 from app.rules.language import expressions, nodes, touchpoint_nodes
 from app.rules.language.comparison import Comparison
 from app.rules.language.expressions import TraitOperand
@@ -59,7 +59,7 @@ ENGINE_VERSION: Final = 1
 LEVELS_MAX: Final = 150
 """Nesting of a rule together with all that it reads through segments, stages and computed traits."""
 
-_ANY_TIME: Final = Window(None, None, ALWAYS, None, None, False)
+_ANY_TIME: Final = Window(None, None, UNBOUNDED_SPAN, None, None, False)
 POINT_NODES_MAX: Final = 100
 """Windowed aggregates, sequences and the like in a rule and all that it reads: each looks at every point."""
 
@@ -277,27 +277,29 @@ class _Maker:
     def _did(self, rule: touchpoint_nodes.Did, written: dict[str, Any]) -> Node:
         low, high = rule.count
         filter = self._filter(rule, rule.did, rule.timezone)
-        placed = window_of(rule)
+        placed = split_window(rule)
         window = placed.window
         plain = (
             not filter.open
             and not window.is_local
-            and not any(length is not None and not length.exact for length in (window.within, window.before))
-            and not (window.span.floats and (window.within or window.before))
+            and not any(length is not None and not length.is_exact for length in (window.within, window.before))
+            and not (window.span.has_floating_dates and (window.within or window.before))
         )
         if not plain:
             points = self._points(filter, placed, rule.timezone, (), _keeping(window))
             return counts.DidInside(written, points, low, high)
         within, before = (length and length.microseconds for length in (window.within, window.before))
         retention = _retention(within, before, low, high, window.span.edges)
-        leaf = self._compiler.leaf(counting_leaf(filter, placed.span, placed.local, retention), self._rests_on)
+        leaf = self._compiler.leaf(
+            counting_leaf(filter, placed.fixed_span, placed.local_test, retention), self._rests_on
+        )
         if within and before:
             return counts.DidWithinBefore(written, leaf.id, low, high, within=within, before=before)
         if within:
             return counts.DidWithin(written, leaf.id, low, high, within)
         if before:
             return counts.DidBefore(written, leaf.id, low, high, before)
-        if window.span.floats:
+        if window.span.has_floating_dates:
             zone = self._zone(None, used=True)
             return counts.DidBetweenDates(written, leaf.id, low, high, span=window.span, zone=zone)
         return counts.Did(written, leaf.id, low, high)
@@ -311,22 +313,22 @@ class _Maker:
         is_first: bool,
     ) -> Node:
         filter = self._filter(rule, events, rule.timezone)
-        placed = window_of(rule, whole=True)
+        placed = split_window(rule, whole=True)
         keeping = Keeping(everything=True) if filter.open else Keeping(first=is_first, last=not is_first)
         return first_last.Once(written, self._points(filter, placed, rule.timezone, (), keeping), is_first=is_first)
 
     def _regularly(self, rule: touchpoint_nodes.Regularly, written: dict[str, Any]) -> Node:
         pace = recurring.Cadence(rule.at_least, rule.of_last, rule.period)
         filter = self._filter(rule, rule.regularly, rule.timezone)
-        placed = Placed(_ANY_TIME, ALWAYS, None)
-        points = self._points(filter, placed, rule.timezone, (), Keeping(window=pace.reach), dated=pace.is_calendar)
+        placed = SplitWindow(_ANY_TIME, UNBOUNDED_SPAN, None)
+        points = self._points(filter, placed, rule.timezone, (), Keeping(window=pace.age_max), dated=pace.is_calendar)
         return recurring.Regularly(written, points, pace)
 
     def _sequence(self, rule: touchpoint_nodes.Sequence, written: dict[str, Any]) -> Node:
-        placed = window_of(rule)
+        placed = split_window(rule)
         steps = [step.not_ if isinstance(step, touchpoint_nodes.NotStep) else step for step in rule.sequence]
         last = rule.sequence[-1]
-        closing = calendar.length(last.within) if isinstance(last, touchpoint_nodes.NotStep) else None
+        closing = calendar.parse_length(last.within) if isinstance(last, touchpoint_nodes.NotStep) else None
         filters = [
             StepFilter(self._filter(step, step.did, rule.timezone), isinstance(written, touchpoint_nodes.NotStep))
             for step, written in zip(steps, rule.sequence, strict=True)
@@ -335,14 +337,14 @@ class _Maker:
         same = rule.same or []
         shape = sequence.Shape(gaps, closing, len(same))
         is_followed = (
-            placed.window.is_ever
+            placed.window.is_lifetime
             and shape.is_exact
             and not any(step.filter.open for step in filters)
             and not self._compiler.explaining
         )
         course = sequence.Course(shape) if is_followed else None
         keeping = self._compiler.keeping(_keeping(placed.window))
-        wanted = sequence_leaf(filters, placed.span, placed.local, same, keeping, course)
+        wanted = sequence_leaf(filters, placed.fixed_span, placed.local_test, same, keeping, course)
         leaf = self._compiler.leaf(wanted, self._rests_on, len(steps))
         if course is not None:
             return sequence.SequenceEver(written, leaf.id, closing)
@@ -356,7 +358,7 @@ class _Maker:
     def _points(
         self,
         filter: Filter,
-        placed: Placed,
+        placed: SplitWindow,
         timezone: str | None,
         paths: Sequence[str],
         keeping: Keeping,
@@ -365,10 +367,10 @@ class _Maker:
     ) -> Points:
         if filter.open:
             keeping = Keeping(everything=keeping.everything or not keeping.window, window=keeping.window)
-        wanted = recording_leaf(filter, placed.span, placed.local, paths, self._compiler.keeping(keeping))
+        wanted = recording_leaf(filter, placed.fixed_span, placed.local_test, paths, self._compiler.keeping(keeping))
         leaf = self._compiler.leaf(wanted, self._rests_on)
         deferred = [
-            Deferred(2 + len(paths) + number, condition.compared) for number, condition in enumerate(filter.open)
+            Deferred(2 + len(paths) + number, condition.comparison) for number, condition in enumerate(filter.open)
         ]
         zone = self._zone(timezone, used=dated or placed.window.uses_zone or bool(deferred))
         return Points(leaf.id, placed.window, zone, deferred)
@@ -384,16 +386,16 @@ class _Maker:
         events = getattr(written, kind) if kind in aggregates.WITHOUT_PATH else written.of
         paths = () if kind in aggregates.WITHOUT_PATH else (getattr(written, kind),)
         filter = self._filter(filtered, events, filtered.timezone)
-        placed = window_of(filtered)
-        is_ever = placed.window.is_ever and not filter.open and not self._compiler.explaining
+        placed = split_window(filtered)
+        is_ever = placed.window.is_lifetime and not filter.open and not self._compiler.explaining
         keeping = _totals(kind) if is_ever else _keeping(placed.window)
         points = self._points(filter, placed, filtered.timezone, paths, keeping)
         return aggregates.LifetimeAggregate(kind, points) if is_ever else aggregates.Aggregate(kind, points)
 
-    def _compared(self, comparison: Comparison) -> Compared:
+    def _compared(self, comparison: Comparison) -> CompiledComparison:
         if comparison.matches is not None:
             fold = bool(comparison.ignore_case)
-            self._rests_on.patterns[comparison.matches, fold] = program_size(comparison.matches, fold=fold)
+            self._rests_on.patterns[comparison.matches, fold] = measure_pattern(comparison.matches, fold=fold)
         operators = {}
         for name in comparison.operators:
             operand = getattr(comparison, name)
@@ -430,8 +432,8 @@ class _Maker:
 
     def _compares(self, rule: Any, source: Value, written: dict[str, Any]) -> Node:
         compared = self._compared(rule)
-        if isinstance(source, traits.Declared) and compared.static is not None:
-            return traits.Trait(written, source, compared.static)
+        if isinstance(source, traits.Declared) and compared.static_test is not None:
+            return traits.Trait(written, source, compared.static_test)
         # A sum of nothing is 0, which is a date, whose anniversaries come although nothing ever happens.
         self._rests_on.is_dated |= rule.has_dates and not isinstance(source, traits.Declared)
         return traits.Compares(written, source, compared, self._zone(rule.timezone, used=rule.has_dates))
@@ -507,8 +509,8 @@ class _Maker:
         self, kind: Any, written: dict[str, Any], target: CompiledRule, length: str, timezone: str | None
     ) -> Node:
         self._rests_on.is_dated = True
-        parsed = calendar.length(length)
-        zone = self._zone(timezone, used=not parsed.exact)
+        parsed = calendar.parse_length(length)
+        zone = self._zone(timezone, used=not parsed.is_exact)
         node: Node = kind(written, target, parsed, zone)
         return node
 
@@ -539,7 +541,7 @@ def _retention(
 
 
 def _keeping(window: Window) -> Keeping:
-    reach = window.reach
+    reach = window.age_max
     return Keeping(everything=True) if reach is None else Keeping(window=reach)
 
 
@@ -556,15 +558,15 @@ def _totals(kind: str) -> Keeping:
 
 
 def _gap(step: touchpoint_nodes.Step) -> sequence.Gap:
-    within, after = (calendar.length(text) if text else None for text in (step.within, step.after_at_least))
+    within, after = (calendar.parse_length(text) if text else None for text in (step.within, step.after_at_least))
     return sequence.Gap(within, after)
 
 
-def _open_tests(steps: Sequence[StepFilter], same: int) -> list[tuple[int, int, Compared]]:
-    tests: list[tuple[int, int, Compared]] = []
+def _open_tests(steps: Sequence[StepFilter], same: int) -> list[tuple[int, int, CompiledComparison]]:
+    tests: list[tuple[int, int, CompiledComparison]] = []
     for number, step in enumerate(steps):
         for condition in step.filter.open:
-            tests.append((1 << number, sequence.MASK + 1 + same + len(tests), condition.compared))
+            tests.append((1 << number, sequence.MASK + 1 + same + len(tests), condition.comparison))
     return tests
 
 

@@ -23,76 +23,78 @@ _UNITS: Final = (
     (0, Fraction(1_000_000)),
 )
 """From which size on an epoch number is in nanoseconds, microseconds, milliseconds, seconds; times microseconds."""
-_BEYOND: Final = 10**21
+_EPOCH_NUMBER_MAX: Final = 10**21
 """More nanoseconds than the years 1 to 9999 have."""
-_ALWAYS: Final = 367 * MICROSECONDS["d"]
-_CYCLE: Final = 400
+_WHOLE_YEAR: Final = 367 * MICROSECONDS["d"]
+_CALENDAR_CYCLE_YEARS: Final = 400
 """After so many years the calendar repeats, weekdays included."""
 
 
-def read(value: Any) -> int | date | None:
+def parse_date_value(value: Any) -> int | date | None:
     """The instant, or the date that waits for a zone; ``None`` for anything else, and outside the years 1 to 9999."""
     if isinstance(value, str):
         try:
             return parse_instant_or_date(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, int | Decimal | Fraction) or not -_BEYOND < value < _BEYOND:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | Fraction):
+        return None
+    if not -_EPOCH_NUMBER_MAX < value < _EPOCH_NUMBER_MAX:
         return None
     number = Fraction(value)
     instant = floor(number * next(factor for size, factor in _UNITS if abs(number) >= size))
     return instant if EARLIEST <= instant <= LATEST else None
 
 
-def as_instant(value: Any, zone: str) -> int | None:
+def read_instant(value: Any, zone: str) -> int | None:
     """The instant that ``value`` says; a date alone is its first local instant. ``None`` if it is no date."""
-    found = read(value)
-    return calendar.start_of_day(found, zone) if isinstance(found, date) else found
+    moment = parse_date_value(value)
+    return calendar.start_of_day(moment, zone) if isinstance(moment, date) else moment
 
 
-def as_day(value: Any, zone: str) -> date | None:
+def read_local_day(value: Any, zone: str) -> date | None:
     """The local day that ``value`` says or lies in; ``None`` if it is no date."""
-    found = read(value)
-    return calendar.day_of(found, zone) if isinstance(found, int) else found
+    moment = parse_date_value(value)
+    return calendar.local_day(moment, zone) if isinstance(moment, int) else moment
 
 
-def anniversary(value: Any, length: Length, t: int, zone: str) -> tuple[bool, int | None]:
+def check_anniversary(value: Any, length: Length, t: int, zone: str) -> tuple[bool, int | None]:
     """Whether ``t`` is within ``length`` before an anniversary or on its day, and when that next changes, exactly.
 
     Anniversaries are local days of the years after that of ``value``; 29 February has the 28th in common years.
     (False, None) if ``value`` is no date.
     """
-    day = as_day(value, zone)
+    day = read_local_day(value, zone)
     if day is None:
         return False, None
-    year = max(day.year + 1, calendar.day_of(t, zone).year)
-    while year <= date.max.year and calendar.end_of_day(_in_year(day, year), zone) <= t:
+    year = max(day.year + 1, calendar.local_day(t, zone).year)
+    while year <= date.max.year and calendar.end_of_day(_anniversary_in(day, year), zone) <= t:
         year += 1
     if year > date.max.year:
         return False, None
-    begin = _begin(_in_year(day, year), length, zone)
-    return (False, begin) if t < begin else (True, _end_of_run(day, year, length, zone))
+    start = _anniversary_start(_anniversary_in(day, year), length, zone)
+    return (False, start) if t < start else (True, _end_of_run(day, year, length, zone))
 
 
 @lru_cache(maxsize=4096)
 def _end_of_run(day: date, year: int, length: Length, zone: str) -> int | None:
     """When the truth that an anniversary in ``year`` gives ends; the next one may begin before, and so on for ever."""
-    if length.months >= 12 or length.microseconds >= _ALWAYS:
+    if length.months >= 12 or length.microseconds >= _WHOLE_YEAR:
         return None
-    for one in range(year, year + _CYCLE):
-        end = calendar.end_of_day(_in_year(day, one), zone)
-        if one == date.max.year or _begin(_in_year(day, one + 1), length, zone) > end:
+    for candidate in range(year, year + _CALENDAR_CYCLE_YEARS):
+        end = calendar.end_of_day(_anniversary_in(day, candidate), zone)
+        if candidate == date.max.year or _anniversary_start(_anniversary_in(day, candidate + 1), length, zone) > end:
             return end
     return None
 
 
-def _in_year(day: date, year: int) -> date:
-    return calendar.shift_date(day, (year - day.year) * 12)
+def _anniversary_in(day: date, year: int) -> date:
+    return calendar.shift_date_months(day, (year - day.year) * 12)
 
 
-def _begin(day: date, length: Length, zone: str) -> int:
+def _anniversary_start(day: date, length: Length, zone: str) -> int:
     """``length`` before the local day: exact ones before its first instant, months before its midnight on the clock."""
-    if length.exact:
+    if length.is_exact:
         return calendar.subtract(calendar.start_of_day(day, zone), length, zone)
-    midnight = calendar.shift_date(day, -length.months).toordinal() - date(1970, 1, 1).toordinal()
-    return calendar.instant_of(midnight * MICROSECONDS["d"], zone)
+    midnight = calendar.shift_date_months(day, -length.months).toordinal() - date(1970, 1, 1).toordinal()
+    return calendar.instant_at_wall_time(midnight * MICROSECONDS["d"], zone)

@@ -14,7 +14,7 @@ Number = int | Decimal
 _JSON_NUMBER: Final = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?)([0-9]+))?")
 
 
-def number_in_text(text: str) -> Number | None:
+def parse_json_number(text: str) -> Number | None:
     """The number that ``text`` is, where it is a JSON number of at most 400 digits written out."""
     match = _JSON_NUMBER.fullmatch(text)
     if match is None:
@@ -27,10 +27,10 @@ def number_in_text(text: str) -> Number | None:
         return int(sign + whole)
     exponent = int(f"{exponent_sign}{exponent_digits or 0}")
     number = Decimal(f"{sign}{whole}{fraction}E{exponent - len(fraction)}")
-    return number if digits_written_out(number) <= DIGITS_MAX else None
+    return number if count_digits(number) <= DIGITS_MAX else None
 
 
-def digits_written_out(number: Number) -> int:
+def count_digits(number: Number) -> int:
     """How many digits the number takes without an exponent: 1e3 takes four, 0.001 takes four."""
     if isinstance(number, int):
         return len(str(abs(number))) if number.bit_length() <= 4_000 else DIGITS_MAX * 3
@@ -47,5 +47,5 @@ def as_number(value: Any) -> Number | None:
     if kind is int or kind is Decimal:
         return value  # type: ignore[no-any-return]
     if kind is str:
-        return number_in_text(value)
+        return parse_json_number(value)
     return None

@@ -18,16 +18,16 @@ import msgspec
 from pydantic import BaseModel
 
 from app.rules.engine.nodes.sequence import Course
-from app.rules.engine.operators import Asking, Compared
+from app.rules.engine.operators import ComparisonContext, CompiledComparison
 from app.rules.engine.point_series import Keeping, Record
 from app.rules.engine.series import Retention, Series
-from app.rules.engine.touchpoint_view import Occurrence, reader
+from app.rules.engine.touchpoint_view import TouchpointView, compile_path
 from app.rules.engine.window import Span
 from app.rules.language.comparison import Comparison
 from app.rules.language.expressions import Filtered
 
-Match = Callable[[Occurrence], bool]
-Kept = Callable[[Occurrence], list[Any] | None]
+Match = Callable[[TouchpointView], bool]
+Kept = Callable[[TouchpointView], list[Any] | None]
 """What of a touchpoint is kept beside its instant; ``None`` where it is none of the leaf's after all."""
 
 _COUNT_ONLY = Retention(0, 0, None, ())
@@ -50,7 +50,7 @@ class Leaf(msgspec.Struct, frozen=True):
     kept: Kept | None = None
     course: Course | None = None
 
-    def reads(self, occurrence: Occurrence) -> bool:
+    def reads(self, occurrence: TouchpointView) -> bool:
         named = self.names is None or occurrence.name in self.names
         return (
             named
@@ -112,14 +112,16 @@ class Condition(NamedTuple):
 
     path: str
     said: Any
-    compared: Compared
+    comparison: CompiledComparison
     is_open: bool
 
     def test(self, zone: str | None) -> Match:
-        read, static, holds = reader(self.path), self.compared.static, self.compared.holds
+        read, static, holds = compile_path(self.path), self.comparison.static_test, self.comparison.holds
         if static is not None:
             return lambda occurrence: static(read(occurrence))
-        return lambda occurrence: holds(read(occurrence), Asking(occurrence.occurred_at, zone or "UTC", _no_operand))
+        return lambda occurrence: holds(
+            read(occurrence), ComparisonContext(occurrence.occurred_at, zone or "UTC", _no_operand)
+        )
 
 
 def _no_operand(operand: Any) -> Any:
@@ -143,7 +145,7 @@ class Filter(NamedTuple):
     def said(self) -> dict[str, Any]:
         """What the leaf's id follows from; open conditions are no part of it."""
         settled = [condition for condition in self.conditions if not condition.is_open]
-        dated = self.zone if any(condition.compared.static is None for condition in settled) else None
+        dated = self.zone if any(condition.comparison.static_test is None for condition in settled) else None
         return {
             "did": self.names,
             "channel": sorted(self.channels),
@@ -165,14 +167,14 @@ class Filter(NamedTuple):
 
 
 def filter_of(
-    node: Filtered, events: str | list[str], zone: str | None, compare: Callable[[Comparison], Compared]
+    node: Filtered, events: str | list[str], zone: str | None, compare: Callable[[Comparison], CompiledComparison]
 ) -> Filter:
     """``zone`` is the node's own timezone; ``compare`` compiles a comparison."""
     conditions = []
     for path, asked in (node.where or {}).items():
         comparison = asked if isinstance(asked, Comparison) else Comparison(eq=asked)
         compared = compare(comparison)
-        is_open = bool(compared.dynamics) or (compared.static is None and zone is None)
+        is_open = bool(compared.dynamic_operands) or (compared.static_test is None and zone is None)
         conditions.append(Condition(path, _said(comparison), compared, is_open))
     names = None if events == "*" else tuple(sorted(_several(events)))
     channels, sources = frozenset(_several(node.channel)), frozenset(_several(node.source))
@@ -198,9 +200,9 @@ def recording_leaf(
     """A leaf that keeps values of its touchpoints: ``paths``, then those of the conditions left open."""
     columns = (*paths, *(condition.path for condition in filter.open))
     said = filter.said | {"span": _said_span(span), "local": local and local[0], "kept": columns}
-    readers = [reader(path) for path in columns]
+    readers = [compile_path(path) for path in columns]
 
-    def kept(occurrence: Occurrence) -> list[Any]:
+    def kept(occurrence: TouchpointView) -> list[Any]:
         return [read(occurrence) for read in readers]
 
     tests = filter.tests() + _in_span(span, local)
@@ -224,13 +226,13 @@ def sequence_leaf(
 ) -> Leaf:
     """A leaf for all steps together: the mask of the steps that a touchpoint may be, then the values to be the same."""
     columns = [condition.path for step in steps for condition in step.filter.open]
-    same_readers, open_readers = [reader(path) for path in same], [reader(path) for path in columns]
+    same_readers, open_readers = [compile_path(path) for path in same], [compile_path(path) for path in columns]
     matches: list[tuple[int, tuple[str, ...] | None, Match | None]] = []
     for number, step in enumerate(steps):
         bound = [] if step.is_closing else _in_span(span, local)
         matches.append((1 << number, step.filter.names, _all(step.filter.tests() + bound)))
 
-    def kept(occurrence: Occurrence) -> list[Any] | None:
+    def kept(occurrence: TouchpointView) -> list[Any] | None:
         mask = 0
         for bit, names, match in matches:
             if (names is None or occurrence.name in names) and (match is None or match(occurrence)):
@@ -258,7 +260,7 @@ def sequence_leaf(
 def _in_span(span: Span, local: tuple[Any, Callable[[int], bool]] | None) -> list[Match]:
     """What the instant alone must satisfy, in some timezone at least."""
     tests: list[Match] = []
-    start, end = span.outermost
+    start, end = span.widest_bounds
     if start is not None:
         tests.append(lambda occurrence: occurrence.occurred_at >= start)
     if end is not None:
@@ -275,7 +277,7 @@ def _all(tests: Sequence[Match]) -> Match | None:
     return partial(_satisfies, tuple(tests))
 
 
-def _satisfies(tests: Sequence[Match], occurrence: Occurrence) -> bool:
+def _satisfies(tests: Sequence[Match], occurrence: TouchpointView) -> bool:
     return all(test(occurrence) for test in tests)
 
 

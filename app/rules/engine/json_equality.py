@@ -14,20 +14,20 @@ from typing import Any, Final
 _EPOCH: Final = datetime(1970, 1, 1)
 
 
-def key_of(value: Any) -> Hashable:
+def equality_key(value: Any) -> Hashable:
     """Equal, and of the same hash, exactly where the values are one. Numbers are ``int``, ``Decimal``, ``Fraction``."""
     if isinstance(value, bool):
         return ("bool", value)  # True equals 1 in Python
     if isinstance(value, list):
-        return ("list", tuple(key_of(item) for item in value))
+        return ("list", tuple(equality_key(item) for item in value))
     if isinstance(value, dict):
-        return ("object", frozenset((name, key_of(item)) for name, item in value.items()))
+        return ("object", frozenset((name, equality_key(item)) for name, item in value.items()))
     assert isinstance(value, Hashable)
     return value
 
 
-def digest_of(value: Any) -> str:
-    """32 characters that are the same, in every process, exactly where ``key_of`` is; "" for a missing value."""
+def digest_value(value: Any) -> str:
+    """32 characters that are the same, in every process, exactly where ``equality_key`` is; "" for a missing value."""
     if value is None:
         return ""
     return blake2b("".join(_canonical(value)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
@@ -56,6 +56,6 @@ def _canonical(value: Any) -> Iterator[str]:
         yield f"d{numerator:x}/{denominator:x};"
 
 
-def as_text(instant: int) -> str:
+def format_instant(instant: int) -> str:
     """``1997-10-01T00:00:00.000000Z``: how first_at and last_at give an instant, so that text order is time order."""
     return f"{(_EPOCH + timedelta(microseconds=instant)).isoformat(timespec='microseconds')}Z"

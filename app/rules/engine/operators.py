@@ -19,9 +19,9 @@ import re2
 from app.rules.engine import calendar, dates
 from app.rules.engine.calendar import Length
 from app.rules.engine.decimals import Number, as_number
-from app.rules.engine.json_equality import key_of
+from app.rules.engine.json_equality import equality_key
 
-Test = Callable[[Any], bool]
+ValueTest = Callable[[Any], bool]
 """Takes the value read, ``None`` where it is missing."""
 
 _PATTERN_MEMORY: Final = 1 << 20
@@ -35,72 +35,74 @@ _ORDERS: Final = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte
 _POSITIVE_OF: Final = {"ne": "eq", "not_in": "in_", "not_contains": "contains", "none_of": "any_of"}
 
 
-class Dynamic:
+class DynamicOperand:
     """An operand that is worked out when it is asked for: another trait, or a value expression."""
 
     __slots__ = ()
 
 
-class Asking(NamedTuple):
+class ComparisonContext(NamedTuple):
     """What an answer depends on beside the value: now, the zone, and the values of dynamic operands."""
 
     t: int
     zone: str
-    operand: Callable[[Any], Any]
-    """Takes a ``Dynamic``, gives its value as at ``t``, ``None`` where it is missing."""
+    resolve_operand: Callable[[Any], Any]
+    """Takes a ``DynamicOperand``, returns its value at ``t``, ``None`` if it is missing."""
 
 
-class Compared:
+class CompiledComparison:
     """All the operators of one comparison; all of them must hold."""
 
-    __slots__ = ("_operators", "dynamics", "static")
+    __slots__ = ("_operators", "dynamic_operands", "static_test")
 
     def __init__(self, operators: Sequence[_Operator]) -> None:
         self._operators = tuple(operators)
-        self.dynamics: tuple[Dynamic, ...] = tuple(
-            one.operand
-            for one in operators
-            if isinstance(one, _Resolved | _Against) and isinstance(one.operand, Dynamic)
+        self.dynamic_operands: tuple[DynamicOperand, ...] = tuple(
+            compiled.operand
+            for compiled in operators
+            if isinstance(compiled, _DynamicOperator | _DateOperator) and isinstance(compiled.operand, DynamicOperand)
         )
-        tests = [one.test for one in operators if isinstance(one, _Static)]
-        self.static: Test | None = _all(tests) if len(tests) == len(operators) else None
+        tests = [compiled.test for compiled in operators if isinstance(compiled, _StaticOperator)]
+        self.static_test: ValueTest | None = _all_of(tests) if len(tests) == len(operators) else None
         """The whole comparison, where nothing in it depends on anything but the value."""
 
-    def holds(self, value: Any, asking: Asking) -> bool:
-        return all(one.holds(value, asking) for one in self._operators)
+    def holds(self, value: Any, context: ComparisonContext) -> bool:
+        return all(compiled.holds(value, context) for compiled in self._operators)
 
-    def next_check(self, value: Any, asking: Asking) -> int | None:
+    def next_check(self, value: Any, context: ComparisonContext) -> int | None:
         """Nothing changes before this instant, later than ``asking.t``, unless the value or an operand does.
 
         It may be early. ``None`` where time alone changes nothing.
         """
         changes = []
-        for one in self._operators:
-            change = one.next_change(value, asking)
-            if change is None and not one.holds(value, asking):
+        for compiled in self._operators:
+            change = compiled.next_change_at(value, context)
+            if change is None and not compiled.holds(value, context):
                 return None
             changes.append(change)
         return min((change for change in changes if change is not None), default=None)
 
     def uses_zone(self, values_may_be_dates: bool = True) -> bool:
         """Whether the answer can depend on the zone; ``values_may_be_dates``: a value may be a date without a zone."""
-        return any(one.uses_zone(values_may_be_dates) for one in self._operators)
+        return any(compiled.uses_zone(values_may_be_dates) for compiled in self._operators)
 
 
-def compile_comparison(operators: Mapping[str, Any], *, ignore_case: bool = False) -> Compared:
-    """``operators``: field names of the schema, so ``in_``, with plain operands, lengths as text, or a ``Dynamic``."""
-    return Compared([_operator(name, operand, fold=ignore_case) for name, operand in operators.items()])
+def compile_comparison(operators: Mapping[str, Any], *, ignore_case: bool = False) -> CompiledComparison:
+    """Compile schema field names (so ``in_``) with their plain operands, lengths as text, or ``DynamicOperand``."""
+    return CompiledComparison(
+        [_compile_operator(name, operand, fold=ignore_case) for name, operand in operators.items()]
+    )
 
 
-def program_size(pattern: str, *, fold: bool) -> int:
+def measure_pattern(pattern: str, *, fold: bool) -> int:
     """How many instructions the pattern takes."""
-    return int(_pattern(pattern, fold=fold).programsize)
+    return int(_compile_pattern(pattern, fold=fold).programsize)
 
 
-def check_pattern(text: str) -> str | None:
+def find_pattern_error(text: str) -> str | None:
     """Why ``matches`` cannot use the pattern, in the words of RE2; ``None`` where it can."""
     try:
-        sizes = [program_size(text, fold=fold) for fold in (False, True)]
+        sizes = [measure_pattern(text, fold=fold) for fold in (False, True)]
     except re2.error as error:
         reason = error.args[0]
         return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
@@ -115,10 +117,10 @@ def check_pattern(text: str) -> str | None:
 class _Operator:
     __slots__ = ()
 
-    def holds(self, value: Any, asking: Asking) -> bool:
+    def holds(self, value: Any, context: ComparisonContext) -> bool:
         raise NotImplementedError
 
-    def next_change(self, value: Any, asking: Asking) -> int | None:  # noqa: ARG002 - most have nothing to do with time
+    def next_change_at(self, value: Any, context: ComparisonContext) -> int | None:  # noqa: ARG002 - most have nothing to do with time
         """The first instant after ``asking.t`` at which time alone makes the truth differ, exactly."""
         return None
 
@@ -126,56 +128,58 @@ class _Operator:
         return False
 
 
-class _Static(_Operator):
+class _StaticOperator(_Operator):
     """An operator that looks at the value alone."""
 
     __slots__ = ("test",)
 
-    def __init__(self, test: Test) -> None:
+    def __init__(self, test: ValueTest) -> None:
         self.test = test
 
-    def holds(self, value: Any, asking: Asking) -> bool:  # noqa: ARG002
+    def holds(self, value: Any, context: ComparisonContext) -> bool:  # noqa: ARG002
         return self.test(value)
 
 
-class _Resolved(_Operator):
+class _DynamicOperator(_Operator):
     """An operator with a dynamic operand, compiled anew for each value of it."""
 
     __slots__ = ("fold", "name", "negative", "operand")
 
-    def __init__(self, name: str, operand: Dynamic, *, fold: bool) -> None:
+    def __init__(self, name: str, operand: DynamicOperand, *, fold: bool) -> None:
         self.name, self.negative = _POSITIVE_OF.get(name, name), name in _POSITIVE_OF
         self.operand, self.fold = operand, fold
 
-    def holds(self, value: Any, asking: Asking) -> bool:
-        operand = asking.operand(self.operand)
-        positive = operand is not None and _test(self.name, operand, fold=self.fold)(value)
+    def holds(self, value: Any, context: ComparisonContext) -> bool:
+        operand = context.resolve_operand(self.operand)
+        positive = operand is not None and _compile_test(self.name, operand, fold=self.fold)(value)
         return positive is not self.negative
 
 
-class _Against(_Operator):
+class _DateOperator(_Operator):
     """``after`` and ``before_date``: strictly later, or earlier, than the operand."""
 
-    __slots__ = ("_read", "compare", "operand")
+    __slots__ = ("_bound", "compare", "operand")
 
-    def __init__(self, compare: Callable[[int, int], bool], operand: str | Dynamic) -> None:
+    def __init__(self, compare: Callable[[int, int], bool], operand: str | DynamicOperand) -> None:
         self.compare, self.operand = compare, operand
-        self._read = None if isinstance(operand, Dynamic) else dates.read(operand)
+        self._bound = None if isinstance(operand, DynamicOperand) else dates.parse_date_value(operand)
 
-    def holds(self, value: Any, asking: Asking) -> bool:
-        found = dates.as_instant(value, asking.zone)
-        if found is None:
+    def holds(self, value: Any, context: ComparisonContext) -> bool:
+        instant = dates.read_instant(value, context.zone)
+        if instant is None:
             return False
-        bound = dates.read(asking.operand(self.operand)) if isinstance(self.operand, Dynamic) else self._read
+        bound = self._bound
+        if isinstance(self.operand, DynamicOperand):
+            bound = dates.parse_date_value(context.resolve_operand(self.operand))
         if isinstance(bound, date):
-            bound = calendar.start_of_day(bound, asking.zone)
-        return bound is not None and self.compare(found, bound)
+            bound = calendar.start_of_day(bound, context.zone)
+        return bound is not None and self.compare(instant, bound)
 
     def uses_zone(self, values_may_be_dates: bool) -> bool:
-        return values_may_be_dates or isinstance(self._read, date) or isinstance(self.operand, Dynamic)
+        return values_may_be_dates or isinstance(self._bound, date) or isinstance(self.operand, DynamicOperand)
 
 
-class _Timed(_Operator):
+class _TimeDependentOperator(_Operator):
     """An operator whose truth changes while time passes."""
 
     __slots__ = ("length",)
@@ -184,115 +188,115 @@ class _Timed(_Operator):
         self.length = length
 
     def uses_zone(self, values_may_be_dates: bool) -> bool:
-        return values_may_be_dates or not self.length.exact
+        return values_may_be_dates or not self.length.is_exact
 
 
-class _WithinLast(_Timed):
+class _WithinLast(_TimeDependentOperator):
     __slots__ = ()
 
-    def holds(self, value: Any, asking: Asking) -> bool:
-        found = dates.as_instant(value, asking.zone)
-        return found is not None and found <= asking.t < calendar.add(found, self.length, asking.zone)
+    def holds(self, value: Any, context: ComparisonContext) -> bool:
+        instant = dates.read_instant(value, context.zone)
+        return instant is not None and instant <= context.t < calendar.add(instant, self.length, context.zone)
 
-    def next_change(self, value: Any, asking: Asking) -> int | None:
-        found = dates.as_instant(value, asking.zone)
-        if found is None:
+    def next_change_at(self, value: Any, context: ComparisonContext) -> int | None:
+        instant = dates.read_instant(value, context.zone)
+        if instant is None:
             return None
-        instants = (found, calendar.add(found, self.length, asking.zone))
-        return next((instant for instant in instants if instant > asking.t), None)
+        changes = (instant, calendar.add(instant, self.length, context.zone))
+        return next((change for change in changes if change > context.t), None)
 
 
-class _WithinNext(_Timed):
+class _WithinNext(_TimeDependentOperator):
     __slots__ = ()
 
-    def holds(self, value: Any, asking: Asking) -> bool:
-        found = dates.as_instant(value, asking.zone)
-        return found is not None and self._reaches(found, asking.t, asking.zone)
+    def holds(self, value: Any, context: ComparisonContext) -> bool:
+        instant = dates.read_instant(value, context.zone)
+        return instant is not None and self._is_within(instant, context.t, context.zone)
 
-    def next_change(self, value: Any, asking: Asking) -> int | None:
-        found = dates.as_instant(value, asking.zone)
-        if found is None or found <= asking.t:
+    def next_change_at(self, value: Any, context: ComparisonContext) -> int | None:
+        instant = dates.read_instant(value, context.zone)
+        if instant is None or instant <= context.t:
             return None
-        now = self._reaches(found, asking.t, asking.zone)
-        instants = sorted({*calendar.crossings(found, self.length, asking.zone), found})
-        later = (instant for instant in instants if instant > asking.t)
-        return next((instant for instant in later if self._reaches(found, instant, asking.zone) is not now), None)
+        is_within = self._is_within(instant, context.t, context.zone)
+        crossings = sorted({*calendar.length_crossings(instant, self.length, context.zone), instant})
+        later = (crossing for crossing in crossings if crossing > context.t)
+        return next((t for t in later if self._is_within(instant, t, context.zone) is not is_within), None)
 
-    def _reaches(self, found: int, t: int, zone: str) -> bool:
-        return t < found <= calendar.add(t, self.length, zone)
+    def _is_within(self, instant: int, t: int, zone: str) -> bool:
+        return t < instant <= calendar.add(t, self.length, zone)
 
 
-class _AnniversaryWithin(_Timed):
+class _AnniversaryWithin(_TimeDependentOperator):
     __slots__ = ()
 
-    def holds(self, value: Any, asking: Asking) -> bool:
-        return dates.anniversary(value, self.length, asking.t, asking.zone)[0]
+    def holds(self, value: Any, context: ComparisonContext) -> bool:
+        return dates.check_anniversary(value, self.length, context.t, context.zone)[0]
 
-    def next_change(self, value: Any, asking: Asking) -> int | None:
-        return dates.anniversary(value, self.length, asking.t, asking.zone)[1]
+    def next_change_at(self, value: Any, context: ComparisonContext) -> int | None:
+        return dates.check_anniversary(value, self.length, context.t, context.zone)[1]
 
     def uses_zone(self, values_may_be_dates: bool) -> bool:  # noqa: ARG002 - anniversaries are local days
         return True
 
 
-def _operator(name: str, operand: Any, *, fold: bool) -> _Operator:
+def _compile_operator(name: str, operand: Any, *, fold: bool) -> _Operator:
     match name:
         case "after":
-            return _Against(operator.gt, operand)
+            return _DateOperator(operator.gt, operand)
         case "before_date":
-            return _Against(operator.lt, operand)
+            return _DateOperator(operator.lt, operand)
         case "within_last":
-            return _WithinLast(calendar.length(operand))
+            return _WithinLast(calendar.parse_length(operand))
         case "within_next":
-            return _WithinNext(calendar.length(operand))
+            return _WithinNext(calendar.parse_length(operand))
         case "anniversary_within":
-            return _AnniversaryWithin(calendar.length(operand))
-    if isinstance(operand, Dynamic):
-        return _Resolved(name, operand, fold=fold)
+            return _AnniversaryWithin(calendar.parse_length(operand))
+    if isinstance(operand, DynamicOperand):
+        return _DynamicOperator(name, operand, fold=fold)
     if name in _POSITIVE_OF:
-        return _Static(_not(_test(_POSITIVE_OF[name], operand, fold=fold)))
-    return _Static(_test(name, operand, fold=fold))
+        return _StaticOperator(_negate(_compile_test(_POSITIVE_OF[name], operand, fold=fold)))
+    return _StaticOperator(_compile_test(name, operand, fold=fold))
 
 
 # ----------------------------------------------------------------------------- tests of the value alone
 
 
-def _test(name: str, operand: Any, *, fold: bool) -> Test:
+def _compile_test(name: str, operand: Any, *, fold: bool) -> ValueTest:
     """The test of a positive operator. An operand of a kind that the operator has no use for matches nothing."""
     match name:
         case "eq":
-            return _equals(operand, fold=fold)
+            return _equality_test(operand, fold=fold)
         case "in_":
-            return _is_one_of(operand, fold=fold)
+            return _membership_test(operand, fold=fold)
         case "contains":
-            return _contains(operand, fold=fold)
+            return _contains_test(operand, fold=fold)
         case "any_of":
-            return _has_any(operand, fold=fold)
+            return _any_of_test(operand, fold=fold)
         case "all_of":
-            return _has_all(operand, fold=fold)
+            return _all_of_test(operand, fold=fold)
         case "starts_with":
-            return _on_text(str.startswith, operand, fold=fold)
+            return _text_test(str.startswith, operand, fold=fold)
         case "ends_with":
-            return _on_text(str.endswith, operand, fold=fold)
+            return _text_test(str.endswith, operand, fold=fold)
         case "matches":
-            return _matches(operand, fold=fold)
+            return _pattern_test(operand, fold=fold)
         case "exists":
             return (lambda value: value is not None) if operand else (lambda value: value is None)
         case "between":
-            above = _ordered(operator.ge, operand[0], fold=fold)
-            below = _ordered(operator.le, operand[1], fold=fold)
+            above = _order_test(operator.ge, operand[0], fold=fold)
+            below = _order_test(operator.le, operand[1], fold=fold)
             return lambda value: above(value) and below(value)
         case _:
-            return _ordered(_ORDERS[name], operand, fold=fold)
+            return _order_test(_ORDERS[name], operand, fold=fold)
 
 
-def _all(tests: Sequence[Test]) -> Test:
+def _all_of(tests: Sequence[ValueTest]) -> ValueTest:
     if len(tests) == 1:
         return tests[0]
     return lambda value: all(test(value) for test in tests)
 
 
-def _not(test: Test) -> Test:
+def _negate(test: ValueTest) -> ValueTest:
     return lambda value: not test(value)
 
 
@@ -300,12 +304,12 @@ def _never(value: Any) -> bool:  # noqa: ARG001
     return False
 
 
-def _equals(operand: Any, *, fold: bool) -> Test:
+def _equality_test(operand: Any, *, fold: bool) -> ValueTest:
     if isinstance(operand, bool):
         return lambda value: value is operand
     if isinstance(operand, list | dict):
-        key = key_of(operand)
-        return lambda value: isinstance(value, list | dict) and key_of(value) == key
+        key = equality_key(operand)
+        return lambda value: isinstance(value, list | dict) and equality_key(value) == key
     if not isinstance(operand, str):
         return lambda value: value == operand and type(value) is not bool
     if not fold:
@@ -314,7 +318,7 @@ def _equals(operand: Any, *, fold: bool) -> Test:
     return lambda value: isinstance(value, str) and value.casefold() == folded
 
 
-def _is_one_of(operands: Sequence[str | Number | bool], *, fold: bool) -> Test:
+def _membership_test(operands: Sequence[str | Number | bool], *, fold: bool) -> ValueTest:
     flags = frozenset(item for item in operands if isinstance(item, bool))
     others = frozenset(
         item.casefold() if fold and isinstance(item, str) else item for item in operands if not isinstance(item, bool)
@@ -330,41 +334,41 @@ def _is_one_of(operands: Sequence[str | Number | bool], *, fold: bool) -> Test:
     return test
 
 
-def _has_any(operands: Sequence[str | Number | bool], *, fold: bool) -> Test:
-    is_one_of = _is_one_of(operands, fold=fold)
+def _any_of_test(operands: Sequence[str | Number | bool], *, fold: bool) -> ValueTest:
+    is_one_of = _membership_test(operands, fold=fold)
     return lambda value: any(is_one_of(item) for item in value) if isinstance(value, list) else is_one_of(value)
 
 
-def _has_all(operands: Sequence[str | Number | bool], *, fold: bool) -> Test:
+def _all_of_test(operands: Sequence[str | Number | bool], *, fold: bool) -> ValueTest:
     def key(item: Any) -> Any:
-        return item.casefold() if fold and isinstance(item, str) else key_of(item)
+        return item.casefold() if fold and isinstance(item, str) else equality_key(item)
 
-    wanted = frozenset(key(operand) for operand in operands)
+    operand_keys = frozenset(key(operand) for operand in operands)
 
     def test(value: Any) -> bool:
         items = value if isinstance(value, list) else [value]
-        return wanted <= {key(item) for item in items if not isinstance(item, list | dict)}
+        return operand_keys <= {key(item) for item in items if not isinstance(item, list | dict)}
 
     return test
 
 
-def _contains(operand: Any, *, fold: bool) -> Test:
-    is_element = _equals(operand, fold=fold)
-    is_part = _on_text(str.__contains__, operand, fold=fold)
+def _contains_test(operand: Any, *, fold: bool) -> ValueTest:
+    is_element = _equality_test(operand, fold=fold)
+    is_part = _text_test(str.__contains__, operand, fold=fold)
     return lambda value: any(is_element(item) for item in value) if isinstance(value, list) else is_part(value)
 
 
-def _on_text(question: Callable[[str, str], bool], operand: Any, *, fold: bool) -> Test:
+def _text_test(compare: Callable[[str, str], bool], operand: Any, *, fold: bool) -> ValueTest:
     if not isinstance(operand, str):
         return _never
     if not fold:
-        return lambda value: isinstance(value, str) and question(value, operand)
+        return lambda value: isinstance(value, str) and compare(value, operand)
     folded = operand.casefold()
-    return lambda value: isinstance(value, str) and question(value.casefold(), folded)
+    return lambda value: isinstance(value, str) and compare(value.casefold(), folded)
 
 
-def _matches(operand: str, *, fold: bool) -> Test:
-    search = _pattern(operand, fold=fold).search
+def _pattern_test(operand: str, *, fold: bool) -> ValueTest:
+    search = _compile_pattern(operand, fold=fold).search
     # As bytes, because RE2 counts in bytes and would translate positions that nobody asks for.
 
     def test(value: Any) -> bool:
@@ -376,7 +380,7 @@ def _matches(operand: str, *, fold: bool) -> Test:
     return test
 
 
-def _pattern(text: str, *, fold: bool) -> Any:
+def _compile_pattern(text: str, *, fold: bool) -> Any:
     options = re2.Options()
     options.case_sensitive = not fold
     options.never_capture = True
@@ -385,16 +389,16 @@ def _pattern(text: str, *, fold: bool) -> Any:
     return re2.compile(text, options)
 
 
-def _number(value: Any) -> Number | Fraction | None:
+def _exact_number(value: Any) -> Number | Fraction | None:
     return value if type(value) is Fraction else as_number(value)
 
 
-def _ordered(compare: Callable[[Any, Any], bool], operand: Any, *, fold: bool) -> Test:
-    bound = _number(operand)
+def _order_test(compare: Callable[[Any, Any], bool], operand: Any, *, fold: bool) -> ValueTest:
+    bound = _exact_number(operand)
     if bound is not None:
 
         def test_number(value: Any) -> bool:
-            number = _number(value)
+            number = _exact_number(value)
             return number is not None and compare(number, bound)
 
         return test_number

@@ -14,8 +14,8 @@ from typing import Any, Final
 import msgspec
 
 from app.rules.engine.decimals import Number, as_number
-from app.rules.engine.json_equality import digest_of
-from app.rules.engine.value_codec import Packed, pack, unpack
+from app.rules.engine.json_equality import digest_value
+from app.rules.engine.value_codec import PackedValue, pack_value, unpack_value
 
 Point = list[Any]
 
@@ -35,7 +35,7 @@ def plus(one: Number, other: Number) -> Number:
 class LastSeen(msgspec.Struct, array_like=True):
     """One of the different values of a leaf: how often, and the number of the touchpoint that had it last."""
 
-    value: Packed
+    value: PackedValue
     times: int
     latest: int
 
@@ -45,15 +45,15 @@ class RunningTotals(msgspec.Struct, array_like=True):
 
     count: int = 0
     numbers: int = 0
-    sum: Packed = 0
-    min: Packed = None
-    max: Packed = None
-    first: Packed = None
-    last: Packed = None
+    sum: PackedValue = 0
+    min: PackedValue = None
+    max: PackedValue = None
+    first: PackedValue = None
+    last: PackedValue = None
     different: dict[str, LastSeen] = {}
     """By digest of the value; filled only where some rule asks for different values."""
 
-    def add(self, value: Any, packed: Packed, *, keep_different: bool) -> None:
+    def add(self, value: Any, packed: PackedValue, *, keep_different: bool) -> None:
         self.count += 1
         if self.count == 1:
             self.first = packed
@@ -61,11 +61,11 @@ class RunningTotals(msgspec.Struct, array_like=True):
         number = as_number(value)
         if number is not None:
             self.numbers += 1
-            self.sum = pack(plus(unpack(self.sum), number))
-            self.min = pack(number) if self.min is None else pack(min(unpack(self.min), number))
-            self.max = pack(number) if self.max is None else pack(max(unpack(self.max), number))
+            self.sum = pack_value(plus(unpack_value(self.sum), number))
+            self.min = pack_value(number) if self.min is None else pack_value(min(unpack_value(self.min), number))
+            self.max = pack_value(number) if self.max is None else pack_value(max(unpack_value(self.max), number))
         if keep_different:
-            digest = digest_of(value)
+            digest = digest_value(value)
             seen = self.different.get(digest)
             if seen is None:
                 self.different[digest] = LastSeen(packed, 1, self.count)
@@ -128,7 +128,7 @@ class Record(msgspec.Struct, array_like=True):
 
     def add(self, t: int, place: int, kept: Sequence[Any], keeping: Keeping) -> None:
         """Fold in one touchpoint, which is not before any folded in earlier. ``kept`` are its values, not packed."""
-        point: Point = [t, place, *map(pack, kept)]
+        point: Point = [t, place, *map(pack_value, kept)]
         if keeping.first and self.first is None:
             self.first = point
         if keeping.last:
@@ -170,7 +170,7 @@ def _instant(point: Point) -> int:
     return point[0]  # type: ignore[no-any-return]
 
 
-def _chars(packed: Packed) -> int:
+def _chars(packed: PackedValue) -> int:
     return len(packed) if type(packed) is str else 0
 
 

@@ -14,12 +14,10 @@ from app.rules.engine.explanation import Ids, explain, explain_value
 from app.rules.engine.filters import Leaf
 from app.rules.engine.nodes.base import CompiledRule, Facts, Memo
 from app.rules.engine.series import Series
-from app.rules.engine.touchpoint_view import Occurrence
+from app.rules.engine.touchpoint_view import TouchpointView
 from app.rules.engine.truth import Truth
 from app.rules.language import durations
 from app.rules.language.references import Definition
-
-__all__ = ["Definition", "Facts", "Leaf", "NoFacts", "Occurrence", "Ruleset", "compile_ruleset", "meanings_of"]
 
 REMEMBERED_MAX: Final = 10_000
 """Combinations of leaves whose readers are remembered: as many as there are kinds of touchpoint, usually."""
@@ -152,7 +150,7 @@ class Ruleset:
 
     # --------------------------------------------------------------------------- what a touchpoint meets
 
-    def meet(self, occurrence: Occurrence) -> tuple[tuple[str, ...], Kept | None]:
+    def meet(self, occurrence: TouchpointView) -> tuple[tuple[str, ...], Kept | None]:
         """Ids of the leaves that this touchpoint belongs to, and what those keep of it."""
         met: list[str] = []
         kept: Kept | None = None
@@ -169,7 +167,7 @@ class Ruleset:
             met.append(leaf.id)
         return tuple(met), kept
 
-    def match(self, occurrence: Occurrence) -> tuple[str, ...]:
+    def match(self, occurrence: TouchpointView) -> tuple[str, ...]:
         """Ids of the leaves that this touchpoint belongs to."""
         return self.meet(occurrence)[0]
 

@@ -12,7 +12,7 @@ import msgspec
 _decode: Final = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
-class Occurrence(msgspec.Struct):
+class TouchpointView(msgspec.Struct):
     """One touchpoint. ``properties``, ``context`` and ``traits`` are JSON objects as bytes, parsed when first read."""
 
     name: str
@@ -24,14 +24,14 @@ class Occurrence(msgspec.Struct):
     traits: bytes = b"{}"
     _parsed: dict[str, Any] = msgspec.field(default_factory=dict)
 
-    def part(self, name: str) -> Any:
+    def parsed_part(self, name: str) -> Any:
         """``properties``, ``context`` or ``traits``, parsed at most once; numbers are ``int`` or ``Decimal``."""
         if name not in self._parsed:
             raw: bytes = getattr(self, name)
             self._parsed[name] = _decode(raw) if raw else {}
         return self._parsed[name]
 
-    def may_have(self, name: str, key: bytes) -> bool:
+    def may_contain_key(self, name: str, key: bytes) -> bool:
         """Whether that part may hold a key that begins so (JSON text, its closing quote left out).
 
         Most rules ask for what most touchpoints lack, and a look at the bytes is cheaper than parsing them. Escapes
@@ -43,7 +43,7 @@ class Occurrence(msgspec.Struct):
         return key in raw or b"\\" in raw
 
 
-def look_up(values: Any, name: str, path: tuple[str, ...]) -> Any:
+def get_by_path(values: Any, name: str, path: tuple[str, ...]) -> Any:
     """The value under the exact name, else along the path; ``None`` where there is none, null being none too.
 
     A path goes through objects only: what lies inside an array has no path.
@@ -61,7 +61,7 @@ def look_up(values: Any, name: str, path: tuple[str, ...]) -> Any:
     return value
 
 
-def reader(path: str) -> Callable[[Occurrence], Any]:
+def compile_path(path: str) -> Callable[[TouchpointView], Any]:
     """A function that reads ``path`` of a touchpoint.
 
     ``context.`` and ``traits.`` reach beside the properties, ``touchpoint.`` the touchpoint's own fields.
@@ -76,7 +76,7 @@ def reader(path: str) -> Callable[[Occurrence], Any]:
     steps = tuple(name.split("."))
     key = msgspec.json.encode(steps[0])[:-1]  # that of the exact name begins so too
 
-    def read(occurrence: Occurrence) -> Any:
-        return look_up(occurrence.part(part), name, steps) if occurrence.may_have(part, key) else None
+    def read(touchpoint: TouchpointView) -> Any:
+        return get_by_path(touchpoint.parsed_part(part), name, steps) if touchpoint.may_contain_key(part, key) else None
 
     return read

@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import msgspec
 
-Packed = int | bool | str | None
+PackedValue = int | bool | str | None
 
 _SMALL: Final = 1 << 63
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 _decode: Final = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
-def pack(value: Any) -> Packed:
+def pack_value(value: Any) -> PackedValue:
     """``None``, which is a missing value, stays ``None``."""
     kind = type(value)
     if kind is str:
@@ -30,7 +30,7 @@ def pack(value: Any) -> Packed:
     return f"j{_encode(value).decode()}"
 
 
-def unpack(packed: Packed) -> Any:
+def unpack_value(packed: PackedValue) -> Any:
     if type(packed) is not str:
         return packed
     if packed[0] == "s":

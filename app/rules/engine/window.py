@@ -18,10 +18,10 @@ from app.rules.language.durations import MICROSECONDS
 from app.rules.language.expressions import Hours, Windowed
 
 INFINITE: Final = 1 << 62
-NEVER: Final = (INFINITE, INFINITE)
+EMPTY_INTERVAL: Final = (INFINITE, INFINITE)
 
 _DAY: Final = MICROSECONDS["d"]
-_PERIODS: Final = {
+_PERIOD_AGE_MAX: Final = {
     "today": 2 * _DAY,
     "yesterday": 3 * _DAY,
     "this_week": 9 * _DAY,
@@ -41,18 +41,17 @@ class Span(NamedTuple):
     end: int | date | None
 
     @property
-    def floats(self) -> bool:
+    def has_floating_dates(self) -> bool:
         return isinstance(self.start, date) or isinstance(self.end, date)
 
     @property
-    def outermost(self) -> tuple[int | None, int | None]:
+    def widest_bounds(self) -> tuple[int | None, int | None]:
         """Half-open bounds that hold in some timezone, whichever the customer's is."""
-        start = (
-            durations.utc_midnight_of(self.start) - durations.ZONE_SHIFT_MAX
-            if isinstance(self.start, date)
-            else self.start
-        )
-        end = durations.utc_midnight_of(self.end) + durations.ZONE_SHIFT_MAX if isinstance(self.end, date) else self.end
+        start, end = self
+        if isinstance(start, date):
+            start = durations.utc_midnight_of(start) - durations.ZONE_SHIFT_MAX
+        if isinstance(end, date):
+            end = durations.utc_midnight_of(end) + durations.ZONE_SHIFT_MAX
         return start, end
 
     @property
@@ -63,14 +62,14 @@ class Span(NamedTuple):
             (midnight - durations.ZONE_SHIFT_MAX, midnight + durations.ZONE_SHIFT_MAX) for midnight in midnights
         )
 
-    def inside(self, zone: str) -> tuple[int | None, int | None]:
+    def bounds_in(self, zone: str) -> tuple[int | None, int | None]:
         """The half-open bounds for a customer whose dates begin in ``zone``."""
         start = durations.first_instant_of_day(self.start, zone) if isinstance(self.start, date) else self.start
         end = durations.first_instant_of_day(self.end, zone) if isinstance(self.end, date) else self.end
         return start, end
 
 
-ALWAYS: Final = Span(None, None)
+UNBOUNDED_SPAN: Final = Span(None, None)
 
 
 class Window(NamedTuple):
@@ -84,8 +83,8 @@ class Window(NamedTuple):
     weekend: bool
 
     @property
-    def is_ever(self) -> bool:
-        return self[:2] == (None, None) and self.span == ALWAYS and not self.is_local
+    def is_lifetime(self) -> bool:
+        return self[:2] == (None, None) and self.span == UNBOUNDED_SPAN and not self.is_local
 
     @property
     def is_local(self) -> bool:
@@ -93,87 +92,88 @@ class Window(NamedTuple):
         return self.during is not None or self.hours is not None or self.weekend
 
     @property
-    def rolling(self) -> int | None:
+    def rolling_microseconds(self) -> int | None:
         """Microseconds of ``within``, where the window is nothing else and that is exact."""
-        if self.within is None or not self.within.exact or self.before or self.span != ALWAYS or self.is_local:
+        if (
+            self.within is None
+            or not self.within.is_exact
+            or self.before
+            or self.span != UNBOUNDED_SPAN
+            or self.is_local
+        ):
             return None
         return self.within.microseconds
 
     @property
     def uses_zone(self) -> bool:
-        calendar_length = any(length is not None and not length.exact for length in (self.within, self.before))
-        return calendar_length or self.span.floats or self.is_local
+        has_calendar_length = any(length is not None and not length.is_exact for length in (self.within, self.before))
+        return has_calendar_length or self.span.has_floating_dates or self.is_local
 
     @property
-    def reach(self) -> int | None:
+    def age_max(self) -> int | None:
         """A touchpoint that is older than that is outside for good; ``None`` where it may be inside for ever."""
-        bounds = [] if self.within is None else [self.within.longest]
+        ages = [] if self.within is None else [self.within.max_microseconds]
         if self.during is not None:
-            bounds.append(_PERIODS[self.during])
-        return min(bounds, default=None)
+            ages.append(_PERIOD_AGE_MAX[self.during])
+        return min(ages, default=None)
 
-    @property
-    def enters_late(self) -> bool:
-        """Whether a touchpoint may come inside some time after it happened."""
-        return self.before is not None or (self.during is not None and not self.during.startswith(("today", "this")))
-
-    def interval(self, p: int, zone: str) -> tuple[int, int]:
+    def compute_interval(self, p: int, zone: str) -> tuple[int, int]:
         """[enter, leave) of ``now`` for a touchpoint of instant ``p``; empty where enter is not before leave."""
         enter, leave = p, INFINITE
         if self.within is not None:
-            leave = p + self.within.microseconds if self.within.exact else calendar.add(p, self.within, zone)
+            leave = p + self.within.microseconds if self.within.is_exact else calendar.add(p, self.within, zone)
         if self.before is not None:
-            enter = p + self.before.microseconds if self.before.exact else calendar.add(p, self.before, zone)
-        if self.span != ALWAYS:
-            start, end = self.span.inside(zone)
+            enter = p + self.before.microseconds if self.before.is_exact else calendar.add(p, self.before, zone)
+        if self.span != UNBOUNDED_SPAN:
+            start, end = self.span.bounds_in(zone)
             if (start is not None and p < start) or (end is not None and p >= end):
-                return NEVER
+                return EMPTY_INTERVAL
         if self.weekend and not calendar.is_weekend(p, zone):
-            return NEVER
+            return EMPTY_INTERVAL
         if self.hours is not None and not calendar.in_hours(p, *self.hours, zone):
-            return NEVER
+            return EMPTY_INTERVAL
         if self.during is not None:
             first, last = calendar.period_bounds(self.during, p, zone)
             enter, leave = max(enter, first), min(leave, last)
         return enter, leave
 
 
-class Placed(NamedTuple):
+class SplitWindow(NamedTuple):
     """The window of a node, in two parts: what depends on now or on the customer, and what a filter can decide."""
 
     window: Window
-    span: Span
-    local: tuple[Any, Callable[[int], bool]] | None
-    """A question about local time in the node's own timezone, after how it is written."""
+    fixed_span: Span
+    local_test: tuple[Any, Callable[[int], bool]] | None
+    """(canonical form, test of an instant) of a condition on local time in the node's own timezone."""
 
 
-def window_of(node: Windowed, *, whole: bool = False) -> Placed:
+def split_window(node: Windowed, *, whole: bool = False) -> SplitWindow:
     """``whole``: everything is part of the window, for touchpoints that are chosen before it is asked."""
     zone = node.timezone
-    span = Span(*(_bound(text, zone) for text in (node.from_, node.to)))
+    span = Span(*(_parse_bound(text, zone) for text in (node.from_, node.to)))
     hours = (node.during.hours[0], node.during.hours[1]) if isinstance(node.during, Hours) else None
     weekend = node.during == "weekend"
     is_open = zone is None or whole
     window = Window(
-        within=calendar.length(node.within) if node.within else None,
-        before=calendar.length(node.before) if node.before else None,
-        span=span if span.floats or whole else ALWAYS,
+        within=calendar.parse_length(node.within) if node.within else None,
+        before=calendar.parse_length(node.before) if node.before else None,
+        span=span if span.has_floating_dates or whole else UNBOUNDED_SPAN,
         during=node.during if isinstance(node.during, str) and not weekend else None,
         hours=hours if is_open else None,
         weekend=weekend and is_open,
     )
-    local = None
+    local_test = None
     if not is_open and (weekend or hours is not None):
-        local = ([zone, hours, weekend], _local_test(str(zone), hours))
-    return Placed(window, ALWAYS if whole else span, local)
+        local_test = ([zone, hours, weekend], _compile_local_test(str(zone), hours))
+    return SplitWindow(window, UNBOUNDED_SPAN if whole else span, local_test)
 
 
-def _bound(text: str | None, zone: str | None) -> int | date | None:
-    found = durations.parse_moment(text) if text else None
-    return durations.first_instant_of_day(found, zone) if zone and isinstance(found, date) else found
+def _parse_bound(text: str | None, zone: str | None) -> int | date | None:
+    bound = durations.parse_moment(text) if text else None
+    return durations.first_instant_of_day(bound, zone) if zone and isinstance(bound, date) else bound
 
 
-def _local_test(zone: str, hours: tuple[int, int] | None) -> Callable[[int], bool]:
+def _compile_local_test(zone: str, hours: tuple[int, int] | None) -> Callable[[int], bool]:
     if hours is None:
         return lambda p: calendar.is_weekend(p, zone)
     return lambda p: calendar.in_hours(p, *hours, zone)

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from app.rules.engine.decimals import Number, as_number
-from app.rules.engine.operators import check_pattern
+from app.rules.engine.operators import find_pattern_error
 from app.rules.language.fields import PATTERN_CHARS_MAX, Length, Moment, is_not_before
 from app.rules.language.validation import validation_error
 
@@ -111,7 +111,7 @@ def _check_pattern(value: Any) -> str:
     pattern = _check_text_part(value)
     if len(pattern) > PATTERN_CHARS_MAX:
         raise validation_error(f"the pattern is longer than {PATTERN_CHARS_MAX} characters", "Shorten it.")
-    pattern_error = check_pattern(pattern)
+    pattern_error = find_pattern_error(pattern)
     if pattern_error is not None:
         raise validation_error(
             f"the pattern cannot be read: {pattern_error}", "Write it in RE2 syntax: no look-around, no references."

@@ -180,7 +180,7 @@ def _check_length(value: Any) -> str:
     if not isinstance(value, str):
         raise validation_error("a length is text", 'Write a whole number and a unit in quotes, such as "90d".')
     try:
-        calendar.length(value)
+        calendar.parse_length(value)
     except ValueError as error:
         raise validation_error(
             str(error), 'Write for instance "90d", "36h" or "3mo"; the longest is 100 years.'
@@ -246,12 +246,12 @@ Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
 
 def is_calendar_length(length: str | None) -> bool:
     """Whether the length is one of months or years, so that its end depends on the timezone."""
-    return length is not None and calendar.length(length).months > 0
+    return length is not None and calendar.parse_length(length).months > 0
 
 
 def is_never_longer(length: str, limit: str) -> bool:
     """Return whether ``length`` ends no later than ``limit``, whenever and wherever both begin."""
-    first, second = calendar.length(length), calendar.length(limit)
+    first, second = calendar.parse_length(length), calendar.parse_length(limit)
     if first.months and second.months:
         return first.months <= second.months
     return _length_bounds(first)[1] <= _length_bounds(second)[0]
@@ -259,7 +259,7 @@ def is_never_longer(length: str, limit: str) -> bool:
 
 def lasts_at_least_days(length: str, days: int) -> bool:
     """Whether the length is surely at least so many days of 24 hours."""
-    return _length_bounds(calendar.length(length))[0] >= days * durations.MICROSECONDS["d"]
+    return _length_bounds(calendar.parse_length(length))[0] >= days * durations.MICROSECONDS["d"]
 
 
 def _length_bounds(length: calendar.Length) -> tuple[int, int]:

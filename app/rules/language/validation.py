@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from app.config import Limits
 from app.errors import InvalidDefinition
-from app.rules.engine.decimals import DIGITS_MAX, digits_written_out
+from app.rules.engine.decimals import DIGITS_MAX, count_digits
 
 AGGREGATES: Final = ("sum", "avg", "min", "max", "distinct", "first_value", "last_value", "most_frequent")
 HEADS: Final = (
@@ -237,7 +237,7 @@ def _check_scalar(value: object) -> None:
 
 
 def _is_short(number: int | Decimal) -> bool:
-    return (isinstance(number, int) or number.is_finite()) and digits_written_out(number) <= DIGITS_MAX
+    return (isinstance(number, int) or number.is_finite()) and count_digits(number) <= DIGITS_MAX
 
 
 def _check_text(text: object, *at: str) -> None:

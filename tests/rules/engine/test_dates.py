@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.rules.engine import calendar, dates
-from app.rules.engine.json_equality import as_text, digest_of, key_of
+from app.rules.engine.json_equality import digest_value, equality_key, format_instant
 from app.rules.language import durations
 
 LISBON, NEW_YORK, ST_JOHNS, APIA = "Europe/Lisbon", "America/New_York", "America/St_Johns", "Pacific/Apia"
@@ -58,9 +58,9 @@ def at(text: str) -> int:
     ],
 )
 def test_what_is_a_date(value, zone, expected):
-    instant = dates.as_instant(value, zone)
+    instant = dates.read_instant(value, zone)
     assert instant is not None
-    assert as_text(instant) == expected
+    assert format_instant(instant) == expected
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_what_is_a_date(value, zone, expected):
     ],
 )
 def test_what_is_no_date(value):
-    assert dates.as_instant(value, "UTC") is None
-    assert dates.as_day(value, "UTC") is None
-    assert dates.anniversary(value, calendar.length("1d"), 0, "UTC") == (False, None)
+    assert dates.read_instant(value, "UTC") is None
+    assert dates.read_local_day(value, "UTC") is None
+    assert dates.check_anniversary(value, calendar.parse_length("1d"), 0, "UTC") == (False, None)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_what_is_no_date(value):
     ],
 )
 def test_the_local_day_of_a_value(value, zone, expected):
-    assert dates.as_day(value, zone) == date.fromisoformat(expected)
+    assert dates.read_local_day(value, zone) == date.fromisoformat(expected)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_the_local_day_of_a_value(value, zone, expected):
 )
 def test_an_anniversary_is_near_from_the_length_before_its_day_until_it_ends(value, length, zone, begin, end):
     def asked(t: int) -> tuple[bool, int | None]:
-        return dates.anniversary(value, calendar.length(length), t, zone)
+        return dates.check_anniversary(value, calendar.parse_length(length), t, zone)
 
     assert asked(at(begin) - 1) == (False, at(begin))
     assert asked(at(begin)) == (True, at(end))
@@ -157,8 +157,8 @@ def test_an_anniversary_is_near_from_the_length_before_its_day_until_it_ends(val
 
 
 def test_the_day_itself_is_no_anniversary():
-    week = calendar.length("7d")
-    assert dates.anniversary("2024-05-10", week, at("2024-05-10T12:00:00Z"), "UTC") == (
+    week = calendar.parse_length("7d")
+    assert dates.check_anniversary("2024-05-10", week, at("2024-05-10T12:00:00Z"), "UTC") == (
         False,
         at("2025-05-03T00:00:00Z"),
     )
@@ -176,18 +176,18 @@ def test_the_day_itself_is_no_anniversary():
     ],
 )
 def test_anniversaries_that_touch_are_one(length, end):
-    found = dates.anniversary("1990-05-10", calendar.length(length), at("2022-05-10T12:00:00Z"), "UTC")
+    found = dates.check_anniversary("1990-05-10", calendar.parse_length(length), at("2022-05-10T12:00:00Z"), "UTC")
     assert found == (True, None if end is None else at(end))
 
 
 def test_the_last_anniversary_of_all():
-    week = calendar.length("7d")
-    assert dates.anniversary("1990-05-10", week, at("9999-05-10T00:00:00Z"), "UTC") == (
+    week = calendar.parse_length("7d")
+    assert dates.check_anniversary("1990-05-10", week, at("9999-05-10T00:00:00Z"), "UTC") == (
         True,
         at("9999-05-11T00:00:00Z"),
     )
-    assert dates.anniversary("1990-05-10", week, at("9999-05-11T00:00:00Z"), "UTC") == (False, None)
-    assert dates.anniversary("9999-05-10", week, at("2024-01-01T00:00:00Z"), "UTC") == (False, None)
+    assert dates.check_anniversary("1990-05-10", week, at("9999-05-11T00:00:00Z"), "UTC") == (False, None)
+    assert dates.check_anniversary("9999-05-10", week, at("2024-01-01T00:00:00Z"), "UTC") == (False, None)
 
 
 def _naive_anniversary(day: date, length: timedelta, t: int, zone: str) -> bool:
@@ -215,7 +215,7 @@ def test_the_next_change_of_an_anniversary_is_a_change_and_the_first(zone):
         def naive(t: int, day: date = day, length: timedelta = length) -> bool:
             return _naive_anniversary(day, length, t, zone)
 
-        holds, change = dates.anniversary(day.isoformat(), calendar.length(f"{days}d"), t, zone)
+        holds, change = dates.check_anniversary(day.isoformat(), calendar.parse_length(f"{days}d"), t, zone)
         assert holds is naive(t)
         assert change is None or (naive(change) is not holds and naive(change - 1) is holds)
         until = min(change or t + 1500 * DAY, t + 1500 * DAY)
@@ -259,17 +259,17 @@ SAME: list[Any] = [
 
 def test_values_are_one_where_their_json_is():
     for group in SAME:
-        assert len({key_of(value) for value in group}) == 1
-        assert len({digest_of(value) for value in group}) == 1
+        assert len({equality_key(value) for value in group}) == 1
+        assert len({digest_value(value) for value in group}) == 1
     for one, other in combinations(SAME, 2):
-        assert key_of(one[0]) != key_of(other[0])
-        assert digest_of(one[0]) != digest_of(other[0])
+        assert equality_key(one[0]) != equality_key(other[0])
+        assert digest_value(one[0]) != digest_value(other[0])
 
 
 def test_a_missing_value_has_no_digest_and_others_have_a_stable_one():
-    assert digest_of(None) == ""
-    assert digest_of({"b": [1, True], "a": "é"}) == "bcd6ecda8f03bde894c2f819a6daf1e4"
-    assert all(len(digest_of(group[0])) == 32 for group in SAME)
+    assert digest_value(None) == ""
+    assert digest_value({"b": [1, True], "a": "é"}) == "bcd6ecda8f03bde894c2f819a6daf1e4"
+    assert all(len(digest_value(group[0])) == 32 for group in SAME)
 
 
 @pytest.mark.parametrize(
@@ -282,5 +282,5 @@ def test_a_missing_value_has_no_digest_and_others_have_a_stable_one():
     ],
 )
 def test_an_instant_as_text_reads_back(instant, expected):
-    assert as_text(instant) == expected
-    assert dates.as_instant(as_text(instant), NEW_YORK) == instant
+    assert format_instant(instant) == expected
+    assert dates.read_instant(format_instant(instant), NEW_YORK) == instant

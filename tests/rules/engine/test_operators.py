@@ -9,14 +9,20 @@ from typing import Any
 
 import pytest
 
-from app.rules.engine.operators import Asking, Compared, Dynamic, check_pattern, compile_comparison
+from app.rules.engine.operators import (
+    ComparisonContext,
+    CompiledComparison,
+    DynamicOperand,
+    compile_comparison,
+    find_pattern_error,
+)
 from app.rules.language import durations
 
 NEW_YORK, ST_JOHNS, APIA, LISBON = "America/New_York", "America/St_Johns", "Pacific/Apia", "Europe/Lisbon"
 BEYOND = "1" * 401
 
 
-class Given(Dynamic):
+class Given(DynamicOperand):
     """A dynamic operand that carries its value."""
 
     def __init__(self, value: Any) -> None:
@@ -29,11 +35,11 @@ def at(text: str) -> int:
     return found
 
 
-def asking(t: str | int = 0, zone: str = "UTC") -> Asking:
-    return Asking(at(t) if isinstance(t, str) else t, zone, operator.attrgetter("value"))
+def asking(t: str | int = 0, zone: str = "UTC") -> ComparisonContext:
+    return ComparisonContext(at(t) if isinstance(t, str) else t, zone, operator.attrgetter("value"))
 
 
-def comparison(operators: dict[str, Any]) -> Compared:
+def comparison(operators: dict[str, Any]) -> CompiledComparison:
     operators = dict(operators)
     return compile_comparison(operators, ignore_case=operators.pop("ignore_case", False))
 
@@ -137,12 +143,12 @@ def comparison(operators: dict[str, Any]) -> Compared:
 )
 def test_what_depends_on_the_value_alone(asked, value, expected):
     compared = comparison(asked)
-    assert compared.static is not None
-    assert compared.static(value) is expected
+    assert compared.static_test is not None
+    assert compared.static_test(value) is expected
     assert compared.holds(value, asking()) is expected
     assert compared.next_check(value, asking()) is None
     assert not compared.uses_zone()
-    assert compared.dynamics == ()
+    assert compared.dynamic_operands == ()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +170,7 @@ def test_what_depends_on_the_value_alone(asked, value, expected):
     ],
 )
 def test_hostile_patterns_end(pattern, text, expected):
-    static = comparison({"matches": pattern}).static
+    static = comparison({"matches": pattern}).static_test
     assert static is not None
     assert static(text) is expected
 
@@ -184,7 +190,7 @@ def test_hostile_patterns_end(pattern, text, expected):
     ],
 )
 def test_patterns_are_refused_where_they_are_defined(pattern, reason):
-    found = check_pattern(pattern)
+    found = find_pattern_error(pattern)
     assert (found is None) if reason is None else (found is not None and reason in found)
 
 
@@ -246,8 +252,8 @@ def test_operands_that_are_worked_out(asked, operand, value, expected):
     dynamic = Given(operand)
     compared = comparison({asked: dynamic})
     assert compared.holds(value, asking()) is expected
-    assert compared.static is None
-    assert compared.dynamics == (dynamic,)
+    assert compared.static_test is None
+    assert compared.dynamic_operands == (dynamic,)
     assert compared.next_check(value, asking()) is None
     assert not compared.uses_zone()
 
@@ -286,9 +292,9 @@ def test_after_and_before_are_strict(operand, value, zone, is_after, is_before):
     after, before = comparison({"after": operand}), comparison({"before_date": operand})
     assert after.holds(value, asking(0, zone)) is is_after
     assert before.holds(value, asking(0, zone)) is is_before
-    assert after.static is None
+    assert after.static_test is None
     assert after.next_check(value, asking(0, zone)) is None
-    assert after.dynamics == ((operand,) if isinstance(operand, Given) else ())
+    assert after.dynamic_operands == ((operand,) if isinstance(operand, Given) else ())
 
 
 @pytest.mark.parametrize(
@@ -315,7 +321,7 @@ def test_after_and_before_are_strict(operand, value, zone, is_after, is_before):
 )
 def test_dates_near_now(asked, value, zone, begin, end):
     compared = comparison(asked)
-    assert compared.static is None
+    assert compared.static_test is None
     assert not compared.holds(value, asking(at(begin) - 1, zone))
     assert compared.next_check(value, asking(at(begin) - 1, zone)) == at(begin)
     assert compared.holds(value, asking(begin, zone))
@@ -356,8 +362,8 @@ def test_what_is_no_date_is_never_near(asked, value):
 
 def test_operators_together():
     compared = comparison({"within_next": "2d", "after": "2024-05-10", "ne": Given("2024-05-12")})
-    assert compared.static is None
-    assert len(compared.dynamics) == 1
+    assert compared.static_test is None
+    assert len(compared.dynamic_operands) == 1
     assert compared.holds("2024-05-11", asking("2024-05-10T00:00:00Z"))
     assert compared.next_check("2024-05-11", asking(0)) == at("2024-05-09T00:00:00Z")
     # what another operator rules out, time does not bring

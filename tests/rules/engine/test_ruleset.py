@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from app.errors import InvalidDefinition
-from app.rules import Occurrence, Retention, Series, compile_ruleset
+from app.rules.engine.ruleset import compile_ruleset
+from app.rules.engine.series import Retention, Series
+from app.rules.engine.touchpoint_view import TouchpointView
 from app.rules.language import durations
 from tests.support.reference_rules import UNIT, TrackEntry
 from tests.support.rule_engine import compiled, fold, journey, segment
@@ -48,7 +50,7 @@ def test_match_visits_leaves_of_the_name_and_of_any_name() -> None:
     )
 
     def reading(name: str, channel: str = "web", properties: bytes = b"{}") -> set[str]:
-        return set(rules.rules_reading(rules.match(Occurrence(name, channel, "s", 0, properties)), ()))
+        return set(rules.rules_reading(rules.match(TouchpointView(name, channel, "s", 0, properties)), ()))
 
     assert reading("A") == {"segment:a", "segment:any"}
     assert reading("A", "app") == {"segment:a"}
@@ -66,7 +68,7 @@ def test_dependencies_go_through_segments_and_stages() -> None:
         segment("dates", {"did": "A", "from": "2024-01-01"}),
     )
     everything = ("segment:base", "segment:over", "stage:main:one", "segment:at")
-    leaf = rules.match(Occurrence("A", "web", "s", 1_704_200_000_000_000))
+    leaf = rules.match(TouchpointView("A", "web", "s", 1_704_200_000_000_000))
     assert set(rules.rules_reading(leaf, ())) == {*everything, "segment:dates"}
     assert rules.rules_reading((), ("plan",)) == everything
     assert rules.rules_reading((), ("plan.name",)) == everything

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.rules.engine.touchpoint_view import Occurrence, look_up, reader
+from app.rules.engine.touchpoint_view import TouchpointView, compile_path, get_by_path
 
 
-def occurrence(context: bytes) -> Occurrence:
-    return Occurrence("page_viewed", "web", "site", 0, context=context)
+def occurrence(context: bytes) -> TouchpointView:
+    return TouchpointView("page_viewed", "web", "site", 0, context=context)
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ def occurrence(context: bytes) -> Occurrence:
     ],
 )
 def test_what_a_path_reads(context: bytes, path: str, value: Any) -> None:
-    assert reader(f"context.{path}")(occurrence(context)) == value
+    assert compile_path(f"context.{path}")(occurrence(context)) == value
 
 
 def test_what_cannot_be_there_is_not_parsed() -> None:
     seen = occurrence(b'{"page":{"url":"https://example.com/"}}')
-    assert reader("context.acquisition.group")(seen) is None
+    assert compile_path("context.acquisition.group")(seen) is None
     assert seen._parsed == {}
 
 
@@ -51,4 +51,4 @@ KEYS = st.sampled_from(["a", "b", "a.b", 'q"', "é", "\\", "a\n"])
 )
 def test_it_reads_what_parsing_reads(said: dict[str, Any], path: str, escaped: bool) -> None:
     context = json.dumps(said, ensure_ascii=escaped).encode()
-    assert reader(f"context.{path}")(occurrence(context)) == look_up(said, path, tuple(path.split(".")))
+    assert compile_path(f"context.{path}")(occurrence(context)) == get_by_path(said, path, tuple(path.split(".")))

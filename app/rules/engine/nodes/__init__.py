@@ -1,1 +1,1 @@
-"""Compiled rules: nodes that answer whether they hold at an instant, and until when nothing changes by itself."""
+"""The compiled nodes: each hides how one head decides whether it holds and when to check it again."""

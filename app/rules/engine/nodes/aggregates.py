@@ -9,12 +9,12 @@ from fractions import Fraction
 from typing import Any, Final, Protocol
 
 from app.rules.engine.decimals import Number, as_number
-from app.rules.engine.json_equality import as_text, key_of
+from app.rules.engine.json_equality import equality_key, format_instant
 from app.rules.engine.nodes.base import Facts, Memo, Value, earliest
 from app.rules.engine.nodes.point_windows import Points
 from app.rules.engine.point_series import EXACT, RunningTotals, plus
 from app.rules.engine.series import EMPTY
-from app.rules.engine.value_codec import unpack
+from app.rules.engine.value_codec import unpack_value
 from app.rules.engine.window import INFINITE
 
 
@@ -99,7 +99,7 @@ class _Distinct:
         self.keys: set[Hashable] = set()
 
     def add(self, place: int, value: Any) -> None:
-        self.keys.add(key_of(value))
+        self.keys.add(equality_key(value))
 
     @property
     def result(self) -> Any:
@@ -130,7 +130,7 @@ class _MostFrequent:
         self.best: tuple[int, int, Any] | None = None
 
     def add(self, place: int, value: Any) -> None:
-        key = key_of(value)
+        key = equality_key(value)
         times, latest, told = self.seen.get(key, (0, -1, None))
         if place > latest:
             latest, told = place, value
@@ -174,22 +174,22 @@ def of_totals(kind: str, totals: RunningTotals | None) -> Any:
         return 0 if kind in ("sum", "distinct") else None
     match kind:
         case "sum":
-            return unpack(totals.sum)
+            return unpack_value(totals.sum)
         case "avg":
-            return ratio(unpack(totals.sum), totals.numbers)
+            return ratio(unpack_value(totals.sum), totals.numbers)
         case "distinct":
             return len(totals.different)
         case "most_frequent":
             best = max(totals.different.values(), key=lambda seen: (seen.times, seen.latest), default=None)
-            return None if best is None else unpack(best.value)
+            return None if best is None else unpack_value(best.value)
         case "first_value":
-            return unpack(totals.first)
+            return unpack_value(totals.first)
         case "last_value":
-            return unpack(totals.last)
+            return unpack_value(totals.last)
         case "min":
-            return unpack(totals.min)
+            return unpack_value(totals.min)
         case _:
-            return unpack(totals.max)
+            return unpack_value(totals.max)
 
 
 class LifetimeAggregate(Value):
@@ -207,7 +207,7 @@ class LifetimeAggregate(Value):
         record = series.record
         if self.kind in WITHOUT_PATH:
             point = None if record is None else record.first if self.kind == "first_at" else record.last
-            return None if point is None else as_text(point[0])
+            return None if point is None else format_instant(point[0])
         return of_totals(self.kind, None if record is None else record.totals)
 
 
@@ -240,7 +240,7 @@ class Aggregate(Value):
     def _value_of(self, point: list[Any]) -> Any:
         if self.kind == "count":
             return True
-        return as_text(point[0]) if self.kind in WITHOUT_PATH else unpack(point[2])
+        return format_instant(point[0]) if self.kind in WITHOUT_PATH else unpack_value(point[2])
 
     def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
         return self.points.next_check(facts, t, memo)

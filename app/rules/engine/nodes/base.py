@@ -146,7 +146,7 @@ class Zone:
         return zone if durations.is_timezone(zone) else self.workspace  # type: ignore[return-value]
 
     def add(self, p: int, length: Length, facts: Facts) -> int:
-        return p + length.microseconds if length.exact else add(p, length, self.of(facts))
+        return p + length.microseconds if length.is_exact else add(p, length, self.of(facts))
 
 
 class CompiledRule(Node):
@@ -206,7 +206,7 @@ class CompiledRule(Node):
 
     def untouched(self, born: int) -> Truth:
         """The truth while nothing has touched the rule."""
-        return Truth(self.initial.holds, born, None, self.initial.mark)
+        return Truth(self.initial.holds, born, None, self.initial.value_digest)
 
     def standing(self, facts: Facts, t: int, memo: Memo) -> Truth:
         """The truth at ``t`` with its history: carried on from what the fold decided last."""
@@ -226,7 +226,7 @@ class CompiledRule(Node):
             memo.step()
             instant = truth.until
             later = self.judge(facts, instant, truth.since, memo)
-            if later.differs(truth):
+            if later.differs_from(truth):
                 later.since = instant
             if later.holds is self._lasting:
                 later.until = None

@@ -160,7 +160,7 @@ class DidBetweenDates(Did):
         return None
 
     def _bounds(self, facts: Facts) -> tuple[int, int]:
-        start, end = self.span.inside(self.zone.of(facts))
+        start, end = self.span.bounds_in(self.zone.of(facts))
         return -INFINITE if start is None else start, INFINITE if end is None else end
 
     def count(self, facts: Facts, t: int) -> int:

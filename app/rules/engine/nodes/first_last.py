@@ -37,7 +37,7 @@ class Once(Node):
         point = self._point(facts, t, memo)
         if point is None:
             return INFINITE, INFINITE
-        return self.points.window.interval(point[0], self.points.zone.of(facts))
+        return self.points.window.compute_interval(point[0], self.points.zone.of(facts))
 
     def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
         enter, leave = self._interval(facts, t, memo)

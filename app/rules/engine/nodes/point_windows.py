@@ -7,16 +7,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from app.rules.engine.nodes.base import Facts, Memo, Value, Zone, earliest
-from app.rules.engine.operators import Asking, Compared, Dynamic
+from app.rules.engine.operators import ComparisonContext, CompiledComparison, DynamicOperand
 from app.rules.engine.point_series import Point
 from app.rules.engine.series import EMPTY
-from app.rules.engine.value_codec import unpack
+from app.rules.engine.value_codec import unpack_value
 from app.rules.engine.window import INFINITE, Window
 
 NO_POINTS: tuple[Point, ...] = ()
 
 
-class Operand(Dynamic):
+class Operand(DynamicOperand):
     """What stands on the right of a comparison and is worked out when that is asked."""
 
     __slots__ = ("source",)
@@ -25,7 +25,7 @@ class Operand(Dynamic):
         self.source = source
 
 
-def asking(facts: Facts, now: int, zone: str, t: int, memo: Memo) -> Asking:
+def asking(facts: Facts, now: int, zone: str, t: int, memo: Memo) -> ComparisonContext:
     """A comparison at the instant ``now`` (of a touchpoint, or ``t`` itself) for a question about ``t``."""
 
     def resolve(operand: Any) -> Any:
@@ -34,15 +34,15 @@ def asking(facts: Facts, now: int, zone: str, t: int, memo: Memo) -> Asking:
             memo.operands[key] = operand.source.value(facts, t, memo)
         return memo.operands[key]
 
-    return Asking(now, zone, resolve)
+    return ComparisonContext(now, zone, resolve)
 
 
-def operands_check(compared: Iterable[Compared], facts: Facts, t: int, memo: Memo) -> int | None:
+def operands_check(compared: Iterable[CompiledComparison], facts: Facts, t: int, memo: Memo) -> int | None:
     """Until when no operand of the comparisons changes by itself."""
     return earliest(
         dynamic.source.next_check(facts, t, memo)
         for each in compared
-        for dynamic in each.dynamics
+        for dynamic in each.dynamic_operands
         if isinstance(dynamic, Operand)
     )
 
@@ -52,7 +52,7 @@ class Deferred(NamedTuple):
 
     column: int
     """Where the value stands in a point."""
-    compared: Compared
+    comparison: CompiledComparison
 
 
 class Spell(NamedTuple):
@@ -68,7 +68,7 @@ class Points:
 
     def __init__(self, leaf: str, window: Window, zone: Zone, deferred: Sequence[Deferred]) -> None:
         self.leaf, self.window, self.zone, self.deferred = leaf, window, zone, tuple(deferred)
-        self._rolling = None if deferred else window.rolling
+        self._rolling = None if deferred else window.rolling_microseconds
 
     def of(self, facts: Facts) -> Sequence[Point]:
         record = facts.series.get(self.leaf, EMPTY).record
@@ -78,7 +78,7 @@ class Points:
         """Whether the point satisfies what the filter left open. Dates are relative to the touchpoint's own instant."""
         zone = self.zone.of(facts)
         return all(
-            compared.holds(unpack(point[column]), asking(facts, point[0], zone, t, memo))
+            compared.holds(unpack_value(point[column]), asking(facts, point[0], zone, t, memo))
             for column, compared in self.deferred
         )
 
@@ -101,7 +101,7 @@ class Points:
         later: list[Spell] = []
         zone = self.zone.of(facts)
         for place, point in enumerate(points):
-            enter, leave = self.window.interval(point[0], zone)
+            enter, leave = self.window.compute_interval(point[0], zone)
             if leave <= t or enter >= leave or (self.deferred and not self.passes(point, facts, t, memo)):
                 continue
             (inside if enter <= t else later).append(Spell(enter, leave, place))

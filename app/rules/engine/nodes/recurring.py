@@ -26,10 +26,10 @@ class Cadence(NamedTuple):
         return self.period not in PERIODS
 
     @property
-    def reach(self) -> int:
+    def age_max(self) -> int:
         """How old a touchpoint may be that still counts, at most."""
         if self.is_calendar:
-            return calendar.Length(0, self.of_last).longest
+            return calendar.Length(0, self.of_last).max_microseconds
         return self.of_last * PERIODS[self.period]
 
 
@@ -116,13 +116,13 @@ class Regularly(Node):
         for when, p, months in about:
             if found is not None and when - _ABOUT > found:
                 break
-            crossings = (edge for edge in calendar.edges(p, months, zone) if edge > t)
+            crossings = (edge for edge in calendar.month_edge_crossings(p, months, zone) if edge > t)
             found = earliest((found, next((edge for edge in crossings if _passes(p, edge, months, zone)), None)))
         return found
 
     def _about(self, p: int, t: int, zone: str) -> Iterator[tuple[int, int]]:
         """(about when, months) of the edges that ``p`` passes next; clipped days move them by less than a week."""
-        first, now = calendar.day_of(p, zone), calendar.day_of(t, zone)
+        first, now = calendar.local_day(p, zone), calendar.local_day(t, zone)
         apart = (now.year - first.year) * 12 + now.month - first.month
         for months in range(max(apart - 1, 1), min(apart + 2, self.pace.of_last) + 1):
             when = calendar.add(p, calendar.Length(0, months), zone)

@@ -13,12 +13,12 @@ from heapq import heappop, heappush
 from typing import Any, Final, NamedTuple
 
 from app.rules.engine.calendar import Length
-from app.rules.engine.json_equality import digest_of, key_of
+from app.rules.engine.json_equality import digest_value, equality_key
 from app.rules.engine.nodes.base import Facts, Memo, Node, earliest
 from app.rules.engine.nodes.point_windows import Points, asking
 from app.rules.engine.point_series import Chains, Point, Record
 from app.rules.engine.series import EMPTY, Series
-from app.rules.engine.value_codec import unpack
+from app.rules.engine.value_codec import unpack_value
 from app.rules.engine.window import INFINITE
 
 FORGOTTEN_EVERY: Final = 16
@@ -53,13 +53,13 @@ class Shape(NamedTuple):
     def is_exact(self) -> bool:
         """Whether no timezone has a say in how far steps are from each other."""
         lengths = [length for gap in self.gaps for length in gap] + [self.closing]
-        return all(length is None or length.exact for length in lengths)
+        return all(length is None or length.is_exact for length in lengths)
 
     def key(self, point: Point) -> Any:
         """What points of one sequence have in common."""
         if self.same == 0:
             return None
-        return tuple(key_of(unpack(value)) for value in point[MASK + 1 : MASK + 1 + self.same])
+        return tuple(equality_key(unpack_value(value)) for value in point[MASK + 1 : MASK + 1 + self.same])
 
 
 class End(NamedTuple):
@@ -163,7 +163,7 @@ class SequenceDone(Node):
             key = self.shape.key(point)
             if mask & closing_bit:
                 spoiling.setdefault(key, []).append((point[0], point[1]))
-            enter, leave = window.interval(point[0], zone)
+            enter, leave = window.compute_interval(point[0], zone)
             if leave <= t or enter >= leave:
                 continue
             if enter > t:
@@ -179,7 +179,7 @@ class SequenceDone(Node):
         mask: int = point[MASK]
         for bit, column, compared in self.open_tests:
             if mask & bit and not compared.holds(
-                unpack(point[column]), asking(facts, point[0], self.points.zone.of(facts), t, memo)
+                unpack_value(point[column]), asking(facts, point[0], self.points.zone.of(facts), t, memo)
             ):
                 mask &= ~bit
         return mask
@@ -245,7 +245,7 @@ class Course(NamedTuple):
             return
         shape = self.shape
         mask: int = kept[0]
-        key = "".join(map(digest_of, kept[1 : 1 + shape.same]))
+        key = "".join(map(digest_value, kept[1 : 1 + shape.same]))
         chains = record.chains.get(key)
         if chains is None:
             if not mask & 1:

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from app.rules.engine.json_equality import key_of
+from app.rules.engine.json_equality import equality_key
 from app.rules.engine.nodes.aggregates import Aggregate
 from app.rules.engine.nodes.base import Facts, Memo, Node, Value, Zone, earliest, walk
 from app.rules.engine.nodes.point_windows import asking, operands_check
-from app.rules.engine.operators import Compared
-from app.rules.engine.touchpoint_view import look_up
+from app.rules.engine.operators import CompiledComparison
+from app.rules.engine.touchpoint_view import get_by_path
 
 
 class Declared(Value):
@@ -23,7 +23,7 @@ class Declared(Value):
         self.name, self.path = name, tuple(name.split("."))
 
     def value(self, facts: Facts, t: int, memo: Memo) -> Any:
-        return look_up(facts.traits, self.name, self.path)
+        return get_by_path(facts.traits, self.name, self.path)
 
 
 class Computed(Value):
@@ -50,8 +50,8 @@ class Computed(Value):
     def standing(self, facts: Facts, t: int, memo: Memo) -> tuple[Any, int | None]:
         """The value, and the earliest instant at which it is another one; it may be early after very many steps."""
         value = self.value(facts, t, memo)
-        key = key_of(value)
-        return value, walk(self.next_check, lambda u: key_of(self.value(facts, u, memo)) != key, facts, t, memo)
+        key = equality_key(value)
+        return value, walk(self.next_check, lambda u: equality_key(self.value(facts, u, memo)) != key, facts, t, memo)
 
 
 class Within(Value):
@@ -63,7 +63,7 @@ class Within(Value):
         self.source, self.path = source, path
 
     def value(self, facts: Facts, t: int, memo: Memo) -> Any:
-        return look_up(self.source.value(facts, t, memo), self.path, tuple(self.path.split(".")))
+        return get_by_path(self.source.value(facts, t, memo), self.path, tuple(self.path.split(".")))
 
     def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
         return self.source.next_check(facts, t, memo)
@@ -79,26 +79,26 @@ class Trait(Node):
         self.source, self.test = source, test
 
     def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        return self.test(look_up(facts.traits, self.source.name, self.source.path))
+        return self.test(get_by_path(facts.traits, self.source.name, self.source.path))
 
 
 class Compares(Node):
     """Any value against any comparison: dates move with ``t``, operands may be values themselves."""
 
-    __slots__ = ("compared", "source", "zone")
+    __slots__ = ("comparison", "source", "zone")
 
-    def __init__(self, rule: dict[str, Any], source: Value, compared: Compared, zone: Zone) -> None:
+    def __init__(self, rule: dict[str, Any], source: Value, compared: CompiledComparison, zone: Zone) -> None:
         super().__init__(rule)
-        self.source, self.compared, self.zone = source, compared, zone
+        self.source, self.comparison, self.zone = source, compared, zone
 
     def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
         value = self.source.value(facts, t, memo)
-        if self.compared.static is not None:
-            return self.compared.static(value)
-        return self.compared.holds(value, asking(facts, t, self.zone.of(facts), t, memo))
+        if self.comparison.static_test is not None:
+            return self.comparison.static_test(value)
+        return self.comparison.holds(value, asking(facts, t, self.zone.of(facts), t, memo))
 
     def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        static = self.compared.static
+        static = self.comparison.static_test
         if static is not None:
             source = self.source
             while isinstance(source, Computed):
@@ -110,7 +110,7 @@ class Compares(Node):
         return earliest(
             (
                 self.source.next_check(facts, t, memo),
-                operands_check((self.compared,), facts, t, memo),
-                self.compared.next_check(value, asking(facts, t, self.zone.of(facts), t, memo)),
+                operands_check((self.comparison,), facts, t, memo),
+                self.comparison.next_check(value, asking(facts, t, self.zone.of(facts), t, memo)),
             )
         )

@@ -7,7 +7,7 @@ that matters, so its truth comes with ``since``.
 from __future__ import annotations
 
 from app.rules.engine.calendar import Length
-from app.rules.engine.json_equality import digest_of
+from app.rules.engine.json_equality import digest_value
 from app.rules.engine.nodes.base import CompiledRule, Facts, Memo, Node, Value, Zone, earliest, walk
 from app.rules.engine.truth import Truth
 
@@ -23,14 +23,14 @@ class Follows(CompiledRule):
 
     def at_first(self, nothing: Facts) -> Truth:
         value = self.source.value(nothing, 0, Memo())
-        return Truth(value is not None, 0, None, digest_of(value))
+        return Truth(value is not None, 0, None, digest_value(value))
 
     def judge(self, facts: Facts, t: int, since: int, memo: Memo) -> Truth:
         value = self.source.value(facts, t, memo)
-        mark = digest_of(value)
+        mark = digest_value(value)
 
         def differs(u: int) -> bool:
-            return digest_of(self.source.value(facts, u, memo)) != mark
+            return digest_value(self.source.value(facts, u, memo)) != mark
 
         return Truth(value is not None, since, walk(self.source.next_check, differs, facts, t, memo), mark)
 
