@@ -168,12 +168,12 @@ class _TooLong(Exception):
 
 
 def _worst_question(sizes: Sizes, say: Say) -> Figure:
-    """Each rule on its own, all of its leaves full; processor time of one ``judge``."""
+    """Each rule on its own, all of its leaves full; processor time of one ``evaluate``."""
     found: dict[str, float] = {}
     broken_off: set[str] = set()
     for name, rule in expensive().items():
         say(f"the dearest question: {name}")
-        took = _judged(rule, sizes)
+        took = _measure_evaluation(rule, sizes)
         found[name] = 1000 * (sizes.question_seconds_max if took is None else took)
         broken_off |= {name} if took is None else set()
     worst = sorted(found, key=lambda name: -found[name])
@@ -188,14 +188,14 @@ def _worst_question(sizes: Sizes, say: Say) -> Figure:
     )
 
 
-def _judged(rule: Json, sizes: Sizes) -> float | None:
+def _measure_evaluation(rule: Json, sizes: Sizes) -> float | None:
     """Seconds of processor time; None where it was broken off."""
     ruleset = compiled([rule])
     state = _full_state(ruleset, sizes.points)
     start = time.process_time()
     try:
         with _at_most(sizes.question_seconds_max):
-            ruleset.judge("segment:s-0", state, NOW, NOW)
+            ruleset.evaluate("segment:s-0", state, NOW, NOW)
     except _TooLong:
         return None
     return time.process_time() - start
@@ -212,13 +212,13 @@ def _full_state(ruleset: Ruleset, points: int) -> State:
             "category": "shoes",
             "birthday": "1990-02-28",
         }
-        occurrence = TouchpointView(
+        touchpoint = TouchpointView(
             "Product Viewed", "web", "default", t, msgspec.json.encode(properties), b"{}", b"{}"
         )
-        leaves, kept = ruleset.meet(occurrence)
-        for id in leaves:
+        leaf_ids, leaf_values = ruleset.match_touchpoint(touchpoint)
+        for id in leaf_ids:
             series = state.series.setdefault(id, Series())
-            ruleset.leaves[id].add(series, t, 0, None if kept is None else kept.get(id), POINTS_MAX)
+            ruleset.leaves[id].add(series, t, 0, None if leaf_values is None else leaf_values.get(id), POINTS_MAX)
     if any(series.overflowed for series in state.series.values()):
         raise RuntimeError("a leaf keeps more than it may: the question would go to the log")
     return state

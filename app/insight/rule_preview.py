@@ -19,8 +19,9 @@ from app.postgres.pool import Pool, snapshot
 from app.queries.customer_state import truth_of
 from app.queries.explanations import Explanation, explain_rule
 from app.registry.registry import Registry
-from app.rules.engine.ruleset import Definition, Ruleset, compile_ruleset
+from app.rules.engine.ruleset import Ruleset, compile_ruleset
 from app.rules.language.nodes import Rule
+from app.rules.language.references import Definition
 
 UNSAVED: Final = "(unsaved)"
 """The key under which a rule is compiled that has none; no definition can have it."""
@@ -85,7 +86,7 @@ class RulePreviews:
         is_count_over = _deadline(within_ms and (within_ms * 3 / 4 if sample_max else within_ms))
         async with snapshot(self._pool) as connection:
             ruleset = self._compile_with(await self._registry.rules.read(connection), [_unsaved_segment(rule)])
-            rule_only = ruleset.only([_RULE_ID])
+            rule_only = ruleset.subset([_RULE_ID])
             total = await count_customers(connection)
             looked_at = 0
             count = 0
@@ -119,7 +120,7 @@ class RulePreviews:
             if old is None:
                 raise NotFound(f"There is no segment {key}.")
             changed = self._compile_with(current, [msgspec.structs.replace(old, rule=rule)])
-            both_rules = self._compile_with(current, [_unsaved_segment(rule)]).only([rule_id, _RULE_ID])
+            both_rules = self._compile_with(current, [_unsaved_segment(rule)]).subset([rule_id, _RULE_ID])
             changes_by_truths: dict[tuple[bool, bool], MembershipChange] = {}
             total = 0
             async for ids in scan_customers(connection):

@@ -222,7 +222,7 @@ def _find_same_meanings(ruleset: Ruleset) -> list[list[str]]:
     """Groups of segments whose rules mean the same, whoever wrote them."""
     groups: dict[str, list[str]] = {}
     for segment in ruleset.segments:
-        groups.setdefault(ruleset.contents[f"segment:{segment.key}"], []).append(segment.key)
+        groups.setdefault(ruleset.nameless_meanings[f"segment:{segment.key}"], []).append(segment.key)
     return [keys for keys in groups.values() if len(keys) > 1]
 
 

@@ -27,7 +27,8 @@ from app.projection.log_replay import ReplayedCustomer
 from app.projection.project import replay_customers
 from app.projection.state import Input, State, count_messages, read_state, write_state
 from app.projection.writes import ProjectedCustomer, interval_from_row, write_customers
-from app.rules.engine.ruleset import Occurrence, Ruleset
+from app.rules.engine.ruleset import Ruleset
+from app.rules.engine.touchpoint_view import TouchpointView
 
 Position = tuple[int, bytes]
 """(revision, customer id) of the last row that was claimed."""
@@ -213,8 +214,8 @@ def merge_states(state: State, filled: State, rules: Ruleset, points_max: int) -
     state.journeys |= filled.journeys
     state.at = max(state.at, filled.at)
     state.is_truncated = state.is_truncated or filled.is_truncated
-    if rules.reads_person:
-        state.person = filled.person
+    if rules.reads_bucketing_key:
+        state.bucketing_key = filled.bucketing_key
     if filled.pending:
         state.pending = _merge_pending(state.pending, filled.pending)
     return truncate_pending(state, points_max)
@@ -230,7 +231,7 @@ def _merge_pending(inputs: Iterable[Input], more_inputs: Iterable[Input]) -> lis
             merged[key] = input
         else:
             leaves = tuple(dict.fromkeys((*seen.leaves, *input.leaves)))
-            values = {**(seen.kept or {}), **(input.kept or {})}
+            values = {**(seen.leaf_values or {}), **(input.leaf_values or {})}
             merged[key] = Input(*key, leaves, seen.traits or input.traits, values or None)
     return [merged[key] for key in sorted(merged)]
 
@@ -252,13 +253,13 @@ class _LogSelection(msgspec.Struct, frozen=True):
 @lru_cache(maxsize=32)
 def _select_log(rules: Ruleset) -> _LogSelection:
     leaves = list(rules.leaves.values())
-    names: list[str] | None = sorted({name for leaf in leaves for name in leaf.names or ()})
-    if any(leaf.names is None for leaf in leaves):
+    names: list[str] | None = sorted({name for leaf in leaves for name in leaf.event_names or ()})
+    if any(leaf.event_names is None for leaf in leaves):
         names = None
-    needs_only_names = all(leaf.matches is None and leaf.kept is None for leaf in leaves)
+    needs_only_names = all(leaf.predicate is None and leaf.extract_values is None for leaf in leaves)
     leaves_by_name = None
     if needs_only_names and names is not None:
-        leaves_by_name = {name: rules.match(Occurrence(name, "", "", 0)) for name in names}
+        leaves_by_name = {name: rules.match_leaves(TouchpointView(name, "", "", 0)) for name in names}
     needs_first_messages = bool(rules.true_from_birth or rules.decided_at_birth or rules.stages_of)
     return _LogSelection(names, not needs_only_names, rules.reads_traits, needs_first_messages, leaves_by_name)
 
@@ -308,12 +309,12 @@ async def replay_for_rules(
     if not ids:
         return {}, 0
     inputs_by_place, messages_read = await _read_inputs(connection, ids, born, rules)
-    bucketing_keys = await bucketing_keys_of(connection, ids) if rules.reads_person else {}
+    bucketing_keys = await bucketing_keys_of(connection, ids) if rules.reads_bucketing_key else {}
     replayed: dict[bytes, ReplayedCustomer] = {}
     for place, id in enumerate(ids):
         if place % _CUSTOMERS_PER_TURN == _CUSTOMERS_PER_TURN - 1:
             await asyncio.sleep(0)
-        state = State(person=bucketing_keys.get(id))
+        state = State(bucketing_key=bucketing_keys.get(id))
         replayed[id] = ReplayedCustomer(state, fold(state, rules, inputs_by_place[place], now, POINTS_UNLIMITED))
     return replayed, messages_read
 
@@ -360,13 +361,15 @@ def _touchpoints_statement(selection: _LogSelection) -> str:
 def _add_touchpoints(
     inputs_by_place: list[list[Input]], rows: Sequence[Any], rules: Ruleset, selection: _LogSelection
 ) -> None:
-    leaves_by_name, match_leaves = selection.leaves_by_name, rules.meet
+    leaves_by_name, match_touchpoint = selection.leaves_by_name, rules.match_touchpoint
     if leaves_by_name is not None:
         for place, at, message_id, source, name, _ in rows:
             inputs_by_place[place - 1].append(Input(at, message_id, source, leaves_by_name[name], None))
         return
     for place, at, message_id, source, name, channel, *documents in rows:
         properties, context, traits = documents or (b"{}", b"{}", None)
-        leaves, kept = match_leaves(Occurrence(name, channel, source, at, properties, context, traits or b"{}"))
+        leaves, leaf_values = match_touchpoint(
+            TouchpointView(name, channel, source, at, properties, context, traits or b"{}")
+        )
         if leaves:
-            inputs_by_place[place - 1].append(Input(at, message_id, source, leaves, None, kept))
+            inputs_by_place[place - 1].append(Input(at, message_id, source, leaves, None, leaf_values))

@@ -49,7 +49,7 @@ class Coverage:
         """One rule or journey and what it reads."""
         rules = self._rules_for.get(id)
         if rules is None:
-            rules = self._rules_for[id] = self._ruleset.only([id])
+            rules = self._rules_for[id] = self._ruleset.subset([id])
         return rules
 
     def known_rules(self, revision: int) -> Ruleset:
@@ -59,7 +59,7 @@ class Coverage:
         rules = self._known_rules.get(revision)
         if rules is None:
             ids = [id for id, revision_needed in self._required_revisions.items() if revision_needed <= revision]
-            rules = self._known_rules[revision] = self._ruleset.only(ids)
+            rules = self._known_rules[revision] = self._ruleset.subset(ids)
         return rules
 
     def missing_rules(self, revision: int) -> Ruleset:
@@ -67,7 +67,7 @@ class Coverage:
         rules = self._missing_rules.get(revision)
         if rules is None:
             ids = [id for id, revision_needed in self._required_revisions.items() if revision_needed > revision]
-            rules = self._missing_rules[revision] = self._ruleset.only(ids)
+            rules = self._missing_rules[revision] = self._ruleset.subset(ids)
         return rules
 
 
@@ -82,7 +82,7 @@ def definition_refs_of(ruleset: Ruleset) -> dict[str, DefinitionRef]:
     refs = {}
     for id in ruleset.number_of:
         if id.startswith(("segment:", "journey:")):
-            definition, written = ruleset.written_as(id)
+            definition, written = ruleset.resolve_definition(id)
             refs[id] = DefinitionRef(definition, written.version, ruleset.number_of[id])
     return refs
 
@@ -94,4 +94,4 @@ def _contains(ruleset: Ruleset, id: str) -> bool:
         return key in ruleset.stages_of
     if kind == "trait":
         return ruleset.leaves_of(id) <= ruleset.leaves.keys()
-    return id in ruleset.place_of
+    return id in ruleset.position_of

@@ -83,8 +83,8 @@ def flips_at(state: State) -> int | None:
 def truncate_state(state: State, points_max: int) -> State:
     """Keep at most ``points_max`` instants of each leaf and messages of the future; the log has the others."""
     for series in state.series.values():
-        if series.longest > points_max:
-            series.overflow()
+        if series.longest_length > points_max:
+            series.drop_instants()
             state.is_truncated = True
     return truncate_pending(state, points_max)
 
@@ -188,7 +188,13 @@ class _FoldPass:
         series = self.state.series.get(leaf_id)
         if series is None:
             series = self.state.series[leaf_id] = Series()
-        leaf.add(series, instant, place, None if input.kept is None else input.kept.get(leaf_id), self.points_max)
+        leaf.add(
+            series,
+            instant,
+            place,
+            None if input.leaf_values is None else input.leaf_values.get(leaf_id),
+            self.points_max,
+        )
         if series.overflowed:
             # More points than may be kept: only the log can tell.
             raise NeedsReplay
@@ -205,9 +211,9 @@ class _FoldPass:
 
     def _create_customer(self, instant: int, causes: dict[str, Cause], first: Cause) -> None:
         """Before its first message a customer was in nothing: whatever holds now was entered now."""
-        decided_rules = self.ruleset.in_order((*causes, *self.ruleset.decided_at_birth))
+        decided_rules = self.ruleset.sort_rules((*causes, *self.ruleset.decided_at_birth))
         for rule in decided_rules:
-            self.state.truths[rule] = self.ruleset.judge(rule, self.state, instant, instant)
+            self.state.truths[rule] = self.ruleset.evaluate(rule, self.state, instant, instant)
         for rule in dict.fromkeys((*decided_rules, *self.ruleset.true_from_birth)):
             if self._truth_of(rule).holds:
                 self._record_segment_change(rule, True, instant, instant, causes.get(rule, first))
@@ -218,12 +224,12 @@ class _FoldPass:
     def _decide_rules(self, instant: int, causes: dict[str, Cause]) -> None:
         """``causes``: the rules to decide, each with why."""
         journeys: set[str] = set()
-        lasting = self.ruleset.lasting
-        for rule in self.ruleset.in_order(causes) if len(causes) > 1 else causes:
+        permanent_truths = self.ruleset.permanent_truths
+        for rule in self.ruleset.sort_rules(causes) if len(causes) > 1 else causes:
             before = self._truth_of(rule)
-            if lasting.get(rule) is before.holds:
+            if permanent_truths.get(rule) is before.holds:
                 continue
-            after = self.ruleset.judge(rule, self.state, instant, before.since)
+            after = self.ruleset.evaluate(rule, self.state, instant, before.since)
             self.state.truths[rule] = after
             if not after.differs_from(before):
                 continue

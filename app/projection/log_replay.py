@@ -14,7 +14,7 @@ from app.identity.bucketing_key import bucketing_keys_of
 from app.postgres.pool import Connection
 from app.projection.fold import POINTS_UNLIMITED, Transition, fold
 from app.projection.state import Input, State
-from app.rules.engine.ruleset import Kept, Ruleset
+from app.rules.engine.ruleset import LeafValues, Ruleset
 from app.rules.engine.touchpoint_view import TouchpointView
 from app.touchpoint import Message
 
@@ -70,12 +70,12 @@ def build_input(
 ) -> Input:
     """What a message means to the rules. identify, group and alias are no touchpoints and match no leaf."""
     leaves: tuple[str, ...] = ()
-    kept: Kept | None = None
+    leaf_values: LeafValues | None = None
     if type in TOUCHPOINT_TYPES and name is not None:
-        occurrence = TouchpointView(name, channel, source, occurred_at, properties, context, traits or b"{}")
-        leaves, kept = ruleset.meet(occurrence)
+        touchpoint = TouchpointView(name, channel, source, occurred_at, properties, context, traits or b"{}")
+        leaves, leaf_values = ruleset.match_touchpoint(touchpoint)
     trait_changes = _decode_traits(traits) if type == "identify" and traits is not None else None
-    return Input(occurred_at, message_id, source, leaves, trait_changes or None, kept)
+    return Input(occurred_at, message_id, source, leaves, trait_changes or None, leaf_values)
 
 
 async def read_log(
@@ -94,7 +94,7 @@ async def replay_log(
 
     Needs a transaction: the log is read through a cursor.
     """
-    keys = await bucketing_keys_of(connection, customer_ids) if ruleset.reads_person else {}
+    keys = await bucketing_keys_of(connection, customer_ids) if ruleset.reads_bucketing_key else {}
     replayed: dict[bytes, ReplayedCustomer] = {}
     inputs: list[Input] = []
     current: bytes | None = None
@@ -102,7 +102,7 @@ async def replay_log(
     async def fold_chunk() -> None:
         if current is None or not inputs:
             return
-        customer_replay = replayed.setdefault(current, ReplayedCustomer(State(person=keys.get(current)), []))
+        customer_replay = replayed.setdefault(current, ReplayedCustomer(State(bucketing_key=keys.get(current)), []))
         work = partial(fold, customer_replay.state, ruleset, inputs, _last_instant(inputs, now), POINTS_UNLIMITED)
         # A long history takes a while, and live requests share this event loop.
         customer_replay.changes += await asyncio.to_thread(work) if len(inputs) > _LONG_MESSAGES else work()

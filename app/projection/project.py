@@ -132,7 +132,9 @@ async def _apply(
     await write_graph(connection, resolution.links, resolution.moved_identities)
     await merge_customers(connection, resolution)
     bucketing_keys = (
-        await bucketing_keys_of(connection, list(resolution.customers)) if ruleset.reads_person and new_messages else {}
+        await bucketing_keys_of(connection, list(resolution.customers))
+        if ruleset.reads_bucketing_key and new_messages
+        else {}
     )
     for customer in resolution.customers.values():
         messages = new_messages.get(customer.id, [])
@@ -171,13 +173,13 @@ def _find_extendable_state(
     """
     bucketing_key = bucketing_keys.get(customer.id)
     if not customer.origins:
-        return State(person=bucketing_key), ruleset, ruleset.fill
+        return State(bucketing_key=bucketing_key), ruleset, ruleset.fill
     row = customer.origins[0]
     if len(customer.origins) > 1 or not customer.is_whole or row.stale or row.revision == BEFORE_NUMBERS:
         return None
     rules = coverage_of(ruleset).known_rules(row.revision)
     state = read_state(row.state, rules)
-    if rules.reads_person and bucketing_key is not None and state.person != bucketing_key:
+    if rules.reads_bucketing_key and bucketing_key is not None and state.bucketing_key != bucketing_key:
         return None
     return state, rules, min(row.revision, ruleset.fill)
 
@@ -190,7 +192,7 @@ def _count_replayed_messages(customer: ResolvedCustomer, new_messages: int) -> i
 def _estimate_replay_cost(customer: ResolvedCustomer, new_messages: int, ruleset: Ruleset) -> int:
     """What a replay costs, in messages that look at nothing but themselves."""
     length = _count_replayed_messages(customer, new_messages)
-    return length + length * length // POINTS_PER_MESSAGE if ruleset.looks_at_points else length
+    return length + length * length // POINTS_PER_MESSAGE if ruleset.scans_points else length
 
 
 def _split_by_budget(

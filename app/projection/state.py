@@ -50,7 +50,7 @@ class Input(msgspec.Struct, gc=False, array_like=True):
     source: str
     leaves: tuple[str, ...]
     traits: dict[str, Any] | None
-    kept: dict[str, list[Any]] | None = None
+    leaf_values: dict[str, list[Any]] | None = None
     """leaf id -> what the leaf keeps of it beside the instant"""
 
     @property
@@ -75,7 +75,7 @@ class State(msgspec.Struct):
     """Messages of the future (clocks run ahead): they count from their own instant on."""
     is_truncated: bool = False
     """More was to be kept than may be; whatever comes next, only the log can tell."""
-    person: tuple[str, str] | None = None
+    bucketing_key: tuple[str, str] | None = None
     """The strongest, earliest identity; kept only where some rule reads it."""
 
 
@@ -91,7 +91,7 @@ class _Stored(msgspec.Struct, array_like=True):
     truths: dict[int, Truth]
     journeys: dict[int, StagePosition]
     pending: bytes
-    person: tuple[str, str] | None = None
+    bucketing_key: tuple[str, str] | None = None
 
 
 class _Outline(msgspec.Struct, array_like=True):
@@ -159,7 +159,7 @@ def read_state(stored: bytes, ruleset: Ruleset) -> State:
         {journeys[number]: position for number, position in row.journeys.items() if number in journeys},
         _decode_pending(row.pending) if row.pending else [],
         row.is_truncated,
-        row.person if ruleset.reads_person else None,
+        row.bucketing_key if ruleset.reads_bucketing_key else None,
     )
 
 
@@ -183,7 +183,7 @@ def write_state(state: State, ruleset: Ruleset) -> bytes:
             },
             {number_of[f"journey:{key}"]: position for key, position in state.journeys.items()},
             _encode_json(state.pending) if state.pending else b"",
-            state.person if ruleset.reads_person else None,
+            state.bucketing_key if ruleset.reads_bucketing_key else None,
         )
     )
 

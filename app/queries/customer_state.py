@@ -168,7 +168,7 @@ def _merge_traits(state: State, ruleset: Ruleset, now: int) -> dict[str, Any]:
         return state.traits
     computed = {trait.key for trait in ruleset.traits}
     declared = {name: value for name, value in state.traits.items() if name not in computed}
-    return declared | ruleset.computed_traits(state, now)
+    return declared | ruleset.compute_traits(state, now)
 
 
 def sort_identities(kinds: Sequence[str], values: Sequence[str]) -> list[Identity]:

@@ -25,7 +25,8 @@ from app.queries.customer_state import (
 )
 from app.queries.explanations import Explanation, explain_rule, replay_for_explanation
 from app.registry.registry import Registry
-from app.rules.engine.ruleset import Definition, Ruleset
+from app.rules.engine.ruleset import Ruleset
+from app.rules.language.references import Definition
 
 _CUSTOMER = """
 -- One customer by any of its identities, likeliest first; with the revision of the definitions that hold now.
@@ -175,7 +176,9 @@ class CustomerQueries:
         async with snapshot(self._pool) as connection:
             row, ruleset = await self._read_customer(connection, ids)
             definition = _find_definition(ruleset, "trait", key)
-            explained = await replay_for_explanation(connection, row.id, ruleset.explained(f"trait:{key}"), now)
+            explained = await replay_for_explanation(
+                connection, row.id, ruleset.ruleset_for_explanation(f"trait:{key}"), now
+            )
         return definition, explained.explain_value(key)
 
     async def _read_customer(self, connection: Connection, ids: Sequence[bytes]) -> tuple[StoredState, Ruleset]:

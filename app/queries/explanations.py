@@ -14,7 +14,7 @@ from app.projection.fold import POINTS_UNLIMITED, fold
 from app.projection.log_replay import read_inputs
 from app.projection.state import State
 from app.queries.customer_state import CurrentStage, current_stage_of, truth_of, valid_until
-from app.rules.engine.json_equality import digest_of
+from app.rules.engine.json_equality import digest_value
 from app.rules.engine.ruleset import Ruleset
 
 
@@ -37,7 +37,7 @@ class ExplainedReplay(msgspec.Struct):
 
     def explain_rule(self, rule_id: str) -> Explanation:
         truth = truth_of(self.state, self.ruleset, rule_id)
-        tree = self.ruleset.explain(rule_id, self.state, self.now, lambda leaf: self.messages.get(leaf, []))
+        tree = self.ruleset.explain_rule(rule_id, self.state, self.now, lambda leaf: self.messages.get(leaf, []))
         if self.state.born is None:
             _mark_never_true(tree)
         self._limit_tree_by_future(rule_id, tree)
@@ -52,8 +52,10 @@ class ExplainedReplay(msgspec.Struct):
         for instant, future_state in self._future_states():
             until = explanation["valid_until"]
             if until is None or until >= instant:
-                value, until = self.ruleset.value(key, future_state, instant)
-                explanation["valid_until"] = until if digest_of(value) == digest_of(explanation["value"]) else instant
+                value, until = self.ruleset.compute_trait(key, future_state, instant)
+                explanation["valid_until"] = (
+                    until if digest_value(value) == digest_value(explanation["value"]) else instant
+                )
         return explanation
 
     def current_stage(self, journey: str) -> CurrentStage:
@@ -61,7 +63,7 @@ class ExplainedReplay(msgspec.Struct):
 
     def _limit_tree_by_future(self, rule_id: str, tree: dict[str, Any]) -> None:
         for instant, future_state in self._future_states():
-            _limit_valid_until(tree, self.ruleset.explain(rule_id, future_state, instant), instant)
+            _limit_valid_until(tree, self.ruleset.explain_rule(rule_id, future_state, instant), instant)
 
     def _future_states(self) -> Iterator[tuple[int, State]]:
         """Messages of the future count from their instant on, which may come before time alone changes anything."""
@@ -77,7 +79,9 @@ async def explain_rule(
     connection: Connection, customer: bytes, rule_id: str, ruleset: Ruleset, now: int
 ) -> Explanation:
     """Each node with since when its truth has been what it is."""
-    return (await replay_for_explanation(connection, customer, ruleset.explained(rule_id), now)).explain_rule(rule_id)
+    return (
+        await replay_for_explanation(connection, customer, ruleset.ruleset_for_explanation(rule_id), now)
+    ).explain_rule(rule_id)
 
 
 async def replay_for_explanation(
@@ -85,8 +89,8 @@ async def replay_for_explanation(
 ) -> ExplainedReplay:
     """Needs a transaction: the log is read through a cursor."""
     inputs = await read_inputs(connection, customer, ruleset)
-    bucketing_keys = await bucketing_keys_of(connection, [customer]) if ruleset.reads_person else {}
-    state = State(person=bucketing_keys.get(customer))
+    bucketing_keys = await bucketing_keys_of(connection, [customer]) if ruleset.reads_bucketing_key else {}
+    state = State(bucketing_key=bucketing_keys.get(customer))
     fold(state, ruleset, inputs, now, POINTS_UNLIMITED)
     messages: dict[str, list[tuple[int, str]]] = {}
     for input in inputs:

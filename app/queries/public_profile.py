@@ -11,7 +11,7 @@ from app.projection.fold import POINTS_UNLIMITED, fold
 from app.projection.state import State, read_state, write_state
 from app.queries.customer_state import Customer, Membership
 from app.registry.visitor_tokens import Visitor
-from app.rules.engine.json_equality import digest_of
+from app.rules.engine.json_equality import digest_value
 from app.touchpoint import Identity
 
 
@@ -96,16 +96,16 @@ def _trait_ends(customer: Customer, computed: Collection[str], declared: Collect
         return
     future = list(_future_states(customer)) if state.pending and (computed or declared) else []
     for key in computed:
-        value, until = ruleset.value(key, state, customer.as_of)
+        value, until = ruleset.compute_trait(key, state, customer.as_of)
         for instant, future_state in future:
             if until is None or until >= instant:
-                future_value, future_until = ruleset.value(key, future_state, instant)
-                until = future_until if digest_of(future_value) == digest_of(value) else instant
+                future_value, future_until = ruleset.compute_trait(key, future_state, instant)
+                until = future_until if digest_value(future_value) == digest_value(value) else instant
         yield until
     for name in declared:
-        current_digest = digest_of(state.traits.get(name))
+        current_digest = digest_value(state.traits.get(name))
         yield next(
-            (at for at, future_state in future if digest_of(future_state.traits.get(name)) != current_digest), None
+            (at for at, future_state in future if digest_value(future_state.traits.get(name)) != current_digest), None
         )
 
 

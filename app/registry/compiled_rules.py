@@ -10,7 +10,7 @@ from app.postgres.pool import Connection, Pool, transact
 from app.postgres.revisions import READ_REVISION, bump_revision
 from app.registry.definition_rows import DefinitionSet, lock_definitions, read_definitions
 from app.registry.rule_numbers import renumber
-from app.rules.engine.ruleset import Ruleset, compile_ruleset, meanings_of
+from app.rules.engine.ruleset import Ruleset, compile_ruleset, digest_meanings
 
 _NEVER_READ = -1
 
@@ -83,7 +83,7 @@ class CompiledRules:
 
     def meanings_after_switch(self, definitions: DefinitionSet) -> dict[str, str]:
         """The meaning of every rule as it will be when the candidates are current."""
-        return meanings_of(
+        return digest_meanings(
             [version.definition for version in definitions.switched().current],
             timezone=self._settings.timezone,
             default_journey=self._settings.default_journey,

@@ -16,7 +16,14 @@ from app.rules.language.definitions import (
     rule_to_json,
     value_to_json,
 )
-from app.rules.language.references import Definition, named_rules, references, segment_id, stages_of, trait_id
+from app.rules.language.references import (
+    Definition,
+    collect_references,
+    index_rules,
+    segment_id,
+    stages_by_journey,
+    trait_id,
+)
 
 Kind = Literal["segment", "journey", "trait"]
 
@@ -179,11 +186,11 @@ def find(definitions: Sequence[DefinitionVersion], kind: str, key: str) -> Defin
 def dependents_of(definitions: Sequence[DefinitionVersion], kind: Kind, key: str, default_journey: str) -> list[str]:
     """Which other definitions name this one in a rule."""
     plain = [each.definition for each in definitions]
-    stages = stages_of(plain)
+    stages = stages_by_journey(plain)
     targets = {"segment": {segment_id(key)}, "trait": {trait_id(key)}}.get(
         kind, {rule_id for _, rule_id in stages.get(key, ())}
     )
-    read = references(named_rules(plain), stages, default_journey)
+    read = collect_references(index_rules(plain), stages, default_journey)
     readers: dict[str, None] = {}
     for rule_id, found in read.items():
         reader_kind, reader_key = rule_id.split(":")[:2]

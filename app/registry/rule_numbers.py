@@ -54,4 +54,4 @@ async def forget_retired_meaning(connection: Connection, definition: str, meanin
 
 def _definition(ruleset: Ruleset, id: str) -> str | None:
     """Of what has intervals, the name they are kept under."""
-    return ruleset.written_as(id)[0] if id.startswith(("segment:", "journey:")) else None
+    return ruleset.resolve_definition(id)[0] if id.startswith(("segment:", "journey:")) else None

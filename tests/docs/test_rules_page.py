@@ -20,7 +20,7 @@ import pytest
 from app.config import Limits, Settings
 from app.registry.default_definitions import JOURNEYS, SEGMENTS
 from app.rules.engine.compiler import LEVELS_MAX, POINT_NODES_MAX
-from app.rules.engine.nodes.base import AHEAD_MAX, POINTS_MAX, STEPS_MAX
+from app.rules.engine.nodes.base import LOOKAHEAD_MAX, POINTS_MAX, STEPS_MAX
 from app.rules.engine.operators import MATCHED_BYTES_MAX
 from app.rules.language.comparison import Comparison
 from app.rules.language.durations import MICROSECONDS
@@ -77,7 +77,7 @@ class Asked(NamedTuple):
     """What has happened beside the history of the case."""
     instead: tuple[Entry, ...] = ()
     """What has happened instead of it."""
-    person: tuple[str, str] = PERSON
+    bucketing_key: tuple[str, str] = PERSON
 
 
 @dataclass
@@ -269,12 +269,12 @@ CASES: dict[str, Case] = {
     "Who is in a random tenth of everyone, for a test?": Case(
         [did("09-01", "page_viewed")],
         [
-            Asked("09-02", True, person=("user_id", "user-3")),
-            Asked("09-02", True, person=("user_id", "user-15")),
-            Asked("09-02", True, person=("user_id", "user-256")),
-            Asked("09-02", False, person=("user_id", "user-139")),
-            Asked("09-02", False, person=("user_id", "user-1")),
-            Asked("09-02", False, person=("user_id", "user-19")),
+            Asked("09-02", True, bucketing_key=("user_id", "user-3")),
+            Asked("09-02", True, bucketing_key=("user_id", "user-15")),
+            Asked("09-02", True, bucketing_key=("user_id", "user-256")),
+            Asked("09-02", False, bucketing_key=("user_id", "user-139")),
+            Asked("09-02", False, bucketing_key=("user_id", "user-1")),
+            Asked("09-02", False, bucketing_key=("user_id", "user-19")),
         ],
     ),
     "Who shops at the weekend?": Case(
@@ -404,10 +404,10 @@ def questions() -> dict[str, Shown]:
 QUESTIONS = questions()
 
 
-def world_of(question: str, person: tuple[str, str] = PERSON) -> World:
+def world_of(question: str, bucketing_key: tuple[str, str] = PERSON) -> World:
     shown = QUESTIONS[question]
     segments = dict(zip(CASES[question].segments, shown.others, strict=True))
-    return World(segments, STAGES, shown.traits, "six-stage", person=person)
+    return World(segments, STAGES, shown.traits, "six-stage", bucketing_key=bucketing_key)
 
 
 def ruleset_for(rules: Mapping[str, Any], world: World) -> Any:
@@ -433,21 +433,21 @@ def test_a_case_shows_when_it_is_so_and_when_not(question: str) -> None:
     ("question", "asked"), [(question, asked) for question, case in CASES.items() for asked in case.asked]
 )
 def test_a_question_is_answered_as_worked_out_by_hand(question: str, asked: Asked) -> None:
-    rule, world = QUESTIONS[question].rule, world_of(question, asked.person)
+    rule, world = QUESTIONS[question].rule, world_of(question, asked.bucketing_key)
     ruleset = ruleset_for({"asked": rule}, world)
     t = at(asked.clock)
     history = [one for one in (*(asked.instead or CASES[question].history), *asked.also) if one.t <= t]
     until = at(asked.until) if asked.until else None
 
     def truth_at(instant: int) -> bool:
-        state = folded(ruleset, history, instant, person=asked.person).state
-        found: bool = ruleset.truth("segment:asked", state, instant)
+        state = folded(ruleset, history, instant, bucketing_key=asked.bucketing_key).state
+        found: bool = ruleset.holds("segment:asked", state, instant)
         assert stored(ruleset, state, "segment:asked").holds is found
         return found
 
-    state = folded(ruleset, history, t, person=asked.person).state
-    assert ruleset.truth("segment:asked", state, t) is asked.truth
-    assert ruleset.next_change("segment:asked", state, t) == until
+    state = folded(ruleset, history, t, bucketing_key=asked.bucketing_key).state
+    assert ruleset.holds("segment:asked", state, t) is asked.truth
+    assert ruleset.next_change_at("segment:asked", state, t) == until
     if until is not None:
         assert (truth_at(until - 1), truth_at(until)) == (asked.truth, not asked.truth)
 
@@ -548,10 +548,10 @@ def test_everything_that_is_shown_is_run() -> None:
 def test_a_rule_that_is_shown_agrees_with_the_oracle(rule: Any) -> None:
     ruleset = ruleset_for({"asked": rule}, WORLD)
     for clock in map(at, CLOCKS):
-        state = folded(ruleset, COMMON, clock, person=PERSON).state
+        state = folded(ruleset, COMMON, clock, bucketing_key=PERSON).state
         reading = reference_rules.Evaluator(COMMON, clock, WORLD)
-        assert ruleset.truth("segment:asked", state, clock) == reading.holds(rule, clock)
-        change = ruleset.next_change("segment:asked", state, clock)
+        assert ruleset.holds("segment:asked", state, clock) == reading.holds(rule, clock)
+        change = ruleset.next_change_at("segment:asked", state, clock)
         assert is_change(change, reading.next_change(rule, clock), reading)
 
 
@@ -566,8 +566,8 @@ def test_a_value_that_is_shown_agrees_with_the_oracle(value: Any) -> None:
     ruleset = ruleset_for({}, World(traits={"asked": value}, default_journey="main"))
     found = set()
     for clock in map(at, CLOCKS):
-        state = folded(ruleset, COMMON, clock, person=PERSON).state
-        answer = ruleset.value("asked", state, clock)[0]
+        state = folded(ruleset, COMMON, clock, bucketing_key=PERSON).state
+        answer = ruleset.compute_trait("asked", state, clock)[0]
         assert same_key(answer) == same_key(reference_rules.value(value, COMMON, clock, WORLD))
         found.add(same_key(answer))
     assert len(found) > 1, "it is the same at all clocks"
@@ -580,8 +580,8 @@ def test_the_segment_of_the_readme_is_what_it_says() -> None:
     history = [ordered("09-01", 39), ordered("09-10", 40)]
     for clock, truth, until in (("09-09", False, None), ("09-10", True, "12-09"), ("12-09", False, None)):
         state = folded(ruleset, history, at(clock)).state
-        assert ruleset.truth("segment:asked", state, at(clock)) is truth
-        assert ruleset.next_change("segment:asked", state, at(clock)) == (at(until) if until else None)
+        assert ruleset.holds("segment:asked", state, at(clock)) is truth
+        assert ruleset.next_change_at("segment:asked", state, at(clock)) == (at(until) if until else None)
 
 
 # ------------------------------------------------------------------------------------------------- limits
@@ -600,5 +600,5 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"{Settings.model_fields['series_points_max'].default} instants" in text
     assert f"at most {STEPS_MAX:,} instants and looks at about {POINTS_MAX:,} points" in text
     assert f"at most {POINT_NODES_MAX} places" in text
-    assert f"goes {AHEAD_MAX // MICROSECONDS['d'] // 365} years" in text
+    assert f"goes {LOOKAHEAD_MAX // MICROSECONDS['d'] // 365} years" in text
     assert f"at most {MATCHED_BYTES_MAX:,} bytes" in read(PAGE)

@@ -433,7 +433,7 @@ async def test_lots_are_drawn_by_the_strongest_earliest_identity(database_url: s
             drawn = [tenth for tenth in range(10) if await views(one).count_members(f"lot{tenth}", TODAY)]
             assert drawn == [lot(kind, value) // 10]
             stored = await one.pool.fetchval("SELECT state FROM customers")
-            assert read_state(stored, one.registry.rules.current).person == (kind, value)
+            assert read_state(stored, one.registry.rules.current).bucketing_key == (kind, value)
             await is_as_rebuilt(one)
         await one.segment("later", {"bucket": [0, 50], "salt": "t"})
         await one.sweep_all()

@@ -46,13 +46,13 @@ class Life:
 
     def __init__(self, question: Question, draw: Random) -> None:
         self.ruleset = ruleset_of_all({f"r{n}": rule for n, rule in enumerate(question.rules)}, question.world)
-        self.person = question.world.person if self.ruleset.reads_person else None
+        self.bucketing_key = question.world.bucketing_key if self.ruleset.reads_bucketing_key else None
         self.history: list[Entry] = sorted(question.history, key=order)
         self.moves = [input_from_entry(self.ruleset, entry) for entry in self.history]
         self.now = max(entry.t for entry in self.history) + draw.choice([0, HOUR, 3 * DAY])
 
     def state(self) -> State:
-        return State(person=self.person)
+        return State(bucketing_key=self.bucketing_key)
 
     def whole(self, until: int) -> tuple[Any, Any]:
         state = self.state()
@@ -116,7 +116,7 @@ def is_filled_in_parts(question: Question, draw: Random) -> None:
     state = read_state(write_state(state, known_rules), known_rules)
     if state.born is None:
         return
-    filled = State(person=life.person if missing_rules.reads_person else None)
+    filled = State(bucketing_key=life.bucketing_key if missing_rules.reads_bucketing_key else None)
     filled_changes = fold(filled, missing_rules, read_for(missing_rules, life.history, state.born), at)
     missing_ids = {
         id

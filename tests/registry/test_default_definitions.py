@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from app.registry.default_definitions import JOURNEYS, SEGMENTS
-from app.rules import Definition, compile_ruleset, parse_journey, parse_segment
+from app.rules.engine.ruleset import compile_ruleset
+from app.rules.language.definitions import parse_journey, parse_segment
+from app.rules.language.references import Definition
 from tests.support.reference_rules import UNIT, TrackEntry
 from tests.support.rule_engine import fold
 
@@ -40,12 +42,12 @@ def at(t: int, name: str, channel: str = "web", /, **properties: Any) -> TrackEn
 
 def stage(history: list[TrackEntry], t: int, journey: str = "six-stage") -> str | None:
     known = fold(RULES, history, t, {}, 256)
-    return next((key for key, rule in reversed(RULES.stages_of[journey]) if RULES.truth(rule, known, t)), None)
+    return next((key for key, rule in reversed(RULES.stages_of[journey]) if RULES.holds(rule, known, t)), None)
 
 
 def segments(history: list[TrackEntry], t: int) -> set[str]:
     known = fold(RULES, history, t, {}, 256)
-    return {found.key for found in RULES.segments if RULES.truth(f"segment:{found.key}", known, t)}
+    return {found.key for found in RULES.segments if RULES.holds(f"segment:{found.key}", known, t)}
 
 
 STORY = [
@@ -111,7 +113,7 @@ def test_buyers() -> None:
     assert "at-risk" not in segments([one, two], START + 91 * DAY - 1)
     assert "at-risk" in segments([one, two], START + 91 * DAY)
     known = fold(RULES, [one, two], START + DAY, {}, 256)
-    assert RULES.next_change("segment:at-risk", known, START + DAY) == START + 91 * DAY
+    assert RULES.next_change_at("segment:at-risk", known, START + DAY) == START + 91 * DAY
 
 
 def test_email_engaged_until_unsubscribed() -> None:

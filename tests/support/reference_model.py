@@ -106,11 +106,11 @@ def world_of(said: Sequence[SentMessage], definitions: Definitions) -> World:
         definitions.traits,
         default_journey=definitions.default_journey,
         timezone=definitions.timezone,
-        person=person(said),
+        bucketing_key=bucketing_key(said),
     )
 
 
-def person(said: Sequence[SentMessage]) -> tuple[str, str] | None:
+def bucketing_key(said: Sequence[SentMessage]) -> tuple[str, str] | None:
     """Kind and value of the strongest identity; of several, the one that was carried earliest."""
     for kind in STRONGEST_FIRST:
         carried = [one for one in said if kind in one.ids]

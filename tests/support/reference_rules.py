@@ -68,7 +68,7 @@ class World:
     traits: Mapping[str, Any] = field(default_factory=dict)
     default_journey: str = "main"
     timezone: str = "UTC"
-    person: tuple[str, str] | None = ("user_id", "u1")
+    bucketing_key: tuple[str, str] | None = ("user_id", "u1")
 
 
 def holds(rule: Any, history: Sequence[Entry], t: int, world: World) -> bool:
@@ -197,7 +197,10 @@ class Evaluator:
                 return self._dwells(rule, t, self._journey_instants(journey), lambda u: self.stage(journey, u) in asked)
             case "bucket":
                 low, high = rule["bucket"]
-                return self.world.person is not None and low <= bucket(rule.get("salt", ""), *self.world.person) < high
+                return (
+                    self.world.bucketing_key is not None
+                    and low <= bucket(rule.get("salt", ""), *self.world.bucketing_key) < high
+                )
         return self.satisfies(rule, self.value(rule, t), t, self.zone(rule, t), t)
 
     def _dwells(self, rule: Any, t: int, instants: Sequence[int], member: Any) -> bool:

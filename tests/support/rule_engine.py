@@ -12,9 +12,12 @@ from app.projection.fold import POINTS_UNLIMITED, NeedsReplay, Transition
 from app.projection.fold import fold as fold_moves
 from app.projection.log_replay import build_input
 from app.projection.state import Input, State
-from app.rules import Definition, Occurrence, Ruleset, Series, compile_ruleset, parse_rule
+from app.rules.engine.ruleset import Ruleset, compile_ruleset
+from app.rules.engine.series import Series
+from app.rules.engine.touchpoint_view import TouchpointView
 from app.rules.engine.truth import Truth
-from app.rules.language.definitions import parse_value
+from app.rules.language.definitions import parse_rule, parse_value
+from app.rules.language.references import Definition
 from tests.support.reference_rules import Entry, TrackEntry, TraitsEntry, World, order
 from tests.support.rule_strategies import written
 
@@ -28,7 +31,7 @@ class Known(msgspec.Struct):
     traits: dict[str, Any]
     truths: dict[str, Truth] = {}
     born: int | None = 0
-    person: tuple[str, str] | None = PERSON
+    bucketing_key: tuple[str, str] | None = PERSON
 
 
 def segment(key: str, rule: Any) -> Definition:
@@ -74,7 +77,7 @@ def folded(
     points_max: int = POINTS_UNLIMITED,
     *,
     cuts: Sequence[int] = (),
-    person: tuple[str, str] | None = PERSON,
+    bucketing_key: tuple[str, str] | None = PERSON,
 ) -> Folded:
     """Everything up to ``now``, arriving in parts that are cut at these places; what lies later is not known yet.
 
@@ -84,15 +87,15 @@ def folded(
     moves = [input_from_entry(ruleset, entry) for entry in known]
     places = sorted({0, len(moves), *(min(cut, len(moves)) for cut in cuts)})
     try:
-        return _folded(ruleset, [moves[a:b] for a, b in pairwise(places)], now, points_max, person)
+        return _folded(ruleset, [moves[a:b] for a, b in pairwise(places)], now, points_max, bucketing_key)
     except NeedsReplay:
-        return _folded(ruleset, [moves], now, POINTS_UNLIMITED, person)
+        return _folded(ruleset, [moves], now, POINTS_UNLIMITED, bucketing_key)
 
 
 def _folded(
-    ruleset: Ruleset, parts: Sequence[list[Input]], now: int, points_max: int, person: tuple[str, str] | None
+    ruleset: Ruleset, parts: Sequence[list[Input]], now: int, points_max: int, bucketing_key: tuple[str, str] | None
 ) -> Folded:
-    state = State(person=person)
+    state = State(bucketing_key=bucketing_key)
     changes: list[Transition] = []
     for part in parts:
         changes += fold_moves(state, ruleset, part, max((one.at for one in part), default=now), points_max)
@@ -129,11 +132,11 @@ def fold(
     if unlimited:
         for leaf in ruleset.leaves.values():
             state.series[leaf.id] = Series()
-            for item in (item for item in history if item.t <= t and leaf.reads(occurrence(item))):
+            for item in (item for item in history if item.t <= t and leaf.matches(occurrence(item))):
                 leaf.unlimited.add(state.series[leaf.id], item.t, 0, None, POINTS_UNLIMITED)
     return state
 
 
-def occurrence(item: TrackEntry) -> Occurrence:
+def occurrence(item: TrackEntry) -> TouchpointView:
     properties, context, traits = (text.encode() for text in (item.properties, item.context, item.traits))
-    return Occurrence(item.name, item.channel, item.source, item.t, properties, context, traits)
+    return TouchpointView(item.name, item.channel, item.source, item.t, properties, context, traits)

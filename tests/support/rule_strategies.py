@@ -13,7 +13,7 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
-from app.rules.language.fields import never_longer
+from app.rules.language.fields import is_never_longer
 from tests.support.reference_rules import (
     AGGREGATES,
     DATE_OPERATORS,
@@ -197,7 +197,7 @@ def worlds(draw: Random) -> World:
         journeys={"main": stages, "other": [("o1", leaf(draw, bare)), ("o2", leaf(draw, with_one))]},
         traits=computed,
         timezone=bare.timezone,
-        person=("email", f"{draw.randrange(9)}@example.com"),
+        bucketing_key=("email", f"{draw.randrange(9)}@example.com"),
     )
 
 
@@ -257,7 +257,7 @@ def sequence(draw: Random, world: World) -> Any:
 def outlasts(step: dict[str, Any], within: str) -> bool:
     """A gap or a closing step that is not surely shorter than the window makes a sequence that is never true."""
     waits = step.get("within") if "not" in step else step.get("after_at_least")
-    return waits is not None and never_longer(within, waits)
+    return waits is not None and is_never_longer(within, waits)
 
 
 def gaps(draw: Random) -> dict[str, str]:

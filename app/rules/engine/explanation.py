@@ -5,149 +5,158 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from app.rules.engine.nodes.aggregates import Aggregate
-from app.rules.engine.nodes.base import CompiledRule, Facts, Memo, Node, Value
-from app.rules.engine.nodes.boolean import AtStage
-from app.rules.engine.nodes.counts import Did, DidInside
-from app.rules.engine.nodes.first_last import Once
-from app.rules.engine.nodes.random_bucket import Bucket, bucket_of
-from app.rules.engine.nodes.recurring import Regularly
-from app.rules.engine.nodes.sequence import SequenceDone
-from app.rules.engine.nodes.traits import Compares, Computed, Trait, Within
+from app.rules.engine.nodes.aggregates import WindowedAggregate
+from app.rules.engine.nodes.base import CompiledRule, EvaluationCache, Facts, Node, ValueNode
+from app.rules.engine.nodes.boolean import StageNode
+from app.rules.engine.nodes.counts import CountInWindowNode, CountNode
+from app.rules.engine.nodes.first_last import FirstOrLastNode
+from app.rules.engine.nodes.random_bucket import BucketNode, compute_bucket
+from app.rules.engine.nodes.recurring import RecurringNode
+from app.rules.engine.nodes.sequence import SequenceNode
+from app.rules.engine.nodes.traits import ComparisonNode, ComputedTrait, ComputedTraitPath, DeclaredTraitNode
 from app.rules.language.validation import HEADS
 
 TOUCHPOINTS_MAX: Final = 100
 """Message ids shown for one node: the latest ones. ``counted`` says how many there are."""
 
-Ids = Callable[[str], Sequence[tuple[int, str]]]
+TouchpointIds = Callable[[str], Sequence[tuple[int, str]]]
 """leaf id -> (occurred_at, message id) of every touchpoint of the customer that belongs to it, in order."""
 
-_COUNTS: Final = ("at_least", "at_most", "exactly", "between")
-_PACE: Final = ("at_least", "of_last", "period")
-_NOT_COMPARED: Final = frozenset(
+_COUNT_KEYS: Final = ("at_least", "at_most", "exactly", "between")
+_CADENCE_KEYS: Final = ("at_least", "of_last", "period")
+_NON_COMPARISON_KEYS: Final = frozenset(
     (*HEADS, "of", "where", "channel", "source", "within", "before", "from", "to", "during", "timezone", "ignore_case")
 )
 
 
-def explain(
-    node: Node, facts: Facts, t: int, ids: Ids | None, watched: Mapping[int, CompiledRule] | None = None
+def explain_rule(
+    node: Node, facts: Facts, t: int, ids: TouchpointIds | None, node_trackers: Mapping[int, CompiledRule] | None = None
 ) -> dict[str, Any]:
     """The tree of a rule with, at each node, its truth and the instant at which that changes by itself.
 
-    ``rule``, ``truth``, ``since`` (microseconds; ``None`` where ``watched`` does not follow the node), ``valid_until``
-    (microseconds or ``None``) and ``nodes`` stand everywhere; what counts touchpoints adds ``counted``, ``needed`` and
-    ``touchpoints``, what compares a value ``value``, a stage node ``current``, a bucket node ``bucket``. A segment or
-    stage that several nodes read is laid out under the first of them, with its id under ``definition``.
+    Every node has ``rule``, ``truth``, ``since`` (microseconds; ``None`` if the node has no tracker), ``valid_until``
+    (microseconds or ``None``) and ``nodes``. A node that counts touchpoints adds ``counted``, ``needed`` and
+    ``touchpoints``, one that compares a value ``value``, a stage node ``current``, a bucket node ``bucket``. A segment
+    or stage that several nodes read is explained under the first of them, with its id under ``definition``.
     """
-    shown = {node.rule_id} if isinstance(node, CompiledRule) else set()
-    return _Explaining(facts, t, ids, watched or {}, shown).tree(node)
+    explained = {node.rule_id} if isinstance(node, CompiledRule) else set()
+    return _ExplanationBuilder(facts, t, ids, node_trackers or {}, explained).build_tree(node)
 
 
-def explain_value(computed: Computed, facts: Facts, t: int, ids: Ids | None) -> dict[str, Any]:
+def explain_value(computed: ComputedTrait, facts: Facts, t: int, ids: TouchpointIds | None) -> dict[str, Any]:
     """``value``, ``valid_until``, and the touchpoints that it was worked out from."""
-    memo = Memo()
-    value, until = computed.standing(facts, t, memo)
-    worked_out = _Explaining(facts, t, ids, {}, set()).worked_out_from(computed)
-    return {"value": value, "valid_until": until} | worked_out
+    cache = EvaluationCache()
+    value, until = computed.value_and_next_change(facts, t, cache)
+    inputs = _ExplanationBuilder(facts, t, ids, {}, set()).describe_inputs(computed)
+    return {"value": value, "valid_until": until} | inputs
 
 
-class _Explaining:
+class _ExplanationBuilder:
     def __init__(
-        self, facts: Facts, t: int, ids: Ids | None, watched: Mapping[int, CompiledRule], shown: set[str]
+        self,
+        facts: Facts,
+        t: int,
+        ids: TouchpointIds | None,
+        node_trackers: Mapping[int, CompiledRule],
+        explained: set[str],
     ) -> None:
-        self.facts, self.t, self.ids, self.watched, self.shown = facts, t, ids, watched, shown
-        self.memo = Memo()
+        self.facts, self.t, self.ids, self.node_trackers, self.explained = facts, t, ids, node_trackers, explained
+        self.cache = EvaluationCache()
 
-    def tree(self, node: Node) -> dict[str, Any]:
+    def build_tree(self, node: Node) -> dict[str, Any]:
         if isinstance(node, CompiledRule):
-            return {"definition": node.rule_id} | self.tree(node.body)
-        watch = self.watched.get(id(node))
-        follower = watch or CompiledRule("", node)
+            return {"definition": node.rule_id} | self.build_tree(node.body)
+        tracker = self.node_trackers.get(id(node))
+        rule = tracker or CompiledRule("", node)
         answer: dict[str, Any] = {
-            "rule": node.rule,
-            "truth": node.holds(self.facts, self.t, self.memo),
-            "since": watch.standing(self.facts, self.t, self.memo).since if watch is not None else None,
-            "valid_until": follower.next_check(self.facts, self.t, Memo()),
+            "rule": node.rule_json,
+            "truth": node.holds(self.facts, self.t, self.cache),
+            "since": tracker.truth_at(self.facts, self.t, self.cache).since if tracker is not None else None,
+            "valid_until": rule.next_check_at(self.facts, self.t, EvaluationCache()),
         }
         answer |= self._details(node)
-        answer["nodes"] = [self.tree(child) for child in self._children(node)]
+        answer["nodes"] = [self.build_tree(child) for child in self._children(node)]
         return answer
 
     def _children(self, node: Node) -> list[Node]:
-        """What stands below; a named rule is laid out once, a hidden one not at all."""
+        """Return the child nodes; a named rule is explained once, a hidden one not at all."""
         children: list[Node] = []
         for child in node.children:
             if isinstance(child, CompiledRule):
-                if child.rule_id in self.shown or child.rule_id.startswith("watch:"):
+                if child.rule_id in self.explained or child.rule_id.startswith("watch:"):
                     continue
-                self.shown.add(child.rule_id)
+                self.explained.add(child.rule_id)
             children.append(child)
         return children
 
     def _details(self, node: Node) -> dict[str, Any]:
         match node:
-            case Did():
-                return self._counted(node)
-            case DidInside():
-                inside, _ = node.points.spells(self.facts, self.t, self.memo)
-                places = [spell.place for spell in inside]
-                return {"counted": len(places), "needed": _needed(node)} | self._used(node.points.leaf, places)
-            case Once():
-                place = node.place(self.facts, self.t, self.memo)
-                return self._used(node.points.leaf, [] if place is None else [place])
-            case SequenceDone():
-                return self._used(node.points.leaf, node.used(self.facts, self.t, self.memo))
-            case Regularly():
-                return self._periods(node)
-            case Trait():
-                return {"value": node.source.value(self.facts, self.t, self.memo)}
-            case Compares():
-                value = node.source.value(self.facts, self.t, self.memo)
-                return {"value": value, "needed": _compared(node)} | self.worked_out_from(node.source)
-            case AtStage():
-                current = node.current(self.facts, self.t, self.memo)
-                return {"current": None if current is None else node.keys[current]}
-            case Bucket():
-                person = self.facts.person
-                return {"bucket": None if person is None else bucket_of(node.salt, *person)}
+            case CountNode():
+                return self._describe_count(node)
+            case CountInWindowNode():
+                inside, _ = node.point_window.find_intervals(self.facts, self.t, self.cache)
+                indexes = [interval.position for interval in inside]
+                counted = {"counted": len(indexes), "needed": _required_count(node)}
+                return counted | self._touchpoints_at(node.point_window.leaf_id, indexes)
+            case FirstOrLastNode():
+                index = node.find_index(self.facts, self.t, self.cache)
+                return self._touchpoints_at(node.point_window.leaf_id, [] if index is None else [index])
+            case SequenceNode():
+                return self._touchpoints_at(
+                    node.point_window.leaf_id, node.find_matched_indexes(self.facts, self.t, self.cache)
+                )
+            case RecurringNode():
+                return self._describe_periods(node)
+            case DeclaredTraitNode():
+                return {"value": node.source.evaluate(self.facts, self.t, self.cache)}
+            case ComparisonNode():
+                value = node.source.evaluate(self.facts, self.t, self.cache)
+                return {"value": value, "needed": _comparison_json(node)} | self.describe_inputs(node.source)
+            case StageNode():
+                current = node.current_place(self.facts, self.t, self.cache)
+                return {"current": None if current is None else node.stage_keys[current]}
+            case BucketNode():
+                key = self.facts.bucketing_key
+                return {"bucket": None if key is None else compute_bucket(node.salt, *key)}
             case _:
                 return {}
 
-    def _counted(self, node: Did) -> dict[str, Any]:
-        found = self.ids(node.leaf) if self.ids else []
-        inside = [message for p, message in found if node.inside(p, self.facts, self.t)]
+    def _describe_count(self, node: CountNode) -> dict[str, Any]:
+        touchpoints = self.ids(node.leaf_id) if self.ids else []
+        inside = [message_id for p, message_id in touchpoints if node.is_inside(p, self.facts, self.t)]
         return {
             "counted": len(inside) if self.ids else node.count(self.facts, self.t),
-            "needed": _needed(node),
+            "needed": _required_count(node),
             "touchpoints": inside[-TOUCHPOINTS_MAX:],
         }
 
-    def _periods(self, node: Regularly) -> dict[str, Any]:
-        hit = node.hit(self.facts, self.t, self.memo)
-        instants = {p for found in hit.values() for p in found}
-        places = [place for place, point in enumerate(node.points.of(self.facts)) if point[0] in instants]
-        needed = {key: node.rule[key] for key in _PACE}
-        return {"counted": len(hit), "needed": needed} | self._used(node.points.leaf, places)
+    def _describe_periods(self, node: RecurringNode) -> dict[str, Any]:
+        matches = node.matches_by_period(self.facts, self.t, self.cache)
+        instants = {p for in_period in matches.values() for p in in_period}
+        points = node.point_window.points_of(self.facts)
+        indexes = [index for index, point in enumerate(points) if point[0] in instants]
+        needed = {key: node.rule_json[key] for key in _CADENCE_KEYS}
+        return {"counted": len(matches), "needed": needed} | self._touchpoints_at(node.point_window.leaf_id, indexes)
 
-    def worked_out_from(self, source: Value) -> dict[str, Any]:
+    def describe_inputs(self, source: ValueNode) -> dict[str, Any]:
         """``counted`` and ``touchpoints`` of an aggregate, if the value is one."""
-        while isinstance(source, Computed | Within):
+        while isinstance(source, ComputedTrait | ComputedTraitPath):
             source = source.source
-        if not isinstance(source, Aggregate):
+        if not isinstance(source, WindowedAggregate):
             return {}
-        places = [place for place, _ in source.counted(self.facts, self.t, self.memo)]
-        return {"counted": len(places)} | self._used(source.points.leaf, places)
+        indexes = [index for index, _ in source.values_in_window(self.facts, self.t, self.cache)]
+        return {"counted": len(indexes)} | self._touchpoints_at(source.point_window.leaf_id, indexes)
 
-    def _used(self, leaf: str, places: Sequence[int]) -> dict[str, Any]:
-        """Ids of the touchpoints at these places; an explaining ruleset keeps every point, so places agree."""
-        found = self.ids(leaf) if self.ids else []
-        return {"touchpoints": [found[place][1] for place in places[-TOUCHPOINTS_MAX:]] if found else []}
-
-
-def _needed(node: Node) -> dict[str, Any]:
-    return {key: node.rule[key] for key in _COUNTS if key in node.rule} or {"at_least": 1}
+    def _touchpoints_at(self, leaf_id: str, indexes: Sequence[int]) -> dict[str, Any]:
+        """Return the message ids at these indexes; an explaining ruleset keeps every point, so the indexes agree."""
+        touchpoints = self.ids(leaf_id) if self.ids else []
+        return {"touchpoints": [touchpoints[index][1] for index in indexes[-TOUCHPOINTS_MAX:]] if touchpoints else []}
 
 
-def _compared(node: Node) -> dict[str, Any]:
+def _required_count(node: Node) -> dict[str, Any]:
+    return {key: node.rule_json[key] for key in _COUNT_KEYS if key in node.rule_json} or {"at_least": 1}
+
+
+def _comparison_json(node: Node) -> dict[str, Any]:
     """The comparison of a node, as it is written."""
-    return {key: asked for key, asked in node.rule.items() if key not in _NOT_COMPARED}
+    return {key: operand for key, operand in node.rule_json.items() if key not in _NON_COMPARISON_KEYS}

@@ -17,88 +17,92 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from pydantic import BaseModel
 
-from app.rules.engine.nodes.sequence import Course
+from app.rules.engine.nodes.sequence import SequenceTracker
 from app.rules.engine.operators import ComparisonContext, CompiledComparison
-from app.rules.engine.point_series import Keeping, Record
+from app.rules.engine.point_series import PointRetention, PointSeries
 from app.rules.engine.series import Retention, Series
 from app.rules.engine.touchpoint_view import TouchpointView, compile_path
 from app.rules.engine.window import Span
 from app.rules.language.comparison import Comparison
 from app.rules.language.expressions import Filtered
 
-Match = Callable[[TouchpointView], bool]
-Kept = Callable[[TouchpointView], list[Any] | None]
+TouchpointPredicate = Callable[[TouchpointView], bool]
+ValueExtractor = Callable[[TouchpointView], list[Any] | None]
 """What of a touchpoint is kept beside its instant; ``None`` where it is none of the leaf's after all."""
+
+LocalTest = tuple[Any, Callable[[int], bool]]
+"""(canonical form, test of an instant) of a condition on local time."""
 
 _COUNT_ONLY = Retention(0, 0, None, ())
 
-WEIGHED_MAX: Final = 100_000
-"""A record that may grow beyond this has no cap in truth, and weighing it with each touchpoint would cost too much."""
+WEIGHED_POINTS_MAX: Final = 100_000
+"""A cap above this is no cap in practice, and weighing the series with each touchpoint would cost too much."""
 
 
 class Leaf(msgspec.Struct, frozen=True):
-    """``names`` is ``None`` where any event matches, ``matches`` is ``None`` where the name alone decides.
+    """``event_names`` is ``None`` where any event matches, ``predicate`` is ``None`` where the name alone decides.
 
-    ``keeping`` and ``kept`` are there where touchpoints must be told apart; ``course`` where a sequence is followed.
+    ``point_retention`` and ``extract_values`` are set if rules read the touchpoints one by one, ``sequence_tracker`` if
+    a sequence is followed step by step.
     """
 
     id: str
-    names: tuple[str, ...] | None
-    matches: Match | None
+    event_names: tuple[str, ...] | None
+    predicate: TouchpointPredicate | None
     retention: Retention
-    keeping: Keeping | None = None
-    kept: Kept | None = None
-    course: Course | None = None
+    point_retention: PointRetention | None = None
+    extract_values: ValueExtractor | None = None
+    sequence_tracker: SequenceTracker | None = None
 
-    def reads(self, occurrence: TouchpointView) -> bool:
-        named = self.names is None or occurrence.name in self.names
+    def matches(self, touchpoint: TouchpointView) -> bool:
+        is_named = self.event_names is None or touchpoint.name in self.event_names
         return (
-            named
-            and (self.matches is None or self.matches(occurrence))
-            and (self.kept is None or self.kept(occurrence) is not None)
+            is_named
+            and (self.predicate is None or self.predicate(touchpoint))
+            and (self.extract_values is None or self.extract_values(touchpoint) is not None)
         )
 
-    def add(self, series: Series, t: int, place: int, kept: Sequence[Any] | None, points_max: int) -> None:
+    def add(self, series: Series, t: int, place: int, values: Sequence[Any] | None, points_max: int) -> None:
         """Fold in the ``place``-th message of its instant, which is not before any folded in earlier."""
         series.add(t, self.retention, points_max)
-        if kept is None:
+        if values is None:
             return
-        if series.record is None:
-            series.record = Record()
-        if self.course is not None:
-            self.course.add(series, t, place, kept)
-        elif self.keeping is not None:
-            series.record.add(t, place, kept, self.keeping)
-        if points_max <= WEIGHED_MAX and series.record.weight > points_max:
+        if series.point_series is None:
+            series.point_series = PointSeries()
+        if self.sequence_tracker is not None:
+            self.sequence_tracker.add(series, t, place, values)
+        elif self.point_retention is not None:
+            series.point_series.add(t, place, values, self.point_retention)
+        if points_max <= WEIGHED_POINTS_MAX and series.point_series.weight > points_max:
             series.overflowed = True
 
-    def needed(self, series: Series) -> Series:
-        """The series without what only rules that are gone had asked to be kept."""
-        kept = series.latest
-        surplus = max(len(kept) - self.retention.latest, 0)
-        if self.retention.window is not None and kept:
-            surplus = min(surplus, bisect_right(kept, kept[-1] - self.retention.window))
+    def prune_series(self, series: Series) -> Series:
+        """Return the series without what only rules that no longer exist required."""
+        latest = series.latest
+        surplus = max(len(latest) - self.retention.latest, 0)
+        if self.retention.window is not None and latest:
+            surplus = min(surplus, bisect_right(latest, latest[-1] - self.retention.window))
         return msgspec.structs.replace(
             series,
-            latest=kept[surplus:],
+            latest=latest[surplus:],
             earliest=series.earliest[: self.retention.earliest],
-            record=series.record and series.record.needed(self.keeping),
+            point_series=series.point_series and series.point_series.prune(self.point_retention),
         )
 
-    def merged_with(self, other: Leaf) -> Leaf:
-        """The same leaf, keeping what either of two nodes needs."""
-        kept, more = self.retention, other.retention
-        windows = [window for window in (kept.window, more.window) if window is not None]
+    def merge_with(self, other: Leaf) -> Leaf:
+        """Return the same leaf with everything that either of two nodes needs."""
+        first, second = self.retention, other.retention
+        windows = [window for window in (first.window, second.window) if window is not None]
         retention = Retention(
-            latest=max(kept.latest, more.latest),
-            earliest=max(kept.earliest, more.earliest),
+            latest=max(first.latest, second.latest),
+            earliest=max(first.earliest, second.earliest),
             window=max(windows, default=None),
-            edges=kept.edges,
+            edges=first.edges,
         )
-        keeping = self.keeping
-        if keeping is not None and other.keeping is not None:
-            keeping = keeping.union(other.keeping)
-        return msgspec.structs.replace(self, retention=retention, keeping=keeping)
+        point_retention = self.point_retention
+        if point_retention is not None and other.point_retention is not None:
+            point_retention = point_retention.union(other.point_retention)
+        return msgspec.structs.replace(self, retention=retention, point_retention=point_retention)
 
     @property
     def unlimited(self) -> Leaf:
@@ -111,102 +115,116 @@ class Condition(NamedTuple):
     """One entry of ``where``. ``is_open``: only the customer can answer, by a timezone or an operand."""
 
     path: str
-    said: Any
+    canonical_form: Any
     comparison: CompiledComparison
     is_open: bool
 
-    def test(self, zone: str | None) -> Match:
-        read, static, holds = compile_path(self.path), self.comparison.static_test, self.comparison.holds
-        if static is not None:
-            return lambda occurrence: static(read(occurrence))
-        return lambda occurrence: holds(
-            read(occurrence), ComparisonContext(occurrence.occurred_at, zone or "UTC", _no_operand)
+    def compile_predicate(self, zone: str | None) -> TouchpointPredicate:
+        read_value, static_test, holds = compile_path(self.path), self.comparison.static_test, self.comparison.holds
+        if static_test is not None:
+            return lambda touchpoint: static_test(read_value(touchpoint))
+        return lambda touchpoint: holds(
+            read_value(touchpoint), ComparisonContext(touchpoint.occurred_at, zone or "UTC", _refuse_operand)
         )
 
 
-def _no_operand(operand: Any) -> Any:
+def _refuse_operand(operand: Any) -> Any:
     raise AssertionError(f"a filter that is decided at once has no operand to work out, but {operand!r} is one")
 
 
 class Filter(NamedTuple):
     """Which touchpoints a node, or a step, is about."""
 
-    names: tuple[str, ...] | None
+    event_names: tuple[str, ...] | None
     channels: frozenset[str]
     sources: frozenset[str]
     conditions: tuple[Condition, ...]
     zone: str | None
 
     @property
-    def open(self) -> tuple[Condition, ...]:
+    def open_conditions(self) -> tuple[Condition, ...]:
         return tuple(condition for condition in self.conditions if condition.is_open)
 
     @property
-    def said(self) -> dict[str, Any]:
-        """What the leaf's id follows from; open conditions are no part of it."""
+    def canonical_form(self) -> dict[str, Any]:
+        """The part of the leaf's id that the filter determines; open conditions are not part of it."""
         settled = [condition for condition in self.conditions if not condition.is_open]
-        dated = self.zone if any(condition.comparison.static_test is None for condition in settled) else None
+        has_dates = any(condition.comparison.static_test is None for condition in settled)
         return {
-            "did": self.names,
+            "did": self.event_names,
             "channel": sorted(self.channels),
             "source": sorted(self.sources),
-            "where": sorted(([condition.path, condition.said] for condition in settled), key=repr),
-            "zone": dated,
+            "where": sorted(([condition.path, condition.canonical_form] for condition in settled), key=repr),
+            "zone": self.zone if has_dates else None,
         }
 
-    def tests(self) -> list[Match]:
+    def predicates(self) -> list[TouchpointPredicate]:
         """What a touchpoint must satisfy beside its name, the cheapest first."""
-        tests: list[Match] = []
+        predicates: list[TouchpointPredicate] = []
         channels, sources = self.channels, self.sources
         if channels:
-            tests.append(lambda occurrence: occurrence.channel in channels)
+            predicates.append(lambda touchpoint: touchpoint.channel in channels)
         if sources:
-            tests.append(lambda occurrence: occurrence.source in sources)
-        tests += [condition.test(self.zone) for condition in self.conditions if not condition.is_open]
-        return tests
+            predicates.append(lambda touchpoint: touchpoint.source in sources)
+        predicates += [condition.compile_predicate(self.zone) for condition in self.conditions if not condition.is_open]
+        return predicates
 
 
-def filter_of(
-    node: Filtered, events: str | list[str], zone: str | None, compare: Callable[[Comparison], CompiledComparison]
+def compile_filter(
+    node: Filtered,
+    events: str | list[str],
+    zone: str | None,
+    compile_comparison: Callable[[Comparison], CompiledComparison],
 ) -> Filter:
-    """``zone`` is the node's own timezone; ``compare`` compiles a comparison."""
+    """Compile FILTER; ``zone`` is the node's own timezone."""
     conditions = []
-    for path, asked in (node.where or {}).items():
-        comparison = asked if isinstance(asked, Comparison) else Comparison(eq=asked)
-        compared = compare(comparison)
-        is_open = bool(compared.dynamic_operands) or (compared.static_test is None and zone is None)
-        conditions.append(Condition(path, _said(comparison), compared, is_open))
-    names = None if events == "*" else tuple(sorted(_several(events)))
-    channels, sources = frozenset(_several(node.channel)), frozenset(_several(node.source))
-    return Filter(names, channels, sources, tuple(conditions), zone)
+    for path, test in (node.where or {}).items():
+        comparison = test if isinstance(test, Comparison) else Comparison(eq=test)
+        compiled = compile_comparison(comparison)
+        is_open = bool(compiled.dynamic_operands) or (compiled.static_test is None and zone is None)
+        conditions.append(Condition(path, _canonical_comparison(comparison), compiled, is_open))
+    event_names = None if events == "*" else tuple(sorted(_as_list(events)))
+    channels, sources = frozenset(_as_list(node.channel)), frozenset(_as_list(node.source))
+    return Filter(event_names, channels, sources, tuple(conditions), zone)
 
 
 # ---------------------------------------------------------------------------------------- kinds of leaves
 
 
-def counting_leaf(filter: Filter, span: Span, local: tuple[Any, Callable[[int], bool]] | None, keep: Retention) -> Leaf:
-    """A leaf that needs instants only. ``local`` is a question about local time and how it is written."""
-    said = filter.said | {"span": _said_span(span), "local": local and local[0]}
-    return Leaf(_digest(said), filter.names, _all(filter.tests() + _in_span(span, local)), keep)
+def build_counting_leaf(filter: Filter, span: Span, local_test: LocalTest | None, retention: Retention) -> Leaf:
+    """A leaf that needs instants only. ``local_test`` is a condition on local time."""
+    form = filter.canonical_form | {"span": _canonical_span(span), "local": local_test and local_test[0]}
+    return Leaf(
+        _digest(form),
+        filter.event_names,
+        _combine_predicates(filter.predicates() + _span_predicates(span, local_test)),
+        retention,
+    )
 
 
-def recording_leaf(
+def build_point_leaf(
     filter: Filter,
     span: Span,
-    local: tuple[Any, Callable[[int], bool]] | None,
+    local_test: LocalTest | None,
     paths: Sequence[str],
-    keeping: Keeping,
+    point_retention: PointRetention,
 ) -> Leaf:
     """A leaf that keeps values of its touchpoints: ``paths``, then those of the conditions left open."""
-    columns = (*paths, *(condition.path for condition in filter.open))
-    said = filter.said | {"span": _said_span(span), "local": local and local[0], "kept": columns}
+    columns = (*paths, *(condition.path for condition in filter.open_conditions))
+    form = filter.canonical_form | {
+        "span": _canonical_span(span),
+        "local": local_test and local_test[0],
+        "kept": columns,
+    }
     readers = [compile_path(path) for path in columns]
 
-    def kept(occurrence: TouchpointView) -> list[Any]:
-        return [read(occurrence) for read in readers]
+    def extract_values(touchpoint: TouchpointView) -> list[Any]:
+        return [read(touchpoint) for read in readers]
 
-    tests = filter.tests() + _in_span(span, local)
-    return Leaf(_digest(said), filter.names, _all(tests), _COUNT_ONLY, keeping, kept)
+    predicates = filter.predicates() + _span_predicates(span, local_test)
+    return Leaf(
+        _digest(form), filter.event_names, _combine_predicates(predicates), _COUNT_ONLY, point_retention, extract_values
+    )
 
 
 class StepFilter(NamedTuple):
@@ -216,102 +234,110 @@ class StepFilter(NamedTuple):
     is_closing: bool
 
 
-def sequence_leaf(
+def build_sequence_leaf(
     steps: Sequence[StepFilter],
     span: Span,
-    local: tuple[Any, Callable[[int], bool]] | None,
+    local_test: LocalTest | None,
     same: Sequence[str],
-    keeping: Keeping,
-    course: Course | None,
+    point_retention: PointRetention,
+    tracker: SequenceTracker | None,
 ) -> Leaf:
     """A leaf for all steps together: the mask of the steps that a touchpoint may be, then the values to be the same."""
-    columns = [condition.path for step in steps for condition in step.filter.open]
+    columns = [condition.path for step in steps for condition in step.filter.open_conditions]
     same_readers, open_readers = [compile_path(path) for path in same], [compile_path(path) for path in columns]
-    matches: list[tuple[int, tuple[str, ...] | None, Match | None]] = []
+    step_filters: list[tuple[int, tuple[str, ...] | None, TouchpointPredicate | None]] = []
     for number, step in enumerate(steps):
-        bound = [] if step.is_closing else _in_span(span, local)
-        matches.append((1 << number, step.filter.names, _all(step.filter.tests() + bound)))
+        in_window = [] if step.is_closing else _span_predicates(span, local_test)
+        step_filters.append(
+            (1 << number, step.filter.event_names, _combine_predicates(step.filter.predicates() + in_window))
+        )
 
-    def kept(occurrence: TouchpointView) -> list[Any] | None:
+    def extract_values(touchpoint: TouchpointView) -> list[Any] | None:
         mask = 0
-        for bit, names, match in matches:
-            if (names is None or occurrence.name in names) and (match is None or match(occurrence)):
+        for bit, names, predicate in step_filters:
+            if (names is None or touchpoint.name in names) and (predicate is None or predicate(touchpoint)):
                 mask |= bit
         if not mask:
             return None
-        values = [read(occurrence) for read in same_readers]
+        values = [read(touchpoint) for read in same_readers]
         if None in values:
             return None
-        return [mask, *values, *(read(occurrence) for read in open_readers)]
+        return [mask, *values, *(read(touchpoint) for read in open_readers)]
 
-    said = {
-        "steps": [step.filter.said | {"closing": step.is_closing} for step in steps],
-        "span": _said_span(span),
-        "local": local and local[0],
+    form = {
+        "steps": [step.filter.canonical_form | {"closing": step.is_closing} for step in steps],
+        "span": _canonical_span(span),
+        "local": local_test and local_test[0],
         "same": list(same),
         "kept": columns,
-        "course": None if course is None else repr(course),
+        "course": None if tracker is None else _canonical_tracker(tracker),
     }
-    named = [step.filter.names for step in steps]
-    every = None if None in named else tuple(sorted({name for names in named for name in names or ()}))
-    return Leaf(_digest(said), every, None, _COUNT_ONLY, keeping, kept, course)
+    names_by_step = [step.filter.event_names for step in steps]
+    event_names = None if None in names_by_step else tuple(sorted({n for names in names_by_step for n in names or ()}))
+    return Leaf(_digest(form), event_names, None, _COUNT_ONLY, point_retention, extract_values, tracker)
 
 
-def _in_span(span: Span, local: tuple[Any, Callable[[int], bool]] | None) -> list[Match]:
+def _span_predicates(span: Span, local_test: LocalTest | None) -> list[TouchpointPredicate]:
     """What the instant alone must satisfy, in some timezone at least."""
-    tests: list[Match] = []
+    predicates: list[TouchpointPredicate] = []
     start, end = span.widest_bounds
     if start is not None:
-        tests.append(lambda occurrence: occurrence.occurred_at >= start)
+        predicates.append(lambda touchpoint: touchpoint.occurred_at >= start)
     if end is not None:
-        tests.append(lambda occurrence: occurrence.occurred_at < end)
-    if local is not None:
-        is_in = local[1]
-        tests.append(lambda occurrence: is_in(occurrence.occurred_at))
-    return tests
+        predicates.append(lambda touchpoint: touchpoint.occurred_at < end)
+    if local_test is not None:
+        is_in = local_test[1]
+        predicates.append(lambda touchpoint: is_in(touchpoint.occurred_at))
+    return predicates
 
 
-def _all(tests: Sequence[Match]) -> Match | None:
-    if len(tests) < 2:
-        return tests[0] if tests else None
-    return partial(_satisfies, tuple(tests))
+def _combine_predicates(predicates: Sequence[TouchpointPredicate]) -> TouchpointPredicate | None:
+    if len(predicates) < 2:
+        return predicates[0] if predicates else None
+    return partial(_satisfies_all, tuple(predicates))
 
 
-def _satisfies(tests: Sequence[Match], occurrence: TouchpointView) -> bool:
-    return all(test(occurrence) for test in tests)
+def _satisfies_all(predicates: Sequence[TouchpointPredicate], touchpoint: TouchpointView) -> bool:
+    return all(predicate(touchpoint) for predicate in predicates)
 
 
-def _several(words: str | list[str] | None) -> list[str]:
+def _as_list(words: str | list[str] | None) -> list[str]:
     return [] if words is None else [words] if isinstance(words, str) else words
 
 
 # ------------------------------------------------------------------------------------------------- ids
 
 
-def _digest(said: Any) -> str:
-    return blake2b(msgspec.json.encode(said, order="sorted"), digest_size=6).hexdigest()
+def _digest(form: Any) -> str:
+    return blake2b(msgspec.json.encode(form, order="sorted"), digest_size=6).hexdigest()
 
 
-def _said_span(span: Span) -> list[Any]:
+def _canonical_span(span: Span) -> list[Any]:
     return [bound.isoformat() if isinstance(bound, date) else bound for bound in span]
 
 
-def _said(asked: Comparison) -> dict[str, Any]:
-    said = {name: canonical(getattr(asked, name)) for name in asked.operators}
-    for name in {"in_", "not_in", "any_of", "all_of", "none_of"} & said.keys():
-        said[name].sort(key=repr)
-    return said | {"ignore_case": True} if asked.ignore_case else said
+def _canonical_tracker(tracker: SequenceTracker) -> str:
+    """Return the text that is part of the ids of stored series: changing it orphans them."""
+    shape = tracker.shape
+    return f"Course(shape=Shape(gaps={shape.gaps!r}, closing={shape.closing!r}, same={shape.same_count}))"
 
 
-def canonical(operand: Any) -> Any:
+def _canonical_comparison(comparison: Comparison) -> dict[str, Any]:
+    form = {name: canonicalize(getattr(comparison, name)) for name in comparison.operators}
+    for name in {"in_", "not_in", "any_of", "all_of", "none_of"} & form.keys():
+        form[name].sort(key=repr)
+    return form | {"ignore_case": True} if comparison.ignore_case else form
+
+
+def canonicalize(operand: Any) -> Any:
     """One form for what means the same: 1 and 1.0 are one, 1 and "1" are not."""
     if isinstance(operand, BaseModel):
-        return canonical(operand.model_dump(by_alias=True, exclude_unset=True))
+        return canonicalize(operand.model_dump(by_alias=True, exclude_unset=True))
     if isinstance(operand, dict):
-        return {name: canonical(value) for name, value in operand.items()}
+        return {name: canonicalize(value) for name, value in operand.items()}
     if isinstance(operand, list | tuple):
-        return [canonical(item) for item in operand]
+        return [canonicalize(item) for item in operand]
     if isinstance(operand, bool) or not isinstance(operand, int | Decimal):
         return operand
-    written = f"{operand:f}" if isinstance(operand, Decimal) else str(operand)
-    return ["number", written.rstrip("0").rstrip(".") if "." in written else str(int(operand))]
+    digits = f"{operand:f}" if isinstance(operand, Decimal) else str(operand)
+    return ["number", digits.rstrip("0").rstrip(".") if "." in digits else str(int(operand))]

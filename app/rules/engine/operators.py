@@ -69,7 +69,7 @@ class CompiledComparison:
     def holds(self, value: Any, context: ComparisonContext) -> bool:
         return all(compiled.holds(value, context) for compiled in self._operators)
 
-    def next_check(self, value: Any, context: ComparisonContext) -> int | None:
+    def next_check_at(self, value: Any, context: ComparisonContext) -> int | None:
         """Nothing changes before this instant, later than ``asking.t``, unless the value or an operand does.
 
         It may be early. ``None`` where time alone changes nothing.

@@ -19,20 +19,20 @@ from app.rules.engine.value_codec import PackedValue, pack_value, unpack_value
 
 Point = list[Any]
 
-POINT_CHARS: Final = 100
+CHARS_PER_POINT: Final = 100
 """A kept value of that many characters weighs as much as a point of its own."""
 
-EXACT: Final = Context(prec=4_000, traps=[Inexact])
+EXACT_CONTEXT: Final = Context(prec=4_000, traps=[Inexact])
 """Numbers have at most 400 digits before and after the point: a sum of 10^3000 of them is exact."""
 
 
-def plus(one: Number, other: Number) -> Number:
-    if type(one) is int and type(other) is int:
-        return one + other
-    return EXACT.add(Decimal(one), Decimal(other))
+def add_exactly(a: Number, b: Number) -> Number:
+    if type(a) is int and type(b) is int:
+        return a + b
+    return EXACT_CONTEXT.add(Decimal(a), Decimal(b))
 
 
-class LastSeen(msgspec.Struct, array_like=True):
+class ValueFrequency(msgspec.Struct, array_like=True):
     """One of the different values of a leaf: how often, and the number of the touchpoint that had it last."""
 
     value: PackedValue
@@ -41,141 +41,147 @@ class LastSeen(msgspec.Struct, array_like=True):
 
 
 class RunningTotals(msgspec.Struct, array_like=True):
-    """Running figures over all touchpoints of a leaf that have a value, for aggregates without a window."""
+    """Running totals over all touchpoints of a leaf that have a value, for aggregates without a window."""
 
     count: int = 0
-    numbers: int = 0
+    number_count: int = 0
     sum: PackedValue = 0
     min: PackedValue = None
     max: PackedValue = None
     first: PackedValue = None
     last: PackedValue = None
-    different: dict[str, LastSeen] = {}
+    distinct_values: dict[str, ValueFrequency] = {}
     """By digest of the value; filled only where some rule asks for different values."""
 
-    def add(self, value: Any, packed: PackedValue, *, keep_different: bool) -> None:
+    def add(self, value: Any, packed: PackedValue, *, keep_distinct: bool) -> None:
         self.count += 1
         if self.count == 1:
             self.first = packed
         self.last = packed
         number = as_number(value)
         if number is not None:
-            self.numbers += 1
-            self.sum = pack_value(plus(unpack_value(self.sum), number))
+            self.number_count += 1
+            self.sum = pack_value(add_exactly(unpack_value(self.sum), number))
             self.min = pack_value(number) if self.min is None else pack_value(min(unpack_value(self.min), number))
             self.max = pack_value(number) if self.max is None else pack_value(max(unpack_value(self.max), number))
-        if keep_different:
+        if keep_distinct:
             digest = digest_value(value)
-            seen = self.different.get(digest)
-            if seen is None:
-                self.different[digest] = LastSeen(packed, 1, self.count)
+            frequency = self.distinct_values.get(digest)
+            if frequency is None:
+                self.distinct_values[digest] = ValueFrequency(packed, 1, self.count)
             else:
-                seen.value, seen.times, seen.latest = packed, seen.times + 1, self.count
+                frequency.value, frequency.times, frequency.latest = packed, frequency.times + 1, self.count
 
 
-class Keeping(msgspec.Struct, frozen=True):
+class PointRetention(msgspec.Struct, frozen=True):
     """What the rules that read a leaf need of its points; the union of what each needs."""
 
-    everything: bool = False
+    all_points: bool = False
     window: int = 0
     """Points younger than that many microseconds."""
     first: bool = False
     last: bool = False
     totals: bool = False
-    different: bool = False
+    distinct_values: bool = False
 
-    def union(self, other: Keeping) -> Keeping:
-        return Keeping(
-            self.everything or other.everything,
+    def union(self, other: PointRetention) -> PointRetention:
+        return PointRetention(
+            self.all_points or other.all_points,
             max(self.window, other.window),
             self.first or other.first,
             self.last or other.last,
             self.totals or other.totals,
-            self.different or other.different,
+            self.distinct_values or other.distinct_values,
         )
 
 
-class Chains(msgspec.Struct, array_like=True):
+class SequenceProgress(msgspec.Struct, array_like=True):
     """How far sequences without a window have come, for touchpoints of the same values.
 
-    ``ends[i]`` are the points ``[instant, place]`` at which the first ``i + 1`` steps are done and from which the
-    next can still follow; ``unanswered`` is the earliest end of all steps that no closing step has spoiled.
+    ``step_ends[i]`` are the points ``[instant, place]`` at which the first ``i + 1`` steps are done and from which the
+    next can still follow; ``pending_end`` is the earliest end of all steps that no closing step has spoiled.
     """
 
-    ends: list[list[Point]]
-    unanswered: Point | None = None
+    step_ends: list[list[Point]]
+    pending_end: Point | None = None
 
 
-class Record(msgspec.Struct, array_like=True):
+class PointSeries(msgspec.Struct, array_like=True):
+    """Points with their values, running totals and the progress of sequences, of one leaf of one customer."""
+
     points: list[Point] = []
     first: Point | None = None
     last: Point | None = None
     totals: RunningTotals | None = None
-    chains: dict[str, Chains] = {}
-    done: bool = False
+    sequence_progress: dict[str, SequenceProgress] = {}
+    """By digest of the values that must be the same."""
+    sequence_completed: bool = False
     """A sequence without a window was completed: that stays."""
 
     @property
     def weight(self) -> int:
         """Points, or what weighs as much."""
-        weight = len(self.points) + sum(_weight(point) for point in self.points)
+        weight = len(self.points) + sum(_text_weight(point) for point in self.points)
         for point in (self.first, self.last):
-            weight += 0 if point is None else _weight(point)
+            weight += 0 if point is None else _text_weight(point)
         if self.totals is not None:
-            weight += sum(1 + _chars(seen.value) // POINT_CHARS for seen in self.totals.different.values())
-            weight += sum(_chars(value) for value in (self.totals.first, self.totals.last)) // POINT_CHARS
-        return weight + sum(1 + sum(map(len, chains.ends)) for chains in self.chains.values())
+            weight += sum(
+                1 + _text_chars(frequency.value) // CHARS_PER_POINT
+                for frequency in self.totals.distinct_values.values()
+            )
+            weight += sum(_text_chars(value) for value in (self.totals.first, self.totals.last)) // CHARS_PER_POINT
+        return weight + sum(1 + sum(map(len, progress.step_ends)) for progress in self.sequence_progress.values())
 
-    def add(self, t: int, place: int, kept: Sequence[Any], keeping: Keeping) -> None:
-        """Fold in one touchpoint, which is not before any folded in earlier. ``kept`` are its values, not packed."""
-        point: Point = [t, place, *map(pack_value, kept)]
-        if keeping.first and self.first is None:
+    def add(self, t: int, place: int, values: Sequence[Any], retention: PointRetention) -> None:
+        """Fold in one touchpoint, which is not before any folded in earlier. ``values`` are not packed yet."""
+        point: Point = [t, place, *map(pack_value, values)]
+        if retention.first and self.first is None:
             self.first = point
-        if keeping.last:
+        if retention.last:
             self.last = point
-        if keeping.totals and kept[0] is not None:
+        if retention.totals and values[0] is not None:
             if self.totals is None:
                 self.totals = RunningTotals()
-            self.totals.add(kept[0], point[2], keep_different=keeping.different)
-        if keeping.everything or keeping.window:
+            self.totals.add(values[0], point[2], keep_distinct=retention.distinct_values)
+        if retention.all_points or retention.window:
             self.points.append(point)
-            if not keeping.everything:
-                self.forget(t - keeping.window)
+            if not retention.all_points:
+                self.drop_points_until(t - retention.window)
 
-    def needed(self, keeping: Keeping | None) -> Record:
-        """A copy without what ``keeping`` does not ask for."""
-        keeping = keeping or Keeping()
-        totals = self.totals if keeping.totals else None
-        if totals is not None and not keeping.different:
-            totals = msgspec.structs.replace(totals, different={})
-        kept = msgspec.structs.replace(
+    def prune(self, retention: PointRetention | None) -> PointSeries:
+        """Return a copy without what ``retention`` does not require."""
+        retention = retention or PointRetention()
+        totals = self.totals if retention.totals else None
+        if totals is not None and not retention.distinct_values:
+            totals = msgspec.structs.replace(totals, distinct_values={})
+        pruned = msgspec.structs.replace(
             self,
-            points=list(self.points) if keeping.everything or keeping.window else [],
-            first=self.first if keeping.first else None,
-            last=self.last if keeping.last else None,
+            points=list(self.points) if retention.all_points or retention.window else [],
+            first=self.first if retention.first else None,
+            last=self.last if retention.last else None,
             totals=totals,
         )
-        if kept.points and not keeping.everything:
-            kept.forget(kept.points[-1][0] - keeping.window)
-        return kept
+        if pruned.points and not retention.all_points:
+            pruned.drop_points_until(pruned.points[-1][0] - retention.window)
+        return pruned
 
-    def forget(self, until: int) -> None:
+    def drop_points_until(self, until: int) -> None:
         """Drop the points up to and including that instant."""
         points = self.points
         if points and points[0][0] <= until:
-            del points[: bisect_right(points, until, key=_instant)]
+            del points[: bisect_right(points, until, key=_instant_of)]
 
 
-def _instant(point: Point) -> int:
+def _instant_of(point: Point) -> int:
     return point[0]  # type: ignore[no-any-return]
 
 
-def _chars(packed: PackedValue) -> int:
+def _text_chars(packed: PackedValue) -> int:
     return len(packed) if type(packed) is str else 0
 
 
-def _weight(point: Point) -> int:
+def _text_weight(point: Point) -> int:
     chars = 0
     for value in point[2:]:
-        chars += _chars(value)
-    return chars // POINT_CHARS
+        chars += _text_chars(value)
+    return chars // CHARS_PER_POINT

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from app.rules.engine.point_series import Record
+from app.rules.engine.point_series import PointSeries
 
 
 class Retention(NamedTuple):
@@ -32,7 +32,7 @@ class Series(msgspec.Struct, array_like=True):
     earliest: list[int] = msgspec.field(default_factory=list)
     edges: list[int] = msgspec.field(default_factory=list)
     overflowed: bool = False
-    record: Record | None = None
+    point_series: PointSeries | None = None
     """Where the touchpoints must be told apart: points with values, running totals, sequences."""
 
     def add(self, t: int, retention: Retention, points_max: int) -> None:
@@ -47,21 +47,21 @@ class Series(msgspec.Struct, array_like=True):
             self._add_earliest(t, points_max)
         if latest or window is not None:
             self.latest.append(t)
-            self._forget(t, latest, window, points_max)
+            self._drop_surplus(t, latest, window, points_max)
 
     @property
-    def longest(self) -> int:
-        """Instants in the longest of the lists, each of which has the cap of its own."""
-        recorded = 0 if self.record is None else self.record.weight
-        return max(len(self.latest), len(self.earliest), len(self.edges), recorded)
+    def longest_length(self) -> int:
+        """The length of the longest list; the cap applies to each list by itself."""
+        point_weight = 0 if self.point_series is None else self.point_series.weight
+        return max(len(self.latest), len(self.earliest), len(self.edges), point_weight)
 
-    def overflow(self) -> None:
-        """Forget the instants: whoever asks must go to the log."""
+    def drop_instants(self) -> None:
+        """Drop the instants and mark the series as cut: its customer must be replayed from the log."""
         self.overflowed = True
         self.latest.clear()
         self.earliest.clear()
         self.edges.clear()
-        self.record = None
+        self.point_series = None
 
     def _add_edge(self, t: int, points_max: int) -> None:
         if len(self.edges) < points_max:
@@ -75,7 +75,7 @@ class Series(msgspec.Struct, array_like=True):
         else:
             self.overflowed = True
 
-    def _forget(self, t: int, latest: int, window: int | None, points_max: int) -> None:
+    def _drop_surplus(self, t: int, latest: int, window: int | None, points_max: int) -> None:
         points = self.latest
         surplus = len(points) - latest
         if window is not None:
@@ -87,5 +87,5 @@ class Series(msgspec.Struct, array_like=True):
             del points[:surplus]
 
 
-EMPTY: Final = Series()
+EMPTY_SERIES: Final = Series()
 """What a customer remembers of a leaf that nothing matched. Never add to it."""

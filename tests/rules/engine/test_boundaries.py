@@ -15,10 +15,9 @@ from pydantic import BaseModel
 
 from app.projection.fold import NeedsReplay
 from app.projection.fold import fold as fold_moves
-from app.rules import parse_rule
 from app.rules.language import expressions, nodes, touchpoint_nodes
 from app.rules.language.comparison import Comparison
-from app.rules.language.definitions import parse_value
+from app.rules.language.definitions import parse_rule, parse_value
 from tests.support.reference_rules import OPERATORS, Entry, TrackEntry, TraitsEntry, World
 from tests.support.rule_engine import folded, input_from_entry, ruleset_of, stored
 from tests.support.rule_strategies import DAY, HOUR, START, written
@@ -162,12 +161,12 @@ def check_flip(rule: Any, world: World, history: list[Entry], at: int, before: b
     ruleset = ruleset_of(rule, world)
     for t, expected in ((START + at - 1, before), (START + at, not before)):
         state = folded(ruleset, history, t).state
-        assert ruleset.truth(ASKED, state, t) is expected, (rule, t - START)
+        assert ruleset.holds(ASKED, state, t) is expected, (rule, t - START)
         assert stored(ruleset, state, ASKED).holds is expected
         assert (stored(ruleset, state, ASKED).since == START + at) is (t == START + at)
     if all(entry.t != START + at for entry in history):
         early = folded(ruleset, history, START + at - 1).state
-        assert ruleset.next_change(ASKED, early, START + at - 1) == START + at, rule
+        assert ruleset.next_change_at(ASKED, early, START + at - 1) == START + at, rule
         assert stored(ruleset, early, ASKED).until == START + at, rule
 
 
@@ -175,12 +174,12 @@ def check_late(rule: Any, world: World, history: list[Entry], late: list[Entry],
     """The late ones arrive when everything up to ``asked`` has been decided."""
     ruleset, t = ruleset_of(rule, world), START + asked
     state = folded(ruleset, [*history, event(asked, "Z", "z")], t).state
-    assert ruleset.truth(ASKED, state, t) is without, rule
+    assert ruleset.holds(ASKED, state, t) is without, rule
     try:
         fold_moves(state, ruleset, [input_from_entry(ruleset, entry) for entry in late], t)
     except NeedsReplay:
         state = folded(ruleset, [*history, *late], t).state
-    assert ruleset.truth(ASKED, state, t) is not without, rule
+    assert ruleset.holds(ASKED, state, t) is not without, rule
     assert stored(ruleset, state, ASKED).holds is not without
 
 
@@ -204,7 +203,7 @@ def test_windows_have_places(window: dict[str, Any], outside: int, inside: int) 
         if "first" not in rule and "last" not in rule:
             check_adds_and_retracts(rule, world, [BORN, *both(outside)], both(inside), 20 * DAY)
         ruleset, t = ruleset_of(rule, world), START + 20 * DAY
-        assert not ruleset.truth(ASKED, folded(ruleset, [BORN, *both(outside)], t).state, t)
+        assert not ruleset.holds(ASKED, folded(ruleset, [BORN, *both(outside)], t).state, t)
 
 
 # ----------------------------------------------------------------------------------------------------- filters
@@ -287,7 +286,7 @@ def test_operators(operators: dict[str, Any], yes: Any, no: Any, missing: bool) 
             check_late(rule, World(), [BORN, *STATED, then_yes], [saying(head, 2 * HOUR, no)], 3 * HOUR, True)
         ruleset = ruleset_of(rule, World())
         state = folded(ruleset, [BORN, *STATED], START).state
-        assert ruleset.truth(ASKED, state, START) is missing
+        assert ruleset.holds(ASKED, state, START) is missing
     where = {"did": "A", "where": {"v": operators}}
     check_late(where, World(), [BORN, *STATED, event(0, v=no)], [event(HOUR, v=yes)], 3 * HOUR, False)
     check_late({"not": where}, World(), [BORN, *STATED, event(0, v=no)], [event(HOUR, v=yes)], 3 * HOUR, True)
@@ -610,8 +609,8 @@ def test_buckets(salt: str, number: int) -> None:
     salted = {"salt": salt} if salt else {}
     for low, expected in ((number, True), (number + 1, False)):
         ruleset = ruleset_of({"bucket": [low, low + 1], **salted}, World())
-        state = folded(ruleset, [BORN], START, person=("user_id", "u1")).state
-        assert ruleset.truth(ASKED, state, START) is expected
+        state = folded(ruleset, [BORN], START, bucketing_key=("user_id", "u1")).state
+        assert ruleset.holds(ASKED, state, START) is expected
 
 
 # ---------------------------------------------------------------------------------------------- completeness

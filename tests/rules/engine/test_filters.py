@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.rules import Occurrence, Series
+from app.rules.engine.series import Series
+from app.rules.engine.touchpoint_view import TouchpointView
 from tests.support.rule_engine import Known, compiled, segment
 
 LONG = "1" + "0" * 399
@@ -107,7 +108,7 @@ LONG = "1" + "0" * 399
 )
 def test_comparison(asked: dict[str, Any], value: str, expected: bool) -> None:
     rules = compiled(segment("s", {"did": "A", "where": {"p": asked}}))
-    assert bool(rules.match(Occurrence("A", "web", "s", 0, f'{{"p": {value}}}'.encode()))) == expected
+    assert bool(rules.match_leaves(TouchpointView("A", "web", "s", 0, f'{{"p": {value}}}'.encode()))) == expected
 
 
 @pytest.mark.parametrize(
@@ -133,8 +134,8 @@ def test_paths(path: str, found: bool) -> None:
     properties = b'{"a": 0, "a.b": 1, "c": {"d": 2}, "e.f": null, "e": {"f": 3}, "g": [1]}'
     context = b'{"page": {"path": "/"}, "ip": "::1"}'
     rules = compiled(segment("s", {"did": "A", "where": {path: {"exists": True}}}))
-    item = Occurrence("A", "web", "s", 0, properties, context, b'{"plan": "pro", "x.y": false}')
-    assert bool(rules.match(item)) == found
+    item = TouchpointView("A", "web", "s", 0, properties, context, b'{"plan": "pro", "x.y": false}')
+    assert bool(rules.match_leaves(item)) == found
 
 
 def test_traits_read_the_exact_name_first() -> None:
@@ -147,7 +148,7 @@ def test_traits_read_the_exact_name_first() -> None:
         ({"a": [1]}, False),
         ({}, False),
     ):
-        assert rules.truth("segment:s", Known({}, traits), 0) == expected
+        assert rules.holds("segment:s", Known({}, traits), 0) == expected
 
 
 def test_a_date_waits_for_the_customers_timezone() -> None:
@@ -165,4 +166,4 @@ def test_a_date_waits_for_the_customers_timezone() -> None:
         (7, True),
         (["UTC"], True),
     ):
-        assert rules.truth("segment:s", Known({leaf.id: series}, {"timezone": zone}), evening) == expected
+        assert rules.holds("segment:s", Known({leaf.id: series}, {"timezone": zone}), evening) == expected

@@ -146,7 +146,7 @@ def test_what_depends_on_the_value_alone(asked, value, expected):
     assert compared.static_test is not None
     assert compared.static_test(value) is expected
     assert compared.holds(value, asking()) is expected
-    assert compared.next_check(value, asking()) is None
+    assert compared.next_check_at(value, asking()) is None
     assert not compared.uses_zone()
     assert compared.dynamic_operands == ()
 
@@ -254,7 +254,7 @@ def test_operands_that_are_worked_out(asked, operand, value, expected):
     assert compared.holds(value, asking()) is expected
     assert compared.static_test is None
     assert compared.dynamic_operands == (dynamic,)
-    assert compared.next_check(value, asking()) is None
+    assert compared.next_check_at(value, asking()) is None
     assert not compared.uses_zone()
 
 
@@ -293,7 +293,7 @@ def test_after_and_before_are_strict(operand, value, zone, is_after, is_before):
     assert after.holds(value, asking(0, zone)) is is_after
     assert before.holds(value, asking(0, zone)) is is_before
     assert after.static_test is None
-    assert after.next_check(value, asking(0, zone)) is None
+    assert after.next_check_at(value, asking(0, zone)) is None
     assert after.dynamic_operands == ((operand,) if isinstance(operand, Given) else ())
 
 
@@ -323,12 +323,12 @@ def test_dates_near_now(asked, value, zone, begin, end):
     compared = comparison(asked)
     assert compared.static_test is None
     assert not compared.holds(value, asking(at(begin) - 1, zone))
-    assert compared.next_check(value, asking(at(begin) - 1, zone)) == at(begin)
+    assert compared.next_check_at(value, asking(at(begin) - 1, zone)) == at(begin)
     assert compared.holds(value, asking(begin, zone))
-    assert compared.next_check(value, asking(begin, zone)) == at(end)
+    assert compared.next_check_at(value, asking(begin, zone)) == at(end)
     assert compared.holds(value, asking(at(end) - 1, zone))
     assert not compared.holds(value, asking(end, zone))
-    following = compared.next_check(value, asking(end, zone))
+    following = compared.next_check_at(value, asking(end, zone))
     assert (following is None) is ("anniversary_within" not in asked)
 
 
@@ -337,7 +337,7 @@ def test_a_clipped_month_may_reach_a_date_lose_it_and_reach_it_again():
     compared, value = comparison({"within_next": "1mo"}), "2023-02-28T12:00:00Z"
     found = []
     t = at("2023-01-01T00:00:00Z")
-    while (following := compared.next_check(value, asking(t))) is not None:
+    while (following := compared.next_check_at(value, asking(t))) is not None:
         t = following
         found.append((t, compared.holds(value, asking(t))))
     assert found == [
@@ -357,7 +357,7 @@ def test_a_clipped_month_may_reach_a_date_lose_it_and_reach_it_again():
 def test_what_is_no_date_is_never_near(asked, value):
     compared = comparison({asked: "1mo"})
     assert not compared.holds(value, asking())
-    assert compared.next_check(value, asking()) is None
+    assert compared.next_check_at(value, asking()) is None
 
 
 def test_operators_together():
@@ -365,13 +365,13 @@ def test_operators_together():
     assert compared.static_test is None
     assert len(compared.dynamic_operands) == 1
     assert compared.holds("2024-05-11", asking("2024-05-10T00:00:00Z"))
-    assert compared.next_check("2024-05-11", asking(0)) == at("2024-05-09T00:00:00Z")
+    assert compared.next_check_at("2024-05-11", asking(0)) == at("2024-05-09T00:00:00Z")
     # what another operator rules out, time does not bring
-    assert compared.next_check("2024-05-10", asking(0)) is None
-    assert compared.next_check("2024-05-12", asking(0)) is None
+    assert compared.next_check_at("2024-05-10", asking(0)) is None
+    assert compared.next_check_at("2024-05-12", asking(0)) is None
     # nor does it bring back what is over
     both = comparison({"within_last": "1d", "anniversary_within": "1d"})
-    assert both.next_check("2024-05-10", asking("2024-06-01T00:00:00Z")) is None
+    assert both.next_check_at("2024-05-10", asking("2024-06-01T00:00:00Z")) is None
 
 
 @pytest.mark.parametrize(

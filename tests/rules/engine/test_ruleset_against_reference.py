@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.projection.fold import POINTS_UNLIMITED, Transition
-from app.rules import Ruleset, parse_rule, rule_to_json
+from app.rules.engine.ruleset import Ruleset
+from app.rules.language.definitions import parse_rule, rule_to_json
 from tests.support import reference_rules
 from tests.support.case_count import FACTOR, case_count
 from tests.support.reference_rules import Entry, Evaluator, TrackEntry, TraitsEntry, World
@@ -53,9 +54,9 @@ def agree(ruleset: Ruleset, rule_id: str, rule: Any, known: Folded, t: int, read
         assert state.born is None
         return
     expected = reading.holds(rule, t)
-    assert ruleset.truth(rule_id, state, t) == expected, "truth"
+    assert ruleset.holds(rule_id, state, t) == expected, "truth"
     change = reading.next_change(rule, t)
-    found = ruleset.next_change(rule_id, state, t)
+    found = ruleset.next_change_at(rule_id, state, t)
     assert is_change(found, change, reading), f"next change {found}, expected {change}"
     truth = stored(ruleset, state, rule_id)
     assert (truth.holds, truth.since) == (expected, reading.since(rule, t)), "truth or since in the state"
@@ -79,7 +80,7 @@ def check(question: Question, draw: Random, clocks_count: int) -> int:
         t = clocks(draw, draw.choice(question.rules), question)
         cuts = [draw.randint(0, len(question.history)) for _ in range(draw.randint(0, 3))]
         points_max = draw.choice([1, 2, 3, 256])
-        known = folded(ruleset, question.history, t, points_max, cuts=cuts, person=question.world.person)
+        known = folded(ruleset, question.history, t, points_max, cuts=cuts, bucketing_key=question.world.bucketing_key)
         reading = Evaluator(question.history, t, question.world)
         for key, rule in keys.items():
             try:
@@ -192,7 +193,7 @@ def test_regressions(rule: Any, history: list[Entry], after: int, world: World) 
     for points_max in (1, 2, POINTS_UNLIMITED):
         for cut in range(len(history) + 1):
             t = START + after
-            known = folded(ruleset, history, t, points_max, cuts=[cut], person=world.person)
+            known = folded(ruleset, history, t, points_max, cuts=[cut], bucketing_key=world.bucketing_key)
             agree(ruleset, ASKED, rule, known, t, Evaluator(history, t, world))
 
 
@@ -232,10 +233,10 @@ def test_not_is_the_complement_and_changes_at_the_same_instant(draw: Random) -> 
     question = questions(draw, 1)
     rule, t = question.rules[0], clocks(draw, question.rules[0], question)
     ruleset = ruleset_of_all({"asked": rule, "opposite": {"not": rule}}, question.world)
-    state = folded(ruleset, question.history, t, person=question.world.person).state
+    state = folded(ruleset, question.history, t, bucketing_key=question.world.bucketing_key).state
     if state.born is not None:
-        assert ruleset.truth(ASKED, state, t) != ruleset.truth("segment:opposite", state, t)
-        assert ruleset.next_change(ASKED, state, t) == ruleset.next_change("segment:opposite", state, t)
+        assert ruleset.holds(ASKED, state, t) != ruleset.holds("segment:opposite", state, t)
+        assert ruleset.next_change_at(ASKED, state, t) == ruleset.next_change_at("segment:opposite", state, t)
 
 
 @settings(quick, max_examples=60)
@@ -249,7 +250,7 @@ def test_negative_operators_are_complements(draw: Random, pair: tuple[str, str],
     asked = [operand] if pair[0] in ("in", "any_of") else operand
     path = draw.choice(["a", "a.b", "c.d", "plan"])
     found = [
-        compiled(segment("s", {"did": "*", "where": {path: {operator: asked}}})).match(occurrence(item))
+        compiled(segment("s", {"did": "*", "where": {path: {operator: asked}}})).match_leaves(occurrence(item))
         for operator in pair
     ]
     assert bool(found[0]) != bool(found[1])
@@ -282,7 +283,7 @@ def test_only_rules_that_are_said_to_read_a_message_move_with_it(draw: Random) -
     if isinstance(last, TraitsEntry):
         touched = set(ruleset.rules_reading((), last.traits))
     else:
-        touched = set(ruleset.rules_reading(ruleset.match(occurrence(last)), ()))
+        touched = set(ruleset.rules_reading(ruleset.match_leaves(occurrence(last)), ()))
     without, after = Evaluator(history[:-1], last.t, question.world), Evaluator(history, last.t, question.world)
     for key, rule in rules.items():
         if f"segment:{key}" not in touched:
@@ -299,14 +300,14 @@ def test_explanation_agrees_and_shows_what_was_counted(draw: Random) -> None:
     parts: list[Any] = [{"did": some_of(draw, ["A", "B"]), "within": draw.choice(["1h", "1d"])}]
     parts.append({"did": "*", "where": {"a": comparisons(draw, ["a"])}, "at_least": draw.randint(1, 3)})
     rule = {"any": [{"not": parts[0]}, {"all": parts}]}
-    ruleset = ruleset_of(rule, NOTHING).explained(ASKED)
+    ruleset = ruleset_of(rule, NOTHING).ruleset_for_explanation(ASKED)
     reading = Evaluator(history, t, NOTHING)
     if reading.born is None:
         return
     state = folded(ruleset, history, t).state
 
     def ids(leaf: str) -> list[tuple[int, str]]:
-        return [(item.t, item.id) for item in history if item.t <= t and ruleset.leaves[leaf].reads(occurrence(item))]
+        return [(item.t, item.id) for item in history if item.t <= t and ruleset.leaves[leaf].matches(occurrence(item))]
 
     def check_node(node: dict[str, Any]) -> None:
         assert node["truth"] == reference_rules.holds(node["rule"], history, t, NOTHING)
@@ -318,4 +319,4 @@ def test_explanation_agrees_and_shows_what_was_counted(draw: Random) -> None:
         for child in node["nodes"]:
             check_node(child)
 
-    check_node(ruleset.explain(ASKED, state, t, ids))
+    check_node(ruleset.explain_rule(ASKED, state, t, ids))

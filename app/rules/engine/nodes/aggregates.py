@@ -6,62 +6,67 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol, assert_never
 
 from app.rules.engine.decimals import Number, as_number
 from app.rules.engine.json_equality import equality_key, format_instant
-from app.rules.engine.nodes.base import Facts, Memo, Value, earliest
-from app.rules.engine.nodes.point_windows import Points
-from app.rules.engine.point_series import EXACT, RunningTotals, plus
-from app.rules.engine.series import EMPTY
+from app.rules.engine.nodes.base import EvaluationCache, Facts, ValueNode, earliest_instant
+from app.rules.engine.nodes.point_windows import PointWindow
+from app.rules.engine.point_series import EXACT_CONTEXT, RunningTotals, add_exactly
+from app.rules.engine.series import EMPTY_SERIES
 from app.rules.engine.value_codec import unpack_value
 from app.rules.engine.window import INFINITE
 
 
-def ratio(sum: Number, count: int) -> Number | Fraction | None:
+def divide_exactly(sum: Number, count: int) -> Number | Fraction | None:
     """``sum / count`` without rounding: a Fraction only where no finite decimal is equal to it."""
     if not count:
         return None
     exact = Fraction(sum) / count
     if exact.denominator == 1:
         return exact.numerator
-    rest = exact.denominator
+    remainder = exact.denominator
     for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    if rest != 1:
+        while remainder % prime == 0:
+            remainder //= prime
+    if remainder != 1:
         return exact
-    return EXACT.divide(Decimal(exact.numerator), Decimal(exact.denominator))
+    return EXACT_CONTEXT.divide(Decimal(exact.numerator), Decimal(exact.denominator))
+
+
+PathHead = Literal["sum", "avg", "min", "max", "distinct", "first_value", "last_value", "most_frequent"]
+"""Heads of aggregates of a property."""
+AggregateHead = PathHead | Literal["count", "first_at", "last_at"]
 
 
 class Accumulator(Protocol):
-    """Takes values one by one, in any order, each with its place in the one order of touchpoints."""
+    """Takes values one by one, in any order, each with its index among the touchpoints."""
 
-    def add(self, place: int, value: Any) -> None: ...
+    def add(self, index: int, value: Any) -> None: ...
     @property
     def result(self) -> Any: ...
 
 
-class _Numbers:
+class _NumberAccumulator:
     def __init__(self) -> None:
         self.sum: Number = 0
         self.count = 0
         self.least: Number | None = None
         self.most: Number | None = None
 
-    def add(self, place: int, value: Any) -> None:
+    def add(self, index: int, value: Any) -> None:
         number = as_number(value)
         if number is not None:
             self.count += 1
-            self.take(number)
+            self.add_number(number)
 
-    def take(self, number: Number) -> None:
+    def add_number(self, number: Number) -> None:
         raise NotImplementedError
 
 
-class _Sum(_Numbers):
-    def take(self, number: Number) -> None:
-        self.sum = plus(self.sum, number)
+class _Sum(_NumberAccumulator):
+    def add_number(self, number: Number) -> None:
+        self.sum = add_exactly(self.sum, number)
 
     @property
     def result(self) -> Any:
@@ -71,11 +76,11 @@ class _Sum(_Numbers):
 class _Avg(_Sum):
     @property
     def result(self) -> Any:
-        return ratio(self.sum, self.count)
+        return divide_exactly(self.sum, self.count)
 
 
-class _Min(_Numbers):
-    def take(self, number: Number) -> None:
+class _Min(_NumberAccumulator):
+    def add_number(self, number: Number) -> None:
         if self.least is None or number < self.least:
             self.least = number
 
@@ -84,8 +89,8 @@ class _Min(_Numbers):
         return self.least
 
 
-class _Max(_Numbers):
-    def take(self, number: Number) -> None:
+class _Max(_NumberAccumulator):
+    def add_number(self, number: Number) -> None:
         if self.most is None or number > self.most:
             self.most = number
 
@@ -98,7 +103,7 @@ class _Distinct:
     def __init__(self) -> None:
         self.keys: set[Hashable] = set()
 
-    def add(self, place: int, value: Any) -> None:
+    def add(self, index: int, value: Any) -> None:
         self.keys.add(equality_key(value))
 
     @property
@@ -108,35 +113,35 @@ class _Distinct:
 
 class _First:
     def __init__(self) -> None:
-        self.place: int | None = None
+        self.index: int | None = None
         self.result: Any = None
 
-    def add(self, place: int, value: Any) -> None:
-        if self.place is None or place < self.place:
-            self.place, self.result = place, value
+    def add(self, index: int, value: Any) -> None:
+        if self.index is None or index < self.index:
+            self.index, self.result = index, value
 
 
 class _Last(_First):
-    def add(self, place: int, value: Any) -> None:
-        if self.place is None or place > self.place:
-            self.place, self.result = place, value
+    def add(self, index: int, value: Any) -> None:
+        if self.index is None or index > self.index:
+            self.index, self.result = index, value
 
 
 class _MostFrequent:
-    """Of the values seen most often, the one seen latest; told as it was then."""
+    """Of the values seen most often, the one seen latest, as it was then."""
 
     def __init__(self) -> None:
-        self.seen: dict[Hashable, tuple[int, int, Any]] = {}
+        self.frequencies: dict[Hashable, tuple[int, int, Any]] = {}
         self.best: tuple[int, int, Any] | None = None
 
-    def add(self, place: int, value: Any) -> None:
+    def add(self, index: int, value: Any) -> None:
         key = equality_key(value)
-        times, latest, told = self.seen.get(key, (0, -1, None))
-        if place > latest:
-            latest, told = place, value
-        found = self.seen[key] = (times + 1, latest, told)
-        if self.best is None or found[:2] > self.best[:2]:
-            self.best = found
+        times, latest, latest_value = self.frequencies.get(key, (0, -1, None))
+        if index > latest:
+            latest, latest_value = index, value
+        frequency = self.frequencies[key] = (times + 1, latest, latest_value)
+        if self.best is None or frequency[:2] > self.best[:2]:
+            self.best = frequency
 
     @property
     def result(self) -> Any:
@@ -147,11 +152,11 @@ class _Count:
     def __init__(self) -> None:
         self.result: Any = 0
 
-    def add(self, place: int, value: Any) -> None:
+    def add(self, index: int, value: Any) -> None:
         self.result += 1
 
 
-TALLIES: Final[dict[str, Callable[[], Accumulator]]] = {
+ACCUMULATORS: Final[dict[AggregateHead, Callable[[], Accumulator]]] = {
     "sum": _Sum,
     "avg": _Avg,
     "min": _Min,
@@ -164,23 +169,25 @@ TALLIES: Final[dict[str, Callable[[], Accumulator]]] = {
     "first_at": _First,
     "last_at": _Last,
 }
-WITHOUT_PATH: Final = frozenset({"count", "first_at", "last_at"})
-"""Of the touchpoints themselves, not of a property."""
+HEADS_WITHOUT_PATH: Final = frozenset({"count", "first_at", "last_at"})
+"""Heads of values of the touchpoints themselves, not of a property."""
 
 
-def of_totals(kind: str, totals: RunningTotals | None) -> Any:
+def read_totals(head: PathHead, totals: RunningTotals | None) -> Any:
     """The aggregate over everything that ever matched, from running figures."""
     if totals is None:
-        return 0 if kind in ("sum", "distinct") else None
-    match kind:
+        return 0 if head in ("sum", "distinct") else None
+    match head:
         case "sum":
             return unpack_value(totals.sum)
         case "avg":
-            return ratio(unpack_value(totals.sum), totals.numbers)
+            return divide_exactly(unpack_value(totals.sum), totals.number_count)
         case "distinct":
-            return len(totals.different)
+            return len(totals.distinct_values)
         case "most_frequent":
-            best = max(totals.different.values(), key=lambda seen: (seen.times, seen.latest), default=None)
+            best = max(
+                totals.distinct_values.values(), key=lambda frequency: (frequency.times, frequency.latest), default=None
+            )
             return None if best is None else unpack_value(best.value)
         case "first_value":
             return unpack_value(totals.first)
@@ -188,81 +195,85 @@ def of_totals(kind: str, totals: RunningTotals | None) -> Any:
             return unpack_value(totals.last)
         case "min":
             return unpack_value(totals.min)
-        case _:
+        case "max":
             return unpack_value(totals.max)
+        case _:
+            assert_never(head)
 
 
-class LifetimeAggregate(Value):
+class LifetimeAggregate(ValueNode):
     """Over all touchpoints of a leaf there have been, which running figures answer."""
 
-    __slots__ = ("kind", "points")
+    __slots__ = ("head", "point_window")
 
-    def __init__(self, kind: str, points: Points) -> None:
-        self.kind, self.points = kind, points
+    def __init__(self, head: AggregateHead, point_window: PointWindow) -> None:
+        self.head, self.point_window = head, point_window
 
-    def value(self, facts: Facts, t: int, memo: Memo) -> Any:
-        series = facts.series.get(self.points.leaf, EMPTY)
-        if self.kind == "count":
+    def evaluate(self, facts: Facts, t: int, cache: EvaluationCache) -> Any:
+        series = facts.series.get(self.point_window.leaf_id, EMPTY_SERIES)
+        if self.head == "count":
             return series.count
-        record = series.record
-        if self.kind in WITHOUT_PATH:
-            point = None if record is None else record.first if self.kind == "first_at" else record.last
+        point_series = series.point_series
+        if self.head == "first_at" or self.head == "last_at":
+            point = (
+                None if point_series is None else point_series.first if self.head == "first_at" else point_series.last
+            )
             return None if point is None else format_instant(point[0])
-        return of_totals(self.kind, None if record is None else record.totals)
+        return read_totals(self.head, None if point_series is None else point_series.totals)
 
 
-class Aggregate(Value):
+class WindowedAggregate(ValueNode):
     """Over the touchpoints inside a window."""
 
-    __slots__ = ("kind", "points")
+    __slots__ = ("head", "point_window")
 
-    def __init__(self, kind: str, points: Points) -> None:
-        self.kind, self.points = kind, points
+    def __init__(self, head: AggregateHead, point_window: PointWindow) -> None:
+        self.head, self.point_window = head, point_window
 
-    def value(self, facts: Facts, t: int, memo: Memo) -> Any:
-        tally = TALLIES[self.kind]()
-        for place, value in self.counted(facts, t, memo):
-            tally.add(place, value)
-        return tally.result
+    def evaluate(self, facts: Facts, t: int, cache: EvaluationCache) -> Any:
+        accumulator = ACCUMULATORS[self.head]()
+        for index, value in self.values_in_window(facts, t, cache):
+            accumulator.add(index, value)
+        return accumulator.result
 
-    def counted(self, facts: Facts, t: int, memo: Memo) -> list[tuple[int, Any]]:
-        """(place, value) of the touchpoints inside that have one."""
-        inside, _ = self.points.spells(facts, t, memo)
-        return list(self._valued(facts, (spell.place for spell in inside)))
+    def values_in_window(self, facts: Facts, t: int, cache: EvaluationCache) -> list[tuple[int, Any]]:
+        """Return (index, value) of the touchpoints inside that have a value."""
+        inside, _ = self.point_window.find_intervals(facts, t, cache)
+        return list(self._read_values(facts, (interval.position for interval in inside)))
 
-    def _valued(self, facts: Facts, places: Iterable[int]) -> Iterable[tuple[int, Any]]:
-        points = self.points.of(facts)
-        for place in places:
-            value = self._value_of(points[place])
+    def _read_values(self, facts: Facts, indexes: Iterable[int]) -> Iterable[tuple[int, Any]]:
+        points = self.point_window.points_of(facts)
+        for index in indexes:
+            value = self._read_value(points[index])
             if value is not None:
-                yield place, value
+                yield index, value
 
-    def _value_of(self, point: list[Any]) -> Any:
-        if self.kind == "count":
+    def _read_value(self, point: list[Any]) -> Any:
+        if self.head == "count":
             return True
-        return format_instant(point[0]) if self.kind in WITHOUT_PATH else unpack_value(point[2])
+        return format_instant(point[0]) if self.head in HEADS_WITHOUT_PATH else unpack_value(point[2])
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        return self.points.next_check(facts, t, memo)
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        return self.point_window.next_check_at(facts, t, cache)
 
-    def next_flip(self, facts: Facts, t: int, memo: Memo, test: Callable[[Any], bool]) -> int | None:
+    def next_change_at(self, facts: Facts, t: int, cache: EvaluationCache, test: Callable[[Any], bool]) -> int | None:
         """The next instant at which ``test`` of the value may differ, in one pass.
 
         Touchpoints are taken in the order in which they leave, the last to leave first: so each figure along the way
         is the value at one instant ahead.
         """
-        inside, later = self.points.spells(facts, t, memo)
-        points = self.points.of(facts)
-        tally = TALLIES[self.kind]()
-        flips: list[tuple[int, bool]] = []
-        leaving = sorted(inside, key=lambda spell: -spell.leave)
-        for number, spell in enumerate(leaving):
-            if spell.leave < INFINITE and (number == 0 or leaving[number - 1].leave != spell.leave):
-                flips.append((spell.leave, test(tally.result)))
-            value = self._value_of(points[spell.place])
+        inside, later = self.point_window.find_intervals(facts, t, cache)
+        points = self.point_window.points_of(facts)
+        accumulator = ACCUMULATORS[self.head]()
+        changes: list[tuple[int, bool]] = []
+        leaving = sorted(inside, key=lambda interval: -interval.leave)
+        for number, interval in enumerate(leaving):
+            if interval.leave < INFINITE and (number == 0 or leaving[number - 1].leave != interval.leave):
+                changes.append((interval.leave, test(accumulator.result)))
+            value = self._read_value(points[interval.position])
             if value is not None:
-                tally.add(spell.place, value)
-        now = test(tally.result)
-        flip = next((leave for leave, truth in reversed(flips) if truth is not now), None)
-        entering = earliest(spell.enter for spell in later)
-        return earliest((flip, entering, self.points.operands_check(facts, t, memo)))
+                accumulator.add(interval.position, value)
+        holds_now = test(accumulator.result)
+        next_leave = next((leave for leave, holds in reversed(changes) if holds is not holds_now), None)
+        next_enter = earliest_instant(interval.enter for interval in later)
+        return earliest_instant((next_leave, next_enter, self.point_window.operands_next_check_at(facts, t, cache)))

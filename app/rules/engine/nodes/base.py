@@ -2,7 +2,7 @@
 """What every node of a compiled rule answers, and what it answers from.
 
 Between touchpoints everything is constant but for known instants: a touchpoint enters or leaves a window, a date
-comes, a dwelling is long enough. ``next_check`` names the next of them, which may turn out to change nothing; only a
+comes, a dwelling is long enough. ``next_check_at`` names the next of them, which may turn out to change nothing; only a
 named rule (:class:`CompiledRule`) walks from one to the next until its truth really differs.
 """
 
@@ -24,11 +24,11 @@ Beyond that it is not looked for further: the answer is then an instant up to wh
 """
 
 
-AHEAD_MAX: Final = 18_263 * durations.MICROSECONDS["d"]
+LOOKAHEAD_MAX: Final = 18_263 * durations.MICROSECONDS["d"]
 """Fifty years: an anniversary comes back for ever, and is followed that far."""
 
 
-class OutOfSteps(Exception):
+class EvaluationLimitExceeded(Exception):
     """The question has taken all the work it may; what is known by then must do."""
 
 
@@ -44,94 +44,96 @@ class Facts(Protocol):
     @property
     def born(self) -> int | None: ...
     @property
-    def person(self) -> tuple[str, str] | None: ...
+    def bucketing_key(self) -> tuple[str, str] | None: ...
 
 
-class Memo(dict[tuple[str, int, str], Any]):
+class EvaluationCache(dict[tuple[str, int, str], Any]):
     """Answers of named rules, of windows and of operands within one question; and the work it has taken."""
 
-    __slots__ = ("operands", "points", "spells", "standings", "steps")
+    __slots__ = ("operand_values", "point_intervals", "points_examined", "steps_taken", "truths")
 
     def __init__(self) -> None:
-        self.steps = self.points = 0
-        self.spells: dict[tuple[int, int], Any] = {}
-        self.operands: dict[tuple[int, int], Any] = {}
-        self.standings: dict[str, tuple[int, Truth]] = {}
+        self.steps_taken = self.points_examined = 0
+        self.point_intervals: dict[tuple[int, int], Any] = {}
+        self.operand_values: dict[tuple[int, int], Any] = {}
+        self.truths: dict[str, tuple[int, Truth]] = {}
         """Rule id -> the last instant asked about, since a walk only goes on, and what was so then."""
 
-    def step(self) -> None:
-        """One more instant is tried. Raises :class:`OutOfSteps`."""
-        self.steps += 1
-        if self.steps > STEPS_MAX or self.points > POINTS_MAX:
-            raise OutOfSteps
+    def count_step(self) -> None:
+        """Count one more instant. Raises :class:`EvaluationLimitExceeded`."""
+        self.steps_taken += 1
+        if self.steps_taken > STEPS_MAX or self.points_examined > POINTS_MAX:
+            raise EvaluationLimitExceeded
 
 
-def earliest(instants: Iterable[int | None]) -> int | None:
-    """The least of them; ``None``, which is never, where there is none."""
-    found: int | None = None
+def earliest_instant(instants: Iterable[int | None]) -> int | None:
+    """Return the earliest of the instants that are not ``None``; ``None`` means never."""
+    earliest: int | None = None
     for instant in instants:
-        if instant is not None and (found is None or instant < found):
-            found = instant
-    return found
+        if instant is not None and (earliest is None or instant < earliest):
+            earliest = instant
+    return earliest
 
 
-Check = Callable[[Facts, int, Memo], int | None]
+NextCheck = Callable[[Facts, int, EvaluationCache], int | None]
 
 
-def walk(check: Check, differs: Callable[[int], bool], facts: Facts, t: int, memo: Memo) -> int | None:
-    """From check to check until something differs; where that takes too much, the last check reached."""
-    instant = check(facts, t, memo)
+def find_next_change(
+    next_check_at: NextCheck, has_changed: Callable[[int], bool], facts: Facts, t: int, cache: EvaluationCache
+) -> int | None:
+    """Step from check to check until something has changed; if that takes too long, return the last check reached."""
+    instant = next_check_at(facts, t, cache)
     try:
-        while instant is not None and not differs(instant) and instant - t < AHEAD_MAX:
-            memo.step()
-            instant = check(facts, instant, memo)
-    except OutOfSteps:
+        while instant is not None and not has_changed(instant) and instant - t < LOOKAHEAD_MAX:
+            cache.count_step()
+            instant = next_check_at(facts, instant, cache)
+    except EvaluationLimitExceeded:
         pass
     return instant
 
 
 class Node:
-    """One head. ``rule`` is the author's node; ``children`` are what it combines."""
+    """One head. ``rule_json`` is the node as its author wrote it; ``children`` are the nodes it combines."""
 
-    __slots__ = ("children", "rule")
+    __slots__ = ("children", "rule_json")
 
-    def __init__(self, rule: dict[str, Any], children: Sequence[Node] = ()) -> None:
-        self.rule = rule
+    def __init__(self, rule_json: dict[str, Any], children: Sequence[Node] = ()) -> None:
+        self.rule_json = rule_json
         self.children = tuple(children)
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
         """The truth at ``t``, given everything up to ``t``."""
         raise NotImplementedError
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
         """Nothing changes in (t, this instant) unless something arrives. ``None``: never by itself."""
         return None
 
     @property
-    def lasting(self) -> bool | None:
+    def permanent_truth(self) -> bool | None:
         """The truth that stays once it is reached, whatever arrives and however much time passes, if there is one."""
         return None
 
     @property
-    def exact(self) -> bool:
+    def next_check_is_exact(self) -> bool:
         """Whether the truth does differ at the next check, so that nobody has to look."""
         return False
 
 
-class Value:
+class ValueNode:
     """What is worked out of a customer's touchpoints and traits and then compared; ``None`` is missing."""
 
     __slots__ = ()
 
-    def value(self, facts: Facts, t: int, memo: Memo) -> Any:
+    def evaluate(self, facts: Facts, t: int, cache: EvaluationCache) -> Any:
         raise NotImplementedError
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
         """As of a node: the value is the same in (t, this instant)."""
         return None
 
 
-class Zone:
+class NodeTimezone:
     """The timezone of a node: its own, else the customer's, else the workspace's."""
 
     __slots__ = ("own", "workspace")
@@ -139,14 +141,14 @@ class Zone:
     def __init__(self, own: str | None, workspace: str) -> None:
         self.own, self.workspace = own, workspace
 
-    def of(self, facts: Facts) -> str:
+    def resolve(self, facts: Facts) -> str:
         if self.own is not None:
             return self.own
         zone = facts.traits.get("timezone")
         return zone if durations.is_timezone(zone) else self.workspace  # type: ignore[return-value]
 
     def add(self, p: int, length: Length, facts: Facts) -> int:
-        return p + length.microseconds if length.is_exact else add(p, length, self.of(facts))
+        return p + length.microseconds if length.is_exact else add(p, length, self.resolve(facts))
 
 
 class CompiledRule(Node):
@@ -155,80 +157,82 @@ class CompiledRule(Node):
     ``initial`` is its truth before anything has touched it.
     """
 
-    __slots__ = ("_exact", "_lasting", "body", "initial", "rule_id")
+    __slots__ = ("_is_check_exact", "_permanent_truth", "body", "initial", "rule_id")
 
     def __init__(self, rule_id: str, body: Node) -> None:
-        super().__init__(body.rule, (body,))
+        super().__init__(body.rule_json, (body,))
         self.rule_id = rule_id
         self.body = body
         self.initial = Truth(False, 0)
-        self._lasting = body.lasting
-        self._exact = body.exact
+        self._permanent_truth = body.permanent_truth
+        self._is_check_exact = body.next_check_is_exact
 
     @property
-    def lasting(self) -> bool | None:
-        return self._lasting
+    def permanent_truth(self) -> bool | None:
+        return self._permanent_truth
 
     @property
-    def exact(self) -> bool:
+    def next_check_is_exact(self) -> bool:
         """By the walk; but for what takes too many steps."""
         return False
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
         key = (self.rule_id, t, "holds")
-        known = memo.get(key)
-        if known is None:
-            known = memo[key] = self.body.holds(facts, t, memo)
-        return bool(known)
+        holds = cache.get(key)
+        if holds is None:
+            holds = cache[key] = self.body.holds(facts, t, cache)
+        return bool(holds)
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
         key = (self.rule_id, t, "next")
-        if key not in memo:
-            memo[key] = self._next_change(facts, t, memo)
-        found: int | None = memo[key]
-        return found
+        if key not in cache:
+            cache[key] = self._find_next_change(facts, t, cache)
+        change: int | None = cache[key]
+        return change
 
-    def at_first(self, nothing: Facts) -> Truth:
+    def compute_initial_truth(self, empty_facts: Facts) -> Truth:
         """The truth of a customer of whom nothing is known."""
-        return Truth(self.holds(nothing, 0, Memo()), 0)
+        return Truth(self.holds(empty_facts, 0, EvaluationCache()), 0)
 
-    def judge(self, facts: Facts, t: int, since: int, memo: Memo) -> Truth:
+    def evaluate(self, facts: Facts, t: int, since: int, cache: EvaluationCache) -> Truth:
         """The whole truth at ``t``, as the fold stores it."""
-        return Truth(self.holds(facts, t, memo), since, self._next_change(facts, t, memo))
+        return Truth(self.holds(facts, t, cache), since, self._find_next_change(facts, t, cache))
 
-    def _next_change(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        now = self.holds(facts, t, memo)
-        if now is self._lasting:
+    def _find_next_change(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        holds_now = self.holds(facts, t, cache)
+        if holds_now is self._permanent_truth:
             return None
-        if self._exact:
-            return self.body.next_check(facts, t, memo)
-        return walk(self.body.next_check, lambda u: self.holds(facts, u, memo) != now, facts, t, memo)
+        if self._is_check_exact:
+            return self.body.next_check_at(facts, t, cache)
+        return find_next_change(
+            self.body.next_check_at, lambda u: self.holds(facts, u, cache) != holds_now, facts, t, cache
+        )
 
-    def untouched(self, born: int) -> Truth:
+    def initial_truth(self, born: int) -> Truth:
         """The truth while nothing has touched the rule."""
         return Truth(self.initial.holds, born, None, self.initial.value_digest)
 
-    def standing(self, facts: Facts, t: int, memo: Memo) -> Truth:
+    def truth_at(self, facts: Facts, t: int, cache: EvaluationCache) -> Truth:
         """The truth at ``t`` with its history: carried on from what the fold decided last."""
-        known = memo.standings.get(self.rule_id)
-        if known is None or known[0] > t:
-            decided = facts.truths.get(self.rule_id) or self.untouched(t if facts.born is None else facts.born)
-        elif known[0] == t:
-            return known[1]
+        cached = cache.truths.get(self.rule_id)
+        if cached is None or cached[0] > t:
+            earlier = facts.truths.get(self.rule_id) or self.initial_truth(t if facts.born is None else facts.born)
+        elif cached[0] == t:
+            return cached[1]
         else:
-            decided = known[1]
-        truth = self._carried(decided, facts, t, memo)
-        memo.standings[self.rule_id] = (t, truth)
+            earlier = cached[1]
+        truth = self._advance_truth(earlier, facts, t, cache)
+        cache.truths[self.rule_id] = (t, truth)
         return truth
 
-    def _carried(self, truth: Truth, facts: Facts, t: int, memo: Memo) -> Truth:
+    def _advance_truth(self, truth: Truth, facts: Facts, t: int, cache: EvaluationCache) -> Truth:
         while truth.until is not None and truth.until <= t:
-            memo.step()
+            cache.count_step()
             instant = truth.until
-            later = self.judge(facts, instant, truth.since, memo)
+            later = self.evaluate(facts, instant, truth.since, cache)
             if later.differs_from(truth):
                 later.since = instant
-            if later.holds is self._lasting:
+            if later.holds is self._permanent_truth:
                 later.until = None
             truth = later
         return truth

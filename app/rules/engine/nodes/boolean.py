@@ -6,126 +6,130 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.rules.engine.nodes.base import CompiledRule, Facts, Memo, Node
+from app.rules.engine.nodes.base import CompiledRule, EvaluationCache, Facts, Node
 
 
-class Everyone(Node):
+class EveryoneNode(Node):
     __slots__ = ()
 
     @property
-    def lasting(self) -> bool | None:
+    def permanent_truth(self) -> bool | None:
         return True
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
         return True
 
 
-class Combination(Node):
-    """``decisive`` is the truth of a single child that decides the whole."""
+class _CombinationNode(Node):
+    """``deciding_truth`` is the truth of a single child that decides the whole."""
 
     __slots__ = ()
-    decisive: bool
+    deciding_truth: bool
 
     @property
-    def lasting(self) -> bool | None:
+    def permanent_truth(self) -> bool | None:
         """What lasts in all children lasts in the whole, which grows with them."""
-        found = {child.lasting for child in self.children}
-        return found.pop() if len(found) == 1 else None
+        truths = {child.permanent_truth for child in self.children}
+        return truths.pop() if len(truths) == 1 else None
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        decisive = self.decisive
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
+        deciding_truth = self.deciding_truth
         for child in self.children:
-            if child.holds(facts, t, memo) is decisive:
-                return decisive
-        return not decisive
+            if child.holds(facts, t, cache) is deciding_truth:
+                return deciding_truth
+        return not deciding_truth
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
         """While children decide the whole, it waits for the last of them; else for the first that may."""
-        found: int | None = None
-        deciding: int | None = None
-        decisive = self.decisive
+        first_check: int | None = None
+        last_deciding: int | None = None
+        deciding_truth = self.deciding_truth
         for child in self.children:
-            check = child.next_check(facts, t, memo)
-            if child.holds(facts, t, memo) is decisive:
+            check = child.next_check_at(facts, t, cache)
+            if child.holds(facts, t, cache) is deciding_truth:
                 if check is None:
                     return None
-                deciding = check if deciding is None or check > deciding else deciding
-            elif check is not None and (found is None or check < found):
-                found = check
-        return found if deciding is None else deciding
+                last_deciding = check if last_deciding is None or check > last_deciding else last_deciding
+            elif check is not None and (first_check is None or check < first_check):
+                first_check = check
+        return first_check if last_deciding is None else last_deciding
 
 
-class All(Combination):
+class AllNode(_CombinationNode):
     __slots__ = ()
-    decisive = False
+    deciding_truth = False
 
 
-class AnyOf(Combination):
+class AnyNode(_CombinationNode):
     __slots__ = ()
-    decisive = True
+    deciding_truth = True
 
 
-class Not(Node):
+class NotNode(Node):
     __slots__ = ()
 
     @property
-    def lasting(self) -> bool | None:
-        inner = self.children[0].lasting
+    def permanent_truth(self) -> bool | None:
+        inner = self.children[0].permanent_truth
         return None if inner is None else not inner
 
     @property
-    def exact(self) -> bool:
-        return self.children[0].exact
+    def next_check_is_exact(self) -> bool:
+        return self.children[0].next_check_is_exact
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        return not self.children[0].holds(facts, t, memo)
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
+        return not self.children[0].holds(facts, t, cache)
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        return self.children[0].next_check(facts, t, memo)
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        return self.children[0].next_check_at(facts, t, cache)
 
 
-class InSegment(Node):
+class SegmentNode(Node):
     __slots__ = ()
 
     @property
-    def lasting(self) -> bool | None:
-        return self.children[0].lasting
+    def permanent_truth(self) -> bool | None:
+        return self.children[0].permanent_truth
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        return self.children[0].holds(facts, t, memo)
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
+        return self.children[0].holds(facts, t, cache)
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        return self.children[0].next_check(facts, t, memo)
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        return self.children[0].next_check_at(facts, t, cache)
 
 
-class AtStage(Node):
-    """Children are the definitions of all stages of the journey, in order; ``asked`` are places among them."""
+class StageNode(Node):
+    """Children are the definitions of all stages of the journey, in order; ``target_places`` are places among them."""
 
-    __slots__ = ("asked", "keys")
+    __slots__ = ("stage_keys", "target_places")
 
     def __init__(
-        self, rule: dict[str, Any], stages: Sequence[CompiledRule], keys: Sequence[str], asked: frozenset[int]
+        self,
+        rule_json: dict[str, Any],
+        stages: Sequence[CompiledRule],
+        stage_keys: Sequence[str],
+        target_places: frozenset[int],
     ) -> None:
-        super().__init__(rule, stages)
-        self.keys, self.asked = tuple(keys), asked
+        super().__init__(rule_json, stages)
+        self.stage_keys, self.target_places = tuple(stage_keys), target_places
 
-    def current(self, facts: Facts, t: int, memo: Memo) -> int | None:
+    def current_place(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
         """The place of the last stage that holds."""
         for place in range(len(self.children) - 1, -1, -1):
-            if self.children[place].holds(facts, t, memo):
+            if self.children[place].holds(facts, t, cache):
                 return place
         return None
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        return self.current(facts, t, memo) in self.asked
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
+        return self.current_place(facts, t, cache) in self.target_places
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
         """Nothing below the current stage matters while that holds."""
-        found: int | None = None
+        first_check: int | None = None
         for child in reversed(self.children):
-            check = child.next_check(facts, t, memo)
-            if check is not None and (found is None or check < found):
-                found = check
-            if child.holds(facts, t, memo):
+            check = child.next_check_at(facts, t, cache)
+            if check is not None and (first_check is None or check < first_check):
+                first_check = check
+            if child.holds(facts, t, cache):
                 break
-        return found
+        return first_check

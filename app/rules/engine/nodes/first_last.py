@@ -4,46 +4,47 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.rules.engine.nodes.base import Facts, Memo, Node, earliest
-from app.rules.engine.nodes.point_windows import Points
+from app.rules.engine.nodes.base import EvaluationCache, Facts, Node, earliest_instant
+from app.rules.engine.nodes.point_windows import PointWindow
 from app.rules.engine.point_series import Point
-from app.rules.engine.series import EMPTY
+from app.rules.engine.series import EMPTY_SERIES
 from app.rules.engine.window import INFINITE
 
 
-class Once(Node):
-    __slots__ = ("is_first", "points")
+class FirstOrLastNode(Node):
+    __slots__ = ("is_first", "point_window")
 
-    def __init__(self, rule: dict[str, Any], points: Points, *, is_first: bool) -> None:
-        super().__init__(rule)
-        self.points, self.is_first = points, is_first
+    def __init__(self, rule_json: dict[str, Any], point_window: PointWindow, *, is_first: bool) -> None:
+        super().__init__(rule_json)
+        self.point_window, self.is_first = point_window, is_first
 
-    def place(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        """Where it stands among all points that were kept; only for leaves that keep every point."""
-        points = self.points.of(facts)
+    def find_index(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        """Return its index among the points; only for leaves that keep every point."""
+        points = self.point_window.points_of(facts)
         order = range(len(points)) if self.is_first else range(len(points) - 1, -1, -1)
-        return next((place for place in order if self.points.passes(points[place], facts, t, memo)), None)
+        matches = self.point_window.matches_open_conditions
+        return next((index for index in order if matches(points[index], facts, t, cache)), None)
 
-    def _point(self, facts: Facts, t: int, memo: Memo) -> Point | None:
-        record = facts.series.get(self.points.leaf, EMPTY).record
-        if record is None:
+    def _find_point(self, facts: Facts, t: int, cache: EvaluationCache) -> Point | None:
+        point_series = facts.series.get(self.point_window.leaf_id, EMPTY_SERIES).point_series
+        if point_series is None:
             return None
-        if self.points.deferred:
-            place = self.place(facts, t, memo)
-            return None if place is None else record.points[place]
-        return record.first if self.is_first else record.last
+        if self.point_window.open_conditions:
+            index = self.find_index(facts, t, cache)
+            return None if index is None else point_series.points[index]
+        return point_series.first if self.is_first else point_series.last
 
-    def _interval(self, facts: Facts, t: int, memo: Memo) -> tuple[int, int]:
-        point = self._point(facts, t, memo)
+    def _compute_interval(self, facts: Facts, t: int, cache: EvaluationCache) -> tuple[int, int]:
+        point = self._find_point(facts, t, cache)
         if point is None:
             return INFINITE, INFINITE
-        return self.points.window.compute_interval(point[0], self.points.zone.of(facts))
+        return self.point_window.window.compute_interval(point[0], self.point_window.zone.resolve(facts))
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        enter, leave = self._interval(facts, t, memo)
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
+        enter, leave = self._compute_interval(facts, t, cache)
         return enter <= t < leave
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        enter, leave = self._interval(facts, t, memo)
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        enter, leave = self._compute_interval(facts, t, cache)
         edges = [edge for edge in (enter, leave) if t < edge < INFINITE and enter < leave]
-        return earliest([*edges, self.points.operands_check(facts, t, memo)])
+        return earliest_instant([*edges, self.point_window.operands_next_check_at(facts, t, cache)])

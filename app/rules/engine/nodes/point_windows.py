@@ -6,124 +6,139 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from app.rules.engine.nodes.base import Facts, Memo, Value, Zone, earliest
+from app.rules.engine.nodes.base import EvaluationCache, Facts, NodeTimezone, ValueNode, earliest_instant
 from app.rules.engine.operators import ComparisonContext, CompiledComparison, DynamicOperand
 from app.rules.engine.point_series import Point
-from app.rules.engine.series import EMPTY
+from app.rules.engine.series import EMPTY_SERIES
 from app.rules.engine.value_codec import unpack_value
 from app.rules.engine.window import INFINITE, Window
 
 NO_POINTS: tuple[Point, ...] = ()
 
 
-class Operand(DynamicOperand):
-    """What stands on the right of a comparison and is worked out when that is asked."""
+class ValueOperand(DynamicOperand):
+    """An operand that is computed when the comparison is evaluated."""
 
     __slots__ = ("source",)
 
-    def __init__(self, source: Value) -> None:
+    def __init__(self, source: ValueNode) -> None:
         self.source = source
 
 
-def asking(facts: Facts, now: int, zone: str, t: int, memo: Memo) -> ComparisonContext:
+def make_comparison_context(facts: Facts, now: int, zone: str, t: int, cache: EvaluationCache) -> ComparisonContext:
     """A comparison at the instant ``now`` (of a touchpoint, or ``t`` itself) for a question about ``t``."""
 
     def resolve(operand: Any) -> Any:
         key = (id(operand), t)
-        if key not in memo.operands:
-            memo.operands[key] = operand.source.value(facts, t, memo)
-        return memo.operands[key]
+        if key not in cache.operand_values:
+            cache.operand_values[key] = operand.source.evaluate(facts, t, cache)
+        return cache.operand_values[key]
 
     return ComparisonContext(now, zone, resolve)
 
 
-def operands_check(compared: Iterable[CompiledComparison], facts: Facts, t: int, memo: Memo) -> int | None:
+def operands_next_check_at(
+    comparisons: Iterable[CompiledComparison], facts: Facts, t: int, cache: EvaluationCache
+) -> int | None:
     """Until when no operand of the comparisons changes by itself."""
-    return earliest(
-        dynamic.source.next_check(facts, t, memo)
-        for each in compared
-        for dynamic in each.dynamic_operands
-        if isinstance(dynamic, Operand)
+    return earliest_instant(
+        operand.source.next_check_at(facts, t, cache)
+        for comparison in comparisons
+        for operand in comparison.dynamic_operands
+        if isinstance(operand, ValueOperand)
     )
 
 
-class Deferred(NamedTuple):
+class OpenCondition(NamedTuple):
     """A condition of a filter that only the customer can answer: a date without a zone, an operand that is a trait."""
 
     column: int
-    """Where the value stands in a point."""
+    """The index of the value in a point."""
     comparison: CompiledComparison
 
 
-class Spell(NamedTuple):
-    """A touchpoint that is inside now or will be: from when, until when, and its place among the points."""
+class PointInterval(NamedTuple):
+    """[enter, leave) of a touchpoint that is inside now or will be, and its position among the points."""
 
     enter: int
     leave: int
-    place: int
+    position: int
 
 
-class Points:
-    __slots__ = ("_rolling", "deferred", "leaf", "window", "zone")
+class PointWindow:
+    """The points of one leaf that a node reads, with its window and its open conditions."""
 
-    def __init__(self, leaf: str, window: Window, zone: Zone, deferred: Sequence[Deferred]) -> None:
-        self.leaf, self.window, self.zone, self.deferred = leaf, window, zone, tuple(deferred)
-        self._rolling = None if deferred else window.rolling_microseconds
+    __slots__ = ("_rolling_microseconds", "leaf_id", "open_conditions", "window", "zone")
 
-    def of(self, facts: Facts) -> Sequence[Point]:
-        record = facts.series.get(self.leaf, EMPTY).record
-        return NO_POINTS if record is None else record.points
+    def __init__(
+        self, leaf_id: str, window: Window, zone: NodeTimezone, open_conditions: Sequence[OpenCondition]
+    ) -> None:
+        self.leaf_id, self.window, self.zone, self.open_conditions = leaf_id, window, zone, tuple(open_conditions)
+        self._rolling_microseconds = None if open_conditions else window.rolling_microseconds
 
-    def passes(self, point: Point, facts: Facts, t: int, memo: Memo) -> bool:
+    def points_of(self, facts: Facts) -> Sequence[Point]:
+        point_series = facts.series.get(self.leaf_id, EMPTY_SERIES).point_series
+        return NO_POINTS if point_series is None else point_series.points
+
+    def matches_open_conditions(self, point: Point, facts: Facts, t: int, cache: EvaluationCache) -> bool:
         """Whether the point satisfies what the filter left open. Dates are relative to the touchpoint's own instant."""
-        zone = self.zone.of(facts)
+        zone = self.zone.resolve(facts)
         return all(
-            compared.holds(unpack_value(point[column]), asking(facts, point[0], zone, t, memo))
-            for column, compared in self.deferred
+            comparison.holds(unpack_value(point[column]), make_comparison_context(facts, point[0], zone, t, cache))
+            for column, comparison in self.open_conditions
         )
 
-    def spells(self, facts: Facts, t: int, memo: Memo) -> tuple[list[Spell], list[Spell]]:
+    def find_intervals(
+        self, facts: Facts, t: int, cache: EvaluationCache
+    ) -> tuple[list[PointInterval], list[PointInterval]]:
         """(inside at ``t``, inside later), each in the order of the points."""
         key = (id(self), t)
-        known: tuple[list[Spell], list[Spell]] | None = memo.spells.get(key)
-        if known is None:
-            points = self.of(facts)
-            memo.points += len(points)
-            known = memo.spells[key] = (
-                self._spells(points, facts, t, memo)
-                if self._rolling is None
-                else (_rolled(points, t, self._rolling), [])
+        intervals: tuple[list[PointInterval], list[PointInterval]] | None = cache.point_intervals.get(key)
+        if intervals is None:
+            points = self.points_of(facts)
+            cache.points_examined += len(points)
+            intervals = cache.point_intervals[key] = (
+                self._compute_intervals(points, facts, t, cache)
+                if self._rolling_microseconds is None
+                else (_rolling_intervals(points, t, self._rolling_microseconds), [])
             )
-        return known
+        return intervals
 
-    def _spells(self, points: Sequence[Point], facts: Facts, t: int, memo: Memo) -> tuple[list[Spell], list[Spell]]:
-        inside: list[Spell] = []
-        later: list[Spell] = []
-        zone = self.zone.of(facts)
-        for place, point in enumerate(points):
+    def _compute_intervals(
+        self, points: Sequence[Point], facts: Facts, t: int, cache: EvaluationCache
+    ) -> tuple[list[PointInterval], list[PointInterval]]:
+        inside: list[PointInterval] = []
+        later: list[PointInterval] = []
+        zone = self.zone.resolve(facts)
+        for index, point in enumerate(points):
             enter, leave = self.window.compute_interval(point[0], zone)
-            if leave <= t or enter >= leave or (self.deferred and not self.passes(point, facts, t, memo)):
+            if (
+                leave <= t
+                or enter >= leave
+                or (self.open_conditions and not self.matches_open_conditions(point, facts, t, cache))
+            ):
                 continue
-            (inside if enter <= t else later).append(Spell(enter, leave, place))
+            (inside if enter <= t else later).append(PointInterval(enter, leave, index))
         return inside, later
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
         """The next instant at which a touchpoint enters or leaves, or an operand changes."""
-        inside, later = self.spells(facts, t, memo)
-        edges = [spell.leave for spell in inside if spell.leave < INFINITE] + [spell.enter for spell in later]
-        return earliest([*edges, self.operands_check(facts, t, memo)])
+        inside, later = self.find_intervals(facts, t, cache)
+        edges = [interval.leave for interval in inside if interval.leave < INFINITE]
+        edges += [interval.enter for interval in later]
+        return earliest_instant([*edges, self.operands_next_check_at(facts, t, cache)])
 
-    def operands_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        if not self.deferred:
+    def operands_next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        if not self.open_conditions:
             return None
-        return operands_check((compared for _, compared in self.deferred), facts, t, memo)
+        return operands_next_check_at((comparison for _, comparison in self.open_conditions), facts, t, cache)
 
 
-def _rolled(points: Sequence[Point], t: int, within: int) -> list[Spell]:
-    """The same for the commonest window, of which the latest points are inside."""
-    first = bisect_right(points, t - within, key=_instant)
-    return [Spell(points[place][0], points[place][0] + within, place) for place in range(first, len(points))]
+def _rolling_intervals(points: Sequence[Point], t: int, within: int) -> list[PointInterval]:
+    """Return the intervals for the commonest window, in which the latest points are inside."""
+    first = bisect_right(points, t - within, key=_instant_of)
+    return [PointInterval(points[index][0], points[index][0] + within, index) for index in range(first, len(points))]
 
 
-def _instant(point: Point) -> int:
+def _instant_of(point: Point) -> int:
     return point[0]  # type: ignore[no-any-return]

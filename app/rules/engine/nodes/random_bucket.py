@@ -6,23 +6,26 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any, Final
 
-from app.rules.engine.nodes.base import Facts, Memo, Node
+from app.rules.engine.nodes.base import EvaluationCache, Facts, Node
 
 BUCKETS: Final = 100
 
 
-def bucket_of(salt: str, kind: str, value: str) -> int:
+def compute_bucket(salt: str, kind: str, value: str) -> int:
     """0 to 99: the first 8 bytes, big-endian, of SHA-256(salt NUL kind NUL value), mod 100."""
     digest = sha256(f"{salt}\0{kind}\0{value}".encode()).digest()
     return int.from_bytes(digest[:8]) % BUCKETS
 
 
-class Bucket(Node):
+class BucketNode(Node):
     __slots__ = ("first", "last", "salt")
 
-    def __init__(self, rule: dict[str, Any], first: int, last: int, salt: str) -> None:
-        super().__init__(rule)
+    def __init__(self, rule_json: dict[str, Any], first: int, last: int, salt: str) -> None:
+        super().__init__(rule_json)
         self.first, self.last, self.salt = first, last, salt
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        return facts.person is not None and self.first <= bucket_of(self.salt, *facts.person) < self.last
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
+        return (
+            facts.bucketing_key is not None
+            and self.first <= compute_bucket(self.salt, *facts.bucketing_key) < self.last
+        )

@@ -14,17 +14,17 @@ from typing import Any, Final, NamedTuple
 
 from app.rules.engine.calendar import Length
 from app.rules.engine.json_equality import digest_value, equality_key
-from app.rules.engine.nodes.base import Facts, Memo, Node, earliest
-from app.rules.engine.nodes.point_windows import Points, asking
-from app.rules.engine.point_series import Chains, Point, Record
-from app.rules.engine.series import EMPTY, Series
+from app.rules.engine.nodes.base import EvaluationCache, Facts, Node, earliest_instant
+from app.rules.engine.nodes.point_windows import PointWindow, make_comparison_context
+from app.rules.engine.point_series import Point, PointSeries, SequenceProgress
+from app.rules.engine.series import EMPTY_SERIES, Series
 from app.rules.engine.value_codec import unpack_value
 from app.rules.engine.window import INFINITE
 
-FORGOTTEN_EVERY: Final = 16
+PRUNED_EVERY: Final = 16
 """After so many new values, chains that nothing can follow any more are looked for and dropped."""
 
-MASK: Final = 2
+STEP_MASK_COLUMN: Final = 2
 """The column of a point that says which steps it could be."""
 
 
@@ -35,18 +35,18 @@ class Gap(NamedTuple):
     after: Length | None
 
 
-class Shape(NamedTuple):
+class SequenceShape(NamedTuple):
     """What is asked of the steps, apart from what each of them matches."""
 
     gaps: tuple[Gap, ...]
     """One for each positive step; that of the first is empty."""
     closing: Length | None
     """For how long nothing that the closing step matches may follow."""
-    same: int
+    same_count: int
     """How many values must be the same."""
 
     @property
-    def steps(self) -> int:
+    def step_count(self) -> int:
         return len(self.gaps)
 
     @property
@@ -55,240 +55,263 @@ class Shape(NamedTuple):
         lengths = [length for gap in self.gaps for length in gap] + [self.closing]
         return all(length is None or length.is_exact for length in lengths)
 
-    def key(self, point: Point) -> Any:
+    def correlation_key(self, point: Point) -> Any:
         """What points of one sequence have in common."""
-        if self.same == 0:
+        if self.same_count == 0:
             return None
-        return tuple(equality_key(unpack_value(value)) for value in point[MASK + 1 : MASK + 1 + self.same])
+        return tuple(
+            equality_key(unpack_value(value))
+            for value in point[STEP_MASK_COLUMN + 1 : STEP_MASK_COLUMN + 1 + self.same_count]
+        )
 
 
-class End(NamedTuple):
+class StepEnd(NamedTuple):
     """A touchpoint with which the first steps can be done. ``leave`` is when the best choice of them falls apart."""
 
     t: int
     place: int
     leave: int
-    opens: int
-    closes: int
-    """The next step may come from ``opens`` on, and before ``closes``."""
-    number: int
-    """Where the touchpoint stands among all points."""
-    before: End | None
+    next_from: int
+    next_before: int
+    """The next step may come from ``next_from`` on, and before ``next_before``."""
+    position: int
+    """The position of the touchpoint among all points."""
+    previous: StepEnd | None
     """The step before, of that best choice."""
 
 
-class Ends:
+class StepEndQueue:
     """The ends of one step, asked in order of time for the one that the next step should follow."""
 
     __slots__ = ("_open", "_waiting")
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[int, int, End]] = []
-        self._open: list[tuple[int, int, End]] = []
+        self._waiting: list[tuple[int, int, StepEnd]] = []
+        self._open: list[tuple[int, int, StepEnd]] = []
 
-    def add(self, end: End) -> None:
-        heappush(self._waiting, (end.opens, end.number, end))
+    def add(self, end: StepEnd) -> None:
+        heappush(self._waiting, (end.next_from, end.position, end))
 
-    def longest_lasting(self, t: int) -> End | None:
+    def find_longest_lasting(self, t: int) -> StepEnd | None:
         """Of those that a touchpoint of instant ``t`` may follow; ``t`` never goes back, so each is looked at twice."""
         while self._waiting and self._waiting[0][0] <= t:
-            _, number, end = heappop(self._waiting)
-            heappush(self._open, (-end.leave, number, end))
-        while self._open and self._open[0][2].closes <= t:
+            _, index, end = heappop(self._waiting)
+            heappush(self._open, (-end.leave, index, end))
+        while self._open and self._open[0][2].next_before <= t:
             heappop(self._open)
         return self._open[0][2] if self._open else None
 
 
-class Completed(NamedTuple):
-    """All steps are done: true in [answered, leave)."""
+class CompletedSequence(NamedTuple):
+    """All steps are done: true in [enter, leave)."""
 
-    answered: int
+    enter: int
     leave: int
-    end: End
+    end: StepEnd
 
 
-class SequenceDone(Node):
+class SequenceNode(Node):
     """Any window, any filter: the steps are looked for among the points that are inside."""
 
-    __slots__ = ("open_tests", "points", "shape")
+    __slots__ = ("open_tests", "point_window", "shape")
 
     def __init__(
-        self, rule: dict[str, Any], points: Points, shape: Shape, open_tests: Sequence[tuple[int, int, Any]]
+        self,
+        rule_json: dict[str, Any],
+        point_window: PointWindow,
+        shape: SequenceShape,
+        open_tests: Sequence[tuple[int, int, Any]],
     ) -> None:
-        super().__init__(rule)
-        self.points, self.shape, self.open_tests = points, shape, tuple(open_tests)
+        super().__init__(rule_json)
+        self.point_window, self.shape, self.open_tests = point_window, shape, tuple(open_tests)
         """``open_tests`` are (bit of the step, column of the value, comparison) that the filter had to leave open."""
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        completed, _ = self.completed(facts, t, memo)
-        return any(each.answered <= t < each.leave for each in completed)
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
+        completed, _ = self.find_completed(facts, t, cache)
+        return any(sequence.enter <= t < sequence.leave for sequence in completed)
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        """While true: when the sequence that lasts longest falls apart. Else: when one may be answered."""
-        completed, entering = self.completed(facts, t, memo)
-        standing = [each.leave for each in completed if each.answered <= t < each.leave]
-        if standing:
-            checks = [leave for leave in (max(standing),) if leave < INFINITE]
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        """While true: when the sequence that lasts longest falls apart. Else: when one may become true."""
+        completed, next_enter = self.find_completed(facts, t, cache)
+        leaves = [sequence.leave for sequence in completed if sequence.enter <= t < sequence.leave]
+        if leaves:
+            checks = [leave for leave in (max(leaves),) if leave < INFINITE]
         else:
-            checks = [each.answered for each in completed if t < each.answered < each.leave]
-            checks += [] if entering is None else [entering]
-        return earliest([*checks, self.points.operands_check(facts, t, memo)])
+            checks = [sequence.enter for sequence in completed if t < sequence.enter < sequence.leave]
+            checks += [] if next_enter is None else [next_enter]
+        return earliest_instant([*checks, self.point_window.operands_next_check_at(facts, t, cache)])
 
-    def used(self, facts: Facts, t: int, memo: Memo) -> list[int]:
-        """Numbers of the points that make the sequence true, of the choice that lasts longest."""
-        completed, _ = self.completed(facts, t, memo)
-        standing = [each for each in completed if each.answered <= t < each.leave]
-        if not standing:
+    def find_matched_indexes(self, facts: Facts, t: int, cache: EvaluationCache) -> list[int]:
+        """Return the indexes of the points that make the sequence true, of the choice that lasts longest."""
+        completed, _ = self.find_completed(facts, t, cache)
+        true_now = [sequence for sequence in completed if sequence.enter <= t < sequence.leave]
+        if not true_now:
             return []
-        step: End | None = max(standing, key=lambda each: each.leave).end
-        numbers = []
-        while step is not None:
-            numbers.append(step.number)
-            step = step.before
-        return numbers[::-1]
+        end: StepEnd | None = max(true_now, key=lambda sequence: sequence.leave).end
+        indexes = []
+        while end is not None:
+            indexes.append(end.position)
+            end = end.previous
+        return indexes[::-1]
 
-    def completed(self, facts: Facts, t: int, memo: Memo) -> tuple[list[Completed], int | None]:
+    def find_completed(
+        self, facts: Facts, t: int, cache: EvaluationCache
+    ) -> tuple[list[CompletedSequence], int | None]:
         """Sequences among the points inside at ``t``, and when the next point comes inside."""
-        window, zone = self.points.window, self.points.zone.of(facts)
-        ends: dict[Any, tuple[list[Ends], list[End]]] = {}
-        spoiling: dict[Any, list[tuple[int, int]]] = {}
-        entering: int | None = None
-        closing_bit = 1 << self.shape.steps
-        points = self.points.of(facts)
-        memo.points += len(points)
-        for number, point in enumerate(points):
-            mask = self._mask(point, facts, t, memo)
+        window, zone = self.point_window.window, self.point_window.zone.resolve(facts)
+        progress: dict[Any, tuple[list[StepEndQueue], list[StepEnd]]] = {}
+        closing_points: dict[Any, list[tuple[int, int]]] = {}
+        next_enter: int | None = None
+        closing_bit = 1 << self.shape.step_count
+        points = self.point_window.points_of(facts)
+        cache.points_examined += len(points)
+        for index, point in enumerate(points):
+            mask = self._step_mask(point, facts, t, cache)
             if not mask:
                 continue
-            key = self.shape.key(point)
+            key = self.shape.correlation_key(point)
             if mask & closing_bit:
-                spoiling.setdefault(key, []).append((point[0], point[1]))
+                closing_points.setdefault(key, []).append((point[0], point[1]))
             enter, leave = window.compute_interval(point[0], zone)
             if leave <= t or enter >= leave:
                 continue
             if enter > t:
-                entering = enter if entering is None or enter < entering else entering
+                next_enter = enter if next_enter is None or enter < next_enter else next_enter
                 continue
-            found = ends.get(key)
-            if found is None:
-                found = ends[key] = ([Ends() for _ in self.shape.gaps], [])
-            self._take(point, mask, leave, number, found, facts)
-        return self._answers(ends, spoiling, facts), entering
+            step_ends = progress.get(key)
+            if step_ends is None:
+                step_ends = progress[key] = ([StepEndQueue() for _ in self.shape.gaps], [])
+            self._add_point(point, mask, leave, index, step_ends, facts)
+        return self._complete(progress, closing_points, facts), next_enter
 
-    def _mask(self, point: Point, facts: Facts, t: int, memo: Memo) -> int:
-        mask: int = point[MASK]
-        for bit, column, compared in self.open_tests:
-            if mask & bit and not compared.holds(
-                unpack_value(point[column]), asking(facts, point[0], self.points.zone.of(facts), t, memo)
+    def _step_mask(self, point: Point, facts: Facts, t: int, cache: EvaluationCache) -> int:
+        mask: int = point[STEP_MASK_COLUMN]
+        for bit, column, comparison in self.open_tests:
+            if mask & bit and not comparison.holds(
+                unpack_value(point[column]),
+                make_comparison_context(facts, point[0], self.point_window.zone.resolve(facts), t, cache),
             ):
                 mask &= ~bit
         return mask
 
-    def _take(
-        self, point: Point, mask: int, leave: int, number: int, found: tuple[list[Ends], list[End]], facts: Facts
+    def _add_point(
+        self,
+        point: Point,
+        mask: int,
+        leave: int,
+        index: int,
+        step_ends: tuple[list[StepEndQueue], list[StepEnd]],
+        facts: Facts,
     ) -> None:
         """Let the point be every step that it can be, the last first, so that it is never two of one sequence."""
-        ends, done = found
-        last = self.shape.steps - 1
+        queues, last_ends = step_ends
+        last = self.shape.step_count - 1
         for step in range(last, -1, -1):
             if not mask & 1 << step:
                 continue
-            before: End | None = None
+            previous: StepEnd | None = None
             if step > 0:
-                before = ends[step - 1].longest_lasting(point[0])
-                if before is None:
+                previous = queues[step - 1].find_longest_lasting(point[0])
+                if previous is None:
                     continue
-            lasting = leave if before is None else min(leave, before.leave)
-            end = End(point[0], point[1], lasting, *self._until_next(point[0], step, facts), number, before)
+            first_leave = leave if previous is None else min(leave, previous.leave)
+            next_step_bounds = self._next_step_bounds(point[0], step, facts)
+            end = StepEnd(point[0], point[1], first_leave, *next_step_bounds, index, previous)
             if step == last:
-                done.append(end)
+                last_ends.append(end)
             else:
-                ends[step].add(end)
+                queues[step].add(end)
 
-    def _until_next(self, t: int, step: int, facts: Facts) -> tuple[int, int]:
+    def _next_step_bounds(self, t: int, step: int, facts: Facts) -> tuple[int, int]:
         """From when on, and before when, the step after this one may come."""
-        if step + 1 == self.shape.steps:
+        if step + 1 == self.shape.step_count:
             return t, INFINITE
-        gap, zone = self.shape.gaps[step + 1], self.points.zone
+        gap, zone = self.shape.gaps[step + 1], self.point_window.zone
         return (
             t if gap.after is None else zone.add(t, gap.after, facts),
             INFINITE if gap.within is None else zone.add(t, gap.within, facts),
         )
 
-    def _answers(
-        self, ends: dict[Any, tuple[list[Ends], list[End]]], spoiling: dict[Any, list[tuple[int, int]]], facts: Facts
-    ) -> list[Completed]:
+    def _complete(
+        self,
+        progress: dict[Any, tuple[list[StepEndQueue], list[StepEnd]]],
+        closing_points: dict[Any, list[tuple[int, int]]],
+        facts: Facts,
+    ) -> list[CompletedSequence]:
         closing = self.shape.closing
         if closing is None:
-            return [Completed(0, end.leave, end) for _, done in ends.values() for end in done]
+            return [CompletedSequence(0, end.leave, end) for _, last_ends in progress.values() for end in last_ends]
         completed = []
-        for key, (_, done) in ends.items():
-            spoilers = spoiling.get(key, [])
-            for end in done:
-                answered = self.points.zone.add(end.t, closing, facts)
-                after = bisect_right(spoilers, (end.t, end.place))
-                if after == len(spoilers) or spoilers[after][0] >= answered:
-                    completed.append(Completed(answered, end.leave, end))
+        for key, (_, last_ends) in progress.items():
+            closing_of_key = closing_points.get(key, [])
+            for end in last_ends:
+                deadline = self.point_window.zone.add(end.t, closing, facts)
+                after = bisect_right(closing_of_key, (end.t, end.place))
+                if after == len(closing_of_key) or closing_of_key[after][0] >= deadline:
+                    completed.append(CompletedSequence(deadline, end.leave, end))
         return completed
 
 
-class Course(NamedTuple):
+class SequenceTracker(NamedTuple):
     """How a sequence without a window and with exact gaps is followed: only what can still go on is remembered."""
 
-    shape: Shape
+    shape: SequenceShape
 
-    def add(self, series: Series, t: int, place: int, kept: Sequence[Any]) -> None:
-        """Take in one touchpoint; ``kept`` is the mask and the values that must be the same, not packed."""
-        record = series.record
-        assert record is not None
-        if record.done:
+    def add(self, series: Series, t: int, place: int, values: Sequence[Any]) -> None:
+        """Fold in one touchpoint; ``values`` are the step mask and the values that must be the same, not packed."""
+        point_series = series.point_series
+        assert point_series is not None
+        if point_series.sequence_completed:
             return
         shape = self.shape
-        mask: int = kept[0]
-        key = "".join(map(digest_value, kept[1 : 1 + shape.same]))
-        chains = record.chains.get(key)
-        if chains is None:
+        mask: int = values[0]
+        key = "".join(map(digest_value, values[1 : 1 + shape.same_count]))
+        progress = point_series.sequence_progress.get(key)
+        if progress is None:
             if not mask & 1:
                 return
-            if len(record.chains) % FORGOTTEN_EVERY == FORGOTTEN_EVERY - 1:
-                self._forget_the_dead(record, t)
-            chains = record.chains[key] = Chains([[] for _ in shape.gaps])
-        if shape.closing is not None and chains.unanswered is not None:
-            if chains.unanswered[0] + shape.closing.microseconds <= t:
-                self._finish(series)
+            if len(point_series.sequence_progress) % PRUNED_EVERY == PRUNED_EVERY - 1:
+                self._drop_expired(point_series, t)
+            progress = point_series.sequence_progress[key] = SequenceProgress([[] for _ in shape.gaps])
+        if shape.closing is not None and progress.pending_end is not None:
+            if progress.pending_end[0] + shape.closing.microseconds <= t:
+                self._mark_completed(series)
                 return
-            if mask & 1 << shape.steps and chains.unanswered < [t, place]:
-                chains.unanswered = None
-        if self._reaches_the_end(chains, t, place, mask):
+            if mask & 1 << shape.step_count and progress.pending_end < [t, place]:
+                progress.pending_end = None
+        if self._advance(progress, t, place, mask):
             if shape.closing is None:
-                self._finish(series)
-            elif chains.unanswered is None:
-                chains.unanswered = [t, place]
+                self._mark_completed(series)
+            elif progress.pending_end is None:
+                progress.pending_end = [t, place]
 
-    def _forget_the_dead(self, record: Record, t: int) -> None:
-        """Drop chains that nothing can follow any more."""
+    def _drop_expired(self, point_series: PointSeries, t: int) -> None:
+        """Drop the progress that no later touchpoint can continue."""
         spans = [gap.within and gap.within.microseconds for gap in self.shape.gaps[1:]]
         if None in spans:
             return
-        record.chains = {
-            key: chains
-            for key, chains in record.chains.items()
-            if chains.unanswered is not None
-            or any(ends and ends[-1][0] + span > t for ends, span in zip(chains.ends, spans, strict=False) if span)
+        point_series.sequence_progress = {
+            key: progress
+            for key, progress in point_series.sequence_progress.items()
+            if progress.pending_end is not None
+            or any(
+                ends and ends[-1][0] + span > t for ends, span in zip(progress.step_ends, spans, strict=False) if span
+            )
         }
 
-    def _reaches_the_end(self, chains: Chains, t: int, place: int, mask: int) -> bool:
-        last = self.shape.steps - 1
-        reached = False
+    def _advance(self, progress: SequenceProgress, t: int, place: int, mask: int) -> bool:
+        """Record the steps that the touchpoint completes; return whether the last one is among them."""
+        last = self.shape.step_count - 1
+        is_completed = False
         for step in range(last, -1, -1):
-            if mask & 1 << step and (step == 0 or _follows(chains.ends[step - 1], t, self.shape.gaps[step])):
+            if mask & 1 << step and (step == 0 or _can_follow(progress.step_ends[step - 1], t, self.shape.gaps[step])):
                 if step == last:
-                    reached = True
+                    is_completed = True
                 else:
-                    self._keep(chains.ends[step], t, place, self.shape.gaps[step + 1])
-        return reached
+                    self._add_step_end(progress.step_ends[step], t, place, self.shape.gaps[step + 1])
+        return is_completed
 
-    def _keep(self, ends: list[Point], t: int, place: int, next_gap: Gap) -> None:
+    def _add_step_end(self, ends: list[Point], t: int, place: int, next_gap: Gap) -> None:
         """Without a longest gap the earliest end serves every step that may follow."""
         if next_gap.within is None:
             if not ends:
@@ -298,13 +321,13 @@ class Course(NamedTuple):
             del ends[0]
         ends.append([t, place])
 
-    def _finish(self, series: Series) -> None:
-        assert series.record is not None
-        series.record.done = True
-        series.record.chains = {}
+    def _mark_completed(self, series: Series) -> None:
+        assert series.point_series is not None
+        series.point_series.sequence_completed = True
+        series.point_series.sequence_progress = {}
 
 
-def _follows(ends: Sequence[Point], t: int, gap: Gap) -> bool:
+def _can_follow(ends: Sequence[Point], t: int, gap: Gap) -> bool:
     latest = t if gap.after is None else t - gap.after.microseconds
     for end in reversed(ends):
         if end[0] <= latest:
@@ -312,29 +335,31 @@ def _follows(ends: Sequence[Point], t: int, gap: Gap) -> bool:
     return False
 
 
-class SequenceEver(Node):
+class LifetimeSequenceNode(Node):
     """A sequence that is followed as it happens: once done it stays so."""
 
-    __slots__ = ("closing", "leaf")
+    __slots__ = ("closing", "leaf_id")
 
-    def __init__(self, rule: dict[str, Any], leaf: str, closing: Length | None) -> None:
-        super().__init__(rule)
-        self.leaf, self.closing = leaf, closing
+    def __init__(self, rule_json: dict[str, Any], leaf_id: str, closing: Length | None) -> None:
+        super().__init__(rule_json)
+        self.leaf_id, self.closing = leaf_id, closing
 
     @property
-    def lasting(self) -> bool | None:
+    def permanent_truth(self) -> bool | None:
         return True
 
-    def _answers(self, facts: Facts) -> list[int]:
-        record = facts.series.get(self.leaf, EMPTY).record
-        if record is None or self.closing is None:
+    def _deadlines(self, facts: Facts) -> list[int]:
+        point_series = facts.series.get(self.leaf_id, EMPTY_SERIES).point_series
+        if point_series is None or self.closing is None:
             return []
-        unanswered = (chains.unanswered for chains in record.chains.values())
-        return [end[0] + self.closing.microseconds for end in unanswered if end is not None]
+        ends = (progress.pending_end for progress in point_series.sequence_progress.values())
+        return [end[0] + self.closing.microseconds for end in ends if end is not None]
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        record = facts.series.get(self.leaf, EMPTY).record
-        return record is not None and (record.done or any(answer <= t for answer in self._answers(facts)))
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
+        point_series = facts.series.get(self.leaf_id, EMPTY_SERIES).point_series
+        if point_series is None:
+            return False
+        return point_series.sequence_completed or any(deadline <= t for deadline in self._deadlines(facts))
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        return earliest(answer for answer in self._answers(facts) if answer > t)
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        return earliest_instant(deadline for deadline in self._deadlines(facts) if deadline > t)

@@ -7,110 +7,124 @@ from collections.abc import Callable
 from typing import Any
 
 from app.rules.engine.json_equality import equality_key
-from app.rules.engine.nodes.aggregates import Aggregate
-from app.rules.engine.nodes.base import Facts, Memo, Node, Value, Zone, earliest, walk
-from app.rules.engine.nodes.point_windows import asking, operands_check
+from app.rules.engine.nodes.aggregates import WindowedAggregate
+from app.rules.engine.nodes.base import (
+    EvaluationCache,
+    Facts,
+    Node,
+    NodeTimezone,
+    ValueNode,
+    earliest_instant,
+    find_next_change,
+)
+from app.rules.engine.nodes.point_windows import make_comparison_context, operands_next_check_at
 from app.rules.engine.operators import CompiledComparison
 from app.rules.engine.touchpoint_view import get_by_path
 
 
-class Declared(Value):
-    """A trait that messages told: a name, or a path where no trait has just that name."""
+class DeclaredTrait(ValueNode):
+    """A trait that messages declared: a name, or a path where no trait has just that name."""
 
     __slots__ = ("name", "path")
 
     def __init__(self, name: str) -> None:
         self.name, self.path = name, tuple(name.split("."))
 
-    def value(self, facts: Facts, t: int, memo: Memo) -> Any:
+    def evaluate(self, facts: Facts, t: int, cache: EvaluationCache) -> Any:
         return get_by_path(facts.traits, self.name, self.path)
 
 
-class Computed(Value):
-    """A computed trait; its answers are kept while one question lasts."""
+class ComputedTrait(ValueNode):
+    """A computed trait; the evaluation cache keeps its values."""
 
     __slots__ = ("key", "source")
 
-    def __init__(self, key: str, source: Value) -> None:
+    def __init__(self, key: str, source: ValueNode) -> None:
         self.key, self.source = f"trait:{key}", source
 
-    def value(self, facts: Facts, t: int, memo: Memo) -> Any:
-        place = (self.key, t, "value")
-        if place not in memo:
-            memo[place] = self.source.value(facts, t, memo)
-        return memo[place]
+    def evaluate(self, facts: Facts, t: int, cache: EvaluationCache) -> Any:
+        cache_key = (self.key, t, "value")
+        if cache_key not in cache:
+            cache[cache_key] = self.source.evaluate(facts, t, cache)
+        return cache[cache_key]
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        place = (self.key, t, "next")
-        if place not in memo:
-            memo[place] = self.source.next_check(facts, t, memo)
-        found: int | None = memo[place]
-        return found
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        cache_key = (self.key, t, "next")
+        if cache_key not in cache:
+            cache[cache_key] = self.source.next_check_at(facts, t, cache)
+        instant: int | None = cache[cache_key]
+        return instant
 
-    def standing(self, facts: Facts, t: int, memo: Memo) -> tuple[Any, int | None]:
+    def value_and_next_change(self, facts: Facts, t: int, cache: EvaluationCache) -> tuple[Any, int | None]:
         """The value, and the earliest instant at which it is another one; it may be early after very many steps."""
-        value = self.value(facts, t, memo)
+        value = self.evaluate(facts, t, cache)
         key = equality_key(value)
-        return value, walk(self.next_check, lambda u: equality_key(self.value(facts, u, memo)) != key, facts, t, memo)
+        return value, find_next_change(
+            self.next_check_at, lambda u: equality_key(self.evaluate(facts, u, cache)) != key, facts, t, cache
+        )
 
 
-class Within(Value):
+class ComputedTraitPath(ValueNode):
     """A path that leads into the value of a computed trait."""
 
     __slots__ = ("path", "source")
 
-    def __init__(self, source: Value, path: str) -> None:
+    def __init__(self, source: ValueNode, path: str) -> None:
         self.source, self.path = source, path
 
-    def value(self, facts: Facts, t: int, memo: Memo) -> Any:
-        return get_by_path(self.source.value(facts, t, memo), self.path, tuple(self.path.split(".")))
+    def evaluate(self, facts: Facts, t: int, cache: EvaluationCache) -> Any:
+        return get_by_path(self.source.evaluate(facts, t, cache), self.path, tuple(self.path.split(".")))
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        return self.source.next_check(facts, t, memo)
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        return self.source.next_check_at(facts, t, cache)
 
 
-class Trait(Node):
+class DeclaredTraitNode(Node):
     """A declared trait and a comparison that needs nothing else: the common case."""
 
     __slots__ = ("source", "test")
 
-    def __init__(self, rule: dict[str, Any], source: Declared, test: Callable[[Any], bool]) -> None:
-        super().__init__(rule)
+    def __init__(self, rule_json: dict[str, Any], source: DeclaredTrait, test: Callable[[Any], bool]) -> None:
+        super().__init__(rule_json)
         self.source, self.test = source, test
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
         return self.test(get_by_path(facts.traits, self.source.name, self.source.path))
 
 
-class Compares(Node):
+class ComparisonNode(Node):
     """Any value against any comparison: dates move with ``t``, operands may be values themselves."""
 
     __slots__ = ("comparison", "source", "zone")
 
-    def __init__(self, rule: dict[str, Any], source: Value, compared: CompiledComparison, zone: Zone) -> None:
-        super().__init__(rule)
-        self.source, self.comparison, self.zone = source, compared, zone
+    def __init__(
+        self, rule_json: dict[str, Any], source: ValueNode, comparison: CompiledComparison, zone: NodeTimezone
+    ) -> None:
+        super().__init__(rule_json)
+        self.source, self.comparison, self.zone = source, comparison, zone
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        value = self.source.value(facts, t, memo)
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
+        value = self.source.evaluate(facts, t, cache)
         if self.comparison.static_test is not None:
             return self.comparison.static_test(value)
-        return self.comparison.holds(value, asking(facts, t, self.zone.of(facts), t, memo))
+        return self.comparison.holds(value, make_comparison_context(facts, t, self.zone.resolve(facts), t, cache))
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        static = self.comparison.static_test
-        if static is not None:
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        static_test = self.comparison.static_test
+        if static_test is not None:
             source = self.source
-            while isinstance(source, Computed):
+            while isinstance(source, ComputedTrait):
                 source = source.source
-            if isinstance(source, Aggregate):
-                return source.next_flip(facts, t, memo, static)
-            return source.next_check(facts, t, memo)
-        value = self.source.value(facts, t, memo)
-        return earliest(
+            if isinstance(source, WindowedAggregate):
+                return source.next_change_at(facts, t, cache, static_test)
+            return source.next_check_at(facts, t, cache)
+        value = self.source.evaluate(facts, t, cache)
+        return earliest_instant(
             (
-                self.source.next_check(facts, t, memo),
-                operands_check((self.comparison,), facts, t, memo),
-                self.comparison.next_check(value, asking(facts, t, self.zone.of(facts), t, memo)),
+                self.source.next_check_at(facts, t, cache),
+                operands_next_check_at((self.comparison,), facts, t, cache),
+                self.comparison.next_check_at(
+                    value, make_comparison_context(facts, t, self.zone.resolve(facts), t, cache)
+                ),
             )
         )

@@ -8,95 +8,109 @@ from __future__ import annotations
 
 from app.rules.engine.calendar import Length
 from app.rules.engine.json_equality import digest_value
-from app.rules.engine.nodes.base import CompiledRule, Facts, Memo, Node, Value, Zone, earliest, walk
+from app.rules.engine.nodes.base import (
+    CompiledRule,
+    EvaluationCache,
+    Facts,
+    Node,
+    NodeTimezone,
+    ValueNode,
+    earliest_instant,
+    find_next_change,
+)
 from app.rules.engine.truth import Truth
 
 
-class Follows(CompiledRule):
+class ValueHistoryRule(CompiledRule):
     """A hidden rule: whether a value is there, and since when it is the one it is."""
 
     __slots__ = ("source",)
 
-    def __init__(self, rule_id: str, source: Value) -> None:
-        super().__init__(rule_id, _IsThere(source))
+    def __init__(self, rule_id: str, source: ValueNode) -> None:
+        super().__init__(rule_id, _HasValueNode(source))
         self.source = source
 
-    def at_first(self, nothing: Facts) -> Truth:
-        value = self.source.value(nothing, 0, Memo())
+    def compute_initial_truth(self, empty_facts: Facts) -> Truth:
+        value = self.source.evaluate(empty_facts, 0, EvaluationCache())
         return Truth(value is not None, 0, None, digest_value(value))
 
-    def judge(self, facts: Facts, t: int, since: int, memo: Memo) -> Truth:
-        value = self.source.value(facts, t, memo)
-        mark = digest_value(value)
+    def evaluate(self, facts: Facts, t: int, since: int, cache: EvaluationCache) -> Truth:
+        value = self.source.evaluate(facts, t, cache)
+        value_digest = digest_value(value)
 
-        def differs(u: int) -> bool:
-            return digest_value(self.source.value(facts, u, memo)) != mark
+        def has_changed(u: int) -> bool:
+            return digest_value(self.source.evaluate(facts, u, cache)) != value_digest
 
-        return Truth(value is not None, since, walk(self.source.next_check, differs, facts, t, memo), mark)
+        return Truth(
+            value is not None,
+            since,
+            find_next_change(self.source.next_check_at, has_changed, facts, t, cache),
+            value_digest,
+        )
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        return self.source.next_check(facts, t, memo)
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        return self.source.next_check_at(facts, t, cache)
 
 
-class _IsThere(Node):
+class _HasValueNode(Node):
     __slots__ = ("source",)
 
-    def __init__(self, source: Value) -> None:
+    def __init__(self, source: ValueNode) -> None:
         super().__init__({})
         self.source = source
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        return self.source.value(facts, t, memo) is not None
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
+        return self.source.evaluate(facts, t, cache) is not None
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        return self.source.next_check(facts, t, memo)
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        return self.source.next_check_at(facts, t, cache)
 
 
-class _Dwelling(Node):
-    """``target`` is the rule whose present truth is asked about; ``shown`` the node that explains it, if any."""
+class DurationNode(Node):
+    """How long the truth of ``target`` has lasted, compared with ``length``."""
 
     __slots__ = ("length", "target", "zone")
 
-    def __init__(self, rule: dict[str, object], target: CompiledRule, length: Length, zone: Zone) -> None:
-        super().__init__(rule, (target,))
+    def __init__(self, rule_json: dict[str, object], target: CompiledRule, length: Length, zone: NodeTimezone) -> None:
+        super().__init__(rule_json, (target,))
         self.target, self.length, self.zone = target, length, zone
 
-    def _boundary(self, standing: Truth, facts: Facts) -> int:
-        return self.zone.add(standing.since, self.length, facts)
+    def _boundary(self, truth: Truth, facts: Facts) -> int:
+        return self.zone.add(truth.since, self.length, facts)
 
-    def counts(self, standing: Truth, facts: Facts) -> bool:  # noqa: ARG002 - ChangedWithin looks at them
-        """Whether there is anything of which the length is asked."""
-        return standing.holds
+    def is_measurable(self, truth: Truth, facts: Facts) -> bool:  # noqa: ARG002 - ChangedWithinNode reads them
+        """Return whether there is a truth or a change whose age can be compared with the length."""
+        return truth.holds
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        standing = self.target.standing(facts, t, memo)
-        if not self.counts(standing, facts):
-            return standing.until
-        boundary = self._boundary(standing, facts)
-        return earliest((standing.until, boundary if boundary > t else None))
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        truth = self.target.truth_at(facts, t, cache)
+        if not self.is_measurable(truth, facts):
+            return truth.until
+        boundary = self._boundary(truth, facts)
+        return earliest_instant((truth.until, boundary if boundary > t else None))
 
 
-class ForAtLeast(_Dwelling):
+class ForAtLeastNode(DurationNode):
     """It holds, and has for that long without a break."""
 
     __slots__ = ()
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        standing = self.target.standing(facts, t, memo)
-        return standing.holds and self._boundary(standing, facts) <= t
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
+        truth = self.target.truth_at(facts, t, cache)
+        return truth.holds and self._boundary(truth, facts) <= t
 
 
-class EnteredWithin(_Dwelling):
+class EnteredWithinNode(DurationNode):
     """It holds, and began to within that time."""
 
     __slots__ = ()
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        standing = self.target.standing(facts, t, memo)
-        return standing.holds and t < self._boundary(standing, facts)
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
+        truth = self.target.truth_at(facts, t, cache)
+        return truth.holds and t < self._boundary(truth, facts)
 
 
-class ChangedWithin(_Dwelling):
+class ChangedWithinNode(DurationNode):
     """The value that ``target`` follows is another than before, since within that time.
 
     A value that was missing from the beginning has not changed.
@@ -104,15 +118,15 @@ class ChangedWithin(_Dwelling):
 
     __slots__ = ()
 
-    def counts(self, standing: Truth, facts: Facts) -> bool:
-        return standing.holds or standing.since != facts.born
+    def is_measurable(self, truth: Truth, facts: Facts) -> bool:
+        return truth.holds or truth.since != facts.born
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        standing = self.target.standing(facts, t, memo)
-        return self.counts(standing, facts) and t < self._boundary(standing, facts)
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
+        truth = self.target.truth_at(facts, t, cache)
+        return self.is_measurable(truth, facts) and t < self._boundary(truth, facts)
 
 
-class EverHeld(Node):
+class EverHeldBody(Node):
     """The body of a hidden rule that stays true once its target has been true."""
 
     __slots__ = ("own_id", "target")
@@ -122,33 +136,33 @@ class EverHeld(Node):
         self.own_id, self.target = own_id, target
 
     @property
-    def lasting(self) -> bool | None:
+    def permanent_truth(self) -> bool | None:
         return True
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        known = facts.truths.get(self.own_id)
-        return (known is not None and known.holds) or self.target.holds(facts, t, memo)
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
+        truth = facts.truths.get(self.own_id)
+        return (truth is not None and truth.holds) or self.target.holds(facts, t, cache)
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        return self.target.next_check(facts, t, memo)
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        return self.target.next_check_at(facts, t, cache)
 
 
-class Ever(Node):
-    """Whether a hidden rule of :class:`EverHeld` holds."""
+class EverHeldNode(Node):
+    """Whether a hidden rule of :class:`EverHeldBody` holds."""
 
     __slots__ = ("target",)
 
-    def __init__(self, rule: dict[str, object], target: CompiledRule) -> None:
-        super().__init__(rule, (target,))
+    def __init__(self, rule_json: dict[str, object], target: CompiledRule) -> None:
+        super().__init__(rule_json, (target,))
         self.target = target
 
     @property
-    def lasting(self) -> bool | None:
+    def permanent_truth(self) -> bool | None:
         return True
 
-    def holds(self, facts: Facts, t: int, memo: Memo) -> bool:
-        return self.target.standing(facts, t, memo).holds
+    def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
+        return self.target.truth_at(facts, t, cache).holds
 
-    def next_check(self, facts: Facts, t: int, memo: Memo) -> int | None:
-        standing = self.target.standing(facts, t, memo)
-        return None if standing.holds else standing.until
+    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        truth = self.target.truth_at(facts, t, cache)
+        return None if truth.holds else truth.until
