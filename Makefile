@@ -40,7 +40,7 @@ test: $(CHECKED) ## Run the tests; ARGS="-k name" picks some
 	@$(BIN)/python -m pytest $(WORKERS) --durations 30 --durations-min 1 $(ARGS)
 
 test-fast: $(CHECKED) ## Run the tests that need neither PostgreSQL nor a browser, with fewer random cases
-	@SEGUE_TEST_CASES=$${SEGUE_TEST_CASES:-0.2} $(BIN)/python -m pytest $(WORKERS) -m pure $(ARGS)
+	@SEGUE_TEST_CASES=$${SEGUE_TEST_CASES:-0.1} $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m pure $(ARGS)
 
 nightly: $(CHECKED) ## The random rules against the naive reading, fifty times as many as make test tries
 	@SEGUE_TEST_CASES=50 $(BIN)/python -m pytest -q tests/rules tests/projection/test_project_against_reference.py tests/projection/test_random_rules.py

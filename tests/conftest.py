@@ -19,16 +19,14 @@ from app.config import Settings
 from app.postgres.embedded import EmbeddedPostgres
 from app.postgres.pool import FrozenClock
 from tests.support import memory, requirements
-from tests.support.case_count import FACTOR, case_count
+from tests.support.case_count import at_most
 from tests.support.databases import TestDatabases, run
 from tests.support.running_app import NOON, RunningApp, running_app
 from tests.support.server_process import Server
 from tests.support.webhook_sender import WebhookSender, running_webhook_sender
 
 # Two busy cores make single examples slow at random, so time is no reason to fail; a printed blob replays a failure.
-hypothesis_settings.register_profile(
-    "segue", deadline=None, print_blob=True, max_examples=case_count(100) if FACTOR < 1 else 100
-)
+hypothesis_settings.register_profile("segue", deadline=None, print_blob=True, max_examples=at_most(100))
 hypothesis_settings.load_profile("segue")
 
 

@@ -18,6 +18,8 @@ from app.formats.timestamps import parse
 from app.registry.visitor_tokens import anonymous_id_of
 from tests.support.server_process import Server
 
+pytestmark = pytest.mark.server
+
 VIP = {"key": "vip", "public": True, "rule": {"did": "Order Completed", "within": "1200ms"}}
 LIFE_SECONDS = 20
 

@@ -24,6 +24,8 @@ from app.cli.commands import cli
 from app.postgres.embedded import EmbeddedPostgres
 from tests.support.server_process import ROOT, Server
 
+pytestmark = pytest.mark.server
+
 HELP = {
     "": ["segue serve is all it takes to start", "serve", "worker", "migrate", "keys", "import", "rebuild", "verify"],
     "serve": ["starts the embedded PostgreSQL", "Ctrl-C drains", "SEGUE_PORT", "DATABASE_URL", "--no-worker"],

@@ -28,6 +28,7 @@ def test_the_copy_is_unchanged() -> None:
     assert hashlib.sha256(SAMPLE.read_bytes()).hexdigest() in told
 
 
+@pytest.mark.server
 @pytest.mark.slow
 def test_the_published_row_comes_back() -> None:
     screen = Console(file=io.StringIO(), width=140)

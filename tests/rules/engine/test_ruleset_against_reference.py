@@ -19,7 +19,7 @@ from app.projection.fold import POINTS_UNLIMITED, Transition
 from app.rules.engine.ruleset import Ruleset
 from app.rules.language.definitions import parse_rule, rule_to_json
 from tests.support import reference_rules
-from tests.support.case_count import FACTOR, case_count
+from tests.support.case_count import FACTOR, at_most, case_count
 from tests.support.reference_rules import Entry, Evaluator, TrackEntry, TraitsEntry, World
 from tests.support.rule_engine import Folded, compiled, folded, occurrence, ruleset_of, ruleset_of_all, segment, stored
 from tests.support.rule_strategies import (
@@ -140,7 +140,7 @@ def test_there_are_many_cases() -> None:
     assert 20_000 * min(FACTOR, 1) <= BLOCKS * CASES_PER_BLOCK
 
 
-@settings(quick, max_examples=150)
+@settings(quick, max_examples=at_most(150))
 @given(randoms)
 def test_one_rule_is_exact(draw: Random) -> None:
     """The same with one rule, which Hypothesis makes small when it fails."""
@@ -227,7 +227,7 @@ def test_touchpoints_of_one_instant_enter_and_leave_together(window: dict[str, s
 # ------------------------------------------------------------------------------------------------- properties
 
 
-@settings(quick, max_examples=60)
+@settings(quick, max_examples=at_most(60))
 @given(randoms)
 def test_not_is_the_complement_and_changes_at_the_same_instant(draw: Random) -> None:
     question = questions(draw, 1)
@@ -239,7 +239,7 @@ def test_not_is_the_complement_and_changes_at_the_same_instant(draw: Random) -> 
         assert ruleset.next_change_at(ASKED, state, t) == ruleset.next_change_at("segment:opposite", state, t)
 
 
-@settings(quick, max_examples=60)
+@settings(quick, max_examples=at_most(60))
 @given(
     randoms,
     st.sampled_from([("eq", "ne"), ("in", "not_in"), ("contains", "not_contains"), ("any_of", "none_of")]),
@@ -256,7 +256,7 @@ def test_negative_operators_are_complements(draw: Random, pair: tuple[str, str],
     assert bool(found[0]) != bool(found[1])
 
 
-@settings(quick, max_examples=100)
+@settings(quick, max_examples=at_most(100))
 @given(randoms)
 def test_a_rule_survives_json_and_keeps_its_leaves(draw: Random) -> None:
     question = questions(draw, 1)
@@ -270,7 +270,7 @@ def test_a_rule_survives_json_and_keeps_its_leaves(draw: Random) -> None:
     assert ruleset.rule_ids == second.rule_ids
 
 
-@settings(quick, max_examples=60)
+@settings(quick, max_examples=at_most(60))
 @given(randoms)
 def test_only_rules_that_are_said_to_read_a_message_move_with_it(draw: Random) -> None:
     question = questions(draw, 2)
@@ -291,7 +291,7 @@ def test_only_rules_that_are_said_to_read_a_message_move_with_it(draw: Random) -
             assert without.next_change(rule, last.t) == after.next_change(rule, last.t)
 
 
-@settings(quick, max_examples=50)
+@settings(quick, max_examples=at_most(50))
 @given(randoms)
 def test_explanation_agrees_and_shows_what_was_counted(draw: Random) -> None:
     """Of counted touchpoints below all, any and not, seen at every node."""
