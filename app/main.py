@@ -74,13 +74,13 @@ def create_app(
     """
     metrics = Metrics()
     clock = clock or Clock()
-    rates = RateLimits(settings, clock.now)
+    rate_limits = RateLimits(settings, clock.now)
     app = FastAPI(
         title="Segue",
         version=__version__,
         description=DESCRIPTION,
         openapi_tags=TAGS,
-        lifespan=lambda app: _run(app, settings, clock, metrics, rates, worker, OutboundClient(network), tune_gc),
+        lifespan=lambda app: _run(app, settings, clock, metrics, rate_limits, worker, OutboundClient(network), tune_gc),
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
@@ -112,7 +112,11 @@ def create_app(
     add_openapi(app)
     add_problem_handlers(app)
     app.add_middleware(
-        IngressMiddleware, metrics=metrics, rates=rates, open_paths=_OPEN_PATHS, open_prefixes=_OPEN_PREFIXES
+        IngressMiddleware,
+        metrics=metrics,
+        rate_limits=rate_limits,
+        open_paths=_OPEN_PATHS,
+        open_prefixes=_OPEN_PREFIXES,
     )
     return app
 
@@ -123,7 +127,7 @@ async def _run(
     settings: Settings,
     clock: Clock,
     metrics: Metrics,
-    rates: RateLimits,
+    rate_limits: RateLimits,
     worker: bool,
     outbound: OutboundClient,
     tune_gc: bool,
@@ -160,7 +164,9 @@ async def _run(
         metrics.watch_streams(lambda: len(streams))
         stack.push_async_callback(streams.stop)
         ingest.after_commit.append(streams.notify_change)
-        app.state.services = Services(settings, clock, metrics, pool, registry, ingest, reads, rates, streams, outbound)
+        app.state.services = Services(
+            settings, clock, metrics, pool, registry, ingest, reads, rate_limits, streams, outbound
+        )
         yield
 
 

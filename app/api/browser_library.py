@@ -10,11 +10,11 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.schemas import problems
+from app.api.schemas import describe_problems
 from app.browser import Snippet, snippet
 from app.errors import NotFound
 from app.http.direct_route import DirectRoute
-from app.http.responses import matches
+from app.http.responses import is_etag_match
 
 _TYPE: Final = "text/javascript; charset=utf-8"
 _AN_HOUR: Final = "public, max-age=3600"
@@ -52,7 +52,7 @@ def add_browser_library_routes(app: FastAPI) -> None:
                 operation_id=endpoint.__name__,
                 summary=summary,
                 include_in_schema=method == "GET",
-                responses={**_RESPONSES, **(problems(404) if parameters else {})},
+                responses={**_RESPONSES, **(describe_problems(404) if parameters else {})},
                 openapi_extra={"security": [], "parameters": parameters},
             )
             app.router.routes.append(route)
@@ -81,7 +81,7 @@ def _answer(request: Request, built: Snippet, kept: str) -> Response:
         "x-content-type-options": "nosniff",
         "cross-origin-resource-policy": "cross-origin",
     }
-    if matches(request.headers.get("if-none-match"), f"W/{tag}"):
+    if is_etag_match(request.headers.get("if-none-match"), f"W/{tag}"):
         return Response(None, 304, headers)
     if packed:
         headers["content-encoding"] = "gzip"

@@ -13,18 +13,18 @@ from fastapi import FastAPI, Query, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.schemas import ChannelMetricsOut, MetricFormatsOut, MetricsStoredOut, problems
+from app.api.schemas import ChannelMetricsOut, MetricFormatsOut, MetricsStoredOut, describe_problems
 from app.channel_metrics.metric_store import BEFORE_ALL, DailyMetric, DayTotal, MetricQuery, MetricStore, Place
 from app.channel_metrics.parsers import METRIC_FORMATS
 from app.channel_metrics.parsers.metric import MetricDefaults, Unreadable
 from app.errors import BadRequest, InvalidBody, NotFound
 from app.formats.decompression import inflate
-from app.http.as_of import answer_instant_of_page
+from app.http.as_of import parse_page_as_of
 from app.http.auth import SecretKey
 from app.http.bodies import read_body
 from app.http.dependencies import get_services
 from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
-from app.http.responses import Cursor, instant, json_response, read_cursor, write_cursor
+from app.http.responses import Cursor, format_instant, json_response, read_cursor, write_cursor
 from app.http.schema_types import KEY_PATTERN
 
 _GZIP: Final = b"\x1f\x8b"
@@ -77,7 +77,7 @@ def add_channel_metric_routes(app: FastAPI) -> None:
             operation_id=endpoint.__name__,
             summary=summary,
             response_model=model,
-            responses=problems(400, 401, 403, *((404,) if method == "POST" else ()), 422),
+            responses=describe_problems(400, 401, 403, *((404,) if method == "POST" else ()), 422),
             dependencies=[Security(SecretKey())],
             openapi_extra=extra,
         )
@@ -142,7 +142,7 @@ async def list_channel_metrics(
 ) -> Response:
     services = get_services(request)
     begin = read_cursor(cursor, str, str, str, str, str, str)
-    as_of, _ = answer_instant_of_page(None, begin, services.clock.now())
+    as_of, _ = parse_page_as_of(None, begin, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
     views = MetricStore(services.pool)
     wanted = MetricQuery(first, to, channel, metric, subject, source)
@@ -154,7 +154,7 @@ async def list_channel_metrics(
             "items": [_row_json(each) for each in page],
             "totals": [_total_json(each) for each in await views.totals(shown)] if shown else [],
             "next_cursor": write_cursor(as_of, page[-1].day.isoformat(), *page[-1].place[1:]) if more else None,
-            "as_of": instant(as_of),
+            "as_of": format_instant(as_of),
         }
     )
 
@@ -183,7 +183,7 @@ def _place(begin: Cursor | None) -> Place:
 
 
 def _row_json(each: DailyMetric) -> dict[str, Any]:
-    return {**msgspec.structs.asdict(each), "recorded_at": instant(each.recorded_at)}
+    return {**msgspec.structs.asdict(each), "recorded_at": format_instant(each.recorded_at)}
 
 
 def _total_json(each: DayTotal) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.schemas import PROBLEMS_OF_COLLECTING, BatchIn, CallIn, ReceiptOut, SettingsOut, json_body
+from app.api.schemas import COLLECT_PROBLEMS, BatchIn, CallIn, ReceiptOut, SettingsOut, describe_json_body
 from app.api.visitor_claims import receipt_members, verify_claim
 from app.errors import NotFound
 from app.formats.decompression import inflate
@@ -21,10 +21,10 @@ from app.formats.segment import Envelope, read
 from app.formats.vendor_events import ABSENT
 from app.http.auth import WriteKey
 from app.http.bodies import read_body
-from app.http.client_info import client_of_request
+from app.http.client_info import read_client_info
 from app.http.dependencies import Services, get_services
 from app.http.direct_route import DirectRoute, Handler
-from app.http.responses import JSON, encode, json_response
+from app.http.responses import JSON, encode_json, json_response
 from app.http.write_keys import authenticate_write_key
 from app.ingest.group_commit import Receipt
 from app.ingest.submit import Submission
@@ -95,9 +95,9 @@ def _add(app: FastAPI, name: str, route: str, documented: bool) -> None:
         + "The body may be gzip and of any content type. The answer comes after COMMIT: what was accepted is durable "
         "and the customer's stages and segments reflect it.",
         response_model=ReceiptOut,
-        responses=PROBLEMS_OF_COLLECTING,
+        responses=COLLECT_PROBLEMS,
         dependencies=[Security(WriteKey())],
-        openapi_extra=json_body(BatchIn if batch else CallIn),
+        openapi_extra=describe_json_body(BatchIn if batch else CallIn),
     )
 
 
@@ -162,7 +162,7 @@ async def submit(
 ) -> Receipt:
     """Submit an envelope of an authenticated source. Raises :class:`Overloaded`."""
     services = get_services(request)
-    peer = client_of_request(request, services.settings)
+    peer = read_client_info(request, services.settings)
     return await services.ingest.submit(
         Submission(source=source, envelope=envelope, received_at=received_at, size_bytes=size_bytes, peer=peer)
     )
@@ -199,7 +199,7 @@ def receipt_json(receipt: Receipt) -> bytes:
     }
     if receipt.warnings:
         answer["warnings"] = [rejection_json(each) for each in receipt.warnings]
-    return encode(answer)
+    return encode_json(answer)
 
 
 def rejection_json(each: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.collect import rejection_json
-from app.api.schemas import ConnectorsOut, DeliveryDryRunOut, SecretIn, SecretOut, SecretsOut, json_body
+from app.api.schemas import ConnectorsOut, DeliveryDryRunOut, SecretIn, SecretOut, SecretsOut, describe_json_body
 from app.api.secret_routes import add_secret_route
 from app.api.webhooks import submission_of, webhook_source_of
 from app.connectors.adapter import TEXT_POLICIES, Connector
@@ -24,7 +24,7 @@ from app.enrichment.sentiment import ESTIMATED
 from app.errors import BadRequest
 from app.http.bodies import read_body, read_model
 from app.http.dependencies import get_services
-from app.http.responses import instant, json_response
+from app.http.responses import format_instant, json_response
 from app.http.schema_types import KEY_PATTERN
 from app.registry.webhook_secrets import SecretRow
 from app.touchpoint import Message
@@ -67,7 +67,16 @@ def add_connector_routes(app: FastAPI) -> None:
             "Kinds of sources and how to set them up",
         ),
         (secret, "GET", list_secrets, SecretsOut, 200, None, (404,), "When secrets of a source were set; never they"),
-        (secret, "POST", add_secret, SecretOut, 201, json_body(SecretIn), (400, 404), "Set, or rotate, a secret"),
+        (
+            secret,
+            "POST",
+            add_secret,
+            SecretOut,
+            201,
+            describe_json_body(SecretIn),
+            (400, 404),
+            "Set, or rotate, a secret",
+        ),
         (secret + "/{id}", "DELETE", drop_secret, None, 204, None, (404,), "A secret holds no more"),
         (
             "/v1/sources/{key}/test",
@@ -220,7 +229,7 @@ def _kind_json(connector: Connector) -> dict[str, Any]:
 
 
 def _secret_json(row: SecretRow) -> dict[str, Any]:
-    return {"id": row.id, "created_at": instant(row.created_at), "expires_at": instant(row.expires_at)}
+    return {"id": row.id, "created_at": format_instant(row.created_at), "expires_at": format_instant(row.expires_at)}
 
 
 def _message_json(message: Message) -> dict[str, Any]:
@@ -229,7 +238,7 @@ def _message_json(message: Message) -> dict[str, Any]:
         "message_id": message.message_id,
         "name": message.name,
         "channel": message.channel,
-        "occurred_at": instant(message.occurred_at),
+        "occurred_at": format_instant(message.occurred_at),
         "identities": [str(identity) for identity in message.identities],
         "previous_id": message.previous_id,
         "properties": msgspec.Raw(message.properties),

@@ -1,7 +1,7 @@
 """The routes of Customer.io's Track API, versions 1 and 2; either half of ``site_id:api_key`` is a write key of ours.
 
 Ids in paths may hold anything, a slash included: these routes match on the path as it was sent
-(:func:`app.http.middleware._keep_encoded`), and decode it here, once.
+(:func:`app.http.middleware._restore_encoded_path`), and decode it here, once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from app.api.schemas import (
     CustomerioIn,
     CustomerioOperationIn,
     CustomerioOut,
-    json_body,
+    describe_json_body,
 )
 from app.api.vendor_routes import add_vendor_route
 from app.errors import BadRequest, Rejection
@@ -65,7 +65,7 @@ def add_customerio_track_routes(app: FastAPI) -> None:
             summary=summary,
             response_model=CustomerioOut,
             openapi_extra={
-                **(json_body(CustomerioIn) if method != "DELETE" else {}),
+                **(describe_json_body(CustomerioIn) if method != "DELETE" else {}),
                 "parameters": [_in_path(name) for name in _IN_PATHS if f"{{{name}}}" in path],
             },
         )
@@ -76,7 +76,7 @@ def add_customerio_track_routes(app: FastAPI) -> None:
         operation_id="customerio_entity",
         summary="Customer.io: one operation; 400 with `errors` where it is refused",
         response_model=CustomerioOut,
-        openapi_extra=json_body(CustomerioOperationIn),
+        openapi_extra=describe_json_body(CustomerioOperationIn),
     )
     add_vendor_route(
         app,
@@ -86,7 +86,7 @@ def add_customerio_track_routes(app: FastAPI) -> None:
         summary="Customer.io: many operations; 207 with `errors` where some are refused",
         response_model=CustomerioOut,
         openapi_extra={
-            **json_body(CustomerioBatchIn),
+            **describe_json_body(CustomerioBatchIn),
             "responses": {
                 "207": {
                     "description": "These were refused and are in quarantine; the others are stored.",

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.schemas import (
-    TAGGED,
+    ETAG_RESPONSES,
     CustomerOut,
     HistoryOut,
     JourneyExplanationOut,
@@ -23,19 +23,32 @@ from app.api.schemas import (
     SuccessOut,
     TimelineOut,
     TraitExplanationOut,
-    json_body,
-    problems,
+    describe_json_body,
+    describe_problems,
 )
 from app.errors import BadRequest, NotFound
-from app.http.as_of import PARAMETER as AS_OF
-from app.http.as_of import AsOf, answer_instant, answer_instant_of_page
+from app.http.as_of import AS_OF_PARAMETER, AsOf, parse_as_of, parse_page_as_of
 from app.http.auth import SecretKey, require_secret_key
 from app.http.bodies import read_json
-from app.http.customer_refs import PARAMETER, candidates, customer_of_path, key_of_path, known_as
+from app.http.customer_refs import (
+    CUSTOMER_PARAMETER,
+    list_candidate_ids,
+    read_customer_ids,
+    read_definition_key,
+    resolve_customer_reference,
+)
 from app.http.dependencies import Services, get_services
 from app.http.direct_route import DirectRoute
 from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
-from app.http.responses import etag_response, instant, json_response, read_cursor, tree_json, uuid, write_cursor
+from app.http.responses import (
+    etag_response,
+    format_instant,
+    format_uuid,
+    json_response,
+    read_cursor,
+    render_explanation,
+    write_cursor,
+)
 from app.postgres.pool import transact
 from app.projection.intervals import Interval
 from app.projection.project import undo_link
@@ -51,7 +64,7 @@ _Body = TypeVar("_Body")
 
 def add_customer_routes(app: FastAPI) -> None:
     secret = [Security(SecretKey())]
-    read = problems(400, 401, 403, 404)
+    read = describe_problems(400, 401, 403, 404)
     app.router.routes.append(
         DirectRoute(
             "/v1/customers/{customer}",
@@ -61,9 +74,9 @@ def add_customer_routes(app: FastAPI) -> None:
             operation_id="get_customer",
             summary="A customer: identities, traits, stages and segments",
             response_model=CustomerOut,
-            responses={**TAGGED, **read},
+            responses={**ETAG_RESPONSES, **read},
             dependencies=secret,
-            openapi_extra={"parameters": [PARAMETER, AS_OF]},
+            openapi_extra={"parameters": [CUSTOMER_PARAMETER, AS_OF_PARAMETER]},
         )
     )
     for path, endpoint, model, summary in (
@@ -83,7 +96,10 @@ def add_customer_routes(app: FastAPI) -> None:
             operation_id=endpoint.__name__,
             summary=summary,
             response_model=model,
-            responses={**problems(400, 401, 403, 404, 422), **({} if path == "touchpoints" else TAGGED)},
+            responses={
+                **describe_problems(400, 401, 403, 404, 422),
+                **({} if path == "touchpoints" else ETAG_RESPONSES),
+            },
             dependencies=secret,
             openapi_extra=_path(key="{key}" in path),
         )
@@ -95,9 +111,9 @@ def add_customer_routes(app: FastAPI) -> None:
         operation_id="lookup_customers",
         summary="Up to 500 customers at once",
         response_model=LookupOut,
-        responses=problems(400, 401, 403),
+        responses=describe_problems(400, 401, 403),
         dependencies=secret,
-        openapi_extra=json_body(LookupIn),
+        openapi_extra=describe_json_body(LookupIn),
     )
     for name, set_link, summary in (
         ("undo", undo_customer_link, "Take a link back: the customers part"),
@@ -111,14 +127,14 @@ def add_customer_routes(app: FastAPI) -> None:
             operation_id=set_link.__name__,
             summary=summary,
             response_model=SuccessOut,
-            responses=problems(400, 401, 403, 404),
+            responses=describe_problems(400, 401, 403, 404),
             dependencies=secret,
-            openapi_extra=json_body(LinkIn),
+            openapi_extra=describe_json_body(LinkIn),
         )
 
 
 def _path(*, key: bool = False) -> dict[str, Any]:
-    parameters = [PARAMETER]
+    parameters = [CUSTOMER_PARAMETER]
     if key:
         parameters.append({"name": "key", "in": "path", "required": True, "schema": {"type": "string", "title": "Key"}})
     return {"parameters": parameters}
@@ -134,8 +150,8 @@ def _views(services: Services) -> CustomerQueries:
 async def get_customer(request: Request) -> Response:
     await require_secret_key(request)
     services = get_services(request)
-    _, ids = customer_of_path(request)
-    at, is_past = answer_instant(request.query_params.get("as_of"), services.clock.now())
+    ids = read_customer_ids(request)
+    at, is_past = parse_as_of(request.query_params.get("as_of"), services.clock.now())
     customer = await _views(services).customer(ids, at, past=is_past)
     return etag_response(request, customer_json(customer), customer.as_of)
 
@@ -145,19 +161,19 @@ async def lookup_customers(request: Request) -> Response:
     asked = await _read(request, _Lookup)
     if len(asked.customers) > services.settings.limits.lookup_customers_max:
         raise BadRequest(f"At most {services.settings.limits.lookup_customers_max} customers can be looked up at once.")
-    now, _ = answer_instant(asked.as_of, services.clock.now())
-    questions = [candidates(text, services.settings) for text in asked.customers]
+    now, _ = parse_as_of(asked.as_of, services.clock.now())
+    questions = [list_candidate_ids(text, services.settings) for text in asked.customers]
     found = await _views(services).customers(questions, now)
     items = [
-        {"ref": text, "customer": customer and {**customer_json(customer), "as_of": instant(customer.as_of)}}
+        {"ref": text, "customer": customer and {**customer_json(customer), "as_of": format_instant(customer.as_of)}}
         for text, customer in zip(asked.customers, found, strict=True)
     ]
-    return json_response({"items": items, "as_of": instant(now)})
+    return json_response({"items": items, "as_of": format_instant(now)})
 
 
 def customer_json(customer: Customer) -> dict[str, Any]:
     return {
-        "id": uuid(customer.id),
+        "id": format_uuid(customer.id),
         "identities": customer.identities,
         "traits": customer.traits,
         "stages": {journey: _place_json(place) for journey, place in customer.stages.items()},
@@ -168,8 +184,8 @@ def customer_json(customer: Customer) -> dict[str, Any]:
 def _place_json(place: CurrentStage) -> dict[str, Any]:
     return {
         "stage": place.stage,
-        "since": instant(place.since),
-        "valid_until": instant(place.valid_until),
+        "since": format_instant(place.since),
+        "valid_until": format_instant(place.valid_until),
         "cause": place.cause,
     }
 
@@ -177,8 +193,8 @@ def _place_json(place: CurrentStage) -> dict[str, Any]:
 def _membership_json(membership: Membership) -> dict[str, Any]:
     return {
         "key": membership.key,
-        "since": instant(membership.since),
-        "valid_until": instant(membership.valid_until),
+        "since": format_instant(membership.since),
+        "valid_until": format_instant(membership.valid_until),
     }
 
 
@@ -191,21 +207,21 @@ async def get_customer_journey(
     as_of: AsOf = None,
 ) -> Response:
     services = get_services(request)
-    _, ids = customer_of_path(request)
-    at, is_past = answer_instant(as_of, services.clock.now())
+    ids = read_customer_ids(request)
+    at, is_past = parse_as_of(as_of, services.clock.now())
     customer, stays, until = await _views(services).list_stays(ids, "journey", journey, at, past=is_past)
     items = [
         {
             "journey": stay.definition.partition(":")[2],
             "stage": stay.value,
-            "entered_at": instant(stay.entered_at),
-            "left_at": instant(_left(stay, until)),
+            "entered_at": format_instant(stay.entered_at),
+            "left_at": format_instant(_left(stay, until)),
             "cause": stay.entered_cause,
             "left_cause": _left_cause(stay, until),
         }
         for stay in stays
     ]
-    return etag_response(request, {"id": uuid(customer), "items": items}, until)
+    return etag_response(request, {"id": format_uuid(customer), "items": items}, until)
 
 
 async def list_customer_segments(
@@ -214,24 +230,24 @@ async def list_customer_segments(
     as_of: AsOf = None,
 ) -> Response:
     services = get_services(request)
-    _, ids = customer_of_path(request)
-    at, is_past = answer_instant(as_of, services.clock.now())
+    ids = read_customer_ids(request)
+    at, is_past = parse_as_of(as_of, services.clock.now())
     if not history:
         customer = await _views(services).customer(ids, at, past=is_past)
         items = [_membership_json(membership) for membership in customer.segments]
-        return etag_response(request, {"id": uuid(customer.id), "items": items}, customer.as_of)
+        return etag_response(request, {"id": format_uuid(customer.id), "items": items}, customer.as_of)
     id, stays, until = await _views(services).list_stays(ids, "segment", None, at, past=is_past)
     items = [
         {
             "key": stay.definition.partition(":")[2],
-            "since": instant(stay.entered_at),
-            "left_at": instant(_left(stay, until)),
+            "since": format_instant(stay.entered_at),
+            "left_at": format_instant(_left(stay, until)),
             "cause": stay.entered_cause,
             "left_cause": _left_cause(stay, until),
         }
         for stay in stays
     ]
-    return etag_response(request, {"id": uuid(id), "items": items}, until)
+    return etag_response(request, {"id": format_uuid(id), "items": items}, until)
 
 
 def _left(stay: Interval, as_of: int) -> int | None:
@@ -247,50 +263,50 @@ def _left_cause(stay: Interval, as_of: int) -> Cause | None:
 
 async def explain_segment(request: Request, as_of: AsOf = None) -> Response:
     services = get_services(request)
-    _, ids = customer_of_path(request)
-    key = key_of_path(request)
-    at, _ = answer_instant(as_of, services.clock.now())
+    ids = read_customer_ids(request)
+    key = read_definition_key(request)
+    at, _ = parse_as_of(as_of, services.clock.now())
     definition, why = await _views(services).explain_segment(ids, key, at)
     content = {
         "segment": key,
         "version": definition.version,
         "member": why.holds,
-        "since": instant(why.since),
-        "valid_until": instant(why.valid_until),
-        "explanation": tree_json(why.tree),
+        "since": format_instant(why.since),
+        "valid_until": format_instant(why.valid_until),
+        "explanation": render_explanation(why.tree),
     }
     return etag_response(request, content, at)
 
 
 async def explain_journey(request: Request, as_of: AsOf = None) -> Response:
     services = get_services(request)
-    _, ids = customer_of_path(request)
-    key = key_of_path(request)
-    at, _ = answer_instant(as_of, services.clock.now())
+    ids = read_customer_ids(request)
+    key = read_definition_key(request)
+    at, _ = parse_as_of(as_of, services.clock.now())
     definition, place, stages = await _views(services).explain_journey(ids, key, at)
     content = {
         "journey": key,
         "version": definition.version,
         "stage": place.stage,
-        "since": instant(place.since),
-        "valid_until": instant(place.valid_until),
-        "stages": [{"stage": stage, "explanation": tree_json(why.tree)} for stage, why in stages],
+        "since": format_instant(place.since),
+        "valid_until": format_instant(place.valid_until),
+        "stages": [{"stage": stage, "explanation": render_explanation(why.tree)} for stage, why in stages],
     }
     return etag_response(request, content, at)
 
 
 async def explain_trait(request: Request, as_of: AsOf = None) -> Response:
     services = get_services(request)
-    _, ids = customer_of_path(request)
-    key = key_of_path(request)
-    at, _ = answer_instant(as_of, services.clock.now())
+    ids = read_customer_ids(request)
+    key = read_definition_key(request)
+    at, _ = parse_as_of(as_of, services.clock.now())
     definition, found = await _views(services).explain_trait(ids, key, at)
     value, valid_until = found.pop("value"), found.pop("valid_until")
     content = {
         "trait": key,
         "version": definition.version,
         "value": value,
-        "valid_until": instant(valid_until),
+        "valid_until": format_instant(valid_until),
         "explanation": {"rule": body_of(definition), **found},
     }
     return etag_response(request, content, at)
@@ -303,9 +319,9 @@ async def list_touchpoints(
     request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
 ) -> Response:
     services = get_services(request)
-    _, ids = customer_of_path(request)
+    ids = read_customer_ids(request)
     begin = read_cursor(cursor, int, str, str)
-    at, is_past = answer_instant_of_page(as_of, begin, services.clock.now())
+    at, is_past = parse_page_as_of(as_of, begin, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
     timeline = TimelineQueries(services.pool)
     place: Any = tuple(begin.place) if begin else cursor_at(at) if is_past else None
@@ -316,7 +332,7 @@ async def list_touchpoints(
         {
             "items": [_entry_json(entry) for entry in page],
             "next_cursor": last and write_cursor(at, last.occurred_at, last.message_id, last.source),
-            "as_of": instant(at),
+            "as_of": format_instant(at),
         }
     )
 
@@ -328,9 +344,9 @@ def _entry_json(entry: TimelineEntry) -> dict[str, Any]:
         "type": entry.type,
         "name": entry.name,
         "channel": entry.channel,
-        "occurred_at": instant(entry.occurred_at),
-        "received_at": instant(entry.received_at),
-        "sent_at": instant(entry.sent_at),
+        "occurred_at": format_instant(entry.occurred_at),
+        "received_at": format_instant(entry.received_at),
+        "sent_at": format_instant(entry.sent_at),
         "original_timestamp": entry.original_timestamp,
         "identities": entry.identities,
         "properties": msgspec.Raw(entry.properties),
@@ -342,11 +358,11 @@ def _entry_json(entry: TimelineEntry) -> dict[str, Any]:
 async def list_links(request: Request, as_of: AsOf = None) -> Response:
     """Identity has no time: these are the links as they hold today, with ``as_of`` those whose message had happened."""
     services = get_services(request)
-    _, ids = customer_of_path(request)
-    at, is_past = answer_instant(as_of, services.clock.now())
+    ids = read_customer_ids(request)
+    at, is_past = parse_as_of(as_of, services.clock.now())
     customer, links = await TimelineQueries(services.pool).list_links(ids)
     items = [_link_json(link) for link in links if not is_past or link.occurred_at <= at]
-    return etag_response(request, {"id": uuid(customer), "items": items}, at)
+    return etag_response(request, {"id": format_uuid(customer), "items": items}, at)
 
 
 def _link_json(link: LedgerLink) -> dict[str, Any]:
@@ -355,10 +371,10 @@ def _link_json(link: LedgerLink) -> dict[str, Any]:
         "stronger": link.stronger,
         "kind": link.kind,
         "joined": link.joined and link.undone_at is None,
-        "occurred_at": instant(link.occurred_at),
+        "occurred_at": format_instant(link.occurred_at),
         "message_id": link.message_id,
         "source": link.source,
-        "undone_at": instant(link.undone_at),
+        "undone_at": format_instant(link.undone_at),
     }
 
 
@@ -386,7 +402,7 @@ async def _set_link(request: Request, *, undone: bool) -> Response:
 
 
 def _identity(text: str, services: Services) -> bytes:
-    return known_as(text, services.settings)[0]
+    return resolve_customer_reference(text, services.settings)[0]
 
 
 class _Lookup(msgspec.Struct, forbid_unknown_fields=True):

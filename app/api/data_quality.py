@@ -18,7 +18,7 @@ from app.api.schemas import (
     SourceHealthOut,
     TraitCoverageOut,
     ViolationsOut,
-    json_body,
+    describe_json_body,
 )
 from app.api.secret_routes import add_secret_route
 from app.data_quality.source_health import SourceHealth, SourceHealthQueries, ViolationCount
@@ -29,7 +29,7 @@ from app.http.bodies import read_model
 from app.http.dependencies import get_services
 from app.http.disconnects import run_until_disconnect
 from app.http.pagination import DEFAULT_ITEMS, Limit
-from app.http.responses import instant, json_response
+from app.http.responses import format_instant, json_response
 from app.http.schema_types import KEY_PATTERN
 from app.touchpoint import HOUR
 from app.tracking_plan.event_schema import SCHEMA_BYTES_MAX
@@ -54,7 +54,7 @@ def add_data_quality_routes(app: FastAPI) -> None:
         (plan, "GET", get_tracking_plan, PlanOut, 200, None, (), "What properties events should have"),
         (f"{plan}/violations", "GET", list_violations, ViolationsOut, 200, None, (422,), "How it was not kept"),
         (
-            entry, "PUT", put_plan_entry, PlanEntryOut, 200, json_body(PlanEntryIn), (400, 404, 422),
+            entry, "PUT", put_plan_entry, PlanEntryOut, 200, describe_json_body(PlanEntryIn), (400, 404, 422),
             "Say what properties an event should have",
         ),
         (entry, "DELETE", drop_plan_entry, None, 204, None, (404, 422), "Say nothing of an event any more"),
@@ -116,7 +116,9 @@ async def list_violations(
     if event is not None and "\0" in event:
         event = ""
     found = await SourceHealthQueries(services.pool).list_violations(source, event, limit)
-    return json_response({"items": [_violated_json(each) for each in found], "as_of": instant(services.clock.now())})
+    return json_response(
+        {"items": [_violated_json(each) for each in found], "as_of": format_instant(services.clock.now())}
+    )
 
 
 async def list_anomalies(request: Request, source: OfSource = None, hours: Hours = _SPAN_HOURS) -> Response:
@@ -125,12 +127,12 @@ async def list_anomalies(request: Request, source: OfSource = None, hours: Hours
     await services.ingest.source_stats.flush()
     now = services.clock.now()
     since = now - hours * HOUR
-    with services.heavy_read_slots.one():
+    with services.heavy_read_slots.acquire():
         found = await run_until_disconnect(
             request, SourceHealthQueries(services.pool).list_anomalies(source, since, now)
         )
     return json_response(
-        {"items": [_anomaly_json(each) for each in found], "since": instant(since), "as_of": instant(now)}
+        {"items": [_anomaly_json(each) for each in found], "since": format_instant(since), "as_of": format_instant(now)}
     )
 
 
@@ -140,7 +142,7 @@ async def get_trait_coverage(request: Request, limit: Limit = DEFAULT_ITEMS) -> 
     began = time.monotonic()
     now = services.clock.now()
     views = TraitCoverageQueries(services.pool, services.registry, services.settings)
-    with services.heavy_read_slots.one():
+    with services.heavy_read_slots.acquire():
         found = await run_until_disconnect(request, views.count_traits(now))
     ranked = sorted(found.traits.items(), key=lambda item: (-item[1].customers, item[0]))
     return json_response(
@@ -157,7 +159,7 @@ async def get_trait_coverage(request: Request, limit: Limit = DEFAULT_ITEMS) -> 
             ],
             "traits_total": len(ranked),
             "took_ms": round((time.monotonic() - began) * 1_000),
-            "as_of": instant(now),
+            "as_of": format_instant(now),
         }
     )
 
@@ -181,29 +183,33 @@ def _entry_json(entry: PlanEntry) -> dict[str, Any]:
         "event": entry.event,
         "mode": entry.mode,
         "schema": msgspec.Raw(entry.schema),
-        "updated_at": instant(entry.updated_at),
+        "updated_at": format_instant(entry.updated_at),
     }
 
 
 def _violated_json(violated: ViolationCount) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(violated),
-        "first_at": instant(violated.first_at),
-        "last_at": instant(violated.last_at),
+        "first_at": format_instant(violated.first_at),
+        "last_at": format_instant(violated.last_at),
         "sample": msgspec.Raw(violated.sample),
     }
 
 
 def _anomaly_json(anomaly: Anomaly) -> dict[str, Any]:
-    return {**msgspec.structs.asdict(anomaly), "since": instant(anomaly.since), "until": instant(anomaly.until)}
+    return {
+        **msgspec.structs.asdict(anomaly),
+        "since": format_instant(anomaly.since),
+        "until": format_instant(anomaly.until),
+    }
 
 
 def _health_json(health: SourceHealth, now: int) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(health),
-        "last_seen_at": instant(health.last_seen_at),
+        "last_seen_at": format_instant(health.last_seen_at),
         "per_hour": round(sum(messages for _, messages in health.hours) / len(health.hours), 2),
-        "hours": [{"hour": instant(hour), "messages": messages} for hour, messages in health.hours],
+        "hours": [{"hour": format_instant(hour), "messages": messages} for hour, messages in health.hours],
         "anomalies": [_anomaly_json(each) for each in health.anomalies],
-        "as_of": instant(now),
+        "as_of": format_instant(now),
     }

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.schemas import (
-    TAGGED,
+    ETAG_RESPONSES,
     JourneyOut,
     JourneysOut,
     SegmentOut,
@@ -22,14 +22,14 @@ from app.api.schemas import (
     TraitOut,
     TraitsOut,
     VersionsOut,
-    json_body,
-    problems,
+    describe_json_body,
+    describe_problems,
 )
 from app.errors import InvalidDefinition
 from app.http.auth import SecretKey
 from app.http.bodies import read_json
 from app.http.dependencies import Services, get_services
-from app.http.responses import etag_response, instant, json_response
+from app.http.responses import etag_response, format_instant, json_response
 from app.queries.definition_versions import Version, list_definition_versions
 from app.queries.segment_members import SegmentMemberQueries
 from app.registry.definition_rows import DefinitionVersion, Kind, body_of
@@ -89,7 +89,7 @@ def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: An
         return json_response({"success": True})
 
     at, one = f"/v1/{kind}s", f"/v1/{kind}s/{{key}}"
-    body = json_body(model_in)
+    body = describe_json_body(model_in)
     for path, method, endpoint, name, summary, model, status, extra, failures in (
         (at, "POST", create, f"create_{kind}", f"Create a {kind}", model_out, 201, body, (400, 409, 422)),
         (at, "GET", list_all, f"list_{kind}s", f"All {kind}s", models_out, 200, None, ()),
@@ -117,7 +117,7 @@ def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: An
             summary=summary,
             response_model=model,
             status_code=status,
-            responses={**problems(401, 403, *failures), **(TAGGED if method == "GET" else {})},
+            responses={**describe_problems(401, 403, *failures), **(ETAG_RESPONSES if method == "GET" else {})},
             dependencies=[Security(SecretKey())],
             openapi_extra=extra,
         )
@@ -152,7 +152,7 @@ def definition_json(version: DefinitionVersion) -> dict[str, Any]:
         "public": definition.public,
         "version": definition.version,
         "status": "filling" if version.activated_at is None else "current",
-        "created_at": instant(version.created_at),
+        "created_at": format_instant(version.created_at),
         _BODY[definition.kind]: body_of(definition),
     }
 
@@ -160,9 +160,9 @@ def definition_json(version: DefinitionVersion) -> dict[str, Any]:
 def _version_json(version: Version) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(version),
-        "created_at": instant(version.created_at),
-        "activated_at": instant(version.activated_at),
-        "superseded_at": instant(version.superseded_at),
+        "created_at": format_instant(version.created_at),
+        "activated_at": format_instant(version.activated_at),
+        "superseded_at": format_instant(version.superseded_at),
         "body": msgspec.Raw(version.body),
     }
 
@@ -174,6 +174,6 @@ async def _fill(services: Services, kind: Kind, key: str) -> dict[str, Any]:
         "customers_filled": fill.customers_filled,
         "touchpoints_per_second": fill.touchpoints_per_second,
         "eta_seconds": fill.eta_seconds,
-        "since": instant(fill.since),
+        "since": format_instant(fill.since),
         "done": fill.customers_filled == fill.customers_total,
     }

@@ -9,13 +9,13 @@ from fastapi import FastAPI, Query, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.schemas import ErasureRequestsOut, HandledIn, HandledOut, json_body, problems
-from app.http.as_of import answer_instant_of_page
+from app.api.schemas import ErasureRequestsOut, HandledIn, HandledOut, describe_json_body, describe_problems
+from app.http.as_of import parse_page_as_of
 from app.http.auth import SecretKey
 from app.http.bodies import read_model
 from app.http.dependencies import get_services
 from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
-from app.http.responses import instant, json_response, read_cursor, uuid, write_cursor
+from app.http.responses import format_instant, format_uuid, json_response, read_cursor, write_cursor
 from app.ingest.erasure_queue import mark_erasures_handled
 from app.privacy import erasure_requests
 from app.privacy.erasure_requests import ErasureRequest
@@ -33,7 +33,7 @@ def add_erasure_request_routes(app: FastAPI) -> None:
         operation_id="list_erasure_requests",
         summary="People whom a tool says to forget, newest first",
         response_model=ErasureRequestsOut,
-        responses=problems(400, 401, 403, 422),
+        responses=describe_problems(400, 401, 403, 422),
         dependencies=secret,
     )
     app.add_api_route(
@@ -44,9 +44,9 @@ def add_erasure_request_routes(app: FastAPI) -> None:
         operation_id="handle_erasure_requests",
         summary="Say that these requests were dealt with",
         response_model=HandledOut,
-        responses=problems(400, 401, 403),
+        responses=describe_problems(400, 401, 403),
         dependencies=secret,
-        openapi_extra=json_body(HandledIn),
+        openapi_extra=describe_json_body(HandledIn),
     )
 
 
@@ -55,7 +55,7 @@ async def list_erasure_requests(
 ) -> Response:
     services = get_services(request)
     begin = read_cursor(cursor, int)
-    as_of, _ = answer_instant_of_page(None, begin, services.clock.now())
+    as_of, _ = parse_page_as_of(None, begin, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
     before = None if begin is None else int(begin.place[0])
     requests = await erasure_requests.list_erasure_requests(services.pool, before, items_max + 1, handled_too=handled)
@@ -64,7 +64,7 @@ async def list_erasure_requests(
         {
             "items": [_request_json(erasure) for erasure in requests[:items_max]],
             "next_cursor": write_cursor(as_of, requests[items_max - 1].id) if more else None,
-            "as_of": instant(as_of),
+            "as_of": format_instant(as_of),
         }
     )
 
@@ -79,7 +79,7 @@ async def handle_erasure_requests(request: Request) -> Response:
 def _request_json(erasure: ErasureRequest) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(erasure),
-        "requested_at": instant(erasure.requested_at),
-        "handled_at": instant(erasure.handled_at),
-        "customer": None if erasure.customer is None else uuid(erasure.customer),
+        "requested_at": format_instant(erasure.requested_at),
+        "handled_at": format_instant(erasure.handled_at),
+        "customer": None if erasure.customer is None else format_uuid(erasure.customer),
     }

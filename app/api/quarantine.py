@@ -18,16 +18,16 @@ from app.api.schemas import (
     QuarantineReplayIn,
     QuarantineReplayOut,
     ReceiptOut,
-    json_body,
+    describe_json_body,
 )
 from app.api.secret_routes import add_secret_route
 from app.errors import BadRequest
 from app.formats.timestamps import parse
-from app.http.as_of import answer_instant_of_page
+from app.http.as_of import parse_page_as_of
 from app.http.bodies import read_body, read_model
 from app.http.dependencies import Services, get_services
 from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
-from app.http.responses import JSON, instant, json_response, read_cursor, write_cursor
+from app.http.responses import JSON, format_instant, json_response, read_cursor, write_cursor
 from app.http.schema_types import EXAMPLE_INSTANT
 from app.quarantine.patch import Patch
 from app.quarantine.replay import QuarantineReplayer, ReplayResult, count_outcomes
@@ -55,12 +55,12 @@ def add_quarantine_routes(app: FastAPI) -> None:
     for path, method, endpoint, model, extra, failures, summary in (
         ("", "GET", list_quarantine, QuarantineOut, None, (400, 422), "Rejected messages, newest first"),
         (
-            "/replay", "POST", replay_many_quarantined, QuarantineReplayOut, json_body(QuarantineReplayIn), (400,),
-            "Correct many rejected messages and send them again",
+            "/replay", "POST", replay_many_quarantined, QuarantineReplayOut, describe_json_body(QuarantineReplayIn),
+            (400,), "Correct many rejected messages and send them again",
         ),
         ("/{id}", "GET", get_quarantined, QuarantinedOut, None, (404, 422), "One rejected message"),
         (
-            "/{id}/replay", "POST", replay_quarantined, ReceiptOut, json_body(BatchItemIn, required=False),
+            "/{id}/replay", "POST", replay_quarantined, ReceiptOut, describe_json_body(BatchItemIn, required=False),
             (400, 404, 422, 503), "Send a rejected message again",
         ),
     ):  # fmt: skip
@@ -92,7 +92,7 @@ async def list_quarantine(
     """A page that asks for an event may be short, even empty, and still have a next one."""
     services = get_services(request)
     begin = read_cursor(cursor, int)
-    as_of, _ = answer_instant_of_page(None, begin, services.clock.now())
+    as_of, _ = parse_page_as_of(None, begin, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
     query = QuarantineQuery(source, code, event, message_id, _instant(from_, "from"), _instant(to, "to"), replayed)
     before = None if begin is None else int(begin.place[0])
@@ -101,7 +101,7 @@ async def list_quarantine(
         {
             "items": [_quarantined_json(each) for each in page.rows],
             "next_cursor": None if page.next is None else write_cursor(as_of, page.next),
-            "as_of": instant(as_of),
+            "as_of": format_instant(as_of),
         }
     )
 
@@ -166,10 +166,10 @@ def _quarantined_json(each: QuarantinedMessage) -> dict[str, Any]:
     original, encoding = _text(each.original)
     return {
         **msgspec.structs.asdict(each),
-        "received_at": instant(each.received_at),
+        "received_at": format_instant(each.received_at),
         "original": original,
         "encoding": encoding,
-        "replayed_at": instant(each.replayed_at),
+        "replayed_at": format_instant(each.replayed_at),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Security
 
-from app.api.schemas import problems
+from app.api.schemas import describe_problems
 from app.http.auth import SecretKey
 
 
@@ -34,7 +34,7 @@ def add_secret_route(
         summary=summary,
         response_model=model,
         status_code=status,
-        responses=problems(401, 403, *failures),
+        responses=describe_problems(401, 403, *failures),
         dependencies=[Security(SecretKey())],
         openapi_extra=extra,
     )

@@ -18,16 +18,16 @@ from app.api.schemas import (
     SegmentHealthReportOut,
     VerifiedOut,
     VerifyIn,
-    json_body,
+    describe_json_body,
 )
 from app.api.secret_routes import add_secret_route
 from app.api.segments import SegmentKey
 from app.errors import BadRequest, InvalidDefinition
-from app.http.as_of import answer_instant
+from app.http.as_of import parse_as_of
 from app.http.bodies import parse_json, read_body
 from app.http.dependencies import Services, get_services
 from app.http.disconnects import run_until_disconnect
-from app.http.responses import instant, json_response, tree_json, uuid
+from app.http.responses import format_instant, format_uuid, json_response, render_explanation
 from app.insight.customer_scan import LabelledCustomer
 from app.insight.rule_preview import MembershipChange, RulePreviews
 from app.insight.segment_health import Overlap, SegmentHealthQueries
@@ -41,7 +41,15 @@ _Body = TypeVar("_Body", bound=msgspec.Struct)
 
 def add_segment_analysis_routes(app: FastAPI) -> None:
     for path, method, endpoint, model, extra, failures, summary in (
-        ("preview", "POST", preview_rule, PreviewOut, json_body(PreviewIn), (400, 422, 503), "Count a rule unsaved"),
+        (
+            "preview",
+            "POST",
+            preview_rule,
+            PreviewOut,
+            describe_json_body(PreviewIn),
+            (400, 422, 503),
+            "Count a rule unsaved",
+        ),
         (
             "health",
             "GET",
@@ -56,7 +64,7 @@ def add_segment_analysis_routes(app: FastAPI) -> None:
             "POST",
             dry_run_segment,
             DryRunOut,
-            json_body(DryRunIn),
+            describe_json_body(DryRunIn),
             (400, 404, 422, 503),
             "Who would enter, leave and stay if the rule were changed",
         ),
@@ -65,7 +73,7 @@ def add_segment_analysis_routes(app: FastAPI) -> None:
             "POST",
             verify_segment,
             VerifiedOut,
-            json_body(VerifyIn, required=False),
+            describe_json_body(VerifyIn, required=False),
             (400, 404, 503),
             "Recompute from the log and compare",
         ),
@@ -92,9 +100,9 @@ async def preview_rule(request: Request) -> Response:
     services = get_services(request)
     began = time.monotonic()
     asked = await _read(request, _Preview)
-    at, _ = answer_instant(asked.as_of, services.clock.now())
+    at, _ = parse_as_of(asked.as_of, services.clock.now())
     rule = _rule(asked.rule, services)
-    with services.heavy_read_slots.one():
+    with services.heavy_read_slots.acquire():
         found = await run_until_disconnect(
             request, _previews(services).preview(rule, at, asked.sample, asked.within_ms)
         )
@@ -110,14 +118,14 @@ async def preview_rule(request: Request) -> Response:
             "sample": [
                 {
                     **_named_json(each.customer),
-                    "since": instant(each.why.since),
-                    "valid_until": instant(each.why.valid_until),
-                    "explanation": tree_json(each.why.tree),
+                    "since": format_instant(each.why.since),
+                    "valid_until": format_instant(each.why.valid_until),
+                    "explanation": render_explanation(each.why.tree),
                 }
                 for each in found.sample
             ],
             "took_ms": _milliseconds(began),
-            "as_of": instant(at),
+            "as_of": format_instant(at),
         }
     )
 
@@ -129,7 +137,7 @@ async def dry_run_segment(request: Request, key: SegmentKey) -> Response:
     asked = await _read(request, _DryRun)
     rule = _rule(asked.rule, services)
     now = services.clock.now()
-    with services.heavy_read_slots.one():
+    with services.heavy_read_slots.acquire():
         found = await run_until_disconnect(request, _previews(services).dry_run(key, rule, now, asked.sample))
     return json_response(
         {
@@ -140,7 +148,7 @@ async def dry_run_segment(request: Request, key: SegmentKey) -> Response:
             "changes": found.changes,
             "customers_total": found.customers_total,
             "took_ms": _milliseconds(began),
-            "as_of": instant(now),
+            "as_of": format_instant(now),
         }
     )
 
@@ -151,7 +159,7 @@ async def verify_segment(request: Request, key: SegmentKey) -> Response:
     began = time.monotonic()
     asked = await _read(request, _Verify)
     views = SegmentVerifier(services.pool, services.registry, services.settings, services.clock)
-    with services.heavy_read_slots.one():
+    with services.heavy_read_slots.acquire():
         found = await run_until_disconnect(request, views.verify_segment(key, asked.sample))
     return json_response(
         {
@@ -162,14 +170,14 @@ async def verify_segment(request: Request, key: SegmentKey) -> Response:
             "differing": found.differing,
             "differences": [
                 {
-                    "customer": uuid(each.customer),
+                    "customer": format_uuid(each.customer),
                     "stored": _said_json(each.stored),
                     "recomputed": _said_json(each.recomputed),
                 }
                 for each in found.differences
             ],
             "took_ms": _milliseconds(began),
-            "as_of": instant(found.as_of),
+            "as_of": format_instant(found.as_of),
         }
     )
 
@@ -179,7 +187,7 @@ async def get_segment_health(request: Request) -> Response:
     services = get_services(request)
     await services.segment_usage.flush()
     now = services.clock.now()
-    with services.heavy_read_slots.one():
+    with services.heavy_read_slots.acquire():
         found = await run_until_disconnect(request, SegmentHealthQueries(services.pool, services.registry).report(now))
     return json_response(
         {
@@ -189,8 +197,8 @@ async def get_segment_health(request: Request) -> Response:
             "segments": [
                 {
                     **msgspec.structs.asdict(each),
-                    "last_read_at": instant(each.last_read_at),
-                    "last_changed_at": instant(each.last_changed_at),
+                    "last_read_at": format_instant(each.last_read_at),
+                    "last_changed_at": format_instant(each.last_changed_at),
                 }
                 for each in found.segments
             ],
@@ -199,7 +207,7 @@ async def get_segment_health(request: Request) -> Response:
             "near_duplicates": [_pair(each) for each in found.near_duplicates],
             "same_meaning": found.same_meaning,
             **{flag: [each.key for each in found.segments if flag in each.flags] for flag in _FLAGS},
-            "as_of": instant(now),
+            "as_of": format_instant(now),
         }
     )
 
@@ -246,7 +254,7 @@ def _previews(services: Services) -> RulePreviews:
 
 
 def _named_json(customer: LabelledCustomer) -> dict[str, Any]:
-    return {"id": uuid(customer.id), "identities": customer.identities}
+    return {"id": format_uuid(customer.id), "identities": customer.identities}
 
 
 def _moved_json(moved: MembershipChange) -> dict[str, Any]:
@@ -254,8 +262,8 @@ def _moved_json(moved: MembershipChange) -> dict[str, Any]:
 
 
 def _said_json(said: ObservedMembership) -> dict[str, Any]:
-    stays = [{"since": instant(entered), "left_at": instant(left)} for entered, left in said.stays]
-    return {"member": said.member, "since": instant(said.since), "stays": stays}
+    stays = [{"since": format_instant(entered), "left_at": format_instant(left)} for entered, left in said.stays]
+    return {"member": said.member, "since": format_instant(said.since), "stays": stays}
 
 
 def _pair(overlap: Overlap) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.collect import authenticate, collector, submit_envelope
-from app.api.schemas import BatchIn, CallIn, JitsuOut, ReceiptOut, SourceConfigOut, json_body
+from app.api.schemas import BatchIn, CallIn, JitsuOut, ReceiptOut, SourceConfigOut, describe_json_body
 from app.api.vendor_routes import add_vendor_route, pixel_answer, with_and_without_slash
 from app.errors import InvalidBody, NotFound
 from app.formats import pixel
@@ -66,7 +66,7 @@ def add_segment_compatible_routes(app: FastAPI) -> None:
         operation_id="rudder_beacon",
         summary="Beacons of RudderStack's browser SDK: a batch, with the key in the query",
         response_model=ReceiptOut,
-        openapi_extra={**json_body(BatchIn), "parameters": [_KEY]},
+        openapi_extra={**describe_json_body(BatchIn), "parameters": [_KEY]},
     )
     for path, handler, name, parameters in (
         ("/pixel/v1/track", _pixel("track"), "rudder_pixel_track", [_KEY]),
@@ -92,7 +92,7 @@ def add_segment_compatible_routes(app: FastAPI) -> None:
             summary="One call of Jitsu's SDKs, with the key as X-Write-Key",
             failures=(400, 401, 403, 404, 408, 429, 503),
             response_model=JitsuOut,
-            openapi_extra={**json_body(CallIn), "parameters": [_TYPE]},
+            openapi_extra={**describe_json_body(CallIn), "parameters": [_TYPE]},
         )
 
 

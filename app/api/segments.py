@@ -8,13 +8,13 @@ from fastapi import FastAPI, Path, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.schemas import CountOut, MembersOut, problems
+from app.api.schemas import CountOut, MembersOut, describe_problems
 from app.errors import BadRequest
-from app.http.as_of import AsOf, answer_instant, answer_instant_of_page
+from app.http.as_of import AsOf, parse_as_of, parse_page_as_of
 from app.http.auth import SecretKey
 from app.http.dependencies import Services, get_services
 from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
-from app.http.responses import instant, json_response, read_cursor, uuid, write_cursor
+from app.http.responses import format_instant, format_uuid, json_response, read_cursor, write_cursor
 from app.queries.segment_members import Member, SegmentMemberQueries
 
 SegmentKey = Annotated[str, Path(description="Key of the segment.", examples=["repeat-buyers"])]
@@ -33,7 +33,7 @@ def add_segment_routes(app: FastAPI) -> None:
             operation_id=endpoint.__name__,
             summary=summary,
             response_model=model,
-            responses=problems(400, 401, 403, 404, 422),
+            responses=describe_problems(400, 401, 403, 404, 422),
             dependencies=[Security(SecretKey())],
         )
 
@@ -47,27 +47,27 @@ async def list_segment_members(
 ) -> Response:
     services = get_services(request)
     begin = read_cursor(cursor, str)
-    at, _ = answer_instant_of_page(as_of, begin, services.clock.now())
+    at, _ = parse_page_as_of(as_of, begin, services.clock.now())
     after = None if begin is None else _customer(str(begin.place[0]))
-    async with services.member_lists:
+    async with services.member_list_slots:
         page = await _views(services).list_members(key, at, after, min(limit, services.settings.limits.page_items_max))
     services.segment_usage.note(key)
     return json_response(
         {
             "items": [_member_json(member) for member in page.items],
             "next_cursor": None if page.after is None else write_cursor(at, page.after.hex()),
-            "as_of": instant(at),
+            "as_of": format_instant(at),
         }
     )
 
 
 async def count_segment_members(request: Request, key: SegmentKey, as_of: AsOf = None) -> Response:
     services = get_services(request)
-    at, _ = answer_instant(as_of, services.clock.now())
-    async with services.member_lists:
+    at, _ = parse_as_of(as_of, services.clock.now())
+    async with services.member_list_slots:
         count = await _views(services).count_members(key, at)
     services.segment_usage.note(key)
-    return json_response({"count": count, "as_of": instant(at)})
+    return json_response({"count": count, "as_of": format_instant(at)})
 
 
 def _customer(text: str) -> bytes:
@@ -82,8 +82,8 @@ def _customer(text: str) -> bytes:
 
 def _member_json(member: Member) -> dict[str, Any]:
     return {
-        "id": uuid(member.id),
+        "id": format_uuid(member.id),
         "identities": member.identities,
-        "since": instant(member.since),
-        "valid_until": instant(member.valid_until),
+        "since": format_instant(member.since),
+        "valid_until": format_instant(member.valid_until),
     }

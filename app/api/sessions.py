@@ -8,13 +8,13 @@ from fastapi import FastAPI, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.schemas import SessionsOut, problems
-from app.http.as_of import AsOf, answer_instant_of_page
+from app.api.schemas import SessionsOut, describe_problems
+from app.http.as_of import AsOf, parse_page_as_of
 from app.http.auth import SecretKey
-from app.http.customer_refs import PARAMETER, customer_of_path
+from app.http.customer_refs import CUSTOMER_PARAMETER, read_customer_ids
 from app.http.dependencies import get_services
 from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
-from app.http.responses import instant, json_response, read_cursor, uuid, write_cursor
+from app.http.responses import format_instant, format_uuid, json_response, read_cursor, write_cursor
 from app.insight.session_queries import SessionQueries
 from app.insight.sessions import Session, SessionTotals
 
@@ -28,9 +28,9 @@ def add_session_routes(app: FastAPI) -> None:
         operation_id="list_sessions",
         summary="Sessions over all tabs and devices, newest first",
         response_model=SessionsOut,
-        responses=problems(400, 401, 403, 404, 422),
+        responses=describe_problems(400, 401, 403, 404, 422),
         dependencies=[Security(SecretKey())],
-        openapi_extra={"parameters": [PARAMETER]},
+        openapi_extra={"parameters": [CUSTOMER_PARAMETER]},
     )
 
 
@@ -38,21 +38,21 @@ async def list_sessions(
     request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
 ) -> Response:
     services = get_services(request)
-    _, ids = customer_of_path(request)
+    ids = read_customer_ids(request)
     begin = read_cursor(cursor, int, str, str)
-    at, _ = answer_instant_of_page(as_of, begin, services.clock.now())
+    at, _ = parse_page_as_of(as_of, begin, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
     before: Any = tuple(begin.place) if begin else None
     found = await SessionQueries(services.pool).list_sessions(ids, at, before, items_max + 1)
     page, more = found.sessions[:items_max], len(found.sessions) > items_max
     return json_response(
         {
-            "id": uuid(found.customer),
+            "id": format_uuid(found.customer),
             "totals": _totals_json(found.totals),
             "items": [_session_json(session, at) for session in page],
-            "since": instant(found.since),
+            "since": format_instant(found.since),
             "next_cursor": write_cursor(at, *page[-1].first) if more else None,
-            "as_of": instant(at),
+            "as_of": format_instant(at),
         }
     )
 
@@ -60,8 +60,8 @@ async def list_sessions(
 def _session_json(session: Session, now: int) -> dict[str, Any]:
     _, message_id, source = session.first
     return {
-        "started_at": instant(session.started_at),
-        "ended_at": instant(session.ended_at),
+        "started_at": format_instant(session.started_at),
+        "ended_at": format_instant(session.ended_at),
         "duration_seconds": session.duration_seconds,
         "open": session.is_open(now),
         "begun_by": session.begun_by,

@@ -19,12 +19,12 @@ from app.api.schemas import (
     SourceIn,
     SourceOut,
     SourcesOut,
-    json_body,
+    describe_json_body,
 )
 from app.api.secret_routes import add_secret_route
 from app.http.bodies import read_model
 from app.http.dependencies import get_services
-from app.http.responses import instant, json_response
+from app.http.responses import format_instant, json_response
 from app.http.schema_types import KEY_PATTERN
 from app.registry.key_store import Key
 from app.registry.source_store import Source
@@ -33,26 +33,35 @@ from app.registry.source_store import Source
 def add_source_routes(app: FastAPI) -> None:
     for path, method, endpoint, model, status, extra, failures, summary in (
         ("/v1/sources", "GET", list_sources, SourcesOut, 200, None, (), "All sources"),
-        ("/v1/sources", "POST", create_source, SourceOut, 201, json_body(SourceIn), (400, 409), "Create a source"),
+        (
+            "/v1/sources",
+            "POST",
+            create_source,
+            SourceOut,
+            201,
+            describe_json_body(SourceIn),
+            (400, 409),
+            "Create a source",
+        ),
         (
             "/v1/sources/{key}",
             "PUT",
             change_source,
             SourceOut,
             200,
-            json_body(SourceChangeIn),
+            describe_json_body(SourceChangeIn),
             (400, 404),
             "Change a source; what is left out stays as it is",
         ),
         ("/v1/keys", "GET", list_keys, KeysOut, 200, None, (), "All keys, revoked ones too"),
-        ("/v1/keys", "POST", create_key, KeyOut, 201, json_body(KeyIn), (400, 404), "Make a key"),
+        ("/v1/keys", "POST", create_key, KeyOut, 201, describe_json_body(KeyIn), (400, 404), "Make a key"),
         (
             "/v1/keys/{id}",
             "PUT",
             change_key,
             KeyOut,
             200,
-            json_body(KeyChangeIn),
+            describe_json_body(KeyChangeIn),
             (400, 404),
             "Change a key; what is left out stays as it is",
         ),
@@ -139,14 +148,14 @@ async def revoke_key(
 
 
 def _source_json(source: Source) -> dict[str, Any]:
-    return {**msgspec.structs.asdict(source), "created_at": instant(source.created_at)}
+    return {**msgspec.structs.asdict(source), "created_at": format_instant(source.created_at)}
 
 
 def _key_json(key: Key) -> dict[str, Any]:
     content = {
         **msgspec.structs.asdict(key),
-        "created_at": instant(key.created_at),
-        "revoked_at": instant(key.revoked_at),
+        "created_at": format_instant(key.created_at),
+        "revoked_at": format_instant(key.revoked_at),
     }
     if key.key is None:
         del content["key"]

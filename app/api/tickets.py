@@ -8,13 +8,13 @@ from fastapi import FastAPI, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.schemas import RedactionOut, TicketsOut, problems
-from app.http.as_of import AsOf, answer_instant_of_page
+from app.api.schemas import RedactionOut, TicketsOut, describe_problems
+from app.http.as_of import AsOf, parse_page_as_of
 from app.http.auth import SecretKey
-from app.http.customer_refs import PARAMETER, customer_of_path
+from app.http.customer_refs import CUSTOMER_PARAMETER, read_customer_ids
 from app.http.dependencies import get_services
 from app.http.pagination import DEFAULT_ITEMS, Limit, PageCursor
-from app.http.responses import instant, json_response, read_cursor, uuid, write_cursor
+from app.http.responses import format_instant, format_uuid, json_response, read_cursor, write_cursor
 from app.insight.ticket_queries import TicketQueries
 from app.insight.tickets import Ticket, TicketTotals
 from app.postgres.pool import transact
@@ -31,9 +31,9 @@ def add_ticket_routes(app: FastAPI) -> None:
         operation_id="list_tickets",
         summary="Tickets of all help desks, newest first",
         response_model=TicketsOut,
-        responses=problems(400, 401, 403, 404, 422),
+        responses=describe_problems(400, 401, 403, 404, 422),
         dependencies=[Security(SecretKey())],
-        openapi_extra={"parameters": [PARAMETER]},
+        openapi_extra={"parameters": [CUSTOMER_PARAMETER]},
     )
     app.add_api_route(
         "/v1/customers/{customer}/redact-text",
@@ -43,9 +43,9 @@ def add_ticket_routes(app: FastAPI) -> None:
         operation_id="redact_customer_text",
         summary="Remove what a customer wrote, and keep what happened",
         response_model=RedactionOut,
-        responses=problems(400, 401, 403, 404),
+        responses=describe_problems(400, 401, 403, 404),
         dependencies=[Security(SecretKey())],
-        openapi_extra={"parameters": [PARAMETER]},
+        openapi_extra={"parameters": [CUSTOMER_PARAMETER]},
     )
 
 
@@ -53,21 +53,21 @@ async def list_tickets(
     request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
 ) -> Response:
     services = get_services(request)
-    _, ids = customer_of_path(request)
+    ids = read_customer_ids(request)
     begin = read_cursor(cursor, int, str, str)
-    at, _ = answer_instant_of_page(as_of, begin, services.clock.now())
+    at, _ = parse_page_as_of(as_of, begin, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
     found = await TicketQueries(services.pool).list_tickets(ids, at)
     left = [each for each in found.tickets if begin is None or each.first < tuple(begin.place)]
     page, more = left[:items_max], len(left) > items_max
     return json_response(
         {
-            "id": uuid(found.customer),
+            "id": format_uuid(found.customer),
             "totals": _totals_json(found.totals),
             "items": [_ticket_json(ticket) for ticket in page],
-            "since": instant(found.since),
+            "since": format_instant(found.since),
             "next_cursor": write_cursor(at, *page[-1].first) if more else None,
-            "as_of": instant(at),
+            "as_of": format_instant(at),
         }
     )
 
@@ -78,10 +78,10 @@ def _ticket_json(ticket: Ticket) -> dict[str, Any]:
         "source": ticket.source,
         "is_open": ticket.is_open,
         "status": ticket.tool_status,
-        "opened_at": instant(ticket.opened_at),
-        "first_seen_at": instant(ticket.first[0]),
-        "last_seen_at": instant(ticket.last_at),
-        "solved_at": instant(ticket.solved_at),
+        "opened_at": format_instant(ticket.opened_at),
+        "first_seen_at": format_instant(ticket.first[0]),
+        "last_seen_at": format_instant(ticket.last_at),
+        "solved_at": format_instant(ticket.solved_at),
         "first_response_seconds": ticket.first_response_seconds,
         "resolution_seconds": ticket.resolution_seconds,
         "reopened": ticket.reopened,
@@ -97,14 +97,14 @@ def _totals_json(totals: TicketTotals) -> dict[str, Any]:
         "open": totals.open,
         "reopened": totals.reopened,
         "last_csat": totals.last_csat,
-        "last_csat_at": instant(totals.last_csat_at),
+        "last_csat_at": format_instant(totals.last_csat_at),
         "median_first_response_seconds": totals.median_first_response_seconds,
     }
 
 
 async def redact_customer_text(request: Request) -> Response:
     services = get_services(request)
-    _, ids = customer_of_path(request)
+    ids = read_customer_ids(request)
 
     async def write(connection: Any) -> RedactionCounts:
         return await redact_text(connection, await find_customer_id(connection, ids))

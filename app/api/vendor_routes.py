@@ -10,7 +10,7 @@ from fastapi import FastAPI, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.schemas import problems
+from app.api.schemas import describe_problems
 from app.errors import SegueError
 from app.formats.encodings import Payload, unwrap, unwrap_data
 from app.formats.pixel import GIF
@@ -44,7 +44,7 @@ def add_vendor_route(
                 tags=["collect"],
                 include_in_schema=documented and not slash,
                 dependencies=[] if keyless else [Security(WriteKey())],
-                **{"responses": problems(*failures), **options},
+                **{"responses": describe_problems(*failures), **options},
             )
         )
 

@@ -24,7 +24,7 @@ from app.api.schemas import (
     PosthogResultsOut,
     RemoteConfigOut,
     ValidationOut,
-    json_body,
+    describe_json_body,
 )
 from app.api.vendor_routes import (
     add_vendor_route,
@@ -41,7 +41,7 @@ from app.formats.segment import normalise
 from app.http.bodies import read_body
 from app.http.dependencies import get_services
 from app.http.direct_route import Handler
-from app.http.responses import JSON, encode, json_response
+from app.http.responses import JSON, encode_json, json_response
 from app.http.write_keys import authenticate_write_key
 from app.touchpoint import SourceView
 
@@ -82,7 +82,7 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
             operation_id=f"mixpanel_{name}",
             summary=summary,
             response_model=MixpanelOut,
-            openapi_extra=json_body(MixpanelEventIn),
+            openapi_extra=describe_json_body(MixpanelEventIn),
         )
         add_vendor_route(app, path, _mixpanel(name), method="GET", documented=False)
     add_vendor_route(
@@ -92,7 +92,7 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
         operation_id="mixpanel_import",
         summary="Events of the past of Mixpanel's SDKs and its import API; 400 with those that were refused",
         response_model=MixpanelImportOut,
-        openapi_extra=json_body(MixpanelEventIn),
+        openapi_extra=describe_json_body(MixpanelEventIn),
     )
     for path in _POSTHOG:
         add_vendor_route(
@@ -102,7 +102,7 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
             operation_id=f"posthog{path.replace('/', '_')}",
             summary="Events of PostHog's SDKs",
             response_model=PosthogOut,
-            openapi_extra=json_body(PosthogBatchIn),
+            openapi_extra=describe_json_body(PosthogBatchIn),
         )
     add_vendor_route(
         app,
@@ -111,7 +111,7 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
         operation_id="posthog_i_v1_analytics_events",
         summary="Events of PostHog's SDKs, version 1: each is answered",
         response_model=PosthogResultsOut,
-        openapi_extra=json_body(PosthogBatchIn),
+        openapi_extra=describe_json_body(PosthogBatchIn),
     )
     for path in _FLAGS:
         add_vendor_route(
@@ -184,7 +184,7 @@ def _measurement() -> dict[str, Any]:
         "schema": {"type": "string", "title": "Api secret"},
         "example": "wk_demo",
     }
-    return {**json_body(MeasurementIn), "parameters": [secret]}
+    return {**describe_json_body(MeasurementIn), "parameters": [secret]}
 
 
 def _mixpanel(route: str) -> Handler:
@@ -272,8 +272,8 @@ async def remote_config_script(request: Request) -> Response:
     """The same as a script. The key in it is one that we made, so it holds nothing that ends a string."""
     config = await _config(request)
     holder = b"window._POSTHOG_REMOTE_CONFIG"
-    site = encode({"config": config, "siteApps": []})
-    script = b"(%b=%b||{})[%b]=%b;" % (holder, holder, encode(config["token"]), site)
+    site = encode_json({"config": config, "siteApps": []})
+    script = b"(%b=%b||{})[%b]=%b;" % (holder, holder, encode_json(config["token"]), site)
     return Response(script, headers={"X-Content-Type-Options": "nosniff"}, media_type="text/javascript")
 
 

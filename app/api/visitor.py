@@ -14,7 +14,14 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.schemas import TAGGED, MeOut, VisitorTokenIn, VisitorTokenOut, json_body, problems
+from app.api.schemas import (
+    ETAG_RESPONSES,
+    MeOut,
+    VisitorTokenIn,
+    VisitorTokenOut,
+    describe_json_body,
+    describe_problems,
+)
 from app.api.visitor_claims import counter_name_of, public_view_for, public_view_json, token_json
 from app.errors import BadRequest, InvalidToken, NotFound
 from app.formats.identifiers import canonical
@@ -22,7 +29,7 @@ from app.http.auth import SecretKey
 from app.http.bodies import read_json
 from app.http.dependencies import Services, get_services
 from app.http.direct_route import DirectRoute
-from app.http.responses import JSON, encode, json_response, matches
+from app.http.responses import JSON, encode_json, is_etag_match, json_response
 from app.http.write_keys import authenticate_write_key
 from app.queries.live_updates import VisitorStream
 from app.registry import visitor_tokens
@@ -57,7 +64,7 @@ def add_visitor_routes(app: FastAPI) -> None:
         ("/v1/me", get_me, "What a page is told of its visitor", {"response_model": MeOut}),
         ("/v1/me/stream", stream_me, "The same as server-sent events, whenever it changes", {}),
     ):
-        responses = problems(401, 403, 429, *((503,) if endpoint is stream_me else ()))
+        responses = describe_problems(401, 403, 429, *((503,) if endpoint is stream_me else ()))
         app.router.routes.append(
             DirectRoute(
                 path,
@@ -66,7 +73,7 @@ def add_visitor_routes(app: FastAPI) -> None:
                 tags=["pages"],
                 operation_id=endpoint.__name__,
                 summary=summary,
-                responses={**responses, **(TAGGED if endpoint is get_me else _STREAM)},
+                responses={**responses, **(ETAG_RESPONSES if endpoint is get_me else _STREAM)},
                 openapi_extra={"security": [], "parameters": query},
                 **extra,
             )
@@ -80,9 +87,9 @@ def add_visitor_routes(app: FastAPI) -> None:
         summary="The site's own server vouches for who its visitor is",
         response_model=VisitorTokenOut,
         status_code=201,
-        responses=problems(400, 401, 403, 404),
+        responses=describe_problems(400, 401, 403, 404),
         dependencies=[Security(SecretKey())],
-        openapi_extra=json_body(VisitorTokenIn),
+        openapi_extra=describe_json_body(VisitorTokenIn),
     )
 
 
@@ -103,7 +110,7 @@ async def get_me(request: Request) -> Response:
     _, key, visitor = await _visitor_of(request, services)
     tag, body = public_view_json(await public_view_for(services, key, visitor))
     headers = {"etag": f'W/"{tag}"', "cache-control": "private, no-cache"}
-    if matches(request.headers.get("if-none-match"), headers["etag"]):
+    if is_etag_match(request.headers.get("if-none-match"), headers["etag"]):
         return Response(None, 304, headers)
     return Response(body, 200, headers, JSON)
 
@@ -138,7 +145,7 @@ async def _events(
                 if not renewable:
                     return
                 visitor = visitor_tokens.renewed(visitor, now, life)
-                yield ServerSentEvent(encode(token_json(services, visitor)).decode(), event="token", sep="\n")
+                yield ServerSentEvent(encode_json(token_json(services, visitor)).decode(), event="token", sep="\n")
                 continue
             profile = await stream.wait_for_profile((end - now) / SECOND)
             if profile is None:
@@ -172,7 +179,7 @@ async def _visitor_of(request: Request, services: Services) -> tuple[str, WriteK
     visitor = visitor_tokens.read(
         token, services.registry.access.current.signing_keys, key.source.key, services.clock.now()
     )
-    await services.rate_limits.visitor(visitor.source, counter_name_of(visitor))
+    await services.rate_limits.count_visitor(visitor.source, counter_name_of(visitor))
     return write_key, key, visitor
 
 

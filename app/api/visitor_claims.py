@@ -12,7 +12,7 @@ from starlette.requests import Request
 from app.errors import InvalidToken, NotFound
 from app.formats.timestamps import rfc3339
 from app.http.dependencies import Services
-from app.http.responses import encode, instant
+from app.http.responses import encode_json, format_instant
 from app.queries.customers import CustomerQueries
 from app.queries.public_profile import PublicProfile, identity_ids_of, public_profile_of
 from app.registry import visitor_tokens
@@ -48,13 +48,13 @@ class ClaimedVisitor(msgspec.Struct):
 async def verify_claim(request: Request, services: Services, key: WriteKeyGrant, claimed: bytes) -> ClaimedVisitor:
     """Never fails for what a page claims: the messages are stored all the same. Raises :class:`RateLimited`."""
     if "origin" not in request.headers:  # else counted before anything was read
-        await services.rate_limits.address(request.client and request.client.host)
+        await services.rate_limits.count_address(request.client and request.client.host)
     try:
         claim = msgspec.json.decode(claimed, type=_Claim)
         visitor, renew = _proven(services, key, claim)
     except (msgspec.DecodeError, InvalidToken):
         return ClaimedVisitor(None)
-    await services.rate_limits.visitor(visitor.source, counter_name_of(visitor))
+    await services.rate_limits.count_visitor(visitor.source, counter_name_of(visitor))
     return ClaimedVisitor(visitor, claim.me, renew)
 
 
@@ -97,7 +97,7 @@ async def receipt_members(services: Services, key: WriteKeyGrant, guest: Claimed
     if guest.renew:
         now = services.clock.now()
         visitor = visitor_tokens.renewed(guest.visitor, now, services.settings.visitor_token_seconds)
-        members += b',"visitor":' + encode(token_json(services, visitor))
+        members += b',"visitor":' + encode_json(token_json(services, visitor))
     if guest.me is not None and projected:
         try:
             tag, body = public_view_json(await public_view_for(services, key, guest.visitor))
@@ -117,7 +117,7 @@ def counter_name_of(visitor: Visitor) -> str:
 def token_json(services: Services, visitor: Visitor) -> dict[str, Any]:
     return {
         "token": visitor_tokens.mint(visitor, services.registry.access.current.signing_keys),
-        "expires_at": instant(visitor.expires_at),
+        "expires_at": format_instant(visitor.expires_at),
     }
 
 
@@ -142,24 +142,24 @@ async def public_view_for(services: Services, key: WriteKeyGrant, visitor: Visit
 
 def public_view_json(answer: PublicProfile) -> tuple[str, bytes]:
     """(tag, body): the tag is a hash of what is shown and of nothing else; ``as_of`` is no part of it."""
-    content = encode(
+    content = encode_json(
         {
             "anonymous_id": answer.anonymous_id,
             "stages": {
                 journey: {
                     "stage": place.stage,
-                    "since": instant(place.since),
-                    "valid_until": instant(place.valid_until),
+                    "since": format_instant(place.since),
+                    "valid_until": format_instant(place.valid_until),
                     "content": place.content,
                 }
                 for journey, place in answer.stages.items()
             },
             "segments": [
-                {"key": each.key, "since": instant(each.since), "valid_until": instant(each.valid_until)}
+                {"key": each.key, "since": format_instant(each.since), "valid_until": format_instant(each.valid_until)}
                 for each in answer.segments
             ],
             "traits": answer.traits,
-            "valid_until": instant(answer.valid_until),
+            "valid_until": format_instant(answer.valid_until),
             "withheld": answer.withheld,
         }
     )

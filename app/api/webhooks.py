@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.schemas import WebhookReceiptOut, problems
+from app.api.schemas import WebhookReceiptOut, describe_problems
 from app.connectors.adapter import Connector, HandshakeReply
 from app.connectors.delivery import Delivery
 from app.connectors.delivery_parser import ParsedDelivery, parse
@@ -65,7 +65,7 @@ def add_webhook_routes(app: FastAPI) -> None:
                 description="The body is whatever the tool sends; `GET /v1/connectors` has a sample of each. GET, "
                 "HEAD and OPTIONS answer the handshakes of tools.",
                 response_model=WebhookReceiptOut,
-                responses=problems(400, 401, 404, 408, 503),
+                responses=describe_problems(400, 401, 404, 408, 503),
                 openapi_extra={
                     "security": [],
                     "parameters": [_SOURCE],

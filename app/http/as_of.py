@@ -20,7 +20,7 @@ _DESCRIPTION: Final = (
 
 AsOf = Annotated[str | None, Query(description=_DESCRIPTION, examples=[EXAMPLE_INSTANT])]
 
-PARAMETER: Final[dict[str, Any]] = {
+AS_OF_PARAMETER: Final[dict[str, Any]] = {
     "name": "as_of",
     "in": "query",
     "required": False,
@@ -31,12 +31,12 @@ PARAMETER: Final[dict[str, Any]] = {
 """For routes that are declared by hand."""
 
 # A + that nobody encoded arrives as a space, and can have meant nothing else.
-_INSTANT: Final = re.compile(
+_INSTANT_PATTERN: Final = re.compile(
     r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:([Zz])|([ +-])(\d\d:\d\d))", re.ASCII
 )
 
 
-_CLOCKS_APART: Final = SECOND
+_CLOCK_SKEW_MAX: Final = SECOND
 """Another process may have begun the list whose clock is ahead of this one's by as much as a round trip."""
 
 
@@ -47,39 +47,39 @@ class AnswerInstant(NamedTuple):
     is_past: bool
 
 
-def answer_instant(text: str | None, now: int) -> AnswerInstant:
+def parse_as_of(text: str | None, now: int) -> AnswerInstant:
     """Raises :class:`BadRequest` for what is no instant, lies in the future, or before 1970."""
     if text is None:
         return AnswerInstant(now, False)
-    instant = _read(text)
+    instant = _parse_instant(text)
     if instant is None:
-        raise _refused("is no RFC 3339 instant with an offset; write one such as 1997-01-12T09:30:00Z")
+        raise _build_error("is no RFC 3339 instant with an offset; write one such as 1997-01-12T09:30:00Z")
     if instant > now:
-        raise _refused(f"lies in the future; it is {rfc3339(now)}")
+        raise _build_error(f"lies in the future; it is {rfc3339(now)}")
     if instant < 0:
-        raise _refused("lies before 1970, and nothing is known of that time")
+        raise _build_error("lies before 1970, and nothing is known of that time")
     return AnswerInstant(instant, True)
 
 
-def answer_instant_of_page(text: str | None, begin: Cursor | None, now: int) -> AnswerInstant:
+def parse_page_as_of(text: str | None, cursor: Cursor | None, now: int) -> AnswerInstant:
     """The same for a list: a cursor keeps the instant of its first page."""
-    asked = answer_instant(text, now)
-    if begin is None:
-        return asked
-    if asked.is_past and asked.at != begin.as_of:
+    requested = parse_as_of(text, now)
+    if cursor is None:
+        return requested
+    if requested.is_past and requested.at != cursor.as_of:
         raise BadRequest("The cursor keeps the as_of of its first page; leave as_of out, or begin again without it.")
-    if begin.as_of > now + _CLOCKS_APART:
-        raise _refused(f"lies in the future; it is {rfc3339(now)}")
-    return AnswerInstant(begin.as_of, True)
+    if cursor.as_of > now + _CLOCK_SKEW_MAX:
+        raise _build_error(f"lies in the future; it is {rfc3339(now)}")
+    return AnswerInstant(cursor.as_of, True)
 
 
-def _read(text: str) -> int | None:
-    match = _INSTANT.fullmatch(text.strip())
+def _parse_instant(text: str) -> int | None:
+    match = _INSTANT_PATTERN.fullmatch(text.strip())
     if match is None:
         return None
     local, utc, sign, offset = match.groups()
     return parse(local + (utc or sign.replace(" ", "+") + offset))
 
 
-def _refused(reason: str) -> BadRequest:
+def _build_error(reason: str) -> BadRequest:
     return BadRequest(f"as_of {reason}.", path="as_of")

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from app.errors import BadRequest, BodyTooLarge, BodyTooSlow, InvalidBody
 
-SECONDS_MAX: Final = 60.0
+BODY_SECONDS_MAX: Final = 60.0
 """A slow phone sends the largest body in this time; whoever drips bytes must not hold a request open for ever."""
 
 _MODEL_BYTES_MAX: Final = 100_000
@@ -33,14 +33,14 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(SECONDS_MAX):
+        async with asyncio.timeout(BODY_SECONDS_MAX):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > bytes_max:
                     raise BodyTooLarge(f"The body is larger than {bytes_max} bytes.")
                 chunks.append(chunk)
     except TimeoutError:
-        raise BodyTooSlow(f"The body was not complete after {SECONDS_MAX:g} seconds.") from None
+        raise BodyTooSlow(f"The body was not complete after {BODY_SECONDS_MAX:g} seconds.") from None
     except ClientDisconnect:
         raise InvalidBody("The body ended before it was complete.") from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -65,6 +65,6 @@ async def read_model(request: Request, model: type[_Model], bytes_max: int = _MO
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = "/" + "/".join(str(part) for part in first["loc"])
-        raise BadRequest(f"{place}: {first['msg']}", path=place) from None
+        first_error = error.errors(include_url=False, include_input=False)[0]
+        path = "/" + "/".join(str(part) for part in first_error["loc"])
+        raise BadRequest(f"{path}: {first_error['msg']}", path=path) from None

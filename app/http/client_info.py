@@ -10,7 +10,7 @@ from app.enrichment.user_agents import USER_AGENT_CHARS_MAX
 from app.touchpoint import Peer
 
 
-def client_of_request(request: Request, settings: Settings) -> Peer:
+def read_client_info(request: Request, settings: Settings) -> Peer:
     """The address is the connection's, or what a trusted proxy says of it (uvicorn's ``FORWARDED_ALLOW_IPS``)."""
     address = request.client.host if request.client is not None else None
     user_agent = request.headers.get("user-agent")

@@ -13,7 +13,7 @@ from app.errors import BadRequest, NotFound
 from app.formats.identifiers import parse_customer_reference
 from app.http.dependencies import get_services
 
-PARAMETER: dict[str, Any] = {
+CUSTOMER_PARAMETER: dict[str, Any] = {
     "name": "customer",
     "in": "path",
     "required": True,
@@ -26,42 +26,45 @@ PARAMETER: dict[str, Any] = {
 }
 
 
-def customer_of_path(request: Request) -> tuple[str, list[bytes]]:
-    """(the reference as text, ids of the identities it may mean). The path is still percent-encoded here.
+def read_customer_ids(request: Request) -> list[bytes]:
+    """Return the ids of the identities that the path may mean, likeliest first. The path is still percent-encoded here.
 
-    Raises :class:`BadRequest` for percent-encoding that is no UTF-8, :class:`NotFound` for what can be nobody.
+    Raises :class:`BadRequest` for percent-encoding that is no UTF-8, :class:`NotFound` for text that is no id.
     """
     try:
         text = unquote_to_bytes(request.path_params["customer"].encode("latin-1")).decode()
     except UnicodeError:
         raise BadRequest("The percent-encoded path is not UTF-8.") from None
-    return text, known_as(text, get_services(request).settings)
+    return resolve_customer_reference(text, get_services(request).settings)
 
 
-def key_of_path(request: Request) -> str:
+def read_definition_key(request: Request) -> str:
     """The key of a definition, on a path that is still percent-encoded."""
     return unquote(request.path_params["key"])
 
 
-def known_as(text: str, settings: Settings) -> list[bytes]:
+def resolve_customer_reference(text: str, settings: Settings) -> list[bytes]:
     """Likeliest first. Raises :class:`NotFound` where the text can be nobody's id."""
-    ids = candidates(text, settings)
+    ids = list_candidate_ids(text, settings)
     if not ids:
-        raise NotFound(f"There is no customer {shown(text)}.")
+        raise NotFound(f"There is no customer {make_printable(text)}.")
     return ids
 
 
-def candidates(text: str, settings: Settings) -> list[bytes]:
-    own = _own_id(text)
-    return [*([own] if own else []), *(identity.id for identity in parse_customer_reference(text, settings))]
+def list_candidate_ids(text: str, settings: Settings) -> list[bytes]:
+    customer_id = _parse_customer_id(text)
+    return [
+        *([customer_id] if customer_id else []),
+        *(identity.id for identity in parse_customer_reference(text, settings)),
+    ]
 
 
-def shown(text: str) -> str:
+def make_printable(text: str) -> str:
     """For messages: what came from outside, short and printable."""
     return "".join(char if char.isprintable() else "\ufffd" for char in text[:100])
 
 
-def _own_id(text: str) -> bytes | None:
+def _parse_customer_id(text: str) -> bytes | None:
     prefix, _, value = text.partition(":")
     if prefix != "id":
         return None

@@ -21,29 +21,30 @@ from app.queries.live_updates import LiveUpdates
 from app.registry.registry import Registry
 from app.registry.segment_usage import SegmentUsage
 
-_AT_A_TIME: Final = 2
+_HEAVY_READS_MAX: Final = 2
 _RETRY_SECONDS: Final = 5
-_LISTS_AT_A_TIME: Final = 3
+_MEMBER_LISTS_MAX: Final = 3
 
 
 class HeavyReadSlots:
     """So many requests that look at the whole base may run at a time; the next is turned away and may come again."""
 
-    def __init__(self, free: int = _AT_A_TIME) -> None:
-        self._free = free
+    def __init__(self, slots: int = _HEAVY_READS_MAX) -> None:
+        self._free_slots = slots
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def acquire(self) -> Iterator[None]:
         """Raises :class:`Overloaded`."""
-        if not self._free:
+        if not self._free_slots:
             raise Overloaded(
-                f"{_AT_A_TIME} questions about the whole base are being answered; ask again later.", _RETRY_SECONDS
+                f"{_HEAVY_READS_MAX} questions about the whole base are being answered; ask again later.",
+                _RETRY_SECONDS,
             )
-        self._free -= 1
+        self._free_slots -= 1
         try:
             yield
         finally:
-            self._free += 1
+            self._free_slots += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Services:
     live_updates: LiveUpdates
     outbound: OutboundClient
     heavy_read_slots: HeavyReadSlots = field(default_factory=HeavyReadSlots)
-    member_lists: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LISTS_AT_A_TIME))
+    member_list_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MEMBER_LISTS_MAX))
     """While a segment is being filled a count looks at many customers: connections must be left for messages."""
 
 

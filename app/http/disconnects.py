@@ -8,20 +8,20 @@ from typing import Any, Final, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-LOOK_SECONDS: Final = 1.0
+POLL_SECONDS: Final = 1.0
 """So often is looked whether the caller is still there."""
 
-_T = TypeVar("_T")
+_Result = TypeVar("_Result")
 
 
-async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, _Result]) -> _Result:
     """What ``work`` returns or raises. The body must have been read. Raises :class:`ClientDisconnect`.
 
     The work is at an end, finished or cancelled, when this is left.
     """
     task = asyncio.create_task(work)
     try:
-        while not (await asyncio.wait([task], timeout=LOOK_SECONDS))[0]:
+        while not (await asyncio.wait([task], timeout=POLL_SECONDS))[0]:
             if await request.is_disconnected():
                 raise ClientDisconnect
         return task.result()

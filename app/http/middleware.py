@@ -19,14 +19,14 @@ from app.http.rate_limits import RateLimits
 from app.http.responses import problem_response
 from app.observability.metrics import Metrics
 
-CUSTOMERS: Final = ("/v1/customers/", "/api/v1/customers/")
+ENCODED_PATH_PREFIXES: Final = ("/v1/customers/", "/api/v1/customers/")
 """Of ours, and of Customer.io's Track API."""
 
 _PREFLIGHT_HEADERS: Final = (
     "Authorization, Content-Type, If-None-Match, X-Retry-Count, AnonymousId, SentAt, X-Write-Key"
 )
 _PREFLIGHT_SECONDS: Final = "86400"
-_UNMATCHED: Final = "(none)"
+_NO_ROUTE: Final = "(none)"
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 
 _log = structlog.get_logger(__name__)
@@ -44,12 +44,12 @@ class IngressMiddleware:
         self,
         app: ASGIApp,
         metrics: Metrics,
-        rates: RateLimits,
+        rate_limits: RateLimits,
         open_paths: frozenset[str],
         open_prefixes: tuple[str, ...],
     ) -> None:
         self._app = app
-        self._rates = rates
+        self._rate_limits = rate_limits
         self._metrics = metrics
         self._open_paths = open_paths
         self._open_prefixes = open_prefixes
@@ -59,48 +59,50 @@ class IngressMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start = time.perf_counter()
+        started_at = time.perf_counter()
         status: int | None = None
-        origin = self._origin(scope)
+        origin = self._find_origin(scope)
 
-        async def send_noting(message: Message) -> None:
+        async def send_and_note_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if origin is not None:
-                    _allow(message, origin)
+                    _add_cors_headers(message, origin)
             await send(message)
 
-        _keep_encoded(scope)
+        _restore_encoded_path(scope)
         try:
             if origin is not None and scope["method"] == "OPTIONS":
-                await _preflight(scope)(scope, receive, send_noting)
+                await _build_preflight_response(scope)(scope, receive, send_and_note_status)
                 return
             if origin is not None or (scope["method"] == "GET" and self._is_open(scope["path"])):
                 # Before anything of it is read: what is turned away must cost next to nothing.
-                await self._rates.address(scope["client"][0] if scope.get("client") else None)
-            await self._app(scope, receive, send_noting)
+                await self._rate_limits.count_address(scope["client"][0] if scope.get("client") else None)
+            await self._app(scope, receive, send_and_note_status)
         except RateLimited as error:
-            self._look_for_proxy(scope)
-            await problem_response(error)(scope, receive, send_noting)
+            self._warn_of_untrusted_proxy(scope)
+            await problem_response(error)(scope, receive, send_and_note_status)
         except Exception:
-            _log.exception("request.failed", route=_route(scope))
+            _log.exception("request.failed", route=_find_route_template(scope))
             if status is not None:
                 raise
-            await problem_response(SegueError())(scope, receive, send_noting)
+            await problem_response(SegueError())(scope, receive, send_and_note_status)
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.count_request(method, _route(scope), status or 500, time.perf_counter() - start)
+            self._metrics.count_request(
+                method, _find_route_template(scope), status or 500, time.perf_counter() - started_at
+            )
 
-    def _look_for_proxy(self, scope: Scope) -> None:
-        """Behind a proxy that is not believed all visitors are one address, and soon turned away: say so, once."""
-        told = Headers(scope=scope).get("x-forwarded-for")
-        if self._warned or told is None or not scope.get("client") or scope["client"][0] in told:
+    def _warn_of_untrusted_proxy(self, scope: Scope) -> None:
+        """Warn once if an untrusted proxy makes all visitors share one address, and so one rate limit."""
+        forwarded_for = Headers(scope=scope).get("x-forwarded-for")
+        if self._warned or forwarded_for is None or not scope.get("client") or scope["client"][0] in forwarded_for:
             return
         self._warned = True
-        _log.warning("rates.proxy_not_believed", proxy=scope["client"][0], remedy="Name it in FORWARDED_ALLOW_IPS.")
+        _log.warning("forwarded_for.ignored", proxy=scope["client"][0], remedy="Name it in FORWARDED_ALLOW_IPS.")
 
-    def _origin(self, scope: Scope) -> str | None:
+    def _find_origin(self, scope: Scope) -> str | None:
         """The page that asks, where pages may ask."""
         if not self._is_open(scope["path"]):
             return None
@@ -113,20 +115,22 @@ class IngressMiddleware:
         return path in self._open_paths or path.startswith(self._open_prefixes)
 
 
-def _route(scope: Scope) -> str:
+def _find_route_template(scope: Scope) -> str:
     """The template, never the path: labels hold nothing that a client sent."""
-    return getattr(scope.get("route"), "path", _UNMATCHED)
+    return getattr(scope.get("route"), "path", _NO_ROUTE)
 
 
-def _keep_encoded(scope: Scope) -> None:
+def _restore_encoded_path(scope: Scope) -> None:
     """Customers' ids may hold anything, a slash included: their routes match on the path as it was sent."""
-    if scope["path"].startswith(CUSTOMERS) and scope.get("raw_path"):
-        raw = scope["raw_path"].decode("latin-1")
+    if scope["path"].startswith(ENCODED_PATH_PREFIXES) and scope.get("raw_path"):
+        raw_path = scope["raw_path"].decode("latin-1")
         # Where the prefix itself came encoded, encode all anew, so that it is decoded once and not twice.
-        scope["path"] = raw if raw.startswith(CUSTOMERS) else quote(scope["path"], errors="replace")
+        scope["path"] = (
+            raw_path if raw_path.startswith(ENCODED_PATH_PREFIXES) else quote(scope["path"], errors="replace")
+        )
 
 
-def _allow(message: Message, origin: str) -> None:
+def _add_cors_headers(message: Message, origin: str) -> None:
     headers = MutableHeaders(raw=message["headers"])
     headers["Access-Control-Allow-Origin"] = origin
     headers["Access-Control-Allow-Credentials"] = "true"
@@ -134,15 +138,15 @@ def _allow(message: Message, origin: str) -> None:
     headers.add_vary_header("Origin")
 
 
-def _preflight(scope: Scope) -> Response:
+def _build_preflight_response(scope: Scope) -> Response:
     """Answered without a key: browsers send none."""
-    asked = Headers(scope=scope).get("access-control-request-headers", _PREFLIGHT_HEADERS)
+    requested_headers = Headers(scope=scope).get("access-control-request-headers", _PREFLIGHT_HEADERS)
     return Response(
         None,
         204,
         {
             "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, HEAD, OPTIONS",
-            "Access-Control-Allow-Headers": asked,
+            "Access-Control-Allow-Headers": requested_headers,
             "Access-Control-Max-Age": _PREFLIGHT_SECONDS,
         },
     )

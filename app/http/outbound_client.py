@@ -11,7 +11,7 @@ from app.errors import Overloaded
 
 _SECONDS_MAX: Final = 5.0
 _BYTES_MAX: Final = 100_000
-_KEPT_MAX: Final = 32
+_CACHE_ENTRIES_MAX: Final = 32
 _RETRY_SECONDS: Final = 30
 
 
@@ -20,7 +20,7 @@ class OutboundClient:
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._client = httpx.AsyncClient(transport=transport, timeout=_SECONDS_MAX, follow_redirects=False)
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._cache: OrderedDict[str, bytes] = OrderedDict()
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -30,12 +30,12 @@ class OutboundClient:
 
         What was used last is kept longest, so that nobody pushes out what is in use by naming many others.
         """
-        if url not in self._kept:
-            self._kept[url] = await self.get(url)
-            while len(self._kept) > _KEPT_MAX:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(url)
-        return self._kept[url]
+        if url not in self._cache:
+            self._cache[url] = await self.get(url)
+            while len(self._cache) > _CACHE_ENTRIES_MAX:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(url)
+        return self._cache[url]
 
     async def get(self, url: str) -> bytes:
         """GET, without following redirects. Raises :class:`Overloaded` where that fails: the tool tries again."""

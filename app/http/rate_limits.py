@@ -19,7 +19,7 @@ from app.config import Settings
 from app.errors import RateLimited
 from app.touchpoint import SECOND
 
-COUNTS_MAX: Final = 100_000
+COUNTERS_MAX: Final = 100_000
 """Beyond so many the oldest are forgotten: whoever has more addresses than that is not held back by their number."""
 
 _NETWORK_BITS: Final = 64
@@ -30,10 +30,10 @@ class CounterStorage(Storage):
 
     STORAGE_SCHEME = None
 
-    def __init__(self, now: Callable[[], int], counts_max: int = COUNTS_MAX) -> None:
+    def __init__(self, now: Callable[[], int], counters_max: int = COUNTERS_MAX) -> None:
         super().__init__()
         self._now = now
-        self._counts_max = counts_max
+        self._counters_max = counters_max
         self._counts: dict[str, tuple[int, int]] = {}
         """key -> (requests, end of the window); a window that begins goes to the end of the dictionary."""
 
@@ -49,7 +49,7 @@ class CounterStorage(Storage):
         count, end = self._counts.get(key, (0, 0))
         if end <= now:
             self._counts.pop(key, None)
-            self._forget(now)
+            self._evict_oldest(now)
             count, end = 0, now + expiry * SECOND
         self._counts[key] = count + amount, end
         return count + amount
@@ -72,11 +72,11 @@ class CounterStorage(Storage):
     async def clear(self, key: str) -> None:
         self._counts.pop(key, None)
 
-    def _forget(self, now: int) -> None:
+    def _evict_oldest(self, now: int) -> None:
         """Two of the oldest, if they are over: so each new count takes more away than it adds, at a constant cost."""
         for _ in range(2):
             oldest = next(iter(self._counts), None)
-            if oldest is None or (self._counts[oldest][1] > now and len(self._counts) < self._counts_max):
+            if oldest is None or (self._counts[oldest][1] > now and len(self._counts) < self._counters_max):
                 return
             del self._counts[oldest]
 
@@ -86,43 +86,43 @@ class RateLimits:
 
     def __init__(self, settings: Settings, now: Callable[[], int]) -> None:
         self._now = now
-        self._counts = {
+        self._limits = {
             name: (parse(rate), FixedWindowRateLimiter(CounterStorage(now)))
             for name in ("key", "address", "visitor")
             if (rate := getattr(settings, f"{name}_rate"))
         }
 
-    async def key(self, write_key: str) -> None:
-        await self._count("key", write_key)
+    async def count_key(self, write_key: str) -> None:
+        await self._count_request("key", write_key)
 
-    async def address(self, address: str | None) -> None:
-        if address is not None and "address" in self._counts:
-            await self._count("address", _network(address))
+    async def count_address(self, address: str | None) -> None:
+        if address is not None and "address" in self._limits:
+            await self._count_request("address", _group_address(address))
 
-    async def visitor(self, source: str, id: str) -> None:
-        await self._count("visitor", source, id)
+    async def count_visitor(self, source: str, id: str) -> None:
+        await self._count_request("visitor", source, id)
 
-    async def _count(self, name: str, *identifiers: str) -> None:
-        counted = self._counts.get(name)
-        if counted is None:
+    async def _count_request(self, name: str, *identifiers: str) -> None:
+        limit = self._limits.get(name)
+        if limit is None:
             return
-        rate, limiter = counted
+        rate, limiter = limit
         if not await limiter.hit(rate, *identifiers):
             raise RateLimited(
-                f"More than {_said(rate)} by one {name}; wait for Retry-After seconds.",
-                await self._seconds_left(rate, limiter, *identifiers),
+                f"More than {_describe_rate(rate)} by one {name}; wait for Retry-After seconds.",
+                await self._find_seconds_left(rate, limiter, *identifiers),
             )
 
-    async def _seconds_left(self, rate: RateLimitItem, limiter: FixedWindowRateLimiter, *identifiers: str) -> int:
+    async def _find_seconds_left(self, rate: RateLimitItem, limiter: FixedWindowRateLimiter, *identifiers: str) -> int:
         end = await limiter.storage.get_expiry(rate.key_for(*identifiers))
         return max(1, ceil(end - self._now() / SECOND))
 
 
-def _said(rate: RateLimitItem) -> str:
+def _describe_rate(rate: RateLimitItem) -> str:
     return f"{rate.amount} requests a {rate.GRANULARITY.name}"
 
 
-def _network(address: str) -> str:
+def _group_address(address: str) -> str:
     """Of IPv6 the network: one household has as many addresses as it likes."""
     if ":" not in address:
         return address

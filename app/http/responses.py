@@ -17,62 +17,64 @@ from app.errors import BadRequest, SegueError
 from app.formats.timestamps import rfc3339
 
 JSON: Final = "application/json"
-_LATEST: Final = 253_402_300_799_999_999
+_INSTANT_MAX: Final = 253_402_300_799_999_999
 
 _DIGITS: Final = Context(prec=34)
 """Of an average that no finite decimal writes out."""
 
 
-def _as_number(value: object) -> Decimal:
+def _encode_fraction(value: object) -> Decimal:
     if isinstance(value, Fraction):
         return _DIGITS.divide(Decimal(value.numerator), Decimal(value.denominator))
     raise NotImplementedError(type(value).__name__)
 
 
-encode = msgspec.json.Encoder(decimal_format="number", enc_hook=_as_number).encode
+encode_json = msgspec.json.Encoder(decimal_format="number", enc_hook=_encode_fraction).encode
 
 
-def instant(value: int | None) -> str | None:
+def format_instant(value: int | None) -> str | None:
     return None if value is None else rfc3339(value)
 
 
-def uuid(id: bytes) -> str:
+def format_uuid(id: bytes) -> str:
     return str(UUID(bytes=id))
 
 
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(encode(content), status, headers, JSON)
+    return Response(encode_json(content), status, headers, JSON)
 
 
 def etag_response(request: Request, content: dict[str, Any], as_of: int) -> Response:
     """``content`` with the instant it speaks of. The tag leaves that out: the same state has the same tag."""
-    body = encode(content)
+    body = encode_json(content)
     tag = f'W/"{blake2b(body, digest_size=12).hexdigest()}"'
     headers = {"etag": tag, "cache-control": "private, no-cache"}
-    if matches(request.headers.get("if-none-match"), tag):
+    if is_etag_match(request.headers.get("if-none-match"), tag):
         return Response(None, 304, headers)
     return Response(body[:-1] + b',"as_of":"' + rfc3339(as_of).encode() + b'"}', 200, headers, JSON)
 
 
-def tree_json(node: dict[str, Any]) -> dict[str, Any]:
+def render_explanation(node: dict[str, Any]) -> dict[str, Any]:
     """The tree of an explanation with its instants as text."""
     return {
         **node,
-        "since": instant(node["since"]),
-        "valid_until": instant(node["valid_until"]),
-        "nodes": [tree_json(child) for child in node["nodes"]],
+        "since": format_instant(node["since"]),
+        "valid_until": format_instant(node["valid_until"]),
+        "nodes": [render_explanation(child) for child in node["nodes"]],
     }
 
 
-def matches(asked: str | None, tag: str) -> bool:
+def is_etag_match(if_none_match: str | None, tag: str) -> bool:
     """Whether If-None-Match names this tag."""
-    if asked is None:
+    if if_none_match is None:
         return False
-    return asked.strip() == "*" or tag[2:] in (each.strip().removeprefix("W/") for each in asked.split(","))
+    return if_none_match.strip() == "*" or tag[2:] in (
+        candidate.strip().removeprefix("W/") for candidate in if_none_match.split(",")
+    )
 
 
 def problem_response(error: SegueError) -> Response:
-    return Response(encode(error.problem()), error.status, error.headers, "application/problem+json")
+    return Response(encode_json(error.problem()), error.status, error.headers, "application/problem+json")
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -91,16 +93,16 @@ def read_cursor(text: str | None, *types: type) -> Cursor | None:
     if text is None:
         return None
     try:
-        raw = b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        cursor = msgspec.json.decode(raw, type=Cursor)
+        content = b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        cursor = msgspec.json.decode(content, type=Cursor)
     except ValueError:
         raise BadRequest("The cursor is not one of ours.") from None
     fits = len(cursor.place) == len(types) and all(map(isinstance, cursor.place, types))
-    if not fits or any(_is_absurd(part) for part in [cursor.as_of, *cursor.place]):
+    if not fits or any(_is_out_of_range(part) for part in [cursor.as_of, *cursor.place]):
         raise BadRequest("The cursor is not one of this list.")
     return cursor
 
 
-def _is_absurd(part: str | int) -> bool:
+def _is_out_of_range(part: str | int) -> bool:
     """Beyond what the database can hold: an instant past the year 9999, a NUL."""
-    return not 0 <= part <= _LATEST if isinstance(part, int) else "\0" in part
+    return not 0 <= part <= _INSTANT_MAX if isinstance(part, int) else "\0" in part

@@ -21,14 +21,14 @@ CustomerId = Annotated[
 ]
 
 
-def shape(description: str, example: dict[str, Any], *, open: bool = False) -> ConfigDict:
+def describe_schema(description: str, example: dict[str, Any], *, open: bool = False) -> ConfigDict:
     return ConfigDict(
         extra="allow" if open else "ignore", json_schema_extra={"description": description, "examples": [example]}
     )
 
 
 class IdentityOut(BaseModel):
-    model_config = shape("One way to name a customer.", {"kind": "email", "value": "user@example.com"})
+    model_config = describe_schema("One way to name a customer.", {"kind": "email", "value": "user@example.com"})
 
     kind: str
     value: str
@@ -37,7 +37,7 @@ class IdentityOut(BaseModel):
 class Problem(BaseModel):
     """Every failure."""
 
-    model_config = shape(
+    model_config = describe_schema(
         "What went wrong: RFC 9457 problem details, with code and message at top level too.",
         {
             "type": "urn:segue:error:not_found",
@@ -58,7 +58,7 @@ class Problem(BaseModel):
     message: str = Field(description="For people; may change.")
 
 
-def json_body(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+def describe_json_body(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """``openapi_extra`` of a route that reads its body by itself."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
@@ -68,25 +68,25 @@ _ETAG: dict[str, Any] = {
     "ETag": {"description": "The same while the answer says the same, as_of aside.", "schema": {"type": "string"}}
 }
 
-TAGGED: dict[int | str, dict[str, Any]] = {
+ETAG_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"headers": _ETAG},
     304: {"description": "It still says what If-None-Match names.", "headers": _ETAG},
 }
 """``responses`` of a route that answers with an entity tag."""
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """``responses`` of a route: the failures it can answer with."""
     return {
         status: {
-            "description": _MEANINGS[status],
+            "description": _DESCRIPTIONS[status],
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         for status in statuses
     }
 
 
-_MEANINGS = {
+_DESCRIPTIONS = {
     400: "The request cannot be read.",
     401: "No valid key.",
     403: "The key is of the other kind.",
@@ -98,4 +98,4 @@ _MEANINGS = {
     503: "Too much is waiting, or the database is away. Send it again after Retry-After seconds.",
 }
 
-PROBLEMS_OF_COLLECTING = problems(400, 401, 403, 408, 429, 503)
+COLLECT_PROBLEMS = describe_problems(400, 401, 403, 408, 429, 503)

@@ -19,18 +19,18 @@ async def authenticate_write_key(request: Request, services: Services, *keys: st
             only they cannot lie about it: this keeps other people's pages out, not other people.
         RateLimited: the key is used too often.
     """
-    given = [key for key in keys if key]
-    for key in given:
-        view = await services.registry.access.write_key(key)
-        if view is not None:
+    presented_keys = [key for key in keys if key]
+    for key in presented_keys:
+        grant = await services.registry.access.write_key(key)
+        if grant is not None:
             origin = request.headers.get("origin")
-            if origin is not None and not view.admits(origin):
+            if origin is not None and not grant.admits(origin):
                 raise OriginNotAllowed(f"This write key is not for pages of {origin[:200]}.")
-            await services.rate_limits.key(key)
-            return key, view
-    for key in given:
+            await services.rate_limits.count_key(key)
+            return key, grant
+    for key in presented_keys:
         if await services.registry.access.is_secret_key(key):
             raise Forbidden("This is a secret key; it must never be in a client. Send messages with a write key.")
-    if given:
+    if presented_keys:
         raise Unauthorized("The write key is unknown or revoked.")
     raise Unauthorized("Send a write key: Basic authorization, writeKey in the body, or ?writeKey=.")

@@ -149,7 +149,7 @@ async def test_the_bound_holds_without_a_content_length(service: Any) -> None:
 
 
 async def test_a_body_that_drips_is_given_up(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.http.bodies.SECONDS_MAX", 0.05)
+    monkeypatch.setattr("app.http.bodies.BODY_SECONDS_MAX", 0.05)
 
     async def drips() -> Any:
         for _ in range(100):

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from app.config import Settings
 from app.enrichment.geoip import Countries
-from app.http.client_info import client_of_request
+from app.http.client_info import read_client_info
 from app.main import create_app
 from app.touchpoint import Peer
 from tests.support.geoip_database import write
@@ -71,13 +71,13 @@ def request(address: str | None, **headers: str) -> Request:
 
 def test_peers(database: Path) -> None:
     settings = Settings()
-    assert client_of_request(request("203.0.113.9", user_agent=CHROME), settings) == Peer("203.0.113.9", CHROME, None)
-    assert client_of_request(request(None), settings) == Peer(None, None, None)
-    assert client_of_request(request("203.0.113.9", user_agent="x" * 9_000), settings).user_agent == "x" * 512
+    assert read_client_info(request("203.0.113.9", user_agent=CHROME), settings) == Peer("203.0.113.9", CHROME, None)
+    assert read_client_info(request(None), settings) == Peer(None, None, None)
+    assert read_client_info(request("203.0.113.9", user_agent="x" * 9_000), settings).user_agent == "x" * 512
     told = Settings.model_validate({"country_database": database})
-    assert client_of_request(request("203.0.113.9", user_agent=CHROME), told).country == "NL"
-    assert client_of_request(request("203.0.113.9", x_forwarded_for="198.51.100.1"), told).country == "NL"
-    assert client_of_request(request(None), told).country is None
+    assert read_client_info(request("203.0.113.9", user_agent=CHROME), told).country == "NL"
+    assert read_client_info(request("203.0.113.9", x_forwarded_for="198.51.100.1"), told).country == "NL"
+    assert read_client_info(request(None), told).country is None
 
 
 async def test_a_page_view_is_stored_with_its_country_and_a_truncated_address(

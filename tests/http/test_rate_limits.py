@@ -174,7 +174,7 @@ async def test_a_proxy_that_is_not_believed_is_told_of_once(settings: Settings, 
             for forwarded in ("192.0.2.1", "198.51.100.8", "198.51.100.9"):
                 refused = await client.post("/v1/m", content=b"", headers={"X-Forwarded-For": forwarded})
                 assert refused.status_code == 429
-    assert [(each["event"], each["proxy"]) for each in said] == [("rates.proxy_not_believed", "192.0.2.1")]
+    assert [(each["event"], each["proxy"]) for each in said] == [("forwarded_for.ignored", "192.0.2.1")]
 
 
 async def test_without_limits_nothing_is_counted(settings: Settings, frozen: FrozenClock) -> None:
@@ -187,7 +187,7 @@ async def test_without_limits_nothing_is_counted(settings: Settings, frozen: Fro
 
 async def test_counts_are_forgotten_and_bounded() -> None:
     clock = FrozenClock(NOON)
-    counts = CounterStorage(clock.now, counts_max=100)
+    counts = CounterStorage(clock.now, counters_max=100)
     for number in range(250):
         assert await counts.incr(f"k{number}", 60) == 1
     assert len(counts) == 100
@@ -217,10 +217,10 @@ def test_as_many_as_said_in_each_window(asked: list[tuple[int, int]], amount: in
                 begun, count = clock.instant, 0
             model[who] = begun, count + 1
             if count < amount:
-                await rates.key(str(who))
+                await rates.count_key(str(who))
                 continue
             with pytest.raises(RateLimited) as refused:
-                await rates.key(str(who))
+                await rates.count_key(str(who))
             assert refused.value.retry_after_seconds == (begun + 60 * SECOND - clock.instant) // SECOND
 
     asyncio.run(compare())

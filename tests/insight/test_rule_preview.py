@@ -205,7 +205,7 @@ async def test_bodies_that_do_not_fit(filled: RunningApp, more: dict[str, Any]) 
 
 async def test_two_at_a_time(filled: RunningApp) -> None:
     slots = filled.app.state.services.heavy_read_slots
-    with slots.one(), slots.one():
+    with slots.acquire(), slots.acquire():
         for method, path, body in (
             ("POST", "preview", {"rule": {"everyone": True}}),
             ("POST", "viewers/dry-run", {"rule": {"everyone": True}}),
@@ -217,9 +217,9 @@ async def test_two_at_a_time(filled: RunningApp) -> None:
             assert response.headers["retry-after"].isdigit()
     await asyncio.gather(*(preview(filled, {"everyone": True}) for _ in range(2)))
     slots = HeavyReadSlots(1)
-    with pytest.raises(ZeroDivisionError), slots.one():
+    with pytest.raises(ZeroDivisionError), slots.acquire():
         raise ZeroDivisionError
-    with slots.one(), pytest.raises(Overloaded), slots.one():
+    with slots.acquire(), pytest.raises(Overloaded), slots.acquire():
         pass
 
 
@@ -276,7 +276,7 @@ async def test_a_caller_who_hangs_up_keeps_nothing(
     assert statuses[0] == 499
     served = filled.app.state.services
     assert served.pool.get_idle_size() == served.pool.get_size(), "a snapshot is still open"
-    with served.heavy_read_slots.one(), served.heavy_read_slots.one():
+    with served.heavy_read_slots.acquire(), served.heavy_read_slots.acquire():
         pass
 
 

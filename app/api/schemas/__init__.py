@@ -158,7 +158,14 @@ from app.api.schemas.webhooks import (
     SecretsOut,
     WebhookReceiptOut,
 )
-from app.http.schema_types import PROBLEMS_OF_COLLECTING, TAGGED, IdentityOut, Problem, json_body, problems
+from app.http.schema_types import (
+    COLLECT_PROBLEMS,
+    ETAG_RESPONSES,
+    IdentityOut,
+    Problem,
+    describe_json_body,
+    describe_problems,
+)
 from app.rules.language.definitions import JourneyIn, SegmentIn, TraitIn
 
 REQUEST_MODELS: tuple[type[BaseModel], ...] = (
@@ -172,9 +179,9 @@ REQUEST_MODELS: tuple[type[BaseModel], ...] = (
 
 
 __all__ = [
-    "PROBLEMS_OF_COLLECTING",
+    "COLLECT_PROBLEMS",
+    "ETAG_RESPONSES",
     "REQUEST_MODELS",
-    "TAGGED",
     "AcquisitionOut",
     "AnomaliesOut",
     "AnomalyOut",
@@ -319,6 +326,6 @@ __all__ = [
     "VisitorTokenOut",
     "WarningOut",
     "WebhookReceiptOut",
-    "json_body",
-    "problems",
+    "describe_json_body",
+    "describe_problems",
 ]

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
-from app.http.schema_types import EXAMPLE_INSTANT, KEY_PATTERN, Instant, OptionalInstant, shape
+from app.http.schema_types import EXAMPLE_INSTANT, KEY_PATTERN, Instant, OptionalInstant, describe_schema
 
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://((?:\*\.)?[a-z0-9._-]+|\[[0-9a-f:]+\])(?::([0-9]{1,5}))?")
 _USUAL_PORTS: Final = {"http": "80", "https": "443"}
@@ -150,7 +150,7 @@ class KeyChangeIn(BaseModel):
 
 
 class SourceOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A source.",
         {
             "key": "shop",
@@ -176,7 +176,7 @@ class SourceOut(BaseModel):
 
 
 class KeyOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A key. The whole of it is shown once, when it is made.",
         {
             "id": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
@@ -204,12 +204,12 @@ class KeyOut(BaseModel):
 
 
 class SourcesOut(BaseModel):
-    model_config = shape("All sources, by key.", {"items": []})
+    model_config = describe_schema("All sources, by key.", {"items": []})
 
     items: list[SourceOut]
 
 
 class KeysOut(BaseModel):
-    model_config = shape("All keys, oldest first.", {"items": []})
+    model_config = describe_schema("All keys, oldest first.", {"items": []})
 
     items: list[KeyOut]

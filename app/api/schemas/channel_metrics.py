@@ -6,7 +6,7 @@ from datetime import date
 
 from pydantic import BaseModel, Field
 
-from app.http.schema_types import EXAMPLE_INSTANT, Instant, shape
+from app.http.schema_types import EXAMPLE_INSTANT, Instant, describe_schema
 
 _DAY = "2026-05-04"
 _ROW = {
@@ -24,7 +24,7 @@ _BAD = {"line": 7, "reason": "impressions is no number that can be read: 'many'"
 
 
 class ChannelMetricOut(BaseModel):
-    model_config = shape("A figure of a channel on a day. It belongs to nobody.", _ROW)
+    model_config = describe_schema("A figure of a channel on a day. It belongs to nobody.", _ROW)
 
     day: date
     channel: str
@@ -37,7 +37,9 @@ class ChannelMetricOut(BaseModel):
 
 
 class DayTotalOut(BaseModel):
-    model_config = shape("All figures of one metric on one day. Of rates and positions the sum means nothing.", _TOTAL)
+    model_config = describe_schema(
+        "All figures of one metric on one day. Of rates and positions the sum means nothing.", _TOTAL
+    )
 
     day: date
     channel: str
@@ -48,7 +50,7 @@ class DayTotalOut(BaseModel):
 
 
 class ChannelMetricsOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "By day, channel, metric, subject and source.",
         {"items": [_ROW], "totals": [_TOTAL], "next_cursor": None, "as_of": EXAMPLE_INSTANT},
     )
@@ -62,14 +64,14 @@ class ChannelMetricsOut(BaseModel):
 
 
 class BadRowOut(BaseModel):
-    model_config = shape("A row that is no figure.", _BAD)
+    model_config = describe_schema("A row that is no figure.", _BAD)
 
     line: int | None = Field(description="Of the file, from 1; null in JSON.")
     reason: str
 
 
 class MetricsStoredOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "What became of a file of figures: added, changed and unchanged are all figures that it holds.",
         {"added": 14, "changed": 1, "unchanged": 27, "bad": 1, "bad_rows": [_BAD], "first": _DAY, "last": _DAY},
     )
@@ -84,7 +86,7 @@ class MetricsStoredOut(BaseModel):
 
 
 class MetricFormatOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A kind of file.",
         {"key": "twitter_analytics", "name": "Twitter (X) Analytics", "steps": [], "sample": "Date,Impressions\n"},
     )
@@ -96,6 +98,6 @@ class MetricFormatOut(BaseModel):
 
 
 class MetricFormatsOut(BaseModel):
-    model_config = shape("The kinds of files.", {"items": []})
+    model_config = describe_schema("The kinds of files.", {"items": []})
 
     items: list[MetricFormatOut]

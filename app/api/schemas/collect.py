@@ -9,11 +9,11 @@ from pydantic.json_schema import SkipJsonSchema
 
 from app.api.schemas.visitor import MeOut, ReceiptVisitorOut
 from app.errors import RejectionCode
-from app.http.schema_types import shape
+from app.http.schema_types import describe_schema
 
 
 class CallIn(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "One message as Segment's spec has it. Needs userId or anonymousId; more fields are kept.",
         {
             "userId": "user-1",
@@ -40,7 +40,7 @@ class CallIn(BaseModel):
 
 
 class BatchItemIn(CallIn):
-    model_config = shape(
+    model_config = describe_schema(
         "One message with its type.",
         {"type": "identify", "userId": "user-1", "traits": {"email": "user@example.com"}},
         open=True,
@@ -50,7 +50,7 @@ class BatchItemIn(CallIn):
 
 
 class VisitorIn(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Who the visitor of a page is. A proof (a random secret of 32 hex digits) owns the id that begins its SHA-256.",
         {"id": "3eb1bd439947eb762998e566ccc2e099", "proof": "0123456789abcdef0123456789abcdef", "me": ""},
     )
@@ -64,7 +64,7 @@ class VisitorIn(BaseModel):
 
 
 class BatchIn(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Up to 2,500 messages. Context of the envelope is merged under each item's own.",
         {
             "batch": [{"type": "track", "event": "Product Viewed", "anonymousId": "anon-1", "messageId": "m-2"}],
@@ -81,7 +81,7 @@ class BatchIn(BaseModel):
 
 
 class RejectionOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Why one message was not stored. Its original is kept in quarantine.",
         {"index": 3, "messageId": "m-4", "code": "missing_event", "message": RejectionCode.MISSING_EVENT.meaning},
     )
@@ -100,7 +100,7 @@ class RejectionOut(BaseModel):
 
 
 class WarningOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A message was stored, but not quite as sent.",
         {"index": 0, "messageId": "m-1", "code": "timestamp_future", "message": "the timestamp lies in the future"},
     )
@@ -112,7 +112,7 @@ class WarningOut(BaseModel):
 
 
 class ReceiptOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "What became of each message. The counts add up to what was sent.",
         {"success": True, "accepted": 1, "duplicate": 0, "rejected": 0, "projected": True, "rejections": []},
     )
@@ -134,13 +134,13 @@ class ReceiptOut(BaseModel):
 
 
 class SuccessOut(BaseModel):
-    model_config = shape("It was taken.", {"success": True})
+    model_config = describe_schema("It was taken.", {"success": True})
 
     success: Literal[True]
 
 
 class SettingsOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Settings of a browser SDK.",
         {
             "integrations": {

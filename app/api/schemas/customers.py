@@ -7,13 +7,21 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from app.http.schema_types import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, IdentityOut, Instant, OptionalInstant, shape
+from app.http.schema_types import (
+    EXAMPLE_ID,
+    EXAMPLE_INSTANT,
+    CustomerId,
+    IdentityOut,
+    Instant,
+    OptionalInstant,
+    describe_schema,
+)
 
 _CLOSED = ConfigDict(extra="forbid")
 
 
 class CauseOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Why: a message, or time alone.", {"kind": "message", "message_id": "m-1", "source": "default"}
     )
 
@@ -23,7 +31,7 @@ class CauseOut(BaseModel):
 
 
 class StagePositionOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "The place in one journey.",
         {
             "stage": "purchase",
@@ -40,7 +48,7 @@ class StagePositionOut(BaseModel):
 
 
 class MembershipOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A segment that the customer is in.", {"key": "repeat-buyers", "since": EXAMPLE_INSTANT, "valid_until": None}
     )
 
@@ -50,7 +58,7 @@ class MembershipOut(BaseModel):
 
 
 class CustomerOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A customer at the instant as_of.",
         {
             "id": EXAMPLE_ID,
@@ -78,21 +86,23 @@ class CustomerOut(BaseModel):
 
 
 class LookupIn(BaseModel):
-    model_config = shape("Up to 500 customers.", {"customers": ["user_id:user-1", "email:user@example.com"]}) | _CLOSED
+    model_config = (
+        describe_schema("Up to 500 customers.", {"customers": ["user_id:user-1", "email:user@example.com"]}) | _CLOSED
+    )
 
     customers: list[str] = Field(max_length=500)
     as_of: Instant | None = Field(None, description="An instant of the past instead of now.")
 
 
 class LookupResultOut(BaseModel):
-    model_config = shape("One of the customers asked for.", {"ref": "user_id:user-1", "customer": None})
+    model_config = describe_schema("One of the customers asked for.", {"ref": "user_id:user-1", "customer": None})
 
     ref: str
     customer: CustomerOut | None = Field(description="null: unknown.")
 
 
 class LookupOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "In the order asked.", {"items": [{"ref": "user_id:user-1", "customer": None}], "as_of": EXAMPLE_INSTANT}
     )
 
@@ -101,7 +111,7 @@ class LookupOut(BaseModel):
 
 
 class StayOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A stay in a stage: from entered_at up to, not including, left_at.",
         {
             "journey": "six-stage",
@@ -121,7 +131,9 @@ class StayOut(BaseModel):
 
 
 class HistoryOut(BaseModel):
-    model_config = shape("History of stages, oldest first.", {"id": EXAMPLE_ID, "items": [], "as_of": EXAMPLE_INSTANT})
+    model_config = describe_schema(
+        "History of stages, oldest first.", {"id": EXAMPLE_ID, "items": [], "as_of": EXAMPLE_INSTANT}
+    )
 
     id: CustomerId
     items: list[StayOut]
@@ -129,7 +141,7 @@ class HistoryOut(BaseModel):
 
 
 class SegmentStayOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A segment now, or a stay in it.",
         {"key": "repeat-buyers", "since": EXAMPLE_INSTANT, "valid_until": None},
     )
@@ -143,7 +155,7 @@ class SegmentStayOut(BaseModel):
 
 
 class SegmentsOfCustomerOut(BaseModel):
-    model_config = shape("Segments of a customer.", {"id": EXAMPLE_ID, "items": [], "as_of": EXAMPLE_INSTANT})
+    model_config = describe_schema("Segments of a customer.", {"id": EXAMPLE_ID, "items": [], "as_of": EXAMPLE_INSTANT})
 
     id: CustomerId
     items: list[SegmentStayOut]
@@ -151,7 +163,7 @@ class SegmentsOfCustomerOut(BaseModel):
 
 
 class ExplanationOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A node of a rule, with its truth and what it rests on.",
         {
             "rule": {"did": "Order Completed", "at_least": 2},
@@ -177,7 +189,7 @@ class ExplanationOut(BaseModel):
 
 
 class SegmentExplanationOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Why a customer is in a segment, or is not.",
         {
             "segment": "repeat-buyers",
@@ -206,7 +218,7 @@ class SegmentExplanationOut(BaseModel):
 
 
 class StageExplanationOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A stage of a journey and its rule.",
         {
             "stage": "purchase",
@@ -225,7 +237,7 @@ class StageExplanationOut(BaseModel):
 
 
 class JourneyExplanationOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Why a customer is at a stage: the last one whose rule is true.",
         {
             "journey": "six-stage",
@@ -248,7 +260,7 @@ class JourneyExplanationOut(BaseModel):
 
 
 class TraitExplanationOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "What the value of a computed trait was worked out from.",
         {
             "trait": "average_order",
@@ -272,7 +284,7 @@ class TraitExplanationOut(BaseModel):
 
 
 class TouchpointOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "One message of the log.",
         {
             "message_id": "m-1",
@@ -307,7 +319,7 @@ class TouchpointOut(BaseModel):
 
 
 class TimelineOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Messages of a customer, newest first.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT}
     )
 
@@ -317,7 +329,7 @@ class TimelineOut(BaseModel):
 
 
 class LinkOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "One row of the merge ledger.",
         {
             "weaker": {"kind": "anonymous_id", "value": "anon-1"},
@@ -342,7 +354,7 @@ class LinkOut(BaseModel):
 
 
 class LinksOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Why these identities are one customer.", {"id": EXAMPLE_ID, "items": [], "as_of": EXAMPLE_INSTANT}
     )
 
@@ -353,7 +365,8 @@ class LinksOut(BaseModel):
 
 class LinkIn(BaseModel):
     model_config = (
-        shape("A link of the merge ledger.", {"weaker": "anonymous_id:anon-1", "stronger": "user_id:user-1"}) | _CLOSED
+        describe_schema("A link of the merge ledger.", {"weaker": "anonymous_id:anon-1", "stronger": "user_id:user-1"})
+        | _CLOSED
     )
 
     weaker: str

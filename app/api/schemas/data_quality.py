@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.http.schema_types import EXAMPLE_INSTANT, Instant, OptionalInstant, shape
+from app.http.schema_types import EXAMPLE_INSTANT, Instant, OptionalInstant, describe_schema
 
 _SCHEMA: Any = {"type": "object", "required": ["total"], "properties": {"total": {"type": "number", "minimum": 0}}}
 
@@ -38,7 +38,7 @@ class PlanEntryIn(BaseModel):
 
 
 class PlanEntryOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "An entry of the tracking plan.",
         {
             "source": None,
@@ -57,13 +57,13 @@ class PlanEntryOut(BaseModel):
 
 
 class PlanOut(BaseModel):
-    model_config = shape("The tracking plan, by event.", {"items": []})
+    model_config = describe_schema("The tracking plan, by event.", {"items": []})
 
     items: list[PlanEntryOut]
 
 
 class ViolationCountOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "How often the plan was not kept in one way.",
         {
             "source": "default",
@@ -88,14 +88,14 @@ class ViolationCountOut(BaseModel):
 
 
 class ViolationsOut(BaseModel):
-    model_config = shape("The latest first.", {"items": [], "as_of": EXAMPLE_INSTANT})
+    model_config = describe_schema("The latest first.", {"items": [], "as_of": EXAMPLE_INSTANT})
 
     items: list[ViolationCountOut]
     as_of: Instant
 
 
 class AnomalyOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Something odd about how much arrives.",
         {
             "kind": "silence",
@@ -120,7 +120,7 @@ class AnomalyOut(BaseModel):
 
 
 class AnomaliesOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "The latest first.", {"items": [], "since": EXAMPLE_INSTANT, "as_of": "1997-01-13T09:30:00.000000Z"}
     )
 
@@ -130,14 +130,14 @@ class AnomaliesOut(BaseModel):
 
 
 class HourOut(BaseModel):
-    model_config = shape("Messages that arrived in one hour.", {"hour": EXAMPLE_INSTANT, "messages": 12})
+    model_config = describe_schema("Messages that arrived in one hour.", {"hour": EXAMPLE_INSTANT, "messages": 12})
 
     hour: Instant
     messages: int
 
 
 class SourceHealthOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "How a source has been doing in the last 24 hours.",
         {
             "source": "shop",
@@ -168,7 +168,7 @@ class SourceHealthOut(BaseModel):
 
 
 class TraitShareOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "How many customers have a trait.", {"trait": "plan", "customers": 750, "share": 0.75, "empty": 0}
     )
 
@@ -179,7 +179,7 @@ class TraitShareOut(BaseModel):
 
 
 class TraitCoverageOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "How complete declared traits are, the most common first.",
         {
             "customers": 1000,

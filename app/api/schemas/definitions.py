@@ -7,13 +7,21 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from app.http.schema_types import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, IdentityOut, Instant, OptionalInstant, shape
+from app.http.schema_types import (
+    EXAMPLE_ID,
+    EXAMPLE_INSTANT,
+    CustomerId,
+    IdentityOut,
+    Instant,
+    OptionalInstant,
+    describe_schema,
+)
 from app.rules.language.expressions import Value
 from app.rules.language.nodes import Rule
 
 
 class FillOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "How far stored answers have come. Until done, a new definition is worked out when asked, and an edited one "
         "answers by its old version: never half by one and half by the other.",
         {
@@ -52,7 +60,7 @@ class _DefinitionOut(BaseModel):
 
 
 class SegmentOut(_DefinitionOut):
-    model_config = shape(
+    model_config = describe_schema(
         "The latest version of a segment.",
         {
             "key": "repeat-buyers",
@@ -72,7 +80,9 @@ class SegmentOut(_DefinitionOut):
 
 
 class StageOut(BaseModel):
-    model_config = shape("A stage.", {"key": "purchase", "name": "Purchase", "rule": {"did": "Order Completed"}})
+    model_config = describe_schema(
+        "A stage.", {"key": "purchase", "name": "Purchase", "rule": {"did": "Order Completed"}}
+    )
 
     key: str
     name: str
@@ -81,7 +91,7 @@ class StageOut(BaseModel):
 
 
 class JourneyOut(_DefinitionOut):
-    model_config = shape(
+    model_config = describe_schema(
         "The latest version of a journey.",
         {
             "key": "trial",
@@ -101,7 +111,7 @@ class JourneyOut(_DefinitionOut):
 
 
 class TraitOut(_DefinitionOut):
-    model_config = shape(
+    model_config = describe_schema(
         "The latest version of a computed trait.",
         {
             "key": "average_order",
@@ -121,7 +131,7 @@ class TraitOut(_DefinitionOut):
 
 
 class VersionOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "One version of a definition.",
         {
             "version": 1,
@@ -154,7 +164,7 @@ class VersionOut(BaseModel):
 
 
 class VersionsOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "The change log of a definition, newest first.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT}
     )
 
@@ -164,7 +174,9 @@ class VersionsOut(BaseModel):
 
 
 class SegmentsOut(BaseModel):
-    model_config = shape("All segments, by key.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT})
+    model_config = describe_schema(
+        "All segments, by key.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT}
+    )
 
     items: list[SegmentOut]
     next_cursor: str | None
@@ -172,7 +184,9 @@ class SegmentsOut(BaseModel):
 
 
 class JourneysOut(BaseModel):
-    model_config = shape("All journeys, by key.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT})
+    model_config = describe_schema(
+        "All journeys, by key.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT}
+    )
 
     items: list[JourneyOut]
     next_cursor: str | None
@@ -180,7 +194,9 @@ class JourneysOut(BaseModel):
 
 
 class TraitsOut(BaseModel):
-    model_config = shape("All computed traits, by key.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT})
+    model_config = describe_schema(
+        "All computed traits, by key.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT}
+    )
 
     items: list[TraitOut]
     next_cursor: str | None
@@ -188,7 +204,7 @@ class TraitsOut(BaseModel):
 
 
 class MemberOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A customer who is in the segment.",
         {
             "id": EXAMPLE_ID,
@@ -205,7 +221,7 @@ class MemberOut(BaseModel):
 
 
 class MembersOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Members by customer id. While a definition is filled a page may be short: go on while there is a cursor.",
         {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT},
     )
@@ -216,7 +232,7 @@ class MembersOut(BaseModel):
 
 
 class CountOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Equal to the length of the list as of the same instant.", {"count": 1411, "as_of": EXAMPLE_INSTANT}
     )
 

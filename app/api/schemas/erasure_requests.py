@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.http.schema_types import EXAMPLE_ID, EXAMPLE_INSTANT, Instant, OptionalInstant, shape
+from app.http.schema_types import EXAMPLE_ID, EXAMPLE_INSTANT, Instant, OptionalInstant, describe_schema
 
 
 class ErasureRequestOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Somebody asks to be forgotten. A source of kind sdk has a public key: whoever reads a page's source can ask.",
         {
             "id": 1,
@@ -33,7 +33,7 @@ class ErasureRequestOut(BaseModel):
 
 
 class ErasureRequestsOut(BaseModel):
-    model_config = shape("Newest first.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT})
+    model_config = describe_schema("Newest first.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT})
 
     items: list[ErasureRequestOut]
     next_cursor: str | None
@@ -53,6 +53,6 @@ class HandledIn(BaseModel):
 
 
 class HandledOut(BaseModel):
-    model_config = shape("How many of them were open.", {"handled": 1})
+    model_config = describe_schema("How many of them were open.", {"handled": 1})
 
     handled: int

@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
 from app.errors import RejectionCode
-from app.http.schema_types import EXAMPLE_INSTANT, Instant, OptionalInstant, shape
+from app.http.schema_types import EXAMPLE_INSTANT, Instant, OptionalInstant, describe_schema
 from app.quarantine.patch import OPERATIONS_MAX
 
 _Text = Annotated[str, StringConstraints(max_length=1_000, pattern=r"^[^\x00]*$")] | None
 
 
 class QuarantinedOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A message that was not stored.",
         {
             "id": 1,
@@ -42,7 +42,7 @@ class QuarantinedOut(BaseModel):
 
 
 class QuarantineOut(BaseModel):
-    model_config = shape("Newest first.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT})
+    model_config = describe_schema("Newest first.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT})
 
     items: list[QuarantinedOut]
     next_cursor: str | None
@@ -94,7 +94,7 @@ class QuarantineReplayIn(BaseModel):
 
 
 class ReplayResultOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "What became of one rejected message.",
         {
             "id": 1,
@@ -118,7 +118,7 @@ class ReplayResultOut(BaseModel):
 
 
 class QuarantineReplayOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "What became of each, oldest first, and how many became what.",
         {
             "accepted": 0,
@@ -143,7 +143,7 @@ class QuarantineReplayOut(BaseModel):
 
 
 class HealthOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Whether the service can do its work.",
         {"ready": True, "database": True, "migrations": True, "sweep_lag_seconds": 0.0},
     )
@@ -155,6 +155,6 @@ class HealthOut(BaseModel):
 
 
 class LiveOut(BaseModel):
-    model_config = shape("The process answers.", {"live": True})
+    model_config = describe_schema("The process answers.", {"live": True})
 
     live: Literal[True]

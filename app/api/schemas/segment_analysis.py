@@ -7,7 +7,15 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.schemas.customers import ExplanationOut
-from app.http.schema_types import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, IdentityOut, Instant, OptionalInstant, shape
+from app.http.schema_types import (
+    EXAMPLE_ID,
+    EXAMPLE_INSTANT,
+    CustomerId,
+    IdentityOut,
+    Instant,
+    OptionalInstant,
+    describe_schema,
+)
 from app.rules.language.nodes import Rule
 
 _RULE = {"did": "Order Completed", "at_least": 2}
@@ -35,7 +43,7 @@ class PreviewIn(BaseModel):
 
 
 class EvidenceOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A customer of whom the rule is true, and why.",
         {
             **_NAMED,
@@ -60,7 +68,7 @@ class EvidenceOut(BaseModel):
 
 
 class PreviewOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "What the rule says of the base. Where everybody was looked at, estimate, low and high are the count.",
         {
             "count": None,
@@ -96,21 +104,21 @@ class DryRunIn(BaseModel):
 
 
 class LabelledCustomerOut(BaseModel):
-    model_config = shape("A customer of a sample.", _NAMED)
+    model_config = describe_schema("A customer of a sample.", _NAMED)
 
     id: CustomerId
     identities: list[IdentityOut]
 
 
 class MembershipChangeOut(BaseModel):
-    model_config = shape("How many customers, and some of them.", {"count": 12, "sample": [_NAMED]})
+    model_config = describe_schema("How many customers, and some of them.", {"count": 12, "sample": [_NAMED]})
 
     count: int
     sample: list[LabelledCustomerOut]
 
 
 class DryRunOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "What the change would move. Nothing was saved.",
         {
             "segment": "repeat-buyers",
@@ -141,14 +149,14 @@ class VerifyIn(BaseModel):
 
 
 class RecordedStayOut(BaseModel):
-    model_config = shape("A stay in the segment.", {"since": EXAMPLE_INSTANT, "left_at": None})
+    model_config = describe_schema("A stay in the segment.", {"since": EXAMPLE_INSTANT, "left_at": None})
 
     since: Instant
     left_at: OptionalInstant
 
 
 class RecordedMembershipOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "What is said of a customer.",
         {"member": True, "since": EXAMPLE_INSTANT, "stays": [{"since": EXAMPLE_INSTANT, "left_at": None}]},
     )
@@ -159,7 +167,7 @@ class RecordedMembershipOut(BaseModel):
 
 
 class DifferenceOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A customer whose stored answer is not what its log says.",
         {
             "customer": EXAMPLE_ID,
@@ -174,7 +182,7 @@ class DifferenceOut(BaseModel):
 
 
 class VerifiedOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "The segment recomputed from the log.",
         {
             "segment": "repeat-buyers",
@@ -201,7 +209,7 @@ class VerifiedOut(BaseModel):
 
 
 class SegmentHealthOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "One segment.",
         {
             "key": "repeat-buyers",
@@ -224,7 +232,7 @@ class SegmentHealthOut(BaseModel):
 
 
 class OverlapOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Two segments with members in common.",
         {"segments": ["engaged", "repeat-buyers"], "both": 700, "either": 2100, "jaccard": 0.3333},
     )
@@ -236,7 +244,7 @@ class OverlapOut(BaseModel):
 
 
 class SegmentHealthReportOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "All segments at a glance, from what is stored.",
         {
             "customers_total": 23570,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from app.http.schema_types import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, Instant, OptionalInstant, shape
+from app.http.schema_types import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, Instant, OptionalInstant, describe_schema
 
 _PAGE = {"url": "https://shop.example.com/hats", "path": "/hats", "title": "Hats", "name": None}
 _SESSION = {
@@ -39,7 +39,9 @@ _TOTALS = {"count": 1, "bounce_rate": 0.0, "average_duration_seconds": 84.5, "pa
 
 
 class SessionPageOut(BaseModel):
-    model_config = shape("A page; of a screen of an app the name is known. Texts are cut at 1,000 characters.", _PAGE)
+    model_config = describe_schema(
+        "A page; of a screen of an app the name is known. Texts are cut at 1,000 characters.", _PAGE
+    )
 
     url: str | None
     path: str | None
@@ -48,7 +50,7 @@ class SessionPageOut(BaseModel):
 
 
 class AcquisitionOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Where a visitor came from, as the server read it from the page's address and referrer.",
         {
             "group": "Paid Search",
@@ -71,7 +73,7 @@ class AcquisitionOut(BaseModel):
 
 
 class SessionDeviceOut(BaseModel):
-    model_config = shape("A device that took part.", {"type": "mobile", "os": "iOS", "browser": "Safari"})
+    model_config = describe_schema("A device that took part.", {"type": "mobile", "os": "iOS", "browser": "Safari"})
 
     type: str | None
     os: str | None
@@ -79,7 +81,7 @@ class SessionDeviceOut(BaseModel):
 
 
 class SessionOut(BaseModel):
-    model_config = shape("One stretch of activity, over all tabs and devices.", _SESSION)
+    model_config = describe_schema("One stretch of activity, over all tabs and devices.", _SESSION)
 
     started_at: Instant
     ended_at: Instant = Field(description="When its last touchpoint occurred.")
@@ -100,7 +102,7 @@ class SessionOut(BaseModel):
 
 
 class SessionTotalsOut(BaseModel):
-    model_config = shape("Figures over all sessions, open ones too; null where there is none.", _TOTALS)
+    model_config = describe_schema("Figures over all sessions, open ones too; null where there is none.", _TOTALS)
 
     count: int
     bounce_rate: float | None
@@ -109,7 +111,7 @@ class SessionTotalsOut(BaseModel):
 
 
 class SessionsOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Sessions of a customer, newest first.",
         {
             "id": EXAMPLE_ID,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from app.http.schema_types import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, Instant, OptionalInstant, shape
+from app.http.schema_types import EXAMPLE_ID, EXAMPLE_INSTANT, CustomerId, Instant, OptionalInstant, describe_schema
 
 _TICKET = {
     "ticket_id": "456",
@@ -33,7 +33,7 @@ _TOTALS = {
 
 
 class TicketOut(BaseModel):
-    model_config = shape("One ticket of one source, as far as it was told.", _TICKET)
+    model_config = describe_schema("One ticket of one source, as far as it was told.", _TICKET)
 
     ticket_id: str
     source: str
@@ -54,7 +54,7 @@ class TicketOut(BaseModel):
 
 
 class TicketTotalsOut(BaseModel):
-    model_config = shape("Figures over all tickets of a customer.", _TOTALS)
+    model_config = describe_schema("Figures over all tickets of a customer.", _TOTALS)
 
     tickets: int
     open: int
@@ -65,7 +65,7 @@ class TicketTotalsOut(BaseModel):
 
 
 class TicketsOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Tickets of a customer, newest first.",
         {
             "id": EXAMPLE_ID,
@@ -88,7 +88,7 @@ class TicketsOut(BaseModel):
 
 
 class RedactionOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "What was taken out: context.private of messages, and differing twins of them in quarantine as a whole.",
         {"success": True, "messages": 12, "quarantined": 0},
     )

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.http.schema_types import shape
+from app.http.schema_types import describe_schema
 
 
 class MixpanelEventIn(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "One Mixpanel event or profile update, or an array of them; as JSON, or as `data=` of a form or the query, as "
         "JSON or base64.",
         {"event": "Product Viewed", "properties": {"token": "wk_demo", "distinct_id": "user-1", "time": 1795597029.7}},
@@ -19,14 +19,14 @@ class MixpanelEventIn(BaseModel):
 
 
 class MixpanelOut(BaseModel):
-    model_config = shape("With `verbose=1`; else the text `1`.", {"status": 1, "error": None})
+    model_config = describe_schema("With `verbose=1`; else the text `1`.", {"status": 1, "error": None})
 
     status: Literal[1]
     error: None = None
 
 
 class MixpanelImportOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "How many were stored or were there before. With `verbose=1` of a form as `/track`.",
         {"code": 200, "num_records_imported": 2, "status": "OK"},
     )
@@ -37,7 +37,7 @@ class MixpanelImportOut(BaseModel):
 
 
 class PosthogBatchIn(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A PostHog batch, or one event; as JSON, gzip, or `data=` of a form as base64.",
         {
             "api_key": "wk_demo",
@@ -51,13 +51,13 @@ class PosthogBatchIn(BaseModel):
 
 
 class PosthogOut(BaseModel):
-    model_config = shape("It was taken.", {"status": 1})
+    model_config = describe_schema("It was taken.", {"status": 1})
 
     status: Literal[1]
 
 
 class PosthogResultsOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "By uuid: ok, drop (it is in quarantine), or retry (it stood beyond a batch).",
         {"results": {"01a211ed-f913-79c3-bcde-a5adb2a110c3": {"result": "ok"}}},
     )
@@ -66,7 +66,7 @@ class PosthogResultsOut(BaseModel):
 
 
 class FlagsOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "There are no feature flags.",
         {"flags": {}, "featureFlags": {}, "featureFlagPayloads": {}, "errorsWhileComputingFlags": False},
         open=True,
@@ -79,7 +79,7 @@ class FlagsOut(BaseModel):
 
 
 class RemoteConfigOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "What posthog-js may do here: capture events, compressed, and nothing else.",
         {"token": "wk_demo", "supportedCompression": ["gzip", "gzip-js"], "hasFeatureFlags": False},
         open=True,
@@ -91,7 +91,7 @@ class RemoteConfigOut(BaseModel):
 
 
 class MeasurementIn(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A body of GA4's Measurement Protocol.",
         {
             "client_id": "123456.7654321",
@@ -102,7 +102,7 @@ class MeasurementIn(BaseModel):
 
 
 class ValidationMessageOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "One thing that would be refused.",
         {"fieldPath": "client_id", "description": "no usable identity", "validationCode": "VALUE_REQUIRED"},
     )
@@ -113,13 +113,13 @@ class ValidationMessageOut(BaseModel):
 
 
 class ValidationOut(BaseModel):
-    model_config = shape("Empty: it would be stored whole.", {"validationMessages": []})
+    model_config = describe_schema("Empty: it would be stored whole.", {"validationMessages": []})
 
     validationMessages: list[ValidationMessageOut]
 
 
 class SourceConfigOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "What RudderStack's browser SDK asks for before it sends.",
         {"source": {"id": "default", "name": "default", "writeKey": "wk_demo", "enabled": True, "destinations": []}},
         open=True,
@@ -129,13 +129,13 @@ class SourceConfigOut(BaseModel):
 
 
 class JitsuOut(BaseModel):
-    model_config = shape("It was taken.", {"ok": True})
+    model_config = describe_schema("It was taken.", {"ok": True})
 
     ok: Literal[True]
 
 
 class CustomerioIn(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "The body of a call of Customer.io's Track API: attributes of a person, or an event, device, merge or report.",
         {"name": "purchased", "data": {"price": 19.99}, "timestamp": 1795597029},
         open=True,
@@ -143,7 +143,7 @@ class CustomerioIn(BaseModel):
 
 
 class CustomerioOperationIn(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "One operation of Customer.io's Track API, version 2.",
         {"type": "person", "action": "event", "identifiers": {"id": "user-1"}, "name": "purchased", "attributes": {}},
         open=True,
@@ -154,7 +154,7 @@ class CustomerioOperationIn(BaseModel):
 
 
 class CustomerioBatchIn(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Many of them.",
         {"batch": [{"type": "person", "action": "identify", "identifiers": {"id": "user-1"}, "attributes": {}}]},
         open=True,
@@ -164,11 +164,11 @@ class CustomerioBatchIn(BaseModel):
 
 
 class CustomerioOut(BaseModel):
-    model_config = shape("It was taken.", {})
+    model_config = describe_schema("It was taken.", {})
 
 
 class CustomerioErrorOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "An operation that was refused.",
         {"batch_index": 1, "reason": "required", "field": "name", "message": "a track message needs an event name"},
     )
@@ -180,6 +180,6 @@ class CustomerioErrorOut(BaseModel):
 
 
 class CustomerioErrorsOut(BaseModel):
-    model_config = shape("Operations that were refused; they are in quarantine.", {"errors": []})
+    model_config = describe_schema("Operations that were refused; they are in quarantine.", {"errors": []})
 
     errors: list[CustomerioErrorOut]

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from app.http.schema_types import EXAMPLE_INSTANT, KEY_PATTERN, Instant, OptionalInstant, shape
+from app.http.schema_types import EXAMPLE_INSTANT, KEY_PATTERN, Instant, OptionalInstant, describe_schema
 
 _EXAMPLE_VISITOR = "3eb1bd439947eb762998e566ccc2e099"
 _EXAMPLE_TOKEN = "eyJzIjoic2hvcCJ9.u7ht1wGj-fB5gtEFHXvAMn_5hkDqOhg"
 
 
 class MeStageOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "The place in one journey.",
         {
             "stage": "consideration",
@@ -31,7 +31,7 @@ class MeStageOut(BaseModel):
 
 
 class MeSegmentOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A segment that the visitor is in.", {"key": "vip", "since": EXAMPLE_INSTANT, "valid_until": None}
     )
 
@@ -41,7 +41,7 @@ class MeSegmentOut(BaseModel):
 
 
 class MeOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "What a page is told of its visitor: of journeys, segments and traits only those that are public.",
         {
             "anonymous_id": _EXAMPLE_VISITOR,
@@ -90,7 +90,7 @@ class VisitorTokenIn(BaseModel):
 
 
 class VisitorTokenOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A token for the page of this visitor.", {"token": _EXAMPLE_TOKEN, "expires_at": EXAMPLE_INSTANT}
     )
 
@@ -99,7 +99,7 @@ class VisitorTokenOut(BaseModel):
 
 
 class ReceiptVisitorOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "Another token, or that what the page said of its visitor does not hold.",
         {"token": _EXAMPLE_TOKEN, "expires_at": EXAMPLE_INSTANT},
     )

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.api.schemas.collect import RejectionOut
-from app.http.schema_types import EXAMPLE_INSTANT, Instant, OptionalInstant, shape
+from app.http.schema_types import EXAMPLE_INSTANT, Instant, OptionalInstant, describe_schema
 
 
 class ConnectorOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A kind of source.",
         {
             "key": "typeform",
@@ -40,7 +40,7 @@ class ConnectorOut(BaseModel):
 
 
 class ConnectorsOut(BaseModel):
-    model_config = shape("All kinds of sources.", {"items": []})
+    model_config = describe_schema("All kinds of sources.", {"items": []})
 
     items: list[ConnectorOut]
 
@@ -61,7 +61,7 @@ class SecretIn(BaseModel):
 
 
 class SecretOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A secret, never itself; of a token that was made just now the token, this once.",
         {"id": 1, "created_at": EXAMPLE_INSTANT, "expires_at": None},
     )
@@ -73,13 +73,13 @@ class SecretOut(BaseModel):
 
 
 class SecretsOut(BaseModel):
-    model_config = shape("Newest first.", {"items": []})
+    model_config = describe_schema("Newest first.", {"items": []})
 
     items: list[SecretOut]
 
 
 class WebhookReceiptOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "What became of a delivery. What was rejected is in quarantine and need not be sent again.",
         {"success": True, "accepted": 1, "duplicate": 0, "rejected": 0, "ignored": 0, "projected": True},
     )
@@ -93,7 +93,7 @@ class WebhookReceiptOut(BaseModel):
 
 
 class DryRunMessageOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "A message as it would be stored.",
         {
             "type": "track",
@@ -122,7 +122,7 @@ class DryRunMessageOut(BaseModel):
 
 
 class DeliveryDryRunOut(BaseModel):
-    model_config = shape(
+    model_config = describe_schema(
         "What a delivery would become: the whole way was gone, and nothing of it was kept.",
         {
             "signature": "verified",
