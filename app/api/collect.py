@@ -219,7 +219,7 @@ async def ignore_metrics(request: Request) -> Response:
 async def sdk_settings(request: Request) -> Response:
     """What analytics-next needs to start: only with the key ``Segment.io`` does it take the page's own host."""
     key = request.path_params["write_key"]
-    if await get_services(request).registry.access.source_of(key) is None:
+    if await get_services(request).registry.access.find_source(key) is None:
         raise NotFound("There is no such write key.")
     segment: dict[str, Any] = {"apiKey": key, "retryQueue": True}
     host = request.headers.get("host", "")

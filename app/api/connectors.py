@@ -140,7 +140,9 @@ async def list_connectors(request: Request) -> Response:
 async def list_secrets(request: Request, key: SourceKey) -> Response:
     services = get_services(request)
     webhook_source_of(services, key)
-    return json_response({"items": [_secret_json(each) for each in await services.registry.webhook_secrets.of(key)]})
+    return json_response(
+        {"items": [_secret_json(each) for each in await services.registry.webhook_secrets.list_for_source(key)]}
+    )
 
 
 async def add_secret(request: Request, key: SourceKey) -> Response:
@@ -167,7 +169,7 @@ async def drop_secret(
     request: Request, key: SourceKey, id: Annotated[int, Path(ge=1, lt=1 << 63, description="Of the list.")]
 ) -> Response:
     """At once here, within a second in every process."""
-    await get_services(request).registry.webhook_secrets.drop(key, id)
+    await get_services(request).registry.webhook_secrets.delete(key, id)
     return Response(None, 204)
 
 

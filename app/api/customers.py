@@ -56,7 +56,7 @@ from app.projection.state import Cause
 from app.queries.customer_state import CurrentStage, Customer, Membership
 from app.queries.customers import CustomerQueries
 from app.queries.timeline import LedgerLink, TimelineEntry, TimelineQueries, cursor_at
-from app.registry.definition_rows import body_of
+from app.registry.definition_rows import body_to_json
 
 _BODY_BYTES_MAX = 1_000_000
 _Body = TypeVar("_Body")
@@ -307,7 +307,7 @@ async def explain_trait(request: Request, as_of: AsOf = None) -> Response:
         "version": definition.version,
         "value": value,
         "valid_until": format_instant(valid_until),
-        "explanation": {"rule": body_of(definition), **found},
+        "explanation": {"rule": body_to_json(definition), **found},
     }
     return etag_response(request, content, at)
 

@@ -32,7 +32,7 @@ from app.http.dependencies import Services, get_services
 from app.http.responses import etag_response, format_instant, json_response
 from app.queries.definition_versions import Version, list_definition_versions
 from app.queries.segment_members import SegmentMemberQueries
-from app.registry.definition_rows import DefinitionVersion, Kind, body_of
+from app.registry.definition_rows import DefinitionVersion, Kind, body_to_json
 from app.rules.language.definitions import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
 
 _BODY_BYTES_MAX: Final = 500_000
@@ -153,7 +153,7 @@ def definition_json(version: DefinitionVersion) -> dict[str, Any]:
         "version": definition.version,
         "status": "filling" if version.activated_at is None else "current",
         "created_at": format_instant(version.created_at),
-        _BODY[definition.kind]: body_of(definition),
+        _BODY[definition.kind]: body_to_json(definition),
     }
 
 

@@ -51,7 +51,7 @@ async def list_segment_members(
     after = None if begin is None else _customer(str(begin.place[0]))
     async with services.member_list_slots:
         page = await _views(services).list_members(key, at, after, min(limit, services.settings.limits.page_items_max))
-    services.segment_usage.note(key)
+    services.segment_usage.count_read(key)
     return json_response(
         {
             "items": [_member_json(member) for member in page.items],
@@ -66,7 +66,7 @@ async def count_segment_members(request: Request, key: SegmentKey, as_of: AsOf =
     at, _ = parse_as_of(as_of, services.clock.now())
     async with services.member_list_slots:
         count = await _views(services).count_members(key, at)
-    services.segment_usage.note(key)
+    services.segment_usage.count_read(key)
     return json_response({"count": count, "as_of": format_instant(at)})
 
 

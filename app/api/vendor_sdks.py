@@ -279,7 +279,7 @@ async def remote_config_script(request: Request) -> Response:
 
 async def _config(request: Request) -> dict[str, Any]:
     token = request.path_params["token"]
-    if await get_services(request).registry.access.source_of(token) is None:
+    if await get_services(request).registry.access.find_source(token) is None:
         raise NotFound("There is no such write key.")
     return {"token": token, **_SEND, **_NOTHING_ELSE, "siteApps": []}
 

@@ -144,7 +144,7 @@ async def _events(
             if end <= now:
                 if not renewable:
                     return
-                visitor = visitor_tokens.renewed(visitor, now, life)
+                visitor = visitor_tokens.renew(visitor, now, life)
                 yield ServerSentEvent(encode_json(token_json(services, visitor)).decode(), event="token", sep="\n")
                 continue
             profile = await stream.wait_for_profile((end - now) / SECOND)
@@ -176,7 +176,7 @@ async def _visitor_of(request: Request, services: Services) -> tuple[str, WriteK
     token = token.strip() if scheme.lower() == "bearer" else request.query_params.get("token", "")
     if not token:
         raise InvalidToken("Send a visitor token: Authorization: Bearer, or ?token=.")
-    visitor = visitor_tokens.read(
+    visitor = visitor_tokens.verify_token(
         token, services.registry.access.current.signing_keys, key.source.key, services.clock.now()
     )
     await services.rate_limits.count_visitor(visitor.source, counter_name_of(visitor))
@@ -208,7 +208,7 @@ async def create_visitor_token(request: Request) -> Response:
             raise BadRequest(f"The {kind} is no id: it is empty, too long, or stands for nobody.")
     if wanted.source not in services.registry.access.current.sources:
         raise NotFound(f"There is no source {wanted.source}.")
-    visitor = visitor_tokens.vouch(
+    visitor = visitor_tokens.vouch_for(
         wanted.source,
         wanted.anonymous_id,
         wanted.user_id,

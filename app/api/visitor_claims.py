@@ -66,7 +66,7 @@ def _proven(services: Services, key: WriteKeyGrant, claim: _Claim) -> tuple[Visi
     source, now, life = key.source.key, services.clock.now(), services.settings.visitor_token_seconds
     owned = None
     if claim.proof is not None:
-        if claim.id is None or not visitor_tokens.proves(claim.proof, claim.id):
+        if claim.id is None or not visitor_tokens.is_valid_proof(claim.proof, claim.id):
             raise InvalidToken("The proof is not that of the id.")
         owned = Visitor(source, now + life * SECOND, claim.id)
     if claim.token is None:
@@ -74,7 +74,7 @@ def _proven(services: Services, key: WriteKeyGrant, claim: _Claim) -> tuple[Visi
             raise InvalidToken("Neither proof nor token.")
         return owned, True
     try:
-        visitor = visitor_tokens.read(claim.token, services.registry.access.current.signing_keys, source, now)
+        visitor = visitor_tokens.verify_token(claim.token, services.registry.access.current.signing_keys, source, now)
         if visitor.anonymous_id is not None and visitor.anonymous_id != claim.id:
             raise InvalidToken("The token is that of another visitor.")
     except InvalidToken:
@@ -83,7 +83,7 @@ def _proven(services: Services, key: WriteKeyGrant, claim: _Claim) -> tuple[Visi
         return owned, True
     if owned is not None:
         return msgspec.structs.replace(visitor, anonymous_id=owned.anonymous_id), True
-    return visitor, visitor_tokens.is_past_half(visitor, now, life)
+    return visitor, visitor_tokens.is_renewal_due(visitor, now, life)
 
 
 async def receipt_members(services: Services, key: WriteKeyGrant, guest: ClaimedVisitor, *, projected: bool) -> bytes:
@@ -96,7 +96,7 @@ async def receipt_members(services: Services, key: WriteKeyGrant, guest: Claimed
     members = b""
     if guest.renew:
         now = services.clock.now()
-        visitor = visitor_tokens.renewed(guest.visitor, now, services.settings.visitor_token_seconds)
+        visitor = visitor_tokens.renew(guest.visitor, now, services.settings.visitor_token_seconds)
         members += b',"visitor":' + encode_json(token_json(services, visitor))
     if guest.me is not None and projected:
         try:
@@ -116,7 +116,7 @@ def counter_name_of(visitor: Visitor) -> str:
 
 def token_json(services: Services, visitor: Visitor) -> dict[str, Any]:
     return {
-        "token": visitor_tokens.mint(visitor, services.registry.access.current.signing_keys),
+        "token": visitor_tokens.sign_token(visitor, services.registry.access.current.signing_keys),
         "expires_at": format_instant(visitor.expires_at),
     }
 

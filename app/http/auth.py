@@ -45,6 +45,6 @@ async def require_secret_key(request: Request) -> None:
     registry = get_services(request).registry
     if await registry.access.is_secret_key(key):
         return
-    if registry.access.is_known_write_key(key):
+    if registry.access.has_write_key(key):
         raise Forbidden("This is a write key; it may only send messages. Use a secret key here.")
     raise Unauthorized("The key is unknown or revoked.")

@@ -21,10 +21,10 @@ async def authenticate_write_key(request: Request, services: Services, *keys: st
     """
     presented_keys = [key for key in keys if key]
     for key in presented_keys:
-        grant = await services.registry.access.write_key(key)
+        grant = await services.registry.access.find_write_key(key)
         if grant is not None:
             origin = request.headers.get("origin")
-            if origin is not None and not grant.admits(origin):
+            if origin is not None and not grant.allows_origin(origin):
                 raise OriginNotAllowed(f"This write key is not for pages of {origin[:200]}.")
             await services.rate_limits.count_key(key)
             return key, grant

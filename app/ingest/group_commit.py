@@ -361,7 +361,7 @@ class GroupCommit:
             with self._metrics.time_step("defer"):
                 await defer(connection, messages, defer_reason)
         elif messages:
-            ruleset = await self._registry.rules.at(connection, revision)
+            ruleset = await self._registry.rules.read_at(connection, revision)
             now = max(self._clock.now(), max(message.received_at for message in messages))
             with self._metrics.time_step("project"):
                 await project_messages(connection, messages, ruleset, now, self._settings)

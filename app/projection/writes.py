@@ -15,7 +15,7 @@ from app.postgres.pool import Connection
 from app.projection.fold import flips_at
 from app.projection.intervals import Interval, IntervalWrites
 from app.projection.state import Cause, State
-from app.registry.rule_numbers import forget_retired_meaning, next_retired_meaning
+from app.registry.rule_numbers import find_retired_meaning, forget_retired_meaning
 
 SWEEP_NOW: Final = 0
 """A ``sweep_at`` that is always due: the worker takes stale customers first."""
@@ -206,7 +206,7 @@ SELECT count(*) FROM retracted
 
 async def retract_retired(connection: Connection, intervals_max: int, now: int) -> int:
     """Retract some intervals of a retired meaning; return how many, 0 if none are left."""
-    while (retired := await next_retired_meaning(connection)) is not None:
+    while (retired := await find_retired_meaning(connection)) is not None:
         count: int = await connection.fetchval(_RETRACT, *retired, intervals_max, now)
         if count:
             return count

@@ -99,7 +99,7 @@ class CustomerQueries:
             if row is None:
                 raise NotFound("There is no such customer.")
             definitions, *stored, kinds, values = row
-            ruleset = await self._registry.rules.at(connection, definitions)
+            ruleset = await self._registry.rules.read_at(connection, definitions)
             id = stored[0]
             replayed = await replay_log(connection, [id], ruleset, now)
         state = replayed[id].state if id in replayed else State()
@@ -186,7 +186,7 @@ class CustomerQueries:
         if row is None:
             raise NotFound("There is no such customer.")
         definitions, *stored, _, _ = row
-        return StoredState(*stored), await self._registry.rules.at(connection, definitions)
+        return StoredState(*stored), await self._registry.rules.read_at(connection, definitions)
 
 
 def _find_definition(ruleset: Ruleset, kind: str, key: str) -> Definition:

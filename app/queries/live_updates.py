@@ -21,7 +21,7 @@ from app.queries.customers import CustomerQueries
 from app.queries.public_profile import PublicProfile, identity_ids_of, public_profile_of
 from app.registry.access import WriteKeyGrant
 from app.registry.registry import Registry
-from app.registry.visitor_tokens import Visitor, vouched_at
+from app.registry.visitor_tokens import Visitor, drop_expired_vouch
 from app.touchpoint import SECOND
 
 _POLL_SECONDS: Final = 0.4
@@ -192,10 +192,10 @@ class LiveUpdates:
 
     async def _publish_profiles(self, changed: list[VisitorStream], now: int) -> None:
         """What was seen is older than what is read here: a change in between is seen, and told, once more."""
-        visitors = [vouched_at(stream.visitor, now) for stream in changed]
+        visitors = [drop_expired_vouch(stream.visitor, now) for stream in changed]
         customers = await self._customers.customers([identity_ids_of(visitor) for visitor in visitors], now)
         for stream, visitor, customer in zip(changed, visitors, customers, strict=True):
-            grant = await self._registry.access.write_key(stream.write_key)
+            grant = await self._registry.access.find_write_key(stream.write_key)
             if grant is None or not self._is_still_allowed(stream, grant):
                 stream.close()
                 continue
@@ -213,7 +213,7 @@ class LiveUpdates:
 
     def _is_still_allowed(self, stream: VisitorStream, grant: WriteKeyGrant) -> bool:
         """What was asked when it was opened must still be so."""
-        is_for_page = stream.origin is None or grant.admits(stream.origin)
+        is_for_page = stream.origin is None or grant.allows_origin(stream.origin)
         return is_for_page and stream.signing in self._registry.access.current.signing_keys
 
 

@@ -14,7 +14,7 @@ import msgspec
 from app.config import Settings
 from app.postgres.pool import Connection, Pool
 from app.postgres.revisions import READ_REVISION
-from app.registry.key_store import hash_of_key
+from app.registry.key_store import hash_key
 from app.registry.source_store import read_sources
 from app.registry.webhook_secrets import SecretBox, WebhookSource, read_secrets
 from app.touchpoint import SourceView
@@ -26,21 +26,21 @@ _UNKNOWN_KEY_SECONDS: Final = 0.05
 class WriteKeyGrant(msgspec.Struct, frozen=True):
     """What a request is allowed by its write key.
 
-    ``origins`` are the pages that may use it (none: any), ``wild`` those given as ``https://*.example.com``, parted at
-    the star. ``trusts_identify``: a page may be shown the customer that it says it is.
+    ``origins`` are the pages that may use it (none: any); ``wildcards`` are those such as ``https://*.example.com``,
+    split at the star. ``trusts_identify``: a page may be shown the customer that it says it is.
     """
 
     source: SourceView
     origins: frozenset[str] = frozenset()
-    wild: tuple[tuple[str, str], ...] = ()
+    wildcards: tuple[tuple[str, str], ...] = ()
     trusts_identify: bool = False
 
-    def admits(self, origin: str) -> bool:
+    def allows_origin(self, origin: str) -> bool:
         if not self.origins:
             return True
         return origin in self.origins or any(
             len(origin) > len(head) + len(tail) and origin.startswith(head) and origin.endswith(tail)
-            for head, tail in self.wild
+            for head, tail in self.wildcards
         )
 
 
@@ -59,9 +59,9 @@ class AccessSnapshot(msgspec.Struct, frozen=True):
     webhook_sources: Mapping[str, WebhookSource] = {}
 
 
-_KEYS = "SELECT hash, kind, source, name, origins, trusts_identify FROM keys WHERE revoked_at IS NULL"
+_LIST_KEYS = "SELECT hash, kind, source, name, origins, trusts_identify FROM keys WHERE revoked_at IS NULL"
 
-_SIGNING_KEYS = "SELECT secret FROM signing_keys ORDER BY id"
+_LIST_SIGNING_KEYS = "SELECT secret FROM signing_keys ORDER BY id"
 
 
 class AccessCache:
@@ -73,28 +73,28 @@ class AccessCache:
         self._checked_at = float("-inf")
         self.current = AccessSnapshot(_NEVER_READ, {}, {}, {})
 
-    async def write_key(self, key: str) -> WriteKeyGrant | None:
+    async def find_write_key(self, key: str) -> WriteKeyGrant | None:
         """Return what a write key allows; None if it is unknown or revoked."""
-        digest = hash_of_key(key)
+        digest = hash_key(key)
         grant = self.current.write_keys.get(digest)
         if grant is None and await self._refresh_for_unknown_key():
             grant = self.current.write_keys.get(digest)
         return grant
 
-    async def source_of(self, write_key: str) -> SourceView | None:
+    async def find_source(self, write_key: str) -> SourceView | None:
         """Return the source of a write key; None if the key is unknown or revoked."""
-        grant = await self.write_key(write_key)
+        grant = await self.find_write_key(write_key)
         return None if grant is None else grant.source
 
     async def is_secret_key(self, key: str) -> bool:
-        digest = hash_of_key(key)
+        digest = hash_key(key)
         if digest in self.current.secret_keys:
             return True
         return await self._refresh_for_unknown_key() and digest in self.current.secret_keys
 
-    def is_known_write_key(self, key: str) -> bool:
+    def has_write_key(self, key: str) -> bool:
         """Whether the snapshot has this write key; for an error that names the wrong kind of key."""
-        return hash_of_key(key) in self.current.write_keys
+        return hash_key(key) in self.current.write_keys
 
     async def refresh(self) -> None:
         """Read the snapshot again if the counter has risen."""
@@ -137,15 +137,15 @@ async def _read_snapshot(connection: Connection, secret_box: SecretBox) -> Acces
         webhook_sources[source.key] = WebhookSource(view, source.kind, source.options, secrets.get(source.key, ()))
     write_keys: dict[bytes, WriteKeyGrant] = {}
     secret_keys: dict[bytes, str] = {}
-    for digest, kind, source_key, name, origins, trusts_identify in await connection.fetch(_KEYS):
+    for digest, kind, source_key, name, origins, trusts_identify in await connection.fetch(_LIST_KEYS):
         if kind == "secret":
             secret_keys[digest] = name
         elif source_key in sources:
-            write_keys[digest] = _grant(sources[source_key], origins, trusts_identify)
-    signing_keys = tuple(row["secret"] for row in await connection.fetch(_SIGNING_KEYS))
+            write_keys[digest] = _build_grant(sources[source_key], origins, trusts_identify)
+    signing_keys = tuple(row["secret"] for row in await connection.fetch(_LIST_SIGNING_KEYS))
     return AccessSnapshot(revision, sources, write_keys, secret_keys, signing_keys, webhook_sources)
 
 
-def _grant(source: SourceView, origins: Sequence[str], trusts_identify: bool) -> WriteKeyGrant:
-    wild = tuple((head, tail) for head, star, tail in (origin.partition("*") for origin in origins) if star)
-    return WriteKeyGrant(source, frozenset(origins), wild, trusts_identify)
+def _build_grant(source: SourceView, origins: Sequence[str], trusts_identify: bool) -> WriteKeyGrant:
+    wildcards = tuple((head, tail) for head, star, tail in (origin.partition("*") for origin in origins) if star)
+    return WriteKeyGrant(source, frozenset(origins), wildcards, trusts_identify)

@@ -8,7 +8,7 @@ from app.postgres.pool import Connection
 from app.postgres.revisions import bump_revision
 from app.registry.default_definitions import JOURNEYS, SEGMENTS, TRAITS
 from app.registry.definition_rows import lock_definitions
-from app.registry.definition_store import ParsedDefinition, as_definition, insert_version
+from app.registry.definition_store import ParsedDefinition, build_definition, insert_version
 from app.registry.key_store import has_keys, insert_key
 from app.registry.source_store import insert_source, source_exists
 from app.rules.language.definitions import parse_journey, parse_segment, parse_trait
@@ -47,5 +47,5 @@ async def _insert_default_definitions(connection: Connection) -> None:
         *(parse_trait(data) for data in TRAITS),
     ]
     for parsed in defaults:
-        await insert_version(connection, msgspec.structs.replace(as_definition(parsed), version=1))
+        await insert_version(connection, msgspec.structs.replace(build_definition(parsed), version=1))
     await bump_revision(connection, "definitions")

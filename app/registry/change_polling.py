@@ -62,6 +62,6 @@ class ChangePoller:
                 self.is_outdated = False
             except OtherSettings as error:
                 self.is_outdated = True
-                _log.error("registry.settings_differ", reason=str(error))
+                _log.error("registry.superseded", reason=str(error))
             except Exception as error:  # the database may be away for a while; the snapshots stay as they are
                 _log.warning("registry.poll_failed", error=type(error).__name__)

@@ -30,9 +30,9 @@ class CompiledRules:
 
     async def read(self, connection: Connection) -> Ruleset:
         """The compiled definitions as ``connection`` sees them now; recompiled only when they have changed."""
-        return await self.at(connection, await connection.fetchval(READ_REVISION, "definitions"))
+        return await self.read_at(connection, await connection.fetchval(READ_REVISION, "definitions"))
 
-    async def at(self, connection: Connection, revision: int) -> Ruleset:
+    async def read_at(self, connection: Connection, revision: int) -> Ruleset:
         """The ruleset of a revision that the caller has read with a statement of its own.
 
         Raises :class:`OtherSettings` if another process gave the definitions another meaning.
@@ -84,7 +84,7 @@ class CompiledRules:
     def meanings_after_switch(self, definitions: DefinitionSet) -> dict[str, str]:
         """The meaning of every rule as it will be when the candidates are current."""
         return digest_meanings(
-            [version.definition for version in definitions.switched().current],
+            [version.definition for version in definitions.with_candidates_activated().current],
             timezone=self._settings.timezone,
             default_journey=self._settings.default_journey,
         )

@@ -55,17 +55,21 @@ class DefinitionSet(msgspec.Struct, frozen=True):
         """The revision of a customer's row that holds every rule."""
         return max(self.numbers.values(), default=0)
 
-    def latest(self, kind: str, key: str) -> DefinitionVersion | None:
+    def find_latest(self, kind: str, key: str) -> DefinitionVersion | None:
         """The candidate where there is one."""
-        return find(self.candidates, kind, key) or find(self.current, kind, key)
+        return find_definition(self.candidates, kind, key) or find_definition(self.current, kind, key)
 
     def without(self, kind: str, key: str) -> DefinitionSet:
-        def others(definitions: Sequence[DefinitionVersion]) -> list[DefinitionVersion]:
-            return [each for each in definitions if (each.definition.kind, each.definition.key) != (kind, key)]
+        def select_others(definitions: Sequence[DefinitionVersion]) -> list[DefinitionVersion]:
+            return [
+                version for version in definitions if (version.definition.kind, version.definition.key) != (kind, key)
+            ]
 
-        return msgspec.structs.replace(self, current=others(self.current), candidates=others(self.candidates))
+        return msgspec.structs.replace(
+            self, current=select_others(self.current), candidates=select_others(self.candidates)
+        )
 
-    def switched(self) -> DefinitionSet:
+    def with_candidates_activated(self) -> DefinitionSet:
         """As it will be when the candidates have become current."""
         replaced = {candidate.id: candidate for candidate in self.candidates}
         current = [replaced.get(defined.id, defined) for defined in self.current]
@@ -112,7 +116,7 @@ async def read_definition(
     connection: Connection | Pool, kind: Kind, key: str
 ) -> tuple[DefinitionVersion | None, DefinitionVersion | None]:
     """Return the current version of one definition and its candidate, each None if there is none."""
-    versions = [_version_of_row(tuple(row)) for row in await connection.fetch(_DEFINITION, kind, key)]
+    versions = [_version_from_row(tuple(row)) for row in await connection.fetch(_DEFINITION, kind, key)]
     current = next((version for version in versions if version.activated_at is not None), None)
     candidate = next((version for version in versions if version.activated_at is None), None)
     return current, candidate
@@ -120,18 +124,18 @@ async def read_definition(
 
 async def read_definitions(connection: Connection | Pool) -> DefinitionSet:
     """Return all definitions in use, with the revision that they make up."""
-    head, *rows = await connection.fetch(_DEFINITIONS)
-    versions = [_version_of_row(tuple(row)[3:]) for row in rows]
+    summary, *rows = await connection.fetch(_DEFINITIONS)
+    versions = [_version_from_row(tuple(row)[3:]) for row in rows]
     return DefinitionSet(
-        head["revision"],
+        summary["revision"],
         [version for version in versions if version.activated_at is not None],
         [version for version in versions if version.activated_at is None],
-        dict(zip(head["meanings"] or (), head["numbers"] or (), strict=True)),
+        dict(zip(summary["meanings"] or (), summary["numbers"] or (), strict=True)),
     )
 
 
 @lru_cache(maxsize=8_192)
-def _version_of_row(row: tuple[Any, ...]) -> DefinitionVersion:
+def _version_from_row(row: tuple[Any, ...]) -> DefinitionVersion:
     """Remembered, because every change of one definition reads all the others again."""
     kind, key, version, name, description, owner, body, created_at, note, activated_at, public = row
     data = _decode(body)
@@ -147,7 +151,7 @@ def _version_of_row(row: tuple[Any, ...]) -> DefinitionVersion:
     return DefinitionVersion(definition, created_at, note, activated_at)
 
 
-def body_of(definition: Definition) -> Any:
+def body_to_json(definition: Definition) -> Any:
     """What is stored, and shown, as the author wrote it: a segment's rule, a journey's stages, a trait's value."""
     if definition.rule is not None:
         return rule_to_json(definition.rule)
@@ -165,36 +169,46 @@ def body_of(definition: Definition) -> Any:
     ]
 
 
-def is_same_definition(one: Definition, other: Definition) -> bool:
+def is_same_definition(new: Definition, old: Definition) -> bool:
     """Whether two versions differ in nothing but their number."""
-    return msgspec.structs.replace(one, version=other.version) == other and _same_json(body_of(one), body_of(other))
+    return msgspec.structs.replace(new, version=old.version) == old and _is_same_json(
+        body_to_json(new), body_to_json(old)
+    )
 
 
-def _same_json(one: Any, other: Any) -> bool:
+def _is_same_json(left: Any, right: Any) -> bool:
     """Equal as a rule reads it: 1 is 1.0, but true, which Python takes for 1, is not."""
-    if isinstance(one, dict):
-        return isinstance(other, dict) and one.keys() == other.keys() and all(_same_json(one[k], other[k]) for k in one)
-    if isinstance(one, list):
-        return isinstance(other, list) and len(one) == len(other) and all(map(_same_json, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+    if isinstance(left, dict):
+        return (
+            isinstance(right, dict)
+            and left.keys() == right.keys()
+            and all(_is_same_json(left[k], right[k]) for k in left)
+        )
+    if isinstance(left, list):
+        return isinstance(right, list) and len(left) == len(right) and all(map(_is_same_json, left, right))
+    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
 
 
-def find(definitions: Sequence[DefinitionVersion], kind: str, key: str) -> DefinitionVersion | None:
-    return next((each for each in definitions if (each.definition.kind, each.definition.key) == (kind, key)), None)
+def find_definition(definitions: Sequence[DefinitionVersion], kind: str, key: str) -> DefinitionVersion | None:
+    return next(
+        (version for version in definitions if (version.definition.kind, version.definition.key) == (kind, key)), None
+    )
 
 
-def dependents_of(definitions: Sequence[DefinitionVersion], kind: Kind, key: str, default_journey: str) -> list[str]:
+def list_dependents(definitions: Sequence[DefinitionVersion], kind: Kind, key: str, default_journey: str) -> list[str]:
     """Which other definitions name this one in a rule."""
-    plain = [each.definition for each in definitions]
-    stages = stages_by_journey(plain)
+    plain_definitions = [version.definition for version in definitions]
+    stages = stages_by_journey(plain_definitions)
     targets = {"segment": {segment_id(key)}, "trait": {trait_id(key)}}.get(
         kind, {rule_id for _, rule_id in stages.get(key, ())}
     )
-    read = collect_references(index_rules(plain), stages, default_journey)
+    references_by_rule = collect_references(index_rules(plain_definitions), stages, default_journey)
     readers: dict[str, None] = {}
-    for rule_id, found in read.items():
+    for rule_id, rule_references in references_by_rule.items():
         reader_kind, reader_key = rule_id.split(":")[:2]
         reader_kind = "journey" if reader_kind == "stage" else reader_kind
-        if (reader_kind, reader_key) != (kind, key) and any(targets.intersection(each.targets) for each in found):
+        if (reader_kind, reader_key) != (kind, key) and any(
+            targets.intersection(reference.targets) for reference in rule_references
+        ):
             readers[f"{reader_kind} {reader_key}"] = None
     return list(readers)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import assert_never
 
 import msgspec
 
@@ -20,10 +21,10 @@ from app.registry.definition_rows import (
     DefinitionSet,
     DefinitionVersion,
     Kind,
-    body_of,
-    dependents_of,
-    find,
+    body_to_json,
+    find_definition,
     is_same_definition,
+    list_dependents,
     lock_definitions,
     read_definition,
     read_definitions,
@@ -66,15 +67,15 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class DefinitionStore:
-    """Every change of definitions; ``changed`` lets this process follow at once, the others follow within a second."""
+    """Every change of definitions; ``on_change`` reloads this process; the others follow within a second."""
 
     def __init__(
-        self, pool: Pool, settings: Settings, rules: CompiledRules, changed: Callable[[], Awaitable[None]]
+        self, pool: Pool, settings: Settings, rules: CompiledRules, on_change: Callable[[], Awaitable[None]]
     ) -> None:
         self._pool = pool
         self._default_journey = settings.default_journey
         self._rules = rules
-        self._changed = changed
+        self._on_change = on_change
 
     async def list_current(self, kind: Kind) -> list[DefinitionVersion]:
         """The current definitions of that kind."""
@@ -98,25 +99,25 @@ class DefinitionStore:
         Raises :class:`Conflict` if it exists and ``replace`` is off, :class:`NotFound` if it does not and ``replace``
         is on, :class:`InvalidDefinition` if the set as a whole would not compile.
         """
-        new = as_definition(parsed)
+        new = build_definition(parsed)
 
         async def save(connection: Connection) -> tuple[DefinitionVersion, bool]:
             definitions = await lock_definitions(connection)
-            old = find(definitions.current, new.kind, new.key)
+            old = find_definition(definitions.current, new.kind, new.key)
             if old is not None and not replace:
                 raise Conflict(f"There is a {new.kind} {new.key} already.")
             if old is None and replace:
                 raise NotFound(f"There is no {new.kind} {new.key}.")
-            latest = definitions.latest(new.kind, new.key)
+            latest = definitions.find_latest(new.kind, new.key)
             if latest is not None and is_same_definition(new, latest.definition):
                 return latest, False
             await self._write_version(connection, definitions, new, parsed.note)
-            saved = (await read_definitions(connection)).latest(new.kind, new.key)
+            saved = (await read_definitions(connection)).find_latest(new.kind, new.key)
             assert saved is not None
             return saved, True
 
         saved = await transact(self._pool, save)
-        await self._changed()
+        await self._on_change()
         return saved
 
     async def archive(self, kind: Kind, key: str) -> None:
@@ -124,18 +125,18 @@ class DefinitionStore:
 
         async def archive(connection: Connection) -> None:
             definitions = await lock_definitions(connection)
-            if find(definitions.current, kind, key) is None:
+            if find_definition(definitions.current, kind, key) is None:
                 raise NotFound(f"There is no {kind} {key}.")
             readers: dict[str, None] = {}
-            for versions in (definitions.current, definitions.switched().current):
-                readers |= dict.fromkeys(dependents_of(versions, kind, key, self._default_journey))
+            for versions in (definitions.current, definitions.with_candidates_activated().current):
+                readers |= dict.fromkeys(list_dependents(versions, kind, key, self._default_journey))
             if readers:
                 raise Conflict(f"The {kind} {key} is read by {', '.join(readers)}.", readers=list(readers))
             await connection.execute(_SUPERSEDE, kind, key)
             await self._commit_set(connection, definitions, definitions.without(kind, key))
 
         await transact(self._pool, archive)
-        await self._changed()
+        await self._on_change()
 
     async def activate(self) -> bool:
         """Make all candidates current at once if every customer is filled; return whether that was so."""
@@ -146,12 +147,12 @@ class DefinitionStore:
                 return False
             await connection.execute(_SUPERSEDE_REPLACED)
             await connection.execute(_ACTIVATE)
-            await self._commit_set(connection, definitions, definitions.switched())
+            await self._commit_set(connection, definitions, definitions.with_candidates_activated())
             return True
 
         activated = await transact(self._pool, activate)
         if activated:
-            await self._changed()
+            await self._on_change()
         return activated
 
     async def _write_version(
@@ -159,9 +160,9 @@ class DefinitionStore:
     ) -> None:
         version = 1 + await connection.fetchval(_LATEST_VERSION, new.kind, new.key)
         added = DefinitionVersion(msgspec.structs.replace(new, version=version), 0, note, 0)
-        changed = await self._with_version(connection, definitions, added)
-        await insert_version(connection, added.definition, note, candidate=added in changed.candidates)
-        await self._commit_set(connection, definitions, changed)
+        after = await self._with_version(connection, definitions, added)
+        await insert_version(connection, added.definition, note, candidate=added in after.candidates)
+        await self._commit_set(connection, definitions, after)
 
     async def _with_version(
         self, connection: Connection, definitions: DefinitionSet, added: DefinitionVersion
@@ -170,7 +171,7 @@ class DefinitionStore:
         kind, key = added.definition.kind, added.definition.key
         others = definitions.without(kind, key)
         at_once = msgspec.structs.replace(others, current=[*others.current, added])
-        old = find(definitions.current, kind, key)
+        old = find_definition(definitions.current, kind, key)
         if old is None or not await connection.fetchval(_ANY_CUSTOMER):
             return at_once
         before = msgspec.structs.replace(others, current=[*others.current, old])
@@ -182,20 +183,24 @@ class DefinitionStore:
     async def _commit_set(self, connection: Connection, before: DefinitionSet, after: DefinitionSet) -> None:
         """Check that ``after`` compiles, now and when its candidates are current, and number its meanings."""
         if after.candidates:
-            await asyncio.to_thread(self._rules.compile, after.switched())
+            await asyncio.to_thread(self._rules.compile, after.with_candidates_activated())
         await renumber(connection, await asyncio.to_thread(self._rules.compile, after), before.numbers)
         await bump_revision(connection, "definitions")
 
 
-def as_definition(parsed: SegmentIn | JourneyIn | TraitIn) -> Definition:
+def build_definition(parsed: ParsedDefinition) -> Definition:
     common = {name: getattr(parsed, name) for name in ("key", "name", "description", "owner", "public")}
-    if isinstance(parsed, SegmentIn):
-        return Definition("segment", version=0, rule=parsed.rule, **common)
-    if isinstance(parsed, TraitIn):
-        return Definition("trait", version=0, value=parsed.value, **common)
-    stages = tuple((stage.key, stage.name, stage.rule) for stage in parsed.stages)
-    contents = {stage.key: stage.content for stage in parsed.stages if stage.content is not None}
-    return Definition("journey", version=0, stages=stages, contents=contents, **common)
+    match parsed:
+        case SegmentIn():
+            return Definition("segment", version=0, rule=parsed.rule, **common)
+        case TraitIn():
+            return Definition("trait", version=0, value=parsed.value, **common)
+        case JourneyIn():
+            stages = tuple((stage.key, stage.name, stage.rule) for stage in parsed.stages)
+            contents = {stage.key: stage.content for stage in parsed.stages if stage.content is not None}
+            return Definition("journey", version=0, stages=stages, contents=contents, **common)
+        case _:
+            assert_never(parsed)
 
 
 async def insert_version(
@@ -211,7 +216,7 @@ async def insert_version(
         definition.name,
         definition.description,
         definition.owner,
-        _encode(body_of(definition)),
+        _encode(body_to_json(definition)),
         note,
         not candidate,
         definition.public,

@@ -83,15 +83,15 @@ _INSERT_SIGNING_KEY = "INSERT INTO signing_keys (secret) VALUES ($1)"
 
 
 class KeyStore:
-    """Every change of keys; ``changed`` lets this process follow at once, the others follow within a second."""
+    """Every change of keys; ``on_change`` reloads this process; the others follow within a second."""
 
-    def __init__(self, pool: Pool, changed: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, pool: Pool, on_change: Callable[[], Awaitable[None]]) -> None:
         self._pool = pool
-        self._changed = changed
+        self._on_change = on_change
 
     async def list_all(self) -> list[Key]:
         """All keys, revoked ones too, oldest first."""
-        return [_key_of_row(row) for row in await self._pool.fetch(_LIST)]
+        return [_key_from_row(row) for row in await self._pool.fetch(_LIST)]
 
     async def create(
         self,
@@ -118,7 +118,7 @@ class KeyStore:
             return key
 
         key = await transact(self._pool, create)
-        await self._changed()
+        await self._on_change()
         return key
 
     async def change(
@@ -130,7 +130,7 @@ class KeyStore:
         trusts_identify: bool | None = None,
     ) -> Key:
         """Change what is not None. Raises :class:`NotFound`, and :class:`BadRequest` for origins of a secret key."""
-        digest = _digest_of_id(id)
+        digest = _parse_key_id(id)
 
         async def change(connection: Connection) -> Key:
             kind = await connection.fetchval(_KIND, digest)
@@ -141,25 +141,25 @@ class KeyStore:
             new_origins = None if origins is None else [*origins]
             row = await connection.fetchrow(_CHANGE, digest, name, new_origins, trusts_identify)
             await bump_revision(connection, "access")
-            return _key_of_row(row)
+            return _key_from_row(row)
 
         key = await transact(self._pool, change)
-        await self._changed()
+        await self._on_change()
         return key
 
     async def revoke(self, id: str) -> Key:
         """By id (SHA-256 in hex) or by the key itself. Raises :class:`NotFound`; revoking twice changes nothing."""
-        digest = _digest_of_id(id)
+        digest = _parse_key_id(id)
 
         async def revoke(connection: Connection) -> Key:
             row = await connection.fetchrow(_REVOKE, digest)
             if row is None:
                 raise NotFound("There is no such key.")
             await bump_revision(connection, "access")
-            return _key_of_row(row)
+            return _key_from_row(row)
 
         key = await transact(self._pool, revoke)
-        await self._changed()
+        await self._on_change()
         return key
 
     async def renew_signing_key(self, *, only_first: bool = False, revoke: bool = False) -> None:
@@ -179,7 +179,7 @@ class KeyStore:
             await bump_revision(connection, "access")
 
         await transact(self._pool, renew)
-        await self._changed()
+        await self._on_change()
 
 
 async def has_keys(connection: Connection) -> bool:
@@ -198,24 +198,24 @@ async def insert_key(
     """Insert a new random key, in the caller's transaction."""
     key = KEY_PREFIX[kind] + "".join(secrets.choice(_ALPHABET) for _ in range(_KEY_CHARS))
     hint = key if kind == "write" else key[:_HINT_CHARS]
-    row = await connection.fetchrow(_INSERT, hash_of_key(key), kind, source, name, hint, [*origins], trusts_identify)
-    return msgspec.structs.replace(_key_of_row(row), key=key)
+    row = await connection.fetchrow(_INSERT, hash_key(key), kind, source, name, hint, [*origins], trusts_identify)
+    return msgspec.structs.replace(_key_from_row(row), key=key)
 
 
-def hash_of_key(key: str) -> bytes:
+def hash_key(key: str) -> bytes:
     """SHA-256 of a key as it was sent."""
     return sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-def _key_of_row(row: Any) -> Key:
+def _key_from_row(row: Any) -> Key:
     digest, *rest = row
     return Key(digest.hex(), *rest)
 
 
-def _digest_of_id(id: str) -> bytes:
+def _parse_key_id(id: str) -> bytes:
     """Return the SHA-256 of a key, given its id (SHA-256 in hex) or itself. Raises :class:`NotFound`."""
     if id.startswith(tuple(KEY_PREFIX.values())):
-        return hash_of_key(id)
+        return hash_key(id)
     try:
         return bytes.fromhex(id)
     except ValueError:

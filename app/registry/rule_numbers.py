@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from app.postgres.pool import Connection
 from app.rules.engine.ruleset import Ruleset
 
-_FORGET = """
+_RETIRE = """
 -- These are of no use any more; the worker retracts the intervals of those that had any.
 WITH gone AS (DELETE FROM rule_numbers WHERE meaning = ANY($1::text[]) RETURNING definition, number)
 INSERT INTO retired (definition, meaning) SELECT definition, number FROM gone WHERE definition IS NOT NULL
 """
 
-_GIVE = "INSERT INTO rule_numbers (meaning, definition) SELECT * FROM unnest($1::text[], $2::text[])"
+_INSERT_NUMBERS = "INSERT INTO rule_numbers (meaning, definition) SELECT * FROM unnest($1::text[], $2::text[])"
 
 _NEXT_RETIRED = "SELECT definition, meaning FROM retired LIMIT 1"
 
@@ -30,18 +30,18 @@ async def renumber(connection: Connection, ruleset: Ruleset, numbers: Mapping[st
 
     ``numbers`` are those of now.
     """
-    wanted = {meaning: _definition(ruleset, id) for id, meaning in ruleset.meanings.items()}
-    gone = [meaning for meaning in numbers if meaning not in wanted]
+    definitions = {meaning: _find_definition_id(ruleset, id) for id, meaning in ruleset.meanings.items()}
+    retired = [meaning for meaning in numbers if meaning not in definitions]
     # In order, so that no rule has a smaller number than what it reads.
-    new = {meaning: definition for meaning, definition in wanted.items() if meaning not in numbers}
-    if gone:
-        await connection.execute(_FORGET, gone)
-    if new:
-        await connection.execute(_GIVE, list(new), list(new.values()))
-    return bool(gone or new)
+    added = {meaning: definition for meaning, definition in definitions.items() if meaning not in numbers}
+    if retired:
+        await connection.execute(_RETIRE, retired)
+    if added:
+        await connection.execute(_INSERT_NUMBERS, list(added), list(added.values()))
+    return bool(retired or added)
 
 
-async def next_retired_meaning(connection: Connection) -> tuple[str, int] | None:
+async def find_retired_meaning(connection: Connection) -> tuple[str, int] | None:
     """Return (definition, number) of a meaning whose intervals are to be retracted, if there is one."""
     row = await connection.fetchrow(_NEXT_RETIRED)
     return None if row is None else (row["definition"], row["meaning"])
@@ -52,6 +52,6 @@ async def forget_retired_meaning(connection: Connection, definition: str, meanin
     await connection.execute(_FORGET_RETIRED, definition, meaning)
 
 
-def _definition(ruleset: Ruleset, id: str) -> str | None:
+def _find_definition_id(ruleset: Ruleset, id: str) -> str | None:
     """Of what has intervals, the name they are kept under."""
     return ruleset.resolve_definition(id)[0] if id.startswith(("segment:", "journey:")) else None

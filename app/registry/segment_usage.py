@@ -24,31 +24,31 @@ class SegmentUsage:
     def __init__(self, pool: Pool, clock: Clock) -> None:
         self._pool = pool
         self._clock = clock
-        self._counted: dict[str, tuple[int, int]] = {}
-        self._writing = PeriodicTask("segment-reads", _FLUSH_SECONDS, self.flush)
+        self._reads: dict[str, tuple[int, int]] = {}
+        self._flush_task = PeriodicTask("segment-reads", _FLUSH_SECONDS, self.flush)
 
     def start(self) -> None:
-        self._writing.start()
+        self._flush_task.start()
 
     async def stop(self) -> None:
-        await self._writing.stop()
+        await self._flush_task.stop()
 
-    def note(self, key: str) -> None:
+    def count_read(self, key: str) -> None:
         """One read, now, of a segment that exists."""
-        times, _ = self._counted.get(key, (0, 0))
-        self._counted[key] = times + 1, self._clock.now()
+        times, _ = self._reads.get(key, (0, 0))
+        self._reads[key] = times + 1, self._clock.now()
 
     async def flush(self) -> None:
         """Write down what was counted; in one order, so that two processes never wait for each other in a ring."""
-        counted, self._counted = self._counted, {}
-        if not counted:
+        reads, self._reads = self._reads, {}
+        if not reads:
             return
-        keys = sorted(counted)
-        times, instants = zip(*(counted[key] for key in keys), strict=True)
+        keys = sorted(reads)
+        times, instants = zip(*(reads[key] for key in keys), strict=True)
         try:
             await self._pool.execute(_ADD, keys, times, instants)
         except UNREACHABLE:
             for key in keys:
-                again, latest = self._counted.get(key, (0, 0))
-                self._counted[key] = again + counted[key][0], max(latest, counted[key][1])
+                later, latest = self._reads.get(key, (0, 0))
+                self._reads[key] = later + reads[key][0], max(latest, reads[key][1])
             raise

@@ -55,11 +55,11 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class SourceStore:
-    """Every change of sources; ``changed`` lets this process follow at once, the others follow within a second."""
+    """Every change of sources; ``on_change`` reloads this process; the others follow within a second."""
 
-    def __init__(self, pool: Pool, changed: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, pool: Pool, on_change: Callable[[], Awaitable[None]]) -> None:
         self._pool = pool
-        self._changed = changed
+        self._on_change = on_change
 
     async def list_all(self) -> list[Source]:
         """All sources, by key."""
@@ -87,7 +87,7 @@ class SourceStore:
             return source, write_key
 
         created = await transact(self._pool, create)
-        await self._changed()
+        await self._on_change()
         return created
 
     async def change(
@@ -109,16 +109,16 @@ class SourceStore:
             if row is None:
                 raise NotFound(f"There is no source {key}.")
             await bump_revision(connection, "access")
-            return _source_of_row(row)
+            return _source_from_row(row)
 
         source = await transact(self._pool, change)
-        await self._changed()
+        await self._on_change()
         return source
 
 
 async def read_sources(connection: Connection | Pool) -> list[Source]:
     """All sources, by key."""
-    return [_source_of_row(row) for row in await connection.fetch(_LIST)]
+    return [_source_from_row(row) for row in await connection.fetch(_LIST)]
 
 
 async def source_exists(connection: Connection, key: str) -> bool:
@@ -148,10 +148,10 @@ async def insert_source(
     )
     if row is None:
         raise Conflict(f"There is a source {key} already.")
-    return _source_of_row(row)
+    return _source_from_row(row)
 
 
-def _source_of_row(row: Any) -> Source:
+def _source_from_row(row: Any) -> Source:
     key, name, default_channel, identity_properties, created_at, bots, kind, options = row
     return Source(key, name, default_channel, _decode(identity_properties), created_at, bots, kind, _decode(options))
 

@@ -41,42 +41,42 @@ class Visitor(msgspec.Struct, frozen=True, omit_defaults=True):
     vouched_until: int | None = msgspec.field(name="v", default=None)
 
 
-def anonymous_id_of(proof: str) -> str | None:
+def derive_anonymous_id(proof: str) -> str | None:
     """The anonymous id that this proof owns; None for what no page of ours made."""
     if not _PROOF.fullmatch(proof):
         return None
     return sha256(proof.encode()).hexdigest()[:ID_CHARS]
 
 
-def proves(proof: str, anonymous_id: str) -> bool:
-    owned = anonymous_id_of(proof)
+def is_valid_proof(proof: str, anonymous_id: str) -> bool:
+    owned = derive_anonymous_id(proof)
     return owned is not None and compare_digest(owned.encode(), anonymous_id.encode("utf-8", "surrogatepass"))
 
 
-def vouch(source: str, anonymous_id: str | None, user_id: str | None, now: int, seconds: int) -> Visitor:
+def vouch_for(source: str, anonymous_id: str | None, user_id: str | None, now: int, seconds: int) -> Visitor:
     """What the site's own server says of a visitor; holds for ``seconds``."""
     until = now + seconds * SECOND
     return Visitor(source, until, anonymous_id, user_id, until if user_id is not None else None)
 
 
-def renewed(visitor: Visitor, now: int, seconds: int) -> Visitor:
+def renew(visitor: Visitor, now: int, seconds: int) -> Visitor:
     """The same for another while; the word of the site's server is not made to last longer by that."""
     if visitor.anonymous_id is None:
         return visitor
-    return msgspec.structs.replace(vouched_at(visitor, now), expires_at=now + seconds * SECOND)
+    return msgspec.structs.replace(drop_expired_vouch(visitor, now), expires_at=now + seconds * SECOND)
 
 
-def is_past_half(visitor: Visitor, now: int, seconds: int) -> bool:
+def is_renewal_due(visitor: Visitor, now: int, seconds: int) -> bool:
     """Whether it is time for another token; one that only vouches is made anew by the site's server alone."""
     return visitor.anonymous_id is not None and visitor.expires_at - now < seconds * SECOND // 2
 
 
-def mint(visitor: Visitor, secrets: Sequence[bytes]) -> str:
+def sign_token(visitor: Visitor, secrets: Sequence[bytes]) -> str:
     """A token, signed with the newest of ``secrets`` (oldest first)."""
-    return str(_signer(tuple(secrets)).dumps(msgspec.to_builtins(visitor)))
+    return str(_create_signer(tuple(secrets)).dumps(msgspec.to_builtins(visitor)))
 
 
-def read(token: str, secrets: Sequence[bytes], source: str, now: int) -> Visitor:
+def verify_token(token: str, secrets: Sequence[bytes], source: str, now: int) -> Visitor:
     """What the token says, if one of ``secrets`` signed it, it has not ended, and it was made for this source.
 
     Raises :class:`InvalidToken`.
@@ -84,17 +84,17 @@ def read(token: str, secrets: Sequence[bytes], source: str, now: int) -> Visitor
     if len(token) > TOKEN_CHARS_MAX or not token.isascii() or not secrets:
         raise InvalidToken("The visitor token is not one of ours.")
     try:
-        visitor = msgspec.convert(_signer(tuple(secrets)).loads(token), Visitor)
+        visitor = msgspec.convert(_create_signer(tuple(secrets)).loads(token), Visitor)
     except (BadData, msgspec.ValidationError):
         raise InvalidToken("The visitor token is not one of ours.") from None
     if visitor.source != source:
         raise InvalidToken("The visitor token was made for another source.")
     if visitor.expires_at <= now:
         raise InvalidToken("The visitor token has expired; get another one.")
-    return vouched_at(visitor, now)
+    return drop_expired_vouch(visitor, now)
 
 
-def vouched_at(visitor: Visitor, now: int) -> Visitor:
+def drop_expired_vouch(visitor: Visitor, now: int) -> Visitor:
     """The visitor without what nobody vouches for any more."""
     if visitor.vouched_until is None or visitor.vouched_until > now:
         return visitor
@@ -102,7 +102,7 @@ def vouched_at(visitor: Visitor, now: int) -> Visitor:
 
 
 @lru_cache(maxsize=4)
-def _signer(secrets: tuple[bytes, ...]) -> URLSafeSerializer:
+def _create_signer(secrets: tuple[bytes, ...]) -> URLSafeSerializer:
     """Signatures are HMAC-SHA-256, the key derived by HMAC too; the library compares them in constant time."""
     return URLSafeSerializer(
         list(secrets), salt=_SALT, signer_kwargs={"key_derivation": "hmac", "digest_method": sha256}

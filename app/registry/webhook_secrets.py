@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class WebhookSecret(msgspec.Struct, frozen=True):
-    kept: str
+    value: str
     expires_at: int | None = None
 
 
@@ -40,7 +40,7 @@ class WebhookSource(msgspec.Struct, frozen=True):
 
     def secrets_at(self, now: int) -> list[str]:
         """Newest first: of those that are being rotated the new one is likelier."""
-        return [secret.kept for secret in self.secrets if secret.expires_at is None or now < secret.expires_at]
+        return [secret.value for secret in self.secrets if secret.expires_at is None or now < secret.expires_at]
 
 
 class SecretRow(msgspec.Struct, frozen=True):
@@ -57,12 +57,12 @@ class SecretBox:
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
 
-    def close(self, kept: str) -> bytes:
+    def encrypt(self, value: str) -> bytes:
         if self._fernet is None:
-            return _PLAIN + kept.encode()
-        return _ENCRYPTED + self._fernet.encrypt(kept.encode())
+            return _PLAIN + value.encode()
+        return _ENCRYPTED + self._fernet.encrypt(value.encode())
 
-    def open(self, stored: bytes) -> str | None:
+    def decrypt(self, stored: bytes) -> str | None:
         """None where the key to it is missing: then nothing is verified by it."""
         if stored.startswith(_PLAIN):
             return stored.removeprefix(_PLAIN).decode()
@@ -72,9 +72,9 @@ class SecretBox:
             return None
 
 
-_OF_ALL = "SELECT source, secret, expires_at FROM source_secrets ORDER BY id DESC"
+_LIST_ALL = "SELECT source, secret, expires_at FROM source_secrets ORDER BY id DESC"
 
-_OF_SOURCE = "SELECT id, created_at, expires_at FROM source_secrets WHERE source = $1 ORDER BY id DESC"
+_LIST_OF_SOURCE = "SELECT id, created_at, expires_at FROM source_secrets WHERE source = $1 ORDER BY id DESC"
 
 _EXPIRE = """
 -- What is to end sooner stays so.
@@ -85,54 +85,56 @@ _INSERT = """
 INSERT INTO source_secrets (source, secret, created_at) VALUES ($1, $2, $3) RETURNING id, created_at, expires_at
 """
 
-_DROP_EXPIRED = "DELETE FROM source_secrets WHERE source = $1 AND expires_at <= $2"
+_DELETE_EXPIRED = "DELETE FROM source_secrets WHERE source = $1 AND expires_at <= $2"
 
 _DELETE = "DELETE FROM source_secrets WHERE source = $1 AND id = $2 RETURNING id"
 
 
 async def read_secrets(connection: Connection, secret_box: SecretBox) -> dict[str, tuple[WebhookSecret, ...]]:
-    found: dict[str, list[WebhookSecret]] = {}
-    for source, stored, expires_at in await connection.fetch(_OF_ALL):
-        kept = secret_box.open(stored)
-        if kept is None:
-            _log.error("secrets.no_key", source=source, remedy="Put its key back into SEGUE_SECRETS_KEYS.")
+    secrets_by_source: dict[str, list[WebhookSecret]] = {}
+    for source, stored, expires_at in await connection.fetch(_LIST_ALL):
+        value = secret_box.decrypt(stored)
+        if value is None:
+            _log.error(
+                "webhook_secret.decryption_failed", source=source, remedy="Put its key back into SEGUE_SECRETS_KEYS."
+            )
         else:
-            found.setdefault(source, []).append(WebhookSecret(kept, expires_at))
-    return {source: tuple(secrets) for source, secrets in found.items()}
+            secrets_by_source.setdefault(source, []).append(WebhookSecret(value, expires_at))
+    return {source: tuple(secrets) for source, secrets in secrets_by_source.items()}
 
 
 class WebhookSecrets:
-    """Every change of them; ``changed`` lets this process follow at once."""
+    """Every change of them; ``on_change`` reloads this process."""
 
-    def __init__(self, pool: Pool, settings: Settings, changed: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, pool: Pool, settings: Settings, on_change: Callable[[], Awaitable[None]]) -> None:
         self._pool = pool
         self._secret_box = SecretBox(settings.secrets_keys)
-        self._changed = changed
+        self._on_change = on_change
 
-    async def of(self, source: str) -> list[SecretRow]:
-        return [SecretRow(*row) for row in await self._pool.fetch(_OF_SOURCE, source)]
+    async def list_for_source(self, source: str) -> list[SecretRow]:
+        return [SecretRow(*row) for row in await self._pool.fetch(_LIST_OF_SOURCE, source)]
 
-    async def add(self, source: str, kept: str, overlap_seconds: int, now: int) -> SecretRow:
+    async def add(self, source: str, value: str, overlap_seconds: int, now: int) -> SecretRow:
         """The newest secret of a source that exists; the others hold for ``overlap_seconds`` more."""
 
-        async def add(connection: Connection) -> Any:
+        async def insert(connection: Connection) -> Any:
             await connection.execute(_EXPIRE, source, now + overlap_seconds * SECOND)
-            await connection.execute(_DROP_EXPIRED, source, now)
-            row = await connection.fetchrow(_INSERT, source, self._secret_box.close(kept), now)
+            await connection.execute(_DELETE_EXPIRED, source, now)
+            row = await connection.fetchrow(_INSERT, source, self._secret_box.encrypt(value), now)
             await bump_revision(connection, "access")
             return row
 
-        row = await transact(self._pool, add)
-        await self._changed()
+        row = await transact(self._pool, insert)
+        await self._on_change()
         return SecretRow(*row)
 
-    async def drop(self, source: str, id: int) -> None:
+    async def delete(self, source: str, id: int) -> None:
         """At once. Raises :class:`NotFound`."""
 
-        async def drop(connection: Connection) -> None:
+        async def delete(connection: Connection) -> None:
             if await connection.fetchval(_DELETE, source, id) is None:
                 raise NotFound(f"The source {source} has no secret {id}.")
             await bump_revision(connection, "access")
 
-        await transact(self._pool, drop)
-        await self._changed()
+        await transact(self._pool, delete)
+        await self._on_change()

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx
 
-from app.registry.visitor_tokens import anonymous_id_of
+from app.registry.visitor_tokens import derive_anonymous_id
 from bench.demo_web.definitions import JOURNEY, SEGMENTS
 
 VISITOR_COOKIE: Final = "segue_v"
@@ -24,7 +24,7 @@ _SHOWN_CONTEXT: Final = ("channel_rule", "acquisition", "client", "sessionId")
 
 def visitor_of(cookies: Mapping[str, str]) -> str | None:
     """The anonymous id that the page's cookie proves, or None where there is no such cookie."""
-    return anonymous_id_of(cookies.get(VISITOR_COOKIE, ""))
+    return derive_anonymous_id(cookies.get(VISITOR_COOKIE, ""))
 
 
 async def why(api: httpx.AsyncClient, visitor: str) -> dict[str, Any]:

@@ -38,64 +38,64 @@ async def shop(service: RunningApp) -> RunningApp:
 
 def test_the_id_is_the_beginning_of_the_hash_of_the_proof() -> None:
     """Worked out elsewhere: ``printf 0123456789abcdef0123456789abcdef | sha256sum``."""
-    assert visitor_tokens.anonymous_id_of(PROOF) == "3eb1bd439947eb762998e566ccc2e099"
-    assert visitor_tokens.proves(PROOF, "3eb1bd439947eb762998e566ccc2e099")
+    assert visitor_tokens.derive_anonymous_id(PROOF) == "3eb1bd439947eb762998e566ccc2e099"
+    assert visitor_tokens.is_valid_proof(PROOF, "3eb1bd439947eb762998e566ccc2e099")
 
 
 @pytest.mark.parametrize(
     "proof", ["", "0", PROOF.upper(), PROOF + "0", PROOF[:-1], PROOF[:-1] + "g", "é" * 32, PROOF + "\n"]
 )
 def test_what_no_page_of_ours_made_proves_nothing(proof: str) -> None:
-    assert visitor_tokens.anonymous_id_of(proof) is None
-    assert not visitor_tokens.proves(proof, "3eb1bd439947eb762998e566ccc2e099")
-    assert not visitor_tokens.proves(proof, "")
-    assert not visitor_tokens.proves(PROOF, "\ud800")
+    assert visitor_tokens.derive_anonymous_id(proof) is None
+    assert not visitor_tokens.is_valid_proof(proof, "3eb1bd439947eb762998e566ccc2e099")
+    assert not visitor_tokens.is_valid_proof(proof, "")
+    assert not visitor_tokens.is_valid_proof(PROOF, "\ud800")
 
 
 def test_keys_are_rotated() -> None:
     visitor = Visitor("shop", 10 * SECOND, "anon")
-    by_old = visitor_tokens.mint(visitor, [OLD])
-    by_new = visitor_tokens.mint(visitor, [OLD, NEW])
+    by_old = visitor_tokens.sign_token(visitor, [OLD])
+    by_new = visitor_tokens.sign_token(visitor, [OLD, NEW])
     assert by_old != by_new
     for token in (by_old, by_new):
-        assert visitor_tokens.read(token, [OLD, NEW], "shop", 0) == visitor
-    assert visitor_tokens.read(by_new, [NEW], "shop", 0) == visitor
+        assert visitor_tokens.verify_token(token, [OLD, NEW], "shop", 0) == visitor
+    assert visitor_tokens.verify_token(by_new, [NEW], "shop", 0) == visitor
     with pytest.raises(InvalidToken):
-        visitor_tokens.read(by_old, [NEW], "shop", 0)
+        visitor_tokens.verify_token(by_old, [NEW], "shop", 0)
     with pytest.raises(InvalidToken):
-        visitor_tokens.read(by_old, [], "shop", 0)
+        visitor_tokens.verify_token(by_old, [], "shop", 0)
 
 
 def test_a_token_ends_at_its_instant_and_is_of_one_source() -> None:
-    token = visitor_tokens.mint(Visitor("shop", 10 * SECOND, "anon"), [OLD])
-    assert visitor_tokens.read(token, [OLD], "shop", 10 * SECOND - 1).anonymous_id == "anon"
+    token = visitor_tokens.sign_token(Visitor("shop", 10 * SECOND, "anon"), [OLD])
+    assert visitor_tokens.verify_token(token, [OLD], "shop", 10 * SECOND - 1).anonymous_id == "anon"
     for source, now in (("shop", 10 * SECOND), ("blog", 0)):
         with pytest.raises(InvalidToken):
-            visitor_tokens.read(token, [OLD], source, now)
+            visitor_tokens.verify_token(token, [OLD], source, now)
 
 
 def test_renewing_does_not_make_the_word_of_the_site_last_longer() -> None:
-    vouched = visitor_tokens.vouch("shop", "anon", "user-1", 0, HOUR_SECONDS)
-    later = visitor_tokens.renewed(vouched, 50 * MINUTE, HOUR_SECONDS)
+    vouched = visitor_tokens.vouch_for("shop", "anon", "user-1", 0, HOUR_SECONDS)
+    later = visitor_tokens.renew(vouched, 50 * MINUTE, HOUR_SECONDS)
     assert (later.user_id, later.expires_at) == ("user-1", 110 * MINUTE)
-    read = visitor_tokens.read(visitor_tokens.mint(later, [OLD]), [OLD], "shop", 60 * MINUTE)
+    read = visitor_tokens.verify_token(visitor_tokens.sign_token(later, [OLD]), [OLD], "shop", 60 * MINUTE)
     assert (read.anonymous_id, read.user_id) == ("anon", None)
-    assert visitor_tokens.renewed(later, 60 * MINUTE, HOUR_SECONDS).user_id is None
-    alone = visitor_tokens.vouch("shop", None, "user-1", 0, HOUR_SECONDS)
-    assert visitor_tokens.renewed(alone, 59 * MINUTE, HOUR_SECONDS) == alone
+    assert visitor_tokens.renew(later, 60 * MINUTE, HOUR_SECONDS).user_id is None
+    alone = visitor_tokens.vouch_for("shop", None, "user-1", 0, HOUR_SECONDS)
+    assert visitor_tokens.renew(alone, 59 * MINUTE, HOUR_SECONDS) == alone
 
 
 @given(st.data())
 def test_no_change_of_a_token_is_taken(data: st.DataObject) -> None:
-    token = visitor_tokens.mint(Visitor("shop", 10 * SECOND, "anon", "user-1", 10 * SECOND), [OLD])
+    token = visitor_tokens.sign_token(Visitor("shop", 10 * SECOND, "anon", "user-1", 10 * SECOND), [OLD])
     at = data.draw(st.integers(0, len(token) - 1))
     char = data.draw(st.sampled_from("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."))
     changed = data.draw(
         st.sampled_from([token[:at] + char + token[at + 1 :], token[:at], token + char, token[:at] + char + token[at:]])
     )
-    said = visitor_tokens.read(token, [OLD], "shop", 0)
+    said = visitor_tokens.verify_token(token, [OLD], "shop", 0)
     try:
-        assert visitor_tokens.read(changed, [OLD], "shop", 0) == said, (
+        assert visitor_tokens.verify_token(changed, [OLD], "shop", 0) == said, (
             "the last letter of Base64 has bits that mean nothing"
         )
     except InvalidToken:
@@ -106,7 +106,7 @@ def test_no_change_of_a_token_is_taken(data: st.DataObject) -> None:
 @given(st.text(max_size=300))
 def test_any_text_is_read_or_refused(text: str) -> None:
     with pytest.raises(InvalidToken):
-        visitor_tokens.read(text, [OLD], "shop", 0)
+        visitor_tokens.verify_token(text, [OLD], "shop", 0)
 
 
 # ------------------------------------------------------------------------------------------- claims
@@ -117,7 +117,7 @@ def forged(page: WebPage) -> list[str]:
     claims = msgspec.json.decode(urlsafe_b64decode(head + "=" * (-len(head) % 4)))
     other = urlsafe_b64encode(msgspec.json.encode({**claims, "a": "f" * 32})).decode().rstrip("=")
     longer = urlsafe_b64encode(msgspec.json.encode({**claims, "e": claims["e"] + 1})).decode().rstrip("=")
-    mine = visitor_tokens.mint(Visitor(claims["s"], claims["e"], claims["a"]), [secrets.token_bytes(32)])
+    mine = visitor_tokens.sign_token(Visitor(claims["s"], claims["e"], claims["a"]), [secrets.token_bytes(32)])
     return [
         f"{other}.{signature}",
         f"{longer}.{signature}",

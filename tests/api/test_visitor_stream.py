@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from app.formats.timestamps import parse
-from app.registry.visitor_tokens import anonymous_id_of
+from app.registry.visitor_tokens import derive_anonymous_id
 from tests.support.server_process import Server
 
 pytestmark = pytest.mark.server
@@ -61,7 +61,7 @@ class Visitor:
         self.http = http
         self.write_key = write_key
         self.proof = secrets.token_hex(16)
-        self.id = anonymous_id_of(self.proof)
+        self.id = derive_anonymous_id(self.proof)
 
     async def send(self, *events: str) -> str:
         """The token of the receipt."""

@@ -149,7 +149,7 @@ async def test_a_source_is_changed(service: RunningApp) -> None:
         changed = await service.tell("PUT", "/v1/sources/shop", change)
         source = {**source, field: value}
         assert changed == source
-    view = await service.app.state.services.registry.access.source_of(made["write_key"])
+    view = await service.app.state.services.registry.access.find_source(made["write_key"])
     assert (view.bots, view.default_channel, view.identity_properties) == ("drop", "store", {})
     bad: tuple[Any, ...] = ({"bots": "burn"}, {"bots": None}, {"key": "other"}, {"default_channel": "Not So"}, [])
     for refused in bad:

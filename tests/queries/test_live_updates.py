@@ -10,7 +10,7 @@ from uuid import UUID
 
 from app.postgres.pool import UNREACHABLE
 from app.queries.live_updates import LiveUpdates, VisitorStream
-from app.registry.visitor_tokens import read as read_token
+from app.registry.visitor_tokens import verify_token as read_token
 from tests.support.running_app import RunningApp, is_problem
 from tests.support.web_page import ORIGIN, WebPage, did
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from app.registry.visitor_tokens import anonymous_id_of
+from app.registry.visitor_tokens import derive_anonymous_id
 from tests.support.running_app import RunningApp
 
 ORIGIN = "https://shop.example.com"
@@ -27,7 +27,7 @@ class WebPage:
 
     @property
     def id(self) -> str:
-        id = anonymous_id_of(self.proof)
+        id = derive_anonymous_id(self.proof)
         assert id is not None
         return id
 
