@@ -88,7 +88,7 @@ _MEANINGS: dict[RejectionCode, str] = {
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """One message of a request that was not stored. ``original`` is what the client sent, ``kept`` in quarantine.
+    """One message of a request that was not stored. ``original`` is what the client sent.
 
     ``form`` says which reader of :mod:`app.quarantine.reparse` takes the original; empty is a message of ours.
     """
@@ -98,7 +98,7 @@ class Rejection(msgspec.Struct, frozen=True):
     message: str
     message_id: str | None = None
     original: bytes = b""
-    kept: bool = True
+    is_quarantined: bool = True
     form: str = ""
 
 

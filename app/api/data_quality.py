@@ -87,7 +87,7 @@ def add_data_quality_routes(app: FastAPI) -> None:
 
 async def get_tracking_plan(request: Request) -> Response:
     return json_response(
-        {"items": [_entry_json(each) for each in await get_services(request).registry.plans.entries()]}
+        {"items": [_entry_json(each) for each in await get_services(request).registry.plans.list_entries()]}
     )
 
 
@@ -103,7 +103,7 @@ async def put_plan_entry(request: Request, event: Event, source: OfSource = None
 async def drop_plan_entry(request: Request, event: Event, source: OfSource = None) -> Response:
     services = get_services(request)
     _refuse_odd_name(event, services.settings.limits.event_chars_max)
-    await services.registry.plans.drop(source or EVERY_SOURCE, event)
+    await services.registry.plans.delete(source or EVERY_SOURCE, event)
     return Response(status_code=204)
 
 

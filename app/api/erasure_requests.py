@@ -58,7 +58,9 @@ async def list_erasure_requests(
     as_of, _ = parse_page_as_of(None, begin, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
     before = None if begin is None else int(begin.place[0])
-    requests = await erasure_requests.list_erasure_requests(services.pool, before, items_max + 1, handled_too=handled)
+    requests = await erasure_requests.list_erasure_requests(
+        services.pool, before, items_max + 1, include_handled=handled
+    )
     more = len(requests) > items_max
     return json_response(
         {

@@ -96,7 +96,7 @@ async def list_quarantine(
     items_max = min(limit, services.settings.limits.page_items_max)
     query = QuarantineQuery(source, code, event, message_id, _instant(from_, "from"), _instant(to, "to"), replayed)
     before = None if begin is None else int(begin.place[0])
-    page = await QuarantineSearch(services.pool).newest(query, before, items_max)
+    page = await QuarantineSearch(services.pool).list_newest(query, before, items_max)
     return json_response(
         {
             "items": [_quarantined_json(each) for each in page.rows],
@@ -107,7 +107,7 @@ async def list_quarantine(
 
 
 async def get_quarantined(request: Request, id: QuarantineId) -> Response:
-    return json_response(_quarantined_json(await QuarantineSearch(get_services(request).pool).one(id)))
+    return json_response(_quarantined_json(await QuarantineSearch(get_services(request).pool).read_one(id)))
 
 
 async def replay_quarantined(request: Request, id: QuarantineId) -> Response:

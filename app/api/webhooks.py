@@ -86,12 +86,12 @@ async def receive(request: Request) -> Response:
         raise Overloaded from None
     except SignatureRefused as refused:
         services.metrics.count_refused_webhook(connector.key, refused.reason)
-        services.ingest.source_stats.refused(webhook_source.source.key, refused.reason)
+        services.ingest.source_stats.count_refused(webhook_source.source.key, refused.reason)
         raise InvalidSignature(f"{refused.detail[:1].upper()}{refused.detail[1:]}.", reason=refused.reason) from None
     except BadRequest as error:
         # Which is the status that this tool takes for an end of it: on others it would try for days.
         error.status = connector.refused_status
-        services.ingest.source_stats.refused(webhook_source.source.key, error.code)
+        services.ingest.source_stats.count_refused(webhook_source.source.key, error.code)
         raise
 
 

@@ -16,7 +16,7 @@ import structlog
 
 from app.background.pacing import WorkPacer
 from app.config import Settings
-from app.ingest.event_log import claim_deferred, count_deferred, postpone_deferred, settle_deferred
+from app.ingest.event_log import claim_deferred, count_deferred, delete_deferred, postpone_deferred
 from app.observability.metrics import Metrics
 from app.postgres.partitions import create_monthly_partitions
 from app.postgres.pool import UNREACHABLE, Clock, Connection, Pool, transact
@@ -232,7 +232,7 @@ class Worker:
         if messages:
             ruleset = await self._registry.rules.read(connection)
             await project_deferred(connection, messages, ruleset, now, self._settings)
-        await settle_deferred(connection, keys)
+        await delete_deferred(connection, keys)
         return len(keys)
 
     async def _project_alone(self, key: bytes) -> int:

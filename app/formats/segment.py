@@ -205,7 +205,7 @@ def _build_rejection(
     if refusal.original is not None:
         original, form = refusal.original, ""
     original = _drop_visitor(original, raw)
-    return Rejection(index, refusal.code, refusal.detail, message_id, original, refusal.is_kept, form)
+    return Rejection(index, refusal.code, refusal.detail, message_id, original, refusal.is_quarantined, form)
 
 
 def _drop_visitor(original: bytes, readable: bytes) -> bytes:

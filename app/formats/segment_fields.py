@@ -28,17 +28,17 @@ T = TypeVar("T")
 class MessageRefused(Exception):
     """One message cannot be stored. Does not leave this package: it becomes a Rejection.
 
-    ``original`` is what goes to quarantine where that is not the message as it was sent, unless it is not ``is_kept``.
+    ``original`` is what goes to quarantine if that is not the message as it was sent.
     """
 
     def __init__(
-        self, code: RejectionCode, detail: str | None = None, original: bytes | None = None, is_kept: bool = True
+        self, code: RejectionCode, detail: str | None = None, original: bytes | None = None, is_quarantined: bool = True
     ) -> None:
         super().__init__(detail or code.meaning)
         self.code = code
         self.detail = detail or code.meaning
         self.original = original
-        self.is_kept = is_kept
+        self.is_quarantined = is_quarantined
 
 
 class Item(msgspec.Struct, rename="camel", forbid_unknown_fields=True):

@@ -270,7 +270,7 @@ class MessageReader:
     def _refuse_bot(self, raw: bytes, message_id: str, fields: Item) -> MessageRefused:
         """Kept as a message that stands for itself, with what its envelope said, so that it can be let in."""
         original = to_standalone(raw, _require_type(fields), message_id, self._shared_context, self._sent_at)
-        return MessageRefused(RejectionCode.BOT, original=original, is_kept=self._web_enricher.keeps_refused)
+        return MessageRefused(RejectionCode.BOT, original=original, is_quarantined=self._web_enricher.keeps_refused)
 
     def _warn(self, index: int, message_id: str, code: str, message: str) -> None:
         self.warnings.append(Warning(index, code, message, message_id))

@@ -26,7 +26,7 @@ class RequestedErasure(msgspec.Struct, frozen=True, order=True):
     requested_at: int
 
 
-_QUEUE = """
+_INSERT = """
 -- One open request per source and identity: the same request again adds nothing.
 INSERT INTO erasure_requests (source, kind, value, requested_at)
 SELECT DISTINCT ON (source, kind, value) source, kind, value, requested_at
@@ -40,7 +40,7 @@ UPDATE erasure_requests SET handled_at = $2 WHERE id = ANY($1::bigint[]) AND han
 """
 
 
-def requested_erasures(
+def build_erasures(
     identities: Iterable[tuple[str, Any]], source: str, requested_at: int, settings: Settings
 ) -> list[RequestedErasure]:
     """Return (kind, value) pairs as rows of the queue, in canonical form and order; junk values are left out."""
@@ -56,7 +56,7 @@ def requested_erasures(
 async def queue_erasures(connection: Connection, erasures: Sequence[RequestedErasure]) -> None:
     """Insert the requests, in the caller's transaction."""
     await connection.execute(
-        _QUEUE,
+        _INSERT,
         [erasure.source for erasure in erasures],
         [erasure.kind for erasure in erasures],
         [erasure.value for erasure in erasures],

@@ -63,8 +63,11 @@ SELECT (SELECT value FROM revisions WHERE name = 'definitions') AS revision, arr
 _encode = msgspec.json.Encoder().encode
 
 
-async def append(
-    connection: Connection, keys: Sequence[bytes], messages: Sequence[Message], refused: Sequence[QuarantineRow] = ()
+async def append_messages(
+    connection: Connection,
+    keys: Sequence[bytes],
+    messages: Sequence[Message],
+    rejected_rows: Sequence[QuarantineRow] = (),
 ) -> tuple[int, set[bytes]]:
     """``keys`` are those of ``messages``. Returns the revision of the definitions, and the keys that are new."""
     row = await connection.fetchrow(
@@ -82,29 +85,29 @@ async def append(
         [message.properties for message in messages],
         [message.context for message in messages],
         [message.traits for message in messages],
-        [_carried(message) for message in messages],
+        [_encode_identities(message) for message in messages],
         [message.sent_at for message in messages],
         [message.original_timestamp for message in messages],
-        [row.source for row in refused],
-        [row.received_at for row in refused],
-        [row.code for row in refused],
-        [row.reason for row in refused],
-        [None if row.message_id is None else _storable(row.message_id) for row in refused],
-        [row.original for row in refused],
-        [row.form for row in refused],
+        [row.source for row in rejected_rows],
+        [row.received_at for row in rejected_rows],
+        [row.code for row in rejected_rows],
+        [row.reason for row in rejected_rows],
+        [None if row.message_id is None else _make_storable(row.message_id) for row in rejected_rows],
+        [row.original for row in rejected_rows],
+        [row.form for row in rejected_rows],
     )
     assert row is not None
     return row["revision"], set(row["fresh"])
 
 
-def _carried(message: Message) -> bytes:
+def _encode_identities(message: Message) -> bytes:
     pairs = [(identity.kind, identity.value) for identity in message.identities]
     if message.previous_id is not None:
         pairs.append(("previous_id", message.previous_id))
     return _encode(pairs)
 
 
-def _storable(text: str) -> str:
+def _make_storable(text: str) -> str:
     """Text that PostgreSQL takes: an id may have been refused for the very characters it does not."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
@@ -132,19 +135,19 @@ async def record_conflicts(connection: Connection, messages: Sequence[Message]) 
         [message.source for message in messages],
         [message.received_at for message in messages],
         [message.message_id for message in messages],
-        [original_of(message) for message in messages],
+        [encode_original(message) for message in messages],
     )
 
 
-def original_of(message: Message) -> bytes:
+def encode_original(message: Message) -> bytes:
     """A message in its own words again, near enough to compare, correct and replay."""
     return _encode(
         {
             "type": message.type,
-            "messageId": _storable(message.message_id),
-            "event": None if message.name is None else _storable(message.name),
+            "messageId": _make_storable(message.message_id),
+            "event": None if message.name is None else _make_storable(message.name),
             "timestamp": message.original_timestamp,
-            "identities": [_storable(str(identity)) for identity in message.identities],
+            "identities": [_make_storable(str(identity)) for identity in message.identities],
             "previousId": message.previous_id,
             "properties": msgspec.Raw(message.properties),
             "context": msgspec.Raw(message.context),
@@ -198,7 +201,7 @@ SELECT *, $6 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::tim
 """
 
 
-async def defer(connection: Connection, messages: Sequence[Message], reason: str) -> None:
+async def defer_messages(connection: Connection, messages: Sequence[Message], reason: str) -> None:
     """Mark messages of the log as not yet projected; ``reason`` is a word of ours."""
     await connection.execute(
         _DEFER,
@@ -211,7 +214,7 @@ async def defer(connection: Connection, messages: Sequence[Message], reason: str
     )
 
 
-_DEFERRED = """
+_CLAIM_DEFERRED = """
 -- Deferred messages that no other worker is at, as the log holds them; a message whose month was dropped has no row.
 WITH claimed AS (
     SELECT key, identity_id, message_id, source, received_at FROM deferred
@@ -228,14 +231,14 @@ _decode_pairs = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
 
 async def claim_deferred(
-    connection: Connection, now: int, messages_max: int, only: bytes | None = None
+    connection: Connection, now: int, messages_max: int, only_key: bytes | None = None
 ) -> tuple[list[bytes], list[Message]]:
     """Messages that wait for projection, locked until COMMIT, with the keys of all that were claimed."""
-    rows = await connection.fetch(_DEFERRED, now, only, messages_max)
-    return [row["key"] for row in rows], [message_of_row(row) for row in rows if row["type"] is not None]
+    rows = await connection.fetch(_CLAIM_DEFERRED, now, only_key, messages_max)
+    return [row["key"] for row in rows], [message_from_row(row) for row in rows if row["type"] is not None]
 
 
-async def settle_deferred(connection: Connection, keys: Sequence[bytes]) -> None:
+async def delete_deferred(connection: Connection, keys: Sequence[bytes]) -> None:
     await connection.execute("DELETE FROM deferred WHERE key = ANY($1::uuid[])", keys)
 
 
@@ -249,7 +252,7 @@ async def count_deferred(connection: Connection) -> int:
     return count
 
 
-def message_of_row(row: asyncpg.Record) -> Message:
+def message_from_row(row: asyncpg.Record) -> Message:
     """A message as it was accepted, from its row in the log."""
     pairs = _decode_pairs(row["carried"])
     return Message(

@@ -19,7 +19,7 @@ from app.config import Settings
 from app.errors import Overloaded, Rejection, RejectionCode
 from app.formats.segment import Parsed
 from app.ingest.erasure_queue import RequestedErasure, queue_erasures
-from app.ingest.event_log import QuarantineRow, append, defer, original_of, record_conflicts
+from app.ingest.event_log import QuarantineRow, append_messages, defer_messages, encode_original, record_conflicts
 from app.ingest.source_stats import SourceStats
 from app.observability.metrics import Metrics
 from app.postgres.pool import UNREACHABLE, Clock, Connection, Pool, transact
@@ -91,7 +91,7 @@ class PendingRequest(msgspec.Struct):
                 rejection.form,
             )
             for rejection in self.parsed.rejections
-            if rejection.kept
+            if rejection.is_quarantined
         ]
 
     @property
@@ -125,7 +125,7 @@ class _SideRows(msgspec.Struct, frozen=True):
 _NO_SIDE_ROWS: Final = _SideRows()
 
 
-class _Stored(msgspec.Struct):
+class _FlushOutcome(msgspec.Struct):
     """The outcome of one transaction, entered into receipts only after its COMMIT."""
 
     fresh: list[_Entry]
@@ -192,7 +192,7 @@ class GroupCommit:
                 transaction = connection.transaction()
                 await transaction.start()
                 try:
-                    _report(await self._write(connection, request.entries, _SideRows((), request.erasures)))
+                    _enter_outcomes(await self._write(connection, request.entries, _SideRows((), request.erasures)))
                 finally:
                     await transaction.rollback()
         except UNREACHABLE as error:
@@ -245,38 +245,38 @@ class GroupCommit:
             if not isinstance(error, Overloaded):
                 log.exception("flush.failed", messages=len(entries))
             for request in requests:
-                _answer(request, Overloaded("the database cannot be reached; send it again later"))
+                _resolve(request, Overloaded("the database cannot be reached; send it again later"))
             return
         for request in requests:
-            _answer(request, request.receipt)
-        with _failures_logged():
+            _resolve(request, request.receipt)
+        with _log_failures():
             self._metrics.observe_flush(len(entries))
             for request in requests:
-                self._count(request)
+                self._count_outcomes(request)
 
-    def _count(self, request: PendingRequest) -> None:
+    def _count_outcomes(self, request: PendingRequest) -> None:
         receipt = request.receipt
         for outcome in ("accepted", "duplicate", "rejected"):
             self._metrics.count_outcome(outcome, getattr(receipt, outcome))
-        self._source_stats.duplicate(request.source, receipt.duplicate)
+        self._source_stats.count_duplicates(request.source, receipt.duplicate)
         for rejection in receipt.rejections:
             self._metrics.count_rejection(rejection.code)
-            self._source_stats.rejected(request.source, rejection.code)
+            self._source_stats.count_rejected(request.source, rejection.code)
             if (violation := request.violations.get((rejection.index, rejection.message_id))) is not None:
-                self._source_stats.violated(violation)
+                self._source_stats.count_violation(violation)
         for warning in receipt.warnings:
-            self._source_stats.warned(request.source, warning)
+            self._source_stats.count_warning(request.source, warning)
 
-    def _report(self, stored: _Stored) -> None:
+    def _report_outcome(self, stored: _FlushOutcome) -> None:
         """Enter what is committed into receipts and statistics; a duplicate violates the plan no second time."""
-        _report(stored)
+        _enter_outcomes(stored)
         if not stored.fresh:
             return
-        with _failures_logged():
-            self._source_stats.accepted(entry.message for entry in stored.fresh)
+        with _log_failures():
+            self._source_stats.count_accepted(entry.message for entry in stored.fresh)
             for entry in stored.fresh:
                 if entry.violation is not None:
-                    self._source_stats.violated(entry.violation)
+                    self._source_stats.count_violation(entry.violation)
             self._after_commit()
 
     async def _store(
@@ -308,7 +308,7 @@ class GroupCommit:
             else:
                 raise
         else:
-            self._report(stored)
+            self._report_outcome(stored)
 
     async def _store_alone(self, entry: _Entry, error: Exception, failed_alone: list[str]) -> None:
         """Keep a message that fails by itself in the log for the worker; if even that fails, in quarantine."""
@@ -323,13 +323,13 @@ class GroupCommit:
         except Exception as storing_error:
             await self._quarantine(entry, storing_error)
         else:
-            self._report(stored)
+            self._report_outcome(stored)
             failed_alone.append(reason)
 
     async def _quarantine(self, entry: _Entry, error: Exception) -> None:
         message, code = entry.message, RejectionCode.UNSTORABLE
         reason = f"{code.meaning} ({type(error).__name__})"
-        rejection = Rejection(entry.index, code, reason, message.message_id, original_of(message))
+        rejection = Rejection(entry.index, code, reason, message.message_id, encode_original(message))
         row = QuarantineRow(message.source, message.received_at, code, reason, message.message_id, rejection.original)
         await self._store([], _SideRows([row]))
         entry.receipt.rejected += 1
@@ -341,11 +341,11 @@ class GroupCommit:
         entries: Sequence[_Entry],
         side_rows: _SideRows,
         defer_reason: str | None = None,
-    ) -> _Stored:
+    ) -> _FlushOutcome:
         """The flush, step by step, inside the caller's transaction. Step names are the metric's labels."""
         first, twins = _separate_twins(entries)
         with self._metrics.time_step("append"):
-            revision, fresh_keys = await append(
+            revision, fresh_keys = await append_messages(
                 connection, list(first), [entry.message for entry in first.values()], side_rows.quarantine
             )
         fresh = [entry for key, entry in first.items() if key in fresh_keys]
@@ -359,17 +359,17 @@ class GroupCommit:
         messages = [entry.message for entry in fresh]
         if defer_reason is not None:
             with self._metrics.time_step("defer"):
-                await defer(connection, messages, defer_reason)
+                await defer_messages(connection, messages, defer_reason)
         elif messages:
             ruleset = await self._registry.rules.read_at(connection, revision)
             now = max(self._clock.now(), max(message.received_at for message in messages))
             with self._metrics.time_step("project"):
                 await project_messages(connection, messages, ruleset, now, self._settings)
-        return _Stored(fresh, twins, projected=defer_reason is None)
+        return _FlushOutcome(fresh, twins, projected=defer_reason is None)
 
 
 @contextmanager
-def _failures_logged() -> Iterator[None]:
+def _log_failures() -> Iterator[None]:
     """A committed message is acknowledged even if counting it, or a hook, fails."""
     try:
         yield
@@ -377,7 +377,7 @@ def _failures_logged() -> Iterator[None]:
         log.exception("flush.report_failed")
 
 
-def _answer(request: PendingRequest, answer: Receipt | Overloaded) -> None:
+def _resolve(request: PendingRequest, answer: Receipt | Overloaded) -> None:
     """Resolve the waiting handler, unless its client has gone."""
     if request.answer is None or request.answer.done():
         return
@@ -387,7 +387,7 @@ def _answer(request: PendingRequest, answer: Receipt | Overloaded) -> None:
         request.answer.set_exception(answer)
 
 
-def _report(stored: _Stored) -> None:
+def _enter_outcomes(stored: _FlushOutcome) -> None:
     for entry in stored.fresh:
         entry.receipt.accepted += 1
     for entry in stored.duplicates:

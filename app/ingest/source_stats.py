@@ -21,7 +21,7 @@ from app.postgres.periodic import PeriodicTask
 from app.postgres.pool import Clock, Connection, Pool, transact
 from app.touchpoint import DAY, HOUR, Message, Warning
 from app.tracking_plan.check import PlanViolation
-from app.tracking_plan.event_schema import sample_of
+from app.tracking_plan.event_schema import build_sample
 
 OTHER: Final = "(other)"
 """Stands for all that is more than a source may have of names. No channel is called so, and an event would have to."""
@@ -35,7 +35,7 @@ VIOLATIONS_MAX: Final = 1_000
 KEEP_DAYS: Final = 100
 
 _FLUSH_SECONDS: Final = 5.0
-_FORGET_EVERY: Final = HOUR
+_EXPIRY_INTERVAL: Final = HOUR
 
 _ADD_VOLUMES = """
 INSERT INTO source_volumes (source, hour, channel, name, messages)
@@ -61,7 +61,7 @@ SET messages = plan_violations.messages + excluded.messages,
     last_at = greatest(plan_violations.last_at, excluded.last_at)
 """
 
-_FORGET = (
+_DELETE_EXPIRED = (
     "DELETE FROM source_volumes WHERE hour < $1",
     "DELETE FROM source_outcomes WHERE hour < $1",
     "DELETE FROM plan_violations WHERE last_at < $1",
@@ -72,24 +72,24 @@ log = structlog.get_logger(__name__)
 _Key = TypeVar("_Key", bound=tuple[str | int, ...])
 
 
-class _Outcome(msgspec.Struct):
+class _OutcomeCount(msgspec.Struct):
     times: int
     last_at: int
 
 
-class _Violated(msgspec.Struct):
+class _ViolationCount(msgspec.Struct):
     messages: int
     first_at: int
     last_at: int
     sample: bytes
 
 
-class _Counted(msgspec.Struct):
+class _Counts(msgspec.Struct):
     """Since the last write."""
 
     volumes: dict[tuple[str, int, str, str], int] = {}
-    outcomes: dict[tuple[str, int, str], _Outcome] = {}
-    violations: dict[tuple[str, str, str], _Violated] = {}
+    outcomes: dict[tuple[str, int, str], _OutcomeCount] = {}
+    violations: dict[tuple[str, str, str], _ViolationCount] = {}
 
     def __bool__(self) -> bool:
         return bool(self.volumes or self.outcomes or self.violations)
@@ -102,66 +102,66 @@ class SourceStats:
         self._pool = pool
         self._clock = clock
         self._metrics = metrics
-        self._counted = _Counted()
+        self._counts = _Counts()
         self._names: dict[str, set[tuple[str, str]]] = {}
         self._names_of_day = 0
-        self._forgot_at = 0
-        self._writing = PeriodicTask("tally", _FLUSH_SECONDS, self._write_and_forget)
+        self._expired_at = 0
+        self._flush_task = PeriodicTask("source-stats", _FLUSH_SECONDS, self._flush_and_expire)
 
     def start(self) -> None:
-        self._writing.start()
+        self._flush_task.start()
 
     async def stop(self) -> None:
-        await self._writing.stop()
+        await self._flush_task.stop()
 
-    def accepted(self, messages: Iterable[Message]) -> None:
+    def count_accepted(self, messages: Iterable[Message]) -> None:
         """Messages that are in the log since just now."""
-        volumes = self._counted.volumes
+        volumes = self._counts.volumes
         by_source: dict[str, int] = {}
         for message in messages:
             source = message.source
             hour = message.received_at - message.received_at % HOUR
-            channel, name = self._named(source, hour, message.channel, message.name or message.type)
+            channel, name = self._limit_names(source, hour, message.channel, message.name or message.type)
             key = (source, hour, channel, name)
             volumes[key] = volumes.get(key, 0) + 1
             by_source[source] = by_source.get(source, 0) + 1
         for source, times in by_source.items():
-            self._outcome(source, "accepted", times)
+            self._count_outcome(source, "accepted", times)
 
-    def duplicate(self, source: str, messages: int) -> None:
-        self._outcome(source, "duplicate", messages)
+    def count_duplicates(self, source: str, messages: int) -> None:
+        self._count_outcome(source, "duplicate", messages)
 
-    def rejected(self, source: str, code: str) -> None:
+    def count_rejected(self, source: str, code: str) -> None:
         """``code`` of a rejection."""
-        self._outcome(source, "rejected", 1, code)
+        self._count_outcome(source, "rejected", 1, code)
 
-    def warned(self, source: str, warning: Warning) -> None:
-        self._outcome(source, "warned", 1, f"{warning.code}:{warning.reason}" if warning.reason else warning.code)
+    def count_warning(self, source: str, warning: Warning) -> None:
+        self._count_outcome(source, "warned", 1, f"{warning.code}:{warning.reason}" if warning.reason else warning.code)
         if warning.reason:
             self._metrics.count_unusable_contact(warning.code.partition("_")[0], warning.reason)
 
-    def refused(self, source: str, reason: str) -> None:
+    def count_refused(self, source: str, reason: str) -> None:
         """A delivery was not taken at all, such as for a wrong signature. ``reason`` is a word of ours."""
-        self._outcome(source, "refused", 1, reason)
+        self._count_outcome(source, "refused", 1, reason)
 
-    def ignored(self, source: str, events: int) -> None:
+    def count_ignored(self, source: str, events: int) -> None:
         """Events of a tool that concern nobody."""
-        self._outcome(source, "ignored", events)
+        self._count_outcome(source, "ignored", events)
 
-    def violated(self, violation: PlanViolation) -> None:
+    def count_violation(self, violation: PlanViolation) -> None:
         """Count one message that violates the tracking plan; its properties are masked and bounded."""
         message, now = violation.message, self._clock.now()
         self._metrics.count_plan_violation(violation.mode)
-        for reason in violation.violations:
-            key = (message.source, message.name or "", reason.reason)
-            known = self._counted.violations.get(key)
-            if known is not None:
-                known.messages += 1
-                known.last_at = now
-            elif len(self._counted.violations) < VIOLATIONS_MAX:
-                self._counted.violations[key] = _Violated(1, now, now, sample_of(message.properties))
+        for plan_violation in violation.violations:
+            key = (message.source, message.name or "", plan_violation.reason)
+            count = self._counts.violations.get(key)
+            if count is not None:
+                count.messages += 1
+                count.last_at = now
+            elif len(self._counts.violations) < VIOLATIONS_MAX:
+                self._counts.violations[key] = _ViolationCount(1, now, now, build_sample(message.properties))
 
-    def _named(self, source: str, hour: int, channel: str, name: str) -> tuple[str, str]:
+    def _limit_names(self, source: str, hour: int, channel: str, name: str) -> tuple[str, str]:
         """Channel and name, or what stands for the surplus: clients choose both, and there must be an end to it."""
         day = hour - hour % DAY
         if day > self._names_of_day:
@@ -177,94 +177,97 @@ class SourceStats:
         names.add(pair)
         return pair
 
-    def _outcome(self, source: str, outcome: str, times: int, detail: str = "") -> None:
+    def _count_outcome(self, source: str, outcome: str, times: int, detail: str = "") -> None:
         if not times:
             return
         now = self._clock.now()
         self._metrics.count_source_outcome(source, outcome, times, now)
         key = (source, now - now % HOUR, f"{outcome}:{detail}" if detail else outcome)
-        known = self._counted.outcomes.get(key)
-        if known is None:
-            self._counted.outcomes[key] = _Outcome(times, now)
+        count = self._counts.outcomes.get(key)
+        if count is None:
+            self._counts.outcomes[key] = _OutcomeCount(times, now)
         else:
-            known.times += times
-            known.last_at = now
+            count.times += times
+            count.last_at = now
 
     async def flush(self) -> None:
         """Write down what was counted. A database that is away is raised, and then nothing is lost.
 
         What the database refuses for what it says is given up, by itself: it would be refused for ever.
         """
-        counted, self._counted = self._counted, _Counted()
+        counts, self._counts = self._counts, _Counts()
         try:
-            for name in counted.__struct_fields__:
-                if getattr(counted, name):
-                    await self._write(name, counted)
-                    setattr(counted, name, {})
+            for name in counts.__struct_fields__:
+                if getattr(counts, name):
+                    await self._write(name, counts)
+                    setattr(counts, name, {})
         except BaseException:
-            _add(counted, self._counted)
-            self._counted = counted
+            _merge_counts(counts, self._counts)
+            self._counts = counts
             raise
 
-    async def _write(self, name: str, counted: _Counted) -> None:
+    async def _write(self, name: str, counts: _Counts) -> None:
         """One table's; raises what UNREACHABLE names."""
         try:
-            await transact(self._pool, partial(_WRITE[name], counted=counted))
+            await transact(self._pool, partial(_WRITERS[name], counts=counts))
         except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
-            log.exception("tally.refused", table=name)
+            log.exception("source_stats.dropped", table=name)
 
-    async def forget(self) -> None:
+    async def delete_expired(self) -> None:
         """What is older than KEEP_DAYS is of no use to anybody."""
         now = self._clock.now()
-        if now - self._forgot_at < _FORGET_EVERY:
+        if now - self._expired_at < _EXPIRY_INTERVAL:
             return
-        self._forgot_at = now
-        for statement in _FORGET:
+        self._expired_at = now
+        for statement in _DELETE_EXPIRED:
             await self._pool.execute(statement, now - KEEP_DAYS * DAY)
 
-    async def _write_and_forget(self) -> None:
+    async def _flush_and_expire(self) -> None:
         await self.flush()
-        await self.forget()
+        await self.delete_expired()
 
 
 # In the order of their keys, so that two processes never wait for each other in a ring.
 
 
-async def _write_volumes(connection: Connection, counted: _Counted) -> None:
-    rows = [(*key, messages) for key, messages in sorted(counted.volumes.items())]
+async def _write_volumes(connection: Connection, counts: _Counts) -> None:
+    rows = [(*key, messages) for key, messages in sorted(counts.volumes.items())]
     await connection.execute(_ADD_VOLUMES, *zip(*rows, strict=True))
 
 
-async def _write_outcomes(connection: Connection, counted: _Counted) -> None:
-    outcomes = [(*key, each.times, each.last_at) for key, each in _sorted(counted.outcomes)]
-    await connection.execute(_ADD_OUTCOMES, *zip(*outcomes, strict=True))
+async def _write_outcomes(connection: Connection, counts: _Counts) -> None:
+    rows = [(*key, count.times, count.last_at) for key, count in _sort_by_key(counts.outcomes)]
+    await connection.execute(_ADD_OUTCOMES, *zip(*rows, strict=True))
 
 
-async def _write_violations(connection: Connection, counted: _Counted) -> None:
-    violations = [
-        (*key, each.messages, each.first_at, each.last_at, each.sample) for key, each in _sorted(counted.violations)
+async def _write_violations(connection: Connection, counts: _Counts) -> None:
+    rows = [
+        (*key, count.messages, count.first_at, count.last_at, count.sample)
+        for key, count in _sort_by_key(counts.violations)
     ]
-    await connection.execute(_ADD_VIOLATIONS, *zip(*violations, strict=True))
+    await connection.execute(_ADD_VIOLATIONS, *zip(*rows, strict=True))
 
 
-_WRITE: Final = {"volumes": _write_volumes, "outcomes": _write_outcomes, "violations": _write_violations}
+_WRITERS: Final = {"volumes": _write_volumes, "outcomes": _write_outcomes, "violations": _write_violations}
 
 _Value = TypeVar("_Value")
 
 
-def _sorted(counts: dict[_Key, _Value]) -> list[tuple[_Key, _Value]]:
+def _sort_by_key(counts: dict[_Key, _Value]) -> list[tuple[_Key, _Value]]:
     return sorted(counts.items(), key=lambda item: item[0])
 
 
-def _add(counted: _Counted, later: _Counted) -> None:
+def _merge_counts(counts: _Counts, later: _Counts) -> None:
     """What was counted while a write failed, to what it should have written."""
-    for name, messages in later.volumes.items():
-        counted.volumes[name] = counted.volumes.get(name, 0) + messages
-    for outcome, each in later.outcomes.items():
-        known = counted.outcomes.setdefault(outcome, _Outcome(0, 0))
-        known.times += each.times
-        known.last_at = max(known.last_at, each.last_at)
-    for way, broken in later.violations.items():
-        before = counted.violations.setdefault(way, _Violated(0, broken.first_at, broken.last_at, broken.sample))
-        before.messages += broken.messages
-        before.last_at = max(before.last_at, broken.last_at)
+    for volume, messages in later.volumes.items():
+        counts.volumes[volume] = counts.volumes.get(volume, 0) + messages
+    for outcome_key, later_count in later.outcomes.items():
+        count = counts.outcomes.setdefault(outcome_key, _OutcomeCount(0, 0))
+        count.times += later_count.times
+        count.last_at = max(count.last_at, later_count.last_at)
+    for violation_key, later_violation in later.violations.items():
+        violation = counts.violations.setdefault(
+            violation_key, _ViolationCount(0, later_violation.first_at, later_violation.last_at, later_violation.sample)
+        )
+        violation.messages += later_violation.messages
+        violation.last_at = max(violation.last_at, later_violation.last_at)

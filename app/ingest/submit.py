@@ -24,7 +24,7 @@ import msgspec
 
 from app.config import Settings
 from app.formats.segment import Envelope, Parsed, normalise
-from app.ingest.erasure_queue import RequestedErasure, requested_erasures
+from app.ingest.erasure_queue import RequestedErasure, build_erasures
 from app.ingest.group_commit import GroupCommit, PendingRequest, Receipt
 from app.ingest.source_stats import SourceStats
 from app.observability.metrics import Metrics
@@ -92,7 +92,7 @@ class Ingest:
         """
         request = self._prepare(submission)
         receipt = request.receipt if request.is_empty else await self.group_commit.commit(request)
-        self.source_stats.ignored(submission.source.key, submission.ignored)
+        self.source_stats.count_ignored(submission.source.key, submission.ignored)
         return receipt
 
     async def dry_run(self, submission: Submission) -> DryRun:
@@ -104,20 +104,17 @@ class Ingest:
     def _prepare(self, submission: Submission) -> PendingRequest:
         """The steps before the transaction: normalise and check_plan."""
         with self._metrics.time_step("normalise"):
-            parsed = self._normalise(submission)
+            parsed = normalise(
+                submission.envelope, submission.source, submission.received_at, self._settings, submission.peer
+            )
         parsed, violations = self._check_plan(parsed)
         return PendingRequest(
             source=submission.source.key,
             parsed=parsed,
             size_bytes=submission.size_bytes,
             violations=violations,
-            erasures=self._erasures(submission),
+            erasures=self._build_erasures(submission),
             quarantines_rejections=bool(parsed.messages) or not submission.is_replay,
-        )
-
-    def _normalise(self, submission: Submission) -> Parsed:
-        return normalise(
-            submission.envelope, submission.source, submission.received_at, self._settings, submission.peer
         )
 
     def _check_plan(self, parsed: Parsed) -> tuple[Parsed, dict[MessagePlace, PlanViolation]]:
@@ -127,11 +124,11 @@ class Ingest:
         with self._metrics.time_step("check_plan"):
             return check_plan(plan, parsed)
 
-    def _erasures(self, submission: Submission) -> list[RequestedErasure]:
+    def _build_erasures(self, submission: Submission) -> list[RequestedErasure]:
         identities = submission.envelope.erasures
         if not identities:
             return []
-        return requested_erasures(identities, submission.source.key, submission.received_at, self._settings)
+        return build_erasures(identities, submission.source.key, submission.received_at, self._settings)
 
     def _run_after_commit(self) -> None:
         for hook in self.after_commit:

@@ -29,10 +29,10 @@ _CUSTOMERS = "SELECT id, customer_id FROM identities WHERE id = ANY($1::uuid[])"
 
 
 async def list_erasure_requests(
-    pool: Pool, before: int | None, items_max: int, *, handled_too: bool
+    pool: Pool, before: int | None, items_max: int, *, include_handled: bool
 ) -> list[ErasureRequest]:
     """Newest first, those that are open unless asked otherwise; ``before``: id of the last one of the page before."""
-    rows = await pool.fetch(_PAGE, (1 << 63) - 1 if before is None else before, handled_too, items_max)
+    rows = await pool.fetch(_PAGE, (1 << 63) - 1 if before is None else before, include_handled, items_max)
     requests = [ErasureRequest(*row) for row in rows]
     identities = [identity_id(request.kind, request.value) for request in requests]
     customers = {row["id"]: row["customer_id"] for row in await pool.fetch(_CUSTOMERS, identities)}

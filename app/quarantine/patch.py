@@ -21,14 +21,14 @@ OPERATIONS_MAX: Final = 100
 PATCHED_BYTES_MAX: Final = 1_000_000
 """Of one patched message: a patch that copies a document into itself doubles it each time."""
 
-_HASHED: Final = b'"hash-'
+_HASHED_ID_PREFIX: Final = b'"hash-'
 """So begin ids that we gave an event which had none; they follow from what it says, and that was corrected."""
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 _FAILURES: Final = (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, LookupError, ValueError)
-_NEEDED: Final = {"add": "value", "replace": "value", "test": "value", "move": "from", "copy": "from"}
+_REQUIRED_MEMBERS: Final = {"add": "value", "replace": "value", "test": "value", "move": "from", "copy": "from"}
 
 
 class Unpatchable(Exception):
@@ -40,28 +40,28 @@ class Patch:
 
     def __init__(self, operations: Sequence[Mapping[str, Any]]) -> None:
         """Raises :class:`BadRequest` with the path of the operation that is none."""
-        self._operations = [self._operation(place, each) for place, each in enumerate(operations)]
+        self._operations = [self._parse_operation(index, operation) for index, operation in enumerate(operations)]
 
     @staticmethod
-    def _operation(place: int, operation: Mapping[str, Any]) -> jsonpatch.JsonPatch:
-        path = f"/patch/{place}"
+    def _parse_operation(index: int, operation: Mapping[str, Any]) -> jsonpatch.JsonPatch:
+        path = f"/patch/{index}"
         try:
-            made = jsonpatch.JsonPatch([dict(operation)])
+            patch = jsonpatch.JsonPatch([dict(operation)])
         except _FAILURES as error:
             raise BadRequest(f"{path}: {error}.", path=path) from None
-        needed = _NEEDED.get(operation["op"])
-        if needed is not None and needed not in operation:
-            raise BadRequest(f"{path}: {operation['op']} needs {needed}.", path=path)
-        return made
+        required_member = _REQUIRED_MEMBERS.get(operation["op"])
+        if required_member is not None and required_member not in operation:
+            raise BadRequest(f"{path}: {operation['op']} needs {required_member}.", path=path)
+        return patch
 
     def apply(self, original: bytes) -> bytes:
         """Raises :class:`Unpatchable`."""
         try:
             document = _decode(original)
-            for place, operation in enumerate(self._operations):
+            for index, operation in enumerate(self._operations):
                 document = operation.apply(document, in_place=True)
                 if len(_encode(document)) > PATCHED_BYTES_MAX:
-                    raise Unpatchable(f"/patch/{place}: the message grows beyond {PATCHED_BYTES_MAX} bytes")
+                    raise Unpatchable(f"/patch/{index}: the message grows beyond {PATCHED_BYTES_MAX} bytes")
             return _encode(document)
         except msgspec.DecodeError:
             raise Unpatchable("the original is no JSON; replay it by its id, with the message in the body") from None
@@ -80,17 +80,21 @@ def reparse_patched(
     envelope = reparse.reparse(body, form, received_at, limits, options)
     if body == original:
         return envelope
-    before = _ids(original, form, received_at, limits, options)
-    for place, item in enumerate(envelope.items):
-        members = _members(item)
+    original_ids = _find_original_ids(original, form, received_at, limits, options)
+    for index, item in enumerate(envelope.items):
+        members = _decode_members(item)
         own = members.get("messageId", b"null")
-        if members and (own in (b"null", b'""') or own.startswith(_HASHED)):
-            id = before[place] if place < len(before) and before[place] else f"quarantine-{row}-{place}"
-            envelope.items[place] = json_text.encode_members(members | {"messageId": _encode(id)})
+        if members and (own in (b"null", b'""') or own.startswith(_HASHED_ID_PREFIX)):
+            id = (
+                original_ids[index]
+                if index < len(original_ids) and original_ids[index]
+                else f"quarantine-{row}-{index}"
+            )
+            envelope.items[index] = json_text.encode_members(members | {"messageId": _encode(id)})
     return envelope
 
 
-def _ids(
+def _find_original_ids(
     original: bytes, form: str, received_at: int, limits: Limits, options: Mapping[str, str]
 ) -> Sequence[str | None]:
     try:
@@ -100,7 +104,7 @@ def _ids(
     return [id_at_best(item, limits.id_chars_max) for item in envelope.items]
 
 
-def _members(item: bytes) -> dict[str, bytes]:
+def _decode_members(item: bytes) -> dict[str, bytes]:
     """Of what may be no object at all, which is then refused like any message that is none."""
     try:
         return json_text.decode_members(item)

@@ -19,7 +19,7 @@ from app.formats.encodings import parse_document
 from app.formats.segment_fields import TYPES
 from app.formats.vendor_events import EventTimes, Members, decode_members_or_empty, decode_text_or_none
 
-_OURS: Final = {"userId", "anonymousId", "messageId"}
+_SEGMENT_MEMBERS: Final = {"userId", "anonymousId", "messageId"}
 
 
 def reparse(
@@ -29,45 +29,45 @@ def reparse(
 
     ``form`` is the rejection's; ``received_at`` when it first arrived; ``options`` are those of its source.
     """
-    intake = delivery_parser.reparse(form, original, received_at, options)
-    if intake is not None:
-        intake.envelope.erasures = [(each.kind, each.value) for each in intake.erasures]
-        return intake.envelope
+    delivery = delivery_parser.reparse(form, original, received_at, options)
+    if delivery is not None:
+        delivery.envelope.erasures = [(erasure.kind, erasure.value) for erasure in delivery.erasures]
+        return delivery.envelope
     name, _, query = form.partition("?")
-    said = dict(parse_qsl(query, keep_blank_values=True))
-    clocks = EventTimes(received_at, _instant(said.get("sent")), _instant(said.get("moment")))
+    parameters = dict(parse_qsl(query, keep_blank_values=True))
+    times = EventTimes(received_at, _parse_instant(parameters.get("sent")), _parse_instant(parameters.get("moment")))
     vendor, _, route = name.partition("/")
-    members = _members(original, limits)
-    if _is_ours(members):
-        return _ours(original, limits)
+    members = _decode_members(original, limits)
+    if _is_segment_message(members):
+        return _read_segment_message(original, limits)
     if vendor == "mixpanel":
-        return mixpanel.read(original, route, received_at, limits, replay_times=clocks)
+        return mixpanel.read(original, route, received_at, limits, replay_times=times)
     if vendor == "posthog":
-        return posthog.read(original, received_at, limits, sdk=said.get("sdk"), replay_times=clocks)
+        return posthog.read(original, received_at, limits, sdk=parameters.get("sdk"), replay_times=times)
     if vendor == "ga4":
-        return ga4.read(original, None, received_at, limits, replay_times=clocks)
+        return ga4.read(original, None, received_at, limits, replay_times=times)
     if vendor == "customerio":
-        return customerio_track.reparse(original, limits, clocks)
-    return _guessed(original, members, received_at, limits)
+        return customerio_track.reparse(original, limits, times)
+    return _reparse_without_form(original, members, received_at, limits)
 
 
-def _instant(text: str | None) -> int | None:
+def _parse_instant(text: str | None) -> int | None:
     return int(text) if text else None
 
 
-def _members(original: bytes, limits: Limits) -> Members:
+def _decode_members(original: bytes, limits: Limits) -> Members:
     try:
         return decode_members_or_empty(parse_document(original, limits).readable)
     except InvalidBody:
         return {}
 
 
-def _is_ours(members: Members) -> bool:
+def _is_segment_message(members: Members) -> bool:
     """A foreign event may be corrected by a message of ours."""
-    return decode_text_or_none(members.get("type")) in TYPES or not _OURS.isdisjoint(members)
+    return decode_text_or_none(members.get("type")) in TYPES or not _SEGMENT_MEMBERS.isdisjoint(members)
 
 
-def _guessed(original: bytes, members: Members, received_at: int, limits: Limits) -> segment.Envelope:
+def _reparse_without_form(original: bytes, members: Members, received_at: int, limits: Limits) -> segment.Envelope:
     """What was kept before forms were."""
     if "events" in members or "user_properties" in members:
         return ga4.read(original, None, received_at, limits)
@@ -77,10 +77,10 @@ def _guessed(original: bytes, members: Members, received_at: int, limits: Limits
         return posthog.read(original, received_at, limits)
     if "event" in members and "token" in decode_members_or_empty(members.get("properties", b"")):
         return mixpanel.read(original, "track", received_at, limits)
-    return _ours(original, limits)
+    return _read_segment_message(original, limits)
 
 
-def _ours(original: bytes, limits: Limits) -> segment.Envelope:
+def _read_segment_message(original: bytes, limits: Limits) -> segment.Envelope:
     envelope = segment.read(b'{"batch":[' + original + b"]}", "batch", limits)
     if len(envelope.items) + len(envelope.rejections) != 1:
         raise InvalidBody("Send one message.")

@@ -56,7 +56,7 @@ class QuarantineReplayer:
 
     async def replay_one(self, id: int, corrected: bytes) -> Receipt:
         """Submit a row as it is, or as ``corrected``. Raises NotFound, InvalidBody and Overloaded."""
-        row = await self._search.one(id)
+        row = await self._search.read_one(id)
         return await self._replay(row, corrected or row.original)
 
     async def replay_page(
@@ -66,7 +66,7 @@ class QuarantineReplayer:
 
         A row that is rejected again stays as it is.
         """
-        page = await self._search.oldest(query, after, limit)
+        page = await self._search.list_oldest(query, after, limit)
         if dry_run:
             return [await self._try_row(row, patch, dry_run=True) for row in page.rows], page.next
         slots = asyncio.Semaphore(_CONCURRENT_ROWS)
@@ -82,15 +82,15 @@ class QuarantineReplayer:
         try:
             body = row.original if patch is None else patch.apply(row.original)
         except Unpatchable as error:
-            return _failed(row, "unpatchable", None, str(error))
+            return _build_failure(row, "unpatchable", None, str(error))
         try:
             receipt = await (self._dry_run(row, body) if dry_run else self._replay(row, body))
         except (InvalidBody, NotFound, Overloaded) as error:
-            return _failed(row, "failed", error.code, error.message, body)
-        return _result_of(row, receipt, body)
+            return _build_failure(row, "failed", error.code, error.message, body)
+        return _build_result(row, receipt, body)
 
     async def _replay(self, row: QuarantinedMessage, body: bytes) -> Receipt:
-        receipt = await self._ingest.submit(self._submission(row, body))
+        receipt = await self._ingest.submit(self._build_submission(row, body))
         if receipt.erasures and not receipt.accepted and not receipt.duplicate:
             receipt.accepted = receipt.erasures  # the row is an erasure request, and that is stored
         if _is_accepted(row, receipt):
@@ -98,7 +98,7 @@ class QuarantineReplayer:
         return receipt
 
     async def _dry_run(self, row: QuarantinedMessage, body: bytes) -> Receipt:
-        submission = self._submission(row, body)
+        submission = self._build_submission(row, body)
         try:
             return (await self._ingest.dry_run(submission)).receipt
         except Overloaded:
@@ -107,7 +107,7 @@ class QuarantineReplayer:
             log.error("replay.dry_run_failed", exc_info=error)
             raise InvalidBody(RejectionCode.UNSTORABLE.meaning) from None
 
-    def _submission(self, row: QuarantinedMessage, body: bytes) -> Submission:
+    def _build_submission(self, row: QuarantinedMessage, body: bytes) -> Submission:
         """The row as of its own arrival: by the clock of the replay it would have happened later than it did.
 
         Whether a bot sent it is not checked again.
@@ -135,17 +135,17 @@ def _is_accepted(row: QuarantinedMessage, receipt: Receipt) -> bool:
     return receipt.duplicate > 0 and row.code != CONFLICTING_TWIN
 
 
-def _result_of(row: QuarantinedMessage, receipt: Receipt, body: bytes) -> ReplayResult:
+def _build_result(row: QuarantinedMessage, receipt: Receipt, body: bytes) -> ReplayResult:
     if receipt.accepted or receipt.duplicate or receipt.erasures:
         outcome: Outcome = "duplicate" if receipt.duplicate and not receipt.accepted else "accepted"
         return ReplayResult(row.id, row.source, row.message_id, outcome, body=body)
     if not receipt.rejections:
-        return _failed(row, "failed", None, "it makes no message", body)
+        return _build_failure(row, "failed", None, "it makes no message", body)
     first = receipt.rejections[0]
-    return _failed(row, "rejected", first.code, first.message, body)
+    return _build_failure(row, "rejected", first.code, first.message, body)
 
 
-def _failed(
+def _build_failure(
     row: QuarantinedMessage, outcome: Outcome, code: str | None, reason: str | None, body: bytes = b""
 ) -> ReplayResult:
     return ReplayResult(row.id, row.source, row.message_id, outcome, code, reason, body)

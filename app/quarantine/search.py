@@ -12,7 +12,7 @@ from app.errors import NotFound
 from app.formats.segment_fields import name_at_best
 from app.postgres.pool import Pool
 
-CHUNK: Final = 500
+CHUNK_ROWS: Final = 500
 CHUNKS_MAX: Final = 20
 """Rows that one page looks at where their content is asked about; it is then short, and has a next one."""
 
@@ -51,7 +51,7 @@ class QuarantinePage(msgspec.Struct, frozen=True):
 
 _COLUMNS = "id, source, received_at, code, message, message_id, original, replayed_at, form"
 
-_WANTED = """
+_FILTER = """
       AND ($2::text IS NULL OR source = $2) AND ($3::text IS NULL OR code = $3)
       AND ($4::text IS NULL OR message_id = $4)
       AND ($5::timestamptz IS NULL OR received_at >= $5) AND ($6::timestamptz IS NULL OR received_at < $6)
@@ -59,59 +59,60 @@ _WANTED = """
       AND ($8::bigint[] IS NULL OR id = ANY($8))
 """
 
-_NEWEST = f"SELECT {_COLUMNS} FROM quarantine WHERE id < $1 {_WANTED} ORDER BY id DESC LIMIT $9"
+_NEWEST = f"SELECT {_COLUMNS} FROM quarantine WHERE id < $1 {_FILTER} ORDER BY id DESC LIMIT $9"
 
-_OLDEST = f"SELECT {_COLUMNS} FROM quarantine WHERE id > $1 {_WANTED} ORDER BY id LIMIT $9"
+_OLDEST = f"SELECT {_COLUMNS} FROM quarantine WHERE id > $1 {_FILTER} ORDER BY id LIMIT $9"
 
-_ONE = f"SELECT {_COLUMNS} FROM quarantine WHERE id = $1"
+_BY_ID = f"SELECT {_COLUMNS} FROM quarantine WHERE id = $1"
 
-_AFTER_ALL = (1 << 63) - 1
+_ID_MAX = (1 << 63) - 1
 
 
 class QuarantineSearch:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def newest(self, wanted: QuarantineQuery, before: int | None, items_max: int) -> QuarantinePage:
-        return await self._page(_NEWEST, wanted, _AFTER_ALL if before is None else before, items_max)
+    async def list_newest(self, query: QuarantineQuery, before: int | None, items_max: int) -> QuarantinePage:
+        return await self._read_page(_NEWEST, query, _ID_MAX if before is None else before, items_max)
 
-    async def oldest(self, wanted: QuarantineQuery, after: int, items_max: int) -> QuarantinePage:
-        return await self._page(_OLDEST, wanted, after, items_max)
+    async def list_oldest(self, query: QuarantineQuery, after: int, items_max: int) -> QuarantinePage:
+        return await self._read_page(_OLDEST, query, after, items_max)
 
-    async def _page(self, statement: str, wanted: QuarantineQuery, place: int, items_max: int) -> QuarantinePage:
+    async def _read_page(self, statement: str, query: QuarantineQuery, place: int, items_max: int) -> QuarantinePage:
         """Names stand in the originals alone, so rows are looked through for them in bounded chunks."""
-        found: list[QuarantinedMessage] = []
-        chunk = items_max + 1 if wanted.event is None else CHUNK
+        matches: list[QuarantinedMessage] = []
+        chunk = items_max + 1 if query.event is None else CHUNK_ROWS
         for _ in range(CHUNKS_MAX):
             rows = [
-                QuarantinedMessage(*row) for row in await self._pool.fetch(statement, place, *_arguments(wanted), chunk)
+                QuarantinedMessage(*row)
+                for row in await self._pool.fetch(statement, place, *_build_arguments(query), chunk)
             ]
-            found += (
-                rows if wanted.event is None else [row for row in rows if name_at_best(row.original) == wanted.event]
+            matches += (
+                rows if query.event is None else [row for row in rows if name_at_best(row.original) == query.event]
             )
-            if len(found) > items_max:
-                return QuarantinePage(found[:items_max], found[items_max - 1].id)
+            if len(matches) > items_max:
+                return QuarantinePage(matches[:items_max], matches[items_max - 1].id)
             if len(rows) < chunk:
-                return QuarantinePage(found, None)
+                return QuarantinePage(matches, None)
             place = rows[-1].id
             await asyncio.sleep(0)
-        return QuarantinePage(found, place)
+        return QuarantinePage(matches, place)
 
-    async def one(self, id: int) -> QuarantinedMessage:
+    async def read_one(self, id: int) -> QuarantinedMessage:
         """Raises :class:`NotFound`."""
-        row = await self._pool.fetchrow(_ONE, id)
+        row = await self._pool.fetchrow(_BY_ID, id)
         if row is None:
             raise NotFound(f"There is no message {id} in quarantine.")
         return QuarantinedMessage(*row)
 
 
-def _arguments(wanted: QuarantineQuery) -> tuple[object, ...]:
+def _build_arguments(query: QuarantineQuery) -> tuple[object, ...]:
     return (
-        wanted.source,
-        wanted.code,
-        wanted.message_id,
-        wanted.since,
-        wanted.until,
-        wanted.replayed,
-        wanted.ids,
+        query.source,
+        query.code,
+        query.message_id,
+        query.since,
+        query.until,
+        query.replayed,
+        query.ids,
     )

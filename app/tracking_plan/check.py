@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, assert_never
 
 import msgspec
 
 from app.errors import Rejection, RejectionCode
 from app.formats.segment import Parsed, standalone_message
 from app.touchpoint import Message, Warning
-from app.tracking_plan.event_schema import Mode, Violation
+from app.tracking_plan.event_schema import EnforcedMode, Violation
 from app.tracking_plan.plan_store import Plan
 
 WARNING: Final = "tracking_plan"
@@ -23,11 +23,11 @@ class PlanViolation(msgspec.Struct, frozen=True):
     """A message that does not keep to the plan, and in what."""
 
     message: Message
-    mode: Mode
+    mode: EnforcedMode
     violations: Sequence[Violation]
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         return "; ".join(violation.message for violation in self.violations)
 
 
@@ -38,35 +38,39 @@ def check_plan(plan: Plan, parsed: Parsed) -> tuple[Parsed, dict[MessagePlace, P
     """
     if not plan.entries:
         return parsed, {}
-    broken: dict[MessagePlace, PlanViolation] = {}
+    violations: dict[MessagePlace, PlanViolation] = {}
     warnings: list[Warning] = []
     rejections: list[Rejection] = []
-    apart: set[int] = set()
+    quarantined_positions: set[int] = set()
     for position, (index, message) in enumerate(parsed.messages):
-        found = _broken(plan, message)
-        if found is None:
+        violation = _find_violation(plan, message)
+        if violation is None:
             continue
-        id = message.message_id
-        broken[index, id] = found
-        if found.mode == "quarantine":
-            apart.add(position)
-            original = standalone_message(parsed, position)
-            rejections.append(Rejection(index, RejectionCode.TRACKING_PLAN, found.said, id, original))
-        else:
-            warnings.append(Warning(index, WARNING, found.said, id))
-    if not broken:
+        message_id = message.message_id
+        violations[index, message_id] = violation
+        reason = violation.description
+        match violation.mode:
+            case "quarantine":
+                quarantined_positions.add(position)
+                original = standalone_message(parsed, position)
+                rejections.append(Rejection(index, RejectionCode.TRACKING_PLAN, reason, message_id, original))
+            case "warn":
+                warnings.append(Warning(index, WARNING, reason, message_id))
+            case _:
+                assert_never(violation.mode)
+    if not violations:
         return parsed, {}
-    kept = [position for position in range(len(parsed.messages)) if position not in apart]
+    stored_positions = [position for position in range(len(parsed.messages)) if position not in quarantined_positions]
     return msgspec.structs.replace(
         parsed,
-        messages=[parsed.messages[position] for position in kept],
-        raws=[parsed.raws[position] for position in kept],
+        messages=[parsed.messages[position] for position in stored_positions],
+        raws=[parsed.raws[position] for position in stored_positions],
         rejections=sorted(parsed.rejections + rejections, key=lambda rejection: rejection.index),
         warnings=parsed.warnings + warnings,
-    ), broken
+    ), violations
 
 
-def _broken(plan: Plan, message: Message) -> PlanViolation | None:
-    planned = None if message.name is None else plan.of(message.source, message.name)
-    violations = () if planned is None else planned.check.violations(message.properties)
-    return PlanViolation(message, planned.mode, violations) if planned is not None and violations else None
+def _find_violation(plan: Plan, message: Message) -> PlanViolation | None:
+    planned_event = None if message.name is None else plan.find_event(message.source, message.name)
+    violations = () if planned_event is None else planned_event.check.find_violations(message.properties)
+    return PlanViolation(message, planned_event.mode, violations) if planned_event is not None and violations else None

@@ -20,6 +20,8 @@ from app.errors import InvalidDefinition
 from app.formats import json_text
 
 Mode = Literal["off", "warn", "quarantine"]
+EnforcedMode = Literal["warn", "quarantine"]
+"""Modes of entries that messages are checked against."""
 
 SCHEMA_BYTES_MAX: Final = 32_768
 SCHEMA_LEVELS_MAX: Final = 32
@@ -31,7 +33,7 @@ _SAMPLE_VALUE_BYTES_MAX: Final = 200
 _PATTERN_CHARS_MAX: Final = 500
 _REASONS_MAX: Final = 10
 _MESSAGE_CHARS_MAX: Final = 300
-_LOCAL: Final = "#/"
+_LOCAL_REFERENCE: Final = "#/"
 
 _PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=100_000, dfa_size_limit=1_000_000)
 """Its engine knows no looking around and no references back, and so never tries again what it has tried."""
@@ -46,9 +48,17 @@ _SIZE_OF_ALL_MAX: Final = 20_000
 """Bytes of the schema times elements of the message: some 20 ms of work."""
 _REASON_CHARS_MAX: Final = 300
 """It is part of an index, which takes only so much."""
-_WRITTEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_ELSEWHERE: Final = ("$id", "id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor")
-_NOT_APPLIED: Final = ("$defs", "definitions")
+_STRING_LITERAL: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_REFUSED_KEYWORDS: Final = (
+    "$id",
+    "id",
+    "$anchor",
+    "$dynamicRef",
+    "$dynamicAnchor",
+    "$recursiveRef",
+    "$recursiveAnchor",
+)
+_DEFINITION_KEYWORDS: Final = ("$defs", "definitions")
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
@@ -65,7 +75,7 @@ class SchemaCheck:
 
     def __init__(self, schema: dict[str, Any]) -> None:
         """Raises :class:`InvalidDefinition` with the path inside the schema."""
-        _Reader(schema).read()
+        _SchemaInspector(schema).inspect()
         try:
             self._validator = jsonschema_rs.validator_for(
                 schema,
@@ -77,11 +87,13 @@ class SchemaCheck:
             )
             self._bytes = len(msgspec.json.encode(schema))
         except jsonschema_rs.ValidationError as error:
-            raise _refused(error.instance_path, _first_line(error.message), "Write JSON Schema (2020-12).") from None
+            raise _build_error(
+                error.instance_path, _first_line(error.message), "Write JSON Schema (2020-12)."
+            ) from None
         except ValueError as error:
-            raise _refused((), _first_line(str(error)), "Write JSON Schema (2020-12).") from None
+            raise _build_error((), _first_line(str(error)), "Write JSON Schema (2020-12).") from None
 
-    def violations(self, properties: bytes) -> list[Violation]:
+    def find_violations(self, properties: bytes) -> list[Violation]:
         """Of a message's properties, which are a JSON object; the first few, none where all is well.
 
         Only the first where schema and properties are large: the library works all of them out at once, each with all
@@ -90,13 +102,13 @@ class SchemaCheck:
         value = _decode(properties)
         if self._validator.is_valid(value):
             return []
-        found: dict[str, Violation] = {}
-        for error in self._errors(value, self._bytes * properties.count(b",")):
-            reason = _reason(error)
-            found.setdefault(reason, Violation(reason, _said(error)))
-        return list(found.values())
+        violations: dict[str, Violation] = {}
+        for error in self._iter_errors(value, self._bytes * properties.count(b",")):
+            reason = _locate_in_schema(error)
+            violations.setdefault(reason, Violation(reason, _describe_error(error)))
+        return list(violations.values())
 
-    def _errors(self, value: Any, size: int) -> Iterator[jsonschema_rs.ValidationError]:
+    def _iter_errors(self, value: Any, size: int) -> Iterator[jsonschema_rs.ValidationError]:
         if size <= _SIZE_OF_ALL_MAX:
             yield from islice(self._validator.iter_errors(value), _REASONS_MAX)
             return
@@ -106,47 +118,47 @@ class SchemaCheck:
             yield error
 
 
-def sample_of(properties: bytes) -> bytes:
+def build_sample(properties: bytes) -> bytes:
     """Properties to look at: long values cut short, and instead of addresses and of what people wrote how long it was.
 
     A sample outlives the message, and whoever asks for redaction or erasure is not found in it.
     """
-    kept: dict[str, bytes] = {}
+    sample: dict[str, bytes] = {}
     size = 2
-    for name, raw in json_text.decode_members(properties).items():
-        if name == "text" and raw.startswith(b"{"):
+    for name, content in json_text.decode_members(properties).items():
+        if name == "text" and content.startswith(b"{"):
             continue
-        value = raw if len(raw) <= _SAMPLE_VALUE_BYTES_MAX else msgspec.json.encode(_cut(raw))
-        value = _WRITTEN.sub(_masked, value)
+        value = content if len(content) <= _SAMPLE_VALUE_BYTES_MAX else msgspec.json.encode(_truncate(content))
+        value = _STRING_LITERAL.sub(_mask_text, value)
         size += len(msgspec.json.encode(name)) + len(value) + 2
         if size > SAMPLE_BYTES_MAX:
             break
-        kept[name] = value
-    return json_text.encode_members(kept)
+        sample[name] = value
+    return json_text.encode_members(sample)
 
 
-def _masked(found: re.Match[bytes]) -> bytes:
+def _mask_text(literal: re.Match[bytes]) -> bytes:
     """A word or two may be what is wrong with an enumeration; more, or an address, is somebody's."""
-    text = found[0]
+    text = literal[0]
     return b'"(text of %d bytes)"' % (len(text) - 2) if b"@" in text or text.count(b" ") > 2 else text
 
 
-def _cut(raw: bytes) -> str:
-    return raw[:_SAMPLE_VALUE_BYTES_MAX].decode("utf-8", "ignore") + "..."
+def _truncate(content: bytes) -> str:
+    return content[:_SAMPLE_VALUE_BYTES_MAX].decode("utf-8", "ignore") + "..."
 
 
-def _reason(error: jsonschema_rs.ValidationError) -> str:
+def _locate_in_schema(error: jsonschema_rs.ValidationError) -> str:
     """The place in the schema: there are only so many, whatever clients invent."""
     path = [*error.schema_path]
     if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required):
         path.append(error.kind.property)
-    place = _pointer(path)
-    if len(place) <= _REASON_CHARS_MAX:
-        return place
-    return f"{place[:_REASON_CHARS_MAX]}~{blake2b(place.encode(), digest_size=8).hexdigest()}"
+    pointer = _build_pointer(path)
+    if len(pointer) <= _REASON_CHARS_MAX:
+        return pointer
+    return f"{pointer[:_REASON_CHARS_MAX]}~{blake2b(pointer.encode(), digest_size=8).hexdigest()}"
 
 
-def _said(error: jsonschema_rs.ValidationError) -> str:
+def _describe_error(error: jsonschema_rs.ValidationError) -> str:
     place = ".".join(str(part) for part in ("properties", *error.instance_path))
     return f"{place}: {_first_line(error.message)}"[:_MESSAGE_CHARS_MAX]
 
@@ -155,85 +167,92 @@ def _first_line(text: str) -> str:
     return text.partition("\n")[0]
 
 
-def _pointer(path: Any) -> str:
+def _build_pointer(path: Any) -> str:
     return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
 
 
-def _refused(path: Any, message: str, remedy: str) -> InvalidDefinition:
-    return InvalidDefinition("/schema" + _pointer(path), message.rstrip("."), remedy)
+def _build_error(path: Any, message: str, remedy: str) -> InvalidDefinition:
+    return InvalidDefinition("/schema" + _build_pointer(path), message.rstrip("."), remedy)
 
 
-class _Reader:
+class _SchemaInspector:
     """Walks a schema as it will be applied, before it is compiled."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self._schema = schema
         self._nodes = 0
 
-    def read(self) -> None:
+    def inspect(self) -> None:
         encoded = msgspec.json.Encoder(decimal_format="number").encode(self._schema)
         if len(encoded) > SCHEMA_BYTES_MAX:
-            raise _refused((), f"it has {len(encoded)} bytes", f"At most {SCHEMA_BYTES_MAX} are taken.")
+            raise _build_error((), f"it has {len(encoded)} bytes", f"At most {SCHEMA_BYTES_MAX} are taken.")
         if json_text.is_deeper(encoded, SCHEMA_LEVELS_MAX):
-            raise _refused((), "it nests too deep", f"At most {SCHEMA_LEVELS_MAX} levels are taken.")
+            raise _build_error((), "it nests too deep", f"At most {SCHEMA_LEVELS_MAX} levels are taken.")
         self._visit(self._schema, (), ())
 
-    def _visit(self, schema: Any, path: tuple[Any, ...], through: tuple[str, ...]) -> None:
+    def _visit(self, schema: Any, path: tuple[Any, ...], references: tuple[str, ...]) -> None:
         """``through`` are the references that led here."""
         self._nodes += 1
         if self._nodes > NODES_MAX:
-            raise _refused(path, "too much would be asked of one message", f"At most {NODES_MAX} schemas are taken.")
+            raise _build_error(
+                path, "too much would be asked of one message", f"At most {NODES_MAX} schemas are taken."
+            )
         if not isinstance(schema, dict):
             return  # true, false; of anything else the compiler tells
-        for name in _ELSEWHERE:
+        for name in _REFUSED_KEYWORDS:
             if name in schema:
-                raise _refused((*path, name), f"{name} is not taken", "Refer to #/$defs/... with $ref.")
+                raise _build_error((*path, name), f"{name} is not taken", "Refer to #/$defs/... with $ref.")
         self._check_patterns(schema, path)
         if "$ref" in schema:
-            self._follow(schema["$ref"], (*path, "$ref"), through)
-        for place, inner in _within(schema):
-            if place[0] in _NOT_APPLIED and through:
+            self._follow_reference(schema["$ref"], (*path, "$ref"), references)
+        for keywords, subschema in _iter_subschemas(schema):
+            if keywords[0] in _DEFINITION_KEYWORDS and references:
                 continue  # counted once, where they stand
-            self._visit(inner, (*path, *place), through)
+            self._visit(subschema, (*path, *keywords), references)
 
-    def _follow(self, reference: Any, path: tuple[Any, ...], through: tuple[str, ...]) -> None:
-        if not isinstance(reference, str) or not reference.startswith(_LOCAL):
-            raise _refused(path, "it refers to something outside of the schema", "Refer to #/$defs/... only.")
-        if reference in through:
-            raise _refused(path, "the reference leads back to itself", "Write out as many levels as there are.")
+    def _follow_reference(self, reference: Any, path: tuple[Any, ...], references: tuple[str, ...]) -> None:
+        if not isinstance(reference, str) or not reference.startswith(_LOCAL_REFERENCE):
+            raise _build_error(path, "it refers to something outside of the schema", "Refer to #/$defs/... only.")
+        if reference in references:
+            raise _build_error(path, "the reference leads back to itself", "Write out as many levels as there are.")
         target: Any = self._schema
-        for part in reference.removeprefix(_LOCAL).split("/"):
+        for part in reference.removeprefix(_LOCAL_REFERENCE).split("/"):
             name = part.replace("~1", "/").replace("~0", "~")
             if not isinstance(target, dict) or name not in target:
-                raise _refused(path, "it refers to something that is not there", "Define it under $defs.")
+                raise _build_error(path, "it refers to something that is not there", "Define it under $defs.")
             target = target[name]
-        self._visit(target, path, (*through, reference))
+        self._visit(target, path, (*references, reference))
 
     def _check_patterns(self, schema: Mapping[str, Any], path: tuple[Any, ...]) -> None:
         patterns = [((*path, "pattern"), schema.get("pattern", ""))]
-        named = schema.get("patternProperties")
-        patterns += [((*path, "patternProperties", each), each) for each in (named if isinstance(named, dict) else ())]
+        schemas_by_pattern = schema.get("patternProperties")
+        if isinstance(schemas_by_pattern, dict):
+            patterns += [((*path, "patternProperties", pattern), pattern) for pattern in schemas_by_pattern]
         for place, pattern in patterns:
             if isinstance(pattern, str) and len(pattern) > _PATTERN_CHARS_MAX:
-                raise _refused(place, "the pattern is too long", f"At most {_PATTERN_CHARS_MAX} characters are taken.")
+                raise _build_error(
+                    place, "the pattern is too long", f"At most {_PATTERN_CHARS_MAX} characters are taken."
+                )
 
 
-def _within(schema: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def _iter_subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """The schemas directly inside one, with their places."""
     for name in _ONE_SCHEMA:
         value = schema.get(name)
         if isinstance(value, dict):
             yield (name,), value
         elif name == "items" and isinstance(value, list):
-            yield from (((name, place), each) for place, each in enumerate(value))
+            yield from (((name, index), subschema) for index, subschema in enumerate(value))
     for name in _SCHEMAS_IN_ORDER:
-        listed = schema.get(name)
-        if isinstance(listed, list):
-            yield from (((name, place), each) for place, each in enumerate(listed))
+        subschemas = schema.get(name)
+        if isinstance(subschemas, list):
+            yield from (((name, index), subschema) for index, subschema in enumerate(subschemas))
     for name in _SCHEMAS_BY_NAME:
-        named = schema.get(name)
-        if isinstance(named, dict):
-            yield from (((name, key), each) for key, each in named.items())
+        subschemas_by_name = schema.get(name)
+        if isinstance(subschemas_by_name, dict):
+            yield from (((name, key), subschema) for key, subschema in subschemas_by_name.items())
     dependencies = schema.get("dependencies")
     if isinstance(dependencies, dict):
-        yield from ((("dependencies", key), each) for key, each in dependencies.items() if isinstance(each, dict))
+        yield from (
+            (("dependencies", key), subschema) for key, subschema in dependencies.items() if isinstance(subschema, dict)
+        )

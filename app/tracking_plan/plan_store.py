@@ -15,7 +15,7 @@ import structlog
 from app.errors import InvalidDefinition, NotFound
 from app.postgres.pool import Connection, Pool, transact
 from app.postgres.revisions import READ_REVISION, bump_revision
-from app.tracking_plan.event_schema import Mode, SchemaCheck
+from app.tracking_plan.event_schema import EnforcedMode, Mode, SchemaCheck
 
 REVISION_NAME: Final = "tracking_plan"
 EVERY_SOURCE: Final = ""
@@ -33,7 +33,7 @@ ON CONFLICT (source, event) DO UPDATE SET mode = excluded.mode, schema = exclude
 RETURNING source, event, mode, schema, updated_at
 """
 
-_DROP = "DELETE FROM tracking_plan WHERE source = $1 AND event = $2 RETURNING event"
+_DELETE = "DELETE FROM tracking_plan WHERE source = $1 AND event = $2 RETURNING event"
 
 _decode = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
 
@@ -53,7 +53,7 @@ class PlanEntry(msgspec.Struct, frozen=True):
 class PlannedEvent(msgspec.Struct, frozen=True):
     """An entry as messages meet it."""
 
-    mode: Mode
+    mode: EnforcedMode
     check: SchemaCheck
 
 
@@ -63,7 +63,7 @@ class Plan(msgspec.Struct, frozen=True):
     revision: int
     entries: Mapping[tuple[str, str], PlannedEvent | None] = {}
 
-    def of(self, source: str, event: str) -> PlannedEvent | None:
+    def find_event(self, source: str, event: str) -> PlannedEvent | None:
         """The source's own entry before that of every source; None where there is nothing to ask."""
         entries = self.entries
         key = (source, event)
@@ -85,9 +85,9 @@ class TrackingPlans:
                 return
             rows = await connection.fetch(_ENTRIES)
         if revision > self.plan.revision:
-            self.plan = Plan(revision, {(row["source"], row["event"]): _planned(row) for row in rows})
+            self.plan = Plan(revision, {(row["source"], row["event"]): _compile_entry(row) for row in rows})
 
-    async def entries(self) -> list[PlanEntry]:
+    async def list_entries(self) -> list[PlanEntry]:
         return [PlanEntry(*row) for row in await self._pool.fetch(_ENTRIES)]
 
     async def put(self, source: str, event: str, mode: Mode, schema: dict[str, Any]) -> PlanEntry:
@@ -111,15 +111,15 @@ class TrackingPlans:
         await self._reload()
         return entry
 
-    async def drop(self, source: str, event: str) -> None:
+    async def delete(self, source: str, event: str) -> None:
         """Raises :class:`NotFound`."""
 
-        async def drop(connection: Connection) -> None:
-            if await connection.fetchval(_DROP, source, event) is None:
+        async def delete(connection: Connection) -> None:
+            if await connection.fetchval(_DELETE, source, event) is None:
                 raise NotFound("The tracking plan has no such entry.")
             await bump_revision(connection, REVISION_NAME)
 
-        await transact(self._pool, drop)
+        await transact(self._pool, delete)
         await self._reload()
 
     async def _reload(self) -> None:
@@ -127,12 +127,12 @@ class TrackingPlans:
             await self.load(connection)
 
 
-def _planned(row: Any) -> PlannedEvent | None:
+def _compile_entry(row: Any) -> PlannedEvent | None:
     """None for what is not asked: an entry that is off, or one that this version of the validator does not take."""
     if row["mode"] == "off":
         return None
     try:
         return PlannedEvent(row["mode"], SchemaCheck(_decode(row["schema"])))
     except InvalidDefinition as error:
-        log.error("tracking_plan.not_taken", source=row["source"], event=row["event"], reason=str(error))
+        log.error("tracking_plan.entry_refused", source=row["source"], event=row["event"], reason=str(error))
         return None

@@ -92,7 +92,7 @@ async def test_what_is_committed_is_acknowledged_whatever_counting_does(
     def fail(*_: Any) -> None:
         raise RuntimeError("a fault of the tally")
 
-    for name in ("accepted", "duplicate", "rejected"):
+    for name in ("count_accepted", "count_duplicates", "count_rejected"):
         monkeypatch.setattr(service.app.state.services.ingest.source_stats, name, fail)
     await service.send(track("Looked", messageId="m-1"))
     assert (await service.send(track("Looked", messageId="m-1"), expected=0))["duplicate"] == 1
@@ -239,8 +239,8 @@ async def test_health_of_a_source(settings: Settings, start: Start) -> None:
             track("x", messageId="m-3", context={"traits": {"email": "nobody"}}),
             expected=1,
         )
-        service.app.state.services.ingest.source_stats.refused("default", "stale")
-        service.app.state.services.ingest.source_stats.ignored("default", 3)
+        service.app.state.services.ingest.source_stats.count_refused("default", "stale")
+        service.app.state.services.ingest.source_stats.count_ignored("default", 3)
         health = await service.ask("/v1/sources/default/health")
         assert health["counts"] == {
             "accepted": 2, "duplicate": 1, "rejected": 1, "ignored": 3, "refused": 1, "warned": 1,
@@ -254,7 +254,7 @@ async def test_health_of_a_source(settings: Settings, start: Start) -> None:
         assert health["per_hour"] == round(2 / 24, 2)
         # Whoever is refused may be anybody: it does not show that the source is there.
         clock.instant += HOUR
-        service.app.state.services.ingest.source_stats.refused("default", "wrong")
+        service.app.state.services.ingest.source_stats.count_refused("default", "wrong")
         assert (await service.ask("/v1/sources/default/health"))["last_seen_at"] == "2026-01-01T13:00:00.000000Z"
         text = (await service.client.get("/metrics")).text
         assert 'segue_source_outcomes_total{outcome="refused",source="default"} 2.0' in text
@@ -343,5 +343,5 @@ async def test_old_counts_are_forgotten(settings: Settings, start: Start) -> Non
     clock = FrozenClock(NOON)
     async with start(settings, clock) as service:
         await fill(service, [("default", NOON - KEEP_DAYS * DAY - age, "web", "x", 1) for age in (0, HOUR)])
-        await service.app.state.services.ingest.source_stats.forget()
+        await service.app.state.services.ingest.source_stats.delete_expired()
         assert await service.app.state.services.pool.fetchval("SELECT count(*) FROM source_volumes") == 1

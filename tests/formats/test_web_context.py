@@ -249,7 +249,7 @@ def test_bots_are_refused(bots: str, kept: bool) -> None:
         parsed = take(item, track(), peer=peer, source=SourceView("site", bots=bots))
         assert [index for index, _ in parsed.messages] == [1]
         [rejected] = parsed.rejections
-        assert (rejected.code, rejected.message_id, rejected.kept) == (RejectionCode.BOT, "m-1", kept)
+        assert (rejected.code, rejected.message_id, rejected.is_quarantined) == (RejectionCode.BOT, "m-1", kept)
     assert parsed.warnings == []
 
 

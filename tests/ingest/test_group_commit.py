@@ -12,7 +12,7 @@ import pytest
 from app.errors import Overloaded
 from app.identity import graph_writes, resolver
 from app.ingest import event_log, group_commit
-from app.ingest.event_log import append as append_messages
+from app.ingest.event_log import append_messages
 from app.projection import writes
 from app.projection.project import project_messages
 from app.touchpoint import SECOND
@@ -154,7 +154,7 @@ async def test_a_message_that_cannot_be_stored_is_rejected_alone(
             raise asyncpg.DataError("no such thing")
         return await real(connection, keys, messages, refused)
 
-    monkeypatch.setattr(group_commit, "append", append)
+    monkeypatch.setattr(group_commit, "append_messages", append)
     async with running_pipeline(database_url, NOW) as one:
         receipt = await one.send([viewed(number) for number in range(8)])
         assert (receipt.accepted, receipt.duplicate, receipt.rejected) == (7, 0, 1)

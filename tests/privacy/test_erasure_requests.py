@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.ingest.erasure_queue import queue_erasures, requested_erasures
+from app.ingest.erasure_queue import build_erasures, queue_erasures
 from tests.support.running_app import NOON, RunningApp
 
 ASKED: list[tuple[str, Any]] = [
@@ -20,7 +20,7 @@ ASKED: list[tuple[str, Any]] = [
 
 async def queue(service: RunningApp, source: str, asked: list[tuple[str, Any]]) -> int:
     served = service.app.state.services
-    erasures = requested_erasures(asked, source, NOON, served.settings)
+    erasures = build_erasures(asked, source, NOON, served.settings)
     await queue_erasures(served.pool, erasures)
     return len(erasures)
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import InvalidDefinition
-from app.tracking_plan.event_schema import NODES_MAX, SAMPLE_BYTES_MAX, SchemaCheck, sample_of
+from app.tracking_plan.event_schema import NODES_MAX, SAMPLE_BYTES_MAX, SchemaCheck, build_sample
 
 ORDER = {
     "type": "object",
@@ -28,7 +28,7 @@ ORDER = {
 
 
 def told(schema: Any, properties: str) -> dict[str, str]:
-    return {each.reason: each.message for each in SchemaCheck(schema).violations(properties.encode())}
+    return {each.reason: each.message for each in SchemaCheck(schema).find_violations(properties.encode())}
 
 
 def test_what_keeps_to_the_plan_is_told_nothing() -> None:
@@ -118,7 +118,7 @@ def test_references_that_multiply_are_refused_at_once() -> None:
 def test_patterns_that_ruin_others_cost_nothing_here(pattern: str) -> None:
     check = SchemaCheck({"properties": {"a": {"pattern": pattern}}})
     began = time.monotonic()
-    check.violations(json.dumps({"a": "a" * 30_000 + "!"}).encode())
+    check.find_violations(json.dumps({"a": "a" * 30_000 + "!"}).encode())
     assert time.monotonic() - began < 1
 
 
@@ -131,14 +131,14 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.text(max_size=300), JSON | st.text(max_size=3000), max_size=30))
 def test_a_sample_is_json_and_bounded(properties: dict[str, Any]) -> None:
-    sample = sample_of(json.dumps(properties).encode())
+    sample = build_sample(json.dumps(properties).encode())
     assert len(sample) <= SAMPLE_BYTES_MAX
     assert json.loads(sample).keys() <= properties.keys()
 
 
 def test_a_sample_holds_no_free_text_of_people() -> None:
-    assert sample_of(b'{"rating":1,"text":{"body":"I am ill"}}') == b'{"rating":1}'
-    assert json.loads(sample_of(json.dumps({"note": "x" * 5_000}).encode()))["note"].endswith("...")
+    assert build_sample(b'{"rating":1,"text":{"body":"I am ill"}}') == b'{"rating":1}'
+    assert json.loads(build_sample(json.dumps({"note": "x" * 5_000}).encode()))["note"].endswith("...")
 
 
 def test_a_sample_says_how_long_what_somebody_wrote_was() -> None:
@@ -148,7 +148,7 @@ def test_a_sample_says_how_long_what_somebody_wrote_was() -> None:
         "deep": [{"n": "a b c d"}],
         "s": "on hold",
     }
-    assert json.loads(sample_of(json.dumps(properties).encode())) == {
+    assert json.loads(build_sample(json.dumps(properties).encode())) == {
         "comment": "(text of 21 bytes)",
         "who": "(text of 16 bytes)",
         "deep": [{"n": "(text of 7 bytes)"}],
@@ -159,13 +159,13 @@ def test_a_sample_says_how_long_what_somebody_wrote_was() -> None:
 def test_of_a_large_message_the_first_error_is_enough() -> None:
     """The library works out all at once: alternatives times elements, in seconds."""
     schema = {"properties": {"a": {"items": {"anyOf": [{"const": f"c{n}"} for n in range(400)]}}}}
-    (only,) = SchemaCheck(schema).violations(json.dumps({"a": list(range(2_000))}).encode())
+    (only,) = SchemaCheck(schema).find_violations(json.dumps({"a": list(range(2_000))}).encode())
     assert only.reason == "/properties/a/items/anyOf"
 
 
 def test_a_reason_fits_into_an_index() -> None:
     long = ["x" * 5_000 + str(n) for n in range(2)]
-    found = [each.reason for each in SchemaCheck({"required": long}).violations(b"{}")]
+    found = [each.reason for each in SchemaCheck({"required": long}).find_violations(b"{}")]
     assert len(set(found)) == 2
     assert all(len(reason) < 350 for reason in found)
 
@@ -188,6 +188,6 @@ def test_a_schema_is_refused_or_answers_and_nothing_else(schema: Any, properties
         path = refused.path
         assert path.startswith("/schema")
         return
-    for violation in check.violations(json.dumps(properties).encode()):
+    for violation in check.find_violations(json.dumps(properties).encode()):
         assert violation.reason.startswith("/")
         assert len(violation.message) <= 300
