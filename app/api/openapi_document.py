@@ -48,7 +48,7 @@ _EXAMPLES: Final[dict[str, Any]] = {
 """Of the unions, which are no models that could carry one."""
 
 
-def unique_id(route: APIRoute) -> str:
+def choose_operation_id(route: APIRoute) -> str:
     return route.name
 
 

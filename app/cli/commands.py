@@ -12,10 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from app import __version__
 from app.background.worker import Worker
-from app.cli.console import DatabaseUrl, DataDir, ensure_workspace, err, load_settings, migrated_database, out
+from app.cli.console import DatabaseUrl, DataDir, ensure_workspace, err, load_settings, open_migrated_database, out
 from app.cli.import_files import add_import_commands
 from app.cli.keys import keys_cli
-from app.cli.runtime import calibrated_clock, open_workspace
+from app.cli.runtime import create_calibrated_clock, open_workspace
 from app.config import Settings
 from app.insight.verification import SegmentVerifier, VerificationResult
 from app.observability.metrics import Metrics
@@ -46,7 +46,7 @@ def serve(
     from app.main import create_app
 
     settings = load_settings(data, database_url, host, port)
-    with migrated_database(settings) as ready:
+    with open_migrated_database(settings) as ready:
         ensure_workspace(ready, out)
         out.print(f"[bold green]Segue {__version__}[/bold green] on [bold]http://{ready.host}:{ready.port}[/bold]")
         uvicorn.run(
@@ -66,14 +66,14 @@ def serve(
 def worker(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """Only the background work: sweep, fill, deferred projection. Any number may run beside [bold]serve[/bold]."""
     settings = load_settings(data, database_url)
-    with migrated_database(settings) as ready:
-        asyncio.run(_work(ready))
+    with open_migrated_database(settings) as ready:
+        asyncio.run(_run_worker(ready))
 
 
 @cli.command("migrate")
-def migrate_command(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
+def migrate(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """Bring the database to the current schema."""
-    with migrated_database(load_settings(data, database_url)):
+    with open_migrated_database(load_settings(data, database_url)):
         out.print("The schema is current.")
 
 
@@ -84,7 +84,7 @@ def rebuild(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Make every customer anew from the log, and say how many were not what the log says (it must be none)."""
-    with migrated_database(load_settings(data, database_url)) as ready:
+    with open_migrated_database(load_settings(data, database_url)) as ready:
         differing = asyncio.run(_rebuild(ready, customer))
     out.print(f"{differing} differed." if differing else "Every customer was what the log says.")
 
@@ -97,7 +97,7 @@ def verify(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Recompute who is in a segment from the log and compare with the answers. Exits with 1 if anything differs."""
-    with migrated_database(load_settings(data, database_url)) as ready:
+    with open_migrated_database(load_settings(data, database_url)) as ready:
         results = asyncio.run(_verify(ready, key, sample))
     for name, verified in results.items():
         out.print(
@@ -110,12 +110,12 @@ def verify(
         raise typer.Exit(1)
 
 
-async def _work(settings: Settings) -> None:
+async def _run_worker(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with open_workspace(settings, settle=True) as (pool, registry):
-        background = Worker(pool, registry, settings, await calibrated_clock(pool), Metrics())
+        background = Worker(pool, registry, settings, await create_calibrated_clock(pool), Metrics())
         await background.start()
         out.print("Working. Ctrl-C stops.")
         await stop.wait()
@@ -137,7 +137,7 @@ async def _rebuild(settings: Settings, customer: str | None) -> int:
 
 async def _verify(settings: Settings, key: str | None, sample: int | None) -> dict[str, VerificationResult]:
     async with open_workspace(settings) as (pool, registry):
-        verifier = SegmentVerifier(pool, registry, settings, await calibrated_clock(pool))
+        verifier = SegmentVerifier(pool, registry, settings, await create_calibrated_clock(pool))
         keys = [segment.key for segment in registry.rules.current.segments] if key is None else [key]
         results: dict[str, VerificationResult] = {}
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

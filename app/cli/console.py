@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from app.cli.runtime import bootstrap_if_empty, database
+from app.cli.runtime import bootstrap_if_empty, run_database
 from app.config import Settings
 from app.errors import SegueError
 from app.observability import logging
@@ -37,9 +37,9 @@ def load_settings(
     data: Path | None, database_url: str | None, host: str | None = None, port: int | None = None
 ) -> Settings:
     """What the environment says, under what the command line says."""
-    given = {"data_dir": data, "database_url": database_url, "host": host, "port": port}
+    options = {"data_dir": data, "database_url": database_url, "host": host, "port": port}
     try:
-        settings = Settings().model_copy(update={name: value for name, value in given.items() if value is not None})
+        settings = Settings().model_copy(update={name: value for name, value in options.items() if value is not None})
         logging.configure(settings.log_level)
     except ValueError as error:
         fail(str(error))
@@ -47,16 +47,16 @@ def load_settings(
 
 
 @contextmanager
-def migrated_database(settings: Settings) -> Iterator[Settings]:
+def open_migrated_database(settings: Settings) -> Iterator[Settings]:
     """Settings with the URL of a migrated database; a failure ends the command with one line instead of a traceback."""
     try:
-        with database(settings) as ready:
+        with run_database(settings) as ready:
             yield ready
     except (EmbeddedPostgresError, SegueError) as error:
         fail(str(error))
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        ours = isinstance(error, OSError) and error.filename is not None
-        fail(str(error) if ours else f"The database cannot be used: {error}")
+        is_file_error = isinstance(error, OSError) and error.filename is not None
+        fail(str(error) if is_file_error else f"The database cannot be used: {error}")
 
 
 def fail(reason: str) -> NoReturn:
@@ -65,16 +65,16 @@ def fail(reason: str) -> NoReturn:
 
 
 def ensure_workspace(settings: Settings, console: Console) -> None:
-    first = asyncio.run(bootstrap_if_empty(settings))
-    if first is not None:
-        _print_first_keys(first, console)
+    first_keys = asyncio.run(bootstrap_if_empty(settings))
+    if first_keys is not None:
+        _print_first_keys(first_keys, console)
 
 
-def _print_first_keys(first: FirstKeys, console: Console) -> None:
+def _print_first_keys(first_keys: FirstKeys, console: Console) -> None:
     console.print(
         Panel(
-            f"write key   [bold]{first.write_key}[/bold]\n"
-            f"secret key  [bold]{first.secret_key}[/bold]\n\n"
+            f"write key   [bold]{first_keys.write_key}[/bold]\n"
+            f"secret key  [bold]{first_keys.secret_key}[/bold]\n\n"
             "The secret key is shown this once. The write key may stand in web pages.",
             title="Your first keys",
             expand=False,

@@ -14,8 +14,17 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.prompt import Confirm, Prompt
 
 from app.channel_metrics.parsers.metric import MetricDefaults
-from app.cli.console import DatabaseUrl, DataDir, ensure_workspace, err, fail, load_settings, migrated_database, out
-from app.cli.runtime import calibrated_clock, open_workspace
+from app.cli.console import (
+    DatabaseUrl,
+    DataDir,
+    ensure_workspace,
+    err,
+    fail,
+    load_settings,
+    open_migrated_database,
+    out,
+)
+from app.cli.runtime import create_calibrated_clock, open_workspace
 from app.config import Settings
 from app.connectors.tools import CONNECTORS
 from app.imports.channel_metrics import MetricImport, import_metrics, parse_defaults
@@ -56,20 +65,20 @@ def import_messages(
     """Import messages from a file. Run it again after an interruption: it goes on where it stopped, nothing doubles."""
     try:
         if guess:
-            file_mapping = _inferred_mapping(file, mapping, yes, zone, time_format)
+            file_mapping = _infer_mapping(file, mapping, yes, zone, time_format)
         else:
-            file_mapping = _given_mapping(file, kind, mapping, zone, time_format)
+            file_mapping = _read_mapping(file, kind, mapping, zone, time_format)
     except (MappingRefused, OSError) as error:
         fail(str(error))
     if guess and file_mapping is None:
         return
     settings = load_settings(data, database_url)
-    with migrated_database(settings) as ready:
+    with open_migrated_database(settings) as ready:
         ensure_workspace(ready, err)
-        asyncio.run(_import(file, source or kind or "default", ready, kind, file_mapping))
+        asyncio.run(_import_messages(file, source or kind or "default", ready, kind, file_mapping))
 
 
-def _given_mapping(
+def _read_mapping(
     file: Path, kind: str | None, mapping_file: Path | None, zone: str | None, time_format: str | None
 ) -> FileMapping | None:
     """The mapping that the options name; None if the file needs none. Raises MappingRefused."""
@@ -82,23 +91,23 @@ def _given_mapping(
     return check_mapping(msgspec.structs.replace(mapping, zone=zone or mapping.zone, times=times))
 
 
-def _inferred_mapping(
-    file: Path, written_to: Path | None, yes: bool, zone: str | None, time_format: str | None
+def _infer_mapping(
+    file: Path, mapping_file: Path | None, yes: bool, zone: str | None, time_format: str | None
 ) -> FileMapping | None:
     """Infer the mapping and write it down; None if nothing is to be imported yet. Raises MappingRefused."""
-    written_to = written_to or file.with_name(f"{file.name}.mapping.json")
+    mapping_file = mapping_file or file.with_name(f"{file.name}.mapping.json")
     is_interactive = not yes and sys.stdin.isatty()
     answers = {about: answer for about, answer in {"zone": zone, "times": time_format}.items() if answer is not None}
     inferred = infer_mapping_of_file(file, answers, _ask if is_interactive else None, out)
-    write_mapping(written_to, inferred.mapping)
-    out.print(f"The mapping is in {written_to}.", soft_wrap=True, highlight=False)
+    write_mapping(mapping_file, inferred.mapping)
+    out.print(f"The mapping is in {mapping_file}.", soft_wrap=True, highlight=False)
     if inferred.doubts:
         questions = "\n".join(f"- {doubt.question}" for doubt in inferred.doubts)
         raise MappingRefused(f"Some of it is not to be guessed; complete it there:\n{questions}")
     show_first_messages(file, inferred.mapping, out)
     if yes or (is_interactive and Confirm.ask("Import all rows like this?", console=out, default=False)):
         return inferred.mapping
-    out.print(f"Nothing is imported yet: segue import {file} --mapping {written_to}", soft_wrap=True, highlight=False)
+    out.print(f"Nothing is imported yet: segue import {file} --mapping {mapping_file}", soft_wrap=True, highlight=False)
     return None
 
 
@@ -117,7 +126,7 @@ def import_channel_metrics(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Import figures of a channel that belong to nobody. The same file again changes nothing."""
-    with migrated_database(load_settings(data, database_url)) as ready:
+    with open_migrated_database(load_settings(data, database_url)) as ready:
         ensure_workspace(ready, err)
         key = source or kind.replace("_", "-")
         report = asyncio.run(_import_metrics(file, kind, key, parse_defaults(subject, day, dates), ready))
@@ -128,7 +137,7 @@ async def _import_metrics(
     file: Path, kind: str, source: str, defaults: MetricDefaults, settings: Settings
 ) -> MetricImport:
     async with open_workspace(settings) as (pool, registry):
-        clock = await calibrated_clock(pool)
+        clock = await create_calibrated_clock(pool)
         return await import_metrics(file, kind, source, defaults, pool, registry, clock)
 
 
@@ -142,13 +151,13 @@ def _print_metric_report(report: MetricImport) -> None:
         err.print(f"  {where}{row.reason}", markup=False, highlight=False, soft_wrap=True)
 
 
-async def _import(
+async def _import_messages(
     file: Path, source_key: str, settings: Settings, kind: str | None, mapping: FileMapping | None
 ) -> None:
     async with open_workspace(settings) as (pool, registry):
         if source_key not in registry.access.current.sources:
             await registry.sources.create(source_key, source_key, kind=kind if kind in CONNECTORS else "sdk")
-        clock = await calibrated_clock(pool)
+        clock = await create_calibrated_clock(pool)
         ingest = Ingest(pool, registry, settings, clock, Metrics())
         webhook_source = registry.access.current.webhook_sources.get(source_key)
         options = {} if webhook_source is None else webhook_source.options

@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.console import DatabaseUrl, DataDir, ensure_workspace, err, load_settings, migrated_database, out
-from app.cli.runtime import with_registry
+from app.cli.console import DatabaseUrl, DataDir, ensure_workspace, err, load_settings, open_migrated_database, out
+from app.cli.runtime import run_with_registry
 from app.errors import BadRequest, NotFound
 from app.formats.timestamps import rfc3339
 from app.registry.registry import Registry
@@ -27,7 +27,7 @@ class KeyKind(StrEnum):
 
 
 @keys_cli.command("create")
-def keys_create(
+def create_key(
     kind: Annotated[KeyKind, typer.Argument(help="[bold]write[/bold] appends, [bold]secret[/bold] reads and defines.")],
     source: Annotated[str, typer.Option(help="Source of a write key; made if there is none yet.")] = "default",
     name: Annotated[str, typer.Option(help="What the key is for.")] = "",
@@ -38,24 +38,24 @@ def keys_create(
 
     async def create(registry: Registry) -> str:
         if kind is KeyKind.SECRET:
-            made = await registry.keys.create("secret", None, name)
+            key = await registry.keys.create("secret", None, name)
         elif source not in registry.access.current.sources:
-            _, made = await registry.sources.create(source, name or source)
+            _, key = await registry.sources.create(source, name or source)
         else:
-            made = await registry.keys.create("write", source, name)
-        assert made.key is not None
-        return made.key
+            key = await registry.keys.create("write", source, name)
+        assert key.key is not None
+        return key.key
 
-    with migrated_database(load_settings(data, database_url)) as ready:
+    with open_migrated_database(load_settings(data, database_url)) as ready:
         ensure_workspace(ready, err)
-        out.print(asyncio.run(with_registry(ready, create)), highlight=False)
+        out.print(asyncio.run(run_with_registry(ready, create)), highlight=False)
 
 
 @keys_cli.command("list")
-def keys_list(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
+def list_keys(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """List all keys, revoked ones too."""
-    with migrated_database(load_settings(data, database_url)) as ready:
-        keys = asyncio.run(with_registry(ready, lambda registry: registry.keys.list_all()))
+    with open_migrated_database(load_settings(data, database_url)) as ready:
+        keys = asyncio.run(run_with_registry(ready, lambda registry: registry.keys.list_all()))
     table = Table("id", "kind", "source", "name", "key", "created", "revoked", box=None, header_style="bold")
     for key in keys:
         table.add_row(
@@ -72,7 +72,7 @@ def keys_list(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
 
 
 @keys_cli.command("revoke")
-def keys_revoke(
+def revoke_key(
     key: Annotated[str, typer.Argument(help="The key itself, or the beginning of its id from [bold]keys list[/bold].")],
     data: DataDir = None,
     database_url: DatabaseUrl = None,
@@ -80,32 +80,34 @@ def keys_revoke(
     """Revoke a key; every process follows within a second."""
 
     async def revoke(registry: Registry) -> None:
-        await registry.keys.revoke(await _key_id(registry, key))
+        await registry.keys.revoke(await _resolve_key_id(registry, key))
 
-    with migrated_database(load_settings(data, database_url)) as ready:
-        asyncio.run(with_registry(ready, revoke))
+    with open_migrated_database(load_settings(data, database_url)) as ready:
+        asyncio.run(run_with_registry(ready, revoke))
     out.print("Revoked.")
 
 
 @keys_cli.command("rotate")
-def keys_rotate(
+def rotate_signing_key(
     revoke: Annotated[bool, typer.Option("--revoke", help="Tokens that older secrets signed hold no more.")] = False,
     data: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Sign the tokens of visitors with a new secret; every process follows within a second. Pages notice nothing."""
-    with migrated_database(load_settings(data, database_url)) as ready:
-        asyncio.run(with_registry(ready, lambda registry: registry.keys.renew_signing_key(revoke=revoke)))
+    with open_migrated_database(load_settings(data, database_url)) as ready:
+        asyncio.run(run_with_registry(ready, lambda registry: registry.keys.renew_signing_key(revoke=revoke)))
     out.print("Rotated.")
 
 
-async def _key_id(registry: Registry, key: str) -> str:
+async def _resolve_key_id(registry: Registry, key: str) -> str:
     """The key that is meant, by its whole id. Raises NotFound or BadRequest."""
     if key.startswith(("wk_", "sk_")):
         return key
-    meant = [known.id for known in await registry.keys.list_all() if known.id.startswith(key.lower())]
-    if not meant:
+    matching_ids = [
+        candidate.id for candidate in await registry.keys.list_all() if candidate.id.startswith(key.lower())
+    ]
+    if not matching_ids:
         raise NotFound("There is no such key.")
-    if len(meant) > 1:
+    if len(matching_ids) > 1:
         raise BadRequest("More than one key begins like this; give more of its id.")
-    return meant[0]
+    return matching_ids[0]

@@ -17,7 +17,7 @@ from app.postgres.pool import Clock, Pool, open_pool, transact
 from app.registry.bootstrap import FirstKeys, bootstrap
 from app.registry.registry import Registry
 
-_T = TypeVar("_T")
+_Result = TypeVar("_Result")
 
 _WATCH_SECONDS: Final = 0.25
 
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 @contextmanager
-def database(settings: Settings) -> Iterator[Settings]:
+def run_database(settings: Settings) -> Iterator[Settings]:
     """Settings with the URL of a database that runs and is migrated; stops what it started.
 
     Raises EmbeddedPostgresError, OSError or asyncpg.PostgresError.
@@ -37,17 +37,17 @@ def database(settings: Settings) -> Iterator[Settings]:
     with EmbeddedPostgres(settings.data_dir) as embedded:
         url = embedded.start()
         asyncio.run(migrate.upgrade(url))
-        with _kept_running(embedded):
+        with _keep_running(embedded):
             yield settings.model_copy(update={"database_url": url})
 
 
 @contextmanager
-def _kept_running(embedded: EmbeddedPostgres) -> Iterator[None]:
+def _keep_running(embedded: EmbeddedPostgres) -> Iterator[None]:
     """Start PostgreSQL again whenever it has died: nobody else would. Until it is back requests are answered 503."""
-    enough = threading.Event()
+    stopping = threading.Event()
 
     def watch() -> None:
-        while not enough.wait(_WATCH_SECONDS):
+        while not stopping.wait(_WATCH_SECONDS):
             if embedded.pid is not None:
                 continue
             log.warning("postgres.died")
@@ -62,7 +62,7 @@ def _kept_running(embedded: EmbeddedPostgres) -> Iterator[None]:
     try:
         yield
     finally:
-        enough.set()
+        stopping.set()
         watcher.join()
 
 
@@ -74,14 +74,14 @@ async def open_workspace(settings: Settings, *, settle: bool = False) -> AsyncIt
     """
     pool = await open_pool(migrate.asyncpg_url(settings.database_url or ""), settings.pool_connections_max)
     try:
-        loaded = Registry(pool, settings)
-        await loaded.load(settle=settle)
-        yield pool, loaded
+        registry = Registry(pool, settings)
+        await registry.load(settle=settle)
+        yield pool, registry
     finally:
         await pool.close()
 
 
-async def with_registry(settings: Settings, action: Callable[[Registry], Awaitable[_T]]) -> _T:
+async def run_with_registry(settings: Settings, action: Callable[[Registry], Awaitable[_Result]]) -> _Result:
     """For what has nothing to do with rules, which are not read."""
     pool = await open_pool(migrate.asyncpg_url(settings.database_url or ""), 2)
     try:
@@ -101,7 +101,7 @@ async def bootstrap_if_empty(settings: Settings) -> FirstKeys | None:
         await pool.close()
 
 
-async def calibrated_clock(pool: Pool) -> Clock:
+async def create_calibrated_clock(pool: Pool) -> Clock:
     """A clock that follows the database's."""
     clock = Clock()
     async with pool.acquire() as connection:

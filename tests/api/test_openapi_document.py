@@ -16,18 +16,18 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from referencing import Registry, Resource
 
-from app.openapi import FILE, render
+from app.openapi import OPENAPI_FILE, render_document
 from app.rules.language.validation import HEADS
 from tests.support.running_app import RunningApp, track
 
-DOCUMENT: dict[str, Any] = json.loads(render())
+DOCUMENT: dict[str, Any] = json.loads(render_document())
 OPERATIONS = [
     (path, method, operation) for path, methods in DOCUMENT["paths"].items() for method, operation in methods.items()
 ]
 
 
 def test_the_committed_document_is_up_to_date() -> None:
-    assert FILE.read_text(encoding="utf-8") == render(), "run `make openapi`"
+    assert OPENAPI_FILE.read_text(encoding="utf-8") == render_document(), "run `make openapi`"
 
 
 def test_it_is_valid() -> None:
