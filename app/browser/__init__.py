@@ -1,6 +1,7 @@
-"""The library that web pages load, as the server serves it. :mod:`app.browser.build` makes it of ``src``.
+"""Browser library that web pages load. Hides its sources, its build and the hash in its file name.
 
-``segue.js`` is committed, so that nothing need be built where Segue is installed.
+:mod:`app.browser.build` bundles ``src`` into ``segue.js``. The bundle is committed, so that an installation needs no
+build.
 """
 
 from __future__ import annotations

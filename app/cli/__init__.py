@@ -1,1 +1,1 @@
-"""The command line. Hides how commands get a running, migrated database and a workspace with keys."""
+"""Command line. Hides how a command gets a running, migrated database and a workspace with keys."""

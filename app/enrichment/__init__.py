@@ -1,4 +1,4 @@
-"""Where a visit came from: a pure reading of landing URL, campaign and referrer, with the rule that decided."""
+"""Message enrichment: attribution, channel, device, country, sentiment. Hides reference lists and their precedence."""
 
 from app.enrichment.attribution import Attribution, Landing, attribute, channel_of
 from app.enrichment.channel_groups import GROUPS

@@ -1,5 +1,5 @@
-"""From bytes to messages: the only place that knows a format's field names. Pure.
+"""Message formats of SDKs. Hides every field name and encoding of a format behind one message type. Pure.
 
-``body`` undoes compression, ``json_text`` makes JSON safe to parse and to store, ``instants`` and ``identifiers``
-read values that every format shares; then one module per format family. ``segment`` is the native one.
+``decompression`` undoes compression, ``json_text`` makes JSON safe to parse and to store, ``timestamps`` and
+``identifiers`` read values that every format shares. ``segment`` is the native format; the other formats become it.
 """

@@ -1,1 +1,1 @@
-"""Files into the log, from the command line: how lines are read, which form a file has, the wizard, the way in."""
+"""File imports. Hides how rows of CSV and JSON files become messages and how an interrupted import resumes."""

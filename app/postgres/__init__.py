@@ -1,1 +1,1 @@
-""""""
+"""PostgreSQL access. Hides the pool, the codecs, the migrations and the embedded server."""

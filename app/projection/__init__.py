@@ -1,1 +1,4 @@
-"""From accepted messages to customers: identity, state, stages and segments; and the replay that repairs them."""
+"""Projection of accepted messages into customers. Hides when state is folded forward and when it is replayed.
+
+Start at :mod:`app.projection.project`.
+"""

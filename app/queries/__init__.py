@@ -1,1 +1,1 @@
-"""The read side: one named statement a question, exact at the instant it speaks of."""
+"""Read queries. Hide the statements behind each question and how one is answered exactly as of an instant."""

@@ -1,1 +1,1 @@
-"""Names of events that several packages share."""
+"""Event names that several packages share. Hides which status words of tools mean the same. Pure."""

@@ -1,7 +1,7 @@
-"""The shapes of requests and answers as they are published.
+"""Schemas of requests and responses, one module for each resource. Hide how the published contract is described.
 
-Answers are encoded by hand on the way out; these models are their contract in the OpenAPI document, and what
-generated clients read.
+Handlers encode responses by hand for speed; these models are the contract in the OpenAPI document, from which clients
+are generated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Files of figures by day, one module a tool; a module that names a ``KIND`` is found by itself."""
+"""Parsers for files of daily metrics. Hides the columns, dates and number formats of each tool.
+
+Each module is one format; a module that defines ``KIND`` is registered in :data:`METRIC_FORMATS`.
+"""
 
 from __future__ import annotations
 

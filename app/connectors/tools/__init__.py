@@ -1,4 +1,7 @@
-"""The tools whose webhooks we read, one module each: any that defines ``CONNECTOR`` or ``CONNECTORS`` is found here."""
+"""Webhook adapters, one module for each tool. Hide the payloads and signatures of that tool.
+
+A module that defines ``CONNECTOR`` or ``CONNECTORS`` is registered in :data:`CONNECTORS`.
+"""
 
 from __future__ import annotations
 
