@@ -58,7 +58,7 @@ class MembershipChange(msgspec.Struct):
     sample: list[LabelledCustomer] = []
 
 
-class DryRun(msgspec.Struct):
+class SegmentDryRun(msgspec.Struct):
     """``changes``: other definitions whose meaning changes with it, such as ``segment at-risk``."""
 
     enter: MembershipChange
@@ -108,7 +108,7 @@ class RulePreviews:
         estimate, low, high = _estimate_total(count, looked_at, total)
         return Preview(estimate, low, high, looked_at == total, looked_at, total, evidence)
 
-    async def dry_run(self, key: str, rule: Rule, now: int, sample_max: int) -> DryRun:
+    async def dry_run(self, key: str, rule: Rule, now: int, sample_max: int) -> SegmentDryRun:
         """Who would enter, leave and stay if ``rule`` took the place of the segment's.
 
         Raises :class:`NotFound`, and :class:`InvalidDefinition` as saving it would.
@@ -140,7 +140,7 @@ class RulePreviews:
             changes_by_truths.get(truths) or MembershipChange()
             for truths in ((False, True), (True, False), (True, True))
         )
-        return DryRun(enter, leave, stay, _list_changed_definitions(current, changed, rule_id), total)
+        return SegmentDryRun(enter, leave, stay, _list_changed_definitions(current, changed, rule_id), total)
 
     def _compile_with(self, current: Ruleset, definitions: Sequence[Definition]) -> Ruleset:
         """The current definitions with these beside them, or in the place of those of the same key."""
