@@ -69,15 +69,7 @@ def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: An
 
     async def get(request: Request, key: DefinitionKey) -> Response:
         services = get_services(request)
-        current, candidate = await services.registry.definitions.get(kind, key)
-        fill = await _fill(services, kind, key)
-        answer = {
-            **definition_json(current),
-            "status": "current" if candidate is None and fill["done"] else "filling",
-            "upcoming_version": None if candidate is None else candidate.definition.version,
-            "fill": fill,
-        }
-        return etag_response(request, answer, services.clock.now())
+        return etag_response(request, await _read_current(services, kind, key), services.clock.now())
 
     async def list_versions(request: Request, key: DefinitionKey) -> Response:
         services = get_services(request)
@@ -164,6 +156,17 @@ def _version_json(version: Version) -> dict[str, Any]:
         "activated_at": format_instant(version.activated_at),
         "superseded_at": format_instant(version.superseded_at),
         "body": msgspec.Raw(version.body),
+    }
+
+
+async def _read_current(services: Services, kind: Kind, key: str) -> dict[str, Any]:
+    current, candidate = await services.registry.definitions.get(kind, key)
+    fill = await _fill(services, kind, key)
+    return {
+        **definition_json(current),
+        "status": "current" if candidate is None and fill["done"] else "filling",
+        "upcoming_version": None if candidate is None else candidate.definition.version,
+        "fill": fill,
     }
 
 

@@ -126,6 +126,10 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
             openapi_extra={"security": []},
         )
     _add_remote_config(app)
+    _add_measurement_routes(app)
+
+
+def _add_measurement_routes(app: FastAPI) -> None:
     add_vendor_route(
         app,
         "/mp/collect",
