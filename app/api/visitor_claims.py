@@ -101,7 +101,7 @@ async def receipt_members(services: Services, key: WriteKeyGrant, guest: Claimed
     if guest.me is not None and projected:
         try:
             tag, body = public_view_json(await public_view_for(services, key, guest.visitor))
-        except Exception as error:  # whatever it is: the batch is stored, and a failure would have it sent again
+        except Exception as error:  # noqa: BLE001 - the batch is stored; a failure here would make the page send it again
             _log.warning("receipt.without_me", error=type(error).__name__)
         else:
             if tag != guest.me.removeprefix("W/").strip('"'):

@@ -162,7 +162,7 @@ class Worker:
             return await self._fill_up_to(ruleset, after, 1)
         except UNREACHABLE:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one customer's failure must not stop the backfill
             log.error("fill.customer_failed", error=type(error).__name__)
         if position is not None:
             await self._postpone_customer(position[1])

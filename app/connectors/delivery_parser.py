@@ -43,7 +43,7 @@ def parse(connector: Connector, delivery: Delivery) -> ParsedDelivery:
         events = connector.split_delivery(delivery)
         if len(events) > ITEMS_MAX:
             raise Unreadable(f"the body has {len(events)} events; more than {ITEMS_MAX} are refused as a whole")
-    except Exception as error:  # a shape that the adapter never thought of must not be sent again for ever
+    except Exception as error:  # noqa: BLE001 - the tool would send an unexpected shape again and again
         rejections = [
             _to_rejection(0, error, delivery.body, f"{_BODY_FORM}{connector.key}?{_select_headers(delivery.headers)}")
         ]
@@ -76,7 +76,7 @@ def _map_events(
     for index, event in enumerate(events):
         try:
             calls = list(_map_event(connector, event, received_at))
-        except Exception as error:  # a shape that the adapter never thought of: kept, and no neighbour pays for it
+        except Exception as error:  # noqa: BLE001 - an unexpected shape must not reject the events beside it
             envelope.rejections.append(_to_rejection(index, error, encode_event(event), envelope.form))
             continue
         parsed.ignored += not calls

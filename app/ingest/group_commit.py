@@ -320,7 +320,7 @@ class GroupCommit:
             )
         except UNREACHABLE as unreachable:
             raise Overloaded from unreachable
-        except Exception as storing_error:
+        except Exception as storing_error:  # noqa: BLE001 - a message that fails alone goes to quarantine
             await self._quarantine(entry, storing_error)
         else:
             self._report_outcome(stored)

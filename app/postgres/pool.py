@@ -57,7 +57,7 @@ async def _skip_reset(connection: Connection) -> None:
 
 
 async def open_pool(database_url: str, connections_max: int) -> Pool:
-    pool = await asyncpg.create_pool(
+    return await asyncpg.create_pool(
         database_url,
         min_size=min(2, connections_max),
         max_size=connections_max,
@@ -79,7 +79,6 @@ async def open_pool(database_url: str, connections_max: int) -> Pool:
             "synchronous_commit": "on",
         },
     )
-    return pool
 
 
 @asynccontextmanager

@@ -139,7 +139,7 @@ class LiveUpdates:
             except UNREACHABLE as error:
                 _log.warning("streams.poll_failed", error=type(error).__name__)
                 await asyncio.sleep(_UNREACHABLE_PAUSE_SECONDS)
-            except Exception:  # nothing that goes wrong may end the streams of all
+            except Exception:  # noqa: BLE001 - no failure may end every open stream
                 _log.exception("streams.poll_failed")
                 await asyncio.sleep(_UNREACHABLE_PAUSE_SECONDS)
 
@@ -182,7 +182,7 @@ class LiveUpdates:
             await self._publish_profiles(changed, now)
         except UNREACHABLE:
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - each customer is then published alone
             _log.exception("streams.publish_failed", streams=len(changed))
             if len(changed) == 1:
                 changed[0].close()

@@ -63,5 +63,5 @@ class ChangePoller:
             except OtherSettings as error:
                 self.is_outdated = True
                 _log.error("registry.superseded", reason=str(error))
-            except Exception as error:  # the database may be away for a while; the snapshots stay as they are
+            except Exception as error:  # noqa: BLE001 - the database may be away for a while; the snapshots stay
                 _log.warning("registry.poll_failed", error=type(error).__name__)

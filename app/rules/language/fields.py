@@ -45,7 +45,7 @@ def _one_or_several_validator(accept: Callable[[Any], str]) -> Callable[[Any], s
         for index, item in enumerate(value):
             try:
                 items.append(accept(item))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - raised again with the index of the item
                 raise _prefixed_with_index(error, index) from None
         if len(set(items)) < len(items):
             repeated = next(index for index, item in enumerate(items) if item in items[:index])
