@@ -5,11 +5,10 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from functools import cache
 
 from app.postgres.schema import metadata
-
-APP = Path(__file__).parents[1] / "app"
+from tests.support.source_tree import source_modules
 
 READERS = ("app.queries", "app.insight", "app.data_quality", "app.api", "app.http")
 """Packages that only read."""
@@ -23,7 +22,10 @@ _COMMENT = re.compile(r"--[^\n]*")
 
 def tables_written(source: str) -> set[str]:
     """The tables that the SQL strings and COPY calls of a module write; ``{}`` for a name filled in at run time."""
-    tree = ast.parse(source)
+    return _tables_written(ast.parse(source))
+
+
+def _tables_written(tree: ast.Module) -> set[str]:
     names = {name for text in _texts(tree) for name in _WRITE.findall(_COMMENT.sub("", text))}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.startswith("copy_"):
@@ -44,19 +46,20 @@ def _texts(tree: ast.Module) -> Iterator[str]:
             yield node.value
 
 
+@cache
 def writers_by_table() -> dict[str, set[str]]:
     writers: dict[str, set[str]] = {}
-    for path in sorted(APP.rglob("*.py")):
-        module = ".".join(path.relative_to(APP.parent).with_suffix("").parts)
-        for table in tables_written(path.read_text(encoding="utf-8")):
-            writers.setdefault(table, set()).add(module)
+    for module in source_modules().values():
+        for table in _tables_written(module.tree):
+            writers.setdefault(table, set()).add(module.name)
     return writers
 
 
 def test_each_table_has_one_writing_module() -> None:
-    writers = writers_by_table()
+    writers = dict(writers_by_table())
     assert writers.pop("{}", set()) == set(), "a statement's table must be written out in the SQL"
-    assert {table: modules for table, modules in writers.items() if len(modules) > 1} == {}
+    shared = {table: modules for table, modules in writers.items() if len(modules) > 1}
+    assert shared == {}, "call a function of the module that owns the table"
     assert writers.keys() == metadata.tables.keys()
 
 

@@ -1,0 +1,93 @@
+"""Imports go one way: no circle between modules or packages, and FastAPI is at the edge only."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from typing import Any, Final
+
+from tests.support.source_tree import ROOT, circles, imports_of, reachable, source_modules, type_only_imports_of
+
+IMPORTLINTER: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+CONTRACTS: Final = {contract["id"]: contract for contract in IMPORTLINTER["contracts"]}
+LAYERS: Final[list[str]] = CONTRACTS["one-way"]["layers"]
+WEB: Final = {"fastapi", "starlette"}
+TYPE_ONLY: Final = {("app.rules.language.comparison", "app.rules.language.expressions")}
+"""Models that contain one another: a comparison may hold an expression, and an expression a comparison."""
+
+
+def package_of(module: str) -> str:
+    """``app.rules`` for all below it, ``app.main`` for itself."""
+    return ".".join(module.split(".")[:2])
+
+
+def test_modules_import_in_no_circle() -> None:
+    graph = {name: imports_of(module) for name, module in source_modules().items()}
+    assert circles(graph) == [], "move what both need into a third module below them"
+
+
+def test_imports_for_types_close_no_circle_but_that_of_models() -> None:
+    graph = {name: imports_of(module) for name, module in source_modules().items()}
+    closing = {
+        (name, target)
+        for name, module in source_modules().items()
+        for target in type_only_imports_of(module)
+        if name in reachable(graph, target)
+    }
+    assert closing == TYPE_ONLY, "move the type below both modules"
+
+
+def test_packages_import_in_no_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for name, module in source_modules().items():
+        targets = imports_of(module) | type_only_imports_of(module)
+        graph.setdefault(package_of(name), set()).update(package_of(target) for target in targets)
+    graph = {name: targets - {name, "app"} for name, targets in graph.items() if name != "app"}
+    assert circles(graph) == [], "move what both packages need into one below them"
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set(), "e": {"a"}, "f": {"f"}}
+    assert circles(graph) == [["a", "b", "c"], ["f"]]
+
+
+def test_every_package_has_a_layer() -> None:
+    layered = [name.strip(" ()") for layer in LAYERS for name in layer.split("|")]
+    assert len(layered) == len(set(layered))
+    assert set(layered) == {package_of(name) for name in source_modules()} - {"app"}, "give it one in pyproject.toml"
+
+
+def test_siblings_of_a_layer_are_independent() -> None:
+    assert [layer for layer in LAYERS if ":" in layer] == [], "`a : b` lets both import each other; write `a | b`"
+
+
+def test_no_contract_has_an_exception() -> None:
+    keys = {"ignore_imports", "unmatched_ignore_imports_alerting", "allow_indirect_imports"}
+    assert [contract["id"] for contract in CONTRACTS.values() if keys & contract.keys()] == []
+
+
+def test_fastapi_is_at_the_edge_only() -> None:
+    edge = {"app.api", "app.http", "app.main"}
+    inside = {name for name, module in source_modules().items() if WEB & _packages_imported(module.tree)}
+    assert {package_of(name) for name in inside} <= edge, "hand values to these modules, not requests or responses"
+    contract = set(CONTRACTS["fastapi-at-the-edge"]["source_modules"])
+    above = {"app", "app.__main__", "app.cli", "app.openapi"}
+    assert {package_of(name) for name in source_modules()} - edge - above == contract, (
+        "list each package in pyproject.toml"
+    )
+
+
+def _packages_imported(tree: ast.Module) -> set[str]:
+    modules = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    modules += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {module.partition(".")[0] for module in modules}
+
+
+def test_imports_are_absolute() -> None:
+    relative = [
+        f"{module.path}:{node.lineno}"
+        for module in source_modules().values()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert relative == [], "name the package: the tests above read absolute imports only"

@@ -1,0 +1,97 @@
+"""The modules of ``app/`` as syntax trees, for tests of style: nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from functools import cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+ROOT: Final = Path(__file__).parents[2]
+
+
+class SourceModule(NamedTuple):
+    """``name`` is dotted; that of a package is the package's own."""
+
+    name: str
+    path: Path
+    source: str
+    tree: ast.Module
+
+    @property
+    def is_package(self) -> bool:
+        return self.path.name == "__init__.py"
+
+    @property
+    def package(self) -> str:
+        """The package that holds this module, or its own name if it is a package."""
+        return self.name if self.is_package else self.name.rpartition(".")[0]
+
+
+@cache
+def source_modules() -> dict[str, SourceModule]:
+    modules = (_read(path) for path in sorted((ROOT / "app").rglob("*.py")))
+    return {module.name: module for module in modules}
+
+
+def _read(path: Path) -> SourceModule:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    source = path.read_text(encoding="utf-8")
+    name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    return SourceModule(name, path, source, ast.parse(source))
+
+
+@cache
+def imports_of(module: SourceModule) -> frozenset[str]:
+    """Names of the modules of ``app`` that a module imports, inside of functions too, but not those for types only."""
+    skipped = {id(node) for block in _type_only_blocks(module.tree) for node in ast.walk(block)}
+    return _imports(module, (node for node in ast.walk(module.tree) if id(node) not in skipped))
+
+
+@cache
+def type_only_imports_of(module: SourceModule) -> frozenset[str]:
+    """Names of the modules of ``app`` that a module imports below ``if TYPE_CHECKING``."""
+    return _imports(module, (node for block in _type_only_blocks(module.tree) for node in ast.walk(block)))
+
+
+def _type_only_blocks(tree: ast.Module) -> Iterator[ast.If]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            yield node
+
+
+def _imports(module: SourceModule, nodes: Iterable[ast.AST]) -> frozenset[str]:
+    names = {name for node in nodes for name in _targets(node) if name in source_modules()}
+    return frozenset(names - {module.name})
+
+
+def _targets(node: ast.AST) -> Iterator[str]:
+    """``from a import b`` imports the module ``a.b`` if there is one, else ``a``."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module is not None:
+        for alias in node.names:
+            inner = f"{node.module}.{alias.name}"
+            yield inner if inner in source_modules() else node.module
+
+
+def circles(graph: Mapping[str, AbstractSet[str]]) -> list[list[str]]:
+    """Return each set of nodes that reach one another, sorted; none in a graph without circles."""
+    reached = {node: reachable(graph, node) for node in graph}
+    groups = {
+        frozenset(other for other in reached[node] if node in reached[other]) for node in graph if node in reached[node]
+    }
+    return sorted(sorted(group) for group in groups)
+
+
+def reachable(graph: Mapping[str, AbstractSet[str]], start: str) -> set[str]:
+    """Return the nodes to which at least one edge leads from ``start``."""
+    reached: set[str] = set()
+    pending = [start]
+    while pending:
+        new = graph.get(pending.pop(), frozenset()) - reached
+        reached |= new
+        pending.extend(new)
+    return reached
