@@ -13,6 +13,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
+from app.identity.customer_locks import CustomerRow, lock_customers_of
 from app.identity.graph import ALIAS, LINK, Caps, Group, IdentityNode, Link, MovedIdentity, group_identities, sort_links
 from app.identity.graph_writes import insert_identities
 from app.postgres.pool import Connection
@@ -22,19 +23,6 @@ NEVER: Final = -1
 """Before any instant a message can have: no link yet."""
 
 _OVERTAKEN_MAX: Final = 5
-
-
-class CustomerRow(msgspec.Struct, gc=False):
-    """A customer's row as locked for this flush."""
-
-    id: bytes
-    state: bytes
-    flips_at: int | None
-    sweep_at: int | None
-    revision: int
-    stale: bool
-    contested: bool
-    last_link_at: int
 
 
 class ResolvedCustomer(msgspec.Struct):
@@ -104,15 +92,6 @@ class _FlushIdentities:
             self.links[weaker, stronger] = Link(weaker, stronger, kind, order)
 
 
-_LOCK = """
--- The customers of these identities, locked in id order until COMMIT.
-SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at
-FROM customers
-WHERE id = ANY (array(SELECT customer_id FROM identities WHERE id = ANY($1::uuid[])) || $2::uuid[])
-ORDER BY id
-FOR NO KEY UPDATE
-"""
-
 _MEMBERS = """
 -- Every identity of the locked customers, each with the links that this flush names.
 SELECT i.id, i.kind, i.value, i.customer_id, i.carried,
@@ -153,25 +132,6 @@ async def resolve_identities(connection: Connection, messages: Sequence[Message]
     if graph.undecided:
         await graph.regroup_undecided(connection)
     return graph.build_resolution(flush.identities)
-
-
-_ROWS = """
-SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at
-FROM customers WHERE id = ANY($1::uuid[]) ORDER BY id
-"""
-
-
-async def read_customers(connection: Connection, customer_ids: Sequence[bytes]) -> list[CustomerRow]:
-    """Return the rows of these customers as they are now, without those that were merged."""
-    return [CustomerRow(*row) for row in await connection.fetch(_ROWS, customer_ids)]
-
-
-async def lock_customers(
-    connection: Connection, customer_ids: Sequence[bytes], *, wait: bool = True
-) -> list[CustomerRow]:
-    """Return the same rows, locked until COMMIT; without ``wait``, rows that are locked already are left out."""
-    lock_clause = "FOR NO KEY UPDATE" if wait else "FOR NO KEY UPDATE SKIP LOCKED"
-    return [CustomerRow(*row) for row in await connection.fetch(f"{_ROWS} {lock_clause}", customer_ids)]
 
 
 async def resolve_neighbourhood(connection: Connection, seeds: Sequence[bytes], caps: Caps) -> Resolution:
@@ -216,8 +176,8 @@ class _LoadedGraph:
         for _ in range(_OVERTAKEN_MAX):
             if not ids:
                 return
-            for row in await connection.fetch(_LOCK, ids, overtaken):
-                self.rows[row["id"]] = CustomerRow(*row)
+            for row in await lock_customers_of(connection, ids, overtaken):
+                self.rows[row.id] = row
             await self._read_members(connection, ids, pairs)
             owners = {self.nodes[id].customer for id in ids if id in self.nodes and id not in self.inserted_ids}
             overtaken = sorted(owner for owner in owners if owner is not None and owner not in self.rows)

@@ -63,13 +63,11 @@ class PendingRequest(msgspec.Struct):
     answer: asyncio.Future[Receipt] | None = None
 
     def __post_init__(self) -> None:
-        parsed = self.parsed
-        self.receipt = Receipt(
-            rejected=len(parsed.rejections),
-            rejections=list(parsed.rejections),
-            warnings=list(parsed.warnings),
-            erasures=len(self.erasures),
-        )
+        receipt = self.receipt
+        receipt.rejected = len(self.parsed.rejections)
+        receipt.rejections = list(self.parsed.rejections)
+        receipt.warnings = list(self.parsed.warnings)
+        receipt.erasures = len(self.erasures)
 
     @property
     def is_empty(self) -> bool:

@@ -6,14 +6,29 @@ Labels hold only words of our own (outcomes, codes, steps, route templates), nev
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 _STEP_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _FLUSH_MESSAGES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
+
+
+class _StepTimer:
+    """Observes how long the body of a with statement takes; the generator of a contextmanager costs twice as much."""
+
+    __slots__ = ("_histogram", "_started_at")
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+
+    def __enter__(self) -> None:
+        self._started_at = time.perf_counter()
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        if error_type is None:
+            self._histogram.observe(time.perf_counter() - self._started_at)
 
 
 class Metrics:
@@ -31,6 +46,7 @@ class Metrics:
         """Messages accepted by this process so far."""
         self._children: dict[tuple[str, str, int], Counter] = {}
         self._timers: dict[str, Histogram] = {}
+        self._step_histograms: dict[str, Histogram] = {}
 
     def _create_flush_metrics(self, registry: CollectorRegistry) -> None:
         self._messages = Counter("segue_messages", "Messages by outcome.", ["outcome"], registry=registry)
@@ -141,12 +157,12 @@ class Metrics:
     def observe_flush(self, messages: int) -> None:
         self._flush.observe(messages)
 
-    @contextmanager
-    def time_step(self, name: str) -> Iterator[None]:
-        """Time one step of a flush; a step that fails is not counted."""
-        start = time.perf_counter()
-        yield
-        self._steps.labels(name).observe(time.perf_counter() - start)
+    def time_step(self, name: str) -> _StepTimer:
+        """Time one step of ingestion, as a context manager; a step that fails is not counted."""
+        histogram = self._step_histograms.get(name)
+        if histogram is None:
+            histogram = self._step_histograms[name] = self._steps.labels(name)
+        return _StepTimer(histogram)
 
     def set_queue(self, bytes: int, requests: int) -> None:
         self._queue_bytes.set(bytes)

@@ -18,7 +18,8 @@ import msgspec
 
 from app.config import Settings
 from app.identity.bucketing_key import bucketing_keys_of
-from app.identity.resolver import CustomerRow, ResolvedCustomer
+from app.identity.customer_locks import CustomerRow
+from app.identity.resolver import ResolvedCustomer
 from app.postgres.pool import Connection
 from app.projection.coverage import BEFORE_NUMBERS, DefinitionRef, coverage_of, definition_refs_of
 from app.projection.fold import POINTS_UNLIMITED, NeedsReplay, Transition, fold, truncate_pending, truncate_state

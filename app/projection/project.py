@@ -13,9 +13,10 @@ import msgspec
 from app.config import Settings
 from app.identity import resolver
 from app.identity.bucketing_key import BucketingKey, bucketing_keys_of
+from app.identity.customer_locks import CustomerRow, lock_customers, read_customers
 from app.identity.graph import Caps
 from app.identity.graph_writes import mark_link_undone, write_graph
-from app.identity.resolver import CustomerRow, Resolution, ResolvedCustomer
+from app.identity.resolver import Resolution, ResolvedCustomer
 from app.postgres.pool import Connection
 from app.projection.coverage import BEFORE_NUMBERS, coverage_of, definition_refs_of
 from app.projection.fold import NeedsReplay, fold, truncate_pending, truncate_state
@@ -71,8 +72,8 @@ async def refresh_customers(
     Only what one step replays (``replay_messages_max``, but at least one customer) is locked, and only what nobody
     else has locked: live messages of other customers are not kept waiting. The rest is left for another call.
     """
-    stored_rows = await resolver.read_customers(connection, customer_ids)
-    rows = await resolver.lock_customers(connection, _limit_to_one_step(stored_rows, settings, replay_all), wait=False)
+    stored_rows = await read_customers(connection, customer_ids)
+    rows = await lock_customers(connection, _limit_to_one_step(stored_rows, settings, replay_all), wait=False)
     customers = {row.id: ResolvedCustomer(row.id, [row], True, row.contested, row.last_link_at) for row in rows}
     resolution = Resolution(customers, {}, [], [], [])
     unbounded = settings.model_copy(update={"replay_messages_max": 10**12})

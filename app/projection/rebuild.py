@@ -10,7 +10,7 @@ import msgspec
 from app.config import Settings
 from app.errors import NotFound
 from app.formats.identifiers import parse_customer_reference
-from app.identity import resolver
+from app.identity.customer_locks import lock_customers
 from app.postgres.pool import Clock, Connection, Pool, transact
 from app.projection.fold import NeedsReplay, fold, truncate_state
 from app.projection.project import refresh_customers
@@ -63,10 +63,10 @@ async def rebuild_customers(
 async def _rebuild(pool: Pool, ids: Sequence[bytes], ruleset: Ruleset, clock: Clock, settings: Settings) -> int:
     async def work(connection: Connection) -> int:
         now = clock.now()
-        rows_before = {row.id: row for row in await resolver.lock_customers(connection, ids)}
+        rows_before = {row.id: row for row in await lock_customers(connection, ids)}
         unbounded = settings.model_copy(update={"replay_messages_max": 10**12})
         await refresh_customers(connection, list(rows_before), ruleset, now, unbounded, replay_all=True)
-        rows_after = {row.id: row for row in await resolver.lock_customers(connection, ids)}
+        rows_after = {row.id: row for row in await lock_customers(connection, ids)}
         return sum(
             _advance_to(row.state, ruleset, now, settings)
             != comparable(read_state(rows_after[id].state, ruleset), ruleset)
