@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from app.errors import Overloaded
-from app.identity import graph_writes, resolver
+from app.identity import customer_locks, graph_writes, resolver
 from app.ingest import event_log, group_commit
 from app.ingest.event_log import append_messages
 from app.projection import writes
@@ -82,7 +82,7 @@ async def test_hot_statements_never_scan_a_table(database_url: str) -> None:
             await connection.execute("ANALYZE")
             ids = [row["id"] for row in await connection.fetch("SELECT id FROM identities LIMIT 3")]
             for query, arguments in (
-                (resolver._LOCK, (ids, [])),
+                (customer_locks._LOCK_OF_IDENTITIES, (ids, [])),
                 (resolver._MEMBERS, (ids, ids, ids, ids)),
                 (resolver._NEIGHBOURS, (ids,)),
                 (writes._STORED_INTERVALS, (ids,)),
