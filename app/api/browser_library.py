@@ -16,9 +16,9 @@ from app.errors import NotFound
 from app.http.direct_route import DirectRoute
 from app.http.responses import is_etag_match
 
-_TYPE: Final = "text/javascript; charset=utf-8"
-_AN_HOUR: Final = "public, max-age=3600"
-_FOR_EVER: Final = "public, max-age=31536000, immutable"
+_MEDIA_TYPE: Final = "text/javascript; charset=utf-8"
+_CACHE_ONE_HOUR: Final = "public, max-age=3600"
+_CACHE_IMMUTABLE: Final = "public, max-age=31536000, immutable"
 _GZIP_LEVEL: Final = 9
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "JavaScript.", "content": {"text/javascript": {"schema": {"type": "string"}}}},
@@ -59,23 +59,23 @@ def add_browser_library_routes(app: FastAPI) -> None:
 
 
 async def get_browser_library(request: Request) -> Response:
-    return _answer(request, snippet(), _AN_HOUR)
+    return _build_response(request, snippet(), _CACHE_ONE_HOUR)
 
 
 async def get_browser_library_version(request: Request) -> Response:
-    built = snippet()
-    if request.path_params["version"] != built.version:
+    library = snippet()
+    if request.path_params["version"] != library.version:
         raise NotFound("This server has another version of the library; /segue.js is the one it has.")
-    return _answer(request, built, _FOR_EVER)
+    return _build_response(request, library, _CACHE_IMMUTABLE)
 
 
-def _answer(request: Request, built: Snippet, kept: str) -> Response:
-    packed = _takes_gzip(request.headers.get("accept-encoding", ""))
+def _build_response(request: Request, library: Snippet, cache_control: str) -> Response:
+    is_gzip = _accepts_gzip(request.headers.get("accept-encoding", ""))
     # The two forms are not the same bytes, so a strong tag must not be the same either.
-    tag = f'"{built.version}{"-gzip" if packed else ""}"'
+    tag = f'"{library.version}{"-gzip" if is_gzip else ""}"'
     headers = {
         "etag": tag,
-        "cache-control": kept,
+        "cache-control": cache_control,
         "vary": "Accept-Encoding",
         "access-control-allow-origin": "*",
         "x-content-type-options": "nosniff",
@@ -83,21 +83,21 @@ def _answer(request: Request, built: Snippet, kept: str) -> Response:
     }
     if is_etag_match(request.headers.get("if-none-match"), f"W/{tag}"):
         return Response(None, 304, headers)
-    if packed:
+    if is_gzip:
         headers["content-encoding"] = "gzip"
-    body = _packed(built.content) if packed else built.content
-    return Response(body, 200, headers, _TYPE)
+    body = _compress(library.content) if is_gzip else library.content
+    return Response(body, 200, headers, _MEDIA_TYPE)
 
 
-def _takes_gzip(accepted: str) -> bool:
+def _accepts_gzip(accept_encoding: str) -> bool:
     """As RFC 9110 has it: ``q=0`` forbids, ``*`` stands for what is not named."""
     weights: dict[str, bool] = {}
-    for each in accepted.lower().split(","):
-        name, _, weight = each.replace(" ", "").partition(";q=")
-        weights[name] = weight.strip("0.") != "" or "q=" not in each
+    for coding in accept_encoding.lower().split(","):
+        name, _, weight = coding.replace(" ", "").partition(";q=")
+        weights[name] = weight.strip("0.") != "" or "q=" not in coding
     return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
 
 
 @cache
-def _packed(content: bytes) -> bytes:
+def _compress(content: bytes) -> bytes:
     return gzip.compress(content, _GZIP_LEVEL, mtime=0)

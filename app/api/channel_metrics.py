@@ -51,7 +51,14 @@ To = Annotated[date, Query(description="Last day, included.")]
 
 def add_channel_metric_routes(app: FastAPI) -> None:
     for path, method, endpoint, model, summary, extra in (
-        ("/v1/channel-metrics", "POST", store_channel_metrics, MetricsStoredOut, "Take a file of figures in", _FILE),
+        (
+            "/v1/channel-metrics",
+            "POST",
+            store_channel_metrics,
+            MetricsStoredOut,
+            "Take a file of figures in",
+            _FILE_BODY,
+        ),
         (
             "/v1/channel-metrics",
             "GET",
@@ -83,7 +90,7 @@ def add_channel_metric_routes(app: FastAPI) -> None:
         )
 
 
-_FILE: Final = {
+_FILE_BODY: Final = {
     "requestBody": {
         "required": True,
         "content": {
@@ -109,20 +116,20 @@ async def store_channel_metrics(
     body = await read_body(request, limits.inflated_bytes_max)
     if body.startswith(_GZIP):
         body = inflate(body, None, limits)
-    told = MetricDefaults(subject, day, None if dates is None else dates == "dmy")
+    defaults = MetricDefaults(subject, day, None if dates is None else dates == "dmy")
     try:
-        figures = await asyncio.to_thread(METRIC_FORMATS[kind].parse_file, body, told)
+        metrics = await asyncio.to_thread(METRIC_FORMATS[kind].parse_file, body, defaults)
     except Unreadable as error:
         raise InvalidBody(f"This is no file of kind {kind}: {error}.") from None
-    stored = await MetricStore(services.pool).store(source, kind, figures, services.clock.now())
-    days = [figure.day for figure in figures]
+    stored = await MetricStore(services.pool).store(source, kind, metrics, services.clock.now())
+    days = [metric.day for metric in metrics]
     return json_response(
         {
             "added": stored.added,
             "changed": stored.changed,
-            "unchanged": len(figures) - stored.added - stored.changed,
-            "bad": figures.bad_count,
-            "bad_rows": figures.bad,
+            "unchanged": len(metrics) - stored.added - stored.changed,
+            "bad": metrics.bad_count,
+            "bad_rows": metrics.bad,
             "first": min(days, default=None),
             "last": max(days, default=None),
         }
@@ -141,19 +148,19 @@ async def list_channel_metrics(
     cursor: PageCursor = None,
 ) -> Response:
     services = get_services(request)
-    begin = read_cursor(cursor, str, str, str, str, str, str)
-    as_of, _ = parse_page_as_of(None, begin, services.clock.now())
+    page_cursor = read_cursor(cursor, str, str, str, str, str, str)
+    as_of, _ = parse_page_as_of(None, page_cursor, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
-    views = MetricStore(services.pool)
-    wanted = MetricQuery(first, to, channel, metric, subject, source)
-    found = await views.page(wanted, _place(begin), items_max + 1)
-    page, more = found[:items_max], len(found) > items_max
-    shown = msgspec.structs.replace(wanted, first=page[0].day, last=page[-1].day) if page else None
+    store = MetricStore(services.pool)
+    query = MetricQuery(first, to, channel, metric, subject, source)
+    metrics = await store.page(query, _read_page_start(page_cursor), items_max + 1)
+    page, has_more = metrics[:items_max], len(metrics) > items_max
+    totals_query = msgspec.structs.replace(query, first=page[0].day, last=page[-1].day) if page else None
     return json_response(
         {
-            "items": [_row_json(each) for each in page],
-            "totals": [_total_json(each) for each in await views.totals(shown)] if shown else [],
-            "next_cursor": write_cursor(as_of, page[-1].day.isoformat(), *page[-1].place[1:]) if more else None,
+            "items": [_render_metric(daily_metric) for daily_metric in page],
+            "totals": [_render_total(total) for total in await store.totals(totals_query)] if totals_query else [],
+            "next_cursor": write_cursor(as_of, page[-1].day.isoformat(), *page[-1].place[1:]) if has_more else None,
             "as_of": format_instant(as_of),
         }
     )
@@ -163,18 +170,23 @@ async def list_channel_metric_formats() -> Response:
     return json_response(
         {
             "items": [
-                {"key": each.key, "name": each.name, "steps": each.steps, "sample": each.sample.decode()}
-                for each in METRIC_FORMATS.values()
+                {
+                    "key": metric_format.key,
+                    "name": metric_format.name,
+                    "steps": metric_format.steps,
+                    "sample": metric_format.sample.decode(),
+                }
+                for metric_format in METRIC_FORMATS.values()
             ]
         }
     )
 
 
-def _place(begin: Cursor | None) -> Place:
+def _read_page_start(cursor: Cursor | None) -> Place:
     """Raises :class:`BadRequest` for a cursor that is not of this list."""
-    if begin is None:
+    if cursor is None:
         return BEFORE_ALL
-    day, *rest = map(str, begin.place)
+    day, *rest = map(str, cursor.place)
     try:
         channel, metric, subject, source, kind = rest
         return date.fromisoformat(day), channel, metric, subject, source, kind
@@ -182,9 +194,9 @@ def _place(begin: Cursor | None) -> Place:
         raise BadRequest("The cursor is not one of this list.") from None
 
 
-def _row_json(each: DailyMetric) -> dict[str, Any]:
-    return {**msgspec.structs.asdict(each), "recorded_at": format_instant(each.recorded_at)}
+def _render_metric(metric: DailyMetric) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(metric), "recorded_at": format_instant(metric.recorded_at)}
 
 
-def _total_json(each: DayTotal) -> dict[str, Any]:
-    return {**msgspec.structs.asdict(each), "mean": Fraction(each.sum) / each.values}
+def _render_total(total: DayTotal) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(total), "mean": Fraction(total.sum) / total.values}

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.schemas import COLLECT_PROBLEMS, BatchIn, CallIn, ReceiptOut, SettingsOut, describe_json_body
-from app.api.visitor_claims import receipt_members, verify_claim
+from app.api.visitor_claims import encode_receipt_members, verify_claim
 from app.errors import NotFound
 from app.formats.decompression import inflate
 from app.formats.segment import Envelope, read
@@ -22,7 +22,7 @@ from app.formats.vendor_events import ABSENT
 from app.http.auth import WriteKey
 from app.http.bodies import read_body
 from app.http.client_info import read_client_info
-from app.http.dependencies import Services, get_services
+from app.http.dependencies import get_services
 from app.http.direct_route import DirectRoute, Handler
 from app.http.responses import JSON, encode_json, json_response
 from app.http.write_keys import authenticate_write_key
@@ -31,10 +31,20 @@ from app.ingest.submit import Submission
 from app.registry.access import WriteKeyGrant
 from app.touchpoint import SourceView
 
-LETTERS: Final = {"track": "t", "identify": "i", "page": "p", "screen": "s", "group": "g", "alias": "a", "batch": "b"}
+SHORT_ROUTES: Final = {
+    "track": "t",
+    "identify": "i",
+    "page": "p",
+    "screen": "s",
+    "group": "g",
+    "alias": "a",
+    "batch": "b",
+}
 ROUTES: Final = ("track", "batch", "identify", "page", "screen", "group", "alias", "import")
 """Tried in this order, so the busiest come first."""
-OPEN_PATHS: Final = frozenset(f"/v1/{name}{slash}" for name in (*ROUTES, *LETTERS.values(), "m") for slash in ("", "/"))
+OPEN_PATHS: Final = frozenset(
+    f"/v1/{name}{slash}" for name in (*ROUTES, *SHORT_ROUTES.values(), "m") for slash in ("", "/")
+)
 OPEN_PREFIXES: Final = ("/v1/projects/",)
 
 _SUMMARIES: Final = {
@@ -47,20 +57,20 @@ _SUMMARIES: Final = {
     "batch": "Many messages at once",
     "import": "Many messages of the past at once",
 }
-_HOST: Final = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}")
+_HOST_PATTERN: Final = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}")
 
 
 def add_collect_routes(app: FastAPI) -> None:
     for route in ROUTES:
-        _add(app, route, route, documented=True)
-        if route in LETTERS:
-            _add(app, LETTERS[route], route, documented=False)
-    _add_direct(app, "/v1/m", "POST", ignore_metrics, documented=False)
-    _add_direct(
+        _add_collect_route(app, route, route, documented=True)
+        if route in SHORT_ROUTES:
+            _add_collect_route(app, SHORT_ROUTES[route], route, documented=False)
+    _add_direct_route(app, "/v1/m", "POST", ignore_metrics, documented=False)
+    _add_direct_route(
         app,
         "/v1/projects/{write_key}/settings",
         "GET",
-        sdk_settings,
+        get_sdk_settings,
         documented=True,
         operation_id="get_sdk_settings",
         summary="Settings that a browser SDK asks for before it sends",
@@ -81,17 +91,17 @@ def add_collect_routes(app: FastAPI) -> None:
     )
 
 
-def _add(app: FastAPI, name: str, route: str, documented: bool) -> None:
+def _add_collect_route(app: FastAPI, name: str, route: str, documented: bool) -> None:
     batch = route in ("batch", "import")
-    _add_direct(
+    _add_direct_route(
         app,
         f"/v1/{name}",
         "POST",
-        collector(route),
+        create_collect_handler(route),
         documented,
         operation_id=f"collect_{route}",
         summary=_SUMMARIES[route],
-        description=(f"`/v1/{LETTERS[route]}` is the same. " if route in LETTERS else "")
+        description=(f"`/v1/{SHORT_ROUTES[route]}` is the same. " if route in SHORT_ROUTES else "")
         + "The body may be gzip and of any content type. The answer comes after COMMIT: what was accepted is durable "
         "and the customer's stages and segments reflect it.",
         response_model=ReceiptOut,
@@ -101,7 +111,7 @@ def _add(app: FastAPI, name: str, route: str, documented: bool) -> None:
     )
 
 
-def _add_direct(app: FastAPI, path: str, method: str, handler: Handler, documented: bool, **options: Any) -> None:
+def _add_direct_route(app: FastAPI, path: str, method: str, handler: Handler, documented: bool, **options: Any) -> None:
     for slash in ("", "/"):
         route = DirectRoute(
             path + slash,
@@ -114,26 +124,29 @@ def _add_direct(app: FastAPI, path: str, method: str, handler: Handler, document
         app.router.routes.append(route)
 
 
-def collector(route: str) -> Handler:
+def create_collect_handler(route: str) -> Handler:
     async def collect(request: Request) -> Response:
         services = get_services(request)
         limits = services.settings.limits
         body = await read_body(request, limits.body_bytes_max)
         received_at = services.clock.now()
-        inflated = inflate(body, request.headers.get("content-encoding"), limits)
-        envelope = read(inflated, route, limits)
-        key = await _admit(request, services, envelope)
-        guest = await verify_claim(request, services, key, envelope.visitor) if envelope.visitor not in ABSENT else None
-        receipt = await submit(request, key.source, envelope, len(inflated), received_at)
-        answer = receipt_json(receipt)
-        if guest is not None:
-            answer = answer[:-1] + await receipt_members(services, key, guest, projected=receipt.projected) + b"}"
-        return Response(answer, media_type=JSON)
+        content = inflate(body, request.headers.get("content-encoding"), limits)
+        envelope = read(content, route, limits)
+        grant = await authenticate(request, envelope.write_key)
+        claimed_visitor = (
+            await verify_claim(request, services, grant, envelope.visitor) if envelope.visitor not in ABSENT else None
+        )
+        receipt = await submit_envelope(request, grant.source, envelope, len(content), received_at)
+        receipt_body = encode_receipt(receipt)
+        if claimed_visitor is not None:
+            members = await encode_receipt_members(services, grant, claimed_visitor, projected=receipt.projected)
+            receipt_body = receipt_body[:-1] + members + b"}"
+        return Response(receipt_body, media_type=JSON)
 
     return collect
 
 
-async def submit_envelope(
+async def authenticate_and_submit(
     request: Request, envelope: Envelope, size_bytes: int, received_at: int | None = None
 ) -> Receipt:
     """Authenticate the write key and submit: what every format does once its body is an envelope.
@@ -141,23 +154,21 @@ async def submit_envelope(
     ``size_bytes`` as inflated; ``received_at`` is the instant as of which the envelope was read, if reading took one.
     Raises :class:`Overloaded` and what :func:`authenticate` does; then nothing was stored.
     """
-    services = get_services(request)
-    source = await authenticate(request, services, envelope)
-    return await submit(request, source, envelope, size_bytes, received_at or services.clock.now())
+    grant = await authenticate(request, envelope.write_key)
+    received_at = received_at or get_services(request).clock.now()
+    return await submit_envelope(request, grant.source, envelope, size_bytes, received_at)
 
 
-async def authenticate(request: Request, services: Services, envelope: Envelope) -> SourceView:
-    """The source whose key the request carries. Raises what :func:`app.http.write_keys.authenticate_write_key` does."""
-    return (await _admit(request, services, envelope)).source
+async def authenticate(request: Request, body_key: str | None) -> WriteKeyGrant:
+    """Return what the request's write key allows: the key of the header, of the body (``body_key``) or of the query.
+
+    The first key that the workspace knows wins. Raises what :func:`app.http.write_keys.authenticate_write_key` does.
+    """
+    keys = (_read_authorization_key(request), body_key, request.query_params.get("writeKey"))
+    return (await authenticate_write_key(request, get_services(request), *keys))[1]
 
 
-async def _admit(request: Request, services: Services, envelope: Envelope) -> WriteKeyGrant:
-    """The header wins, unless only the body's key is known."""
-    keys = (_key_of_header(request), envelope.write_key, request.query_params.get("writeKey"))
-    return (await authenticate_write_key(request, services, *keys))[1]
-
-
-async def submit(
+async def submit_envelope(
     request: Request, source: SourceView, envelope: Envelope, size_bytes: int, received_at: int
 ) -> Receipt:
     """Submit an envelope of an authenticated source. Raises :class:`Overloaded`."""
@@ -168,7 +179,7 @@ async def submit(
     )
 
 
-def _key_of_header(request: Request) -> str | None:
+def _read_authorization_key(request: Request) -> str | None:
     """From ``Basic base64(key:)``, with or without the colon, or ``Bearer key``."""
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
@@ -181,7 +192,7 @@ def _key_of_header(request: Request) -> str | None:
         return None
 
 
-def receipt_json(receipt: Receipt) -> bytes:
+def encode_receipt(receipt: Receipt) -> bytes:
     if not receipt.rejections and not receipt.warnings:
         return b'{"success":true,"accepted":%d,"duplicate":%d,"rejected":%d,"projected":%s,"rejections":[]}' % (
             receipt.accepted,
@@ -189,25 +200,30 @@ def receipt_json(receipt: Receipt) -> bytes:
             receipt.rejected,
             b"true" if receipt.projected else b"false",
         )
-    answer: dict[str, Any] = {
+    members: dict[str, Any] = {
         "success": True,
         "accepted": receipt.accepted,
         "duplicate": receipt.duplicate,
         "rejected": receipt.rejected,
         "projected": receipt.projected,
-        "rejections": [rejection_json(each) for each in receipt.rejections],
+        "rejections": [render_rejection(rejection) for rejection in receipt.rejections],
     }
     if receipt.warnings:
-        answer["warnings"] = [rejection_json(each) for each in receipt.warnings]
-    return encode_json(answer)
+        members["warnings"] = [render_rejection(rejection) for rejection in receipt.warnings]
+    return encode_json(members)
 
 
-def rejection_json(each: Any) -> dict[str, Any]:
+def render_rejection(rejection: Any) -> dict[str, Any]:
     """Of a rejection or a warning. An id may have been refused for characters that no answer can hold."""
-    message_id = each.message_id
+    message_id = rejection.message_id
     if message_id is not None:
         message_id = message_id.encode("utf-8", "replace").decode()
-    return {"index": each.index, "messageId": message_id, "code": str(each.code), "message": each.message}
+    return {
+        "index": rejection.index,
+        "messageId": message_id,
+        "code": str(rejection.code),
+        "message": rejection.message,
+    }
 
 
 async def ignore_metrics(request: Request) -> Response:
@@ -216,13 +232,13 @@ async def ignore_metrics(request: Request) -> Response:
     return json_response({"success": True})
 
 
-async def sdk_settings(request: Request) -> Response:
+async def get_sdk_settings(request: Request) -> Response:
     """What analytics-next needs to start: only with the key ``Segment.io`` does it take the page's own host."""
     key = request.path_params["write_key"]
     if await get_services(request).registry.access.find_source(key) is None:
         raise NotFound("There is no such write key.")
     segment: dict[str, Any] = {"apiKey": key, "retryQueue": True}
     host = request.headers.get("host", "")
-    if _HOST.fullmatch(host):
+    if _HOST_PATTERN.fullmatch(host):
         segment |= {"apiHost": f"{host}/v1", "protocol": request.url.scheme}
     return json_response({"integrations": {"Segment.io": segment}, "metrics": {"sampleRate": 0}})

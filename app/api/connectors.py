@@ -10,10 +10,10 @@ from fastapi import FastAPI, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.collect import rejection_json
+from app.api.collect import render_rejection
 from app.api.schemas import ConnectorsOut, DeliveryDryRunOut, SecretIn, SecretOut, SecretsOut, describe_json_body
 from app.api.secret_routes import add_secret_route
-from app.api.webhooks import submission_of, webhook_source_of
+from app.api.webhooks import build_submission, find_webhook_source
 from app.connectors.adapter import TEXT_POLICIES, Connector
 from app.connectors.delivery import Delivery
 from app.connectors.delivery_parser import parse
@@ -30,16 +30,16 @@ from app.registry.webhook_secrets import SecretRow
 from app.touchpoint import Message
 
 SDK: Final = "sdk"
-_OPTIONS_OF_ALL: Final = {
+_COMMON_OPTIONS: Final = {
     "url": "The webhook's address as the tool calls it; needed where a proxy changes it and the tool signs it.",
     "text": "Where people's free text goes: private (the default: no rule reads it), property, or none.",
     "estimate": "on: how texts of customers sound, in properties.estimate; needs segue[estimates]. Off by default.",
 }
-_SAMPLE_OF_SDKS: Final = (
+_SDK_SAMPLE: Final = (
     '{"type":"track","event":"Order Completed","userId":"user-1","properties":{"total":42.5},"messageId":"m-1"}'
 )
 _TOKEN_BYTES: Final = 24
-_NOT_PASSED_ON: Final = ("authorization", "cookie", "host", "content-length")
+_DROPPED_HEADERS: Final = ("authorization", "cookie", "host", "content-length")
 
 SourceKey = Annotated[
     str, Path(description="Key of a source whose kind is a tool.", pattern=KEY_PATTERN, max_length=64)
@@ -103,16 +103,18 @@ def add_connector_routes(app: FastAPI) -> None:
         )
 
 
-def check_kind(kind: str, options: dict[str, str]) -> None:
+def check_source_options(kind: str, options: dict[str, str]) -> None:
     """Raises :class:`BadRequest` for a kind that there is not, or an option that it does not have."""
     connector = CONNECTORS.get(kind)
     if connector is None and kind != SDK:
         raise BadRequest(f"There is no kind {kind}; GET /v1/connectors lists them.", path="/kind")
-    known = {} if connector is None else _OPTIONS_OF_ALL | dict(connector.options)
+    connector_options = {} if connector is None else _COMMON_OPTIONS | dict(connector.options)
     for name in options:
-        if name not in known:
-            told = ", ".join(known) or "none"
-            raise BadRequest(f"A source of kind {kind} has no option {name}; it has {told}.", path=f"/options/{name}")
+        if name not in connector_options:
+            option_names = ", ".join(connector_options) or "none"
+            raise BadRequest(
+                f"A source of kind {kind} has no option {name}; it has {option_names}.", path=f"/options/{name}"
+            )
     if options.get("text", "private") not in TEXT_POLICIES:
         raise BadRequest(f"text is one of {', '.join(TEXT_POLICIES)}.", path="/options/text")
     if options.get("estimate", "off") not in (ESTIMATED, "off"):
@@ -131,38 +133,38 @@ async def list_connectors(request: Request) -> Response:
         "makes_token": False,
         "steps": ["Use the source's write key in any Segment-compatible SDK, in segue.js, or over HTTP."],
         "options": {},
-        "sample": _SAMPLE_OF_SDKS,
+        "sample": _SDK_SAMPLE,
         "sample_headers": {"content-type": "application/json"},
     }
-    return json_response({"items": [sdk, *(_kind_json(connector) for connector in CONNECTORS.values())]})
+    return json_response({"items": [sdk, *(_render_connector(connector) for connector in CONNECTORS.values())]})
 
 
 async def list_secrets(request: Request, key: SourceKey) -> Response:
     services = get_services(request)
-    webhook_source_of(services, key)
+    find_webhook_source(services, key)
     return json_response(
-        {"items": [_secret_json(each) for each in await services.registry.webhook_secrets.list_for_source(key)]}
+        {"items": [_render_secret(secret) for secret in await services.registry.webhook_secrets.list_for_source(key)]}
     )
 
 
 async def add_secret(request: Request, key: SourceKey) -> Response:
     """Every process follows within a second. Deliveries signed with an older secret are taken for `overlap_seconds`."""
     services = get_services(request)
-    _, connector = webhook_source_of(services, key)
-    wanted = await read_model(request, SecretIn)
-    secret, token = wanted.secret, None
+    _, connector = find_webhook_source(services, key)
+    body = await read_model(request, SecretIn)
+    secret, token = body.secret, None
     if not secret:
         if connector.scheme.secret_label:
             raise BadRequest(f"Enter a secret: {connector.scheme.secret_label}.", path="/secret")
         secret = token = "wh_" + secrets.token_urlsafe(_TOKEN_BYTES)
     try:
-        kept = connector.scheme.normalise_secret(secret)
-        if not kept:
+        value = connector.scheme.normalise_secret(secret)
+        if not value:
             raise ValueError("An empty secret verifies whatever anybody signs with it.")
     except ValueError as error:
         raise BadRequest(f"/secret: {error}", path="/secret") from None
-    row = await services.registry.webhook_secrets.add(key, kept, wanted.overlap_seconds, services.clock.now())
-    return json_response(_secret_json(row) | ({"token": token} if token else {}), 201)
+    row = await services.registry.webhook_secrets.add(key, value, body.overlap_seconds, services.clock.now())
+    return json_response(_render_secret(row) | ({"token": token} if token else {}), 201)
 
 
 async def drop_secret(
@@ -176,47 +178,47 @@ async def drop_secret(
 async def dry_run_delivery(request: Request, key: SourceKey) -> Response:
     """The body, or the kind's sample, goes the whole way: signed and verified, read, stored, projected, taken back."""
     services = get_services(request)
-    webhook_source, connector = webhook_source_of(services, key)
+    webhook_source, connector = find_webhook_source(services, key)
     now = services.clock.now()
-    delivery = await _sample(
+    delivery = await _read_sample(
         request, connector, Delivery(url=str(request.url), received_at=now, options=webhook_source.options)
     )
-    checked = _signs(connector, delivery, webhook_source.secrets_at(now))
+    is_verified = _is_sample_verified(connector, delivery, webhook_source.secrets_at(now))
     parsed = parse(connector, delivery)
-    dry_run = await services.ingest.dry_run(submission_of(parsed, webhook_source, delivery))
+    dry_run = await services.ingest.dry_run(build_submission(parsed, webhook_source, delivery))
     return json_response(
         {
-            "signature": "verified" if checked else "not_checked",
-            "messages": [_message_json(message) for message in dry_run.messages],
+            "signature": "verified" if is_verified else "not_checked",
+            "messages": [_render_message(message) for message in dry_run.messages],
             "accepted": dry_run.receipt.accepted,
             "duplicate": dry_run.receipt.duplicate,
-            "rejections": [rejection_json(each) for each in dry_run.receipt.rejections],
+            "rejections": [render_rejection(rejection) for rejection in dry_run.receipt.rejections],
             "ignored": parsed.ignored,
-            "erasures": [f"{each.kind}:{each.value}" for each in parsed.erasures],
+            "erasures": [f"{erasure.kind}:{erasure.value}" for erasure in parsed.erasures],
         }
     )
 
 
-async def _sample(request: Request, connector: Connector, delivery: Delivery) -> Delivery:
+async def _read_sample(request: Request, connector: Connector, delivery: Delivery) -> Delivery:
     body = await read_body(request, get_services(request).settings.limits.webhook_bytes_max)
     if not body:
         return msgspec.structs.replace(delivery, body=connector.sample, headers=connector.sample_headers)
-    headers = {name: value for name, value in request.headers.items() if name not in _NOT_PASSED_ON}
+    headers = {name: value for name, value in request.headers.items() if name not in _DROPPED_HEADERS}
     return msgspec.structs.replace(delivery, body=body, headers=headers)
 
 
-def _signs(connector: Connector, delivery: Delivery, kept: list[str]) -> bool:
+def _is_sample_verified(connector: Connector, delivery: Delivery, secret_values: list[str]) -> bool:
     """Whether the newest secret signs and verifies; of a token only the hash is known, which signs nothing."""
-    if connector.scheme.sign is None or not connector.scheme.secret_label or not kept:
+    if connector.scheme.sign is None or not connector.scheme.secret_label or not secret_values:
         return False
     try:
-        connector.scheme.verify(connector.scheme.sign(delivery, kept[0]), kept[0])
-    except SignatureRefused as refused:
-        raise BadRequest(f"The sample cannot be verified: {refused.detail}.") from None
+        connector.scheme.verify(connector.scheme.sign(delivery, secret_values[0]), secret_values[0])
+    except SignatureRefused as error:
+        raise BadRequest(f"The sample cannot be verified: {error.detail}.") from None
     return True
 
 
-def _kind_json(connector: Connector) -> dict[str, Any]:
+def _render_connector(connector: Connector) -> dict[str, Any]:
     return {
         "key": connector.key,
         "name": connector.name,
@@ -224,17 +226,17 @@ def _kind_json(connector: Connector) -> dict[str, Any]:
         "secret": connector.scheme.secret_label,
         "makes_token": connector.scheme.needs_secret and not connector.scheme.secret_label,
         "steps": list(connector.steps),
-        "options": _OPTIONS_OF_ALL | dict(connector.options),
+        "options": _COMMON_OPTIONS | dict(connector.options),
         "sample": connector.sample.decode(),
         "sample_headers": dict(connector.sample_headers),
     }
 
 
-def _secret_json(row: SecretRow) -> dict[str, Any]:
+def _render_secret(row: SecretRow) -> dict[str, Any]:
     return {"id": row.id, "created_at": format_instant(row.created_at), "expires_at": format_instant(row.expires_at)}
 
 
-def _message_json(message: Message) -> dict[str, Any]:
+def _render_message(message: Message) -> dict[str, Any]:
     return {
         "type": message.type,
         "message_id": message.message_id,

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.collect import authenticate, submit
+from app.api.collect import authenticate, submit_envelope
 from app.api.schemas import (
     CustomerioBatchIn,
     CustomerioIn,
@@ -26,7 +26,6 @@ from app.api.vendor_routes import add_vendor_route
 from app.errors import BadRequest, Rejection
 from app.formats.customerio_track import ParsedRequest, describe_error, read_batch, read_call, read_operation
 from app.formats.decompression import inflate
-from app.formats.segment import Envelope
 from app.http.bodies import read_body
 from app.http.dependencies import get_services
 from app.http.direct_route import Handler
@@ -34,21 +33,26 @@ from app.http.responses import json_response
 from app.ingest.group_commit import Receipt
 from app.touchpoint import SourceView
 
-_CUSTOMER: Final = "/api/v1/customers/{id}"
+_CUSTOMER_PATH: Final = "/api/v1/customers/{id}"
 _CALLS: Final = (
-    ("PUT", _CUSTOMER, "identify", "Customer.io: ids and attributes of a person"),
-    ("DELETE", _CUSTOMER, "delete", "Customer.io: queue a person for erasure; nothing is erased by itself"),
-    ("POST", f"{_CUSTOMER}/events", "event", "Customer.io: an event, page or screen of a person"),
+    ("PUT", _CUSTOMER_PATH, "identify", "Customer.io: ids and attributes of a person"),
+    ("DELETE", _CUSTOMER_PATH, "delete", "Customer.io: queue a person for erasure; nothing is erased by itself"),
+    ("POST", f"{_CUSTOMER_PATH}/events", "event", "Customer.io: an event, page or screen of a person"),
     ("POST", "/api/v1/events", "anonymous_event", "Customer.io: an event of somebody anonymous"),
     ("POST", "/api/v1/merge_customers", "merge", "Customer.io: two people are one"),
-    ("PUT", f"{_CUSTOMER}/devices", "add_device", "Customer.io: a device that may be pushed to"),
-    ("DELETE", f"{_CUSTOMER}/devices/{{token}}", "delete_device", "Customer.io: a device is no more"),
-    ("POST", f"{_CUSTOMER}/suppress", "suppress", "Customer.io: a person is to be left alone, and queued for erasure"),
-    ("POST", f"{_CUSTOMER}/unsuppress", "unsuppress", "Customer.io: a person may be addressed again"),
+    ("PUT", f"{_CUSTOMER_PATH}/devices", "add_device", "Customer.io: a device that may be pushed to"),
+    ("DELETE", f"{_CUSTOMER_PATH}/devices/{{token}}", "delete_device", "Customer.io: a device is no more"),
+    (
+        "POST",
+        f"{_CUSTOMER_PATH}/suppress",
+        "suppress",
+        "Customer.io: a person is to be left alone, and queued for erasure",
+    ),
+    ("POST", f"{_CUSTOMER_PATH}/unsuppress", "unsuppress", "Customer.io: a person may be addressed again"),
     ("POST", "/api/v1/push/events", "push_event", "Customer.io: a push was delivered, opened, or led to something"),
     ("POST", "/api/v1/metrics", "metric", "Customer.io: a report on one message that was sent"),
 )
-_IN_PATHS: Final = {
+_PATH_PARAMETERS: Final = {
     "id": ("An id, an address, or `cio_` and Customer.io's own id. A slash in it is `%2F`.", "user-1"),
     "token": ("Of the device.", "device-1"),
 }
@@ -59,20 +63,20 @@ def add_customerio_track_routes(app: FastAPI) -> None:
         add_vendor_route(
             app,
             path,
-            _call(call),
+            _create_call_handler(call),
             method=method,
             operation_id=f"customerio_{call}",
             summary=summary,
             response_model=CustomerioOut,
             openapi_extra={
                 **(describe_json_body(CustomerioIn) if method != "DELETE" else {}),
-                "parameters": [_in_path(name) for name in _IN_PATHS if f"{{{name}}}" in path],
+                "parameters": [_describe_path_parameter(name) for name in _PATH_PARAMETERS if f"{{{name}}}" in path],
             },
         )
     add_vendor_route(
         app,
         "/api/v2/entity",
-        entity,
+        receive_entity,
         operation_id="customerio_entity",
         summary="Customer.io: one operation; 400 with `errors` where it is refused",
         response_model=CustomerioOut,
@@ -81,7 +85,7 @@ def add_customerio_track_routes(app: FastAPI) -> None:
     add_vendor_route(
         app,
         "/api/v2/batch",
-        batch,
+        receive_batch,
         operation_id="customerio_batch",
         summary="Customer.io: many operations; 207 with `errors` where some are refused",
         response_model=CustomerioOut,
@@ -97,8 +101,8 @@ def add_customerio_track_routes(app: FastAPI) -> None:
     )
 
 
-def _in_path(name: str) -> dict[str, Any]:
-    description, example = _IN_PATHS[name]
+def _describe_path_parameter(name: str) -> dict[str, Any]:
+    description, example = _PATH_PARAMETERS[name]
     return {
         "name": name,
         "in": "path",
@@ -109,46 +113,46 @@ def _in_path(name: str) -> dict[str, Any]:
     }
 
 
-def _call(call: str) -> Handler:
-    async def take(request: Request) -> Response:
+def _create_call_handler(call: str) -> Handler:
+    async def receive_call(request: Request) -> Response:
         services = get_services(request)
         received_at = services.clock.now()
-        source = await _source(request)
-        body = await _body(request)
-        who, device = (_decoded(request.path_params.get(name, "")) for name in _IN_PATHS)
-        parsed = read_call(call, who, device, body, received_at, services.settings.limits)
-        await _submit(request, source, parsed, len(body), received_at)
+        source = await _authenticate_source(request)
+        body = await _read_inflated_body(request)
+        person_id, device_token = (_decode_path_segment(request.path_params.get(name, "")) for name in _PATH_PARAMETERS)
+        parsed = read_call(call, person_id, device_token, body, received_at, services.settings.limits)
+        await _submit_parsed(request, source, parsed, len(body), received_at)
         return json_response({})
 
-    return take
+    return receive_call
 
 
-async def entity(request: Request) -> Response:
+async def receive_entity(request: Request) -> Response:
     services = get_services(request)
     received_at = services.clock.now()
-    source = await _source(request)
-    body = await _body(request)
+    source = await _authenticate_source(request)
+    body = await _read_inflated_body(request)
     parsed = read_operation(body, received_at, services.settings.limits)
-    receipt = await _submit(request, source, parsed, len(body), received_at)
-    return json_response(_errors(receipt.rejections), 400) if receipt.rejections else json_response({})
+    receipt = await _submit_parsed(request, source, parsed, len(body), received_at)
+    return json_response(_render_errors(receipt.rejections), 400) if receipt.rejections else json_response({})
 
 
-async def batch(request: Request) -> Response:
+async def receive_batch(request: Request) -> Response:
     services = get_services(request)
     received_at = services.clock.now()
-    source = await _source(request)
-    body = await _body(request)
+    source = await _authenticate_source(request)
+    body = await _read_inflated_body(request)
     parsed = read_batch(body, received_at, services.settings.limits)
-    receipt = await _submit(request, source, parsed, len(body), received_at)
-    return json_response(_errors(receipt.rejections), 207) if receipt.rejections else json_response({})
+    receipt = await _submit_parsed(request, source, parsed, len(body), received_at)
+    return json_response(_render_errors(receipt.rejections), 207) if receipt.rejections else json_response({})
 
 
-async def _source(request: Request) -> SourceView:
+async def _authenticate_source(request: Request) -> SourceView:
     """Asked before anything is read: what an operation says of many people costs something to take apart."""
-    return await authenticate(request, get_services(request), Envelope(_password(request), [], []))
+    return (await authenticate(request, _read_password(request))).source
 
 
-async def _submit(
+async def _submit_parsed(
     request: Request, source: SourceView, parsed: ParsedRequest, size_bytes: int, received_at: int
 ) -> Receipt:
     """Submit what one request asks for. Raises :class:`Overloaded`."""
@@ -156,15 +160,15 @@ async def _submit(
     envelope.erasures = list(parsed.erasures)
     envelope.rejects_each_place_once = True
     item_bytes = sum(len(item) for item in envelope.items)
-    return await submit(request, source, envelope, max(size_bytes, item_bytes), received_at)
+    return await submit_envelope(request, source, envelope, max(size_bytes, item_bytes), received_at)
 
 
-async def _body(request: Request) -> bytes:
+async def _read_inflated_body(request: Request) -> bytes:
     limits = get_services(request).settings.limits
     return inflate(await read_body(request, limits.body_bytes_max), request.headers.get("content-encoding"), limits)
 
 
-def _decoded(segment: str) -> str:
+def _decode_path_segment(segment: str) -> str:
     """One segment of the path as it was sent. Raises :class:`BadRequest` for percent-encoding that is no UTF-8."""
     try:
         return unquote_to_bytes(segment.encode("latin-1")).decode()
@@ -172,7 +176,7 @@ def _decoded(segment: str) -> str:
         raise BadRequest("The percent-encoded path is not UTF-8.") from None
 
 
-def _password(request: Request) -> str | None:
+def _read_password(request: Request) -> str | None:
     """The second half of Basic authorization, which is the API key; the first is looked at where all keys are."""
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
@@ -183,5 +187,7 @@ def _password(request: Request) -> str | None:
         return None
 
 
-def _errors(rejections: list[Rejection]) -> dict[str, Any]:
-    return {"errors": [describe_error(each) for each in sorted(rejections, key=lambda each: each.index)]}
+def _render_errors(rejections: list[Rejection]) -> dict[str, Any]:
+    return {
+        "errors": [describe_error(rejection) for rejection in sorted(rejections, key=lambda rejection: rejection.index)]
+    }

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import FastAPI, Query, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.customer_rendering import (
+    render_customer,
+    render_link,
+    render_membership,
+    render_segment_stay,
+    render_stage_stay,
+    render_touchpoint,
+)
 from app.api.schemas import (
     ETAG_RESPONSES,
     CustomerOut,
@@ -29,7 +37,7 @@ from app.api.schemas import (
 from app.errors import BadRequest, NotFound
 from app.http.as_of import AS_OF_PARAMETER, AsOf, parse_as_of, parse_page_as_of
 from app.http.auth import SecretKey, require_secret_key
-from app.http.bodies import read_json
+from app.http.bodies import read_struct
 from app.http.customer_refs import (
     CUSTOMER_PARAMETER,
     list_candidate_ids,
@@ -50,21 +58,17 @@ from app.http.responses import (
     write_cursor,
 )
 from app.postgres.pool import transact
-from app.projection.intervals import Interval
 from app.projection.project import undo_link
-from app.projection.state import Cause
-from app.queries.customer_state import CurrentStage, Customer, Membership
 from app.queries.customers import CustomerQueries
-from app.queries.timeline import LedgerLink, TimelineEntry, TimelineQueries, cursor_at
+from app.queries.timeline import TimelineQueries, cursor_at
 from app.registry.definition_rows import body_to_json
 
 _BODY_BYTES_MAX = 1_000_000
-_Body = TypeVar("_Body")
 
 
 def add_customer_routes(app: FastAPI) -> None:
     secret = [Security(SecretKey())]
-    read = describe_problems(400, 401, 403, 404)
+    read_problems = describe_problems(400, 401, 403, 404)
     app.router.routes.append(
         DirectRoute(
             "/v1/customers/{customer}",
@@ -74,7 +78,7 @@ def add_customer_routes(app: FastAPI) -> None:
             operation_id="get_customer",
             summary="A customer: identities, traits, stages and segments",
             response_model=CustomerOut,
-            responses={**ETAG_RESPONSES, **read},
+            responses={**ETAG_RESPONSES, **read_problems},
             dependencies=secret,
             openapi_extra={"parameters": [CUSTOMER_PARAMETER, AS_OF_PARAMETER]},
         )
@@ -101,7 +105,7 @@ def add_customer_routes(app: FastAPI) -> None:
                 **({} if path == "touchpoints" else ETAG_RESPONSES),
             },
             dependencies=secret,
-            openapi_extra=_path(key="{key}" in path),
+            openapi_extra=_describe_path_parameters(key="{key}" in path),
         )
     app.add_api_route(
         "/v1/customers/lookup",
@@ -133,18 +137,18 @@ def add_customer_routes(app: FastAPI) -> None:
         )
 
 
-def _path(*, key: bool = False) -> dict[str, Any]:
+def _describe_path_parameters(*, key: bool = False) -> dict[str, Any]:
     parameters = [CUSTOMER_PARAMETER]
     if key:
         parameters.append({"name": "key", "in": "path", "required": True, "schema": {"type": "string", "title": "Key"}})
     return {"parameters": parameters}
 
 
-def _views(services: Services) -> CustomerQueries:
+def _create_queries(services: Services) -> CustomerQueries:
     return CustomerQueries(services.pool, services.registry, services.settings)
 
 
-# ---------------------------------------------------------------------------------------------- standing
+# ------------------------------------------------------------------------------------------------- state
 
 
 async def get_customer(request: Request) -> Response:
@@ -152,50 +156,23 @@ async def get_customer(request: Request) -> Response:
     services = get_services(request)
     ids = read_customer_ids(request)
     at, is_past = parse_as_of(request.query_params.get("as_of"), services.clock.now())
-    customer = await _views(services).customer(ids, at, past=is_past)
-    return etag_response(request, customer_json(customer), customer.as_of)
+    customer = await _create_queries(services).customer(ids, at, past=is_past)
+    return etag_response(request, render_customer(customer), customer.as_of)
 
 
 async def lookup_customers(request: Request) -> Response:
     services = get_services(request)
-    asked = await _read(request, _Lookup)
-    if len(asked.customers) > services.settings.limits.lookup_customers_max:
+    body = await read_struct(request, _LookupBody, _BODY_BYTES_MAX)
+    if len(body.customers) > services.settings.limits.lookup_customers_max:
         raise BadRequest(f"At most {services.settings.limits.lookup_customers_max} customers can be looked up at once.")
-    now, _ = parse_as_of(asked.as_of, services.clock.now())
-    questions = [list_candidate_ids(text, services.settings) for text in asked.customers]
-    found = await _views(services).customers(questions, now)
+    now, _ = parse_as_of(body.as_of, services.clock.now())
+    candidate_ids = [list_candidate_ids(text, services.settings) for text in body.customers]
+    customers = await _create_queries(services).customers(candidate_ids, now)
     items = [
-        {"ref": text, "customer": customer and {**customer_json(customer), "as_of": format_instant(customer.as_of)}}
-        for text, customer in zip(asked.customers, found, strict=True)
+        {"ref": text, "customer": customer and {**render_customer(customer), "as_of": format_instant(customer.as_of)}}
+        for text, customer in zip(body.customers, customers, strict=True)
     ]
     return json_response({"items": items, "as_of": format_instant(now)})
-
-
-def customer_json(customer: Customer) -> dict[str, Any]:
-    return {
-        "id": format_uuid(customer.id),
-        "identities": customer.identities,
-        "traits": customer.traits,
-        "stages": {journey: _place_json(place) for journey, place in customer.stages.items()},
-        "segments": [_membership_json(membership) for membership in customer.segments],
-    }
-
-
-def _place_json(place: CurrentStage) -> dict[str, Any]:
-    return {
-        "stage": place.stage,
-        "since": format_instant(place.since),
-        "valid_until": format_instant(place.valid_until),
-        "cause": place.cause,
-    }
-
-
-def _membership_json(membership: Membership) -> dict[str, Any]:
-    return {
-        "key": membership.key,
-        "since": format_instant(membership.since),
-        "valid_until": format_instant(membership.valid_until),
-    }
 
 
 # ----------------------------------------------------------------------------------------------- history
@@ -209,18 +186,8 @@ async def get_customer_journey(
     services = get_services(request)
     ids = read_customer_ids(request)
     at, is_past = parse_as_of(as_of, services.clock.now())
-    customer, stays, until = await _views(services).list_stays(ids, "journey", journey, at, past=is_past)
-    items = [
-        {
-            "journey": stay.definition.partition(":")[2],
-            "stage": stay.value,
-            "entered_at": format_instant(stay.entered_at),
-            "left_at": format_instant(_left(stay, until)),
-            "cause": stay.entered_cause,
-            "left_cause": _left_cause(stay, until),
-        }
-        for stay in stays
-    ]
+    customer, stays, until = await _create_queries(services).list_stays(ids, "journey", journey, at, past=is_past)
+    items = [render_stage_stay(stay, until) for stay in stays]
     return etag_response(request, {"id": format_uuid(customer), "items": items}, until)
 
 
@@ -233,29 +200,12 @@ async def list_customer_segments(
     ids = read_customer_ids(request)
     at, is_past = parse_as_of(as_of, services.clock.now())
     if not history:
-        customer = await _views(services).customer(ids, at, past=is_past)
-        items = [_membership_json(membership) for membership in customer.segments]
+        customer = await _create_queries(services).customer(ids, at, past=is_past)
+        items = [render_membership(membership) for membership in customer.segments]
         return etag_response(request, {"id": format_uuid(customer.id), "items": items}, customer.as_of)
-    id, stays, until = await _views(services).list_stays(ids, "segment", None, at, past=is_past)
-    items = [
-        {
-            "key": stay.definition.partition(":")[2],
-            "since": format_instant(stay.entered_at),
-            "left_at": format_instant(_left(stay, until)),
-            "cause": stay.entered_cause,
-            "left_cause": _left_cause(stay, until),
-        }
-        for stay in stays
-    ]
+    id, stays, until = await _create_queries(services).list_stays(ids, "segment", None, at, past=is_past)
+    items = [render_segment_stay(stay, until) for stay in stays]
     return etag_response(request, {"id": format_uuid(id), "items": items}, until)
-
-
-def _left(stay: Interval, as_of: int) -> int | None:
-    return stay.left_at if stay.left_at is not None and stay.left_at <= as_of else None
-
-
-def _left_cause(stay: Interval, as_of: int) -> Cause | None:
-    return stay.left_cause if _left(stay, as_of) is not None else None
 
 
 # ------------------------------------------------------------------------------------------- explanation
@@ -266,14 +216,14 @@ async def explain_segment(request: Request, as_of: AsOf = None) -> Response:
     ids = read_customer_ids(request)
     key = read_definition_key(request)
     at, _ = parse_as_of(as_of, services.clock.now())
-    definition, why = await _views(services).explain_segment(ids, key, at)
+    definition, explanation = await _create_queries(services).explain_segment(ids, key, at)
     content = {
         "segment": key,
         "version": definition.version,
-        "member": why.holds,
-        "since": format_instant(why.since),
-        "valid_until": format_instant(why.valid_until),
-        "explanation": render_explanation(why.tree),
+        "member": explanation.holds,
+        "since": format_instant(explanation.since),
+        "valid_until": format_instant(explanation.valid_until),
+        "explanation": render_explanation(explanation.tree),
     }
     return etag_response(request, content, at)
 
@@ -283,14 +233,16 @@ async def explain_journey(request: Request, as_of: AsOf = None) -> Response:
     ids = read_customer_ids(request)
     key = read_definition_key(request)
     at, _ = parse_as_of(as_of, services.clock.now())
-    definition, place, stages = await _views(services).explain_journey(ids, key, at)
+    definition, current, stages = await _create_queries(services).explain_journey(ids, key, at)
     content = {
         "journey": key,
         "version": definition.version,
-        "stage": place.stage,
-        "since": format_instant(place.since),
-        "valid_until": format_instant(place.valid_until),
-        "stages": [{"stage": stage, "explanation": render_explanation(why.tree)} for stage, why in stages],
+        "stage": current.stage,
+        "since": format_instant(current.since),
+        "valid_until": format_instant(current.valid_until),
+        "stages": [
+            {"stage": stage, "explanation": render_explanation(explanation.tree)} for stage, explanation in stages
+        ],
     }
     return etag_response(request, content, at)
 
@@ -300,14 +252,14 @@ async def explain_trait(request: Request, as_of: AsOf = None) -> Response:
     ids = read_customer_ids(request)
     key = read_definition_key(request)
     at, _ = parse_as_of(as_of, services.clock.now())
-    definition, found = await _views(services).explain_trait(ids, key, at)
-    value, valid_until = found.pop("value"), found.pop("valid_until")
+    definition, explanation = await _create_queries(services).explain_trait(ids, key, at)
+    value, valid_until = explanation.pop("value"), explanation.pop("valid_until")
     content = {
         "trait": key,
         "version": definition.version,
         "value": value,
         "valid_until": format_instant(valid_until),
-        "explanation": {"rule": body_to_json(definition), **found},
+        "explanation": {"rule": body_to_json(definition), **explanation},
     }
     return etag_response(request, content, at)
 
@@ -320,39 +272,21 @@ async def list_touchpoints(
 ) -> Response:
     services = get_services(request)
     ids = read_customer_ids(request)
-    begin = read_cursor(cursor, int, str, str)
-    at, is_past = parse_page_as_of(as_of, begin, services.clock.now())
+    page_cursor = read_cursor(cursor, int, str, str)
+    at, is_past = parse_page_as_of(as_of, page_cursor, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
     timeline = TimelineQueries(services.pool)
-    place: Any = tuple(begin.place) if begin else cursor_at(at) if is_past else None
-    found = await timeline.list_touchpoints(ids, place, items_max + 1)
-    page, more = found[:items_max], len(found) > items_max
-    last = page[-1] if more else None
+    start: Any = tuple(page_cursor.place) if page_cursor else cursor_at(at) if is_past else None
+    entries = await timeline.list_touchpoints(ids, start, items_max + 1)
+    page, has_more = entries[:items_max], len(entries) > items_max
+    last = page[-1] if has_more else None
     return json_response(
         {
-            "items": [_entry_json(entry) for entry in page],
+            "items": [render_touchpoint(entry) for entry in page],
             "next_cursor": last and write_cursor(at, last.occurred_at, last.message_id, last.source),
             "as_of": format_instant(at),
         }
     )
-
-
-def _entry_json(entry: TimelineEntry) -> dict[str, Any]:
-    return {
-        "message_id": entry.message_id,
-        "source": entry.source,
-        "type": entry.type,
-        "name": entry.name,
-        "channel": entry.channel,
-        "occurred_at": format_instant(entry.occurred_at),
-        "received_at": format_instant(entry.received_at),
-        "sent_at": format_instant(entry.sent_at),
-        "original_timestamp": entry.original_timestamp,
-        "identities": entry.identities,
-        "properties": msgspec.Raw(entry.properties),
-        "context": msgspec.Raw(entry.context),
-        "traits": None if entry.traits is None else msgspec.Raw(entry.traits),
-    }
 
 
 async def list_links(request: Request, as_of: AsOf = None) -> Response:
@@ -361,21 +295,8 @@ async def list_links(request: Request, as_of: AsOf = None) -> Response:
     ids = read_customer_ids(request)
     at, is_past = parse_as_of(as_of, services.clock.now())
     customer, links = await TimelineQueries(services.pool).list_links(ids)
-    items = [_link_json(link) for link in links if not is_past or link.occurred_at <= at]
+    items = [render_link(link) for link in links if not is_past or link.occurred_at <= at]
     return etag_response(request, {"id": format_uuid(customer), "items": items}, at)
-
-
-def _link_json(link: LedgerLink) -> dict[str, Any]:
-    return {
-        "weaker": link.weaker,
-        "stronger": link.stronger,
-        "kind": link.kind,
-        "joined": link.joined and link.undone_at is None,
-        "occurred_at": format_instant(link.occurred_at),
-        "message_id": link.message_id,
-        "source": link.source,
-        "undone_at": format_instant(link.undone_at),
-    }
 
 
 async def undo_customer_link(request: Request) -> Response:
@@ -388,36 +309,24 @@ async def restore_customer_link(request: Request) -> Response:
 
 async def _set_link(request: Request, *, undone: bool) -> Response:
     services = get_services(request)
-    link = await _read(request, _Link)
-    weaker, stronger = (_identity(text, services) for text in (link.weaker, link.stronger))
+    body = await read_struct(request, _LinkBody, _BODY_BYTES_MAX)
+    weaker, stronger = (resolve_customer_reference(text, services.settings)[0] for text in (body.weaker, body.stronger))
     now = services.clock.now()
 
-    async def write(connection: Any) -> bool:
+    async def set_link(connection: Any) -> bool:
         ruleset = await services.registry.rules.read(connection)
         return await undo_link(connection, weaker, stronger, undone, ruleset, now, services.settings)
 
-    if not await transact(services.pool, write):
+    if not await transact(services.pool, set_link):
         raise NotFound("There is no such link in the merge ledger.")
     return json_response({"success": True})
 
 
-def _identity(text: str, services: Services) -> bytes:
-    return resolve_customer_reference(text, services.settings)[0]
-
-
-class _Lookup(msgspec.Struct, forbid_unknown_fields=True):
+class _LookupBody(msgspec.Struct, forbid_unknown_fields=True):
     customers: list[str]
     as_of: str | None = None
 
 
-class _Link(msgspec.Struct, forbid_unknown_fields=True):
+class _LinkBody(msgspec.Struct, forbid_unknown_fields=True):
     weaker: str
     stronger: str
-
-
-async def _read(request: Request, type: type[_Body]) -> _Body:
-    data = await read_json(request, _BODY_BYTES_MAX)
-    try:
-        return msgspec.convert(data, type)
-    except msgspec.ValidationError as error:
-        raise BadRequest(f"The body does not fit: {error}.") from None

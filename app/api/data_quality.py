@@ -87,22 +87,22 @@ def add_data_quality_routes(app: FastAPI) -> None:
 
 async def get_tracking_plan(request: Request) -> Response:
     return json_response(
-        {"items": [_entry_json(each) for each in await get_services(request).registry.plans.list_entries()]}
+        {"items": [_render_entry(entry) for entry in await get_services(request).registry.plans.list_entries()]}
     )
 
 
 async def put_plan_entry(request: Request, event: Event, source: OfSource = None) -> Response:
     """Every process follows within a second; this one at once. Messages that are stored already are not looked at."""
     services = get_services(request)
-    _refuse_odd_name(event, services.settings.limits.event_chars_max)
-    wanted = await read_model(request, PlanEntryIn, _BODY_BYTES_MAX)
-    entry = await services.registry.plans.put(source or EVERY_SOURCE, event, wanted.mode, wanted.schema_)
-    return json_response(_entry_json(entry))
+    _check_event_name(event, services.settings.limits.event_chars_max)
+    body = await read_model(request, PlanEntryIn, _BODY_BYTES_MAX)
+    entry = await services.registry.plans.put(source or EVERY_SOURCE, event, body.mode, body.schema_)
+    return json_response(_render_entry(entry))
 
 
 async def drop_plan_entry(request: Request, event: Event, source: OfSource = None) -> Response:
     services = get_services(request)
-    _refuse_odd_name(event, services.settings.limits.event_chars_max)
+    _check_event_name(event, services.settings.limits.event_chars_max)
     await services.registry.plans.delete(source or EVERY_SOURCE, event)
     return Response(status_code=204)
 
@@ -115,9 +115,9 @@ async def list_violations(
     await services.ingest.source_stats.flush()
     if event is not None and "\0" in event:
         event = ""
-    found = await SourceHealthQueries(services.pool).list_violations(source, event, limit)
+    counts = await SourceHealthQueries(services.pool).list_violations(source, event, limit)
     return json_response(
-        {"items": [_violated_json(each) for each in found], "as_of": format_instant(services.clock.now())}
+        {"items": [_render_violation_count(count) for count in counts], "as_of": format_instant(services.clock.now())}
     )
 
 
@@ -128,37 +128,41 @@ async def list_anomalies(request: Request, source: OfSource = None, hours: Hours
     now = services.clock.now()
     since = now - hours * HOUR
     with services.heavy_read_slots.acquire():
-        found = await run_until_disconnect(
+        anomalies = await run_until_disconnect(
             request, SourceHealthQueries(services.pool).list_anomalies(source, since, now)
         )
     return json_response(
-        {"items": [_anomaly_json(each) for each in found], "since": format_instant(since), "as_of": format_instant(now)}
+        {
+            "items": [_render_anomaly(anomaly) for anomaly in anomalies],
+            "since": format_instant(since),
+            "as_of": format_instant(now),
+        }
     )
 
 
 async def get_trait_coverage(request: Request, limit: Limit = DEFAULT_ITEMS) -> Response:
     """Of all customers as they are now; computed traits are no part of it. At most two such questions at a time."""
     services = get_services(request)
-    began = time.monotonic()
+    started_at = time.monotonic()
     now = services.clock.now()
-    views = TraitCoverageQueries(services.pool, services.registry, services.settings)
+    queries = TraitCoverageQueries(services.pool, services.registry, services.settings)
     with services.heavy_read_slots.acquire():
-        found = await run_until_disconnect(request, views.count_traits(now))
-    ranked = sorted(found.traits.items(), key=lambda item: (-item[1].customers, item[0]))
+        coverage = await run_until_disconnect(request, queries.count_traits(now))
+    ranked = sorted(coverage.traits.items(), key=lambda item: (-item[1].customers, item[0]))
     return json_response(
         {
-            "customers": found.customers,
+            "customers": coverage.customers,
             "items": [
                 {
                     "trait": name,
                     "customers": count.customers,
-                    "share": round(count.customers / found.customers, 4),
+                    "share": round(count.customers / coverage.customers, 4),
                     "empty": count.empty,
                 }
                 for name, count in ranked[:limit]
             ],
             "traits_total": len(ranked),
-            "took_ms": round((time.monotonic() - began) * 1_000),
+            "took_ms": round((time.monotonic() - started_at) * 1_000),
             "as_of": format_instant(now),
         }
     )
@@ -168,16 +172,16 @@ async def get_source_health(request: Request, key: SourceKey) -> Response:
     services = get_services(request)
     await services.ingest.source_stats.flush()
     now = services.clock.now()
-    return json_response(_health_json(await SourceHealthQueries(services.pool).read_health(key, now), now))
+    return json_response(_render_health(await SourceHealthQueries(services.pool).read_health(key, now), now))
 
 
-def _refuse_odd_name(event: str, chars_max: int) -> None:
+def _check_event_name(event: str, chars_max: int) -> None:
     """What no message can have as its name, or the database cannot hold."""
     if len(event) > chars_max or "\0" in event or any("\ud800" <= char <= "\udfff" for char in event):
         raise BadRequest(f"An event's name has at most {chars_max} characters, and no NUL.", path="/event")
 
 
-def _entry_json(entry: PlanEntry) -> dict[str, Any]:
+def _render_entry(entry: PlanEntry) -> dict[str, Any]:
     return {
         "source": entry.source or None,
         "event": entry.event,
@@ -187,16 +191,16 @@ def _entry_json(entry: PlanEntry) -> dict[str, Any]:
     }
 
 
-def _violated_json(violated: ViolationCount) -> dict[str, Any]:
+def _render_violation_count(count: ViolationCount) -> dict[str, Any]:
     return {
-        **msgspec.structs.asdict(violated),
-        "first_at": format_instant(violated.first_at),
-        "last_at": format_instant(violated.last_at),
-        "sample": msgspec.Raw(violated.sample),
+        **msgspec.structs.asdict(count),
+        "first_at": format_instant(count.first_at),
+        "last_at": format_instant(count.last_at),
+        "sample": msgspec.Raw(count.sample),
     }
 
 
-def _anomaly_json(anomaly: Anomaly) -> dict[str, Any]:
+def _render_anomaly(anomaly: Anomaly) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(anomaly),
         "since": format_instant(anomaly.since),
@@ -204,12 +208,12 @@ def _anomaly_json(anomaly: Anomaly) -> dict[str, Any]:
     }
 
 
-def _health_json(health: SourceHealth, now: int) -> dict[str, Any]:
+def _render_health(health: SourceHealth, now: int) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(health),
         "last_seen_at": format_instant(health.last_seen_at),
         "per_hour": round(sum(messages for _, messages in health.hours) / len(health.hours), 2),
         "hours": [{"hour": format_instant(hour), "messages": messages} for hour, messages in health.hours],
-        "anomalies": [_anomaly_json(each) for each in health.anomalies],
+        "anomalies": [_render_anomaly(anomaly) for anomaly in health.anomalies],
         "as_of": format_instant(now),
     }

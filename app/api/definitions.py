@@ -5,7 +5,7 @@ Bodies are parsed by hand, because numbers in rules are exact decimals.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, assert_never
 
 import msgspec
 from fastapi import FastAPI, Path, Security
@@ -36,7 +36,7 @@ from app.registry.definition_rows import DefinitionVersion, Kind, body_to_json
 from app.rules.language.definitions import JourneyIn, SegmentIn, TraitIn, parse_journey, parse_segment, parse_trait
 
 _BODY_BYTES_MAX: Final = 500_000
-_BODY: Final = {"segment": "rule", "journey": "stages", "trait": "value"}
+_BODY_MEMBER: Final = {"segment": "rule", "journey": "stages", "trait": "value"}
 _RESERVED_KEY: Final = "health"
 """The last part of the path of a report, where a segment's key would be."""
 
@@ -44,27 +44,27 @@ DefinitionKey = Annotated[str, Path(description="Its key.", examples=["repeat-bu
 
 
 def add_definition_routes(app: FastAPI) -> None:
-    _add(app, "segment", SegmentIn, SegmentOut, SegmentsOut)
-    _add(app, "journey", JourneyIn, JourneyOut, JourneysOut)
-    _add(app, "trait", TraitIn, TraitOut, TraitsOut)
+    _add_kind_routes(app, "segment", SegmentIn, SegmentOut, SegmentsOut)
+    _add_kind_routes(app, "journey", JourneyIn, JourneyOut, JourneysOut)
+    _add_kind_routes(app, "trait", TraitIn, TraitOut, TraitsOut)
 
 
-def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: Any) -> None:
+def _add_kind_routes(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: Any) -> None:
     """Six routes of one kind."""
 
     async def create(request: Request) -> Response:
         definitions = get_services(request).registry.definitions
-        version, _ = await definitions.define(await _read(request, kind, None), replace=False)
-        return json_response(definition_json(version), 201, {"location": f"/v1/{kind}s/{version.definition.key}"})
+        version, _ = await definitions.define(await _read_definition(request, kind, None), replace=False)
+        return json_response(render_definition(version), 201, {"location": f"/v1/{kind}s/{version.definition.key}"})
 
     async def replace(request: Request, key: DefinitionKey) -> Response:
         definitions = get_services(request).registry.definitions
-        version, _ = await definitions.define(await _read(request, kind, key), replace=True)
-        return json_response(definition_json(version))
+        version, _ = await definitions.define(await _read_definition(request, kind, key), replace=True)
+        return json_response(render_definition(version))
 
     async def list_all(request: Request) -> Response:
         services = get_services(request)
-        items = [definition_json(version) for version in await services.registry.definitions.list_current(kind)]
+        items = [render_definition(version) for version in await services.registry.definitions.list_current(kind)]
         return etag_response(request, {"items": items, "next_cursor": None}, services.clock.now())
 
     async def get(request: Request, key: DefinitionKey) -> Response:
@@ -73,22 +73,32 @@ def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: An
 
     async def list_versions(request: Request, key: DefinitionKey) -> Response:
         services = get_services(request)
-        items = [_version_json(each) for each in await list_definition_versions(services.pool, kind, key)]
+        items = [_render_version(version) for version in await list_definition_versions(services.pool, kind, key)]
         return etag_response(request, {"items": items, "next_cursor": None}, services.clock.now())
 
     async def archive(request: Request, key: DefinitionKey) -> Response:
         await get_services(request).registry.definitions.archive(kind, key)
         return json_response({"success": True})
 
-    at, one = f"/v1/{kind}s", f"/v1/{kind}s/{{key}}"
+    collection_path, item_path = f"/v1/{kind}s", f"/v1/{kind}s/{{key}}"
     body = describe_json_body(model_in)
     for path, method, endpoint, name, summary, model, status, extra, failures in (
-        (at, "POST", create, f"create_{kind}", f"Create a {kind}", model_out, 201, body, (400, 409, 422)),
-        (at, "GET", list_all, f"list_{kind}s", f"All {kind}s", models_out, 200, None, ()),
-        (one, "GET", get, f"get_{kind}", f"One {kind}, and how far it is filled", model_out, 200, None, (404,)),
-        (one, "PUT", replace, f"replace_{kind}", f"A new version of a {kind}", model_out, 200, body, (400, 404, 422)),
+        (collection_path, "POST", create, f"create_{kind}", f"Create a {kind}", model_out, 201, body, (400, 409, 422)),
+        (collection_path, "GET", list_all, f"list_{kind}s", f"All {kind}s", models_out, 200, None, ()),
+        (item_path, "GET", get, f"get_{kind}", f"One {kind}, and how far it is filled", model_out, 200, None, (404,)),
         (
-            f"{one}/versions",
+            item_path,
+            "PUT",
+            replace,
+            f"replace_{kind}",
+            f"A new version of a {kind}",
+            model_out,
+            200,
+            body,
+            (400, 404, 422),
+        ),
+        (
+            f"{item_path}/versions",
             "GET",
             list_versions,
             f"list_{kind}_versions",
@@ -98,7 +108,17 @@ def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: An
             None,
             (404,),
         ),
-        (one, "DELETE", archive, f"archive_{kind}", f"Take a {kind} out of use", SuccessOut, 200, None, (404, 409)),
+        (
+            item_path,
+            "DELETE",
+            archive,
+            f"archive_{kind}",
+            f"Take a {kind} out of use",
+            SuccessOut,
+            200,
+            None,
+            (404, 409),
+        ),
     ):
         app.add_api_route(
             path,
@@ -115,7 +135,7 @@ def _add(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: An
         )
 
 
-async def _read(request: Request, kind: Kind, key: str | None) -> SegmentIn | JourneyIn | TraitIn:
+async def _read_definition(request: Request, kind: Kind, key: str | None) -> SegmentIn | JourneyIn | TraitIn:
     """The definition in the body. On its own path the key may be left out; another one is refused."""
     data = await read_json(request, _BODY_BYTES_MAX)
     if key is not None and isinstance(data, dict):
@@ -123,17 +143,21 @@ async def _read(request: Request, kind: Kind, key: str | None) -> SegmentIn | Jo
             raise InvalidDefinition("/key", "it differs from the key in the path", "Leave it out, or make them equal.")
         data = {**data, "key": key}
     limits = get_services(request).settings.limits
-    if kind == "journey":
-        return parse_journey(data, limits)
-    if kind == "trait":
-        return parse_trait(data, limits)
-    wanted = parse_segment(data, limits)
-    if wanted.key == _RESERVED_KEY:
-        raise InvalidDefinition("/key", f"{_RESERVED_KEY} is the name of a report", "Choose another key.")
-    return wanted
+    match kind:
+        case "journey":
+            return parse_journey(data, limits)
+        case "trait":
+            return parse_trait(data, limits)
+        case "segment":
+            segment = parse_segment(data, limits)
+            if segment.key == _RESERVED_KEY:
+                raise InvalidDefinition("/key", f"{_RESERVED_KEY} is the name of a report", "Choose another key.")
+            return segment
+        case _:
+            assert_never(kind)
 
 
-def definition_json(version: DefinitionVersion) -> dict[str, Any]:
+def render_definition(version: DefinitionVersion) -> dict[str, Any]:
     definition = version.definition
     return {
         "key": definition.key,
@@ -145,11 +169,11 @@ def definition_json(version: DefinitionVersion) -> dict[str, Any]:
         "version": definition.version,
         "status": "filling" if version.activated_at is None else "current",
         "created_at": format_instant(version.created_at),
-        _BODY[definition.kind]: body_to_json(definition),
+        _BODY_MEMBER[definition.kind]: body_to_json(definition),
     }
 
 
-def _version_json(version: Version) -> dict[str, Any]:
+def _render_version(version: Version) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(version),
         "created_at": format_instant(version.created_at),
@@ -161,22 +185,24 @@ def _version_json(version: Version) -> dict[str, Any]:
 
 async def _read_current(services: Services, kind: Kind, key: str) -> dict[str, Any]:
     current, candidate = await services.registry.definitions.get(kind, key)
-    fill = await _fill(services, kind, key)
+    fill = await _read_fill(services, kind, key)
     return {
-        **definition_json(current),
+        **render_definition(current),
         "status": "current" if candidate is None and fill["done"] else "filling",
         "upcoming_version": None if candidate is None else candidate.definition.version,
         "fill": fill,
     }
 
 
-async def _fill(services: Services, kind: Kind, key: str) -> dict[str, Any]:
-    fill = await SegmentMemberQueries(services.pool, services.registry, services.settings).read_fill_progress(kind, key)
+async def _read_fill(services: Services, kind: Kind, key: str) -> dict[str, Any]:
+    progress = await SegmentMemberQueries(services.pool, services.registry, services.settings).read_fill_progress(
+        kind, key
+    )
     return {
-        "customers_total": fill.customers_total,
-        "customers_filled": fill.customers_filled,
-        "touchpoints_per_second": fill.touchpoints_per_second,
-        "eta_seconds": fill.eta_seconds,
-        "since": format_instant(fill.since),
-        "done": fill.customers_filled == fill.customers_total,
+        "customers_total": progress.customers_total,
+        "customers_filled": progress.customers_filled,
+        "touchpoints_per_second": progress.touchpoints_per_second,
+        "eta_seconds": progress.eta_seconds,
+        "since": format_instant(progress.since),
+        "done": progress.customers_filled == progress.customers_total,
     }

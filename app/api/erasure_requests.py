@@ -20,7 +20,7 @@ from app.ingest.erasure_queue import mark_erasures_handled
 from app.privacy import erasure_requests
 from app.privacy.erasure_requests import ErasureRequest
 
-HandledToo = Annotated[bool, Query(description="Those that were handled too.")]
+IncludeHandled = Annotated[bool, Query(description="Those that were handled too.")]
 
 
 def add_erasure_request_routes(app: FastAPI) -> None:
@@ -51,21 +51,21 @@ def add_erasure_request_routes(app: FastAPI) -> None:
 
 
 async def list_erasure_requests(
-    request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, handled: HandledToo = False
+    request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, handled: IncludeHandled = False
 ) -> Response:
     services = get_services(request)
-    begin = read_cursor(cursor, int)
-    as_of, _ = parse_page_as_of(None, begin, services.clock.now())
+    page_cursor = read_cursor(cursor, int)
+    as_of, _ = parse_page_as_of(None, page_cursor, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
-    before = None if begin is None else int(begin.place[0])
+    before = None if page_cursor is None else int(page_cursor.place[0])
     requests = await erasure_requests.list_erasure_requests(
         services.pool, before, items_max + 1, include_handled=handled
     )
-    more = len(requests) > items_max
+    has_more = len(requests) > items_max
     return json_response(
         {
-            "items": [_request_json(erasure) for erasure in requests[:items_max]],
-            "next_cursor": write_cursor(as_of, requests[items_max - 1].id) if more else None,
+            "items": [_render_request(erasure) for erasure in requests[:items_max]],
+            "next_cursor": write_cursor(as_of, requests[items_max - 1].id) if has_more else None,
             "as_of": format_instant(as_of),
         }
     )
@@ -78,7 +78,7 @@ async def handle_erasure_requests(request: Request) -> Response:
     return json_response({"handled": await mark_erasures_handled(services.pool, handled.ids, services.clock.now())})
 
 
-def _request_json(erasure: ErasureRequest) -> dict[str, Any]:
+def _render_request(erasure: ErasureRequest) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(erasure),
         "requested_at": format_instant(erasure.requested_at),

@@ -17,9 +17,9 @@ from app.postgres import migrate
 from app.queries.segment_members import SegmentMemberQueries
 from app.touchpoint import SECOND
 
-_PATIENCE_SECONDS: Final = 2.0
+_QUERY_SECONDS_MAX: Final = 2.0
 
-_LAG = """
+_EARLIEST_DUE = """
 -- How long the earliest due change has been waiting; a sweep_at at the epoch marks a stale customer, not a time.
 SELECT min(sweep_at) FROM customers WHERE sweep_at > 'epoch'
 """
@@ -29,12 +29,12 @@ _log = structlog.get_logger(__name__)
 
 def add_health_routes(app: FastAPI) -> None:
     app.add_api_route(
-        "/livez", livez, methods=["GET"], tags=["operations"], operation_id="livez", summary="The process answers",
+        "/livez", get_livez, methods=["GET"], tags=["operations"], operation_id="livez", summary="The process answers",
         response_model=LiveOut,
     )  # fmt: skip
     app.add_api_route(
         "/readyz",
-        readyz,
+        get_readyz,
         methods=["GET"],
         tags=["operations"],
         operation_id="readyz",
@@ -44,7 +44,7 @@ def add_health_routes(app: FastAPI) -> None:
     )
     app.add_api_route(
         "/metrics",
-        metrics,
+        get_metrics,
         methods=["GET"],
         tags=["operations"],
         operation_id="get_metrics",
@@ -54,39 +54,39 @@ def add_health_routes(app: FastAPI) -> None:
     )
 
 
-async def livez() -> Response:
+async def get_livez() -> Response:
     return json_response({"live": True})
 
 
-async def readyz(request: Request) -> Response:
-    health = await _health(get_services(request))
+async def get_readyz(request: Request) -> Response:
+    health = await _check_health(get_services(request))
     return json_response(health, 200 if health["ready"] else 503)
 
 
-async def _health(services: Services) -> dict[str, Any]:
+async def _check_health(services: Services) -> dict[str, Any]:
     try:
-        async with services.pool.acquire(timeout=_PATIENCE_SECONDS) as connection:
-            migrated = await migrate.read_revision_of(connection) == migrate.latest_revision()
-            earliest = await connection.fetchval(_LAG, timeout=_PATIENCE_SECONDS) if migrated else None
+        async with services.pool.acquire(timeout=_QUERY_SECONDS_MAX) as connection:
+            is_migrated = await migrate.read_revision_of(connection) == migrate.latest_revision()
+            earliest_due = await connection.fetchval(_EARLIEST_DUE, timeout=_QUERY_SECONDS_MAX) if is_migrated else None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        _log.warning("readyz.database_unreachable", error=type(error).__name__)
+        _log.warning("database.connection_failed", route="/readyz", error=type(error).__name__)
         return {"ready": False, "database": False, "migrations": False, "sweep_lag_seconds": None}
-    lag = 0.0 if earliest is None else max(0.0, (services.clock.now() - earliest) / SECOND)
-    ready = migrated and not services.registry.is_outdated
-    return {"ready": ready, "database": True, "migrations": migrated, "sweep_lag_seconds": lag}
+    lag = 0.0 if earliest_due is None else max(0.0, (services.clock.now() - earliest_due) / SECOND)
+    is_ready = is_migrated and not services.registry.is_outdated
+    return {"ready": is_ready, "database": True, "migrations": is_migrated, "sweep_lag_seconds": lag}
 
 
-async def metrics(request: Request) -> Response:
+async def get_metrics(request: Request) -> Response:
     services = get_services(request)
     metrics = services.metrics
     try:
         # Asked here, because the work may be done by another process.
-        earliest = await services.pool.fetchval(_LAG, timeout=_PATIENCE_SECONDS)
-        metrics.set_sweep_lag(0.0 if earliest is None else max(0.0, (services.clock.now() - earliest) / SECOND))
-        views = SegmentMemberQueries(services.pool, services.registry, services.settings)
-        unfilled = await views.count_unfilled()
+        earliest_due = await services.pool.fetchval(_EARLIEST_DUE, timeout=_QUERY_SECONDS_MAX)
+        metrics.set_sweep_lag(0.0 if earliest_due is None else max(0.0, (services.clock.now() - earliest_due) / SECOND))
+        queries = SegmentMemberQueries(services.pool, services.registry, services.settings)
+        unfilled = await queries.count_unfilled()
         metrics.set_fills_pending(unfilled)
-        metrics.set_fill_eta(((await views.read_fill_progress()).eta_seconds if unfilled else None) or 0.0)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        _log.warning("metrics.database_unreachable")
+        metrics.set_fill_eta(((await queries.read_fill_progress()).eta_seconds if unfilled else None) or 0.0)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        _log.warning("database.connection_failed", route="/metrics", error=type(error).__name__)
     return Response(metrics.render(), headers={"content-type": metrics.content_type})

@@ -55,15 +55,15 @@ def choose_operation_id(route: APIRoute) -> str:
 def add_openapi(app: FastAPI) -> None:
     """The document is made when it is first asked for."""
 
-    def document() -> dict[str, Any]:
+    def get_document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
+            app.openapi_schema = _build_document(app)
         return app.openapi_schema
 
-    app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way
+    app.openapi = get_document  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def _build_document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(
         title=app.title,
         version=app.version,
@@ -87,7 +87,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     for path in document["paths"].values():
         for operation in path.values():
-            _say_only_what_is_so(operation)
+            _drop_default_responses(operation)
     return document
 
 
@@ -100,7 +100,7 @@ def _restore_nulls(schemas: dict[str, Any]) -> None:
                 schemas[name].update(extra)
 
 
-def _say_only_what_is_so(operation: dict[str, Any]) -> None:
+def _drop_default_responses(operation: dict[str, Any]) -> None:
     """FastAPI adds its own 422 to each route with parameters; ours has the shape of all failures."""
     responses = operation["responses"]
     for status, response in list(responses.items()):

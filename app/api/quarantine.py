@@ -10,7 +10,7 @@ from fastapi import FastAPI, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.collect import receipt_json
+from app.api.collect import encode_receipt
 from app.api.schemas import (
     BatchItemIn,
     QuarantinedOut,
@@ -34,16 +34,16 @@ from app.quarantine.replay import QuarantineReplayer, ReplayResult, count_outcom
 from app.quarantine.search import QuarantinedMessage, QuarantineQuery, QuarantineSearch
 
 _BODY_BYTES_MAX: Final = 200_000
-_TEXT: Final = r"^[^\x00]*$"
+_NO_NUL: Final = r"^[^\x00]*$"
 
 QuarantineId = Annotated[int, Path(ge=1, lt=1 << 63, description="Of the list.")]
-OfSource = Annotated[str | None, Query(max_length=64, pattern=_TEXT, description="Key of the source.")]
-OfCode = Annotated[str | None, Query(max_length=64, pattern=_TEXT, description="Why it was rejected.")]
+OfSource = Annotated[str | None, Query(max_length=64, pattern=_NO_NUL, description="Key of the source.")]
+OfCode = Annotated[str | None, Query(max_length=64, pattern=_NO_NUL, description="Why it was rejected.")]
 OfEvent = Annotated[
     str | None,
-    Query(max_length=1_000, pattern=_TEXT, description="Name of the event; of a foreign event, its vendor's name."),
+    Query(max_length=1_000, pattern=_NO_NUL, description="Name of the event; of a foreign event, its vendor's name."),
 ]
-OfMessage = Annotated[str | None, Query(max_length=1_000, pattern=_TEXT, description="Id of the message.")]
+OfMessage = Annotated[str | None, Query(max_length=1_000, pattern=_NO_NUL, description="Id of the message.")]
 From = Annotated[
     str | None, Query(alias="from", description="Received at this instant or later.", examples=[EXAMPLE_INSTANT])
 ]
@@ -91,15 +91,17 @@ async def list_quarantine(
 ) -> Response:
     """A page that asks for an event may be short, even empty, and still have a next one."""
     services = get_services(request)
-    begin = read_cursor(cursor, int)
-    as_of, _ = parse_page_as_of(None, begin, services.clock.now())
+    page_cursor = read_cursor(cursor, int)
+    as_of, _ = parse_page_as_of(None, page_cursor, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
-    query = QuarantineQuery(source, code, event, message_id, _instant(from_, "from"), _instant(to, "to"), replayed)
-    before = None if begin is None else int(begin.place[0])
+    query = QuarantineQuery(
+        source, code, event, message_id, _parse_instant(from_, "from"), _parse_instant(to, "to"), replayed
+    )
+    before = None if page_cursor is None else int(page_cursor.place[0])
     page = await QuarantineSearch(services.pool).list_newest(query, before, items_max)
     return json_response(
         {
-            "items": [_quarantined_json(each) for each in page.rows],
+            "items": [_render_quarantined(row) for row in page.rows],
             "next_cursor": None if page.next is None else write_cursor(as_of, page.next),
             "as_of": format_instant(as_of),
         }
@@ -107,15 +109,15 @@ async def list_quarantine(
 
 
 async def get_quarantined(request: Request, id: QuarantineId) -> Response:
-    return json_response(_quarantined_json(await QuarantineSearch(get_services(request).pool).read_one(id)))
+    return json_response(_render_quarantined(await QuarantineSearch(get_services(request).pool).read_one(id)))
 
 
 async def replay_quarantined(request: Request, id: QuarantineId) -> Response:
     """As it was, or as the body corrects it; with its type, and as a message of its own source. Stored at most once."""
     services = get_services(request)
     corrected = await read_body(request, services.settings.limits.body_bytes_max)
-    receipt = await _replays(services).replay_one(id, corrected)
-    return Response(receipt_json(receipt), media_type=JSON)
+    receipt = await _create_replayer(services).replay_one(id, corrected)
+    return Response(encode_receipt(receipt), media_type=JSON)
 
 
 async def replay_many_quarantined(request: Request) -> Response:
@@ -125,61 +127,63 @@ async def replay_many_quarantined(request: Request) -> Response:
     all of it is done, projection too, and taken back.
     """
     services = get_services(request)
-    asked = await read_model(request, QuarantineReplayIn, _BODY_BYTES_MAX)
-    of = asked.filter
+    body = await read_model(request, QuarantineReplayIn, _BODY_BYTES_MAX)
+    row_filter = body.filter
     query = QuarantineQuery(
-        of.source,
-        of.code,
-        of.event,
-        of.message_id,
-        _instant(of.from_, "/filter/from"),
-        _instant(of.to, "/filter/to"),
-        None if of.ids is not None else False,
-        of.ids,
+        row_filter.source,
+        row_filter.code,
+        row_filter.event,
+        row_filter.message_id,
+        _parse_instant(row_filter.from_, "/filter/from"),
+        _parse_instant(row_filter.to, "/filter/to"),
+        None if row_filter.ids is not None else False,
+        row_filter.ids,
     )
-    patch = Patch(asked.patch) if asked.patch else None
-    items, after = await _replays(services).replay_page(query, asked.after, asked.limit, patch, dry_run=asked.dry_run)
+    patch = Patch(body.patch) if body.patch else None
+    results, next_after = await _create_replayer(services).replay_page(
+        query, body.after, body.limit, patch, dry_run=body.dry_run
+    )
     return json_response(
         {
-            **count_outcomes(items),
-            "dry_run": asked.dry_run,
-            "items": [_replayed_json(each, shows_body=asked.dry_run) for each in items],
-            "next_after": after,
+            **count_outcomes(results),
+            "dry_run": body.dry_run,
+            "items": [_render_result(result, shows_body=body.dry_run) for result in results],
+            "next_after": next_after,
         }
     )
 
 
-def _replays(services: Services) -> QuarantineReplayer:
+def _create_replayer(services: Services) -> QuarantineReplayer:
     return QuarantineReplayer(services.pool, services.registry, services.ingest, services.settings, services.clock)
 
 
-def _instant(text: str | None, path: str) -> int | None:
+def _parse_instant(text: str | None, path: str) -> int | None:
     if text is None:
         return None
-    found = parse(text.replace(" ", "+"))  # a + that nobody encoded
-    if found is None:
+    instant = parse(text.replace(" ", "+"))  # a + that nobody encoded
+    if instant is None:
         raise BadRequest(f"{path} is no instant; write one such as {EXAMPLE_INSTANT}.", path=path)
-    return found
+    return instant
 
 
-def _quarantined_json(each: QuarantinedMessage) -> dict[str, Any]:
-    original, encoding = _text(each.original)
+def _render_quarantined(row: QuarantinedMessage) -> dict[str, Any]:
+    original, encoding = _encode_original(row.original)
     return {
-        **msgspec.structs.asdict(each),
-        "received_at": format_instant(each.received_at),
+        **msgspec.structs.asdict(row),
+        "received_at": format_instant(row.received_at),
         "original": original,
         "encoding": encoding,
-        "replayed_at": format_instant(each.replayed_at),
+        "replayed_at": format_instant(row.replayed_at),
     }
 
 
-def _replayed_json(each: ReplayResult, *, shows_body: bool) -> dict[str, Any]:
-    said = msgspec.structs.asdict(each)
-    body = said.pop("body")
-    return {**said, "patched": _text(body)[0]} if shows_body and body else said
+def _render_result(result: ReplayResult, *, shows_body: bool) -> dict[str, Any]:
+    members = msgspec.structs.asdict(result)
+    body = members.pop("body")
+    return {**members, "patched": _encode_original(body)[0]} if shows_body and body else members
 
 
-def _text(original: bytes) -> tuple[str, str]:
+def _encode_original(original: bytes) -> tuple[str, str]:
     """With its encoding."""
     try:
         return original.decode(), "utf-8"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import FastAPI
@@ -22,21 +22,20 @@ from app.api.schemas import (
 )
 from app.api.secret_routes import add_secret_route
 from app.api.segments import SegmentKey
-from app.errors import BadRequest, InvalidDefinition
+from app.errors import InvalidDefinition
 from app.http.as_of import parse_as_of
-from app.http.bodies import parse_json, read_body
+from app.http.bodies import read_struct
 from app.http.dependencies import Services, get_services
 from app.http.disconnects import run_until_disconnect
 from app.http.responses import format_instant, format_uuid, json_response, render_explanation
 from app.insight.customer_scan import LabelledCustomer
 from app.insight.rule_preview import MembershipChange, RulePreviews
-from app.insight.segment_health import Overlap, SegmentHealthQueries
+from app.insight.segment_health import SegmentHealthQueries
 from app.insight.verification import ObservedMembership, SegmentVerifier
 from app.rules.language.definitions import parse_rule
 from app.rules.language.nodes import Rule
 
 _BODY_BYTES_MAX: Final = 500_000
-_Body = TypeVar("_Body", bound=msgspec.Struct)
 
 
 def add_segment_analysis_routes(app: FastAPI) -> None:
@@ -98,33 +97,33 @@ async def preview_rule(request: Request) -> Response:
     95 % interval. Members are those of `as_of`. At most two questions about the whole base run at a time.
     """
     services = get_services(request)
-    began = time.monotonic()
-    asked = await _read(request, _Preview)
-    at, _ = parse_as_of(asked.as_of, services.clock.now())
-    rule = _rule(asked.rule, services)
+    started_at = time.monotonic()
+    body = await read_struct(request, _PreviewBody, _BODY_BYTES_MAX, may_be_empty=True)
+    at, _ = parse_as_of(body.as_of, services.clock.now())
+    rule = _parse_rule(body.rule, services)
     with services.heavy_read_slots.acquire():
-        found = await run_until_disconnect(
-            request, _previews(services).preview(rule, at, asked.sample, asked.within_ms)
+        preview = await run_until_disconnect(
+            request, _create_previews(services).preview(rule, at, body.sample, body.within_ms)
         )
     return json_response(
         {
-            "count": found.estimate if found.exact else None,
-            "estimate": found.estimate,
-            "low": found.low,
-            "high": found.high,
-            "exact": found.exact,
-            "customers_scanned": found.customers_scanned,
-            "customers_total": found.customers_total,
+            "count": preview.estimate if preview.exact else None,
+            "estimate": preview.estimate,
+            "low": preview.low,
+            "high": preview.high,
+            "exact": preview.exact,
+            "customers_scanned": preview.customers_scanned,
+            "customers_total": preview.customers_total,
             "sample": [
                 {
-                    **_named_json(each.customer),
-                    "since": format_instant(each.why.since),
-                    "valid_until": format_instant(each.why.valid_until),
-                    "explanation": render_explanation(each.why.tree),
+                    **_render_labelled_customer(member.customer),
+                    "since": format_instant(member.why.since),
+                    "valid_until": format_instant(member.why.valid_until),
+                    "explanation": render_explanation(member.why.tree),
                 }
-                for each in found.sample
+                for member in preview.sample
             ],
-            "took_ms": _milliseconds(began),
+            "took_ms": _measure_milliseconds(started_at),
             "as_of": format_instant(at),
         }
     )
@@ -133,21 +132,21 @@ async def preview_rule(request: Request) -> Response:
 async def dry_run_segment(request: Request, key: SegmentKey) -> Response:
     """Both rules over the real base, nothing saved. `changes` names the other definitions that would change with it."""
     services = get_services(request)
-    began = time.monotonic()
-    asked = await _read(request, _DryRun)
-    rule = _rule(asked.rule, services)
+    started_at = time.monotonic()
+    body = await read_struct(request, _DryRunBody, _BODY_BYTES_MAX, may_be_empty=True)
+    rule = _parse_rule(body.rule, services)
     now = services.clock.now()
     with services.heavy_read_slots.acquire():
-        found = await run_until_disconnect(request, _previews(services).dry_run(key, rule, now, asked.sample))
+        dry_run = await run_until_disconnect(request, _create_previews(services).dry_run(key, rule, now, body.sample))
     return json_response(
         {
             "segment": key,
-            "enter": _moved_json(found.enter),
-            "leave": _moved_json(found.leave),
-            "stay": _moved_json(found.stay),
-            "changes": found.changes,
-            "customers_total": found.customers_total,
-            "took_ms": _milliseconds(began),
+            "enter": _render_membership_change(dry_run.enter),
+            "leave": _render_membership_change(dry_run.leave),
+            "stay": _render_membership_change(dry_run.stay),
+            "changes": dry_run.changes,
+            "customers_total": dry_run.customers_total,
+            "took_ms": _measure_milliseconds(started_at),
             "as_of": format_instant(now),
         }
     )
@@ -156,28 +155,28 @@ async def dry_run_segment(request: Request, key: SegmentKey) -> Response:
 async def verify_segment(request: Request, key: SegmentKey) -> Response:
     """Truth, since and all stays of each customer, against a replay of its log. `differing` must be 0."""
     services = get_services(request)
-    began = time.monotonic()
-    asked = await _read(request, _Verify)
-    views = SegmentVerifier(services.pool, services.registry, services.settings, services.clock)
+    started_at = time.monotonic()
+    body = await read_struct(request, _VerifyBody, _BODY_BYTES_MAX, may_be_empty=True)
+    verifier = SegmentVerifier(services.pool, services.registry, services.settings, services.clock)
     with services.heavy_read_slots.acquire():
-        found = await run_until_disconnect(request, views.verify_segment(key, asked.sample))
+        result = await run_until_disconnect(request, verifier.verify_segment(key, body.sample))
     return json_response(
         {
             "segment": key,
-            "customers": found.customers,
-            "stored": found.stored,
-            "members": found.members,
-            "differing": found.differing,
+            "customers": result.customers,
+            "stored": result.stored,
+            "members": result.members,
+            "differing": result.differing,
             "differences": [
                 {
-                    "customer": format_uuid(each.customer),
-                    "stored": _said_json(each.stored),
-                    "recomputed": _said_json(each.recomputed),
+                    "customer": format_uuid(difference.customer),
+                    "stored": _render_observed_membership(difference.stored),
+                    "recomputed": _render_observed_membership(difference.recomputed),
                 }
-                for each in found.differences
+                for difference in result.differences
             ],
-            "took_ms": _milliseconds(began),
-            "as_of": format_instant(found.as_of),
+            "took_ms": _measure_milliseconds(started_at),
+            "as_of": format_instant(result.as_of),
         }
     )
 
@@ -188,25 +187,25 @@ async def get_segment_health(request: Request) -> Response:
     await services.segment_usage.flush()
     now = services.clock.now()
     with services.heavy_read_slots.acquire():
-        found = await run_until_disconnect(request, SegmentHealthQueries(services.pool, services.registry).report(now))
+        report = await run_until_disconnect(request, SegmentHealthQueries(services.pool, services.registry).report(now))
     return json_response(
         {
-            "customers_total": found.customers_total,
-            "customers_scanned": found.customers_scanned,
-            "sampled": found.customers_scanned < found.customers_total,
+            "customers_total": report.customers_total,
+            "customers_scanned": report.customers_scanned,
+            "sampled": report.customers_scanned < report.customers_total,
             "segments": [
                 {
-                    **msgspec.structs.asdict(each),
-                    "last_read_at": format_instant(each.last_read_at),
-                    "last_changed_at": format_instant(each.last_changed_at),
+                    **msgspec.structs.asdict(segment),
+                    "last_read_at": format_instant(segment.last_read_at),
+                    "last_changed_at": format_instant(segment.last_changed_at),
                 }
-                for each in found.segments
+                for segment in report.segments
             ],
-            "overlaps": found.overlaps,
-            "overlaps_total": found.overlaps_total,
-            "near_duplicates": [_pair(each) for each in found.near_duplicates],
-            "same_meaning": found.same_meaning,
-            **{flag: [each.key for each in found.segments if flag in each.flags] for flag in _FLAGS},
+            "overlaps": report.overlaps,
+            "overlaps_total": report.overlaps_total,
+            "near_duplicates": [overlap.segments for overlap in report.near_duplicates],
+            "same_meaning": report.same_meaning,
+            **{flag: [segment.key for segment in report.segments if flag in segment.flags] for flag in _FLAGS},
             "as_of": format_instant(now),
         }
     )
@@ -217,58 +216,45 @@ _FLAGS: Final = ("empty", "tiny", "never_read", "stale")
 _Sample = Annotated[int, msgspec.Meta(ge=0, le=100)]
 
 
-class _Preview(msgspec.Struct, forbid_unknown_fields=True):
+class _PreviewBody(msgspec.Struct, forbid_unknown_fields=True):
     rule: Any = msgspec.UNSET
     sample: _Sample = 10
     as_of: str | None = None
     within_ms: Annotated[int, msgspec.Meta(ge=1, le=60_000)] | None = None
 
 
-class _DryRun(msgspec.Struct, forbid_unknown_fields=True):
+class _DryRunBody(msgspec.Struct, forbid_unknown_fields=True):
     rule: Any = msgspec.UNSET
     sample: _Sample = 10
 
 
-class _Verify(msgspec.Struct, forbid_unknown_fields=True):
+class _VerifyBody(msgspec.Struct, forbid_unknown_fields=True):
     sample: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
 
 
-async def _read(request: Request, type: type[_Body]) -> _Body:
-    """A body may be left out where nothing in it must be said."""
-    body = await read_body(request, _BODY_BYTES_MAX)
-    try:
-        return msgspec.convert(parse_json(body) if body else {}, type)
-    except msgspec.ValidationError as error:
-        raise BadRequest(f"The body does not fit: {error}.") from None
-
-
-def _rule(data: Any, services: Services) -> Rule:
+def _parse_rule(data: Any, services: Services) -> Rule:
     """Raises :class:`InvalidDefinition` as for a rule that is to be saved."""
     if data is msgspec.UNSET:
         raise InvalidDefinition("/rule", "it is missing", "Give the rule to ask about.")
     return parse_rule(data, "/rule", services.settings.limits)
 
 
-def _previews(services: Services) -> RulePreviews:
+def _create_previews(services: Services) -> RulePreviews:
     return RulePreviews(services.pool, services.registry, services.settings)
 
 
-def _named_json(customer: LabelledCustomer) -> dict[str, Any]:
+def _render_labelled_customer(customer: LabelledCustomer) -> dict[str, Any]:
     return {"id": format_uuid(customer.id), "identities": customer.identities}
 
 
-def _moved_json(moved: MembershipChange) -> dict[str, Any]:
-    return {"count": moved.count, "sample": [_named_json(each) for each in moved.sample]}
+def _render_membership_change(change: MembershipChange) -> dict[str, Any]:
+    return {"count": change.count, "sample": [_render_labelled_customer(customer) for customer in change.sample]}
 
 
-def _said_json(said: ObservedMembership) -> dict[str, Any]:
-    stays = [{"since": format_instant(entered), "left_at": format_instant(left)} for entered, left in said.stays]
-    return {"member": said.member, "since": format_instant(said.since), "stays": stays}
+def _render_observed_membership(membership: ObservedMembership) -> dict[str, Any]:
+    stays = [{"since": format_instant(entered), "left_at": format_instant(left)} for entered, left in membership.stays]
+    return {"member": membership.member, "since": format_instant(membership.since), "stays": stays}
 
 
-def _pair(overlap: Overlap) -> tuple[str, str]:
-    return overlap.segments
-
-
-def _milliseconds(began: float) -> int:
-    return round((time.monotonic() - began) * 1_000)
+def _measure_milliseconds(started_at: float) -> int:
+    return round((time.monotonic() - started_at) * 1_000)

@@ -8,38 +8,38 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.collect import authenticate, collector, submit_envelope
+from app.api.collect import authenticate, authenticate_and_submit, create_collect_handler
 from app.api.schemas import BatchIn, CallIn, JitsuOut, ReceiptOut, SourceConfigOut, describe_json_body
-from app.api.vendor_routes import add_vendor_route, pixel_answer, with_and_without_slash
+from app.api.vendor_routes import add_vendor_route, list_slash_variants, pixel_response
 from app.errors import InvalidBody, NotFound
 from app.formats import pixel
 from app.formats.decompression import inflate
-from app.formats.segment import TYPE_OF_ROUTE, Envelope, read
+from app.formats.segment import TYPE_OF_ROUTE, read
 from app.http.bodies import read_body
 from app.http.dependencies import get_services
 from app.http.direct_route import Handler
 from app.http.responses import json_response
 
-OPEN_PATHS: Final = with_and_without_slash("/sourceConfig", "/beacon/v1/batch")
+OPEN_PATHS: Final = list_slash_variants("/sourceConfig", "/beacon/v1/batch")
 OPEN_PREFIXES: Final = ("/pixel/v1/", "/v1/pixel/", "/api/s/")
 
 _CALLS: Final = ("track", "identify", "page", "screen", "group", "alias")
-_QUIET: Final = {"statsCollection": {"errors": {"enabled": False}, "metrics": {"enabled": False}}}
-_TYPE: Final = {
+_SDK_CONFIG: Final = {"statsCollection": {"errors": {"enabled": False}, "metrics": {"enabled": False}}}
+_TYPE_PARAMETER: Final = {
     "name": "type",
     "in": "path",
     "required": True,
     "schema": {"type": "string", "title": "Type", "enum": list(_CALLS)},
     "example": "track",
 }
-_KEY: Final = {
+_KEY_PARAMETER: Final = {
     "name": "writeKey",
     "in": "query",
     "required": True,
     "schema": {"type": "string", "title": "Write key"},
     "example": "wk_demo",
 }
-_DATA: Final = {
+_DATA_PARAMETER: Final = {
     "name": "data",
     "in": "query",
     "required": True,
@@ -52,7 +52,7 @@ def add_segment_compatible_routes(app: FastAPI) -> None:
     add_vendor_route(
         app,
         "/sourceConfig",
-        source_config,
+        get_source_config,
         method="GET",
         failures=(401, 403, 429),
         operation_id="rudder_source_config",
@@ -62,16 +62,16 @@ def add_segment_compatible_routes(app: FastAPI) -> None:
     add_vendor_route(
         app,
         "/beacon/v1/batch",
-        collector("batch"),
+        create_collect_handler("batch"),
         operation_id="rudder_beacon",
         summary="Beacons of RudderStack's browser SDK: a batch, with the key in the query",
         response_model=ReceiptOut,
-        openapi_extra={**describe_json_body(BatchIn), "parameters": [_KEY]},
+        openapi_extra={**describe_json_body(BatchIn), "parameters": [_KEY_PARAMETER]},
     )
     for path, handler, name, parameters in (
-        ("/pixel/v1/track", _pixel("track"), "rudder_pixel_track", [_KEY]),
-        ("/pixel/v1/page", _pixel("page"), "rudder_pixel_page", [_KEY]),
-        ("/v1/pixel/{type}", segment_pixel, "segment_pixel", [_TYPE, _DATA]),
+        ("/pixel/v1/track", _create_pixel_handler("track"), "rudder_pixel_track", [_KEY_PARAMETER]),
+        ("/pixel/v1/page", _create_pixel_handler("page"), "rudder_pixel_page", [_KEY_PARAMETER]),
+        ("/v1/pixel/{type}", collect_pixel, "segment_pixel", [_TYPE_PARAMETER, _DATA_PARAMETER]),
     ):
         add_vendor_route(
             app,
@@ -87,23 +87,22 @@ def add_segment_compatible_routes(app: FastAPI) -> None:
         add_vendor_route(
             app,
             path,
-            jitsu,
+            collect_jitsu,
             operation_id=name,
             summary="One call of Jitsu's SDKs, with the key as X-Write-Key",
             failures=(400, 401, 403, 404, 408, 429, 503),
             response_model=JitsuOut,
-            openapi_extra={**describe_json_body(CallIn), "parameters": [_TYPE]},
+            openapi_extra={**describe_json_body(CallIn), "parameters": [_TYPE_PARAMETER]},
         )
 
 
-async def source_config(request: Request) -> Response:
-    services = get_services(request)
-    source = await authenticate(request, services, Envelope(None, [], []))
+async def get_source_config(request: Request) -> Response:
+    source = (await authenticate(request, None)).source
     about = {"id": source.key, "name": source.key, "workspaceId": "segue", "enabled": True}
-    return json_response({"source": {**about, "config": _QUIET, "destinations": []}})
+    return json_response({"source": {**about, "config": _SDK_CONFIG, "destinations": []}})
 
 
-async def jitsu(request: Request) -> Response:
+async def collect_jitsu(request: Request) -> Response:
     """The body's writeKey is masked, so that only its part before the colon is looked at."""
     services = get_services(request)
     limits = services.settings.limits
@@ -115,22 +114,22 @@ async def jitsu(request: Request) -> Response:
     envelope = read(inflated, route, limits)
     key = request.headers.get("x-write-key") or envelope.write_key or ""
     envelope.write_key = key.partition(":")[0] or None
-    await submit_envelope(request, envelope, len(inflated))
+    await authenticate_and_submit(request, envelope, len(inflated))
     return json_response({"ok": True})
 
 
-def _pixel(route: str) -> Handler:
+def _create_pixel_handler(route: str) -> Handler:
     async def collect(request: Request) -> Response:
         services = get_services(request)
         query = request.query_params.multi_items()
         envelope = pixel.read_query(query, route, services.clock.now(), services.settings.limits)
-        await submit_envelope(request, envelope, len(envelope.items[0]))
-        return pixel_answer()
+        await authenticate_and_submit(request, envelope, len(envelope.items[0]))
+        return pixel_response()
 
     return collect
 
 
-async def segment_pixel(request: Request) -> Response:
+async def collect_pixel(request: Request) -> Response:
     services = get_services(request)
     route = TYPE_OF_ROUTE.get(request.path_params["type"])
     if route is None:
@@ -139,5 +138,5 @@ async def segment_pixel(request: Request) -> Response:
     if not data:
         raise InvalidBody("Send the message as ?data=, base64 of JSON.")
     envelope = pixel.read_data(data, route, services.clock.now(), services.settings.limits)
-    await submit_envelope(request, envelope, len(envelope.items[0]))
-    return pixel_answer()
+    await authenticate_and_submit(request, envelope, len(envelope.items[0]))
+    return pixel_response()

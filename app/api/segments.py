@@ -38,7 +38,7 @@ def add_segment_routes(app: FastAPI) -> None:
         )
 
 
-def _views(services: Services) -> SegmentMemberQueries:
+def _create_queries(services: Services) -> SegmentMemberQueries:
     return SegmentMemberQueries(services.pool, services.registry, services.settings)
 
 
@@ -46,15 +46,17 @@ async def list_segment_members(
     request: Request, key: SegmentKey, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
 ) -> Response:
     services = get_services(request)
-    begin = read_cursor(cursor, str)
-    at, _ = parse_page_as_of(as_of, begin, services.clock.now())
-    after = None if begin is None else _customer(str(begin.place[0]))
+    page_cursor = read_cursor(cursor, str)
+    at, _ = parse_page_as_of(as_of, page_cursor, services.clock.now())
+    after = None if page_cursor is None else _parse_customer_id(str(page_cursor.place[0]))
     async with services.member_list_slots:
-        page = await _views(services).list_members(key, at, after, min(limit, services.settings.limits.page_items_max))
+        page = await _create_queries(services).list_members(
+            key, at, after, min(limit, services.settings.limits.page_items_max)
+        )
     services.segment_usage.count_read(key)
     return json_response(
         {
-            "items": [_member_json(member) for member in page.items],
+            "items": [_render_member(member) for member in page.items],
             "next_cursor": None if page.after is None else write_cursor(at, page.after.hex()),
             "as_of": format_instant(at),
         }
@@ -65,12 +67,12 @@ async def count_segment_members(request: Request, key: SegmentKey, as_of: AsOf =
     services = get_services(request)
     at, _ = parse_as_of(as_of, services.clock.now())
     async with services.member_list_slots:
-        count = await _views(services).count_members(key, at)
+        count = await _create_queries(services).count_members(key, at)
     services.segment_usage.count_read(key)
     return json_response({"count": count, "as_of": format_instant(at)})
 
 
-def _customer(text: str) -> bytes:
+def _parse_customer_id(text: str) -> bytes:
     try:
         id = bytes.fromhex(text)
     except ValueError:
@@ -80,7 +82,7 @@ def _customer(text: str) -> bytes:
     return id
 
 
-def _member_json(member: Member) -> dict[str, Any]:
+def _render_member(member: Member) -> dict[str, Any]:
     return {
         "id": format_uuid(member.id),
         "identities": member.identities,

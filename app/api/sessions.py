@@ -39,25 +39,25 @@ async def list_sessions(
 ) -> Response:
     services = get_services(request)
     ids = read_customer_ids(request)
-    begin = read_cursor(cursor, int, str, str)
-    at, _ = parse_page_as_of(as_of, begin, services.clock.now())
+    page_cursor = read_cursor(cursor, int, str, str)
+    at, _ = parse_page_as_of(as_of, page_cursor, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
-    before: Any = tuple(begin.place) if begin else None
-    found = await SessionQueries(services.pool).list_sessions(ids, at, before, items_max + 1)
-    page, more = found.sessions[:items_max], len(found.sessions) > items_max
+    before: Any = tuple(page_cursor.place) if page_cursor else None
+    history = await SessionQueries(services.pool).list_sessions(ids, at, before, items_max + 1)
+    page, has_more = history.sessions[:items_max], len(history.sessions) > items_max
     return json_response(
         {
-            "id": format_uuid(found.customer),
-            "totals": _totals_json(found.totals),
-            "items": [_session_json(session, at) for session in page],
-            "since": format_instant(found.since),
-            "next_cursor": write_cursor(at, *page[-1].first) if more else None,
+            "id": format_uuid(history.customer),
+            "totals": _render_totals(history.totals),
+            "items": [_render_session(session, at) for session in page],
+            "since": format_instant(history.since),
+            "next_cursor": write_cursor(at, *page[-1].first) if has_more else None,
             "as_of": format_instant(at),
         }
     )
 
 
-def _session_json(session: Session, now: int) -> dict[str, Any]:
+def _render_session(session: Session, now: int) -> dict[str, Any]:
     _, message_id, source = session.first
     return {
         "started_at": format_instant(session.started_at),
@@ -79,7 +79,7 @@ def _session_json(session: Session, now: int) -> dict[str, Any]:
     }
 
 
-def _totals_json(totals: SessionTotals) -> dict[str, Any]:
+def _render_totals(totals: SessionTotals) -> dict[str, Any]:
     return {
         "count": totals.count,
         "bounce_rate": totals.bounce_rate,

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.connectors import SDK, check_kind
+from app.api.connectors import SDK, check_source_options
 from app.api.schemas import (
     KeyChangeIn,
     KeyIn,
@@ -83,75 +83,75 @@ def add_source_routes(app: FastAPI) -> None:
 
 async def list_sources(request: Request) -> Response:
     return json_response(
-        {"items": [_source_json(each) for each in await get_services(request).registry.sources.list_all()]}
+        {"items": [_render_source(source) for source in await get_services(request).registry.sources.list_all()]}
     )
 
 
 async def create_source(request: Request) -> Response:
     """Makes its first write key too."""
-    wanted = await read_model(request, SourceIn)
-    check_kind(wanted.kind, wanted.options)
+    body = await read_model(request, SourceIn)
+    check_source_options(body.kind, body.options)
     source, key = await get_services(request).registry.sources.create(
-        wanted.key,
-        wanted.name or wanted.key,
-        wanted.default_channel,
-        wanted.identity_properties,
-        wanted.bots,
-        wanted.origins,
-        wanted.kind,
-        wanted.options,
+        body.key,
+        body.name or body.key,
+        body.default_channel,
+        body.identity_properties,
+        body.bots,
+        body.origins,
+        body.kind,
+        body.options,
     )
-    return json_response({**_source_json(source), "write_key": key.key}, 201)
+    return json_response({**_render_source(source), "write_key": key.key}, 201)
 
 
 async def change_source(
     request: Request, key: Annotated[str, Path(description="Its key.", pattern=KEY_PATTERN, max_length=64)]
 ) -> Response:
     """Every process follows within a second."""
-    wanted = await read_model(request, SourceChangeIn)
-    said = wanted.model_dump(include=wanted.model_fields_set)
-    if "default_channel" in said:
-        said["default_channel"] = said["default_channel"] or ""
-    if wanted.options:
-        hook = get_services(request).registry.access.current.webhook_sources.get(key)
-        check_kind(SDK if hook is None else hook.kind, wanted.options)
-    return json_response(_source_json(await get_services(request).registry.sources.change(key, **said)))
+    body = await read_model(request, SourceChangeIn)
+    changes = body.model_dump(include=body.model_fields_set)
+    if "default_channel" in changes:
+        changes["default_channel"] = changes["default_channel"] or ""
+    if body.options:
+        webhook_source = get_services(request).registry.access.current.webhook_sources.get(key)
+        check_source_options(SDK if webhook_source is None else webhook_source.kind, body.options)
+    return json_response(_render_source(await get_services(request).registry.sources.change(key, **changes)))
 
 
 async def list_keys(request: Request) -> Response:
-    return json_response({"items": [_key_json(each) for each in await get_services(request).registry.keys.list_all()]})
+    return json_response({"items": [_render_key(key) for key in await get_services(request).registry.keys.list_all()]})
 
 
 async def create_key(request: Request) -> Response:
     """The answer is the only place where a secret key is shown whole."""
-    wanted = await read_model(request, KeyIn)
-    made = await get_services(request).registry.keys.create(
-        wanted.kind, wanted.source, wanted.name, wanted.origins, wanted.trusts_identify
+    body = await read_model(request, KeyIn)
+    key = await get_services(request).registry.keys.create(
+        body.kind, body.source, body.name, body.origins, body.trusts_identify
     )
-    return json_response(_key_json(made), 201)
+    return json_response(_render_key(key), 201)
 
 
 async def change_key(
     request: Request, id: Annotated[str, Path(description="`id` of the list.", max_length=100)]
 ) -> Response:
     """Every process follows within a second."""
-    wanted = await read_model(request, KeyChangeIn)
-    said = wanted.model_dump(include=wanted.model_fields_set)
-    return json_response(_key_json(await get_services(request).registry.keys.change(id, **said)))
+    body = await read_model(request, KeyChangeIn)
+    changes = body.model_dump(include=body.model_fields_set)
+    return json_response(_render_key(await get_services(request).registry.keys.change(id, **changes)))
 
 
 async def revoke_key(
     request: Request, id: Annotated[str, Path(description="`id` of the list.", max_length=100)]
 ) -> Response:
     """Every process follows within a second."""
-    return json_response(_key_json(await get_services(request).registry.keys.revoke(id)))
+    return json_response(_render_key(await get_services(request).registry.keys.revoke(id)))
 
 
-def _source_json(source: Source) -> dict[str, Any]:
+def _render_source(source: Source) -> dict[str, Any]:
     return {**msgspec.structs.asdict(source), "created_at": format_instant(source.created_at)}
 
 
-def _key_json(key: Key) -> dict[str, Any]:
+def _render_key(key: Key) -> dict[str, Any]:
     content = {
         **msgspec.structs.asdict(key),
         "created_at": format_instant(key.created_at),

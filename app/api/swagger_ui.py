@@ -19,12 +19,14 @@ _FILES: Final = {
 
 
 def add_swagger_ui(app: FastAPI) -> None:
-    app.add_api_route("/docs", docs, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/docs", get_docs, methods=["GET"], include_in_schema=False)
     for name, media_type in _FILES.items():
-        app.add_api_route(f"/docs/{name}", _file(name, media_type), methods=["GET"], include_in_schema=False)
+        app.add_api_route(
+            f"/docs/{name}", _create_file_handler(name, media_type), methods=["GET"], include_in_schema=False
+        )
 
 
-async def docs(request: Request) -> Response:
+async def get_docs(request: Request) -> Response:
     """Its addresses are relative, so that it works behind a path prefix too."""
     return get_swagger_ui_html(
         openapi_url=str(request.app.openapi_url).lstrip("/"),
@@ -36,7 +38,7 @@ async def docs(request: Request) -> Response:
     )
 
 
-def _file(name: str, media_type: str):  # type: ignore[no-untyped-def]  # FastAPI reads the inner signature
+def _create_file_handler(name: str, media_type: str):  # type: ignore[no-untyped-def]  # FastAPI reads the inner signature
     async def file() -> Response:
         content = resources.files(_PACKAGE).joinpath(name).read_bytes()
         return Response(content, headers={"cache-control": "public, max-age=86400"}, media_type=media_type)

@@ -54,25 +54,25 @@ async def list_tickets(
 ) -> Response:
     services = get_services(request)
     ids = read_customer_ids(request)
-    begin = read_cursor(cursor, int, str, str)
-    at, _ = parse_page_as_of(as_of, begin, services.clock.now())
+    page_cursor = read_cursor(cursor, int, str, str)
+    at, _ = parse_page_as_of(as_of, page_cursor, services.clock.now())
     items_max = min(limit, services.settings.limits.page_items_max)
-    found = await TicketQueries(services.pool).list_tickets(ids, at)
-    left = [each for each in found.tickets if begin is None or each.first < tuple(begin.place)]
-    page, more = left[:items_max], len(left) > items_max
+    history = await TicketQueries(services.pool).list_tickets(ids, at)
+    remaining = [ticket for ticket in history.tickets if page_cursor is None or ticket.first < tuple(page_cursor.place)]
+    page, has_more = remaining[:items_max], len(remaining) > items_max
     return json_response(
         {
-            "id": format_uuid(found.customer),
-            "totals": _totals_json(found.totals),
-            "items": [_ticket_json(ticket) for ticket in page],
-            "since": format_instant(found.since),
-            "next_cursor": write_cursor(at, *page[-1].first) if more else None,
+            "id": format_uuid(history.customer),
+            "totals": _render_totals(history.totals),
+            "items": [_render_ticket(ticket) for ticket in page],
+            "since": format_instant(history.since),
+            "next_cursor": write_cursor(at, *page[-1].first) if has_more else None,
             "as_of": format_instant(at),
         }
     )
 
 
-def _ticket_json(ticket: Ticket) -> dict[str, Any]:
+def _render_ticket(ticket: Ticket) -> dict[str, Any]:
     return {
         "ticket_id": ticket.id,
         "source": ticket.source,
@@ -91,7 +91,7 @@ def _ticket_json(ticket: Ticket) -> dict[str, Any]:
     }
 
 
-def _totals_json(totals: TicketTotals) -> dict[str, Any]:
+def _render_totals(totals: TicketTotals) -> dict[str, Any]:
     return {
         "tickets": totals.tickets,
         "open": totals.open,
@@ -106,8 +106,8 @@ async def redact_customer_text(request: Request) -> Response:
     services = get_services(request)
     ids = read_customer_ids(request)
 
-    async def write(connection: Any) -> RedactionCounts:
+    async def redact(connection: Any) -> RedactionCounts:
         return await redact_text(connection, await find_customer_id(connection, ids))
 
-    redacted = await transact(services.pool, write)
-    return json_response({"success": True, "messages": redacted.messages, "quarantined": redacted.quarantined})
+    counts = await transact(services.pool, redact)
+    return json_response({"success": True, "messages": counts.messages, "quarantined": counts.quarantined})

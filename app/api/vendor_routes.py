@@ -49,7 +49,7 @@ def add_vendor_route(
         )
 
 
-def with_and_without_slash(*paths: str) -> frozenset[str]:
+def list_slash_variants(*paths: str) -> frozenset[str]:
     return frozenset(path + slash for path in paths for slash in ("", "/"))
 
 
@@ -62,12 +62,12 @@ async def read_payload(request: Request) -> Payload:
     return unwrap(await read_body(request, limits.body_bytes_max), request.headers.get("content-encoding"), limits)
 
 
-def flag(request: Request, payload: Payload, name: str) -> bool:
+def is_flag_set(request: Request, payload: Payload, name: str) -> bool:
     return (request.query_params.get(name) or payload.flags.get(name, "")) in _TRUE
 
 
 @contextmanager
-def with_error_member() -> Iterator[None]:
+def add_error_member() -> Iterator[None]:
     """Failures carry ``error`` too, which is where Mixpanel's clients look."""
     try:
         yield
@@ -76,5 +76,5 @@ def with_error_member() -> Iterator[None]:
         raise
 
 
-def pixel_answer() -> Response:
+def pixel_response() -> Response:
     return Response(GIF, 200, _NO_STORE, "image/gif")

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from app.api.collect import submit_envelope
+from app.api.collect import authenticate_and_submit
 from app.api.schemas import (
     FlagsOut,
     MeasurementIn,
@@ -27,12 +27,12 @@ from app.api.schemas import (
     describe_json_body,
 )
 from app.api.vendor_routes import (
+    add_error_member,
     add_vendor_route,
-    flag,
-    pixel_answer,
+    is_flag_set,
+    list_slash_variants,
+    pixel_response,
     read_payload,
-    with_and_without_slash,
-    with_error_member,
 )
 from app.errors import BadRequest, Forbidden, NotFound, OriginNotAllowed, Unauthorized
 from app.formats import ga4, mixpanel, posthog
@@ -45,25 +45,27 @@ from app.http.responses import JSON, encode_json, json_response
 from app.http.write_keys import authenticate_write_key
 from app.touchpoint import SourceView
 
-_MIXPANEL: Final = {
+_MIXPANEL_PATHS: Final = {
     "/track": "Events of Mixpanel's SDKs (and of old PostHog ones)",
     "/engage": "Profile updates of Mixpanel's SDKs (and of old PostHog ones)",
     "/groups": "Group profiles of Mixpanel's SDKs: they name no person and go to quarantine",
 }
-_POSTHOG: Final = ("/e", "/capture", "/batch", "/i/v0/e")
-_POSTHOG_V1: Final = "/i/v1/analytics/events"
-_FLAGS: Final = ("/flags", "/decide")
-_MEASUREMENTS: Final = ("/mp/collect", "/debug/mp/collect")
+_POSTHOG_PATHS: Final = ("/e", "/capture", "/batch", "/i/v0/e")
+_POSTHOG_V1_PATH: Final = "/i/v1/analytics/events"
+_FLAG_PATHS: Final = ("/flags", "/decide")
+_MEASUREMENT_PATHS: Final = ("/mp/collect", "/debug/mp/collect")
 
-OPEN_PATHS: Final = with_and_without_slash(*_MIXPANEL, *_POSTHOG, _POSTHOG_V1, *_FLAGS, *_MEASUREMENTS)
+OPEN_PATHS: Final = list_slash_variants(
+    *_MIXPANEL_PATHS, *_POSTHOG_PATHS, _POSTHOG_V1_PATH, *_FLAG_PATHS, *_MEASUREMENT_PATHS
+)
 OPEN_PREFIXES: Final = ("/array/",)
 
 _FALSE: Final = ("0", "false")
 _SDK_CHARS_MAX: Final = 100
-_TAKEN: Final = b'{"status":1}'
+_POSTHOG_ACCEPTED: Final = b'{"status":1}'
 _NO_FLAGS: Final = {"flags": {}, "featureFlags": {}, "featureFlagPayloads": {}, "errorsWhileComputingFlags": False}
-_SEND: Final = {"supportedCompression": ["gzip", "gzip-js"], "analytics": {"endpoint": "/e/"}}
-_NOTHING_ELSE: Final = dict.fromkeys(
+_CAPTURE_CONFIG: Final = {"supportedCompression": ["gzip", "gzip-js"], "analytics": {"endpoint": "/e/"}}
+_DISABLED_FEATURES: Final = dict.fromkeys(
     (
         *("hasFeatureFlags", "sessionRecording", "surveys", "heatmaps", "captureDeadClicks", "capturePerformance"),
         *("autocaptureExceptions", "autocapture_opt_out", "productTours", "conversations", "logs"),
@@ -73,32 +75,32 @@ _NOTHING_ELSE: Final = dict.fromkeys(
 
 
 def add_vendor_sdk_routes(app: FastAPI) -> None:
-    for path, summary in _MIXPANEL.items():
+    for path, summary in _MIXPANEL_PATHS.items():
         name = path[1:]
         add_vendor_route(
             app,
             path,
-            _mixpanel(name),
+            _create_mixpanel_handler(name),
             operation_id=f"mixpanel_{name}",
             summary=summary,
             response_model=MixpanelOut,
             openapi_extra=describe_json_body(MixpanelEventIn),
         )
-        add_vendor_route(app, path, _mixpanel(name), method="GET", documented=False)
+        add_vendor_route(app, path, _create_mixpanel_handler(name), method="GET", documented=False)
     add_vendor_route(
         app,
         "/import",
-        mixpanel_import,
+        import_mixpanel_events,
         operation_id="mixpanel_import",
         summary="Events of the past of Mixpanel's SDKs and its import API; 400 with those that were refused",
         response_model=MixpanelImportOut,
         openapi_extra=describe_json_body(MixpanelEventIn),
     )
-    for path in _POSTHOG:
+    for path in _POSTHOG_PATHS:
         add_vendor_route(
             app,
             path,
-            posthog_events,
+            collect_posthog_events,
             operation_id=f"posthog{path.replace('/', '_')}",
             summary="Events of PostHog's SDKs",
             response_model=PosthogOut,
@@ -106,18 +108,18 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
         )
     add_vendor_route(
         app,
-        _POSTHOG_V1,
-        posthog_events_v1,
+        _POSTHOG_V1_PATH,
+        collect_posthog_events_v1,
         operation_id="posthog_i_v1_analytics_events",
         summary="Events of PostHog's SDKs, version 1: each is answered",
         response_model=PosthogResultsOut,
         openapi_extra=describe_json_body(PosthogBatchIn),
     )
-    for path in _FLAGS:
+    for path in _FLAG_PATHS:
         add_vendor_route(
             app,
             path,
-            no_flags,
+            get_flags,
             keyless=True,
             failures=(400, 408),
             operation_id=f"posthog_{path[1:]}",
@@ -125,7 +127,7 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
             response_model=FlagsOut,
             openapi_extra={"security": []},
         )
-    _add_remote_config(app)
+    _add_remote_config_routes(app)
     _add_measurement_routes(app)
 
 
@@ -133,11 +135,11 @@ def _add_measurement_routes(app: FastAPI) -> None:
     add_vendor_route(
         app,
         "/mp/collect",
-        measure,
+        collect_measurement,
         operation_id="ga4_collect",
         summary="Events of GA4's Measurement Protocol; api_secret is a write key",
         status_code=204,
-        openapi_extra=_measurement(),
+        openapi_extra=_describe_measurement(),
     )
     add_vendor_route(
         app,
@@ -147,11 +149,11 @@ def _add_measurement_routes(app: FastAPI) -> None:
         summary="What of a Measurement Protocol body would be refused; stores nothing",
         response_model=ValidationOut,
         failures=(403, 408, 429),
-        openapi_extra=_measurement(),
+        openapi_extra=_describe_measurement(),
     )
 
 
-def _add_remote_config(app: FastAPI) -> None:
+def _add_remote_config_routes(app: FastAPI) -> None:
     token = {
         "name": "token",
         "in": "path",
@@ -161,8 +163,8 @@ def _add_remote_config(app: FastAPI) -> None:
         "example": "wk_demo",
     }
     for path, handler, documented in (
-        ("/array/{token}/config", remote_config, True),
-        ("/array/{token}/config.js", remote_config_script, False),
+        ("/array/{token}/config", get_remote_config, True),
+        ("/array/{token}/config.js", get_remote_config_script, False),
     ):
         add_vendor_route(
             app,
@@ -179,7 +181,7 @@ def _add_remote_config(app: FastAPI) -> None:
         )
 
 
-def _measurement() -> dict[str, Any]:
+def _describe_measurement() -> dict[str, Any]:
     secret = {
         "name": "api_secret",
         "in": "query",
@@ -191,39 +193,39 @@ def _measurement() -> dict[str, Any]:
     return {**describe_json_body(MeasurementIn), "parameters": [secret]}
 
 
-def _mixpanel(route: str) -> Handler:
+def _create_mixpanel_handler(route: str) -> Handler:
     async def collect(request: Request) -> Response:
-        with with_error_member():
+        with add_error_member():
             payload = await read_payload(request)
             services = get_services(request)
             limits = services.settings.limits
             if route != "groups" and posthog.is_posthog(payload.body, limits):
-                return await _take_posthog(request, payload)
+                return await _submit_posthog_events(request, payload)
             now = services.clock.now()
             query = request.query_params
             with_address = query.get("ip") != "0"
             envelope = mixpanel.read(payload.body, route, now, limits, query.get("_"), with_address=with_address)
-            await submit_envelope(request, envelope, len(payload.body), now)
-        if flag(request, payload, "img"):
-            return pixel_answer()
-        if flag(request, payload, "verbose"):
+            await authenticate_and_submit(request, envelope, len(payload.body), now)
+        if is_flag_set(request, payload, "img"):
+            return pixel_response()
+        if is_flag_set(request, payload, "verbose"):
             return json_response({"status": 1, "error": None})
         return PlainTextResponse("1")
 
     return collect
 
 
-async def mixpanel_import(request: Request) -> Response:
+async def import_mixpanel_events(request: Request) -> Response:
     """Answers as it is asked: the Python SDK's form as ``/track``, all others with what was refused, one by one."""
-    with with_error_member():
+    with add_error_member():
         payload = await read_payload(request)
         services = get_services(request)
         now = services.clock.now()
         envelope = mixpanel.read(payload.body, "import", now, services.settings.limits)
         # A service account stands where the token else does; its project is then the key.
         envelope.write_key = envelope.write_key or request.query_params.get("project_id")
-        receipt = await submit_envelope(request, envelope, len(payload.body), now)
-    if flag(request, payload, "verbose"):
+        receipt = await authenticate_and_submit(request, envelope, len(payload.body), now)
+    if is_flag_set(request, payload, "verbose"):
         return json_response({"status": 1, "error": None})
     failed = mixpanel.describe_failed_records(receipt.rejections)
     imported = {"num_records_imported": mixpanel.count_events(envelope) - len(failed)}
@@ -233,20 +235,20 @@ async def mixpanel_import(request: Request) -> Response:
     return json_response({**refused, **imported, "failed_records": failed}, 400)
 
 
-async def posthog_events(request: Request) -> Response:
-    return await _take_posthog(request, await read_payload(request))
+async def collect_posthog_events(request: Request) -> Response:
+    return await _submit_posthog_events(request, await read_payload(request))
 
 
-async def _take_posthog(request: Request, payload: Payload) -> Response:
+async def _submit_posthog_events(request: Request, payload: Payload) -> Response:
     services = get_services(request)
     now = services.clock.now()
-    asked = request.query_params.get("_")
-    envelope = posthog.read(payload.body, now, services.settings.limits, asked)
-    await submit_envelope(request, envelope, len(payload.body), now)
-    return Response(_TAKEN, media_type=JSON)
+    sent_at_parameter = request.query_params.get("_")
+    envelope = posthog.read(payload.body, now, services.settings.limits, sent_at_parameter)
+    await authenticate_and_submit(request, envelope, len(payload.body), now)
+    return Response(_POSTHOG_ACCEPTED, media_type=JSON)
 
 
-async def posthog_events_v1(request: Request) -> Response:
+async def collect_posthog_events_v1(request: Request) -> Response:
     """Version 1 of the protocol, in which each event is answered."""
     payload = await read_payload(request)
     services = get_services(request)
@@ -259,42 +261,42 @@ async def posthog_events_v1(request: Request) -> Response:
         sdk=headers.get("posthog-sdk-info", "")[:_SDK_CHARS_MAX],
         sent_at_header=headers.get("posthog-request-timestamp"),
     )
-    receipt = await submit_envelope(request, envelope, len(payload.body), now)
+    receipt = await authenticate_and_submit(request, envelope, len(payload.body), now)
     return json_response({"results": posthog.describe_results(envelope, receipt.rejections)})
 
 
-async def no_flags(request: Request) -> Response:
+async def get_flags(request: Request) -> Response:
     await read_body(request, get_services(request).settings.limits.body_bytes_max)
     return json_response(_NO_FLAGS)
 
 
-async def remote_config(request: Request) -> Response:
-    return json_response(await _config(request))
+async def get_remote_config(request: Request) -> Response:
+    return json_response(await _build_remote_config(request))
 
 
-async def remote_config_script(request: Request) -> Response:
+async def get_remote_config_script(request: Request) -> Response:
     """The same as a script. The key in it is one that we made, so it holds nothing that ends a string."""
-    config = await _config(request)
+    config = await _build_remote_config(request)
     holder = b"window._POSTHOG_REMOTE_CONFIG"
     site = encode_json({"config": config, "siteApps": []})
     script = b"(%b=%b||{})[%b]=%b;" % (holder, holder, encode_json(config["token"]), site)
     return Response(script, headers={"X-Content-Type-Options": "nosniff"}, media_type="text/javascript")
 
 
-async def _config(request: Request) -> dict[str, Any]:
+async def _build_remote_config(request: Request) -> dict[str, Any]:
     token = request.path_params["token"]
     if await get_services(request).registry.access.find_source(token) is None:
         raise NotFound("There is no such write key.")
-    return {"token": token, **_SEND, **_NOTHING_ELSE, "siteApps": []}
+    return {"token": token, **_CAPTURE_CONFIG, **_DISABLED_FEATURES, "siteApps": []}
 
 
-async def measure(request: Request) -> Response:
+async def collect_measurement(request: Request) -> Response:
     payload = await read_payload(request)
     services = get_services(request)
     secret = request.query_params.get("api_secret")
     now = services.clock.now()
     envelope = ga4.read(payload.body, secret, now, services.settings.limits)
-    await submit_envelope(request, envelope, len(payload.body), now)
+    await authenticate_and_submit(request, envelope, len(payload.body), now)
     return Response(None, 204)
 
 
@@ -307,18 +309,18 @@ async def validate_measurement(request: Request) -> Response:
     except OriginNotAllowed:
         raise
     except (Forbidden, Unauthorized):
-        messages.append(_invalid("api_secret", "It is no write key."))
+        messages.append(_build_validation_message("api_secret", "It is no write key."))
     try:
         payload = await read_payload(request)
         now = services.clock.now()
         envelope = ga4.read(payload.body, secret, now, services.settings.limits)
     except BadRequest as error:
-        return json_response({"validationMessages": [*messages, _invalid("", error.message)]})
+        return json_response({"validationMessages": [*messages, _build_validation_message("", error.message)]})
     events = ga4.count_events(envelope)
     parsed = normalise(envelope, source, now, services.settings)
-    messages += [ga4.build_validation_message(each, events) for each in parsed.rejections]
+    messages += [ga4.build_validation_message(rejection, events) for rejection in parsed.rejections]
     return json_response({"validationMessages": messages})
 
 
-def _invalid(path: str, description: str) -> dict[str, Any]:
+def _build_validation_message(path: str, description: str) -> dict[str, Any]:
     return {"fieldPath": path, "description": description, "validationCode": "VALUE_INVALID"}

@@ -22,11 +22,11 @@ from app.api.schemas import (
     describe_json_body,
     describe_problems,
 )
-from app.api.visitor_claims import counter_name_of, public_view_for, public_view_json, token_json
+from app.api.visitor_claims import build_counter_name, encode_public_profile, read_public_profile, render_token
 from app.errors import BadRequest, InvalidToken, NotFound
 from app.formats.identifiers import canonical
 from app.http.auth import SecretKey
-from app.http.bodies import read_json
+from app.http.bodies import read_struct
 from app.http.dependencies import Services, get_services
 from app.http.direct_route import DirectRoute
 from app.http.responses import JSON, encode_json, is_etag_match, json_response
@@ -40,10 +40,10 @@ from app.touchpoint import SECOND
 OPEN_PATHS: Final = frozenset({"/v1/me", "/v1/me/stream"})
 
 _BODY_BYTES_MAX: Final = 10_000
-_SLOW_SECONDS: Final = 20.0
+_SEND_SECONDS_MAX: Final = 20.0
 """A page that takes no more of its stream for so long is gone."""
 _PING_SECONDS: Final = 15
-_LEAVING_SECONDS: Final = 5.0
+_SHUTDOWN_SECONDS_MAX: Final = 5.0
 
 
 def add_visitor_routes(app: FastAPI) -> None:
@@ -73,7 +73,7 @@ def add_visitor_routes(app: FastAPI) -> None:
                 tags=["pages"],
                 operation_id=endpoint.__name__,
                 summary=summary,
-                responses={**responses, **(ETAG_RESPONSES if endpoint is get_me else _STREAM)},
+                responses={**responses, **(ETAG_RESPONSES if endpoint is get_me else _STREAM_RESPONSES)},
                 openapi_extra={"security": [], "parameters": query},
                 **extra,
             )
@@ -93,7 +93,7 @@ def add_visitor_routes(app: FastAPI) -> None:
     )
 
 
-_STREAM: Final[dict[int | str, dict[str, Any]]] = {
+_STREAM_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "`event: me` with the answer of /v1/me, at once and whenever it is another one; `event: token` "
         "with another token before the one in use ends; comments as pings.",
@@ -107,8 +107,8 @@ _STREAM: Final[dict[int | str, dict[str, Any]]] = {
 
 async def get_me(request: Request) -> Response:
     services = get_services(request)
-    _, key, visitor = await _visitor_of(request, services)
-    tag, body = public_view_json(await public_view_for(services, key, visitor))
+    _, grant, visitor = await _authenticate_visitor(request, services)
+    tag, body = encode_public_profile(await read_public_profile(services, grant, visitor))
     headers = {"etag": f'W/"{tag}"', "cache-control": "private, no-cache"}
     if is_etag_match(request.headers.get("if-none-match"), headers["etag"]):
         return Response(None, 304, headers)
@@ -117,26 +117,26 @@ async def get_me(request: Request) -> Response:
 
 async def stream_me(request: Request) -> Response:
     services = get_services(request)
-    write_key, _, visitor = await _visitor_of(request, services)
+    write_key, _, visitor = await _authenticate_visitor(request, services)
     services.live_updates.refuse_if_full(visitor)
-    leaving = anyio.Event()
+    shutdown = anyio.Event()
     return EventSourceResponse(
-        _events(services, write_key, visitor, request.headers.get("origin"), leaving),
+        _stream_events(services, write_key, visitor, request.headers.get("origin"), shutdown),
         ping=_PING_SECONDS,
-        send_timeout=_SLOW_SECONDS,
+        send_timeout=_SEND_SECONDS_MAX,
         sep="\n",
-        shutdown_event=leaving,
-        shutdown_grace_period=_LEAVING_SECONDS,
+        shutdown_event=shutdown,
+        shutdown_grace_period=_SHUTDOWN_SECONDS_MAX,
     )
 
 
-async def _events(
-    services: Services, write_key: str, visitor: Visitor, origin: str | None, leaving: anyio.Event
+async def _stream_events(
+    services: Services, write_key: str, visitor: Visitor, origin: str | None, shutdown: anyio.Event
 ) -> AsyncIterator[ServerSentEvent]:
     """Until the page hangs up or may no longer ask, this process stops, or a token that cannot be renewed ends."""
     life = services.settings.visitor_token_seconds
-    told = ""
-    with services.live_updates.open_stream(visitor, write_key, origin) as stream, _closing(stream, leaving):
+    sent_tag = ""
+    with services.live_updates.open_stream(visitor, write_key, origin) as stream, _close_on_shutdown(stream, shutdown):
         while not stream.is_closed:
             now = services.clock.now()
             renewable = visitor.anonymous_id is not None
@@ -145,31 +145,31 @@ async def _events(
                 if not renewable:
                     return
                 visitor = visitor_tokens.renew(visitor, now, life)
-                yield ServerSentEvent(encode_json(token_json(services, visitor)).decode(), event="token", sep="\n")
+                yield ServerSentEvent(encode_json(render_token(services, visitor)).decode(), event="token", sep="\n")
                 continue
             profile = await stream.wait_for_profile((end - now) / SECOND)
             if profile is None:
                 continue
-            tag, body = public_view_json(profile)
-            if tag != told:
-                told = tag
+            tag, body = encode_public_profile(profile)
+            if tag != sent_tag:
+                sent_tag = tag
                 yield ServerSentEvent(body.decode(), event="me", sep="\n")
 
 
 @contextmanager
-def _closing(stream: VisitorStream, leaving: anyio.Event) -> Iterator[None]:
+def _close_on_shutdown(stream: VisitorStream, shutdown: anyio.Event) -> Iterator[None]:
     """When the server is told to stop, the stream ends by itself: cut off, it looks like a failure to both sides."""
-    waiting = asyncio.ensure_future(leaving.wait())
-    waiting.add_done_callback(lambda _: stream.close())
+    shutdown_wait = asyncio.ensure_future(shutdown.wait())
+    shutdown_wait.add_done_callback(lambda _: stream.close())
     try:
         yield
     finally:
-        waiting.cancel()
+        shutdown_wait.cancel()
 
 
-async def _visitor_of(request: Request, services: Services) -> tuple[str, WriteKeyGrant, Visitor]:
+async def _authenticate_visitor(request: Request, services: Services) -> tuple[str, WriteKeyGrant, Visitor]:
     """Who asks, with the write key. Raises :class:`InvalidToken` and what :func:`authenticate_write_key` does."""
-    write_key, key = await authenticate_write_key(
+    write_key, grant = await authenticate_write_key(
         request, services, request.headers.get("x-write-key"), request.query_params.get("writeKey")
     )
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -177,16 +177,16 @@ async def _visitor_of(request: Request, services: Services) -> tuple[str, WriteK
     if not token:
         raise InvalidToken("Send a visitor token: Authorization: Bearer, or ?token=.")
     visitor = visitor_tokens.verify_token(
-        token, services.registry.access.current.signing_keys, key.source.key, services.clock.now()
+        token, services.registry.access.current.signing_keys, grant.source.key, services.clock.now()
     )
-    await services.rate_limits.count_visitor(visitor.source, counter_name_of(visitor))
-    return write_key, key, visitor
+    await services.rate_limits.count_visitor(visitor.source, build_counter_name(visitor))
+    return write_key, grant, visitor
 
 
 # ---------------------------------------------------------------------------------------------- vouching
 
 
-class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
+class _TokenBody(msgspec.Struct, forbid_unknown_fields=True):
     source: str
     anonymous_id: str | None = None
     user_id: str | None = None
@@ -195,24 +195,20 @@ class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
 async def create_visitor_token(request: Request) -> Response:
     """Give the token to the page, which hands it on with identify. It vouches until it ends, however often renewed."""
     services = get_services(request)
-    data = await read_json(request, _BODY_BYTES_MAX)
-    try:
-        wanted = msgspec.convert(data, _Wanted)
-    except msgspec.ValidationError as error:
-        raise BadRequest(f"The body does not fit: {error}.") from None
-    ids = [(kind, id) for kind in ("anonymous_id", "user_id") if (id := getattr(wanted, kind)) is not None]
+    body = await read_struct(request, _TokenBody, _BODY_BYTES_MAX)
+    ids = [(kind, id) for kind in ("anonymous_id", "user_id") if (id := getattr(body, kind)) is not None]
     if not ids:
         raise BadRequest("Say whom it is for: anonymous_id, user_id, or both.")
     for kind, id in ids:
         if canonical(kind, id, services.settings) is None:
             raise BadRequest(f"The {kind} is no id: it is empty, too long, or stands for nobody.")
-    if wanted.source not in services.registry.access.current.sources:
-        raise NotFound(f"There is no source {wanted.source}.")
+    if body.source not in services.registry.access.current.sources:
+        raise NotFound(f"There is no source {body.source}.")
     visitor = visitor_tokens.vouch_for(
-        wanted.source,
-        wanted.anonymous_id,
-        wanted.user_id,
+        body.source,
+        body.anonymous_id,
+        body.user_id,
         services.clock.now(),
         services.settings.visitor_token_seconds,
     )
-    return json_response(token_json(services, visitor), 201)
+    return json_response(render_token(services, visitor), 201)

@@ -35,86 +35,88 @@ class _Claim(msgspec.Struct):
 
 
 class ClaimedVisitor(msgspec.Struct):
-    """Who sent an envelope, and which answer of /v1/me their page has; ``me`` None: it wants none.
+    """The visitor who sent an envelope; ``visitor`` is None if the claim is invalid.
 
-    ``visitor`` None: what they say of themselves does not hold. ``renew``: it is time for another token.
+    ``profile_etag`` is the ETag of the profile that the page has; None if the page does not ask for its profile.
     """
 
     visitor: Visitor | None
-    me: str | None = None
-    renew: bool = False
+    profile_etag: str | None = None
+    is_renewal_due: bool = False
 
 
-async def verify_claim(request: Request, services: Services, key: WriteKeyGrant, claimed: bytes) -> ClaimedVisitor:
+async def verify_claim(request: Request, services: Services, grant: WriteKeyGrant, content: bytes) -> ClaimedVisitor:
     """Never fails for what a page claims: the messages are stored all the same. Raises :class:`RateLimited`."""
     if "origin" not in request.headers:  # else counted before anything was read
         await services.rate_limits.count_address(request.client and request.client.host)
     try:
-        claim = msgspec.json.decode(claimed, type=_Claim)
-        visitor, renew = _proven(services, key, claim)
+        claim = msgspec.json.decode(content, type=_Claim)
+        visitor, is_renewal_due = _verify_visitor(services, grant, claim)
     except (msgspec.DecodeError, InvalidToken):
         return ClaimedVisitor(None)
-    await services.rate_limits.count_visitor(visitor.source, counter_name_of(visitor))
-    return ClaimedVisitor(visitor, claim.me, renew)
+    await services.rate_limits.count_visitor(visitor.source, build_counter_name(visitor))
+    return ClaimedVisitor(visitor, claim.me, is_renewal_due)
 
 
-def _proven(services: Services, key: WriteKeyGrant, claim: _Claim) -> tuple[Visitor, bool]:
+def _verify_visitor(services: Services, grant: WriteKeyGrant, claim: _Claim) -> tuple[Visitor, bool]:
     """A proof owns its id; a token must be of that id, if it is of any, and may add whom the site vouches for.
 
     Beside a proof that holds, a token that does not is as good as none. Raises :class:`InvalidToken`.
     """
-    source, now, life = key.source.key, services.clock.now(), services.settings.visitor_token_seconds
-    owned = None
+    source, now, life = grant.source.key, services.clock.now(), services.settings.visitor_token_seconds
+    proven = None
     if claim.proof is not None:
         if claim.id is None or not visitor_tokens.is_valid_proof(claim.proof, claim.id):
             raise InvalidToken("The proof is not that of the id.")
-        owned = Visitor(source, now + life * SECOND, claim.id)
+        proven = Visitor(source, now + life * SECOND, claim.id)
     if claim.token is None:
-        if owned is None:
+        if proven is None:
             raise InvalidToken("Neither proof nor token.")
-        return owned, True
+        return proven, True
     try:
         visitor = visitor_tokens.verify_token(claim.token, services.registry.access.current.signing_keys, source, now)
         if visitor.anonymous_id is not None and visitor.anonymous_id != claim.id:
             raise InvalidToken("The token is that of another visitor.")
     except InvalidToken:
-        if owned is None:
+        if proven is None:
             raise
-        return owned, True
-    if owned is not None:
-        return msgspec.structs.replace(visitor, anonymous_id=owned.anonymous_id), True
+        return proven, True
+    if proven is not None:
+        return msgspec.structs.replace(visitor, anonymous_id=proven.anonymous_id), True
     return visitor, visitor_tokens.is_renewal_due(visitor, now, life)
 
 
-async def receipt_members(services: Services, key: WriteKeyGrant, guest: ClaimedVisitor, *, projected: bool) -> bytes:
+async def encode_receipt_members(
+    services: Services, grant: WriteKeyGrant, claimed: ClaimedVisitor, *, projected: bool
+) -> bytes:
     """What the receipt says of the visitor, as members to go into its object; it speaks of what was just stored.
 
     What cannot be said is left out: the messages are stored, and that is what a receipt is for.
     """
-    if guest.visitor is None:
+    if claimed.visitor is None:
         return b',"visitor":{"error":"invalid_token"}'
     members = b""
-    if guest.renew:
+    if claimed.is_renewal_due:
         now = services.clock.now()
-        visitor = visitor_tokens.renew(guest.visitor, now, services.settings.visitor_token_seconds)
-        members += b',"visitor":' + encode_json(token_json(services, visitor))
-    if guest.me is not None and projected:
+        visitor = visitor_tokens.renew(claimed.visitor, now, services.settings.visitor_token_seconds)
+        members += b',"visitor":' + encode_json(render_token(services, visitor))
+    if claimed.profile_etag is not None and projected:
         try:
-            tag, body = public_view_json(await public_view_for(services, key, guest.visitor))
+            tag, body = encode_public_profile(await read_public_profile(services, grant, claimed.visitor))
         except Exception as error:  # noqa: BLE001 - the batch is stored; a failure here would make the page send it again
-            _log.warning("receipt.without_me", error=type(error).__name__)
+            _log.warning("receipt.profile_omitted", error=type(error).__name__)
         else:
-            if tag != guest.me.removeprefix("W/").strip('"'):
+            if tag != claimed.profile_etag.removeprefix("W/").strip('"'):
                 members += b',"me":' + body
     return members
 
 
-def counter_name_of(visitor: Visitor) -> str:
+def build_counter_name(visitor: Visitor) -> str:
     """For counting; the two kinds of names must not meet."""
     return f"a:{visitor.anonymous_id}" if visitor.anonymous_id is not None else f"u:{visitor.user_id}"
 
 
-def token_json(services: Services, visitor: Visitor) -> dict[str, Any]:
+def render_token(services: Services, visitor: Visitor) -> dict[str, Any]:
     return {
         "token": visitor_tokens.sign_token(visitor, services.registry.access.current.signing_keys),
         "expires_at": format_instant(visitor.expires_at),
@@ -124,44 +126,48 @@ def token_json(services: Services, visitor: Visitor) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------ showing
 
 
-async def public_view_for(services: Services, key: WriteKeyGrant, visitor: Visitor) -> PublicProfile:
+async def read_public_profile(services: Services, grant: WriteKeyGrant, visitor: Visitor) -> PublicProfile:
     now = services.clock.now()
-    views = CustomerQueries(services.pool, services.registry, services.settings)
+    queries = CustomerQueries(services.pool, services.registry, services.settings)
     try:
-        customer = await views.customer(identity_ids_of(visitor), now)
+        customer = await queries.customer(identity_ids_of(visitor), now)
     except NotFound:
         customer = None
     return public_profile_of(
         customer,
         visitor,
-        trusts_identify=key.trusts_identify,
+        trusts_identify=grant.trusts_identify,
         public_traits=services.settings.public_traits,
         now=now,
     )
 
 
-def public_view_json(answer: PublicProfile) -> tuple[str, bytes]:
+def encode_public_profile(profile: PublicProfile) -> tuple[str, bytes]:
     """(tag, body): the tag is a hash of what is shown and of nothing else; ``as_of`` is no part of it."""
     content = encode_json(
         {
-            "anonymous_id": answer.anonymous_id,
+            "anonymous_id": profile.anonymous_id,
             "stages": {
                 journey: {
-                    "stage": place.stage,
-                    "since": format_instant(place.since),
-                    "valid_until": format_instant(place.valid_until),
-                    "content": place.content,
+                    "stage": stage.stage,
+                    "since": format_instant(stage.since),
+                    "valid_until": format_instant(stage.valid_until),
+                    "content": stage.content,
                 }
-                for journey, place in answer.stages.items()
+                for journey, stage in profile.stages.items()
             },
             "segments": [
-                {"key": each.key, "since": format_instant(each.since), "valid_until": format_instant(each.valid_until)}
-                for each in answer.segments
+                {
+                    "key": membership.key,
+                    "since": format_instant(membership.since),
+                    "valid_until": format_instant(membership.valid_until),
+                }
+                for membership in profile.segments
             ],
-            "traits": answer.traits,
-            "valid_until": format_instant(answer.valid_until),
-            "withheld": answer.withheld,
+            "traits": profile.traits,
+            "valid_until": format_instant(profile.valid_until),
+            "withheld": profile.withheld,
         }
     )
     tag = blake2b(content, digest_size=_TAG_BYTES).hexdigest()
-    return tag, content[:-1] + f',"etag":"{tag}","as_of":"{rfc3339(answer.as_of)}"}}'.encode()
+    return tag, content[:-1] + f',"etag":"{tag}","as_of":"{rfc3339(profile.as_of)}"}}'.encode()

@@ -38,9 +38,9 @@ _METHODS: Final = ("POST", "GET", "HEAD", "OPTIONS")
 _SPARE_SECONDS: Final = 0.5
 """Of the time that a tool waits: for the way back."""
 
-_ANYTHING: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_ANY_CONTENT: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 """Of any content type."""
-_SOURCE: Final = {
+_SOURCE_PARAMETER: Final = {
     "name": "source",
     "in": "path",
     "required": True,
@@ -52,15 +52,15 @@ _SOURCE: Final = {
 
 def add_webhook_routes(app: FastAPI) -> None:
     for method in _METHODS:
-        delivers = method == "POST"
+        is_delivery = method == "POST"
         app.router.routes.append(
             DirectRoute(
                 "/v1/sources/{source}/webhook",
-                receive,
+                receive_webhook,
                 methods=[method],
                 tags=["webhooks"],
-                include_in_schema=delivers,
-                operation_id="receive_webhook" if delivers else None,
+                include_in_schema=is_delivery,
+                operation_id="receive_webhook" if is_delivery else None,
                 summary="A delivery of the source's connector, signed as the tool signs",
                 description="The body is whatever the tool sends; `GET /v1/connectors` has a sample of each. GET, "
                 "HEAD and OPTIONS answer the handshakes of tools.",
@@ -68,19 +68,19 @@ def add_webhook_routes(app: FastAPI) -> None:
                 responses=describe_problems(400, 401, 404, 408, 503),
                 openapi_extra={
                     "security": [],
-                    "parameters": [_SOURCE],
-                    "requestBody": {"required": True, "content": _ANYTHING},
+                    "parameters": [_SOURCE_PARAMETER],
+                    "requestBody": {"required": True, "content": _ANY_CONTENT},
                 },
             )
         )
 
 
-async def receive(request: Request) -> Response:
+async def receive_webhook(request: Request) -> Response:
     services = get_services(request)
-    webhook_source, connector = webhook_source_of(services, request.path_params["source"])
+    webhook_source, connector = find_webhook_source(services, request.path_params["source"])
     try:
         async with asyncio.timeout(connector.timeout_seconds - _SPARE_SECONDS):
-            return await _receive(request, services, webhook_source, connector)
+            return await _process_request(request, services, webhook_source, connector)
     except TimeoutError:
         # Sent again it is a duplicate, if it was stored by now.
         raise Overloaded from None
@@ -95,7 +95,7 @@ async def receive(request: Request) -> Response:
         raise
 
 
-def webhook_source_of(services: Services, source: str) -> tuple[WebhookSource, Connector]:
+def find_webhook_source(services: Services, source: str) -> tuple[WebhookSource, Connector]:
     """Raises :class:`NotFound` for a source that is none, or no tool's."""
     webhook_source = services.registry.access.current.webhook_sources.get(source)
     connector = None if webhook_source is None else CONNECTORS.get(webhook_source.kind)
@@ -104,21 +104,21 @@ def webhook_source_of(services: Services, source: str) -> tuple[WebhookSource, C
     return webhook_source, connector
 
 
-async def _receive(
+async def _process_request(
     request: Request, services: Services, webhook_source: WebhookSource, connector: Connector
 ) -> Response:
     secrets = webhook_source.secrets_at(services.clock.now())
-    delivery = await _delivery(request, services, webhook_source)
-    if (greeted := connector.handshake(delivery, secrets)) is not None:
-        return await _reply(services, greeted)
+    delivery = await _read_delivery(request, services, webhook_source)
+    if (reply := connector.handshake(delivery, secrets)) is not None:
+        return await _send_handshake_reply(services, reply)
     if request.method != "POST":
         return Response(None, 200, {"Allow": ", ".join(_METHODS)})
     delivery = await verify_delivery(services, connector, delivery, secrets)
-    if (greeted := connector.handshake_signed(delivery)) is not None:
-        return await _reply(services, greeted)
+    if (reply := connector.handshake_signed(delivery)) is not None:
+        return await _send_handshake_reply(services, reply)
     await _refuse_replay(services, webhook_source, connector, delivery)
-    delivery = _inflated(services, request, delivery)
-    receipt, parsed = await _submit(services, webhook_source, connector, delivery)
+    delivery = _inflate_body(services, request, delivery)
+    receipt, parsed = await _submit_delivery(services, webhook_source, connector, delivery)
     return json_response(
         {
             "success": True,
@@ -131,7 +131,7 @@ async def _receive(
     )
 
 
-async def _delivery(request: Request, services: Services, webhook_source: WebhookSource) -> Delivery:
+async def _read_delivery(request: Request, services: Services, webhook_source: WebhookSource) -> Delivery:
     body = b""
     if request.method == "POST":
         body = await read_body(request, services.settings.limits.webhook_bytes_max)
@@ -140,18 +140,18 @@ async def _delivery(request: Request, services: Services, webhook_source: Webhoo
         headers=dict(request.headers.items()),
         query=dict(request.query_params),
         method=request.method,
-        url=_as_called(request, webhook_source.options.get("url", "")),
+        url=_reconstruct_url(request, webhook_source.options.get("url", "")),
         received_at=services.clock.now(),
         options=webhook_source.options,
     )
 
 
-def _as_called(request: Request, told: str) -> str:
+def _reconstruct_url(request: Request, configured_url: str) -> str:
     """The address as the tool called it: what the operator says it is, with the query of this request."""
     query = request.url.query
-    if not told:
+    if not configured_url:
         return str(request.url)
-    return f"{told}?{query}" if query and "?" not in told else told
+    return f"{configured_url}?{query}" if query and "?" not in configured_url else configured_url
 
 
 async def verify_delivery(services: Services, connector: Connector, delivery: Delivery, secrets: list[str]) -> Delivery:
@@ -182,24 +182,24 @@ async def _refuse_replay(
         raise SignatureRefused(REPLAYED, "its token has signed another body before")
 
 
-def _inflated(services: Services, request: Request, delivery: Delivery) -> Delivery:
+def _inflate_body(services: Services, request: Request, delivery: Delivery) -> Delivery:
     if not delivery.body.startswith(_GZIP):
         return delivery
     body = inflate(delivery.body, request.headers.get("content-encoding"), services.settings.limits)
     return msgspec.structs.replace(delivery, body=body)
 
 
-async def _submit(
+async def _submit_delivery(
     services: Services, webhook_source: WebhookSource, connector: Connector, delivery: Delivery
 ) -> tuple[Receipt, ParsedDelivery]:
     """Submit what the delivery contains; the submission completes even if the tool stops waiting."""
     parsed = parse(connector, delivery)
-    submission = asyncio.ensure_future(services.ingest.submit(submission_of(parsed, webhook_source, delivery)))
+    submission = asyncio.ensure_future(services.ingest.submit(build_submission(parsed, webhook_source, delivery)))
     submission.add_done_callback(_consume_exception)
     return await asyncio.shield(submission), parsed
 
 
-def submission_of(parsed: ParsedDelivery, webhook_source: WebhookSource, delivery: Delivery) -> Submission:
+def build_submission(parsed: ParsedDelivery, webhook_source: WebhookSource, delivery: Delivery) -> Submission:
     """Return what a verified delivery hands to ingestion."""
     envelope = parsed.envelope
     envelope.erasures = [(erasure.kind, erasure.value) for erasure in parsed.erasures]
@@ -218,7 +218,7 @@ def _consume_exception(submission: asyncio.Future[Receipt]) -> None:
         submission.exception()
 
 
-async def _reply(services: Services, reply: HandshakeReply) -> Response:
+async def _send_handshake_reply(services: Services, reply: HandshakeReply) -> Response:
     if reply.fetch_url:
         await services.outbound.get(reply.fetch_url)
     return Response(reply.body, reply.status, dict(reply.headers), reply.content_type)

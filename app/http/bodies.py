@@ -18,6 +18,7 @@ BODY_SECONDS_MAX: Final = 60.0
 _MODEL_BYTES_MAX: Final = 100_000
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
@@ -68,3 +69,18 @@ async def read_model(request: Request, model: type[_Model], bytes_max: int = _MO
         first_error = error.errors(include_url=False, include_input=False)[0]
         path = "/" + "/".join(str(part) for part in first_error["loc"])
         raise BadRequest(f"{path}: {first_error['msg']}", path=path) from None
+
+
+async def read_struct(
+    request: Request, struct: type[_Struct], bytes_max: int, *, may_be_empty: bool = False
+) -> _Struct:
+    """Read a body of a fixed shape, with exact numbers. Raise :class:`BadRequest` if it does not fit.
+
+    ``may_be_empty``: no body stands for an empty object.
+    """
+    body = await read_body(request, bytes_max)
+    data = {} if may_be_empty and not body else parse_json(body)
+    try:
+        return msgspec.convert(data, struct)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"The body does not fit: {error}.") from None

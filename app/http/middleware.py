@@ -35,9 +35,10 @@ _log = structlog.get_logger(__name__)
 class IngressMiddleware:
     """``open_paths``, and all paths under ``open_prefixes``, are the routes that any web page may call.
 
-    The others send no CORS headers at all. Requests to these are counted by address where they come from a visitor: a
-    page says so by its Origin, an image by GET, a batch by its ``visitor`` (:func:`app.api.collect.collector`). The
-    POSTs of servers, which share an address among all their customers, are not.
+    The others send no CORS headers at all. Requests to open routes count against the limit of their address if they
+    come from a visitor: a page sends an Origin, an image a GET, a batch a ``visitor``
+    (:func:`app.api.visitor_claims.verify_claim`). POSTs of servers do not count: all customers of a server share its
+    address.
     """
 
     def __init__(

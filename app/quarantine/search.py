@@ -78,14 +78,16 @@ class QuarantineSearch:
     async def list_oldest(self, query: QuarantineQuery, after: int, items_max: int) -> QuarantinePage:
         return await self._read_page(_OLDEST, query, after, items_max)
 
-    async def _read_page(self, statement: str, query: QuarantineQuery, place: int, items_max: int) -> QuarantinePage:
+    async def _read_page(
+        self, statement: str, query: QuarantineQuery, boundary_id: int, items_max: int
+    ) -> QuarantinePage:
         """Names stand in the originals alone, so rows are looked through for them in bounded chunks."""
         matches: list[QuarantinedMessage] = []
         chunk = items_max + 1 if query.event is None else CHUNK_ROWS
         for _ in range(CHUNKS_MAX):
             rows = [
                 QuarantinedMessage(*row)
-                for row in await self._pool.fetch(statement, place, *_build_arguments(query), chunk)
+                for row in await self._pool.fetch(statement, boundary_id, *_build_arguments(query), chunk)
             ]
             matches += (
                 rows if query.event is None else [row for row in rows if name_at_best(row.original) == query.event]
@@ -94,9 +96,9 @@ class QuarantineSearch:
                 return QuarantinePage(matches[:items_max], matches[items_max - 1].id)
             if len(rows) < chunk:
                 return QuarantinePage(matches, None)
-            place = rows[-1].id
+            boundary_id = rows[-1].id
             await asyncio.sleep(0)
-        return QuarantinePage(matches, place)
+        return QuarantinePage(matches, boundary_id)
 
     async def read_one(self, id: int) -> QuarantinedMessage:
         """Raises :class:`NotFound`."""

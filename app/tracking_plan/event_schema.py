@@ -159,8 +159,8 @@ def _locate_in_schema(error: jsonschema_rs.ValidationError) -> str:
 
 
 def _describe_error(error: jsonschema_rs.ValidationError) -> str:
-    place = ".".join(str(part) for part in ("properties", *error.instance_path))
-    return f"{place}: {_first_line(error.message)}"[:_MESSAGE_CHARS_MAX]
+    property_path = ".".join(str(part) for part in ("properties", *error.instance_path))
+    return f"{property_path}: {_first_line(error.message)}"[:_MESSAGE_CHARS_MAX]
 
 
 def _first_line(text: str) -> str:
@@ -228,10 +228,10 @@ class _SchemaInspector:
         schemas_by_pattern = schema.get("patternProperties")
         if isinstance(schemas_by_pattern, dict):
             patterns += [((*path, "patternProperties", pattern), pattern) for pattern in schemas_by_pattern]
-        for place, pattern in patterns:
+        for pattern_path, pattern in patterns:
             if isinstance(pattern, str) and len(pattern) > _PATTERN_CHARS_MAX:
                 raise _build_error(
-                    place, "the pattern is too long", f"At most {_PATTERN_CHARS_MAX} characters are taken."
+                    pattern_path, "the pattern is too long", f"At most {_PATTERN_CHARS_MAX} characters are taken."
                 )
 
 

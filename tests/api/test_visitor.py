@@ -88,7 +88,7 @@ async def test_a_batch_is_stored_and_told_so_whatever_becomes_of_the_answer(
         receipt = await page.send(did("Product Viewed"))
     assert (receipt["accepted"], receipt["projected"], "me" in receipt) == (1, True, False)
     assert receipt["visitor"]["token"]
-    assert [(each["event"], each["error"]) for each in said] == [("receipt.without_me", "ZeroDivisionError")]
+    assert [(each["event"], each["error"]) for each in said] == [("receipt.profile_omitted", "ZeroDivisionError")]
     assert "me" in await page.send(did("Product Viewed"))
 
 

@@ -10,7 +10,7 @@ import pytest
 import typer
 from pydantic.fields import FieldInfo
 
-from app.api.collect import LETTERS
+from app.api.collect import SHORT_ROUTES
 from app.cli.commands import cli
 from app.config import JUNK_IDS, Limits, Settings
 from app.errors import Overloaded, RejectionCode, SegueError
@@ -126,7 +126,7 @@ def test_every_route_and_no_other() -> None:
 
 
 def test_single_letters() -> None:
-    assert f"`{' '.join(sorted(LETTERS.values(), key=list(LETTERS.values()).index))}`" in read(HTTP)
+    assert f"`{' '.join(sorted(SHORT_ROUTES.values(), key=list(SHORT_ROUTES.values()).index))}`" in read(HTTP)
 
 
 def test_every_command_and_no_other() -> None:

@@ -14,14 +14,14 @@ _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://((?:\*\.)?[a-z0-9._-]+|\[[0-
 _USUAL_PORTS: Final = {"http": "80", "https": "443"}
 
 
-def _as_sent(origin: str) -> str:
+def _normalise_origin(origin: str) -> str:
     """As browsers write it: lower case, without the usual port. Raises ValueError."""
-    found = _ORIGIN.fullmatch(origin.lower().removesuffix("/"))
-    if found is None:
+    match = _ORIGIN.fullmatch(origin.lower().removesuffix("/"))
+    if match is None:
         raise ValueError(
             "an origin is such as https://shop.example.com, https://*.example.com or http://localhost:3000"
         )
-    scheme, host, port = found.groups()
+    scheme, host, port = match.groups()
     return f"{scheme}://{host}" + ("" if port is None or port == _USUAL_PORTS.get(scheme) else f":{port}")
 
 
@@ -30,7 +30,7 @@ Origins = Annotated[
         Annotated[
             str,
             StringConstraints(max_length=300),
-            AfterValidator(_as_sent),
+            AfterValidator(_normalise_origin),
             WithJsonSchema({"type": "string", "maxLength": 300, "examples": ["https://shop.example.com"]}),
         ]
     ],

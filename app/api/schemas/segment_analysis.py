@@ -24,12 +24,12 @@ _NAMED = {"id": EXAMPLE_ID, "identities": [{"kind": "user_id", "value": "user-1"
 _Sample = Annotated[int, Field(ge=0, le=100, description="Customers shown, at most.")]
 
 
-def _body(description: str, example: dict[str, Any]) -> ConfigDict:
+def _describe_body(description: str, example: dict[str, Any]) -> ConfigDict:
     return ConfigDict(extra="forbid", json_schema_extra={"description": description, "examples": [example]})
 
 
 class PreviewIn(BaseModel):
-    model_config = _body("A rule that is not saved.", {"rule": _RULE, "sample": 10, "within_ms": 500})
+    model_config = _describe_body("A rule that is not saved.", {"rule": _RULE, "sample": 10, "within_ms": 500})
 
     rule: Rule
     sample: _Sample = 10
@@ -97,7 +97,7 @@ class PreviewOut(BaseModel):
 
 
 class DryRunIn(BaseModel):
-    model_config = _body("The rule that the segment would have.", {"rule": _RULE, "sample": 10})
+    model_config = _describe_body("The rule that the segment would have.", {"rule": _RULE, "sample": 10})
 
     rule: Rule
     sample: _Sample = 10
@@ -143,7 +143,7 @@ class DryRunOut(BaseModel):
 
 
 class VerifyIn(BaseModel):
-    model_config = _body("How many to look at.", {"sample": 1000})
+    model_config = _describe_body("How many to look at.", {"sample": 1000})
 
     sample: int | None = Field(None, ge=1, le=1_000_000_000, description="That many random customers instead of all.")
 
