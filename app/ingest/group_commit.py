@@ -169,10 +169,16 @@ class GroupCommit:
     async def commit(self, request: PendingRequest) -> Receipt:
         """Store the messages; return after COMMIT, when stage and segments already reflect them.
 
+        A request that has nothing to commit is counted and answered at once.
+
         Raises:
             Overloaded: too much is waiting, or the database cannot be reached. Send it again: what was stored before
                 it went away is then a duplicate.
         """
+        if request.is_empty:
+            with _log_failures():
+                self._count_outcomes(request)
+            return request.receipt
         if self._closing or self._queue_bytes + request.size_bytes > self._settings.queue_bytes_max:
             raise Overloaded
         request.answer = asyncio.get_running_loop().create_future()

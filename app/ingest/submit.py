@@ -90,8 +90,7 @@ class Ingest:
         Raises:
             Overloaded: too much is waiting, or the database cannot be reached; nothing is acknowledged.
         """
-        request = self._prepare(submission)
-        receipt = request.receipt if request.is_empty else await self.group_commit.commit(request)
+        receipt = await self.group_commit.commit(self._prepare(submission))
         self.source_stats.count_ignored(submission.source.key, submission.ignored)
         return receipt
 
