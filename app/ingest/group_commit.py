@@ -301,8 +301,9 @@ class GroupCommit:
             raise Overloaded from error
         except Exception as error:
             if side_rows and entries:
-                await self._store([], side_rows)
+                # Side rows come last: an erasure is queued only if the messages of its request are stored.
                 await self._store(entries, failed_alone=failed_alone)
+                await self._store([], side_rows)
             elif len(entries) > 1:
                 middle = len(entries) // 2
                 await self._store(entries[:middle], failed_alone=failed_alone)

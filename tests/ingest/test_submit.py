@@ -89,6 +89,88 @@ def counters(pipeline: Pipeline) -> dict[str, int]:
     }
 
 
+# ------------------------------------------------------------------------------------------ erasures
+
+
+async def test_erasure_is_queued_with_the_messages_of_its_request(pipeline: Pipeline) -> None:
+    receipt = await send(pipeline, [viewed(1)], ["u9", "u8", "u9"])
+    assert (receipt.accepted, receipt.erasures) == (1, 2)
+    assert await queued(pipeline) == ["u8", "u9"]
+    assert (await send(pipeline, [], ["u7"])).erasures == 1
+    assert await queued(pipeline) == ["u7", "u8", "u9"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_erasure_is_not_queued_if_the_transaction_fails(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    with monkeypatch.context() as patched:
+        lost = ConnectionResetError("the database went away")
+        patched.setattr(group_commit, step, fail_after(STEPS[step], lost))
+        with pytest.raises(Overloaded):
+            await send(pipeline, [viewed(1)], ["u9"])
+    assert await queued(pipeline) == []
+    assert await count(pipeline, "touchpoints") == 0
+    assert (await send(pipeline, [viewed(1)], ["u9"])).accepted == 1
+    assert await queued(pipeline) == ["u9"]
+
+
+async def test_erasure_is_queued_once_if_a_message_fails_alone(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flush is bisected: the poison message is deferred, its neighbours and the erasure are stored."""
+
+    async def fail_on_m3(connection: Any, messages: Any, *rest: Any) -> Any:
+        if any(message.message_id == "m3" for message in messages):
+            raise Poison
+        return await project_messages(connection, messages, *rest)
+
+    monkeypatch.setattr(group_commit, "project_messages", fail_on_m3)
+    receipt = await send(pipeline, [viewed(number) for number in range(8)], ["u9"])
+    assert (receipt.accepted, receipt.projected, receipt.erasures) == (8, False, 1)
+    assert await queued(pipeline) == ["u9"]
+    assert await count(pipeline, "deferred") == 1
+
+
+@pytest.mark.parametrize("retry_fails", [True, False])
+async def test_erasure_is_not_queued_if_the_second_attempt_fails(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, retry_fails: bool
+) -> None:
+    """A bug makes the flush start again in smaller transactions; then the database goes away."""
+    errors = iter([Poison(), ConnectionResetError("the database went away")] if retry_fails else [Poison()])
+
+    async def fail(*arguments: Any) -> Any:
+        if (error := next(errors, None)) is not None:
+            raise error
+        return await project_messages(*arguments)
+
+    monkeypatch.setattr(group_commit, "project_messages", fail)
+    rejected = viewed(2, event="")
+    if retry_fails:
+        with pytest.raises(Overloaded):
+            await send(pipeline, [viewed(1), rejected], ["u9"])
+        assert (await queued(pipeline), await count(pipeline, "quarantine")) == ([], 0)
+    receipt = await send(pipeline, [viewed(1), rejected], ["u9"])
+    assert (receipt.accepted, receipt.rejected, receipt.erasures) == (1, 1, 1)
+    assert (await queued(pipeline), await count(pipeline, "quarantine")) == (["u9"], 1)
+
+
+async def test_dry_run_queues_and_stores_nothing(pipeline: Pipeline) -> None:
+    body = json.dumps({"batch": [viewed(1), viewed(2, event="")]}).encode()
+    envelope = segment.read(body, "batch", pipeline.settings.limits)
+    envelope.erasures = [("user_id", "u9")]
+    source = pipeline.registry.access.current.sources["default"]
+    dry_run = await pipeline.ingest.dry_run(
+        Submission(source=source, envelope=envelope, received_at=NOW, size_bytes=len(body))
+    )
+    assert (dry_run.receipt.accepted, dry_run.receipt.rejected, dry_run.receipt.erasures) == (1, 1, 1)
+    assert [message.message_id for message in dry_run.messages] == ["m1"]
+    await pipeline.ingest.source_stats.flush()
+    for table in ("touchpoints", "ledger", "quarantine", "erasure_requests", "source_outcomes", "source_volumes"):
+        assert await count(pipeline, table) == 0, table
+    assert counters(pipeline) == {}
+
+
 # ------------------------------------------------------------------------------------------ plan and counts
 
 
