@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 _FAILED_ALONE_MAX: Final = 3
 _FLUSHES_MAX: Final = 2
+_UNREACHABLE: Final = "the database cannot be reached; send it again later"
 _SECOND_FLUSH_MESSAGES: Final = 200
 """From so many waiting messages on, a second flush computes while the first one waits for the database."""
 
@@ -243,16 +244,21 @@ class GroupCommit:
             [row for request in requests for row in request.quarantine_rows],
             [erasure for request in requests for erasure in request.erasures],
         )
+        has_failed = False
         try:
             await self._store(entries, side_rows)
         except Exception as error:
+            has_failed = True
             if not isinstance(error, Overloaded):
                 log.exception("flush.failed", messages=len(entries))
-            for request in requests:
-                _resolve(request, Overloaded("the database cannot be reached; send it again later"))
-            return
+        # Some messages may be committed even if the flush failed later.
+        if any(request.receipt.accepted for request in requests):
+            with _log_failures():
+                self._after_commit()
         for request in requests:
-            _resolve(request, request.receipt)
+            _resolve(request, Overloaded(_UNREACHABLE) if has_failed else request.receipt)
+        if has_failed:
+            return
         with _log_failures():
             self._metrics.observe_flush(len(entries))
             for request in requests:
@@ -260,8 +266,8 @@ class GroupCommit:
 
     def _count_outcomes(self, request: PendingRequest) -> None:
         receipt = request.receipt
-        for outcome in ("accepted", "duplicate", "rejected"):
-            self._metrics.count_outcome(outcome, getattr(receipt, outcome))
+        self._metrics.count_outcome("duplicate", receipt.duplicate)
+        self._metrics.count_outcome("rejected", receipt.rejected)
         self._source_stats.count_duplicates(request.source, receipt.duplicate)
         for rejection in receipt.rejections:
             self._metrics.count_rejection(rejection.code)
@@ -277,11 +283,11 @@ class GroupCommit:
         if not stored.fresh:
             return
         with _log_failures():
+            self._metrics.count_outcome("accepted", len(stored.fresh))
             self._source_stats.count_accepted(entry.message for entry in stored.fresh)
             for entry in stored.fresh:
                 if entry.violation is not None:
                     self._source_stats.count_violation(entry.violation)
-            self._after_commit()
 
     async def _store(
         self, entries: Sequence[_Entry], side_rows: _SideRows = _NO_SIDE_ROWS, failed_alone: list[str] | None = None

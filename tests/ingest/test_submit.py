@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from app.ingest.erasure_queue import queue_erasures
 from app.ingest.event_log import append_messages
 from app.ingest.group_commit import Receipt
 from app.ingest.submit import Submission
+from app.postgres.pool import transact
 from app.projection.project import project_messages
 from app.touchpoint import SECOND
 from app.tracking_plan.check import check_plan
@@ -169,6 +171,121 @@ async def test_dry_run_queues_and_stores_nothing(pipeline: Pipeline) -> None:
     for table in ("touchpoints", "ledger", "quarantine", "erasure_requests", "source_outcomes", "source_volumes"):
         assert await count(pipeline, table) == 0, table
     assert counters(pipeline) == {}
+
+
+# ------------------------------------------------------------------------------------------ hooks
+
+
+@pytest.fixture
+def steps(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """``commit`` for each COMMIT of a flush and ``hook`` for each call of the hook, in order."""
+    happened: list[str] = []
+
+    async def observed(*arguments: Any) -> Any:
+        result = await transact(*arguments)
+        happened.append("commit")
+        return result
+
+    monkeypatch.setattr(group_commit, "transact", observed)
+    pipeline.ingest.after_commit.append(lambda: happened.append("hook"))
+    return happened
+
+
+async def test_hook_runs_once_after_the_commit_of_a_flush(pipeline: Pipeline, steps: list[str]) -> None:
+    await send(pipeline, [viewed(number) for number in range(5)], ["u9"])
+    assert steps == ["commit", "hook"]
+
+
+async def test_hook_runs_once_for_requests_that_share_a_flush(pipeline: Pipeline, steps: list[str]) -> None:
+    await asyncio.gather(*(send(pipeline, [viewed(number)]) for number in range(50)))
+    assert steps == ["commit", "hook"] * (len(steps) // 2)
+    assert len(steps) <= 4
+
+
+async def test_hook_runs_before_the_answer(pipeline: Pipeline, steps: list[str]) -> None:
+    await send(pipeline, [viewed(1)])
+    steps.append("answer")
+    assert steps == ["commit", "hook", "answer"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "erased"),
+    [([viewed(1)], []), ([viewed(2, event="")], []), ([], ["u9"]), ([], [])],
+    ids=["duplicate", "rejected", "erasure", "nothing"],
+)
+async def test_hook_does_not_run_if_no_message_is_stored(
+    pipeline: Pipeline, steps: list[str], messages: list[dict[str, Any]], erased: list[str]
+) -> None:
+    await send(pipeline, [viewed(1)])
+    steps.clear()
+    await send(pipeline, messages, erased)
+    assert "hook" not in steps
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_hook_does_not_run_if_the_transaction_fails(
+    pipeline: Pipeline, steps: list[str], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setattr(group_commit, step, fail_after(STEPS[step], OSError("the database went away")))
+    with pytest.raises(Overloaded):
+        await send(pipeline, [viewed(1)], ["u9"])
+    assert steps == []
+
+
+async def test_hook_runs_once_for_a_bisected_flush(
+    pipeline: Pipeline, steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail_on_m3(connection: Any, messages: Any, *rest: Any) -> Any:
+        if any(message.message_id == "m3" for message in messages):
+            raise Poison
+        return await project_messages(connection, messages, *rest)
+
+    monkeypatch.setattr(group_commit, "project_messages", fail_on_m3)
+    assert (await send(pipeline, [viewed(number) for number in range(8)])).accepted == 8
+    assert steps[0] == "commit"
+    assert (steps.count("hook"), steps[-1]) == (1, "hook")
+
+
+async def test_hook_runs_if_a_part_of_the_flush_is_committed(
+    pipeline: Pipeline, steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first half of a bisected flush is stored, then the database goes away: readers hear of what is stored."""
+    errors = iter([Poison(), None, OSError("the database went away")])
+
+    async def fail(*arguments: Any) -> Any:
+        if (error := next(errors)) is not None:
+            raise error
+        return await project_messages(*arguments)
+
+    monkeypatch.setattr(group_commit, "project_messages", fail)
+    with pytest.raises(Overloaded):
+        await send(pipeline, [viewed(1), viewed(2)])
+    assert steps == ["commit", "hook"]
+    assert await count(pipeline, "touchpoints") == 1
+    assert counters(pipeline) == {
+        "segue_messages_total{'outcome': 'accepted'}": 1,
+        "segue_source_outcomes_total{'source': 'default', 'outcome': 'accepted'}": 1,
+    }
+
+
+async def test_hook_runs_and_answer_is_given_whatever_counting_does(
+    pipeline: Pipeline, steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise Poison
+
+    monkeypatch.setattr(pipeline.ingest.source_stats, "count_accepted", fail)
+    assert (await send(pipeline, [viewed(1)])).accepted == 1
+    assert steps == ["commit", "hook"]
+
+
+async def test_failing_hook_does_not_fail_the_request(pipeline: Pipeline) -> None:
+    def fail() -> None:
+        raise Poison
+
+    pipeline.ingest.after_commit.append(fail)
+    assert (await send(pipeline, [viewed(1)])).accepted == 1
+    assert counters(pipeline)["segue_messages_total{'outcome': 'accepted'}"] == 1
 
 
 # ------------------------------------------------------------------------------------------ plan and counts
