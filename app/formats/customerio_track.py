@@ -111,9 +111,13 @@ def read_batch(body: bytes, received_at: int, limits: Limits) -> ParsedRequest:
 
 
 def reparse(original: bytes, limits: Limits, clocks: EventTimes) -> Envelope:
-    """An operation that stood in quarantine. Raises InvalidBody."""
+    """Return the messages and erasures of an operation from quarantine. Raises InvalidBody."""
     parsed = parse_document(original, limits)
-    return _read_operations([(parsed.readable, parsed.sent)], limits, clocks).envelope
+    request = _read_operations([(parsed.readable, parsed.sent)], limits, clocks)
+    envelope = request.envelope
+    envelope.erasures = list(request.erasures)
+    envelope.rejects_each_place_once = True
+    return envelope
 
 
 def describe_error(rejection: Rejection) -> dict[str, str | int]:

@@ -345,3 +345,20 @@ def test_leaving_says_what_was_left() -> None:
 def test_who_is_named_by_a_phone_can_be_forgotten() -> None:
     operation = {"type": "person", "action": "delete", "identifiers": {"phone": "+4930123456"}}
     assert read_operation(json.dumps(operation).encode(), NOW, LIMITS).erasures == [("phone", "+4930123456")]
+
+
+@pytest.mark.parametrize("action", ["delete", "suppress"])
+def test_replay_of_a_corrected_operation_requests_its_erasure(action: str) -> None:
+    """Who is to be forgotten was missing in the original, and is named by the correction."""
+    batch = json.dumps({"batch": [person(action, identifiers={})]}).encode()
+    [rejection] = parsed(read_batch(batch, NOW, LIMITS)).rejections
+    corrected = json.dumps(person(action)).encode()
+    envelope = reparse.reparse(corrected, rejection.form, NOW, LIMITS, {})
+    assert envelope.erasures == [("user_id", "user-1")]
+
+
+def test_replay_of_an_operation_about_many_people_is_rejected_once() -> None:
+    original = json.dumps(company([{"identifiers": {}}, {"identifiers": {}}])).encode()
+    envelope = reparse.reparse(original, "customerio?moment=1", NOW, LIMITS, {})
+    result = normalise(envelope, SOURCE, NOW, SETTINGS)
+    assert [rejection.code for rejection in result.rejections] == [RejectionCode.MISSING_IDENTITY]
