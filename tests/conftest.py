@@ -6,6 +6,7 @@ The cluster is started by the first test that needs it; tests of pure modules ne
 from __future__ import annotations
 
 import gc
+import itertools
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -28,6 +29,8 @@ from tests.support.webhook_sender import WebhookSender, running_webhook_sender
 # Two busy cores make single examples slow at random, so time is no reason to fail; a printed blob replays a failure.
 hypothesis_settings.register_profile("segue", deadline=None, print_blob=True, max_examples=at_most(100))
 hypothesis_settings.load_profile("segue")
+
+_started = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -141,6 +144,11 @@ def pytest_collection_finish() -> None:
     """Spare the garbage collector what pytest holds of thousands of tests until the end of the run."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_setup() -> None:
+    if next(_started) % 25 == 0:
+        memory.free()
 
 
 @pytest.hookimpl(wrapper=True)
