@@ -80,25 +80,15 @@ def _add_kind_routes(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, mo
         await get_services(request).registry.definitions.archive(kind, key)
         return json_response({"success": True})
 
-    collection_path, item_path = f"/v1/{kind}s", f"/v1/{kind}s/{{key}}"
+    collection, item = f"/v1/{kind}s", f"/v1/{kind}s/{{key}}"
     body = describe_json_body(model_in)
     for path, method, endpoint, name, summary, model, status, extra, failures in (
-        (collection_path, "POST", create, f"create_{kind}", f"Create a {kind}", model_out, 201, body, (400, 409, 422)),
-        (collection_path, "GET", list_all, f"list_{kind}s", f"All {kind}s", models_out, 200, None, ()),
-        (item_path, "GET", get, f"get_{kind}", f"One {kind}, and how far it is filled", model_out, 200, None, (404,)),
+        (collection, "POST", create, f"create_{kind}", f"Create a {kind}", model_out, 201, body, (400, 409, 422)),
+        (collection, "GET", list_all, f"list_{kind}s", f"All {kind}s", models_out, 200, None, ()),
+        (item, "GET", get, f"get_{kind}", f"One {kind}, and how far it is filled", model_out, 200, None, (404,)),
+        (item, "PUT", replace, f"replace_{kind}", f"A new version of a {kind}", model_out, 200, body, (400, 404, 422)),
         (
-            item_path,
-            "PUT",
-            replace,
-            f"replace_{kind}",
-            f"A new version of a {kind}",
-            model_out,
-            200,
-            body,
-            (400, 404, 422),
-        ),
-        (
-            f"{item_path}/versions",
+            f"{item}/versions",
             "GET",
             list_versions,
             f"list_{kind}_versions",
@@ -108,17 +98,7 @@ def _add_kind_routes(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, mo
             None,
             (404,),
         ),
-        (
-            item_path,
-            "DELETE",
-            archive,
-            f"archive_{kind}",
-            f"Take a {kind} out of use",
-            SuccessOut,
-            200,
-            None,
-            (404, 409),
-        ),
+        (item, "DELETE", archive, f"archive_{kind}", f"Take a {kind} out of use", SuccessOut, 200, None, (404, 409)),
     ):
         app.add_api_route(
             path,
