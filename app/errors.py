@@ -36,7 +36,7 @@ import msgspec
 class RejectionCode(enum.StrEnum):
     """Why one message was not stored. Declared in order of precedence: the first that applies is reported.
 
-    ``retryable`` tells whether sending the same message again, unchanged, can succeed.
+    ``is_retryable`` tells whether sending the same message again, unchanged, can succeed.
     """
 
     UNREADABLE = "unreadable"
@@ -58,7 +58,7 @@ class RejectionCode(enum.StrEnum):
     UNSTORABLE = "unstorable"
 
     @property
-    def retryable(self) -> bool:
+    def is_retryable(self) -> bool:
         return self is RejectionCode.TOO_MANY_MESSAGES
 
     @property
@@ -118,7 +118,7 @@ class SegueError(Exception):
     def headers(self) -> dict[str, str]:
         return {}
 
-    def problem(self) -> dict[str, Any]:
+    def to_problem(self) -> dict[str, Any]:
         """The one error shape. ``detail`` repeats ``message`` for clients that read RFC 9457 only."""
         return {
             "type": f"urn:segue:error:{self.code}",

@@ -38,14 +38,14 @@ class Identity(msgspec.Struct, gc=False, frozen=True, order=True):
     @property
     def id(self) -> bytes:
         """16 bytes that follow from kind and value alone, so that two workers agree without asking."""
-        return identity_id(self.kind, self.value)
+        return derive_identity_id(self.kind, self.value)
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.value}"
 
 
 @lru_cache(maxsize=20_000)
-def identity_id(kind: str, value: str) -> bytes:
+def derive_identity_id(kind: str, value: str) -> bytes:
     return blake2b(f"{kind}\0{value}".encode(), digest_size=16).digest()
 
 

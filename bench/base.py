@@ -25,7 +25,7 @@ from app.postgres.pool import Clock, Pool, open_pool, prepare_connection, transa
 from app.registry.bootstrap import FirstKeys, bootstrap
 from app.registry.registry import Registry
 from app.rules.language.definitions import parse_segment
-from app.touchpoint import identity_id
+from app.touchpoint import derive_identity_id
 from bench.rules import Json
 from bench.stage import Connection
 
@@ -133,11 +133,11 @@ async def multiply(url: str, copies: Iterable[Copy], *, log: bool, browsers: boo
 
 def _identities(copies: Iterable[Copy], browsers: bool) -> Iterable[tuple[Any, ...]]:
     for copy in copies:
-        customer = identity_id("user_id", copy.value)
-        yield copy.number, identity_id("user_id", copy.pattern), customer, "user_id", copy.value, customer
+        customer = derive_identity_id("user_id", copy.value)
+        yield copy.number, derive_identity_id("user_id", copy.pattern), customer, "user_id", copy.value, customer
         if browsers:
-            of, value = identity_id("anonymous_id", browser_of(copy.pattern)), browser_of(copy.value)
-            yield copy.number, of, identity_id("anonymous_id", value), "anonymous_id", value, customer
+            of, value = derive_identity_id("anonymous_id", browser_of(copy.pattern)), browser_of(copy.value)
+            yield copy.number, of, derive_identity_id("anonymous_id", value), "anonymous_id", value, customer
 
 
 _TABLES: Final = ("identities", "links", "customers", "transitions", "touchpoints")

@@ -25,7 +25,7 @@ from app.projection.coverage import coverage_of
 from app.queries.customer_state import truth_of
 from app.queries.segment_members import SegmentMemberQueries
 from app.registry.bootstrap import FirstKeys
-from app.touchpoint import identity_id
+from app.touchpoint import derive_identity_id
 from bench.base import Copy, Pipeline, browser_of, multiply, pipeline
 from bench.figure import Figure, Say
 from bench.messages import message
@@ -165,13 +165,13 @@ async def _with_one_order(one: Pipeline, sizes: Sizes, wanted: int) -> list[str]
     rows = await one.pool.fetch(
         "SELECT identity_id FROM touchpoints WHERE identity_id = ANY($1::uuid[]) AND name = 'Order Completed' "
         "GROUP BY identity_id HAVING count(*) = 1",
-        [identity_id("user_id", _pattern(number)) for number in range(sizes.patterns)],
+        [derive_identity_id("user_id", _pattern(number)) for number in range(sizes.patterns)],
     )
     ordered = {row["identity_id"] for row in rows}
     found = [
         copy.value
         for copy in _copies(sizes, sizes.patterns, sizes.updated_among)
-        if identity_id("user_id", copy.pattern) in ordered
+        if derive_identity_id("user_id", copy.pattern) in ordered
     ]
     random.Random(SEED).shuffle(found)
     if len(found) < wanted:

@@ -183,7 +183,7 @@ async def dry_run_delivery(request: Request, key: SourceKey) -> Response:
     delivery = await _read_sample(
         request, connector, Delivery(url=str(request.url), received_at=now, options=webhook_source.options)
     )
-    is_verified = _is_sample_verified(connector, delivery, webhook_source.secrets_at(now))
+    is_verified = _is_sample_verified(connector, delivery, webhook_source.list_secrets_at(now))
     parsed = parse(connector, delivery)
     dry_run = await services.ingest.dry_run(build_submission(parsed, webhook_source, delivery))
     return json_response(

@@ -39,8 +39,8 @@ async def get_docs(request: Request) -> Response:
 
 
 def _create_file_handler(name: str, media_type: str):  # type: ignore[no-untyped-def]  # FastAPI reads the inner signature
-    async def file() -> Response:
+    async def get_file() -> Response:
         content = resources.files(_PACKAGE).joinpath(name).read_bytes()
         return Response(content, headers={"cache-control": "public, max-age=86400"}, media_type=media_type)
 
-    return file
+    return get_file

@@ -107,7 +107,7 @@ def find_webhook_source(services: Services, source: str) -> tuple[WebhookSource,
 async def _process_request(
     request: Request, services: Services, webhook_source: WebhookSource, connector: Connector
 ) -> Response:
-    secrets = webhook_source.secrets_at(services.clock.now())
+    secrets = webhook_source.list_secrets_at(services.clock.now())
     delivery = await _read_delivery(request, services, webhook_source)
     if (reply := connector.handshake(delivery, secrets)) is not None:
         return await _send_handshake_reply(services, reply)

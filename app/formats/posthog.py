@@ -119,7 +119,7 @@ def describe_results(envelope: Envelope, rejections: list[Rejection]) -> dict[st
             answers[uuid] = {"result": "ok"}
     for rejection in rejections:
         if (uuid := _find_uuid(rejection.original)) is not None:
-            answers[uuid] = {"result": "retry" if rejection.code.retryable else "drop", "details": rejection.message}
+            answers[uuid] = {"result": "retry" if rejection.code.is_retryable else "drop", "details": rejection.message}
     return answers
 
 

@@ -21,8 +21,8 @@ class DirectRoute(APIRoute):
         super().__init__(path, endpoint, **options)
         handler = cast(Handler, endpoint)
 
-        async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        async def call_handler(scope: Scope, receive: Receive, send: Send) -> None:
             response = await handler(Request(scope, receive, send))
             await response(scope, receive, send)
 
-        self.app = call
+        self.app = call_handler

@@ -74,7 +74,7 @@ def is_etag_match(if_none_match: str | None, tag: str) -> bool:
 
 
 def problem_response(error: SegueError) -> Response:
-    return Response(encode_json(error.problem()), error.status, error.headers, "application/problem+json")
+    return Response(encode_json(error.to_problem()), error.status, error.headers, "application/problem+json")
 
 
 class Cursor(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from app.touchpoint import Identity, Order, identity_id
+from app.touchpoint import Identity, Order, derive_identity_id
 
 ALIAS = "alias"
 LINK = "link"
@@ -145,5 +145,5 @@ def is_alias_active(nodes: Mapping[bytes, IdentityNode], link: Link) -> bool:
     previous_user = nodes[link.weaker]
     if previous_user.carried:
         return True
-    anonymous = nodes.get(identity_id("anonymous_id", previous_user.identity.value))
+    anonymous = nodes.get(derive_identity_id("anonymous_id", previous_user.identity.value))
     return anonymous is None or not anonymous.carried

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from app.postgres.pool import Pool
-from app.touchpoint import identity_id
+from app.touchpoint import derive_identity_id
 
 
 class ErasureRequest(msgspec.Struct):
@@ -34,7 +34,7 @@ async def list_erasure_requests(
     """Newest first, those that are open unless asked otherwise; ``before``: id of the last one of the page before."""
     rows = await pool.fetch(_PAGE, (1 << 63) - 1 if before is None else before, include_handled, items_max)
     requests = [ErasureRequest(*row) for row in rows]
-    identities = [identity_id(request.kind, request.value) for request in requests]
+    identities = [derive_identity_id(request.kind, request.value) for request in requests]
     customers = {row["id"]: row["customer_id"] for row in await pool.fetch(_CUSTOMERS, identities)}
     for request, identity in zip(requests, identities, strict=True):
         request.customer = customers.get(identity)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 import structlog
@@ -153,7 +153,7 @@ def _build_failure(
 
 def count_outcomes(results: Sequence[ReplayResult]) -> dict[str, int]:
     """Return the number of results by outcome."""
-    counts = dict.fromkeys(("accepted", "duplicate", "rejected", "unpatchable", "failed"), 0)
+    counts = dict.fromkeys(get_args(Outcome), 0)
     for result in results:
         counts[result.outcome] += 1
     return counts

@@ -81,7 +81,7 @@ class CompiledRules:
             fill=definitions.fill,
         )
 
-    def meanings_after_switch(self, definitions: DefinitionSet) -> dict[str, str]:
+    def compute_meanings_after_activation(self, definitions: DefinitionSet) -> dict[str, str]:
         """The meaning of every rule as it will be when the candidates are current."""
         return digest_meanings(
             [version.definition for version in definitions.with_candidates_activated().current],

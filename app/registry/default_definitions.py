@@ -69,7 +69,7 @@ _DECIDED: Final = {
 _MAIL: Final = ["Email Delivered", "Email Opened", "Email Link Clicked", "email.delivered"]
 
 
-def _mail_about(word: str) -> list[Definition]:
+def _build_mail_rules(word: str) -> list[Definition]:
     """A mail whose subject or campaign speaks of ``word``: by the email spec's two names, or as tools are read."""
     return [
         {"did": _MAIL, "where": {name: {"contains": word, "ignore_case": True}}}
@@ -99,9 +99,9 @@ _CARED_FOR: Final = {
                 "survey.completed",
             ]
         },
-        *_mail_about("thank"),
-        *_mail_about("tips"),
-        *_mail_about("post-purchase"),
+        *_build_mail_rules("thank"),
+        *_build_mail_rules("tips"),
+        *_build_mail_rules("post-purchase"),
     ]
 }
 """What happens around a customer once something was bought."""
@@ -109,7 +109,7 @@ _CARED_FOR: Final = {
 _RECOMMENDED: Final = {"did": ["Referral Sent", "Referral Completed", "Testimonial Given"]}
 
 
-def _stage(key: str, name: str, rule: Definition) -> Definition:
+def _build_stage(key: str, name: str, rule: Definition) -> Definition:
     return {"key": key, "name": name, "rule": rule}
 
 
@@ -120,12 +120,12 @@ JOURNEYS: Final[tuple[Definition, ...]] = (
         "description": "From the first contact to a customer who comes back.",
         "owner": OWNER,
         "stages": [
-            _stage("awareness", "Awareness", _ANYTHING),
-            _stage("consideration", "Consideration", _BROWSED),
-            _stage("decision", "Decision", _DECIDED),
-            _stage("purchase", "Purchase", _BOUGHT),
-            _stage("post-purchase", "Post-purchase", {"all": [_BOUGHT, _CARED_FOR]}),
-            _stage(
+            _build_stage("awareness", "Awareness", _ANYTHING),
+            _build_stage("consideration", "Consideration", _BROWSED),
+            _build_stage("decision", "Decision", _DECIDED),
+            _build_stage("purchase", "Purchase", _BOUGHT),
+            _build_stage("post-purchase", "Post-purchase", {"all": [_BOUGHT, _CARED_FOR]}),
+            _build_stage(
                 "loyalty",
                 "Loyalty",
                 {
@@ -143,11 +143,11 @@ JOURNEYS: Final[tuple[Definition, ...]] = (
         "description": "The short form, ending with customers who speak for you.",
         "owner": OWNER,
         "stages": [
-            _stage("awareness", "Awareness", _ANYTHING),
-            _stage("consideration", "Consideration", {"any": [_BROWSED, _DECIDED]}),
-            _stage("purchase", "Purchase", _BOUGHT),
-            _stage("retention", "Retention", {"any": [_BOUGHT_AGAIN, {"all": [_BOUGHT, _CARED_FOR]}]}),
-            _stage(
+            _build_stage("awareness", "Awareness", _ANYTHING),
+            _build_stage("consideration", "Consideration", {"any": [_BROWSED, _DECIDED]}),
+            _build_stage("purchase", "Purchase", _BOUGHT),
+            _build_stage("retention", "Retention", {"any": [_BOUGHT_AGAIN, {"all": [_BOUGHT, _CARED_FOR]}]}),
+            _build_stage(
                 "advocacy",
                 "Advocacy",
                 {
@@ -171,13 +171,13 @@ JOURNEYS: Final[tuple[Definition, ...]] = (
         "description": "For offers that are explained before they are sold.",
         "owner": OWNER,
         "stages": [
-            _stage("awareness", "Awareness", _ANYTHING),
-            _stage(
+            _build_stage("awareness", "Awareness", _ANYTHING),
+            _build_stage(
                 "consideration",
                 "Consideration",
                 {"any": [_BROWSED, {"did": ["Content Downloaded", "Webinar Registered", "Newsletter Subscribed"]}]},
             ),
-            _stage(
+            _build_stage(
                 "decision",
                 "Decision",
                 {
@@ -191,26 +191,26 @@ JOURNEYS: Final[tuple[Definition, ...]] = (
                     ]
                 },
             ),
-            _stage("retention", "Retention", {"did": ["Order Completed", "Subscription Started"]}),
+            _build_stage("retention", "Retention", {"did": ["Order Completed", "Subscription Started"]}),
         ],
     },
 )
 
 
-def _segment(key: str, name: str, description: str, rule: Definition) -> Definition:
+def _build_segment(key: str, name: str, description: str, rule: Definition) -> Definition:
     return {"key": key, "name": name, "description": description, "owner": OWNER, "rule": rule}
 
 
 _CART: Final = ["Product Added", "Checkout Started"]
 
 SEGMENTS: Final[tuple[Definition, ...]] = (
-    _segment(
+    _build_segment(
         "new-visitors",
         "New visitors",
         "First seen less than 7 days ago.",
         {"all": [{"did": "*", "within": "7d"}, {"not": {"did": "*", "before": "7d"}}]},
     ),
-    _segment(
+    _build_segment(
         "engaged",
         "Engaged",
         "Did at least five things of their own accord in the last 30 days.",
@@ -234,7 +234,7 @@ SEGMENTS: Final[tuple[Definition, ...]] = (
             "within": "30d",
         },
     ),
-    _segment(
+    _build_segment(
         "cart-abandoners",
         "Cart abandoners",
         "Filled a cart in the last 7 days, left it for an hour, and did not order in these days.",
@@ -246,20 +246,20 @@ SEGMENTS: Final[tuple[Definition, ...]] = (
             ]
         },
     ),
-    _segment(
+    _build_segment(
         "first-time-buyers",
         "First-time buyers",
         "Ordered exactly once.",
         {"did": "Order Completed", "exactly": 1},
     ),
-    _segment("repeat-buyers", "Repeat buyers", "Ordered at least twice.", _BOUGHT_AGAIN),
-    _segment(
+    _build_segment("repeat-buyers", "Repeat buyers", "Ordered at least twice.", _BOUGHT_AGAIN),
+    _build_segment(
         "at-risk",
         "At risk",
         "Ordered once or more, but not in the last 90 days.",
         {"all": [_BOUGHT, {"not": {"did": "Order Completed", "within": "90d"}}]},
     ),
-    _segment(
+    _build_segment(
         "email-engaged",
         "Email-engaged",
         "Opened or clicked at least two mails in the last 30 days, and never unsubscribed.",
@@ -275,7 +275,7 @@ SEGMENTS: Final[tuple[Definition, ...]] = (
             ]
         },
     ),
-    _segment(
+    _build_segment(
         "unhappy",
         "Unhappy",
         "A bad support experience in the last 90 days: a low rating (the last, by CSAT), or three tickets within 30.",
@@ -301,18 +301,18 @@ SEGMENTS: Final[tuple[Definition, ...]] = (
 _GROUP: Final = "context.acquisition.group"
 
 
-def _trait(key: str, name: str, description: str, value: Definition) -> Definition:
+def _build_trait(key: str, name: str, description: str, value: Definition) -> Definition:
     return {"key": key, "name": name, "description": description, "owner": OWNER, "value": value}
 
 
 TRAITS: Final[tuple[Definition, ...]] = (
-    _trait(
+    _build_trait(
         "first_touch",
         "First touch",
         "The channel group of the first visit, Direct included.",
         {"first_value": _GROUP, "of": "page_viewed", "where": {_GROUP: {"exists": True}}},
     ),
-    _trait(
+    _build_trait(
         "last_touch",
         "Last touch",
         "The channel group of the latest visit that was not direct.",

@@ -160,11 +160,11 @@ class DefinitionStore:
     ) -> None:
         version = 1 + await connection.fetchval(_LATEST_VERSION, new.kind, new.key)
         added = DefinitionVersion(msgspec.structs.replace(new, version=version), 0, note, 0)
-        after = await self._with_version(connection, definitions, added)
+        after = await self._add_version(connection, definitions, added)
         await insert_version(connection, added.definition, note, candidate=added in after.candidates)
         await self._commit_set(connection, definitions, after)
 
-    async def _with_version(
+    async def _add_version(
         self, connection: Connection, definitions: DefinitionSet, added: DefinitionVersion
     ) -> DefinitionSet:
         """The set with one version more: as a candidate if customers must be filled before it may hold."""
@@ -176,7 +176,9 @@ class DefinitionStore:
             return at_once
         before = msgspec.structs.replace(others, current=[*others.current, old])
         later = msgspec.structs.replace(before, candidates=[*others.candidates, added])
-        if self._rules.meanings_after_switch(later) == self._rules.meanings_after_switch(before):
+        if self._rules.compute_meanings_after_activation(later) == self._rules.compute_meanings_after_activation(
+            before
+        ):
             return at_once
         return later
 

@@ -38,7 +38,7 @@ class WebhookSource(msgspec.Struct, frozen=True):
     options: Mapping[str, str] = {}
     secrets: tuple[WebhookSecret, ...] = ()
 
-    def secrets_at(self, now: int) -> list[str]:
+    def list_secrets_at(self, now: int) -> list[str]:
         """Newest first: of those that are being rotated the new one is likelier."""
         return [secret.value for secret in self.secrets if secret.expires_at is None or now < secret.expires_at]
 

@@ -88,10 +88,10 @@ class SchemaCheck:
             self._bytes = len(msgspec.json.encode(schema))
         except jsonschema_rs.ValidationError as error:
             raise _build_error(
-                error.instance_path, _first_line(error.message), "Write JSON Schema (2020-12)."
+                error.instance_path, _take_first_line(error.message), "Write JSON Schema (2020-12)."
             ) from None
         except ValueError as error:
-            raise _build_error((), _first_line(str(error)), "Write JSON Schema (2020-12).") from None
+            raise _build_error((), _take_first_line(str(error)), "Write JSON Schema (2020-12).") from None
 
     def find_violations(self, properties: bytes) -> list[Violation]:
         """Of a message's properties, which are a JSON object; the first few, none where all is well.
@@ -160,10 +160,10 @@ def _locate_in_schema(error: jsonschema_rs.ValidationError) -> str:
 
 def _describe_error(error: jsonschema_rs.ValidationError) -> str:
     property_path = ".".join(str(part) for part in ("properties", *error.instance_path))
-    return f"{property_path}: {_first_line(error.message)}"[:_MESSAGE_CHARS_MAX]
+    return f"{property_path}: {_take_first_line(error.message)}"[:_MESSAGE_CHARS_MAX]
 
 
-def _first_line(text: str) -> str:
+def _take_first_line(text: str) -> str:
     return text.partition("\n")[0]
 
 

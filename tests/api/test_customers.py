@@ -15,7 +15,7 @@ from app.config import Settings
 from app.formats.timestamps import rfc3339
 from app.http.responses import write_cursor
 from app.postgres.pool import FrozenClock
-from app.touchpoint import DAY, SECOND, identity_id
+from app.touchpoint import DAY, SECOND, derive_identity_id
 from tests.support.running_app import NOON, RunningApp, track
 
 
@@ -391,7 +391,7 @@ async def test_links_can_be_undone_and_restored(service: RunningApp) -> None:
 async def test_identity_ids_are_customer_ids(service: RunningApp) -> None:
     await service.send(track("Product Viewed"))
     id = (await service.ask("/v1/customers/user-1"))["id"]
-    assert id.replace("-", "") == identity_id("user_id", "user-1").hex()
+    assert id.replace("-", "") == derive_identity_id("user_id", "user-1").hex()
 
 
 async def test_a_definition_of_another_worker_holds_at_once(settings: Settings, start: Any) -> None:

@@ -86,7 +86,7 @@ def test_bounds_that_are_no_settings() -> None:
 def test_rejection_codes_in_order_of_precedence() -> None:
     codes = list(RejectionCode)
     told = [row for row in rows(ERRORS) if row[0].strip("`") in codes and row[-1] in ("yes", "no")]
-    assert told == [[f"`{code}`", code.meaning, "yes" if code.retryable else "no"] for code in codes]
+    assert told == [[f"`{code}`", code.meaning, "yes" if code.is_retryable else "no"] for code in codes]
 
 
 def test_codes_that_are_not_of_the_enum() -> None:
@@ -116,7 +116,7 @@ def test_the_shape_of_failures_is_the_one_shown() -> None:
     from app.errors import NotFound
 
     (shape,) = (json.loads(text) for language, text in blocks(ERRORS) if language == "json")
-    assert shape == NotFound(shape["message"]).problem()
+    assert shape == NotFound(shape["message"]).to_problem()
 
 
 def test_every_route_and_no_other() -> None:

@@ -199,7 +199,7 @@ def test_items_beyond_the_limit_are_rejected_one_by_one() -> None:
         (3, RejectionCode.NOT_AN_OBJECT, None),
     ]
     assert len(parsed.messages) == 1
-    assert [rejected.code.retryable for rejected in parsed.rejections] == [False, True, False]
+    assert [rejected.code.is_retryable for rejected in parsed.rejections] == [False, True, False]
 
 
 def test_surrogates_by_the_thousand_take_no_time() -> None:

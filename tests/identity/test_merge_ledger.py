@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.postgres.pool import transact
 from app.projection.project import undo_link
-from app.touchpoint import SECOND, identity_id
+from app.touchpoint import SECOND, derive_identity_id
 from tests.support.pipeline import Pipeline, item, running_pipeline
 from tests.support.reference_model import SentMessage
 
@@ -90,7 +90,7 @@ async def test_a_link_can_be_taken_back_and_restored(database_url: str) -> None:
         await one.send([said(3, {"user_id": "u", "anonymous_id": "d"})])
         together = await one.intervals("user_id:u")
         assert together == await one.intervals("anonymous_id:d")
-        pair = (identity_id("anonymous_id", "d"), identity_id("user_id", "u"))
+        pair = (derive_identity_id("anonymous_id", "d"), derive_identity_id("user_id", "u"))
 
         async def mark(undone: bool) -> bool:
             ruleset = one.registry.rules.current

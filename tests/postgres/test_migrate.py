@@ -20,7 +20,7 @@ from app.formats.timestamps import rfc3339
 from app.postgres import migrate
 from app.postgres.pool import FrozenClock, prepare_connection
 from app.registry.bootstrap import FirstKeys
-from app.touchpoint import DAY, HOUR, identity_id
+from app.touchpoint import DAY, HOUR, derive_identity_id
 from tests.support.running_app import NOON, run_worker, running_app
 
 REVISION = '''"""{name}"""
@@ -133,8 +133,8 @@ def test_a_driver_in_the_url_is_no_obstacle(given: str, expected: str) -> None:
 # ------------------------------------------------------------------- a database of the first version, with data
 
 SECRET_KEY = "sk_0123456789abcdef0123456789abcdef"
-USER_1, USER_2, USER_3 = (identity_id("user_id", f"user-{n}") for n in (1, 2, 3))
-ANON_1, ANON_2 = (identity_id("anonymous_id", f"anon-{n}") for n in (1, 2))
+USER_1, USER_2, USER_3 = (derive_identity_id("user_id", f"user-{n}") for n in (1, 2, 3))
+ANON_1, ANON_2 = (derive_identity_id("anonymous_id", f"anon-{n}") for n in (1, 2))
 ORDERS = [(USER_1, NOON - 60 * DAY), (ANON_1, NOON - 40 * DAY), (USER_2, NOON - 50 * DAY), (ANON_2, NOON - 20 * DAY)]
 BY_MESSAGE = b'{"kind":"message","message_id":"m-1","source":"default"}'
 BY_TIME = b'{"kind":"time"}'

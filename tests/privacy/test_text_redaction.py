@@ -31,7 +31,7 @@ def wrote(id: str, user: str = "user-1", **more: Any) -> dict[str, Any]:
 def test_no_rule_reads_it(rule: dict[str, Any]) -> None:
     with pytest.raises(InvalidDefinition) as refused:
         parse_rule(rule)
-    assert "text: property" in str(refused.value.problem()), "the remedy"
+    assert "text: property" in str(refused.value.to_problem()), "the remedy"
 
 
 def test_no_computed_trait_reads_it_and_its_neighbours_are_read() -> None:

@@ -604,7 +604,7 @@ def check_refusal(document: Any, at: Place) -> None:
     steps = refusal.path.split("/")[2:]
     assert exists(document, steps) or exists(document, steps[:-1]), shown
     assert is_near(steps, at), f"{at}: {shown}"
-    json.dumps(refusal.problem()).encode()
+    json.dumps(refusal.to_problem()).encode()
 
 
 def exists(document: Any, steps: list[str]) -> bool:

@@ -611,7 +611,7 @@ def test_refused_with_path_and_remedy(rule: Any, path: str) -> None:
         parse_rule(rule, "/rule")
     assert caught.value.path == f"/rule{path}"
     assert caught.value.remedy
-    msgspec.json.encode(caught.value.problem())
+    msgspec.json.encode(caught.value.to_problem())
 
 
 def test_the_table_is_long_enough() -> None:
