@@ -6,14 +6,12 @@ import ast
 import tomllib
 from typing import Any, Final
 
-from tests.support.source_tree import ROOT, circles, imports_of, reachable, source_modules, type_only_imports_of
+from tests.support.source_tree import ROOT, circles, imports_of, source_modules
 
 IMPORTLINTER: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
 CONTRACTS: Final = {contract["id"]: contract for contract in IMPORTLINTER["contracts"]}
 LAYERS: Final[list[str]] = CONTRACTS["one-way"]["layers"]
 WEB: Final = {"fastapi", "starlette"}
-TYPE_ONLY: Final = {("app.rules.language.comparison", "app.rules.language.expressions")}
-"""Models that contain one another: a comparison may hold an expression, and an expression a comparison."""
 
 
 def package_of(module: str) -> str:
@@ -26,22 +24,10 @@ def test_modules_import_in_no_circle() -> None:
     assert circles(graph) == [], "move what both need into a third module below them"
 
 
-def test_imports_for_types_close_no_circle_but_that_of_models() -> None:
-    graph = {name: imports_of(module) for name, module in source_modules().items()}
-    closing = {
-        (name, target)
-        for name, module in source_modules().items()
-        for target in type_only_imports_of(module)
-        if name in reachable(graph, target)
-    }
-    assert closing == TYPE_ONLY, "move the type below both modules"
-
-
 def test_packages_import_in_no_circle() -> None:
     graph: dict[str, set[str]] = {}
     for name, module in source_modules().items():
-        targets = imports_of(module) | type_only_imports_of(module)
-        graph.setdefault(package_of(name), set()).update(package_of(target) for target in targets)
+        graph.setdefault(package_of(name), set()).update(package_of(target) for target in imports_of(module))
     graph = {name: targets - {name, "app"} for name, targets in graph.items() if name != "app"}
     assert circles(graph) == [], "move what both packages need into one below them"
 

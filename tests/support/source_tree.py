@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from functools import cache
 from pathlib import Path
@@ -45,25 +45,8 @@ def _read(path: Path) -> SourceModule:
 
 @cache
 def imports_of(module: SourceModule) -> frozenset[str]:
-    """Names of the modules of ``app`` that a module imports, inside of functions too, but not those for types only."""
-    skipped = {id(node) for block in _type_only_blocks(module.tree) for node in ast.walk(block)}
-    return _imports(module, (node for node in ast.walk(module.tree) if id(node) not in skipped))
-
-
-@cache
-def type_only_imports_of(module: SourceModule) -> frozenset[str]:
-    """Names of the modules of ``app`` that a module imports below ``if TYPE_CHECKING``."""
-    return _imports(module, (node for block in _type_only_blocks(module.tree) for node in ast.walk(block)))
-
-
-def _type_only_blocks(tree: ast.Module) -> Iterator[ast.If]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            yield node
-
-
-def _imports(module: SourceModule, nodes: Iterable[ast.AST]) -> frozenset[str]:
-    names = {name for node in nodes for name in _targets(node) if name in source_modules()}
+    """Names of the modules of ``app`` that a module imports, inside of functions and for types only too."""
+    names = {name for node in ast.walk(module.tree) for name in _targets(node) if name in source_modules()}
     return frozenset(names - {module.name})
 
 
@@ -79,14 +62,14 @@ def _targets(node: ast.AST) -> Iterator[str]:
 
 def circles(graph: Mapping[str, AbstractSet[str]]) -> list[list[str]]:
     """Return each set of nodes that reach one another, sorted; none in a graph without circles."""
-    reached = {node: reachable(graph, node) for node in graph}
+    reached = {node: _reachable(graph, node) for node in graph}
     groups = {
         frozenset(other for other in reached[node] if node in reached[other]) for node in graph if node in reached[node]
     }
     return sorted(sorted(group) for group in groups)
 
 
-def reachable(graph: Mapping[str, AbstractSet[str]], start: str) -> set[str]:
+def _reachable(graph: Mapping[str, AbstractSet[str]], start: str) -> set[str]:
     """Return the nodes to which at least one edge leads from ``start``."""
     reached: set[str] = set()
     pending = [start]

@@ -1,1 +1,1 @@
-"""The compiled nodes: each hides how one head decides whether it holds and when to check it again."""
+"""Compiled rule nodes, one class for each head. Hides how a head decides whether it holds and when to check again."""
