@@ -6,13 +6,13 @@ even be taken apart goes there whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, assert_never
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
-from app.connectors.adapter import Connector, Erasure, Event, encode_event, to_segment_message
+from app.connectors.adapter import Call, Connector, Erasure, Event, encode_event, to_segment_message
 from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.tools import CONNECTORS
 from app.enrichment.sentiment import ESTIMATED
@@ -83,9 +83,11 @@ def _map_events(
         for call in calls:
             if isinstance(call, Erasure):
                 parsed.erasures.append(call)
-            else:
+            elif isinstance(call, Call):
                 envelope.items.append(to_segment_message(call, text_policy, with_estimate=with_estimate))
                 envelope.originals.append(encode_event(event))
+            else:
+                assert_never(call)
     return parsed
 
 
@@ -101,7 +103,7 @@ def _select_headers(headers: Mapping[str, str]) -> str:
     return urlencode(dict(list(selected.items())[:_HEADERS_MAX]))
 
 
-def _map_event(connector: Connector, event: Any, received_at: int) -> Any:
+def _map_event(connector: Connector, event: Any, received_at: int) -> Iterable[Call | Erasure]:
     if not isinstance(event, dict):
         raise Unreadable("an event must be a JSON object")
     return connector.map_event(event, received_at)

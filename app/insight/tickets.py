@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 from statistics import median
+from typing import assert_never
 
 import msgspec
 
@@ -170,10 +171,17 @@ def _status_after(event: TicketEvent) -> TicketStatus | None:
 
 def _apply_status(ticket: Ticket, status: TicketStatus | None, at: int, *, is_reopened_event: bool) -> None:
     """Several messages may tell of one change: a reply after which it is open, and that it was opened again."""
-    if status == "solved" and ticket.status != "solved":
-        ticket.solved_at = at
-        ticket.is_reopened = False
-    if status == "open" and not ticket.is_reopened and (ticket.status == "solved" or is_reopened_event):
-        ticket.reopened += 1
-        ticket.is_reopened = True
+    match status:
+        case "solved":
+            if ticket.status != "solved":
+                ticket.solved_at = at
+                ticket.is_reopened = False
+        case "open":
+            if not ticket.is_reopened and (ticket.status == "solved" or is_reopened_event):
+                ticket.reopened += 1
+                ticket.is_reopened = True
+        case "gone" | None:
+            pass
+        case _:
+            assert_never(status)
     ticket.status = status or ticket.status

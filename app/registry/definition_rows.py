@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import msgspec
 
@@ -137,17 +137,21 @@ async def read_definitions(connection: Connection | Pool) -> DefinitionSet:
 @lru_cache(maxsize=8_192)
 def _version_from_row(row: tuple[Any, ...]) -> DefinitionVersion:
     """Remembered, because every change of one definition reads all the others again."""
+    kind: Kind
     kind, key, version, name, description, owner, body, created_at, note, activated_at, public = row
     data = _decode(body)
     definition = Definition(kind, key, version, name, description, owner, public=public)
-    if kind == "segment":
-        definition = msgspec.structs.replace(definition, rule=parse_rule(data))
-    elif kind == "trait":
-        definition = msgspec.structs.replace(definition, value=parse_value(data))
-    else:
-        stages = tuple((stage["key"], stage["name"], parse_rule(stage["rule"])) for stage in data)
-        contents = {stage["key"]: stage["content"] for stage in data if "content" in stage}
-        definition = msgspec.structs.replace(definition, stages=stages, contents=contents)
+    match kind:
+        case "segment":
+            definition = msgspec.structs.replace(definition, rule=parse_rule(data))
+        case "trait":
+            definition = msgspec.structs.replace(definition, value=parse_value(data))
+        case "journey":
+            stages = tuple((stage["key"], stage["name"], parse_rule(stage["rule"])) for stage in data)
+            contents = {stage["key"]: stage["content"] for stage in data if "content" in stage}
+            definition = msgspec.structs.replace(definition, stages=stages, contents=contents)
+        case _:
+            assert_never(kind)
     return DefinitionVersion(definition, created_at, note, activated_at)
 
 
@@ -199,9 +203,15 @@ def list_dependents(definitions: Sequence[DefinitionVersion], kind: Kind, key: s
     """Which other definitions name this one in a rule."""
     plain_definitions = [version.definition for version in definitions]
     stages = stages_by_journey(plain_definitions)
-    targets = {"segment": {segment_id(key)}, "trait": {trait_id(key)}}.get(
-        kind, {rule_id for _, rule_id in stages.get(key, ())}
-    )
+    match kind:
+        case "segment":
+            targets = {segment_id(key)}
+        case "trait":
+            targets = {trait_id(key)}
+        case "journey":
+            targets = {rule_id for _, rule_id in stages.get(key, ())}
+        case _:
+            assert_never(kind)
     references_by_rule = collect_references(index_rules(plain_definitions), stages, default_journey)
     readers: dict[str, None] = {}
     for rule_id, rule_references in references_by_rule.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, Literal, assert_never
 
 import msgspec
 
@@ -16,7 +16,9 @@ from app.errors import BadRequest, NotFound
 from app.postgres.pool import Connection, Pool, transact
 from app.postgres.revisions import bump_revision
 
-KEY_PREFIX: Final = {"write": "wk_", "secret": "sk_"}
+KeyKind = Literal["write", "secret"]
+
+KEY_PREFIX: Final[dict[KeyKind, str]] = {"write": "wk_", "secret": "sk_"}
 
 _ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 """Base 58: no two characters look alike, and a double click selects the whole key."""
@@ -24,6 +26,7 @@ _ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _KEY_CHARS: Final = 32
 _SIGNING_BYTES: Final = 32
 _HINT_CHARS: Final = 7
+_WRITE_KEYS_NEED_A_SOURCE: Final = "A write key needs a source, a secret key has none."
 _ONLY_WRITE_KEYS: Final = "Only a write key has origins and trusts_identify; a secret key is never in a page."
 
 
@@ -31,7 +34,7 @@ class Key(msgspec.Struct, frozen=True):
     """A key as it is listed. ``id`` is its SHA-256 in hex; ``key`` is whole only just after it was made."""
 
     id: str
-    kind: str
+    kind: KeyKind
     source: str | None
     name: str
     hint: str
@@ -95,7 +98,7 @@ class KeyStore:
 
     async def create(
         self,
-        kind: str,
+        kind: KeyKind,
         source: str | None,
         name: str,
         origins: Sequence[str] = (),
@@ -105,10 +108,17 @@ class KeyStore:
 
         Raises :class:`BadRequest` for a key that cannot be and :class:`NotFound` without the source.
         """
-        if (kind == "write") != (source is not None):
-            raise BadRequest("A write key needs a source, a secret key has none.")
-        if kind == "secret" and (origins or trusts_identify):
-            raise BadRequest(_ONLY_WRITE_KEYS)
+        match kind:
+            case "write":
+                if source is None:
+                    raise BadRequest(_WRITE_KEYS_NEED_A_SOURCE)
+            case "secret":
+                if source is not None:
+                    raise BadRequest(_WRITE_KEYS_NEED_A_SOURCE)
+                if origins or trusts_identify:
+                    raise BadRequest(_ONLY_WRITE_KEYS)
+            case _:
+                assert_never(kind)
 
         async def create(connection: Connection) -> Key:
             if source is not None and not await connection.fetchval(_SOURCE_EXISTS, source):
@@ -189,7 +199,7 @@ async def has_keys(connection: Connection) -> bool:
 
 async def insert_key(
     connection: Connection,
-    kind: str,
+    kind: KeyKind,
     source: str | None,
     name: str,
     origins: Sequence[str] = (),

@@ -251,6 +251,8 @@ def _compile_operator(name: str, operand: Any, *, fold: bool) -> _Operator:
             return _WithinNext(calendar.parse_length(operand))
         case "anniversary_within":
             return _AnniversaryWithin(calendar.parse_length(operand))
+        case _:
+            pass
     if isinstance(operand, DynamicOperand):
         return _DynamicOperator(name, operand, fold=fold)
     if name in _POSITIVE_OF:
