@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
+import structlog
 
 from app.config import Settings
 from app.formats.segment import Envelope, Parsed, normalise
@@ -32,6 +33,8 @@ from app.postgres.pool import Clock, Pool
 from app.registry.registry import Registry
 from app.touchpoint import Message, Peer, SourceView
 from app.tracking_plan.check import MessagePlace, PlanViolation, check_plan
+
+_log = structlog.get_logger(__name__)
 
 STEPS: Final = ("normalise", "check_plan", "append", "record_conflicts", "queue_erasures", "project", "defer")
 """The names of the steps, in order; a message takes the last or the last but one."""
@@ -131,4 +134,7 @@ class Ingest:
 
     def _run_after_commit(self) -> None:
         for hook in self.after_commit:
-            hook()
+            try:
+                hook()
+            except Exception:  # noqa: BLE001 - what is committed is acknowledged, and the other hooks run
+                _log.exception("hook.failed", hook=getattr(hook, "__qualname__", repr(hook)))

@@ -279,12 +279,15 @@ async def test_hook_runs_and_answer_is_given_whatever_counting_does(
     assert steps == ["commit", "hook"]
 
 
-async def test_failing_hook_does_not_fail_the_request(pipeline: Pipeline) -> None:
+async def test_failing_hook_stops_neither_the_request_nor_the_other_hooks(pipeline: Pipeline) -> None:
+    called: list[str] = []
+
     def fail() -> None:
         raise Poison
 
-    pipeline.ingest.after_commit.append(fail)
+    pipeline.ingest.after_commit += [fail, lambda: called.append("next hook")]
     assert (await send(pipeline, [viewed(1)])).accepted == 1
+    assert called == ["next hook"]
     assert counters(pipeline)["segue_messages_total{'outcome': 'accepted'}"] == 1
 
 
