@@ -176,9 +176,8 @@ class DefinitionStore:
             return at_once
         before = msgspec.structs.replace(others, current=[*others.current, old])
         later = msgspec.structs.replace(before, candidates=[*others.candidates, added])
-        if self._rules.compute_meanings_after_activation(later) == self._rules.compute_meanings_after_activation(
-            before
-        ):
+        compute_meanings = self._rules.compute_meanings_after_activation
+        if compute_meanings(later) == compute_meanings(before):
             return at_once
         return later
 
