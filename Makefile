@@ -19,7 +19,7 @@ given = $(if $(filter command environment,$(firstword $(origin $(1)))),$(2) "$($
 WORKERS := --numprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo demo-web test test-fast nightly check bench durability openapi snippet clean
+.PHONY: help run demo demo-web test test-fast nightly fmt check migrate bench durability openapi snippet clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -45,14 +45,21 @@ test-fast: $(CHECKED) ## Run the tests that need neither PostgreSQL nor a browse
 nightly: $(CHECKED) ## The random rules against the naive reading, fifty times as many as make test tries
 	@SEGUE_TEST_CASES=50 $(BIN)/python -m pytest -q tests/rules tests/projection/test_project_against_reference.py tests/projection/test_random_rules.py
 
-check: $(CHECKED) ## Lint, types, import contract, OpenAPI and snippet up to date, docs
+fmt: $(CHECKED) ## Repair what ruff can repair, and format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+check: $(CHECKED) ## Lint, types, import contract, OpenAPI and snippet up to date, style, docs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m app.openapi --check
 	@$(BIN)/python -m app.browser.build --check
-	@$(BIN)/python -m pytest -q tests/docs
+	@$(BIN)/python -m pytest -q tests/style tests/docs
+
+migrate: $(INSTALLED) ## Bring the database to the current schema; starts the embedded PostgreSQL unless DATABASE_URL is set
+	@SEGUE_DATA_DIR="$(DATA)" exec $(BIN)/segue migrate
 
 bench: $(CHECKED) ## Measure: ratios from one run
 	@$(BIN)/python -m bench

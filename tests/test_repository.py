@@ -54,7 +54,11 @@ def test_the_console_script_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["help", "run", "demo", "demo-web", "test", "check", "bench", "openapi", "snippet", "clean"]
+    "target",
+    [
+        *("help", "run", "demo", "demo-web", "test", "test-fast", "fmt", "check", "migrate"),
+        *("bench", "openapi", "snippet", "clean"),
+    ],
 )
 def test_make_knows_the_target(target: str) -> None:
     done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
@@ -95,6 +99,15 @@ def test_ci_runs_check_and_test() -> None:
     assert script.stat().st_mode & 0o111
     subprocess.run(["sh", "-n", str(script)], check=True)
     assert re.findall(r"^make (\w+)", script.read_text(), re.MULTILINE) == ["check", "test"]
+
+
+def test_pre_commit_runs_what_make_check_runs() -> None:
+    (recipe,) = re.findall(r"^check:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
+    config = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert re.findall(r"repo: (.+)", config) == ["local"], "a check downloads nothing"
+    entries = re.findall(r"entry: (.+)", config)
+    assert entries == recipe.replace("\t@$(BIN)", ".venv/bin").splitlines()
+    assert config.count("language: system") == config.count("pass_filenames: false") == len(entries)
 
 
 def test_the_licence_is_complete() -> None:
