@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
 REFERENCE: Final = ROOT / "docs" / "reference"
-PAGES: Final = sorted([README, ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+PAGES: Final = sorted([README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[([^\[\]]+)\]\(([^)\s]+)\)")
