@@ -33,7 +33,8 @@ from app.http.responses import format_instant, json_response
 from app.http.schema_types import KEY_PATTERN
 from app.touchpoint import HOUR
 from app.tracking_plan.event_schema import SCHEMA_BYTES_MAX
-from app.tracking_plan.plan_store import EVERY_SOURCE, PlanEntry
+from app.tracking_plan.plan import EVERY_SOURCE
+from app.tracking_plan.plan_store import PlanEntry
 
 _BODY_BYTES_MAX: Final = 2 * SCHEMA_BYTES_MAX
 _SPAN_HOURS: Final = 24

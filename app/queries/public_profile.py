@@ -1,4 +1,4 @@
-"""What a page may be shown of its visitor: of all that is known of a customer, the part that is marked public. Pure."""
+"""What a page may be shown of its visitor: of all that is known of a customer, the part that is marked public."""
 
 from __future__ import annotations
 

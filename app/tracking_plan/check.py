@@ -11,7 +11,7 @@ from app.errors import Rejection, RejectionCode
 from app.formats.segment import Parsed, standalone_message
 from app.touchpoint import Message, Warning
 from app.tracking_plan.event_schema import EnforcedMode, Violation
-from app.tracking_plan.plan_store import Plan
+from app.tracking_plan.plan import Plan
 
 WARNING: Final = "tracking_plan"
 

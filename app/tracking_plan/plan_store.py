@@ -5,7 +5,6 @@ Each process keeps the compiled plan as one snapshot and replaces it whole when 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -15,10 +14,10 @@ import structlog
 from app.errors import InvalidDefinition, NotFound
 from app.postgres.pool import Connection, Pool, transact
 from app.postgres.revisions import READ_REVISION, bump_revision
-from app.tracking_plan.event_schema import EnforcedMode, Mode, SchemaCheck
+from app.tracking_plan.event_schema import Mode, SchemaCheck
+from app.tracking_plan.plan import EVERY_SOURCE, Plan, PlannedEvent
 
 REVISION_NAME: Final = "tracking_plan"
-EVERY_SOURCE: Final = ""
 ENTRIES_MAX: Final = 2_000
 
 _ENTRIES = "SELECT source, event, mode, schema, updated_at FROM tracking_plan ORDER BY event, source"
@@ -48,26 +47,6 @@ class PlanEntry(msgspec.Struct, frozen=True):
     mode: Mode
     schema: bytes
     updated_at: int
-
-
-class PlannedEvent(msgspec.Struct, frozen=True):
-    """An entry as messages meet it."""
-
-    mode: EnforcedMode
-    check: SchemaCheck
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """The plan at one revision, by (source, event); entries that are off stand in it, for they hide those of ""."""
-
-    revision: int
-    entries: Mapping[tuple[str, str], PlannedEvent | None] = {}
-
-    def find_event(self, source: str, event: str) -> PlannedEvent | None:
-        """The source's own entry before that of every source; None where there is nothing to ask."""
-        entries = self.entries
-        key = (source, event)
-        return entries[key] if key in entries else entries.get((EVERY_SOURCE, event))
 
 
 class TrackingPlans:

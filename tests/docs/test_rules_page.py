@@ -23,9 +23,9 @@ from app.rules.engine.compiler import LEVELS_MAX, POINT_NODES_MAX
 from app.rules.engine.nodes.base import LOOKAHEAD_MAX, POINTS_MAX, STEPS_MAX
 from app.rules.engine.operators import MATCHED_BYTES_MAX
 from app.rules.language.comparison import Comparison
-from app.rules.language.durations import MICROSECONDS
 from app.rules.language.fields import COUNT_MAX, EVENT_CHARS_MAX, PATTERN_CHARS_MAX, PERIODS_MAX
 from app.rules.language.validation import ANNIVERSARIES_MAX, HEADS, VALUE_HEADS
+from app.rules.values.durations import MICROSECONDS
 from tests.docs.markdown import README, ROOT, blocks, read
 from tests.rules.engine.test_ruleset_against_reference import is_change
 from tests.support import reference_rules

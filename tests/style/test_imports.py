@@ -32,6 +32,39 @@ def test_packages_import_in_no_circle() -> None:
     assert circles(graph) == [], "move what both packages need into one below them"
 
 
+def test_subpackages_import_in_no_circle() -> None:
+    """A package and what lies inside it are one: only packages beside each other can form a circle."""
+    graph: dict[str, set[str]] = {}
+    for name, module in source_modules().items():
+        folder = folder_of(name)
+        targets = {folder_of(target) for target in imports_of(module)}
+        graph.setdefault(folder, set()).update(
+            target
+            for target in targets
+            if not (target + ".").startswith(folder + ".") and not (folder + ".").startswith(target + ".")
+        )
+    assert circles(graph) == [], "move what both packages need into one below them"
+
+
+def folder_of(module: str) -> str:
+    """The package that holds a module; a package is its own."""
+    modules = source_modules()
+    is_package = any(other.startswith(module + ".") for other in modules)
+    return module if is_package else module.rpartition(".")[0]
+
+
+def test_pure_modules_are_in_the_contract() -> None:
+    """A docstring that ends its first paragraph in "Pure." promises what the contract holds."""
+    contract = CONTRACTS["pure"]["source_modules"]
+    promised = {
+        name
+        for name, module in source_modules().items()
+        if (ast.get_docstring(module.tree) or "").split("\n\n")[0].rstrip().endswith("Pure.")
+    }
+    missing = {name for name in promised if not any((name + ".").startswith(pure + ".") for pure in contract)}
+    assert missing == set(), 'add them to the contract "pure" in pyproject.toml'
+
+
 def test_circles_are_found() -> None:
     graph = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set(), "e": {"a"}, "f": {"f"}}
     assert circles(graph) == [["a", "b", "c"], ["f"]]

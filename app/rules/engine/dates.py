@@ -1,6 +1,6 @@
 """Values read as dates, which only the date operators do, and the anniversaries of a date.
 
-Zones and lengths as in ``app.rules.engine.calendar``; instants are microseconds since 1970.
+Zones and lengths as in ``app.rules.values.calendar``; instants are microseconds since 1970.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from functools import lru_cache
 from math import floor
 from typing import Any, Final
 
-from app.rules.engine import calendar
-from app.rules.engine.calendar import Length
-from app.rules.language.durations import EARLIEST, LATEST, MICROSECONDS, parse_instant_or_date
+from app.rules.values import calendar
+from app.rules.values.calendar import Length
+from app.rules.values.durations import EARLIEST, LATEST, MICROSECONDS, parse_instant_or_date
 
 _UNITS: Final = (
     (10**17, Fraction(1, 1_000)),

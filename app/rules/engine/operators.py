@@ -14,19 +14,15 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
-import re2
-
-from app.rules.engine import calendar, dates
-from app.rules.engine.calendar import Length
-from app.rules.engine.decimals import Number, as_number
+from app.rules.engine import dates
 from app.rules.engine.json_equality import equality_key
+from app.rules.values import calendar
+from app.rules.values.calendar import Length
+from app.rules.values.decimals import Number, as_number
+from app.rules.values.patterns import compile_pattern
 
 ValueTest = Callable[[Any], bool]
 """Takes the value read, ``None`` where it is missing."""
-
-_PATTERN_MEMORY: Final = 1 << 20
-_PROGRAM_SIZE_MAX: Final = 3_000
-"""Bytes, and instructions, that RE2 may use for one pattern; one that needs more is refused where it is defined."""
 
 MATCHED_BYTES_MAX: Final = 8_192
 """A longer text matches no pattern: with the size of its program this bounds the work of one match."""
@@ -92,23 +88,6 @@ def compile_comparison(operators: Mapping[str, Any], *, ignore_case: bool = Fals
     return CompiledComparison(
         [_compile_operator(name, operand, fold=ignore_case) for name, operand in operators.items()]
     )
-
-
-def measure_pattern(pattern: str, *, fold: bool) -> int:
-    """How many instructions the pattern takes."""
-    return int(_compile_pattern(pattern, fold=fold).programsize)
-
-
-def find_pattern_error(text: str) -> str | None:
-    """Why ``matches`` cannot use the pattern, in the words of RE2; ``None`` where it can."""
-    try:
-        sizes = [measure_pattern(text, fold=fold) for fold in (False, True)]
-    except re2.error as error:
-        reason = error.args[0]
-        return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
-    except UnicodeEncodeError:
-        return "half of a surrogate pair is no character"
-    return "it repeats or lists too much" if max(sizes) > _PROGRAM_SIZE_MAX else None
 
 
 # -------------------------------------------------------------------------------------------- operators
@@ -370,7 +349,7 @@ def _text_test(compare: Callable[[str, str], bool], operand: Any, *, fold: bool)
 
 
 def _pattern_test(operand: str, *, fold: bool) -> ValueTest:
-    search = _compile_pattern(operand, fold=fold).search
+    search = compile_pattern(operand, fold=fold).search
     # As bytes, because RE2 counts in bytes and would translate positions that nobody asks for.
 
     def test(value: Any) -> bool:
@@ -380,15 +359,6 @@ def _pattern_test(operand: str, *, fold: bool) -> ValueTest:
         return len(text) <= MATCHED_BYTES_MAX and search(text) is not None
 
     return test
-
-
-def _compile_pattern(text: str, *, fold: bool) -> Any:
-    options = re2.Options()
-    options.case_sensitive = not fold
-    options.never_capture = True
-    options.log_errors = False
-    options.max_mem = _PATTERN_MEMORY
-    return re2.compile(text, options)
 
 
 def _exact_number(value: Any) -> Number | Fraction | None:

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
-from app.rules.engine.decimals import Number, as_number
 from app.rules.engine.json_equality import digest_value
 from app.rules.engine.value_codec import PackedValue, pack_value, unpack_value
+from app.rules.values.decimals import Number, as_number
 
 Point = list[Any]
 

@@ -7,7 +7,6 @@ from typing import Any, Final, assert_never
 
 from pydantic import BaseModel
 
-from app.rules.engine import calendar
 from app.rules.engine.compilation import AnalyzedDefinitions, Compilation, Dependencies
 from app.rules.engine.filters import (
     Filter,
@@ -22,7 +21,7 @@ from app.rules.engine.nodes.aggregates import AggregateHead
 from app.rules.engine.nodes.base import CompiledRule, Node, NodeTimezone, ValueNode
 from app.rules.engine.nodes.point_windows import OpenCondition, PointWindow, ValueOperand
 from app.rules.engine.nodes.random_bucket import BucketNode
-from app.rules.engine.operators import CompiledComparison, compile_comparison, measure_pattern
+from app.rules.engine.operators import CompiledComparison, compile_comparison
 from app.rules.engine.point_series import PointRetention
 from app.rules.engine.series import Retention
 from app.rules.engine.window import UNBOUNDED_SPAN, SplitWindow, Window, split_window
@@ -31,6 +30,8 @@ from app.rules.language.comparison import Comparison
 from app.rules.language.expressions import TraitOperand
 from app.rules.language.nodes import Rule
 from app.rules.language.references import find_computed_trait, resolve_stage_places, segment_id
+from app.rules.values import calendar
+from app.rules.values.patterns import measure_pattern
 
 _ANY_TIME: Final = Window(None, None, UNBOUNDED_SPAN, None, None, False)
 

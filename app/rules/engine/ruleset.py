@@ -17,8 +17,8 @@ from app.rules.engine.nodes.base import CompiledRule, EvaluationCache, Facts
 from app.rules.engine.series import Series
 from app.rules.engine.touchpoint_view import TouchpointView
 from app.rules.engine.truth import Truth
-from app.rules.language import durations
 from app.rules.language.references import Definition
+from app.rules.values import durations
 
 LEAF_COMBINATIONS_CACHED_MAX: Final = 10_000
 """Combinations of leaves whose rules are cached: usually as many as there are kinds of touchpoint."""

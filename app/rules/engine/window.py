@@ -11,11 +11,10 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any, Final, NamedTuple
 
-from app.rules.engine import calendar
-from app.rules.engine.calendar import Length
-from app.rules.language import durations
-from app.rules.language.durations import MICROSECONDS
 from app.rules.language.expressions import Hours, Windowed
+from app.rules.values import calendar, durations
+from app.rules.values.calendar import Length
+from app.rules.values.durations import MICROSECONDS
 
 INFINITE: Final = 1 << 62
 EMPTY_INTERVAL: Final = (INFINITE, INFINITE)

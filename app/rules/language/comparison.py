@@ -21,10 +21,10 @@ from pydantic import (
     model_validator,
 )
 
-from app.rules.engine.decimals import Number, as_number
-from app.rules.engine.operators import find_pattern_error
 from app.rules.language.fields import PATTERN_CHARS_MAX, Length, Moment, is_not_before
 from app.rules.language.validation import validation_error
+from app.rules.values.decimals import Number, as_number
+from app.rules.values.patterns import find_pattern_error
 
 if TYPE_CHECKING:
     Reading = BaseModel

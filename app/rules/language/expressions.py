@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar, Final, Self, get_args
 from pydantic import BaseModel, Discriminator, Field, PlainValidator, Tag, WithJsonSchema, model_validator
 from typing_extensions import TypeAliasType
 
-from app.rules.language import durations
 from app.rules.language.comparison import SCALAR_SCHEMA, Comparison, Scalar, documented_config
 from app.rules.language.fields import (
     DURING_AGE_DAYS_MAX,
@@ -32,6 +31,7 @@ from app.rules.language.fields import (
     moment_bounds,
 )
 from app.rules.language.validation import HEADS, STEP_HEADS, VALUE_HEADS, validation_error
+from app.rules.values import durations
 
 _ALL_HEADS: Final = frozenset((*HEADS, *VALUE_HEADS, *STEP_HEADS))
 

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, PlainValidator, StringConstraints, TypeAdapter, ValidationError, WithJsonSchema
 
-from app.rules.engine import calendar
-from app.rules.language import durations
 from app.rules.language.validation import suggest_similar, validation_error
+from app.rules.values import calendar, durations
 
 COUNT_MAX: Final = 1_000_000
 EVENT_CHARS_MAX: Final = 200

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from app.config import Limits
 from app.errors import InvalidDefinition
-from app.rules.engine.decimals import DIGITS_MAX, count_digits
+from app.rules.values.decimals import DIGITS_MAX, count_digits
 
 AGGREGATES: Final = ("sum", "avg", "min", "max", "distinct", "first_value", "last_value", "most_frequent")
 HEADS: Final = (

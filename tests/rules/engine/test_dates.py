@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from app.rules.engine import calendar, dates
+from app.rules.engine import dates
 from app.rules.engine.json_equality import digest_value, equality_key, format_instant
-from app.rules.language import durations
+from app.rules.values import calendar, durations
 
 LISBON, NEW_YORK, ST_JOHNS, APIA = "Europe/Lisbon", "America/New_York", "America/St_Johns", "Pacific/Apia"
 DAY = 86_400_000_000

@@ -14,9 +14,9 @@ from app.rules.engine.operators import (
     CompiledComparison,
     DynamicOperand,
     compile_comparison,
-    find_pattern_error,
 )
-from app.rules.language import durations
+from app.rules.values import durations
+from app.rules.values.patterns import find_pattern_error
 
 NEW_YORK, ST_JOHNS, APIA, LISBON = "America/New_York", "America/St_Johns", "Pacific/Apia", "Europe/Lisbon"
 BEYOND = "1" * 401

@@ -12,7 +12,7 @@ from app.errors import InvalidDefinition
 from app.rules.engine.ruleset import compile_ruleset
 from app.rules.engine.series import Retention, Series
 from app.rules.engine.touchpoint_view import TouchpointView
-from app.rules.language import durations
+from app.rules.values import durations
 from tests.support.reference_rules import UNIT, TrackEntry
 from tests.support.rule_engine import compiled, fold, journey, segment
 

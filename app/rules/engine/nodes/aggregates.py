@@ -8,7 +8,6 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final, Literal, Protocol, assert_never
 
-from app.rules.engine.decimals import Number, as_number
 from app.rules.engine.json_equality import equality_key, format_instant
 from app.rules.engine.nodes.base import EvaluationCache, Facts, ValueNode, earliest_instant
 from app.rules.engine.nodes.point_windows import PointWindow
@@ -16,6 +15,7 @@ from app.rules.engine.point_series import EXACT_CONTEXT, RunningTotals, add_exac
 from app.rules.engine.series import EMPTY_SERIES
 from app.rules.engine.value_codec import unpack_value
 from app.rules.engine.window import INFINITE
+from app.rules.values.decimals import Number, as_number
 
 
 def divide_exactly(sum: Number, count: int) -> Number | Fraction | None:

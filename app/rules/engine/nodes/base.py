@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from app.rules.engine.calendar import Length, add
 from app.rules.engine.series import Series
 from app.rules.engine.truth import Truth
-from app.rules.language import durations
+from app.rules.values import durations
+from app.rules.values.calendar import Length, add
 
 STEPS_MAX: Final = 1_000
 POINTS_MAX: Final = 50_000

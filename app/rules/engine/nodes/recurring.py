@@ -6,11 +6,11 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from app.rules.engine import calendar
 from app.rules.engine.nodes.base import EvaluationCache, Facts, Node, earliest_instant
 from app.rules.engine.nodes.point_windows import PointWindow
 from app.rules.engine.point_series import Point
-from app.rules.language.durations import MICROSECONDS
+from app.rules.values import calendar
+from app.rules.values.durations import MICROSECONDS
 
 _CLIPPING_MAX: Final = MICROSECONDS["w"]
 _PERIOD_MICROSECONDS: Final = {"day": MICROSECONDS["d"], "week": MICROSECONDS["w"]}

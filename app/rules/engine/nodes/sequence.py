@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import Any, Final, NamedTuple
 
-from app.rules.engine.calendar import Length
 from app.rules.engine.json_equality import digest_value, equality_key
 from app.rules.engine.nodes.base import EvaluationCache, Facts, Node, earliest_instant
 from app.rules.engine.nodes.point_windows import PointWindow, make_comparison_context
@@ -20,6 +19,7 @@ from app.rules.engine.point_series import Point, PointSeries, SequenceProgress
 from app.rules.engine.series import EMPTY_SERIES, Series
 from app.rules.engine.value_codec import unpack_value
 from app.rules.engine.window import INFINITE
+from app.rules.values.calendar import Length
 
 PRUNED_EVERY: Final = 16
 """After so many new values, chains that nothing can follow any more are looked for and dropped."""

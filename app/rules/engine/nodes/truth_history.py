@@ -6,7 +6,6 @@ that matters, so its truth comes with ``since``.
 
 from __future__ import annotations
 
-from app.rules.engine.calendar import Length
 from app.rules.engine.json_equality import digest_value
 from app.rules.engine.nodes.base import (
     CompiledRule,
@@ -19,6 +18,7 @@ from app.rules.engine.nodes.base import (
     find_next_change,
 )
 from app.rules.engine.truth import Truth
+from app.rules.values.calendar import Length
 
 
 class ValueHistoryRule(CompiledRule):

@@ -9,9 +9,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from app.rules.engine import calendar
-from app.rules.engine.calendar import Length
-from app.rules.language import durations
+from app.rules.values import calendar, durations
+from app.rules.values.calendar import Length
 
 LISBON, NEW_YORK, ST_JOHNS, APIA = "Europe/Lisbon", "America/New_York", "America/St_Johns", "Pacific/Apia"
 HOUR, DAY = 3_600_000_000, 86_400_000_000

@@ -12,8 +12,8 @@ from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, assert_never
 
-from app.rules.language import durations
-from app.rules.language.durations import EARLIEST, LATEST, MICROSECONDS
+from app.rules.values import durations
+from app.rules.values.durations import EARLIEST, LATEST, MICROSECONDS
 
 _PeriodUnit = Literal["day", "week", "month", "year"]
 _PERIODS: Final[dict[str, tuple[bool, _PeriodUnit]]] = {
