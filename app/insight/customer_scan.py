@@ -10,9 +10,9 @@ from typing import Final
 import msgspec
 
 from app.postgres.pool import Connection, Pool
-from app.projection.backfill import replay_for_rules
 from app.projection.coverage import BEFORE_NUMBERS
 from app.projection.log_replay import ReplayedCustomer, replay_log
+from app.projection.partial_replay import replay_for_rules
 from app.projection.state import State, first_seen_of
 from app.queries.customer_state import sort_identities
 from app.rules.engine.ruleset import Ruleset

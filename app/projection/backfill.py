@@ -8,35 +8,31 @@ most. The same partial reading answers questions about customers that are not fi
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
-from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from app.config import Settings
-from app.identity.bucketing_key import bucketing_keys_of
 from app.identity.customer_locks import CustomerRow
 from app.identity.resolver import ResolvedCustomer
 from app.postgres.pool import Connection
 from app.projection.coverage import BEFORE_NUMBERS, DefinitionRef, coverage_of, definition_refs_of
-from app.projection.fold import POINTS_UNLIMITED, NeedsReplay, Transition, fold, truncate_pending, truncate_state
+from app.projection.fold import NeedsReplay, Transition, fold, truncate_pending, truncate_state
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
 from app.projection.log_replay import ReplayedCustomer
+from app.projection.partial_replay import merge_inputs, replay_for_rules
 from app.projection.project import replay_customers
-from app.projection.state import Input, State, count_messages, read_state, write_state
-from app.projection.writes import ProjectedCustomer, interval_from_row, write_customers
+from app.projection.state import State, count_messages, read_state, write_state
+from app.projection.stored_intervals import interval_from_row
+from app.projection.writes import ProjectedCustomer, write_customers
 from app.rules.engine.ruleset import Ruleset
-from app.rules.engine.touchpoint_view import TouchpointView
 
 Position = tuple[int, bytes]
 """(revision, customer id) of the last row that was claimed."""
 
 START: Final[Position] = (BEFORE_NUMBERS - 1, bytes(16))
 
-_CUSTOMERS_PER_TURN: Final = 100
 """Customers folded before live requests, which share the event loop, get their turn."""
 
 
@@ -218,159 +214,5 @@ def merge_states(state: State, filled: State, rules: Ruleset, points_max: int) -
     if rules.reads_bucketing_key:
         state.bucketing_key = filled.bucketing_key
     if filled.pending:
-        state.pending = _merge_pending(state.pending, filled.pending)
+        state.pending = merge_inputs(state.pending, filled.pending)
     return truncate_pending(state, points_max)
-
-
-def _merge_pending(inputs: Iterable[Input], more_inputs: Iterable[Input]) -> list[Input]:
-    """Messages of the future as both see them, in order."""
-    merged: dict[tuple[int, str, str], Input] = {}
-    for input in (*inputs, *more_inputs):
-        key = (input.at, input.message_id, input.source)
-        seen = merged.get(key)
-        if seen is None:
-            merged[key] = input
-        else:
-            leaves = tuple(dict.fromkeys((*seen.leaves, *input.leaves)))
-            values = {**(seen.leaf_values or {}), **(input.leaf_values or {})}
-            merged[key] = Input(*key, leaves, seen.traits or input.traits, values or None)
-    return [merged[key] for key in sorted(merged)]
-
-
-# ------------------------------------------------------------------------------------------- partial reading
-
-
-class _LogSelection(msgspec.Struct, frozen=True):
-    """What of the log a ruleset reads. ``names`` is None where any touchpoint may matter."""
-
-    names: list[str] | None
-    needs_documents: bool
-    needs_identifies: bool
-    needs_first_messages: bool
-    leaves_by_name: dict[str, tuple[str, ...]] | None
-    """Where the name alone decides: the leaves of each name."""
-
-
-@lru_cache(maxsize=32)
-def _select_log(rules: Ruleset) -> _LogSelection:
-    leaves = list(rules.leaves.values())
-    names: list[str] | None = sorted({name for leaf in leaves for name in leaf.event_names or ()})
-    if any(leaf.event_names is None for leaf in leaves):
-        names = None
-    needs_only_names = all(leaf.predicate is None and leaf.extract_values is None for leaf in leaves)
-    leaves_by_name = None
-    if needs_only_names and names is not None:
-        leaves_by_name = {name: rules.match_leaves(TouchpointView(name, "", "", 0)) for name in names}
-    needs_first_messages = bool(rules.true_from_birth or rules.decided_at_birth or rules.stages_of)
-    return _LogSelection(names, not needs_only_names, rules.reads_traits, needs_first_messages, leaves_by_name)
-
-
-_TOUCHPOINTS = """
--- Touchpoints of these customers that rules can match; index touchpoints_of_identity. ``place`` is the customer's.
--- The instant is reckoned here, because a codec in Python costs more, millions of times.
-SELECT c.place, (extract(epoch FROM t.occurred_at) * 1000000)::bigint, t.message_id, t.source, t.name, t.channel
-       {documents}
-FROM unnest($1::uuid[]) WITH ORDINALITY AS c (customer_id, place)
-JOIN identities i ON i.customer_id = c.customer_id
-JOIN touchpoints t ON t.identity_id = i.id
-WHERE {names}
-"""
-
-_NAME_IN_LIST = "t.name = ANY($2::text[])"
-_HAS_NAME = "t.name IS NOT NULL AND $2::text[] IS NULL"
-
-_IDENTIFIES = """
--- What these customers were said to be; index touchpoints_of_identity.
-SELECT c.place, t.occurred_at, t.message_id, t.source, t.traits
-FROM unnest($1::uuid[]) WITH ORDINALITY AS c (customer_id, place)
-JOIN identities i ON i.customer_id = c.customer_id
-JOIN touchpoints t ON t.identity_id = i.id
-WHERE t.name IS NULL AND t.type = 'identify' AND t.traits IS NOT NULL
-"""
-
-_FIRST_MESSAGES = """
--- The messages of each customer's first instant; index touchpoints_of_identity.
-SELECT c.place, t.occurred_at, t.message_id, t.source
-FROM unnest($1::uuid[], $2::timestamptz[]) WITH ORDINALITY AS c (customer_id, born, place)
-JOIN identities i ON i.customer_id = c.customer_id
-JOIN touchpoints t ON t.identity_id = i.id AND t.occurred_at = c.born
-"""
-
-_decode_traits = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
-
-
-async def replay_for_rules(
-    connection: Connection, born: Mapping[bytes, int | None], rules: Ruleset, now: int
-) -> tuple[dict[bytes, ReplayedCustomer], int]:
-    """Fold for each customer only what ``rules`` read, up to ``now``; and how many messages that were.
-
-    ``born`` is the instant of each customer's first message, as its state has it; nobody without one is answered.
-    """
-    ids = [id for id, instant in born.items() if instant is not None]
-    if not ids:
-        return {}, 0
-    inputs_by_place, messages_read = await _read_inputs(connection, ids, born, rules)
-    bucketing_keys = await bucketing_keys_of(connection, ids) if rules.reads_bucketing_key else {}
-    replayed: dict[bytes, ReplayedCustomer] = {}
-    for place, id in enumerate(ids):
-        if place % _CUSTOMERS_PER_TURN == _CUSTOMERS_PER_TURN - 1:
-            await asyncio.sleep(0)
-        state = State(bucketing_key=bucketing_keys.get(id))
-        replayed[id] = ReplayedCustomer(state, fold(state, rules, inputs_by_place[place], now, POINTS_UNLIMITED))
-    return replayed, messages_read
-
-
-async def _read_inputs(
-    connection: Connection, ids: Sequence[bytes], born: Mapping[bytes, int | None], rules: Ruleset
-) -> tuple[list[list[Input]], int]:
-    """By the place of the customer in ``ids``; each begins with the customer's first instant."""
-    selection = _select_log(rules)
-    inputs_by_place: list[list[Input]] = [[] for _ in ids]
-    messages_read = 0
-    if rules.leaves:
-        rows = await connection.fetch(_touchpoints_statement(selection), ids, selection.names)
-        messages_read += len(rows)
-        _add_touchpoints(inputs_by_place, rows, rules, selection)
-    if selection.needs_identifies:
-        rows = await connection.fetch(_IDENTIFIES, ids)
-        messages_read += len(rows)
-        for place, at, message_id, source, traits in rows:
-            inputs_by_place[place - 1].append(Input(at, message_id, source, (), _decode_traits(traits) or None))
-    if selection.needs_first_messages:
-        rows = await connection.fetch(_FIRST_MESSAGES, ids, [born[id] for id in ids])
-        messages_read += len(rows)
-        for place, at, message_id, source in rows:
-            inputs_by_place[place - 1].append(Input(at, message_id, source, (), None))
-    else:
-        # Nothing is decided by the birth itself, so its message need not be known.
-        for customer_inputs, id in zip(inputs_by_place, ids, strict=True):
-            instant = born[id]
-            if instant is not None and all(input.at != instant for input in customer_inputs):
-                customer_inputs.append(Input(instant, "", "", (), None))
-    if selection.needs_first_messages or selection.needs_identifies:
-        inputs_by_place = [_merge_pending((), customer_inputs) for customer_inputs in inputs_by_place]
-    return inputs_by_place, messages_read
-
-
-def _touchpoints_statement(selection: _LogSelection) -> str:
-    return _TOUCHPOINTS.format(
-        documents=", t.properties, t.context, t.traits" if selection.needs_documents else "",
-        names=_HAS_NAME if selection.names is None else _NAME_IN_LIST,
-    )
-
-
-def _add_touchpoints(
-    inputs_by_place: list[list[Input]], rows: Sequence[Any], rules: Ruleset, selection: _LogSelection
-) -> None:
-    leaves_by_name, match_touchpoint = selection.leaves_by_name, rules.match_touchpoint
-    if leaves_by_name is not None:
-        for place, at, message_id, source, name, _ in rows:
-            inputs_by_place[place - 1].append(Input(at, message_id, source, leaves_by_name[name], None))
-        return
-    for place, at, message_id, source, name, channel, *documents in rows:
-        properties, context, traits = documents or (b"{}", b"{}", None)
-        leaves, leaf_values = match_touchpoint(
-            TouchpointView(name, channel, source, at, properties, context, traits or b"{}")
-        )
-        if leaves:
-            inputs_by_place[place - 1].append(Input(at, message_id, source, leaves, None, leaf_values))

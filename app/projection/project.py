@@ -23,7 +23,8 @@ from app.projection.fold import NeedsReplay, fold, truncate_pending, truncate_st
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
 from app.projection.log_replay import ReplayedCustomer, input_from_message, replay_log
 from app.projection.state import State, count_messages, read_state, write_state
-from app.projection.writes import ProjectedCustomer, merge_customers, read_intervals, write_customers
+from app.projection.stored_intervals import read_intervals
+from app.projection.writes import ProjectedCustomer, merge_customers, write_customers
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import Message
 

@@ -5,15 +5,15 @@ Each write is one statement, however many customers it covers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from app.identity.resolver import Resolution, ResolvedCustomer
 from app.postgres.pool import Connection
 from app.projection.fold import flips_at
-from app.projection.intervals import Interval, IntervalWrites
+from app.projection.intervals import IntervalWrites
 from app.projection.state import Cause, State
 from app.registry.rule_numbers import find_retired_meaning, forget_retired_meaning
 
@@ -32,36 +32,7 @@ class ProjectedCustomer(msgspec.Struct):
     """The highest rule number that ``stored`` is complete for."""
 
 
-_STORED_INTERVALS = """
-SELECT customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause, meaning
-FROM transitions
-WHERE customer_id = ANY($1::uuid[]) AND retracted_at IS NULL
-"""
-
-_decode_cause = msgspec.json.Decoder(Cause).decode
 _encode_cause = msgspec.json.Encoder().encode
-
-
-async def read_intervals(connection: Connection, customer_ids: Iterable[bytes]) -> list[Interval]:
-    """What the table holds of these customers and has not been retracted."""
-    return [interval_from_row(row) for row in await connection.fetch(_STORED_INTERVALS, list(customer_ids))]
-
-
-def interval_from_row(row: Iterable[Any]) -> Interval:
-    """A row of ``transitions``: the columns of an interval, in the order of ``_STORED_INTERVALS``."""
-    customer, definition, value, version, entered_at, entered_cause, left_at, left_cause, meaning = row
-    return Interval(
-        customer,
-        definition,
-        value,
-        version,
-        entered_at,
-        _decode_cause(entered_cause),
-        left_at,
-        None if left_cause is None else _decode_cause(left_cause),
-        meaning,
-    )
-
 
 _MERGE_CUSTOMERS = """
 -- Customers that became part of another. One that was taken over whole keeps its history under its new id.

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from app.postgres.pool import Connection
-from app.projection.backfill import replay_for_rules
 from app.projection.coverage import BEFORE_NUMBERS, coverage_of
 from app.projection.fold import NeedsReplay, fold
 from app.projection.log_replay import replay_log
+from app.projection.partial_replay import replay_for_rules
 from app.projection.state import Cause, State, first_seen_of, read_state, write_state
 from app.rules.engine.ruleset import Ruleset
 from app.rules.engine.truth import Truth

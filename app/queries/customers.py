@@ -13,7 +13,7 @@ from app.projection.fold import POINTS_UNLIMITED, Transition
 from app.projection.intervals import Interval, continue_intervals
 from app.projection.log_replay import replay_log
 from app.projection.state import State, last_decided_at
-from app.projection.writes import interval_from_row
+from app.projection.stored_intervals import interval_from_row
 from app.queries.customer_state import (
     CurrentStage,
     Customer,

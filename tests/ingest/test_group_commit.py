@@ -13,7 +13,7 @@ from app.errors import Overloaded
 from app.identity import customer_locks, graph_writes, resolver
 from app.ingest import event_log, group_commit
 from app.ingest.event_log import append_messages
-from app.projection import writes
+from app.projection import stored_intervals, writes
 from app.projection.project import project_messages
 from app.touchpoint import SECOND
 from tests.support.pipeline import Pipeline, item, running_pipeline
@@ -85,7 +85,7 @@ async def test_hot_statements_never_scan_a_table(database_url: str) -> None:
                 (customer_locks._LOCK_OF_IDENTITIES, (ids, [])),
                 (resolver._MEMBERS, (ids, ids, ids, ids)),
                 (resolver._NEIGHBOURS, (ids,)),
-                (writes._STORED_INTERVALS, (ids,)),
+                (stored_intervals._STORED_INTERVALS, (ids,)),
             ):
                 plan = await connection.fetchval("EXPLAIN (FORMAT JSON) " + query, *arguments)
                 assert "Seq Scan" not in json.dumps(plan), query

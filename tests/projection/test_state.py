@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from app.projection.backfill import _merge_pending, _select_log, merge_states
+from app.projection.backfill import merge_states
 from app.projection.coverage import Coverage
 from app.projection.fold import NeedsReplay, Transition, fold, truncate_pending, truncate_state
+from app.projection.partial_replay import _select_log, merge_inputs
 from app.projection.state import Input, State, read_state, write_state
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import DAY, HOUR
@@ -144,4 +145,4 @@ def read_for(rules: Ruleset, history: Sequence[Entry], born: int) -> list[Input]
         inputs += [Input(entry.t, entry.id, entry.source, (), None) for entry in history if entry.t == born]
     elif all(input.at != born for input in inputs):
         inputs.append(Input(born, "", "", (), None))
-    return _merge_pending((), inputs)
+    return merge_inputs((), inputs)
