@@ -194,7 +194,7 @@ async def dry_run_delivery(request: Request, key: SourceKey) -> Response:
             "duplicate": dry_run.receipt.duplicate,
             "rejections": [render_rejection(rejection) for rejection in dry_run.receipt.rejections],
             "ignored": parsed.ignored,
-            "erasures": [f"{erasure.kind}:{erasure.value}" for erasure in parsed.erasures],
+            "erasures": [f"{kind}:{value}" for kind, value in parsed.envelope.erasures],
         }
     )
 

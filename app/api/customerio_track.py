@@ -24,8 +24,9 @@ from app.api.schemas import (
 )
 from app.api.vendor_routes import add_vendor_route
 from app.errors import BadRequest, Rejection
-from app.formats.customerio_track import ParsedRequest, describe_error, read_batch, read_call, read_operation
+from app.formats.customerio_track import describe_error, read_batch, read_call, read_operation
 from app.formats.decompression import inflate
+from app.formats.segment import Envelope
 from app.http.bodies import read_body
 from app.http.dependencies import get_services
 from app.http.direct_route import Handler
@@ -120,8 +121,8 @@ def _create_call_handler(call: str) -> Handler:
         source = await _authenticate_source(request)
         body = await _read_inflated_body(request)
         person_id, device_token = (_decode_path_segment(request.path_params.get(name, "")) for name in _PATH_PARAMETERS)
-        parsed = read_call(call, person_id, device_token, body, received_at, services.settings.limits)
-        await _submit_parsed(request, source, parsed, len(body), received_at)
+        envelope = read_call(call, person_id, device_token, body, received_at, services.settings.limits)
+        await _submit_operations(request, source, envelope, len(body), received_at)
         return json_response({})
 
     return receive_call
@@ -132,8 +133,8 @@ async def receive_entity(request: Request) -> Response:
     received_at = services.clock.now()
     source = await _authenticate_source(request)
     body = await _read_inflated_body(request)
-    parsed = read_operation(body, received_at, services.settings.limits)
-    receipt = await _submit_parsed(request, source, parsed, len(body), received_at)
+    envelope = read_operation(body, received_at, services.settings.limits)
+    receipt = await _submit_operations(request, source, envelope, len(body), received_at)
     return json_response(_render_errors(receipt.rejections), 400) if receipt.rejections else json_response({})
 
 
@@ -142,8 +143,8 @@ async def receive_batch(request: Request) -> Response:
     received_at = services.clock.now()
     source = await _authenticate_source(request)
     body = await _read_inflated_body(request)
-    parsed = read_batch(body, received_at, services.settings.limits)
-    receipt = await _submit_parsed(request, source, parsed, len(body), received_at)
+    envelope = read_batch(body, received_at, services.settings.limits)
+    receipt = await _submit_operations(request, source, envelope, len(body), received_at)
     return json_response(_render_errors(receipt.rejections), 207) if receipt.rejections else json_response({})
 
 
@@ -152,13 +153,10 @@ async def _authenticate_source(request: Request) -> SourceView:
     return (await authenticate(request, _read_password(request))).source
 
 
-async def _submit_parsed(
-    request: Request, source: SourceView, parsed: ParsedRequest, size_bytes: int, received_at: int
+async def _submit_operations(
+    request: Request, source: SourceView, envelope: Envelope, size_bytes: int, received_at: int
 ) -> Receipt:
-    """Submit what one request asks for. Raises :class:`Overloaded`."""
-    envelope = parsed.envelope
-    envelope.erasures = list(parsed.erasures)
-    envelope.rejects_each_place_once = True
+    """Submit what one request asks for; an operation about many people counts as what it makes. Raises Overloaded."""
     item_bytes = sum(len(item) for item in envelope.items)
     return await submit_envelope(request, source, envelope, max(size_bytes, item_bytes), received_at)
 

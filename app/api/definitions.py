@@ -37,8 +37,6 @@ from app.rules.language.definitions import JourneyIn, SegmentIn, TraitIn, parse_
 
 _BODY_BYTES_MAX: Final = 500_000
 _BODY_MEMBER: Final = {"segment": "rule", "journey": "stages", "trait": "value"}
-_RESERVED_KEY: Final = "health"
-"""The last part of the path of a report, where a segment's key would be."""
 
 DefinitionKey = Annotated[str, Path(description="Its key.", examples=["repeat-buyers"])]
 
@@ -129,10 +127,7 @@ async def _read_definition(request: Request, kind: Kind, key: str | None) -> Seg
         case "trait":
             return parse_trait(data, limits)
         case "segment":
-            segment = parse_segment(data, limits)
-            if segment.key == _RESERVED_KEY:
-                raise InvalidDefinition("/key", f"{_RESERVED_KEY} is the name of a report", "Choose another key.")
-            return segment
+            return parse_segment(data, limits)
         case _:
             assert_never(kind)
 

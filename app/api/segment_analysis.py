@@ -41,7 +41,7 @@ _BODY_BYTES_MAX: Final = 500_000
 def add_segment_analysis_routes(app: FastAPI) -> None:
     for path, method, endpoint, model, extra, failures, summary in (
         (
-            "preview",
+            "/v1/segments/preview",
             "POST",
             preview_rule,
             PreviewOut,
@@ -50,7 +50,7 @@ def add_segment_analysis_routes(app: FastAPI) -> None:
             "Count a rule unsaved",
         ),
         (
-            "health",
+            "/v1/segment-health",
             "GET",
             get_segment_health,
             SegmentHealthReportOut,
@@ -59,7 +59,7 @@ def add_segment_analysis_routes(app: FastAPI) -> None:
             "Overlaps, duplicates, unused segments",
         ),
         (
-            "{key}/dry-run",
+            "/v1/segments/{key}/dry-run",
             "POST",
             dry_run_segment,
             DryRunOut,
@@ -68,7 +68,7 @@ def add_segment_analysis_routes(app: FastAPI) -> None:
             "Who would enter, leave and stay if the rule were changed",
         ),
         (
-            "{key}/verify",
+            "/v1/segments/{key}/verify",
             "POST",
             verify_segment,
             VerifiedOut,
@@ -80,7 +80,7 @@ def add_segment_analysis_routes(app: FastAPI) -> None:
         add_secret_route(
             app,
             method,
-            f"/v1/segments/{path}",
+            path,
             endpoint,
             tag="segments",
             summary=summary,

@@ -201,11 +201,9 @@ async def _submit_delivery(
 
 def build_submission(parsed: ParsedDelivery, webhook_source: WebhookSource, delivery: Delivery) -> Submission:
     """Return what a verified delivery hands to ingestion."""
-    envelope = parsed.envelope
-    envelope.erasures = [(erasure.kind, erasure.value) for erasure in parsed.erasures]
     return Submission(
         source=webhook_source.source,
-        envelope=envelope,
+        envelope=parsed.envelope,
         received_at=delivery.received_at,
         size_bytes=len(delivery.body),
         ignored=parsed.ignored,

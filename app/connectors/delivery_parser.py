@@ -33,7 +33,6 @@ class ParsedDelivery(msgspec.Struct):
     """What a delivery holds: messages, people who ask to be forgotten, and how many events concern no person."""
 
     envelope: Envelope
-    erasures: list[Erasure] = []
     ignored: int = 0
 
 
@@ -82,7 +81,7 @@ def _map_events(
         parsed.ignored += not calls
         for call in calls:
             if isinstance(call, Erasure):
-                parsed.erasures.append(call)
+                envelope.erasures.append((call.kind, call.value))
             elif isinstance(call, Call):
                 envelope.items.append(to_segment_message(call, text_policy, with_estimate=with_estimate))
                 envelope.originals.append(encode_event(event))

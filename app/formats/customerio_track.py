@@ -76,14 +76,7 @@ _REASON_AND_FIELD: Final = {
 }
 
 
-class ParsedRequest(msgspec.Struct):
-    """What a request holds: messages, and (kind, value) of people who are to be forgotten."""
-
-    envelope: Envelope
-    erasures: list[tuple[str, str]] = []
-
-
-def read_call(call: str, person: str, device: str, body: bytes, received_at: int, limits: Limits) -> ParsedRequest:
+def read_call(call: str, person: str, device: str, body: bytes, received_at: int, limits: Limits) -> Envelope:
     """One of CALLS; ``person`` and ``device`` are what the path names, decoded. Raises InvalidBody."""
     members: Members = {}
     if body.strip():
@@ -96,13 +89,13 @@ def read_call(call: str, person: str, device: str, body: bytes, received_at: int
     return _read_operations([(operation, operation)], limits, EventTimes(received_at))
 
 
-def read_operation(body: bytes, received_at: int, limits: Limits) -> ParsedRequest:
+def read_operation(body: bytes, received_at: int, limits: Limits) -> Envelope:
     """The one operation of ``/api/v2/entity``. Raises InvalidBody."""
     parsed = parse_document(body, limits)
     return _read_operations([(parsed.readable, parsed.sent)], limits, EventTimes(received_at))
 
 
-def read_batch(body: bytes, received_at: int, limits: Limits) -> ParsedRequest:
+def read_batch(body: bytes, received_at: int, limits: Limits) -> Envelope:
     """The operations of ``/api/v2/batch``. Raises InvalidBody."""
     parsed: Document = parse_document(body, limits)
     return _read_operations(
@@ -113,11 +106,7 @@ def read_batch(body: bytes, received_at: int, limits: Limits) -> ParsedRequest:
 def reparse(original: bytes, limits: Limits, clocks: EventTimes) -> Envelope:
     """Return the messages and erasures of an operation from quarantine. Raises InvalidBody."""
     parsed = parse_document(original, limits)
-    request = _read_operations([(parsed.readable, parsed.sent)], limits, clocks)
-    envelope = request.envelope
-    envelope.erasures = list(request.erasures)
-    envelope.rejects_each_place_once = True
-    return envelope
+    return _read_operations([(parsed.readable, parsed.sent)], limits, clocks)
 
 
 def describe_error(rejection: Rejection) -> dict[str, str | int]:
@@ -197,9 +186,10 @@ class _Operation(msgspec.Struct):
         }
 
 
-def _read_operations(operations: list[tuple[bytes, bytes]], limits: Limits, times: EventTimes) -> ParsedRequest:
+def _read_operations(operations: list[tuple[bytes, bytes]], limits: Limits, times: EventTimes) -> Envelope:
     builder = EnvelopeBuilder(limits, _FORM, times, len(operations))
-    parsed = ParsedRequest(builder.build_envelope(None))
+    envelope = builder.build_envelope(None)
+    envelope.rejects_each_place_once = True
     messages_count = repeated_bytes = 0
     for index, (raw, original) in enumerate(builder.reject_over_limit(operations)):
         members = decode_members_or_empty(raw)
@@ -226,14 +216,14 @@ def _read_operations(operations: list[tuple[bytes, bytes]], limits: Limits, time
             builder.reject(index, RejectionCode.TOO_MANY_MESSAGES, original)
             continue
         erasures = list(_list_erasures(operation)) if kind == "person" else []
-        parsed.erasures += erasures
+        envelope.erasures += erasures
         for count, message in enumerate(messages):
             if count:
                 message["messageId"] = encode_text(f"{decode_text_or_none(message['messageId'])}:{count}")
             builder.add_message(index, message, original)
         if not messages and not erasures:
             builder.reject(index, RejectionCode.MISSING_IDENTITY, original)
-    return parsed
+    return envelope
 
 
 def _parse_operation(members: Members, raw: bytes, default_time: bytes) -> _Operation:

@@ -44,7 +44,7 @@ class Envelope(msgspec.Struct):
     visitor: bytes = b""
     """Of a page: who its visitor is, as JSON, not looked at here. Never kept with a message."""
     erasures: list[tuple[str, Any]] = []
-    """(kind, value) of people whom a tool says to forget, where it is read again from quarantine."""
+    """(kind, value) of people who ask to be forgotten; the values are as the sender wrote them."""
     form: str = ""
     """Of what the originals are, where they are no messages of ours: see :mod:`app.quarantine.reparse`."""
     places: list[int] = []

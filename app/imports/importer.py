@@ -106,7 +106,7 @@ async def _import_batch(lines: list[ImportRow], target: ImportTarget, report: Im
     sent = [(line, message) for line in lines for message in line.messages]
     body = b'{"batch":[' + b",".join(message for _, message in sent) + b"]}"
     envelope = segment.read(body, "import", target.settings.limits)
-    envelope.erasures = [(erasure.kind, erasure.value) for line in lines for erasure in line.erasures]
+    envelope.erasures = [erasure for line in lines for erasure in line.erasures]
     receipt = await _submit(
         target.ingest,
         Submission(source=target.source, envelope=envelope, received_at=target.clock.now(), size_bytes=len(body)),

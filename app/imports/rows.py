@@ -17,7 +17,7 @@ import msgspec
 
 from app.config import Limits
 from app.connectors import delivery_parser
-from app.connectors.adapter import Connector, Erasure, to_segment_message
+from app.connectors.adapter import Connector, to_segment_message
 from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.errors import SegueError
 from app.formats import segment
@@ -36,7 +36,7 @@ class ImportRow(msgspec.Struct):
     original: bytes
     messages: list[bytes] = []
     fault: str | None = None
-    erasures: list[Erasure] = []
+    erasures: list[tuple[str, Any]] = []
 
 
 class FilePosition(msgspec.Struct, frozen=True):
@@ -104,7 +104,7 @@ def read_connector_rows(connector: Connector, options: Mapping[str, str], now: C
                 line.fault = error.message
             else:
                 rejections = parsed.envelope.rejections
-                line.messages, line.erasures = parsed.envelope.items, parsed.erasures
+                line.messages, line.erasures = parsed.envelope.items, parsed.envelope.erasures
                 line.fault = "; ".join(rejection.message for rejection in rejections) or None
             yield line
 

@@ -31,7 +31,6 @@ def reparse(
     """
     delivery = delivery_parser.reparse(form, original, received_at, options)
     if delivery is not None:
-        delivery.envelope.erasures = [(erasure.kind, erasure.value) for erasure in delivery.erasures]
         return delivery.envelope
     name, _, query = form.partition("?")
     parameters = dict(parse_qsl(query, keep_blank_values=True))

@@ -91,8 +91,8 @@ class QuarantineReplayer:
 
     async def _replay(self, row: QuarantinedMessage, body: bytes) -> Receipt:
         receipt = await self._ingest.submit(self._build_submission(row, body))
-        if receipt.erasures and not receipt.accepted and not receipt.duplicate:
-            receipt.accepted = receipt.erasures  # the row is an erasure request, and that is stored
+        if _is_only_erasure(receipt):
+            receipt.accepted = receipt.erasures
         if _is_accepted(row, receipt):
             await mark_replayed(self._pool, [row.id], self._clock.now())
         return receipt
@@ -130,13 +130,18 @@ class QuarantineReplayer:
 
 def _is_accepted(row: QuarantinedMessage, receipt: Receipt) -> bool:
     """Whether the row is stored now. A twin that differs is a duplicate of the first one, and is not in the log."""
-    if receipt.accepted or receipt.erasures:
+    if receipt.accepted or _is_only_erasure(receipt):
         return True
     return receipt.duplicate > 0 and row.code != CONFLICTING_TWIN
 
 
+def _is_only_erasure(receipt: Receipt) -> bool:
+    """Whether the row was an erasure request and nothing else: then that it is queued is that it is accepted."""
+    return receipt.erasures > 0 and not (receipt.accepted or receipt.duplicate or receipt.rejected)
+
+
 def _build_result(row: QuarantinedMessage, receipt: Receipt, body: bytes) -> ReplayResult:
-    if receipt.accepted or receipt.duplicate or receipt.erasures:
+    if receipt.accepted or receipt.duplicate or _is_only_erasure(receipt):
         outcome: Outcome = "duplicate" if receipt.duplicate and not receipt.accepted else "accepted"
         return ReplayResult(row.id, row.source, row.message_id, outcome, body=body)
     if not receipt.rejections:

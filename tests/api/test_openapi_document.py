@@ -90,7 +90,7 @@ async def test_answers_fit_their_shapes(service: RunningApp) -> None:
         ("segments/x/members", "MembersOut"),
         ("segments/x/count", "CountOut"),
         ("segments/x/versions", "VersionsOut"),
-        ("segments/health", "SegmentHealthReportOut"),
+        ("segment-health", "SegmentHealthReportOut"),
         ("traits", "TraitsOut"),
         ("traits/average", "TraitOut"),
         ("traits/average/versions", "VersionsOut"),

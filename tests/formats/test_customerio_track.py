@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from app.errors import InvalidBody, RejectionCode
-from app.formats.customerio_track import ParsedRequest, describe_error, read_batch, read_call, read_operation
-from app.formats.segment import Parsed, normalise
+from app.formats.customerio_track import describe_error, read_batch, read_call, read_operation
+from app.formats.segment import Envelope, Parsed, normalise
 from app.quarantine import reparse
 from app.touchpoint import Message
 from tests.support.segment_requests import NOW, SECOND, SETTINGS, SOURCE, kinds
@@ -17,7 +17,7 @@ from tests.support.segment_requests import NOW, SECOND, SETTINGS, SOURCE, kinds
 LIMITS = SETTINGS.limits
 
 
-def call(name: str, who: str = "user-1", body: Any = None, device: str = "") -> ParsedRequest:
+def call(name: str, who: str = "user-1", body: Any = None, device: str = "") -> Envelope:
     return read_call(name, who, device, b"" if body is None else json.dumps(body).encode(), NOW, LIMITS)
 
 
@@ -25,11 +25,11 @@ def person(action: str, **members: Any) -> dict[str, Any]:
     return {"type": "person", "action": action, "identifiers": {"id": "user-1"}, **members}
 
 
-def parsed(asked: ParsedRequest) -> Parsed:
-    return normalise(asked.envelope, SOURCE, NOW, SETTINGS)
+def parsed(asked: Envelope) -> Parsed:
+    return normalise(asked, SOURCE, NOW, SETTINGS)
 
 
-def stored(asked: ParsedRequest) -> list[Message]:
+def stored(asked: Envelope) -> list[Message]:
     result = parsed(asked)
     assert result.rejections == []
     return [message for _, message in result.messages]
@@ -186,7 +186,7 @@ def test_a_report_on_one_message_that_was_sent() -> None:
 
 def test_deleting_and_suppressing_ask_for_erasure() -> None:
     deleted = call("delete", "user@example.com")
-    assert (deleted.erasures, deleted.envelope.items, deleted.envelope.rejections) == (
+    assert (deleted.erasures, deleted.items, deleted.rejections) == (
         [("email", "user@example.com")], [], [],
     )  # fmt: skip
     suppressed = call("suppress", "cio_03")
@@ -286,8 +286,8 @@ def company(people: list[Any], **more: Any) -> dict[str, Any]:
     return {**object, "cio_relationships": people, **more}
 
 
-def codes(asked: ParsedRequest) -> list[RejectionCode]:
-    return [each.code for each in asked.envelope.rejections]
+def codes(asked: Envelope) -> list[RejectionCode]:
+    return [each.code for each in asked.rejections]
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_what_is_said_of_many_is_reckoned_before_it_is_copied(related: bytes) ->
     raw = json.dumps(company(["here"], attributes={"note": "x" * 20_000})).encode()
     operation = raw.replace(b'["here"]', b"[%b]" % b",".join([related] * 300))
     asked = read_operation(operation, NOW, LIMITS)
-    assert (codes(asked), asked.envelope.items) == ([RejectionCode.MESSAGE_TOO_LARGE], [])
+    assert (codes(asked), asked.items) == ([RejectionCode.MESSAGE_TOO_LARGE], [])
 
 
 def test_the_operations_of_a_batch_together_say_no_more_than_a_body_may() -> None:
@@ -307,7 +307,7 @@ def test_the_operations_of_a_batch_together_say_no_more_than_a_body_may() -> Non
     operations = [company(people, attributes={"note": "x" * 25_000}, id=f"o-{n}") for n in range(60)]
     asked = read_batch(json.dumps({"batch": operations}).encode(), NOW, LIMITS)
     assert set(codes(asked)) == {RejectionCode.TOO_MANY_MESSAGES}
-    assert 0 < sum(map(len, asked.envelope.items)) < 2 * LIMITS.inflated_bytes_max
+    assert 0 < sum(map(len, asked.items)) < 2 * LIMITS.inflated_bytes_max
 
 
 def test_a_person_of_many_groups_is_not_refused() -> None:

@@ -37,7 +37,7 @@ def read_again(form: str, body: bytes) -> Envelope:
 
 
 def read_call(call: str, body: bytes) -> Envelope:
-    return customerio_track.read_call(call, of_path(body), of_path(body), body, NOW, LIMITS).envelope
+    return customerio_track.read_call(call, of_path(body), of_path(body), body, NOW, LIMITS)
 
 
 def of_path(body: bytes) -> str:
@@ -48,8 +48,8 @@ FORMATS: dict[str, Callable[[bytes], Envelope]] = {
     "track": lambda body: mixpanel.read(body, "track", NOW, LIMITS, "1777888800000"),
     "import": lambda body: mixpanel.read(body, "import", NOW, LIMITS),
     "posthog v1": lambda body: posthog.read(body, NOW, LIMITS, sdk=of_path(body), sent_at_header=of_path(body)),
-    "customerio v2": lambda body: customerio_track.read_operation(body, NOW, LIMITS).envelope,
-    "customerio batch": lambda body: customerio_track.read_batch(body, NOW, LIMITS).envelope,
+    "customerio v2": lambda body: customerio_track.read_operation(body, NOW, LIMITS),
+    "customerio batch": lambda body: customerio_track.read_batch(body, NOW, LIMITS),
     **{f"customerio {call}": partial(read_call, call) for call in customerio_track.CALLS},
     "engage": lambda body: mixpanel.read(body, "engage", NOW, LIMITS),
     "posthog": lambda body: posthog.read(body, NOW, LIMITS),

@@ -190,7 +190,7 @@ async def test_refused_rules_say_where_and_what_to_do(filled: RunningApp, rule: 
 @pytest.mark.parametrize("body", HOSTILE, ids=range(len(HOSTILE)))
 async def test_hostile_bodies(service: RunningApp, body: bytes) -> None:
     for path in ("preview", "engaged/dry-run"):
-        response = await service.client.post(f"/v1/segments/{path}", content=body, headers=service.secret)
+        response = await service.client.post(f"/v1/{path}", content=body, headers=service.secret)
         assert response.status_code in (400, 422), (path, response.text)
 
 
@@ -207,12 +207,12 @@ async def test_two_at_a_time(filled: RunningApp) -> None:
     slots = filled.app.state.services.heavy_read_slots
     with slots.acquire(), slots.acquire():
         for method, path, body in (
-            ("POST", "preview", {"rule": {"everyone": True}}),
-            ("POST", "viewers/dry-run", {"rule": {"everyone": True}}),
-            ("POST", "viewers/verify", None),
-            ("GET", "health", None),
+            ("POST", "segments/preview", {"rule": {"everyone": True}}),
+            ("POST", "segments/viewers/dry-run", {"rule": {"everyone": True}}),
+            ("POST", "segments/viewers/verify", None),
+            ("GET", "segment-health", None),
         ):
-            response = await filled.client.request(method, f"/v1/segments/{path}", json=body, headers=filled.secret)
+            response = await filled.client.request(method, f"/v1/{path}", json=body, headers=filled.secret)
             assert (response.status_code, response.json()["code"]) == (503, "overloaded"), path
             assert response.headers["retry-after"].isdigit()
     await asyncio.gather(*(preview(filled, {"everyone": True}) for _ in range(2)))
@@ -226,10 +226,10 @@ async def test_two_at_a_time(filled: RunningApp) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "slow", "body"),
     [
-        ("POST", "preview", "app.insight.rule_preview.scan_customers", b'{"rule":{"everyone":true}}'),
-        ("POST", "viewers/dry-run", "app.insight.rule_preview.scan_customers", b'{"rule":{"everyone":true}}'),
-        ("POST", "viewers/verify", "app.insight.verification.scan_customers", b""),
-        ("GET", "health", "app.insight.segment_health._read_member_sets", b""),
+        ("POST", "segments/preview", "app.insight.rule_preview.scan_customers", b'{"rule":{"everyone":true}}'),
+        ("POST", "segments/viewers/dry-run", "app.insight.rule_preview.scan_customers", b'{"rule":{"everyone":true}}'),
+        ("POST", "segments/viewers/verify", "app.insight.verification.scan_customers", b""),
+        ("GET", "segment-health", "app.insight.segment_health._read_member_sets", b""),
     ],
 )
 async def test_a_caller_who_hangs_up_keeps_nothing(
@@ -262,7 +262,7 @@ async def test_a_caller_who_hangs_up_keeps_nothing(
         statuses.append(message.get("status"))
 
     headers = [(b"authorization", filled.secret["Authorization"].encode())]
-    at = f"/v1/segments/{path}"
+    at = f"/v1/{path}"
     scope = {"type": "http", "method": method, "path": at, "raw_path": at.encode(), "query_string": b"",
              "headers": headers, "http_version": "1.1", "scheme": "http", "root_path": ""}  # fmt: skip
     asked = asyncio.create_task(filled.app(scope, receive, send))
