@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -104,6 +104,10 @@ class Peer(msgspec.Struct, frozen=True):
     country: str | None = None
 
 
+BotPolicy = Literal["keep", "quarantine", "drop"]
+"""What becomes of messages that a bot's browser sends."""
+
+
 class SourceView(msgspec.Struct, frozen=True):
     """What reading a message needs to know of its source.
 
@@ -114,4 +118,4 @@ class SourceView(msgspec.Struct, frozen=True):
     key: str
     default_channel: str | None = None
     identity_properties: dict[str, str] = {}
-    bots: str = "quarantine"
+    bots: BotPolicy = "quarantine"

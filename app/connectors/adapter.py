@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, Literal, assert_never, get_args
 
 import msgspec
 
@@ -26,7 +26,8 @@ ID_CHARS_MAX: Final = 255
 TEXT_CHARS_MAX: Final = 4_000
 """Of one free text; what is longer is cut. A message has to fit into its limit."""
 
-TEXT_POLICIES: Final = ("private", "property", "none")
+TextPolicy = Literal["private", "property", "none"]
+TEXT_POLICIES: Final[tuple[TextPolicy, ...]] = get_args(TextPolicy)
 """Where free text of people goes: ``context.private``, which no rule reads; ``properties.text``; or nowhere."""
 
 _ABSENT: Final[tuple[Any, ...]] = (None, "", {}, [])
@@ -141,7 +142,13 @@ def derive_event_id(*parts: Any) -> str:
     return "hash-" + blake2b(_ENCODER.encode(parts), digest_size=16).hexdigest()
 
 
-def to_segment_message(call: Call, text_policy: str = "private", *, with_estimate: bool = False) -> bytes:
+def text_policy_of(options: Mapping[str, str]) -> TextPolicy:
+    """The source's option ``text``; private, which no rule reads, unless it names another policy."""
+    option = options.get("text", "private")
+    return next((policy for policy in TEXT_POLICIES if policy == option), "private")
+
+
+def to_segment_message(call: Call, text_policy: TextPolicy = "private", *, with_estimate: bool = False) -> bytes:
     """The call as JSON of a Segment-shaped message, ``with_estimate`` of how its text sounds where that is possible."""
     contact = _drop_absent({"email": call.email, "phone": call.phone})
     message: dict[str, Any] = {
@@ -161,10 +168,16 @@ def to_segment_message(call: Call, text_policy: str = "private", *, with_estimat
     text = {name: _truncate_text(value) for name, value in _drop_absent(call.text).items()}
     if with_estimate and call.is_by_customer and (sentiment := estimate_sentiment("\n".join(map(str, text.values())))):
         properties["estimate"] = sentiment
-    if text and text_policy == "private":
-        context["private"] = text
-    elif text and text_policy == "property":
-        properties["text"] = text
+    if text:
+        match text_policy:
+            case "private":
+                context["private"] = text
+            case "property":
+                properties["text"] = text
+            case "none":
+                pass
+            case _:
+                assert_never(text_policy)
     if call.event is not None:
         message |= {"type": "track", "event": call.event, "properties": _drop_absent(properties)}
         if contact:

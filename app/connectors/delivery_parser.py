@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
-from app.connectors.adapter import Call, Connector, Erasure, Event, encode_event, to_segment_message
+from app.connectors.adapter import Call, Connector, Erasure, Event, encode_event, text_policy_of, to_segment_message
 from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.tools import CONNECTORS
 from app.enrichment.sentiment import ESTIMATED
@@ -71,7 +71,7 @@ def _map_events(
 ) -> ParsedDelivery:
     parsed = ParsedDelivery(Envelope(None, [], [], form=_EVENT_FORM + connector.key))
     envelope = parsed.envelope
-    text_policy, with_estimate = options.get("text", "private"), options.get("estimate") == ESTIMATED
+    text_policy, with_estimate = text_policy_of(options), options.get("estimate") == ESTIMATED
     for index, event in enumerate(events):
         try:
             calls = list(_map_event(connector, event, received_at))

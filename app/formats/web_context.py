@@ -23,8 +23,6 @@ from app.formats.segment_fields import ContextView
 from app.touchpoint import Peer, SourceView
 
 WEB: Final = "web"
-KEEP_BOTS: Final = "keep"
-DROP_BOTS: Final = "drop"
 
 _MASK_BITS: Final = {4: 24, 6: 48}
 """Of a truncated address, by the version of IP."""
@@ -73,11 +71,17 @@ class WebEnricher:
     @property
     def keeps_refused(self) -> bool:
         """Whether messages of bots that are not let in go to quarantine."""
-        return self._bots != DROP_BOTS
+        match self._bots:
+            case "quarantine" | "keep":
+                return True
+            case "drop":
+                return False
+            case _:
+                assert_never(self._bots)
 
     def is_refused_bot(self, view: ContextView, sender: Channel) -> bool:
         """Of a web message."""
-        if self._bots == KEEP_BOTS:
+        if self._bots == "keep":
             return False
         user_agent = self._find_user_agent(view, sender)
         return user_agent is not None and is_bot(user_agent)

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from app.config import Limits
+from app.connectors.adapter import text_policy_of
 from app.connectors.tools import CONNECTORS
 from app.imports.mapping import FileMapping, MappingRefused, check_mapping
 from app.imports.rows import FileReader, is_csv, read_connector_rows, read_mapped_rows, read_segment_rows
@@ -60,7 +61,7 @@ def file_reader_of(
 ) -> FileReader:
     """``options`` are the source's: one says where free text goes."""
     if mapping is not None:
-        return read_mapped_rows(mapping, options.get("text", "private"))
+        return read_mapped_rows(mapping, text_policy_of(options))
     return read_segment_rows(limits) if kind is None else read_connector_rows(CONNECTORS[kind], options, now)
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from app.config import Limits
 from app.connectors import delivery_parser
-from app.connectors.adapter import Connector, to_segment_message
+from app.connectors.adapter import Connector, TextPolicy, to_segment_message
 from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.errors import SegueError
 from app.formats import segment
@@ -74,7 +74,7 @@ def read_segment_rows(limits: Limits) -> FileReader:
     return FileReader("messages", lines)
 
 
-def read_mapped_rows(mapping: FileMapping, text_policy: str = "private") -> FileReader:
+def read_mapped_rows(mapping: FileMapping, text_policy: TextPolicy = "private") -> FileReader:
     """Rows by a mapping. The rows before the place are read too, for equal rows are told apart by their number.
 
     Raises MappingRefused where the file and the mapping do not fit.
@@ -125,7 +125,7 @@ def _parse_line(
 
 
 def _map_rows(
-    rows: Iterable[tuple[ImportRow, Any]], reader: RowReader, since: FilePosition, text_policy: str
+    rows: Iterable[tuple[ImportRow, Any]], reader: RowReader, since: FilePosition, text_policy: TextPolicy
 ) -> Iterator[ImportRow]:
     for line, row in rows:
         if line.fault is None:

@@ -18,7 +18,6 @@ From ``append`` on the steps run inside one transaction (:mod:`app.ingest.group_
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 import msgspec
 import structlog
@@ -35,9 +34,6 @@ from app.touchpoint import Message, Peer, SourceView
 from app.tracking_plan.check import MessagePlace, PlanViolation, check_plan
 
 _log = structlog.get_logger(__name__)
-
-STEPS: Final = ("normalise", "check_plan", "append", "record_conflicts", "queue_erasures", "project", "defer")
-"""The names of the steps, in order; a message takes the last or the last but one."""
 
 
 class Submission(msgspec.Struct, kw_only=True):

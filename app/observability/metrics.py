@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 _STEP_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _FLUSH_MESSAGES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
+
+
+Step = Literal["normalise", "check_plan", "append", "record_conflicts", "queue_erasures", "project", "defer"]
+"""The steps of ingestion, in order (:mod:`app.ingest.submit`); a flush projects its messages or defers them."""
 
 
 class _StepTimer:
@@ -157,7 +162,7 @@ class Metrics:
     def observe_flush(self, messages: int) -> None:
         self._flush.observe(messages)
 
-    def time_step(self, name: str) -> _StepTimer:
+    def time_step(self, name: Step) -> _StepTimer:
         """Time one step of ingestion, as a context manager; a step that fails is not counted."""
         histogram = self._step_histograms.get(name)
         if histogram is None:

@@ -15,7 +15,6 @@ import structlog
 
 from app.config import Settings
 from app.errors import InvalidBody, NotFound, Overloaded, RejectionCode
-from app.formats.web_context import KEEP_BOTS
 from app.ingest.event_log import CONFLICTING_TWIN, mark_replayed
 from app.ingest.group_commit import Receipt
 from app.ingest.submit import Ingest, Submission
@@ -120,7 +119,7 @@ class QuarantineReplayer:
         limits = self._settings.limits
         envelope = patch.reparse_patched(body, row.id, row.original, row.form, row.received_at, limits, options)
         return Submission(
-            source=msgspec.structs.replace(source, bots=KEEP_BOTS),
+            source=msgspec.structs.replace(source, bots="keep"),
             envelope=envelope,
             received_at=row.received_at,
             size_bytes=len(body),

@@ -12,6 +12,7 @@ from app.errors import Conflict, NotFound
 from app.postgres.pool import Connection, Pool, transact
 from app.postgres.revisions import bump_revision
 from app.registry.key_store import Key, insert_key
+from app.touchpoint import BotPolicy
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -22,7 +23,7 @@ class Source(msgspec.Struct, frozen=True):
     default_channel: str | None
     identity_properties: Mapping[str, str]
     created_at: int
-    bots: str = "quarantine"
+    bots: BotPolicy = "quarantine"
     kind: str = "sdk"
     options: Mapping[str, str] = {}
 
@@ -71,7 +72,7 @@ class SourceStore:
         name: str,
         default_channel: str | None = None,
         identity_properties: Mapping[str, str] | None = None,
-        bots: str = "quarantine",
+        bots: BotPolicy = "quarantine",
         origins: Sequence[str] = (),
         kind: str = "sdk",
         options: Mapping[str, str] | None = None,
@@ -97,7 +98,7 @@ class SourceStore:
         name: str | None = None,
         default_channel: str | None = None,
         identity_properties: Mapping[str, str] | None = None,
-        bots: str | None = None,
+        bots: BotPolicy | None = None,
         options: Mapping[str, str] | None = None,
     ) -> Source:
         """Change what is not None; an empty channel takes the default away. Raises :class:`NotFound`."""
@@ -131,7 +132,7 @@ async def insert_source(
     name: str,
     default_channel: str | None,
     identity_properties: Mapping[str, str],
-    bots: str = "quarantine",
+    bots: BotPolicy = "quarantine",
     kind: str = "sdk",
     options: Mapping[str, str] | None = None,
 ) -> Source:

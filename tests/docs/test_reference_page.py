@@ -16,9 +16,8 @@ from app.config import JUNK_IDS, Limits, Settings
 from app.errors import Overloaded, RejectionCode, SegueError
 from app.formats.email_phone import REASONS
 from app.formats.segment_message import UNUSABLE
-from app.ingest.submit import STEPS
 from app.main import create_app
-from app.observability.metrics import Metrics
+from app.observability.metrics import Metrics, Step
 from app.touchpoint import STRENGTH
 from app.tracking_plan.check import WARNING as BROKEN_PLAN
 from tests.docs.markdown import README, REFERENCE, ROOT, blocks, in_first_column, prose, read, rows
@@ -149,9 +148,9 @@ def test_every_metric_and_no_other() -> None:
 
 def test_step_names() -> None:
     timed = re.findall(r"\.time_step\(\"(\w+)\"\)", source_of("ingest"))
-    assert sorted(timed) == sorted(STEPS)
+    assert sorted(timed) == sorted(get_args(Step))
     (row,) = (row for row in rows(OPERATIONS) if row[0] == "`segue_step_seconds`")
-    assert f"of ingestion: {', '.join(STEPS)}" in row[2]
+    assert f"of ingestion: {', '.join(get_args(Step))}" in row[2]
 
 
 def test_identities() -> None:

@@ -110,7 +110,7 @@ def test_the_libraries_are_not_loaded_before_they_are_needed() -> None:
 
 
 @pytest.mark.parametrize("policy", ["private", "property", "none"])
-def test_a_customers_text_is_estimated_before_it_is_set_apart(policy: str) -> None:
+def test_a_customers_text_is_estimated_before_it_is_set_apart(policy: Any) -> None:
     call = Call(id="m-1", event="ticket.created", text={"subject": "Help", "body": FURIOUS})
     message = decode_json(to_segment_message(call, policy, with_estimate=True))
     assert message["properties"]["estimate"]["sentiment"] == "negative"

@@ -243,7 +243,7 @@ def test_a_server_that_hands_on_what_pages_said_is_not_their_visitor(program: st
 
 
 @pytest.mark.parametrize(("bots", "kept"), [("quarantine", True), ("drop", False)])
-def test_bots_are_refused(bots: str, kept: bool) -> None:
+def test_bots_are_refused(bots: Any, kept: bool) -> None:
     for item, peer in ((page(userAgent=GOOGLEBOT), VISITOR), (page(), Peer(None, GOOGLEBOT)),
                        (page(), Peer(None, "Googlebot/2.1 (+http://www.google.com/bot.html)"))):  # fmt: skip
         parsed = take(item, track(), peer=peer, source=SourceView("site", bots=bots))

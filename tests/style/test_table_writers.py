@@ -6,16 +6,20 @@ import ast
 import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 from app.postgres.schema import metadata
 from tests.support.source_tree import source_modules
+
+ROOT = Path(__file__).parents[2]
 
 READERS = ("app.queries", "app.insight", "app.data_quality", "app.api", "app.http")
 """Packages that only read."""
 
 _WRITE = re.compile(
     r"\b(?:INSERT\s+INTO|MERGE\s+INTO|UPDATE(?:\s+ONLY)?|DELETE\s+FROM(?:\s+ONLY)?|COPY|TRUNCATE(?:\s+TABLE)?)\s+"
-    r'(?:public\.)?"?(\w+|\{\})'
+    r'(?:public\.)?"?(\w+|\{\})',
+    re.IGNORECASE,
 )
 _COMMENT = re.compile(r"--[^\n]*")
 
@@ -82,3 +86,13 @@ D = "SELECT 1 FROM deferred FOR UPDATE SKIP LOCKED"
 async def store(connection): await connection.copy_records_to_table("touchpoints", records=[])
 '''
     assert tables_written(source) == {"links", "identities", "customers", "touchpoints", "{}"}
+
+
+def test_the_architecture_page_names_the_writer_of_each_table() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|[^|]*\| `(app/[\w/]+\.py)` \|$", page, re.MULTILINE)
+    named = {table: path for tables, path in rows for table in re.findall(r"\w+", tables)}
+    written = {
+        table: f"{writer.replace('.', '/')}.py" for table, (writer,) in writers_by_table().items() if table != "{}"
+    }
+    assert named == written

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic.json_schema import SkipJsonSchema
 
 from app.http.schema_types import EXAMPLE_INSTANT, KEY_PATTERN, Instant, OptionalInstant, describe_schema
+from app.touchpoint import BotPolicy
 
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://((?:\*\.)?[a-z0-9._-]+|\[[0-9a-f:]+\])(?::([0-9]{1,5}))?")
 _USUAL_PORTS: Final = {"http": "80", "https": "443"}
@@ -50,7 +51,7 @@ _IdentityProperties = Annotated[
     Field(max_length=20, description="Event property that identifies -> the kind it holds."),
 ]
 _Bots = Annotated[
-    Literal["keep", "quarantine", "drop"],
+    BotPolicy,
     Field(
         description="What becomes of messages that a bot's browser sends: keep them, quarantine them ("
         "from where they can be replayed), or drop them."
