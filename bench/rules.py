@@ -12,7 +12,7 @@ from app.rules.language.references import Definition
 Json = dict[str, Any]
 
 SHOP: Final = ("Product Viewed", "Product Added", "Checkout Started", "Order Completed", "Email Opened", "Review Read")
-LEAVES_MAX = 100  # app.rules.engine.compiler.POINT_NODES_MAX
+LEAVES_MAX = 100  # app.rules.engine.definition_compiler.POINT_NODES_MAX
 """A rule has at most 500 nodes; a list of so many, each with a comparison and its operand, stays below."""
 
 

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app.connectors.delivery import Delivery
 from app.connectors.tools import CONNECTORS
+from app.connectors.webhook_request import WebhookRequest
 from app.touchpoint import SECOND
 from bench.figure import Figure, Say
 from bench.load import Kind, Load, Request
@@ -206,7 +206,7 @@ def _request(stage: Stage, kind: str, body: Any, messages: int) -> Request:
     tool = CONNECTORS[kind]
     delivery = _signed(
         kind,
-        Delivery(
+        WebhookRequest(
             body=json.dumps(body, separators=(",", ":")).encode(),
             headers=dict(tool.sample_headers),
             received_at=int(time.time() * SECOND),
@@ -217,7 +217,7 @@ def _request(stage: Stage, kind: str, body: Any, messages: int) -> Request:
     return Request(("\r\n".join(lines) + "\r\n\r\n").encode() + delivery.body, messages)
 
 
-def _signed(kind: str, delivery: Delivery) -> Delivery:
+def _signed(kind: str, delivery: WebhookRequest) -> WebhookRequest:
     scheme = CONNECTORS[kind].scheme
     if scheme.sign is not None:
         return scheme.sign(delivery, _SECRET)

@@ -15,10 +15,10 @@ from app.api.schemas import ConnectorsOut, DeliveryDryRunOut, SecretIn, SecretOu
 from app.api.secret_routes import add_secret_route
 from app.api.webhooks import build_submission, find_webhook_source
 from app.connectors.adapter import TEXT_POLICIES, Connector
-from app.connectors.delivery import Delivery
-from app.connectors.delivery_parser import parse
 from app.connectors.signatures import SignatureRefused
 from app.connectors.tools import CONNECTORS
+from app.connectors.webhook_parser import parse
+from app.connectors.webhook_request import WebhookRequest
 from app.enrichment import sentiment
 from app.enrichment.sentiment import ESTIMATED
 from app.errors import BadRequest
@@ -181,7 +181,7 @@ async def dry_run_delivery(request: Request, key: SourceKey) -> Response:
     webhook_source, connector = find_webhook_source(services, key)
     now = services.clock.now()
     delivery = await _read_sample(
-        request, connector, Delivery(url=str(request.url), received_at=now, options=webhook_source.options)
+        request, connector, WebhookRequest(url=str(request.url), received_at=now, options=webhook_source.options)
     )
     is_verified = _is_sample_verified(connector, delivery, webhook_source.list_secrets_at(now))
     parsed = parse(connector, delivery)
@@ -199,7 +199,7 @@ async def dry_run_delivery(request: Request, key: SourceKey) -> Response:
     )
 
 
-async def _read_sample(request: Request, connector: Connector, delivery: Delivery) -> Delivery:
+async def _read_sample(request: Request, connector: Connector, delivery: WebhookRequest) -> WebhookRequest:
     body = await read_body(request, get_services(request).settings.limits.webhook_bytes_max)
     if not body:
         return msgspec.structs.replace(delivery, body=connector.sample, headers=connector.sample_headers)
@@ -207,7 +207,7 @@ async def _read_sample(request: Request, connector: Connector, delivery: Deliver
     return msgspec.structs.replace(delivery, body=body, headers=headers)
 
 
-def _is_sample_verified(connector: Connector, delivery: Delivery, secret_values: list[str]) -> bool:
+def _is_sample_verified(connector: Connector, delivery: WebhookRequest, secret_values: list[str]) -> bool:
     """Whether the newest secret signs and verifies; of a token only the hash is known, which signs nothing."""
     if connector.scheme.sign is None or not connector.scheme.secret_label or not secret_values:
         return False

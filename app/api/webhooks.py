@@ -17,10 +17,10 @@ from starlette.responses import Response
 
 from app.api.schemas import WebhookReceiptOut, describe_problems
 from app.connectors.adapter import Connector, HandshakeReply
-from app.connectors.delivery import Delivery
-from app.connectors.delivery_parser import ParsedDelivery, parse
 from app.connectors.signatures import MISSING, REPLAYED, SignatureRefused
 from app.connectors.tools import CONNECTORS
+from app.connectors.webhook_parser import ParsedWebhook, parse
+from app.connectors.webhook_request import WebhookRequest
 from app.errors import BadRequest, InvalidSignature, NotFound, Overloaded
 from app.formats.decompression import inflate
 from app.http.bodies import read_body
@@ -131,11 +131,11 @@ async def _process_request(
     )
 
 
-async def _read_delivery(request: Request, services: Services, webhook_source: WebhookSource) -> Delivery:
+async def _read_delivery(request: Request, services: Services, webhook_source: WebhookSource) -> WebhookRequest:
     body = b""
     if request.method == "POST":
         body = await read_body(request, services.settings.limits.webhook_bytes_max)
-    return Delivery(
+    return WebhookRequest(
         body=body,
         headers=dict(request.headers.items()),
         query=dict(request.query_params),
@@ -154,7 +154,9 @@ def _reconstruct_url(request: Request, configured_url: str) -> str:
     return f"{configured_url}?{query}" if query and "?" not in configured_url else configured_url
 
 
-async def verify_delivery(services: Services, connector: Connector, delivery: Delivery, secrets: list[str]) -> Delivery:
+async def verify_delivery(
+    services: Services, connector: Connector, delivery: WebhookRequest, secrets: list[str]
+) -> WebhookRequest:
     """The delivery, shown to be the tool's by one of the secrets. Raises SignatureRefused."""
     if (address := connector.certificate_url(delivery)) is not None:
         delivery = msgspec.structs.replace(delivery, certificate_pem=await services.outbound.get_cached(address))
@@ -173,7 +175,7 @@ async def verify_delivery(services: Services, connector: Connector, delivery: De
 
 
 async def _refuse_replay(
-    services: Services, webhook_source: WebhookSource, connector: Connector, delivery: Delivery
+    services: Services, webhook_source: WebhookSource, connector: Connector, delivery: WebhookRequest
 ) -> None:
     token = connector.single_use_token(delivery)
     if token is not None and not await claim_token(
@@ -182,7 +184,7 @@ async def _refuse_replay(
         raise SignatureRefused(REPLAYED, "its token has signed another body before")
 
 
-def _inflate_body(services: Services, request: Request, delivery: Delivery) -> Delivery:
+def _inflate_body(services: Services, request: Request, delivery: WebhookRequest) -> WebhookRequest:
     if not delivery.body.startswith(_GZIP):
         return delivery
     body = inflate(delivery.body, request.headers.get("content-encoding"), services.settings.limits)
@@ -190,8 +192,8 @@ def _inflate_body(services: Services, request: Request, delivery: Delivery) -> D
 
 
 async def _submit_delivery(
-    services: Services, webhook_source: WebhookSource, connector: Connector, delivery: Delivery
-) -> tuple[Receipt, ParsedDelivery]:
+    services: Services, webhook_source: WebhookSource, connector: Connector, delivery: WebhookRequest
+) -> tuple[Receipt, ParsedWebhook]:
     """Submit what the delivery contains; the submission completes even if the tool stops waiting."""
     parsed = parse(connector, delivery)
     submission = asyncio.ensure_future(services.ingest.submit(build_submission(parsed, webhook_source, delivery)))
@@ -199,7 +201,7 @@ async def _submit_delivery(
     return await asyncio.shield(submission), parsed
 
 
-def build_submission(parsed: ParsedDelivery, webhook_source: WebhookSource, delivery: Delivery) -> Submission:
+def build_submission(parsed: ParsedWebhook, webhook_source: WebhookSource, delivery: WebhookRequest) -> Submission:
     """Return what a verified delivery hands to ingestion."""
     return Submission(
         source=webhook_source.source,

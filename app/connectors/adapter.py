@@ -1,9 +1,9 @@
 """What an adapter is made of: one module in :mod:`app.connectors.tools` for each tool that sends webhooks. Pure.
 
-A request of a tool is a :class:`Delivery`. It is verified as raw bytes, *split* into events, and each event is *mapped*
-to calls, which have the meaning of Segment's and go the way of every message. An event is a JSON object that stands
-for itself: ``split_delivery`` puts into it whatever it needs of the request's headers, for an event that cannot be
-stored is kept in quarantine and read again from there.
+A request of a tool is a :class:`WebhookRequest`. It is verified as raw bytes, *split* into events, and each event is
+*mapped* to calls, which have the meaning of Segment's and go the way of every message. An event is a JSON object that
+stands for itself: ``split_delivery`` puts into it whatever it needs of the request's headers, for an event that
+cannot be stored is kept in quarantine and read again from there.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, Final, Literal, assert_never, get_args
 
 import msgspec
 
-from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.signatures import Scheme
+from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_json
 from app.enrichment.sentiment import estimate_sentiment
 
 Event = dict[str, Any]
@@ -88,7 +88,7 @@ def _return_none(*_: Any) -> None:
     return None
 
 
-def split_json_events(delivery: Delivery) -> list[Event]:
+def split_json_events(delivery: WebhookRequest) -> list[Event]:
     """The usual way to split: a JSON object is one event, an array is many. Raises Unreadable."""
     value = decode_json(delivery.body)
     if isinstance(value, dict):
@@ -112,19 +112,19 @@ class Connector:
     sample: bytes
     """A body as the tool documents it; tests send it."""
     sample_headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
-    split_delivery: Callable[[Delivery], list[Event]] = split_json_events
+    split_delivery: Callable[[WebhookRequest], list[Event]] = split_json_events
     """The events of one body, each standing for itself. Raises Unreadable."""
     steps: tuple[str, ...] = ()
     """How to set it up, for the person who does; ``{url}`` is the webhook's address."""
     options: Mapping[str, str] = field(default_factory=dict)
     """What a source of this kind may be told besides, and what it means."""
-    handshake: Callable[[Delivery, Sequence[str]], HandshakeReply | None] = _return_none
+    handshake: Callable[[WebhookRequest, Sequence[str]], HandshakeReply | None] = _return_none
     """Asked first, on every method, with the source's secrets: the answer where the request is no delivery."""
-    handshake_signed: Callable[[Delivery], HandshakeReply | None] = _return_none
+    handshake_signed: Callable[[WebhookRequest], HandshakeReply | None] = _return_none
     """The same for requests whose signature must hold first."""
-    certificate_url: Callable[[Delivery], str | None] = _return_none
+    certificate_url: Callable[[WebhookRequest], str | None] = _return_none
     """An address whose content verifying needs. Raises SignatureRefused for one that is not the tool's."""
-    single_use_token: Callable[[Delivery], str | None] = _return_none
+    single_use_token: Callable[[WebhookRequest], str | None] = _return_none
     """A token that may sign one body and no other, where a signature does not cover the body."""
     timeout_seconds: float = 10.0
     """How long the tool waits for its answer."""

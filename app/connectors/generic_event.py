@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Event, derive_event_id
-from app.connectors.delivery import Unreadable
+from app.connectors.webhook_request import Unreadable
 from app.formats.event_names import vendor_event_name
 
 CHANNEL: Final = "server"

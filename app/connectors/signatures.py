@@ -20,7 +20,7 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from app.connectors.delivery import Delivery
+from app.connectors.webhook_request import WebhookRequest
 from app.formats import timestamps
 from app.touchpoint import SECOND
 
@@ -48,8 +48,8 @@ class Scheme:
 
     secret_label: str
     """What the operator enters, in the tool's own words; empty where Segue makes it."""
-    verify: Callable[[Delivery, str], None]
-    sign: Callable[[Delivery, str], Delivery] | None = None
+    verify: Callable[[WebhookRequest, str], None]
+    sign: Callable[[WebhookRequest, str], WebhookRequest] | None = None
     """The tool's part, where one secret does both: for the sample, and for trying a set-up."""
     normalise_secret: Callable[[str], str] = str.strip
     """What is stored of a secret. Raises ValueError, saying why, for one that cannot be right."""
@@ -61,7 +61,7 @@ def is_same_secret(left: str | bytes, right: str | bytes) -> bool:
     return hmac.compare_digest(_to_bytes(left), _to_bytes(right))
 
 
-def require_header(delivery: Delivery, name: str) -> str:
+def require_header(delivery: WebhookRequest, name: str) -> str:
     """Raises SignatureRefused where it is missing."""
     value = delivery.headers.get(name, "").strip()
     if not value:
@@ -78,7 +78,7 @@ def check_age(claimed: str, received_at: int, seconds_max: int) -> None:
         raise SignatureRefused(STALE, "the signature is too old, or of the future")
 
 
-def read_token(delivery: Delivery) -> str:
+def read_token(delivery: WebhookRequest) -> str:
     """The token of a tool that cannot sign: ``?token=`` (or OAuth's ``?access_token=``), X-Segue-Token, Bearer, or the
     password of Basic.
     """
@@ -97,7 +97,7 @@ def read_token(delivery: Delivery) -> str:
     return ""
 
 
-def _verify_token(delivery: Delivery, secret: str) -> None:
+def _verify_token(delivery: WebhookRequest, secret: str) -> None:
     sent = read_token(delivery)
     if not sent:
         raise SignatureRefused(MISSING, "the token is missing: ?token=, X-Segue-Token, Bearer, or Basic's password")
@@ -105,7 +105,7 @@ def _verify_token(delivery: Delivery, secret: str) -> None:
         raise SignatureRefused(WRONG, "the token is not this source's")
 
 
-def _sign_token(delivery: Delivery, secret: str) -> Delivery:
+def _sign_token(delivery: WebhookRequest, secret: str) -> WebhookRequest:
     return msgspec.structs.replace(delivery, query={**delivery.query, "token": secret})
 
 
@@ -130,7 +130,7 @@ def hmac_scheme(
     digest: str = "sha256",
     encoding: str = "hex",
     prefix: str = "",
-    signed_bytes: Callable[[Delivery, str], bytes] = lambda delivery, _: delivery.body,
+    signed_bytes: Callable[[WebhookRequest, str], bytes] = lambda delivery, _: delivery.body,
     time_header: str = "",
     seconds_max: int = 0,
     format_time: Callable[[int], str] = lambda now: str(now // SECOND),
@@ -141,11 +141,11 @@ def hmac_scheme(
     Several values may stand in the header, parted by commas or spaces, while a tool rotates its secret.
     """
 
-    def compute_signature(delivery: Delivery, key: str, time: str) -> str:
+    def compute_signature(delivery: WebhookRequest, key: str, time: str) -> str:
         mac = hmac.digest(key.encode(), signed_bytes(delivery, time), digest)
         return prefix + (mac.hex() if encoding == "hex" else b64encode(mac).decode())
 
-    def verify(delivery: Delivery, key: str) -> None:
+    def verify(delivery: WebhookRequest, key: str) -> None:
         sent = require_header(delivery, signature_header)
         time = require_header(delivery, time_header) if time_header else ""
         expected = compute_signature(delivery, key, time)
@@ -156,7 +156,7 @@ def hmac_scheme(
         if time_header:
             check_age(time, delivery.received_at, seconds_max)
 
-    def sign(delivery: Delivery, key: str) -> Delivery:
+    def sign(delivery: WebhookRequest, key: str) -> WebhookRequest:
         time = format_time(delivery.received_at)
         times = {time_header: time} if time_header else {}
         return add_headers(delivery, {**times, signature_header: compute_signature(delivery, key, time)})
@@ -169,7 +169,7 @@ _STANDARD_PREFIXES: Final = ("webhook", "svix")
 _SYMMETRIC, _PUBLIC, _PRIVATE = "whsec_", "whpk_", "whsk_"
 
 
-def read_standard_id(delivery: Delivery) -> str:
+def read_standard_id(delivery: WebhookRequest) -> str:
     """The id of a message by Standard Webhooks, the same on each retry; empty if there is none."""
     return next(
         (
@@ -181,7 +181,7 @@ def read_standard_id(delivery: Delivery) -> str:
     )
 
 
-def _verify_standard(delivery: Delivery, secret: str) -> None:
+def _verify_standard(delivery: WebhookRequest, secret: str) -> None:
     prefix = next(
         (candidate for candidate in _STANDARD_PREFIXES if f"{candidate}-signature" in delivery.headers),
         _STANDARD_PREFIXES[0],
@@ -214,7 +214,7 @@ def _prepare_standard_check(text: bytes, secret: str) -> tuple[str, Callable[[st
     return "v1a", is_valid
 
 
-def _sign_standard(delivery: Delivery, secret: str) -> Delivery:
+def _sign_standard(delivery: WebhookRequest, secret: str) -> WebhookRequest:
     """Raises ValueError for a public key, which signs nothing."""
     if secret.startswith(_PUBLIC):
         raise ValueError("A public key cannot sign.")
@@ -262,7 +262,7 @@ STANDARD: Final = Scheme(
 """Standard Webhooks, under its own names of headers or Svix's."""
 
 
-def add_headers(delivery: Delivery, headers: dict[str, str]) -> Delivery:
+def add_headers(delivery: WebhookRequest, headers: dict[str, str]) -> WebhookRequest:
     return msgspec.structs.replace(delivery, headers={**delivery.headers, **headers})
 
 

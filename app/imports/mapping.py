@@ -61,7 +61,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from app.connectors.adapter import Call
-from app.connectors.delivery import Unreadable
+from app.connectors.webhook_request import Unreadable
 from app.formats import timestamps
 
 IGNORE: Final = "ignore"

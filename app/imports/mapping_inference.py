@@ -14,7 +14,7 @@ from typing import Final, Literal, assert_never
 
 import msgspec
 
-from app.connectors.delivery import Unreadable
+from app.connectors.webhook_request import Unreadable
 from app.formats import timestamps
 from app.imports.mapping import FileMapping, MappingRefused, fold_name, load_zone, parse_undeclared_time
 

@@ -16,9 +16,9 @@ from typing import IO, Any, Final
 import msgspec
 
 from app.config import Limits
-from app.connectors import delivery_parser
+from app.connectors import webhook_parser
 from app.connectors.adapter import Connector, TextPolicy, to_segment_message
-from app.connectors.delivery import Delivery, Unreadable, decode_json
+from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_json
 from app.errors import SegueError
 from app.formats import segment
 from app.imports.mapping import DELIMITERS, FileMapping, MappingRefused, RowReader
@@ -113,14 +113,14 @@ def read_connector_rows(connector: Connector, options: Mapping[str, str], now: C
 
 def _parse_line(
     connector: Connector, text: bytes, options: Mapping[str, str], received_at: int
-) -> delivery_parser.ParsedDelivery:
+) -> webhook_parser.ParsedWebhook:
     if text.startswith(b"{"):
-        parsed = delivery_parser.reparse(f"webhook/{connector.key}", text, received_at, options)
+        parsed = webhook_parser.reparse(f"webhook/{connector.key}", text, received_at, options)
         assert parsed is not None
         return parsed
     headers = dict(connector.sample_headers)
-    return delivery_parser.parse(
-        connector, Delivery(body=text, headers=headers, received_at=received_at, options=options)
+    return webhook_parser.parse(
+        connector, WebhookRequest(body=text, headers=headers, received_at=received_at, options=options)
     )
 
 

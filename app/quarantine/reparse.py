@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from app.config import Limits
-from app.connectors import delivery_parser
+from app.connectors import webhook_parser
 from app.errors import InvalidBody
 from app.formats import customerio_track, ga4, mixpanel, posthog, segment
 from app.formats.encodings import parse_document
@@ -29,7 +29,7 @@ def reparse(
 
     ``form`` is the rejection's; ``received_at`` when it first arrived; ``options`` are those of its source.
     """
-    delivery = delivery_parser.reparse(form, original, received_at, options)
+    delivery = webhook_parser.reparse(form, original, received_at, options)
     if delivery is not None:
         return delivery.envelope
     name, _, query = form.partition("?")

@@ -19,8 +19,7 @@ from app.ingest.event_log import CONFLICTING_TWIN, mark_replayed
 from app.ingest.group_commit import Receipt
 from app.ingest.submit import Ingest, Submission
 from app.postgres.pool import Clock, Pool
-from app.quarantine import patch
-from app.quarantine.patch import Patch, Unpatchable
+from app.quarantine.patch import Patch, Unpatchable, reparse_patched
 from app.quarantine.search import QuarantinedMessage, QuarantineQuery, QuarantineSearch
 from app.registry.registry import Registry
 
@@ -117,7 +116,7 @@ class QuarantineReplayer:
         webhook_source = self._registry.access.current.webhook_sources.get(row.source)
         options = {} if webhook_source is None else webhook_source.options
         limits = self._settings.limits
-        envelope = patch.reparse_patched(body, row.id, row.original, row.form, row.received_at, limits, options)
+        envelope = reparse_patched(body, row.id, row.original, row.form, row.received_at, limits, options)
         return Submission(
             source=msgspec.structs.replace(source, bots="keep"),
             envelope=envelope,

@@ -15,8 +15,8 @@ import pytest
 from cryptography.fernet import Fernet
 
 from app.config import Settings
-from app.connectors.delivery import Delivery
 from app.connectors.tools import CONNECTORS
+from app.connectors.webhook_request import WebhookRequest
 from tests.connectors.tools.sendgrid import FIXTURE as SENDGRID
 from tests.support.tool_fixture import NOW, Case, json_body
 from tests.support.webhook_sender import WebhookSender, running_webhook_sender
@@ -198,7 +198,7 @@ async def test_who_asks_to_be_forgotten_is_queued_from_quarantine_too(tools: Web
     tool, url = CONNECTORS["hubspot"], tools.url("crm")
     assert tool.scheme.sign is not None
     event = {"portalId": 33, "objectId": 51, "occurredAt": 1777888800000}
-    delivery = Delivery(body=json_body([event]), url=url, received_at=NOW)
+    delivery = WebhookRequest(body=json_body([event]), url=url, received_at=NOW)
     signed = tool.scheme.sign(delivery, "a client secret")
     response = await tools.client.post(url, content=signed.body, headers=dict(signed.headers))
     assert response.json()["rejected"] == 1, response.text

@@ -15,7 +15,6 @@ import hubspot.utils.signature as vendor
 import pytest
 
 from app.config import Settings
-from app.connectors.delivery import Delivery
 from app.connectors.shared.email import (
     build_click_properties,
     extract_address,
@@ -26,6 +25,7 @@ from app.connectors.shared.email import (
 )
 from app.connectors.signatures import SignatureRefused
 from app.connectors.tools import CONNECTORS
+from app.connectors.webhook_request import WebhookRequest
 from app.http.outbound_client import OutboundClient
 from tests.connectors.tools import brevo, hubspot, mailchimp, mailgun, ses
 from tests.support.tool_fixture import NOW, Case, Fixture
@@ -345,7 +345,7 @@ def _of_hubspot(version: str, body: bytes, url: str, secret: str = "client-secre
 
 
 def _verify(headers: dict[str, str], options: dict[str, str], url: str, body: bytes, at: int = NOW) -> None:
-    delivery = Delivery(body=body, headers=headers, url=url, received_at=at, options=options)
+    delivery = WebhookRequest(body=body, headers=headers, url=url, received_at=at, options=options)
     CONNECTORS["hubspot"].scheme.verify(delivery, "client-secret")
 
 
@@ -400,7 +400,7 @@ def test_a_time_that_was_not_signed_is_none() -> None:
 def test_hubspots_own_code_takes_what_we_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     sign = CONNECTORS["hubspot"].scheme.sign
     assert sign is not None
-    made = sign(Delivery(body=_BODY, url=_URL, received_at=NOW), "client-secret").headers
+    made = sign(WebhookRequest(body=_BODY, url=_URL, received_at=NOW), "client-secret").headers
 
     class Then(datetime):
         @classmethod

@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hubspot.utils.signature import Signature  # type: ignore[import-untyped]  # it ships no types
 from sendgrid.helpers.eventwebhook import EventWebhook, EventWebhookHeader  # type: ignore[import-untyped]  # nor it
 
-from app.connectors.delivery import Delivery
 from app.connectors.signatures import STANDARD, SignatureRefused
 from app.connectors.tools import CONNECTORS
+from app.connectors.webhook_request import WebhookRequest
 
 SENDGRID, HUBSPOT = CONNECTORS["sendgrid"], CONNECTORS["hubspot"]
 KEY = b64encode(bytes(range(32))).decode()
@@ -34,16 +34,16 @@ NOW = datetime(2026, 5, 5, 12, tzinfo=UTC)
 MICROSECONDS = int(NOW.timestamp()) * 1_000_000
 
 
-def _delivery(signature: str, *, names: str = "webhook", body: str = BODY, at: datetime = NOW) -> Delivery:
+def _delivery(signature: str, *, names: str = "webhook", body: str = BODY, at: datetime = NOW) -> WebhookRequest:
     headers = {
         f"{names}-id": "msg_1",
         f"{names}-timestamp": str(int(at.timestamp())),
         f"{names}-signature": signature,
     }
-    return Delivery(body=body.encode(), headers=headers, received_at=MICROSECONDS)
+    return WebhookRequest(body=body.encode(), headers=headers, received_at=MICROSECONDS)
 
 
-def _reason(delivery: Delivery, secret: str = SECRET) -> str:
+def _reason(delivery: WebhookRequest, secret: str = SECRET) -> str:
     with pytest.raises(SignatureRefused) as refused:
         STANDARD.verify(delivery, STANDARD.normalise_secret(secret))
     return refused.value.reason
@@ -61,7 +61,7 @@ def test_what_the_libraries_sign_holds(library: type, names: str, secret: str) -
 def test_the_libraries_take_what_we_sign(library: type) -> None:
     now = datetime.now(UTC)  # they read the clock themselves
     assert STANDARD.sign is not None
-    signed = STANDARD.sign(Delivery(body=BODY.encode(), received_at=int(now.timestamp() * 1_000_000)), SECRET)
+    signed = STANDARD.sign(WebhookRequest(body=BODY.encode(), received_at=int(now.timestamp() * 1_000_000)), SECRET)
     library(SECRET).verify(BODY, dict(signed.headers))
     with pytest.raises(standardwebhooks.WebhookVerificationError):
         library(OTHER).verify(BODY, dict(signed.headers))
@@ -144,7 +144,7 @@ def test_sendgrids_helper_and_we_agree_on_each_signature() -> None:
     ):
         signature = b64encode(signer.sign((time + signed).encode(), ECDSA(SHA256()))).decode()
         headers = {EventWebhookHeader.SIGNATURE.lower(): signature, EventWebhookHeader.TIMESTAMP.lower(): time}
-        delivery = Delivery(body=body.encode(), headers=headers, received_at=MICROSECONDS)
+        delivery = WebhookRequest(body=body.encode(), headers=headers, received_at=MICROSECONDS)
         assert helper.verify_signature(body, signature, time) is holds
         if holds:
             SENDGRID.scheme.verify(delivery, SENDGRID.scheme.normalise_secret(public))
@@ -163,7 +163,7 @@ CLIENT_SECRET = "hubspot-secret"
 def _hubspot(body: str, version: str, at: datetime, headers: dict[str, str], **options: str) -> None:
     """Raises SignatureRefused."""
     received_at = int(at.timestamp() * 1_000_000)
-    delivery = Delivery(
+    delivery = WebhookRequest(
         body=body.encode(),
         headers=headers,
         url=URL,
@@ -194,7 +194,7 @@ def test_hubspots_helper_takes_what_we_sign() -> None:
     now = datetime.now(UTC)  # it reads the clock itself
     assert HUBSPOT.scheme.sign is not None
     ours = HUBSPOT.scheme.sign(
-        Delivery(body=BODY.encode(), url=URL, received_at=int(now.timestamp() * 1_000_000)), CLIENT_SECRET
+        WebhookRequest(body=BODY.encode(), url=URL, received_at=int(now.timestamp() * 1_000_000)), CLIENT_SECRET
     )
     time, signature = (ours.headers[f"x-hubspot-{name}"] for name in ("request-timestamp", "signature-v3"))
     assert Signature.is_valid(signature, CLIENT_SECRET, BODY, URL, "POST", "v3", time)

@@ -10,7 +10,7 @@ import pytest
 
 from app.config import Settings
 from app.connectors.tools import CONNECTORS
-from tests.connectors import test_delivery_parser, test_every_connector
+from tests.connectors import test_every_connector, test_webhook_parser
 from tests.docs.markdown import ROOT, read
 from tests.support.tool_fixture import Fixture
 
@@ -44,7 +44,7 @@ async def test_its_trial(parcels: Fixture, settings: Settings) -> None:
 
 
 def test_anything_in_any_place(parcels: Fixture) -> None:
-    test_delivery_parser.test_an_event_with_anything_in_any_place(CONNECTORS[parcels.kind])
+    test_webhook_parser.test_an_event_with_anything_in_any_place(CONNECTORS[parcels.kind])
 
 
 def test_the_page_names_only_what_there_is() -> None:

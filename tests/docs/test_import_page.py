@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from app.config import Limits
-from app.connectors.delivery import Delivery
-from app.connectors.delivery_parser import parse
 from app.connectors.tools import CONNECTORS
 from app.connectors.tools.shop import EVENT_NAMES, ID_MEMBERS
+from app.connectors.webhook_parser import parse
+from app.connectors.webhook_request import WebhookRequest
 from app.imports.formats import built_in_mappings, file_reader_of, read_mapping
 from app.imports.mapping import FileMapping
 from app.imports.rows import FilePosition
@@ -59,6 +59,6 @@ def test_the_examples_of_a_shop_are_read_as_its_table_says() -> None:
     for kind, name in EVENT_NAMES.items():
         assert listed[kind] == (name, ID_MEMBERS.get(kind, "what it says"))
     for block in blocks(SHOPS):
-        intake = parse(CONNECTORS["shop"], Delivery(body=block.text.encode()))
+        intake = parse(CONNECTORS["shop"], WebhookRequest(body=block.text.encode()))
         assert len(intake.envelope.items) == 1
         assert intake.envelope.rejections == []

@@ -74,7 +74,7 @@ def test_every_setting_says_what_it_is() -> None:
 def test_bounds_that_are_no_settings() -> None:
     from app.enrichment.channel import CHANNEL_CHARS_MAX
     from app.projection.fold import TRAITS_BYTES_MAX
-    from app.rules.engine.compiler import LEVELS_MAX
+    from app.rules.engine.definition_compiler import LEVELS_MAX
 
     told = [row[1] for row in rows(SETTINGS) if row[0][0] != "`" and row[1][0].isdigit()]
     assert [text.split()[0] for text in told] == [

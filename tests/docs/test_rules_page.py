@@ -19,7 +19,7 @@ import pytest
 
 from app.config import Limits, Settings
 from app.registry.default_definitions import JOURNEYS, SEGMENTS
-from app.rules.engine.compiler import LEVELS_MAX, POINT_NODES_MAX
+from app.rules.engine.definition_compiler import LEVELS_MAX, POINT_NODES_MAX
 from app.rules.engine.nodes.base import LOOKAHEAD_MAX, POINTS_MAX, STEPS_MAX
 from app.rules.engine.operators import MATCHED_BYTES_MAX
 from app.rules.language.comparison import Comparison

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.connectors.adapter import Call, to_segment_message
-from app.connectors.delivery import decode_json
+from app.connectors.webhook_request import decode_json
 from app.enrichment import sentiment
 from app.enrichment.sentiment import NOTE, WORDS_MAX, estimate_sentiment
 
@@ -103,7 +103,7 @@ def _hide(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
 
 def test_the_libraries_are_not_loaded_before_they_are_needed() -> None:
     looked_at = (
-        "import sys; import app.connectors.delivery_parser;"
+        "import sys; import app.connectors.webhook_parser;"
         "sys.exit('vaderSentiment' in sys.modules or 'py3langid' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", looked_at], check=False).returncode == 0

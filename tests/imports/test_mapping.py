@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.connectors.adapter import to_segment_message
-from app.connectors.delivery import Unreadable
+from app.connectors.webhook_request import Unreadable
 from app.imports.mapping import FileMapping, MappingRefused, RowReader, check_mapping
 
 CARDS = {"Who": "user_id", "When": "timestamp"}

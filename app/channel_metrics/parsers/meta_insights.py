@@ -14,7 +14,7 @@ from typing import Any, Final
 from app.channel_metrics.parsers import cell_values
 from app.channel_metrics.parsers.metric import Metric, MetricDefaults, ParsedMetrics, Unreadable
 from app.channel_metrics.parsers.table_reader import decode_text, read_metrics, read_table
-from app.connectors.delivery import decode_json
+from app.connectors.webhook_request import decode_json
 from app.formats import timestamps
 
 CHANNEL: Final = "social"

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from app.connectors.delivery import Unreadable
+from app.connectors.webhook_request import Unreadable
 
 __all__ = ["Metric", "MetricDefaults", "MetricFormat", "ParsedMetrics", "Unreadable"]
 

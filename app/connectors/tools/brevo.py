@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
-from app.connectors.delivery import Unreadable
 from app.connectors.shared.email import CHANNEL, build_click_properties, find_custom_ids, parse_list, parse_object
 from app.connectors.signatures import TOKEN
+from app.connectors.webhook_request import Unreadable
 from app.enrichment.channel import lower_snake
 from app.formats.event_names import vendor_event_name
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id
-from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.generic_event import CHANNEL, drop_identities, find_identities
 from app.connectors.signatures import TOKEN
+from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_json
 
 _BATCH: Final = "application/cloudevents-batch"
 _STRUCTURED: Final = "application/cloudevents"
@@ -31,7 +31,7 @@ _NAME = re.compile(r"[a-z0-9]+")
 _RATE = re.compile(r"[1-9][0-9]{0,8}")
 
 
-def split_delivery(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: WebhookRequest) -> list[Event]:
     """The mode is in the content type, the longer name first; without one of them, headers or the body tell."""
     media = _find_media_type(delivery)
     if media.startswith(_BATCH):
@@ -74,7 +74,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     )
 
 
-def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
+def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
     """The abuse handshake of HTTP webhooks: whoever asks may send, for what is sent must carry the token."""
     del secrets
     origin = delivery.headers.get("webhook-request-origin", "").strip()
@@ -86,7 +86,7 @@ def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | No
     return HandshakeReply(headers=allowed)
 
 
-def handshake_signed(delivery: Delivery) -> HandshakeReply | None:
+def handshake_signed(delivery: WebhookRequest) -> HandshakeReply | None:
     """415 for a format that we do not read, such as application/cloudevents+avro."""
     media = _find_media_type(delivery)
     if not media.startswith(_STRUCTURED):
@@ -97,7 +97,7 @@ def handshake_signed(delivery: Delivery) -> HandshakeReply | None:
     return HandshakeReply(status=415, body=b"Only the JSON format of CloudEvents is read here.")
 
 
-def _read_event_headers(delivery: Delivery) -> Event:
+def _read_event_headers(delivery: WebhookRequest) -> Event:
     event: Event = {}
     for header, value in delivery.headers.items():
         name = header.removeprefix("ce-")
@@ -152,7 +152,7 @@ def _find_subject_identity(event: Event) -> dict[str, Any]:
     return {kind: subject} if kind in ("user_id", "anonymous_id", "email", "phone") else {"ids": {kind: subject}}
 
 
-def _find_media_type(delivery: Delivery) -> str:
+def _find_media_type(delivery: WebhookRequest) -> str:
     return delivery.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 

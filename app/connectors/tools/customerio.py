@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
-from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.email import CHANNEL, build_click_properties, extract_address
 from app.connectors.signatures import hmac_scheme
+from app.connectors.webhook_request import Unreadable, WebhookRequest
 from app.enrichment.channel import lower_snake
 from app.formats.event_names import vendor_event_name
 
@@ -64,7 +64,7 @@ _COPIED_NAMES: Final = (
 )
 
 
-def _join_signed_bytes(delivery: Delivery, time: str) -> bytes:
+def _join_signed_bytes(delivery: WebhookRequest, time: str) -> bytes:
     return b"v0:" + time.encode() + b":" + delivery.body
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
-from app.connectors.delivery import Unreadable
 from app.connectors.shared.helpdesk import (
     CHANNEL,
     as_object,
@@ -18,6 +17,7 @@ from app.connectors.shared.helpdesk import (
     strip_markup,
 )
 from app.connectors.signatures import TOKEN
+from app.connectors.webhook_request import Unreadable
 from app.formats.event_names import vendor_event_name
 from app.touchpoint import MINUTE
 from app.vocabulary.ticket_events import ASSIGNED, CREATED, RATED, REPLIED_BY_AGENT, REPLIED_BY_CUSTOMER, STATUS_CHANGED

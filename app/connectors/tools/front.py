@@ -8,9 +8,9 @@ from typing import Any, Final
 import msgspec
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id
-from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.shared.helpdesk import CHANNEL, as_object, as_status_word, as_text_id, strip_markup
 from app.connectors.signatures import Scheme, hmac_scheme
+from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_json
 from app.formats import timestamps
 from app.formats.event_names import vendor_event_name
 from app.touchpoint import SECOND
@@ -71,12 +71,12 @@ _BY_APP: Final = hmac_scheme(
 _BY_RULE: Final = hmac_scheme("", signature_header="x-front-signature", digest="sha1", encoding="base64")
 
 
-def verify(delivery: Delivery, secret: str) -> None:
+def verify(delivery: WebhookRequest, secret: str) -> None:
     """An application says when it signed, a rule does not."""
     (_BY_APP if _TIME in delivery.headers else _BY_RULE).verify(delivery, secret)
 
 
-def handshake_signed(delivery: Delivery) -> HandshakeReply | None:
+def handshake_signed(delivery: WebhookRequest) -> HandshakeReply | None:
     """Front asks for its challenge back when the address is saved; that request is signed like any other.
 
     The challenge itself is not signed, so that the body has to say what is asked: else anybody on the way could have
@@ -95,7 +95,7 @@ def _is_sync(body: bytes) -> bool:
         return False
 
 
-def split_delivery(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: WebhookRequest) -> list[Event]:
     """The event, out of what an application wraps around it."""
     body = decode_json(delivery.body)
     if not isinstance(body, dict):

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
-from app.connectors.delivery import Unreadable
 from app.connectors.shared.surveys import ANSWERED, CHANNEL, NPS, build_nps_properties, find_first_member
 from app.connectors.signatures import TOKEN
+from app.connectors.webhook_request import Unreadable
 from app.enrichment.channel import lower_snake
 from app.formats.event_names import vendor_event_name
 

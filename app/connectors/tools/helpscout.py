@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, split_json_events
-from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.helpdesk import (
     CHANNEL,
     as_object,
@@ -19,6 +18,7 @@ from app.connectors.shared.helpdesk import (
     strip_markup,
 )
 from app.connectors.signatures import hmac_scheme
+from app.connectors.webhook_request import Unreadable, WebhookRequest
 from app.formats import timestamps
 from app.formats.event_names import vendor_event_name
 from app.vocabulary.ticket_events import ASSIGNED, CREATED, RATED, REPLIED_BY_AGENT, REPLIED_BY_CUSTOMER
@@ -43,7 +43,7 @@ def normalise_secret(secret: str) -> str:
     return normalised
 
 
-def split_delivery(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: WebhookRequest) -> list[Event]:
     """The body never says what happened: its ``type`` is that of the conversation (email, chat, phone)."""
     name = delivery.headers.get(_EVENT_HEADER, "").strip()
     if not name:

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
-from app.connectors.delivery import Unreadable
 from app.connectors.shared.email import find_custom_ids
 from app.connectors.shared.surveys import (
     ANSWERED,
@@ -24,6 +23,7 @@ from app.connectors.shared.surveys import (
     parse_rating,
 )
 from app.connectors.signatures import TOKEN
+from app.connectors.webhook_request import Unreadable
 from app.formats.event_names import vendor_event_name
 
 _TEST_EVENT: Final = "test_message"

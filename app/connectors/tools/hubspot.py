@@ -16,7 +16,6 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
-from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.email import CHANNEL, build_click_properties, parse_list, parse_object
 from app.connectors.signatures import (
     MISSING,
@@ -28,6 +27,7 @@ from app.connectors.signatures import (
     is_same_secret,
     require_header,
 )
+from app.connectors.webhook_request import Unreadable, WebhookRequest
 from app.enrichment.channel import lower_snake
 from app.formats.event_names import vendor_event_name
 
@@ -63,7 +63,7 @@ _MAIL_NAMES: Final = {
 }
 
 
-def _verify(delivery: Delivery, secret: str) -> None:
+def _verify(delivery: WebhookRequest, secret: str) -> None:
     versions = delivery.options.get("signatures", "v3").replace(",", " ").lower().split()
     if _V3_HEADER in delivery.headers:
         _require_match(
@@ -92,18 +92,18 @@ def _require_match(is_match: bool) -> None:
         raise SignatureRefused(WRONG, "the signature is not that of this body and secret, or of a version not taken")
 
 
-def _sign_v3(delivery: Delivery, secret: str, time: str) -> str:
+def _sign_v3(delivery: WebhookRequest, secret: str, time: str) -> str:
     uri = _DECODED_BY_HUBSPOT.sub(lambda match: unquote(match[0]), delivery.url)
     text = delivery.method.encode() + uri.encode() + delivery.body + time.encode()
     return b64encode(hmac.digest(secret.encode(), text, "sha256")).decode()
 
 
-def _hash_v1_v2(delivery: Delivery, secret: str, version: str) -> str:
+def _hash_v1_v2(delivery: WebhookRequest, secret: str, version: str) -> str:
     request_line = f"{delivery.method}{delivery.url}" if version == "v2" else ""
     return sha256(secret.encode() + request_line.encode() + delivery.body).hexdigest()
 
 
-def _sign(delivery: Delivery, secret: str) -> Delivery:
+def _sign(delivery: WebhookRequest, secret: str) -> WebhookRequest:
     time = str(delivery.received_at // 1_000)
     return add_headers(delivery, {_TIME_HEADER: time, _V3_HEADER: _sign_v3(delivery, secret, time)})
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id
-from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.helpdesk import (
     CHANNEL,
     as_object,
@@ -18,6 +17,7 @@ from app.connectors.shared.helpdesk import (
     strip_markup,
 )
 from app.connectors.signatures import hmac_scheme
+from app.connectors.webhook_request import Unreadable, WebhookRequest
 from app.formats.event_names import vendor_event_name
 from app.vocabulary.ticket_events import (
     ASSIGNED,
@@ -67,7 +67,7 @@ _PERSON_TYPES: Final = frozenset({"user", "lead", "contact"})
 _TRANSPORT_NAMES: Final = frozenset({"delivery_attempts", "delivery_status", "delivered_at", "first_sent_at"})
 
 
-def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
+def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
     """Intercom asks with HEAD whether the address answers."""
     del secrets
     return HandshakeReply() if delivery.method == "HEAD" else None

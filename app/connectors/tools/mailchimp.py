@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id
-from app.connectors.delivery import Delivery, Unreadable, decode_form, decode_json
 from app.connectors.shared.email import (
     CHANNEL,
     build_click_properties,
@@ -21,6 +20,7 @@ from app.connectors.shared.email import (
     parse_object,
 )
 from app.connectors.signatures import TOKEN, WRONG, SignatureRefused, hmac_scheme
+from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_form, decode_json
 from app.enrichment.channel import lower_snake
 from app.formats.event_names import vendor_event_name
 
@@ -52,13 +52,13 @@ _MAIL_NAMES: Final = {
 }
 
 
-def _answer_audience_probe(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
+def _answer_audience_probe(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
     """Mailchimp asks with a GET whether there is anybody, before it knows more than the address."""
     del secrets
     return HandshakeReply() if delivery.method in _PROBES else None
 
 
-def split_audience_delivery(delivery: Delivery) -> list[Event]:
+def split_audience_delivery(delivery: WebhookRequest) -> list[Event]:
     return [nest_fields(decode_form(delivery.body))]
 
 
@@ -131,14 +131,14 @@ def _build_audience_properties(data: Event) -> dict[str, Any]:
     }
 
 
-def _answer_mail_probe(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
+def _answer_mail_probe(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
     """Before there is a key, Mailchimp asks with a HEAD, and posts no events under a key that nobody has."""
     del secrets
     is_empty = delivery.method == "POST" and delivery.body in (b"mandrill_events=%5B%5D", b"mandrill_events=[]")
     return HandshakeReply() if is_empty or delivery.method in _PROBES else None
 
 
-def _join_signed_bytes(delivery: Delivery, _: str) -> bytes:
+def _join_signed_bytes(delivery: WebhookRequest, _: str) -> bytes:
     try:
         fields = decode_form(delivery.body)
     except Unreadable as error:
@@ -146,7 +146,7 @@ def _join_signed_bytes(delivery: Delivery, _: str) -> bytes:
     return (delivery.url + "".join(name + fields[name] for name in sorted(fields))).encode()
 
 
-def split_mail_delivery(delivery: Delivery) -> list[Event]:
+def split_mail_delivery(delivery: WebhookRequest) -> list[Event]:
     events = decode_json(decode_form(delivery.body).get("mandrill_events", "").encode())
     if not isinstance(events, list):
         raise Unreadable("the field mandrill_events must be a JSON array")

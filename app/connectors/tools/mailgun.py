@@ -17,9 +17,9 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, encode_event
-from app.connectors.delivery import Delivery, Unreadable, decode_form, decode_json
 from app.connectors.shared.email import CHANNEL, build_click_properties, find_custom_ids, parse_list, parse_object
 from app.connectors.signatures import MISSING, WRONG, Scheme, SignatureRefused, check_age, is_same_secret
+from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_form, decode_json
 from app.formats.event_names import vendor_event_name
 from app.touchpoint import SECOND
 
@@ -43,7 +43,7 @@ _NAMES: Final = {
 }
 
 
-def _verify(delivery: Delivery, secret: str) -> None:
+def _verify(delivery: WebhookRequest, secret: str) -> None:
     proof = _read_proof(delivery.body)
     if not all(proof.values()):
         raise SignatureRefused(MISSING, "the body has no signature with timestamp and token")
@@ -55,7 +55,7 @@ def _verify(delivery: Delivery, secret: str) -> None:
     check_age(proof["timestamp"], delivery.received_at, _SECONDS_MAX)
 
 
-def _sign(delivery: Delivery, secret: str) -> Delivery:
+def _sign(delivery: WebhookRequest, secret: str) -> WebhookRequest:
     time = str(delivery.received_at // SECOND)
     token = blake2b(delivery.body + time.encode(), digest_size=25).hexdigest()
     proof = {
@@ -68,7 +68,7 @@ def _sign(delivery: Delivery, secret: str) -> Delivery:
     )
 
 
-def _find_single_use_token(delivery: Delivery) -> str | None:
+def _find_single_use_token(delivery: WebhookRequest) -> str | None:
     return _join_signed_text(_read_proof(delivery.body)) or None
 
 
@@ -94,7 +94,7 @@ def _is_json(body: bytes) -> bool:
     return body.lstrip()[:1] in (b"{", b"[")
 
 
-def split_delivery(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: WebhookRequest) -> list[Event]:
     if not _is_json(delivery.body):
         return [_modernise_event({**decode_form(delivery.body), "timestamp": _read_proof(delivery.body)["timestamp"]})]
     event = parse_object(decode_json(delivery.body)).get("event-data")

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id
-from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.shared.surveys import REVIEW, find_first_member, list_objects
 from app.connectors.signatures import Scheme, hmac_scheme, is_same_secret
+from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_json
 from app.formats.event_names import vendor_event_name
 
 _CHANNEL: Final = "social"
@@ -62,13 +62,13 @@ _DEVICE_KINDS: Final = ("delivery",)
 _MESSAGE_KINDS: Final = ("message", "postback", "reaction", "read", "delivery", "referral", "optin", "account_linking")
 
 
-def verify(delivery: Delivery, secret: str) -> None:
+def verify(delivery: WebhookRequest, secret: str) -> None:
     """By the signature of today, or by the older one where it comes alone."""
     has_only_sha1 = "x-hub-signature" in delivery.headers and "x-hub-signature-256" not in delivery.headers
     (_SHA1 if has_only_sha1 else _SHA256).verify(delivery, secret)
 
 
-def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
+def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
     """Whoever sets the webhook up shows the word that both know; the challenge is given back."""
     del secrets
     if delivery.method != "GET" or "hub.mode" not in delivery.query:
@@ -79,7 +79,7 @@ def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | No
     return HandshakeReply(body=delivery.query.get("hub.challenge", "").encode())
 
 
-def split_delivery(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: WebhookRequest) -> list[Event]:
     """Each change and each message by itself, with the page and the time of its entry."""
     body = decode_json(delivery.body)
     entries = body.get("entry") if isinstance(body, dict) else None

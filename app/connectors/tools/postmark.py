@@ -7,7 +7,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
-from app.connectors.delivery import Unreadable
 from app.connectors.shared.email import (
     CHANNEL,
     build_click_properties,
@@ -17,6 +16,7 @@ from app.connectors.shared.email import (
     parse_object,
 )
 from app.connectors.signatures import TOKEN
+from app.connectors.webhook_request import Unreadable
 from app.formats.event_names import vendor_event_name
 
 _NAMES: Final = {

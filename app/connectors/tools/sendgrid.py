@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
-from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.email import CHANNEL, build_click_properties, find_custom_ids, parse_list, parse_object
 from app.connectors.signatures import WRONG, Scheme, SignatureRefused, check_age, decode_base64, require_header
+from app.connectors.webhook_request import Unreadable, WebhookRequest
 from app.formats.event_names import vendor_event_name
 
 _SIGNATURE: Final = "x-twilio-email-event-webhook-signature"
@@ -58,7 +58,7 @@ _DROPPED_NAMES: Final = frozenset(
 _ACCOUNT_EVENT: Final = "account_status_change"
 
 
-def verify(delivery: Delivery, secret: str) -> None:
+def verify(delivery: WebhookRequest, secret: str) -> None:
     sent, time = require_header(delivery, _SIGNATURE), require_header(delivery, _TIMESTAMP)
     try:
         _load_public_key(secret).verify(decode_base64(sent), time.encode() + delivery.body, ECDSA(SHA256()))

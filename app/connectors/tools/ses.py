@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.x509 import load_pem_x509_certificate
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply
-from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.shared.email import (
     CHANNEL,
     build_click_properties,
@@ -30,6 +29,7 @@ from app.connectors.shared.email import (
     parse_object,
 )
 from app.connectors.signatures import MISSING, WRONG, Scheme, SignatureRefused, check_age, decode_base64
+from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_json
 from app.formats.event_names import vendor_event_name
 from app.touchpoint import SECOND
 
@@ -69,12 +69,12 @@ _DETAIL_MEMBERS: Final = {"Rendering Failure": "failure", "DeliveryDelay": "deli
 _RECIPIENT_LISTS: Final = ("bouncedRecipients", "complainedRecipients", "delayedRecipients", "recipients")
 
 
-def find_certificate_url(delivery: Delivery) -> str | None:
+def find_certificate_url(delivery: WebhookRequest) -> str | None:
     """Where the certificate of the signature stands. Nothing is fetched for a topic that is not the source's."""
     return str(_require_expected_notification(delivery)["SigningCertURL"])
 
 
-def _verify(delivery: Delivery, secret: str) -> None:
+def _verify(delivery: WebhookRequest, secret: str) -> None:
     del secret
     message = _require_expected_notification(delivery)
     hash_class = _HASHES.get(str(message.get("SignatureVersion")))
@@ -89,7 +89,7 @@ def _verify(delivery: Delivery, secret: str) -> None:
     check_age(str(message.get("Timestamp", "")), delivery.received_at, _SECONDS_MAX)
 
 
-def _require_expected_notification(delivery: Delivery) -> Event:
+def _require_expected_notification(delivery: WebhookRequest) -> Event:
     """The notification, if it is one that the source awaits. Raises SignatureRefused."""
     try:
         message = decode_json(delivery.body)
@@ -158,7 +158,7 @@ def _join_signed_text(message: Event) -> bytes:
     return "".join(f"{name}\n{message[name]}\n" for name in names if message.get(name) is not None).encode()
 
 
-def handshake_signed(delivery: Delivery) -> HandshakeReply | None:
+def handshake_signed(delivery: WebhookRequest) -> HandshakeReply | None:
     """A subscription is confirmed by visiting its address; that one has ended needs no answer."""
     message = _require_expected_notification(delivery)
     if message["Type"] == "Notification":
@@ -171,7 +171,7 @@ def handshake_signed(delivery: Delivery) -> HandshakeReply | None:
     return HandshakeReply(fetch_url=str(url))
 
 
-def split_delivery(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: WebhookRequest) -> list[Event]:
     """The notification with its text parsed; none where SNS only says that the topic works."""
     message = parse_object(decode_json(delivery.body))
     text = message.get("Message")

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, split_json_events
-from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.generic_event import find_first_value, find_identities
 from app.connectors.shared.orders import (
     CANCELLED,
@@ -29,6 +28,7 @@ from app.connectors.shared.orders import (
     parse_amount,
 )
 from app.connectors.signatures import TOKEN
+from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_json
 from app.formats.event_names import vendor_event_name
 
 EVENT_NAMES: Final = {
@@ -67,7 +67,7 @@ _RESERVED_NAMES: Final = frozenset(
 _LINE_BREAK: Final = b"\n"
 
 
-def split_delivery(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: WebhookRequest) -> list[Event]:
     """One object, an array of them, or one a line."""
     lines = [line for line in delivery.body.split(_LINE_BREAK) if line.strip()]
     if len(lines) > 1 and all(line.strip()[:1] == b"{" and line.strip()[-1:] == b"}" for line in lines):

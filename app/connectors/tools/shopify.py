@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id
-from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.shared.email import find_custom_ids
 from app.connectors.shared.orders import (
     CANCELLED,
@@ -31,6 +30,7 @@ from app.connectors.shared.orders import (
     sum_amounts,
 )
 from app.connectors.signatures import hmac_scheme
+from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_json
 from app.formats.event_names import vendor_event_name
 
 _HEADERS: Final = {
@@ -68,7 +68,7 @@ _TRAITS: Final = {
 }
 
 
-def split_delivery(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: WebhookRequest) -> list[Event]:
     payload = decode_json(delivery.body)
     if not isinstance(payload, dict):
         raise Unreadable("the body must be a JSON object")

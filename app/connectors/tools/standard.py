@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, split_json_events
-from app.connectors.delivery import Delivery
 from app.connectors.generic_event import map_flat_event
 from app.connectors.signatures import STANDARD, read_standard_id
+from app.connectors.webhook_request import WebhookRequest
 
 _ID: Final = "webhook-id"
 
 
-def split_delivery(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: WebhookRequest) -> list[Event]:
     """The message's id is the event's where it has none of its own; of several in one body, all but the first add
     their place."""
     message_id = read_standard_id(delivery)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, split_json_events
-from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.helpdesk import (
     CHANNEL,
     as_object,
@@ -17,6 +16,7 @@ from app.connectors.shared.helpdesk import (
     strip_markup,
 )
 from app.connectors.signatures import STANDARD, read_standard_id
+from app.connectors.webhook_request import Unreadable, WebhookRequest
 from app.formats.event_names import vendor_event_name
 from app.vocabulary.ticket_events import NAMES, RATED, REPLIED_BY_AGENT, REPLIED_BY_CUSTOMER, STATUS_CHANGED
 
@@ -24,7 +24,7 @@ _ID: Final = "webhook-id"
 _AGENT_WORDS: Final = frozenset({"agent", "admin", "staff", "bot"})
 
 
-def split_delivery(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: WebhookRequest) -> list[Event]:
     """An event without an id of its own has the message's, with its place where there are several."""
     message_id = read_standard_id(delivery)
     events: list[Any] = split_json_events(delivery)

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, split_json_events
-from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.generic_event import find_identities
 from app.connectors.shared.surveys import (
     CES,
@@ -26,6 +25,7 @@ from app.connectors.shared.surveys import (
     parse_rating,
 )
 from app.connectors.signatures import STANDARD, TOKEN, read_standard_id
+from app.connectors.webhook_request import Unreadable, WebhookRequest
 from app.formats.event_names import vendor_event_name
 
 _KINDS: Final = {
@@ -40,7 +40,7 @@ _ID: Final = "webhook-id"
 _TEXT_NAMES: Final = ("comment", "title")
 
 
-def split_delivery(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: WebhookRequest) -> list[Event]:
     """An event without an id of its own has that of the message, where the sender signs by Standard Webhooks."""
     events: list[Any] = split_json_events(delivery)
     message_id = read_standard_id(delivery)

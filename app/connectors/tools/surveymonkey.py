@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id
-from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.email import find_custom_ids
 from app.connectors.shared.surveys import ANSWERED, CHANNEL, COMPLETED
 from app.connectors.signatures import hmac_scheme
+from app.connectors.webhook_request import Unreadable, WebhookRequest
 from app.formats.event_names import vendor_event_name
 
 _NAMES: Final = {"response_completed": COMPLETED, "response_updated": ANSWERED}
@@ -27,7 +27,7 @@ def normalise_secret(secret: str) -> str:
     return normalised
 
 
-def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
+def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
     """A HEAD asks whether anybody is there."""
     del secrets
     return HandshakeReply() if delivery.method == "HEAD" else None

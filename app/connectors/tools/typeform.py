@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, split_json_events
-from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.email import find_custom_ids
 from app.connectors.shared.surveys import (
     ANSWERED,
@@ -25,6 +24,7 @@ from app.connectors.shared.surveys import (
     parse_rating,
 )
 from app.connectors.signatures import hmac_scheme
+from app.connectors.webhook_request import Unreadable, WebhookRequest
 from app.formats.event_names import vendor_event_name
 
 _NAMES: Final = {"form_response": COMPLETED, "form_response_partial": ANSWERED}
@@ -38,7 +38,7 @@ _IDENTITY_NAMES: Final = ("user_id", "userId", "anonymous_id", "anonymousId", "e
 _OPTION: Final = "segue_answers_identify"
 
 
-def split_delivery(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: WebhookRequest) -> list[Event]:
     """One event a body; what the source's option says goes with it, for quarantine knows no options."""
     events: list[Any] = split_json_events(delivery)
     if is_truthy(delivery.options.get("answers_identify")):

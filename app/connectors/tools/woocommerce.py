@@ -14,7 +14,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id
-from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.shared.email import find_custom_ids
 from app.connectors.shared.orders import (
     CANCELLED,
@@ -28,6 +27,7 @@ from app.connectors.shared.orders import (
     parse_amount,
 )
 from app.connectors.signatures import hmac_scheme
+from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_json
 from app.formats.event_names import vendor_event_name
 
 _HEADERS: Final = {
@@ -46,7 +46,7 @@ _ORDER_TOPICS: Final = ("order.created", "order.updated", "order.restored")
 _CUSTOMER_TOPICS: Final = ("customer.created", "customer.updated")
 
 
-def split_delivery(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: WebhookRequest) -> list[Event]:
     payload = decode_json(delivery.body)
     if not isinstance(payload, dict):
         raise Unreadable("the body must be a JSON object")
@@ -54,7 +54,7 @@ def split_delivery(delivery: Delivery) -> list[Event]:
     return [{**metadata, "payload": payload}]
 
 
-def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
+def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
     """When a webhook is saved, WooCommerce posts its number as a form, unsigned, and wants success."""
     del secrets
     number = delivery.body.removeprefix(_PING)

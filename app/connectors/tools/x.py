@@ -14,9 +14,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply, derive_event_id, encode_event
-from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.shared.surveys import find_first_member
 from app.connectors.signatures import hmac_scheme
+from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_json
 from app.formats.event_names import vendor_event_name
 
 _CHANNEL: Final = "social"
@@ -29,7 +29,7 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_+/=.-]{1,1000}")
 """What X sends is base64; no JSON object is, but a number may look like it."""
 
 
-def handshake(delivery: Delivery, secrets: Sequence[str]) -> HandshakeReply | None:
+def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
     """The challenge that X repeats every hour: a token, to be signed with the consumer secret.
 
     Deliveries are signed with the same secret in the same way. So nothing is signed that could be a delivery's body:
@@ -52,7 +52,7 @@ def _is_json(token: str) -> bool:
     return True
 
 
-def split_delivery(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: WebhookRequest) -> list[Event]:
     """Each event by itself, with the account that it is of and the name of the list that it stood in."""
     body = decode_json(delivery.body)
     brand = body.get("for_user_id") if isinstance(body, dict) else None

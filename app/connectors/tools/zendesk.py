@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, derive_event_id, split_json_events
-from app.connectors.delivery import Delivery, Unreadable
 from app.connectors.shared.helpdesk import (
     CHANNEL,
     as_object,
@@ -16,6 +15,7 @@ from app.connectors.shared.helpdesk import (
     classify_status_change,
 )
 from app.connectors.signatures import hmac_scheme
+from app.connectors.webhook_request import Unreadable, WebhookRequest
 from app.formats import timestamps
 from app.formats.event_names import vendor_event_name
 from app.vocabulary.ticket_events import (
@@ -71,7 +71,7 @@ TEMPLATE: Final = (
 )
 
 
-def split_delivery(delivery: Delivery) -> list[Event]:
+def split_delivery(delivery: WebhookRequest) -> list[Event]:
     """What a trigger sends has no id of its own; the invocation's is in a header."""
     invocation = delivery.headers.get(_INVOCATION_HEADER, "")
     events: list[Any] = split_json_events(delivery)

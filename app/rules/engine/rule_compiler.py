@@ -7,7 +7,7 @@ from typing import Any, Final, assert_never
 
 from pydantic import BaseModel
 
-from app.rules.engine.compilation import AnalyzedDefinitions, Compilation, Dependencies
+from app.rules.engine.compilation_state import AnalyzedDefinitions, Compilation, Dependencies
 from app.rules.engine.filters import (
     Filter,
     StepFilter,

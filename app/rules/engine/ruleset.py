@@ -9,8 +9,8 @@ from typing import Any, Final, assert_never
 import msgspec
 
 from app.errors import InvalidDefinition
-from app.rules.engine.compilation import AnalyzedDefinitions, Compilation, Dependencies, digest
-from app.rules.engine.compiler import analyze_definitions, compile_definitions
+from app.rules.engine.compilation_state import AnalyzedDefinitions, Compilation, Dependencies, digest
+from app.rules.engine.definition_compiler import analyze_definitions, compile_definitions
 from app.rules.engine.explanation import TouchpointIds, explain_rule, explain_value
 from app.rules.engine.filters import Leaf
 from app.rules.engine.nodes.base import CompiledRule, EvaluationCache, Facts

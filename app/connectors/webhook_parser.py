@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, encode_event, text_policy_of, to_segment_message
-from app.connectors.delivery import Delivery, Unreadable, decode_json
 from app.connectors.tools import CONNECTORS
+from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_json
 from app.enrichment.sentiment import ESTIMATED
 from app.errors import InvalidBody, Rejection, RejectionCode
 from app.formats.segment import ITEMS_MAX, Envelope
@@ -29,14 +29,14 @@ _HEADER_CHARS_MAX: Final = 300
 _SECRET_HEADER_WORDS: Final = ("signature", "hmac", "token", "auth", "secret", "apikey", "forwarded", "real-ip")
 
 
-class ParsedDelivery(msgspec.Struct):
+class ParsedWebhook(msgspec.Struct):
     """What a delivery holds: messages, people who ask to be forgotten, and how many events concern no person."""
 
     envelope: Envelope
     ignored: int = 0
 
 
-def parse(connector: Connector, delivery: Delivery) -> ParsedDelivery:
+def parse(connector: Connector, delivery: WebhookRequest) -> ParsedWebhook:
     """Never fails: what cannot be read is a rejection of the envelope."""
     try:
         events = connector.split_delivery(delivery)
@@ -46,11 +46,11 @@ def parse(connector: Connector, delivery: Delivery) -> ParsedDelivery:
         rejections = [
             _to_rejection(0, error, delivery.body, f"{_BODY_FORM}{connector.key}?{_select_headers(delivery.headers)}")
         ]
-        return ParsedDelivery(Envelope(None, [], [], rejections=rejections, form=_EVENT_FORM + connector.key))
+        return ParsedWebhook(Envelope(None, [], [], rejections=rejections, form=_EVENT_FORM + connector.key))
     return _map_events(connector, events, delivery.received_at, delivery.options)
 
 
-def reparse(form: str, original: bytes, received_at: int, options: Mapping[str, str]) -> ParsedDelivery | None:
+def reparse(form: str, original: bytes, received_at: int, options: Mapping[str, str]) -> ParsedWebhook | None:
     """What stood in quarantine under one of our forms; None for any other form. Raises InvalidBody."""
     name, _, query = form.partition("?")
     connector = CONNECTORS.get(name.removeprefix(_EVENT_FORM).removeprefix(_BODY_FORM))
@@ -58,7 +58,9 @@ def reparse(form: str, original: bytes, received_at: int, options: Mapping[str, 
         return None
     if name.startswith(_BODY_FORM):
         headers = dict(parse_qsl(query))
-        return parse(connector, Delivery(body=original, headers=headers, received_at=received_at, options=options))
+        return parse(
+            connector, WebhookRequest(body=original, headers=headers, received_at=received_at, options=options)
+        )
     try:
         event = decode_json(original)
     except Unreadable as error:
@@ -68,8 +70,8 @@ def reparse(form: str, original: bytes, received_at: int, options: Mapping[str, 
 
 def _map_events(
     connector: Connector, events: list[Event], received_at: int, options: Mapping[str, str]
-) -> ParsedDelivery:
-    parsed = ParsedDelivery(Envelope(None, [], [], form=_EVENT_FORM + connector.key))
+) -> ParsedWebhook:
+    parsed = ParsedWebhook(Envelope(None, [], [], form=_EVENT_FORM + connector.key))
     envelope = parsed.envelope
     text_policy, with_estimate = text_policy_of(options), options.get("estimate") == ESTIMATED
     for index, event in enumerate(events):

@@ -22,7 +22,7 @@ class Unreadable(Exception):
     """A body, or one event of it, is not what its tool sends. Says what was expected; it becomes a Rejection."""
 
 
-class Delivery(msgspec.Struct, kw_only=True):
+class WebhookRequest(msgspec.Struct, kw_only=True):
     """One request of a tool, as it came. Names of headers are in lower case; ``received_at`` is in microseconds."""
 
     body: bytes = b""

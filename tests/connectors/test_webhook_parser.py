@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from app.config import Settings
 from app.connectors.adapter import Connector, encode_event
-from app.connectors.delivery import Delivery, Unreadable
-from app.connectors.delivery_parser import parse, reparse
 from app.connectors.tools import CONNECTORS
+from app.connectors.webhook_parser import parse, reparse
+from app.connectors.webhook_request import Unreadable, WebhookRequest
 from app.formats.segment import normalise
 from app.touchpoint import SourceView
 from tests.connectors.test_every_connector import FIXTURES
@@ -60,7 +60,7 @@ def _events(tool: Connector) -> list[Any]:
     for case in fixture.cases:
         headers = {name.lower(): value for name, value in case.headers.items()}
         try:
-            found += tool.split_delivery(Delivery(body=case.body, headers=headers, query=case.query))
+            found += tool.split_delivery(WebhookRequest(body=case.body, headers=headers, query=case.query))
         except Unreadable:
             continue
     return [event for event in found if isinstance(event, dict)]
@@ -100,7 +100,7 @@ def test_a_body_of_anything(tool: Connector) -> None:
     )
     def check(body: bytes) -> None:
         headers = {name.lower(): value for name, value in tool.sample_headers.items()}
-        intake = parse(tool, Delivery(body=body, headers=headers, received_at=1_000_000))
+        intake = parse(tool, WebhookRequest(body=body, headers=headers, received_at=1_000_000))
         parsed = normalise(intake.envelope, source, 1_000_000, SETTINGS)
         assert all(rejection.original or not body for rejection in parsed.rejections)
         assert not any("not foreseen" in rejection.message for rejection in parsed.rejections), parsed.rejections

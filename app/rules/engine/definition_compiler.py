@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from app.errors import InvalidDefinition
-from app.rules.engine.compilation import AnalyzedDefinitions, Compilation, Dependencies, digest
+from app.rules.engine.compilation_state import AnalyzedDefinitions, Compilation, Dependencies, digest
 from app.rules.engine.nodes.base import CompiledRule
 from app.rules.engine.nodes.traits import ComputedTrait
 from app.rules.engine.rule_compiler import RuleCompiler
