@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -54,6 +55,9 @@ class Server:
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SEGUE_", "DATABASE_URL"))}
+        if kept.pop("PYTHONDONTWRITEBYTECODE", None):
+            # Compiling the application takes longer than starting it, and the tests start it a hundred times.
+            kept["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / f"segue-tests-pycache-{os.getuid()}")
         return {**kept, **self._environment}
 
     def spawn(self, *options: str) -> None:
