@@ -190,7 +190,7 @@ async def test_refused_rules_say_where_and_what_to_do(filled: RunningApp, rule: 
 @pytest.mark.parametrize("body", HOSTILE, ids=range(len(HOSTILE)))
 async def test_hostile_bodies(service: RunningApp, body: bytes) -> None:
     for path in ("preview", "engaged/dry-run"):
-        response = await service.client.post(f"/v1/{path}", content=body, headers=service.secret)
+        response = await service.client.post(f"/v1/segments/{path}", content=body, headers=service.secret)
         assert response.status_code in (400, 422), (path, response.text)
 
 
@@ -249,7 +249,7 @@ async def test_a_caller_who_hangs_up_keeps_nothing(
         yield []
 
     monkeypatch.setattr(slow, nobody_comes if "customers" in slow else lambda *_: for_ever())
-    monkeypatch.setattr(app.http.disconnects, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(app.http.disconnects, "POLL_SECONDS", 0.01)
     bodies = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> dict[str, Any]:
