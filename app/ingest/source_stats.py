@@ -8,6 +8,7 @@ Owns the tables source_volumes, source_outcomes and plan_violations.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from functools import partial
 from typing import Final, TypeVar
@@ -103,6 +104,7 @@ class SourceStats:
         self._clock = clock
         self._metrics = metrics
         self._counts = _Counts()
+        self._flushing = asyncio.Lock()
         self._names: dict[str, set[tuple[str, str]]] = {}
         self._names_of_day = 0
         self._expired_at = 0
@@ -191,20 +193,23 @@ class SourceStats:
             count.last_at = now
 
     async def flush(self) -> None:
-        """Write down what was counted. A database that is away is raised, and then nothing is lost.
+        """Write the counts to the database; when it returns, every count so far is visible to readers.
 
-        What the database refuses for what it says is given up, by itself: it would be refused for ever.
+        If the database cannot be reached, the error is raised and the counts are kept. Rows that the database rejects
+        because of their values are dropped: they would be rejected each time.
         """
-        counts, self._counts = self._counts, _Counts()
-        try:
-            for name in counts.__struct_fields__:
-                if getattr(counts, name):
-                    await self._write(name, counts)
-                    setattr(counts, name, {})
-        except BaseException:
-            _merge_counts(counts, self._counts)
-            self._counts = counts
-            raise
+        # A flush that finds nothing to write must still wait for the one that is writing.
+        async with self._flushing:
+            counts, self._counts = self._counts, _Counts()
+            try:
+                for name in counts.__struct_fields__:
+                    if getattr(counts, name):
+                        await self._write(name, counts)
+                        setattr(counts, name, {})
+            except BaseException:
+                _merge_counts(counts, self._counts)
+                self._counts = counts
+                raise
 
     async def _write(self, name: str, counts: _Counts) -> None:
         """One table's; raises what UNREACHABLE names."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from app.postgres.periodic import PeriodicTask
@@ -25,6 +26,7 @@ class SegmentUsage:
         self._pool = pool
         self._clock = clock
         self._reads: dict[str, tuple[int, int]] = {}
+        self._flushing = asyncio.Lock()
         self._flush_task = PeriodicTask("segment-reads", _FLUSH_SECONDS, self.flush)
 
     def start(self) -> None:
@@ -39,16 +41,21 @@ class SegmentUsage:
         self._reads[key] = times + 1, self._clock.now()
 
     async def flush(self) -> None:
-        """Write down what was counted; in one order, so that two processes never wait for each other in a ring."""
-        reads, self._reads = self._reads, {}
-        if not reads:
-            return
-        keys = sorted(reads)
-        times, instants = zip(*(reads[key] for key in keys), strict=True)
-        try:
-            await self._pool.execute(_ADD, keys, times, instants)
-        except UNREACHABLE:
-            for key in keys:
-                later, latest = self._reads.get(key, (0, 0))
-                self._reads[key] = later + reads[key][0], max(latest, reads[key][1])
-            raise
+        """Write the counts to the database; when it returns, every count so far is visible to readers.
+
+        Rows are written in the order of their keys, so that two processes cannot deadlock.
+        """
+        # A flush that finds nothing to write must still wait for the one that is writing.
+        async with self._flushing:
+            reads, self._reads = self._reads, {}
+            if not reads:
+                return
+            keys = sorted(reads)
+            times, instants = zip(*(reads[key] for key in keys), strict=True)
+            try:
+                await self._pool.execute(_ADD, keys, times, instants)
+            except UNREACHABLE:
+                for key in keys:
+                    later, latest = self._reads.get(key, (0, 0))
+                    self._reads[key] = later + reads[key][0], max(latest, reads[key][1])
+                raise

@@ -86,6 +86,34 @@ async def test_what_the_database_refuses_of_the_tally_holds_up_nothing_else(
     assert await violations(service) == []
 
 
+async def test_health_waits_for_a_flush_that_is_still_writing(service: RunningApp) -> None:
+    await service.send(track("Looked"))
+    services = service.app.state.services
+    async with services.pool.acquire() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE source_volumes IN EXCLUSIVE MODE")
+        periodic_flush = asyncio.create_task(services.ingest.source_stats.flush())
+        await asyncio.sleep(0)
+        health = asyncio.create_task(service.ask("/v1/sources/default/health"))
+        answered, _ = await asyncio.wait({health}, timeout=0.3)
+        assert not answered
+    await periodic_flush
+    assert (await health)["counts"]["accepted"] == 1
+
+
+async def test_segment_usage_waits_for_a_flush_that_is_still_writing(service: RunningApp) -> None:
+    services = service.app.state.services
+    services.segment_usage.count_read("new-visitors")
+    async with services.pool.acquire() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE segment_reads IN EXCLUSIVE MODE")
+        periodic_flush = asyncio.create_task(services.segment_usage.flush())
+        await asyncio.sleep(0)
+        second_flush = asyncio.create_task(services.segment_usage.flush())
+        finished, _ = await asyncio.wait({second_flush}, timeout=0.3)
+        assert not finished
+    await asyncio.gather(periodic_flush, second_flush)
+    assert await services.pool.fetchval("SELECT reads FROM segment_reads WHERE key = 'new-visitors'") == 1
+
+
 async def test_what_is_committed_is_acknowledged_whatever_counting_does(
     service: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
