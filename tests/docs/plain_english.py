@@ -91,30 +91,10 @@ _NOUN_OPENING: Final = re.compile(
     r"(?:The|An?|One|Two|All|Each|Every|Its|Their|His|No|Not|None|This|These|Those|It|They|There|Nothing|Everything"
     r"|Only|Also|Same|Both|Some|Any|Such|So|For|In|On|At|From|To|With|Without|After|Before|Once|Here|Does|Is|Are|Has)\b"
 )
-_IMPERATIVE_S: Final = frozenset(
-    {
-        "Process",
-        "Pass",
-        "Press",
-        "Access",
-        "Discuss",
-        "Express",
-        "Address",
-        "Canvas",
-        "Compress",
-        "Decompress",
-        "Suppress",
-        "Assess",
-        "Guess",
-        "Cross",
-        "Dismiss",
-        "Toss",
-        "Focus",
-        "Alias",
-    }
-)
+_IMPERATIVES_IN_S: Final = frozenset({"Process", "Pass", "Access", "Address", "Compress", "Decompress", "Suppress"})
 _THIRD_PERSON: Final = re.compile(
-    r"([A-Z][a-z]+s)\b(?= (?:the|an?|all|each|every|one|its|their|if|whether|when|in|to|from|for|until|what|how|:|`|\d))"
+    r"([A-Z][a-z]+s)\b"
+    r"(?= (?:the|an?|all|each|every|one|its|their|if|whether|when|in|to|from|for|until|what|how|:|`|\d))"
 )
 
 _OPENING_NAMES: Final = re.compile(
@@ -151,7 +131,7 @@ def _find_in_opening(text: Text, prose: str) -> Iterator[Finding]:
         third_person = _THIRD_PERSON.match(prose)
         if match := _NOUN_OPENING.match(prose):
             yield Finding(text, "a function's docstring opens with an imperative", match[0])
-        elif third_person and third_person[1] not in _IMPERATIVE_S:
+        elif third_person and third_person[1] not in _IMPERATIVES_IN_S:
             yield Finding(text, "a function's docstring opens with an imperative", third_person[1])
 
 
@@ -183,24 +163,29 @@ def read_python(path: Path, source: str) -> Iterator[Text]:
     tree = ast.parse(source)
     docstrings: set[int] = set()
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            for index, statement in enumerate(body):
-                if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-                    if isinstance(content := statement.value.value, str):
-                        docstrings.add(id(statement.value))
-                        is_function = (
-                            index == 0
-                            and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-                            and not any("property" in ast.unparse(item) for item in node.decorator_list)
-                        )
-                        kind: Kind = "function" if is_function else "docstring"
-                        yield Text(path, statement.lineno, kind, content.strip())
+        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not _is_property(node)
+        for index, literal in _docstrings(node):
+            docstrings.add(id(literal))
+            kind: Kind = "function" if is_function and index == 0 else "docstring"
+            yield Text(path, literal.lineno, kind, str(literal.value).strip())
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
             yield Text(path, node.lineno, "name", node.name.replace("_", " "))
     yield from _read_comments(path, source)
     if path.parts[0] == "app":
         yield from _read_strings(path, tree, docstrings)
+
+
+def _is_property(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any("property" in ast.unparse(decorator) for decorator in function.decorator_list)
+
+
+def _docstrings(node: ast.AST) -> Iterator[tuple[int, ast.Constant]]:
+    """Yield the string statements of a body with their position: docstrings and those under an attribute."""
+    body = getattr(node, "body", None)
+    for index, statement in enumerate(body if isinstance(body, list) else ()):
+        literal = statement.value if isinstance(statement, ast.Expr) else None
+        if isinstance(literal, ast.Constant) and isinstance(literal.value, str):
+            yield index, literal
 
 
 def _read_strings(path: Path, tree: ast.AST, docstrings: set[int]) -> Iterator[Text]:
