@@ -1,4 +1,4 @@
-"""The composition root: what the service is made of, and in which order it starts and stops."""
+"""Composition root: builds the application from its parts, starts them in order and stops them in reverse."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from app.registry.segment_usage import SegmentUsage
 _OPEN_PATHS: Final[frozenset[str]] = frozenset().union(
     collect.OPEN_PATHS, visitor.OPEN_PATHS, vendor_sdks.OPEN_PATHS, segment_compatible.OPEN_PATHS
 )
-"""What any web page may call: a union of what each module opens."""
+"""Paths that any web page may call (CORS), collected from the modules that serve them."""
 _OPEN_PREFIXES: Final = (*collect.OPEN_PREFIXES, *vendor_sdks.OPEN_PREFIXES, *segment_compatible.OPEN_PREFIXES)
 
 
@@ -67,10 +67,13 @@ def create_app(
     network: httpx.AsyncBaseTransport | None = None,
     tune_gc: bool = False,
 ) -> FastAPI:
-    """The application over a migrated database. ``worker``: sweep and fill in this process too.
+    """Build the application for a migrated database.
 
-    ``network`` takes the place of the internet, where tools keep their certificates. ``tune_gc`` is for a process that
-    runs one application until it exits; garbage of earlier applications would never be freed.
+    Args:
+        worker: also expire time-based truths and backfill definitions in this process.
+        network: replaces the internet, from which the certificates of some tools are downloaded (for tests).
+        tune_gc: make garbage collection cheap for a process that runs one application until it exits. Garbage of
+            earlier applications in the same process would never be freed.
     """
     metrics = Metrics()
     clock = clock or Clock()
@@ -89,7 +92,7 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
         generate_unique_id_function=choose_operation_id,
     )
-    # Routes are tried one after another, 0.8 us each: those of the hot path stand first.
+    # Routes are matched one after another, 0.8 us each: those of the hot path come first.
     add_customer_routes(app)
     add_session_routes(app)
     add_ticket_routes(app)
@@ -134,7 +137,7 @@ async def _run_lifespan(
     outbound: OutboundClient,
     tune_gc: bool,
 ) -> AsyncIterator[None]:
-    """Start from the database up; stop in the opposite order, so that what was taken in is still answered."""
+    """Start the parts from the database up; stop them in reverse, so that requests in flight are still answered."""
     if settings.database_url is None:
         raise ValueError("database_url must be set; `segue serve` starts the embedded PostgreSQL and sets it")
     user_agents.prepare()
@@ -173,16 +176,20 @@ async def _run_lifespan(
 
 
 def _tune_gc() -> None:
-    """Make the collector run rarely, and never over what lives as long as the process.
+    """Make the garbage collector run rarely, and skip all objects that exist now.
 
-    Reference counting frees the objects of a flush. Searching them for cycles cost 15 % of the throughput.
+    Reference counting already frees the objects of a flush. Searching them for cycles cost 15 % of the throughput.
     """
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
 
 
 async def _prepare_database(clock: Clock, pool: Pool) -> None:
-    """Months too: what arrives before its month was made would keep it from being made."""
+    """Calibrate the clock and create the monthly partitions.
+
+    Rows that arrive before their month's partition exists go to the default partition, and PostgreSQL then refuses to
+    create the partition.
+    """
     async with pool.acquire() as connection:
         await clock.calibrate(connection)
         await create_monthly_partitions(connection, clock.now())

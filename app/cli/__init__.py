@@ -1,1 +1,1 @@
-"""Command line. Hides how a command gets a running, migrated database and a workspace with keys."""
+"""Command line interface. Hides how a command starts and migrates a database and creates the first keys."""

@@ -1,4 +1,4 @@
-"""The command line: ``segue serve`` and everything an operator does beside it."""
+"""Command line interface: ``segue serve`` and the operator's commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from app.projection.rebuild import rebuild_customers
 
 cli = typer.Typer(
     name="segue",
-    help="Touchpoints in; journey stages and segments out. [bold]segue serve[/bold] is all it takes to start.",
+    help="Real-time customer journeys: ingest events, resolve customers, answer stages and segments. "
+    "Start with [bold]segue serve[/bold].",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -38,9 +39,12 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on. [dim]env SEGUE_PORT[/dim]")] = None,
     data: DataDir = None,
     database_url: DatabaseUrl = None,
-    worker: Annotated[bool, typer.Option(help="Sweep, fill and project in this process too.")] = True,
+    worker: Annotated[bool, typer.Option(help="Run the background worker in this process.")] = True,
 ) -> None:
-    """Serve the API: starts the embedded PostgreSQL if need be, migrates, and listens. Ctrl-C drains and stops."""
+    """Serve the API. Starts the embedded PostgreSQL unless a database URL is set, migrates it, and listens.
+
+    Ctrl-C stops accepting requests, answers those in flight, and exits.
+    """
     import uvicorn
 
     from app.main import create_app
@@ -64,7 +68,10 @@ def serve(
 
 @cli.command()
 def worker(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
-    """Only the background work: sweep, fill, deferred projection. Any number may run beside [bold]serve[/bold]."""
+    """Run only the background worker: time expiry, backfills and deferred messages.
+
+    Any number of workers may run beside [bold]serve[/bold].
+    """
     settings = load_settings(data, database_url)
     with open_migrated_database(settings) as ready:
         asyncio.run(_run_worker(ready))
@@ -72,31 +79,34 @@ def worker(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
 
 @cli.command("migrate")
 def migrate(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
-    """Bring the database to the current schema."""
+    """Migrate the database to the current schema."""
     with open_migrated_database(load_settings(data, database_url)):
-        out.print("The schema is current.")
+        out.print("The schema is up to date.")
 
 
 @cli.command()
 def rebuild(
-    customer: Annotated[str | None, typer.Option(help="Only this one, such as user_id:42.")] = None,
+    customer: Annotated[str | None, typer.Option(help="Rebuild only this customer, such as user_id:42.")] = None,
     data: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Make every customer anew from the log, and say how many were not what the log says (it must be none)."""
+    """Rebuild every customer from the log and report how many differed (expected: 0)."""
     with open_migrated_database(load_settings(data, database_url)) as ready:
         differing = asyncio.run(_rebuild(ready, customer))
-    out.print(f"{differing} differed." if differing else "Every customer was what the log says.")
+    out.print(f"{differing} customers differed from the log.")
 
 
 @cli.command()
 def verify(
-    key: Annotated[str | None, typer.Argument(help="Key of a segment; without it, all of them.")] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Only so many customers, chosen at random.")] = None,
+    key: Annotated[str | None, typer.Argument(help="Key of the segment (default: all segments).")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Verify this many randomly chosen customers.")] = None,
     data: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Recompute who is in a segment from the log and compare with the answers. Exits with 1 if anything differs."""
+    """Recompute the members of a segment from the log and compare them with the stored ones.
+
+    Exits with status 1 if any customer differs.
+    """
     with open_migrated_database(load_settings(data, database_url)) as ready:
         results = asyncio.run(_verify(ready, key, sample))
     for name, verified in results.items():
@@ -117,7 +127,7 @@ async def _run_worker(settings: Settings) -> None:
     async with open_workspace(settings, settle=True) as (pool, registry):
         background = Worker(pool, registry, settings, await create_calibrated_clock(pool), Metrics())
         await background.start()
-        out.print("Working. Ctrl-C stops.")
+        out.print("Worker started. Press Ctrl-C to stop.")
         await stop.wait()
         await background.stop()
 
@@ -156,6 +166,6 @@ add_import_commands(cli)
 
 
 def main() -> None:
-    """The console script. SIGTERM, which supervisors and containers send, ends every command as Ctrl-C does."""
+    """Run the console script. SIGTERM, which supervisors and containers send, stops a command like Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     cli()

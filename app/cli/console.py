@@ -1,4 +1,4 @@
-"""What commands share: consoles, options, settings, and a migrated database."""
+"""Shared parts of all commands: consoles, options, settings and a migrated database."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DatabaseUrl = Annotated[
 def load_settings(
     data: Path | None, database_url: str | None, host: str | None = None, port: int | None = None
 ) -> Settings:
-    """What the environment says, under what the command line says."""
+    """Read the settings from the environment; options of the command line take precedence."""
     options = {"data_dir": data, "database_url": database_url, "host": host, "port": port}
     try:
         settings = Settings().model_copy(update={name: value for name, value in options.items() if value is not None})
@@ -48,7 +48,10 @@ def load_settings(
 
 @contextmanager
 def open_migrated_database(settings: Settings) -> Iterator[Settings]:
-    """Settings with the URL of a migrated database; a failure ends the command with one line instead of a traceback."""
+    """Yield settings with the URL of a running, migrated database.
+
+    If the database cannot be used, print one line instead of a traceback and exit with status 1.
+    """
     try:
         with run_database(settings) as ready:
             yield ready
@@ -56,15 +59,17 @@ def open_migrated_database(settings: Settings) -> Iterator[Settings]:
         fail(str(error))
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         is_file_error = isinstance(error, OSError) and error.filename is not None
-        fail(str(error) if is_file_error else f"The database cannot be used: {error}")
+        fail(str(error) if is_file_error else f"Database not usable: {error}")
 
 
 def fail(reason: str) -> NoReturn:
+    """Print the reason in red on stderr and exit with status 1."""
     err.print(f"[red]{escape(reason)}[/red]", soft_wrap=True)
     raise typer.Exit(1)
 
 
 def ensure_workspace(settings: Settings, console: Console) -> None:
+    """Create the default definitions, source and keys in an empty database, and print the keys."""
     first_keys = asyncio.run(bootstrap_if_empty(settings))
     if first_keys is not None:
         _print_first_keys(first_keys, console)
@@ -75,7 +80,7 @@ def _print_first_keys(first_keys: FirstKeys, console: Console) -> None:
         Panel(
             f"write key   [bold]{first_keys.write_key}[/bold]\n"
             f"secret key  [bold]{first_keys.secret_key}[/bold]\n\n"
-            "The secret key is shown this once. The write key may stand in web pages.",
+            "Store the secret key now: it is shown only once. The write key may be used in web pages.",
             title="Your first keys",
             expand=False,
         )

@@ -1,4 +1,4 @@
-"""``segue import`` and ``segue import-metrics``: files into the log, and metrics of channels."""
+"""``segue import`` and ``segue import-metrics``: import messages, and daily metrics of channels, from files."""
 
 from __future__ import annotations
 
@@ -45,24 +45,27 @@ def add_import_commands(cli: typer.Typer) -> None:
 def import_messages(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="NDJSON, or CSV with dotted column names.")],
     source: Annotated[
-        str | None, typer.Option(help="Source that the messages come from; the kind's name, or [bold]default[/bold].")
+        str | None,
+        typer.Option(help="Source of the messages (default: the value of --kind, else [bold]default[/bold])."),
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="A ready mapping of columns, or the tool whose exported events the lines are.")
+        str | None, typer.Option(help="A built-in column mapping, or the tool that exported the events.")
     ] = None,
     mapping: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="What each column means, JSON or TOML; see docs/import.md.")
+        Path | None, typer.Option(dir_okay=False, help="Column mapping in JSON or TOML; see docs/import.md.")
     ] = None,
     guess: Annotated[
-        bool, typer.Option("--guess", help="Guess the mapping, show it, ask what is unsure, and write it down.")
+        bool, typer.Option("--guess", help="Infer the mapping, ask about unclear columns, and save it as a file.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --guess: ask nothing, import if nothing is unsure.")] = False,
-    zone: Annotated[str | None, typer.Option(help="Time zone of times without one, such as Europe/Berlin.")] = None,
-    time_format: Annotated[str | None, typer.Option(help="How times are written, such as %d.%m.%Y %H:%M.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="With --guess: import without asking if all is clear.")] = False,
+    zone: Annotated[
+        str | None, typer.Option(help="Time zone of times without an offset, such as Europe/Berlin.")
+    ] = None,
+    time_format: Annotated[str | None, typer.Option(help="Format of times, such as %d.%m.%Y %H:%M.")] = None,
     data: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Import messages from a file. Run it again after an interruption: it goes on where it stopped, nothing doubles."""
+    """Import messages from a file. After an interruption, run it again: it resumes and stores no message twice."""
     try:
         if guess:
             file_mapping = _infer_mapping(file, mapping, yes, zone, time_format)
@@ -81,12 +84,12 @@ def import_messages(
 def _read_mapping(
     file: Path, kind: str | None, mapping_file: Path | None, zone: str | None, time_format: str | None
 ) -> FileMapping | None:
-    """The mapping that the options name; None if the file needs none. Raises MappingRefused."""
+    """Return the mapping that the options select, or None if the file needs no mapping. Raise MappingRefused."""
     mapping = mapping_of(file, kind, mapping_file)
     if zone is None and time_format is None:
         return mapping
     if mapping is None:
-        raise MappingRefused("--zone and --time-format are for files that a mapping reads")
+        raise MappingRefused("--zone and --time-format apply only to files with a column mapping")
     times = mapping.times if time_format is None else [time_format]
     return check_mapping(msgspec.structs.replace(mapping, zone=zone or mapping.zone, times=times))
 
@@ -94,20 +97,21 @@ def _read_mapping(
 def _infer_mapping(
     file: Path, mapping_file: Path | None, yes: bool, zone: str | None, time_format: str | None
 ) -> FileMapping | None:
-    """Infer the mapping and write it down; None if nothing is to be imported yet. Raises MappingRefused."""
+    """Infer the mapping and save it; return None if the import must be confirmed first. Raise MappingRefused."""
     mapping_file = mapping_file or file.with_name(f"{file.name}.mapping.json")
     is_interactive = not yes and sys.stdin.isatty()
     answers = {about: answer for about, answer in {"zone": zone, "times": time_format}.items() if answer is not None}
     inferred = infer_mapping_of_file(file, answers, _ask if is_interactive else None, out)
     write_mapping(mapping_file, inferred.mapping)
-    out.print(f"The mapping is in {mapping_file}.", soft_wrap=True, highlight=False)
+    out.print(f"Mapping saved to {mapping_file}.", soft_wrap=True, highlight=False)
     if inferred.doubts:
         questions = "\n".join(f"- {doubt.question}" for doubt in inferred.doubts)
-        raise MappingRefused(f"Some of it is not to be guessed; complete it there:\n{questions}")
+        raise MappingRefused(f"Some columns are unclear. Complete the mapping file:\n{questions}")
     show_first_messages(file, inferred.mapping, out)
-    if yes or (is_interactive and Confirm.ask("Import all rows like this?", console=out, default=False)):
+    if yes or (is_interactive and Confirm.ask("Import all rows with this mapping?", console=out, default=False)):
         return inferred.mapping
-    out.print(f"Nothing is imported yet: segue import {file} --mapping {mapping_file}", soft_wrap=True, highlight=False)
+    command = f"segue import {file} --mapping {mapping_file}"
+    out.print(f"Nothing imported yet. To import: {command}", soft_wrap=True, highlight=False)
     return None
 
 
@@ -116,16 +120,16 @@ def _ask(doubt: Doubt) -> str:
 
 
 def import_channel_metrics(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Figures of a channel by day.")],
-    kind: Annotated[str, typer.Option(help="Whose file it is, such as [bold]twitter_analytics[/bold].")] = "generic",
-    source: Annotated[str | None, typer.Option(help="Source that they are of; the kind's name if not said.")] = None,
-    subject: Annotated[str, typer.Option(help="Page, post or keyword, where the file does not say it.")] = "",
-    day: Annotated[str | None, typer.Option(help="The day, where the file names none.")] = None,
-    dates: Annotated[str | None, typer.Option(help="How 03/04/2026 is meant: dmy or mdy.")] = None,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Daily metrics of a channel.")],
+    kind: Annotated[str, typer.Option(help="File format, such as [bold]twitter_analytics[/bold].")] = "generic",
+    source: Annotated[str | None, typer.Option(help="Source of the metrics (default: the value of --kind).")] = None,
+    subject: Annotated[str, typer.Option(help="Page, post or keyword, for files without that column.")] = "",
+    day: Annotated[str | None, typer.Option(help="Day, for files without a date.")] = None,
+    dates: Annotated[str | None, typer.Option(help="Order of dates such as 03/04/2026: dmy or mdy.")] = None,
     data: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Import figures of a channel that belong to nobody. The same file again changes nothing."""
+    """Import daily metrics of a channel, which belong to no customer. Importing a file twice changes nothing."""
     with open_migrated_database(load_settings(data, database_url)) as ready:
         ensure_workspace(ready, err)
         key = source or kind.replace("_", "-")
@@ -170,7 +174,7 @@ async def _import_messages(
             try:
                 report = await import_file(file, reader, target, lambda advanced: progress.advance(task, advanced))
             except MappingRefused as refused:
-                fail(f"{file} does not fit: {refused}")
+                fail(f"{file} does not match the mapping: {refused}")
             finally:
                 await ingest.stop()
     _print_import_report(report, file)
@@ -178,9 +182,9 @@ async def _import_messages(
 
 def _print_import_report(report: ImportReport, file: Path) -> None:
     if report.resumed_at_line:
-        out.print(f"Went on after line {report.resumed_at_line}.")
+        out.print(f"Resumed after line {report.resumed_at_line}.")
     out.print(f"{report.accepted} accepted, {report.duplicate} duplicate, {report.rejected} rejected.")
     if report.erasures:
-        out.print(f"{report.erasures} people ask to be forgotten: see GET /v1/erasure-requests.")
+        out.print(f"{report.erasures} erasure requests queued: see GET /v1/erasure-requests.")
     if report.rejected:
-        out.print(f"The rejected lines and their faults are in {errors_path(file)}.", soft_wrap=True)
+        out.print(f"Rejected lines and the reasons are in {errors_path(file)}.", soft_wrap=True)

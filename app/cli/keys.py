@@ -16,7 +16,7 @@ from app.errors import BadRequest, NotFound
 from app.formats.timestamps import rfc3339
 from app.registry.registry import Registry
 
-keys_cli = typer.Typer(help="Make, list and revoke keys.", no_args_is_help=True)
+keys_cli = typer.Typer(help="Create, list, revoke and rotate keys.", no_args_is_help=True)
 
 _LINE_CHARS_MAX: Final = 500
 
@@ -28,13 +28,15 @@ class KeyKind(StrEnum):
 
 @keys_cli.command("create")
 def create_key(
-    kind: Annotated[KeyKind, typer.Argument(help="[bold]write[/bold] appends, [bold]secret[/bold] reads and defines.")],
-    source: Annotated[str, typer.Option(help="Source of a write key; made if there is none yet.")] = "default",
+    kind: Annotated[
+        KeyKind, typer.Argument(help="[bold]write[/bold] sends messages, [bold]secret[/bold] manages all.")
+    ],
+    source: Annotated[str, typer.Option(help="Source of a write key; created if it does not exist.")] = "default",
     name: Annotated[str, typer.Option(help="What the key is for.")] = "",
     data: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Make a key. A secret key is shown this once: only its hash is kept."""
+    """Create a key and print it. A secret key is shown only once, because Segue stores only its hash."""
 
     async def create(registry: Registry) -> str:
         if kind is KeyKind.SECRET:
@@ -53,7 +55,7 @@ def create_key(
 
 @keys_cli.command("list")
 def list_keys(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
-    """List all keys, revoked ones too."""
+    """List all keys, including revoked ones."""
     with open_migrated_database(load_settings(data, database_url)) as ready:
         keys = asyncio.run(run_with_registry(ready, lambda registry: registry.keys.list_all()))
     table = Table("id", "kind", "source", "name", "key", "created", "revoked", box=None, header_style="bold")
@@ -67,17 +69,17 @@ def list_keys(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
             rfc3339(key.created_at)[:19],
             "" if key.revoked_at is None else rfc3339(key.revoked_at)[:19],
         )
-    # As wide as it needs to be: a shortened key is of no use, and a program may read this.
+    # Do not fit the table to the terminal: a shortened key is useless, and programs may parse the output.
     Console(width=_LINE_CHARS_MAX).print(table)
 
 
 @keys_cli.command("revoke")
 def revoke_key(
-    key: Annotated[str, typer.Argument(help="The key itself, or the beginning of its id from [bold]keys list[/bold].")],
+    key: Annotated[str, typer.Argument(help="The key, or the first characters of its id from [bold]keys list[/bold].")],
     data: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Revoke a key; every process follows within a second."""
+    """Revoke a key. Every process stops accepting it within a second."""
 
     async def revoke(registry: Registry) -> None:
         await registry.keys.revoke(await _resolve_key_id(registry, key))
@@ -89,25 +91,25 @@ def revoke_key(
 
 @keys_cli.command("rotate")
 def rotate_signing_key(
-    revoke: Annotated[bool, typer.Option("--revoke", help="Tokens that older secrets signed hold no more.")] = False,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Also invalidate all tokens signed so far.")] = False,
     data: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Sign the tokens of visitors with a new secret; every process follows within a second. Pages notice nothing."""
+    """Sign visitor tokens with a new secret. Every process uses it within a second; pages need no change."""
     with open_migrated_database(load_settings(data, database_url)) as ready:
         asyncio.run(run_with_registry(ready, lambda registry: registry.keys.renew_signing_key(revoke=revoke)))
     out.print("Rotated.")
 
 
 async def _resolve_key_id(registry: Registry, key: str) -> str:
-    """The key that is meant, by its whole id. Raises NotFound or BadRequest."""
+    """Return the full id for a key or the beginning of an id; raise NotFound or BadRequest if it is ambiguous."""
     if key.startswith(("wk_", "sk_")):
         return key
     matching_ids = [
         candidate.id for candidate in await registry.keys.list_all() if candidate.id.startswith(key.lower())
     ]
     if not matching_ids:
-        raise NotFound("There is no such key.")
+        raise NotFound("No key has this id.")
     if len(matching_ids) > 1:
-        raise BadRequest("More than one key begins like this; give more of its id.")
+        raise BadRequest("Several keys have an id that begins like this; give more characters of it.")
     return matching_ids[0]

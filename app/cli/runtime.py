@@ -1,4 +1,4 @@
-"""What commands run on: a database that is started, kept running and migrated, and the registry over it."""
+"""Runtime of commands: a started, supervised and migrated database, and the registry that reads it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ log = structlog.get_logger(__name__)
 
 @contextmanager
 def run_database(settings: Settings) -> Iterator[Settings]:
-    """Settings with the URL of a database that runs and is migrated; stops what it started.
+    """Yield settings with the URL of a running, migrated database.
 
-    Raises EmbeddedPostgresError, OSError or asyncpg.PostgresError.
+    Without a database URL, start the embedded PostgreSQL, restart it if it dies, and stop it at the end.
+
+    Raises:
+        EmbeddedPostgresError, OSError, asyncpg.PostgresError: the database cannot be started, reached or migrated.
     """
     if settings.database_url is not None:
         asyncio.run(migrate.upgrade(settings.database_url))
@@ -43,7 +46,7 @@ def run_database(settings: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def _keep_running(embedded: EmbeddedPostgres) -> Iterator[None]:
-    """Start PostgreSQL again whenever it has died: nobody else would. Until it is back requests are answered 503."""
+    """Restart PostgreSQL when it dies. Requests are answered 503 until it accepts connections again."""
     stopping = threading.Event()
 
     def watch() -> None:
@@ -68,9 +71,9 @@ def _keep_running(embedded: EmbeddedPostgres) -> Iterator[None]:
 
 @asynccontextmanager
 async def open_workspace(settings: Settings, *, settle: bool = False) -> AsyncIterator[tuple[Pool, Registry]]:
-    """A pool and the loaded registry, for work outside the service.
+    """Yield a connection pool and the loaded registry, for commands that work outside the service.
 
-    ``settle`` as in :meth:`Registry.load`; raises :class:`OtherSettings` without it.
+    ``settle`` is passed to :meth:`Registry.load`, which without it may raise :class:`OtherSettings`.
     """
     pool = await open_pool(migrate.asyncpg_url(settings.database_url or ""), settings.pool_connections_max)
     try:
@@ -82,7 +85,7 @@ async def open_workspace(settings: Settings, *, settle: bool = False) -> AsyncIt
 
 
 async def run_with_registry(settings: Settings, action: Callable[[Registry], Awaitable[_Result]]) -> _Result:
-    """For what has nothing to do with rules, which are not read."""
+    """Run an action that needs keys and sources only; the rules are not loaded."""
     pool = await open_pool(migrate.asyncpg_url(settings.database_url or ""), 2)
     try:
         registry = Registry(pool, settings)
@@ -93,7 +96,10 @@ async def run_with_registry(settings: Settings, action: Callable[[Registry], Awa
 
 
 async def bootstrap_if_empty(settings: Settings) -> FirstKeys | None:
-    """Whichever command meets an empty workspace first gives it definitions, a source and keys; None otherwise."""
+    """Create default definitions, a source and keys in an empty workspace.
+
+    Return the keys, or None if the workspace was not empty.
+    """
     pool = await open_pool(migrate.asyncpg_url(settings.database_url or ""), 1)
     try:
         return await transact(pool, bootstrap)
@@ -102,7 +108,7 @@ async def bootstrap_if_empty(settings: Settings) -> FirstKeys | None:
 
 
 async def create_calibrated_clock(pool: Pool) -> Clock:
-    """A clock that follows the database's."""
+    """Return a clock that is calibrated to the clock of the database."""
     clock = Clock()
     async with pool.acquire() as connection:
         await clock.calibrate(connection)

@@ -1,7 +1,7 @@
-"""Logging: one JSON object a line where a program reads it, colours where a person does. To stderr.
+"""Logging to stderr: one JSON object a line, or coloured text if stderr is a terminal.
 
-What is logged are events, counts, durations and error codes; never a payload, a key, or an id of a customer.
-Libraries' records take the same way, and uvicorn's access log, whose lines would hold ids, is off.
+Log lines contain events, counts, durations and error codes, never a payload, a key or an id of a customer. Records of
+libraries are formatted in the same way. Uvicorn's access log is off, because its lines contain ids.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from structlog.typing import EventDict, ExcInfo, Processor
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
 _QUIETED_LOGGERS: Final = ("httpx", "httpcore", "asyncio", "alembic", "asyncpg.pool", "sqlalchemy.engine")
-"""Libraries that tell more than anybody asked, URLs with ids among it; their warnings are kept."""
+"""Libraries whose info records are too verbose or contain URLs with ids; only their warnings are logged."""
 
 
 def configure(level: str = "info", *, access_log: bool = False) -> None:
-    """Set up structlog and the standard library's logging; the last call wins. Raises ValueError on another level.
+    """Configure structlog and the standard library's logging; a later call replaces an earlier one.
 
-    Call it before uvicorn starts and pass uvicorn ``log_config=None``, so that it keeps its hands off.
+    Call it before uvicorn starts, and pass ``log_config=None`` to uvicorn so that it does not configure logging itself.
+
+    Raises:
+        ValueError: the level is unknown.
     """
     if level.lower() not in _LEVELS:
-        raise ValueError(f"log level {level!r} is none of {', '.join(_LEVELS)}")
+        raise ValueError(f"unknown log level {level!r}; use one of {', '.join(_LEVELS)}")
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -38,7 +41,7 @@ def configure(level: str = "info", *, access_log: bool = False) -> None:
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.stdlib.LoggerFactory(),
-        # Modules get their loggers at import, before this; a cached one would keep what it first saw.
+        # Modules create their loggers at import, before this call; a cached logger would keep the old configuration.
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -57,7 +60,7 @@ def configure(level: str = "info", *, access_log: bool = False) -> None:
 def _build_renderers() -> list[Processor]:
     drop_internals = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if sys.stderr.isatty():
-        # Not the pretty tracebacks: they print local variables, and those hold what customers sent.
+        # structlog's rich tracebacks print local variables, which contain customers' data.
         console = structlog.dev.ConsoleRenderer(exception_formatter=_print_traceback)
         return [_drop_color_message, drop_internals, console]
     json = structlog.processors.JSONRenderer(ensure_ascii=False)
@@ -68,7 +71,7 @@ _DETAIL: Final = re.compile(r"^DETAIL:.*?(?=^HINT:|^Traceback |^The above |^Duri
 
 
 def _format_traceback(exc_info: ExcInfo) -> str:
-    """The usual text without PostgreSQL's DETAIL, which quotes the row that was refused."""
+    """Format a traceback without PostgreSQL's DETAIL lines, which quote the rejected row."""
     return _DETAIL.sub("", "".join(traceback.format_exception(*exc_info))).rstrip()
 
 
@@ -77,6 +80,6 @@ def _print_traceback(out: TextIO, exc_info: ExcInfo) -> None:
 
 
 def _drop_color_message(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """uvicorn says everything twice, once in colours."""
+    """Drop the coloured copy of the message that uvicorn adds to each record."""
     event.pop("color_message", None)
     return event

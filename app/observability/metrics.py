@@ -1,6 +1,6 @@
-"""What the service tells about itself, in Prometheus's terms. One registry an application, so that tests can have many.
+"""Prometheus metrics of one application. Each application has its own registry, so that tests can run several.
 
-Labels hold only words of our own (outcomes, codes, steps, route templates), never what a client sent.
+Label values come from fixed sets (outcomes, codes, steps, route templates, source keys), never from clients.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Step = Literal["normalise", "check_plan", "append", "record_conflicts", "queue_e
 
 
 class _StepTimer:
-    """Observes how long the body of a with statement takes; the generator of a contextmanager costs twice as much."""
+    """Context manager that observes the duration of its body; ``contextlib.contextmanager`` costs twice as much."""
 
     __slots__ = ("_histogram", "_started_at")
 
@@ -37,7 +37,7 @@ class _StepTimer:
 
 
 class Metrics:
-    """The figures of one process."""
+    """All metrics of one application."""
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -67,21 +67,19 @@ class Metrics:
 
     def _create_worker_metrics(self, registry: CollectorRegistry) -> None:
         self._sweep_lag = Gauge(
-            "segue_sweep_lag_seconds", "How long the oldest due change has been waiting.", registry=registry
+            "segue_sweep_lag_seconds", "Age of the oldest due change that is not yet stored.", registry=registry
         )
         self._deferred = Gauge("segue_deferred_messages", "Messages stored but not yet projected.", registry=registry)
         self._fills = Gauge("segue_fills_pending", "Customers not yet at the current definitions.", registry=registry)
         self._due = Gauge(
-            "segue_sweep_due_customers", "Customers whose next change is due, at most 10,000.", registry=registry
+            "segue_sweep_due_customers", "Customers whose next change is due (counted up to 10,000).", registry=registry
         )
         self._fill_customers = Counter(
-            "segue_fill_customers", "Customers brought to new definitions.", registry=registry
+            "segue_fill_customers", "Customers backfilled to new definitions.", registry=registry
         )
-        self._fill_touchpoints = Counter(
-            "segue_fill_touchpoints", "Touchpoints read to bring customers to new definitions.", registry=registry
-        )
+        self._fill_touchpoints = Counter("segue_fill_touchpoints", "Touchpoints read by backfills.", registry=registry)
         self._fill_eta = Gauge(
-            "segue_fill_eta_seconds", "How long the fill at work will take at its speed so far.", registry=registry
+            "segue_fill_eta_seconds", "Estimated remaining time of the running backfill.", registry=registry
         )
 
     def _create_connection_metrics(self, registry: CollectorRegistry) -> None:
@@ -93,7 +91,7 @@ class Metrics:
         )
         self._request_seconds = Histogram(
             "segue_request_seconds",
-            "Time to the end of the answer.",
+            "Time from the request to the end of the response.",
             ["route"],
             buckets=_STEP_SECONDS,
             registry=registry,
@@ -102,34 +100,34 @@ class Metrics:
     def _create_source_metrics(self, registry: CollectorRegistry) -> None:
         self._webhooks_refused = Counter(
             "segue_webhooks_refused",
-            "Webhooks that were not shown to be their tool's.",
+            "Webhooks with a missing, wrong, stale or replayed signature.",
             ["kind", "reason"],
             registry=registry,
         )
         self._source_outcomes = Counter(
             "segue_source_outcomes",
-            "Messages of a source by outcome; refused counts deliveries.",
+            "Messages of a source by outcome; the outcome refused counts webhooks.",
             ["source", "outcome"],
             registry=registry,
         )
         self._source_seen = Gauge(
             "segue_source_last_seen_seconds",
-            "When a source was last heard of by this process, in seconds since 1970.",
+            "Time of the last request from a source in this process, in seconds since 1970.",
             ["source"],
             registry=registry,
         )
         self._plan_violations = Counter(
-            "segue_plan_violations", "Messages that did not keep to the tracking plan.", ["mode"], registry=registry
+            "segue_plan_violations", "Messages that violate the tracking plan.", ["mode"], registry=registry
         )
         self._contacts_unusable = Counter(
             "segue_contacts_unusable",
-            "Addresses and phone numbers that are no identity.",
+            "Email addresses and phone numbers that cannot be used as identities.",
             ["kind", "reason"],
             registry=registry,
         )
 
     def count_outcome(self, name: str, n: int) -> None:
-        """``name``: accepted, duplicate or rejected."""
+        """Count messages by outcome: accepted, duplicate or rejected."""
         if name == "accepted":
             self.accepted += n
         if n:
@@ -139,11 +137,14 @@ class Metrics:
         self._rejections.labels(code).inc()
 
     def count_refused_webhook(self, kind: str, reason: str) -> None:
-        """``reason``: missing, wrong, stale or replayed."""
+        """Count a refused webhook; ``reason`` is missing, wrong, stale or replayed."""
         self._webhooks_refused.labels(kind, reason).inc()
 
     def count_source_outcome(self, source: str, outcome: str, times: int, now: int) -> None:
-        """``outcome``: accepted, duplicate, rejected, warned, refused or ignored; ``now`` in microseconds."""
+        """Count messages of a source; ``now`` is in microseconds since the epoch.
+
+        ``outcome`` is accepted, duplicate, rejected, warned, refused or ignored.
+        """
         key = ("source", f"{source}:{outcome}", 0)
         counter = self._children.get(key)
         if counter is None:
@@ -152,11 +153,11 @@ class Metrics:
         self._source_seen.labels(source).set(now / 1_000_000)
 
     def count_plan_violation(self, mode: str) -> None:
-        """``mode``: warn or quarantine."""
+        """Count a message that violates the tracking plan; ``mode`` is warn or quarantine."""
         self._plan_violations.labels(mode).inc()
 
     def count_unusable_contact(self, kind: str, reason: str) -> None:
-        """``kind``: email or phone; ``reason`` a word of :mod:`app.formats.email_phone`."""
+        """Count an unusable contact; ``kind`` is email or phone, ``reason`` is from :mod:`app.formats.email_phone`."""
         self._contacts_unusable.labels(kind, reason).inc()
 
     def observe_flush(self, messages: int) -> None:
@@ -177,7 +178,7 @@ class Metrics:
         self._sweep_lag.set(seconds)
 
     def set_deferred(self, messages: int) -> None:
-        """Messages in the log that no customer's state holds yet."""
+        """Set the number of messages in the log that are not projected yet."""
         self._deferred.set(messages)
 
     def set_due(self, customers: int) -> None:
@@ -194,16 +195,19 @@ class Metrics:
         self._fills.set(customers)
 
     def watch_pool(self, used: Callable[[], int], size: Callable[[], int]) -> None:
-        """Read when asked, not when it changes."""
+        """Register functions that return the used and open connections; they are called at each scrape."""
         self._pool_used.set_function(used)
         self._pool_size.set_function(size)
 
     def watch_streams(self, open: Callable[[], int]) -> None:
-        """Read when asked."""
+        """Register a function that returns the number of open streams; it is called at each scrape."""
         self._streams.set_function(open)
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """``route`` is the template. Children are kept: looking one up by labels costs more than counting."""
+        """Count a request and its duration; ``route`` is the route template.
+
+        Child metrics are cached, because a lookup by labels costs more than counting.
+        """
         key = (method, route, status)
         counter = self._children.get(key)
         if counter is None:
@@ -215,5 +219,5 @@ class Metrics:
         timer.observe(seconds)
 
     def render(self) -> bytes:
-        """All of it as text for a scraper."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self._registry)

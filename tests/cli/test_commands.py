@@ -27,19 +27,19 @@ from tests.support.server_process import ROOT, Server
 pytestmark = pytest.mark.server
 
 HELP = {
-    "": ["segue serve is all it takes to start", "serve", "worker", "migrate", "keys", "import", "rebuild", "verify"],
-    "serve": ["starts the embedded PostgreSQL", "Ctrl-C drains", "SEGUE_PORT", "DATABASE_URL", "--no-worker"],
-    "worker": ["Only the background work", "may run beside serve"],
+    "": ["Start with segue serve", "serve", "worker", "migrate", "keys", "import", "rebuild", "verify"],
+    "serve": ["Starts the embedded PostgreSQL", "Ctrl-C stops", "SEGUE_PORT", "DATABASE_URL", "--no-worker"],
+    "worker": ["Run only the background worker", "may run beside serve"],
     "migrate": ["to the current schema"],
     "keys": ["create", "list", "revoke", "rotate"],
-    "keys create": ["write appends, secret reads", "--source", "--name", "shown this once"],
-    "keys list": ["revoked ones too"],
-    "keys revoke": ["within a second", "the beginning of its id"],
-    "keys rotate": ["tokens of visitors", "--revoke"],
-    "import": ["NDJSON, or CSV", "goes on where it stopped", "--source", "--kind", "--mapping", "--guess", "--zone"],
-    "import-metrics": ["belong to nobody", "same file again changes nothing", "--kind", "--dates"],
-    "rebuild": ["anew from the log", "such as user_id:42"],
-    "verify": ["from the log", "--sample", "Exits with 1 if anything differs"],
+    "keys create": ["write sends messages, secret manages", "--source", "--name", "shown only once"],
+    "keys list": ["including revoked ones"],
+    "keys revoke": ["within a second", "first characters of its id"],
+    "keys rotate": ["visitor tokens", "--revoke"],
+    "import": ["NDJSON, or CSV", "it resumes", "--source", "--kind", "--mapping", "--guess", "--zone"],
+    "import-metrics": ["belong to no customer", "twice changes nothing", "--kind", "--dates"],
+    "rebuild": ["from the log", "such as user_id:42"],
+    "verify": ["from the log", "--sample", "Exits with status 1 if any customer differs"],
 }
 
 
@@ -91,7 +91,7 @@ def test_keys_take_effect_on_a_running_server(server: Server) -> None:
 def test_a_key_that_nobody_knows_cannot_be_revoked(server: Server) -> None:
     for key in ("wk_unknown", "ffffffffffff"):
         done = server.command("keys", "revoke", key)
-        assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", "There is no such key.")
+        assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", "No key has this id.")
 
 
 def test_tokens_of_visitors_are_signed_by_another_secret(server: Server) -> None:
@@ -231,7 +231,7 @@ def test_a_killed_import_goes_on_where_it_stopped(server: Server, tmp_path: Path
 
     done = server.command("import", str(file))
     assert done.returncode == 0, done.stderr
-    went_on = re.search(r"Went on after line (\d+)", done.stdout)
+    went_on = re.search(r"Resumed after line (\d+)", done.stdout)
     assert went_on
     assert 2_000 < int(went_on[1]) < lines
     assert not mark.exists()
@@ -262,7 +262,7 @@ def test_rebuild_of_one_and_of_all(server: Server) -> None:
         assert httpx.post(server.url + "/v1/track", json=call, auth=(server.write_key, "")).status_code == 200
     for options in ((), ("--customer", "user_id:rebuilt-1")):
         done = server.command("rebuild", *options)
-        assert (done.returncode, done.stdout.strip()) == (0, "Every customer was what the log says.")
+        assert (done.returncode, done.stdout.strip()) == (0, "0 customers differed from the log.")
     missing = server.command("rebuild", "--customer", "user_id:never-seen")
     assert missing.returncode == 1
     assert "no customer user_id:never-seen" in missing.stderr
@@ -276,8 +276,8 @@ def test_rebuild_finds_and_repairs_what_differs(server: Server) -> None:
     asyncio.run(_corrupt(server, "state-broken", "state-whole"))
     assert _ask(server, "/v1/customers/state-broken")["stages"] != before
 
-    assert server.command("rebuild").stdout.strip() == "1 differed."
-    assert server.command("rebuild").stdout.strip() == "Every customer was what the log says."
+    assert server.command("rebuild").stdout.strip() == "1 customers differed from the log."
+    assert server.command("rebuild").stdout.strip() == "0 customers differed from the log."
     assert _ask(server, "/v1/customers/state-broken")["stages"] == before
 
 
@@ -320,7 +320,7 @@ def test_a_database_that_is_not_there_is_one_plain_line(server: Server) -> None:
     for command in (["migrate"], ["serve"], ["keys", "list"]):
         done = server.command(*command, env={"DATABASE_URL": url})
         assert done.returncode == 1
-        assert "The database cannot be used" in done.stderr
+        assert "Database not usable" in done.stderr
         assert "Traceback" not in done.stderr
 
 
@@ -329,7 +329,7 @@ def test_migrate_and_keys_before_the_first_serve(make_server: Callable[..., Serv
     server = make_server(empty_database_url)
     for _ in range(2):
         done = server.command("migrate")
-        assert (done.returncode, done.stdout.strip()) == (0, "The schema is current.")
+        assert (done.returncode, done.stdout.strip()) == (0, "The schema is up to date.")
     made = server.command("keys", "create", "secret")
     assert re.fullmatch(r"sk_\w{32}\n", made.stdout)
     assert "Your first keys" in made.stderr

@@ -59,7 +59,7 @@ def test_what_is_unsure_is_asked_and_nothing_imported_until_confirmed(server: Se
     who = "asked@example.com"
     file = _file(tmp_path, who)
     said = _at_a_terminal(server, "Order Completed\nMars\nEurope/Berlin\nn\n", str(file), "--guess")
-    for told in ("What is the event called", "Which time zone", "no time zone 'Mars'", "1234.5", "Nothing is imported"):
+    for told in ("What is the event called", "Which time zone", "no time zone 'Mars'", "1234.5", "Nothing imported yet"):
         assert told in said
     assert _touchpoints(server, f"email:{who}") is None
     mapping = json.loads((tmp_path / "orders.csv.mapping.json").read_text())
