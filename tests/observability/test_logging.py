@@ -64,5 +64,5 @@ def test_a_refused_row_is_not_quoted(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_an_unknown_level_is_refused() -> None:
-    with pytest.raises(ValueError, match="none of debug"):
+    with pytest.raises(ValueError, match="use one of debug"):
         configure("loud")
