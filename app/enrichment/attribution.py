@@ -1,7 +1,8 @@
-"""How a visit came about: click ids and UTM before the referrer, the referrer before "direct". Pure.
+"""Attribution of visits: click ids and UTM parameters take precedence over the referrer, and the referrer over
+"direct". Pure.
 
-Only what comes from outside is an arrival: a page that is reached from another page of the same site is none, unless
-its URL says otherwise.
+A visit arrives from outside. A page that is reached from another page of the same site is not an arrival, unless its
+URL has campaign parameters or a click id.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ _RULE_CHARS_MAX: Final = 200
 
 
 class Landing(msgspec.Struct, frozen=True):
-    """What a message says of how its page was reached; each may be anything, and None where it is not said.
+    """Page URL, referrer and campaign of a message, unvalidated; None if absent.
 
-    ``campaign`` has the names of this module (source, medium, campaign, term, content), ``click_ids`` those of URLs.
+    ``campaign`` uses the names of this module (source, medium, campaign, term, content), ``click_ids`` the names of
+    URL parameters.
     """
 
     url: str | None = None
@@ -45,7 +47,7 @@ class Landing(msgspec.Struct, frozen=True):
 
 
 class Attribution(msgspec.Struct, frozen=True, omit_defaults=True):
-    """As it is stored in ``context.acquisition``. ``group`` is one of GROUPS; ``rule`` says what decided."""
+    """Attribution as stored in ``context.acquisition``; ``group`` is one of GROUPS, ``rule`` the rule that decided."""
 
     group: str
     rule: str
@@ -58,7 +60,7 @@ class Attribution(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def attribute(landing: Landing) -> Attribution | None:
-    """How the visit came about; None where it did not come from outside, or nothing is said of it."""
+    """Return the attribution of a visit; None if it did not arrive from outside or nothing is known about it."""
     query = query_of(landing.url or "") or landing.search
     if not query and not landing.campaign and not landing.click_ids:  # most pages
         return _attribute_by_referrer(landing, {})
@@ -72,20 +74,20 @@ def attribute(landing: Landing) -> Attribution | None:
 
 
 def channel_of(attribution: Attribution) -> str:
-    """The channel of a touchpoint that arrives so."""
+    """Return the channel of a touchpoint with this attribution."""
     if attribution.group == "Organic Social" and _is_chat(attribution.source):
         return "chat"
     return GROUPS[attribution.group]
 
 
 def _attribute_by_tags_or_click(tags: dict[str, str], click: ClickId | None) -> Attribution | None:
-    """By UTM and click id; None where neither says where the visit came from."""
+    """Attribute by UTM parameters and click id; return None if neither names a source or medium."""
     if click is None and not tags.keys() & {"source", "medium"}:
         return None
     by_tags = _attribute_by_tags(tags, click)
     if click is None or not click.paid:
         return by_tags
-    # A click that was paid for is believed before tags, unless these say as what else it was bought.
+    # A paid click id takes precedence over UTM parameters, unless these name another paid group.
     by_click = _attribute_by_click(tags, click)
     return by_tags if by_tags.group in PAID_GROUPS and by_tags.group != by_click.group else by_click
 
@@ -108,7 +110,7 @@ def _attribute_by_click(tags: dict[str, str], click: ClickId) -> Attribution:
 
 
 def _attribute_by_referrer(landing: Landing, tags: dict[str, str]) -> Attribution | None:
-    """By the referrer, or for want of one."""
+    """Attribute by the referrer, or as direct if there is no referrer."""
     referrer = landing.referrer or ""
     host = host_of(referrer)
     if not host:
@@ -130,7 +132,7 @@ def _attribute_by_referrer(landing: Landing, tags: dict[str, str]) -> Attributio
 
 @lru_cache(maxsize=4096)
 def _attribute_by_host(host: str) -> tuple[Site | None, Attribution]:
-    """What coming from a host says by itself."""
+    """Return the site of a referring host, and its attribution without any UTM parameters."""
     site = find_site(host)
     if site is None:
         source, medium, came_from = host.removeprefix("www.")[:VALUE_CHARS_MAX], "referral", f"site:{host}"

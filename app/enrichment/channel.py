@@ -1,8 +1,8 @@
-"""Which channel a touchpoint came through, and which rule decided it. Pure.
+"""Channel of a touchpoint, with the rule that decided it. Pure.
 
 The vocabulary is open: web, app, server, email, sms, push, support, chat, ... any lower_snake word of up to 50
-characters. What the message says comes first, then what its source is for, then, for a page view that arrives from
-outside, where it came from, and only then a guess from the library that sent it.
+characters. In order of precedence: the channel in the message, the channel of the source, the attribution of a page
+view that arrives from outside, and a guess from the library that sent the message.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ _DEVICE = re.compile(
 )
 
 HINTS: Final = {"web": "web", "browser": "web", "server": "server", "mobile": "app", "app": "app"}
-"""What RudderStack's top-level ``channel`` may say of the library."""
+"""Channels by the value of RudderStack's top-level ``channel``, which describes the sending library."""
 _BY_TYPE: Final = {"page": "web", "screen": "app"}
 
 
 class Channel(NamedTuple):
-    """``rule``: explicit, source_default, what an arrival rests on (``referrer:search:google.com``), or library, hint
-    (RudderStack's top-level ``channel``), type, which say what kind of program sent it."""
+    """A channel and the rule that decided it.
+
+    ``rule`` is ``explicit``, ``source_default``, the rule of an attribution (such as ``referrer:search:google.com``),
+    or, if the kind of the sending program decided, ``library``, ``hint`` (RudderStack's top-level ``channel``) or
+    ``type``.
+    """
 
     name: str
     rule: str
@@ -42,7 +46,11 @@ def classify(
     sender: Channel,
     arrival: Channel | None = None,
 ) -> Channel:
-    """The channel of one message. ``explicit`` is its ``context.channel``, ``sender`` what :func:`sender_of` says."""
+    """Return the channel of one message.
+
+    ``explicit`` is its ``context.channel``, ``sender`` the result of :func:`sender_of`, ``arrival`` the channel of its
+    attribution.
+    """
     if explicit and (channel := lower_snake(explicit)):
         return Channel(channel, "explicit")
     if source_default:
@@ -52,17 +60,20 @@ def classify(
 
 @lru_cache(maxsize=2048)
 def lower_snake(text: str) -> str:
-    """``"Email "`` -> ``email``, ``inStore`` -> ``in_store``; nothing usable, or too long a word, is ``""``."""
+    """Convert to lower snake case: ``"Email "`` -> ``email``, ``inStore`` -> ``in_store``.
+
+    Return ``""`` if no letter or digit remains or the result is too long.
+    """
     words = _NOT_WORD.sub("_", _WORD_EDGE.sub("_", text).lower()).strip("_")
     return words if len(words) <= CHANNEL_CHARS_MAX else ""
 
 
 @lru_cache(maxsize=2048)
 def sender_of(library_name: str | None, message_type: str, hint: str | None = None) -> Channel:
-    """web, app or server, by the library that sent a message.
+    """Return the channel web, app or server for the library that sent a message.
 
-    ``hint`` is RudderStack's top-level ``channel`` (web, server or mobile), which tells the kind of library and no
-    more, so that a source's default wins over it.
+    ``hint`` is RudderStack's top-level ``channel`` (web, server or mobile). It describes only the kind of library, so
+    the default channel of a source takes precedence over it.
     """
     library = (library_name or "").lower()
     if _BROWSER.search(library):

@@ -1,8 +1,8 @@
-"""GA4's default channel groups, from source, medium and campaign: its published rules for traffic that is tagged by
-hand, in their order. Pure.
+"""GA4's default channel groups by source, medium and campaign: its published rules for manual traffic, in their
+order. Pure.
 
-Ours beside them: mail hosts are Email, chat hosts are Organic Social as most of them are in GA4's own list, and AI
-assistants stand before the organic groups.
+Three additions to GA4's rules: mail hosts are Email; chat hosts are Organic Social, as most of them are in GA4's list;
+AI assistants are tested before the organic groups.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ GROUPS: Final = {
     "Mobile Push Notifications": "push",
     "Unassigned": "web",
 }
-"""Every group, in the order in which they are tried, and the channel of a touchpoint that arrives through it."""
+"""Channel of a touchpoint by channel group, in the order in which the groups are tested."""
 
 PAID_GROUPS: Final = frozenset(name for name, channel in GROUPS.items() if channel == "ads") - {"Paid Other"}
-"""Groups that say how a visitor was bought."""
+"""Groups of paid traffic that name the kind of advertisement."""
 
 _PAID_MEDIUM = re.compile(r".*cp.*|ppc|retargeting|paid.*")
 _SHOPPING_CAMPAIGN = re.compile(r"(?:[^a-df-z]|^)shop|shopping")
@@ -60,7 +60,10 @@ _PAID_GROUP_OF_CATEGORY: Final[dict[Category, str]] = {
 
 
 def classify_channel_group(source: str, medium: str, campaign: str, site: Site | None) -> tuple[str, Field]:
-    """The group, and which of the three decided. Upper and lower case are one; ``site`` is what ``source`` names."""
+    """Return the channel group and the field that decided it; comparisons ignore case.
+
+    ``site`` is the known site that ``source`` names, or None.
+    """
     source, medium, campaign = source.lower(), medium.lower(), campaign.lower()
     category = site.category if site is not None else None
     if source == DIRECT_SOURCE and medium in _NO_MEDIUM:

@@ -1,4 +1,4 @@
-"""Click ids: parameters that ad servers, networks and mailers add to the links they send visitors by. Pure."""
+"""Click ids: URL parameters that ad servers, affiliate networks and mailers add to their links. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import msgspec
 
 
 class ClickId(msgspec.Struct, frozen=True):
-    """What its presence says. ``paid``: the visitor was bought; others are added to any link, paid for or not."""
+    """Source and medium that a click id implies.
+
+    A ``paid`` click id is added only to advertisements; the others are added to any link, paid or not.
+    """
 
     name: str
     source: str
@@ -61,11 +64,14 @@ _UNPAID: Final = (
 CLICK_IDS: Final = {
     row[0].lower(): ClickId(*row, paid) for rows, paid in ((_PAID, True), (_UNPAID, False)) for row in rows
 }
-"""By name in lower case. Of several the first one here counts: what was paid for, then who was the last to touch the
-link (a network adds its own to the link of a mail that is shared there)."""
+"""Click ids by name in lower case, in order of precedence.
+
+Paid ones come first, then those that are added last to a link: a social network adds its own click id to a link from a
+mail that is shared there.
+"""
 
 
 def find_click_id(names: Iterable[str]) -> ClickId | None:
-    """The one that counts of those that are there (lower case)."""
+    """Return the click id with the highest precedence among the parameter names (lower case), or None."""
     present = {*names} & CLICK_IDS.keys()
     return next((click for name, click in CLICK_IDS.items() if name in present), None) if present else None

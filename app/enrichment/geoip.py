@@ -1,4 +1,4 @@
-"""The country of an address, from a local database where the operator has one. Never a network call."""
+"""Country of an IP address, from a local database that the operator provides. Makes no network calls."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _CODE_CHARS = 2
 
 
 class Countries:
-    """A .mmdb file, opened once: GeoLite2-Country and DB-IP Lite, and the plain ones of ip-location-db."""
+    """Reader of a country database (.mmdb): GeoLite2-Country, DB-IP Lite or one of ip-location-db."""
 
     def __init__(self, path: Path) -> None:
-        """Raises :class:`OSError` or :class:`ValueError` where there is no such database."""
+        """Open the file; raise OSError if it cannot be read, ValueError if it is not a country database."""
         try:
             self._reader = maxminddb.open_database(path)
         except maxminddb.InvalidDatabaseError as error:
-            raise ValueError(f"{path} is no country database: {error}") from None
+            raise ValueError(f"{path} is not a country database: {error}") from None
 
     def country_of(self, address: str) -> str | None:
-        """The ISO 3166 code, such as ``NL``; None for what is no public address, or is not in the database."""
+        """Return the ISO 3166 code, such as ``NL``; None if the address is invalid or not in the database."""
         try:
             record = self._reader.get(address)
         except (ValueError, maxminddb.InvalidDatabaseError):
@@ -36,7 +36,7 @@ def open_countries(path: Path) -> Countries:
 
 
 def _find_country_code(record: Any) -> str | None:
-    """``{"country": {"iso_code": "NL"}}``, or ``{"country_code": "NL"}``."""
+    """Return the code from a record ``{"country": {"iso_code": "NL"}}`` or ``{"country_code": "NL"}``."""
     if not isinstance(record, dict):
         return None
     country = record.get("country")

@@ -1,6 +1,7 @@
-"""Which site a host, or a value of utm_source, is: one look-up, as many steps as the host has labels. Pure.
+"""Known referring sites by host or by utm_source. Pure.
 
-The list is ``sites.txt`` beside this file, read once. Its first lines say how it is written.
+The list is ``referrer_sites.txt`` beside this file, loaded once; its first lines explain its format. A lookup takes as
+many steps as the host has labels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Category = Literal["search", "shopping", "social", "chat", "video", "ai", "mail"
 _SECOND_LEVELS: Final = frozenset(
     {"ac", "co", "com", "edu", "go", "gob", "gov", "gv", "ltd", "me", "ne", "net", "nom", "or", "org", "plc"}
 )
-"""Labels that stand between a country's top level and what somebody may register, as in example.co.uk."""
+"""Second-level labels under which countries register domains, as in example.co.uk."""
 
 _SHARED: Final = frozenset(
     {
@@ -26,14 +27,14 @@ _SHARED: Final = frozenset(
         *("pages.dev", "vercel.app", "web.app", "webflow.io", "wixsite.com", "wordpress.com", "workers.dev"),
     }
 )
-"""Domains below which each host belongs to somebody else."""
+"""Hosting domains whose subdomains belong to different owners."""
 
 _WEBMAIL: Final = "webmail."
-"""How the mail of countless providers and companies is called."""
+"""Host prefix of the webmail of many providers and companies."""
 
 
 class Site(msgspec.Struct, frozen=True):
-    """``host`` is the one of the list that matched; empty where the site was found by name."""
+    """A known site. ``host`` is the host of the list that matched, or empty if the site was found by name."""
 
     category: Category
     name: str
@@ -41,7 +42,7 @@ class Site(msgspec.Struct, frozen=True):
 
 
 def find_site(host: str) -> Site | None:
-    """The site that a host (lower case, without port) belongs to; the longest host of the list wins."""
+    """Return the site of a host (lower case, without port), or None; the longest matching host of the list wins."""
     sites = _load_sites()
     bare_host = host.removeprefix("www.").removeprefix("m.")
     if (site := sites.alone.get(bare_host)) is not None:
@@ -61,7 +62,7 @@ def find_site(host: str) -> Site | None:
 
 
 def find_site_by_name(source: str) -> Site | None:
-    """The site that a value of utm_source names: by its name, or by its host."""
+    """Return the site that a utm_source names, by the site's name or host, or None."""
     name = source.strip().lower()
     site = _load_sites().names.get(name)
     return site if site is not None or "." not in name else find_site(name)
@@ -69,9 +70,9 @@ def find_site_by_name(source: str) -> Site | None:
 
 @lru_cache(maxsize=4096)
 def find_registrable_domain(host: str) -> str:
-    """What looks like the domain that somebody registered: shop.example.co.uk -> example.co.uk.
+    """Return the probable registrable domain: shop.example.co.uk -> example.co.uk.
 
-    By the shape of its last labels, which the public suffix list would tell exactly; an address is itself.
+    It is guessed from the last labels; only the public suffix list would be exact. An IP address is returned unchanged.
     """
     labels = host.split(".")
     if len(labels) < 3 or labels[-1].isdigit() or ":" in host:
@@ -87,7 +88,10 @@ def is_same_site(left: str, right: str) -> bool:
 
 
 class _SiteIndex(msgspec.Struct):
-    """The list, ready to be asked. A host ``alone`` says nothing of those below it, a ``whole`` one does."""
+    """The list, indexed for lookup.
+
+    Hosts in ``whole`` and ``labels`` include their subdomains; hosts in ``alone`` and ``labels_alone`` do not.
+    """
 
     whole: dict[str, Site] = {}
     alone: dict[str, Site] = {}

@@ -1,8 +1,8 @@
-"""How a message sounds: an estimate from lists of words, of English texts only. Pure, but for the lists it loads once.
+"""Estimates the sentiment of English texts from word lists. Pure, except that it loads the lists once.
 
-Needs what ``segue[estimates]`` installs (py3langid, vaderSentiment); emotions need ``segue[emotions]`` (NRCLex) too,
-whose list of words is free for research only. Without them there is no estimate, and none for a text that is not surely
-English: a list of English words finds "die" and "war" in German.
+Requires ``segue[estimates]`` (py3langid, vaderSentiment). Emotions also require ``segue[emotions]`` (NRCLex), whose
+word list is free for research only. Without these packages there is no estimate. Texts that are not clearly English get
+no estimate either, because English word lists misread other languages: "die" and "war" are harmless in German.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 ESTIMATED: Final = "on"
-"""What a source's option ``estimate`` says where this is wanted."""
+"""Value of a source's option ``estimate`` that turns the estimate on."""
 TEXT_CHARS_MAX: Final = 2_000
-"""Of a text that is looked at: what follows is mostly what is answered to, and looking takes 2 us a character."""
+"""Characters of a text that are analysed, at 2 us each; the rest is mostly a quotation of earlier messages."""
 WORDS_MAX: Final = 20
-NOTE: Final = "an estimate, from words alone: irony and what was meant are not seen"
+NOTE: Final = "estimated from single words; irony and context are not recognised"
 
 _ENGLISH: Final = "en"
 _CONFIDENCE_MIN: Final = 0.9
-"""Two words in capitals are no language yet; a short sentence is."""
+"""Minimum probability of English, from 0 to 1: too high for two words in capitals, reached by a short sentence."""
 _POSITIVE: Final = 0.05
-"""From where VADER's authors call a text positive, and below its opposite negative."""
+"""Score from which the authors of VADER call a text positive; below its negative, the text is negative."""
 _EMOTIONS: Final = frozenset({"anger", "disgust", "fear", "joy", "sadness", "surprise"})
 _NEGATION_REACHES: Final = 3
-"""Words."""
+"""Number of words after a negation that are not counted as emotions."""
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 
 
@@ -37,9 +37,9 @@ def is_installed() -> bool:
 
 
 def estimate_sentiment(text: str) -> dict[str, Any] | None:
-    """``{"sentiment", "score", "emotions", "words", "by", "note"}``; None for what is not surely English, or unknown.
+    """Return ``{"sentiment", "score", "emotions", "words", "by", "note"}``, or None if there is no estimate.
 
-    ``score`` is from -1 to 1. ``emotions`` counts words of each; it is left out where their list is not installed.
+    ``score`` is from -1 to 1. ``emotions`` counts the words of each emotion; it is absent if NRCLex is not installed.
     """
     text = text[:TEXT_CHARS_MAX].replace("\u2019", "'").strip()
     if not text or not is_installed() or not _is_english(text):
@@ -63,7 +63,7 @@ def estimate_sentiment(text: str) -> dict[str, Any] | None:
 
 
 def _count_emotions(words: list[str]) -> tuple[dict[str, int], list[str]]:
-    """(how many words stand for each emotion, which words). Not behind a negation, where nothing can be said."""
+    """Return the number of words of each emotion, and the words. Words after a negation are not counted."""
     negated = import_module("vaderSentiment.vaderSentiment").negated
     reader = import_module("nrclex").NRCLex()
     reader.load_token_list(
@@ -83,7 +83,7 @@ def _is_english(text: str) -> bool:
 
 @cache
 def _load_language_identifier() -> Any:
-    """Takes most of a second, once."""
+    """Load the language identifier, which takes almost a second, once."""
     langid = import_module("py3langid.langid")
     return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
 

@@ -1,4 +1,4 @@
-"""What a URL says that may be anything: its host, and parameters of its query. Pure; raises nothing."""
+"""Tolerant parsing of URLs that clients send: host and query parameters. Pure; never raises."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import unquote_plus
 
 VALUE_CHARS_MAX: Final = 200
-"""A parameter's value is cut to so many characters: it will be stored beside the URL that holds it whole."""
+"""Length to which the value of a parameter is cut, in characters; the stored URL contains the whole value."""
 
 _URL_CHARS_MAX: Final = 16_384
 _PARAMETERS_MAX: Final = 200
@@ -19,9 +19,10 @@ _HOST = re.compile(
 
 
 def host_of(url: str) -> str:
-    """The host of a web page or an app, in lower case, IDN as ASCII, without port; "" where there is none.
+    """Return the host of a web page or app, in lower case, as ASCII, without port; "" if the URL has no host.
 
-    ``https://user@WWW.Bücher.example:8443/`` -> ``www.xn--bcher-kva.example``; any other scheme has no host.
+    ``https://user@WWW.Bücher.example:8443/`` -> ``www.xn--bcher-kva.example``. Only http, https, android-app and
+    ios-app URLs have a host.
     """
     match = _HOST.match(url.lstrip()[:_URL_CHARS_MAX])
     if match is None:
@@ -33,14 +34,14 @@ def host_of(url: str) -> str:
 
 
 def query_of(url: str) -> str:
-    """``https://example.com/?a=1#b`` -> ``a=1``."""
+    """Return the query string: ``https://example.com/?a=1#b`` -> ``a=1``."""
     return url[:_URL_CHARS_MAX].partition("#")[0].partition("?")[2]
 
 
 def find_parameters(query: str, names: Container[str]) -> dict[str, str]:
-    """Those of ``names`` (lower-case names) that have a value; the first one of each name.
+    """Return the parameters in ``names`` (lower case) that have a value; the first value of each name.
 
-    Broken percent-encoding stays as it is, and what is no UTF-8 becomes U+FFFD.
+    Invalid percent-encoding is left unchanged; invalid UTF-8 is replaced by U+FFFD.
     """
     values: dict[str, str] = {}
     for pair in query[:_URL_CHARS_MAX].removeprefix("?").split("&", _PARAMETERS_MAX)[:_PARAMETERS_MAX]:
@@ -52,7 +53,7 @@ def find_parameters(query: str, names: Container[str]) -> dict[str, str]:
 
 
 def clean_value(text: str) -> str:
-    """As it is kept: no control characters, no outer space, not too long."""
+    """Return the value as it is stored: without control characters, trimmed, and cut to VALUE_CHARS_MAX."""
     if not text.isprintable():
         text = "".join(char if char.isprintable() else " " for char in text)
     return text.strip()[:VALUE_CHARS_MAX].strip()

@@ -1,4 +1,4 @@
-"""Real landings, and what is said of them: group, source, medium, rule, channel."""
+"""Attribution of real landings: group, source, medium, rule, channel."""
 
 from __future__ import annotations
 
@@ -19,18 +19,25 @@ LANDINGS = [
     tuple(row.values())
     for row in csv.DictReader(Path(__file__).with_name("attribution_cases.csv").read_text("utf-8").splitlines())
 ]
-"""URL behind HOME, referrer, then what must be said of it; "" is None in source and medium."""
+"""Path and query behind HOME, referrer, and the expected attribution; "" stands for None in source and medium."""
 
 
 @pytest.mark.parametrize(("behind", "referrer", "group", "source", "medium", "rule", "channel"), LANDINGS)
-def test_landings(behind: str, referrer: str, group: str, source: str, medium: str, rule: str, channel: str) -> None:
-    found = attribute(Landing(HOME + behind, None, referrer))
-    assert found is not None
-    assert (found.group, found.source or "", found.medium or "", found.rule) == (group, source, medium, rule)
-    assert channel_of(found) == channel
+def test_landing_is_attributed(
+    behind: str, referrer: str, group: str, source: str, medium: str, rule: str, channel: str
+) -> None:
+    attribution = attribute(Landing(HOME + behind, None, referrer))
+    assert attribution is not None
+    assert (attribution.group, attribution.source or "", attribution.medium or "", attribution.rule) == (
+        group,
+        source,
+        medium,
+        rule,
+    )
+    assert channel_of(attribution) == channel
 
 
-def test_each_group_is_met() -> None:
+def test_landings_cover_every_group() -> None:
     assert {row[2] for row in LANDINGS} == set(GROUPS)
 
 
@@ -50,7 +57,7 @@ def test_each_group_is_met() -> None:
         (HOME, "https://www.paypal.com/checkoutnow"),
     ],
 )
-def test_no_arrival(url: str, referrer: str) -> None:
+def test_page_within_the_site_is_not_attributed(url: str, referrer: str) -> None:
     assert attribute(Landing(url, None, referrer)) is None
 
 
@@ -63,20 +70,20 @@ def test_no_arrival(url: str, referrer: str) -> None:
         ("http://192.0.2.1/", "http://192.0.3.1/"),
     ],
 )
-def test_neighbours_are_other_sites(url: str, referrer: str) -> None:
+def test_neighbouring_hosts_are_different_sites(url: str, referrer: str) -> None:
     assert attribute(Landing(url, None, referrer)) is not None
 
 
-def test_nothing_said_is_nothing_known() -> None:
+def test_landing_without_data_is_not_attributed() -> None:
     assert attribute(Landing()) is None
     assert attribute(Landing(search="?a=1")) is None
 
 
-def test_search_terms() -> None:
+def test_search_term_is_read_from_the_referrer() -> None:
     def term(url: str, referrer: str) -> str | None:
-        found = attribute(Landing(url, None, referrer))
-        assert found is not None
-        return found.term
+        attribution = attribute(Landing(url, None, referrer))
+        assert attribution is not None
+        return attribution.term
 
     assert term(HOME, "https://www.bing.com/search?q=red+shoes&form=QBLH") == "red shoes"
     assert term(HOME, "https://search.yahoo.com/search?p=sapatos%20vermelhos") == "sapatos vermelhos"
@@ -86,7 +93,7 @@ def test_search_terms() -> None:
     assert term(f"{HOME}?utm_source=google&utm_medium=cpc&utm_term=shoes", "") == "shoes"
 
 
-def test_tags_are_kept_as_they_were_said() -> None:
+def test_campaign_tags_keep_their_case() -> None:
     query = "utm_source=Google&utm_medium=CPC&utm_campaign=Spring%20Sale&utm_content=Top+Banner&utm_term=Shoes&gclid=a"
     assert attribute(Landing(f"{HOME}?{query}", None, "")) == Attribution(
         group="Paid Search",
@@ -100,44 +107,49 @@ def test_tags_are_kept_as_they_were_said() -> None:
     )
 
 
-def test_a_campaign_of_the_message_comes_before_the_url() -> None:
+def test_campaign_of_the_message_precedes_the_url() -> None:
     landing = Landing(
         f"{HOME}?utm_source=a&utm_medium=b&utm_content=c", None, "", {"source": "News", "medium": "email"}
     )
-    found = attribute(landing)
-    assert found is not None
-    assert (found.group, found.source, found.medium, found.content) == ("Email", "news", "email", "c")
+    attribution = attribute(landing)
+    assert attribution is not None
+    assert (attribution.group, attribution.source, attribution.medium, attribution.content) == (
+        "Email",
+        "news",
+        "email",
+        "c",
+    )
 
 
-def test_click_ids_of_the_message() -> None:
-    found = attribute(Landing(HOME, None, "", {}, {"ttclid": "x", "gclid": ""}))
-    assert found is not None
-    assert (found.group, found.click_id) == ("Paid Social", "ttclid")
+def test_click_ids_of_the_message_are_used() -> None:
+    attribution = attribute(Landing(HOME, None, "", {}, {"ttclid": "x", "gclid": ""}))
+    assert attribution is not None
+    assert (attribution.group, attribution.click_id) == ("Paid Social", "ttclid")
 
 
-def test_the_query_may_stand_apart() -> None:
-    found = attribute(Landing(HOME, "?gclid=1", ""))
-    assert found is not None
-    assert found.click_id == "gclid"
+def test_query_may_come_without_the_url() -> None:
+    attribution = attribute(Landing(HOME, "?gclid=1", ""))
+    assert attribution is not None
+    assert attribution.click_id == "gclid"
 
 
-def test_every_click_id_is_of_a_known_kind() -> None:
+def test_every_click_id_is_attributed_to_a_group() -> None:
     for click in CLICK_IDS.values():
-        found = attribute(Landing(f"{HOME}?{click.name}=1", None, ""))
-        assert found is not None
-        assert found.rule == f"click_id:{click.name}"
-        assert found.group not in ("Unassigned", "Direct", "Referral"), click.name
-        assert (GROUPS[found.group] in ("ads", "affiliate")) is click.paid, click.name
+        attribution = attribute(Landing(f"{HOME}?{click.name}=1", None, ""))
+        assert attribution is not None
+        assert attribution.rule == f"click_id:{click.name}"
+        assert attribution.group not in ("Unassigned", "Direct", "Referral"), click.name
+        assert (GROUPS[attribution.group] in ("ads", "affiliate")) is click.paid, click.name
 
 
-def test_values_are_bounded() -> None:
+def test_attribution_values_are_bounded() -> None:
     long = "x" * 30_000
-    found = attribute(Landing(f"{HOME}?utm_source={long}&utm_medium={long}", None, f"https://{long}.example/"))
-    assert found is not None
-    assert len(found.source or "") == VALUE_CHARS_MAX
-    found = attribute(Landing(HOME, None, "https://" + "a." * 120 + "example/"))
-    assert found is not None
-    assert len(found.rule) <= 200
+    attribution = attribute(Landing(f"{HOME}?utm_source={long}&utm_medium={long}", None, f"https://{long}.example/"))
+    assert attribution is not None
+    assert len(attribution.source or "") == VALUE_CHARS_MAX
+    attribution = attribute(Landing(HOME, None, "https://" + "a." * 120 + "example/"))
+    assert attribution is not None
+    assert len(attribution.rule) <= 200
 
 
 ODD = st.one_of(
@@ -161,19 +173,25 @@ ODD = st.one_of(
     referrer=st.none() | ODD,
     campaign=st.dictionaries(st.sampled_from(["source", "medium", "campaign"]), ODD),
 )
-def test_anything_is_answered(
+def test_any_landing_is_attributed_without_error(
     url: str | None, search: str | None, referrer: str | None, campaign: dict[str, str]
 ) -> None:
-    found = attribute(Landing(url, search, referrer, campaign))
-    if found is not None:
-        assert found.group in GROUPS
-        assert found.rule
-        assert channel_of(found)
-        for text in (found.source, found.medium, found.campaign, found.term, found.content):
+    attribution = attribute(Landing(url, search, referrer, campaign))
+    if attribution is not None:
+        assert attribution.group in GROUPS
+        assert attribution.rule
+        assert channel_of(attribution)
+        for text in (
+            attribution.source,
+            attribution.medium,
+            attribution.campaign,
+            attribution.term,
+            attribution.content,
+        ):
             assert text is None or (text and "\0" not in text and len(text) <= VALUE_CHARS_MAX)
 
 
-def test_hosts() -> None:
+def test_host_of_url() -> None:
     hosts = {
         "https://example.com": "example.com",
         "HTTPS://EXAMPLE.COM./x": "example.com",
@@ -193,6 +211,6 @@ def test_hosts() -> None:
     assert {url: host_of(url) for url in hosts} == hosts
 
 
-def test_parameters_are_bounded() -> None:
+def test_query_parameters_are_bounded() -> None:
     assert find_parameters("&".join(f"a{n}=1" for n in range(500)) + "&utm_source=x", {"utm_source"}) == {}
     assert find_parameters("a=1&b=%zz&c=%E4&d=+&b=2", {"b", "c", "d"}) == {"b": "%zz", "c": "\ufffd"}

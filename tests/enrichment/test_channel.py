@@ -1,4 +1,4 @@
-"""Which channel: the message, then the source, then a guess from the library."""
+"""Channel classification: the message, then the source, then the library."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from app.enrichment.channel import Channel, classify, lower_snake, sender_of
         ("", "", "", "identify", "", "server"),
     ],
 )
-def test_classify(
+def test_channel_is_classified(
     explicit: str | None, default: str | None, library: str | None, message_type: str, hint: str | None, channel: str
 ) -> None:
     assert classify(explicit, default, sender_of(library, message_type, hint)).name == channel
 
 
-def test_the_rule_that_decided() -> None:
+def test_channel_names_the_deciding_rule() -> None:
     browser = sender_of("analytics.js", "page")
     arrival = Channel("search", "referrer:search:google.com")
     assert classify("Email", "support", browser, arrival) == ("email", "explicit")
@@ -58,7 +58,7 @@ def test_the_rule_that_decided() -> None:
     assert sender_of("analytics-node", "page") == ("server", "library")
 
 
-def test_words_become_lower_snake() -> None:
+def test_channel_names_become_lower_snake() -> None:
     assert [lower_snake(text) for text in ("userId", "HubSpot ID", "a--b", "E-Mail", "\0", "")] == [
         "user_id",
         "hub_spot_id",

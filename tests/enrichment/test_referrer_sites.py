@@ -1,4 +1,4 @@
-"""The list of sites itself, and what a look-up in it costs in steps."""
+"""The list of referring sites, and the number of steps of a lookup."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from app.enrichment.referrer_sites import (
 HOST = re.compile(r"=?(?:[a-z0-9][a-z0-9_-]*\.)+(?:[a-z][a-z0-9-]*|\*)")
 
 
-def test_the_list_is_well_formed() -> None:
+def test_site_list_is_well_formed() -> None:
     names: Counter[str] = Counter()
     hosts: Counter[str] = Counter()
     for _, name, listed in _read_list():
         if name == "*.com":
             names.update(listed)
-            hosts.update(f"{each}.com" for each in listed)
+            hosts.update(f"{label}.com" for label in listed)
         else:
             names.update([name] if name != "hosts" else [])
             hosts.update(listed)
@@ -35,13 +35,13 @@ def test_the_list_is_well_formed() -> None:
     assert len(hosts) > 600
 
 
-def test_every_host_and_name_is_found_again() -> None:
+def test_every_listed_host_and_name_is_found() -> None:
     for category, name, listed in _read_list():
-        for each in [f"{host}.com" for host in listed] if name == "*.com" else listed:
-            host = each.removeprefix("=").replace(".*", ".com")
-            found = find_site(host)
-            assert found is not None, host
-            assert found.category == category, host
+        for entry in [f"{host}.com" for host in listed] if name == "*.com" else listed:
+            host = entry.removeprefix("=").replace(".*", ".com")
+            site = find_site(host)
+            assert site is not None, host
+            assert site.category == category, host
         if name not in ("*.com", "hosts"):
             named = find_site_by_name(name)
             assert named is not None
@@ -71,12 +71,12 @@ def test_every_host_and_name_is_found_again() -> None:
         ("." * 200, None),
     ],
 )
-def test_the_longest_host_wins(host: str, category: str | None) -> None:
-    found = find_site(host)
-    assert (found and found.category) == category
+def test_longest_host_wins(host: str, category: str | None) -> None:
+    site = find_site(host)
+    assert (site and site.category) == category
 
 
-def test_what_somebody_registered() -> None:
+def test_registrable_domain() -> None:
     domains = {
         "example.com": "example.com",
         "www.shop.example.com": "example.com",

@@ -1,4 +1,4 @@
-"""How messages sound: what is said of plain cases, and that nothing is said where nothing can be."""
+"""Sentiment estimates: clear cases, and texts that must get no estimate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from app.enrichment.sentiment import NOTE, WORDS_MAX, estimate_sentiment
 FURIOUS = "I am furious, this is the third time my parcel is late."
 
 
-def test_what_is_said_of_a_message() -> None:
+def test_sentiment_estimate_has_all_fields() -> None:
     assert estimate_sentiment(FURIOUS) == {
         "sentiment": "negative",
         "score": -0.5719,
@@ -42,11 +42,11 @@ def test_what_is_said_of_a_message() -> None:
         ("I am afraid that somebody has stolen my card, this is a nightmare", "negative", {"anger", "fear"}),
     ],
 )
-def test_plain_cases(text: str, sentiment: str, emotions: Any) -> None:
-    found = estimate_sentiment(text)
-    assert found is not None
-    assert found["sentiment"] == sentiment
-    assert set(found["emotions"]) == set(emotions)
+def test_sentiment_of_clear_texts(text: str, sentiment: str, emotions: Any) -> None:
+    estimate = estimate_sentiment(text)
+    assert estimate is not None
+    assert estimate["sentiment"] == sentiment
+    assert set(estimate["emotions"]) == set(emotions)
 
 
 @pytest.mark.parametrize(
@@ -67,41 +67,41 @@ def test_plain_cases(text: str, sentiment: str, emotions: Any) -> None:
         "please die Rechnung an mich send",
     ],
 )
-def test_nothing_is_made_up_for_other_languages_and_scraps(text: str) -> None:
+def test_other_languages_and_short_texts_get_no_estimate(text: str) -> None:
     assert estimate_sentiment(text) is None
 
 
 @settings(deadline=None)
 @given(st.text(max_size=300) | st.lists(st.sampled_from(["not", "but", "very", "furious", "!", "'"])).map(" ".join))
-def test_any_text_is_looked_at(text: str) -> None:
-    found = estimate_sentiment(text)
-    assert found is None or (-1 <= found["score"] <= 1 and len(found["words"]) <= WORDS_MAX)
+def test_sentiment_accepts_any_text(text: str) -> None:
+    estimate = estimate_sentiment(text)
+    assert estimate is None or (-1 <= estimate["score"] <= 1 and len(estimate["words"]) <= WORDS_MAX)
 
 
-def test_a_long_text_is_looked_at_from_its_beginning() -> None:
+def test_only_the_beginning_of_a_long_text_is_analysed() -> None:
     assert estimate_sentiment("This is fine. " * 200 + FURIOUS) == estimate_sentiment("This is fine. " * 200)
 
 
 @pytest.mark.parametrize("missing", ["vaderSentiment", "py3langid"])
-def test_without_the_libraries_nothing_is_said(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+def test_no_estimate_without_the_libraries(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     _hide(monkeypatch, missing)
     assert not sentiment.is_installed()
     assert estimate_sentiment(FURIOUS) is None
 
 
-def test_without_the_list_of_emotions_only_the_sentiment_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_emotions_without_their_word_list(monkeypatch: pytest.MonkeyPatch) -> None:
     _hide(monkeypatch, "nrclex")
-    found = estimate_sentiment(FURIOUS)
-    assert found is not None
-    assert "emotions" not in found
-    assert (found["words"], found["by"]) == (["furious"], f"vaderSentiment {version('vaderSentiment')}")
+    estimate = estimate_sentiment(FURIOUS)
+    assert estimate is not None
+    assert "emotions" not in estimate
+    assert (estimate["words"], estimate["by"]) == (["furious"], f"vaderSentiment {version('vaderSentiment')}")
 
 
 def _hide(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setattr(sentiment, "find_spec", lambda name: None if name == package else find_spec(name))
 
 
-def test_the_libraries_are_not_loaded_before_they_are_needed() -> None:
+def test_sentiment_libraries_are_loaded_lazily() -> None:
     looked_at = (
         "import sys; import app.connectors.webhook_parser;"
         "sys.exit('vaderSentiment' in sys.modules or 'py3langid' in sys.modules)"
@@ -110,13 +110,13 @@ def test_the_libraries_are_not_loaded_before_they_are_needed() -> None:
 
 
 @pytest.mark.parametrize("policy", ["private", "property", "none"])
-def test_a_customers_text_is_estimated_before_it_is_set_apart(policy: Any) -> None:
+def test_sentiment_is_estimated_before_the_text_is_removed(policy: Any) -> None:
     call = Call(id="m-1", event="ticket.created", text={"subject": "Help", "body": FURIOUS})
     message = decode_json(to_segment_message(call, policy, with_estimate=True))
     assert message["properties"]["estimate"]["sentiment"] == "negative"
     assert "estimate" not in str(decode_json(to_segment_message(call, policy)))
 
 
-def test_what_an_agent_writes_is_not_the_customers_mood() -> None:
+def test_text_of_an_agent_is_not_estimated() -> None:
     call = Call(id="m-1", event="ticket.replied_by_agent", text={"body": FURIOUS}, is_by_customer=False)
     assert "estimate" not in str(decode_json(to_segment_message(call, with_estimate=True)))

@@ -81,26 +81,26 @@ BOTS = [
 
 
 @pytest.mark.parametrize(("user_agent", "client"), PEOPLE)
-def test_clients(user_agent: str, client: UserAgentClient) -> None:
+def test_client_of_user_agent(user_agent: str, client: UserAgentClient) -> None:
     assert client_of(user_agent) == client
     assert not is_bot(user_agent)
 
 
 @pytest.mark.parametrize("user_agent", IN_APPS)
-def test_browsers_inside_apps_are_people(user_agent: str) -> None:
+def test_in_app_browsers_are_not_bots(user_agent: str) -> None:
     assert not is_bot(user_agent)
     assert client_of(user_agent).device == "mobile"
 
 
 @pytest.mark.parametrize("user_agent", BOTS)
-def test_bots(user_agent: str) -> None:
+def test_bot_user_agents(user_agent: str) -> None:
     assert is_bot(user_agent)
     assert client_of(user_agent).device == "bot"
 
 
-def test_one_automaton_finds_what_the_patterns_find_in_turn() -> None:
+def test_bot_automaton_matches_the_single_patterns() -> None:
     """Of every example of the list, and of everybody above."""
-    examples = [example for each in crawleruseragents.CRAWLER_USER_AGENTS_DATA for example in each["instances"]]
+    examples = [example for crawler in crawleruseragents.CRAWLER_USER_AGENTS_DATA for example in crawler["instances"]]
     people = [user_agent for user_agent, _ in PEOPLE]
     assert len(examples) > 2_000
     for user_agent in (*examples, *people, *IN_APPS, *BOTS):
@@ -108,11 +108,11 @@ def test_one_automaton_finds_what_the_patterns_find_in_turn() -> None:
         assert is_bot(user_agent) is crawleruseragents.is_crawler(cut), user_agent
 
 
-def test_who_speaks_for_a_visitor() -> None:
+def test_only_browsers_and_crawlers_speak_for_a_visitor() -> None:
     assert all(speaks_for_visitor(user_agent) for user_agent in (*IN_APPS, *BOTS[:5]))
     assert not any(speaks_for_visitor(user_agent) for user_agent in (*BOTS[5:], "node", "okhttp/4.12.0", "", None))
 
 
-def test_long_and_odd_ones() -> None:
+def test_long_and_malformed_user_agents() -> None:
     assert client_of("Mozilla/5.0 " * 10_000 + "Googlebot/") == UserAgentClient("unknown")
     assert client_of("\0\ud800\n") == UserAgentClient("unknown")

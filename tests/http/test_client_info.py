@@ -52,7 +52,7 @@ def test_countries(database: Path) -> None:
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "x.mmdb").write_bytes(b"nothing of the kind")
-    with pytest.raises(ValueError, match=r"x\.mmdb is no country database"):
+    with pytest.raises(ValueError, match=r"x\.mmdb is not a country database"):
         Countries(tmp_path / "x.mmdb")
 
 
