@@ -1,4 +1,7 @@
-"""Figures of channels by day: what files of them say, kept apart from customers. The one writer of their table."""
+"""Stores and reads daily metrics of channels, which belong to no customer.
+
+Owns the table channel_metrics.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from app.postgres.pool import Connection, Pool, transact
 _ROWS_AT_ONCE: Final = 5_000
 
 _UPSERT = """
--- What stands there already, with the same value, is left untouched: the same file twice changes nothing.
+-- Rows that are stored already with the same value are not updated: importing a file twice changes nothing.
 INSERT INTO channel_metrics (source, kind, channel, metric, subject, day, value, recorded_at)
 SELECT $1, $2, channel, metric, subject, day, value, $3
 FROM unnest($4::text[], $5::text[], $6::text[], $7::date[], $8::numeric[]) AS item(channel, metric, subject, day, value)
@@ -26,7 +29,7 @@ RETURNING (xmax = 0) AS added
 """
 
 _PAGE = """
--- In one order, by index channel_metrics_by_day; a filter that is null lets everything through.
+-- Ordered by the index channel_metrics_by_day; a filter that is null matches all rows.
 SELECT day, channel, metric, subject, source, kind, value, recorded_at
 FROM channel_metrics
 WHERE day >= $1 AND day <= $2
@@ -38,7 +41,7 @@ LIMIT $13
 """
 
 _TOTALS = """
--- Of whole days, whatever page their rows stand on.
+-- Totals of whole days, independent of pages.
 SELECT day, channel, metric, sum(value) AS sum, count(*) AS values
 FROM channel_metrics
 WHERE day >= $1 AND day <= $2
@@ -49,18 +52,19 @@ ORDER BY day, channel, metric
 """
 
 Place = tuple[date, str, str, str, str, str]
+"""Position in the order of pages: day, channel, metric, subject, source and kind."""
 BEFORE_ALL: Final[Place] = (date.min, "", "", "", "", "")
 
 
 class StoredCounts(msgspec.Struct):
-    """What became of a file's figures; the others stood there already."""
+    """Number of metrics that a file added and changed; the others were stored already."""
 
     added: int = 0
     changed: int = 0
 
 
 class MetricQuery(msgspec.Struct, frozen=True):
-    """Days from first to last, both included; None lets everything through."""
+    """Filters of a query: days from ``first`` to ``last``, both inclusive; None matches all."""
 
     first: date = date.min
     last: date = date.max
@@ -71,6 +75,8 @@ class MetricQuery(msgspec.Struct, frozen=True):
 
 
 class DailyMetric(msgspec.Struct, frozen=True):
+    """One stored row; ``recorded_at`` is in microseconds since the epoch."""
+
     day: date
     channel: str
     metric: str
@@ -82,10 +88,13 @@ class DailyMetric(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> Place:
+        """Position of the row in the order of pages."""
         return self.day, self.channel, self.metric, self.subject, self.source, self.kind
 
 
 class DayTotal(msgspec.Struct, frozen=True):
+    """Sum and number of the values of one metric on one day."""
+
     day: date
     channel: str
     metric: str
@@ -94,12 +103,17 @@ class DayTotal(msgspec.Struct, frozen=True):
 
 
 class MetricStore:
+    """Statements on the table channel_metrics."""
+
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def store(self, source: str, kind: str, figures: Iterable[Metric], now: int) -> StoredCounts:
-        """All of them or none, each at most once among them. In one order, so that two files wait for each other."""
-        in_order = sorted(figures, key=lambda figure: (figure.channel, figure.metric, figure.subject, figure.day))
+    async def store(self, source: str, kind: str, daily_metrics: Iterable[Metric], now: int) -> StoredCounts:
+        """Store all metrics of a file in one transaction; no two of them may have the same key.
+
+        They are written in the order of their keys, so that two concurrent imports cannot deadlock.
+        """
+        in_order = sorted(daily_metrics, key=lambda item: (item.channel, item.metric, item.subject, item.day))
 
         async def write(connection: Connection) -> StoredCounts:
             stored = StoredCounts()
@@ -114,10 +128,11 @@ class MetricStore:
         return await transact(self._pool, write)
 
     async def page(self, query: MetricQuery, after: Place, items_max: int) -> list[DailyMetric]:
-        """Ordered by day, channel, metric, subject, source and kind."""
+        """Return the rows after a position, ordered by day, channel, metric, subject, source and kind."""
         rows = await self._pool.fetch(_PAGE, *msgspec.structs.astuple(query), *after, items_max)
         return [DailyMetric(*row) for row in rows]
 
     async def totals(self, query: MetricQuery) -> list[DayTotal]:
+        """Return the total of each day, channel and metric."""
         rows = await self._pool.fetch(_TOTALS, *msgspec.structs.astuple(query))
         return [DayTotal(*row) for row in rows]

@@ -146,7 +146,7 @@ async def _import_metrics(
 
 
 def _print_metric_report(report: MetricImport) -> None:
-    stored, metrics = report.stored, report.figures
+    stored, metrics = report.stored, report.metrics
     out.print(
         f"{stored.added} added, {stored.changed} changed, {report.unchanged} unchanged, {metrics.bad_count} bad rows."
     )

@@ -1,4 +1,4 @@
-"""A file of figures by day, from the command line: no message, no customer, just the figures."""
+"""Import of daily channel metrics from a file; they belong to no message and no customer."""
 
 from __future__ import annotations
 
@@ -16,35 +16,42 @@ from app.registry.registry import Registry
 
 
 class MetricImport(msgspec.Struct):
-    figures: ParsedMetrics
+    """Result of importing one file."""
+
+    metrics: ParsedMetrics
     stored: StoredCounts
 
     @property
     def unchanged(self) -> int:
-        return len(self.figures) - self.stored.added - self.stored.changed
+        """Metrics that were already stored with the same value."""
+        return len(self.metrics) - self.stored.added - self.stored.changed
 
 
 def parse_defaults(subject: str, day: str | None, dates: str | None) -> MetricDefaults:
-    """Raises :class:`BadRequest` for what cannot be meant."""
+    """Parse the defaults from command line options; raise BadRequest if one is invalid."""
     try:
         on = None if day is None else date.fromisoformat(day)
     except ValueError:
-        raise BadRequest(f"{day} is no day; write 2026-05-04.") from None
+        raise BadRequest(f"{day} is not a day; write it like 2026-05-04.") from None
     if dates not in (None, "dmy", "mdy"):
-        raise BadRequest("--dates is dmy or mdy.")
+        raise BadRequest("--dates must be dmy or mdy.")
     return MetricDefaults(subject, on, None if dates is None else dates == "dmy")
 
 
 async def import_metrics(
     file: Path, kind: str, source: str, defaults: MetricDefaults, pool: Pool, registry: Registry, clock: Clock
 ) -> MetricImport:
-    """The source is made if there is none yet. Raises :class:`BadRequest` for a file that is none of its kind."""
+    """Store the metrics of a file. Create the source if it does not exist.
+
+    Raises:
+        BadRequest: the kind is unknown, or the file does not have its format.
+    """
     if kind not in METRIC_FORMATS:
-        raise BadRequest(f"There is no kind {kind}; there are {', '.join(METRIC_FORMATS)}.")
+        raise BadRequest(f"Unknown kind {kind}; use one of {', '.join(METRIC_FORMATS)}.")
     try:
-        figures = METRIC_FORMATS[kind].parse_file(file.read_bytes(), defaults)
+        metrics = METRIC_FORMATS[kind].parse_file(file.read_bytes(), defaults)
     except Unreadable as error:
-        raise BadRequest(f"{file} is no file of kind {kind}: {error}.") from None
+        raise BadRequest(f"{file} is not a file of kind {kind}: {error}.") from None
     if source not in registry.access.current.sources:
         await registry.sources.create(source, source)
-    return MetricImport(figures, await MetricStore(pool).store(source, kind, figures, clock.now()))
+    return MetricImport(metrics, await MetricStore(pool).store(source, kind, metrics, clock.now()))

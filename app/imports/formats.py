@@ -1,4 +1,4 @@
-"""Which form a file that is imported has: by the kind that is named, a mapping of one's own, or as messages of ours."""
+"""Formats of imported files: Segue's own messages, rows with a column mapping, or exported events of a tool."""
 
 from __future__ import annotations
 
@@ -20,13 +20,18 @@ _BUILT_IN: Final = files("app.imports") / "mappings"
 
 
 def built_in_mappings() -> dict[str, str]:
-    """What mappings come along: kind to what it is about."""
+    """Return the description of each built-in mapping by its kind."""
     names = sorted(file.name for file in _BUILT_IN.iterdir() if file.name.endswith(".json"))
     return {name.removesuffix(".json"): _load_built_in(name.removesuffix(".json")).about for name in names}
 
 
 def read_mapping(path: Path) -> FileMapping:
-    """JSON, or TOML by the file's name. Raises MappingRefused, or OSError."""
+    """Read a mapping from a JSON file, or from TOML if the name ends in .toml.
+
+    Raises:
+        OSError: the file cannot be read.
+        MappingRefused: it is not a valid mapping.
+    """
     text = path.read_bytes()
     try:
         if path.suffix.lower() == ".toml":
@@ -35,13 +40,13 @@ def read_mapping(path: Path) -> FileMapping:
     except MappingRefused:
         raise
     except (msgspec.MsgspecError, ValueError) as error:
-        raise MappingRefused(f"{path} is no mapping: {error}") from None
+        raise MappingRefused(f"{path} is not a valid mapping: {error}") from None
 
 
 def mapping_of(path: Path, kind: str | None, own: Path | None) -> FileMapping | None:
-    """The mapping that reads ``path``: one's own, or the one of its kind; None where no mapping does.
+    """Return the mapping for a file: the user's ``own``, else the built-in one of its kind.
 
-    Raises MappingRefused for a kind that nobody knows.
+    Return None if the file needs no mapping. Raise MappingRefused if the kind is unknown.
     """
     if own is not None:
         return read_mapping(own)
@@ -50,16 +55,16 @@ def mapping_of(path: Path, kind: str | None, own: Path | None) -> FileMapping | 
     if kind in built_in_mappings():
         return _load_built_in(kind)
     if kind in CONNECTORS:
-        raise MappingRefused(f"there is no ready mapping for CSV of {kind}: give --mapping, or --guess one")
+        raise MappingRefused(f"no built-in mapping reads CSV files of {kind}: use --mapping or --guess")
     raise MappingRefused(
-        f"there is no kind {kind!r}; of CSV: {', '.join(built_in_mappings())}; of NDJSON also the tools'"
+        f"unknown kind {kind!r}; for CSV use one of {', '.join(built_in_mappings())}; for NDJSON also any tool"
     )
 
 
 def file_reader_of(
     mapping: FileMapping | None, kind: str | None, options: Mapping[str, str], limits: Limits, now: Callable[[], int]
 ) -> FileReader:
-    """``options`` are the source's: one says where free text goes."""
+    """Return the reader for the file; ``options`` are those of the source, and ``now`` returns microseconds."""
     if mapping is not None:
         return read_mapped_rows(mapping, text_policy_of(options))
     return read_segment_rows(limits) if kind is None else read_connector_rows(CONNECTORS[kind], options, now)

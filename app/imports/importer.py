@@ -1,8 +1,8 @@
-"""A file into the log: resumable, the faults of single lines written beside it. How its lines are read is its form's.
+"""Resumable import of a file into the log.
 
-Messages go through the same parser and the same flush as requests, so what was imported before is a duplicate
-and the order of lines does not matter. How far an import has come is kept in ``FILE.progress`` and removed at the end;
-as another source, or by another mapping, it starts anew. What was wrong with which line is in ``FILE.errors.ndjson``.
+Messages take the same way as those of requests: lines that were imported before are duplicates, and the order of lines
+does not matter. ``FILE.progress`` stores the position of an import until it ends; with another source or mapping the
+import starts at the beginning. ``FILE.errors.ndjson`` lists the rejected lines with their reasons.
 """
 
 from __future__ import annotations
@@ -30,17 +30,19 @@ _ATTEMPTS_MAX: Final = 10
 
 
 class ImportReport(msgspec.Struct):
+    """Counts of one import; ``lines`` are lines of the file, the outcomes count messages."""
+
     lines: int = 0
     accepted: int = 0
     duplicate: int = 0
     rejected: int = 0
     resumed_at_line: int = 0
     erasures: int = 0
-    """People whom the file asks to forget: queued, as a webhook's would be."""
+    """Erasure requests in the file, which are queued as those of a webhook are."""
 
 
 class _Progress(msgspec.Struct):
-    """How far an import has come in the file that had this size and time of change, as this source and in this form."""
+    """Position of an import; valid only for the same file (size and change time), source and format."""
 
     size: int
     changed_ns: int
@@ -51,7 +53,7 @@ class _Progress(msgspec.Struct):
 
 
 class ImportTarget(msgspec.Struct, frozen=True):
-    """Where messages go, and as whose."""
+    """Destination of the messages: the ingest pipeline and the source they are stored under."""
 
     ingest: Ingest
     source: SourceView
@@ -62,12 +64,12 @@ class ImportTarget(msgspec.Struct, frozen=True):
 async def import_file(
     path: Path, form: FileReader, target: ImportTarget, advance: Callable[[int], None]
 ) -> ImportReport:
-    """Import every line; ``advance`` is told the bytes done. Faults go to ``FILE.errors.ndjson``.
+    """Import every line; call ``advance`` with the number of bytes since its last call.
 
     Raises:
         OSError: the file cannot be read, or the files beside it cannot be written.
-        MappingRefused: the file does not fit its mapping.
-        Overloaded: the database went away; run it again to go on where it stopped.
+        MappingRefused: the file does not match its mapping.
+        Overloaded: the database cannot be reached; another call resumes the import.
     """
     report = ImportReport()
     progress_path = path.with_name(path.name + ".progress")
@@ -76,7 +78,7 @@ async def import_file(
     messages_max = min(_BATCH_MESSAGES, target.settings.limits.batch_messages_max)
     try:
         with errors_path(path).open("ab") as errors:
-            # Faults noted after the mark will be found again.
+            # Lines after the stored position are read again, and so are their errors.
             errors.truncate(progress.errors_bytes)
             advance(progress.offset)
             for batch in _split_into_batches(form(path, FilePosition(progress.offset, progress.line)), messages_max):
@@ -94,6 +96,7 @@ async def import_file(
 
 
 def errors_path(path: Path) -> Path:
+    """Return the path of the file that lists rejected lines."""
     return path.with_name(path.name + ".errors.ndjson")
 
 
@@ -120,13 +123,13 @@ async def _import_batch(lines: list[ImportRow], target: ImportTarget, report: Im
 
 
 async def _submit(ingest: Ingest, submission: Submission) -> Receipt:
-    """Submit, and retry while the database is away for a moment. Raises Overloaded."""
+    """Submit, and retry while the database cannot be reached; raise Overloaded after the last attempt."""
     for attempt in range(_ATTEMPTS_MAX):
         try:
             return await ingest.submit(submission)
         except Overloaded as overloaded:
             if attempt + 1 == _ATTEMPTS_MAX:
-                raise Overloaded("The database went away. Run the import again: it goes on where it stopped.") from None
+                raise Overloaded("The database cannot be reached. Run the import again to resume it.") from None
             await asyncio.sleep(overloaded.retry_after_seconds)
     raise AssertionError("unreachable")
 
@@ -139,7 +142,7 @@ def _write_error(errors: IO[bytes], line: ImportRow, code: str, message: str) ->
 
 
 def _split_into_batches(lines: Iterator[ImportRow], messages_max: int) -> Iterator[list[ImportRow]]:
-    """Whole lines, so that an import can go on behind each batch; those with faults count as one message."""
+    """Yield batches of whole lines, after each of which an import can resume; an invalid line counts as one message."""
     batch: list[ImportRow] = []
     size = 0
     for line in lines:
@@ -154,12 +157,12 @@ def _split_into_batches(lines: Iterator[ImportRow], messages_max: int) -> Iterat
 
 
 def _hash_manner(form: FileReader, source: SourceView) -> str:
-    """A hash of what lines become, and whose."""
+    """Return a hash of source and format: an import resumes only if both are unchanged."""
     return blake2b(f"{source.key}\n{form.name}".encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
 def _read_progress(progress_path: Path, path: Path, manner: str) -> _Progress:
-    """Where to go on; from the start if there is no mark, or the file or the manner is not what it was."""
+    """Read the stored position; start at the beginning if it is missing or belongs to another file or manner."""
     now = path.stat()
     fresh = _Progress(now.st_size, now.st_mtime_ns, manner)
     try:

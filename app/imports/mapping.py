@@ -1,4 +1,4 @@
-"""Files of other tools as messages: a mapping, which is data, and the rows that are read by it. Pure.
+"""Converts rows of arbitrary files into messages by a mapping. Pure.
 
 A mapping is a JSON or TOML object. Only ``columns`` is required::
 
@@ -25,27 +25,28 @@ A mapping is a JSON or TOML object. Only ``columns`` is required::
       "skip_rows_after_header": 0
     }
 
-- ``columns``: column to place, or to several. Names are compared without case, spaces, underscores and hyphens; of an
-  NDJSON file a dotted name reaches inside, where it is exact. Several columns may have one place: the first that is not
-  empty counts, so that one mapping can fit several versions of an export. A column that the file lacks is no error as
-  long as it keeps somebody's identity and, for touchpoints, their time.
-- Places: ``event``, ``timestamp``, ``user_id``, ``email``, ``phone``, ``anonymous_id``, ``ids.<kind>``, ``channel``,
-  ``message_id``, ``properties.<path>``, ``traits.<path>``, ``context.<path>``, ``text.<name>`` (free text of people,
-  which no rule reads) and ``ignore``.
-- ``constants``: place to value, for rows whose columns say nothing.
-- ``others``: where columns without a place go: ``properties`` (the default), ``traits`` or ``ignore``.
-- ``values``: by place, what a cell's text stands for.
-- ``texts``: places whose cells stay text though they look like numbers or truth values.
-- ``zone``: of times without an offset; such a time is refused where no zone is declared.
-- ``times``: formats in strptime's words, tried in order, and ``%s`` for epoch numbers; without them: ISO 8601, 20260504
-  and 20260504101500, and epoch seconds to nanoseconds since September 2001, for smaller numbers are mostly none.
-- ``delimiter`` of a CSV file; without it ``,`` ``;`` or tab, whichever the header has most of.
-- ``decimal_comma``: 1.234,50 is a number, and 1234.5 is none.
-- ``skip_rows`` and ``skip_rows_after_header``: of a CSV file, what is no record.
+- ``columns``: target (or list of targets) by column. Column names are compared without case, spaces, underscores and
+  hyphens. In an NDJSON file a dotted name reaches into objects and must match exactly. Several columns may have the
+  same target: the first one that is not empty is used, so that one mapping can read several versions of an export. A
+  file may lack columns, as long as it has an identity and, for touchpoints, a time.
+- Targets: ``event``, ``timestamp``, ``user_id``, ``email``, ``phone``, ``anonymous_id``, ``ids.<kind>``, ``channel``,
+  ``message_id``, ``properties.<path>``, ``traits.<path>``, ``context.<path>``, ``text.<name>`` (free text, which rules
+  cannot read) and ``ignore``.
+- ``constants``: value by target, used if no column of the row sets the target.
+- ``others``: target of all other columns: ``properties`` (the default), ``traits`` or ``ignore``.
+- ``values``: by target, the values that replace the text of cells.
+- ``texts``: targets whose cells stay text even if they look like numbers or booleans.
+- ``zone``: time zone of times without an offset; without a zone such times are rejected.
+- ``times``: formats of strptime, tried in order; ``%s`` stands for epoch numbers. The default accepts ISO 8601,
+  20260504, 20260504101500, and epoch numbers (seconds to nanoseconds) since September 2001, because smaller numbers
+  rarely are times.
+- ``delimiter`` of a CSV file; by default the one of ``,`` ``;`` and tab that yields the most columns.
+- ``decimal_comma``: read 1.234,50 as a number, and 1234.5 as text.
+- ``skip_rows`` and ``skip_rows_after_header``: number of lines of a CSV file that are not records.
 
-A row with an event is a touchpoint, one without is an identify; a touchpoint with traits is both. A row without a
-``message_id`` gets a hash of what it says, in whatever order of columns, and of how many rows before it in the file
-said the same: so the same file, imported twice, counts once.
+A row with an event becomes a touchpoint, a row without one an identify message, and a touchpoint with traits both. A
+row without a ``message_id`` gets a hash of its cells (in any order of columns) and of the number of equal rows before
+it, so importing the same file twice stores each row once.
 """
 
 from __future__ import annotations
@@ -80,22 +81,22 @@ _NUMBER_CHARS_MAX: Final = 24
 _FINE_FRACTION = re.compile(r"([.,][0-9]{6})[0-9]+")
 _NAIVE_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9:.,]+)?")
 _COMPACT_FORMATS: Final = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
-"""Digits of a date without signs, which as an epoch number would be of 1970 or of the years after 2286."""
+"""Formats of dates without separators, by length; as epoch numbers they would mean 1970 or a year after 2286."""
 _COMPACT_YEARS: Final = range(1900, 2100)
 _EPOCH_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
 _EPOCH_FORMAT: Final = "%s"
 _LEAST_EPOCH: Final = 1_000_000_000_000_000
-"""2001-09-09: what is less is rather a spreadsheet's serial number, or no time."""
+"""2001-09-09 in microseconds; a smaller number is probably a serial number of a spreadsheet."""
 _QUOTED_FORMULA = re.compile(r"'[=+\-@]")
 _EPOCH: Final = datetime(1970, 1, 1)
 
 
 class MappingRefused(ValueError):
-    """A mapping that cannot be meant, or that does not fit its file; says why."""
+    """The mapping is invalid or does not match the file; the message gives the reason."""
 
 
 class FileMapping(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """See the head of this module."""
+    """A column mapping; the module docstring describes its fields."""
 
     columns: dict[str, str | list[str]]
     about: str = ""
@@ -111,52 +112,53 @@ class FileMapping(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit
     skip_rows_after_header: int = 0
 
     def places(self) -> set[str]:
-        """Where its columns and constants put something."""
+        """Return all targets of columns and constants."""
         return {place for column in self.columns for place in list_places(self, column)} | set(self.constants)
 
 
 def check_mapping(mapping: FileMapping) -> FileMapping:
-    """Raises MappingRefused for one that could import nothing, or not what it says."""
+    """Return the mapping; raise MappingRefused if it is invalid or could not import any row."""
     for place in (*mapping.places(), *mapping.values, *mapping.texts):
         if not _is_place(place):
-            raise MappingRefused(f"{place!r} is no place that a column can have")
+            raise MappingRefused(f"{place!r} is not a valid target")
     _refuse_incomplete(mapping.places(), mapping)
     if "message_id" in mapping.constants:
-        raise MappingRefused("a message_id that is the same in every row would make one message of them all")
+        raise MappingRefused("message_id cannot be a constant: all rows would be stored as one message")
     if mapping.zone is not None:
         load_zone(mapping.zone)
     if mapping.delimiter is not None and len(mapping.delimiter) != 1:
         raise MappingRefused("the delimiter must be one character")
     if min(mapping.skip_rows, mapping.skip_rows_after_header) < 0:
-        raise MappingRefused("rows to skip are counted from 0")
+        raise MappingRefused("the number of rows to skip must not be negative")
     if any("%" not in time_format for time_format in mapping.times):
-        raise MappingRefused("a format of times is written with %Y, %m, %d and so on")
+        raise MappingRefused("a time format must contain directives such as %Y, %m and %d")
     return mapping
 
 
 def list_places(mapping: FileMapping, column: str) -> list[str]:
+    """Return the targets of a column; empty if the mapping does not name it."""
     places = mapping.columns.get(column, [])
     return [places] if isinstance(places, str) else places
 
 
 def fold_name(column: str) -> str:
-    """A column's name as names are compared."""
+    """Return the column's name in the form in which names are compared."""
     return _GAPS.sub("", column.casefold())
 
 
 class RowReader:
-    """The rows of one file by one mapping, in the file's order. ``columns`` are the file's, where it has a header.
+    """Converts the rows of one file, in their order. ``columns`` are those of the header of a CSV file.
 
-    Raises MappingRefused if too little of the mapping is in the file.
+    Raises MappingRefused if the file lacks columns that the mapping needs.
     """
 
     def __init__(self, mapping: FileMapping, columns: Iterable[str] | None = None) -> None:
         self._mapping = mapping
         self._typed = columns is None
-        """Values of NDJSON are what they are; cells of CSV are text that may be a number."""
+        """True for NDJSON, whose values have a type; cells of CSV are text that may be a number."""
         self._zone = None if mapping.zone is None else load_zone(mapping.zone)
         self._places: dict[str, list[str]] = {}
-        """By folded column."""
+        """Targets by folded column name."""
         for column in mapping.columns:
             self._places.setdefault(fold_name(column), []).extend(list_places(mapping, column))
         self._rank = {column: rank for rank, column in enumerate(self._places)}
@@ -170,7 +172,7 @@ class RowReader:
             _refuse_incomplete(available_places | set(mapping.constants), mapping, present)
 
     def map_row(self, row: dict[str, Any]) -> list[Call]:
-        """``row`` is cells by column; of NDJSON, an object. Raises Unreadable, saying what is wrong with it."""
+        """Convert one row (cells by column, or an NDJSON object); raise Unreadable with the reason if it is invalid."""
         cells = self._list_cells(row)
         values = self._place_cells(cells)
         message_id = str(values["message_id"]) if "message_id" in values else self._derive_id(cells)
@@ -179,7 +181,7 @@ class RowReader:
         traits = values.get("traits", {})
         if "event" not in values:
             if not traits:
-                raise Unreadable("the row names no event, and no trait either")
+                raise Unreadable("the row has neither an event nor a trait")
             return [
                 Call(id=message_id, occurred_at=occurred_at, traits=traits, ids=values.get("ids", {}), **identities)
             ]
@@ -204,7 +206,10 @@ class RowReader:
         ]
 
     def _list_cells(self, row: dict[str, Any]) -> list[tuple[str, str, Any]]:
-        """(folded column, column, cell) of what is not empty and not ignored, by the mapping's order, then by name."""
+        """Return (folded column, column, cell) of all cells that are not empty or ignored.
+
+        They are sorted by the order of the mapping, then by name.
+        """
         cells = []
         for column, cell in _expand_cells(row, self._mapping.columns):
             name, value = fold_name(column), _trim_cell(cell)
@@ -247,7 +252,7 @@ class RowReader:
         return _parse_number(cell, self._mapping.decimal_comma)
 
     def _parse_time(self, cell: Any) -> str:
-        """RFC 3339. Raises Unreadable."""
+        """Return the time as RFC 3339; raise Unreadable if it cannot be parsed."""
         text = str(cell)
         if self._mapping.times:
             return self._parse_declared_time(text)
@@ -267,25 +272,25 @@ class RowReader:
             if moment.tzinfo is None:
                 return self._apply_zone(moment, text)
             return _format_instant(moment)
-        raise Unreadable(f"the time {text[:64]!r} has none of the declared formats")
+        raise Unreadable(f"the time {text[:64]!r} does not match any format in times")
 
     def _apply_zone(self, moment: datetime, text: str) -> str:
-        """A local time that is skipped moves forward, one that is repeated is the first."""
+        """Return the instant of a local time; a skipped time moves forward, a repeated one is the first."""
         if self._zone is None:
-            raise Unreadable(f"the time {text[:64]!r} has no time zone: declare zone")
+            raise Unreadable(f"the time {text[:64]!r} has no offset: set zone in the mapping")
         return _format_instant(moment.replace(tzinfo=self._zone))
 
 
 def parse_undeclared_time(text: str) -> datetime:
-    """A time whose format nobody declared, naive where it has no offset. Raises Unreadable."""
+    """Parse a time without a declared format; the result is naive if the text has no offset. Raise Unreadable."""
     if text.isascii() and text.isdecimal() and (form := _COMPACT_FORMATS.get(len(text))):
         return _parse_compact_time(text, form)
     instant = timestamps.parse(text)
     if instant is None:
-        raise Unreadable(f"the time {text[:64]!r} is no ISO 8601 and no epoch number: declare its format in times")
+        raise Unreadable(f"the time {text[:64]!r} is neither ISO 8601 nor an epoch number: add its format to times")
     if _EPOCH_NUMBER.fullmatch(text) and instant < _LEAST_EPOCH:
         raise Unreadable(
-            f"the time {text[:64]!r} would be before 2001 as an epoch number: declare %s in times if it is"
+            f"the time {text[:64]!r} would be before 2001 as an epoch number: add %s to times if that is correct"
         )
     moment = _EPOCH + timedelta(microseconds=instant)
     return moment if _NAIVE_TIME.fullmatch(text) else moment.replace(tzinfo=UTC)
@@ -298,11 +303,11 @@ def _parse_compact_time(text: str, form: str) -> datetime:
             return moment
     except ValueError:
         pass
-    raise Unreadable(f"the time {text!r} is no date like 20260504: declare its format in times")
+    raise Unreadable(f"the time {text!r} is not a date like 20260504: add its format to times")
 
 
 def build_property_name(column: str) -> str:
-    """``Total (EUR)`` -> ``total_eur``; letters of every script stay."""
+    """Convert a column name to a property name: ``Total (EUR)`` -> ``total_eur``. Letters of all scripts are kept."""
     return _NO_WORD.sub("_", column.strip().lower()).strip("_") or "column"
 
 
@@ -310,11 +315,11 @@ def _format_instant(moment: datetime) -> str:
     try:
         return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     except OverflowError:
-        raise Unreadable("the time lies outside the years 1 to 9999") from None
+        raise Unreadable("the time is outside the years 1 to 9999") from None
 
 
 def _parse_number(cell: str, decimal_comma: bool) -> Any:
-    """A number or a truth value as such, anything else as the text that it is."""
+    """Return the cell as a number or boolean if it is one, else as text."""
     if cell in ("true", "false"):
         return cell == "true"
     if len(cell) > _NUMBER_CHARS_MAX or not (_COMMA_NUMBER if decimal_comma else _NUMBER).fullmatch(cell):
@@ -324,7 +329,7 @@ def _parse_number(cell: str, decimal_comma: bool) -> Any:
 
 
 def _set_place(values: dict[str, Any], place: str, value: Any) -> None:
-    """What stands there already stays: the first that says something counts."""
+    """Set a value at a target unless it has one already."""
     head, _, path = place.partition(".")
     if not path:
         values.setdefault(head, value)
@@ -334,12 +339,12 @@ def _set_place(values: dict[str, Any], place: str, value: Any) -> None:
     for parent in parents:
         inner = inner.setdefault(parent, {})
         if not isinstance(inner, dict):
-            raise Unreadable(f"{place} lies inside of something that is no object")
+            raise Unreadable(f"{place} is inside a value that is not an object")
     inner.setdefault(last, value)
 
 
 def _expand_cells(row: dict[str, Any], columns: Iterable[str]) -> Iterable[tuple[str, Any]]:
-    """The cells of a row; dotted names of the mapping reach into what it holds there."""
+    """Yield the cells of a row; dotted column names of the mapping yield values inside its objects."""
     inside = [column for column in columns if "." in column and column not in row]
     reached = [(column, value) for column in inside if (value := _find_value(row, column)) is not None]
     yield from reached
@@ -349,7 +354,7 @@ def _expand_cells(row: dict[str, Any], columns: Iterable[str]) -> Iterable[tuple
 
 
 def _drop_paths(value: Any, paths: list[list[str]]) -> Any:
-    """An object without what a column of its own reaches; nothing is left of an empty one."""
+    """Return an object without the values that columns of their own read, or None if it becomes empty."""
     if not paths or not isinstance(value, dict):
         return value
     remaining = {
@@ -368,7 +373,7 @@ def _find_value(row: dict[str, Any], path: str) -> Any:
 
 
 def _trim_cell(cell: Any) -> Any:
-    """Without spaces around, and without the quote that keeps spreadsheets from calculating it."""
+    """Strip spaces, and the quote with which spreadsheets mark a formula as text."""
     if not isinstance(cell, str):
         return cell
     text = cell.strip()
@@ -386,18 +391,18 @@ def _refuse_incomplete(places: set[str], mapping: FileMapping, columns: set[str]
     file_columns = "" if columns is None else f" (of the file's columns: {', '.join(sorted(columns)[:20])})"
     if not any(place in _IDENTITIES or place.startswith("ids.") for place in places):
         raise MappingRefused(
-            f"nothing says who it was: user_id, email, phone, anonymous_id or ids.<kind>{file_columns}"
+            f"no column has an identity as target: user_id, email, phone, anonymous_id or ids.<kind>{file_columns}"
         )
     if "event" in places and "timestamp" not in places:
-        raise MappingRefused(f"touchpoints need their time: nothing has the place timestamp{file_columns}")
+        raise MappingRefused(f"touchpoints need a time: no column has the target timestamp{file_columns}")
     has_traits = mapping.others == "traits" or any(place.startswith("traits.") for place in places)
     if "event" not in places and not has_traits:
-        raise MappingRefused(f"nothing says what happened: neither event nor traits{file_columns}")
+        raise MappingRefused(f"no column has the target event or traits.<path>{file_columns}")
 
 
 def load_zone(name: str) -> ZoneInfo:
-    """Raises MappingRefused for a name that is no zone's."""
+    """Return the time zone; raise MappingRefused if it is unknown."""
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        raise MappingRefused(f"there is no time zone {name!r}; write it like Europe/Berlin or UTC") from None
+        raise MappingRefused(f"unknown time zone {name!r}; use a name such as Europe/Berlin or UTC") from None

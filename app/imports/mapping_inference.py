@@ -1,7 +1,7 @@
-"""A mapping guessed from a file's columns and its first rows, and what cannot be guessed. Pure.
+"""Infers a mapping from the columns and first rows of a file. Pure.
 
-What a name says counts, then what all cells look like. A time zone, the order of day and month in 03/04/2026, and
-whether 1,234 is a thousand are not guessed: they are doubts, which somebody has to answer.
+The name of a column decides, then its cells. Time zones, the order of day and month in 03/04/2026, and the meaning of
+1,234 are not inferred: they are doubts, which the user has to answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "ids.loyalty_card": ("loyaltycard", "loyaltycardnumber", "cardnumber"),
     "message_id": ("messageid", "eventid", "id"),
 }
-"""Places by folded names of columns; of several columns the one named earlier here."""
+"""Folded column names by place, in order of precedence."""
 
 _DAYS: Final = (
     *("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y"),
@@ -55,7 +55,7 @@ _POINT_THOUSANDS = re.compile(r"-?[1-9][0-9]{0,2}(?:\.[0-9]{3})+")
 _THOUSANDS: Final = 3
 _CELLS_TRIED: Final = 20
 _FAULTS_ONE_OF: Final = 10
-"""Of so many cells one may be no time at all."""
+"""One of this many cells may be invalid."""
 
 Topic = Literal["zone", "times", "event", "who", "when", "decimal_comma"]
 ZONE: Final = "zone"
@@ -67,7 +67,7 @@ DECIMAL_COMMA: Final = "decimal_comma"
 
 
 class Doubt(msgspec.Struct, frozen=True):
-    """Something to be asked; ``choices`` where there are only those."""
+    """A question to the user; if ``choices`` is not empty, the answer must be one of them."""
 
     about: Topic
     question: str
@@ -75,6 +75,8 @@ class Doubt(msgspec.Struct, frozen=True):
 
 
 class InferredMapping(msgspec.Struct, frozen=True):
+    """A mapping that is complete once its doubts are resolved."""
+
     mapping: FileMapping
     doubts: tuple[Doubt, ...] = ()
 
@@ -82,20 +84,20 @@ class InferredMapping(msgspec.Struct, frozen=True):
 def infer_mapping(
     columns: Sequence[str], rows: Sequence[Mapping[str, str]], delimiter: str | None = None
 ) -> InferredMapping:
-    """``rows`` are as many first ones as there is patience for: the more, the fewer doubts."""
+    """Infer a mapping from the columns and the first rows; more rows leave fewer doubts."""
     samples = {column: [row[column].strip() for row in rows if row.get(column, "").strip()] for column in columns}
     places = _infer_places(columns, samples)
     taken = set(places.values())
     doubts: list[Doubt] = []
     mapping = FileMapping(columns=dict(places), delimiter=delimiter)
     if not taken & {"user_id", "email", "anonymous_id", "phone", "ids.loyalty_card"}:
-        doubts.append(Doubt(WHO, "Which column says who it was, as the user id?", tuple(columns)))
+        doubts.append(Doubt(WHO, "Which column contains the user id?", tuple(columns)))
     if "event" not in taken and "timestamp" not in taken:
         mapping.others = "traits"
     elif "event" not in taken:
-        doubts.append(Doubt(EVENT, "What is the event called in these rows?"))
+        doubts.append(Doubt(EVENT, "What is the name of the event in these rows?"))
     elif "timestamp" not in taken:
-        doubts.append(Doubt(WHEN, "Which column says when it was?", tuple(columns)))
+        doubts.append(Doubt(WHEN, "Which column contains the time?", tuple(columns)))
     doubts += _infer_time_formats(mapping, _find_cells_of_place(places, samples, "timestamp"))
     doubts += _infer_decimal_comma(mapping, [samples[name] for name in columns if name not in places])
     return InferredMapping(mapping, tuple(doubts))
@@ -104,14 +106,14 @@ def infer_mapping(
 def apply_answer(
     inferred: InferredMapping, about: Topic, answer: str, rows: Sequence[Mapping[str, str]] = ()
 ) -> InferredMapping:
-    """The guess once somebody has answered one of its doubts, which may raise others.
+    """Return the mapping with one doubt resolved; the answer may raise new doubts.
 
-    Raises MappingRefused for an answer that is none.
+    Raise MappingRefused if the answer is invalid.
     """
     mapping = msgspec.structs.replace(inferred.mapping, columns=dict(inferred.mapping.columns))
     doubts = [doubt for doubt in inferred.doubts if doubt.about != about]
     if not answer.strip() or (about == TIMES and "%" not in answer):
-        raise MappingRefused("that is no answer")
+        raise MappingRefused("the answer is invalid")
     if about == ZONE:
         load_zone(answer)
         mapping.zone = answer
@@ -159,7 +161,9 @@ def _is_plausible(place: str, cells: list[str]) -> bool:
     return any(timestamps.parse(cell) is not None for cell in cells) or bool(_find_candidate_formats(cells))
 
 
-_ZONE_DOUBT: Final = Doubt(ZONE, "The times have no offset. Which time zone are they of (Europe/Berlin, UTC, ..)?")
+_ZONE_DOUBT: Final = Doubt(
+    ZONE, "The times have no offset. Which time zone do they use (such as Europe/Berlin or UTC)?"
+)
 
 
 def _infer_time_formats(mapping: FileMapping, cells: list[str]) -> list[Doubt]:
@@ -172,7 +176,7 @@ def _infer_time_formats(mapping: FileMapping, cells: list[str]) -> list[Doubt]:
     distinct_formats = {form.replace("%B", "%b") for form in formats}  # May is both a long name and a short one
     if len(distinct_formats) != 1:
         question = (
-            f"How is the time {cells[0]!r} written? %d is the day, %m month, %Y year, %H:%M:%S time, %s an epoch."
+            f"What is the format of {cells[0]!r}? %d is the day, %m month, %Y year, %H:%M:%S time, %s an epoch number."
         )
         return [Doubt(TIMES, question, tuple(formats))]
     mapping.times = formats
@@ -187,19 +191,22 @@ def _try_parse_time(cell: str) -> datetime | None:
 
 
 def _find_matching_formats(cells: Sequence[str]) -> list[str]:
-    """The formats that most cells can be read by, none if that is not nearly all."""
+    """Return the formats that match the most cells, or none if these are not nearly all."""
     matches = {form: sum(_matches_format(cell, form) for cell in cells) for form in _find_candidate_formats(cells)}
     most = max(matches.values(), default=0)
     return [form for form, count in matches.items() if count == most] if _is_nearly_all(most, len(cells)) else []
 
 
 def _find_candidate_formats(cells: Sequence[str]) -> list[str]:
-    """Format by format, for strptime remembers how to read only a few."""
+    """Return the formats that match any of the first cells.
+
+    It tries all cells with one format before the next one, because strptime caches only a few formats.
+    """
     return [form for form in _FORMATS if any(_matches_format(cell, form) for cell in cells[:_CELLS_TRIED])]
 
 
 def _is_nearly_all(count: int, total: int) -> bool:
-    """A few cells may be anything."""
+    """Return True if all but a few cells match."""
     return count > 0 and total - count <= max(1, total // _FAULTS_ONE_OF)
 
 
@@ -212,7 +219,10 @@ def _matches_format(cell: str, form: str) -> bool:
 
 
 def _infer_decimal_comma(mapping: FileMapping, columns: Sequence[list[str]]) -> list[Doubt]:
-    """Each column is looked at by itself, for a 1.2 in one says nothing of a 1,234 in another."""
+    """Infer whether numbers have a decimal comma.
+
+    Columns are examined one by one: a 1.2 in one column does not explain a 1,234 in another.
+    """
     if any(map(_has_decimal_comma, columns)) and not any(map(_has_decimal_point, columns)):
         mapping.decimal_comma = True
         return []
@@ -221,7 +231,7 @@ def _infer_decimal_comma(mapping: FileMapping, columns: Sequence[list[str]]) -> 
         if with_comma is not None and not any(_POINT_NUMBER.fullmatch(cell) for cell in cells):
             return [Doubt(DECIMAL_COMMA, f"Is {with_comma!r} a number with a decimal comma?", ("yes", "no"))]
         if mapping.delimiter == ";" and _all_match(_POINT_THOUSANDS, cells):
-            question = f"Do points part thousands, so that {cells[0]!r} is {cells[0].replace('.', '')}?"
+            question = f"Do points separate thousands, so that {cells[0]!r} means {cells[0].replace('.', '')}?"
             return [Doubt(DECIMAL_COMMA, question, ("yes", "no"))]
     return []
 

@@ -1,6 +1,7 @@
-"""``segue import FILE --guess``: a mapping guessed, shown with samples, its doubts asked, and written down.
+"""Interactive inference of a mapping: ``segue import FILE --guess``.
 
-Nothing is imported before somebody has seen what the rows become.
+The wizard infers a mapping, shows it with sample values, asks about unclear columns, and saves it. The user sees the
+resulting messages before anything is imported.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _ROWS_SHOWN: Final = 3
 _CELL_CHARS_SHOWN: Final = 40
 
 Ask = Callable[[Doubt], str]
-"""Puts a doubt to somebody; the answer is one of its choices where it has any."""
+"""Asks the user about a doubt and returns the answer, which is one of the choices if the doubt has any."""
 
 
 class FileSample(msgspec.Struct):
@@ -36,7 +37,7 @@ class FileSample(msgspec.Struct):
 
 
 def read_sample(path: Path) -> FileSample:
-    """Raises MappingRefused for a file without rows."""
+    """Read the first rows of a file; raise MappingRefused if the file is empty."""
     if is_csv(path):
         with CsvRecords(path, FileMapping(columns={})) as records:
             rows = [row for line, row in islice(records, _ROWS_LOOKED_AT) if line.fault is None]
@@ -45,14 +46,15 @@ def read_sample(path: Path) -> FileSample:
         objects = [_flatten(value) for value in islice(read_json_objects(path), _ROWS_LOOKED_AT)]
         sample = FileSample(list(dict.fromkeys(name for row in objects for name in row)), objects)
     if not sample.rows:
-        raise MappingRefused(f"{path} has no rows to guess from")
+        raise MappingRefused(f"{path} has no rows")
     return sample
 
 
 def infer_mapping_of_file(path: Path, answers: dict[str, str], ask: Ask | None, console: Console) -> InferredMapping:
-    """The mapping for ``path``, shown on the way, and the doubts that are left where there is nobody to ask.
+    """Infer the mapping of a file, show it, and ask about its doubts.
 
-    ``answers`` settle doubts before they are asked. Raises MappingRefused for a mapping that cannot be meant.
+    ``answers`` resolve doubts without a question. If ``ask`` is None, the remaining doubts are returned. Raise
+    MappingRefused if the mapping is invalid.
     """
     sample = read_sample(path)
     inferred = infer_mapping(sample.columns, sample.rows, sample.delimiter)
@@ -73,13 +75,14 @@ def infer_mapping_of_file(path: Path, answers: dict[str, str], ask: Ask | None, 
 
 
 def show_first_messages(path: Path, mapping: FileMapping, console: Console) -> None:
-    """What the first rows become."""
+    """Print the messages of the first rows."""
     for line in islice(read_mapped_rows(mapping)(path, FilePosition()), _ROWS_SHOWN):
         for text in _describe_row(line):
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def write_mapping(path: Path, mapping: FileMapping) -> None:
+    """Save the mapping as indented JSON."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(mapping), indent=2) + b"\n")
 
 

@@ -1,7 +1,7 @@
-"""The lines of a file that is imported: what messages each holds, or what is wrong with it.
+"""Reads the rows of an imported file as messages.
 
-There are three forms of files: our own messages (NDJSON, or CSV with dotted names of columns), rows that a mapping
-reads, and exports of a tool whose adapter reads them, one event a line.
+Files have one of three formats: Segue's own messages (NDJSON, or CSV with dotted column names), rows that are converted
+by a mapping, and exports of a tool with one event a line, which the tool's connector reads.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _HEADER_BYTES_MAX: Final = 1 << 20
 
 
 class ImportRow(msgspec.Struct):
-    """A record of the file: ``messages`` of ours as JSON, or a ``fault``; a tool's line may have both."""
+    """One row: its ``messages`` as JSON, or a ``fault`` that names the error; a row of a tool may have both."""
 
     number: int
     end: int
-    """Offset of the byte after the line: where a resumed import goes on."""
+    """Offset of the first byte after the row, at which an import may resume."""
     original: bytes
     messages: list[bytes] = []
     fault: str | None = None
@@ -40,14 +40,14 @@ class ImportRow(msgspec.Struct):
 
 
 class FilePosition(msgspec.Struct, frozen=True):
-    """How far a file has been imported."""
+    """Position in a file: offset in bytes and number of lines read."""
 
     offset: int = 0
     line: int = 0
 
 
 class FileReader(msgspec.Struct, frozen=True):
-    """How a file is read, from a place on. ``name`` is another one where a file's lines become something else."""
+    """Reader of one file format. ``name`` identifies the format with its options, so that a changed one is noticed."""
 
     name: str
     lines: Callable[[Path, FilePosition], Iterator[ImportRow]]
@@ -61,7 +61,10 @@ def is_csv(path: Path) -> bool:
 
 
 def read_segment_rows(limits: Limits) -> FileReader:
-    """Messages of ours. A dotted column of CSV reaches inside: ``properties.total``, ``context.traits.email``."""
+    """Return a reader of Segue's own messages.
+
+    Dotted column names of CSV set nested values: ``properties.total``, ``context.traits.email``.
+    """
 
     def lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
         rows = _read_csv_messages(path, since) if path.suffix.lower() == ".csv" else _read_json_lines(path, since)
@@ -75,9 +78,10 @@ def read_segment_rows(limits: Limits) -> FileReader:
 
 
 def read_mapped_rows(mapping: FileMapping, text_policy: TextPolicy = "private") -> FileReader:
-    """Rows by a mapping. The rows before the place are read too, for equal rows are told apart by their number.
+    """Return a reader that converts rows by a mapping.
 
-    Raises MappingRefused where the file and the mapping do not fit.
+    It also reads the rows before its start position, because the ids of equal rows contain their number. It raises
+    MappingRefused if the file does not match the mapping.
     """
 
     def lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
@@ -92,11 +96,11 @@ def read_mapped_rows(mapping: FileMapping, text_policy: TextPolicy = "private") 
 
 
 def read_connector_rows(connector: Connector, options: Mapping[str, str], now: Callable[[], int]) -> FileReader:
-    """Lines that are each an event of a tool, or an array of its events."""
+    """Return a reader of NDJSON lines that are events of a tool, or arrays of events."""
 
     def lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
         if is_csv(path):
-            raise MappingRefused(f"{connector.name} is read from NDJSON, one event a line; for CSV give a mapping")
+            raise MappingRefused(f"events of {connector.name} must be NDJSON, one event a line; CSV needs a mapping")
         for line in _read_json_lines(path, since):
             try:
                 parsed = _parse_line(connector, line.original, options, now())
@@ -140,14 +144,14 @@ def _map_rows(
 
 
 def read_json_objects(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of an NDJSON file, without what is none."""
+    """Yield the objects of an NDJSON file; skip all other lines."""
     for line in _read_json_lines(path, FilePosition()):
         if isinstance(value := _parse_object(line.original), dict):
             yield value
 
 
 def _parse_object(text: bytes) -> Any:
-    """A JSON object, or why it is none."""
+    """Return a JSON object, a string with the error if the text is not JSON, or None if it is not an object."""
     try:
         value = decode_json(text)
     except Unreadable as error:
@@ -156,10 +160,13 @@ def _parse_object(text: bytes) -> Any:
 
 
 class CsvRecords:
-    """The records of a CSV file by a mapping's delimiter and rows to skip, as (line, cells by column)."""
+    """Iterator over the records of a CSV file, as pairs of row and cells by column.
+
+    The delimiter and the rows to skip are those of the mapping.
+    """
 
     def __init__(self, path: Path, mapping: FileMapping) -> None:
-        """Raises MappingRefused for a file that is no UTF-8 at all."""
+        """Open the file and read its header; raise MappingRefused if it is not UTF-8."""
         self._file: IO[bytes] = path.open("rb")
         self._read: list[bytes] = []
         self._skip_after = mapping.skip_rows_after_header
@@ -217,7 +224,7 @@ class CsvRecords:
 
 
 def _skip_byte_order_mark(file: IO[bytes]) -> None:
-    """Raises MappingRefused for a file that is no UTF-8 at all."""
+    """Skip a UTF-8 byte order mark; raise MappingRefused if the file is UTF-16."""
     start = file.read(len(BOM_UTF8))
     if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         raise MappingRefused("the file is UTF-16; save it as UTF-8")
@@ -238,7 +245,7 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def _name_columns(header: list[str]) -> list[str]:
-    """Names of columns; the second of one name gets its number, and one without a name too."""
+    """Return unique column names: repeated and empty names get the number of their column."""
     names: list[str] = []
     for place, name in enumerate((cell.strip() for cell in header), 1):
         names.append(f"{name or 'column'} {place}" if not name or name in names else name)
@@ -246,7 +253,10 @@ def _name_columns(header: list[str]) -> list[str]:
 
 
 def _find_fault(text: bytes, limits: Limits) -> str | None:
-    """Why a line cannot stand in a batch; a line that could would spoil its neighbours."""
+    """Return the reason for which a line cannot be part of a batch, or None.
+
+    An invalid line would make the whole batch invalid.
+    """
     try:
         json.loads(text)
         segment.read(b'{"batch":[' + text + b"]}", "import", limits)
@@ -261,7 +271,7 @@ def _read_json_lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
         if since.offset:
             file.seek(since.offset)
         number = since.line
-        # Not `for text in file`, which reads ahead and so cannot tell where it is.
+        # Do not use `for text in file`: it reads ahead, so ``tell()`` would not return the end of the line.
         for text in iter(file.readline, b""):
             number += 1
             if text.strip():
@@ -269,7 +279,7 @@ def _read_json_lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
 
 
 def _read_csv_messages(path: Path, since: FilePosition) -> Iterator[ImportRow]:
-    """A record may spread over several lines; its number is that of the last one."""
+    """Yield the records of a CSV file; the number of a record over several lines is that of its last line."""
     with path.open("rb") as file:
         _skip_byte_order_mark(file)
         read: list[bytes] = []
@@ -279,7 +289,7 @@ def _read_csv_messages(path: Path, since: FilePosition) -> Iterator[ImportRow]:
                 read.append(line)
                 yield line.decode("utf-8", "replace")
 
-        # The reader takes no more lines than the record needs, so the file's place is the end of the record.
+        # The reader consumes only the lines of the current record, so ``tell()`` returns the end of the record.
         records = csv.reader(text_lines())
         header = next(records, [])
         _require_utf8_header(read)
@@ -322,7 +332,7 @@ def _build_message(header: list[str], cells: list[str]) -> dict[str, Any]:
 
 
 def _parse_cell(cell: str) -> Any:
-    """A cell inside properties, context or traits: a JSON number or truth value as such, anything else as text."""
+    """Parse a cell inside properties, context or traits: JSON numbers and booleans keep their type."""
     try:
         value = msgspec.json.decode(cell.encode())
     except (msgspec.DecodeError, UnicodeEncodeError):

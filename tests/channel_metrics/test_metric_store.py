@@ -1,4 +1,4 @@
-"""Figures of channels by day, over HTTP: taken in once, read by page, and nobody's."""
+"""Daily channel metrics over HTTP: stored once, read by page, and never part of a customer."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ FILE = (
 
 
 async def put(service: RunningApp, body: str | bytes, expected: int = 200, **params: str) -> Any:
-    asked = {"kind": "generic", "source": "default", **params}
-    response = await service.client.post("/v1/channel-metrics", params=asked, content=body, headers=service.secret)
+    query = {"kind": "generic", "source": "default", **params}
+    response = await service.client.post("/v1/channel-metrics", params=query, content=body, headers=service.secret)
     assert response.status_code == expected, response.text
     return response.json()
 
 
-async def test_the_same_file_twice_changes_nothing(service: RunningApp) -> None:
+async def test_importing_a_file_twice_changes_nothing(service: RunningApp) -> None:
     first = await put(service, FILE)
     assert first == {
         "added": 3,
         "changed": 0,
         "unchanged": 0,
         "bad": 1,
-        "bad_rows": [{"line": 5, "reason": "value is no number that can be read: 'many'"}],
+        "bad_rows": [{"line": 5, "reason": "value is not a readable number: 'many'"}],
         "first": "2026-05-04",
         "last": "2026-05-05",
     }
@@ -43,11 +43,11 @@ async def test_the_same_file_twice_changes_nothing(service: RunningApp) -> None:
     corrected = await put(service, FILE.replace("98", "99"))
     assert (corrected["added"], corrected["changed"], corrected["unchanged"]) == (0, 1, 2)
     after = await service.ask("/v1/channel-metrics")
-    assert [each["value"] for each in before["items"]] == [120.5, 79.5, 98]
-    assert [each["value"] for each in after["items"]] == [120.5, 79.5, 99]
+    assert [item["value"] for item in before["items"]] == [120.5, 79.5, 98]
+    assert [item["value"] for item in after["items"]] == [120.5, 79.5, 99]
 
 
-async def test_figures_make_no_customer_and_no_touchpoint(service: RunningApp, settings: Settings) -> None:
+async def test_metrics_create_no_customer_and_no_touchpoint(service: RunningApp, settings: Settings) -> None:
     for kind in METRIC_FORMATS.values():
         stored = await put(service, kind.sample, kind=kind.key, day="2026-05-04", subject="example.com")
         assert (stored["added"] > 0, stored["bad"]) == (True, 0)
@@ -61,38 +61,38 @@ async def test_figures_make_no_customer_and_no_touchpoint(service: RunningApp, s
         await connection.close()
 
 
-async def test_two_tools_of_one_source_keep_figures_of_one_name_apart(service: RunningApp) -> None:
+async def test_metrics_of_two_formats_of_one_source_are_separate(service: RunningApp) -> None:
     for kind, title in (("facebook_insights", "Facebook reach"), ("instagram_insights", "Instagram reach")):
         await put(service, f'sep=,\n"{title}"\n"Date","Primary"\n"2026-05-04T00:00:00","{len(kind)}"\n', kind=kind)
-    found = await service.ask("/v1/channel-metrics", params={"metric": "reach"})
-    assert [(each["kind"], each["value"]) for each in found["items"]] == [
+    answer = await service.ask("/v1/channel-metrics", params={"metric": "reach"})
+    assert [(item["kind"], item["value"]) for item in answer["items"]] == [
         ("facebook_insights", 17),
         ("instagram_insights", 18),
     ]
-    assert found["totals"] == [
+    assert answer["totals"] == [
         {"day": "2026-05-04", "channel": "social", "metric": "reach", "sum": 35, "mean": 17.5, "values": 2}
     ]
 
 
-async def test_pages_hold_every_row_once_and_totals_of_whole_days(service: RunningApp) -> None:
+async def test_pages_have_every_row_once_and_totals_of_whole_days(service: RunningApp) -> None:
     days = [f"2026-05-{day:02d}" for day in range(1, 8)]
     rows = [
         f"{day},ads,{metric},{n},{of}" for n, day in enumerate(days) for metric in ("a", "b") for of in ("x", "", "é")
     ]
     await put(service, "day,channel,metric,value,subject\n" + "\n".join(reversed(rows)))
     for size in (1, 4, 100):
-        cursor, seen = None, []
+        cursor, keys = None, []
         totals: dict[tuple[str, str], tuple[float, int]] = {}
         while True:
             params = {"limit": size, **({"cursor": cursor} if cursor else {})}
             page = await service.ask("/v1/channel-metrics", params=params)
-            seen += [(each["day"], each["metric"], each["subject"]) for each in page["items"]]
-            totals |= {(each["day"], each["metric"]): (each["sum"], each["values"]) for each in page["totals"]}
+            keys += [(item["day"], item["metric"], item["subject"]) for item in page["items"]]
+            totals |= {(total["day"], total["metric"]): (total["sum"], total["values"]) for total in page["totals"]}
             cursor = page["next_cursor"]
             if cursor is None:
                 break
-        assert len(seen) == len(set(seen)) == len(rows)
-        assert seen == sorted(seen, key=lambda each: each[:2])
+        assert len(keys) == len(set(keys)) == len(rows)
+        assert keys == sorted(keys, key=lambda item: item[:2])
         assert totals == {(day, metric): (3 * n, 3) for n, day in enumerate(days) for metric in ("a", "b")}
 
 
@@ -108,14 +108,14 @@ async def test_pages_hold_every_row_once_and_totals_of_whole_days(service: Runni
         ({"source": "another"}, []),
     ],
 )
-async def test_filters(service: RunningApp, params: dict[str, str], values: list[float]) -> None:
+async def test_metric_filters(service: RunningApp, params: dict[str, str], values: list[float]) -> None:
     await put(service, FILE)
-    found = await service.ask("/v1/channel-metrics", params=params)
-    assert [each["value"] for each in found["items"]] == values
-    assert sum(each["sum"] for each in found["totals"]) == sum(values)
+    answer = await service.ask("/v1/channel-metrics", params=params)
+    assert [item["value"] for item in answer["items"]] == values
+    assert sum(total["sum"] for total in answer["totals"]) == sum(values)
 
 
-async def test_what_is_refused(service: RunningApp) -> None:
+async def test_invalid_metric_requests_are_refused(service: RunningApp) -> None:
     assert (await put(service, FILE, 404, source="nobody"))["code"] == "not_found"
     assert (await put(service, FILE, 422, kind="horoscope"))["code"]
     assert (await put(service, "nothing\n", 400))["code"] == "invalid_body"
@@ -131,7 +131,7 @@ async def test_what_is_refused(service: RunningApp) -> None:
         await service.ask("/v1/channel-metrics", 422, params=params)
 
 
-async def test_the_kinds_say_where_their_files_come_from(service: RunningApp) -> None:
-    found = (await service.ask("/v1/channel-metrics/formats"))["items"]
-    assert {each["key"] for each in found} == set(METRIC_FORMATS)
-    assert all(each["steps"] and each["sample"] for each in found)
+async def test_formats_list_their_export_steps(service: RunningApp) -> None:
+    answer = (await service.ask("/v1/channel-metrics/formats"))["items"]
+    assert {item["key"] for item in answer} == set(METRIC_FORMATS)
+    assert all(item["steps"] and item["sample"] for item in answer)

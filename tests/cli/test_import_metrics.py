@@ -1,4 +1,4 @@
-"""``segue import-metrics``: a file of figures from the command line."""
+"""``segue import-metrics``: imports a file of daily metrics from the command line."""
 
 from __future__ import annotations
 
@@ -33,37 +33,37 @@ def rows(database_url: str) -> list[tuple[Any, ...]]:
     return asyncio.run(fetch())
 
 
-def test_a_file_is_taken_in_once_and_its_bad_rows_are_told(database_url: str, tmp_path: Path) -> None:
+def test_import_metrics_stores_a_file_once_and_reports_bad_rows(database_url: str, tmp_path: Path) -> None:
     file = tmp_path / "by-day.csv"
     file.write_text(BY_DAY)
     first = run(database_url, str(file), "--kind", "twitter_analytics", "--subject", "@brand")
     assert first.exit_code == 0, first.output
     assert "3 added, 0 changed, 0 unchanged, 1 bad rows." in first.output
-    assert "line 3: impressions is no number that can be read: 'many'" in first.output
-    kept = rows(database_url)
-    assert kept == [
+    assert "line 3: impressions is not a readable number: 'many'" in first.output
+    stored_rows = rows(database_url)
+    assert stored_rows == [
         ("twitter-analytics", "twitter_analytics", "impressions", "@brand", "2026-05-04", "1250"),
         ("twitter-analytics", "twitter_analytics", "likes", "@brand", "2026-05-04", "9"),
         ("twitter-analytics", "twitter_analytics", "likes", "@brand", "2026-05-05", "3"),
     ]
     again = run(database_url, str(file), "--kind", "twitter_analytics", "--subject", "@brand")
     assert "0 added, 0 changed, 3 unchanged" in again.output
-    assert rows(database_url) == kept
+    assert rows(database_url) == stored_rows
 
 
-def test_what_cannot_be_meant_is_said_in_one_line(database_url: str, tmp_path: Path) -> None:
+def test_invalid_metric_options_fail_with_one_line(database_url: str, tmp_path: Path) -> None:
     file = tmp_path / "keywords.csv"
     file.write_text("Keyword;Position\nshoes;3\n")
     for arguments, reason in (
-        (("--kind", "horoscope"), "There is no kind horoscope"),
-        (("--kind", "semrush"), "the file names no day"),
-        (("--kind", "semrush", "--day", "soon"), "soon is no day"),
-        (("--kind", "semrush", "--day", "2026-05-04", "--dates", "ymd"), "--dates is dmy or mdy"),
+        (("--kind", "horoscope"), "Unknown kind horoscope"),
+        (("--kind", "semrush"), "the file has no column of days"),
+        (("--kind", "semrush", "--day", "soon"), "soon is not a day"),
+        (("--kind", "semrush", "--day", "2026-05-04", "--dates", "ymd"), "--dates must be dmy or mdy"),
     ):
-        done = run(database_url, str(file), *arguments)
-        assert done.exit_code == 1
-        assert reason in " ".join(done.output.split())
-        assert "Traceback" not in done.output
+        result = run(database_url, str(file), *arguments)
+        assert result.exit_code == 1
+        assert reason in " ".join(result.output.split())
+        assert "Traceback" not in result.output
     assert rows(database_url) == []
     assert run(database_url, str(file), "--kind", "semrush", "--day", "2026-05-04", "--source", "seo").exit_code == 0
     assert [row[:2] for row in rows(database_url)] == [("seo", "semrush")]

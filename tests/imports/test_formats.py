@@ -1,4 +1,4 @@
-"""The ready mappings of surveys and user tests: what a row of each export becomes."""
+"""Built-in mappings of surveys and user tests: the messages of each export."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def lines(tmp_path: Path, kind: str, text: str, zone: str | None = None) -> list
 
 
 def messages(tmp_path: Path, kind: str, text: str, zone: str | None = None) -> list[dict[str, Any]]:
-    found = lines(tmp_path, kind, text, zone)
-    assert [line.fault for line in found if line.fault] == []
-    return [json.loads(message) for line in found for message in line.messages]
+    rows = lines(tmp_path, kind, text, zone)
+    assert [line.fault for line in rows if line.fault] == []
+    return [json.loads(message) for line in rows for message in line.messages]
 
 
-def test_surveymonkeys_second_header_row_is_no_response(tmp_path: Path) -> None:
+def test_surveymonkey_second_header_row_is_skipped(tmp_path: Path) -> None:
     first, names, second = messages(tmp_path, "surveymonkey", SURVEYMONKEY, "Europe/Berlin")
     assert (first["event"], first["timestamp"]) == ("survey.answered", "2026-05-04T08:00:00.000000Z")
     assert first["context"]["externalIds"] == [{"id": "11400000001", "type": "surveymonkey_respondent"}]
@@ -65,11 +65,11 @@ def test_surveymonkeys_second_header_row_is_no_response(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "text"), [("surveymonkey", SURVEYMONKEY), ("hotjar", HOTJAR), ("contentsquare", CONTENTSQUARE)]
 )
-def test_times_without_a_zone_are_not_guessed(tmp_path: Path, kind: str, text: str) -> None:
-    assert all("declare zone" in (line.fault or "") for line in lines(tmp_path, kind, text))
+def test_times_without_an_offset_need_a_zone(tmp_path: Path, kind: str, text: str) -> None:
+    assert all("set zone" in (line.fault or "") for line in lines(tmp_path, kind, text))
 
 
-def test_hotjars_export(tmp_path: Path) -> None:
+def test_hotjar_export(tmp_path: Path) -> None:
     [answer] = messages(tmp_path, "hotjar", HOTJAR, "UTC")
     assert (answer["event"], answer["context"]["channel"]) == ("survey.completed", "survey")
     assert answer["context"]["externalIds"] == [{"id": "3f0e7c1a", "type": "hotjar_user"}]
@@ -77,7 +77,7 @@ def test_hotjars_export(tmp_path: Path) -> None:
     assert answer["properties"]["how_was_it"] == 8
 
 
-def test_userlytics_and_contentsquare_are_recorded_sessions(tmp_path: Path) -> None:
+def test_userlytics_and_contentsquare_rows_are_recorded_sessions(tmp_path: Path) -> None:
     [study] = messages(tmp_path, "userlytics", USERLYTICS)
     assert (study["event"], study["context"]["channel"]) == ("session.recorded", "ux")
     assert (study["properties"]["recording_url"], study["properties"]["sus"]) == ("https://example.com/v/1", 72.5)

@@ -1,4 +1,4 @@
-"""Files into the log by a mapping or a tool's adapter: exactly once, whatever is done to the file on the way."""
+"""Import of files by a mapping or a connector: each row is stored exactly once."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def faults(path: Path) -> list[tuple[int, str]]:
     if not errors_path(path).exists():
         return []
     lines = map(json.loads, errors_path(path).read_text().splitlines())
-    return [(each["line"], each["message"]) for each in lines]
+    return [(line["line"], line["message"]) for line in lines]
 
 
 # ------------------------------------------------------------------------------------------------- exactly once
 
 
 def _rows(draw: Random) -> list[dict[str, str]]:
-    """With equal ones among them, some with an id of their own, about a few people whom mails and cards join."""
+    """Return random rows of a few customers: some rows are equal, and some have a message id."""
     rows = []
     for number in range(draw.randint(20, 60)):
         rows.append(
@@ -107,7 +107,9 @@ def _write(path: Path, rows: list[dict[str, str]], draw: Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_shuffled_split_and_twice_is_the_same(database_url: str, tmp_path: Path, seed: int) -> None:
+async def test_import_is_independent_of_order_splits_and_repetition(
+    database_url: str, tmp_path: Path, seed: int
+) -> None:
     draw = Random(seed)
     mapping = msgspec.structs.replace(MAPPING, columns={**COLUMNS, "Id": "message_id"})
     async with importing(database_url) as importer:
@@ -118,12 +120,12 @@ async def test_shuffled_split_and_twice_is_the_same(database_url: str, tmp_path:
         own = {row["Id"] for row in rows if row["Id"]}
         assert first.accepted == len(own) + sum(not row["Id"] for row in rows)
         assert (await importer(whole, mapping)).accepted == 0
-        wanted = await importer.stored()
-        assert len(wanted[0]) == first.accepted
+        expected = await importer.stored()
+        assert len(expected[0]) == first.accepted
 
         await importer.one.pool.execute(f"TRUNCATE {TABLES}")
         draw.shuffle(rows)
-        # Equal rows stay together: that they are two is known only where both are seen.
+        # Equal rows stay in one file, because their ids contain their number in the file.
         kinds = sorted({repr(row) for row in rows})
         left = set(draw.sample(kinds, len(kinds) // 2))
         parts = [tmp_path / "left.csv", tmp_path / "right.csv"]
@@ -132,23 +134,23 @@ async def test_shuffled_split_and_twice_is_the_same(database_url: str, tmp_path:
         accepted = [(await importer(path, mapping)).accepted for path in (*parts[::-1], *parts)]
         assert sum(accepted) == first.accepted
         assert accepted[2:] == [0, 0]
-        assert await importer.stored() == wanted
+        assert await importer.stored() == expected
 
 
-async def test_a_resumed_import_knows_which_equal_rows_it_had(importer: Importer, tmp_path: Path) -> None:
+async def test_resumed_import_numbers_equal_rows_as_before(importer: Importer, tmp_path: Path) -> None:
     path = tmp_path / "equal.csv"
     path.write_text("Customer;When;What\n" + "c1;2026-05-04 10:00:00;Bought\n" * 2_500)
     stopped = importer.one.ingest.submit
-    seen = 0
+    batches = 0
 
     async def submit(submission: Any) -> Any:
-        nonlocal seen
-        seen += 1
-        if seen == 2:
+        nonlocal batches
+        batches += 1
+        if batches == 2:
             raise KeyboardInterrupt
         return await stopped(submission)
 
-    importer.one.ingest.submit = submit  # type: ignore[method-assign]  # stands for a Ctrl-C between two batches
+    importer.one.ingest.submit = submit  # type: ignore[method-assign]  # raises as Ctrl-C between two batches does
     with pytest.raises(KeyboardInterrupt):
         await importer(path)
     report = await importer(path)
@@ -157,7 +159,7 @@ async def test_a_resumed_import_knows_which_equal_rows_it_had(importer: Importer
 
 
 async def _stop_after_a_batch(importer: Importer, path: Path, mapping: FileMapping) -> None:
-    """The first batch is in; then somebody presses Ctrl-C."""
+    """Import the first batch, then raise KeyboardInterrupt as Ctrl-C does."""
     going = importer.one.ingest.submit
 
     async def submit(submission: Any) -> Any:
@@ -165,15 +167,15 @@ async def _stop_after_a_batch(importer: Importer, path: Path, mapping: FileMappi
             raise KeyboardInterrupt
         return await going(submission)
 
-    importer.one.ingest.submit = submit  # type: ignore[method-assign]  # stands for a Ctrl-C between two batches
+    importer.one.ingest.submit = submit  # type: ignore[method-assign]  # raises as Ctrl-C between two batches does
     try:
         with pytest.raises(KeyboardInterrupt):
             await importer(path, mapping)
     finally:
-        importer.one.ingest.submit = going  # type: ignore[method-assign]  # as it was
+        importer.one.ingest.submit = going  # type: ignore[method-assign]
 
 
-async def test_a_mended_mapping_and_another_source_start_anew(importer: Importer, tmp_path: Path) -> None:
+async def test_changed_mapping_or_source_restarts_the_import(importer: Importer, tmp_path: Path) -> None:
     path = tmp_path / "till.csv"
     rows = [f"m-{number};c{number};{'2026-05-04 10:00:00' + 'Z' * (number > 10)};Bought" for number in range(1, 1_501)]
     path.write_text("Id;Customer;When;What\n" + "\n".join(rows))
@@ -194,7 +196,7 @@ async def test_a_mended_mapping_and_another_source_start_anew(importer: Importer
 # ------------------------------------------------------------------------------------------------- forms of files
 
 
-async def test_rows_around_the_header_quotes_and_faults(importer: Importer, tmp_path: Path) -> None:
+async def test_skipped_rows_quotes_and_invalid_rows(importer: Importer, tmp_path: Path) -> None:
     path = tmp_path / "export.csv"
     path.write_bytes(
         b"\xef\xbb\xbfReport of May\n"
@@ -213,12 +215,12 @@ async def test_rows_around_the_header_quotes_and_faults(importer: Importer, tmp_
     report = await importer(path, mapping)
     assert (report.accepted, report.rejected) == (2, 5)
     assert [line for line, _ in sorted(faults(path))] == [6, 7, 8, 9, 10]
-    told = dict(faults(path))
-    assert "7 cells, the header only 6" in told[6]
-    assert "declare its format" in told[7]
-    assert "identity" in told[8]
-    assert "no event" in told[9]
-    assert "UTF-8" in told[10]
+    errors = dict(faults(path))
+    assert "7 cells, the header only 6" in errors[6]
+    assert "add its format" in errors[7]
+    assert "identity" in errors[8]
+    assert "neither an event" in errors[9]
+    assert "UTF-8" in errors[10]
     originals = [json.loads(line)["original"] for line in errors_path(path).read_text().splitlines()]
     assert "c1;04/05/2026;Bought" in originals
     rows = await importer.one.pool.fetch("SELECT properties, occurred_at FROM touchpoints ORDER BY occurred_at")
@@ -228,20 +230,18 @@ async def test_rows_around_the_header_quotes_and_faults(importer: Importer, tmp_
     ]
 
 
-async def test_a_file_that_does_not_fit_is_refused_and_leaves_nothing_beside_it(
-    importer: Importer, tmp_path: Path
-) -> None:
+async def test_file_that_does_not_match_leaves_no_progress_file(importer: Importer, tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(MappingRefused, match="who it was"):
+    with pytest.raises(MappingRefused, match="an identity as target"):
         await importer(path)
     path.write_bytes("Customer,When,What\n".encode("utf-16"))
     with pytest.raises(MappingRefused, match="UTF-16"):
         await importer(path)
-    assert [each.name for each in tmp_path.iterdir()] == ["other.csv"]
+    assert [item.name for item in tmp_path.iterdir()] == ["other.csv"]
 
 
-async def test_ndjson_by_a_mapping(importer: Importer, tmp_path: Path) -> None:
+async def test_ndjson_is_imported_by_a_mapping(importer: Importer, tmp_path: Path) -> None:
     path = tmp_path / "export.ndjson"
     lines = ['{"user":{"id":1},"when":1777888800,"what":"Bought","n":"1"}', "[1]", "{", '{"user":{"id":2},"what":"x"}']
     path.write_text("\n".join(lines))
@@ -252,7 +252,7 @@ async def test_ndjson_by_a_mapping(importer: Importer, tmp_path: Path) -> None:
     assert (await importer(path, mapping)).duplicate == 1
 
 
-async def test_what_a_tool_exports_is_read_by_its_adapter(importer: Importer, tmp_path: Path) -> None:
+async def test_export_of_a_tool_is_read_by_its_connector(importer: Importer, tmp_path: Path) -> None:
     path = tmp_path / "events.ndjson"
     event = {"email": "user@example.com", "timestamp": 1777888800, "event": "open", "sg_event_id": "e-1"}
     lines = [
@@ -268,23 +268,23 @@ async def test_what_a_tool_exports_is_read_by_its_adapter(importer: Importer, tm
     assert [line for line, _ in faults(path)] == [3, 4]
     names = await importer.one.pool.fetch("SELECT DISTINCT name, channel FROM touchpoints")
     assert [tuple(row) for row in names] == [("email.opened", "email")]
-    with pytest.raises(MappingRefused, match="no ready mapping for CSV of sendgrid"):
+    with pytest.raises(MappingRefused, match="no built-in mapping reads CSV files of sendgrid"):
         await importer(tmp_path / "events.csv", kind="sendgrid")
-    with pytest.raises(MappingRefused, match="no kind 'nonsense'"):
+    with pytest.raises(MappingRefused, match="unknown kind 'nonsense'"):
         await importer(path, kind="nonsense")
 
 
-async def test_requests_to_forget_in_an_export_are_queued(importer: Importer, tmp_path: Path) -> None:
+async def test_erasure_requests_in_an_export_are_queued(importer: Importer, tmp_path: Path) -> None:
     path = tmp_path / "shopify.ndjson"
-    asked = {"shop_domain": "shop.example.com", "customer": {"id": 115}}
-    path.write_text(json.dumps({"topic": "customers/redact", "payload": asked}))
+    payload = {"shop_domain": "shop.example.com", "customer": {"id": 115}}
+    path.write_text(json.dumps({"topic": "customers/redact", "payload": payload}))
     assert (await importer(path, kind="shopify")).erasures == 1
     row = await importer.one.pool.fetchrow("SELECT kind, value FROM erasure_requests")
     assert row is not None
     assert tuple(row) == ("shopify_customer", "115")
 
 
-async def test_our_own_csv_in_latin_1_makes_no_two_people_one(importer: Importer, tmp_path: Path) -> None:
+async def test_latin_1_csv_does_not_merge_customers(importer: Importer, tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     header, rest = "userId,type,event,timestamp,messageId", "track,Bought,2026-05-04T10:00:00Z"
     path.write_bytes(f"{header}\nMüller,{rest},1\nMöller,{rest},2\nMeier,{rest},3\n".encode("latin-1"))
@@ -299,26 +299,24 @@ async def test_our_own_csv_in_latin_1_makes_no_two_people_one(importer: Importer
 
 
 @pytest.mark.parametrize("name", ["own.csv", "own.ndjson"])
-async def test_our_own_form_in_utf16_is_refused_as_a_whole(importer: Importer, tmp_path: Path, name: str) -> None:
+async def test_utf_16_file_is_refused(importer: Importer, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes("userId,type\nuser-1,track\n".encode("utf-16"))
     with pytest.raises(MappingRefused, match="UTF-16"):
         await importer(path, None)
-    assert [each.name for each in tmp_path.iterdir()] == [name]
+    assert [item.name for item in tmp_path.iterdir()] == [name]
 
 
 # ------------------------------------------------------------------------------------------------- ready mappings
 
 
-def test_every_ready_mapping_can_be_meant() -> None:
+def test_every_built_in_mapping_is_valid() -> None:
     kinds = built_in_mappings()
     assert {"orders", "returns", "deliveries", "store_purchases", "loyalty_cards", "customers"} <= set(kinds)
     assert all(about for about in kinds.values())
 
 
-async def test_orders_returns_deliveries_purchases_and_cards_are_one_customers(
-    importer: Importer, tmp_path: Path
-) -> None:
+async def test_built_in_mappings_resolve_to_one_customer(importer: Importer, tmp_path: Path) -> None:
     who = "user@example.com"
     files = {
         "orders": f"order id,ordered at,email,total,currency,items\n0042,2026-05-01T10:00:00Z,{who},19.90,EUR,2\n",
@@ -335,8 +333,8 @@ async def test_orders_returns_deliveries_purchases_and_cards_are_one_customers(
     rows = await importer.one.pool.fetch(
         "SELECT name, channel, properties, context FROM touchpoints WHERE name IS NOT NULL ORDER BY occurred_at"
     )
-    told = [(row["name"], row["channel"], json.loads(row["properties"])) for row in rows]
-    assert told == [
+    errors = [(row["name"], row["channel"], json.loads(row["properties"])) for row in rows]
+    assert errors == [
         ("Order Completed", "shop", {"order_id": "0042", "total": 19.9, "currency": "EUR", "items": 2}),
         ("Order Delivered", "shop", {"order_id": "0042", "shipment_id": "S-1"}),
         ("Order Returned", "shop", {"order_id": "0042", "return_id": "R-1"}),

@@ -1,4 +1,4 @@
-"""What is guessed of a file, and what is asked instead."""
+"""Inference of mappings: the result for many columns and cells, and the doubts that are left."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _doubts(guessed: InferredMapping) -> list[str]:
     return [doubt.about for doubt in guessed.doubts]
 
 
-def test_the_usual_names_need_no_question() -> None:
+def test_common_column_names_leave_no_doubts() -> None:
     header = ["timestamp", "user_id", "email", "channel", "event", "message_id", "plan"]
     row = ["2026-05-04T10:00:00Z", "user-1", "user@example.com", "email", "email.opened", "m-1", "pro"]
     guessed = infer_mapping(header, [dict(zip(header, row, strict=True))])
@@ -63,17 +63,17 @@ def test_the_usual_names_need_no_question() -> None:
         ("Stage", None),
     ],
 )
-def test_names_in_any_spelling(column: str, place: str | None) -> None:
+def test_column_names_are_recognised_in_any_spelling(column: str, place: str | None) -> None:
     cell = "2026-05-04T10:00:00Z" if place == "timestamp" else "x"
     assert _guess(**{column: [cell]}).mapping.columns.get(column) == place
 
 
-def test_an_id_that_repeats_is_no_id_of_rows() -> None:
+def test_repeated_id_is_not_a_message_id() -> None:
     assert _guess(id=["1", "2"]).mapping.columns == {"id": "message_id"}
     assert _guess(id=["1", "1"]).mapping.columns == {}
 
 
-def test_addresses_are_seen_under_any_name() -> None:
+def test_email_column_is_recognised_by_its_cells() -> None:
     assert _guess(Kunde=["a@example.com", "b@example.com"], n=["1", "2"]).mapping.columns == {"Kunde": "email"}
     assert _guess(Kunde=["a@example.com", "nobody"]).mapping.columns == {}
 
@@ -104,7 +104,7 @@ def test_times(cells: list[str], doubts: list[str], times: list[str]) -> None:
     assert (_doubts(guessed), guessed.mapping.times) == (doubts, times)
 
 
-def test_the_order_of_day_and_month_is_asked_with_both_choices() -> None:
+def test_order_of_day_and_month_is_a_doubt_with_two_choices() -> None:
     guessed = _guess(user_id=["1"], event=["x"], date=["03/04/2026"])
     (doubt,) = guessed.doubts
     assert set(doubt.choices) == {"%d/%m/%Y", "%m/%d/%Y"}
@@ -125,27 +125,27 @@ def test_the_order_of_day_and_month_is_asked_with_both_choices() -> None:
         (["Berlin, 3"], False, []),
     ],
 )
-def test_decimal_commas(cells: list[str], comma: bool, doubts: list[str]) -> None:
+def test_decimal_commas_are_inferred(cells: list[str], comma: bool, doubts: list[str]) -> None:
     guessed = _guess(user_id=["1"] * len(cells), total=cells)
     assert (guessed.mapping.decimal_comma, _doubts(guessed)) == (comma, doubts)
 
 
-def test_a_point_in_one_column_says_nothing_of_the_commas_of_another() -> None:
+def test_decimal_point_of_one_column_does_not_explain_another() -> None:
     assert _doubts(_guess(user_id=["1"], rate=["1.2"], total=["1,234"])) == [DECIMAL_COMMA]
     assert _doubts(_guess(user_id=["1"], version=["1.2"], total=["19,90"])) == [DECIMAL_COMMA]
 
 
-def test_points_before_three_digits_are_asked_in_a_file_of_semicolons() -> None:
+def test_points_before_three_digits_are_a_doubt_in_semicolon_files() -> None:
     def guessed(total: str, delimiter: str) -> InferredMapping:
         return infer_mapping(["user_id", "total"], _rows(user_id=["1", "2"], total=["1.234", total]), delimiter)
 
-    asked = guessed("12.345.678", ";")
-    assert _doubts(asked) == [DECIMAL_COMMA]
-    assert apply_answer(asked, DECIMAL_COMMA, "yes").mapping.decimal_comma
+    inferred = guessed("12.345.678", ";")
+    assert _doubts(inferred) == [DECIMAL_COMMA]
+    assert apply_answer(inferred, DECIMAL_COMMA, "yes").mapping.decimal_comma
     assert _doubts(guessed("1.5", ";")) == _doubts(guessed("12.345", ",")) == []
 
 
-def test_what_nothing_says_is_asked() -> None:
+def test_missing_targets_are_doubts() -> None:
     columns = {"Kundennummer": ["7"], "Datum": ["25.04.2026"]}
     guessed = _guess(**columns)
     assert _doubts(guessed) == [WHO]  # no event and no time known: customers, whose columns are traits
@@ -166,6 +166,6 @@ def test_what_nothing_says_is_asked() -> None:
 
 
 @pytest.mark.parametrize(("about", "answer"), [(ZONE, "Mars"), (TIMES, "dd.mm.yyyy"), (EVENT, " ")])
-def test_an_answer_that_is_none_is_refused(about: Topic, answer: Any) -> None:
+def test_invalid_answer_is_refused(about: Topic, answer: Any) -> None:
     with pytest.raises(MappingRefused):
         apply_answer(_guess(user_id=["1"], date=["03/04/2026"]), about, answer)

@@ -1,4 +1,4 @@
-"""``segue import --guess``, as an operator meets it: what is shown and asked, and that nothing is imported before."""
+"""``segue import --guess`` at a terminal: it shows the mapping, asks, and imports only after confirmation."""
 
 from __future__ import annotations
 
@@ -28,39 +28,45 @@ def _file(tmp_path: Path, who: str) -> Path:
 
 
 def _touchpoints(server: Server, who: str) -> list[dict[str, object]] | None:
-    """Of that customer, newest first; None if there is no such one."""
+    """Return the customer's touchpoints, newest first, or None if the customer does not exist."""
     secret = {"Authorization": f"Bearer {server.secret_key}"}
     answer = httpx.get(f"{server.url}/v1/customers/{who}/touchpoints", headers=secret)
     return None if answer.status_code == 404 else answer.json()["items"]
 
 
 def _at_a_terminal(server: Server, answers: str, *arguments: str) -> str:
-    """The command at a terminal at which somebody types these answers; all that it said."""
-    ours, theirs = pty.openpty()
+    """Run the command at a terminal, type the answers, and return its output."""
+    controller, terminal = pty.openpty()
     try:
-        os.write(ours, answers.encode())
+        os.write(controller, answers.encode())
         done = subprocess.run(
             [sys.executable, "-m", "app", "import", *arguments],
             cwd=ROOT,
             env=server.environment(),
-            stdin=theirs,
+            stdin=terminal,
             capture_output=True,
             text=True,
             timeout=60,
         )
     finally:
-        os.close(ours)
-        os.close(theirs)
+        os.close(controller)
+        os.close(terminal)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_what_is_unsure_is_asked_and_nothing_imported_until_confirmed(server: Server, tmp_path: Path) -> None:
+def test_wizard_asks_about_doubts_and_imports_after_confirmation(server: Server, tmp_path: Path) -> None:
     who = "asked@example.com"
     file = _file(tmp_path, who)
-    said = _at_a_terminal(server, "Order Completed\nMars\nEurope/Berlin\nn\n", str(file), "--guess")
-    for told in ("What is the event called", "Which time zone", "no time zone 'Mars'", "1234.5", "Nothing imported yet"):
-        assert told in said
+    output = _at_a_terminal(server, "Order Completed\nMars\nEurope/Berlin\nn\n", str(file), "--guess")
+    for text in (
+        "What is the name of the event",
+        "Which time zone",
+        "unknown time zone 'Mars'",
+        "1234.5",
+        "Nothing imported yet",
+    ):
+        assert text in output
     assert _touchpoints(server, f"email:{who}") is None
     mapping = json.loads((tmp_path / "orders.csv.mapping.json").read_text())
     assert mapping == {
@@ -72,23 +78,23 @@ def test_what_is_unsure_is_asked_and_nothing_imported_until_confirmed(server: Se
         "decimal_comma": True,
     }
 
-    said = _at_a_terminal(server, "Order Completed\nEurope/Berlin\ny\n", str(file), "--guess")
-    assert "2 accepted, 0 duplicate, 1 rejected." in said
-    found = _touchpoints(server, f"email:{who}")
-    assert found is not None
-    assert [(each["occurred_at"], each["properties"]) for each in found] == [
+    output = _at_a_terminal(server, "Order Completed\nEurope/Berlin\ny\n", str(file), "--guess")
+    assert "2 accepted, 0 duplicate, 1 rejected." in output
+    touchpoints = _touchpoints(server, f"email:{who}")
+    assert touchpoints is not None
+    assert [(item["occurred_at"], item["properties"]) for item in touchpoints] == [
         ("2026-04-26T09:00:00.000000Z", {"order_no": 1002, "amount": 1234.5}),
         ("2026-04-25T08:00:00.000000Z", {"order_no": 1001, "amount": 19.9}),
     ]
 
 
-def test_a_script_is_told_what_it_has_to_say(server: Server, tmp_path: Path) -> None:
+def test_guess_without_a_terminal_lists_the_doubts(server: Server, tmp_path: Path) -> None:
     who = "script@example.com"
     file, mapping = _file(tmp_path, who), tmp_path / "orders.json"
     options = ("import", str(file), "--guess", "--yes", "--mapping", str(mapping), "--zone", "Europe/Berlin")
     unsure = server.command(*options)
     assert unsure.returncode == 1
-    assert "What is the event called" in unsure.stderr
+    assert "What is the name of the event" in unsure.stderr
     assert "time zone" not in unsure.stderr
     assert _touchpoints(server, f"email:{who}") is None
     mapping.write_text(json.dumps({**json.loads(mapping.read_text()), "constants": {"event": "Order Completed"}}))
@@ -98,7 +104,7 @@ def test_a_script_is_told_what_it_has_to_say(server: Server, tmp_path: Path) -> 
     assert "0 accepted, 2 duplicate, 1 rejected." in again.stdout
 
 
-def test_usual_names_need_nobody(server: Server, tmp_path: Path) -> None:
+def test_guess_with_common_names_needs_no_answers(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "usual.csv"
     file.write_text(
         "timestamp,user_id,email,channel,event,message_id,plan\n"
@@ -108,32 +114,32 @@ def test_usual_names_need_nobody(server: Server, tmp_path: Path) -> None:
     done = server.command("import", str(file), "--guess", "--yes", "--source", "usual")
     assert done.returncode == 0, done.stderr
     assert "2 accepted, 0 duplicate, 0 rejected." in done.stdout
-    found = _touchpoints(server, "email:usual@example.com")
-    assert found is not None
-    assert [(each["name"], each["channel"], each["source"], each["properties"]) for each in found] == [
+    touchpoints = _touchpoints(server, "email:usual@example.com")
+    assert touchpoints is not None
+    assert [(item["name"], item["channel"], item["source"], item["properties"]) for item in touchpoints] == [
         ("ticket.created", "support", "usual", {"plan": "a, b"}),
         ("email.opened", "email", "usual", {"plan": "pro"}),
     ]
 
 
-def test_a_kind_is_a_source_and_wrong_ones_are_named(server: Server, tmp_path: Path) -> None:
+def test_kind_is_the_source_and_unknown_kinds_are_refused(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "receipts.csv"
     file.write_text("receipt,sold_at,card_number,total\nB-7,2026-05-04 12:00,LC-wizard,5\n")
     done = server.command("import", str(file), "--kind", "store_purchases")
     assert "1 rejected" in done.stdout
-    assert "declare zone" in (tmp_path / "receipts.csv.errors.ndjson").read_text()
+    assert "set zone" in (tmp_path / "receipts.csv.errors.ndjson").read_text()
     done = server.command("import", str(file), "--kind", "store_purchases", "--zone", "Europe/Berlin")
     assert "1 accepted" in done.stdout, done.stderr
-    found = _touchpoints(server, "loyalty_card:LC-wizard")
-    assert found is not None
-    assert [(each["source"], each["occurred_at"]) for each in found] == [
+    touchpoints = _touchpoints(server, "loyalty_card:LC-wizard")
+    assert touchpoints is not None
+    assert [(item["source"], item["occurred_at"]) for item in touchpoints] == [
         ("store_purchases", "2026-05-04T10:00:00.000000Z")
     ]
     for options, why in (
-        (("--kind", "nonsense"), "no kind 'nonsense'"),
-        (("--mapping", str(file)), "is no mapping"),
+        (("--kind", "nonsense"), "unknown kind 'nonsense'"),
+        (("--mapping", str(file)), "is not a valid mapping"),
         (("--zone", "UTC"), "that a mapping reads"),
-        (("--kind", "orders", "--zone", "Mars"), "no time zone"),
+        (("--kind", "orders", "--zone", "Mars"), "unknown time zone"),
     ):
         refused = server.command("import", str(file), *options)
         assert refused.returncode == 1

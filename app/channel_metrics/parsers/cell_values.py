@@ -1,6 +1,7 @@
-"""What stands in the cells of tables: numbers, days, names of metrics. Pure.
+"""Parses cells of tables: numbers, days and names of metrics. Pure.
 
-Nothing is guessed: ``03/04/2026`` is refused unless the file itself, or whoever sends it, says which part is the day.
+Nothing is guessed: ``03/04/2026`` is rejected unless other dates of the file, or the client, show which part is the
+day.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 from app.channel_metrics.parsers.metric import NAME_CHARS_MAX, SUBJECT_CHARS_MAX
 
 _ABSENT: Final = frozenset({"", "-", "--", "n/a", "null", "none"})
-"""Cells that say nothing, in lower case."""
+"""Cells that mean "no value", in lower case."""
 
 _DIGITS_MAX: Final = 40
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
@@ -28,13 +29,15 @@ _NOT_WORD = re.compile(r"[\W_]+")
 
 
 def is_absent(cell: str) -> bool:
+    """Return True if the cell has no value."""
     return cell.strip().lower() in _ABSENT
 
 
 def parse_number(cell: str, *, grouped: bool) -> Decimal | None:
-    """``grouped``: a comma parts thousands (``1,234``); where it may be a decimal one, such a number is refused.
+    """Parse a number; return None if it is invalid or ambiguous. A percent sign is ignored: ``2.5%`` is 2.5.
 
-    A percent sign is left out: ``2.5%`` is 2.5.
+    With ``grouped``, a comma separates thousands (``1,234``). Without it a comma might be a decimal comma, and such
+    numbers are rejected.
     """
     text = cell.strip().removesuffix("%").strip()
     if len(text) > _DIGITS_MAX:
@@ -47,36 +50,42 @@ def parse_number(cell: str, *, grouped: bool) -> Decimal | None:
 
 
 def may_be_thousands(cell: str) -> bool:
-    """Whether points may part thousands in it."""
+    """Return True if the points in the cell may separate thousands."""
     return _POINT_THOUSANDS.fullmatch(cell.strip()) is not None
 
 
 def is_day_first(cells: Iterable[str]) -> bool | None:
-    """How the dates of a whole file are meant, if they say so: one with a part above 12 settles it for all."""
+    """Return True if dates have the day first, False if the month; None if the file does not show it.
+
+    One date with a part above 12 decides for the whole file.
+    """
     parts = [_split_date(match) for cell in cells if (match := _SLASHED_DATE.fullmatch(cell.strip()))]
     answers = {first > 12 for first, second, _ in parts if (first > 12) != (second > 12)}
     return answers.pop() if len(answers) == 1 else None
 
 
 def parse_day(cell: str, day_first: bool | None) -> date:
-    """Raises ValueError, saying why."""
+    """Parse a day; raise ValueError with the reason if it is invalid or ambiguous."""
     text = cell.strip()
     if match := _SLASHED_DATE.fullmatch(text):
         return _build_day(text, *_split_date(match), day_first)
     for parse in (_parse_iso_day, _parse_worded_day):
         if (day := parse(text)) is not None:
             return day
-    raise ValueError(f"{text[:40]!r} is no day that can be read; write 2026-05-04")
+    raise ValueError(f"{text[:40]!r} is not a readable day; write it like 2026-05-04")
 
 
 def build_metric_name(header: str) -> str:
-    """``Traffic (%)`` -> ``traffic_percent``, in any script; a header of signs alone is ``""``."""
+    """Convert a header to a metric name: ``Traffic (%)`` -> ``traffic_percent``. Letters of all scripts are kept.
+
+    Return ``""`` if the header has no letters or digits.
+    """
     words = _NOT_WORD.sub("_", header.replace("%", " percent ").lower()).strip("_")
     return words[:NAME_CHARS_MAX].rstrip("_")
 
 
 def join_subject(*cells: str) -> str:
-    """What a row is of, in one text."""
+    """Return the subject of a row (page, post or keyword) as one text."""
     joined = " ".join(cell.strip() for cell in cells if cell.strip())
     return joined.replace("\0", "\ufffd")[:SUBJECT_CHARS_MAX]
 
@@ -88,13 +97,13 @@ def _split_date(match: re.Match[str]) -> tuple[int, int, int]:
 def _build_day(text: str, first: int, second: int, year: int, day_first: bool | None) -> date:
     if day_first is None and first != second:
         if first <= 12 and second <= 12:
-            raise ValueError(f"{text} may be two days; say with dates=dmy or dates=mdy how it is meant")
+            raise ValueError(f"{text} is ambiguous; set dates=dmy or dates=mdy")
         day_first = first > 12
     month, day = (second, first) if day_first else (first, second)
     try:
         return date(year, month, day)
     except ValueError:
-        raise ValueError(f"{text} is no day, read with the {'day' if day_first else 'month'} first") from None
+        raise ValueError(f"{text} is not a valid date with the {'day' if day_first else 'month'} first") from None
 
 
 def _parse_iso_day(text: str) -> date | None:

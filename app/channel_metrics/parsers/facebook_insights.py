@@ -1,4 +1,4 @@
-"""Facebook Insights of a page. Pure."""
+"""Facebook Insights of a page: exports of Meta Business Suite and responses of the Graph API. Pure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ KIND: Final = MetricFormat(
     name="Facebook Insights",
     parse_file=parse_file,
     steps=(
-        "In Meta Business Suite open Insights, Results, and Export a chart as CSV; or keep the Graph API's answer to "
+        "In Meta Business Suite open Insights, Results, and export a chart as CSV; or save the Graph API's response to "
         "GET /{page}/insights?metric=page_impressions,page_post_engagements&period=day.",
-        "An export does not name its page: say it as the subject.",
+        "An export does not name its page: set it as subject.",
     ),
     sample=b'{"data":[{"name":"page_impressions","period":"day","values":[{"value":10,"end_time":'
     b'"2026-05-04T07:00:00+0000"},{"value":12,"end_time":"2026-05-05T07:00:00+0000"}],'

@@ -1,4 +1,4 @@
-"""A table of our own: day, channel, metric, value, and what it is of. Pure."""
+"""Segue's own CSV format of daily metrics: day, channel, metric, value and subject. Pure."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def parse_file(body: bytes, defaults: MetricDefaults) -> ParsedMetrics:
     day_first = defaults.day_first
     if day_first is None:
         day_first = cell_values.is_day_first(_get_cell(row.cells, places["day"]) for row in table.rows)
-    figures = ParsedMetrics()
+    parsed = ParsedMetrics()
     for row in table.rows:
         cells = {name: _get_cell(row.cells, place) for name, place in places.items()}
         try:
-            figure = _build_metric(
+            metric = _build_metric(
                 table,
                 cells,
                 cell_values.join_subject(_get_cell(row.cells, subject)) or defaults.subject,
@@ -34,25 +34,25 @@ def parse_file(body: bytes, defaults: MetricDefaults) -> ParsedMetrics:
                 day_first,
             )
         except ValueError as error:
-            figures.refuse(row.line, str(error))
+            parsed.refuse(row.line, str(error))
         else:
-            figures.add(figure, row.line)
-    return figures
+            parsed.add(metric, row.line)
+    return parsed
 
 
 def _build_metric(
     table: Table, cells: dict[str, str], subject: str, defaults: MetricDefaults, day_first: bool | None
 ) -> Metric:
-    """Raises ValueError, saying why it is none."""
+    """Build the metric of one row; raise ValueError with the reason if a cell is invalid."""
     day = defaults.day if defaults.day and not cells["day"].strip() else cell_values.parse_day(cells["day"], day_first)
     channel, metric = lower_snake(cells["channel"]), cell_values.build_metric_name(cells["metric"])
     value = cell_values.parse_number(cells["value"], grouped=table.delimiter == ",")
     if not channel:
-        raise ValueError(f"{cells['channel'][:40]!r} is no channel")
+        raise ValueError(f"{cells['channel'][:40]!r} is not a valid channel")
     if not metric:
-        raise ValueError("the row names no metric")
+        raise ValueError("the row has no metric name")
     if value is None:
-        raise ValueError(f"value is no number that can be read: {cells['value'].strip()[:40]!r}")
+        raise ValueError(f"value is not a readable number: {cells['value'].strip()[:40]!r}")
     return Metric(channel, metric, subject, day, value)
 
 
@@ -62,8 +62,8 @@ def _get_cell(row: list[str], place: int | None) -> str:
 
 KIND: Final = MetricFormat(
     key="generic",
-    name="A table of figures",
+    name="Generic table",
     parse_file=parse_file,
-    steps=("A CSV with the columns day, channel, metric, value and, if it is of less than the whole, subject.",),
+    steps=("Write a CSV file with the columns day, channel, metric, value and, for metrics of a part, subject.",),
     sample=b"day,channel,metric,value,subject\n2026-05-04,ads,spend,120.50,spring\n2026-05-05,ads,spend,98,spring\n",
 )

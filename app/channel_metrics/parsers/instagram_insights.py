@@ -1,4 +1,4 @@
-"""Instagram Insights of an account. Pure."""
+"""Instagram Insights of an account: exports of Meta Business Suite and responses of the Graph API. Pure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ KIND: Final = MetricFormat(
     name="Instagram Insights",
     parse_file=parse_file,
     steps=(
-        "In Meta Business Suite open Insights, Results, and Export a chart as CSV; or keep the Graph API's answer to "
+        "In Meta Business Suite open Insights, Results, and export a chart as CSV; or save the Graph API's response to "
         "GET /{account}/insights?metric=reach&period=day.",
-        "An export does not name its account: say it as the subject.",
+        "An export does not name its account: set it as subject.",
     ),
     sample=b'sep=,\n"Instagram reach"\n"Date","Primary"\n"2026-05-04T00:00:00","310"\n"2026-05-05T00:00:00","275"\n',
 )

@@ -1,6 +1,6 @@
-"""Figures of a channel by day, which belong to nobody, and how a file of them is read. Pure.
+"""Daily metrics of a channel, and the interface of the parsers of their files. Pure.
 
-A file gives :class:`Metric` after figure; what is wrong with a row is told with its line, and stops no other row.
+A parser collects :class:`Metric` objects. An invalid row is reported with its line and reason; the others are kept.
 """
 
 from __future__ import annotations
@@ -19,42 +19,46 @@ __all__ = ["Metric", "MetricDefaults", "MetricFormat", "ParsedMetrics", "Unreada
 
 NAME_CHARS_MAX: Final = 100
 SUBJECT_CHARS_MAX: Final = 255
-ROWS_TOLD_MAX: Final = 1_000
-"""Bad rows that are told one by one; the others are counted."""
+REPORTED_ROWS_MAX: Final = 1_000
+"""Invalid rows that are reported one by one; further ones are only counted."""
 
 _POWER_MAX: Final = 30
-"""Of ten, either way."""
+"""Largest exponent of ten of a value, positive or negative."""
 _CHARS_MAX: Final = 60
 
 Key = tuple[str, str, str, date]
 
 
 class Metric(msgspec.Struct, frozen=True):
+    """The value of one metric on one day."""
+
     channel: str
     metric: str
     subject: str
-    """Page, post or keyword that it is of; empty: the whole."""
+    """Page, post or keyword; empty for the channel as a whole."""
     day: date
     value: Decimal
 
 
 class BadRow(msgspec.Struct, frozen=True):
+    """An invalid row of a file."""
+
     line: int | None
-    """Of the file, from 1; None where it has no lines that mean anything."""
+    """Line in the file, from 1; None for formats without rows, such as JSON."""
     reason: str
 
 
 class MetricDefaults(msgspec.Struct, frozen=True):
-    """What whoever sends a file says besides, where the file itself does not."""
+    """Values that the client supplies for files that do not contain them."""
 
     subject: str = ""
     day: date | None = None
     day_first: bool | None = None
-    """How ``03/04/2026`` is meant: True is the third of April."""
+    """Order of ``03/04/2026``: True means the third of April, None means unknown."""
 
 
 class ParsedMetrics:
-    """What a file holds: each figure once, and the rows that are none."""
+    """The metrics of a file, each key once, and the invalid rows."""
 
     def __init__(self) -> None:
         self._by_key: dict[Key, tuple[Metric, int | None]] = {}
@@ -65,34 +69,35 @@ class ParsedMetrics:
         return len(self._by_key)
 
     def __iter__(self) -> Iterator[Metric]:
-        return (figure for figure, _ in self._by_key.values())
+        return (metric for metric, _ in self._by_key.values())
 
-    def add(self, figure: Metric, line: int | None) -> None:
-        """A second value for what stands there already is a bad row: nobody can say which one holds."""
-        if not -_POWER_MAX <= figure.value.adjusted() <= _POWER_MAX or len(str(figure.value)) > _CHARS_MAX:
-            self.refuse(line, f"{figure.metric} is a number beyond what figures are")
+    def add(self, metric: Metric, line: int | None) -> None:
+        """Add a metric; report the row if its value is too large, or differs from an earlier value of the same key."""
+        if not -_POWER_MAX <= metric.value.adjusted() <= _POWER_MAX or len(str(metric.value)) > _CHARS_MAX:
+            self.refuse(line, f"the value of {metric.metric} is too large or too precise")
             return
-        key = (figure.channel, figure.metric, figure.subject, figure.day)
-        existing, at = self._by_key.setdefault(key, (figure, line))
-        if existing.value != figure.value:
-            suffix = f" of {figure.subject}" if figure.subject else ""
+        key = (metric.channel, metric.metric, metric.subject, metric.day)
+        existing, at = self._by_key.setdefault(key, (metric, line))
+        if existing.value != metric.value:
+            suffix = f" of {metric.subject}" if metric.subject else ""
             where = f"line {at}" if at is not None else "an earlier value"
-            self.refuse(line, f"{figure.metric}{suffix} on {figure.day} is {existing.value} in {where} already")
+            self.refuse(line, f"{metric.metric}{suffix} on {metric.day} is already {existing.value} in {where}")
 
     def refuse(self, line: int | None, reason: str) -> None:
+        """Report an invalid row."""
         self.bad_count += 1
-        if len(self.bad) < ROWS_TOLD_MAX:
+        if len(self.bad) < REPORTED_ROWS_MAX:
             self.bad.append(BadRow(line, reason))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricFormat:
-    """One kind of file. Adding one is adding a module to :mod:`app.channel_metrics.parsers` that names its ``KIND``."""
+    """One file format. A module in :mod:`app.channel_metrics.parsers` that defines ``KIND`` adds a format."""
 
     key: str
     name: str
     parse_file: Callable[[bytes, MetricDefaults], ParsedMetrics]
-    """Raises Unreadable for a file that is no such file at all."""
+    """Parses a file; raises Unreadable if it does not have this format."""
     steps: tuple[str, ...] = field(default=())
-    """Where such a file comes from."""
+    """Instructions for exporting such a file from the tool."""
     sample: bytes

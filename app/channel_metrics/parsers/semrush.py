@@ -1,7 +1,7 @@
-"""SEMrush: answers of its API and exports, parted by semicolons, with headers in words. Pure.
+"""SEMrush: API responses and CSV exports, separated by semicolons. Pure.
 
-A failure is a line of text, ``ERROR 50 :: NOTHING FOUND``; where answers are kept one after another in one file it
-stands among the others, and so do their headers.
+An error is a line such as ``ERROR 50 :: NOTHING FOUND``. A file may contain several responses one after another, and
+then repeats their headers and has errors between them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WORDS: Final = (
     "SERP Features",
     "Position Type",
 )
-"""Columns that hold no figure although digits may stand in them."""
+"""Columns that are not metrics, although they may contain digits."""
 
 
 def parse_file(body: bytes, defaults: MetricDefaults) -> ParsedMetrics:
@@ -39,15 +39,15 @@ def parse_file(body: bytes, defaults: MetricDefaults) -> ParsedMetrics:
     except Unreadable:
         if not errors:
             raise
-        figures = ParsedMetrics()
+        parsed = ParsedMetrics()
     else:
-        figures = _read_figures(table, defaults)
+        parsed = _read_metrics(table, defaults)
     for line, text in errors:
-        figures.refuse(line, f"SEMrush says: {text.strip()[:200]}")
-    return figures
+        parsed.refuse(line, f"SEMrush reported: {text.strip()[:200]}")
+    return parsed
 
 
-def _read_figures(table: Table, defaults: MetricDefaults) -> ParsedMetrics:
+def _read_metrics(table: Table, defaults: MetricDefaults) -> ParsedMetrics:
     keyword = table.column(*_KEYWORDS)
     targets = [place for name in _TARGETS if (place := table.column(name)) is not None]
     rows = [row for row in table.rows if not _is_error_or_header(table, row)]
@@ -62,7 +62,7 @@ def _read_figures(table: Table, defaults: MetricDefaults) -> ParsedMetrics:
 
 
 def _is_error_or_header(table: Table, row: Row) -> bool:
-    """An error, or the same header once more."""
+    """Return True if the row is an error or a repeated header."""
     return bool(_ERROR.match(row.cells[0].strip())) or [*map(cell_values.build_metric_name, row.cells)] == [
         *map(cell_values.build_metric_name, table.header)
     ]
@@ -73,8 +73,8 @@ KIND: Final = MetricFormat(
     name="SEMrush",
     parse_file=parse_file,
     steps=(
-        "Keep the answer of an API report, such as domain_organic or domain_ranks, or export one as CSV with ;.",
-        "Most reports name no day: say which one they are of.",
+        "Save the response of an API report, such as domain_organic or domain_ranks, or export a report as CSV with ;.",
+        "Most reports contain no date: set the day of the report.",
     ),
     sample=b"Keyword;Position;Search Volume;Traffic (%)\nrunning shoes;3;40500;12.5\ntrail shoes;11;8100;0.8\n",
 )

@@ -1,4 +1,4 @@
-"""Tables of figures: a day or none in each row, what it is of, and a figure in each other column. Pure."""
+"""Reads tables of daily metrics: columns of days, columns of subjects, and one metric in each other column. Pure."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from app.channel_metrics.parsers.metric import Metric, MetricDefaults, ParsedMet
 
 _DELIMITERS: Final = (",", ";", "\t")
 _SEPARATOR_LINE: Final = "sep="
-"""By which some exports tell Excel of the delimiter."""
+"""Prefix of the line with which some exports declare their delimiter to Excel."""
 _COLUMNS_MAX: Final = 1_000
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    """Cells of a record and the line in which it begins."""
+
     line: int
     cells: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """``before``: what stands above the header."""
+    """A header with its rows; ``before`` are the rows above the header."""
 
     before: list[Row]
     header: list[str]
@@ -35,7 +37,7 @@ class Table:
     delimiter: str
 
     def column(self, *names: str) -> int | None:
-        """The first column with one of these names, compared as metrics are named."""
+        """Return the index of the first column with one of the names, or None; names are compared as metric names."""
         metric_names = [cell_values.build_metric_name(name) for name in names]
         return next(
             (
@@ -48,15 +50,15 @@ class Table:
 
 
 def decode_text(body: bytes) -> str:
-    """UTF-8 or UTF-16, with their marks or without. Raises Unreadable."""
+    """Decode UTF-8, or UTF-16 with a byte order mark; raise Unreadable if the file is neither."""
     try:
         return body.decode("utf-16") if body.startswith(_UTF16) else body.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise Unreadable("the file must be UTF-8, or UTF-16 with its mark") from None
+        raise Unreadable("the file must be UTF-8, or UTF-16 with a byte order mark") from None
 
 
 def read_table(body: bytes, *headers: str) -> Table:
-    """The first line in which one of these names is a column is the header. Raises Unreadable if there is none."""
+    """Read a table whose header is the first line with one of the given names; raise Unreadable if none matches."""
     text = decode_text(body)
     delimiter = _detect_delimiter(text, headers)
     before: list[Row] = []
@@ -71,7 +73,7 @@ def read_table(body: bytes, *headers: str) -> Table:
         else:
             before.append(row)
     if header is None:
-        raise Unreadable(f"no line is a header with the column {' or '.join(headers)}")
+        raise Unreadable(f"no header has the column {' or '.join(headers)}")
     return Table(before, header, rows, delimiter)
 
 
@@ -85,13 +87,13 @@ def read_metrics(
     excluded: Iterable[str] = (),
     names: dict[int, str] | None = None,
 ) -> ParsedMetrics:
-    """A figure of each cell that holds a number, but for the columns ``days``, ``subjects`` and ``excluded``.
+    """Read a metric from each numeric cell, except in the columns ``days``, ``subjects`` and ``excluded``.
 
-    A column in which no cell at all is a number holds words and is left out. ``names``: of metrics, by column, where
-    the header does not say them. Rows without a day have ``defaults.day``; raises Unreadable if there is none.
+    Columns without any number are skipped. ``names`` are metric names by column that replace the header. If ``days``
+    is None, all rows have the day ``defaults.day``; raise Unreadable if that is None too.
     """
     if days is None and defaults.day is None:
-        raise Unreadable("the file names no day: say with day=2026-05-04 which one it is of")
+        raise Unreadable("the file has no column of days: set the day, such as day=2026-05-04")
     day_first = defaults.day_first
     if day_first is None and days is not None:
         day_first = cell_values.is_day_first(_get_cell(row, days) for row in table.rows)
@@ -99,14 +101,14 @@ def read_metrics(
         table, {days, *subjects}, {cell_values.build_metric_name(name) for name in excluded}, names or {}
     )
     ambiguous = _find_ambiguous_columns(table, metrics)
-    figures = ParsedMetrics()
+    parsed = ParsedMetrics()
     for row in table.rows:
-        _add_row_metrics(figures, table, row, defaults, channel, days, day_first, subjects, metrics, ambiguous)
-    return figures
+        _add_row_metrics(parsed, table, row, defaults, channel, days, day_first, subjects, metrics, ambiguous)
+    return parsed
 
 
 def _add_row_metrics(
-    figures: ParsedMetrics,
+    parsed: ParsedMetrics,
     table: Table,
     row: Row,
     defaults: MetricDefaults,
@@ -119,12 +121,12 @@ def _add_row_metrics(
 ) -> None:
     if days is not None and not _get_cell(row, days).strip():
         if any(_parse_cell(table, _get_cell(row, place)) is not None for place in metrics):
-            figures.refuse(row.line, "the row names no day")
-        return  # else a line of explanations under the header
+            parsed.refuse(row.line, "the row has no day")
+        return  # a row without numbers explains the columns
     try:
         day = defaults.day if days is None else cell_values.parse_day(_get_cell(row, days), day_first)
     except ValueError as error:
-        figures.refuse(row.line, str(error))
+        parsed.refuse(row.line, str(error))
         return
     assert day is not None
     subject = cell_values.join_subject(*(_get_cell(row, place) for place in subjects)) or defaults.subject
@@ -134,17 +136,19 @@ def _add_row_metrics(
             continue
         value = _parse_cell(table, cell)
         if place in ambiguous:
-            figures.refuse(row.line, f"{metric}: {cell.strip()[:40]!r} may be thousands or a fraction; write 1234")
+            parsed.refuse(
+                row.line, f"{metric}: {cell.strip()[:40]!r} may have a thousands or a decimal separator; write 1234"
+            )
         elif value is None:
-            figures.refuse(row.line, f"{metric} is no number that can be read: {cell.strip()[:40]!r}")
+            parsed.refuse(row.line, f"{metric} is not a readable number: {cell.strip()[:40]!r}")
         else:
-            figures.add(Metric(channel, metric, subject, day, value), row.line)
+            parsed.add(Metric(channel, metric, subject, day, value), row.line)
 
 
 def _find_metric_columns(
     table: Table, used_columns: set[int | None], excluded: set[str], names: dict[int, str]
 ) -> dict[int, str]:
-    """Name by column, of those that hold numbers."""
+    """Return the metric names of the columns that contain numbers."""
     metrics: dict[int, str] = {}
     for place, header in enumerate(table.header):
         name = names.get(place) or cell_values.build_metric_name(header)
@@ -157,7 +161,10 @@ def _find_metric_columns(
 
 
 def _find_ambiguous_columns(table: Table, metrics: Iterable[int]) -> set[int]:
-    """Columns of a file of semicolons in which each cell is like 1.234: thousands in German, a fraction in English."""
+    """Return the columns of a semicolon-separated file in which every cell looks like 1.234.
+
+    In German the point separates thousands, in English decimals.
+    """
     if table.delimiter != ";":
         return set()
     cells_by_column = {
@@ -178,7 +185,7 @@ def _get_cell(row: Row, place: int) -> str:
 
 
 def _read_rows(text: str, delimiter: str) -> Iterable[Row]:
-    """With the line that each begins in; quoted cells may go over several."""
+    """Yield the non-empty rows with the line in which they begin; quoted cells may contain line breaks."""
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter)
     line = 0
     try:
@@ -187,11 +194,11 @@ def _read_rows(text: str, delimiter: str) -> Iterable[Row]:
             if any(cell.strip() for cell in row) and not row[0].startswith(_SEPARATOR_LINE):
                 yield Row(began, row)
     except csv.Error as error:
-        raise Unreadable(f"line {line + 1} is no line of a table ({error})") from None
+        raise Unreadable(f"line {line + 1} is not valid CSV ({error})") from None
 
 
 def _detect_delimiter(text: str, headers: Sequence[str]) -> str:
-    """The one by which the header falls into most columns."""
+    """Return the declared delimiter, else the one that splits the header into the most columns."""
     head = text[:20_000]
     first = head.lstrip().splitlines()[:1]
     if first and first[0].startswith(_SEPARATOR_LINE) and len(first[0].strip()) == len(_SEPARATOR_LINE) + 1:
