@@ -138,7 +138,7 @@ def test_kind_is_the_source_and_unknown_kinds_are_refused(server: Server, tmp_pa
     for options, why in (
         (("--kind", "nonsense"), "unknown kind 'nonsense'"),
         (("--mapping", str(file)), "is not a valid mapping"),
-        (("--zone", "UTC"), "that a mapping reads"),
+        (("--zone", "UTC"), "with a column mapping"),
         (("--kind", "orders", "--zone", "Mars"), "unknown time zone"),
     ):
         refused = server.command("import", str(file), *options)
