@@ -8,16 +8,17 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 _BUSY_SECONDS: Final = 1.0
-"""How long after a message was accepted others are expected."""
+"""Time after an accepted message during which the process counts as busy."""
 
 _CHECK_SECONDS: Final = 0.25
 _REST_SECONDS_MAX: Final = 5.0
 
 
 class WorkPacer:
-    """Leaves live work its share of the two things all of us have one of: this event loop and the database.
+    """Limits the share of time that background work takes from ingestion, which uses the same event loop and database.
 
-    While messages arrive, sweeping and filling take turns and rest after each transaction; otherwise they run freely.
+    While messages arrive, background steps run one at a time and pause after each transaction. Otherwise they run
+    without pauses.
     """
 
     def __init__(self, count_accepted: Callable[[], int], percent_max: int, stopping: asyncio.Event) -> None:
@@ -30,14 +31,17 @@ class WorkPacer:
 
     @property
     def is_busy(self) -> bool:
-        """Whether messages were accepted in the last second."""
+        """True if messages were accepted in the last second."""
         count, now = self._count_accepted(), time.monotonic()
         if count != self._count:
             self._count, self._counted_at = count, now
         return now - self._counted_at < _BUSY_SECONDS
 
     async def take_turn(self, step: Callable[[], Awaitable[int]]) -> int:
-        """Run ``step``, and rest as long as the share asks where it found work while messages arrive."""
+        """Run ``step`` and return the amount of work that it did.
+
+        If it did any while messages arrive, pause afterwards so that the share of time is kept.
+        """
         if not self.is_busy:
             return await step()
         async with self._turn:

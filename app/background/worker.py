@@ -1,8 +1,8 @@
 """Background worker: expires time-based truths, backfills definitions, projects deferred messages, creates partitions.
 
-Runs inside ``serve`` and alone as ``segue worker``; any number may run, they share the work by SKIP LOCKED. Nothing
-here is needed for a read to be right: reads re-evaluate what is due. It keeps stored truths close to the present, so
-that reads stay cheap and transitions are recorded soon after they happen.
+It runs inside ``serve`` and alone as ``segue worker``. Any number of workers may run; they share the work with SKIP
+LOCKED. Reads do not depend on it: they re-evaluate customers whose truths are due. The worker stores due changes soon
+after they happen, so that reads stay cheap.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _UPKEEP_SECONDS: Final = 10.0
 _RETRY_AFTER: Final = MINUTE
 
 _FILL_TASKS: Final = 2
-"""While one waits for the database the other one computes."""
+"""Number of concurrent backfill loops: while one waits for the database, the other one computes."""
 
 _PROGRESS_SECONDS: Final = 1.0
 _RETRACTED_PER_STEP: Final = 2_000
@@ -49,7 +49,7 @@ _COUNT_DUE = f"SELECT count(*) FROM (SELECT FROM customers WHERE sweep_at <= $1 
 
 
 class Worker:
-    """A few loops, each a small transaction at a time, so that live work is never kept waiting for long."""
+    """Runs a few loops of small transactions, so that live requests never wait long for a lock or the event loop."""
 
     def __init__(self, pool: Pool, registry: Registry, settings: Settings, clock: Clock, metrics: Metrics) -> None:
         self._pool = pool
@@ -63,7 +63,7 @@ class Worker:
         self._fill_progress = _FillProgress()
 
     async def start(self, *, only_upkeep: bool = False) -> None:
-        """``only_upkeep``: what every process that takes messages needs, whoever does the work."""
+        """Start the loops; with ``only_upkeep`` only the one that every process needs that accepts messages."""
         loops: list[tuple[str, Callable[[], Awaitable[int]], float]] = [("upkeep", self.run_upkeep, _UPKEEP_SECONDS)]
         if not only_upkeep:
             loops += [
@@ -74,12 +74,12 @@ class Worker:
         self._tasks = [asyncio.create_task(self._repeat(*loop), name=loop[0]) for loop in loops]
 
     async def stop(self) -> None:
-        """Each loop ends after the transaction it is in."""
+        """Stop each loop after its current transaction."""
         self._stopping.set()
         await asyncio.gather(*self._tasks)
 
     async def _repeat(self, name: str, step: Callable[[], Awaitable[int]], idle_seconds: float) -> None:
-        """Run ``step`` again at once while it finds work, else after a pause."""
+        """Run ``step`` repeatedly: at once while it finds work, else after a pause."""
         while not self._stopping.is_set():
             try:
                 work_done = await step()
@@ -90,7 +90,7 @@ class Worker:
                 log.exception("worker.step_failed", step=name)
                 work_done = 0
             if work_done:
-                # Live requests share this event loop; let them in between two batches.
+                # Let live requests, which share this event loop, run between two batches.
                 await asyncio.sleep(0)
                 continue
             try:
@@ -99,12 +99,15 @@ class Worker:
                 continue
 
     async def sweep(self) -> int:
-        """Let time pass for customers that are due; returns how many."""
+        """Store the changes that are due because time has passed; return the number of customers."""
         return await self._refresh(_DUE, self._clock.now(), self._settings.sweep_customers_max)
 
     async def fill(self) -> int:
-        """One step towards what is defined now: some customers filled, candidates made current, or old intervals
-        retracted; 0 when nothing is left to do."""
+        """Run one step of a backfill; return 0 if nothing is left to do.
+
+        A step backfills some customers, activates candidate definitions whose backfill is complete, or retracts
+        intervals of retired definitions.
+        """
         async with self._pool.acquire() as connection:
             ruleset = await self._registry.rules.read(connection)
         if customers_filled := await self._fill_next(ruleset):
@@ -116,7 +119,7 @@ class Worker:
         )
 
     async def _fill_next(self, ruleset: Ruleset) -> int:
-        """The next chunk; from the first customer on again where none was left behind the last."""
+        """Backfill the next customers; after the last one, start once more at the first."""
         if self._fill_progress.target != ruleset.fill:
             self._fill_progress = _FillProgress(ruleset.fill, self._clock.now())
         progress = self._fill_progress
@@ -155,7 +158,7 @@ class Worker:
         )
 
     async def _fill_one(self, ruleset: Ruleset, after: Position) -> FilledChunk:
-        """A customer that cannot be filled must not hold up the others; it is tried again later, from the log."""
+        """Backfill one customer; if that fails, postpone the customer so that it does not block the others."""
         async with self._pool.acquire() as connection:
             position = await find_next_unfilled(connection, ruleset, after)
         try:
@@ -169,7 +172,7 @@ class Worker:
         return FilledChunk(0, 0, position)
 
     async def _record_fill(self, ruleset: Ruleset, chunk: FilledChunk) -> None:
-        """Tell how the fill goes, once a second: a statement a chunk would make the fillers wait for each other."""
+        """Store the progress once a second; a statement for each chunk would make concurrent backfills wait."""
         self._metrics.count_filled(chunk.customers, chunk.touchpoints)
         if (totals := self._fill_progress.add(chunk)) is not None:
             async with self._pool.acquire() as connection:
@@ -199,7 +202,7 @@ class Worker:
         return projected.customers
 
     async def _refresh_each(self, customer_ids: Sequence[bytes]) -> int:
-        """One customer that cannot be refreshed must not hold up the others; it is tried again later."""
+        """Refresh customers one by one, and postpone those that fail so that they do not block the others."""
         refreshed = 0
         for id in customer_ids:
             try:
@@ -215,7 +218,7 @@ class Worker:
             await set_customer_aside(connection, id, self._clock.now() + _RETRY_AFTER)
 
     async def project_deferred(self) -> int:
-        """Project messages that were stored only; returns how many."""
+        """Project messages that were stored without a projection; return their number."""
         claimed: list[bytes] = []
         try:
             return await transact(self._pool, lambda connection: self._project(connection, claimed))
@@ -247,7 +250,7 @@ class Worker:
             return 0
 
     async def run_upkeep(self) -> int:
-        """Months ahead, and the clock's offset to the database's."""
+        """Calibrate the clock, create partitions ahead of time, and update gauges."""
         async with self._pool.acquire() as connection:
             await self._clock.calibrate(connection)
             await create_monthly_partitions(connection, self._clock.now())
@@ -257,7 +260,7 @@ class Worker:
 
 
 class _FillProgress:
-    """Where the fillers of this process stand on the way to ``target``, and what they did since they last told."""
+    """Progress of this process's backfill towards the definitions ``target``, and the work not yet reported."""
 
     def __init__(self, target: int = 0, begun_at: int = 0) -> None:
         self.target = target
@@ -268,7 +271,7 @@ class _FillProgress:
         self._reported_at = 0.0
 
     def add(self, chunk: FilledChunk) -> tuple[int, int] | None:
-        """Customers and touchpoints to tell of, if it is time to."""
+        """Add a chunk; return the unreported numbers of customers and touchpoints if a report is due."""
         self._customers += chunk.customers
         self._touchpoints += chunk.touchpoints
         is_due = chunk.position is None or time.monotonic() - self._reported_at >= _PROGRESS_SECONDS

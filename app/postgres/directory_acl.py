@@ -1,9 +1,9 @@
-"""Let one other user pass through directories that are closed to it, and change nothing else.
+"""Lets one user traverse directories that are closed to it, by POSIX access control lists. Linux only.
 
-Root cannot run PostgreSQL, so it runs as another user, who must be able to walk down to the programs and the
-data. A checkout below /root stops it there. Opening /root to everybody would be wrong; a POSIX access list
-that lets this one user pass (not list, not read) is the least that works. Linux only, straight through the
-extended attribute, because ``setfacl`` is rarely installed.
+PostgreSQL refuses to run as root. Under root it runs as another user, who must be able to reach the programs and the
+data, also in a checkout below /root. An access control list that lets this user traverse the directories, but not list
+or read them, is the smallest permission that works. The list is written to the extended attribute directly, because
+``setfacl`` is rarely installed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _TRAVERSE: Final = 1
 
 
 def grant_traversal(target: Path, uid: int) -> bool:
-    """See that user ``uid`` can walk to ``target``, itself included. False when that cannot be arranged.
+    """Let user ``uid`` traverse ``target`` and its parents; return False if that is impossible.
 
-    Directories that everybody may pass, or that belong to the user, are left as they are.
+    Directories that all users may traverse, or that belong to the user, are not changed.
     """
     return all(
         _is_traversable(directory, uid) or _grant_on_directory(directory, uid)
@@ -50,7 +50,7 @@ def _grant_on_directory(directory: Path, uid: int) -> bool:
         if granted & entries.get((_MASK, _UNDEFINED_ID), 7) & _TRAVERSE:
             return True
         entries[_USER, uid] = granted | _TRAVERSE
-        # The mask caps all entries but owner and other; it must let the new one, and what counted before, through.
+        # The mask limits all entries except owner and other; it must allow the new entry and the former group bits.
         group = entries[_GROUP_OBJ, _UNDEFINED_ID]
         entries[_MASK, _UNDEFINED_ID] = entries.get((_MASK, _UNDEFINED_ID), group) | _TRAVERSE
         body = b"".join(_ENTRY.pack(tag, permissions, who) for (tag, who), permissions in sorted(entries.items()))
@@ -61,7 +61,7 @@ def _grant_on_directory(directory: Path, uid: int) -> bool:
 
 
 def _read_acl(directory: Path) -> dict[tuple[int, int], int]:
-    """(tag, id) to permissions; the mode bits stand for a list where there is none."""
+    """Return permissions by (tag, id); without an access control list, those of the mode bits."""
     if _ATTRIBUTE in os.listxattr(directory):
         body = os.getxattr(directory, _ATTRIBUTE)[len(_VERSION) :]
         return {(tag, who): permissions for tag, permissions, who in _ENTRY.iter_unpack(body)}

@@ -1,6 +1,6 @@
-"""Bring a database to the newest schema. When it is there already this costs one query and no import of Alembic.
+"""Migrates a database to the newest schema. An up-to-date database costs one query and no import of Alembic.
 
-The migrations are the repository's ``migrations/``; an installed package carries them as ``app/migrations``.
+The migrations are in ``migrations/`` of the repository; an installed package has them in ``app/migrations``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 MIGRATION_LOCK: Final = 0x5E60E_001
-"""Key of the advisory lock under which migrations run; any number that no other program of ours takes."""
+"""Key of the advisory lock for migrations; it must differ from the other advisory locks of Segue."""
 
 _HERE = Path(__file__).parents[1]
 _REVISION = re.compile(r"^(revision|down_revision)\b[^=\n]*=\s*['\"](\w+)['\"]", re.MULTILINE)
 
 
 def scripts_dir() -> Path:
-    """Where ``env.py`` and ``versions/`` are: inside the installed package, else beside it in the checkout."""
+    """Return the directory of ``env.py`` and ``versions/``: in the installed package, else beside it in a checkout."""
     return next(
         directory
         for directory in (_HERE / "migrations", _HERE.parent / "migrations")
@@ -33,7 +33,7 @@ def scripts_dir() -> Path:
 
 @cache
 def latest_revision() -> str | None:
-    """The newest revision, read from the files: the one that no other builds on. None when there is none yet."""
+    """Return the newest revision among the migration files, or None if there are no files."""
     revisions: set[str] = set()
     parents: set[str] = set()
     for script in (scripts_dir() / "versions").glob("*.py"):
@@ -41,12 +41,12 @@ def latest_revision() -> str | None:
             (revisions if name == "revision" else parents).add(value)
     heads = revisions - parents
     if len(heads) > 1:
-        raise RuntimeError(f"Migrations must form one line, but {sorted(heads)} all come last.")
+        raise RuntimeError(f"Migrations have several heads: {sorted(heads)}")
     return next(iter(heads), None)
 
 
 async def read_revision(database_url: str) -> str | None:
-    """The revision that the database is at; None when it has never been migrated."""
+    """Return the revision of a database, or None if it has never been migrated."""
     connection = await asyncpg.connect(asyncpg_url(database_url))
     try:
         return await read_revision_of(connection)
@@ -55,7 +55,7 @@ async def read_revision(database_url: str) -> str | None:
 
 
 async def read_revision_of(connection: Any) -> str | None:
-    """As :func:`read_revision`, over an open asyncpg connection (a pool's proxy will do)."""
+    """Return the revision as :func:`read_revision` does, over an open asyncpg connection."""
     if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
         return None
     revision: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
@@ -63,10 +63,10 @@ async def read_revision_of(connection: Any) -> str | None:
 
 
 async def upgrade(database_url: str) -> bool:
-    """Run the missing migrations, each in a transaction of its own; True when there were any.
+    """Run the missing migrations, each in its own transaction; return True if there were any.
 
-    Processes that start together take turns, and the later ones find nothing left to do. Raises what the
-    database raises; the migrations before the failing one stay.
+    Processes that start together run one after another under an advisory lock. An error of the database is raised; the
+    migrations before it remain committed.
     """
     if latest_revision() is None or await read_revision(database_url) == latest_revision():
         return False
@@ -74,12 +74,12 @@ async def upgrade(database_url: str) -> bool:
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
-    # asyncpg reads the URL itself, so that it means the same here as everywhere else.
+    # Let asyncpg parse the URL, as everywhere else in Segue; SQLAlchemy would interpret it differently.
     engine = create_async_engine(
         "postgresql+asyncpg://", poolclass=NullPool, async_creator=lambda: asyncpg.connect(asyncpg_url(database_url))
     )
     async with engine.connect() as connection:
-        # Before Alembic, not only in env.py: its context is one a process, so that tasks must not meet in it.
+        # Lock before Alembic is called: its context is global to the process, so concurrent tasks must not share it.
         await connection.execute(text("SELECT pg_advisory_lock(:turn)"), {"turn": MIGRATION_LOCK})
         await connection.commit()
         if await read_revision(database_url) == latest_revision():
@@ -89,7 +89,7 @@ async def upgrade(database_url: str) -> bool:
 
 
 def asyncpg_url(database_url: str) -> str:
-    """The URL as asyncpg takes it: without SQLAlchemy's ``+driver``."""
+    """Return the URL without SQLAlchemy's ``+driver``, which asyncpg does not accept."""
     scheme, separator, rest = database_url.partition("://")
     return scheme.partition("+")[0] + separator + rest
 

@@ -1,4 +1,4 @@
-"""Months of the log, made ahead. What falls outside them lands in the default partition and is not lost."""
+"""Creates monthly partitions of the log ahead of time. Rows outside them are stored in the default partition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MONTHS_AHEAD: Final = 3
 
 
 async def create_monthly_partitions(connection: Connection, now: int) -> list[str]:
-    """Create the partitions of this month and the next ones where they are missing; returns their names."""
+    """Create the missing partitions of this month and the next ones; return their names."""
     created = []
     start = datetime.fromtimestamp(now // 1_000_000, UTC).replace(day=1)
     for _ in range(MONTHS_AHEAD + 1):
@@ -33,14 +33,14 @@ async def create_monthly_partitions(connection: Connection, now: int) -> list[st
 async def _create_partition(connection: Connection, name: str, start: str, end: str) -> bool:
     try:
         async with connection.transaction():
-            # Creating a partition locks the log; rather try again later than make every flush wait behind us.
+            # Creating a partition locks the log. Give up quickly and retry later, so that no flush has to wait.
             await connection.execute("SET LOCAL lock_timeout = '2s'")
             await connection.execute(
                 f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF touchpoints "
                 f"FOR VALUES FROM ('{start}T00:00:00Z') TO ('{end}T00:00:00Z')"
             )
     except (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError):
-        return False  # another process made it at the same moment
+        return False  # another process created it concurrently
     except (asyncpg.LockNotAvailableError, asyncpg.CheckViolationError) as error:
         log.warning("partition.creation_failed", partition=name, reason=str(error))
         return False

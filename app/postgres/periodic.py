@@ -1,4 +1,4 @@
-"""A step that is repeated while the process lives, and once more when it ends."""
+"""Periodic tasks: a step that runs at an interval, and once more when the process stops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 
 class PeriodicTask:
-    """``step`` every so many seconds. What it raises is logged: the next turn may fare better."""
+    """Runs ``step`` every ``seconds``. Errors are logged, and the next run tries again."""
 
     def __init__(self, name: str, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
         self._name = name
@@ -26,7 +26,7 @@ class PeriodicTask:
         self._task = asyncio.create_task(self._repeat(), name=self._name)
 
     async def stop(self) -> None:
-        """The last step, with what has gathered by now."""
+        """Stop the task and run the step a last time."""
         self._stopping.set()
         if self._task is not None:
             await self._task

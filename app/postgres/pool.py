@@ -1,7 +1,7 @@
-"""Connections to PostgreSQL: one pool a process, codecs that keep the hot path free of conversions, one clock.
+"""Connections to PostgreSQL: the pool of a process, its codecs, transactions with retries, and the clock.
 
-On these connections ``timestamptz`` is an int (microseconds since 1970), ``uuid`` is 16 bytes, ``jsonb`` is
-JSON text as bytes. Nothing is parsed that nobody looks at.
+On these connections ``timestamptz`` is an int (microseconds since 1970), ``uuid`` is 16 bytes and ``jsonb`` is JSON
+text as bytes, so that the hot path converts nothing that it does not use.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ else:
 _T = TypeVar("_T")
 
 _POSTGRES_EPOCH = 946_684_800_000_000
-"""2000-01-01 in microseconds since 1970: where PostgreSQL's timestamptz counts from."""
+"""2000-01-01 in microseconds since 1970, the epoch of PostgreSQL's timestamptz."""
 
 _JSONB_VERSION = b"\x01"
 
 
 async def prepare_connection(connection: Connection) -> None:
-    """Install the codecs; the pool calls it once for each connection it opens."""
+    """Install the codecs; the pool calls this once for each connection that it opens."""
     await connection.set_type_codec(
         "timestamptz",
         schema="pg_catalog",
@@ -52,11 +52,12 @@ async def prepare_connection(connection: Connection) -> None:
 
 
 async def _skip_reset(connection: Connection) -> None:
-    """Nothing here changes a session (only SET LOCAL), so there is nothing to reset; it would cost a round trip."""
+    """Skip the reset of a released connection: Segue uses only SET LOCAL, and a reset costs a round trip."""
     del connection
 
 
 async def open_pool(database_url: str, connections_max: int) -> Pool:
+    """Open the connection pool of a process."""
     return await asyncpg.create_pool(
         database_url,
         min_size=min(2, connections_max),
@@ -68,14 +69,14 @@ async def open_pool(database_url: str, connections_max: int) -> Pool:
             "application_name": "segue",
             "timezone": "UTC",
             "jit": "off",
-            # A database that was just made has no statistics, and would be read from end to end for its first minute;
-            # every statement here has its index.
+            # A new database has no statistics, and PostgreSQL would choose sequential scans during its first minute.
+            # Every statement of Segue has an index.
             "enable_seqscan": "off",
-            # Nobody waits for ever: neither for a lock that somebody forgot, nor for a statement that never ends.
+            # Bound every wait: for a lock, for a statement, and for an abandoned transaction.
             "lock_timeout": "10s",
             "statement_timeout": "60s",
             "idle_in_transaction_session_timeout": "60s",
-            # The promise of an ack: a role or database that switched it off must not be able to break it.
+            # An acknowledged message must be durable even if the role or the database turns this setting off.
             "synchronous_commit": "on",
         },
     )
@@ -83,7 +84,7 @@ async def open_pool(database_url: str, connections_max: int) -> Pool:
 
 @asynccontextmanager
 async def snapshot(pool: Pool) -> AsyncIterator[Connection]:
-    """A connection whose statements all see one state of the database."""
+    """Yield a connection whose statements all read one snapshot of the database."""
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         yield connection
 
@@ -93,13 +94,13 @@ _RETRYABLE = (
     asyncpg.DeadlockDetectedError,
     asyncpg.UniqueViolationError,
 )
-"""Two workers met. A unique violation is among them: the row we did not see was committed meanwhile."""
+"""Conflicts of concurrent transactions. A unique violation is one: another transaction has inserted the row first."""
 
 UNREACHABLE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # asyncpg met the server's last words on an idle connection
+    asyncpg.InternalClientError,  # asyncpg read the server's shutdown message on an idle connection
     asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
@@ -109,13 +110,13 @@ UNREACHABLE = (
     asyncpg.LockNotAvailableError,
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
-"""The database is away, full or too busy: nobody's request is at fault, and the same may succeed later."""
+"""Errors of an unreachable, full or busy database. The request is not at fault and may succeed later."""
 
 _ATTEMPTS_MAX = 8
 
 
 async def transact(pool: Pool, work: Callable[[Connection], Awaitable[_T]]) -> _T:
-    """Run ``work`` in one transaction and commit; start again, with jitter and bounded, when two workers met."""
+    """Run ``work`` in one transaction and commit; retry a few times, with jitter, on a conflict."""
     for attempt in range(_ATTEMPTS_MAX):
         try:
             async with pool.acquire() as connection, connection.transaction():
@@ -128,19 +129,20 @@ async def transact(pool: Pool, work: Callable[[Connection], Awaitable[_T]]) -> _
 
 
 class Clock:
-    """The database's clock, read without asking it each time: its offset to ours is measured now and then.
+    """The clock of the database, as the local clock plus a measured offset.
 
-    All workers of one database thus agree on ``now`` to within half a round trip.
+    All processes of one database thus agree on ``now`` to within half a round trip.
     """
 
     def __init__(self) -> None:
         self._offset = 0
 
     def now(self) -> int:
-        """Microseconds since 1970."""
+        """Return the current time in microseconds since 1970."""
         return time.time_ns() // 1000 + self._offset
 
     async def calibrate(self, connection: Connection) -> None:
+        """Measure the offset to the clock of the database: the best of three round trips."""
         best: tuple[int, int] | None = None
         for _ in range(3):
             before = time.time_ns() // 1000
@@ -153,7 +155,7 @@ class Clock:
 
 
 class FrozenClock(Clock):
-    """For tests and replays: stands still until told otherwise."""
+    """A clock for tests and replays whose time changes only by assignment to ``instant``."""
 
     def __init__(self, instant: int) -> None:
         super().__init__()
@@ -163,5 +165,5 @@ class FrozenClock(Clock):
         return self.instant
 
     async def calibrate(self, connection: Connection) -> None:
-        """It stands still, whatever the database says."""
+        """Do nothing: the time of this clock is fixed."""
         del connection

@@ -1,4 +1,4 @@
-"""Counters that tell a process that its snapshot is out of date; raised in the transaction of each change."""
+"""Revision counters of cached tables. Each change raises one, so that processes notice that their cache is outdated."""
 
 from __future__ import annotations
 
@@ -15,4 +15,5 @@ ON CONFLICT (name) DO UPDATE SET value = revisions.value + 1
 
 
 async def bump_revision(connection: Connection, name: str) -> None:
+    """Raise the counter in the transaction of a change."""
     await connection.execute(_BUMP, name)

@@ -1,7 +1,7 @@
-"""The one description of the schema; Alembic builds it, everything else only uses it.
+"""Database schema. The migrations create it; a test compares both.
 
-Each unique key contains its table's distribution column (customer, identity, or the hash), and no foreign key
-crosses those, so that the tables can be distributed by customer without being rewritten.
+Each unique key contains the distribution column of its table (customer, identity or hash), and no foreign key crosses
+these columns. The tables can therefore be distributed by customer without a rewrite.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ revisions = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("value", BigInteger, nullable=False),
-    comment="Counters that tell a process when its snapshot of definitions or of keys is out of date.",
+    comment="Counters that change with definitions, keys and sources, so that processes refresh their caches.",
 )
 
 sources = Table(
@@ -46,13 +46,17 @@ sources = Table(
     Column("identity_properties", JSONB, nullable=False, server_default=text("'{}'")),
     Column("created_at", Instant, nullable=False, server_default=text("now()")),
     Column(
-        "bots", Text, nullable=False, server_default="quarantine", comment="messages of bots: keep, quarantine or drop"
+        "bots",
+        Text,
+        nullable=False,
+        server_default="quarantine",
+        comment="treatment of messages of bots: keep, quarantine or drop",
     ),
     Column(
         "kind", Text, nullable=False, server_default="sdk", comment="sdk, or the key of a tool in app.connectors.tools"
     ),
-    Column("options", JSONB, nullable=False, server_default=text("'{}'"), comment="what its kind is told besides"),
-    comment="Where messages come from.",
+    Column("options", JSONB, nullable=False, server_default=text("'{}'"), comment="options of its kind"),
+    comment="Configured origins of messages.",
 )
 
 source_secrets = Table(
@@ -64,11 +68,11 @@ source_secrets = Table(
         "secret",
         LargeBinary,
         nullable=False,
-        comment="what verifying needs, as registry.webhook_secrets stores it",
+        comment="secret as registry.webhook_secrets stores it, encrypted if keys are configured",
     ),
     Column("created_at", Instant, nullable=False, server_default=text("now()")),
-    Column("expires_at", Instant, comment="where a newer one has taken its place"),
-    comment="By what webhooks of a source are verified: several while one takes the place of another.",
+    Column("expires_at", Instant, comment="set when a newer secret replaces it"),
+    comment="Secrets that verify the webhooks of a source; several are valid while one replaces another.",
 )
 Index("source_secrets_of_source", source_secrets.c.source)
 
@@ -76,11 +80,11 @@ used_tokens = Table(
     "used_tokens",
     metadata,
     Column("source", Text, nullable=False),
-    Column("token", LargeBinary, nullable=False, comment="hash of what signs one delivery"),
-    Column("body", LargeBinary, nullable=False, comment="hash of the body that it signed"),
+    Column("token", LargeBinary, nullable=False, comment="hash of the signed token of one webhook"),
+    Column("body", LargeBinary, nullable=False, comment="hash of the body that arrived with the token"),
     Column("received_at", Instant, nullable=False),
     PrimaryKeyConstraint("source", "token", name="used_tokens_pkey"),
-    comment="Tokens of tools whose signatures leave the body out: a second body under one is a forgery.",
+    comment="Tokens of tools whose signatures do not cover the body; the same token with another body is a forgery.",
 )
 Index("used_tokens_by_age", used_tokens.c.received_at)
 
@@ -89,11 +93,11 @@ erasure_requests = Table(
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("source", Text, nullable=False),
-    Column("kind", Text, nullable=False, comment="with value: the identity that asks"),
+    Column("kind", Text, nullable=False, comment="kind of the identity to erase"),
     Column("value", Text, nullable=False),
     Column("requested_at", Instant, nullable=False),
     Column("handled_at", Instant),
-    comment="People whom a tool says to forget; nothing is erased by itself.",
+    comment="Erasure requests received from tools; an operator handles them.",
 )
 Index(
     "erasure_requests_one_open",
@@ -109,10 +113,13 @@ keys = Table(
     metadata,
     Column("hash", LargeBinary, primary_key=True, comment="SHA-256 of the key"),
     Column("kind", Text, nullable=False, comment="write or secret"),
-    Column("source", Text, comment="of a write key"),
+    Column("source", Text, comment="source of a write key; null for a secret key"),
     Column("name", Text, nullable=False),
     Column(
-        "hint", Text, nullable=False, comment="a write key whole (it is public), of a secret key the first characters"
+        "hint",
+        Text,
+        nullable=False,
+        comment="the whole write key, which is public, or the first characters of a secret key",
     ),
     Column("created_at", Instant, nullable=False, server_default=text("now()")),
     Column("revoked_at", Instant),
@@ -121,16 +128,16 @@ keys = Table(
         ARRAY(Text),
         nullable=False,
         server_default=text("'{}'"),
-        comment="of a write key: pages that may use it; none said, any may",
+        comment="origins of the pages that may use a write key; empty: all",
     ),
     Column(
         "trusts_identify",
         Boolean,
         nullable=False,
         server_default=text("false"),
-        comment="of a write key: a page may be shown whom it says it is",
+        comment="whether a page with this write key may read the profile of the user id that it sends",
     ),
-    comment="Write keys append, secret keys read and define; a secret key is kept as its hash only.",
+    comment="API keys: write keys send messages, secret keys manage all. Of a secret key only the hash is stored.",
 )
 
 signing_keys = Table(
@@ -139,7 +146,7 @@ signing_keys = Table(
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("secret", LargeBinary, nullable=False, comment="32 random bytes"),
     Column("created_at", Instant, nullable=False, server_default=text("now()")),
-    comment="What signs the tokens of visitors: the newest signs, all verify.",
+    comment="Keys of visitor tokens: the newest signs, all verify.",
 )
 
 definitions = Table(
@@ -152,15 +159,15 @@ definitions = Table(
     Column("description", Text, nullable=False, server_default=""),
     Column("owner", Text, nullable=False, server_default=""),
     Column(
-        "body", JSONB, nullable=False, comment="the rule of a segment, the stages of a journey, the value of a trait"
+        "body", JSONB, nullable=False, comment="rule of a segment, stages of a journey, or value of a computed trait"
     ),
     Column("created_at", Instant, nullable=False, server_default=text("now()")),
-    Column("superseded_at", Instant, comment="by a newer version, or by archiving"),
-    Column("note", Text, nullable=False, server_default="", comment="why this version was made"),
-    Column("activated_at", Instant, comment="null: a candidate, it becomes current when every customer is filled"),
-    Column("public", Boolean, nullable=False, server_default=text("false"), comment="whether pages may be shown it"),
+    Column("superseded_at", Instant, comment="when a newer version replaced it or it was archived"),
+    Column("note", Text, nullable=False, server_default="", comment="reason for this version"),
+    Column("activated_at", Instant, comment="null: a candidate, activated when every customer is backfilled"),
+    Column("public", Boolean, nullable=False, server_default=text("false"), comment="whether pages may read it"),
     PrimaryKeyConstraint("kind", "key", "version", name="definitions_pkey"),
-    comment="Segments, journeys and computed traits, every version of them.",
+    comment="All versions of segments, journeys and computed traits.",
 )
 Index(
     "definitions_one_current_version",
@@ -180,17 +187,17 @@ Index(
 rule_numbers = Table(
     "rule_numbers",
     metadata,
-    Column("meaning", Text, primary_key=True, comment="hash of the rule with all that it reads"),
+    Column("meaning", Text, primary_key=True, comment="hash of the rule and of all definitions that it reads"),
     Column(
         "number",
         BigInteger,
         Identity(always=True),
         nullable=False,
-        comment="grows; a customer's row of that revision or a later one holds the rule",
+        comment="ascending; a customer whose revision is at least this number has the state of the rule",
     ),
-    Column("definition", Text, comment="segment:KEY or journey:KEY, where intervals are kept of it"),
+    Column("definition", Text, comment="segment:KEY or journey:KEY if intervals are stored for it"),
     Column("introduced_at", Instant, nullable=False, server_default=text("now()")),
-    comment="Under which number states keep what: exactly the rules of now and of the candidates.",
+    comment="Numbers of the rules in customer states: those of all current and candidate definitions.",
 )
 
 retired = Table(
@@ -199,27 +206,32 @@ retired = Table(
     Column("definition", Text, nullable=False, comment="segment:KEY or journey:KEY"),
     Column("meaning", BigInteger, nullable=False),
     PrimaryKeyConstraint("definition", "meaning", name="retired_pkey"),
-    comment="Meanings that definitions no longer have, whose intervals the worker is still to retract.",
+    comment="Former meanings of definitions whose intervals the worker has yet to retract.",
 )
 
 fills = Table(
     "fills",
     metadata,
-    Column("target", BigInteger, primary_key=True, comment="the revision that customers are brought to"),
+    Column("target", BigInteger, primary_key=True, comment="revision that customers are backfilled to"),
     Column("begun_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
     Column("customers", BigInteger, nullable=False),
-    Column("touchpoints", BigInteger, nullable=False, comment="read from the log so far"),
-    comment="How fast customers are brought to new definitions.",
+    Column("touchpoints", BigInteger, nullable=False, comment="touchpoints read from the log so far"),
+    comment="Progress of backfills.",
 )
 
 ledger = Table(
     "ledger",
     metadata,
     Column("key", UUID, primary_key=True, comment="16-byte hash of source and message id"),
-    Column("digest", LargeBinary, nullable=False, comment="of the content, to tell a retry from a differing twin"),
+    Column(
+        "digest",
+        LargeBinary,
+        nullable=False,
+        comment="hash of the content, which separates a retry from a different message with the same id",
+    ),
     Column("received_at", Instant, nullable=False),
-    comment="Which messages we have: apart from touchpoints, because a partitioned table cannot carry this key.",
+    comment="Keys of all stored messages, for deduplication: partitioned touchpoints cannot have this unique key.",
 )
 
 touchpoints = Table(
@@ -227,29 +239,29 @@ touchpoints = Table(
     metadata,
     Column("received_at", Instant, nullable=False),
     Column("occurred_at", Instant, nullable=False, comment="skew-corrected and clamped at acceptance, never changed"),
-    Column("identity_id", UUID, nullable=False, comment="the strongest identity the message carried"),
+    Column("identity_id", UUID, nullable=False, comment="strongest identity of the message"),
     Column(
         "type",
         Text,
         nullable=False,
-        comment="track, page, screen; identify, group, alias are kept but are no touchpoints",
+        comment="track, page or screen; identify, group and alias are stored but are not touchpoints",
     ),
-    Column("name", Text, comment="null for identify, group, alias"),
+    Column("name", Text, comment="event or page name; null for identify, group and alias"),
     Column("channel", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("message_id", Text, nullable=False),
     Column("properties", JSONB, nullable=False),
     Column("context", JSONB, nullable=False),
-    Column("traits", JSONB, comment="of an identify"),
+    Column("traits", JSONB, comment="traits of an identify message"),
     Column(
         "carried",
         JSONB,
         nullable=False,
-        comment="all identities and aliases of the message, so that the graph can be rebuilt",
+        comment="all identities and aliases of the message, from which the identity graph can be rebuilt",
     ),
     Column("sent_at", Instant),
-    Column("original_timestamp", Text, comment="as the client wrote it"),
-    comment="The log: append-only, one row an accepted message, partitioned by month of received_at.",
+    Column("original_timestamp", Text, comment="timestamp as sent by the client"),
+    comment="The log: append-only, one row for each accepted message, partitioned by month of received_at.",
     postgresql_partition_by="RANGE (received_at)",
 )
 Index(
@@ -265,11 +277,14 @@ identities = Table(
     Column("id", UUID, primary_key=True, comment="16-byte hash of kind and value"),
     Column("kind", Text, nullable=False),
     Column("value", Text, nullable=False),
-    Column("customer_id", UUID, comment="null while only an alias has named it"),
+    Column("customer_id", UUID, comment="null while only an alias message has mentioned it"),
     Column(
-        "carried", Boolean, nullable=False, comment="false: named as previousId, never sent by a message as its own"
+        "carried",
+        Boolean,
+        nullable=False,
+        comment="false: mentioned as previousId only, never the identity of a message",
     ),
-    comment="Who can be asked for; each points to its customer in one step.",
+    comment="Identities; each row contains the customer that the identity belongs to.",
 )
 Index("identities_of_customer", identities.c.customer_id)
 
@@ -278,17 +293,15 @@ links = Table(
     metadata,
     Column("weaker", UUID, nullable=False),
     Column("stronger", UUID, nullable=False),
-    Column("kind", Text, nullable=False, comment="link (carried together) or alias"),
-    Column(
-        "occurred_at", Instant, nullable=False, comment="with message_id and source: the earliest message that says so"
-    ),
+    Column("kind", Text, nullable=False, comment="link (both in one message) or alias"),
+    Column("occurred_at", Instant, nullable=False, comment="time of the earliest message with this link"),
     Column("message_id", Text, nullable=False),
     Column("source", Text, nullable=False),
-    Column("joined", Boolean, nullable=False, comment="false: a conflict, it changed nothing"),
+    Column("joined", Boolean, nullable=False, comment="false: the link is a conflict and was not applied"),
     Column("recorded_at", Instant, nullable=False, server_default=text("now()")),
-    Column("undone_at", Instant, comment="taken back by API; the graph is as if the link were not there"),
+    Column("undone_at", Instant, comment="when the link was undone by the API; the graph then ignores it"),
     PrimaryKeyConstraint("weaker", "stronger", name="links_pkey"),
-    comment="The merge ledger: why identities are one customer, or are not; each row can be undone.",
+    comment="Merge ledger: the links between identities, with their evidence. Each link can be undone.",
 )
 Index("links_of_stronger", links.c.stronger)
 
@@ -300,19 +313,19 @@ customers = Table(
         "state",
         LargeBinary,
         nullable=False,
-        comment="projection.state.State in MessagePack; never read by SQL, so never parsed by it",
+        comment="projection.state.State in MessagePack; SQL never reads it",
     ),
     Column(
         "flips_at",
         Instant,
-        comment="when a stored truth changes although nothing arrives; not indexed, so updates stay HOT",
+        comment="next instant at which time alone changes a stored truth; not indexed, so updates stay HOT",
     ),
-    Column("sweep_at", Instant, comment="never later than flips_at; moves only when it must, because it is indexed"),
-    Column("revision", BigInteger, nullable=False, comment="the highest rule number it is complete for"),
-    Column("stale", Boolean, nullable=False, comment="must be replayed from the log before it is believed"),
-    Column("contested", Boolean, nullable=False, comment="some link of its identities is a conflict"),
+    Column("sweep_at", Instant, comment="at or before flips_at; updated rarely, because it is indexed"),
+    Column("revision", BigInteger, nullable=False, comment="highest rule number that the state is complete for"),
+    Column("stale", Boolean, nullable=False, comment="whether the state must be replayed from the log before use"),
+    Column("contested", Boolean, nullable=False, comment="whether a link of its identities is a conflict"),
     Column("last_link_at", Instant, nullable=False, comment="occurred_at of the latest link of its identities"),
-    comment="One row a customer: what the engine remembers, and the truths of now.",
+    comment="One row for each customer: the state of the rule engine, with the current truths.",
     postgresql_with={"fillfactor": "70"},
 )
 Index(
@@ -329,8 +342,8 @@ transitions = Table(
     metadata,
     Column("customer_id", UUID, nullable=False),
     Column("definition", Text, nullable=False, comment="segment:KEY or journey:KEY"),
-    Column("value", Text, nullable=False, comment="the stage of a journey, empty for a segment"),
-    Column("version", Integer, nullable=False, comment="of the definition, when the interval was first written"),
+    Column("value", Text, nullable=False, comment="stage of a journey; empty for a segment"),
+    Column("version", Integer, nullable=False, comment="version of the definition when the interval was first stored"),
     Column("entered_at", Instant, nullable=False, comment="effective instant, in event time"),
     Column("left_at", Instant),
     Column("entered_cause", JSONB, nullable=False),
@@ -338,10 +351,12 @@ transitions = Table(
     Column("entered_recorded_at", Instant, nullable=False),
     Column("left_recorded_at", Instant),
     Column(
-        "retracted_at", Instant, comment="a replay found it never held, or it belongs to an older meaning: audit trail"
+        "retracted_at",
+        Instant,
+        comment="when a replay or a new definition invalidated the interval, which is kept as an audit trail",
     ),
-    Column("meaning", BigInteger, nullable=False, comment="number of what the definition meant; readers ask for one"),
-    comment="When which customer was in which segment or stage: half-open intervals [entered_at, left_at).",
+    Column("meaning", BigInteger, nullable=False, comment="number of the definition's meaning; readers select one"),
+    comment="Intervals in which customers were in segments and stages: half-open, [entered_at, left_at).",
 )
 Index(
     "transitions_one_interval",
@@ -372,7 +387,7 @@ Index(
 deferred = Table(
     "deferred",
     metadata,
-    Column("key", UUID, primary_key=True, comment="of the ledger"),
+    Column("key", UUID, primary_key=True, comment="key in the ledger"),
     Column("identity_id", UUID, nullable=False),
     Column("message_id", Text, nullable=False),
     Column("source", Text, nullable=False),
@@ -380,7 +395,7 @@ deferred = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("retry_at", Instant, nullable=False, server_default=text("'epoch'")),
     Column("reason", Text, nullable=False),
-    comment="Messages of the log that no customer's state holds yet; the worker projects them.",
+    comment="Messages of the log that are not projected yet; the worker projects them.",
 )
 
 quarantine = Table(
@@ -392,35 +407,37 @@ quarantine = Table(
     Column("code", Text, nullable=False),
     Column("message", Text, nullable=False),
     Column("message_id", Text),
-    Column("original", LargeBinary, nullable=False, comment="as the client sent it"),
+    Column("original", LargeBinary, nullable=False, comment="bytes as sent by the client"),
     Column("replayed_at", Instant),
-    Column("form", Text, nullable=False, server_default="", comment="how original is read: empty is a message of ours"),
-    comment="Rejected messages and differing twins, with the reason.",
+    Column(
+        "form", Text, nullable=False, server_default="", comment="format of original; empty for Segue's own messages"
+    ),
+    comment="Rejected messages, and messages that differ from a stored one with the same id, with the reason.",
 )
 Index("quarantine_of_message", quarantine.c.source, quarantine.c.message_id)
 
 segment_reads = Table(
     "segment_reads",
     metadata,
-    Column("key", Text, primary_key=True, comment="of the segment"),
-    Column("reads", BigInteger, nullable=False, comment="of its members and its count"),
+    Column("key", Text, primary_key=True, comment="key of the segment"),
+    Column("reads", BigInteger, nullable=False, comment="number of requests for its members or count"),
     Column("last_read_at", Instant, nullable=False),
-    comment="How often each segment is read, to tell which ones nobody uses.",
+    comment="Usage of segments, by which unused ones are found.",
 )
 
 channel_metrics = Table(
     "channel_metrics",
     metadata,
     Column("source", Text, nullable=False),
-    Column("kind", Text, nullable=False, comment="of the file: a key of app.channel_metrics.parsers"),
+    Column("kind", Text, nullable=False, comment="format of the file: a key of app.channel_metrics.parsers"),
     Column("channel", Text, nullable=False),
-    Column("metric", Text, nullable=False, comment="such as impressions"),
-    Column("subject", Text, nullable=False, server_default="", comment="page, post or keyword; empty: the whole"),
+    Column("metric", Text, nullable=False, comment="name of the metric, such as impressions"),
+    Column("subject", Text, nullable=False, server_default="", comment="page, post or keyword; empty: the channel"),
     Column("day", Date, nullable=False),
     Column("value", Numeric, nullable=False),
     Column("recorded_at", Instant, nullable=False, server_default=text("now()")),
     PrimaryKeyConstraint("source", "kind", "channel", "metric", "subject", "day", name="channel_metrics_pkey"),
-    comment="Figures of a channel by day that belong to nobody: context beside the journey.",
+    comment="Daily metrics of channels, which belong to no customer.",
 )
 Index(
     "channel_metrics_by_day",
@@ -433,13 +450,13 @@ Index(
 tracking_plan = Table(
     "tracking_plan",
     metadata,
-    Column("source", Text, nullable=False, server_default="", comment="empty: every source"),
+    Column("source", Text, nullable=False, server_default="", comment="empty: all sources"),
     Column("event", Text, nullable=False),
     Column("mode", Text, nullable=False, server_default="warn", comment="off, warn or quarantine"),
     Column("schema", JSONB, nullable=False, comment="JSON Schema of the properties"),
     Column("updated_at", Instant, nullable=False, server_default=text("now()")),
     PrimaryKeyConstraint("source", "event", name="tracking_plan_pkey"),
-    comment="What properties an event should have.",
+    comment="Expected properties of events.",
 )
 
 plan_violations = Table(
@@ -451,9 +468,9 @@ plan_violations = Table(
     Column("messages", BigInteger, nullable=False),
     Column("first_at", Instant, nullable=False),
     Column("last_at", Instant, nullable=False),
-    Column("sample", JSONB, nullable=False, comment="the properties of one of them"),
+    Column("sample", JSONB, nullable=False, comment="properties of one of the messages"),
     PrimaryKeyConstraint("source", "event", "reason", name="plan_violations_pkey"),
-    comment="How often the tracking plan was not kept, and by what.",
+    comment="Violations of the tracking plan.",
 )
 
 source_volumes = Table(
@@ -462,10 +479,10 @@ source_volumes = Table(
     Column("source", Text, nullable=False),
     Column("hour", Instant, nullable=False),
     Column("channel", Text, nullable=False),
-    Column("name", Text, nullable=False, comment="of the event, or the type of a message that has none"),
+    Column("name", Text, nullable=False, comment="event or page name, or the type of a message without a name"),
     Column("messages", BigInteger, nullable=False),
     PrimaryKeyConstraint("source", "hour", "channel", "name", name="source_volumes_pkey"),
-    comment="Accepted messages by hour of arrival: what is new, silent or too much is found here.",
+    comment="Accepted messages by hour of arrival, in which new, silent and unusually frequent events are found.",
 )
 Index("source_volumes_by_hour", source_volumes.c.hour)
 
@@ -478,5 +495,5 @@ source_outcomes = Table(
     Column("times", BigInteger, nullable=False),
     Column("last_at", Instant, nullable=False),
     PrimaryKeyConstraint("source", "hour", "outcome", name="source_outcomes_pkey"),
-    comment="How a source is doing, by hour.",
+    comment="Outcomes of messages by source and hour.",
 )

@@ -1,4 +1,4 @@
-"""app.postgres.schema describes what the migrations build: the same tables, columns, types, keys and indexes."""
+"""``app.postgres.schema`` equals the schema that the migrations create: tables, columns, types, keys and indexes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.postgres.schema import metadata
 
 
-async def test_the_metadata_is_what_migrating_builds(database_url: str) -> None:
+async def test_schema_equals_the_migrated_database(database_url: str) -> None:
     def differences(connection: Connection) -> list[object]:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "include_name": _is_ours})
-        # Comments explain the schema to a reader of app.postgres.schema; the database does not carry them.
-        return [found for found in compare_metadata(context, metadata) if "comment" not in str(_kind(found))]
+        # Comments are for readers of app.postgres.schema; the migrations do not create them.
+        return [
+            difference for difference in compare_metadata(context, metadata) if "comment" not in str(_kind(difference))
+        ]
 
     engine = create_async_engine(database_url.replace("postgresql://", "postgresql+asyncpg://", 1))
     async with engine.connect() as connection:
@@ -24,11 +26,11 @@ async def test_the_metadata_is_what_migrating_builds(database_url: str) -> None:
     await engine.dispose()
 
 
-def _kind(found: Any) -> object:
-    return found[0][0] if isinstance(found, list) else found[0]
+def _kind(difference: Any) -> object:
+    return difference[0][0] if isinstance(difference, list) else difference[0]
 
 
 def _is_ours(name: str | None, type_: str, parents: object) -> bool:
-    """Partitions of the log and Alembic's own table have no description of ours."""
+    """Skip partitions of the log and the table of Alembic, which the schema does not describe."""
     del parents
     return type_ != "table" or (name != "alembic_version" and not str(name).startswith("touchpoints_"))
