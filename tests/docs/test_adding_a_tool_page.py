@@ -31,7 +31,7 @@ def parcels(monkeypatch: pytest.MonkeyPatch) -> Fixture:
 
 
 async def test_each_case(parcels: Fixture, settings: Settings, subtests: pytest.Subtests) -> None:
-    assert [case.about for case in parcels.times] == ["in ms", "no time at all"]
+    assert [case.about for case in parcels.times] == ["milliseconds", "no readable time"]
     await test_every_connector.test_a_delivery_becomes_what_it_should(parcels, settings, subtests)
 
 

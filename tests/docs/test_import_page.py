@@ -55,10 +55,10 @@ def test_every_member_of_a_mapping_and_every_ready_one_is_listed() -> None:
 
 
 def test_the_examples_of_a_shop_are_read_as_its_table_says() -> None:
-    listed = {row[0].strip("`"): (row[1].partition(",")[0], row[2].strip("`")) for row in rows(SHOPS)}
+    listed = {row[0].strip("`"): (row[1].partition(",")[0], row[2].strip("`")) for row in rows(SHOPS) if len(row) == 3}
     for kind, name in EVENT_NAMES.items():
-        assert listed[kind] == (name, ID_MEMBERS.get(kind, "what it says"))
-    for block in blocks(SHOPS):
+        assert listed[kind] == (name, ID_MEMBERS.get(kind, "its content"))
+    for block in (block for block in blocks(SHOPS) if block.language == "json"):
         intake = parse(CONNECTORS["shop"], WebhookRequest(body=block.text.encode()))
         assert len(intake.envelope.items) == 1
         assert intake.envelope.rejections == []

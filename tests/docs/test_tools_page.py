@@ -68,7 +68,7 @@ def test_names_of_the_vocabulary_are_used_by_some_adapter() -> None:
     """Each of the page is written by the code or shown by a fixture; the families after ``push.`` are made of these."""
     folders = (ROOT / "app", ROOT / "tests" / "connectors" / "tools")
     code = "\n".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
-    table = read(PAGE).partition("## Names\n")[2]
+    table = read(PAGE).partition("## Which event names do tools share?\n")[2]
     names = re.findall(r"`([a-z]+\.[a-z_]+|[A-Z][a-zA-Z]+ [A-Z][A-Za-z ]+)`", table)
     assert len(names) > 30
     # Names of mails are made of what their tool says, such as "email." and "converted".
