@@ -45,7 +45,7 @@ def test_the_hash_in_the_page_is_that_of_the_file() -> None:
 
 def test_it_is_as_small_as_the_page_says() -> None:
     assert gzipped_bytes(snippet().content) <= GZIP_BYTES_MAX < 4096
-    assert "Under 4 KB after gzip" in section("### What it costs")
+    assert "Under 4 KB after gzip" in section("### What does it cost?")
 
 
 def test_another_file_has_another_hash() -> None:
@@ -63,12 +63,12 @@ def test_the_check_says_plainly_what_is_wrong() -> None:
 
 
 def test_each_option_is_described() -> None:
-    described = [name.strip("`") for name in first_cells(section("### Options"))]
+    described = [name.strip("`") for name in first_cells(section("### Set options"))]
     assert sorted(described) == sorted(members("Options"))
 
 
 def test_each_call_is_described_and_there() -> None:
-    described = {name for row in first_cells(section("### Methods")) for name in re.findall(r"`(\w+)\(", row)}
+    described = {name for row in first_cells(section("### Call methods")) for name in re.findall(r"`(\w+)\(", row)}
     assert described == members("Segue")
     methods = SOURCES["main.js"]
     for name in described:
@@ -83,14 +83,14 @@ def test_the_loader_knows_each_call() -> None:
 
 def test_each_automatic_event_is_described_and_sent() -> None:
     sent = set(re.findall(r"captureEvent\('(\w+)', '([\w ]+)'", "".join(SOURCES.values())))
-    rows = re.findall(r"^\| `(\w+)` \| `([\w ]+)` \|", section("### Automatic events"), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| `([\w ]+)` \|", section("### Capture events automatically"), re.MULTILINE)
     assert set(rows) == sent
     assert {kind for kind, _ in sent} | {"pages"} == members("Capture")
 
 
 def test_each_thing_stored_is_described() -> None:
     stored = set(re.findall(r"segue_\w*", "".join(SOURCES.values())))
-    described = set(re.findall(r"^\| `(segue_\w*)", section("### What is stored"), re.MULTILINE))
+    described = set(re.findall(r"^\| `(segue_\w*)", section("### What is stored in the browser?"), re.MULTILINE))
     assert described == stored
 
 

@@ -25,7 +25,7 @@ def test_groups_in_their_order_with_their_channels() -> None:
 
 
 def test_click_ids() -> None:
-    (paid,) = (row[2] for row in rows(WEBSITE) if row[0].startswith("click ids that mean"))
+    (paid,) = (row[2] for row in rows(WEBSITE) if row[0].startswith("click ids of paid"))
     (other,) = (row[2] for row in rows(WEBSITE) if row[0] == "other click ids")
     for text, wanted in ((paid, True), (other, False)):
         named = {word for code in re.findall(r"`([^`]+)`", text) for word in code.split() if "=" not in word}
