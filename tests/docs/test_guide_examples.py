@@ -15,7 +15,15 @@ from tests.docs.markdown import ROOT, blocks
 from tests.docs.test_readme import _request
 from tests.support.tool_fixture import NOW
 
-GUIDES = ("data-quality.md", "rules.md", "shops.md", "support.md", "surveys-and-social.md", "tools.md")
+GUIDES = (
+    "architecture.md",
+    "data-quality.md",
+    "rules.md",
+    "shops.md",
+    "support.md",
+    "surveys-and-social.md",
+    "tools.md",
+)
 
 
 @pytest.mark.parametrize("name", GUIDES)
