@@ -1,6 +1,6 @@
-"""Access: which keys a process knows, and what each of them allows.
+"""Access control: a cached snapshot of all keys and the permissions of each key.
 
-A process holds one :class:`AccessSnapshot` and replaces it whole when the counter ``access`` in ``revisions`` rises.
+A process holds one :class:`AccessSnapshot` and replaces it when the counter ``access`` in ``revisions`` rises.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ _UNKNOWN_KEY_SECONDS: Final = 0.05
 
 
 class WriteKeyGrant(msgspec.Struct, frozen=True):
-    """What a request is allowed by its write key.
+    """Permissions of a write key.
 
-    ``origins`` are the pages that may use it (none: any); ``wildcards`` are those such as ``https://*.example.com``,
-    split at the star. ``trusts_identify``: a page may be shown the customer that it says it is.
+    ``origins`` are the origins of pages that may use the key; if empty, all may. ``wildcards`` are the origins with a
+    star, such as ``https://*.example.com``, split at the star. ``trusts_identify`` allows a page to read the profile of
+    the user id that it sends.
     """
 
     source: SourceView
@@ -36,6 +37,7 @@ class WriteKeyGrant(msgspec.Struct, frozen=True):
     trusts_identify: bool = False
 
     def allows_origin(self, origin: str) -> bool:
+        """Return True if pages of this origin may use the key."""
         if not self.origins:
             return True
         return origin in self.origins or any(
@@ -47,8 +49,8 @@ class WriteKeyGrant(msgspec.Struct, frozen=True):
 class AccessSnapshot(msgspec.Struct, frozen=True):
     """Sources and keys at one revision. Keys are looked up by their SHA-256.
 
-    ``signing_keys`` sign visitor tokens, oldest first: the last signs, all verify. ``webhook_sources`` hold what
-    receiving the webhooks of a source needs.
+    ``signing_keys`` are those of visitor tokens, oldest first: the last one signs, all verify. ``webhook_sources``
+    contain the options and secrets with which webhooks of a source are received.
     """
 
     revision: int
@@ -65,7 +67,7 @@ _LIST_SIGNING_KEYS = "SELECT secret FROM signing_keys ORDER BY id"
 
 
 class AccessCache:
-    """The snapshot of this process, and look-ups of keys in it."""
+    """Cache of the access snapshot of this process."""
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
@@ -87,13 +89,14 @@ class AccessCache:
         return None if grant is None else grant.source
 
     async def is_secret_key(self, key: str) -> bool:
+        """Return True if the key is a valid secret key."""
         digest = hash_key(key)
         if digest in self.current.secret_keys:
             return True
         return await self._refresh_for_unknown_key() and digest in self.current.secret_keys
 
     def has_write_key(self, key: str) -> bool:
-        """Whether the snapshot has this write key; for an error that names the wrong kind of key."""
+        """Return True if this is a valid write key, so that an error can name the wrong kind of key."""
         return hash_key(key) in self.current.write_keys
 
     async def refresh(self) -> None:
@@ -103,19 +106,19 @@ class AccessCache:
                 await self.reload(connection)
 
     async def reload(self, connection: Connection) -> None:
-        """Read the snapshot again, in a transaction of one snapshot."""
+        """Read the snapshot again, in one repeatable-read transaction."""
         async with connection.transaction(isolation="repeatable_read"):
             await self.read(connection)
 
     async def read(self, connection: Connection) -> None:
-        """Read inside the caller's transaction, whose isolation is repeatable_read."""
+        """Read the snapshot inside the caller's transaction, whose isolation must be repeatable_read."""
         self.current = await _read_snapshot(connection, self._secret_box)
 
     async def _refresh_for_unknown_key(self) -> bool:
-        """Whether the snapshot was read again, because an unknown key may be a new one.
+        """Refresh the snapshot, because an unknown key may be a new one; return True if it has changed.
 
-        One look at a counter, at most every 50 ms: a forged key costs little. A longer pause would refuse a key that
-        was created just now, and SDKs drop what is answered with 401.
+        The counter is read at most every 50 ms, so that forged keys cost little. A longer pause would refuse keys that
+        have just been created, and SDKs drop messages that are answered with 401.
         """
         now = time.monotonic()
         if now - self._checked_at < _UNKNOWN_KEY_SECONDS:

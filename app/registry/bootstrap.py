@@ -1,4 +1,4 @@
-"""What a new workspace starts with."""
+"""First content of a new workspace: default definitions, one source and two keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.rules.language.definitions import parse_journey, parse_segment, parse_t
 
 
 class FirstKeys(msgspec.Struct, frozen=True):
-    """What a first start made. Shown once: of the secret key only the hash is kept."""
+    """The first source and its keys. They are shown once, because only the hash of the secret key is stored."""
 
     source: str
     write_key: str
@@ -23,7 +23,7 @@ class FirstKeys(msgspec.Struct, frozen=True):
 
 
 async def bootstrap(connection: Connection) -> FirstKeys | None:
-    """Fill an empty workspace: built-in definitions, one source, a key of each kind. None where there are keys."""
+    """Create default definitions, a source and a key of each kind; return None if the workspace already has keys."""
     async with connection.transaction():
         definitions = await lock_definitions(connection)
         if await has_keys(connection):

@@ -1,4 +1,4 @@
-"""Change polling: a process follows what other processes change, by looking at the counters in ``revisions``."""
+"""Change polling: a process notices changes of other processes by the counters in ``revisions``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ChangePoller:
-    """Reloads a snapshot of this process when its counter has risen: a key revoked elsewhere stops within a second."""
+    """Reloads a snapshot when its counter has risen, so that a key revoked elsewhere is refused within a second."""
 
     def __init__(self, pool: Pool, access: AccessCache, rules: CompiledRules, plans: TrackingPlans) -> None:
         self._pool = pool
@@ -31,7 +31,7 @@ class ChangePoller:
         self._plans = plans
         self._task: asyncio.Task[None] | None = None
         self.is_outdated = False
-        """Whether this process can no longer read the definitions: it must be restarted."""
+        """True if this process cannot read the current definitions and must be restarted."""
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._poll_forever(), name="registry")
@@ -43,7 +43,7 @@ class ChangePoller:
                 await self._task
 
     async def poll(self) -> None:
-        """Look at the counters once and reload what has changed."""
+        """Read the counters once and reload the snapshots that have changed."""
         async with self._pool.acquire() as connection:
             revisions = {row["name"]: row["value"] for row in await connection.fetch(READ_REVISIONS)}
             if revisions.get("access", 0) != self._access.current.revision:
@@ -63,5 +63,5 @@ class ChangePoller:
             except OtherSettings as error:
                 self.is_outdated = True
                 _log.error("registry.superseded", reason=str(error))
-            except Exception as error:  # noqa: BLE001 - the database may be away for a while; the snapshots stay
+            except Exception as error:  # noqa: BLE001 - the database may be unreachable; the snapshots stay valid
                 _log.warning("registry.poll_failed", error=type(error).__name__)

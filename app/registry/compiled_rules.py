@@ -1,4 +1,4 @@
-"""Compiled rules: the ruleset of this process, recompiled when the definitions have changed."""
+"""Compiled rules of this process, which are compiled again when the definitions have changed."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _ANY_NUMBER = "SELECT EXISTS (SELECT FROM rule_numbers)"
 
 
 class CompiledRules:
-    """The newest ruleset that this process has compiled, and the way to any revision of it."""
+    """Cache of the newest compiled ruleset; compiles other revisions on request."""
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
         self._settings = settings
         self._compiling = asyncio.Lock()
         self.has_candidates = False
-        """Whether an edited definition waits for its customers to be filled."""
+        """True if an edited definition waits for its backfill."""
         self.current = self.compile(DefinitionSet(_NEVER_READ, [], [], {}))
 
     async def read(self, connection: Connection) -> Ruleset:
-        """The compiled definitions as ``connection`` sees them now; recompiled only when they have changed."""
+        """Return the ruleset of the definitions that are visible to ``connection``; compile it if they have changed."""
         return await self.read_at(connection, await connection.fetchval(READ_REVISION, "definitions"))
 
     async def read_at(self, connection: Connection, revision: int) -> Ruleset:
-        """The ruleset of a revision that the caller has read with a statement of its own.
+        """Return the ruleset of a revision that the caller has already read.
 
-        Raises :class:`OtherSettings` if another process gave the definitions another meaning.
+        Raise OtherSettings if another process has changed the meaning of the definitions by its settings.
         """
         current = self.current
         if revision == current.revision:
@@ -44,11 +44,12 @@ class CompiledRules:
             if self.current.revision == revision:
                 return self.current
             definitions = await read_definitions(connection)
-            # Thousands of rules take a while, and requests share this event loop.
+            # Compile in a thread: thousands of rules take a while, and requests share this event loop.
             ruleset = await asyncio.to_thread(self.compile, definitions)
             if not definitions.numbers.keys() >= set(ruleset.meanings.values()):
                 raise OtherSettings(
-                    "Another process was started later with another timezone, default journey or version: restart this."
+                    "A process with another timezone, default journey or version was started later: "
+                    "restart this process."
                 )
             if ruleset.revision > self.current.revision:
                 self.current = ruleset
@@ -56,9 +57,10 @@ class CompiledRules:
             return ruleset
 
     async def settle_meanings(self, *, only_first: bool) -> None:
-        """Number what the definitions mean under this process's settings; ``only_first``: unless they have numbers.
+        """Number the meanings of all definitions under the settings of this process.
 
-        Settings or the engine may have changed since the last start, and with them the meanings.
+        Settings or the engine, and with them the meanings, may have changed since the last start. With ``only_first``,
+        do nothing if the meanings have numbers.
         """
         if only_first and await self._pool.fetchval(_ANY_NUMBER):
             return
@@ -71,6 +73,7 @@ class CompiledRules:
         await transact(self._pool, settle)
 
     def compile(self, definitions: DefinitionSet) -> Ruleset:
+        """Compile definitions under the settings of this process."""
         return compile_ruleset(
             [version.definition for version in definitions.current],
             candidates=[version.definition for version in definitions.candidates],
@@ -82,7 +85,7 @@ class CompiledRules:
         )
 
     def compute_meanings_after_activation(self, definitions: DefinitionSet) -> dict[str, str]:
-        """The meaning of every rule as it will be when the candidates are current."""
+        """Return the meaning of every rule as it will be when the candidates are current."""
         return digest_meanings(
             [version.definition for version in definitions.with_candidates_activated().current],
             timezone=self._settings.timezone,

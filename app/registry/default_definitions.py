@@ -1,8 +1,7 @@
-"""Journeys, segments and computed traits that a new workspace starts with, as the API would take them.
+"""Default journeys, segments and computed traits of a new workspace, in the JSON form of the API.
 
-Event names are those of the Segment e-commerce and email specs, with a few of support, reviews and referrals
-beside them, and those that webhooks of tools are read into. The rules are free of order: what happened decides, not
-in which sequence it arrived.
+Event names are those of Segment's e-commerce and email specs, a few for support, reviews and referrals, and those that
+connectors produce. The rules do not depend on the order in which events arrive.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _BOUGHT: Final = {"did": "Order Completed"}
 _BOUGHT_AGAIN: Final = {"did": "Order Completed", "at_least": 2}
 
 _NO_MACHINE: Final = {"machine": {"ne": True}}
-"""Opens and clicks of programs are nobody's interest."""
+"""Filter that excludes opens and clicks of programs such as mail scanners."""
 
 _BROWSED: Final = {
     "any": [
@@ -70,7 +69,7 @@ _MAIL: Final = ["Email Delivered", "Email Opened", "Email Link Clicked", "email.
 
 
 def _build_mail_rules(word: str) -> list[Definition]:
-    """A mail whose subject or campaign speaks of ``word``: by the email spec's two names, or as tools are read."""
+    """Return rules for a mail whose subject or campaign contains ``word``, in any of its three property names."""
     return [
         {"did": _MAIL, "where": {name: {"contains": word, "ignore_case": True}}}
         for name in ("email_subject", "campaign_name", "campaign")
@@ -104,7 +103,7 @@ _CARED_FOR: Final = {
         *_build_mail_rules("post-purchase"),
     ]
 }
-"""What happens around a customer once something was bought."""
+"""Events after a purchase."""
 
 _RECOMMENDED: Final = {"did": ["Referral Sent", "Referral Completed", "Testimonial Given"]}
 

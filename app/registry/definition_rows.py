@@ -1,4 +1,4 @@
-"""Rows of definitions as they are read: all versions in use at one revision, or one definition in one snapshot."""
+"""Reads definitions from their table: all versions in use at one revision, or one definition in one snapshot."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ Kind = Literal["segment", "journey", "trait"]
 
 
 class DefinitionVersion(msgspec.Struct, frozen=True):
-    """A definition that is in use or will be: when that version was saved and why, and since when it is current."""
+    """A version of a definition that is current or a candidate, with the time and note of its creation."""
 
     definition: Definition
     created_at: int
     note: str = ""
     activated_at: int | None = None
-    """None: a candidate, which becomes current when every customer is filled."""
+    """Instant since which it is current; None for a candidate, which becomes current after its backfill."""
 
     @property
     def id(self) -> str:
+        """Kind and key, such as ``segment:vip``."""
         return f"{self.definition.kind}:{self.definition.key}"
 
 
 class DefinitionSet(msgspec.Struct, frozen=True):
-    """All that is defined at one revision: what is current, the candidates, and the numbers of their meanings."""
+    """All definitions at one revision: current ones, candidates, and the numbers of their meanings."""
 
     revision: int
     current: list[DefinitionVersion]
@@ -52,14 +53,16 @@ class DefinitionSet(msgspec.Struct, frozen=True):
 
     @property
     def fill(self) -> int:
-        """The revision of a customer's row that holds every rule."""
+        """Revision of a customer's row that is complete for every rule."""
         return max(self.numbers.values(), default=0)
 
     def find_latest(self, kind: str, key: str) -> DefinitionVersion | None:
-        """The candidate where there is one."""
+        """Return the candidate of a definition, else its current version, else None."""
         return find_definition(self.candidates, kind, key) or find_definition(self.current, kind, key)
 
     def without(self, kind: str, key: str) -> DefinitionSet:
+        """Return the set without all versions of one definition."""
+
         def select_others(definitions: Sequence[DefinitionVersion]) -> list[DefinitionVersion]:
             return [
                 version for version in definitions if (version.definition.kind, version.definition.key) != (kind, key)
@@ -70,20 +73,20 @@ class DefinitionSet(msgspec.Struct, frozen=True):
         )
 
     def with_candidates_activated(self) -> DefinitionSet:
-        """As it will be when the candidates have become current."""
+        """Return the set as it will be when the candidates are current."""
         replaced = {candidate.id: candidate for candidate in self.candidates}
         current = [replaced.get(defined.id, defined) for defined in self.current]
         return msgspec.structs.replace(self, current=current, candidates=[])
 
 
 _LOCK = """
--- One change of definitions at a time: each is checked against all the others.
+-- Definitions are changed one at a time, because each change is checked against all other definitions.
 SELECT pg_advisory_xact_lock(hashtext('segue.definitions'))
 """
 
 _DEFINITIONS = """
--- All that is in use, after a row that tells the revision which it makes up and the numbers of its meanings: one
--- statement, so that these belong together.
+-- The first row contains the revision and the numbers of meanings, the others the definitions in use. One statement
+-- reads them, so that they belong together.
 SELECT coalesce((SELECT value FROM revisions WHERE name = 'definitions'), 0) AS revision,
        (SELECT array_agg(meaning ORDER BY number) FROM rule_numbers) AS meanings,
        (SELECT array_agg(number ORDER BY number) FROM rule_numbers) AS numbers,
@@ -97,7 +100,7 @@ ORDER BY kind NULLS FIRST, key, version
 """
 
 _DEFINITION = """
--- One definition: what is current, then the candidate, in one snapshot.
+-- The current version of one definition, then its candidate, in one snapshot.
 SELECT kind, key, version, name, description, owner, body, created_at, note, activated_at, public
 FROM definitions WHERE kind = $1 AND key = $2 AND superseded_at IS NULL
 ORDER BY activated_at NULLS LAST
@@ -107,7 +110,7 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 async def lock_definitions(connection: Connection) -> DefinitionSet:
-    """Take the lock of definitions until COMMIT and return what is defined: changes are made one at a time."""
+    """Lock the definitions until COMMIT, so that they are changed one at a time, and return them."""
     await connection.execute(_LOCK)
     return await read_definitions(connection)
 
@@ -115,7 +118,7 @@ async def lock_definitions(connection: Connection) -> DefinitionSet:
 async def read_definition(
     connection: Connection | Pool, kind: Kind, key: str
 ) -> tuple[DefinitionVersion | None, DefinitionVersion | None]:
-    """Return the current version of one definition and its candidate, each None if there is none."""
+    """Return the current version of one definition and its candidate; either may be None."""
     versions = [_version_from_row(tuple(row)) for row in await connection.fetch(_DEFINITION, kind, key)]
     current = next((version for version in versions if version.activated_at is not None), None)
     candidate = next((version for version in versions if version.activated_at is None), None)
@@ -123,7 +126,7 @@ async def read_definition(
 
 
 async def read_definitions(connection: Connection | Pool) -> DefinitionSet:
-    """Return all definitions in use, with the revision that they make up."""
+    """Return all current definitions and candidates with their revision."""
     summary, *rows = await connection.fetch(_DEFINITIONS)
     versions = [_version_from_row(tuple(row)[3:]) for row in rows]
     return DefinitionSet(
@@ -136,7 +139,7 @@ async def read_definitions(connection: Connection | Pool) -> DefinitionSet:
 
 @lru_cache(maxsize=8_192)
 def _version_from_row(row: tuple[Any, ...]) -> DefinitionVersion:
-    """Remembered, because every change of one definition reads all the others again."""
+    """Parse one row. Results are cached, because every change of one definition reads all others again."""
     kind: Kind
     kind, key, version, name, description, owner, body, created_at, note, activated_at, public = row
     data = _decode(body)
@@ -156,7 +159,7 @@ def _version_from_row(row: tuple[Any, ...]) -> DefinitionVersion:
 
 
 def body_to_json(definition: Definition) -> Any:
-    """What is stored, and shown, as the author wrote it: a segment's rule, a journey's stages, a trait's value."""
+    """Return the JSON body as its author wrote it: rule of a segment, stages of a journey or value of a trait."""
     if definition.rule is not None:
         return rule_to_json(definition.rule)
     if definition.value is not None:
@@ -174,14 +177,14 @@ def body_to_json(definition: Definition) -> Any:
 
 
 def is_same_definition(new: Definition, old: Definition) -> bool:
-    """Whether two versions differ in nothing but their number."""
+    """Return True if two versions differ only in their number."""
     return msgspec.structs.replace(new, version=old.version) == old and _is_same_json(
         body_to_json(new), body_to_json(old)
     )
 
 
 def _is_same_json(left: Any, right: Any) -> bool:
-    """Equal as a rule reads it: 1 is 1.0, but true, which Python takes for 1, is not."""
+    """Compare as rules do: 1 equals 1.0, but true does not equal 1 as it does in Python."""
     if isinstance(left, dict):
         return (
             isinstance(right, dict)
@@ -200,7 +203,7 @@ def find_definition(definitions: Sequence[DefinitionVersion], kind: str, key: st
 
 
 def list_dependents(definitions: Sequence[DefinitionVersion], kind: Kind, key: str, default_journey: str) -> list[str]:
-    """Which other definitions name this one in a rule."""
+    """Return the names of all other definitions whose rules refer to this one."""
     plain_definitions = [version.definition for version in definitions]
     stages = stages_by_journey(plain_definitions)
     match kind:

@@ -1,7 +1,7 @@
-"""Definitions as they are changed: saved, edited, archived, activated. Owns the table definitions.
+"""Saves, edits, archives and activates definitions. Owns the table definitions.
 
-A change is checked against all other definitions under one lock, compiled before it is committed, and raises the
-counter ``definitions`` in ``revisions``, so that every flush and read sees it from that COMMIT on.
+A change is checked against all other definitions under one lock and compiled before it is committed. It raises the
+counter ``definitions`` in ``revisions``, so that every flush and read after the COMMIT uses it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SUPERSEDE = "UPDATE definitions SET superseded_at = now() WHERE kind = $1 AND k
 _WITHDRAW = f"{_SUPERSEDE} AND activated_at IS NULL"
 
 _SUPERSEDE_REPLACED = """
--- What the candidates replace is current no more; in the same transaction they become current, all at once.
+-- Supersede the versions that candidates replace; the same transaction activates all candidates.
 UPDATE definitions d SET superseded_at = now()
 FROM definitions c
 WHERE c.kind = d.kind AND c.key = d.key AND c.superseded_at IS NULL AND c.activated_at IS NULL
@@ -57,7 +57,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9 THEN now() END, $10)
 """
 
 _ANY_UNFILLED = """
--- Whether a customer is not filled yet; a stale one is answered from the log anyway. Index customers_to_fill.
+-- Finds a customer that is not backfilled; stale ones are replayed from the log anyway. Index customers_to_fill.
 SELECT EXISTS (SELECT FROM customers WHERE revision < $1 AND NOT stale)
 """
 
@@ -67,7 +67,7 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class DefinitionStore:
-    """Every change of definitions; ``on_change`` reloads this process; the others follow within a second."""
+    """Changes definitions. ``on_change`` reloads this process; the others notice a change within a second."""
 
     def __init__(
         self, pool: Pool, settings: Settings, rules: CompiledRules, on_change: Callable[[], Awaitable[None]]
@@ -78,26 +78,28 @@ class DefinitionStore:
         self._on_change = on_change
 
     async def list_current(self, kind: Kind) -> list[DefinitionVersion]:
-        """The current definitions of that kind."""
+        """Return the current definitions of a kind."""
         definitions = await read_definitions(self._pool)
         return [version for version in definitions.current if version.definition.kind == kind]
 
     async def get(self, kind: Kind, key: str) -> tuple[DefinitionVersion, DefinitionVersion | None]:
-        """The current version, and the candidate that is being filled, read in one snapshot. Raises NotFound."""
-        if "\0" not in key:  # which no PostgreSQL text can hold
+        """Return the current version and the candidate (or None) in one snapshot; raise NotFound."""
+        if "\0" not in key:  # PostgreSQL text cannot contain NUL
             current, candidate = await read_definition(self._pool, kind, key)
             if current is not None:
                 return current, candidate
-        raise NotFound(f"There is no {kind} {key}.")
+        raise NotFound(f"The {kind} {key} does not exist.")
 
     async def define(self, parsed: ParsedDefinition, *, replace: bool) -> tuple[DefinitionVersion, bool]:
-        """Save a definition; True if that made a version. The same definition again makes none.
+        """Save a definition; return it, and True if a new version was created. An unchanged definition creates none.
 
-        A new definition is current at once, and so is an edit that changes no meaning. Any other edit is a candidate
-        until every customer is filled (:meth:`activate`); a later edit takes its place.
+        A new definition is current immediately, and so is an edit that changes no meaning. Any other edit is a
+        candidate until every customer is backfilled (:meth:`activate`); a later edit replaces the candidate.
 
-        Raises :class:`Conflict` if it exists and ``replace`` is off, :class:`NotFound` if it does not and ``replace``
-        is on, :class:`InvalidDefinition` if the set as a whole would not compile.
+        Raises:
+            Conflict: the definition exists and ``replace`` is False.
+            NotFound: the definition does not exist and ``replace`` is True.
+            InvalidDefinition: the definitions would not compile together.
         """
         new = build_definition(parsed)
 
@@ -105,9 +107,9 @@ class DefinitionStore:
             definitions = await lock_definitions(connection)
             old = find_definition(definitions.current, new.kind, new.key)
             if old is not None and not replace:
-                raise Conflict(f"There is a {new.kind} {new.key} already.")
+                raise Conflict(f"The {new.kind} {new.key} already exists.")
             if old is None and replace:
-                raise NotFound(f"There is no {new.kind} {new.key}.")
+                raise NotFound(f"The {new.kind} {new.key} does not exist.")
             latest = definitions.find_latest(new.kind, new.key)
             if latest is not None and is_same_definition(new, latest.definition):
                 return latest, False
@@ -121,17 +123,17 @@ class DefinitionStore:
         return saved
 
     async def archive(self, kind: Kind, key: str) -> None:
-        """Take a definition out of use; its versions stay. Raises :class:`Conflict` while another one reads it."""
+        """Take a definition out of use; its versions are kept. Raise Conflict if another definition refers to it."""
 
         async def archive(connection: Connection) -> None:
             definitions = await lock_definitions(connection)
             if find_definition(definitions.current, kind, key) is None:
-                raise NotFound(f"There is no {kind} {key}.")
+                raise NotFound(f"The {kind} {key} does not exist.")
             readers: dict[str, None] = {}
             for versions in (definitions.current, definitions.with_candidates_activated().current):
                 readers |= dict.fromkeys(list_dependents(versions, kind, key, self._default_journey))
             if readers:
-                raise Conflict(f"The {kind} {key} is read by {', '.join(readers)}.", readers=list(readers))
+                raise Conflict(f"The {kind} {key} is used by {', '.join(readers)}.", readers=list(readers))
             await connection.execute(_SUPERSEDE, kind, key)
             await self._commit_set(connection, definitions, definitions.without(kind, key))
 
@@ -139,7 +141,7 @@ class DefinitionStore:
         await self._on_change()
 
     async def activate(self) -> bool:
-        """Make all candidates current at once if every customer is filled; return whether that was so."""
+        """Make all candidates current if every customer is backfilled; return True if they are."""
 
         async def activate(connection: Connection) -> bool:
             definitions = await lock_definitions(connection)
@@ -167,7 +169,7 @@ class DefinitionStore:
     async def _add_version(
         self, connection: Connection, definitions: DefinitionSet, added: DefinitionVersion
     ) -> DefinitionSet:
-        """The set with one version more: as a candidate if customers must be filled before it may hold."""
+        """Return the set with a new version, which is a candidate if customers must be backfilled first."""
         kind, key = added.definition.kind, added.definition.key
         others = definitions.without(kind, key)
         at_once = msgspec.structs.replace(others, current=[*others.current, added])
@@ -182,7 +184,7 @@ class DefinitionStore:
         return later
 
     async def _commit_set(self, connection: Connection, before: DefinitionSet, after: DefinitionSet) -> None:
-        """Check that ``after`` compiles, now and when its candidates are current, and number its meanings."""
+        """Check that ``after`` compiles, with and without active candidates, and number its meanings."""
         if after.candidates:
             await asyncio.to_thread(self._rules.compile, after.with_candidates_activated())
         await renumber(connection, await asyncio.to_thread(self._rules.compile, after), before.numbers)
@@ -190,6 +192,7 @@ class DefinitionStore:
 
 
 def build_definition(parsed: ParsedDefinition) -> Definition:
+    """Convert a parsed definition into one without a version number."""
     common = {name: getattr(parsed, name) for name in ("key", "name", "description", "owner", "public")}
     match parsed:
         case SegmentIn():
@@ -207,7 +210,7 @@ def build_definition(parsed: ParsedDefinition) -> Definition:
 async def insert_version(
     connection: Connection, definition: Definition, note: str = "", *, candidate: bool = False
 ) -> None:
-    """In the place of the candidate there may be; of what is current too, unless this is a candidate itself."""
+    """Insert a version; it supersedes the candidate and, unless it is a candidate itself, the current version."""
     await connection.execute(_WITHDRAW if candidate else _SUPERSEDE, definition.kind, definition.key)
     await connection.execute(
         _INSERT_VERSION,

@@ -1,6 +1,6 @@
-"""Keys: who may send and who may ask, and the secrets that sign visitor tokens. Owns the tables keys and signing_keys.
+"""API keys, and the secrets that sign visitor tokens. Owns the tables keys and signing_keys.
 
-Of a secret key only the SHA-256 is stored, by which keys are looked up.
+Keys are looked up by their SHA-256; a secret key itself is not stored.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ KeyKind = Literal["write", "secret"]
 KEY_PREFIX: Final[dict[KeyKind, str]] = {"write": "wk_", "secret": "sk_"}
 
 _ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-"""Base 58: no two characters look alike, and a double click selects the whole key."""
+"""Base 58: without characters that are easily confused; a double click selects the whole key."""
 
 _KEY_CHARS: Final = 32
 _SIGNING_BYTES: Final = 32
 _HINT_CHARS: Final = 7
-_WRITE_KEYS_NEED_A_SOURCE: Final = "A write key needs a source, a secret key has none."
-_ONLY_WRITE_KEYS: Final = "Only a write key has origins and trusts_identify; a secret key is never in a page."
+_WRITE_KEYS_NEED_A_SOURCE: Final = "A write key needs a source; a secret key must not have one."
+_ONLY_WRITE_KEYS: Final = "Only write keys can have origins and trusts_identify; secret keys must not be used in pages."
 
 
 class Key(msgspec.Struct, frozen=True):
-    """A key as it is listed. ``id`` is its SHA-256 in hex; ``key`` is whole only just after it was made."""
+    """A key in lists. ``id`` is its SHA-256 in hex; ``key`` is the whole key, only directly after its creation."""
 
     id: str
     kind: KeyKind
@@ -61,7 +61,7 @@ RETURNING {_COLUMNS}
 """
 
 _CHANGE = f"""
--- What is null stays as it is.
+-- Null arguments leave a column unchanged.
 UPDATE keys SET name = coalesce($2, name), origins = coalesce($3, origins),
     trusts_identify = coalesce($4, trusts_identify)
 WHERE hash = $1
@@ -74,7 +74,7 @@ RETURNING {_COLUMNS}
 """
 
 _LOCK_SIGNING_KEYS = """
--- Processes that start together over a new database must not each make a key.
+-- Processes that start together with a new database must not create several signing keys.
 SELECT pg_advisory_xact_lock(hashtext('segue.signing_keys'))
 """
 
@@ -86,14 +86,14 @@ _INSERT_SIGNING_KEY = "INSERT INTO signing_keys (secret) VALUES ($1)"
 
 
 class KeyStore:
-    """Every change of keys; ``on_change`` reloads this process; the others follow within a second."""
+    """Changes keys. ``on_change`` reloads this process; the others notice a change within a second."""
 
     def __init__(self, pool: Pool, on_change: Callable[[], Awaitable[None]]) -> None:
         self._pool = pool
         self._on_change = on_change
 
     async def list_all(self) -> list[Key]:
-        """All keys, revoked ones too, oldest first."""
+        """Return all keys including revoked ones, oldest first."""
         return [_key_from_row(row) for row in await self._pool.fetch(_LIST)]
 
     async def create(
@@ -104,9 +104,11 @@ class KeyStore:
         origins: Sequence[str] = (),
         trusts_identify: bool = False,
     ) -> Key:
-        """Return a new key, whole this once. A write key belongs to a source, a secret key to none.
+        """Create a key; only this result contains the whole key. A write key belongs to a source.
 
-        Raises :class:`BadRequest` for a key that cannot be and :class:`NotFound` without the source.
+        Raises:
+            BadRequest: the options do not match the kind.
+            NotFound: the source does not exist.
         """
         match kind:
             case "write":
@@ -122,7 +124,7 @@ class KeyStore:
 
         async def create(connection: Connection) -> Key:
             if source is not None and not await connection.fetchval(_SOURCE_EXISTS, source):
-                raise NotFound(f"There is no source {source}.")
+                raise NotFound(f"The source {source} does not exist.")
             key = await insert_key(connection, kind, source, name, origins, trusts_identify)
             await bump_revision(connection, "access")
             return key
@@ -139,13 +141,13 @@ class KeyStore:
         origins: Sequence[str] | None = None,
         trusts_identify: bool | None = None,
     ) -> Key:
-        """Change what is not None. Raises :class:`NotFound`, and :class:`BadRequest` for origins of a secret key."""
+        """Change the fields that are not None; raise NotFound, or BadRequest for options of a secret key."""
         digest = _parse_key_id(id)
 
         async def change(connection: Connection) -> Key:
             kind = await connection.fetchval(_KIND, digest)
             if kind is None:
-                raise NotFound("There is no such key.")
+                raise NotFound("The key does not exist.")
             if kind == "secret" and (origins or trusts_identify):
                 raise BadRequest(_ONLY_WRITE_KEYS)
             new_origins = None if origins is None else [*origins]
@@ -158,13 +160,13 @@ class KeyStore:
         return key
 
     async def revoke(self, id: str) -> Key:
-        """By id (SHA-256 in hex) or by the key itself. Raises :class:`NotFound`; revoking twice changes nothing."""
+        """Revoke a key, given its id (SHA-256 in hex) or the key itself; raise NotFound. May be repeated."""
         digest = _parse_key_id(id)
 
         async def revoke(connection: Connection) -> Key:
             row = await connection.fetchrow(_REVOKE, digest)
             if row is None:
-                raise NotFound("There is no such key.")
+                raise NotFound("The key does not exist.")
             await bump_revision(connection, "access")
             return _key_from_row(row)
 
@@ -173,10 +175,10 @@ class KeyStore:
         return key
 
     async def renew_signing_key(self, *, only_first: bool = False, revoke: bool = False) -> None:
-        """Sign visitor tokens with another secret from now on.
+        """Sign visitor tokens with a new secret from now on.
 
-        Tokens that older secrets signed hold until they end, or with ``revoke`` no longer. ``only_first``: do nothing
-        if there is a secret.
+        Older tokens stay valid until they expire; with ``revoke`` they become invalid at once. With ``only_first``, do
+        nothing if a secret exists.
         """
 
         async def renew(connection: Connection) -> None:
@@ -193,7 +195,7 @@ class KeyStore:
 
 
 async def has_keys(connection: Connection) -> bool:
-    """Whether the workspace has any key, revoked ones too."""
+    """Return True if the workspace has any key, including revoked ones."""
     return bool(await connection.fetchval(_ANY))
 
 
@@ -213,7 +215,7 @@ async def insert_key(
 
 
 def hash_key(key: str) -> bytes:
-    """SHA-256 of a key as it was sent."""
+    """Return the SHA-256 of a key."""
     return sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -223,10 +225,10 @@ def _key_from_row(row: Any) -> Key:
 
 
 def _parse_key_id(id: str) -> bytes:
-    """Return the SHA-256 of a key, given its id (SHA-256 in hex) or itself. Raises :class:`NotFound`."""
+    """Return the SHA-256 of a key, given its id (SHA-256 in hex) or the key itself; raise NotFound."""
     if id.startswith(tuple(KEY_PREFIX.values())):
         return hash_key(id)
     try:
         return bytes.fromhex(id)
     except ValueError:
-        raise NotFound("There is no such key.") from None
+        raise NotFound("The key does not exist.") from None

@@ -1,4 +1,4 @@
-"""The registry of one process: what is defined, who may send and ask, and how the process follows changes of it."""
+"""Registry of one process: definitions, sources, keys, secrets and the tracking plan, kept up to date by polling."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.tracking_plan.plan_store import TrackingPlans
 
 
 class Registry:
-    """Snapshots that requests read (``access``, ``rules``, ``plans``), and stores that change what they show."""
+    """Snapshots that requests read (``access``, ``rules``, ``plans``), and the stores that change their content."""
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
@@ -30,13 +30,16 @@ class Registry:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether this process can no longer read the definitions: it must be restarted."""
+        """True if this process cannot read the current definitions and must be restarted."""
         return self._poller.is_outdated
 
     async def load(self, *, settle: bool = True) -> None:
-        """Read all snapshots. ``settle``: this process's settings decide from now on what the definitions mean.
+        """Read all snapshots.
 
-        Raises :class:`OtherSettings` without ``settle`` if the running processes have other settings.
+        With ``settle``, the settings of this process (timezone, default journey) apply to all definitions from now on.
+
+        Raises:
+            OtherSettings: ``settle`` is False, and the running processes use other settings.
         """
         await self.rules.settle_meanings(only_first=not settle)
         async with self._pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
@@ -48,7 +51,7 @@ class Registry:
             await self.keys.renew_signing_key(only_first=True)
 
     def start(self) -> None:
-        """Follow what other processes change."""
+        """Start polling for changes of other processes."""
         self._poller.start()
 
     async def stop(self) -> None:

@@ -1,8 +1,9 @@
-"""Numbers of meanings: under them states keep what is decided, so that a state outlives names, versions and owners.
+"""Numbers of rule meanings, by which customer states refer to rules.
 
-A number is given when a meaning comes into use and never again: it grows, so a customer's row that is complete for
-one number is complete for all smaller ones. A meaning that went out of use and comes back gets a new number, because
-nobody kept it up to date meanwhile.
+A meaning is a rule with everything that it reads. States refer to its number, so that they stay valid when names,
+versions or owners change. Numbers ascend and are never reused: a customer's row that is complete for one number is
+complete for all smaller ones. A meaning that returns after a pause gets a new number, because states were not updated
+for it in the meantime.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from app.postgres.pool import Connection
 from app.rules.engine.ruleset import Ruleset
 
 _RETIRE = """
--- These are of no use any more; the worker retracts the intervals of those that had any.
+-- These meanings are out of use; the worker retracts their intervals.
 WITH gone AS (DELETE FROM rule_numbers WHERE meaning = ANY($1::text[]) RETURNING definition, number)
 INSERT INTO retired (definition, meaning) SELECT definition, number FROM gone WHERE definition IS NOT NULL
 """
@@ -26,13 +27,13 @@ _FORGET_RETIRED = "DELETE FROM retired WHERE definition = $1 AND meaning = $2"
 
 
 async def renumber(connection: Connection, ruleset: Ruleset, numbers: Mapping[str, int]) -> bool:
-    """Give numbers to what is new in ``ruleset`` and take them from what it no longer holds; whether any changed.
+    """Number the new meanings of a ruleset and remove those that it no longer has; return True if any changed.
 
-    ``numbers`` are those of now.
+    ``numbers`` are the current numbers by meaning.
     """
     definitions = {meaning: _find_definition_id(ruleset, id) for id, meaning in ruleset.meanings.items()}
     retired = [meaning for meaning in numbers if meaning not in definitions]
-    # In order, so that no rule has a smaller number than what it reads.
+    # The order of the ruleset ensures that no rule has a smaller number than the rules that it reads.
     added = {meaning: definition for meaning, definition in definitions.items() if meaning not in numbers}
     if retired:
         await connection.execute(_RETIRE, retired)
@@ -42,16 +43,16 @@ async def renumber(connection: Connection, ruleset: Ruleset, numbers: Mapping[st
 
 
 async def find_retired_meaning(connection: Connection) -> tuple[str, int] | None:
-    """Return (definition, number) of a meaning whose intervals are to be retracted, if there is one."""
+    """Return (definition, number) of a meaning whose intervals must be retracted, or None."""
     row = await connection.fetchrow(_NEXT_RETIRED)
     return None if row is None else (row["definition"], row["meaning"])
 
 
 async def forget_retired_meaning(connection: Connection, definition: str, meaning: int) -> None:
-    """Delete a retired meaning, of which no interval is left."""
+    """Delete a retired meaning after its last interval has been retracted."""
     await connection.execute(_FORGET_RETIRED, definition, meaning)
 
 
 def _find_definition_id(ruleset: Ruleset, id: str) -> str | None:
-    """Of what has intervals, the name they are kept under."""
+    """Return the definition under which the rule's intervals are stored, or None if it has no intervals."""
     return ruleset.resolve_definition(id)[0] if id.startswith(("segment:", "journey:")) else None

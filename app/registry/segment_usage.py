@@ -1,4 +1,4 @@
-"""How often each segment is read: counted in memory, written down now and then. It tells which ones nobody uses."""
+"""Usage of segments: counts reads in memory and stores them periodically, so that unused segments can be found."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SET reads = segment_reads.reads + excluded.reads,
 
 
 class SegmentUsage:
-    """Reads of members and counts by segment. What was counted since the last write is lost with the process."""
+    """Counts requests for members and counts of segments. A killed process loses the counts since the last flush."""
 
     def __init__(self, pool: Pool, clock: Clock) -> None:
         self._pool = pool
@@ -36,7 +36,7 @@ class SegmentUsage:
         await self._flush_task.stop()
 
     def count_read(self, key: str) -> None:
-        """One read, now, of a segment that exists."""
+        """Count one read of an existing segment."""
         times, _ = self._reads.get(key, (0, 0))
         self._reads[key] = times + 1, self._clock.now()
 

@@ -1,4 +1,4 @@
-"""Sources: where messages come from, and how they are read. Owns the table sources."""
+"""Sources: configured origins of messages. Owns the table sources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.touchpoint import BotPolicy
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A source as it is listed. ``kind`` is ``sdk``, or the key of a connector; ``options`` are those of its kind."""
+    """A source in lists. ``kind`` is ``sdk`` or the key of a connector; ``options`` are those of its kind."""
 
     key: str
     name: str
@@ -42,7 +42,7 @@ RETURNING {_COLUMNS}
 """
 
 _CHANGE = f"""
--- What is null stays as it is; an empty channel takes the default away.
+-- Null arguments leave a column unchanged; an empty channel removes the default.
 UPDATE sources SET name = coalesce($2, name), default_channel = nullif(coalesce($3, default_channel), ''),
     identity_properties = coalesce($4, identity_properties), bots = coalesce($5, bots),
     options = coalesce($6, options)
@@ -56,14 +56,14 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class SourceStore:
-    """Every change of sources; ``on_change`` reloads this process; the others follow within a second."""
+    """Changes sources. ``on_change`` reloads this process; the others notice a change within a second."""
 
     def __init__(self, pool: Pool, on_change: Callable[[], Awaitable[None]]) -> None:
         self._pool = pool
         self._on_change = on_change
 
     async def list_all(self) -> list[Source]:
-        """All sources, by key."""
+        """Return all sources, ordered by key."""
         return await read_sources(self._pool)
 
     async def create(
@@ -77,7 +77,7 @@ class SourceStore:
         kind: str = "sdk",
         options: Mapping[str, str] | None = None,
     ) -> tuple[Source, Key]:
-        """Create a source and its first write key. Raises :class:`Conflict` if the key of the source is taken."""
+        """Create a source and its first write key; raise Conflict if a source with this key exists."""
 
         async def create(connection: Connection) -> tuple[Source, Key]:
             source = await insert_source(
@@ -101,14 +101,14 @@ class SourceStore:
         bots: BotPolicy | None = None,
         options: Mapping[str, str] | None = None,
     ) -> Source:
-        """Change what is not None; an empty channel takes the default away. Raises :class:`NotFound`."""
+        """Change the fields that are not None; an empty channel removes the default. Raise NotFound."""
         properties = None if identity_properties is None else _encode_texts(identity_properties)
         new_options = None if options is None else _encode_texts(options)
 
         async def change(connection: Connection) -> Source:
             row = await connection.fetchrow(_CHANGE, key, name, default_channel, properties, bots, new_options)
             if row is None:
-                raise NotFound(f"There is no source {key}.")
+                raise NotFound(f"The source {key} does not exist.")
             await bump_revision(connection, "access")
             return _source_from_row(row)
 
@@ -118,7 +118,7 @@ class SourceStore:
 
 
 async def read_sources(connection: Connection | Pool) -> list[Source]:
-    """All sources, by key."""
+    """Return all sources, ordered by key."""
     return [_source_from_row(row) for row in await connection.fetch(_LIST)]
 
 
@@ -136,7 +136,7 @@ async def insert_source(
     kind: str = "sdk",
     options: Mapping[str, str] | None = None,
 ) -> Source:
-    """Insert a source, in the caller's transaction. Raises :class:`Conflict`."""
+    """Insert a source in the caller's transaction; raise Conflict if it exists."""
     row = await connection.fetchrow(
         _INSERT,
         key,
@@ -148,7 +148,7 @@ async def insert_source(
         _encode_texts(options or {}),
     )
     if row is None:
-        raise Conflict(f"There is a source {key} already.")
+        raise Conflict(f"The source {key} already exists.")
     return _source_from_row(row)
 
 

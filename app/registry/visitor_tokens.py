@@ -1,8 +1,8 @@
-"""Who the visitor of a page is: proofs, and the tokens that stand for them. Pure.
+"""Visitor proofs and visitor tokens, by which a page shows that it may read a visitor's profile. Pure.
 
-A page makes a random secret, the proof, and its anonymous id is the hash of it. Who knows the proof owns the id, and
-nothing need be remembered of it. A token says the same for a while, signed, so that the proof stays at home; the site's
-own server may have one made that also says which user is logged in.
+A page creates a random secret, the proof; the hash of the proof is its anonymous id. A client that knows the proof owns
+the id, so nothing has to be stored. A visitor token replaces the proof for a limited time and is signed. The site's own
+server can request a token that also vouches for the user id of a logged-in user.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _SALT: Final = b"segue.visitor"
 
 
 class Visitor(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a token says, or a proof has shown: ``expires_at`` in microseconds, as every instant.
+    """Content of a token, or the result of a proof; instants are in microseconds since the epoch.
 
-    ``user_id`` is there while the site's own server vouches for it, which ends at ``vouched_until`` however often the
-    token is renewed. One of ``anonymous_id`` and ``user_id`` is always there.
+    ``user_id`` is set while the site's own server vouches for it: until ``vouched_until``, which a renewal does not
+    extend. At least one of ``anonymous_id`` and ``user_id`` is set.
     """
 
     source: str = msgspec.field(name="s")
@@ -42,60 +42,62 @@ class Visitor(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def derive_anonymous_id(proof: str) -> str | None:
-    """The anonymous id that this proof owns; None for what no page of ours made."""
+    """Return the anonymous id that the proof owns; None if the proof is malformed."""
     if not _PROOF.fullmatch(proof):
         return None
     return sha256(proof.encode()).hexdigest()[:ID_CHARS]
 
 
 def is_valid_proof(proof: str, anonymous_id: str) -> bool:
+    """Return True if the proof owns the anonymous id; compares in constant time."""
     owned = derive_anonymous_id(proof)
     return owned is not None and compare_digest(owned.encode(), anonymous_id.encode("utf-8", "surrogatepass"))
 
 
 def vouch_for(source: str, anonymous_id: str | None, user_id: str | None, now: int, seconds: int) -> Visitor:
-    """What the site's own server says of a visitor; holds for ``seconds``."""
+    """Return the visitor for whom the site's own server vouches, valid for ``seconds``."""
     until = now + seconds * SECOND
     return Visitor(source, until, anonymous_id, user_id, until if user_id is not None else None)
 
 
 def renew(visitor: Visitor, now: int, seconds: int) -> Visitor:
-    """The same for another while; the word of the site's server is not made to last longer by that."""
+    """Return the visitor with a later expiry; the vouched user id still ends at ``vouched_until``."""
     if visitor.anonymous_id is None:
         return visitor
     return msgspec.structs.replace(drop_expired_vouch(visitor, now), expires_at=now + seconds * SECOND)
 
 
 def is_renewal_due(visitor: Visitor, now: int, seconds: int) -> bool:
-    """Whether it is time for another token; one that only vouches is made anew by the site's server alone."""
+    """Return True if half of the lifetime has passed; tokens without an anonymous id are renewed by the site only."""
     return visitor.anonymous_id is not None and visitor.expires_at - now < seconds * SECOND // 2
 
 
 def sign_token(visitor: Visitor, secrets: Sequence[bytes]) -> str:
-    """A token, signed with the newest of ``secrets`` (oldest first)."""
+    """Return a token that is signed with the newest of ``secrets`` (oldest first)."""
     return str(_create_signer(tuple(secrets)).dumps(msgspec.to_builtins(visitor)))
 
 
 def verify_token(token: str, secrets: Sequence[bytes], source: str, now: int) -> Visitor:
-    """What the token says, if one of ``secrets`` signed it, it has not ended, and it was made for this source.
+    """Return the visitor of a token.
 
-    Raises :class:`InvalidToken`.
+    Raises:
+        InvalidToken: none of ``secrets`` signed the token, it has expired, or it belongs to another source.
     """
     if len(token) > TOKEN_CHARS_MAX or not token.isascii() or not secrets:
-        raise InvalidToken("The visitor token is not one of ours.")
+        raise InvalidToken("The visitor token is invalid.")
     try:
         visitor = msgspec.convert(_create_signer(tuple(secrets)).loads(token), Visitor)
     except (BadData, msgspec.ValidationError):
-        raise InvalidToken("The visitor token is not one of ours.") from None
+        raise InvalidToken("The visitor token is invalid.") from None
     if visitor.source != source:
-        raise InvalidToken("The visitor token was made for another source.")
+        raise InvalidToken("The visitor token belongs to another source.")
     if visitor.expires_at <= now:
-        raise InvalidToken("The visitor token has expired; get another one.")
+        raise InvalidToken("The visitor token has expired; request a new one.")
     return drop_expired_vouch(visitor, now)
 
 
 def drop_expired_vouch(visitor: Visitor, now: int) -> Visitor:
-    """The visitor without what nobody vouches for any more."""
+    """Return the visitor without a user id whose ``vouched_until`` has passed."""
     if visitor.vouched_until is None or visitor.vouched_until > now:
         return visitor
     return msgspec.structs.replace(visitor, user_id=None, vouched_until=None)
@@ -103,7 +105,7 @@ def drop_expired_vouch(visitor: Visitor, now: int) -> Visitor:
 
 @lru_cache(maxsize=4)
 def _create_signer(secrets: tuple[bytes, ...]) -> URLSafeSerializer:
-    """Signatures are HMAC-SHA-256, the key derived by HMAC too; the library compares them in constant time."""
+    """Return a signer with HMAC-SHA-256, whose key is derived by HMAC; it compares signatures in constant time."""
     return URLSafeSerializer(
         list(secrets), salt=_SALT, signer_kwargs={"key_derivation": "hmac", "digest_method": sha256}
     )

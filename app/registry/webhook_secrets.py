@@ -1,7 +1,7 @@
-"""Secrets by which the webhooks of tools are verified. Owns the table source_secrets.
+"""Secrets that verify the webhooks of tools. Owns the table source_secrets.
 
-What is kept is what verifying needs: of a token that we made only its hash, a public key as it is, a shared secret
-encrypted where the setting ``secrets_keys`` holds keys to do so. Nothing of them is ever shown again.
+Of a token that Segue issued only the hash is stored, public keys are stored unchanged, and shared secrets are encrypted
+if the setting ``secrets_keys`` contains keys. The API never returns a stored secret.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ _log = structlog.get_logger(__name__)
 
 
 class WebhookSecret(msgspec.Struct, frozen=True):
+    """A secret that is valid until ``expires_at`` (microseconds), or without limit."""
+
     value: str
     expires_at: int | None = None
 
 
 class WebhookSource(msgspec.Struct, frozen=True):
-    """What receiving a source's webhooks needs. ``kind`` is ``sdk`` where a source has none."""
+    """A source with the options and secrets of its webhooks. ``kind`` is ``sdk`` if it does not accept webhooks."""
 
     source: SourceView
     kind: str
@@ -39,12 +41,12 @@ class WebhookSource(msgspec.Struct, frozen=True):
     secrets: tuple[WebhookSecret, ...] = ()
 
     def list_secrets_at(self, now: int) -> list[str]:
-        """Newest first: of those that are being rotated the new one is likelier."""
+        """Return the valid secrets, newest first, because during a rotation the new one is more likely to match."""
         return [secret.value for secret in self.secrets if secret.expires_at is None or now < secret.expires_at]
 
 
 class SecretRow(msgspec.Struct, frozen=True):
-    """A secret as it is listed: never itself."""
+    """A secret in lists, without its value."""
 
     id: int
     created_at: int
@@ -52,7 +54,7 @@ class SecretRow(msgspec.Struct, frozen=True):
 
 
 class SecretBox:
-    """Encrypts what is kept of secrets, where there are keys to; the first key encrypts, all decrypt."""
+    """Encrypts stored secrets if keys are configured; the first key encrypts, all decrypt."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
@@ -63,7 +65,7 @@ class SecretBox:
         return _ENCRYPTED + self._fernet.encrypt(value.encode())
 
     def decrypt(self, stored: bytes) -> str | None:
-        """None where the key to it is missing: then nothing is verified by it."""
+        """Return the secret, or None if its key is missing."""
         if stored.startswith(_PLAIN):
             return stored.removeprefix(_PLAIN).decode()
         try:
@@ -77,7 +79,7 @@ _LIST_ALL = "SELECT source, secret, expires_at FROM source_secrets ORDER BY id D
 _LIST_OF_SOURCE = "SELECT id, created_at, expires_at FROM source_secrets WHERE source = $1 ORDER BY id DESC"
 
 _EXPIRE = """
--- What is to end sooner stays so.
+-- Secrets that expire earlier keep their expiry.
 UPDATE source_secrets SET expires_at = least(expires_at, $2) WHERE source = $1
 """
 
@@ -104,7 +106,7 @@ async def read_secrets(connection: Connection, secret_box: SecretBox) -> dict[st
 
 
 class WebhookSecrets:
-    """Every change of them; ``on_change`` reloads this process."""
+    """Changes webhook secrets. ``on_change`` reloads this process; the others notice a change within a second."""
 
     def __init__(self, pool: Pool, settings: Settings, on_change: Callable[[], Awaitable[None]]) -> None:
         self._pool = pool
@@ -115,7 +117,7 @@ class WebhookSecrets:
         return [SecretRow(*row) for row in await self._pool.fetch(_LIST_OF_SOURCE, source)]
 
     async def add(self, source: str, value: str, overlap_seconds: int, now: int) -> SecretRow:
-        """The newest secret of a source that exists; the others hold for ``overlap_seconds`` more."""
+        """Add a secret to an existing source; the older ones stay valid for ``overlap_seconds``."""
 
         async def insert(connection: Connection) -> Any:
             await connection.execute(_EXPIRE, source, now + overlap_seconds * SECOND)
@@ -129,7 +131,7 @@ class WebhookSecrets:
         return SecretRow(*row)
 
     async def delete(self, source: str, id: int) -> None:
-        """At once. Raises :class:`NotFound`."""
+        """Delete a secret, which becomes invalid at once; raise NotFound."""
 
         async def delete(connection: Connection) -> None:
             if await connection.fetchval(_DELETE, source, id) is None:

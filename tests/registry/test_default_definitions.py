@@ -1,4 +1,4 @@
-"""The built-in journeys and segments tell the stories that they are named after."""
+"""Default journeys and segments, on the histories that they describe."""
 
 from __future__ import annotations
 
@@ -19,18 +19,26 @@ START = 1_700_000_000_000_000
 
 DEFINITIONS = [
     *(
-        Definition("segment", found.key, 1, found.name, found.description, found.owner, rule=found.rule)
-        for found in map(parse_segment, SEGMENTS)
+        Definition(
+            "segment",
+            definition.key,
+            1,
+            definition.name,
+            definition.description,
+            definition.owner,
+            rule=definition.rule,
+        )
+        for definition in map(parse_segment, SEGMENTS)
     ),
     *(
         Definition(
             "journey",
-            found.key,
+            definition.key,
             1,
-            found.name,
-            stages=tuple((stage.key, stage.name, stage.rule) for stage in found.stages),
+            definition.name,
+            stages=tuple((stage.key, stage.name, stage.rule) for stage in definition.stages),
         )
-        for found in map(parse_journey, JOURNEYS)
+        for definition in map(parse_journey, JOURNEYS)
     ),
 ]
 RULES = compile_ruleset(DEFINITIONS, revision=1, timezone="UTC", default_journey="six-stage")
@@ -41,13 +49,13 @@ def at(t: int, name: str, channel: str = "web", /, **properties: Any) -> TrackEn
 
 
 def stage(history: list[TrackEntry], t: int, journey: str = "six-stage") -> str | None:
-    known = fold(RULES, history, t, {}, 256)
-    return next((key for key, rule in reversed(RULES.stages_of[journey]) if RULES.holds(rule, known, t)), None)
+    state = fold(RULES, history, t, {}, 256)
+    return next((key for key, rule in reversed(RULES.stages_of[journey]) if RULES.holds(rule, state, t)), None)
 
 
 def segments(history: list[TrackEntry], t: int) -> set[str]:
-    known = fold(RULES, history, t, {}, 256)
-    return {found.key for found in RULES.segments if RULES.holds(f"segment:{found.key}", known, t)}
+    state = fold(RULES, history, t, {}, 256)
+    return {definition.key for definition in RULES.segments if RULES.holds(f"segment:{definition.key}", state, t)}
 
 
 STORY = [
@@ -64,13 +72,13 @@ STORY = [
 ]
 
 
-@pytest.mark.parametrize("told", range(1, len(STORY) + 1))
-def test_the_skincare_customer_walks_the_six_stages(told: int) -> None:
-    history = [item for item, _ in STORY[:told]]
-    assert stage(history, history[-1].t) == STORY[told - 1][1]
+@pytest.mark.parametrize("count", range(1, len(STORY) + 1))
+def test_six_stage_journey_of_a_skincare_customer(count: int) -> None:
+    history = [item for item, _ in STORY[:count]]
+    assert stage(history, history[-1].t) == STORY[count - 1][1]
 
 
-def test_the_other_journeys_of_the_same_customer() -> None:
+def test_other_journeys_of_a_skincare_customer() -> None:
     def stages(journey: str) -> list[str | None]:
         return [stage([item for item, _ in STORY[: n + 1]], STORY[n][0].t, journey) for n in range(len(STORY))]
 
@@ -84,19 +92,19 @@ def test_the_other_journeys_of_the_same_customer() -> None:
     assert stages("content-4") == ["awareness", *["consideration"] * 3, "decision", *["retention"] * 5]
 
 
-def test_nobody_is_anywhere_before_the_first_touchpoint() -> None:
+def test_customer_without_touchpoints_has_no_stage_or_segment() -> None:
     assert stage([], START) is None
     assert segments([], START) == set()
     assert not any(RULES.initial.values())
 
 
-def test_new_visitors_are_new_for_seven_days() -> None:
+def test_new_visitors_lasts_seven_days() -> None:
     history = [at(START, "page_viewed"), at(START + 6 * DAY, "page_viewed")]
     assert "new-visitors" in segments(history, START + 7 * DAY - 1)
     assert "new-visitors" not in segments(history, START + 7 * DAY)
 
 
-def test_carts_are_abandoned_after_an_hour_without_an_order() -> None:
+def test_cart_abandoners_begin_an_hour_without_an_order() -> None:
     cart = [at(START, "Product Added")]
     assert "cart-abandoners" not in segments(cart, START + HOUR - 1)
     assert "cart-abandoners" in segments(cart, START + HOUR)
@@ -105,24 +113,24 @@ def test_carts_are_abandoned_after_an_hour_without_an_order() -> None:
     assert "cart-abandoners" not in segments(bought, START + 3 * HOUR)
 
 
-def test_buyers() -> None:
+def test_buyer_segments() -> None:
     one, two = at(START, "Order Completed"), at(START + DAY, "Order Completed")
     assert {"first-time-buyers"} <= segments([one], START)
     assert {"repeat-buyers"} <= segments([one, two], START + DAY)
     assert "first-time-buyers" not in segments([one, two], START + DAY)
     assert "at-risk" not in segments([one, two], START + 91 * DAY - 1)
     assert "at-risk" in segments([one, two], START + 91 * DAY)
-    known = fold(RULES, [one, two], START + DAY, {}, 256)
-    assert RULES.next_change_at("segment:at-risk", known, START + DAY) == START + 91 * DAY
+    state = fold(RULES, [one, two], START + DAY, {}, 256)
+    assert RULES.next_change_at("segment:at-risk", state, START + DAY) == START + 91 * DAY
 
 
-def test_email_engaged_until_unsubscribed() -> None:
+def test_email_engaged_ends_with_unsubscribing() -> None:
     mails = [at(START, "Email Opened", "email"), at(START + DAY, "Email Link Clicked", "email")]
     assert "email-engaged" in segments(mails, START + DAY)
     assert "email-engaged" not in segments([*mails, at(START + 2 * DAY, "Unsubscribed", "email")], START + 2 * DAY)
 
 
-def test_what_tools_say_moves_the_same_segments_but_for_machines() -> None:
+def test_events_of_tools_count_unless_a_machine_caused_them() -> None:
     def mails(machine: bool) -> list[TrackEntry]:
         return [at(START + day * DAY, "email.clicked", "email", machine=machine) for day in range(5)]
 
@@ -135,7 +143,7 @@ def test_what_tools_say_moves_the_same_segments_but_for_machines() -> None:
     )
 
 
-def test_engaged_takes_five_and_lapses() -> None:
+def test_engaged_needs_five_events_in_thirty_days() -> None:
     visits = [at(START + day * DAY, "Product Viewed") for day in range(5)]
     assert "engaged" in segments(visits, START + 30 * DAY - 1)
     assert "engaged" not in segments(visits, START + 30 * DAY)
@@ -159,7 +167,7 @@ def test_unhappy_after_a_bad_support_experience(item: TrackEntry, unhappy: bool)
     assert ("unhappy" in segments([item], START)) == unhappy
 
 
-def test_who_rates_better_since_is_not_unhappy_any_more() -> None:
+def test_better_rating_ends_unhappy() -> None:
     low, better = (
         at(START + day * DAY, "csat.submitted", "support", rating=rating) for day, rating in ((0, 1), (5, 4))
     )

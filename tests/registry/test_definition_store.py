@@ -1,4 +1,4 @@
-"""One definition is read in one statement, with its candidate, whatever else is defined."""
+"""Reading one definition takes one statement, with its candidate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOW = 1_700_000_000_000_000
 
 
 class RecordingPool:
-    """Fetches from a pool, and keeps (query, arguments.., rows) of each statement."""
+    """Fetches from a pool and records (query, arguments.., number of rows) of each statement."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

@@ -1,4 +1,4 @@
-"""Definitions are read with the settings of the process that was started last; the others notice."""
+"""Definitions are read with the settings of the process that was started last; older processes become outdated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.pipeline import running_pipeline
 NOW = 1_700_000_000_000_000 + DAY
 
 
-async def test_a_command_with_other_settings_changes_nothing(database_url: str) -> None:
+async def test_command_with_other_settings_is_refused(database_url: str) -> None:
     async with running_pipeline(database_url, NOW, timezone="Europe/Lisbon") as one:
         await one.segment("dated", {"did": "A", "from": "2023-01-01"})
         other = Registry(one.pool, one.settings.model_copy(update={"timezone": "Asia/Kolkata"}))
@@ -26,7 +26,7 @@ async def test_a_command_with_other_settings_changes_nothing(database_url: str) 
             assert await one.registry.rules.read(connection) is one.registry.rules.current
 
 
-async def test_a_server_that_is_started_later_outdates_the_others(database_url: str) -> None:
+async def test_later_server_with_other_settings_outdates_older_ones(database_url: str) -> None:
     async with running_pipeline(database_url, NOW, timezone="Europe/Lisbon") as one:
         await one.segment("dated", {"did": "A", "from": "2023-01-01"})
         one.registry.start()
