@@ -1,6 +1,12 @@
-"""The rule language and its engine.
+"""The rule language and the engine that evaluates it.
 
-The rest of the application passes definitions as JSON and gets truths, computed traits and the instants at which they
-change. Hides how rules are parsed (``language``) and evaluated (``engine``). Pure: no I/O and no clock, so instants
-and facts are arguments.
+A rule is a JSON condition about one customer, such as ``{"did": "Order Completed", "within": "90d"}``. It defines a
+segment, a stage of a journey, or (as a value expression) a computed trait. The package has three parts:
+
+- ``language`` parses JSON into models and refuses invalid rules with the path of the node and a remedy.
+- ``engine`` compiles the models. It decides whether a rule holds for a customer at an instant, and finds the next
+  instant at which that changes although no message arrives.
+- ``values`` has the arithmetic that both need: durations, calendars, exact numbers and patterns.
+
+The package does no I/O and reads no clock: callers pass the current instant and what they know about the customer.
 """

@@ -184,7 +184,7 @@ async def test_refused_rules_say_where_and_what_to_do(filled: RunningApp, rule: 
         assert answer["remedy"]
         assert "segment:(unsaved)" not in answer["message"]
         if rule == {"segment": "none"} and to == "preview":
-            assert "the rule reads the segment none, which does not exist" in answer["message"]
+            assert "the rule refers to the segment none, which does not exist" in answer["message"]
 
 
 @pytest.mark.parametrize("body", HOSTILE, ids=range(len(HOSTILE)))

@@ -1,4 +1,6 @@
-"""Parses and validates rules: JSON in, models out, or an error with the path of the node and the remedy.
+"""Parser and validator of the rule language: JSON in; models out, or an error with the path of the node and a remedy.
 
-Hides how a rule is written: heads, modifiers, operators, durations, and which definition refers to which.
+A node of a rule is a JSON object with exactly one *head* key, such as ``did`` or ``all``; all other keys modify the
+head. The package hides how a rule is written: heads, modifiers, operators, durations, and references between
+definitions. ``docs/rules.md`` describes the language.
 """

@@ -1,8 +1,8 @@
-"""Comparisons (CMP) as a rule writes them; :mod:`app.rules.engine.operators` defines what they mean.
+"""Models of comparisons, such as ``{"gte": 50, "lt": 100}``; :mod:`app.rules.engine.operators` evaluates them.
 
-An operand is a plain value or a *reading*: another trait, or a value expression. A reading may contain comparisons
-itself, so this module leaves the type open: :mod:`app.rules.language.expressions` defines the readings and passes them
-to ``Comparison.model_rebuild``.
+An operand is a plain value or a *reading*, whose value differs between customers: a trait, or a value expression. A
+reading may itself contain comparisons. To break that cycle, this module only names the type ``Reading``;
+:mod:`app.rules.language.expressions` defines it and passes it to ``Comparison.model_rebuild``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _check_scalar(value: Any) -> str | int | Decimal | bool:
         return Decimal(repr(value))
     if isinstance(value, str | int | Decimal):
         return value
-    raise validation_error("an operand is text, a number or a boolean", "To compare with several values, use in.")
+    raise validation_error("an operand must be text, a number or a boolean", "To compare with several values, use in.")
 
 
 def _check_sortable(value: Any) -> str | int | Decimal:
@@ -52,19 +52,20 @@ def _check_sortable(value: Any) -> str | int | Decimal:
 
 
 def _check_list_item(value: Any, index: int) -> str | int | Decimal | bool:
-    """An item of a list, which is a plain value always."""
     if isinstance(value, dict):
         raise validation_error(
-            "a list holds plain values only", "For traits and expressions write one eq for each, under any.", index
+            "a list may contain only plain values",
+            "For traits and value expressions, write one eq for each, under any.",
+            index,
         )
     if isinstance(value, list):
-        raise validation_error("a list holds plain values only", "Put the items into the outer list.", index)
+        raise validation_error("a list may contain only plain values", "Put the items into the outer list.", index)
     return _check_scalar(value)
 
 
 def _check_values(value: Any) -> list[str | int | Decimal | bool]:
     if not isinstance(value, list):
-        raise validation_error("it must be a list", "Put the values in [ ], or use eq for one value.")
+        raise validation_error("the value must be a list", "Put the values in [ ], or use eq for one value.")
     if not value:
         raise validation_error("the list is empty", "Give at least one value.")
     items = [_check_list_item(item, index) for index, item in enumerate(value)]
@@ -72,31 +73,33 @@ def _check_values(value: Any) -> list[str | int | Decimal | bool]:
     for index, item in enumerate(items):
         key = (isinstance(item, bool), item)
         if key in earlier_keys:
-            raise validation_error("the value stands twice in the list", "Remove one of them.", index)
+            raise validation_error("the list contains this value twice", "Remove one of them.", index)
         earlier_keys.add(key)
     return items
 
 
 def _check_bounds(value: Any) -> list[str | int | Decimal]:
     if not isinstance(value, list) or len(value) != 2:
-        raise validation_error("it must be a list of two bounds", "Write [lowest, highest]; both are inside.")
+        raise validation_error(
+            "the value must be a list of two bounds", "Write [lowest, highest]; the range includes both."
+        )
     for index, bound in enumerate(value):
         if isinstance(bound, dict):
-            raise validation_error("between takes plain bounds only", "Use gte and lte instead.", index)
+            raise validation_error("the bounds of between must be plain values", "Use gte and lte instead.", index)
     low, high = (_check_sortable(item) for item in value)
     low_key, high_key = _order_key(low, fold=False), _order_key(high, fold=False)
     if isinstance(low_key, str) != isinstance(high_key, str):
-        raise validation_error("a number and a text have no order", "Give two numbers or two texts.")
+        raise validation_error("a number and text have no order", "Give two numbers or two texts.")
     if low_key > high_key:  # type: ignore[operator]
-        raise validation_error("the lower bound is above the upper one", "Write [lowest, highest].")
+        raise validation_error("the lower bound is greater than the upper bound", "Write [lowest, highest].")
     return [low, high]
 
 
 def _check_text_part(value: Any) -> str:
     if not isinstance(value, str):
-        raise validation_error("it must be text", "Put it in quotes.")
+        raise validation_error("the value must be text", "Put it in quotes.")
     if not value:
-        raise validation_error("every text has the empty one in it", "Use exists: true.")
+        raise validation_error("the text is empty, and every text contains the empty text", "Use exists: true.")
     return value
 
 
@@ -107,21 +110,24 @@ def _check_element(value: Any) -> str | int | Decimal | bool:
 
 def _check_pattern(value: Any) -> str:
     if isinstance(value, dict):
-        raise validation_error("matches takes a plain pattern only", "Write the pattern as text, or use contains.")
+        raise validation_error(
+            "the pattern of matches must be plain text", "Write the pattern as text, or use contains."
+        )
     pattern = _check_text_part(value)
     if len(pattern) > PATTERN_CHARS_MAX:
         raise validation_error(f"the pattern is longer than {PATTERN_CHARS_MAX} characters", "Shorten it.")
     pattern_error = find_pattern_error(pattern)
     if pattern_error is not None:
         raise validation_error(
-            f"the pattern cannot be read: {pattern_error}", "Write it in RE2 syntax: no look-around, no references."
+            f"the pattern is not valid: {pattern_error}",
+            "Write it in RE2 syntax, which has no look-around and no back-references.",
         )
     return pattern
 
 
 def _check_flag(value: Any) -> bool:
     if value is not True:
-        raise validation_error("it can only be true", "Write true, or leave it out.")
+        raise validation_error("the only value allowed here is true", "Write true, or leave it out.")
     return True
 
 
@@ -145,7 +151,7 @@ Bounds = Annotated[
             "items": {"anyOf": [{"type": "string"}, {"type": "number"}]},
             "minItems": 2,
             "maxItems": 2,
-            "description": "[lowest, highest], both inside.",
+            "description": "[lowest, highest]; the range includes both.",
         }
     ),
 ]
@@ -167,23 +173,23 @@ _PlainValue = TypeVar("_PlainValue")
 Operand = Annotated[
     Annotated[_PlainValue, Tag("plain")] | Annotated["Reading", Tag("reading")], Discriminator(_operand_kind)
 ]
-"""A plain value of the type given, or a reading."""
+"""A plain value of the type given, or a reading (a trait or a value expression)."""
 
 _NEGATIVE_OPERATORS: Final = ("ne", "not_in", "not_contains", "none_of")
 _RANGE_OPERATORS: Final = ("gt", "gte", "lt", "lte", "between")
 _LIST_OPERATORS: Final = ("in_", "not_in", "any_of", "all_of", "none_of")
 _DATE_OPERATORS: Final = ("after", "before_date", "within_last", "within_next", "anniversary_within")
 _CLOCK_OPERATORS: Final = ("within_last", "within_next", "anniversary_within")
-"""Operators whose truth moves with the clock, so that they say something even beside ``eq``."""
+"""Operators whose result depends on the current time: beside ``eq`` they still restrict a comparison."""
 
 
 def documented_config(description: str, *examples: dict[str, Any]) -> ConfigDict:
-    """The configuration of every model of the language: strict, closed, and documented in OpenAPI."""
+    """Return the configuration of a model: no type conversion, no unknown keys, documented in OpenAPI."""
 
     def finish(schema: dict[str, Any]) -> None:
         schema |= {"description": description, "examples": list(examples)}
         for name, field in schema.get("properties", {}).items():
-            # A modifier is left out or given; null is refused, so it must not be offered.
+            # An optional modifier is left out, never null: validation refuses null, so the schema must not allow it.
             options = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
             if "default" in field and field["default"] is None:
                 del field["default"]
@@ -197,52 +203,64 @@ def documented_config(description: str, *examples: dict[str, Any]) -> ConfigDict
 
 
 class Comparison(BaseModel):
-    """One or more operators; all of them must hold."""
+    """One or more operators; a value satisfies the comparison if it satisfies all of them."""
 
     model_config = documented_config(
-        "One or more operators, all of which must hold.",
+        "One or more operators. The value must satisfy all of them.",
         {"gte": 50, "lt": 100},
         {"contains": "serum", "ignore_case": True},
         {"gt": {"avg": "total", "of": "Order Completed"}},
     )
 
-    eq: Operand[Scalar] | None = Field(None, description="Equal, of the same type.")
-    ne: Operand[Scalar] | None = Field(None, description="Not equal, or missing.")
-    gt: Operand[Sortable] | None = Field(None, description="Greater; text that is a number counts as that number.")
-    gte: Operand[Sortable] | None = Field(None, description="Greater or equal.")
-    lt: Operand[Sortable] | None = Field(None, description="Less.")
-    lte: Operand[Sortable] | None = Field(None, description="Less or equal.")
-    between: Bounds | None = Field(None, description="From the first to the second, both inside.")
-    in_: Values | None = Field(None, alias="in", description="Equal to one of them.")
-    not_in: Values | None = Field(None, description="Equal to none of them, or missing.")
-    contains: Operand[Element] | None = Field(None, description="An array has this element, or a text has this part.")
-    not_contains: Operand[Element] | None = Field(None, description="The complement of contains.")
-    starts_with: Operand[TextPart] | None = Field(None, description="The text begins so.")
-    ends_with: Operand[TextPart] | None = Field(None, description="The text ends so.")
+    eq: Operand[Scalar] | None = Field(None, description="The value equals this one and has the same type.")
+    ne: Operand[Scalar] | None = Field(None, description="The value does not equal this one, or is missing.")
+    gt: Operand[Sortable] | None = Field(
+        None, description="The value is greater than this one. Text that is a number is compared as that number."
+    )
+    gte: Operand[Sortable] | None = Field(None, description="The value is greater than this one, or equal.")
+    lt: Operand[Sortable] | None = Field(None, description="The value is less than this one.")
+    lte: Operand[Sortable] | None = Field(None, description="The value is less than this one, or equal.")
+    between: Bounds | None = Field(None, description="The value is between the two bounds, or equals one of them.")
+    in_: Values | None = Field(None, alias="in", description="The value equals one of these.")
+    not_in: Values | None = Field(None, description="The value equals none of these, or is missing.")
+    contains: Operand[Element] | None = Field(
+        None, description="The value is an array with this element, or text that contains this text."
+    )
+    not_contains: Operand[Element] | None = Field(None, description="The exact opposite of contains.")
+    starts_with: Operand[TextPart] | None = Field(None, description="The value is text that starts with this text.")
+    ends_with: Operand[TextPart] | None = Field(None, description="The value is text that ends with this text.")
     matches: Pattern | None = Field(
-        None, description="The text has a part of this pattern (RE2 syntax; ^ and $ anchor)."
+        None, description="The value is text in which this pattern is found (RE2 syntax; ^ and $ anchor)."
     )
-    exists: bool | None = Field(None, description="Whether there is a value; null is none.")
-    any_of: Values | None = Field(None, description="An array has one of them; a single value counts as a list of one.")
-    all_of: Values | None = Field(None, description="An array has all of them.")
-    none_of: Values | None = Field(None, description="The complement of any_of.")
-    after: Operand[Moment] | None = Field(None, description="A date later than this one.")
-    before_date: Operand[Moment] | None = Field(None, description="A date earlier than this one.")
-    within_last: Length | None = Field(None, description="A date in the past: date <= now < date + length.")
-    within_next: Length | None = Field(None, description="A date to come: now < date <= now + length.")
+    exists: bool | None = Field(
+        None, description="true: there is a value. false: there is no value. null counts as no value."
+    )
+    any_of: Values | None = Field(
+        None, description="The value is an array with one of these. A single value counts as a list of one."
+    )
+    all_of: Values | None = Field(None, description="The value is an array with all of these.")
+    none_of: Values | None = Field(None, description="The exact opposite of any_of.")
+    after: Operand[Moment] | None = Field(None, description="The value is a date later than this one.")
+    before_date: Operand[Moment] | None = Field(None, description="The value is a date earlier than this one.")
+    within_last: Length | None = Field(
+        None, description="The value is a date in the past, and less than this long ago: date <= now < date + length."
+    )
+    within_next: Length | None = Field(
+        None, description="The value is a date in the future, at most this far away: now < date <= now + length."
+    )
     anniversary_within: Length | None = Field(
-        None, description="A date whose next anniversary is at most this far, until that day ends."
+        None, description="The value is a date whose next anniversary is today or at most this far away."
     )
-    ignore_case: Flag | None = Field(None, description="Compare text without regard to case.")
+    ignore_case: Flag | None = Field(None, description="Compare text without regard to upper and lower case.")
 
     @property
     def operators(self) -> list[str]:
-        """The operators that were given, as field names, in the order of the table above."""
+        """Field names of the operators that the comparison contains, in the order of the fields above."""
         return [name for name in Comparison.model_fields if name != "ignore_case" and getattr(self, name) is not None]
 
     @property
     def has_dates(self) -> bool:
-        """Whether an operator reads dates, which begin in a timezone."""
+        """True if an operator compares dates, whose first instant depends on a timezone."""
         return any(getattr(self, name) is not None for name in _DATE_OPERATORS)
 
     @model_validator(mode="after")
@@ -253,7 +271,7 @@ class Comparison(BaseModel):
         _refuse_idle_operators(operators, self)
         _refuse_contradictory_dates(self)
         if self.ignore_case and not any(_is_text_operand(name, getattr(self, name)) for name in operators):
-            raise validation_error("ignore_case has no text to apply to", "Remove it.", "ignore_case")
+            raise validation_error("ignore_case has no effect: no operand is text", "Remove it.", "ignore_case")
         return self
 
     def _needs_operator(self) -> bool:
@@ -261,23 +279,25 @@ class Comparison(BaseModel):
 
 
 def _refuse_idle_operators(operators: list[str], comparison: Comparison) -> None:
-    # The value of a reading differs between customers, so an operator with one always restricts further.
+    # The value of a reading differs between customers, so an operator with a reading can always restrict further.
     fixed = [name for name in operators if not isinstance(getattr(comparison, name), BaseModel)]
     _refuse_beside_equality([name for name in fixed if name not in _CLOCK_OPERATORS])
     if "exists" in operators:
         for name in operators:
             if name != "exists" and (comparison.exists is False or name not in _NEGATIVE_OPERATORS):
                 raise validation_error(
-                    f"beside {_written_name(name)} it says nothing more, or contradicts it", "Remove it.", "exists"
+                    f"exists has no effect beside {_written_name(name)}, or contradicts it", "Remove it.", "exists"
                 )
     if "ne" in fixed and "not_in" in fixed:
-        raise validation_error("ne belongs into the list of not_in", "Move it there.", "ne")
+        raise validation_error(
+            "ne and not_in stand for one list of values", "Move the value of ne into the list of not_in.", "ne"
+        )
     bounds = [name for name in _RANGE_OPERATORS if name in fixed]
     for strict, inclusive in (("gt", "gte"), ("lt", "lte")):
         if strict in bounds and inclusive in bounds:
-            raise validation_error(f"beside {strict} it says nothing more", "Keep one of them.", inclusive)
+            raise validation_error(f"{strict} and {inclusive} are both given", "Keep one of them.", inclusive)
     if "between" in bounds and len(bounds) > 1:
-        raise validation_error("between has both bounds already", "Keep between, or the single bounds.", bounds[0])
+        raise validation_error("between already has both bounds", "Keep between, or the single bounds.", bounds[0])
     lower = next((name for name in ("gt", "gte") if name in bounds), None)
     upper = next((name for name in ("lt", "lte") if name in bounds), None)
     if lower and upper:
@@ -289,7 +309,7 @@ def _refuse_beside_equality(operators: list[str]) -> None:
     if equality is not None and len(operators) > 1:
         idle = next(name for name in operators if name != equality)
         raise validation_error(
-            f"beside {_written_name(equality)} it says nothing more, or contradicts it",
+            f"{_written_name(idle)} has no effect beside {_written_name(equality)}, or contradicts it",
             "Keep one of them.",
             _written_name(idle),
         )
@@ -299,29 +319,27 @@ def _refuse_empty_range(lower: str, upper: str, comparison: Comparison) -> None:
     fold = bool(comparison.ignore_case)
     low, high = _order_key(getattr(comparison, lower), fold), _order_key(getattr(comparison, upper), fold)
     if isinstance(low, str) != isinstance(high, str):
-        raise validation_error("a number and a text have no order", "Give two numbers or two texts.", upper)
+        raise validation_error("a number and text have no order", "Give two numbers or two texts.", upper)
     is_empty = low > high or (low == high and (lower, upper) != ("gte", "lte"))  # type: ignore[operator]
     if is_empty:
-        raise validation_error(f"nothing lies above {lower} and below {upper}", "Swap or correct the bounds.", upper)
+        raise validation_error(f"no value satisfies both {lower} and {upper}", "Swap or correct the bounds.", upper)
 
 
 def _refuse_contradictory_dates(comparison: Comparison) -> None:
     if comparison.within_last is not None and comparison.within_next is not None:
         raise validation_error(
-            "no date is both past and to come", "Keep one, or put each in a node of its own.", "within_next"
+            "no date is both past and future", "Keep one, or put each in its own node.", "within_next"
         )
     if (
         isinstance(comparison.after, str)
         and isinstance(comparison.before_date, str)
         and is_not_before(comparison.after, comparison.before_date)
     ):
-        raise validation_error(
-            "no date is after the one and before the other", "Make before_date later.", "before_date"
-        )
+        raise validation_error("no date satisfies both after and before_date", "Make before_date later.", "before_date")
 
 
 def _written_name(name: str) -> str:
-    """A field's name as it is written."""
+    """Return the key of the field in a rule: a trailing underscore avoids a Python keyword."""
     return name.rstrip("_")
 
 
@@ -329,7 +347,7 @@ def _is_text_operand(name: str, operand: Any) -> bool:
     if name in _DATE_OPERATORS:
         return False
     if isinstance(operand, BaseModel):
-        return True  # what is read may be text
+        return True  # The value that it reads may be text.
     if name in _RANGE_OPERATORS:
         bounds = operand if isinstance(operand, list) else [operand]
         return any(isinstance(_order_key(bound, fold=False), str) for bound in bounds)

@@ -1,6 +1,6 @@
-"""What is defined, as data: segments, journeys and computed traits, and how these and their rules are read and written.
+"""Definitions of segments, journeys and computed traits: their models, and functions that parse and serialize them.
 
-As in :mod:`app.rules.language.nodes` the models are the published schema too.
+As in :mod:`app.rules.language.nodes`, the models also produce the published JSON schema.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def _nesting_levels(value: object) -> int:
-    """Return how deep objects and lists nest; :func:`check_structure` bounds the recursion."""
+    """Return how deep objects and lists nest. :func:`check_structure` has already limited the depth."""
     if isinstance(value, dict):
         return 1 + max(map(_nesting_levels, value.values()), default=0)
     return 1 + max(map(_nesting_levels, value), default=0) if isinstance(value, list) else 0
 
 
 class _NamedDefinition(BaseModel):
-    key: Key = Field(description="What it is called in rules and URLs; lower-case, 1 to 64 characters.")
-    name: Name = Field("", description="What people call it; the key, when left out.")
+    key: Key = Field(description="Name in rules and URLs: lower-case, 1 to 64 characters.")
+    name: Name = Field("", description="Display name. Default: the key.")
 
     @model_validator(mode="after")
     def _default_name_to_key(self) -> Self:
@@ -46,19 +46,19 @@ class _NamedDefinition(BaseModel):
 
 
 class _VersionedDefinition(_NamedDefinition):
-    """What is kept, version by version."""
+    """A definition of which every version is stored."""
 
     description: Annotated[str, StringConstraints(max_length=2_000)] = ""
-    owner: Name = Field("", description="Whom to ask about it.")
-    public: bool = Field(False, description="Whether pages may be shown what it says of their visitor, by /v1/me.")
+    owner: Name = Field("", description="Person or team to ask about this definition.")
+    public: bool = Field(False, description="Whether /v1/me may return the result of this definition to web pages.")
     note: Annotated[str, StringConstraints(max_length=500)] = Field(
-        "", description="Why this change was made; kept in the change log."
+        "", description="Reason for this change, stored in the change log."
     )
 
 
 class SegmentIn(_VersionedDefinition):
     model_config = documented_config(
-        "A segment: everyone for whom the rule is true now.",
+        "A segment: all customers for whom the rule is true now.",
         {
             "key": "repeat-buyers",
             "name": "Repeat buyers",
@@ -74,7 +74,7 @@ class SegmentIn(_VersionedDefinition):
 
 class StageIn(_NamedDefinition):
     model_config = documented_config(
-        "A stage of a journey, entered when its rule is true.",
+        "A stage of a journey. A customer is at the last stage of the journey whose rule is true.",
         {
             "key": "purchase",
             "name": "Purchase",
@@ -85,7 +85,8 @@ class StageIn(_NamedDefinition):
 
     rule: Rule
     content: dict[str, Any] | None = Field(
-        None, description="Hints for a page, shown by /v1/me with the stage: at most 4 KB of JSON, 5 levels deep."
+        None,
+        description="Content for a web page, which /v1/me returns with the stage: at most 4 KB of JSON, 5 levels deep.",
     )
 
     @model_validator(mode="after")
@@ -94,18 +95,20 @@ class StageIn(_NamedDefinition):
             return self
         if _nesting_levels(self.content) > CONTENT_LEVELS_MAX:
             raise validation_error(
-                f"the content nests deeper than {CONTENT_LEVELS_MAX} levels", "Make it flatter.", "content"
+                f"the content nests deeper than {CONTENT_LEVELS_MAX} levels", "Use fewer levels.", "content"
             )
         if len(_encode(self.content)) > CONTENT_BYTES_MAX:
             raise validation_error(
-                f"the content is larger than {CONTENT_BYTES_MAX} bytes", "Give a key that the page looks up.", "content"
+                f"the content is larger than {CONTENT_BYTES_MAX} bytes",
+                "Store a short key instead, which the page looks up.",
+                "content",
             )
         return self
 
 
 class JourneyIn(_VersionedDefinition):
     model_config = documented_config(
-        "A journey: stages in order. A customer is at the last one whose rule is true.",
+        "A journey: an ordered list of stages. A customer is at the last stage whose rule is true.",
         {
             "key": "trial",
             "name": "Trial",
@@ -124,14 +127,15 @@ class JourneyIn(_VersionedDefinition):
         for index, key in enumerate(keys):
             if key in keys[:index]:
                 raise validation_error(
-                    f"there are two stages {key}", "Give each stage a key of its own.", "stages", index, "key"
+                    f"two stages have the key {key}", "Give each stage a different key.", "stages", index, "key"
                 )
         return self
 
 
 class TraitIn(_VersionedDefinition):
     model_config = documented_config(
-        "A computed trait: read like any trait, and hides a declared one of the same name as its key.",
+        "A computed trait: a value computed from touchpoints. Rules read it like any other trait; it takes precedence "
+        "over a trait that messages set under the same name.",
         {
             "key": "average_order",
             "name": "Average order",
@@ -152,30 +156,31 @@ _Parsed = TypeVar("_Parsed")
 
 
 def parse_rule(data: object, path: str = "/rule", limits: Limits | None = None) -> Rule:
-    """One rule from parsed JSON (numbers ``int``, ``Decimal`` or ``float``); ``path`` is where it stands.
+    """Return the rule in ``data``, which is parsed JSON (numbers as ``int``, ``Decimal`` or ``float``).
 
-    Raises :class:`InvalidDefinition` with the path of the offending node and the remedy.
+    ``path`` is the JSON path of the rule in its document. Raises :class:`InvalidDefinition` with the path of the
+    invalid node and a remedy.
     """
     return _parse(_rule_adapter.validate_python, data, path, "rule", limits)
 
 
 def parse_value(data: object, path: str = "/value", limits: Limits | None = None) -> Value:
-    """One value expression from parsed JSON; raises :class:`InvalidDefinition`."""
+    """Return the value expression in parsed JSON; raise :class:`InvalidDefinition` if it is not valid."""
     return _parse(_value_adapter.validate_python, data, path, "value", limits)
 
 
 def parse_segment(data: object, limits: Limits | None = None) -> SegmentIn:
-    """A segment definition from parsed JSON; raises :class:`InvalidDefinition`."""
+    """Return the segment in parsed JSON; raise :class:`InvalidDefinition` if it is not valid."""
     return _parse(SegmentIn.model_validate, data, "", "segment_in", limits)
 
 
 def parse_journey(data: object, limits: Limits | None = None) -> JourneyIn:
-    """A journey definition from parsed JSON; raises :class:`InvalidDefinition`."""
+    """Return the journey in parsed JSON; raise :class:`InvalidDefinition` if it is not valid."""
     return _parse(JourneyIn.model_validate, data, "", "journey_in", limits)
 
 
 def parse_trait(data: object, limits: Limits | None = None) -> TraitIn:
-    """The definition of a computed trait from parsed JSON; raises :class:`InvalidDefinition`."""
+    """Return the computed trait in parsed JSON; raise :class:`InvalidDefinition` if it is not valid."""
     return _parse(TraitIn.model_validate, data, "", "trait_in", limits)
 
 
@@ -205,14 +210,14 @@ _ACCEPTED_KEYS: Final = {
     ("stage_in", ""): _accepted_keys(StageIn),
     ("trait_in", ""): _accepted_keys(TraitIn),
 }
-"""The keys that an object may have, by its kind and head; see :mod:`app.rules.language.validation`."""
+"""Keys that an object may have, by its kind and head; :mod:`app.rules.language.validation` names the kinds."""
 
 
 def rule_to_json(rule: Rule) -> dict[str, Any]:
-    """The rule as its author wrote it: parsed JSON, numbers ``int`` or ``Decimal``, no defaults filled in."""
+    """Return the rule as its author wrote it: parsed JSON, numbers as ``int`` or ``Decimal``, without defaults."""
     return _rule_adapter.dump_python(rule, by_alias=True, exclude_unset=True)  # type: ignore[no-any-return]
 
 
 def value_to_json(value: Value) -> dict[str, Any]:
-    """The value expression as its author wrote it."""
+    """Return the value expression as its author wrote it."""
     return _value_adapter.dump_python(value, by_alias=True, exclude_unset=True)  # type: ignore[no-any-return]

@@ -1,6 +1,8 @@
-"""Value expressions: what can be worked out of a customer's touchpoints, and what filters and windows they share.
+"""Models of value expressions, such as ``{"sum": "total", "of": "Order Completed"}``, and of filters and windows.
 
-They are the values of computed traits and, beside other traits, the operands of comparisons.
+A value expression computes one value from a customer's touchpoints. It defines a computed trait, or is an operand of a
+comparison. Rules about touchpoints have the same filters and windows, so this module also has their base classes:
+:class:`Filtered` and :class:`Windowed`.
 """
 
 from __future__ import annotations
@@ -37,13 +39,13 @@ _ALL_HEADS: Final = frozenset((*HEADS, *VALUE_HEADS, *STEP_HEADS))
 
 
 def head_of(node: Any) -> str | None:
-    """Return the tag of the model that parses the node; ``validation.check_structure`` has ensured a single head."""
+    """Return the head of the node, which selects its model. ``validation.check_structure`` ensures a single head."""
     if isinstance(node, BaseModel):
         return getattr(type(node), "head", None)
     return next((key for key in node if key in _ALL_HEADS), None) if isinstance(node, dict) else None
 
 
-# --------------------------------------------------------------------------------- what several nodes share
+# ---------------------------------------------------------------------------------------- filters and windows
 
 
 def _where_kind(value: Any) -> str:
@@ -53,7 +55,7 @@ def _where_kind(value: Any) -> str:
 def _refuse_plain_list(value: Any) -> Any:
     if isinstance(value, list):
         raise validation_error(
-            "a plain list is no comparison", 'Say which you mean: {"in": [...]} or {"contains": ...}.'
+            "a list is not a comparison", 'Write {"in": [...]} for "one of these", or {"contains": ...} for arrays.'
         )
     return value
 
@@ -66,13 +68,14 @@ WhereValue = Annotated[
 
 
 class Filtered(BaseModel):
-    """FILTER: which touchpoints match, beside their names."""
+    """Base of nodes with a filter, which selects touchpoints by properties, channel and source (not by event name)."""
 
     where: dict[Path, WhereValue] | None = Field(
         None,
         min_length=1,
-        description="Path to a value or a comparison. A path is dotted inside the properties; context., traits. and "
-        "touchpoint. reach beside them.",
+        description="Maps a path to a value or a comparison; a touchpoint must satisfy all of them. A path is dotted "
+        "and starts inside the properties. The prefixes context., traits. and touchpoint. read the other parts of the "
+        "message.",
     )
     channel: Channels | None = None
     source: Sources | None = None
@@ -84,7 +87,8 @@ class Filtered(BaseModel):
 
 class Hours(BaseModel):
     model_config = documented_config(
-        "Hours of the touchpoint's own local day: from the first, before the second; over midnight where it is lower.",
+        "Hours of the local day of the touchpoint: from the first hour until just before the second. If the second "
+        "is lower, the hours continue past midnight.",
         {"hours": [9, 17]},
         {"hours": [22, 6]},
     )
@@ -96,7 +100,9 @@ class Hours(BaseModel):
         start, end = self.hours
         if start % 24 == end % 24:
             raise validation_error(
-                "it is the whole day, or none of it", "Write [first, last], such as [9, 17].", "hours"
+                "the hours cover the whole day, or none of it",
+                "Write [first, last], such as [9, 17]; leave it out for the whole day.",
+                "hours",
             )
         return self
 
@@ -109,17 +115,28 @@ During = Annotated[Annotated[Hours, Tag("hours")] | Annotated[DuringWord, Tag("w
 
 
 class Windowed(BaseModel):
-    """WINDOW: which instants a touchpoint may have. No part means ever; several must all hold."""
+    """Base of nodes with a time window for touchpoints. Without any part the window is unlimited; all parts must hold.
 
-    within: Length | None = Field(None, description="Younger than this: t <= now < t + length.")
-    before: Length | None = Field(None, description="At least this old: t + length <= now.")
-    from_: Moment | None = Field(None, alias="from", description="Not before this instant or date.")
-    to: Moment | None = Field(None, description="Before this instant or date.")
+    In the descriptions t is the instant of the touchpoint.
+    """
+
+    within: Length | None = Field(
+        None, description="The touchpoint is younger than this: t <= now < t + length, where t is its instant."
+    )
+    before: Length | None = Field(
+        None, description="The touchpoint is at least this old: t + length <= now, where t is its instant."
+    )
+    from_: Moment | None = Field(None, alias="from", description="The touchpoint is at this instant or date, or later.")
+    to: Moment | None = Field(None, description="The touchpoint is earlier than this instant or date.")
     during: During | None = Field(
-        None, description="A day, week, month or year beside now, the weekend, or hours of the local day."
+        None,
+        description="The touchpoint is in the current or previous day, week, month or year, on a weekend, or within "
+        "hours of the local day.",
     )
     timezone: Timezone | None = Field(
-        None, description="Where days begin and months are added; else the customer's, else the workspace's."
+        None,
+        description="Timezone in which days begin and months are added. Default: the timezone trait of the customer, "
+        "then the timezone of the workspace.",
     )
 
     @property
@@ -130,22 +147,24 @@ class Windowed(BaseModel):
     def _check_window(self) -> Self:
         if self.within and self.before and is_never_longer(self.within, self.before):
             raise validation_error(
-                "no touchpoint is both that old and that young", "Make before shorter than within.", "before"
+                "no touchpoint satisfies both within and before", "Make before shorter than within.", "before"
             )
         if self.before and isinstance(self.during, str):
             age_days_max = DURING_AGE_DAYS_MAX[self.during]
             if age_days_max is not None and lasts_at_least_days(self.before, age_days_max):
-                raise validation_error(f"no touchpoint of {self.during} is that old", "Remove one of them.", "before")
+                raise validation_error(
+                    f"no touchpoint of {self.during} is that old", "Remove before, or remove during.", "before"
+                )
         if self.from_ and self.to:
             _refuse_empty_range(self.from_, self.to, self.timezone)
         if self.timezone and not self._needs_zone():
             raise validation_error(
-                "timezone has nothing to apply to", "Remove it, or give a date or a calendar length.", "timezone"
+                "timezone has no effect: the node has no date and no calendar length", "Remove it.", "timezone"
             )
         return self
 
     def _needs_zone(self) -> bool:
-        """Whether anything in the node begins or ends with a local day."""
+        """Return whether the result of the node depends on a timezone."""
         has_local_bound = any(text and isinstance(durations.parse_moment(text), date) for text in (self.from_, self.to))
         filter_has_dates = isinstance(self, Filtered) and self.filter_has_dates
         comparison_has_dates = isinstance(self, Comparison) and self.has_dates
@@ -162,23 +181,23 @@ class Windowed(BaseModel):
 def _refuse_empty_range(start: str, end: str, zone: str | None) -> None:
     if is_not_before(start, end, zone):
         raise validation_error(
-            "the window ends before it begins", "Make to later than from; to itself is outside.", "to"
+            "the window ends before it begins", "Make to later than from; the window does not include to.", "to"
         )
     first, last = (moment_bounds(durations.parse_moment(text), zone) for text in (start, end))
     if last[0] - first[1] > durations.LENGTH_MAX:
-        raise validation_error("the window is longer than 100 years", "Bring from and to closer.", "to")
+        raise validation_error("the window is longer than 100 years", "Move from and to closer together.", "to")
 
 
-# ------------------------------------------------------------------------ what is worked out of what happened
+# ----------------------------------------------------------------------------------- aggregates and instants
 
 
 class _Aggregate(Filtered, Windowed):
-    of: Events = Field(description="Of which touchpoints.")
+    of: Events = Field(description="Event names of the touchpoints to aggregate.")
 
 
 class SumValue(_Aggregate):
     model_config = documented_config(
-        "The sum of a property over the matching touchpoints in the window; 0 where there is none.",
+        "The exact sum of a property over the matching touchpoints in the window; 0 without touchpoints.",
         {"sum": "total", "of": "Order Completed", "within": "365d"},
     )
     head: ClassVar = "sum"
@@ -198,7 +217,7 @@ class AvgValue(_Aggregate):
 
 class MinValue(_Aggregate):
     model_config = documented_config(
-        "The least number that a property has among the matching touchpoints in the window.",
+        "The lowest number that a property has in the matching touchpoints in the window.",
         {"min": "rating", "of": "Product Reviewed"},
     )
     head: ClassVar = "min"
@@ -208,7 +227,7 @@ class MinValue(_Aggregate):
 
 class MaxValue(_Aggregate):
     model_config = documented_config(
-        "The greatest number that a property has among the matching touchpoints in the window.",
+        "The highest number that a property has in the matching touchpoints in the window.",
         {"max": "total", "of": "Order Completed", "within": "1y"},
     )
     head: ClassVar = "max"
@@ -218,7 +237,7 @@ class MaxValue(_Aggregate):
 
 class DistinctValue(_Aggregate):
     model_config = documented_config(
-        "How many different values a property has among the matching touchpoints in the window.",
+        "The number of different values that a property has in the matching touchpoints in the window.",
         {"distinct": "product_id", "of": "Product Viewed", "within": "7d"},
     )
     head: ClassVar = "distinct"
@@ -228,7 +247,7 @@ class DistinctValue(_Aggregate):
 
 class FirstValueValue(_Aggregate):
     model_config = documented_config(
-        "The value of a property at the first matching touchpoint in the window that has one.",
+        "The value of a property in the earliest matching touchpoint in the window that has the property.",
         {"first_value": "touchpoint.channel", "of": "*"},
     )
     head: ClassVar = "first_value"
@@ -238,7 +257,7 @@ class FirstValueValue(_Aggregate):
 
 class LastValueValue(_Aggregate):
     model_config = documented_config(
-        "The value of a property at the latest matching touchpoint in the window that has one.",
+        "The value of a property in the latest matching touchpoint in the window that has the property.",
         {"last_value": "payment_method", "of": "Order Completed"},
     )
     head: ClassVar = "last_value"
@@ -248,7 +267,8 @@ class LastValueValue(_Aggregate):
 
 class MostFrequentValue(_Aggregate):
     model_config = documented_config(
-        "The value that a property has most often among the matching touchpoints in the window; of a tie the latest.",
+        "The value that a property has most often in the matching touchpoints in the window. In a tie, the value that "
+        "occurred latest.",
         {"most_frequent": "category", "of": "Product Viewed", "within": "90d"},
     )
     head: ClassVar = "most_frequent"
@@ -267,7 +287,7 @@ class CountValue(Filtered, Windowed):
 
 class FirstAtValue(Filtered, Windowed):
     model_config = documented_config(
-        "The instant of the first matching touchpoint in the window, for the date operators.",
+        "The instant of the earliest matching touchpoint in the window, for date operators.",
         {"first_at": "Order Completed"},
     )
     head: ClassVar = "first_at"
@@ -277,7 +297,7 @@ class FirstAtValue(Filtered, Windowed):
 
 class LastAtValue(Filtered, Windowed):
     model_config = documented_config(
-        "The instant of the latest matching touchpoint in the window, for the date operators.",
+        "The instant of the latest matching touchpoint in the window, for date operators.",
         {"last_at": "Support Ticket Opened", "channel": "support"},
     )
     head: ClassVar = "last_at"
@@ -289,7 +309,9 @@ class TraitOperand(BaseModel):
     model_config = documented_config("The current value of a trait, as an operand.", {"trait": "average_order"})
     head: ClassVar = "trait"
 
-    trait: TraitName = Field(description="Its name; one with dots is first the exact name, else a path.")
+    trait: TraitName = Field(
+        description="Name of the trait. A name with dots is the exact name of a trait if there is one, else a path."
+    )
 
 
 Value = TypeAliasType(
@@ -307,10 +329,10 @@ Value = TypeAliasType(
         | Annotated[FirstAtValue, Tag("first_at")]
         | Annotated[LastAtValue, Tag("last_at")],
         Discriminator(head_of),
-        Field(description="A value worked out of touchpoints: a computed trait, or an operand."),
+        Field(description="A value computed from touchpoints, for a computed trait or an operand of a comparison."),
     ],
 )
-"""A value expression. Exactly one head key says which."""
+"""Union of all value expressions; the head key selects the model."""
 
 
 def _reading_kind(value: Any) -> str:
@@ -322,18 +344,18 @@ Reading = TypeAliasType(
     Annotated[
         Annotated[TraitOperand, Tag("trait")] | Annotated[Value, Tag("value")],
         Discriminator(_reading_kind),
-        Field(description="An operand that differs from customer to customer: a trait, or a value expression."),
+        Field(description="An operand whose value differs between customers: a trait, or a value expression."),
     ],
 )
 
 
 def models_of(union: TypeAliasType) -> Iterator[type[BaseModel]]:
-    """The models that a union of tagged models is made of."""
+    """Yield the models of a tagged union."""
     tagged = get_args(get_args(union.__value__)[0])
     yield from (get_args(option)[0] for option in tagged)
 
 
-# Comparisons and readings contain each other: the models are complete only once the readings are passed in here.
+# Comparisons and readings contain each other, so pydantic can only complete the models after both are defined.
 VALUES: Final = tuple(models_of(Value))
 Comparison.model_rebuild(_types_namespace={"Reading": Reading})
 Filtered.model_rebuild()

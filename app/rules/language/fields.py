@@ -1,4 +1,4 @@
-"""The words that rules are made of: keys, names, lengths, moments, and the schema that each publishes."""
+"""Field types of rules (keys, names, lengths, moments, timezones), each with its validator and its JSON schema."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COUNT_MAX: Final = 1_000_000
 EVENT_CHARS_MAX: Final = 200
 PATTERN_CHARS_MAX: Final = 500
 PERIODS_MAX: Final = {"day": 366, "week": 104, "month": 60}
-"""Periods of ``regularly``, and how many of each may be asked of at most."""
+"""Period of ``regularly`` -> highest value of ``of_last``."""
 DURING_AGE_DAYS_MAX: Final = {
     "today": 2,
     "yesterday": 3,
@@ -27,13 +27,13 @@ DURING_AGE_DAYS_MAX: Final = {
     "last_year": 734,
     "weekend": None,
 }
-"""Words of ``during``, with an age in days that no touchpoint inside reaches, whatever the clocks do."""
+"""Word of ``during`` -> an age in days of 24 hours that no touchpoint in that period reaches, in any timezone."""
 KEY_PATTERN: Final = r"^[a-z0-9]+(?:[_-][a-z0-9]+)*$"
 _CHANNEL_PATTERN: Final = r"^[a-z][a-z0-9_]*$"
 
 
 def _one_or_several_validator(accept: Callable[[Any], str]) -> Callable[[Any], str | list[str]]:
-    """A word, or a list of different words."""
+    """Return a validator of one word or a list of different words; ``accept`` validates one word."""
 
     def check(value: Any) -> str | list[str]:
         if not isinstance(value, list):
@@ -44,11 +44,11 @@ def _one_or_several_validator(accept: Callable[[Any], str]) -> Callable[[Any], s
         for index, item in enumerate(value):
             try:
                 items.append(accept(item))
-            except Exception as error:  # noqa: BLE001 - raised again with the index of the item
+            except Exception as error:  # noqa: BLE001 - it is raised again, with the index of the item
                 raise _prefixed_with_index(error, index) from None
         if len(set(items)) < len(items):
             repeated = next(index for index, item in enumerate(items) if item in items[:index])
-            raise validation_error("it stands twice in the list", "Remove one of them.", repeated)
+            raise validation_error("the list contains this item twice", "Remove one of them.", repeated)
         return items
 
     return check
@@ -64,13 +64,13 @@ def _text_validator(what: str, longest: int, pattern: str | None = None, remedy:
 
     def accept(value: Any) -> str:
         if not isinstance(value, str):
-            raise validation_error(f"{what} is text", "Put it in quotes.")
+            raise validation_error(f"{what} must be text", "Put it in quotes.")
         if not 1 <= len(value) <= longest:
-            raise validation_error(f"{what} has 1 to {longest} characters", "Shorten or complete it.")
+            raise validation_error(f"{what} must have 1 to {longest} characters", "Shorten or complete it.")
         try:
             adapter.validate_python(value)
         except ValidationError:
-            raise validation_error(f"{what} cannot be written so", remedy) from None
+            raise validation_error(f"{what} contains characters that are not allowed", remedy) from None
         return value
 
     return accept
@@ -84,7 +84,7 @@ def _one_or_several_schema(description: str, longest: int, pattern: str | None =
     return WithJsonSchema({"anyOf": [word, several], "description": description})
 
 
-_KEY_REMEDY: Final = "Use 1 to 64 lower-case letters and digits, parted by single _ or -."
+_KEY_REMEDY: Final = "Use 1 to 64 lower-case letters and digits, separated by single _ or -."
 _check_key: Final = _text_validator("a key", 64, KEY_PATTERN, _KEY_REMEDY)
 
 Key = Annotated[
@@ -103,7 +103,7 @@ _check_event_names: Final = _one_or_several_validator(_text_validator("an event 
 def _check_events(value: Any) -> str | list[str]:
     names = _check_event_names(value)
     if isinstance(names, list) and "*" in names:
-        raise validation_error('"*" is any event already', 'Write "*" alone.')
+        raise validation_error('"*" already matches every event', 'Write "*" alone.')
     return names
 
 
@@ -111,14 +111,17 @@ Events = Annotated[
     str | list[str],
     PlainValidator(_check_events),
     _one_or_several_schema(
-        'An event name, a list of names, or "*" for any. Exact and case-sensitive.', EVENT_CHARS_MAX
+        'An event name, a list of names, or "*" for every event. Names must match exactly, with the same case.',
+        EVENT_CHARS_MAX,
     ),
 ]
 Channels = Annotated[
     str | list[str],
     PlainValidator(
         _one_or_several_validator(
-            _text_validator("a channel", 50, _CHANNEL_PATTERN, "Channels are lower_snake, such as email or in_store.")
+            _text_validator(
+                "a channel", 50, _CHANNEL_PATTERN, "Write it in lower case with underscores, such as email or in_store."
+            )
         )
     ),
     _one_or_several_schema("A channel or a list of channels.", 50, _CHANNEL_PATTERN),
@@ -139,20 +142,23 @@ _check_path_text: Final = _text_validator("a path", 500)
 def _check_path(value: Any) -> str:
     path = _check_path_text(value)
     if path.startswith(_TOUCHPOINT) and path not in _TOUCHPOINT_PATHS:
-        raise validation_error("a touchpoint has no such part", f"Read {', '.join(_TOUCHPOINT_PATHS)}, or a property.")
+        raise validation_error(
+            "this field of a touchpoint does not exist",
+            f"Use {', '.join(_TOUCHPOINT_PATHS)}, or the path of a property.",
+        )
     if path == _PRIVATE_TEXT or path.startswith(_PRIVATE_TEXT + "."):
         raise validation_error(
-            "what people wrote is kept apart, and no rule reads it",
-            "Read a property; or let the source put texts there, by its option text: property.",
+            "rules cannot read the private texts that customers wrote",
+            "Use a property. To store the texts as a property, set the option text: property of the source.",
         )
     return path
 
 
 def _check_paths(value: Any) -> list[str]:
     if not isinstance(value, list):
-        raise validation_error("it must be a list", "Put the paths in [ ].")
+        raise validation_error("the value must be a list", "Put the paths in [ ].")
     if len(value) > 5:
-        raise validation_error("there are more than 5 paths", "Keep the ones that tell things apart.", 5)
+        raise validation_error("the list has more than 5 paths", "Remove paths.", 5)
     paths = _one_or_several_validator(_check_path)(value)
     assert isinstance(paths, list)
     return paths
@@ -177,29 +183,33 @@ Paths = Annotated[
 
 def _check_length(value: Any) -> str:
     if not isinstance(value, str):
-        raise validation_error("a length is text", 'Write a whole number and a unit in quotes, such as "90d".')
+        raise validation_error("a length must be text", 'Write a whole number and a unit in quotes, such as "90d".')
     try:
         calendar.parse_length(value)
     except ValueError as error:
         raise validation_error(
-            str(error), 'Write for instance "90d", "36h" or "3mo"; the longest is 100 years.'
+            str(error), 'Write for example "90d", "36h" or "3mo"; the longest length is 100 years.'
         ) from None
     return value
 
 
 def _check_moment(value: Any) -> str:
     if not isinstance(value, str):
-        raise validation_error("a moment is text", 'Write for instance "1997-10-01" or "1997-10-01T00:00:00Z".')
+        raise validation_error(
+            "an instant or date must be text", 'Write for example "1997-10-01" or "1997-10-01T00:00:00Z".'
+        )
     try:
         durations.parse_moment(value)
     except ValueError as error:
-        raise validation_error(str(error), 'Write for instance "1997-10-01" or "1997-10-01T00:00:00Z".') from None
+        raise validation_error(str(error), 'Write for example "1997-10-01" or "1997-10-01T00:00:00Z".') from None
     return value
 
 
 def _check_timezone(value: Any) -> str:
     if not durations.is_timezone(value):
-        raise validation_error("there is no such timezone", "Use a name of the IANA database, such as Europe/Lisbon.")
+        raise validation_error(
+            "the timezone does not exist", "Use a name from the IANA database, such as Europe/Lisbon."
+        )
     return str(value)
 
 
@@ -209,7 +219,8 @@ def _choice_validator(what: str, words: Iterable[str]) -> PlainValidator:
     def check(value: Any) -> str:
         if not isinstance(value, str) or value not in choices:
             raise validation_error(
-                f"there is no such {what}", suggest_similar(value, choices) or f"Use one of {', '.join(choices)}."
+                f"{what} has a value that is not allowed",
+                suggest_similar(value, choices) or f"Use one of {', '.join(choices)}.",
             )
         return value
 
@@ -234,22 +245,22 @@ Period = Annotated[
 ]
 DuringWord = Annotated[
     str,
-    _choice_validator("word of during", DURING_AGE_DAYS_MAX),
+    _choice_validator("during", DURING_AGE_DAYS_MAX),
     WithJsonSchema({"type": "string", "enum": list(DURING_AGE_DAYS_MAX)}),
 ]
 Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
 
 
-# --------------------------------------------------------------------------------- what surely follows of them
+# ------------------------------------------------------------------------- comparisons of lengths and moments
 
 
 def is_calendar_length(length: str | None) -> bool:
-    """Whether the length is one of months or years, so that its end depends on the timezone."""
+    """Return whether the length is in months or years, so that its end depends on the timezone."""
     return length is not None and calendar.parse_length(length).months > 0
 
 
 def is_never_longer(length: str, limit: str) -> bool:
-    """Return whether ``length`` ends no later than ``limit``, whenever and wherever both begin."""
+    """Return whether ``length`` ends no later than ``limit`` from every common start, in every timezone."""
     first, second = calendar.parse_length(length), calendar.parse_length(limit)
     if first.months and second.months:
         return first.months <= second.months
@@ -257,12 +268,15 @@ def is_never_longer(length: str, limit: str) -> bool:
 
 
 def lasts_at_least_days(length: str, days: int) -> bool:
-    """Whether the length is surely at least so many days of 24 hours."""
+    """Return whether the length is at least this number of days of 24 hours, from every start and in every timezone."""
     return _length_bounds(calendar.parse_length(length))[0] >= days * durations.MICROSECONDS["d"]
 
 
 def _length_bounds(length: calendar.Length) -> tuple[int, int]:
-    """(shortest, longest) microseconds that the length can take; a change of offset moves an end by a day at most."""
+    """Return the shortest and longest duration of the length in microseconds.
+
+    A month has 28 to 31 days; a change of the UTC offset moves each end by at most one day, so 2 days are added.
+    """
     if not length.months:
         return length.microseconds, length.microseconds
     years, months = divmod(length.months, 12)
@@ -271,7 +285,7 @@ def _length_bounds(length: calendar.Length) -> tuple[int, int]:
 
 
 def moment_bounds(bound: int | date, zone: str | None) -> tuple[int, int]:
-    """Between which instants a moment lies; a date begins somewhere, where no zone says where."""
+    """Return the earliest and latest instant that the moment can mean: a date without a timezone can mean a range."""
     if not isinstance(bound, date):
         return bound, bound
     if zone is not None:
@@ -282,7 +296,7 @@ def moment_bounds(bound: int | date, zone: str | None) -> tuple[int, int]:
 
 
 def is_not_before(moment: str, limit: str, zone: str | None = None) -> bool:
-    """Return whether ``moment`` equals ``limit`` or is later, in every zone in which their dates may begin."""
+    """Return whether ``moment`` equals ``limit`` or is later, in ``zone`` or, without one, in every timezone."""
     first, second = durations.parse_moment(moment), durations.parse_moment(limit)
     if isinstance(first, date) and isinstance(second, date):
         return first >= second

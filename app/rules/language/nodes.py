@@ -1,8 +1,8 @@
-"""The nodes of the rule language: one model for each head, and ``Rule``, the union of them.
+"""Models of the nodes of a rule, one for each head, and their union ``Rule``.
 
-The models are the published schema too, so each carries a title, a description and an example. They check what
-can be seen in one node; what needs other definitions (unknown segments, cycles) is checked when a set of
-definitions is compiled. :mod:`app.rules.language.touchpoint_nodes` defines the nodes about touchpoints.
+The models also produce the published JSON schema, so each has a description and examples. A model checks one node.
+Errors that involve other definitions (unknown segments, cycles) are found when a set of definitions is compiled.
+:mod:`app.rules.language.touchpoint_nodes` defines the nodes that match touchpoints.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from app.rules.language.validation import validation_error
 
 class All(BaseModel):
     model_config = documented_config(
-        "True when every rule of the list is true.",
+        "True if every rule in the list is true.",
         {"all": [{"did": "Product Viewed"}, {"not": {"did": "Order Completed"}}]},
     )
     head: ClassVar = "all"
@@ -59,7 +59,7 @@ class All(BaseModel):
 
 class AnyOf(BaseModel):
     model_config = documented_config(
-        "True when at least one rule of the list is true.", {"any": [{"did": "Email Opened"}, {"did": "Push Opened"}]}
+        "True if at least one rule in the list is true.", {"any": [{"did": "Email Opened"}, {"did": "Push Opened"}]}
     )
     head: ClassVar = "any"
 
@@ -68,7 +68,7 @@ class AnyOf(BaseModel):
 
 class Not(BaseModel):
     model_config = documented_config(
-        "True when the rule is false. The universe is every customer.",
+        "True if the rule is false, for any customer.",
         {"not": {"did": "Order Completed", "within": "90d"}},
     )
     head: ClassVar = "not"
@@ -77,7 +77,7 @@ class Not(BaseModel):
 
 
 class Everyone(BaseModel):
-    model_config = documented_config("True of every customer.", {"everyone": True})
+    model_config = documented_config("True for every customer.", {"everyone": True})
     head: ClassVar = "everyone"
 
     everyone: Flag
@@ -88,56 +88,57 @@ class Everyone(BaseModel):
 
 class Sum(SumValue, Comparison):
     model_config = documented_config(
-        "True when the sum of a property over the matching touchpoints in the window satisfies the comparison.",
+        "True if the sum of a property over the matching touchpoints in the window satisfies the comparison.",
         {"sum": "total", "of": "Order Completed", "within": "365d", "gte": 500},
     )
 
 
 class Avg(AvgValue, Comparison):
     model_config = documented_config(
-        "True when the average of a property, without rounding, satisfies the comparison.",
+        "True if the average of a property, which is not rounded, satisfies the comparison.",
         {"avg": "total", "of": "Order Completed", "gt": 40},
     )
 
 
 class Min(MinValue, Comparison):
     model_config = documented_config(
-        "True when the least number of a property satisfies the comparison.",
+        "True if the lowest number of a property satisfies the comparison.",
         {"min": "rating", "of": "Product Reviewed", "lte": 2},
     )
 
 
 class Max(MaxValue, Comparison):
     model_config = documented_config(
-        "True when the greatest number of a property satisfies the comparison.",
+        "True if the highest number of a property satisfies the comparison.",
         {"max": "total", "of": "Order Completed", "gt": {"trait": "largest_budget"}},
     )
 
 
 class Distinct(DistinctValue, Comparison):
     model_config = documented_config(
-        "True when the number of different values of a property satisfies the comparison.",
+        "True if the number of different values of a property satisfies the comparison.",
         {"distinct": "touchpoint.channel", "of": "*", "within": "30d", "gte": 3},
     )
 
 
 class FirstValue(FirstValueValue, Comparison):
     model_config = documented_config(
-        "True when the first value of a property satisfies the comparison.",
+        "True if the earliest value of a property satisfies the comparison.",
         {"first_value": "touchpoint.channel", "of": "*", "eq": "ads"},
     )
 
 
 class LastValue(LastValueValue, Comparison):
     model_config = documented_config(
-        "True when the latest value of a property satisfies the comparison.",
+        "True if the latest value of a property satisfies the comparison.",
         {"last_value": "renews_on", "of": "Subscription Renewed", "within_next": "30d"},
     )
 
 
 class MostFrequent(MostFrequentValue, Comparison):
     model_config = documented_config(
-        "True when the most frequent value of a property satisfies the comparison; of a tie the latest counts.",
+        "True if the most frequent value of a property satisfies the comparison. In a tie, the value that occurred "
+        "latest is compared.",
         {"most_frequent": "category", "of": "Product Viewed", "within": "90d", "in": ["serum", "cream"]},
     )
 
@@ -146,11 +147,11 @@ class MostFrequent(MostFrequentValue, Comparison):
 
 
 class TraitIs(Comparison):
-    """A trait that satisfies a comparison, has done so for a time, or changed a short time ago."""
+    """A condition on the current value of a trait, how long it has held, or when the value changed."""
 
     model_config = documented_config(
-        "True when the current value of the trait satisfies the comparison, for as long as held_for says, and changed "
-        "within changed_within.",
+        "True if the current value of the trait satisfies the comparison. held_for requires that it has done so for a "
+        "time; changed_within requires that the value changed recently.",
         {"trait": "plan", "in": ["pro", "team"]},
         {"trait": "address.city", "eq": "lisboa", "ignore_case": True},
         {"trait": "plan", "eq": "free", "held_for": "30d"},
@@ -158,12 +159,22 @@ class TraitIs(Comparison):
     )
     head: ClassVar = "trait"
 
-    trait: TraitName = Field(description="Its name; one with dots is first the exact name, else a path.")
-    held_for: Length | None = Field(
-        None, description="The comparison has held so long without a break; without one: set, and unchanged so long."
+    trait: TraitName = Field(
+        description="Name of the trait. A name with dots is the exact name of a trait if there is one, else a path."
     )
-    changed_within: Length | None = Field(None, description="The value changed less than this ago.")
-    timezone: Timezone | None = Field(None, description="Where dates begin and months are added.")
+    held_for: Length | None = Field(
+        None,
+        description="The comparison has held for this long without a break. Without a comparison: the trait has been "
+        "set to the same value for this long.",
+    )
+    changed_within: Length | None = Field(
+        None, description="The value changed less than this long ago. Its first value and its removal are changes."
+    )
+    timezone: Timezone | None = Field(
+        None,
+        description="Timezone in which dates begin and months are added. Default: the timezone trait of the customer, "
+        "then the timezone of the workspace.",
+    )
 
     def _needs_operator(self) -> bool:
         return self.held_for is None and self.changed_within is None
@@ -174,38 +185,51 @@ class TraitIs(Comparison):
             _refuse_contradiction(self.held_for, self.changed_within, "changed_within", "held_for")
         dated = is_calendar_length(self.held_for) or is_calendar_length(self.changed_within) or self.has_dates
         if self.timezone and not dated:
-            raise validation_error("timezone has nothing to apply to", "Remove it, or use a date operator.", "timezone")
+            raise validation_error(
+                "timezone has no effect: the node has no date operator and no calendar length", "Remove it.", "timezone"
+            )
         return self
 
 
 class _Membership(BaseModel):
-    """Since when a customer has been in a segment, or at a stage."""
+    """Base of nodes about a segment or a stage: current membership, its duration, or any membership up to now."""
 
-    for_at_least: Length | None = Field(None, description="Without a break for so long.")
-    entered_within: Length | None = Field(None, description="Now, and entered less than this ago.")
-    ever: Flag | None = Field(None, description="At some instant up to now.")
-    timezone: Timezone | None = Field(None, description="Where months are added.")
+    for_at_least: Length | None = Field(
+        None, description="The customer has been there for at least this long without a break."
+    )
+    entered_within: Length | None = Field(
+        None, description="The customer is there now and entered less than this long ago."
+    )
+    ever: Flag | None = Field(None, description="The customer was there at some instant up to now.")
+    timezone: Timezone | None = Field(
+        None,
+        description="Timezone in which months are added. Default: the timezone trait of the customer, then the "
+        "timezone of the workspace.",
+    )
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:
         beside = next((name for name in ("for_at_least", "entered_within") if getattr(self, name) is not None), None)
         if self.ever and beside:
-            raise validation_error(f"ever has no {beside}", "Keep one of them.", beside)
+            raise validation_error(f"ever cannot be combined with {beside}", "Keep one of them.", beside)
         if self.for_at_least and self.entered_within:
             _refuse_contradiction(self.for_at_least, self.entered_within, "entered_within", "for_at_least")
         if self.timezone and not (is_calendar_length(self.for_at_least) or is_calendar_length(self.entered_within)):
-            raise validation_error("timezone has nothing to apply to", "Remove it; only mo and y need one.", "timezone")
+            raise validation_error(
+                "timezone has no effect: the node has no length in months or years", "Remove it.", "timezone"
+            )
         return self
 
 
 def _refuse_contradiction(least: str, most: str, at: str, other: str) -> None:
     if is_never_longer(most, least):
-        raise validation_error("it can be neither that long nor that short", f"Make {at} longer than {other}.", at)
+        raise validation_error(f"no duration satisfies both {other} and {at}", f"Make {at} longer than {other}.", at)
 
 
 class InSegment(_Membership):
     model_config = documented_config(
-        "True when the customer is in the segment now: for so long, since so short a time, or ever.",
+        "True if the customer is in the segment now. Modifiers: for at least a time, entered within a time, or a "
+        "member at any time up to now.",
         {"segment": "repeat-buyers"},
         {"segment": "repeat-buyers", "for_at_least": "30d"},
         {"segment": "trial", "ever": True},
@@ -217,34 +241,36 @@ class InSegment(_Membership):
 
 class AtStage(_Membership):
     model_config = documented_config(
-        "True when the customer's current stage is one of them: for so long, since so short a time, or ever.",
+        "True if the current stage of the customer is one of these. Modifiers: for at least a time, entered within a "
+        "time, or at any time up to now.",
         {"stage": ["purchase", "post-purchase"], "journey": "six-stage"},
         {"stage": "consideration", "entered_within": "7d"},
     )
     head: ClassVar = "stage"
 
     stage: Keys
-    journey: Key | None = Field(None, description="The journey's key; without it, the workspace's default journey.")
+    journey: Key | None = Field(None, description="Key of the journey. Default: the default journey of the workspace.")
 
 
 class Bucket(BaseModel):
     model_config = documented_config(
-        "True of a steady share of all customers, drawn by their strongest, earliest identity: [0, 10] is a tenth.",
+        "True for a random but stable share of all customers: [0, 10] is a tenth. A hash of the strongest, earliest "
+        "identity of a customer selects the bucket.",
         {"bucket": [0, 50], "salt": "welcome-test"},
     )
     head: ClassVar = "bucket"
 
     bucket: list[Annotated[int, Field(ge=0, le=100)]] = Field(
-        min_length=2, max_length=2, description="[first, last) in hundredths; the last is outside."
+        min_length=2, max_length=2, description="[first, last) in percent; the share does not include the last."
     )
     salt: Annotated[str, StringConstraints(max_length=200)] = Field(
-        "", description="Another salt draws other customers."
+        "", description="A different salt selects different customers."
     )
 
     @model_validator(mode="after")
     def _check_share(self) -> Self:
         if self.bucket[0] >= self.bucket[1]:
-            raise validation_error("nobody is in this share", "Write [first, last], such as [0, 50].", "bucket")
+            raise validation_error("the share contains no customer", "Write [first, last], such as [0, 50].", "bucket")
         return self
 
 
@@ -276,10 +302,10 @@ Rule = TypeAliasType(
         | Annotated[AtStage, Tag("stage")]
         | Annotated[Bucket, Tag("bucket")],
         Discriminator(head_of),
-        Field(description="A node of the rule language. Exactly one head key says which."),
+        Field(description="A node of a rule: an object with exactly one head key, which selects the kind of node."),
     ],
 )
-"""A node of the language. Exactly one head key says which."""
+"""Union of all nodes of a rule; the head key selects the model."""
 
 
 RULES: Final = tuple(models_of(Rule))

@@ -1,4 +1,4 @@
-"""Which definition reads which: unknown names and cycles are refused, and the order of compiling follows."""
+"""References between definitions: refuses unknown names and cycles, and returns the order of compilation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ PathStep = str | int
 class Definition(msgspec.Struct, frozen=True):
     """One version of a segment, a journey or a computed trait. ``stages`` are (key, name, rule) in order.
 
-    ``public`` and ``contents`` (stage key -> hints for a page, a JSON object) are for showing: no rule reads them.
+    Rules do not read ``public`` (whether web pages may see the result) and ``contents`` (stage key -> content for a web
+    page, a JSON object).
     """
 
     kind: Literal["segment", "journey", "trait"]
@@ -36,9 +37,9 @@ class Definition(msgspec.Struct, frozen=True):
 
 
 class NamedRule(NamedTuple):
-    """What has an id: the rule of a segment or of a stage, or the value of a computed trait.
+    """The rule of a segment or stage, or the value of a computed trait, with its id.
 
-    ``at`` is where it stands in its definition.
+    ``at`` is its JSON path in the definition.
     """
 
     id: str
@@ -47,7 +48,7 @@ class NamedRule(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """One node that reads other definitions: a segment, all the stages of a journey, a computed trait."""
+    """A node that reads other rules: a segment, all stages of a journey, or a computed trait."""
 
     targets: tuple[str, ...]
     at: tuple[PathStep, ...]
@@ -66,13 +67,16 @@ def stage_id(journey: str, stage: str) -> str:
 
 
 def index_rules(definitions: Sequence[Definition]) -> dict[str, NamedRule]:
-    """Every rule that has an id, in the order of the definitions. Refuses two of one id."""
+    """Return the rules and values by id, in the order of the definitions.
+
+    Raises :class:`InvalidDefinition` if two have the same id.
+    """
     rules: dict[str, NamedRule] = {}
     for definition in definitions:
         for named in _rules_of(definition):
             if named.id in rules:
                 raise InvalidDefinition(
-                    json_pointer([*named.at[:-1], "key"]), f"there are two of {named.id}", "Rename one."
+                    json_pointer([*named.at[:-1], "key"]), f"{named.id} is defined twice", "Rename one of them."
                 )
             rules[named.id] = named
     return rules
@@ -88,13 +92,13 @@ def _rules_of(definition: Definition) -> Iterator[NamedRule]:
             if definition.key == "timezone":
                 raise InvalidDefinition(
                     "/key",
-                    "the timezone of a customer is declared, not computed",
-                    "Send it with identify, or rename this.",
+                    "the trait timezone cannot be computed",
+                    "Send it with identify, or use another key.",
                 )
             yield NamedRule(trait_id(definition.key), definition.value, ("value",))
         case "journey":
-            for place, (key, _, rule) in enumerate(definition.stages):
-                yield NamedRule(stage_id(definition.key, key), rule, ("stages", place, "rule"))
+            for index, (key, _, rule) in enumerate(definition.stages):
+                yield NamedRule(stage_id(definition.key, key), rule, ("stages", index, "rule"))
         case _:
             assert_never(definition.kind)
 
@@ -108,7 +112,7 @@ def stages_by_journey(definitions: Sequence[Definition]) -> dict[str, tuple[tupl
 
 
 def walk_models(model: BaseModel, at: tuple[PathStep, ...] = ()) -> Iterator[tuple[BaseModel, tuple[PathStep, ...]]]:
-    """Every model inside a rule or a value, itself first, with where it stands."""
+    """Yield the model and every model inside it, with their paths."""
     yield model, at
     fields_set = model.model_fields_set
     for name, field in type(model).model_fields.items():
@@ -120,8 +124,8 @@ def _walk_inside(value: Any, at: tuple[PathStep, ...]) -> Iterator[tuple[BaseMod
     if isinstance(value, BaseModel):
         yield from walk_models(value, at)
     elif isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from _walk_inside(item, (*at, place))
+        for index, item in enumerate(value):
+            yield from _walk_inside(item, (*at, index))
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _walk_inside(item, (*at, key))
@@ -130,7 +134,10 @@ def _walk_inside(value: Any, at: tuple[PathStep, ...]) -> Iterator[tuple[BaseMod
 def collect_references(
     named: Mapping[str, NamedRule], journeys: Mapping[str, tuple[tuple[str, str], ...]], default_journey: str
 ) -> dict[str, list[Reference]]:
-    """What each rule and each value reads of others; refuses names that do not exist."""
+    """Return the references of each rule and value, by id.
+
+    Raises :class:`InvalidDefinition` if a segment, journey or stage does not exist.
+    """
     return {
         rule_id: list(find_references(rule_id, rule, root, named, journeys, default_journey))
         for rule_id, (_, rule, root) in named.items()
@@ -150,7 +157,7 @@ def find_references(
             if segment_id(node.segment) not in named:
                 raise InvalidDefinition(
                     json_pointer([*at, "segment"]),
-                    f"{rule_id} reads the segment {node.segment}, which does not exist",
+                    f"{rule_id} refers to the segment {node.segment}, which does not exist",
                     "Create it first, or correct the key.",
                 )
             yield Reference((segment_id(node.segment),), at)
@@ -165,7 +172,10 @@ def find_references(
 
 
 def find_computed_trait(name: str, named: Mapping[str, Any]) -> str | None:
-    """The id of the computed trait that ``name`` reads, or reads into; ``None``: it is declared."""
+    """Return the id of the computed trait that ``name`` reads, as its name or as a path into its value.
+
+    Return ``None`` if no definition computes the trait: messages declare it.
+    """
     candidates = (trait_id(name), trait_id(name.partition(".")[0]))
     return next((candidate for candidate in candidates if candidate in named), None)
 
@@ -173,13 +183,16 @@ def find_computed_trait(name: str, named: Mapping[str, Any]) -> str | None:
 def resolve_stage_places(
     node: AtStage, at: tuple[PathStep, ...], journeys: Mapping[str, tuple[tuple[str, str], ...]], default_journey: str
 ) -> frozenset[int]:
-    """The places, among the stages of the journey, that the node asks for."""
+    """Return the positions, in the order of the journey, of the stages that the node names.
+
+    Raises :class:`InvalidDefinition` if the journey or a stage does not exist.
+    """
     journey = node.journey or default_journey
     if journey not in journeys:
         raise InvalidDefinition(
             json_pointer([*at, "journey" if node.journey else "stage"]),
             f"the journey {journey} does not exist",
-            "Create it first, or name another with journey.",
+            "Create it first, or set journey to another key.",
         )
     keys = [key for key, _ in journeys[journey]]
     targets = node.stage if isinstance(node.stage, list) else [node.stage]
@@ -194,7 +207,10 @@ def resolve_stage_places(
 
 
 def sort_by_dependency(named: Mapping[str, NamedRule], reads: Mapping[str, list[Reference]]) -> list[str]:
-    """Rule ids such that each comes after all that it reads. Refuses cycles, naming them."""
+    """Return the ids so that each comes after all ids that it reads (a depth-first topological sort).
+
+    Raises :class:`InvalidDefinition` with the members of the cycle if definitions read each other in a cycle.
+    """
     ordered: list[str] = []
     finished: set[str] = set()
     for start in named:
@@ -212,8 +228,8 @@ def sort_by_dependency(named: Mapping[str, NamedRule], reads: Mapping[str, list[
                 cycle = [*list(trail)[list(trail).index(target) :], target]
                 raise InvalidDefinition(
                     json_pointer(at),
-                    f"definitions read each other in a cycle: {' > '.join(cycle)}",
-                    "Break it at one place.",
+                    f"definitions refer to each other in a cycle: {' > '.join(cycle)}",
+                    "Remove one of these references.",
                 )
             elif target not in finished:
                 trail[target] = _iterate_targets(reads[target])

@@ -1,4 +1,4 @@
-"""The nodes of the rule language that ask about touchpoints: counts, first and last, sequences, regularity."""
+"""Models of the nodes that match touchpoints: counts, first and last, sequences, regular activity."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from app.rules.language.validation import validation_error
 
 
 class Did(Filtered, Windowed):
-    """What a customer did, how often, in which window."""
+    """A condition on the number of matching touchpoints in a window."""
 
     model_config = documented_config(
-        "True when the number of matching touchpoints in the window satisfies the count (at least 1 unless said).",
+        "True if the number of matching touchpoints in the window satisfies the count. Default count: at least 1.",
         {"did": "Order Completed", "where": {"total": {"gte": 50}}, "at_least": 2, "within": "90d"},
         {"did": ["Email Opened", "Email Link Clicked"], "channel": "email", "from": "1997-01-01", "to": "1997-10-01"},
         {"did": "Store Visited", "during": "weekend", "timezone": "Europe/Lisbon"},
@@ -34,14 +34,16 @@ class Did(Filtered, Windowed):
     head: ClassVar = "did"
 
     did: Events
-    at_least: Count | None = Field(None, description="This many or more.")
-    at_most: Count | None = Field(None, description="This many or fewer, none too.")
-    exactly: Count | None = Field(None, description="Just this many.")
-    between: list[Count] | None = Field(None, min_length=2, max_length=2, description="[lowest, highest], both inside.")
+    at_least: Count | None = Field(None, description="At least this number.")
+    at_most: Count | None = Field(None, description="At most this number, which includes 0.")
+    exactly: Count | None = Field(None, description="Exactly this number.")
+    between: list[Count] | None = Field(
+        None, min_length=2, max_length=2, description="[lowest, highest] number; the range includes both."
+    )
 
     @property
     def count(self) -> tuple[int, int | None]:
-        """(lowest, highest) number that satisfies; no highest is ``None``."""
+        """Lowest and highest number that satisfies the count; the highest is ``None`` if there is no limit."""
         if self.at_most is not None:
             return 0, self.at_most
         if self.exactly is not None:
@@ -55,30 +57,30 @@ class Did(Filtered, Windowed):
         counts = [name for name in ("at_least", "at_most", "exactly", "between") if getattr(self, name) is not None]
         if len(counts) > 1:
             raise validation_error(
-                "there is more than one count", "Keep one of at_least, at_most, exactly, between.", counts[1]
+                "the node has more than one count", "Keep one of at_least, at_most, exactly, between.", counts[1]
             )
         if self.at_least == 0:
-            raise validation_error("at_least 0 is always true", "Ask for at least 1, or remove the node.", "at_least")
+            raise validation_error("at_least 0 is always true", "Use at least 1, or remove the node.", "at_least")
         if self.between is not None and self.between[0] > self.between[1]:
-            raise validation_error("the lower bound is above the upper one", "Write [lowest, highest].", "between")
+            raise validation_error(
+                "the lower bound is greater than the upper bound", "Write [lowest, highest].", "between"
+            )
         return self
 
 
 class _SingleTouchpoint(Filtered, Windowed):
-    """One single touchpoint of all that match, which the window must hold."""
+    """Base of ``first`` and ``last``, which select one touchpoint of all that match and test it against the window."""
 
     @model_validator(mode="after")
     def _require_window(self) -> Self:
         if not self.has_window:
-            raise validation_error(
-                "it has no window", "Say when it may have been with within, before, from, to or during; or use did."
-            )
+            raise validation_error("the node has no window", "Add within, before, from, to or during; or use did.")
         return self
 
 
 class First(_SingleTouchpoint):
     model_config = documented_config(
-        "True when the first matching touchpoint of all exists and lies in the window.",
+        "True if the earliest matching touchpoint of all time exists and is in the window.",
         {"first": "Order Completed", "within": "30d"},
     )
     head: ClassVar = "first"
@@ -88,7 +90,7 @@ class First(_SingleTouchpoint):
 
 class Last(_SingleTouchpoint):
     model_config = documented_config(
-        "True when the latest matching touchpoint of all exists and lies in the window.",
+        "True if the latest matching touchpoint of all time exists and is in the window.",
         {"last": "Order Completed", "before": "90d"},
     )
     head: ClassVar = "last"
@@ -98,7 +100,7 @@ class Last(_SingleTouchpoint):
 
 class PlainDid(Filtered):
     model_config = documented_config(
-        "What must not follow in a sequence.", {"did": "Order Completed", "channel": ["web", "app"]}
+        "A touchpoint that must not follow in a sequence.", {"did": "Order Completed", "channel": ["web", "app"]}
     )
     head: ClassVar = "did"
 
@@ -107,32 +109,33 @@ class PlainDid(Filtered):
 
 class Step(PlainDid):
     model_config = documented_config(
-        "A step of a sequence: a matching touchpoint, later than the one of the step before.",
+        "A step of a sequence: a matching touchpoint, later than the touchpoint of the previous step.",
         {"did": "Checkout Started", "within": "1h"},
         {"did": "Order Completed", "after_at_least": "5m"},
     )
 
-    within: Length | None = Field(None, description="The gap to the step before is shorter than this.")
-    after_at_least: Length | None = Field(None, description="The gap to the step before is at least this.")
+    within: Length | None = Field(None, description="The time since the previous step is shorter than this.")
+    after_at_least: Length | None = Field(None, description="The time since the previous step is at least this.")
 
     @model_validator(mode="after")
     def _check_gap(self) -> Self:
         if self.within and self.after_at_least and is_never_longer(self.within, self.after_at_least):
             raise validation_error(
-                "no gap is both that long and that short", "Make it shorter than within.", "after_at_least"
+                "no gap satisfies both within and after_at_least", "Make it shorter than within.", "after_at_least"
             )
         return self
 
 
 class NotStep(BaseModel):
     model_config = documented_config(
-        "The end of a sequence: nothing matching in that time after the step before. True once the time has passed.",
+        "The last step of a sequence: no matching touchpoint follows the previous step within this time. It becomes "
+        "true when the time has passed.",
         {"not": {"did": "Order Completed"}, "within": "1h"},
     )
     head: ClassVar = "not"
 
     not_: PlainDid = Field(alias="not")
-    within: Length = Field(description="How long nothing happens after the step before.")
+    within: Length = Field(description="Time after the previous step in which no touchpoint may match.")
 
 
 AnyStep = Annotated[Annotated[Step, Tag("did")] | Annotated[NotStep, Tag("not")], Discriminator(head_of)]
@@ -140,7 +143,7 @@ AnyStep = Annotated[Annotated[Step, Tag("did")] | Annotated[NotStep, Tag("not")]
 
 class Sequence(Windowed):
     model_config = documented_config(
-        "True when there are touchpoints, one for each step, each later than the one before, all inside the window.",
+        "True if there is one touchpoint for each step, each later than the previous one, and all are in the window.",
         {
             "sequence": [{"did": "Product Viewed"}, {"did": "Product Added", "within": "1h"}],
             "same": ["product_id"],
@@ -150,34 +153,38 @@ class Sequence(Windowed):
     )
     head: ClassVar = "sequence"
 
-    sequence: list[AnyStep] = Field(min_length=2, max_length=10, description="Only the last step may be a not.")
-    same: Paths | None = Field(None, description="Paths whose values are equal in all the touchpoints.")
+    sequence: list[AnyStep] = Field(
+        min_length=2, max_length=10, description="2 to 10 steps in order. Only the last step may be a not."
+    )
+    same: Paths | None = Field(
+        None, description="Paths whose values must be equal in all touchpoints of the sequence, such as product_id."
+    )
 
     @property
     def positive(self) -> list[Step]:
-        """The steps that something must have happened for."""
+        """Steps for which a touchpoint must exist."""
         return [step for step in self.sequence if isinstance(step, Step)]
 
     @property
     def closing(self) -> NotStep | None:
-        """The step at the end that nothing may have happened for."""
+        """Last step, if it forbids a touchpoint instead of requiring one."""
         last = self.sequence[-1]
         return last if isinstance(last, NotStep) else None
 
     @model_validator(mode="after")
     def _check_steps(self) -> Self:
-        for place, step in enumerate(self.sequence[:-1]):
+        for index, step in enumerate(self.sequence[:-1]):
             if isinstance(step, NotStep):
                 raise validation_error(
-                    "only the last step may be a not", "Move it to the end.", "sequence", place, "not"
+                    "only the last step may be a not", "Move it to the end.", "sequence", index, "not"
                 )
         first = self.sequence[0]
         assert isinstance(first, Step)
         for gap in ("within", "after_at_least"):
             if getattr(first, gap) is not None:
                 raise validation_error(
-                    "there is no step before the first one",
-                    f"Put {gap} on the second step, or a window on the sequence.",
+                    f"the first step cannot have {gap}, because no step precedes it",
+                    f"Put {gap} on the second step, or put a window on the sequence.",
                     *("sequence", 0, gap),
                 )
         if self.within:
@@ -185,15 +192,15 @@ class Sequence(Windowed):
         return self
 
     def _refuse_steps_outlasting(self, within: str) -> None:
-        """By the time the last step is reached, or answered, the first has left the window."""
-        for place, step in enumerate(self.sequence):
+        """Raise if a step takes so long that the first touchpoint has always left the window by then."""
+        for index, step in enumerate(self.sequence):
             name = "within" if isinstance(step, NotStep) else "after_at_least"
             length = getattr(step, name)
             if length is not None and is_never_longer(within, length):
                 raise validation_error(
-                    f"it is not shorter than the window of the sequence, {within}, so the sequence is never true",
-                    "Make it shorter, or the window longer.",
-                    *("sequence", place, name),
+                    f"{name} is not shorter than the window of the sequence ({within}), so the sequence is never true",
+                    "Make it shorter, or make the window longer.",
+                    *("sequence", index, name),
                 )
 
     def _needs_zone(self) -> bool:
@@ -208,30 +215,38 @@ def _step_needs_zone(step: Step | NotStep) -> bool:
 
 class Regularly(Filtered):
     model_config = documented_config(
-        "True when at least so many of the last periods hold a matching touchpoint. Periods are counted back from now.",
+        "True if enough of the most recent periods contain a matching touchpoint, such as 3 of the last 4 months. "
+        "Periods are counted back from now.",
         {"regularly": "Order Completed", "at_least": 3, "of_last": 4, "period": "month"},
     )
     head: ClassVar = "regularly"
 
     regularly: Events
-    at_least: Annotated[int, Field(ge=1)] = Field(description="In this many periods or more.")
-    of_last: Annotated[int, Field(ge=1)] = Field(
-        description="So many periods; at most 366 days, 104 weeks or 60 months."
+    at_least: Annotated[int, Field(ge=1)] = Field(
+        description="Lowest number of periods that must contain a touchpoint."
     )
-    period: Period = Field(description="A day is 24 hours, a week 7 such days; months are counted in the timezone.")
-    timezone: Timezone | None = Field(None, description="Where months are counted.")
+    of_last: Annotated[int, Field(ge=1)] = Field(
+        description="Number of periods to look at: at most 366 days, 104 weeks or 60 months."
+    )
+    period: Period = Field(
+        description="Length of a period. A day is 24 hours, a week is 7 days of 24 hours, and months follow the "
+        "calendar of the timezone."
+    )
+    timezone: Timezone | None = Field(
+        None,
+        description="Timezone in which months are counted. Default: the timezone trait of the customer, then the "
+        "timezone of the workspace.",
+    )
 
     @model_validator(mode="after")
     def _check_periods(self) -> Self:
         longest = PERIODS_MAX[self.period]
         if self.of_last > longest:
-            raise validation_error(
-                f"it is more than {longest} periods", f"Ask for the last {longest} or fewer.", "of_last"
-            )
+            raise validation_error(f"of_last is more than {longest} periods", f"Use {longest} or fewer.", "of_last")
         if self.at_least > self.of_last:
-            raise validation_error("there are fewer periods than that", "Make it at most of_last.", "at_least")
+            raise validation_error("at_least is greater than of_last", "Make it at most of_last.", "at_least")
         if self.timezone and self.period != "month" and not self.filter_has_dates:
             raise validation_error(
-                "timezone has nothing to apply to", "Remove it; days and weeks are exact.", "timezone"
+                "timezone has no effect: days and weeks have an exact length", "Remove it.", "timezone"
             )
         return self

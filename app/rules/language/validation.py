@@ -1,8 +1,12 @@
-"""How a definition is refused: the path of the node, what is wrong there, and what to write instead.
+"""Validation errors of definitions: each has the path of the node, the reason, and a remedy.
 
-Two passes. :func:`check_structure` walks the raw JSON without recursion, so that depth and size are bounded before
-anything recurses, and settles which head each node has. The models of :mod:`app.rules.language.nodes` then check the
-fields; :func:`to_invalid_definition` turns their first complaint into an :class:`InvalidDefinition`.
+Validation has two passes. First, :func:`check_structure` walks the raw JSON. It does not recurse, so it can limit depth
+and size before any recursive code runs, and it checks that each node has one head. Then the models of
+:mod:`app.rules.language.nodes` check the fields; :func:`to_invalid_definition` turns their first error into an
+:class:`InvalidDefinition`.
+
+Both passes need to know what an object is meant to be. Its *kind* names that: ``rule``, ``value`` (a value expression),
+``reading`` (an operand that is a trait or a value expression), ``step``, ``segment_in`` and so on.
 """
 
 from __future__ import annotations
@@ -34,9 +38,9 @@ OPERAND_OPERATORS: Final = (
     *("eq", "ne", "gt", "gte", "lt", "lte", "contains", "not_contains", "starts_with", "ends_with"),
     *("after", "before_date"),
 )
-"""Operators whose operand may be read: a trait, or a value expression."""
+"""Operators whose operand may be a reading: a trait or a value expression."""
 ANNIVERSARIES_MAX: Final = 5
-"""Anniversaries in one rule: when the next one begins is found by walking through years."""
+"""Maximum number of ``anniversary_within`` in one rule: the engine finds the next one by a search over years."""
 
 _LEVELS_INSIDE_NODE: Final = 6
 _VALUES_PER_NODE: Final = 20
@@ -53,7 +57,7 @@ _KIND_LABELS: Final = {
     "value": "a value expression",
     "reading": "an operand",
     "step": "a step",
-    "plain_did": "what does not follow",
+    "plain_did": "the node under not",
     "segment_in": "a segment",
     "journey_in": "a journey",
     "stage_in": "a stage",
@@ -75,31 +79,32 @@ _CHILD_KINDS: Final = {
     **{(kind, "during"): "during" for kind in _NODE_HEADS},
     **{(kind, operator): "operand" for kind in ("rule", "where_value") for operator in OPERAND_OPERATORS},
 }
-"""What stands under a key of an object of some kind. Every other value is a plain one."""
+"""(kind of an object, key) -> kind of the value under that key. Every other value is a plain value."""
 _ITEM_KINDS: Final = {"rules": "rule", "stages": "stage_in", "steps": "step", "where": "where_value"}
-"""What the items of a list or of a map are."""
+"""Kind of a list or map -> kind of its items."""
 _TAGGED: Final = frozenset((*_NODE_HEADS, "operand", "where_value", "during")) - {"plain_did"}
-"""Kinds that a union of models reads: pydantic puts the option that it chose into the place of an error."""
+"""Kinds that a tagged union parses: pydantic adds the tag of the chosen model to the location of an error."""
 
 _Location = tuple["_Location | None", str | int] | None
-"""A place in the document as a chain (parent, key), so that going deeper costs nothing."""
+"""Location in the document as a linked list (parent, key): a child location takes constant time and memory."""
 
 
 def validation_error(message: str, remedy: str, *at: str | int) -> PydanticCustomError:
-    """What a validator raises. ``at`` leads from the value it validates to the offending part."""
+    """Return the error for a validator to raise. ``at`` is the path from the validated value to the invalid part."""
     return PydanticCustomError("refused", "{message}", {"message": message, "remedy": remedy, "at": at})
 
 
 def suggest_similar(word: object, choices: Iterable[str]) -> str:
-    """Return a question that names the most similar choice; "" if no choice is similar."""
+    """Return "Did you mean ...?" with the most similar choice; "" if no choice is similar."""
     matches = get_close_matches(str(word)[:40], list(choices), 1, 0.7)
     return f"Did you mean {matches[0]}?" if matches else ""
 
 
 def check_structure(data: object, path: str, kind: str, limits: Limits) -> None:
-    """Refuse what no rule may contain: too deep, too large, unknown heads, null, NUL, numbers that are not finite.
+    """Check depth, size and heads, and that values have no null, NUL character or number that is not finite.
 
-    ``kind`` says what ``data`` is, in the words of ``_KIND_LABELS``. Works without recursion, in document order.
+    ``path`` is the JSON path of ``data`` and ``kind`` its kind (a key of ``_KIND_LABELS``). Values are checked in
+    document order, without recursion. Raises :class:`InvalidDefinition` for the first error.
     """
     size_guard = _SizeGuard(path, limits)
     stack: list[tuple[object, _Location, int, str]] = [(data, None, 0, kind)]
@@ -122,11 +127,11 @@ def check_structure(data: object, path: str, kind: str, limits: Limits) -> None:
         else:
             continue
         child_depth = depth + (kind not in ("rules", "stages"))
-        stack.extend((child, place, child_depth, child_kind) for child, place, child_kind in reversed(children))
+        stack.extend((child, child_at, child_depth, child_kind) for child, child_at, child_kind in reversed(children))
 
 
 def _check_value(value: object, kind: str) -> None:
-    """One value without what is inside it; raises what ``validation_error`` makes."""
+    """Check one value without its children; raise a ``validation_error``."""
     if kind in _NODE_HEADS:
         _check_head(value, kind)
     elif kind == "where_value" and isinstance(value, Mapping):
@@ -143,7 +148,7 @@ def _child_kind(kind: str, key: object) -> str:
 
 
 class _SizeGuard:
-    """Counts the values of a document and refuses it once it exceeds the limits."""
+    """Counts the values of a document, and refuses the document when it exceeds the limits."""
 
     def __init__(self, path: str, limits: Limits) -> None:
         self._path = path
@@ -155,41 +160,41 @@ class _SizeGuard:
         self._values += 1
         self._nodes += is_node
         if kind == "stage_in":
-            self._anniversaries = 0  # each stage has a rule of its own
+            self._anniversaries = 0  # The limit is for one rule, and each stage has its own rule.
         deepest = self._limits.rule_depth_levels_max + (0 if is_node else _LEVELS_INSIDE_NODE)
         if depth > deepest:
-            self._refuse(f"it nests deeper than {deepest} levels")
+            self._refuse(f"the rule nests deeper than {deepest} levels")
         largest = self._limits.rule_nodes_max
         if self._nodes > largest or self._values > largest * _VALUES_PER_NODE:
-            self._refuse(f"it is larger than {largest} nodes and {_VALUES_PER_NODE} values for each")
+            self._refuse(f"the rule is larger than {largest} nodes or {largest * _VALUES_PER_NODE} values")
 
     def count_anniversaries(self, value: Mapping[object, object], kind: str) -> None:
         if kind in ("rule", "where_value") and "anniversary_within" in value:
             self._anniversaries += 1
             if self._anniversaries > ANNIVERSARIES_MAX:
-                self._refuse(f"it asks for more than {ANNIVERSARIES_MAX} anniversaries")
+                self._refuse(f"the rule has more than {ANNIVERSARIES_MAX} anniversaries")
 
     def _refuse(self, message: str) -> None:
-        raise InvalidDefinition(self._path, message, "Move a part into its own segment.")
+        raise InvalidDefinition(self._path, message, "Move a part into a segment and refer to it.")
 
 
 def _check_head(node: object, kind: str) -> None:
     heads = _NODE_HEADS[kind]
-    listed_heads = f"Heads are {', '.join(heads)}."
+    listed_heads = f"Use one of {', '.join(heads)}."
     if not isinstance(node, Mapping):
-        raise validation_error(f"{_KIND_LABELS[kind]} is an object with one head", listed_heads)
+        raise validation_error(f"{_KIND_LABELS[kind]} must be an object with one head", listed_heads)
     node_heads = [key for key in node if key in heads]
     if len(node_heads) > 1:
         raise validation_error(
             f"the node has more than one head: {', '.join(node_heads)}",
-            "Put each in a node of its own under all or any." if kind == "rule" else "Keep one of them.",
+            "Put each in its own node, under all or any." if kind == "rule" else "Keep one of them.",
         )
     if node_heads:
         return
     elsewhere = next((key for key in node if key in HEADS or key in VALUE_HEADS), None)
     if elsewhere is not None:
         raise validation_error(
-            f"{_KIND_LABELS[kind]} has no head {elsewhere}",
+            f"{_KIND_LABELS[kind]} cannot have the head {elsewhere}",
             _suggest_other_head(elsewhere, kind) or listed_heads,
             elsewhere,
         )
@@ -198,15 +203,15 @@ def _check_head(node: object, kind: str) -> None:
 
 
 def _suggest_other_head(head: str, kind: str) -> str:
-    """The remedy for a head that belongs elsewhere."""
+    """Return the remedy for a head that another kind of node has; "" if there is no special one."""
     if kind == "rule" and head == "count":
         return 'Use {"did": ...} with at_least, at_most, exactly or between.'
     if kind == "rule":
-        return 'Use {"first": ...} or {"last": ...} with a window; instants are operands of after and before_date.'
+        return 'Use {"first": ...} or {"last": ...} with a window, or put it under after or before_date of a trait.'
     if kind in ("value", "reading") and head == "did":
         return 'To count touchpoints, use {"count": ...}.'
     if kind == "value" and head == "trait":
-        return "A computed trait is worked out of touchpoints; use an aggregate, count, first_at or last_at."
+        return "A computed trait is computed from touchpoints; use an aggregate, count, first_at or last_at."
     return ""
 
 
@@ -214,15 +219,17 @@ def _check_where_value(value: Mapping[object, object]) -> None:
     head = next((str(key) for key in value if key in _NODE_HEADS["reading"]), None)
     if head is not None:
         raise validation_error(
-            f"{head} is no operator of a comparison",
-            f'Say how to compare with it, such as {{"eq": {{"{head}": ...}}}}.',
+            f"{head} is not an operator of a comparison",
+            f'Put it under an operator, such as {{"eq": {{"{head}": ...}}}}.',
             head,
         )
 
 
 def _check_scalar(value: object) -> None:
     if value is None:
-        raise validation_error("null says nothing", "Leave it out; for a missing value say exists: false.")
+        raise validation_error(
+            "null is not allowed", "Leave the key out; to test for a missing value, use exists: false."
+        )
     if isinstance(value, str):
         _check_text(value)
     elif isinstance(value, bool):
@@ -233,7 +240,9 @@ def _check_scalar(value: object) -> None:
                 f"the number is not finite or needs more than {DIGITS_MAX} digits", "Give a smaller number."
             )
     else:
-        raise validation_error("this is no JSON value", "Give text, a number, true, false, a list or an object.")
+        raise validation_error(
+            "the value is not a JSON value", "Give text, a number, true, false, a list or an object."
+        )
 
 
 def _is_short(number: int | Decimal) -> bool:
@@ -242,9 +251,9 @@ def _is_short(number: int | Decimal) -> bool:
 
 def _check_text(text: object, *at: str) -> None:
     if not isinstance(text, str):
-        raise validation_error("the key is no text", "Keys of a JSON object are text.", *at)
+        raise validation_error("the key is not text", "Put it in quotes.", *at)
     if "\0" in text or not _is_unicode(text):
-        raise validation_error("the text holds NUL or a lone surrogate", "Remove that character.", *at)
+        raise validation_error("the text contains NUL or a lone surrogate", "Remove that character.", *at)
 
 
 def _is_unicode(text: str) -> bool:
@@ -264,7 +273,7 @@ def _path_steps(location: _Location) -> Iterator[str | int]:
 
 
 def json_pointer(steps: Iterator[str | int] | Sequence[str | int]) -> str:
-    """A JSON pointer (RFC 6901) that is short and printable, whatever a client named its keys."""
+    """Return the JSON pointer (RFC 6901) of the steps. Long or unprintable keys of clients are cut and escaped."""
     return "".join(f"/{_printable(step)}" for step in steps)
 
 
@@ -274,15 +283,15 @@ def _printable(step: str | int) -> str:
 
 
 _MESSAGES: Final = {
-    "int_type": ("it must be a whole number", "Write it without quotes, point or exponent."),
-    "string_type": ("it must be text", "Put it in quotes."),
-    "bool_type": ("it must be true", "Write true, or leave it out."),
-    "list_type": ("it must be a list", "Put the items in [ ]."),
-    "dict_type": ("it must be an object", "Put the members in { }."),
-    "model_type": ("it must be an object", "Put the members in { }."),
-    "too_short": ("it is empty or too short", "Give all its items, or leave it out."),
-    "greater_than_equal": ("the number is too small", "Give a larger one."),
-    "less_than_equal": ("the number is too large", "Give a smaller one."),
+    "int_type": ("the value must be a whole number", "Write it without quotes, decimal point or exponent."),
+    "string_type": ("the value must be text", "Put it in quotes."),
+    "bool_type": ("the value must be true or false", "Write true or false without quotes, or leave it out."),
+    "list_type": ("the value must be a list", "Put the items in [ ]."),
+    "dict_type": ("the value must be an object", "Put the members in { }."),
+    "model_type": ("the value must be an object", "Put the members in { }."),
+    "too_short": ("the value is empty or has too few items", "Give all its items, or leave it out."),
+    "greater_than_equal": ("the number is too small", "Give a larger number."),
+    "less_than_equal": ("the number is too large", "Give a smaller number."),
     "string_too_short": ("the text is empty", "Give some text, or leave it out."),
 }
 
@@ -290,35 +299,35 @@ _MESSAGES: Final = {
 def to_invalid_definition(
     error: ValidationError, path: str, kind: str, keys: Mapping[tuple[str, str], Sequence[str]]
 ) -> InvalidDefinition:
-    """The first complaint of the models, at its JSON path. ``keys`` are those of each (kind, head)."""
+    """Convert the first error of the models; ``keys`` maps (kind, head) to the allowed keys."""
     first = error.errors(include_url=False, include_input=False)[0]
-    steps, place = _without_union_tags(first["loc"], kind)
-    message, remedy, at = _describe_error(first, place, keys, steps)
+    steps, owner = _without_union_tags(first["loc"], kind)
+    message, remedy, at = _describe_error(first, owner, keys, steps)
     return InvalidDefinition(f"{path}{json_pointer([*steps, *at])}", message, remedy)
 
 
 def _without_union_tags(loc: tuple[str | int, ...], kind: str) -> tuple[list[str | int], tuple[str, str]]:
-    """``loc`` without the tags that pydantic puts into it where a union was decided; (kind, head) of the last one."""
+    """Remove the union tags that pydantic adds to ``loc``. Also return (kind, head) of the innermost object."""
     steps: list[str | int] = []
-    place = (kind, "")
+    owner = (kind, "")
     tag_due = kind in _TAGGED
     for step in loc:
         if tag_due:
             kind, tag_due = _follow_union_tag(kind, str(step))
-            place = (kind, str(step))
+            owner = (kind, str(step))
             continue
         steps.append(step)
         kind = _ITEM_KINDS.get(kind) or _CHILD_KINDS.get((kind, str(step)), "plain")
         tag_due = kind in _TAGGED
         if kind == "plain_did":
-            place = (kind, "did")
+            owner = (kind, "did")
         elif kind.endswith("_in"):
-            place = (kind, "")
-    return steps, place
+            owner = (kind, "")
+    return steps, owner
 
 
 def _follow_union_tag(kind: str, tag: str) -> tuple[str, bool]:
-    """What a union has decided on, and whether that is a union in turn."""
+    """Return the kind that the tag selects, and whether that kind is itself a tagged union."""
     if kind == "operand":
         return ("reading", True) if tag == "reading" else ("plain", False)
     if kind == "reading":
@@ -327,18 +336,19 @@ def _follow_union_tag(kind: str, tag: str) -> tuple[str, bool]:
 
 
 def _describe_error(
-    first: ErrorDetails, place: tuple[str, str], keys: Mapping[tuple[str, str], Sequence[str]], steps: list[str | int]
+    first: ErrorDetails, owner: tuple[str, str], keys: Mapping[tuple[str, str], Sequence[str]], steps: list[str | int]
 ) -> tuple[str, str, tuple[str | int, ...]]:
     context = first.get("ctx", {})
     match first["type"]:
         case "refused":
             return context["message"], context["remedy"], context["at"]
         case "extra_forbidden":
-            return *_describe_unknown_key(_printable(steps[-1]), place, keys), ()
+            return *_describe_unknown_key(_printable(steps[-1]), owner, keys), ()
         case "missing":
             return f"{steps[-1]} is missing", "Add it.", ()
-        case "string_too_long" | "too_long":
-            return f"it is longer than {context['max_length']}", "Shorten it.", ()
+        case "string_too_long" | "too_long" as error_type:
+            unit = "characters" if error_type == "string_too_long" else "items"
+            return f"the value has more than {context['max_length']} {unit}", "Shorten it.", ()
         case error_type if error_type in _MESSAGES:
             return *_MESSAGES[error_type], ()
         case _:
@@ -346,11 +356,14 @@ def _describe_error(
 
 
 def _describe_unknown_key(
-    key: str, place: tuple[str, str], keys: Mapping[tuple[str, str], Sequence[str]]
+    key: str, owner: tuple[str, str], keys: Mapping[tuple[str, str], Sequence[str]]
 ) -> tuple[str, str]:
-    kind, head = place
+    kind, head = owner
     name = f"a {head} node" if kind == "rule" else _KIND_LABELS[kind]
     if kind == "value" and key in keys["where_value", "comparison"]:
-        return f"{name} has no comparison", f'Compare where it is read: {{"{key}": {{"{head}": ...}}}} on a trait.'
-    guess = suggest_similar(key, keys[place])
+        return (
+            f"{name} cannot contain a comparison",
+            f'Use it as an operand instead, such as {{"trait": ..., "{key}": {{"{head}": ...}}}}.',
+        )
+    guess = suggest_similar(key, keys[owner])
     return f"{name} has no key {key}", guess or "Correct or remove it; docs/rules.md lists the keys."

@@ -1,1 +1,1 @@
-"""Durations, calendar arithmetic, decimals and patterns. Hides how each is parsed and computed. Pure."""
+"""Value types of rules: durations, calendar arithmetic, exact numbers and patterns. Pure functions."""

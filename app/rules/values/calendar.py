@@ -1,8 +1,8 @@
-"""Arithmetic of the local calendar: months added, days, weeks and years that hold an instant, hours on the clock.
+"""Calendar arithmetic in a timezone: adds months, finds days, weeks, months and years, and reads local hours.
 
-Instants are integer microseconds since 1970 within the years 1 to 9999; what would lie outside is clamped to the
-first or the last instant of these years, so nothing here overflows. A zone is a name of the IANA database.
-Wall times are microseconds too, as if the clock on the wall ran in UTC.
+An instant (``p``, ``v``, ``now``) is an integer: microseconds since 1970-01-01 UTC, within the years 1 to 9999. Results
+outside these years are clamped to their first or last instant, so no function overflows. A zone is a name from the
+IANA database. A wall time is what a local clock shows, as microseconds since 1970-01-01 on that clock.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PERIODS: Final[dict[str, tuple[bool, _PeriodUnit]]] = {
     "this_year": (True, "year"),
     "last_year": (False, "year"),
 }
-"""Word of ``during`` -> (whether it is the current period, its unit)."""
+"""Word of ``during`` -> (whether it means the current period or the previous one, unit of the period)."""
 
 PERIODS: Final = tuple(_PERIODS)
 
@@ -38,11 +38,11 @@ _EPOCH: Final = datetime(1970, 1, 1)
 _EPOCH_DAY: Final = _EPOCH.toordinal()
 _MICROSECOND: Final = timedelta(microseconds=1)
 _OFFSET_CHANGE_MAX: Final = 2 * _DAY
-"""More than any change of offset, the day that Samoa skipped included."""
+"""Microseconds; longer than any change of a UTC offset, which is at most a day (Samoa skipped one in 2011)."""
 
 
 class Length(NamedTuple):
-    """A length of time: exact, or so many months of a calendar. One of the two is 0."""
+    """A length of time: exact microseconds or calendar months. The other field is 0."""
 
     microseconds: int
     months: int
@@ -53,33 +53,39 @@ class Length(NamedTuple):
 
     @property
     def max_microseconds(self) -> int:
-        """Microseconds that the length never exceeds, wherever it begins and whatever the clocks do."""
+        """Upper bound of the length in microseconds, from every start and in every timezone."""
         return self.microseconds if self.is_exact else self.months * 31 * _DAY + _OFFSET_CHANGE_MAX
 
 
 @lru_cache(maxsize=1024)
 def parse_length(text: str) -> Length:
-    """``"90d"``, ``"3mo"`` or ``"1y"``; up to 100 years. Raises ``ValueError`` with a sentence for the author."""
+    """Parse a length such as ``"90d"``, ``"3mo"`` or ``"1y"``, up to 100 years.
+
+    Raises ``ValueError`` with a message for the author of the rule.
+    """
     number, unit = durations.split_length(text)
     if unit not in _MONTHS:
         return Length(durations.parse_exact_length(text), 0)
     months = number * _MONTHS[unit]
     if months > _MONTHS_MAX:
-        raise ValueError("the length is more than 100 years")
+        raise ValueError("the length is longer than 100 years")
     return Length(0, months)
 
 
 def add(p: int, length: Length, zone: str) -> int:
-    """The instant ``length`` after ``p``.
+    """Return the instant ``length`` after ``p``.
 
-    Months are added to the wall time: the day is clipped to its month, a wall time that the clock skips moves
-    forward by what was skipped, and of one that it shows twice it is the first.
+    Months are added to the wall time. If the month is too short, the result is its last day. A wall time that the local
+    clock skips moves forward by the skipped time. If the clock shows a wall time twice, the result is the first.
     """
     return _clamp(p + length.microseconds) if length.is_exact else _shift_months(p, length.months, zone)
 
 
 def subtract(p: int, length: Length, zone: str) -> int:
-    """The instant ``length`` before ``p``, by the same rules as ``add``; not its inverse where days are clipped."""
+    """Return the instant ``length`` before ``p``, by the rules of ``add``.
+
+    It is not the inverse of ``add`` if a day was cut to the end of a month.
+    """
     return _clamp(p - length.microseconds) if length.is_exact else _shift_months(p, -length.months, zone)
 
 
@@ -87,24 +93,24 @@ def subtract(p: int, length: Length, zone: str) -> int:
 
 
 def start_of_day(day: date, zone: str) -> int:
-    """The first instant of the local ``day``."""
+    """Return the first instant of the local ``day``."""
     try:
         return durations.first_instant_of_day(day, zone)
-    except OverflowError:  # it lies in the year 0 or 10000 of UTC
+    except OverflowError:  # In UTC it is in the year 0 or 10000.
         return EARLIEST if day.year == 1 else LATEST
 
 
 def end_of_day(day: date, zone: str) -> int:
-    """The first instant after the local ``day``."""
+    """Return the first instant after the local ``day``."""
     return _start_of_ordinal(day.toordinal() + 1, zone)
 
 
 @lru_cache(maxsize=16_384)
 def local_day(p: int, zone: str) -> date:
-    """The local day whose instants hold ``p``.
+    """Return the local day that contains ``p``.
 
-    Where the clock goes back over midnight it shows the end of the day before once more, but that belongs to the
-    day that has begun: a day begins at its first instant and ends where the next one begins.
+    A day begins at its first instant and ends where the next day begins. So if the clock is set back across midnight
+    and shows the end of the previous day a second time, that hour belongs to the day that has already begun.
     """
     day = _EPOCH_DAY + wall_time(p, zone) // _DAY
     while p >= _start_of_ordinal(day + 1, zone) and day < date.max.toordinal():
@@ -116,7 +122,10 @@ def local_day(p: int, zone: str) -> date:
 
 @lru_cache(maxsize=16_384)
 def period_bounds(word: str, p: int, zone: str) -> tuple[int, int]:
-    """The half-open interval of ``now`` in which ``p`` lies ``word``, one of ``PERIODS``; empty where they skip it."""
+    """Return the half-open interval of ``now`` in which ``p`` is in the period ``word``, one of ``PERIODS``.
+
+    Example: for ``yesterday`` it is the day after the day of ``p``. It is empty if the timezone skipped that day.
+    """
     is_current, unit = _PERIODS[word]
     day = local_day(p, zone)
     next_start = _start_of_ordinal(_first_day_after(day, unit), zone)
@@ -127,7 +136,7 @@ def period_bounds(word: str, p: int, zone: str) -> tuple[int, int]:
 
 
 def _first_day_after(day: date, unit: _PeriodUnit) -> int:
-    """The ordinal of the first day after the day, week, month or year of ``day``; it may be beyond the year 9999."""
+    """Return the ordinal of the first day after the unit that contains ``day``; it may be after the year 9999."""
     match unit:
         case "day":
             return day.toordinal() + 1
@@ -152,34 +161,41 @@ def is_weekend(p: int, zone: str) -> bool:
 
 
 def in_hours(p: int, a: int, b: int, zone: str) -> bool:
-    """Whether the wall clock at ``p`` shows ``a`` o'clock or later and not yet ``b``; over midnight if a > b."""
+    """Return whether the local clock at ``p`` shows an hour from ``a`` until before ``b``, past midnight if a > b."""
     clock = wall_time(p, zone) % _DAY
     if a < b:
         return a * _HOUR <= clock < b * _HOUR
     return clock >= a * _HOUR or clock < b * _HOUR
 
 
-# -------------------------------------------------------------- when calendar lengths begin to reach
+# -------------------------------------------- instants at which comparisons with now plus a length change
 
 
 def length_crossings(v: int, length: Length, zone: str) -> tuple[int, ...]:
-    """Ascending instants ``now``, among them all at which the truth of ``v <= add(now, length, zone)`` changes."""
+    """Return candidates, in ascending order, for the instants ``now`` at which ``v <= add(now, length, zone)`` changes.
+
+    The result contains all such instants. At some of the others nothing changes.
+    """
     return (_clamp(v - length.microseconds),) if length.is_exact else _shift_crossings(v, length.months, zone)
 
 
 def month_edge_crossings(p: int, i: int, zone: str) -> tuple[int, ...]:
-    """Ascending instants ``now``, among them all at which ``p <= now minus i months`` changes its truth."""
+    """Return candidates, in ascending order, for the instants ``now`` at which ``p <= now minus i months`` changes.
+
+    The result contains all such instants. At some of the others nothing changes.
+    """
     return (p,) if i == 0 else _shift_crossings(p, -i, zone)
 
 
 @lru_cache(maxsize=4096)
 def _shift_crossings(v: int, months: int, zone: str) -> tuple[int, ...]:
-    """Instants, among them all at which ``v <= now shifted by months`` changes its truth.
+    """Return candidates for the instants ``now`` at which ``v <= now shifted by months`` changes.
 
-    While ``now`` runs, what is ``months`` away runs along with it, microsecond by microsecond, but for jumps: at
-    local midnight (days are clipped), at a change of the zone's offset near ``now``, and where it crosses such a
-    change itself. So it reaches ``v`` at a jump, or when the clock shows what it shows at ``v`` - read with any
-    offset around ``v``. Clipping and offsets move the day by less than a week.
+    As ``now`` advances, the shifted instant advances equally. It jumps only at local midnight (because days are cut to
+    the end of a month), when the UTC offset changes near ``now``, and when it passes a change of the offset itself. So
+    it reaches ``v`` either at a jump, or when the local clock at ``now`` shows the time of day of ``v``, with any
+    offset in use around ``v``. Cut days and offsets move the day by less than a week, so a few days around ``v`` minus
+    ``months`` contain all candidates.
     """
     changes = _offset_changes(v - _OFFSET_CHANGE_MAX, v + _OFFSET_CHANGE_MAX, zone)
     offsets = {utc_offset(instant, zone) for change in changes for instant in (change - 1, change)}
@@ -195,14 +211,17 @@ def _shift_crossings(v: int, months: int, zone: str) -> tuple[int, ...]:
 
 
 def _offset_changes(first: int, last: int, zone: str) -> list[int]:
-    """The instants of ``first`` to ``last``, and some around, from which on the zone has another offset."""
+    """Return the instants from ``first`` to ``last``, and a few around, at which the UTC offset of the zone changes."""
     changes = (_offset_change_on(day, zone) for day in range(first // _DAY, last // _DAY + 1))
     return [change for change in changes if change is not None]
 
 
 @lru_cache(maxsize=16_384)
 def _offset_change_on(day: int, zone: str) -> int | None:
-    """When the zone's offset changes within a day of UTC, counted from 1970; no zone changes twice in a day."""
+    """Return the instant in a UTC day (numbered from 1970) at which the offset of the zone changes, if it does.
+
+    No zone changes its offset twice in a day, so a binary search finds the instant.
+    """
     earlier, later = day * _DAY, (day + 1) * _DAY
     before = utc_offset(earlier, zone)
     if utc_offset(later, zone) == before:
@@ -220,8 +239,8 @@ def _offset_change_on(day: int, zone: str) -> int | None:
 
 
 def utc_offset(p: int, zone: str) -> int:
-    """Microseconds that the clocks of ``zone`` are ahead of UTC at ``p``."""
-    # Two days inside the years 1 to 9999 the local time lies in them as well.
+    """Return how many microseconds the local clock is ahead of UTC at ``p``."""
+    # Two days inside the years 1 to 9999, the local time is in these years in every zone, so datetime accepts it.
     instant = _EPOCH + timedelta(microseconds=min(max(p, EARLIEST + 2 * _DAY), LATEST - 2 * _DAY))
     tz = durations.get_zone_info(zone)
     shown = tz.fromutc(instant.replace(tzinfo=tz))
@@ -230,12 +249,16 @@ def utc_offset(p: int, zone: str) -> int:
 
 @lru_cache(maxsize=16_384)
 def wall_time(p: int, zone: str) -> int:
-    """What the clock shows at ``p``."""
+    """Return the wall time at ``p``."""
     return _clamp(p + utc_offset(p, zone))
 
 
 def instant_at_wall_time(shown: int, zone: str, fold: int = 0) -> int:
-    """When the clock shows ``shown``. ``fold`` 1: of two instants the second, and skipped times move back."""
+    """Return the instant at which the local clock shows ``shown``.
+
+    With ``fold`` 0, the result is the first of two such instants, and a skipped time moves forward. With ``fold`` 1, it
+    is the second, and a skipped time moves back.
+    """
     clamped = _clamp(shown)
     local = (_EPOCH + timedelta(microseconds=clamped)).replace(tzinfo=durations.get_zone_info(zone), fold=fold)
     offset = local.utcoffset()
@@ -253,12 +276,12 @@ def _shift_months(p: int, months: int, zone: str) -> int:
 
 
 def shift_date_months(day: date, months: int) -> date:
-    """The same day of another month, or its last day if it is shorter; clamped to the years 1 to 9999."""
+    """Return the same day of another month, or the last day of a shorter month; clamped to the years 1 to 9999."""
     return date.fromordinal(min(max(_shift_ordinal_months(day.toordinal(), months), 1), date.max.toordinal()))
 
 
 def _shift_ordinal_months(ordinal: int, months: int) -> int:
-    """``shift_date_months`` for ordinals; 0, or one more than the last, where the result is no date."""
+    """Shift an ordinal like ``shift_date_months``; return 0 or one more than the last ordinal if out of range."""
     day = date.fromordinal(ordinal)
     year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
     if not 1 <= year <= 9999:

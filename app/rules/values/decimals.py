@@ -1,4 +1,4 @@
-"""Numbers as rules see them: exact, and sometimes hidden in text."""
+"""Exact numbers, and numbers written as text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 DIGITS_MAX: Final = 400
-"""Digits that a number may need when it is written out; ingestion refuses longer ones."""
+"""Maximum number of digits of a number written without an exponent. Ingestion refuses longer numbers."""
 
 Number = int | Decimal
 
@@ -15,7 +15,7 @@ _JSON_NUMBER: Final = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-
 
 
 def parse_json_number(text: str) -> Number | None:
-    """The number that ``text`` is, where it is a JSON number of at most 400 digits written out."""
+    """Return the number in ``text``, or ``None`` if it is not a JSON number of at most 400 digits without exponent."""
     match = _JSON_NUMBER.fullmatch(text)
     if match is None:
         return None
@@ -31,7 +31,7 @@ def parse_json_number(text: str) -> Number | None:
 
 
 def count_digits(number: Number) -> int:
-    """How many digits the number takes without an exponent: 1e3 takes four, 0.001 takes four."""
+    """Return the number of digits that the number has without an exponent: 4 for 1e3, and 4 for 0.001."""
     if isinstance(number, int):
         return len(str(abs(number))) if number.bit_length() <= 4_000 else DIGITS_MAX * 3
     _, digits, exponent = number.as_tuple()
@@ -42,7 +42,7 @@ def count_digits(number: Number) -> int:
 
 
 def as_number(value: Any) -> Number | None:
-    """What an order comparison reads: the number, or the number that the text is; true and false are none."""
+    """Return the number that an order comparison uses: a number, or text that is one. ``None`` for any other value."""
     kind = type(value)
     if kind is int or kind is Decimal:
         return value  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
-"""Lengths and instants as a rule writes them, turned into integer microseconds.
+"""Parser of exact durations (``90d``), RFC 3339 instants and dates; returns integer microseconds or dates.
 
-The one place that knows the spelling of durations (``90d``), of RFC 3339 instants and of dates, and where a
-local date begins. Everything here raises ``ValueError`` with a sentence that a reader of the rule understands.
+Instants are microseconds since 1970-01-01 UTC. This module also finds the first instant of a local day. Parsers raise
+``ValueError`` with a message for the author of the rule.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ MICROSECONDS: Final = {
     "d": 86_400_000_000,
     "w": 604_800_000_000,
 }
-"""Units of exact length; a day is 24 hours whatever the clocks do."""
+"""Unit of exact length -> microseconds. A day always has 24 hours, also when the clock is changed."""
 
 CALENDAR_UNITS: Final = ("mo", "y")
 LENGTH_MAX: Final = 36_525 * MICROSECONDS["d"]
-"""A hundred years: a longer window is a slip of the pen."""
+"""100 years in microseconds. A longer length is probably a typing error."""
 
 ZONE_SHIFT_MAX: Final = 15 * MICROSECONDS["h"]
-"""A local date begins within this of the same date in UTC, in every timezone since 1970 (-12 h to +14 h)."""
+"""Microseconds. In every timezone since 1970 (-12 h to +14 h), a local date begins within this time of the UTC date."""
 
 EARLIEST: Final = -62_135_596_800_000_000
 LATEST: Final = 253_402_300_799_999_999
-"""The first and the last instant of the years 1 to 9999, in UTC: there are no instants outside."""
+"""First and last instant of the years 1 to 9999 in UTC. Instants outside are not supported."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LENGTH: Final = re.compile(r"([1-9][0-9]{0,17})([a-z]+)")
@@ -44,44 +44,47 @@ _ACCEPTED_YEARS: Final = range(1900, 2200)
 
 
 def parse_exact_length(text: str) -> int:
-    """``"90d"`` -> microseconds. Exact units only; from 1 ms to 100 years."""
+    """Return the microseconds of a length such as ``"90d"``; exact units only, from 1 ms to 100 years."""
     number, unit = split_length(text)
     if unit in CALENDAR_UNITS:
-        raise ValueError(f"{unit} is a calendar length, which has no exact number of microseconds")
+        raise ValueError(f"{unit} is a calendar unit, which has no exact length")
     microseconds = number * MICROSECONDS[unit]
     if microseconds > LENGTH_MAX:
-        raise ValueError("the length is more than 100 years")
+        raise ValueError("the length is longer than 100 years")
     return microseconds
 
 
 def split_length(text: str) -> tuple[int, str]:
-    """``"90d"`` -> (90, "d"); the unit is one of ``MICROSECONDS`` or ``CALENDAR_UNITS``."""
+    """Split ``"90d"`` into (90, "d"); the unit is one of ``MICROSECONDS`` or ``CALENDAR_UNITS``."""
     match = _LENGTH.fullmatch(text)
     if match is None:
-        raise ValueError('a length is a positive whole number and a unit, such as "90d"')
+        raise ValueError('a length must be a positive whole number and a unit, such as "90d"')
     number, unit = match.groups()
     units = (*MICROSECONDS, *CALENDAR_UNITS)
     if unit not in units:
-        raise ValueError(f"{unit} is no unit of length; the units are {' '.join(units)}")
+        raise ValueError(f"{unit} is not a unit of length; the units are {' '.join(units)}")
     return int(number), unit
 
 
 def parse_moment(text: str) -> int | date:
-    """An RFC 3339 instant with its offset -> microseconds; a date alone -> the date, still without a zone."""
+    """Return the microseconds of an RFC 3339 instant with an offset; return a date alone as a date.
+
+    The years 1900 to 2199 are allowed.
+    """
     try:
         bound = parse_instant_or_date(text)
     except ValueError as error:
         raise ValueError(
-            'a moment is an RFC 3339 instant with its offset, such as "1997-10-01T00:00:00Z", or a date'
+            'the value must be an RFC 3339 instant with an offset, such as "1997-10-01T00:00:00Z", or a date'
         ) from error
     year = bound.year if isinstance(bound, date) else (_EPOCH + timedelta(microseconds=bound)).year
     if year not in _ACCEPTED_YEARS:
-        raise ValueError("the year lies outside 1900 to 2199")
+        raise ValueError("the year must be from 1900 to 2199")
     return bound
 
 
 def parse_instant_or_date(text: str) -> int | date:
-    """Parse like ``parse_moment``, for the years 1 to 9999; digits beyond microseconds are cut."""
+    """Parse like ``parse_moment``, but for the years 1 to 9999. Digits beyond microseconds are cut."""
     return date.fromisoformat(text) if _DATE.fullmatch(text) else _parse_instant(text)
 
 
@@ -108,13 +111,13 @@ def utc_midnight_of(day: date) -> int:
 
 @lru_cache(maxsize=4096)
 def first_instant_of_day(day: date, zone: str) -> int:
-    """The first instant whose local date in ``zone`` is ``day``; where the zone skipped that day, the instant after."""
+    """Return the first instant of the local ``day``; if the zone skipped that day, the instant after the skip."""
     midnight = datetime.combine(day, time())
     tz = get_zone_info(zone)
     earlier, later = sorted(_microseconds(midnight.replace(tzinfo=tz, fold=fold)) for fold in (0, 1))
     if earlier == later or _wall_time(earlier, tz) == midnight:
         return earlier
-    # Midnight was skipped, so the day begins at the change of offset, which lies in (earlier, later].
+    # The clock skipped midnight, so the day begins when the offset changes, which is in (earlier, later].
     before = _utc_offset(earlier, tz)
     while later - earlier > 1:
         middle = (earlier + later) // 2
@@ -139,15 +142,15 @@ def _utc_offset(instant: int, tz: ZoneInfo) -> timedelta | None:
 
 @cache
 def get_zone_info(zone: str) -> ZoneInfo:
-    """Like ``ZoneInfo(zone)``, which forgets all but eight zones and would read the others' files again."""
+    """Return ``ZoneInfo(zone)`` from a cache: the cache of ``ZoneInfo`` has eight zones and reads others again."""
     return ZoneInfo(zone)
 
 
 @cache
 def _timezones() -> frozenset[str]:
-    return frozenset(available_timezones()) - {"localtime", "Factory"}  # what they mean depends on the machine
+    return frozenset(available_timezones()) - {"localtime", "Factory"}  # Their meaning depends on the machine.
 
 
 def is_timezone(name: Any) -> bool:
-    """Whether ``name`` names a zone of the IANA database. A trait may hold anything, so anything may be asked."""
+    """Return whether ``name`` is a zone of the IANA database; it may be of any type, because traits are."""
     return isinstance(name, str) and name in _timezones()

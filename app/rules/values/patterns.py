@@ -1,4 +1,4 @@
-"""Patterns of ``matches``: RE2, bounded in memory and in the size of its program. Pure."""
+"""RE2 patterns for the operator ``matches``, with limits on memory and program size."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import re2
 
 _PATTERN_MEMORY: Final = 1 << 20
 _PROGRAM_SIZE_MAX: Final = 3_000
-"""Bytes, and instructions, that RE2 may use for one pattern; one that needs more is refused where it is defined."""
+"""Limits for one pattern: bytes of memory, and RE2 instructions. A definition with a larger pattern is refused."""
 
 
 def measure_pattern(pattern: str, *, fold: bool) -> int:
-    """How many instructions the pattern takes."""
+    """Return the number of RE2 instructions of the pattern."""
     return int(compile_pattern(pattern, fold=fold).programsize)
 
 
 def find_pattern_error(text: str) -> str | None:
-    """Why ``matches`` cannot use the pattern, in the words of RE2; ``None`` where it can."""
+    """Return the reason why ``matches`` cannot use the pattern, mostly in the words of RE2; ``None`` if it can."""
     try:
         sizes = [measure_pattern(text, fold=fold) for fold in (False, True)]
     except re2.error as error:
         reason = error.args[0]
         return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
     except UnicodeEncodeError:
-        return "half of a surrogate pair is no character"
-    return "it repeats or lists too much" if max(sizes) > _PROGRAM_SIZE_MAX else None
+        return "it contains a lone surrogate, which is not a character"
+    return "it is too complex" if max(sizes) > _PROGRAM_SIZE_MAX else None
 
 
 def compile_pattern(text: str, *, fold: bool) -> Any:

@@ -111,8 +111,12 @@ def test_dependencies_go_through_segments_and_stages() -> None:
             "/rule",
             "cycle",
         ),
-        ([segment("a", {"did": "A"}), segment("a", {"did": "B"})], "/key", "two of segment:a"),
-        ([journey("main", [("s", {"did": "A"}), ("s", {"did": "B"})])], "/stages/1/key", "two of stage:main:s"),
+        ([segment("a", {"did": "A"}), segment("a", {"did": "B"})], "/key", "segment:a is defined twice"),
+        (
+            [journey("main", [("s", {"did": "A"}), ("s", {"did": "B"})])],
+            "/stages/1/key",
+            "stage:main:s is defined twice",
+        ),
     ],
 )
 def test_definitions_that_do_not_fit_together_are_refused(definitions: Any, path: str, says: str) -> None:
