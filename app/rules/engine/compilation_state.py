@@ -1,6 +1,6 @@
-"""The state of one compilation: rules, computed traits, leaves, and what each rule depends on.
+"""State of one compilation: compiled rules, computed traits, leaves, and the dependencies of each rule.
 
-Rules share leaves and hidden rules, so all rules of a ruleset are compiled into one ``Compilation``.
+Rules share leaves and hidden rules, so all rules of a ruleset are compiled into one :class:`Compilation`.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ from app.rules.engine.point_series import PointRetention
 from app.rules.language.references import NamedRule, Reference, find_references
 
 ENGINE_VERSION: Final = 1
-"""Raise it when the same rule comes to mean something else: every state is then filled again."""
+"""Part of every digest of a meaning. Increase it if a rule changes its meaning; all states are then backfilled."""
 
 Stages = Mapping[str, tuple[tuple[str, str], ...]]
 
 
 class Dependencies(msgspec.Struct):
-    """What the truth of one rule depends on, through everything that it reads."""
+    """Everything that the truth of one rule depends on, directly or through the rules that it reads."""
 
     leaves: set[str] = msgspec.field(default_factory=set)
     traits: set[str] = msgspec.field(default_factory=set)
     rules: set[str] = msgspec.field(default_factory=set)
-    """Ids of the rules and computed traits that it reads, hidden ones too, at any depth."""
+    """Ids of the rules and computed traits that the rule reads at any depth, including hidden rules."""
     point_nodes: set[int] = msgspec.field(default_factory=set)
-    """The numbers of the nodes that look at touchpoints one by one."""
+    """Numbers of the nodes that scan the points of a series, which costs time for each point."""
     patterns: dict[tuple[str, bool], int] = msgspec.field(default_factory=dict)
-    """(pattern, whether case is ignored) -> instructions it takes."""
+    """(pattern, whether case is ignored) -> number of RE2 instructions."""
     levels: int = 0
+    """Nesting depth, including the definitions that the rule reads."""
     is_dated: bool = False
-    """Its truth can change by time alone from the very beginning, so it is decided at birth."""
+    """True if the result can change by time alone before any touchpoint matches. Such a rule must be evaluated at
+    the customer's first message."""
     reads_bucketing_key: bool = False
 
     def include(self, other: Dependencies) -> None:
@@ -52,7 +54,7 @@ class Dependencies(msgspec.Struct):
 
 
 class AnalyzedDefinitions(msgspec.Struct):
-    """Definitions that may read each other. ``ids`` maps a plain id to that of the rule that was compiled for it."""
+    """A checked set of definitions. ``ids`` maps a plain id (``segment:KEY``) to the id of the compiled rule."""
 
     rules: dict[str, NamedRule]
     journeys: Stages
@@ -60,11 +62,15 @@ class AnalyzedDefinitions(msgspec.Struct):
     order: list[str]
     ids: dict[str, str] = {}
     meanings: dict[str, str] = {}
-    """Plain id -> digest of what it means, without its own name."""
+    """Plain id -> digest of the meaning of the rule, without the id: equal for two segments with the same rule."""
 
 
 class Compilation:
-    """``is_explaining``: keep every point and use the general nodes, so that an explanation can show what counted."""
+    """The result of compilation so far.
+
+    ``timezone`` is that of the workspace. With ``is_explaining``, series keep every point and only general node
+    classes are used, so that an explanation can list the touchpoints that counted.
+    """
 
     def __init__(self, timezone: str, default_journey: str, *, is_explaining: bool = False) -> None:
         self.timezone = timezone
@@ -75,11 +81,11 @@ class Compilation:
         self.leaves: dict[str, Leaf] = {}
         self.dependencies: dict[str, Dependencies] = {}
         self.meanings: dict[str, str] = {}
-        """Id -> digest that tells whether a state that was made earlier still holds."""
+        """Rule id -> digest of its meaning. A stored truth is valid as long as the digest is the same."""
         self._point_node_count = 0
 
     def digest_meanings(self, definitions: AnalyzedDefinitions) -> dict[str, str]:
-        """Fill in and return the meanings of the rules and values of the set, in its order."""
+        """Compute, store and return the digests of the meanings of all rules and values, in their order."""
         for plain_id in definitions.order:
             rule = definitions.rules[plain_id].rule
             references = definitions.references[plain_id]
@@ -87,14 +93,14 @@ class Compilation:
         return definitions.meanings
 
     def digest_part(self, kind: str, model: BaseModel, definitions: AnalyzedDefinitions) -> str:
-        """Return the meaning of a part of a rule that is tracked on its own."""
+        """Return the digest of the meaning of a part of a rule, which a hidden rule tracks."""
         references = find_references("", model, (), definitions.rules, definitions.journeys, self.default_journey)
         return self._digest_meaning(kind, model, references, definitions)
 
     def _digest_meaning(
         self, kind: str, model: BaseModel, references: Iterable[Reference], definitions: AnalyzedDefinitions
     ) -> str:
-        """Digest what decides the truth: the text, everything that it reads, and where days begin."""
+        """Return a digest of all inputs of the meaning: the rule, the rules that it reads, and the timezone."""
         targets = [[definitions.meanings[target] for target in reference.targets] for reference in references]
         return digest([ENGINE_VERSION, kind, self.timezone, canonicalize(model), targets])
 
@@ -105,9 +111,9 @@ class Compilation:
         dependencies: Dependencies,
         compile_rule: Callable[[str, Dependencies], CompiledRule],
     ) -> CompiledRule:
-        """Return the unnamed rule that is tracked for its history; rules that ask for the same share it.
+        """Return a hidden rule, whose truth is stored only for its history; compile it if it is new.
 
-        ``dependencies`` are those of the rule that reads it.
+        Rules that need the same history share one hidden rule. ``dependencies`` are those of the rule that reads it.
         """
         meaning = digest([kind, meaning_parts])
         rule_id = f"watch:{meaning}"
@@ -122,7 +128,10 @@ class Compilation:
         return rule
 
     def add_leaf(self, leaf: Leaf, dependencies: Dependencies, scan_count: int = 1) -> Leaf:
-        """Add the leaf, or merge it with the same one; ``scan_count``: how often one evaluation may scan its points."""
+        """Add the leaf, or merge it into an existing leaf with the same id.
+
+        ``scan_count`` is the number of scans of its points that one evaluation may make.
+        """
         if leaf.point_retention is not None:
             dependencies.point_nodes |= set(range(self._point_node_count, self._point_node_count + scan_count))
             self._point_node_count += scan_count
@@ -133,10 +142,10 @@ class Compilation:
         return leaf
 
     def widen_retention(self, retention: PointRetention) -> PointRetention:
-        """Return the retention, with every point if the compilation is for an explanation."""
+        """Return the retention; for an explanation, require all points."""
         return retention.union(PointRetention(all_points=True)) if self.is_explaining else retention
 
 
 def digest(parts: Any) -> str:
-    """Return 16 hexadecimal digits for a value that JSON can express."""
+    """Return a digest of 16 hexadecimal digits; ``parts`` must be a JSON value."""
     return blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=8).hexdigest()

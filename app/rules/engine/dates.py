@@ -1,6 +1,6 @@
-"""Values read as dates, which only the date operators do, and the anniversaries of a date.
+"""Conversion of values to instants and local days for the date operators, and anniversaries.
 
-Zones and lengths as in ``app.rules.values.calendar``; instants are microseconds since 1970.
+Instants are microseconds since 1970; zones and lengths are those of :mod:`app.rules.values.calendar`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ _UNITS: Final = (
     (10**11, Fraction(1_000)),
     (0, Fraction(1_000_000)),
 )
-"""From which size on an epoch number is in nanoseconds, microseconds, milliseconds, seconds; times microseconds."""
+"""(lowest absolute value, microseconds of one unit) of epoch numbers in nano-, micro-, milliseconds and seconds."""
 _EPOCH_NUMBER_MAX: Final = 10**21
-"""More nanoseconds than the years 1 to 9999 have."""
+"""Above this, an epoch number in nanoseconds is outside the years 1 to 9999."""
 _WHOLE_YEAR: Final = 367 * MICROSECONDS["d"]
 _CALENDAR_CYCLE_YEARS: Final = 400
-"""After so many years the calendar repeats, weekdays included."""
+"""The Gregorian calendar repeats after this number of years, including weekdays."""
 
 
 def parse_date_value(value: Any) -> int | date | None:
-    """The instant, or the date that waits for a zone; ``None`` for anything else, and outside the years 1 to 9999."""
+    """Return an instant, or a date if the value has no time; ``None`` if it is neither or outside the years 1 to 9999.
+
+    Accepts RFC 3339 text with an offset, dates, and epoch numbers whose size determines their unit.
+    """
     if isinstance(value, str):
         try:
             return parse_instant_or_date(value)
@@ -47,22 +50,22 @@ def parse_date_value(value: Any) -> int | date | None:
 
 
 def read_instant(value: Any, zone: str) -> int | None:
-    """The instant that ``value`` says; a date alone is its first local instant. ``None`` if it is no date."""
+    """Return the instant of the value, for a date its first instant in ``zone``; ``None`` if it is not a date."""
     moment = parse_date_value(value)
     return calendar.start_of_day(moment, zone) if isinstance(moment, date) else moment
 
 
 def read_local_day(value: Any, zone: str) -> date | None:
-    """The local day that ``value`` says or lies in; ``None`` if it is no date."""
+    """Return the local day of the value in ``zone``; ``None`` if it is not a date."""
     moment = parse_date_value(value)
     return calendar.local_day(moment, zone) if isinstance(moment, int) else moment
 
 
 def check_anniversary(value: Any, length: Length, t: int, zone: str) -> tuple[bool, int | None]:
-    """Whether ``t`` is within ``length`` before an anniversary or on its day, and when that next changes, exactly.
+    """Return whether ``t`` is on an anniversary of the date or within ``length`` before it, and the exact next change.
 
-    Anniversaries are local days of the years after that of ``value``; 29 February has the 28th in common years.
-    (False, None) if ``value`` is no date.
+    Anniversaries are local days in the years after that of ``value``; for 29 February it is the 28th in common years.
+    The result is (False, None) if ``value`` is not a date.
     """
     day = read_local_day(value, zone)
     if day is None:
@@ -78,7 +81,10 @@ def check_anniversary(value: Any, length: Length, t: int, zone: str) -> tuple[bo
 
 @lru_cache(maxsize=4096)
 def _end_of_run(day: date, year: int, length: Length, zone: str) -> int | None:
-    """When the truth that an anniversary in ``year`` gives ends; the next one may begin before, and so on for ever."""
+    """Return the instant at which the truth of the anniversary in ``year`` ends; ``None`` for never.
+
+    If the time before the next anniversary begins before that instant, the truth continues.
+    """
     if length.months >= 12 or length.microseconds >= _WHOLE_YEAR:
         return None
     for candidate in range(year, year + _CALENDAR_CYCLE_YEARS):
@@ -93,7 +99,10 @@ def _anniversary_in(day: date, year: int) -> date:
 
 
 def _anniversary_start(day: date, length: Length, zone: str) -> int:
-    """``length`` before the local day: exact ones before its first instant, months before its midnight on the clock."""
+    """Return the instant ``length`` before the local day.
+
+    An exact length counts back from the first instant of the day; months count back from its midnight on the clock.
+    """
     if length.is_exact:
         return calendar.subtract(calendar.start_of_day(day, zone), length, zone)
     midnight = calendar.shift_date_months(day, -length.months).toordinal() - date(1970, 1, 1).toordinal()

@@ -1,7 +1,8 @@
-"""Compiles sets of definitions: one rule after the other, so that what a rule reads is compiled before it.
+"""Compiler of a set of definitions; it compiles each rule after the rules that it reads.
 
-Definitions that are being filled are compiled beside the current ones, under ids of their own, with everything
-that reads them; what means the same in both sets is one rule.
+An edited definition is backfilled while its old version stays current. So the edited set is compiled beside the current
+set. A rule whose meaning differs gets its own id with a suffix, and so does each rule that reads it; rules with the
+same meaning in both sets are shared.
 """
 
 from __future__ import annotations
@@ -26,17 +27,23 @@ from app.rules.language.references import (
 from app.rules.language.validation import json_pointer
 
 LEVELS_MAX: Final = 150
-"""Nesting of a rule together with all that it reads through segments, stages and computed traits."""
+"""Maximum nesting depth of a rule, including the segments, stages and computed traits that it reads."""
 
 POINT_NODES_MAX: Final = 100
-"""Windowed aggregates, sequences and the like in a rule and all that it reads: each looks at every point."""
+"""Maximum number of nodes that scan all points (such as sequences) in a rule and everything that it reads."""
 
 PATTERNS_SIZE_MAX: Final = 10_000
-"""Instructions of all patterns in a rule and all that it reads: a touchpoint may meet each of them."""
+"""Maximum number of RE2 instructions of all patterns in a rule and everything that it reads.
+
+A touchpoint may be matched against each of these patterns.
+"""
 
 
 def analyze_definitions(definitions: Sequence[Definition], default_journey: str) -> AnalyzedDefinitions:
-    """Check the set as a whole. Refuses unknown names, cycles and two definitions of one key."""
+    """Check the set and return it with its references and order of compilation.
+
+    Raises :class:`InvalidDefinition` for unknown names, cycles, and two definitions with one key.
+    """
     rules = index_rules(definitions)
     journeys = stages_by_journey(definitions)
     references = collect_references(rules, journeys, default_journey)
@@ -49,7 +56,10 @@ def compile_definitions(
     compiled: AnalyzedDefinitions | None = None,
     suffix: str = "",
 ) -> None:
-    """Compile the rules of the set, but for those that mean the same in ``compiled``: their ids are taken over."""
+    """Compile the rules of the set into ``compilation``.
+
+    Rules with the same meaning in ``compiled`` are not compiled again; their ids are reused. New ids end in ``suffix``.
+    """
     for plain_id, meaning in compilation.digest_meanings(definitions).items():
         if compiled is not None and compiled.meanings.get(plain_id) == meaning:
             definitions.ids[plain_id] = compiled.ids[plain_id]
@@ -67,7 +77,7 @@ def _compile_rule(compilation: Compilation, plain_id: str, definitions: Analyzed
     if plain_id.startswith("trait:"):
         compilation.computed_traits[rule_id] = ComputedTrait(rule_id, compiler.compile_value(rule))
     else:
-        body = compiler.compile_node(rule)  # type: ignore[arg-type]  # a rule, because only a trait has a value
+        body = compiler.compile_node(rule)  # type: ignore[arg-type]  # Only a computed trait has a value.
         compilation.rules[rule_id] = CompiledRule(rule_id, body)
     compilation.dependencies[rule_id] = dependencies
     dependencies.levels += 1 + max(len(steps) for _, steps in walk_models(rule))
@@ -75,22 +85,23 @@ def _compile_rule(compilation: Compilation, plain_id: str, definitions: Analyzed
 
 
 def _check_limits(plain_id: str, dependencies: Dependencies, path: tuple[PathStep, ...]) -> None:
-    """Raise InvalidDefinition if evaluating the rule could take too much work."""
+    """Raise :class:`InvalidDefinition` if the evaluation of the rule could take too much time."""
     if dependencies.levels > LEVELS_MAX:
         raise InvalidDefinition(
             json_pointer(path),
-            f"{plain_id} nests deeper than {LEVELS_MAX} levels with the segments and stages that it reads",
-            "Flatten the chain of segments.",
+            f"{plain_id} nests deeper than {LEVELS_MAX} levels, including the segments and stages that it reads",
+            "Use fewer segments that refer to each other.",
         )
     if sum(dependencies.patterns.values()) > PATTERNS_SIZE_MAX:
         raise InvalidDefinition(
             json_pointer(path),
-            f"the patterns of {plain_id} and of what it reads take more than {PATTERNS_SIZE_MAX} instructions",
+            f"the patterns of {plain_id} and of the definitions that it reads are too complex together: they compile "
+            f"to more than {PATTERNS_SIZE_MAX} instructions",
             "Use fewer or simpler patterns.",
         )
     if len(dependencies.point_nodes) > POINT_NODES_MAX:
         raise InvalidDefinition(
             json_pointer(path),
-            f"{plain_id} and what it reads look at touchpoints one by one in more than {POINT_NODES_MAX} places",
-            "Ask fewer aggregates, steps of sequences and calendar windows in one rule.",
+            f"{plain_id} and the definitions that it reads scan touchpoints in more than {POINT_NODES_MAX} nodes",
+            "Use fewer aggregates with a window, sequence steps and calendar windows in one rule.",
         )

@@ -1,4 +1,4 @@
-"""Why a rule is true or false of a customer, node by node, since when and until when."""
+"""Explanations: the result of every node of a rule for one customer, since when, and until when."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from app.rules.engine.nodes.traits import ComparisonNode, ComputedTrait, Compute
 from app.rules.language.validation import HEADS
 
 TOUCHPOINTS_MAX: Final = 100
-"""Message ids shown for one node: the latest ones. ``counted`` says how many there are."""
+"""Maximum number of message ids for one node; the latest are shown. ``counted`` has the number of all."""
 
 TouchpointIds = Callable[[str], Sequence[tuple[int, str]]]
-"""leaf id -> (occurred_at, message id) of every touchpoint of the customer that belongs to it, in order."""
+"""Leaf id -> (occurred_at, message id) of every touchpoint of the customer that matches the leaf, in order."""
 
 _COUNT_KEYS: Final = ("at_least", "at_most", "exactly", "between")
 _CADENCE_KEYS: Final = ("at_least", "of_last", "period")
@@ -32,19 +32,25 @@ _NON_COMPARISON_KEYS: Final = frozenset(
 def explain_rule(
     node: Node, facts: Facts, t: int, ids: TouchpointIds | None, node_trackers: Mapping[int, CompiledRule] | None = None
 ) -> dict[str, Any]:
-    """The tree of a rule with, at each node, its truth and the instant at which that changes by itself.
+    """Return the rule as a tree with the result of every node at ``t``.
 
-    Every node has ``rule``, ``truth``, ``since`` (microseconds; ``None`` if the node has no tracker), ``valid_until``
-    (microseconds or ``None``) and ``nodes``. A node that counts touchpoints adds ``counted``, ``needed`` and
-    ``touchpoints``, one that compares a value ``value``, a stage node ``current``, a bucket node ``bucket``. A segment
-    or stage that several nodes read is explained under the first of them, with its id under ``definition``.
+    Every node has ``rule`` (JSON), ``truth``, ``since`` (microseconds; ``None`` without a tracker for the node),
+    ``valid_until`` (microseconds, or ``None`` for never) and ``nodes`` (children). Some nodes have more keys:
+
+    - a node that counts touchpoints: ``counted``, ``needed`` and ``touchpoints``
+    - a node that compares a value: ``value``
+    - a stage node: ``current``
+    - a bucket node: ``bucket``
+
+    A segment or stage that several nodes read is explained only under the first of them, with its id as ``definition``.
+    ``node_trackers`` maps ``id(node)`` to the hidden rule that tracks since when the node has its truth.
     """
     explained = {node.rule_id} if isinstance(node, CompiledRule) else set()
     return _ExplanationBuilder(facts, t, ids, node_trackers or {}, explained).build_tree(node)
 
 
 def explain_value(computed: ComputedTrait, facts: Facts, t: int, ids: TouchpointIds | None) -> dict[str, Any]:
-    """``value``, ``valid_until``, and the touchpoints that it was worked out from."""
+    """Return ``value`` and ``valid_until`` of a computed trait, and the touchpoints that it was computed from."""
     cache = EvaluationCache()
     value, until = computed.value_and_next_change(facts, t, cache)
     inputs = _ExplanationBuilder(facts, t, ids, {}, set()).describe_inputs(computed)
@@ -79,7 +85,7 @@ class _ExplanationBuilder:
         return answer
 
     def _children(self, node: Node) -> list[Node]:
-        """Return the child nodes; a named rule is explained once, a hidden one not at all."""
+        """Return the children to explain: a segment or stage only once, a hidden rule never."""
         children: list[Node] = []
         for child in node.children:
             if isinstance(child, CompiledRule):
@@ -113,7 +119,7 @@ class _ExplanationBuilder:
                 value = node.source.evaluate(self.facts, self.t, self.cache)
                 return {"value": value, "needed": _comparison_json(node)} | self.describe_inputs(node.source)
             case StageNode():
-                current = node.current_place(self.facts, self.t, self.cache)
+                current = node.current_position(self.facts, self.t, self.cache)
                 return {"current": None if current is None else node.stage_keys[current]}
             case BucketNode():
                 key = self.facts.bucketing_key
@@ -139,7 +145,7 @@ class _ExplanationBuilder:
         return {"counted": len(matches), "needed": needed} | self._touchpoints_at(node.point_window.leaf_id, indexes)
 
     def describe_inputs(self, source: ValueNode) -> dict[str, Any]:
-        """``counted`` and ``touchpoints`` of an aggregate, if the value is one."""
+        """Return ``counted`` and ``touchpoints`` if the value is an aggregate with a window, else nothing."""
         while isinstance(source, ComputedTrait | ComputedTraitPath):
             source = source.source
         if not isinstance(source, WindowedAggregate):
@@ -148,7 +154,10 @@ class _ExplanationBuilder:
         return {"counted": len(indexes)} | self._touchpoints_at(source.point_window.leaf_id, indexes)
 
     def _touchpoints_at(self, leaf_id: str, indexes: Sequence[int]) -> dict[str, Any]:
-        """Return the message ids at these indexes; an explaining ruleset keeps every point, so the indexes agree."""
+        """Return the message ids at these indexes of the points.
+
+        A ruleset for explanations keeps every point, so the index of a point is also the index of its touchpoint.
+        """
         touchpoints = self.ids(leaf_id) if self.ids else []
         return {"touchpoints": [touchpoints[index][1] for index in indexes[-TOUCHPOINTS_MAX:]] if touchpoints else []}
 
@@ -158,5 +167,5 @@ def _required_count(node: Node) -> dict[str, Any]:
 
 
 def _comparison_json(node: Node) -> dict[str, Any]:
-    """The comparison of a node, as it is written."""
+    """Return the operators of the node as its author wrote them."""
     return {key: operand for key, operand in node.rule_json.items() if key not in _NON_COMPARISON_KEYS}

@@ -1,7 +1,11 @@
-"""Touchpoint leaves: the part of a node that is the same for every customer and every instant.
+"""Filters and leaves: decide which touchpoints a node is about.
 
-A leaf has an id that follows from its meaning, so that the same filter in ten segments, or in an edited one, is
-one leaf with one series.
+A leaf is the part of a node that gives the same answer for every customer and instant: event names, channel, source,
+``where``, and fixed dates. Its id is a digest of that meaning. So if ten segments use the same filter, or an edited
+segment keeps it, there is one leaf with one series for each customer.
+
+A condition that depends on the customer (a date without a timezone, an operand that is a trait) is *open*. The leaf
+cannot test it, so it stores the value of the touchpoint, and the node tests it at each evaluation.
 """
 
 from __future__ import annotations
@@ -28,22 +32,24 @@ from app.rules.language.expressions import Filtered
 
 TouchpointPredicate = Callable[[TouchpointView], bool]
 ValueExtractor = Callable[[TouchpointView], list[Any] | None]
-"""What of a touchpoint is kept beside its instant; ``None`` where it is none of the leaf's after all."""
+"""Returns the values of a touchpoint that the leaf stores; ``None`` if the touchpoint does not match the leaf."""
 
 LocalTest = tuple[Any, Callable[[int], bool]]
-"""(canonical form, test of an instant) of a condition on local time."""
+"""(canonical form, predicate of an instant) of a condition on local time."""
 
 _COUNT_ONLY = Retention(0, 0, None, ())
 
 WEIGHED_POINTS_MAX: Final = 100_000
-"""A cap above this is no cap in practice, and weighing the series with each touchpoint would cost too much."""
+"""Largest size limit that is checked after each touchpoint. A series rarely reaches a higher limit, and computing the
+size of a long series each time would cost too much."""
 
 
 class Leaf(msgspec.Struct, frozen=True):
-    """``event_names`` is ``None`` where any event matches, ``predicate`` is ``None`` where the name alone decides.
+    """Test of touchpoints, and retention of the series of those that match.
 
-    ``point_retention`` and ``extract_values`` are set if rules read the touchpoints one by one, ``sequence_tracker`` if
-    a sequence is followed step by step.
+    ``event_names`` is ``None`` if every event matches, and ``predicate`` is ``None`` if the name alone decides.
+    ``point_retention`` and ``extract_values`` are set if rules read single touchpoints. ``sequence_tracker`` is set if
+    the leaf tracks the progress of a sequence.
     """
 
     id: str
@@ -63,7 +69,11 @@ class Leaf(msgspec.Struct, frozen=True):
         )
 
     def add(self, series: Series, t: int, place: int, values: Sequence[Any] | None, points_max: int) -> None:
-        """Fold in the ``place``-th message of its instant, which is not before any folded in earlier."""
+        """Add a touchpoint to the series; it must not be earlier than any added before.
+
+        ``t`` is its instant, ``place`` its position among the messages of that instant, and ``points_max`` the size
+        limit of the series.
+        """
         series.add(t, self.retention, points_max)
         if values is None:
             return
@@ -77,7 +87,7 @@ class Leaf(msgspec.Struct, frozen=True):
             series.overflowed = True
 
     def prune_series(self, series: Series) -> Series:
-        """Return the series without what only rules that no longer exist required."""
+        """Return the series without the parts that only removed rules needed."""
         latest = series.latest
         surplus = max(len(latest) - self.retention.latest, 0)
         if self.retention.window is not None and latest:
@@ -90,7 +100,7 @@ class Leaf(msgspec.Struct, frozen=True):
         )
 
     def merge_with(self, other: Leaf) -> Leaf:
-        """Return the same leaf with everything that either of two nodes needs."""
+        """Return the leaf with the retention that two nodes need together."""
         first, second = self.retention, other.retention
         windows = [window for window in (first.window, second.window) if window is not None]
         retention = Retention(
@@ -106,13 +116,13 @@ class Leaf(msgspec.Struct, frozen=True):
 
     @property
     def unlimited(self) -> Leaf:
-        """Keep every point: for explanations, which show all that was counted."""
+        """The leaf with a retention of every point, for explanations."""
         retention = Retention(latest=10**9, earliest=10**9, window=None, edges=self.retention.edges)
         return msgspec.structs.replace(self, retention=retention)
 
 
 class Condition(NamedTuple):
-    """One entry of ``where``. ``is_open``: only the customer can answer, by a timezone or an operand."""
+    """One entry of ``where``; it is open if its result depends on the customer's timezone or on a dynamic operand."""
 
     path: str
     canonical_form: Any
@@ -129,11 +139,11 @@ class Condition(NamedTuple):
 
 
 def _refuse_operand(operand: Any) -> Any:
-    raise AssertionError(f"a filter that is decided at once has no operand to work out, but {operand!r} is one")
+    raise AssertionError(f"a closed condition has a dynamic operand: {operand!r}")
 
 
 class Filter(NamedTuple):
-    """Which touchpoints a node, or a step, is about."""
+    """Compiled filter of a node or of a step of a sequence."""
 
     event_names: tuple[str, ...] | None
     channels: frozenset[str]
@@ -147,7 +157,7 @@ class Filter(NamedTuple):
 
     @property
     def canonical_form(self) -> dict[str, Any]:
-        """The part of the leaf's id that the filter determines; open conditions are not part of it."""
+        """JSON value that determines the part of the leaf id from the filter. It has no open conditions."""
         settled = [condition for condition in self.conditions if not condition.is_open]
         has_dates = any(condition.comparison.static_test is None for condition in settled)
         return {
@@ -159,7 +169,7 @@ class Filter(NamedTuple):
         }
 
     def predicates(self) -> list[TouchpointPredicate]:
-        """What a touchpoint must satisfy beside its name, the cheapest first."""
+        """Return the predicates that a touchpoint must satisfy in addition to its name, the cheapest first."""
         predicates: list[TouchpointPredicate] = []
         channels, sources = self.channels, self.sources
         if channels:
@@ -176,7 +186,7 @@ def compile_filter(
     zone: str | None,
     compile_comparison: Callable[[Comparison], CompiledComparison],
 ) -> Filter:
-    """Compile FILTER; ``zone`` is the node's own timezone."""
+    """Compile the filter of a node; ``zone`` is the node's own timezone."""
     conditions = []
     for path, test in (node.where or {}).items():
         comparison = test if isinstance(test, Comparison) else Comparison(eq=test)
@@ -192,7 +202,7 @@ def compile_filter(
 
 
 def build_counting_leaf(filter: Filter, span: Span, local_test: LocalTest | None, retention: Retention) -> Leaf:
-    """A leaf that needs instants only. ``local_test`` is a condition on local time."""
+    """Return a leaf that stores instants only. ``local_test`` is a condition on local time."""
     form = filter.canonical_form | {"span": _canonical_span(span), "local": local_test and local_test[0]}
     return Leaf(
         _digest(form),
@@ -209,7 +219,7 @@ def build_point_leaf(
     paths: Sequence[str],
     point_retention: PointRetention,
 ) -> Leaf:
-    """A leaf that keeps values of its touchpoints: ``paths``, then those of the conditions left open."""
+    """Return a leaf that stores values of its touchpoints: those at ``paths``, then those of the open conditions."""
     columns = (*paths, *(condition.path for condition in filter.open_conditions))
     form = filter.canonical_form | {
         "span": _canonical_span(span),
@@ -228,7 +238,7 @@ def build_point_leaf(
 
 
 class StepFilter(NamedTuple):
-    """One step of a sequence; a closing step is not bound by the window."""
+    """Filter of one step of a sequence. The window of the sequence does not apply to a closing ``not`` step."""
 
     filter: Filter
     is_closing: bool
@@ -242,7 +252,11 @@ def build_sequence_leaf(
     point_retention: PointRetention,
     tracker: SequenceTracker | None,
 ) -> Leaf:
-    """A leaf for all steps together: the mask of the steps that a touchpoint may be, then the values to be the same."""
+    """Return one leaf for all steps of a sequence.
+
+    Its values are a bit mask of the steps that the touchpoint matches, the values at ``same``, and the values of open
+    conditions. A touchpoint without a value for each path of ``same`` does not match.
+    """
     columns = [condition.path for step in steps for condition in step.filter.open_conditions]
     same_readers, open_readers = [compile_path(path) for path in same], [compile_path(path) for path in columns]
     step_filters: list[tuple[int, tuple[str, ...] | None, TouchpointPredicate | None]] = []
@@ -278,7 +292,7 @@ def build_sequence_leaf(
 
 
 def _span_predicates(span: Span, local_test: LocalTest | None) -> list[TouchpointPredicate]:
-    """What the instant alone must satisfy, in some timezone at least."""
+    """Return predicates of the instant; they accept an instant that is inside in at least one timezone."""
     predicates: list[TouchpointPredicate] = []
     start, end = span.widest_bounds
     if start is not None:
@@ -317,7 +331,7 @@ def _canonical_span(span: Span) -> list[Any]:
 
 
 def _canonical_tracker(tracker: SequenceTracker) -> str:
-    """Return the text that is part of the ids of stored series: changing it orphans them."""
+    """Return the part of a leaf id that describes the tracker. The text must never change: stored series use the id."""
     shape = tracker.shape
     return f"Course(shape=Shape(gaps={shape.gaps!r}, closing={shape.closing!r}, same={shape.same_count}))"
 
@@ -330,7 +344,7 @@ def _canonical_comparison(comparison: Comparison) -> dict[str, Any]:
 
 
 def canonicalize(operand: Any) -> Any:
-    """One form for what means the same: 1 and 1.0 are one, 1 and "1" are not."""
+    """Return a JSON value that is equal for operands with the same meaning: for 1 and 1.0, but not for 1 and "1"."""
     if isinstance(operand, BaseModel):
         return canonicalize(operand.model_dump(by_alias=True, exclude_unset=True))
     if isinstance(operand, dict):

@@ -1,6 +1,6 @@
-"""When two values of JSON are one value: for distinct, most_frequent, ``same`` and changes of traits.
+"""Equality of JSON values, for ``distinct``, ``most_frequent``, ``same`` and changes of traits.
 
-1 and 1.0 are one value, true is no number, and objects are equal whatever the order of their keys.
+1 equals 1.0. True does not equal 1. Objects are equal if they have the same keys and values in any order.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ _EPOCH: Final = datetime(1970, 1, 1)
 
 
 def equality_key(value: Any) -> Hashable:
-    """Equal, and of the same hash, exactly where the values are one. Numbers are ``int``, ``Decimal``, ``Fraction``."""
+    """Return a hashable key that is equal for equal JSON values, and only for those.
+
+    Numbers must be ``int``, ``Decimal`` or ``Fraction``.
+    """
     if isinstance(value, bool):
-        return ("bool", value)  # True equals 1 in Python
+        return ("bool", value)  # In Python, True equals 1.
     if isinstance(value, list):
         return ("list", tuple(equality_key(item) for item in value))
     if isinstance(value, dict):
@@ -27,14 +30,14 @@ def equality_key(value: Any) -> Hashable:
 
 
 def digest_value(value: Any) -> str:
-    """32 characters that are the same, in every process, exactly where ``equality_key`` is; "" for a missing value."""
+    """Return 32 hexadecimal digits that are equal for equal JSON values, in every process; "" for a missing value."""
     if value is None:
         return ""
     return blake2b("".join(_canonical(value)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _canonical(value: Any) -> Iterator[str]:
-    """Text that is one to one with values: what has no fixed end says how long it is."""
+    """Yield the parts of an unambiguous text form of the value: texts, lists and objects start with their length."""
     if value is None:
         yield "n"
     elif isinstance(value, bool):
@@ -51,11 +54,11 @@ def _canonical(value: Any) -> Iterator[str]:
             yield from _canonical(name)
             yield from _canonical(value[name])
     else:
-        # In hexadecimal, because Python refuses to write out very long decimal numbers.
+        # Hexadecimal, because Python limits the conversion of very long numbers to decimal text.
         numerator, denominator = Fraction(value).as_integer_ratio()
         yield f"d{numerator:x}/{denominator:x};"
 
 
 def format_instant(instant: int) -> str:
-    """``1997-10-01T00:00:00.000000Z``: how first_at and last_at give an instant, so that text order is time order."""
+    """Return the instant as text such as ``1997-10-01T00:00:00.000000Z``, which sorts in order of time."""
     return f"{(_EPOCH + timedelta(microseconds=instant)).isoformat(timespec='microseconds')}Z"

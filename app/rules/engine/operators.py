@@ -1,8 +1,8 @@
-"""CMP: what the operators mean, as functions of the value read.
+"""Evaluation of comparison operators, such as ``eq`` and ``within_last``.
 
-A missing value is ``None``, because null is missing. Every negative operator is the exact complement of its
-positive one, also for missing values and operands; any other comparison with something missing is false. Numbers
-are ``int``, ``Decimal`` or ``Fraction`` and compare exactly.
+A missing or null value is ``None``. Each negative operator is the exact opposite of its positive operator, also for
+missing values and operands. Every other comparison with a missing value is false. Numbers are ``int``, ``Decimal`` or
+``Fraction`` and are compared without rounding.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from app.rules.values.decimals import Number, as_number
 from app.rules.values.patterns import compile_pattern
 
 ValueTest = Callable[[Any], bool]
-"""Takes the value read, ``None`` where it is missing."""
+"""Predicate of a value; ``None`` is a missing value."""
 
 MATCHED_BYTES_MAX: Final = 8_192
-"""A longer text matches no pattern: with the size of its program this bounds the work of one match."""
+"""A longer text matches no pattern. With the limit on the size of patterns, this limits the time of one match."""
 
 _ORDERS: Final = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
 _POSITIVE_OF: Final = {"ne": "eq", "not_in": "in_", "not_contains": "contains", "none_of": "any_of"}
 
 
 class DynamicOperand:
-    """An operand that is worked out when it is asked for: another trait, or a value expression."""
+    """An operand that is computed during evaluation: a trait or a value expression."""
 
     __slots__ = ()
 
 
 class ComparisonContext(NamedTuple):
-    """What an answer depends on beside the value: now, the zone, and the values of dynamic operands."""
+    """Inputs of a comparison in addition to the value: the current instant, the timezone, and dynamic operands."""
 
     t: int
     zone: str
     resolve_operand: Callable[[Any], Any]
-    """Takes a ``DynamicOperand``, returns its value at ``t``, ``None`` if it is missing."""
+    """Returns the value of a ``DynamicOperand`` at ``t``; ``None`` if it is missing."""
 
 
 class CompiledComparison:
-    """All the operators of one comparison; all of them must hold."""
+    """The operators of one comparison. A value satisfies the comparison if it satisfies all of them."""
 
     __slots__ = ("_operators", "dynamic_operands", "static_test")
 
@@ -60,15 +60,15 @@ class CompiledComparison:
         )
         tests = [compiled.test for compiled in operators if isinstance(compiled, _StaticOperator)]
         self.static_test: ValueTest | None = _all_of(tests) if len(tests) == len(operators) else None
-        """The whole comparison, where nothing in it depends on anything but the value."""
+        """Predicate for the whole comparison, if it depends on the value alone; else ``None``."""
 
     def holds(self, value: Any, context: ComparisonContext) -> bool:
         return all(compiled.holds(value, context) for compiled in self._operators)
 
     def next_check_at(self, value: Any, context: ComparisonContext) -> int | None:
-        """Nothing changes before this instant, later than ``asking.t``, unless the value or an operand does.
+        """Return an instant after ``context.t`` before which the result stays the same for this value and operands.
 
-        It may be early. ``None`` where time alone changes nothing.
+        The instant may be early. ``None``: time alone never changes the result.
         """
         changes = []
         for compiled in self._operators:
@@ -79,12 +79,15 @@ class CompiledComparison:
         return min((change for change in changes if change is not None), default=None)
 
     def uses_zone(self, values_may_be_dates: bool = True) -> bool:
-        """Whether the answer can depend on the zone; ``values_may_be_dates``: a value may be a date without a zone."""
+        """Return whether the result can depend on the timezone.
+
+        ``values_may_be_dates`` is true if the value may be a date without a timezone.
+        """
         return any(compiled.uses_zone(values_may_be_dates) for compiled in self._operators)
 
 
 def compile_comparison(operators: Mapping[str, Any], *, ignore_case: bool = False) -> CompiledComparison:
-    """Compile schema field names (so ``in_``) with their plain operands, lengths as text, or ``DynamicOperand``."""
+    """Compile operators by field name (``in_`` for ``in``). An operand is plain, a length as text, or dynamic."""
     return CompiledComparison(
         [_compile_operator(name, operand, fold=ignore_case) for name, operand in operators.items()]
     )
@@ -99,16 +102,16 @@ class _Operator:
     def holds(self, value: Any, context: ComparisonContext) -> bool:
         raise NotImplementedError
 
-    def next_change_at(self, value: Any, context: ComparisonContext) -> int | None:  # noqa: ARG002 - most have nothing to do with time
-        """The first instant after ``asking.t`` at which time alone makes the truth differ, exactly."""
+    def next_change_at(self, value: Any, context: ComparisonContext) -> int | None:  # noqa: ARG002 - most operators do not depend on time
+        """Return the first instant after ``context.t`` at which time alone changes the result, exactly; or ``None``."""
         return None
 
-    def uses_zone(self, values_may_be_dates: bool) -> bool:  # noqa: ARG002 - only dates have to do with zones
+    def uses_zone(self, values_may_be_dates: bool) -> bool:  # noqa: ARG002 - only dates depend on timezones
         return False
 
 
 class _StaticOperator(_Operator):
-    """An operator that looks at the value alone."""
+    """An operator that depends on the value alone."""
 
     __slots__ = ("test",)
 
@@ -120,7 +123,7 @@ class _StaticOperator(_Operator):
 
 
 class _DynamicOperator(_Operator):
-    """An operator with a dynamic operand, compiled anew for each value of it."""
+    """An operator with a dynamic operand. Its test is compiled in each evaluation, for the current operand."""
 
     __slots__ = ("fold", "name", "negative", "operand")
 
@@ -135,7 +138,7 @@ class _DynamicOperator(_Operator):
 
 
 class _DateOperator(_Operator):
-    """``after`` and ``before_date``: strictly later, or earlier, than the operand."""
+    """``after`` (strictly later than the operand) and ``before_date`` (strictly earlier)."""
 
     __slots__ = ("_bound", "compare", "operand")
 
@@ -159,7 +162,7 @@ class _DateOperator(_Operator):
 
 
 class _TimeDependentOperator(_Operator):
-    """An operator whose truth changes while time passes."""
+    """An operator whose result changes with time."""
 
     __slots__ = ("length",)
 
@@ -239,11 +242,11 @@ def _compile_operator(name: str, operand: Any, *, fold: bool) -> _Operator:
     return _StaticOperator(_compile_test(name, operand, fold=fold))
 
 
-# ----------------------------------------------------------------------------- tests of the value alone
+# ---------------------------------------------------------------------- predicates of the value alone
 
 
 def _compile_test(name: str, operand: Any, *, fold: bool) -> ValueTest:
-    """The test of a positive operator. An operand of a kind that the operator has no use for matches nothing."""
+    """Return the predicate of a positive operator; with an operand of an unsuitable type it is always false."""
     match name:
         case "eq":
             return _equality_test(operand, fold=fold)
@@ -350,7 +353,7 @@ def _text_test(compare: Callable[[str, str], bool], operand: Any, *, fold: bool)
 
 def _pattern_test(operand: str, *, fold: bool) -> ValueTest:
     search = compile_pattern(operand, fold=fold).search
-    # As bytes, because RE2 counts in bytes and would translate positions that nobody asks for.
+    # Search bytes: RE2 works on bytes and would otherwise convert match positions, which are not needed.
 
     def test(value: Any) -> bool:
         if not isinstance(value, str) or len(value) > MATCHED_BYTES_MAX:

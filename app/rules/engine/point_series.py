@@ -1,7 +1,8 @@
-"""What one customer remembers of a leaf whose touchpoints must be told apart: points with values, and running totals.
+"""State of a leaf for rules that need more than instants: points with values, running totals, progress of sequences.
 
-A point is ``[instant, place, value, ...]``: ``place`` is its place among the messages of its instant, the values are
-packed (:mod:`app.rules.engine.value_codec`). Points are in the one order of everything.
+A point is one touchpoint as a list ``[instant, place, value, ...]``. ``place`` is its position among the messages of
+the same instant. The values are encoded by :mod:`app.rules.engine.value_codec`. Points are sorted in the order of
+messages: by instant, then by place.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from app.rules.values.decimals import Number, as_number
 Point = list[Any]
 
 CHARS_PER_POINT: Final = 100
-"""A kept value of that many characters weighs as much as a point of its own."""
+"""Characters of a stored value that count as one more point towards the size limit."""
 
 EXACT_CONTEXT: Final = Context(prec=4_000, traps=[Inexact])
-"""Numbers have at most 400 digits before and after the point: a sum of 10^3000 of them is exact."""
+"""Decimal context that never rounds. A number has at most 400 digits, so even a sum of 10^3000 numbers is exact."""
 
 
 def add_exactly(a: Number, b: Number) -> Number:
@@ -33,7 +34,7 @@ def add_exactly(a: Number, b: Number) -> Number:
 
 
 class ValueFrequency(msgspec.Struct, array_like=True):
-    """One of the different values of a leaf: how often, and the number of the touchpoint that had it last."""
+    """One distinct value of a leaf, how often it occurred, and the number of the latest touchpoint that had it."""
 
     value: PackedValue
     times: int
@@ -41,7 +42,7 @@ class ValueFrequency(msgspec.Struct, array_like=True):
 
 
 class RunningTotals(msgspec.Struct, array_like=True):
-    """Running totals over all touchpoints of a leaf that have a value, for aggregates without a window."""
+    """Totals over all touchpoints of a leaf that have a value, for aggregates without a window."""
 
     count: int = 0
     number_count: int = 0
@@ -51,7 +52,7 @@ class RunningTotals(msgspec.Struct, array_like=True):
     first: PackedValue = None
     last: PackedValue = None
     distinct_values: dict[str, ValueFrequency] = {}
-    """By digest of the value; filled only where some rule asks for different values."""
+    """Digest of a value -> its frequency. Filled only if a rule reads ``distinct`` or ``most_frequent``."""
 
     def add(self, value: Any, packed: PackedValue, *, keep_distinct: bool) -> None:
         self.count += 1
@@ -74,11 +75,11 @@ class RunningTotals(msgspec.Struct, array_like=True):
 
 
 class PointRetention(msgspec.Struct, frozen=True):
-    """What the rules that read a leaf need of its points; the union of what each needs."""
+    """The parts of a point series that the rules of a leaf need; :meth:`union` combines the needs of two rules."""
 
     all_points: bool = False
     window: int = 0
-    """Points younger than that many microseconds."""
+    """Age in microseconds: all younger points are kept. Age is measured from the latest touchpoint."""
     first: bool = False
     last: bool = False
     totals: bool = False
@@ -96,10 +97,11 @@ class PointRetention(msgspec.Struct, frozen=True):
 
 
 class SequenceProgress(msgspec.Struct, array_like=True):
-    """How far sequences without a window have come, for touchpoints of the same values.
+    """Progress of a sequence without a window, for touchpoints with the same values of ``same``.
 
-    ``step_ends[i]`` are the points ``[instant, place]`` at which the first ``i + 1`` steps are done and from which the
-    next can still follow; ``pending_end`` is the earliest end of all steps that no closing step has spoiled.
+    ``step_ends[i]`` are the points ``[instant, place]`` that complete the first ``i + 1`` steps and after which the
+    next step can still follow. ``pending_end`` is the earliest point that completes all positive steps and after which
+    no touchpoint has matched the closing ``not`` step yet.
     """
 
     step_ends: list[list[Point]]
@@ -107,20 +109,20 @@ class SequenceProgress(msgspec.Struct, array_like=True):
 
 
 class PointSeries(msgspec.Struct, array_like=True):
-    """Points with their values, running totals and the progress of sequences, of one leaf of one customer."""
+    """Points, running totals and progress of sequences of one leaf for one customer."""
 
     points: list[Point] = []
     first: Point | None = None
     last: Point | None = None
     totals: RunningTotals | None = None
     sequence_progress: dict[str, SequenceProgress] = {}
-    """By digest of the values that must be the same."""
+    """Digest of the values of ``same`` -> progress."""
     sequence_completed: bool = False
-    """A sequence without a window was completed: that stays."""
+    """True once a sequence without a window was completed; it stays completed."""
 
     @property
     def weight(self) -> int:
-        """Points, or what weighs as much."""
+        """Size of the series in points, for the size limit; long values and other state count as points too."""
         weight = len(self.points) + sum(_text_weight(point) for point in self.points)
         for point in (self.first, self.last):
             weight += 0 if point is None else _text_weight(point)
@@ -133,7 +135,7 @@ class PointSeries(msgspec.Struct, array_like=True):
         return weight + sum(1 + sum(map(len, progress.step_ends)) for progress in self.sequence_progress.values())
 
     def add(self, t: int, place: int, values: Sequence[Any], retention: PointRetention) -> None:
-        """Fold in one touchpoint, which is not before any folded in earlier. ``values`` are not packed yet."""
+        """Add a touchpoint, which must not be earlier than any added before. ``values`` are not encoded yet."""
         point: Point = [t, place, *map(pack_value, values)]
         if retention.first and self.first is None:
             self.first = point
@@ -149,7 +151,7 @@ class PointSeries(msgspec.Struct, array_like=True):
                 self.drop_points_until(t - retention.window)
 
     def prune(self, retention: PointRetention | None) -> PointSeries:
-        """Return a copy without what ``retention`` does not require."""
+        """Return a copy that has only the parts that ``retention`` requires."""
         retention = retention or PointRetention()
         totals = self.totals if retention.totals else None
         if totals is not None and not retention.distinct_values:
@@ -166,7 +168,7 @@ class PointSeries(msgspec.Struct, array_like=True):
         return pruned
 
     def drop_points_until(self, until: int) -> None:
-        """Drop the points up to and including that instant."""
+        """Drop the points at or before the instant ``until``."""
         points = self.points
         if points and points[0][0] <= until:
             del points[: bisect_right(points, until, key=_instant_of)]

@@ -1,4 +1,8 @@
-"""Compiles one rule, or the value of a computed trait, into nodes and records what it depends on."""
+"""Compiler of one rule or value expression: builds its nodes and leaves, and records its dependencies.
+
+For each head it selects the cheapest node class that stays exact. A count within an exact length, for example, needs
+only the latest instants of a series; a count in a calendar window needs all points in that window.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ from app.rules.language import expressions, nodes, touchpoint_nodes
 from app.rules.language.comparison import Comparison
 from app.rules.language.expressions import TraitOperand
 from app.rules.language.nodes import Rule
-from app.rules.language.references import find_computed_trait, resolve_stage_places, segment_id
+from app.rules.language.references import find_computed_trait, resolve_stage_positions, segment_id
 from app.rules.values import calendar
 from app.rules.values.patterns import measure_pattern
 
@@ -202,7 +206,7 @@ class RuleCompiler:
     # --------------------------------------------------------------------------------------- values
 
     def compile_value(self, expression: Any) -> ValueNode:
-        """The value of an expression; an aggregate with a comparison is read as the aggregate alone."""
+        """Compile a value expression; ignore the comparison if the node is an aggregate with a comparison."""
         if isinstance(expression, TraitOperand):
             return self._resolve_trait(expression.trait)
         head: AggregateHead = type(expression).head
@@ -264,7 +268,7 @@ class RuleCompiler:
         comparison = self._compile_comparison(rule)
         if isinstance(source, traits.DeclaredTrait) and comparison.static_test is not None:
             return traits.DeclaredTraitNode(rule_json, source, comparison.static_test)
-        # A sum of nothing is 0, which is a date, whose anniversaries come although nothing ever happens.
+        # A sum without touchpoints is 0. As an epoch number that is a date, so the comparison can change by time alone.
         self._dependencies.is_dated |= rule.has_dates and not isinstance(source, traits.DeclaredTrait)
         zone = self._node_timezone(rule.timezone, used=rule.has_dates)
         return traits.ComparisonNode(rule_json, source, comparison, zone)
@@ -281,7 +285,7 @@ class RuleCompiler:
         return self._compilation.add_hidden_rule("comparison", meaning, self._dependencies, compile_hidden_rule)
 
     def _tracked_value(self, name: str) -> CompiledRule:
-        """The hidden rule that knows since when the trait has the value it has."""
+        """Return the hidden rule that tracks since when the trait has its current value."""
 
         def compile_hidden_rule(rule_id: str, dependencies: Dependencies) -> CompiledRule:
             compiler = RuleCompiler(self._compilation, self._definitions, dependencies)
@@ -297,28 +301,30 @@ class RuleCompiler:
 
     def _compile_stage(self, rule: nodes.AtStage, rule_json: dict[str, Any]) -> Node:
         journey = self._definitions.journeys[rule.journey or self._compilation.default_journey]
-        target_places = resolve_stage_places(rule, (), self._definitions.journeys, self._compilation.default_journey)
+        target_positions = resolve_stage_positions(
+            rule, (), self._definitions.journeys, self._compilation.default_journey
+        )
         stages = [self._reference_rule(target) for _, target in journey]
         stage_keys = [key for key, _ in journey]
         if not (rule.for_at_least or rule.entered_within or rule.ever):
-            return boolean.StageNode(rule_json, stages, stage_keys, target_places)
+            return boolean.StageNode(rule_json, stages, stage_keys, target_positions)
 
         def compile_hidden_rule(rule_id: str, dependencies: Dependencies) -> CompiledRule:
             for stage in stages:
                 dependencies.include(self._compilation.dependencies[stage.rule_id])
                 dependencies.rules.add(stage.rule_id)
-            return CompiledRule(rule_id, boolean.StageNode({}, stages, stage_keys, target_places))
+            return CompiledRule(rule_id, boolean.StageNode({}, stages, stage_keys, target_positions))
 
         meaning = [self._compilation.meanings[stage.rule_id] for stage in stages]
         target = self._compilation.add_hidden_rule(
-            "stage", [meaning, sorted(target_places)], self._dependencies, compile_hidden_rule
+            "stage", [meaning, sorted(target_positions)], self._dependencies, compile_hidden_rule
         )
         return self._compile_membership(rule, rule_json, target)
 
     def _compile_membership(
         self, rule: nodes.InSegment | nodes.AtStage, rule_json: dict[str, Any], target: CompiledRule
     ) -> Node:
-        """A segment, or a set of stages, as it is now; how long it has been so; whether it ever was."""
+        """Compile the modifiers of a segment or of a set of stages: membership now, its duration, or any so far."""
         if rule.ever:
             return truth_history.EverHeldNode(rule_json, self._tracked_ever(target))
         parts: list[Node] = []
@@ -375,7 +381,7 @@ class RuleCompiler:
 def _counting_retention(
     within: int | None, before: int | None, low: int, high: int | None, edges: tuple[tuple[int, int], ...]
 ) -> Retention:
-    """Beyond the largest number that the count names, one more touchpoint changes nothing: it saturates there."""
+    """Return what a count needs: one instant more than its highest number, because further ones change nothing."""
     points = (low if high is None else high) + 1
     if within and before:
         return Retention(0, 0, within, ())

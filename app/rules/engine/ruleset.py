@@ -1,4 +1,4 @@
-"""A set of definitions compiled into one value that answers every question about rules and never changes."""
+"""Immutable compiled set of definitions: matches touchpoints to leaves, and evaluates and explains rules."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from app.rules.language.references import Definition
 from app.rules.values import durations
 
 LEAF_COMBINATIONS_CACHED_MAX: Final = 10_000
-"""Combinations of leaves whose rules are cached: usually as many as there are kinds of touchpoint."""
+"""Maximum size of the cache (leaves of a touchpoint -> rules). It usually has one entry for each kind of touchpoint."""
 
 EXPLAINING_RULESETS_CACHED_MAX: Final = 64
 
 LeafValues = dict[str, list[Any]]
-"""leaf id -> the values that the leaf keeps of a touchpoint beside its instant."""
+"""Leaf id -> values of the touchpoint that the leaf stores in addition to its instant."""
 
 
 class EmptyFacts(msgspec.Struct, frozen=True):
-    """What is known of a customer who has sent nothing."""
+    """Facts about a customer without any message."""
 
     series: dict[str, Series] = {}
     traits: dict[str, Any] = {}
@@ -40,29 +40,29 @@ class EmptyFacts(msgspec.Struct, frozen=True):
 
 
 class Ruleset:
-    """Made by :func:`compile_ruleset`; safe to share between tasks.
+    """A compiled set of definitions. :func:`compile_ruleset` creates it; tasks can share it.
 
-    Rules have ids: ``segment:KEY``, ``stage:JOURNEY:KEY``, ``watch:HASH`` for hidden rules that are followed for their
-    history, and with ``@N`` behind them those of definitions that are being filled.
+    Each rule has an id: ``segment:KEY`` or ``stage:JOURNEY:KEY``. Hidden rules, whose truth is stored only for its
+    history, have ``watch:HASH``. Rules of definitions that are being backfilled end in ``@N``.
     """
 
     revision: int
     fill: int
-    """What a state must have been filled up to, to answer for every rule in here."""
+    """Revision that a customer's state must be backfilled to before it has the truths of all these rules."""
     definitions: tuple[Definition, ...]
     segments: tuple[Definition, ...]
     journeys: tuple[Definition, ...]
     traits: tuple[Definition, ...]
     upcoming: dict[str, Definition]
-    """Id with ``@N`` -> the definition that will answer under the plain id once it is filled."""
+    """Id with ``@N`` -> definition that becomes current under the plain id when its backfill has finished."""
     rule_ids: tuple[str, ...]
-    """All rules, each after everything that it reads."""
+    """Ids of all rules, each after the rules that it reads."""
     stages_of: dict[str, tuple[tuple[str, str], ...]]
-    """Journey, those being filled included -> (stage, rule id) in order."""
+    """Key of a journey, with ``@N`` during a backfill -> (stage key, rule id) in order."""
     meanings: dict[str, str]
-    """Rule id, or ``journey:KEY`` -> 16 hexadecimal digits; equal ones stand for equal truths of one definition."""
+    """Rule id or ``journey:KEY`` -> digest of 16 hexadecimal digits. Truths stored under the same digest stay valid."""
     nameless_meanings: dict[str, str]
-    """Rule id -> digest of what it means without its name: equal for segments that are duplicates."""
+    """Rule id -> digest of the meaning without the id: equal for segments that are duplicates of each other."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Ruleset:
             leaf.point_retention is not None and (leaf.point_retention.all_points or leaf.point_retention.window > 0)
             for leaf in self.leaves.values()
         )
-        """Whether some rule scans the points of a series, so that a message costs more the more there were."""
+        """True if a rule scans the points of a series, so that the cost of a message grows with their number."""
         self.reads_traits = bool(self._rules_by_trait)
         self.reads_bucketing_key = any(read.reads_bucketing_key for read in dependencies.values())
         self.decided_at_birth = tuple(rule_id for rule_id, read in dependencies.items() if read.is_dated)
@@ -120,28 +120,31 @@ class Ruleset:
         self.permanent_truths = {
             rule_id: rule.permanent_truth for rule_id, rule in rules.items() if rule.permanent_truth is not None
         }
-        """Rule id -> the truth that never changes again once it is reached."""
+        """Rule id -> value that the rule keeps once it has it."""
         self._index_journeys()
         self._rules_by_leaf_ids: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def _index_journeys(self) -> None:
         stages_of = {key: [rule_id for _, rule_id in stages] for key, stages in self.stages_of.items()}
         self.journeys_of = _invert(stages_of)
-        """Rule id -> the journeys in which it is a stage."""
+        """Rule id -> keys of the journeys in which it is a stage."""
 
-    # ------------------------------------------------------------------------------------ making others
+    # ------------------------------------------------------------------------------------ derived rulesets
 
     def with_rule_numbers(self, numbers: Mapping[str, int], fill: int) -> Ruleset:
-        """The same with storage numbers: meaning -> number. A meaning without one has never been stored."""
+        """Return a copy with storage numbers; ``numbers`` maps a digest of a meaning to its number.
+
+        A meaning without a number has never been stored.
+        """
         ruleset = copy.copy(self)
         ruleset.number_of = {id: numbers[meaning] for id, meaning in self.meanings.items() if meaning in numbers}
         ruleset.fill = fill
         return ruleset
 
     def subset(self, rule_ids: Iterable[str]) -> Ruleset:
-        """These rules and all that they read, with the same ids and numbers: for folding a part of a history.
+        """Return a ruleset of these rules and all rules that they read, with the same ids and numbers.
 
-        ``journey:KEY`` stands for the journey and the rules of its stages.
+        ``journey:KEY`` selects the journey with the rules of its stages. A partial replay folds the log with a subset.
         """
         selected: set[str] = set()
         journeys: set[str] = set()
@@ -161,10 +164,10 @@ class Ruleset:
         ruleset._index(rules, {id: leaf for id, leaf in self.leaves.items() if id in leaf_ids})
         return ruleset
 
-    # ---------------------------------------------------------- which leaves and rules a touchpoint concerns
+    # ------------------------------------------------------------- leaves and rules that a touchpoint affects
 
     def match_touchpoint(self, touchpoint: TouchpointView) -> tuple[tuple[str, ...], LeafValues | None]:
-        """Return the ids of the leaves that this touchpoint belongs to, and the values that those keep of it."""
+        """Return the ids of the leaves that match the touchpoint, and the values that these leaves store."""
         leaf_ids: list[str] = []
         leaf_values: LeafValues | None = None
         for leaf in self._leaves_by_event.get(touchpoint.name, self._any_event_leaves):
@@ -181,11 +184,11 @@ class Ruleset:
         return tuple(leaf_ids), leaf_values
 
     def match_leaves(self, touchpoint: TouchpointView) -> tuple[str, ...]:
-        """Return the ids of the leaves that this touchpoint belongs to."""
+        """Return the ids of the leaves that match the touchpoint."""
         return self.match_touchpoint(touchpoint)[0]
 
     def rules_reading(self, leaf_ids: Iterable[str], trait_names: Iterable[str] = ()) -> tuple[str, ...]:
-        """Ids of the rules whose truth may move when these leaves or top-level traits do, in their order."""
+        """Return the ids, in order, of the rules that may change if these leaves or top-level traits change."""
         rule_ids: set[str] = set()
         for leaf_id in leaf_ids:
             rule_ids |= self._rules_by_leaf.get(leaf_id, frozenset())
@@ -194,7 +197,7 @@ class Ruleset:
         return self.sort_rules(rule_ids)
 
     def rules_reading_leaves(self, leaf_ids: tuple[str, ...]) -> tuple[str, ...]:
-        """:meth:`rules_reading` for the leaves of one touchpoint; the few combinations there are, are remembered."""
+        """Return :meth:`rules_reading` for the leaves of one touchpoint, cached by their combination."""
         rules = self._rules_by_leaf_ids.get(leaf_ids)
         if rules is None:
             rules = self.rules_reading(leaf_ids)
@@ -203,37 +206,37 @@ class Ruleset:
         return rules
 
     def sort_rules(self, rule_ids: Iterable[str]) -> tuple[str, ...]:
-        """Each once, after everything that it reads."""
+        """Return the ids without duplicates, each after the rules that it reads."""
         return tuple(sorted(set(rule_ids), key=self.position_of.__getitem__))
 
     def leaves_of(self, rule_id: str) -> frozenset[str]:
-        """Ids of all leaves that the rule, or the computed trait, rests on, through what it reads too."""
+        """Return the ids of all leaves that the rule or computed trait reads, directly or through other rules."""
         return frozenset(self._dependencies[rule_id].leaves)
 
     def reads_trait(self, name: str) -> bool:
-        """Whether any rule reads the top-level trait ``name`` or something inside it."""
+        """Return whether any rule reads the top-level trait ``name`` or a value inside it."""
         return name in self._rules_by_trait
 
-    # --------------------------------------------------------------------------------------- the answers
+    # --------------------------------------------------------------------------------------- evaluation
 
     def holds(self, rule_id: str, facts: Facts, t: int) -> bool:
-        """Whether the rule holds at ``t``, given everything up to ``t``."""
+        """Return whether the rule holds at ``t``; ``facts`` must include every message up to ``t``."""
         return self._rules[rule_id].holds(facts, t, EvaluationCache())
 
     def next_change_at(self, rule_id: str, facts: Facts, t: int) -> int | None:
-        """The earliest instant after ``t`` at which the truth differs if nothing arrives; ``None`` is never."""
+        """Return the earliest instant after ``t`` at which the truth differs if no message arrives; ``None``: never."""
         return self._rules[rule_id].next_check_at(facts, t, EvaluationCache())
 
     def evaluate(self, rule_id: str, facts: Facts, t: int, since: int) -> Truth:
-        """Truth and next change together, as the fold stores them; ``since`` as it was before."""
+        """Return the truth at ``t`` with its next change, as the fold stores it; ``since`` is passed through."""
         return self._rules[rule_id].evaluate(facts, t, since, EvaluationCache())
 
     def initial_truth(self, rule_id: str, born: int) -> Truth:
-        """What is so before anything has touched the rule."""
+        """Return the truth that holds from ``born`` until a message or the passage of time affects the rule."""
         return self._rules[rule_id].initial_truth(born)
 
     def compute_traits(self, facts: Facts, t: int) -> dict[str, Any]:
-        """The values of the computed traits at ``t``; those that are missing are left out."""
+        """Return the values of the computed traits at ``t``, without those that are missing."""
         cache = EvaluationCache()
         values = {
             trait.key: self._computed_traits[f"trait:{trait.key}"].evaluate(facts, t, cache) for trait in self.traits
@@ -241,22 +244,22 @@ class Ruleset:
         return {key: value for key, value in values.items() if value is not None}
 
     def compute_trait(self, key: str, facts: Facts, t: int) -> tuple[Any, int | None]:
-        """The value of one computed trait, and until when it stays if nothing arrives."""
+        """Return the value of one computed trait, and until when it stays if no message arrives."""
         return self._computed_traits[f"trait:{key}"].value_and_next_change(facts, t, EvaluationCache())
 
     def explain_rule(self, rule_id: str, facts: Facts, t: int, ids: TouchpointIds | None = None) -> dict[str, Any]:
-        """See :func:`app.rules.engine.explanation.explain_rule`."""
+        """Explain the rule; see :func:`app.rules.engine.explanation.explain_rule`."""
         return explain_rule(self._rules[rule_id], facts, t, ids, self._node_trackers)
 
     def explain_value(self, key: str, facts: Facts, t: int, ids: TouchpointIds | None = None) -> dict[str, Any]:
-        """See :func:`app.rules.engine.explanation.explain_value`."""
+        """Explain the computed trait; see :func:`app.rules.engine.explanation.explain_value`."""
         return explain_value(self._computed_traits[f"trait:{key}"], facts, t, ids)
 
     _node_trackers: Mapping[int, CompiledRule] = {}
-    """In a ruleset for explanations: ``id`` of a node -> the hidden rule that tracks the truth of the node."""
+    """In a ruleset for explanations: ``id`` of a node -> hidden rule that tracks the truth of the node."""
 
     def resolve_definition(self, definition_id: str) -> tuple[str, Definition]:
-        """``segment:KEY`` or ``journey:KEY``, perhaps with ``@N`` -> the plain id, and which definition that is."""
+        """Return the plain id and the definition for ``segment:KEY`` or ``journey:KEY``, with or without ``@N``."""
         if definition_id in self.upcoming:
             return definition_id.partition("@")[0], self.upcoming[definition_id]
         kind, _, key = definition_id.partition(":")
@@ -264,9 +267,9 @@ class Ruleset:
         return definition_id, next(definition for definition in definitions if definition.key == key)
 
     def ruleset_for_explanation(self, rule_id: str) -> Ruleset:
-        """Return a ruleset for one explanation: it keeps every point, and tracks each node under the rule.
+        """Return a ruleset that keeps every point and tracks the truth of every node under the rule.
 
-        Fold the whole log with it; :meth:`explain_rule` then says since when each node is as it is.
+        After a fold of the whole log with it, :meth:`explain_rule` reports ``since`` for every node.
         """
         ruleset = self._explaining_rulesets.get(rule_id)
         if ruleset is None:
@@ -301,7 +304,7 @@ class Ruleset:
         return ruleset
 
     def _definitions_read_by(self, rule_id: str) -> list[Definition]:
-        """Return the definition that the rule belongs to and all that it reads, in their order."""
+        """Return the definition of the rule and all definitions that it reads, in their order."""
         rules_of: dict[str, list[str]] = {}
         for definition in self.definitions:
             definition_id = f"{definition.kind}:{definition.key}"
@@ -317,11 +320,13 @@ class Ruleset:
                 definition_ids.add(owner)
                 for rule in rules_of[owner]:
                     pending += [rule, *self._dependencies[rule].rules]
-        return [each for each in self.definitions if f"{each.kind}:{each.key}" in definition_ids]
+        return [
+            definition for definition in self.definitions if f"{definition.kind}:{definition.key}" in definition_ids
+        ]
 
 
 def _collect_nodes(top: CompiledRule) -> list[Any]:
-    """Every node of a rule, and of what it reads, once; named rules themselves are followed anyway."""
+    """Return every node of the rule and of the rules that it reads, once, without the rules themselves."""
     nodes: list[Any] = []
     stack: list[Any] = [top]
     visited: set[int] = set()
@@ -346,15 +351,19 @@ def compile_ruleset(
     numbers: Mapping[str, int] | None = None,
     fill: int = 0,
 ) -> Ruleset:
-    """Compile definitions that may read each other.
+    """Compile a set of definitions, which may read each other.
 
-    ``timezone`` is the workspace's. ``candidates`` are versions that are being filled: each takes the place of the
-    definition of its kind and key in a second set, which is compiled beside the first. Raises
-    :class:`InvalidDefinition` for unknown segments, stages and journeys, for cycles and for two definitions or
-    stages of one key; its path is inside the definition that it names.
+    ``timezone`` is that of the workspace. ``candidates`` are new versions that are being backfilled. They replace the
+    definitions of the same kind and key in a second set, which is compiled beside the first. ``numbers`` and ``fill``
+    are those of :meth:`Ruleset.with_rule_numbers`.
+
+    Raises :class:`InvalidDefinition` for unknown segments, stages and journeys, for cycles, and for two definitions or
+    stages with one key. Its path is relative to the definition that its message names.
     """
     if not durations.is_timezone(timezone):
-        raise InvalidDefinition("/timezone", f"there is no timezone {timezone}", "Use a name such as Europe/Lisbon.")
+        raise InvalidDefinition(
+            "/timezone", f"the timezone {timezone} does not exist", "Use a name such as Europe/Lisbon."
+        )
     compilation = Compilation(timezone, default_journey)
     current = analyze_definitions(definitions, default_journey)
     compile_definitions(compilation, current)
@@ -381,9 +390,9 @@ def compile_ruleset(
 
 
 def digest_meanings(definitions: Sequence[Definition], *, timezone: str, default_journey: str) -> dict[str, str]:
-    """What each rule, each value and the stages of each journey mean, without compiling them.
+    """Return the digest of the meaning of each rule, value and journey, without compiling them.
 
-    Raises :class:`InvalidDefinition` as compiling does for names that do not exist and for cycles.
+    Raises :class:`InvalidDefinition` for unknown names and for cycles, as :func:`compile_ruleset` does.
     """
     definition_set = analyze_definitions(definitions, default_journey)
     meanings = dict(Compilation(timezone, default_journey).digest_meanings(definition_set))
@@ -395,7 +404,7 @@ def digest_meanings(definitions: Sequence[Definition], *, timezone: str, default
 def _upcoming_ids(
     definition: Definition, current: AnalyzedDefinitions, later: AnalyzedDefinitions, suffix: str
 ) -> list[str]:
-    """The id under which a definition is filled, if it means something else than the current one."""
+    """Return the id under which the definition is backfilled, if its meaning differs from the current one."""
     match definition.kind:
         case "segment":
             id = later.ids[f"segment:{definition.key}"]
@@ -420,7 +429,7 @@ def _build_ruleset(
 
 
 def _index_by_event(leaves: Iterable[Leaf]) -> tuple[dict[str, tuple[Leaf, ...]], tuple[Leaf, ...]]:
-    """Return the leaves by the event name that they ask for, each with those of any event; and the latter alone."""
+    """Return the leaves by event name, each list with the leaves for any event, and the leaves for any event alone."""
     all_leaves = list(leaves)
     any_event = tuple(leaf for leaf in all_leaves if leaf.event_names is None)
     by_event: dict[str, list[Leaf]] = {}
@@ -431,7 +440,7 @@ def _index_by_event(leaves: Iterable[Leaf]) -> tuple[dict[str, tuple[Leaf, ...]]
 
 
 def _invert(read: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
-    """Turn "rule reads things" into "thing is read by rules"."""
+    """Turn a mapping from rules to the things that they read into one from things to the rules that read them."""
     readers: dict[str, set[str]] = {}
     for rule_id, things in read.items():
         for thing in things:

@@ -1,4 +1,8 @@
-"""What one customer remembers of one leaf: a count and the few instants that its rules can still ask about."""
+"""State of one leaf for one customer: a count, and the instants that some rule can still need.
+
+A rule such as "at least 2 orders within 90 days" needs only a few of the latest instants. The compiler derives such a
+:class:`Retention` from each rule, and merges those of all rules that share the leaf.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,11 @@ from app.rules.engine.point_series import PointSeries
 
 
 class Retention(NamedTuple):
-    """What a series must keep so that every rule that reads it is answered exactly.
+    """The instants that a series must keep so that all rules that read it stay exact.
 
-    ``latest`` and ``earliest`` are how many of the latest and earliest instants; ``window`` keeps also every
-    instant younger than that many microseconds; ``edges`` are half-open bands ``[a, b)`` of instants that are
-    kept one by one and not counted, because whether they lie inside depends on the customer's timezone.
+    ``latest`` and ``earliest`` are numbers of instants. ``window`` is an age in microseconds: all younger instants are
+    kept too. ``edges`` are half-open ranges ``[a, b)`` around local midnights. Instants in them are stored one by one
+    and not counted, because it depends on the customer's timezone whether they are inside the window.
     """
 
     latest: int
@@ -25,7 +29,11 @@ class Retention(NamedTuple):
 
 
 class Series(msgspec.Struct, array_like=True):
-    """Points in ascending order of time. ``overflowed`` says that the cap cost exactness: ask the log instead."""
+    """State of a leaf; all lists of instants are in ascending order.
+
+    ``overflowed`` is true if a list reached its size limit and lost an instant that a rule may need. Then the customer
+    must be replayed from the log.
+    """
 
     count: int = 0
     latest: list[int] = msgspec.field(default_factory=list)
@@ -33,10 +41,13 @@ class Series(msgspec.Struct, array_like=True):
     edges: list[int] = msgspec.field(default_factory=list)
     overflowed: bool = False
     point_series: PointSeries | None = None
-    """Where the touchpoints must be told apart: points with values, running totals, sequences."""
+    """State for rules that need more than instants: values of touchpoints, running totals, progress of sequences."""
 
     def add(self, t: int, retention: Retention, points_max: int) -> None:
-        """Fold in one touchpoint of instant ``t``, which is not before any folded in earlier."""
+        """Add a touchpoint at the instant ``t``, which must not be earlier than any added before.
+
+        ``points_max`` is the size limit of each list.
+        """
         latest, earliest, window, bands = retention
         for start, end in bands:
             if start <= t < end:
@@ -51,12 +62,12 @@ class Series(msgspec.Struct, array_like=True):
 
     @property
     def longest_length(self) -> int:
-        """The length of the longest list; the cap applies to each list by itself."""
+        """Length of the longest list. The size limit applies to each list separately."""
         point_weight = 0 if self.point_series is None else self.point_series.weight
         return max(len(self.latest), len(self.earliest), len(self.edges), point_weight)
 
     def drop_instants(self) -> None:
-        """Drop the instants and mark the series as cut: its customer must be replayed from the log."""
+        """Drop all instants and mark the series as overflowed, so that the customer is replayed from the log."""
         self.overflowed = True
         self.latest.clear()
         self.earliest.clear()
@@ -88,4 +99,4 @@ class Series(msgspec.Struct, array_like=True):
 
 
 EMPTY_SERIES: Final = Series()
-"""What a customer remembers of a leaf that nothing matched. Never add to it."""
+"""Shared series of a leaf without touchpoints. Never add to it."""

@@ -1,4 +1,4 @@
-"""The view of one touchpoint, or of a customer's traits, that rules read: names and dotted paths."""
+"""Access to the fields and properties of a touchpoint, and to traits, by name or dotted path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _decode: Final = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 class TouchpointView(msgspec.Struct):
-    """One touchpoint. ``properties``, ``context`` and ``traits`` are JSON objects as bytes, parsed when first read."""
+    """One touchpoint. ``properties``, ``context`` and ``traits`` are JSON objects as bytes, parsed on first access.
+
+    ``occurred_at`` is in microseconds since 1970.
+    """
 
     name: str
     channel: str
@@ -25,17 +28,17 @@ class TouchpointView(msgspec.Struct):
     _parsed: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def parsed_part(self, name: str) -> Any:
-        """``properties``, ``context`` or ``traits``, parsed at most once; numbers are ``int`` or ``Decimal``."""
+        """Return ``properties``, ``context`` or ``traits``, parsed at most once; numbers are ``int`` or ``Decimal``."""
         if name not in self._parsed:
             raw: bytes = getattr(self, name)
             self._parsed[name] = _decode(raw) if raw else {}
         return self._parsed[name]
 
     def may_contain_key(self, name: str, key: bytes) -> bool:
-        """Whether that part may hold a key that begins so (JSON text, its closing quote left out).
+        """Return false if the part certainly has no key that begins with ``key`` (JSON text without closing quote).
 
-        Most rules ask for what most touchpoints lack, and a look at the bytes is cheaper than parsing them. Escapes
-        may spell a key in another way.
+        Most touchpoints lack most of the properties that rules read, and searching bytes is cheaper than parsing them.
+        A part with a backslash may spell the key with escapes, so it may contain every key.
         """
         if name in self._parsed:
             return True
@@ -44,9 +47,9 @@ class TouchpointView(msgspec.Struct):
 
 
 def get_by_path(values: Any, name: str, path: tuple[str, ...]) -> Any:
-    """The value under the exact name, else along the path; ``None`` where there is none, null being none too.
+    """Return the value of the exact name, else at the path; ``None`` if both are missing or null.
 
-    A path goes through objects only: what lies inside an array has no path.
+    A path passes through objects only. Values inside an array have no path.
     """
     if not isinstance(values, Mapping):
         return None
@@ -62,9 +65,10 @@ def get_by_path(values: Any, name: str, path: tuple[str, ...]) -> Any:
 
 
 def compile_path(path: str) -> Callable[[TouchpointView], Any]:
-    """A function that reads ``path`` of a touchpoint.
+    """Return a function that reads ``path`` from a touchpoint.
 
-    ``context.`` and ``traits.`` reach beside the properties, ``touchpoint.`` the touchpoint's own fields.
+    A path starts in the properties. The prefixes ``context.`` and ``traits.`` start in those parts of the message, and
+    ``touchpoint.`` reads a field of the touchpoint itself.
     """
     part, _, rest = path.partition(".")
     if rest and part == "touchpoint":
@@ -74,7 +78,7 @@ def compile_path(path: str) -> Callable[[TouchpointView], Any]:
     else:
         part, name = "properties", path
     steps = tuple(name.split("."))
-    key = msgspec.json.encode(steps[0])[:-1]  # that of the exact name begins so too
+    key = msgspec.json.encode(steps[0])[:-1]  # The key of the exact name begins with the same bytes.
 
     def read(touchpoint: TouchpointView) -> Any:
         return get_by_path(touchpoint.parsed_part(part), name, steps) if touchpoint.may_contain_key(part, key) else None

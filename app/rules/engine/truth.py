@@ -1,4 +1,4 @@
-"""What is decided of one rule for one customer."""
+"""The stored result of evaluating one rule for one customer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import msgspec
 
 
 class Truth(msgspec.Struct, gc=False, array_like=True):
-    """Does the rule hold, since when, and the instant before which that does not change if nothing arrives.
+    """Result of a rule for a customer: it holds or not, since when, and until when if no message arrives.
 
-    ``value_digest`` tells one value from another where the history of a value is followed, not that of a truth.
+    ``since`` and ``until`` are microseconds since 1970; ``until`` is ``None`` if only a message can change the result.
+    ``value_digest`` identifies the current value, for rules that track the history of a value
+    (:class:`~app.rules.engine.nodes.truth_history.ValueHistoryRule`).
     """
 
     holds: bool

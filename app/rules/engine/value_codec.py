@@ -1,7 +1,7 @@
-"""Values of properties as a series keeps them: small, exact, and the same after a round through MessagePack.
+"""Encoding of property values in a series: compact, exact, and unchanged by MessagePack.
 
-Whole numbers of 64 bits and flags stay as they are. Everything else becomes text whose first letter says what it is:
-``s`` text, ``n`` another number, ``j`` JSON of an array or object.
+64-bit whole numbers and booleans are stored as they are. Every other value becomes text, whose first letter is its
+type: ``s`` for text, ``n`` for another number, ``j`` for the JSON of an array or object.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _decode: Final = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 def pack_value(value: Any) -> PackedValue:
-    """``None``, which is a missing value, stays ``None``."""
+    """Encode a value; ``None`` (a missing value) stays ``None``."""
     kind = type(value)
     if kind is str:
         return f"s{value}"

@@ -1,8 +1,9 @@
-"""WINDOW: from which instant to which a touchpoint is inside, for every part that a rule may combine.
+"""Time windows: compute the interval in which a touchpoint is inside a window.
 
-Each part maps the instant p of a touchpoint to a half-open interval [enter, leave) of ``now``; the whole window is
-the intersection. So a window is asked once a touchpoint, and all that changes by time alone happens at an ``enter``
-or a ``leave``.
+A window such as ``"within": "90d"`` consists of parts. Each part maps the instant ``p`` of a touchpoint to a half-open
+interval [enter, leave) of now; the interval of the window is their intersection. So a window is evaluated once for each
+touchpoint, and without a new message it can only change at an ``enter`` or a ``leave``. Instants and lengths are in
+microseconds.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ _PERIOD_AGE_MAX: Final = {
     "this_year": 368 * _DAY,
     "last_year": 734 * _DAY,
 }
-"""How long after its instant a touchpoint can at most be inside, whatever the timezone does."""
+"""Word of ``during`` -> upper bound of the age in microseconds of a touchpoint inside, in any timezone."""
 
 
 class Span(NamedTuple):
-    """``from`` and ``to`` of a node. A bound is an instant, or a date that waits for the customer's timezone."""
+    """``from`` and ``to`` of a node. A bound is an instant, or a date that begins in the customer's timezone."""
 
     start: int | date | None
     end: int | date | None
@@ -45,7 +46,7 @@ class Span(NamedTuple):
 
     @property
     def widest_bounds(self) -> tuple[int | None, int | None]:
-        """Half-open bounds that hold in some timezone, whichever the customer's is."""
+        """Half-open bounds that include every instant which is inside in at least one timezone."""
         start, end = self
         if isinstance(start, date):
             start = durations.utc_midnight_of(start) - durations.ZONE_SHIFT_MAX
@@ -55,14 +56,14 @@ class Span(NamedTuple):
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
-        """Bands in which it depends on the customer's timezone whether an instant is inside."""
+        """Half-open ranges of instants for which it depends on the customer's timezone whether they are inside."""
         midnights = [durations.utc_midnight_of(bound) for bound in self if isinstance(bound, date)]
         return tuple(
             (midnight - durations.ZONE_SHIFT_MAX, midnight + durations.ZONE_SHIFT_MAX) for midnight in midnights
         )
 
     def bounds_in(self, zone: str) -> tuple[int | None, int | None]:
-        """The half-open bounds for a customer whose dates begin in ``zone``."""
+        """Return the half-open bounds for a customer in ``zone``."""
         start = durations.first_instant_of_day(self.start, zone) if isinstance(self.start, date) else self.start
         end = durations.first_instant_of_day(self.end, zone) if isinstance(self.end, date) else self.end
         return start, end
@@ -72,7 +73,10 @@ UNBOUNDED_SPAN: Final = Span(None, None)
 
 
 class Window(NamedTuple):
-    """The parts of a node's window that depend on ``now`` or on the customer's timezone."""
+    """The parts of a window that depend on now or on the customer's timezone.
+
+    ``hours`` and ``weekend`` are set only if the filter of the leaf cannot test them (:func:`split_window`).
+    """
 
     within: Length | None
     before: Length | None
@@ -87,12 +91,12 @@ class Window(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether it asks for the touchpoint's own local time or for a period of the calendar."""
+        """True if a part depends on the local time of the touchpoint or on a calendar period."""
         return self.during is not None or self.hours is not None or self.weekend
 
     @property
     def rolling_microseconds(self) -> int | None:
-        """Microseconds of ``within``, where the window is nothing else and that is exact."""
+        """Microseconds of ``within`` if it has an exact length and is the only part of the window."""
         if (
             self.within is None
             or not self.within.is_exact
@@ -110,14 +114,14 @@ class Window(NamedTuple):
 
     @property
     def age_max(self) -> int | None:
-        """A touchpoint that is older than that is outside for good; ``None`` where it may be inside for ever."""
+        """Age in microseconds at which every touchpoint has left the window; ``None`` if some never leave."""
         ages = [] if self.within is None else [self.within.max_microseconds]
         if self.during is not None:
             ages.append(_PERIOD_AGE_MAX[self.during])
         return min(ages, default=None)
 
     def compute_interval(self, p: int, zone: str) -> tuple[int, int]:
-        """[enter, leave) of ``now`` for a touchpoint of instant ``p``; empty where enter is not before leave."""
+        """Return [enter, leave) for a touchpoint at the instant ``p``; the interval is empty if enter >= leave."""
         enter, leave = p, INFINITE
         if self.within is not None:
             leave = p + self.within.microseconds if self.within.is_exact else calendar.add(p, self.within, zone)
@@ -138,16 +142,24 @@ class Window(NamedTuple):
 
 
 class SplitWindow(NamedTuple):
-    """The window of a node, in two parts: what depends on now or on the customer, and what a filter can decide."""
+    """The window of a node in two parts.
+
+    ``window`` depends on now or on the customer. ``fixed_span`` and ``local_test`` depend on the touchpoint alone, so
+    they become part of the filter of the leaf.
+    """
 
     window: Window
     fixed_span: Span
     local_test: tuple[Any, Callable[[int], bool]] | None
-    """(canonical form, test of an instant) of a condition on local time in the node's own timezone."""
+    """(canonical form, predicate of an instant) of a condition on local time in the node's own timezone."""
 
 
 def split_window(node: Windowed, *, whole: bool = False) -> SplitWindow:
-    """``whole``: everything is part of the window, for touchpoints that are chosen before it is asked."""
+    """Split the window of the node.
+
+    With ``whole``, all parts stay in the window. ``first`` and ``last`` need that: they select the touchpoint before
+    they test it against the window.
+    """
     zone = node.timezone
     span = Span(*(_parse_bound(text, zone) for text in (node.from_, node.to)))
     hours = (node.during.hours[0], node.during.hours[1]) if isinstance(node.during, Hours) else None

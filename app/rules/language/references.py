@@ -162,7 +162,7 @@ def find_references(
                 )
             yield Reference((segment_id(node.segment),), at)
         elif isinstance(node, AtStage):
-            resolve_stage_places(node, at, journeys, default_journey)
+            resolve_stage_positions(node, at, journeys, default_journey)
             stages = journeys[node.journey or default_journey]
             yield Reference(tuple(target for _, target in stages), at)
         elif isinstance(node, TraitIs | TraitOperand):
@@ -180,7 +180,7 @@ def find_computed_trait(name: str, named: Mapping[str, Any]) -> str | None:
     return next((candidate for candidate in candidates if candidate in named), None)
 
 
-def resolve_stage_places(
+def resolve_stage_positions(
     node: AtStage, at: tuple[PathStep, ...], journeys: Mapping[str, tuple[tuple[str, str], ...]], default_journey: str
 ) -> frozenset[int]:
     """Return the positions, in the order of the journey, of the stages that the node names.

@@ -1,1 +1,1 @@
-"""Compiled rule nodes, one class for each head. Hides how a head decides whether it holds and when to check again."""
+"""Compiled nodes: for each head, one or more classes that decide whether it holds and when it can change."""

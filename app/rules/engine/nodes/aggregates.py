@@ -1,5 +1,5 @@
-# ruff: noqa: ARG002 - values answer the same questions; not every one needs every argument
-"""Aggregates of a property over the touchpoints inside a window: figures, first, last and most frequent values."""
+# ruff: noqa: ARG002 - all values have the same methods; not every value needs every argument
+"""Aggregates over the touchpoints of a leaf: sum, average, extremes, and first, last, distinct and frequent values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.rules.values.decimals import Number, as_number
 
 
 def divide_exactly(sum: Number, count: int) -> Number | Fraction | None:
-    """``sum / count`` without rounding: a Fraction only where no finite decimal is equal to it."""
+    """Return ``sum / count`` without rounding, as a ``Fraction`` only if no finite decimal equals it."""
     if not count:
         return None
     exact = Fraction(sum) / count
@@ -35,12 +35,12 @@ def divide_exactly(sum: Number, count: int) -> Number | Fraction | None:
 
 
 PathHead = Literal["sum", "avg", "min", "max", "distinct", "first_value", "last_value", "most_frequent"]
-"""Heads of aggregates of a property."""
+"""Heads that aggregate a property."""
 AggregateHead = PathHead | Literal["count", "first_at", "last_at"]
 
 
 class Accumulator(Protocol):
-    """Takes values one by one, in any order, each with its index among the touchpoints."""
+    """Receives the values one by one in any order, each with the index of its touchpoint, and has the aggregate."""
 
     def add(self, index: int, value: Any) -> None: ...
     @property
@@ -128,7 +128,7 @@ class _Last(_First):
 
 
 class _MostFrequent:
-    """Of the values seen most often, the one seen latest, as it was then."""
+    """The most frequent value; in a tie, the one that occurred latest."""
 
     def __init__(self) -> None:
         self.frequencies: dict[Hashable, tuple[int, int, Any]] = {}
@@ -170,11 +170,11 @@ ACCUMULATORS: Final[dict[AggregateHead, Callable[[], Accumulator]]] = {
     "last_at": _Last,
 }
 HEADS_WITHOUT_PATH: Final = frozenset({"count", "first_at", "last_at"})
-"""Heads of values of the touchpoints themselves, not of a property."""
+"""Heads that aggregate the touchpoints themselves, not a property."""
 
 
 def read_totals(head: PathHead, totals: RunningTotals | None) -> Any:
-    """The aggregate over everything that ever matched, from running figures."""
+    """Return the aggregate over all touchpoints that ever matched, from the running totals."""
     if totals is None:
         return 0 if head in ("sum", "distinct") else None
     match head:
@@ -202,7 +202,7 @@ def read_totals(head: PathHead, totals: RunningTotals | None) -> Any:
 
 
 class LifetimeAggregate(ValueNode):
-    """Over all touchpoints of a leaf there have been, which running figures answer."""
+    """Aggregate over all touchpoints of a leaf, from the running totals of the series."""
 
     __slots__ = ("head", "point_window")
 
@@ -223,7 +223,7 @@ class LifetimeAggregate(ValueNode):
 
 
 class WindowedAggregate(ValueNode):
-    """Over the touchpoints inside a window."""
+    """Aggregate over the touchpoints inside a window, from the points of the series."""
 
     __slots__ = ("head", "point_window")
 
@@ -237,7 +237,7 @@ class WindowedAggregate(ValueNode):
         return accumulator.result
 
     def values_in_window(self, facts: Facts, t: int, cache: EvaluationCache) -> list[tuple[int, Any]]:
-        """Return (index, value) of the touchpoints inside that have a value."""
+        """Return (index, value) of the touchpoints inside the window that have a value."""
         inside, _ = self.point_window.find_intervals(facts, t, cache)
         return list(self._read_values(facts, (interval.position for interval in inside)))
 
@@ -257,10 +257,10 @@ class WindowedAggregate(ValueNode):
         return self.point_window.next_check_at(facts, t, cache)
 
     def next_change_at(self, facts: Facts, t: int, cache: EvaluationCache, test: Callable[[Any], bool]) -> int | None:
-        """The next instant at which ``test`` of the value may differ, in one pass.
+        """Return an instant after ``t`` before which ``test`` of the value does not change, in one pass.
 
-        Touchpoints are taken in the order in which they leave, the last to leave first: so each figure along the way
-        is the value at one instant ahead.
+        The touchpoints inside are added in reverse order of leaving. So the partial aggregate before each addition is
+        the value after that touchpoint has left.
         """
         inside, later = self.point_window.find_intervals(facts, t, cache)
         points = self.point_window.points_of(facts)

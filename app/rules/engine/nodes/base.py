@@ -1,9 +1,13 @@
-# ruff: noqa: ARG002 - nodes answer the same questions; not every node needs every argument
-"""What every node of a compiled rule answers, and what it answers from.
+# ruff: noqa: ARG002 - all nodes have the same methods; not every node needs every argument
+"""Base classes of compiled nodes and rules, and the facts about a customer that they read.
 
-Between touchpoints everything is constant but for known instants: a touchpoint enters or leaves a window, a date
-comes, a dwelling is long enough. ``next_check_at`` names the next of them, which may turn out to change nothing; only a
-named rule (:class:`CompiledRule`) walks from one to the next until its truth really differs.
+Without a new message, a node can only change at instants that follow from the facts: a touchpoint enters or leaves a
+window, a date is reached, a membership has lasted long enough. :meth:`Node.next_check_at` returns the next of these
+instants. It may be early: sometimes the node is then the same as before. :class:`CompiledRule` advances from check to
+check until its truth differs, so the next change of a rule is exact.
+
+All instants are microseconds since 1970. ``t`` is the instant of the evaluation, and the facts include every message up
+to ``t``.
 """
 
 from __future__ import annotations
@@ -18,22 +22,28 @@ from app.rules.values.calendar import Length, add
 
 STEPS_MAX: Final = 1_000
 POINTS_MAX: Final = 50_000
-"""How many instants one question may try, and how many points it may look at, to find the next change.
+"""Limits of one search for the next change: number of checks, and number of points examined.
 
-Beyond that it is not looked for further: the answer is then an instant up to which nothing changes, to ask again.
+At a limit, the search returns the last check that it reached. Nothing changes before that instant, and the caller
+searches again from there.
 """
 
 
 LOOKAHEAD_MAX: Final = 18_263 * durations.MICROSECONDS["d"]
-"""Fifty years: an anniversary comes back for ever, and is followed that far."""
+"""50 years in microseconds. The search for the next change ends there, because anniversaries recur without end."""
 
 
 class EvaluationLimitExceeded(Exception):
-    """The question has taken all the work it may; what is known by then must do."""
+    """An evaluation has reached ``STEPS_MAX`` or ``POINTS_MAX``."""
 
 
 class Facts(Protocol):
-    """What is known of one customer; ``truths`` are as decided by the fold, each holding up to its ``until``."""
+    """The facts about one customer that rules read.
+
+    ``series`` is by leaf id, ``truths`` by rule id. The fold computed each truth, which is valid until its ``until``.
+    ``born`` is the instant of the earliest message. ``bucketing_key`` is (kind, value) of the identity that selects the
+    bucket.
+    """
 
     @property
     def series(self) -> Mapping[str, Series]: ...
@@ -48,7 +58,7 @@ class Facts(Protocol):
 
 
 class EvaluationCache(dict[tuple[str, int, str], Any]):
-    """Answers of named rules, of windows and of operands within one question; and the work it has taken."""
+    """Results of rules, windows and operands within one evaluation, and counters of the work done so far."""
 
     __slots__ = ("operand_values", "point_intervals", "points_examined", "steps_taken", "truths")
 
@@ -57,17 +67,17 @@ class EvaluationCache(dict[tuple[str, int, str], Any]):
         self.point_intervals: dict[tuple[int, int], Any] = {}
         self.operand_values: dict[tuple[int, int], Any] = {}
         self.truths: dict[str, tuple[int, Truth]] = {}
-        """Rule id -> the last instant asked about, since a walk only goes on, and what was so then."""
+        """Rule id -> (latest instant evaluated, truth at that instant). A search only moves forward in time."""
 
     def count_step(self) -> None:
-        """Count one more instant. Raises :class:`EvaluationLimitExceeded`."""
+        """Count one more check; raise :class:`EvaluationLimitExceeded` above a limit."""
         self.steps_taken += 1
         if self.steps_taken > STEPS_MAX or self.points_examined > POINTS_MAX:
             raise EvaluationLimitExceeded
 
 
 def earliest_instant(instants: Iterable[int | None]) -> int | None:
-    """Return the earliest of the instants that are not ``None``; ``None`` means never."""
+    """Return the earliest instant, or ``None`` if all are ``None`` (never)."""
     earliest: int | None = None
     for instant in instants:
         if instant is not None and (earliest is None or instant < earliest):
@@ -81,7 +91,10 @@ NextCheck = Callable[[Facts, int, EvaluationCache], int | None]
 def find_next_change(
     next_check_at: NextCheck, has_changed: Callable[[int], bool], facts: Facts, t: int, cache: EvaluationCache
 ) -> int | None:
-    """Step from check to check until something has changed; if that takes too long, return the last check reached."""
+    """Advance from check to check until ``has_changed`` is true; return that instant, or ``None`` for never.
+
+    If the search reaches a limit, return the last check reached: nothing changes before it.
+    """
     instant = next_check_at(facts, t, cache)
     try:
         while instant is not None and not has_changed(instant) and instant - t < LOOKAHEAD_MAX:
@@ -93,7 +106,7 @@ def find_next_change(
 
 
 class Node:
-    """One head. ``rule_json`` is the node as its author wrote it; ``children`` are the nodes it combines."""
+    """A compiled node. ``rule_json`` is the node as its author wrote it; ``children`` are the nodes that it reads."""
 
     __slots__ = ("children", "rule_json")
 
@@ -102,26 +115,32 @@ class Node:
         self.children = tuple(children)
 
     def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
-        """The truth at ``t``, given everything up to ``t``."""
+        """Return whether the node is true at ``t``."""
         raise NotImplementedError
 
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
-        """Nothing changes in (t, this instant) unless something arrives. ``None``: never by itself."""
+        """Return an instant after ``t`` before which the node does not change unless a message arrives.
+
+        ``None``: without a message it never changes.
+        """
         return None
 
     @property
     def permanent_truth(self) -> bool | None:
-        """The truth that stays once it is reached, whatever arrives and however much time passes, if there is one."""
+        """Value that the node keeps once it has it, regardless of messages and time; ``None`` if it can always change.
+
+        Example: "at least one order ever" stays true once it is true.
+        """
         return None
 
     @property
     def next_check_is_exact(self) -> bool:
-        """Whether the truth does differ at the next check, so that nobody has to look."""
+        """True if the node certainly differs at its next check, so a search does not have to evaluate it there."""
         return False
 
 
 class ValueNode:
-    """What is worked out of a customer's touchpoints and traits and then compared; ``None`` is missing."""
+    """A compiled value: computed from the touchpoints or traits of a customer. ``None`` is a missing value."""
 
     __slots__ = ()
 
@@ -129,12 +148,12 @@ class ValueNode:
         raise NotImplementedError
 
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
-        """As of a node: the value is the same in (t, this instant)."""
+        """Return an instant after ``t`` before which the value does not change unless a message arrives."""
         return None
 
 
 class NodeTimezone:
-    """The timezone of a node: its own, else the customer's, else the workspace's."""
+    """Timezone of a node: its own, else the ``timezone`` trait of the customer, else that of the workspace."""
 
     __slots__ = ("own", "workspace")
 
@@ -152,9 +171,9 @@ class NodeTimezone:
 
 
 class CompiledRule(Node):
-    """A rule with an id of its own. Others refer to it, so its answers are kept while one question lasts.
+    """A rule with an id. Other rules can refer to it, so its results are cached during one evaluation.
 
-    ``initial`` is its truth before anything has touched it.
+    ``initial`` is its truth for a customer without touchpoints and traits.
     """
 
     __slots__ = ("_is_check_exact", "_permanent_truth", "body", "initial", "rule_id")
@@ -173,7 +192,7 @@ class CompiledRule(Node):
 
     @property
     def next_check_is_exact(self) -> bool:
-        """By the walk; but for what takes too many steps."""
+        """Always false: the search is exact except at a limit, and then its result is early."""
         return False
 
     def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
@@ -191,11 +210,11 @@ class CompiledRule(Node):
         return change
 
     def compute_initial_truth(self, empty_facts: Facts) -> Truth:
-        """The truth of a customer of whom nothing is known."""
+        """Return the truth for a customer without touchpoints and traits."""
         return Truth(self.holds(empty_facts, 0, EvaluationCache()), 0)
 
     def evaluate(self, facts: Facts, t: int, since: int, cache: EvaluationCache) -> Truth:
-        """The whole truth at ``t``, as the fold stores it."""
+        """Return the truth at ``t`` with its next change, as the fold stores it; ``since`` is passed through."""
         return Truth(self.holds(facts, t, cache), since, self._find_next_change(facts, t, cache))
 
     def _find_next_change(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
@@ -209,11 +228,11 @@ class CompiledRule(Node):
         )
 
     def initial_truth(self, born: int) -> Truth:
-        """The truth while nothing has touched the rule."""
+        """Return the truth that holds from ``born`` until a message or the passage of time affects the rule."""
         return Truth(self.initial.holds, born, None, self.initial.value_digest)
 
     def truth_at(self, facts: Facts, t: int, cache: EvaluationCache) -> Truth:
-        """The truth at ``t`` with its history: carried on from what the fold decided last."""
+        """Return the truth at ``t`` with ``since``, by advancing the truth that the fold stored last."""
         cached = cache.truths.get(self.rule_id)
         if cached is None or cached[0] > t:
             earlier = facts.truths.get(self.rule_id) or self.initial_truth(t if facts.born is None else facts.born)

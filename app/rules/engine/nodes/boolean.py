@@ -1,5 +1,5 @@
-# ruff: noqa: ARG002 - nodes answer the same questions; not every node needs every argument
-"""Truths that follow from the truths of other nodes at the same instant."""
+# ruff: noqa: ARG002 - all nodes have the same methods; not every node needs every argument
+"""Nodes that combine the results of other nodes at the same instant: all, any, not, everyone, segment, stage."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class EveryoneNode(Node):
 
 
 class _CombinationNode(Node):
-    """``deciding_truth`` is the truth of a single child that decides the whole."""
+    """Base of ``all`` and ``any``. A single child with ``deciding_truth`` decides the result."""
 
     __slots__ = ()
     deciding_truth: bool
 
     @property
     def permanent_truth(self) -> bool | None:
-        """What lasts in all children lasts in the whole, which grows with them."""
+        """Common permanent truth of all children: ``all`` and ``any`` are monotonic, so they keep it too."""
         truths = {child.permanent_truth for child in self.children}
         return truths.pop() if len(truths) == 1 else None
 
@@ -40,7 +40,7 @@ class _CombinationNode(Node):
         return not deciding_truth
 
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
-        """While children decide the whole, it waits for the last of them; else for the first that may."""
+        """Return the latest check of the children that decide the result, else the earliest check of any child."""
         first_check: int | None = None
         last_deciding: int | None = None
         deciding_truth = self.deciding_truth
@@ -99,32 +99,35 @@ class SegmentNode(Node):
 
 
 class StageNode(Node):
-    """Children are the definitions of all stages of the journey, in order; ``target_places`` are places among them."""
+    """True if the current stage of the journey is one of the stages at ``target_positions``.
 
-    __slots__ = ("stage_keys", "target_places")
+    The children are the rules of all stages, in the order of the journey.
+    """
+
+    __slots__ = ("stage_keys", "target_positions")
 
     def __init__(
         self,
         rule_json: dict[str, Any],
         stages: Sequence[CompiledRule],
         stage_keys: Sequence[str],
-        target_places: frozenset[int],
+        target_positions: frozenset[int],
     ) -> None:
         super().__init__(rule_json, stages)
-        self.stage_keys, self.target_places = tuple(stage_keys), target_places
+        self.stage_keys, self.target_positions = tuple(stage_keys), target_positions
 
-    def current_place(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
-        """The place of the last stage that holds."""
-        for place in range(len(self.children) - 1, -1, -1):
-            if self.children[place].holds(facts, t, cache):
-                return place
+    def current_position(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        """Return the position of the current stage, the last one whose rule holds; ``None`` if no rule holds."""
+        for position in range(len(self.children) - 1, -1, -1):
+            if self.children[position].holds(facts, t, cache):
+                return position
         return None
 
     def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
-        return self.current_place(facts, t, cache) in self.target_places
+        return self.current_position(facts, t, cache) in self.target_positions
 
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
-        """Nothing below the current stage matters while that holds."""
+        """Return the earliest check of the current and later stages: earlier stages do not matter while it holds."""
         first_check: int | None = None
         for child in reversed(self.children):
             check = child.next_check_at(facts, t, cache)

@@ -1,5 +1,9 @@
-# ruff: noqa: ARG002 - nodes answer the same questions; not every node needs every argument
-"""COUNT: how many touchpoints of a leaf are inside. The common windows need no more than a few instants of a series."""
+# ruff: noqa: ARG002 - all nodes have the same methods; not every node needs every argument
+"""Nodes for ``did``: compare the number of touchpoints inside the window with a lowest and a highest count.
+
+Each common kind of window has its own class, which needs only the few instants in the lists of a
+:class:`~app.rules.engine.series.Series`. :class:`CountInWindowNode` handles all other windows and needs points.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from app.rules.engine.window import INFINITE, Span
 
 
 class CountNode(Node):
-    """Counts the touchpoints of one leaf that are inside. Without a window, only new ones change the count."""
+    """Count without a window, and base of the other counts: only new touchpoints change it."""
 
     __slots__ = ("high", "leaf_id", "low")
 
@@ -24,7 +28,7 @@ class CountNode(Node):
 
     @property
     def permanent_truth(self) -> bool | None:
-        """A number that only grows stays above its lower bound, and beyond its upper one."""
+        """True once a minimum is reached, false once a maximum is exceeded: the count only grows."""
         if self.high == INFINITE:
             return True
         return False if self.low == 0 else None
@@ -34,19 +38,22 @@ class CountNode(Node):
         return True
 
     def count(self, facts: Facts, t: int) -> int:
-        """How many are inside at ``t``; may saturate one above the largest number that the rule names."""
+        """Return the number of touchpoints inside at ``t``, at most one more than the highest number in the rule.
+
+        The count may stop there because the series keeps no more instants.
+        """
         return facts.series.get(self.leaf_id, EMPTY_SERIES).count
 
     def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
         return self.low <= self.count(facts, t) <= self.high
 
     def is_inside(self, p: int, facts: Facts, t: int) -> bool:
-        """Whether a touchpoint of the leaf, of instant ``p``, is in the window at ``t``."""
+        """Return whether a touchpoint of the leaf at the instant ``p`` is inside the window at ``t``."""
         return p <= t
 
 
 class CountWithinNode(CountNode):
-    """p <= t < p + within: touchpoints only leave, the oldest first, and the latest ones decide."""
+    """Count with ``within``: p <= t < p + within. Touchpoints leave in order of age, so the latest instants decide."""
 
     __slots__ = ("within",)
 
@@ -73,12 +80,12 @@ class CountWithinNode(CountNode):
         if count <= self.high:
             return points[-self.low] + self.within if self.low else None
         instant = points[-self.high - 1] + self.within
-        # Touchpoints of one instant leave together, which may skip the numbers that would do.
+        # Touchpoints of one instant leave together, so the count may fall below the lower bound at once.
         return instant if len(points) - bisect_right(points, instant - self.within) >= self.low else None
 
 
 class CountBeforeNode(CountNode):
-    """p + before <= t: touchpoints only enter, the oldest first, and the earliest ones decide."""
+    """Count with ``before``: p + before <= t. Touchpoints only enter, oldest first, so the earliest instants decide."""
 
     __slots__ = ("before",)
 
@@ -106,7 +113,7 @@ class CountBeforeNode(CountNode):
 
 
 class CountWithinBeforeNode(CountNode):
-    """p + before <= t < p + within: touchpoints enter and leave, so every instant of the window is walked."""
+    """Count with both: p + before <= t < p + within. Touchpoints enter and leave; a search visits these instants."""
 
     __slots__ = ("before", "within")
 
@@ -146,7 +153,10 @@ class CountWithinBeforeNode(CountNode):
 
 
 class CountBetweenDatesNode(CountNode):
-    """from <= p < to, with dates that begin in the customer's timezone: only the edges depend on which it is."""
+    """Count with dates in the customer's timezone: from <= p < to.
+
+    Only instants near the midnights depend on the timezone. The series stores these (``edges``) and counts the others.
+    """
 
     __slots__ = ("span", "zone")
 
@@ -158,7 +168,7 @@ class CountBetweenDatesNode(CountNode):
 
     @property
     def permanent_truth(self) -> bool | None:
-        """None: the customer's timezone may change, and with it what is inside."""
+        """Always ``None``: the customer's timezone may change, and then touchpoints near a midnight move."""
         return None
 
     def _bounds(self, facts: Facts) -> tuple[int, int]:
@@ -178,7 +188,7 @@ class CountBetweenDatesNode(CountNode):
 
 
 class CountInWindowNode(Node):
-    """Any window and any filter: every point is asked when it is inside."""
+    """Count with any window and filter: the interval of every point is computed."""
 
     __slots__ = ("high", "low", "point_window")
 
@@ -191,7 +201,7 @@ class CountInWindowNode(Node):
         return self.low <= len(inside) <= self.high
 
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
-        """When enough have left, or enough have entered, for the truth to differ; whichever could be first."""
+        """Return the earliest instant at which enough touchpoints can have left or entered to change the truth."""
         inside, later = self.point_window.find_intervals(facts, t, cache)
         count = len(inside)
         if count < self.low:
@@ -206,6 +216,6 @@ class CountInWindowNode(Node):
 
 
 def _nth_earliest(instants: Iterable[int], n: int) -> int | None:
-    """The n-th earliest of those that ever come."""
+    """Return the n-th earliest finite instant, or ``None``."""
     finite = sorted(instant for instant in instants if instant < INFINITE)
     return finite[n - 1] if n <= len(finite) else None

@@ -1,4 +1,4 @@
-"""The points of one leaf that a node looks at: those that pass what the filter had to leave open, and their window."""
+"""Selection of points: tests the open conditions of a filter, and computes the intervals of points in a window."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_POINTS: tuple[Point, ...] = ()
 
 
 class ValueOperand(DynamicOperand):
-    """An operand that is computed when the comparison is evaluated."""
+    """Dynamic operand with the compiled value that computes it."""
 
     __slots__ = ("source",)
 
@@ -26,7 +26,10 @@ class ValueOperand(DynamicOperand):
 
 
 def make_comparison_context(facts: Facts, now: int, zone: str, t: int, cache: EvaluationCache) -> ComparisonContext:
-    """A comparison at the instant ``now`` (of a touchpoint, or ``t`` itself) for a question about ``t``."""
+    """Return the context of a comparison within an evaluation at ``t``.
+
+    Dates are relative to ``now``: the instant of a touchpoint for a condition of a filter, else ``t``.
+    """
 
     def resolve(operand: Any) -> Any:
         key = (id(operand), t)
@@ -40,7 +43,7 @@ def make_comparison_context(facts: Facts, now: int, zone: str, t: int, cache: Ev
 def operands_next_check_at(
     comparisons: Iterable[CompiledComparison], facts: Facts, t: int, cache: EvaluationCache
 ) -> int | None:
-    """Until when no operand of the comparisons changes by itself."""
+    """Return an instant after ``t`` before which no dynamic operand changes unless a message arrives."""
     return earliest_instant(
         operand.source.next_check_at(facts, t, cache)
         for comparison in comparisons
@@ -50,15 +53,15 @@ def operands_next_check_at(
 
 
 class OpenCondition(NamedTuple):
-    """A condition of a filter that only the customer can answer: a date without a zone, an operand that is a trait."""
+    """A condition of a filter that depends on the customer: a date without a timezone, or a dynamic operand."""
 
     column: int
-    """The index of the value in a point."""
+    """Index of the value in a point."""
     comparison: CompiledComparison
 
 
 class PointInterval(NamedTuple):
-    """[enter, leave) of a touchpoint that is inside now or will be, and its position among the points."""
+    """[enter, leave) of a touchpoint that is inside at ``t`` or later, and its index among the points."""
 
     enter: int
     leave: int
@@ -66,7 +69,7 @@ class PointInterval(NamedTuple):
 
 
 class PointWindow:
-    """The points of one leaf that a node reads, with its window and its open conditions."""
+    """The points of one leaf, seen through the window and the open conditions of a node."""
 
     __slots__ = ("_rolling_microseconds", "leaf_id", "open_conditions", "window", "zone")
 
@@ -81,7 +84,7 @@ class PointWindow:
         return NO_POINTS if point_series is None else point_series.points
 
     def matches_open_conditions(self, point: Point, facts: Facts, t: int, cache: EvaluationCache) -> bool:
-        """Whether the point satisfies what the filter left open. Dates are relative to the touchpoint's own instant."""
+        """Return whether the point satisfies the open conditions; dates are relative to the touchpoint's instant."""
         zone = self.zone.resolve(facts)
         return all(
             comparison.holds(unpack_value(point[column]), make_comparison_context(facts, point[0], zone, t, cache))
@@ -91,7 +94,7 @@ class PointWindow:
     def find_intervals(
         self, facts: Facts, t: int, cache: EvaluationCache
     ) -> tuple[list[PointInterval], list[PointInterval]]:
-        """(inside at ``t``, inside later), each in the order of the points."""
+        """Return the intervals of the points inside at ``t`` and of those inside later, in the order of the points."""
         key = (id(self), t)
         intervals: tuple[list[PointInterval], list[PointInterval]] | None = cache.point_intervals.get(key)
         if intervals is None:
@@ -122,7 +125,7 @@ class PointWindow:
         return inside, later
 
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
-        """The next instant at which a touchpoint enters or leaves, or an operand changes."""
+        """Return the next instant at which a touchpoint enters or leaves or an operand may change."""
         inside, later = self.find_intervals(facts, t, cache)
         edges = [interval.leave for interval in inside if interval.leave < INFINITE]
         edges += [interval.enter for interval in later]
@@ -135,7 +138,7 @@ class PointWindow:
 
 
 def _rolling_intervals(points: Sequence[Point], t: int, within: int) -> list[PointInterval]:
-    """Return the intervals for the commonest window, in which the latest points are inside."""
+    """Return the intervals for a window that is only ``within`` an exact length: the latest points are inside."""
     first = bisect_right(points, t - within, key=_instant_of)
     return [PointInterval(points[index][0], points[index][0] + within, index) for index in range(first, len(points))]
 

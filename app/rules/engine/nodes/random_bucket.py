@@ -1,5 +1,5 @@
-# ruff: noqa: ARG002 - nodes answer the same questions; not every node needs every argument
-"""A random share of the customers that stays the same."""
+# ruff: noqa: ARG002 - all nodes have the same methods; not every node needs every argument
+"""Node for ``bucket``: a random but stable share of the customers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BUCKETS: Final = 100
 
 
 def compute_bucket(salt: str, kind: str, value: str) -> int:
-    """0 to 99: the first 8 bytes, big-endian, of SHA-256(salt NUL kind NUL value), mod 100."""
+    """Return 0 to 99: the first 8 bytes, big-endian, of SHA-256(salt NUL kind NUL value), modulo 100."""
     digest = sha256(f"{salt}\0{kind}\0{value}".encode()).digest()
     return int.from_bytes(digest[:8]) % BUCKETS
 

@@ -1,4 +1,4 @@
-"""In at least m of the last n periods: rolling periods that end now."""
+"""Node for ``regularly``: a touchpoint in at least m of the last n rolling periods, counted back from now."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Cadence(NamedTuple):
 
     @property
     def age_max(self) -> int:
-        """How old a touchpoint may be that still counts, at most."""
+        """Upper bound of the age in microseconds of a touchpoint that counts."""
         if self.is_calendar:
             return calendar.Length(0, self.of_last).max_microseconds
         return self.of_last * _PERIOD_MICROSECONDS[self.period]
@@ -48,7 +48,7 @@ class RecurringNode(Node):
         return [point for point in points if self.point_window.matches_open_conditions(point, facts, t, cache)]
 
     def matches_by_period(self, facts: Facts, t: int, cache: EvaluationCache) -> dict[int, list[int]]:
-        """Return the periods with a match: the period, counted back from now, to the instants in it."""
+        """Return the instants of the touchpoints by period; period 0 is the one that ends now."""
         instants: dict[int, list[int]] = {}
         edges = self._month_edges(facts, t) if self.cadence.is_calendar else None
         for point in self.find_matching_points(facts, t, cache):
@@ -60,7 +60,7 @@ class RecurringNode(Node):
     def _period_of(self, p: int, t: int, edges: list[int] | None) -> int:
         if edges is None:
             return (t - p) // _PERIOD_MICROSECONDS[self.cadence.period]
-        # Edges descend: period i is (edges[i + 1], edges[i]].
+        # The edges are in descending order, and period i is the interval (edges[i + 1], edges[i]].
         return bisect_right(edges, -p, key=int.__neg__) - 1
 
     def _month_edges(self, facts: Facts, t: int) -> list[int]:
@@ -83,7 +83,11 @@ class RecurringNode(Node):
         )
 
     def _next_period_change_at(self, instants: set[int], t: int, period_count: int) -> int | None:
-        """Touchpoints cross into the next period one after the other; each crossing changes at most one period."""
+        """Return the exact next change for days and weeks, by a simulation of the touchpoints as they grow older.
+
+        A touchpoint crosses from one period into the next older one at fixed intervals. Each crossing changes the
+        number of touchpoints in two periods, so the number of non-empty periods is updated in constant time.
+        """
         length, last = _PERIOD_MICROSECONDS[self.cadence.period], self.cadence.of_last
         ages = {p: (t - p) // length for p in instants}
         in_period: dict[int, int] = {}
@@ -91,7 +95,7 @@ class RecurringNode(Node):
             if age < last:
                 in_period[age] = in_period.get(age, 0) + 1
         holds_now = period_count >= self.cadence.at_least
-        # In each round of one period's length every touchpoint crosses once, in the same order.
+        # A round lasts as long as one period. In each round every touchpoint crosses once, in the same order.
         order = sorted((p + (ages[p] + 1) * length, p) for p in instants if ages[p] < last)
         for round in range(last):
             for position, (crossing, p) in enumerate(order):
@@ -111,7 +115,10 @@ class RecurringNode(Node):
         return None
 
     def _next_edge_change_at(self, instants: set[int], facts: Facts, t: int) -> int | None:
-        """The next instant at which a month's edge may pass a touchpoint: exact only for those that are about due."""
+        """Return the next instant at which the edge of a month passes a touchpoint.
+
+        Exact crossings are expensive, so they are computed only for edges whose approximate crossing comes first.
+        """
         zone = self.point_window.zone.resolve(facts)
         approximate = sorted(
             (when, p, months) for p in instants for when, months in self._approximate_edges(p, t, zone)
@@ -126,7 +133,10 @@ class RecurringNode(Node):
         return next_change
 
     def _approximate_edges(self, p: int, t: int, zone: str) -> Iterator[tuple[int, int]]:
-        """(about when, months) of the edges that ``p`` passes next; clipped days move them by less than a week."""
+        """Yield (approximate instant, months) of the edges that pass ``p`` next.
+
+        The exact instant differs by less than a week, because days are cut to the end of a month.
+        """
         first, now = calendar.local_day(p, zone), calendar.local_day(t, zone)
         months_between = (now.year - first.year) * 12 + now.month - first.month
         for months in range(max(months_between - 1, 1), min(months_between + 2, self.cadence.of_last) + 1):
@@ -136,6 +146,6 @@ class RecurringNode(Node):
 
 
 def _edge_passes_at(p: int, now: int, months: int, zone: str) -> bool:
-    """Whether it is at ``now`` that the edge of so many months ago passes ``p``."""
+    """Return whether the edge ``months`` before now passes ``p`` exactly at ``now``."""
     length = calendar.Length(0, months)
     return (p <= calendar.subtract(now, length, zone)) != (p <= calendar.subtract(now - 1, length, zone))

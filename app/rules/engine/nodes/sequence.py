@@ -1,8 +1,11 @@
-# ruff: noqa: ARG002 - nodes answer the same questions; not every node needs every argument
-"""Touchpoints in order: one a step, each after the one before, and perhaps nothing of a kind after the last.
+# ruff: noqa: ARG002 - all nodes have the same methods; not every node needs every argument
+"""Nodes for ``sequence``: one touchpoint for each step, in order, and optionally none of a kind after the last step.
 
-All steps of a sequence read one leaf. The first column of its points is a mask that says which steps the touchpoint
-could be; the next are the values that must be the same; what a filter had to leave open follows.
+All steps share one leaf. The values of its points are a bit mask of the steps that the touchpoint matches, then the
+values of ``same``, then the values of open conditions.
+
+A sequence without a window and with exact gaps is tracked by :class:`SequenceTracker` as touchpoints arrive, and the
+series keeps only its progress. For every other sequence, :class:`SequenceNode` searches the points in each evaluation.
 """
 
 from __future__ import annotations
@@ -22,28 +25,28 @@ from app.rules.engine.window import INFINITE
 from app.rules.values.calendar import Length
 
 PRUNED_EVERY: Final = 16
-"""After so many new values, chains that nothing can follow any more are looked for and dropped."""
+"""Number of new values of ``same`` after which progress that can no longer continue is dropped."""
 
 STEP_MASK_COLUMN: Final = 2
-"""The column of a point that says which steps it could be."""
+"""Index, in a point, of the bit mask of the steps that the touchpoint matches."""
 
 
 class Gap(NamedTuple):
-    """How far a step may be from the one before: at least ``after``, and less than ``within``."""
+    """Allowed time between a step and the previous one: at least ``after``, and less than ``within``."""
 
     within: Length | None
     after: Length | None
 
 
 class SequenceShape(NamedTuple):
-    """What is asked of the steps, apart from what each of them matches."""
+    """Structure of a sequence, without the filters of its steps."""
 
     gaps: tuple[Gap, ...]
-    """One for each positive step; that of the first is empty."""
+    """Gap before each positive step; that of the first step is empty."""
     closing: Length | None
-    """For how long nothing that the closing step matches may follow."""
+    """Time after the last positive step in which no touchpoint may match the closing ``not`` step, if there is one."""
     same_count: int
-    """How many values must be the same."""
+    """Number of values of ``same``."""
 
     @property
     def step_count(self) -> int:
@@ -51,12 +54,12 @@ class SequenceShape(NamedTuple):
 
     @property
     def is_exact(self) -> bool:
-        """Whether no timezone has a say in how far steps are from each other."""
+        """True if all gaps have exact lengths, which do not depend on a timezone."""
         lengths = [length for gap in self.gaps for length in gap] + [self.closing]
         return all(length is None or length.is_exact for length in lengths)
 
     def correlation_key(self, point: Point) -> Any:
-        """What points of one sequence have in common."""
+        """Return a key of the values of ``same``, which is equal for all points of one sequence."""
         if self.same_count == 0:
             return None
         return tuple(
@@ -66,22 +69,25 @@ class SequenceShape(NamedTuple):
 
 
 class StepEnd(NamedTuple):
-    """A touchpoint with which the first steps can be done. ``leave`` is when the best choice of them falls apart."""
+    """A touchpoint that can complete the first steps, with the best choice of touchpoints for the steps before.
+
+    The best choice stays inside the window the longest; ``leave`` is the instant at which its first touchpoint leaves.
+    """
 
     t: int
     place: int
     leave: int
     next_from: int
     next_before: int
-    """The next step may come from ``next_from`` on, and before ``next_before``."""
+    """The next step must be at ``next_from`` or later, and before ``next_before``."""
     position: int
-    """The position of the touchpoint among all points."""
+    """Index of the touchpoint among all points."""
     previous: StepEnd | None
-    """The step before, of that best choice."""
+    """The previous step of the best choice."""
 
 
 class StepEndQueue:
-    """The ends of one step, asked in order of time for the one that the next step should follow."""
+    """The ends of one step; finds the one that the next step should follow, in order of time."""
 
     __slots__ = ("_open", "_waiting")
 
@@ -93,7 +99,10 @@ class StepEndQueue:
         heappush(self._waiting, (end.next_from, end.position, end))
 
     def find_longest_lasting(self, t: int) -> StepEnd | None:
-        """Of those that a touchpoint of instant ``t`` may follow; ``t`` never goes back, so each is looked at twice."""
+        """Return the end with the latest ``leave`` of those that a touchpoint at ``t`` may follow.
+
+        ``t`` must not decrease between calls, so each end enters and leaves each heap once.
+        """
         while self._waiting and self._waiting[0][0] <= t:
             _, index, end = heappop(self._waiting)
             heappush(self._open, (-end.leave, index, end))
@@ -103,7 +112,7 @@ class StepEndQueue:
 
 
 class CompletedSequence(NamedTuple):
-    """All steps are done: true in [enter, leave)."""
+    """A completed sequence; the rule is true in [enter, leave)."""
 
     enter: int
     leave: int
@@ -111,7 +120,7 @@ class CompletedSequence(NamedTuple):
 
 
 class SequenceNode(Node):
-    """Any window, any filter: the steps are looked for among the points that are inside."""
+    """Sequence with any window and filter: searches the points inside the window in each evaluation."""
 
     __slots__ = ("open_tests", "point_window", "shape")
 
@@ -124,14 +133,14 @@ class SequenceNode(Node):
     ) -> None:
         super().__init__(rule_json)
         self.point_window, self.shape, self.open_tests = point_window, shape, tuple(open_tests)
-        """``open_tests`` are (bit of the step, column of the value, comparison) that the filter had to leave open."""
+        """(bit of the step, index of the value in a point, comparison) of each open condition."""
 
     def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
         completed, _ = self.find_completed(facts, t, cache)
         return any(sequence.enter <= t < sequence.leave for sequence in completed)
 
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
-        """While true: when the sequence that lasts longest falls apart. Else: when one may become true."""
+        """Return when the longest-lasting sequence leaves the window, or else when a sequence may become true."""
         completed, next_enter = self.find_completed(facts, t, cache)
         leaves = [sequence.leave for sequence in completed if sequence.enter <= t < sequence.leave]
         if leaves:
@@ -142,7 +151,7 @@ class SequenceNode(Node):
         return earliest_instant([*checks, self.point_window.operands_next_check_at(facts, t, cache)])
 
     def find_matched_indexes(self, facts: Facts, t: int, cache: EvaluationCache) -> list[int]:
-        """Return the indexes of the points that make the sequence true, of the choice that lasts longest."""
+        """Return the indexes of the points of the longest-lasting sequence that is true at ``t``, in order of steps."""
         completed, _ = self.find_completed(facts, t, cache)
         true_now = [sequence for sequence in completed if sequence.enter <= t < sequence.leave]
         if not true_now:
@@ -157,7 +166,7 @@ class SequenceNode(Node):
     def find_completed(
         self, facts: Facts, t: int, cache: EvaluationCache
     ) -> tuple[list[CompletedSequence], int | None]:
-        """Sequences among the points inside at ``t``, and when the next point comes inside."""
+        """Return the completed sequences of points inside at ``t``, and the instant at which the next point enters."""
         window, zone = self.point_window.window, self.point_window.zone.resolve(facts)
         progress: dict[Any, tuple[list[StepEndQueue], list[StepEnd]]] = {}
         closing_points: dict[Any, list[tuple[int, int]]] = {}
@@ -203,7 +212,10 @@ class SequenceNode(Node):
         step_ends: tuple[list[StepEndQueue], list[StepEnd]],
         facts: Facts,
     ) -> None:
-        """Let the point be every step that it can be, the last first, so that it is never two of one sequence."""
+        """Use the point for every step that it can be.
+
+        Later steps come first, so that one touchpoint is never two steps of the same sequence.
+        """
         queues, last_ends = step_ends
         last = self.shape.step_count - 1
         for step in range(last, -1, -1):
@@ -223,7 +235,7 @@ class SequenceNode(Node):
                 queues[step].add(end)
 
     def _next_step_bounds(self, t: int, step: int, facts: Facts) -> tuple[int, int]:
-        """From when on, and before when, the step after this one may come."""
+        """Return the half-open interval in which the step after this one must be."""
         if step + 1 == self.shape.step_count:
             return t, INFINITE
         gap, zone = self.shape.gaps[step + 1], self.point_window.zone
@@ -253,12 +265,12 @@ class SequenceNode(Node):
 
 
 class SequenceTracker(NamedTuple):
-    """How a sequence without a window and with exact gaps is followed: only what can still go on is remembered."""
+    """Tracks a sequence without a window and with exact gaps; keeps only progress that can still continue."""
 
     shape: SequenceShape
 
     def add(self, series: Series, t: int, place: int, values: Sequence[Any]) -> None:
-        """Fold in one touchpoint; ``values`` are the step mask and the values that must be the same, not packed."""
+        """Add one touchpoint; ``values`` are the bit mask of steps and the values of ``same``, not encoded yet."""
         point_series = series.point_series
         assert point_series is not None
         if point_series.sequence_completed:
@@ -300,7 +312,7 @@ class SequenceTracker(NamedTuple):
         }
 
     def _advance(self, progress: SequenceProgress, t: int, place: int, mask: int) -> bool:
-        """Record the steps that the touchpoint completes; return whether the last one is among them."""
+        """Record the steps that the touchpoint completes; return whether it completes the last one."""
         last = self.shape.step_count - 1
         is_completed = False
         for step in range(last, -1, -1):
@@ -312,7 +324,7 @@ class SequenceTracker(NamedTuple):
         return is_completed
 
     def _add_step_end(self, ends: list[Point], t: int, place: int, next_gap: Gap) -> None:
-        """Without a longest gap the earliest end serves every step that may follow."""
+        """Record an end of a step. If the next gap has no upper limit, the earliest end is sufficient."""
         if next_gap.within is None:
             if not ends:
                 ends.append([t, place])
@@ -336,7 +348,7 @@ def _can_follow(ends: Sequence[Point], t: int, gap: Gap) -> bool:
 
 
 class LifetimeSequenceNode(Node):
-    """A sequence that is followed as it happens: once done it stays so."""
+    """Sequence that a :class:`SequenceTracker` tracks; once it is completed, it stays true."""
 
     __slots__ = ("closing", "leaf_id")
 

@@ -1,5 +1,5 @@
-# ruff: noqa: ARG002 - nodes answer the same questions; not every node needs every argument
-"""Traits, declared and computed, and the comparison of any value."""
+# ruff: noqa: ARG002 - all nodes have the same methods; not every node needs every argument
+"""Values of declared and computed traits, and nodes that compare a value."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from app.rules.engine.touchpoint_view import get_by_path
 
 
 class DeclaredTrait(ValueNode):
-    """A trait that messages declared: a name, or a path where no trait has just that name."""
+    """A trait that messages declare. The name is the exact name of a trait if there is one, else a path."""
 
     __slots__ = ("name", "path")
 
@@ -35,7 +35,7 @@ class DeclaredTrait(ValueNode):
 
 
 class ComputedTrait(ValueNode):
-    """A computed trait; the evaluation cache keeps its values."""
+    """A computed trait. Its values are cached during an evaluation."""
 
     __slots__ = ("key", "source")
 
@@ -56,7 +56,7 @@ class ComputedTrait(ValueNode):
         return instant
 
     def value_and_next_change(self, facts: Facts, t: int, cache: EvaluationCache) -> tuple[Any, int | None]:
-        """The value, and the earliest instant at which it is another one; it may be early after very many steps."""
+        """Return the value and its next change; the latter is early if the search reached a limit."""
         value = self.evaluate(facts, t, cache)
         key = equality_key(value)
         return value, find_next_change(
@@ -65,7 +65,7 @@ class ComputedTrait(ValueNode):
 
 
 class ComputedTraitPath(ValueNode):
-    """A path that leads into the value of a computed trait."""
+    """A path into the value of a computed trait."""
 
     __slots__ = ("path", "source")
 
@@ -80,7 +80,7 @@ class ComputedTraitPath(ValueNode):
 
 
 class DeclaredTraitNode(Node):
-    """A declared trait and a comparison that needs nothing else: the common case."""
+    """Comparison of a declared trait that depends on its value alone. This is the most common case."""
 
     __slots__ = ("source", "test")
 
@@ -93,7 +93,7 @@ class DeclaredTraitNode(Node):
 
 
 class ComparisonNode(Node):
-    """Any value against any comparison: dates move with ``t``, operands may be values themselves."""
+    """Comparison of any value; its result may depend on ``t``, on a timezone and on dynamic operands."""
 
     __slots__ = ("comparison", "source", "zone")
 

@@ -1,7 +1,8 @@
-"""How long something has been so: dwelling, first reaching, holding and changing a value.
+"""Nodes about history: for how long a rule has held, when it began to hold, whether it ever held, or a value changed.
 
-What is asked about is a rule of its own, a hidden one where no segment is it; the fold decides it at every instant
-that matters, so its truth comes with ``since``.
+The rule in question (the target) has an id, because the fold stores only the truths of rules with an id. If it is not a
+segment, the compiler creates a hidden rule. The fold evaluates the target at every instant at which it can change, so
+its stored truth has an exact ``since``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from app.rules.values.calendar import Length
 
 
 class ValueHistoryRule(CompiledRule):
-    """A hidden rule: whether a value is there, and since when it is the one it is."""
+    """Hidden rule that holds if a value exists. Its ``since`` is the instant of the latest change of the value."""
 
     __slots__ = ("source",)
 
@@ -67,7 +68,7 @@ class _HasValueNode(Node):
 
 
 class DurationNode(Node):
-    """How long the truth of ``target`` has lasted, compared with ``length``."""
+    """Base of nodes that compare the age of the truth of ``target`` with ``length``."""
 
     __slots__ = ("length", "target", "zone")
 
@@ -79,7 +80,7 @@ class DurationNode(Node):
         return self.zone.add(truth.since, self.length, facts)
 
     def is_measurable(self, truth: Truth, facts: Facts) -> bool:  # noqa: ARG002 - ChangedWithinNode reads them
-        """Return whether there is a truth or a change whose age can be compared with the length."""
+        """Return whether the truth has an age that can be compared with the length."""
         return truth.holds
 
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
@@ -91,7 +92,7 @@ class DurationNode(Node):
 
 
 class ForAtLeastNode(DurationNode):
-    """It holds, and has for that long without a break."""
+    """True if ``target`` has held for at least ``length`` without a break."""
 
     __slots__ = ()
 
@@ -101,7 +102,7 @@ class ForAtLeastNode(DurationNode):
 
 
 class EnteredWithinNode(DurationNode):
-    """It holds, and began to within that time."""
+    """True if ``target`` holds and began to hold less than ``length`` ago."""
 
     __slots__ = ()
 
@@ -111,9 +112,9 @@ class EnteredWithinNode(DurationNode):
 
 
 class ChangedWithinNode(DurationNode):
-    """The value that ``target`` follows is another than before, since within that time.
+    """True if the value that ``target`` tracks changed less than ``length`` ago.
 
-    A value that was missing from the beginning has not changed.
+    A value that has been missing from the beginning has not changed.
     """
 
     __slots__ = ()
@@ -127,7 +128,7 @@ class ChangedWithinNode(DurationNode):
 
 
 class EverHeldBody(Node):
-    """The body of a hidden rule that stays true once its target has been true."""
+    """Body of a hidden rule that becomes true with its target and then stays true."""
 
     __slots__ = ("own_id", "target")
 
@@ -148,7 +149,7 @@ class EverHeldBody(Node):
 
 
 class EverHeldNode(Node):
-    """Whether a hidden rule of :class:`EverHeldBody` holds."""
+    """True if the hidden rule with :class:`EverHeldBody` holds."""
 
     __slots__ = ("target",)
 
