@@ -33,7 +33,7 @@ RULES: dict[str, Any] = {
 }
 
 
-async def fill(service: RunningApp, customers: int = 40) -> None:
+async def send_customers(service: RunningApp, customers: int = 40) -> None:
     chance = random.Random(5)
     await service.tell("POST", "/v1/segments", {"key": "viewers", "rule": {"did": "b", "within": "12h"}}, 201)
     stages = [{"key": "first", "rule": {"did": "a"}}, {"key": "second", "rule": {"did": "b"}}]
@@ -49,73 +49,82 @@ async def fill(service: RunningApp, customers: int = 40) -> None:
 
 
 @pytest.fixture
-async def filled(settings: Settings, frozen: FrozenClock) -> AsyncIterator[RunningApp]:
+async def populated_app(settings: Settings, frozen: FrozenClock) -> AsyncIterator[RunningApp]:
     async with running_app(settings, frozen) as service:
-        await fill(service)
+        await send_customers(service)
         yield service
 
 
-async def preview(service: RunningApp, rule: Any, expected: int = 200, **more: Any) -> Any:
-    return await service.tell("POST", "/v1/segments/preview", {"rule": rule, **more}, expected)
+async def preview(service: RunningApp, rule: Any, expected: int = 200, **options: Any) -> Any:
+    return await service.tell("POST", "/v1/segments/preview", {"rule": rule, **options}, expected)
 
 
 @pytest.mark.parametrize("name", RULES)
-async def test_the_count_is_that_of_the_rule_saved(filled: RunningApp, name: str) -> None:
-    found = await preview(filled, RULES[name], sample=100)
+async def test_preview_count_equals_count_of_saved_segment(populated_app: RunningApp, name: str) -> None:
+    result = await preview(populated_app, RULES[name], sample=100)
     past = rfc3339(NOON - 6 * HOUR)
-    found_before = await preview(filled, RULES[name], sample=0, as_of=past)
-    await filled.tell("POST", "/v1/segments", {"key": "saved", "rule": RULES[name]}, 201)
-    members = {each["id"]: each for each in await filled.all_of("/v1/segments/saved/members")}
-    assert found["count"] == found["estimate"] == found["low"] == found["high"] == len(members)
-    assert found["exact"] is True
-    assert found["customers_scanned"] == found["customers_total"] == 40
-    assert found["as_of"] == rfc3339(NOON)
-    assert found["took_ms"] >= 0
-    assert {each["id"] for each in found["sample"]} == members.keys()
-    for each in found["sample"]:
-        member = members[each["id"]]
-        assert (each["since"], each["valid_until"]) == (member["since"], member["valid_until"])
-        assert each["identities"] == member["identities"]
-        assert each["explanation"]["truth"] is True
-    saved_before = await filled.ask("/v1/segments/saved/count", params={"as_of": past})
-    assert (found_before["count"], found_before["sample"]) == (saved_before["count"], [])
+    result_before = await preview(populated_app, RULES[name], sample=0, as_of=past)
+    await populated_app.tell("POST", "/v1/segments", {"key": "saved", "rule": RULES[name]}, 201)
+    members = {customer["id"]: customer for customer in await populated_app.all_of("/v1/segments/saved/members")}
+    assert result["count"] == result["estimate"] == result["low"] == result["high"] == len(members)
+    assert result["exact"] is True
+    assert result["customers_scanned"] == result["customers_total"] == 40
+    assert result["as_of"] == rfc3339(NOON)
+    assert result["took_ms"] >= 0
+    assert {customer["id"] for customer in result["sample"]} == members.keys()
+    for customer in result["sample"]:
+        member = members[customer["id"]]
+        assert (customer["since"], customer["valid_until"]) == (member["since"], member["valid_until"])
+        assert customer["identities"] == member["identities"]
+        assert customer["explanation"]["truth"] is True
+    saved_before = await populated_app.ask("/v1/segments/saved/count", params={"as_of": past})
+    assert (result_before["count"], result_before["sample"]) == (saved_before["count"], [])
 
 
-async def test_evidence_names_the_touchpoints(filled: RunningApp) -> None:
-    await filled.send(track("rare", "user-7", messageId="rare-7", timestamp=rfc3339(NOON - HOUR)))
-    found = await preview(filled, {"any": [{"did": "rare"}, {"did": "never"}]})
-    (one,) = found["sample"]
-    assert one["identities"] == [{"kind": "user_id", "value": "user-7"}]
-    rare, never = one["explanation"]["nodes"]
+async def test_preview_sample_lists_touchpoints(populated_app: RunningApp) -> None:
+    await populated_app.send(track("rare", "user-7", messageId="rare-7", timestamp=rfc3339(NOON - HOUR)))
+    result = await preview(populated_app, {"any": [{"did": "rare"}, {"did": "never"}]})
+    (customer,) = result["sample"]
+    assert customer["identities"] == [{"kind": "user_id", "value": "user-7"}]
+    rare, never = customer["explanation"]["nodes"]
     assert (rare["truth"], rare["counted"], rare["touchpoints"]) == (True, 1, ["rare-7"])
     assert (never["truth"], never["counted"], never["touchpoints"]) == (False, 0, [])
 
 
-async def test_nothing_is_saved(filled: RunningApp) -> None:
-    before = await filled.ask("/v1/segments")
-    await preview(filled, RULES["count"])
-    await filled.tell("POST", "/v1/segments/viewers/dry-run", {"rule": RULES["count"]})
-    assert await filled.ask("/v1/segments") == before
+async def test_preview_and_dry_run_save_nothing(populated_app: RunningApp) -> None:
+    before = await populated_app.ask("/v1/segments")
+    await preview(populated_app, RULES["count"])
+    await populated_app.tell("POST", "/v1/segments/viewers/dry-run", {"rule": RULES["count"]})
+    assert await populated_app.ask("/v1/segments") == before
 
 
-async def test_an_estimate_looks_at_a_part(filled: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_preview_estimates_from_part_of_customers(
+    populated_app: RunningApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(app.insight.rule_preview, "_TIMED_CHUNK_CUSTOMERS", 10)
     # Time for the evidence, none left for counting.
     monkeypatch.setattr(app.insight.rule_preview, "_deadline", lambda within_ms: lambda: within_ms < 100)
-    found = await preview(filled, RULES["count"], within_ms=100, sample=100)
-    assert (found["exact"], found["count"]) == (False, None)
-    looked_at, members = found["customers_scanned"], len(found["sample"])
-    assert 1 <= looked_at <= 10
-    assert members <= found["low"] <= found["estimate"] <= found["high"] <= 40 - looked_at + members
-    begun = {tuple(each["id"] for each in (await preview(filled, {"everyone": True}, within_ms=100))["sample"])}
+    result = await preview(populated_app, RULES["count"], within_ms=100, sample=100)
+    assert (result["exact"], result["count"]) == (False, None)
+    scanned, members = result["customers_scanned"], len(result["sample"])
+    assert 1 <= scanned <= 10
+    assert members <= result["low"] <= result["estimate"] <= result["high"] <= 40 - scanned + members
+    samples = {
+        tuple(
+            customer["id"] for customer in (await preview(populated_app, {"everyone": True}, within_ms=100))["sample"]
+        )
+    }
     for _ in range(8):
-        begun.add(tuple(each["id"] for each in (await preview(filled, {"everyone": True}, within_ms=100))["sample"]))
-    assert len(begun) > 1, "it always begins at the same customer"
+        samples.add(
+            tuple(
+                customer["id"]
+                for customer in (await preview(populated_app, {"everyone": True}, within_ms=100))["sample"]
+            )
+        )
+    assert len(samples) > 1, "it always begins at the same customer"
 
 
-async def test_when_the_time_is_over_no_more_evidence_is_sought(
-    filled: RunningApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_preview_stops_explaining_at_deadline(populated_app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
     explained = 0
 
     async def explain(*question: Any) -> Any:
@@ -127,19 +136,19 @@ async def test_when_the_time_is_over_no_more_evidence_is_sought(
     monkeypatch.setattr(
         app.insight.rule_preview, "_deadline", lambda within_ms: lambda: explained == 2 or within_ms < 100
     )
-    found = await preview(filled, {"everyone": True}, within_ms=100, sample=10)
-    assert (len(found["sample"]), found["estimate"]) == (2, 40)
-    found = await preview(filled, {"everyone": True}, within_ms=100, sample=10)
-    assert (len(found["sample"]), found["estimate"], explained) == (0, 40, 2)
+    result = await preview(populated_app, {"everyone": True}, within_ms=100, sample=10)
+    assert (len(result["sample"]), result["estimate"]) == (2, 40)
+    result = await preview(populated_app, {"everyone": True}, within_ms=100, sample=10)
+    assert (len(result["sample"]), result["estimate"], explained) == (0, 40, 2)
 
 
-async def test_with_time_enough_it_is_exact(filled: RunningApp) -> None:
-    found = await preview(filled, RULES["count"], within_ms=60_000)
-    assert found["exact"] is True
-    assert found["count"] == (await preview(filled, RULES["count"]))["count"]
+async def test_preview_with_enough_time_is_exact(populated_app: RunningApp) -> None:
+    result = await preview(populated_app, RULES["count"], within_ms=60_000)
+    assert result["exact"] is True
+    assert result["count"] == (await preview(populated_app, RULES["count"]))["count"]
 
 
-def test_the_interval_covers_what_it_should() -> None:
+def test_estimate_interval_has_95_percent_coverage() -> None:
     """Of many samples about 95 % of the intervals hold the truth; with everybody seen there is nothing to guess."""
     chance = random.Random(3)
     total = 20_000
@@ -158,12 +167,12 @@ def test_the_interval_covers_what_it_should() -> None:
     assert _estimate_total(10, 10, 11)[1:] == (10, 11)
 
 
-async def test_an_empty_base(service: RunningApp) -> None:
-    found = await preview(service, {"everyone": True}, within_ms=5)
-    assert (found["count"], found["exact"], found["customers_total"]) == (0, True, 0)
+async def test_preview_without_customers(service: RunningApp) -> None:
+    result = await preview(service, {"everyone": True}, within_ms=5)
+    assert (result["count"], result["exact"], result["customers_total"]) == (0, True, 0)
 
 
-BAD: list[tuple[Any, str]] = [
+INVALID_RULES: list[tuple[Any, str]] = [
     ({"segment": "none"}, "/rule/segment"),
     ({"stage": "none"}, "/rule/stage"),
     ({"segment": "(unsaved)"}, "/rule/segment"),
@@ -175,10 +184,10 @@ BAD: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "path"), BAD)
-async def test_refused_rules_say_where_and_what_to_do(filled: RunningApp, rule: Any, path: str) -> None:
+@pytest.mark.parametrize(("rule", "path"), INVALID_RULES)
+async def test_invalid_rule_is_refused_with_path_and_remedy(populated_app: RunningApp, rule: Any, path: str) -> None:
     for to in ("preview", "viewers/dry-run"):
-        answer = await filled.tell("POST", f"/v1/segments/{to}", {"rule": rule}, 422)
+        answer = await populated_app.tell("POST", f"/v1/segments/{to}", {"rule": rule}, 422)
         assert answer["code"] == "invalid_definition"
         assert answer["path"].startswith(path), answer
         assert answer["remedy"]
@@ -188,23 +197,23 @@ async def test_refused_rules_say_where_and_what_to_do(filled: RunningApp, rule: 
 
 
 @pytest.mark.parametrize("body", HOSTILE, ids=range(len(HOSTILE)))
-async def test_hostile_bodies(service: RunningApp, body: bytes) -> None:
+async def test_preview_refuses_hostile_body(service: RunningApp, body: bytes) -> None:
     for path in ("preview", "engaged/dry-run"):
         response = await service.client.post(f"/v1/segments/{path}", content=body, headers=service.secret)
         assert response.status_code in (400, 422), (path, response.text)
 
 
 @pytest.mark.parametrize(
-    "more",
+    "options",
     [{"sample": -1}, {"sample": 101}, {"sample": "x"}, {"within_ms": 0}, {"within_ms": 60_001}, {"as_of": "x"},
      {"as_of": rfc3339(NOON + 1)}, {"more": 1}],
 )  # fmt: skip
-async def test_bodies_that_do_not_fit(filled: RunningApp, more: dict[str, Any]) -> None:
-    assert (await preview(filled, {"everyone": True}, 400, **more))["code"] == "bad_request"
+async def test_preview_refuses_invalid_options(populated_app: RunningApp, options: dict[str, Any]) -> None:
+    assert (await preview(populated_app, {"everyone": True}, 400, **options))["code"] == "bad_request"
 
 
-async def test_two_at_a_time(filled: RunningApp) -> None:
-    slots = filled.app.state.services.heavy_read_slots
+async def test_heavy_reads_are_limited_to_two(populated_app: RunningApp) -> None:
+    slots = populated_app.app.state.services.heavy_read_slots
     with slots.acquire(), slots.acquire():
         for method, path, body in (
             ("POST", "segments/preview", {"rule": {"everyone": True}}),
@@ -212,10 +221,12 @@ async def test_two_at_a_time(filled: RunningApp) -> None:
             ("POST", "segments/viewers/verify", None),
             ("GET", "segment-health", None),
         ):
-            response = await filled.client.request(method, f"/v1/{path}", json=body, headers=filled.secret)
+            response = await populated_app.client.request(
+                method, f"/v1/{path}", json=body, headers=populated_app.secret
+            )
             assert (response.status_code, response.json()["code"]) == (503, "overloaded"), path
             assert response.headers["retry-after"].isdigit()
-    await asyncio.gather(*(preview(filled, {"everyone": True}) for _ in range(2)))
+    await asyncio.gather(*(preview(populated_app, {"everyone": True}) for _ in range(2)))
     slots = HeavyReadSlots(1)
     with pytest.raises(ZeroDivisionError), slots.acquire():
         raise ZeroDivisionError
@@ -232,55 +243,55 @@ async def test_two_at_a_time(filled: RunningApp) -> None:
         ("GET", "segment-health", "app.insight.segment_health._read_member_sets", b""),
     ],
 )
-async def test_a_caller_who_hangs_up_keeps_nothing(
-    filled: RunningApp, monkeypatch: pytest.MonkeyPatch, method: str, path: str, slow: str, body: bytes
+async def test_disconnect_cancels_scan_and_frees_resources(
+    populated_app: RunningApp, monkeypatch: pytest.MonkeyPatch, method: str, path: str, slow: str, body: bytes
 ) -> None:
-    at_work, gone, ended, statuses = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
+    scan_started, disconnected, scan_ended, statuses = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
 
-    async def for_ever() -> None:
-        at_work.set()
+    async def wait_until_cancelled() -> None:
+        scan_started.set()
         try:
             await asyncio.Event().wait()
         finally:
-            ended.set()
+            scan_ended.set()
 
-    async def nobody_comes(*_: Any) -> AsyncIterator[list[bytes]]:
-        await for_ever()
+    async def scan_nothing(*_: Any) -> AsyncIterator[list[bytes]]:
+        await wait_until_cancelled()
         yield []
 
-    monkeypatch.setattr(slow, nobody_comes if "customers" in slow else lambda *_: for_ever())
+    monkeypatch.setattr(slow, scan_nothing if "customers" in slow else lambda *_: wait_until_cancelled())
     monkeypatch.setattr(app.http.disconnects, "POLL_SECONDS", 0.01)
     bodies = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> dict[str, Any]:
         if bodies:
             return bodies.pop()
-        await gone.wait()
+        await disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
         statuses.append(message.get("status"))
 
-    headers = [(b"authorization", filled.secret["Authorization"].encode())]
+    headers = [(b"authorization", populated_app.secret["Authorization"].encode())]
     at = f"/v1/{path}"
     scope = {"type": "http", "method": method, "path": at, "raw_path": at.encode(), "query_string": b"",
              "headers": headers, "http_version": "1.1", "scheme": "http", "root_path": ""}  # fmt: skip
-    asked = asyncio.create_task(filled.app(scope, receive, send))
+    request_task = asyncio.create_task(populated_app.app(scope, receive, send))
     async with asyncio.timeout(10):
-        await at_work.wait()
+        await scan_started.wait()
         await asyncio.sleep(0.05)
-        assert not asked.done(), "while the caller waits, the work goes on"
-        gone.set()
-        await asked
-    assert ended.is_set()
+        assert not request_task.done(), "while the caller waits, the work goes on"
+        disconnected.set()
+        await request_task
+    assert scan_ended.is_set()
     assert statuses[0] == 499
-    served = filled.app.state.services
-    assert served.pool.get_idle_size() == served.pool.get_size(), "a snapshot is still open"
-    with served.heavy_read_slots.acquire(), served.heavy_read_slots.acquire():
+    services = populated_app.app.state.services
+    assert services.pool.get_idle_size() == services.pool.get_size(), "a snapshot is still open"
+    with services.heavy_read_slots.acquire(), services.heavy_read_slots.acquire():
         pass
 
 
-CHANGES: list[tuple[Any, Any]] = [
+RULE_CHANGES: list[tuple[Any, Any]] = [
     ({"did": "a"}, {"did": "a", "at_least": 2}),
     ({"did": "a", "within": "6h"}, {"did": "b", "within": "6h"}),
     ({"did": "a"}, {"did": "a"}),
@@ -289,35 +300,38 @@ CHANGES: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new"), CHANGES)
-async def test_a_change_moves_whom_its_dry_run_says(filled: RunningApp, old: Any, new: Any) -> None:
+@pytest.mark.parametrize(("old", "new"), RULE_CHANGES)
+async def test_dry_run_predicts_effect_of_change(populated_app: RunningApp, old: Any, new: Any) -> None:
     async def members(key: str) -> set[str]:
-        return {each["id"] for each in await filled.all_of(f"/v1/segments/{key}/members")}
+        return {customer["id"] for customer in await populated_app.all_of(f"/v1/segments/{key}/members")}
 
-    await filled.tell("POST", "/v1/segments", {"key": "x", "rule": old}, 201)
-    found = await filled.tell("POST", "/v1/segments/x/dry-run", {"rule": new, "sample": 100})
+    await populated_app.tell("POST", "/v1/segments", {"key": "x", "rule": old}, 201)
+    result = await populated_app.tell("POST", "/v1/segments/x/dry-run", {"rule": new, "sample": 100})
     before = await members("x")
-    await filled.tell("POST", "/v1/segments", {"key": "y", "rule": new}, 201)
+    await populated_app.tell("POST", "/v1/segments", {"key": "y", "rule": new}, 201)
     after = await members("y")
-    for way, expected in (("enter", after - before), ("leave", before - after), ("stay", before & after)):
-        assert found[way]["count"] == len(expected), way
-        assert {each["id"] for each in found[way]["sample"]} == expected, way
-        assert all(each["identities"] for each in found[way]["sample"])
-    assert (found["segment"], found["customers_total"], found["changes"]) == ("x", 40, [])
-    few = await filled.tell("POST", "/v1/segments/x/dry-run", {"rule": new, "sample": 1})
-    assert all(len(few[way]["sample"]) == min(1, few[way]["count"]) for way in ("enter", "leave", "stay"))
+    for group, expected in (("enter", after - before), ("leave", before - after), ("stay", before & after)):
+        assert result[group]["count"] == len(expected), group
+        assert {customer["id"] for customer in result[group]["sample"]} == expected, group
+        assert all(customer["identities"] for customer in result[group]["sample"])
+    assert (result["segment"], result["customers_total"], result["changes"]) == ("x", 40, [])
+    short_result = await populated_app.tell("POST", "/v1/segments/x/dry-run", {"rule": new, "sample": 1})
+    assert all(
+        len(short_result[group]["sample"]) == min(1, short_result[group]["count"])
+        for group in ("enter", "leave", "stay")
+    )
 
 
-async def test_a_dry_run_names_what_changes_with_it(filled: RunningApp) -> None:
+async def test_dry_run_lists_dependent_definitions(populated_app: RunningApp) -> None:
     reader = {"key": "reader", "rule": {"not": {"segment": "viewers"}}}
-    await filled.tell("POST", "/v1/segments", reader, 201)
+    await populated_app.tell("POST", "/v1/segments", reader, 201)
     stages = [{"key": "in", "rule": {"segment": "reader"}}]
-    await filled.tell("POST", "/v1/journeys", {"key": "far", "stages": stages}, 201)
-    found = await filled.tell("POST", "/v1/segments/viewers/dry-run", {"rule": {"did": "c"}})
-    assert sorted(found["changes"]) == ["journey far", "segment reader"]
-    same = await filled.tell("POST", "/v1/segments/viewers/dry-run", {"rule": {"did": "b", "within": "12h"}})
+    await populated_app.tell("POST", "/v1/journeys", {"key": "far", "stages": stages}, 201)
+    result = await populated_app.tell("POST", "/v1/segments/viewers/dry-run", {"rule": {"did": "c"}})
+    assert sorted(result["changes"]) == ["journey far", "segment reader"]
+    same = await populated_app.tell("POST", "/v1/segments/viewers/dry-run", {"rule": {"did": "b", "within": "12h"}})
     assert (same["changes"], same["enter"]["count"], same["leave"]["count"]) == ([], 0, 0)
     for rule in ({"segment": "viewers"}, {"segment": "reader"}):
-        answer = await filled.tell("POST", "/v1/segments/viewers/dry-run", {"rule": rule}, 422)
+        answer = await populated_app.tell("POST", "/v1/segments/viewers/dry-run", {"rule": rule}, 422)
         assert "cycle" in answer["message"]
-    await filled.tell("POST", "/v1/segments/none/dry-run", {"rule": {"did": "c"}}, 404)
+    await populated_app.tell("POST", "/v1/segments/none/dry-run", {"rule": {"did": "c"}}, 404)

@@ -20,9 +20,9 @@ DAY = 86_400_000_000
 
 
 def at(text: str) -> int:
-    found = durations.parse_instant_or_date(text)
-    assert isinstance(found, int)
-    return found
+    result = durations.parse_instant_or_date(text)
+    assert isinstance(result, int)
+    return result
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def at(text: str) -> int:
         (253_402_300_799_999_999_999, "UTC", "9999-12-31T23:59:59.999999Z"),
     ],
 )
-def test_what_is_a_date(value, zone, expected):
+def test_value_is_read_as_date(value, zone, expected):
     instant = dates.read_instant(value, zone)
     assert instant is not None
     assert format_instant(instant) == expected
@@ -94,7 +94,7 @@ def test_what_is_a_date(value, zone, expected):
         Decimal("-1E+399"),
     ],
 )
-def test_what_is_no_date(value):
+def test_value_that_is_not_a_date(value):
     assert dates.read_instant(value, "UTC") is None
     assert dates.read_local_day(value, "UTC") is None
     assert dates.check_anniversary(value, calendar.parse_length("1d"), 0, "UTC") == (False, None)
@@ -110,7 +110,7 @@ def test_what_is_no_date(value):
         (0, NEW_YORK, "1969-12-31"),
     ],
 )
-def test_the_local_day_of_a_value(value, zone, expected):
+def test_local_day_of_value(value, zone, expected):
     assert dates.read_local_day(value, zone) == date.fromisoformat(expected)
 
 
@@ -143,20 +143,20 @@ def test_the_local_day_of_a_value(value, zone, expected):
         ("1990-01-03", "7d", "UTC", "2023-12-27T00:00:00Z", "2024-01-04T00:00:00Z"),
     ],
 )
-def test_an_anniversary_is_near_from_the_length_before_its_day_until_it_ends(value, length, zone, begin, end):
-    def asked(t: int) -> tuple[bool, int | None]:
+def test_anniversary_starts_length_before_day_and_ends_with_day(value, length, zone, begin, end):
+    def anniversary_at(t: int) -> tuple[bool, int | None]:
         return dates.check_anniversary(value, calendar.parse_length(length), t, zone)
 
-    assert asked(at(begin) - 1) == (False, at(begin))
-    assert asked(at(begin)) == (True, at(end))
-    assert asked(at(end) - 1) == (True, at(end))
-    holds, following = asked(at(end))
+    assert anniversary_at(at(begin) - 1) == (False, at(begin))
+    assert anniversary_at(at(begin)) == (True, at(end))
+    assert anniversary_at(at(end) - 1) == (True, at(end))
+    holds, following = anniversary_at(at(end))
     assert not holds
     assert following is not None
     assert following > at(end)
 
 
-def test_the_day_itself_is_no_anniversary():
+def test_original_day_is_not_an_anniversary():
     week = calendar.parse_length("7d")
     assert dates.check_anniversary("2024-05-10", week, at("2024-05-10T12:00:00Z"), "UTC") == (
         False,
@@ -175,12 +175,12 @@ def test_the_day_itself_is_no_anniversary():
         ("3y", None),
     ],
 )
-def test_anniversaries_that_touch_are_one(length, end):
-    found = dates.check_anniversary("1990-05-10", calendar.parse_length(length), at("2022-05-10T12:00:00Z"), "UTC")
-    assert found == (True, None if end is None else at(end))
+def test_overlapping_anniversaries_are_merged(length, end):
+    result = dates.check_anniversary("1990-05-10", calendar.parse_length(length), at("2022-05-10T12:00:00Z"), "UTC")
+    assert result == (True, None if end is None else at(end))
 
 
-def test_the_last_anniversary_of_all():
+def test_last_anniversary_in_year_9999():
     week = calendar.parse_length("7d")
     assert dates.check_anniversary("1990-05-10", week, at("9999-05-10T00:00:00Z"), "UTC") == (
         True,
@@ -204,7 +204,7 @@ def _naive_anniversary(day: date, length: timedelta, t: int, zone: str) -> bool:
 
 
 @pytest.mark.parametrize("zone", ["UTC", NEW_YORK, LISBON])
-def test_the_next_change_of_an_anniversary_is_a_change_and_the_first(zone):
+def test_anniversary_next_change_is_first_change(zone):
     rng = random.Random(zone)
     for _ in range(60):
         day = rng.choice((date(1996, 2, 29), date(1980, 1, 1) + timedelta(days=rng.randrange(20_000))))
@@ -225,7 +225,7 @@ def test_the_next_change_of_an_anniversary_is_a_change_and_the_first(zone):
 # ------------------------------------------------------------------------------------ equality of values
 
 
-SAME: list[Any] = [
+EQUAL_VALUES: list[Any] = [
     [1, Decimal("1.0"), Decimal("1E0"), Fraction(1)],
     [Decimal("0.5"), Fraction(1, 2), Decimal("0.500")],
     [0, Decimal("-0.0")],
@@ -257,19 +257,19 @@ SAME: list[Any] = [
 ]
 
 
-def test_values_are_one_where_their_json_is():
-    for group in SAME:
+def test_equality_key_and_digest_follow_json_equality():
+    for group in EQUAL_VALUES:
         assert len({equality_key(value) for value in group}) == 1
         assert len({digest_value(value) for value in group}) == 1
-    for one, other in combinations(SAME, 2):
+    for one, other in combinations(EQUAL_VALUES, 2):
         assert equality_key(one[0]) != equality_key(other[0])
         assert digest_value(one[0]) != digest_value(other[0])
 
 
-def test_a_missing_value_has_no_digest_and_others_have_a_stable_one():
+def test_digest_is_empty_for_missing_value_and_stable_for_others():
     assert digest_value(None) == ""
     assert digest_value({"b": [1, True], "a": "é"}) == "bcd6ecda8f03bde894c2f819a6daf1e4"
-    assert all(len(digest_value(group[0])) == 32 for group in SAME)
+    assert all(len(digest_value(group[0])) == 32 for group in EQUAL_VALUES)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +281,6 @@ def test_a_missing_value_has_no_digest_and_others_have_a_stable_one():
         (durations.LATEST, "9999-12-31T23:59:59.999999Z"),
     ],
 )
-def test_an_instant_as_text_reads_back(instant, expected):
+def test_formatted_instant_round_trips(instant, expected):
     assert format_instant(instant) == expected
     assert dates.read_instant(format_instant(instant), NEW_YORK) == instant

@@ -14,7 +14,7 @@ LONG = "1" + "0" * 399
 
 
 @pytest.mark.parametrize(
-    ("asked", "value", "expected"),
+    ("comparison", "value", "expected"),
     [
         # types: eq is strict, numbers are exact
         ({"eq": 1}, "1", True),
@@ -106,13 +106,13 @@ LONG = "1" + "0" * 399
         ({"starts_with": "SE", "ignore_case": True}, '"serum"', True),
     ],
 )
-def test_comparison(asked: dict[str, Any], value: str, expected: bool) -> None:
-    rules = compiled(segment("s", {"did": "A", "where": {"p": asked}}))
+def test_comparison_in_filter(comparison: dict[str, Any], value: str, expected: bool) -> None:
+    rules = compiled(segment("s", {"did": "A", "where": {"p": comparison}}))
     assert bool(rules.match_leaves(TouchpointView("A", "web", "s", 0, f'{{"p": {value}}}'.encode()))) == expected
 
 
 @pytest.mark.parametrize(
-    ("path", "found"),
+    ("path", "is_readable"),
     [
         ("a", True),
         ("a.b", True),
@@ -130,15 +130,15 @@ def test_comparison(asked: dict[str, Any], value: str, expected: bool) -> None:
         ("nothing.here", False),
     ],
 )
-def test_paths(path: str, found: bool) -> None:
+def test_path_in_filter(path: str, is_readable: bool) -> None:
     properties = b'{"a": 0, "a.b": 1, "c": {"d": 2}, "e.f": null, "e": {"f": 3}, "g": [1]}'
     context = b'{"page": {"path": "/"}, "ip": "::1"}'
     rules = compiled(segment("s", {"did": "A", "where": {path: {"exists": True}}}))
     item = TouchpointView("A", "web", "s", 0, properties, context, b'{"plan": "pro", "x.y": false}')
-    assert bool(rules.match_leaves(item)) == found
+    assert bool(rules.match_leaves(item)) == is_readable
 
 
-def test_traits_read_the_exact_name_first() -> None:
+def test_trait_exact_name_precedes_path() -> None:
     rules = compiled(segment("s", {"trait": "a.b", "eq": 1}))
     for traits, expected in (
         ({"a.b": 1}, True),
@@ -151,7 +151,7 @@ def test_traits_read_the_exact_name_first() -> None:
         assert rules.holds("segment:s", Known({}, traits), 0) == expected
 
 
-def test_a_date_waits_for_the_customers_timezone() -> None:
+def test_date_bound_uses_customer_timezone() -> None:
     rules = compiled(segment("s", {"did": "A", "from": "2024-01-01", "to": "2024-01-02"}), timezone="Asia/Kolkata")
     (leaf,) = rules.leaves.values()
     evening = 1_704_049_200_000_000  # 2023-12-31T19:00Z

@@ -19,10 +19,10 @@ from app.rules.values import durations
 from app.rules.values.patterns import find_pattern_error
 
 NEW_YORK, ST_JOHNS, APIA, LISBON = "America/New_York", "America/St_Johns", "Pacific/Apia", "Europe/Lisbon"
-BEYOND = "1" * 401
+TOO_MANY_DIGITS = "1" * 401
 
 
-class Given(DynamicOperand):
+class FixedOperand(DynamicOperand):
     """A dynamic operand that carries its value."""
 
     def __init__(self, value: Any) -> None:
@@ -30,22 +30,22 @@ class Given(DynamicOperand):
 
 
 def at(text: str) -> int:
-    found = durations.parse_instant_or_date(text)
-    assert isinstance(found, int)
-    return found
+    result = durations.parse_instant_or_date(text)
+    assert isinstance(result, int)
+    return result
 
 
-def asking(t: str | int = 0, zone: str = "UTC") -> ComparisonContext:
+def context_at(t: str | int = 0, zone: str = "UTC") -> ComparisonContext:
     return ComparisonContext(at(t) if isinstance(t, str) else t, zone, operator.attrgetter("value"))
 
 
-def comparison(operators: dict[str, Any]) -> CompiledComparison:
+def compile_operators(operators: dict[str, Any]) -> CompiledComparison:
     operators = dict(operators)
     return compile_comparison(operators, ignore_case=operators.pop("ignore_case", False))
 
 
 @pytest.mark.parametrize(
-    ("asked", "value", "expected"),
+    ("operators", "value", "expected"),
     [
         ({"eq": 1}, Decimal("1.0"), True),
         ({"eq": 1}, Fraction(1), True),
@@ -78,8 +78,8 @@ def comparison(operators: dict[str, Any]) -> CompiledComparison:
         ({"lt": "10"}, "9", True),
         ({"lt": "b"}, "a", True),
         ({"lt": "b"}, "1", False),
-        ({"lt": 9}, BEYOND, False),
-        ({"lt": "b"}, BEYOND, True),
+        ({"lt": 9}, TOO_MANY_DIGITS, False),
+        ({"lt": "b"}, TOO_MANY_DIGITS, True),
         ({"lt": 1}, False, False),
         ({"lt": 1}, None, False),
         ({"gt": "A", "ignore_case": True}, "B", True),
@@ -141,14 +141,14 @@ def comparison(operators: dict[str, Any]) -> CompiledComparison:
         ({"matches": "^.$"}, "\ud800", True),
     ],
 )
-def test_what_depends_on_the_value_alone(asked, value, expected):
-    compared = comparison(asked)
-    assert compared.static_test is not None
-    assert compared.static_test(value) is expected
-    assert compared.holds(value, asking()) is expected
-    assert compared.next_check_at(value, asking()) is None
-    assert not compared.uses_zone()
-    assert compared.dynamic_operands == ()
+def test_static_operator(operators, value, expected):
+    compiled = compile_operators(operators)
+    assert compiled.static_test is not None
+    assert compiled.static_test(value) is expected
+    assert compiled.holds(value, context_at()) is expected
+    assert compiled.next_check_at(value, context_at()) is None
+    assert not compiled.uses_zone()
+    assert compiled.dynamic_operands == ()
 
 
 @pytest.mark.parametrize(
@@ -169,8 +169,8 @@ def test_what_depends_on_the_value_alone(asked, value, expected):
         ("(.*)*x", "é" * 4_096, False),
     ],
 )
-def test_hostile_patterns_end(pattern, text, expected):
-    static = comparison({"matches": pattern}).static_test
+def test_hostile_pattern_terminates(pattern, text, expected):
+    static = compile_operators({"matches": pattern}).static_test
     assert static is not None
     assert static(text) is expected
 
@@ -189,9 +189,9 @@ def test_hostile_patterns_end(pattern, text, expected):
         ("\ud800", "surrogate"),
     ],
 )
-def test_patterns_are_refused_where_they_are_defined(pattern, reason):
-    found = find_pattern_error(pattern)
-    assert (found is None) if reason is None else (found is not None and reason in found)
+def test_find_pattern_error_reports_reason(pattern, reason):
+    result = find_pattern_error(pattern)
+    assert (result is None) if reason is None else (result is not None and reason in result)
 
 
 NEGATIVES = {"eq": "ne", "in_": "not_in", "contains": "not_contains", "any_of": "none_of"}
@@ -200,22 +200,27 @@ VALUES = [None, True, 1, "1", "a", "", Fraction(1, 3), [], ["a", 1], [None], {},
 
 @pytest.mark.parametrize("positive", NEGATIVES)
 @pytest.mark.parametrize("ignore_case", [False, True])
-def test_negatives_are_exact_complements(positive, ignore_case):
+def test_negative_operator_is_exact_complement(positive, ignore_case):
     for operand in (1, "a", True):
-        given: Any = [operand] if positive in ("in_", "any_of") else operand
-        one = compile_comparison({positive: given}, ignore_case=ignore_case)
-        other = compile_comparison({NEGATIVES[positive]: given}, ignore_case=ignore_case)
+        operand_json: Any = [operand] if positive in ("in_", "any_of") else operand
+        positive_comparison = compile_comparison({positive: operand_json}, ignore_case=ignore_case)
+        negative_comparison = compile_comparison({NEGATIVES[positive]: operand_json}, ignore_case=ignore_case)
         for value in VALUES:
-            assert one.holds(value, asking()) is not other.holds(value, asking())
+            assert positive_comparison.holds(value, context_at()) is not negative_comparison.holds(value, context_at())
     if positive in ("eq", "contains"):
-        for dynamic in map(Given, VALUES):
-            one, other = comparison({positive: dynamic}), comparison({NEGATIVES[positive]: dynamic})
+        for dynamic in map(FixedOperand, VALUES):
+            positive_comparison, negative_comparison = (
+                compile_operators({positive: dynamic}),
+                compile_operators({NEGATIVES[positive]: dynamic}),
+            )
             for value in VALUES:
-                assert one.holds(value, asking()) is not other.holds(value, asking())
+                assert positive_comparison.holds(value, context_at()) is not negative_comparison.holds(
+                    value, context_at()
+                )
 
 
 @pytest.mark.parametrize(
-    ("asked", "operand", "value", "expected"),
+    ("operators", "operand", "value", "expected"),
     [
         ("eq", 1, Decimal("1.0"), True),
         ("eq", Fraction(1, 2), Decimal("0.5"), True),
@@ -248,19 +253,19 @@ def test_negatives_are_exact_complements(positive, ignore_case):
         ("ends_with", None, "abc", False),
     ],
 )
-def test_operands_that_are_worked_out(asked, operand, value, expected):
-    dynamic = Given(operand)
-    compared = comparison({asked: dynamic})
-    assert compared.holds(value, asking()) is expected
-    assert compared.static_test is None
-    assert compared.dynamic_operands == (dynamic,)
-    assert compared.next_check_at(value, asking()) is None
-    assert not compared.uses_zone()
+def test_dynamic_operand(operators, operand, value, expected):
+    dynamic = FixedOperand(operand)
+    compiled = compile_operators({operators: dynamic})
+    assert compiled.holds(value, context_at()) is expected
+    assert compiled.static_test is None
+    assert compiled.dynamic_operands == (dynamic,)
+    assert compiled.next_check_at(value, context_at()) is None
+    assert not compiled.uses_zone()
 
 
-def test_case_is_folded_in_operands_that_are_worked_out():
-    assert comparison({"eq": Given("STRASSE"), "ignore_case": True}).holds("straße", asking())
-    assert not comparison({"eq": Given("STRASSE")}).holds("straße", asking())
+def test_ignore_case_applies_to_dynamic_operand():
+    assert compile_operators({"eq": FixedOperand("STRASSE"), "ignore_case": True}).holds("straße", context_at())
+    assert not compile_operators({"eq": FixedOperand("STRASSE")}).holds("straße", context_at())
 
 
 @pytest.mark.parametrize(
@@ -281,24 +286,24 @@ def test_case_is_folded_in_operands_that_are_worked_out():
         ("1970-01-01", None, "UTC", False, False),
         ("1970-01-01", "5", "UTC", False, False),
         ("1970-01-01", True, "UTC", False, False),
-        (Given("2024-03-10"), "2024-03-10T05:00:00.000001Z", NEW_YORK, True, False),
-        (Given("2024-03-10"), "2024-03-10T04:59:59.999999Z", NEW_YORK, False, True),
-        (Given(0), -1, "UTC", False, True),
-        (Given(None), 1, "UTC", False, False),
-        (Given("soon"), 1, "UTC", False, False),
+        (FixedOperand("2024-03-10"), "2024-03-10T05:00:00.000001Z", NEW_YORK, True, False),
+        (FixedOperand("2024-03-10"), "2024-03-10T04:59:59.999999Z", NEW_YORK, False, True),
+        (FixedOperand(0), -1, "UTC", False, True),
+        (FixedOperand(None), 1, "UTC", False, False),
+        (FixedOperand("soon"), 1, "UTC", False, False),
     ],
 )
-def test_after_and_before_are_strict(operand, value, zone, is_after, is_before):
-    after, before = comparison({"after": operand}), comparison({"before_date": operand})
-    assert after.holds(value, asking(0, zone)) is is_after
-    assert before.holds(value, asking(0, zone)) is is_before
+def test_after_and_before_date_are_strict(operand, value, zone, is_after, is_before):
+    after, before = compile_operators({"after": operand}), compile_operators({"before_date": operand})
+    assert after.holds(value, context_at(0, zone)) is is_after
+    assert before.holds(value, context_at(0, zone)) is is_before
     assert after.static_test is None
-    assert after.next_check_at(value, asking(0, zone)) is None
-    assert after.dynamic_operands == ((operand,) if isinstance(operand, Given) else ())
+    assert after.next_check_at(value, context_at(0, zone)) is None
+    assert after.dynamic_operands == ((operand,) if isinstance(operand, FixedOperand) else ())
 
 
 @pytest.mark.parametrize(
-    ("asked", "value", "zone", "begin", "end"),
+    ("operators", "value", "zone", "begin", "end"),
     [
         ({"within_last": "1d"}, "2024-03-10T05:00:00Z", NEW_YORK, "2024-03-10T05:00:00Z", "2024-03-11T05:00:00Z"),
         ({"within_last": "1ms"}, 0, "UTC", "1970-01-01T00:00:00Z", "1970-01-01T00:00:00.001Z"),
@@ -319,28 +324,28 @@ def test_after_and_before_are_strict(operand, value, zone, is_after, is_before):
         ({"anniversary_within": "1mo"}, "1990-03-12", NEW_YORK, "2024-02-12T05:00:00Z", "2024-03-13T04:00:00Z"),
     ],
 )
-def test_dates_near_now(asked, value, zone, begin, end):
-    compared = comparison(asked)
-    assert compared.static_test is None
-    assert not compared.holds(value, asking(at(begin) - 1, zone))
-    assert compared.next_check_at(value, asking(at(begin) - 1, zone)) == at(begin)
-    assert compared.holds(value, asking(begin, zone))
-    assert compared.next_check_at(value, asking(begin, zone)) == at(end)
-    assert compared.holds(value, asking(at(end) - 1, zone))
-    assert not compared.holds(value, asking(end, zone))
-    following = compared.next_check_at(value, asking(end, zone))
-    assert (following is None) is ("anniversary_within" not in asked)
+def test_time_dependent_operator_changes_at_exact_instants(operators, value, zone, begin, end):
+    compiled = compile_operators(operators)
+    assert compiled.static_test is None
+    assert not compiled.holds(value, context_at(at(begin) - 1, zone))
+    assert compiled.next_check_at(value, context_at(at(begin) - 1, zone)) == at(begin)
+    assert compiled.holds(value, context_at(begin, zone))
+    assert compiled.next_check_at(value, context_at(begin, zone)) == at(end)
+    assert compiled.holds(value, context_at(at(end) - 1, zone))
+    assert not compiled.holds(value, context_at(end, zone))
+    following = compiled.next_check_at(value, context_at(end, zone))
+    assert (following is None) is ("anniversary_within" not in operators)
 
 
-def test_a_clipped_month_may_reach_a_date_lose_it_and_reach_it_again():
+def test_within_next_month_can_become_true_more_than_once():
     # 30 January 23:00 reaches 28 February 23:00, but an hour later the 31st begins with 28 February 00:00
-    compared, value = comparison({"within_next": "1mo"}), "2023-02-28T12:00:00Z"
-    found = []
+    compiled, value = compile_operators({"within_next": "1mo"}), "2023-02-28T12:00:00Z"
+    result = []
     t = at("2023-01-01T00:00:00Z")
-    while (following := compared.next_check_at(value, asking(t))) is not None:
+    while (following := compiled.next_check_at(value, context_at(t))) is not None:
         t = following
-        found.append((t, compared.holds(value, asking(t))))
-    assert found == [
+        result.append((t, compiled.holds(value, context_at(t))))
+    assert result == [
         (at("2023-01-28T12:00:00Z"), True),
         (at("2023-01-29T00:00:00Z"), False),
         (at("2023-01-29T12:00:00Z"), True),
@@ -352,42 +357,42 @@ def test_a_clipped_month_may_reach_a_date_lose_it_and_reach_it_again():
     ]
 
 
-@pytest.mark.parametrize("asked", ["within_last", "within_next", "anniversary_within"])
+@pytest.mark.parametrize("operators", ["within_last", "within_next", "anniversary_within"])
 @pytest.mark.parametrize("value", [None, "", "soon", "5", True, [], "0000-01-01"])
-def test_what_is_no_date_is_never_near(asked, value):
-    compared = comparison({asked: "1mo"})
-    assert not compared.holds(value, asking())
-    assert compared.next_check_at(value, asking()) is None
+def test_time_dependent_operator_is_false_without_date(operators, value):
+    compiled = compile_operators({operators: "1mo"})
+    assert not compiled.holds(value, context_at())
+    assert compiled.next_check_at(value, context_at()) is None
 
 
-def test_operators_together():
-    compared = comparison({"within_next": "2d", "after": "2024-05-10", "ne": Given("2024-05-12")})
-    assert compared.static_test is None
-    assert len(compared.dynamic_operands) == 1
-    assert compared.holds("2024-05-11", asking("2024-05-10T00:00:00Z"))
-    assert compared.next_check_at("2024-05-11", asking(0)) == at("2024-05-09T00:00:00Z")
+def test_next_check_of_combined_operators():
+    compiled = compile_operators({"within_next": "2d", "after": "2024-05-10", "ne": FixedOperand("2024-05-12")})
+    assert compiled.static_test is None
+    assert len(compiled.dynamic_operands) == 1
+    assert compiled.holds("2024-05-11", context_at("2024-05-10T00:00:00Z"))
+    assert compiled.next_check_at("2024-05-11", context_at(0)) == at("2024-05-09T00:00:00Z")
     # what another operator rules out, time does not bring
-    assert compared.next_check_at("2024-05-10", asking(0)) is None
-    assert compared.next_check_at("2024-05-12", asking(0)) is None
+    assert compiled.next_check_at("2024-05-10", context_at(0)) is None
+    assert compiled.next_check_at("2024-05-12", context_at(0)) is None
     # nor does it bring back what is over
-    both = comparison({"within_last": "1d", "anniversary_within": "1d"})
-    assert both.next_check_at("2024-05-10", asking("2024-06-01T00:00:00Z")) is None
+    both = compile_operators({"within_last": "1d", "anniversary_within": "1d"})
+    assert both.next_check_at("2024-05-10", context_at("2024-06-01T00:00:00Z")) is None
 
 
 @pytest.mark.parametrize(
-    ("asked", "always", "for_instants"),
+    ("operators", "always", "for_instants"),
     [
         ({"eq": "2024-05-10"}, False, False),
-        ({"gt": Given(1)}, False, False),
+        ({"gt": FixedOperand(1)}, False, False),
         ({"after": "2024-05-10T00:00:00Z"}, True, False),
         ({"after": "2024-05-10"}, True, True),
-        ({"before_date": Given("2024-05-10")}, True, True),
+        ({"before_date": FixedOperand("2024-05-10")}, True, True),
         ({"within_last": "30d"}, True, False),
         ({"within_next": "1mo"}, True, True),
         ({"anniversary_within": "1d"}, True, True),
         ({"exists": True, "within_last": "1y"}, True, True),
     ],
 )
-def test_what_depends_on_a_zone(asked, always, for_instants):
-    assert comparison(asked).uses_zone() is always
-    assert comparison(asked).uses_zone(values_may_be_dates=False) is for_instants
+def test_uses_zone(operators, always, for_instants):
+    assert compile_operators(operators).uses_zone() is always
+    assert compile_operators(operators).uses_zone(values_may_be_dates=False) is for_instants

@@ -19,11 +19,11 @@ from tests.support.rule_engine import compiled, fold, journey, segment
 DAY = UNIT["d"]
 
 
-def happened(t: int, name: str = "A", **properties: Any) -> TrackEntry:
+def touchpoint_entry(t: int, name: str = "A", **properties: Any) -> TrackEntry:
     return TrackEntry(t, f"m{t}", name, "web", "site", json.dumps(properties), "{}", "{}")
 
 
-def test_one_filter_is_one_leaf_however_it_is_written() -> None:
+def test_equivalent_filters_share_a_leaf() -> None:
     rules = compiled(
         segment("a", {"did": ["A", "B"], "where": {"p": 1}, "within": "3d", "at_least": 4}),
         segment("b", {"not": {"did": ["B", "A"], "where": {"p": {"eq": 1.0}}, "within": "9d"}}),
@@ -37,12 +37,12 @@ def test_one_filter_is_one_leaf_however_it_is_written() -> None:
     assert len(shared.id) == 12
 
 
-def test_a_leaf_id_follows_from_its_meaning_alone() -> None:
+def test_leaf_id_is_stable() -> None:
     (leaf,) = compiled(segment("a", {"did": "Order Completed", "within": "90d"})).leaves
     assert leaf == "091c023b663b", "stored series are kept under this id: a change of it forgets them"
 
 
-def test_a_tracked_sequence_keeps_its_leaf_id() -> None:
+def test_tracked_sequence_leaf_id_is_stable() -> None:
     steps = [
         {"did": "A"},
         {"did": "B", "within": "1h", "after_at_least": "5m"},
@@ -52,24 +52,24 @@ def test_a_tracked_sequence_keeps_its_leaf_id() -> None:
     assert leaf == "6b80ec31b93f", "the id contains the gaps: a change of how they are written orphans stored series"
 
 
-def test_match_visits_leaves_of_the_name_and_of_any_name() -> None:
+def test_match_leaves_by_event_name_and_for_any_event() -> None:
     rules = compiled(
         segment("a", {"did": "A"}),
         segment("any", {"did": "*", "channel": "web"}),
         segment("b", {"did": "B", "where": {"p": {"exists": True}}}),
     )
 
-    def reading(name: str, channel: str = "web", properties: bytes = b"{}") -> set[str]:
+    def rules_reading(name: str, channel: str = "web", properties: bytes = b"{}") -> set[str]:
         return set(rules.rules_reading(rules.match_leaves(TouchpointView(name, channel, "s", 0, properties)), ()))
 
-    assert reading("A") == {"segment:a", "segment:any"}
-    assert reading("A", "app") == {"segment:a"}
-    assert reading("B") == {"segment:any"}
-    assert reading("B", properties=b'{"p": 0}') == {"segment:b", "segment:any"}
-    assert reading("C", "app") == set()
+    assert rules_reading("A") == {"segment:a", "segment:any"}
+    assert rules_reading("A", "app") == {"segment:a"}
+    assert rules_reading("B") == {"segment:any"}
+    assert rules_reading("B", properties=b'{"p": 0}') == {"segment:b", "segment:any"}
+    assert rules_reading("C", "app") == set()
 
 
-def test_dependencies_go_through_segments_and_stages() -> None:
+def test_dependencies_include_segments_and_stages() -> None:
     rules = compiled(
         segment("base", {"all": [{"did": "A"}, {"trait": "plan.name", "eq": "pro"}]}),
         segment("over", {"not": {"segment": "base"}}),
@@ -97,7 +97,7 @@ def test_dependencies_go_through_segments_and_stages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("definitions", "path", "says"),
+    ("definitions", "path", "expected_text"),
     [
         ([segment("a", {"all": [{"segment": "b"}]})], "/rule/all/0/segment", "segment b"),
         ([segment("a", {"segment": "a"})], "/rule", "segment:a > segment:a"),
@@ -119,46 +119,46 @@ def test_dependencies_go_through_segments_and_stages() -> None:
         ),
     ],
 )
-def test_definitions_that_do_not_fit_together_are_refused(definitions: Any, path: str, says: str) -> None:
+def test_inconsistent_definitions_are_refused(definitions: Any, path: str, expected_text: str) -> None:
     with pytest.raises(InvalidDefinition) as caught:
         compiled(*definitions)
     assert caught.value.path == path
-    assert says in caught.value.message
+    assert expected_text in caught.value.message
 
 
-def test_a_long_chain_of_segments_is_refused_and_a_shared_one_is_fast() -> None:
+def test_long_segment_chain_is_refused_and_shared_segments_are_fast() -> None:
     chain = [segment("s0", {"did": "A"}), *(segment(f"s{n}", {"segment": f"s{n - 1}"}) for n in range(1, 2000))]
     with pytest.raises(InvalidDefinition, match="deeper than 150"):
         compiled(*chain)
-    twice = [
+    shared_segments = [
         segment("s0", {"did": "A", "within": "1d"}),
         *(segment(f"s{n}", {"all": [{"segment": f"s{n - 1}"}, {"segment": f"s{n - 1}"}]}) for n in range(1, 40)),
     ]
-    rules = compiled(*twice)
-    known = fold(rules, [happened(5)], 5, {}, 8)
-    assert rules.holds("segment:s39", known, 5)
-    assert rules.next_change_at("segment:s39", known, 5) == 5 + DAY
-    assert len(json.dumps(rules.explain_rule("segment:s39", known, 5, None))) < 100_000
+    rules = compiled(*shared_segments)
+    facts = fold(rules, [touchpoint_entry(5)], 5, {}, 8)
+    assert rules.holds("segment:s39", facts, 5)
+    assert rules.next_change_at("segment:s39", facts, 5) == 5 + DAY
+    assert len(json.dumps(rules.explain_rule("segment:s39", facts, 5, None))) < 100_000
 
 
-def test_an_unknown_workspace_timezone_is_refused() -> None:
+def test_unknown_workspace_timezone_is_refused() -> None:
     with pytest.raises(InvalidDefinition, match="Mars"):
         compile_ruleset([], revision=1, timezone="Mars/Base", default_journey="main")
 
 
-def test_explanation_names_what_counted_and_until_when() -> None:
+def test_explanation_lists_touchpoints_and_validity() -> None:
     rules = compiled(
         segment("s", {"all": [{"did": "A", "at_least": 2, "within": "2d"}, {"trait": "plan", "eq": "pro"}]}),
         journey("main", [("one", {"segment": "s"})]),
         segment("at", {"stage": "one"}),
     )
-    history = [happened(0), happened(DAY), happened(2 * DAY)]
-    known = fold(rules, history, 2 * DAY, {"plan": "pro"}, 10**9, unlimited=True)
-    told = rules.explain_rule("segment:at", known, 2 * DAY, lambda _: [(item.t, item.id) for item in history])
-    assert told["truth"] is True
-    assert told["current"] == "one"
-    assert told["valid_until"] == 3 * DAY
-    stage = told["nodes"][0]
+    history = [touchpoint_entry(0), touchpoint_entry(DAY), touchpoint_entry(2 * DAY)]
+    facts = fold(rules, history, 2 * DAY, {"plan": "pro"}, 10**9, unlimited=True)
+    explanation = rules.explain_rule("segment:at", facts, 2 * DAY, lambda _: [(item.t, item.id) for item in history])
+    assert explanation["truth"] is True
+    assert explanation["current"] == "one"
+    assert explanation["valid_until"] == 3 * DAY
+    stage = explanation["nodes"][0]
     assert stage["definition"] == "stage:main:one"
     did, trait = stage["nodes"][0]["nodes"]
     assert did["rule"] == {"did": "A", "at_least": 2, "within": "2d"}
@@ -166,7 +166,7 @@ def test_explanation_names_what_counted_and_until_when() -> None:
     assert (trait["value"], trait["valid_until"]) == ("pro", None)
 
 
-def test_series_keep_no_more_than_is_asked() -> None:
+def test_series_keeps_only_required_instants() -> None:
     series = Series()
     for t in range(100):
         series.add(t, Retention(latest=3, earliest=2, window=None, edges=()), 256)
@@ -179,17 +179,17 @@ def test_series_keep_no_more_than_is_asked() -> None:
     assert rolling.latest == [1_000]
 
 
-def test_series_past_the_cap_say_so() -> None:
-    kept = Retention(latest=3, earliest=3, window=None, edges=((500, 600),))
+def test_series_above_limit_is_overflowed() -> None:
+    retention = Retention(latest=3, earliest=3, window=None, edges=((500, 600),))
     series = Series()
     for t in (1, 2):
-        series.add(t, kept, 2)
+        series.add(t, retention, 2)
     assert not series.overflowed
-    series.add(3, kept, 2)
+    series.add(3, retention, 2)
     assert (series.overflowed, series.latest, series.earliest) == (True, [2, 3], [1, 2])
     edges = Series()
     for t in (500, 501, 502):
-        edges.add(t, kept, 2)
+        edges.add(t, retention, 2)
     assert (edges.overflowed, edges.edges, edges.count) == (True, [500, 501], 0)
 
 
@@ -205,7 +205,7 @@ def test_series_past_the_cap_say_so() -> None:
         ("1919-03-31", "America/Toronto", "1919-03-31T04:30:00Z"),  # 23:30 moved to 00:30
     ],
 )
-def test_a_date_begins_at_its_first_local_instant(day: str, zone: str, instant: str) -> None:
+def test_first_instant_of_day(day: str, zone: str, instant: str) -> None:
     assert durations.first_instant_of_day(date.fromisoformat(day), zone) == durations.parse_moment(instant)
     spread = durations.first_instant_of_day(date.fromisoformat(day), zone) - durations.utc_midnight_of(
         date.fromisoformat(day)
@@ -214,11 +214,11 @@ def test_a_date_begins_at_its_first_local_instant(day: str, zone: str, instant: 
 
 
 @pytest.mark.parametrize("text", ["2024-01-01T02:00:00.1234567+02:00", "2024-01-01t00:00:00.123456z"])
-def test_instants_are_cut_to_microseconds(text: str) -> None:
+def test_instant_is_cut_to_microseconds(text: str) -> None:
     assert durations.parse_moment(text) == 1_704_067_200_123_456
 
 
-def test_a_journey_that_is_being_filled_is_stood_in_too() -> None:
+def test_journey_in_backfill_has_its_own_stages() -> None:
     """The second stage means the same in both worlds, and moves both journeys."""
     old = journey("main", [("seen", {"did": "A"}), ("bought", {"did": "B"})])
     new = journey("main", [("seen", {"did": "C"}), ("bought", {"did": "B"})])

@@ -37,41 +37,41 @@ from tests.support.rule_strategies import (
     written,
 )
 
-ASKED = "segment:asked"
-NOTHING = World()
+RULE_ID = "segment:asked"
+EMPTY_WORLD = World()
 BLOCKS = 20
 CASES_PER_BLOCK = case_count(1_000)
 RULES_AT_ONCE = 6
 CLOCKS = 6
-quick = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+quick_settings = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 randoms = st.randoms(use_true_random=False)
 
 
-def agree(ruleset: Ruleset, rule_id: str, rule: Any, known: Folded, t: int, reading: Evaluator) -> None:
+def check_agreement(ruleset: Ruleset, rule_id: str, rule: Any, customer: Folded, t: int, reference: Evaluator) -> None:
     """One case."""
-    state = known.state
-    if reading.born is None:
+    state = customer.state
+    if reference.born is None:
         assert state.born is None
         return
-    expected = reading.holds(rule, t)
+    expected = reference.holds(rule, t)
     assert ruleset.holds(rule_id, state, t) == expected, "truth"
-    change = reading.next_change(rule, t)
+    change = reference.next_change(rule, t)
     found = ruleset.next_change_at(rule_id, state, t)
-    assert is_change(found, change, reading), f"next change {found}, expected {change}"
+    assert is_change(found, change, reference), f"next change {found}, expected {change}"
     truth = stored(ruleset, state, rule_id)
-    assert (truth.holds, truth.since) == (expected, reading.since(rule, t)), "truth or since in the state"
-    if change is None or change < reading.horizon:
-        assert is_change(truth.until, change, reading), "until in the state"
+    assert (truth.holds, truth.since) == (expected, reference.since(rule, t)), "truth or since in the state"
+    if change is None or change < reference.horizon:
+        assert is_change(truth.until, change, reference), "until in the state"
 
 
-def is_change(found: int | None, expected: int | None, reading: Evaluator) -> bool:
+def is_change(found: int | None, expected: int | None, reference: Evaluator) -> bool:
     """Anniversaries are followed to the horizon only, so beyond it nothing is claimed."""
-    if expected is None or expected > reading.horizon:
-        return found is None or found > reading.horizon
+    if expected is None or expected > reference.horizon:
+        return found is None or found > reference.horizon
     return found == expected
 
 
-def check(question: Question, draw: Random, clocks_count: int) -> int:
+def check_question(question: Question, draw: Random, clocks_count: int) -> int:
     """All the rules at several clocks; returns the number of cases."""
     keys = {f"r{number}": rule for number, rule in enumerate(question.rules)}
     ruleset = ruleset_of_all(keys, question.world)
@@ -80,71 +80,75 @@ def check(question: Question, draw: Random, clocks_count: int) -> int:
         t = clocks(draw, draw.choice(question.rules), question)
         cuts = [draw.randint(0, len(question.history)) for _ in range(draw.randint(0, 3))]
         points_max = draw.choice([1, 2, 3, 256])
-        known = folded(ruleset, question.history, t, points_max, cuts=cuts, bucketing_key=question.world.bucketing_key)
-        reading = Evaluator(question.history, t, question.world)
+        customer = folded(
+            ruleset, question.history, t, points_max, cuts=cuts, bucketing_key=question.world.bucketing_key
+        )
+        reference = Evaluator(question.history, t, question.world)
         for key, rule in keys.items():
             try:
-                agree(ruleset, f"segment:{key}", rule, known, t, reading)
+                check_agreement(ruleset, f"segment:{key}", rule, customer, t, reference)
             except AssertionError as error:
                 error.add_note(f"rule {rule}\nat {t}, at most {points_max} points, cut at {cuts}\n{question}")
                 raise
             cases += 1
         if place == 0:
-            assert changes_of(known) == expected_changes(question, keys, t, reading), f"changes to {t} of {question}"
+            assert transitions_of(customer) == expected_transitions(question, keys, t, reference), (
+                f"changes to {t} of {question}"
+            )
     return cases
 
 
-def changes_of(known: Folded) -> list[tuple[int, str, str, bool]]:
-    return sorted(_short(change) for change in known.changes if not change.definition.startswith("watch:"))
+def transitions_of(customer: Folded) -> list[tuple[int, str, str, bool]]:
+    return sorted(_short(change) for change in customer.changes if not change.definition.startswith("watch:"))
 
 
 def _short(change: Transition) -> tuple[int, str, str, bool]:
     return (change.at, change.definition, change.value, change.entered)
 
 
-def expected_changes(
-    question: Question, keys: dict[str, Any], t: int, reading: Evaluator
+def expected_transitions(
+    question: Question, keys: dict[str, Any], t: int, reference: Evaluator
 ) -> list[tuple[int, str, str, bool]]:
     """Every entry and exit up to ``t``: asked at each instant at which there could be one."""
     found = []
     for key, rule in {**keys, **question.world.segments}.items():
         before = False
-        for u in [u for u in reading.instants(rule) if u <= t]:
-            after = reading.holds(rule, u)
+        for u in [u for u in reference.instants(rule) if u <= t]:
+            after = reference.holds(rule, u)
             found += [(u, f"segment:{key}", "", after)] if after != before else []
             before = after
     for journey, stages in question.world.journeys.items():
-        standing = None
-        for u in sorted({u for _, rule in stages for u in reading.instants(rule) if u <= t}):
-            current = reading.stage(journey, u)
-            for stage, entered in ((standing, False), (current, True)) if current != standing else ():
+        previous_stage = None
+        for u in sorted({u for _, rule in stages for u in reference.instants(rule) if u <= t}):
+            current = reference.stage(journey, u)
+            for stage, entered in ((previous_stage, False), (current, True)) if current != previous_stage else ():
                 found += [(u, f"journey:{journey}", stage, entered)] if stage is not None else []
-            standing = current
+            previous_stage = current
     return sorted(found)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
-def test_many_seeded_cases(block: int) -> None:
+def test_engine_agrees_with_reference(block: int) -> None:
     cases, seed = 0, block * 1_000_000
     while cases < CASES_PER_BLOCK:
         draw = Random(seed)
         try:
-            cases += check(questions(draw, RULES_AT_ONCE), draw, CLOCKS)
+            cases += check_question(questions(draw, RULES_AT_ONCE), draw, CLOCKS)
         except Exception as error:
             error.add_note(f"seed {seed}: run check(questions(draw, {RULES_AT_ONCE}), draw, {CLOCKS}) with it")
             raise
         seed += 1
 
 
-def test_there_are_many_cases() -> None:
+def test_number_of_reference_cases_is_large() -> None:
     assert 20_000 * min(FACTOR, 1) <= BLOCKS * CASES_PER_BLOCK
 
 
-@settings(quick, max_examples=at_most(150))
+@settings(quick_settings, max_examples=at_most(150))
 @given(randoms)
-def test_one_rule_is_exact(draw: Random) -> None:
+def test_single_rule_agrees_with_reference(draw: Random) -> None:
     """The same with one rule, which Hypothesis makes small when it fails."""
-    check(questions(draw, 1), draw, 1)
+    check_question(questions(draw, 1), draw, 1)
 
 
 # ------------------------------------------------------------------------------------------------ regressions
@@ -160,41 +164,41 @@ REGRESSIONS: list[tuple[str, Any, list[Entry], int, World]] = [
         {"did": "A", "at_most": 0},
         [did(0, "B"), did(HOUR)],
         HOUR - 1,
-        NOTHING,
+        EMPTY_WORLD,
     ),
     (
         "a customer known by traits alone exists",
         {"not": {"did": "*"}},
         [TraitsEntry(START, "m", "site", {"plan": "pro"})],
         0,
-        NOTHING,
+        EMPTY_WORLD,
     ),
     (
         "two members of one window leave together",
         {"did": "A", "exactly": 1, "within": "1h"},
         [did(0), TrackEntry(START, "n", "A", "web", "site", "{}", "{}", "{}")],
         0,
-        NOTHING,
+        EMPTY_WORLD,
     ),
     (
         "an older touchpoint outlives a younger one where a month is added",
         {"did": "A", "within": "1mo", "timezone": "UTC"},
         [did(-244 * 24 * HOUR), did(-243 * 24 * HOUR - 12 * HOUR)],
         -215 * 24 * HOUR,
-        NOTHING,
+        EMPTY_WORLD,
     ),
 ]
 """(what it is about, rule, history, clock after START, world)"""
 
 
 @pytest.mark.parametrize(("rule", "history", "after", "world"), [case[1:] for case in REGRESSIONS])
-def test_regressions(rule: Any, history: list[Entry], after: int, world: World) -> None:
+def test_regression_agrees_with_reference(rule: Any, history: list[Entry], after: int, world: World) -> None:
     ruleset = ruleset_of(rule, world)
     for points_max in (1, 2, POINTS_UNLIMITED):
         for cut in range(len(history) + 1):
             t = START + after
-            known = folded(ruleset, history, t, points_max, cuts=[cut], bucketing_key=world.bucketing_key)
-            agree(ruleset, ASKED, rule, known, t, Evaluator(history, t, world))
+            customer = folded(ruleset, history, t, points_max, cuts=[cut], bucketing_key=world.bucketing_key)
+            check_agreement(ruleset, RULE_ID, rule, customer, t, Evaluator(history, t, world))
 
 
 COUNTS: list[dict[str, Any]] = [
@@ -210,36 +214,36 @@ WINDOWS = [{"within": "1h"}, {"within": "2h"}, {"before": "1h"}, {"before": "2h"
 def test_touchpoints_of_one_instant_enter_and_leave_together(window: dict[str, str]) -> None:
     """Every multiset of up to four touchpoints at three instants: a count may skip the number that would do."""
     rules = {f"s{place}": {"did": "A", **count, **window} for place, count in enumerate(COUNTS)}
-    ruleset = ruleset_of_all(rules, NOTHING)
-    places = [place for size in range(5) for place in combinations_with_replacement((0, HOUR, 2 * HOUR), size)]
-    for instants_of_one in places:
+    ruleset = ruleset_of_all(rules, EMPTY_WORLD)
+    instant_choices = [place for size in range(5) for place in combinations_with_replacement((0, HOUR, 2 * HOUR), size)]
+    for instants_of_one in instant_choices:
         born = TraitsEntry(-1, "", "", {})
         history: list[Entry] = [
             born,
             *(TrackEntry(t, "", "A", "web", "site", "{}", "{}", "{}") for t in instants_of_one),
         ]
         for t in (2 * HOUR, 3 * HOUR - 1):
-            known, reading = folded(ruleset, history, t, 256), Evaluator(history, t, NOTHING)
+            customer, reference = folded(ruleset, history, t, 256), Evaluator(history, t, EMPTY_WORLD)
             for key, rule in rules.items():
-                agree(ruleset, f"segment:{key}", rule, known, t, reading)
+                check_agreement(ruleset, f"segment:{key}", rule, customer, t, reference)
 
 
 # ------------------------------------------------------------------------------------------------- properties
 
 
-@settings(quick, max_examples=at_most(60))
+@settings(quick_settings, max_examples=at_most(60))
 @given(randoms)
-def test_not_is_the_complement_and_changes_at_the_same_instant(draw: Random) -> None:
+def test_not_is_complement_and_changes_at_same_instant(draw: Random) -> None:
     question = questions(draw, 1)
     rule, t = question.rules[0], clocks(draw, question.rules[0], question)
     ruleset = ruleset_of_all({"asked": rule, "opposite": {"not": rule}}, question.world)
     state = folded(ruleset, question.history, t, bucketing_key=question.world.bucketing_key).state
     if state.born is not None:
-        assert ruleset.holds(ASKED, state, t) != ruleset.holds("segment:opposite", state, t)
-        assert ruleset.next_change_at(ASKED, state, t) == ruleset.next_change_at("segment:opposite", state, t)
+        assert ruleset.holds(RULE_ID, state, t) != ruleset.holds("segment:opposite", state, t)
+        assert ruleset.next_change_at(RULE_ID, state, t) == ruleset.next_change_at("segment:opposite", state, t)
 
 
-@settings(quick, max_examples=at_most(60))
+@settings(quick_settings, max_examples=at_most(60))
 @given(
     randoms,
     st.sampled_from([("eq", "ne"), ("in", "not_in"), ("contains", "not_contains"), ("any_of", "none_of")]),
@@ -256,23 +260,23 @@ def test_negative_operators_are_complements(draw: Random, pair: tuple[str, str],
     assert bool(found[0]) != bool(found[1])
 
 
-@settings(quick, max_examples=at_most(100))
+@settings(quick_settings, max_examples=at_most(100))
 @given(randoms)
-def test_a_rule_survives_json_and_keeps_its_leaves(draw: Random) -> None:
+def test_rule_round_trips_through_json_with_same_leaves(draw: Random) -> None:
     question = questions(draw, 1)
     rule = question.rules[0]
-    again = rule_to_json(parse_rule(rule))
-    assert again == rule
-    text = msgspec.json.Encoder(decimal_format="number").encode(again)
+    serialized = rule_to_json(parse_rule(rule))
+    assert serialized == rule
+    text = msgspec.json.Encoder(decimal_format="number").encode(serialized)
     reread = msgspec.json.Decoder(float_hook=Decimal).decode(text)
     ruleset, second = ruleset_of(rule, question.world), ruleset_of(reread, question.world)
     assert ruleset.leaves.keys() == second.leaves.keys()
     assert ruleset.rule_ids == second.rule_ids
 
 
-@settings(quick, max_examples=at_most(60))
+@settings(quick_settings, max_examples=at_most(60))
 @given(randoms)
-def test_only_rules_that_are_said_to_read_a_message_move_with_it(draw: Random) -> None:
+def test_message_changes_only_rules_that_read_it(draw: Random) -> None:
     question = questions(draw, 2)
     rules = {f"r{place}": rule for place, rule in enumerate(question.rules)}
     ruleset = ruleset_of_all(rules, question.world)
@@ -281,28 +285,28 @@ def test_only_rules_that_are_said_to_read_a_message_move_with_it(draw: Random) -
         return
     last = history[-1]
     if isinstance(last, TraitsEntry):
-        touched = set(ruleset.rules_reading((), last.traits))
+        affected = set(ruleset.rules_reading((), last.traits))
     else:
-        touched = set(ruleset.rules_reading(ruleset.match_leaves(occurrence(last)), ()))
+        affected = set(ruleset.rules_reading(ruleset.match_leaves(occurrence(last)), ()))
     without, after = Evaluator(history[:-1], last.t, question.world), Evaluator(history, last.t, question.world)
     for key, rule in rules.items():
-        if f"segment:{key}" not in touched:
+        if f"segment:{key}" not in affected:
             assert without.holds(rule, last.t) == after.holds(rule, last.t)
             assert without.next_change(rule, last.t) == after.next_change(rule, last.t)
 
 
-@settings(quick, max_examples=at_most(50))
+@settings(quick_settings, max_examples=at_most(50))
 @given(randoms)
-def test_explanation_agrees_and_shows_what_was_counted(draw: Random) -> None:
+def test_explanation_agrees_with_reference_and_lists_touchpoints(draw: Random) -> None:
     """Of counted touchpoints below all, any and not, seen at every node."""
     history = [one for one in histories(draw) if isinstance(one, TrackEntry)]
     t = instants(draw)
     parts: list[Any] = [{"did": some_of(draw, ["A", "B"]), "within": draw.choice(["1h", "1d"])}]
     parts.append({"did": "*", "where": {"a": comparisons(draw, ["a"])}, "at_least": draw.randint(1, 3)})
     rule = {"any": [{"not": parts[0]}, {"all": parts}]}
-    ruleset = ruleset_of(rule, NOTHING).ruleset_for_explanation(ASKED)
-    reading = Evaluator(history, t, NOTHING)
-    if reading.born is None:
+    ruleset = ruleset_of(rule, EMPTY_WORLD).ruleset_for_explanation(RULE_ID)
+    reference = Evaluator(history, t, EMPTY_WORLD)
+    if reference.born is None:
         return
     state = folded(ruleset, history, t).state
 
@@ -310,13 +314,13 @@ def test_explanation_agrees_and_shows_what_was_counted(draw: Random) -> None:
         return [(item.t, item.id) for item in history if item.t <= t and ruleset.leaves[leaf].matches(occurrence(item))]
 
     def check_node(node: dict[str, Any]) -> None:
-        assert node["truth"] == reference_rules.holds(node["rule"], history, t, NOTHING)
-        assert node["valid_until"] == reference_rules.next_change(node["rule"], history, t, NOTHING)
+        assert node["truth"] == reference_rules.holds(node["rule"], history, t, EMPTY_WORLD)
+        assert node["valid_until"] == reference_rules.next_change(node["rule"], history, t, EMPTY_WORLD)
         if "did" in node["rule"]:
-            expected = [item.id for item in reference_rules.counted(node["rule"], history, t, NOTHING)]
+            expected = [item.id for item in reference_rules.counted(node["rule"], history, t, EMPTY_WORLD)]
             assert node["touchpoints"] == expected
             assert node["counted"] == len(expected)
         for child in node["nodes"]:
             check_node(child)
 
-    check_node(ruleset.explain_rule(ASKED, state, t, ids))
+    check_node(ruleset.explain_rule(RULE_ID, state, t, ids))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.rules.engine.touchpoint_view import TouchpointView, compile_path, get_by_path
 
 
-def occurrence(context: bytes) -> TouchpointView:
+def touchpoint_with_context(context: bytes) -> TouchpointView:
     return TouchpointView("page_viewed", "web", "site", 0, context=context)
 
 
@@ -31,24 +31,26 @@ def occurrence(context: bytes) -> TouchpointView:
         (b"", "a", None),
     ],
 )
-def test_what_a_path_reads(context: bytes, path: str, value: Any) -> None:
-    assert compile_path(f"context.{path}")(occurrence(context)) == value
+def test_path_reads_value(context: bytes, path: str, value: Any) -> None:
+    assert compile_path(f"context.{path}")(touchpoint_with_context(context)) == value
 
 
-def test_what_cannot_be_there_is_not_parsed() -> None:
-    seen = occurrence(b'{"page":{"url":"https://example.com/"}}')
-    assert compile_path("context.acquisition.group")(seen) is None
-    assert seen._parsed == {}
+def test_missing_key_is_not_parsed() -> None:
+    touchpoint = touchpoint_with_context(b'{"page":{"url":"https://example.com/"}}')
+    assert compile_path("context.acquisition.group")(touchpoint) is None
+    assert touchpoint._parsed == {}
 
 
 KEYS = st.sampled_from(["a", "b", "a.b", 'q"', "é", "\\", "a\n"])
 
 
 @given(
-    said=st.dictionaries(KEYS, st.integers() | st.dictionaries(KEYS, st.integers(), max_size=2), max_size=3),
+    content=st.dictionaries(KEYS, st.integers() | st.dictionaries(KEYS, st.integers(), max_size=2), max_size=3),
     path=st.lists(KEYS, min_size=1, max_size=2).map(".".join),
     escaped=st.booleans(),
 )
-def test_it_reads_what_parsing_reads(said: dict[str, Any], path: str, escaped: bool) -> None:
-    context = json.dumps(said, ensure_ascii=escaped).encode()
-    assert compile_path(f"context.{path}")(occurrence(context)) == get_by_path(said, path, tuple(path.split(".")))
+def test_path_reads_same_value_as_full_parse(content: dict[str, Any], path: str, escaped: bool) -> None:
+    context = json.dumps(content, ensure_ascii=escaped).encode()
+    assert compile_path(f"context.{path}")(touchpoint_with_context(context)) == get_by_path(
+        content, path, tuple(path.split("."))
+    )

@@ -23,16 +23,16 @@ from app.rules.language.validation import HEADS, VALUE_HEADS
 
 SEED = 19_971_001
 Step = str | int
-Place = tuple[Step, ...]
-Case = tuple[Any, Place]
+Location = tuple[Step, ...]
+Case = tuple[Any, Location]
 """A document, and the place in it that was changed."""
 
-BLOCK: dict[str, Any] = {
+FILTER: dict[str, Any] = {
     "where": {"total": {"gte": 50, "lt": {"trait": "budget"}}, "context.page.path": {"matches": "^/blog"}, "sku": 7},
     "channel": ["web", "app"],
     "source": "shop",
 }
-EVERY_WINDOW: list[dict[str, Any]] = [
+WINDOWS: list[dict[str, Any]] = [
     {"within": "90d", "before": "1d"},
     {"within": "3mo", "timezone": "Europe/Lisbon"},
     {"from": "1997-01-01", "to": "1997-10-01T00:00:00Z"},
@@ -42,13 +42,13 @@ EVERY_WINDOW: list[dict[str, Any]] = [
 CORPUS: list[Any] = [
     {"everyone": True},
     {"all": [{"did": "A"}, {"not": {"any": [{"did": "B"}, {"segment": "a"}]}}]},
-    {"did": "*", **BLOCK, "at_least": 2, "within": "7d"},
+    {"did": "*", **FILTER, "at_least": 2, "within": "7d"},
     {"did": ["A", "B"], "at_most": 3, "before": "1w"},
-    {"did": "A", "exactly": 1, **EVERY_WINDOW[2]},
-    {"did": "A", "between": [2, 4], **EVERY_WINDOW[4]},
-    *({"first": "A", **window} for window in EVERY_WINDOW),
-    {"last": ["A", "B"], **BLOCK, **EVERY_WINDOW[0]},
-    {"sum": "total", "of": "A", **BLOCK, **EVERY_WINDOW[1], "gte": 500, "lt": {"avg": "total", "of": "B"}},
+    {"did": "A", "exactly": 1, **WINDOWS[2]},
+    {"did": "A", "between": [2, 4], **WINDOWS[4]},
+    *({"first": "A", **window} for window in WINDOWS),
+    {"last": ["A", "B"], **FILTER, **WINDOWS[0]},
+    {"sum": "total", "of": "A", **FILTER, **WINDOWS[1], "gte": 500, "lt": {"avg": "total", "of": "B"}},
     {"avg": "total", "of": ["A", "B"], "between": [10, 20.5]},
     {"min": "rating", "of": "A", "lte": 2},
     {"max": "total", "of": "A", "within": "30d", "gt": {"trait": "budget"}},
@@ -60,7 +60,7 @@ CORPUS: list[Any] = [
         "sequence": [
             {"did": "A", "channel": "web"},
             {"did": ["B", "C"], "source": ["shop"], "within": "1h", "after_at_least": "5m"},
-            {"not": {"did": "D", **BLOCK}, "within": "1d"},
+            {"not": {"did": "D", **FILTER}, "within": "1d"},
         ],
         "same": ["product_id", "touchpoint.name"],
         "within": "30d",
@@ -69,7 +69,7 @@ CORPUS: list[Any] = [
         "sequence": [{"did": "A"}, {"did": "B", "where": {"p": {"after": "1997-01-01"}}, "within": "1mo"}],
         "to": "1998-01-01",
     },
-    {"regularly": "A", **BLOCK, "at_least": 3, "of_last": 4, "period": "month", "timezone": "UTC"},
+    {"regularly": "A", **FILTER, "at_least": 3, "of_last": 4, "period": "month", "timezone": "UTC"},
     {"regularly": ["A", "B"], "at_least": 1, "of_last": 2, "period": "week"},
     {"trait": "plan", "in": ["pro", "team"], "held_for": "30d"},
     {"trait": "plan", "held_for": "1d", "changed_within": "2mo", "timezone": "UTC"},
@@ -80,10 +80,10 @@ CORPUS: list[Any] = [
     {
         "trait": "seen",
         "within_last": "30d",
-        "after": {"first_at": "A", **BLOCK},
+        "after": {"first_at": "A", **FILTER},
         "before_date": {"last_at": ["A", "B"]},
     },
-    {"trait": "seen", "eq": {"min": "p", "of": "A"}, "gt": {"count": "A", **BLOCK, **EVERY_WINDOW[0]}},
+    {"trait": "seen", "eq": {"min": "p", "of": "A"}, "gt": {"count": "A", **FILTER, **WINDOWS[0]}},
     {
         "trait": "seen",
         "lt": {"max": "p", "of": "A"},
@@ -102,16 +102,16 @@ CORPUS: list[Any] = [
 # ------------------------------------------------------------------------------------ finding one's way around
 
 
-def places(document: Any, at: Place = ()) -> Iterator[tuple[Place, Any]]:
+def walk_values(document: Any, at: Location = ()) -> Iterator[tuple[Location, Any]]:
     yield at, document
     inner = (
         document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
     )
     for key, value in inner:
-        yield from places(value, (*at, key))
+        yield from walk_values(value, (*at, key))
 
 
-def changed(document: Any, at: Place, change: Callable[..., Any]) -> Any:
+def apply_at(document: Any, at: Location, change: Callable[..., Any]) -> Any:
     """A copy of the document with another value at the place."""
     if not at:
         return change(deepcopy(document))
@@ -123,26 +123,26 @@ def changed(document: Any, at: Place, change: Callable[..., Any]) -> Any:
     return copy
 
 
-def put(document: Any, at: Place, value: Any) -> Case:
-    return changed(document, at, lambda _: value), at
+def replace_value(document: Any, at: Location, value: Any) -> Case:
+    return apply_at(document, at, lambda _: value), at
 
 
-def key_of(at: Place) -> str:
+def key_of(at: Location) -> str:
     """The key that the value at the place has, that of the list where it is an item."""
     return next((step for step in reversed(at) if isinstance(step, str)), "")
 
 
-def is_map(at: Place) -> bool:
+def is_where_map(at: Location) -> bool:
     """``where`` is the one object whose keys are free."""
     return bool(at) and at[-1] == "where"
 
 
-def objects(document: Any) -> Iterator[tuple[Place, dict[str, Any]]]:
+def walk_objects(document: Any) -> Iterator[tuple[Location, dict[str, Any]]]:
     """The objects that only have known keys."""
-    yield from ((at, value) for at, value in places(document) if isinstance(value, dict) and not is_map(at))
+    yield from ((at, value) for at, value in walk_values(document) if isinstance(value, dict) and not is_where_map(at))
 
 
-def is_value(at: Place) -> bool:
+def is_value_expression(at: Location) -> bool:
     """Whether an object stands where a value expression stands, not a rule."""
     return bool(at) and at[-1] in OPERANDS
 
@@ -166,100 +166,100 @@ def head_of(node: dict[str, Any]) -> str | None:
 # ------------------------------------------------------------- the classes of changes, each wrong by construction
 
 
-def null_anywhere(document: Any) -> Iterator[Case]:
-    yield from (put(document, at, None) for at, _ in places(document))
+def replace_with_null(document: Any) -> Iterator[Case]:
+    yield from (replace_value(document, at, None) for at, _ in walk_values(document))
 
 
-def no_json_anywhere(document: Any) -> Iterator[Case]:
+def replace_with_non_json(document: Any) -> Iterator[Case]:
     for wrong in (b"A", {1, 2}, object(), 1j):
-        yield from (put(document, at, wrong) for at, _ in places(document))
+        yield from (replace_value(document, at, wrong) for at, _ in walk_values(document))
 
 
-def broken_text(document: Any) -> Iterator[Case]:
+def insert_nul_or_surrogate(document: Any) -> Iterator[Case]:
     """NUL and lone surrogates are in no text and no key."""
-    for at, value in places(document):
+    for at, value in walk_values(document):
         if isinstance(value, str):
             for wrong in ("\0", f"{value}\0", "\ud800", f"\udfff{value}"):
-                yield put(document, at, wrong)
+                yield replace_value(document, at, wrong)
         if isinstance(value, dict):
             for wrong in ("a\0", "\udc00"):
-                yield changed(document, at, lambda node, key=wrong: node | {key: 1}), (*at, wrong)
+                yield apply_at(document, at, lambda node, key=wrong: node | {key: 1}), (*at, wrong)
 
 
-def unknown_key(document: Any) -> Iterator[Case]:
-    for at, _ in objects(document):
+def add_unknown_key(document: Any) -> Iterator[Case]:
+    for at, _ in walk_objects(document):
         for key in ("zz", "__proto__", "$where", "a/b~c", INJECTION, "", "k" * 5_000):
-            yield changed(document, at, lambda node, key=key: node | {key: 1}), (*at, key)
+            yield apply_at(document, at, lambda node, key=key: node | {key: 1}), (*at, key)
 
 
-def misspelt_key(document: Any) -> Iterator[Case]:
+def misspell_key(document: Any) -> Iterator[Case]:
     """All keys are in lower case, and none ends in a blank or is another one doubled."""
-    for at, node in objects(document):
+    for at, node in walk_objects(document):
         for key in node:
             for wrong in (key.upper(), f"{key} ", key + key, f"{key}_"):
                 yield (
-                    changed(document, at, lambda old, a=key, b=wrong: {b if k == a else k: v for k, v in old.items()}),
+                    apply_at(document, at, lambda old, a=key, b=wrong: {b if k == a else k: v for k, v in old.items()}),
                     at,
                 )
 
 
-def foreign_modifier(document: Any) -> Iterator[Case]:
+def add_foreign_modifier(document: Any) -> Iterator[Case]:
     """A key that other nodes have and the model of this head has not, by the published schema."""
     every = set().union(*KEYS.values()) - set(HEADS) - set(VALUE_HEADS)
-    for at, node in objects(document):
+    for at, node in walk_objects(document):
         models = [name for name, keys in KEYS.items() if set(node) <= keys]
-        known = set().union(*(KEYS[name] for name in models))
-        for key in sorted(every - known):
-            yield changed(document, at, lambda old, key=key: old | {key: "1d"}), (*at, key)
+        allowed = set().union(*(KEYS[name] for name in models))
+        for key in sorted(every - allowed):
+            yield apply_at(document, at, lambda old, key=key: old | {key: "1d"}), (*at, key)
 
 
-def missing_key(document: Any) -> Iterator[Case]:
+def remove_required_key(document: Any) -> Iterator[Case]:
     """Every head is required; so are these."""
-    for at, node in objects(document):
-        needed = {"of", "of_last", "period", "hours", head_of(node) or ""}
+    for at, node in walk_objects(document):
+        required = {"of", "of_last", "period", "hours", head_of(node) or ""}
         if "regularly" in node:
-            needed |= {"at_least"}
+            required |= {"at_least"}
         if "not" in node and "within" in node:
-            needed |= {"within"}
-        for key in needed & set(node):
-            yield changed(document, at, lambda old, key=key: {k: v for k, v in old.items() if k != key}), (*at, key)
+            required |= {"within"}
+        for key in required & set(node):
+            yield apply_at(document, at, lambda old, key=key: {k: v for k, v in old.items() if k != key}), (*at, key)
 
 
-def two_heads(document: Any) -> Iterator[Case]:
-    for at, node in objects(document):
+def add_second_head(document: Any) -> Iterator[Case]:
+    for at, node in walk_objects(document):
         head = head_of(node)
         for other in (*HEADS, *VALUE_HEADS):
             if head is not None and other not in node:
-                yield changed(document, at, lambda old, key=other: old | {key: "A"}), (*at, other)
+                yield apply_at(document, at, lambda old, key=other: old | {key: "A"}), (*at, other)
 
 
-def emptied(document: Any) -> Iterator[Case]:
+def replace_with_empty(document: Any) -> Iterator[Case]:
     """No list and no object of the language may be empty, and nothing is one that is not."""
-    for at, _ in places(document):
-        yield put(document, at, [])
-        yield put(document, at, {})
+    for at, _ in walk_values(document):
+        yield replace_value(document, at, [])
+        yield replace_value(document, at, {})
 
 
-def object_for_another(document: Any) -> Iterator[Case]:
-    for at, _ in places(document):
-        if not is_map(at):
-            yield put(document, at, {"x": {"y": 1}})
-            yield put(document, at, {"hour": [9, 17]})
+def replace_with_wrong_object(document: Any) -> Iterator[Case]:
+    for at, _ in walk_values(document):
+        if not is_where_map(at):
+            yield replace_value(document, at, {"x": {"y": 1}})
+            yield replace_value(document, at, {"hour": [9, 17]})
 
 
-def nested_list(document: Any) -> Iterator[Case]:
+def nest_in_lists(document: Any) -> Iterator[Case]:
     """No list of the language holds lists."""
-    yield from (put(document, at, [[value]]) for at, value in places(document))
+    yield from (replace_value(document, at, [[value]]) for at, value in walk_values(document))
 
 
-def impossible_number(document: Any) -> Iterator[Case]:
+def replace_with_impossible_number(document: Any) -> Iterator[Case]:
     wrong = (float("inf"), float("nan"), Decimal("1E+400"), Decimal("-1E-500"), Decimal("sNaN"), 10**400, -(10**4_000))
-    for at, value in places(document):
+    for at, value in walk_values(document):
         if not isinstance(value, dict | list):
-            yield from (put(document, at, number) for number in wrong)
+            yield from (replace_value(document, at, number) for number in wrong)
 
 
-def number_for_text(document: Any) -> Iterator[Case]:
+def replace_text_with_number(document: Any) -> Iterator[Case]:
     textual = {*LENGTHS, *DATE_LENGTHS, *EVENTS, *AGGREGATES, "from", "to", "during", "timezone", "period", "same"}
     textual |= {
         "channel",
@@ -273,35 +273,37 @@ def number_for_text(document: Any) -> Iterator[Case]:
         "starts_with",
         "ends_with",
     }
-    for at, value in places(document):
+    for at, value in walk_values(document):
         if isinstance(value, str) and key_of(at) in textual:
-            yield from (put(document, at, wrong) for wrong in (0, -1, 10**30, 1.5, Decimal("1E+30"), True))
+            yield from (replace_value(document, at, wrong) for wrong in (0, -1, 10**30, 1.5, Decimal("1E+30"), True))
 
 
-def no_count(document: Any) -> Iterator[Case]:
+def replace_with_invalid_count(document: Any) -> Iterator[Case]:
     """Booleans, fractions, text and numbers out of range where a whole number is counted."""
-    for at, value in places(document):
-        counted = key_of(at) in ("at_least", "at_most", "exactly", "of_last", "bucket", "hours")
-        counted |= key_of(at) == "between" and "did" in next(
-            node for place, node in places(document) if place == at[:-2]
+    for at, value in walk_values(document):
+        is_counted = key_of(at) in ("at_least", "at_most", "exactly", "of_last", "bucket", "hours")
+        is_counted |= key_of(at) == "between" and "did" in next(
+            node for node_number, node in walk_values(document) if node_number == at[:-2]
         )
-        if counted and isinstance(value, int):
+        if is_counted and isinstance(value, int):
             yield from (
-                put(document, at, wrong) for wrong in (True, False, "2", 1.5, Decimal("2.5"), -1, 10**9, 10**300)
+                replace_value(document, at, wrong)
+                for wrong in (True, False, "2", 1.5, Decimal("2.5"), -1, 10**9, 10**300)
             )
 
 
-def unordered(document: Any) -> Iterator[Case]:
-    for at, value in places(document):
+def replace_with_unordered_operand(document: Any) -> Iterator[Case]:
+    for at, value in walk_values(document):
         if key_of(at) in ("gt", "gte", "lt", "lte") and at[-1] == key_of(at) and not isinstance(value, dict):
-            yield from (put(document, at, wrong) for wrong in (True, False, [1], [value, value]))
+            yield from (replace_value(document, at, wrong) for wrong in (True, False, [1], [value, value]))
         if at and at[-1] == "between":
             yield from (
-                put(document, at, wrong) for wrong in ([4, 2], [1], [1, 2, 3], 3, "1-3", [True, False], [0, "x"])
+                replace_value(document, at, wrong)
+                for wrong in ([4, 2], [1], [1, 2, 3], 3, "1-3", [True, False], [0, "x"])
             )
 
 
-def no_length(document: Any) -> Iterator[Case]:
+def replace_with_invalid_length(document: Any) -> Iterator[Case]:
     wrong: tuple[str, ...] = (
         "",
         "0d",
@@ -321,12 +323,12 @@ def no_length(document: Any) -> Iterator[Case]:
         "1e3d",
     )
     wrong += ("1201mo", "101y", "9" * 400 + "d", "\u0661d", "1d\n", "infinity", "NaN", INJECTION)
-    for at, _ in places(document):
+    for at, _ in walk_values(document):
         if at and at[-1] in (*LENGTHS, *DATE_LENGTHS):
-            yield from (put(document, at, text) for text in wrong)
+            yield from (replace_value(document, at, text) for text in wrong)
 
 
-def no_moment(document: Any) -> Iterator[Case]:
+def replace_with_invalid_moment(document: Any) -> Iterator[Case]:
     wrong: tuple[str, ...] = (
         "",
         "yesterday",
@@ -347,14 +349,16 @@ def no_moment(document: Any) -> Iterator[Case]:
         "0000-01-01",
     )
     wrong += ("1997-01-01T00:00:00+24:00", "9999-12-31", "\u0661997-01-01", "1997-01-01\n", INJECTION)
-    for at, value in places(document):
+    for at, value in walk_values(document):
         if at and at[-1] in ("from", "to", "after", "before_date"):
-            yield from (put(document, at, text) for text in wrong)
+            yield from (replace_value(document, at, text) for text in wrong)
         if isinstance(value, dict) and "during" in value:
-            yield from (put(document, (*at, "during"), text) for text in (*wrong[2:], "TODAY", "week", "tomorrow"))
+            yield from (
+                replace_value(document, (*at, "during"), text) for text in (*wrong[2:], "TODAY", "week", "tomorrow")
+            )
 
 
-def no_zone(document: Any) -> Iterator[Case]:
+def replace_with_invalid_timezone(document: Any) -> Iterator[Case]:
     wrong: tuple[str, ...] = (
         "",
         "Mars/Base",
@@ -366,26 +370,26 @@ def no_zone(document: Any) -> Iterator[Case]:
         "/etc/localtime",
         INJECTION,
     )
-    for at, _ in places(document):
+    for at, _ in walk_values(document):
         if at and at[-1] == "timezone":
-            yield from (put(document, at, text) for text in wrong)
+            yield from (replace_value(document, at, text) for text in wrong)
 
 
-def no_key(document: Any) -> Iterator[Case]:
+def replace_with_invalid_key(document: Any) -> Iterator[Case]:
     """Keys and channels have an alphabet, so text for another language does not get in."""
-    for at, value in places(document):
+    for at, value in walk_values(document):
         if isinstance(value, str) and key_of(at) in ("segment", "stage", "journey", "channel"):
             wrong = (INJECTION, "", "A B", "É", "-", "a--b", "a/b", "*", "x" * 256, "a\n", "a'", "<script>")
-            yield from (put(document, at, text) for text in wrong)
+            yield from (replace_value(document, at, text) for text in wrong)
 
 
-def twice_in_a_list(document: Any) -> Iterator[Case]:
-    for at, value in places(document):
+def repeat_list_item(document: Any) -> Iterator[Case]:
+    for at, value in walk_values(document):
         if isinstance(value, list) and at and at[-1] in WORD_LISTS:
-            yield put(document, at, [*value, value[0]])
+            yield replace_value(document, at, [*value, value[0]])
 
 
-def contradictory_window(document: Any) -> Iterator[Case]:
+def set_contradictory_window(document: Any) -> Iterator[Case]:
     pairs: tuple[dict[str, Any], ...] = (
         {"within": "1d", "before": "24h"},
         {"within": "2h", "before": "1w"},
@@ -397,49 +401,51 @@ def contradictory_window(document: Any) -> Iterator[Case]:
         {"from": "1900-01-01", "to": "2199-01-01"},
         {"during": "yesterday", "before": "1w"},
     )
-    for at, node in objects(document):
+    for at, node in walk_objects(document):
         if any("within" in KEYS[name] and "before" in KEYS[name] and set(node) <= KEYS[name] for name in KEYS):
             bare = {key: part for key, part in node.items() if key not in ("within", "before", "from", "to", "during")}
-            yield from ((changed(document, at, lambda _, b=bare, p=pair: b | p), at) for pair in pairs)
+            yield from ((apply_at(document, at, lambda _, b=bare, p=pair: b | p), at) for pair in pairs)
 
 
-def idle_timezone(document: Any) -> Iterator[Case]:
+def add_timezone_without_effect(document: Any) -> Iterator[Case]:
     """A timezone beside exact lengths only."""
-    for at, node in objects(document):
+    for at, node in walk_objects(document):
         head = head_of(node)
         if head in (*EVENTS, *AGGREGATES, "segment", "stage") and head != "of" and "sequence" not in at:
-            kept = {key: part for key, part in node.items() if key in (head, "of", "channel", "eq", "gte", "at_most")}
-            plain = {key: part for key, part in kept.items() if not isinstance(part, dict)}
+            modifiers = {
+                key: part for key, part in node.items() if key in (head, "of", "channel", "eq", "gte", "at_most")
+            }
+            plain = {key: part for key, part in modifiers.items() if not isinstance(part, dict)}
             timed = {"for_at_least": "1d"} if head in ("segment", "stage") else {"within": "1d"}
-            yield changed(document, at, lambda _, p=plain, t=timed: p | t | {"timezone": "UTC"}), at
+            yield apply_at(document, at, lambda _, p=plain, t=timed: p | t | {"timezone": "UTC"}), at
 
 
-def contradictory_times(document: Any) -> Iterator[Case]:
-    for at, node in objects(document):
+def set_contradictory_durations(document: Any) -> Iterator[Case]:
+    for at, node in walk_objects(document):
         for long, short in (("1w", "7d"), ("31d", "1h"), ("2y", "24mo"), ("1y", "30d")):
             if "segment" in node or "stage" in node:
                 yield (
-                    changed(document, at, lambda old, a=long, b=short: old | {"for_at_least": a, "entered_within": b}),
+                    apply_at(document, at, lambda old, a=long, b=short: old | {"for_at_least": a, "entered_within": b}),
                     at,
                 )
-            if "trait" in node and not is_value(at):
+            if "trait" in node and not is_value_expression(at):
                 times = {"held_for": long, "changed_within": short}
-                yield changed(document, at, lambda old, t=times: {"trait": old["trait"]} | t), at
+                yield apply_at(document, at, lambda old, t=times: {"trait": old["trait"]} | t), at
         if "ever" in node:
-            yield changed(document, at, lambda old: old | {"for_at_least": "1d"}), at
+            yield apply_at(document, at, lambda old: old | {"for_at_least": "1d"}), at
 
 
-def compared_or_not(document: Any) -> Iterator[Case]:
+def misplace_comparison(document: Any) -> Iterator[Case]:
     """An aggregate is compared where it is a rule, and nowhere else."""
-    for at, node in objects(document):
-        if head_of(node) in VALUE_HEADS and is_value(at):
+    for at, node in walk_objects(document):
+        if head_of(node) in VALUE_HEADS and is_value_expression(at):
             for key in ("eq", "in", "exists", "within_last", "ignore_case"):
-                yield changed(document, at, lambda old, key=key: old | {key: True}), at
+                yield apply_at(document, at, lambda old, key=key: old | {key: True}), at
         elif head_of(node) in AGGREGATES:
-            yield changed(document, at, lambda old: {k: v for k, v in old.items() if k not in COMPARISON}), at
+            yield apply_at(document, at, lambda old: {k: v for k, v in old.items() if k not in COMPARISON}), at
 
 
-def idle_operators(document: Any) -> Iterator[Case]:
+def set_conflicting_operators(document: Any) -> Iterator[Case]:
     pairs: tuple[dict[str, Any], ...] = (
         {"eq": 1, "gt": 0},
         {"eq": "a", "matches": "a"},
@@ -468,34 +474,40 @@ def idle_operators(document: Any) -> Iterator[Case]:
         {"eq": {"all": [{"did": "A"}]}},
         {"eq": {"sum": "p"}},
     )
-    for at, node in objects(document):
-        compared = (len(at) > 1 and at[-2] == "where") or "trait" in node or head_of(node) in AGGREGATES
-        if compared and not is_value(at):
+    for at, node in walk_objects(document):
+        is_compared = (len(at) > 1 and at[-2] == "where") or "trait" in node or head_of(node) in AGGREGATES
+        if is_compared and not is_value_expression(at):
             bare = {
                 key: part
                 for key, part in node.items()
                 if key not in COMPARISON and key not in ("held_for", "changed_within")
             }
             bare.pop("timezone", None)
-            yield from ((changed(document, at, lambda _, b=bare, p=pair: b | p), at) for pair in pairs)
+            yield from ((apply_at(document, at, lambda _, b=bare, p=pair: b | p), at) for pair in pairs)
 
 
-def plain_in_where(document: Any) -> Iterator[Case]:
-    for at, value in places(document):
-        if is_map(at):
+def add_invalid_condition(document: Any) -> Iterator[Case]:
+    for at, value in walk_values(document):
+        if is_where_map(at):
             for wrong in ([1], [], {}, {"trait": "x"}, {"sum": "p", "of": "A"}, {"first_at": "A"}, {"all": [value]}):
-                yield changed(document, at, lambda old, w=wrong: old | {"zz": w}), (*at, "zz")
+                yield apply_at(document, at, lambda old, w=wrong: old | {"zz": w}), (*at, "zz")
             for path in ("touchpoint.id", "touchpoint.", "", "p" * 501):
-                yield changed(document, at, lambda old, p=path: old | {p: 1}), (*at, path)
+                yield apply_at(document, at, lambda old, p=path: old | {p: 1}), (*at, path)
 
 
-def crooked_sequence(document: Any) -> Iterator[Case]:
-    never = {"not": {"did": "N"}, "within": "1h"}
-    for at, node in objects(document):
+def break_sequence(document: Any) -> Iterator[Case]:
+    not_step = {"not": {"did": "N"}, "within": "1h"}
+    for at, node in walk_objects(document):
         steps = node.get("sequence")
         if steps is None:
             continue
-        wrong: list[Any] = [steps[:1], [never], [never, *steps], [*steps[:1], never, *steps[:1]], steps[:1] * 11]
+        wrong: list[Any] = [
+            steps[:1],
+            [not_step],
+            [not_step, *steps],
+            [*steps[:1], not_step, *steps[:1]],
+            steps[:1] * 11,
+        ]
         wrong += [[{**steps[0], "within": "1h"}, *steps[1:]], [*steps[:1], {"not": {"did": "N"}}]]
         wrong += [
             [*steps[:1], {"did": "B", "within": "1h", "after_at_least": "2h"}],
@@ -505,51 +517,51 @@ def crooked_sequence(document: Any) -> Iterator[Case]:
             [*steps[:1], {"did": "B", "at_least": 2}],
             [*steps[:1], {"not": {"not": {"did": "N"}}, "within": "1h"}],
         ]
-        yield from (put(document, (*at, "sequence"), bad) for bad in wrong)
-        yield changed(document, at, lambda old: old | {"same": ["a", "b", "c", "d", "e", "f"]}), at
+        yield from (replace_value(document, (*at, "sequence"), bad) for bad in wrong)
+        yield apply_at(document, at, lambda old: old | {"same": ["a", "b", "c", "d", "e", "f"]}), at
 
 
-def huge_list(document: Any) -> Iterator[Case]:
+def enlarge_list(document: Any) -> Iterator[Case]:
     """More values than the limit on one rule."""
-    for at, value in places(document):
+    for at, value in walk_values(document):
         if isinstance(value, list) and len(at) == 1:
-            yield put(document, at, value * 20_000)
-            yield put(document, at, [f"{item}" for item in range(20_000)])
+            yield replace_value(document, at, value * 20_000)
+            yield replace_value(document, at, [f"{item}" for item in range(20_000)])
 
 
-CLASSES: tuple[Callable[[Any], Iterator[Case]], ...] = (
-    null_anywhere,
-    no_json_anywhere,
-    broken_text,
-    unknown_key,
-    misspelt_key,
-    foreign_modifier,
-    missing_key,
-    two_heads,
-    emptied,
-    object_for_another,
-    nested_list,
-    impossible_number,
-    number_for_text,
-    no_count,
-    unordered,
-    no_length,
-    no_moment,
-    no_zone,
-    no_key,
-    twice_in_a_list,
-    contradictory_window,
-    idle_timezone,
-    contradictory_times,
-    compared_or_not,
-    idle_operators,
-    plain_in_where,
-    crooked_sequence,
-    huge_list,
+MUTATIONS: tuple[Callable[[Any], Iterator[Case]], ...] = (
+    replace_with_null,
+    replace_with_non_json,
+    insert_nul_or_surrogate,
+    add_unknown_key,
+    misspell_key,
+    add_foreign_modifier,
+    remove_required_key,
+    add_second_head,
+    replace_with_empty,
+    replace_with_wrong_object,
+    nest_in_lists,
+    replace_with_impossible_number,
+    replace_text_with_number,
+    replace_with_invalid_count,
+    replace_with_unordered_operand,
+    replace_with_invalid_length,
+    replace_with_invalid_moment,
+    replace_with_invalid_timezone,
+    replace_with_invalid_key,
+    repeat_list_item,
+    set_contradictory_window,
+    add_timezone_without_effect,
+    set_contradictory_durations,
+    misplace_comparison,
+    set_conflicting_operators,
+    add_invalid_condition,
+    break_sequence,
+    enlarge_list,
 )
 
 
-def inside_another(draw: Random, rule: Any, at: Place) -> Case:
+def wrap_in_valid_rule(draw: Random, rule: Any, at: Location) -> Case:
     """Often the wrong rule is a part of a right one."""
     match draw.randrange(5):
         case 0:
@@ -561,37 +573,37 @@ def inside_another(draw: Random, rule: Any, at: Place) -> Case:
     return rule, at
 
 
-def cases(change: Callable[[Any], Iterator[Case]], most: int = 400) -> list[Case]:
+def make_mutants(change: Callable[[Any], Iterator[Case]], limit: int = 400) -> list[Case]:
     """The documents of one class, all different; where there are very many, a part that is drawn evenly."""
     draw = Random(f"{SEED} {change.__name__}")
     found = {repr(document): (document, at) for rule in CORPUS for document, at in change(rule)}
-    chosen = draw.sample(list(found.values()), min(most, len(found)))
-    return [inside_another(draw, document, at) for document, at in chosen]
+    chosen = draw.sample(list(found.values()), min(limit, len(found)))
+    return [wrap_in_valid_rule(draw, document, at) for document, at in chosen]
 
 
 # --------------------------------------------------------------------------------------------------- the tests
 
 
 @pytest.mark.parametrize("rule", CORPUS, ids=str)
-def test_the_corpus_is_valid(rule: Any) -> None:
+def test_corpus_rule_is_valid(rule: Any) -> None:
     parse_rule(rule)
 
 
-def test_the_corpus_shows_every_key_of_the_language() -> None:
-    shown = {key for rule in CORPUS for _, node in places(rule) if isinstance(node, dict) for key in node}
+def test_corpus_contains_every_key() -> None:
+    shown = {key for rule in CORPUS for _, node in walk_values(rule) if isinstance(node, dict) for key in node}
     assert set().union(*KEYS.values()) - shown == set()
     assert set(HEADS) | set(VALUE_HEADS) <= shown
 
 
-@pytest.mark.parametrize("change", CLASSES, ids=lambda change: change.__name__)
-def test_refused_at_a_place_that_exists(change: Callable[[Any], Iterator[Case]]) -> None:
-    made = cases(change)
-    assert made
-    for document, at in made:
-        check_refusal(document, at)
+@pytest.mark.parametrize("change", MUTATIONS, ids=lambda change: change.__name__)
+def test_mutated_rule_is_refused_with_existing_path(change: Callable[[Any], Iterator[Case]]) -> None:
+    mutants = make_mutants(change)
+    assert mutants
+    for document, at in mutants:
+        check_refused_with_path(document, at)
 
 
-def check_refusal(document: Any, at: Place) -> None:
+def check_refused_with_path(document: Any, at: Location) -> None:
     try:
         parse_rule(document)
     except InvalidDefinition as error:
@@ -602,12 +614,12 @@ def check_refusal(document: Any, at: Place) -> None:
     assert refusal.remedy.strip(), shown
     assert refusal.path == "/rule" or refusal.path.startswith("/rule/"), shown
     steps = refusal.path.split("/")[2:]
-    assert exists(document, steps) or exists(document, steps[:-1]), shown
+    assert path_exists(document, steps) or path_exists(document, steps[:-1]), shown
     assert is_near(steps, at), f"{at}: {shown}"
     json.dumps(refusal.to_problem()).encode()
 
 
-def exists(document: Any, steps: list[str]) -> bool:
+def path_exists(document: Any, steps: list[str]) -> bool:
     for step in steps:
         key = step.replace("~1", "/").replace("~0", "~")
         if isinstance(document, list) and key.isdigit() and int(key) < len(document):
@@ -619,19 +631,19 @@ def exists(document: Any, steps: list[str]) -> bool:
     return True
 
 
-def is_near(steps: list[str], at: Place) -> bool:
+def is_near(steps: list[str], at: Location) -> bool:
     """Whether one leads to the other, or to something right beside it."""
     changed_at = [str(step).replace("~", "~0").replace("/", "~1") for step in at]
     common = min(len(steps), len(changed_at)) - 1
     return common < 0 or steps[:common] == changed_at[:common]
 
 
-def test_there_are_thousands_of_different_ones() -> None:
-    made = {repr(document) for change in CLASSES for document, _ in cases(change)}
-    assert len(made) >= 4_000
+def test_mutations_make_thousands_of_different_rules() -> None:
+    mutants = {repr(document) for change in MUTATIONS for document, _ in make_mutants(change)}
+    assert len(mutants) >= 4_000
 
 
-NEST: tuple[Callable[[Any], Any], ...] = (
+NESTING_NODES: tuple[Callable[[Any], Any], ...] = (
     lambda inner: {"not": inner},
     lambda inner: {"all": [inner]},
     lambda inner: {"any": [{"did": "A"}, inner]},
@@ -649,20 +661,20 @@ NEST: tuple[Callable[[Any], Any], ...] = (
 
 
 @pytest.mark.parametrize("root", [{"did": "A"}, 1, None, []], ids=str)
-@pytest.mark.parametrize("place", range(len(NEST)))
-def test_a_hundred_thousand_levels_are_refused(place: int, root: Any) -> None:
+@pytest.mark.parametrize("node_number", range(len(NESTING_NODES)))
+def test_deeply_nested_rule_is_refused(node_number: int, root: Any) -> None:
     rule = root
     for _ in range(100_000):
-        rule = NEST[place](rule)
+        rule = NESTING_NODES[node_number](rule)
     check_refused(rule)
 
 
-def test_levels_of_all_kinds_are_refused() -> None:
+def test_deeply_nested_mix_of_nodes_is_refused() -> None:
     draw = Random(SEED)
     for _ in range(20):
         rule: Any = {"did": "A"}
         for _ in range(5_000):
-            rule = draw.choice(NEST)(rule)
+            rule = draw.choice(NESTING_NODES)(rule)
         check_refused(rule)
 
 

@@ -47,7 +47,7 @@ def examples_of(model: Any) -> list[Any]:
     return found
 
 
-def around(model: Any, example: Any) -> Any:
+def embed_in_rule(model: Any, example: Any) -> Any:
     """A rule that has the example in it."""
     if model in RULES:
         return example
@@ -63,7 +63,7 @@ def around(model: Any, example: Any) -> Any:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
-def test_every_example_of_the_page_is_read(example: Any) -> None:
+def test_rules_page_examples_are_valid(example: Any) -> None:
     if "key" in example:
         assert parse_trait(example)
     elif set(example) & set(HEADS) and (
@@ -76,29 +76,29 @@ def test_every_example_of_the_page_is_read(example: Any) -> None:
         VALUE_VALIDATOR.validate(example)
 
 
-def test_the_page_shows_every_head_key_and_operator() -> None:
+def test_rules_page_mentions_every_key() -> None:
     text = PAGE.read_text()
     for model in MODELS:
         for field, info in model.model_fields.items():
             key = info.alias or field
-            assert any(shown in text for shown in (f"`{key}`", f'"{key}"', f"{key}:")), key
+            assert any(spelling in text for spelling in (f"`{key}`", f'"{key}"', f"{key}:")), key
     assert len(EXAMPLES) >= 10
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_every_node_has_title_description_and_example(model: Any) -> None:
+def test_schema_of_node_has_title_description_and_example(model: Any) -> None:
     node = SCHEMA["$defs"][model.__name__]
     assert node["title"]
     assert node["description"].endswith(".")
     assert node["additionalProperties"] is False
     assert node["examples"]
     for example in node["examples"]:
-        rule = around(model, example)
+        rule = embed_in_rule(model, example)
         assert rule_to_json(parse_rule(rule)) == rule
         VALIDATOR.validate(rule)
 
 
-def test_every_part_of_the_schema_is_described_and_leads_somewhere() -> None:
+def test_schema_definitions_are_described_and_references_resolve() -> None:
     Draft202012Validator.check_schema(SCHEMA)
     assert {model.__name__ for model in MODELS} | {"Rule", "Value", "Reading"} == set(SCHEMA["$defs"])
     assert all(part["description"] for part in SCHEMA["$defs"].values())
@@ -106,7 +106,7 @@ def test_every_part_of_the_schema_is_described_and_leads_somewhere() -> None:
         assert name in SCHEMA["$defs"]
 
 
-def test_the_rule_is_one_of_its_heads_and_offers_no_null() -> None:
+def test_schema_unions_match_heads_and_exclude_null() -> None:
     assert [model.head for model in RULES] == list(HEADS)
     assert [model.head for model in VALUE_MODELS] == list(VALUE_HEADS)
     assert len(SCHEMA["$defs"]["Rule"]["oneOf"]) == len(HEADS)
@@ -115,7 +115,7 @@ def test_the_rule_is_one_of_its_heads_and_offers_no_null() -> None:
 
 
 @pytest.mark.parametrize("value", [value for model in VALUES for value in examples_of(model)], ids=str)
-def test_a_value_is_given_back_as_written_wherever_it_stands(value: Any) -> None:
+def test_value_expression_is_serialized_as_written_in_every_position(value: Any) -> None:
     assert value_to_json(parse_value(value)) == value
     VALUE_VALIDATOR.validate(value)
     for rule in (
@@ -150,11 +150,11 @@ def test_a_value_is_given_back_as_written_wherever_it_stands(value: Any) -> None
     ],
     ids=str,
 )
-def test_the_schema_refuses_too(rule: Any) -> None:
+def test_schema_rejects_invalid_rule(rule: Any) -> None:
     assert not VALIDATOR.is_valid(rule)
 
 
-def test_definitions_have_a_schema_and_examples() -> None:
+def test_definition_examples_match_their_schema() -> None:
     _, schema = models_json_schema([(model, "validation") for model in (SegmentIn, JourneyIn, TraitIn)])
     for name, parse in (("SegmentIn", parse_segment), ("JourneyIn", parse_journey), ("TraitIn", parse_trait)):
         for example in schema["$defs"][name]["examples"]:
@@ -162,7 +162,7 @@ def test_definitions_have_a_schema_and_examples() -> None:
             Draft202012Validator({**schema, "$ref": f"#/$defs/{name}"}).validate(example)
 
 
-def test_builtin_definitions_are_valid() -> None:
+def test_default_definitions_match_schema() -> None:
     for segment in SEGMENTS:
         VALIDATOR.validate(segment["rule"])
     for journey in JOURNEYS:

@@ -26,34 +26,34 @@ from tests.support.server_process import ROOT
 DID = {"did": "A"}
 
 
-def did(**more: Any) -> dict[str, Any]:
-    return {"did": "A", **{key.rstrip("_"): value for key, value in more.items()}}
+def did(**modifiers: Any) -> dict[str, Any]:
+    return {"did": "A", **{key.rstrip("_"): value for key, value in modifiers.items()}}
 
 
-def where(asked: Any, path: str = "p") -> dict[str, Any]:
-    return did(where={path: asked})
+def where(comparison: Any, path: str = "p") -> dict[str, Any]:
+    return did(where={path: comparison})
 
 
-def trait(**more: Any) -> dict[str, Any]:
-    return {"trait": "plan", **{key.rstrip("_"): value for key, value in more.items()}}
+def trait(**modifiers: Any) -> dict[str, Any]:
+    return {"trait": "plan", **{key.rstrip("_"): value for key, value in modifiers.items()}}
 
 
-def total(**more: Any) -> dict[str, Any]:
-    return {"sum": "total", "of": "A", **{key.rstrip("_"): value for key, value in more.items()}}
+def total(**modifiers: Any) -> dict[str, Any]:
+    return {"sum": "total", "of": "A", **{key.rstrip("_"): value for key, value in modifiers.items()}}
 
 
-def steps(*several: Any, **more: Any) -> dict[str, Any]:
-    return {"sequence": list(several), **more}
+def steps(*step_nodes: Any, **modifiers: Any) -> dict[str, Any]:
+    return {"sequence": list(step_nodes), **modifiers}
 
 
-def often(**more: Any) -> dict[str, Any]:
-    return {"regularly": "A", "at_least": 2, "of_last": 3, "period": "week", **more}
+def regularly_node(**modifiers: Any) -> dict[str, Any]:
+    return {"regularly": "A", "at_least": 2, "of_last": 3, "period": "week", **modifiers}
 
 
 NOT_B = {"not": {"did": "B"}, "within": "1h"}
 AGGREGATES = ("sum", "avg", "min", "max", "distinct", "first_value", "last_value", "most_frequent")
 
-REFUSED: list[tuple[Any, str | None]] = [
+REFUSED_RULES: list[tuple[Any, str | None]] = [
     # no node at all
     (None, ""),
     ("A", ""),
@@ -561,26 +561,26 @@ REFUSED: list[tuple[Any, str | None]] = [
     ({"regularly": "A"}, "/at_least"),
     ({"regularly": "A", "at_least": 1, "of_last": 2}, "/period"),
     ({"regularly": "A", "at_least": 1, "period": "day"}, "/of_last"),
-    (often(at_least=0), "/at_least"),
-    (often(at_least=4), "/at_least"),
-    (often(at_least=True), "/at_least"),
-    (often(at_least="2"), "/at_least"),
-    (often(of_last=0), "/of_last"),
-    (often(of_last=2.5), "/of_last"),
-    (often(of_last=105), "/of_last"),
-    (often(of_last=367, period="day"), "/of_last"),
-    (often(of_last=61, period="month"), "/of_last"),
-    (often(of_last=10**30), "/of_last"),
-    (often(period="year"), "/period"),
-    (often(period="weeks"), "/period"),
-    (often(period=["week"]), "/period"),
-    (often(period=None), "/period"),
-    (often(within="90d"), "/within"),
-    (often(during="today"), "/during"),
-    (often(between=[1, 2]), "/between"),
-    (often(timezone="UTC"), "/timezone"),
-    (often(period="day", timezone="UTC"), "/timezone"),
-    (often(regularly=""), "/regularly"),
+    (regularly_node(at_least=0), "/at_least"),
+    (regularly_node(at_least=4), "/at_least"),
+    (regularly_node(at_least=True), "/at_least"),
+    (regularly_node(at_least="2"), "/at_least"),
+    (regularly_node(of_last=0), "/of_last"),
+    (regularly_node(of_last=2.5), "/of_last"),
+    (regularly_node(of_last=105), "/of_last"),
+    (regularly_node(of_last=367, period="day"), "/of_last"),
+    (regularly_node(of_last=61, period="month"), "/of_last"),
+    (regularly_node(of_last=10**30), "/of_last"),
+    (regularly_node(period="year"), "/period"),
+    (regularly_node(period="weeks"), "/period"),
+    (regularly_node(period=["week"]), "/period"),
+    (regularly_node(period=None), "/period"),
+    (regularly_node(within="90d"), "/within"),
+    (regularly_node(during="today"), "/during"),
+    (regularly_node(between=[1, 2]), "/between"),
+    (regularly_node(timezone="UTC"), "/timezone"),
+    (regularly_node(period="day", timezone="UTC"), "/timezone"),
+    (regularly_node(regularly=""), "/regularly"),
     # bucket
     ({"bucket": 50}, "/bucket"),
     ({"bucket": []}, "/bucket"),
@@ -605,8 +605,8 @@ REFUSED: list[tuple[Any, str | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "path"), [(rule, path) for rule, path in REFUSED if path is not None])
-def test_refused_with_path_and_remedy(rule: Any, path: str) -> None:
+@pytest.mark.parametrize(("rule", "path"), [(rule, path) for rule, path in REFUSED_RULES if path is not None])
+def test_invalid_rule_is_refused_with_path_and_remedy(rule: Any, path: str) -> None:
     with pytest.raises(InvalidDefinition) as caught:
         parse_rule(rule, "/rule")
     assert caught.value.path == f"/rule{path}"
@@ -614,12 +614,12 @@ def test_refused_with_path_and_remedy(rule: Any, path: str) -> None:
     msgspec.json.encode(caught.value.to_problem())
 
 
-def test_the_table_is_long_enough() -> None:
-    assert len(REFUSED) >= 400
+def test_table_of_refused_rules_is_long() -> None:
+    assert len(REFUSED_RULES) >= 400
 
 
 @pytest.mark.parametrize(
-    ("rule", "says"),
+    ("rule", "expected_text"),
     [
         ({"sum": "total", "of": "A"}, "the comparison has no operator"),
         ({"count": "A"}, 'Use {"did": ...} with at_least'),
@@ -635,7 +635,7 @@ def test_the_table_is_long_enough() -> None:
         (trait(in_=[{"trait": "x"}]), "one eq for each, under any"),
         (trait(between=[1, {"trait": "x"}]), "Use gte and lte"),
         (trait(matches="(?=a)"), "RE2 syntax"),
-        (often(period="weekly"), "Did you mean week?"),
+        (regularly_node(period="weekly"), "Did you mean week?"),
         (steps(DID, {"did": "B", "after_atleast": "1h"}), "Did you mean after_at_least?"),
         ({"segment": "a", "entered_with": "1d"}, "Did you mean entered_within?"),
         ({"sequence": [DID, {"not": {"did": "A", "chanel": "web"}, "within": "1d"}]}, "Did you mean channel?"),
@@ -643,20 +643,20 @@ def test_the_table_is_long_enough() -> None:
         (did(qqq=1), "a did node has no key qqq"),
     ],
 )
-def test_says_what_is_wrong(rule: Any, says: str) -> None:
+def test_error_text_names_problem_and_remedy(rule: Any, expected_text: str) -> None:
     with pytest.raises(InvalidDefinition, match="/rule") as caught:
         parse_rule(rule)
-    assert says in str(caught.value)
+    assert expected_text in str(caught.value)
 
 
 @pytest.mark.parametrize("head", ["not", "all", "where", "gt"])
-def test_a_million_levels_are_refused_cleanly(head: str) -> None:
+def test_rule_with_a_million_levels_is_refused(head: str) -> None:
     """In a process of its own, because such a rule takes 300 MB."""
     command = [sys.executable, "-m", "tests.support.deep_rules", head]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stderr.strip() == "refused"
 
 
-def test_depth_and_size_have_exact_limits() -> None:
+def test_rule_depth_and_size_limits_are_exact() -> None:
     limits = Limits.model_construct(rule_nodes_max=10, rule_depth_levels_max=4)
     parse_rule(nested(4, "not"), limits=limits)
     with pytest.raises(InvalidDefinition, match="deeper"):
@@ -669,29 +669,29 @@ def test_depth_and_size_have_exact_limits() -> None:
         parse_rule(trait(in_=list(range(10**5))), limits=limits)
 
 
-def test_expressions_and_steps_are_nodes_against_the_limits() -> None:
+def test_value_expressions_and_steps_count_as_nodes() -> None:
     limits = Limits.model_construct(rule_nodes_max=10, rule_depth_levels_max=4)
     parse_rule(steps(*[DID] * 9), limits=limits)
     with pytest.raises(InvalidDefinition, match="larger"):
         parse_rule(steps(*[DID] * 10), limits=limits)
-    read = {f"p{place}": {"gt": {"count": "A"}} for place in range(10)}
-    parse_rule(did(where={path: read[path] for path in list(read)[:9]}), limits=limits)
+    conditions = {f"p{number}": {"gt": {"count": "A"}} for number in range(10)}
+    parse_rule(did(where={path: conditions[path] for path in list(conditions)[:9]}), limits=limits)
     with pytest.raises(InvalidDefinition, match="larger"):
-        parse_rule(did(where=read), limits=limits)
+        parse_rule(did(where=conditions), limits=limits)
     parse_rule(trait(gt={"count": "A", "where": {"p": {"gt": {"count": "B"}}}}), limits=limits)
     with pytest.raises(InvalidDefinition, match="deeper"):
         parse_rule({"not": trait(gt={"count": "A", "where": {"p": {"gt": {"count": "B"}}}})}, limits=limits)
 
 
-def test_five_anniversaries_for_each_rule() -> None:
-    five = {"any": [trait(anniversary_within=f"{days}d") for days in range(1, 6)]}
-    parse_rule(five)
-    parse_journey({"key": "j", "stages": [{"key": "s", "rule": five}, {"key": "t", "rule": five}]})
+def test_rule_may_have_five_anniversaries() -> None:
+    anniversaries = {"any": [trait(anniversary_within=f"{days}d") for days in range(1, 6)]}
+    parse_rule(anniversaries)
+    parse_journey({"key": "j", "stages": [{"key": "s", "rule": anniversaries}, {"key": "t", "rule": anniversaries}]})
     with pytest.raises(InvalidDefinition, match="more than 5 anniversaries"):
-        parse_rule({"all": [five, where({"anniversary_within": "1d"})]})
+        parse_rule({"all": [anniversaries, where({"anniversary_within": "1d"})]})
 
 
-ACCEPTED: list[Any] = [
+ACCEPTED_RULES: list[Any] = [
     did(within="1mo", timezone="Europe/Lisbon"),
     did(within="2mo", before="30d"),
     did(within="1mo", before="30d"),
@@ -718,15 +718,15 @@ ACCEPTED: list[Any] = [
     steps(DID, {"did": "B", "within": "1mo"}, timezone="UTC"),
     steps(DID, {"not": {"did": "B", "where": {"p": {"after": "1997-01-01"}}}, "within": "1d"}, timezone="UTC"),
     steps(*[DID] * 10, same=list("abcde")),
-    often(of_last=104),
-    often(of_last=60, period="month", timezone="UTC"),
+    regularly_node(of_last=104),
+    regularly_node(of_last=60, period="month", timezone="UTC"),
     {"segment": "a", "for_at_least": "1d", "entered_within": "1mo", "timezone": "UTC"},
     {"bucket": [0, 100]},
 ]
 
 
-@pytest.mark.parametrize("rule", ACCEPTED, ids=str)
-def test_what_says_something_is_accepted_and_given_back_as_written(rule: Any) -> None:
+@pytest.mark.parametrize("rule", ACCEPTED_RULES, ids=str)
+def test_valid_rule_is_serialized_as_written(rule: Any) -> None:
     assert rule_to_json(parse_rule(rule)) == rule
 
 
@@ -747,7 +747,7 @@ def test_what_says_something_is_accepted_and_given_back_as_written(rule: Any) ->
         ({"first_at": "A", "during": "now"}, "/during"),
     ],
 )
-def test_value_expressions_are_refused_where_they_are_wrong(value: Any, path: str) -> None:
+def test_invalid_value_expression_is_refused_with_path(value: Any, path: str) -> None:
     with pytest.raises(InvalidDefinition) as caught:
         parse_value(value)
     assert caught.value.path == f"/value{path}"
@@ -780,7 +780,7 @@ JOURNEY = {"key": "j", "name": "J", "stages": [STAGE]}
         ({**SEGMENT, "rule": None}, "/rule"),
     ],
 )
-def test_segments_are_refused_where_they_are_wrong(definition: Any, path: str) -> None:
+def test_invalid_segment_is_refused_with_path(definition: Any, path: str) -> None:
     with pytest.raises(InvalidDefinition) as caught:
         parse_segment(definition)
     assert caught.value.path == path
@@ -802,7 +802,7 @@ def test_segments_are_refused_where_they_are_wrong(definition: Any, path: str) -
         ({**JOURNEY, "rule": DID}, "/rule"),
     ],
 )
-def test_journeys_are_refused_where_they_are_wrong(definition: Any, path: str) -> None:
+def test_invalid_journey_is_refused_with_path(definition: Any, path: str) -> None:
     with pytest.raises(InvalidDefinition) as caught:
         parse_journey(definition)
     assert caught.value.path == path
@@ -826,20 +826,20 @@ TRAIT = {"key": "orders", "value": {"count": "Order Completed"}}
         ({**TRAIT, "value": {"count": "A", "where": {"p": {"in": [{"trait": "x"}]}}}}, "/value/where/p/in/0"),
     ],
 )
-def test_computed_traits_are_refused_where_they_are_wrong(definition: Any, path: str) -> None:
+def test_invalid_computed_trait_is_refused_with_path(definition: Any, path: str) -> None:
     with pytest.raises(InvalidDefinition) as caught:
         parse_trait(definition)
     assert caught.value.path == path
     assert caught.value.remedy
 
 
-def test_notes_are_kept() -> None:
+def test_note_is_parsed() -> None:
     assert parse_segment({**SEGMENT, "note": "why"}).note == "why"
     assert parse_journey({**JOURNEY, "note": "n" * 500}).note == "n" * 500
     assert parse_trait(TRAIT).note == ""
 
 
-def test_names_may_be_left_out() -> None:
+def test_name_defaults_to_key() -> None:
     assert parse_trait(TRAIT).name == "orders"
     assert parse_segment({"key": "a", "rule": DID}).name == "a"
     assert parse_journey({"key": "j", "stages": [{"key": "s", "rule": DID}]}).stages[0].name == "s"

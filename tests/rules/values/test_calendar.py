@@ -17,12 +17,12 @@ HOUR, DAY = 3_600_000_000, 86_400_000_000
 
 
 def at(text: str) -> int:
-    found = durations.parse_instant_or_date(text)
-    assert isinstance(found, int)
-    return found
+    instant = durations.parse_instant_or_date(text)
+    assert isinstance(instant, int)
+    return instant
 
 
-def shown(instant: int) -> str:
+def format_utc(instant: int) -> str:
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=instant)).isoformat().replace("+00:00", "Z")
 
 
@@ -38,12 +38,12 @@ def shown(instant: int) -> str:
         ("1200mo", Length(0, 1_200)),
     ],
 )
-def test_a_length_is_exact_or_in_months(text, expected):
+def test_parse_length(text, expected):
     assert calendar.parse_length(text) == expected
 
 
 @pytest.mark.parametrize("text", ["101y", "1201mo", "36526d", "0mo", "1", "mo", "1 mo", "1Y", "1q", "-1y", "1.5y", ""])
-def test_what_is_no_length_is_refused(text):
+def test_parse_length_refuses_invalid_text(text):
     with pytest.raises(ValueError, match="length"):
         calendar.parse_length(text)
 
@@ -79,12 +79,12 @@ def test_what_is_no_length_is_refused(text):
         ("0001-01-15T00:00:00Z", -1, "UTC", "0001-01-01T00:00:00Z"),
     ],
 )
-def test_months_are_added_on_the_clock_of_the_place(start, months, zone, expected):
+def test_months_are_added_to_local_time(start, months, zone, expected):
     move = calendar.add if months > 0 else calendar.subtract
-    assert shown(move(at(start), Length(0, abs(months)), zone)) == expected
+    assert format_utc(move(at(start), Length(0, abs(months)), zone)) == expected
 
 
-def test_exact_lengths_do_not_look_at_clocks_and_end_with_the_years():
+def test_exact_length_ignores_timezone_and_is_clamped():
     noon = at("2024-03-30T12:00:00Z")
     assert calendar.add(noon, calendar.parse_length("1d"), LISBON) == noon + DAY
     assert calendar.subtract(noon, calendar.parse_length("1d"), LISBON) == noon - DAY
@@ -93,7 +93,7 @@ def test_exact_lengths_do_not_look_at_clocks_and_end_with_the_years():
 
 
 @pytest.mark.parametrize("zone", ["UTC", NEW_YORK, APIA])
-def test_nothing_is_longer_than_the_longest(zone):
+def test_max_microseconds_is_upper_bound(zone):
     start = at("2011-11-01T00:00:00Z")
     for months in (1, 2, 3, 11, 12, 1200):
         for day in range(0, 500, 3):
@@ -121,12 +121,12 @@ def test_nothing_is_longer_than_the_longest(zone):
         ("0001-01-01T00:00:00Z", NEW_YORK, "0001-01-01"),
     ],
 )
-def test_a_day_runs_from_its_first_instant_to_the_first_of_the_next(instant, zone, expected):
+def test_local_day(instant, zone, expected):
     assert calendar.local_day(at(instant), zone) == date.fromisoformat(expected)
 
 
 @pytest.mark.parametrize("zone", ["UTC", LISBON, NEW_YORK, ST_JOHNS, APIA, "Asia/Tehran", "America/Sao_Paulo"])
-def test_days_follow_each_other_without_gap_or_overlap(zone):
+def test_local_days_have_no_gap_or_overlap(zone):
     rng = random.Random(7)
     for _ in range(300):
         p = rng.randrange(at("1970-01-01T00:00:00Z"), at("2040-01-01T00:00:00Z"))
@@ -156,8 +156,11 @@ def test_days_follow_each_other_without_gap_or_overlap(zone):
         ("last_year", "9999-06-01T00:00:00Z", "UTC", "9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
     ],
 )
-def test_a_period_of_now(word, p, zone, enter, leave):
-    assert [shown(bound) for bound in calendar.period_bounds(word, at(p), zone)] == [enter or shown(at(p)), leave]
+def test_period_bounds(word, p, zone, enter, leave):
+    assert [format_utc(bound) for bound in calendar.period_bounds(word, at(p), zone)] == [
+        enter or format_utc(at(p)),
+        leave,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +172,7 @@ def test_a_period_of_now(word, p, zone, enter, leave):
         ("2024-03-11T04:00:00Z", NEW_YORK, False),
     ],
 )
-def test_the_weekend(instant, zone, expected):
+def test_is_weekend(instant, zone, expected):
     assert calendar.is_weekend(at(instant), zone) is expected
 
 
@@ -197,7 +200,7 @@ def test_the_weekend(instant, zone, expected):
         ("2010-11-07T03:00:00Z", (23, 24), ST_JOHNS, True),
     ],
 )
-def test_hours_are_those_of_the_clock_on_the_wall(instant, hours, zone, expected):
+def test_in_hours_uses_local_clock(instant, hours, zone, expected):
     assert calendar.in_hours(at(instant), hours[0], hours[1], zone) is expected
 
 
@@ -228,7 +231,7 @@ NIGHTS = [
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(("zone", "night"), NIGHTS)
-def test_between_crossings_the_reach_of_a_calendar_length_does_not_change(zone, night, sign):
+def test_calendar_length_changes_only_at_crossings(zone, night, sign):
     rng = random.Random(f"{zone}{night}")
     fine = [step * 1_800_000_000 for step in range(-48, 48)]
     coarse = [step * 4 * HOUR for step in range(-60, 60)]
@@ -252,12 +255,12 @@ def test_between_crossings_the_reach_of_a_calendar_length_does_not_change(zone, 
             assert before == after or now in instants
 
 
-def test_crossings_of_an_exact_length_and_edges_of_now():
+def test_crossings_of_exact_length_and_zero_months():
     assert calendar.length_crossings(5 * DAY, Length(2 * DAY, 0), NEW_YORK) == (3 * DAY,)
     assert calendar.month_edge_crossings(5 * DAY, 0, NEW_YORK) == (5 * DAY,)
 
 
-def test_the_last_years_do_not_overflow():
+def test_first_and_last_year_do_not_overflow():
     for zone in ("UTC", APIA, NEW_YORK):
         for v in (durations.EARLIEST, durations.LATEST):
             assert calendar.length_crossings(v, Length(0, 1), zone)
