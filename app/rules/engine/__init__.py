@@ -21,7 +21,7 @@ for each customer and updates that with each message. The concepts, from the sma
 
 The *fold* (:mod:`app.projection.fold`) applies messages and time to a customer's state. After a message it evaluates
 only the rules that read a changed leaf or trait; between messages, only the rules whose next change has come. So the
-cost does not grow with the length of the log, and each stored truth is valid until its next change.
+cost of a message does not depend on the length of the log, and each stored truth is valid until its next change.
 
 Two kinds of definitions need more than the current state. A rule that asks for history ("held for 30 days", "ever a
 member") reads a *hidden rule*, whose truth the fold stores like that of a segment. And if a series exceeds its size

@@ -230,7 +230,8 @@ class Comparison(BaseModel):
     starts_with: Operand[TextPart] | None = Field(None, description="The value is text that starts with this text.")
     ends_with: Operand[TextPart] | None = Field(None, description="The value is text that ends with this text.")
     matches: Pattern | None = Field(
-        None, description="The value is text in which this pattern is found (RE2 syntax; ^ and $ anchor)."
+        None,
+        description="The value is text in which this pattern is found. RE2 syntax; ^ and $ match start and end.",
     )
     exists: bool | None = Field(
         None, description="true: there is a value. false: there is no value. null counts as no value."

@@ -243,8 +243,8 @@ def utc_offset(p: int, zone: str) -> int:
     # Two days inside the years 1 to 9999, the local time is in these years in every zone, so datetime accepts it.
     instant = _EPOCH + timedelta(microseconds=min(max(p, EARLIEST + 2 * _DAY), LATEST - 2 * _DAY))
     tz = durations.get_zone_info(zone)
-    shown = tz.fromutc(instant.replace(tzinfo=tz))
-    return (shown.replace(tzinfo=None) - instant) // _MICROSECOND
+    local_time = tz.fromutc(instant.replace(tzinfo=tz))
+    return (local_time.replace(tzinfo=None) - instant) // _MICROSECOND
 
 
 @lru_cache(maxsize=16_384)
@@ -253,13 +253,13 @@ def wall_time(p: int, zone: str) -> int:
     return _clamp(p + utc_offset(p, zone))
 
 
-def instant_at_wall_time(shown: int, zone: str, fold: int = 0) -> int:
-    """Return the instant at which the local clock shows ``shown``.
+def instant_at_wall_time(wall: int, zone: str, fold: int = 0) -> int:
+    """Return the instant at which the local clock shows ``wall``.
 
     With ``fold`` 0, the result is the first of two such instants, and a skipped time moves forward. With ``fold`` 1, it
     is the second, and a skipped time moves back.
     """
-    clamped = _clamp(shown)
+    clamped = _clamp(wall)
     local = (_EPOCH + timedelta(microseconds=clamped)).replace(tzinfo=durations.get_zone_info(zone), fold=fold)
     offset = local.utcoffset()
     assert offset is not None

@@ -40,7 +40,7 @@ AggregateHead = PathHead | Literal["count", "first_at", "last_at"]
 
 
 class Accumulator(Protocol):
-    """Receives the values one by one in any order, each with the index of its touchpoint, and has the aggregate."""
+    """Computes an aggregate from values that are added in any order, each with the index of its touchpoint."""
 
     def add(self, index: int, value: Any) -> None: ...
     @property

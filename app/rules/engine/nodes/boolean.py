@@ -40,7 +40,10 @@ class _CombinationNode(Node):
         return not deciding_truth
 
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
-        """Return the latest check of the children that decide the result, else the earliest check of any child."""
+        """Return the latest check of the children that decide the result: until then, one of them still decides.
+
+        If no child decides it, return the earliest check of all children.
+        """
         first_check: int | None = None
         last_deciding: int | None = None
         deciding_truth = self.deciding_truth
