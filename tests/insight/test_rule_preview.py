@@ -1,4 +1,4 @@
-"""Rules that nobody saved: the count is that of the rule saved, and a change moves whom it says it would."""
+"""Tests of previews of unsaved rules, and of dry runs of changes: counts, samples, estimates, limits, disconnects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RULES: dict[str, Any] = {
     "trait": {"trait": "plan", "eq": "pro"},
     "reads": {"all": [{"segment": "viewers"}, {"not": {"stage": "second", "journey": "trip"}}]},
     "everyone": {"everyone": True},
-    "nobody": {"did": "never"},
+    "no customer": {"did": "never"},
 }
 
 
@@ -102,7 +102,7 @@ async def test_preview_estimates_from_part_of_customers(
     populated_app: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app.insight.rule_preview, "_TIMED_CHUNK_CUSTOMERS", 10)
-    # Time for the evidence, none left for counting.
+    # The deadline leaves time for the explanations of the sample, but no time for counting.
     monkeypatch.setattr(app.insight.rule_preview, "_deadline", lambda within_ms: lambda: within_ms < 100)
     result = await preview(populated_app, RULES["count"], within_ms=100, sample=100)
     assert (result["exact"], result["count"]) == (False, None)
@@ -121,7 +121,7 @@ async def test_preview_estimates_from_part_of_customers(
                 for customer in (await preview(populated_app, {"everyone": True}, within_ms=100))["sample"]
             )
         )
-    assert len(samples) > 1, "it always begins at the same customer"
+    assert len(samples) > 1, "every preview started at the same customer"
 
 
 async def test_preview_stops_explaining_at_deadline(populated_app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ async def test_preview_with_enough_time_is_exact(populated_app: RunningApp) -> N
 
 
 def test_estimate_interval_has_95_percent_coverage() -> None:
-    """Of many samples about 95 % of the intervals hold the truth; with everybody seen there is nothing to guess."""
+    """About 95 % of the intervals contain the true count; if all customers were scanned, the count is exact."""
     chance = random.Random(3)
     total = 20_000
     for share in (0.003, 0.05, 0.5, 0.98):
@@ -280,13 +280,13 @@ async def test_disconnect_cancels_scan_and_frees_resources(
     async with asyncio.timeout(10):
         await scan_started.wait()
         await asyncio.sleep(0.05)
-        assert not request_task.done(), "while the caller waits, the work goes on"
+        assert not request_task.done(), "the scan stopped although the client was connected"
         disconnected.set()
         await request_task
     assert scan_ended.is_set()
     assert statuses[0] == 499
     services = populated_app.app.state.services
-    assert services.pool.get_idle_size() == services.pool.get_size(), "a snapshot is still open"
+    assert services.pool.get_idle_size() == services.pool.get_size(), "a database connection is still in use"
     with services.heavy_read_slots.acquire(), services.heavy_read_slots.acquire():
         pass
 

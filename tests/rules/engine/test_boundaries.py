@@ -1,8 +1,8 @@
-"""Every head, modifier and operator, one microsecond before and after its boundary. What is expected is hand-written.
+"""Tests of every head, modifier and operator one microsecond before and after its boundary, with hand-written results.
 
-Each row names an instant at which the truth flips, by time or by a message; the state must know the flip (``until``)
-where time alone brings it. And each row names a message that arrives late, after later ones were decided: it makes
-the rule true (adds) or false (retracts).
+Each case has an instant at which the truth flips, by time or by a message. If time alone flips it, the state must know
+the instant before (``until``). Each case also has a late message, which arrives after later messages were evaluated. It
+makes the rule true (adds an interval) or false (retracts one).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Row(NamedTuple):
     rule: Any
     history: list[Entry]
     at: int
-    """The flip, after START."""
+    """Instant of the flip, in microseconds after START."""
     before: bool
     late: Entry
-    asked: int
-    """When the late message is looked at, after START."""
+    checked_at: int
+    """Instant at which the rule is checked with and without the late message, in microseconds after START."""
     holds_without_late: bool
     world: World = World()
 
@@ -45,13 +45,13 @@ def event(
 
 
 def identify(t: int, **traits: Any) -> Entry:
-    return TraitsEntry(START + t, f"told{t}", "site", traits)
+    return TraitsEntry(START + t, f"identify{t}", "site", traits)
 
 
 BORN = identify(-400 * DAY)
-"""The customer exists from long ago."""
+"""First message of the customer, long before START."""
 BUSY = event(40 * DAY, "Z")
-"""A message that no rule asks for, long after."""
+"""A message that no rule reads, long after START."""
 
 # ----------------------------------------------------------------------------------------------------- windows
 
@@ -69,7 +69,7 @@ RULES_ABOUT_A: dict[str, dict[str, Any]] = {
     "most_frequent": {"most_frequent": "p", "of": "A", "between": [1, 2]},
     "sequence": {"sequence": [{"did": "A"}, {"did": "B"}]},
 }
-"""Rules that are true when A (with p = 1; and B just after it, of the same instant) lies in the window."""
+"""Rules that are true if A (with p = 1, and followed by B at the same instant) is in the window."""
 
 VALUES_ABOUT_A: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "sum": ({"sum": "p", "of": "A"}, {"gte": 1}),
@@ -84,9 +84,9 @@ VALUES_ABOUT_A: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "first_at": ({"first_at": "A"}, {"after": "1990-01-01"}),
     "last_at": ({"last_at": "A"}, {"starts_with": "199"}),
 }
-"""The same as computed traits: (value expression, what it is compared with)."""
+"""The same as computed traits: (value expression, comparison of the trait)."""
 
-# (window, instant of the touchpoint, the flip, truth before it); 1 October 1997 was a Wednesday.
+# (window, instant of the touchpoint, instant of the flip, truth before it). START is Wednesday, 1 October 1997.
 WINDOW_FLIPS: list[tuple[dict[str, Any], int, int, bool]] = [
     ({"within": "90d"}, 0, 90 * DAY, True),
     ({"within": "1ms"}, 0, 1000, True),
@@ -109,12 +109,12 @@ WINDOW_FLIPS: list[tuple[dict[str, Any], int, int, bool]] = [
     ({"during": "this_year"}, HOUR, 92 * DAY, True),
     ({"during": "last_year"}, HOUR, 92 * DAY, False),
     ({"during": "last_year"}, HOUR, (92 + 365) * DAY, True),
-    # Lisbon left summer time on 26 October: that day had 25 hours, and 1 October began at 23:00 UTC.
+    # Lisbon ended summer time on 26 October. That day had 25 hours, and 1 October began at 23:00 UTC.
     ({"during": "today", "timezone": "Europe/Lisbon"}, 25 * DAY, 26 * DAY, True),
     ({"within": "1mo", "timezone": "Europe/Lisbon"}, 0, 31 * DAY + HOUR, True),
 ]
 
-# (window, an instant outside, an instant inside): which touchpoints count at all.
+# (window, an instant outside the window, an instant inside)
 WINDOW_MEMBERSHIP: list[tuple[dict[str, Any], int, int]] = [
     ({"from": "1997-10-01"}, -1, 0),
     ({"to": "1997-10-01"}, 0, -1),
@@ -131,7 +131,7 @@ WINDOW_MEMBERSHIP: list[tuple[dict[str, Any], int, int]] = [
     ({"during": {"hours": [9, 17]}, "timezone": "Europe/Lisbon"}, 16 * HOUR, 8 * HOUR),
 ]
 
-# (filter, what passes it, what does not)
+# (filter, arguments of a touchpoint that matches, arguments of one that does not)
 FILTERS: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ({"where": {"q": 5}}, {"q": 5}, {"q": "5"}),
     ({"where": {"q": {"gte": 5}, "p": 1}}, {"q": 5}, {"q": 4}),
@@ -142,7 +142,7 @@ FILTERS: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
 
 
 def rules_with_window(window: dict[str, Any]) -> Iterator[tuple[Any, World]]:
-    """The window in every head that takes one, and in every value expression."""
+    """Yield rules with the window in every head and every value expression that accept one."""
     for rule in RULES_ABOUT_A.values():
         yield {**rule, **window}, World()
     for expression, comparison in VALUES_ABOUT_A.values():
@@ -152,12 +152,12 @@ def rules_with_window(window: dict[str, Any]) -> Iterator[tuple[Any, World]]:
 
 
 def a_then_b(t: int, **properties: Any) -> list[Entry]:
-    """A, and B just after it in order."""
+    """Return an event A and an event B at the same instant, with B later in order."""
     return [event(t, "A", f"1-{t}", p=1, **properties), event(t, "B", f"2-{t}", p=1, **properties)]
 
 
 def check_flip(rule: Any, world: World, history: list[Entry], at: int, before: bool) -> None:
-    """False and true, or true and false, to the microsecond; and the state knows."""
+    """Check that the truth flips exactly at ``at`` (microseconds after START), in the engine and in the state."""
     ruleset = ruleset_of(rule, world)
     for t, expected in ((START + at - 1, before), (START + at, not before)):
         state = folded(ruleset, history, t).state
@@ -171,11 +171,11 @@ def check_flip(rule: Any, world: World, history: list[Entry], at: int, before: b
 
 
 def check_late(
-    rule: Any, world: World, history: list[Entry], late: list[Entry], asked: int, holds_without_late: bool
+    rule: Any, world: World, history: list[Entry], late: list[Entry], checked_at: int, holds_without_late: bool
 ) -> None:
-    """The late ones arrive when everything up to ``asked`` has been decided."""
-    ruleset, t = ruleset_of(rule, world), START + asked
-    state = folded(ruleset, [*history, event(asked, "Z", "z")], t).state
+    """Check the rule without the late messages, and with them after everything up to ``checked_at`` was evaluated."""
+    ruleset, t = ruleset_of(rule, world), START + checked_at
+    state = folded(ruleset, [*history, event(checked_at, "Z", "z")], t).state
     assert ruleset.holds(RULE_ID, state, t) is holds_without_late, rule
     try:
         fold_moves(state, ruleset, [input_from_entry(ruleset, entry) for entry in late], t)
@@ -185,9 +185,9 @@ def check_late(
     assert stored(ruleset, state, RULE_ID).holds is not holds_without_late
 
 
-def check_adds_and_retracts(rule: Any, world: World, history: list[Entry], late: list[Entry], asked: int) -> None:
-    check_late(rule, world, history, late, asked, False)
-    check_late({"not": rule}, world, history, late, asked, True)
+def check_adds_and_retracts(rule: Any, world: World, history: list[Entry], late: list[Entry], checked_at: int) -> None:
+    check_late(rule, world, history, late, checked_at, False)
+    check_late({"not": rule}, world, history, late, checked_at, True)
 
 
 @pytest.mark.parametrize(("window", "p", "at", "before"), WINDOW_FLIPS, ids=str)
@@ -211,23 +211,25 @@ def test_window_includes_and_excludes_touchpoints(window: dict[str, Any], outsid
 # ----------------------------------------------------------------------------------------------------- filters
 
 
-def rules_with_filter(asked: dict[str, Any]) -> Iterator[tuple[Any, World]]:
+def rules_with_filter(filter_json: dict[str, Any]) -> Iterator[tuple[Any, World]]:
     for head, rule in RULES_ABOUT_A.items():
         if head == "sequence":
-            yield {"sequence": [{"did": "A", **asked}, {"did": "B", **asked}]}, World()
+            yield {"sequence": [{"did": "A", **filter_json}, {"did": "B", **filter_json}]}, World()
         else:
-            yield {**rule, **asked, **({"within": "60d"} if head in ("first", "last") else {})}, World()
+            yield {**rule, **filter_json, **({"within": "60d"} if head in ("first", "last") else {})}, World()
     for expression, comparison in VALUES_ABOUT_A.values():
-        yield {"trait": "x", **comparison}, World(traits={"x": {**expression, **asked}})
-    yield {"regularly": "A", "at_least": 1, "of_last": 4, "period": "week", **asked}, World()
-    closing_sequence = {"sequence": [{"did": "C"}, {"not": {"did": "A", **asked}, "within": "1d"}]}
-    yield {"all": [{"did": "C", "within": "9w"}, {"not": closing_sequence}]}, World()
+        yield {"trait": "x", **comparison}, World(traits={"x": {**expression, **filter_json}})
+    yield {"regularly": "A", "at_least": 1, "of_last": 4, "period": "week", **filter_json}, World()
+    not_step_sequence = {"sequence": [{"did": "C"}, {"not": {"did": "A", **filter_json}, "within": "1d"}]}
+    yield {"all": [{"did": "C", "within": "9w"}, {"not": not_step_sequence}]}, World()
 
 
-@pytest.mark.parametrize(("asked", "passing", "failing"), FILTERS, ids=str)
-def test_filter_selects_touchpoints(asked: dict[str, Any], passing: dict[str, Any], failing: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("filter_json", "passing", "failing"), FILTERS, ids=str)
+def test_filter_selects_touchpoints(
+    filter_json: dict[str, Any], passing: dict[str, Any], failing: dict[str, Any]
+) -> None:
     base = [BORN, event(0, "C")]
-    for rule, world in rules_with_filter(asked):
+    for rule, world in rules_with_filter(filter_json):
         check_adds_and_retracts(
             rule, world, [*base, *a_then_b(HOUR, **failing)], a_then_b(2 * HOUR, **passing), 2 * DAY
         )
@@ -236,7 +238,7 @@ def test_filter_selects_touchpoints(asked: dict[str, Any], passing: dict[str, An
 
 # --------------------------------------------------------------------------------------------------- operators
 
-# (operators, a value that satisfies, one that does not, whether a missing one satisfies)
+# (operators, a value that satisfies them, a value that does not, whether a missing value satisfies them)
 OPERATOR_CASES: list[tuple[dict[str, Any], Any, Any, bool]] = [
     ({"eq": 1}, 1, "1", False),
     ({"ne": 1}, "1", 1, True),
@@ -284,7 +286,6 @@ def entry_with_value(head: str, t: int, v: Any) -> Entry:
 
 @pytest.mark.parametrize(("operators", "yes", "no", "missing"), OPERATOR_CASES, ids=str)
 def test_operator_on_trait_aggregate_and_property(operators: dict[str, Any], yes: Any, no: Any, missing: bool) -> None:
-    """Of a trait, of an aggregate, and of a property."""
     for rule in ({"trait": "v", **operators}, {"last_value": "v", "of": "A", **operators}):
         head = next(iter(rule))
         first_no, then_yes = entry_with_value(head, 0, no), entry_with_value(head, HOUR, yes)
@@ -336,7 +337,7 @@ ROWS: dict[str, Row] = {
         {"did": "A", "exactly": 1, "within": "10d"}, [BORN, A, LATER_A], 11 * DAY, True, LATER_A, 10 * DAY, False
     ),
     "between": Row({"did": "A", "between": [2, 3]}, [BORN, A, LATER_A], DAY, False, LATER_A, 2 * DAY, False),
-    # first and last: another one takes the place
+    # first and last: the late message replaces the touchpoint
     "first": Row({"first": "A", "within": "5d"}, [BORN, A], 5 * DAY, True, event(-20 * DAY), DAY, True),
     "last": Row({"last": "A", "before": "5d"}, [BORN, A], 5 * DAY, False, LATER_A, 5 * DAY, True),
     "list of events": Row({"did": ["A", "B"], "within": "1h"}, [BORN, B], 2 * HOUR, True, A, HOUR - 1, False),
@@ -617,7 +618,7 @@ ROWS: dict[str, Row] = {
         True,
         BUYER,
     ),
-    # the number itself: test_buckets
+    # test_bucket_number checks the number of the bucket.
     "bucket": Row({"all": [{"bucket": [0, 100]}, {"did": "A"}]}, [BORN, A], 0, False, A, DAY, False),
 }
 
@@ -626,13 +627,13 @@ ROWS: dict[str, Row] = {
 def test_rule_flips_at_exact_instant(row: Row) -> None:
     check_flip(row.rule, row.world, row.history, row.at, row.before)
     earlier = [entry for entry in row.history if entry != row.late]
-    check_late(row.rule, row.world, earlier, [row.late], row.asked, row.holds_without_late)
-    check_late({"not": row.rule}, row.world, earlier, [row.late], row.asked, not row.holds_without_late)
+    check_late(row.rule, row.world, earlier, [row.late], row.checked_at, row.holds_without_late)
+    check_late({"not": row.rule}, row.world, earlier, [row.late], row.checked_at, not row.holds_without_late)
 
 
 @pytest.mark.parametrize(("salt", "number"), [("", 84), ("autumn", 49)])
 def test_bucket_number(salt: str, number: int) -> None:
-    """The hundredth a customer is in, worked out with sha256sum."""
+    """The expected numbers were computed with sha256sum."""
     salted = {"salt": salt} if salt else {}
     for low, expected in ((number, True), (number + 1, False)):
         ruleset = ruleset_of({"bucket": [low, low + 1], **salted}, World())
@@ -663,14 +664,14 @@ def _is_node(model: Any) -> bool:
 
 
 def _covered() -> Iterator[str]:
-    asked = [row[:1] + row[-1:] for row in ROWS.values()]
+    rules = [row[:1] + row[-1:] for row in ROWS.values()]
     windows = [*(case[0] for case in WINDOW_FLIPS), *(case[0] for case in WINDOW_MEMBERSHIP)]
-    asked += [case for window in windows for case in rules_with_window(window)]
-    asked += [case for one, *_ in FILTERS for case in rules_with_filter(one)]
-    asked += [({"trait": "v", **operators}, World()) for operators, *_ in OPERATOR_CASES]
-    asked += [({"did": "A", "where": {"v": operators}}, World()) for operators, *_ in OPERATOR_CASES]
-    asked += [({"bucket": [1, 2], "salt": "autumn"}, World())]
-    for rule, world in asked:
+    rules += [case for window in windows for case in rules_with_window(window)]
+    rules += [case for filter_json, *_ in FILTERS for case in rules_with_filter(filter_json)]
+    rules += [({"trait": "v", **operators}, World()) for operators, *_ in OPERATOR_CASES]
+    rules += [({"did": "A", "where": {"v": operators}}, World()) for operators, *_ in OPERATOR_CASES]
+    rules += [({"bucket": [1, 2], "salt": "autumn"}, World())]
+    for rule, world in rules:
         yield from _fields_of(parse_rule(rule))
         for expression in world.traits.values():
             yield from _fields_of(parse_value(expression))

@@ -1,4 +1,4 @@
-"""Values read as dates, anniversaries, and when values are one value."""
+"""Tests of date values, anniversaries, and equality of JSON values."""
 
 from __future__ import annotations
 
@@ -119,27 +119,27 @@ def test_local_day_of_value(value, zone, expected):
     [
         ("1990-05-10", "7d", "UTC", "2024-05-03T00:00:00Z", "2024-05-11T00:00:00Z"),
         ("1990-05-10T03:00:00Z", "7d", NEW_YORK, "2024-05-02T04:00:00Z", "2024-05-10T04:00:00Z"),
-        # seven days are 168 hours, also over the night of 10 March
+        # 7 days are 168 hours, although the clocks change on 10 March.
         ("1990-03-12", "7d", NEW_YORK, "2024-03-05T04:00:00Z", "2024-03-13T04:00:00Z"),
         ("1990-03-12", "1mo", NEW_YORK, "2024-02-12T05:00:00Z", "2024-03-13T04:00:00Z"),
         ("1990-03-31", "1mo", LISBON, "2024-02-29T00:00:00Z", "2024-03-31T23:00:00Z"),
         ("1990-03-31", "1ms", LISBON, "2024-03-30T23:59:59.999Z", "2024-03-31T23:00:00Z"),
-        # 29 February: the 28th in common years
+        # The anniversary of 29 February is 28 February in common years.
         ("1996-02-29", "1d", "UTC", "2023-02-27T00:00:00Z", "2023-03-01T00:00:00Z"),
         ("1996-02-29", "1d", "UTC", "2024-02-28T00:00:00Z", "2024-03-01T00:00:00Z"),
         ("1996-02-29", "1d", "UTC", "2100-02-27T00:00:00Z", "2100-03-01T00:00:00Z"),
         ("1996-02-29", "3mo", "UTC", "2023-11-29T00:00:00Z", "2024-03-01T00:00:00Z"),
-        # the day begins at 01:00, but months are counted from midnight on the clock
+        # The day begins at 01:00, but months are counted from midnight on the clock.
         ("1990-10-15", "1mo", "America/Sao_Paulo", "2017-09-15T03:00:00Z", "2017-10-16T02:00:00Z"),
         ("1990-10-15", "1d", "America/Sao_Paulo", "2017-10-14T03:00:00Z", "2017-10-16T02:00:00Z"),
-        # a day that begins, goes back to the day before and goes on
+        # Shortly after this day begins, the clock is set back to the previous day.
         ("1990-11-07", "1d", ST_JOHNS, "2010-11-06T02:30:00Z", "2010-11-08T03:30:00Z"),
-        # Samoa had no 30 December 2011: the anniversary is no moment, but what comes before it is
+        # Samoa skipped 30 December 2011: the anniversary is empty, but the time before it is not.
         ("1990-12-30", "1d", APIA, "2011-12-29T10:00:00Z", "2011-12-30T10:00:00Z"),
         ("1990-12-31", "1d", APIA, "2011-12-29T10:00:00Z", "2011-12-31T10:00:00Z"),
         ("1969-01-01", "1d", "UTC", "1969-12-31T00:00:00Z", "1970-01-02T00:00:00Z"),
         ("1990-12-31", "1d", "UTC", "9998-12-30T00:00:00Z", "9999-01-01T00:00:00Z"),
-        # the length may reach into the year before the anniversary
+        # The length can begin in the year before the anniversary.
         ("1990-01-03", "7d", "UTC", "2023-12-27T00:00:00Z", "2024-01-04T00:00:00Z"),
     ],
 )
@@ -168,7 +168,10 @@ def test_original_day_is_not_an_anniversary():
     ("length", "end"),
     [
         ("11mo", "2022-05-11T00:00:00Z"),
-        ("364d", "2023-05-11T00:00:00Z"),  # touches the next after a common year, not after a leap year
+        (
+            "364d",
+            "2023-05-11T00:00:00Z",
+        ),  # It overlaps with the next anniversary after a common year, but not after a leap year.
         ("365d", None),
         ("366d", None),
         ("12mo", None),
@@ -194,11 +197,11 @@ def _naive_anniversary(day: date, length: timedelta, t: int, zone: str) -> bool:
     now = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=t)
     for year in range(max(day.year + 1, now.year - 2), now.year + 4):
         try:
-            one = day.replace(year=year)
+            anniversary = day.replace(year=year)
         except ValueError:
-            one = date(year, 2, 28)
-        begin = durations.first_instant_of_day(one, zone) - length // timedelta(microseconds=1)
-        if begin <= t < durations.first_instant_of_day(one + timedelta(days=1), zone):
+            anniversary = date(year, 2, 28)
+        begin = durations.first_instant_of_day(anniversary, zone) - length // timedelta(microseconds=1)
+        if begin <= t < durations.first_instant_of_day(anniversary + timedelta(days=1), zone):
             return True
     return False
 
@@ -261,9 +264,9 @@ def test_equality_key_and_digest_follow_json_equality():
     for group in EQUAL_VALUES:
         assert len({equality_key(value) for value in group}) == 1
         assert len({digest_value(value) for value in group}) == 1
-    for one, other in combinations(EQUAL_VALUES, 2):
-        assert equality_key(one[0]) != equality_key(other[0])
-        assert digest_value(one[0]) != digest_value(other[0])
+    for first, second in combinations(EQUAL_VALUES, 2):
+        assert equality_key(first[0]) != equality_key(second[0])
+        assert digest_value(first[0]) != digest_value(second[0])
 
 
 def test_digest_is_empty_for_missing_value_and_stable_for_others():

@@ -1,4 +1,4 @@
-"""The meaning of comparisons and paths, value by value."""
+"""Tests of comparisons and paths in ``where``, of trait names, and of dates in a timezone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONG = "1" + "0" * 399
 @pytest.mark.parametrize(
     ("comparison", "value", "expected"),
     [
-        # types: eq is strict, numbers are exact
+        # Types: eq is strict, and numbers are exact.
         ({"eq": 1}, "1", True),
         ({"eq": 1}, "1.0", True),
         ({"eq": 1}, '"1"', False),
@@ -35,7 +35,7 @@ LONG = "1" + "0" * 399
         ({"in": [1, "a"]}, "true", False),
         ({"in": [1, "a"]}, '["a"]', False),
         ({"in": [True]}, "1", False),
-        # missing
+        # Missing values.
         ({"eq": 0}, "null", False),
         ({"ne": 0}, "null", True),
         ({"not_in": [0]}, "null", True),
@@ -46,7 +46,7 @@ LONG = "1" + "0" * 399
         ({"exists": True}, "false", True),
         ({"exists": True}, "[]", True),
         ({"exists": True, "ne": "x"}, "null", False),
-        # order
+        # Order comparisons.
         ({"gt": 9}, "10", True),
         ({"gt": 9}, '"10"', True),
         ({"gt": "9"}, '"10"', True),
@@ -82,7 +82,7 @@ LONG = "1" + "0" * 399
         ({"between": [1, 2]}, "2.0000000000000000000000000000001", False),
         ({"between": ["a", "c"]}, '"b"', True),
         ({"between": ["A", "C"], "ignore_case": True}, '"b"', True),
-        # arrays and text
+        # Arrays and text.
         ({"contains": 1}, "[2, 1.0]", True),
         ({"contains": 1}, '["1", true]', False),
         ({"contains": "er"}, '"serum"', True),
@@ -96,7 +96,7 @@ LONG = "1" + "0" * 399
         ({"starts_with": "se"}, '["serum"]', False),
         ({"ends_with": "um"}, '"serum"', True),
         ({"ends_with": "1"}, "11", False),
-        # case
+        # Upper and lower case.
         ({"eq": "STRASSE", "ignore_case": True}, '"straße"', True),
         ({"eq": "STRASSE"}, '"strasse"', False),
         ({"ne": "X", "ignore_case": True}, '"x"', False),

@@ -1,4 +1,4 @@
-"""Every operator: what it means, when time alone changes it, and what it depends on."""
+"""Tests of comparison operators: results, changes by time alone, and dependence on the timezone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOO_MANY_DIGITS = "1" * 401
 
 
 class FixedOperand(DynamicOperand):
-    """A dynamic operand that carries its value."""
+    """Dynamic operand with a fixed value."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -65,7 +65,7 @@ def compile_operators(operators: dict[str, Any]) -> CompiledComparison:
         ({"in_": [1]}, None, False),
         ({"not_in": [1]}, None, True),
         ({"not_in": [1]}, 1, False),
-        # order
+        # Order comparisons.
         ({"gt": Decimal("0." + "3" * 300)}, Fraction(1, 3), True),
         ({"gt": Decimal("0." + "3" * 299 + "4")}, Fraction(1, 3), False),
         ({"gte": 2**53 + 1}, 2**53, False),
@@ -89,7 +89,7 @@ def compile_operators(operators: dict[str, Any]) -> CompiledComparison:
         ({"between": [1, 2]}, Fraction(5, 2), False),
         ({"gte": 1, "lt": 2}, 2, False),
         ({"gte": 1, "lt": 2}, 1, True),
-        # arrays and text
+        # Arrays and text.
         ({"contains": "a"}, ["b", "a"], True),
         ({"contains": "a"}, ["ba"], False),
         ({"contains": "a"}, "ba", True),
@@ -127,7 +127,7 @@ def compile_operators(operators: dict[str, Any]) -> CompiledComparison:
         ({"exists": True}, None, False),
         ({"exists": False}, None, True),
         ({"exists": True, "ne": "x"}, None, False),
-        # patterns
+        # Patterns.
         ({"matches": "b+"}, "abbc", True),
         ({"matches": "^b+$"}, "abbc", False),
         ({"matches": "B"}, "abc", False),
@@ -158,12 +158,12 @@ def test_static_operator(operators, value, expected):
         ("(a+)+$", "b" + "a" * 8_191, True),
         ("(.*)*x", "a" * 8_192, False),
         ("(.*)*x", "a" * 8_191 + "x", True),
-        # a longer text matches nothing: part of it might match what the whole does not
+        # A text above the limit matches no pattern, because matching a part of it could give a wrong result.
         ("(.*)*x", "a" * 8_192 + "x", False),
         ("^a*$", "a" * 8_193, False),
         ("(x+x+)+y", "x" * 8_192, False),
         ("(a|aa|a?)*b", "a" * 8_192, False),
-        # more states than fit into the memory of a pattern: slower, but right
+        # The states do not fit into the memory of the pattern, so the match is slower but still correct.
         ("[ab]*a[ab]{400}c", "ab" * 4_096, False),
         ("[ab]*a[ab]{400}c", "ab" * 4_095 + "bc", True),
         ("(.*)*x", "é" * 4_096, False),
@@ -190,8 +190,8 @@ def test_hostile_pattern_terminates(pattern, text, expected):
     ],
 )
 def test_find_pattern_error_reports_reason(pattern, reason):
-    result = find_pattern_error(pattern)
-    assert (result is None) if reason is None else (result is not None and reason in result)
+    error = find_pattern_error(pattern)
+    assert (error is None) if reason is None else (error is not None and reason in error)
 
 
 NEGATIVES = {"eq": "ne", "in_": "not_in", "contains": "not_contains", "any_of": "none_of"}
@@ -220,7 +220,7 @@ def test_negative_operator_is_exact_complement(positive, ignore_case):
 
 
 @pytest.mark.parametrize(
-    ("operators", "operand", "value", "expected"),
+    ("operator_name", "operand", "value", "expected"),
     [
         ("eq", 1, Decimal("1.0"), True),
         ("eq", Fraction(1, 2), Decimal("0.5"), True),
@@ -253,9 +253,9 @@ def test_negative_operator_is_exact_complement(positive, ignore_case):
         ("ends_with", None, "abc", False),
     ],
 )
-def test_dynamic_operand(operators, operand, value, expected):
+def test_dynamic_operand(operator_name, operand, value, expected):
     dynamic = FixedOperand(operand)
-    compiled = compile_operators({operators: dynamic})
+    compiled = compile_operators({operator_name: dynamic})
     assert compiled.holds(value, context_at()) is expected
     assert compiled.static_test is None
     assert compiled.dynamic_operands == (dynamic,)
@@ -274,7 +274,7 @@ def test_ignore_case_applies_to_dynamic_operand():
         ("2024-03-10T00:00:00Z", "2024-03-10T00:00:00.000001Z", "UTC", True, False),
         ("2024-03-10T00:00:00Z", "2024-03-10T00:00:00Z", "UTC", False, False),
         ("2024-03-10T00:00:00Z", "2024-03-09T23:59:59.999999Z", "UTC", False, True),
-        # a date alone is its first local instant, on either side
+        # A date without a time is its first local instant, as value and as operand.
         ("2024-03-10", "2024-03-10T05:00:00Z", NEW_YORK, False, False),
         ("2024-03-10", "2024-03-10T05:00:00.000001Z", NEW_YORK, True, False),
         ("2024-03-10", "2024-03-10T04:59:59.999999Z", NEW_YORK, False, True),
@@ -312,11 +312,11 @@ def test_after_and_before_date_are_strict(operand, value, zone, is_after, is_bef
         ({"within_last": "1y"}, "2024-02-29", "UTC", "2024-02-29T00:00:00Z", "2025-02-28T00:00:00Z"),
         ({"within_last": "1mo"}, "2011-11-30", APIA, "2011-11-30T10:00:00Z", "2011-12-30T10:00:00Z"),
         ({"within_last": "1mo"}, "9998-12-31", "UTC", "9998-12-31T00:00:00Z", "9999-01-31T00:00:00Z"),
-        # v is outside at v itself, and inside exactly the length before
+        # The range excludes the date itself and includes the instant exactly one length before it.
         ({"within_next": "1d"}, "2024-03-11T04:00:00Z", NEW_YORK, "2024-03-10T04:00:00Z", "2024-03-11T04:00:00Z"),
         ({"within_next": "1d"}, "2024-03-11", NEW_YORK, "2024-03-10T04:00:00Z", "2024-03-11T04:00:00Z"),
         ({"within_next": "1mo"}, "2024-03-12", NEW_YORK, "2024-02-12T05:00:00Z", "2024-03-12T04:00:00Z"),
-        # 29 to 31 March are the month after no day of February: 1 March reaches over them at its midnight
+        # No day of February plus a month is 29, 30 or 31 March; at its midnight, 1 March plus a month is later.
         ({"within_next": "1mo"}, "2023-03-30T12:00:00Z", "UTC", "2023-03-01T00:00:00Z", "2023-03-30T12:00:00Z"),
         ({"within_next": "1y"}, "1971-03-01", "UTC", "1970-03-01T00:00:00Z", "1971-03-01T00:00:00Z"),
         ({"within_next": "1mo"}, "9998-12-31", "UTC", "9998-12-01T00:00:00Z", "9998-12-31T00:00:00Z"),
@@ -338,14 +338,14 @@ def test_time_dependent_operator_changes_at_exact_instants(operators, value, zon
 
 
 def test_within_next_month_can_become_true_more_than_once():
-    # 30 January 23:00 reaches 28 February 23:00, but an hour later the 31st begins with 28 February 00:00
+    # 30 January 23:00 plus a month is 28 February 23:00, but an hour later 31 January 00:00 gives 28 February 00:00.
     compiled, value = compile_operators({"within_next": "1mo"}), "2023-02-28T12:00:00Z"
-    result = []
+    changes = []
     t = at("2023-01-01T00:00:00Z")
     while (following := compiled.next_check_at(value, context_at(t))) is not None:
         t = following
-        result.append((t, compiled.holds(value, context_at(t))))
-    assert result == [
+        changes.append((t, compiled.holds(value, context_at(t))))
+    assert changes == [
         (at("2023-01-28T12:00:00Z"), True),
         (at("2023-01-29T00:00:00Z"), False),
         (at("2023-01-29T12:00:00Z"), True),
@@ -357,10 +357,10 @@ def test_within_next_month_can_become_true_more_than_once():
     ]
 
 
-@pytest.mark.parametrize("operators", ["within_last", "within_next", "anniversary_within"])
+@pytest.mark.parametrize("operator_name", ["within_last", "within_next", "anniversary_within"])
 @pytest.mark.parametrize("value", [None, "", "soon", "5", True, [], "0000-01-01"])
-def test_time_dependent_operator_is_false_without_date(operators, value):
-    compiled = compile_operators({operators: "1mo"})
+def test_time_dependent_operator_is_false_without_date(operator_name, value):
+    compiled = compile_operators({operator_name: "1mo"})
     assert not compiled.holds(value, context_at())
     assert compiled.next_check_at(value, context_at()) is None
 
@@ -371,16 +371,16 @@ def test_next_check_of_combined_operators():
     assert len(compiled.dynamic_operands) == 1
     assert compiled.holds("2024-05-11", context_at("2024-05-10T00:00:00Z"))
     assert compiled.next_check_at("2024-05-11", context_at(0)) == at("2024-05-09T00:00:00Z")
-    # what another operator rules out, time does not bring
+    # Time cannot make the comparison true if another operator is false for the value.
     assert compiled.next_check_at("2024-05-10", context_at(0)) is None
     assert compiled.next_check_at("2024-05-12", context_at(0)) is None
-    # nor does it bring back what is over
+    # Time cannot make it true again after within_last has ended.
     both = compile_operators({"within_last": "1d", "anniversary_within": "1d"})
     assert both.next_check_at("2024-05-10", context_at("2024-06-01T00:00:00Z")) is None
 
 
 @pytest.mark.parametrize(
-    ("operators", "always", "for_instants"),
+    ("operators", "uses_zone", "uses_zone_for_instants"),
     [
         ({"eq": "2024-05-10"}, False, False),
         ({"gt": FixedOperand(1)}, False, False),
@@ -393,6 +393,6 @@ def test_next_check_of_combined_operators():
         ({"exists": True, "within_last": "1y"}, True, True),
     ],
 )
-def test_uses_zone(operators, always, for_instants):
-    assert compile_operators(operators).uses_zone() is always
-    assert compile_operators(operators).uses_zone(values_may_be_dates=False) is for_instants
+def test_uses_zone(operators, uses_zone, uses_zone_for_instants):
+    assert compile_operators(operators).uses_zone() is uses_zone
+    assert compile_operators(operators).uses_zone(values_may_be_dates=False) is uses_zone_for_instants

@@ -1,4 +1,4 @@
-"""Definitions together: shared leaves, dependencies, references, cycles, explanations."""
+"""Tests of rulesets: shared leaves, dependencies, references, cycles, explanations, series."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_equivalent_filters_share_a_leaf() -> None:
 
 def test_leaf_id_is_stable() -> None:
     (leaf,) = compiled(segment("a", {"did": "Order Completed", "within": "90d"})).leaves
-    assert leaf == "091c023b663b", "stored series are kept under this id: a change of it forgets them"
+    assert leaf == "091c023b663b", "stored series use this id; a different id would orphan them"
 
 
 def test_tracked_sequence_leaf_id_is_stable() -> None:
@@ -49,7 +49,7 @@ def test_tracked_sequence_leaf_id_is_stable() -> None:
         {"not": {"did": "C"}, "within": "2d"},
     ]
     (leaf,) = compiled(segment("a", {"sequence": steps, "same": ["x"]})).leaves
-    assert leaf == "6b80ec31b93f", "the id contains the gaps: a change of how they are written orphans stored series"
+    assert leaf == "6b80ec31b93f", "the id contains the gaps; a different text form would orphan stored series"
 
 
 def test_match_leaves_by_event_name_and_for_any_event() -> None:
@@ -198,19 +198,23 @@ def test_series_above_limit_is_overflowed() -> None:
     [
         ("2024-01-01", "UTC", "2024-01-01T00:00:00Z"),
         ("2024-01-01", "Asia/Kolkata", "2023-12-31T18:30:00Z"),
-        ("2018-11-04", "America/Sao_Paulo", "2018-11-04T03:00:00Z"),  # 00:00 was skipped: the day began at 01:00
-        ("2011-12-30", "Pacific/Apia", "2011-12-30T10:00:00Z"),  # the whole day was skipped
+        (
+            "2018-11-04",
+            "America/Sao_Paulo",
+            "2018-11-04T03:00:00Z",
+        ),  # The clock skipped 00:00, so the day began at 01:00.
+        ("2011-12-30", "Pacific/Apia", "2011-12-30T10:00:00Z"),  # The zone skipped the whole day.
         ("2011-12-31", "Pacific/Apia", "2011-12-30T10:00:00Z"),
-        ("2023-11-05", "America/Havana", "2023-11-05T04:00:00Z"),  # 00:00 came twice: the first
-        ("1919-03-31", "America/Toronto", "1919-03-31T04:30:00Z"),  # 23:30 moved to 00:30
+        ("2023-11-05", "America/Havana", "2023-11-05T04:00:00Z"),  # 00:00 occurred twice; the first counts.
+        ("1919-03-31", "America/Toronto", "1919-03-31T04:30:00Z"),  # The clock moved from 23:30 to 00:30.
     ],
 )
 def test_first_instant_of_day(day: str, zone: str, instant: str) -> None:
     assert durations.first_instant_of_day(date.fromisoformat(day), zone) == durations.parse_moment(instant)
-    spread = durations.first_instant_of_day(date.fromisoformat(day), zone) - durations.utc_midnight_of(
+    distance = durations.first_instant_of_day(date.fromisoformat(day), zone) - durations.utc_midnight_of(
         date.fromisoformat(day)
     )
-    assert abs(spread) < durations.ZONE_SHIFT_MAX
+    assert abs(distance) < durations.ZONE_SHIFT_MAX
 
 
 @pytest.mark.parametrize("text", ["2024-01-01T02:00:00.1234567+02:00", "2024-01-01t00:00:00.123456z"])
@@ -219,7 +223,7 @@ def test_instant_is_cut_to_microseconds(text: str) -> None:
 
 
 def test_journey_in_backfill_has_its_own_stages() -> None:
-    """The second stage means the same in both worlds, and moves both journeys."""
+    """The second stage has the same meaning in both versions, so it is one rule of both journeys."""
     old = journey("main", [("seen", {"did": "A"}), ("bought", {"did": "B"})])
     new = journey("main", [("seen", {"did": "C"}), ("bought", {"did": "B"})])
     rules = compile_ruleset([old], revision=1, timezone="UTC", default_journey="main", candidates=[new], fill=7)

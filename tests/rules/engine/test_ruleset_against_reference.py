@@ -1,6 +1,7 @@
-"""The engine and a naive reading of the same language agree: on truth, since when it holds, and when it changes.
+"""Compares the engine with a simple reference implementation of the language: truth, since, and next change.
 
-A case is one rule, one history and one clock, asked all three. SEGUE_TEST_CASES multiplies the number of cases.
+A case is one rule, one history and one clock, for which all three results are compared. ``SEGUE_TEST_CASES`` multiplies
+the number of cases.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ randoms = st.randoms(use_true_random=False)
 
 
 def check_agreement(ruleset: Ruleset, rule_id: str, rule: Any, customer: Folded, t: int, reference: Evaluator) -> None:
-    """One case."""
+    """Compare the engine with the reference for one case."""
     state = customer.state
     if reference.born is None:
         assert state.born is None
@@ -56,27 +57,27 @@ def check_agreement(ruleset: Ruleset, rule_id: str, rule: Any, customer: Folded,
     expected = reference.holds(rule, t)
     assert ruleset.holds(rule_id, state, t) == expected, "truth"
     change = reference.next_change(rule, t)
-    found = ruleset.next_change_at(rule_id, state, t)
-    assert is_change(found, change, reference), f"next change {found}, expected {change}"
+    next_change = ruleset.next_change_at(rule_id, state, t)
+    assert is_change(next_change, change, reference), f"next change {next_change}, expected {change}"
     truth = stored(ruleset, state, rule_id)
     assert (truth.holds, truth.since) == (expected, reference.since(rule, t)), "truth or since in the state"
     if change is None or change < reference.horizon:
         assert is_change(truth.until, change, reference), "until in the state"
 
 
-def is_change(found: int | None, expected: int | None, reference: Evaluator) -> bool:
-    """Anniversaries are followed to the horizon only, so beyond it nothing is claimed."""
+def is_change(actual: int | None, expected: int | None, reference: Evaluator) -> bool:
+    """Return whether the next change is correct. Changes after the horizon of the reference are not compared."""
     if expected is None or expected > reference.horizon:
-        return found is None or found > reference.horizon
-    return found == expected
+        return actual is None or actual > reference.horizon
+    return actual == expected
 
 
 def check_question(question: Question, draw: Random, clocks_count: int) -> int:
-    """All the rules at several clocks; returns the number of cases."""
+    """Compare all rules of the question at several clocks; return the number of cases."""
     keys = {f"r{number}": rule for number, rule in enumerate(question.rules)}
     ruleset = ruleset_of_all(keys, question.world)
     cases = 0
-    for place in range(clocks_count):
+    for clock_number in range(clocks_count):
         t = clocks(draw, draw.choice(question.rules), question)
         cuts = [draw.randint(0, len(question.history)) for _ in range(draw.randint(0, 3))]
         points_max = draw.choice([1, 2, 3, 256])
@@ -91,7 +92,7 @@ def check_question(question: Question, draw: Random, clocks_count: int) -> int:
                 error.add_note(f"rule {rule}\nat {t}, at most {points_max} points, cut at {cuts}\n{question}")
                 raise
             cases += 1
-        if place == 0:
+        if clock_number == 0:
             assert transitions_of(customer) == expected_transitions(question, keys, t, reference), (
                 f"changes to {t} of {question}"
             )
@@ -109,22 +110,22 @@ def _short(change: Transition) -> tuple[int, str, str, bool]:
 def expected_transitions(
     question: Question, keys: dict[str, Any], t: int, reference: Evaluator
 ) -> list[tuple[int, str, str, bool]]:
-    """Every entry and exit up to ``t``: asked at each instant at which there could be one."""
-    found = []
+    """Return every entry and exit up to ``t``, evaluated at each instant at which one is possible."""
+    transitions = []
     for key, rule in {**keys, **question.world.segments}.items():
         before = False
         for u in [u for u in reference.instants(rule) if u <= t]:
             after = reference.holds(rule, u)
-            found += [(u, f"segment:{key}", "", after)] if after != before else []
+            transitions += [(u, f"segment:{key}", "", after)] if after != before else []
             before = after
     for journey, stages in question.world.journeys.items():
         previous_stage = None
         for u in sorted({u for _, rule in stages for u in reference.instants(rule) if u <= t}):
             current = reference.stage(journey, u)
             for stage, entered in ((previous_stage, False), (current, True)) if current != previous_stage else ():
-                found += [(u, f"journey:{journey}", stage, entered)] if stage is not None else []
+                transitions += [(u, f"journey:{journey}", stage, entered)] if stage is not None else []
             previous_stage = current
-    return sorted(found)
+    return sorted(transitions)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
@@ -147,7 +148,7 @@ def test_number_of_reference_cases_is_large() -> None:
 @settings(quick_settings, max_examples=at_most(150))
 @given(randoms)
 def test_single_rule_agrees_with_reference(draw: Random) -> None:
-    """The same with one rule, which Hypothesis makes small when it fails."""
+    """Run single cases with Hypothesis, which makes a failing case small."""
     check_question(questions(draw, 1), draw, 1)
 
 
@@ -167,28 +168,28 @@ REGRESSIONS: list[tuple[str, Any, list[Entry], int, World]] = [
         EMPTY_WORLD,
     ),
     (
-        "a customer known by traits alone exists",
+        "a customer with traits only exists",
         {"not": {"did": "*"}},
         [TraitsEntry(START, "m", "site", {"plan": "pro"})],
         0,
         EMPTY_WORLD,
     ),
     (
-        "two members of one window leave together",
+        "two touchpoints of one instant leave the window together",
         {"did": "A", "exactly": 1, "within": "1h"},
         [did(0), TrackEntry(START, "n", "A", "web", "site", "{}", "{}", "{}")],
         0,
         EMPTY_WORLD,
     ),
     (
-        "an older touchpoint outlives a younger one where a month is added",
+        "an older touchpoint leaves later than a younger one if a month is added",
         {"did": "A", "within": "1mo", "timezone": "UTC"},
         [did(-244 * 24 * HOUR), did(-243 * 24 * HOUR - 12 * HOUR)],
         -215 * 24 * HOUR,
         EMPTY_WORLD,
     ),
 ]
-"""(what it is about, rule, history, clock after START, world)"""
+"""(description, rule, history, clock in microseconds after START, world)"""
 
 
 @pytest.mark.parametrize(("rule", "history", "after", "world"), [case[1:] for case in REGRESSIONS])
@@ -212,15 +213,17 @@ WINDOWS = [{"within": "1h"}, {"within": "2h"}, {"before": "1h"}, {"before": "2h"
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 def test_touchpoints_of_one_instant_enter_and_leave_together(window: dict[str, str]) -> None:
-    """Every multiset of up to four touchpoints at three instants: a count may skip the number that would do."""
-    rules = {f"s{place}": {"did": "A", **count, **window} for place, count in enumerate(COUNTS)}
+    """Check every multiset of up to four touchpoints at three instants: a count can jump over the matching number."""
+    rules = {f"s{number}": {"did": "A", **count, **window} for number, count in enumerate(COUNTS)}
     ruleset = ruleset_of_all(rules, EMPTY_WORLD)
-    instant_choices = [place for size in range(5) for place in combinations_with_replacement((0, HOUR, 2 * HOUR), size)]
-    for instants_of_one in instant_choices:
+    instant_choices = [
+        chosen for size in range(5) for chosen in combinations_with_replacement((0, HOUR, 2 * HOUR), size)
+    ]
+    for touchpoint_instants in instant_choices:
         born = TraitsEntry(-1, "", "", {})
         history: list[Entry] = [
             born,
-            *(TrackEntry(t, "", "A", "web", "site", "{}", "{}", "{}") for t in instants_of_one),
+            *(TrackEntry(t, "", "A", "web", "site", "{}", "{}", "{}") for t in touchpoint_instants),
         ]
         for t in (2 * HOUR, 3 * HOUR - 1):
             customer, reference = folded(ruleset, history, t, 256), Evaluator(history, t, EMPTY_WORLD)
@@ -251,13 +254,13 @@ def test_not_is_complement_and_changes_at_same_instant(draw: Random) -> None:
 )
 def test_negative_operators_are_complements(draw: Random, pair: tuple[str, str], operand: Any) -> None:
     item = TrackEntry(START, "m", "A", "web", "site", written(documents(draw)), "{}", "{}")
-    asked = [operand] if pair[0] in ("in", "any_of") else operand
+    operand_json = [operand] if pair[0] in ("in", "any_of") else operand
     path = draw.choice(["a", "a.b", "c.d", "plan"])
-    found = [
-        compiled(segment("s", {"did": "*", "where": {path: {operator: asked}}})).match_leaves(occurrence(item))
+    matches = [
+        compiled(segment("s", {"did": "*", "where": {path: {operator: operand_json}}})).match_leaves(occurrence(item))
         for operator in pair
     ]
-    assert bool(found[0]) != bool(found[1])
+    assert bool(matches[0]) != bool(matches[1])
 
 
 @settings(quick_settings, max_examples=at_most(100))
@@ -278,7 +281,7 @@ def test_rule_round_trips_through_json_with_same_leaves(draw: Random) -> None:
 @given(randoms)
 def test_message_changes_only_rules_that_read_it(draw: Random) -> None:
     question = questions(draw, 2)
-    rules = {f"r{place}": rule for place, rule in enumerate(question.rules)}
+    rules = {f"r{number}": rule for number, rule in enumerate(question.rules)}
     ruleset = ruleset_of_all(rules, question.world)
     history = question.history
     if len(history) < 2 or history[-1].t == history[-2].t:
@@ -298,8 +301,8 @@ def test_message_changes_only_rules_that_read_it(draw: Random) -> None:
 @settings(quick_settings, max_examples=at_most(50))
 @given(randoms)
 def test_explanation_agrees_with_reference_and_lists_touchpoints(draw: Random) -> None:
-    """Of counted touchpoints below all, any and not, seen at every node."""
-    history = [one for one in histories(draw) if isinstance(one, TrackEntry)]
+    """Check every node of a rule with counts under all, any and not."""
+    history = [entry for entry in histories(draw) if isinstance(entry, TrackEntry)]
     t = instants(draw)
     parts: list[Any] = [{"did": some_of(draw, ["A", "B"]), "within": draw.choice(["1h", "1d"])}]
     parts.append({"did": "*", "where": {"a": comparisons(draw, ["a"])}, "at_least": draw.randint(1, 3)})

@@ -1,4 +1,4 @@
-"""What a path reads of a touchpoint, parsed only where the bytes may hold it."""
+"""Tests of reading paths from a touchpoint, which parses JSON only if the key can be in it."""
 
 from __future__ import annotations
 

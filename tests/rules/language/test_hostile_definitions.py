@@ -1,7 +1,7 @@
-"""Thousands of malformed and absurd rules, each refused with the path of a place that exists and with a remedy.
+"""Mutation tests of the parser: thousands of invalid rules are refused, each with a path that exists and a remedy.
 
-A corpus of valid rules that shows every head and every key is changed in ways that can only be wrong: each class of
-changes says why what it makes is no rule, so nothing that is made here may be accepted.
+A corpus of valid rules contains every head and every key. Each mutation changes a valid rule so that it cannot be valid
+any more, so the parser must refuse every mutant.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEED = 19_971_001
 Step = str | int
 Location = tuple[Step, ...]
 Case = tuple[Any, Location]
-"""A document, and the place in it that was changed."""
+"""(document, location in it that was changed)"""
 
 FILTER: dict[str, Any] = {
     "where": {"total": {"gte": 50, "lt": {"trait": "budget"}}, "context.page.path": {"matches": "^/blog"}, "sku": 7},
@@ -99,7 +99,7 @@ CORPUS: list[Any] = [
 ]
 
 
-# ------------------------------------------------------------------------------------ finding one's way around
+# ------------------------------------------------------------------------------------ walking and changing documents
 
 
 def walk_values(document: Any, at: Location = ()) -> Iterator[tuple[Location, Any]]:
@@ -112,7 +112,7 @@ def walk_values(document: Any, at: Location = ()) -> Iterator[tuple[Location, An
 
 
 def apply_at(document: Any, at: Location, change: Callable[..., Any]) -> Any:
-    """A copy of the document with another value at the place."""
+    """Return a copy of the document with the value at the location changed."""
     if not at:
         return change(deepcopy(document))
     copy = deepcopy(document)
@@ -128,22 +128,22 @@ def replace_value(document: Any, at: Location, value: Any) -> Case:
 
 
 def key_of(at: Location) -> str:
-    """The key that the value at the place has, that of the list where it is an item."""
+    """Return the key of the value at the location; for an item of a list, the key of the list."""
     return next((step for step in reversed(at) if isinstance(step, str)), "")
 
 
 def is_where_map(at: Location) -> bool:
-    """``where`` is the one object whose keys are free."""
+    """Return whether the location is that of ``where``, the only object with free keys."""
     return bool(at) and at[-1] == "where"
 
 
 def walk_objects(document: Any) -> Iterator[tuple[Location, dict[str, Any]]]:
-    """The objects that only have known keys."""
+    """Yield the objects that may have only the keys of the language."""
     yield from ((at, value) for at, value in walk_values(document) if isinstance(value, dict) and not is_where_map(at))
 
 
 def is_value_expression(at: Location) -> bool:
-    """Whether an object stands where a value expression stands, not a rule."""
+    """Return whether an object at the location is a value expression, not a rule."""
     return bool(at) and at[-1] in OPERANDS
 
 
@@ -163,7 +163,7 @@ def head_of(node: dict[str, Any]) -> str | None:
     return next((key for key in node if key in HEADS or key in VALUE_HEADS), None)
 
 
-# ------------------------------------------------------------- the classes of changes, each wrong by construction
+# ------------------------------------------------------------- mutations; every result is invalid
 
 
 def replace_with_null(document: Any) -> Iterator[Case]:
@@ -176,7 +176,7 @@ def replace_with_non_json(document: Any) -> Iterator[Case]:
 
 
 def insert_nul_or_surrogate(document: Any) -> Iterator[Case]:
-    """NUL and lone surrogates are in no text and no key."""
+    """No text and no key may contain NUL or a lone surrogate."""
     for at, value in walk_values(document):
         if isinstance(value, str):
             for wrong in ("\0", f"{value}\0", "\ud800", f"\udfff{value}"):
@@ -193,7 +193,7 @@ def add_unknown_key(document: Any) -> Iterator[Case]:
 
 
 def misspell_key(document: Any) -> Iterator[Case]:
-    """All keys are in lower case, and none ends in a blank or is another one doubled."""
+    """All keys are in lower case; no key ends in a space or is another key twice."""
     for at, node in walk_objects(document):
         for key in node:
             for wrong in (key.upper(), f"{key} ", key + key, f"{key}_"):
@@ -204,17 +204,17 @@ def misspell_key(document: Any) -> Iterator[Case]:
 
 
 def add_foreign_modifier(document: Any) -> Iterator[Case]:
-    """A key that other nodes have and the model of this head has not, by the published schema."""
-    every = set().union(*KEYS.values()) - set(HEADS) - set(VALUE_HEADS)
+    """Add a key that other nodes have but, by the published schema, not this one."""
+    all_keys = set().union(*KEYS.values()) - set(HEADS) - set(VALUE_HEADS)
     for at, node in walk_objects(document):
         models = [name for name, keys in KEYS.items() if set(node) <= keys]
         allowed = set().union(*(KEYS[name] for name in models))
-        for key in sorted(every - allowed):
+        for key in sorted(all_keys - allowed):
             yield apply_at(document, at, lambda old, key=key: old | {key: "1d"}), (*at, key)
 
 
 def remove_required_key(document: Any) -> Iterator[Case]:
-    """Every head is required; so are these."""
+    """Remove the head or another required key."""
     for at, node in walk_objects(document):
         required = {"of", "of_last", "period", "hours", head_of(node) or ""}
         if "regularly" in node:
@@ -234,7 +234,7 @@ def add_second_head(document: Any) -> Iterator[Case]:
 
 
 def replace_with_empty(document: Any) -> Iterator[Case]:
-    """No list and no object of the language may be empty, and nothing is one that is not."""
+    """No list and no object may be empty."""
     for at, _ in walk_values(document):
         yield replace_value(document, at, [])
         yield replace_value(document, at, {})
@@ -248,7 +248,7 @@ def replace_with_wrong_object(document: Any) -> Iterator[Case]:
 
 
 def nest_in_lists(document: Any) -> Iterator[Case]:
-    """No list of the language holds lists."""
+    """No list may contain lists."""
     yield from (replace_value(document, at, [[value]]) for at, value in walk_values(document))
 
 
@@ -279,11 +279,11 @@ def replace_text_with_number(document: Any) -> Iterator[Case]:
 
 
 def replace_with_invalid_count(document: Any) -> Iterator[Case]:
-    """Booleans, fractions, text and numbers out of range where a whole number is counted."""
+    """Replace a count with a boolean, fraction, text or number out of range."""
     for at, value in walk_values(document):
         is_counted = key_of(at) in ("at_least", "at_most", "exactly", "of_last", "bucket", "hours")
         is_counted |= key_of(at) == "between" and "did" in next(
-            node for node_number, node in walk_values(document) if node_number == at[:-2]
+            node for location, node in walk_values(document) if location == at[:-2]
         )
         if is_counted and isinstance(value, int):
             yield from (
@@ -376,7 +376,7 @@ def replace_with_invalid_timezone(document: Any) -> Iterator[Case]:
 
 
 def replace_with_invalid_key(document: Any) -> Iterator[Case]:
-    """Keys and channels have an alphabet, so text for another language does not get in."""
+    """Keys and channels have an alphabet, so injected SQL or HTML is refused."""
     for at, value in walk_values(document):
         if isinstance(value, str) and key_of(at) in ("segment", "stage", "journey", "channel"):
             wrong = (INJECTION, "", "A B", "É", "-", "a--b", "a/b", "*", "x" * 256, "a\n", "a'", "<script>")
@@ -408,7 +408,7 @@ def set_contradictory_window(document: Any) -> Iterator[Case]:
 
 
 def add_timezone_without_effect(document: Any) -> Iterator[Case]:
-    """A timezone beside exact lengths only."""
+    """Add a timezone to a node that has only exact lengths."""
     for at, node in walk_objects(document):
         head = head_of(node)
         if head in (*EVENTS, *AGGREGATES, "segment", "stage") and head != "of" and "sequence" not in at:
@@ -436,7 +436,7 @@ def set_contradictory_durations(document: Any) -> Iterator[Case]:
 
 
 def misplace_comparison(document: Any) -> Iterator[Case]:
-    """An aggregate is compared where it is a rule, and nowhere else."""
+    """An aggregate has a comparison if it is a rule, and none if it is a value expression."""
     for at, node in walk_objects(document):
         if head_of(node) in VALUE_HEADS and is_value_expression(at):
             for key in ("eq", "in", "exists", "within_last", "ignore_case"):
@@ -517,12 +517,12 @@ def break_sequence(document: Any) -> Iterator[Case]:
             [*steps[:1], {"did": "B", "at_least": 2}],
             [*steps[:1], {"not": {"not": {"did": "N"}}, "within": "1h"}],
         ]
-        yield from (replace_value(document, (*at, "sequence"), bad) for bad in wrong)
+        yield from (replace_value(document, (*at, "sequence"), steps_json) for steps_json in wrong)
         yield apply_at(document, at, lambda old: old | {"same": ["a", "b", "c", "d", "e", "f"]}), at
 
 
 def enlarge_list(document: Any) -> Iterator[Case]:
-    """More values than the limit on one rule."""
+    """Exceed the limit on the number of values in a rule."""
     for at, value in walk_values(document):
         if isinstance(value, list) and len(at) == 1:
             yield replace_value(document, at, value * 20_000)
@@ -562,7 +562,7 @@ MUTATIONS: tuple[Callable[[Any], Iterator[Case]], ...] = (
 
 
 def wrap_in_valid_rule(draw: Random, rule: Any, at: Location) -> Case:
-    """Often the wrong rule is a part of a right one."""
+    """Return the invalid rule alone or, often, as a part of a valid rule."""
     match draw.randrange(5):
         case 0:
             return {"all": [{"did": "A"}, rule]}, ("all", 1, *at)
@@ -574,10 +574,10 @@ def wrap_in_valid_rule(draw: Random, rule: Any, at: Location) -> Case:
 
 
 def make_mutants(change: Callable[[Any], Iterator[Case]], limit: int = 400) -> list[Case]:
-    """The documents of one class, all different; where there are very many, a part that is drawn evenly."""
+    """Return different mutants of one mutation; above ``limit``, a random sample."""
     draw = Random(f"{SEED} {change.__name__}")
-    found = {repr(document): (document, at) for rule in CORPUS for document, at in change(rule)}
-    chosen = draw.sample(list(found.values()), min(limit, len(found)))
+    mutants = {repr(document): (document, at) for rule in CORPUS for document, at in change(rule)}
+    chosen = draw.sample(list(mutants.values()), min(limit, len(mutants)))
     return [wrap_in_valid_rule(draw, document, at) for document, at in chosen]
 
 
@@ -590,9 +590,9 @@ def test_corpus_rule_is_valid(rule: Any) -> None:
 
 
 def test_corpus_contains_every_key() -> None:
-    shown = {key for rule in CORPUS for _, node in walk_values(rule) if isinstance(node, dict) for key in node}
-    assert set().union(*KEYS.values()) - shown == set()
-    assert set(HEADS) | set(VALUE_HEADS) <= shown
+    corpus_keys = {key for rule in CORPUS for _, node in walk_values(rule) if isinstance(node, dict) for key in node}
+    assert set().union(*KEYS.values()) - corpus_keys == set()
+    assert set(HEADS) | set(VALUE_HEADS) <= corpus_keys
 
 
 @pytest.mark.parametrize("change", MUTATIONS, ids=lambda change: change.__name__)
@@ -610,12 +610,12 @@ def check_refused_with_path(document: Any, at: Location) -> None:
         refusal = error
     else:
         pytest.fail(f"accepted: {str(document)[:1_000]}")
-    shown = f"{str(document)[:500]} -> {str(refusal)[:300]}"
-    assert refusal.remedy.strip(), shown
-    assert refusal.path == "/rule" or refusal.path.startswith("/rule/"), shown
+    details = f"{str(document)[:500]} -> {str(refusal)[:300]}"
+    assert refusal.remedy.strip(), details
+    assert refusal.path == "/rule" or refusal.path.startswith("/rule/"), details
     steps = refusal.path.split("/")[2:]
-    assert path_exists(document, steps) or path_exists(document, steps[:-1]), shown
-    assert is_near(steps, at), f"{at}: {shown}"
+    assert path_exists(document, steps) or path_exists(document, steps[:-1]), details
+    assert is_near(steps, at), f"{at}: {details}"
     json.dumps(refusal.to_problem()).encode()
 
 
@@ -632,7 +632,7 @@ def path_exists(document: Any, steps: list[str]) -> bool:
 
 
 def is_near(steps: list[str], at: Location) -> bool:
-    """Whether one leads to the other, or to something right beside it."""
+    """Return whether the path of the error leads to the changed location, or to a sibling on the way."""
     changed_at = [str(step).replace("~", "~0").replace("/", "~1") for step in at]
     common = min(len(steps), len(changed_at)) - 1
     return common < 0 or steps[:common] == changed_at[:common]

@@ -1,4 +1,4 @@
-"""The published schema describes what is accepted, and each example in it and in the page is a rule."""
+"""Tests of the published JSON schema: it accepts the same rules as the parser, and all examples are valid."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ MODELS = (*RULES, *VALUE_MODELS, *PARTS)
 
 
 def examples_of(model: Any) -> list[Any]:
-    found: list[Any] = SCHEMA["$defs"][model.__name__]["examples"]
-    return found
+    examples: list[Any] = SCHEMA["$defs"][model.__name__]["examples"]
+    return examples
 
 
 def embed_in_rule(model: Any, example: Any) -> Any:
-    """A rule that has the example in it."""
+    """Return a rule that contains the example."""
     if model in RULES:
         return example
     if model is Comparison:

@@ -1,4 +1,4 @@
-"""Everything that is no rule is refused where it stands and with a remedy."""
+"""Tests of validation errors: an invalid definition is refused with the path of the error and a remedy."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ NOT_B = {"not": {"did": "B"}, "within": "1h"}
 AGGREGATES = ("sum", "avg", "min", "max", "distinct", "first_value", "last_value", "most_frequent")
 
 REFUSED_RULES: list[tuple[Any, str | None]] = [
-    # no node at all
+    # not a node
     (None, ""),
     ("A", ""),
     (1, ""),
@@ -69,7 +69,7 @@ REFUSED_RULES: list[tuple[Any, str | None]] = [
     ({"all": [DID], "any": [DID]}, ""),
     ({"did": "A", "trait": "plan", "eq": 1}, ""),
     ({"not": DID, "segment": "a"}, ""),
-    # heads that are none of a rule
+    # heads that a rule cannot have
     ({"count": "A"}, "/count"),
     ({"first_at": "A", "within": "1d"}, "/first_at"),
     ({"all": [DID, {"last_at": "A"}]}, "/all/1/last_at"),
@@ -94,7 +94,7 @@ REFUSED_RULES: list[tuple[Any, str | None]] = [
     ({"everyone": "yes"}, "/everyone"),
     ({"everyone": True, "eq": 1}, "/eq"),
     ({"any": [{"all": [{"not": {"did": 1}}]}]}, "/any/0/all/0/not/did"),
-    # did: which event
+    # did: event names
     ({"did": ""}, "/did"),
     ({"did": []}, "/did"),
     ({"did": None}, "/did"),
@@ -292,7 +292,7 @@ REFUSED_RULES: list[tuple[Any, str | None]] = [
     (where({"trait": "total", "eq": 1}), "/where/p/trait"),
     (where({"sum": "total", "of": "A"}), "/where/p/sum"),
     (where({"first_at": "A"}), "/where/p/first_at"),
-    # operands that are read
+    # operands that are readings
     (trait(gt={}), "/gt"),
     (trait(gt={"did": "A"}), "/gt/did"),
     (trait(gt={"segment": "a"}), "/gt/segment"),
@@ -598,7 +598,7 @@ REFUSED_RULES: list[tuple[Any, str | None]] = [
     ({"bucket": [0, 50], "salt": "s" * 201}, "/salt"),
     ({"bucket": [0, 50], "salt": "a\0"}, "/salt"),
     ({"bucket": [0, 50], "seed": "x"}, "/seed"),
-    # no JSON
+    # not JSON
     ({"did": b"A"}, "/did"),
     ({"did": "A", 1: 2}, "/1"),
     (where({1, 2}), "/where/p"),
@@ -641,6 +641,8 @@ def test_table_of_refused_rules_is_long() -> None:
         ({"sequence": [DID, {"not": {"did": "A", "chanel": "web"}, "within": "1d"}]}, "Did you mean channel?"),
         ({"dids": "A"}, "Did you mean did?"),
         (did(qqq=1), "a did node has no key qqq"),
+        ({"bucket": [0, 50], "salt": "s" * 201}, "the value has more than 200 characters"),
+        (steps(*[DID] * 11), "the value has more than 10 items"),
     ],
 )
 def test_error_text_names_problem_and_remedy(rule: Any, expected_text: str) -> None:
@@ -651,7 +653,7 @@ def test_error_text_names_problem_and_remedy(rule: Any, expected_text: str) -> N
 
 @pytest.mark.parametrize("head", ["not", "all", "where", "gt"])
 def test_rule_with_a_million_levels_is_refused(head: str) -> None:
-    """In a process of its own, because such a rule takes 300 MB."""
+    """Run in a separate process, because such a rule takes 300 MB of memory."""
     command = [sys.executable, "-m", "tests.support.deep_rules", head]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stderr.strip() == "refused"
 

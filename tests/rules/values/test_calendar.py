@@ -1,4 +1,4 @@
-"""Calendar lengths, local days and periods, on the nights on which the clocks change."""
+"""Tests of calendar lengths, local days and periods, mostly around changes of the UTC offset."""
 
 from __future__ import annotations
 
@@ -56,21 +56,21 @@ def test_parse_length_refuses_invalid_text(text):
         ("2024-02-29T10:00:00Z", 12, "UTC", "2025-02-28T10:00:00Z"),
         ("2024-02-29T10:00:00Z", 48, "UTC", "2028-02-29T10:00:00Z"),
         ("1999-12-31T23:59:59.999999Z", 2, "UTC", "2000-02-29T23:59:59.999999Z"),
-        # the day is clipped where it is, not in UTC
+        # The local day is cut to the end of the month, not the UTC day.
         ("2023-01-31T03:00:00Z", 1, NEW_YORK, "2023-03-01T03:00:00Z"),
-        # the wall time stays: an hour less of UTC in summer
+        # The wall time stays the same, which is an hour earlier in UTC in summer.
         ("2024-03-01T12:00:00Z", 1, LISBON, "2024-04-01T11:00:00Z"),
-        # skipped times move forward: Lisbon has no 01:30 on 31 March 2024
+        # Skipped times move forward: Lisbon skipped 01:30 on 31 March 2024.
         ("2024-02-29T01:30:00Z", 1, LISBON, "2024-03-29T01:30:00Z"),
         ("2024-01-31T01:30:00Z", 2, LISBON, "2024-03-31T01:30:00Z"),
         ("2024-02-10T07:30:00Z", 1, NEW_YORK, "2024-03-10T07:30:00Z"),
-        # of repeated times it is the first
+        # Of repeated times, the first is used.
         ("2024-10-03T05:30:00Z", 1, NEW_YORK, "2024-11-03T05:30:00Z"),
         ("2024-12-03T06:30:00Z", -1, NEW_YORK, "2024-11-03T05:30:00Z"),
-        # the clock went back over midnight and showed 6 November from 23:01 on once more
+        # The clock was set back across midnight and showed 6 November 23:01 a second time.
         ("2010-10-07T02:00:00Z", 1, ST_JOHNS, "2010-11-07T02:00:00Z"),
         ("2010-12-07T03:30:30Z", -1, ST_JOHNS, "2010-11-07T02:30:30Z"),
-        # Samoa had no 30 December 2011
+        # Samoa skipped 30 December 2011.
         ("2011-11-30T22:00:00Z", 1, APIA, "2011-12-30T22:00:00Z"),
         ("2012-01-29T22:00:00Z", -1, APIA, "2011-12-30T22:00:00Z"),
         ("1970-01-01T00:00:00Z", 1, "UTC", "1970-02-01T00:00:00Z"),
@@ -107,7 +107,7 @@ def test_max_microseconds_is_upper_bound(zone):
     [
         ("2024-07-01T22:59:59.999999Z", LISBON, "2024-07-01"),
         ("2024-07-01T23:00:00Z", LISBON, "2024-07-02"),
-        # 7 November 2010 began in St John's at 02:30Z; a minute later the clock showed 6 November again
+        # In America/St_Johns, 7 November 2010 began at 02:30Z; a minute later the clock showed 6 November again.
         ("2010-11-07T02:29:59.999999Z", ST_JOHNS, "2010-11-06"),
         ("2010-11-07T02:30:00Z", ST_JOHNS, "2010-11-07"),
         ("2010-11-07T02:31:00Z", ST_JOHNS, "2010-11-07"),
@@ -143,7 +143,7 @@ def test_local_days_have_no_gap_or_overlap(zone):
         ("today", "2010-11-07T02:30:30Z", ST_JOHNS, None, "2010-11-08T03:30:00Z"),
         ("yesterday", "2010-11-07T02:29:59Z", ST_JOHNS, "2010-11-07T02:30:00Z", "2010-11-08T03:30:00Z"),
         ("yesterday", "2011-12-29T20:00:00Z", APIA, "2011-12-30T10:00:00Z", "2011-12-30T10:00:00Z"),
-        # 3 November 2024 is a Sunday of 25 hours
+        # Sunday 3 November 2024 had 25 hours.
         ("this_week", "2024-11-04T04:59:59.999999Z", NEW_YORK, None, "2024-11-04T05:00:00Z"),
         ("this_week", "2024-11-04T05:00:00Z", NEW_YORK, None, "2024-11-11T05:00:00Z"),
         ("last_week", "2024-11-01T00:00:00Z", NEW_YORK, "2024-11-04T05:00:00Z", "2024-11-11T05:00:00Z"),
@@ -191,12 +191,12 @@ def test_is_weekend(instant, zone, expected):
         ("2024-07-01T00:00:00Z", (22, 24), "UTC", False),
         ("2024-07-01T00:00:00Z", (6, 0), "UTC", False),
         ("2024-07-01T23:00:00Z", (6, 0), "UTC", True),
-        # 01:30 twice, half an hour of offset, and an hour that was skipped
+        # 01:30 occurs twice, an offset of half an hour, and a skipped hour.
         ("2024-11-03T05:30:00Z", (1, 2), NEW_YORK, True),
         ("2024-11-03T06:30:00Z", (1, 2), NEW_YORK, True),
         ("2024-01-01T12:30:00Z", (9, 10), ST_JOHNS, True),
         ("2024-03-10T07:00:00Z", (2, 3), NEW_YORK, False),
-        # 6 November 23:30 for the second time, although the 7th has begun
+        # The clock shows 6 November 23:30 a second time, although 7 November has begun.
         ("2010-11-07T03:00:00Z", (23, 24), ST_JOHNS, True),
     ],
 )
@@ -209,10 +209,10 @@ def _naive_shift(p: int, months: int, zone: str) -> int:
     month = local.year * 12 + local.month - 1 + months
     for day in range(local.day, 0, -1):
         try:
-            there = local.replace(year=month // 12, month=month % 12 + 1, day=day, fold=0)
+            shifted = local.replace(year=month // 12, month=month % 12 + 1, day=day, fold=0)
         except ValueError:
             continue
-        return (there.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+        return (shifted.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     raise AssertionError
 
 
@@ -251,7 +251,7 @@ def test_calendar_length_changes_only_at_crossings(zone, night, sign):
         truths = [(now, v <= _naive_shift(now, sign * months, zone)) for now in probes]
         assert {truth for _, truth in truths} == {True, False}
         for (_, before), (now, after) in pairwise(truths):
-            # Each instant is a probe, and so is the microsecond before: a change elsewhere shows at another probe.
+            # Each crossing and the microsecond before it are probes, so a change at another instant fails here.
             assert before == after or now in instants
 
 
