@@ -1,9 +1,9 @@
-"""What an adapter is made of: one module in :mod:`app.connectors.tools` for each tool that sends webhooks. Pure.
+"""Types that a connector is built from: :class:`Connector`, :class:`Call`, :class:`Erasure` and the handshake reply.
 
-A request of a tool is a :class:`WebhookRequest`. It is verified as raw bytes, *split* into events, and each event is
-*mapped* to calls, which have the meaning of Segment's and go the way of every message. An event is a JSON object that
-stands for itself: ``split_delivery`` puts into it whatever it needs of the request's headers, for an event that
-cannot be stored is kept in quarantine and read again from there.
+Each module in :mod:`app.connectors.tools` adapts one vendor tool. Segue verifies the raw bytes of a
+:class:`WebhookRequest`, *splits* the body into events and *maps* each event to Segment-style calls, which are then
+ingested like every other message. An event is a self-contained JSON object: ``split_delivery`` copies the headers that
+it needs into it, because an event that cannot be stored is quarantined and later replayed without its request.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_js
 from app.enrichment.sentiment import estimate_sentiment
 
 Event = dict[str, Any]
-"""One event of a tool: decoded JSON, numbers with a fraction as Decimal."""
+"""One event of a tool as decoded JSON; numbers with a fraction are Decimal."""
 
 ID_CHARS_MAX: Final = 255
 TEXT_CHARS_MAX: Final = 4_000
-"""Of one free text; what is longer is cut. A message has to fit into its limit."""
+"""Maximum length of one free text in characters; longer texts are truncated so that the message fits its limit."""
 
 TextPolicy = Literal["private", "property", "none"]
 TEXT_POLICIES: Final[tuple[TextPolicy, ...]] = get_args(TextPolicy)
-"""Where free text of people goes: ``context.private``, which no rule reads; ``properties.text``; or nowhere."""
+"""Destinations of free text: ``context.private``, which rules cannot read; ``properties.text``; or none (discarded)."""
 
 _ABSENT: Final[tuple[Any, ...]] = (None, "", {}, [])
 
@@ -36,16 +36,16 @@ _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
 class Call(msgspec.Struct, kw_only=True):
-    """What became of an event: a touchpoint if it has an ``event`` name, else an identify, or an alias.
+    """One Segment-style call: track if it has an ``event``, alias if it has a ``previous_id``, otherwise identify.
 
-    Values are as the tool sent them; None and empty ones are left out. Identities are checked where every message's
-    are: junk is absent, e-mail addresses and phone numbers get their canonical form.
+    Values are those that the tool sent; None and empty values are dropped. Ingestion validates the identities as it
+    does for every message: it drops junk and normalises e-mail addresses and phone numbers.
     """
 
     id: str
-    """The tool's own id of the event, the same on each retry, or :func:`derive_event_id` of what never changes."""
+    """Message id: the tool's event id if retries repeat it, else :func:`derive_event_id` of constant values."""
     occurred_at: Any = None
-    """When it happened, as text or number that :mod:`app.formats.timestamps` reads; None is when it arrived."""
+    """Event time, as text or a number that :mod:`app.formats.timestamps` parses; None means the time of arrival."""
     event: str | None = None
     channel: str = ""
     user_id: Any = None
@@ -53,29 +53,29 @@ class Call(msgspec.Struct, kw_only=True):
     email: Any = None
     phone: Any = None
     ids: Mapping[str, Any] = {}
-    """Ids that tools gave, by identity kind: ``{"zendesk_user": 123}``; a list where one person has several."""
+    """Vendor ids by identity kind, such as ``{"zendesk_user": 123}``; a list if one person has several."""
     previous_id: Any = None
-    """Of an alias: the user id that ``user_id`` had before."""
+    """The former user id of ``user_id``, for an alias call."""
     traits: Mapping[str, Any] = {}
-    """Of an identify; null removes one."""
+    """Traits of an identify call; a null removes the trait."""
     properties: Mapping[str, Any] = {}
-    """What the same event never says otherwise on a retry: no count of attempts, no time of sending."""
+    """Event properties that are equal on every retry: no attempt counts, no sending times."""
     context: Mapping[str, Any] = {}
     text: Mapping[str, Any] = {}
-    """Free text of people: ``{"subject": .., "body": ..}``."""
+    """Text that people wrote, by name: ``{"subject": .., "body": ..}``."""
     is_by_customer: bool = True
-    """Whether the customer wrote it, and not somebody who answers: how it sounds is estimated only then."""
+    """False if an agent wrote the text: sentiment is estimated only for text of the customer."""
 
 
 class Erasure(msgspec.Struct):
-    """Somebody asks to be forgotten: queued, under the identity by which the tool knows them."""
+    """A customer's request for erasure, which is queued under the identity that the tool knows."""
 
     kind: str
     value: Any
 
 
 class HandshakeReply(msgspec.Struct, kw_only=True):
-    """The answer to a handshake. ``fetch_url``: an address to GET before it is given."""
+    """The response to a handshake request. ``fetch_url`` is a URL to GET before the response is sent."""
 
     status: int = 200
     body: bytes = b""
@@ -89,7 +89,7 @@ def _return_none(*_: Any) -> None:
 
 
 def split_json_events(delivery: WebhookRequest) -> list[Event]:
-    """The usual way to split: a JSON object is one event, an array is many. Raises Unreadable."""
+    """Return the events of a JSON body: an object is one event, an array is several. Raise Unreadable otherwise."""
     value = decode_json(delivery.body)
     if isinstance(value, dict):
         return [value]
@@ -100,56 +100,56 @@ def split_json_events(delivery: WebhookRequest) -> list[Event]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Connector:
-    """One kind of source. Adding one is adding a module to :mod:`app.connectors.tools` that names its ``CONNECTOR``."""
+    """One kind of source. To add one, add a module with a ``CONNECTOR`` to :mod:`app.connectors.tools`."""
 
     key: str
     name: str
     family: str
-    """email, support, survey, social, analytics, shop or any: where lists put it."""
+    """Group in lists of connectors: email, support, survey, social, analytics, shop or any."""
     scheme: Scheme
     map_event: Callable[[Event, int], Iterable[Call | Erasure]]
-    """The calls of one event; ``(event, received_at)``. Nothing for one that concerns no person. Raises Unreadable."""
+    """Function of ``(event, received_at)`` that returns its calls; none if it concerns no person. Raises Unreadable."""
     sample: bytes
-    """A body as the tool documents it; tests send it."""
+    """A request body as the vendor documents it. The tests and the source's trial run send it."""
     sample_headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
     split_delivery: Callable[[WebhookRequest], list[Event]] = split_json_events
-    """The events of one body, each standing for itself. Raises Unreadable."""
+    """Function that returns the self-contained events of one request. Raises Unreadable."""
     steps: tuple[str, ...] = ()
-    """How to set it up, for the person who does; ``{url}`` is the webhook's address."""
+    """Set-up instructions for the operator; ``{url}`` is the URL of the source's webhook."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """What a source of this kind may be told besides, and what it means."""
+    """Options of a source of this kind, each with its description."""
     handshake: Callable[[WebhookRequest, Sequence[str]], HandshakeReply | None] = _return_none
-    """Asked first, on every method, with the source's secrets: the answer where the request is no delivery."""
+    """Function of ``(request, secrets)``, called first for every HTTP method. None means: this is no handshake."""
     handshake_signed: Callable[[WebhookRequest], HandshakeReply | None] = _return_none
-    """The same for requests whose signature must hold first."""
+    """A second handshake function, called only after the signature is verified."""
     certificate_url: Callable[[WebhookRequest], str | None] = _return_none
-    """An address whose content verifying needs. Raises SignatureRefused for one that is not the tool's."""
+    """Function that returns the URL of the signing certificate. Raises SignatureRefused for a host of another owner."""
     single_use_token: Callable[[WebhookRequest], str | None] = _return_none
-    """A token that may sign one body and no other, where a signature does not cover the body."""
+    """Function that returns a token which is valid for one body only; for signatures that do not cover the body."""
     timeout_seconds: float = 10.0
-    """How long the tool waits for its answer."""
+    """Time after which the tool abandons the request."""
     refused_status: int = 400
-    """What tells the tool not to send a body again that can never be taken."""
+    """HTTP status for a body that can never be accepted: the status that stops this tool from retrying."""
 
 
 def encode_event(event: Any) -> bytes:
-    """An event as it is kept in quarantine, where it can be read again."""
+    """Encode an event as JSON for the quarantine, from which it can be replayed."""
     return _ENCODER.encode(event)
 
 
 def derive_event_id(*parts: Any) -> str:
-    """The id of an event that has none: a hash of what tells it from all others."""
+    """Return a message id for an event without one: a hash of the values that distinguish it from all other events."""
     return "hash-" + blake2b(_ENCODER.encode(parts), digest_size=16).hexdigest()
 
 
 def text_policy_of(options: Mapping[str, str]) -> TextPolicy:
-    """The source's option ``text``; private, which no rule reads, unless it names another policy."""
+    """Return the source's option ``text``; ``private`` if it is missing or unknown."""
     option = options.get("text", "private")
     return next((policy for policy in TEXT_POLICIES if policy == option), "private")
 
 
 def to_segment_message(call: Call, text_policy: TextPolicy = "private", *, with_estimate: bool = False) -> bytes:
-    """The call as JSON of a Segment-shaped message, ``with_estimate`` of how its text sounds where that is possible."""
+    """Encode the call as a Segment message in JSON, ``with_estimate`` including the estimated sentiment of its text."""
     contact = _drop_absent({"email": call.email, "phone": call.phone})
     message: dict[str, Any] = {
         "messageId": call.id if len(call.id) <= ID_CHARS_MAX else derive_event_id(call.id),

@@ -1,7 +1,7 @@
-"""Our own flat shape of an event, and who is meant in shapes that are near it. Pure.
+"""Segue's flat event format, and the identity look-up that similar formats share.
 
-One object names what happened, when and to whom, and carries the rest in ``properties`` or ``data``. Identities may
-stand beside the event or inside what it carries, in snake_case or camelCase.
+One object contains the event name, the time and the identities; everything else is in ``properties`` or ``data``.
+Identities may be members of the event itself or of ``properties`` and ``data``, in snake_case or camelCase.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _RESERVED_NAMES: Final = (
     | _IDENTITY_NAMES
 )
 _TRANSPORT_NAMES: Final = frozenset({"sentAt", "sent_at", "receivedAt", "integrations", "writeKey", "version"})
-"""What a retry may say otherwise, or what was meant for somebody else."""
+"""Members that a retry may change, or that are meant for another recipient."""
 _PAGE_EVENT_NAMES: Final = {"page": "page_viewed", "screen": "screen_viewed"}
 
 
 def find_identities(*places: Any) -> dict[str, Any]:
-    """The identities that Call takes, each from the first of those objects that has it."""
+    """Return the identities as arguments of Call, each from the first of the objects that has it."""
     objects = [place for place in places if isinstance(place, dict)]
     identities = {kind: find_first_value(names, *objects) for kind, names in _IDENTITY_SPELLINGS.items()}
     ids = [place["ids"] for place in objects if isinstance(place.get("ids"), dict)]
@@ -46,21 +46,21 @@ def find_identities(*places: Any) -> dict[str, Any]:
 
 
 def find_first_value(names: tuple[str, ...], *objects: Mapping[str, Any]) -> Any:
-    """The first value that there is, by object and then by name."""
+    """Return the first non-empty value, searching object by object and then name by name; None if there is no value."""
     return next((place[name] for place in objects for name in names if place.get(name) not in _ABSENT), None)
 
 
 def drop_identities(value: Any) -> dict[str, Any]:
-    """What an event carries, as properties; what is no object is kept under ``data``."""
+    """Return properties without identities and channel; a value that is not an object becomes ``{"data": value}``."""
     if isinstance(value, dict):
         return {name: member for name, member in value.items() if name not in _IDENTITY_NAMES and name != "channel"}
     return {} if value in _ABSENT else {"data": value}
 
 
 def map_flat_event(event: Event, tool: str, fallback_id: str = "") -> Call:
-    """The meaning of one flat or Segment-shaped event. ``fallback_id`` is its id where it carries none.
+    """Map one flat or Segment-style event to a call; ``fallback_id`` is the message id of an event without one.
 
-    Raises Unreadable for what has no name.
+    Raise Unreadable if the event has no name.
     """
     kind, data = event.get("type"), find_first_value(_PAYLOAD_NAMES, event)
     payload = data if isinstance(data, dict) else {}
@@ -81,7 +81,7 @@ def map_flat_event(event: Event, tool: str, fallback_id: str = "") -> Call:
     elif kind == "alias":
         call.previous_id = find_first_value(("previous_id", "previousId"), event)
         if call.previous_id is None:
-            raise Unreadable("an alias needs previous_id")
+            raise Unreadable("an alias event needs the member previous_id")
     else:
         call.event = _choose_event_name(event, tool)
         call.properties = {**extra, **drop_identities(data)}
@@ -97,4 +97,4 @@ def _choose_event_name(event: Event, tool: str) -> str:
     for candidate in (name, kind):
         if isinstance(candidate, str) and candidate.strip() and candidate != "track":
             return candidate.strip()
-    raise Unreadable("an event needs its name, as event or type")
+    raise Unreadable("an event needs a name in the member event or type")

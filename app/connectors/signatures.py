@@ -1,9 +1,9 @@
-"""How tools prove that a webhook is theirs. Pure: time and what was fetched come in with the delivery.
+"""Webhook signature verification: HMAC, Standard Webhooks, and tokens for tools that do not sign.
 
-A :class:`Scheme` verifies the raw bytes of a delivery against one secret of its source, in constant time. Where a tool
-signs the time of sending, a signature is refused once that lies too far from ours; how far follows from how long the
-tool repeats a delivery under its old signature, for a retry that is refused would be lost, while a repeated body is
-only a duplicate.
+A :class:`Scheme` verifies the raw bytes of a request against one secret of its source, in constant time. If the
+signature covers a timestamp, a request whose timestamp differs too much from the time of arrival is refused. The
+tolerance of each tool is longer than the period in which it retries with the old signature: a refused retry would lose
+an event, while a replayed body is only a duplicate.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TOKEN_CHARS_MIN: Final = 16
 
 
 class SignatureRefused(Exception):
-    """The delivery is not shown to be the tool's; ``reason`` is one of the four words above."""
+    """The request could not be authenticated; ``reason`` is missing, wrong, stale or replayed."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -44,25 +44,25 @@ class SignatureRefused(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scheme:
-    """``verify(delivery, secret)`` raises :class:`SignatureRefused`."""
+    """An authentication scheme. ``verify(request, secret)`` raises :class:`SignatureRefused` for an invalid proof."""
 
     secret_label: str
-    """What the operator enters, in the tool's own words; empty where Segue makes it."""
+    """The vendor's name of the secret that the operator enters; empty if Segue generates the secret or needs none."""
     verify: Callable[[WebhookRequest, str], None]
     sign: Callable[[WebhookRequest, str], WebhookRequest] | None = None
-    """The tool's part, where one secret does both: for the sample, and for trying a set-up."""
+    """Function that signs as the tool does, if the secret is symmetric; a trial run signs the sample with it."""
     normalise_secret: Callable[[str], str] = str.strip
-    """What is stored of a secret. Raises ValueError, saying why, for one that cannot be right."""
+    """Function that returns the secret as it is stored. Raises ValueError with the reason if the secret is invalid."""
     needs_secret: bool = True
 
 
 def is_same_secret(left: str | bytes, right: str | bytes) -> bool:
-    """Compared in constant time."""
+    """Compare two secrets in constant time."""
     return hmac.compare_digest(_to_bytes(left), _to_bytes(right))
 
 
 def require_header(delivery: WebhookRequest, name: str) -> str:
-    """Raises SignatureRefused where it is missing."""
+    """Return the header's value; raise SignatureRefused if it is missing or empty."""
     value = delivery.headers.get(name, "").strip()
     if not value:
         raise SignatureRefused(MISSING, f"the header {name} is missing")
@@ -70,17 +70,22 @@ def require_header(delivery: WebhookRequest, name: str) -> str:
 
 
 def check_age(claimed: str, received_at: int, seconds_max: int) -> None:
-    """Refuse a time of signing (text or epoch number) that lies further from ours than that, either way."""
+    """Raise SignatureRefused if the signing time is more than ``seconds_max`` before or after ``received_at``.
+
+    ``claimed`` is text or an epoch number; ``received_at`` is in microseconds.
+    """
     signed_at = timestamps.parse(claimed)
     if signed_at is None:
-        raise SignatureRefused(WRONG, "the time of the signature cannot be read")
+        raise SignatureRefused(WRONG, "the signature's timestamp is invalid")
     if abs(received_at - signed_at) > seconds_max * SECOND:
-        raise SignatureRefused(STALE, "the signature is too old, or of the future")
+        raise SignatureRefused(STALE, "the signature's timestamp is too old or in the future")
 
 
 def read_token(delivery: WebhookRequest) -> str:
-    """The token of a tool that cannot sign: ``?token=`` (or OAuth's ``?access_token=``), X-Segue-Token, Bearer, or the
-    password of Basic.
+    """Return the request's token; empty if it is missing.
+
+    It is read, in this order, from ``?token=``, ``?access_token=``, X-Segue-Token, a Bearer token or the password of
+    Basic auth.
     """
     query = delivery.query
     token = query.get("token") or query.get("access_token") or delivery.headers.get("x-segue-token", "")
@@ -100,9 +105,12 @@ def read_token(delivery: WebhookRequest) -> str:
 def _verify_token(delivery: WebhookRequest, secret: str) -> None:
     sent = read_token(delivery)
     if not sent:
-        raise SignatureRefused(MISSING, "the token is missing: ?token=, X-Segue-Token, Bearer, or Basic's password")
+        raise SignatureRefused(
+            MISSING,
+            "the token is missing: send ?token=, X-Segue-Token, Bearer, or a Basic auth password",
+        )
     if not is_same_secret(_hash_token(sent), secret):
-        raise SignatureRefused(WRONG, "the token is not this source's")
+        raise SignatureRefused(WRONG, "the token does not belong to this source")
 
 
 def _sign_token(delivery: WebhookRequest, secret: str) -> WebhookRequest:
@@ -111,7 +119,7 @@ def _sign_token(delivery: WebhookRequest, secret: str) -> WebhookRequest:
 
 def _hash_new_token(token: str) -> str:
     if len(token.strip()) < _TOKEN_CHARS_MIN:
-        raise ValueError(f"A token has at least {_TOKEN_CHARS_MIN} characters; leave it out to have one generated.")
+        raise ValueError(f"A token needs at least {_TOKEN_CHARS_MIN} characters; omit it to have one generated.")
     return _hash_token(token)
 
 
@@ -120,7 +128,7 @@ def _hash_token(token: str) -> str:
 
 
 TOKEN: Final = Scheme(secret_label="", verify=_verify_token, sign=_sign_token, normalise_secret=_hash_new_token)
-"""For tools that sign nothing: a token that Segue makes, and keeps only the hash of."""
+"""Scheme for tools that do not sign: a token that Segue generates and stores as a hash only."""
 
 
 def hmac_scheme(
@@ -135,10 +143,11 @@ def hmac_scheme(
     seconds_max: int = 0,
     format_time: Callable[[int], str] = lambda now: str(now // SECOND),
 ) -> Scheme:
-    """HMAC of the body, or of what ``signed_bytes(delivery, time)`` makes of it, in ``signature_header`` (lower case).
+    """Return the scheme of an HMAC in ``signature_header`` (lower case).
 
-    ``time_header`` carries when it was signed, refused past ``seconds_max``; ``format_time`` writes such a time.
-    Several values may stand in the header, parted by commas or spaces, while a tool rotates its secret.
+    The HMAC covers ``signed_bytes(request, time)``, which is the body by default. ``time_header`` contains the signing
+    time, which may differ from the time of arrival by ``seconds_max``; ``format_time`` formats such a time. The
+    signature header may contain several values, separated by commas or spaces, while a tool rotates its secret.
     """
 
     def compute_signature(delivery: WebhookRequest, key: str, time: str) -> str:
@@ -152,7 +161,7 @@ def hmac_scheme(
         if not any(
             is_same_secret(_lower_hex(signature, prefix, encoding), expected) for signature in split_signatures(sent)
         ):
-            raise SignatureRefused(WRONG, f"the signature in {signature_header} is not that of this body and secret")
+            raise SignatureRefused(WRONG, f"the signature in {signature_header} does not match this body and secret")
         if time_header:
             check_age(time, delivery.received_at, seconds_max)
 
@@ -170,7 +179,7 @@ _SYMMETRIC, _PUBLIC, _PRIVATE = "whsec_", "whpk_", "whsk_"
 
 
 def read_standard_id(delivery: WebhookRequest) -> str:
-    """The id of a message by Standard Webhooks, the same on each retry; empty if there is none."""
+    """Return the Standard Webhooks message id, which is equal on every retry; empty if it is missing."""
     return next(
         (
             message_id
@@ -191,14 +200,14 @@ def _verify_standard(delivery: WebhookRequest, secret: str) -> None:
     version, is_valid = _prepare_standard_check(text, secret)
     signatures = (entry.partition(",")[2] for entry in sent.split()[:10] if entry.partition(",")[0] == version)
     if not any(is_valid(signature) for signature in signatures):
-        raise SignatureRefused(WRONG, f"no {version} signature in {prefix}-signature is that of this body and secret")
+        raise SignatureRefused(WRONG, f"no {version} signature in {prefix}-signature matches this body and secret")
     if not (time.isascii() and time.isdecimal()):
         raise SignatureRefused(WRONG, f"{prefix}-timestamp must be seconds since 1970")
     check_age(time, delivery.received_at, _STANDARD_SECONDS_MAX)
 
 
 def _prepare_standard_check(text: bytes, secret: str) -> tuple[str, Callable[[str], bool]]:
-    """(version that the secret is for, whether a signature in base64 holds)."""
+    """Return the signature version of the secret, and a function that verifies one base64 signature."""
     if not secret.startswith(_PUBLIC):
         expected = _compute_standard_mac(text, secret)
         return "v1", lambda signature: is_same_secret(signature, expected)
@@ -215,7 +224,7 @@ def _prepare_standard_check(text: bytes, secret: str) -> tuple[str, Callable[[st
 
 
 def _sign_standard(delivery: WebhookRequest, secret: str) -> WebhookRequest:
-    """Raises ValueError for a public key, which signs nothing."""
+    """Add the three headers of Standard Webhooks; raise ValueError for a public key."""
     if secret.startswith(_PUBLIC):
         raise ValueError("A public key cannot sign.")
     message_id = "msg_" + blake2b(delivery.body, digest_size=12).hexdigest()
@@ -230,25 +239,25 @@ def _compute_standard_mac(text: bytes, secret: str) -> str:
 
 
 def _normalise_standard_secret(secret: str) -> str:
-    """``whsec_..`` or ``whpk_..``; base64 without a prefix is a shared secret."""
+    """Return the secret with its prefix; base64 without a prefix is a shared secret (``whsec_``)."""
     normalised = secret.strip()
     if normalised.startswith(_PRIVATE):
-        raise ValueError("This is the private key, which only the sender may have; enter the public one: whpk_..")
+        raise ValueError("This is the private key, which only the sender may know; enter the public key (whpk_..).")
     if not normalised.startswith((_SYMMETRIC, _PUBLIC)):
         normalised = _SYMMETRIC + normalised
     try:
         key = _decode_key(normalised)
     except (Error, ValueError):
-        raise ValueError("After whsec_ or whpk_ there must be base64.") from None
+        raise ValueError("The part after whsec_ or whpk_ must be base64.") from None
     if normalised.startswith(_PUBLIC) and len(key) != 32:
-        raise ValueError(f"A public key of ed25519 has 32 bytes, not {len(key)}.")
+        raise ValueError(f"An Ed25519 public key has 32 bytes, not {len(key)}.")
     if not key:
         raise ValueError("The secret is empty.")
     return normalised
 
 
 def _decode_key(secret: str) -> bytes:
-    """Padding may be missing."""
+    """Decode the base64 after the prefix; its padding may be missing."""
     encoded = secret.partition("_")[2]
     return b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
 
@@ -259,7 +268,10 @@ STANDARD: Final = Scheme(
     sign=_sign_standard,
     normalise_secret=_normalise_standard_secret,
 )
-"""Standard Webhooks, under its own names of headers or Svix's."""
+"""Scheme of Standard Webhooks with its own header names or those of Svix.
+
+Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+"""
 
 
 def add_headers(delivery: WebhookRequest, headers: dict[str, str]) -> WebhookRequest:
@@ -271,7 +283,7 @@ def split_signatures(sent: str) -> Iterable[str]:
 
 
 def decode_base64(text: str) -> bytes:
-    """Raises SignatureRefused for what is none."""
+    """Decode base64; raise SignatureRefused if it is invalid."""
     try:
         return b64decode(text, validate=True)
     except (Error, ValueError):
@@ -279,7 +291,7 @@ def decode_base64(text: str) -> bytes:
 
 
 def _lower_hex(sent: str, prefix: str, encoding: str) -> str:
-    """Hex may come in either case."""
+    """Convert a hexadecimal signature to lower case, but not its prefix."""
     return prefix + sent[len(prefix) :].lower() if encoding == "hex" and sent.startswith(prefix) else sent
 
 

@@ -1,7 +1,7 @@
-"""A delivery of a tool, once it is verified, as messages. Pure.
+"""Parser of verified webhook requests: turns each event into messages or into a rejection.
 
-Nothing that was verified is lost: an event that cannot be read goes to quarantine by itself, and a body that cannot
-even be taken apart goes there whole.
+No verified content is lost. An event that cannot be parsed is quarantined on its own; a body that cannot be split into
+events is quarantined whole.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from app.formats.segment import ITEMS_MAX, Envelope
 
 _EVENT_FORM: Final = "webhook/"
 _BODY_FORM: Final = "webhook-body/"
-"""Forms of what is in quarantine: one event as the adapter parted it, or a body that it could not part."""
-
+"""Prefixes of the quarantine's ``form``: of one event from ``split_delivery``, or of a body that could not be split."""
 
 _HEADERS_MAX: Final = 20
 _HEADER_CHARS_MAX: Final = 300
@@ -30,19 +29,19 @@ _SECRET_HEADER_WORDS: Final = ("signature", "hmac", "token", "auth", "secret", "
 
 
 class ParsedWebhook(msgspec.Struct):
-    """What a delivery holds: messages, people who ask to be forgotten, and how many events concern no person."""
+    """Messages, rejections and erasure requests of one request, and the number of events that concern no person."""
 
     envelope: Envelope
     ignored: int = 0
 
 
 def parse(connector: Connector, delivery: WebhookRequest) -> ParsedWebhook:
-    """Never fails: what cannot be read is a rejection of the envelope."""
+    """Parse a request; return what cannot be parsed as rejections of the envelope. Never raises."""
     try:
         events = connector.split_delivery(delivery)
         if len(events) > ITEMS_MAX:
-            raise Unreadable(f"the body has {len(events)} events; more than {ITEMS_MAX} are refused as a whole")
-    except Exception as error:  # noqa: BLE001 - the tool would send an unexpected shape again and again
+            raise Unreadable(f"the body has {len(events)} events; at most {ITEMS_MAX} are accepted")
+    except Exception as error:  # noqa: BLE001 - an unexpected format must not make the tool retry for days
         rejections = [
             _to_rejection(0, error, delivery.body, f"{_BODY_FORM}{connector.key}?{_select_headers(delivery.headers)}")
         ]
@@ -51,7 +50,7 @@ def parse(connector: Connector, delivery: WebhookRequest) -> ParsedWebhook:
 
 
 def reparse(form: str, original: bytes, received_at: int, options: Mapping[str, str]) -> ParsedWebhook | None:
-    """What stood in quarantine under one of our forms; None for any other form. Raises InvalidBody."""
+    """Parse a quarantined body or event again; return None for the form of another parser. Raise InvalidBody."""
     name, _, query = form.partition("?")
     connector = CONNECTORS.get(name.removeprefix(_EVENT_FORM).removeprefix(_BODY_FORM))
     if connector is None or not name.startswith((_EVENT_FORM, _BODY_FORM)):
@@ -77,7 +76,7 @@ def _map_events(
     for index, event in enumerate(events):
         try:
             calls = list(_map_event(connector, event, received_at))
-        except Exception as error:  # noqa: BLE001 - an unexpected shape must not reject the events beside it
+        except Exception as error:  # noqa: BLE001 - an unexpected format must not reject the other events
             envelope.rejections.append(_to_rejection(index, error, encode_event(event), envelope.form))
             continue
         parsed.ignored += not calls
@@ -93,7 +92,7 @@ def _map_events(
 
 
 def _select_headers(headers: Mapping[str, str]) -> str:
-    """Headers of the tool that its adapter may need again; none that proves who sent it, or tells a proxy's way."""
+    """Encode the headers that a replay may need, without credentials, signatures and proxy addresses."""
     selected = {
         name: value
         for name, value in headers.items()
@@ -111,5 +110,5 @@ def _map_event(connector: Connector, event: Any, received_at: int) -> Iterable[C
 
 
 def _to_rejection(index: int, error: Exception, original: bytes, form: str) -> Rejection:
-    detail = str(error) if isinstance(error, Unreadable) else f"it has a shape that was not foreseen ({error!r})"[:300]
+    detail = str(error) if isinstance(error, Unreadable) else f"the event has an unexpected format ({error!r})"[:300]
     return Rejection(index, RejectionCode.UNREADABLE, detail, None, original, form=form)

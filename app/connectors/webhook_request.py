@@ -1,4 +1,4 @@
-"""One webhook request of a tool, and how its body is decoded. Pure."""
+"""The webhook request of a tool, and decoders of its body."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ _DECODER = msgspec.json.Decoder(float_hook=Decimal)
 
 
 class Unreadable(Exception):
-    """A body, or one event of it, is not what its tool sends. Says what was expected; it becomes a Rejection."""
+    """A body or event does not have the expected format; the message, which names that format, becomes a Rejection."""
 
 
 class WebhookRequest(msgspec.Struct, kw_only=True):
-    """One request of a tool, as it came. Names of headers are in lower case; ``received_at`` is in microseconds."""
+    """One HTTP request of a tool. Header names are in lower case; ``received_at`` is in microseconds since 1970."""
 
     body: bytes = b""
     headers: Mapping[str, str] = {}
     query: Mapping[str, str] = {}
     method: str = "POST"
     url: str = ""
-    """As the tool called it; behind a proxy that changes it, the source's option ``url`` says it."""
+    """URL that the tool called. Behind a proxy that rewrites it, the source's option ``url`` holds the original."""
     received_at: int = 0
     options: Mapping[str, str] = {}
-    """Of the source."""
+    """Options of the source."""
     certificate_pem: bytes = b""
-    """The content of the address that :attr:`Connector.certificate_url` names."""
+    """Content of the URL that :attr:`Connector.certificate_url` returned."""
 
 
 def decode_json(body: bytes) -> Any:
-    """Parsed JSON. Raises Unreadable, never anything else."""
+    """Decode JSON; raise Unreadable, and no other exception, if it is invalid."""
     try:
         readable = json_text.replace_lone_surrogates(json_text.as_utf8(body))
         if json_text.is_deeper(readable, _LEVELS_MAX):
-            raise Unreadable(f"the body nests deeper than {_LEVELS_MAX} levels")
+            raise Unreadable(f"the JSON body is nested deeper than {_LEVELS_MAX} levels")
         return _DECODER.decode(readable)
     except InvalidBody as error:
         raise Unreadable(error.message) from None
     except (msgspec.DecodeError, RecursionError, ArithmeticError, ValueError) as error:
-        raise Unreadable(f"the body is not JSON that can be read ({type(error).__name__})") from None
+        raise Unreadable(f"the body is not valid JSON ({type(error).__name__})") from None
 
 
 def decode_form(body: bytes) -> dict[str, str]:
-    """The fields of a form, of each name the first. Raises Unreadable."""
+    """Decode a URL-encoded form; of repeated fields keep the first. Raise Unreadable if it is invalid."""
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_FORM_FIELDS_MAX, strict_parsing=True)
     except ValueError as error:
-        raise Unreadable(f"the body is not a form that can be read ({error})") from None
+        raise Unreadable(f"the body is not a valid URL-encoded form ({error})") from None
     return dict(reversed(pairs))

@@ -1,4 +1,4 @@
-"""What mails of every tool have in common: names of what happens to one, and opens and clicks of machines. Pure."""
+"""Helpers of the e-mail connectors: detection of machine opens and clicks, and lenient readers of payload members."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CHANNEL: Final = "email"
 _ENGAGEMENT_NAMES: Final = ("email.opened", "email.clicked")
 
 _MACHINE_WORDS: Final = (
-    # Mail clients and proxies that fetch images when a mail arrives, not when somebody looks at it.
+    # Mail clients and proxies that fetch images when a mail arrives, not when a person opens it.
     "googleimageproxy",
     "yahoomailproxy",
     "ggpht.com",
-    # Scanners that follow links before anybody can.
+    # Scanners that follow links before the recipient can.
     "barracuda",
     "proofpoint",
     "mimecast",
@@ -28,13 +28,13 @@ _MACHINE_WORDS: Final = (
     "safelinks",
     "msoffice rmj",
 )
-"""Not ``ms-office`` alone: that is how Outlook on a desktop calls itself when somebody reads a mail in it."""
+"""Parts of machine user agents, without ``ms-office``: Outlook on a desktop sends that for human readers."""
 _PREFETCHED_BY_APPLE: Final = "mozilla/5.0"
-"""All that Apple's Mail Privacy Protection says of itself."""
+"""The complete user agent of Apple's Mail Privacy Protection."""
 
 
 def is_machine(user_agent: Any) -> bool:
-    """Whether an open or a click with that user agent was a program's on its own account. An estimate: some hide."""
+    """Return whether a program, not a person, opened or clicked. This is an estimate: some programs hide."""
     if not isinstance(user_agent, str) or not user_agent:
         return False
     agent = user_agent.strip().lower()
@@ -42,9 +42,9 @@ def is_machine(user_agent: Any) -> bool:
 
 
 def build_click_properties(name: str, user_agent: Any = None, machine: bool = False) -> dict[str, Any]:
-    """Properties of an open or a click: who looked, and whether that was a machine; of anything else, none.
+    """Return ``user_agent`` and ``machine`` for an open or a click, and no properties for other events.
 
-    ``machine`` is what the tool itself knows.
+    ``machine`` is true if the tool itself reports a machine; otherwise the user agent decides.
     """
     if name not in _ENGAGEMENT_NAMES:
         return {}
@@ -52,7 +52,7 @@ def build_click_properties(name: str, user_agent: Any = None, machine: bool = Fa
 
 
 def find_custom_ids(values: Any) -> dict[str, Any]:
-    """``user_id`` and ``anonymous_id`` among what the sender sent along: custom args, variables, metadata."""
+    """Return ``user_id`` and ``anonymous_id`` from the sender's custom arguments, variables or metadata."""
     if not isinstance(values, dict):
         return {}
     ids: dict[str, Any] = {}
@@ -64,18 +64,18 @@ def find_custom_ids(values: Any) -> dict[str, Any]:
 
 
 def extract_address(value: Any) -> Any:
-    """The address alone of ``"A name <user@example.com>"``; of anything else nothing is taken away."""
+    """Return the address in ``"A name <user@example.com>"``; return any other value unchanged."""
     return parseaddr(value)[1] or value if isinstance(value, str) and "<" in value else value
 
 
 def parse_object(value: Any) -> dict[str, Any]:
-    """The members of an object, or of text that is one in JSON; of anything else, none."""
+    """Return an object, or the object that a text contains as JSON; an empty object for any other value."""
     parsed = _parse_json_text(value, "{")
     return parsed if isinstance(parsed, dict) else {}
 
 
 def parse_list(value: Any) -> list[Any]:
-    """A list, also of text that is one in JSON; anything else that is present alone in one."""
+    """Return a list, or the list that a text contains as JSON; any other non-empty value becomes a list of one."""
     parsed = _parse_json_text(value, "[")
     if isinstance(parsed, list):
         return parsed

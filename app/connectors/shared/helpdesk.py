@@ -1,4 +1,4 @@
-"""What help desks have in common: how a ticket's status changed, how it was rated, and text without markup. Pure."""
+"""Helpers of the help desk connectors: ticket status changes, satisfaction ratings and text without markup."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.vocabulary.ticket_events import REOPENED, SOLVED, STATUS_CHANGED, statu
 CHANNEL: Final = "support"
 
 _SCALE_MAX: Final = 5
-"""Ratings are told on a scale of 1 to 5, whatever the tool's own, so that one rule reads all of them."""
+"""Best rating of the scale from 1 to 5. Ratings of all tools are converted to it, so that one rule reads them."""
 _RATING_WORDS: Final = {
     "great": 5,
     "good": 5,
@@ -38,17 +38,17 @@ _WHITE = re.compile(r"[^\S\n]+")
 
 
 def as_object(value: Any) -> dict[str, Any]:
-    """The value where it is an object, else an empty one: tools leave members out, or send null."""
+    """Return the value if it is an object, else an empty object: tools omit members or send null."""
     return value if isinstance(value, dict) else {}
 
 
 def get_first_object(value: Any) -> dict[str, Any]:
-    """The first object of a list."""
+    """Return the first item of a list if it is an object, else an empty object."""
     return as_object(value[0]) if isinstance(value, list) and value else {}
 
 
 def as_text_id(value: Any) -> str | None:
-    """An id as text, whether the tool writes it as a number or in quotes."""
+    """Return an id as text, from a number or a text; None if it is missing or empty."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     return str(value).strip() or None
@@ -59,7 +59,7 @@ def as_status_word(value: Any) -> str | None:
 
 
 def classify_status_change(status: str | None, previous: str | None) -> str:
-    """The name of a change. A ticket that is closed some time after it was solved is not solved again."""
+    """Return the event name of a status change. Closing a ticket that is already solved does not solve it again."""
     now, before = status_of(status), status_of(previous)
     if now == "solved" and before != "solved":
         return SOLVED
@@ -69,9 +69,9 @@ def classify_status_change(status: str | None, previous: str | None) -> str:
 
 
 def build_csat_properties(rating: Any, scale: Any = None) -> dict[str, Any]:
-    """``rating`` of 1 to 5 with its ``scale``, and ``rated`` as the tool said it; empty for what is no rating.
+    """Return ``rating`` from 1 to 5, its ``scale`` and the tool's value as ``rated``; empty if the rating is invalid.
 
-    ``scale`` is the best that could be given; without it the rating is one of 5, and a word is good, okay or bad.
+    ``scale`` is the best possible rating, 5 by default. A word such as "good" or "bad" is a rating too.
     """
     of_five = (
         _parse_rating_word(rating)
@@ -82,7 +82,7 @@ def build_csat_properties(rating: Any, scale: Any = None) -> dict[str, Any]:
 
 
 def strip_markup(markup: Any) -> str | None:
-    """The text of what may be HTML; None for what is no text."""
+    """Return the text of possible HTML; None if the value is not a string."""
     if not isinstance(markup, str):
         return None
     if "<" not in markup and "&" not in markup:
@@ -121,7 +121,7 @@ def _is_number(text: str) -> bool:
 
 
 def _parse_rating_word(rating: str) -> int | None:
-    """Tools add words of their own: "Good, I'm satisfied", "bad_with_comment"."""
+    """Return the rating of a word. Tools append their own words: "Good, I'm satisfied", "bad_with_comment"."""
     text = " ".join(re.split(r"[\W_]+", rating.lower())).strip()
     if text in _UNRATED:
         return None

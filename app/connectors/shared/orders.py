@@ -1,4 +1,4 @@
-"""What orders of every shop have in common: Segment's names of what happens to one, and amounts as numbers. Pure."""
+"""Helpers of the shop connectors: Segment's e-commerce event names, and amounts as numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AMOUNT_CHARS_MAX: Final = 24
 
 
 def parse_amount(value: Any) -> Any:
-    """Shops write amounts as text; as numbers they can be summed and compared. None for what is no amount."""
+    """Return an amount, which shops send as text, as a number that rules can sum; None if it is invalid."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | Decimal):
@@ -36,22 +36,22 @@ def parse_amount(value: Any) -> Any:
 
 
 def sum_amounts(values: Iterable[Any]) -> Decimal | None:
-    """The sum of those that are amounts; None if there is none."""
+    """Return the sum of the valid amounts; None if no value is valid."""
     amounts = [Decimal(number) for value in values if (number := parse_amount(value)) is not None]
     return sum(amounts, Decimal(0)) if amounts else None
 
 
 def list_objects(value: Any) -> list[Mapping[str, Any]]:
-    """The objects of a list; none if it is no list."""
+    """Return the objects in a list; an empty list if the value is not a list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def get_object(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """An object inside another; an empty one if it is none."""
+    """Return a member that is an object; an empty object if it is missing or of another type."""
     value = event.get(name)
     return value if isinstance(value, dict) else {}
 
 
 def as_text_id(value: Any) -> str | None:
-    """Ids are text, whatever a shop sends: nobody adds them up."""
+    """Return an id as text; None if it is missing, 0 or of another type."""
     return None if value in (None, "", 0) or isinstance(value, bool | dict | list) else str(value)

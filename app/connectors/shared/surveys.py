@@ -1,4 +1,4 @@
-"""What surveys of every tool have in common: names of what was asked, scales, and groups of the NPS. Pure."""
+"""Helpers of the survey connectors: event names, rating scales and NPS groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CHANNEL: Final = "survey"
 
 COMPLETED: Final = "survey.completed"
 ANSWERED: Final = "survey.answered"
-"""A part of it: somebody has not come to its end, or the tool tells of each page."""
+"""Name of a partial response: the respondent has not finished, or the tool reports each page."""
 NPS: Final = "nps.submitted"
 CSAT: Final = "csat.submitted"
 CES: Final = "ces.submitted"
@@ -22,7 +22,10 @@ _PASSIVES_FROM: Final = 7
 
 
 def build_nps_properties(rating: Any) -> dict[str, Any]:
-    """``rating``, ``scale`` and ``group`` (promoter, passive, detractor) of an answer from 0 to 10; else nothing."""
+    """Return ``rating``, ``scale`` and ``group`` of an answer from 0 to 10; empty for any other value.
+
+    The group is promoter (9 and 10), passive (7 and 8) or detractor.
+    """
     number = parse_rating(rating)
     if number is None or not 0 <= number <= NPS_SCALE:
         return {}
@@ -36,7 +39,7 @@ def _classify_nps(rating: int | Decimal) -> str:
 
 
 def parse_rating(value: Any) -> int | Decimal | None:
-    """A rating as a number; tools send it as text too. Anything else is None."""
+    """Return a rating as a number, also from text of up to three digits; None for any other value."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | Decimal):
@@ -47,17 +50,17 @@ def parse_rating(value: Any) -> int | Decimal | None:
 
 
 def find_first_member(members: Any, *names: str) -> Any:
-    """The first of these members that says something; None if none does, or if there are no members."""
+    """Return the first of the named members that is not empty; None if there is no such member or no object."""
     if not isinstance(members, dict):
         return None
     return next((members[name] for name in names if members.get(name) not in (None, "")), None)
 
 
 def list_objects(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list; anything else in it is left out."""
+    """Return the objects in a list; an empty list if the value is not a list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def is_truthy(option: Any) -> bool:
-    """Whether an option of a source says yes."""
+    """Return whether a source's option is on: ``1``, ``on``, ``true`` or ``yes``."""
     return isinstance(option, str) and option.strip().lower() in ("1", "on", "true", "yes")

@@ -1,6 +1,6 @@
-"""Webhook adapters, one module for each tool. Hide the payloads and signatures of that tool.
+"""Webhook adapters, one module for each vendor tool. They hide the payloads and signatures of that tool.
 
-A module that defines ``CONNECTOR`` or ``CONNECTORS`` is registered in :data:`CONNECTORS`.
+Every module of this package must define ``CONNECTOR`` or ``CONNECTORS``; :data:`CONNECTORS` registers them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def _load_connectors() -> dict[str, Connector]:
         module = import_module(f"{__name__}.{info.name}")
         for connector in getattr(module, "CONNECTORS", None) or (module.CONNECTOR,):
             if connector.key in connectors:
-                raise ValueError(f"two tools are called {connector.key}")
+                raise ValueError(f"two connectors have the key {connector.key}")
             connectors[connector.key] = connector
     return dict(sorted(connectors.items()))
 
