@@ -1,7 +1,10 @@
-"""Brevo (once Sendinblue): webhooks of transactional mails, of campaigns and of contacts, all unsigned. Pure.
+"""Brevo (formerly Sendinblue) connector: webhooks of transactional e-mails, campaigns and contacts.
 
-One JSON object a body, or an array where batches are turned on. Events have no id of their own (``id`` is the
-webhook's), and of their many times only those in epoch seconds or milliseconds are in UTC.
+A body is one JSON object, or an array if batching is on. Events have no id (``id`` is the webhook's id), and only the
+epoch timestamps are in UTC. Requests are not signed: they are authenticated with a token.
+
+Source: https://developers.brevo.com/docs/transactional-webhooks and
+https://developers.brevo.com/docs/marketing-webhooks
 """
 
 from __future__ import annotations
@@ -46,12 +49,12 @@ _SAME_EVENT: Final = {
     "first_opening": "opened",
     "unique_proxy_open": "proxy_open",
 }
-"""The first of several opens is told under two names, where a webhook has both; it is one open."""
+"""Second names of one event: Brevo reports the first open also as ``opened`` if the webhook has both events."""
 _PREFETCHED: Final = frozenset({"proxy_open", "unique_proxy_open"})
 
 
 def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
-    """One call for each address: an event of contacts may name several."""
+    """Yield one call for each address; an event about contacts may contain several."""
     del received_at
     if not isinstance(event.get("event"), str) or not event["event"]:
         raise Unreadable("an event needs the member event")
@@ -102,11 +105,11 @@ CONNECTOR: Final = Connector(
     scheme=TOKEN,
     map_event=map_event,
     steps=(
-        "Let this source make its token. Brevo signs nothing, so the token has to come along.",
-        "In Brevo open Settings, Webhooks, and add one of transactional mails with the address {url}?token=THE-TOKEN,"
-        " or with the token as Bearer token or as the password of Basic auth. Do the same for marketing.",
-        "Choose the events that shall count. Opens by a privacy proxy are marked as a machine's.",
-        "Send user_id in the header X-Mailin-custom of your mails, as JSON, where you know it.",
+        "Generate a token for this source. Brevo does not sign its webhooks, so each request must carry the token.",
+        "In Brevo open Settings, Webhooks, and add a transactional webhook with the URL {url}?token=TOKEN. A Bearer"
+        " token or the password of Basic auth works too. Add a marketing webhook in the same way.",
+        "Select the events to send. Opens by a privacy proxy are marked as opens of a machine.",
+        "Add user_id to the header X-Mailin-custom of your e-mails, as JSON, so that clicks are linked to the user.",
     ),
     sample=b'{"event":"click","email":"user@example.com","id":26224,"date":"2026-05-04 12:00:00","ts":1777888800,'
     b'"message-id":"<202605041000.1@smtp-relay.example.com>","ts_event":1777888800,"subject":"News",'

@@ -1,6 +1,10 @@
-"""CloudEvents 1.0 over HTTP: structured, batched and binary, with the abuse handshake of its webhooks. Pure.
+"""CloudEvents connector: version 1.0 over HTTP, in structured, batched and binary mode.
 
-Every mode becomes the same event: the JSON format's object, which is what quarantine keeps.
+Each mode is converted to the object of the JSON event format, which is also the quarantined form. CloudEvents are not
+signed: the sender authenticates with a token. The OPTIONS handshake of the webhook specification is answered.
+
+Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md and
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md
 """
 
 from __future__ import annotations
@@ -32,12 +36,12 @@ _RATE = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """The mode is in the content type, the longer name first; without one of them, headers or the body tell."""
+    """Split by mode: the content type decides, else the ``ce-`` headers (binary), else the body itself."""
     media = _find_media_type(delivery)
     if media.startswith(_BATCH):
         events = decode_json(delivery.body)
         if not isinstance(events, list):
-            raise Unreadable("a batch of CloudEvents must be a JSON array")
+            raise Unreadable("a CloudEvents batch must be a JSON array")
     elif media.startswith(_STRUCTURED):
         events = [decode_json(delivery.body)]
     elif any(f"ce-{name}" in delivery.headers for name in _REQUIRED):
@@ -46,7 +50,7 @@ def split_delivery(delivery: WebhookRequest) -> list[Event]:
         body = decode_json(delivery.body)
         events = body if isinstance(body, list) else [body]
         if not all(isinstance(event, dict) and "specversion" in event for event in events):
-            raise Unreadable("there are neither ce- headers nor a content type or a body of CloudEvents")
+            raise Unreadable("the request has no CloudEvents content type, no ce- headers and no specversion")
     kind = delivery.options.get("subject")
     return [{**event, _SUBJECT_KIND: kind} if kind and isinstance(event, dict) else event for event in events]
 
@@ -55,7 +59,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     for name in _REQUIRED:
         if not isinstance(event.get(name), str) or not event[name]:
-            raise Unreadable(f"a CloudEvent needs the text {name}")
+            raise Unreadable(f"a CloudEvent needs the attribute {name}, a non-empty string")
     if event["specversion"] != _VERSION:
         raise Unreadable(f"specversion must be {_VERSION}")
     source, own_id = event["source"], event["id"]
@@ -63,7 +67,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     attributes = {name: value for name, value in event.items() if name not in _RESERVED_NAMES and name != _SUBJECT_KIND}
     channel = data.get("channel") if isinstance(data, dict) else None
     yield Call(
-        # No URI has a space in it, so that the two cannot run into one another.
+        # A URI contains no space, so that a space separates source and id unambiguously.
         id=derive_event_id(source, own_id) if " " in source else f"{source} {own_id}",
         occurred_at=event.get("time"),
         event=event["type"],
@@ -75,7 +79,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 
 def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
-    """The abuse handshake of HTTP webhooks: whoever asks may send, for what is sent must carry the token."""
+    """Answer the OPTIONS handshake. Every origin is allowed, because each delivery must carry the token anyway."""
     del secrets
     origin = delivery.headers.get("webhook-request-origin", "").strip()
     if delivery.method != "OPTIONS" or not origin:
@@ -87,14 +91,14 @@ def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeRepl
 
 
 def handshake_signed(delivery: WebhookRequest) -> HandshakeReply | None:
-    """415 for a format that we do not read, such as application/cloudevents+avro."""
+    """Return status 415 for a format that is not supported, such as application/cloudevents+avro."""
     media = _find_media_type(delivery)
     if not media.startswith(_STRUCTURED):
         return None
     form = media.removeprefix(_BATCH if media.startswith(_BATCH) else _STRUCTURED)
     if form in ("", "+json"):
         return None
-    return HandshakeReply(status=415, body=b"Only the JSON format of CloudEvents is read here.")
+    return HandshakeReply(status=415, body=b"Only the JSON format of CloudEvents is supported.")
 
 
 def _read_event_headers(delivery: WebhookRequest) -> Event:
@@ -118,15 +122,15 @@ def _read_event_headers(delivery: WebhookRequest) -> Event:
 
 
 def _decode_header_value(name: str, value: str) -> str:
-    """Quotes undone, then percent-decoded, once. Raises Unreadable for what is not UTF-8 then."""
+    """Unquote and then percent-decode a header value once; raise Unreadable if the result is not UTF-8."""
     value = value.strip()
     if len(value) >= 2 and value.startswith('"') and value.endswith('"'):
         value = _ESCAPED.sub(r"\1", value[1:-1])
     try:
-        # A header's bytes reach us as ISO 8859-1, whatever they were.
+        # ASGI header bytes are decoded as ISO 8859-1, which keeps every byte.
         return unquote_to_bytes(value.encode("latin-1")).decode()
     except UnicodeError:
-        raise Unreadable(f"the header ce-{name} is not UTF-8 once it is percent-decoded") from None
+        raise Unreadable(f"the header ce-{name} is not UTF-8 after percent-decoding") from None
 
 
 def _decode_data(event: Event) -> Any:
@@ -136,7 +140,7 @@ def _decode_data(event: Event) -> Any:
     try:
         body = b64decode(encoded, validate=True)
     except (Error, TypeError, ValueError):
-        raise Unreadable("data_base64 is not base64") from None
+        raise Unreadable("data_base64 is not valid base64") from None
     media = str(event.get("datacontenttype") or "application/json").partition(";")[0].strip()
     if _JSON_TYPE.fullmatch(media):
         return decode_json(body)
@@ -144,7 +148,7 @@ def _decode_data(event: Event) -> Any:
 
 
 def _find_subject_identity(event: Event) -> dict[str, Any]:
-    """Where the data names nobody, the subject is who is meant; the source's option says as what."""
+    """Return the subject as an identity of the kind in the source's option, for an event whose data has no identity."""
     kind = event.get(_SUBJECT_KIND) or "user_id"
     subject = event.get("subject")
     if not isinstance(subject, str) or kind == _NO_SUBJECT:
@@ -166,13 +170,16 @@ CONNECTOR: Final = Connector(
     handshake=handshake,
     handshake_signed=handshake_signed,
     options={
-        "subject": "What an event's subject is where its data names nobody: user_id (the default), email, phone, "
-        "anonymous_id, a tool's kind of id, or none.",
+        "subject": "Identity kind of an event's subject if its data contains no identity: user_id (the default), "
+        "email, phone, anonymous_id, a vendor's identity kind, or none to ignore the subject.",
     },
     steps=(
-        "Let the sender deliver CloudEvents 1.0 over HTTP to {url}: structured, batched or binary, in JSON.",
-        "Give it this source's token, as Authorization: Bearer or as ?access_token= in the address.",
-        "Name who it was in the data: user_id, email, phone or anonymous_id; else the subject counts as the user id.",
+        "Configure the sender to deliver CloudEvents 1.0 over HTTP to {url}, in JSON and in structured, batched or "
+        "binary mode.",
+        "Generate a token for this source. The sender must send it as Authorization: Bearer TOKEN or in the URL as "
+        "?access_token=TOKEN.",
+        "Put the identity into the data: user_id, email, phone or anonymous_id. Without one, the subject is the user "
+        "id.",
     ),
     sample=b'{"specversion":"1.0","id":"e-1","source":"/shop/checkout","type":"com.example.order.completed",'
     b'"subject":"user-1","time":"2026-05-04T10:00:00Z","datacontenttype":"application/json",'

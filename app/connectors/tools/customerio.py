@@ -1,7 +1,10 @@
-"""Customer.io's reporting webhooks: what becomes of messages of every channel, one event a body. Pure.
+"""Customer.io connector: reporting webhooks about messages of every channel, one event per request.
 
-An event says its kind of message and what happened to it apart (``object_type`` and ``metric``), or, as its first
-version did, in one word (``event_type``: ``email_clicked``). While an answer fails, all later events are held back.
+It reads the current payload (``object_type`` and ``metric``) and the first version (``event_type``, such as
+``email_clicked``). Requests carry an HMAC-SHA256 of ``v0:``, the timestamp and the body. While a request fails,
+Customer.io holds back all later events.
+
+Source: https://docs.customer.io/journeys/webhooks/ and https://docs.customer.io/api/webhooks
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from app.enrichment.channel import lower_snake
 from app.formats.event_names import vendor_event_name
 
 _SECONDS_MAX: Final = 8 * 86_400
-"""A delivery that failed is repeated for a week."""
+"""Maximum age of a signature: Customer.io retries for a week."""
 
 _CHANNELS: Final = {
     "email": CHANNEL,
@@ -46,7 +49,7 @@ _VERBS: Final = {
     "subscribed": "subscribed",
     "unsubscribed": "unsubscribed",
 }
-"""Any other metric, such as drafted or attempted, concerns the sender, and stays Customer.io's own."""
+"""Event verbs by metric. Other metrics, such as drafted or attempted, concern the sender and keep their vendor name."""
 _COPIED_NAMES: Final = (
     "campaign_id",
     "broadcast_id",
@@ -88,7 +91,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 
 def _find_kind_and_metric(event: Event) -> tuple[str, str]:
-    """``("email", "clicked")`` of either version. Raises Unreadable."""
+    """Return kind and metric, such as ``("email", "clicked")``, of either payload version. Raise Unreadable."""
     kind, metric = event.get("object_type"), event.get("metric")
     if isinstance(kind, str) and isinstance(metric, str) and kind and metric:
         return lower_snake(kind), lower_snake(metric)
@@ -109,7 +112,7 @@ def _choose_event_name(kind: str, metric: str) -> str:
 
 
 def _find_identities(kind: str, data: Event) -> dict[str, Any]:
-    """Identifiers as the workspace has them; the address or number a message went to where it says no other."""
+    """Return the workspace's identifiers, completed with the recipient's address or phone number."""
     identifiers = data.get("identifiers")
     ids: Event = identifiers if isinstance(identifiers, dict) else {"id": data.get("customer_id")}
     recipient = data.get("recipient") or data.get("email_address")
@@ -152,9 +155,10 @@ CONNECTOR: Final = Connector(
     map_event=map_event,
     timeout_seconds=3.5,
     steps=(
-        "In Customer.io open Data & Integrations, Integrations, Reporting Webhooks, and add one with {url}.",
-        "Choose the events that shall count, each time they happen rather than the first only.",
-        "Copy the signing key that it shows, and enter it as the secret of this source.",
+        "In Customer.io open Data & Integrations, Integrations, Reporting Webhooks, and add a webhook with the "
+        "endpoint {url}.",
+        "Select the events to send, and the send frequency every time (not only the first time).",
+        "Copy the signing key that Customer.io shows, and enter it as the secret of this source.",
     ),
     sample=b'{"event_id":"01E4C4G1S0AMNG0XVF2M7RPH5S","object_type":"email","metric":"clicked","timestamp":1777888800,'
     b'"data":{"customer_id":"user-1","identifiers":{"id":"user-1","email":"user@example.com","cio_id":"d9c106000001"},'

@@ -1,4 +1,10 @@
-"""Freshdesk: bodies that the rules of its automation send. Nothing is signed, nothing carries a time or an id. Pure."""
+"""Freshdesk connector: webhooks that automation rules call when tickets are created or updated.
+
+The rule defines the body, by default ``freshdesk_webhook`` with ``triggered_event``. It contains neither an event id
+nor a time. Requests are not signed: they are authenticated with a token in the URL or in the header X-Segue-Token.
+
+Source: https://support.freshdesk.com/support/solutions/articles/132589-using-webhooks-in-automation-rules
+"""
 
 from __future__ import annotations
 
@@ -23,12 +29,12 @@ from app.touchpoint import MINUTE
 from app.vocabulary.ticket_events import ASSIGNED, CREATED, RATED, REPLIED_BY_AGENT, REPLIED_BY_CUSTOMER, STATUS_CHANGED
 
 _TRIGGERED_CHARS_MAX: Final = 1_000
-"""Of ``triggered_event``: looking for the end of its name takes time that grows with the square of its spaces."""
+"""Maximum length of ``triggered_event``: the time of matching it grows with the square of its spaces."""
 _TRIGGER_PATTERN = re.compile(r"\{?\s*([A-Za-z_][A-Za-z_ ]*?)\s*:(.*?)\}?", re.DOTALL)
 _CHANGE_PATTERN = re.compile(r"([a-z]+)\s*:\s*\"?([^,}\"]*)")
 _STATUSES: Final = {"2": "open", "3": "pending", "4": "resolved", "5": "closed"}
 _LEVELS: Final = {"103": 7, "102": 6, "101": 5, "100": 4, "-101": 3, "-102": 2, "-103": 1}
-"""Freshdesk's numbers of its faces, from extremely happy to extremely unhappy."""
+"""Ratings from 1 to 7 by Freshdesk's codes, from extremely happy (103) to extremely unhappy (-103)."""
 _ASSIGNMENT_FIELDS: Final = frozenset({"responder_id", "responder", "agent", "group_id", "group"})
 
 
@@ -57,7 +63,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         **event_properties,
     }
     yield Call(
-        # The same within a minute is a retry. Half an hour later, which is when Freshdesk repeats, nothing tells.
+        # An equal body within a minute is a retry. Freshdesk also retries after 30 minutes, which cannot be detected.
         id=derive_event_id(ticket_id, trigger, ticket, received_at // MINUTE),
         event=name,
         channel=CHANNEL,
@@ -72,7 +78,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 
 def _parse_trigger(trigger: Any) -> tuple[str, str]:
-    """``{ticket_action:created}`` -> (ticket_action, created). It looks like JSON and is none."""
+    """Parse ``{ticket_action:created}`` to ("ticket_action", "created"). It looks like JSON but is not."""
     if not isinstance(trigger, str) or len(trigger := trigger.strip()) > _TRIGGERED_CHARS_MAX:
         return "", ""
     match = _TRIGGER_PATTERN.fullmatch(trigger)
@@ -80,7 +86,7 @@ def _parse_trigger(trigger: Any) -> tuple[str, str]:
 
 
 def _classify_ticket_event(field: str, value: str, ticket: Event) -> tuple[str, dict[str, Any]]:
-    """(name, properties) of what happened to a ticket."""
+    """Return event name and properties of a ticket event."""
     if field == "ticket_action" and value == "created":
         return CREATED, {}
     if field == "status":
@@ -97,7 +103,7 @@ def _classify_ticket_event(field: str, value: str, ticket: Event) -> tuple[str, 
 
 
 def _classify_status_event(value: str, ticket: Event) -> tuple[str, dict[str, Any]]:
-    """``{from:2,to:4}``; numbers of statuses that a customer made up have no words here, but ``ticket_status`` does."""
+    """Parse ``{from:2,to:4}``. Numbers of custom statuses are unknown here, so ``ticket_status`` takes precedence."""
     change = {
         side: _STATUSES.get(number.strip(), number.strip()) for side, number in _CHANGE_PATTERN.findall(value.lower())
     }
@@ -110,7 +116,7 @@ def _classify_status_event(value: str, ticket: Event) -> tuple[str, dict[str, An
 
 
 def _classify_reply(field: str, value: str, ticket: Event) -> tuple[str, dict[str, Any]]:
-    """A rule can say who: ``performed_by``. Else a sent reply and a note are the agents', who alone can write them."""
+    """Classify by ``performed_by`` of the rule; without it, sent replies and notes are by agents."""
     if value.lower() == "private":
         return vendor_event_name("freshdesk", "note_added"), {}
     author = str(ticket.get("performed_by") or ("requester" if "responded" in field else "agent")).lower()
@@ -120,10 +126,10 @@ def _classify_reply(field: str, value: str, ticket: Event) -> tuple[str, dict[st
 def _build_rating_properties(field: str, value: str, ticket: Event) -> dict[str, Any]:
     rating = ticket.get("rating") or (value if "feedback" in field or "survey" in field else None)
     level = _LEVELS.get(str(rating).strip())
-    csat_found = (
+    csat_properties = (
         build_csat_properties(level, 7) if level is not None else build_csat_properties(rating, ticket.get("scale"))
     )
-    return {**csat_found, "rated": rating} if csat_found else {}
+    return {**csat_properties, "rated": rating} if csat_properties else {}
 
 
 CONNECTOR: Final = Connector(
@@ -133,16 +139,17 @@ CONNECTOR: Final = Connector(
     scheme=TOKEN,
     map_event=map_event,
     steps=(
-        "In Freshdesk open Admin, Automations, and make rules for tickets that are created and for ticket updates.",
-        "As the action choose Trigger webhook, POST, JSON, Advanced, with the address {url}?token= and the token of "
-        "this source; or send the token as the custom header X-Segue-Token.",
-        'As the content send {"freshdesk_webhook":{"triggered_event":"{{triggered_event}}","ticket_id":"{{ticket.id}}",'
+        "Generate a token for this source. Freshdesk does not sign its webhooks, so each request must carry the token.",
+        "In Freshdesk open Admin, Automations, and create rules for ticket creation and for ticket updates.",
+        "Choose the action Trigger webhook, POST, JSON, Advanced, and the URL {url}?token=TOKEN. Or send the token as "
+        "the custom header X-Segue-Token.",
+        'Enter this content: {"freshdesk_webhook":{"triggered_event":"{{triggered_event}}","ticket_id":"{{ticket.id}}",'
         '"ticket_status":"{{ticket.status}}","ticket_priority":"{{ticket.priority}}",'
         '"ticket_subject":"{{ticket.subject}}","ticket_url":"{{ticket.url}}",'
-        '"requester_email":"{{ticket.requester.email}}"}}.',
-        "A rule for replies of the customer may add performed_by requester; a rule for ratings adds rating.",
-        "Freshdesk tells neither when nor which: the time is that of arrival, and what it repeats after half an hour "
-        "counts again.",
+        '"requester_email":"{{ticket.requester.email}}"}}',
+        'In a rule for replies of customers, add "performed_by":"requester". In a rule for ratings, add "rating".',
+        "Freshdesk sends no event time and no event id: the time of arrival is used, and a retry after 30 minutes is "
+        "stored again.",
     ),
     sample=b'{"freshdesk_webhook":{"triggered_event":"{ticket_action:created}","ticket_id":"11",'
     b'"ticket_url":"https://x.freshdesk.com/helpdesk/tickets/11","ticket_type":"Incident","ticket_subject":"Help",'

@@ -1,4 +1,10 @@
-"""Front: webhooks of applications, and those of rules, which are signed in another way. Pure."""
+"""Front connector: application webhooks and rule webhooks about conversations.
+
+Application webhooks carry an HMAC-SHA256 of the timestamp and the body; rule webhooks carry an HMAC-SHA1 of the body
+without a timestamp. Front checks the URL of an application webhook with a signed challenge.
+
+Source: https://dev.frontapp.com/docs/application-webhooks and https://dev.frontapp.com/docs/rule-webhooks
+"""
 
 from __future__ import annotations
 
@@ -27,9 +33,9 @@ from app.vocabulary.ticket_events import (
 _TIME: Final = "x-front-request-timestamp"
 _CHALLENGE: Final = "x-front-challenge"
 _SECONDS_MAX: Final = 900
-"""A delivery that failed is repeated three times, at once; Front itself advises five minutes."""
+"""Maximum age of a signature: Front retries three times without delay, and recommends five minutes."""
 _FIRST_MESSAGE_SECONDS: Final = 2
-"""A message this close to the beginning of its conversation is what began it."""
+"""Maximum distance of a message from the start of its conversation to count as its first message."""
 
 _NAMES: Final = {
     "outbound": REPLIED_BY_AGENT,
@@ -72,15 +78,15 @@ _BY_RULE: Final = hmac_scheme("", signature_header="x-front-signature", digest="
 
 
 def verify(delivery: WebhookRequest, secret: str) -> None:
-    """An application says when it signed, a rule does not."""
+    """Verify as an application webhook if the timestamp header is present, otherwise as a rule webhook."""
     (_BY_APP if _TIME in delivery.headers else _BY_RULE).verify(delivery, secret)
 
 
 def handshake_signed(delivery: WebhookRequest) -> HandshakeReply | None:
-    """Front asks for its challenge back when the address is saved; that request is signed like any other.
+    """Return the challenge that Front sends when the URL is saved, in a signed request.
 
-    The challenge itself is not signed, so that the body has to say what is asked: else anybody on the way could have
-    a real event answered instead of stored.
+    The signature does not cover the challenge header, so the body must have the type ``sync``. Otherwise an
+    intermediary could add the header to an event, which would then be answered and not stored.
     """
     challenge = delivery.headers.get(_CHALLENGE, "")
     if not challenge or not _is_sync(delivery.body):
@@ -96,7 +102,7 @@ def _is_sync(body: bytes) -> bool:
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """The event, out of what an application wraps around it."""
+    """Return the event, without the envelope of an application webhook."""
     body = decode_json(delivery.body)
     if not isinstance(body, dict):
         raise Unreadable("the body must be a JSON object")
@@ -161,7 +167,7 @@ def _is_first_message(event: Event, conversation: Event) -> bool:
 
 
 def _find_identities(recipient: Event) -> dict[str, Any]:
-    """A handle is an address, a phone number, or what a channel calls people; the contact is in a link."""
+    """Return the recipient's identities: the handle, if it is an address or a phone number, and the contact id."""
     handle = recipient.get("handle")
     handle = handle.strip() if isinstance(handle, str) else ""
     is_phone = handle.startswith("+") and handle[1:].replace(" ", "").isdecimal()
@@ -186,10 +192,12 @@ CONNECTOR: Final = Connector(
     map_event=map_event,
     handshake_signed=handshake_signed,
     steps=(
-        "In Front open Settings, Developers, your app, Features, and add Webhooks with the address {url}.",
-        "Enter the app's signing key as the secret of this source first: Front asks for a signed answer when you save.",
-        "Choose the events: inbound, outbound, archive, reopen, assign. Or let a rule call the webhook, with the API "
-        "secret of its Webhooks app as the secret.",
+        "In Front open Settings, Developers, your app, and copy its signing key. Enter it as the secret of this source "
+        "before the next step: Front tests the URL when you save it.",
+        "Open Features of the app, and add Webhooks with the URL {url}.",
+        "Select the events inbound, outbound, archive, reopen and assign.",
+        "To use a rule in place of an app, let the rule call {url}, and enter the API secret of the Webhooks app as "
+        "the secret of this source.",
     ),
     sample=b'{"type":"inbound_received","authorization":{"id":"cmp_1"},"payload":{"id":"evt_28duo2q","type":"inbound",'
     b'"emitted_at":1777888800,"conversation":{"id":"cnv_1","subject":"Help","status":"unassigned","recipient":'

@@ -1,6 +1,10 @@
-"""Gainsight PX's webhooks: what a user of a product did, and what they answered to its surveys. Pure.
+"""Gainsight PX connector: product events, engagements and survey answers from PX custom webhooks.
 
-They are not signed, so a token of ours stands in the address.
+It reads the default body with the objects ``user``, ``account`` and ``event``. Requests are not signed: they are
+authenticated with a token.
+
+Source: the Gainsight PX user guide (Administration, Webhooks) and the sample bodies in
+https://www.rudderstack.com/docs/sources/event-streams/cloud-apps/gainsight-px/
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     user, user_event = event.get("user"), event.get("event")
     kind = find_first_member(user_event, "eventType")
     if not isinstance(user, dict) or not isinstance(user_event, dict) or not isinstance(kind, str):
-        raise Unreadable("an event needs user, and event with its eventType")
+        raise Unreadable("an event needs the members user, and event with eventType")
     word = lower_snake(kind)
     own_id = find_first_member(user_event, "eventId")
     shared: dict[str, Any] = {
@@ -63,9 +67,10 @@ CONNECTOR: Final = Connector(
     scheme=TOKEN,
     map_event=map_event,
     steps=(
-        "In Gainsight PX open Administration, Webhooks, and add one with the address {url}?token=TOKEN.",
-        "Leave the body as PX makes it: the objects user, account and event.",
-        "Choose the events that shall arrive: surveys, engagements, features, custom events, identify.",
+        "Generate a token for this source. Gainsight PX does not sign its webhooks, so the URL must contain the token.",
+        "In Gainsight PX open Administration, Webhooks, and add a webhook with the URL {url}?token=TOKEN.",
+        "Keep the default body with the objects user, account and event.",
+        "Select the events to send: surveys, engagements, features, custom events and identify.",
     ),
     sample=b'{"user":{"aptrinsicId":"apt-1","identifyId":"user-1","email":"user@example.com","accountId":"acme"},'
     b'"account":{"id":"acme"},"event":{"eventId":"ev-1","eventType":"FEATURE_MATCH","date":1777888800000,'

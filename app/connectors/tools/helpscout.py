@@ -1,4 +1,10 @@
-"""Help Scout: the conversation as it is, and in a header what happened to it. Pure."""
+"""Help Scout connector: conversation, customer and rating webhooks, payload versions 1 and 2.
+
+The body is the current conversation, customer or rating; the header ``X-HelpScout-Event`` contains the event name.
+Requests carry an HMAC-SHA1 of the body without a timestamp; the message id detects repeated bodies.
+
+Source: https://developer.helpscout.com/webhooks/
+"""
 
 from __future__ import annotations
 
@@ -39,12 +45,12 @@ _EVENTS_WITH_TEXT: Final = frozenset(
 def normalise_secret(secret: str) -> str:
     normalised = secret.strip()
     if len(normalised) > _SECRET_CHARS_MAX:
-        raise ValueError("A secret of Help Scout has at most 40 characters.")
+        raise ValueError("A Help Scout secret has at most 40 characters.")
     return normalised
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """The body never says what happened: its ``type`` is that of the conversation (email, chat, phone)."""
+    """Split the body and add the event name from the header; ``type`` in the body is the kind of conversation."""
     name = delivery.headers.get(_EVENT_HEADER, "").strip()
     if not name:
         raise Unreadable("the header X-HelpScout-Event is missing")
@@ -56,9 +62,9 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     name = event.get(_EVENT_HEADER)
     if not isinstance(name, str) or not name:
-        raise Unreadable("the event does not say what happened")
+        raise Unreadable("an event needs the name from the header X-HelpScout-Event")
     if as_text_id(event.get("id")) is None:
-        raise Unreadable("the body needs the id of what it tells of")
+        raise Unreadable("the body needs the member id")
     if name == "satisfaction.ratings":
         return [_map_rating(event, name)]
     if name.startswith("customer."):
@@ -138,7 +144,7 @@ def _map_customer(event: Event, name: str) -> Call:
 
 
 def _find_email(customer: Event) -> Any:
-    """A conversation names one address; a customer and a rating have a list of them, bare or embedded."""
+    """Return the address of a customer: ``email``, or the first of ``emails``, which may be in ``_embedded``."""
     emails = customer.get("emails") or as_object(customer.get("_embedded")).get("emails")
     return customer.get("email") or get_first_object(emails).get("value")
 
@@ -159,7 +165,7 @@ def _list_tag_names(tags: Any) -> list[Any]:
 
 
 _HMAC: Final = hmac_scheme(
-    "Secret key, up to 40 characters", signature_header="x-helpscout-signature", digest="sha1", encoding="base64"
+    "Secret key (up to 40 characters)", signature_header="x-helpscout-signature", digest="sha1", encoding="base64"
 )
 
 CONNECTOR: Final = Connector(
@@ -170,11 +176,10 @@ CONNECTOR: Final = Connector(
     split_delivery=split_delivery,
     map_event=map_event,
     steps=(
-        "In Help Scout open Manage, Apps, Webhooks, and install it.",
-        "Enter {url} as the callback URL, think of a secret key of up to 40 characters, and enter it there and as the "
+        "In Help Scout open Manage, Apps, Webhooks, and install the app.",
+        "Enter {url} as the callback URL. Choose a secret key of up to 40 characters, and enter it there and as the "
         "secret of this source.",
-        "Choose the conversation, customer and rating events that shall count. Its signature has no time: what is sent "
-        "twice is recognised by its id.",
+        "Select the conversation, customer and rating events to send.",
     ),
     sample=b'{"id":555,"number":12,"type":"email","status":"active","subject":"Help","createdAt":"2026-05-04T10:00:00Z",'
     b'"userUpdatedAt":"2026-05-04T10:05:00Z","primaryCustomer":{"id":77,"email":"user@example.com","first":"A",'

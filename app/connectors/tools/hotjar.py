@@ -1,7 +1,10 @@
-"""Hotjar's webhooks (Contentsquare's are the same): answers to its surveys, and recordings of sessions. Pure.
+"""Hotjar connector: webhooks (version 1) about survey responses and session recordings, also those of Contentsquare.
 
-They are not signed, so a token of ours stands in the address. What a recording is kept at stands in the context as an
-attachment, and as a property for whoever reads it in a rule.
+The URL of a recording is stored as an attachment in the context, and as a property that rules can read. Requests are
+not signed: they are authenticated with a token in the URL.
+
+Source: https://help.hotjar.com/hc/en-us/articles/36820033755281-Webhooks-Reference and
+https://support.contentsquare.com/hc/en-gb/articles/16380212245148-Webhooks-Growth
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ _CHOICE_TYPE = re.compile(
     r"(?:single|multiple|multi)?[-_]?(?:close[-_]?ended|choice|select)|radio(?:[-_]?buttons?)?|checkbox(?:es)?"
     r"|dropdown|yes[-_]?no|consent"
 )
-"""Types of questions whose answers are words of a list. What answers any other, but a rating, somebody wrote."""
+"""Question types whose answers are chosen from a list. Answers of other types, except ratings, are free text."""
 _REACTIONS: Final = 5
 _CONTACT_NAMES: Final = {"email": "email", "phone": "phone", "phone_number": "phone"}
 _COPIED_NAMES: Final = (
@@ -65,7 +68,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     id = find_first_member(data, "id", "api_id", "response_id", "recording_id")
     answers = _Answers(data)
     name, channel = _choose_name_and_channel(kind, data)
-    # The same response comes in parts, and once it is complete: two touchpoints, told apart by their names.
+    # Hotjar sends a response in parts and again when it is complete; the name in the id keeps both touchpoints.
     own_id = f"{kind}:{name}:{id}" if id is not None else derive_event_id(kind, data)
     shared: dict[str, Any] = {
         "occurred_at": find_first_member(data, "created_timestamp", "created_time", "created_str"),
@@ -97,7 +100,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 
 class _Answers:
-    """What was answered, by question: numbers and choices as values, written text apart."""
+    """The answers by question: numbers and choices in ``values``, free text in ``texts``."""
 
     def __init__(self, data: dict[str, Any]) -> None:
         self.values: dict[str, Any] = {}
@@ -114,7 +117,7 @@ class _Answers:
         parts = list_objects(question.get("answers")) or [question]
         answers = [value for part in parts if (value := part.get("answer")) not in (None, "")]
         if id is None:
-            raise Unreadable("a question needs question_id or id")
+            raise Unreadable("a question needs the member question_id or id")
         key = str(id)
         self.texts[f"{key}.comment"] = next((part["comment"] for part in parts if part.get("comment")), None)
         if not answers:
@@ -134,7 +137,7 @@ class _Answers:
             self.texts[key] = value
 
     def _set_rating(self, rating: Any, scale: int) -> None:
-        """The first question that asks for one."""
+        """Keep the rating of the first rating question."""
         if rating is not None and not self.rating:
             self.rating = {"rating": rating, "scale": scale}
 
@@ -148,7 +151,7 @@ def _choose_name_and_channel(kind: str, data: dict[str, Any]) -> tuple[str, str]
 
 
 def _find_user_attributes(data: dict[str, Any]) -> dict[str, Any]:
-    """``user_attributes``, an object or a list of names and values."""
+    """Return ``user_attributes``, which is an object or a list of names and values."""
     attributes = data.get("user_attributes")
     if isinstance(attributes, dict):
         return attributes
@@ -160,7 +163,7 @@ def _find_user_attributes(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find_identities(data: dict[str, Any]) -> dict[str, Any]:
-    """By what the site told Hotjar of its user, and by Hotjar's own id."""
+    """Return identities from the user attributes that the site sent to Hotjar, and Hotjar's own user id."""
     attributes = _find_user_attributes(data)
     contacts = {kind: attributes[name] for name, kind in _CONTACT_NAMES.items() if attributes.get(name)}
     return {**find_custom_ids(attributes), **contacts, "ids": {"hotjar_user": data.get("hotjar_user_id")}}
@@ -177,9 +180,10 @@ CONNECTOR: Final = Connector(
     scheme=TOKEN,
     map_event=map_event,
     steps=(
-        "In Hotjar open the survey, or the segment of recordings, and turn on Webhooks with the address {url}.",
-        "Hotjar signs nothing: the address must end in the token of this source, as {url}?token=TOKEN.",
-        "Send email and user_id as user attributes (hj('identify', userId, {...})): answers then belong to that user.",
+        "Generate a token for this source. Hotjar does not sign its webhooks, so the URL must contain the token.",
+        "In Hotjar open the survey, or the segment of recordings, and turn on Webhooks with the URL {url}?token=TOKEN.",
+        "Send email and user_id as user attributes (hj('identify', userId, {...})), so that answers are linked to the "
+        "user.",
     ),
     sample=b'{"event":"survey_response","version":1,"data":{"id":987,"survey_id":12,"survey_name":"Checkout",'
     b'"site_id":345,"hotjar_user_id":"3f0e7c1a","created_timestamp":1777888800,"is_complete":true,"device":"desktop",'

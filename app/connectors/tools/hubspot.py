@@ -1,8 +1,12 @@
-"""HubSpot: changes of contacts and tickets that an app subscribes to, events of its mails, and contacts of workflows.
+"""HubSpot connector: app subscriptions to contacts, tickets and conversations, e-mail events, and workflow contacts.
 
-Changes name objects by id only, so that a contact is an identity of its own until its e-mail address is told. Each
-portal counts its objects by itself: a contact is told by both, ``33:1246965``, where the portal is said. What is
-about a company, a deal, or a ticket whose contact nobody tells, concerns no person that we could name. Pure.
+Subscription events contain object ids only: a contact is known by its id until HubSpot sends its e-mail address. Ids
+are unique within one portal, so the identity is ``<portal>:<contact>``, such as ``33:1246965``. Events about companies,
+deals, and tickets without a contact are ignored. Requests carry signature version v3 (HMAC-SHA256 with a timestamp);
+the older versions v1 and v2 (SHA-256) are accepted if the source's option ``signatures`` lists them.
+
+Source: https://developers.hubspot.com/docs/guides/api/app-management/webhooks and
+https://developers.hubspot.com/docs/guides/apps/authentication/validating-requests
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ _TIME_HEADER: Final = "x-hubspot-request-timestamp"
 _OLD_HEADER: Final = "x-hubspot-signature"
 _OLD_VERSION_HEADER: Final = "x-hubspot-signature-version"
 _DECODED_BY_HUBSPOT: Final = re.compile(r"%(?:3A|2F|3F|40|21|24|27|28|29|2A|2C|3B)", re.IGNORECASE)
-"""What HubSpot decodes in an address before it signs it."""
+"""Escapes that HubSpot decodes in the URL before it signs."""
 
 _CONTACT: Final = "hubspot_contact"
 _OBJECT_TYPES: Final = {"0-1": "contact", "0-2": "company", "0-3": "deal", "0-5": "ticket", "0-11": "conversation"}
@@ -89,7 +93,7 @@ def _verify(delivery: WebhookRequest, secret: str) -> None:
 
 def _require_match(is_match: bool) -> None:
     if not is_match:
-        raise SignatureRefused(WRONG, "the signature is not that of this body and secret, or of a version not taken")
+        raise SignatureRefused(WRONG, "the signature does not match, or its version is not accepted by this source")
 
 
 def _sign_v3(delivery: WebhookRequest, secret: str, time: str) -> str:
@@ -117,11 +121,11 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         return [_map_mail_event(event)]
     if isinstance(event.get("properties"), dict):
         return [_map_workflow_contact(event)]
-    raise Unreadable("an event needs the member subscriptionType; one of a mail type and recipient")
+    raise Unreadable("an event needs the member subscriptionType, or the members type and recipient of an e-mail event")
 
 
 def _resolve_object_type(kind: str, event: Event) -> str:
-    """``object.creation`` of object type 0-1 is a contact's, as ``contact.creation`` is."""
+    """Return the kind with its object type: ``object.creation`` of type ``0-1`` is ``contact.creation``."""
     return kind.replace("object", _OBJECT_TYPES.get(str(event.get("objectTypeId")), "object"), 1)
 
 
@@ -146,7 +150,7 @@ def _map_change(kind: str, event: Event) -> Iterable[Call | Erasure]:
 
 
 def _build_call(event: Event, suffix: str = "", /, **fields: Any) -> Call:
-    """The parts of an id are not unique each, together they are; a repeated delivery has the same."""
+    """Build a call whose message id is a hash of several members: together they are unique and equal on a retry."""
     own_id = derive_event_id(
         *(event.get(name) for name in ("portalId", "subscriptionId", "eventId", "objectId", "occurredAt")),
         *(event.get(name) for name in ("propertyName", "messageId", "fromObjectId", "toObjectId")),
@@ -156,20 +160,20 @@ def _build_call(event: Event, suffix: str = "", /, **fields: Any) -> Call:
 
 
 def _qualify_contact_id(event: Event, number: Any) -> Any:
-    """A contact's own number with its portal's before it."""
+    """Return ``<portal>:<contact>``, or the contact's id alone if the portal is unknown."""
     portal = event.get("portalId") or event.get("portal-id")
     return f"{portal}:{number}" if _is_number(portal) and _is_number(number) else number
 
 
 def _is_number(value: Any) -> bool:
-    """Numbers of portals and objects come as text, too."""
+    """Return whether the value is a portal or object id; HubSpot sends ids as numbers and as text."""
     return not isinstance(value, bool) and isinstance(value, int | str) and str(value) != ""
 
 
 def _map_erasure(event: Event) -> Erasure:
     number = event.get("objectId")
     if not _is_number(number):
-        raise Unreadable("a wish to be forgotten needs the member objectId")
+        raise Unreadable("a privacy deletion needs the member objectId")
     return Erasure(_CONTACT, _qualify_contact_id(event, number))
 
 
@@ -178,10 +182,10 @@ def _build_source_properties(event: Event) -> dict[str, Any]:
 
 
 def _map_property_change(event: Event) -> Iterable[Call]:
-    """A trait of the contact; its address and number identify it besides, and a change of stage is a touchpoint."""
+    """Map a change to a trait, an e-mail or phone change to an identity, and a lifecycle stage also to a touchpoint."""
     name, value = event.get("propertyName"), event.get("propertyValue")
     if not isinstance(name, str) or not lower_snake(name):
-        raise Unreadable("a change of a property needs the member propertyName")
+        raise Unreadable("a property change needs the member propertyName")
     if name in ("email", "phone"):
         return [_build_call(event, **{name: value})] if value else []
     trait = _TRAITS.get(name, lower_snake(name))
@@ -208,7 +212,7 @@ def _map_association(kind: str, event: Event) -> Call:
 
 
 def _map_ticket_change(kind: str, event: Event) -> Iterable[Call]:
-    """Of a ticket or conversation, where the event tells whose it is: associations do, and workflows may."""
+    """Map a ticket or conversation event that contains its contact: associations do, workflows may."""
     contact, ticket = event.get("contactId") or event.get("associatedContactId"), event.get("objectId")
     if kind == "ticket.associationChange":
         is_contact = str(event.get("associationType", "")).upper() == "TICKET_TO_CONTACT"
@@ -265,7 +269,7 @@ def _list_subscription_states(event: Event) -> set[str]:
 
 
 def _map_workflow_contact(event: Event) -> Call:
-    """A contact as a workflow posts it: ``{"vid": .., "properties": {"email": {"value": ..}}}``."""
+    """Map a contact that a workflow posts: ``{"vid": .., "properties": {"email": {"value": ..}}}``."""
     values = {
         name: parse_object(property_value).get("value", property_value)
         for name, property_value in event["properties"].items()
@@ -295,14 +299,14 @@ CONNECTOR: Final = Connector(
     map_event=map_event,
     timeout_seconds=5.0,
     options={
-        "url": "The address exactly as HubSpot knows it, where a proxy changes it: it is signed.",
-        "signatures": "Accepted signature versions, separated by commas: v3 (the default), v2, v1. The"
-        " older ones sign no time.",
+        "url": "The URL exactly as entered in HubSpot, if a proxy rewrites it. The signature covers it.",
+        "signatures": "Accepted signature versions, separated by commas: v3 (the default), v2, v1. v1 and v2 have no"
+        " timestamp.",
     },
     steps=(
-        "In HubSpot open your app (private or public), Webhooks, and enter {url} as the target address.",
-        "Subscribe to contact creation, changes of its properties email and lifecyclestage, merges and privacy"
-        " deletions, and to associations of tickets: only these say whose a ticket is.",
+        "In HubSpot open your app (private or public), Webhooks, and enter {url} as the target URL.",
+        "Subscribe to contact creation, changes of the properties email and lifecyclestage, merges, privacy deletions"
+        " and ticket associations. Only the associations contain the contact of a ticket.",
         "Copy the app's client secret, and enter it as the secret of this source.",
     ),
     sample=b'[{"eventId":3816279340,"subscriptionId":25,"portalId":33,"appId":1160452,"occurredAt":1777888800000,'

@@ -1,4 +1,11 @@
-"""Intercom: one notification a request, signed with the app's client secret. Pure."""
+"""Intercom connector: webhook notifications about conversations, tickets and contacts, one per request.
+
+It reads the webhook models of the current API versions and the ``user`` member of older payloads. Requests carry an
+HMAC-SHA1 of the body, keyed by the app's client secret.
+
+Source: https://developers.intercom.com/docs/webhooks and
+https://developers.intercom.com/docs/references/webhooks/webhook-models
+"""
 
 from __future__ import annotations
 
@@ -68,7 +75,7 @@ _TRANSPORT_NAMES: Final = frozenset({"delivery_attempts", "delivery_status", "de
 
 
 def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
-    """Intercom asks with HEAD whether the address answers."""
+    """Answer the HEAD request with which Intercom checks the URL."""
     del secrets
     return HandshakeReply() if delivery.method == "HEAD" else None
 
@@ -101,7 +108,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 
 def _is_identify(topic: str) -> bool:
-    """``contact.user.created``, ``contact.email.updated``, ``user.created`` ..: a person, and nothing that was done."""
+    """Return whether the topic only describes a person, such as ``contact.user.created`` or ``user.created``."""
     kind, _, rest = topic.partition(".")
     is_tag = ".tag." in f".{rest}."
     return kind in ("contact", "user", "visitor") and rest.rpartition(".")[2] in _CONTACT_CHANGES and not is_tag
@@ -130,7 +137,7 @@ def _fill_touchpoint(call: Call, topic: str, item: Event) -> None:
 
 
 def _find_identities(item: Event) -> dict[str, Any]:
-    """The customer of an item: itself, its ``user`` (older payloads), its first contact, or who wrote first."""
+    """Return the item's customer: itself, its ``user`` (older payloads), its first contact, or its first author."""
     author = as_object(as_object(item.get("source")).get("author"))
     contacts = as_object(item.get("contacts"))
     candidates = [
@@ -156,7 +163,7 @@ def _find_identities(item: Event) -> dict[str, Any]:
 
 
 def _find_state(item: Event) -> str | None:
-    """Of a conversation ``open``, ``closed`` or ``snoozed``; of a ticket what its kind of tickets has."""
+    """Return the state: ``open``, ``closed`` or ``snoozed`` of a conversation; a state of its type for a ticket."""
     state = item.get("state") or item.get("ticket_state")
     if isinstance(state, dict):
         state = state.get("category") or state.get("internal_label")
@@ -181,7 +188,7 @@ def _find_subject(item: Event) -> str | None:
 
 
 def _find_text(name: str, item: Event) -> str | None:
-    """What was written last; of a conversation that just began, what it began with."""
+    """Return the last message, or the first one if the conversation or ticket has just been created."""
     parts = as_object(item.get("conversation_parts") or item.get("ticket_parts"))
     last = get_first_object(parts.get("conversation_parts") or parts.get("ticket_parts"))
     source = as_object(item.get("source") or item.get("conversation_message"))
@@ -204,8 +211,8 @@ CONNECTOR: Final = Connector(
     map_event=map_event,
     handshake=handshake,
     steps=(
-        "In Intercom's Developer Hub open your app, Webhooks, and enter {url} as the endpoint.",
-        "Subscribe to the topics of conversations, tickets and contacts that shall count.",
+        "In Intercom's Developer Hub open your app, Webhooks, and enter {url} as the endpoint URL.",
+        "Subscribe to the topics of conversations, tickets and contacts.",
         "Open Basic information, copy the client secret, and enter it as the secret of this source.",
     ),
     sample=b'{"type":"notification_event","id":"notif_2c71","topic":"conversation.user.replied","app_id":"abc",'

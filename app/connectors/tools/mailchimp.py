@@ -1,7 +1,11 @@
-"""Mailchimp: webhooks of audiences, forms with names like ``data[merges][FNAME]``, and of its Transactional. Pure.
+"""Mailchimp connectors: ``mailchimp`` for audiences, ``mandrill`` for Mailchimp Transactional (formerly Mandrill).
 
-The former are unsigned, so that a token in the address has to prove them. The latter (once Mandrill) are a form whose
-one field holds many events in JSON, signed over the address as Mailchimp was told it and the fields.
+Audience webhooks are forms with fields such as ``data[merges][FNAME]``; they are not signed, so a token in the URL
+authenticates them. Transactional webhooks (payload ``v1``) are forms whose field ``mandrill_events`` contains many
+events in JSON; they carry an HMAC-SHA1 of the URL, as entered in Mailchimp, and the fields.
+
+Source: https://mailchimp.com/developer/marketing/guides/sync-audience-data-webhooks/ and
+https://mailchimp.com/developer/transactional/guides/track-respond-activity-webhooks/
 """
 
 from __future__ import annotations
@@ -53,7 +57,7 @@ _MAIL_NAMES: Final = {
 
 
 def _answer_audience_probe(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
-    """Mailchimp asks with a GET whether there is anybody, before it knows more than the address."""
+    """Answer the GET with which Mailchimp checks a new URL; it does not carry the token yet."""
     del secrets
     return HandshakeReply() if delivery.method in _PROBES else None
 
@@ -63,18 +67,18 @@ def split_audience_delivery(delivery: WebhookRequest) -> list[Event]:
 
 
 def nest_fields(fields: dict[str, str]) -> Event:
-    """``{"data[merges][FNAME]": ..}`` as objects in objects. Raises Unreadable where names contradict each other."""
+    """Convert fields such as ``data[merges][FNAME]`` to nested objects; raise Unreadable if field names conflict."""
     event: Event = {}
     for name, value in fields.items():
         first, bracket, rest = name.partition("[")
         path = [first, *_NAME_PART.findall(bracket + rest)]
         if len(path) > _LEVELS_MAX:
-            raise Unreadable(f"the field {name[:80]} nests deeper than {_LEVELS_MAX} levels")
+            raise Unreadable(f"the field {name[:80]} is nested deeper than {_LEVELS_MAX} levels")
         parent: Any = event
         for name_part in path[:-1]:
             parent = parent.setdefault(name_part, {}) if isinstance(parent, dict) else parent
         if not isinstance(parent, dict) or path[-1] in parent:
-            raise Unreadable(f"the field {name[:80]} is a value and an object at once")
+            raise Unreadable(f"the field {name[:80]} is both a value and an object")
         parent[path[-1]] = value
     return event
 
@@ -89,7 +93,7 @@ def map_audience_event(event: Event, received_at: int) -> Iterable[Call | Erasur
     own_id = derive_event_id(kind, occurred_at, data)
     identities: dict[str, Any] = {"email": data.get("email"), "ids": {"mailchimp_member": data.get("id")}}
     if kind == "upemail":
-        # Both addresses are this person's: named together, they become one customer.
+        # Both addresses belong to this person: one call with both merges them into one customer.
         ids = {"mailchimp_member": data.get("new_id"), "email": data.get("old_email")}
         yield Call(id=own_id, occurred_at=occurred_at, email=data.get("new_email"), ids=ids)
         return
@@ -114,7 +118,7 @@ def map_audience_event(event: Event, received_at: int) -> Iterable[Call | Erasur
 
 
 def _parse_traits(merges: dict[str, Any]) -> dict[str, Any]:
-    """What the audience knows of a member, but for what identifies, groups and is empty."""
+    """Return the merge fields as traits, without the address, interest groups and empty values."""
     renamed = {_MERGE_NAMES.get(lower_snake(name), lower_snake(name)): value for name, value in merges.items()}
     return {
         name: value for name, value in renamed.items() if name not in ("", "email") and isinstance(value, str) and value
@@ -132,7 +136,7 @@ def _build_audience_properties(data: Event) -> dict[str, Any]:
 
 
 def _answer_mail_probe(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
-    """Before there is a key, Mailchimp asks with a HEAD, and posts no events under a key that nobody has."""
+    """Answer the HEAD and the empty POST with which Mailchimp checks a new URL, before the webhook key exists."""
     del secrets
     is_empty = delivery.method == "POST" and delivery.body in (b"mandrill_events=%5B%5D", b"mandrill_events=[]")
     return HandshakeReply() if is_empty or delivery.method in _PROBES else None
@@ -142,7 +146,7 @@ def _join_signed_bytes(delivery: WebhookRequest, _: str) -> bytes:
     try:
         fields = decode_form(delivery.body)
     except Unreadable as error:
-        raise SignatureRefused(WRONG, f"what is signed is a form: {error}") from None
+        raise SignatureRefused(WRONG, f"the signature cannot be verified: {error}") from None
     return (delivery.url + "".join(name + fields[name] for name in sorted(fields))).encode()
 
 
@@ -195,7 +199,7 @@ def _build_mail_properties(kind: str, event: Event, message: Event) -> dict[str,
 
 
 def _map_list_change(event: Event) -> Call:
-    """An address was put on, or taken off, a list of those that get no mail, or always do."""
+    """Map a change of the deny list or the allow list."""
     entry = parse_object(event.get("reject")) or parse_object(event.get("entry"))
     kind, occurred_at = f"{event.get('type')}_{event.get('action')}", event.get("ts")
     return Call(
@@ -218,10 +222,11 @@ CONNECTORS: Final = (
         split_delivery=split_audience_delivery,
         handshake=_answer_audience_probe,
         steps=(
-            "Let this source make its token. Mailchimp signs nothing, so the token has to stand in the address.",
-            "In Mailchimp open the audience, Settings, Webhooks, and add {url}?token=THE-TOKEN.",
-            "Choose all types of updates, and changes by subscribers, by admins and by API. Mailchimp tells no opens"
-            " and clicks of campaigns this way.",
+            "Generate a token for this source. Mailchimp does not sign audience webhooks, so the URL must contain the"
+            " token.",
+            "In Mailchimp open the audience, Settings, Webhooks, and add {url}?token=TOKEN.",
+            "Select all types of updates, and changes by subscribers, by admins and by the API. These webhooks do not"
+            " report opens and clicks of campaigns.",
         ),
         sample_headers=_FORM,
         sample=b"type=unsubscribe&fired_at=2026-05-04+10%3A00%3A00&data%5Baction%5D=unsub&data%5Breason%5D=manual"
@@ -243,12 +248,12 @@ CONNECTORS: Final = (
         map_event=map_mail_event,
         split_delivery=split_mail_delivery,
         handshake=_answer_mail_probe,
-        options={"url": "The address exactly as entered in Mailchimp, if a proxy changes it: it is signed."},
+        options={"url": "The URL exactly as entered in Mailchimp, if a proxy rewrites it. The signature covers it."},
         steps=(
-            "In Mailchimp Transactional open Settings, Webhooks, and add one with the address {url}.",
-            "Choose the events that shall count. Copy the key that it then shows, and enter it as the secret.",
-            "Where a proxy changes the address, enter it as Mailchimp knows it as the option url: it is signed.",
-            "Send user_id as metadata of your mails where you know it: then a click is the user's at once.",
+            "In Mailchimp Transactional open Settings, Webhooks, and add a webhook with the URL {url}.",
+            "Select the events to send. Copy the webhook key, and enter it as the secret of this source.",
+            "If a proxy rewrites the URL, set the option url to the URL entered in Mailchimp: the signature covers it.",
+            "Add user_id to the metadata of your e-mails, so that clicks are linked to the user.",
         ),
         sample_headers=_FORM,
         sample=b"mandrill_events=%5B%7B%22event%22%3A%22click%22%2C%22_id%22%3A%22m-1%22%2C%22ts%22%3A1777888800%2C"

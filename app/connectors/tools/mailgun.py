@@ -1,8 +1,10 @@
-"""Mailgun's webhooks: one event a body, with a signature beside it that covers a time and a token, not the event. Pure.
+"""Mailgun connector: e-mail events in the current JSON format and in the form fields of old accounts.
 
-A token may therefore sign one body and no other. A repeated event may come under another token: what tells it from
-all others is its own id with its time and recipient, for Mailgun's ids are unique within a day only. Old accounts send
-the same as flat form fields, which are read as what they would be today.
+The body contains one event and an HMAC-SHA256 of a timestamp and a random token; it does not cover the event. Each
+token is therefore accepted for one body only. A retry may have another token, so the message id is derived from the
+event's id, time and recipient: Mailgun's ids are unique within one day only.
+
+Source: https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks
 """
 
 from __future__ import annotations
@@ -24,11 +26,11 @@ from app.formats.event_names import vendor_event_name
 from app.touchpoint import SECOND
 
 _SECONDS_MAX: Final = 12 * 3_600
-"""A delivery that failed is repeated six times within eight hours."""
+"""Maximum age of a signature: Mailgun retries six times within eight hours."""
 
 _PROOF_NAMES: Final = ("timestamp", "token", "signature")
 _SECONDS: Final = re.compile(r"[0-9]{10}")
-"""Nothing parts the time from the token in what is signed: only its length tells where it ends."""
+"""Format of the timestamp. The fixed length is required: the signed text has no separator before the token."""
 _NAMES: Final = {
     "accepted": "email.sent",
     "rejected": "email.dropped",
@@ -48,10 +50,10 @@ def _verify(delivery: WebhookRequest, secret: str) -> None:
     if not all(proof.values()):
         raise SignatureRefused(MISSING, "the body has no signature with timestamp and token")
     if not _SECONDS.fullmatch(proof["timestamp"]):
-        raise SignatureRefused(WRONG, "the timestamp of the signature must be seconds since 1970, ten digits")
+        raise SignatureRefused(WRONG, "the timestamp of the signature must be ten digits, in seconds since 1970")
     expected = hmac.digest(secret.encode(), _join_signed_text(proof).encode(), "sha256").hex()
     if not is_same_secret(proof["signature"].lower(), expected):
-        raise SignatureRefused(WRONG, "the signature is not that of this timestamp, token and signing key")
+        raise SignatureRefused(WRONG, "the signature does not match this timestamp, token and signing key")
     check_age(proof["timestamp"], delivery.received_at, _SECONDS_MAX)
 
 
@@ -77,13 +79,13 @@ def _join_signed_text(proof: dict[str, str]) -> str:
 
 
 def _read_proof(body: bytes) -> dict[str, str]:
-    """timestamp, token and signature, empty where they are missing."""
+    """Return timestamp, token and signature; a missing one is empty."""
     try:
         if _is_json(body):
             fields = parse_object(parse_object(decode_json(body)).get("signature"))
         else:
             decode_form(body)
-            # A variable of the sender that has the name of one of these stands before Mailgun's own: the last counts.
+            # The sender's variables precede Mailgun's fields and may have the same names: the last value counts.
             fields = dict(parse_qsl(body.decode(), keep_blank_values=True))
     except Unreadable:
         fields = {}
@@ -104,7 +106,7 @@ def split_delivery(delivery: WebhookRequest) -> list[Event]:
 
 
 def _modernise_event(fields: dict[str, str]) -> Event:
-    """The flat fields of an old account in the shape of an ``event-data``."""
+    """Convert the form fields of an old account to the current ``event-data`` object."""
     headers = {
         name.lower(): value for name, value in parse_list(fields.get("message-headers")) if isinstance(name, str)
     }
@@ -178,9 +180,9 @@ CONNECTOR: Final = Connector(
     single_use_token=_find_single_use_token,
     refused_status=406,
     steps=(
-        "In Mailgun open Sending, Webhooks, choose the domain, and add the address {url} for each type of event.",
+        "In Mailgun open Sending, Webhooks, select the domain, and add the URL {url} for each event type.",
         "Copy the HTTP webhook signing key (Settings, API security), and enter it as the secret of this source.",
-        "Send v:user_id with your mails where you know it: then a click is the user's at once.",
+        "Send v:user_id with your e-mails, so that clicks are linked to the user.",
     ),
     sample=b'{"signature":{"timestamp":"1777888800","token":"651869375b9df3c98fc15c4889b102119add1235c38fc92824",'
     b'"signature":""},"event-data":{"event":"failed","severity":"temporary","id":"hTWCTD81RtiDN",'

@@ -1,7 +1,10 @@
-"""Meta's webhooks: comments, reactions, mentions, reviews and messages of a Page or an Instagram account. Pure.
+"""Meta connector: comments, reactions, mentions, reviews and messages of a Facebook Page or an Instagram account.
 
-One request holds many entries, an entry many changes: each is an event here. A person is known by an id that holds for
-one page only, so the identity is ``meta:<page>:<user>``. What the page itself writes concerns no person.
+A request contains entries, each with changes or messages; each of these is one event. Meta's user ids are valid for one
+page only, so the identity is ``meta:<page>:<user>``. Activity of the page itself is ignored. Requests carry an
+HMAC-SHA256 of the body (``X-Hub-Signature-256``); HMAC-SHA1 is accepted only if the request has no newer signature.
+
+Source: https://developers.facebook.com/docs/graph-api/webhooks/getting-started
 """
 
 from __future__ import annotations
@@ -55,21 +58,21 @@ _COPIED_NAMES: Final = (
     "has_review",
     "is_hidden",
 )
-"""Members of a change that are ids and words of lists. Any other may be what somebody wrote: a title, a caption."""
+"""Members of a change that are ids or fixed words. Any other member may be free text, such as a title or caption."""
 _COPIED_MEDIA_NAMES: Final = ("id", "media_product_type")
 _DEVICE_KINDS: Final = ("delivery",)
-"""What a person's device says by itself."""
+"""Messages that the customer's device sends automatically."""
 _MESSAGE_KINDS: Final = ("message", "postback", "reaction", "read", "delivery", "referral", "optin", "account_linking")
 
 
 def verify(delivery: WebhookRequest, secret: str) -> None:
-    """By the signature of today, or by the older one where it comes alone."""
+    """Verify the SHA-256 signature, or the older SHA-1 signature if the request has no other."""
     has_only_sha1 = "x-hub-signature" in delivery.headers and "x-hub-signature-256" not in delivery.headers
     (_SHA1 if has_only_sha1 else _SHA256).verify(delivery, secret)
 
 
 def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
-    """Whoever sets the webhook up shows the word that both know; the challenge is given back."""
+    """Return the challenge of the verification request if its token equals the source's ``verify_token``."""
     del secrets
     if delivery.method != "GET" or "hub.mode" not in delivery.query:
         return None
@@ -80,11 +83,11 @@ def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeRepl
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """Each change and each message by itself, with the page and the time of its entry."""
+    """Return each change and each message as one event, with the page and the time of its entry."""
     body = decode_json(delivery.body)
     entries = body.get("entry") if isinstance(body, dict) else None
     if not isinstance(entries, list):
-        raise Unreadable("the body needs the list entry")
+        raise Unreadable("the body needs the member entry, a list")
     events: list[Event] = []
     for entry in entries:
         members: dict[str, Any] = entry if isinstance(entry, dict) else {}
@@ -99,7 +102,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     page, change, message = event.get("page"), event.get(_CHANGE), event.get(_MESSAGE)
     if not isinstance(page, str | int) or not page:
-        raise Unreadable("an entry needs its id")
+        raise Unreadable("an entry needs the member id")
     if isinstance(change, dict) and isinstance(change.get("field"), str):
         value = change.get("value")
         if change["field"] in _MESSAGE_FIELDS and isinstance(value, dict) and "sender" in value:
@@ -107,7 +110,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         return _map_change(event, str(page), change["field"], value if isinstance(value, dict) else {})
     if isinstance(message, dict) and isinstance(message.get("sender"), dict):
         return _map_message(event, str(page), message)
-    raise Unreadable("an entry needs changes with a field, or messaging with a sender")
+    raise Unreadable("an entry needs changes with the member field, or messaging with the member sender")
 
 
 def _map_change(event: Event, page: str, field: str, value: dict[str, Any]) -> Iterable[Call]:
@@ -118,8 +121,8 @@ def _map_change(event: Event, page: str, field: str, value: dict[str, Any]) -> I
     name = _classify_change(field, value)
     own_id = find_first_member(value, "comment_id", "id", "open_graph_story_id")
     verb = value.get("verb")
-    # A thing may have many reactions of many people, and be edited within a second of its making; whatever has no id of
-    # its own is told by all that it says.
+    # One post may have reactions of many people, and may be edited within the second of its creation, so that its id
+    # alone is not unique. A change without an id is identified by its whole content.
     text = find_first_member(value, *_TEXT_NAMES)
     id_parts: tuple[Any, ...] = (value,)
     if own_id is not None:
@@ -165,7 +168,7 @@ def _map_message(event: Event, page: str, message: dict[str, Any]) -> Iterable[C
     person = find_first_member(message["sender"], "id") if isinstance(message.get("sender"), dict) else None
     kind = next((member_name for member_name in _MESSAGE_KINDS if isinstance(message.get(member_name), dict)), None)
     if person is None:
-        raise Unreadable("a message needs sender with its id")
+        raise Unreadable("a message needs the member sender with its id")
     content: dict[str, Any] = message[kind] if kind else {}
     if str(person) == page or content.get("is_echo") is True or kind in _DEVICE_KINDS:
         return
@@ -224,13 +227,14 @@ CONNECTOR: Final = Connector(
     map_event=map_event,
     split_delivery=split_delivery,
     handshake=handshake,
-    options={"verify_token": "The word that you enter as Verify Token beside the address."},
+    options={"verify_token": "The Verify Token that you enter in Meta's developer portal next to the callback URL."},
     steps=(
-        "In Meta's developer portal add the product Webhooks to your app, choose Page (or Instagram), and subscribe "
-        "with the address {url} and a Verify Token of your choice, which is this source's option verify_token.",
+        "Choose a Verify Token, and enter it as this source's option verify_token.",
+        "In Meta's developer portal add the product Webhooks to your app, select Page (or Instagram), and subscribe "
+        "with the callback URL {url} and the same Verify Token.",
         "Enter the app secret (Settings, Basic) as the secret of this source.",
-        "Subscribe to feed, mention, ratings, messages and messaging_postbacks; of Instagram to comments and messages. "
-        "Then subscribe the page itself to the app.",
+        "Subscribe to feed, mention, ratings, messages and messaging_postbacks; for Instagram, to comments and "
+        "messages. Then subscribe the page itself to the app.",
     ),
     timeout_seconds=5.0,
     sample=b'{"object":"page","entry":[{"id":"1111","time":1777888800,"changes":[{"field":"feed","value":'

@@ -1,4 +1,10 @@
-"""Postmark's webhooks: one JSON object a body, unsigned, so that a token in the address has to prove it. Pure."""
+"""Postmark connector: delivery, bounce, complaint, open, click, subscription and inbound webhooks.
+
+A body is one JSON object; its ``RecordType`` is the kind of event. Requests are not signed: they are authenticated with
+a token in the URL or as the password of Basic auth.
+
+Source: https://postmarkapp.com/developer/webhooks/webhooks-overview
+"""
 
 from __future__ import annotations
 
@@ -29,7 +35,7 @@ _NAMES: Final = {
 }
 _TIMES: Final = ("DeliveredAt", "BouncedAt", "ReceivedAt", "ChangedAt", "SubmittedAt")
 _TEMPORARY_BOUNCES: Final = frozenset({"Transient", "DnsError", "SoftBounce"})
-"""Types of bounces after which the address may well be good tomorrow."""
+"""Bounce types of temporary failures, after which the address may still be valid."""
 _SUPPRESSED_BY: Final = {"HardBounce": "email.bounced", "SpamComplaint": "email.complained"}
 
 
@@ -87,7 +93,7 @@ def _build_properties(event: Event) -> dict[str, Any]:
 
 
 def _map_received_mail(event: Event) -> Call:
-    """A mail that somebody wrote to us."""
+    """Map an inbound e-mail, which a customer wrote."""
     sender = parse_object(event.get("FromFull")).get("Email") or extract_address(event.get("From"))
     message = event.get("MessageID")
     return Call(
@@ -107,7 +113,7 @@ def _map_received_mail(event: Event) -> Call:
 
 
 def _parse_date(value: Any) -> Any:
-    """A date as mails write it (``Thu, 5 Apr 2012 16:59:01 +0200``) in RFC 3339; any other as it is."""
+    """Convert an e-mail date (``Thu, 5 Apr 2012 16:59:01 +0200``) to RFC 3339; return any other value unchanged."""
     try:
         return parsedate_to_datetime(value).isoformat()
     except (TypeError, ValueError):
@@ -122,12 +128,12 @@ CONNECTOR: Final = Connector(
     map_event=map_event,
     refused_status=403,
     steps=(
-        "Let this source make its token. Postmark signs nothing, so the token has to stand in the address.",
-        "In Postmark open the server, the message stream, Webhooks, and add {url}?token=THE-TOKEN, or {url} with the"
-        " token as the password of Basic auth.",
-        "Choose Delivery, Bounce, Spam complaint, Open, Link click and Subscription change. For mails that customers"
-        " write, enter the same address as the inbound webhook.",
-        "Send user_id as metadata of your mails where you know it: then a click is the user's at once.",
+        "Generate a token for this source. Postmark does not sign its webhooks, so each request must carry the token.",
+        "In Postmark open the server, the message stream, Webhooks, and add {url}?token=TOKEN, or {url} with the token"
+        " as the password of Basic auth.",
+        "Select Delivery, Bounce, Spam complaint, Open, Link click and Subscription change. To receive e-mails that"
+        " customers write, enter the same URL as the inbound webhook.",
+        "Add user_id to the metadata of your e-mails, so that clicks are linked to the user.",
     ),
     sample=b'{"RecordType":"Click","MessageStream":"outbound","MessageID":"f4830d10-9c35-4f0c-bca3-3d9b459821f8",'
     b'"ReceivedAt":"2026-05-04T10:00:00.9065619Z","Recipient":"user@example.com",'

@@ -1,6 +1,10 @@
-"""SendGrid's Event Webhook: an array of events, signed with ECDSA over time and body. Pure.
+"""SendGrid connector: the signed Event Webhook, an array of events per request.
 
-What the sender sent along stands flat among SendGrid's own members; of old mails, apart in ``unique_args``.
+SendGrid signs the timestamp and the body with ECDSA; Segue stores the public verification key. Custom arguments of the
+sender are members of the event, or of ``unique_args`` for older e-mails.
+
+Source: https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event and
+https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/getting-started-event-webhook-security-features
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from app.formats.event_names import vendor_event_name
 _SIGNATURE: Final = "x-twilio-email-event-webhook-signature"
 _TIMESTAMP: Final = "x-twilio-email-event-webhook-timestamp"
 _SECONDS_MAX: Final = 2 * 86_400
-"""A delivery that failed is repeated for a day."""
+"""Maximum age of a signature: SendGrid retries for a day."""
 
 _NAMES: Final = {
     "processed": "email.sent",
@@ -54,7 +58,7 @@ _DROPPED_NAMES: Final = frozenset(
     {"email", "timestamp", "event", "sg_event_id", "attempt", "user_id", "userId", "anonymous_id", "anonymousId", "ip"}
     | {"category", "newsletter", "unique_args", "sg_machine_open"}
 )
-"""What has a place of its own, or says how often a delivery was tried."""
+"""Members that are mapped elsewhere, or that change on a retry."""
 _ACCOUNT_EVENT: Final = "account_status_change"
 
 
@@ -63,12 +67,12 @@ def verify(delivery: WebhookRequest, secret: str) -> None:
     try:
         _load_public_key(secret).verify(decode_base64(sent), time.encode() + delivery.body, ECDSA(SHA256()))
     except InvalidSignature:
-        raise SignatureRefused(WRONG, "the signature is not that of this body and key") from None
+        raise SignatureRefused(WRONG, "the signature does not match this body and verification key") from None
     check_age(time, delivery.received_at, _SECONDS_MAX)
 
 
 def normalise_secret(secret: str) -> str:
-    """The verification key as SendGrid shows it: base64 of DER; lines of PEM around it are taken off."""
+    """Return the verification key as base64 of DER, without the lines of a PEM wrapper. Raise ValueError if invalid."""
     encoded = "".join(line for line in secret.strip().splitlines() if not line.startswith("-----"))
     _load_public_key(encoded)
     return encoded
@@ -79,9 +83,9 @@ def _load_public_key(secret: str) -> EllipticCurvePublicKey:
     try:
         key = load_der_public_key(b64decode(secret, validate=True))
     except (Error, ValueError):
-        raise ValueError("This is no verification key as SendGrid shows it.") from None
+        raise ValueError("This is not a verification key of SendGrid (base64).") from None
     if not isinstance(key, EllipticCurvePublicKey):
-        raise ValueError("This is a public key, but not one of ECDSA.")
+        raise ValueError("This public key is not an ECDSA key.")
     return key
 
 
@@ -110,7 +114,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 
 def _build_properties(fields: Event) -> dict[str, Any]:
-    """SendGrid's own under our names, and whatever the sender sent along under theirs."""
+    """Return SendGrid's members under Segue's property names, and custom arguments under their own names."""
     newsletter = parse_object(fields.get("newsletter")).get("newsletter_id")
     return {
         **({} if newsletter is None else {"campaign_id": newsletter}),
@@ -128,10 +132,10 @@ CONNECTOR: Final = Connector(
     ),
     map_event=map_event,
     steps=(
-        "In SendGrid open Settings, Mail Settings, Event Webhooks, and create one with the address {url}.",
-        "Choose the events that shall count; turn Signature Verification on and save.",
-        "Copy the verification key that it then shows, and enter it as the secret of this source.",
-        "Send user_id as a custom argument of your mails where you know it: then a click is the user's at once.",
+        "In SendGrid open Settings, Mail Settings, Event Webhooks, and create a webhook with the URL {url}.",
+        "Select the events to send, turn on Signature Verification, and save.",
+        "Copy the verification key that SendGrid then shows, and enter it as the secret of this source.",
+        "Add user_id as a custom argument to your e-mails, so that clicks are linked to the user.",
     ),
     sample=b'[{"email":"user@example.com","timestamp":1777888800,"event":"click","sg_event_id":"ZXZ0LTE",'
     b'"sg_message_id":"abc.filter0001.1.2.0","url":"https://example.com/p","useragent":"Mozilla/5.0 (X11; Linux)",'

@@ -1,7 +1,12 @@
-"""Amazon SES through SNS: the events of a mail as JSON text inside a signed notification. Pure.
+"""Amazon SES connector: e-mail events that SES publishes to an SNS topic.
 
-Anybody can have a topic whose notifications SNS signs, so the source names its own topics, and the certificate must
-stand at an address of SNS itself. One notification may be about several recipients: each has a touchpoint.
+It reads the event publishing format (``eventType``) and feedback notifications (``notificationType``). A notification
+about several recipients becomes one touchpoint for each of them. SNS signs each notification with RSA (signature version
+1 or 2), and it signs for every AWS account. A source therefore accepts only the topics in its option ``topics``, and the
+certificate must be on a host of SNS.
+
+Source: https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html and
+https://docs.aws.amazon.com/ses/latest/dg/event-publishing-retrieving-sns-contents.html
 """
 
 from __future__ import annotations
@@ -34,7 +39,7 @@ from app.formats.event_names import vendor_event_name
 from app.touchpoint import SECOND
 
 _SECONDS_MAX: Final = 86_400
-"""A delivery that failed is repeated for an hour at most."""
+"""Maximum age of a signature: SNS retries for an hour at most."""
 
 _HOST: Final = re.compile(r"sns\.[a-zA-Z0-9-]{3,}\.amazonaws\.com(\.cn)?")
 _CERTIFICATE_URL: Final = re.compile(
@@ -65,12 +70,12 @@ _NAMES: Final = {
     "Received": "email.received",
 }
 _DETAIL_MEMBERS: Final = {"Rendering Failure": "failure", "DeliveryDelay": "deliveryDelay"}
-"""Under which member an event says more, where that is not its name in lower case."""
+"""Member with the details of an event type, if it is not the type in lower case."""
 _RECIPIENT_LISTS: Final = ("bouncedRecipients", "complainedRecipients", "delayedRecipients", "recipients")
 
 
 def find_certificate_url(delivery: WebhookRequest) -> str | None:
-    """Where the certificate of the signature stands. Nothing is fetched for a topic that is not the source's."""
+    """Return the URL of the signing certificate; raise SignatureRefused for a topic that the source does not list."""
     return str(_require_expected_notification(delivery)["SigningCertURL"])
 
 
@@ -85,27 +90,27 @@ def _verify(delivery: WebhookRequest, secret: str) -> None:
             decode_base64(str(message["Signature"])), _join_signed_text(message), PKCS1v15(), hash_class()
         )
     except InvalidSignature:
-        raise SignatureRefused(WRONG, "the signature is not that of this notification") from None
+        raise SignatureRefused(WRONG, "the signature does not match this notification") from None
     check_age(str(message.get("Timestamp", "")), delivery.received_at, _SECONDS_MAX)
 
 
 def _require_expected_notification(delivery: WebhookRequest) -> Event:
-    """The notification, if it is one that the source awaits. Raises SignatureRefused."""
+    """Return the notification; raise SignatureRefused unless it is a signed message of a topic of the source."""
     try:
         message = decode_json(delivery.body)
     except Unreadable as error:
-        raise SignatureRefused(MISSING, f"the body is no notification of SNS: {error}") from None
+        raise SignatureRefused(MISSING, f"the body is not an SNS notification: {error}") from None
     if not isinstance(message, dict) or not message.get("Signature"):
-        raise SignatureRefused(MISSING, "the body has no Signature; raw message delivery, which has none, must be off")
+        raise SignatureRefused(MISSING, "the body has no Signature; turn off raw message delivery of the subscription")
     for name, member in (("x-amz-sns-message-type", "Type"), ("x-amz-sns-message-id", "MessageId")):
         if delivery.headers.get(name, message.get(member)) != message.get(member):
-            raise SignatureRefused(WRONG, f"the header {name} says something else than {member}")
+            raise SignatureRefused(WRONG, f"the header {name} differs from the member {member}")
     if message.get("Type") not in _SIGNED_MEMBERS:
-        raise SignatureRefused(WRONG, "Type is none that SNS signs")
+        raise SignatureRefused(WRONG, "Type is not a message type of SNS")
     if message.get("TopicArn") not in delivery.options.get("topics", "").replace(",", " ").split():
-        raise SignatureRefused(WRONG, "TopicArn is not among the source's topics")
+        raise SignatureRefused(WRONG, "TopicArn is not in the source's option topics")
     if not _CERTIFICATE_URL.fullmatch(str(message.get("SigningCertURL"))):
-        raise SignatureRefused(WRONG, "SigningCertURL is no certificate of SNS")
+        raise SignatureRefused(WRONG, "SigningCertURL is not a certificate URL of SNS")
     return message
 
 
@@ -126,7 +131,7 @@ def _is_sns_url(url: Any) -> bool:
 
 
 def _find_valid_public_key(pem: bytes, at: int) -> RSAPublicKey:
-    """The key of a certificate that holds at that instant. Raises SignatureRefused."""
+    """Return the certificate's key; raise SignatureRefused if it is invalid at that time."""
     key, holds_from, holds_until = _load_certificate(pem)
     if not holds_from <= at <= holds_until:
         raise SignatureRefused(WRONG, "the certificate at SigningCertURL is not valid now")
@@ -135,21 +140,20 @@ def _find_valid_public_key(pem: bytes, at: int) -> RSAPublicKey:
 
 @lru_cache(maxsize=64)
 def _load_certificate(pem: bytes) -> tuple[RSAPublicKey, int, int]:
-    """(key, first instant at which its certificate holds, last one)."""
+    """Return the key, and the first and last microsecond at which its certificate is valid."""
     if not pem.startswith(_PEM):
-        raise SignatureRefused(WRONG, "what stands at SigningCertURL is no certificate")
+        raise SignatureRefused(WRONG, "the content at SigningCertURL is not a certificate")
     try:
         certificate = load_pem_x509_certificate(pem)
         key = certificate.public_key()
     except ValueError:
-        raise SignatureRefused(WRONG, "what stands at SigningCertURL is no certificate") from None
+        raise SignatureRefused(WRONG, "the content at SigningCertURL is not a certificate") from None
     if not isinstance(key, RSAPublicKey):
-        raise SignatureRefused(WRONG, "the certificate at SigningCertURL has no key of RSA")
+        raise SignatureRefused(WRONG, "the certificate at SigningCertURL has no RSA key")
     return key, _to_microseconds(certificate.not_valid_before_utc), _to_microseconds(certificate.not_valid_after_utc)
 
 
 def _to_microseconds(moment: datetime) -> int:
-    """Certificates tell whole seconds."""
     return int(moment.timestamp()) * SECOND
 
 
@@ -159,7 +163,7 @@ def _join_signed_text(message: Event) -> bytes:
 
 
 def handshake_signed(delivery: WebhookRequest) -> HandshakeReply | None:
-    """A subscription is confirmed by visiting its address; that one has ended needs no answer."""
+    """Confirm a subscription by fetching its SubscribeURL; acknowledge the end of a subscription without action."""
     message = _require_expected_notification(delivery)
     if message["Type"] == "Notification":
         return None
@@ -167,21 +171,21 @@ def handshake_signed(delivery: WebhookRequest) -> HandshakeReply | None:
         return HandshakeReply()
     url = message.get("SubscribeURL")
     if not _is_sns_url(url) or parse_qs(urlsplit(str(url)).query).get("Action") != ["ConfirmSubscription"]:
-        raise SignatureRefused(WRONG, "SubscribeURL is no confirmation at SNS")
+        raise SignatureRefused(WRONG, "SubscribeURL is not a confirmation URL of SNS")
     return HandshakeReply(fetch_url=str(url))
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """The notification with its text parsed; none where SNS only says that the topic works."""
+    """Return the notification with its Message decoded; no event for the message that validates the topic."""
     message = parse_object(decode_json(delivery.body))
     text = message.get("Message")
     if not isinstance(text, str):
-        raise Unreadable("a notification needs the member Message, a text")
+        raise Unreadable("a notification needs the member Message, a string")
     if text.startswith(_VALIDATION_TEXT):
         return []
     event = decode_json(text.encode())
     if not isinstance(event, dict):
-        raise Unreadable("Message must be a JSON object in a text")
+        raise Unreadable("Message must be a string with a JSON object")
     return [{"MessageId": message.get("MessageId"), "Timestamp": message.get("Timestamp"), "Message": event}]
 
 
@@ -218,18 +222,18 @@ def _choose_event_name(kind: str, detail: Event) -> str:
 
 
 def _list_recipients(kind: str, mail: Event, detail: Event) -> Iterable[tuple[Any, dict[str, Any]]]:
-    """Each recipient that an event is about, once, and what it says of that one. Opens and clicks do not tell which."""
+    """Yield each recipient of an event once, with its properties. Opens and clicks count for all: SES names none."""
     default_recipients = [mail.get("source")] if kind == "Received" else mail.get("destination")
     recipients = next(
         (detail[member_name] for member_name in _RECIPIENT_LISTS if kind != "Received" and detail.get(member_name)),
         default_recipients,
     )
-    seen = set()
+    addresses = set()
     for recipient in parse_list(recipients):
         members = parse_object(recipient)
         email = extract_address(members.get("emailAddress") if members else recipient)
-        if isinstance(email, str) and email and email not in seen:
-            seen.add(email)
+        if isinstance(email, str) and email and email not in addresses:
+            addresses.add(email)
             yield email, {"details": members.get("diagnosticCode"), "code": members.get("status")}
 
 
@@ -261,13 +265,14 @@ CONNECTOR: Final = Connector(
     split_delivery=split_delivery,
     certificate_url=find_certificate_url,
     handshake_signed=handshake_signed,
-    options={"topics": "The ARNs of the SNS topics that this source takes, parted by commas or spaces. Required."},
+    options={"topics": "ARNs of the accepted SNS topics, separated by commas or spaces. Required."},
     timeout_seconds=14.0,
     steps=(
-        "Make an SNS topic, and enter its ARN as the option topics of this source.",
-        "In SES let a configuration set publish its events to that topic.",
-        "Subscribe {url} to the topic with the protocol HTTPS, raw message delivery off. It confirms by itself.",
-        "Tag your mails with campaign and user_id where you know them.",
+        "Create an SNS topic, and enter its ARN as the option topics of this source.",
+        "In SES add an event destination of that topic to the configuration set.",
+        "Subscribe {url} to the topic with the protocol HTTPS and raw message delivery off. Segue confirms the"
+        " subscription.",
+        "Tag your e-mails with campaign and user_id, so that clicks are linked to the campaign and the user.",
     ),
     sample_headers={"content-type": "text/plain; charset=UTF-8"},
     sample=b'{"Type":"Notification","MessageId":"19ba9823-d7f2-53c1-860e-cb10e0d13dfc",'

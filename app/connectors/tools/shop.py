@@ -1,7 +1,8 @@
-"""Shops and tills of any make, in one shape of our own: orders, returns, deliveries, purchases in stores, cards. Pure.
+"""Generic shop connector: orders, returns, deliveries, store purchases and loyalty cards of any shop or till.
 
-One object says ``type``, ``order_id`` or another id, ``timestamp`` and who it was: ``user_id``, ``email``, ``phone``,
-``anonymous_id`` or ``loyalty_card``, beside the rest or inside ``customer``. Everything else is a property.
+It reads Segue's own format: objects with ``type``, an id such as ``order_id``, ``timestamp`` and an identity
+(``user_id``, ``email``, ``phone``, ``anonymous_id`` or ``loyalty_card``), which may also be inside ``customer``. Every
+other member is a property. Requests are authenticated with a token. The format is documented in docs/shops.md.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ EVENT_NAMES: Final = {
     "visit": STORE_VISITED,
 }
 _TYPE_OF_NAME: Final = {name: kind for kind, name in reversed(EVENT_NAMES.items())}
-"""Segment's name may stand for the type."""
+"""Types by Segment event name, which is accepted in place of the type."""
 _CARD: Final = "card"
 ID_MEMBERS: Final = {
     "order": "order_id",
@@ -55,7 +56,7 @@ ID_MEMBERS: Final = {
     "shipment": "shipment_id",
     "delivery": "shipment_id",
 }
-"""What happens once to the thing of that id, whoever tells it."""
+"""Types that happen at most once to one object, with the member that holds the object's id."""
 _IN_STORE_TYPES: Final = ("purchase", "visit")
 _AMOUNT_NAMES: Final = ("total", "subtotal", "tax", "shipping", "discount", "revenue")
 _TEXT_NAMES: Final = ("note", "reason", "comment")
@@ -68,7 +69,7 @@ _LINE_BREAK: Final = b"\n"
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """One object, an array of them, or one a line."""
+    """Split a JSON object, an array of objects, or one object per line."""
     lines = [line for line in delivery.body.split(_LINE_BREAK) if line.strip()]
     if len(lines) > 1 and all(line.strip()[:1] == b"{" and line.strip()[-1:] == b"}" for line in lines):
         return [decode_json(line) for line in lines]
@@ -80,7 +81,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     type_text = event.get("type")
     if not isinstance(type_text, str) or not type_text.strip():
         raise Unreadable(
-            "an event needs its type: order, return, delivery, purchase, card_used, card, visit or another"
+            "an event needs the member type: order, return, delivery, purchase, card_used, card, visit or another"
         )
     kind = _TYPE_OF_NAME.get(type_text, type_text)
     customer = get_object(event, "customer")
@@ -121,8 +122,11 @@ def _build_properties(event: Event) -> dict[str, Any]:
 
 
 def _derive_message_id(event: Event, kind: str) -> str:
-    """Of an order its order's, whatever its own; of all else its own; else of what happens once, by what it happens
-    to; else a hash of what it says. With the name, for shops number their orders and their parcels alike.
+    """Return the message id.
+
+    A completed order uses its order id, so that it counts once under any event id. Other events use their own id, else
+    the id of the object to which they happen once, else a hash of their content. The event name is part of the id,
+    because a shop may give an order and a parcel the same number.
     """
     name = EVENT_NAMES.get(kind, kind)
     own_id, id_member = find_first_value(("id", "message_id"), event), ID_MEMBERS.get(kind)
@@ -140,11 +144,13 @@ CONNECTOR: Final = Connector(
     split_delivery=split_delivery,
     map_event=map_event,
     steps=(
-        "Let the shop, the till or what moves data between them POST JSON to {url}: one object, an array, or one a "
+        "Configure the shop, the till or the middleware to POST JSON to {url}: one object, an array, or one object per "
         "line.",
-        "Give it this source's token, as Authorization: Bearer, as X-Segue-Token or as ?token= in the address.",
-        "Say type (order, order_updated, cancellation, refund, return, shipment, delivery, purchase, card_used, card "
-        "or visit), order_id, timestamp, total, currency, products, and who: user_id, email, phone or loyalty_card.",
+        "Generate a token for this source. Send it as Authorization: Bearer TOKEN, as the header X-Segue-Token or in "
+        "the URL as ?token=TOKEN.",
+        "Send type (order, order_updated, cancellation, refund, return, shipment, delivery, purchase, card_used, card "
+        "or visit), order_id, timestamp, total, currency, products and an identity (user_id, email, phone or "
+        "loyalty_card).",
     ),
     sample=b'{"type":"purchase","order_id":"R-2041","timestamp":"2026-05-04T12:00:00+02:00","loyalty_card":"LC-9",'
     b'"store":"Berlin 3","total":"42.50","currency":"EUR","products":[{"product_id":"93","name":"Lamp","price":42.5,'

@@ -1,10 +1,16 @@
-"""Shopify: what happens to orders, parcels and customers; the topic is in a header, the body is the thing itself. Pure.
+"""Shopify connector: webhooks about orders, refunds, shipments, checkouts and customers, in JSON.
 
-``orders/create`` alone makes an "Order Completed": Shopify sends it once, when the checkout is done, paid or not. What
-happens once to an order has the order's own id and its topic as message id, so that two subscriptions count it once;
-everything else a hash of its topic and body. For the signature covers the body alone: whoever sends a captured body
-again can write what they like into the headers. A refund or a parcel names its order, not its customer: the order's id
-joins it to the customer whose order it is, in whatever order they arrive.
+The header ``X-Shopify-Topic`` contains the topic; the body is the resource of the Admin REST API. Requests carry an
+HMAC-SHA256 that covers the body but not the headers, so the message id never depends on Shopify's event id header.
+
+- "Order Completed" comes from ``orders/create`` only, which Shopify sends once per checkout, paid or not.
+- Topics that happen once have the topic and the resource's id as message id, so that two subscriptions count once.
+  Other topics have a hash of topic and body.
+- A refund or a shipment contains its order but not its customer. The identity ``shopify_order`` links it to the
+  customer of that order, in any order of arrival.
+
+Source: https://shopify.dev/docs/apps/build/webhooks and
+https://shopify.dev/docs/apps/build/webhooks/subscribe/https
 """
 
 from __future__ import annotations
@@ -54,7 +60,7 @@ _IMPERSONAL_TOPICS: Final = frozenset(
 _REDACT_TOPIC: Final = "customers/redact"
 _ERASED_IDENTITIES: Final = {"id": "shopify_customer", "email": "email", "phone": "phone"}
 _DATA_REQUEST: Final = frozenset({"orders_requested", "data_request"})
-"""Members of ``customers/data_request``, whose body is much like that of a request to forget."""
+"""Members of ``customers/data_request``, whose body resembles an erasure request."""
 _POINT_OF_SALE: Final = "pos"
 _TRAITS: Final = {
     "first_name": "first_name",
@@ -80,7 +86,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     topic, payload = event.get("topic"), event.get("payload")
     if not isinstance(topic, str) or not topic or not isinstance(payload, dict):
-        raise Unreadable("an event needs the header X-Shopify-Topic and an object")
+        raise Unreadable("an event needs the header X-Shopify-Topic and a JSON object")
     if topic == _REDACT_TOPIC:
         yield from _map_erasures(payload)
     elif topic in ("customers/create", "customers/update", "customers/enable", "customers/disable"):
@@ -156,7 +162,7 @@ def _map_refund(event: Event, topic: str, refund: Mapping[str, Any]) -> Call:
 
 
 def _map_parcel(event: Event, topic: str, parcel: Mapping[str, Any]) -> Call:
-    """A parcel that is made is shipped; of later news of it, that it arrived counts once, all others are updates."""
+    """Map a fulfillment: creation is "Order Shipped", delivery counts once, and other changes are updates."""
     own_id = as_text_id(parcel.get("id"))
     status, name = parcel.get("shipment_status"), "Shipment Updated"
     message_id = _derive_message_id(topic, parcel)
@@ -214,19 +220,22 @@ def _map_customer(event: Event, topic: str, customer: Mapping[str, Any]) -> Call
 
 
 def _map_erasures(payload: Mapping[str, Any]) -> Iterable[Erasure]:
-    """Under each identity of the customer that it gives, for a guest may be known by one only; else under the orders'.
+    """Yield an erasure for each identity of the customer, or for each order if the request contains no identity.
 
-    The topic is not signed, so that the body of an order, say, may come with this one; it must look like a request.
+    A guest may be known by one of the identities only. The signature does not cover the topic header, so a captured
+    body of another topic must not be accepted: the body must have the members of an erasure request.
     """
     is_erasure_request = "orders_to_redact" in payload or ("customer" in payload and _DATA_REQUEST.isdisjoint(payload))
     if not payload.get("shop_domain") or not is_erasure_request or "id" in payload:
-        raise Unreadable("a request to forget needs shop_domain, and customer or orders_to_redact, and has no id")
+        raise Unreadable(
+            "customers/redact needs the members shop_domain, and customer or orders_to_redact, and must not have an id"
+        )
     customer, orders = get_object(payload, "customer"), payload.get("orders_to_redact")
     erasures = [Erasure(kind, customer[name]) for name, kind in _ERASED_IDENTITIES.items() if customer.get(name)]
     if not erasures and isinstance(orders, list):
         erasures = [Erasure("shopify_order", own) for order in orders if (own := as_text_id(order)) is not None]
     if not erasures:
-        raise Unreadable("a request to forget names nobody")
+        raise Unreadable("customers/redact contains no identity of a customer")
     yield from erasures
 
 
@@ -248,7 +257,7 @@ def _map_other(event: Event, topic: str, payload: Mapping[str, Any]) -> Call:
 
 
 def _find_identities(resource: Mapping[str, Any], order_id: Any) -> dict[str, Any]:
-    """Cart attributes may say who it was on the web: user_id, anonymous_id."""
+    """Return the identities of an order or checkout, with user_id and anonymous_id from the cart attributes."""
     customer = get_object(resource, "customer")
     attributes = {
         str(attribute.get("name")): attribute.get("value")
@@ -264,7 +273,10 @@ def _find_identities(resource: Mapping[str, Any], order_id: Any) -> dict[str, An
 
 
 def _names_a_person(call: Call, topic: str) -> bool:
-    """An order of nobody, of a till say, makes no customer; news of an order is its customer's, who comes with it."""
+    """Return whether the call has an identity of a person.
+
+    An anonymous order, for example from a till, must not create a customer, so its own order id does not count.
+    """
     identities = [call.user_id, call.anonymous_id, call.email, call.phone, call.ids.get("shopify_customer")]
     if topic not in _ORDER_NAMES:
         identities.append(call.ids.get("shopify_order"))
@@ -302,7 +314,7 @@ def _build_product_properties(line: Mapping[str, Any], quantity: Any = None) -> 
 
 
 def _derive_message_id(topic: str, resource: Mapping[str, Any]) -> str:
-    """A retry has the same body; the headers, with Shopify's own id of the event, are not signed."""
+    """Return the topic with the resource's id, or a hash of topic and body: the signature covers no headers."""
     own_id = as_text_id(resource.get("id"))
     return f"{topic} {own_id}" if own_id is not None and topic in _ONE_TIME_TOPICS else derive_event_id(topic, resource)
 
@@ -316,10 +328,12 @@ CONNECTOR: Final = Connector(
     map_event=map_event,
     timeout_seconds=5.0,
     steps=(
-        "In Shopify open Settings, Notifications, Webhooks, and create one in JSON to {url} for each event that shall "
-        "count: order creation, payment, cancellation, refund, fulfilment, customer creation and update.",
-        "Enter the signing secret that the page shows as the secret of this source; of an app, its client secret.",
-        "Set the cart attributes user_id or anonymous_id in your theme: then an order is the web visitor's at once.",
+        "In Shopify open Settings, Notifications, Webhooks, and create webhooks in JSON to {url} for order creation, "
+        "order payment, order cancellation, refund creation, fulfillment creation and update, customer creation and "
+        "customer update.",
+        "Enter the signing secret that the page shows as the secret of this source. For webhooks of an app, enter the "
+        "app's client secret.",
+        "Set the cart attribute user_id or anonymous_id in your theme, so that orders are linked to the web visitor.",
     ),
     sample=b'{"id":820982911946154508,"name":"#1001","email":"user@example.com","created_at":"2026-05-04T12:00:00+02:00",'
     b'"processed_at":"2026-05-04T12:00:00+02:00","updated_at":"2026-05-04T12:00:01+02:00","financial_status":"paid",'

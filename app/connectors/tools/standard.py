@@ -1,4 +1,10 @@
-"""Whoever signs by Standard Webhooks: our own flat shape, Segment's, or ``{"type", "timestamp", "data"}``. Pure."""
+"""Standard Webhooks connector, for any sender that signs by this specification, with its header names or Svix's names.
+
+It reads Segue's flat event format, Segment messages and the specification's ``{"type", "timestamp", "data"}``. Requests
+carry an HMAC-SHA256 (``v1``, secret ``whsec_``) or an Ed25519 signature (``v1a``, key ``whpk_``).
+
+Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+"""
 
 from __future__ import annotations
 
@@ -14,8 +20,10 @@ _ID: Final = "webhook-id"
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """The message's id is the event's where it has none of its own; of several in one body, all but the first add
-    their place."""
+    """Split the body and add the ``webhook-id`` to each event, which uses it if it has no id of its own.
+
+    Every event of a body but the first appends its index, so that ids stay unique.
+    """
     message_id = read_standard_id(delivery)
     events: list[Any] = split_json_events(delivery)
     if not message_id:
@@ -41,12 +49,12 @@ CONNECTOR: Final = Connector(
     split_delivery=split_delivery,
     map_event=map_event,
     steps=(
-        "Let the sender deliver to {url}, signed by Standard Webhooks (webhook-id, webhook-timestamp and "
-        "webhook-signature; Svix's names of them do too).",
-        "Enter its signing secret, whsec_.., or its public key, whpk_.., as the secret of this source.",
-        "Send type (or event), timestamp, who it was (user_id, email, phone, anonymous_id), channel and properties (or "
-        "data); messages in Segment's shape are read as such.",
-        "Where the person stands elsewhere in data, name the place in the source's identity_properties.",
+        "Configure the sender to deliver to {url} and to sign by Standard Webhooks (headers webhook-id, "
+        "webhook-timestamp and webhook-signature, or the same names with svix-).",
+        "Enter the sender's signing secret (whsec_..) or public key (whpk_..) as the secret of this source.",
+        "Send type (or event), timestamp, an identity (user_id, email, phone or anonymous_id), channel and properties "
+        "(or data). Segment messages are accepted too.",
+        "If the identity is in another member of data, list that member in the source's identity_properties.",
     ),
     sample=b'{"type":"invoice.paid","timestamp":"2026-05-04T10:00:00Z","user_id":"user-1","email":"user@example.com",'
     b'"channel":"server","data":{"invoice_id":"in-7","total":42.5,"currency":"EUR"}}',

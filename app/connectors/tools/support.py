@@ -1,4 +1,8 @@
-"""Any other help desk, in a shape of our own, signed by Standard Webhooks. Pure."""
+"""Generic help desk connector: tickets, chats and ratings of help desks without a connector of their own.
+
+It reads Segue's own format: objects with ``event``, ``id``, ``occurred_at``, ``ticket_id`` and ``customer``. Requests
+are signed by Standard Webhooks. The format is documented in docs/support.md.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ _AGENT_WORDS: Final = frozenset({"agent", "admin", "staff", "bot"})
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """An event without an id of its own has the message's, with its place where there are several."""
+    """Split the body and add the ``webhook-id`` to each event; if there are several, each appends its index."""
     message_id = read_standard_id(delivery)
     events: list[Any] = split_json_events(delivery)
     if not message_id:
@@ -86,18 +90,18 @@ def _choose_event_name(kind: str, event: Event, status: str | None, previous: st
 
 CONNECTOR: Final = Connector(
     key="support",
-    name="Another help desk",
+    name="Other help desks",
     family="support",
     scheme=STANDARD,
     split_delivery=split_delivery,
     map_event=map_event,
     steps=(
-        "Let your help desk, or a small program beside it, deliver to {url}, signed by Standard Webhooks; its signing "
-        "secret is the secret of this source.",
+        "Configure the help desk, or a script next to it, to deliver to {url} and to sign by Standard Webhooks. Enter "
+        "the signing secret as the secret of this source.",
         "Send event (ticket.created, ticket.replied with by, ticket.status_changed, ticket.solved, ticket.reopened, "
         "ticket.assigned, chat.started, csat.submitted with rating and scale), id, occurred_at, ticket_id and customer "
         "(user_id, email, phone or the help desk's own id).",
-        "Put what people wrote into subject, message and comment, and figures of your own into properties.",
+        "Put free text into subject, message and comment, and your own values into properties.",
     ),
     sample=b'{"id":"evt-1","event":"ticket.replied","by":"customer","occurred_at":"2026-05-04T10:00:00Z",'
     b'"ticket_id":"77","status":"open","priority":"high","customer":{"id":"c-9","user_id":"user-1",'

@@ -1,8 +1,10 @@
-"""A score from any survey tool that has no adapter of its own: NPS, CSAT, CES, a review, or a whole survey. Pure.
+"""Generic survey connector: NPS, CSAT and CES scores, reviews and surveys of tools without a connector of their own.
 
-One object, or an array of them: ``type`` (nps, csat, ces, review, survey), who (``user_id``, ``email``, ``phone``,
-``anonymous_id``, ``ids``), ``rating`` and, where it is not the usual one, ``scale`` (the best rating), ``comment``
-(free text), ``survey`` and ``survey_id``, ``id``, ``timestamp``, ``channel``, and anything else in ``properties``.
+It reads Segue's own format: objects with ``type`` (nps, csat, ces, review or survey), ``rating`` and an identity
+(``user_id``, ``email``, ``phone``, ``anonymous_id`` or ``ids``). Optional members are ``scale`` (the best rating),
+``comment`` (free text), ``survey``, ``survey_id``, ``id``, ``timestamp``, ``channel`` and ``properties``. The kind
+``survey`` is authenticated with a token, ``survey_signed`` by Standard Webhooks. The format is documented in
+docs/surveys-and-social.md.
 """
 
 from __future__ import annotations
@@ -35,13 +37,13 @@ _KINDS: Final = {
     "review": (REVIEW, 5),
     "survey": (COMPLETED, None),
 }
-"""Name, and the best rating where none is said."""
+"""Event name and default scale (best rating) of each type."""
 _ID: Final = "webhook-id"
 _TEXT_NAMES: Final = ("comment", "title")
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """An event without an id of its own has that of the message, where the sender signs by Standard Webhooks."""
+    """Split the body and add the id of Standard Webhooks to each event, which uses it if it has no id of its own."""
     events: list[Any] = split_json_events(delivery)
     message_id = read_standard_id(delivery)
     if not message_id:
@@ -78,7 +80,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 
 def _build_score_properties(kind: str, event: Event, usual_scale: int | None) -> dict[str, Any]:
-    """``rating`` and ``scale``, and of an NPS the group. Raises Unreadable for a rating that is none."""
+    """Return ``rating`` and ``scale``, and ``group`` for an NPS; raise Unreadable if the rating is invalid."""
     sent_rating = event.get("rating")
     if sent_rating in (None, ""):
         if usual_scale is None:
@@ -93,9 +95,10 @@ def _build_score_properties(kind: str, event: Event, usual_scale: int | None) ->
 
 
 _STEPS: Final = (
-    "Send one object for each answer: type (nps, csat, ces, review or survey), rating, scale where it is not 10, 5, 7 "
-    "or 5, who (user_id, email, phone or anonymous_id), timestamp, id and comment.",
-    "The same id twice is the same answer; without one, the same content is.",
+    "Send one object per answer: type (nps, csat, ces, review or survey), rating, an identity (user_id, email, phone "
+    "or anonymous_id), timestamp, id and comment.",
+    "Add scale, the best possible rating, if it is not 10 (nps), 5 (csat and review) or 7 (ces).",
+    "Answers with the same id are stored once. Without an id, answers with the same content are stored once.",
 )
 _SAMPLE: Final = (
     b'{"type":"nps","id":"r-1","timestamp":"2026-05-04T10:00:00Z","user_id":"user-1","email":"user@example.com",'
@@ -110,7 +113,10 @@ CONNECTORS: Final = (
         scheme=TOKEN,
         map_event=map_event,
         split_delivery=split_delivery,
-        steps=("Let the tool, or whatever stands between, POST to {url}?token=TOKEN.", *_STEPS),
+        steps=(
+            "Generate a token for this source, and configure the tool or the middleware to POST to {url}?token=TOKEN.",
+            *_STEPS,
+        ),
         sample=_SAMPLE,
     ),
     Connector(
@@ -120,7 +126,11 @@ CONNECTORS: Final = (
         scheme=STANDARD,
         map_event=map_event,
         split_delivery=split_delivery,
-        steps=("Let the sender deliver to {url}, signed by Standard Webhooks; enter its secret, whsec_...", *_STEPS),
+        steps=(
+            "Configure the sender to deliver to {url} and to sign by Standard Webhooks. Enter its signing secret "
+            "(whsec_..) as the secret of this source.",
+            *_STEPS,
+        ),
         sample=_SAMPLE,
     ),
 )

@@ -1,4 +1,10 @@
-"""SurveyMonkey's webhooks: that a response came in, without its answers. Pure."""
+"""SurveyMonkey connector: webhooks of API v3 that report a response, without its answers.
+
+Requests carry an HMAC-SHA1 of the body, keyed by ``client_id&client_secret`` of the app. The answers can be imported
+from an export of the survey.
+
+Source: https://api.surveymonkey.com/v3/docs#webhooks
+"""
 
 from __future__ import annotations
 
@@ -15,20 +21,20 @@ from app.formats.event_names import vendor_event_name
 
 _NAMES: Final = {"response_completed": COMPLETED, "response_updated": ANSWERED}
 _IMPERSONAL_PREFIXES: Final = ("collector_", "survey_", "app_")
-"""Types of events that tell of surveys and collectors, not of people."""
+"""Prefixes of event types about surveys, collectors and apps, which concern no person."""
 
 
 def normalise_secret(secret: str) -> str:
-    """The key of the signature: ``client_id&client_secret``."""
+    """Return the signature's key ``client_id&client_secret``; raise ValueError if a part is missing."""
     normalised = secret.strip()
     client_id, _, client_secret = normalised.partition("&")
     if not client_id or not client_secret:
-        raise ValueError("Enter the app's client id and its secret with an & between them: client_id&client_secret.")
+        raise ValueError("Enter the app's client id and client secret, joined by an &: client_id&client_secret.")
     return normalised
 
 
 def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
-    """A HEAD asks whether anybody is there."""
+    """Answer the HEAD request with which SurveyMonkey checks the URL."""
     del secrets
     return HandshakeReply() if delivery.method == "HEAD" else None
 
@@ -45,7 +51,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     response = event.get("object_id")
     respondent = members.get("respondent_id") or response
     if respondent in (None, ""):
-        raise Unreadable("an event of a response needs resources.respondent_id or object_id")
+        raise Unreadable("a response event needs the member resources.respondent_id or object_id")
     own_id = event.get("event_id")
     yield Call(
         id=f"{own_id}:{response}" if own_id not in (None, "") else derive_event_id(event),
@@ -69,7 +75,7 @@ CONNECTOR: Final = Connector(
     family="survey",
     scheme=replace(
         hmac_scheme(
-            "Client id and client secret of the app, as client_id&client_secret",
+            "Client id and client secret of the app (client_id&client_secret)",
             signature_header="sm-signature",
             digest="sha1",
             encoding="base64",
@@ -79,10 +85,11 @@ CONNECTOR: Final = Connector(
     map_event=map_event,
     handshake=handshake,
     steps=(
-        "In SurveyMonkey's developer portal make a private app; it shows a client id and a client secret.",
-        "Enter both as the secret of this source, with an & between them.",
-        "Make a webhook by its API (POST /v3/webhooks) for response_completed, with subscription_url {url}.",
-        "Answers do not come along: import the export of the survey to have them, and the respondents' addresses.",
+        "In SurveyMonkey's developer portal create a private app, and copy its client id and client secret.",
+        "Enter both as the secret of this source: client_id&client_secret.",
+        "Create a webhook for response_completed with SurveyMonkey's API (POST /v3/webhooks) and the subscription_url "
+        "{url}.",
+        "The webhook contains no answers. To load answers and respondents' addresses, import an export of the survey.",
     ),
     sample_headers={"content-type": "application/vnd.surveymonkey.response.v1+json"},
     sample=b'{"name":"Responses","filter_type":"survey","filter_id":"123","event_type":"response_completed",'

@@ -1,8 +1,11 @@
-"""Typeform's webhooks: a response with its answers. Pure.
+"""Typeform connector: complete and partial form responses with their answers.
 
-Of an address or a phone number that somebody typed in nobody knows whose it is, so such an answer identifies only
-where the source's option ``answers_identify`` says so, and is private text where it does not; what the form's link
-carried (``hidden``) always identifies.
+A respondent can enter any address or phone number. Such an answer is therefore private text, and identifies the
+respondent only if the source's option ``answers_identify`` is on. Hidden fields of the form's link always identify.
+Requests carry an HMAC-SHA256 of the body.
+
+Source: https://www.typeform.com/developers/webhooks/example-payload/ and
+https://www.typeform.com/developers/webhooks/secure-your-webhooks/
 """
 
 from __future__ import annotations
@@ -30,16 +33,16 @@ from app.formats.event_names import vendor_event_name
 _NAMES: Final = {"form_response": COMPLETED, "form_response_partial": ANSWERED}
 _RATED_TYPES: Final = ("nps", "opinion_scale", "rating")
 _CHOSEN_TYPES: Final = ("dropdown",)
-"""Types of fields whose text was chosen, not written."""
+"""Field types whose text was chosen from a list."""
 _CONTACT_NAMES: Final = {"email": "email", "phone_number": "phone"}
 _TYPED_KINDS: Final = (*_CONTACT_NAMES, "url")
-"""Somebody typed these in, as they did any text: no rule reads them unless the source says that they identify."""
+"""Answer types that the respondent typed. Rules cannot read them unless ``answers_identify`` is on."""
 _IDENTITY_NAMES: Final = ("user_id", "userId", "anonymous_id", "anonymousId", "email", "phone")
 _OPTION: Final = "segue_answers_identify"
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """One event a body; what the source's option says goes with it, for quarantine knows no options."""
+    """Split the body and copy the option ``answers_identify`` into each event, so that a replay maps it equally."""
     events: list[Any] = split_json_events(delivery)
     if is_truthy(delivery.options.get("answers_identify")):
         return [event | {_OPTION: True} if isinstance(event, dict) else event for event in events]
@@ -84,7 +87,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 
 class _Answers:
-    """The answers of one response, by the reference that the form's author gave each field, else by its id."""
+    """The answers of one response by field: the reference that the form's author chose, else the id."""
 
     def __init__(self, response: dict[str, Any], identify: bool) -> None:
         fields = list_objects(find_first_member(response.get("definition"), "fields"))
@@ -93,7 +96,7 @@ class _Answers:
         self.texts: dict[str, Any] = {}
         self.contact: dict[str, Any] = {}
         self.rating: dict[str, Any] = {}
-        """``rating`` and ``scale`` of the first question that asks for one."""
+        """``rating`` and ``scale`` of the first rating question."""
         self.nps: dict[str, dict[str, Any]] = {}
         for answer in list_objects(response.get("answers")):
             self._add_answer(answer, identify)
@@ -103,7 +106,7 @@ class _Answers:
         ref, field_type = find_first_member(field, "ref", "id"), find_first_member(field, "type")
         kind = answer.get("type")
         if not isinstance(ref, str) or not isinstance(kind, str):
-            raise Unreadable("an answer needs type, and field with its ref or id")
+            raise Unreadable("an answer needs the members type, and field with ref or id")
         value = answer.get(kind)
         if kind == "text" and field_type not in _CHOSEN_TYPES:
             self.texts[ref] = value
@@ -129,7 +132,7 @@ class _Answers:
 
 
 def _find_highest_rating(field: dict[str, Any]) -> int | None:
-    """The best rating that a field lets one give, where the form's definition says it."""
+    """Return the best rating that a field accepts; None if the form's definition does not contain it."""
     properties = field.get("properties")
     steps = parse_rating(find_first_member(properties, "steps"))
     if steps is None:
@@ -139,7 +142,7 @@ def _find_highest_rating(field: dict[str, Any]) -> int | None:
 
 
 def _find_identities(response: dict[str, Any], answers: _Answers) -> dict[str, Any]:
-    """What the form's link said of the visitor, then what they said themselves; else the response stands for one."""
+    """Return identities from hidden fields, then from answers; without one, the response's token is the identity."""
     hidden = _get_hidden_fields(response)
     identities: dict[str, Any] = find_custom_ids(hidden)
     identities |= {
@@ -163,14 +166,14 @@ CONNECTOR: Final = Connector(
     map_event=map_event,
     split_delivery=split_delivery,
     options={
-        "answers_identify": "on: an e-mail address or phone number in an answer identifies the respondent. "
-        "Off by default, because anybody can type anybody's address.",
+        "answers_identify": "on: an e-mail address or phone number in an answer identifies the respondent. Off by "
+        "default, because a respondent can enter the address of another person.",
     },
     steps=(
-        "In the form open Connect, Webhooks, and add one with the address {url}.",
-        "Edit it, enter a secret there, and the same one as the secret of this source.",
-        "Give the form a hidden field user_id, and send its link as .../to/FORM#user_id=...: "
-        "answers then belong to that user.",
+        "In the form open Connect, Webhooks, and add a webhook with the URL {url}.",
+        "Edit the webhook and enter a secret. Enter the same secret as the secret of this source.",
+        "Add a hidden field user_id to the form, and send its link as .../to/FORM#user_id=..., so that answers are "
+        "linked to the user.",
     ),
     sample=b'{"event_id":"01HX0000000000000000000001","event_type":"form_response","form_response":'
     b'{"form_id":"lT4Z3j","token":"a3a12ec67a1365927098a606107fac15","landed_at":"2026-05-04T09:58:00Z",'

@@ -1,10 +1,16 @@
-"""WooCommerce: orders and customers of a WordPress shop; the topic is in a header, the body is the REST API's. Pure.
+"""WooCommerce connector: order and customer webhooks of a WordPress shop, REST API version 3.
 
-WooCommerce says "order updated" whenever anything about an order changes, and never what. So what an order is by now
-decides: once it is being processed, completed or paid it is an "Order Completed" of the time when it was made, whose
-message id is the order's own with the shop's host, so that however many deliveries say so, it counts once. The same
-goes for cancelled and failed orders and for each refund; of those only the arrival tells the time, for the time of the
-last change is another in each delivery. What a delivery says otherwise is an "Order Updated".
+The header ``X-WC-Webhook-Topic`` contains the topic. Requests carry an HMAC-SHA256 of the body.
+
+WooCommerce sends ``order.updated`` for any change without describing it, so the order's current state decides:
+
+- An order that is processing, completed or paid is an "Order Completed" at its creation time. Its message id consists
+  of the shop's host and the order's id, so that repeated updates count once.
+- Cancelled orders, failed orders and refunds count once in the same way. Their time is the time of arrival, because
+  the order contains only the time of its last change.
+- Every update is also an "Order Updated".
+
+Source: https://woocommerce.github.io/woocommerce-rest-api-docs/#webhooks and https://woocommerce.com/document/webhooks/
 """
 
 from __future__ import annotations
@@ -41,7 +47,7 @@ _END_EVENT_NAMES: Final = {"cancelled": CANCELLED, "failed": "Order Failed"}
 _BUILT_IN_STATUSES: Final = frozenset(
     {"pending", "on-hold", "processing", "completed", "cancelled", "refunded", "failed", "trash", "checkout-draft"}
 )
-"""Statuses that every shop has; plugins add their own, such as one for what is packed."""
+"""Statuses of every shop; plugins add their own, such as a status for packed orders."""
 _ORDER_TOPICS: Final = ("order.created", "order.updated", "order.restored")
 _CUSTOMER_TOPICS: Final = ("customer.created", "customer.updated")
 
@@ -55,7 +61,7 @@ def split_delivery(delivery: WebhookRequest) -> list[Event]:
 
 
 def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
-    """When a webhook is saved, WooCommerce posts its number as a form, unsigned, and wants success."""
+    """Answer the unsigned form with the webhook's number, which WooCommerce posts when a webhook is saved."""
     del secrets
     number = delivery.body.removeprefix(_PING)
     return HandshakeReply() if delivery.body.startswith(_PING) and number.isdigit() and len(number) < 20 else None
@@ -65,7 +71,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     topic, payload = event.get("topic"), event.get("payload")
     if not isinstance(topic, str) or not topic or not isinstance(payload, dict):
-        raise Unreadable("an event needs the header X-WC-Webhook-Topic and an object")
+        raise Unreadable("an event needs the header X-WC-Webhook-Topic and a JSON object")
     if topic in _ORDER_TOPICS and payload.get("status") is not None:
         yield from _map_order(event, topic, payload)
     elif topic in _CUSTOMER_TOPICS:
@@ -77,7 +83,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 def _map_order(event: Event, topic: str, order: Mapping[str, Any]) -> Iterator[Call]:
     own_id, status = as_text_id(order.get("id")), order.get("status")
     if own_id is None:
-        raise Unreadable("an order needs its id")
+        raise Unreadable("an order needs the member id")
     person = _find_identities(event, order)
     if not any(person[kind] for kind in ("email", "phone", "ids")) and "user_id" not in person:
         return
@@ -124,14 +130,14 @@ def _map_order(event: Event, topic: str, order: Mapping[str, Any]) -> Iterator[C
 
 
 def _is_paid(order: Mapping[str, Any]) -> bool:
-    """Whether it was, of an order whose status is one of the shop's own and says nothing to us."""
+    """Return whether an order with a custom status was paid."""
     return order.get("status") not in _BUILT_IN_STATUSES and bool(order.get("date_paid_gmt"))
 
 
 def _map_refunds(
     order: Mapping[str, Any], id_prefix: str, order_ids: dict[str, Any], person: dict[str, Any]
 ) -> Iterator[Call]:
-    """Each with an id of its own, and without a time."""
+    """Yield one call for each refund; WooCommerce sends no time of a refund."""
     for refund in list_objects(order.get("refunds")):
         total = parse_amount(refund.get("total"))
         properties = {
@@ -186,7 +192,7 @@ def _map_other(event: Event, topic: str, payload: Mapping[str, Any], customer: s
 
 
 def _find_identities(event: Event, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Order meta data may say who it was on the web: user_id, anonymous_id. Guests are customer 0."""
+    """Return the order's identities, with user_id and anonymous_id from its meta data. Guests have customer id 0."""
     billing = get_object(order, "billing")
     meta = {str(entry.get("key")): entry.get("value") for entry in list_objects(order.get("meta_data"))}
     customer = _qualify_id(event, order.get("customer_id"))
@@ -199,7 +205,7 @@ def _find_identities(event: Event, order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _qualify_id(event: Event, value: Any) -> str | None:
-    """Shops number customers and orders from 1, so that the number needs the shop's host before it."""
+    """Return ``<host>:<id>``: every shop numbers its customers and orders from 1."""
     own_id, site = as_text_id(value), event.get("site")
     host = urlsplit(site).hostname if isinstance(site, str) else None
     return own_id if own_id is None or not host else f"{host}:{own_id}"
@@ -241,10 +247,10 @@ CONNECTOR: Final = Connector(
     handshake=handshake,
     timeout_seconds=5.0,
     steps=(
-        "In WordPress open WooCommerce, Settings, Advanced, Webhooks, and add one for each of order created, order "
-        "updated, customer created and customer updated, with the delivery URL {url} and API version 3.",
-        "Write the same secret into each of them and enter it as the secret of this source.",
-        "Save user_id or anonymous_id as meta data of orders: then an order is the web visitor's at once.",
+        "In WordPress open WooCommerce, Settings, Advanced, Webhooks, and add a webhook for each of order created, "
+        "order updated, customer created and customer updated, with the delivery URL {url} and API version 3.",
+        "Enter the same secret in each webhook and as the secret of this source.",
+        "Save user_id or anonymous_id as meta data of orders, so that orders are linked to the web visitor.",
     ),
     sample=b'{"id":727,"number":"727","status":"processing","currency":"EUR","date_created":"2026-05-04T12:00:00",'
     b'"date_created_gmt":"2026-05-04T10:00:00","date_modified_gmt":"2026-05-04T10:00:05","discount_total":"5.00",'

@@ -1,7 +1,11 @@
-"""X's account activity: mentions, replies, likes, follows and messages of the account that is subscribed. Pure.
+"""X (Twitter) connector: mentions, replies, likes, follows and messages from the Account Activity API.
 
-One request holds one list of events, of the account ``for_user_id``: the brand. What the brand itself does concerns
-nobody, but for whom it blocks or mutes.
+A request contains lists of events of the subscribed account ``for_user_id``, the brand. The brand's own activity is
+ignored, except for blocking and muting a user. Requests carry an HMAC-SHA256 of the body; X checks the URL regularly
+with a challenge (CRC). X has deprecated this API in favour of the X Activity API, which this connector does not read.
+
+Source: https://docs.x.com/x-api/account-activity/introduction and
+https://developer.x.com/en/docs/x-api/enterprise/account-activity-api/guides/securing-webhooks
 """
 
 from __future__ import annotations
@@ -23,17 +27,17 @@ _CHANNEL: Final = "social"
 _LIST_SUFFIX: Final = "_events"
 _IMPERSONAL_LISTS: Final = ("user_event", "direct_message_indicate_typing_events")
 _BRAND_ACTIONS: Final = ("block", "unblock", "mute", "unmute")
-"""What the brand does to somebody."""
+"""Actions of the brand that concern another user."""
 _TIME_FORMAT: Final = "%a %b %d %H:%M:%S %z %Y"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_+/=.-]{1,1000}")
-"""What X sends is base64; no JSON object is, but a number may look like it."""
+"""Characters of a challenge, which is base64. A JSON object never matches, but a JSON number may."""
 
 
 def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
-    """The challenge that X repeats every hour: a token, to be signed with the consumer secret.
+    """Sign the challenge token that X sends when the webhook is registered and regularly afterwards.
 
-    Deliveries are signed with the same secret in the same way. So nothing is signed that could be a delivery's body:
-    who only knows the address would have us sign what they then send.
+    X signs events with the same secret in the same way. A token that is valid JSON is therefore refused: otherwise
+    anyone who knows the URL could obtain the signature of a forged event.
     """
     token = delivery.query.get("crc_token", "")
     if delivery.method != "GET" or not token:
@@ -53,11 +57,11 @@ def _is_json(token: str) -> bool:
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """Each event by itself, with the account that it is of and the name of the list that it stood in."""
+    """Return each event with the account and the name of its list."""
     body = decode_json(delivery.body)
     brand = body.get("for_user_id") if isinstance(body, dict) else None
     if not isinstance(body, dict):
-        raise Unreadable("the body must be an object")
+        raise Unreadable("the body must be a JSON object")
     events: list[Event] = []
     for list_name, items in body.items():
         if list_name in _IMPERSONAL_LISTS or not list_name.endswith(_LIST_SUFFIX):
@@ -75,7 +79,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     brand, kind, x_event = event.get("for_user_id"), event.get("list"), event.get("event")
     if not isinstance(brand, str | int) or not isinstance(kind, str) or not isinstance(x_event, dict):
-        raise Unreadable("an event needs for_user_id, and must be an object")
+        raise Unreadable("an event must be an object, in a body with for_user_id")
     kind = kind.removesuffix(_LIST_SUFFIX)
     if kind == "direct_message":
         return _map_message(str(brand), x_event, event.get("users"))
@@ -88,7 +92,7 @@ def _map_post(brand: str, post: dict[str, Any]) -> Iterable[Call]:
     author = post.get("user")
     id = find_first_member(post, "id_str", "id")
     if find_first_member(author, "id_str", "id") is None or id is None:
-        raise Unreadable("a post needs its id and its user")
+        raise Unreadable("a post needs the members id and user")
     kind, original = _post_kind(post)
     yield from _map_unless_brand(
         brand,
@@ -103,7 +107,7 @@ def _map_post(brand: str, post: dict[str, Any]) -> Iterable[Call]:
             "original_post_id": find_first_member(original, "id_str", "id"),
             "lang": post.get("lang"),
         },
-        # What is repeated in a retweet is not its author's text.
+        # The text of a retweet was not written by its author.
         text={
             "body": None
             if kind == "retweet"
@@ -127,7 +131,7 @@ def _map_message(brand: str, message: dict[str, Any], users: Any) -> Iterable[Ca
         find_first_member(content, "message_data"),
     )
     if sender is None or id is None or not isinstance(data, dict):
-        raise Unreadable("a message needs its id, and message_create with sender_id and message_data")
+        raise Unreadable("a message needs the members id, and message_create with sender_id and message_data")
     yield from _map_unless_brand(
         brand,
         {"id": sender, "screen_name": find_first_member(find_first_member(users, str(sender)), "screen_name")},
@@ -144,7 +148,7 @@ def _map_message(brand: str, message: dict[str, Any], users: Any) -> Iterable[Ca
 
 
 def _map_other(brand: str, kind: str, x_event: dict[str, Any]) -> Iterable[Call]:
-    """Likes and follows, blocks and mutes, and whatever else there will be."""
+    """Map likes, follows, blocks, mutes and unknown events."""
     type = str(x_event.get("type") or kind)
     source, target = _as_user(x_event.get("source")), _as_user(x_event.get("target"))
     person = (
@@ -171,10 +175,10 @@ def _map_other(brand: str, kind: str, x_event: dict[str, Any]) -> Iterable[Call]
 
 
 def _map_unless_brand(brand: str, person: Any, **call: Any) -> Iterable[Call]:
-    """The call, unless it is the brand's own doing."""
+    """Yield the call unless the person is the brand itself."""
     id = find_first_member(person, "id_str", "id")
     if id is None:
-        raise Unreadable("an event needs the user whose it is")
+        raise Unreadable("an event needs the user who caused it")
     if str(id) == brand:
         return
     call["properties"] = {**call["properties"], "screen_name": find_first_member(person, "screen_name")}
@@ -182,18 +186,18 @@ def _map_unless_brand(brand: str, person: Any, **call: Any) -> Iterable[Call]:
 
 
 def _as_user(value: Any) -> dict[str, Any] | None:
-    """A user is an object, in old bodies just an id."""
+    """Return a user as an object; old payloads contain the id only."""
     return {"id": value} if isinstance(value, str | int) else value if isinstance(value, dict) else None
 
 
 def _find_time(x_event: dict[str, Any]) -> Any:
-    """``timestamp_ms`` where there is one; else the time as X writes it: ``Mon May 04 10:00:00 +0000 2026``."""
+    """Return ``timestamp_ms``, else the time in X's own format, ``Mon May 04 10:00:00 +0000 2026``, in ISO 8601."""
     stamp = find_first_member(x_event, "timestamp_ms", "created_timestamp", "created_at")
     if isinstance(stamp, str):
         try:
             return datetime.strptime(stamp, _TIME_FORMAT).isoformat()
         except ValueError:
-            pass  # an epoch number, or a time as everybody writes it
+            pass  # an epoch number or ISO 8601
     return stamp
 
 
@@ -213,10 +217,11 @@ CONNECTOR: Final = Connector(
     split_delivery=split_delivery,
     handshake=handshake,
     steps=(
-        "In X's developer portal find the app's API key secret, and enter it as the secret of this source first: "
-        "X tries the address at once.",
+        "In X's developer portal find the app's API key secret, and enter it as the secret of this source before the "
+        "next step: X tests the URL when it is registered.",
         "Register the webhook {url} with the Account Activity API.",
-        "Subscribe the brand's account to it. Mentions, replies, likes, follows and direct messages then arrive.",
+        "Subscribe the brand's account to the webhook. X then sends mentions, replies, likes, follows and direct "
+        "messages.",
     ),
     timeout_seconds=3.0,
     sample=b'{"for_user_id":"100","tweet_create_events":[{"id_str":"900","created_at":"Mon May 04 10:00:00 +0000 2026",'

@@ -1,4 +1,11 @@
-"""Zendesk: event subscriptions, and the bodies that triggers send by the template below. Pure."""
+"""Zendesk connector: event subscriptions of tickets and users, and webhooks that triggers call with ``TEMPLATE``.
+
+It reads ``zen:event-type:`` events (event version 2022-11-06) and trigger bodies. Requests carry an HMAC-SHA256 of the
+timestamp and the body.
+
+Source: https://developer.zendesk.com/documentation/webhooks/verifying/ and
+https://developer.zendesk.com/api-reference/webhooks/event-types/webhook-event-types/
+"""
 
 from __future__ import annotations
 
@@ -32,7 +39,7 @@ from app.vocabulary.ticket_events import (
 _TYPE_PREFIX: Final = "zen:event-type:"
 _INVOCATION_HEADER: Final = "x-zendesk-webhook-invocation-id"
 _SECONDS_MAX: Final = 3_600
-"""A delivery that failed is repeated five times, within minutes."""
+"""Maximum age of a signature: Zendesk retries five times within minutes."""
 
 _TICKET_NAMES: Final = {
     "ticket.created": CREATED,
@@ -54,7 +61,7 @@ _CHANGES_WITHOUT_TEXT: Final = frozenset(
         "ticket.tags_changed",
     }
 )
-"""What changed in these is a word of a list, or a number. In any other it may be what somebody typed in."""
+"""Changes of values from a list, or of numbers. The value of any other change may be free text."""
 _COMMENT_BY_OTHER: Final = "zendesk.comment_by_other"
 _TRIGGER_NAMES: Final = {
     "created": CREATED,
@@ -69,10 +76,11 @@ TEMPLATE: Final = (
     '"external_id":"{{ticket.requester.external_id}}","updated_at":"{{ticket.updated_at_with_timestamp}}",'
     '"created_at":"{{ticket.created_at_with_timestamp}}","via":"{{ticket.via}}","title":"{{ticket.title}}"}'
 )
+"""Body of a trigger's webhook; Zendesk replaces the placeholders."""
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """What a trigger sends has no id of its own; the invocation's is in a header."""
+    """Split the body; add the invocation id from the header to trigger bodies, which have no event id."""
     invocation = delivery.headers.get(_INVOCATION_HEADER, "")
     events: list[Any] = split_json_events(delivery)
     return [
@@ -89,7 +97,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     if isinstance(kind, str) and kind.startswith(_TYPE_PREFIX):
         return _map_subscription_event(event, kind.removeprefix(_TYPE_PREFIX))
     if as_text_id(event.get("ticket_id")) is None:
-        raise Unreadable("an event needs a type that begins with zen:event-type:, or a trigger's ticket_id")
+        raise Unreadable("an event needs a type that starts with zen:event-type:, or the member ticket_id (trigger)")
     return [_map_trigger_event(event)]
 
 
@@ -124,7 +132,7 @@ def _map_subscription_event(event: Event, kind: str) -> list[Call]:
 
 
 def _classify_ticket_event(kind: str, detail: Event, change: Event) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """(name, properties, text) of what happened to a ticket."""
+    """Return event name, properties and text of a ticket event."""
     if kind == "ticket.created":
         return CREATED, {}, {"subject": detail.get("subject"), "body": detail.get("description")}
     if kind == "ticket.comment_added":
@@ -144,7 +152,7 @@ def _classify_ticket_event(kind: str, detail: Event, change: Event) -> tuple[str
 
 
 def _classify_comment(detail: Event, comment: Event) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Somebody who reads along may write too: that is neither the requester's reply nor an agent's."""
+    """Return event name, properties and text of a comment. A user in CC is neither the requester nor an agent."""
     author = as_object(comment.get("author"))
     author_id = as_text_id(author.get("id"))
     text = {"body": comment.get("body")}
@@ -172,13 +180,13 @@ def _build_ticket_properties(detail: Event) -> dict[str, Any]:
 
 
 def _as_assigned_id(value: Any) -> str | None:
-    """Zendesk says 0 for nobody."""
+    """Return an id as text; None for 0, which Zendesk sends for an unassigned ticket."""
     id_text = as_text_id(value)
     return None if id_text == "0" else id_text
 
 
 def _map_user_event(event: Event, kind: str, detail: Event, change: Event) -> list[Call]:
-    """Of people who write; those who answer are no customers."""
+    """Map a user event; agents and admins are not customers."""
     user = as_text_id(detail.get("id"))
     if user is None or as_status_word(detail.get("role")) in ("agent", "admin"):
         return []
@@ -233,7 +241,7 @@ def _map_trigger_event(event: Event) -> Call:
 
 def _classify_trigger_event(trigger: str, event: Event, status: str | None, previous: str | None) -> str:
     if trigger == "updated":
-        # A trigger on every update also fires when a ticket that is solved is closed, which says nothing new.
+        # A trigger on every update also fires when Zendesk closes a solved ticket; that does not solve it again.
         return STATUS_CHANGED if status == "closed" and previous is None else classify_status_change(status, previous)
     if trigger == "commented":
         author, requester = as_text_id(event.get("author_id")), as_text_id(event.get("requester_id"))
@@ -242,7 +250,7 @@ def _classify_trigger_event(trigger: str, event: Event, status: str | None, prev
 
 
 def _derive_trigger_event_id(event: Event, occurred_at: Any) -> str:
-    """A body that says when is told from all others by itself; without a time, only the invocation tells it apart."""
+    """Return a hash of the body; for a body without a time return the invocation id, because bodies may be equal."""
     invocation = event.get(_INVOCATION_HEADER)
     if not occurred_at and isinstance(invocation, str) and invocation:
         return invocation
@@ -265,12 +273,12 @@ CONNECTOR: Final = Connector(
     split_delivery=split_delivery,
     map_event=map_event,
     steps=(
-        "In Zendesk's Admin Center open Apps and integrations, Webhooks, and create one with the address {url}.",
-        "Subscribe it to Zendesk events of tickets and users; or connect it to triggers, with this JSON body: "
+        "In Zendesk's Admin Center open Apps and integrations, Webhooks, and create a webhook with the URL {url}.",
+        "Subscribe it to Zendesk events of tickets and users. Or connect it to triggers with this JSON body: "
         + TEMPLATE,
-        "In triggers of your own, event may be ticket.created, ticket.updated, ticket.commented (with comment and "
-        "author_id), ticket.solved, ticket.reopened, or ticket.rated (with rating and rating_comment).",
-        "Reveal its signing secret, and enter it as the secret of this source.",
+        "In the body of a trigger, event may be ticket.created, ticket.updated, ticket.commented (with comment and "
+        "author_id), ticket.solved, ticket.reopened or ticket.rated (with rating and rating_comment).",
+        "Reveal the signing secret of the webhook, and enter it as the secret of this source.",
     ),
     sample=b'{"account_id":12345,"id":"01HK6E2W1T5G3X4Y5Z6A7B8C9D","time":"2026-05-04T10:00:00Z",'
     b'"type":"zen:event-type:ticket.status_changed","zendesk_event_version":"2022-11-06","subject":"zen:ticket:456",'
