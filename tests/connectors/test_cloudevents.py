@@ -37,7 +37,7 @@ async def _sent(tools: WebhookSender, message: http.HTTPMessage, token: str) -> 
 
 
 @pytest.mark.parametrize("write", [http.to_structured_event, http.to_binary_event])
-async def test_requests_of_the_package(tools: WebhookSender, write: Any) -> None:
+async def test_cloudevents_sdk_requests_are_stored(tools: WebhookSender, write: Any) -> None:
     token = await tools.add(FIXTURE)
     events = [_event(0, {"shelf": "größer", "n": 1}), _event(1, {"tags": ["a"]}), _event(2, "text", "text/plain")]
     for event in events:
@@ -59,7 +59,7 @@ async def test_requests_of_the_package(tools: WebhookSender, write: Any) -> None
     }
 
 
-async def test_one_event_in_every_mode_is_one_event(tools: WebhookSender) -> None:
+async def test_event_sent_in_all_modes_is_stored_once(tools: WebhookSender) -> None:
     token = await tools.add(FIXTURE)
     event = _event(1, {"n": 1})
     structured, binary = http.to_structured_event(event), http.to_binary_event(event)
@@ -69,7 +69,7 @@ async def test_one_event_in_every_mode_is_one_event(tools: WebhookSender) -> Non
     assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
 
 
-async def test_formats_that_are_not_read_are_told_so(tools: WebhookSender) -> None:
+async def test_unsupported_formats_return_415(tools: WebhookSender) -> None:
     token = await tools.add(FIXTURE)
     for media in (
         "application/cloudevents+avro",
@@ -83,7 +83,7 @@ async def test_formats_that_are_not_read_are_told_so(tools: WebhookSender) -> No
     assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
 
 
-async def test_the_abuse_handshake(tools: WebhookSender) -> None:
+async def test_options_handshake_allows_the_origin(tools: WebhookSender) -> None:
     await tools.add(FIXTURE)
     asked = {"WebHook-Request-Origin": "eventemitter.example.com", "WebHook-Request-Rate": "120"}
     answer = await tools.client.options(tools.url(), headers=asked)
@@ -96,7 +96,7 @@ async def test_the_abuse_handshake(tools: WebhookSender) -> None:
     assert "webhook-allowed-origin" not in (await tools.client.options(tools.url())).headers
 
 
-async def test_what_a_subject_is_can_be_said(tools: WebhookSender) -> None:
+async def test_option_subject_sets_the_identity_kind(tools: WebhookSender) -> None:
     for source, kind, reference in (
         ("mails", "email", "email:user@example.com"),
         ("cards", "loyalty_card", "loyalty_card:User@example.com"),

@@ -49,7 +49,7 @@ def _refused(response: httpx.Response) -> str:
 # Mailgun: what is signed is a token, not the event.
 
 
-async def test_a_token_of_mailgun_signs_one_body_and_no_other(tools: WebhookSender) -> None:
+async def test_mailgun_token_is_valid_for_one_body(tools: WebhookSender) -> None:
     secret = await tools.add(MAILGUN)
     sealed = mailgun.seal(MAILGUN.sample.body, secret, NOW, "")
     taken = replace(MAILGUN, seal=lambda body, *_: body)
@@ -62,7 +62,7 @@ async def test_a_token_of_mailgun_signs_one_body_and_no_other(tools: WebhookSend
 
 
 @pytest.mark.parametrize("digits", [3, 6])
-async def test_the_time_of_mailgun_takes_no_digits_of_the_token(digits: int, tools: WebhookSender) -> None:
+async def test_mailgun_refuses_token_digits_moved_into_the_timestamp(digits: int, tools: WebhookSender) -> None:
     """The same signed text, for nothing parts time and token; as milliseconds or microseconds it would be in time."""
     secret = await tools.add(MAILGUN)
     time, token = str(NOW // 1_000_000), "123456" + 22 * "ab"
@@ -80,7 +80,7 @@ async def test_the_time_of_mailgun_takes_no_digits_of_the_token(digits: int, too
     assert (await send(0)).json()["accepted"] == 1
 
 
-async def test_another_attempt_of_mailgun_with_another_token_is_the_same_event(tools: WebhookSender) -> None:
+async def test_mailgun_retry_with_a_new_token_is_a_duplicate(tools: WebhookSender) -> None:
     secret = await tools.add(MAILGUN)
     receipts = []
     for later in (0, 300, 900):
@@ -91,7 +91,7 @@ async def test_another_attempt_of_mailgun_with_another_token_is_the_same_event(t
 
 
 @pytest.mark.parametrize("member", ["timestamp", "token", "signature"])
-async def test_a_signature_of_mailgun_without_a_part(member: str, tools: WebhookSender) -> None:
+async def test_mailgun_signature_needs_every_member(member: str, tools: WebhookSender) -> None:
     secret = await tools.add(MAILGUN)
     sealed = json.loads(mailgun.seal(MAILGUN.sample.body, secret, NOW, ""))
     del sealed["signature"][member]
@@ -139,7 +139,7 @@ async def _send_sns(tools: WebhookSender, change: Mapping[str, Any], *, seal_aga
         ({"SigningCertURL": 7}, True),
     ],
 )
-async def test_a_notification_that_is_not_shown_to_be_ours(
+async def test_sns_notification_with_a_changed_member_is_refused(
     change: Mapping[str, Any], seal_again: bool, settings: Settings
 ) -> None:
     async with running_webhook_sender(settings, SES.certificates) as tools:
@@ -149,7 +149,7 @@ async def test_a_notification_that_is_not_shown_to_be_ours(
         await tools.ask("GET", "/v1/customers/email:user@example.com", expected=404)
 
 
-async def test_a_notification_that_another_key_signed(settings: Settings) -> None:
+async def test_sns_notification_of_another_key_is_refused(settings: Settings) -> None:
     async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
         assert _refused(await tools.send(SES, SES.sample, ses.OTHER_SECRET)) == "wrong"
@@ -157,14 +157,14 @@ async def test_a_notification_that_another_key_signed(settings: Settings) -> Non
         assert tools.visited == [ses.CERTIFICATE_AT], "a certificate is fetched once"
 
 
-async def test_headers_of_sns_must_say_what_the_body_says(settings: Settings) -> None:
+async def test_sns_headers_must_match_the_body(settings: Settings) -> None:
     async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
         lying = replace(SES, sign=lambda *_: ({"x-amz-sns-message-type": "SubscriptionConfirmation"}, {}))
         assert _refused(await tools.send(lying, SES.sample, "")) == "wrong"
 
 
-async def test_raw_delivery_is_unsigned_and_refused(settings: Settings) -> None:
+async def test_sns_raw_delivery_is_refused(settings: Settings) -> None:
     async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
         raw = json.loads(SES.sample.body)["Message"].encode()
@@ -174,7 +174,7 @@ async def test_raw_delivery_is_unsigned_and_refused(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"topics": ""}, {"topics": " , "}, {"topics": f"{ses.TOPIC},"}])
-async def test_a_topic_that_the_source_does_not_name(options: dict[str, str], settings: Settings) -> None:
+async def test_sns_topic_outside_the_option_topics_is_refused(options: dict[str, str], settings: Settings) -> None:
     async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(replace(SES, options=options))
         if not options.get("topics", "").startswith("arn"):
@@ -200,7 +200,7 @@ _DAY_AFTER, _YEAR_AFTER = datetime(2026, 5, 6, tzinfo=UTC), datetime(2027, 5, 5,
     ],
     ids=["no-pem", "no-der", "not-at-the-beginning", "not-any-more", "not-yet", "today"],
 )
-async def test_what_stands_where_the_certificate_is(document: bytes, status: int, settings: Settings) -> None:
+async def test_sns_certificate_must_be_valid(document: bytes, status: int, settings: Settings) -> None:
     async with running_webhook_sender(settings, {ses.CERTIFICATE_AT: document}) as tools:
         await tools.add(SES)
         response = await tools.send(SES, SES.sample, "")
@@ -209,7 +209,7 @@ async def test_what_stands_where_the_certificate_is(document: bytes, status: int
             assert _refused(response) == "wrong"
 
 
-async def test_a_certificate_of_ses_that_is_in_use_is_not_pushed_out_by_others() -> None:
+async def test_outbound_cache_keeps_urls_in_use() -> None:
     asked: list[str] = []
 
     def network(request: httpx.Request) -> httpx.Response:
@@ -239,7 +239,7 @@ def _confirmation(**more: Any) -> Case:
     return Case("a confirmation", json.dumps(said | more).encode(), headers=SES.sample.headers)
 
 
-async def test_a_subscription_of_ours_is_confirmed(settings: Settings) -> None:
+async def test_sns_subscription_is_confirmed(settings: Settings) -> None:
     async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
         assert (await tools.send(SES, _confirmation(), "")).status_code == 200
@@ -255,7 +255,7 @@ async def test_a_subscription_of_ours_is_confirmed(settings: Settings) -> None:
         {"TopicArn": "arn:aws:sns:eu-west-1:999999999999:ses"},
     ],
 )
-async def test_no_other_address_is_visited_and_no_other_topic_joined(
+async def test_sns_confirmation_of_another_url_or_topic_is_refused(
     change: Mapping[str, Any], settings: Settings
 ) -> None:
     async with running_webhook_sender(settings, SES.certificates) as tools:
@@ -264,7 +264,7 @@ async def test_no_other_address_is_visited_and_no_other_topic_joined(
         assert set(tools.visited) <= {ses.CERTIFICATE_AT}
 
 
-async def test_a_subscription_that_has_ended_is_not_taken_up_again(settings: Settings) -> None:
+async def test_sns_unsubscription_is_not_reverted(settings: Settings) -> None:
     async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
         assert (await tools.send(SES, _confirmation(Type="UnsubscribeConfirmation"), "")).status_code == 200
@@ -275,15 +275,13 @@ async def test_a_subscription_that_has_ended_is_not_taken_up_again(settings: Set
 
 
 @pytest.mark.parametrize(("fixture", "method"), [(MAILCHIMP, "GET"), (MANDRILL, "HEAD")])
-async def test_mailchimp_finds_somebody_before_there_is_a_secret(
-    fixture: Fixture, method: str, tools: WebhookSender
-) -> None:
+async def test_mailchimp_probe_needs_no_secret(fixture: Fixture, method: str, tools: WebhookSender) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "tool", "kind": fixture.kind}, 201)
     response = await tools.client.request(method, tools.url())
     assert (response.status_code, response.content) == (200, b"")
 
 
-async def test_no_events_under_a_key_that_nobody_has(tools: WebhookSender) -> None:
+async def test_mandrill_events_need_a_secret(tools: WebhookSender) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "tool", "kind": "mandrill"}, 201)
     headers = {"content-type": "application/x-www-form-urlencoded", "x-mandrill-signature": "x"}
     response = await tools.client.post(tools.url(), content=b"mandrill_events=%5B%5D", headers=headers)
@@ -292,7 +290,7 @@ async def test_no_events_under_a_key_that_nobody_has(tools: WebhookSender) -> No
     assert response.status_code == 401
 
 
-async def test_the_address_that_is_signed_is_the_one_mailchimp_was_told(tools: WebhookSender) -> None:
+async def test_mandrill_signature_covers_the_option_url(tools: WebhookSender) -> None:
     told = "https://user:word@shop.example.com/hooks?list=1"
     secret = await tools.add(replace(MANDRILL, options={"url": told}))
     assert _refused(await tools.send(MANDRILL, MANDRILL.sample, secret)) == "wrong"
@@ -301,7 +299,7 @@ async def test_the_address_that_is_signed_is_the_one_mailchimp_was_told(tools: W
 
 
 @pytest.mark.parametrize("fixture", [MANDRILL, HUBSPOT], ids=["mandrill", "hubspot"])
-async def test_the_query_is_signed_too_behind_a_proxy(fixture: Fixture, tools: WebhookSender) -> None:
+async def test_signed_url_behind_a_proxy_includes_the_query(fixture: Fixture, tools: WebhookSender) -> None:
     told, case = "https://shop.example.com/hooks", replace(fixture.sample, query={"list": "1"})
     secret = await tools.add(replace(fixture, options={"url": told}))
 
@@ -316,7 +314,7 @@ async def test_the_query_is_signed_too_behind_a_proxy(fixture: Fixture, tools: W
 # Brevo: one open under several names.
 
 
-async def test_an_open_of_brevo_counts_once_under_all_its_names(tools: WebhookSender) -> None:
+async def test_brevo_open_under_several_names_is_stored_once(tools: WebhookSender) -> None:
     secret = await tools.add(BREVO)
 
     async def send(kind: str, second: int) -> tuple[int, int]:
@@ -354,7 +352,7 @@ _BODY = '[{"propertyValue":"Ελένη"}]'.encode()
 
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v3"])
-def test_what_hubspots_own_code_signs_holds_where_its_version_is_taken(version: str) -> None:
+def test_hubspot_signature_needs_an_accepted_version(version: str) -> None:
     _verify(_of_hubspot(version, _BODY, _URL), {"signatures": "v1, v2 v3"}, _URL, _BODY)
     other = {"v1": "v2,v3", "v2": "v1 v3", "v3": "v1,v2"}[version]
     for options, body, url in (
@@ -368,7 +366,7 @@ def test_what_hubspots_own_code_signs_holds_where_its_version_is_taken(version: 
         _verify(_of_hubspot(version, _BODY, _URL, "another"), {"signatures": version}, _URL, _BODY)
 
 
-def test_only_the_third_way_is_taken_where_nothing_is_said() -> None:
+def test_hubspot_accepts_only_v3_by_default() -> None:
     for version in ("v1", "v2"):
         with pytest.raises(SignatureRefused) as refused:
             _verify(_of_hubspot(version, _BODY, _URL), {}, _URL, _BODY)
@@ -376,7 +374,7 @@ def test_only_the_third_way_is_taken_where_nothing_is_said() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "reason"), [(300, None), (301, "stale"), (-301, "stale")])
-def test_a_signature_of_hubspot_holds_for_five_minutes(seconds: int, reason: str | None) -> None:
+def test_hubspot_signature_expires_after_five_minutes(seconds: int, reason: str | None) -> None:
     at, headers = NOW + seconds * 1_000_000, _of_hubspot("v3", _BODY, _URL)
     if reason is None:
         _verify(headers, {}, _URL, _BODY, at)
@@ -386,7 +384,7 @@ def test_a_signature_of_hubspot_holds_for_five_minutes(seconds: int, reason: str
     assert refused.value.reason == reason
 
 
-def test_a_time_that_was_not_signed_is_none() -> None:
+def test_hubspot_signature_covers_the_timestamp() -> None:
     headers = _of_hubspot("v3", _BODY, _URL) | {"x-hubspot-request-timestamp": str(NOW // 1_000 + 1)}
     with pytest.raises(SignatureRefused) as refused:
         _verify(headers, {}, _URL, _BODY)
@@ -397,7 +395,7 @@ def test_a_time_that_was_not_signed_is_none() -> None:
     assert refused.value.reason == "missing"
 
 
-def test_hubspots_own_code_takes_what_we_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hubspot_library_accepts_our_signature(monkeypatch: pytest.MonkeyPatch) -> None:
     sign = CONNECTORS["hubspot"].scheme.sign
     assert sign is not None
     made = sign(WebhookRequest(body=_BODY, url=_URL, received_at=NOW), "client-secret").headers
@@ -419,18 +417,18 @@ def test_hubspots_own_code_takes_what_we_sign(monkeypatch: pytest.MonkeyPatch) -
     )
 
 
-def test_an_address_is_decoded_before_it_is_signed() -> None:
+def test_hubspot_url_is_decoded_before_signing() -> None:
     """As HubSpot documents it; its helper leaves that to the caller."""
     sent, signed = "https://shop.example.com/a%2Fb%3fc?d=%40e&f=%20g", "https://shop.example.com/a/b?c?d=@e&f=%20g"
     _verify(_of_hubspot("v3", _BODY, signed), {}, sent, _BODY)
 
 
-def test_an_old_signature_may_come_in_either_case() -> None:
+def test_hubspot_v1_signature_is_case_insensitive() -> None:
     made = hashlib.sha256(b"client-secret" + _BODY).hexdigest().upper()
     _verify({"x-hubspot-signature": made}, {"signatures": "v1"}, _URL, _BODY)
 
 
-async def test_a_contact_who_asks_to_be_forgotten_is_queued(tools: WebhookSender) -> None:
+async def test_hubspot_privacy_deletion_queues_an_erasure(tools: WebhookSender) -> None:
     secret = await tools.add(HUBSPOT)
     assert (await tools.send(HUBSPOT, HUBSPOT.sample, secret)).json()["accepted"] == 2
     asked = json.loads(HUBSPOT.sample.body)[0] | {"subscriptionType": "contact.privacyDeletion"}
@@ -440,7 +438,7 @@ async def test_a_contact_who_asks_to_be_forgotten_is_queued(tools: WebhookSender
     assert [(each["kind"], each["value"]) for each in queued] == [("hubspot_contact", "33:1246965")]
 
 
-async def test_contacts_of_two_portals_with_one_number_are_two_people(tools: WebhookSender) -> None:
+async def test_hubspot_contact_ids_are_scoped_to_the_portal(tools: WebhookSender) -> None:
     secret = await tools.add(HUBSPOT)
     said = {"subscriptionType": "contact.propertyChange", "objectId": 51, "propertyName": "email"}
     told = [said | {"portalId": portal, "propertyValue": f"of-{portal}@example.com"} for portal in (1, 2)]
@@ -474,14 +472,14 @@ async def test_contacts_of_two_portals_with_one_number_are_two_people(tools: Web
         (None, False),
     ],
 )
-def test_whether_a_machine_looked(user_agent: str | None, machine: bool) -> None:
+def test_is_machine_detects_proxies_and_scanners(user_agent: str | None, machine: bool) -> None:
     assert is_machine(user_agent) is machine
     assert build_click_properties("email.opened", user_agent)["machine"] is machine
     assert build_click_properties("email.clicked", user_agent, machine=True)["machine"] is True
     assert build_click_properties("email.delivered", user_agent, machine=True) == {}
 
 
-def test_shapes_that_tools_send_things_in() -> None:
+def test_payload_readers_accept_several_types() -> None:
     assert extract_address("A Name <user@example.com>") == "user@example.com"
     assert extract_address("user@example.com") == "user@example.com"
     assert extract_address(None) is None

@@ -24,19 +24,17 @@ FIXTURES = {
 every_kind = pytest.mark.parametrize("fixture", [pytest.param(each, id=kind) for kind, each in FIXTURES.items()])
 
 
-def test_every_tool_has_a_fixture() -> None:
+def test_every_connector_has_a_fixture() -> None:
     assert sorted(FIXTURES) == sorted(CONNECTORS)
 
 
 @every_kind
-def test_the_sample_is_the_one_that_is_documented(fixture: Fixture) -> None:
+def test_fixture_sends_the_documented_sample(fixture: Fixture) -> None:
     assert fixture.sample.body == CONNECTORS[fixture.kind].sample
 
 
 @every_kind
-async def test_a_delivery_becomes_what_it_should(
-    fixture: Fixture, settings: Settings, subtests: pytest.Subtests
-) -> None:
+async def test_delivery_is_stored_as_expected(fixture: Fixture, settings: Settings, subtests: pytest.Subtests) -> None:
     """Each case by itself: what the one before it left behind is taken away."""
     async with running_webhook_sender(settings, fixture.certificates) as tools:
         secret = await tools.add(fixture)
@@ -87,7 +85,7 @@ def _part_of(found: dict[str, Any], wanted: Any) -> dict[str, Any]:
 
 
 @every_kind
-async def test_only_what_is_shown_to_be_the_tools_is_taken(fixture: Fixture, settings: Settings) -> None:
+async def test_unauthenticated_delivery_is_refused(fixture: Fixture, settings: Settings) -> None:
     async with running_webhook_sender(settings, fixture.certificates) as tools:
         secret = await tools.add(fixture)
         if not CONNECTORS[fixture.kind].scheme.needs_secret and fixture.kind not in _SIGNED_WITHOUT_SECRET:
@@ -131,7 +129,7 @@ async def _refused(tools: WebhookSender, fixture: Fixture, case: Case, secret: s
 
 
 @every_kind
-async def test_a_trial_shows_what_the_sample_becomes_and_keeps_nothing(fixture: Fixture, settings: Settings) -> None:
+async def test_trial_returns_messages_and_stores_nothing(fixture: Fixture, settings: Settings) -> None:
     async with running_webhook_sender(settings, fixture.certificates) as tools:
         await tools.add(fixture)
         tried = await tools.ask("POST", "/v1/sources/tool/test")
@@ -144,7 +142,7 @@ async def test_a_trial_shows_what_the_sample_becomes_and_keeps_nothing(fixture: 
 
 
 @every_kind
-async def test_a_secret_takes_the_place_of_another_while_both_hold(fixture: Fixture, settings: Settings) -> None:
+async def test_secret_rotation_accepts_both_secrets_during_the_overlap(fixture: Fixture, settings: Settings) -> None:
     async with running_webhook_sender(settings, fixture.certificates) as tools:
         old = await tools.add(fixture)
         if not CONNECTORS[fixture.kind].scheme.needs_secret:

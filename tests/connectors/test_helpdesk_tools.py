@@ -27,7 +27,7 @@ def _by_rule(body: bytes, secret: str, now: int, url: str) -> SignedWith:
     return {"X-Front-Signature": b64encode(hmac.digest(secret.encode(), body, "sha1")).decode()}, {}
 
 
-async def test_a_rule_of_front_signs_in_another_way(settings: Settings) -> None:
+async def test_front_rule_webhooks_use_sha1(settings: Settings) -> None:
     by_rule = replace(FRONT, sign=_by_rule)
     async with running_webhook_sender(settings) as tools:
         secret = await tools.add(FRONT)
@@ -36,7 +36,7 @@ async def test_a_rule_of_front_signs_in_another_way(settings: Settings) -> None:
         assert (refused.status_code, refused.json()["reason"]) == (401, "wrong")
 
 
-async def test_front_gets_its_challenge_back_if_it_signed(settings: Settings) -> None:
+async def test_front_challenge_is_answered_if_signed(settings: Settings) -> None:
     sync = Case(
         "sync", json_body({"type": "sync", "authorization": {"id": "cmp_1"}}), headers={"X-Front-Challenge": "c-1"}
     )
@@ -50,7 +50,7 @@ async def test_front_gets_its_challenge_back_if_it_signed(settings: Settings) ->
 
 
 @pytest.mark.parametrize("sign", [FRONT.sign, _by_rule], ids=["by-app", "by-rule"])
-async def test_a_challenge_keeps_no_event_of_front_from_being_stored(sign: Any, settings: Settings) -> None:
+async def test_front_event_with_a_challenge_header_is_stored(sign: Any, settings: Settings) -> None:
     """The header is not signed: somebody on the way may have put it there."""
     challenged = {"content-type": "application/json", "X-Front-Challenge": "c-1"}
     async with running_webhook_sender(settings) as tools:
@@ -61,13 +61,13 @@ async def test_a_challenge_keeps_no_event_of_front_from_being_stored(sign: Any, 
         assert (await tools.send(signed, unreadable, secret)).json()["rejected"] == 1
 
 
-async def test_intercom_looks_whether_the_address_answers(settings: Settings) -> None:
+async def test_intercom_head_probe_is_answered(settings: Settings) -> None:
     async with running_webhook_sender(settings) as tools:
         await tools.add(INTERCOM)
         assert (await tools.client.head(tools.url())).status_code == 200
 
 
-async def test_freshdesk_counts_the_same_a_minute_later_again(settings: Settings) -> None:
+async def test_freshdesk_equal_body_after_a_minute_is_stored_again(settings: Settings) -> None:
     async with running_webhook_sender(settings) as tools:
         secret = await tools.add(FRESHDESK)
         for minutes, accepted in ((0, 1), (0, 0), (1, 1)):
@@ -77,7 +77,7 @@ async def test_freshdesk_counts_the_same_a_minute_later_again(settings: Settings
 
 @pytest.mark.parametrize("spaces", [900, 3_000])
 @pytest.mark.parametrize(("before", "after"), [("{", "!"), ("{a", "!"), ("{a:", "\n!")])
-def test_no_event_of_freshdesk_is_looked_into_for_long(before: str, spaces: int, after: str) -> None:
+def test_freshdesk_trigger_is_parsed_in_bounded_time(before: str, spaces: int, after: str) -> None:
     """In processor time, for others may be at work: of the first kind, 900 took half a second, and 3000 a quarter
     of a minute.
     """
@@ -89,7 +89,7 @@ def test_no_event_of_freshdesk_is_looked_into_for_long(before: str, spaces: int,
     assert call.event in ("freshdesk.other", "freshdesk.a")
 
 
-async def test_a_source_may_estimate_how_its_customers_sound(settings: Settings) -> None:
+async def test_option_estimate_adds_sentiment_of_customer_text(settings: Settings) -> None:
     angry = {"message": "I am furious, this is the third time my parcel is late."}
     event = {"event": "ticket.replied", "ticket_id": "7", "customer": {"user_id": "user-1"}, **angry}
     case = Case("angry", json_body([{**event, "by": "customer", "id": "1"}, {**event, "by": "agent", "id": "2"}]))
@@ -114,9 +114,7 @@ async def test_a_source_may_estimate_how_its_customers_sound(settings: Settings)
         await tools.ask("POST", "/v1/sources", wrong, 400)
 
 
-async def test_estimates_that_cannot_be_made_are_refused_at_once(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_option_estimate_needs_the_extra(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.enrichment.sentiment.find_spec", lambda _: None)
     async with running_webhook_sender(settings) as tools:
         wanted = {"key": "tool", "kind": "support", "options": {"estimate": "on"}}
@@ -143,7 +141,7 @@ async def test_estimates_that_cannot_be_made_are_refused_at_once(
         ("good", 10, 5),
     ],
 )
-def test_ratings_are_told_on_one_scale(rating: object, scale: object, told: float) -> None:
+def test_ratings_are_converted_to_a_scale_of_five(rating: object, scale: object, told: float) -> None:
     found = build_csat_properties(rating, scale)
     assert (float(found["rating"]), found["scale"], found["rated"]) == (told, 5, rating)
 
@@ -152,7 +150,7 @@ def test_ratings_are_told_on_one_scale(rating: object, scale: object, told: floa
     ("rating", "scale"),
     [(0, 5), (6, 5), (None, 5), (True, 5), ("offered", None), ("goodness", None), ("NaN", None), (3, 1), ([5], 5)],
 )
-def test_what_is_no_rating_is_none(rating: object, scale: object) -> None:
+def test_invalid_csat_rating_is_ignored(rating: object, scale: object) -> None:
     assert build_csat_properties(rating, scale) == {}
 
 
@@ -167,5 +165,5 @@ def test_what_is_no_rating_is_none(rating: object, scale: object) -> None:
         (7, None),
     ],
 )
-def test_text_without_its_markup(markup: object, text: str | None) -> None:
+def test_strip_markup_returns_text(markup: object, text: str | None) -> None:
     assert strip_markup(markup) == text

@@ -138,7 +138,7 @@ def _without(value: Any, suffix: str) -> Any:
     return [_without(each, suffix) for each in value] if isinstance(value, list) else value
 
 
-async def test_as_it_happened(settings: Settings) -> None:
+async def test_events_in_order_build_one_customer(settings: Settings) -> None:
     async with running_webhook_sender(settings) as tools:
         await _prepare(tools)
         steps = story()
@@ -169,7 +169,9 @@ async def test_as_it_happened(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_whatever_arrives_first(seed: int, settings: Settings, databases: TestDatabases) -> None:
+async def test_events_in_any_order_build_the_same_customer(
+    seed: int, settings: Settings, databases: TestDatabases
+) -> None:
     async def told(steps: list[Send], url: str) -> dict[str, Any]:
         async with running_webhook_sender(settings.model_copy(update={"database_url": url})) as tools:
             await _prepare(tools)

@@ -29,7 +29,7 @@ async def _names(tools: WebhookSender, who: str) -> list[str]:
     return sorted(each["name"] for each in found if each["name"])
 
 
-async def test_an_order_of_woocommerce_is_completed_once_however_often_it_is_updated(tools: WebhookSender) -> None:
+async def test_woocommerce_order_updates_complete_it_once(tools: WebhookSender) -> None:
     await tools.add(woocommerce.FIXTURE)
     steps = ["pending", "on-hold", "processing", "processing", "completed", "completed"]
     for n, status in enumerate(steps):
@@ -46,7 +46,7 @@ async def test_an_order_of_woocommerce_is_completed_once_however_often_it_is_upd
     assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
 
 
-async def test_the_ping_of_woocommerce_needs_no_signature_and_stores_nothing(tools: WebhookSender) -> None:
+async def test_woocommerce_ping_needs_no_signature(tools: WebhookSender) -> None:
     await tools.add(woocommerce.FIXTURE)
     answer = await tools.client.post(tools.url(), data={"webhook_id": "12"})
     assert answer.status_code == 200
@@ -55,7 +55,7 @@ async def test_the_ping_of_woocommerce_needs_no_signature_and_stores_nothing(too
     assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
 
 
-async def test_two_subscriptions_of_shopify_count_an_order_once(tools: WebhookSender) -> None:
+async def test_shopify_order_of_two_subscriptions_is_stored_once(tools: WebhookSender) -> None:
     await tools.add(shopify.FIXTURE)
     receipts = [await _send(tools, shopify.FIXTURE, "orders/create", shopify._order(), n) for n in (1, 2)]
     assert [(each["accepted"], each["duplicate"]) for each in receipts] == [(1, 0), (0, 1)]
@@ -63,7 +63,7 @@ async def test_two_subscriptions_of_shopify_count_an_order_once(tools: WebhookSe
     assert [(each["accepted"], each["duplicate"]) for each in updates] == [(1, 0), (0, 1)]
 
 
-async def test_a_captured_body_of_shopify_under_a_fresh_event_id_counts_once(tools: WebhookSender) -> None:
+async def test_shopify_body_with_a_new_event_id_header_is_a_duplicate(tools: WebhookSender) -> None:
     """The headers are not signed: whoever has a body could make it new as often as they like."""
     await tools.add(shopify.FIXTURE)
     body = {"id": 1, "token": "t-1", "email": "user@example.com", "updated_at": "2026-05-04T10:00:00Z"}
@@ -74,7 +74,7 @@ async def test_a_captured_body_of_shopify_under_a_fresh_event_id_counts_once(too
 
 
 @pytest.mark.parametrize("turn", list(permutations(range(3))))
-async def test_a_refund_and_a_parcel_find_the_customer_of_their_order(
+async def test_shopify_refund_and_shipment_belong_to_the_customer_of_the_order(
     settings: Settings, turn: tuple[int, ...]
 ) -> None:
     order = shopify._order(note_attributes=[{"name": "anonymous_id", "value": "v-1"}])
@@ -103,7 +103,7 @@ async def test_a_refund_and_a_parcel_find_the_customer_of_their_order(
         ({"orders_to_redact": [7]}, {("shopify_order", "7")}),
     ],
 )
-async def test_who_is_to_be_forgotten_is_queued_under_each_identity(
+async def test_shopify_redact_queues_an_erasure_per_identity(
     redact: dict[str, Any], wanted: set[tuple[str, str]], tools: WebhookSender
 ) -> None:
     await tools.add(shopify.FIXTURE)
@@ -115,7 +115,7 @@ async def test_who_is_to_be_forgotten_is_queued_under_each_identity(
     await tools.ask("GET", "/v1/customers/email:user@example.com")
 
 
-async def test_two_shops_of_woocommerce_do_not_share_their_first_customers(tools: WebhookSender) -> None:
+async def test_woocommerce_customer_ids_are_scoped_to_the_shop(tools: WebhookSender) -> None:
     await tools.add(woocommerce.FIXTURE)
     for host in ("one", "two"):
         customer = {"id": 1, "email": f"{host}@example.com", "date_modified_gmt": "2026-05-04T10:00:00"}
@@ -128,7 +128,7 @@ async def test_two_shops_of_woocommerce_do_not_share_their_first_customers(tools
     }
 
 
-async def test_two_shops_of_woocommerce_do_not_share_their_orders(tools: WebhookSender) -> None:
+async def test_woocommerce_order_ids_are_scoped_to_the_shop(tools: WebhookSender) -> None:
     await tools.add(woocommerce.FIXTURE)
     for host in ("one", "two"):
         source = {"x-wc-webhook-source": f"https://{host}.example.com"}
@@ -138,7 +138,7 @@ async def test_two_shops_of_woocommerce_do_not_share_their_orders(tools: Webhook
     assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
 
 
-async def test_two_updates_of_woocommerce_within_a_second_are_two(tools: WebhookSender) -> None:
+async def test_woocommerce_status_updates_within_one_second_are_both_stored(tools: WebhookSender) -> None:
     await tools.add(woocommerce.FIXTURE)
     for status in ("pending", "on-hold"):
         await _send(tools, woocommerce.FIXTURE, "order.updated", woocommerce._order(status))
@@ -146,7 +146,7 @@ async def test_two_updates_of_woocommerce_within_a_second_are_two(tools: Webhook
     assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
 
 
-async def test_a_shop_numbers_its_orders_and_its_parcels_alike(tools: WebhookSender) -> None:
+async def test_shop_order_and_shipment_may_share_an_id(tools: WebhookSender) -> None:
     secret = await tools.add(shop.FIXTURE)
     told = [
         shop._event("order", 0, id=1001, order_id="A-1"),
@@ -157,7 +157,7 @@ async def test_a_shop_numbers_its_orders_and_its_parcels_alike(tools: WebhookSen
     assert (receipt["accepted"], receipt["duplicate"], receipt["rejected"]) == (3, 0, 0)
 
 
-async def test_an_order_of_a_shop_is_completed_once_whatever_the_ids_of_its_events(tools: WebhookSender) -> None:
+async def test_shop_order_is_completed_once_under_any_event_id(tools: WebhookSender) -> None:
     secret = await tools.add(shop.FIXTURE)
     told = [shop._event("order", 0, order_id="A-1", **own) for own in ({"id": 1}, {"id": 2}, {})]
     receipt = (await tools.send(shop.FIXTURE, Case("", json_body(told)), secret)).json()

@@ -15,20 +15,20 @@ from tests.support.tool_fixture import Case, json_body
 from tests.support.webhook_sender import WebhookSender
 
 
-async def test_surveymonkey_asks_by_head_whether_anybody_is_there(tools: WebhookSender) -> None:
+async def test_surveymonkey_head_probe_is_answered(tools: WebhookSender) -> None:
     await tools.add(surveymonkey.FIXTURE)
     response = await tools.client.head("/v1/sources/tool/webhook")
     assert (response.status_code, response.content) == (200, b"")
 
 
-async def test_the_secret_of_surveymonkey_is_two_parts(tools: WebhookSender) -> None:
+async def test_surveymonkey_secret_needs_two_parts(tools: WebhookSender) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "tool", "kind": "surveymonkey"}, 201)
     for wrong in ("only-a-secret", "&secret", "id&"):
         refused = await tools.ask("POST", "/v1/sources/tool/secrets", {"secret": wrong}, 400)
         assert "client_id&client_secret" in refused["message"]
 
 
-async def test_meta_is_given_its_challenge_for_the_word_that_both_know(tools: WebhookSender) -> None:
+async def test_meta_challenge_needs_the_verify_token(tools: WebhookSender) -> None:
     await tools.add(meta.FIXTURE)
     asked = {"hub.mode": "subscribe", "hub.challenge": "1158201444", "hub.verify_token": "a word that both know"}
     response = await tools.client.get("/v1/sources/tool/webhook", params=asked)
@@ -39,13 +39,13 @@ async def test_meta_is_given_its_challenge_for_the_word_that_both_know(tools: We
         assert (response.status_code, response.content) == (403, b"")
 
 
-async def test_meta_is_given_nothing_where_no_word_was_agreed(tools: WebhookSender) -> None:
+async def test_meta_challenge_is_refused_without_a_verify_token(tools: WebhookSender) -> None:
     await tools.add(replace(meta.FIXTURE, options={}))
     asked = {"hub.mode": "subscribe", "hub.challenge": "1", "hub.verify_token": ""}
     assert (await tools.client.get("/v1/sources/tool/webhook", params=asked)).status_code == 403
 
 
-async def test_of_metas_two_signatures_the_newer_decides(tools: WebhookSender) -> None:
+async def test_meta_sha256_signature_takes_precedence(tools: WebhookSender) -> None:
     secret = await tools.add(meta.FIXTURE)
     headers, _ = meta.sign(meta.FIXTURE.sample.body, secret, 0, "")
     old, new = "X-Hub-Signature", "X-Hub-Signature-256"
@@ -61,7 +61,7 @@ async def test_of_metas_two_signatures_the_newer_decides(tools: WebhookSender) -
     assert await status(**{old: "sha1=" + "0" * 40}) == 401
 
 
-async def test_x_is_answered_with_its_token_signed(tools: WebhookSender) -> None:
+async def test_x_challenge_is_signed(tools: WebhookSender) -> None:
     secret = await tools.add(x.FIXTURE)
     response = await tools.client.get("/v1/sources/tool/webhook", params={"crc_token": "challenge"})
     mac = b64encode(hmac.new(secret.encode(), b"challenge", "sha256").digest()).decode()
@@ -69,7 +69,7 @@ async def test_x_is_answered_with_its_token_signed(tools: WebhookSender) -> None
     assert response.headers["content-type"] == "application/json"
 
 
-async def test_x_is_answered_by_the_newest_secret(tools: WebhookSender) -> None:
+async def test_x_challenge_uses_the_newest_secret(tools: WebhookSender) -> None:
     await tools.add(x.FIXTURE)
     await tools.ask("POST", "/v1/sources/tool/secrets", {"secret": "renewed", "overlap_seconds": 3600}, 201)
     response = await tools.client.get("/v1/sources/tool/webhook", params={"crc_token": "c"})
@@ -81,19 +81,19 @@ async def test_x_is_answered_by_the_newest_secret(tools: WebhookSender) -> None:
     "token",
     ['{"for_user_id":"1"}', "[]", "", "a b", "a" * 1_001, "\u00e9", "a\n{}", "12", "1e9", "-0.5", "true", "null"],
 )
-async def test_x_gets_nothing_signed_that_could_be_a_delivery(token: str, tools: WebhookSender) -> None:
+async def test_x_challenge_that_could_be_a_body_is_refused(token: str, tools: WebhookSender) -> None:
     await tools.add(x.FIXTURE)
     response = await tools.client.get(tools.url(query={"crc_token": token}))
     assert response.status_code == (403 if token else 200)
     assert response.content == b""
 
 
-async def test_x_without_a_secret_is_not_answered(tools: WebhookSender) -> None:
+async def test_x_challenge_without_a_secret_is_refused(tools: WebhookSender) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "tool", "kind": "x"}, 201)
     assert (await tools.client.get("/v1/sources/tool/webhook", params={"crc_token": "c"})).status_code == 403
 
 
-async def test_what_is_typed_into_a_form_identifies_only_where_the_source_says_so(tools: WebhookSender) -> None:
+async def test_typeform_answers_identify_only_with_the_option(tools: WebhookSender) -> None:
     case = Case("answers", json_body(typeform.ANSWERED))
     for fixture, source in ((typeform.FIXTURE, "careful"), (typeform.IDENTIFYING, "trusting")):
         secret = await tools.add(fixture, source)
@@ -102,7 +102,7 @@ async def test_what_is_typed_into_a_form_identifies_only_where_the_source_says_s
         await tools.ask("GET", "/v1/customers/email:second@example.com", expected=found)
 
 
-async def test_an_answer_that_waited_in_quarantine_still_identifies(tools: WebhookSender) -> None:
+async def test_typeform_replay_keeps_the_option(tools: WebhookSender) -> None:
     """What the option says goes with the event, for it is read again without its delivery."""
     secret = await tools.add(typeform.IDENTIFYING)
     response = dict(typeform.ANSWERED["form_response"])
@@ -115,7 +115,7 @@ async def test_an_answer_that_waited_in_quarantine_still_identifies(tools: Webho
     await tools.ask("GET", "/v1/customers/email:second@example.com")
 
 
-async def test_no_rule_sees_what_people_wrote_but_what_they_gave(tools: WebhookSender) -> None:
+async def test_hotjar_free_text_is_not_readable_by_rules(tools: WebhookSender) -> None:
     secret = await tools.add(hotjar.FIXTURE)
     await tools.send(hotjar.FIXTURE, hotjar.FIXTURE.sample, secret)
     rules = {
@@ -133,7 +133,7 @@ async def test_no_rule_sees_what_people_wrote_but_what_they_gave(tools: WebhookS
 
 
 @pytest.mark.parametrize("rating", ["", None, True, -1, 11, "eleven", "10.5", [9], {"rating": 9}])
-def test_what_is_no_answer_from_0_to_10_is_no_nps(rating: object) -> None:
+def test_invalid_nps_rating_is_ignored(rating: object) -> None:
     assert build_nps_properties(rating) == {}
 
 
@@ -149,5 +149,5 @@ def test_what_is_no_answer_from_0_to_10_is_no_nps(rating: object) -> None:
         ("10", "promoter"),
     ],
 )
-def test_groups_of_the_nps(rating: object, group: str) -> None:
+def test_nps_rating_sets_the_group(rating: object, group: str) -> None:
     assert build_nps_properties(rating) == {"rating": int(str(rating)), "scale": 10, "group": group}

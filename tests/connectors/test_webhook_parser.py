@@ -67,7 +67,7 @@ def _events(tool: Connector) -> list[Any]:
 
 
 @pytest.mark.parametrize("tool", EVERY_TOOL)
-def test_an_event_with_anything_in_any_place(tool: Connector) -> None:
+def test_event_with_any_value_is_parsed_or_rejected(tool: Connector) -> None:
     events = _events(tool)
     places = [(event, path) for event in events for path in _places(event) if path]
     assert places
@@ -88,7 +88,7 @@ def test_an_event_with_anything_in_any_place(tool: Connector) -> None:
 
 
 @pytest.mark.parametrize("tool", EVERY_TOOL)
-def test_a_body_of_anything(tool: Connector) -> None:
+def test_any_body_is_parsed_or_rejected(tool: Connector) -> None:
     source = SourceView("tool")
     sample = FIXTURES[tool.key].sample.body
 

@@ -32,19 +32,19 @@ def parcels(monkeypatch: pytest.MonkeyPatch) -> Fixture:
 
 async def test_each_case(parcels: Fixture, settings: Settings, subtests: pytest.Subtests) -> None:
     assert [case.about for case in parcels.times] == ["milliseconds", "no readable time"]
-    await test_every_connector.test_a_delivery_becomes_what_it_should(parcels, settings, subtests)
+    await test_every_connector.test_delivery_is_stored_as_expected(parcels, settings, subtests)
 
 
 async def test_its_signature(parcels: Fixture, settings: Settings) -> None:
-    await test_every_connector.test_only_what_is_shown_to_be_the_tools_is_taken(parcels, settings)
+    await test_every_connector.test_unauthenticated_delivery_is_refused(parcels, settings)
 
 
 async def test_its_trial(parcels: Fixture, settings: Settings) -> None:
-    await test_every_connector.test_a_trial_shows_what_the_sample_becomes_and_keeps_nothing(parcels, settings)
+    await test_every_connector.test_trial_returns_messages_and_stores_nothing(parcels, settings)
 
 
 def test_anything_in_any_place(parcels: Fixture) -> None:
-    test_webhook_parser.test_an_event_with_anything_in_any_place(CONNECTORS[parcels.kind])
+    test_webhook_parser.test_event_with_any_value_is_parsed_or_rejected(CONNECTORS[parcels.kind])
 
 
 def test_the_page_names_only_what_there_is() -> None:
