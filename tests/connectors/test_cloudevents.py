@@ -1,4 +1,4 @@
-"""The CloudEvents package makes the requests; and what its specification of webhooks wants answered."""
+"""CloudEvents: requests that the vendor's SDK builds, and the OPTIONS handshake of the webhook specification."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _event(n: int, data: Any, media: str = "application/json") -> CloudEvent:
     )
 
 
-async def _sent(tools: WebhookSender, message: http.HTTPMessage, token: str) -> dict[str, Any]:
+async def _send(tools: WebhookSender, message: http.HTTPMessage, token: str) -> dict[str, Any]:
     response = await tools.client.post(
         tools.url(query={"access_token": token}), content=message.body, headers=message.headers
     )
@@ -41,18 +41,18 @@ async def test_cloudevents_sdk_requests_are_stored(tools: WebhookSender, write: 
     token = await tools.add(FIXTURE)
     events = [_event(0, {"shelf": "größer", "n": 1}), _event(1, {"tags": ["a"]}), _event(2, "text", "text/plain")]
     for event in events:
-        receipt = await _sent(tools, write(event), token)
+        receipt = await _send(tools, write(event), token)
         assert (receipt["accepted"], receipt["rejected"]) == (1, 0)
-    repeated = await _sent(tools, write(events[0]), token)
+    repeated = await _send(tools, write(events[0]), token)
     assert (repeated["accepted"], repeated["duplicate"]) == (0, 1)
-    found = (await tools.ask("GET", "/v1/customers/user_id:kunde-ä%22b%2050%25/touchpoints"))["items"]
-    assert [each["properties"] for each in reversed(found)] == [
+    touchpoints = (await tools.ask("GET", "/v1/customers/user_id:kunde-ä%22b%2050%25/touchpoints"))["items"]
+    assert [touchpoint["properties"] for touchpoint in reversed(touchpoints)] == [
         {"shelf": "größer", "n": 1},
         {"tags": ["a"]},
         {"data": "text"},
     ]
-    assert found[-1]["occurred_at"] == "2026-05-04T10:00:00.000000Z"
-    assert found[-1]["context"]["cloudevent"] == {
+    assert touchpoints[-1]["occurred_at"] == "2026-05-04T10:00:00.000000Z"
+    assert touchpoints[-1]["context"]["cloudevent"] == {
         "source": "https://example.com/läden#a",
         "subject": 'kunde-ä"b 50%',
         "comexampleextension": "naïve",
@@ -64,8 +64,8 @@ async def test_event_sent_in_all_modes_is_stored_once(tools: WebhookSender) -> N
     event = _event(1, {"n": 1})
     structured, binary = http.to_structured_event(event), http.to_binary_event(event)
     batch = http.HTTPMessage({"content-type": "application/cloudevents-batch+json"}, b"[" + structured.body + b"]")
-    receipts = [await _sent(tools, each, token) for each in (binary, structured, batch)]
-    assert [(each["accepted"], each["duplicate"]) for each in receipts] == [(1, 0), (0, 1), (0, 1)]
+    receipts = [await _send(tools, message, token) for message in (binary, structured, batch)]
+    assert [(receipt["accepted"], receipt["duplicate"]) for receipt in receipts] == [(1, 0), (0, 1), (0, 1)]
     assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
 
 
@@ -85,14 +85,14 @@ async def test_unsupported_formats_return_415(tools: WebhookSender) -> None:
 
 async def test_options_handshake_allows_the_origin(tools: WebhookSender) -> None:
     await tools.add(FIXTURE)
-    asked = {"WebHook-Request-Origin": "eventemitter.example.com", "WebHook-Request-Rate": "120"}
-    answer = await tools.client.options(tools.url(), headers=asked)
+    handshake = {"WebHook-Request-Origin": "eventemitter.example.com", "WebHook-Request-Rate": "120"}
+    answer = await tools.client.options(tools.url(), headers=handshake)
     assert answer.status_code == 200
     assert answer.headers["webhook-allowed-origin"] == "eventemitter.example.com"
     assert answer.headers["webhook-allowed-rate"] == "120"
     assert answer.headers["allow"] == "POST"
-    del asked["WebHook-Request-Rate"]
-    assert (await tools.client.options(tools.url(), headers=asked)).headers["webhook-allowed-rate"] == "*"
+    del handshake["WebHook-Request-Rate"]
+    assert (await tools.client.options(tools.url(), headers=handshake)).headers["webhook-allowed-rate"] == "*"
     assert "webhook-allowed-origin" not in (await tools.client.options(tools.url())).headers
 
 

@@ -1,4 +1,4 @@
-"""What only tools of mails do: nonces in bodies, certificates, old ways of signing, probes, and opens of machines."""
+"""E-mail connectors: nonces in bodies, certificates, older signatures, URL probes, and opens by machines."""
 
 from __future__ import annotations
 
@@ -36,58 +36,59 @@ MAILCHIMP, MANDRILL = mailchimp.FIXTURES
 
 
 async def _names(tools: WebhookSender, who: str = "email:user@example.com") -> list[str]:
-    found = (await tools.ask("GET", f"/v1/customers/{who}/touchpoints"))["items"]
-    return [each["name"] for each in found]
+    touchpoints = (await tools.ask("GET", f"/v1/customers/{who}/touchpoints"))["items"]
+    return [touchpoint["name"] for touchpoint in touchpoints]
 
 
-def _refused(response: httpx.Response) -> str:
+def _reason(response: httpx.Response) -> str:
+    """Return why the request was refused; fail if it was not refused."""
     assert response.status_code == 401, response.text
     reason: str = response.json()["reason"]
     return reason
 
 
-# Mailgun: what is signed is a token, not the event.
+# Mailgun: the signature covers a token, not the event.
 
 
 async def test_mailgun_token_is_valid_for_one_body(tools: WebhookSender) -> None:
     secret = await tools.add(MAILGUN)
     sealed = mailgun.seal(MAILGUN.sample.body, secret, NOW, "")
-    taken = replace(MAILGUN, seal=lambda body, *_: body)
-    assert (await tools.send(taken, replace(MAILGUN.sample, body=sealed), secret)).json()["accepted"] == 1
+    unsealed = replace(MAILGUN, seal=lambda body, *_: body)
+    assert (await tools.send(unsealed, replace(MAILGUN.sample, body=sealed), secret)).json()["accepted"] == 1
     forged = json.loads(sealed)
     forged["event-data"]["event"] = "complained"
-    assert _refused(await tools.send(taken, Case("forged", json.dumps(forged).encode()), secret)) == "replayed"
-    assert (await tools.send(taken, replace(MAILGUN.sample, body=sealed), secret)).json()["duplicate"] == 1
+    assert _reason(await tools.send(unsealed, Case("forged", json.dumps(forged).encode()), secret)) == "replayed"
+    assert (await tools.send(unsealed, replace(MAILGUN.sample, body=sealed), secret)).json()["duplicate"] == 1
     assert await _names(tools) == ["email.deferred"]
 
 
 @pytest.mark.parametrize("digits", [3, 6])
 async def test_mailgun_refuses_token_digits_moved_into_the_timestamp(digits: int, tools: WebhookSender) -> None:
-    """The same signed text, for nothing parts time and token; as milliseconds or microseconds it would be in time."""
+    """Time and token are signed without a separator: a longer time (milliseconds) would pass the age check."""
     secret = await tools.add(MAILGUN)
     time, token = str(NOW // 1_000_000), "123456" + 22 * "ab"
     signature = hmac.new(secret.encode(), f"{time}{token}".encode(), hashlib.sha256).hexdigest()
     event = {"event": "complained", "recipient": "user@example.com", "timestamp": 1777888800}
-    taken = replace(MAILGUN, seal=lambda body, *_: body)
+    unsealed = replace(MAILGUN, seal=lambda body, *_: body)
 
     async def send(shifted: int) -> httpx.Response:
         proof = {"timestamp": time + token[:shifted], "token": token[shifted:], "signature": signature}
         return await tools.send(
-            taken, Case("shifted", json.dumps({"signature": proof, "event-data": event}).encode()), secret
+            unsealed, Case("shifted", json.dumps({"signature": proof, "event-data": event}).encode()), secret
         )
 
-    assert _refused(await send(digits)) == "wrong"
+    assert _reason(await send(digits)) == "wrong"
     assert (await send(0)).json()["accepted"] == 1
 
 
 async def test_mailgun_retry_with_a_new_token_is_a_duplicate(tools: WebhookSender) -> None:
     secret = await tools.add(MAILGUN)
     receipts = []
-    for later in (0, 300, 900):
-        tools.clock.instant = NOW + later * 1_000_000
+    for seconds in (0, 300, 900):
+        tools.clock.instant = NOW + seconds * 1_000_000
         receipts.append((await tools.send(MAILGUN, MAILGUN.sample, secret)).json())
-    assert [each["accepted"] for each in receipts] == [1, 0, 0]
-    assert [each["duplicate"] for each in receipts] == [0, 1, 1]
+    assert [receipt["accepted"] for receipt in receipts] == [1, 0, 0]
+    assert [receipt["duplicate"] for receipt in receipts] == [0, 1, 1]
 
 
 @pytest.mark.parametrize("member", ["timestamp", "token", "signature"])
@@ -95,20 +96,20 @@ async def test_mailgun_signature_needs_every_member(member: str, tools: WebhookS
     secret = await tools.add(MAILGUN)
     sealed = json.loads(mailgun.seal(MAILGUN.sample.body, secret, NOW, ""))
     del sealed["signature"][member]
-    taken = replace(MAILGUN, seal=lambda body, *_: body)
-    assert _refused(await tools.send(taken, Case("less", json.dumps(sealed).encode()), secret)) == "missing"
+    unsealed = replace(MAILGUN, seal=lambda body, *_: body)
+    assert _reason(await tools.send(unsealed, Case("less", json.dumps(sealed).encode()), secret)) == "missing"
 
 
-# Amazon SES: whom a certificate speaks for.
+# Amazon SES: certificates, topics and subscriptions of SNS.
 
-_AS_IT_IS = replace(SES, seal=lambda body, *_: body)
+_UNSEALED = replace(SES, seal=lambda body, *_: body)
 
 
 async def _send_sns(tools: WebhookSender, change: Mapping[str, Any], *, seal_again: bool) -> httpx.Response:
-    """The sample, sealed before it is changed, or after."""
+    """Send a changed sample that is signed before the change, or after it if ``seal_again``."""
     body = SES.sample.body if seal_again else ses.seal(SES.sample.body, "", NOW, "")
     changed = json.dumps({**json.loads(body), **change}).encode()
-    return await tools.send(SES if seal_again else _AS_IT_IS, replace(SES.sample, body=changed), "")
+    return await tools.send(SES if seal_again else _UNSEALED, replace(SES.sample, body=changed), "")
 
 
 @pytest.mark.parametrize(
@@ -132,10 +133,10 @@ async def _send_sns(tools: WebhookSender, change: Mapping[str, Any], *, seal_aga
         ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com/?/SimpleNotificationService-1.pem"}, True),
         ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com/another.pem"}, True),
         ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com/a/SimpleNotificationService-1.pem"}, True),
-        ({"SigningCertURL": f"{ses.CERTIFICATE_AT}?Action=Publish"}, True),
-        ({"SigningCertURL": f"{ses.CERTIFICATE_AT}?"}, True),
-        ({"SigningCertURL": f"{ses.CERTIFICATE_AT}#another"}, True),
-        ({"SigningCertURL": f"{ses.CERTIFICATE_AT}\n"}, True),
+        ({"SigningCertURL": f"{ses.CERTIFICATE_URL}?Action=Publish"}, True),
+        ({"SigningCertURL": f"{ses.CERTIFICATE_URL}?"}, True),
+        ({"SigningCertURL": f"{ses.CERTIFICATE_URL}#another"}, True),
+        ({"SigningCertURL": f"{ses.CERTIFICATE_URL}\n"}, True),
         ({"SigningCertURL": 7}, True),
     ],
 )
@@ -144,24 +145,24 @@ async def test_sns_notification_with_a_changed_member_is_refused(
 ) -> None:
     async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
-        assert _refused(await _send_sns(tools, change, seal_again=seal_again)) == "wrong"
-        assert set(tools.visited) <= {ses.CERTIFICATE_AT}, "nobody else's address is asked for anything"
+        assert _reason(await _send_sns(tools, change, seal_again=seal_again)) == "wrong"
+        assert set(tools.visited) <= {ses.CERTIFICATE_URL}, "Segue must not send requests to other hosts"
         await tools.ask("GET", "/v1/customers/email:user@example.com", expected=404)
 
 
 async def test_sns_notification_of_another_key_is_refused(settings: Settings) -> None:
     async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
-        assert _refused(await tools.send(SES, SES.sample, ses.OTHER_SECRET)) == "wrong"
+        assert _reason(await tools.send(SES, SES.sample, ses.OTHER_SECRET)) == "wrong"
         assert (await tools.send(SES, SES.sample, "")).status_code == 200
-        assert tools.visited == [ses.CERTIFICATE_AT], "a certificate is fetched once"
+        assert tools.visited == [ses.CERTIFICATE_URL], "the certificate is cached"
 
 
 async def test_sns_headers_must_match_the_body(settings: Settings) -> None:
     async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
-        lying = replace(SES, sign=lambda *_: ({"x-amz-sns-message-type": "SubscriptionConfirmation"}, {}))
-        assert _refused(await tools.send(lying, SES.sample, "")) == "wrong"
+        mismatched = replace(SES, sign=lambda *_: ({"x-amz-sns-message-type": "SubscriptionConfirmation"}, {}))
+        assert _reason(await tools.send(mismatched, SES.sample, "")) == "wrong"
 
 
 async def test_sns_raw_delivery_is_refused(settings: Settings) -> None:
@@ -169,7 +170,7 @@ async def test_sns_raw_delivery_is_refused(settings: Settings) -> None:
         await tools.add(SES)
         raw = json.loads(SES.sample.body)["Message"].encode()
         response = await tools.client.post(tools.url(), content=raw, headers={"x-amz-sns-rawdelivery": "true"})
-        assert _refused(response) == "missing"
+        assert _reason(response) == "missing"
         assert "raw message delivery" in response.json()["detail"]
 
 
@@ -178,9 +179,9 @@ async def test_sns_topic_outside_the_option_topics_is_refused(options: dict[str,
     async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(replace(SES, options=options))
         if not options.get("topics", "").startswith("arn"):
-            assert _refused(await tools.send(SES, SES.sample, "")) == "wrong"
+            assert _reason(await tools.send(SES, SES.sample, "")) == "wrong"
         for topic in ("", None, ","):
-            assert _refused(await _send_sns(tools, {"TopicArn": topic}, seal_again=True)) == "wrong"
+            assert _reason(await _send_sns(tools, {"TopicArn": topic}, seal_again=True)) == "wrong"
         assert tools.visited == []
 
 
@@ -193,57 +194,57 @@ _DAY_AFTER, _YEAR_AFTER = datetime(2026, 5, 6, tzinfo=UTC), datetime(2027, 5, 5,
     [
         (b"hello", 401),
         (b"-----BEGIN CERTIFICATE-----\nhello", 401),
-        (b"What somebody else says there.\n" + ses.CERTIFICATE, 401),
+        (b"Text before the certificate.\n" + ses.CERTIFICATE, 401),
         (ses.certificate(_YEAR_BEFORE, _DAY_BEFORE), 401),
         (ses.certificate(_DAY_AFTER, _YEAR_AFTER), 401),
         (ses.certificate(_DAY_BEFORE, _DAY_AFTER), 200),
     ],
-    ids=["no-pem", "no-der", "not-at-the-beginning", "not-any-more", "not-yet", "today"],
+    ids=["no-pem", "no-der", "text-before", "expired", "not-yet-valid", "valid"],
 )
 async def test_sns_certificate_must_be_valid(document: bytes, status: int, settings: Settings) -> None:
-    async with running_webhook_sender(settings, {ses.CERTIFICATE_AT: document}) as tools:
+    async with running_webhook_sender(settings, {ses.CERTIFICATE_URL: document}) as tools:
         await tools.add(SES)
         response = await tools.send(SES, SES.sample, "")
         assert response.status_code == status
         if status == 401:
-            assert _refused(response) == "wrong"
+            assert _reason(response) == "wrong"
 
 
 async def test_outbound_cache_keeps_urls_in_use() -> None:
-    asked: list[str] = []
+    paths: list[str] = []
 
-    def network(request: httpx.Request) -> httpx.Response:
-        asked.append(request.url.path)
+    def respond(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.path)
         return httpx.Response(200, content=request.url.path.encode())
 
-    outside = OutboundClient(httpx.MockTransport(network))
+    client = OutboundClient(httpx.MockTransport(respond))
     for n in range(100):
-        assert await outside.get_cached(f"https://example.com/{n}") == f"/{n}".encode()
-        assert await outside.get_cached("https://example.com/ours") == b"/ours"
-    await outside.get_cached("https://example.com/0")
-    await outside.close()
-    assert asked.count("/ours") == 1
-    assert asked.count("/0") == 2, "what nobody asks for is forgotten"
+        assert await client.get_cached(f"https://example.com/{n}") == f"/{n}".encode()
+        assert await client.get_cached("https://example.com/in-use") == b"/in-use"
+    await client.get_cached("https://example.com/0")
+    await client.close()
+    assert paths.count("/in-use") == 1
+    assert paths.count("/0") == 2, "an unused entry must be evicted"
 
 
 def _confirmation(**more: Any) -> Case:
-    said = {
+    message = {
         "Type": "SubscriptionConfirmation",
         "MessageId": "c-1",
         "Token": "t-1",
         "TopicArn": ses.TOPIC,
         "Message": "You have chosen to subscribe to the topic.",
-        "SubscribeURL": ses.SUBSCRIBE_AT,
+        "SubscribeURL": ses.SUBSCRIBE_URL,
         "SignatureVersion": "1",
     }
-    return Case("a confirmation", json.dumps(said | more).encode(), headers=SES.sample.headers)
+    return Case("a confirmation", json.dumps(message | more).encode(), headers=SES.sample.headers)
 
 
 async def test_sns_subscription_is_confirmed(settings: Settings) -> None:
     async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
         assert (await tools.send(SES, _confirmation(), "")).status_code == 200
-        assert tools.visited == [ses.CERTIFICATE_AT, ses.SUBSCRIBE_AT]
+        assert tools.visited == [ses.CERTIFICATE_URL, ses.SUBSCRIBE_URL]
 
 
 @pytest.mark.parametrize(
@@ -260,18 +261,18 @@ async def test_sns_confirmation_of_another_url_or_topic_is_refused(
 ) -> None:
     async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
-        assert _refused(await tools.send(SES, _confirmation(**change), "")) == "wrong"
-        assert set(tools.visited) <= {ses.CERTIFICATE_AT}
+        assert _reason(await tools.send(SES, _confirmation(**change), "")) == "wrong"
+        assert set(tools.visited) <= {ses.CERTIFICATE_URL}
 
 
 async def test_sns_unsubscription_is_not_reverted(settings: Settings) -> None:
     async with running_webhook_sender(settings, SES.certificates) as tools:
         await tools.add(SES)
         assert (await tools.send(SES, _confirmation(Type="UnsubscribeConfirmation"), "")).status_code == 200
-        assert tools.visited == [ses.CERTIFICATE_AT]
+        assert tools.visited == [ses.CERTIFICATE_URL]
 
 
-# Mailchimp and Mailchimp Transactional: probes before there is a secret, and the address that is signed.
+# Mailchimp and Mailchimp Transactional: probes before the secret exists, and the signed URL.
 
 
 @pytest.mark.parametrize(("fixture", "method"), [(MAILCHIMP, "GET"), (MANDRILL, "HEAD")])
@@ -291,27 +292,27 @@ async def test_mandrill_events_need_a_secret(tools: WebhookSender) -> None:
 
 
 async def test_mandrill_signature_covers_the_option_url(tools: WebhookSender) -> None:
-    told = "https://user:word@shop.example.com/hooks?list=1"
-    secret = await tools.add(replace(MANDRILL, options={"url": told}))
-    assert _refused(await tools.send(MANDRILL, MANDRILL.sample, secret)) == "wrong"
-    behind = replace(MANDRILL, sign=lambda body, key, now, _: MANDRILL.sign(body, key, now, told))
+    url = "https://user:word@shop.example.com/hooks?list=1"
+    secret = await tools.add(replace(MANDRILL, options={"url": url}))
+    assert _reason(await tools.send(MANDRILL, MANDRILL.sample, secret)) == "wrong"
+    behind = replace(MANDRILL, sign=lambda body, key, now, _: MANDRILL.sign(body, key, now, url))
     assert (await tools.send(behind, MANDRILL.sample, secret)).json()["accepted"] == 1
 
 
 @pytest.mark.parametrize("fixture", [MANDRILL, HUBSPOT], ids=["mandrill", "hubspot"])
 async def test_signed_url_behind_a_proxy_includes_the_query(fixture: Fixture, tools: WebhookSender) -> None:
-    told, case = "https://shop.example.com/hooks", replace(fixture.sample, query={"list": "1"})
-    secret = await tools.add(replace(fixture, options={"url": told}))
+    url, case = "https://shop.example.com/hooks", replace(fixture.sample, query={"list": "1"})
+    secret = await tools.add(replace(fixture, options={"url": url}))
 
-    def signing(address: str) -> Fixture:
-        return replace(fixture, sign=lambda body, key, now, _: fixture.sign(body, key, now, address))
+    def sign_url(signed_url: str) -> Fixture:
+        return replace(fixture, sign=lambda body, key, now, _: fixture.sign(body, key, now, signed_url))
 
-    assert _refused(await tools.send(signing(told), case, secret)) == "wrong"
-    assert _refused(await tools.send(signing(f"{told}?list=2"), case, secret)) == "wrong"
-    assert (await tools.send(signing(f"{told}?list=1"), case, secret)).json()["accepted"] > 0
+    assert _reason(await tools.send(sign_url(url), case, secret)) == "wrong"
+    assert _reason(await tools.send(sign_url(f"{url}?list=2"), case, secret)) == "wrong"
+    assert (await tools.send(sign_url(f"{url}?list=1"), case, secret)).json()["accepted"] > 0
 
 
-# Brevo: one open under several names.
+# Brevo: one open that is reported under several names.
 
 
 async def test_brevo_open_under_several_names_is_stored_once(tools: WebhookSender) -> None:
@@ -325,21 +326,22 @@ async def test_brevo_open_under_several_names_is_stored_once(tools: WebhookSende
 
     opened = [await send(kind, 0) for kind in ("unique_opened", "opened", "uniqueOpened", "first_opening")]
     assert opened == [(1, 0), (0, 1), (0, 1), (0, 1)]
-    by_a_proxy = [await send(kind, 0) for kind in ("proxy_open", "unique_proxy_open")]
-    assert by_a_proxy == [(1, 0), (0, 1)]
-    assert await send("opened", 1) == (1, 0), "another open"
+    proxy_opens = [await send(kind, 0) for kind in ("proxy_open", "unique_proxy_open")]
+    assert proxy_opens == [(1, 0), (0, 1)]
+    assert await send("opened", 1) == (1, 0), "an open at another time is stored"
     assert await _names(tools) == ["email.opened"] * 3
 
 
-# HubSpot: three ways to sign, by HubSpot's own helper, and a contact who asks to be forgotten.
+# HubSpot: signature versions 1 to 3 by HubSpot's own helper, erasure requests, and portals.
 
 
-def _of_hubspot(version: str, body: bytes, url: str, secret: str = "client-secret") -> dict[str, str]:
+def _sign_hubspot(version: str, body: bytes, url: str, secret: str = "client-secret") -> dict[str, str]:
+    """Return the headers that HubSpot's helper makes."""
     time = str(NOW // 1_000)
-    made = vendor.Signature.get_signature(secret, body.decode(), version, url, "POST", time)
+    signature = vendor.Signature.get_signature(secret, body.decode(), version, url, "POST", time)
     if version == "v3":
-        return {"x-hubspot-signature-v3": made, "x-hubspot-request-timestamp": time}
-    return {"x-hubspot-signature": made, "x-hubspot-signature-version": version}
+        return {"x-hubspot-signature-v3": signature, "x-hubspot-request-timestamp": time}
+    return {"x-hubspot-signature": signature, "x-hubspot-signature-version": version}
 
 
 def _verify(headers: dict[str, str], options: dict[str, str], url: str, body: bytes, at: int = NOW) -> None:
@@ -353,7 +355,7 @@ _BODY = '[{"propertyValue":"Ελένη"}]'.encode()
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v3"])
 def test_hubspot_signature_needs_an_accepted_version(version: str) -> None:
-    _verify(_of_hubspot(version, _BODY, _URL), {"signatures": "v1, v2 v3"}, _URL, _BODY)
+    _verify(_sign_hubspot(version, _BODY, _URL), {"signatures": "v1, v2 v3"}, _URL, _BODY)
     other = {"v1": "v2,v3", "v2": "v1 v3", "v3": "v1,v2"}[version]
     for options, body, url in (
         ({"signatures": other}, _BODY, _URL),
@@ -361,21 +363,21 @@ def test_hubspot_signature_needs_an_accepted_version(version: str) -> None:
         ({"signatures": version}, _BODY, _URL + "&c=d") if version != "v1" else ({"signatures": "v3"}, _BODY, _URL),
     ):
         with pytest.raises(SignatureRefused):
-            _verify(_of_hubspot(version, _BODY, _URL), options, url, body)
+            _verify(_sign_hubspot(version, _BODY, _URL), options, url, body)
     with pytest.raises(SignatureRefused):
-        _verify(_of_hubspot(version, _BODY, _URL, "another"), {"signatures": version}, _URL, _BODY)
+        _verify(_sign_hubspot(version, _BODY, _URL, "another"), {"signatures": version}, _URL, _BODY)
 
 
 def test_hubspot_accepts_only_v3_by_default() -> None:
     for version in ("v1", "v2"):
         with pytest.raises(SignatureRefused) as refused:
-            _verify(_of_hubspot(version, _BODY, _URL), {}, _URL, _BODY)
+            _verify(_sign_hubspot(version, _BODY, _URL), {}, _URL, _BODY)
         assert refused.value.reason == "missing"
 
 
 @pytest.mark.parametrize(("seconds", "reason"), [(300, None), (301, "stale"), (-301, "stale")])
 def test_hubspot_signature_expires_after_five_minutes(seconds: int, reason: str | None) -> None:
-    at, headers = NOW + seconds * 1_000_000, _of_hubspot("v3", _BODY, _URL)
+    at, headers = NOW + seconds * 1_000_000, _sign_hubspot("v3", _BODY, _URL)
     if reason is None:
         _verify(headers, {}, _URL, _BODY, at)
         return
@@ -385,7 +387,7 @@ def test_hubspot_signature_expires_after_five_minutes(seconds: int, reason: str 
 
 
 def test_hubspot_signature_covers_the_timestamp() -> None:
-    headers = _of_hubspot("v3", _BODY, _URL) | {"x-hubspot-request-timestamp": str(NOW // 1_000 + 1)}
+    headers = _sign_hubspot("v3", _BODY, _URL) | {"x-hubspot-request-timestamp": str(NOW // 1_000 + 1)}
     with pytest.raises(SignatureRefused) as refused:
         _verify(headers, {}, _URL, _BODY)
     assert refused.value.reason == "wrong"
@@ -398,61 +400,63 @@ def test_hubspot_signature_covers_the_timestamp() -> None:
 def test_hubspot_library_accepts_our_signature(monkeypatch: pytest.MonkeyPatch) -> None:
     sign = CONNECTORS["hubspot"].scheme.sign
     assert sign is not None
-    made = sign(WebhookRequest(body=_BODY, url=_URL, received_at=NOW), "client-secret").headers
+    headers = sign(WebhookRequest(body=_BODY, url=_URL, received_at=NOW), "client-secret").headers
 
-    class Then(datetime):
+    class FixedDatetime(datetime):
         @classmethod
-        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]  # the clock of the helper alone stands still
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]  # only the helper's clock is fixed
             return datetime.fromtimestamp(NOW / 1_000_000, tz or UTC)
 
-    monkeypatch.setattr(vendor, "datetime", Then)
+    monkeypatch.setattr(vendor, "datetime", FixedDatetime)
     assert vendor.Signature.is_valid(
-        made["x-hubspot-signature-v3"],
+        headers["x-hubspot-signature-v3"],
         "client-secret",
         _BODY.decode(),
         _URL,
         "POST",
         "v3",
-        made["x-hubspot-request-timestamp"],
+        headers["x-hubspot-request-timestamp"],
     )
 
 
 def test_hubspot_url_is_decoded_before_signing() -> None:
-    """As HubSpot documents it; its helper leaves that to the caller."""
+    """HubSpot documents the decoding; its helper leaves it to the caller."""
     sent, signed = "https://shop.example.com/a%2Fb%3fc?d=%40e&f=%20g", "https://shop.example.com/a/b?c?d=@e&f=%20g"
-    _verify(_of_hubspot("v3", _BODY, signed), {}, sent, _BODY)
+    _verify(_sign_hubspot("v3", _BODY, signed), {}, sent, _BODY)
 
 
 def test_hubspot_v1_signature_is_case_insensitive() -> None:
-    made = hashlib.sha256(b"client-secret" + _BODY).hexdigest().upper()
-    _verify({"x-hubspot-signature": made}, {"signatures": "v1"}, _URL, _BODY)
+    signature = hashlib.sha256(b"client-secret" + _BODY).hexdigest().upper()
+    _verify({"x-hubspot-signature": signature}, {"signatures": "v1"}, _URL, _BODY)
 
 
 async def test_hubspot_privacy_deletion_queues_an_erasure(tools: WebhookSender) -> None:
     secret = await tools.add(HUBSPOT)
     assert (await tools.send(HUBSPOT, HUBSPOT.sample, secret)).json()["accepted"] == 2
-    asked = json.loads(HUBSPOT.sample.body)[0] | {"subscriptionType": "contact.privacyDeletion"}
-    receipt = (await tools.send(HUBSPOT, Case("forget me", json.dumps([asked]).encode()), secret)).json()
+    deletion = json.loads(HUBSPOT.sample.body)[0] | {"subscriptionType": "contact.privacyDeletion"}
+    receipt = (await tools.send(HUBSPOT, Case("a privacy deletion", json.dumps([deletion]).encode()), secret)).json()
     assert (receipt["accepted"], receipt["ignored"], receipt["rejected"]) == (0, 0, 0)
-    queued = (await tools.ask("GET", "/v1/erasure-requests"))["items"]
-    assert [(each["kind"], each["value"]) for each in queued] == [("hubspot_contact", "33:1246965")]
+    requests = (await tools.ask("GET", "/v1/erasure-requests"))["items"]
+    assert [(request["kind"], request["value"]) for request in requests] == [("hubspot_contact", "33:1246965")]
 
 
 async def test_hubspot_contact_ids_are_scoped_to_the_portal(tools: WebhookSender) -> None:
     secret = await tools.add(HUBSPOT)
-    said = {"subscriptionType": "contact.propertyChange", "objectId": 51, "propertyName": "email"}
-    told = [said | {"portalId": portal, "propertyValue": f"of-{portal}@example.com"} for portal in (1, 2)]
+    change = {"subscriptionType": "contact.propertyChange", "objectId": 51, "propertyName": "email"}
+    changes = [change | {"portalId": portal, "propertyValue": f"of-{portal}@example.com"} for portal in (1, 2)]
     workflow = {"vid": "51", "portal-id": 1, "properties": {"firstname": {"value": "User"}}}
-    for body in (told, [workflow]):
-        assert (await tools.send(HUBSPOT, Case("told", json.dumps(body).encode()), secret)).json()["rejected"] == 0
+    for events in (changes, [workflow]):
+        assert (await tools.send(HUBSPOT, Case("contacts", json.dumps(events).encode()), secret)).json()[
+            "rejected"
+        ] == 0
     one, two = [await tools.ask("GET", f"/v1/customers/email:of-{portal}@example.com") for portal in (1, 2)]
     assert one["id"] != two["id"]
-    assert [each["traits"].get("first_name") for each in (one, two)] == ["User", None]
+    assert [customer["traits"].get("first_name") for customer in (one, two)] == ["User", None]
     assert (await tools.ask("GET", "/v1/customers/hubspot_contact:1:51"))["id"] == one["id"]
     await tools.ask("GET", "/v1/customers/hubspot_contact:51", expected=404)
 
 
-# Whose eyes they were.
+# Opens and clicks by machines.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Help desks beyond what their fixtures say: Front's second signature, its handshake, Intercom's, and estimates."""
+"""Help desk connectors: Front's rule signature and handshake, Intercom's probe, ratings, and sentiment estimates."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_front_challenge_is_answered_if_signed(settings: Settings) -> None
 
 @pytest.mark.parametrize("sign", [FRONT.sign, _by_rule], ids=["by-app", "by-rule"])
 async def test_front_event_with_a_challenge_header_is_stored(sign: Any, settings: Settings) -> None:
-    """The header is not signed: somebody on the way may have put it there."""
+    """The signature does not cover the header, which an intermediary may have added."""
     challenged = {"content-type": "application/json", "X-Front-Challenge": "c-1"}
     async with running_webhook_sender(settings) as tools:
         secret = await tools.add(FRONT)
@@ -78,12 +78,12 @@ async def test_freshdesk_equal_body_after_a_minute_is_stored_again(settings: Set
 @pytest.mark.parametrize("spaces", [900, 3_000])
 @pytest.mark.parametrize(("before", "after"), [("{", "!"), ("{a", "!"), ("{a:", "\n!")])
 def test_freshdesk_trigger_is_parsed_in_bounded_time(before: str, spaces: int, after: str) -> None:
-    """In processor time, for others may be at work: of the first kind, 900 took half a second, and 3000 a quarter
-    of a minute.
+    """Measure processor time, because other processes may run. Without a length limit, 900 spaces took 0.5 s and 3000
+    spaces took 15 s.
     """
-    said = {"ticket_id": "7", "triggered_event": before + " " * spaces + after}
+    ticket = {"ticket_id": "7", "triggered_event": before + " " * spaces + after}
     started = process_time()
-    (call,) = FRESHDESK_CONNECTOR.map_event(said, 0)
+    (call,) = FRESHDESK_CONNECTOR.map_event(ticket, 0)
     assert process_time() - started < 0.2
     assert isinstance(call, Call)
     assert call.event in ("freshdesk.other", "freshdesk.a")
@@ -99,14 +99,13 @@ async def test_option_estimate_adds_sentiment_of_customer_text(settings: Setting
         again = (await tools.send(SUPPORT, case, secret)).json()
         assert again["duplicate"] == 2
         assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
-        found = {
-            each["name"]: each for each in (await tools.ask("GET", "/v1/customers/user_id:user-1/touchpoints"))["items"]
-        }
-        told = found["ticket.replied_by_customer"]
-        assert told["properties"]["estimate"]["sentiment"] == "negative"
-        assert told["properties"]["estimate"]["emotions"]["anger"] == 1
-        assert told["context"]["private"]["body"] == angry["message"]
-        assert "estimate" not in found["ticket.replied_by_agent"]["properties"]
+        items = (await tools.ask("GET", "/v1/customers/user_id:user-1/touchpoints"))["items"]
+        touchpoints = {touchpoint["name"]: touchpoint for touchpoint in items}
+        reply = touchpoints["ticket.replied_by_customer"]
+        assert reply["properties"]["estimate"]["sentiment"] == "negative"
+        assert reply["properties"]["estimate"]["emotions"]["anger"] == 1
+        assert reply["context"]["private"]["body"] == angry["message"]
+        assert "estimate" not in touchpoints["ticket.replied_by_agent"]["properties"]
         rule = {"did": "*", "where": {"estimate.emotions.anger": {"gte": 1}}}
         preview = await tools.ask("POST", "/v1/segments/preview", {"rule": rule})
         assert preview["count"] == 1
@@ -117,13 +116,13 @@ async def test_option_estimate_adds_sentiment_of_customer_text(settings: Setting
 async def test_option_estimate_needs_the_extra(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.enrichment.sentiment.find_spec", lambda _: None)
     async with running_webhook_sender(settings) as tools:
-        wanted = {"key": "tool", "kind": "support", "options": {"estimate": "on"}}
-        refused = await tools.ask("POST", "/v1/sources", wanted, 400)
+        source = {"key": "tool", "kind": "support", "options": {"estimate": "on"}}
+        refused = await tools.ask("POST", "/v1/sources", source, 400)
         assert "segue[estimates]" in refused["message"]
 
 
 @pytest.mark.parametrize(
-    ("rating", "scale", "told"),
+    ("rating", "scale", "expected"),
     [
         (1, 5, 1),
         (5, 5, 5),
@@ -141,9 +140,9 @@ async def test_option_estimate_needs_the_extra(settings: Settings, monkeypatch: 
         ("good", 10, 5),
     ],
 )
-def test_ratings_are_converted_to_a_scale_of_five(rating: object, scale: object, told: float) -> None:
-    found = build_csat_properties(rating, scale)
-    assert (float(found["rating"]), found["scale"], found["rated"]) == (told, 5, rating)
+def test_ratings_are_converted_to_a_scale_of_five(rating: object, scale: object, expected: float) -> None:
+    properties = build_csat_properties(rating, scale)
+    assert (float(properties["rating"]), properties["scale"], properties["rated"]) == (expected, 5, rating)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""One person over a web shop, its mails and its help desk: one customer, whatever arrives first.
+"""One person in a web shop, its e-mails and its help desk becomes one customer, in any order of arrival.
 
-She looks around unknown, comes back by a newsletter's link that carries her id, buys, asks for help, is not content,
-is told sorry, and buys again.
+The person visits anonymously, follows a newsletter link that contains the user id, buys, opens a ticket, gives a bad
+rating, receives an apology, and buys again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.webhook_sender import WebhookSender, running_webhook_sender
 WHO = "user_id:user-1"
 DAY = 86_400
 BEGIN = 1_777_888_800 - 40 * DAY
-"""2026-03-25T10:00:00Z, in seconds; the tests' now is 41 days and two hours later."""
+"""2026-03-25T10:00:00Z in seconds, 41 days and two hours before ``NOW``."""
 ZENDESK_SECRET = "the signing secret"
 STEPS = 10
 
@@ -70,8 +70,8 @@ def web(days: float, **message: Any) -> Send:
 
 def mail(days: float, event: str, **more: Any) -> Send:
     async def send(tools: WebhookSender) -> None:
-        told = {"email": "User@example.com", "event": event, "sg_event_id": f"mail-{days}", **more}
-        case = Case(event, json_body([{**told, "timestamp": int(BEGIN + days * DAY)}]))
+        members = {"email": "User@example.com", "event": event, "sg_event_id": f"mail-{days}", **more}
+        case = Case(event, json_body([{**members, "timestamp": int(BEGIN + days * DAY)}]))
         receipt = (await tools.send(SENDGRID, case, SENDGRID.secret, source="mails")).json()
         assert receipt["accepted"] == 1, receipt
 
@@ -79,11 +79,11 @@ def mail(days: float, event: str, **more: Any) -> Send:
 
 
 def ticket(days: float, event: str, **more: Any) -> Send:
-    """By a trigger's template of Zendesk, signed as Zendesk signs."""
+    """Return a function that sends the body of a Zendesk trigger with Zendesk's signature."""
 
     async def send(tools: WebhookSender) -> None:
-        told = {"ticket_id": "77", "event": f"ticket.{event}", "email": "user@example.com", "requester_id": "9"}
-        body = json.dumps({**told, "updated_at": at(days), **more}).encode()
+        members = {"ticket_id": "77", "event": f"ticket.{event}", "email": "user@example.com", "requester_id": "9"}
+        body = json.dumps({**members, "updated_at": at(days), **more}).encode()
         time = "2026-05-05T12:00:00Z"
         mac = hmac.new(ZENDESK_SECRET.encode(), time.encode() + body, hashlib.sha256).digest()
         headers = {
@@ -121,21 +121,21 @@ async def _prepare(tools: WebhookSender) -> None:
     await tools.ask("POST", "/v1/sources/desk/secrets", {"secret": ZENDESK_SECRET}, 201)
 
 
-async def _told(tools: WebhookSender) -> dict[str, Any]:
-    """All that can be asked about her, without what belongs to the moment of asking."""
+async def _read_customer(tools: WebhookSender) -> dict[str, Any]:
+    """Return every read of the customer, without the times of storage."""
     customer = await tools.ask("GET", f"/v1/customers/{WHO}")
     timeline = await tools.ask("GET", f"/v1/customers/{WHO}/touchpoints?limit=100")
     stages = await tools.ask("GET", f"/v1/customers/{WHO}/journey")
     stays = await tools.ask("GET", f"/v1/customers/{WHO}/segments?history=true")
     tickets = await tools.ask("GET", f"/v1/customers/{WHO}/tickets")
-    told = {"customer": customer, "timeline": timeline, "stages": stages, "stays": stays, "tickets": tickets}
-    return _without(_without(told, "recorded_at"), "received_at")
+    reads = {"customer": customer, "timeline": timeline, "stages": stages, "stays": stays, "tickets": tickets}
+    return _without(_without(reads, "recorded_at"), "received_at")
 
 
 def _without(value: Any, suffix: str) -> Any:
     if isinstance(value, dict):
-        return {name: _without(each, suffix) for name, each in value.items() if not name.endswith(suffix)}
-    return [_without(each, suffix) for each in value] if isinstance(value, list) else value
+        return {name: _without(member, suffix) for name, member in value.items() if not name.endswith(suffix)}
+    return [_without(item, suffix) for item in value] if isinstance(value, list) else value
 
 
 async def test_events_in_order_build_one_customer(settings: Settings) -> None:
@@ -146,41 +146,41 @@ async def test_events_in_order_build_one_customer(settings: Settings) -> None:
         unhappy = []
         for step in steps:
             await step(tools)
-            if step not in steps[:3]:  # until the click nobody knows who she is
+            if step not in steps[:3]:  # the customer has no user id before the click
                 segments = (await tools.ask("GET", f"/v1/customers/{WHO}"))["segments"]
-                unhappy.append("unhappy-now" in {each["key"] for each in segments})
+                unhappy.append("unhappy-now" in {segment["key"] for segment in segments})
         assert unhappy == [False, False, False, False, True, True, True]
 
-        told = await _told(tools)
-        names = [each["name"] for each in told["timeline"]["items"] if each["name"]]
+        reads = await _read_customer(tools)
+        names = [touchpoint["name"] for touchpoint in reads["timeline"]["items"] if touchpoint["name"]]
         assert sorted(names) == sorted(
             [
                 *("page_viewed", "page_viewed", "email.clicked", "Order Completed", "ticket.created", "ticket.solved"),
                 *("csat.submitted", "email.delivered", "Order Completed"),
             ]
         )
-        identities = {f"{each['kind']}:{each['value']}" for each in told["customer"]["identities"]}
+        identities = {f"{identity['kind']}:{identity['value']}" for identity in reads["customer"]["identities"]}
         assert identities == {WHO, "email:user@example.com", "anonymous_id:device-1", "zendesk_user:9"}
-        assert told["customer"]["stages"]["six-stage"]["stage"] == "loyalty"
+        assert reads["customer"]["stages"]["six-stage"]["stage"] == "loyalty"
 
         await ticket(35, "rated", rating=5, scale=5)(tools)
         segments = (await tools.ask("GET", f"/v1/customers/{WHO}"))["segments"]
-        assert "unhappy-now" not in {each["key"] for each in segments}
+        assert "unhappy-now" not in {segment["key"] for segment in segments}
 
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_events_in_any_order_build_the_same_customer(
     seed: int, settings: Settings, databases: TestDatabases
 ) -> None:
-    async def told(steps: list[Send], url: str) -> dict[str, Any]:
+    async def send_and_read(steps: list[Send], url: str) -> dict[str, Any]:
         async with running_webhook_sender(settings.model_copy(update={"database_url": url})) as tools:
             await _prepare(tools)
             for step in steps:
                 await step(tools)
-            return await _told(tools)
+            return await _read_customer(tools)
 
     shuffled = story()
     random.Random(seed).shuffle(shuffled)
     assert settings.database_url is not None
     async with another_database(databases) as another:
-        assert await told(shuffled, another) == await told(story(), settings.database_url)
+        assert await send_and_read(shuffled, another) == await send_and_read(story(), settings.database_url)

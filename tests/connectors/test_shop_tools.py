@@ -1,4 +1,4 @@
-"""What shops say more than once, in any order, or about nobody yet: each purchase is one, of the right customer."""
+"""Shop connectors: repeated, reordered and anonymous events store each purchase once, for the right customer."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from tests.support.webhook_sender import WebhookSender, running_webhook_sender
 async def _send(
     tools: WebhookSender, fixture: Fixture, topic: str, body: Any, n: int = 1, **headers: str
 ) -> dict[str, Any]:
-    of_kind = shopify if fixture is shopify.FIXTURE else woocommerce
-    sent = of_kind._headers(topic, n) if of_kind is shopify else of_kind._headers(topic)
-    case = Case("", json_body(body), headers={**sent, **headers})
+    tool_headers = shopify._headers(topic, n) if fixture is shopify.FIXTURE else woocommerce._headers(topic)
+    case = Case("", json_body(body), headers={**tool_headers, **headers})
     response = await tools.send(fixture, case, fixture.secret)
     assert response.status_code == 200, response.text
     return response.json()
 
 
 async def _names(tools: WebhookSender, who: str) -> list[str]:
-    found = (await tools.ask("GET", f"/v1/customers/{who}/touchpoints"))["items"]
-    return sorted(each["name"] for each in found if each["name"])
+    touchpoints = (await tools.ask("GET", f"/v1/customers/{who}/touchpoints"))["items"]
+    return sorted(touchpoint["name"] for touchpoint in touchpoints if touchpoint["name"])
 
 
 async def test_woocommerce_order_updates_complete_it_once(tools: WebhookSender) -> None:
@@ -58,17 +57,17 @@ async def test_woocommerce_ping_needs_no_signature(tools: WebhookSender) -> None
 async def test_shopify_order_of_two_subscriptions_is_stored_once(tools: WebhookSender) -> None:
     await tools.add(shopify.FIXTURE)
     receipts = [await _send(tools, shopify.FIXTURE, "orders/create", shopify._order(), n) for n in (1, 2)]
-    assert [(each["accepted"], each["duplicate"]) for each in receipts] == [(1, 0), (0, 1)]
+    assert [(receipt["accepted"], receipt["duplicate"]) for receipt in receipts] == [(1, 0), (0, 1)]
     updates = [await _send(tools, shopify.FIXTURE, "orders/updated", shopify._order(), n) for n in (3, 4)]
-    assert [(each["accepted"], each["duplicate"]) for each in updates] == [(1, 0), (0, 1)]
+    assert [(receipt["accepted"], receipt["duplicate"]) for receipt in updates] == [(1, 0), (0, 1)]
 
 
 async def test_shopify_body_with_a_new_event_id_header_is_a_duplicate(tools: WebhookSender) -> None:
-    """The headers are not signed: whoever has a body could make it new as often as they like."""
+    """The signature does not cover the headers: a captured body could be sent with new event ids."""
     await tools.add(shopify.FIXTURE)
     body = {"id": 1, "token": "t-1", "email": "user@example.com", "updated_at": "2026-05-04T10:00:00Z"}
     receipts = [await _send(tools, shopify.FIXTURE, "checkouts/update", body, n) for n in (1, 2)]
-    assert [(each["accepted"], each["duplicate"]) for each in receipts] == [(1, 0), (0, 1)]
+    assert [(receipt["accepted"], receipt["duplicate"]) for receipt in receipts] == [(1, 0), (0, 1)]
     changed = {**body, "updated_at": "2026-05-04T10:00:01Z"}
     assert (await _send(tools, shopify.FIXTURE, "checkouts/update", changed, 2))["accepted"] == 1
 
@@ -87,13 +86,13 @@ async def test_shopify_refund_and_shipment_belong_to_the_customer_of_the_order(
         await tools.add(shopify.FIXTURE)
         for place in turn:
             await _send(tools, shopify.FIXTURE, *deliveries[place], n=place)
-        wanted = ["Order Completed", "Order Refunded", "Order Shipped"]
-        assert await _names(tools, "email:user@example.com") == wanted
-        assert await _names(tools, "anonymous_id:v-1") == wanted
+        names = ["Order Completed", "Order Refunded", "Order Shipped"]
+        assert await _names(tools, "email:user@example.com") == names
+        assert await _names(tools, "anonymous_id:v-1") == names
 
 
 @pytest.mark.parametrize(
-    ("redact", "wanted"),
+    ("redact", "identities"),
     [
         (
             {"customer": {"id": 115, "email": "user@example.com"}},
@@ -104,14 +103,14 @@ async def test_shopify_refund_and_shipment_belong_to_the_customer_of_the_order(
     ],
 )
 async def test_shopify_redact_queues_an_erasure_per_identity(
-    redact: dict[str, Any], wanted: set[tuple[str, str]], tools: WebhookSender
+    redact: dict[str, Any], identities: set[tuple[str, str]], tools: WebhookSender
 ) -> None:
     await tools.add(shopify.FIXTURE)
     await _send(tools, shopify.FIXTURE, "orders/create", shopify._order(customer={"id": 115}))
     receipt = await _send(tools, shopify.FIXTURE, "customers/redact", {**shopify._SHOP, **redact})
     assert (receipt["accepted"], receipt["ignored"]) == (0, 0)
-    asked = (await tools.ask("GET", "/v1/erasure-requests"))["items"]
-    assert {(each["kind"], each["value"]) for each in asked} == wanted
+    requests = (await tools.ask("GET", "/v1/erasure-requests"))["items"]
+    assert {(request["kind"], request["value"]) for request in requests} == identities
     await tools.ask("GET", "/v1/customers/email:user@example.com")
 
 
@@ -122,7 +121,7 @@ async def test_woocommerce_customer_ids_are_scoped_to_the_shop(tools: WebhookSen
         source = {"x-wc-webhook-source": f"https://{host}.example.com"}
         await _send(tools, woocommerce.FIXTURE, "customer.created", customer, 1, **source)
     one = await tools.ask("GET", "/v1/customers/email:one@example.com")
-    assert {f"{each['kind']}:{each['value']}" for each in one["identities"]} == {
+    assert {f"{identity['kind']}:{identity['value']}" for identity in one["identities"]} == {
         "email:one@example.com",
         "woocommerce_customer:one.example.com:1",
     }
@@ -148,17 +147,17 @@ async def test_woocommerce_status_updates_within_one_second_are_both_stored(tool
 
 async def test_shop_order_and_shipment_may_share_an_id(tools: WebhookSender) -> None:
     secret = await tools.add(shop.FIXTURE)
-    told = [
+    events = [
         shop._event("order", 0, id=1001, order_id="A-1"),
         shop._event("shipment", 1, id=1001, shipment_id="P-1"),
         shop._event("Gift Wrapped", 2, id=1001),
     ]
-    receipt = (await tools.send(shop.FIXTURE, Case("", json_body(told)), secret)).json()
+    receipt = (await tools.send(shop.FIXTURE, Case("", json_body(events)), secret)).json()
     assert (receipt["accepted"], receipt["duplicate"], receipt["rejected"]) == (3, 0, 0)
 
 
 async def test_shop_order_is_completed_once_under_any_event_id(tools: WebhookSender) -> None:
     secret = await tools.add(shop.FIXTURE)
-    told = [shop._event("order", 0, order_id="A-1", **own) for own in ({"id": 1}, {"id": 2}, {})]
-    receipt = (await tools.send(shop.FIXTURE, Case("", json_body(told)), secret)).json()
+    events = [shop._event("order", 0, order_id="A-1", **own) for own in ({"id": 1}, {"id": 2}, {})]
+    receipt = (await tools.send(shop.FIXTURE, Case("", json_body(events)), secret)).json()
     assert (receipt["accepted"], receipt["duplicate"]) == (1, 2)

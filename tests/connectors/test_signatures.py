@@ -1,4 +1,4 @@
-"""Signatures that vendors' own libraries make hold here, and they take those that we make."""
+"""Signatures of the vendors' libraries are accepted here, and the libraries accept the signatures made here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hubspot.utils.signature import Signature  # type: ignore[import-untyped]  # it ships no types
-from sendgrid.helpers.eventwebhook import EventWebhook, EventWebhookHeader  # type: ignore[import-untyped]  # nor it
+from sendgrid.helpers.eventwebhook import EventWebhook, EventWebhookHeader  # type: ignore[import-untyped]  # it ships no types
 
 from app.connectors.signatures import STANDARD, SignatureRefused
 from app.connectors.tools import CONNECTORS
@@ -59,7 +59,7 @@ def test_standard_webhooks_accepts_library_signatures(library: type, names: str,
 
 @pytest.mark.parametrize("library", [standardwebhooks.Webhook, svix.Webhook])
 def test_libraries_accept_our_standard_webhooks_signature(library: type) -> None:
-    now = datetime.now(UTC)  # they read the clock themselves
+    now = datetime.now(UTC)  # the libraries read the clock themselves
     assert STANDARD.sign is not None
     signed = STANDARD.sign(WebhookRequest(body=BODY.encode(), received_at=int(now.timestamp() * 1_000_000)), SECRET)
     library(SECRET).verify(BODY, dict(signed.headers))
@@ -69,7 +69,7 @@ def test_libraries_accept_our_standard_webhooks_signature(library: type) -> None
 
 
 def test_standard_webhooks_accepts_one_of_several_signatures() -> None:
-    right, wrong = (standardwebhooks.Webhook(each).sign("msg_1", NOW, BODY) for each in (SECRET, OTHER))
+    right, wrong = (standardwebhooks.Webhook(secret).sign("msg_1", NOW, BODY) for secret in (SECRET, OTHER))
     STANDARD.verify(_delivery(f"v1a,AAAA v7,{right[3:]} {wrong} {right}"), SECRET)
     assert _reason(_delivery(f"v1a,AAAA {wrong} v2,{right[3:]}")) == "wrong"
 
@@ -81,8 +81,8 @@ def test_standard_webhooks_signature_covers_body_id_and_time() -> None:
     for name, value in (("webhook-id", "msg_2"), ("webhook-timestamp", str(int(NOW.timestamp()) + 1))):
         assert _reason(msgspec.structs.replace(signed, headers={**signed.headers, name: value})) == "wrong"
     for name in signed.headers:
-        left = {each: value for each, value in signed.headers.items() if each != name}
-        assert _reason(msgspec.structs.replace(signed, headers=left)) == "missing"
+        remaining = {header: value for header, value in signed.headers.items() if header != name}
+        assert _reason(msgspec.structs.replace(signed, headers=remaining)) == "missing"
 
 
 @pytest.mark.parametrize(("seconds", "holds"), [(-301, False), (-300, True), (300, True), (301, False)])
@@ -108,7 +108,7 @@ def test_standard_webhooks_verifies_ed25519() -> None:
 
 
 @pytest.mark.parametrize(
-    ("secret", "why"),
+    ("secret", "message"),
     [
         ("whsk_" + KEY, "private"),
         ("whpk_AAAA", "32 bytes"),
@@ -117,23 +117,23 @@ def test_standard_webhooks_verifies_ed25519() -> None:
         ("whsec_no base64", "base64"),
     ],
 )
-def test_standard_webhooks_invalid_secret_is_refused(secret: str, why: str) -> None:
-    with pytest.raises(ValueError, match=why):
+def test_standard_webhooks_invalid_secret_is_refused(secret: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         STANDARD.normalise_secret(secret)
 
 
 # ------------------------------------------------------------------------------------------------------ SendGrid
 
 
-def _sendgrid() -> tuple[EllipticCurvePrivateKey, str]:
+def _create_sendgrid_key() -> tuple[EllipticCurvePrivateKey, str]:
     private = generate_private_key(SECP256R1())
     public = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return private, b64encode(public).decode()
 
 
 def test_sendgrid_helper_and_connector_agree() -> None:
-    """Both read the same headers, and take and refuse the same: what its key signed, and nothing else."""
-    (private, public), (stranger, _) = _sendgrid(), _sendgrid()
+    """SendGrid's helper and the connector read the same headers, and accept and refuse the same signatures."""
+    (private, public), (stranger, _) = _create_sendgrid_key(), _create_sendgrid_key()
     helper = EventWebhook(public)
     time = str(int(NOW.timestamp()))
     for body, signer, signed, holds in (
@@ -160,8 +160,8 @@ URL = "https://segue.example.com/v1/sources/hubspot/webhook"
 CLIENT_SECRET = "hubspot-secret"
 
 
-def _hubspot(body: str, version: str, at: datetime, headers: dict[str, str], **options: str) -> None:
-    """Raises SignatureRefused."""
+def _verify_hubspot(body: str, version: str, at: datetime, headers: dict[str, str], **options: str) -> None:
+    """Verify a HubSpot request; raise SignatureRefused if the signature is invalid."""
     received_at = int(at.timestamp() * 1_000_000)
     delivery = WebhookRequest(
         body=body.encode(),
@@ -182,21 +182,21 @@ def test_hubspot_helper_signatures_are_accepted(version: str) -> None:
         if version == "v3"
         else {"x-hubspot-signature": signature, "x-hubspot-signature-version": version}
     )
-    _hubspot(BODY, version, NOW, headers)
-    _hubspot(BODY, version, NOW, headers, url=URL)
+    _verify_hubspot(BODY, version, NOW, headers)
+    _verify_hubspot(BODY, version, NOW, headers, url=URL)
     for body, other in ((BODY + " ", headers), (BODY, {**headers, next(iter(headers)): signature[::-1]})):
         with pytest.raises(SignatureRefused) as refused:
-            _hubspot(body, version, NOW, other)
+            _verify_hubspot(body, version, NOW, other)
         assert refused.value.reason == "wrong"
 
 
 def test_hubspot_helper_accepts_our_signature() -> None:
-    now = datetime.now(UTC)  # it reads the clock itself
+    now = datetime.now(UTC)  # the helper reads the clock itself
     assert HUBSPOT.scheme.sign is not None
-    ours = HUBSPOT.scheme.sign(
+    signed = HUBSPOT.scheme.sign(
         WebhookRequest(body=BODY.encode(), url=URL, received_at=int(now.timestamp() * 1_000_000)), CLIENT_SECRET
     )
-    time, signature = (ours.headers[f"x-hubspot-{name}"] for name in ("request-timestamp", "signature-v3"))
+    time, signature = (signed.headers[f"x-hubspot-{name}"] for name in ("request-timestamp", "signature-v3"))
     assert Signature.is_valid(signature, CLIENT_SECRET, BODY, URL, "POST", "v3", time)
     assert not Signature.is_valid(signature, "another", BODY, URL, "POST", "v3", time)
     assert not Signature.is_valid(signature, CLIENT_SECRET, BODY + " ", URL, "POST", "v3", time)

@@ -1,4 +1,4 @@
-"""What surveys and social networks do besides delivering: handshakes, older signatures, and options of a source."""
+"""Survey and social connectors: handshakes, older signatures, source options and NPS groups."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ async def test_surveymonkey_secret_needs_two_parts(tools: WebhookSender) -> None
 
 async def test_meta_challenge_needs_the_verify_token(tools: WebhookSender) -> None:
     await tools.add(meta.FIXTURE)
-    asked = {"hub.mode": "subscribe", "hub.challenge": "1158201444", "hub.verify_token": "a word that both know"}
-    response = await tools.client.get("/v1/sources/tool/webhook", params=asked)
+    query = {"hub.mode": "subscribe", "hub.challenge": "1158201444", "hub.verify_token": "a verify token"}
+    response = await tools.client.get("/v1/sources/tool/webhook", params=query)
     assert (response.status_code, response.text) == (200, "1158201444")
     assert response.headers["content-type"].startswith("text/plain")
     for wrong in ({"hub.verify_token": "guessed"}, {"hub.verify_token": ""}, {"hub.mode": "unsubscribe"}):
-        response = await tools.client.get("/v1/sources/tool/webhook", params={**asked, **wrong})
+        response = await tools.client.get("/v1/sources/tool/webhook", params={**query, **wrong})
         assert (response.status_code, response.content) == (403, b"")
 
 
 async def test_meta_challenge_is_refused_without_a_verify_token(tools: WebhookSender) -> None:
     await tools.add(replace(meta.FIXTURE, options={}))
-    asked = {"hub.mode": "subscribe", "hub.challenge": "1", "hub.verify_token": ""}
-    assert (await tools.client.get("/v1/sources/tool/webhook", params=asked)).status_code == 403
+    query = {"hub.mode": "subscribe", "hub.challenge": "1", "hub.verify_token": ""}
+    assert (await tools.client.get("/v1/sources/tool/webhook", params=query)).status_code == 403
 
 
 async def test_meta_sha256_signature_takes_precedence(tools: WebhookSender) -> None:
@@ -50,15 +50,14 @@ async def test_meta_sha256_signature_takes_precedence(tools: WebhookSender) -> N
     headers, _ = meta.sign(meta.FIXTURE.sample.body, secret, 0, "")
     old, new = "X-Hub-Signature", "X-Hub-Signature-256"
 
-    async def status(**sent: str) -> int:
-        named = {name.replace("_", "-"): value for name, value in sent.items()}
+    async def status(signatures: dict[str, str]) -> int:
         body = meta.FIXTURE.sample.body
-        return (await tools.client.post("/v1/sources/tool/webhook", content=body, headers=named)).status_code
+        return (await tools.client.post("/v1/sources/tool/webhook", content=body, headers=signatures)).status_code
 
-    assert await status(**{old: headers[old]}) == 200
-    assert await status(**{old: headers[old].upper().replace("SHA1=", "sha1=")}) == 200
-    assert await status(**{old: headers[old], new: "sha256=" + "0" * 64}) == 401
-    assert await status(**{old: "sha1=" + "0" * 40}) == 401
+    assert await status({old: headers[old]}) == 200
+    assert await status({old: headers[old].upper().replace("SHA1=", "sha1=")}) == 200
+    assert await status({old: headers[old], new: "sha256=" + "0" * 64}) == 401
+    assert await status({old: "sha1=" + "0" * 40}) == 401
 
 
 async def test_x_challenge_is_signed(tools: WebhookSender) -> None:
@@ -94,23 +93,23 @@ async def test_x_challenge_without_a_secret_is_refused(tools: WebhookSender) -> 
 
 
 async def test_typeform_answers_identify_only_with_the_option(tools: WebhookSender) -> None:
-    case = Case("answers", json_body(typeform.ANSWERED))
-    for fixture, source in ((typeform.FIXTURE, "careful"), (typeform.IDENTIFYING, "trusting")):
+    case = Case("answers", json_body(typeform.WITHOUT_HIDDEN_FIELDS))
+    for fixture, source in ((typeform.FIXTURE, "by-default"), (typeform.IDENTIFYING, "identifying")):
         secret = await tools.add(fixture, source)
         assert (await tools.send(fixture, case, secret, source=source)).json()["accepted"] == 1
-        found = 404 if source == "careful" else 200
-        await tools.ask("GET", "/v1/customers/email:second@example.com", expected=found)
+        status = 404 if source == "by-default" else 200
+        await tools.ask("GET", "/v1/customers/email:second@example.com", expected=status)
 
 
 async def test_typeform_replay_keeps_the_option(tools: WebhookSender) -> None:
-    """What the option says goes with the event, for it is read again without its delivery."""
+    """The option is copied into the event, because a replay has no request."""
     secret = await tools.add(typeform.IDENTIFYING)
-    response = dict(typeform.ANSWERED["form_response"])
+    response = dict(typeform.WITHOUT_HIDDEN_FIELDS["form_response"])
     case = Case("one without its type", json_body({"event_id": "ev-1", "form_response": response}))
     assert (await tools.send(typeform.IDENTIFYING, case, secret)).json()["rejected"] == 1
-    [kept] = (await tools.ask("GET", "/v1/quarantine"))["items"]
-    fixed = json.loads(kept["original"]) | {"event_type": "form_response"}
-    replayed = await tools.ask("POST", f"/v1/quarantine/{kept['id']}/replay", fixed)
+    [row] = (await tools.ask("GET", "/v1/quarantine"))["items"]
+    fixed = json.loads(row["original"]) | {"event_type": "form_response"}
+    replayed = await tools.ask("POST", f"/v1/quarantine/{row['id']}/replay", fixed)
     assert replayed["accepted"] == 1
     await tools.ask("GET", "/v1/customers/email:second@example.com")
 
@@ -126,8 +125,8 @@ async def test_hotjar_free_text_is_not_readable_by_rules(tools: WebhookSender) -
     }
     for key, rule in rules.items():
         await tools.ask("POST", "/v1/segments", {"key": key, "rule": rule}, 201)
-    found = await tools.ask("GET", "/v1/customers/email:user@example.com")
-    assert {each["key"] for each in found["segments"]} & set(rules) == {"promoters", "gave-nine", "recorded"}
+    customer = await tools.ask("GET", "/v1/customers/email:user@example.com")
+    assert {segment["key"] for segment in customer["segments"]} & set(rules) == {"promoters", "gave-nine", "recorded"}
     private = {"did": "survey.completed", "where": {"context.private.2": {"contains": "slow"}}}
     await tools.ask("POST", "/v1/segments", {"key": "private", "rule": private}, 422)
 

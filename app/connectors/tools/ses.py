@@ -1,9 +1,10 @@
 """Amazon SES connector: e-mail events that SES publishes to an SNS topic.
 
 It reads the event publishing format (``eventType``) and feedback notifications (``notificationType``). A notification
-about several recipients becomes one touchpoint for each of them. SNS signs each notification with RSA (signature version
-1 or 2), and it signs for every AWS account. A source therefore accepts only the topics in its option ``topics``, and the
-certificate must be on a host of SNS.
+about several recipients becomes one touchpoint for each of them.
+
+SNS signs each notification with RSA (signature version 1 or 2), for every AWS account. A source therefore accepts only
+the topics in its option ``topics``, and the certificate must be on a host of SNS.
 
 Source: https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html and
 https://docs.aws.amazon.com/ses/latest/dg/event-publishing-retrieving-sns-contents.html

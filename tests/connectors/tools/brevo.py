@@ -1,4 +1,4 @@
-"""Brevo: a token, and many times of which only those since the epoch are in UTC."""
+"""Fixture of the Brevo connector: a Bearer token, and payloads in which only epoch timestamps are in UTC."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WHO = "email:user@example.com"
 
 
 def _event(kind: str, n: int = 0, **more: object) -> dict[str, object]:
-    """As transactional mails have them; ``date`` is the account's local time."""
+    """Return a transactional event; ``date`` is in the account's timezone."""
     return {
         "event": kind,
         "email": "user@example.com",
@@ -65,7 +65,7 @@ _KINDS = {
     "complaint": "complained",
     "unsubscribed": "unsubscribed",
 }
-_BY_PLACE = list(enumerate(_KINDS))
+_INDEXED_KINDS = list(enumerate(_KINDS))
 
 FIXTURE = Fixture(
     kind="brevo",
@@ -94,21 +94,21 @@ FIXTURE = Fixture(
         identities=(_WHO, "user_id:user-1"),
     ),
     several=Case(
-        "all of transactional mails, in one batch",
-        json_body([_event(kind, n) for n, kind in _BY_PLACE]),
+        "every transactional event, in one batch",
+        json_body([_event(kind, n) for n, kind in _INDEXED_KINDS]),
         _WHO,
-        tuple(_seconds(f"email.{_KINDS[kind]}", n) for n, kind in _BY_PLACE),
+        tuple(_seconds(f"email.{_KINDS[kind]}", n) for n, kind in _INDEXED_KINDS),
     ),
-    unknown=Case("an event of next year", json_body(_event("teleported")), _WHO, (_seconds("brevo.teleported", 0),)),
+    unknown=Case("an unknown event type", json_body(_event("teleported")), _WHO, (_seconds("brevo.teleported", 0),)),
     non_ascii=Case(
-        "a tag in Greek, as a list in a text",
+        "a Greek tag in a JSON list as text",
         json_body(_event("delivered", tag='["καλημέρα"]')),
         _WHO,
         (_seconds("email.delivered", 0, {"tags": ["καλημέρα"]}),),
     ),
     times=(
         Case(
-            "text, and nonsense",
+            "text and an invalid time",
             json_body([_event("sent", ts_epoch="1777888800250"), _event("sent", ts_epoch="yesterday")]),
             _WHO,
             (
@@ -118,7 +118,7 @@ FIXTURE = Fixture(
         ),
     ),
     malformed=Case(
-        "no event in it, beside a good one",
+        "two invalid events and a valid one",
         json_body([_event("sent"), {"email": "user@example.com"}, None]),
         _WHO,
         (_seconds("email.sent", 0),),
@@ -126,7 +126,7 @@ FIXTURE = Fixture(
     ),
     others=(
         Case(
-            "of campaigns, whose ts is not in UTC",
+            "campaign events, whose ts is not in UTC",
             json_body(
                 [
                     _marketing("delivered", 0),
@@ -148,7 +148,7 @@ FIXTURE = Fixture(
             ),
         ),
         Case(
-            "of contacts, several at once",
+            "contact events, one with several addresses",
             json_body(
                 [
                     {

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0: what they say in each of the three modes. In test_cloudevents.py their package makes requests."""
+"""Fixture of the CloudEvents connector: payloads in all three modes; test_cloudevents.py uses the SDK."""
 
 from __future__ import annotations
 
@@ -19,13 +19,20 @@ def sign(body: bytes, secret: str, now: int, url: str) -> SignedWith:
 
 
 def _event(n: int = 0, **members: object) -> dict[str, object]:
-    event = {"specversion": "1.0", "id": f"e-{n}", "source": "/s", "type": "com.example.made", "subject": "user-1"}
+    event = {"specversion": "1.0", "id": f"e-{n}", "source": "/s", "type": "com.example.created", "subject": "user-1"}
     return {**event, "time": f"2026-05-04T10:00:0{n}Z", **members}
 
 
 def _binary(**headers: str) -> dict[str, str]:
-    named = {"specversion": "1.0", "id": "e-1", "source": "/s", "type": "com.example.made", "time": _AT, **headers}
-    return {f"ce-{name}": value for name, value in named.items()}
+    attributes = {
+        "specversion": "1.0",
+        "id": "e-1",
+        "source": "/s",
+        "type": "com.example.created",
+        "time": _AT,
+        **headers,
+    }
+    return {f"ce-{name}": value for name, value in attributes.items()}
 
 
 FIXTURE = Fixture(
@@ -48,30 +55,30 @@ FIXTURE = Fixture(
         headers=CONNECTOR.sample_headers,
     ),
     several=Case(
-        "batched; one id from two sources is two events",
+        "batched mode; equal ids of two sources are two events",
         json_body([_event(0), _event(1), _event(1, source="/t", time="2026-05-04T10:00:02Z")]),
         _WHO,
         (
-            Touchpoint("com.example.made", "server", _AT),
-            Touchpoint("com.example.made", "server", "2026-05-04T10:00:01Z"),
-            Touchpoint("com.example.made", "server", "2026-05-04T10:00:02Z"),
+            Touchpoint("com.example.created", "server", _AT),
+            Touchpoint("com.example.created", "server", "2026-05-04T10:00:01Z"),
+            Touchpoint("com.example.created", "server", "2026-05-04T10:00:02Z"),
         ),
         headers=_BATCH,
     ),
     unknown=Case(
-        "any type is its own name",
+        "an unknown type keeps its name",
         json_body(_event(type="org.example.teleported.v7")),
         _WHO,
         (Touchpoint("org.example.teleported.v7", "server", _AT),),
         headers=_STRUCTURED,
     ),
     non_ascii=Case(
-        "binary: percent-decoded once, quotes undone, the data in Greek",
+        "binary mode with quoted and percent-encoded headers and Greek data",
         json_body({"wort": "καλημέρα"}),
         "user_id:größe 100%2541",
         (
             Touchpoint(
-                "com.example.made",
+                "com.example.created",
                 "server",
                 _AT,
                 {"wort": "καλημέρα"},
@@ -91,7 +98,7 @@ FIXTURE = Fixture(
     ),
     times=(
         Case(
-            "an offset, seven digits, none, and nonsense",
+            "an offset, seven digits and an invalid time",
             json_body(
                 [
                     _event(0, time="2026-05-04T12:00:00+02:00"),
@@ -101,68 +108,68 @@ FIXTURE = Fixture(
             ),
             _WHO,
             (
-                Touchpoint("com.example.made", "server", _AT),
-                Touchpoint("com.example.made", "server", "2026-05-04T10:00:01.123456Z"),
-                Touchpoint("com.example.made", "server", "2026-05-05T12:00:00Z"),
+                Touchpoint("com.example.created", "server", _AT),
+                Touchpoint("com.example.created", "server", "2026-05-04T10:00:01.123456Z"),
+                Touchpoint("com.example.created", "server", "2026-05-05T12:00:00Z"),
             ),
             headers=_BATCH,
         ),
     ),
     malformed=Case(
-        "no source, an old version, an id that is no text, no object; a good one",
+        "four invalid events and a valid one",
         json_body([_event(0), {**_event(1), "source": ""}, _event(2, specversion="0.3"), _event(3, id=7), 7]),
         _WHO,
-        (Touchpoint("com.example.made", "server", _AT),),
+        (Touchpoint("com.example.created", "server", _AT),),
         rejected=4,
         headers=_BATCH,
     ),
     others=(
         Case("an empty batch", b"[]", headers=_BATCH),
         Case(
-            "a batch that is none",
+            "a batch that is not an array",
             b"{}",
             rejected=1,
             headers=_BATCH,
         ),
         Case(
-            "binary, a header that is no UTF-8",
+            "binary mode, a header that is not UTF-8",
             b"{}",
             rejected=1,
             headers={"content-type": "application/json", **_binary(subject="%FF")},
         ),
         Case(
-            "binary, a media type of its own",
+            "binary mode, a vendor media type",
             json_body({"userId": 7, "n": 1}),
             "user_id:7",
-            (Touchpoint("com.example.made", "server", _AT, {"n": 1}),),
+            (Touchpoint("com.example.created", "server", _AT, {"n": 1}),),
             headers={"content-type": "application/vnd.example.v2+json", **_binary(subject="user-1")},
         ),
         Case(
-            "binary, text",
+            "binary mode, text",
             "schön".encode(),
             _WHO,
-            (Touchpoint("com.example.made", "server", _AT, {"data": "schön"}),),
+            (Touchpoint("com.example.created", "server", _AT, {"data": "schön"}),),
             headers={"content-type": "text/plain; charset=utf-8", **_binary(subject="user-1")},
         ),
         Case(
-            "binary, bytes",
+            "binary mode, bytes",
             b"\xff\x00",
             _WHO,
-            (Touchpoint("com.example.made", "server", _AT, {"data_base64": "/wA="}),),
+            (Touchpoint("com.example.created", "server", _AT, {"data_base64": "/wA="}),),
             headers={"content-type": "application/octet-stream", **_binary(subject="user-1")},
         ),
         Case(
-            "data_base64 that is JSON",
+            "data_base64 that contains JSON",
             json_body(_event(data_base64=b64encode(b'{"email":"user@example.com","n":1}').decode())),
             "email:user@example.com",
-            (Touchpoint("com.example.made", "server", _AT, {"n": 1}),),
+            (Touchpoint("com.example.created", "server", _AT, {"n": 1}),),
             headers=_STRUCTURED,
         ),
         Case(
-            "structured under a plain content type; nobody is named",
+            "structured mode with a JSON content type and no identity",
             json_body({name: value for name, value in _event().items() if name != "subject"}),
             rejected=1,
         ),
-        Case("no CloudEvent at all", b'{"hello":"world"}', rejected=1),
+        Case("not a CloudEvent", b'{"hello":"world"}', rejected=1),
     ),
 )

@@ -1,4 +1,4 @@
-"""Customer.io: signed over version, time and body."""
+"""Fixture of the Customer.io connector: HMAC-SHA256 of version, time and body, in hex."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _IDS = {"id": "user-1", "email": "user@example.com", "cio_id": "d9c106000001"}
 
 
 def _body(kind: str, metric: str, timestamp: object = 1777888800, **data: object) -> bytes:
-    said = {"customer_id": "user-1", "identifiers": _IDS, "delivery_id": "d-1", "recipient": "user@example.com"}
+    members = {"customer_id": "user-1", "identifiers": _IDS, "delivery_id": "d-1", "recipient": "user@example.com"}
     event = {"event_id": f"e-{kind}-{metric}", "object_type": kind, "metric": metric, "timestamp": timestamp}
-    return json_body(event | {"data": said | data})
+    return json_body(event | {"data": members | data})
 
 
 def _one(
@@ -82,7 +82,7 @@ FIXTURE = Fixture(
         identities=(_WHO, "user_id:user-1", "customerio_customer:d9c106000001"),
     ),
     several=_one(
-        "a text message, to a number",
+        "an SMS to a phone number",
         "sms.delivered",
         _body("sms", "delivered", recipient="+493012345678", identifiers={"id": "user-1", "email": None}),
         {"delivery_id": "d-1", "email_id": None},
@@ -90,29 +90,29 @@ FIXTURE = Fixture(
         who="user_id:user-1",
         identities=("phone:+493012345678", "user_id:user-1"),
     ),
-    unknown=_one("a metric of next year", "customerio.email_teleported", _body("email", "teleported")),
+    unknown=_one("an unknown metric", "customerio.email_teleported", _body("email", "teleported")),
     non_ascii=_one(
         "a subject in Greek", "email.sent", _body("email", "sent", subject="καλημέρα"), {"subject": "καλημέρα"}
     ),
     times=(
         _one("text", "email.sent", _body("email", "sent", "1777888800")),
         _one("milliseconds", "email.sent", _body("email", "sent", 1777888800250), at="2026-05-04T10:00:00.25Z"),
-        _one("nonsense", "email.sent", _body("email", "sent", "yesterday"), at="2026-05-05T12:00:00Z"),
+        _one("an invalid time", "email.sent", _body("email", "sent", "yesterday"), at="2026-05-05T12:00:00Z"),
     ),
-    malformed=Case("no metric in it", json_body({"event_id": "e-1", "object_type": "email", "data": {}}), rejected=1),
+    malformed=Case("no metric", json_body({"event_id": "e-1", "object_type": "email", "data": {}}), rejected=1),
     others=(
-        Case("no data in it", json_body({"event_id": "e-1", "object_type": "email", "metric": "sent"}), rejected=1),
+        Case("no data", json_body({"event_id": "e-1", "object_type": "email", "metric": "sent"}), rejected=1),
         *(_one(f"email {metric}", f"email.{verb}", _body("email", metric)) for metric, verb in _METRICS.items()),
-        _one("a push", "push.opened", _body("push", "opened", recipient="device-token"), channel="push"),
-        _one("in an app", "in_app.clicked", _body("in_app", "clicked", action_name="buy"), channel="app"),
-        _one("by WhatsApp", "whatsapp.sent", _body("whatsapp", "sent", recipient=""), channel="whatsapp"),
-        _one("by Slack", "slack.sent", _body("slack", "sent", recipient="#shop"), channel="slack"),
-        _one("out of all", "email.unsubscribed", _body("customer", "unsubscribed")),
-        _one("an attempt, which is ours", "customerio.email_attempted", _body("email", "attempted")),
-        _one("a kind of next year", "customerio.hologram_sent", _body("hologram", "sent"), channel="server"),
-        _one("prefetched", "email.opened", _body("email", "opened", prefetched=True), {"machine": True}),
+        _one("a push message", "push.opened", _body("push", "opened", recipient="device-token"), channel="push"),
+        _one("an in-app message", "in_app.clicked", _body("in_app", "clicked", action_name="buy"), channel="app"),
+        _one("a WhatsApp message", "whatsapp.sent", _body("whatsapp", "sent", recipient=""), channel="whatsapp"),
+        _one("a Slack message", "slack.sent", _body("slack", "sent", recipient="#shop"), channel="slack"),
+        _one("an unsubscription from all messages", "email.unsubscribed", _body("customer", "unsubscribed")),
+        _one("a metric of the sender", "customerio.email_attempted", _body("email", "attempted")),
+        _one("an unknown object type", "customerio.hologram_sent", _body("hologram", "sent"), channel="server"),
+        _one("a prefetched open", "email.opened", _body("email", "opened", prefetched=True), {"machine": True}),
         _one(
-            "an event of the first version",
+            "a payload of the first version",
             "email.clicked",
             json_body(
                 {

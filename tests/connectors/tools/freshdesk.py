@@ -1,4 +1,4 @@
-"""Freshdesk: nothing is signed; the token stands in a header that the rule sends."""
+"""Fixture of the Freshdesk connector: a token in the header X-Segue-Token, which the automation rule sends."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def sign(body: bytes, secret: str, now: int, url: str) -> SignedWith:
 
 
 def _body(triggered: Any, **more: Any) -> bytes:
-    said = {
+    ticket = {
         "triggered_event": triggered,
         "ticket_id": 11,
         "ticket_status": "Open",
         "requester_email": "user@example.com",
         **more,
     }
-    return json_body({"freshdesk_webhook": said})
+    return json_body({"freshdesk_webhook": ticket})
 
 
 def _one(about: str, triggered: Any, name: str, properties: dict[str, Any] | None = None, **more: Any) -> Case:
@@ -58,34 +58,34 @@ FIXTURE = Fixture(
         identities=(_WHO,),
     ),
     several=_one(
-        "a status, by the numbers of Freshdesk",
+        "a status change with numeric statuses",
         "{status:{from:2,to:4}}",
         "ticket.solved",
         {"status": "resolved", "previous_status": "open"},
         ticket_status="Resolved",
     ),
     unknown=_one(
-        "an event of next year", "{teleported:{from:1,to:2}}", "freshdesk.teleported", {"change": "{from:1,to:2}"}
+        "an unknown event type", "{teleported:{from:1,to:2}}", "freshdesk.teleported", {"change": "{from:1,to:2}"}
     ),
     non_ascii=_one(
         "a type in Greek", "{ticket_action:created}", "ticket.created", {"ticket_type": "Ζημιά"}, ticket_type="Ζημιά"
     ),
-    times=(_one("there is none: the time is that of arrival", "{reply_sent:sent}", "ticket.replied_by_agent"),),
+    times=(_one("no time: the time of arrival", "{reply_sent:sent}", "ticket.replied_by_agent"),),
     malformed=Case("no ticket", json_body({"freshdesk_webhook": {"triggered_event": "{a:b}"}}), rejected=1),
     others=(
-        _one("opened again", "{status:{from:5,to:2}}", "ticket.reopened", {"previous_status": "closed"}),
-        _one("waiting", "{status:{from:2,to:3}}", "ticket.status_changed", ticket_status="Pending"),
+        _one("reopened", "{status:{from:5,to:2}}", "ticket.reopened", {"previous_status": "closed"}),
+        _one("pending", "{status:{from:2,to:3}}", "ticket.status_changed", ticket_status="Pending"),
         _one(
-            "a status without its word",
+            "a status change without ticket_status",
             "{status:{from:2,to:4}}",
             "ticket.solved",
             {"status": "resolved"},
             ticket_status=None,
         ),
-        _one("closed, from nobody knows what", "{status:{to:5}}", "ticket.status_changed", ticket_status="Closed"),
-        _one("a public note is an agent's", "{note_type:public}", "ticket.replied_by_agent"),
+        _one("closed without the previous status", "{status:{to:5}}", "ticket.status_changed", ticket_status="Closed"),
+        _one("a public note by an agent", "{note_type:public}", "ticket.replied_by_agent"),
         _one(
-            "unless the rule says otherwise",
+            "a public note by the requester",
             "{note_type:public}",
             "ticket.replied_by_customer",
             performed_by="requester",
@@ -93,12 +93,12 @@ FIXTURE = Fixture(
         _one("a private note", "{note_type:private}", "freshdesk.note_added"),
         _one("assigned", "{responder_id:{from:,to:7}}", "ticket.assigned"),
         _one("deleted", "{ticket_action:deleted}", "ticket.status_changed", {"status": "deleted"}),
-        _one("no event at all", None, "freshdesk.other"),
+        _one("no triggered_event", None, "freshdesk.other"),
         _one("very unhappy", "{customer_feedback:-103}", "csat.submitted", {"rating": 1, "scale": 5, "rated": "-103"}),
-        _one("happy, said by the rule", "{x:y}", "csat.submitted", {"rating": 5, "rated": 103}, rating=103),
-        _one("a neutral face", "{x:y}", "csat.submitted", {"rating": 3}, rating="100"),
+        _one("a rating from the rule", "{x:y}", "csat.submitted", {"rating": 5, "rated": 103}, rating=103),
+        _one("a neutral rating", "{x:y}", "csat.submitted", {"rating": 3}, rating="100"),
         Case(
-            "without the wrapper, with names of contacts",
+            "no freshdesk_webhook wrapper, and contact members",
             json_body(
                 {
                     "ticket_id": "12",

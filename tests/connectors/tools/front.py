@@ -1,4 +1,4 @@
-"""Front, as applications sign: HMAC-SHA256 of the time in milliseconds, a colon and the body, in base64."""
+"""Fixture of the Front connector: HMAC-SHA256 of time in milliseconds, colon and body, in base64."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ FIXTURE = Fixture(
     sign=sign,
     stale_seconds=900,
     sample=Case(
-        "a message, as an application wraps it",
+        "a message in the envelope of an application webhook",
         CONNECTOR.sample,
         _WHO,
         (
@@ -66,8 +66,8 @@ FIXTURE = Fixture(
         ),
         identities=(_WHO, "front_contact:crd_7"),
     ),
-    several=_one("the message that began it, unwrapped", _with("inbound", created_at=1777888799.5), "ticket.created"),
-    unknown=_one("an event of next year", _event("teleport"), "front.teleport"),
+    several=_one("the first message, without an envelope", _with("inbound", created_at=1777888799.5), "ticket.created"),
+    unknown=_one("an unknown event type", _event("teleport"), "front.teleport"),
     non_ascii=_one(
         "a tag in Greek", _with("tag", tags=[{"id": "tag_1", "name": "καλημέρα"}]), "front.tag", {"tags": ["καλημέρα"]}
     ),
@@ -85,7 +85,7 @@ FIXTURE = Fixture(
             at="2026-05-04T10:00:00.123Z",
         ),
         _one(
-            "nonsense",
+            "an invalid time",
             _event("inbound", emitted_at="yesterday"),
             "ticket.replied_by_customer",
             at="2026-05-05T12:00:00Z",
@@ -93,19 +93,19 @@ FIXTURE = Fixture(
     ),
     malformed=Case("no type", json_body({"id": "evt_1"}), rejected=1),
     others=(
-        _one("an answer", _event("outbound"), "ticket.replied_by_agent"),
+        _one("an outbound message", _event("outbound"), "ticket.replied_by_agent"),
         _one("a reply", _event("out_reply"), "ticket.replied_by_agent"),
         _one("archived", _event("archive"), "ticket.solved", {"status": "archived"}),
-        _one("opened again", _event("reopen"), "ticket.reopened", {"status": "open"}),
+        _one("reopened", _event("reopen"), "ticket.reopened", {"status": "open"}),
         _one("assigned", _event("assign"), "ticket.assigned"),
         _one("deleted", _event("trash"), "ticket.status_changed", {"status": "deleted"}),
-        _one("a comment of colleagues", _event("comment"), "front.comment"),
+        _one("an internal comment", _event("comment"), "front.comment"),
         Case(
-            "by telephone",
+            "a phone number as handle",
             json_body(_with("inbound", recipient={"handle": "+351 210 000 000"})),
             "phone:+351210000000",
             (Touchpoint("ticket.replied_by_customer", "support", _AT),),
         ),
-        Case("a conversation with nobody", json_body(_with("archive", recipient=None)), ignored=1),
+        Case("a conversation without a recipient", json_body(_with("archive", recipient=None)), ignored=1),
     ),
 )

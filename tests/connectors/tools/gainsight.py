@@ -1,4 +1,4 @@
-"""Gainsight PX: unsigned, so by the token of its source, here as Basic's password."""
+"""Fixture of the Gainsight PX connector: a token as the password of Basic auth."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def sign(body: bytes, secret: str, now: int, url: str) -> SignedWith:
 
 
 def _event(kind: str, n: int = 0, user: dict[str, Any] = _USER, **more: object) -> dict[str, Any]:
-    told = {"eventId": f"ev-{n}", "eventType": kind, "date": 1777888800000 + n * 1000, **more}
-    return {"user": user, "account": {"id": "acme"}, "event": told}
+    members = {"eventId": f"ev-{n}", "eventType": kind, "date": 1777888800000 + n * 1000, **more}
+    return {"user": user, "account": {"id": "acme"}, "event": members}
 
 
 def _at(second: int) -> str:
@@ -32,14 +32,14 @@ FIXTURE = Fixture(
     secret="",
     sign=sign,
     sample=Case(
-        "a feature was used",
+        "a feature event",
         CONNECTOR.sample,
         _WHO,
         (Touchpoint("gainsight.feature_match", "app", _AT, {"feature_name": "Export", "account_id": "acme"}),),
         identities=("email:user@example.com", "gainsight_user:apt-1"),
     ),
     several=Case(
-        "surveys and engagements",
+        "surveys, engagements and feedback",
         json_body(
             [
                 _event("SURVEY", 0, score=3, comment="Slow"),
@@ -63,20 +63,20 @@ FIXTURE = Fixture(
         ),
     ),
     unknown=Case(
-        "an event of next year",
+        "an unknown event type",
         json_body(_event("TELEPORTED")),
         _WHO,
         (Touchpoint("gainsight.teleported", "app", _AT),),
     ),
     non_ascii=Case(
-        "a feature named in Greek",
+        "a Greek feature name",
         json_body(_event("CUSTOM", featureName="Εξαγωγή")),
         _WHO,
         (Touchpoint("gainsight.custom", "app", _AT, {"feature_name": "Εξαγωγή"}),),
     ),
     times=(
         Case(
-            "milliseconds, seconds, ISO and nonsense",
+            "milliseconds, seconds, ISO 8601 and an invalid time",
             json_body(
                 [
                     _event("CUSTOM", 0, date=1777888800123),
@@ -94,10 +94,10 @@ FIXTURE = Fixture(
             ),
         ),
     ),
-    malformed=Case("no user, no type, no object", json_body([{"event": {}}, {"user": {}, "event": {}}, 7]), rejected=3),
+    malformed=Case("three invalid events", json_body([{"event": {}}, {"user": {}, "event": {}}, 7]), rejected=3),
     others=(
         Case(
-            "who somebody is",
+            "an identify event",
             json_body(_event("IDENTIFY", user={**_USER, "firstName": "User", "role": "admin"})),
             _WHO,
             (Touchpoint("gainsight.identify", "app", _AT),),
@@ -105,7 +105,7 @@ FIXTURE = Fixture(
             accepted=2,
         ),
         Case(
-            "a visitor whom nobody knows yet, and an event without an id",
+            "an anonymous visitor, and an event without an id",
             json_body(_event("CUSTOM", user={"aptrinsicId": "apt-9"}, eventId=None)),
             "gainsight_user:apt-9",
             (Touchpoint("gainsight.custom", "app", _AT),),

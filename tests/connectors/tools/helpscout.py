@@ -1,4 +1,4 @@
-"""Help Scout: HMAC-SHA1 of the body in base64; the event's name in a header of its own."""
+"""Fixture of the Help Scout connector: HMAC-SHA1 of the body in base64; the event name is in a header."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def _conversation(**more: Any) -> dict[str, Any]:
     }
 
 
-def _case(about: str, event: str, body: dict[str, Any], told: Touchpoint | None, **more: Any) -> Case:
+def _case(about: str, event: str, body: dict[str, Any], touchpoint: Touchpoint | None, **more: Any) -> Case:
     headers = {"content-type": "application/json", "X-HelpScout-Event": event}
-    return Case(about, json_body(body), _WHO, () if told is None else (told,), headers=headers, **more)
+    return Case(about, json_body(body), _WHO, () if touchpoint is None else (touchpoint,), headers=headers, **more)
 
 
 def _one(about: str, event: str, name: str, at: str = _AT, **more: Any) -> Case:
@@ -79,12 +79,12 @@ FIXTURE = Fixture(
         headers={"content-type": "application/json", "X-HelpScout-Event": "convo.customer.reply.created"},
     ),
     several=_case(
-        "an answer, the newest of two threads",
+        "an agent's reply, the newest of two threads",
         "convo.agent.reply.created",
         _conversation(),
         Touchpoint("ticket.replied_by_agent", "support", _AT, {}, {"private": {"subject": "Help", "body": "second"}}),
     ),
-    unknown=_one("an event of next year", "convo.teleported", "helpscout.convo_teleported"),
+    unknown=_one("an unknown event type", "convo.teleported", "helpscout.convo_teleported"),
     non_ascii=_case(
         "tags in Greek",
         "convo.tags",
@@ -100,12 +100,22 @@ FIXTURE = Fixture(
             userUpdatedAt="2026-05-04T10:05:00.1234567Z",
         ),
         _one("an offset", "convo.status", "ticket.status_changed", userUpdatedAt="2026-05-04T12:05:00+02:00"),
-        _one("nonsense", "convo.status", "ticket.status_changed", "2026-05-05T12:00:00Z", userUpdatedAt="yesterday"),
         _one(
-            "none but its creation", "convo.status", "ticket.status_changed", "2026-05-04T10:00:00Z", userUpdatedAt=None
+            "an invalid time",
+            "convo.status",
+            "ticket.status_changed",
+            "2026-05-05T12:00:00Z",
+            userUpdatedAt="yesterday",
+        ),
+        _one(
+            "the creation time only",
+            "convo.status",
+            "ticket.status_changed",
+            "2026-05-04T10:00:00Z",
+            userUpdatedAt=None,
         ),
     ),
-    malformed=Case("no header says what happened", json_body(_conversation()), rejected=1),
+    malformed=Case("no event header", json_body(_conversation()), rejected=1),
     others=(
         _one("created", "convo.created", "ticket.created"),
         _one("assigned", "convo.assigned", "ticket.assigned"),

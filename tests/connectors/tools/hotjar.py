@@ -1,4 +1,4 @@
-"""Hotjar: unsigned, so by the token of its source."""
+"""Fixture of the Hotjar connector: a token in the URL."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def sign(body: bytes, secret: str, now: int, url: str) -> SignedWith:
 
 
 def _event(kind: str = "survey_response", **data: object) -> dict[str, Any]:
-    told = {"id": 987, "hotjar_user_id": "3f0e7c1a", "created_timestamp": 1777888800, **data}
-    return {"event": kind, "version": 1, "data": told}
+    members = {"id": 987, "hotjar_user_id": "3f0e7c1a", "created_timestamp": 1777888800, **data}
+    return {"event": kind, "version": 1, "data": members}
 
 
 def _question(id: int, kind: str, *answers: object) -> dict[str, object]:
-    return {"question_id": id, "question_type": kind, "answers": [{"answer": each} for each in answers]}
+    return {"question_id": id, "question_type": kind, "answers": [{"answer": answer} for answer in answers]}
 
 
 FIXTURE = Fixture(
@@ -31,7 +31,7 @@ FIXTURE = Fixture(
     secret="",
     sign=sign,
     sample=Case(
-        "an NPS with its reason, and the recording of the session",
+        "an NPS answer with a comment and a recording",
         CONNECTOR.sample,
         "email:user@example.com",
         (
@@ -58,7 +58,7 @@ FIXTURE = Fixture(
         identities=("email:user@example.com", _USER),
     ),
     several=Case(
-        "a response that is not complete, a recording, and Hotjar's trial",
+        "a partial response, a recording and a test message",
         json_body(
             [
                 _event(id=1, is_complete=False),
@@ -80,7 +80,7 @@ FIXTURE = Fixture(
         ignored=1,
     ),
     unknown=Case(
-        "an event of next year", json_body(_event("teleported")), _USER, (Touchpoint("hotjar.teleported", "ux", _AT),)
+        "an unknown event type", json_body(_event("teleported")), _USER, (Touchpoint("hotjar.teleported", "ux", _AT),)
     ),
     non_ascii=Case(
         "an answer in Czech",
@@ -90,7 +90,7 @@ FIXTURE = Fixture(
     ),
     times=(
         Case(
-            "seconds, milliseconds, text and nonsense",
+            "seconds, milliseconds, text and an invalid time",
             json_body(
                 [
                     _event(id=1, created_timestamp=1777888800.25),
@@ -109,13 +109,13 @@ FIXTURE = Fixture(
         ),
     ),
     malformed=Case(
-        "no data, a question without an id, no object",
+        "three invalid events",
         json_body([{"event": "recording"}, _event(questions=[{"answers": []}]), 7]),
         rejected=3,
     ),
     others=(
         Case(
-            "a part of a response, and the same once it is complete",
+            "a partial response and the complete one",
             json_body(
                 [
                     _event(id=1, is_complete=False, questions=[_question(1, "net-promoter-score", "9")]),
@@ -135,7 +135,7 @@ FIXTURE = Fixture(
             ),
         ),
         Case(
-            "what somebody wrote, whatever the question is called",
+            "free text of several question types",
             json_body(
                 _event(
                     questions=[
@@ -166,7 +166,7 @@ FIXTURE = Fixture(
             ),
         ),
         Case(
-            "stars, choices, comments and a list of attributes",
+            "ratings, choices, comments and a list of user attributes",
             json_body(
                 _event(
                     user_attributes=[
@@ -195,7 +195,7 @@ FIXTURE = Fixture(
             identities=("phone:+4915112345678", _USER),
         ),
         Case(
-            "the feedback of old accounts",
+            "a feedback response of an old account",
             json_body(_event("feedback_response", emotion=2, message="Where is it?")),
             _USER,
             (
@@ -209,7 +209,7 @@ FIXTURE = Fixture(
             ),
         ),
         Case(
-            "Contentsquare's name of a recording, and no id",
+            "a Contentsquare replay without an id",
             json_body(_event("replay", id=None, replay_url=_RECORDING)),
             _USER,
             (Touchpoint("session.recorded", "ux", _AT, {"recording_url": _RECORDING}),),

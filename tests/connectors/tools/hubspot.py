@@ -1,4 +1,4 @@
-"""HubSpot: signed in the third way here; the older ways and HubSpot's own helper in test_email_tools.py."""
+"""Fixture of the HubSpot connector: signature v3; test_email_tools.py covers v1, v2 and HubSpot's own helper."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _FIREFOX = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Firefox/128.0"
 
 
 def _event(kind: str, n: int = 0, **more: object) -> dict[str, object]:
-    said = {"eventId": 100 + n, "subscriptionId": 25, "portalId": 33, "appId": 1160452, "attemptNumber": 0}
-    return said | {"occurredAt": 1777888800000 + n * 1000, "subscriptionType": kind, "objectId": 1246965} | more
+    members = {"eventId": 100 + n, "subscriptionId": 25, "portalId": 33, "appId": 1160452, "attemptNumber": 0}
+    return members | {"occurredAt": 1777888800000 + n * 1000, "subscriptionType": kind, "objectId": 1246965} | more
 
 
 def _changed(name: str, value: str, n: int = 0, **more: object) -> dict[str, object]:
@@ -32,8 +32,8 @@ def _changed(name: str, value: str, n: int = 0, **more: object) -> dict[str, obj
 
 
 def _mail(kind: str, n: int = 0, **more: object) -> dict[str, object]:
-    said = {"id": f"m-{n}", "created": 1777888800000 + n * 1000, "type": kind, "recipient": "user@example.com"}
-    return said | {"emailCampaignId": 12, "portalId": 33} | more
+    members = {"id": f"m-{n}", "created": 1777888800000 + n * 1000, "type": kind, "recipient": "user@example.com"}
+    return members | {"emailCampaignId": 12, "portalId": 33} | more
 
 
 def _seconds(name: str, n: int, properties: dict[str, object] | None = None) -> Touchpoint:
@@ -66,7 +66,7 @@ FIXTURE = Fixture(
         accepted=2,
     ),
     several=Case(
-        "a contact whose address and name are told, twice the same event id",
+        "changes of one contact, two with the same event id",
         json_body(
             [
                 _event("contact.creation", 0, changeFlag="CREATED"),
@@ -91,7 +91,7 @@ FIXTURE = Fixture(
         accepted=9,
         ignored=2,
     ),
-    unknown=_one("an event of next year", "hubspot.contact_teleported", _event("contact.teleported")),
+    unknown=_one("an unknown event type", "hubspot.contact_teleported", _event("contact.teleported")),
     non_ascii=Case(
         "a name in Greek",
         json_body([_changed("firstname", "Ελένη")]),
@@ -102,34 +102,42 @@ FIXTURE = Fixture(
     times=(
         _one("seconds", "contact.created", _event("contact.creation", occurredAt=1777888800)),
         _one("text", "contact.created", _event("contact.creation", occurredAt="2026-05-04T10:00:00.000Z")),
-        _one("nonsense", "contact.created", _event("contact.creation", occurredAt="-"), at="2026-05-05T12:00:00Z"),
+        _one(
+            "an invalid time", "contact.created", _event("contact.creation", occurredAt="-"), at="2026-05-05T12:00:00Z"
+        ),
     ),
     malformed=Case(
-        "an event without a type beside a good one",
+        "two invalid events and a valid one",
         json_body([_event("contact.creation"), {"eventId": 1, "objectId": 1246965}, "contact.creation"]),
         _CONTACT,
         (Touchpoint("contact.created", "server", _AT),),
         rejected=2,
     ),
     others=(
-        Case("a change of no property", json_body([_event("contact.propertyChange")]), rejected=1),
-        _one("another name of the type", "contact.created", _event("", eventType="contact.creation")),
-        _one("an object by its type", "contact.created", _event("object.creation", objectTypeId="0-1")),
-        Case("an object that is no person", json_body([_event("object.creation", objectTypeId="0-2")]), ignored=1),
-        _one("deleted", "hubspot.contact_deletion", _event("contact.deletion")),
-        Case("somebody who asks to be forgotten", json_body([_event("contact.privacyDeletion")]), accepted=0),
+        Case("a property change without a name", json_body([_event("contact.propertyChange")]), rejected=1),
+        _one("the member eventType", "contact.created", _event("", eventType="contact.creation")),
+        _one("a generic object of the type contact", "contact.created", _event("object.creation", objectTypeId="0-1")),
         Case(
-            "nobody who asks to be forgotten", json_body([_event("contact.privacyDeletion", objectId=None)]), rejected=1
+            "a generic object of the type company",
+            json_body([_event("object.creation", objectTypeId="0-2")]),
+            ignored=1,
+        ),
+        _one("deleted", "hubspot.contact_deletion", _event("contact.deletion")),
+        Case("a privacy deletion", json_body([_event("contact.privacyDeletion")]), accepted=0),
+        Case(
+            "a privacy deletion without a contact",
+            json_body([_event("contact.privacyDeletion", objectId=None)]),
+            rejected=1,
         ),
         Case(
-            "two contacts that are one person",
+            "a merge of contacts",
             json_body([_event("contact.merge", primaryObjectId=1246965, mergedObjectIds=[7, 8], newObjectId=1246965)]),
             _CONTACT,
             identities=(_CONTACT, "hubspot_contact:33:7", "hubspot_contact:33:8"),
             accepted=1,
         ),
         _one(
-            "a contact at a company",
+            "an association with a company",
             "hubspot.contact_association_change",
             _event(
                 "contact.associationChange",
@@ -142,7 +150,7 @@ FIXTURE = Fixture(
             properties={"company_id": "5"},
         ),
         _one(
-            "a ticket of a contact",
+            "an association of a ticket",
             "ticket.created",
             _event(
                 "ticket.associationChange",
@@ -156,7 +164,7 @@ FIXTURE = Fixture(
             {"ticket_id": "77"},
         ),
         _one(
-            "a ticket whose contact a workflow tells",
+            "a ticket change with a contact from a workflow",
             "ticket.status_changed",
             _event(
                 "ticket.propertyChange",
@@ -169,12 +177,12 @@ FIXTURE = Fixture(
             {"ticket_id": "77", "status": "waiting"},
         ),
         Case(
-            "tickets and conversations of nobody",
+            "tickets and conversations without a contact",
             json_body([_event("ticket.creation", 0), _event("conversation.newMessage", 1, messageId="x")]),
             ignored=2,
         ),
         Case(
-            "events of mails, as the API of them has them",
+            "e-mail events",
             json_body(
                 [
                     _mail("SENT", 0, emailCampaignName="spring", subject="Spring"),
@@ -208,7 +216,7 @@ FIXTURE = Fixture(
             ),
         ),
         Case(
-            "a contact that a workflow posts",
+            "a contact from a workflow",
             json_body(
                 {
                     "vid": 1246965,

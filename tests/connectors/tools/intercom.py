@@ -1,4 +1,4 @@
-"""Intercom: HMAC-SHA1 of the body in hex, behind ``sha1=``."""
+"""Fixture of the Intercom connector: HMAC-SHA1 of the body in hex, with the prefix ``sha1=``."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def _one(
     context: dict[str, Any] | None = None,
     channel: str = "support",
 ) -> Case:
-    told = Touchpoint(name, channel, _AT, properties or {}, context or {})
-    return Case(about, json_body(_notice(topic, item)), _WHO, (told,))
+    touchpoint = Touchpoint(name, channel, _AT, properties or {}, context or {})
+    return Case(about, json_body(_notice(topic, item)), _WHO, (touchpoint,))
 
 
 FIXTURE = Fixture(
@@ -88,7 +88,7 @@ FIXTURE = Fixture(
         identities=(_WHO, "email:user@example.com", "user_id:user-1"),
     ),
     several=_one(
-        "a conversation begins",
+        "a new conversation",
         "conversation.user.created",
         _conversation(source={"body": "<p>Hello</p><p>there</p>", "subject": "<p>Help</p>"}),
         "chat.started",
@@ -96,13 +96,13 @@ FIXTURE = Fixture(
         {"private": {"subject": "Help", "body": "Hello\nthere"}},
     ),
     unknown=_one(
-        "a topic of next year",
+        "an unknown topic",
         "conversation.user.teleported",
         _conversation(),
         "intercom.conversation_user_teleported",
     ),
     non_ascii=_one(
-        "tags in Greek, an answer with an emoji",
+        "Greek tags, and a reply with an emoji",
         "conversation.admin.replied",
         _conversation(
             tags={"tags": [{"name": "καλημέρα"}]}, conversation_parts={"conversation_parts": [{"body": "👍 ευχαριστώ"}]}
@@ -114,15 +114,15 @@ FIXTURE = Fixture(
     times=tuple(
         Case(
             about,
-            json_body(_notice("conversation.user.replied", _conversation(), created_at=at)),
+            json_body(_notice("conversation.user.replied", _conversation(), created_at=created_at)),
             _WHO,
-            (Touchpoint("ticket.replied_by_customer", "support", told),),
+            (Touchpoint("ticket.replied_by_customer", "support", occurred_at),),
         )
-        for about, at, told in (
+        for about, created_at, occurred_at in (
             ("milliseconds", 1777888800123, "2026-05-04T10:00:00.123Z"),
             ("a fraction", 1777888801.5, "2026-05-04T10:00:01.5Z"),
-            ("an instant with an offset", "2026-05-04T12:00:02+02:00", "2026-05-04T10:00:02Z"),
-            ("nonsense", "yesterday", "2026-05-05T12:00:00Z"),
+            ("an offset", "2026-05-04T12:00:02+02:00", "2026-05-04T10:00:02Z"),
+            ("an invalid time", "yesterday", "2026-05-05T12:00:00Z"),
         )
     ),
     malformed=Case("no topic", json_body({"type": "notification_event", "id": "notif_1"}), rejected=1),
@@ -132,9 +132,11 @@ FIXTURE = Fixture(
             json_body(_notice("ping", {"type": "ping", "message": "hi"}) | {"id": None}),
             ignored=1,
         ),
-        Case("a conversation with nobody", json_body(_notice("conversation.user.created", {"id": 1})), ignored=1),
+        Case(
+            "a conversation without a recipient", json_body(_notice("conversation.user.created", {"id": 1})), ignored=1
+        ),
         _one(
-            "an older payload names the user",
+            "an older payload with the member user",
             "conversation.user.replied",
             {
                 "type": "conversation",
@@ -169,7 +171,7 @@ FIXTURE = Fixture(
             {"private": {"body": "Thank you", "comment": "Slow"}},
         ),
         _one(
-            "a rating by itself",
+            "a rating without its conversation",
             "conversation.rating.added",
             {"type": "conversation_rating", "rating": 5, "conversation_id": 213, "contact": _CONTACT},
             "csat.submitted",

@@ -1,4 +1,4 @@
-"""Mailchimp: forms, of audiences under a token, and of Mailchimp Transactional signed over address and fields."""
+"""Fixtures of the Mailchimp connectors: audience forms with a token, transactional forms with an HMAC-SHA1."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _AUDIENCE = Fixture(
         headers=_FORM,
     ),
     several=Case(
-        "subscribed, and what is known of the member",
+        "subscribed, with merge fields",
         _audience("subscribe", **_merges(EMAIL="user@example.com", FNAME="User", LNAME="", SHOE_SIZE="43")),
         _WHO,
         (Touchpoint("email.subscribed", "email", _AT, {"list_id": "a6b5da1054"}),),
@@ -69,7 +69,7 @@ _AUDIENCE = Fixture(
         accepted=2,
         headers=_FORM,
     ),
-    unknown=_one("a type of next year", "mailchimp.teleported", _audience("teleported")),
+    unknown=_one("an unknown type", "mailchimp.teleported", _audience("teleported")),
     non_ascii=Case(
         "a profile in Greek",
         _audience("profile", **_merges(FNAME="Ελένη")),
@@ -79,18 +79,20 @@ _AUDIENCE = Fixture(
         headers=_FORM,
     ),
     times=(
-        _one("with a T", "email.bounced", _audience("cleaned", "2026-05-04T10:00:00")),
-        _one("nonsense", "email.bounced", _audience("cleaned", "yesterday"), at="2026-05-05T12:00:00Z"),
+        _one("ISO 8601", "email.bounced", _audience("cleaned", "2026-05-04T10:00:00")),
+        _one("an invalid time", "email.bounced", _audience("cleaned", "yesterday"), at="2026-05-05T12:00:00Z"),
     ),
-    malformed=Case("no data in it", b"type=subscribe&fired_at=2026-05-04+10%3A00%3A00", rejected=1, headers=_FORM),
+    malformed=Case("no data", b"type=subscribe&fired_at=2026-05-04+10%3A00%3A00", rejected=1, headers=_FORM),
     others=(
-        Case("no form", b"hello", rejected=1, headers=_FORM),
-        Case("a name that contradicts another", b"type=subscribe&data=1&data%5Bid%5D=2", rejected=1, headers=_FORM),
+        Case("not a form", b"hello", rejected=1, headers=_FORM),
+        Case("conflicting field names", b"type=subscribe&data=1&data%5Bid%5D=2", rejected=1, headers=_FORM),
         _one("cleaned after a bounce", "email.bounced", _audience("cleaned", reason="hard"), {"reason": "hard"}),
         _one("cleaned after a complaint", "email.complained", _audience("cleaned", reason="abuse")),
-        Case("a campaign, which is about nobody", _audience("campaign", status="sent"), ignored=1, headers=_FORM),
         Case(
-            "another address of the same person",
+            "a campaign event, which concerns no person", _audience("campaign", status="sent"), ignored=1, headers=_FORM
+        ),
+        Case(
+            "a changed address",
             _audience(
                 "upemail", new_id="51da8c3259", old_email="user@example.com", new_email="new@example.com", email=""
             ),
@@ -116,7 +118,7 @@ def _mails(*events: object) -> bytes:
 
 
 def _mail(kind: str, ts: object = 1777888800, message: dict[str, object] | None = None, **more: object) -> object:
-    said = {
+    members = {
         "ts": 1777888700,
         "_id": "m-1",
         "_version": "v1",
@@ -129,7 +131,7 @@ def _mail(kind: str, ts: object = 1777888800, message: dict[str, object] | None 
         "clicks": [],
         "state": "sent",
     }
-    return {"event": kind, "_id": "m-1", "ts": ts, "msg": said | (message or {}), **more}
+    return {"event": kind, "_id": "m-1", "ts": ts, "msg": members | (message or {}), **more}
 
 
 def _seconds(name: str, n: int, properties: dict[str, object] | None = None) -> Touchpoint:
@@ -155,7 +157,7 @@ _TRANSACTIONAL = Fixture(
         headers=_FORM,
     ),
     several=Case(
-        "all that it names, in one field",
+        "every event type, in one field",
         _mails(
             _mail("send", 1777888800),
             _mail("delivered", 1777888801),
@@ -184,7 +186,7 @@ _TRANSACTIONAL = Fixture(
         headers=_FORM,
     ),
     unknown=Case(
-        "an event of next year",
+        "an unknown event type",
         _mails(_mail("teleported")),
         _WHO,
         (_seconds("mandrill.teleported", 0),),
@@ -199,7 +201,7 @@ _TRANSACTIONAL = Fixture(
     ),
     times=(
         Case(
-            "text, a fraction and nonsense",
+            "text, a fraction and an invalid time",
             _mails(_mail("send", "1777888800"), _mail("send", 1777888801.5), _mail("send", "yesterday")),
             _WHO,
             (
@@ -211,7 +213,7 @@ _TRANSACTIONAL = Fixture(
         ),
     ),
     malformed=Case(
-        "one event without a type beside a good one",
+        "two invalid events and a valid one",
         _mails(_mail("send"), {"ts": 1777888800}, 7),
         _WHO,
         (_seconds("email.sent", 0),),
@@ -219,11 +221,11 @@ _TRANSACTIONAL = Fixture(
         headers=_FORM,
     ),
     others=(
-        Case("no JSON in the field", urlencode({"mandrill_events": "no"}).encode(), rejected=1, headers=_FORM),
-        Case("no such field", b"other=1", rejected=1, headers=_FORM),
-        Case("no array in it", urlencode({"mandrill_events": "{}"}).encode(), rejected=1, headers=_FORM),
+        Case("no JSON in mandrill_events", urlencode({"mandrill_events": "no"}).encode(), rejected=1, headers=_FORM),
+        Case("no field mandrill_events", b"other=1", rejected=1, headers=_FORM),
+        Case("no array in mandrill_events", urlencode({"mandrill_events": "{}"}).encode(), rejected=1, headers=_FORM),
         Case(
-            "an address that gets no mail from now on",
+            "an address on the deny list",
             _mails(
                 {
                     "type": "blacklist",
@@ -237,7 +239,7 @@ _TRANSACTIONAL = Fixture(
             headers=_FORM,
         ),
         Case(
-            "a mail that a customer wrote",
+            "an inbound e-mail",
             _mails(
                 {
                     "event": "inbound",

@@ -1,4 +1,4 @@
-"""Mailgun: a signature of time and token inside the body, and a new token on each attempt."""
+"""Fixture of the Mailgun connector: a signature of time and token in the body; every attempt has a new token."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sign(body: bytes, secret: str, now: int, url: str) -> SignedWith:
 
 def _body(event: str, **more: object) -> bytes:
     headers = {"message-id": "m1@example.com", "subject": "Spring", "to": "user@example.com"}
-    said = {
+    members = {
         "event": event,
         "id": f"id-{event}",
         "timestamp": 1777888800.153125,
@@ -42,7 +42,7 @@ def _body(event: str, **more: object) -> bytes:
         "user-variables": {},
         "flags": {"is-test-mode": False},
     }
-    return json_body({"event-data": said | more})
+    return json_body({"event-data": members | more})
 
 
 _WHO = "email:user@example.com"
@@ -62,7 +62,7 @@ FIXTURE = Fixture(
     covers_body=False,
     stale_seconds=12 * 3_600,
     sample=Case(
-        "a delivery that is put off",
+        "a deferred delivery",
         CONNECTOR.sample,
         _WHO,
         (
@@ -83,7 +83,7 @@ FIXTURE = Fixture(
         identities=(_WHO, "user_id:user-1"),
     ),
     several=_one(
-        "a click, with what the sender sent along",
+        "a click with campaign and user variables",
         "email.clicked",
         "clicked",
         {"link": "https://example.com/p", "machine": False, "campaign": "Spring", "campaign_id": "c1"},
@@ -95,7 +95,7 @@ FIXTURE = Fixture(
             "geolocation": {"country": "DE"},
         },
     ),
-    unknown=_one("an event of next year", "mailgun.teleported", "teleported"),
+    unknown=_one("an unknown event type", "mailgun.teleported", "teleported"),
     non_ascii=_one("a tag in Greek", "email.opened", "opened", {"tags": ["καλημέρα"]}, tags=["καλημέρα"]),
     times=(
         Case(
@@ -111,37 +111,37 @@ FIXTURE = Fixture(
             (Touchpoint("email.delivered", "email", "2026-05-04T10:00:00.5Z"),),
         ),
         Case(
-            "nonsense",
+            "an invalid time",
             _body("delivered", timestamp="yesterday"),
             _WHO,
             (Touchpoint("email.delivered", "email", "2026-05-05T12:00:00Z"),),
         ),
     ),
-    malformed=Case("no event in it", json_body({"event-data": {"recipient": "user@example.com"}}), rejected=1),
+    malformed=Case("no event", json_body({"event-data": {"recipient": "user@example.com"}}), rejected=1),
     others=(
-        Case("no data of an event", json_body({"event-data": []}), rejected=1),
+        Case("no event-data object", json_body({"event-data": []}), rejected=1),
         _one("accepted", "email.sent", "accepted"),
         _one("rejected", "email.dropped", "rejected", {"reason": "old"}, reason="old"),
-        _one("failed for good", "email.bounced", "failed", {"severity": "permanent"}, severity="permanent"),
-        _one("failed, nothing said of the delivery", "email.bounced", "failed", **{"delivery-status": None}),
+        _one("a permanent failure", "email.bounced", "failed", {"severity": "permanent"}, severity="permanent"),
+        _one("a failure without delivery-status", "email.bounced", "failed", **{"delivery-status": None}),
         _one("unsubscribed", "email.unsubscribed", "unsubscribed"),
         _one("complained", "email.complained", "complained"),
         _one(
-            "opened by Apple's privacy proxy, as Mailgun says",
+            "an open that Mailgun reports as Apple's privacy proxy",
             "email.opened",
             "opened",
             {"machine": True},
             **{"client-info": {"bot": "apple", "user-agent": _FIREFOX}},
         ),
         _one(
-            "opened by Gmail's proxy",
+            "an open by Gmail's proxy",
             "email.opened",
             "opened",
             {"machine": True},
             **{"client-info": {"user-agent": "Mozilla/5.0 (Windows NT 5.1) GoogleImageProxy"}},
         ),
         Case(
-            "flat fields of an old account, one named like a variable of the sender",
+            "form fields of an old account, with a variable of the sender that has the same name",
             urlencode(
                 [
                     ("event", "dropped"),

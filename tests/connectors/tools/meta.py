@@ -1,4 +1,4 @@
-"""Meta: HMAC-SHA256 in hex; bodies as Meta writes them, with what is not ASCII escaped."""
+"""Fixture of the Meta connector: HMAC-SHA256 in hex, also over bodies with escaped non-ASCII text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sign(body: bytes, secret: str, now: int, url: str) -> SignedWith:
 
 
 def _body(*entries: dict[str, Any], object: str = "page") -> dict[str, Any]:
-    return {"object": object, "entry": [{"id": "1111", "time": 1777888800, **each} for each in entries]}
+    return {"object": object, "entry": [{"id": "1111", "time": 1777888800, **entry} for entry in entries]}
 
 
 def _change(field: str, **value: object) -> dict[str, Any]:
@@ -31,13 +31,13 @@ def _change(field: str, **value: object) -> dict[str, Any]:
 
 
 def _feed(item: str, second: int = 0, **more: object) -> dict[str, Any]:
-    told = {"item": item, "verb": "add", "from": _USER, "created_time": 1777888800 + second, "post_id": "1111_1"}
-    return _change("feed", **{**told, **more})
+    members = {"item": item, "verb": "add", "from": _USER, "created_time": 1777888800 + second, "post_id": "1111_1"}
+    return _change("feed", **{**members, **more})
 
 
-def _message(second: int = 0, sender: str = "2222", **said: object) -> dict[str, Any]:
-    between = {"sender": {"id": sender}, "recipient": {"id": "1111"}, "timestamp": 1777888800000 + second * 1000}
-    return {"messaging": [{**between, **said}]}
+def _message(second: int = 0, sender: str = "2222", **message: object) -> dict[str, Any]:
+    envelope = {"sender": {"id": sender}, "recipient": {"id": "1111"}, "timestamp": 1777888800000 + second * 1000}
+    return {"messaging": [{**envelope, **message}]}
 
 
 def _at(second: int) -> str:
@@ -48,7 +48,7 @@ FIXTURE = Fixture(
     kind="meta",
     secret="app-secret",
     sign=sign,
-    options={"verify_token": "a word that both know"},
+    options={"verify_token": "a verify token"},
     sample=Case(
         "a comment",
         CONNECTOR.sample,
@@ -65,7 +65,7 @@ FIXTURE = Fixture(
         identities=(_WHO,),
     ),
     several=Case(
-        "many entries and changes, some of the page itself",
+        "several entries and changes, some of the page itself",
         json_body(
             _body(
                 {
@@ -107,20 +107,20 @@ FIXTURE = Fixture(
         ignored=2,
     ),
     unknown=Case(
-        "a field of next year",
+        "an unknown field",
         json_body(_body(_change("teleports", **{"from": _USER}, created_time=1777888800))),
         _WHO,
         (Touchpoint("meta.teleports", "social", _AT),),
     ),
     non_ascii=Case(
-        "escaped, as Meta writes it",
+        "escaped non-ASCII text",
         json.dumps(_body(_feed("comment", comment_id="c-3", message="Schöne Grüße 👋"))).encode(),
         _WHO,
         (Touchpoint("social.commented", "social", _AT, {}, {"private": {"body": "Schöne Grüße 👋"}}),),
     ),
     times=(
         Case(
-            "seconds, milliseconds, the entry's own, and nonsense",
+            "seconds, milliseconds, the entry's time and an invalid time",
             json_body(
                 _body(
                     _feed("like", created_time=1777888800),
@@ -139,7 +139,7 @@ FIXTURE = Fixture(
         ),
     ),
     malformed=Case(
-        "an entry without its page, one without changes, one without a sender, and a good one",
+        "four invalid entries and a valid one",
         json_body(
             {
                 "object": "page",
@@ -158,7 +158,7 @@ FIXTURE = Fixture(
     ),
     others=(
         Case(
-            "two people and two things within a second of one story, and two edits of one comment",
+            "events of two people on one story, and two edits of one comment, within a second",
             json_body(
                 _body(
                     _change("ratings", item="reaction", reaction_type="love", reviewer_id="2222", **_STORY, verb="add"),
@@ -174,7 +174,7 @@ FIXTURE = Fixture(
             accepted=6,
         ),
         Case(
-            "what somebody wrote, under any name",
+            "free text in several members",
             json_body(
                 _body(
                     _feed(
@@ -194,7 +194,7 @@ FIXTURE = Fixture(
             ),
         ),
         Case(
-            "messages: what people send, not what the page sends or devices say",
+            "messages of people, without those of the page and of devices",
             json_body(
                 _body(
                     _message(0, message={"mid": "m-1", "text": "Hello", "attachments": [{"type": "image"}]}),
@@ -229,7 +229,7 @@ FIXTURE = Fixture(
             ignored=2,
         ),
         Case(
-            "Instagram: comments and messages, and what names nobody",
+            "Instagram comments and messages, and changes without a person",
             json_body(
                 _body(
                     _change(
@@ -264,6 +264,6 @@ FIXTURE = Fixture(
             ),
             ignored=2,
         ),
-        Case("no entries at all: kept whole", json_body({"object": "page"}), rejected=1),
+        Case("no entries: the whole body is quarantined", json_body({"object": "page"}), rejected=1),
     ),
 )

@@ -1,4 +1,4 @@
-"""Postmark: a token in the address, and times with seven digits and an offset."""
+"""Fixture of the Postmark connector: a token in the URL, and times with seven digits and an offset."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def sign(body: bytes, secret: str, now: int, url: str) -> SignedWith:
 
 _WHO = "email:user@example.com"
 _FIREFOX = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Firefox/128.0"
-_OFTEN = {"MessageID": "m-1", "ServerID": 23, "MessageStream": "outbound", "Tag": "welcome"}
+_COMMON = {"MessageID": "m-1", "ServerID": 23, "MessageStream": "outbound", "Tag": "welcome"}
 
 
 def _one(
     about: str, name: str, record: dict[str, object], at: str, properties: dict[str, object] | None = None
 ) -> Case:
-    return Case(about, json_body(_OFTEN | record), _WHO, (Touchpoint(name, "email", at, properties or {}),))
+    return Case(about, json_body(_COMMON | record), _WHO, (Touchpoint(name, "email", at, properties or {}),))
 
 
 def _change(about: str, name: str, **more: object) -> Case:
@@ -73,14 +73,14 @@ FIXTURE = Fixture(
         identities=(_WHO, "user_id:user-1"),
     ),
     several=_one(
-        "a bounce, which says whose it is elsewhere",
+        "a bounce, whose recipient is the member Email",
         "email.bounced",
         _bounce("HardBounce"),
         _BOUNCED_AT,
         {"bounce_type": "HardBounce", "subject": "Spring", "details": "smtp;550 5.1.1"},
     ),
     unknown=_one(
-        "an event of next year",
+        "an unknown event type",
         "postmark.teleported",
         {"RecordType": "Teleported", "Recipient": "user@example.com", "ReceivedAt": "2026-05-04T10:00:00Z"},
         "2026-05-04T10:00:00Z",
@@ -101,12 +101,12 @@ FIXTURE = Fixture(
             _DELIVERY | {"DeliveredAt": "2026-05-04T10:00:00Z"},
             "2026-05-04T10:00:00Z",
         ),
-        _one("nonsense", "email.delivered", _DELIVERY | {"DeliveredAt": "yesterday"}, "2026-05-05T12:00:00Z"),
+        _one("an invalid time", "email.delivered", _DELIVERY | {"DeliveredAt": "yesterday"}, "2026-05-05T12:00:00Z"),
     ),
-    malformed=Case("no kind of record", json_body({"Recipient": "user@example.com"}), rejected=1),
+    malformed=Case("no RecordType", json_body({"Recipient": "user@example.com"}), rejected=1),
     others=(
-        Case("no JSON", b"RecordType=Open", rejected=1),
-        _one("a bounce of today", "email.deferred", _bounce("Transient"), _BOUNCED_AT),
+        Case("not JSON", b"RecordType=Open", rejected=1),
+        _one("a temporary bounce", "email.deferred", _bounce("Transient"), _BOUNCED_AT),
         _one(
             "a complaint",
             "email.complained",
@@ -114,25 +114,27 @@ FIXTURE = Fixture(
             _BOUNCED_AT,
         ),
         _one(
-            "opened by a person",
+            "an open by a person",
             "email.opened",
             _OPEN | {"UserAgent": _FIREFOX},
             "2026-05-04T10:00:00Z",
             {"machine": False, "first_open": True},
         ),
         _one(
-            "opened by Apple's privacy proxy",
+            "an open by Apple's privacy proxy",
             "email.opened",
             _OPEN | {"UserAgent": "Mozilla/5.0"},
             "2026-05-04T10:00:00Z",
             {"machine": True},
         ),
         _change("unsubscribed", "email.unsubscribed", SuppressSending=True, SuppressionReason="ManualSuppression"),
-        _change("no mails after a bounce", "email.bounced", SuppressSending=True, SuppressionReason="HardBounce"),
-        _change("none after a complaint", "email.complained", SuppressSending=True, SuppressionReason="SpamComplaint"),
+        _change("suppressed after a bounce", "email.bounced", SuppressSending=True, SuppressionReason="HardBounce"),
+        _change(
+            "suppressed after a complaint", "email.complained", SuppressSending=True, SuppressionReason="SpamComplaint"
+        ),
         _change("resubscribed", "email.resubscribed", SuppressSending=False, SuppressionReason=None),
         Case(
-            "a mail that a customer wrote",
+            "an inbound e-mail",
             json_body(
                 {
                     "FromName": "User",

@@ -1,4 +1,4 @@
-"""SendGrid: signed here with a key pair of our own, over time and body, as its Event Webhook does."""
+"""Fixture of the SendGrid connector: ECDSA of time and body with a generated key pair."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from app.connectors.tools.sendgrid import CONNECTOR
 from tests.support.tool_fixture import Case, Fixture, SignedWith, Touchpoint, json_body
 
 
-def _shown(key: ec.EllipticCurvePrivateKey) -> str:
+def _encode_public_key(key: ec.EllipticCurvePrivateKey) -> str:
     return b64encode(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
 
 
-_KEYS = {_shown(key): key for key in (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))}
+_KEYS = {_encode_public_key(key): key for key in (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))}
 _SECRET, _OTHER = _KEYS
 
 
@@ -64,7 +64,7 @@ FIXTURE = Fixture(
         identities=("email:user@example.com", "user_id:user-1"),
     ),
     several=Case(
-        "all that it names, in one array",
+        "every event type, in one array",
         json_body(
             [
                 _event("processed", 0),
@@ -98,7 +98,7 @@ FIXTURE = Fixture(
         ),
     ),
     unknown=Case(
-        "an event of next year",
+        "an unknown event type",
         json_body([_event("teleported", 0)]),
         "email:user@example.com",
         (Touchpoint("sendgrid.teleported", "email", _AT),),
@@ -111,7 +111,7 @@ FIXTURE = Fixture(
     ),
     times=(
         Case(
-            "milliseconds, a fraction, text and nonsense",
+            "milliseconds, a fraction, text and an invalid time",
             json_body(
                 [
                     _event("open", 0) | {"timestamp": 1777888800123},
@@ -130,7 +130,7 @@ FIXTURE = Fixture(
         ),
     ),
     malformed=Case(
-        "one event without a type beside a good one, and no object at all",
+        "two invalid events and a valid one",
         json_body([_event("open", 0), {"email": "user@example.com"}, 7]),
         "email:user@example.com",
         (Touchpoint("email.opened", "email", _AT),),
@@ -138,7 +138,7 @@ FIXTURE = Fixture(
     ),
     others=(
         Case(
-            "what was sent along flat, and what of a campaign",
+            "custom arguments as members, and a single send",
             json_body(
                 [
                     _event("click", 0, url="https://example.com/p", asm_group_id=7, useragent=_FIREFOX, orderNo="A 1")
@@ -167,7 +167,7 @@ FIXTURE = Fixture(
             identities=("email:user@example.com", "user_id:7"),
         ),
         Case(
-            "what was sent along apart, and a newsletter of old",
+            "custom arguments in unique_args, and a legacy newsletter",
             json_body(
                 [
                     _event(
@@ -183,7 +183,7 @@ FIXTURE = Fixture(
             identities=("user_id:user-1",),
         ),
         Case(
-            "of the account, which concerns nobody",
+            "an account event, which concerns no person",
             json_body([{"event": "account_status_change", "sg_event_id": "e-1", "timestamp": 1777888800, "type": "x"}]),
             ignored=1,
         ),

@@ -1,4 +1,4 @@
-"""Amazon SES through SNS: signed here with an RSA key whose certificate stands where SNS says that its own stands."""
+"""Fixture of the Amazon SES connector: SNS notifications signed with a generated RSA key and its certificate."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from app.connectors.tools.ses import CONNECTOR
 from tests.support.tool_fixture import Case, Fixture, SignedWith, Touchpoint
 
 OTHER_SECRET = "another key"
-CERTIFICATE_AT = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"
-SUBSCRIBE_AT = "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn=ses&Token=t-1"
+CERTIFICATE_URL = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"
+SUBSCRIBE_URL = "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn=ses&Token=t-1"
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:ses"
 
 _KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -26,28 +26,28 @@ _OTHER_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 _NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sns.amazonaws.com")])
 
 
-def certificate(holds_from: datetime, holds_until: datetime) -> bytes:
-    """Of the key that signs here."""
-    made = x509.CertificateBuilder(_NAME, _NAME, _KEY.public_key(), 1, holds_from, holds_until)
-    return made.sign(_KEY, SHA256()).public_bytes(Encoding.PEM)
+def certificate(valid_from: datetime, valid_until: datetime) -> bytes:
+    """Return a certificate of the key that signs the notifications."""
+    builder = x509.CertificateBuilder(_NAME, _NAME, _KEY.public_key(), 1, valid_from, valid_until)
+    return builder.sign(_KEY, SHA256()).public_bytes(Encoding.PEM)
 
 
 CERTIFICATE = certificate(datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
 
 
 def seal(body: bytes, secret: str, now: int, url: str) -> bytes:
-    """SignatureVersion 1 is over SHA-1, 2 over SHA-256; which of them the body says."""
+    """Sign the notification with SHA-1 (SignatureVersion 1) or SHA-256 (2)."""
     del url
     message = json.loads(body)
     message["Timestamp"] = datetime.fromtimestamp(now / 1_000_000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
-    message.setdefault("SigningCertURL", CERTIFICATE_AT)
+    message.setdefault("SigningCertURL", CERTIFICATE_URL)
     names = ["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"]
     if message["Type"] != "Notification":
         names = ["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"]
     text = "".join(f"{name}\n{message[name]}\n" for name in names if name in message)
     key = _OTHER_KEY if secret == OTHER_SECRET else _KEY
-    hashed = SHA256() if message["SignatureVersion"] == "2" else SHA1()
-    message["Signature"] = b64encode(key.sign(text.encode(), PKCS1v15(), hashed)).decode()
+    digest = SHA256() if message["SignatureVersion"] == "2" else SHA1()
+    message["Signature"] = b64encode(key.sign(text.encode(), PKCS1v15(), digest)).decode()
     return json.dumps(message).encode()
 
 
@@ -58,12 +58,12 @@ def sign(body: bytes, secret: str, now: int, url: str) -> SignedWith:
 
 
 def notification(message: str, version: str = "2", **more: object) -> bytes:
-    said = {"Type": "Notification", "MessageId": "n-1", "TopicArn": TOPIC, "Message": message}
-    return json.dumps(said | {"SignatureVersion": version, "Subject": "Amazon SES"} | more).encode()
+    members = {"Type": "Notification", "MessageId": "n-1", "TopicArn": TOPIC, "Message": message}
+    return json.dumps(members | {"SignatureVersion": version, "Subject": "Amazon SES"} | more).encode()
 
 
 def _event(kind: str, member: str, detail: dict[str, object], name: str = "eventType", **mail: object) -> bytes:
-    said = {
+    members = {
         "messageId": "m-1",
         "timestamp": "2026-05-04T09:59:00.000Z",
         "source": "shop@example.com",
@@ -71,7 +71,7 @@ def _event(kind: str, member: str, detail: dict[str, object], name: str = "event
         "commonHeaders": {"subject": "Spring"},
         "tags": {"ses:configuration-set": ["news"], "campaign": ["spring"], "user_id": ["user-1"]},
     }
-    return notification(json.dumps({name: kind, "mail": said | mail, member: detail}) + "\n")
+    return notification(json.dumps({name: kind, "mail": members | mail, member: detail}) + "\n")
 
 
 _HEADERS = {"content-type": "text/plain; charset=UTF-8"}
@@ -93,7 +93,7 @@ def _one(
 
 
 _TIMED: dict[str, object] = {"timestamp": "2026-05-04T10:00:00.000Z"}
-_THREE = ["user@example.com", "two@example.com", "three@example.com"]
+_THREE_RECIPIENTS = ["user@example.com", "two@example.com", "three@example.com"]
 
 FIXTURE = Fixture(
     kind="ses",
@@ -102,7 +102,7 @@ FIXTURE = Fixture(
     sign=sign,
     seal=seal,
     options={"topics": f"arn:aws:sns:eu-west-1:123456789012:other, {TOPIC}"},
-    certificates={CERTIFICATE_AT: CERTIFICATE, SUBSCRIBE_AT: b"<ConfirmSubscriptionResponse/>"},
+    certificates={CERTIFICATE_URL: CERTIFICATE, SUBSCRIBE_URL: b"<ConfirmSubscriptionResponse/>"},
     stale_seconds=86_400,
     sample=Case(
         "a click",
@@ -134,12 +134,12 @@ FIXTURE = Fixture(
                 ],
             },
             "notificationType",
-            destination=_THREE,
+            destination=_THREE_RECIPIENTS,
         ),
         {"bounce_type": "Permanent", "reason": "General", "code": "5.1.1", "details": "smtp; 550 5.1.1"},
         accepted=2,
     ),
-    unknown=_one("an event of next year", "ses.teleported", _event("Teleported", "teleported", _TIMED)),
+    unknown=_one("an unknown event type", "ses.teleported", _event("Teleported", "teleported", _TIMED)),
     non_ascii=_one(
         "a subject in Greek",
         "email.delivered",
@@ -153,48 +153,53 @@ FIXTURE = Fixture(
     ),
     times=(
         _one(
-            "an event without a time has its notification's",
+            "an event without a time uses the notification's time",
             "email.sent",
             _event("Send", "send", {}),
             {"campaign": "spring", "subject": "Spring", "metadata": {"campaign": "spring", "user_id": "user-1"}},
             "2026-05-05T12:00:00Z",
         ),
         _one(
-            "nonsense",
+            "an invalid time",
             "email.delivered",
             _event("Delivery", "delivery", {"timestamp": "yesterday", "recipients": ["user@example.com"]}),
             at="2026-05-05T12:00:00Z",
         ),
     ),
-    malformed=Case("no event in it", notification("{}"), headers=_HEADERS, rejected=1),
+    malformed=Case("no event", notification("{}"), headers=_HEADERS, rejected=1),
     others=(
-        Case("no JSON in it", notification("What a lovely day."), headers=_HEADERS, rejected=1),
+        Case("a Message that is not JSON", notification("What a lovely day."), headers=_HEADERS, rejected=1),
         Case(
-            "that the topic works",
+            "the validation message of a topic",
             notification("Successfully validated SNS topic for Amazon SES event publishing."),
             headers=_HEADERS,
         ),
         Case(
-            "that the topic is subscribed to",
+            "the confirmation of a subscription",
             notification('{"notificationType":"AmazonSnsSubscriptionSucceeded","message":"You have subscribed."}'),
             headers=_HEADERS,
             ignored=1,
         ),
         _one(
-            "opened by all of several, for it says not who",
+            "an open of an e-mail to several recipients",
             "email.opened",
-            _event("Open", "open", _TIMED | {"userAgent": _FIREFOX, "ipAddress": "192.0.2.1"}, destination=_THREE),
+            _event(
+                "Open",
+                "open",
+                _TIMED | {"userAgent": _FIREFOX, "ipAddress": "192.0.2.1"},
+                destination=_THREE_RECIPIENTS,
+            ),
             {"machine": False},
             accepted=3,
         ),
         _one(
-            "clicked by a scanner",
+            "a click by a scanner",
             "email.clicked",
             _event("Click", "click", _TIMED | {"userAgent": "Barracuda Sentinel", "link": "https://example.com/p"}),
             {"machine": True},
         ),
         _one(
-            "a bounce of today",
+            "a temporary bounce",
             "email.deferred",
             _event(
                 "Bounce",
@@ -213,7 +218,7 @@ FIXTURE = Fixture(
                     "complainedRecipients": [{"emailAddress": "User <user@example.com>"}],
                     "complaintFeedbackType": "abuse",
                 },
-                destination=_THREE,
+                destination=_THREE_RECIPIENTS,
             ),
             {"reason": "abuse"},
         ),
@@ -227,9 +232,9 @@ FIXTURE = Fixture(
             ),
             {"reason": "MailboxFull"},
         ),
-        _one("refused", "email.failed", _event("Reject", "reject", _TIMED | {"reason": "Bad content"})),
+        _one("rejected", "email.failed", _event("Reject", "reject", _TIMED | {"reason": "Bad content"})),
         _one(
-            "not rendered",
+            "a rendering failure",
             "email.failed",
             _event("Rendering Failure", "failure", _TIMED | {"errorMessage": "no attribute", "templateName": "t"}),
             {"reason": "no attribute"},
@@ -240,10 +245,12 @@ FIXTURE = Fixture(
             _event("Subscription", "subscription", _TIMED | {"newTopicPreferences": {"unsubscribeAll": True}}),
         ),
         _one(
-            "signed in the old way",
+            "signature version 1",
             "email.delivered",
             notification(
-                json.dumps({"notificationType": "Delivery", "mail": {}, "delivery": _TIMED | {"recipients": _THREE}}),
+                json.dumps(
+                    {"notificationType": "Delivery", "mail": {}, "delivery": _TIMED | {"recipients": _THREE_RECIPIENTS}}
+                ),
                 "1",
             ),
             accepted=3,

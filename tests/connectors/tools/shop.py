@@ -1,4 +1,4 @@
-"""Shops and tills of any make, by a token."""
+"""Fixture of the generic shop connector: a token in the header X-Segue-Token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIXTURE = Fixture(
     secret="",
     sign=sign,
     sample=Case(
-        "a purchase in a store, with a loyalty card",
+        "a store purchase with a loyalty card",
         CONNECTOR.sample,
         "loyalty_card:LC-9",
         (
@@ -45,10 +45,10 @@ FIXTURE = Fixture(
         ),
     ),
     several=Case(
-        "all that it names, one a line",
+        "every type, one object per line",
         b"\n".join(
-            json_body(each)
-            for each in (
+            json_body(event)
+            for event in (
                 _event("order", 0, order_id=1001, total=10),
                 _event("order_updated", 1, order_id=1001),
                 _event("cancellation", 2, order_id=1001),
@@ -82,20 +82,20 @@ FIXTURE = Fixture(
         headers={"content-type": "application/x-ndjson"},
     ),
     unknown=Case(
-        "a type of next year",
+        "an unknown type",
         json_body(_event("Gift Wrapped", paper="blue")),
         _WHO,
         (Touchpoint("shop.gift_wrapped", "shop", _AT, {"paper": "blue"}),),
     ),
     non_ascii=Case(
-        "a shop in Greece",
+        "a Greek store name",
         json_body(_event("visit", store="Αθήνα")),
         _WHO,
         (Touchpoint("Store Visited", "in_store", _AT, {"store": "Αθήνα"}),),
     ),
     times=(
         Case(
-            "seconds, milliseconds, seven digits, other names, nonsense",
+            "seconds, milliseconds, seven digits, occurred_at and an invalid time",
             json_body(
                 [
                     _event("visit", timestamp=1777888800),
@@ -116,7 +116,7 @@ FIXTURE = Fixture(
         ),
     ),
     malformed=Case(
-        "no type, no object, nobody; and a good one",
+        "three invalid events and a valid one",
         json_body([{"order_id": 1}, 7, {"type": "visit"}, _event("visit")]),
         _WHO,
         (Touchpoint("Store Visited", "in_store", _AT),),
@@ -124,7 +124,7 @@ FIXTURE = Fixture(
     ),
     others=(
         Case(
-            "a card joins what was bought with it to its holder",
+            "a loyalty card links a purchase to its holder",
             json_body(
                 [
                     {"type": "purchase", "order_id": "R-1", "timestamp": _AT, "loyalty_card": "LC-9"},
@@ -142,7 +142,7 @@ FIXTURE = Fixture(
             accepted=2,
         ),
         Case(
-            "Segment's name for the type, and traits beside it",
+            "a Segment event name as type, and traits",
             json_body(_event("Order Completed", order_id="R-1", traits={"city": "Köln"}, channel="App")),
             _WHO,
             (Touchpoint("Order Completed", "app", _AT, {"order_id": "R-1", "traits": None}),),

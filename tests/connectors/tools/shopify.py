@@ -1,4 +1,4 @@
-"""Shopify: signed here with HMAC of the standard library, base64, over the body."""
+"""Fixture of the Shopify connector: HMAC-SHA256 of the body in base64."""
 
 from __future__ import annotations
 
@@ -87,19 +87,19 @@ FIXTURE = Fixture(
         headers=CONNECTOR.sample_headers,
     ),
     several=_case(
-        "another topic for the same order: paid",
+        "the topic orders/paid",
         "orders/paid",
         _order(financial_status="paid"),
         Touchpoint("Order Paid", "shop", "2026-05-04T10:00:09.123456Z", {"status": "paid"}),
     ),
     unknown=_case(
-        "a topic of next year",
+        "an unknown topic",
         "orders/teleported",
         _order(),
         Touchpoint("shopify.orders_teleported", "shop", "2026-05-04T10:00:09.123456Z", {"object_id": "7"}),
     ),
     non_ascii=_case(
-        "a lamp in Greek, a note in Chinese",
+        "a Greek product and a Chinese note",
         "orders/create",
         _order(line_items=[{"title": "λάμπα", "quantity": 2}], note="謝謝"),
         Touchpoint(
@@ -116,20 +116,20 @@ FIXTURE = Fixture(
         ),
         _order_case("orders/create", "Order Completed", "2026-05-05T12:00:00Z", processed_at="soon"),
     ),
-    malformed=Case("no object", b"[7]", rejected=1, headers=_headers("orders/create")),
+    malformed=Case("not an object", b"[7]", rejected=1, headers=_headers("orders/create")),
     others=(
         _order_case("orders/cancelled", "Order Cancelled", "2026-05-04T11:00:00Z", cancelled_at="2026-05-04T11:00:00Z"),
         _order_case("orders/fulfilled", "Order Fulfilled", "2026-05-04T10:00:09.123456Z"),
         _order_case("orders/updated", "Order Updated", "2026-05-04T10:00:09.123456Z"),
         _case(
-            "a sale over the counter",
+            "a point-of-sale order",
             "orders/create",
             _order(source_name="pos", customer=_CUSTOMER, email=""),
             Touchpoint("Order Completed", "in_store", _AT),
         ),
-        _case("an order of nobody", "orders/create", _order(email=None), who="", ignored=1),
+        _case("an order without a customer", "orders/create", _order(email=None), who="", ignored=1),
         _case(
-            "a refund, known by its order",
+            "a refund, linked by its order",
             "refunds/create",
             {
                 "id": 9,
@@ -161,37 +161,37 @@ FIXTURE = Fixture(
             who="shopify_order:7",
         ),
         _case(
-            "a parcel leaves",
+            "a shipment",
             "fulfillments/create",
             {"id": 5, "order_id": 7, "created_at": _AT, "tracking_company": "DHL", "email": "user@example.com"},
             Touchpoint("Order Shipped", "shop", _AT, {"order_id": "7", "shipment_id": "5", "carrier": "DHL"}),
             identities=("shopify_order:7",),
         ),
         _case(
-            "and arrives",
+            "a delivered shipment",
             "fulfillments/update",
             {"id": 5, "order_id": 7, "updated_at": _AT, "shipment_status": "delivered", "email": "user@example.com"},
             Touchpoint("Order Delivered", "shop", _AT, {"status": "delivered"}),
         ),
         _case(
-            "and is on its way between",
+            "a shipment in transit",
             "fulfillments/update",
             {"id": 5, "order_id": 7, "updated_at": _AT, "shipment_status": "in_transit", "email": "user@example.com"},
             Touchpoint("Shipment Updated", "shop", _AT, {"status": "in_transit"}),
         ),
         _case(
-            "a checkout begins",
+            "a new checkout",
             "checkouts/create",
             {"id": 1, "token": "t-1", "email": "user@example.com", "created_at": _AT, "total_price": "10.00"},
             Touchpoint("Checkout Started", "shop", _AT, {"checkout_id": "t-1", "total": 10, "order_id": None}),
         ),
         _case(
-            "a checkout goes on",
+            "an updated checkout",
             "checkouts/update",
             {"id": 1, "token": "t-1", "email": "user@example.com", "updated_at": _AT},
             Touchpoint("Checkout Updated", "shop", _AT),
         ),
-        _case("a checkout of nobody yet", "checkouts/create", {"id": 1, "token": "t-1"}, who="", ignored=1),
+        _case("a checkout without a customer", "checkouts/create", {"id": 1, "token": "t-1"}, who="", ignored=1),
         _case(
             "a customer",
             "customers/create",
@@ -208,44 +208,48 @@ FIXTURE = Fixture(
             identities=("shopify_customer:115", "phone:+4930123456"),
         ),
         _case(
-            "a customer changes",
+            "an updated customer",
             "customers/update",
             {**_CUSTOMER, "updated_at": _AT, "accepts_marketing": True},
             accepted=1,
             traits={"accepts_marketing": True},
         ),
         _case(
-            "an order edited",
+            "an edited order",
             "orders/edited",
             {"order_edit": {"id": 3, "order_id": 7}},
             Touchpoint("shopify.orders_edited", "shop", "2026-05-04T10:00:09.123456Z", {"object_id": "3"}),
             who="shopify_order:7",
         ),
         _case(
-            "data asked for",
+            "a data request",
             "customers/data_request",
             {"shop_id": 1, "customer": _CUSTOMER, "orders_requested": [7]},
             Touchpoint("shopify.customers_data_request", "shop", "2026-05-04T10:00:09.123456Z"),
         ),
-        _case("to be forgotten", "customers/redact", {**_SHOP, "customer": _CUSTOMER}, who=""),
-        _case("nobody to forget", "customers/redact", {**_SHOP, "customer": {}}, who="", rejected=1),
-        _case("an order sent as a redact", "customers/redact", _order(customer=_CUSTOMER), who="", rejected=1),
+        _case("an erasure request", "customers/redact", {**_SHOP, "customer": _CUSTOMER}, who=""),
         _case(
-            "a customer that somebody sends as a redact",
+            "an erasure request without identities", "customers/redact", {**_SHOP, "customer": {}}, who="", rejected=1
+        ),
+        _case(
+            "an order body sent as customers/redact", "customers/redact", _order(customer=_CUSTOMER), who="", rejected=1
+        ),
+        _case(
+            "a customer body sent as customers/redact",
             "customers/redact",
             {**_SHOP, **_CUSTOMER, "customer": _CUSTOMER},
             who="",
             rejected=1,
         ),
         _case(
-            "data asked for that somebody sends as a redact",
+            "a data request sent as customers/redact",
             "customers/redact",
             {**_SHOP, "customer": _CUSTOMER, "orders_requested": [7], "data_request": {"id": 1}},
             who="",
             rejected=1,
         ),
-        _case("the app is gone", "app/uninstalled", {"id": 1, "email": "owner@example.com"}, who="", ignored=1),
-        _case("the shop's own", "products/update", {"id": 1}, who="", ignored=1),
+        _case("an uninstalled app", "app/uninstalled", {"id": 1, "email": "owner@example.com"}, who="", ignored=1),
+        _case("a product event, which concerns no person", "products/update", {"id": 1}, who="", ignored=1),
         Case("no topic", json_body(_order()), rejected=1),
     ),
 )

@@ -1,4 +1,4 @@
-"""Standard Webhooks: signed here by the standard's own library."""
+"""Fixture of the Standard Webhooks connector: signed by the specification's own library."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FIXTURE = Fixture(
     sign=sign,
     stale_seconds=300,
     sample=Case(
-        "our own flat shape",
+        "Segue's flat format",
         CONNECTOR.sample,
         _WHO,
         (
@@ -44,7 +44,7 @@ FIXTURE = Fixture(
         identities=("email:user@example.com", "user_id:user-1"),
     ),
     several=Case(
-        "an array, under one id of the delivery",
+        "an array with one webhook-id",
         json_body([_event(data={"n": 1}), _event(type="invoice.sent", timestamp="2026-05-04T10:00:01Z")]),
         _WHO,
         (
@@ -53,20 +53,20 @@ FIXTURE = Fixture(
         ),
     ),
     unknown=Case(
-        "any name is its own",
+        "an unknown name is kept",
         json_body(_event(type="com.example/teleported")),
         _WHO,
         (Touchpoint("com.example/teleported", "server", _AT),),
     ),
     non_ascii=Case(
-        "a Greek word, and a name in Chinese",
+        "Greek data and a Chinese event name",
         json_body(_event(type="購買", data={"wort": "καλημέρα", "🙂": "größer"})),
         _WHO,
         (Touchpoint("購買", "server", _AT, {"wort": "καλημέρα", "🙂": "größer"}),),
     ),
     times=(
         Case(
-            "seconds, milliseconds, seven digits with an offset, none, and nonsense",
+            "seconds, milliseconds, seven digits with an offset, occurred_at and an invalid time",
             json_body(
                 [
                     _event(timestamp=1777888800),
@@ -87,7 +87,7 @@ FIXTURE = Fixture(
         ),
     ),
     malformed=Case(
-        "one without a name, one that is no object, and one about nobody beside a good one",
+        "three invalid events and a valid one",
         json_body([_event(), {"email": "user@example.com"}, 7, {"type": "cron.ran"}]),
         _WHO,
         (Touchpoint("invoice.paid", "server", _AT),),
@@ -95,7 +95,7 @@ FIXTURE = Fixture(
     ),
     others=(
         Case(
-            "the standard's own shape, the person inside data",
+            "the specification's format, with the identity in data",
             json_body(
                 {
                     "type": "user.rated",
@@ -108,7 +108,7 @@ FIXTURE = Fixture(
             identities=("user_id:42",),
         ),
         Case(
-            "Segment's shape: track, page and identify",
+            "Segment messages: track, page and identify",
             json_body(
                 [
                     {
@@ -141,7 +141,7 @@ FIXTURE = Fixture(
             accepted=3,
         ),
         Case(
-            "an alias, ids of tools, and what stands beside data",
+            "an alias, vendor ids, and members next to data",
             json_body(
                 [
                     {"type": "alias", "user_id": "user-1", "previous_id": "old-1"},

@@ -1,4 +1,4 @@
-"""Any other help desk: signed here with the library of Standard Webhooks."""
+"""Fixture of the generic help desk connector: signed by the library of Standard Webhooks."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ FIXTURE = Fixture(
         identities=(_WHO, "email:user@example.com", "support_customer:c-9"),
     ),
     several=Case(
-        "the life of a ticket",
+        "every ticket event",
         json_body(
             [
                 _event("ticket.created", 0),
@@ -94,7 +94,7 @@ FIXTURE = Fixture(
         ),
     ),
     unknown=Case(
-        "an event of its own",
+        "an unknown event",
         json_body(_event("Ticket Escalated")),
         _WHO,
         (Touchpoint("support.ticket_escalated", "support", _AT),),
@@ -107,7 +107,7 @@ FIXTURE = Fixture(
     ),
     times=(
         Case(
-            "milliseconds, a fraction, an offset, nonsense and none",
+            "milliseconds, a fraction, an offset and an invalid time",
             json_body(
                 [
                     _event("ticket.created", 0, occurred_at=1777888800123),
@@ -126,7 +126,7 @@ FIXTURE = Fixture(
         ),
     ),
     malformed=Case(
-        "no event, nobody, and a good one",
+        "two invalid events and a valid one",
         json_body([{"id": "evt-1"}, _event("ticket.created", 2, customer={}), _event("ticket.created")]),
         _WHO,
         (Touchpoint("ticket.created", "support", _AT),),
@@ -134,7 +134,7 @@ FIXTURE = Fixture(
     ),
     others=(
         Case(
-            "several without ids of their own",
+            "several events without ids",
             json_body([_event("ticket.created") | {"id": None}, _event("ticket.created") | {"id": None}]),
             _WHO,
             (Touchpoint("ticket.created", "support", _AT), Touchpoint("ticket.created", "support", _AT)),

@@ -1,4 +1,4 @@
-"""The shape for any survey tool: by a token, and signed by Standard Webhooks with its own library."""
+"""Fixtures of the generic survey connectors: a Bearer token, and signatures of the Standard Webhooks library."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _BY_TOKEN = Fixture(
         identities=("email:user@example.com",),
     ),
     several=Case(
-        "every kind, and each group of the NPS",
+        "every type, and every NPS group",
         json_body(
             [
                 _score("nps", "0", rating=10, timestamp=_at(0)),
@@ -99,20 +99,20 @@ _BY_TOKEN = Fixture(
         ),
     ),
     unknown=Case(
-        "a kind that nobody knows",
+        "an unknown type",
         json_body(_score("pmf", "p-1", rating=2, scale=3)),
         _WHO,
         (Touchpoint("survey.pmf", "survey", _AT, {"rating": 2, "scale": 3}),),
     ),
     non_ascii=Case(
-        "a comment in Arabic, through another channel",
+        "an Arabic comment, and another channel",
         json_body(_score("csat", "c-1", rating=5, comment="شكرا جزيلا", channel="in store")),
         _WHO,
         (Touchpoint("csat.submitted", "in_store", _AT, {"rating": 5}, {"private": {"comment": "شكرا جزيلا"}}),),
     ),
     times=(
         Case(
-            "seconds, milliseconds, a fraction, an offset and nonsense",
+            "seconds, milliseconds, a fraction, an offset and an invalid time",
             json_body(
                 [
                     _score("csat", "t-0", rating=1, timestamp=1777888800),
@@ -133,7 +133,7 @@ _BY_TOKEN = Fixture(
         ),
     ),
     malformed=Case(
-        "no type, no rating, one beyond its scale, one below, one that is none, no object",
+        "seven invalid events",
         json_body(
             [
                 {"user_id": "user-1", "rating": 1},
@@ -149,12 +149,12 @@ _BY_TOKEN = Fixture(
     ),
     others=(
         Case(
-            "by an id of the tool's own, and without an id: what it says is one",
+            "a vendor identity, and no event id",
             json_body({"type": "nps", "rating": 3, "ids": {"delighted_person": 7}, "timestamp": _AT}),
             "delighted_person:7",
             (Touchpoint("nps.submitted", "survey", _AT, {"group": "detractor"}),),
         ),
-        Case("a score of nobody", json_body({"type": "nps", "id": "n-1", "rating": 3}), rejected=1),
+        Case("a score without an identity", json_body({"type": "nps", "id": "n-1", "rating": 3}), rejected=1),
     ),
 )
 

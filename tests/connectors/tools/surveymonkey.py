@@ -1,5 +1,7 @@
-"""SurveyMonkey: HMAC-SHA1 in base64, keyed by ``client_id&client_secret``, over bodies that do not call themselves
-JSON."""
+"""Fixture of the SurveyMonkey connector: HMAC-SHA1 in base64, keyed by ``client_id&client_secret``.
+
+The content type is not application/json.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ FIXTURE = Fixture(
     secret="client-1&s3cr3t",
     sign=sign,
     sample=Case(
-        "a response is complete",
+        "a complete response",
         CONNECTOR.sample,
         _WHO,
         (
@@ -54,21 +56,21 @@ FIXTURE = Fixture(
         headers=_TYPE,
     ),
     several=Case(
-        "a page of the same response",
+        "an updated response",
         json_body(_event("response_updated", 1)),
         _WHO,
         (Touchpoint("survey.answered", "survey", _AT),),
         headers=_TYPE,
     ),
     unknown=Case(
-        "an event of next year",
+        "an unknown event type",
         json_body(_event("response_teleported", 2)),
         _WHO,
         (Touchpoint("surveymonkey.response_teleported", "survey", _AT),),
         headers=_TYPE,
     ),
     non_ascii=Case(
-        "a webhook named in Greek, and a custom variable",
+        "a Greek webhook name and a custom variable",
         json_body(_event("response_completed", 3, name="Απαντήσεις", custom_variables={"user_id": "χρήστης/7"})),
         "user_id:χρήστης%2F7",
         (Touchpoint("survey.completed", "survey", _AT, {"webhook": "Απαντήσεις"}),),
@@ -77,31 +79,31 @@ FIXTURE = Fixture(
     ),
     times=(
         Case(
-            "with an offset",
+            "an offset",
             json_body(_event("response_completed", event_datetime="2026-05-04T12:00:00.5+02:00")),
             _WHO,
             (Touchpoint("survey.completed", "survey", "2026-05-04T10:00:00.5Z"),),
         ),
         Case(
-            "nonsense",
+            "an invalid time",
             json_body(_event("response_completed", event_datetime="soon")),
             _WHO,
             (Touchpoint("survey.completed", "survey", "2026-05-05T12:00:00Z"),),
         ),
     ),
-    malformed=Case("no type, and no object", json_body([{"event_id": "1"}, 7]), rejected=2),
+    malformed=Case("two invalid events", json_body([{"event_id": "1"}, 7]), rejected=2),
     others=(
         Case(
-            "what tells of surveys and collectors is of nobody",
+            "survey, collector and app events, which concern no person",
             json_body([_event("survey_updated"), _event("collector_created"), _event("app_installed")]),
             ignored=3,
         ),
         Case(
-            "a response without a respondent stands for one",
+            "a response without a respondent",
             json_body(_event("response_disqualified", resources={"survey_id": "123"}, event_id=None)),
             "surveymonkey_respondent:123456",
             (Touchpoint("surveymonkey.response_disqualified", "survey", _AT),),
         ),
-        Case("a response of nobody at all", json_body({"event_type": "response_deleted"}), rejected=1),
+        Case("a response without any id", json_body({"event_type": "response_deleted"}), rejected=1),
     ),
 )

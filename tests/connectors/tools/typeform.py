@@ -1,4 +1,4 @@
-"""Typeform: HMAC-SHA256 in base64, with and without the option that lets answers identify."""
+"""Fixtures of the Typeform connector: HMAC-SHA256 in base64, with and without the option answers_identify."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def sign(body: bytes, secret: str, now: int, url: str) -> SignedWith:
     return {"Typeform-Signature": f"sha256={mac}"}, {}
 
 
-def _answer(ref: str, asked: str, kind: str, value: object) -> dict[str, object]:
-    return {"type": kind, kind: value, "field": {"id": f"id-{ref}", "ref": ref, "type": asked}}
+def _answer(ref: str, field_type: str, kind: str, value: object) -> dict[str, object]:
+    return {"type": kind, kind: value, "field": {"id": f"id-{ref}", "ref": ref, "type": field_type}}
 
 
 def _event(*answers: dict[str, object], kind: str = "form_response", **response: object) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def _event(*answers: dict[str, object], kind: str = "form_response", **response:
     }
 
 
-_EVERYTHING = _event(
+_ALL_ANSWER_TYPES = _event(
     _answer("plan", "multiple_choice", "choice", {"label": "Pro", "other": "or so"}),
     _answer("uses", "multiple_choice", "choices", {"labels": ["mail", "chat"]}),
     _answer("country", "dropdown", "text", "Norway"),
@@ -66,7 +66,7 @@ FIXTURE = Fixture(
     secret="a secret of the form",
     sign=sign,
     sample=Case(
-        "an NPS with its reason",
+        "an NPS answer with a comment",
         CONNECTOR.sample,
         "user_id:user-1",
         (
@@ -95,8 +95,8 @@ FIXTURE = Fixture(
         ),
     ),
     several=Case(
-        "every kind of answer: what was chosen is a property, what was written is private, nobody is identified by it",
-        json_body(_EVERYTHING),
+        "every answer type: choices are properties, free text is private, answers do not identify",
+        json_body(_ALL_ANSWER_TYPES),
         "user_id:user-1",
         (
             Touchpoint(
@@ -130,7 +130,7 @@ FIXTURE = Fixture(
         ),
     ),
     unknown=Case(
-        "an event of next year",
+        "an unknown event type",
         json_body(_event(kind="form_teleported")),
         "user_id:user-1",
         (Touchpoint("typeform.form_teleported", "survey", _AT),),
@@ -149,13 +149,13 @@ FIXTURE = Fixture(
     ),
     times=(
         Case(
-            "with an offset",
+            "an offset",
             json_body(_event(submitted_at="2026-05-04T12:00:00.1234567+02:00")),
             "user_id:user-1",
             (Touchpoint("survey.completed", "survey", "2026-05-04T10:00:00.123456Z"),),
         ),
         Case(
-            "only of landing, and nonsense",
+            "landed_at, and an invalid time",
             json_body(
                 [
                     _event(submitted_at=None, landed_at="2026-05-04T09:00:00Z") | {"event_id": "a"},
@@ -170,26 +170,26 @@ FIXTURE = Fixture(
         ),
     ),
     malformed=Case(
-        "no response, an answer without its field, no object",
+        "three invalid events",
         json_body([{"event_type": "form_response"}, _event({"type": "text", "text": "x"}), 7]),
         rejected=3,
     ),
     others=(
         Case(
-            "a part of it, of nobody known: the response stands for one",
+            "a partial response without an identity",
             json_body(_event(kind="form_response_partial", hidden=None)),
             "typeform_response:tok-1",
             (Touchpoint("survey.answered", "survey", _AT),),
         ),
         Case(
-            "the link's address identifies",
+            "hidden fields identify",
             json_body(_event(hidden={"email": "user@example.com", "anonymous_id": "visitor-1"})),
             "email:user@example.com",
             (Touchpoint("survey.completed", "survey", _AT, {"hidden": None}),),
             identities=("anonymous_id:visitor-1",),
         ),
         Case(
-            "answers of 11 steps from one, and an NPS of nonsense",
+            "an opinion scale that starts at one, and an invalid NPS rating",
             json_body(
                 _event(
                     _answer("ease", "opinion_scale", "number", 7),
@@ -216,6 +216,6 @@ FIXTURE = Fixture(
 )
 
 IDENTIFYING = replace(FIXTURE, options={"answers_identify": "on"})
-"""Of another source, whose answers say who somebody is; tests/connectors/test_survey_and_social_tools.py sends them."""
+"""A source whose answers identify the respondent; tests/connectors/test_survey_and_social_tools.py uses it."""
 
-ANSWERED = _EVERYTHING | {"form_response": {**_EVERYTHING["form_response"], "hidden": None}}
+WITHOUT_HIDDEN_FIELDS = _ALL_ANSWER_TYPES | {"form_response": {**_ALL_ANSWER_TYPES["form_response"], "hidden": None}}

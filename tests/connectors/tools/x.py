@@ -1,4 +1,4 @@
-"""X: HMAC-SHA256 in base64 over account activity."""
+"""Fixture of the X connector: HMAC-SHA256 of the body in base64."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _post(id: str, second: int = 0, user: dict[str, Any] = _USER, **more: object
     }
 
 
-def _did(type: str, second: int, source: object = _USER, target: object = _BRAND) -> dict[str, Any]:
+def _activity(type: str, second: int, source: object = _USER, target: object = _BRAND) -> dict[str, Any]:
     stamp = str(1777888800000 + second * 1000)
     return {"type": type, "created_timestamp": stamp, "source": source, "target": target}
 
@@ -64,7 +64,7 @@ FIXTURE = Fixture(
         identities=(_WHO,),
     ),
     several=Case(
-        "a reply, a quote, a retweet, and two of the brand's own",
+        "a reply, a quote, a retweet, and two posts of the brand",
         _body(
             tweet_create_events=[
                 _post("1", 0, in_reply_to_status_id_str="0"),
@@ -89,7 +89,7 @@ FIXTURE = Fixture(
         ignored=2,
     ),
     unknown=Case(
-        "a list of next year",
+        "an unknown list",
         _body(teleport_events=[{"id": "t-1", "created_timestamp": "1777888800000", "user": _USER}]),
         _WHO,
         (Touchpoint("x.teleport", "social", _AT),),
@@ -102,7 +102,7 @@ FIXTURE = Fixture(
     ),
     times=(
         Case(
-            "as text of milliseconds, as X writes dates, as others do, and nonsense",
+            "milliseconds as text, X's date format, ISO 8601 and an invalid time",
             _body(
                 tweet_create_events=[
                     _post("1"),
@@ -121,7 +121,7 @@ FIXTURE = Fixture(
         ),
     ),
     malformed=Case(
-        "a post without its user, a message without its sender, no object, and a good one",
+        "three invalid events and a valid one",
         _body(
             tweet_create_events=[{"id_str": "1"}, 7, _post("2")],
             direct_message_events=[{"id": "3"}],
@@ -132,13 +132,13 @@ FIXTURE = Fixture(
     ),
     others=(
         Case(
-            "likes and follows, also those of the brand",
+            "likes and follows, also by the brand",
             _body(
                 favorite_events=[
                     {"id": "f-1", "timestamp_ms": 1777888800000, "favorited_status": {"id_str": "9"}, "user": _USER},
                     {"id": "f-2", "timestamp_ms": 1777888800000, "favorited_status": {"id_str": "8"}, "user": _BRAND},
                 ],
-                follow_events=[_did("follow", 1), _did("unfollow", 2), _did("follow", 3, _BRAND, _USER)],
+                follow_events=[_activity("follow", 1), _activity("unfollow", 2), _activity("follow", 3, _BRAND, _USER)],
             ),
             _WHO,
             (
@@ -149,11 +149,11 @@ FIXTURE = Fixture(
             ignored=2,
         ),
         Case(
-            "whom the brand blocks and mutes, and who blocks it",
+            "blocks and mutes by the brand, and a user who unblocks it",
             _body(
-                block_events=[_did("block", 0, _BRAND, _USER), _did("unblock", 1, _BRAND, "200")],
-                mute_events=[_did("mute", 2, _BRAND, _USER)],
-                unblock_events=[_did("unblock", 3)],
+                block_events=[_activity("block", 0, _BRAND, _USER), _activity("unblock", 1, _BRAND, "200")],
+                mute_events=[_activity("mute", 2, _BRAND, _USER)],
+                unblock_events=[_activity("unblock", 3)],
             ),
             _WHO,
             (
@@ -164,7 +164,7 @@ FIXTURE = Fixture(
             ),
         ),
         Case(
-            "messages, read ones, and what is typed just now",
+            "messages, read receipts and typing indicators",
             _body(
                 direct_message_events=[
                     {
@@ -197,7 +197,7 @@ FIXTURE = Fixture(
             ),
             ignored=1,
         ),
-        Case("access that was taken back: of nobody", _body(user_event={"revoke": {"target": {"app_id": "1"}}})),
-        Case("no list at all: kept whole", _body(), rejected=1),
+        Case("revoked access, which concerns no person", _body(user_event={"revoke": {"target": {"app_id": "1"}}})),
+        Case("no lists: the whole body is quarantined", _body(), rejected=1),
     ),
 )

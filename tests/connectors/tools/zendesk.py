@@ -1,4 +1,4 @@
-"""Zendesk: HMAC-SHA256 over the time of signing and the body, in base64."""
+"""Fixture of the Zendesk connector: HMAC-SHA256 of time and body, in base64."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _user(kind: str, n: int, *, change: Any = None, **detail: Any) -> dict[str, 
     }
 
 
-def _trigger(**said: Any) -> dict[str, Any]:
+def _trigger(**members: Any) -> dict[str, Any]:
     return {
         "ticket_id": "456",
         "event": "ticket.updated",
@@ -67,7 +67,7 @@ def _trigger(**said: Any) -> dict[str, Any]:
         "updated_at": "2026-05-04T10:00:00Z",
         "via": "Mail",
         "title": "Help",
-        **said,
+        **members,
     }
 
 
@@ -81,7 +81,7 @@ FIXTURE = Fixture(
     sign=sign,
     stale_seconds=3_600,
     sample=Case(
-        "a status",
+        "a status change",
         CONNECTOR.sample,
         _WHO,
         (
@@ -103,7 +103,7 @@ FIXTURE = Fixture(
         identities=(_WHO,),
     ),
     several=Case(
-        "the life of a ticket, in one array",
+        "every ticket event, in one array",
         json_body(
             [
                 _event("ticket.created", 0, subject="Help", description="It broke", created_at=_AT),
@@ -135,20 +135,20 @@ FIXTURE = Fixture(
         ),
     ),
     unknown=Case(
-        "an event of next year",
+        "an unknown event type",
         json_body(_event("ticket.teleported", change={"current": "here"})),
         _WHO,
         (Touchpoint("zendesk.ticket_teleported", "support", _AT, {"current": None}, {"private": {"current": "here"}}),),
     ),
     non_ascii=Case(
-        "a tag and a subject in Greek",
+        "a Greek tag and subject",
         json_body(_event("ticket.created", tags=["καλημέρα"], subject="Βοήθεια")),
         _WHO,
         (Touchpoint("ticket.created", "support", _AT, {"tags": ["καλημέρα"]}, {"private": {"subject": "Βοήθεια"}}),),
     ),
     times=(
         Case(
-            "seven digits, an offset, and nonsense",
+            "seven digits, an offset and an invalid time",
             json_body(
                 [
                     _comment(0, 123, staff=False) | {"time": "2026-05-04T10:00:00.1234567Z"},
@@ -165,7 +165,7 @@ FIXTURE = Fixture(
         ),
     ),
     malformed=Case(
-        "neither an event nor a trigger's body, beside a good one",
+        "two invalid events and a valid one",
         json_body([_comment(0, 123, staff=False), {"hello": 1}, 7]),
         _WHO,
         (Touchpoint("ticket.replied_by_customer", "support", _AT),),
@@ -173,7 +173,7 @@ FIXTURE = Fixture(
     ),
     others=(
         Case(
-            "what changed: a word of a list is a property, what somebody may have typed in is private",
+            "changes: values from a list are properties, possible free text is private",
             json_body(
                 [
                     _event("ticket.priority_changed", 0, change={"current": "HIGH", "previous": "LOW"}),
@@ -203,7 +203,7 @@ FIXTURE = Fixture(
             ),
         ),
         Case(
-            "somebody who reads along writes",
+            "a comment of a user in CC",
             json_body(_comment(0, 124, staff=False)),
             _WHO,
             (
@@ -217,7 +217,7 @@ FIXTURE = Fixture(
             ),
         ),
         Case(
-            "bodies of triggers",
+            "trigger bodies",
             json_body(
                 [
                     _trigger(event="ticket.created", created_at=_AT),
@@ -244,14 +244,14 @@ FIXTURE = Fixture(
             identities=(_WHO, "email:user@example.com", "user_id:user-1"),
         ),
         Case(
-            "a trigger's body without a time, told apart by its invocation",
+            "a trigger body without a time, identified by the invocation id",
             json_body(_trigger(updated_at="")),
             "email:user@example.com",
             (Touchpoint("ticket.status_changed", "support", "2026-05-05T12:00:00Z"),),
             headers={"content-type": "application/json", "X-Zendesk-Webhook-Invocation-Id": "01INVOCATION"},
         ),
         Case(
-            "people",
+            "user events",
             json_body(
                 [
                     _user("user.created", 0),
@@ -267,6 +267,10 @@ FIXTURE = Fixture(
             accepted=3,
             ignored=1,
         ),
-        Case("an article concerns nobody", json_body(_event("article.published", requester_id=None)), ignored=1),
+        Case(
+            "an article event, which concerns no person",
+            json_body(_event("article.published", requester_id=None)),
+            ignored=1,
+        ),
     ),
 )
