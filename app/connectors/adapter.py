@@ -1,4 +1,4 @@
-"""Types that a connector is built from: :class:`Connector`, :class:`Call`, :class:`Erasure` and the handshake reply.
+"""Building blocks of a connector: :class:`Connector`, :class:`Call`, :class:`Erasure`, :class:`HandshakeReply`.
 
 Each module in :mod:`app.connectors.tools` adapts one vendor tool. Segue verifies the raw bytes of a
 :class:`WebhookRequest`, *splits* the body into events and *maps* each event to Segment-style calls, which are then
@@ -43,7 +43,7 @@ class Call(msgspec.Struct, kw_only=True):
     """
 
     id: str
-    """Message id: the tool's event id if retries repeat it, else :func:`derive_event_id` of constant values."""
+    """Message id, which is equal on every retry: the tool's event id, else the result of :func:`derive_event_id`."""
     occurred_at: Any = None
     """Event time, as text or a number that :mod:`app.formats.timestamps` parses; None means the time of arrival."""
     event: str | None = None
@@ -75,7 +75,7 @@ class Erasure(msgspec.Struct):
 
 
 class HandshakeReply(msgspec.Struct, kw_only=True):
-    """The response to a handshake request. ``fetch_url`` is a URL to GET before the response is sent."""
+    """The response to a handshake. Segue sends a GET request to ``fetch_url``, if set, before it responds."""
 
     status: int = 200
     body: bytes = b""
@@ -127,7 +127,7 @@ class Connector:
     single_use_token: Callable[[WebhookRequest], str | None] = _return_none
     """Function that returns a token which is valid for one body only; for signatures that do not cover the body."""
     timeout_seconds: float = 10.0
-    """Time after which the tool abandons the request."""
+    """Time in seconds after which the tool abandons the request."""
     refused_status: int = 400
     """HTTP status for a body that can never be accepted: the status that stops this tool from retrying."""
 

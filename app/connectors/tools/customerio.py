@@ -157,8 +157,8 @@ CONNECTOR: Final = Connector(
     steps=(
         "In Customer.io open Data & Integrations, Integrations, Reporting Webhooks, and add a webhook with the "
         "endpoint {url}.",
-        "Select the events to send, and the send frequency every time (not only the first time).",
-        "Copy the signing key that Customer.io shows, and enter it as the secret of this source.",
+        "Select the events to send. Set the send frequency to every time, not only the first time.",
+        "Copy the signing key of the webhook, and enter it as the secret of this source.",
     ),
     sample=b'{"event_id":"01E4C4G1S0AMNG0XVF2M7RPH5S","object_type":"email","metric":"clicked","timestamp":1777888800,'
     b'"data":{"customer_id":"user-1","identifiers":{"id":"user-1","email":"user@example.com","cio_id":"d9c106000001"},'

@@ -147,7 +147,8 @@ CONNECTOR: Final = Connector(
         '"ticket_status":"{{ticket.status}}","ticket_priority":"{{ticket.priority}}",'
         '"ticket_subject":"{{ticket.subject}}","ticket_url":"{{ticket.url}}",'
         '"requester_email":"{{ticket.requester.email}}"}}',
-        'In a rule for replies of customers, add "performed_by":"requester". In a rule for ratings, add "rating".',
+        'In the rule for replies of customers, add "performed_by":"requester". In the rule for ratings, add "rating" '
+        "with the rating.",
         "Freshdesk sends no event time and no event id: the time of arrival is used, and a retry after 30 minutes is "
         "stored again.",
     ),

@@ -196,7 +196,7 @@ CONNECTOR: Final = Connector(
         "before the next step: Front tests the URL when you save it.",
         "Open Features of the app, and add Webhooks with the URL {url}.",
         "Select the events inbound, outbound, archive, reopen and assign.",
-        "To use a rule in place of an app, let the rule call {url}, and enter the API secret of the Webhooks app as "
+        "To use a rule instead of an app, let the rule call {url}, and enter the API secret of the Webhooks app as "
         "the secret of this source.",
     ),
     sample=b'{"type":"inbound_received","authorization":{"id":"cmp_1"},"payload":{"id":"evt_28duo2q","type":"inbound",'

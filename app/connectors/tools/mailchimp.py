@@ -57,7 +57,7 @@ _MAIL_NAMES: Final = {
 
 
 def _answer_audience_probe(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
-    """Answer the GET with which Mailchimp checks a new URL; it does not carry the token yet."""
+    """Answer the GET or HEAD with which Mailchimp checks a new URL, even before the token exists."""
     del secrets
     return HandshakeReply() if delivery.method in _PROBES else None
 

@@ -134,7 +134,7 @@ CONNECTOR: Final = Connector(
     steps=(
         "In SendGrid open Settings, Mail Settings, Event Webhooks, and create a webhook with the URL {url}.",
         "Select the events to send, turn on Signature Verification, and save.",
-        "Copy the verification key that SendGrid then shows, and enter it as the secret of this source.",
+        "Copy the verification key, and enter it as the secret of this source.",
         "Add user_id as a custom argument to your e-mails, so that clicks are linked to the user.",
     ),
     sample=b'[{"email":"user@example.com","timestamp":1777888800,"event":"click","sg_event_id":"ZXZ0LTE",'

@@ -133,8 +133,8 @@ def _is_sns_url(url: Any) -> bool:
 
 def _find_valid_public_key(pem: bytes, at: int) -> RSAPublicKey:
     """Return the certificate's key; raise SignatureRefused if it is invalid at that time."""
-    key, holds_from, holds_until = _load_certificate(pem)
-    if not holds_from <= at <= holds_until:
+    key, valid_from, valid_until = _load_certificate(pem)
+    if not valid_from <= at <= valid_until:
         raise SignatureRefused(WRONG, "the certificate at SigningCertURL is not valid now")
     return key
 

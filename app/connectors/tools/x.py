@@ -2,7 +2,7 @@
 
 A request contains lists of events of the subscribed account ``for_user_id``, the brand. The brand's own activity is
 ignored, except for blocking and muting a user. Requests carry an HMAC-SHA256 of the body; X checks the URL regularly
-with a challenge (CRC). X has deprecated this API in favour of the X Activity API, which this connector does not read.
+with a challenge (CRC). X is replacing this API with the X Activity API, which this connector does not read.
 
 Source: https://docs.x.com/x-api/account-activity/introduction and
 https://developer.x.com/en/docs/x-api/enterprise/account-activity-api/guides/securing-webhooks

@@ -1,4 +1,4 @@
-"""Zendesk connector: event subscriptions of tickets and users, and webhooks that triggers call with ``TEMPLATE``.
+"""Zendesk connector: event subscriptions of tickets and users, and webhooks of triggers with the body ``TEMPLATE``.
 
 It reads ``zen:event-type:`` events (event version 2022-11-06) and trigger bodies. Requests carry an HMAC-SHA256 of the
 timestamp and the body.
