@@ -30,10 +30,10 @@ run: $(INSTALLED) ## Serve on 127.0.0.1, with the embedded PostgreSQL unless DAT
 	@SEGUE_DATA_DIR="$(DATA)" SEGUE_PORT="$(PORT)" exec $(BIN)/segue serve
 
 demo: $(CHECKED) ## Import the CDNOW purchases through a stock SDK and compare with the published figures
-	@$(BIN)/python -m bench.demo
+	@$(BIN)/python -m examples.cdnow
 
 demo-web: $(CHECKED) ## Open a shop on a free port, with a panel that says stage, segments, why and until when
-	@exec $(BIN)/python -m bench.demo_web $(call given,DATA,--data) $(call given,PORT,--port) $(call given,SHOP_PORT,--shop-port)
+	@exec $(BIN)/python -m examples.demo_shop $(call given,DATA,--data) $(call given,PORT,--port) $(call given,SHOP_PORT,--shop-port)
 
 test: $(CHECKED) ## Run the tests; ARGS="-k name" picks some
 	@$(BIN)/python -m tests.browser.chromium

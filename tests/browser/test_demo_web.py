@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
 from app.postgres.embedded import EmbeddedPostgres
-from bench.demo_web.definitions import SEGMENTS
+from examples.demo_shop.definitions import SEGMENTS
 from tests.browser.chromium import flags
 from tests.browser.running_segue import Database
 from tests.browser.visit import Visit
@@ -56,7 +56,7 @@ class Demo:
         self._log = log
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "bench.demo_web", "--data", str(data)],
+                [sys.executable, "-m", "examples.demo_shop", "--data", str(data)],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"},
                 stdin=subprocess.DEVNULL,
@@ -322,7 +322,7 @@ def test_the_page_never_sees_the_secret_key(demo: Demo, guest: Visit) -> None:
     page = guest.open(demo.shop)
     expect(page.locator("#timeline li")).not_to_have_count(0)
     texts = [page.content(), httpx.get(f"{demo.shop}/api/definitions").text]
-    texts += [path.read_text() for path in (ROOT / "bench" / "demo_web" / "static").iterdir()]
+    texts += [path.read_text() for path in (ROOT / "examples" / "demo_shop" / "static").iterdir()]
     texts.append(json.dumps(page.evaluate("fetch('/api/why').then((answer) => answer.json())")))
     assert re.search(r"wk_\w{8}", texts[0]), "the write key is public"
     assert not any("sk_" in text for text in texts + seen)

@@ -43,7 +43,7 @@ def test_every_promise_is_shown_by_a_test() -> None:
 
 @pages
 def test_files_that_are_named_exist(page: Path) -> None:
-    for path in re.findall(r"`((?:app|bench|docs|migrations|openapi|tests)/[\w./-]*)`", prose(page)):
+    for path in re.findall(r"`((?:app|bench|docs|examples|migrations|openapi|tests)/[\w./-]*)`", prose(page)):
         assert (ROOT / path).exists(), path
 
 

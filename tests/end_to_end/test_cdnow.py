@@ -10,8 +10,8 @@ from datetime import date
 import pytest
 from rich.console import Console
 
-from bench.cdnow import PUBLISHED, SAMPLE, read_orders
-from bench.demo import run_demo
+from examples.cdnow.demo import run_demo
+from examples.cdnow.orders import PUBLISHED, SAMPLE, read_orders
 
 
 def test_the_sample_is_the_published_one() -> None:

@@ -26,10 +26,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from bench.demo_web.definitions import JOURNEY, SEGMENTS
-from bench.demo_web.loader import library, loader
-from bench.demo_web.why import visitor_of, why
-from bench.demo_web.workspace import PAGE, Workspace
+from examples.demo_shop.definitions import JOURNEY, SEGMENTS
+from examples.demo_shop.loader import library, loader
+from examples.demo_shop.why import visitor_of, why
+from examples.demo_shop.workspace import PAGE, Workspace
 
 STATIC: Final = Path(__file__).parent / "static"
 SESSION_COOKIE: Final = "shop_session"

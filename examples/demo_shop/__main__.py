@@ -1,4 +1,4 @@
-"""``python -m bench.demo_web``: Segue and a shop beside it, until Ctrl-C."""
+"""``python -m examples.demo_shop``: Segue and a shop beside it, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Final, NoReturn
 import uvicorn
 from rich.console import Console
 
-from bench.demo_web.shop import create_shop
-from bench.demo_web.workspace import SETTINGS, prepare
 from bench.processes import ROOT, Server, free_port, serving
+from examples.demo_shop.shop import create_shop
+from examples.demo_shop.workspace import SETTINGS, prepare
 
 HOST: Final = "127.0.0.1"
 _STOP_SECONDS_MAX: Final = 5
@@ -48,7 +48,9 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.demo_web", description="A demo shop, and Segue beside it.")
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.demo_shop", description="A demo shop, and Segue beside it."
+    )
     parser.add_argument("--data", type=Path, help="directory to keep the data in (default: forgotten at the end)")
     parser.add_argument("--port", type=int, default=free_port(), help="port of Segue (default: a free one)")
     parser.add_argument("--shop-port", type=int, default=0, help="port of the shop (default: a free one)")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,8 +23,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from segment.analytics.client import Client  # type: ignore[import-untyped]  # the SDK ships no types
 
-from bench.cdnow import PUBLISHED, Order, read_orders, segments
 from bench.processes import Server, free_port, serving
+from examples.cdnow.orders import PUBLISHED, Order, read_orders, segments
 
 SEND_SECONDS_MAX: Final = 300.0
 SHUFFLE_SEED: Final = 1997
@@ -207,18 +206,3 @@ def _why(node: dict[str, Any]) -> Iterator[str]:
     if not node["nodes"]:
         rule = ", ".join(f"{word} {value}" for word, value in node["rule"].items())
         yield f"{rule}: {'yes' if node['truth'] else 'no'}, {node.get('counted', 0)} counted"
-
-
-def main() -> int:
-    console = Console()
-    start = time.monotonic()
-    outcome = run_demo(console)
-    if not outcome.as_published:
-        console.print("[bold red]This is not what was published.[/bold red]")
-        return 1
-    console.print(f"[bold green]As published[/bold green], in {time.monotonic() - start:.0f} s.")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

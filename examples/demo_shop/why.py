@@ -13,7 +13,7 @@ from typing import Any, Final
 import httpx
 
 from app.registry.visitor_tokens import derive_anonymous_id
-from bench.demo_web.definitions import JOURNEY, SEGMENTS
+from examples.demo_shop.definitions import JOURNEY, SEGMENTS
 
 VISITOR_COOKIE: Final = "segue_v"
 TOUCHPOINTS_MAX: Final = 30

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import httpx
 
-from bench.demo_web.definitions import JOURNEY, SEGMENTS
+from examples.demo_shop.definitions import JOURNEY, SEGMENTS
 
 PAGE: Final = "shop"
 HELP_DESK: Final = "help-desk"

@@ -1,0 +1,1 @@
+"""Runnable examples that use Segue through its public API."""

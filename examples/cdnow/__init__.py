@@ -1,0 +1,1 @@
+"""CDNOW example: import real purchases and compare the segment sizes with the published figures."""

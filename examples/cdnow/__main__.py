@@ -1,0 +1,25 @@
+"""``python -m examples.cdnow``: run the demo and exit with status 1 if a count differs from the published one."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console
+
+from examples.cdnow.demo import run_demo
+
+
+def main() -> int:
+    console = Console()
+    start = time.monotonic()
+    outcome = run_demo(console)
+    if not outcome.as_published:
+        console.print("[bold red]This is not what was published.[/bold red]")
+        return 1
+    console.print(f"[bold green]As published[/bold green], in {time.monotonic() - start:.0f} s.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
