@@ -16,13 +16,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench import browser, engine, expiry, figures, webhooks, whole_base
-from bench.figure import Figure, Say
-from bench.figures import BATCH_IN_FLIGHT, BATCH_MESSAGES, SINGLE_IN_FLIGHT
-from bench.libraries import Unavailable
-from bench.load import Generator, Kind
+from bench import backfill, browser, engine, expiry, throughput, webhooks
+from bench.browser_libraries import Unavailable
+from bench.load_generator import Generator, Kind
 from bench.machine import described
-from bench.stage import Stage, set_up
+from bench.result import Figure, Say
+from bench.testbed import Stage, set_up
+from bench.throughput import BATCH_IN_FLIGHT, BATCH_MESSAGES, SINGLE_IN_FLIGHT
 
 PROFILED_BATCHES: Final = 200
 PROFILED_SINGLES: Final = 10_000
@@ -96,12 +96,12 @@ def _measure(wanted: str, quick: bool, generator: Generator, say: Say) -> tuple[
             missing.append(f"{OF_BROWSER[0]} to {OF_BROWSER[-1]}, {reason}")
     if set(wanted) & set("abcdefg"):
         with set_up(generator) as stage:
-            found += figures.measure(stage, wanted, figures.QUICK if quick else figures.FULL, say)
+            found += throughput.measure(stage, wanted, throughput.QUICK if quick else throughput.FULL, say)
     if "t" in wanted:
         with set_up(generator) as stage:
             found += webhooks.measure(stage, webhooks.QUICK if quick else webhooks.FULL, say)
     if set(wanted) & set("imn"):
-        found += whole_base.measure(wanted, whole_base.QUICK if quick else whole_base.FULL, say)
+        found += backfill.measure(wanted, backfill.QUICK if quick else backfill.FULL, say)
     if set(wanted) & set("jl"):
         found += expiry.measure(wanted, generator, expiry.QUICK if quick else expiry.FULL, say)
     return found, missing

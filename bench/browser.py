@@ -20,10 +20,10 @@ from typing import Final
 
 from playwright.sync_api import Page, Playwright, sync_playwright
 
-from bench.figure import Figure, Say
-from bench.libraries import OURS, Library, Unavailable, libraries
-from bench.shop_page import CALL_EVERY_MS, ELEMENTS, EVENT, KEY, shop_page
-from bench.trace import CATEGORIES, Reading, read_trace
+from bench.browser_libraries import OURS, Library, Unavailable, libraries
+from bench.browser_page import CALL_EVERY_MS, ELEMENTS, EVENT, KEY, shop_page
+from bench.chromium_trace import CATEGORIES, Reading, read_trace
+from bench.result import Figure, Say
 from tests.browser.chromium import REMEDY, chromium_path, flags
 from tests.browser.visit import USER_AGENT
 

@@ -22,8 +22,8 @@ from app.rules.engine.ruleset import Ruleset
 from app.rules.engine.series import Series
 from app.rules.engine.touchpoint_view import TouchpointView
 from app.touchpoint import DAY, HOUR, MINUTE, Identity, Message
-from bench.figure import Figure, Say
-from bench.rules import SHOP, Json, compiled, expensive, shop, touched, untouched
+from bench.result import Figure, Say
+from bench.sample_rules import SHOP, Json, compiled, expensive, shop, touched, untouched
 
 POINTS_MAX: Final = Settings.model_fields["series_points_max"].default
 NOW: Final = 1_760_000_000_000_000

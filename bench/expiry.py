@@ -24,13 +24,13 @@ from app.formats.timestamps import rfc3339
 from app.postgres.pool import FrozenClock, prepare_connection
 from app.registry.bootstrap import FirstKeys
 from app.touchpoint import DAY, HOUR, MINUTE, SECOND
-from bench.base import Copy, Pipeline, multiply, pipeline
-from bench.figure import Figure, Say
-from bench.figures import BATCH_IN_FLIGHT, BATCH_MESSAGES, SINGLE_IN_FLIGHT
-from bench.load import Generator, Kind, Load, Plan
+from bench.dataset import Copy, Pipeline, multiply, pipeline
+from bench.load_generator import Generator, Kind, Load, Plan
 from bench.processes import Server
-from bench.rules import Json
-from bench.stage import Connection, Databases, databases, segue
+from bench.result import Figure, Say
+from bench.sample_rules import Json
+from bench.testbed import Connection, Databases, databases, segue
+from bench.throughput import BATCH_IN_FLIGHT, BATCH_MESSAGES, SINGLE_IN_FLIGHT
 
 FEW: Final = "few"
 MANY: Final = "many"

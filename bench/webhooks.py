@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from app.connectors.tools import CONNECTORS
 from app.connectors.webhook_request import WebhookRequest
 from app.touchpoint import SECOND
-from bench.figure import Figure, Say
-from bench.load import Kind, Load, Request
-from bench.stage import Stage
+from bench.load_generator import Kind, Load, Request
+from bench.result import Figure, Say
+from bench.testbed import Stage
 
 IN_FLIGHT: Final = 16
 NATIVE_MESSAGES: Final = 100

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
+from bench.browser_page import EVENT
 from bench.processes import ROOT
-from bench.shop_page import EVENT
 
 OURS: Final = "segue.js"
 _PACKAGE: Final = ROOT / "bench" / "package.json"

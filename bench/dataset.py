@@ -26,8 +26,8 @@ from app.registry.bootstrap import FirstKeys, bootstrap
 from app.registry.registry import Registry
 from app.rules.language.definitions import parse_segment
 from app.touchpoint import derive_identity_id
-from bench.rules import Json
-from bench.stage import Connection
+from bench.sample_rules import Json
+from bench.testbed import Connection
 
 AT_A_TIME: Final = 500
 """Messages in one request."""

@@ -13,7 +13,7 @@ from app.config import Settings
 from app.main import create_app
 from app.postgres.pool import open_pool, transact
 from app.registry.bootstrap import bootstrap
-from bench.messages import batch_body
+from bench.sample_messages import batch_body
 
 REPETITIONS: Final = 5
 

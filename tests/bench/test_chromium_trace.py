@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.trace import read_trace
+from bench.chromium_trace import read_trace
 
 SITE = "http://localhost:1/library/"
 MAIN = {"pid": 1, "tid": 1}

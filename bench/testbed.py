@@ -16,9 +16,9 @@ import asyncpg
 
 from app.postgres.embedded import EmbeddedPostgres
 from app.postgres.migrate import upgrade
-from bench.load import Generator, Kind, Plan
-from bench.messages import VISIT_MESSAGES
+from bench.load_generator import Generator, Kind, Plan
 from bench.processes import Server, free_port, serving
+from bench.sample_messages import VISIT_MESSAGES
 
 _T = TypeVar("_T")
 if TYPE_CHECKING:

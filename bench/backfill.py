@@ -26,12 +26,12 @@ from app.queries.customer_state import truth_of
 from app.queries.segment_members import SegmentMemberQueries
 from app.registry.bootstrap import FirstKeys
 from app.touchpoint import derive_identity_id
-from bench.base import Copy, Pipeline, browser_of, multiply, pipeline
-from bench.figure import Figure, Say
-from bench.messages import message
+from bench.dataset import Copy, Pipeline, browser_of, multiply, pipeline
 from bench.processes import Server
-from bench.rules import Json
-from bench.stage import Connection, Databases, databases, segue
+from bench.result import Figure, Say
+from bench.sample_messages import message
+from bench.sample_rules import Json
+from bench.testbed import Connection, Databases, databases, segue
 
 DATABASE: Final = "base"
 TOUCHPOINTS: Final = 10
@@ -41,7 +41,7 @@ SEGMENT: Final = "bought-twice"
 BOUGHT_TWICE: Final[Json] = {"did": "Order Completed", "at_least": 2, "within": "90d"}
 ALL: Final[Json] = {"did": "*", "at_least": 5, "within": "45d"}
 A_TENTH: Final[Json] = {"did": ["Order Completed", "Email Opened"], "within": "45d"}
-"""Two of the twenty events of :mod:`bench.messages`."""
+"""Two of the twenty events of :mod:`bench.sample_messages`."""
 VERIFIED: Final = 100
 FILL_SECONDS_MAX: Final = 1_800.0
 ANSWER_SECONDS_MAX: Final = 1_800.0

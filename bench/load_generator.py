@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import uvloop
 
-from bench.messages import VISIT_MESSAGES, batch_body, customer_of, single_body
+from bench.sample_messages import VISIT_MESSAGES, batch_body, customer_of, single_body
 
 ANSWER_SECONDS_MAX: Final = 60.0
 

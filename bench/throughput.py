@@ -14,10 +14,10 @@ from statistics import linear_regression, median
 
 import psutil
 
-from bench.figure import Figure, Say
-from bench.load import Kind, Load
-from bench.stage import Connection, Stage
-from bench.statements import statements_per_flush
+from bench.load_generator import Kind, Load
+from bench.result import Figure, Say
+from bench.sql_statements import statements_per_flush
+from bench.testbed import Connection, Stage
 
 BATCH_MESSAGES = 100
 BATCH_IN_FLIGHT = 12
