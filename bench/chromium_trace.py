@@ -1,7 +1,7 @@
-"""What Chromium's trace says of the script of a page: what it took to compile, and how long it held the main thread.
+"""Chromium trace reader: script compilation time and main-thread time of a page.
 
-Times are processor time of the thread where the trace has it, which other work on the machine does not lengthen; in
-microseconds. The page has no script but the library's, so from its mark ``begin`` on all script is the library's.
+Times are in microseconds. They are CPU time of the thread if the trace contains it, because other processes do not
+lengthen that. The page runs no scripts but the library, so all script after its mark ``begin`` is the library's.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _SCRIPT: Final = frozenset(
         "v8.compile",
         "FunctionCall",
         "v8.callFunction",
-        "BlinkScheduler_PerformMicrotaskCheckpoint",  # promises: FunctionCall knows nothing of them
+        "BlinkScheduler_PerformMicrotaskCheckpoint",  # promise callbacks, which FunctionCall does not include
     }
 )
 _EVALUATING: Final = frozenset({"EvaluateScript", "v8.parseOnBackground"})
 _LAYOUT: Final = frozenset({"Layout", "UpdateLayoutTree"})
 BLOCKING_US: Final = 50_000
-"""Of a task, what is longer than this blocks: a visitor may notice."""
+"""The part of a task beyond this limit counts as blocking time, which a visitor may notice."""
 
 
 class Event(msgspec.Struct):
@@ -60,7 +60,7 @@ class _Trace(msgspec.Struct):
 
 @dataclass
 class Task:
-    """What script did in one task of the main thread, and how often it made the browser lay out the page meanwhile."""
+    """Script time in one task of the main thread, and the layouts that the script forced."""
 
     start: float
     script_us: float = 0
@@ -70,9 +70,9 @@ class Task:
 @dataclass(frozen=True)
 class Reading:
     evaluated_us: float
-    """To parse, compile and evaluate the script files, on whatever thread."""
+    """Time to parse, compile and evaluate the script files, on all threads."""
     tasks: list[Task]
-    """Since the mark ``begin``, those that ran script."""
+    """Tasks after the mark ``begin`` that ran script."""
     calls_at: float
 
     @property
@@ -88,7 +88,7 @@ class Reading:
         return sum(task.script_us for task in self.tasks if task.start < self.calls_at)
 
     @property
-    def of_calls_us(self) -> float:
+    def calls_us(self) -> float:
         return sum(task.script_us for task in self.tasks if task.start >= self.calls_at)
 
     @property
@@ -97,47 +97,47 @@ class Reading:
 
 
 def read_trace(trace: bytes, scripts_at: str) -> Reading:
-    """``scripts_at`` is what the addresses of the library's files begin with. Raises ValueError without its marks."""
+    """Read a trace. Library files have URLs that start with ``scripts_at``. Raise ValueError if a mark is missing."""
     events = msgspec.json.decode(trace, type=_Trace).events
     begin, calls = _mark(events, "begin"), _mark(events, "calls")
-    thread = [each for each in events if (each.pid, each.tid) == (begin.pid, begin.tid) and each.ph == "X"]
-    thread.sort(key=lambda each: (each.ts, -each.dur))
+    thread = [event for event in events if (event.pid, event.tid) == (begin.pid, begin.tid) and event.ph == "X"]
+    thread.sort(key=lambda event: (event.ts, -event.dur))
     tasks = [task for task in _tasks(thread, begin.ts) if task.script_us]
-    return Reading(sum(each.cost for each in _evaluating(events, scripts_at)), tasks, calls.ts)
+    return Reading(sum(event.cost for event in _evaluations(events, scripts_at)), tasks, calls.ts)
 
 
 def _mark(events: list[Event], name: str) -> Event:
-    found = next((each for each in events if each.name == name and each.ph in "IRi"), None)
-    if found is None:
-        raise ValueError(f"the page never came to its mark {name!r}")
-    return found
+    mark = next((event for event in events if event.name == name and event.ph in "IRi"), None)
+    if mark is None:
+        raise ValueError(f"the trace has no mark {name!r}")
+    return mark
 
 
-def _evaluating(events: list[Event], scripts_at: str) -> Iterator[Event]:
-    """Compiling is a part of evaluating, unless it was done on a background thread while the file arrived."""
-    for each in events:
-        data = each.args.get("data") if isinstance(each.args, dict) else None
+def _evaluations(events: list[Event], scripts_at: str) -> Iterator[Event]:
+    """Yield evaluations of library files. They include compilation, unless a background thread compiled the file."""
+    for event in events:
+        data = event.args.get("data") if isinstance(event.args, dict) else None
         url = data.get("url") if isinstance(data, dict) else None
-        if each.name in _EVALUATING and each.ph == "X" and isinstance(url, str) and url.startswith(scripts_at):
-            yield each
+        if event.name in _EVALUATING and event.ph == "X" and isinstance(url, str) and url.startswith(scripts_at):
+            yield event
 
 
 def _tasks(thread: list[Event], begin: float) -> Iterator[Task]:
-    """Tasks from the one on that holds ``begin``. Script within script, and a task within a task, count once."""
+    """Yield tasks from the one that contains ``begin``. Nested scripts and nested tasks count once."""
     task, task_end, script_end = None, 0.0, 0.0
-    for each in thread:
-        if each.end <= begin:
+    for event in thread:
+        if event.end <= begin:
             continue
-        if each.ts >= task_end and each.name == "RunTask":
+        if event.ts >= task_end and event.name == "RunTask":
             if task is not None:
                 yield task
-            task, task_end, script_end = Task(max(each.ts, begin)), each.end, 0.0
-        if task is None or each.ts < begin or each.ts >= task_end:
+            task, task_end, script_end = Task(max(event.ts, begin)), event.end, 0.0
+        if task is None or event.ts < begin or event.ts >= task_end:
             continue
-        if each.ts < script_end:
-            task.layouts += each.name in _LAYOUT
-        elif each.name in _SCRIPT:
-            task.script_us += each.cost
-            script_end = each.end
+        if event.ts < script_end:
+            task.layouts += event.name in _LAYOUT
+        elif event.name in _SCRIPT:
+            task.script_us += event.cost
+            script_end = event.end
     if task is not None:
         yield task

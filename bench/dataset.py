@@ -1,7 +1,7 @@
-"""A large base of customers, made quickly: a few by the real pipeline, all others as copies of their rows.
+"""Large datasets, created quickly: a few customers pass through the real pipeline, the others are copies of their rows.
 
-The copies have ids that follow from their own identities, as every customer's do, so messages find them, and their log
-lies as time wrote it: what one customer did is scattered over it. Only the dedupe ledger does not know them.
+The ids of the copies are derived from their own identities, so messages find them. The log is in the order of time, so
+one customer's touchpoints are scattered over it. The copies have no rows in the deduplication ledger.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from app.touchpoint import derive_identity_id
 from bench.sample_rules import Json
 from bench.testbed import Connection
 
-AT_A_TIME: Final = 500
-"""Messages in one request."""
+REQUEST_MESSAGES: Final = 500
+"""Messages per request."""
 
 
 @dataclass
 class Pipeline:
-    """All of Segue but HTTP and the loops of the worker, over one database."""
+    """Segue on one database, without HTTP and without the worker's loops."""
 
     pool: Pool
     registry: Registry
@@ -48,16 +48,16 @@ class Pipeline:
     async def define(self, key: str, rule: Json) -> None:
         await self.registry.definitions.define(parse_segment({"key": key, "rule": rule}), replace=False)
 
-    async def archive_all_but(self, *kept: str) -> None:
+    async def archive_except(self, *kept: str) -> None:
         ruleset = self.registry.rules.current
-        for each in (*ruleset.segments, *ruleset.journeys):
-            if each.key not in kept:
-                await self.registry.definitions.archive(each.kind, each.key)
+        for definition in (*ruleset.segments, *ruleset.journeys):
+            if definition.key not in kept:
+                await self.registry.definitions.archive(definition.kind, definition.key)
 
     async def send(self, messages: Sequence[Json]) -> None:
-        """Raises RuntimeError unless every one of them is new and projected."""
-        for first in range(0, len(messages), AT_A_TIME):
-            part = messages[first : first + AT_A_TIME]
+        """Ingest messages. Raise RuntimeError unless all of them are new and projected."""
+        for first in range(0, len(messages), REQUEST_MESSAGES):
+            part = messages[first : first + REQUEST_MESSAGES]
             body = json.dumps({"batch": part}).encode()
             envelope = segment.read(body, "batch", self.settings.limits)
             source = self.registry.access.current.sources["default"]
@@ -65,12 +65,12 @@ class Pipeline:
                 Submission(source=source, envelope=envelope, received_at=self.clock.now(), size_bytes=len(body))
             )
             if receipt.accepted != len(part) or not receipt.projected:
-                raise RuntimeError(f"not everything was accepted: {receipt}")
+                raise RuntimeError(f"not all messages were accepted: {receipt}")
 
 
 @asynccontextmanager
-async def pipeline(url: str, clock: Clock | None = None, connections_max: int = 4) -> AsyncIterator[Pipeline]:
-    """Over an empty database, which is migrated and filled as a first start does it."""
+async def open_pipeline(url: str, clock: Clock | None = None, connections_max: int = 4) -> AsyncIterator[Pipeline]:
+    """Open a pipeline on an empty database: migrate it and create the built-in definitions, as a first start does."""
     await upgrade(url)
     clock = clock or Clock()
     settings = Settings.model_validate({"DATABASE_URL": url, "pool_connections_max": connections_max})
@@ -83,21 +83,21 @@ async def pipeline(url: str, clock: Clock | None = None, connections_max: int = 
             await clock.calibrate(connection)
             await create_monthly_partitions(connection, clock.now())
         ingest = Ingest(pool, registry, settings, clock, metrics)
-        # Metrics of its own: what is sent here must not make the worker rest.
+        # The worker gets separate metrics: messages sent here must not make it pause.
         yield Pipeline(
             pool, registry, settings, clock, ingest, Worker(pool, registry, settings, clock, Metrics()), keys
         )
         await ingest.stop()
 
 
-# ------------------------------------------------------------------------------------------------- multiplying
+# ------------------------------------------------------------------------------------------------------ copies
 
 
 @dataclass(frozen=True)
 class Copy:
-    """One customer more: ``number`` tells its messages from those of ``pattern``, whose rows it gets.
+    """A customer with the user_id ``value`` and copies of the rows of user_id ``pattern``.
 
-    Both are the value of a user_id; the browser of each, if it has one, is named after it.
+    ``number`` makes its message ids unique. Its anonymous_id, if any, is derived from the user_id (`browser_of`).
     """
 
     number: int
@@ -109,10 +109,10 @@ def browser_of(user_id: str) -> str:
     return f"browser-{user_id}"
 
 
-async def multiply(url: str, copies: Iterable[Copy], *, log: bool, browsers: bool) -> None:
-    """Write the rows of ``copies``, those of the log only where asked for, and leave the tables vacuumed.
+async def write_copies(url: str, copies: Iterable[Copy], *, log: bool, browsers: bool) -> None:
+    """Write the rows of ``copies`` and vacuum the tables.
 
-    ``browsers``: the patterns have an anonymous_id too.
+    ``log`` includes their touchpoints; ``browsers`` means that the patterns have an anonymous_id too.
     """
     connection: Connection = await asyncpg.connect(url)
     try:
@@ -126,7 +126,7 @@ async def multiply(url: str, copies: Iterable[Copy], *, log: bool, browsers: boo
         await connection.execute("DROP TABLE copies")
         for table in _TABLES:
             await connection.execute(f"VACUUM (ANALYZE) {table}")
-        await connection.execute("CHECKPOINT")  # else it would come while something is measured
+        await connection.execute("CHECKPOINT")  # otherwise it could start during a measurement
     finally:
         await connection.close()
 
@@ -143,7 +143,7 @@ def _identities(copies: Iterable[Copy], browsers: bool) -> Iterable[tuple[Any, .
 _TABLES: Final = ("identities", "links", "customers", "transitions", "touchpoints")
 
 _COPIES = """
--- One row an identity; ``pattern`` is the id of the identity that it copies.
+-- One row per identity; ``pattern`` is the id of the copied identity.
 CREATE TEMPORARY TABLE copies (number integer, pattern uuid, id uuid, kind text, value text, customer uuid)
 """
 
@@ -177,7 +177,7 @@ _CUSTOMERS: Final = (
 )
 
 _LOG: Final = """
--- Message by message of the patterns, oldest first, and of each that of every copy.
+-- For each message of the patterns, oldest first: one row per copy.
 INSERT INTO touchpoints (received_at, occurred_at, identity_id, type, name, channel, source, message_id, properties,
                          context, traits, carried, sent_at, original_timestamp)
 SELECT t.received_at, t.occurred_at, c.id, t.type, t.name, t.channel, t.source, t.message_id || '-' || c.number,

@@ -1,8 +1,7 @@
-"""kill -9 for as long as you like: ``python -m bench.durability --kills 200``, about two seconds each.
+"""Long durability test: kills the server and PostgreSQL under load, 200 times by default, about two seconds each.
 
-The siege is the one of ``tests/end_to_end/test_durability.py``, which does 22. PostgreSQL runs with the settings of
-production. Exits with 1, and an explanation, if anything acknowledged was lost, doubled or invented, or if the stored
-customers are not what the log says.
+It runs the load of ``tests/end_to_end/test_durability.py`` with PostgreSQL's production settings. It explains and exits
+with status 1 if an acknowledged message was lost, stored twice or invented, or a customer differs from the log.
 """
 
 from __future__ import annotations
@@ -27,15 +26,17 @@ out = Console()
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.durability", description=__doc__)
-    parser.add_argument("--kills", type=int, default=200, help="how many (200)")
-    parser.add_argument("--seed", type=int, default=None, help="repeats the same order of victims and messages")
-    wanted = parser.parse_args()
-    seed = random.randrange(10**6) if wanted.seed is None else wanted.seed
-    out.print(f"{wanted.kills} kills, seed {seed}")
+    parser.add_argument("--kills", type=int, default=200, help="number of kills (default: 200)")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="seed of an earlier run, to repeat its kills and messages"
+    )
+    arguments = parser.parse_args()
+    seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
+    out.print(f"{arguments.kills} kills, seed {seed}")
     with tempfile.TemporaryDirectory(prefix="segue-durability-") as directory:
         server = Server(Path(directory))
         try:
-            _lay_siege(server, wanted.kills, seed)
+            _run_kills(server, arguments.kills, seed)
         except AssertionError as failure:
             out.print(f"[red]FAILED[/red] {failure}", soft_wrap=True)
             raise SystemExit(1) from failure
@@ -43,20 +44,22 @@ def main() -> None:
             server.clean_up()
 
 
-def _lay_siege(server: Server, kills: int, seed: int) -> None:
+def _run_kills(server: Server, kills: int, seed: int) -> None:
     victims = random.Random(seed).choices(list(SHARES), list(SHARES.values()), k=kills)
-    began = time.monotonic()
-    siege = CrashLoad(server, seed, tell=lambda line: out.print(line, style="dim"))
-    asyncio.run(siege.run(victims))
-    assert server.stop() == 0, "the server did not end in good order"
-    took = time.monotonic() - began
-    out.print(f"{siege.kills.total} kills in {took:.0f} s; {siege.kills.in_doubt} cut requests off")
-    said = asyncio.run(stored_messages(siege))
-    out.print(f"{len(siege.notes.acked)} messages acknowledged, {len(said)} stored: none lost, doubled or invented")
-    asyncio.run(check_customers(server, said))
-    out.print("customers are those of the naive reading of the log")
+    start = time.monotonic()
+    load = CrashLoad(server, seed, tell=lambda line: out.print(line, style="dim"))
+    asyncio.run(load.run(victims))
+    assert server.stop() == 0, "the server did not exit with status 0"
+    seconds = time.monotonic() - start
+    out.print(f"{load.kills.total} kills in {seconds:.0f} s; {load.kills.in_doubt} interrupted requests")
+    messages = asyncio.run(stored_messages(load))
+    out.print(
+        f"{len(load.notes.acked)} messages acknowledged, {len(messages)} stored: none lost, stored twice or invented"
+    )
+    asyncio.run(check_customers(server, messages))
+    out.print("all customers match the reference evaluation of the log")
     check_rebuild(server)
-    out.print("a rebuild from the log changes nothing")
+    out.print("rebuilding all customers from the log changes nothing")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The engine alone, without a database: what a message, a state and a question cost by the rules there are."""
+"""Rule engine benchmarks without a database: CPU of a message, size of a state, worst-case evaluation."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from app.rules.engine.ruleset import Ruleset
 from app.rules.engine.series import Series
 from app.rules.engine.touchpoint_view import TouchpointView
 from app.touchpoint import DAY, HOUR, MINUTE, Identity, Message
-from bench.result import Figure, Say
-from bench.sample_rules import SHOP, Json, compiled, expensive, shop, touched, untouched
+from bench.result import Benchmark, Progress, Result
+from bench.sample_rules import SHOP, Json, compile_segments, expensive, shop, touched, untouched
 
 POINTS_MAX: Final = Settings.model_fields["series_points_max"].default
 NOW: Final = 1_760_000_000_000_000
@@ -35,38 +35,38 @@ CUSTOMER: Final = (Identity("user_id", "customer@example.com"),)
 class Sizes:
     customers: int
     messages: int
-    """Of each customer, in a round of (h)."""
+    """Per customer and round of the benchmark ``segments``."""
     rounds: int
     measured_states: int
     points: int
-    """Of each leaf in (o)."""
-    question_seconds_max: float
-    """What takes longer is broken off."""
+    """Per leaf in the benchmark ``evaluation``."""
+    evaluation_seconds_max: float
+    """Longer evaluations are interrupted."""
 
 
 FULL: Final = Sizes(50, 40, 9, 200, POINTS_MAX, 5.0)
 QUICK: Final = Sizes(10, 20, 3, 10, POINTS_MAX // 8, 1.1)
 
 
-def measure(wanted: Collection[str], sizes: Sizes, say: Say) -> list[Figure]:
-    figures: list[Figure] = []
-    if "h" in wanted:
-        say("a thousand segments")
-        figures.append(_thousand_segments(sizes))
-    if "k" in wanted:
-        say("bytes of state")
-        figures += _bytes_of_state(sizes)
-    if "o" in wanted:
-        figures.append(_worst_question(sizes, say))
-    return figures
+def measure(selected: Collection[Benchmark], sizes: Sizes, progress: Progress) -> list[Result]:
+    results: list[Result] = []
+    if Benchmark.SEGMENTS in selected:
+        progress("CPU of a message with 1,000 segments")
+        results.append(_measure_segments(sizes))
+    if Benchmark.STATE in selected:
+        progress("size of a customer state")
+        results += _measure_state(sizes)
+    if Benchmark.EVALUATION in selected:
+        results.append(_measure_worst_evaluation(sizes, progress))
+    return results
 
 
-def _stream(customer: int, messages: int, events: Sequence[str], apart: int) -> Iterator[Message]:
-    """One customer's messages in order, up to ``NOW``: one in twenty an identify, the others touchpoints."""
+def _stream(customer: int, messages: int, events: Sequence[str], interval: int) -> Iterator[Message]:
+    """Yield one customer's messages in order until ``NOW``: one in twenty an identify call."""
     chance = random.Random(SEED + customer)
-    t = NOW - messages * apart
+    t = NOW - messages * interval
     for number in range(messages):
-        t += chance.randrange(apart // 2, apart)
+        t += chance.randrange(interval // 2, interval)
         properties = {
             "product_id": f"sku-{chance.randrange(40):04}",
             "category": chance.choice(("shoes", "coats", "bags")),
@@ -87,50 +87,50 @@ def _stream(customer: int, messages: int, events: Sequence[str], apart: int) -> 
         )
 
 
-def _take(stored: bytes | None, message: Message, ruleset: Ruleset) -> bytes:
-    """One message into one customer as a flush does it, the database left out."""
+def _apply(stored: bytes | None, message: Message, ruleset: Ruleset) -> bytes:
+    """Apply one message to a stored state as a flush does, without the database."""
     state = State() if stored is None else read_state(stored, ruleset)
     fold(state, ruleset, [input_from_message(message, ruleset)], message.received_at, POINTS_MAX)
     return write_state(truncate_pending(state, POINTS_MAX), ruleset)
 
 
-# ------------------------------------------------------------------------------- (h): segments nobody touches
+# ---------------------------------------------------------- CPU of a message with many segments it does not touch
 
 
-def _thousand_segments(sizes: Sizes) -> Figure:
-    few, many = compiled(touched(10)), compiled([*touched(10), *untouched(990)])
+def _measure_segments(sizes: Sizes) -> Result:
+    few, many = compile_segments(touched(10)), compile_segments([*touched(10), *untouched(990)])
     streams = [list(_stream(number, sizes.messages, SHOP, 8 * HOUR)) for number in range(sizes.customers)]
-    met = mean(_touched(message, many) for stream in streams for message in stream)
+    touched_count = mean(_count_touched(message, many) for stream in streams for message in stream)
     arms: tuple[list[float], list[float]] = ([], [])
     for number in range(1 + sizes.rounds):
         for arm, ruleset in ((0, few), (1, many)) if number % 2 else ((1, many), (0, few)):
             seconds = _cpu_seconds(streams, ruleset)
-            if number:  # the first round fills what is remembered
+            if number:  # the first round warms the caches
                 arms[arm].append(1e6 * seconds / sizes.customers / sizes.messages)
-    return Figure(
-        "h",
-        "CPU of a message with 1,000 segments of which it touches 10, over 10 segments",
+    return Result(
+        Benchmark.SEGMENTS,
+        "CPU of a message with 1,000 segments (10 of them touched) over 10 segments",
         median(many / few for few, many in zip(*arms, strict=True)),
         "at most",
         1.5,
-        f"{_spread(arms[1])} us over {_spread(arms[0])} us; state read, matched, folded, written; "
-        f"{met:.1f} segments touched on average",
+        f"{_spread(arms[1])} us over {_spread(arms[0])} us; read state, match, fold, write; "
+        f"{touched_count:.1f} segments touched on average",
     )
 
 
-def _touched(message: Message, ruleset: Ruleset) -> int:
+def _count_touched(message: Message, ruleset: Ruleset) -> int:
     move = input_from_message(message, ruleset)
     read = ruleset.rules_reading(move.leaves, move.traits or ())
     return sum(rule_id.startswith("segment:") for rule_id in read)
 
 
 def _cpu_seconds(streams: Sequence[Sequence[Message]], ruleset: Ruleset) -> float:
-    """Customers take turns, as they do in traffic."""
+    """Return the CPU time of all messages; customers alternate, as in real traffic."""
     stored: list[bytes | None] = [None] * len(streams)
     start = time.process_time()
     for messages in zip(*streams, strict=True):
         for customer, message in enumerate(messages):
-            stored[customer] = _take(stored[customer], message, ruleset)
+            stored[customer] = _apply(stored[customer], message, ruleset)
     return time.process_time() - start
 
 
@@ -138,71 +138,72 @@ def _spread(values: Sequence[float]) -> str:
     return f"{median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
 
 
-# ---------------------------------------------------------------------------------------- (k): bytes of a state
+# -------------------------------------------------------------------------------------- size of a customer state
 
 
-def _bytes_of_state(sizes: Sizes) -> list[Figure]:
-    """A touchpoint every other day: windows of 7 to 90 days keep from a few of them to all."""
+def _measure_state(sizes: Sizes) -> list[Result]:
+    """Measure states with a touchpoint every other day, so that windows of 7 to 90 days keep a few to all of them."""
     segments, touchpoints = 50, 30
-    ruleset = compiled(shop(segments))
-    bytes_of = []
+    ruleset = compile_segments(shop(segments))
+    sizes_bytes = []
     for customer in range(sizes.measured_states):
         stored: bytes | None = None
         for message in _stream(customer, touchpoints, SHOP, 2 * DAY):
-            stored = _take(stored, message, ruleset)
+            stored = _apply(stored, message, ruleset)
         assert stored is not None
-        bytes_of.append(len(stored))
-    size = mean(bytes_of)
-    measured = f"{min(bytes_of):,} to {max(bytes_of):,}, of {len(bytes_of)} customers"
+        sizes_bytes.append(len(stored))
+    size = mean(sizes_bytes)
+    spread = f"{min(sizes_bytes):,} to {max(sizes_bytes):,}, of {len(sizes_bytes)} customers"
+    total = f"bytes of state, {segments} segments, {touchpoints} touchpoints"
     return [
-        Figure("k", f"bytes of state, {segments} segments, {touchpoints} touchpoints", size, "at most", None, measured),
-        Figure("k", "the same a segment", size / segments, "at most", None, "series, values and truth"),
+        Result(Benchmark.STATE, total, size, "at most", None, spread),
+        Result(Benchmark.STATE, "bytes of state per segment", size / segments, "at most", None, "series, values"),
     ]
 
 
-# ------------------------------------------------------------------------------------- (o): the dearest question
+# ---------------------------------------------------------------------------------------- worst-case evaluation
 
 
-class _TooLong(Exception):
-    """The question has had its time."""
+class _EvaluationTimeout(Exception):
+    """The evaluation used more CPU time than allowed."""
 
 
-def _worst_question(sizes: Sizes, say: Say) -> Figure:
-    """Each rule on its own, all of its leaves full; processor time of one ``evaluate``."""
-    found: dict[str, float] = {}
-    broken_off: set[str] = set()
+def _measure_worst_evaluation(sizes: Sizes, progress: Progress) -> Result:
+    """Measure the CPU time of one ``evaluate`` per expensive rule, with all leaves full."""
+    milliseconds: dict[str, float] = {}
+    interrupted: set[str] = set()
     for name, rule in expensive().items():
-        say(f"the dearest question: {name}")
-        took = _measure_evaluation(rule, sizes)
-        found[name] = 1000 * (sizes.question_seconds_max if took is None else took)
-        broken_off |= {name} if took is None else set()
-    worst = sorted(found, key=lambda name: -found[name])
-    return Figure(
-        "o",
-        f"ms of the dearest question about one rule, {sizes.points} points a leaf",
-        found[worst[0]],
+        progress(f"worst-case evaluation: {name}")
+        seconds = _measure_evaluation(rule, sizes)
+        milliseconds[name] = 1000 * (sizes.evaluation_seconds_max if seconds is None else seconds)
+        interrupted |= {name} if seconds is None else set()
+    worst = sorted(milliseconds, key=lambda name: -milliseconds[name])
+    return Result(
+        Benchmark.EVALUATION,
+        f"ms of the slowest evaluation of one rule, {sizes.points} points per leaf",
+        milliseconds[worst[0]],
         "at most",
         1_000,
-        ", ".join(f"{name} {'over ' if name in broken_off else ''}{found[name]:,.0f}" for name in worst),
+        ", ".join(f"{name} {'over ' if name in interrupted else ''}{milliseconds[name]:,.0f}" for name in worst),
         0,
     )
 
 
 def _measure_evaluation(rule: Json, sizes: Sizes) -> float | None:
-    """Seconds of processor time; None where it was broken off."""
-    ruleset = compiled([rule])
+    """Return seconds of CPU time, or None if the evaluation was interrupted."""
+    ruleset = compile_segments([rule])
     state = _full_state(ruleset, sizes.points)
     start = time.process_time()
     try:
-        with _at_most(sizes.question_seconds_max):
+        with _limit_cpu(sizes.evaluation_seconds_max):
             ruleset.evaluate("segment:s-0", state, NOW, NOW)
-    except _TooLong:
+    except _EvaluationTimeout:
         return None
     return time.process_time() - start
 
 
 def _full_state(ruleset: Ruleset, points: int) -> State:
-    """A touchpoint every day, so many that each leaf keeps ``points``. Nothing is decided on the way."""
+    """Return a state with one touchpoint per day and ``points`` points in each leaf, without evaluating any rule."""
     state = State(born=NOW - points * DAY)
     for number in range(points):
         t = NOW - (points - number) * DAY + MINUTE
@@ -220,16 +221,16 @@ def _full_state(ruleset: Ruleset, points: int) -> State:
             series = state.series.setdefault(id, Series())
             ruleset.leaves[id].add(series, t, 0, None if leaf_values is None else leaf_values.get(id), POINTS_MAX)
     if any(series.overflowed for series in state.series.values()):
-        raise RuntimeError("a leaf keeps more than it may: the question would go to the log")
+        raise RuntimeError("a leaf exceeds its size limit, so the evaluation would read the log")
     return state
 
 
 @contextmanager
-def _at_most(seconds: float) -> Iterator[None]:
-    """Raise :class:`_TooLong` inside after so much processor time; between two steps of Python code, that is."""
+def _limit_cpu(seconds: float) -> Iterator[None]:
+    """Raise _EvaluationTimeout in the block after so much CPU time, between two Python instructions."""
 
     def interrupt(*_: object) -> None:
-        raise _TooLong
+        raise _EvaluationTimeout
 
     before: Callable[[int, FrameType | None], object] | int | None = signal.signal(signal.SIGPROF, interrupt)
     signal.setitimer(signal.ITIMER_PROF, seconds)

@@ -1,7 +1,7 @@
-"""Time passes: a hundred customers due among few and among many, and all of a million due in the same second.
+"""Expiry benchmarks: the worker expires 100 customers of few or many, and a million customers due in one second.
 
-Both are measured on one base, whose customers did one thing each and have since been in one segment for 30 days less a
-little. They are copies of some hundred who came in by the real pipeline, each with an instant of its own.
+Both use one dataset. Each customer has one touchpoint and one segment, which ends at a known instant shortly after the
+dataset is created. Some hundred of them pass through the real pipeline; the others are copies of their rows.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from app.formats.timestamps import rfc3339
 from app.postgres.pool import FrozenClock, prepare_connection
 from app.registry.bootstrap import FirstKeys
 from app.touchpoint import DAY, HOUR, MINUTE, SECOND
-from bench.dataset import Copy, Pipeline, multiply, pipeline
-from bench.load_generator import Generator, Kind, Load, Plan
+from bench.dataset import Copy, Pipeline, open_pipeline, write_copies
+from bench.load_generator import Generator, Load, Plan, RequestKind
 from bench.processes import Server
-from bench.result import Figure, Say
+from bench.result import Benchmark, Progress, Result
 from bench.sample_rules import Json
-from bench.testbed import Connection, Databases, databases, segue
+from bench.testbed import Connection, Databases, start_databases, start_segue
 from bench.throughput import BATCH_IN_FLIGHT, BATCH_MESSAGES, SINGLE_IN_FLIGHT
 
 FEW: Final = "few"
@@ -38,14 +38,14 @@ SEGMENT: Final = "active"
 ACTIVE: Final[Json] = {"did": "*", "within": "30d"}
 JOURNEY: Final = "six-stage"
 TICK: Final = 100
-"""Customers due at each tick."""
+"""Customers due at each tick of the worker."""
 FIRST_TICK: Final = 10 * MINUTE
 STORM: Final = 2 * HOUR
-"""How long after the base is begun ticks and the storm come."""
-BEGUN_BEFORE: Final = 3 * HOUR
-"""The clock of the pipeline is that much behind, so that a server finds the storm to have come."""
+"""Time from the creation of the dataset to the first tick (FIRST_TICK) and to the storm."""
+CLOCK_LAG: Final = 3 * HOUR
+"""The pipeline's clock is this far behind, so that the storm is in the past for a server started later."""
 SEED: Final = 40
-LOOK_SECONDS: Final = 0.5
+SAMPLE_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,15 @@ class Sizes:
     many: int
     ticks: int
     parts: int
-    """Different instants within the second in which all others are due."""
+    """Distinct instants within the storm's second."""
     warm_up: int
     batched: int
-    """Messages of each stretch of the load, in batches."""
+    """Messages per repetition, sent in batches."""
     singles: int
     repetitions: int
     reads: int
     drain_seconds: float
-    """How long the drain is watched when nothing else happens."""
+    """Time for which the drain is measured without other load."""
 
 
 FULL: Final = Sizes(10_000, 1_000_000, 9, 1_000, 100_000, 30_000, 9_000, 5, 100, 20.0)
@@ -70,27 +70,27 @@ QUICK: Final = Sizes(1_000, 4_000, 2, 100, 1_000, 3_000, 500, 1, 20, 2.0)
 
 
 @dataclass(frozen=True)
-class _Base:
-    """What is to be known of the larger base."""
+class _Dataset:
+    """Facts about the larger dataset."""
 
     keys: FirstKeys
     storm_at: int
-    """When the second begins in which all are due."""
-    held: Path
-    """While there is such a file, a server over it sweeps nobody."""
+    """Start of the second in which all customers are due."""
+    pause_file: Path
+    """While this file exists, the server's worker expires nothing (BENCH_HELD of server.py)."""
 
 
-def measure(wanted: Collection[str], generator: Generator, sizes: Sizes, say: Say) -> list[Figure]:
-    with databases((FEW, MANY)) as made:
-        base, figures = asyncio.run(_ticks(made, wanted, sizes, say))
-        if "l" in wanted:
-            base.held.touch()
-            with segue(made, MANY, {"BENCH_HELD": str(base.held)}) as server:
-                figures += _Storm(made, server, base, generator, sizes, say).measure()
-    return figures
+def measure(selected: Collection[Benchmark], generator: Generator, sizes: Sizes, progress: Progress) -> list[Result]:
+    with start_databases((FEW, MANY)) as databases:
+        dataset, results = asyncio.run(_measure_ticks(databases, selected, sizes, progress))
+        if Benchmark.STORM in selected:
+            dataset.pause_file.touch()
+            with start_segue(databases, MANY, {"BENCH_HELD": str(dataset.pause_file)}) as server:
+                results += _Storm(databases, server, dataset, generator, sizes, progress).measure()
+    return results
 
 
-# --------------------------------------------------------------------------------------------------- the base
+# ------------------------------------------------------------------------------------------------- the dataset
 
 
 def _tick_of(number: int) -> str:
@@ -101,10 +101,10 @@ def _part_of(number: int) -> str:
     return f"storm-{number:04}"
 
 
-def _patterns(begun_at: int, sizes: Sizes) -> dict[str, int]:
-    """Who is due when, apart from the copies."""
-    due = {_tick_of(tick): begun_at + FIRST_TICK + tick * SECOND for tick in range(1 + sizes.ticks)}
-    return due | {_part_of(part): begun_at + STORM + part * SECOND // sizes.parts for part in range(sizes.parts)}
+def _patterns(created_at: int, sizes: Sizes) -> dict[str, int]:
+    """Return the due time of each customer that is not a copy."""
+    due = {_tick_of(tick): created_at + FIRST_TICK + tick * SECOND for tick in range(1 + sizes.ticks)}
+    return due | {_part_of(part): created_at + STORM + part * SECOND // sizes.parts for part in range(sizes.parts)}
 
 
 def _number_of(pattern: str) -> int:
@@ -112,12 +112,12 @@ def _number_of(pattern: str) -> int:
 
 
 def _copies(customers: int, sizes: Sizes) -> Iterable[Copy]:
-    """Those of each tick are spread over all; their patterns are among the customers."""
+    """Yield the copies. Those due at a tick are spread over the table; the originals count as customers too."""
     copies = customers - 1 - sizes.ticks - sizes.parts
-    apart = copies // (TICK - 1)
+    interval = copies // (TICK - 1)
     left = dict.fromkeys(range(1 + sizes.ticks), TICK - 1)
     for number in range(copies):
-        tick = number % apart
+        tick = number % interval
         if left.get(tick):
             left[tick] -= 1
             yield Copy(number, _tick_of(tick), f"due-{number:07}")
@@ -125,11 +125,13 @@ def _copies(customers: int, sizes: Sizes) -> Iterable[Copy]:
             yield Copy(number, _part_of(number % sizes.parts), f"due-{number:07}")
 
 
-async def _build(made: Databases, database: str, one: Pipeline, customers: int, sizes: Sizes) -> None:
-    begun_at = one.clock.now()
-    await one.archive_all_but(JOURNEY)
-    await one.define(SEGMENT, ACTIVE)
-    await one.send(
+async def _create_dataset(
+    databases: Databases, database: str, pipeline: Pipeline, customers: int, sizes: Sizes
+) -> None:
+    created_at = pipeline.clock.now()
+    await pipeline.archive_except(JOURNEY)
+    await pipeline.define(SEGMENT, ACTIVE)
+    await pipeline.send(
         [
             {
                 "type": "track",
@@ -138,71 +140,70 @@ async def _build(made: Databases, database: str, one: Pipeline, customers: int, 
                 "messageId": f"m-{user}",
                 "timestamp": rfc3339(due - 30 * DAY),
             }
-            for user, due in _patterns(begun_at, sizes).items()
+            for user, due in _patterns(created_at, sizes).items()
         ]
     )
-    await multiply(made.urls[database], _copies(customers, sizes), log=False, browsers=False)
+    await write_copies(databases.urls[database], _copies(customers, sizes), log=False, browsers=False)
 
 
-# -------------------------------------------------------------------------------------- (j): a hundred are due
+# ------------------------------------------------------------------------------------------- a tick of the worker
 
 
-async def _ticks(made: Databases, wanted: Collection[str], sizes: Sizes, say: Say) -> tuple[_Base, list[Figure]]:
-    """The bases, and (j). Its clocks stand still, so that nothing is due but what a tick is about."""
-    clock = FrozenClock(time.time_ns() // 1000 - BEGUN_BEFORE)
-    customers = {FEW: sizes.few, MANY: sizes.many} if "j" in wanted else {MANY: sizes.many}
+async def _measure_ticks(
+    databases: Databases, selected: Collection[Benchmark], sizes: Sizes, progress: Progress
+) -> tuple[_Dataset, list[Result]]:
+    """The pipelines, and (j). Its clocks stand still, so that nothing is due but what a tick is about."""
+    clock = FrozenClock(time.time_ns() // 1000 - CLOCK_LAG)
+    customers = {FEW: sizes.few, MANY: sizes.many} if Benchmark.EXPIRY in selected else {MANY: sizes.many}
     async with AsyncExitStack() as stack:
-        bases = {}
+        pipelines = {}
         for database, count in customers.items():
-            say(f"a base of {count:,} customers")
-            bases[database] = await stack.enter_async_context(pipeline(made.urls[database], clock, 1))
-            await _build(made, database, bases[database], count, sizes)
-        begun_at = clock.instant
-        figures = []
-        if "j" in wanted:
+            progress(f"creating {count:,} customers")
+            pipelines[database] = await stack.enter_async_context(open_pipeline(databases.urls[database], clock, 1))
+            await _create_dataset(databases, database, pipelines[database], count, sizes)
+        created_at = clock.instant
+        results = []
+        if Benchmark.EXPIRY in selected:
             seconds: dict[str, list[float]] = {FEW: [], MANY: []}
             plan = ""
             for tick in range(1 + sizes.ticks):
-                say(f"expiry, tick {tick} of {sizes.ticks}")
-                clock.instant = begun_at + FIRST_TICK + tick * SECOND
+                progress(f"expiry, tick {tick} of {sizes.ticks}")
+                clock.instant = created_at + FIRST_TICK + tick * SECOND
                 for database in (MANY, FEW) if tick % 2 else (FEW, MANY):
-                    took, heard = await _sweep(bases[database])
+                    elapsed, queries = await _sweep(pipelines[database])
                     if tick:
-                        seconds[database].append(took)
-                    elif database == FEW:  # the first prepares the statements; nothing was swept among the many yet
-                        plan = await _plan_of_claim(made.urls[MANY], heard, clock.instant)
-            figures.append(_tick_figure(seconds, sizes, plan))
-        return _Base(bases[MANY].keys, begun_at + STORM, made.place / "held"), figures
+                        seconds[database].append(elapsed)
+                    elif database == FEW:  # warm-up: nothing has expired in the larger database yet
+                        plan = await _explain_claim(databases.urls[MANY], queries, clock.instant)
+            results.append(_tick_result(seconds, sizes, plan))
+        return _Dataset(pipelines[MANY].keys, created_at + STORM, databases.directory / "held"), results
 
 
-async def _sweep(one: Pipeline) -> tuple[float, list[tuple[str, Any]]]:
-    """(seconds, statements with their arguments) of one tick of the worker."""
-    heard: list[tuple[str, Any]] = []
+async def _sweep(pipeline: Pipeline) -> tuple[float, list[tuple[str, Any]]]:
+    """Run one tick of the worker; return its seconds and its statements with their arguments."""
+    queries: list[tuple[str, Any]] = []
 
     def listen(logged: Any) -> None:
-        heard.append((logged.query, logged.args))
+        queries.append((logged.query, logged.args))
 
-    async with one.pool.acquire() as only:
-        only.add_query_logger(listen)
+    async with pipeline.pool.acquire() as connection:
+        connection.add_query_logger(listen)
     start = time.perf_counter()
-    swept = await one.worker.sweep()
-    took = time.perf_counter() - start
-    async with one.pool.acquire() as only:
-        only.remove_query_logger(listen)
+    swept = await pipeline.worker.sweep()
+    elapsed = time.perf_counter() - start
+    async with pipeline.pool.acquire() as connection:
+        connection.remove_query_logger(listen)
     if swept != TICK:
-        raise RuntimeError(f"a tick took {swept} customers, not {TICK}")
-    return took, heard
+        raise RuntimeError(f"a tick expired {swept} customers instead of {TICK}")
+    return elapsed, queries
 
 
-async def _plan_of_claim(url: str, heard: Sequence[tuple[str, Any]], now: int) -> str:
-    """How PostgreSQL claims the customers of a tick: the worker's own statement, analysed.
-
-    Raises RuntimeError unless it reads nothing but the index.
-    """
-    claim = next(query for query, _ in heard if "sweep_at <=" in query)
+async def _explain_claim(url: str, queries: Sequence[tuple[str, Any]], now: int) -> str:
+    """Return the query plan of the worker's claim. Raise RuntimeError unless it is an index-only scan."""
+    claim = next(query for query, _ in queries if "sweep_at <=" in query)
     connection: Connection = await asyncpg.connect(url)
     try:
-        await connection.execute("SET enable_seqscan = off")  # as every connection of the service
+        await connection.execute("SET enable_seqscan = off")  # as on every connection of the service
         at = f"timestamptz 'epoch' + interval '{now} microseconds'"
         rows = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {claim.replace('$1', at).replace('$2', '200')}")
     finally:
@@ -210,7 +211,7 @@ async def _plan_of_claim(url: str, heard: Sequence[tuple[str, Any]], now: int) -
     plan = "\n".join(row[0] for row in rows)
     scans = re.findall(r"^\W*((?:\w+ )*Scan\b.*?)  \(", plan, re.MULTILINE)
     if scans != ["Index Only Scan using customers_due on customers"] or f"rows={TICK}.00" not in plan:
-        raise RuntimeError(f"the claim does not read the index alone:\n{plan}")
+        raise RuntimeError(f"the claim is no index-only scan:\n{plan}")
     fetches = re.search(r"Heap Fetches: (\d+)", plan)
     buffers = re.search(r"Buffers: (.*)", plan)
     assert fetches is not None
@@ -218,11 +219,11 @@ async def _plan_of_claim(url: str, heard: Sequence[tuple[str, Any]], now: int) -
     return f"claim: Index Only Scan using customers_due, heap fetches {fetches[1]}, buffers {buffers[1]}"
 
 
-def _tick_figure(seconds: dict[str, list[float]], sizes: Sizes, plan: str) -> Figure:
-    few, many = ([1000 * each for each in seconds[database]] for database in (FEW, MANY))
-    return Figure(
-        "j",
-        f"tick of {TICK} customers due among {sizes.many:,}, over among {sizes.few:,}",
+def _tick_result(seconds: dict[str, list[float]], sizes: Sizes, plan: str) -> Result:
+    few, many = ([1000 * value for value in seconds[database]] for database in (FEW, MANY))
+    return Result(
+        Benchmark.EXPIRY,
+        f"worker tick with {TICK} of {sizes.many:,} customers due, over {TICK} of {sizes.few:,}",
         median(a / b for a, b in zip(many, few, strict=True)),
         "at most",
         1.5,
@@ -238,63 +239,68 @@ def _rates(loads: Sequence[Load]) -> str:
     return f"{_spread([load.rate for load in loads])}/s"
 
 
-# ------------------------------------------------------------------------------ (l): all are due in one second
+# ---------------------------------------------------------------------------------------- all due in one second
 
 
 class _Storm:
-    """One server with everybody due; the same load with the worker held and let go, in turns."""
+    """One server with all customers due, under the same load with the worker paused and resumed in turn."""
 
     def __init__(
-        self, made: Databases, server: Server, base: _Base, generator: Generator, sizes: Sizes, say: Say
+        self,
+        databases: Databases,
+        server: Server,
+        dataset: _Dataset,
+        generator: Generator,
+        sizes: Sizes,
+        progress: Progress,
     ) -> None:
-        self.made, self.server, self.base, self.generator = made, server, base, generator
-        self.sizes, self.say = sizes, say
-        secret = {"Authorization": f"Bearer {base.keys.secret_key}"}
+        self.databases, self.server, self.dataset, self.generator = databases, server, dataset, generator
+        self.sizes, self.progress = sizes, progress
+        secret = {"Authorization": f"Bearer {dataset.keys.secret_key}"}
         self.http = httpx.Client(base_url=server.url, headers=secret, timeout=60)
         self.next_message = 0
-        self.to_read = self._sampled()
+        self.to_read = self._choose_reads()
         self.wrong: list[str] = []
         self.lags: list[float] = []
         self.busy_seconds = 0.0
-        """With the worker let go, between two looks of which the second knows of more messages."""
+        """Time between two samples under load while the worker was running."""
         self.drained = 0
-        """Customers swept in these seconds."""
-        self.last_look: tuple[float, float, int] | None = None
+        """Customers expired in that time."""
+        self.last_sample: tuple[float, float, int] | None = None
 
-    def measure(self) -> list[Figure]:
-        """(l)"""
+    def measure(self) -> list[Result]:
         sizes = self.sizes
         all_due = self._due()
-        self.say("expiry storm: warming up")
-        self._send(Kind.BATCH, sizes.warm_up)
-        self._send(Kind.SINGLE, sizes.singles)
-        idle: dict[Kind, list[Load]] = {Kind.BATCH: [], Kind.SINGLE: []}
-        storm: dict[Kind, list[Load]] = {Kind.BATCH: [], Kind.SINGLE: []}
+        self.progress("expiry storm: warming up")
+        self._send(RequestKind.BATCH, sizes.warm_up)
+        self._send(RequestKind.SINGLE, sizes.singles)
+        idle: dict[RequestKind, list[Load]] = {RequestKind.BATCH: [], RequestKind.SINGLE: []}
+        storm: dict[RequestKind, list[Load]] = {RequestKind.BATCH: [], RequestKind.SINGLE: []}
         for repetition in range(sizes.repetitions):
-            self.say(f"expiry storm, {repetition + 1} of {sizes.repetitions}")
-            for kind, messages in ((Kind.BATCH, sizes.batched), (Kind.SINGLE, sizes.singles)):
-                idle[kind].append(self._send(kind, messages, self._meanwhile))
-                self._let_go()
-                storm[kind].append(self._send(kind, messages, self._meanwhile_in_the_storm))
-                self._hold()
+            self.progress(f"expiry storm, {repetition + 1} of {sizes.repetitions}")
+            for kind, messages in ((RequestKind.BATCH, sizes.batched), (RequestKind.SINGLE, sizes.singles)):
+                idle[kind].append(self._send(kind, messages, self._sample))
+                self._resume()
+                storm[kind].append(self._send(kind, messages, self._sample_in_storm))
+                self._pause()
         while self.to_read:
             self._read_one()
-        self.say("expiry storm: nothing else")
-        self._let_go()
+        self.progress("expiry storm: drain without load")
+        self._resume()
         full_rate, left = self._drain()
-        figures = [
-            self._rate_figure("batches of 100", storm[Kind.BATCH], idle[Kind.BATCH]),
-            self._rate_figure("single messages", storm[Kind.SINGLE], idle[Kind.SINGLE]),
-            self._reads_figure(),
-            self._drain_figure(all_due, full_rate, left),
+        results = [
+            self._rate_result("batches of 100", storm[RequestKind.BATCH], idle[RequestKind.BATCH]),
+            self._rate_result("single messages", storm[RequestKind.SINGLE], idle[RequestKind.SINGLE]),
+            self._reads_result(),
+            self._drain_result(all_due, full_rate, left),
         ]
         self.http.close()
-        return figures
+        return results
 
-    def _rate_figure(self, name: str, storm: Sequence[Load], idle: Sequence[Load]) -> Figure:
-        return Figure(
-            "l",
-            f"{name} during an expiry storm over without it, messages/s",
+    def _rate_result(self, name: str, storm: Sequence[Load], idle: Sequence[Load]) -> Result:
+        return Result(
+            Benchmark.STORM,
+            f"{name}: messages/s during an expiry storm over without it",
             median(a.rate / b.rate for a, b in zip(storm, idle, strict=True)),
             "at least",
             0.8,
@@ -302,43 +308,43 @@ class _Storm:
             f"without it {median(load.p99_ms for load in idle):.0f} ms",
         )
 
-    def _reads_figure(self) -> Figure:
-        return Figure(
-            "l",
-            f"wrong answers of {self.sizes.reads} reads of customers of the storm",
+    def _reads_result(self) -> Result:
+        return Result(
+            Benchmark.STORM,
+            f"wrong responses in {self.sizes.reads} reads of due customers",
             len(self.wrong),
             "at most",
             0,
-            "; ".join(self.wrong[:3]) or "no segment, and the stage since when it was; the last to be swept",
+            "; ".join(self.wrong[:3]) or "segment ended and stage since its instant, before the worker expired them",
             0,
         )
 
-    def _drain_figure(self, all_due: int, full_rate: float, left: int) -> Figure:
+    def _drain_result(self, all_due: int, full_rate: float, left: int) -> Result:
         rate = self.drained / max(self.busy_seconds, 1e-9)
-        course = ", ".join(f"{each:,.0f}" for each in self.lags[:: max(1, len(self.lags) // 5)])
-        return Figure(
-            "l",
-            f"minutes to drain {all_due:,} while messages come in, at the rate seen",
+        lags = ", ".join(f"{lag:,.0f}" for lag in self.lags[:: max(1, len(self.lags) // 5)])
+        return Result(
+            Benchmark.STORM,
+            f"minutes to expire {all_due:,} customers under load, at the measured rate",
             all_due / max(rate, 1e-9) / 60,
             "at most",
             None,
-            f"{rate:,.0f} customers/s; {full_rate:,.0f}/s when nothing else happens, "
-            f"{all_due / max(full_rate, 1e-9) / 60:.1f} minutes; {left:,} left at the end; lag {course} s, "
-            f"at the end {self._look_at_metrics()[0]:,.0f} s: it cannot fall before the last is swept",
+            f"{rate:,.0f} customers/s; {full_rate:,.0f}/s without load, "
+            f"{all_due / max(full_rate, 1e-9) / 60:.1f} minutes; {left:,} left at the end; lag {lags} s, "
+            f"at the end {self._read_metrics()[0]:,.0f} s: it falls when the last one expires",
             1,
         )
 
-    def _hold(self) -> None:
-        self.base.held.touch()
+    def _pause(self) -> None:
+        self.dataset.pause_file.touch()
 
-    def _let_go(self) -> None:
-        """And wait until the worker has seen it: it looks once a second."""
-        self.base.held.unlink()
-        self.last_look = None
+    def _resume(self) -> None:
+        """Resume the worker and wait until it notices: it checks once a second."""
+        self.dataset.pause_file.unlink()
+        self.last_sample = None
         time.sleep(1.0)
 
     def _drain(self) -> tuple[float, int]:
-        """(customers a second, customers left), when nobody sends anything."""
+        """Return customers expired per second without other load, and customers left."""
         due, start = self._due(), time.perf_counter()
         left, seconds = due, 0.0
         while left and seconds < self.sizes.drain_seconds:
@@ -346,39 +352,39 @@ class _Storm:
             left, seconds = self._due(), time.perf_counter() - start
         return (due - left) / max(seconds, 1e-9), left
 
-    def _sampled(self) -> list[Copy]:
-        """From among those that are swept last, so that they are still due when they are read."""
+    def _choose_reads(self) -> list[Copy]:
+        """Choose customers that expire last, so that they are still due when they are read."""
         copies = (copy for copy in _copies(self.sizes.many, self.sizes) if copy.pattern.startswith("storm-"))
         late = [copy for copy in copies if _number_of(copy.pattern) >= self.sizes.parts * 3 // 4]
         return random.Random(SEED).sample(late, self.sizes.reads)
 
-    def _send(self, kind: Kind, messages: int, meanwhile: Any = lambda: None) -> Load:
-        size, in_flight = (BATCH_MESSAGES, BATCH_IN_FLIGHT) if kind is Kind.BATCH else (1, SINGLE_IN_FLIGHT)
+    def _send(self, kind: RequestKind, messages: int, meanwhile: Any = lambda: None) -> Load:
+        size, in_flight = (BATCH_MESSAGES, BATCH_IN_FLIGHT) if kind is RequestKind.BATCH else (1, SINGLE_IN_FLIGHT)
         plan = Plan(
-            kind, self.server.port, self.base.keys.write_key, messages // size, in_flight, self.next_message, size
+            kind, self.server.port, self.dataset.keys.write_key, messages // size, in_flight, self.next_message, size
         )
         self.next_message += messages
         return self.generator.run(plan, meanwhile)
 
-    def _meanwhile(self) -> None:
-        """One read, and now and then a look at the metrics; the same with the storm and without."""
+    def _sample(self) -> None:
+        """Read one customer and sometimes the metrics: the same work with and without the storm."""
         if self.to_read:
             self._read_one()
-        if self.last_look is None or time.perf_counter() - self.last_look[0] >= LOOK_SECONDS:
-            lag, messages = self._look_at_metrics()
+        if self.last_sample is None or time.perf_counter() - self.last_sample[0] >= SAMPLE_SECONDS:
+            lag, messages = self._read_metrics()
             self.lags.append(lag)
-            self.last_look = (time.perf_counter(), messages, self._due())
+            self.last_sample = (time.perf_counter(), messages, self._due())
 
-    def _meanwhile_in_the_storm(self) -> None:
-        before = self.last_look
-        self._meanwhile()
-        after = self.last_look
+    def _sample_in_storm(self) -> None:
+        before = self.last_sample
+        self._sample()
+        after = self.last_sample
         if before is not None and after is not None and after[1] > before[1]:
             self.busy_seconds += after[0] - before[0]
             self.drained += before[2] - after[2]
 
-    def _look_at_metrics(self) -> tuple[float, float]:
-        """(lag of the sweeper in seconds, messages accepted)"""
+    def _read_metrics(self) -> tuple[float, float]:
+        """Return the worker's lag in seconds and the number of accepted messages."""
         text = self.http.get("/metrics").raise_for_status().text
         lag = re.search(r"^segue_sweep_lag_seconds ([\d.e+-]+)$", text, re.MULTILINE)
         accepted = re.search(r'^segue_messages_total\{outcome="accepted"\} ([\d.e+]+)$', text, re.MULTILINE)
@@ -386,24 +392,24 @@ class _Storm:
         return float(lag[1]), float(accepted[1]) if accepted else 0.0
 
     def _due(self) -> int:
-        """Customers of the storm that were not swept yet, to within those of one instant: they are swept in order."""
-        first = self.base.storm_at
+        """Return the number of due customers, exact to one instant of the storm: the worker expires them in order."""
+        first = self.dataset.storm_at
 
-        async def ask(connection: Connection) -> int | None:
+        async def select_earliest(connection: Connection) -> int | None:
             await prepare_connection(connection)
             earliest: int | None = await connection.fetchval(_EARLIEST, first, first + SECOND)
             return earliest
 
-        earliest = self.made.query(MANY, ask)
+        earliest = self.databases.query(MANY, select_earliest)
         return 0 if earliest is None else self.sizes.many * (first + SECOND - earliest) // SECOND
 
     def _read_one(self) -> None:
         copy = self.to_read.pop()
-        found = self.http.get(f"/v1/customers/user_id:{copy.value}").raise_for_status().json()
-        due = self.base.storm_at + _number_of(copy.pattern) * SECOND // self.sizes.parts
-        stage = found["stages"][JOURNEY]
-        if found["segments"] or (stage["stage"], stage["since"]) != ("consideration", rfc3339(due - 30 * DAY)):
-            self.wrong.append(f"{copy.value} as of {found['as_of']}: {found['segments']}, {stage}")
+        customer = self.http.get(f"/v1/customers/user_id:{copy.value}").raise_for_status().json()
+        due = self.dataset.storm_at + _number_of(copy.pattern) * SECOND // self.sizes.parts
+        stage = customer["stages"][JOURNEY]
+        if customer["segments"] or (stage["stage"], stage["since"]) != ("consideration", rfc3339(due - 30 * DAY)):
+            self.wrong.append(f"{copy.value} as of {customer['as_of']}: {customer['segments']}, {stage}")
 
 
 _EARLIEST: Final = """

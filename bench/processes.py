@@ -1,4 +1,4 @@
-"""The processes that are measured: started as a user would start them, waited for, stopped with Ctrl-C."""
+"""Server processes: start them as a user would, wait until they are ready, stop them with SIGINT."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ROOT: Final = Path(__file__).parent.parent
 START_SECONDS_MAX: Final = 90.0
 STOP_SECONDS_MAX: Final = 90.0
 _PLAIN: Final = {"COLUMNS": "200", "NO_COLOR": "1"}
-"""So that what is printed can be read by a program: no colours, and no key broken over two lines."""
+"""Environment for machine-readable output: no colours, and no key wrapped over two lines."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers on ``127.0.0.1:port``; what it prints goes to ``log``."""
+    """A server on ``127.0.0.1:port`` whose output goes to the file ``log``."""
 
     port: int
     pid: int
@@ -37,21 +37,22 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def printed_key(self, kind: str) -> str:
-        """The ``write`` or ``secret`` key that ``segue serve`` showed at its first start."""
+        """Return the ``write`` or ``secret`` key that ``segue serve`` printed at its first start."""
         printed = self.log.read_text()
-        found = re.search(rf"{kind} key\s+(\S+)", printed)
-        if found is None:
+        match = re.search(rf"{kind} key\s+(\S+)", printed)
+        if match is None:
             raise RuntimeError(f"The server printed no {kind} key:\n{printed}")
-        return found[1]
+        return match[1]
 
 
 @contextmanager
 def serving(
     command: Sequence[str], port: int, log: Path, *, ready: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """Run ``python -m COMMAND`` in the checkout until the caller is done; ``ready`` is the path that must answer 200.
+    """Run ``python -m COMMAND`` in the checkout while the context is open.
 
-    Raises RuntimeError with the server's own words when it does not start, or does not stop in good order.
+    The path ``ready`` must answer 200 first. Raises RuntimeError with the server's output if it does not start or does
+    not stop in time.
     """
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -61,7 +62,7 @@ def serving(
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # the terminal's Ctrl-C is ours; the server gets its own, after the last answer
+            start_new_session=True,  # Ctrl-C reaches this process only, which then stops the server
         )
     try:
         server = Server(port, process.pid, log)
@@ -79,7 +80,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], server: Server, path: st
                 return
         except httpx.TransportError:
             time.sleep(0.05)
-    raise RuntimeError(f"The server did not start. It said:\n{server.log.read_text()}")
+    raise RuntimeError(f"The server did not start. Its output:\n{server.log.read_text()}")
 
 
 def _stop(process: subprocess.Popen[bytes], log: Path) -> None:
@@ -90,11 +91,11 @@ def _stop(process: subprocess.Popen[bytes], log: Path) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        raise RuntimeError(f"The server did not stop. It said:\n{log.read_text()}") from None
+        raise RuntimeError(f"The server did not stop. Its output:\n{log.read_text()}") from None
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody listens on; somebody could take it before we do, which then shows."""
+    """Return an unused TCP port. Another process may take it first; the server then fails to start."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

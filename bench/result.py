@@ -1,28 +1,81 @@
-"""One line of the table."""
+"""Benchmark names and result rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
+from typing import Final, Literal
 
-Say = Callable[[str], object]
-"""Tell whoever waits what is being measured."""
+Progress = Callable[[str], object]
+"""Callback that shows what is being measured."""
+
+
+class Benchmark(StrEnum):
+    """Names that ``--only`` accepts, in the order in which results are printed."""
+
+    BATCH = "batch"
+    SCATTERED = "scattered"
+    BASELINE = "baseline"
+    SINGLE = "single"
+    READ = "read"
+    WEBHOOKS = "webhooks"
+    WAL = "wal"
+    STATEMENTS = "statements"
+    MEMORY = "memory"
+    SEGMENTS = "segments"
+    STATE = "state"
+    EVALUATION = "evaluation"
+    COUNT = "count"
+    EXPIRY = "expiry"
+    STORM = "storm"
+    BACKFILL = "backfill"
+    PREVIEW = "preview"
+    SNIPPET_SIZE = "snippet-size"
+    SNIPPET_LOAD = "snippet-load"
+    SNIPPET_TASKS = "snippet-tasks"
+    SNIPPET_EVENTS = "snippet-events"
+
+
+ENGINE: Final = frozenset({Benchmark.SEGMENTS, Benchmark.STATE, Benchmark.EVALUATION})
+"""Measured without a database."""
+SNIPPET: Final = frozenset(
+    {Benchmark.SNIPPET_SIZE, Benchmark.SNIPPET_LOAD, Benchmark.SNIPPET_TASKS, Benchmark.SNIPPET_EVENTS}
+)
+"""Measured in Chromium."""
+HTTP: Final = frozenset(
+    {
+        Benchmark.BATCH,
+        Benchmark.SCATTERED,
+        Benchmark.BASELINE,
+        Benchmark.SINGLE,
+        Benchmark.READ,
+        Benchmark.WAL,
+        Benchmark.STATEMENTS,
+        Benchmark.MEMORY,
+    }
+)
+"""Measured on one server under load."""
+LARGE_DATASET: Final = frozenset({Benchmark.COUNT, Benchmark.BACKFILL, Benchmark.PREVIEW})
+TIME: Final = frozenset({Benchmark.EXPIRY, Benchmark.STORM})
+"""Measured over customers whose segments end at known instants."""
 
 
 @dataclass(frozen=True)
-class Figure:
-    letter: str
-    what: str
+class Result:
+    """One row of the table."""
+
+    benchmark: Benchmark
+    description: str
     value: float
     bound: Literal["at least", "at most"]
     limit: float | None
-    """None where it is only to be known."""
+    """None if the value is reported without a limit."""
     detail: str
     digits: int = 2
 
     @property
-    def holds(self) -> bool:
+    def is_within_limit(self) -> bool:
         if self.limit is None:
             return True
         return self.value >= self.limit if self.bound == "at least" else self.value <= self.limit

@@ -1,7 +1,7 @@
-"""The messages that are sent: about 700 bytes each, as a web shop's SDK would write them, from many customers.
+"""Sample messages: about 700 bytes each, as an SDK in a web shop would send them, from many customers.
 
-Message ``n`` is the same in every process and every run but for its timestamp, so the load generator and the
-bench need to agree on numbers only.
+Message ``n`` is identical in every process and run except for its timestamp, so the load generator and the benchmarks
+exchange only numbers.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, Final
 
 CUSTOMERS: Final = 20_000
 VISIT_MESSAGES: Final = 5
-"""Messages of one customer that follow each other, as a visit to a shop makes them."""
+"""Consecutive messages of one customer, as in one visit to a shop."""
 
-# A shop's week in 20 messages: mostly looking, some baskets, few orders. All of them move built-in stages or segments.
+# Mostly product views, some carts, few orders. Each event affects a built-in stage or segment.
 _EVENTS: Final = (
     *("Product Viewed",) * 8,
     *("Product List Viewed",) * 4,
@@ -23,7 +23,7 @@ _EVENTS: Final = (
 )
 _AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 _SPREAD: Final = 2_654_435_761
-"""Scatters consecutive visits over customers far apart; each comes round about equally often."""
+"""Multiplier that scatters consecutive visits over all customers about equally."""
 
 
 def customer_of(number: int, visit_messages: int = VISIT_MESSAGES) -> str:
@@ -31,7 +31,7 @@ def customer_of(number: int, visit_messages: int = VISIT_MESSAGES) -> str:
 
 
 def message(number: int, timestamp: str, visit_messages: int = VISIT_MESSAGES) -> dict[str, Any]:
-    """Track call ``number`` as analytics-next writes it."""
+    """Return track call ``number`` in the format of analytics-next."""
     customer = customer_of(number, visit_messages)
     product = number % 997
     return {
@@ -71,7 +71,7 @@ def single_body(number: int) -> bytes:
 
 
 def batch_body(first: int, size: int, visit_messages: int = VISIT_MESSAGES, milliseconds_apart: int = 10) -> bytes:
-    """A client's queue: one message every so many milliseconds until now."""
+    """Return the body of a batch whose messages are evenly spaced and end now."""
     batch = [
         message(first + place, _now(ago=timedelta(milliseconds=milliseconds_apart * (size - place))), visit_messages)
         for place in range(size)
@@ -80,7 +80,7 @@ def batch_body(first: int, size: int, visit_messages: int = VISIT_MESSAGES, mill
 
 
 def _now(ago: timedelta = timedelta()) -> str:
-    """Written ahead of the sending: the service's clock-skew correction counts from the instant of arrival."""
+    """Return a timestamp. Bodies are prepared before they are sent; the server's clock-skew correction absorbs that."""
     return (datetime.now(UTC) - ago).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

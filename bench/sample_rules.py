@@ -1,4 +1,4 @@
-"""The segments that are measured: a mix as teams write them, and rules that cost as much as the language allows."""
+"""Sample rules: a typical mix of segments, and the most expensive rules that the language allows."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ Json = dict[str, Any]
 
 SHOP: Final = ("Product Viewed", "Product Added", "Checkout Started", "Order Completed", "Email Opened", "Review Read")
 LEAVES_MAX = 100  # app.rules.engine.definition_compiler.POINT_NODES_MAX
-"""A rule has at most 500 nodes; a list of so many, each with a comparison and its operand, stays below."""
+"""Leaves of one rule: with a comparison and its operand each, they stay below the limit of 500 nodes."""
 
 
 def typical(number: int, events: Sequence[str], then: str, trait: str, least: float) -> Json:
-    """Segment ``number`` of a typical mix: a third counts in a window, a third adds up, the others follow an order,
-    an absence or a trait. ``least`` makes its leaf its own."""
-    asked: Json = {"did": list(events), "where": {"price": {"gte": least}}}
-    of: Json = {"of": list(events), "where": {"price": {"gte": least}}}
+    """Return segment ``number`` of a typical mix: counts in a window, aggregates, sequences, absences and traits.
+
+    ``least`` makes the leaf distinct from those of other segments.
+    """
+    count: Json = {"did": list(events), "where": {"price": {"gte": least}}}
+    aggregate: Json = {"of": list(events), "where": {"price": {"gte": least}}}
     step: Json = {"did": then, "within": "1h"}
     mix: tuple[Json, ...] = (
-        {**asked, "at_least": 3, "within": "30d"},
-        {**asked, "at_least": 2},
-        {"all": [asked, {"not": {**asked, "at_least": 2, "within": "14d"}}]},
-        {"sum": "price", **of, "within": "90d", "gte": 500},
-        {"distinct": "product_id", **of, "within": "30d", "gte": 3},
-        {"sequence": [asked, step], "within": "30d"},
-        {"sequence": [asked, {"not": {"did": then}, "within": "1h"}], "within": "7d"},
-        {"any": [{"trait": trait, "in": ["pro", "team"], "held_for": "7d"}, {**asked, "at_least": 5, "within": "7d"}]},
+        {**count, "at_least": 3, "within": "30d"},
+        {**count, "at_least": 2},
+        {"all": [count, {"not": {**count, "at_least": 2, "within": "14d"}}]},
+        {"sum": "price", **aggregate, "within": "90d", "gte": 500},
+        {"distinct": "product_id", **aggregate, "within": "30d", "gte": 3},
+        {"sequence": [count, step], "within": "30d"},
+        {"sequence": [count, {"not": {"did": then}, "within": "1h"}], "within": "7d"},
+        {"any": [{"trait": trait, "in": ["pro", "team"], "held_for": "7d"}, {**count, "at_least": 5, "within": "7d"}]},
         {"last": list(events), "where": {"price": {"gte": least}}, "before": "30d"},
-        {"most_frequent": "category", **of, "eq": "shoes"},
+        {"most_frequent": "category", **aggregate, "eq": "shoes"},
     )
     return mix[number % len(mix)]
 
 
 def untouched(count: int) -> list[Json]:
-    """Segments that read neither an event nor a trait of the stream."""
+    """Return segments that read no event and no trait of the sample messages."""
     return [
         typical(number, [f"Event {number}", f"Event {number}b"], f"Event {number}c", f"trait_{number}", 1)
         for number in range(count)
@@ -46,20 +48,20 @@ def untouched(count: int) -> list[Json]:
 
 
 def touched(count: int, events: Sequence[str] = SHOP) -> list[Json]:
-    """Segments that every message of the stream touches."""
+    """Return segments that every sample message touches."""
     return [typical(number, events, events[-1], "plan", number / 1000) for number in range(count)]
 
 
 def shop(count: int) -> list[Json]:
-    """Segments of a shop: each reads one or two of its events."""
+    """Return segments of a shop, each reading one or two of its events."""
     return [
         typical(number, sorted({SHOP[number % 6], SHOP[number // 10 % 6]}), SHOP[(number + 1) % 6], "plan", number / 10)
         for number in range(count)
     ]
 
 
-def compiled(rules: Sequence[Json]) -> Ruleset:
-    """One segment for each of the rules."""
+def compile_segments(rules: Sequence[Json]) -> Ruleset:
+    """Compile one segment per rule."""
     definitions = [
         Definition("segment", f"s-{number}", 1, f"s-{number}", rule=parse_rule(rule))
         for number, rule in enumerate(rules)
@@ -67,31 +69,31 @@ def compiled(rules: Sequence[Json]) -> Ruleset:
     return compile_ruleset(definitions, revision=1, timezone="Europe/Lisbon", default_journey="six-stage")
 
 
-# ----------------------------------------------------------------------------------------- the most expensive ones
+# ------------------------------------------------------------------------------------------------ expensive rules
 
 
 def expensive() -> dict[str, Json]:
-    """Legal rules of close to 500 nodes that look at every point of each of their leaves, by what is dear in them."""
+    """Return valid rules of almost 500 nodes that scan every point of each leaf, by what makes them expensive."""
     return {
-        "windows of months": _all({"did": "*", "where": _own(n), "within": "13mo"} for n in range(LEAVES_MAX)),
+        "windows of months": _all({"did": "*", "where": _distinct(n), "within": "13mo"} for n in range(LEAVES_MAX)),
         "periods of the calendar": _all(
-            {"did": "*", "where": _own(n), "during": "last_year", "timezone": "America/St_Johns", "at_most": 10**6}
+            {"did": "*", "where": _distinct(n), "during": "last_year", "timezone": "America/St_Johns", "at_most": 10**6}
             for n in range(LEAVES_MAX)
         ),
         "most frequent of months": _all(
-            {"most_frequent": "product_id", "of": "*", "where": _own(n), "within": "13mo", "exists": True}
+            {"most_frequent": "product_id", "of": "*", "where": _distinct(n), "within": "13mo", "exists": True}
             for n in range(LEAVES_MAX)
         ),
         "exact averages of months": _all(
-            {"avg": "price", "of": "*", "where": _own(n), "within": "13mo", "gt": 0} for n in range(LEAVES_MAX)
+            {"avg": "price", "of": "*", "where": _distinct(n), "within": "13mo", "gt": 0} for n in range(LEAVES_MAX)
         ),
         "sixty months": _all(
-            {"regularly": "*", "where": _own(n), "at_least": 1, "of_last": 60, "period": "month"}
+            {"regularly": "*", "where": _distinct(n), "at_least": 1, "of_last": 60, "period": "month"}
             for n in range(LEAVES_MAX)
         ),
         "sequences of ten": _all(
             {
-                "sequence": [{"did": "*", "where": _own(n)}, *[{"did": "*", "within": "3mo"}] * 9],
+                "sequence": [{"did": "*", "where": _distinct(n)}, *[{"did": "*", "within": "3mo"}] * 9],
                 "same": ["category"],
                 "within": "13mo",
             }
@@ -100,7 +102,7 @@ def expensive() -> dict[str, Json]:
         "anniversaries": _all(
             {
                 "did": "*",
-                "where": {"birthday": {"anniversary_within": "1mo"}, **_own(n)},
+                "where": {"birthday": {"anniversary_within": "1mo"}, **_distinct(n)},
                 "within": "13mo",
                 "at_most": n,
             }
@@ -109,7 +111,7 @@ def expensive() -> dict[str, Json]:
         "operands for each point": _all(
             {
                 "did": "*",
-                "where": {"price": {"lte": {"max": "price", "of": "*", "where": _own(n), "within": "13mo"}}},
+                "where": {"price": {"lte": {"max": "price", "of": "*", "where": _distinct(n), "within": "13mo"}}},
                 "within": "13mo",
             }
             for n in range(50)
@@ -126,8 +128,8 @@ def _all(rules: Any) -> Json:
     return {"all": list(rules)}
 
 
-def _own(number: int) -> Json:
-    """A filter that every point passes and no other leaf has."""
+def _distinct(number: int) -> Json:
+    """Return a filter that every point passes and that makes the leaf distinct."""
     return {"price": {"gte": -number}}
 
 

@@ -1,7 +1,7 @@
-"""``segue serve``, with two routes beside it that do nothing, to compare with. Run as ``python -m bench.server serve``.
+"""``segue serve`` with two no-op routes for comparison: ``python -m bench.server serve``.
 
-With BENCH_PROFILE set, cProfile watches from SIGUSR1 on and writes what it saw to that file at the end. With BENCH_HELD
-set, the worker sweeps nobody while there is a file of that name.
+With BENCH_PROFILE set, cProfile starts at SIGUSR1 and writes its data to that file at exit. With BENCH_HELD set, the
+worker expires nothing while a file of that name exists.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from app.cli import commands as command_line
 
 
 async def noop() -> dict[str, str]:
-    """What FastAPI itself costs, under the same middleware."""
+    """Return an empty object: what FastAPI itself costs under the same middleware."""
     return {}
 
 
-def _with_noop_routes() -> None:
+def _add_noop_routes() -> None:
     create_app = composition.create_app
 
     @wraps(create_app)
@@ -33,26 +33,26 @@ def _with_noop_routes() -> None:
         app = create_app(*args, **options)
         app.post("/noop")(noop)
         app.get("/noop")(noop)
-        # Routes are tried one after another, so what they are to be compared with must not come last.
+        # Routes are matched in order: put these first, so that the comparison does not include the search.
         app.router.routes[:0] = [app.router.routes.pop(), app.router.routes.pop()]
         return app
 
     composition.create_app = create_app_with_noop
 
 
-def _hold_sweeps_while_there_is(file: Path) -> None:
+def _pause_sweeps_while_exists(file: Path) -> None:
     sweep = Worker.sweep
 
-    async def sweep_unless_held(worker: Worker) -> int:
+    async def sweep_unless_paused(worker: Worker) -> int:
         return 0 if file.exists() else await sweep(worker)
 
-    Worker.sweep = sweep_unless_held  # type: ignore[method-assign, assignment]
+    Worker.sweep = sweep_unless_paused  # type: ignore[method-assign, assignment]
 
 
 def main() -> None:
-    _with_noop_routes()
+    _add_noop_routes()
     if held := os.environ.get("BENCH_HELD"):
-        _hold_sweeps_while_there_is(Path(held))
+        _pause_sweeps_while_exists(Path(held))
     dump = os.environ.get("BENCH_PROFILE")
     if dump is None:
         command_line.main()

@@ -1,4 +1,4 @@
-"""How many SQL statements a flush takes: the whole application in this process, with a listener on its connection."""
+"""SQL statements of a flush: runs the application in this process and logs the queries of its connection."""
 
 from __future__ import annotations
 
@@ -18,50 +18,50 @@ from bench.sample_messages import batch_body
 REPETITIONS: Final = 5
 
 
-async def statements_per_flush(database_url: str, sizes: Iterable[int]) -> dict[int, tuple[str, ...]]:
-    """For each number of messages, all that one flush sends to PostgreSQL, by first words, in order.
+async def list_flush_statements(database_url: str, sizes: Iterable[int]) -> dict[int, tuple[str, ...]]:
+    """Return, for each number of messages, the first words of all statements that one flush sends, in order.
 
-    Every message is another customer's, new as a rule, which is what takes most statements. BEGIN and COMMIT count,
-    and so does what the pool sends when the connection goes back to it. ``database_url`` is a migrated database. Each
-    size is flushed several times; the commonest answer is given.
+    Each message is from another customer, usually a new one, because that takes the most statements. The list includes
+    BEGIN, COMMIT and what the pool sends when it takes the connection back. Each size is flushed several times and
+    the most frequent list returned. ``database_url`` is a migrated database.
     """
     async with await open_pool(database_url, 1) as pool:
         keys = await transact(pool, bootstrap)
     assert keys is not None
     app = create_app(Settings.model_validate({"DATABASE_URL": database_url, "pool_connections_max": 1}), worker=False)
-    heard: list[str] = []
+    queries: list[str] = []
     counts: dict[int, Counter[tuple[str, ...]]] = {size: Counter() for size in sizes}
     async with app.router.lifespan_context(app):
-        async with app.state.services.pool.acquire() as only:
-            only.add_query_logger(lambda logged: heard.append(logged.query))
+        async with app.state.services.pool.acquire() as connection:
+            connection.add_query_logger(lambda logged: queries.append(logged.query))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://segue.example.com") as client:
             first = 0
             for repetition in range(1 + REPETITIONS):
                 for size in counts:
                     await _send(client, keys.write_key, batch_body(first, size, 1, 0), size)
                     if repetition:  # the first prepares the statements
-                        counts[size][_flush_of([_first_words(statement) for statement in heard])] += 1
-                    heard.clear()
+                        counts[size][_cut_flush([_first_words(query) for query in queries])] += 1
+                    queries.clear()
                     first += size
-    return {size: counted.most_common(1)[0][0] for size, counted in counts.items()}
+    return {size: counter.most_common(1)[0][0] for size, counter in counts.items()}
 
 
 async def _send(client: httpx.AsyncClient, write_key: str, body: bytes, size: int) -> None:
-    zipped = {"Content-Encoding": "gzip"}
-    answer = await client.post("/v1/batch", content=gzip.compress(body, 1), auth=(write_key, ""), headers=zipped)
-    receipt: dict[str, Any] = answer.raise_for_status().json()
+    headers = {"Content-Encoding": "gzip"}
+    response = await client.post("/v1/batch", content=gzip.compress(body, 1), auth=(write_key, ""), headers=headers)
+    receipt: dict[str, Any] = response.raise_for_status().json()
     if receipt["accepted"] != size:
-        raise RuntimeError(f"not everything was accepted: {receipt}")
+        raise RuntimeError(f"not all messages were accepted: {receipt}")
 
 
-def _flush_of(heard: list[str]) -> tuple[str, ...]:
-    """From BEGIN on. What came before is the registry looking whether definitions have changed, once a second."""
-    begin, commit = heard.index("BEGIN"), heard.index("COMMIT")
-    reset = heard[commit + 1 : commit + 2]
-    return tuple(heard[begin : commit + 1] + reset)
+def _cut_flush(statements: list[str]) -> tuple[str, ...]:
+    """Drop what precedes BEGIN: once a second the registry checks whether definitions have changed."""
+    begin, commit = statements.index("BEGIN"), statements.index("COMMIT")
+    pool_reset = statements[commit + 1 : commit + 2]
+    return tuple(statements[begin : commit + 1] + pool_reset)
 
 
 def _first_words(statement: str) -> str:
-    """Of the statement itself, its leading comment left out."""
+    """Return the first three words after any leading comment."""
     lines = [line.strip() for line in statement.strip().splitlines() if not line.strip().startswith("--")]
     return " ".join(lines[0].split()[:3]).rstrip(";(,")

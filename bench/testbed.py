@@ -1,4 +1,4 @@
-"""What a run is measured on: one PostgreSQL with fsync on, Segue and the baseline over it, each one process."""
+"""Testbed: one PostgreSQL with fsync on, with Segue and the baseline service as one process each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import asyncpg
 
 from app.postgres.embedded import EmbeddedPostgres
 from app.postgres.migrate import upgrade
-from bench.load_generator import Generator, Kind, Plan
+from bench.load_generator import Generator, Plan, RequestKind
 from bench.processes import Server, free_port, serving
 from bench.sample_messages import VISIT_MESSAGES
 
@@ -31,29 +31,29 @@ DATABASES: Final = ("segue", "copied", "baseline", "counted")
 
 @dataclass
 class Databases:
-    """Databases of one PostgreSQL, each new and empty, by name."""
+    """Empty databases of one PostgreSQL, by name."""
 
     urls: dict[str, str]
-    place: Path
-    """A directory for what the run leaves behind, gone at its end."""
+    directory: Path
+    """Temporary directory for logs, deleted at the end of the run."""
     postgres_pid: int
 
-    def query(self, database: str, ask: Callable[[Connection], Coroutine[Any, Any, _T]]) -> _T:
-        """What ``ask`` answers, over a plain connection of its own."""
+    def query(self, database: str, run: Callable[[Connection], Coroutine[Any, Any, _T]]) -> _T:
+        """Run a coroutine function on a new connection and return its result."""
 
-        async def connected() -> _T:
+        async def connect_and_run() -> _T:
             connection = await asyncpg.connect(self.urls[database])
             try:
-                return await ask(connection)
+                return await run(connection)
             finally:
                 await connection.close()
 
-        return asyncio.run(connected())
+        return asyncio.run(connect_and_run())
 
 
 @dataclass
-class Stage:
-    """The running parts, and for each server the number of the next message that it does not have yet."""
+class Testbed:
+    """The running processes, and the next unsent message number of each server."""
 
     databases: Databases
     segue: Server
@@ -63,7 +63,7 @@ class Stage:
 
     def plan(
         self,
-        kind: Kind,
+        kind: RequestKind,
         requests: int,
         in_flight: int,
         size: int = 1,
@@ -71,49 +71,48 @@ class Stage:
         baseline: bool = False,
         visit: int = VISIT_MESSAGES,
     ) -> Plan:
-        """A plan for Segue, or for the baseline: what stores is new to it, what reads asks for known customers."""
+        """Return a plan for Segue or the baseline. Writes use new message numbers, reads ask for stored customers."""
         server = self.baseline if baseline else self.segue
-        key = self.segue.printed_key("secret" if kind is Kind.CUSTOMER else "write")
-        stores = kind in (Kind.BATCH, Kind.SINGLE)
-        first = self.next_message[server] if stores else 0
-        self.next_message[server] += requests * size if stores else 0
+        key = self.segue.printed_key("secret" if kind is RequestKind.CUSTOMER else "write")
+        is_write = kind in (RequestKind.BATCH, RequestKind.SINGLE)
+        first = self.next_message[server] if is_write else 0
+        self.next_message[server] += requests * size if is_write else 0
         return Plan(kind, server.port, key, requests, in_flight, first, size, visit)
 
-    def query(self, database: str, ask: Callable[[Connection], Coroutine[Any, Any, _T]]) -> _T:
-        """What ``ask`` answers, over a plain connection of its own."""
-        return self.databases.query(database, ask)
+    def query(self, database: str, run: Callable[[Connection], Coroutine[Any, Any, _T]]) -> _T:
+        return self.databases.query(database, run)
 
 
 @contextmanager
-def set_up(generator: Generator, *, profile: Path | None = None) -> Iterator[Stage]:
-    """``profile``: run Segue under cProfile, which writes to that file when Segue ends."""
-    with databases(DATABASES) as made:
+def start_testbed(generator: Generator, *, profile: Path | None = None) -> Iterator[Testbed]:
+    """Start PostgreSQL, Segue and the baseline; with ``profile``, Segue writes its cProfile data to that file."""
+    with start_databases(DATABASES) as databases:
         for name in ("copied", "counted"):
-            asyncio.run(upgrade(made.urls[name]))
+            asyncio.run(upgrade(databases.urls[name]))
         environment = {"BENCH_PROFILE": str(profile)} if profile else {}
         with (
-            segue(made, "segue", environment) as server,
-            _baseline(made.urls["baseline"], made.place / "baseline.log") as baseline,
+            start_segue(databases, "segue", environment) as server,
+            _baseline(databases.urls["baseline"], databases.directory / "baseline.log") as baseline,
         ):
-            yield Stage(made, server, baseline, generator)
+            yield Testbed(databases, server, baseline, generator)
 
 
 @contextmanager
-def databases(names: Sequence[str]) -> Iterator[Databases]:
+def start_databases(names: Sequence[str]) -> Iterator[Databases]:
     with tempfile.TemporaryDirectory(prefix="segue-bench-") as directory:
         place = Path(directory)
         with EmbeddedPostgres(place / "data") as postgres:
-            urls = _make_databases(postgres.start(), names)
+            urls = _create_databases(postgres.start(), names)
             assert postgres.pid is not None
             yield Databases(urls, place, postgres.pid)
 
 
 @contextmanager
-def segue(made: Databases, database: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """The server as it is shipped, over one of the databases."""
+def start_segue(databases: Databases, database: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Start ``segue serve`` on one of the databases."""
     port = free_port()
-    command = ["bench.server", "serve", "--database-url", made.urls[database], "--port", str(port)]
-    log = made.place / f"{database}.log"
+    command = ["bench.server", "serve", "--database-url", databases.urls[database], "--port", str(port)]
+    log = databases.directory / f"{database}.log"
     with serving(command, port, log, ready="/readyz", environment=environment) as server:
         yield server
 
@@ -126,15 +125,15 @@ def _baseline(url: str, log: Path) -> Iterator[Server]:
         yield server
 
 
-def _make_databases(first_url: str, names: Sequence[str]) -> dict[str, str]:
+def _create_databases(first_url: str, names: Sequence[str]) -> dict[str, str]:
     urls = {name: urlunsplit(urlsplit(first_url)._replace(path=f"/{name}")) for name in names}
 
-    async def make() -> None:
+    async def create() -> None:
         connection = await asyncpg.connect(first_url)
         existing = {row["datname"] for row in await connection.fetch("SELECT datname FROM pg_database")}
         for name in urls.keys() - existing:
             await connection.execute(f"CREATE DATABASE {name}")
         await connection.close()
 
-    asyncio.run(make())
+    asyncio.run(create())
     return urls

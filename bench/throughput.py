@@ -1,6 +1,7 @@
-"""The figures, each measured several times beside what it is compared with; the median counts.
+"""Throughput benchmarks over HTTP, with the server's WAL syncs, statements and memory.
 
-The parts of a comparison take turns within each repetition, so that a slow minute of the machine slows both.
+Each comparison is repeated and its median reported. Its sides alternate within a repetition, so that a slow minute of
+the machine slows both.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from statistics import linear_regression, median
 
 import psutil
 
-from bench.load_generator import Kind, Load
-from bench.result import Figure, Say
-from bench.sql_statements import statements_per_flush
-from bench.testbed import Connection, Stage
+from bench.load_generator import Load, RequestKind
+from bench.result import Benchmark, Progress, Result
+from bench.sql_statements import list_flush_statements
+from bench.testbed import Connection, Testbed
 
 BATCH_MESSAGES = 100
 BATCH_IN_FLIGHT = 12
@@ -29,7 +30,7 @@ STATISTICS_SECONDS = 1.1
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is sent in each repetition, in messages (requests, for reads), and how often it is repeated."""
+    """Messages (for reads: requests) in each repetition, and the number of repetitions."""
 
     batched: int
     batch_repetitions: int
@@ -42,98 +43,108 @@ class Sizes:
 
 
 FULL = Sizes(20_000, 10, 2_000, 10_000, 20_000, 6_000, 5, 2_000)
-"""The batches add up to the 200,000 messages of the memory figure."""
+"""The batches add up to the 200,000 messages of the memory benchmark."""
 QUICK = Sizes(400, 2, 200, 100, 200, 100, 1, 100)
-"""Shows that everything runs; the figures mean nothing."""
+"""Smoke test: its values mean nothing."""
 
 
-def measure(stage: Stage, wanted: Collection[str], sizes: Sizes, say: Say) -> list[Figure]:
-    say("warming up")
-    _warm_up(stage, sizes)
-    parts: tuple[tuple[str, Callable[[], list[Figure]]], ...] = (
-        ("abg", lambda: _batches(stage, sizes, say)),
-        ("bce", lambda: _singles(stage, sizes, say)),
-        ("d", lambda: _reads(stage, sizes, say)),
-        ("f", lambda: _statements(stage, say)),
+def measure(testbed: Testbed, selected: Collection[Benchmark], sizes: Sizes, progress: Progress) -> list[Result]:
+    progress("warming up")
+    _warm_up(testbed, sizes)
+    groups: tuple[tuple[set[Benchmark], Callable[[], list[Result]]], ...] = (
+        (
+            {Benchmark.BATCH, Benchmark.SCATTERED, Benchmark.BASELINE, Benchmark.MEMORY},
+            lambda: _measure_batches(testbed, sizes, progress),
+        ),
+        (
+            {Benchmark.BASELINE, Benchmark.SINGLE, Benchmark.WAL},
+            lambda: _measure_single_messages(testbed, sizes, progress),
+        ),
+        ({Benchmark.READ}, lambda: _measure_reads(testbed, sizes, progress)),
+        ({Benchmark.STATEMENTS}, lambda: _measure_statements(testbed, progress)),
     )
-    found = [figure for letters, part in parts if set(letters) & set(wanted) for figure in part()]
-    return [figure for figure in found if figure.letter in wanted]
+    results = [result for benchmarks, measure in groups if benchmarks & set(selected) for result in measure()]
+    return [result for result in results if result.benchmark in selected]
 
 
-def _warm_up(stage: Stage, sizes: Sizes) -> None:
+def _warm_up(testbed: Testbed, sizes: Sizes) -> None:
     batches = sizes.warm_up // BATCH_MESSAGES
     for baseline in (False, True):
-        stage.generator.run(stage.plan(Kind.BATCH, batches, 4, BATCH_MESSAGES, baseline=baseline))
-        stage.generator.run(stage.plan(Kind.SINGLE, sizes.warm_up, SINGLE_IN_FLIGHT, baseline=baseline))
-    for kind in (Kind.NOOP_POST, Kind.NOOP_GET, Kind.CUSTOMER):
-        stage.generator.run(stage.plan(kind, sizes.warm_up, READ_IN_FLIGHT))
+        testbed.generator.run(testbed.plan(RequestKind.BATCH, batches, 4, BATCH_MESSAGES, baseline=baseline))
+        testbed.generator.run(testbed.plan(RequestKind.SINGLE, sizes.warm_up, SINGLE_IN_FLIGHT, baseline=baseline))
+    for kind in (RequestKind.NOOP_POST, RequestKind.NOOP_GET, RequestKind.CUSTOMER):
+        testbed.generator.run(testbed.plan(kind, sizes.warm_up, READ_IN_FLIGHT))
 
 
-# ------------------------------------------------------------------------- (a) (b) (g): batches of 100 messages
+# ------------------------------------------------------------------------------------ batches of 100 messages
 
 
-def _batches(stage: Stage, sizes: Sizes, say: Say) -> list[Figure]:
+def _measure_batches(testbed: Testbed, sizes: Sizes, progress: Progress) -> list[Result]:
     segue: list[Load] = []
     scattered: list[Load] = []
     copied: list[float] = []
     baseline: list[Load] = []
-    memory = Memory(stage.segue.pid)
-    server, postgres = Cpu(stage.segue.pid), Cpu(stage.databases.postgres_pid)
+    memory = ResidentMemory(testbed.segue.pid)
+    server, postgres = CpuTime(testbed.segue.pid), CpuTime(testbed.databases.postgres_pid)
     requests, fewer = sizes.batched // BATCH_MESSAGES, sizes.baseline_batched // BATCH_MESSAGES
+    last_received_at = "SELECT max(received_at) FROM touchpoints"
     for repetition in range(sizes.batch_repetitions):
-        say(f"batches, {repetition + 1} of {sizes.batch_repetitions}")
-        mark = stage.query("segue", lambda connection: connection.fetchval("SELECT max(received_at) FROM touchpoints"))
+        progress(f"batches, {repetition + 1} of {sizes.batch_repetitions}")
+        since = testbed.query("segue", lambda connection: connection.fetchval(last_received_at))
         with server, postgres:
-            plan = stage.plan(Kind.BATCH, requests, BATCH_IN_FLIGHT, BATCH_MESSAGES)
-            segue.append(stage.generator.run(plan, memory.look))
-        memory.note(plan.messages)
-        copied.append(_copy_rate(stage, mark))
-        plan = stage.plan(Kind.BATCH, fewer, BATCH_IN_FLIGHT, BATCH_MESSAGES, visit=1)
-        scattered.append(stage.generator.run(plan))
-        plan = stage.plan(Kind.BATCH, fewer, BATCH_IN_FLIGHT, BATCH_MESSAGES, baseline=True)
-        baseline.append(stage.generator.run(plan))
-    ours, theirs = _rates(segue), _rates(baseline)
+            plan = testbed.plan(RequestKind.BATCH, requests, BATCH_IN_FLIGHT, BATCH_MESSAGES)
+            segue.append(testbed.generator.run(plan, memory.sample))
+        memory.record(plan.messages)
+        copied.append(_measure_copy(testbed, since))
+        plan = testbed.plan(RequestKind.BATCH, fewer, BATCH_IN_FLIGHT, BATCH_MESSAGES, visit=1)
+        scattered.append(testbed.generator.run(plan))
+        plan = testbed.plan(RequestKind.BATCH, fewer, BATCH_IN_FLIGHT, BATCH_MESSAGES, baseline=True)
+        baseline.append(testbed.generator.run(plan))
+    segue_rates, baseline_rates = _rates(segue), _rates(baseline)
     seconds = sum(load.seconds for load in segue)
-    busy = f"busy of one core: server {server.seconds / seconds:.0%}, PostgreSQL {postgres.seconds / seconds:.0%}"
+    cpu = f"share of one core: server {server.seconds / seconds:.0%}, PostgreSQL {postgres.seconds / seconds:.0%}"
     return [
-        Figure(
-            "a",
-            "batches of 100, acked messages/s over COPY rows/s",
-            _ratio(ours, copied),
+        Result(
+            Benchmark.BATCH,
+            "batches of 100: acknowledged messages/s over COPY rows/s",
+            _ratio(segue_rates, copied),
             "at least",
             0.20,
-            f"{_spread(ours)} over {_spread(copied)}; {_latency(segue)}; {busy}",
+            f"{_spread(segue_rates)} over {_spread(copied)}; {_latency(segue)}; {cpu}",
         ),
-        Figure(
-            "a",
-            "the same where no two messages that follow each other are one customer's",
+        Result(
+            Benchmark.SCATTERED,
+            "the same, consecutive messages from different customers",
             _ratio(_rates(scattered), copied),
             "at least",
             0.20,
-            f"{_spread(_rates(scattered))}",
+            _spread(_rates(scattered)),
         ),
-        Figure(
-            "b",
-            "batches of 100, messages/s over the baseline's",
-            _ratio(ours, theirs),
+        Result(
+            Benchmark.BASELINE,
+            "batches of 100: messages/s over the baseline service",
+            _ratio(segue_rates, baseline_rates),
             "at least",
             10,
-            f"{_spread(ours)} over {_spread(theirs)}",
+            f"{_spread(segue_rates)} over {_spread(baseline_rates)}",
         ),
-        *memory.figures(),
+        *memory.results(),
     ]
 
 
-def _copy_rate(stage: Stage, mark: object) -> float:
-    """Rows a second: what Segue has just stored, by COPY into equal tables with equal indexes, in one transaction."""
+def _measure_copy(testbed: Testbed, since: object) -> float:
+    """Return rows/s of COPY for the rows received after ``since``.
+
+    COPY writes them in one transaction into tables with the same columns and indexes.
+    """
 
     async def read(connection: Connection) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
         rows = "SELECT * FROM {} WHERE received_at > $1"
-        touchpoints = await connection.fetch(rows.format("touchpoints"), mark)
-        ledger = await connection.fetch(rows.format("ledger"), mark)
+        touchpoints = await connection.fetch(rows.format("touchpoints"), since)
+        ledger = await connection.fetch(rows.format("ledger"), since)
         return [tuple(row) for row in touchpoints], [tuple(row) for row in ledger]
 
-    touchpoints, ledger = stage.query("segue", read)
+    touchpoints, ledger = testbed.query("segue", read)
 
     async def copy(connection: Connection) -> float:
         start = time.perf_counter()
@@ -142,11 +153,11 @@ def _copy_rate(stage: Stage, mark: object) -> float:
             await connection.copy_records_to_table("touchpoints", records=touchpoints)
         return time.perf_counter() - start
 
-    return len(touchpoints) / stage.query("copied", copy)
+    return len(touchpoints) / testbed.query("copied", copy)
 
 
-class Cpu:
-    """Processor time of a process and its living children, over the stretches of a ``with``."""
+class CpuTime:
+    """CPU time of a process and its live children, added up over ``with`` blocks."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -156,7 +167,7 @@ class Cpu:
     def _now(self) -> dict[int, float]:
         now = {}
         for process in (self._process, *self._process.children()):
-            with suppress(psutil.NoSuchProcess):  # a child may end while we look
+            with suppress(psutil.NoSuchProcess):  # a child may end meanwhile
                 times = process.cpu_times()
                 now[process.pid] = float(times.user + times.system)
         return now
@@ -168,74 +179,77 @@ class Cpu:
         self.seconds += sum(now - self._since.get(pid, 0.0) for pid, now in self._now().items())
 
 
-class Memory:
-    """Resident memory of the server: its peak, and what it still grows by once it has settled."""
+class ResidentMemory:
+    """Resident memory of a process: its peak, and its growth after the first half of the messages."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
         self._peak_mb = 0.0
         self._messages = 0
-        self._course: list[tuple[int, float]] = []
+        self._samples: list[tuple[int, float]] = []
+        """Messages sent so far, and megabytes at that time."""
 
-    def look(self) -> float:
+    def sample(self) -> float:
         resident_mb: float = self._process.memory_info().rss / 1e6
         self._peak_mb = max(self._peak_mb, resident_mb)
         return resident_mb
 
-    def note(self, messages: int) -> None:
-        """So many more were taken in."""
+    def record(self, messages: int) -> None:
+        """Take a sample after another ``messages`` were stored."""
         self._messages += messages
-        self._course.append((self._messages, self.look()))
+        self._samples.append((self._messages, self.sample()))
 
-    def figures(self) -> list[Figure]:
-        """Growth is the slope of a line through the second half of the course, times that half."""
-        settled = self._course[len(self._course) // 2 - 1 :]
+    def results(self) -> list[Result]:
+        """Return peak and growth: the slope of a line through the second half of the samples, times its length."""
+        settled = self._samples[len(self._samples) // 2 - 1 :]
         slope, _ = linear_regression([sent for sent, _ in settled], [resident for _, resident in settled])
         growth_mb = slope * (settled[-1][0] - settled[0][0])
-        course = ", ".join(f"{resident:.0f}" for _, resident in self._course)
+        samples = ", ".join(f"{resident:.0f}" for _, resident in self._samples)
+        peak = f"peak MB after {self._messages:,} messages"
+        growth = "MB of growth during the second half of them"
         return [
-            Figure("g", f"peak MB after {self._messages:,} messages", self._peak_mb, "at most", 200, f"{course} MB"),
-            Figure("g", "MB that it grew by in the second half of them", growth_mb, "at most", 10, "a line through it"),
+            Result(Benchmark.MEMORY, peak, self._peak_mb, "at most", 200, f"{samples} MB"),
+            Result(Benchmark.MEMORY, growth, growth_mb, "at most", 10, "by linear regression"),
         ]
 
 
-# ------------------------------------------------------------------------------- (b) (c) (e): single messages
+# -------------------------------------------------------------------------------------------- single messages
 
 
-def _singles(stage: Stage, sizes: Sizes, say: Say) -> list[Figure]:
+def _measure_single_messages(testbed: Testbed, sizes: Sizes, progress: Progress) -> list[Result]:
     noop: list[Load] = []
     segue: list[Load] = []
     baseline: list[Load] = []
     syncs: list[float] = []
     for repetition in range(sizes.repetitions):
-        say(f"single messages, {repetition + 1} of {sizes.repetitions}")
-        noop.append(stage.generator.run(stage.plan(Kind.NOOP_POST, sizes.noops, SINGLE_IN_FLIGHT)))
-        before = _wal_syncs(stage)
-        segue.append(stage.generator.run(stage.plan(Kind.SINGLE, sizes.singles, SINGLE_IN_FLIGHT)))
-        syncs.append((_wal_syncs(stage) - before) / sizes.singles)
-        plan = stage.plan(Kind.SINGLE, sizes.singles // 5, SINGLE_IN_FLIGHT, baseline=True)
-        baseline.append(stage.generator.run(plan))
-    ours = _rates(segue)
+        progress(f"single messages, {repetition + 1} of {sizes.repetitions}")
+        noop.append(testbed.generator.run(testbed.plan(RequestKind.NOOP_POST, sizes.noops, SINGLE_IN_FLIGHT)))
+        before = _count_wal_syncs(testbed)
+        segue.append(testbed.generator.run(testbed.plan(RequestKind.SINGLE, sizes.singles, SINGLE_IN_FLIGHT)))
+        syncs.append((_count_wal_syncs(testbed) - before) / sizes.singles)
+        plan = testbed.plan(RequestKind.SINGLE, sizes.singles // 5, SINGLE_IN_FLIGHT, baseline=True)
+        baseline.append(testbed.generator.run(plan))
+    segue_rates = _rates(segue)
     return [
-        Figure(
-            "b",
-            "single messages/s over the baseline's",
-            _ratio(ours, _rates(baseline)),
+        Result(
+            Benchmark.BASELINE,
+            "single messages/s over the baseline service",
+            _ratio(segue_rates, _rates(baseline)),
             "at least",
             3,
-            f"{_spread(ours)} over {_spread(_rates(baseline))}",
+            f"{_spread(segue_rates)} over {_spread(_rates(baseline))}",
         ),
-        Figure(
-            "c",
+        Result(
+            Benchmark.SINGLE,
             f"single messages/s over no-op POST/s, {SINGLE_IN_FLIGHT} in flight",
-            _ratio(ours, _rates(noop)),
+            _ratio(segue_rates, _rates(noop)),
             "at least",
             0.4,
-            f"{_spread(ours)} over {_spread(_rates(noop))}; {_latency(segue)}",
+            f"{_spread(segue_rates)} over {_spread(_rates(noop))}; {_latency(segue)}",
         ),
-        Figure(
-            "e",
-            f"WAL syncs per acked message, {SINGLE_IN_FLIGHT} in flight",
+        Result(
+            Benchmark.WAL,
+            f"WAL syncs per acknowledged message, {SINGLE_IN_FLIGHT} in flight",
             median(syncs),
             "at most",
             0.08,
@@ -245,51 +259,53 @@ def _singles(stage: Stage, sizes: Sizes, say: Say) -> list[Figure]:
     ]
 
 
-def _wal_syncs(stage: Stage) -> int:
-    """Syncs of the WAL so far, by any process.
+def _count_wal_syncs(testbed: Testbed) -> int:
+    """Return the number of WAL syncs so far, by any process.
 
-    A backend reports its own at the end of a transaction, at most once a second: so wait a second, and have
-    Segue's commit once more.
+    A backend reports its statistics at the end of a transaction, at most once a second. So this waits a second and
+    sends one more message, whose commit reports the earlier syncs.
     """
     time.sleep(STATISTICS_SECONDS)
-    stage.generator.run(stage.plan(Kind.SINGLE, 1, 1))
-    return int(stage.query("segue", lambda connection: connection.fetchval(_WAL_SYNCS)))
+    testbed.generator.run(testbed.plan(RequestKind.SINGLE, 1, 1))
+    return int(testbed.query("segue", lambda connection: connection.fetchval(_WAL_SYNCS)))
 
 
 _WAL_SYNCS = "SELECT sum(fsyncs)::bigint FROM pg_stat_io WHERE object = 'wal'"
 
 
-# ---------------------------------------------------------------------------------- (d): reads; (f): statements
+# --------------------------------------------------------------------------------------- reads and statements
 
 
-def _reads(stage: Stage, sizes: Sizes, say: Say) -> list[Figure]:
+def _measure_reads(testbed: Testbed, sizes: Sizes, progress: Progress) -> list[Result]:
     noop: list[Load] = []
     customers: list[Load] = []
     for repetition in range(sizes.repetitions):
-        say(f"reads, {repetition + 1} of {sizes.repetitions}")
-        noop.append(stage.generator.run(stage.plan(Kind.NOOP_GET, sizes.noops, READ_IN_FLIGHT)))
-        customers.append(stage.generator.run(stage.plan(Kind.CUSTOMER, sizes.reads, READ_IN_FLIGHT)))
-    ours = _rates(customers)
+        progress(f"reads, {repetition + 1} of {sizes.repetitions}")
+        noop.append(testbed.generator.run(testbed.plan(RequestKind.NOOP_GET, sizes.noops, READ_IN_FLIGHT)))
+        customers.append(testbed.generator.run(testbed.plan(RequestKind.CUSTOMER, sizes.reads, READ_IN_FLIGHT)))
+    customer_rates = _rates(customers)
     return [
-        Figure(
-            "d",
+        Result(
+            Benchmark.READ,
             f"customers read/s over no-op GET/s, {READ_IN_FLIGHT} in flight",
-            _ratio(ours, _rates(noop)),
+            _ratio(customer_rates, _rates(noop)),
             "at least",
             0.4,
-            f"{_spread(ours)} over {_spread(_rates(noop))}; {_latency(customers)}",
+            f"{_spread(customer_rates)} over {_spread(_rates(noop))}; {_latency(customers)}",
         )
     ]
 
 
-def _statements(stage: Stage, say: Say) -> list[Figure]:
-    say("statements per flush")
-    counts = asyncio.run(statements_per_flush(stage.databases.urls["counted"], (1, 2_500)))
+def _measure_statements(testbed: Testbed, progress: Progress) -> list[Result]:
+    progress("statements per flush")
+    counts = asyncio.run(list_flush_statements(testbed.databases.urls["counted"], (1, 2_500)))
     one, many = counts[1], counts[2_500]
-    differing = "" if one == many else f"of 1: {'; '.join(one)}"
+    total = "SQL statements in a flush of 2,500 messages"
+    difference = "difference to a flush of 1 message"
+    detail = "" if one == many else f"1 message: {'; '.join(one)}"
     return [
-        Figure("f", "SQL statements of a flush of 2,500 messages", len(many), "at most", 8, "; ".join(many), 0),
-        Figure("f", "more or fewer for 1 message", abs(len(many) - len(one)), "at most", 0, differing, 0),
+        Result(Benchmark.STATEMENTS, total, len(many), "at most", 8, "; ".join(many), 0),
+        Result(Benchmark.STATEMENTS, difference, abs(len(many) - len(one)), "at most", 0, detail, 0),
     ]
 
 
@@ -300,9 +316,9 @@ def _rates(loads: Sequence[Load]) -> list[float]:
     return [load.rate for load in loads]
 
 
-def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Median of the ratios of the repetitions."""
-    return median(a / b for a, b in zip(ours, theirs, strict=True))
+def _ratio(measured: Sequence[float], reference: Sequence[float]) -> float:
+    """Return the median of the ratios of the repetitions."""
+    return median(a / b for a, b in zip(measured, reference, strict=True))
 
 
 def _spread(rates: Sequence[float]) -> str:

@@ -1,1 +1,1 @@
-"""The service to compare with."""
+"""Baseline service that Segue is compared with."""

@@ -1,8 +1,8 @@
-"""What a newcomer would write: FastAPI, pydantic models, SQLAlchemy's async session, one INSERT an event.
+"""Baseline service: a typical FastAPI application with pydantic models and SQLAlchemy's async session.
 
-It stores events exactly once and answers after COMMIT, as Segue does, and nothing more: no identities, no stages,
-no segments, no channels, no skew correction. One transaction a request, which is in its favour.
-Run as ``python -m bench.baseline.service``; DATABASE_URL and PORT say where.
+It stores each event once and answers after COMMIT, as Segue does. It has no identities, stages, segments, channels or
+clock-skew correction. It runs one INSERT per event and one transaction per request, which favours it over one
+transaction per event. Run it with ``python -m bench.baseline.service``; it reads DATABASE_URL and PORT.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Receipt(BaseModel):
     duplicate: int
     rejected: int = 0
     projected: bool = True
-    """Nothing is; it is here so that the load generator can expect the same answer of both."""
+    """Always true, so that the load generator can expect the same response from both services."""
 
 
 engine = create_async_engine(
@@ -108,7 +108,7 @@ async def batch(batch: BatchIn) -> Receipt:
 
 
 async def store(session: AsyncSession, event: EventIn) -> int:
-    """1, or 0 when the event was there already."""
+    """Store an event; return 1, or 0 if it was stored before."""
     statement = (
         insert(Event)
         .values(**event.model_dump(), received_at=datetime.now(UTC))

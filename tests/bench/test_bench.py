@@ -1,4 +1,4 @@
-"""The bench runs from end to end. What it measures here means nothing, so no figure is looked at."""
+"""Smoke tests of the benchmarks: they run from end to end, with little data. The values mean nothing."""
 
 from __future__ import annotations
 
@@ -8,52 +8,64 @@ import sys
 
 import pytest
 
-from bench.__main__ import LETTERS
 from bench.processes import ROOT
+from bench.result import ENGINE, HTTP, LARGE_DATASET, SNIPPET, TIME, Benchmark
 from tests.browser.chromium import NAMED_BY, chromium_path
 
 pytestmark = pytest.mark.server
 
-PARTS = ("abcdefgh", "ijklmno", "pqrst")
-"""Figures that are measured in one run; each part is a test of its own, so that workers share them."""
+RUNS = (HTTP | ENGINE, LARGE_DATASET | TIME, SNIPPET | {Benchmark.WEBHOOKS})
+"""Benchmarks of one run; each run is a test of its own, so that several workers share them."""
 
 
-IN_CHROMIUM = frozenset("pqrs")
+def run_bench(*arguments: str, timeout: int, **environment: str) -> str:
+    process = subprocess.run(
+        [sys.executable, "-m", "bench", "--quick", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
-def test_each_figure_is_in_a_part() -> None:
-    assert sorted("".join(PARTS)) == sorted(LETTERS)
+def test_every_benchmark_is_in_one_run() -> None:
+    assert sorted(name for run in RUNS for name in run) == sorted(Benchmark)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", PARTS)
-def test_every_figure_is_measured(part: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "--quick", "--only", part],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = [[cell.strip() for cell in line.split("|")] for line in done.stdout.splitlines() if line.startswith("|")]
-    letters = [row[1] for row in rows[2:]]
-    missing = [line for line in done.stdout.splitlines() if line.startswith("- not measured: ")]
-    assert sorted(set(letters)) == sorted(set(part) - (IN_CHROMIUM if missing else set())), done.stdout
-    assert not missing or chromium_path() is None or "npm" in missing[0]
-    assert {row[5] for row in rows[2:] if row[4]} <= {"OK", "SHORT"}
-    assert {row[5] for row in rows[2:] if not row[4]} <= {""}
-    assert "load generator:" in done.stdout
+@pytest.mark.parametrize("run", RUNS, ids=["http", "dataset", "browser"])
+def test_every_benchmark_reports_a_result(run: frozenset[Benchmark]) -> None:
+    output = run_bench("--only", ",".join(run), timeout=400)
+    rows = [[cell.strip() for cell in line.split("|")] for line in output.splitlines() if line.startswith("|")]
+    results = rows[2:]
+    skipped = [line for line in output.splitlines() if line.startswith("- not measured: ")]
+    assert {row[1] for row in results} == run - (SNIPPET if skipped else set()), output
+    assert not skipped or chromium_path() is None or "npm" in skipped[0]
+    assert {row[5] for row in results if row[4]} <= {"OK", "SHORT"}
+    assert {row[5] for row in results if not row[4]} <= {""}
+    assert "load generator:" in output
 
 
-def test_without_chromium_it_says_what_it_leaves_out() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "--quick", "--only", "p,q,r,s"],
-        cwd=ROOT,
-        env={**os.environ, NAMED_BY: "/nonexistent/chromium"},
-        capture_output=True,
-        text=True,
-        timeout=60,
+def test_without_chromium_the_skipped_benchmarks_are_listed() -> None:
+    names = "snippet-size, snippet-load, snippet-tasks, snippet-events"
+    output = run_bench("--only", names, timeout=60, **{NAMED_BY: "/nonexistent/chromium"})
+    assert f"- not measured: {names}: Chromium not found: " in output
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        ("", "no benchmark given"),
+        ("batch,a", "unknown benchmark 'a'"),
+        ("read batch", "unknown benchmark 'read batch'"),
+    ],
+)
+def test_an_unknown_benchmark_name_is_refused(names: str, problem: str) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "bench", "--only", names], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 0, done.stderr
-    assert "- not measured: p to s, there is no Chromium: " in done.stdout
+    assert process.returncode == 2
+    assert problem in process.stderr
