@@ -1,7 +1,7 @@
-"""The demo: 18 months of real purchases through a stock Segment SDK, and the published figures come back.
+"""CDNOW demo: imports 18 months of real purchases with a Segment SDK and compares segment sizes with the literature.
 
-Starts the service on a fresh directory, defines eight segments, sends every order, compares the sizes of the segments
-with the literature, sends everything again twice and shuffled, and asks why one customer is where it is.
+It starts Segue on an empty directory, defines eight segments, sends every order and compares the segment sizes. Then it
+sends all orders twice more in random order, and shows the journey and segments of one customer.
 ``tests/end_to_end/test_cdnow.py`` runs the same.
 """
 
@@ -29,32 +29,32 @@ from examples.cdnow.orders import PUBLISHED, Order, read_orders, segments
 SEND_SECONDS_MAX: Final = 300.0
 SHUFFLE_SEED: Final = 1997
 CUSTOMER: Final = "00021"
-"""Whose journey is shown: one customer of the sample who came back."""
+"""A customer of the sample with repeat orders, whose journey is shown."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the service said, after the import and after everything had been sent two more times."""
+    """Counts after the import and after all orders were sent twice more."""
 
     sent: int
     counted: tuple[int, ...]
-    counted_again: tuple[int, ...]
+    recounted: tuple[int, ...]
     outcomes: dict[str, int]
     """Messages by outcome over the whole demo: accepted, duplicate, rejected."""
     quarantined: int
     journey: list[dict[str, Any]]
 
     @property
-    def as_published(self) -> bool:
+    def matches_published(self) -> bool:
         return (
-            self.counted == self.counted_again == PUBLISHED
+            self.counted == self.recounted == PUBLISHED
             and self.outcomes == {"accepted": self.sent, "duplicate": 2 * self.sent}
             and self.quarantined == 0
         )
 
 
 class Service:
-    """The running service: a write key for the SDK, a secret key for questions."""
+    """A running Segue, with a write key for the SDK and a client that has the secret key."""
 
     def __init__(self, server: Server) -> None:
         self.url = server.url
@@ -62,19 +62,19 @@ class Service:
         secret = {"Authorization": f"Bearer {server.printed_key('secret')}"}
         self.http = httpx.Client(base_url=server.url, headers=secret, timeout=30)
 
-    def ask(self, path: str) -> Any:
+    def get(self, path: str) -> Any:
         return self.http.get(path).raise_for_status().json()
 
     def define(self, segment: dict[str, Any]) -> None:
         self.http.post("/v1/segments", json=segment).raise_for_status()
 
     def count(self, segment: str) -> int:
-        return int(self.ask(f"/v1/segments/{segment}/count")["count"])
+        return int(self.get(f"/v1/segments/{segment}/count")["count"])
 
     def outcomes(self) -> dict[str, int]:
         text = self.http.get("/metrics").raise_for_status().text
-        found = re.findall(r'^segue_messages_total\{outcome="(\w+)"\} ([\d.e+]+)$', text, re.MULTILINE)
-        return {outcome: int(float(count)) for outcome, count in found}
+        samples = re.findall(r'^segue_messages_total\{outcome="(\w+)"\} ([\d.e+]+)$', text, re.MULTILINE)
+        return {outcome: int(float(count)) for outcome, count in samples}
 
 
 @contextmanager
@@ -89,9 +89,9 @@ def fresh_service() -> Iterator[Service]:
 
 
 def run_demo(console: Console) -> Outcome:
-    """The whole demo; prints as it goes. Raises when a message could not be delivered."""
+    """Run the demo and print its results. Raise RuntimeError if a message could not be delivered."""
     orders = read_orders()
-    console.print("Starting the service on a fresh directory ...")
+    console.print("Starting Segue on an empty directory ...")
     with fresh_service() as service:
         definitions = segments()
         for definition in definitions:
@@ -101,16 +101,16 @@ def run_demo(console: Console) -> Outcome:
         counted = tuple(service.count(definition["key"]) for definition in definitions)
         _show_counts(counted, console)
 
-        again = 2 * orders
-        random.Random(SHUFFLE_SEED).shuffle(again)
-        _send(service, again, "The same twice, shuffled", console)
+        repeated = 2 * orders
+        random.Random(SHUFFLE_SEED).shuffle(repeated)
+        _send(service, repeated, "All orders twice, shuffled", console)
         outcome = Outcome(
             sent=len(orders),
             counted=counted,
-            counted_again=tuple(service.count(definition["key"]) for definition in definitions),
+            recounted=tuple(service.count(definition["key"]) for definition in definitions),
             outcomes=service.outcomes(),
-            quarantined=len(service.ask("/v1/quarantine")["items"]),
-            journey=service.ask(f"/v1/customers/{CUSTOMER}/journey?journey=six-stage")["items"],
+            quarantined=len(service.get("/v1/quarantine")["items"]),
+            journey=service.get(f"/v1/customers/{CUSTOMER}/journey?journey=six-stage")["items"],
         )
         _show_replay(outcome, console)
         _show_customer(service, outcome.journey, console)
@@ -118,7 +118,7 @@ def run_demo(console: Console) -> Outcome:
 
 
 def _send(service: Service, orders: Sequence[Order], title: str, console: Console) -> None:
-    """Hand everything to the SDK and wait until the service has answered for all of it."""
+    """Pass all orders to the SDK and wait until Segue has counted every message."""
     failures: list[Exception] = []
     client = Client(
         service.write_key,
@@ -141,7 +141,7 @@ def _send(service: Service, orders: Sequence[Order], title: str, console: Consol
             progress.update(task, completed=answered)
     client.join()
     if failures or answered < len(orders):
-        raise RuntimeError(f"{answered} of {len(orders)} messages were answered for; errors of the SDK: {failures[:3]}")
+        raise RuntimeError(f"{answered} of {len(orders)} messages were processed; SDK errors: {failures[:3]}")
 
 
 def _track(client: Any, order: Order) -> None:
@@ -156,11 +156,11 @@ def _track(client: Any, order: Order) -> None:
         raise RuntimeError("The SDK's queue is full.")
 
 
-# ---------------------------------------------------------------------------------------------- what is shown
+# ------------------------------------------------------------------------------------------------------ output
 
 
 def _show_counts(counted: Sequence[int], console: Console) -> None:
-    """Fader, Hardie and Lee 2005, calibration period."""
+    """Print the counts beside those of Fader, Hardie and Lee 2005, calibration period."""
     table = Table("repeat orders", title="Customers by repeat orders, 1997-01-01 to 1997-09-30")
     for repeats in range(len(PUBLISHED)):
         table.add_column(f"{repeats}{'+' if repeats + 1 == len(PUBLISHED) else ''}", justify="right")
@@ -170,39 +170,46 @@ def _show_counts(counted: Sequence[int], console: Console) -> None:
 
 
 def _show_replay(outcome: Outcome, console: Console) -> None:
-    same = "the same" if outcome.counted == outcome.counted_again else f"[red]different: {outcome.counted_again}[/red]"
-    said = ", ".join(f"{count} {name}" for name, count in sorted(outcome.outcomes.items()))
-    console.print(f"After sending all of it two more times the row is {same}. In all: {said}.")
+    comparison = "unchanged" if outcome.counted == outcome.recounted else f"[red]different: {outcome.recounted}[/red]"
+    totals = ", ".join(f"{count} {name}" for name, count in sorted(outcome.outcomes.items()))
+    console.print(f"After all orders were sent twice more, the counts are {comparison}. Messages: {totals}.")
 
 
 def _show_customer(service: Service, journey: Sequence[dict[str, Any]], console: Console) -> None:
-    stays = Table("stage", "from", "until", "because of", title=f"Customer {CUSTOMER}: its way through six-stage")
-    for stay in journey:
-        stays.add_row(
-            stay["stage"] or "(none)", _day(stay["entered_at"]), _day(stay["left_at"]), _because(stay["cause"])
+    journey_table = Table("stage", "from", "until", "cause", title=f"Customer {CUSTOMER}: journey six-stage")
+    for interval in journey:
+        journey_table.add_row(
+            interval["stage"] or "(none)",
+            _day(interval["entered_at"]),
+            _day(interval["left_at"]),
+            _cause(interval["cause"]),
         )
-    console.print(stays)
+    console.print(journey_table)
 
-    customer = service.ask(f"/v1/customers/{CUSTOMER}")
-    held = Table("segment", "since", "until", "why", title=f"Its segments on {_day(customer['as_of'])}")
+    customer = service.get(f"/v1/customers/{CUSTOMER}")
+    segments_table = Table(
+        "segment", "since", "until", "reason", title=f"Customer {CUSTOMER}: segments on {_day(customer['as_of'])}"
+    )
     for segment in customer["segments"]:
-        why = service.ask(f"/v1/customers/{CUSTOMER}/segments/{segment['key']}/explain")["explanation"]
-        held.add_row(segment["key"], _day(segment["since"]), _day(segment["valid_until"]), "\n".join(_why(why)))
-    console.print(held)
+        explanation = service.get(f"/v1/customers/{CUSTOMER}/segments/{segment['key']}/explain")["explanation"]
+        segments_table.add_row(
+            segment["key"], _day(segment["since"]), _day(segment["valid_until"]), "\n".join(_conditions(explanation))
+        )
+    console.print(segments_table)
 
 
 def _day(instant: str | None) -> str:
     return "-" if instant is None else instant[:10]
 
 
-def _because(cause: dict[str, Any]) -> str:
+def _cause(cause: dict[str, Any]) -> str:
     return str(cause.get("message_id", cause["kind"]))
 
 
-def _why(node: dict[str, Any]) -> Iterator[str]:
-    """The conditions at the leaves of an explanation, each with what was counted."""
+def _conditions(node: dict[str, Any]) -> Iterator[str]:
+    """Yield the conditions at the leaves of an explanation with their counts."""
     for child in node["nodes"]:
-        yield from _why(child)
+        yield from _conditions(child)
     if not node["nodes"]:
         rule = ", ".join(f"{word} {value}" for word, value in node["rule"].items())
         yield f"{rule}: {'yes' if node['truth'] else 'no'}, {node.get('counted', 0)} counted"

@@ -1,4 +1,4 @@
-"""The CDNOW sample: real purchases, and the published row that they must reproduce. Origin: tests/data/README.md."""
+"""CDNOW sample: real purchases and the published counts that they reproduce. Source: tests/data/README.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PUBLISHED: Final = (1411, 439, 214, 100, 62, 38, 29, 64)
 
 @dataclass(frozen=True)
 class Order:
-    """All that one customer bought on one day."""
+    """All purchases of one customer on one day."""
 
     customer: str
     ordered_at: datetime
@@ -32,7 +32,10 @@ class Order:
 
 
 def read_orders(path: Path = SAMPLE) -> list[Order]:
-    """One order a customer and day, oldest first; the lines of a day are summed. The hour is ours: noon, UTC."""
+    """Return one order per customer and day, oldest first, with the lines of a day summed.
+
+    The sample has no times of day; the orders are at noon UTC.
+    """
     bought: defaultdict[tuple[str, str], list[tuple[int, Decimal]]] = defaultdict(list)
     for line in path.read_text(encoding="ascii").splitlines():
         customer, _, day, cds, dollars = line.split()
@@ -49,7 +52,7 @@ def read_orders(path: Path = SAMPLE) -> list[Order]:
 
 
 def segments() -> list[dict[str, Any]]:
-    """The segments whose sizes were published: exactly k + 1 orders from January to September 1997, the last open."""
+    """Return a segment per published count: exactly 1 to 7 orders, and 8 or more, from January to September 1997."""
     last = len(PUBLISHED)
     return [
         {

@@ -1,1 +1,1 @@
-"""The shop of ``make demo-web``: a page on another origin that changes with stage and segments, and says why."""
+"""Demo shop of ``make demo-web``: pages that change with the visitor's stage and segments, and explain them."""

@@ -1,4 +1,4 @@
-"""``python -m examples.demo_shop``: Segue and a shop beside it, until Ctrl-C."""
+"""Command line of the demo shop: runs Segue and the shop until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from rich.console import Console
 
 from bench.processes import ROOT, Server, free_port, serving
 from examples.demo_shop.shop import create_shop
-from examples.demo_shop.workspace import SETTINGS, prepare
+from examples.demo_shop.workspace import SETTINGS, prepare_workspace
 
 HOST: Final = "127.0.0.1"
 _STOP_SECONDS_MAX: Final = 5
 
 
 def main() -> int:
-    asked = _arguments()
-    signal.signal(signal.SIGTERM, _interrupted)
+    arguments = _arguments()
+    signal.signal(signal.SIGTERM, _interrupt)
     console = Console()
-    _forget_settings()
+    _clear_settings()
     try:
-        shop = socket.create_server((HOST, asked.shop_port))
+        shop = socket.create_server((HOST, arguments.shop_port))
     except OSError as error:
-        console.print(f"The shop cannot have port {asked.shop_port}: {error.strerror}.")
+        console.print(f"Cannot open port {arguments.shop_port} for the shop: {error.strerror}.")
         return 1
     try:
         with shop, tempfile.TemporaryDirectory(prefix="segue-demo-web-") as scratch:
-            data, log = (asked.data or Path(scratch) / "data").resolve(), Path(scratch) / "serve.log"
+            data, log = (arguments.data or Path(scratch) / "data").resolve(), Path(scratch) / "serve.log"
             console.print("Starting Segue with its own PostgreSQL ...")
-            command = ["app", "serve", "--data", str(data), "--port", str(asked.port)]
-            with serving(command, asked.port, log, ready="/readyz", environment=SETTINGS) as server:
+            command = ["app", "serve", "--data", str(data), "--port", str(arguments.port)]
+            with serving(command, arguments.port, log, ready="/readyz", environment=SETTINGS) as server:
                 _serve_shop(server, _secret_key(server, data), shop, console)
     except KeyboardInterrupt:
-        pass  # the way to end it; by now all of it has been stopped
-    console.print("Stopped; Segue and its PostgreSQL too.")
+        pass  # the context managers have stopped both servers
+    console.print("Stopped the shop, Segue and its PostgreSQL.")
     return 0
 
 
@@ -51,39 +51,39 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m examples.demo_shop", description="A demo shop, and Segue beside it."
     )
-    parser.add_argument("--data", type=Path, help="directory to keep the data in (default: forgotten at the end)")
-    parser.add_argument("--port", type=int, default=free_port(), help="port of Segue (default: a free one)")
-    parser.add_argument("--shop-port", type=int, default=0, help="port of the shop (default: a free one)")
+    parser.add_argument("--data", type=Path, help="data directory (default: a temporary one)")
+    parser.add_argument("--port", type=int, default=free_port(), help="port of Segue (default: an unused one)")
+    parser.add_argument("--shop-port", type=int, default=0, help="port of the shop (default: an unused one)")
     return parser.parse_args()
 
 
-def _interrupted(_signal: int, _frame: FrameType | None) -> NoReturn:
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _forget_settings() -> None:
-    """The demo makes definitions: it must not do so in a database that somebody's environment names."""
+def _clear_settings() -> None:
+    """Ignore Segue's environment variables: the demo must not create definitions in another database."""
     for name in [name for name in os.environ if name.startswith("SEGUE_") or name == "DATABASE_URL"]:
         del os.environ[name]
 
 
 def _secret_key(server: Server, data: Path) -> str:
-    """The one that was printed; on data of an earlier run, where none was, a new one."""
+    """Return the printed key; create one if the data is from an earlier run, which prints none."""
     try:
         return server.printed_key("secret")
     except RuntimeError:
-        command = [sys.executable, "-m", "app", "keys", "create", "secret", "--name", "demo-web", "--data", str(data)]
-        made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        return made.stdout.strip()
+        command = [sys.executable, "-m", "app", "keys", "create", "secret", "--name", "demo-shop", "--data", str(data)]
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return process.stdout.strip()
 
 
 def _serve_shop(server: Server, secret_key: str, listening: socket.socket, console: Console) -> None:
-    """``listening`` takes connections from before the address is shown, so that nobody comes too early."""
+    """Serve the shop on a socket that already listens, so that the printed address works at once."""
     origin = "http://{}:{}".format(*listening.getsockname())
-    workspace = prepare(server.url, secret_key, origin)
-    console.print(f"The shop is open:  [bold green]{origin}[/bold green]")
-    console.print(f"Segue's own API:   {server.url}/docs")
-    console.print("Ctrl-C stops both.")
+    workspace = prepare_workspace(server.url, secret_key, origin)
+    console.print(f"Shop:   [bold green]{origin}[/bold green]")
+    console.print(f"Segue:  {server.url}/docs")
+    console.print("Press Ctrl-C to stop both.")
     config = uvicorn.Config(
         create_shop(workspace, origin),
         log_level="warning",

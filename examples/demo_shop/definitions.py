@@ -1,6 +1,6 @@
-"""What the demo shop's marketing wants to know: one journey with hints for the page, and segments of minutes.
+"""Definitions of the demo shop: one journey with page content per stage, and segments with windows of minutes.
 
-The windows are short so that one can watch them end. Rules and routes are those that everybody has.
+The windows are short so that you can watch them end. They use the public API and rule language.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ _SIX_STAGES: Final = next(journey for journey in JOURNEYS if journey["key"] == "
 _CONTENT: Final[dict[str, dict[str, str]]] = {
     "awareness": {
         "headline": "Slow mornings, well equipped",
-        "text": "Nine good things for the first hour of the day. Have a look around.",
-        "action": "See all nine",
+        "text": "Nine products for the first hour of the day.",
+        "action": "See all products",
         "href": "/products",
     },
     "consideration": {
         "headline": "Not sure which one?",
-        "text": "Most people begin with the dripper: it needs nothing but hot water and patience.",
-        "action": "Look at the dripper",
+        "text": "Most customers start with the dripper. It needs only hot water and patience.",
+        "action": "View the dripper",
         "href": "/products/dripper",
     },
     "decision": {
-        "headline": "Good choice. Almost yours.",
-        "text": "Your cart is kept for you, and delivery is on us.",
+        "headline": "Good choice",
+        "text": "Your cart is saved, and delivery is free.",
         "action": "Go to your cart",
         "href": "/cart",
     },
     "purchase": {
-        "headline": "Thank you. It is being packed.",
-        "text": "While you wait: the house beans are roasted on Mondays, and go well with anything here.",
-        "action": "Taste the house beans",
+        "headline": "Thank you for your order",
+        "text": "While you wait: our house beans are roasted every Monday.",
+        "action": "View the house beans",
         "href": "/products/beans",
     },
     "post-purchase": {
         "headline": "We are here when you need us",
-        "text": "A question about your order? Somebody who knows the things themselves will answer.",
-        "action": "Ask us anything",
+        "text": "Our team answers questions about your order.",
+        "action": "Contact support",
         "href": "/support",
     },
     "loyalty": {
         "headline": "Good to see you again",
-        "text": "You know your way around. Regulars find the new things first.",
-        "action": "What is new",
+        "text": "See what is new since your last order.",
+        "action": "See all products",
         "href": "/products",
     },
 }
-"""By stage: what the page says there. Hints only, and no secret: whoever asks for a stage may read them."""
+"""Page content by stage. It is public: every visitor can read the content of a stage."""
 
 JOURNEY: Final[Definition] = {
     **_SIX_STAGES,
@@ -67,17 +67,17 @@ def _segment(key: str, name: str, description: str, rule: dict[str, Any]) -> Def
 
 
 SEGMENTS: Final[tuple[Definition, ...]] = (
-    _segment("newcomer", "Newcomer", "First seen less than three minutes ago.", {"first": "*", "within": "3m"}),
+    _segment("newcomer", "New visitor", "First seen in the last three minutes.", {"first": "*", "within": "3m"}),
     _segment(
-        "keen",
-        "Keen",
-        "Looked at three products within a minute and a half.",
+        "engaged",
+        "Engaged",
+        "Viewed three products within 90 seconds.",
         {"did": "Product Viewed", "at_least": 3, "within": "90s"},
     ),
     _segment(
         "cart-abandoners-now",
-        "Cart left alone",
-        "Filled a cart, left it alone for twenty seconds, and did not order.",
+        "Cart abandoner",
+        "Filled a cart and has not changed it or ordered for 20 seconds.",
         {
             "all": [
                 {"did": _CART, "within": "5m"},
@@ -95,8 +95,8 @@ SEGMENTS: Final[tuple[Definition, ...]] = (
     _segment(
         "asked-for-help",
         "Asked for help",
-        "Wrote to support less than two minutes ago.",
+        "Contacted support in the last two minutes.",
         {"did": "Support Ticket Created", "within": "2m"},
     ),
-    _segment("subscribers", "Subscriber", "Wants the newsletter.", {"did": "Newsletter Subscribed"}),
+    _segment("subscribers", "Subscriber", "Subscribed to the newsletter.", {"did": "Newsletter Subscribed"}),
 )

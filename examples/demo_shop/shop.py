@@ -1,7 +1,7 @@
-"""The demo shop's own server: static files, logging in, a help desk, and the answer to why.
+"""Web server of the demo shop: static files, login, help desk and explanations.
 
-It is what a business has anyway. It knows who is logged in and vouches for that with a visitor token; it holds the
-secret key; the page never sees it. People who are logged in are kept in memory: stopping forgets them.
+It stands for a business's own server. It knows who is logged in and proves it to Segue with a visitor token. It holds
+the secret key, which the page never receives. Login sessions are kept in memory and end with the process.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from examples.demo_shop.definitions import JOURNEY, SEGMENTS
-from examples.demo_shop.loader import library, loader
-from examples.demo_shop.why import visitor_of, why
+from examples.demo_shop.explanation import explain_visitor, read_visitor_id
+from examples.demo_shop.snippet_tags import library, loader
 from examples.demo_shop.workspace import PAGE, Workspace
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -41,24 +41,24 @@ _TEXT_CHARS_MAX: Final = 2_000
 _UPSTREAM_SECONDS_MAX: Final = 10.0
 _WRITING: Final = frozenset({"POST", "PUT", "DELETE", "PATCH"})
 
-_Answer = Callable[[Request], Awaitable[Response]]
+_Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
 class Person:
-    """Who logged in. There is no password: it is a demo."""
+    """A logged-in customer. The demo has no passwords."""
 
     user_id: str
     first_name: str
     email: str
 
 
-class Refused(Exception):
-    """The page sent something that cannot be; the text says what."""
+class InvalidRequest(Exception):
+    """The request body is invalid; the message says how."""
 
 
 class Shop:
-    """The handlers, over one workspace and one memory of sessions."""
+    """Request handlers of one workspace, and the login sessions."""
 
     def __init__(self, workspace: Workspace, origin: str) -> None:
         self.workspace = workspace
@@ -86,81 +86,81 @@ class Shop:
         return Response(self._html, media_type="text/html", headers={"content-security-policy": self._policy})
 
     async def definitions(self, _request: Request) -> Response:
-        """Names for what the page gets as keys."""
+        """Return the names of the stages and segments, which the page knows by key."""
         stages = [{"key": stage["key"], "name": stage["name"]} for stage in JOURNEY["stages"]]
         segments = [{name: segment[name] for name in ("key", "name", "description")} for segment in SEGMENTS]
         return JSONResponse({"journey": {"key": JOURNEY["key"], "stages": stages}, "segments": segments})
 
-    async def why(self, request: Request) -> Response:
-        visitor = visitor_of(request.cookies)
-        return JSONResponse({"known": False} if visitor is None else await why(self._api, visitor))
+    async def explanation(self, request: Request) -> Response:
+        visitor = read_visitor_id(request.cookies)
+        return JSONResponse({"known": False} if visitor is None else await explain_visitor(self._api, visitor))
 
-    # -------------------------------------------------------------------------------------- logging in
+    # ------------------------------------------------------------------------------------------- login
 
     async def session(self, request: Request) -> Response:
-        """Who is logged in, for a page that was loaded anew."""
-        return await self._vouched(request, self._person(request))
+        """Return the logged-in person, for a page that was reloaded."""
+        return await self._session_response(request, self._person(request))
 
     async def log_in(self, request: Request) -> Response:
-        asked = await _read(request, first_name=_NAME_CHARS_MAX, email=_NAME_CHARS_MAX)
-        email = asked["email"].lower()
-        person = Person(f"shop-{hashlib.sha256(email.encode()).hexdigest()[:12]}", asked["first_name"], email)
-        answer = await self._vouched(request, person)
+        fields = await _read_fields(request, first_name=_NAME_CHARS_MAX, email=_NAME_CHARS_MAX)
+        email = fields["email"].lower()
+        person = Person(f"shop-{hashlib.sha256(email.encode()).hexdigest()[:12]}", fields["first_name"], email)
+        response = await self._session_response(request, person)
         session = secrets.token_urlsafe(24)
         self._sessions[session] = person
-        answer.set_cookie(SESSION_COOKIE, session, httponly=True, samesite="lax")
-        return answer
+        response.set_cookie(SESSION_COOKIE, session, httponly=True, samesite="lax")
+        return response
 
     async def log_out(self, request: Request) -> Response:
         self._sessions.pop(request.cookies.get(SESSION_COOKIE, ""), None)
-        answer = JSONResponse({"person": None})
-        answer.delete_cookie(SESSION_COOKIE)
-        return answer
+        response = JSONResponse({"person": None})
+        response.delete_cookie(SESSION_COOKIE)
+        return response
 
     def _person(self, request: Request) -> Person | None:
         return self._sessions.get(request.cookies.get(SESSION_COOKIE, ""))
 
-    async def _vouched(self, request: Request, person: Person | None) -> JSONResponse:
-        """The person, and a token with which the page may read what is known of them."""
-        visitor = visitor_of(request.cookies)
+    async def _session_response(self, request: Request, person: Person | None) -> JSONResponse:
+        """Return the person and a visitor token, with which the page may read that person's stages and segments."""
+        visitor = read_visitor_id(request.cookies)
         if person is None:
             return JSONResponse({"person": None})
-        known = {"user_id": person.user_id, "first_name": person.first_name, "email": person.email}
+        details = {"user_id": person.user_id, "first_name": person.first_name, "email": person.email}
         if visitor is None:
-            return JSONResponse({"person": known, "visitor_token": None})
-        asked = {"source": PAGE, "anonymous_id": visitor, "user_id": person.user_id}
-        minted = await self._api.post("/v1/visitor-tokens", json=asked)
-        return JSONResponse({"person": known, "visitor_token": minted.raise_for_status().json()["token"]})
+            return JSONResponse({"person": details, "visitor_token": None})
+        body = {"source": PAGE, "anonymous_id": visitor, "user_id": person.user_id}
+        response = await self._api.post("/v1/visitor-tokens", json=body)
+        return JSONResponse({"person": details, "visitor_token": response.raise_for_status().json()["token"]})
 
     # ----------------------------------------------------------------------------------------- support
 
     async def open_ticket(self, request: Request) -> Response:
-        """A help desk is a system of its own: it tells Segue itself, and the page hears of it from Segue."""
-        asked = await _read(request, subject=_NAME_CHARS_MAX, text=_TEXT_CHARS_MAX)
-        visitor, person = visitor_of(request.cookies), self._person(request)
+        """Report a ticket to Segue, as a separate help desk would; the page learns about it from Segue."""
+        fields = await _read_fields(request, subject=_NAME_CHARS_MAX, text=_TEXT_CHARS_MAX)
+        visitor, person = read_visitor_id(request.cookies), self._person(request)
         if visitor is None and person is None:
-            raise Refused("Nobody to answer to: this browser keeps no cookies.")
+            raise InvalidRequest("Log in or allow cookies, so that we know who asks.")
         ticket = f"T-{secrets.randbelow(9000) + 1000}"
         message = {
             "messageId": str(uuid.uuid4()),
             "event": "Support Ticket Created",
             "anonymousId": visitor,
             "userId": None if person is None else person.user_id,
-            "properties": {"ticket_id": ticket, "subject": asked["subject"], "text": asked["text"]},
+            "properties": {"ticket_id": ticket, "subject": fields["subject"], "text": fields["text"]},
             "context": {"library": {"name": "help-desk", "version": "1"}},
         }
-        sent = await self._api.post("/v1/track", json=message, auth=(self.workspace.help_desk_key, ""))
-        sent.raise_for_status()
+        response = await self._api.post("/v1/track", json=message, auth=(self.workspace.help_desk_key, ""))
+        response.raise_for_status()
         return JSONResponse({"ticket": ticket})
 
 
 def create_shop(workspace: Workspace, origin: str) -> Starlette:
-    """The whole shop, to be served under ``origin``."""
+    """Return the application of the shop, served at ``origin``."""
     shop = Shop(workspace, origin)
     routes = [
         *(Route(path, shop.page) for path in _PAGES),
         Route("/api/definitions", shop.definitions),
-        Route("/api/why", shop.why),
+        Route("/api/explanation", shop.explanation),
         Route("/api/session", shop.session),
         Route("/api/session", shop.log_in, methods=["POST"]),
         Route("/api/session", shop.log_out, methods=["DELETE"]),
@@ -172,13 +172,13 @@ def create_shop(workspace: Workspace, origin: str) -> Starlette:
         return JSONResponse({"message": str(error)}, 400)
 
     async def upstream(_request: Request, _error: Exception) -> Response:
-        return JSONResponse({"message": "Segue does not answer just now."}, 502)
+        return JSONResponse({"message": "Segue is not available. Try again."}, 502)
 
-    async def guard(request: Request, answer: _Answer) -> Response:
-        """Only the shop's own pages may write; nothing is kept in caches, so that an edited file shows at once."""
+    async def guard(request: Request, handle: _Handler) -> Response:
+        """Refuse writes from other origins, and disable caching so that an edited file shows at once."""
         if request.method in _WRITING and request.headers.get("origin") != origin:
-            return JSONResponse({"message": "Only the shop's own pages may do this."}, 403)
-        response = await answer(request)
+            return JSONResponse({"message": "Request from another origin."}, 403)
+        response = await handle(request)
         response.headers["x-content-type-options"] = "nosniff"
         response.headers["referrer-policy"] = "same-origin"
         response.headers["cache-control"] = "no-cache"
@@ -188,12 +188,12 @@ def create_shop(workspace: Workspace, origin: str) -> Starlette:
         routes=routes,
         lifespan=shop.lifespan,
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)],
-        exception_handlers={Refused: refuse, httpx.HTTPError: upstream},
+        exception_handlers={InvalidRequest: refuse, httpx.HTTPError: upstream},
     )
 
 
 def _content_security_policy(script: str, segue: str) -> str:
-    """As strict as it gets: one inline script by its hash, nothing from elsewhere but Segue, no text becomes code."""
+    """Return a strict policy: one inline script by hash, no other origin than Segue, Trusted Types required."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return "; ".join(
         (
@@ -210,21 +210,21 @@ def _content_security_policy(script: str, segue: str) -> str:
     )
 
 
-async def _read(request: Request, **chars_max: int) -> dict[str, str]:
-    """The fields of a JSON body: text, not empty, cut to its length. Raises :class:`Refused`."""
+async def _read_fields(request: Request, **chars_max: int) -> dict[str, str]:
+    """Return text fields of a JSON body, cut to their maximum length. Raise InvalidRequest if one is empty."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > _BODY_BYTES_MAX:
-            raise Refused("That is too long.")
+            raise InvalidRequest("The request is too large.")
     try:
-        asked: Any = json.loads(body)
+        body_json: Any = json.loads(body)
     except ValueError:
-        raise Refused("The body is not JSON.") from None
-    found: dict[str, str] = {}
+        raise InvalidRequest("The body is not JSON.") from None
+    fields: dict[str, str] = {}
     for name, chars in chars_max.items():
-        text = asked.get(name) if isinstance(asked, dict) else None
+        text = body_json.get(name) if isinstance(body_json, dict) else None
         if not isinstance(text, str) or not text.strip():
-            raise Refused(f"{name.replace('_', ' ').capitalize()} is missing.")
-        found[name] = text.strip()[:chars]
-    return found
+            raise InvalidRequest(f"{name.replace('_', ' ').capitalize()} is missing.")
+        fields[name] = text.strip()[:chars]
+    return fields

@@ -1,4 +1,4 @@
-"""The demo's side of Segue: a source for the page, one for the help desk, and the definitions, made through the API."""
+"""Workspace setup for the demo shop: creates sources, keys, the journey and the segments through the API."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from examples.demo_shop.definitions import JOURNEY, SEGMENTS
 PAGE: Final = "shop"
 HELP_DESK: Final = "help-desk"
 SETTINGS: Final = {"SEGUE_PUBLIC_TRAITS": '["first_name"]'}
-"""What Segue is told at its start: the declared traits that a page may read."""
+"""Environment of Segue: the declared traits that a page may read."""
 
 _SECONDS_MAX: Final = 30.0
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where Segue answers, and with which keys. The page gets ``page_key`` and nothing else."""
+    """Segue's URL and keys. The page gets only ``page_key``."""
 
     url: str
     secret_key: str = field(repr=False)
@@ -27,8 +27,8 @@ class Workspace:
     help_desk_key: str
 
 
-def prepare(url: str, secret_key: str, shop_origin: str) -> Workspace:
-    """Define what the shop needs; may be done again on the same data. Raises httpx.HTTPError."""
+def prepare_workspace(url: str, secret_key: str, shop_origin: str) -> Workspace:
+    """Create what the shop needs; safe to repeat on the same data. Raise httpx.HTTPError if Segue refuses."""
     secret = {"Authorization": f"Bearer {secret_key}"}
     with httpx.Client(base_url=url, headers=secret, timeout=_SECONDS_MAX) as api:
         _put(api, "/v1/sources", {"key": PAGE, "name": "Demo shop"})
@@ -45,14 +45,14 @@ def prepare(url: str, secret_key: str, shop_origin: str) -> Workspace:
 
 
 def _put(api: httpx.Client, path: str, body: dict[str, Any]) -> None:
-    """Make it, or, where its key is taken, make it so."""
-    answer = api.post(path, json=body)
-    if answer.status_code == httpx.codes.CONFLICT and path != "/v1/sources":
-        answer = api.put(f"{path}/{body['key']}", json=body)
-    if answer.status_code != httpx.codes.CONFLICT:
-        answer.raise_for_status()
+    """Create a resource, or replace it if its key exists."""
+    response = api.post(path, json=body)
+    if response.status_code == httpx.codes.CONFLICT and path != "/v1/sources":
+        response = api.put(f"{path}/{body['key']}", json=body)
+    if response.status_code != httpx.codes.CONFLICT:
+        response.raise_for_status()
 
 
 def _write_key(api: httpx.Client, source: str, **extra: Any) -> str:
-    made = api.post("/v1/keys", json={"kind": "write", "source": source, "name": "demo-web", **extra})
-    return str(made.raise_for_status().json()["key"])
+    response = api.post("/v1/keys", json={"kind": "write", "source": source, "name": "demo-shop", **extra})
+    return str(response.raise_for_status().json()["key"])

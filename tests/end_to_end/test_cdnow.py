@@ -34,10 +34,10 @@ def test_the_published_row_comes_back() -> None:
     screen = Console(file=io.StringIO(), width=140)
     outcome = run_demo(screen)
     assert outcome.counted == PUBLISHED
-    assert outcome.counted_again == PUBLISHED
+    assert outcome.recounted == PUBLISHED
     assert outcome.outcomes == {"accepted": 6_696, "duplicate": 2 * 6_696}
     assert outcome.quarantined == 0
-    assert outcome.as_published
+    assert outcome.matches_published
     stages = [(stay["stage"], stay["entered_at"][:10], stay["cause"]["message_id"]) for stay in outcome.journey]
     assert stages == [
         ("purchase", "1997-01-01", "cdnow-00021-19970101"),

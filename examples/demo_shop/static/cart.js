@@ -1,22 +1,22 @@
-// What lies in the cart: {product id: quantity}, kept in this browser.
+// Cart contents as {product id: quantity}, stored in this browser.
 
-const PLACE = 'shop_cart'
+const STORAGE_KEY = 'shop_cart'
 
 let lines = read()
 
 function read() {
   try {
-    return new Map(Object.entries(JSON.parse(localStorage.getItem(PLACE) ?? '{}')))
+    return new Map(Object.entries(JSON.parse(localStorage.getItem(STORAGE_KEY) ?? '{}')))
   } catch {
-    return new Map() // storage is blocked or holds something else: the cart lasts as long as the page
+    return new Map() // storage is blocked or invalid: the cart lasts as long as the page
   }
 }
 
 function write() {
   try {
-    localStorage.setItem(PLACE, JSON.stringify(Object.fromEntries(lines)))
+    localStorage.setItem(STORAGE_KEY, JSON.stringify(Object.fromEntries(lines)))
   } catch {
-    // as above
+    // as in read()
   }
   document.getElementById('cart-count').textContent = count()
 }
@@ -37,7 +37,7 @@ export function empty() {
   write()
 }
 
-/** [{product, quantity}] of the products that there are. */
+/** Return [{product, quantity}] for the products in the cart. */
 export function content(products) {
   return products.filter((product) => lines.has(product.id)).map((product) => ({ product, quantity: lines.get(product.id) }))
 }

@@ -1,16 +1,16 @@
-// The only way in which this shop makes elements: text becomes text nodes, never markup.
+// DOM helpers. All elements of the shop are created here, so that text becomes text nodes and never markup.
 
 const SVG = 'http://www.w3.org/2000/svg'
 
 /**
- * An element. An attribute that is a function is a listener, one that is null, undefined or false is left out;
- * a child that is no node becomes text.
+ * Create an element. A function as attribute value becomes a listener; null, undefined and false omit the attribute.
+ * Children that are not nodes become text.
  */
 export function h(name, attributes = {}, ...children) {
   return fill(document.createElement(name), attributes, children)
 }
 
-/** A picture of the sprite in index.html. */
+/** Create a picture from the sprite in index.html. */
 export function picture(id) {
   const use = document.createElementNS(SVG, 'use')
   use.setAttribute('href', `#picture-${id}`)
@@ -26,7 +26,7 @@ function fill(element, attributes, children) {
   return element
 }
 
-/** Exchange what `container` holds; focus and opened details stay where they were, by their ids. */
+/** Replace the children of `container`. Focus and open <details> are restored by id. */
 export function replace(container, ...children) {
   const focused = container.contains(document.activeElement) ? document.activeElement.id : ''
   const open = [...container.querySelectorAll('details[open]')].map((details) => details.id)
@@ -35,7 +35,7 @@ export function replace(container, ...children) {
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true })
 }
 
-/** A path of this shop, or the front page: what comes from data must not lead elsewhere, nor be a script. */
+/** Return `href` if it is a path of this shop, else the home page. Content must not link to other sites or scripts. */
 export function ownPath(href) {
   return typeof href === 'string' && /^\/(?![/\\])/.test(href) ? href : '/'
 }

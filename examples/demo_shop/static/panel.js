@@ -1,150 +1,151 @@
-// The panel: stage and segments as the page itself knows them from Segue, and why, as the shop's server may ask.
-// Whatever it shows came from somebody's browser once: it becomes text nodes (dom.js), never markup.
+// The panel: stage and segments as the page gets them from Segue, and explanations from the shop's server.
+// Visitors wrote part of what it shows, so everything becomes text nodes (dom.js), never markup.
 
 import { h, replace } from './dom.js'
-import { evidence, words } from './words.js'
+import { evidence, ruleText } from './rule_text.js'
 
 const TICK_MS = 250
-const ASK_AGAIN_MS = 5_000 // what other systems report shows without a click
-const SENT_MS = 250 // in which a call has usually been sent and answered
-const AWAITED_MS = 10_000
-const PROOFS_MAX = 4 // the latest
+const POLL_MS = 5_000 // finds what other systems reported, without a click
+const SEND_MS = 250 // a call has usually been sent and answered by then
+const PENDING_MS = 10_000
+const TOUCHPOINTS_MAX = 4 // the latest ones of a rule
 
-const at = (id) => document.getElementById(id)
+const byId = (id) => document.getElementById(id)
 const clock = new Intl.DateTimeFormat('en-GB', { timeStyle: 'medium' })
 const time = (instant) => clock.format(new Date(instant))
 
 /** How far this machine's clock is behind Segue's, in ms. */
-let behind = 0
-let given
-let why = { known: false }
-let drawn = ''
-let stage
-let pointed = ''
-let question = 0 // the timer of the next one
-let due = 0 // and when that is, in ms
-let asking = false
-/** Calls that the timeline does not show yet: message id -> until when they are waited for. */
-const awaited = new Map()
+let clockOffset = 0
+let context
+let explanation = { known: false }
+let lastDrawn = ''
+let lastStage
+let highlighted = ''
+let timer = 0 // of the next request
+let dueAt = 0 // time of the next request, in ms
+let isLoading = false
+/** Calls that the timeline does not show yet: message id -> time until which the panel polls for them. */
+const pending = new Map()
 
-/** Begin to show. `given` = {segue, definitions, answer, startOver}. */
-export function start(all) {
-  given = all
-  at('panel-toggle').addEventListener('click', () => toggle(!isOpen()))
-  at('start-over').addEventListener('click', given.startOver)
-  toggle(window.matchMedia('(min-width: 900px)').matches)
-  given.segue.on('change', changed)
-  for (const call of ['page', 'track', 'identify']) given.segue.on(call, heard)
-  given.segue.ready(changed)
+/** Start the panel. `options` = {segue, definitions, request, startOver}. */
+export function start(options) {
+  context = options
+  byId('panel-toggle').addEventListener('click', () => setOpen(!isOpen()))
+  byId('start-over').addEventListener('click', context.startOver)
+  setOpen(window.matchMedia('(min-width: 900px)').matches)
+  context.segue.on('change', onChange)
+  for (const call of ['page', 'track', 'identify']) context.segue.on(call, onCall)
+  context.segue.ready(onChange)
   setInterval(tick, TICK_MS)
-  ask(0)
+  load(0)
 }
 
 function isOpen() {
-  return at('panel-toggle').getAttribute('aria-expanded') === 'true'
+  return byId('panel-toggle').getAttribute('aria-expanded') === 'true'
 }
 
-function toggle(open) {
+function setOpen(open) {
   document.documentElement.dataset.panel = open ? 'open' : 'closed'
-  at('panel-toggle').setAttribute('aria-expanded', String(open))
-  at('panel-toggle').textContent = open ? 'Hide' : 'Show'
-  at('panel-body').hidden = !open
+  byId('panel-toggle').setAttribute('aria-expanded', String(open))
+  byId('panel-toggle').textContent = open ? 'Hide' : 'Show'
+  byId('panel-body').hidden = !open
 }
 
-// -------------------------------------------------------------------------------------------- what is known
+// ----------------------------------------------------------------------------------------------- data
 
-function changed() {
-  const known = given.segue.personalization()
-  if (known?.as_of) behind = new Date(known.as_of) - Date.now()
-  tellCountdowns(known?.segments ?? [])
+function onChange() {
+  const personalization = context.segue.personalization()
+  if (personalization?.as_of) clockOffset = new Date(personalization.as_of) - Date.now()
+  updateNotes(personalization?.segments ?? [])
   draw()
-  ask(0)
+  load(0)
 }
 
-/** The page has made a call: it will be in the log in a moment. */
-function heard({ messageId }) {
-  awaited.set(messageId, Date.now() + AWAITED_MS)
-  ask(SENT_MS)
+/** The page made a call: poll until the log contains it. */
+function onCall({ messageId }) {
+  pending.set(messageId, Date.now() + PENDING_MS)
+  load(SEND_MS)
 }
 
-/** Ask the shop's server why, in `delay` ms or when it is to be asked anyhow, whichever is sooner. */
-function ask(delay) {
-  const wanted = Date.now() + delay
-  if (question && due <= wanted) return
-  clearTimeout(question)
-  due = wanted
-  question = setTimeout(askNow, delay)
+/** Request the explanation in `delay` ms, unless a request is due earlier. */
+function load(delay) {
+  const wantedAt = Date.now() + delay
+  if (timer && dueAt <= wantedAt) return
+  clearTimeout(timer)
+  dueAt = wantedAt
+  timer = setTimeout(loadNow, delay)
 }
 
-async function askNow() {
-  question = 0
-  if (asking) return ask(SENT_MS) // one question at a time
-  if (document.hidden) return ask(ASK_AGAIN_MS)
-  asking = true
+async function loadNow() {
+  timer = 0
+  if (isLoading) return load(SEND_MS) // one request at a time
+  if (document.hidden) return load(POLL_MS)
+  isLoading = true
   try {
-    learn(await given.answer('/api/why'))
+    receive(await context.request('/api/explanation'))
   } catch {
-    // The server is being stopped, or busy: what is shown stays, and it is asked again.
+    // The server is stopping or busy: keep what is shown and try again.
   }
-  asking = false
-  ask(awaited.size ? SENT_MS : ASK_AGAIN_MS)
+  isLoading = false
+  load(pending.size ? SEND_MS : POLL_MS)
 }
 
-function learn(answer) {
-  why = answer
-  if (why.as_of) behind = new Date(why.as_of) - Date.now()
-  for (const { message_id } of why.touchpoints ?? []) awaited.delete(message_id)
-  for (const [id, until] of awaited) if (until < Date.now()) awaited.delete(id)
+function receive(response) {
+  explanation = response
+  if (explanation.as_of) clockOffset = new Date(explanation.as_of) - Date.now()
+  for (const { message_id } of explanation.touchpoints ?? []) pending.delete(message_id)
+  for (const [id, until] of pending) if (until < Date.now()) pending.delete(id)
   draw()
 }
 
-const now = () => Date.now() + behind
+const now = () => Date.now() + clockOffset
 
-// ---------------------------------------------------------------------------------------------------- draw
+// -------------------------------------------------------------------------------------------- drawing
 
 function draw() {
-  const known = given.segue.personalization() ?? {}
-  const same = JSON.stringify([known, why], (name, value) => (name === 'as_of' ? undefined : value))
-  if (same === drawn) return
-  drawn = same
-  drawStage(known.stages?.[given.definitions.journey.key] ?? {}, known)
-  drawSegments(known.segments ?? [])
+  const personalization = context.segue.personalization() ?? {}
+  const drawn = JSON.stringify([personalization, explanation], (name, value) => (name === 'as_of' ? undefined : value))
+  if (drawn === lastDrawn) return
+  lastDrawn = drawn
+  drawStages(personalization.stages?.[context.definitions.journey.key] ?? {}, personalization.withheld)
+  drawSegments(personalization.segments ?? [])
   drawTimeline()
-  drawWho(known)
+  drawIdentities(personalization.withheld)
   tick()
 }
 
-function drawStage(place, known) {
-  const name = given.definitions.journey.stages.find((each) => each.key === place.stage)?.name ?? 'none yet'
-  at('stage-note').textContent = known.withheld ? 'withheld: nobody vouches for who this is' : place.since ? `since ${time(place.since)}` : ''
-  const reasons = new Map((why.journey?.stages ?? []).map((each) => [each.stage, each.explanation]))
-  replace(at('track'), given.definitions.journey.stages.map((each) => station(each, each.key === place.stage, reasons.get(each.key))))
-  at('panel-brief').textContent = name
-  if (stage !== undefined && stage !== name) at('announcer').textContent = `Stage: ${name}`
-  stage = name
+function drawStages(current, isWithheld) {
+  const { stages } = context.definitions.journey
+  const name = stages.find(({ key }) => key === current.stage)?.name ?? 'No stage yet'
+  byId('stage-note').textContent = isWithheld ? 'withheld: identity not verified' : current.since ? `since ${time(current.since)}` : ''
+  const explanations = new Map((explanation.journey?.stages ?? []).map((stage) => [stage.stage, stage.explanation]))
+  replace(byId('stages'), stages.map((stage) => stageItem(stage, stage.key === current.stage, explanations.get(stage.key))))
+  byId('panel-brief').textContent = name
+  if (lastStage !== undefined && lastStage !== name) byId('announcer').textContent = `Stage: ${name}`
+  lastStage = name
 }
 
-function station({ key, name }, isCurrent, reason) {
-  const look = isCurrent ? 'current' : reason?.truth ? 'held' : 'open'
+function stageItem({ key, name }, isCurrent, reason) {
+  const status = isCurrent ? 'current' : reason?.truth ? 'held' : 'open'
   return h(
     'li',
-    { class: `station ${look}`, 'data-stage': key, 'aria-current': isCurrent ? 'step' : null },
+    { class: `stage ${status}`, 'data-stage': key, 'aria-current': isCurrent ? 'step' : null },
     h(
       'details',
-      { id: `why-stage-${key}` },
-      h('summary', {}, h('span', { class: 'dot', 'aria-hidden': 'true' }), name, h('span', { class: 'unseen' }, isCurrent ? ', now' : '')),
-      reason ? tree(reason) : h('p', { class: 'faint' }, 'Nothing has arrived yet, or this browser keeps no cookies.'),
+      { id: `explanation-stage-${key}` },
+      h('summary', {}, h('span', { class: 'dot', 'aria-hidden': 'true' }), name, h('span', { class: 'visually-hidden' }, isCurrent ? ', current stage' : '')),
+      reason ? tree(reason) : h('p', { class: 'faint' }, 'No data yet. If this stays, the browser may block cookies.'),
     ),
   )
 }
 
 function drawSegments(memberships) {
-  const mine = new Map(memberships.map((each) => [each.key, each]))
-  const reasons = new Map((why.segments ?? []).map((each) => [each.segment, each]))
-  at('segments-note').textContent = mine.size ? `in ${mine.size} of ${given.definitions.segments.length}` : 'in none'
+  const membershipByKey = new Map(memberships.map((membership) => [membership.key, membership]))
+  const reasonByKey = new Map((explanation.segments ?? []).map((segment) => [segment.segment, segment]))
+  byId('segments-note').textContent = `member of ${memberships.length} of ${context.definitions.segments.length}`
   replace(
-    at('segments'),
-    given.definitions.segments.map((segment) => segmentItem(segment, mine.get(segment.key), reasons.get(segment.key))),
+    byId('segments'),
+    context.definitions.segments.map((segment) => segmentItem(segment, membershipByKey.get(segment.key), reasonByKey.get(segment.key))),
   )
 }
 
@@ -156,97 +157,98 @@ function segmentItem({ key, name, description }, membership, reason) {
     { class: membership ? 'segment in' : until ? 'segment soon' : 'segment', 'data-segment': key },
     h(
       'details',
-      { id: `why-segment-${key}` },
+      { id: `explanation-segment-${key}` },
       h(
         'summary',
         {},
         h('span', { class: 'dot', 'aria-hidden': 'true' }),
         h('span', { class: 'segment-name' }, name),
-        h('span', { class: 'state', ...countdown(until, membership ? 'in, % left' : 'joins in %') }, membership ? 'in' : 'not in'),
+        h('span', { class: 'state', ...countdown(until, membership ? 'member, % left' : 'joins in %') }, membership ? 'member' : 'not a member'),
       ),
-      h('p', { class: 'until' }, h('span', { class: 'faint' }, `${description} `), lasting(membership, since, until)),
+      h('p', { class: 'until' }, h('span', { class: 'faint' }, `${description} `), intervalText(membership, since, until)),
       reason ? tree(reason.explanation) : null,
     ),
     until ? h('span', { class: 'bar', 'aria-hidden': 'true' }, h('span', { 'data-from': since, 'data-to': until })) : null,
   )
 }
 
-function lasting(membership, since, until) {
-  const what = membership ? 'A member' : 'Not a member'
+function intervalText(membership, since, until) {
+  const status = membership ? 'Member' : 'Not a member'
   const from = since ? ` since ${time(since)}` : ''
-  return `${what}${from}, ${until ? `until ${time(until)} if nothing happens.` : 'until something happens.'}`
+  if (!until) return `${status}${from}.`
+  return `${status}${from}. ${membership ? 'Leaves' : 'Joins'} at ${time(until)} unless a new event changes that.`
 }
 
-/** The tree of an explanation: each node's rule in words, what was counted, and the touchpoints it rests on. */
+/** The explanation tree: the text of each rule, its counts, and the touchpoints that it is based on. */
 function tree(node) {
-  return h('ul', { class: 'why' }, branch(node))
+  return h('ul', { class: 'explanation' }, branch(node))
 }
 
 function branch(node) {
   const negated = 'not' in node.rule && node.nodes?.length === 1 && !node.nodes[0].nodes?.length ? node.nodes[0] : null
-  const counted = negated ?? node
-  const known = evidence(counted, !negated)
+  const measured = negated ?? node
+  const count = evidence(measured, !negated)
   return h(
     'li',
     { class: node.truth ? 'yes' : 'no' },
-    h('span', { class: 'mark' }, node.truth ? '✓' : '✗', h('span', { class: 'unseen' }, node.truth ? ' holds: ' : ' does not hold: ')),
-    h('span', { class: 'rule' }, negated ? `no ${words(negated.rule)}` : words(node.rule)),
-    known ? [' ', h('span', { class: 'counted' }, known)] : null,
+    h('span', { class: 'mark' }, node.truth ? '✓' : '✗', h('span', { class: 'visually-hidden' }, node.truth ? ' true: ' : ' false: ')),
+    h('span', { class: 'rule' }, negated ? `no ${ruleText(negated.rule)}` : ruleText(node.rule)),
+    count ? [' ', h('span', { class: 'count' }, count)] : null,
     ' ',
-    node.valid_until ? h('span', { class: 'clock', ...countdown(node.valid_until, 'for another %') }) : null,
+    node.valid_until ? h('span', { class: 'clock', ...countdown(node.valid_until, 'changes in %') }) : null,
     ' ',
-    counted.touchpoints?.length ? h('span', { class: 'proofs' }, counted.touchpoints.slice(-PROOFS_MAX).map(proof)) : null,
+    measured.touchpoints?.length ? h('span', { class: 'evidence' }, measured.touchpoints.slice(-TOUCHPOINTS_MAX).map(touchpointButton)) : null,
     node.nodes?.length && !negated ? h('ul', {}, node.nodes.map(branch)) : null,
   )
 }
 
-/** A touchpoint that a rule rests on; pressing it shows it in the timeline. */
-function proof(messageId) {
-  const touchpoint = why.touchpoints?.find((each) => each.message_id === messageId)
-  if (!touchpoint) return h('span', { class: 'proof' }, 'earlier')
-  const name = `${touchpoint.name} at ${time(touchpoint.occurred_at)}`
-  return h('button', { type: 'button', class: 'proof', title: name, 'aria-label': name, click: () => point(messageId) }, time(touchpoint.occurred_at))
+/** A touchpoint that a rule is based on; a click highlights it in the timeline. */
+function touchpointButton(messageId) {
+  const touchpoint = explanation.touchpoints?.find(({ message_id }) => message_id === messageId)
+  if (!touchpoint) return h('span', { class: 'touchpoint' }, 'earlier')
+  const label = `${touchpoint.name} at ${time(touchpoint.occurred_at)}`
+  return h('button', { type: 'button', class: 'touchpoint', title: label, 'aria-label': label, click: () => highlight(messageId) }, time(touchpoint.occurred_at))
 }
 
-function point(messageId) {
-  pointed = messageId
-  for (const item of at('timeline').children) {
-    item.classList.toggle('pointed', item.dataset.message === pointed)
-    if (item.dataset.message === pointed) item.scrollIntoView({ block: 'nearest' })
+function highlight(messageId) {
+  highlighted = messageId
+  for (const item of byId('timeline').children) {
+    item.classList.toggle('highlighted', item.dataset.message === highlighted)
+    if (item.dataset.message === highlighted) item.scrollIntoView({ block: 'nearest' })
   }
 }
 
 function drawTimeline() {
-  replace(at('timeline'), (why.touchpoints ?? []).map(timelineItem))
+  const touchpoints = explanation.touchpoints ?? []
+  byId('timeline-note').textContent = touchpoints.length ? 'newest first' : 'none yet'
+  replace(byId('timeline'), touchpoints.map(timelineItem))
 }
 
-function timelineItem({ message_id, type, name, channel, occurred_at, properties, traits, context }) {
-  const rule = context.channel_rule
-  const group = context.acquisition?.group
+function timelineItem({ message_id, type, name, channel, occurred_at, properties, traits, context: { channel_rule: rule, acquisition } }) {
   return h(
     'li',
-    { 'data-message': message_id, class: message_id === pointed ? 'pointed' : null },
+    { 'data-message': message_id, class: message_id === highlighted ? 'highlighted' : null },
     h('time', { datetime: occurred_at }, time(occurred_at)),
     h('span', { class: 'event' }, name ?? type),
     h('span', { class: 'detail' }, detail(properties, traits)),
     h('span', { class: 'channel', 'data-channel': channel }, channel),
-    h('span', { class: 'decided' }, [group, rule].filter(Boolean).join(' · ')),
+    h('span', { class: 'channel-rule' }, [acquisition?.group, rule].filter(Boolean).join(' · ')),
   )
 }
 
 function detail(properties, traits) {
-  const said = properties.query ?? properties.text ?? properties.path ?? properties.name ?? properties.order_id ?? properties.list ?? traits?.first_name
-  return said === undefined || said === null ? '' : String(said)
+  const value = properties.query ?? properties.text ?? properties.path ?? properties.name ?? properties.order_id ?? properties.list ?? traits?.first_name
+  return String(value ?? '')
 }
 
-function drawWho(known) {
-  const ids = (why.identities ?? []).map(({ kind, value }) => `${kind} ${value.length > 24 ? `${value.slice(0, 8)}…` : value}`)
-  at('who').textContent = ids.length ? `You are ${ids.join(', ')}.` : known.withheld ? '' : 'Nobody is known yet.'
+function drawIdentities(isWithheld) {
+  const ids = (explanation.identities ?? []).map(({ kind, value }) => `${kind} ${value.length > 24 ? `${value.slice(0, 8)}…` : value}`)
+  byId('identities').textContent = ids.length ? `Your identities: ${ids.join(', ')}` : isWithheld ? '' : 'No identities yet.'
 }
 
-// --------------------------------------------------------------------------------------------------- time
+// ----------------------------------------------------------------------------------------------- time
 
-/** Attributes of an element that tells how long it is until then; `%` stands for that in the text. */
+/** Attributes of an element that shows the time left until `until`, in place of `%` in the text. */
 function countdown(until, text) {
   return until ? { 'data-until': until, 'data-text': text } : {}
 }
@@ -254,7 +256,7 @@ function countdown(until, text) {
 function tick() {
   for (const element of document.querySelectorAll('[data-until]')) {
     const left = Math.max(0, new Date(element.dataset.until) - now())
-    element.textContent = element.dataset.text.replace('%', length(left))
+    element.textContent = element.dataset.text.replace('%', duration(left))
   }
   for (const bar of document.querySelectorAll('.bar > [data-to]')) {
     const [from, to] = [new Date(bar.dataset.from), new Date(bar.dataset.to)]
@@ -262,8 +264,8 @@ function tick() {
   }
 }
 
-/** Milliseconds as 1:05, or in days and hours. */
-function length(ms) {
+/** Format milliseconds as 1:05, or as days from two days on. */
+function duration(ms) {
   const seconds = Math.ceil(ms / 1000)
   if (seconds >= 172_800) return `${Math.round(seconds / 86_400)} days`
   const parts = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60]
@@ -271,11 +273,11 @@ function length(ms) {
   return parts[0] ? `${parts[0]}:${minutes}:${rest}` : `${Number(minutes)}:${rest}`
 }
 
-/** Notes of the page that say how much longer they hold. */
-function tellCountdowns(memberships) {
+/** Set the countdowns in the notes of the page. */
+function updateNotes(memberships) {
   for (const note of document.querySelectorAll('[data-countdown]')) {
-    const until = memberships.find((each) => each.key === note.dataset.countdown)?.valid_until
-    if (until) Object.assign(note.dataset, { until, text: ' for another %' })
+    const until = memberships.find(({ key }) => key === note.dataset.countdown)?.valid_until
+    if (until) Object.assign(note.dataset, { until, text: ' for the next %' })
     else {
       delete note.dataset.until
       note.textContent = ''

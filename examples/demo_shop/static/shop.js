@@ -1,4 +1,4 @@
-// The shop: which view belongs to which address, what the header shows, and who is logged in.
+// Entry point of the shop: routes, header, login state and newsletter form.
 
 import * as cart from './cart.js'
 import { replace } from './dom.js'
@@ -20,25 +20,25 @@ const ROUTES = [
   [/^\/login$/, 'Log in', views.login],
 ]
 
-/** What every view is given. */
+/** Context passed to every view. */
 const shop = {
   products: [],
   journey: '',
   person: null,
   segue,
   go,
-  answer: (path, options) => fetch(path, options).then(readAnswer),
-  knows: () => segue.personalization(),
+  request: (path, options) => fetch(path, options).then(readResponse),
+  personalization: () => segue.personalization(),
   setPerson,
 }
 
-async function readAnswer(response) {
-  const answer = await response.json()
-  if (!response.ok) throw new Error(answer.message ?? `The shop answered ${response.status}.`)
-  return answer
+async function readResponse(response) {
+  const body = await response.json()
+  if (!response.ok) throw new Error(body.message ?? `The server returned status ${response.status}.`)
+  return body
 }
 
-// ------------------------------------------------------------------------------------------ where we are
+// -------------------------------------------------------------------------------------------- navigation
 
 function go(path) {
   history.pushState(null, '', path)
@@ -51,6 +51,7 @@ function show() {
   const url = new URL(location.href)
   const [title, view, id] = route(url.pathname)
   document.title = `${title} · Morrow`
+  document.getElementById('search').value = url.pathname === '/search' ? url.searchParams.get('q') : ''
   replace(main, view(shop, { id, url }))
   for (const link of document.querySelectorAll('.top a')) {
     if (link.pathname === url.pathname) link.setAttribute('aria-current', 'page')
@@ -60,16 +61,16 @@ function show() {
 
 function route(path) {
   for (const [pattern, title, view] of ROUTES) {
-    const found = pattern.exec(path)
-    if (found) return [title, view, found[1]]
+    const match = pattern.exec(path)
+    if (match) return [title, view, match[1]]
   }
   return ['Not found', views.notFound]
 }
 
 document.addEventListener('click', (event) => {
   const link = event.target.closest?.('a[href^="/"]')
-  const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey
-  if (!link || !plain || event.defaultPrevented || 'reload' in link.dataset) return
+  const isPlainClick = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey
+  if (!link || !isPlainClick || event.defaultPrevented || 'reload' in link.dataset) return
   event.preventDefault()
   go(link.pathname + link.search)
 })
@@ -81,50 +82,50 @@ document.querySelector('.search').addEventListener('submit', (event) => {
 
 window.addEventListener('popstate', show)
 
-// ----------------------------------------------------------------------------------------------- people
+// ------------------------------------------------------------------------------------------------ login
 
 function setPerson(person) {
   shop.person = person
   document.getElementById('account').textContent = person ? person.first_name : 'Log in'
 }
 
-/** The page was loaded anew while somebody is logged in: the shop's server vouches for them again. */
-async function rememberPerson() {
-  const { person, visitor_token: visitorToken } = await shop.answer('/api/session')
+/** After a reload, get a new visitor token for the logged-in person. */
+async function restoreSession() {
+  const { person, visitor_token: visitorToken } = await shop.request('/api/session')
   if (!person) return
   setPerson(person)
   segue.identify(person.user_id, {}, { visitorToken })
 }
 
 async function startOver() {
-  await shop.answer('/api/session', { method: 'DELETE' })
+  await shop.request('/api/session', { method: 'DELETE' })
   segue.reset()
   cart.empty()
-  location.assign('/') // as somebody who comes for the first time
+  location.assign('/') // reload as a first-time visitor
 }
 
-// ------------------------------------------------------------------------------------------- the letter
+// ------------------------------------------------------------------------------------------- newsletter
 
 document.getElementById('newsletter').addEventListener('submit', (event) => {
   event.preventDefault()
-  // The address is the shop's business. An event says that somebody subscribed; the page needs no more.
+  // The event contains no address: the segment only needs to know that the visitor subscribed.
   segue.track('Newsletter Subscribed', { list: 'sunday' })
   event.target.reset()
 })
 
-// ------------------------------------------------------------------------------------------------ begin
+// ------------------------------------------------------------------------------------------------ start
 
-async function begin() {
-  const [products, definitions] = await Promise.all([shop.answer('/static/products.json'), shop.answer('/api/definitions')])
+async function start() {
+  const [products, definitions] = await Promise.all([shop.request('/static/products.json'), shop.request('/api/definitions')])
   shop.products = products
   shop.journey = definitions.journey.key
-  startPanel({ segue, definitions, answer: shop.answer, startOver })
-  const greet = () => views.refreshHero(shop)
-  segue.on('change', greet)
-  segue.ready(greet)
+  startPanel({ segue, definitions, request: shop.request, startOver })
+  const refresh = () => views.refreshHero(shop)
+  segue.on('change', refresh)
+  segue.ready(refresh)
   show()
-  await rememberPerson()
-  if (shop.person && location.pathname === '/login') show() // else it would take away what is being typed
+  await restoreSession()
+  if (shop.person && location.pathname === '/login') show() // other pages stay as they are, so that no typed text is lost
 }
 
-begin()
+start()

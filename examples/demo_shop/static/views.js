@@ -1,10 +1,10 @@
-// The pages of the shop: each a function of (shop, {id, url}) that gives nodes and tracks what the visitor does there.
+// Pages of the shop. Each is a function of (shop, {id, url}) that returns nodes and tracks what the visitor does.
 
 import * as cart from './cart.js'
 import { euros, h, ownPath, picture, replace } from './dom.js'
 
-/** A product as the e-commerce events have it. */
-const facts = (product, quantity = 1) => ({
+/** Return the properties of a product in e-commerce events. */
+const eventProperties = (product, quantity = 1) => ({
   product_id: product.id,
   name: product.name,
   category: product.category,
@@ -13,9 +13,9 @@ const facts = (product, quantity = 1) => ({
   quantity,
 })
 
-const inCart = (shop) => cart.content(shop.products).map(({ product, quantity }) => facts(product, quantity))
+const cartProducts = (shop) => cart.content(shop.products).map(({ product, quantity }) => eventProperties(product, quantity))
 
-// ------------------------------------------------------------------------------------------------- front
+// -------------------------------------------------------------------------------------------- home page
 
 export function home(shop) {
   const favourites = ['kettle', 'mug', 'toaster'].map((id) => shop.products.find((product) => product.id === id))
@@ -26,17 +26,17 @@ export function home(shop) {
   ]
 }
 
-/** The stage has changed: what the page says at this one. */
+/** Show the content of the current stage. */
 export function refreshHero(shop) {
   const hero = document.getElementById('hero')
   if (hero) replace(hero, heroContent(shop))
 }
 
 function heroContent(shop) {
-  const place = shop.knows()?.stages?.[shop.journey]
-  const { headline = 'Slow mornings, well equipped', text = 'Good things for the first hour of the day.', action = 'See all', href = '/products' } =
-    place?.content ?? {}
-  const name = shop.knows()?.traits?.first_name
+  const stage = shop.personalization()?.stages?.[shop.journey]
+  const { headline = 'Slow mornings, well equipped', text = 'Nine products for the first hour of the day.', action = 'See all products', href = '/products' } =
+    stage?.content ?? {}
+  const name = shop.personalization()?.traits?.first_name
   return [
     h(
       'div',
@@ -52,8 +52,8 @@ function heroContent(shop) {
 
 // ---------------------------------------------------------------------------------------------- products
 
-function shelf(products, look = '') {
-  return h('ul', { class: `shelf ${look}` }, products.map(card))
+function shelf(products, modifier = '') {
+  return h('ul', { class: `shelf ${modifier}` }, products.map(card))
 }
 
 function card(product) {
@@ -71,27 +71,27 @@ function card(product) {
 }
 
 export function products(shop) {
-  shop.segue.track('Product List Viewed', { list_id: 'all', products: shop.products.map((product) => facts(product)) })
+  shop.segue.track('Product List Viewed', { list_id: 'all', products: shop.products.map((product) => eventProperties(product)) })
   return [h('h1', {}, 'Products'), shelf(shop.products)]
 }
 
 export function search(shop, { url }) {
   const query = url.searchParams.get('q') ?? ''
-  const wanted = query.trim().toLowerCase()
-  const found = shop.products.filter(({ name, category, text }) => `${name} ${category} ${text}`.toLowerCase().includes(wanted))
-  shop.segue.track('Products Searched', { query, results: found.length })
+  const needle = query.trim().toLowerCase()
+  const matches = shop.products.filter(({ name, category, text }) => `${name} ${category} ${text}`.toLowerCase().includes(needle))
+  shop.segue.track('Products Searched', { query, results: matches.length })
   return [
     h('h1', {}, 'Search'),
-    h('p', { class: 'lead', id: 'search-result' }, `${found.length || 'Nothing'} found for “${query}”`),
-    found.length ? shelf(found) : h('p', {}, h('a', { href: '/products' }, 'See all products')),
+    h('p', { class: 'lead', id: 'search-result' }, `${matches.length || 'No'} ${matches.length === 1 ? 'result' : 'results'} for “${query}”`),
+    matches.length ? shelf(matches) : h('p', {}, h('a', { class: 'button', href: '/products' }, 'See all products')),
   ]
 }
 
 export function product(shop, { id }) {
-  const shown = shop.products.find((each) => each.id === id)
+  const shown = shop.products.find((product) => product.id === id)
   if (!shown) return notFound()
-  shop.segue.track('Product Viewed', facts(shown))
-  const others = shop.products.filter((each) => each !== shown && each.category === shown.category).slice(0, 3)
+  shop.segue.track('Product Viewed', eventProperties(shown))
+  const others = shop.products.filter((product) => product !== shown && product.category === shown.category).slice(0, 3)
   document.title = `${shown.name} · Morrow`
   return [
     h(
@@ -109,20 +109,20 @@ export function product(shop, { id }) {
         h('p', { class: 'added', role: 'status', id: 'added' }),
       ),
     ),
-    others.length ? [h('h2', { class: 'shelf-title' }, 'Goes well with'), shelf(others, 'three')] : null,
+    others.length ? [h('h2', { class: 'shelf-title' }, 'More like this'), shelf(others, 'three')] : null,
   ].flat()
 }
 
 function add(shop, added) {
   cart.change(added.id, 1)
-  shop.segue.track('Product Added', facts(added))
-  replace(document.getElementById('added'), 'Added. ', h('a', { href: '/cart' }, 'To the cart'))
+  shop.segue.track('Product Added', eventProperties(added))
+  replace(document.getElementById('added'), 'Added. ', h('a', { href: '/cart' }, 'View cart'))
 }
 
 // ----------------------------------------------------------------------------------------- cart and order
 
 export function cartPage(shop) {
-  shop.segue.track('Cart Viewed', { products: inCart(shop) })
+  shop.segue.track('Cart Viewed', { products: cartProducts(shop) })
   const content = h('div', { id: 'cart' })
   const draw = () => replace(content, cartContent(shop, draw))
   draw()
@@ -131,22 +131,22 @@ export function cartPage(shop) {
 
 function cartContent(shop, redraw) {
   const lines = cart.content(shop.products)
-  if (!lines.length) return [h('p', { class: 'lead' }, 'It is empty. '), h('a', { class: 'button', href: '/products' }, 'Find something')]
-  const alter = (product, by) => {
+  if (!lines.length) return [h('p', { class: 'lead' }, 'Your cart is empty.'), h('p', {}, h('a', { class: 'button', href: '/products' }, 'Browse products'))]
+  const changeQuantity = (product, by) => {
     cart.change(product.id, by)
-    shop.segue.track(by > 0 ? 'Product Added' : 'Product Removed', facts(product))
+    shop.segue.track(by > 0 ? 'Product Added' : 'Product Removed', eventProperties(product))
     redraw()
   }
   return [
-    h('ul', { class: 'lines' }, lines.map((line) => cartLine(line, alter))),
+    h('ul', { class: 'lines' }, lines.map((line) => cartLine(line, changeQuantity))),
     h('p', { class: 'sum' }, 'Total ', h('strong', {}, euros(cart.total(shop.products)))),
     h('a', { class: 'button', href: '/checkout', id: 'to-checkout' }, 'Check out'),
   ]
 }
 
-function cartLine({ product, quantity }, alter) {
+function cartLine({ product, quantity }, changeQuantity) {
   const button = (sign, label, by) =>
-    h('button', { type: 'button', class: 'step', id: `${label}-${product.id}`, 'aria-label': `One ${label}: ${product.name}`, click: () => alter(product, by) }, sign)
+    h('button', { type: 'button', class: 'step', id: `${label}-${product.id}`, 'aria-label': `One ${label}: ${product.name}`, click: () => changeQuantity(product, by) }, sign)
   return h(
     'li',
     {},
@@ -160,19 +160,19 @@ function cartLine({ product, quantity }, alter) {
 export function checkout(shop) {
   const total = cart.total(shop.products)
   if (!total) return cartPage(shop)
-  shop.segue.track('Checkout Started', { value: total, currency: 'EUR', products: inCart(shop) })
+  shop.segue.track('Checkout Started', { value: total, currency: 'EUR', products: cartProducts(shop) })
   return [
     h('h1', {}, 'Checkout'),
     h(
       'form',
       { class: 'form', id: 'order', submit: (event) => order(shop, event) },
-      h('p', { class: 'lead' }, `${cart.count()} ${cart.count() === 1 ? 'thing' : 'things'}, ${euros(total)}. Nothing is paid and nothing is sent.`),
+      h('p', { class: 'lead' }, `${cart.count()} ${cart.count() === 1 ? 'item' : 'items'}, ${euros(total)}. This is a demo: no payment, no delivery.`),
       h(
         'fieldset',
         {},
         h('legend', {}, 'Delivery'),
-        choice('delivery', 'bike', 'By bicycle, tomorrow', true),
-        choice('delivery', 'pickup', 'I come and fetch it', false),
+        choice('delivery', 'bike', 'Bicycle courier, tomorrow', true),
+        choice('delivery', 'pickup', 'Pick up in store', false),
       ),
       h('button', { type: 'submit', class: 'button', id: 'place-order' }, `Order for ${euros(total)}`),
     ),
@@ -191,7 +191,7 @@ function order(shop, event) {
     total,
     currency: 'EUR',
     delivery: event.target.elements.delivery.value,
-    products: inCart(shop),
+    products: cartProducts(shop),
   })
   cart.empty()
   shop.go('/thanks')
@@ -200,69 +200,69 @@ function order(shop, event) {
 export function thanks() {
   return [
     h('h1', {}, 'Thank you'),
-    h('p', { class: 'lead' }, 'Your order is in good hands. Watch the panel: you have just become a customer.'),
-    h('p', {}, h('a', { class: 'button', href: '/products' }, 'Look around'), ' ', h('a', { href: '/support' }, 'A question?')),
+    h('p', { class: 'lead' }, 'We have received your order. The panel now shows the stage Purchase.'),
+    h('p', { class: 'actions' }, h('a', { class: 'button', href: '/products' }, 'Continue shopping'), h('a', { href: '/support' }, 'Contact support')),
   ]
 }
 
-// ---------------------------------------------------------------------------------------------- with people
+// ------------------------------------------------------------------------------------- support and login
 
 export function support(shop) {
-  const told = h('div', { id: 'ticket', role: 'status' })
+  const status = h('div', { id: 'ticket', role: 'status' })
   return [
     h('h1', {}, 'How can we help?'),
-    h('p', { class: 'lead' }, 'The help desk is another system: it tells Segue itself, and this page hears of it from there.'),
+    h('p', { class: 'lead' }, 'In this demo the help desk is a separate system. It reports your ticket to Segue, and Segue updates this page.'),
     h(
       'form',
-      { class: 'form', id: 'support', submit: (event) => openTicket(shop, event, told) },
+      { class: 'form', id: 'support', submit: (event) => openTicket(shop, event, status) },
       field('subject', 'Subject', { maxlength: 100 }),
       h('label', { for: 'text' }, 'Your question'),
       h('textarea', { id: 'text', name: 'text', rows: 4, required: true, maxlength: 2000 }),
       h('button', { type: 'submit', class: 'button' }, 'Send'),
     ),
-    told,
+    status,
   ]
 }
 
-async function openTicket(shop, event, told) {
+async function openTicket(shop, event, status) {
   event.preventDefault()
   const { subject, text } = Object.fromEntries(new FormData(event.target))
-  await say(told, async () => {
+  await showResult(status, async () => {
     const { ticket } = await post(shop, '/api/tickets', { subject, text })
     event.target.reset()
-    return [h('p', { class: 'told' }, `Ticket ${ticket}: `, h('q', {}, text), ' Somebody will write to you.')]
+    return [h('p', { class: 'result' }, `Ticket ${ticket}: `, h('q', {}, text), ' We will reply by e-mail.')]
   })
 }
 
 export function login(shop) {
-  const told = h('div', { role: 'status' })
+  const status = h('div', { role: 'status' })
   if (shop.person) {
     return [
       h('h1', {}, `Hello, ${shop.person.first_name}`),
       h('p', { class: 'lead' }, `You are logged in with ${shop.person.email}.`),
-      h('button', { type: 'button', class: 'button', id: 'log-out', click: () => say(told, () => logOut(shop)) }, 'Log out'),
-      told,
+      h('button', { type: 'button', class: 'button', id: 'log-out', click: () => showResult(status, () => logOut(shop)) }, 'Log out'),
+      status,
     ]
   }
   return [
     h('h1', {}, 'Log in'),
-    h('p', { class: 'lead' }, 'A demo: any name will do, and there is no password.'),
+    h('p', { class: 'lead' }, 'This is a demo: enter any name, there is no password.'),
     h(
       'form',
-      { class: 'form', id: 'login', submit: (event) => logIn(shop, event, told) },
+      { class: 'form', id: 'login', submit: (event) => logIn(shop, event, status) },
       field('first_name', 'First name', { autocomplete: 'given-name', maxlength: 100 }),
       field('email', 'E-mail', { type: 'email', autocomplete: 'email', maxlength: 100 }),
       h('button', { type: 'submit', class: 'button' }, 'Log in'),
     ),
-    told,
+    status,
   ]
 }
 
-async function logIn(shop, event, told) {
+async function logIn(shop, event, status) {
   event.preventDefault()
-  const asked = Object.fromEntries(new FormData(event.target))
-  await say(told, async () => {
-    const { person, visitor_token: visitorToken } = await post(shop, '/api/session', asked)
+  const fields = Object.fromEntries(new FormData(event.target))
+  await showResult(status, async () => {
+    const { person, visitor_token: visitorToken } = await post(shop, '/api/session', fields)
     shop.setPerson(person)
     shop.segue.identify(person.user_id, { first_name: person.first_name, email: person.email }, { visitorToken })
     shop.go('/')
@@ -271,7 +271,7 @@ async function logIn(shop, event, told) {
 }
 
 async function logOut(shop) {
-  await shop.answer('/api/session', { method: 'DELETE' })
+  await shop.request('/api/session', { method: 'DELETE' })
   shop.setPerson(null)
   shop.segue.reset()
   shop.go('/')
@@ -279,7 +279,7 @@ async function logOut(shop) {
 }
 
 export function notFound() {
-  return [h('h1', {}, 'There is no such page'), h('p', {}, h('a', { class: 'button', href: '/' }, 'To the front page'))]
+  return [h('h1', {}, 'Page not found'), h('p', {}, h('a', { class: 'button', href: '/' }, 'Go to the home page'))]
 }
 
 // ------------------------------------------------------------------------------------------------- forms
@@ -289,14 +289,14 @@ function field(name, label, attributes = {}) {
 }
 
 function post(shop, path, body) {
-  return shop.answer(path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
+  return shop.request(path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
 }
 
-/** Do it, and put what it gives, or why it failed, where people look. */
-async function say(place, action) {
+/** Run the action and show its result, or the error message, in `element`. */
+async function showResult(element, action) {
   try {
-    replace(place, await action())
+    replace(element, await action())
   } catch (error) {
-    replace(place, h('p', { class: 'told' }, error.message))
+    replace(element, h('p', { class: 'result' }, error.message))
   }
 }

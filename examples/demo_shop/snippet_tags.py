@@ -1,4 +1,4 @@
-"""The two tags of the guide, as every site puts it into its pages, with this shop's key and options."""
+"""Snippet tags from the website guide, with the shop's key and options."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from bench.processes import ROOT
 
 GUIDE: Final = ROOT / "docs" / "website.md"
 OPTIONS: Final[dict[str, Any]] = {"stream": True}
-"""The page stays open and changes by itself, so it listens; everything else is as it comes."""
+"""The page stays open and updates itself, so it uses the stream; the other options have their defaults."""
 
 _SCRIPT: Final = re.compile(r"```html\n<script>\n?(.*?)\n?</script>\n```", re.DOTALL)
 _LOAD: Final = re.compile(r"segue\.load\(.*?\)\n?$", re.DOTALL | re.MULTILINE)
 
 
 def loader(host: str, write_key: str) -> str:
-    """The text of the inline script. Raises RuntimeError when the guide shows none."""
-    found = _SCRIPT.search(GUIDE.read_text())
-    if found is None or not _LOAD.search(found[1]):
-        raise RuntimeError(f"{GUIDE} shows no loader.")
+    """Return the text of the inline script. Raise RuntimeError if the guide contains none."""
+    match = _SCRIPT.search(GUIDE.read_text())
+    if match is None or not _LOAD.search(match[1]):
+        raise RuntimeError(f"{GUIDE} contains no loader.")
     call = f"segue.load({json.dumps(write_key)}, {json.dumps({'host': host, **OPTIONS})})"
-    return _LOAD.sub(lambda _: call, found[1])
+    return _LOAD.sub(lambda _: call, match[1])
 
 
 def library(host: str) -> str:
-    """The tag that brings the library."""
+    """Return the tag that loads segue.js."""
     return f'<script async src="{host}/segue.js" crossorigin="anonymous"></script>'
