@@ -71,7 +71,7 @@ def assert_each_once(shop: Shop, count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 60])
-def test_a_closed_tab_loses_nothing(shop: Shop, visit: MakeVisit, count: int) -> None:
+def test_closing_a_tab_loses_no_message(shop: Shop, visit: MakeVisit, count: int) -> None:
     guest = visit()
     page = guest.open(shop.page("/", capture=False))
     until_ready(page)
@@ -87,7 +87,7 @@ def _busy(times: int) -> list[Fault]:
     return ["busy"] * times
 
 
-def test_going_away_loses_nothing(shop: Shop, visit: MakeVisit) -> None:
+def test_navigating_away_loses_no_message(shop: Shop, visit: MakeVisit) -> None:
     away = shop.site.page("/away", "away")
     page = visit().open(shop.page("/", capture=False))
     until_ready(page)
@@ -96,7 +96,7 @@ def test_going_away_loses_nothing(shop: Shop, visit: MakeVisit) -> None:
     assert_each_once(shop, 1)
 
 
-def test_an_hour_without_a_network(shop: Shop, visit: MakeVisit) -> None:
+def test_an_hour_offline_loses_no_message(shop: Shop, visit: MakeVisit) -> None:
     guest = visit(now=datetime.now(UTC))
     page = guest.open(shop.page("/", capture=False))
     until_ready(page)
@@ -115,7 +115,7 @@ def test_an_hour_without_a_network(shop: Shop, visit: MakeVisit) -> None:
     assert abs(rows[0]["occurred_at"] - (datetime.now(UTC) - timedelta(hours=1))) < timedelta(minutes=2)
 
 
-def test_a_tab_closed_without_a_network_is_sent_by_the_next_visit(shop: Shop, visit: MakeVisit) -> None:
+def test_messages_of_a_tab_closed_offline_are_sent_by_the_next_visit(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     url = shop.page("/", capture=False)
     page = guest.open(url)
@@ -128,7 +128,7 @@ def test_a_tab_closed_without_a_network_is_sent_by_the_next_visit(shop: Shop, vi
     assert_each_once(shop, 20)
 
 
-def test_a_storm_of_503(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+def test_retry_after_is_respected_during_503s(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     """By its own clock the page asks again when Retry-After is over, neither sooner nor much later."""
     guest = visit(now=datetime.now(UTC))
     exchange = Exchange(guest)
@@ -150,7 +150,7 @@ def test_a_storm_of_503(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     assert all(120 <= gap < 122 + STEP_SECONDS for gap in gaps), gaps
 
 
-def test_a_storm_of_503_outlives_the_tab(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+def test_messages_survive_503s_that_outlast_the_tab(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     with segue.behind(*_busy(1_000)) as proxy:
         url = shop.page("/", capture=False, host=proxy.url)
@@ -165,7 +165,7 @@ def test_a_storm_of_503_outlives_the_tab(segue: Segue, shop: Shop, visit: MakeVi
         assert_each_once(shop, 15)
 
 
-def test_a_tab_that_crashes_has_kept_what_it_said(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+def test_messages_of_a_crashed_tab_are_stored(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     with segue.behind(*_busy(1_000)) as proxy:
         url = shop.page("/", capture=False, host=proxy.url)
@@ -181,7 +181,7 @@ def test_a_tab_that_crashes_has_kept_what_it_said(segue: Segue, shop: Shop, visi
         assert_each_once(shop, 5)
 
 
-def test_answers_that_get_lost_double_nothing(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+def test_lost_responses_store_no_duplicate(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     guest = visit(now=datetime.now(UTC))
     with segue.behind("swallow", "busy", "swallow") as proxy:
         page = guest.open(shop.page("/", capture=False, host=proxy.url))
@@ -196,7 +196,7 @@ def test_answers_that_get_lost_double_nothing(segue: Segue, shop: Shop, visit: M
         assert proxy.met == ["swallow", "busy", "swallow", "pass"]
 
 
-def test_two_tabs_at_once(shop: Shop, visit: MakeVisit) -> None:
+def test_two_tabs_share_visitor_and_session(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     url = shop.page("/", capture=False)
     tabs = [guest.open(url), guest.open(url)]
@@ -222,7 +222,7 @@ def test_two_tabs_at_once(shop: Shop, visit: MakeVisit) -> None:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_any_day_loses_nothing_and_doubles_nothing(segue: Segue, shop: Shop, visit: MakeVisit, seed: int) -> None:
+def test_random_faults_lose_and_duplicate_no_message(segue: Segue, shop: Shop, visit: MakeVisit, seed: int) -> None:
     """Up to three tabs that speak, close, load anew, while the network and the server come and go."""
     draw = random.Random(seed)
     guest = visit(now=datetime.now(UTC))
@@ -272,7 +272,7 @@ def test_any_day_loses_nothing_and_doubles_nothing(segue: Segue, shop: Shop, vis
 
 
 @pytest.mark.parametrize("hours", [-7, 5, 24 * 400])
-def test_a_clock_that_is_wrong_by_hours(shop: Shop, visit: MakeVisit, hours: int) -> None:
+def test_a_wrong_clock_is_corrected(shop: Shop, visit: MakeVisit, hours: int) -> None:
     page = visit(skew=timedelta(hours=hours)).open(shop.page("/", capture=False))
     until_ready(page)
     track(page, 0, 1)
@@ -281,7 +281,7 @@ def test_a_clock_that_is_wrong_by_hours(shop: Shop, visit: MakeVisit, hours: int
     assert abs(row["occurred_at"] - datetime.now(UTC)) < timedelta(seconds=20)
 
 
-def test_a_clock_that_is_wrong_and_a_network_that_is_away(shop: Shop, visit: MakeVisit) -> None:
+def test_a_wrong_clock_is_corrected_after_being_offline(shop: Shop, visit: MakeVisit) -> None:
     guest = visit(skew=timedelta(hours=9))
     page = guest.open(shop.page("/", capture=False))
     until_ready(page)
@@ -294,7 +294,7 @@ def test_a_clock_that_is_wrong_and_a_network_that_is_away(shop: Shop, visit: Mak
     assert abs(row["occurred_at"] - (datetime.now(UTC) - timedelta(minutes=46))) < timedelta(minutes=2)
 
 
-def test_the_queue_is_bounded(shop: Shop, visit: MakeVisit) -> None:
+def test_queue_size_is_limited(shop: Shop, visit: MakeVisit) -> None:
     """The newest are kept; storage that is full is no fault of the page's."""
     guest = visit()
     page = guest.open(shop.page("/", capture=False))
@@ -313,7 +313,7 @@ def test_the_queue_is_bounded(shop: Shop, visit: MakeVisit) -> None:
     assert guest.errors == []
 
 
-def test_storage_that_is_full_is_no_obstacle(shop: Shop, visit: MakeVisit) -> None:
+def test_full_storage_loses_no_message(shop: Shop, visit: MakeVisit) -> None:
     fill = """if (location.protocol == "http:")
         for (const length of [100000, 1000, 10, 0])
             try { for (let n = 0; ; n++) localStorage[`fill-${length}-${n}`] = "x".repeat(length) } catch {}"""
@@ -330,7 +330,7 @@ def test_storage_that_is_full_is_no_obstacle(shop: Shop, visit: MakeVisit) -> No
     assert guest.errors == []
 
 
-def test_what_cannot_be_sent_stops_nothing_else(shop: Shop, visit: MakeVisit) -> None:
+def test_unserializable_messages_do_not_block_others(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = guest.open(shop.page("/", capture=False))
     until_ready(page)
@@ -359,7 +359,7 @@ def test_what_cannot_be_sent_stops_nothing_else(shop: Shop, visit: MakeVisit) ->
     page.wait_for_function("() => !Object.keys(localStorage).some((key) => key.startsWith('segue_q'))")
 
 
-def test_a_tab_that_is_put_aside_and_taken_up_again(shop: Shop, visit: MakeVisit) -> None:
+def test_hidden_tabs_send_by_beacon_and_count_visible_time_only(shop: Shop, visit: MakeVisit) -> None:
     """Each time a beacon takes along what is not answered for; the time that the page was seen is counted, no other."""
     aside = "Object.defineProperty(Document.prototype, 'hidden', { get: () => !!document.aside })"
     guest = visit(now=datetime.now(UTC), scripts=(aside,))
@@ -382,7 +382,7 @@ def test_a_tab_that_is_put_aside_and_taken_up_again(shop: Shop, visit: MakeVisit
     assert len(seconds) in (3, 4), "the real time in between may be a second"
 
 
-def test_a_key_that_is_refused_ends_in_peace(shop: Shop, visit: MakeVisit) -> None:
+def test_a_revoked_key_stops_sending(shop: Shop, visit: MakeVisit) -> None:
     """401 is for good: it is not sent again and again."""
     guest = visit(now=datetime.now(UTC))
     url = shop.page("/", capture=False)

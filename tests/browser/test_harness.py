@@ -28,7 +28,7 @@ SEND = """async ([host, key, id]) => {
 }"""
 
 
-def test_a_page_of_another_origin_reaches_postgres(segue: Segue, site: Site, visit: Callable[..., Visit]) -> None:
+def test_a_cross_origin_page_can_store_messages(segue: Segue, site: Site, visit: Callable[..., Visit]) -> None:
     source = segue.source()
     guest = visit(skew=timedelta(hours=-5))
     page = guest.open(site.page("/", "<title>Shop</title>"))
@@ -40,7 +40,7 @@ def test_a_page_of_another_origin_reaches_postgres(segue: Segue, site: Site, vis
     assert guest.errors == []
 
 
-def test_a_503_can_be_read_by_the_page_and_later_requests_pass(
+def test_faulty_proxy_returns_a_readable_503_and_passes_later_requests(
     segue: Segue, site: Site, visit: Callable[..., Visit]
 ) -> None:
     source = segue.source()
@@ -60,7 +60,7 @@ def test_a_503_can_be_read_by_the_page_and_later_requests_pass(
     assert len(segue.until(source, 1)) == 1
 
 
-def test_blocked_storage_throws(site: Site, visit: Callable[..., Visit]) -> None:
+def test_visit_can_block_storage(site: Site, visit: Callable[..., Visit]) -> None:
     page = visit(storage=False).open(site.page("/", ""))
     reads = (
         "name => { try { name == 'cookie' ? document.cookie : window[name]; return '' } catch (e) { return e.name } }"
@@ -70,7 +70,7 @@ def test_blocked_storage_throws(site: Site, visit: Callable[..., Visit]) -> None
     ] * 3
 
 
-def test_a_clock_can_be_set_and_moved(site: Site, visit: Callable[..., Visit]) -> None:
+def test_visit_clock_can_be_moved(site: Site, visit: Callable[..., Visit]) -> None:
     guest = visit(now=datetime(2026, 3, 1, 23, 59, tzinfo=UTC), timezone_id="UTC")
     page = guest.open(site.page("/", ""))
     guest.context.clock.fast_forward("02:00")
@@ -78,7 +78,7 @@ def test_a_clock_can_be_set_and_moved(site: Site, visit: Callable[..., Visit]) -
 
 
 @pytest.mark.parametrize("ci", ["", "true"])
-def test_a_missing_browser_is_told_plainly_and_is_an_error_in_ci(ci: str, tmp_path: Path) -> None:
+def test_a_missing_chromium_is_reported_and_fails_in_ci(ci: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.browser.chromium"],
         cwd=ROOT,
@@ -90,7 +90,7 @@ def test_a_missing_browser_is_told_plainly_and_is_an_error_in_ci(ci: str, tmp_pa
     assert REMEDY in done.stdout
 
 
-def test_a_browser_that_is_found_is_no_news(chromium: Path) -> None:
+def test_an_installed_chromium_prints_nothing(chromium: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.browser.chromium"],
         cwd=ROOT,

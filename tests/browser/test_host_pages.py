@@ -28,7 +28,7 @@ def shop(segue: Segue, site: Site) -> Shop:
     return Shop(segue, site)
 
 
-def test_a_strict_policy_with_trusted_types(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+def test_snippet_works_under_a_strict_policy_with_trusted_types(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     script = loader(segue.url, shop.source.write_key, {"capture": True})
     digest = base64.b64encode(sha256(script.encode()).digest()).decode()
     policy = (
@@ -54,7 +54,7 @@ def test_a_strict_policy_with_trusted_types(segue: Segue, shop: Shop, visit: Mak
     assert {row["ids"]["anonymous_id"] for row in rows} == {page.evaluate("segue.user().anonymousId")}
 
 
-def test_the_version_that_is_pinned_by_its_hash(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+def test_integrity_hash_of_the_pinned_version(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     """The browser compares it with what the server sends; a hash of something else is not run."""
     built = snippet()
     pages = []
@@ -71,7 +71,7 @@ def test_the_version_that_is_pinned_by_its_hash(segue: Segue, shop: Shop, visit:
     assert [page.evaluate("[document.refused, document.ran]") for page in pages] == [[None, None], [1, None]]
 
 
-def test_only_one_global_is_added(shop: Shop, visit: MakeVisit) -> None:
+def test_snippet_adds_one_global(shop: Shop, visit: MakeVisit) -> None:
     plain = shop.site.page("/plain", "<!doctype html><title>plain</title>")
     guest = visit()
     names = "() => Object.getOwnPropertyNames(window)"
@@ -83,7 +83,7 @@ def test_only_one_global_is_added(shop: Shop, visit: MakeVisit) -> None:
     assert set(page.evaluate(names)) - before == {"segue"}
 
 
-def test_a_page_that_carries_it_twice(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+def test_a_page_with_the_snippet_twice_sends_each_message_once(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     """Copied into a template and into what the template includes: one library, one view, one of each call."""
     script = f"<script>{loader(segue.url, shop.source.write_key, {'capture': {'pages': True}})}</script>"
     page = visit().open(
@@ -96,7 +96,7 @@ def test_a_page_that_carries_it_twice(segue: Segue, shop: Shop, visit: MakeVisit
     shop.until_names("page_viewed", "a", "b")
 
 
-def test_nobody_else_is_asked(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+def test_snippet_contacts_no_other_host(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = guest.open(shop.page("/", "<button>x</button>", capture=True, personalize=True))
     until_ready(page)
@@ -108,7 +108,7 @@ def test_nobody_else_is_asked(segue: Segue, shop: Shop, visit: MakeVisit) -> Non
 
 
 @pytest.mark.parametrize("sandbox", [None, "allow-scripts"], ids=["frame", "sandboxed frame"])
-def test_in_a_frame_of_another_origin(shop: Shop, visit: MakeVisit, sandbox: str | None) -> None:
+def test_snippet_works_in_a_cross_origin_frame(shop: Shop, visit: MakeVisit, sandbox: str | None) -> None:
     """In a sandbox without allow-same-origin there is no storage, and the origin is null."""
     shop.page("/inner", "inner", capture={"pages": True})
     attribute = "" if sandbox is None else f'sandbox="{sandbox}"'
@@ -121,7 +121,7 @@ def test_in_a_frame_of_another_origin(shop: Shop, visit: MakeVisit, sandbox: str
     assert guest.errors == []
 
 
-def test_over_plain_http_of_a_foreign_host(shop: Shop, visit: MakeVisit) -> None:
+def test_snippet_works_over_plain_http(shop: Shop, visit: MakeVisit) -> None:
     """There is no crypto.subtle: the id is random, and there is no personalisation."""
     shop.page("/", capture=False)
     guest = visit()
@@ -134,7 +134,7 @@ def test_over_plain_http_of_a_foreign_host(shop: Shop, visit: MakeVisit) -> None
     assert guest.errors == []
 
 
-def test_a_page_that_has_changed_the_language_under_us(shop: Shop, visit: MakeVisit) -> None:
+def test_snippet_works_with_modified_prototypes(shop: Shop, visit: MakeVisit) -> None:
     """Old libraries add to Array.prototype and replace JSON's neighbours; what is sent stays right."""
     hostile = """
         Array.prototype.toJSON = function () { return "[" + this.join() + "]" };
@@ -159,22 +159,20 @@ READ = """async ([url, headers]) => {
 
 
 @pytest.mark.parametrize("path", ["/v1/customers/user-1", "/v1/segments", "/v1/keys", "/v1/sources", "/v1/quarantine"])
-def test_a_secret_key_reads_nothing_from_a_page_of_another_origin(
-    segue: Segue, site: Site, visit: MakeVisit, path: str
-) -> None:
+def test_a_secret_key_cannot_read_from_a_page(segue: Segue, site: Site, visit: MakeVisit, path: str) -> None:
     page = visit().open(site.page("/", ""))
     read = page.evaluate(READ, [segue.url + path, {"Authorization": f"Bearer {segue.secret_key}"}])
     assert read == [0, "TypeError"], "the preflight is refused"
 
 
-def test_a_write_key_reads_nothing(segue: Segue, site: Site, visit: MakeVisit) -> None:
+def test_a_write_key_cannot_read(segue: Segue, site: Site, visit: MakeVisit) -> None:
     source = segue.source()
     page = visit().open(site.page("/", ""))
     for headers in ({}, {"Authorization": f"Bearer {source.write_key}"}):
         assert page.evaluate(READ, [segue.url + "/v1/segments", headers])[0] == 0
 
 
-def test_a_secret_key_sends_nothing_from_a_page(segue: Segue, site: Site, visit: MakeVisit) -> None:
+def test_a_secret_key_cannot_send_from_a_page(segue: Segue, site: Site, visit: MakeVisit) -> None:
     page = visit().open(site.page("/", ""))
     send = """async ([host, writeKey]) => {
         const body = JSON.stringify({ writeKey, batch: [{ type: "track", event: "Leaked", anonymousId: "a-1" }] });
@@ -186,7 +184,7 @@ def test_a_secret_key_sends_nothing_from_a_page(segue: Segue, site: Site, visit:
     assert segue.database.fetch("SELECT FROM touchpoints WHERE name = 'Leaked'") == []
 
 
-def test_a_key_works_on_the_pages_that_it_is_for(segue: Segue, site: Site, visit: MakeVisit) -> None:
+def test_a_key_works_only_on_its_origins(segue: Segue, site: Site, visit: MakeVisit) -> None:
     """The page may read that it is refused; it says so once, and is silent then."""
     shop = Shop(segue, site)
     key = segue.post(
@@ -215,7 +213,7 @@ def test_a_key_works_on_the_pages_that_it_is_for(segue: Segue, site: Site, visit
     assert {row["context"]["page"]["url"] for row in rows} == {site.at("own.localhost") + "/"}
 
 
-def test_a_browser_that_calls_itself_a_bot_is_set_apart(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+def test_messages_of_bots_are_quarantined(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     """And can be taken in all the same, by who knows better."""
     bot = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html) Chrome/140.0.0.0 Safari/537.36"
     page = visit(user_agent=bot).open(shop.page("/", capture=False))
@@ -238,7 +236,7 @@ SCRIPTS = (
 )
 
 
-def test_scripts_in_every_property_run_nowhere(shop: Shop, visit: MakeVisit) -> None:
+def test_scripts_in_messages_never_run(shop: Shop, visit: MakeVisit) -> None:
     """Names, properties, traits, ids, titles, hashes, attributes: stored as they are, shown as text, run by nobody."""
     guest = visit(scripts=("window.ran = []; window.alert = (what) => ran.push(what);",))
     attributes = "".join(
@@ -266,7 +264,7 @@ def test_scripts_in_every_property_run_nowhere(shop: Shop, visit: MakeVisit) -> 
     assert guest.errors == []
 
 
-def test_prototypes_cannot_be_polluted_by_what_is_sent_or_answered(shop: Shop, visit: MakeVisit) -> None:
+def test_messages_cannot_pollute_prototypes(shop: Shop, visit: MakeVisit) -> None:
     page = visit().open(shop.page("/", capture=False))
     until_ready(page)
     page.evaluate("""segue.track('Polluted', JSON.parse('{"__proto__": {"polluted": 1}, "a": 1}'))""")

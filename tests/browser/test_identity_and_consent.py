@@ -40,7 +40,7 @@ def visitor(page: Page) -> str:
 # ---------------------------------------------------------------------------------------------- who
 
 
-def test_the_visitor_is_the_hash_of_a_secret_and_comes_back(shop: Shop, visit: MakeVisit) -> None:
+def test_anonymous_id_is_the_hash_of_a_stored_secret(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     first = opened(shop, guest)
     proof = first.evaluate("localStorage.segue_v")
@@ -55,7 +55,7 @@ def test_the_visitor_is_the_hash_of_a_secret_and_comes_back(shop: Shop, visit: M
 
 
 @pytest.mark.parametrize("lost", ["cookie", "localStorage"])
-def test_either_of_cookie_and_storage_restores_the_other(shop: Shop, visit: MakeVisit, lost: str) -> None:
+def test_cookie_and_storage_restore_each_other(shop: Shop, visit: MakeVisit, lost: str) -> None:
     guest = visit()
     page = opened(shop, guest)
     before = visitor(page)
@@ -72,7 +72,7 @@ def test_either_of_cookie_and_storage_restores_the_other(shop: Shop, visit: Make
     assert any(cookie["name"] == "segue_v" for cookie in guest.context.cookies())
 
 
-def test_the_cookie_is_first_party_lax_and_lasts(shop: Shop, visit: MakeVisit) -> None:
+def test_cookie_is_first_party_lax_and_lasts_400_days(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     opened(shop, guest)
     [cookie] = [each for each in guest.context.cookies() if each["name"] == "segue_v"]
@@ -82,7 +82,7 @@ def test_the_cookie_is_first_party_lax_and_lasts(shop: Shop, visit: MakeVisit) -
     assert timedelta(days=399) < lasts <= timedelta(days=400)
 
 
-def test_one_visitor_on_all_hosts_of_a_cookie_domain(shop: Shop, visit: MakeVisit) -> None:
+def test_cookie_domain_shares_the_visitor_between_hosts(shop: Shop, visit: MakeVisit) -> None:
     """Over plain http the ids are random (there is no crypto.subtle), and yet one."""
     guest = visit()
     shop.page("/", capture=False, cookieDomain="shop.example.com")
@@ -95,7 +95,7 @@ def test_one_visitor_on_all_hosts_of_a_cookie_domain(shop: Shop, visit: MakeVisi
     assert len({row["ids"]["anonymous_id"] for row in rows}) == 1
 
 
-def test_all_tabs_turn_to_the_visitor_that_one_of_them_has_reset(shop: Shop, visit: MakeVisit) -> None:
+def test_reset_applies_to_all_tabs(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     one, other = opened(shop, guest), opened(shop, guest)
     before = visitor(one)
@@ -108,7 +108,7 @@ def test_all_tabs_turn_to_the_visitor_that_one_of_them_has_reset(shop: Shop, vis
     assert after != before
 
 
-def test_blocked_storage_breaks_nothing(shop: Shop, visit: MakeVisit) -> None:
+def test_blocked_storage_loses_no_message(shop: Shop, visit: MakeVisit) -> None:
     guest = visit(storage=False)
     page = opened(shop, guest)
     page.evaluate("() => { segue.track('One'); segue.identify('user-blocked'); segue.track('Two') }")
@@ -136,7 +136,7 @@ def sessions(shop: Shop, count: int) -> list[int]:
     return numbers
 
 
-def test_a_session_ends_after_thirty_minutes_without_a_touchpoint(shop: Shop, visit: MakeVisit) -> None:
+def test_a_session_ends_after_thirty_minutes_without_a_message(shop: Shop, visit: MakeVisit) -> None:
     guest = visit(now=NOON)
     page = opened(shop, guest)
     clock = guest.context.clock
@@ -147,7 +147,7 @@ def test_a_session_ends_after_thirty_minutes_without_a_touchpoint(shop: Shop, vi
     assert sessions(shop, 4) == [0, 0, 0, 1]
 
 
-def test_a_session_goes_on_over_pages_and_midnight(shop: Shop, visit: MakeVisit) -> None:
+def test_a_session_spans_pages_and_midnight(shop: Shop, visit: MakeVisit) -> None:
     guest = visit(now=NOON.replace(hour=23, minute=50), timezone_id="UTC")
     page = opened(shop, guest)
     page.evaluate("segue.track('Step')")
@@ -167,7 +167,7 @@ def test_a_session_goes_on_over_pages_and_midnight(shop: Shop, visit: MakeVisit)
         ("", None, 0),  # typed in: direct
     ],
 )
-def test_a_new_campaign_begins_a_session(
+def test_a_new_campaign_starts_a_session(
     shop: Shop, visit: MakeVisit, arrival: str, referer: str | None, expected: int
 ) -> None:
     guest = visit()
@@ -187,7 +187,7 @@ def test_a_new_campaign_begins_a_session(
 # ------------------------------------------------------------------------------------------- consent
 
 
-def test_nothing_is_kept_and_nothing_sent_before_consent(shop: Shop, visit: MakeVisit) -> None:
+def test_nothing_is_stored_or_sent_before_consent(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = opened(shop, guest, capture=True, consent={"required": True})
     page.evaluate("() => { segue.track('Before'); segue.identify('user-consent') }")
@@ -207,7 +207,7 @@ def test_nothing_is_kept_and_nothing_sent_before_consent(shop: Shop, visit: Make
     assert len({row["ids"]["anonymous_id"] for row in rows}) == 1, "consent is remembered"
 
 
-def test_consent_that_is_refused_or_withdrawn(shop: Shop, visit: MakeVisit) -> None:
+def test_refused_and_withdrawn_consent_stop_sending(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = opened(shop, guest, capture=True, consent={"required": True})
     page.evaluate("() => { segue.consent(false); segue.track('Refused') }")
@@ -225,7 +225,7 @@ def test_consent_that_is_refused_or_withdrawn(shop: Shop, visit: MakeVisit) -> N
     assert not [cookie for cookie in guest.context.cookies() if cookie["name"] == "segue_v"]
 
 
-def test_categories_of_consent_travel_with_the_messages(shop: Shop, visit: MakeVisit) -> None:
+def test_messages_contain_consent_categories(shop: Shop, visit: MakeVisit) -> None:
     page = opened(shop, visit(), consent={"required": True})
     page.evaluate("() => { segue.consent({ analytics: true, advertising: false }); segue.track('Some') }")
     flush(page)
@@ -233,7 +233,7 @@ def test_categories_of_consent_travel_with_the_messages(shop: Shop, visit: MakeV
     assert row["context"]["consent"]["categoryPreferences"] == {"analytics": True, "advertising": False}
 
 
-def test_opting_out_and_in(shop: Shop, visit: MakeVisit) -> None:
+def test_opt_out_lasts_until_opt_in(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = opened(shop, guest)
     page.evaluate("() => { segue.optOut(); segue.track('Out') }")
@@ -259,9 +259,7 @@ def test_opting_out_and_in(shop: Shop, visit: MakeVisit) -> None:
         ("respectGpc", "Object.defineProperty(navigator, 'globalPrivacyControl', { get: () => true })"),
     ],
 )
-def test_signals_of_the_browser_are_respected_where_asked(
-    shop: Shop, visit: MakeVisit, option: str, signal: str
-) -> None:
+def test_privacy_signals_are_respected_if_configured(shop: Shop, visit: MakeVisit, option: str, signal: str) -> None:
     guest = visit(scripts=(signal,))
     page = opened(shop, guest, "/", **{option: True})
     page.evaluate("segue.track('Respected')")
@@ -273,7 +271,7 @@ def test_signals_of_the_browser_are_respected_where_asked(
     shop.until_names("Not asked for")
 
 
-def test_without_cookies_nothing_identifies(shop: Shop, visit: MakeVisit) -> None:
+def test_cookieless_stores_no_identifier(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = opened(shop, guest, capture={"pages": True}, cookieless=True)
     page.evaluate("segue.track('Step')")
@@ -288,7 +286,7 @@ def test_without_cookies_nothing_identifies(shop: Shop, visit: MakeVisit) -> Non
     assert not first & second, "one page view is not told from another visitor's"
 
 
-def test_addresses_in_urls_are_taken_out(shop: Shop, visit: MakeVisit) -> None:
+def test_emails_in_urls_are_redacted(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     url = shop.page("/welcome", capture={"pages": True})
     page = guest.open(url + "?mail=jane.doe%40example.com&to=jane.doe@example.com&x=1#jane.doe@example.com")
@@ -299,7 +297,7 @@ def test_addresses_in_urls_are_taken_out(shop: Shop, visit: MakeVisit) -> None:
     assert "x=1" in row["properties"]["url"]
 
 
-def test_what_else_the_page_wants_taken_out(shop: Shop, visit: MakeVisit) -> None:
+def test_redact_option_removes_members_and_emails(shop: Shop, visit: MakeVisit) -> None:
     page = opened(shop, visit(), redact=["pin", "card"])
     page.evaluate("segue.track('Listed', { pin: 'pin-1', plain: 1, deep: [{ card: 'card-1' }] })")
     page.evaluate("segue.track('In text', { text: 'write to jane.doe@example.com' })")
@@ -322,7 +320,7 @@ def test_what_else_the_page_wants_taken_out(shop: Shop, visit: MakeVisit) -> Non
 # ---------------------------------------------------------------------------- several people, several tabs
 
 
-def test_two_people_before_consent_stay_two(shop: Shop, visit: MakeVisit) -> None:
+def test_two_users_before_consent_stay_two_customers(shop: Shop, visit: MakeVisit) -> None:
     """Who said something is who was there when it was said, not who agrees in the end."""
     page = opened(shop, visit(), consent={"required": True})
     page.evaluate(
@@ -344,7 +342,7 @@ def test_two_people_before_consent_stay_two(shop: Shop, visit: MakeVisit) -> Non
 
 
 @pytest.mark.parametrize("refusal", ["optOut()", "consent(false)", "consent({analytics: false})"])
-def test_a_refusal_reaches_the_tabs_that_are_open_and_the_next_page(shop: Shop, visit: MakeVisit, refusal: str) -> None:
+def test_a_refusal_applies_to_open_tabs_and_later_pages(shop: Shop, visit: MakeVisit, refusal: str) -> None:
     guest = visit()
     one, other = opened(shop, guest), opened(shop, guest)
     one.evaluate(f"segue.{refusal}")
@@ -361,7 +359,7 @@ def test_a_refusal_reaches_the_tabs_that_are_open_and_the_next_page(shop: Shop, 
     assert shop.messages() == []
 
 
-def test_a_refusal_removes_what_other_pages_stored(shop: Shop, visit: MakeVisit) -> None:
+def test_a_refusal_removes_stored_items_of_other_pages(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = opened(shop, guest)
     page.evaluate("segue.identify('user-stored')")
@@ -373,7 +371,7 @@ def test_a_refusal_removes_what_other_pages_stored(shop: Shop, visit: MakeVisit)
     assert guest.context.cookies() == []
 
 
-def test_a_refusal_drops_what_waits_at_once(shop: Shop, visit: MakeVisit) -> None:
+def test_a_refusal_drops_queued_messages(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = opened(shop, guest)
     guest.context.set_offline(True)
@@ -385,7 +383,7 @@ def test_a_refusal_drops_what_waits_at_once(shop: Shop, visit: MakeVisit) -> Non
     shop.until_names("After")
 
 
-def test_agreeing_again_keeps_the_token_of_the_site(shop: Shop, visit: MakeVisit) -> None:
+def test_repeated_consent_keeps_the_visitor_token(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = opened(shop, guest)
     flush(page)
@@ -396,7 +394,7 @@ def test_agreeing_again_keeps_the_token_of_the_site(shop: Shop, visit: MakeVisit
 
 
 @pytest.mark.parametrize("left_out", ["page", "context"])
-def test_leaving_out_the_page_loses_no_message(shop: Shop, visit: MakeVisit, left_out: str) -> None:
+def test_redacting_the_page_context_loses_no_message(shop: Shop, visit: MakeVisit, left_out: str) -> None:
     page = opened(shop, visit(), redact=[left_out])
     page.evaluate("segue.track('Kept')")
     flush(page)
@@ -404,7 +402,7 @@ def test_leaving_out_the_page_loses_no_message(shop: Shop, visit: MakeVisit, lef
     assert shop.site.url not in str(row)
 
 
-def test_identify_says_who_it_is_where_storing_fails(shop: Shop, visit: MakeVisit) -> None:
+def test_identify_works_with_full_storage(shop: Shop, visit: MakeVisit) -> None:
     full = """window.fill = () => { for (const length of [100000, 1000, 10, 0])
             try { for (let n = 0; ; n++) localStorage[`fill-${length}-${n}`] = "x".repeat(length) } catch {} }"""
     page = opened(shop, visit(scripts=(full,)))

@@ -24,7 +24,7 @@ def shop(segue: Segue, site: Site) -> Shop:
     return Shop(segue, site)
 
 
-def test_each_method_is_stored_once(shop: Shop, visit: MakeVisit) -> None:
+def test_every_method_is_stored_once(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = guest.open(shop.page("/", capture=False))
     until_ready(page)
@@ -73,7 +73,7 @@ def test_each_method_is_stored_once(shop: Shop, visit: MakeVisit) -> None:
     assert guest.errors == []
 
 
-def test_calls_made_before_the_library_arrives_keep_their_order_and_their_time(shop: Shop, visit: MakeVisit) -> None:
+def test_early_calls_keep_order_and_time(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
 
     arrived: list[datetime] = []
@@ -99,7 +99,7 @@ def test_calls_made_before_the_library_arrives_keep_their_order_and_their_time(s
     assert max(called) < arrived[0], "when called, not when sent"
 
 
-def test_ready_and_on(shop: Shop, visit: MakeVisit) -> None:
+def test_ready_and_on_call_their_handlers(shop: Shop, visit: MakeVisit) -> None:
     calls = """
         window.told = [];
         segue.ready(() => told.push("ready"));
@@ -117,7 +117,7 @@ def test_ready_and_on(shop: Shop, visit: MakeVisit) -> None:
     assert "Told" in str(args)
 
 
-def test_single_page_navigation(shop: Shop, visit: MakeVisit) -> None:
+def test_single_page_navigation_records_page_views(shop: Shop, visit: MakeVisit) -> None:
     """Each address is a view, once the page has drawn it; a place on the page is none."""
     page = visit().open(shop.page("/", capture={"pages": True}))
     until_ready(page)
@@ -154,7 +154,7 @@ def urlpath(row: Row) -> str:
     return "/" + url.split("/", 3)[3]
 
 
-def test_what_a_page_view_tells_of_where_it_came_from(shop: Shop, visit: MakeVisit) -> None:
+def test_page_view_contains_campaign_and_context(shop: Shop, visit: MakeVisit) -> None:
     guest = visit(viewport={"width": 1111, "height": 777}, locale="de-AT", timezone_id="Asia/Tokyo")
     url = shop.page("/landing", capture={"pages": True})
     query = "?utm_source=News&utm_medium=email&utm_campaign=spring&utm_term=boots&utm_content=top&gclid=Cj0&x=1"
@@ -200,7 +200,7 @@ def only(shop: Shop, name: str) -> dict[str, Any]:
     return properties
 
 
-def test_an_outbound_link(shop: Shop, visit: MakeVisit) -> None:
+def test_outbound_link_click_is_captured(shop: Shop, visit: MakeVisit) -> None:
     elsewhere = shop.site.at("partner.localhost") + "/offer?id=7"
     shop.site.page("/offer", "the partner")
     body = f'<a id="in" href="#here">in</a> <a id="out" href="{elsewhere}"><b>To the partner</b></a>'
@@ -214,7 +214,7 @@ def test_an_outbound_link(shop: Shop, visit: MakeVisit) -> None:
     assert told["text"] == "To the partner"
 
 
-def test_a_download(shop: Shop, visit: MakeVisit) -> None:
+def test_download_is_captured(shop: Shop, visit: MakeVisit) -> None:
     shop.site.page("/files/Catalogue.PDF", b"%PDF-1.4", {"Content-Type": "application/pdf"})
     page = capturing(shop, visit(), "downloads", '<a href="/files/Catalogue.PDF?v=2" download>Catalogue</a>')
     with page.expect_download():
@@ -224,7 +224,7 @@ def test_a_download(shop: Shop, visit: MakeVisit) -> None:
     assert told["extension"].lower() == "pdf"
 
 
-def test_a_form_is_told_without_what_was_typed(shop: Shop, visit: MakeVisit) -> None:
+def test_form_submission_is_captured_without_its_fields(shop: Shop, visit: MakeVisit) -> None:
     shop.site.page("/thanks", "thanks")
     body = """<form id="join" name="newsletter" action="/thanks" method="post"><input name="mail" value="secret-input">
         <input name="pin" type="password" value="secret-pin"><button>Join</button></form>"""
@@ -237,7 +237,7 @@ def test_a_form_is_told_without_what_was_typed(shop: Shop, visit: MakeVisit) -> 
     assert "secret" not in str(shop.messages())
 
 
-def test_scrolling_is_told_once_a_depth(shop: Shop, visit: MakeVisit) -> None:
+def test_scroll_depth_is_captured_once_per_quarter(shop: Shop, visit: MakeVisit) -> None:
     page = capturing(shop, visit(), "scroll", '<div style="height: 5000px">long</div>')
     page.evaluate("() => { document.depths = 0; segue.on('track', () => document.depths++) }")
     for depths, scroll in enumerate(("scrollTo(0, 2000)", "scrollTo(0, document.body.scrollHeight)"), start=1):
@@ -251,7 +251,7 @@ def test_scrolling_is_told_once_a_depth(shop: Shop, visit: MakeVisit) -> None:
     assert [row["properties"]["percent"] for row in rows] == [50, 100]
 
 
-def test_visible_time_is_told_when_the_page_hides(shop: Shop, visit: MakeVisit) -> None:
+def test_visible_time_is_captured_when_the_page_hides(shop: Shop, visit: MakeVisit) -> None:
     guest = visit(now=datetime.now(UTC))
     page = capturing(shop, guest, "time", "words")
     guest.context.clock.run_for(12_000)
@@ -260,7 +260,7 @@ def test_visible_time_is_told_when_the_page_hides(shop: Shop, visit: MakeVisit) 
     assert 12 <= told["seconds"] < 60
 
 
-def test_rage_clicks(shop: Shop, visit: MakeVisit) -> None:
+def test_rage_click_is_captured(shop: Shop, visit: MakeVisit) -> None:
     page = capturing(shop, visit(), "clicks", '<button id="buy" onclick="this.textContent += 1">Buy</button>')
     page.click("#buy", click_count=5)
     flush(page)
@@ -268,7 +268,7 @@ def test_rage_clicks(shop: Shop, visit: MakeVisit) -> None:
     assert "buy" in str(told)
 
 
-def test_dead_clicks(shop: Shop, visit: MakeVisit) -> None:
+def test_dead_click_is_captured(shop: Shop, visit: MakeVisit) -> None:
     body = '<button id="dead">Nothing</button> <button id="alive" onclick="this.textContent += 1">Something</button>'
     guest = visit(now=datetime.now(UTC))
     page = capturing(shop, guest, "clicks", body)
@@ -281,7 +281,7 @@ def test_dead_clicks(shop: Shop, visit: MakeVisit) -> None:
     assert "dead" in str(told)
 
 
-def test_javascript_errors(shop: Shop, visit: MakeVisit) -> None:
+def test_javascript_errors_are_captured(shop: Shop, visit: MakeVisit) -> None:
     page = capturing(shop, visit(), "errors", "")
     page.evaluate("() => { setTimeout(() => { throw new TypeError('no such shoe') }); }")
     page.evaluate("() => { Promise.reject(new RangeError('too many shoes')); }")
@@ -292,7 +292,7 @@ def test_javascript_errors(shop: Shop, visit: MakeVisit) -> None:
     assert any("too many shoes" in str(row["properties"]) for row in rows)
 
 
-def test_a_search_of_the_site(shop: Shop, visit: MakeVisit) -> None:
+def test_site_search_is_captured(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = guest.open(shop.page("/search", capture={"pages": True, "search": True}) + "?q=red%20boots")
     until_ready(page)

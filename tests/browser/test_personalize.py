@@ -72,7 +72,7 @@ def in_segment(page: Page, key: str) -> bool:
     return found
 
 
-def test_the_answer_comes_with_the_ack_of_the_call_that_changed_it(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+def test_receipt_contains_the_changed_personalization(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = opened(shop, guest)
     page.wait_for_function("() => segue.personalization()")
@@ -123,7 +123,7 @@ def test_elements_are_shown_without_flicker_on_the_next_page(shop: Shop, visit: 
     assert page.evaluate("hidden") == []
 
 
-def test_elements_that_a_page_adds_later_are_dressed_too(shop: Shop, visit: MakeVisit) -> None:
+def test_elements_added_later_are_updated(shop: Shop, visit: MakeVisit) -> None:
     page = opened(shop, visit())
     page.wait_for_function("() => segue.personalization()")
     page.evaluate("""(html) => { document.body.innerHTML = html }""", BODY.replace("hidden>for VIPs", ">for VIPs"))
@@ -131,7 +131,7 @@ def test_elements_that_a_page_adds_later_are_dressed_too(shop: Shop, visit: Make
     assert shown(page) == {"not-vip"}
 
 
-def test_what_ends_by_itself_ends_in_the_page(shop: Shop, visit: MakeVisit) -> None:
+def test_an_expiring_segment_ends_in_the_page(shop: Shop, visit: MakeVisit) -> None:
     page = opened(shop, visit())
     page.evaluate("() => { segue.track('Blinked'); segue.flush() }")
     page.wait_for_selector("#any", state="visible")
@@ -140,7 +140,7 @@ def test_what_ends_by_itself_ends_in_the_page(shop: Shop, visit: MakeVisit) -> N
     assert not in_segment(page, SHORT)
 
 
-def test_what_ends_by_itself_ends_on_the_next_page_too(shop: Shop, visit: MakeVisit) -> None:
+def test_an_expiring_segment_ends_on_the_next_page(shop: Shop, visit: MakeVisit) -> None:
     page = opened(shop, visit())
     page.evaluate("() => { segue.track('Blinked'); segue.flush() }")
     page.wait_for_selector("#any", state="visible")
@@ -149,7 +149,7 @@ def test_what_ends_by_itself_ends_on_the_next_page_too(shop: Shop, visit: MakeVi
     assert not in_segment(page, SHORT)
 
 
-def test_withdrawing_the_consent_hides_the_answer(shop: Shop, visit: MakeVisit) -> None:
+def test_withdrawn_consent_hides_elements(shop: Shop, visit: MakeVisit) -> None:
     page = opened(shop, visit())
     page.evaluate("() => { segue.track('Became Vip'); segue.flush() }")
     page.wait_for_selector("#vip", state="visible")
@@ -158,7 +158,7 @@ def test_withdrawing_the_consent_hides_the_answer(shop: Shop, visit: MakeVisit) 
     assert page.evaluate("localStorage.segue_me") is None
 
 
-def test_a_stream_tells_what_others_did(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+def test_stream_delivers_changes_by_other_sources(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     page = opened(shop, visit(), stream=True)
     page.wait_for_function("() => segue.personalization()")
     anonymous = page.evaluate("segue.user().anonymousId")
@@ -171,7 +171,7 @@ def test_a_stream_tells_what_others_did(segue: Segue, shop: Shop, visit: MakeVis
     page.wait_for_selector("#vip", state="visible")
 
 
-def test_without_that_consent_nothing_is_asked(shop: Shop, visit: MakeVisit) -> None:
+def test_personalization_requires_consent(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = opened(shop, guest, consent={"required": True})
     asked: list[Any] = []
@@ -184,7 +184,7 @@ def test_without_that_consent_nothing_is_asked(shop: Shop, visit: MakeVisit) -> 
     assert not any("me" in (each.get("visitor") or {}) for each in asked)
 
 
-def test_a_visitor_who_is_known_is_withheld(shop: Shop, visit: MakeVisit) -> None:
+def test_personalization_is_withheld_after_identify(shop: Shop, visit: MakeVisit) -> None:
     page = opened(shop, visit())
     page.evaluate("() => { segue.track('Became Vip'); segue.flush() }")
     page.wait_for_selector("#vip", state="visible")
@@ -209,14 +209,14 @@ def vouched(segue: Segue, shop: Shop, page: Page) -> str:
 LOGIN = "([user, visitorToken]) => { segue.identify(user, {}, { visitorToken }); segue.track('Became Vip') }"
 
 
-def test_the_site_vouches_for_who_is_logged_in(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+def test_a_visitor_token_allows_personalization_after_login(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     page = opened(shop, visit())
     page.evaluate(LOGIN, [f"user-{shop.source.key}", vouched(segue, shop, page)])
     flush(page)
     page.wait_for_selector("#vip", state="visible")
 
 
-def test_a_receipt_from_before_the_login_does_not_undo_it(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+def test_an_older_receipt_does_not_undo_the_login(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = opened(shop, guest)
     flush(page)
@@ -251,7 +251,7 @@ def ask_me(segue: Segue, shop: Shop, token: str) -> httpx.Response:
     return httpx.get(f"{segue.url}/v1/me", params={"writeKey": shop.source.write_key, "token": token})
 
 
-def test_forged_tokens_get_nothing(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
+def test_forged_tokens_are_refused(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     page = opened(shop, visit())
     page.evaluate("() => { segue.track('Became Vip'); segue.flush() }")
     page.wait_for_selector("#vip", state="visible")
@@ -282,7 +282,9 @@ def victim(shop: Shop, visit: MakeVisit) -> str:
     return anonymous
 
 
-def test_another_visitors_id_gets_nothing(segue: Segue, shop: Shop, visit: MakeVisit, victim: str) -> None:
+def test_another_visitors_id_returns_no_personalization(
+    segue: Segue, shop: Shop, visit: MakeVisit, victim: str
+) -> None:
     attacker = opened(shop, visit())
     own = attacker.evaluate("localStorage.segue_v")
     for claim in (
@@ -299,7 +301,7 @@ def test_another_visitors_id_gets_nothing(segue: Segue, shop: Shop, visit: MakeV
         assert VIP not in str(receipt)
 
 
-def test_nobody_is_shown_whom_they_have_bound_to_themselves(
+def test_personalization_is_withheld_after_linking_another_visitor(
     segue: Segue, shop: Shop, visit: MakeVisit, victim: str
 ) -> None:
     """With a proof of one's own and messages that name somebody else: what is known then is withheld."""
@@ -323,7 +325,7 @@ def test_nobody_is_shown_whom_they_have_bound_to_themselves(
     assert VIP in {each["key"] for each in customer["segments"]}, "they are one customer by now"
 
 
-def test_what_is_told_never_runs(shop: Shop, visit: MakeVisit) -> None:
+def test_content_never_runs_as_script(shop: Shop, visit: MakeVisit) -> None:
     """Content hints come back as they were written, and the helper of attributes writes none of them into the page."""
     guest = visit(scripts=("window.ran = []; window.alert = (what) => ran.push(what);",))
     page = opened(shop, guest)

@@ -29,7 +29,7 @@ def views(many: int) -> Callable[[Sequence[Row]], bool]:
     return lambda rows: len([row for row in rows if row["type"] == "page"]) == many
 
 
-def test_tabs_and_devices_of_one_customer_are_one_session(segue: Segue, site: Site, visit: MakeVisit) -> None:
+def test_tabs_and_devices_of_one_customer_share_a_session(segue: Segue, site: Site, visit: MakeVisit) -> None:
     shop = Shop(segue, site)
     home, hats = shop.page("/"), shop.page("/hats")
     laptop, phone = visit(), visit(user_agent=PHONE)
@@ -52,7 +52,7 @@ def test_tabs_and_devices_of_one_customer_are_one_session(segue: Segue, site: Si
     assert session["session_ids"] == ids
 
 
-def test_a_campaign_begins_a_session_on_both_sides(segue: Segue, site: Site, visit: MakeVisit) -> None:
+def test_a_campaign_starts_a_session_in_browser_and_server(segue: Segue, site: Site, visit: MakeVisit) -> None:
     shop = Shop(segue, site)
     home = shop.page("/")
     guest = visit()

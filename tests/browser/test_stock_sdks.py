@@ -118,7 +118,7 @@ def test_analytics_next(stage: Stage) -> None:
     stage.assert_only_these_hosts()
 
 
-def test_analytics_next_when_the_tab_is_closed(stage: Stage) -> None:
+def test_analytics_next_sends_its_batch_when_the_tab_closes(stage: Stage) -> None:
     """Batching: what waits leaves with the page, by fetch with keepalive."""
     batching = "deliveryStrategy: {strategy: 'batching', config: {size: 100, timeout: 60000}}"
     page = SEGMENT.open(stage, batching)
@@ -161,7 +161,7 @@ def test_rudderstack(stage: Stage) -> None:
     stage.assert_only_these_hosts()
 
 
-def test_rudderstack_by_beacon_when_the_page_is_left(stage: Stage) -> None:
+def test_rudderstack_sends_beacons_when_the_page_is_left(stage: Stage) -> None:
     beacons = "useBeacon: true, beaconQueueOptions: {flushQueueInterval: 600000}"
     page = RUDDER.open(stage, beacons)
     page.evaluate("() => new Promise(done => analytics.ready(done))")
@@ -262,7 +262,7 @@ PATIENT = {
 
 
 @pytest.mark.parametrize("sdk", PATIENT)
-def test_what_waits_leaves_with_the_page(stage: Stage, sdk: str) -> None:
+def test_queued_events_are_sent_once_when_the_page_is_left(stage: Stage, sdk: str) -> None:
     """What was not sent yet goes by beacon, and does not come twice when she returns."""
     stock, options, is_taken_in = PATIENT[sdk]
     page = stock._replace(options=options).open(stage)
@@ -291,7 +291,7 @@ BAD_DAYS: dict[str, tuple[Sdk, list[Fault], int]] = {
 
 
 @pytest.mark.parametrize("day", BAD_DAYS)
-def test_a_bad_day_loses_nothing_and_doubles_nothing(stage: Stage, day: str) -> None:
+def test_faults_lose_and_duplicate_no_event(stage: Stage, day: str) -> None:
     sdk, moods, posts = BAD_DAYS[day]
     page = sdk.open(stage)
     page.wait_for_load_state("networkidle")
@@ -308,7 +308,7 @@ def test_a_bad_day_loses_nothing_and_doubles_nothing(stage: Stage, day: str) -> 
 # ----------------------------------------------------------------------------------------------------------- GA4
 
 
-def test_the_measurement_protocol_from_a_page(stage: Stage) -> None:
+def test_ga4_measurement_protocol_from_a_page(stage: Stage) -> None:
     page = stage.open(None, guide("GA4"))
     statuses = page.evaluate("""async () => {
       const body = events => JSON.stringify({client_id: '123.456', user_id: 'user-5', events})
