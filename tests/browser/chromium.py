@@ -1,6 +1,6 @@
-"""A Chromium for the tests: found, else installed, else said plainly.
+"""Chromium for the browser tests: finds it, or installs it, or reports that it is missing.
 
-``python -m tests.browser.chromium`` is what ``make test`` runs first; where a browser is found it is silent.
+``make test`` runs ``python -m tests.browser.chromium`` first. It prints nothing if it finds a browser.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ NAMED_BY: Final = "SEGUE_TEST_CHROMIUM"
 REMEDY: Final = f"apt install chromium, or `playwright install chromium`, or name one in {NAMED_BY}"
 
 _COMMANDS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_PLACES: Final = (
+_PATHS: Final = (
     "/usr/bin/chromium",
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
-_PLAYWRIGHTS: Final = ("chromium-*/chrome-*/chrome", "chromium-*/chrome-*/*.app/Contents/MacOS/*")
+_PLAYWRIGHT_PATTERNS: Final = ("chromium-*/chrome-*/chrome", "chromium-*/chrome-*/*.app/Contents/MacOS/*")
 
 APT: Final[Sequence[Sequence[str]]] = (
     ("apt-get", "update"),
@@ -37,17 +37,17 @@ FLAGS: Final = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # Names of the tests lead here, and nothing leads outside: a request to a third party fails at once.
+    # Test host names resolve to this machine and no others resolve: a request to a third party fails at once.
     "--host-resolver-rules=MAP *.example.com 127.0.0.1, MAP * ~NOTFOUND, "
     "EXCLUDE 127.0.0.1, EXCLUDE localhost, EXCLUDE *.localhost",
 )
-"""Chromium talks to nobody but the servers of the tests. Root also needs ``--no-sandbox``."""
+"""Flags that limit Chromium to the test servers. Root also needs ``--no-sandbox``."""
 
 
 @cache
 def chromium_path() -> Path | None:
-    """A browser that starts: the one named by ``SEGUE_TEST_CHROMIUM`` and no other, else the first that is found."""
-    return next((place for place in _candidates() if _starts(place)), None)
+    """Return a browser that starts: only that of ``SEGUE_TEST_CHROMIUM`` if it is set, else the first one found."""
+    return next((path for path in _candidates() if _can_start(path)), None)
 
 
 def flags() -> list[str]:
@@ -62,23 +62,23 @@ def _candidates() -> Iterator[Path]:
     if named := os.environ.get(NAMED_BY):
         yield Path(named)
         return
-    yield from (Path(found) for name in _COMMANDS if (found := shutil.which(name)))
-    yield from (Path(place) for place in _PLACES)
-    for cache_ in _caches_of_playwright():
-        for pattern in _PLAYWRIGHTS:
-            yield from sorted(cache_.glob(pattern), reverse=True)
+    yield from (Path(path) for name in _COMMANDS if (path := shutil.which(name)))
+    yield from (Path(path) for path in _PATHS)
+    for cache_directory in _playwright_caches():
+        for pattern in _PLAYWRIGHT_PATTERNS:
+            yield from sorted(cache_directory.glob(pattern), reverse=True)
 
 
-def _caches_of_playwright() -> Iterator[Path]:
+def _playwright_caches() -> Iterator[Path]:
     if named := os.environ.get("PLAYWRIGHT_BROWSERS_PATH"):
         yield Path(named)
     yield Path.home() / ".cache" / "ms-playwright"
     yield Path.home() / "Library" / "Caches" / "ms-playwright"
 
 
-def _starts(place: Path) -> bool:
-    """Ubuntu's chromium-browser may be a script that only says where to get one."""
-    return place.is_file() and os.access(place, os.X_OK) and _run([str(place), "--version"])
+def _can_start(path: Path) -> bool:
+    """Start it, because Ubuntu's chromium-browser may be a script that only prints where to get one."""
+    return path.is_file() and os.access(path, os.X_OK) and _run([str(path), "--version"])
 
 
 def _install() -> bool:
@@ -90,10 +90,10 @@ def _install() -> bool:
 def _run(command: Sequence[str]) -> bool:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, env=environment, timeout=600)
+        process = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, env=environment, timeout=600)
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return done.returncode == 0
+    return process.returncode == 0
 
 
 def main() -> int:
@@ -105,7 +105,7 @@ def main() -> int:
         chromium_path.cache_clear()
     if chromium_path():
         return 0
-    print(f"There is no Chromium here and none could be installed: the browser tests will be skipped. {REMEDY}.")
+    print(f"Chromium is missing and could not be installed; the browser tests will be skipped. Install it: {REMEDY}.")
     return int(in_ci())
 
 

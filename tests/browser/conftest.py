@@ -1,8 +1,8 @@
-"""A real browser, a running Segue, and pages of other origins.
+"""Fixtures: Chromium, a running Segue, and a site of another origin.
 
-The browser lives as long as a file of tests and not longer: while Playwright's synchronous API is started, an event
-loop runs in the thread of the tests, and the asynchronous tests of other files could not run after it. For the same
-reason no file here mixes in asynchronous tests, and no fixture here uses ``asyncio.run``.
+The browser is closed after each test file: while Playwright's synchronous API runs, its event loop occupies the thread
+of the tests, so asynchronous tests of other files could not run. For the same reason no file in this folder contains
+asynchronous tests and no fixture uses ``asyncio.run``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.chromium import REMEDY, chromium_path, flags, in_ci
-from tests.browser.running_segue import Segue, database_of
+from tests.browser.running_segue import Segue, create_database
 from tests.browser.static_site import Site, running_site
 from tests.browser.visit import USER_AGENT, Visit
 from tests.support.databases import with_database
@@ -27,26 +27,26 @@ DATABASE = "browser"
 
 @pytest.fixture(scope="session")
 def chromium() -> Path:
-    """Skips where there is none, and says what to do; in CI that is a failure."""
+    """Return the path of Chromium; skip the test without one, or fail in CI."""
     path = chromium_path()
     if path is None:
-        reason = f"there is no Chromium: {REMEDY}"
+        reason = f"Chromium not found: {REMEDY}"
         if in_ci():
             pytest.fail(reason)
-        pytest.skip(reason)  # of a machine that has no browser, and says so
+        pytest.skip(reason)  # a machine without a browser
     return path
 
 
 @pytest.fixture(scope="session")
 def segue(chromium: Path, cluster_url: str) -> Iterator[Segue]:
-    """One running service for all tests of browsers; each makes sources of its own."""
-    del chromium  # without one nothing here is worth its start
+    """Start one Segue for all browser tests; each test creates its own sources."""
+    del chromium  # without Chromium, do not start Segue
     url = with_database(cluster_url, DATABASE)
     with (
         tempfile.TemporaryDirectory(prefix="segue-") as directory,
-        database_of(cluster_url, DATABASE, url) as database,
+        create_database(cluster_url, DATABASE, url) as database,
     ):
-        # All tests ask from one address.
+        # All tests share one address, and so one rate limit.
         server = Server(Path(directory), url, SEGUE_ADDRESS_RATE="1000000/minute")
         try:
             segue = Segue(server.start(), database)
@@ -58,9 +58,9 @@ def segue(chromium: Path, cluster_url: str) -> Iterator[Segue]:
 
 @pytest.fixture(scope="module")
 def browser(chromium: Path, segue: Segue) -> Iterator[Browser]:
-    del segue  # started first, and stopped last
+    del segue  # starts before the browser and stops after it
     with sync_playwright() as playwright:
-        # That of a context is not said by beacons which leave with their page: the server would take them for a bot's.
+        # Beacons sent while a page closes ignore the user agent of the context; the server would take them for a bot.
         args = [*flags(), f"--user-agent={USER_AGENT}"]
         browser = playwright.chromium.launch(executable_path=chromium, args=args)
         yield browser
@@ -75,7 +75,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
-    """Makes visitors: each a context of its own, with an ordinary user agent, closed after the test."""
+    """Return a function that opens a visit: a browser context of its own, closed after the test."""
     visits: list[Visit] = []
 
     def make(**options: Any) -> Visit:
@@ -83,5 +83,5 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
         return visits[-1]
 
     yield make
-    for each in visits:
-        each.close()
+    for visit in visits:
+        visit.close()

@@ -1,7 +1,7 @@
-"""A running Segue beside a browser: keys of its own for each test, and what PostgreSQL holds in the end.
+"""A running Segue for browser tests, with access to its API and its database.
 
-Playwright's synchronous API keeps an event loop running in the thread of the tests, so nothing here may use
-``asyncio.run``: statements go to a thread with a loop of its own, requests through a blocking client.
+Playwright's synchronous API keeps an event loop running in the thread of the tests, so ``asyncio.run`` is not
+available: statements run in a thread with its own loop, requests use a blocking client.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FROM touchpoints WHERE source = $1 ORDER BY occurred_at, message_id COLLATE "C"
 
 
 class Database:
-    """One connection, usable while a loop runs in the caller's thread."""
+    """One database connection, usable while an event loop runs in the caller's thread."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -72,7 +72,7 @@ class Source(NamedTuple):
 
 
 class Segue:
-    """The service, asked as the business's own server would ask, and its database, read behind its back."""
+    """A running Segue: API calls with the secret key, and direct access to its database."""
 
     def __init__(self, server: Server, database: Database) -> None:
         self.server = server
@@ -89,52 +89,52 @@ class Segue:
         self._http.close()
 
     def source(self, **fields: Any) -> Source:
-        """A new source with its write key: whatever a test sends is told from what others send."""
-        made = self.post("/v1/sources", {"key": f"site-{next(self._numbers)}", **fields})
-        return Source(made["key"], made["write_key"])
+        """Create a source with a write key, so that the messages of each test are separate."""
+        source = self.post("/v1/sources", {"key": f"site-{next(self._numbers)}", **fields})
+        return Source(source["key"], source["write_key"])
 
     def get(self, path: str, **parameters: Any) -> Any:
-        return self.ask("GET", path, params=parameters or None)
+        return self.request("GET", path, params=parameters or None)
 
     def post(self, path: str, body: Any) -> Any:
-        return self.ask("POST", path, json=body)
+        return self.request("POST", path, json=body)
 
     def put(self, path: str, body: Any) -> Any:
-        return self.ask("PUT", path, json=body)
+        return self.request("PUT", path, json=body)
 
-    def ask(self, method: str, path: str, **rest: Any) -> Any:
-        """The JSON of an answer, with the secret key. Raises AssertionError for anything but 2xx."""
-        answer = self._http.request(method, path, **rest)
-        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
-        return answer.json()
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        """Send a request with the secret key and return its JSON. Raise AssertionError unless its status is 2xx."""
+        response = self._http.request(method, path, **options)
+        assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
+        return response.json()
 
     def messages(self, source: Source, *types: str) -> list[Row]:
-        """What PostgreSQL holds from that source, in the one order; ``ids`` are what a message carried."""
+        """Return the stored messages of a source, ordered by time; ``ids`` holds the identities of a message."""
         rows = self.database.fetch(_MESSAGES, source.key)
         for row in rows:
             row["ids"] = {kind: value for kind, value, *_ in row.pop("carried")}
         return [row for row in rows if not types or row["type"] in types]
 
-    def until(self, source: Source, wanted: int | Callable[[Sequence[Row]], object], *types: str) -> list[Row]:
-        """Wait until so many messages are there, or the condition holds. Raises AssertionError with what there is."""
+    def wait_for(self, source: Source, condition: int | Callable[[Sequence[Row]], object], *types: str) -> list[Row]:
+        """Wait until so many messages are stored or the condition holds. Raise AssertionError with the stored ones."""
         deadline = time.monotonic() + WAIT_SECONDS_MAX
         while True:
             rows = self.messages(source, *types)
-            if len(rows) >= wanted if isinstance(wanted, int) else wanted(rows):
+            if len(rows) >= condition if isinstance(condition, int) else condition(rows):
                 return rows
             if time.monotonic() > deadline:
-                told = [(row["type"], row["name"], row["properties"]) for row in rows]
-                raise AssertionError(f"waited for {wanted}, and there is {told}")
+                stored = [(row["type"], row["name"], row["properties"]) for row in rows]
+                raise AssertionError(f"waited for {condition}; stored: {stored}")
             time.sleep(_POLL_SECONDS)
 
-    def behind(self, *moods: Fault) -> AbstractContextManager[FaultyProxy]:
-        """The same service through a proxy that misbehaves as told."""
-        return running_proxy(self.port, *moods)
+    def with_faults(self, *faults: Fault) -> AbstractContextManager[FaultyProxy]:
+        """Return the same service behind a proxy that injects these faults."""
+        return running_proxy(self.port, *faults)
 
 
 @contextmanager
-def database_of(cluster_url: str, name: str, url: str) -> Iterator[Database]:
-    """A new, empty database of that name; the service migrates it."""
+def create_database(cluster_url: str, name: str, url: str) -> Iterator[Database]:
+    """Create an empty database, which the service migrates."""
     cluster = Database(cluster_url)
     try:
         cluster.execute(f"CREATE DATABASE {name} TEMPLATE template0")

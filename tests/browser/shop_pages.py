@@ -1,4 +1,4 @@
-"""Pages that carry the snippet, as ``docs/website.md`` says to put it there."""
+"""Pages with the snippet, included as ``docs/website.md`` describes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _HOST: Final = "https://segue.example.com"
 
 
 def documented_loader() -> str:
-    """The script that stands in the guide, without its tags: queues calls until the library is there."""
-    return _found(_LOADER)
+    """Return the guide's inline script, which queues calls until the library has loaded."""
+    return _guide_match(_LOADER)
 
 
 def loader(host: str, write_key: str, options: Mapping[str, Any]) -> str:
-    """That script for this service and this key."""
+    """Return that script for this service, key and options."""
     call = f"segue.load({json.dumps(write_key)}, {json.dumps({'host': host, **options})})"
     script, calls = _LOAD.subn(lambda _: call, documented_loader())
     assert calls == 1, script
@@ -36,22 +36,22 @@ def loader(host: str, write_key: str, options: Mapping[str, Any]) -> str:
 
 
 def library(host: str) -> str:
-    """The guide's tag that fetches the library, for this service and the file as built (a test compares the two)."""
-    built, tag = snippet(), _found(_LIBRARY)
+    """Return the guide's library tag for this service and the built file (a test compares the two)."""
+    built, tag = snippet(), _guide_match(_LIBRARY)
     assert _HOST in tag
     tag = re.sub(r"segue-[0-9a-f]{12}", f"segue-{built.version}", tag)
     return re.sub(r'integrity="[^"]*"', f'integrity="{built.integrity}"', tag).replace(_HOST, host)
 
 
 @cache
-def _found(pattern: re.Pattern[str]) -> str:
-    found = pattern.search(_GUIDE.read_text())
-    assert found is not None, f"docs/website.md shows no {pattern.pattern}"
-    return found[1]
+def _guide_match(pattern: re.Pattern[str]) -> str:
+    match = pattern.search(_GUIDE.read_text())
+    assert match is not None, f"docs/website.md does not contain {pattern.pattern}"
+    return match[1]
 
 
 class Shop:
-    """A site whose pages carry the snippet with the key of a source of its own."""
+    """A site with its own source, whose pages contain the snippet."""
 
     def __init__(self, segue: Segue, site: Site, **source: Any) -> None:
         self.segue = segue
@@ -69,7 +69,7 @@ class Shop:
         headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> str:
-        """Put such a page there. ``calls`` follow the loader at once; ``options`` are those of ``segue.load``."""
+        """Add a page and return its URL. ``calls`` follow the loader; ``options`` are those of ``segue.load``."""
         host = host or self.segue.url
         script = loader(host, self.source.write_key, options)
         title = path.strip("/") or "home"
@@ -82,33 +82,33 @@ class Shop:
     def messages(self, *types: str) -> list[Row]:
         return self.segue.messages(self.source, *types)
 
-    def until(self, wanted: int | Callable[[Sequence[Row]], object], *types: str) -> list[Row]:
-        return self.segue.until(self.source, wanted, *types)
+    def wait_for(self, condition: int | Callable[[Sequence[Row]], object], *types: str) -> list[Row]:
+        return self.segue.wait_for(self.source, condition, *types)
 
-    def until_names(self, *names: str) -> list[Row]:
-        """Wait for these names, and raise AssertionError if there are others, or one twice; the type where no name."""
-        rows = self.until(len(names))
+    def wait_for_names(self, *names: str) -> list[Row]:
+        """Wait for messages with exactly these names, or types for those without a name."""
+        rows = self.wait_for(len(names))
         assert sorted(row["name"] or row["type"] for row in rows) == sorted(names)
         return rows
 
 
-def until_ready(page: Page) -> None:
-    """The library has arrived, and knows the visitor. Raises Playwright's TimeoutError."""
+def wait_until_ready(page: Page) -> None:
+    """Wait until the library has loaded and knows the visitor. Raise Playwright's TimeoutError otherwise."""
     settle(page, "new Promise((done) => segue.ready(done))")
 
 
 def flush(page: Page) -> None:
-    """All that can be sent now is sent."""
+    """Send all queued messages and wait for the responses."""
     settle(page, "segue.flush()")
 
 
 def close_tab(page: Page) -> None:
-    """As a visitor closes it: the page hears of it first."""
+    """Close the tab as a visitor does, with its unload events."""
     with page.expect_event("close"):
         page.close(run_before_unload=True)
 
 
 def settle(page: Page, promise: str) -> None:
-    """Waits for a promise, but not for ever, also where the page's clock stands still."""
+    """Wait for a promise with a timeout, even if the page's clock is stopped."""
     page.evaluate(f"() => {{ document.settled = 0; Promise.resolve({promise}).finally(() => document.settled = 1) }}")
     page.wait_for_function("() => document.settled")

@@ -1,4 +1,4 @@
-"""A static site of another origin than Segue: its pages are strings, and it remembers who asked for what."""
+"""Static site on another origin than Segue: serves pages from strings and records requests."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Page(NamedTuple):
 
 
 class Site:
-    """Answers under any host name; ``*.localhost`` and ``*.example.com`` lead here in the browser of the tests."""
+    """A site that answers for any host name. The test browser resolves ``*.localhost`` and ``*.example.com`` to it."""
 
     def __init__(self) -> None:
         self.port = 0
         self.requests: list[tuple[str, str]] = []
-        """(host name, path with query) of each, in turn."""
+        """(host name, path with query) of all requests, in order."""
         self._pages: dict[str, Page] = {}
         self._directories: dict[str, Path] = {}
 
@@ -36,22 +36,22 @@ class Site:
         return f"http://{host}:{self.port}"
 
     def page(self, path: str, body: str | bytes, headers: Mapping[str, str] | None = None) -> str:
-        """Put a page there (HTML unless a header says otherwise), and answer its URL on localhost."""
+        """Add a page (HTML unless a header sets another type) and return its URL on localhost."""
         content = body.encode() if isinstance(body, str) else body
         self._pages[path] = Page(content, {"Content-Type": _HTML, **(headers or {})})
         return self.url + path
 
-    def directory(self, prefix: str, place: Path) -> str:
-        """Serve the files below ``place``, and answer the URL of their root."""
-        self._directories[prefix.rstrip("/") + "/"] = place
+    def directory(self, prefix: str, root: Path) -> str:
+        """Serve the files below a directory and return the URL of its root."""
+        self._directories[prefix.rstrip("/") + "/"] = root
         return self.url + prefix.rstrip("/")
 
     def find(self, path: str) -> Page | None:
         if (page := self._pages.get(path)) is not None:
             return page
-        for prefix, place in self._directories.items():
-            file = (place / path.removeprefix(prefix)).resolve()
-            if path.startswith(prefix) and file.is_relative_to(place.resolve()) and file.is_file():
+        for prefix, root in self._directories.items():
+            file = (root / path.removeprefix(prefix)).resolve()
+            if path.startswith(prefix) and file.is_relative_to(root.resolve()) and file.is_file():
                 kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
                 return Page(file.read_bytes(), {"Content-Type": kind, "Access-Control-Allow-Origin": "*"})
         return None
@@ -83,7 +83,7 @@ def running_site() -> Iterator[Site]:
             del format, args
 
         def handle(self) -> None:
-            with suppress(ConnectionError):  # a browser that goes away
+            with suppress(ConnectionError):  # the browser closed the connection
                 super().handle()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -1,4 +1,4 @@
-"""The pages of others: strict policies, frames, foreign hosts, hostile content. And what may not be read from there."""
+"""Host pages: strict policies, frames, other hosts and hostile content; and what pages cannot read."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from playwright.sync_api import Response
 
 from app.browser import snippet
 from tests.browser.running_segue import Segue
-from tests.browser.shop_pages import Shop, close_tab, flush, library, loader, until_ready
+from tests.browser.shop_pages import Shop, close_tab, flush, library, loader, wait_until_ready
 from tests.browser.static_site import Site
 from tests.browser.visit import Visit
 
 MakeVisit = Callable[..., Visit]
 
-WATCH = """
+RECORD_VIOLATIONS = """
 window.violations = [];
-addEventListener("securitypolicyviolation", (seen) => violations.push(seen.violatedDirective + " " + seen.blockedURI));
+addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective + " " + e.blockedURI));
 """
 
 
@@ -41,21 +41,21 @@ def test_snippet_works_under_a_strict_policy_with_trusted_types(segue: Segue, sh
         f"<!doctype html><title>strict</title><script>{script}</script>{library(segue.url)}{body}",
         {"Content-Security-Policy": policy},
     )
-    guest = visit(scripts=(WATCH,))
+    guest = visit(scripts=(RECORD_VIOLATIONS,))
     page = guest.open(url)
-    until_ready(page)
+    wait_until_ready(page)
     page.click("button")
     page.evaluate("() => { segue.track('Strict'); segue.identify('user-strict') }")
     flush(page)
-    rows = shop.until(lambda rows: {"Strict", "page_viewed"} <= {row["name"] for row in rows})
-    assert page.evaluate("violations") == ["script-src-elem inline"], "that of the page itself, and no other"
+    rows = shop.wait_for(lambda rows: {"Strict", "page_viewed"} <= {row["name"] for row in rows})
+    assert page.evaluate("violations") == ["script-src-elem inline"], "only the page's own inline script is blocked"
     assert page.evaluate("window.evil") is None
     assert guest.errors == []
     assert {row["ids"]["anonymous_id"] for row in rows} == {page.evaluate("segue.user().anonymousId")}
 
 
 def test_integrity_hash_of_the_pinned_version(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
-    """The browser compares it with what the server sends; a hash of something else is not run."""
+    """The browser runs the file with the right hash and refuses one with a wrong hash."""
     built = snippet()
     pages = []
     for path, integrity in (("/right", built.integrity), ("/wrong", "sha384-" + "A" * 64)):
@@ -65,7 +65,7 @@ def test_integrity_hash_of_the_pinned_version(segue: Segue, shop: Shop, visit: M
         )
         script = loader(segue.url, shop.source.write_key, {"capture": False})
         pages.append(visit().open(shop.site.page(path, f"<!doctype html><script>{script}</script>{tag}")))
-    until_ready(pages[0])
+    wait_until_ready(pages[0])
     pages[1].wait_for_function("() => document.refused")
     pages[1].evaluate("segue.ready(() => { document.ran = 1 })")
     assert [page.evaluate("[document.refused, document.ran]") for page in pages] == [[None, None], [1, None]]
@@ -77,29 +77,29 @@ def test_snippet_adds_one_global(shop: Shop, visit: MakeVisit) -> None:
     names = "() => Object.getOwnPropertyNames(window)"
     before = set(guest.open(plain).evaluate(names))
     page = guest.open(shop.page("/", "<button>x</button>", capture=True))
-    until_ready(page)
+    wait_until_ready(page)
     page.click("button")
     flush(page)
     assert set(page.evaluate(names)) - before == {"segue"}
 
 
 def test_a_page_with_the_snippet_twice_sends_each_message_once(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
-    """Copied into a template and into what the template includes: one library, one view, one of each call."""
+    """The snippet may be in a template and in its include: the library still loads once."""
     script = f"<script>{loader(segue.url, shop.source.write_key, {'capture': {'pages': True}})}</script>"
     page = visit().open(
         shop.page("/", capture={"pages": True}, head=script + library(segue.url), calls="segue.track('a')")
     )
-    until_ready(page)
+    wait_until_ready(page)
     page.evaluate("segue.track('b')")
     page.wait_for_timeout(100)
     flush(page)
-    shop.until_names("page_viewed", "a", "b")
+    shop.wait_for_names("page_viewed", "a", "b")
 
 
 def test_snippet_contacts_no_other_host(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     page = guest.open(shop.page("/", "<button>x</button>", capture=True, personalize=True))
-    until_ready(page)
+    wait_until_ready(page)
     page.click("button")
     page.evaluate("() => { segue.track('a'); segue.identify('user-asked'); segue.reset(); segue.track('b') }")
     flush(page)
@@ -109,51 +109,51 @@ def test_snippet_contacts_no_other_host(segue: Segue, shop: Shop, visit: MakeVis
 
 @pytest.mark.parametrize("sandbox", [None, "allow-scripts"], ids=["frame", "sandboxed frame"])
 def test_snippet_works_in_a_cross_origin_frame(shop: Shop, visit: MakeVisit, sandbox: str | None) -> None:
-    """In a sandbox without allow-same-origin there is no storage, and the origin is null."""
+    """A sandbox without allow-same-origin has no storage, and its origin is null."""
     shop.page("/inner", "inner", capture={"pages": True})
     attribute = "" if sandbox is None else f'sandbox="{sandbox}"'
     inner = shop.site.at("frames.localhost") + "/inner"
     outer = shop.site.page("/outer", f'<!doctype html><title>outer</title><iframe {attribute} src="{inner}"></iframe>')
     guest = visit()
     guest.open(outer)
-    rows = shop.until_names("page_viewed")
+    rows = shop.wait_for_names("page_viewed")
     assert rows[0]["properties"]["path"] == "/inner"
     assert guest.errors == []
 
 
 def test_snippet_works_over_plain_http(shop: Shop, visit: MakeVisit) -> None:
-    """There is no crypto.subtle: the id is random, and there is no personalisation."""
+    """Without crypto.subtle the id is random and there is no personalization."""
     shop.page("/", capture=False)
     guest = visit()
     page = guest.open(shop.site.at("shop.example.com") + "/")
-    until_ready(page)
+    wait_until_ready(page)
     assert page.evaluate("typeof crypto.subtle") == "undefined"
     page.evaluate("segue.track('Plain')")
     flush(page)
-    shop.until_names("Plain")
+    shop.wait_for_names("Plain")
     assert guest.errors == []
 
 
 def test_snippet_works_with_modified_prototypes(shop: Shop, visit: MakeVisit) -> None:
-    """Old libraries add to Array.prototype and replace JSON's neighbours; what is sent stays right."""
+    """Old libraries extend Array.prototype and Object.prototype; messages stay correct."""
     hostile = """
         Array.prototype.toJSON = function () { return "[" + this.join() + "]" };
         Object.prototype.extra = "added by the page";
         Array.prototype.extra = 1;
     """
     page = visit(scripts=(hostile,)).open(shop.page("/", capture=False))
-    until_ready(page)
+    wait_until_ready(page)
     page.evaluate("() => { segue.track('Old page', { n: 1 }) }")
     flush(page)
-    [row] = shop.until_names("Old page")
+    [row] = shop.wait_for_names("Old page")
     assert row["properties"]["n"] == 1
 
 
-# ------------------------------------------------------------------------------------------ what may not be read
+# ------------------------------------------------------------------------------------------- refused requests
 
 
 READ = """async ([url, headers]) => {
-    try { const answer = await fetch(url, { headers }); return [answer.status, await answer.text()] }
+    try { const response = await fetch(url, { headers }); return [response.status, await response.text()] }
     catch (error) { return [0, error.name] }
 }"""
 
@@ -161,8 +161,8 @@ READ = """async ([url, headers]) => {
 @pytest.mark.parametrize("path", ["/v1/customers/user-1", "/v1/segments", "/v1/keys", "/v1/sources", "/v1/quarantine"])
 def test_a_secret_key_cannot_read_from_a_page(segue: Segue, site: Site, visit: MakeVisit, path: str) -> None:
     page = visit().open(site.page("/", ""))
-    read = page.evaluate(READ, [segue.url + path, {"Authorization": f"Bearer {segue.secret_key}"}])
-    assert read == [0, "TypeError"], "the preflight is refused"
+    result = page.evaluate(READ, [segue.url + path, {"Authorization": f"Bearer {segue.secret_key}"}])
+    assert result == [0, "TypeError"], "the preflight is refused"
 
 
 def test_a_write_key_cannot_read(segue: Segue, site: Site, visit: MakeVisit) -> None:
@@ -176,8 +176,8 @@ def test_a_secret_key_cannot_send_from_a_page(segue: Segue, site: Site, visit: M
     page = visit().open(site.page("/", ""))
     send = """async ([host, writeKey]) => {
         const body = JSON.stringify({ writeKey, batch: [{ type: "track", event: "Leaked", anonymousId: "a-1" }] });
-        const answer = await fetch(host + "/v1/b", { method: "POST", body });
-        return [answer.status, (await answer.json()).code];
+        const response = await fetch(host + "/v1/b", { method: "POST", body });
+        return [response.status, (await response.json()).code];
     }"""
     status, code = page.evaluate(send, [segue.url, segue.secret_key])
     assert (status, code) == (403, "forbidden")
@@ -185,7 +185,7 @@ def test_a_secret_key_cannot_send_from_a_page(segue: Segue, site: Site, visit: M
 
 
 def test_a_key_works_only_on_its_origins(segue: Segue, site: Site, visit: MakeVisit) -> None:
-    """The page may read that it is refused; it says so once, and is silent then."""
+    """A page of another origin can read the refusal; the snippet reports it once and stops."""
     shop = Shop(segue, site)
     key = segue.post(
         "/v1/keys", {"kind": "write", "source": shop.source.key, "name": "n", "origins": [site.at("own.localhost")]}
@@ -194,37 +194,37 @@ def test_a_key_works_only_on_its_origins(segue: Segue, site: Site, visit: MakeVi
     shop.page("/", capture={"pages": True}, personalize=False)
     for host, expected in (("other.localhost", [403]), ("own.localhost", [200])):
         guest = visit()
-        answers: list[int] = []
+        statuses: list[int] = []
 
-        def note(answer: Response, to: list[int] = answers) -> None:
-            if answer.request.post_data:
-                to.append(answer.status)
+        def record(response: Response, statuses: list[int] = statuses) -> None:
+            if response.request.post_data:
+                statuses.append(response.status)
 
-        guest.context.on("response", note)
+        guest.context.on("response", record)
         page = guest.open(site.at(host) + "/")
-        until_ready(page)
+        wait_until_ready(page)
         page.wait_for_timeout(150)
         flush(page)
         page.evaluate("segue.track('More')")
         flush(page)
         page.wait_for_timeout(50)
-        assert set(answers) == set(expected), host
-    rows = shop.until_names("page_viewed", "More")
+        assert set(statuses) == set(expected), host
+    rows = shop.wait_for_names("page_viewed", "More")
     assert {row["context"]["page"]["url"] for row in rows} == {site.at("own.localhost") + "/"}
 
 
 def test_messages_of_bots_are_quarantined(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
-    """And can be taken in all the same, by who knows better."""
+    """A quarantined message of a bot can be replayed."""
     bot = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html) Chrome/140.0.0.0 Safari/537.36"
     page = visit(user_agent=bot).open(shop.page("/", capture=False))
-    until_ready(page)
+    wait_until_ready(page)
     page.evaluate("segue.track('Crawled')")
     flush(page)
-    [kept] = [each for each in segue.get("/v1/quarantine")["items"] if each["source"] == shop.source.key]
-    assert kept["code"] == "bot"
+    [row] = [row for row in segue.get("/v1/quarantine")["items"] if row["source"] == shop.source.key]
+    assert row["code"] == "bot"
     assert shop.messages() == []
-    segue.ask("POST", f"/v1/quarantine/{kept['id']}/replay")
-    shop.until_names("Crawled")
+    segue.request("POST", f"/v1/quarantine/{row['id']}/replay")
+    shop.wait_for_names("Crawled")
 
 
 SCRIPTS = (
@@ -237,27 +237,28 @@ SCRIPTS = (
 
 
 def test_scripts_in_messages_never_run(shop: Shop, visit: MakeVisit) -> None:
-    """Names, properties, traits, ids, titles, hashes, attributes: stored as they are, shown as text, run by nobody."""
-    guest = visit(scripts=("window.ran = []; window.alert = (what) => ran.push(what);",))
+    """Scripts in names, properties, traits, ids, titles, hashes and attributes are stored as text and never run."""
+    guest = visit(scripts=("window.ran = []; window.alert = (text) => ran.push(text);",))
     attributes = "".join(
-        f'<p data-segue-segment="{escaped(each)}" data-segue-stage="{escaped(each)}" hidden>x</p>' for each in SCRIPTS
+        f'<p data-segue-segment="{escape(script)}" data-segue-stage="{escape(script)}" hidden>x</p>'
+        for script in SCRIPTS
     )
     page = guest.open(shop.page("/", attributes + "<button>x</button>", capture=True, personalize=True))
-    until_ready(page)
+    wait_until_ready(page)
     page.click("button")
     page.evaluate(
-        """(scripts) => { for (const each of scripts) {
-            document.title = each;
-            history.pushState({}, "", "/?q=" + encodeURIComponent(each) + "#" + each);
-            segue.page(each, each, { [each]: each });
-            segue.track(each, { [each]: each, nested: { [each]: [each] } });
-            segue.identify(each, { [each]: each, name: each });
-            segue.group(each, { name: each });
+        """(scripts) => { for (const script of scripts) {
+            document.title = script;
+            history.pushState({}, "", "/?q=" + encodeURIComponent(script) + "#" + script);
+            segue.page(script, script, { [script]: script });
+            segue.track(script, { [script]: script, nested: { [script]: [script] } });
+            segue.identify(script, { [script]: script, name: script });
+            segue.group(script, { name: script });
         } }""",
         list(SCRIPTS),
     )
     flush(page)
-    rows = shop.until(lambda rows: sum(row["type"] == "group" for row in rows) == len(SCRIPTS))
+    rows = shop.wait_for(lambda rows: sum(row["type"] == "group" for row in rows) == len(SCRIPTS))
     assert {row["name"] for row in rows if row["type"] == "track"} >= set(SCRIPTS)
     page.wait_for_timeout(100)
     assert page.evaluate("ran") == []
@@ -266,12 +267,12 @@ def test_scripts_in_messages_never_run(shop: Shop, visit: MakeVisit) -> None:
 
 def test_messages_cannot_pollute_prototypes(shop: Shop, visit: MakeVisit) -> None:
     page = visit().open(shop.page("/", capture=False))
-    until_ready(page)
+    wait_until_ready(page)
     page.evaluate("""segue.track('Polluted', JSON.parse('{"__proto__": {"polluted": 1}, "a": 1}'))""")
     flush(page)
-    shop.until_names("Polluted")
+    shop.wait_for_names("Polluted")
     assert page.evaluate("({}).polluted") is None
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""Who the visitor is and what they allow: ids, sessions, consent, and respect."""
+"""Identity, sessions, consent and redaction of the snippet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.browser.running_segue import Segue
-from tests.browser.shop_pages import Shop, close_tab, flush, until_ready
+from tests.browser.shop_pages import Shop, close_tab, flush, wait_until_ready
 from tests.browser.static_site import Site
 from tests.browser.visit import Visit
 
@@ -18,7 +18,9 @@ MakeVisit = Callable[..., Visit]
 
 NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
 
-KEPT = """() => [document.cookie, ...Object.keys(localStorage), ...Object.keys(sessionStorage)].filter(Boolean)"""
+STORED_NAMES = (
+    """() => [document.cookie, ...Object.keys(localStorage), ...Object.keys(sessionStorage)].filter(Boolean)"""
+)
 
 
 @pytest.fixture
@@ -26,47 +28,47 @@ def shop(segue: Segue, site: Site) -> Shop:
     return Shop(segue, site)
 
 
-def opened(shop: Shop, guest: Visit, path: str = "/", **options: Any) -> Page:
+def open_page(shop: Shop, guest: Visit, path: str = "/", **options: Any) -> Page:
     page = guest.open(shop.page(path, **{"capture": False, **options}))
-    until_ready(page)
+    wait_until_ready(page)
     return page
 
 
-def visitor(page: Page) -> str:
-    found: str = page.evaluate("segue.user().anonymousId")
-    return found
+def anonymous_id(page: Page) -> str:
+    id: str = page.evaluate("segue.user().anonymousId")
+    return id
 
 
-# ---------------------------------------------------------------------------------------------- who
+# ------------------------------------------------------------------------------------------ identity
 
 
 def test_anonymous_id_is_the_hash_of_a_stored_secret(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
-    first = opened(shop, guest)
-    proof = first.evaluate("localStorage.segue_v")
+    first = open_page(shop, guest)
+    secret = first.evaluate("localStorage.segue_v")
     hashed = first.evaluate(
-        """async (proof) => [...new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(proof)))]
+        """async (key) => [...new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(key)))]
             .map((byte) => byte.toString(16).padStart(2, "0")).join("").slice(0, 32)""",
-        proof,
+        secret,
     )
-    assert visitor(first) == hashed
-    assert visitor(opened(shop, guest)) == hashed
-    assert visitor(opened(shop, visit())) != hashed
+    assert anonymous_id(first) == hashed
+    assert anonymous_id(open_page(shop, guest)) == hashed
+    assert anonymous_id(open_page(shop, visit())) != hashed
 
 
 @pytest.mark.parametrize("lost", ["cookie", "localStorage"])
 def test_cookie_and_storage_restore_each_other(shop: Shop, visit: MakeVisit, lost: str) -> None:
     guest = visit()
-    page = opened(shop, guest)
-    before = visitor(page)
+    page = open_page(shop, guest)
+    before = anonymous_id(page)
     if lost == "cookie":
         guest.context.clear_cookies()
     else:
         page.evaluate("localStorage.clear()")
-    page = opened(shop, guest)
+    page = open_page(shop, guest)
     page.evaluate("segue.track('Back')")
     flush(page)
-    [row] = shop.until_names("Back")
+    [row] = shop.wait_for_names("Back")
     assert row["ids"]["anonymous_id"] == before
     assert page.evaluate("localStorage.segue_v")
     assert any(cookie["name"] == "segue_v" for cookie in guest.context.cookies())
@@ -74,51 +76,51 @@ def test_cookie_and_storage_restore_each_other(shop: Shop, visit: MakeVisit, los
 
 def test_cookie_is_first_party_lax_and_lasts_400_days(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
-    opened(shop, guest)
-    [cookie] = [each for each in guest.context.cookies() if each["name"] == "segue_v"]
+    open_page(shop, guest)
+    [cookie] = [cookie for cookie in guest.context.cookies() if cookie["name"] == "segue_v"]
     assert cookie["domain"] == "localhost"
     assert cookie["sameSite"] == "Lax"
-    lasts = datetime.fromtimestamp(cookie["expires"], UTC) - datetime.now(UTC)
-    assert timedelta(days=399) < lasts <= timedelta(days=400)
+    lifetime = datetime.fromtimestamp(cookie["expires"], UTC) - datetime.now(UTC)
+    assert timedelta(days=399) < lifetime <= timedelta(days=400)
 
 
 def test_cookie_domain_shares_the_visitor_between_hosts(shop: Shop, visit: MakeVisit) -> None:
-    """Over plain http the ids are random (there is no crypto.subtle), and yet one."""
+    """Over plain HTTP the id is random, because there is no crypto.subtle; it is shared all the same."""
     guest = visit()
     shop.page("/", capture=False, cookieDomain="shop.example.com")
     pages = [guest.open(shop.site.at(host) + "/") for host in ("www.shop.example.com", "help.shop.example.com")]
     for number, page in enumerate(pages):
-        until_ready(page)
+        wait_until_ready(page)
         page.evaluate("(n) => segue.track('Step', { n })", number)
         flush(page)
-    rows = shop.until(2)
+    rows = shop.wait_for(2)
     assert len({row["ids"]["anonymous_id"] for row in rows}) == 1
 
 
 def test_reset_applies_to_all_tabs(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
-    one, other = opened(shop, guest), opened(shop, guest)
-    before = visitor(one)
+    one, other = open_page(shop, guest), open_page(shop, guest)
+    before = anonymous_id(one)
     one.evaluate("() => { segue.reset(); segue.track('Reset') }")
     flush(one)
     other.evaluate("segue.track('Elsewhere')")
     flush(other)
-    rows = shop.until_names("Reset", "Elsewhere")
+    rows = shop.wait_for_names("Reset", "Elsewhere")
     [after] = {row["ids"]["anonymous_id"] for row in rows}
     assert after != before
 
 
 def test_blocked_storage_loses_no_message(shop: Shop, visit: MakeVisit) -> None:
     guest = visit(storage=False)
-    page = opened(shop, guest)
+    page = open_page(shop, guest)
     page.evaluate("() => { segue.track('One'); segue.identify('user-blocked'); segue.track('Two') }")
     flush(page)
-    rows = shop.until_names("One", "identify", "Two")
+    rows = shop.wait_for_names("One", "identify", "Two")
     assert len({row["ids"]["anonymous_id"] for row in rows}) == 1
     assert len({row["context"]["sessionId"] for row in rows}) == 1
     page.evaluate("segue.track('Three')")
     close_tab(page)
-    assert len(shop.until(4)) == 4
+    assert len(shop.wait_for(4)) == 4
     assert guest.errors == []
 
 
@@ -126,19 +128,19 @@ def test_blocked_storage_loses_no_message(shop: Shop, visit: MakeVisit) -> None:
 
 
 def sessions(shop: Shop, count: int) -> list[int]:
-    """Of each message, in turn: the number of its session, from 0."""
-    rows = sorted(shop.until(count), key=lambda row: row["original_timestamp"])
+    """Return the session number of each message in order, from 0."""
+    rows = sorted(shop.wait_for(count), key=lambda row: row["original_timestamp"])
     assert len(rows) == count
     ids = [row["context"]["sessionId"] for row in rows]
     starts = [bool(row["context"].get("sessionStart")) for row in rows]
-    numbers = [sorted(set(ids)).index(each) for each in ids]
+    numbers = [sorted(set(ids)).index(id) for id in ids]
     assert starts == [number not in numbers[:place] for place, number in enumerate(numbers)]
     return numbers
 
 
 def test_a_session_ends_after_thirty_minutes_without_a_message(shop: Shop, visit: MakeVisit) -> None:
     guest = visit(now=NOON)
-    page = opened(shop, guest)
+    page = open_page(shop, guest)
     clock = guest.context.clock
     for minutes in (0, 29, 29, 31):
         clock.fast_forward(timedelta(minutes=minutes).seconds * 1000)
@@ -149,10 +151,10 @@ def test_a_session_ends_after_thirty_minutes_without_a_message(shop: Shop, visit
 
 def test_a_session_spans_pages_and_midnight(shop: Shop, visit: MakeVisit) -> None:
     guest = visit(now=NOON.replace(hour=23, minute=50), timezone_id="UTC")
-    page = opened(shop, guest)
+    page = open_page(shop, guest)
     page.evaluate("segue.track('Step')")
     guest.context.clock.fast_forward("20:00")
-    page = opened(shop, guest, "/other")
+    page = open_page(shop, guest, "/other")
     page.evaluate("segue.track('Step')")
     flush(page)
     assert sessions(shop, 2) == [0, 0]
@@ -164,7 +166,7 @@ def test_a_session_spans_pages_and_midnight(shop: Shop, visit: MakeVisit) -> Non
         ("?utm_source=news&utm_medium=email", None, 1),
         ("?gclid=abc", None, 1),
         ("", "https://www.google.com/", 1),
-        ("", None, 0),  # typed in: direct
+        ("", None, 0),  # direct
     ],
 )
 def test_a_new_campaign_starts_a_session(
@@ -173,13 +175,13 @@ def test_a_new_campaign_starts_a_session(
     guest = visit()
     url = shop.page("/", capture={"pages": True})
     flush(guest.open(url))
-    shop.until(1)
+    shop.wait_for(1)
     page = guest.open(url + arrival, **({"referer": referer} if referer else {}))
-    until_ready(page)
+    wait_until_ready(page)
     flush(page)
-    shop.until(2)
-    page = guest.open(url, referer=shop.site.url + "/")  # and goes on from page to page
-    until_ready(page)
+    shop.wait_for(2)
+    page = guest.open(url, referer=shop.site.url + "/")  # an internal link
+    wait_until_ready(page)
     flush(page)
     assert sessions(shop, 3) == [0, expected, expected]
 
@@ -189,59 +191,59 @@ def test_a_new_campaign_starts_a_session(
 
 def test_nothing_is_stored_or_sent_before_consent(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
-    page = opened(shop, guest, capture=True, consent={"required": True})
+    page = open_page(shop, guest, capture=True, consent={"required": True})
     page.evaluate("() => { segue.track('Before'); segue.identify('user-consent') }")
     page.wait_for_timeout(200)
-    assert page.evaluate(KEPT) == []
+    assert page.evaluate(STORED_NAMES) == []
     assert guest.context.cookies() == []
     assert not [url for url in guest.requests if "/v1/" in url]
     page.evaluate("() => { segue.consent(true); segue.track('After') }")
     flush(page)
-    rows = shop.until(lambda rows: any(row["name"] == "After" for row in rows))
+    rows = shop.wait_for(lambda rows: any(row["name"] == "After" for row in rows))
     assert len({row["ids"]["anonymous_id"] for row in rows}) == 1
     assert page.evaluate("localStorage.segue_v")
-    page = opened(shop, guest, capture=False, consent={"required": True})
+    page = open_page(shop, guest, capture=False, consent={"required": True})
     page.evaluate("segue.track('Next visit')")
     flush(page)
-    rows = shop.until(lambda rows: any(row["name"] == "Next visit" for row in rows))
+    rows = shop.wait_for(lambda rows: any(row["name"] == "Next visit" for row in rows))
     assert len({row["ids"]["anonymous_id"] for row in rows}) == 1, "consent is remembered"
 
 
 def test_refused_and_withdrawn_consent_stop_sending(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
-    page = opened(shop, guest, capture=True, consent={"required": True})
+    page = open_page(shop, guest, capture=True, consent={"required": True})
     page.evaluate("() => { segue.consent(false); segue.track('Refused') }")
     flush(page)
     close_tab(page)
     assert shop.messages() == []
-    page = opened(shop, guest, capture=False, consent={"required": True})
+    page = open_page(shop, guest, capture=False, consent={"required": True})
     page.evaluate("() => { segue.consent(true); segue.track('Granted') }")
     flush(page)
-    shop.until_names("Granted")
+    shop.wait_for_names("Granted")
     page.evaluate("() => { segue.consent(false); segue.track('Withdrawn') }")
     flush(page)
     close_tab(page)
-    shop.until_names("Granted")
+    shop.wait_for_names("Granted")
     assert not [cookie for cookie in guest.context.cookies() if cookie["name"] == "segue_v"]
 
 
 def test_messages_contain_consent_categories(shop: Shop, visit: MakeVisit) -> None:
-    page = opened(shop, visit(), consent={"required": True})
+    page = open_page(shop, visit(), consent={"required": True})
     page.evaluate("() => { segue.consent({ analytics: true, advertising: false }); segue.track('Some') }")
     flush(page)
-    [row] = shop.until_names("Some")
+    [row] = shop.wait_for_names("Some")
     assert row["context"]["consent"]["categoryPreferences"] == {"analytics": True, "advertising": False}
 
 
 def test_opt_out_lasts_until_opt_in(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
-    page = opened(shop, guest)
+    page = open_page(shop, guest)
     page.evaluate("() => { segue.optOut(); segue.track('Out') }")
     flush(page)
-    page = opened(shop, guest)
+    page = open_page(shop, guest)
     page.evaluate("segue.track('Still out')")
     flush(page)
-    page = opened(shop, guest)  # however many pages later
+    page = open_page(shop, guest)  # any number of pages later
     page.evaluate("segue.track('And still')")
     flush(page)
     page.wait_for_timeout(200)
@@ -249,7 +251,7 @@ def test_opt_out_lasts_until_opt_in(shop: Shop, visit: MakeVisit) -> None:
     assert not [cookie for cookie in guest.context.cookies() if cookie["name"] == "segue_v"]
     page.evaluate("() => { segue.optIn(); segue.track('In') }")
     flush(page)
-    shop.until_names("In")
+    shop.wait_for_names("In")
 
 
 @pytest.mark.parametrize(
@@ -261,68 +263,68 @@ def test_opt_out_lasts_until_opt_in(shop: Shop, visit: MakeVisit) -> None:
 )
 def test_privacy_signals_are_respected_if_configured(shop: Shop, visit: MakeVisit, option: str, signal: str) -> None:
     guest = visit(scripts=(signal,))
-    page = opened(shop, guest, "/", **{option: True})
+    page = open_page(shop, guest, "/", **{option: True})
     page.evaluate("segue.track('Respected')")
     flush(page)
-    assert page.evaluate(KEPT) == []
-    page = opened(shop, guest, "/", **{option: False})
+    assert page.evaluate(STORED_NAMES) == []
+    page = open_page(shop, guest, "/", **{option: False})
     page.evaluate("segue.track('Not asked for')")
     flush(page)
-    shop.until_names("Not asked for")
+    shop.wait_for_names("Not asked for")
 
 
 def test_cookieless_stores_no_identifier(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
-    page = opened(shop, guest, capture={"pages": True}, cookieless=True)
+    page = open_page(shop, guest, capture={"pages": True}, cookieless=True)
     page.evaluate("segue.track('Step')")
     flush(page)
-    assert page.evaluate(KEPT) == []
-    other = opened(shop, guest, capture={"pages": True}, cookieless=True)
+    assert page.evaluate(STORED_NAMES) == []
+    other = open_page(shop, guest, capture={"pages": True}, cookieless=True)
     flush(other)
-    assert other.evaluate(KEPT) == []
+    assert other.evaluate(STORED_NAMES) == []
     assert guest.context.cookies() == []
-    rows = shop.until(3)
+    rows = shop.wait_for(3)
     first, second = ({row["ids"]["anonymous_id"] for row in part} for part in (rows[:2], rows[2:]))
-    assert not first & second, "one page view is not told from another visitor's"
+    assert not first & second, "page views of one visitor cannot be linked"
 
 
 def test_emails_in_urls_are_redacted(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
     url = shop.page("/welcome", capture={"pages": True})
     page = guest.open(url + "?mail=jane.doe%40example.com&to=jane.doe@example.com&x=1#jane.doe@example.com")
-    until_ready(page)
+    wait_until_ready(page)
     flush(page)
-    [row] = shop.until_names("page_viewed")
+    [row] = shop.wait_for_names("page_viewed")
     assert "jane.doe" not in str(row)
     assert "x=1" in row["properties"]["url"]
 
 
 def test_redact_option_removes_members_and_emails(shop: Shop, visit: MakeVisit) -> None:
-    page = opened(shop, visit(), redact=["pin", "card"])
+    page = open_page(shop, visit(), redact=["pin", "card"])
     page.evaluate("segue.track('Listed', { pin: 'pin-1', plain: 1, deep: [{ card: 'card-1' }] })")
     page.evaluate("segue.track('In text', { text: 'write to jane.doe@example.com' })")
     flush(page)
-    rows = {row["name"]: row["properties"] for row in shop.until_names("Listed", "In text")}
+    rows = {row["name"]: row["properties"] for row in shop.wait_for_names("Listed", "In text")}
     assert rows["Listed"] == {"plain": 1, "deep": [{}]}
-    assert rows["In text"]["text"] == "write to jane.doe@example.com", "what the page says on purpose is its own"
-    page = opened(shop, visit(), "/all", redact=True)
+    assert rows["In text"]["text"] == "write to jane.doe@example.com", "text of the page stays unless redact is true"
+    page = open_page(shop, visit(), "/all", redact=True)
     page.evaluate("segue.track('Hidden', { text: 'write to jane.doe@example.com' })")
     flush(page)
-    rows = {row["name"]: row["properties"] for row in shop.until(3)}
+    rows = {row["name"]: row["properties"] for row in shop.wait_for(3)}
     assert rows["Hidden"]["text"] == "write to [email]"
     page.evaluate(
-        "() => { segue.on('identify', (said) => { window.said = said }); segue.identify('user@example.com') }"
+        "() => { segue.on('identify', (message) => { window.message = message }); segue.identify('user@example.com') }"
     )
-    page.wait_for_function("() => window.said")
-    assert page.evaluate("said.userId") == "user@example.com", "hidden, all such ids would be one person's"
+    page.wait_for_function("() => window.message")
+    assert page.evaluate("message.userId") == "user@example.com", "redacted ids would merge all users"
 
 
-# ---------------------------------------------------------------------------- several people, several tabs
+# ----------------------------------------------------------------------------- several users, several tabs
 
 
 def test_two_users_before_consent_stay_two_customers(shop: Shop, visit: MakeVisit) -> None:
-    """Who said something is who was there when it was said, not who agrees in the end."""
-    page = opened(shop, visit(), consent={"required": True})
+    """Held messages belong to the user at the time of the call, not to the one who consents."""
+    page = open_page(shop, visit(), consent={"required": True})
     page.evaluate(
         """() => {
             segue.identify('user-first'); segue.track('First'); segue.reset();
@@ -330,29 +332,29 @@ def test_two_users_before_consent_stay_two_customers(shop: Shop, visit: MakeVisi
         }"""
     )
     flush(page)
-    rows = shop.until_names("identify", "First", "Between", "identify", "Second")
+    rows = shop.wait_for_names("identify", "First", "Between", "identify", "Second")
     ids = {row["name"] or row["ids"]["user_id"]: row["ids"] for row in rows}
     assert ids["First"]["user_id"] == "user-first"
     assert "user_id" not in ids["Between"]
     assert ids["Second"]["user_id"] == "user-second"
     assert ids["First"]["anonymous_id"] == ids["user-first"]["anonymous_id"]
     assert ids["Between"]["anonymous_id"] == ids["Second"]["anonymous_id"] != ids["First"]["anonymous_id"]
-    first, second = (shop.segue.get(f"/v1/customers/user_id:user-{each}")["id"] for each in ("first", "second"))
+    first, second = (shop.segue.get(f"/v1/customers/user_id:user-{name}")["id"] for name in ("first", "second"))
     assert first != second
 
 
 @pytest.mark.parametrize("refusal", ["optOut()", "consent(false)", "consent({analytics: false})"])
 def test_a_refusal_applies_to_open_tabs_and_later_pages(shop: Shop, visit: MakeVisit, refusal: str) -> None:
     guest = visit()
-    one, other = opened(shop, guest), opened(shop, guest)
+    one, other = open_page(shop, guest), open_page(shop, guest)
     one.evaluate(f"segue.{refusal}")
     other.wait_for_function("() => !segue.user().anonymousId")
     other.evaluate("() => { segue.track('Elsewhere'); segue.identify('user-elsewhere') }")
     flush(other)
     other.wait_for_timeout(100)
-    assert set(other.evaluate(KEPT)) == {"segue_c"}
+    assert set(other.evaluate(STORED_NAMES)) == {"segue_c"}
     assert guest.context.cookies() == []
-    later = opened(shop, guest)
+    later = open_page(shop, guest)
     later.evaluate("segue.track('Later')")
     flush(later)
     later.wait_for_timeout(200)
@@ -361,53 +363,53 @@ def test_a_refusal_applies_to_open_tabs_and_later_pages(shop: Shop, visit: MakeV
 
 def test_a_refusal_removes_stored_items_of_other_pages(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
-    page = opened(shop, guest)
+    page = open_page(shop, guest)
     page.evaluate("segue.identify('user-stored')")
     flush(page)
-    page = opened(shop, guest, "/cookieless", cookieless=True)
+    page = open_page(shop, guest, "/cookieless", cookieless=True)
     assert page.evaluate("localStorage.segue_u") == "user-stored"
     page.evaluate("segue.optOut()")
-    assert set(page.evaluate(KEPT)) == {"segue_c"}
+    assert set(page.evaluate(STORED_NAMES)) == {"segue_c"}
     assert guest.context.cookies() == []
 
 
 def test_a_refusal_drops_queued_messages(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
-    page = opened(shop, guest)
+    page = open_page(shop, guest)
     guest.context.set_offline(True)
-    page.evaluate("segue.track('Waits')")
+    page.evaluate("segue.track('Queued')")
     flush(page)
     page.evaluate("() => { segue.consent(false); segue.consent(true); segue.track('After') }")
     guest.context.set_offline(False)
     flush(page)
-    shop.until_names("After")
+    shop.wait_for_names("After")
 
 
 def test_repeated_consent_keeps_the_visitor_token(shop: Shop, visit: MakeVisit) -> None:
     guest = visit()
-    page = opened(shop, guest)
+    page = open_page(shop, guest)
     flush(page)
-    page.evaluate("segue.identify('user-token', {}, {visitorToken: 'of-the-site'})")
+    page.evaluate("segue.identify('user-token', {}, {visitorToken: 'token-1'})")
     with guest.context.expect_event("request", lambda request: "/v1/b" in request.url) as sent:
         page.evaluate("() => { segue.consent(true); segue.track('Agreed'); segue.flush() }")
-    assert sent.value.post_data_json["visitor"]["token"] == "of-the-site"
+    assert sent.value.post_data_json["visitor"]["token"] == "token-1"
 
 
 @pytest.mark.parametrize("left_out", ["page", "context"])
 def test_redacting_the_page_context_loses_no_message(shop: Shop, visit: MakeVisit, left_out: str) -> None:
-    page = opened(shop, visit(), redact=[left_out])
+    page = open_page(shop, visit(), redact=[left_out])
     page.evaluate("segue.track('Kept')")
     flush(page)
-    [row] = shop.until_names("Kept")
+    [row] = shop.wait_for_names("Kept")
     assert shop.site.url not in str(row)
 
 
 def test_identify_works_with_full_storage(shop: Shop, visit: MakeVisit) -> None:
-    full = """window.fill = () => { for (const length of [100000, 1000, 10, 0])
+    fill_storage = """window.fill = () => { for (const length of [100000, 1000, 10, 0])
             try { for (let n = 0; ; n++) localStorage[`fill-${length}-${n}`] = "x".repeat(length) } catch {} }"""
-    page = opened(shop, visit(scripts=(full,)))
+    page = open_page(shop, visit(scripts=(fill_storage,)))
     flush(page)
     page.evaluate("() => { fill(); segue.identify('user-full'.padEnd(100, '-')) }")
     flush(page)
-    [row] = shop.until_names("identify")
+    [row] = shop.wait_for_names("identify")
     assert row["ids"]["user_id"] == "user-full".ljust(100, "-")

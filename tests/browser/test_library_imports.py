@@ -1,4 +1,4 @@
-"""The modules of the page's library import each other in one direction only."""
+"""Import cycles between the modules of the browser library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions of real visits: two tabs, two devices and a campaign, as the server divides them."""
+"""Sessions that the server computes for visits with two tabs, two devices and campaigns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from playwright.sync_api import Page
 
 from tests.browser.running_segue import Row, Segue
-from tests.browser.shop_pages import Shop, flush, until_ready
+from tests.browser.shop_pages import Shop, flush, wait_until_ready
 from tests.browser.static_site import Site
 from tests.browser.visit import Visit
 
@@ -20,13 +20,13 @@ PHONE = (
 
 
 def identify(page: Page, user: str) -> None:
-    until_ready(page)
+    wait_until_ready(page)
     page.evaluate("(user) => { segue.identify(user) }", user)
     flush(page)
 
 
-def views(many: int) -> Callable[[Sequence[Row]], bool]:
-    return lambda rows: len([row for row in rows if row["type"] == "page"]) == many
+def has_page_views(count: int) -> Callable[[Sequence[Row]], bool]:
+    return lambda rows: len([row for row in rows if row["type"] == "page"]) == count
 
 
 def test_tabs_and_devices_of_one_customer_share_a_session(segue: Segue, site: Site, visit: MakeVisit) -> None:
@@ -35,15 +35,15 @@ def test_tabs_and_devices_of_one_customer_share_a_session(segue: Segue, site: Si
     laptop, phone = visit(), visit(user_agent=PHONE)
     first = laptop.open(home)
     identify(first, "user-of-two-devices")
-    shop.until(views(1))
+    shop.wait_for(has_page_views(1))
     identify(laptop.open(hats, referer=home), "user-of-two-devices")
-    shop.until(views(2))
+    shop.wait_for(has_page_views(2))
     identify(phone.open(home), "user-of-two-devices")
-    shop.until(views(3))
+    shop.wait_for(has_page_views(3))
 
-    told = segue.get("/v1/customers/user-of-two-devices/sessions")
-    [session] = told["items"]
-    assert told["totals"]["count"] == 1
+    response = segue.get("/v1/customers/user-of-two-devices/sessions")
+    [session] = response["items"]
+    assert response["totals"]["count"] == 1
     assert (session["pages"], session["open"], session["bounced"]) == (3, True, False)
     assert (session["entry_page"]["path"], session["exit_page"]["path"]) == ("/", "/")
     assert [device["type"] for device in session["devices"]] == ["desktop", "mobile"]
@@ -58,13 +58,13 @@ def test_a_campaign_starts_a_session_in_browser_and_server(segue: Segue, site: S
     guest = visit()
     paths = ("?utm_source=news&utm_medium=email&utm_campaign=may", "", "?gclid=abc", "?gclid=xyz")
     for number, query in enumerate(paths, 1):
-        until_ready(guest.open(home + query))
-        shop.until(views(number))
+        wait_until_ready(guest.open(home + query))
+        shop.wait_for(has_page_views(number))
     anonymous = guest.context.pages[0].evaluate("segue.user().anonymousId")
 
     sessions = segue.get(f"/v1/customers/anonymous_id:{anonymous}/sessions")["items"]
-    assert [each["acquisition"]["group"] for each in sessions] == ["Paid Search", "Paid Search", "Email"]
-    assert [each["pages"] for each in sessions] == [1, 1, 2]
-    assert [each["begun_by"] for each in sessions] == ["campaign", "campaign", "first"]
-    assert [len(each["session_ids"]) for each in sessions] == [1, 1, 1]
-    assert len({each["session_ids"][0] for each in sessions}) == 3
+    assert [session["acquisition"]["group"] for session in sessions] == ["Paid Search", "Paid Search", "Email"]
+    assert [session["pages"] for session in sessions] == [1, 1, 2]
+    assert [session["begun_by"] for session in sessions] == ["campaign", "campaign", "first"]
+    assert [len(session["session_ids"]) for session in sessions] == [1, 1, 1]
+    assert len({session["session_ids"][0] for session in sessions}) == 3

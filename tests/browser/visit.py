@@ -1,4 +1,4 @@
-"""A person at a browser: a context with an ordinary desktop's user agent, and what went wrong in it."""
+"""A visitor: a browser context with a desktop user agent that records errors and requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Request
 USER_AGENT: Final = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 )
-"""Headless Chromium says of itself that it is a bot."""
+"""A normal user agent; that of headless Chromium counts as a bot."""
 
 _NO_STORAGE: Final = """
 for (const [holder, name] of [[Document.prototype, "cookie"], [window, "localStorage"], [window, "sessionStorage"]]) {
@@ -22,7 +22,7 @@ for (const [holder, name] of [[Document.prototype, "cookie"], [window, "localSto
 
 
 class Visit:
-    """``context`` is Playwright's; ``errors`` are uncaught, ``hosts`` are those that pages asked, in no order."""
+    """A Playwright context with its uncaught ``errors`` and the ``hosts`` that its pages contacted."""
 
     def __init__(
         self,
@@ -34,10 +34,11 @@ class Visit:
         scripts: tuple[str, ...] = (),
         **options: Any,
     ) -> None:
-        """``now`` or ``skew`` install a clock that the test moves (``context.clock``) and that ticks by itself.
+        """Open a context.
 
-        ``storage=False`` makes cookies and both storages throw, as a browser does that blocks them. ``scripts`` run
-        before those of each page. Other options are those of ``Browser.new_context``.
+        ``now`` or ``skew`` install a running clock that the test can move (``context.clock``). ``storage=False`` makes
+        cookies and both storages throw, as in a browser that blocks them. ``scripts`` run before those of each page.
+        Other options are those of ``Browser.new_context``.
         """
         self.errors: list[str] = []
         self.requests: list[str] = []
@@ -47,19 +48,19 @@ class Visit:
             self.context.clock.install(time=(now or datetime.now(UTC)) + (skew or timedelta()))
         for script in (*([] if storage else [_NO_STORAGE]), *scripts):
             self.context.add_init_script(script)
-        self.context.on("request", self._asked)
+        self.context.on("request", self._record)
         self.context.on("weberror", lambda error: self.errors.append(str(error.error)))
 
-    def _asked(self, request: Request) -> None:
+    def _record(self, request: Request) -> None:
         self.requests.append(request.url)
 
     @property
     def hosts(self) -> set[str]:
-        """``host:port`` of every request of the network."""
+        """``host:port`` of all network requests."""
         return {urlsplit(url).netloc for url in self.requests if url.startswith(("http:", "https:", "ws"))}
 
     def open(self, url: str, **options: Any) -> Page:
-        """A new tab. ``referer`` is where the visitor comes from."""
+        """Open a tab. The option ``referer`` sets the page that the visitor comes from."""
         page = self.context.new_page()
         page.goto(url, **options)
         return page
