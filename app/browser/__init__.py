@@ -17,7 +17,7 @@ TYPES: Final = Path(__file__).with_name("segue.d.ts")
 
 
 class Snippet(NamedTuple):
-    """``version`` is the first 12 hex digits of the content's SHA-256; ``integrity`` what a script tag may demand."""
+    """The library. ``version`` is the first 12 hex digits of its SHA-256; ``integrity`` is for a script tag."""
 
     content: bytes
     version: str
@@ -31,5 +31,5 @@ def snippet_of(content: bytes) -> Snippet:
 
 @cache
 def snippet() -> Snippet:
-    """The built file, read once. Raises OSError where the installation lacks it."""
+    """Return the built file, read once. Raise OSError if the installation does not contain it."""
     return snippet_of(SCRIPT.read_bytes())

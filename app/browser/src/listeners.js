@@ -1,4 +1,4 @@
-/** The handlers that page code registers with `segue.on()`. */
+/** Handlers that the page registers with `segue.on()`. */
 
 const handlers = {};
 
@@ -6,5 +6,5 @@ export const on = (name, handler) => {
   (handlers[name] ||= []).push(handler);
 };
 
-/** Run each handler in a task of its own, so that an error in one stops neither the others nor the library. */
+/** Run each handler in a separate task, so that an error stops neither other handlers nor the library. */
 export const emit = (name, value) => handlers[name]?.forEach((handler) => setTimeout(handler, 0, value));

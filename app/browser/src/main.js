@@ -1,6 +1,6 @@
-/** The entry point: connects the modules, and turns `window.segue` from a queue of calls into the library. */
+/** Entry point: replaces the call queue `window.segue` with the library and runs the queued calls. */
 
-// From the bottom layer up. No module imports one that imports it, directly or through others.
+// From the bottom layer up. Import cycles are not allowed.
 import { options } from './settings.js';
 import { attempt, setItem, store } from './storage.js';
 import { on } from './listeners.js';
@@ -22,7 +22,7 @@ const methods = {
     options.writeKey = writeKey;
     Object.assign(options, given);
     applyConsent(initialConsent());
-    setTimeout(startCapture); // after the calls that waited: one of them may be page()
+    setTimeout(startCapture); // after the queued calls: one of them may be page()
   },
   page(...values) {
     const names = values.filter(isString);
@@ -62,9 +62,9 @@ const segue = (window.segue ||= []);
 
 if (segue.push) {
   const calls = segue.splice(0);
-  segue.push = null; // no queue any more
+  segue.push = null; // calls now run at once
   for (const name in methods)
-    // No error of the library may reach the page.
+    // Errors of the library must not reach the page.
     segue[name] = (...values) => attempt(() => methods[name](...values), console.warn);
   for (const [name, values, time] of calls) {
     options._now = time;

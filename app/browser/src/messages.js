@@ -1,6 +1,6 @@
 /**
- * Messages. A call becomes a message with its id, time and page at once; the visitor and the session are added when the
- * visitor's consent allows it and the id is known. Until the visitor decides, messages are held in memory.
+ * Messages. A call immediately becomes a message with its id, time and page context. The visitor and the session are
+ * added when consent allows it and the id is known. Until the visitor decides, messages are held in memory.
  */
 
 import { consent, isAnalyticsAllowed } from './consent.js';
@@ -14,7 +14,7 @@ import { options } from './settings.js';
 import { attempt, store } from './storage.js';
 
 let heldMessages = [];
-let messageCount = 1e6; // the prefix of each id, which keeps messages of one instant in order
+let messageCount = 1e6; // id prefix, which keeps messages of one instant in order
 
 export const recordMessage = (type, fields) => {
   const message = redactMessage(
@@ -25,9 +25,9 @@ export const recordMessage = (type, fields) => {
       ...fields,
       context: pageContext(),
     },
-    options.redact === true && 'properties' in fields, // never in ids: all of them would become one
+    options.redact === true && 'properties' in fields, // not in ids: all e-mail addresses would become one id
   );
-  message.userId ??= store.segue_u; // the current one: before consent another user may follow
+  message.userId ??= store.segue_u; // the user at the time of the call: before consent another may follow
   emit(type, message);
   heldMessages.push(message);
   releaseMessages();
@@ -35,11 +35,11 @@ export const recordMessage = (type, fields) => {
 
 export const isCaptured = (kind) => options.capture === true || options.capture?.[kind];
 
-/** Record an event that the page did not report itself, if the page asked for events of this kind. */
+/** Record an automatic event if the page enabled capture of this kind. */
 export const captureEvent = (kind, event, properties) =>
   isCaptured(kind) && recordMessage('track', { event, properties });
 
-/** Give the held messages an anonymous id of their own: those that follow belong to another visitor. */
+/** Give the held messages a separate anonymous id: later messages belong to another visitor. */
 export function separateHeldMessages() {
   const id = randomHex();
   for (const message of heldMessages) message.anonymousId ??= id;
@@ -53,7 +53,7 @@ export const releaseMessages = () =>
     const visitor = loadVisitor();
     (message.context ||= {}).consent = consent.analytics && { categoryPreferences: consent };
     addSession(message);
-    if (!visitor._id) await visitor._idReady; // else queued at once: a page that goes away cannot wait
+    if (!visitor._id) await visitor._idReady; // with a known id, queue at once: a closing page cannot wait
     message.anonymousId ??= visitor._id;
     enqueue(options.redact?.call ? attempt(() => options.redact(message)) : message);
   });

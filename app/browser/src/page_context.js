@@ -1,16 +1,16 @@
-/** The page context of messages, and the current view. Nothing here makes the browser lay out the page. */
+/** Page context of messages, and the current view. Nothing here forces a layout. */
 
 import { redactEmails } from './redaction.js';
 
-let { referrer } = document; // another page, or the view before
+let { referrer } = document; // another page or the previous view
 
 /** The page context at the start of the current view. */
 export let view = {};
 
-/** What the visitor searched for, if the address of the latest context shows search results. */
+/** The search query in the URL of the latest context. */
 export let searchQuery;
 
-/** What follows # counts only if an app keeps its route there. */
+/** Return the URL. The fragment is included only if an app keeps its route there. */
 export const pageAddress = () => location.href.replace(/#(?![!/]).*/, '');
 
 /** Return {page, campaign, clickIds}, with Segment's names. */
@@ -28,7 +28,7 @@ export const pageContext = () => {
   return context;
 };
 
-/** Make the current page the view, and the view before its referrer. */
+/** Make the current page the view, and the previous view its referrer. */
 export function enterView() {
   referrer = view.url || referrer;
   view = pageContext().page;

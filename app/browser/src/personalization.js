@@ -1,7 +1,7 @@
 /**
- * The visitor's stages and segments, in the form of /v1/me. The answer comes with the receipt of the batch that changed
- * it. When it is due to change by itself, an empty batch asks for it. If the option `stream` is set, a stream brings it
- * at once.
+ * The visitor's stages and segments, in the form of /v1/me. The receipt of a batch contains them if they changed. When
+ * they are due to change by time, an empty batch requests them. With the option `stream`, a stream delivers them at
+ * once.
  */
 
 import { isAllowed } from './consent.js';
@@ -10,8 +10,8 @@ import { emit } from './listeners.js';
 import { options } from './settings.js';
 import { attempt, setItem, store } from './storage.js';
 
-export let personalization; // the latest answer
-export let isUpdateDue; // whether even an empty batch is worth sending
+export let personalization; // the latest response
+export let isUpdateDue; // whether to send a batch even if it is empty
 let stream;
 let sendBatch;
 
@@ -24,13 +24,13 @@ export const isPersonalized = () => options.personalize && isAllowed('personaliz
 
 export function setVisitorToken(token) {
   if (token) {
-    closeStream(); // an open stream keeps the token that it began with, which does not vouch for the login
+    closeStream(); // an open stream uses its first token, which does not authenticate the login
     visitor._token = token;
-    personalization = { ...personalization }; // a new object: delivery.js ignores the answer to a batch sent before
+    personalization = { ...personalization }; // a new object: delivery.js ignores the receipt of an earlier batch
   }
 }
 
-/** Show and hide the elements that name segments or stages. An unknown visitor has none. */
+/** Show and hide the elements that name segments or stages. */
 export const updateElements = () => {
   const keys = {
     segueSegment: personalization.segments.map(({ key }) => key),
@@ -57,12 +57,12 @@ const applyAnswer = (answer) => {
   setItem('segue_me', JSON.stringify(personalization));
   updateElements();
   emit('change', personalization);
-  // Both are times of the server's clock.
+  // Both times are from the server's clock.
   const delay = Date.parse(personalization.valid_until) - Date.parse(personalization.as_of);
   if (delay < 2e9) setTimeout(requestUpdate, delay); // browsers run a timer of more than 2^31 ms at once
 };
 
-/** Apply what a receipt contains about the visitor. An invalid token is dropped; the next batch relies on the proof. */
+/** Apply the visitor part of a receipt. An invalid token is dropped; the next batch uses the proof. */
 export function applyReceipt({ visitor: claim, me }) {
   isUpdateDue = visitor._token && claim?.error;
   visitor._token = claim?.token;
@@ -78,17 +78,17 @@ export const openStream = () => {
   stream.addEventListener('me', ({ data }) => applyAnswer(JSON.parse(data)));
   stream.onerror = () => {
     closeStream();
-    setTimeout(requestUpdate, 1e4); // the receipt brings a new token, and opens the stream again
+    setTimeout(requestUpdate, 1e4); // the receipt contains a new token and reopens the stream
   };
 };
 
 const closeStream = () => (stream = stream?.close());
 
-/** Start again for another visitor, or after a new consent choice. */
+/** Reset for another visitor or after a new consent choice. */
 export function resetPersonalization() {
   closeStream();
   isPersonalized() || setItem('segue_me');
-  // Without an etag the first receipt contains the whole answer, whose end of validity this page then watches too.
+  // Without an etag the first receipt contains the whole personalization, with its valid_until.
   personalization = { segments: [], stages: {}, ...attempt(() => JSON.parse(store.segue_me)), etag: null };
   isUpdateDue = isPersonalized();
   updateElements();

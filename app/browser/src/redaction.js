@@ -1,4 +1,4 @@
-/** Removes personal data from messages: e-mail addresses in URLs always, more if the option `redact` asks for it. */
+/** Redaction: removes e-mail addresses from URLs, and more with the option `redact`. */
 
 import { options } from './settings.js';
 

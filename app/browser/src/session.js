@@ -1,13 +1,13 @@
 /**
- * Sessions. A session begins after 30 minutes without a message, or when the visitor arrives from another campaign or
- * site than the one that began the session. Midnight does not matter. Stored as "start last source", times in ms.
+ * Sessions. A session starts after 30 minutes without a message, or when the visitor arrives from another campaign or
+ * site than the one that started the current session. Stored as "start last source", times in ms.
  */
 
 import { setItem, store } from './storage.js';
 
-let isFirstMessage = true; // of this document; only that one can be an arrival
+let isFirstMessage = true; // the first message of this document; only it can be an arrival
 
-/** Return what brought the visitor here from outside, as text without spaces; false if nothing did. */
+/** Return the campaign or the site that the visitor came from, as text without spaces, or false. */
 function arrivalSource({ campaign, clickIds, page }) {
   const site = new URL(page?.referrer || location).host;
   return campaign || clickIds ? escape(JSON.stringify([campaign, clickIds])) : site != location.host && site;

@@ -1,4 +1,4 @@
-/** The options that the page passed to `segue.load()`, on top of their defaults. */
+/** Options of `segue.load()` with their defaults. */
 
 export const options = {
   host: '', // the page's own host

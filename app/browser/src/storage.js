@@ -1,6 +1,6 @@
 /**
- * Browser storage. `store` is localStorage once the visitor allows it and the browser permits it; until then it is an
- * object that lives as long as the document. Both are read as plain properties.
+ * Browser storage. `store` is localStorage if the visitor and the browser allow it, else an object that lives as long
+ * as the document. Items are plain properties of both.
  */
 
 import { options } from './settings.js';
@@ -17,7 +17,7 @@ export const attempt = (action, onError) => {
   }
 };
 
-/** Like `attempt`, but return undefined without a call if the page asked to store nothing. */
+/** Like `attempt`, but return undefined if the page is cookieless. */
 export const attemptPersistent = (action) => (options.cookieless ? undefined : attempt(action));
 
 export let store = {};
@@ -25,19 +25,19 @@ export let store = {};
 /** Store `value`; remove the item if `value` is falsy. */
 export const setItem = (name, value) => attempt(() => (value ? (store[name] = value) : delete store[name]));
 
-/** Store items in localStorage from now on; items in memory move there. */
+/** Switch to localStorage and move items from memory there. */
 export const openStore = () =>
   attemptPersistent(() => {
     // The marker `segue_` makes this throw if storage is blocked or full.
     store = Object.assign(localStorage, store, { segue_: 1 });
   });
 
-/** Keep items in memory only from now on. */
+/** Switch to memory. */
 export function closeStore() {
   store = {};
 }
 
-/** Set the cookie of this site; `seconds` 0 removes it. */
+/** Set the visitor cookie; `seconds` 0 removes it. */
 export const setCookie = (value, seconds) =>
   attempt(() => {
     document.cookie =

@@ -1,6 +1,6 @@
 /**
- * Page views: when one begins, how long it is visible and how far it is scrolled. A document has one view; an app that
- * changes its address has many.
+ * Page views: their start, visible time and scroll depth. A document has one view, an app that changes its URL has
+ * several.
  */
 
 import { cancelDeadClick } from './clicks.js';
@@ -22,12 +22,12 @@ export const recordPage = (name, category, properties) => {
   if (searchQuery) captureEvent('search', 'Site Searched', { query: searchQuery });
 };
 
-/** Start a view if the address is another one. */
+/** Start a view if the URL has changed. */
 export const detectView = () => {
   if (pageAddress() != view.url) isCaptured('pages') ? recordPage() : startView();
 };
 
-/** Record how long the view was visible since the last record. */
+/** Record the visible time since the last record. */
 export const recordVisibleTime = () => {
   const now = Date.now();
   const seconds = ((now - visibleSince) / 1e3) | 0;
@@ -36,7 +36,7 @@ export const recordVisibleTime = () => {
   visibleSince = document.hidden ? Infinity : now;
 };
 
-/** Record how far the page is scrolled. Call it when scrolling rests: the layout is known then, and costs nothing. */
+/** Record the scroll depth. Call it after scrolling has stopped: reading the layout is free then. */
 export const recordScrollDepth = () => {
   const quarters = (((scrollY + innerHeight + 9) / document.documentElement.scrollHeight) * 4) | 0;
   if (quarters > scrollDepth) captureEvent('scroll', 'Page Scrolled', { percent: (scrollDepth = quarters) * 25 });
