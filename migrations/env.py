@@ -1,11 +1,11 @@
-"""How Alembic runs: over the connection that ``app.postgres.migrate`` hands in, else over one to ``DATABASE_URL``.
+"""Alembic environment. Uses the connection that ``app.postgres.migrate`` passes, else connects to ``DATABASE_URL``.
 
-    alembic revision -m "what changes"      (settings in pyproject.toml)
-    alembic upgrade head --sql              prints the SQL
+    alembic revision -m "summary"           create a migration (settings are in pyproject.toml)
+    alembic upgrade head --sql              print the SQL
 
-Each migration is one transaction. It waits at most ``LOCK_TIMEOUT`` for a lock, so that it fails rather than
-make the service queue behind it, and no statement runs longer than ``STATEMENT_TIMEOUT``; a migration that
-needs more says so with ``SET LOCAL`` and why.
+Each migration is one transaction. It waits at most ``LOCK_TIMEOUT`` for a lock, so that it fails instead of blocking the
+service, and no statement runs longer than ``STATEMENT_TIMEOUT``. A migration that needs more time uses ``SET LOCAL`` and
+explains why.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STATEMENT_TIMEOUT = "60s"
 
 
 def migrate(connection: Connection) -> None:
-    """Take our turn, then run what is missing. The lock ends with the session, come what may."""
+    """Run pending migrations under an advisory lock, which PostgreSQL also releases when the session ends."""
     connection.execute(text("SELECT pg_advisory_lock(:turn)"), {"turn": MIGRATION_LOCK})
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))

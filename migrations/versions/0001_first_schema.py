@@ -1,6 +1,7 @@
-"""The first schema: log, ledger, identities, customers, transitions, definitions, keys.
+"""First schema: log, ledger, identities, customers, transitions, definitions, keys.
 
-Written out rather than taken from app.postgres.schema, because a migration must never change; a test compares the two.
+The SQL is written out instead of derived from app.postgres.schema, because a migration must never change. A test
+compares the two.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ CREATE TABLE touchpoints (
     original_timestamp text
 ) PARTITION BY RANGE (received_at);
 CREATE INDEX touchpoints_of_identity ON touchpoints (identity_id, name, occurred_at);
--- Months are made ahead by the worker; what falls outside them is still kept.
+-- The worker creates monthly partitions in advance; this one stores rows outside them.
 CREATE TABLE touchpoints_default PARTITION OF touchpoints DEFAULT;
 
 CREATE TABLE identities (
@@ -131,7 +132,7 @@ CREATE TABLE transitions (
 );
 CREATE UNIQUE INDEX transitions_one_interval ON transitions (customer_id, definition, value, version, entered_at)
     WHERE retracted_at IS NULL;
--- Two, each with a condition that the flush's own statements do not imply: so these keep to transitions_one_interval.
+-- Two partial indexes. The flush's statements do not imply their conditions, so they use transitions_one_interval.
 CREATE INDEX transitions_open ON transitions (definition, customer_id) INCLUDE (entered_at)
     WHERE left_at IS NULL AND retracted_at IS NULL;
 CREATE INDEX transitions_ended ON transitions (definition, left_at)

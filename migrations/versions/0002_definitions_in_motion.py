@@ -1,7 +1,7 @@
-"""Definitions in motion: candidates beside what is current, stable numbers of rules, intervals by meaning.
+"""Candidate definitions beside current ones, stable rule numbers, and intervals by meaning.
 
-Every customer is made anew from the log once, for states are stored in another form. Until that is done reads work
-from the log, as they always do where a state cannot be believed.
+The format of states changes, so every customer is rebuilt from the log once. Until then reads use the log, as for every
+state that is not valid.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CREATE TABLE fills (
 
 ALTER TABLE transitions ADD COLUMN meaning bigint NOT NULL DEFAULT 0;
 ALTER TABLE transitions ALTER COLUMN meaning DROP DEFAULT;
--- Versions were told apart by the key; a customer that was not filled yet may have intervals of two of them.
+-- The key distinguished versions; a customer that is not backfilled yet may have intervals of two versions.
 UPDATE transitions SET meaning = -version WHERE version > 1 AND retracted_at IS NULL;
 DROP INDEX transitions_one_interval;
 DROP INDEX transitions_open;

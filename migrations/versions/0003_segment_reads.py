@@ -1,4 +1,4 @@
-"""How often each segment is read."""
+"""Count of reads per segment."""
 
 from __future__ import annotations
 

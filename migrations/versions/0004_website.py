@@ -1,4 +1,4 @@
-"""What a website needs: which pages may send, what becomes of bots, what pages may be shown, keys that sign tokens."""
+"""Website support: allowed origins, handling of bots, public definitions, keys that sign visitor tokens."""
 
 from __future__ import annotations
 

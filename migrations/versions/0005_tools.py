@@ -1,4 +1,4 @@
-"""What the tools of others need as sources: their kind and secrets, erasures they ask for, figures, data quality."""
+"""Tools as sources: kinds, secrets, erasure requests, channel metrics, tracking plan, data quality."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Tables and values get the names that the field uses.
+"""Rename tables and values to standard terms.
 
-Why: deliveries is the word for what will be sent out; the others say what a table holds; ``apart`` said nothing.
-Old code does not run beside it: stop it first. This is the last release in which a table may simply be renamed.
+Why: "deliveries" is needed for outgoing messages, the other names did not describe the tables, and ``apart`` was
+unclear. Old code does not run beside it: stop it first. Later releases must not rename tables in one step.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def downgrade() -> None:
 
 
 def rename_values(bots_before: str, bots_after: str, text_after: str, text_before: str = "apart") -> None:
-    """What sources say of messages of bots, and of people's free text."""
+    """Rename the values of the source options for bots and for free text."""
     op.execute(f"ALTER TABLE sources ALTER COLUMN bots SET DEFAULT '{bots_after}'")
     op.execute(f"UPDATE sources SET bots = '{bots_after}' WHERE bots = '{bots_before}'")
     op.execute(
