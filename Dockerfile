@@ -1,4 +1,4 @@
-# Serves Segue over the PostgreSQL that DATABASE_URL names:
+# Runs Segue on the PostgreSQL at DATABASE_URL:
 #   docker build -t segue .
 #   docker run -p 8000:8000 -e DATABASE_URL=postgresql://user:password@host/database segue
 
@@ -21,7 +21,7 @@ ENV PATH=/opt/segue/bin:$PATH \
 USER segue
 WORKDIR /var/lib/segue
 EXPOSE 8000
-# Ctrl-C's signal, which drains: what is queued is committed and answered before the process ends.
+# SIGINT shuts down gracefully: queued messages are committed and acknowledged before the process ends.
 STOPSIGNAL SIGINT
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"SEGUE_PORT\"]}/livez', timeout=2)"]
