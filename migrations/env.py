@@ -3,9 +3,9 @@
     alembic revision -m "summary"           create a migration (settings are in pyproject.toml)
     alembic upgrade head --sql              print the SQL
 
-Each migration is one transaction. It waits at most ``LOCK_TIMEOUT`` for a lock, so that it fails instead of blocking the
-service, and no statement runs longer than ``STATEMENT_TIMEOUT``. A migration that needs more time uses ``SET LOCAL`` and
-explains why.
+Each migration is one transaction. It waits at most ``LOCK_TIMEOUT`` for a lock, so that it fails instead of blocking
+the service, and no statement runs longer than ``STATEMENT_TIMEOUT``. A migration that needs more time uses
+``SET LOCAL`` and explains why.
 """
 
 from __future__ import annotations

@@ -66,7 +66,10 @@ def test_make_knows_the_target(target: str) -> None:
     assert re.search(rf"^{target}:.*## \S", MAKEFILE, re.MULTILINE), "and help explains it"
 
 
-@pytest.mark.parametrize("module", sorted(set(re.findall(r"python -m ((?:app|bench|examples|tests)\b[\w.]*)", MAKEFILE))))
+MODULES = sorted(set(re.findall(r"python -m ((?:app|bench|examples|tests)\b[\w.]*)", MAKEFILE)))
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_make_runs_modules_that_exist(module: str) -> None:
     path = ROOT / module.replace(".", "/")
     assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
