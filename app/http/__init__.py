@@ -1,1 +1,1 @@
-"""HTTP mechanics. Hides authentication, rate limits, body limits, cross-origin rules and the shape of errors."""
+"""HTTP layer: authentication, rate limits, body limits, cross-origin rules and the error format."""

@@ -1,4 +1,4 @@
-"""``as_of``: the instant of the past that a read is asked about. Answers replay today's log up to it."""
+"""The ``as_of`` parameter: reads the state at a past instant by replaying the current log up to it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from app.http.schema_types import EXAMPLE_INSTANT
 from app.touchpoint import SECOND
 
 _DESCRIPTION: Final = (
-    "What was true at this instant of the past, given all that is known today; RFC 3339 with an offset. Now, when left "
-    "out."
+    "Return the state at this past instant, computed from everything that is known today. RFC 3339 with an offset; "
+    "the default is now."
 )
 
 AsOf = Annotated[str | None, Query(description=_DESCRIPTION, examples=[EXAMPLE_INSTANT])]
@@ -28,48 +28,56 @@ AS_OF_PARAMETER: Final[dict[str, Any]] = {
     "schema": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "As Of"},
     "example": EXAMPLE_INSTANT,
 }
-"""For routes that are declared by hand."""
+"""OpenAPI declaration of ``as_of`` for routes whose parameters FastAPI does not read from the signature."""
 
-# A + that nobody encoded arrives as a space, and can have meant nothing else.
+# A "+" that the client did not percent-encode arrives as a space; a space before an offset has no other meaning.
 _INSTANT_PATTERN: Final = re.compile(
     r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:([Zz])|([ +-])(\d\d:\d\d))", re.ASCII
 )
 
 
 _CLOCK_SKEW_MAX: Final = SECOND
-"""Another process may have begun the list whose clock is ahead of this one's by as much as a round trip."""
+"""Tolerance in microseconds for the ``as_of`` of a cursor: the process that wrote it may have a faster clock."""
 
 
 class AnswerInstant(NamedTuple):
-    """The instant an answer speaks of, and whether it was asked for."""
+    """The instant that a response describes. ``is_past`` is True if the client requested it with ``as_of``."""
 
     at: int
     is_past: bool
 
 
 def parse_as_of(text: str | None, now: int) -> AnswerInstant:
-    """Raises :class:`BadRequest` for what is no instant, lies in the future, or before 1970."""
+    """Return the requested instant, or ``now`` if ``text`` is None.
+
+    Raise :class:`BadRequest` if the text is not an instant, is in the future, or is before 1970.
+    """
     if text is None:
         return AnswerInstant(now, False)
     instant = _parse_instant(text)
     if instant is None:
-        raise _build_error("is no RFC 3339 instant with an offset; write one such as 1997-01-12T09:30:00Z")
+        raise _build_error("is not an RFC 3339 instant with an offset; use a form such as 1997-01-12T09:30:00Z")
     if instant > now:
-        raise _build_error(f"lies in the future; it is {rfc3339(now)}")
+        raise _build_error(f"is in the future; the current time is {rfc3339(now)}")
     if instant < 0:
-        raise _build_error("lies before 1970, and nothing is known of that time")
+        raise _build_error("is before 1970; the log has no messages from that time")
     return AnswerInstant(instant, True)
 
 
 def parse_page_as_of(text: str | None, cursor: Cursor | None, now: int) -> AnswerInstant:
-    """The same for a list: a cursor keeps the instant of its first page."""
+    """Parse ``as_of`` for a list. With a cursor, return the instant of the list's first page.
+
+    Raise :class:`BadRequest` if ``as_of`` differs from the cursor's instant.
+    """
     requested = parse_as_of(text, now)
     if cursor is None:
         return requested
     if requested.is_past and requested.at != cursor.as_of:
-        raise BadRequest("The cursor keeps the as_of of its first page; leave as_of out, or begin again without it.")
+        raise BadRequest(
+            "as_of differs from the as_of of the list's first page; omit as_of, or omit the cursor to start a new list."
+        )
     if cursor.as_of > now + _CLOCK_SKEW_MAX:
-        raise _build_error(f"lies in the future; it is {rfc3339(now)}")
+        raise _build_error(f"is in the future; the current time is {rfc3339(now)}")
     return AnswerInstant(cursor.as_of, True)
 
 

@@ -1,4 +1,4 @@
-"""Request bodies: read within a bound, and parsed with exact numbers where a definition is meant."""
+"""Request bodies: read with a size limit and a timeout, parsed with exact numbers, and validated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from app.errors import BadRequest, BodyTooLarge, BodyTooSlow, InvalidBody
 
 BODY_SECONDS_MAX: Final = 60.0
-"""A slow phone sends the largest body in this time; whoever drips bytes must not hold a request open for ever."""
+"""Seconds to receive a whole body: enough for the largest body from a slow phone. It bounds slow-body attacks."""
 
 _MODEL_BYTES_MAX: Final = 100_000
 
@@ -24,9 +24,12 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 async def read_body(request: Request, bytes_max: int) -> bytes:
-    """The body as sent, within ``bytes_max`` and SECONDS_MAX; past them nothing more is read.
+    """Return the body as sent, and stop reading at ``bytes_max`` or after ``BODY_SECONDS_MAX``.
 
-    Raises :class:`BodyTooLarge`, :class:`BodyTooSlow`, or :class:`InvalidBody` for one that breaks off.
+    Raises:
+        BodyTooLarge: the body is larger than ``bytes_max``.
+        BodyTooSlow: the body is incomplete after ``BODY_SECONDS_MAX``.
+        InvalidBody: the client disconnected before the end of the body.
     """
     length = request.headers.get("content-length", "")
     if length.isdecimal() and (len(length) > 18 or int(length) > bytes_max):
@@ -41,27 +44,27 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
                     raise BodyTooLarge(f"The body is larger than {bytes_max} bytes.")
                 chunks.append(chunk)
     except TimeoutError:
-        raise BodyTooSlow(f"The body was not complete after {BODY_SECONDS_MAX:g} seconds.") from None
+        raise BodyTooSlow(f"The body was incomplete after {BODY_SECONDS_MAX:g} seconds; send it again.") from None
     except ClientDisconnect:
-        raise InvalidBody("The body ended before it was complete.") from None
+        raise InvalidBody("The client disconnected before the body was complete.") from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def read_json(request: Request, bytes_max: int) -> Any:
-    """Parsed JSON, numbers as ``int`` or ``Decimal``. Raises :class:`InvalidBody` for anything else."""
+    """Read the body and parse it as :func:`parse_json` does. Raise the errors of :func:`read_body` too."""
     return parse_json(await read_body(request, bytes_max))
 
 
 def parse_json(body: bytes) -> Any:
-    """Numbers as ``int`` or ``Decimal``. Raises :class:`InvalidBody`."""
+    """Parse JSON, with numbers as ``int`` or ``Decimal``. Raise :class:`InvalidBody` if it is invalid."""
     try:
         return _decode(body.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidOperation, ValueError) as error:
-        raise InvalidBody(f"The body is not JSON that can be read: {type(error).__name__}.") from None
+        raise InvalidBody(f"The body is not valid JSON ({type(error).__name__}).") from None
 
 
 async def read_model(request: Request, model: type[_Model], bytes_max: int = _MODEL_BYTES_MAX) -> _Model:
-    """A small body of a fixed shape. Raises :class:`BadRequest` with the path of the first fault."""
+    """Read a small body and validate it as ``model``. Raise :class:`BadRequest` with the path of the first error."""
     data = await read_json(request, bytes_max)
     try:
         return model.model_validate(data)
@@ -74,13 +77,13 @@ async def read_model(request: Request, model: type[_Model], bytes_max: int = _MO
 async def read_struct(
     request: Request, struct: type[_Struct], bytes_max: int, *, may_be_empty: bool = False
 ) -> _Struct:
-    """Read a body of a fixed shape, with exact numbers. Raise :class:`BadRequest` if it does not fit.
+    """Read a body and convert it to ``struct``, with exact numbers. Raise :class:`BadRequest` if it does not fit.
 
-    ``may_be_empty``: no body stands for an empty object.
+    If ``may_be_empty``, an empty body counts as an empty object.
     """
     body = await read_body(request, bytes_max)
     data = {} if may_be_empty and not body else parse_json(body)
     try:
         return msgspec.convert(data, struct)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"The body does not fit: {error}.") from None
+        raise BadRequest(f"The body does not match its schema: {error}.") from None

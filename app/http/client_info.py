@@ -1,4 +1,4 @@
-"""Who is at the other end of a request."""
+"""Client information: the IP address, user agent and country of the sender of a request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from app.touchpoint import Peer
 
 
 def read_client_info(request: Request, settings: Settings) -> Peer:
-    """The address is the connection's, or what a trusted proxy says of it (uvicorn's ``FORWARDED_ALLOW_IPS``)."""
+    """Return the sender of the request.
+
+    The address is the one that a trusted proxy forwards (uvicorn's ``FORWARDED_ALLOW_IPS``), or else the connection's
+    address.
+    """
     address = request.client.host if request.client is not None else None
     user_agent = request.headers.get("user-agent")
     country = None

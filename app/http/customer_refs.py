@@ -1,4 +1,7 @@
-"""How a customer is named in a path or a body: ``kind:value``, a bare user id, or ``id:`` and any id it ever had."""
+"""Customer references in paths and bodies: ``kind:value``, a bare user id, or ``id:`` and a customer id.
+
+A customer id keeps resolving after merges: every id that the customer ever had is accepted.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ CUSTOMER_PARAMETER: dict[str, Any] = {
     "in": "path",
     "required": True,
     "description": (
-        "`kind:value`, such as `email:user@example.com`; a bare value is a user_id; `id:` and a customer's id. "
-        "Percent-encode what a path cannot hold: `/` is `%2F`."
+        "The customer: `kind:value` such as `email:user@example.com`, a user_id without a kind, or `id:` and a "
+        "customer id. Percent-encode reserved characters: `/` is `%2F`."
     ),
     "schema": {"type": "string", "title": "Customer"},
     "example": "user_id:user-1",
@@ -27,9 +30,10 @@ CUSTOMER_PARAMETER: dict[str, Any] = {
 
 
 def read_customer_ids(request: Request) -> list[bytes]:
-    """Return the ids of the identities that the path may mean, likeliest first. The path is still percent-encoded here.
+    """Return the candidate identity ids for the ``customer`` path parameter, most likely first.
 
-    Raises :class:`BadRequest` for percent-encoding that is no UTF-8, :class:`NotFound` for text that is no id.
+    The path parameter is still percent-encoded here. Raise :class:`BadRequest` if it does not decode to UTF-8, and
+    :class:`NotFound` if it cannot be an id.
     """
     try:
         text = unquote_to_bytes(request.path_params["customer"].encode("latin-1")).decode()
@@ -39,19 +43,20 @@ def read_customer_ids(request: Request) -> list[bytes]:
 
 
 def read_definition_key(request: Request) -> str:
-    """The key of a definition, on a path that is still percent-encoded."""
+    """Return the ``key`` path parameter, decoded: on these routes the path is still percent-encoded."""
     return unquote(request.path_params["key"])
 
 
 def resolve_customer_reference(text: str, settings: Settings) -> list[bytes]:
-    """Likeliest first. Raises :class:`NotFound` where the text can be nobody's id."""
+    """Return the candidate ids, most likely first. Raise :class:`NotFound` if the text cannot be an id."""
     ids = list_candidate_ids(text, settings)
     if not ids:
-        raise NotFound(f"There is no customer {make_printable(text)}.")
+        raise NotFound(f"Customer {make_printable(text)} does not exist.")
     return ids
 
 
 def list_candidate_ids(text: str, settings: Settings) -> list[bytes]:
+    """Return the ids that a customer reference can mean, most likely first; empty if it cannot be an id."""
     customer_id = _parse_customer_id(text)
     return [
         *([customer_id] if customer_id else []),
@@ -60,7 +65,7 @@ def list_candidate_ids(text: str, settings: Settings) -> list[bytes]:
 
 
 def make_printable(text: str) -> str:
-    """For messages: what came from outside, short and printable."""
+    """Return client text for use in an error message: at most 100 characters, unprintable ones replaced."""
     return "".join(char if char.isprintable() else "\ufffd" for char in text[:100])
 
 

@@ -1,4 +1,4 @@
-"""What the handlers of one application work with."""
+"""Services that request handlers use, and how a handler gets them."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _MEMBER_LISTS_MAX: Final = 3
 
 
 class HeavyReadSlots:
-    """So many requests that look at the whole base may run at a time; the next is turned away and may come again."""
+    """Concurrency limit for reads that scan all customers. A request beyond it is refused and can be retried."""
 
     def __init__(self, slots: int = _HEAVY_READS_MAX) -> None:
         self._free_slots = slots
 
     @contextmanager
     def acquire(self) -> Iterator[None]:
-        """Raises :class:`Overloaded`."""
+        """Hold one slot. Raise :class:`Overloaded` if none is free."""
         if not self._free_slots:
             raise Overloaded(
-                f"{_HEAVY_READS_MAX} questions about the whole base are being answered; ask again later.",
+                f"{_HEAVY_READS_MAX} reads over all customers are already running; try again later.",
                 _RETRY_SECONDS,
             )
         self._free_slots -= 1
@@ -49,6 +49,8 @@ class HeavyReadSlots:
 
 @dataclass(frozen=True, slots=True)
 class Services:
+    """The services of one application."""
+
     settings: Settings
     clock: Clock
     metrics: Metrics
@@ -61,7 +63,7 @@ class Services:
     outbound: OutboundClient
     heavy_read_slots: HeavyReadSlots = field(default_factory=HeavyReadSlots)
     member_list_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MEMBER_LISTS_MAX))
-    """While a segment is being filled a count looks at many customers: connections must be left for messages."""
+    """Limits concurrent member lists: counting a segment during its backfill is slow, and holds a connection."""
 
 
 def get_services(request: Request) -> Services:

@@ -1,6 +1,6 @@
-"""Routes on the hot path: the handler gets the request and gives the answer, nothing is resolved in between.
+"""Routes for the hot path, without FastAPI's dependency injection: the handler takes a request, returns a response.
 
-They stand in the OpenAPI document like any other; what their signature does not say is declared by hand.
+These routes are in the OpenAPI document; their parameters and bodies are declared by hand.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class DirectRoute(APIRoute):
+    """Route that calls ``endpoint`` with the request and sends the response that it returns."""
+
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
         handler = cast(Handler, endpoint)

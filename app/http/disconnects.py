@@ -1,4 +1,4 @@
-"""Long work for a caller who may hang up meanwhile: what nobody waits for holds no slot and no snapshot."""
+"""Cancellation of slow reads whose client has disconnected, so that they release their slot and snapshot."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Final, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 POLL_SECONDS: Final = 1.0
-"""So often is looked whether the caller is still there."""
+"""Interval in seconds between two checks of the connection."""
 
 _Result = TypeVar("_Result")
 
 
 async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, _Result]) -> _Result:
-    """What ``work`` returns or raises. The body must have been read. Raises :class:`ClientDisconnect`.
+    """Return or raise what ``work`` does; cancel it and raise :class:`ClientDisconnect` if the client disconnects.
 
-    The work is at an end, finished or cancelled, when this is left.
+    The request body must have been read before. The work has finished or is cancelled when this function returns.
     """
     task = asyncio.create_task(work)
     try:

@@ -1,6 +1,6 @@
-"""The outermost layer of every request: raw paths, cross-origin answers, request metrics, the last resort.
+"""Outermost ASGI middleware: percent-encoded paths, CORS, address rate limits, request metrics, unexpected errors.
 
-Plain ASGI and one layer only, because every touchpoint passes through it.
+It is one plain ASGI layer, for speed: every message passes through it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from app.http.responses import problem_response
 from app.observability.metrics import Metrics
 
 ENCODED_PATH_PREFIXES: Final = ("/v1/customers/", "/api/v1/customers/")
-"""Of ours, and of Customer.io's Track API."""
+"""Prefixes of routes with a customer id in the path: Segue's API, and Customer.io's Track API."""
 
 _PREFLIGHT_HEADERS: Final = (
     "Authorization, Content-Type, If-None-Match, X-Retry-Count, AnonymousId, SentAt, X-Write-Key"
@@ -33,12 +33,15 @@ _log = structlog.get_logger(__name__)
 
 
 class IngressMiddleware:
-    """``open_paths``, and all paths under ``open_prefixes``, are the routes that any web page may call.
+    """Middleware of the whole application.
 
-    The others send no CORS headers at all. Requests to open routes count against the limit of their address if they
-    come from a visitor: a page sends an Origin, an image a GET, a batch a ``visitor``
-    (:func:`app.api.visitor_claims.verify_claim`). POSTs of servers do not count: all customers of a server share its
-    address.
+    ``open_paths``, and all paths under ``open_prefixes``, are open routes: any web page may call them. Responses of
+    other routes have no CORS headers.
+
+    A request to an open route counts against the rate limit of its address if it comes from a visitor. A request from
+    a page has an Origin header, an image is a GET, and a batch has a ``visitor``
+    (:func:`app.api.visitor_claims.verify_claim`). A POST from a server does not count, because all customers of the
+    server share its address.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class IngressMiddleware:
                 await _build_preflight_response(scope)(scope, receive, send_and_note_status)
                 return
             if origin is not None or (scope["method"] == "GET" and self._is_open(scope["path"])):
-                # Before anything of it is read: what is turned away must cost next to nothing.
+                # Count before reading the body, so that refusing a request costs almost nothing.
                 await self._rate_limits.count_address(scope["client"][0] if scope.get("client") else None)
             await self._app(scope, receive, send_and_note_status)
         except RateLimited as error:
@@ -104,7 +107,7 @@ class IngressMiddleware:
         _log.warning("forwarded_for.ignored", proxy=scope["client"][0], remedy="Name it in FORWARDED_ALLOW_IPS.")
 
     def _find_origin(self, scope: Scope) -> str | None:
-        """The page that asks, where pages may ask."""
+        """Return the Origin header if the route is open to web pages."""
         if not self._is_open(scope["path"]):
             return None
         for name, value in scope["headers"]:
@@ -117,15 +120,15 @@ class IngressMiddleware:
 
 
 def _find_route_template(scope: Scope) -> str:
-    """The template, never the path: labels hold nothing that a client sent."""
+    """Return the route's template, never the path: a metric label must not contain text from a client."""
     return getattr(scope.get("route"), "path", _NO_ROUTE)
 
 
 def _restore_encoded_path(scope: Scope) -> None:
-    """Customers' ids may hold anything, a slash included: their routes match on the path as it was sent."""
+    """Make customer routes match on the percent-encoded path, because a customer id may contain a slash."""
     if scope["path"].startswith(ENCODED_PATH_PREFIXES) and scope.get("raw_path"):
         raw_path = scope["raw_path"].decode("latin-1")
-        # Where the prefix itself came encoded, encode all anew, so that it is decoded once and not twice.
+        # If the prefix itself was percent-encoded, encode the decoded path again, because handlers decode it once more.
         scope["path"] = (
             raw_path if raw_path.startswith(ENCODED_PATH_PREFIXES) else quote(scope["path"], errors="replace")
         )
@@ -140,7 +143,7 @@ def _add_cors_headers(message: Message, origin: str) -> None:
 
 
 def _build_preflight_response(scope: Scope) -> Response:
-    """Answered without a key: browsers send none."""
+    """Build the response to a CORS preflight. It needs no key, because browsers send none with a preflight."""
     requested_headers = Headers(scope=scope).get("access-control-request-headers", _PREFLIGHT_HEADERS)
     return Response(
         None,

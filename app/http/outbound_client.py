@@ -1,4 +1,4 @@
-"""The few requests that we make ourselves: to addresses that a tool names and whose host its adapter has checked."""
+"""HTTP client for the few outbound requests: to URLs that a tool supplies, after its connector checked the host."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RETRY_SECONDS: Final = 30
 
 
 class OutboundClient:
-    """``transport`` is the network; tests hand in another."""
+    """HTTP client with a timeout, a size limit and a small cache. Tests pass a ``transport`` to replace the network."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._client = httpx.AsyncClient(transport=transport, timeout=_SECONDS_MAX, follow_redirects=False)
@@ -26,9 +26,9 @@ class OutboundClient:
         await self._client.aclose()
 
     async def get_cached(self, url: str) -> bytes:
-        """What stands at an address and never changes, as certificates do not. Raises :class:`Overloaded`.
+        """Return the body at a URL whose content never changes, such as a certificate. Raise :class:`Overloaded`.
 
-        What was used last is kept longest, so that nobody pushes out what is in use by naming many others.
+        The cache evicts the least recently used entry, so that requests for many other URLs do not evict one in use.
         """
         if url not in self._cache:
             self._cache[url] = await self.get(url)
@@ -38,7 +38,7 @@ class OutboundClient:
         return self._cache[url]
 
     async def get(self, url: str) -> bytes:
-        """GET, without following redirects. Raises :class:`Overloaded` where that fails: the tool tries again."""
+        """GET without following redirects. Raise :class:`Overloaded` on failure, so that the tool retries."""
         try:
             async with self._client.stream("GET", url) as response:
                 response.raise_for_status()
@@ -46,9 +46,11 @@ class OutboundClient:
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > _BYTES_MAX:
-                        raise Overloaded(f"{httpx.URL(url).host} answered with too much.", _RETRY_SECONDS)
+                        raise Overloaded(
+                            f"The response of {httpx.URL(url).host} is larger than {_BYTES_MAX} bytes.", _RETRY_SECONDS
+                        )
                 return body
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Overloaded(
-                f"The tool's own address cannot be reached ({type(error).__name__}).", _RETRY_SECONDS
+                f"The request to the tool's URL failed ({type(error).__name__}).", _RETRY_SECONDS
             ) from None

@@ -1,4 +1,4 @@
-"""Every failure in one shape: RFC 9457 problem details that also carry ``code`` and ``message`` at top level."""
+"""Exception handlers: every error response is RFC 9457 problem details, with ``code`` and ``message`` added."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.http.responses import encode_json, problem_response
 from app.postgres.pool import UNREACHABLE
 
 CLIENT_CLOSED_REQUEST: Final = 499
-"""Of nginx; no client ever reads it."""
+"""Status that nginx uses for a client that disconnected; it appears only in logs and metrics."""
 
 _log = structlog.get_logger(__name__)
 
@@ -38,21 +38,21 @@ async def _handle_segue_error(request: Request, error: Exception) -> Response:
 
 
 async def _handle_unreachable_database(request: Request, error: Exception) -> Response:
-    """Away for a while, and not the caller's fault: never a status on which clients drop what they hold."""
+    """Respond with 503, so that clients keep their messages and retry."""
     _log.warning(
         "database.connection_failed", route=getattr(request.scope.get("route"), "path", ""), error=type(error).__name__
     )
-    return problem_response(Overloaded("The database cannot be reached; send it again later."))
+    return problem_response(Overloaded("The database is unreachable; try again later."))
 
 
 async def _handle_disconnect(request: Request, error: Exception) -> Response:
-    """The caller hung up: only the figures of requests see this status."""
+    """Return a status for the request metrics; the client has disconnected and receives nothing."""
     del request, error
     return Response(None, CLIENT_CLOSED_REQUEST)
 
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
-    """No route, or a route that knows the path but not the method."""
+    """Convert the errors of routing: an unknown path, or a method that the path does not support."""
     del request
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
@@ -66,7 +66,7 @@ async def _handle_invalid_parameter(request: Request, error: Exception) -> Respo
     first_error = error.errors()[0]
     path = ".".join(str(part) for part in first_error["loc"])
     return _build_problem_response(
-        422, "invalid_parameter", "A parameter is not valid", f"{path}: {first_error['msg']}", {}, path=path
+        422, "invalid_parameter", "Invalid parameter", f"{path}: {first_error['msg']}", {}, path=path
     )
 
 

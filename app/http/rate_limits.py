@@ -1,7 +1,7 @@
-"""How often a key, an address or a visitor may ask, counted in this process.
+"""Rate limits by write key, address and visitor, counted in this process.
 
-Counting is the library's; where the counts are kept is ours, because its own memory looks at every count there is with
-each request: at 50,000 addresses that was 4 ms.
+The library ``limits`` does the counting. Its in-memory storage is replaced, because it scans all counters on each
+request: 4 ms with 50,000 addresses.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from app.errors import RateLimited
 from app.touchpoint import SECOND
 
 COUNTERS_MAX: Final = 100_000
-"""Beyond so many the oldest are forgotten: whoever has more addresses than that is not held back by their number."""
+"""Maximum number of counters; beyond it the oldest are evicted, so a client with more addresses escapes the limit."""
 
 _NETWORK_BITS: Final = 64
 
 
 class CounterStorage(Storage):
-    """Counts of windows that begin with their first request. ``now`` in microseconds."""
+    """Counters of fixed windows; a window starts with its first request. ``now`` returns microseconds."""
 
     STORAGE_SCHEME = None
 
@@ -35,7 +35,7 @@ class CounterStorage(Storage):
         self._now = now
         self._counters_max = counters_max
         self._counts: dict[str, tuple[int, int]] = {}
-        """key -> (requests, end of the window); a window that begins goes to the end of the dictionary."""
+        """Key -> (requests, end of the window), ordered by the start of the window."""
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -59,7 +59,7 @@ class CounterStorage(Storage):
         return count if end > self._now() else 0
 
     async def get_expiry(self, key: str) -> float:
-        """In seconds, as the library has it."""
+        """Return the end of the window in seconds, the unit of the library."""
         return self._counts.get(key, (0, self._now()))[1] / SECOND
 
     async def check(self) -> bool:
@@ -73,7 +73,7 @@ class CounterStorage(Storage):
         self._counts.pop(key, None)
 
     def _evict_oldest(self, now: int) -> None:
-        """Two of the oldest, if they are over: so each new count takes more away than it adds, at a constant cost."""
+        """Remove up to two expired or surplus counters, so that each new counter removes more than it adds in O(1)."""
         for _ in range(2):
             oldest = next(iter(self._counts), None)
             if oldest is None or (self._counts[oldest][1] > now and len(self._counts) < self._counters_max):
@@ -82,7 +82,7 @@ class CounterStorage(Storage):
 
 
 class RateLimits:
-    """The limits of the settings. Each method counts one request and raises :class:`RateLimited` beyond its limit."""
+    """The configured rate limits. Each method counts one request and raises :class:`RateLimited` above the limit."""
 
     def __init__(self, settings: Settings, now: Callable[[], int]) -> None:
         self._now = now
@@ -109,7 +109,7 @@ class RateLimits:
         rate, limiter = limit
         if not await limiter.hit(rate, *identifiers):
             raise RateLimited(
-                f"More than {_describe_rate(rate)} by one {name}; wait for Retry-After seconds.",
+                f"This {name} sent more than {_describe_rate(rate)}; retry after the seconds in Retry-After.",
                 await self._find_seconds_left(rate, limiter, *identifiers),
             )
 
@@ -119,11 +119,11 @@ class RateLimits:
 
 
 def _describe_rate(rate: RateLimitItem) -> str:
-    return f"{rate.amount} requests a {rate.GRANULARITY.name}"
+    return f"{rate.amount} requests per {rate.GRANULARITY.name}"
 
 
 def _group_address(address: str) -> str:
-    """Of IPv6 the network: one household has as many addresses as it likes."""
+    """Return the address, or for IPv6 its /64 network: one subscriber controls all addresses of a /64."""
     if ":" not in address:
         return address
     try:

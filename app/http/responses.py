@@ -1,4 +1,4 @@
-"""How answers leave: JSON encoded once, instants as RFC 3339, and entity tags for what can be asked again."""
+"""Response encoding: JSON, instants as RFC 3339, entity tags, problem details and list cursors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JSON: Final = "application/json"
 _INSTANT_MAX: Final = 253_402_300_799_999_999
 
 _DIGITS: Final = Context(prec=34)
-"""Of an average that no finite decimal writes out."""
+"""Precision of an average that has no finite decimal representation."""
 
 
 def _encode_fraction(value: object) -> Decimal:
@@ -45,7 +45,10 @@ def json_response(content: Any, status: int = 200, headers: dict[str, str] | Non
 
 
 def etag_response(request: Request, content: dict[str, Any], as_of: int) -> Response:
-    """``content`` with the instant it speaks of. The tag leaves that out: the same state has the same tag."""
+    """Return ``content`` with ``as_of`` and an ETag, or 304 if the client has that ETag.
+
+    The ETag does not cover ``as_of``, so that the same state always has the same ETag.
+    """
     body = encode_json(content)
     tag = f'W/"{blake2b(body, digest_size=12).hexdigest()}"'
     headers = {"etag": tag, "cache-control": "private, no-cache"}
@@ -55,7 +58,7 @@ def etag_response(request: Request, content: dict[str, Any], as_of: int) -> Resp
 
 
 def render_explanation(node: dict[str, Any]) -> dict[str, Any]:
-    """The tree of an explanation with its instants as text."""
+    """Return the tree of an explanation with its instants in RFC 3339."""
     return {
         **node,
         "since": format_instant(node["since"]),
@@ -65,7 +68,7 @@ def render_explanation(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_etag_match(if_none_match: str | None, tag: str) -> bool:
-    """Whether If-None-Match names this tag."""
+    """Return whether the If-None-Match header contains this tag; the comparison is weak (RFC 9110)."""
     if if_none_match is None:
         return False
     return if_none_match.strip() == "*" or tag[2:] in (
@@ -78,7 +81,7 @@ def problem_response(error: SegueError) -> Response:
 
 
 class Cursor(msgspec.Struct, frozen=True):
-    """Where the next page begins; what ``place`` holds is the list's own business."""
+    """Position of the next page. The list defines the content of ``place``; ``as_of`` is that of the first page."""
 
     as_of: int
     place: list[str | int]
@@ -89,20 +92,20 @@ def write_cursor(as_of: int, *place: str | int) -> str:
 
 
 def read_cursor(text: str | None, *types: type) -> Cursor | None:
-    """Raises :class:`BadRequest` for text that no list of this kind has given out."""
+    """Decode a cursor whose ``place`` has these types. Raise :class:`BadRequest` if it is not a cursor of this list."""
     if text is None:
         return None
     try:
         content = b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         cursor = msgspec.json.decode(content, type=Cursor)
     except ValueError:
-        raise BadRequest("The cursor is not one of ours.") from None
+        raise BadRequest("The cursor is invalid; use next_cursor of the previous page.") from None
     fits = len(cursor.place) == len(types) and all(map(isinstance, cursor.place, types))
     if not fits or any(_is_out_of_range(part) for part in [cursor.as_of, *cursor.place]):
-        raise BadRequest("The cursor is not one of this list.")
+        raise BadRequest("The cursor belongs to another list; use next_cursor of the previous page.")
     return cursor
 
 
 def _is_out_of_range(part: str | int) -> bool:
-    """Beyond what the database can hold: an instant past the year 9999, a NUL."""
+    """Return whether PostgreSQL cannot store the value: an instant after the year 9999, or text with NUL."""
     return not 0 <= part <= _INSTANT_MAX if isinstance(part, int) else "\0" in part

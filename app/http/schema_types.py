@@ -1,4 +1,4 @@
-"""What several shapes share: instants, ids, failures, and how a route declares a body it reads by itself."""
+"""Types and OpenAPI helpers that several API schemas share: instants, ids, problem details, hand-declared bodies."""
 
 from __future__ import annotations
 
@@ -16,36 +16,38 @@ OptionalInstant = Annotated[datetime | None, Field(examples=[EXAMPLE_INSTANT])]
 CustomerId = Annotated[
     str,
     Field(
-        description="Id of the strongest identity; every id a customer ever had keeps resolving.", examples=[EXAMPLE_ID]
+        description="Id of the customer's strongest identity. After a merge, older ids still work.",
+        examples=[EXAMPLE_ID],
     ),
 ]
 
 
 def describe_schema(description: str, example: dict[str, Any], *, open: bool = False) -> ConfigDict:
+    """Return the ``model_config`` of a schema; an ``open`` one keeps fields that the model does not declare."""
     return ConfigDict(
         extra="allow" if open else "ignore", json_schema_extra={"description": description, "examples": [example]}
     )
 
 
 class IdentityOut(BaseModel):
-    model_config = describe_schema("One way to name a customer.", {"kind": "email", "value": "user@example.com"})
+    model_config = describe_schema("An identity of a customer.", {"kind": "email", "value": "user@example.com"})
 
     kind: str
     value: str
 
 
 class Problem(BaseModel):
-    """Every failure."""
+    """The body of every error response."""
 
     model_config = describe_schema(
-        "What went wrong: RFC 9457 problem details, with code and message at top level too.",
+        "An error: RFC 9457 problem details, with `code` and `message` added at the top level.",
         {
             "type": "urn:segue:error:not_found",
-            "title": "There is no such thing",
+            "title": "Not found",
             "status": 404,
-            "detail": "There is no customer user_id:42.",
+            "detail": "Customer user_id:42 does not exist.",
             "code": "not_found",
-            "message": "There is no customer user_id:42.",
+            "message": "Customer user_id:42 does not exist.",
         },
         open=True,
     )
@@ -54,29 +56,29 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    code: str = Field(description="Stable; compare this.")
-    message: str = Field(description="For people; may change.")
+    code: str = Field(description="Error code. It is stable; compare it in programs.")
+    message: str = Field(description="Explanation for a person. It may change.")
 
 
 def describe_json_body(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
-    """``openapi_extra`` of a route that reads its body by itself."""
+    """Return ``openapi_extra`` for a route that reads its body itself."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
 _ETAG: dict[str, Any] = {
-    "ETag": {"description": "The same while the answer says the same, as_of aside.", "schema": {"type": "string"}}
+    "ETag": {"description": "Entity tag. It changes if anything but `as_of` changes.", "schema": {"type": "string"}}
 }
 
 ETAG_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"headers": _ETAG},
-    304: {"description": "It still says what If-None-Match names.", "headers": _ETAG},
+    304: {"description": "Not modified: the entity tag is in If-None-Match.", "headers": _ETAG},
 }
-"""``responses`` of a route that answers with an entity tag."""
+"""``responses`` of a route that returns an entity tag."""
 
 
 def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """``responses`` of a route: the failures it can answer with."""
+    """Return ``responses`` for a route: the error statuses that it can return."""
     return {
         status: {
             "description": _DESCRIPTIONS[status],
@@ -87,15 +89,15 @@ def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _DESCRIPTIONS = {
-    400: "The request cannot be read.",
-    401: "No valid key.",
-    403: "The key is of the other kind.",
-    404: "There is no such thing.",
-    408: "The body took too long to arrive. Send it again.",
-    409: "It exists already, or something else rests on it.",
-    422: "It can be read but makes no sense; path and remedy say where and what to do.",
-    429: "Too many requests. Send it again after Retry-After seconds.",
-    503: "Too much is waiting, or the database is away. Send it again after Retry-After seconds.",
+    400: "The request is malformed.",
+    401: "The key is missing, unknown or revoked.",
+    403: "This kind of key, or this page, is not allowed here.",
+    404: "Not found.",
+    408: "The body took too long to arrive. Send the request again.",
+    409: "The object already exists, or another object depends on it.",
+    422: "The request is well-formed but invalid. `path` names the faulty part; `remedy`, if present, how to fix it.",
+    429: "Too many requests. Retry after the seconds in Retry-After.",
+    503: "The service is overloaded, or its database is unreachable. Retry after the seconds in Retry-After.",
 }
 
 COLLECT_PROBLEMS = describe_problems(400, 401, 403, 408, 429, 503)

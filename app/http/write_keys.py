@@ -1,4 +1,4 @@
-"""Who may come in with a write key: the key must be known, be for the page that uses it, and not be used too often."""
+"""Authentication with write keys: the key must exist, allow the page's origin, and stay within its rate limit."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from app.registry.access import WriteKeyGrant
 
 
 async def authenticate_write_key(request: Request, services: Services, *keys: str | None) -> tuple[str, WriteKeyGrant]:
-    """The first of ``keys`` that is known, and what it allows.
+    """Return the first valid write key of ``keys``, and its grant.
 
     Raises:
-        Forbidden: it is a secret key.
-        Unauthorized: none is known.
-        OriginNotAllowed: the request comes from a page that the key is not for. Only browsers say where they are, and
-            only they cannot lie about it: this keeps other people's pages out, not other people.
-        RateLimited: the key is used too often.
+        Forbidden: one of the keys is a secret key.
+        Unauthorized: no key is valid.
+        OriginNotAllowed: the Origin header is not one that the key allows. Only browsers send a reliable Origin: this
+            check stops other websites from using the key, not other programs.
+        RateLimited: the key exceeds its rate limit.
     """
     presented_keys = [key for key in keys if key]
     for key in presented_keys:
@@ -25,12 +25,16 @@ async def authenticate_write_key(request: Request, services: Services, *keys: st
         if grant is not None:
             origin = request.headers.get("origin")
             if origin is not None and not grant.allows_origin(origin):
-                raise OriginNotAllowed(f"This write key is not for pages of {origin[:200]}.")
+                raise OriginNotAllowed(f"The write key does not allow the origin {origin[:200]}.")
             await services.rate_limits.count_key(key)
             return key, grant
     for key in presented_keys:
         if await services.registry.access.is_secret_key(key):
-            raise Forbidden("This is a secret key; it must never be in a client. Send messages with a write key.")
+            raise Forbidden(
+                "This is a secret key; send messages with a write key, and never put a secret key in a client."
+            )
     if presented_keys:
         raise Unauthorized("The write key is unknown or revoked.")
-    raise Unauthorized("Send a write key: Basic authorization, writeKey in the body, or ?writeKey=.")
+    raise Unauthorized(
+        "The request has no write key; send one as Basic authorization, writeKey in the body, or ?writeKey=."
+    )
