@@ -1,5 +1,5 @@
-"""Message formats of SDKs. Hides every field name and encoding of a format behind one message type. Pure.
+"""Message formats of SDKs: converts request bodies of each format to one message type. Pure.
 
-``decompression`` undoes compression, ``json_text`` makes JSON safe to parse and to store, ``timestamps`` and
-``identifiers`` read values that every format shares. ``segment`` is the native format; the other formats become it.
+``decompression`` decompresses bodies, ``json_text`` makes JSON safe to parse and to store, and ``timestamps`` and
+``identifiers`` parse values that all formats share. ``segment`` is the native format; the others are converted to it.
 """

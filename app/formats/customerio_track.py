@@ -1,16 +1,21 @@
-"""Customer.io's Track API as messages: version 1's calls and version 2's operations. Pure.
+"""Customer.io Track API: converts calls of version 1 and operations of version 2 to messages. Pure.
 
-A call of version 1 is rewritten as the operation of version 2 that means the same, so that there is one reader, and so
-that what is kept in quarantine stands for itself: a path is no longer there to say whom it concerns.
+A call of version 1 is rewritten as the equivalent operation of version 2. So there is one parser, and an operation in
+quarantine is complete without the path of its request.
 
-**Who.** ``id`` is a user, ``email`` an address, ``cio_id`` an id that the tool gave, ``anonymous_id`` a visitor. In a
-path one text stands for any of the first three: what looks like an address is one, what begins with ``cio_`` is the
-tool's, all else is an id. **Attributes** are traits; null removes one. **Devices** are touchpoints of the channel push
-and identities of their own, because a report of a push names nothing but the device that it was opened on.
-**Relationships** are groups, and their end is an event, for groups are only joined; an object to which nobody belongs
-names no person and is refused. Each of its people has what is said of it, and no request says more by that than one may
-have bytes: it is reckoned before anything is copied. **Deleting** and
-suppressing queue an erasure and erase nothing: whoever reads a page's source has its key.
+**Identities.** ``id`` is a user id, ``email`` an email address, ``cio_id`` an id assigned by Customer.io, and
+``anonymous_id`` an anonymous id. A path has one text for any of the first three: an address if it looks like one, a
+``cio_id`` if it starts with ``cio_``, and otherwise an ``id``.
+
+**Attributes** become traits; null removes a trait.
+
+**Devices** become touchpoints of the channel push, and identities: the report of a push has only its device.
+
+**Relationships** become group messages. The end of a relationship becomes a track message, because there is no message
+for leaving a group. An object without customers has no identity and is rejected. An object's attributes are copied to
+each of its customers; a request whose copies would exceed the limit of a decompressed body is rejected before copying.
+
+**Deletion** and suppression only queue an erasure request, because a write key is public in a page's source.
 """
 
 from __future__ import annotations
@@ -45,7 +50,7 @@ CALLS: Final = (
     *("identify", "delete", "event", "anonymous_event", "merge", "suppress", "unsuppress"),
     *("add_device", "delete_device", "push_event", "metric"),
 )
-"""Of version 1."""
+"""Calls of version 1."""
 
 _IDENTITY_KINDS: Final = {
     "email": "email",
@@ -53,7 +58,7 @@ _IDENTITY_KINDS: Final = {
     "cio_id": "customerio_customer",
     "device_id": "customerio_device",
 }
-"""Identifiers that are neither a user's nor a visitor's, and what kind of identity they are here."""
+"""Customer.io identifier -> identity kind, for identifiers that are neither user ids nor anonymous ids."""
 _ERASED_KINDS: Final = {
     **{"id": "user_id", "anonymous_id": "anonymous_id"},
     **{"email": "email", "phone": "phone", "cio_id": "customerio_customer"},
@@ -77,7 +82,10 @@ _REASON_AND_FIELD: Final = {
 
 
 def read_call(call: str, person: str, device: str, body: bytes, received_at: int, limits: Limits) -> Envelope:
-    """One of CALLS; ``person`` and ``device`` are what the path names, decoded. Raises InvalidBody."""
+    """Convert a call of version 1, one of CALLS. ``person`` and ``device`` come from the decoded path.
+
+    Raise InvalidBody.
+    """
     members: Members = {}
     if body.strip():
         readable = parse_document(body, limits).readable
@@ -90,13 +98,13 @@ def read_call(call: str, person: str, device: str, body: bytes, received_at: int
 
 
 def read_operation(body: bytes, received_at: int, limits: Limits) -> Envelope:
-    """The one operation of ``/api/v2/entity``. Raises InvalidBody."""
+    """Convert the operation of ``/api/v2/entity``. Raise InvalidBody."""
     parsed = parse_document(body, limits)
     return _read_operations([(parsed.readable, parsed.sent)], limits, EventTimes(received_at))
 
 
 def read_batch(body: bytes, received_at: int, limits: Limits) -> Envelope:
-    """The operations of ``/api/v2/batch``. Raises InvalidBody."""
+    """Convert the operations of ``/api/v2/batch``. Raise InvalidBody."""
     parsed: Document = parse_document(body, limits)
     return _read_operations(
         parsed.elements(decode_members_or_empty(parsed.readable).get("batch", b"")), limits, EventTimes(received_at)
@@ -104,13 +112,13 @@ def read_batch(body: bytes, received_at: int, limits: Limits) -> Envelope:
 
 
 def reparse(original: bytes, limits: Limits, clocks: EventTimes) -> Envelope:
-    """Return the messages and erasures of an operation from quarantine. Raises InvalidBody."""
+    """Convert an operation from quarantine. Raise InvalidBody."""
     parsed = parse_document(original, limits)
     return _read_operations([(parsed.readable, parsed.sent)], limits, clocks)
 
 
 def describe_error(rejection: Rejection) -> dict[str, str | int]:
-    """As version 2 says what is wrong with an operation of a batch."""
+    """Return a rejection in the error format of version 2's batch route."""
     reason, field = _REASON_AND_FIELD.get(rejection.code, ("invalid", ""))
     return {"batch_index": rejection.index, "reason": reason, "field": field, "message": rejection.message}
 
@@ -155,7 +163,7 @@ def _identifiers_of_path(person: str) -> bytes:
 
 
 class _Operation(msgspec.Struct):
-    """One operation: its members, who it names, and what each message made of it has in common."""
+    """One operation: its members, its identifiers, and the fields that all its messages share."""
 
     members: Members
     action: str
@@ -163,7 +171,10 @@ class _Operation(msgspec.Struct):
     shared: Members
 
     def message(self, kind: str, *people: Members, context: Members | None = None, **fields: bytes) -> Members:
-        """A message of that type, of the one person whom all of ``people`` identify, else the operation itself."""
+        """Build a message of type ``kind`` for one customer.
+
+        The customer has all identifiers of ``people``, or else those of the operation.
+        """
         present = [
             (name, raw)
             for identifiers in people or (self.identifiers,)
@@ -201,7 +212,10 @@ def _read_operations(operations: list[tuple[bytes, bytes]], limits: Limits, time
         map_operation = _MAPPER_OF_TYPE.get(kind)
         if map_operation is None or not operation.action:
             builder.reject(
-                index, RejectionCode.UNKNOWN_TYPE, original, f"no {'type' if map_operation is None else 'action'}"
+                index,
+                RejectionCode.UNKNOWN_TYPE,
+                original,
+                f"the {'type is unknown' if map_operation is None else 'action is missing'}",
             )
             continue
         fits = len(raw) <= limits.message_bytes_max
@@ -249,7 +263,7 @@ def _map_person(operation: _Operation) -> list[Members]:
 
 
 def _map_identify(operation: _Operation) -> list[Members]:
-    """Ids among the attributes are identifiers too; an address that identifies is the attribute, unless it says so."""
+    """Map an identify. Ids among the attributes become identifiers; an email identifier becomes a missing attribute."""
     sent_attributes = operation.members.get("attributes", b"")
     if sent_attributes not in ABSENT and not sent_attributes.startswith(b"{"):
         return [operation.message("identify", traits=sent_attributes)]
@@ -286,7 +300,7 @@ def _map_event(operation: _Operation) -> list[Members]:
 
 
 def _map_merge(operation: _Operation) -> list[Members]:
-    """Two ids are two names of one user; with anything else an id is only linked, as by an identify."""
+    """Map a merge. Two user ids become an alias; any other pair becomes an identify that links them."""
     first, second = (_parse_ids(operation.members.get(name, b"")) for name in ("primary", "secondary"))
     if not first or not second:
         return []
@@ -311,7 +325,7 @@ def _map_device(operation: _Operation) -> list[Members]:
 
 
 def _map_groups(operation: _Operation) -> list[Members]:
-    """What a person joins or leaves: ``{"identifiers": {"object_type_id", "object_id"}}`` each."""
+    """Map the objects that a person joins or leaves; each is ``{"identifiers": {"object_type_id", "object_id"}}``."""
     messages = []
     for relation, leaves in _list_relations(operation):
         group = decode_members_or_empty(relation.get("identifiers", b""))
@@ -321,7 +335,7 @@ def _map_groups(operation: _Operation) -> list[Members]:
 
 
 def _map_object(operation: _Operation) -> list[Members]:
-    """Those who join or leave it: ``{"identifiers": {"id"}}`` each."""
+    """Map the people who join or leave an object; each is ``{"identifiers": {"id"}}``."""
     attributes = operation.members.get("attributes", b"")
     people = [(_parse_ids(relation.get("identifiers", b"")), leaves) for relation, leaves in _list_relations(operation)]
     people = people or [({}, operation.action in _LEAVE_ACTIONS)]
@@ -332,7 +346,10 @@ def _map_object(operation: _Operation) -> list[Members]:
 
 
 def _list_relations(operation: _Operation) -> list[tuple[Members, bool]]:
-    """Those of an operation, and whether each ends: an array, in version 1 ``{"action", "relationships": [..]}``."""
+    """Return the relationships of an operation, and for each whether it ends.
+
+    They are an array, or in version 1 an object ``{"action", "relationships": [..]}``.
+    """
     relations: list[tuple[Members, bool]] = []
     attributes = operation.members.get("attributes", b"") if operation.action == "identify" else b""
     for holder in (decode_members_or_empty(attributes), operation.members):
@@ -345,7 +362,10 @@ def _list_relations(operation: _Operation) -> list[tuple[Members, bool]]:
 
 
 def _count_repeated_bytes(operation: _Operation, kind: str) -> int:
-    """How much is said again, at most, as each relation becomes a message: an object's attributes, not a person's."""
+    """Return an upper bound of the bytes that are copied if each relationship becomes a message.
+
+    An object's attributes are copied to each message; a person's are not.
+    """
     unrepeated_names = ("cio_relationships", "attributes") if kind == "person" else ("cio_relationships",)
     bytes_repeated = sum(len(raw) for name, raw in operation.members.items() if name not in unrepeated_names)
     return bytes_repeated * len(_list_relations(operation))
@@ -354,7 +374,7 @@ def _count_repeated_bytes(operation: _Operation, kind: str) -> int:
 def _map_relation(
     operation: _Operation, identifiers: Members, group: Members, traits: bytes, *, leaves: bool
 ) -> Members:
-    """A person joins an object, which is a group; or leaves it, which groups cannot say: an event of its own."""
+    """Map a relationship: joining an object becomes a group message, leaving it a track message."""
     if leaves:
         properties = build_object(object_type_id=group.get("object_type_id"), object_id=group.get("object_id"))
         event = encode_text(vendor_event_name(_FORM, "relationship_deleted"))
@@ -364,7 +384,7 @@ def _map_relation(
 
 
 def _map_delivery(operation: _Operation) -> list[Members]:
-    """A report on one message that was sent: of an address, or of a device."""
+    """Map a report on a sent email or push; its recipient is an email address or a device."""
     fields = decode_members_or_empty(operation.members.get("attributes", b"")) | operation.members
     recipient = fields.get("recipient", b"")
     is_email = _ADDRESS.fullmatch(decode_text_or_none(recipient) or "") is not None
@@ -398,7 +418,7 @@ def _decode_elements(raw: bytes) -> list[Members]:
 
 
 def _parse_ids(raw: bytes) -> Members:
-    """Identifiers that are there; an id that the tool gave without the prefix that says so in paths."""
+    """Return the identifiers that are present; ``cio_id`` without the prefix that it has in paths."""
     ids = {name: value for name, value in decode_members_or_empty(raw).items() if value not in ABSENT}
     if "cio_id" in ids:
         ids["cio_id"] = encode_text((decode_text_or_none(ids["cio_id"]) or "").removeprefix(_CIO_PREFIX))

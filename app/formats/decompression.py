@@ -1,7 +1,7 @@
-"""The bytes of a request body, decompressed within bounds. Pure.
+"""Decompression of request bodies, with size limits. Pure.
 
-Clients label bodies badly (gzip under a form's content type, gzip without a header, a gzip header over plain JSON),
-so the magic bytes decide and the header only helps where the bytes cannot tell.
+Clients often send wrong headers: gzip with a form's content type, gzip without a header, plain JSON with a gzip
+header. Therefore the magic bytes decide, and the header is used only if the bytes are ambiguous.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ _ZLIB_BITS: Final = 15
 _RAW_DEFLATE_BITS: Final = -15
 _PLAIN_STARTS: Final = b"{["
 _GZIP_MEMBERS_MAX: Final = 100
-"""Each further member copies what is left of the body; thousands of empty ones would cost seconds."""
+"""Maximum number of gzip members: each one copies the rest of the body, and thousands would take seconds."""
 
 
 def inflate(body: bytes, content_encoding: str | None, limits: Limits) -> bytes:
-    """The body as JSON bytes. Raises BodyTooLarge past ``limits`` (nothing is inflated beyond them) or InvalidBody."""
+    """Return the decompressed body. Nothing is decompressed beyond ``limits``.
+
+    Raises:
+        BodyTooLarge: the body exceeds ``limits``, compressed or decompressed.
+        InvalidBody: the compressed data is invalid, or its encoding is not supported.
+    """
     if len(body) > limits.body_bytes_max:
         raise BodyTooLarge(f"The body has {len(body)} bytes; the limit is {limits.body_bytes_max}.")
     if body.startswith(_GZIP_MAGIC):
@@ -43,22 +48,24 @@ def _decompress_gzip(body: bytes, bytes_max: int) -> bytes:
         part, body = _decompress_stream(body, _GZIP_BITS, left, bytes_max)
         parts.append(part)
         left -= len(part)
-        if not body.strip(b"\0"):  # gzip files may be padded with zeros
+        if not body.strip(b"\0"):  # A gzip file may be padded with zeros.
             return b"".join(parts)
         if not body.startswith(_GZIP_MAGIC):
             break
-    raise InvalidBody("The gzip body has something else after its end, or too many members.")
+    raise InvalidBody(
+        f"The gzip body has data after its end, or more than {_GZIP_MEMBERS_MAX} members; send one gzip member."
+    )
 
 
 def _decompress_stream(body: bytes, bits: int, left: int, bytes_max: int | None = None) -> tuple[bytes, bytes]:
-    """(the first compressed stream's content, what follows it in the body)."""
+    """Return the content of the first compressed stream, and the rest of the body."""
     stream = zlib.decompressobj(wbits=bits)
     try:
         content = stream.decompress(body, left + 1)
     except zlib.error as error:
-        raise InvalidBody(f"The compressed body cannot be read: {error}.") from None
+        raise InvalidBody(f"The body cannot be decompressed: {error}.") from None
     if len(content) > left:
         raise BodyTooLarge(f"The decompressed body is larger than the limit of {bytes_max or left} bytes.")
     if not stream.eof:
-        raise InvalidBody("The compressed body ends too early.")
+        raise InvalidBody("The compressed body is incomplete; send the whole stream.")
     return content, stream.unused_data

@@ -1,8 +1,8 @@
-"""E-mail addresses and phone numbers in their one canonical form, and why a value is none. Pure.
+"""Canonical forms of email addresses and phone numbers, and the reason if a value is invalid. Pure.
 
-Nearly every address is plain ASCII that a pattern recognises, and its canonical form is itself in lower case; any other
-goes to email-validator, and the two agree wherever the pattern matches. Whether mail can be delivered is not asked, nor
-whether a phone number is in use: an identity must not change when a domain or a numbering plan does.
+A pattern recognises nearly all addresses, which are plain ASCII; their canonical form is lower case. The library
+email-validator parses the rest, and agrees with the pattern on every address that matches it. Nothing checks whether
+mail can be delivered or a phone number is in use: an identity must not change when a domain or a numbering plan does.
 """
 
 from __future__ import annotations
@@ -20,29 +20,31 @@ EMAIL_CHARS_MAX: Final = 254
 PHONE_CHARS_MAX: Final = 40
 
 REASONS: Final = {
-    "no_at": "there is no @ in it",
+    "no_at": "it has no @",
     "too_long": "it is too long",
     "too_short": "it is too short",
-    "local_part": "what stands before the @ cannot stand there",
-    "domain": "what stands after the @ is no domain",
-    "not_a_number": "it is no phone number",
-    "no_country": "it has no country: write it with + or set SEGUE_PHONE_COUNTRY",
+    "local_part": "the part before the @ is invalid",
+    "domain": "the part after the @ is not a valid domain",
+    "not_a_number": "it is not a phone number",
+    "no_country": "it has no country code: send it with + and the code, or set SEGUE_PHONE_COUNTRY",
     "local_only": "the area code is missing",
-    "extension": "it has an extension, which is a switchboard's",
-    "wrong_length": "no number of that country is so long",
+    "extension": "it has an extension, so it is the number of a switchboard",
+    "wrong_length": "no number of that country has this length",
 }
+"""Reason code -> explanation for warnings and rejections."""
 
-# Words and digits with single dots and hyphens between them: no quotes, no punycode, no IP address, no odd top level.
+# Letters and digits separated by single dots or hyphens. Quotes, punycode, IP addresses and top-level domains with
+# digits do not match.
 _PLAIN_ADDRESS: Final = re.compile(
     r"[a-z0-9_+-]{1,25}+(?:\.[a-z0-9_+-]{1,25}+){0,2}@(?:[a-z0-9]{1,20}+(?:-[a-z0-9]{1,20}+)?\.){1,3}[a-z]{2,20}",
     re.ASCII,
 )
 
 _ODDLY_DOTTED_LOCAL: Final = re.compile(r"[a-z0-9_+.-]{1,64}", re.ASCII)
-"""Against the standard, and real: Japanese carriers gave their customers addresses with two dots, or one at an end."""
+"""Local parts that violate the standard but exist: Japanese carriers issued addresses with double or trailing dots."""
 
 _SPECIAL_DOMAIN_SUFFIX: Final = ".example"
-"""Put behind a domain of special use (localhost, test, ...), which the library refuses and intranets have mail in."""
+"""Appended to a special-use domain (localhost, test, ...), which the library rejects but intranets use for mail."""
 
 _REASON_IMPOSSIBLE: Final = {
     ValidationResult.TOO_SHORT: "too_short",
@@ -60,26 +62,26 @@ _REASON_UNREADABLE: Final = {
 
 
 class ParsedContact(NamedTuple):
-    """A canonical ``value``, or the word of REASONS why there is none."""
+    """A canonical ``value``, or the key of REASONS that explains why the value is invalid."""
 
     value: str | None
     reason: str = ""
 
 
 def canonicalise_email(value: str) -> str | None:
-    """Trimmed and in lower case, the domain as DNS has it (a name beyond ASCII in punycode)."""
+    """Return the address trimmed, in lower case, its domain in punycode; None if it is invalid."""
     address = value.strip().lower()
     return address if _PLAIN_ADDRESS.fullmatch(address) else parse_email(address).value
 
 
 def canonicalise_phone(value: str, country: str | None) -> str | None:
-    """E.164; a number without + is read with ``country``."""
+    """Return the number in E.164, or None if it is invalid. A number without + belongs to ``country``."""
     return parse_phone(value, country).value
 
 
 @lru_cache(maxsize=8192)
 def parse_email(value: str) -> ParsedContact:
-    """By the library, whatever it looks like."""
+    """Parse an address with the library, including those that the pattern recognises."""
     address = value.strip().lower()
     local, at, domain = address.rpartition("@")
     if not at or not local:
@@ -94,7 +96,8 @@ def parse_email(value: str) -> ParsedContact:
         if _ODDLY_DOTTED_LOCAL.fullmatch(local):
             return ParsedContact(local + host.removeprefix("x"))
         return ParsedContact(None, "local_part")
-    # Lower case of a letter beyond ASCII may be two letters, which together are another one: the form must be final.
+    # The lower case of a non-ASCII letter can be two code points that normalise to another letter. Accept only a form
+    # that no longer changes.
     return (
         ParsedContact(normalised)
         if _normalise_address(*normalised.rsplit("@", 1)) == normalised
@@ -123,7 +126,10 @@ def _normalise_address(local: str, domain: str) -> str | None:
 
 @lru_cache(maxsize=8192)
 def parse_phone(value: str, country: str | None) -> ParsedContact:
-    """By possible length, not by today's numbering plan. A number with an extension tells nobody apart."""
+    """Parse a number and check its length, not the numbering plan, because plans change.
+
+    A number with an extension is invalid: it is a switchboard's number, which many people share.
+    """
     if len(value) > PHONE_CHARS_MAX:
         return ParsedContact(None, "too_long")
     try:

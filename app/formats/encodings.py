@@ -1,7 +1,7 @@
-"""How foreign SDKs wrap JSON in a request: as it is, as a form, as base64, in the body or in the query. Pure.
+"""Request encodings of vendor SDKs: plain JSON, forms and base64, in the body or in the query. Pure.
 
-The content decides, never its label: a beacon of a form arrives as text, gzip without a header, and Mixpanel's Node
-SDK writes base64 into a form without percent-encoding, so that each ``+`` is read as a space.
+The content decides, never its header. A form that is sent as a beacon has the content type text, gzip may have no
+header, and Mixpanel's Node SDK puts base64 into a form without percent-encoding, so that ``+`` arrives as a space.
 """
 
 from __future__ import annotations
@@ -30,38 +30,43 @@ _RAWS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class Payload(msgspec.Struct):
-    """What was wrapped, still as sent, and the small fields that stood beside it in the form."""
+    """The JSON of a request as sent, and the short fields (``flags``) that the form contains beside it."""
 
     body: bytes
     flags: dict[str, str] = {}
 
 
 class Document(msgspec.Struct):
-    """JSON as it can be parsed, and the same as it was sent: places are equal."""
+    """A JSON text in two versions: ``readable`` can be parsed, ``sent`` is the original. Offsets are equal in both."""
 
     readable: bytes
     sent: bytes
 
     def elements(self, raw: bytes) -> list[tuple[bytes, bytes]]:
-        """The elements of an array inside this document: (readable, as sent) each. Raises InvalidBody."""
+        """Return the elements of an array inside this document as (readable, sent) pairs.
+
+        Raise InvalidBody if it is not an array, or has more than ``ITEMS_MAX`` elements.
+        """
         if not raw.startswith(b"["):
             raise InvalidBody("The events must be a JSON array.")
         items = [bytes(item) for item in _RAWS.decode(raw)]
         if len(items) > ITEMS_MAX:
-            raise InvalidBody(f"The body has {len(items)} events; more than {ITEMS_MAX} are refused as a whole.")
+            raise InvalidBody(f"The body has {len(items)} events; send at most {ITEMS_MAX} in one request.")
         if self.readable is self.sent:
             return [(item, item) for item in items]
         return list(zip(items, json_text.find_originals(items, self.readable, self.sent), strict=True))
 
 
 def unwrap(body: bytes, content_encoding: str | None, limits: Limits) -> Payload:
-    """The JSON within a body, for :func:`parse_document`. Raises BodyTooLarge or InvalidBody."""
+    """Return the JSON that a body contains, for :func:`parse_document`. Raise BodyTooLarge or InvalidBody."""
     body = inflate(body, content_encoding, limits)
     content = body.removeprefix(_BOM).lstrip()
     if not content or content.startswith(_JSON_STARTS):
         return Payload(body)
-    if len(content) > limits.body_bytes_max:  # to unquote it takes many times its size
-        raise BodyTooLarge(f"The form has {len(content)} bytes; the limit is {limits.body_bytes_max}, packed or not.")
+    if len(content) > limits.body_bytes_max:  # Unquoting takes several times the memory of the form.
+        raise BodyTooLarge(
+            f"The form has {len(content)} bytes decompressed; the limit of a form is {limits.body_bytes_max}."
+        )
     fields: dict[bytes, bytes] = {}
     for field in content.split(b"&", _FIELDS_MAX):
         name, _, value = field.partition(b"=")
@@ -77,7 +82,10 @@ def unwrap(body: bytes, content_encoding: str | None, limits: Limits) -> Payload
 
 
 def unwrap_data(data: bytes, limits: Limits) -> bytes:
-    """``data`` of a form or a query after URL-decoding: JSON, or base64 of it. Raises BodyTooLarge or InvalidBody."""
+    """Return the JSON in ``data`` of a form or a query, which is JSON or base64 of JSON, already URL-decoded.
+
+    Raise BodyTooLarge or InvalidBody.
+    """
     data = data.strip()
     if data.startswith(_JSON_STARTS):
         return data
@@ -85,11 +93,14 @@ def unwrap_data(data: bytes, limits: Limits) -> bytes:
     try:
         return inflate(b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True), None, limits)
     except Error:
-        raise InvalidBody("The body is neither JSON nor base64 of it.") from None
+        raise InvalidBody("The body is neither JSON nor base64-encoded JSON.") from None
 
 
 def parse_document(body: bytes, limits: Limits) -> Document:
-    """Raises InvalidBody for what is no JSON object or array. What nests too deep stays so, and can be parsed."""
+    """Return the document. Raise InvalidBody if the body is not a JSON object or array.
+
+    Content that nests too deep is truncated so that it can be parsed, and is still deeper than the limit.
+    """
     sent = json_text.as_utf8(body)
     readable = json_text.replace_lone_surrogates(sent)
     if not readable.startswith(_JSON_STARTS):
@@ -101,11 +112,11 @@ def parse_document(body: bytes, limits: Limits) -> Document:
     try:
         return Document(_check_json(readable), sent)
     except RecursionError:
-        raise InvalidBody("The body nests too deep.") from None
+        raise InvalidBody("The body is nested too deeply.") from None
 
 
 def parse_elements(body: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
-    """The elements of an array, or the one object: (readable, as sent) each. Raises InvalidBody."""
+    """Return the elements of an array, or the single object, as (readable, sent) pairs. Raise InvalidBody."""
     parsed = parse_document(body, limits)
     if parsed.readable.startswith(b"["):
         return parsed.elements(parsed.readable)
@@ -113,7 +124,10 @@ def parse_elements(body: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
 
 
 def parse_elements_or_lines(body: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
-    """The same, or one JSON object a line; a line that is none has nothing readable. Raises InvalidBody."""
+    """Return the same as :func:`parse_elements`; the body may also contain one JSON object per line.
+
+    For a line that is not JSON, ``readable`` is empty. Raise InvalidBody if no line is JSON.
+    """
     try:
         return parse_elements(body, limits)
     except InvalidBody:
@@ -136,7 +150,7 @@ def _check_json(readable: bytes) -> bytes:
     try:
         _RAW.decode(readable)
     except msgspec.DecodeError as error:
-        raise InvalidBody(f"The body is not JSON: {error}.") from None
+        raise InvalidBody(f"The body is not valid JSON: {error}.") from None
     return readable
 
 

@@ -1,4 +1,4 @@
-"""Names of events that a vendor calls by a type of its own. Pure."""
+"""Names for vendor events that have no equivalent in Segue. Pure."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from app.enrichment.channel import lower_snake
 
 
 def vendor_event_name(tool: str, kind: Any) -> str:
-    """The name of a touchpoint whose event type we do not know: the tool's own, so that it is not lost."""
+    """Return ``tool.kind`` in lower snake case, so that an unknown event type is stored under the tool's own name."""
     return f"{tool}.{lower_snake(str(kind)) or 'other'}"

@@ -1,8 +1,9 @@
-"""Google Analytics 4's Measurement Protocol as messages: ``/mp/collect`` and its debug twin. Pure.
+"""Google Analytics 4 Measurement Protocol: converts ``/mp/collect`` and its debug route to messages. Pure.
 
-``user_id`` is the user, ``client_id`` (or ``app_instance_id``) the anonymous id. ``page_view`` is a page; every other
-event keeps its name. ``user_properties`` are traits, in a message of their own after the events. Events have no ids:
-the same event with the same ``timestamp_micros`` is a duplicate; without one, each that arrives counts.
+``user_id`` becomes the user id, and ``client_id`` or ``app_instance_id`` the anonymous id. ``page_view`` becomes a
+page message; every other event keeps its name. ``user_properties`` become traits, in an identify message after the
+events. Events have no ids: the same event with the same ``timestamp_micros`` is a duplicate. An event without
+``timestamp_micros`` counts each time it arrives.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from app.formats.vendor_events import (
 
 _BODY_MEMBERS: Final = ("client_id", "app_instance_id", "user_id", "timestamp_micros")
 _SHORT_BYTES_MAX: Final = 300
-"""Members of the body are kept with each event that is refused: what is longer would fill the quarantine."""
+"""Maximum size of a body member that is stored with each rejected event; longer ones would fill quarantine."""
 _CAMPAIGN_NAMES: Final = {
     "campaign": "name",
     "source": "source",
@@ -39,7 +40,7 @@ _CAMPAIGN_NAMES: Final = {
     "content": "content",
 }
 _CAMPAIGN_EVENTS: Final = ("campaign_details", "page_view", "session_start", "first_visit")
-"""On other events these names are anybody's."""
+"""Events whose campaign parameters are reserved names; on other events they are ordinary properties."""
 _VALIDATION_CODES: Final = {
     RejectionCode.MISSING_IDENTITY: "VALUE_REQUIRED",
     RejectionCode.MISSING_EVENT: "VALUE_REQUIRED",
@@ -51,7 +52,10 @@ _VALIDATION_CODES: Final = {
 def read(
     body: bytes, write_key: str | None, received_at: int, limits: Limits, *, replay_times: EventTimes | None = None
 ) -> Envelope:
-    """One body with its events. ``replay_times``: the times of an event that is replayed. Raises InvalidBody."""
+    """Convert a body to an envelope. Raise InvalidBody.
+
+    ``replay_times`` are the times of an event that is replayed from quarantine.
+    """
     parsed = parse_document(body, limits)
     body_members = decode_members_or_empty(parsed.readable)
     if not body_members:
@@ -59,7 +63,7 @@ def read(
     events = parsed.elements(body_members.get("events", b"[]"))
     shared = {name: body_members.get(name, b"") for name in _BODY_MEMBERS}
     shared = {name: raw for name, raw in shared.items() if raw not in ABSENT and len(raw) <= _SHORT_BYTES_MAX}
-    # A library's name tells a browser; the hint only the kind of sender.
+    # The channel hint gives only the kind of sender. Only a library name identifies a browser, and GA4 sends none.
     ids = {
         "userId": body_members.get("user_id", b""),
         "anonymousId": next(
@@ -97,7 +101,7 @@ def read(
 
 
 def count_events(envelope: Envelope) -> int:
-    """How many of its items are events; those beyond the limit stand among its rejections."""
+    """Return the number of events in the body. Events beyond the batch limit are among the rejections."""
     profile = (
         bool(envelope.items)
         and decode_text_or_none(decode_members_or_empty(envelope.items[-1]).get("type")) == "identify"
@@ -106,7 +110,7 @@ def count_events(envelope: Envelope) -> int:
 
 
 def build_validation_message(rejection: Rejection, events: int) -> dict[str, Any]:
-    """As Google's debug route says what is wrong; ``events`` is how many the body had."""
+    """Return a rejection in the format of Google's debug route. ``events`` is the number of events in the body."""
     place = f"events[{rejection.index}]" if rejection.index < events else "user_properties"
     if rejection.code is RejectionCode.MISSING_IDENTITY:
         place = "client_id"
@@ -118,13 +122,16 @@ def build_validation_message(rejection: Rejection, events: int) -> dict[str, Any
 
 
 def _derive_id(sender: bytes, raw: bytes, time: Members, occurrence: bytes) -> bytes:
-    """``occurrence`` of several equal ones in the body; where it stands says nothing, for senders batch anew."""
+    """Derive a message id from the content of an event.
+
+    ``occurrence`` distinguishes equal events of one body. The index is not used, because a retry can batch differently.
+    """
     return encode_text(hash_id(sender, raw, time["timestamp"], occurrence))
 
 
 def _choose_time(members: Members, body_members: Members, default_time: bytes) -> Members:
     for raw in (members.get("timestamp_micros", b""), body_members.get("timestamp_micros", b"")):
-        # What is no time would make one of all that says it.
+        # Ignore an invalid time: all events with the same invalid value would become duplicates of one another.
         if raw not in ABSENT and (timestamps.parse_claimed(raw)[1] or 0) > 0:
             return {"timestamp": raw}
     return {"timestamp": default_time}
@@ -152,7 +159,7 @@ def _map_event(members: Members) -> Members:
 
 
 def _decode_traits(raw: bytes) -> bytes:
-    """``{"plan": {"value": "gold"}}`` as ``{"plan": "gold"}``; no value removes the trait."""
+    """Convert ``{"plan": {"value": "gold"}}`` to ``{"plan": "gold"}``; a missing value removes the trait."""
     traits = {
         name: decode_members_or_empty(trait).get("value", b"null")
         for name, trait in decode_members_or_empty(raw).items()

@@ -1,7 +1,8 @@
-"""Values of identities in their one canonical form, and what counts as nobody. Pure.
+"""Canonical forms of identities, and junk ids. Pure.
 
-E-mail addresses and phone numbers have :mod:`app.formats.email_phone`, every other id is exact. Junk ("null",
-"anonymous", zeros, ...) is absent for every kind, because one shared junk id would join thousands of strangers.
+:mod:`app.formats.email_phone` parses email addresses and phone numbers; every other id is compared exactly. Junk ids
+("null", "anonymous", zeros, ...) count as absent for every kind, because one shared junk id would merge thousands of
+unrelated customers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _KIND_AND_VALUE = re.compile(r"([a-z0-9][a-z0-9_]{0,49}):(.*)", re.DOTALL)
 
 
 class IdentityRules:
-    """The settings that canonical forms depend on, prepared once for many values."""
+    """Canonicalisation with the settings it depends on, prepared once for many values."""
 
     def __init__(self, junk_ids: tuple[str, ...], phone_country: str | None, id_chars_max: int) -> None:
         self._junk = frozenset(junk.strip().lower() for junk in junk_ids)
@@ -25,15 +26,16 @@ class IdentityRules:
         self._id_chars_max = id_chars_max
 
     def is_invalid(self, value: str) -> bool:
-        """Neither an id nor absent: longer than the limit, or not storable as text."""
+        """Return whether the value is longer than the limit, or PostgreSQL cannot store it as text."""
         return len(value) > self._id_chars_max or "\0" in value
 
     def is_junk(self, value: str) -> bool:
+        """Return whether the value is one of the configured junk ids, or has only zeros and hyphens."""
         value = value.strip()
         return not value.strip("0-") or value.lower() in self._junk
 
     def canonical(self, kind: str, value: str) -> str | None:
-        """The value in the kind's canonical form; None if it is junk or cannot be an id of that kind."""
+        """Return the canonical form of the value; None if it is junk or invalid for its kind."""
         if self.is_invalid(value) or self.is_junk(value):
             return None
         if kind == "email":
@@ -44,9 +46,9 @@ class IdentityRules:
         return value
 
     def explain_invalid(self, kind: str, value: str) -> str | None:
-        """The word of :data:`app.formats.email_phone.REASONS` for a value that has no canonical form.
+        """Return the key of :data:`app.formats.email_phone.REASONS` for a value that has no canonical form.
 
-        None for a kind that takes everything, and for junk: who says nothing is told nothing.
+        Return None for a kind that accepts every value, and for junk, which counts as absent and causes no warning.
         """
         if kind not in ("email", "phone") or not value.strip() or self.is_junk(value):
             return None
@@ -59,16 +61,17 @@ class IdentityRules:
 
 
 def identity_rules(settings: Settings) -> IdentityRules:
+    """Return the rules for these settings, from a cache."""
     return _identity_rules(settings.junk_ids, settings.phone_country, settings.limits.id_chars_max)
 
 
 def canonical(kind: str, value: str, settings: Settings) -> str | None:
-    """The canonical value of one identity; None if it is absent, junk or not of that kind."""
+    """Return the canonical form of one identity; None if it is junk or invalid for its kind."""
     return identity_rules(settings).canonical(kind, value)
 
 
 def parse_customer_reference(text: str, settings: Settings) -> list[Identity]:
-    """The identities that ``kind:value`` or a bare user id may mean, likeliest first; empty if it can be nobody."""
+    """Return the identities that ``kind:value`` or a bare user id can mean, most likely first; empty if invalid."""
     match = _KIND_AND_VALUE.fullmatch(text)
     readings = [(match[1], match[2])] if match else []
     rules = identity_rules(settings)
@@ -80,7 +83,7 @@ def parse_customer_reference(text: str, settings: Settings) -> list[Identity]:
 
 
 def _is_unicode(text: str) -> bool:
-    """A percent-encoded path can decode to lone surrogates, which no stored id holds."""
+    """Return whether the text has no lone surrogates: no stored id has one, but a decoded path can."""
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
 

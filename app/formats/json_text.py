@@ -1,7 +1,7 @@
-"""JSON as text: what must hold before it may be parsed, and before PostgreSQL can store it. Pure.
+"""Checks and repairs of JSON text before it is parsed, and before PostgreSQL stores it. Pure.
 
-Each check has a cheap test that nearly every message passes (a search or a count in C) and an exact one for the rest.
-A repair keeps the length of the text, so that what was sent can be found again at the same place.
+Each check has a cheap test that nearly every message passes (a search or a count in C), and an exact test for the
+rest. A repair keeps the length of the text, so that the original is at the same offset.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from app.errors import InvalidBody
 
 DIGITS_MAX: Final = 400
-"""Digits that a number may need when written out, as in 1e399. Exact sums of more are nobody's business."""
+"""Maximum number of digits of a number when written out (1e399 has 400): bounds the cost of exact sums."""
 
 _RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ANY = msgspec.json.Decoder()
@@ -29,7 +29,7 @@ _LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _LONE_SURROGATE = re.compile(_HIGH + rb"(?!" + _LOW + rb")|(?<!" + _HIGH + rb")" + _LOW)
 _ESCAPED_BACKSLASH: Final = rb"\\"
 _MASK: Final = b"\xff\xff"
-"""Never part of UTF-8. With it in place of escaped backslashes, every other backslash begins an escape."""
+"""Placeholder for an escaped backslash, so that every remaining backslash starts an escape. It is never valid UTF-8."""
 
 _NUMBER = re.compile(rb"-?([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
 _SHAPES = bytes(
@@ -38,11 +38,11 @@ _SHAPES = bytes(
 )
 _LONG_EXPONENTS: Final = (b"0e000", b"0e-000")
 _LONG_DIGITS: Final = b"0" * 150
-"""Two runs of digits shorter than this and an exponent of two digits stay within DIGITS_MAX."""
+"""Run of digits that needs the exact test: two shorter runs with a two-digit exponent stay within DIGITS_MAX."""
 
 
 def as_utf8(body: bytes) -> bytes:
-    """The body without byte order mark and outer space. Raises InvalidBody if it is empty or not UTF-8."""
+    """Return the body without byte order mark and outer whitespace. Raise InvalidBody if it is empty or not UTF-8."""
     body = body.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
     if not body:
         raise InvalidBody("The body is empty; send a JSON object.")
@@ -55,10 +55,10 @@ def as_utf8(body: bytes) -> bytes:
 
 
 def replace_lone_surrogates(body: bytes) -> bytes:
-    """The same JSON with ``\\u0000`` for each lone surrogate escape.
+    """Return the JSON with each lone surrogate escape replaced by ``\\u0000``.
 
-    msgspec refuses a whole body for one lone surrogate. NUL shares its fate (rejected in an id, U+FFFD in a
-    property), so it can stand in for it, and the refusal stays with the one message.
+    msgspec rejects a whole body that has one lone surrogate. NUL is handled as a lone surrogate would be (rejected in
+    an id, replaced by U+FFFD in a property), so after the replacement only the one message is affected.
     """
     if b"\\ud" not in body and b"\\uD" not in body:
         return body
@@ -67,7 +67,7 @@ def replace_lone_surrogates(body: bytes) -> bytes:
 
 
 def replace_nul(raw: bytes) -> bytes:
-    """The same JSON with U+FFFD for NUL, in keys too: PostgreSQL has no NUL in text."""
+    """Return the JSON with NUL replaced by U+FFFD, in keys too, because PostgreSQL cannot store NUL in text."""
     if b"\\u0000" not in raw:
         return raw
     masked = raw.replace(_ESCAPED_BACKSLASH, _MASK)
@@ -75,22 +75,23 @@ def replace_nul(raw: bytes) -> bytes:
 
 
 def is_deeper(raw: bytes, levels: int) -> bool:
-    """Whether this valid JSON nests more than ``levels`` objects and arrays."""
+    """Return whether this valid JSON nests objects and arrays more than ``levels`` deep."""
     if raw.count(b"{") + raw.count(b"[") <= levels:
         return False
     brackets = _STRING.sub(b"", raw).translate(_ONE_KIND_OF_BRACKET, _NO_BRACKETS)
-    for _ in range(levels):  # each pass takes the innermost level away
+    for _ in range(levels):  # Each pass removes the innermost level.
         brackets = brackets.replace(b"{}", b"")
     return bool(brackets)
 
 
 def truncate_depth(body: bytes, levels: int) -> bytes:
-    """The body with spaces for all that nests below ``levels`` + 1, so that a parser which recurses can read it.
+    """Replace everything below level ``levels`` + 1 by spaces, so that a recursive parser can read the body.
 
-    What is cut still nests too deep for :func:`is_deeper`, so only the message that holds it is refused.
+    One level more than ``levels`` remains. So :func:`is_deeper` still rejects the message that was truncated, and only
+    that message. Raise InvalidBody if the body has too many brackets.
     """
     if body.count(b"{") + body.count(b"[") > _BRACKETS_MAX:
-        raise InvalidBody("The body nests too deep.")
+        raise InvalidBody("The body is nested too deeply.")
     truncated = bytearray(body)
     depth = start = 0
     for match in _STRING_OR_BRACKET.finditer(body):
@@ -107,25 +108,25 @@ def truncate_depth(body: bytes, levels: int) -> bytes:
 
 
 def may_hold_long_number(raw: bytes) -> bool:
-    """Cheap, and never False where :func:`holds_long_number` is True."""
+    """Return False only if :func:`holds_long_number` would; this test is much cheaper."""
     shapes = raw.translate(_SHAPES)
     return _LONG_EXPONENTS[0] in shapes or _LONG_EXPONENTS[1] in shapes or _LONG_DIGITS in shapes
 
 
 def holds_long_number(raw: bytes) -> bool:
-    """Whether some number of this valid JSON needs more than DIGITS_MAX digits when written out."""
+    """Return whether a number in this valid JSON needs more than DIGITS_MAX digits when written out."""
     return any(_count_digits(*match.groups(b"")) > DIGITS_MAX for match in _NUMBER.finditer(_STRING.sub(b"", raw)))
 
 
 def decode_text(raw: bytes) -> str | None:
-    """A JSON string's content; None for any other JSON value."""
+    """Return the content of a JSON string; None for any other JSON value."""
     if raw[:1] != b'"':
         return None
     return str(_ANY.decode(raw)) if b"\\" in raw else raw[1:-1].decode()
 
 
 def decode_members(raw: bytes) -> dict[str, bytes]:
-    """The members of a JSON object, each still as text; of duplicate keys the last one."""
+    """Return the members of a JSON object, each value as JSON text; for duplicate keys, the last one."""
     return {name: bytes(value) for name, value in _RAW_FIELDS.decode(raw).items()}
 
 
@@ -134,7 +135,7 @@ def encode_members(members: dict[str, bytes]) -> bytes:
 
 
 def find_originals(items: list[bytes], readable: bytes, sent: bytes) -> list[bytes]:
-    """Parts of the repaired text, in order, as they were sent: a repair keeps places."""
+    """Return the original text of each item. ``items`` are consecutive parts of the repaired text ``readable``."""
     originals, offset = [], 0
     for raw in items:
         offset = readable.find(raw, offset)
@@ -144,7 +145,7 @@ def find_originals(items: list[bytes], readable: bytes, sent: bytes) -> list[byt
 
 
 def add_missing(raw: bytes, defaults: dict[str, bytes]) -> bytes:
-    """The object with those of ``defaults`` that it lacks or holds as null."""
+    """Return the JSON object with ``defaults`` for the members that it lacks or that are null."""
     present = decode_members(raw)
     missing = {key: value for key, value in defaults.items() if present.get(key, b"null") == b"null"}
     return encode_members(present | missing)

@@ -1,11 +1,17 @@
-"""Mixpanel's events and profile updates as messages: ``/track``, ``/import``, ``/engage``, ``/groups``. Pure.
+"""Mixpanel format: converts events and profile updates to messages. Pure.
 
-**Who.** ``$device:<id>`` is an anonymous id, and so is a distinct_id that equals ``$device_id``; any other distinct_id
-is a user's. **Special events.** ``$identify`` links, ``$create_alias`` and ``$merge`` join, ``$mp_web_page_view`` is a
-page. **Profiles.** ``$set`` sets traits and ``$unset`` removes them. What needs the value before (``$set_once``,
-``$add``, ``$append``, ``$union``, ``$remove``) is kept in ``context.profile`` and changes no trait: here a trait is the
-latest value said. ``$delete`` is kept likewise: a public key erases nobody. A group's profile names no person and is
-refused (``missing_identity``).
+The routes are ``/track``, ``/import``, ``/engage`` and ``/groups``.
+
+**Identities.** ``$device:<id>`` is an anonymous id, and so is a distinct_id that equals ``$device_id``. Any other
+distinct_id is a user id.
+
+**Special events.** ``$identify`` links an anonymous id to a user. ``$create_alias`` and ``$merge`` join two users.
+``$mp_web_page_view`` becomes a page message.
+
+**Profiles.** ``$set`` sets traits and ``$unset`` removes them. Updates that depend on the previous value
+(``$set_once``, ``$add``, ``$append``, ``$union``, ``$remove``) are stored in ``context.profile`` and change no trait,
+because a trait is the latest value that was sent. ``$delete`` is stored there too: the token is public, so it cannot
+erase a customer. A group's profile has no customer and is rejected (``missing_identity``).
 """
 
 from __future__ import annotations
@@ -37,7 +43,7 @@ from app.formats.vendor_events import (
 )
 
 _NO_ADDRESS_VALUE: Final = b'"none"'
-"""What is no address is not kept, and the connection's does not take its place."""
+"""Value of ``ip`` that stores no address: it is not an address, and prevents the use of the connection's address."""
 PROFILES: Final = ("engage", "groups")
 _DEVICE_PREFIX: Final = "$device:"
 _PAGE_VIEW: Final = "$mp_web_page_view"
@@ -80,10 +86,12 @@ def read(
     with_address: bool = True,
     replay_times: EventTimes | None = None,
 ) -> Envelope:
-    """One event or an array of them, of ``track``, ``import`` or PROFILES; an import may be one JSON text a line, too.
+    """Convert one event or an array of events to an envelope. Raise InvalidBody.
 
-    ``browser_clock`` is the query's ``_``: the browser's clock in ms when it sent the request. Without address
-    (``ip=0`` of the query) none is kept. ``replay_times``: the times of an event that is replayed. Raises InvalidBody.
+    ``route`` is ``track``, ``import`` or one of PROFILES; an import may also have one JSON object per line.
+    ``browser_clock`` is the query parameter ``_``: the browser's clock in ms when it sent the request. If
+    ``with_address`` is False (``ip=0`` in the query), no IP address is stored. ``replay_times`` are the times of an
+    event that is replayed from quarantine.
     """
     events = parse_elements_or_lines(body, limits) if route == "import" else parse_elements(body, limits)
     times = replay_times or EventTimes(received_at, parse_browser_clock(browser_clock))
@@ -97,7 +105,9 @@ def read(
         token = _find_token(members)
         key = key or token
         if token not in (None, key):
-            builder.reject(index, RejectionCode.INVALID_FIELD, original, "its token is not that of the first event")
+            builder.reject(
+                index, RejectionCode.INVALID_FIELD, original, "the token differs from the token of the first event"
+            )
         elif route in PROFILES:
             builder.add_message(index, _map_profile(raw, members, builder.default_time(index)), original)
         else:
@@ -106,12 +116,12 @@ def read(
 
 
 def count_events(envelope: Envelope) -> int:
-    """How many events its body had: each makes one message, or is refused."""
+    """Return the number of events in the body: each one becomes a message or a rejection."""
     return len(envelope.items) + len(envelope.rejections)
 
 
 def describe_failed_records(rejections: list[Rejection]) -> list[dict[str, str | int]]:
-    """As the import API says what is wrong, in the order of the body."""
+    """Return the rejections in the format of Mixpanel's import API, in the order of the body."""
     return [
         {
             "index": rejection.index,
@@ -124,7 +134,7 @@ def describe_failed_records(rejections: list[Rejection]) -> list[dict[str, str |
 
 
 def _find_insert_id(original: bytes) -> str:
-    """Of an event as it was sent, which may not even be JSON."""
+    """Return ``$insert_id`` of an event as sent, or an empty text; the event may be invalid JSON."""
     try:
         return (
             decode_text_or_none(
@@ -173,7 +183,7 @@ def _map_event(raw: bytes, members: Members, default_time: bytes) -> Members:
 
 
 def _derive_message_id(raw: bytes, event: bytes, props: Members, default_time: bytes) -> str:
-    """Mixpanel tells events apart by insert id together with who, what and when."""
+    """Derive the id as Mixpanel deduplicates: by insert id, event name, distinct_id and time together."""
     time = props.get("time", b"")
     insert_id = decode_text_or_none(props.get("$insert_id"))
     if insert_id is None:
@@ -182,7 +192,7 @@ def _derive_message_id(raw: bytes, event: bytes, props: Members, default_time: b
 
 
 def _map_profile(raw: bytes, members: Members, default_time: bytes) -> Members:
-    """An update that has no time is stored each time it comes: to set the same again changes nothing."""
+    """Map a profile update. One without a time is stored each time it arrives: setting a value again has no effect."""
     time = members.get("$time", b"")
     unapplied = {name: members[name] for name in _KEPT_UPDATES if name in members}
     ids = {name.removeprefix("$"): raw for name, raw in members.items() if name == "$distinct_id"}
@@ -201,7 +211,7 @@ def _map_profile(raw: bytes, members: Members, default_time: bytes) -> Members:
 
 
 def _find_ids(props: Members) -> Members:
-    """userId and anonymousId as they stand in the event, the device prefix taken off."""
+    """Return userId and anonymousId of the event, without the device prefix."""
     distinct, device, user = (props.get(name, b"") for name in ("distinct_id", "$device_id", "$user_id"))
     text = decode_text_or_none(distinct) or ""
     if text.startswith(_DEVICE_PREFIX):
@@ -212,7 +222,7 @@ def _find_ids(props: Members) -> Members:
 
 
 def _find_previous_id(props: Members) -> bytes:
-    """Who ``$identify`` found: a device, the id of a library that knows none, or, after an alias, a known user."""
+    """Return the id that ``$identify`` links to the user: a device id, or the previous distinct_id."""
     previous = decode_text_or_none(props.get("$anon_distinct_id")) or ""
     device = props.get("$device_id", b"")
     if previous.startswith(_DEVICE_PREFIX) or device in ABSENT:
@@ -221,7 +231,10 @@ def _find_previous_id(props: Members) -> bytes:
 
 
 def _join_ids(left: Members, right: Members) -> Members:
-    """Two ids are one person: an anonymous one is linked, two users' are joined; of two anonymous ones nobody is."""
+    """Join two ids of one customer: an identify links an anonymous id, an alias joins two user ids.
+
+    Two anonymous ids give an alias without ids, which is rejected.
+    """
     users = [ids["userId"] for ids in (left, right) if ids.get("userId", b"") not in ABSENT]
     if len(users) == 1:
         anonymous = left if right.get("userId") == users[0] else right
@@ -230,7 +243,7 @@ def _join_ids(left: Members, right: Members) -> Members:
 
 
 def _find_first_two_ids(raw: bytes) -> tuple[Members, Members]:
-    """The first two of an array of distinct_ids."""
+    """Return the ids of the first two elements of an array of distinct_ids."""
     ids = msgspec.json.decode(raw, type=list[msgspec.Raw]) if raw.startswith(b"[") else []
     both: list[Members] = [_find_ids({"distinct_id": bytes(distinct_id)}) for distinct_id in ids[:2]]
     first, second = [*both, {}, {}][:2]

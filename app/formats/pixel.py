@@ -1,7 +1,7 @@
-"""Messages in the query of an image: RudderStack's and Segment's pixels. Pure.
+"""Tracking pixels of RudderStack and Segment: a message in the query of an image request. Pure.
 
-Each time the image is asked for counts, as a mail that is opened again does; a ``messageId`` makes it count once. What
-is kept of one that is refused is the message, with the type and the time that the request gave it.
+Each request for the image counts, as each opening of an email does; with a ``messageId`` it counts only once.
+Quarantine stores a rejected message with the type of the route and the time of the request.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ _FIELDS: Final = ("userId", "anonymousId", "event", "name", "category", "message
 
 
 def read_query(query: Iterable[tuple[str, str]], route: str, received_at: int, limits: Limits) -> Envelope:
-    """RudderStack's: fields by their names; whatever else there is, ``properties.`` before it or not, is a property."""
+    """Convert the query of RudderStack's pixel, which has one parameter per field.
+
+    A parameter that is not a field becomes a property; the prefix ``properties.`` is optional.
+    """
     fields = dict(query)
     key = fields.pop("writeKey", None)
     message = {name: encode_text(fields.pop(name)) for name in _FIELDS if name in fields}
@@ -48,7 +51,7 @@ def read_query(query: Iterable[tuple[str, str]], route: str, received_at: int, l
 
 
 def read_data(data: str, route: str, received_at: int, limits: Limits) -> Envelope:
-    """Segment's: a whole message as base64 JSON. Raises InvalidBody."""
+    """Convert ``data`` of Segment's pixel: a whole message as base64-encoded JSON. Raise InvalidBody."""
     parsed = parse_document(unwrap_data(data.encode(), limits), limits)
     members = decode_members_or_empty(parsed.readable)
     if not members:

@@ -1,10 +1,12 @@
-"""PostHog's events as messages: ``/e/``, ``/capture/``, ``/batch/`` and their relatives. Pure.
+"""PostHog format: converts events of ``/e/``, ``/capture/``, ``/batch/`` and related routes to messages. Pure.
 
-**Who.** A distinct_id is anonymous where it equals ``$device_id`` or the event says that nobody is identified; else it
-is a user's. **Special events.** ``$pageview`` and ``$screen`` are page and screen, ``$identify`` links,
-``$create_alias`` joins, ``$set`` sets traits, ``$groupidentify`` is a group. ``$set`` and ``$unset`` beside any other
-event are a message of their own. ``$set_once`` is kept in ``context.profile`` and changes no trait: here a trait is
-the latest value said.
+**Identities.** A distinct_id is an anonymous id if it equals ``$device_id`` or if ``$is_identified`` is false;
+otherwise it is a user id.
+
+**Special events.** ``$pageview`` and ``$screen`` become page and screen messages. ``$identify`` links an anonymous id
+to a user, ``$create_alias`` joins two users, ``$set`` sets traits, and ``$groupidentify`` becomes a group message.
+``$set`` and ``$unset`` in any other event become an additional identify message. ``$set_once`` is stored in
+``context.profile`` and changes no trait, because a trait is the latest value that was sent.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ _MOVED_NAMES: Final = (
     *("$set", "$set_once", "$unset", "$raw_user_agent", "$lib", "$lib_version", "$ip"),
 )
 _IGNORE_SENT_AT: Final = "$ignore_sent_at"
-"""Of events whose time is another machine's than the sender's: no error of its clock is taken off."""
+"""Property of events whose time comes from another machine than the sender: no clock skew is subtracted."""
 _COOKIELESS_ID: Final = b'"$posthog_cookieless"'
 _TRAIT_NAMES: Final = {"$email": "email", "$phone": "phone", "$name": "name"}
 _OFFSET_MS_MAX: Final = 31_536_000_000
@@ -53,11 +55,14 @@ _OPTION_NAMES: Final = {
     "process_person_profile": "$process_person_profile",
 }
 _LIBRARY_NAMES: Final = {"posthog-js": "web"}
-"""Whose older protocol names its library otherwise than its newer one."""
+"""Library name in version 1 of the protocol -> its name in the older protocol."""
 
 
 def is_posthog(body: bytes, limits: Limits) -> bool:
-    """Whether a body of ``/track`` or ``/engage``, which Mixpanel has too, is PostHog's. Raises InvalidBody."""
+    """Return whether a body of ``/track`` or ``/engage`` has PostHog's format; Mixpanel has the same routes.
+
+    Raise InvalidBody.
+    """
     parsed = parse_document(body, limits)
     raw = parsed.readable
     if raw.startswith(b"["):
@@ -79,10 +84,10 @@ def read(
     sent_at_header: str | None = None,
     replay_times: EventTimes | None = None,
 ) -> Envelope:
-    """A batch, an array of events or one event. Raises InvalidBody.
+    """Convert a batch, an array of events or one event to an envelope. Raise InvalidBody.
 
-    ``browser_clock`` is the query's ``_``. Of version 1 of the protocol: ``sdk`` is who sends it (``name/version``) and
-    ``sent_at_header`` when it does, which headers say. ``replay_times``: the times of an event that is replayed.
+    ``browser_clock`` is the query parameter ``_``. ``sdk`` (``name/version``) and ``sent_at_header`` come from the
+    headers of version 1 of the protocol. ``replay_times`` are the times of an event that is replayed from quarantine.
     """
     parsed = parse_document(body, limits)
     raw = parsed.readable
@@ -112,7 +117,7 @@ def read(
 
 
 def describe_results(envelope: Envelope, rejections: list[Rejection]) -> dict[str, dict[str, str]]:
-    """What version 1 is answered, by uuid; an event of several messages fails with any of them."""
+    """Return the results by uuid, for the response of version 1. An event fails if any of its messages does."""
     answers: dict[str, dict[str, str]] = {}
     for original in envelope.originals:
         if (uuid := _find_uuid(original)) is not None:
@@ -124,7 +129,7 @@ def describe_results(envelope: Envelope, rejections: list[Rejection]) -> dict[st
 
 
 def _find_uuid(original: bytes) -> str | None:
-    """Of an event as it was sent, which may not even be JSON."""
+    """Return ``uuid`` of an event as sent; the event may be invalid JSON."""
     try:
         return decode_text_or_none(decode_members_or_empty(original).get("uuid"))
     except (msgspec.DecodeError, RecursionError):
@@ -132,7 +137,7 @@ def _find_uuid(original: bytes) -> str | None:
 
 
 def _find_sent_at(body_members: Members, sent_at_header: str | None, browser_clock: str | None) -> int | None:
-    """By the sender's clock; a body that says so itself comes first."""
+    """Return when the request was sent, by the sender's clock: from the body, else the header, else the query."""
     for raw in (body_members.get("sent_at", b""), encode_text(sent_at_header or "")):
         if (sent := timestamps.parse_claimed(raw)[1]) is not None:
             return sent
@@ -140,9 +145,9 @@ def _find_sent_at(body_members: Members, sent_at_header: str | None, browser_clo
 
 
 def _convert_to_v0(members: Members, sdk: str) -> Members:
-    """An event of version 1 with what it says apart put back among its properties, and the library that a header names.
+    """Convert an event of version 1 to the older protocol: move its options and library into the properties.
 
-    Properties that are no object stay, to be refused.
+    Properties that are not an object are left unchanged, and rejected later.
     """
     properties = members.get("properties", b"{}")
     if not properties.startswith(b"{"):
@@ -173,7 +178,7 @@ def _map_event(raw: bytes, members: Members, default_time: bytes, received_at: i
     if properties not in ABSENT and not properties.startswith(b"{"):
         return [{"type": b'"track"', "event": event, "properties": properties}]
     props = decode_members_or_empty(properties)
-    # What may stand beside the properties or among them.
+    # These fields can be members of the event or of its properties.
     for name_beside in ("distinct_id", "$set", "$set_once", "$unset"):
         if members.get(name_beside, b"null") != b"null":
             props[name_beside] = members[name_beside]
@@ -208,7 +213,7 @@ def _map_event(raw: bytes, members: Members, default_time: bytes, received_at: i
 
 
 def _find_time(members: Members, props: Members, received_at: int) -> Members | None:
-    """An event's own time; an ``offset`` says how many ms before sending it happened."""
+    """Return the event's own time: its ``timestamp``, or ``offset`` milliseconds before it was sent."""
     if members.get("timestamp", b"") not in ABSENT:
         ignores_sent_at = props.get(_IGNORE_SENT_AT) == b"true"
         return {
@@ -238,7 +243,7 @@ def _find_ids(props: Members) -> Members:
 
 
 def _join_ids(props: Members, ids: Members) -> Members:
-    """The alias is another id of a user, or the user that somebody anonymous turned out to be."""
+    """Join the alias with a user id, or link it as a user id to an anonymous id."""
     alias = props.get("alias", b"")
     if ids.get("userId", b"") in ABSENT:
         return {"type": b'"identify"', "userId": alias, "anonymousId": ids.get("anonymousId", b"")}
@@ -246,7 +251,7 @@ def _join_ids(props: Members, ids: Members) -> Members:
 
 
 def _build_context(props: Members) -> bytes:
-    """PostHog repeats the referrer of the session on each event; a page's own it is only where the session began."""
+    """Build the context. Every event has the session's referrer, which is valid only for the session's first page."""
     get = props.get
     url, entry = get("$current_url"), get("$session_entry_url")
     referrer = get("$referrer") if entry in (None, url) else None

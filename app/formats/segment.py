@@ -1,7 +1,7 @@
-"""Segment-shaped bodies (Segment, RudderStack, Jitsu, our own snippet) to messages. Pure.
+"""Segment format: converts bodies of Segment, RudderStack, Jitsu and Segue's browser library to messages. Pure.
 
-:func:`read` takes a body apart, :func:`normalise` gives each item its meaning. A body that cannot be read at all is an
-exception; a bad item is a Rejection and never touches its neighbours.
+:func:`read` splits a body into items, and :func:`normalise` converts each item to a message. An unreadable body raises
+an exception. An invalid item becomes a Rejection and does not affect the other items.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ TYPE_OF_ROUTE: Final[dict[str, str | None]] = {
     **{"t": "track", "i": "identify", "p": "page", "s": "screen", "g": "group", "a": "alias"},
     **{"batch": None, "b": None, "import": None},
 }
-"""The message type that a route stands for; None where each item names its own."""
+"""Route -> message type; None if each item has its own ``type``."""
 
 ITEMS_MAX: Final = 50_000
-"""A body of more items is refused as a whole: answering each of a million empty objects is an attack on ourselves."""
+"""Maximum number of items; a larger body is refused as a whole, because a rejection per item would cost too much."""
 
 _ABSENT: Final = msgspec.Raw(b"")
 
 
 class Envelope(msgspec.Struct):
-    """A body taken apart. ``items`` are JSON texts as they can be parsed, ``originals`` the same as they were sent."""
+    """A body split into items. ``items`` are JSON texts that can be parsed, ``originals`` the same texts as sent."""
 
     write_key: str | None
     items: list[bytes]
@@ -42,36 +42,36 @@ class Envelope(msgspec.Struct):
     type_of_route: str | None = None
     rejections: list[Rejection] = []
     visitor: bytes = b""
-    """Of a page: who its visitor is, as JSON, not looked at here. Never kept with a message."""
+    """The visitor claim of a web page, as unparsed JSON. It contains a secret and is never stored with a message."""
     erasures: list[tuple[str, Any]] = []
-    """(kind, value) of people who ask to be forgotten; the values are as the sender wrote them."""
+    """(kind, value) of customers whose erasure is requested; the values are as sent."""
     form: str = ""
-    """Of what the originals are, where they are no messages of ours: see :mod:`app.quarantine.reparse`."""
+    """Format of the originals, empty for Segment-shaped messages: see :mod:`app.quarantine.reparse`."""
     places: list[int] = []
-    """Of each item: which event of the body it was made of, where that is not simply its own place."""
+    """For each item, the index of the event in the body that it was made from; empty if they are the same."""
     moment: int | None = None
-    """When the first event happened if it does not say so; those after it lie a microsecond apart."""
+    """Time in microseconds for a first event without a time; each further event is one microsecond later."""
     rejects_each_place_once: bool = False
-    """An event about many people makes many items; if several are rejected, the first rejection stands for all."""
+    """True if one event can make many items, one per customer: then only its first rejection is reported."""
 
     def place_of(self, index: int) -> int:
         return self.places[index] if self.places else index
 
     def form_of(self, place: int) -> str:
-        """The form of one event, with the moment that a replay must not take anew."""
+        """Return the form of one event, with the time that was assigned to it, so that a replay uses the same time."""
         return self.form if self.moment is None else f"{self.form}{self.moment + place}"
 
 
 class Parsed(msgspec.Struct):
-    """What a request holds: messages with their place in the batch, and what could not be one."""
+    """The messages of a request with their index in the batch, the rejections, and the warnings."""
 
     messages: list[tuple[int, Message]] = []
     rejections: list[Rejection] = []
     warnings: list[Warning] = []
     received_at: int = 0
-    """When it arrived: what a replay of a rejection is read as of."""
+    """Time of receipt of the request, in microseconds since the epoch."""
     raws: list[bytes] = []
-    """Of each of ``messages``: the item of ``envelope`` that it was read from."""
+    """For each of ``messages``, the item of ``envelope`` that it was read from."""
     envelope: Envelope | None = None
 
 
@@ -93,7 +93,7 @@ _SINGLE = msgspec.json.Decoder(_Single)
 
 
 def read(body: bytes, route: str, limits: Limits) -> Envelope:
-    """Takes an inflated body apart; ``route`` is a key of TYPE_OF_ROUTE. Raises InvalidBody."""
+    """Split a decompressed body into items. ``route`` is a key of TYPE_OF_ROUTE. Raise InvalidBody."""
     type_of_route = TYPE_OF_ROUTE[route]
     sent = json_text.as_utf8(body)
     readable = json_text.replace_lone_surrogates(sent)
@@ -105,15 +105,15 @@ def read(body: bytes, route: str, limits: Limits) -> Envelope:
     try:
         return _build_envelope(readable, sent, type_of_route, limits)
     except RecursionError:
-        raise InvalidBody("The body nests too deep.") from None
+        raise InvalidBody("The body is nested too deeply.") from None
 
 
 def normalise(
     envelope: Envelope, source: SourceView, received_at: int, settings: Settings, peer: Peer | None = None
 ) -> Parsed:
-    """Each item as a Message or a Rejection, never neither; ``received_at`` in microseconds since the epoch.
+    """Convert each item to a Message or a Rejection. ``received_at`` is in microseconds since the epoch.
 
-    ``peer`` is who sent the request; None stands for the operator, who imports or lets something in.
+    ``peer`` is the sender of the request; None for the operator, who imports or replays messages.
     """
     reader = MessageReader(
         source, received_at, settings, envelope.type_of_route, envelope.sent_at, envelope.context, peer
@@ -136,7 +136,7 @@ def normalise(
 
 
 def standalone_message(parsed: Parsed, position: int) -> bytes:
-    """One of the messages as a message of ours that needs no envelope, whatever it was made of."""
+    """Return the original of one message as a Segment-shaped message that needs no envelope, for quarantine."""
     envelope = parsed.envelope
     assert envelope is not None
     raw, (_, message) = parsed.raws[position], parsed.messages[position]
@@ -155,9 +155,9 @@ def _build_envelope(readable: bytes, sent: bytes, type_of_route: str | None, lim
     except msgspec.ValidationError as error:
         raise InvalidBody(f"The body has the wrong shape: {error}.") from None
     except msgspec.DecodeError as error:
-        raise InvalidBody(f"The body is not JSON: {error}.") from None
+        raise InvalidBody(f"The body is not valid JSON: {error}.") from None
     if len(batch.batch) > ITEMS_MAX:
-        raise InvalidBody(f"The batch has {len(batch.batch)} items; more than {ITEMS_MAX} are refused as a whole.")
+        raise InvalidBody(f"The batch has {len(batch.batch)} items; send at most {ITEMS_MAX} in one request.")
     items = [bytes(raw) for raw in batch.batch]
     originals = items if readable is sent else json_text.find_originals(items, readable, sent)
     messages_max = limits.batch_messages_max
@@ -176,14 +176,14 @@ def _build_envelope(readable: bytes, sent: bytes, type_of_route: str | None, lim
 
 
 def _collect_shared_context(context: bytes, integrations: bytes, limits: Limits) -> dict[str, bytes]:
-    """Members of the envelope that lie under each item's own context."""
+    """Return the members of the envelope that are defaults for the context of each item."""
     shared: dict[str, bytes] = {}
     for name, raw in (("context", context), ("integrations", integrations)):
         if raw in (b"", b"null"):
             continue
         too_much = json_text.is_deeper(raw, limits.depth_levels_max) or json_text.holds_long_number(raw)
         if too_much or not raw.startswith(b"{"):
-            raise InvalidBody(f"The envelope's {name} must be a JSON object within the limits of a message.")
+            raise InvalidBody(f"{name} of the batch must be a JSON object within the limits of a message.")
         members = json_text.decode_members(raw)
         shared |= members if name == "context" else ({"integrations": raw} if members else {})
     return shared
@@ -200,7 +200,7 @@ def _reject_over_limit(index: int, raw: bytes, original: bytes, limits: Limits) 
 def _build_rejection(
     index: int, raw: bytes, original: bytes, refusal: MessageRefused, limits: Limits, form: str = ""
 ) -> Rejection:
-    """A refusal may bring an original of its own, which is a message of ours."""
+    """Build a rejection. An original in the refusal is Segment-shaped, and replaces the original of the item."""
     message_id = message_id_at_best(raw, limits.id_chars_max)
     if refusal.original is not None:
         original, form = refusal.original, ""
@@ -209,7 +209,7 @@ def _build_rejection(
 
 
 def _drop_visitor(original: bytes, readable: bytes) -> bytes:
-    """``visitor`` holds a secret, so it is not kept; where the original cannot be parsed, what of it can be is."""
+    """Remove ``visitor``, which contains a secret. If the original cannot be parsed, use the readable text."""
     if b'"visitor"' not in original:
         return original
     for raw in (original, readable):

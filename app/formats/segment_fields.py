@@ -1,8 +1,8 @@
-"""The field names of Segment-shaped messages, and how each is read. Pure.
+"""Fields of Segment-shaped messages and how to parse them. Pure.
 
-Two readings with one result: typed structs for what nearly every SDK sends, and, where those refuse (an unknown
-field, an id that is a number with a fraction, a wrong type), field by field, exactly. ``properties``, ``context``
-and ``traits`` are never parsed as a whole; they stay the text that was sent.
+Two parsers give the same result. Typed structs parse the messages of nearly every SDK. If they refuse (an unknown
+field, an id that is a number with a fraction, a wrong type), the message is parsed field by field. ``properties``,
+``context`` and ``traits`` are never parsed as a whole; they stay JSON text as sent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from app.formats import json_text
 TYPES: Final = frozenset({"track", "identify", "page", "screen", "group", "alias"})
 
 NAMES: Final = {"page": "page_viewed", "screen": "screen_viewed"}
-"""Of touchpoints that name themselves by their type."""
+"""Message type -> touchpoint name, for types whose touchpoints have a fixed name."""
 
 _ABSENT: Final = msgspec.Raw(b"")
 _Text = str | Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | None
@@ -26,9 +26,9 @@ T = TypeVar("T")
 
 
 class MessageRefused(Exception):
-    """One message cannot be stored. Does not leave this package: it becomes a Rejection.
+    """Raised if a message cannot be stored. It stays inside this package, which converts it to a Rejection.
 
-    ``original`` is what goes to quarantine if that is not the message as it was sent.
+    ``original`` is the text for quarantine if it differs from the message as sent.
     """
 
     def __init__(
@@ -42,7 +42,10 @@ class MessageRefused(Exception):
 
 
 class Item(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """One call as sent. The fields from sent_at on belong to transport and are not kept; ``visitor`` is a secret."""
+    """One message as sent. The fields from ``sent_at`` on are transport data and are not stored.
+
+    ``visitor`` contains a secret.
+    """
 
     type: str | None = None
     event: str | None = None
@@ -72,7 +75,7 @@ class Library(msgspec.Struct):
 
 
 class Contact(msgspec.Struct):
-    """What identifies among traits."""
+    """The traits that identify a customer."""
 
     email: Any = None
     phone: Any = None
@@ -84,7 +87,7 @@ class ExternalId(msgspec.Struct):
 
 
 class ContextView(msgspec.Struct, rename="camel"):
-    """What we read of a context; the rest is only kept. Texts are what only messages of web pages are asked for."""
+    """The members of ``context`` that are parsed; the others are only stored. Only web messages use the raw members."""
 
     channel: Any = None
     library: Library | None = None
@@ -119,7 +122,10 @@ _TRANSPORT: Final = ("sentAt", "writeKey", "_metadata", "receivedAt", "visitor")
 
 
 def parse_item(raw: bytes, type_of_route: str | None) -> tuple[Item, dict[str, bytes]]:
-    """The fields of one message, its type the route's where that has one; and its unknown members. Raises Refused."""
+    """Return the fields of one message, and its unknown members. Raise MessageRefused.
+
+    If the route has a message type, it replaces the message's own.
+    """
     try:
         fields = _ITEM.decode(raw)
     except msgspec.ValidationError:
@@ -130,7 +136,7 @@ def parse_item(raw: bytes, type_of_route: str | None) -> tuple[Item, dict[str, b
 
 
 def parse_context(raw: bytes) -> ContextView:
-    """Tolerant: what has an unexpected type is as if absent, and hides nothing beside it."""
+    """Parse a context. A member of an unexpected type counts as absent and does not affect the others."""
     try:
         return _CONTEXT.decode(raw)
     except msgspec.DecodeError:
@@ -150,7 +156,7 @@ def parse_contact(raw: bytes) -> Contact:
 
 
 def as_id_text(value: Any) -> str | None:
-    """An id as text: text itself, a number as written (not true or false); None for anything else."""
+    """Return an id as text: a string, or a number as written; None for anything else, such as a boolean."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
@@ -159,7 +165,7 @@ def as_id_text(value: Any) -> str | None:
 
 
 def find_value(properties: bytes, path: str) -> str | None:
-    """The text or number at a dotted path inside ``properties``."""
+    """Return the text or number at a dotted path inside ``properties``, as text."""
     value: Any = _ANY.decode(properties)
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None
@@ -167,7 +173,7 @@ def find_value(properties: bytes, path: str) -> str | None:
 
 
 def encode_canonical_json(raw: bytes, message_type: str) -> bytes:
-    """One spelling of what a message says: keys sorted, no spaces, what changes from one send to the next left out."""
+    """Encode the content of a message in a canonical form: sorted keys, no spaces, no fields that change on a retry."""
     members: dict[str, Any] = _ANY.decode(raw)
     for name in _TRANSPORT:
         members.pop(name, None)
@@ -175,7 +181,7 @@ def encode_canonical_json(raw: bytes, message_type: str) -> bytes:
 
 
 def message_id_at_best(raw: bytes, chars_max: int) -> str | None:
-    """The message id of something that may not be a message at all."""
+    """Return the message id of a text that may not be a valid message; None if it has no usable id."""
     try:
         value = as_id_text(_ANY.decode(json_text.decode_members(raw).get("messageId", b"null")))
     except (msgspec.DecodeError, RecursionError, ArithmeticError, ValueError):
@@ -184,7 +190,7 @@ def message_id_at_best(raw: bytes, chars_max: int) -> str | None:
 
 
 def name_at_best(raw: bytes) -> str | None:
-    """The name of the touchpoint that something would be if it were a message; of a foreign event the vendor's."""
+    """Return the touchpoint name of a text that may not be a valid message; for a vendor event, the vendor's name."""
     try:
         members = json_text.decode_members(raw)
         event = json_text.decode_text(members.get("event", b"null"))

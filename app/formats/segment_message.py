@@ -1,9 +1,9 @@
-"""The meaning of one Segment-shaped message: its ids, name, channel, time and what is kept of it. Pure.
+"""Conversion of one Segment-shaped message: identities, name, channel, time and stored content. Pure.
 
-Time is the Segment rule: occurred_at = received_at - (sentAt - claimed), which cancels a client's clock error. Claimed
-is ``originalTimestamp``, else ``timestamp``: where both are present somebody has corrected the latter already. Without
-a readable sentAt the claimed time stands as given. A historical import follows the same rule: what an SDK sends, it
-sends within the second.
+Time follows Segment's rule: occurred_at = received_at - (sentAt - claimed), which removes the client's clock skew.
+``claimed`` is ``originalTimestamp``, or else ``timestamp``: if both are present, ``timestamp`` is already corrected.
+Without a readable sentAt, occurred_at is the claimed time. A historical import follows the same rule, because SDKs send
+within a second of setting sentAt.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _MEMBERS_OF_TYPE: Final = {
 _EMPTY: Final = b"{}"
 
 UNUSABLE: Final = {"email": "email_unusable", "phone": "phone_unusable"}
-"""Codes of warnings, by kind of identity."""
-_CONTACTS: Final = {"email": "e-mail address", "phone": "phone number"}
+"""Identity kind -> code of the warning about an unusable value."""
+_CONTACTS: Final = {"email": "email address", "phone": "phone number"}
 
 
 def refuse_outsize(raw: bytes, bytes_max: int) -> None:
@@ -63,7 +63,7 @@ def refuse_outsize(raw: bytes, bytes_max: int) -> None:
 def to_standalone(
     raw: bytes, message_type: str, message_id: str, shared_context: dict[str, bytes], sent_at: int | None
 ) -> bytes:
-    """A message as JSON that needs no envelope: what that said of it is said by the message itself."""
+    """Return the message as JSON that needs no envelope: the envelope's data is copied into the message."""
     members = json_text.decode_members(raw)
     members |= {"type": msgspec.json.encode(message_type), "messageId": msgspec.json.encode(message_id)}
     if shared_context:
@@ -75,10 +75,10 @@ def to_standalone(
 
 
 class MessageReader:
-    """Reads the messages of one request; what they share is prepared once. ``warnings`` fills as they are read.
+    """Converts the messages of one request, with shared data prepared once. It appends to ``warnings``.
 
-    ``type_of_route`` is what a single route stands for; ``sent_at`` and ``context`` are the envelope's; ``peer`` is who
-    sent it, None where the operator does.
+    ``type_of_route`` is the message type of the route, if it has one. ``sent_at`` and ``context`` are from the
+    envelope. ``peer`` is the sender of the request; None for the operator.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class MessageReader:
         self._web_enricher = WebEnricher(source, settings, peer)
 
     def read_message(self, index: int, raw: bytes) -> Message:
-        """Raises Refused. The checks stand in the order of precedence of RejectionCode."""
+        """Convert one message. Raise MessageRefused; the checks are in the order of precedence of RejectionCode."""
         refuse_outsize(raw, self._message_bytes_max)
         if json_text.is_deeper(raw, self._depth_levels_max):
             raise MessageRefused(RejectionCode.TOO_DEEP)
@@ -157,7 +157,7 @@ class MessageReader:
         )
 
     def _check_id(self, field: str, value: str | int | None) -> str | None:
-        """An id as text, None where it is absent; whether it is junk is asked where it would identify."""
+        """Return an id as text, or None if it is absent. Junk ids are handled later, in :meth:`_identities`."""
         if value is None or value == "":
             return None
         text = value if isinstance(value, str) else str(value)
@@ -175,7 +175,7 @@ class MessageReader:
         return event
 
     def _check_previous_id(self, user_id: str | None, previous_id: str | None) -> str | None:
-        """The user id to join; None where an alias names one id twice, which browsers do and which says nothing."""
+        """Return the user id to join; None if both ids of the alias are equal, which browsers send by mistake."""
         current = self._ids.canonical("user_id", user_id or "")
         previous = self._ids.canonical("user_id", previous_id or "")
         if current is None or previous is None:
@@ -183,7 +183,7 @@ class MessageReader:
         return None if previous == current else previous
 
     def _put_context(self, context: bytes, fields: Item, extra: dict[str, bytes]) -> bytes:
-        """The context that is kept: the envelope's under it, and beside it whatever has no place of its own."""
+        """Return the context to store: with the envelope's as default, and with fields that have no column."""
         additions: dict[str, bytes] = {}
         if fields.integrations:
             integrations = bytes(fields.integrations)
@@ -204,9 +204,9 @@ class MessageReader:
         properties: bytes,
         view: ContextView,
     ) -> tuple[tuple[Identity, ...], Sequence[tuple[str, str]]]:
-        """Strongest first; those of one strength in the order in which they stand in the message.
+        """Return the identities, strongest first, and (kind, reason) of each unusable email address or phone number.
 
-        And of which kind a value was claimed that is none, and why.
+        Identities of equal strength keep their order in the message. Raise MessageRefused if there is no identity.
         """
         claims: list[tuple[str, Any]] = [("user_id", user_id), ("anonymous_id", anonymous_id)]
         contacts = [parse_contact(traits)] if message_type == "identify" and traits != _EMPTY else []
@@ -235,18 +235,18 @@ class MessageReader:
         return tuple(sorted(identities, key=_rank_identity)), unusable
 
     def _first_usable(self, kind: str, values: list[Any]) -> str | None:
-        """The first place that holds a usable one; junk counts as absent. Where none does, the first that holds any."""
+        """Return the first usable value; if none is usable, the first value. Junk counts as absent."""
         texts = [text for value in values if (text := as_id_text(value)) is not None]
         usable = (text for text in texts if self._ids.canonical(kind, text) is not None)
         return next(usable, texts[0] if texts else None)
 
     def _warn_unusable(self, index: int, message_id: str, unusable: Sequence[tuple[str, str]]) -> None:
         for kind, reason in dict.fromkeys(unusable):
-            detail = f"the {_CONTACTS[kind]} identifies nobody: {REASONS[reason]}"
+            detail = f"the {_CONTACTS[kind]} cannot be used as an identity: {REASONS[reason]}"
             self.warnings.append(Warning(index, UNUSABLE[kind], detail, message_id, reason))
 
     def _resolve_time(self, index: int, message_id: str, fields: Item) -> tuple[int, int | None, str | None]:
-        """(occurred_at, sent_at, the claimed time as text)."""
+        """Return occurred_at, sent_at, and the claimed time as text."""
         sent_at = timestamps.parse_claimed(bytes(fields.sent_at))[1] if fields.sent_at else None
         if sent_at is None:
             sent_at = self._sent_at
@@ -256,19 +256,26 @@ class MessageReader:
         if text is None:
             return self._received_at, sent_at, None
         if claimed is None:
-            self._warn(index, message_id, "timestamp_unreadable", "the timestamp cannot be read; receipt time stands")
+            self._warn(
+                index, message_id, "timestamp_unreadable", "the timestamp is unreadable; the time of receipt is used"
+            )
             return self._received_at, sent_at, text
         occurred_at = claimed if sent_at is None else self._received_at - (sent_at - claimed)
         if occurred_at > self._latest:
-            self._warn(index, message_id, "timestamp_future", "the timestamp lies too far ahead; receipt time stands")
+            self._warn(
+                index,
+                message_id,
+                "timestamp_future",
+                "the timestamp is too far in the future; the time of receipt is used",
+            )
             return self._received_at, sent_at, text
         if occurred_at < 0:
-            self._warn(index, message_id, "timestamp_before_1970", "the timestamp lies before 1970; 1970 stands")
+            self._warn(index, message_id, "timestamp_before_1970", "the timestamp is before 1970; 1970-01-01 is used")
             return 0, sent_at, text
         return occurred_at, sent_at, text
 
     def _refuse_bot(self, raw: bytes, message_id: str, fields: Item) -> MessageRefused:
-        """Kept as a message that stands for itself, with what its envelope said, so that it can be let in."""
+        """Build the refusal of a bot's message, with an original that needs no envelope, so that it can be replayed."""
         original = to_standalone(raw, _require_type(fields), message_id, self._shared_context, self._sent_at)
         return MessageRefused(RejectionCode.BOT, original=original, is_quarantined=self._web_enricher.keeps_refused)
 
@@ -277,8 +284,8 @@ class MessageReader:
 
 
 def _describe_missing_identity(unusable: Sequence[tuple[str, str]]) -> str:
-    """No identity at all, and what was claimed to be one."""
-    details = [f"the {_CONTACTS[kind]} is none: {REASONS[reason]}" for kind, reason in unusable]
+    """Return the detail of a rejection for want of an identity, with the reason for each unusable value."""
+    details = [f"the {_CONTACTS[kind]} is unusable: {REASONS[reason]}" for kind, reason in unusable]
     return "; ".join([RejectionCode.MISSING_IDENTITY.meaning, *details])
 
 
@@ -298,7 +305,7 @@ def _require_object(name: str, raw: msgspec.Raw) -> bytes:
 
 
 def _join_content(fields: Item, extra: dict[str, bytes]) -> bytes:
-    """Everything but ids that the client said, as it said it; sentAt and other traces of transport left out."""
+    """Return the content of the message as sent, without ids, sentAt and other transport data."""
     return b"\x1f".join(
         (
             fields.properties,
@@ -326,7 +333,7 @@ def _hash_id(raw: bytes, message_type: str) -> str:
 
 
 def id_at_best(raw: bytes, chars_max: int) -> str | None:
-    """The id that something would have if it were a message: its own, else that of what it says."""
+    """Return the id of a text that may not be a valid message: its own id, or else the hash of its content."""
     if (own := message_id_at_best(raw, chars_max)) is not None:
         return own
     try:
@@ -337,7 +344,7 @@ def id_at_best(raw: bytes, chars_max: int) -> str | None:
 
 
 def _collect_leftovers(fields: Item) -> dict[str, bytes]:
-    """Fields that belong to another type of message, kept because nothing that was sent is lost."""
+    """Return the fields that belong to other message types. They are stored, so that no sent data is lost."""
     own_names = (*_MEMBERS_OF_TYPE.get(fields.type or "", ()), "channel" if fields.channel in HINTS else "")
     leftovers: dict[str, bytes] = {}
     texts = (
@@ -367,7 +374,10 @@ def _build_properties(properties: bytes, message_type: str, fields: Item, group_
 
 
 def _build_traits(traits: bytes, message_type: str, context: bytes) -> bytes | None:
-    """An identify's traits, else those of its context; what another message carries at top level is kept for rules."""
+    """Return the traits to store: those of the message, or for an identify those of its context.
+
+    Traits of other message types are stored too, so that rules can read them.
+    """
     if message_type == "group":
         return None
     if traits[1:-1].strip():

@@ -1,8 +1,9 @@
-"""Instants as text and numbers, to and from integer microseconds since the epoch. Pure and exact: no float anywhere.
+"""Timestamp parsing and formatting: text and numbers to and from integer microseconds since the epoch. Pure.
 
-Read: RFC 3339 and its usual neighbours (a space for the T, no offset = UTC, ``+0000``, a date alone, one to nine digits
-of fraction cut to microseconds), and epoch numbers, also as text, whose size tells the unit. Anything else, leap
-seconds and years outside 1-9999 included, is unreadable, which is a value (None) and not an error.
+It is exact, without floats. The accepted forms are RFC 3339 and common variants: a space instead of T, no offset (UTC),
+``+0000``, a date alone, and one to nine fractional digits, truncated to microseconds. Epoch numbers are accepted too,
+also as text; their magnitude determines the unit. Anything else is unreadable and gives None, including leap seconds
+and years outside 1-9999.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ _ISO = re.compile(
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _UTC_NAMES: Final = (None, "Z", "z", "UTC", "GMT")
 _POWERS: Final = ((Decimal("1e17"), -3), (Decimal("1e14"), 0), (Decimal("1e11"), 3))
-"""(least magnitude, power of ten from that unit to microseconds): ns, us, ms; anything smaller is seconds."""
+"""(Minimum magnitude, power of ten from the unit to microseconds) for ns, us and ms; smaller numbers are seconds."""
 
 
 def parse(text: str) -> int | None:
-    """Microseconds since the epoch, or None if the text names no instant of the years 1-9999."""
+    """Return microseconds since the epoch, or None if the text is not an instant of the years 1-9999."""
     text = text.strip()
     if len(text) > _TEXT_CHARS_MAX:
         return None
@@ -42,12 +43,15 @@ def parse(text: str) -> int | None:
 
 
 def rfc3339(instant: int) -> str:
-    """``2026-05-04T10:00:00.000000Z``, always with six digits of fraction."""
+    """Format as ``2026-05-04T10:00:00.000000Z``, always with six fractional digits."""
     return (_EPOCH + timedelta(microseconds=instant)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def parse_claimed(raw: bytes) -> tuple[str | None, int | None]:
-    """What a JSON value says about an instant: (its text, or None if absent; microseconds, or None if unreadable)."""
+    """Parse a JSON value as an instant.
+
+    Return its text, or None if it is absent, and microseconds since the epoch, or None if it is unreadable.
+    """
     text = json_text.decode_text(raw)
     if text is None:
         text = "" if raw == b"null" else raw.decode()

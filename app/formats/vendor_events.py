@@ -1,11 +1,11 @@
-"""What foreign events have in common once they become Segment-shaped messages. Pure.
+"""Shared conversion of vendor events to Segment-shaped messages. Pure.
 
-A foreign event is rewritten, not interpreted: its values stay the JSON text that was sent, and limits, identities,
-time and channel are then those of every message. The event itself stays beside it, for quarantine.
+A vendor event is rewritten, not interpreted: its values stay JSON text as sent. Limits, identities, time and channel
+are then handled as for every message. The original event is kept beside the message, for quarantine.
 
-**Ids.** An event that carries the vendor's own id keeps it, so that a retry is a duplicate. One without gets a hash of
-what it says. One that has no time either counts each time it arrives, as its vendor counts it: its time, that of the
-request, is part of what it says.
+**Ids.** An event keeps the vendor's id, so that a retry is a duplicate. An event without an id gets a hash of its
+content. If it has no time either, the time of the request is part of the hash, so the event counts each time it
+arrives, as its vendor counts it.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from app.formats.segment import Envelope
 from app.touchpoint import SECOND
 
 Members = dict[str, bytes]
-"""Of a JSON object: each value still as text."""
+"""Members of a JSON object: name -> value as JSON text."""
 
 NATIVE_FORM: Final = ""
-"""The form of originals that are messages of ours."""
+"""Form of an original that is already a Segment-shaped message."""
 ABSENT: Final = (b"", b"null", b'""')
 _NUMBER_STARTS: Final = b"-0123456789"
 _EMPTY: Final = b"{}"
 
 
 _EARLIEST_CLOCK: Final = 1_000_000_000 * SECOND
-"""2001. A smaller ``_`` is somebody's number against caches and no clock."""
+"""The year 2001 in microseconds. A smaller query parameter ``_`` is a number for cache busting, not a clock."""
 
 
 class EventTimes(msgspec.Struct, frozen=True):
-    """The times around an event, in microseconds. A replay reads it as of these, and not as of its own."""
+    """Times of a request in microseconds. A replay from quarantine uses the original times instead of its own."""
 
     received_at: int
     sent_at: int | None = None
-    """By the sender's clock, where the request says it."""
+    """Time at which the request was sent, by the sender's clock, if the request has it."""
     moment: int | None = None
-    """When an event happened that does not say so, where that was found before: it is replayed."""
+    """For a replay: the time that was assigned to an event without a time when it first arrived."""
 
 
 class EnvelopeBuilder:
-    """Collects the messages of one request of ``count`` events.
+    """Collects the messages of one request that has ``count`` events.
 
-    ``form`` says which reader of :mod:`app.quarantine.reparse` takes an event that is refused.
+    ``form`` names the parser in :mod:`app.quarantine.reparse` that can read a rejected event.
     """
 
     def __init__(self, limits: Limits, form: str, times: EventTimes, count: int, **request_facts: str) -> None:
-        """``request_facts``: what else of the request a replay must know."""
+        """Prepare the envelope. ``request_facts`` are further data of the request that a replay needs."""
         self._limits = limits
         last_at = times.received_at if times.sent_at is None else times.sent_at
         self._first = max(last_at - max(count - 1, 0) if times.moment is None else times.moment, 0)
@@ -65,12 +65,12 @@ class EnvelopeBuilder:
             self._envelope.moment = self._first
 
     def add_message(self, place: int, message: Members, original: bytes) -> None:
-        """``original`` is the event at ``place`` that it was made of; one event may make several messages."""
+        """Add a message made from ``original``, the event at index ``place``; an event can make several messages."""
         present = {name: raw for name, raw in message.items() if raw not in ABSENT}
         self.add_raw_item(place, json_text.encode_members(present), original)
 
     def add_raw_item(self, place: int, raw: bytes, original: bytes) -> None:
-        """What is no event at all: it is refused like any message that is none."""
+        """Add an item as it is; if it is not an event, it is rejected later like any invalid message."""
         self._envelope.items.append(raw)
         self._envelope.originals.append(original)
         self._envelope.places.append(place)
@@ -80,36 +80,36 @@ class EnvelopeBuilder:
         self._envelope.rejections.append(Rejection(place, code, detail or code.meaning, None, original, form=form))
 
     def reject_over_limit(self, events: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """The events within the limit of one batch."""
+        """Reject the events beyond the limit of one batch, and return the others."""
         messages_max = self._limits.batch_messages_max
         for index in range(messages_max, len(events)):
             self.reject(index, RejectionCode.TOO_MANY_MESSAGES, events[index][1])
         return events[:messages_max]
 
     def default_time(self, index: int) -> bytes:
-        """The time of an event that has none: a microsecond apart, so that those of one request keep their order."""
+        """Return the time for an event without one; one microsecond per index keeps the events in order."""
         return encode_text(timestamps.rfc3339(self._first + index))
 
     def build_envelope(self, write_key: str | None, context: Members | None = None) -> Envelope:
-        """``context`` lies under that of each message."""
+        """Return the envelope. ``context`` has default members for the context of each message."""
         self._envelope.write_key = write_key
         self._envelope.context = context or {}
         return self._envelope
 
 
 def parse_browser_clock(underscore: str | None) -> int | None:
-    """A browser's clock when it sent the request: the query's ``_``, in ms."""
+    """Return the browser's clock when it sent the request, from the query parameter ``_`` in ms."""
     claimed = timestamps.parse(underscore) if underscore else None
     return claimed if claimed is not None and claimed >= _EARLIEST_CLOCK else None
 
 
 def decode_members_or_empty(raw: bytes) -> Members:
-    """The members of an object; none for any other JSON."""
+    """Return the members of a JSON object; an empty dict for any other JSON."""
     return json_text.decode_members(raw) if raw.startswith(b"{") else {}
 
 
 def decode_text_or_none(raw: bytes | None) -> str | None:
-    """Text, or a number as it was written; None for anything else and for nothing."""
+    """Return a JSON string's content, or a number as written; None if empty, absent or anything else."""
     if not raw:
         return None
     if raw[:1] in _NUMBER_STARTS:
@@ -130,13 +130,13 @@ def compute_short_hash(*parts: bytes) -> str:
 
 
 def build_object(**members: bytes | None) -> bytes:
-    """A JSON object of what there is; empty text if there is nothing."""
+    """Return a JSON object of the members that are present; empty text if none is."""
     present = {name: raw for name, raw in members.items() if raw is not None and raw not in (*ABSENT, _EMPTY)}
     return json_text.encode_members(present) if present else b""
 
 
 def encode_object_without(members: Members, *names: str) -> bytes:
-    """The object without those names, and without nulls, which say the same as absence."""
+    """Return the JSON object without ``names``, and without nulls, which are equivalent to absence."""
     return json_text.encode_members(
         {name: raw for name, raw in members.items() if name not in names and raw != b"null"}
     )
@@ -146,13 +146,16 @@ def build_page(
     *, url: bytes | None, referrer: bytes | None, title: bytes | None = None, path: bytes | None = None,
     search: bytes | None = None,
 ) -> bytes:  # fmt: skip
-    """A Segment ``context.page``; a referrer of ``$direct`` is none."""
+    """Build Segment's ``context.page``; the referrer ``$direct`` counts as absent."""
     referrer = None if referrer == b'"$direct"' else referrer
     return build_object(url=url, referrer=referrer, title=title, path=path, search=search)
 
 
 def build_traits(properties: bytes | None, unset: bytes | None, names: dict[str, str]) -> bytes:
-    """Traits to set, and null for those to remove; ``names`` are a vendor's reserved ones in Segment's words."""
+    """Return the traits to set, with null for those to remove.
+
+    ``names`` maps a vendor's reserved names to Segment's names.
+    """
     traits = {names.get(name, name): raw for name, raw in decode_members_or_empty(properties or b"").items()}
     for name in _parse_names(unset or b""):
         traits[names.get(name, name)] = b"null"

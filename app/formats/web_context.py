@@ -1,8 +1,14 @@
-"""What is added to the context of messages that web pages send: who looked at the page, and how the visit came about.
+"""Enrichment of web messages: adds browser, attribution, IP address and country to their context. Pure.
 
-The server's word, whatever the client says under these names: ``client`` (browser, system, device), ``acquisition``
-(how a visit came about), ``channel_rule`` (what decided the channel), ``ip`` as the settings allow it, and the country
-of ``location`` where there is a database of countries. Messages of other libraries pay for none of it. Pure.
+The server sets these members of the context, and replaces those that a client sent:
+
+- ``client``: browser, operating system and device.
+- ``acquisition``: the source of the visit.
+- ``channel_rule``: the rule that decided the channel.
+- ``ip``: the address, as far as the settings allow.
+- ``location``: its country, if a country database is configured.
+
+Messages of other libraries skip this work.
 """
 
 from __future__ import annotations
@@ -25,9 +31,9 @@ from app.touchpoint import Peer, SourceView
 WEB: Final = "web"
 
 _MASK_BITS: Final = {4: 24, 6: 48}
-"""Of a truncated address, by the version of IP."""
+"""IP version -> number of leading bits that a truncated address keeps."""
 _ADDRESS_CHARS_MAX: Final = 64
-"""What is longer is no address, and must not be remembered."""
+"""Maximum length of an address; longer text is not an address, and must not fill the cache of :func:`mask_address`."""
 
 _CAMPAIGN_NAMES: Final = {
     "source": "source",
@@ -38,11 +44,11 @@ _CAMPAIGN_NAMES: Final = {
 }
 T = TypeVar("T")
 AddressPolicy = Literal["none", "truncated", "full"]
-"""What is kept of a visitor's address: see ``Settings.addresses``."""
+"""Part of a visitor's IP address that is stored: see ``Settings.addresses``."""
 
 
 class _Page(msgspec.Struct):
-    """What ``context.page``, or the properties of a page call, say of the page."""
+    """The page, from ``context.page`` or from the properties of a page message."""
 
     url: Any = None
     search: Any = None
@@ -55,10 +61,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class WebEnricher:
-    """Reads the web messages of one request. ``peer`` sent it; None stands for the operator, who may say anything.
+    """Enriches the web messages of one request. ``peer`` is its sender; None for the operator.
 
-    A message is a browser's where its library is. What only its type or a hint makes a web message may come from
-    anywhere: it is read alike, but what is known of the connection says nothing of it.
+    A message comes from a browser if its library is a browser library. A message that is a web message only by its
+    type or by a channel hint may come from a server. It is enriched too, but without data of the connection.
     """
 
     def __init__(self, source: SourceView, settings: Settings, peer: Peer | None) -> None:
@@ -70,7 +76,7 @@ class WebEnricher:
 
     @property
     def keeps_refused(self) -> bool:
-        """Whether messages of bots that are not let in go to quarantine."""
+        """True if refused messages of bots go to quarantine."""
         match self._bots:
             case "quarantine" | "keep":
                 return True
@@ -80,7 +86,7 @@ class WebEnricher:
                 assert_never(self._bots)
 
     def is_refused_bot(self, view: ContextView, sender: Channel) -> bool:
-        """Of a web message."""
+        """Return whether this web message comes from a bot that the source does not accept."""
         if self._bots == "keep":
             return False
         user_agent = self._find_user_agent(view, sender)
@@ -89,7 +95,7 @@ class WebEnricher:
     def enrich(
         self, message_type: str, context: bytes, view: ContextView, properties: bytes, sender: Channel
     ) -> tuple[str, bytes]:
-        """The channel, and the context with what is added to it."""
+        """Return the channel and the enriched context."""
         explicit = view.channel if isinstance(view.channel, str) else None
         if sender.name != WEB:
             return classify(explicit, self._default_channel, sender).name, _drop_server_fields(context, view)
@@ -119,14 +125,14 @@ class WebEnricher:
         return self._visitor.user_agent if self._visitor is not None and sender.rule == "library" else None
 
     def _masked_address(self, view: ContextView) -> bytes | None:
-        """What the message carries, else the visitor's; JSON, or None where there is none to keep."""
+        """Return the address to store, as JSON: from the message, or else from the visitor; None if it has no value."""
         carried = json_text.decode_text(bytes(view.ip)) if view.ip else None
         address = carried or (self._visitor.address if self._visitor is not None else None)
         masked = mask_address(address, self._addresses) if address and len(address) <= _ADDRESS_CHARS_MAX else None
         return None if masked is None else _encode(masked)
 
     def _find_location(self, view: ContextView) -> bytes | None:
-        """As the message has it, but for the country, which is the database's."""
+        """Return the message's location, with the country from the database."""
         sent_location = bytes(view.location)
         location = json_text.decode_members(sent_location) if sent_location.startswith(b"{") else {}
         location.pop("country", None)
@@ -137,7 +143,7 @@ class WebEnricher:
 
 @lru_cache(maxsize=4096)
 def mask_address(address: str, policy: AddressPolicy) -> str | None:
-    """``policy``: none, truncated (192.0.2.0, 2001:db8:1::) or full. What is no address is not kept."""
+    """Return the part of an address that the policy allows, such as 192.0.2.0; None if it is not an address."""
     if policy == "none":
         return None
     try:
@@ -159,7 +165,7 @@ def _encode_client(user_agent: str) -> bytes:
 
 
 def _find_attribution(message_type: str, view: ContextView, properties: bytes) -> Attribution | None:
-    """Of a page view that comes from outside, and of any message that carries a campaign."""
+    """Return the attribution of a page view that starts a visit, or of any message that has a campaign."""
     campaign = _find_campaign(view)
     if message_type != "page" and not campaign:
         return None
@@ -191,7 +197,7 @@ def _find_campaign(view: ContextView) -> dict[str, str]:
 
 
 def _find_referrer(view: ContextView) -> Any:
-    """``context.referrer`` is a URL, or an object that has one."""
+    """Return the URL in ``context.referrer``, which is a URL or an object with ``url``."""
     referrer = _decode_or_none(_ANY, view.referrer) if view.referrer else None
     return referrer.get("url") if isinstance(referrer, dict) else referrer
 
@@ -201,7 +207,7 @@ def _keep_texts(values: dict[str, Any]) -> dict[str, str]:
 
 
 def _find_first_text(*values: Any) -> str | None:
-    """The first text that says something, else an empty one where there is any."""
+    """Return the first text that is not empty; else an empty text if there is one, else None."""
     texts = [value for value in values if isinstance(value, str)]
     return next((text for text in texts if text), texts[0] if texts else None)
 
@@ -223,7 +229,7 @@ def _drop_server_fields(context: bytes, view: ContextView) -> bytes:
 
 
 def _add_facts(context: bytes, view: ContextView, facts: dict[str, bytes | None]) -> bytes:
-    """The context with each fact as it is, or without it where it is None."""
+    """Return the context with each fact set, or removed if it is None."""
     if any(getattr(view, name) for name in facts):
         members = json_text.decode_members(context) | {
             name: b"" if fact is None else fact for name, fact in facts.items()

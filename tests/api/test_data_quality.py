@@ -305,10 +305,10 @@ async def test_why_an_address_identifies_nobody_is_told(service: RunningApp) -> 
         ("m-1", "email_unusable"),
         ("m-1", "phone_unusable"),
     ]
-    assert receipt["warnings"][1]["message"].endswith("write it with + or set SEGUE_PHONE_COUNTRY")
+    assert receipt["warnings"][1]["message"].endswith("send it with + and the code, or set SEGUE_PHONE_COUNTRY")
     (rejection,) = receipt["rejections"]
     assert rejection["code"] == "missing_identity"
-    assert rejection["message"].endswith("; the e-mail address is none: there is no @ in it")
+    assert rejection["message"].endswith("; the email address is unusable: it has no @")
 
 
 async def test_completeness_of_traits(service: RunningApp) -> None:
