@@ -1,7 +1,7 @@
-"""What a message means to us, whoever sent it and in whatever format. Pure.
+"""Data types of messages, independent of source and format. Pure.
 
-Instants are integers: microseconds since 1970-01-01T00:00:00Z. They are exact, compare fast and have one
-meaning; text and ``timestamptz`` exist only at the edges.
+Instants are integers: microseconds since 1970-01-01T00:00:00Z. They are exact, fast to compare and unambiguous. Text
+and ``timestamptz`` are used only at the boundaries of the system.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ DAY: Final = 24 * HOUR
 WEEK: Final = 7 * DAY
 
 Order = tuple[int, str, str]
-"""(occurred_at, message id, source key): the one order of everything; text by code point."""
+"""Total order of messages: (occurred_at, message id, source key), with text compared by code point."""
 
 STRENGTH: Final = {"user_id": 0, "email": 1, "phone": 2, "anonymous_id": 4}
-"""Rank of an identity kind, strongest first; every other kind is a tool's own id and ranks 3."""
+"""Identity kind -> rank, strongest first. Every other kind is an id of a tool and has rank 3."""
 
 
 class Identity(msgspec.Struct, gc=False, frozen=True, order=True):
@@ -37,7 +37,7 @@ class Identity(msgspec.Struct, gc=False, frozen=True, order=True):
 
     @property
     def id(self) -> bytes:
-        """16 bytes that follow from kind and value alone, so that two workers agree without asking."""
+        """16 bytes derived from kind and value only, so that all workers compute the same id."""
         return derive_identity_id(self.kind, self.value)
 
     def __str__(self) -> str:
@@ -52,8 +52,8 @@ def derive_identity_id(kind: str, value: str) -> bytes:
 class Message(msgspec.Struct, gc=False, frozen=True):
     """One accepted message. Only track, page and screen are touchpoints; the others have no ``name``.
 
-    ``properties``, ``context`` and ``traits`` are JSON objects as text (UTF-8 bytes), free of NUL and lone
-    surrogates; they are parsed only where a rule reads them. ``identities`` are strongest first, never empty.
+    ``properties``, ``context`` and ``traits`` are JSON objects as text (UTF-8 bytes), without NUL and lone surrogates.
+    They are parsed only if a rule reads them. ``identities`` are strongest first, and never empty.
     """
 
     type: str
@@ -71,7 +71,7 @@ class Message(msgspec.Struct, gc=False, frozen=True):
     original_timestamp: str | None = None
     previous_id: str | None = None
     digest: bytes = b""
-    """8 bytes of what the client said, envelope and sentAt left out: tells a retry from a differing twin."""
+    """8-byte hash of the content without envelope and sentAt; it distinguishes a retry from a conflicting twin."""
 
     @property
     def order(self) -> Order:
@@ -84,9 +84,9 @@ class Message(msgspec.Struct, gc=False, frozen=True):
 
 
 class Warning(msgspec.Struct, frozen=True):
-    """A message that was stored, but not as sent: a clamped or unreadable timestamp, an address that is none.
+    """A problem of a message that was stored, such as an unreadable timestamp or an invalid email address.
 
-    ``reason`` is a word of ours where the code has several.
+    ``reason`` is a machine-readable word, for codes that have several reasons.
     """
 
     index: int
@@ -97,7 +97,7 @@ class Warning(msgspec.Struct, frozen=True):
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """Who is at the other end of a connection. ``country`` is an ISO 3166 code, where there is a database of them."""
+    """The client of a connection. ``country`` is an ISO 3166 code; None without a country database."""
 
     address: str | None = None
     user_agent: str | None = None
@@ -105,14 +105,14 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 BotPolicy = Literal["keep", "quarantine", "drop"]
-"""What becomes of messages that a bot's browser sends."""
+"""Handling of messages whose user agent is a bot."""
 
 
 class SourceView(msgspec.Struct, frozen=True):
-    """What reading a message needs to know of its source.
+    """The settings of a source that the conversion of its messages needs.
 
-    ``identity_properties`` maps the dotted path of an event property to the identity kind that it holds. ``bots`` says
-    what becomes of messages that a bot's browser sends: ``keep``, ``quarantine`` or ``drop``.
+    ``identity_properties`` maps the dotted path of an event property to the kind of identity that it contains. ``bots``
+    is the handling of messages whose user agent is a bot.
     """
 
     key: str

@@ -104,7 +104,7 @@ class IngressMiddleware:
         if self._warned or forwarded_for is None or not scope.get("client") or scope["client"][0] in forwarded_for:
             return
         self._warned = True
-        _log.warning("forwarded_for.ignored", proxy=scope["client"][0], remedy="Name it in FORWARDED_ALLOW_IPS.")
+        _log.warning("forwarded_for.ignored", proxy=scope["client"][0], remedy="Add it to FORWARDED_ALLOW_IPS.")
 
     def _find_origin(self, scope: Scope) -> str | None:
         """Return the Origin header if the route is open to web pages."""

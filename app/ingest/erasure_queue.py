@@ -1,7 +1,7 @@
 """Queue of erasure requests that arrive with messages. Owns the table erasure_requests.
 
-Nothing is erased by itself. A write key is public, so a request made with one proves only that its sender has read a
-page's source; a webhook's was signed. The source of the request tells which it was, and a person decides.
+No request is executed automatically. A write key is public, so a request with a write key proves only that its sender
+has read a page's source; a request from a webhook was signed. An operator checks the source of the request and decides.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from app.postgres.pool import Connection, Pool
 
 
 class RequestedErasure(msgspec.Struct, frozen=True, order=True):
-    """One row of the queue: the identity to be erased, in its canonical form."""
+    """One row of the queue. ``kind`` and ``value`` are the identity to be erased, in canonical form."""
 
     source: str
     kind: str
@@ -27,7 +27,7 @@ class RequestedErasure(msgspec.Struct, frozen=True, order=True):
 
 
 _INSERT = """
--- One open request per source and identity: the same request again adds nothing.
+-- There is at most one open request per source and identity; a repeated request adds no row.
 INSERT INTO erasure_requests (source, kind, value, requested_at)
 SELECT DISTINCT ON (source, kind, value) source, kind, value, requested_at
 FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS t (source, kind, value, requested_at)
@@ -43,7 +43,7 @@ UPDATE erasure_requests SET handled_at = $2 WHERE id = ANY($1::bigint[]) AND han
 def build_erasures(
     identities: Iterable[tuple[str, Any]], source: str, requested_at: int, settings: Settings
 ) -> list[RequestedErasure]:
-    """Return (kind, value) pairs as rows of the queue, in canonical form and order; junk values are left out."""
+    """Convert (kind, value) pairs to sorted rows of the queue, in canonical form; skip junk and invalid values."""
     rules = identity_rules(settings)
     rows: set[RequestedErasure] = set()
     for kind, claimed_value in identities:
@@ -65,5 +65,5 @@ async def queue_erasures(connection: Connection, erasures: Sequence[RequestedEra
 
 
 async def mark_erasures_handled(pool: Pool, ids: Sequence[int], now: int) -> int:
-    """Close open requests and return how many were open. The same person may ask again from then on."""
+    """Close open requests and return how many were open. After that, a new request for the identity is accepted."""
     return len(await pool.fetch(_MARK_HANDLED, ids, now))

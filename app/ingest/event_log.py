@@ -1,4 +1,4 @@
-"""The log's own statements: what is appended, refused, found to be a differing twin, or left for later.
+"""Statements of the event log: append, deduplicate, quarantine, defer and redact messages.
 
 Owns the tables ledger, touchpoints, quarantine and deferred: no other module writes them.
 """
@@ -15,11 +15,11 @@ from app.postgres.pool import Connection, Pool
 from app.touchpoint import Identity, Message
 
 CONFLICTING_TWIN: Final = "conflicting_twin"
-"""Quarantine code of a duplicate that says something else than the message we hold. The first accepted stays."""
+"""Quarantine code of a duplicate whose content differs from the stored message; the stored message stays."""
 
 
 class QuarantineRow(msgspec.Struct, frozen=True):
-    """One row for quarantine."""
+    """One row of the quarantine. ``original`` is the message as sent, ``form`` its format."""
 
     source: str
     received_at: int
@@ -69,7 +69,10 @@ async def append_messages(
     messages: Sequence[Message],
     rejected_rows: Sequence[QuarantineRow] = (),
 ) -> tuple[int, set[bytes]]:
-    """``keys`` are those of ``messages``. Returns the revision of the definitions, and the keys that are new."""
+    """Store new messages and quarantine rows. Return the revision of the definitions, and the keys of new messages.
+
+    ``keys`` are the dedupe keys of ``messages``, in the same order.
+    """
     row = await connection.fetchrow(
         _APPEND,
         keys,
@@ -108,13 +111,13 @@ def _encode_identities(message: Message) -> bytes:
 
 
 def _make_storable(text: str) -> str:
-    """Text that PostgreSQL takes: an id may have been refused for the very characters it does not."""
+    """Replace characters that PostgreSQL cannot store: a message may be rejected because its id has them."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 _RECORD_CONFLICTS = """
 INSERT INTO quarantine (source, received_at, code, message, message_id, original)
-SELECT t.source, t.received_at, $1, 'a message with this id and another content was accepted before', t.message_id,
+SELECT t.source, t.received_at, $1, 'a message with this id but different content is already stored', t.message_id,
        t.original
 FROM unnest($2::uuid[], $3::bytea[], $4::text[], $5::timestamptz[], $6::text[], $7::bytea[])
      AS t (key, digest, source, received_at, message_id, original)
@@ -126,7 +129,7 @@ WHERE ledger.digest <> t.digest
 
 
 async def record_conflicts(connection: Connection, messages: Sequence[Message]) -> None:
-    """Duplicates whose content is not that of the message we hold, each once."""
+    """Quarantine duplicates whose content differs from the stored message; skip those already in quarantine."""
     await connection.execute(
         _RECORD_CONFLICTS,
         CONFLICTING_TWIN,
@@ -140,7 +143,7 @@ async def record_conflicts(connection: Connection, messages: Sequence[Message]) 
 
 
 def encode_original(message: Message) -> bytes:
-    """A message in its own words again, near enough to compare, correct and replay."""
+    """Encode a message as JSON for quarantine; it can be compared, corrected and replayed, but is not as sent."""
     return _encode(
         {
             "type": message.type,
@@ -160,12 +163,12 @@ _MARK_REPLAYED = "UPDATE quarantine SET replayed_at = $2 WHERE id = ANY($1::bigi
 
 
 async def mark_replayed(pool: Pool, quarantine_ids: Sequence[int], now: int) -> None:
-    """Mark quarantine rows as replayed; a row that is marked keeps its first instant."""
+    """Mark quarantine rows as replayed; a row that is already marked keeps its first instant."""
     await pool.execute(_MARK_REPLAYED, quarantine_ids, now)
 
 
 _REDACT_LOG = """
--- The one change that the log allows; index touchpoints_of_identity.
+-- This is the only update of the log; index touchpoints_of_identity.
 WITH redacted AS (
     UPDATE touchpoints SET context = context - $2
     WHERE identity_id = ANY($1::uuid[]) AND context ? $2
@@ -175,7 +178,7 @@ SELECT count(*) FROM redacted
 """
 
 _REDACT_QUARANTINE = """
--- Differing twins of the customer's messages hold the text as the tool wrote it, so they are deleted whole.
+-- Conflicting twins of the customer's messages contain the private text, so the rows are deleted.
 WITH redacted AS (
     DELETE FROM quarantine q USING touchpoints t
     WHERE t.identity_id = ANY($1::uuid[]) AND q.source = t.source AND q.message_id = t.message_id
@@ -188,7 +191,7 @@ SELECT count(DISTINCT id) FROM redacted
 async def redact_context(connection: Connection, identities: Sequence[bytes], member: str) -> tuple[int, int]:
     """Remove one member of the context from all messages of these identities.
 
-    Returns how many messages of the log changed, and how many of quarantine were deleted.
+    Return how many messages of the log changed, and how many rows of quarantine were deleted.
     """
     messages: int = await connection.fetchval(_REDACT_LOG, identities, member)
     quarantined: int = await connection.fetchval(_REDACT_QUARANTINE, identities)
@@ -202,7 +205,7 @@ SELECT *, $6 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::tim
 
 
 async def defer_messages(connection: Connection, messages: Sequence[Message], reason: str) -> None:
-    """Mark messages of the log as not yet projected; ``reason`` is a word of ours."""
+    """Mark messages of the log as not yet projected. ``reason`` is the class name of the error."""
     await connection.execute(
         _DEFER,
         [message.key for message in messages],
@@ -215,7 +218,8 @@ async def defer_messages(connection: Connection, messages: Sequence[Message], re
 
 
 _CLAIM_DEFERRED = """
--- Deferred messages that no other worker is at, as the log holds them; a message whose month was dropped has no row.
+-- Deferred messages that no other worker has locked, with their rows in the log. A message whose monthly partition was
+-- dropped has no row.
 WITH claimed AS (
     SELECT key, identity_id, message_id, source, received_at FROM deferred
     WHERE retry_at <= $1 AND ($2::uuid IS NULL OR key = $2) ORDER BY retry_at LIMIT $3 FOR UPDATE SKIP LOCKED
@@ -233,7 +237,7 @@ _decode_pairs = msgspec.json.Decoder(list[tuple[str, str]]).decode
 async def claim_deferred(
     connection: Connection, now: int, messages_max: int, only_key: bytes | None = None
 ) -> tuple[list[bytes], list[Message]]:
-    """Messages that wait for projection, locked until COMMIT, with the keys of all that were claimed."""
+    """Lock deferred messages until COMMIT; return the keys of all claimed rows, and the messages still in the log."""
     rows = await connection.fetch(_CLAIM_DEFERRED, now, only_key, messages_max)
     return [row["key"] for row in rows], [message_from_row(row) for row in rows if row["type"] is not None]
 
@@ -243,7 +247,7 @@ async def delete_deferred(connection: Connection, keys: Sequence[bytes]) -> None
 
 
 async def postpone_deferred(connection: Connection, key: bytes, retry_at: int) -> None:
-    """It failed alone: later again, and never given up, for the log is waiting to be read."""
+    """Set the next attempt of a message that failed alone. There is no maximum number of attempts."""
     await connection.execute("UPDATE deferred SET attempts = attempts + 1, retry_at = $2 WHERE key = $1", key, retry_at)
 
 
@@ -253,7 +257,7 @@ async def count_deferred(connection: Connection) -> int:
 
 
 def message_from_row(row: asyncpg.Record) -> Message:
-    """A message as it was accepted, from its row in the log."""
+    """Return the accepted message of a row in the log."""
     pairs = _decode_pairs(row["carried"])
     return Message(
         type=row["type"],

@@ -1,7 +1,7 @@
 """Group commit: many requests, one transaction, one receipt each.
 
-Requests that arrive while a flush is in flight form the next one, so commits are shared without a timer and an idle
-service answers at the cost of one commit.
+Requests that arrive while a flush is in flight form the next flush. So requests share commits without a timer, and an
+idle service responds after a single commit.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ log = structlog.get_logger(__name__)
 
 _FAILED_ALONE_MAX: Final = 3
 _FLUSHES_MAX: Final = 2
-_UNREACHABLE: Final = "the database cannot be reached; send it again later"
+_UNREACHABLE: Final = "The database is unreachable; try again later."
 _SECOND_FLUSH_MESSAGES: Final = 200
-"""From so many waiting messages on, a second flush computes while the first one waits for the database."""
+"""Number of waiting messages that starts a second flush, which computes while the first one waits for PostgreSQL."""
 
 
 class Receipt(msgspec.Struct):
-    """The outcome of each message of one request; the counts add up to what was sent."""
+    """The outcome of one request. ``accepted``, ``duplicate`` and ``rejected`` add up to the messages sent."""
 
     accepted: int = 0
     duplicate: int = 0
@@ -48,11 +48,11 @@ class Receipt(msgspec.Struct):
     rejections: list[Rejection] = []
     warnings: list[Warning] = []
     erasures: int = 0
-    """People whose erasure was requested and queued."""
+    """Number of identities whose erasure was requested and queued."""
 
 
 class PendingRequest(msgspec.Struct):
-    """One request that is ready to be committed."""
+    """One parsed request, ready for COMMIT."""
 
     source: str
     parsed: Parsed
@@ -72,7 +72,7 @@ class PendingRequest(msgspec.Struct):
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to commit."""
+        """True if the request has nothing to commit."""
         return not self.parsed.messages and not self.erasures and not self.quarantine_rows
 
     @property
@@ -112,7 +112,7 @@ class _Entry(msgspec.Struct):
 
 
 class _SideRows(msgspec.Struct, frozen=True):
-    """Rows that a flush writes beside its messages."""
+    """Rows that a flush writes in addition to its messages."""
 
     quarantine: Sequence[QuarantineRow] = ()
     erasures: Sequence[RequestedErasure] = ()
@@ -162,7 +162,7 @@ class GroupCommit:
         self._closing = False
 
     async def stop(self) -> None:
-        """Answer every queued request, then end. New requests are refused from here on."""
+        """Refuse new requests, and return when all queued requests have their response."""
         self._closing = True
         while self._flushes:
             await asyncio.wait(self._flushes)
@@ -173,8 +173,8 @@ class GroupCommit:
         A request that has nothing to commit is counted and answered at once.
 
         Raises:
-            Overloaded: too much is waiting, or the database cannot be reached. Send it again: what was stored before
-                it went away is then a duplicate.
+            Overloaded: the queue is full, or the database is unreachable. The client can retry: messages that were
+                stored before the error are then duplicates.
         """
         if request.is_empty:
             with _log_failures():
@@ -191,7 +191,10 @@ class GroupCommit:
         return await request.answer
 
     async def dry_run(self, request: PendingRequest) -> Receipt:
-        """Return what :meth:`commit` would: everything is done, projection too, and rolled back. Raises Overloaded."""
+        """Return the receipt of :meth:`commit`, but roll the transaction back, projection included.
+
+        Raise Overloaded if the database is unreachable.
+        """
         try:
             async with self._pool.acquire() as connection:
                 transaction = connection.transaction()
@@ -205,9 +208,9 @@ class GroupCommit:
         return request.receipt
 
     def _flush_if_due(self) -> None:
-        """Start a flush if none is in flight; a second one only for a full load, so that small ones share commits.
+        """Start a flush if none is in flight, or a second one if many messages wait.
 
-        While one waits for the database the other one computes.
+        The second flush computes while the first one waits for PostgreSQL. A few messages wait, to share a commit.
         """
         if self._queue and (
             not self._flushes or (len(self._flushes) < _FLUSHES_MAX and self._queue_messages >= _SECOND_FLUSH_MESSAGES)
@@ -226,7 +229,7 @@ class GroupCommit:
             await self._flush(requests)
 
     def _dequeue(self) -> list[PendingRequest]:
-        """The next flush: whole requests, up to the bound on messages, at least one."""
+        """Remove and return the requests of the next flush: at least one, up to the maximum number of messages."""
         requests: list[PendingRequest] = []
         messages = 0
         while self._queue and (not requests or messages < self._settings.flush_messages_max):
@@ -278,7 +281,7 @@ class GroupCommit:
             self._source_stats.count_warning(request.source, warning)
 
     def _report_outcome(self, stored: _FlushOutcome) -> None:
-        """Enter what is committed into receipts and statistics; a duplicate violates the plan no second time."""
+        """Add a committed outcome to receipts and statistics. A duplicate does not count as a plan violation again."""
         _enter_outcomes(stored)
         if not stored.fresh:
             return
@@ -292,10 +295,10 @@ class GroupCommit:
     async def _store(
         self, entries: Sequence[_Entry], side_rows: _SideRows = _NO_SIDE_ROWS, failed_alone: list[str] | None = None
     ) -> None:
-        """One transaction; if it fails on what it holds, two of half the size, down to the message that fails alone.
+        """Store entries in one transaction. If it fails, store each half alone, down to the message that fails.
 
-        ``failed_alone`` are the failures of single messages so far: after a few of them the cause is not the messages,
-        and the rest is deferred to the worker at once instead of failing one by one.
+        ``failed_alone`` has the errors of single messages so far. After a few of them the messages are not the cause,
+        so the rest is deferred to the worker at once, instead of failing one by one.
         """
         failed_alone = [] if failed_alone is None else failed_alone
         defer_reason = failed_alone[-1] if len(failed_alone) >= _FAILED_ALONE_MAX and entries else None
@@ -307,7 +310,7 @@ class GroupCommit:
             raise Overloaded from error
         except Exception as error:
             if side_rows and entries:
-                # Side rows come last: an erasure is queued only if the messages of its request are stored.
+                # Store side rows last: an erasure is queued only if the messages of its request are stored.
                 await self._store(entries, failed_alone=failed_alone)
                 await self._store([], side_rows)
             elif len(entries) > 1:
@@ -322,7 +325,7 @@ class GroupCommit:
             self._report_outcome(stored)
 
     async def _store_alone(self, entry: _Entry, error: Exception, failed_alone: list[str]) -> None:
-        """Keep a message that fails by itself in the log for the worker; if even that fails, in quarantine."""
+        """Store a message whose projection fails in the log, for the worker; if that fails too, quarantine it."""
         reason = type(error).__name__
         log.error("message.projection_failed", exc_info=error)
         try:
@@ -331,7 +334,7 @@ class GroupCommit:
             )
         except UNREACHABLE as unreachable:
             raise Overloaded from unreachable
-        except Exception as storing_error:  # noqa: BLE001 - a message that fails alone goes to quarantine
+        except Exception as storing_error:  # noqa: BLE001 - the message is quarantined with this error
             await self._quarantine(entry, storing_error)
         else:
             self._report_outcome(stored)
@@ -353,7 +356,7 @@ class GroupCommit:
         side_rows: _SideRows,
         defer_reason: str | None = None,
     ) -> _FlushOutcome:
-        """The flush, step by step, inside the caller's transaction. Step names are the metric's labels."""
+        """Run the steps of a flush inside the caller's transaction. The step names are labels of a metric."""
         first, twins = _separate_twins(entries)
         with self._metrics.time_step("append"):
             revision, fresh_keys = await append_messages(
@@ -381,7 +384,7 @@ class GroupCommit:
 
 @contextmanager
 def _log_failures() -> Iterator[None]:
-    """A committed message is acknowledged even if counting it, or a hook, fails."""
+    """Log exceptions instead of raising them: a committed message is acknowledged even if a hook or a count fails."""
     try:
         yield
     except Exception:
@@ -389,7 +392,7 @@ def _log_failures() -> Iterator[None]:
 
 
 def _resolve(request: PendingRequest, answer: Receipt | Overloaded) -> None:
-    """Resolve the waiting handler, unless its client has gone."""
+    """Give the waiting handler its answer, unless its client has disconnected."""
     if request.answer is None or request.answer.done():
         return
     if isinstance(answer, Receipt):
@@ -409,7 +412,10 @@ def _enter_outcomes(stored: _FlushOutcome) -> None:
 
 
 def _separate_twins(entries: Sequence[_Entry]) -> tuple[dict[bytes, _Entry], list[_Entry]]:
-    """Return the first entry of each message key, in key order so that flushes lock alike, and the later copies."""
+    """Return the first entry of each message key, and the later copies.
+
+    The first entries are in key order, so that concurrent flushes lock rows in the same order.
+    """
     first: dict[bytes, _Entry] = {}
     twins: list[_Entry] = []
     for entry in entries:

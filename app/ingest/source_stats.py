@@ -1,7 +1,7 @@
-"""How sources are doing: what arrives by hour, what became of it, how the tracking plan was broken.
+"""Source statistics: messages per hour, their outcomes, and violations of the tracking plan.
 
-Counted in memory, written down every few seconds; what was counted since the last write is lost with the process. It
-is there to notice what is new, missing or too much, not to account for single messages: the log does that.
+The counts are in memory and are written every few seconds. A crash loses the counts since the last write. They serve to
+detect new, missing or excessive messages; the event log accounts for single messages.
 
 Owns the tables source_volumes, source_outcomes and plan_violations.
 """
@@ -25,13 +25,13 @@ from app.tracking_plan.check import PlanViolation
 from app.tracking_plan.event_schema import build_sample
 
 OTHER: Final = "(other)"
-"""Stands for all that is more than a source may have of names. No channel is called so, and an event would have to."""
+"""Name that replaces all channels and events above NAMES_MAX. No channel has this name, and events rarely do."""
 
 NAMES_MAX: Final = 2_000
-"""Pairs of channel and name of one source and day, in each process."""
+"""Maximum number of (channel, name) pairs of one source and day, in each process."""
 
 VIOLATIONS_MAX: Final = 1_000
-"""Ways in which the plan was broken, between two writes."""
+"""Maximum number of different violations that are counted between two writes."""
 
 KEEP_DAYS: Final = 100
 
@@ -52,7 +52,7 @@ SET times = source_outcomes.times + excluded.times, last_at = greatest(source_ou
 """
 
 _ADD_VIOLATIONS = """
--- The sample is that of the first message; a source has only as many reasons as its schemas have places.
+-- The sample is from the first message. The number of reasons is bounded by the size of the source's schemas.
 INSERT INTO plan_violations (source, event, reason, messages, first_at, last_at, sample)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::timestamptz[], $6::timestamptz[],
                      $7::jsonb[])
@@ -86,7 +86,7 @@ class _ViolationCount(msgspec.Struct):
 
 
 class _Counts(msgspec.Struct):
-    """Since the last write."""
+    """The counts since the last write."""
 
     volumes: dict[tuple[str, int, str, str], int] = {}
     outcomes: dict[tuple[str, int, str], _OutcomeCount] = {}
@@ -97,7 +97,7 @@ class _Counts(msgspec.Struct):
 
 
 class SourceStats:
-    """The counts of one process."""
+    """Counts the messages of all sources in one process, and writes the counts to the database."""
 
     def __init__(self, pool: Pool, clock: Clock, metrics: Metrics) -> None:
         self._pool = pool
@@ -117,7 +117,7 @@ class SourceStats:
         await self._flush_task.stop()
 
     def count_accepted(self, messages: Iterable[Message]) -> None:
-        """Messages that are in the log since just now."""
+        """Count messages that were just committed to the log."""
         volumes = self._counts.volumes
         by_source: dict[str, int] = {}
         for message in messages:
@@ -134,7 +134,7 @@ class SourceStats:
         self._count_outcome(source, "duplicate", messages)
 
     def count_rejected(self, source: str, code: str) -> None:
-        """``code`` of a rejection."""
+        """Count one rejection with this code."""
         self._count_outcome(source, "rejected", 1, code)
 
     def count_warning(self, source: str, warning: Warning) -> None:
@@ -143,15 +143,15 @@ class SourceStats:
             self._metrics.count_unusable_contact(warning.code.partition("_")[0], warning.reason)
 
     def count_refused(self, source: str, reason: str) -> None:
-        """A delivery was not taken at all, such as for a wrong signature. ``reason`` is a word of ours."""
+        """Count a webhook request that was refused as a whole, such as for ``reason`` "wrong" signature."""
         self._count_outcome(source, "refused", 1, reason)
 
     def count_ignored(self, source: str, events: int) -> None:
-        """Events of a tool that concern nobody."""
+        """Count events of a tool that concern no customer."""
         self._count_outcome(source, "ignored", events)
 
     def count_violation(self, violation: PlanViolation) -> None:
-        """Count one message that violates the tracking plan; its properties are masked and bounded."""
+        """Count one message that violates the tracking plan. The sample of its properties is masked and bounded."""
         message, now = violation.message, self._clock.now()
         self._metrics.count_plan_violation(violation.mode)
         for plan_violation in violation.violations:
@@ -164,7 +164,7 @@ class SourceStats:
                 self._counts.violations[key] = _ViolationCount(1, now, now, build_sample(message.properties))
 
     def _limit_names(self, source: str, hour: int, channel: str, name: str) -> tuple[str, str]:
-        """Channel and name, or what stands for the surplus: clients choose both, and there must be an end to it."""
+        """Return channel and name, or OTHER above the limit: clients choose both, so their number must be bounded."""
         day = hour - hour % DAY
         if day > self._names_of_day:
             self._names, self._names_of_day = {}, day
@@ -193,10 +193,10 @@ class SourceStats:
             count.last_at = now
 
     async def flush(self) -> None:
-        """Write the counts to the database; when it returns, every count so far is visible to readers.
+        """Write the counts to the database. When it returns, readers see all counts made before the call.
 
-        If the database cannot be reached, the error is raised and the counts are kept. Rows that the database rejects
-        because of their values are dropped: they would be rejected each time.
+        If the database is unreachable, raise the error and keep the counts. Rows that the database rejects because of
+        their values are dropped, because they would be rejected each time.
         """
         # A flush that finds nothing to write must still wait for the one that is writing.
         async with self._flushing:
@@ -212,14 +212,14 @@ class SourceStats:
                 raise
 
     async def _write(self, name: str, counts: _Counts) -> None:
-        """One table's; raises what UNREACHABLE names."""
+        """Write the counts of one table. Raise the errors in UNREACHABLE."""
         try:
             await transact(self._pool, partial(_WRITERS[name], counts=counts))
         except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
             log.exception("source_stats.dropped", table=name)
 
     async def delete_expired(self) -> None:
-        """What is older than KEEP_DAYS is of no use to anybody."""
+        """Delete rows older than KEEP_DAYS, at most once per hour."""
         now = self._clock.now()
         if now - self._expired_at < _EXPIRY_INTERVAL:
             return
@@ -232,7 +232,7 @@ class SourceStats:
         await self.delete_expired()
 
 
-# In the order of their keys, so that two processes never wait for each other in a ring.
+# The rows are written in key order, so that two processes never deadlock.
 
 
 async def _write_volumes(connection: Connection, counts: _Counts) -> None:
@@ -263,7 +263,7 @@ def _sort_by_key(counts: dict[_Key, _Value]) -> list[tuple[_Key, _Value]]:
 
 
 def _merge_counts(counts: _Counts, later: _Counts) -> None:
-    """What was counted while a write failed, to what it should have written."""
+    """Add the counts made during a failed write (``later``) to those that it should have written."""
     for volume, messages in later.volumes.items():
         counts.volumes[volume] = counts.volumes.get(volume, 0) + messages
     for outcome_key, later_count in later.outcomes.items():

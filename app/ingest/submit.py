@@ -1,17 +1,15 @@
-"""The one way in: every entrance (SDK routes, webhooks, replays, imports) hands its messages to :class:`Ingest`.
+"""Ingestion pipeline: SDK routes, webhooks, replays and imports submit their messages to :class:`Ingest`.
 
-The steps, in order; their names are labels of the metric ``segue_step_seconds``:
+It runs these steps in order; their names are labels of the metric ``segue_step_seconds``:
 
-===================  ==================================================================================
-normalise            items of the envelope become messages, rejections and warnings
-check_plan           messages that violate the tracking plan are warned about or moved to quarantine
-append               new messages enter the ledger and the log, rejections enter quarantine
-record_conflicts     duplicates that differ from the stored message enter quarantine
-queue_erasures       people who asked to be forgotten enter the erasure queue
-project              customers, their stages and segments follow (or ``defer``: the worker does it later)
-===================  ==================================================================================
+- ``normalise``: convert the items of the envelope to messages, rejections and warnings.
+- ``check_plan``: warn about messages that violate the tracking plan, or move them to quarantine.
+- ``append``: store new messages in the ledger and the log, and rejections in quarantine.
+- ``record_conflicts``: store duplicates that differ from the stored message in quarantine.
+- ``queue_erasures``: store erasure requests in the erasure queue.
+- ``project``: update customers, their stages and segments, or ``defer`` this to the worker.
 
-From ``append`` on the steps run inside one transaction (:mod:`app.ingest.group_commit`). After its COMMIT the hooks in
+The steps from ``append`` on run inside one transaction (:mod:`app.ingest.group_commit`). After its COMMIT, the hooks in
 :attr:`Ingest.after_commit` run, and then the receipt is returned.
 """
 
@@ -37,10 +35,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Submission(msgspec.Struct, kw_only=True):
-    """The messages of one request, as an entrance hands them over.
+    """The messages of one request.
 
-    ``received_at`` is in microseconds since the epoch; ``size_bytes`` counts against the bound of the queue. ``peer``
-    is who sent the request; None stands for the operator, who imports or replays.
+    ``received_at`` is in microseconds since the epoch. ``size_bytes`` counts against the size limit of the queue.
+    ``peer`` is the sender of the request; None for the operator, who imports or replays messages.
     """
 
     source: SourceView
@@ -49,20 +47,23 @@ class Submission(msgspec.Struct, kw_only=True):
     size_bytes: int
     peer: Peer | None = None
     ignored: int = 0
-    """Events of a tool that concern no person."""
+    """Number of a tool's events that concern no customer."""
     is_replay: bool = False
-    """A replay's rejections are in quarantine already, and are not put there a second time."""
+    """True for a replay, whose rejections are already in quarantine and are not stored there again."""
 
 
 class DryRun(msgspec.Struct):
-    """What submitting would have done."""
+    """The result that :meth:`Ingest.submit` would have."""
 
     receipt: Receipt
     messages: list[Message]
 
 
 class Ingest:
-    """The one way in of this process. ``after_commit`` hooks are called once for each flush that stored messages."""
+    """The ingestion pipeline of one process.
+
+    The ``after_commit`` hooks are called once for each flush that stored messages.
+    """
 
     def __init__(self, pool: Pool, registry: Registry, settings: Settings, clock: Clock, metrics: Metrics) -> None:
         self._registry = registry
@@ -75,11 +76,11 @@ class Ingest:
         )
 
     async def start(self) -> None:
-        """Start writing statistics; nothing else runs until something arrives."""
+        """Start the periodic write of statistics; flushes start only when a request arrives."""
         self.source_stats.start()
 
     async def stop(self) -> None:
-        """Answer every queued request, then end. New requests are refused from here on."""
+        """Refuse new requests, answer all queued requests, and write the statistics."""
         await self.group_commit.stop()
         await self.source_stats.stop()
 
@@ -87,20 +88,20 @@ class Ingest:
         """Store the messages; return after COMMIT, when stage and segments already reflect them.
 
         Raises:
-            Overloaded: too much is waiting, or the database cannot be reached; nothing is acknowledged.
+            Overloaded: the queue is full, or the database is unreachable. No message is acknowledged.
         """
         receipt = await self.group_commit.commit(self._prepare(submission))
         self.source_stats.count_ignored(submission.source.key, submission.ignored)
         return receipt
 
     async def dry_run(self, submission: Submission) -> DryRun:
-        """Do what :meth:`submit` does, projection included, and roll it back. Raises Overloaded."""
+        """Run all steps of :meth:`submit`, projection included, and roll them back. Raise Overloaded."""
         request = self._prepare(submission)
         messages = [message for _, message in request.parsed.messages]
         return DryRun(await self.group_commit.dry_run(request), messages)
 
     def _prepare(self, submission: Submission) -> PendingRequest:
-        """The steps before the transaction: normalise and check_plan."""
+        """Run the steps before the transaction: normalise and check_plan."""
         with self._metrics.time_step("normalise"):
             parsed = normalise(
                 submission.envelope, submission.source, submission.received_at, self._settings, submission.peer
@@ -132,5 +133,5 @@ class Ingest:
         for hook in self.after_commit:
             try:
                 hook()
-            except Exception:  # noqa: BLE001 - what is committed is acknowledged, and the other hooks run
+            except Exception:  # noqa: BLE001 - the messages are committed, and the other hooks must still run
                 _log.exception("hook.failed", hook=getattr(hook, "__qualname__", repr(hook)))

@@ -1,4 +1,4 @@
-"""Tokens that may sign one delivery: for tools whose signature leaves the body out. Owns the table used_tokens."""
+"""Single-use tokens, for tools whose webhook signature does not cover the body. Owns the table used_tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.postgres.pool import Pool
 from app.touchpoint import DAY
 
 _TOKEN_LIFETIME: Final = 8 * DAY
-"""Longer than any tool repeats a delivery; a token that old is stale by its own time."""
+"""Retention of used tokens: longer than any tool retries a webhook. An older token is refused as expired anyway."""
 
 _CLAIM = """
 WITH old AS (
@@ -23,6 +23,9 @@ RETURNING true
 
 
 async def claim_token(pool: Pool, source: str, token: str, body: bytes, now: int) -> bool:
-    """Whether this token has signed no other body. The same one again is a retry, whatever became of the first."""
+    """Record the token, and return False if it was used with another body before.
+
+    The same token with the same body is a retry and is accepted, even if the first attempt failed.
+    """
     hashes = (blake2b(part, digest_size=16).digest() for part in (token.encode("utf-8", "replace"), body))
     return await pool.fetchval(_CLAIM, source, *hashes, now, now - _TOKEN_LIFETIME) is True

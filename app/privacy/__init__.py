@@ -1,1 +1,1 @@
-"""Privacy operations. Hides which tables hold the free text of people and their erasure requests."""
+"""Privacy operations: redaction of customers' free text, and the list of erasure requests."""

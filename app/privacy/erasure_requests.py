@@ -1,4 +1,4 @@
-"""Erasure requests as a list, with the customer whom each identity names now; read-only."""
+"""List of erasure requests, each with the current customer of its identity; read-only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.touchpoint import derive_identity_id
 
 
 class ErasureRequest(msgspec.Struct):
-    """``customer`` is whom the identity names now; None for somebody who is not known, or was erased since."""
+    """``customer`` is the current customer of the identity; None if it is unknown or already erased."""
 
     id: int
     source: str
@@ -31,7 +31,10 @@ _CUSTOMERS = "SELECT id, customer_id FROM identities WHERE id = ANY($1::uuid[])"
 async def list_erasure_requests(
     pool: Pool, before: int | None, items_max: int, *, include_handled: bool
 ) -> list[ErasureRequest]:
-    """Newest first, those that are open unless asked otherwise; ``before``: id of the last one of the page before."""
+    """Return the open requests, and the handled ones if ``include_handled``, newest first.
+
+    ``before`` is the id of the last request of the previous page.
+    """
     rows = await pool.fetch(_PAGE, (1 << 63) - 1 if before is None else before, include_handled, items_max)
     requests = [ErasureRequest(*row) for row in rows]
     identities = [derive_identity_id(request.kind, request.value) for request in requests]

@@ -1,6 +1,7 @@
-"""Redaction: what people wrote is taken out of the log, which is else never rewritten. What happened stays.
+"""Redaction: removes customers' free text from the event log, and keeps the events themselves.
 
-Nothing depends on that text: no rule can read ``context.private``, so no state has to be worked out anew.
+It is the only operation that rewrites the log. No state must be recomputed, because no rule can read
+``context.private``.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from app.ingest.event_log import redact_context
 from app.postgres.pool import Connection
 
 PRIVATE: Final = "private"
-"""Member of a message's context that holds free text of people."""
+"""Member of a message's context that contains free text of a customer."""
 
 _IDENTITIES = "SELECT id FROM identities WHERE customer_id = $1"
 
 
 class RedactionCounts(msgspec.Struct, frozen=True):
-    """How many messages of the log lost their text, and how many of quarantine were deleted."""
+    """Number of messages of the log that were redacted, and of quarantine rows that were deleted."""
 
     messages: int
     quarantined: int

@@ -1,1 +1,1 @@
-"""Event names that several packages share. Hides which status words of tools mean the same. Pure."""
+"""Event names and status words that several packages share. Pure."""

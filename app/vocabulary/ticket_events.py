@@ -1,4 +1,4 @@
-"""Ticket events: their names, and which status words mean open, solved or gone. Pure."""
+"""Names of ticket events, and the mapping of tools' status words to open, solved or gone. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _GONE_WORDS: Final = frozenset({"deleted", "spam", "trashed", "scrubbed"})
 
 
 def status_of(status: str | None) -> TicketStatus | None:
-    """What a status word of any tool comes to; None where nothing was said."""
+    """Return the status that a tool's status word means; None if it is empty. An unknown word means open."""
     if not status:
         return None
     word = status.strip().lower()
