@@ -1,1 +1,1 @@
-"""Identity resolution. Hides how identities link to customers, and which customer keeps its id in a merge."""
+"""Identity resolution: links identities to customers, and merges and splits customers."""

@@ -1,6 +1,7 @@
-"""Who a customer is to a rule that draws lots: the strongest identity, and of equally strong ones the earliest.
+"""Bucketing keys for rules that select a random share of customers.
 
-It is a function of the set of messages, as everything is. Asked for only where some rule reads it.
+The key of a customer is its strongest identity, and among equally strong ones the earliest. It depends only on the set
+of messages. It is read only if a rule uses it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ SELECT customer_id, id, kind, value FROM identities WHERE customer_id = ANY($1::
 """
 
 _EARLIEST = """
--- Of each identity the first message that it was the strongest of; index touchpoints_of_identity.
+-- For each identity, the first message whose strongest identity it is; index touchpoints_of_identity.
 SELECT i.id, t.occurred_at, t.message_id, t.source
 FROM unnest($1::uuid[]) AS i (id)
 CROSS JOIN LATERAL (
@@ -29,7 +30,7 @@ CROSS JOIN LATERAL (
 
 
 async def bucketing_keys_of(connection: Connection, customer_ids: Sequence[bytes]) -> dict[bytes, BucketingKey]:
-    """By customer; one statement more where somebody has several identities of the strongest kind."""
+    """Return the keys by customer id. A second statement runs if a customer has several strongest identities."""
     strongest: dict[bytes, list[tuple[bytes, Identity]]] = {}
     for customer_id, id, kind, value in await connection.fetch(_IDENTITIES, customer_ids):
         identity = Identity(kind, value)

@@ -1,6 +1,6 @@
-"""Customer locks: rows of customers, locked until COMMIT, so that no two processes project one customer at once.
+"""Customer locks: lock rows of customers until COMMIT, so that only one process at a time projects a customer.
 
-Rows are always locked in id order: two flushes that need the same customers wait for each other and never deadlock.
+Rows are always locked in id order. So two flushes that need the same customers wait for each other and never deadlock.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
-"""Which identities are one customer: a function of the set of links, whatever order they came in. Pure.
+"""Identity graph: groups identities into customers. Pure.
 
-Aliases join first. Then links in order: a link joins two groups unless both hold a user_id (groups that an alias
-made one share theirs) or the joined group would hold too many identities of one kind; then it is a conflict and
-changes nothing. Only the earliest message that says a link counts: a later one finds it decided.
+The result depends only on the set of links, not on the order in which they arrive.
+
+Aliases join groups first. Then links are applied in the order of their messages. A link joins two groups unless both
+contain a user_id, or the joined group would exceed the limit of identities of one kind. Such a link is a conflict and
+changes nothing. The user_ids of a group that an alias joined count as one. If several messages contain a link, only the
+earliest counts.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ LINK = "link"
 
 
 class IdentityNode(msgspec.Struct, gc=False):
-    """One identity. ``carried``: some message sent it as its own; else only an alias has named it."""
+    """One identity. ``carried`` is True if a message has it as an identity, False if only an alias names it."""
 
     id: bytes
     identity: Identity
@@ -27,7 +30,7 @@ class IdentityNode(msgspec.Struct, gc=False):
 
 
 class MovedIdentity(msgspec.Struct, frozen=True):
-    """An identity whose row must change: another customer, or now carried by a message of its own."""
+    """An identity whose row must change, because its customer or its ``carried`` changed."""
 
     id: bytes
     customer: bytes | None
@@ -35,7 +38,7 @@ class MovedIdentity(msgspec.Struct, frozen=True):
 
 
 class Link(msgspec.Struct, gc=False):
-    """One edge. For an alias ``weaker`` is the user_id that previousId names, ``stronger`` the userId."""
+    """One edge. For an alias, ``weaker`` is previousId and ``stronger`` is userId, both as user_id identities."""
 
     weaker: bytes
     stronger: bytes
@@ -46,7 +49,7 @@ class Link(msgspec.Struct, gc=False):
 
 
 class Caps(msgspec.Struct, frozen=True):
-    """How many identities of one kind a customer may hold; user_ids join by alias only and are not counted."""
+    """Maximum number of identities per kind of a customer. user_ids have no limit: only an alias joins them."""
 
     anonymous_ids: int
     contacts: int
@@ -65,7 +68,7 @@ class Caps(msgspec.Struct, frozen=True):
 
 
 class Group:
-    """Identities that are one customer so far."""
+    """A set of identities that belong to one customer, as far as the links are applied."""
 
     __slots__ = ("kinds", "members")
 
@@ -89,12 +92,12 @@ class Group:
 
     @property
     def customer_id(self) -> bytes:
-        """The id of the strongest identity: any two workers, in any order, name the customer alike."""
+        """Id of the strongest identity, so that all workers derive the same customer id, in any order of messages."""
         return min((node.identity.strength, node.id) for node in self.members)[1]
 
     @property
     def exists(self) -> bool:
-        """A name that only an inactive alias has spoken is nobody yet."""
+        """False if only an inactive alias names these identities: then they are not a customer yet."""
         return any(node.carried for node in self.members)
 
 
@@ -127,7 +130,7 @@ def group_identities(nodes: Mapping[bytes, IdentityNode], links: Iterable[Link],
 
 
 def sort_links(links: Iterable[Link], identity_of: Callable[[bytes], Identity]) -> list[Link]:
-    """Links in the order in which they decide; of those of one message the stronger identity's comes first."""
+    """Return the links in order of their messages; within a message, by the strength of the weaker identity."""
 
     def sort_key(link: Link) -> tuple[Order, int, str, str]:
         identity = identity_of(link.weaker)
@@ -137,10 +140,10 @@ def sort_links(links: Iterable[Link], identity_of: Callable[[bytes], Identity]) 
 
 
 def is_alias_active(nodes: Mapping[bytes, IdentityNode], link: Link) -> bool:
-    """previousId names a user_id, unless all that is known of that value is an anonymous_id.
+    """Return whether previousId is a user_id: False if messages contain its value only as an anonymous_id.
 
-    Such an anonymous_id gets an ordinary link instead, which loses to an earlier one: a shared device that two
-    users alias does not make the two one.
+    Such an anonymous_id gets an ordinary link instead, which an earlier link overrides. So two users who alias the
+    anonymous_id of a shared device are not merged.
     """
     previous_user = nodes[link.weaker]
     if previous_user.carried:

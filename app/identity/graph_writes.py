@@ -1,4 +1,4 @@
-"""Writes of the identity graph: the tables identities and links. No other module writes them."""
+"""Writes of the identity graph. Owns the tables identities and links: no other module writes them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from app.identity.graph import IdentityNode, Link, MovedIdentity
 from app.postgres.pool import Connection
 
 _INSERT_IDENTITIES = """
--- New identities, each at first with the strongest it came with. If another worker is inserting one of them, this
--- statement waits for it, in id order, and leaves it out.
+-- Insert new identities, each first assigned to the strongest identity of its message. If another worker is inserting
+-- one of them, this statement waits for that worker, in id order, and skips the identity.
 INSERT INTO identities (id, kind, value, customer_id, carried)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::bool[])
 ON CONFLICT (id) DO NOTHING
@@ -34,7 +34,7 @@ _MARK_UNDONE = "UPDATE links SET undone_at = $3 WHERE weaker = $1 AND stronger =
 
 
 async def insert_identities(connection: Connection, nodes: Sequence[IdentityNode]) -> list[IdentityNode]:
-    """Insert ``nodes``, which are in id order; return those that did not exist yet."""
+    """Insert ``nodes``, which must be in id order; return those that did not exist before."""
     rows = await connection.fetch(
         _INSERT_IDENTITIES,
         [node.id for node in nodes],
@@ -48,7 +48,7 @@ async def insert_identities(connection: Connection, nodes: Sequence[IdentityNode
 
 
 async def write_graph(connection: Connection, links: Sequence[Link], moved: Sequence[MovedIdentity]) -> None:
-    """Store new and changed links, and identities that moved to another customer: one statement, or none."""
+    """Store new and changed links, and identities that moved to another customer, in at most one statement."""
     if not (links or moved):
         return
     await connection.execute(
@@ -67,5 +67,5 @@ async def write_graph(connection: Connection, links: Sequence[Link], moved: Sequ
 
 
 async def mark_link_undone(connection: Connection, weaker: bytes, stronger: bytes, undone_at: int | None) -> bool:
-    """Undo a link, or restore it if ``undone_at`` is None; return False if there is no such link."""
+    """Undo a link, or restore it if ``undone_at`` is None; return False if the link does not exist."""
     return await connection.fetchval(_MARK_UNDONE, weaker, stronger, undone_at) is not None

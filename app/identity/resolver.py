@@ -1,8 +1,8 @@
 """Identity resolution: finds, creates, merges and splits the customers of a whole flush at once.
 
-Most messages say what is known already and cost a look-up. A new link between groups without conflicts, or one later
-than all links of both, extends the graph where it stands. Only a link that may change an earlier decision (late and
-contested, an alias, an undo) has its whole neighbourhood grouped again by :mod:`app.identity.graph`.
+Most messages contain only known identities and links, and cost one lookup. A new link extends the graph in place if its
+groups have no conflicts, or if it is later than all links of both groups. If a link may change an earlier decision, its
+whole neighbourhood is grouped again by :mod:`app.identity.graph`: a late link of a contested group, an alias, an undo.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from app.postgres.pool import Connection
 from app.touchpoint import Identity, Message, Order
 
 NEVER: Final = -1
-"""Before any instant a message can have: no link yet."""
+"""Value of ``last_link_at`` for a customer without links: earlier than the instant of any message."""
 
 _OVERTAKEN_MAX: Final = 5
 
 
 class ResolvedCustomer(msgspec.Struct):
-    """A customer after the graph has moved.
+    """A customer after the update of the graph.
 
-    ``origins`` are the rows whose identities it holds now. With none it is new; with one, wholly taken over, its
-    state goes on; otherwise its history must be replayed.
+    ``origins`` are the former customers of its identities; a new customer has no origin. ``is_whole`` is True if it has
+    all identities of its origins. If it is whole and has one origin, it keeps that state; otherwise its history must be
+    replayed.
     """
 
     id: bytes
@@ -40,26 +41,26 @@ class ResolvedCustomer(msgspec.Struct):
 
 
 class Resolution(msgspec.Struct):
-    """Whose the identities are, and what the graph has to have written."""
+    """The customers of the identities of a flush, and the changes of the graph to be written."""
 
     customers: dict[bytes, ResolvedCustomer]
     customer_of: dict[bytes, bytes]
-    """Each identity of the flush -> the customer it belongs to."""
+    """Identity id -> id of its customer, for all identities of the flush."""
     links: list[Link]
     moved_identities: list[MovedIdentity]
     merged_customers: list[bytes]
-    """Rows of customers that are now part of others."""
+    """Ids of customers that were merged into others."""
 
 
 class _FlushIdentities:
-    """The identities, links and aliases that the messages of one flush carry, each once."""
+    """The identities, links and aliases of the messages of one flush, without duplicates."""
 
     def __init__(self, messages: Iterable[Message]) -> None:
         self.identities: dict[bytes, Identity] = {}
         self.carried_ids: set[bytes] = set()
         self.links: dict[tuple[bytes, bytes], Link] = {}
         self.likely_customers: dict[bytes, bytes] = {}
-        """Where a new identity most likely belongs: the strongest identity it was seen with."""
+        """Identity id -> the strongest identity of its message, which is the most likely customer of a new identity."""
         for message in messages:
             self._add_message(message)
 
@@ -93,7 +94,7 @@ class _FlushIdentities:
 
 
 _MEMBERS = """
--- Every identity of the locked customers, each with the links that this flush names.
+-- All identities of the locked customers, each with those of its links that this flush contains.
 SELECT i.id, i.kind, i.value, i.customer_id, i.carried,
        l.stronger, l.kind AS link_kind, l.occurred_at, l.message_id, l.source, l.joined, l.undone_at
 FROM identities i
@@ -105,7 +106,7 @@ WHERE i.customer_id = ANY($1::uuid[]) OR i.id = ANY($2::uuid[])
 """
 
 _NEIGHBOURS = """
--- Links that touch these identities, conflicts included; one step of the walk over a neighbourhood.
+-- All links of these identities, including conflicts: one step of the walk over a neighbourhood.
 SELECT weaker, stronger, kind, occurred_at, message_id, source, joined, undone_at
 FROM links WHERE weaker = ANY($1::uuid[])
 UNION
@@ -115,7 +116,7 @@ FROM links WHERE stronger = ANY($1::uuid[])
 
 
 async def resolve_identities(connection: Connection, messages: Sequence[Message], caps: Caps) -> Resolution:
-    """Find or create the customer of every message, extend the graph by the messages' links, and lock the rows."""
+    """Find or create the customers of the messages, add the messages' links to the graph, and lock the rows."""
     flush = _FlushIdentities(messages)
     pairs = sorted(flush.links)
     loaded = _LoadedGraph()
@@ -135,7 +136,7 @@ async def resolve_identities(connection: Connection, messages: Sequence[Message]
 
 
 async def resolve_neighbourhood(connection: Connection, seeds: Sequence[bytes], caps: Caps) -> Resolution:
-    """Group the neighbourhood of ``seeds`` again from its links, after one of them was undone or restored."""
+    """Group the neighbourhood of ``seeds`` again from its links, after a link was undone or restored."""
     loaded = _LoadedGraph()
     await loaded.load(connection, sorted(seeds), [])
     graph = _GraphUpdate(loaded, caps)
@@ -147,7 +148,7 @@ async def resolve_neighbourhood(connection: Connection, seeds: Sequence[bytes], 
 async def _insert_missing(
     connection: Connection, flush: _FlushIdentities, missing: Sequence[bytes]
 ) -> list[IdentityNode]:
-    """Insert the identities of ``missing``; return those that this flush inserted, not another worker."""
+    """Insert the identities of ``missing``; return those that this flush inserted, without those of other workers."""
     nodes = []
     for id in missing:
         carried = id in flush.carried_ids
@@ -156,11 +157,11 @@ async def _insert_missing(
 
 
 class _LoadedGraph:
-    """The part of the graph that is read and locked so far; it grows when a neighbourhood must be grouped again."""
+    """The part of the graph that is read and locked; it grows if a neighbourhood must be grouped again."""
 
     def __init__(self) -> None:
         self.inserted_ids: set[bytes] = set()
-        """Identities that this flush inserted. Their ``customer`` is a guess: it has no row yet."""
+        """Identities that this flush inserted. Their ``customer`` is provisional and has no row yet."""
         self.rows: dict[bytes, CustomerRow] = {}
         self.nodes: dict[bytes, IdentityNode] = {}
         self.links: dict[tuple[bytes, bytes], Link] = {}
@@ -171,7 +172,7 @@ class _LoadedGraph:
             self.nodes[node.id] = node
 
     async def load(self, connection: Connection, ids: Sequence[bytes], pairs: Sequence[tuple[bytes, bytes]]) -> None:
-        """Lock the customers of ``ids`` and read their identities; again, if a merge overtook us meanwhile."""
+        """Lock the customers of ``ids`` and read their identities; repeat if a concurrent merge changed them."""
         overtaken: list[bytes] = []
         for _ in range(_OVERTAKEN_MAX):
             if not ids:
@@ -194,7 +195,7 @@ class _LoadedGraph:
         for id, kind, value, customer, carried, *link in rows:
             self.nodes[id] = IdentityNode(id, Identity(kind, value), carried, customer)
             if link[0] is not None:
-                # What was read before the lock was ours may be out of date.
+                # Replace a link that was read before the rows were locked, because it may be out of date.
                 self.links.pop((id, link[0]), None)
                 self._add_link(id, *link)
 
@@ -213,7 +214,7 @@ class _LoadedGraph:
         self.links.setdefault((weaker, stronger), Link(weaker, stronger, kind, order, joined, undone_at is not None))
 
     async def load_neighbourhood(self, connection: Connection, seeds: Iterable[bytes]) -> set[bytes]:
-        """Walk all links from ``seeds`` until nothing new is reached; lock and read the customers on the way."""
+        """Follow all links from ``seeds``, lock and read the customers on the way, and return the identities."""
         reached: set[bytes] = set()
         frontier = set(seeds)
         while frontier:
@@ -230,7 +231,7 @@ class _LoadedGraph:
 
 
 class _Cluster(msgspec.Struct):
-    """A group of the graph with what decides whether it can be extended where it stands."""
+    """A group, with the data that decides whether the graph can be extended in place."""
 
     group: Group
     contested: bool
@@ -238,8 +239,10 @@ class _Cluster(msgspec.Struct):
 
 
 class _GraphUpdate:
-    """Extends the graph by one flush, link by link. Identities whose group depends on other links stay ``undecided``
-    until :meth:`regroup_undecided`."""
+    """Adds the links of one flush to the graph, one by one.
+
+    Identities whose group depends on other links stay ``undecided`` until :meth:`regroup_undecided`.
+    """
 
     def __init__(self, loaded: _LoadedGraph, caps: Caps) -> None:
         self.loaded = loaded
@@ -258,7 +261,7 @@ class _GraphUpdate:
                 self.members_of.setdefault(node.customer, []).append(node)
 
     def mark_carried(self, id: bytes) -> None:
-        """A message sent this identity as its own. If only an alias knew it, that alias must be weighed again."""
+        """Record that a message has this identity. If only an alias named it before, decide that alias again."""
         node = self.loaded.nodes[id]
         if not node.carried:
             node.carried = True
@@ -272,7 +275,7 @@ class _GraphUpdate:
         if stored is not None and stored.order <= link.order:
             return
         if stored is not None and stored.undone:
-            # It stays undone, but if it is ever restored, this is the message that decides.
+            # The link stays undone. If it is restored later, the order of this earlier message applies.
             stored.order = link.order
             self.changed_links[link.weaker, link.stronger] = stored
             return
@@ -359,7 +362,7 @@ class _GraphUpdate:
         return resolution
 
     def _clusters(self) -> Iterable[_Cluster]:
-        """Each once, though every member points to it."""
+        """Return the clusters without duplicates; ``cluster_of`` has one entry per member."""
         return {id(cluster): cluster for cluster in self.cluster_of.values()}.values()
 
     def _resolve_cluster(self, cluster: _Cluster, resolution: Resolution, former_customers: set[bytes]) -> None:
@@ -385,7 +388,7 @@ class _GraphUpdate:
             )
 
     def _is_unchanged(self, cluster: _Cluster) -> bool:
-        """A neighbour that was looked at and came out as it was: nothing of it is written."""
+        """Return whether a cluster equals its stored customer, so that nothing of it must be written."""
         first, *more_members = cluster.group.members
         row = (
             None if first.id in self.loaded.inserted_ids or first.customer is None else self.loaded.rows[first.customer]
