@@ -1,1 +1,1 @@
-"""Data quality reports. Hides how source health, volume anomalies and trait coverage are computed."""
+"""Data quality reports: source health, volume anomalies and trait coverage."""

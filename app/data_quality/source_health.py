@@ -1,4 +1,4 @@
-"""How well data arrives: violations of the tracking plan, oddities of volume, the health of one source."""
+"""Source health: violations of the tracking plan, volume anomalies, and a health report of one source."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from app.postgres.pool import Pool, snapshot
 from app.touchpoint import DAY, HOUR
 
 EVENTS_PER_SOURCE: Final = 20
-"""Of each source so many of its most frequent events are looked at one by one."""
+"""Number of events of each source, the most frequent ones, that are checked for anomalies individually."""
 
 _HEALTH_HOURS: Final = 24
 
@@ -35,7 +35,7 @@ ORDER BY last_at DESC, source, event, reason LIMIT $3
 """
 
 _FIRSTS = """
--- When each source, channel and event of a source was first seen, and how much of it arrived since $1.
+-- The first hour of each source, and of each channel and event of a source, and its number of messages since $1.
 SELECT source, channel, name, min(hour), coalesce(sum(messages) FILTER (WHERE hour >= $1), 0)::bigint
 FROM source_volumes WHERE ($2::text IS NULL OR source = $2)
 GROUP BY GROUPING SETS ((source), (source, channel), (source, name))
@@ -44,7 +44,7 @@ ORDER BY source, channel NULLS FIRST, name NULLS FIRST
 """
 
 _HOURS = """
--- Messages by hour since $1 of each source, and of its most frequent events; index volumes_by_hour.
+-- Messages per hour since $1, for each source and for its most frequent events; index volumes_by_hour.
 WITH recent AS MATERIALIZED (
     SELECT source, name, hour, sum(messages) AS messages FROM source_volumes
     WHERE hour >= $1 AND ($2::text IS NULL OR source = $2) GROUP BY source, name, hour
@@ -84,11 +84,11 @@ _BY_HOUR = "SELECT hour, sum(messages)::bigint FROM source_volumes WHERE source 
 _COUNT_QUARANTINED = "SELECT count(*) FROM quarantine WHERE source = $1 AND replayed_at IS NULL AND received_at >= $2"
 
 _OUTCOMES_SEEN: Final = ("accepted", "duplicate", "rejected", "ignored")
-"""Outcomes that say that the source is there; a delivery that was refused may be anybody's."""
+"""Outcomes that prove that the source is active; a refused delivery can come from any sender."""
 
 
 class ViolationCount(msgspec.Struct, frozen=True):
-    """How often the plan was not kept in one way. ``sample`` are properties of the first message that did not."""
+    """Number of messages that violated the plan for one reason. ``sample`` has properties of the first of them."""
 
     source: str
     event: str
@@ -100,9 +100,10 @@ class ViolationCount(msgspec.Struct, frozen=True):
 
 
 class SourceHealth(msgspec.Struct, frozen=True):
-    """One source in the last day. ``hours`` are (begin, accepted messages), oldest first; the last is not over.
+    """Health of one source in the last day.
 
-    ``counts`` by outcome; ``rejected``, ``refused`` and ``warned`` are the same told by code or reason.
+    ``hours`` are (start, accepted messages), oldest first; the last hour is the current one. ``counts`` are messages by
+    outcome. ``rejected``, ``refused`` and ``warned`` divide these outcomes by code or reason.
     """
 
     source: str
@@ -121,11 +122,11 @@ class SourceHealthQueries:
         self._pool = pool
 
     async def list_violations(self, source: str | None, event: str | None, items_max: int) -> list[ViolationCount]:
-        """The latest first."""
+        """Return the violations, latest first."""
         return [ViolationCount(*row) for row in await self._pool.fetch(_VIOLATIONS, source, event, items_max)]
 
     async def list_anomalies(self, source: str | None, since: int, now: int) -> list[Anomaly]:
-        """Of one source or of all, latest first. ``since``: where the span that is asked about begins."""
+        """Return the anomalies from ``since`` to ``now``, of one source or of all, latest first."""
         async with snapshot(self._pool) as connection:
             firsts = await connection.fetch(_FIRSTS, hour_of(since), source, OTHER)
             rows = await connection.fetch(_HOURS, hour_of(now) - HISTORY, source, OTHER, EVENTS_PER_SOURCE)
@@ -135,7 +136,7 @@ class SourceHealthQueries:
             for key, name, hours, messages in rows
         ]
         novelties = find_novelties([FirstSeen(*row) for row in firsts], since, OTHER)
-        # Many sources take a while, and requests share this event loop.
+        # With many sources the computation takes long, and requests share this event loop.
         anomalies = await asyncio.to_thread(lambda: list(find_anomalies(all_series, since, now)))
         return sorted(
             [*novelties, *anomalies],
@@ -143,9 +144,9 @@ class SourceHealthQueries:
         )
 
     async def read_health(self, source: str, now: int) -> SourceHealth:
-        """Raises :class:`NotFound`."""
+        """Return the health of one source. Raise :class:`NotFound` if it does not exist."""
         if not await self._pool.fetchval(_SOURCE, source):
-            raise NotFound(f"There is no source {source}.")
+            raise NotFound(f"Source {source} does not exist.")
         begin = hour_of(now) - (_HEALTH_HOURS - 1) * HOUR
         rows = await self._pool.fetch(_OUTCOMES, source, begin)
         details: dict[str, dict[str, int]] = {name: {} for name in ("rejected", "refused", "warned")}

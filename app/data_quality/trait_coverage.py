@@ -1,4 +1,7 @@
-"""For each declared trait, how many customers have it: over the whole base, in bounded chunks of one snapshot."""
+"""Trait coverage: counts, for each declared trait, the customers that have it.
+
+The report scans all customers, in chunks of one database snapshot.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from app.registry.registry import Registry
 from app.rules.engine.ruleset import Ruleset
 
 TRAITS_MAX: Final = 5_000
-"""Names that are counted; clients invent them, and the most common of so many are found whatever order they come in."""
+"""Maximum number of trait names that are counted. Clients choose the names, so their number must be bounded."""
 
 _EMPTY: Final[tuple[Any, ...]] = ("", [], {})
 
@@ -25,14 +28,14 @@ _ROWS = "SELECT id, state, flips_at, revision, stale FROM customers WHERE id = A
 
 
 class TraitCount(msgspec.Struct):
-    """``empty`` of those who have it have it as empty text, list or object, which says little."""
+    """Number of customers that have the trait, and how many of these have an ``empty`` text, list or object."""
 
     customers: int = 0
     empty: int = 0
 
 
 class TraitCoverage(msgspec.Struct, frozen=True):
-    """``left_out`` is how often a trait was met whose name is beyond TRAITS_MAX."""
+    """Counts by trait. ``left_out`` is the number of trait values that were not counted because of TRAITS_MAX."""
 
     customers: int
     traits: dict[str, TraitCount]
@@ -46,7 +49,10 @@ class TraitCoverageQueries:
         self._points_max = settings.series_points_max
 
     async def count_traits(self, now: int) -> TraitCoverage:
-        """What is stored is believed where traits cannot have changed since; any other customer is read anew."""
+        """Count the customers of each trait.
+
+        The stored state is used if the traits cannot have changed since it was written; other customers are recomputed.
+        """
         counts: dict[str, TraitCount] = {}
         customers = left_out = 0
         async with snapshot(self._pool) as connection:
@@ -78,7 +84,7 @@ class TraitCoverageQueries:
 
 
 def _count_traits(traits: Mapping[str, Any], counts: dict[str, TraitCount]) -> int:
-    """How many of these found no place among the counts."""
+    """Add ``traits`` to ``counts``, and return how many did not fit."""
     left_out = 0
     for name, value in traits.items():
         if value is None:

@@ -1,16 +1,16 @@
-"""What is odd about how much arrives: new names and channels, sudden silence, jumps. Pure; hours and ``now`` are given.
+"""Volume anomalies: new event names and channels, silence, and jumps in the number of messages per hour. Pure.
 
-**What is expected** of an hour is the median of the same hour of the week in the four weeks before, of those in which
-the series existed already; with fewer than two of them, of the same hour of the day in the seven days before, of which
-there must be three. A median is not moved by one newsletter or one outage. With neither, nothing is expected and
-nothing is odd.
+**Expected count** of an hour: the median of the same hour of the week in the previous four weeks. Only weeks since the
+start of the series count, and at least two are needed. With fewer weeks, it is the median of the same hour of the day
+in the previous seven days, of which at least three are needed. One newsletter or one outage does not move a median.
+Without enough history there is no expected count and no anomaly.
 
-**Silence**: nothing has arrived since some hour ended, at least one whole hour has passed, and of the whole hours since
-(at most the last 168) at least SILENCE_MESSAGES were expected together.
+**Silence**: no message has arrived for at least one whole hour. In the whole hours since the last message (at most the
+last 168), the expected counts add up to at least SILENCE_MESSAGES.
 
-**A jump**: a whole hour, within the span asked about, in which at least JUMP_MESSAGES more (or fewer) arrived than
-expected, JUMP_FACTOR times as many (or few) or beyond, and more (or fewer) than in each single hour that it is compared
-with. Neighbouring hours that jump the same way are one jump.
+**Jump**: a whole hour in the requested span, with three conditions. The count differs from the expected count by at
+least JUMP_MESSAGES. It is at least JUMP_FACTOR times as high or as low. It is higher or lower than in every hour that
+it is compared with. Adjacent hours that jump in the same direction are one jump.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ JUMP_MESSAGES: Final = 50
 JUMP_FACTOR: Final = 3
 
 HISTORY: Final = WEEKS * WEEK + SILENT_HOURS_MAX * HOUR
-"""How far back hours are looked at."""
+"""Span of hours that the analysis reads, in microseconds."""
 
 AnomalyKind = Literal["new_source", "new_event", "new_channel", "silence", "volume_up", "volume_down", "too_many_names"]
 
 
 class FirstSeen(NamedTuple):
-    """When something was first seen, by the hour, and how many messages of it arrived in the span asked about.
+    """First hour of a source, channel or event, and its number of messages in the requested span.
 
-    A source itself where it has neither ``channel`` nor ``event``.
+    It is for the source itself if both ``channel`` and ``event`` are None.
     """
 
     source: str
@@ -52,9 +52,10 @@ class FirstSeen(NamedTuple):
 
 
 class VolumeSeries(msgspec.Struct):
-    """Messages by hour, an hour being the instant at which it begins; hours without any may be left out.
+    """Messages per hour of one event, or of a whole source if ``event`` is None.
 
-    Of a whole source where ``event`` is None. ``first`` is the first hour in which anything ever arrived.
+    An hour is identified by the instant of its start. Hours without messages may be missing. ``first`` is the first
+    hour in which a message ever arrived.
     """
 
     source: str
@@ -64,7 +65,10 @@ class VolumeSeries(msgspec.Struct):
 
 
 class Anomaly(msgspec.Struct, frozen=True):
-    """``since`` and ``until`` are whole hours; ``until`` is None where it still is so. ``expected`` as above."""
+    """An anomaly of one source. ``since`` and ``until`` are whole hours; ``until`` is None while it continues.
+
+    ``expected`` is the expected count, as the docstring of the module defines it.
+    """
 
     kind: AnomalyKind
     source: str
@@ -81,9 +85,10 @@ def hour_of(instant: int) -> int:
 
 
 def find_novelties(firsts: Sequence[FirstSeen], since: int, other: str) -> Iterator[Anomaly]:
-    """What was first seen in the span that begins in the hour of ``since``.
+    """Yield sources, channels and events whose first message is in or after the hour of ``since``.
 
-    A new source is told once, and nothing of what is new with it. ``other`` is the name of the surplus.
+    The channels and events of a new source are not reported separately. ``other`` is the name that stands for all names
+    above the limit.
     """
     begin = hour_of(since)
     first_hours = {first.source: first.hour for first in firsts if first.channel is None and first.event is None}
@@ -101,7 +106,7 @@ def find_novelties(firsts: Sequence[FirstSeen], since: int, other: str) -> Itera
 
 
 def find_anomalies(all_series: Sequence[VolumeSeries], since: int, now: int) -> Iterator[Anomaly]:
-    """Silence and jumps. Of a source that is silent nothing is told of its single events."""
+    """Yield silences and jumps. If a source is silent, the silence of its events is not reported."""
     silent = {}
     for series in all_series:
         silent[series.source, series.event] = silence = _find_silence(series, now)
@@ -115,7 +120,7 @@ def find_anomalies(all_series: Sequence[VolumeSeries], since: int, now: int) -> 
 
 
 def comparable_counts(series: VolumeSeries, hour: int) -> Sequence[int]:
-    """What arrived in the hours that this one is compared with; empty where too little is known."""
+    """Return the counts of the earlier hours to compare with; empty if the history is too short."""
     for step, times, least in ((WEEK, WEEKS, WEEKS_MIN), (DAY, DAYS, DAYS_MIN)):
         earlier_hours = [hour - step * count for count in range(1, times + 1)]
         counts = [series.hours.get(earlier, 0) for earlier in earlier_hours if earlier >= series.first]
@@ -125,6 +130,7 @@ def comparable_counts(series: VolumeSeries, hour: int) -> Sequence[int]:
 
 
 def expected_count(series: VolumeSeries, hour: int) -> float | None:
+    """Return the median of :func:`comparable_counts`; None if the history is too short."""
     compared = comparable_counts(series, hour)
     return median(compared) if compared else None
 
@@ -181,6 +187,6 @@ def _merge_jumps(jump: Anomaly, next_jump: Anomaly) -> Anomaly:
 
 
 def list_hours(hours: Mapping[int, int], now: int, count: int) -> list[tuple[int, int]]:
-    """Messages of the last ``count`` hours, the one that is not over included, oldest first."""
+    """Return (hour, messages) of the last ``count`` hours, including the current hour, oldest first."""
     this_hour = hour_of(now)
     return [(hour, hours.get(hour, 0)) for hour in range(this_hour - (count - 1) * HOUR, this_hour + HOUR, HOUR)]

@@ -1,4 +1,4 @@
-"""What stands in quarantine, corrected: patched by RFC 6902, and read so that one row is stored once. Pure."""
+"""Correction of quarantined messages with JSON Patch (RFC 6902), with an id that stores each row only once. Pure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from app.quarantine import reparse
 
 OPERATIONS_MAX: Final = 100
 PATCHED_BYTES_MAX: Final = 1_000_000
-"""Of one patched message: a patch that copies a document into itself doubles it each time."""
+"""Maximum size of a patched message: a patch can copy a document into itself and double its size each time."""
 
 _HASHED_ID_PREFIX: Final = b'"hash-'
-"""So begin ids that we gave an event which had none; they follow from what it says, and that was corrected."""
+"""Prefix of message ids that are a hash of the content, for events without an id. A correction changes the hash."""
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -32,14 +32,14 @@ _REQUIRED_MEMBERS: Final = {"add": "value", "replace": "value", "test": "value",
 
 
 class Unpatchable(Exception):
-    """The patch does not fit this message; says why."""
+    """Raised if a patch cannot be applied to a message; its text is the reason."""
 
 
 class Patch:
-    """Operations of RFC 6902, applied one after the other to what the quarantine shows as ``original``."""
+    """JSON Patch operations (RFC 6902), applied in order to the ``original`` of a quarantine row."""
 
     def __init__(self, operations: Sequence[Mapping[str, Any]]) -> None:
-        """Raises :class:`BadRequest` with the path of the operation that is none."""
+        """Parse the operations. Raise :class:`BadRequest` with the path of the first invalid operation."""
         self._operations = [self._parse_operation(index, operation) for index, operation in enumerate(operations)]
 
     @staticmethod
@@ -51,20 +51,22 @@ class Patch:
             raise BadRequest(f"{path}: {error}.", path=path) from None
         required_member = _REQUIRED_MEMBERS.get(operation["op"])
         if required_member is not None and required_member not in operation:
-            raise BadRequest(f"{path}: {operation['op']} needs {required_member}.", path=path)
+            raise BadRequest(f"{path}: the operation {operation['op']} requires {required_member}.", path=path)
         return patch
 
     def apply(self, original: bytes) -> bytes:
-        """Raises :class:`Unpatchable`."""
+        """Return the patched message. Raise :class:`Unpatchable`."""
         try:
             document = _decode(original)
             for index, operation in enumerate(self._operations):
                 document = operation.apply(document, in_place=True)
                 if len(_encode(document)) > PATCHED_BYTES_MAX:
-                    raise Unpatchable(f"/patch/{index}: the message grows beyond {PATCHED_BYTES_MAX} bytes")
+                    raise Unpatchable(f"/patch/{index}: the patched message is larger than {PATCHED_BYTES_MAX} bytes")
             return _encode(document)
         except msgspec.DecodeError:
-            raise Unpatchable("the original is no JSON; replay it by its id, with the message in the body") from None
+            raise Unpatchable(
+                "the original is not JSON; replay the row by its id, with the corrected message in the body"
+            ) from None
         except (*_FAILURES, RecursionError, ArithmeticError) as error:
             raise Unpatchable(str(error)[:300]) from None
 
@@ -72,10 +74,10 @@ class Patch:
 def reparse_patched(
     body: bytes, row: int, original: bytes, form: str, received_at: int, limits: Limits, options: Mapping[str, str]
 ) -> Envelope:
-    """What ``body`` says, which may correct the original of that row of the quarantine. Raises InvalidBody.
+    """Parse ``body``, which is the original of a quarantine row or a correction of it. Raise InvalidBody.
 
-    However it is corrected, it has one id: its own, else the one that the original has by what it says, else the row's.
-    So two replays at once, or one after a crash, store once.
+    The message id is the one in the correction, or else that of the original, or else one derived from the row. So
+    concurrent replays, or a replay after a crash, store the message only once.
     """
     envelope = reparse.reparse(body, form, received_at, limits, options)
     if body == original:
@@ -105,7 +107,7 @@ def _find_original_ids(
 
 
 def _decode_members(item: bytes) -> dict[str, bytes]:
-    """Of what may be no object at all, which is then refused like any message that is none."""
+    """Return the members of an item; empty if it is not a JSON object, so that it is rejected later."""
     try:
         return json_text.decode_members(item)
     except (msgspec.DecodeError, RecursionError):

@@ -1,8 +1,8 @@
-"""What stood in quarantine, read once more: a message of ours, or the foreign event that it was. Pure.
+"""Parsing of quarantined originals: Segment-shaped messages, or events in a vendor's format. Pure.
 
-The form of a rejection names its reader, and behind a question mark what of the request a replay must not take anew:
-when it was sent by the sender's clock, when an event happened that does not say so, and who sent it. An address that
-the sender did not want kept needs no place there, because a replay has no connection to take one from.
+The form of a rejection is the name of the parser, followed by ``?`` and data of the request that a replay must reuse.
+These are the time of sending by the sender's clock, the time assigned to an event without a time, and the SDK. The form
+does not record whether an IP address may be stored, because a replay has no connection and so no address.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ _SEGMENT_MEMBERS: Final = {"userId", "anonymousId", "messageId"}
 def reparse(
     original: bytes, form: str, received_at: int, limits: Limits, options: Mapping[str, str]
 ) -> segment.Envelope:
-    """One message, or what one foreign event makes. Raises InvalidBody.
+    """Parse one message, or the messages of one vendor event. Raise InvalidBody.
 
-    ``form`` is the rejection's; ``received_at`` when it first arrived; ``options`` are those of its source.
+    ``form`` is from the rejection, ``received_at`` is when the original arrived, and ``options`` are those of its
+    source.
     """
     delivery = webhook_parser.reparse(form, original, received_at, options)
     if delivery is not None:
@@ -62,12 +63,12 @@ def _decode_members(original: bytes, limits: Limits) -> Members:
 
 
 def _is_segment_message(members: Members) -> bool:
-    """A foreign event may be corrected by a message of ours."""
+    """Return whether the members are a Segment-shaped message, which may be the correction of a vendor event."""
     return decode_text_or_none(members.get("type")) in TYPES or not _SEGMENT_MEMBERS.isdisjoint(members)
 
 
 def _reparse_without_form(original: bytes, members: Members, received_at: int, limits: Limits) -> segment.Envelope:
-    """What was kept before forms were."""
+    """Parse a row that was stored before rows had a form; guess the format from its members."""
     if "events" in members or "user_properties" in members:
         return ga4.read(original, None, received_at, limits)
     if "$distinct_id" in members or "$group_key" in members:
@@ -82,5 +83,5 @@ def _reparse_without_form(original: bytes, members: Members, received_at: int, l
 def _read_segment_message(original: bytes, limits: Limits) -> segment.Envelope:
     envelope = segment.read(b'{"batch":[' + original + b"]}", "batch", limits)
     if len(envelope.items) + len(envelope.rejections) != 1:
-        raise InvalidBody("Send one message.")
+        raise InvalidBody("The body must be exactly one message.")
     return envelope

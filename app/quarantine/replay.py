@@ -1,7 +1,8 @@
-"""Replay of quarantined messages, one row or many, as they are or corrected; each row is stored once.
+"""Replay of quarantined messages: one row or many, unchanged or corrected. Each row is stored only once.
 
-Every message has an id: its own, or one that follows from its row. So a second replay, at the same moment or after a
-crash between storing and marking, is a duplicate; only a correction that changes the message id makes another message.
+Every message has an id: its own, or one derived from its row. So a second replay is a duplicate, also if it runs
+concurrently or after a crash between storing and marking. Only a correction that changes the message id makes another
+message.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from app.quarantine.search import QuarantinedMessage, QuarantineQuery, Quarantin
 from app.registry.registry import Registry
 
 _CONCURRENT_ROWS: Final = 50
-"""Rows that are replayed at once; they share flushes."""
+"""Number of rows that are replayed concurrently, so that they share flushes."""
 
 Outcome = Literal["accepted", "duplicate", "rejected", "unpatchable", "failed"]
 
@@ -32,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 
 class ReplayResult(msgspec.Struct, frozen=True):
-    """The outcome of one row. ``code`` and ``reason`` if it was not accepted; ``body`` is what was parsed."""
+    """The outcome of one row. ``code`` and ``reason`` are set if it was not accepted; ``body`` is the replayed text."""
 
     id: int
     source: str
@@ -53,16 +54,16 @@ class QuarantineReplayer:
         self._clock = clock
 
     async def replay_one(self, id: int, corrected: bytes) -> Receipt:
-        """Submit a row as it is, or as ``corrected``. Raises NotFound, InvalidBody and Overloaded."""
+        """Submit a row unchanged, or as ``corrected`` if it is not empty. Raise NotFound, InvalidBody or Overloaded."""
         row = await self._search.read_one(id)
         return await self._replay(row, corrected or row.original)
 
     async def replay_page(
         self, query: QuarantineQuery, after: int, limit: int, patch: Patch | None, *, dry_run: bool
     ) -> tuple[list[ReplayResult], int | None]:
-        """Submit the oldest rows with an id above ``after``; return their results and the id to go on after.
+        """Submit the oldest rows with an id above ``after``; return their results and ``after`` of the next page.
 
-        A row that is rejected again stays as it is.
+        A row that is rejected again stays unchanged.
         """
         page = await self._search.list_oldest(query, after, limit)
         if dry_run:
@@ -76,7 +77,7 @@ class QuarantineReplayer:
         return list(await asyncio.gather(*map(replay_in_slot, page.rows))), page.next
 
     async def _try_row(self, row: QuarantinedMessage, patch: Patch | None, *, dry_run: bool) -> ReplayResult:
-        """Replay one row; its failure is its result and costs its neighbours nothing."""
+        """Replay one row; a failure becomes its result and does not affect other rows."""
         try:
             body = row.original if patch is None else patch.apply(row.original)
         except Unpatchable as error:
@@ -101,18 +102,18 @@ class QuarantineReplayer:
             return (await self._ingest.dry_run(submission)).receipt
         except Overloaded:
             raise
-        except Exception as error:  # a replay would quarantine it as unstorable
+        except Exception as error:  # A replay would quarantine the message as unstorable.
             log.error("replay.dry_run_failed", exc_info=error)
             raise InvalidBody(RejectionCode.UNSTORABLE.meaning) from None
 
     def _build_submission(self, row: QuarantinedMessage, body: bytes) -> Submission:
-        """The row as of its own arrival: by the clock of the replay it would have happened later than it did.
+        """Build the submission with the row's original time of receipt, so that the message keeps its time.
 
-        Whether a bot sent it is not checked again.
+        The bot filter is off: a replay is a decision to accept the message.
         """
         source = self._registry.access.current.sources.get(row.source)
         if source is None:
-            raise NotFound(f"Its source {row.source} is no more.")
+            raise NotFound(f"The source {row.source} of this message no longer exists.")
         webhook_source = self._registry.access.current.webhook_sources.get(row.source)
         options = {} if webhook_source is None else webhook_source.options
         limits = self._settings.limits
@@ -127,14 +128,14 @@ class QuarantineReplayer:
 
 
 def _is_accepted(row: QuarantinedMessage, receipt: Receipt) -> bool:
-    """Whether the row is stored now. A twin that differs is a duplicate of the first one, and is not in the log."""
+    """Return whether the row's message is stored. A conflicting twin is a duplicate, but is not in the log."""
     if receipt.accepted or _is_only_erasure(receipt):
         return True
     return receipt.duplicate > 0 and row.code != CONFLICTING_TWIN
 
 
 def _is_only_erasure(receipt: Receipt) -> bool:
-    """Whether the row was an erasure request and nothing else: then that it is queued is that it is accepted."""
+    """Return whether the row was only an erasure request, which counts as accepted once it is queued."""
     return receipt.erasures > 0 and not (receipt.accepted or receipt.duplicate or receipt.rejected)
 
 
@@ -143,7 +144,7 @@ def _build_result(row: QuarantinedMessage, receipt: Receipt, body: bytes) -> Rep
         outcome: Outcome = "duplicate" if receipt.duplicate and not receipt.accepted else "accepted"
         return ReplayResult(row.id, row.source, row.message_id, outcome, body=body)
     if not receipt.rejections:
-        return _build_failure(row, "failed", None, "it makes no message", body)
+        return _build_failure(row, "failed", None, "the text contains no message", body)
     first = receipt.rejections[0]
     return _build_failure(row, "rejected", first.code, first.message, body)
 

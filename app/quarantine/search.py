@@ -1,4 +1,4 @@
-"""Messages that were not stored, and the mark of those that were let in later."""
+"""Search of quarantined messages, by column values and event name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from app.postgres.pool import Pool
 
 CHUNK_ROWS: Final = 500
 CHUNKS_MAX: Final = 20
-"""Rows that one page looks at where their content is asked about; it is then short, and has a next one."""
+"""Chunks that a page reads at most when it filters by event name; a page that ends there is short and has a next."""
 
 
 class QuarantinedMessage(msgspec.Struct):
+    """A row of the quarantine. ``replayed_at`` is None until its message is stored by a replay."""
+
     id: int
     source: str
     received_at: int
@@ -30,7 +32,7 @@ class QuarantinedMessage(msgspec.Struct):
 
 
 class QuarantineQuery(msgspec.Struct, frozen=True):
-    """Which rows; what is None is not asked. ``since`` <= received_at < ``until``."""
+    """Filter of rows; None means any value. ``since`` <= received_at < ``until``."""
 
     source: str | None = None
     code: str | None = None
@@ -43,7 +45,7 @@ class QuarantineQuery(msgspec.Struct, frozen=True):
 
 
 class QuarantinePage(msgspec.Struct, frozen=True):
-    """``next`` is the id behind which the next page begins; None where there is none."""
+    """One page. ``next`` is the id after which the next page begins; None for the last page."""
 
     rows: list[QuarantinedMessage]
     next: int | None
@@ -81,7 +83,7 @@ class QuarantineSearch:
     async def _read_page(
         self, statement: str, query: QuarantineQuery, boundary_id: int, items_max: int
     ) -> QuarantinePage:
-        """Names stand in the originals alone, so rows are looked through for them in bounded chunks."""
+        """Read rows in bounded chunks. Event names are only in the originals, so SQL cannot filter by them."""
         matches: list[QuarantinedMessage] = []
         chunk = items_max + 1 if query.event is None else CHUNK_ROWS
         for _ in range(CHUNKS_MAX):
@@ -101,10 +103,10 @@ class QuarantineSearch:
         return QuarantinePage(matches, boundary_id)
 
     async def read_one(self, id: int) -> QuarantinedMessage:
-        """Raises :class:`NotFound`."""
+        """Return one row. Raise :class:`NotFound` if it does not exist."""
         row = await self._pool.fetchrow(_BY_ID, id)
         if row is None:
-            raise NotFound(f"There is no message {id} in quarantine.")
+            raise NotFound(f"Quarantine has no message with the id {id}.")
         return QuarantinedMessage(*row)
 
 

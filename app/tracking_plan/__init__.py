@@ -1,1 +1,1 @@
-"""Tracking plan. Hides how event schemas are compiled, stored and checked."""
+"""Tracking plan: compiles, stores and checks the schemas of events."""

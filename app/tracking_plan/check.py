@@ -1,4 +1,4 @@
-"""The tracking plan, asked of every message on its way in: requests, webhooks and imports alike. Pure."""
+"""Check of all incoming messages (requests, webhooks, imports) against the tracking plan. Pure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from app.tracking_plan.plan import Plan
 WARNING: Final = "tracking_plan"
 
 MessagePlace = tuple[int, str | None]
-"""Index and message id: one event of a tool may have become several messages."""
+"""Index and message id. The index alone is ambiguous, because one event of a tool can become several messages."""
 
 
 class PlanViolation(msgspec.Struct, frozen=True):
-    """A message that does not keep to the plan, and in what."""
+    """A message that violates the plan, with its violations."""
 
     message: Message
     mode: EnforcedMode
@@ -32,9 +32,10 @@ class PlanViolation(msgspec.Struct, frozen=True):
 
 
 def check_plan(plan: Plan, parsed: Parsed) -> tuple[Parsed, dict[MessagePlace, PlanViolation]]:
-    """The messages that may go on, and those that break the plan by their place; nothing is done where there is none.
+    """Return the request without the messages to be quarantined, and all violations by message place.
 
-    What is kept apart goes into quarantine as a message of ours that stands for itself, so that it can be corrected.
+    The original of a quarantined message becomes a Segment-shaped message that needs no envelope, so that it can be
+    corrected.
     """
     if not plan.entries:
         return parsed, {}

@@ -1,7 +1,7 @@
-"""What properties an event should have: one JSON Schema, compiled once, and what a message says against it. Pure.
+"""JSON Schemas for event properties: compilation, and validation of messages. Pure.
 
-A plan is checked while others wait, so a schema may be only what is cheap for every message there can be: nothing is
-fetched, patterns take time linear in the text, and a reference never leads back to itself.
+Validation runs while other requests wait, so a schema is accepted only if it is cheap for every possible message.
+Nothing is fetched, patterns take linear time, and references are not recursive.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EnforcedMode = Literal["warn", "quarantine"]
 SCHEMA_BYTES_MAX: Final = 32_768
 SCHEMA_LEVELS_MAX: Final = 32
 NODES_MAX: Final = 1_000
-"""Schemas within one schema, each counted wherever a reference leads to it: so many may be asked of one value."""
+"""Maximum number of subschemas, with references expanded: it bounds the validation time of one value."""
 
 SAMPLE_BYTES_MAX: Final = 2_000
 _SAMPLE_VALUE_BYTES_MAX: Final = 200
@@ -36,7 +36,7 @@ _MESSAGE_CHARS_MAX: Final = 300
 _LOCAL_REFERENCE: Final = "#/"
 
 _PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=100_000, dfa_size_limit=1_000_000)
-"""Its engine knows no looking around and no references back, and so never tries again what it has tried."""
+"""Options of the regex engine, which has no lookaround and no backreferences, and therefore never backtracks."""
 
 _SCHEMAS_BY_NAME: Final = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _SCHEMAS_IN_ORDER: Final = ("allOf", "anyOf", "oneOf", "prefixItems")
@@ -45,9 +45,9 @@ _ONE_SCHEMA: Final = (
     "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties",
 )  # fmt: skip
 _SIZE_OF_ALL_MAX: Final = 20_000
-"""Bytes of the schema times elements of the message: some 20 ms of work."""
+"""Bytes of the schema times elements of the message, up to which all errors are collected: about 20 ms of work."""
 _REASON_CHARS_MAX: Final = 300
-"""It is part of an index, which takes only so much."""
+"""Maximum length of a reason: it is part of a database index, whose rows have a size limit."""
 _STRING_LITERAL: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _REFUSED_KEYWORDS: Final = (
     "$id",
@@ -64,7 +64,10 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 class Violation(msgspec.Struct, frozen=True):
-    """One thing that is wrong. ``reason`` is a place in the schema, never what was sent; ``message`` is for people."""
+    """One violation of a schema.
+
+    ``reason`` is a JSON pointer into the schema and contains no sent data. ``message`` is the explanation for a person.
+    """
 
     reason: str
     message: str
@@ -74,7 +77,7 @@ class SchemaCheck:
     """A compiled schema."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
-        """Raises :class:`InvalidDefinition` with the path inside the schema."""
+        """Compile the schema. Raise :class:`InvalidDefinition` with the path inside the schema if it is invalid."""
         _SchemaInspector(schema).inspect()
         try:
             self._validator = jsonschema_rs.validator_for(
@@ -88,16 +91,16 @@ class SchemaCheck:
             self._bytes = len(msgspec.json.encode(schema))
         except jsonschema_rs.ValidationError as error:
             raise _build_error(
-                error.instance_path, _take_first_line(error.message), "Write JSON Schema (2020-12)."
+                error.instance_path, _take_first_line(error.message), "Use JSON Schema 2020-12."
             ) from None
         except ValueError as error:
-            raise _build_error((), _take_first_line(str(error)), "Write JSON Schema (2020-12).") from None
+            raise _build_error((), _take_first_line(str(error)), "Use JSON Schema 2020-12.") from None
 
     def find_violations(self, properties: bytes) -> list[Violation]:
-        """Of a message's properties, which are a JSON object; the first few, none where all is well.
+        """Return the first few violations of ``properties``, a JSON object; an empty list if it is valid.
 
-        Only the first where schema and properties are large: the library works all of them out at once, each with all
-        that an alternative did not like, and whoever has a write key may send thousands of elements.
+        If schema and properties are large, return only the first violation. The library computes all of them at once,
+        with all errors of each alternative, and a client with a write key can send thousands of elements.
         """
         value = _decode(properties)
         if self._validator.is_valid(value):
@@ -119,9 +122,10 @@ class SchemaCheck:
 
 
 def build_sample(properties: bytes) -> bytes:
-    """Properties to look at: long values cut short, and instead of addresses and of what people wrote how long it was.
+    """Return a sample of properties for display, with long values truncated.
 
-    A sample outlives the message, and whoever asks for redaction or erasure is not found in it.
+    Addresses and free text are replaced by their length: a sample is stored longer than its message, and redaction and
+    erasure do not change it.
     """
     sample: dict[str, bytes] = {}
     size = 2
@@ -138,7 +142,7 @@ def build_sample(properties: bytes) -> bytes:
 
 
 def _mask_text(literal: re.Match[bytes]) -> bytes:
-    """A word or two may be what is wrong with an enumeration; more, or an address, is somebody's."""
+    """Mask text with an @ or more than three words, which may be personal; a short text may be a wrong enum value."""
     text = literal[0]
     return b'"(text of %d bytes)"' % (len(text) - 2) if b"@" in text or text.count(b" ") > 2 else text
 
@@ -148,7 +152,7 @@ def _truncate(content: bytes) -> str:
 
 
 def _locate_in_schema(error: jsonschema_rs.ValidationError) -> str:
-    """The place in the schema: there are only so many, whatever clients invent."""
+    """Return a JSON pointer into the schema, so that clients cannot cause an unlimited number of reasons."""
     path = [*error.schema_path]
     if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required):
         path.append(error.kind.property)
@@ -176,7 +180,7 @@ def _build_error(path: Any, message: str, remedy: str) -> InvalidDefinition:
 
 
 class _SchemaInspector:
-    """Walks a schema as it will be applied, before it is compiled."""
+    """Checks a schema before it is compiled, and follows references as validation does."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self._schema = schema
@@ -185,41 +189,41 @@ class _SchemaInspector:
     def inspect(self) -> None:
         encoded = msgspec.json.Encoder(decimal_format="number").encode(self._schema)
         if len(encoded) > SCHEMA_BYTES_MAX:
-            raise _build_error((), f"it has {len(encoded)} bytes", f"At most {SCHEMA_BYTES_MAX} are taken.")
+            raise _build_error((), f"the schema has {len(encoded)} bytes", f"Use at most {SCHEMA_BYTES_MAX} bytes.")
         if json_text.is_deeper(encoded, SCHEMA_LEVELS_MAX):
-            raise _build_error((), "it nests too deep", f"At most {SCHEMA_LEVELS_MAX} levels are taken.")
+            raise _build_error((), "the schema is nested too deeply", f"Use at most {SCHEMA_LEVELS_MAX} levels.")
         self._visit(self._schema, (), ())
 
     def _visit(self, schema: Any, path: tuple[Any, ...], references: tuple[str, ...]) -> None:
-        """``through`` are the references that led here."""
+        """Check a subschema. ``references`` are the references that lead to it."""
         self._nodes += 1
         if self._nodes > NODES_MAX:
             raise _build_error(
-                path, "too much would be asked of one message", f"At most {NODES_MAX} schemas are taken."
+                path, "the schema has too many subschemas", f"Use at most {NODES_MAX}, counted at each reference."
             )
         if not isinstance(schema, dict):
-            return  # true, false; of anything else the compiler tells
+            return  # A boolean is a valid schema; the compiler reports anything else.
         for name in _REFUSED_KEYWORDS:
             if name in schema:
-                raise _build_error((*path, name), f"{name} is not taken", "Refer to #/$defs/... with $ref.")
+                raise _build_error((*path, name), f"{name} is not supported", "Use $ref with #/$defs/... instead.")
         self._check_patterns(schema, path)
         if "$ref" in schema:
             self._follow_reference(schema["$ref"], (*path, "$ref"), references)
         for keywords, subschema in _iter_subschemas(schema):
             if keywords[0] in _DEFINITION_KEYWORDS and references:
-                continue  # counted once, where they stand
+                continue  # Definitions are counted once, without following references.
             self._visit(subschema, (*path, *keywords), references)
 
     def _follow_reference(self, reference: Any, path: tuple[Any, ...], references: tuple[str, ...]) -> None:
         if not isinstance(reference, str) or not reference.startswith(_LOCAL_REFERENCE):
-            raise _build_error(path, "it refers to something outside of the schema", "Refer to #/$defs/... only.")
+            raise _build_error(path, "the reference points outside the schema", "Use #/$defs/... instead.")
         if reference in references:
-            raise _build_error(path, "the reference leads back to itself", "Write out as many levels as there are.")
+            raise _build_error(path, "the reference is recursive", "Write out a fixed number of levels instead.")
         target: Any = self._schema
         for part in reference.removeprefix(_LOCAL_REFERENCE).split("/"):
             name = part.replace("~1", "/").replace("~0", "~")
             if not isinstance(target, dict) or name not in target:
-                raise _build_error(path, "it refers to something that is not there", "Define it under $defs.")
+                raise _build_error(path, "the target of the reference does not exist", "Define it under $defs.")
             target = target[name]
         self._visit(target, path, (*references, reference))
 
@@ -231,12 +235,12 @@ class _SchemaInspector:
         for pattern_path, pattern in patterns:
             if isinstance(pattern, str) and len(pattern) > _PATTERN_CHARS_MAX:
                 raise _build_error(
-                    pattern_path, "the pattern is too long", f"At most {_PATTERN_CHARS_MAX} characters are taken."
+                    pattern_path, "the pattern is too long", f"Use at most {_PATTERN_CHARS_MAX} characters."
                 )
 
 
 def _iter_subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """The schemas directly inside one, with their places."""
+    """Yield the direct subschemas of a schema, each with its path."""
     for name in _ONE_SCHEMA:
         value = schema.get(name)
         if isinstance(value, dict):

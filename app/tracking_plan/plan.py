@@ -1,4 +1,4 @@
-"""The tracking plan as messages are checked against it. Pure."""
+"""Compiled tracking plan, for checks of messages. Pure."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ EVERY_SOURCE: Final = ""
 
 
 class PlannedEvent(msgspec.Struct, frozen=True):
-    """An entry as messages meet it."""
+    """A compiled entry of the plan."""
 
     mode: EnforcedMode
     check: SchemaCheck
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """The plan at one revision, by (source, event); entries that are off stand in it, for they hide those of ""."""
+    """The plan at one revision, by (source, event).
+
+    An entry that is off has the value None: it overrides the entry for all sources, whose source is empty.
+    """
 
     revision: int
     entries: Mapping[tuple[str, str], PlannedEvent | None] = {}
 
     def find_event(self, source: str, event: str) -> PlannedEvent | None:
-        """The source's own entry before that of every source; None where there is nothing to ask."""
+        """Return the entry for this source, or else the entry for all sources; None if neither applies."""
         entries = self.entries
         key = (source, event)
         return entries[key] if key in entries else entries.get((EVERY_SOURCE, event))

@@ -1,6 +1,6 @@
-"""The tracking plan: what properties events should have. Owns the table tracking_plan.
+"""Storage of the tracking plan, which defines the properties of events. Owns the table tracking_plan.
 
-Each process keeps the compiled plan as one snapshot and replaces it whole when its counter in ``revisions`` has risen.
+Each process caches the compiled plan as one snapshot, and replaces it when its counter in ``revisions`` has increased.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 
 class PlanEntry(msgspec.Struct, frozen=True):
-    """What one event should look like. ``schema`` is JSON text; ``source`` is empty where it speaks of every source."""
+    """The schema of one event, as JSON text. ``source`` is empty if the entry applies to all sources."""
 
     source: str
     event: str
@@ -50,14 +50,14 @@ class PlanEntry(msgspec.Struct, frozen=True):
 
 
 class TrackingPlans:
-    """The plan of one process, and every change of it."""
+    """The cached plan of one process, and the operations that change the stored plan."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self.plan = Plan(0)
 
     async def load(self, connection: Connection) -> None:
-        """The plan as it is now, if it is another one."""
+        """Load and compile the stored plan if its revision is newer than the cached one."""
         async with connection.transaction(isolation="repeatable_read"):
             revision = await connection.fetchval(READ_REVISION, REVISION_NAME)
             if revision == self.plan.revision:
@@ -70,18 +70,23 @@ class TrackingPlans:
         return [PlanEntry(*row) for row in await self._pool.fetch(_ENTRIES)]
 
     async def put(self, source: str, event: str, mode: Mode, schema: dict[str, Any]) -> PlanEntry:
-        """Raises :class:`InvalidDefinition` for a schema that is not taken, :class:`NotFound` for its source."""
+        """Store an entry.
+
+        Raise :class:`InvalidDefinition` if the schema is invalid or the plan is full, and :class:`NotFound` if the
+        source does not exist.
+        """
         SchemaCheck(schema)
         text = msgspec.json.Encoder(decimal_format="number").encode(schema)
 
         async def put(connection: Connection) -> PlanEntry:
             if source != EVERY_SOURCE and not await connection.fetchval(_SOURCE_EXISTS, source):
-                raise NotFound(f"There is no source {source}.")
-            await bump_revision(
-                connection, REVISION_NAME
-            )  # its row is the lock of all changes, so the count below holds
+                raise NotFound(f"Source {source} does not exist.")
+            # The row of the revision is also the lock of all changes, so the count below stays correct.
+            await bump_revision(connection, REVISION_NAME)
             if await connection.fetchval(_COUNT_OTHERS, source, event) >= ENTRIES_MAX:
-                raise InvalidDefinition("/event", "the plan is full", f"At most {ENTRIES_MAX} entries are taken.")
+                raise InvalidDefinition(
+                    "/event", "the tracking plan is full", f"Delete an entry; the maximum is {ENTRIES_MAX} entries."
+                )
             row = await connection.fetchrow(_PUT, source, event, mode, text)
             assert row is not None
             return PlanEntry(*row)
@@ -91,11 +96,11 @@ class TrackingPlans:
         return entry
 
     async def delete(self, source: str, event: str) -> None:
-        """Raises :class:`NotFound`."""
+        """Delete an entry. Raise :class:`NotFound` if it does not exist."""
 
         async def delete(connection: Connection) -> None:
             if await connection.fetchval(_DELETE, source, event) is None:
-                raise NotFound("The tracking plan has no such entry.")
+                raise NotFound("The tracking plan has no entry for this source and event.")
             await bump_revision(connection, REVISION_NAME)
 
         await transact(self._pool, delete)
@@ -107,7 +112,7 @@ class TrackingPlans:
 
 
 def _compile_entry(row: Any) -> PlannedEvent | None:
-    """None for what is not asked: an entry that is off, or one that this version of the validator does not take."""
+    """Compile an entry; None if it is off, or if this version of the validator rejects its schema."""
     if row["mode"] == "off":
         return None
     try:

@@ -254,7 +254,7 @@ async def test_what_cannot_be_asked(service: RunningApp, body: Any) -> None:
 
 def test_a_patch_that_doubles_the_message_ends() -> None:
     bomb = Patch([{"op": "copy", "from": "", "path": f"/k{place}"} for place in range(100)])
-    with pytest.raises(Unpatchable, match=f"beyond {PATCHED_BYTES_MAX} bytes"):
+    with pytest.raises(Unpatchable, match=f"larger than {PATCHED_BYTES_MAX} bytes"):
         bomb.apply(json.dumps({"x": "y" * 1_000}).encode())
 
 
