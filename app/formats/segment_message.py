@@ -67,8 +67,9 @@ def to_standalone(
     members = json_text.decode_members(raw)
     members |= {"type": msgspec.json.encode(message_type), "messageId": msgspec.json.encode(message_id)}
     if shared_context:
-        own = members.get("context", _EMPTY)
-        members["context"] = json_text.add_missing(own if own.startswith(b"{") else _EMPTY, shared_context)
+        own_context = members.get("context", _EMPTY)
+        own_context = own_context if own_context.startswith(b"{") else _EMPTY
+        members["context"] = json_text.add_missing(own_context, shared_context)
     if sent_at is not None and members.get("sentAt", b"null") == b"null":
         members["sentAt"] = b"%d" % sent_at
     return json_text.encode_members(members)
@@ -334,8 +335,8 @@ def _hash_id(raw: bytes, message_type: str) -> str:
 
 def id_at_best(raw: bytes, chars_max: int) -> str | None:
     """Return the id of a text that may not be a valid message: its own id, or else the hash of its content."""
-    if (own := message_id_at_best(raw, chars_max)) is not None:
-        return own
+    if (own_id := message_id_at_best(raw, chars_max)) is not None:
+        return own_id
     try:
         message_type = json_text.decode_text(json_text.decode_members(raw).get("type", b"null"))
         return _hash_id(raw, message_type) if message_type in TYPES else None

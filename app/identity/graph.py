@@ -130,7 +130,7 @@ def group_identities(nodes: Mapping[bytes, IdentityNode], links: Iterable[Link],
 
 
 def sort_links(links: Iterable[Link], identity_of: Callable[[bytes], Identity]) -> list[Link]:
-    """Return the links in order of their messages; within a message, by the strength of the weaker identity."""
+    """Return the links in order of their messages; within a message, the strongest ``weaker`` identity is first."""
 
     def sort_key(link: Link) -> tuple[Order, int, str, str]:
         identity = identity_of(link.weaker)

@@ -143,7 +143,7 @@ class SourceStats:
             self._metrics.count_unusable_contact(warning.code.partition("_")[0], warning.reason)
 
     def count_refused(self, source: str, reason: str) -> None:
-        """Count a webhook request that was refused as a whole, such as for ``reason`` "wrong" signature."""
+        """Count a refused webhook request. ``reason`` is a code, such as ``stale`` for an expired signature."""
         self._count_outcome(source, "refused", 1, reason)
 
     def count_ignored(self, source: str, events: int) -> None:

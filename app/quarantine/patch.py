@@ -85,8 +85,8 @@ def reparse_patched(
     original_ids = _find_original_ids(original, form, received_at, limits, options)
     for index, item in enumerate(envelope.items):
         members = _decode_members(item)
-        own = members.get("messageId", b"null")
-        if members and (own in (b"null", b'""') or own.startswith(_HASHED_ID_PREFIX)):
+        own_id = members.get("messageId", b"null")
+        if members and (own_id in (b"null", b'""') or own_id.startswith(_HASHED_ID_PREFIX)):
             id = (
                 original_ids[index]
                 if index < len(original_ids) and original_ids[index]
