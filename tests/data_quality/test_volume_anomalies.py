@@ -20,14 +20,14 @@ T = 1_767_268_800_000_000
 # ------------------------------------------------------------------------------------------------ naive reading
 
 
-def naive(arrived: list[int], since: int, now: int) -> tuple[int | None, list[tuple[str, int]]]:
+def find_naively(arrived: list[int], since: int, now: int) -> tuple[int | None, list[tuple[str, int]]]:
     """(since when it is silent, (kind, hour) of each single jump) of the instants at which messages arrived.
 
     Nothing is bucketed: how many lie in an hour is counted anew each time it is asked.
     """
 
     def within(begin: int) -> int:
-        return sum(begin <= each < begin + HOUR for each in arrived)
+        return sum(begin <= instant < begin + HOUR for instant in arrived)
 
     birth = min(arrived) // HOUR * HOUR
     now_hour = now // HOUR * HOUR
@@ -40,8 +40,8 @@ def naive(arrived: list[int], since: int, now: int) -> tuple[int | None, list[tu
     silent_since = None
     began = max(arrived) // HOUR * HOUR + HOUR
     missed = [hour for hour in range(began, now_hour, HOUR) if hour >= now_hour - 168 * HOUR]
-    wanted = [median(compared(hour)) for hour in missed if compared(hour)]
-    if missed and sum(wanted) >= 20:
+    expected = [median(compared(hour)) for hour in missed if compared(hour)]
+    if missed and sum(expected) >= 20:
         silent_since = began
 
     jumps = []
@@ -52,9 +52,9 @@ def naive(arrived: list[int], since: int, now: int) -> tuple[int | None, list[tu
         if not others:
             continue
         usual, count = median(others), within(hour)
-        if count >= usual + 50 and count >= 3 * usual and all(count > each for each in others):
+        if count >= usual + 50 and count >= 3 * usual and all(count > other for other in others):
             jumps.append(("volume_up", hour))
-        if count <= usual - 50 and 3 * count <= usual and all(count < each for each in others):
+        if count <= usual - 50 and 3 * count <= usual and all(count < other for other in others):
             jumps.append(("volume_down", hour))
     return silent_since, jumps
 
@@ -65,7 +65,7 @@ def hours_of(anomaly: Anomaly) -> list[tuple[str, int]]:
 
 
 def series_of(arrived: list[int], event: str | None = None) -> VolumeSeries:
-    hours = Counter(each // HOUR * HOUR for each in arrived)
+    hours = Counter(instant // HOUR * HOUR for instant in arrived)
     return VolumeSeries("shop", event, min(hours), dict(hours))
 
 
@@ -76,7 +76,7 @@ ARRIVALS = st.dictionaries(SLOTS, COUNTS, min_size=1, max_size=24)
 
 
 @given(ARRIVALS, st.integers(0, 8 * 24), st.integers(0, HOUR - 1), st.integers(1, 7 * 24))
-def test_against_a_naive_reading(
+def test_find_anomalies_agrees_with_a_naive_model(
     arrivals: dict[tuple[int, int, int], int], later: int, within: int, span_hours: int
 ) -> None:
     arrived = [
@@ -86,16 +86,20 @@ def test_against_a_naive_reading(
     ]
     now = T + later * HOUR + within
     since = now - span_hours * HOUR
-    arrived = [each for each in arrived if each <= now]
+    arrived = [instant for instant in arrived if instant <= now]
     if not arrived:
         return
-    silent_since, jumps = naive(arrived, since, now)
-    found = list(find_anomalies([series_of(arrived)], since, now))
-    assert [each.since for each in found if each.kind == "silence"] == ([] if silent_since is None else [silent_since])
-    joined = [each for each in found if each.kind != "silence"]
-    assert sorted(hour for each in joined for hour in hours_of(each)) == sorted(jumps)
+    silent_since, jumps = find_naively(arrived, since, now)
+    anomalies = list(find_anomalies([series_of(arrived)], since, now))
+    assert [anomaly.since for anomaly in anomalies if anomaly.kind == "silence"] == (
+        [] if silent_since is None else [silent_since]
+    )
+    joined = [anomaly for anomaly in anomalies if anomaly.kind != "silence"]
+    assert sorted(hour for anomaly in joined for hour in hours_of(anomaly)) == sorted(jumps)
     # What is one jump is told once.
-    assert not {(each.kind, each.until) for each in joined} & {(each.kind, each.since) for each in joined}
+    assert not {(anomaly.kind, anomaly.until) for anomaly in joined} & {
+        (anomaly.kind, anomaly.since) for anomaly in joined
+    }
 
 
 # ----------------------------------------------------------------------------------------------------- boundaries
@@ -105,38 +109,38 @@ def weekly(hours: dict[int, int], count: int, weeks: tuple[int, ...] = (1, 2)) -
     return hours | {T - week * WEEK + hour * HOUR: count for week in weeks for hour in range(-1, 4)}
 
 
-def told(hours: dict[int, int], now: int, span: int = DAY) -> list[tuple[str, int]]:
+def list_anomalies(hours: dict[int, int], now: int, span: int = DAY) -> list[tuple[str, int]]:
     series = VolumeSeries("shop", None, min(hours), hours)
-    return [(each.kind, each.since) for each in find_anomalies([series], now - span, now)]
+    return [(anomaly.kind, anomaly.since) for anomaly in find_anomalies([series], now - span, now)]
 
 
 def test_silence_begins_when_its_first_hour_is_over() -> None:
     hours = weekly({T - HOUR: 30}, 20)
-    assert told(hours, T + HOUR - 1) == []
-    assert told(hours, T + HOUR) == [("silence", T)]
+    assert list_anomalies(hours, T + HOUR - 1) == []
+    assert list_anomalies(hours, T + HOUR) == [("silence", T)]
 
 
-def test_a_single_message_ends_it_at_once() -> None:
+def test_single_message_ends_a_silence() -> None:
     hours = weekly({T - HOUR: 30}, 20)
-    assert told(hours | {T + HOUR: 1}, T + HOUR) == []
+    assert list_anomalies(hours | {T + HOUR: 1}, T + HOUR) == []
 
 
 @pytest.mark.parametrize(("each_hour", "hours_until"), [(20, 1), (19, 2), (10, 2), (9, 3), (7, 3), (5, 4)])
-def test_silence_needs_twenty_expected(each_hour: int, hours_until: int) -> None:
+def test_silence_needs_twenty_expected_messages(each_hour: int, hours_until: int) -> None:
     hours = weekly({T - HOUR: 30}, each_hour)
-    assert told(hours, T + hours_until * HOUR - 1) == []
-    assert told(hours, T + hours_until * HOUR) == [("silence", T)]
+    assert list_anomalies(hours, T + hours_until * HOUR - 1) == []
+    assert list_anomalies(hours, T + hours_until * HOUR) == [("silence", T)]
 
 
-def test_a_source_that_is_quiet_by_night_is_not_silent() -> None:
+def test_source_that_is_quiet_at_night_is_not_silent() -> None:
     day = {T - k * WEEK - 4 * HOUR: 500 for k in range(5)}
-    assert told(day, T) == []
+    assert list_anomalies(day, T) == []
 
 
-def test_one_outage_among_four_weeks_moves_nothing() -> None:
+def test_single_outage_does_not_change_the_expected_count() -> None:
     hours = weekly({T - HOUR: 30}, 25, (1, 2, 3))
     first = {T - 4 * WEEK: 1}
-    assert told(hours | first, T + HOUR) == [("silence", T)]
+    assert list_anomalies(hours | first, T + HOUR) == [("silence", T)]
 
 
 @pytest.mark.parametrize(
@@ -144,39 +148,39 @@ def test_one_outage_among_four_weeks_moves_nothing() -> None:
     [(20, 69, None), (20, 70, "volume_up"), (30, 89, None), (30, 90, "volume_up"), (0, 49, None), (0, 50, "volume_up"),
      (75, 25, "volume_down"), (75, 26, None), (74, 24, "volume_down"), (60, 11, None), (60, 10, "volume_down")],
 )  # fmt: skip
-def test_jumps_at_their_bounds(usual: int, count: int, kind: str | None) -> None:
+def test_jump_thresholds(usual: int, count: int, kind: str | None) -> None:
     hours = weekly({T - HOUR: usual, T + HOUR: usual}, usual) | {T: count}
-    assert told(hours, T + HOUR + 1, span=HOUR + 1) == ([] if kind is None else [(kind, T)])
+    assert list_anomalies(hours, T + HOUR + 1, span=HOUR + 1) == ([] if kind is None else [(kind, T)])
 
 
-def test_an_hour_that_is_not_over_is_no_jump() -> None:
+def test_current_hour_is_never_a_jump() -> None:
     hours = weekly({T - HOUR: 20}, 20) | {T: 1_000}
-    assert told(hours, T + HOUR - 1) == []
-    assert told(hours, T + HOUR) == [("volume_up", T)]
+    assert list_anomalies(hours, T + HOUR - 1) == []
+    assert list_anomalies(hours, T + HOUR) == [("volume_up", T)]
 
 
-def test_a_newsletter_of_each_fourth_week_is_none() -> None:
+def test_monthly_newsletter_is_not_a_jump() -> None:
     hours = weekly({T - HOUR: 20}, 20, (1, 2, 3)) | {T - 4 * WEEK: 1_000, T: 1_000}
-    assert told(hours, T + HOUR, span=HOUR) == []
+    assert list_anomalies(hours, T + HOUR, span=HOUR) == []
 
 
-def test_a_young_source_is_compared_with_its_days() -> None:
+def test_new_source_is_compared_with_previous_days() -> None:
     hours = {T - k * DAY: 20 for k in (1, 2)} | {T: 200}
-    assert told(hours, T + HOUR, span=HOUR) == []
-    assert told(hours | {T - 3 * DAY: 20}, T + HOUR, span=HOUR) == [("volume_up", T)]
+    assert list_anomalies(hours, T + HOUR, span=HOUR) == []
+    assert list_anomalies(hours | {T - 3 * DAY: 20}, T + HOUR, span=HOUR) == [("volume_up", T)]
 
 
-def test_events_of_a_silent_source_are_not_told_one_by_one() -> None:
+def test_events_of_a_silent_source_are_not_reported() -> None:
     hours = weekly({T - HOUR: 30}, 20)
     whole, event = VolumeSeries("shop", None, min(hours), hours), VolumeSeries("shop", "e", min(hours), hours)
     now = T + HOUR
-    assert [each.event for each in find_anomalies([whole, event], T, now)] == [None]
+    assert [anomaly.event for anomaly in find_anomalies([whole, event], T, now)] == [None]
     # While the source is heard of, the one event that is missing is told.
     whole = VolumeSeries("shop", None, min(hours), hours | {T: 25})
-    assert [(each.kind, each.event) for each in find_anomalies([whole, event], T, now)] == [("silence", "e")]
+    assert [(anomaly.kind, anomaly.event) for anomaly in find_anomalies([whole, event], T, now)] == [("silence", "e")]
 
 
-def test_what_is_new_and_of_whom() -> None:
+def test_find_novelties() -> None:
     since = T + HOUR // 2
     old, fresh = T - WEEK, T
     firsts = [
@@ -190,12 +194,15 @@ def test_what_is_new_and_of_whom() -> None:
         FirstSeen("till", "in_store", None, fresh, 4),
         FirstSeen("till", None, "Receipt", fresh, 4),
     ]
-    found = {(each.kind, each.source, each.channel or each.event) for each in find_novelties(firsts, since, OTHER)}
-    assert found == {
+    novelties = {
+        (anomaly.kind, anomaly.source, anomaly.channel or anomaly.event)
+        for anomaly in find_novelties(firsts, since, OTHER)
+    }
+    assert novelties == {
         ("new_channel", "shop", "app"),
         ("new_event", "shop", "New"),
         ("too_many_names", "shop", None),
         ("new_source", "till", None),
     }
     # The span begins with the hour that it begins in.
-    assert [each.event for each in find_novelties(firsts[:5], T + HOUR, OTHER)] == []
+    assert [anomaly.event for anomaly in find_novelties(firsts[:5], T + HOUR, OTHER)] == []

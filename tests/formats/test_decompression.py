@@ -38,7 +38,7 @@ def raw_deflate(data: bytes) -> bytes:
         (raw_deflate(PLAIN), "deflate"),
     ],
 )
-def test_every_way_of_sending_reads_the_same(body: bytes, encoding: str | None) -> None:
+def test_all_encodings_decompress_to_the_same_body(body: bytes, encoding: str | None) -> None:
     assert inflate(body, encoding, LIMITS) == PLAIN
 
 
@@ -55,7 +55,7 @@ def test_every_way_of_sending_reads_the_same(body: bytes, encoding: str | None) 
         (b"\xff\xff\xff\xff", "deflate"),
     ],
 )
-def test_broken_compression_is_an_invalid_body(body: bytes, encoding: str | None) -> None:
+def test_broken_compression_raises_invalid_body(body: bytes, encoding: str | None) -> None:
     with pytest.raises(InvalidBody):
         inflate(body, encoding, LIMITS)
 
@@ -69,17 +69,17 @@ def test_broken_compression_is_an_invalid_body(body: bytes, encoding: str | None
         (zlib.compress(b" " * 5_001), "deflate"),
     ],
 )
-def test_too_large_before_or_after_inflating(body: bytes, encoding: str | None) -> None:
+def test_body_over_the_limit_is_refused_compressed_or_decompressed(body: bytes, encoding: str | None) -> None:
     with pytest.raises(BodyTooLarge):
         inflate(body, encoding, SMALL)
 
 
-def test_the_limits_themselves_are_allowed() -> None:
+def test_body_at_the_limit_is_accepted() -> None:
     assert len(inflate(b" " * 1_000, None, SMALL)) == 1_000
     assert len(inflate(gzip.compress(b" " * 5_000, mtime=0), None, SMALL)) == 5_000
 
 
-def test_a_bomb_is_not_inflated() -> None:
+def test_zip_bomb_is_not_decompressed() -> None:
     bomb = gzip.compress(bytes(50_000_000), compresslevel=1, mtime=0)
     with pytest.raises(BodyTooLarge):
         inflate(bomb, "gzip", LIMITS)

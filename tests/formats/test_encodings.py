@@ -36,29 +36,29 @@ WRAPPINGS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-def test_whatever_the_wrapping_the_json_comes_out(wrapping: str) -> None:
+def test_all_encodings_give_the_same_json(wrapping: str) -> None:
     payload = unwrap(WRAPPINGS[wrapping](JSON), None, LIMITS)
     assert parse_document(payload.body, LIMITS).sent == JSON.strip()
 
 
-def test_small_fields_of_a_form_are_flags() -> None:
+def test_short_form_fields_are_flags() -> None:
     body = b"data=%5B%5D&verbose=1&ip=0&long=" + b"x" * 200 + b"&verbose=2&t=a+b"
     assert unwrap(body, None, LIMITS).flags == {"verbose": "1", "ip": "0", "t": "a b"}
 
 
 @pytest.mark.parametrize("body", [b"data=%", b"data=!!!", b"not base64!", b"\x00\x01", b"data=A", b"x=1&y=2"], ids=repr)
-def test_what_is_neither_json_nor_base64(body: bytes) -> None:
+def test_body_that_is_neither_json_nor_base64_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidBody):
         parse_document(unwrap(body, None, LIMITS).body, LIMITS)
 
 
 @pytest.mark.parametrize("body", [b"", b"7", b'"text"', b"[1", b"{'a':1}", b"[NaN]", b'["\xff"]'], ids=repr)
-def test_what_is_no_document(body: bytes) -> None:
+def test_invalid_document_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidBody):
         parse_document(body, LIMITS)
 
 
-def test_bombs_are_bounded_in_every_wrapping() -> None:
+def test_zip_bombs_are_bounded_in_all_encodings() -> None:
     bomb = gzip.compress(b"[" + b" " * 5_000_000 + b"]")
     for body in (bomb, b"data=" + quote_plus(b64encode(bomb)).encode(), b64encode(bomb)):
         with pytest.raises(BodyTooLarge):
@@ -67,7 +67,7 @@ def test_bombs_are_bounded_in_every_wrapping() -> None:
         unwrap_data(b64encode(bomb), LIMITS)
 
 
-def test_a_form_is_bounded_before_it_is_unquoted() -> None:
+def test_form_size_is_checked_before_unquoting() -> None:
     """Unquoting takes many times the size: 4 MB of percent signs are a third of a second and 100 MB."""
     form = b"data=" + quote(b"[" + b" " * 900_000 + b"]").encode()
     with pytest.raises(BodyTooLarge):
@@ -75,14 +75,14 @@ def test_a_form_is_bounded_before_it_is_unquoted() -> None:
     assert unwrap(gzip.compress(b"data=" + quote(JSON).encode()), None, LIMITS).body == JSON.strip()
 
 
-def test_a_million_events_are_refused_as_a_whole() -> None:
+def test_too_many_events_are_refused_as_a_whole() -> None:
     body = b"[" + b"7," * 60_000 + b"7]"
     parsed = parse_document(body, LIMITS)
     with pytest.raises(InvalidBody, match="send at most 50000"):
         parsed.elements(parsed.readable)
 
 
-def test_what_nests_too_deep_touches_no_neighbour() -> None:
+def test_event_that_nests_too_deep_does_not_affect_others() -> None:
     deep = b'{"a":' * 50_000 + b"1" + b"}" * 50_000
     parsed = parse_document(b'[{"b":1},' + deep + b',{"c":"\\ud800"}]', LIMITS)
     (first, _), (second, original), (third, surrogate) = parsed.elements(parsed.readable)

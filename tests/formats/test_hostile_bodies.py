@@ -65,7 +65,7 @@ def nested(levels: int) -> str:
     ],
     ids=lambda body: repr(body[:24]),
 )
-def test_bodies_that_cannot_be_read(body: bytes) -> None:
+def test_unreadable_bodies_are_refused_quickly(body: bytes) -> None:
     started = time.process_time()
     with pytest.raises(InvalidBody):
         parse(body)
@@ -73,7 +73,7 @@ def test_bodies_that_cannot_be_read(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("levels", [32, 33, 200, 900, 1_000, 5_000, 16_000])
-def test_a_message_that_nests_too_deep_hurts_no_other(levels: int) -> None:
+def test_message_that_nests_too_deep_is_rejected_alone(levels: int) -> None:
     rejected = rejection(raw_track(properties='{"a":' + nested(levels - 1) + "}"))
     assert rejected.code is RejectionCode.TOO_DEEP
     assert rejected.message_id == ("m1" if levels < 900 else rejected.message_id)
@@ -92,13 +92,13 @@ def test_depth_32_is_allowed() -> None:
         (100_000, RejectionCode.MESSAGE_TOO_LARGE),
     ],
 )
-def test_depth_by_a_single_route(levels: int, code: RejectionCode) -> None:
+def test_depth_limit_of_a_single_route(levels: int, code: RejectionCode) -> None:
     raw = raw_track(properties=nested(levels))
     [rejected] = parse(raw, "track").rejections
     assert (rejected.code, rejected.original) == (code, raw)
 
 
-def test_an_even_deeper_neighbour_is_cut_where_it_lies() -> None:
+def test_deep_message_with_a_repaired_surrogate_is_truncated_in_place() -> None:
     deep = raw_track(properties='{"\\ud800":' + nested(3_000) + "}")
     assert rejection(deep).code is RejectionCode.TOO_DEEP
 
@@ -125,7 +125,7 @@ def test_an_even_deeper_neighbour_is_cut_where_it_lies() -> None:
     ],
     ids=lambda members: str(members)[:40],
 )
-def test_numbers_that_nobody_can_write_out(members: dict[str, str]) -> None:
+def test_numbers_with_too_many_digits_are_rejected(members: dict[str, str]) -> None:
     assert rejection(raw_track(**members)).code is RejectionCode.NUMBER_OUT_OF_RANGE
 
 
@@ -146,41 +146,41 @@ def test_large_numbers_within_the_limit_stay_exact() -> None:
         ("\\\\\\ud800", "\\\ufffd"),
     ],
 )
-def test_text_that_postgresql_cannot_store(text: str, stored: str) -> None:
+def test_unstorable_text_is_replaced(text: str, stored: str) -> None:
     item = raw_track(properties=f'{{"a":"{text}"}}', context=f'{{"{text}":1,"traits":{{"{text}":1}}}}')
-    found = parse(b'{"batch":[' + item.replace(b'"track","event":"E"', b'"identify"') + b"]}").messages[0][1]
-    assert json.loads(found.properties) == {"a": stored}
-    assert json.loads(found.context) == {stored: 1, "traits": {stored: 1}}
-    assert found.traits is not None
-    assert json.loads(found.traits) == {stored: 1}
+    parsed_message = parse(b'{"batch":[' + item.replace(b'"track","event":"E"', b'"identify"') + b"]}").messages[0][1]
+    assert json.loads(parsed_message.properties) == {"a": stored}
+    assert json.loads(parsed_message.context) == {stored: 1, "traits": {stored: 1}}
+    assert parsed_message.traits is not None
+    assert json.loads(parsed_message.traits) == {stored: 1}
 
 
-def test_hostile_text_in_every_place_at_once() -> None:
+def test_unstorable_text_is_replaced_in_all_fields() -> None:
     bad = '"\\ud800\\u0000"'
     item = raw_track(name=bad, category=bad, unknown=bad, integrations=f"{{{bad}:1}}", timestamp=bad, channel=bad)
     parsed = parse(b'{"batch":[' + item.replace(b'"track"', b'"page"') + b'],"context":{' + bad.encode() + b":1}}")
-    found = parsed.messages[0][1]
-    for stored in (found.properties, found.context):
+    parsed_message = parsed.messages[0][1]
+    for stored in (parsed_message.properties, parsed_message.context):
         assert b"\\u0000" not in stored
         assert b"\\ud800" not in stored
-    assert found.original_timestamp == "\ufffd\ufffd"
+    assert parsed_message.original_timestamp == "\ufffd\ufffd"
 
 
-def test_a_lone_surrogate_is_kept_in_the_original() -> None:
+def test_original_keeps_a_lone_surrogate() -> None:
     assert b"\\ud800" in rejection(raw_track(anonymousId='"\\ud800"')).original
 
 
-def test_of_duplicate_keys_the_last_wins() -> None:
+def test_last_duplicate_key_wins() -> None:
     raw = raw_track(userId='"u2"', properties='{"a":1}', context='{"channel":"web","channel":"sms"}')
     raw = raw[:-1] + b',"properties":{"b":1,"b":2}}'
-    found = parse(b'{"batch":[],"batch":[' + raw + b"]}").messages[0][1]
-    assert kinds(found) == ["user_id:u2"]
-    assert json.loads(found.properties) == {"b": 2}
-    assert found.channel == "sms"
+    parsed_message = parse(b'{"batch":[],"batch":[' + raw + b"]}").messages[0][1]
+    assert kinds(parsed_message) == ["user_id:u2"]
+    assert json.loads(parsed_message.properties) == {"b": 2}
+    assert parsed_message.channel == "sms"
 
 
 @pytest.mark.parametrize(("size", "accepted"), [(32_768, True), (32_769, False)])
-def test_the_size_of_a_message(size: int, accepted: bool) -> None:
+def test_message_size_limit(size: int, accepted: bool) -> None:
     bare = raw_track(properties='{"a":""}')
     raw = bare.replace(b'""', b'"' + b"x" * (size - len(bare)) + b'"')
     assert len(raw) == size
@@ -202,7 +202,7 @@ def test_items_beyond_the_limit_are_rejected_one_by_one() -> None:
     assert [rejected.code.is_retryable for rejected in parsed.rejections] == [False, True, False]
 
 
-def test_surrogates_by_the_thousand_take_no_time() -> None:
+def test_many_surrogates_are_replaced_quickly() -> None:
     started = time.process_time()
     parsed = parse(b'{"batch":[' + b",".join([raw_track(properties='{"a":"' + "\\ud800" * 5_000 + '"}')] * 100) + b"]}")
     assert len(parsed.messages) == 100
@@ -213,7 +213,7 @@ def test_surrogates_by_the_thousand_take_no_time() -> None:
 @pytest.mark.parametrize(
     "name", ["name", "category", "integrations", "timestamp", "sentAt", "channel", "_metadata", "writeKey", "unknown"]
 )
-def test_loose_fields_take_anything(name: str, value: str) -> None:
+def test_optional_fields_accept_any_json_value(name: str, value: str) -> None:
     parsed = parse(b'{"batch":[' + raw_track(**{name: value}) + b"]}")
     codes: list[Any] = [rejected.code for rejected in parsed.rejections]
     assert codes == ([RejectionCode.INVALID_FIELD] if name == "channel" and value not in ('"x"', "null") else [])

@@ -56,7 +56,7 @@ BRITISH = Settings(phone_country="GB")
         ("phone", "+" + "4" * 200, None),
     ],
 )
-def test_canonical(kind: str, value: str, expected: str | None) -> None:
+def test_canonical_form(kind: str, value: str, expected: str | None) -> None:
     assert canonical(kind, value, SETTINGS) == expected
 
 
@@ -85,7 +85,7 @@ def test_canonical(kind: str, value: str, expected: str | None) -> None:
         ("email", "000", None),
     ],
 )
-def test_why_a_value_is_none_is_told(kind: str, value: str, reason: str | None) -> None:
+def test_invalid_value_has_a_reason(kind: str, value: str, reason: str | None) -> None:
     assert canonical(kind, value, SETTINGS) is None
     assert identity_rules(SETTINGS).explain_invalid(kind, value) == reason
     assert reason is None or email_phone.REASONS[reason]
@@ -103,7 +103,7 @@ ADDRESSES = st.builds(
 
 
 @given(ADDRESSES | st.emails() | st.from_regex(email_phone._PLAIN_ADDRESS, fullmatch=True))
-def test_the_quick_way_and_the_library_say_the_same(address: str) -> None:
+def test_pattern_and_library_agree_on_email_addresses(address: str) -> None:
     quick, library = email_phone.canonicalise_email(address), email_phone.parse_email(address).value
     assert quick == library
     if library is not None and address.isascii():
@@ -111,26 +111,26 @@ def test_the_quick_way_and_the_library_say_the_same(address: str) -> None:
 
 
 @given(st.text(st.characters(), max_size=80), st.sampled_from(["email", "phone"]))
-def test_a_value_has_a_form_or_a_reason(value: str, kind: str) -> None:
+def test_value_has_a_canonical_form_or_a_reason(value: str, kind: str) -> None:
     rules = identity_rules(SETTINGS)
     if not value.strip() or rules.is_junk(value):
         return
     assert (rules.canonical(kind, value) is None) == (rules.explain_invalid(kind, value) in email_phone.REASONS)
 
 
-def test_a_national_number_is_read_with_the_country_of_the_workspace() -> None:
+def test_national_phone_number_uses_the_configured_country() -> None:
     assert canonical("phone", "020 7946 0958", BRITISH) == "+442079460958"
     assert canonical("phone", "0044 20 7946 0958", BRITISH) == "+442079460958"
 
 
 @pytest.mark.parametrize("kind", ["user_id", "email", "phone", "anonymous_id", "hub_spot"])
 @pytest.mark.parametrize("junk", JUNK_IDS)
-def test_junk_is_absent_for_every_kind_in_any_case(kind: str, junk: str) -> None:
+def test_junk_ids_are_absent_for_all_kinds_in_any_case(kind: str, junk: str) -> None:
     for spelling in (junk, junk.upper(), junk.title(), f" {junk}\t"):
         assert canonical(kind, spelling, SETTINGS) is None
 
 
-def test_the_junk_list_is_a_setting() -> None:
+def test_junk_ids_are_configurable() -> None:
     settings = Settings(junk_ids=("Tester",))
     assert canonical("user_id", "tester", settings) is None
     assert canonical("user_id", "guest", settings) == "guest"
@@ -153,7 +153,7 @@ def test_the_junk_list_is_a_setting() -> None:
         ("user_id:\ud800", []),
     ],
 )
-def test_references(text: str, expected: list[tuple[str, str]]) -> None:
+def test_customer_references(text: str, expected: list[tuple[str, str]]) -> None:
     assert parse_customer_reference(text, SETTINGS) == [Identity(*pair) for pair in expected]
 
 

@@ -46,7 +46,7 @@ NUMBERS = st.builds(
 
 
 @given(NUMBERS)
-def test_long_numbers(number: str) -> None:
+def test_holds_long_number_agrees_with_decimal(number: str) -> None:
     written_out = f"{Decimal(number):f}"
     long = sum(char.isdigit() for char in written_out) > 400
     raw = f'{{"a":[{number}],"1e999":"1e999, 1e999"}}'.encode()
@@ -73,7 +73,7 @@ def test_long_numbers(number: str) -> None:
         ("1e99999999999999999999", True),
     ],
 )
-def test_where_a_number_is_too_long(number: str, long: bool) -> None:
+def test_number_length_limit(number: str, long: bool) -> None:
     raw = f'{{"a": {number}}}'.encode()
     assert json_text.holds_long_number(raw) is long
     assert json_text.may_hold_long_number(raw) or not long
@@ -103,18 +103,18 @@ def depth_of(value: Any) -> int:
 
 
 @given(VALUES, st.integers(0, 6))
-def test_depth(value: Any, levels: int) -> None:
+def test_is_deeper_agrees_with_a_recursive_count(value: Any, levels: int) -> None:
     assert json_text.is_deeper(json.dumps(value).encode(), levels) == (depth_of(value) > levels)
 
 
 @given(VALUES, st.integers(1, 4))
-def test_cutting_keeps_places_and_leaves_one_level_too_many(value: Any, levels: int) -> None:
+def test_truncated_depth_keeps_offsets_and_one_level_too_many(value: Any, levels: int) -> None:
     raw = json.dumps(value).encode()
     cut = json_text.truncate_depth(raw, levels)
     assert len(cut) == len(raw)
     assert depth_of(json.loads(cut)) == min(depth_of(value), levels + 1)
 
 
-def test_missing_members_are_put_and_present_ones_kept() -> None:
+def test_add_missing_keeps_present_members() -> None:
     raw = b'{"a":1.50,"b":null}'
     assert json_text.add_missing(raw, {"a": b"2", "b": b"3", "c": b"4"}) == b'{"a":1.50,"b":3,"c":4}'

@@ -59,19 +59,19 @@ JITSU = b"""{"type":"track","event":"Order Completed","properties":{"total":42.5
  "context":{"library":{"name":"@jitsu/js","version":"1.11.0","env":"browser"},"page":{"url":"https://example.com/p"}}}"""
 
 
-def parsed(body: bytes, route: str) -> Parsed:
-    found = normalise(read(inflate(body, None, SETTINGS.limits), route, SETTINGS.limits), SOURCE, NOW, SETTINGS)
-    assert (found.rejections, found.warnings) == ([], [])
-    return found
+def parse_clean(body: bytes, route: str) -> Parsed:
+    parsed = normalise(read(inflate(body, None, SETTINGS.limits), route, SETTINGS.limits), SOURCE, NOW, SETTINGS)
+    assert (parsed.rejections, parsed.warnings) == ([], [])
+    return parsed
 
 
-def first(body: bytes, route: str) -> Message:
-    return parsed(body, route).messages[0][1]
+def first_message(body: bytes, route: str) -> Message:
+    return parse_clean(body, route).messages[0][1]
 
 
 @pytest.mark.parametrize("body", [ANALYTICS_PYTHON, gzip.compress(ANALYTICS_PYTHON)])
-def test_analytics_python(body: bytes) -> None:
-    (_, track), (_, identify) = parsed(body, "batch").messages
+def test_analytics_python_batch(body: bytes) -> None:
+    (_, track), (_, identify) = parse_clean(body, "batch").messages
     assert (track.name, track.channel, track.occurred_at) == ("Order Completed", "server", NOW - 1_750_000)
     assert track.message_id == "b7b1dd04-00fb-4692-af9a-fc62755ce47c"
     assert kinds(track) == ["user_id:user-1"]
@@ -80,45 +80,45 @@ def test_analytics_python(body: bytes) -> None:
     assert identify.traits == b'{"email": "User@Example.com"}'
 
 
-def test_analytics_node() -> None:
-    found = first(ANALYTICS_NODE, "batch")
-    assert (found.name, found.channel, found.occurred_at) == ("Clicked", "server", NOW - SECOND)
-    assert "_extra" not in json.loads(found.context)
+def test_analytics_node_batch() -> None:
+    message = first_message(ANALYTICS_NODE, "batch")
+    assert (message.name, message.channel, message.occurred_at) == ("Clicked", "server", NOW - SECOND)
+    assert "_extra" not in json.loads(message.context)
 
 
 def test_analytics_next_on_a_clock_one_hour_behind() -> None:
-    found = first(ANALYTICS_NEXT, "p")
-    assert (found.name, found.channel, found.occurred_at) == ("page_viewed", "web", NOW - 100_000)
-    assert kinds(found) == ["anonymous_id:d7a5c3bf-0324-4500-8085-27aa41e3e768"]
-    assert json.loads(found.properties)["name"] == "Home"
+    message = first_message(ANALYTICS_NEXT, "p")
+    assert (message.name, message.channel, message.occurred_at) == ("page_viewed", "web", NOW - 100_000)
+    assert kinds(message) == ["anonymous_id:d7a5c3bf-0324-4500-8085-27aa41e3e768"]
+    assert json.loads(message.properties)["name"] == "Home"
 
 
 def test_analytics_next_alias_of_an_id_to_itself() -> None:
-    found = first(ANALYTICS_NEXT_ALIAS, "a")
-    assert found.previous_id is None
-    assert kinds(found) == ["user_id:user-1", "anonymous_id:anon-1"]
+    message = first_message(ANALYTICS_NEXT_ALIAS, "a")
+    assert message.previous_id is None
+    assert kinds(message) == ["user_id:user-1", "anonymous_id:anon-1"]
 
 
 def test_rudderstack_js_identifies_by_context_traits() -> None:
-    found = first(RUDDER_JS, "identify")
-    assert (found.channel, found.occurred_at) == ("web", NOW - SECOND)
-    assert kinds(found)[:2] == ["user_id:user-1", "email:user@example.com"]
-    assert found.traits == b'{"email":"user@example.com"}'
-    assert json.loads(found.context)["integrations"] == {"All": True}
+    message = first_message(RUDDER_JS, "identify")
+    assert (message.channel, message.occurred_at) == ("web", NOW - SECOND)
+    assert kinds(message)[:2] == ["user_id:user-1", "email:user@example.com"]
+    assert message.traits == b'{"email":"user@example.com"}'
+    assert json.loads(message.context)["integrations"] == {"All": True}
 
 
 def test_rudderstack_node_sends_sent_at_with_each_event() -> None:
-    found = first(RUDDER_NODE, "batch")
-    assert (found.name, found.channel, found.occurred_at) == ("screen_viewed", "server", NOW - SECOND)
-    assert json.loads(found.properties) == {"items": 2, "name": "Cart"}
+    message = first_message(RUDDER_NODE, "batch")
+    assert (message.name, message.channel, message.occurred_at) == ("screen_viewed", "server", NOW - SECOND)
+    assert json.loads(message.properties) == {"items": 2, "name": "Cart"}
 
 
-def test_jitsu() -> None:
-    found = first(JITSU, "track")
-    assert (found.name, found.channel, found.message_id) == ("Order Completed", "web", "1vhjqqhcu3gpaaycj4ixa")
-    assert kinds(found) == ["anonymous_id:43a5511e-3fd8-4c7a-92d1-9192f5e3cc31"]
+def test_jitsu_track() -> None:
+    message = first_message(JITSU, "track")
+    assert (message.name, message.channel, message.message_id) == ("Order Completed", "web", "1vhjqqhcu3gpaaycj4ixa")
+    assert kinds(message) == ["anonymous_id:43a5511e-3fd8-4c7a-92d1-9192f5e3cc31"]
 
 
-def test_a_clients_bad_request_is_never_our_error() -> None:
+def test_invalid_body_is_a_bad_request() -> None:
     with pytest.raises(BadRequest):
-        parsed(b"not json", "track")
+        parse_clean(b"not json", "track")

@@ -19,7 +19,7 @@ LONG = "x" * 256
 # Envelope and routes
 
 
-def test_an_envelope_is_taken_apart() -> None:
+def test_envelope_is_split_into_items() -> None:
     body = (
         b'\xef\xbb\xbf {"batch":[{"a":1},2],"writeKey":"wk","sentAt":"2026-05-04T10:00:00Z","context":{"ip":"::1"}}\n'
     )
@@ -31,7 +31,7 @@ def test_an_envelope_is_taken_apart() -> None:
     assert envelope.visitor == b""
 
 
-def test_who_the_visitor_is_stays_with_the_envelope() -> None:
+def test_visitor_claim_is_not_part_of_the_items() -> None:
     body = b'{"batch":[{"type":"track","event":"e","anonymousId":"a"}],"visitor": {"id":"a","proof":"p"} }'
     envelope = read(body, "b", SETTINGS.limits)
     assert envelope.visitor == b'{"id":"a","proof":"p"}'
@@ -41,33 +41,33 @@ def test_who_the_visitor_is_stays_with_the_envelope() -> None:
 @pytest.mark.parametrize(
     "route", ["track", "t", "identify", "i", "page", "p", "screen", "s", "group", "g", "alias", "a"]
 )
-def test_a_single_route_decides_the_type(route: str) -> None:
+def test_single_route_sets_the_message_type(route: str) -> None:
     item = track(type=5, name="x", groupId="g", previousId="p", writeKey="wk")
     assert read(json.dumps(item).encode(), route, SETTINGS.limits).write_key == "wk"
-    [(index, found)] = send(item, route=route).messages
-    assert (index, found.type) == (0, TYPE_OF_ROUTE[route])
+    [(index, result)] = send(item, route=route).messages
+    assert (index, result.type) == (0, TYPE_OF_ROUTE[route])
 
 
 @pytest.mark.parametrize("key", ["5", "null", "[]", '""', "1e999"])
-def test_a_write_key_that_is_no_text_is_none(key: str) -> None:
+def test_write_key_that_is_not_text_is_ignored(key: str) -> None:
     assert read(b'{"batch":[],"writeKey":' + key.encode() + b"}", "batch", SETTINGS.limits).write_key is None
 
 
-def test_an_empty_batch_is_fine() -> None:
+def test_empty_batch_is_accepted() -> None:
     assert send().messages == []
 
 
 @pytest.mark.parametrize("envelope", [{"context": []}, {"context": "x"}, {"integrations": 5}])
-def test_an_envelope_of_the_wrong_shape_is_refused(envelope: dict[str, Any]) -> None:
+def test_envelope_with_wrong_types_is_refused(envelope: dict[str, Any]) -> None:
     with pytest.raises(InvalidBody):
         send(track(), **envelope)
 
 
-def test_the_envelopes_context_lies_under_each_items_own() -> None:
+def test_envelope_context_is_the_default_for_items() -> None:
     shared = {"ip": "::1", "locale": "en", "library": {"name": "analytics-ios"}}
-    found = message(track(context={"locale": "de", "ip": None}), context=shared, integrations={"All": True})
-    assert json.loads(found.context) == shared | {"locale": "de", "integrations": {"All": True}}
-    assert found.channel == "app"
+    result = message(track(context={"locale": "de", "ip": None}), context=shared, integrations={"All": True})
+    assert json.loads(result.context) == shared | {"locale": "de", "integrations": {"All": True}}
+    assert result.channel == "app"
     assert json.loads(message(track(), context=shared).context) == shared
 
 
@@ -90,9 +90,9 @@ def test_the_envelopes_context_lies_under_each_items_own() -> None:
     ],
 )
 def test_name_and_properties(item: dict[str, Any], name: str | None, properties: dict[str, Any]) -> None:
-    found = message(item)
-    assert found.name == name
-    assert json.loads(found.properties) == properties
+    result = message(item)
+    assert result.name == name
+    assert json.loads(result.properties) == properties
 
 
 @pytest.mark.parametrize(
@@ -109,24 +109,24 @@ def test_name_and_properties(item: dict[str, Any], name: str | None, properties:
     ],
 )
 def test_traits(item: dict[str, Any], traits: dict[str, Any] | None) -> None:
-    found = message(item)
-    assert (None if found.traits is None else json.loads(found.traits)) == traits
+    result = message(item)
+    assert (None if result.traits is None else json.loads(result.traits)) == traits
 
 
-def test_properties_stay_as_they_were_written() -> None:
+def test_properties_keep_their_original_text() -> None:
     raw = b'{ "total": 42.50, "big": 12345678901234567890123, "e": 1e399 }'
     parsed = parse(b'{"batch":[{"type":"track","event":"E","userId":"u","messageId":"m","properties":' + raw + b"}]}")
     assert parsed.messages[0][1].properties == raw
 
 
-def test_nothing_that_was_sent_is_lost() -> None:
-    found = message(
+def test_unknown_fields_are_stored_in_extra() -> None:
+    result = message(
         track(
             rudderId="r", version=2, name="n", groupId="g", channel="kiosk", integrations={"All": False}, writeKey="wk"
         )
     )
     extra = {"rudderId": "r", "version": 2, "name": "n", "groupId": "g", "channel": "kiosk"}
-    assert json.loads(found.context) == {"integrations": {"All": False}, "_extra": extra}
+    assert json.loads(result.context) == {"integrations": {"All": False}, "_extra": extra}
     assert json.loads(message(track(integrations={}, groupId=None, channel="web")).context) == {}
 
 
@@ -145,7 +145,7 @@ def test_channel(item: dict[str, Any], channel: str) -> None:
     assert message(item).channel == channel
 
 
-def test_the_sources_channel_wins_over_the_library() -> None:
+def test_source_channel_overrides_the_library() -> None:
     source = SourceView("desk", default_channel="support")
     assert message(track(context={"library": {"name": "analytics.js"}}), source).channel == "support"
 
@@ -218,13 +218,13 @@ def test_identities(fields: dict[str, Any], expected: list[str]) -> None:
     assert kinds(message(track(**fields))) == expected
 
 
-def test_a_number_with_a_fraction_is_an_id_as_written() -> None:
+def test_decimal_number_is_an_id_as_written() -> None:
     parsed = parse(b'{"batch":[{"type":"track","event":"E","userId":1.50,"anonymousId":1e3,"messageId":2.0}]}')
     assert kinds(parsed.messages[0][1]) == ["user_id:1.50", "anonymous_id:1e3"]
     assert parsed.messages[0][1].message_id == "2.0"
 
 
-def test_an_event_property_identifies_where_the_source_says_so() -> None:
+def test_identity_properties_of_the_source_identify() -> None:
     source = SourceView("shop", identity_properties={"customer.email": "email", "card": "loyalty_card", "no.such": "x"})
     item = track(userId=None, properties={"customer": {"email": "A@example.com"}, "card": 12})
     assert kinds(message(item, source)) == ["email:a@example.com", "loyalty_card:12"]
@@ -239,9 +239,9 @@ def test_an_event_property_identifies_where_the_source_says_so() -> None:
     ],
 )
 def test_alias(fields: dict[str, Any], previous: str | None) -> None:
-    found = message({"type": "alias", "userId": "u1", "messageId": "m"} | fields)
-    assert found.previous_id == previous
-    assert kinds(found) == ["user_id:u1"]
+    result = message({"type": "alias", "userId": "u1", "messageId": "m"} | fields)
+    assert result.previous_id == previous
+    assert kinds(result) == ["user_id:u1"]
 
 
 # Rejections
@@ -295,14 +295,14 @@ def test_rejections(item: Any, code: RejectionCode) -> None:
     assert rejected.message
 
 
-def test_a_rejection_names_its_message_where_it_can() -> None:
+def test_rejection_has_the_message_id_if_readable() -> None:
     assert rejection(track(event=None)).message_id == "m1"
     assert rejection(track(event=None, messageId=5)).message_id == "5"
     assert rejection(track(messageId=LONG)).message_id is None
     assert rejection(5).message_id is None
 
 
-def test_the_limits_themselves_are_allowed() -> None:
+def test_values_at_the_limits_are_accepted() -> None:
     assert message(track(userId="x" * 255, event="y" * 200)).name == "y" * 200
 
 
@@ -310,7 +310,7 @@ def test_the_limits_themselves_are_allowed() -> None:
 
 
 @pytest.mark.parametrize("absent", [{}, {"messageId": None}, {"messageId": ""}])
-def test_a_missing_message_id_is_a_hash_that_survives_a_retry(absent: dict[str, Any]) -> None:
+def test_missing_message_id_is_a_hash_that_is_stable_over_retries(absent: dict[str, Any]) -> None:
     item = {"type": "track", "event": "E", "userId": "u", "properties": {"b": 1.5, "a": "x"}} | absent
     turned = dict(reversed(item.items())) | {"properties": {"a": "x", "b": 1.5}}
     first, again = message(item | {"sentAt": "2026-05-04T10:00:00Z"}), message(turned, sentAt="2026-05-04T11:00:00Z")
@@ -320,7 +320,7 @@ def test_a_missing_message_id_is_a_hash_that_survives_a_retry(absent: dict[str, 
     assert message(item | {"event": "F"}).message_id != first.message_id
 
 
-def test_the_hash_is_the_same_by_single_route_and_by_batch() -> None:
+def test_hashed_id_is_the_same_for_single_route_and_batch() -> None:
     item = {"event": "E", "userId": "u", "writeKey": "wk"}
     [(_, single)] = send(item, route="track").messages
     [(_, other)] = send(item, route="page").messages
@@ -328,7 +328,7 @@ def test_the_hash_is_the_same_by_single_route_and_by_batch() -> None:
     assert single.message_id != other.message_id
 
 
-def test_the_digest_tells_a_retry_from_a_differing_twin() -> None:
+def test_digest_differs_for_a_conflicting_twin_but_not_for_a_retry() -> None:
     item = track(properties={"a": 1}, timestamp="2026-05-04T09:00:00Z")
     digest = message(item).digest
     assert len(digest) == 8
@@ -375,7 +375,7 @@ def test_the_digest_tells_a_retry_from_a_differing_twin() -> None:
         ({"timestamp": ""}, {}, 0),
     ],
 )
-def test_the_segment_rule(item: dict[str, Any], envelope: dict[str, Any], seconds: float) -> None:
+def test_occurred_at_follows_the_segment_rule(item: dict[str, Any], envelope: dict[str, Any], seconds: float) -> None:
     parsed = send(track(**item), **envelope)
     assert parsed.warnings == []
     assert parsed.messages[0][1].occurred_at == NOW + round(seconds * SECOND)
@@ -398,18 +398,18 @@ def test_the_segment_rule(item: dict[str, Any], envelope: dict[str, Any], second
         ({"timestamp": "2016-12-31T23:59:60Z"}, "timestamp_unreadable", NOW),
     ],
 )
-def test_clocks_out_of_bounds_are_clamped_with_a_warning(item: dict[str, Any], code: str, occurred_at: int) -> None:
+def test_timestamps_out_of_range_are_clamped_with_a_warning(item: dict[str, Any], code: str, occurred_at: int) -> None:
     parsed = send(track(), track(**item))
     [warning] = parsed.warnings
     assert (warning.index, warning.code, warning.message_id) == (1, code, "m1")
-    found = parsed.messages[1][1]
-    assert found.occurred_at == occurred_at
-    assert found.original_timestamp
+    result = parsed.messages[1][1]
+    assert result.occurred_at == occurred_at
+    assert result.original_timestamp
 
 
-def test_the_claimed_time_and_sent_at_are_kept() -> None:
-    found = message(track(timestamp="2026-05-04 09:59:00"), sentAt="2026-05-04T10:00:01Z")
-    assert (found.original_timestamp, found.sent_at, found.received_at) == ("2026-05-04 09:59:00", NOW + SECOND, NOW)
+def test_claimed_time_and_sent_at_are_stored() -> None:
+    result = message(track(timestamp="2026-05-04 09:59:00"), sentAt="2026-05-04T10:00:01Z")
+    assert (result.original_timestamp, result.sent_at, result.received_at) == ("2026-05-04 09:59:00", NOW + SECOND, NOW)
     assert message(track()).original_timestamp is None
 
 

@@ -55,7 +55,7 @@ TEN = 1_777_888_800_000_000  # 2026-05-04T10:00:00Z
         ("-0.0000001", -1),
     ],
 )
-def test_spellings(text: str, instant: int) -> None:
+def test_parse_accepts_common_forms(text: str, instant: int) -> None:
     assert parse(text) == instant
 
 
@@ -93,23 +93,23 @@ def test_spellings(text: str, instant: int) -> None:
         "1_000",
     ],
 )
-def test_unreadable_is_none(text: str) -> None:
+def test_parse_returns_none_for_unreadable_text(text: str) -> None:
     assert parse(text) is None
 
 
 @given(st.text(max_size=80))
 @example("2026-05-04T10:00:00+23:60")
-def test_no_text_raises(text: str) -> None:
+def test_parse_never_raises(text: str) -> None:
     parse(text)
 
 
 @given(st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999))
-def test_round_trip(instant: int) -> None:
+def test_rfc3339_round_trip(instant: int) -> None:
     assert parse(rfc3339(instant)) == instant
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.integers(-1439, 1439))
-def test_offsets_agree_with_the_calendar(moment: datetime, minutes: int) -> None:
+def test_offsets_agree_with_datetime(moment: datetime, minutes: int) -> None:
     sign = "-" if minutes < 0 else "+"
     offset = f"{sign}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
     expected = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) - minutes * 60_000_000
@@ -118,7 +118,7 @@ def test_offsets_agree_with_the_calendar(moment: datetime, minutes: int) -> None
     assert parse(text) == (expected if in_range else None)
 
 
-def test_text_out_has_microseconds_and_z() -> None:
+def test_rfc3339_has_microseconds_and_z() -> None:
     assert rfc3339(TEN) == "2026-05-04T10:00:00.000000Z"
     assert rfc3339(-1) == "1969-12-31T23:59:59.999999Z"
 
@@ -139,5 +139,5 @@ def test_text_out_has_microseconds_and_z() -> None:
         (b'"' + b"x" * 500 + b'"', "x" * 64, None),
     ],
 )
-def test_claims(raw: bytes, text: str | None, instant: int | None) -> None:
+def test_parse_claimed(raw: bytes, text: str | None, instant: int | None) -> None:
     assert parse_claimed(raw) == (text, instant)

@@ -19,30 +19,30 @@ LIMITS = SETTINGS.limits
 Read = Callable[[bytes], Envelope]
 
 
-def encoded(value: Any) -> bytes:
+def to_bytes(value: Any) -> bytes:
     return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
-def parsed(envelope: Envelope) -> Parsed:
+def parse_envelope(envelope: Envelope) -> Parsed:
     return normalise(envelope, SOURCE, NOW, SETTINGS)
 
 
-def stored(envelope: Envelope) -> list[Message]:
-    result = parsed(envelope)
+def read_messages(envelope: Envelope) -> list[Message]:
+    result = parse_envelope(envelope)
     assert result.rejections == []
     return [message for _, message in result.messages]
 
 
-def of_mixpanel(body: Any, route: str = "track", underscore: str | None = None) -> Envelope:
-    return mixpanel.read(encoded(body), route, NOW, LIMITS, underscore)
+def read_mixpanel(body: Any, route: str = "track", underscore: str | None = None) -> Envelope:
+    return mixpanel.read(to_bytes(body), route, NOW, LIMITS, underscore)
 
 
-def of_posthog(body: Any, underscore: str | None = None) -> Envelope:
-    return posthog.read(encoded(body), NOW, LIMITS, underscore)
+def read_posthog(body: Any, underscore: str | None = None) -> Envelope:
+    return posthog.read(to_bytes(body), NOW, LIMITS, underscore)
 
 
-def of_ga4(body: Any) -> Envelope:
-    return ga4.read(encoded(body), "wk_demo", NOW, LIMITS)
+def read_ga4(body: Any) -> Envelope:
+    return ga4.read(to_bytes(body), "wk_demo", NOW, LIMITS)
 
 
 def event(name: str, **props: Any) -> dict[str, Any]:
@@ -52,21 +52,21 @@ def event(name: str, **props: Any) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------ Mixpanel
 
 
-def test_an_event_of_a_browser() -> None:
+def test_mixpanel_browser_event() -> None:
     props = {
         "distinct_id": "$device:d-1", "$device_id": "d-1", "$insert_id": "i-1", "time": 1777888740.25, "mp_lib": "web",
         "$lib_version": "2.83.0", "$current_url": "https://shop.example.com/p", "$referrer": "https://example.com/",
         "price": 42.50, "nothing": None,
     }  # fmt: skip
-    envelope = of_mixpanel([event("Product Viewed", **props)])
-    assert (envelope.write_key, envelope.originals) == ("wk_demo", [encoded(event("Product Viewed", **props))])
-    [message] = stored(envelope)
+    envelope = read_mixpanel([event("Product Viewed", **props)])
+    assert (envelope.write_key, envelope.originals) == ("wk_demo", [to_bytes(event("Product Viewed", **props))])
+    [message] = read_messages(envelope)
     assert (message.type, message.name, message.channel) == ("track", "Product Viewed", "web")
     assert (kinds(message), message.occurred_at) == (["anonymous_id:d-1"], 1_777_888_740_250_000)
     assert message.message_id.startswith("i-1-")
-    said = json.loads(message.properties)
-    assert said["price"] == 42.5
-    assert not {"token", "distinct_id", "time", "$insert_id", "nothing"} & set(said)
+    stored_properties = json.loads(message.properties)
+    assert stored_properties["price"] == 42.5
+    assert not {"token", "distinct_id", "time", "$insert_id", "nothing"} & set(stored_properties)
     context = json.loads(message.context)
     assert context["library"] == {"name": "web", "version": "2.83.0"}
     assert context["page"] == {"url": "https://shop.example.com/p", "referrer": "https://example.com/"}
@@ -84,36 +84,36 @@ def test_an_event_of_a_browser() -> None:
         ({"distinct_id": 42}, ["user_id:42"]),
     ],
 )
-def test_who_mixpanel_means(props: dict[str, Any], ids: list[str]) -> None:
-    [message] = stored(of_mixpanel(event("E", **props)))
+def test_mixpanel_identities(props: dict[str, Any], ids: list[str]) -> None:
+    [message] = read_messages(read_mixpanel(event("E", **props)))
     assert kinds(message) == ids
 
 
-def test_time_is_seconds_or_milliseconds_and_the_query_cancels_a_wrong_clock() -> None:
+def test_mixpanel_time_units_and_clock_skew() -> None:
     for time in (1777888740, 1777888740.0, 1777888740000, "1777888740"):
-        assert stored(of_mixpanel(event("E", time=time)))[0].occurred_at == NOW - 60 * SECOND
+        assert read_messages(read_mixpanel(event("E", time=time)))[0].occurred_at == NOW - 60 * SECOND
     hour = 3_600
     claimed = (NOW // SECOND) + hour - 60
-    [message] = stored(of_mixpanel(event("E", time=claimed), underscore=str((NOW // SECOND + hour) * 1000)))
+    [message] = read_messages(read_mixpanel(event("E", time=claimed), underscore=str((NOW // SECOND + hour) * 1000)))
     assert message.occurred_at == NOW - 60 * SECOND
-    assert stored(of_mixpanel(event("E", time=1777888740), underscore="7"))[0].occurred_at == NOW - 60 * SECOND
+    assert read_messages(read_mixpanel(event("E", time=1777888740), underscore="7"))[0].occurred_at == NOW - 60 * SECOND
 
 
-def test_events_without_id_and_time_count_each_time_and_keep_their_order() -> None:
-    first, second = stored(of_mixpanel([event("E"), event("E")]))
+def test_mixpanel_events_without_id_and_time_are_distinct_and_ordered() -> None:
+    first, second = read_messages(read_mixpanel([event("E"), event("E")]))
     assert first.message_id != second.message_id
     assert (first.occurred_at, second.occurred_at) == (NOW - 1, NOW)
-    later = stored(mixpanel.read(encoded(event("E")), "track", NOW + 1, LIMITS))[0]
+    later = read_messages(mixpanel.read(to_bytes(event("E")), "track", NOW + 1, LIMITS))[0]
     assert later.message_id not in (first.message_id, second.message_id)
-    again = [stored(of_mixpanel(event("E", time=1777888740)))[0].message_id for _ in range(2)]
+    again = [read_messages(read_mixpanel(event("E", time=1777888740)))[0].message_id for _ in range(2)]
     assert again[0] == again[1]
 
 
-def test_an_insert_id_counts_together_with_who_what_and_when() -> None:
+def test_mixpanel_message_id_covers_insert_id_name_user_and_time() -> None:
     base = event("Ordered", **{"$insert_id": "o-1", "time": 1777888740})
     ids = {
-        stored(of_mixpanel(each))[0].message_id
-        for each in (
+        read_messages(read_mixpanel(variant))[0].message_id
+        for variant in (
             base,
             event("Shipped", **{"$insert_id": "o-1", "time": 1777888740}),
             event("Ordered", **{"$insert_id": "o-1", "time": 1777888740, "distinct_id": "user-2"}),
@@ -123,30 +123,36 @@ def test_an_insert_id_counts_together_with_who_what_and_when() -> None:
     assert len(ids) == 3
 
 
-def test_identify_alias_merge_and_page_views() -> None:
+def test_mixpanel_special_events() -> None:
     device = {"$device_id": "d-1", "$anon_distinct_id": "$device:d-1"}
-    [link] = stored(of_mixpanel(event("$identify", **device)))
+    [link] = read_messages(read_mixpanel(event("$identify", **device)))
     assert (link.type, kinds(link), link.name) == ("identify", ["user_id:user-1", "anonymous_id:d-1"], None)
-    [old] = stored(of_mixpanel(event("$identify", **{"$anon_distinct_id": "d-0"})))
+    [old] = read_messages(read_mixpanel(event("$identify", **{"$anon_distinct_id": "d-0"})))
     assert kinds(old) == ["user_id:user-1", "anonymous_id:d-0"]
-    [known] = stored(of_mixpanel(event("$identify", **{"$device_id": "d-1", "$anon_distinct_id": "user-0"})))
-    assert kinds(known) == ["user_id:user-1", "anonymous_id:d-1"]
-    [join] = stored(of_mixpanel(event("$create_alias", alias="user-2")))
+    [with_user_id] = read_messages(
+        read_mixpanel(event("$identify", **{"$device_id": "d-1", "$anon_distinct_id": "user-0"}))
+    )
+    assert kinds(with_user_id) == ["user_id:user-1", "anonymous_id:d-1"]
+    [join] = read_messages(read_mixpanel(event("$create_alias", alias="user-2")))
     assert (join.type, kinds(join), join.previous_id) == ("alias", ["user_id:user-1"], "user-2")
-    [late] = stored(of_mixpanel(event("$create_alias", alias="user-2", distinct_id="$device:d-1")))
+    [late] = read_messages(read_mixpanel(event("$create_alias", alias="user-2", distinct_id="$device:d-1")))
     assert (late.type, kinds(late)) == ("identify", ["user_id:user-2", "anonymous_id:d-1"])
-    [merge] = stored(of_mixpanel(event("$merge", **{"$distinct_ids": ["user-1", "user-2"]})))
+    [merge] = read_messages(read_mixpanel(event("$merge", **{"$distinct_ids": ["user-1", "user-2"]})))
     assert (merge.type, kinds(merge), merge.previous_id) == ("alias", ["user_id:user-1"], "user-2")
-    [device_merge] = stored(of_mixpanel(event("$merge", **{"$distinct_ids": ["$device:d-1", "user-2"]})))
+    [device_merge] = read_messages(read_mixpanel(event("$merge", **{"$distinct_ids": ["$device:d-1", "user-2"]})))
     assert (device_merge.type, kinds(device_merge)) == ("identify", ["user_id:user-2", "anonymous_id:d-1"])
     for pair in (["$device:a", "$device:b"], [], "x", None):
-        [refused] = parsed(of_mixpanel(event("$merge", **{"$distinct_ids": pair}))).rejections
+        [refused] = parse_envelope(read_mixpanel(event("$merge", **{"$distinct_ids": pair}))).rejections
         assert refused.code is RejectionCode.MISSING_ALIAS_IDS
     url = {"$current_url": "https://shop.example.com/p?q=1", "current_page_title": "Shop", "current_url_path": "/p"}
-    [page] = stored(of_mixpanel(event("$mp_web_page_view", **url)))
+    [page] = read_messages(read_mixpanel(event("$mp_web_page_view", **url)))
     assert (page.type, page.name) == ("page", "page_viewed")
-    said = json.loads(page.properties)
-    assert (said["url"], said["title"], said["path"]) == ("https://shop.example.com/p?q=1", "Shop", "/p")
+    page_properties = json.loads(page.properties)
+    assert (page_properties["url"], page_properties["title"], page_properties["path"]) == (
+        "https://shop.example.com/p?q=1",
+        "Shop",
+        "/p",
+    )
 
 
 UPDATES: list[tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any] | None]] = [
@@ -162,29 +168,31 @@ UPDATES: list[tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any] | None
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("update", "traits", "kept"), UPDATES, ids=lambda each: "".join(each or []))
-def test_each_profile_update(
-    update: dict[str, Any], traits: dict[str, Any] | None, kept: dict[str, Any] | None
+@pytest.mark.parametrize(("update", "traits", "profile"), UPDATES, ids=lambda value: "".join(value or []))
+def test_mixpanel_profile_updates(
+    update: dict[str, Any], traits: dict[str, Any] | None, profile: dict[str, Any] | None
 ) -> None:
-    [message] = stored(of_mixpanel({"$token": "wk_demo", "$distinct_id": "user-1", **update}, "engage"))
+    [message] = read_messages(read_mixpanel({"$token": "wk_demo", "$distinct_id": "user-1", **update}, "engage"))
     assert (message.type, message.identities[0].value) == ("identify", "user-1")
     assert (message.traits and json.loads(message.traits)) == traits
-    assert json.loads(message.context).get("profile") == kept
+    assert json.loads(message.context).get("profile") == profile
 
 
-def test_updates_of_one_request_keep_their_order_and_may_repeat() -> None:
+def test_mixpanel_profile_updates_keep_their_order_and_may_repeat() -> None:
     updates = [{"$token": "t", "$distinct_id": "u", "$set": {"plan": plan}} for plan in ("gold", "silver", "gold")]
-    messages = stored(of_mixpanel(updates, "engage"))
+    messages = read_messages(read_mixpanel(updates, "engage"))
     assert [message.order[0] for message in messages] == [NOW - 2, NOW - 1, NOW]
     assert len({message.message_id for message in messages}) == 3
-    [timed] = stored(of_mixpanel({**updates[0], "$time": 1777888740000}, "engage"))
+    [timed] = read_messages(read_mixpanel({**updates[0], "$time": 1777888740000}, "engage"))
     assert timed.occurred_at == NOW - 60 * SECOND
 
 
-def test_what_names_no_person_and_what_names_another_key() -> None:
-    [group] = parsed(of_mixpanel({"$token": "t", "$group_key": "c", "$group_id": "a", "$set": {}}, "groups")).rejections
+def test_mixpanel_group_profiles_and_other_tokens_are_rejected() -> None:
+    [group] = parse_envelope(
+        read_mixpanel({"$token": "t", "$group_key": "c", "$group_id": "a", "$set": {}}, "groups")
+    ).rejections
     assert group.code is RejectionCode.MISSING_IDENTITY
-    result = parsed(of_mixpanel([event("A"), event("B", token="wk_other"), event("C")]))
+    result = parse_envelope(read_mixpanel([event("A"), event("B", token="wk_other"), event("C")]))
     assert [message.name for _, message in result.messages] == ["A", "C"]
     assert [rejection.code for rejection in result.rejections] == [RejectionCode.INVALID_FIELD]
 
@@ -201,21 +209,25 @@ def batch(*events: Any, **around: Any) -> dict[str, Any]:
     return {"api_key": "wk_demo", "batch": list(events), **around}
 
 
-def test_a_page_view_of_posthog() -> None:
+def test_posthog_page_view() -> None:
     view = capture(
         "$pageview", **{"$current_url": "https://shop.example.com/p", "$pathname": "/p", "title": "Shop",
         "$referrer": "https://example.org/", "$session_entry_url": "https://shop.example.com/p", "utm_source": None},
     )  # fmt: skip
-    envelope = of_posthog(batch(view, sent_at="2026-05-04T11:00:00Z"))
-    [page] = stored(envelope)
+    envelope = read_posthog(batch(view, sent_at="2026-05-04T11:00:00Z"))
+    [page] = read_messages(envelope)
     assert (envelope.write_key, page.type, page.name, page.channel) == ("wk_demo", "page", "page_viewed", "referral")
     assert (page.message_id, kinds(page)) == ("e-1", ["user_id:user-1", "anonymous_id:d-1"])
     assert page.occurred_at == NOW - 61 * 60 * SECOND  # the clock of the page was an hour ahead
-    said = json.loads(page.properties)
-    assert (said["url"], said["title"], said["path"]) == ("https://shop.example.com/p", "Shop", "/p")
-    assert "utm_source" not in said
+    page_properties = json.loads(page.properties)
+    assert (page_properties["url"], page_properties["title"], page_properties["path"]) == (
+        "https://shop.example.com/p",
+        "Shop",
+        "/p",
+    )
+    assert "utm_source" not in page_properties
     later = capture("$pageview", **{**view["properties"], "$current_url": "https://shop.example.com/cart"})
-    [second] = stored(of_posthog(batch(later)))
+    [second] = read_messages(read_posthog(batch(later)))
     assert "referrer" not in json.loads(second.context)["page"]  # it is the session's, not this page's
     assert second.channel == "web"
 
@@ -230,55 +242,60 @@ def test_a_page_view_of_posthog() -> None:
         ({"distinct_id": 7}, ["user_id:7", "anonymous_id:d-1"]),
     ],
 )
-def test_who_posthog_means(props: dict[str, Any], ids: list[str]) -> None:
-    [message] = stored(of_posthog(capture("E", **props)))
+def test_posthog_identities(props: dict[str, Any], ids: list[str]) -> None:
+    [message] = read_messages(read_posthog(capture("E", **props)))
     assert kinds(message) == ids
 
 
-def test_a_shared_id_of_cookieless_visitors_is_nobody() -> None:
-    [refused] = parsed(of_posthog(capture("E", distinct_id="$posthog_cookieless", **{"$device_id": None}))).rejections
+def test_posthog_cookieless_id_is_not_an_identity() -> None:
+    [refused] = parse_envelope(
+        read_posthog(capture("E", distinct_id="$posthog_cookieless", **{"$device_id": None}))
+    ).rejections
     assert refused.code is RejectionCode.MISSING_IDENTITY
 
 
-def test_special_events_of_posthog() -> None:
+def test_posthog_special_events() -> None:
     sets = {"$set": {"email": "a@example.com"}, "$set_once": {"first": 1}}
-    [identify] = stored(of_posthog(batch(capture("$identify", sets, **{"$anon_distinct_id": "d-0"}))))
+    [identify] = read_messages(read_posthog(batch(capture("$identify", sets, **{"$anon_distinct_id": "d-0"}))))
     assert (identify.type, kinds(identify)) == (
         "identify", ["user_id:user-1", "email:a@example.com", "anonymous_id:d-0"],
     )  # fmt: skip
     assert json.loads(identify.traits or b"") == {"email": "a@example.com"}
     assert json.loads(identify.context)["profile"] == {"$set_once": {"first": 1}}
-    [alias] = stored(of_posthog(capture("$create_alias", alias="user-2")))
+    [alias] = read_messages(read_posthog(capture("$create_alias", alias="user-2")))
     assert (alias.type, kinds(alias)[0], alias.previous_id) == ("alias", "user_id:user-1", "user-2")
-    [late] = stored(of_posthog(capture("$create_alias", alias="user-2", distinct_id="d-1")))
+    [late] = read_messages(read_posthog(capture("$create_alias", alias="user-2", distinct_id="d-1")))
     assert (late.type, kinds(late)) == ("identify", ["user_id:user-2", "anonymous_id:d-1"])
     group = {"$group_type": "company", "$group_key": "acme", "$group_set": {"size": 5}}
-    [grouped] = stored(of_posthog(capture("$groupidentify", **group)))
-    said = json.loads(grouped.properties)
-    assert (grouped.type, said) == ("group", {"groupType": "company", "groupId": "acme", "traits": {"size": 5}})
-    [screen] = stored(of_posthog(capture("$screen", **{"$screen_name": "Home", "$lib": "posthog-ios"})))
+    [grouped] = read_messages(read_posthog(capture("$groupidentify", **group)))
+    group_properties = json.loads(grouped.properties)
+    assert (grouped.type, group_properties) == (
+        "group",
+        {"groupType": "company", "groupId": "acme", "traits": {"size": 5}},
+    )
+    [screen] = read_messages(read_posthog(capture("$screen", **{"$screen_name": "Home", "$lib": "posthog-ios"})))
     assert (screen.name, screen.channel, json.loads(screen.properties)["name"]) == ("screen_viewed", "app", "Home")
 
 
-def test_traits_beside_an_event_are_a_message_of_their_own() -> None:
+def test_posthog_set_in_an_event_becomes_an_identify() -> None:
     both = capture("Bought", **{"$set": {"plan": "gold"}, "$unset": ["trial"]})
-    event_, profile = stored(of_posthog(both))
+    event_, profile = read_messages(read_posthog(both))
     assert (event_.type, event_.name, event_.traits) == ("track", "Bought", None)
     assert (profile.type, profile.message_id) == ("identify", "e-1:set")
     assert json.loads(profile.traits or b"") == {"plan": "gold", "trial": None}
     assert event_.occurred_at == profile.occurred_at == NOW - 60 * SECOND
 
 
-def test_times_of_posthog() -> None:
+def test_posthog_times() -> None:
     old = {"event": "E", "uuid": "e", "offset": 60_000, "properties": {"distinct_id": "u", "token": "wk_demo"}}
-    assert of_posthog(old).write_key == "wk_demo"
-    assert stored(of_posthog([old]))[0].occurred_at == NOW - 60 * SECOND
+    assert read_posthog(old).write_key == "wk_demo"
+    assert read_messages(read_posthog([old]))[0].occurred_at == NOW - 60 * SECOND
     unreadable: list[Any] = [-1, 1e300, "x", None, {}]
     for offset in unreadable:
-        assert stored(of_posthog({**old, "offset": offset}))[0].occurred_at == NOW
+        assert read_messages(read_posthog({**old, "offset": offset}))[0].occurred_at == NOW
     underscore = str(NOW // 1000 + 3_600_000)
     ahead = {**old, "timestamp": "2026-05-04T10:59:00Z"}
-    assert stored(of_posthog(ahead, underscore))[0].occurred_at == NOW - 60 * SECOND
+    assert read_messages(read_posthog(ahead, underscore))[0].occurred_at == NOW - 60 * SECOND
 
 
 @pytest.mark.parametrize(
@@ -295,8 +312,8 @@ def test_times_of_posthog() -> None:
         ([7], False),
     ],
 )
-def test_whose_a_body_of_a_shared_route_is(body: Any, whose: bool) -> None:
-    assert posthog.is_posthog(encoded(body), LIMITS) is whose
+def test_is_posthog_on_shared_routes(body: Any, whose: bool) -> None:
+    assert posthog.is_posthog(to_bytes(body), LIMITS) is whose
 
 
 # ----------------------------------------------------------------------------------------------------------- GA4
@@ -306,15 +323,15 @@ def measurement(*events: Any, **around: Any) -> dict[str, Any]:
     return {"client_id": "123.456", "events": list(events), **around}
 
 
-def test_a_measurement() -> None:
+def test_ga4_events_and_user_properties() -> None:
     view = {"name": "page_view", "params": {"page_location": "https://shop.example.com/", "source": "news",
             "medium": "email", "campaign": "spring"}}  # fmt: skip
     buy = {"name": "purchase", "params": {"value": 42.5, "source": "button"}, "timestamp_micros": NOW - 5}
     body = measurement(
         view, buy, user_id="user-1", timestamp_micros=NOW - 9, user_properties={"plan": {"value": "gold"}}
     )
-    envelope = of_ga4(body)
-    page, purchase, profile = stored(envelope)
+    envelope = read_ga4(body)
+    page, purchase, profile = read_messages(envelope)
     assert envelope.write_key == "wk_demo"
     assert [message.type for message in (page, purchase, profile)] == ["page", "track", "identify"]
     assert [message.occurred_at for message in (page, purchase, profile)] == [NOW - 9, NOW - 5, NOW - 9]
@@ -324,37 +341,41 @@ def test_a_measurement() -> None:
     assert (purchase.name, purchase.channel) == ("purchase", "web")
     assert "campaign" not in json.loads(purchase.context)
     assert json.loads(profile.traits or b"") == {"plan": "gold"}
-    assert [message.message_id for message in stored(of_ga4(body))] == [
+    assert [message.message_id for message in read_messages(read_ga4(body))] == [
         message.message_id for message in (page, purchase, profile)
     ]
 
 
-def test_measurements_without_a_time_count_each_time() -> None:
+def test_ga4_events_without_a_time_are_distinct() -> None:
     step = {"name": "step", "params": {"n": 1}}
-    ids = [message.message_id for message in stored(of_ga4(measurement(step, step)))]
-    ids += [message.message_id for message in stored(ga4.read(encoded(measurement(step)), None, NOW + 9, LIMITS))]
+    ids = [message.message_id for message in read_messages(read_ga4(measurement(step, step)))]
+    ids += [
+        message.message_id for message in read_messages(ga4.read(to_bytes(measurement(step)), None, NOW + 9, LIMITS))
+    ]
     assert len(set(ids)) == 3
 
 
-def test_an_app_and_nobody() -> None:
-    [message] = stored(of_ga4({"app_instance_id": "a-1", "events": [{"name": "open"}]}))
+def test_ga4_app_instance_id_and_rejections() -> None:
+    [message] = read_messages(read_ga4({"app_instance_id": "a-1", "events": [{"name": "open"}]}))
     assert (kinds(message), message.channel) == (["anonymous_id:a-1"], "app")
-    result = parsed(of_ga4({"events": [{"name": "open"}, 7, {"params": {}}]}))
-    envelope = of_ga4(measurement({"name": ""}, user_properties={"a": {"value": 1}}))
-    messages = [ga4.build_validation_message(each, ga4.count_events(envelope)) for each in parsed(envelope).rejections]
+    result = parse_envelope(read_ga4({"events": [{"name": "open"}, 7, {"params": {}}]}))
+    envelope = read_ga4(measurement({"name": ""}, user_properties={"a": {"value": 1}}))
+    messages = [
+        ga4.build_validation_message(item, ga4.count_events(envelope)) for item in parse_envelope(envelope).rejections
+    ]
     assert [rejection.code for rejection in result.rejections] == [
         RejectionCode.MISSING_IDENTITY, RejectionCode.NOT_AN_OBJECT, RejectionCode.MISSING_EVENT,
     ]  # fmt: skip
-    assert [(each["fieldPath"], each["validationCode"]) for each in messages] == [("events[0]", "VALUE_REQUIRED")]
+    assert [(item["fieldPath"], item["validationCode"]) for item in messages] == [("events[0]", "VALUE_REQUIRED")]
 
 
 # --------------------------------------------------------------------------------------------------- hostile ones
 
-GOOD: list[bytes] = [encoded(event("E")), encoded({"event": "E", "distinct_id": "u"}), encoded({"name": "E"})]
+GOOD: list[bytes] = [to_bytes(event("E")), to_bytes({"event": "E", "distinct_id": "u"}), to_bytes({"name": "E"})]
 FORMATS: dict[str, Callable[[bytes], tuple[Envelope, int]]] = {
     "mixpanel": lambda raw: (mixpanel.read(b"[%b,%b,%b]" % (GOOD[0], raw, GOOD[0]), "track", NOW, LIMITS), 2),
     "posthog": lambda raw: (posthog.read(b'{"batch":[%b,%b,%b]}' % (GOOD[1], raw, GOOD[1]), NOW, LIMITS), 2),
-    "ga4": lambda raw: (of_ga4(b'{"client_id":"c","events":[%b,%b,%b]}' % (GOOD[2], raw, GOOD[2])), 2),
+    "ga4": lambda raw: (read_ga4(b'{"client_id":"c","events":[%b,%b,%b]}' % (GOOD[2], raw, GOOD[2])), 2),
 }  # fmt: skip
 SHAPES = {
     "mixpanel": (b'{"event":%b,"properties":{"distinct_id":"u","p":%b}}', b'{"event":"E","properties":%b}'),
@@ -379,11 +400,11 @@ HOSTILE: dict[str, tuple[bytes, bytes, RejectionCode | None]] = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 @pytest.mark.parametrize("format_", FORMATS)
-def test_a_hostile_event_stops_no_other(format_: str, case: str) -> None:
+def test_hostile_event_is_rejected_alone(format_: str, case: str) -> None:
     name, value, code = HOSTILE[case]
     raw = SHAPES[format_][0] % (name, value)
     envelope, last = FORMATS[format_](raw)
-    result = parsed(envelope)
+    result = parse_envelope(envelope)
     if code is None:
         assert (len(result.messages), result.rejections) == (3, [])
         assert b"\\u0000" not in result.messages[1][1].properties
@@ -396,8 +417,8 @@ def test_a_hostile_event_stops_no_other(format_: str, case: str) -> None:
 
 @pytest.mark.parametrize("raw", [b"7", b'"text"', b"null", b"[]", b"[{}]", b"{}"], ids=repr)
 @pytest.mark.parametrize("format_", FORMATS)
-def test_what_is_no_event_stops_no_other(format_: str, raw: bytes) -> None:
-    result = parsed(FORMATS[format_](raw)[0])
+def test_item_that_is_not_an_event_is_rejected_alone(format_: str, raw: bytes) -> None:
+    result = parse_envelope(FORMATS[format_](raw)[0])
     assert len(result.messages) == 2
     [rejection] = result.rejections
     assert raw in rejection.original
@@ -405,39 +426,39 @@ def test_what_is_no_event_stops_no_other(format_: str, raw: bytes) -> None:
 
 @pytest.mark.parametrize("value", [b'"text"', b"7", b"[]", b"true"])
 @pytest.mark.parametrize("format_", FORMATS)
-def test_properties_that_are_no_object(format_: str, value: bytes) -> None:
-    result = parsed(FORMATS[format_](SHAPES[format_][1] % value)[0])
+def test_properties_that_are_not_an_object_are_rejected(format_: str, value: bytes) -> None:
+    result = parse_envelope(FORMATS[format_](SHAPES[format_][1] % value)[0])
     assert [rejection.code for rejection in result.rejections] == [RejectionCode.INVALID_FIELD]
 
 
-def test_events_beyond_a_batch() -> None:
+def test_events_beyond_the_batch_limit_are_rejected() -> None:
     many = LIMITS.batch_messages_max
     for envelope in (
-        of_mixpanel([event("E")] * (many + 2)),
-        of_posthog(batch(*[{"event": "E", "distinct_id": "u"}] * (many + 2))),
-        of_ga4(measurement(*[{"name": "E"}] * (many + 2))),
+        read_mixpanel([event("E")] * (many + 2)),
+        read_posthog(batch(*[{"event": "E", "distinct_id": "u"}] * (many + 2))),
+        read_ga4(measurement(*[{"name": "E"}] * (many + 2))),
     ):
         assert len(envelope.items) == many
-        assert [each.code for each in envelope.rejections] == [RejectionCode.TOO_MANY_MESSAGES] * 2
+        assert [rejection.code for rejection in envelope.rejections] == [RejectionCode.TOO_MANY_MESSAGES] * 2
 
 
 @pytest.mark.parametrize(
     "envelope",
     [
-        of_mixpanel(event("Seen", **{"$device_id": "d"})),
-        of_mixpanel({"$token": "t", "$distinct_id": "u", "$set": {"plan": "gold"}}, "engage"),
-        of_posthog(batch(capture("Seen"))),
-        of_posthog(batch(capture("Seen", {"type": "capture", "library": "posthog-node"}))),
-        of_ga4(measurement({"name": "Seen", "params": {"n": 1}}, user_id="user-1")),
-        of_ga4(measurement(user_properties={"plan": {"value": "gold"}})),
+        read_mixpanel(event("Seen", **{"$device_id": "d"})),
+        read_mixpanel({"$token": "t", "$distinct_id": "u", "$set": {"plan": "gold"}}, "engage"),
+        read_posthog(batch(capture("Seen"))),
+        read_posthog(batch(capture("Seen", {"type": "capture", "library": "posthog-node"}))),
+        read_ga4(measurement({"name": "Seen", "params": {"n": 1}}, user_id="user-1")),
+        read_ga4(measurement(user_properties={"plan": {"value": "gold"}})),
     ],
     ids=["mixpanel", "engage", "posthog", "posthog-node", "ga4", "ga4 profile"],
 )
-def test_what_stood_in_quarantine_can_be_read_again(envelope: Envelope) -> None:
+def test_quarantined_event_can_be_parsed_again(envelope: Envelope) -> None:
     [original] = envelope.originals
-    [first] = stored(envelope)
-    [second] = stored(reparse.reparse(original, envelope.form_of(0), NOW, LIMITS, {}))
-    [guessed] = stored(reparse.reparse(original, "", NOW, LIMITS, {}))
+    [first] = read_messages(envelope)
+    [second] = read_messages(reparse.reparse(original, envelope.form_of(0), NOW, LIMITS, {}))
+    [guessed] = read_messages(reparse.reparse(original, "", NOW, LIMITS, {}))
     assert second == first
     assert (guessed.type, guessed.name, guessed.identities, guessed.properties, guessed.traits) == (
         first.type, first.name, first.identities, first.properties, first.traits,
@@ -447,11 +468,11 @@ def test_what_stood_in_quarantine_can_be_read_again(envelope: Envelope) -> None:
 LATER = str(NOW // 1000 + 3_600_000)
 """The clock of a sender that is an hour ahead, in ms."""
 REQUESTS: dict[str, Envelope] = {
-    "mixpanel": of_mixpanel([event("A"), event("B", time=NOW / 1e6), event("C")]),
-    "mixpanel, its clock wrong": of_mixpanel([event("A"), event("B", time=NOW / 1e6 + 3_540)], underscore=LATER),
-    "engage": of_mixpanel([{"$token": "t", "$distinct_id": "u", "$set": {"n": n}} for n in (1, 2)], "engage"),
-    "import": of_mixpanel(b"\n".join(encoded(event(name)) for name in "ABC"), "import"),
-    "posthog": of_posthog(
+    "mixpanel": read_mixpanel([event("A"), event("B", time=NOW / 1e6), event("C")]),
+    "mixpanel, its clock wrong": read_mixpanel([event("A"), event("B", time=NOW / 1e6 + 3_540)], underscore=LATER),
+    "engage": read_mixpanel([{"$token": "t", "$distinct_id": "u", "$set": {"n": n}} for n in (1, 2)], "engage"),
+    "import": read_mixpanel(b"\n".join(to_bytes(event(name)) for name in "ABC"), "import"),
+    "posthog": read_posthog(
         batch(
             {"event": "A", "distinct_id": "u"},
             {"event": "B", "distinct_id": "u", "offset": 60_000},
@@ -460,67 +481,70 @@ REQUESTS: dict[str, Envelope] = {
             sent_at="2026-05-04T11:00:00Z",
         )
     ),
-    "posthog, its clock wrong": of_posthog(batch({"event": "A", "distinct_id": "u"}), LATER),
+    "posthog, its clock wrong": read_posthog(batch({"event": "A", "distinct_id": "u"}), LATER),
     "posthog v1": posthog.read(
-        encoded(batch(*[{"event": name, "distinct_id": "u", "session_id": "s"} for name in "AB"])),
+        to_bytes(batch(*[{"event": name, "distinct_id": "u", "session_id": "s"} for name in "AB"])),
         NOW,
         LIMITS,
         sdk="posthog-python/7.0",
         sent_at_header="2026-05-04T11:00:00Z",
     ),
-    "ga4": of_ga4(measurement({"name": "A"}, {"name": "B", "timestamp_micros": NOW - 5}, {"name": "A"}, user_id="u")),
+    "ga4": read_ga4(measurement({"name": "A"}, {"name": "B", "timestamp_micros": NOW - 5}, {"name": "A"}, user_id="u")),
 }
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
-def test_an_event_that_is_replayed_is_the_one_it_was(request_: str) -> None:
+def test_replayed_event_equals_the_original(request_: str) -> None:
     """Time, id and all: each of several events, read alone and later, as it was read among the others."""
     envelope = REQUESTS[request_]
-    messages = parsed(envelope).messages
+    messages = parse_envelope(envelope).messages
     assert len(messages) == len(envelope.items)
     originals = dict(zip(envelope.places, envelope.originals, strict=True))
     for place, original in originals.items():
         replayed = reparse.reparse(original, envelope.form_of(place), NOW, LIMITS, {})
-        assert stored(replayed) == [message for each, message in messages if each == place]
+        assert read_messages(replayed) == [message for message_place, message in messages if message_place == place]
 
 
-def test_a_foreign_event_may_be_corrected_by_a_message_of_ours() -> None:
-    ours = {"type": "track", "event": "Mended", "userId": "u", "timestamp": "2026-05-04T10:00:00Z"}
+def test_vendor_event_can_be_replaced_by_a_segment_message() -> None:
+    segment_message = {"type": "track", "event": "Mended", "userId": "u", "timestamp": "2026-05-04T10:00:00Z"}
     for envelope in REQUESTS.values():
-        [message] = stored(reparse.reparse(encoded(ours), envelope.form_of(0), NOW, LIMITS, {}))
+        [message] = read_messages(reparse.reparse(to_bytes(segment_message), envelope.form_of(0), NOW, LIMITS, {}))
         assert (message.name, kinds(message)) == ("Mended", ["user_id:u"])
 
 
-def test_every_refusal_of_a_foreign_event_names_its_form() -> None:
+def test_rejections_of_vendor_events_have_a_form() -> None:
     many = LIMITS.batch_messages_max + 1
     for envelope, form in (
-        (of_mixpanel([event("")]), "mixpanel/track?"),
-        (of_mixpanel([event("E"), {"event": "E", "properties": {"token": "other", "distinct_id": "u"}}]), "mixpanel/"),
-        (of_mixpanel([event("E")] * many), "mixpanel/track?"),
-        (of_posthog([7]), "posthog?"),
-        (of_ga4(measurement({"name": ""})), "ga4?"),
+        (read_mixpanel([event("")]), "mixpanel/track?"),
+        (
+            read_mixpanel([event("E"), {"event": "E", "properties": {"token": "other", "distinct_id": "u"}}]),
+            "mixpanel/",
+        ),
+        (read_mixpanel([event("E")] * many), "mixpanel/track?"),
+        (read_posthog([7]), "posthog?"),
+        (read_ga4(measurement({"name": ""})), "ga4?"),
     ):
-        [rejection] = parsed(envelope).rejections
+        [rejection] = parse_envelope(envelope).rejections
         assert rejection.form.startswith(form)
         assert rejection.form.endswith(f"moment={envelope.moment + rejection.index}")  # type: ignore[operator]  # it has one
 
 
-def test_lines_of_an_import() -> None:
-    good, bad = encoded(event("E", time=1)), b'{"event":'
-    envelope = of_mixpanel(b"\n" + good + b"\r\n" + bad + b"\n\n7\n" + good.replace(b'"E"', b'""'), "import")
-    result = parsed(envelope)
+def test_mixpanel_import_of_json_lines() -> None:
+    good, bad = to_bytes(event("E", time=1)), b'{"event":'
+    envelope = read_mixpanel(b"\n" + good + b"\r\n" + bad + b"\n\n7\n" + good.replace(b'"E"', b'""'), "import")
+    result = parse_envelope(envelope)
     assert [(index, message.name) for index, message in result.messages] == [(0, "E")]
-    assert [(each.index, each.code, each.original) for each in result.rejections] == [
+    assert [(rejection.index, rejection.code, rejection.original) for rejection in result.rejections] == [
         (1, RejectionCode.NOT_AN_OBJECT, bad),
         (2, RejectionCode.NOT_AN_OBJECT, b"7"),
         (3, RejectionCode.MISSING_EVENT, good.replace(b'"E"', b'""')),
     ]
     for body in (b"no\nno", bad, b"", b"\n"):
         with pytest.raises(InvalidBody):
-            of_mixpanel(body, "import")
+            read_mixpanel(body, "import")
 
 
-def test_version_1_of_posthog_says_apart_what_was_among_properties() -> None:
+def test_posthog_version_1_options_become_properties() -> None:
     sent = {
         "event": "Seen", "uuid": "e-1", "distinct_id": "u", "timestamp": "2026-05-04T10:59:00Z", "session_id": "s",
         "window_id": "w", "options": {"process_person_profile": False},
@@ -528,17 +552,17 @@ def test_version_1_of_posthog_says_apart_what_was_among_properties() -> None:
     }  # fmt: skip
 
     def read(event: dict[str, Any]) -> list[Message]:
-        body, sending = encoded({"batch": [event]}), "2026-05-04T11:00:00Z"
-        return stored(posthog.read(body, NOW, LIMITS, sdk="posthog-python/7.0", sent_at_header=sending))
+        body, sending = to_bytes({"batch": [event]}), "2026-05-04T11:00:00Z"
+        return read_messages(posthog.read(body, NOW, LIMITS, sdk="posthog-python/7.0", sent_at_header=sending))
 
-    seen, profile = read(sent)
-    assert json.loads(seen.properties) == {
+    track, profile = read(sent)
+    assert json.loads(track.properties) == {
         "n": 1, "$session_id": "s", "$window_id": "w", "$process_person_profile": False,
     }  # fmt: skip
-    assert json.loads(seen.context)["library"] == {"name": "posthog-python", "version": "7.0"}
-    assert (seen.message_id, seen.occurred_at, seen.channel) == ("e-1", NOW - 60 * SECOND, "server")
+    assert json.loads(track.context)["library"] == {"name": "posthog-python", "version": "7.0"}
+    assert (track.message_id, track.occurred_at, track.channel) == ("e-1", NOW - 60 * SECOND, "server")
     assert json.loads(profile.traits or b"") == {"plan": "gold"}
-    [browser] = stored(posthog.read(encoded({"batch": [capture("E")]}), NOW, LIMITS, sdk="posthog-js/1.300.0"))
+    [browser] = read_messages(posthog.read(to_bytes({"batch": [capture("E")]}), NOW, LIMITS, sdk="posthog-js/1.300.0"))
     assert browser.channel == "web"
     for flagged in ({"options": {"disable_skew_correction": True}}, {"properties": {"$ignore_sent_at": True}}):
         [message, *_] = read({**sent, "timestamp": "2026-05-04T09:00:00Z", **flagged})
@@ -546,7 +570,7 @@ def test_version_1_of_posthog_says_apart_what_was_among_properties() -> None:
 
 
 @pytest.mark.parametrize("type_", ["trakc", None, 7])
-def test_a_message_of_ours_stays_one(type_: Any) -> None:
-    ours = {"type": type_, "event": "E", "userId": "u", "timestamp": "2026-05-04T10:00:00Z"}
-    [rejection] = parsed(reparse.reparse(encoded(ours), "", NOW, LIMITS, {})).rejections
+def test_segment_message_in_quarantine_is_parsed_as_such(type_: Any) -> None:
+    segment_message = {"type": type_, "event": "E", "userId": "u", "timestamp": "2026-05-04T10:00:00Z"}
+    [rejection] = parse_envelope(reparse.reparse(to_bytes(segment_message), "", NOW, LIMITS, {})).rejections
     assert rejection.code in (RejectionCode.UNKNOWN_TYPE, RejectionCode.INVALID_FIELD)

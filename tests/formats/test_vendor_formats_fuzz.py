@@ -32,29 +32,31 @@ FORMS = (
 )
 
 
-def read_again(form: str, body: bytes) -> Envelope:
+def reparse_with_form(form: str, body: bytes) -> Envelope:
     return reparse.reparse(body, form, NOW, LIMITS, {})
 
 
 def read_call(call: str, body: bytes) -> Envelope:
-    return customerio_track.read_call(call, of_path(body), of_path(body), body, NOW, LIMITS)
+    return customerio_track.read_call(call, as_path_text(body), as_path_text(body), body, NOW, LIMITS)
 
 
-def of_path(body: bytes) -> str:
+def as_path_text(body: bytes) -> str:
     return body.decode(errors="replace")[:300]
 
 
 FORMATS: dict[str, Callable[[bytes], Envelope]] = {
     "track": lambda body: mixpanel.read(body, "track", NOW, LIMITS, "1777888800000"),
     "import": lambda body: mixpanel.read(body, "import", NOW, LIMITS),
-    "posthog v1": lambda body: posthog.read(body, NOW, LIMITS, sdk=of_path(body), sent_at_header=of_path(body)),
+    "posthog v1": lambda body: posthog.read(
+        body, NOW, LIMITS, sdk=as_path_text(body), sent_at_header=as_path_text(body)
+    ),
     "customerio v2": lambda body: customerio_track.read_operation(body, NOW, LIMITS),
     "customerio batch": lambda body: customerio_track.read_batch(body, NOW, LIMITS),
     **{f"customerio {call}": partial(read_call, call) for call in customerio_track.CALLS},
     "engage": lambda body: mixpanel.read(body, "engage", NOW, LIMITS),
     "posthog": lambda body: posthog.read(body, NOW, LIMITS),
     "ga4": lambda body: ga4.read(body, "wk", NOW, LIMITS),
-    **{form or "guessed": partial(read_again, form) for form in FORMS},
+    **{form or "guessed": partial(reparse_with_form, form) for form in FORMS},
     "pixel": lambda body: pixel.read_data(b64encode(body).decode(), "track", NOW, LIMITS),
 }
 WORDS = """
@@ -107,7 +109,7 @@ def assert_sound(format_: str, body: bytes) -> None:
         return
     assert len(envelope.items) == len(envelope.originals)
     parsed = normalise(envelope, SOURCE, NOW, SETTINGS)
-    rejected = [each for each in parsed.rejections if each not in envelope.rejections]
+    rejected = [rejection for rejection in parsed.rejections if rejection not in envelope.rejections]
     assert len(parsed.messages) + len(rejected) == len(envelope.items)
     for _, message in parsed.messages:
         assert_storable(message)
@@ -117,12 +119,12 @@ def assert_sound(format_: str, body: bytes) -> None:
 @example("track", {"event": "$create_alias", "properties": {"alias": "\ud800", "distinct_id": "\0"}})
 @example("posthog", {"event": "E", "properties": {"$set": {"\0": "\ud800"}, "$unset": ["\0", 1, None], "uuid": "\0"}})
 @example("ga4", {"client_id": "\0", "events": [{"name": "page_view", "params": {"page_location": "\ud800"}}]})
-def test_any_json(format_: str, body: Any) -> None:
+def test_any_json_gives_storable_messages_or_bad_request(format_: str, body: Any) -> None:
     assert_sound(format_, json.dumps(body).encode())
 
 
 @given(st.sampled_from(sorted(FORMATS)), st.lists(st.sampled_from(PIECES) | st.binary(max_size=5), max_size=30))
-def test_any_bytes(format_: str, pieces: list[bytes]) -> None:
+def test_any_bytes_give_storable_messages_or_bad_request(format_: str, pieces: list[bytes]) -> None:
     assert_sound(format_, b"".join(pieces))
 
 
@@ -131,7 +133,9 @@ def test_any_bytes(format_: str, pieces: list[bytes]) -> None:
     st.lists(st.sampled_from([*PIECES, b"%", b"+", b"=", b"&", b"data"]) | st.binary(max_size=5), max_size=20),
     st.sampled_from([None, "gzip", "deflate", "br"]),
 )
-def test_any_wrapping(start: bytes, pieces: list[bytes], encoding: str | None) -> None:
+def test_any_encoding_gives_storable_messages_or_bad_request(
+    start: bytes, pieces: list[bytes], encoding: str | None
+) -> None:
     try:
         payload = unwrap(start + b"".join(pieces), encoding, LIMITS)
     except BadRequest:
@@ -140,7 +144,7 @@ def test_any_wrapping(start: bytes, pieces: list[bytes], encoding: str | None) -
 
 
 @given(st.dictionaries(NAMES | TEXTS, TEXTS, max_size=8))
-def test_any_query(query: dict[str, str]) -> None:
+def test_any_pixel_query_gives_storable_messages(query: dict[str, str]) -> None:
     storable = {name: value for name, value in query.items() if (name + value).isprintable()}
     envelope = pixel.read_query(storable.items(), "track", NOW, LIMITS)
     for _, message in normalise(envelope, SOURCE, NOW, SETTINGS).messages:

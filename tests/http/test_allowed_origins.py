@@ -12,19 +12,19 @@ from tests.api.test_sources import secret_routes
 from tests.support.running_app import RunningApp, is_problem
 from tests.support.web_page import ORIGIN, WebPage, did
 
-OURS = ["https://shop.example.com", "https://*.example.org", "http://localhost:3000"]
+ALLOWED = ["https://shop.example.com", "https://*.example.org", "http://localhost:3000"]
 
 
-async def key_for(service: RunningApp, *origins: str) -> str:
-    made = await service.tell("POST", "/v1/keys", {"kind": "write", "source": "default", "origins": origins}, 201)
-    assert made["origins"] == list(origins)
-    key: str = made["key"]
+async def create_key(service: RunningApp, *origins: str) -> str:
+    created = await service.tell("POST", "/v1/keys", {"kind": "write", "source": "default", "origins": origins}, 201)
+    assert created["origins"] == list(origins)
+    key: str = created["key"]
     return key
 
 
-@pytest.mark.parametrize("origin", [*(each.replace("*", "a.b") for each in OURS), None])
-async def test_pages_of_the_list_and_servers_may_send(service: RunningApp, origin: str | None) -> None:
-    page = WebPage(service, await key_for(service, *OURS), origin=origin)
+@pytest.mark.parametrize("origin", [*(pattern.replace("*", "a.b") for pattern in ALLOWED), None])
+async def test_allowed_origins_and_servers_can_send_messages(service: RunningApp, origin: str | None) -> None:
+    page = WebPage(service, await create_key(service, *ALLOWED), origin=origin)
     assert (await page.send(did("Looked")))["accepted"] == 1
     assert (await page.get()).status_code == 200
 
@@ -44,8 +44,8 @@ async def test_pages_of_the_list_and_servers_may_send(service: RunningApp, origi
         "",
     ],
 )
-async def test_other_pages_may_not_and_can_read_why(service: RunningApp, origin: str) -> None:
-    page = WebPage(service, await key_for(service, *OURS), origin=None)
+async def test_other_origins_are_refused_with_a_readable_error(service: RunningApp, origin: str) -> None:
+    page = WebPage(service, await create_key(service, *ALLOWED), origin=None)
     await page.send(did("Looked"))
     page.origin = origin
     for response in (await page.post(did("Looked")), await page.get()):
@@ -62,12 +62,12 @@ async def test_other_pages_may_not_and_can_read_why(service: RunningApp, origin:
     assert await service.app.state.services.pool.fetchval("SELECT count(*) FROM touchpoints") == 1
 
 
-async def test_without_a_list_any_page_may(service: RunningApp) -> None:
+async def test_key_without_origins_accepts_any_page(service: RunningApp) -> None:
     assert (await WebPage(service, origin="https://anywhere.example").send(did("Looked")))["accepted"] == 1
 
 
-async def test_the_list_of_a_key_is_changed_and_holds_at_once(service: RunningApp) -> None:
-    (write,) = [each for each in (await service.ask("/v1/keys"))["items"] if each["kind"] == "write"]
+async def test_changed_origins_of_a_key_apply_at_once(service: RunningApp) -> None:
+    (write,) = [key for key in (await service.ask("/v1/keys"))["items"] if key["kind"] == "write"]
     assert (write["origins"], write["trusts_identify"]) == ([], False)
     changed = await service.tell("PUT", f"/v1/keys/{write['id']}", {"origins": ["https://other.example.com/"]})
     assert changed == {**write, "origins": ["https://other.example.com"]}
@@ -80,7 +80,7 @@ async def test_the_list_of_a_key_is_changed_and_holds_at_once(service: RunningAp
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("given", "stored"),
     [
         ("HTTPS://Shop.Example.com", "https://shop.example.com"),
         ("https://shop.example.com:443", "https://shop.example.com"),
@@ -90,16 +90,16 @@ async def test_the_list_of_a_key_is_changed_and_holds_at_once(service: RunningAp
         ("https://*.example.com", "https://*.example.com"),
     ],
 )
-def test_origins_are_kept_as_browsers_send_them(given: str, kept: str) -> None:
-    assert KeyIn.model_validate({"kind": "write", "origins": [given]}).origins == [kept]
+def test_origins_are_normalised_as_browsers_send_them(given: str, stored: str) -> None:
+    assert KeyIn.model_validate({"kind": "write", "origins": [given]}).origins == [stored]
 
 
 @pytest.mark.parametrize(
     "body",
     [
         *(
-            {"origins": [each]}
-            for each in (
+            {"origins": [item]}
+            for item in (
                 "*",
                 "shop.example.com",
                 "https://shop.example.com/path",
@@ -117,27 +117,29 @@ def test_origins_are_kept_as_browsers_send_them(given: str, kept: str) -> None:
         [],
     ],
 )
-async def test_what_is_no_origin_is_refused(service: RunningApp, body: Any) -> None:
-    (write,) = [each for each in (await service.ask("/v1/keys"))["items"] if each["kind"] == "write"]
+async def test_invalid_origins_are_refused(service: RunningApp, body: Any) -> None:
+    (write,) = [item for item in (await service.ask("/v1/keys"))["items"] if item["kind"] == "write"]
     await service.tell("PUT", f"/v1/keys/{write['id']}", body, 400)
     if isinstance(body, dict) and "source" not in body:
         await service.tell("POST", "/v1/keys", {"kind": "write", "source": "default", **body}, 400)
 
 
-async def test_a_secret_key_is_never_in_a_page(service: RunningApp) -> None:
+async def test_secret_key_cannot_have_origins(service: RunningApp) -> None:
     for given in ({"origins": ["https://shop.example.com"]}, {"trusts_identify": True}):
         await service.tell("POST", "/v1/keys", {"kind": "secret", **given}, 400)
-        (secret,) = [each for each in (await service.ask("/v1/keys"))["items"] if each["kind"] == "secret"]
+        (secret,) = [key for key in (await service.ask("/v1/keys"))["items"] if key["kind"] == "secret"]
         await service.tell("PUT", f"/v1/keys/{secret['id']}", given, 400)
     await service.tell("PUT", "/v1/keys/00", {"name": "x"}, 404)
 
 
-async def test_a_source_is_changed(service: RunningApp) -> None:
+async def test_source_settings_can_be_changed(service: RunningApp) -> None:
     body = {"key": "shop", "default_channel": "web", "identity_properties": {"crm": "crm_id"}, "origins": [ORIGIN]}
-    made = await service.tell("POST", "/v1/sources", body, 201)
-    assert made["bots"] == "quarantine"
-    assert is_problem(await WebPage(service, made["write_key"], "https://x.example").post(), 403, "origin_not_allowed")
-    (source,) = [each for each in (await service.ask("/v1/sources"))["items"] if each["key"] == "shop"]
+    created = await service.tell("POST", "/v1/sources", body, 201)
+    assert created["bots"] == "quarantine"
+    assert is_problem(
+        await WebPage(service, created["write_key"], "https://x.example").post(), 403, "origin_not_allowed"
+    )
+    (source,) = [item for item in (await service.ask("/v1/sources"))["items"] if item["key"] == "shop"]
     for change, field, value in (
         ({"bots": "drop"}, "bots", "drop"),
         ({"name": "Web shop"}, "name", "Web shop"),
@@ -149,7 +151,7 @@ async def test_a_source_is_changed(service: RunningApp) -> None:
         changed = await service.tell("PUT", "/v1/sources/shop", change)
         source = {**source, field: value}
         assert changed == source
-    view = await service.app.state.services.registry.access.find_source(made["write_key"])
+    view = await service.app.state.services.registry.access.find_source(created["write_key"])
     assert (view.bots, view.default_channel, view.identity_properties) == ("drop", "store", {})
     bad: tuple[Any, ...] = ({"bots": "burn"}, {"bots": None}, {"key": "other"}, {"default_channel": "Not So"}, [])
     for refused in bad:
@@ -157,7 +159,7 @@ async def test_a_source_is_changed(service: RunningApp) -> None:
     await service.tell("PUT", "/v1/sources/none", {"bots": "drop"}, 404)
 
 
-async def test_no_page_reads_what_a_secret_key_may(service: RunningApp) -> None:
+async def test_secret_routes_send_no_cors_headers(service: RunningApp) -> None:
     """A secret key that leaked into a page of another origin: no answer carries a header that lets it through."""
     await service.send({"type": "track", "event": "Looked", "userId": "user-1"})
     routes = secret_routes(service)
@@ -172,7 +174,7 @@ async def test_no_page_reads_what_a_secret_key_may(service: RunningApp) -> None:
             assert not [name for name in response.headers if name.startswith("access-control")], (method, path)
 
 
-async def test_a_write_key_reads_nothing_but_the_public_part(service: RunningApp) -> None:
+async def test_write_key_reads_only_the_public_profile(service: RunningApp) -> None:
     """Every route of the service, with a write key in each place where a key can stand."""
     await service.send({"type": "track", "event": "Looked", "userId": "user-1"})
     page = WebPage(service)
@@ -188,7 +190,7 @@ async def test_a_write_key_reads_nothing_but_the_public_part(service: RunningApp
         assert (await service.client.get(path, params={"writeKey": page.key})).status_code == 401
 
 
-async def test_a_secret_key_does_not_ask_as_a_page(service: RunningApp) -> None:
+async def test_secret_key_is_refused_on_page_routes(service: RunningApp) -> None:
     page = WebPage(service)
     await page.send(did("Looked"))
     page.write_key = service.keys.secret_key

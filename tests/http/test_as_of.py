@@ -33,15 +33,15 @@ READS = [
 
 async def define(service: RunningApp) -> None:
     for path in ("segments", "journeys"):
-        for each in (await service.ask(f"/v1/{path}"))["items"]:
-            await service.tell("DELETE", f"/v1/{path}/{each['key']}")
+        for definition in (await service.ask(f"/v1/{path}"))["items"]:
+            await service.tell("DELETE", f"/v1/{path}/{definition['key']}")
     stages = [{"key": key, "rule": rule} for key, rule in STAGES.items()]
     await service.tell("POST", "/v1/journeys", {"key": "trip", "stages": stages}, 201)
     for key, rule in SEGMENTS.items():
         await service.tell("POST", "/v1/segments", {"key": key, "rule": rule}, 201)
 
 
-async def everything(service: RunningApp, as_of: str | None = None) -> dict[str, Any]:
+async def read_everything(service: RunningApp, as_of: str | None = None) -> dict[str, Any]:
     """Every read there is, with its entity tag where it has one."""
     params = {} if as_of is None else {"as_of": as_of}
     answers: dict[str, Any] = {}
@@ -61,12 +61,12 @@ async def everything(service: RunningApp, as_of: str | None = None) -> dict[str,
 
 def _with(read: str, params: dict[str, str]) -> dict[str, str] | None:
     """httpx would drop the query of the path."""
-    asked = dict(part.split("=") for part in read.partition("?")[2].split("&") if part)
-    return {**asked, **params} or None
+    query = dict(part.split("=") for part in read.partition("?")[2].split("&") if part)
+    return {**query, **params} or None
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_an_answer_about_the_past_is_the_answer_of_the_past(settings: Settings, seed: int) -> None:
+async def test_past_read_equals_the_read_at_that_instant(settings: Settings, seed: int) -> None:
     chance = random.Random(seed)
     clock = FrozenClock(START)
     async with running_app(settings, clock) as service:
@@ -74,64 +74,66 @@ async def test_an_answer_about_the_past_is_the_answer_of_the_past(settings: Sett
         lives = [message for user in CUSTOMERS for message in a_life(chance, user)]
         for message in lives:
             await service.send(message)
-        edges = _edge(await everything(service))
+        edges = _list_edges(await read_everything(service))
         instants = sorted({*chance.sample(edges, min(4, len(edges))), *(chance.randint(START, END) for _ in range(4))})
-        said = {}
+        answers_at = {}
         for instant in instants:
             clock.instant = instant
-            said[instant] = await everything(service)
+            answers_at[instant] = await read_everything(service)
         clock.instant = END
-        await bring_up_to_date_some(service, END, chance)
+        await refresh_some(service, END, chance)
         for instant in instants:
-            assert await everything(service, rfc3339(instant)) == said[instant], rfc3339(instant)
-        assert len({str(answers) for answers in said.values()}) > 1
+            assert await read_everything(service, rfc3339(instant)) == answers_at[instant], rfc3339(instant)
+        assert len({str(answers) for answers in answers_at.values()}) > 1
 
 
-def _edge(answers: dict[str, Any]) -> list[int]:
+def _list_edges(answers: dict[str, Any]) -> list[int]:
     """Instants at which something changes, as the answers announce them."""
     from app.formats.timestamps import parse
 
-    found = set()
+    edges = set()
     for path, answer in answers.items():
         if path.endswith(tuple(f"/customers/{user}" for user in CUSTOMERS)):
             places = [*answer[0]["stages"].values(), *answer[0]["segments"]]
-            found |= {parse(each["valid_until"]) for each in places if each["valid_until"]}
-    return sorted(instant for instant in found if instant is not None and instant < END)
+            edges |= {parse(place["valid_until"]) for place in places if place["valid_until"]}
+    return sorted(instant for instant in edges if instant is not None and instant < END)
 
 
-async def bring_up_to_date_some(service: RunningApp, now: int, chance: random.Random) -> None:
+async def refresh_some(service: RunningApp, now: int, chance: random.Random) -> None:
     """Some customers get states and intervals of now; others keep what they had, or must be replayed."""
-    served = service.app.state.services
-    ids = [row["id"] for row in await served.pool.fetch("SELECT id FROM customers ORDER BY id")]
-    ruleset = served.registry.rules.current
+    services = service.app.state.services
+    ids = [row["id"] for row in await services.pool.fetch("SELECT id FROM customers ORDER BY id")]
+    ruleset = services.registry.rules.current
     chosen = [id for id in ids if chance.random() < 0.5]
-    await transact(served.pool, lambda connection: refresh_customers(connection, chosen, ruleset, now, served.settings))
+    await transact(
+        services.pool, lambda connection: refresh_customers(connection, chosen, ruleset, now, services.settings)
+    )
     stale = [id for id in ids if chance.random() < 0.3]
-    await served.pool.execute("UPDATE customers SET stale = true WHERE id = ANY($1::uuid[])", stale)
+    await services.pool.execute("UPDATE customers SET stale = true WHERE id = ANY($1::uuid[])", stale)
 
 
-async def test_late_messages_rewrite_the_past(settings: Settings, frozen: FrozenClock) -> None:
+async def test_late_messages_change_past_states(settings: Settings, frozen: FrozenClock) -> None:
     """All that is known today counts, whenever it came to be known."""
     async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e", "at_least": 2}}, 201)
         await service.send(track("e", timestamp=rfc3339(NOON - 5 * HOUR)))
-        asked = {"as_of": rfc3339(NOON - 2 * HOUR)}
-        assert (await service.ask("/v1/segments/s/count", params=asked))["count"] == 0
+        params = {"as_of": rfc3339(NOON - 2 * HOUR)}
+        assert (await service.ask("/v1/segments/s/count", params=params))["count"] == 0
         await service.send(track("e", timestamp=rfc3339(NOON - 3 * HOUR)))
-        assert (await service.ask("/v1/segments/s/count", params=asked))["count"] == 1
+        assert (await service.ask("/v1/segments/s/count", params=params))["count"] == 1
         (stay,) = (
-            each
-            for each in (await service.ask("/v1/customers/user-1/segments", params={"history": "true", **asked}))[
+            item
+            for item in (await service.ask("/v1/customers/user-1/segments", params={"history": "true", **params}))[
                 "items"
             ]
-            if each["key"] == "s"
+            if item["key"] == "s"
         )
         assert (stay["since"], stay["left_at"]) == (rfc3339(NOON - 3 * HOUR), None)
         before = {"as_of": rfc3339(NOON - 3 * HOUR - 1)}
         assert (await service.ask("/v1/segments/s/count", params=before))["count"] == 0
 
 
-async def test_before_the_first_message_there_is_nothing(settings: Settings, frozen: FrozenClock) -> None:
+async def test_read_before_the_first_message_is_empty(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"not": {"did": "f"}}}, 201)
         born = NOON - HOUR
@@ -139,55 +141,55 @@ async def test_before_the_first_message_there_is_nothing(settings: Settings, fro
         await service.send(
             {"type": "identify", "userId": "user-1", "traits": {"plan": "pro"}, "timestamp": rfc3339(NOON - 1)}
         )
-        asked = {"as_of": rfc3339(born - 1)}
-        customer = await service.ask("/v1/customers/user-1", params=asked)
+        past = {"as_of": rfc3339(born - 1)}
+        customer = await service.ask("/v1/customers/user-1", params=past)
         assert (customer["segments"], customer["traits"], customer["as_of"]) == ([], {}, rfc3339(born - 1))
         assert {(place["stage"], place["since"]) for place in customer["stages"].values()} == {(None, None)}
-        assert (await service.ask("/v1/customers/user-1/journey", params=asked))["items"] == []
-        assert (await service.ask("/v1/customers/user-1/touchpoints", params=asked))["items"] == []
-        why = await service.ask("/v1/customers/user-1/segments/s/explain", params=asked)
+        assert (await service.ask("/v1/customers/user-1/journey", params=past))["items"] == []
+        assert (await service.ask("/v1/customers/user-1/touchpoints", params=past))["items"] == []
+        why = await service.ask("/v1/customers/user-1/segments/s/explain", params=past)
         assert (why["member"], why["since"], why["valid_until"]) == (False, None, rfc3339(born))
         assert why["explanation"]["since"] is None
-        assert await service.all_of("/v1/segments/s/members", **asked) == []
-        assert (await service.ask("/v1/segments/s/count", params=asked))["count"] == 0
+        assert await service.all_of("/v1/segments/s/members", **past) == []
+        assert (await service.ask("/v1/segments/s/count", params=past))["count"] == 0
         at_birth = {"as_of": rfc3339(born)}
         assert (await service.ask("/v1/segments/s/count", params=at_birth))["count"] == 1
         assert (await service.ask("/v1/customers/user-1", params=at_birth))["traits"] == {}
 
 
-async def test_touchpoints_and_links_are_those_that_had_happened(settings: Settings, frozen: FrozenClock) -> None:
+async def test_past_read_excludes_later_touchpoints_and_links(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
         await service.send(
             *[track("e", messageId=f"m-{n}", timestamp=rfc3339(NOON - (9 - n // 2) * HOUR)) for n in range(6)],
             track("e", messageId="m-9", anonymousId="anon-1", timestamp=rfc3339(NOON - HOUR)),
         )
-        asked = {"as_of": rfc3339(NOON - 8 * HOUR)}
+        past = {"as_of": rfc3339(NOON - 8 * HOUR)}
         for limit in (1, 3, 50):
-            found = await service.all_of("/v1/customers/user-1/touchpoints", limit=limit, **asked)
-            assert [each["message_id"] for each in found] == ["m-3", "m-2", "m-1", "m-0"]
+            items = await service.all_of("/v1/customers/user-1/touchpoints", limit=limit, **past)
+            assert [item["message_id"] for item in items] == ["m-3", "m-2", "m-1", "m-0"]
         assert len((await service.ask("/v1/customers/user-1/links"))["items"]) == 1
-        assert (await service.ask("/v1/customers/user-1/links", params=asked))["items"] == []
+        assert (await service.ask("/v1/customers/user-1/links", params=past))["items"] == []
         late = {"as_of": rfc3339(NOON - HOUR)}
         assert len((await service.ask("/v1/customers/user-1/links", params=late))["items"]) == 1
 
 
-async def test_a_cursor_keeps_its_as_of(settings: Settings, frozen: FrozenClock) -> None:
+async def test_cursor_keeps_the_as_of_of_its_first_page(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e", "within": "1d"}}, 201)
         await service.send(*[track("e", f"user-{n}", timestamp=rfc3339(NOON - 2 * DAY)) for n in range(5)])
-        asked = rfc3339(NOON - 2 * DAY + HOUR)
-        first = await service.ask("/v1/segments/s/members", params={"as_of": asked, "limit": 2})
-        assert (len(first["items"]), first["as_of"]) == (2, asked)
+        as_of = rfc3339(NOON - 2 * DAY + HOUR)
+        first = await service.ask("/v1/segments/s/members", params={"as_of": as_of, "limit": 2})
+        assert (len(first["items"]), first["as_of"]) == (2, as_of)
         frozen.instant += DAY
         rest = {"limit": 3, "cursor": first["next_cursor"]}
-        for params in (rest, {**rest, "as_of": asked}):
+        for params in (rest, {**rest, "as_of": as_of}):
             again = await service.ask("/v1/segments/s/members", params=params)
-            assert (len(again["items"]), again["as_of"]) == (3, asked)
+            assert (len(again["items"]), again["as_of"]) == (3, as_of)
         other = {**rest, "as_of": rfc3339(NOON - DAY)}
         assert (await service.ask("/v1/segments/s/members", 400, params=other))["code"] == "bad_request"
 
 
-async def test_a_cursor_of_the_future_is_refused(settings: Settings, frozen: FrozenClock) -> None:
+async def test_cursor_from_the_future_is_refused(settings: Settings, frozen: FrozenClock) -> None:
     """Like an ``as_of`` of the future; as far as clocks may be apart it is one of another process."""
     async with running_app(settings, frozen) as service:
         await service.send(track("Product Viewed"))
@@ -201,7 +203,7 @@ async def test_a_cursor_of_the_future_is_refused(settings: Settings, frozen: Fro
                 assert status == 200 or (answer["code"], answer["path"]) == ("bad_request", "as_of"), path
 
 
-async def test_an_unknown_field_is_refused(service: RunningApp) -> None:
+async def test_unknown_body_field_is_refused(service: RunningApp) -> None:
     """An ``as_of`` misspelt would be answered as of now."""
     await service.send(track("Product Viewed"))
     for path, body in (
@@ -213,7 +215,7 @@ async def test_an_unknown_field_is_refused(service: RunningApp) -> None:
         assert "as_off" in answer["message"]
 
 
-async def test_entity_tags_are_of_what_is_said(settings: Settings, frozen: FrozenClock) -> None:
+async def test_entity_tag_depends_on_the_content_only(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e"}}, 201)
         await service.send(track("e", timestamp=rfc3339(NOON - 2 * HOUR)), track("f", timestamp=rfc3339(NOON - HOUR)))
@@ -230,7 +232,7 @@ async def test_entity_tags_are_of_what_is_said(settings: Settings, frozen: Froze
         assert (status, before == inside) == (200, False)
 
 
-async def test_the_document_says_what_has_a_tag(service: RunningApp) -> None:
+async def test_openapi_declares_all_routes_with_entity_tags(service: RunningApp) -> None:
     await service.send(track("Product Viewed"))
     await service.tell("POST", "/v1/traits", {"key": "engaged", "value": {"count": "Product Viewed"}}, 201)
     await service.tell("POST", "/v1/journeys", {"key": "engaged", "stages": [{"key": "a", "rule": {"did": "e"}}]}, 201)
@@ -267,7 +269,7 @@ BAD = ["", "x", "now", "2026-01-01", "2026-01-01T00:00:00", "1767225600", "2026-
 
 
 @pytest.mark.parametrize("text", BAD, ids=range(len(BAD)))
-async def test_what_is_no_instant_of_the_past(settings: Settings, frozen: FrozenClock, text: str) -> None:
+async def test_invalid_as_of_is_refused(settings: Settings, frozen: FrozenClock, text: str) -> None:
     async with running_app(settings, frozen) as service:
         await service.send(track("Product Viewed"))
         paths = [f"customers/user-1{path}" for path in ("", "/journey", "/segments", "/touchpoints", "/links")]
@@ -289,7 +291,7 @@ async def test_what_is_no_instant_of_the_past(settings: Settings, frozen: Frozen
         "2025-12-31T23:59:59-12:00",
     ],
 )
-async def test_one_instant_in_many_ways(settings: Settings, frozen: FrozenClock, text: str) -> None:
+async def test_parameter_accepts_all_rfc_3339_forms(settings: Settings, frozen: FrozenClock, text: str) -> None:
     async with running_app(settings, frozen) as service:
         await service.send(track("Product Viewed", timestamp=rfc3339(NOON - DAY)))
         for written in (text, text.replace("+", "%2B")):

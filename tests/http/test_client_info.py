@@ -35,9 +35,9 @@ def database(tmp_path: Path) -> Path:
     return path
 
 
-def test_countries(database: Path) -> None:
+def test_country_lookup(database: Path) -> None:
     countries = Countries(database)
-    told = {
+    expected = {
         "203.0.113.9": "NL",
         "198.51.100.1": "PT",
         "2001:db8:1::9": "BR",
@@ -47,18 +47,18 @@ def test_countries(database: Path) -> None:
         "no address": None,
         "": None,
     }
-    assert {address: countries.country_of(address) for address in told} == told
+    assert {address: countries.country_of(address) for address in expected} == expected
 
 
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_invalid_database_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.mmdb").write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match=r"x\.mmdb is not a country database"):
         Countries(tmp_path / "x.mmdb")
 
 
-async def test_a_service_does_not_start_without_the_database_it_was_told_of(settings: Settings) -> None:
-    told = settings.model_copy(update={"country_database": settings.data_dir / "missing.mmdb"})
-    app = create_app(told, worker=False)
+async def test_service_does_not_start_if_the_country_database_is_missing(settings: Settings) -> None:
+    with_database = settings.model_copy(update={"country_database": settings.data_dir / "missing.mmdb"})
+    app = create_app(with_database, worker=False)
     with pytest.raises(FileNotFoundError):
         async with app.router.lifespan_context(app):
             pass
@@ -69,22 +69,22 @@ def request(address: str | None, **headers: str) -> Request:
     return Request({"type": "http", "client": (address, 1) if address else None, "headers": raw})
 
 
-def test_peers(database: Path) -> None:
+def test_client_info_of_a_request(database: Path) -> None:
     settings = Settings()
     assert read_client_info(request("203.0.113.9", user_agent=CHROME), settings) == Peer("203.0.113.9", CHROME, None)
     assert read_client_info(request(None), settings) == Peer(None, None, None)
     assert read_client_info(request("203.0.113.9", user_agent="x" * 9_000), settings).user_agent == "x" * 512
-    told = Settings.model_validate({"country_database": database})
-    assert read_client_info(request("203.0.113.9", user_agent=CHROME), told).country == "NL"
-    assert read_client_info(request("203.0.113.9", x_forwarded_for="198.51.100.1"), told).country == "NL"
-    assert read_client_info(request(None), told).country is None
+    with_database = Settings.model_validate({"country_database": database})
+    assert read_client_info(request("203.0.113.9", user_agent=CHROME), with_database).country == "NL"
+    assert read_client_info(request("203.0.113.9", x_forwarded_for="198.51.100.1"), with_database).country == "NL"
+    assert read_client_info(request(None), with_database).country is None
 
 
-async def test_a_page_view_is_stored_with_its_country_and_a_truncated_address(
+async def test_page_view_is_stored_with_country_and_truncated_address(
     settings: Settings, database: Path, start
 ) -> None:  # type: ignore[no-untyped-def]
-    told = settings.model_copy(update={"country_database": database})
-    async with start(told) as service:
+    with_database = settings.model_copy(update={"country_database": database})
+    async with start(with_database) as service:
         transport = httpx.ASGITransport(app=service.app, client=("203.0.113.77", 5))
         async with httpx.AsyncClient(transport=transport, base_url="http://segue.example.com") as visitor:
             page = {"type": "page", "userId": "u", "context": {"library": {"name": "segue.js"}}}

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.running_app import RunningApp
 
-POSTED = (
+POST_PATHS = (
     "/e/", "/capture/", "/batch/", "/i/v0/e/", "/track/", "/track", "/engage/", "/groups/", "/flags/", "/decide/",
     "/mp/collect", "/debug/mp/collect", "/beacon/v1/batch", "/v1/b", "/api/s/track", "/api/s/s2s/page",
 )  # fmt: skip
@@ -35,7 +35,7 @@ BODIES = (
     b"\xff\xfe{}",
 )
 
-ASKED = (
+GET_URLS = (
     "/v1/pixel/track?data=%00",
     "/v1/pixel/track?data=e30=",
     "/pixel/v1/track?writeKey=%00",
@@ -51,9 +51,9 @@ ASKED = (
 )
 
 
-@pytest.mark.parametrize("path", POSTED)
+@pytest.mark.parametrize("path", POST_PATHS)
 @pytest.mark.parametrize("query", ["", "?writeKey=KEY&api_secret=KEY&measurement_id=G-1&verbose=1"])
-async def test_bodies(service: RunningApp, path: str, query: str) -> None:
+async def test_hostile_bodies_cause_no_server_error(service: RunningApp, path: str, query: str) -> None:
     key = service.keys.write_key
     for body in BODIES:
         for content_type in ("application/json", "application/x-www-form-urlencoded", "text/plain"):
@@ -65,8 +65,8 @@ async def test_bodies(service: RunningApp, path: str, query: str) -> None:
             assert response.status_code < 500, (body[:60], content_type, response.text)
 
 
-@pytest.mark.parametrize("url", ASKED)
-async def test_questions(service: RunningApp, url: str) -> None:
+@pytest.mark.parametrize("url", GET_URLS)
+async def test_hostile_queries_cause_no_server_error(service: RunningApp, url: str) -> None:
     response = await service.client.get(url.replace("KEY", service.keys.write_key))
     assert response.status_code < 500, response.text
 
@@ -74,7 +74,7 @@ async def test_questions(service: RunningApp, url: str) -> None:
 @pytest.mark.parametrize(
     "query", ["cursor=x", "cursor=%00", "limit=0", "limit=-1", "limit=99999999999999999999", "as_of=x"]
 )
-async def test_sessions(service: RunningApp, query: str) -> None:
+async def test_hostile_session_queries_are_client_errors(service: RunningApp, query: str) -> None:
     await service.send({"type": "page", "userId": "user-1"})
     response = await service.client.get(f"/v1/customers/user-1/sessions?{query}", headers=service.secret)
     assert 400 <= response.status_code < 500, response.text
@@ -85,7 +85,7 @@ async def test_sessions(service: RunningApp, query: str) -> None:
     "body",
     [{"origins": ["x"]}, {"origins": ["https://\0"]}, {"bots": 1}, {"trusts_identify": "x"}, {"name": "\0"}, [], None],
 )
-async def test_changes(service: RunningApp, path: str, body: Any) -> None:
+async def test_hostile_updates_are_client_errors(service: RunningApp, path: str, body: Any) -> None:
     method = "POST" if path.endswith("tokens") else "PUT"
     response = await service.client.request(method, path, json=body, headers=service.secret)
     assert 400 <= response.status_code < 500, response.text

@@ -33,7 +33,7 @@ def from_address(service: RunningApp, address: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://segue.example.com", headers={"Origin": ORIGIN})
 
 
-async def test_by_visitor(settings: Settings, frozen: FrozenClock) -> None:
+async def test_visitor_rate(settings: Settings, frozen: FrozenClock) -> None:
     async with limited(settings, frozen, visitor_rate="3/minute") as service:
         page, other = WebPage(service), WebPage(service)
         for number in range(2):
@@ -54,9 +54,7 @@ async def test_by_visitor(settings: Settings, frozen: FrozenClock) -> None:
         await page.send(did("Looked"))
 
 
-async def test_whoever_only_claims_to_be_a_visitor_does_not_use_up_their_rate(
-    settings: Settings, frozen: FrozenClock
-) -> None:
+async def test_unproven_visitor_claim_does_not_count_for_the_visitor(settings: Settings, frozen: FrozenClock) -> None:
     async with limited(settings, frozen, visitor_rate="1/minute") as service:
         page, attacker = WebPage(service), WebPage(service)
         for _ in range(5):
@@ -64,20 +62,20 @@ async def test_whoever_only_claims_to_be_a_visitor_does_not_use_up_their_rate(
         await page.send(did("Looked"))
 
 
-async def test_by_key(settings: Settings, frozen: FrozenClock) -> None:
+async def test_key_rate(settings: Settings, frozen: FrozenClock) -> None:
     async with limited(settings, frozen, key_rate="2/second") as service:
         body = {"type": "track", "event": "Looked", "userId": "user-1"}
         keyed = (service.keys.write_key, "")
         answers = [await service.client.post("/v1/track", json=body, auth=keyed) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert answers[-1].headers["retry-after"] == "1"
-        made = await service.tell("POST", "/v1/keys", {"kind": "write", "source": "default"}, 201)
-        assert (await service.client.post("/v1/track", json=body, auth=(made["key"], ""))).status_code == 200
+        created = await service.tell("POST", "/v1/keys", {"kind": "write", "source": "default"}, 201)
+        assert (await service.client.post("/v1/track", json=body, auth=(created["key"], ""))).status_code == 200
         frozen.instant += SECOND
         assert (await service.client.post("/v1/track", json=body, auth=keyed)).status_code == 200
 
 
-async def test_by_address(settings: Settings, frozen: FrozenClock) -> None:
+async def test_address_rate(settings: Settings, frozen: FrozenClock) -> None:
     async with limited(settings, frozen, address_rate="2/minute") as service:
         async with from_address(service, "192.0.2.1") as one, from_address(service, "192.0.2.2") as two:
             body = {"batch": [], "writeKey": service.keys.write_key}
@@ -94,7 +92,9 @@ async def test_by_address(settings: Settings, frozen: FrozenClock) -> None:
 
 
 @pytest.mark.parametrize("path", ["/track?data=W10=", "/v1/pixel/track", "/pixel/v1/page", "/sourceConfig/", "/v1/me"])
-async def test_leaving_out_the_origin_is_no_way_round(settings: Settings, frozen: FrozenClock, path: str) -> None:
+async def test_visitor_requests_without_origin_count_for_the_address(
+    settings: Settings, frozen: FrozenClock, path: str
+) -> None:
     """Whoever asks as visitors do is counted as one: images, and batches that say who their visitor is."""
     async with (
         limited(settings, frozen, address_rate="3/minute") as service,
@@ -110,11 +110,11 @@ async def test_leaving_out_the_origin_is_no_way_round(settings: Settings, frozen
         for refused in (await one.get(path), await one.post("/v1/b", json=claiming)):
             assert is_problem(refused, 429, "rate_limited")
             assert refused.headers["retry-after"] == "60"
-        for mine in (batch, {**batch, "visitor": None}):
-            assert (await one.post("/v1/b", json=mine)).status_code == 200, "a server's own"
+        for server_body in (batch, {**batch, "visitor": None}):
+            assert (await one.post("/v1/b", json=server_body)).status_code == 200, "a server's own"
 
 
-async def test_a_page_that_says_both_is_counted_once(settings: Settings, frozen: FrozenClock) -> None:
+async def test_request_with_origin_and_visitor_counts_once(settings: Settings, frozen: FrozenClock) -> None:
     async with (
         limited(settings, frozen, address_rate="2/minute") as service,
         from_address(service, "192.0.2.1") as one,
@@ -124,9 +124,9 @@ async def test_a_page_that_says_both_is_counted_once(settings: Settings, frozen:
         assert [(await one.post("/v1/b", json=claiming)).status_code for _ in range(3)] == [200, 200, 429]
 
 
-async def test_an_ipv6_network_is_one_address(settings: Settings, frozen: FrozenClock) -> None:
+async def test_ipv6_network_counts_as_one_address(settings: Settings, frozen: FrozenClock) -> None:
     async with limited(settings, frozen, address_rate="1/minute") as service:
-        seen = {}
+        statuses = {}
         for address in (
             "2001:db8::1",
             "2001:db8::ffff:2",
@@ -136,8 +136,8 @@ async def test_an_ipv6_network_is_one_address(settings: Settings, frozen: Frozen
             "fe80::1%eth0",
         ):
             async with from_address(service, address) as client:
-                seen[address] = (await client.post("/v1/m", content=b"")).status_code
-        assert seen == {
+                statuses[address] = (await client.post("/v1/m", content=b"")).status_code
+        assert statuses == {
             "2001:db8::1": 200,
             "2001:db8::ffff:2": 429,
             "2001:db8:0:1::1": 200,
@@ -147,7 +147,7 @@ async def test_an_ipv6_network_is_one_address(settings: Settings, frozen: Frozen
         }
 
 
-async def test_nothing_is_read_of_what_is_turned_away(settings: Settings, frozen: FrozenClock) -> None:
+async def test_refused_request_body_is_not_read(settings: Settings, frozen: FrozenClock) -> None:
     async with limited(settings, frozen, address_rate="1/minute") as service:
         async with from_address(service, "192.0.2.1") as client:
             await client.post("/v1/m", content=b"")
@@ -163,21 +163,21 @@ async def test_nothing_is_read_of_what_is_turned_away(settings: Settings, frozen
         assert read <= 1
 
 
-async def test_a_proxy_that_is_not_believed_is_told_of_once(settings: Settings, frozen: FrozenClock) -> None:
+async def test_untrusted_proxy_is_logged_once(settings: Settings, frozen: FrozenClock) -> None:
     async with (
         limited(settings, frozen, address_rate="1/minute") as service,
         from_address(service, "192.0.2.1") as client,
     ):
-        with capture_logs() as said:
+        with capture_logs() as logs:
             await client.post("/v1/m", content=b"", headers={"X-Forwarded-For": "198.51.100.7"})
-            assert said == []
+            assert logs == []
             for forwarded in ("192.0.2.1", "198.51.100.8", "198.51.100.9"):
                 refused = await client.post("/v1/m", content=b"", headers={"X-Forwarded-For": forwarded})
                 assert refused.status_code == 429
-    assert [(each["event"], each["proxy"]) for each in said] == [("forwarded_for.ignored", "192.0.2.1")]
+    assert [(entry["event"], entry["proxy"]) for entry in logs] == [("forwarded_for.ignored", "192.0.2.1")]
 
 
-async def test_without_limits_nothing_is_counted(settings: Settings, frozen: FrozenClock) -> None:
+async def test_without_limits_no_request_is_refused(settings: Settings, frozen: FrozenClock) -> None:
     async with limited(settings, frozen) as service:
         page = WebPage(service)
         for _ in range(5):
@@ -185,7 +185,7 @@ async def test_without_limits_nothing_is_counted(settings: Settings, frozen: Fro
             assert (await page.get()).status_code == 200
 
 
-async def test_counts_are_forgotten_and_bounded() -> None:
+async def test_counters_expire_and_are_bounded() -> None:
     clock = FrozenClock(NOON)
     counts = CounterStorage(clock.now, counters_max=100)
     for number in range(250):
@@ -198,11 +198,11 @@ async def test_counts_are_forgotten_and_bounded() -> None:
     for number in range(120):
         await counts.incr(f"n{number}", 60)
     assert len(counts) <= 120
-    assert not [each for each in range(250) if await counts.get(f"k{each}")]
+    assert not [number for number in range(250) if await counts.get(f"k{number}")]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), max_size=60), st.integers(1, 5))
-def test_as_many_as_said_in_each_window(asked: list[tuple[int, int]], amount: int) -> None:
+def test_window_allows_exactly_the_rate(requests: list[tuple[int, int]], amount: int) -> None:
     """Against a plain model: a window of a minute begins with its first request."""
 
     async def compare() -> None:
@@ -210,7 +210,7 @@ def test_as_many_as_said_in_each_window(asked: list[tuple[int, int]], amount: in
         settings = Settings.model_construct(key_rate=f"{amount}/minute", address_rate=None, visitor_rate=None)
         rates = RateLimits(settings, clock.now)
         model: dict[int, tuple[int, int]] = {}
-        for who, seconds in asked:
+        for who, seconds in requests:
             clock.instant += seconds * SECOND
             begun, count = model.get(who, (0, 0))
             if clock.instant >= begun + 60 * SECOND:
@@ -227,10 +227,10 @@ def test_as_many_as_said_in_each_window(asked: list[tuple[int, int]], amount: in
 
 
 @pytest.mark.parametrize("rate", ["x", "10", "10/fortnight", "0/minute", "-1/minute", "10/minute/minute", "1e3/minute"])
-def test_what_is_no_rate_is_refused_at_the_start(rate: str) -> None:
+def test_invalid_rate_is_refused_at_startup(rate: str) -> None:
     with pytest.raises(ValueError, match="key_rate"):
         Settings.model_validate({"key_rate": rate})
 
 
-def test_an_empty_rate_is_none() -> None:
+def test_empty_rate_means_no_limit() -> None:
     assert Settings.model_validate({"address_rate": ""}).address_rate is None

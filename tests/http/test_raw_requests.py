@@ -17,7 +17,7 @@ from app.registry.bootstrap import FirstKeys, bootstrap
 
 
 @asynccontextmanager
-async def served(settings: Settings) -> AsyncIterator[tuple[int, FirstKeys]]:
+async def running_server(settings: Settings) -> AsyncIterator[tuple[int, FirstKeys]]:
     assert settings.database_url is not None
     pool = await open_pool(settings.database_url, 1)
     async with pool.acquire() as connection:
@@ -53,8 +53,8 @@ async def exchange(port: int, request: bytes) -> tuple[int, bytes]:
     return status, body
 
 
-async def test_paths_and_bodies_as_they_come(settings: Settings) -> None:
-    async with served(settings) as (port, keys):
+async def test_encoded_paths_and_large_bodies_over_a_socket(settings: Settings) -> None:
+    async with running_server(settings) as (port, keys):
         ids = ["a/b", "a%2Fb", "..", "ü", "a:b?c#d", "x//y", "@"]
         batch = {"writeKey": keys.write_key, "batch": [{"type": "track", "event": "e", "userId": id} for id in ids]}
         body = json.dumps(batch).encode()

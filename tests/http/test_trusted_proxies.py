@@ -15,21 +15,21 @@ CHROME = (
 )
 
 
-def address_of_a_visit(server: Server, user: str) -> Any:
-    said = {"X-Forwarded-For": "203.0.113.77", "User-Agent": CHROME}
+def stored_address(server: Server, user: str) -> Any:
+    headers = {"X-Forwarded-For": "203.0.113.77", "User-Agent": CHROME}
     page = {"type": "page", "userId": user, "context": {"library": {"name": "segue.js"}}, "writeKey": server.write_key}
     with httpx.Client(base_url=server.url) as client:
-        assert client.post("/v1/p", json=page, headers=said).json()["accepted"] == 1
+        assert client.post("/v1/p", json=page, headers=headers).json()["accepted"] == 1
         secret = {"Authorization": f"Bearer {server.secret_key}"}
         [touchpoint] = client.get(f"/v1/customers/{user}/touchpoints", headers=secret).json()["items"]
     return touchpoint["context"]["ip"]
 
 
-def test_a_proxy_on_this_machine_is_trusted(server: Server) -> None:
-    assert address_of_a_visit(server, "behind-a-proxy") == "203.0.113.0"
+def test_local_proxy_is_trusted(server: Server) -> None:
+    assert stored_address(server, "behind-a-proxy") == "203.0.113.0"
 
 
 @pytest.mark.slow
-def test_a_stranger_is_not(make_server: Callable[..., Server]) -> None:
+def test_unlisted_proxy_is_not_trusted(make_server: Callable[..., Server]) -> None:
     server = make_server(FORWARDED_ALLOW_IPS="198.51.100.1").start()
-    assert address_of_a_visit(server, "no-proxy") == "127.0.0.0"
+    assert stored_address(server, "no-proxy") == "127.0.0.0"

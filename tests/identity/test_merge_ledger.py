@@ -12,12 +12,12 @@ T = 1_760_000_000_000_000
 NOW = T + 100 * SECOND
 
 
-def said(second: int, ids: dict[str, str], previous: str | None = None, name: str = "viewed") -> dict[str, object]:
+def message(second: int, ids: dict[str, str], previous: str | None = None, name: str = "viewed") -> dict[str, object]:
     kind = "track" if previous is None else "alias"
     return item(SentMessage(T + second * SECOND, f"m{second}", kind, ids, name=name, previous=previous))
 
 
-async def stored(one: Pipeline) -> dict[str, bool]:
+async def list_links(one: Pipeline) -> dict[str, bool]:
     rows = await one.pool.fetch(
         """
         SELECT w.kind || ':' || w.value || ' - ' || s.kind || ':' || s.value AS pair, l.joined
@@ -27,11 +27,11 @@ async def stored(one: Pipeline) -> dict[str, bool]:
     return {row["pair"]: row["joined"] for row in rows}
 
 
-async def test_anonymous_history_joins_at_the_first_login_and_no_touchpoint_is_written_again(database_url: str) -> None:
+async def test_anonymous_history_joins_at_login_without_rewriting_touchpoints(database_url: str) -> None:
     async with running_pipeline(database_url, NOW) as one:
-        await one.send([said(1, {"anonymous_id": "d"}), said(2, {"anonymous_id": "d"})])
+        await one.send([message(1, {"anonymous_id": "d"}), message(2, {"anonymous_id": "d"})])
         before = await one.pool.fetch("SELECT ctid, xmin, identity_id FROM touchpoints ORDER BY occurred_at")
-        await one.send([said(3, {"user_id": "u", "anonymous_id": "d"}, name="bought")])
+        await one.send([message(3, {"user_id": "u", "anonymous_id": "d"}, name="bought")])
         after = await one.pool.fetch("SELECT ctid, xmin, identity_id FROM touchpoints ORDER BY occurred_at")
         assert after[:2] == before
         assert await one.groups("") == {frozenset({"user_id:u", "anonymous_id:d"})}
@@ -40,25 +40,25 @@ async def test_anonymous_history_joins_at_the_first_login_and_no_touchpoint_is_w
         } or await one.intervals("user_id:u")
 
 
-async def test_a_shared_device_stays_with_whom_it_was_first_linked_to(database_url: str) -> None:
+async def test_shared_device_belongs_to_its_earliest_link(database_url: str) -> None:
     async with running_pipeline(database_url, NOW) as one:
-        await one.send([said(2, {"user_id": "u2", "anonymous_id": "d"})])
-        await one.send([said(3, {"user_id": "u1", "anonymous_id": "d"})])
+        await one.send([message(2, {"user_id": "u2", "anonymous_id": "d"})])
+        await one.send([message(3, {"user_id": "u1", "anonymous_id": "d"})])
         assert await one.groups("") == {frozenset({"user_id:u2", "anonymous_id:d"}), frozenset({"user_id:u1"})}
-        assert await stored(one) == {
+        assert await list_links(one) == {
             "anonymous_id:d - user_id:u2": True,
             "anonymous_id:d - user_id:u1": False,
         }
         # A message that is late, but earlier, wins: the device was u1's first.
-        await one.send([said(1, {"user_id": "u1", "anonymous_id": "d"})])
+        await one.send([message(1, {"user_id": "u1", "anonymous_id": "d"})])
         assert await one.groups("") == {frozenset({"user_id:u1", "anonymous_id:d"}), frozenset({"user_id:u2"})}
 
 
-async def test_two_users_join_by_an_alias_only_and_a_chain_resolves_in_one_step(database_url: str) -> None:
+async def test_chain_of_aliases_joins_users(database_url: str) -> None:
     async with running_pipeline(database_url, NOW) as one:
-        await one.send([said(number, {"user_id": f"u{number}"}) for number in range(1, 5)])
+        await one.send([message(number, {"user_id": f"u{number}"}) for number in range(1, 5)])
         for number in range(1, 4):
-            await one.send([said(10 + number, {"user_id": f"u{number + 1}"}, previous=f"u{number}")])
+            await one.send([message(10 + number, {"user_id": f"u{number + 1}"}, previous=f"u{number}")])
         assert await one.groups("") == {frozenset(f"user_id:u{number}" for number in range(1, 5))}
         owners = await one.pool.fetch("SELECT DISTINCT customer_id FROM identities WHERE customer_id IS NOT NULL")
         customers = await one.pool.fetch("SELECT id FROM customers")
@@ -66,30 +66,30 @@ async def test_two_users_join_by_an_alias_only_and_a_chain_resolves_in_one_step(
         assert len(customers) == 1
 
 
-async def test_an_alias_to_itself_changes_nothing(database_url: str) -> None:
+async def test_alias_to_itself_has_no_effect(database_url: str) -> None:
     async with running_pipeline(database_url, NOW) as one:
-        receipt = await one.send([said(1, {"user_id": "u"}, previous="u")])
+        receipt = await one.send([message(1, {"user_id": "u"}, previous="u")])
         assert (receipt.accepted, receipt.rejected) == (1, 0)
         assert await one.groups("") == {frozenset({"user_id:u"})}
-        assert await stored(one) == {}
+        assert await list_links(one) == {}
 
 
-async def test_an_alias_from_a_shared_device_does_not_make_two_users_one(database_url: str) -> None:
+async def test_alias_of_a_shared_device_does_not_join_two_users(database_url: str) -> None:
     async with running_pipeline(database_url, NOW) as one:
-        await one.send([said(1, {"anonymous_id": "d"})])
-        await one.send([said(2, {"user_id": "u1"}, previous="d")])
-        await one.send([said(3, {"user_id": "u2"}, previous="d")])
+        await one.send([message(1, {"anonymous_id": "d"})])
+        await one.send([message(2, {"user_id": "u1"}, previous="d")])
+        await one.send([message(3, {"user_id": "u2"}, previous="d")])
         assert await one.groups("") == {frozenset({"user_id:u1", "anonymous_id:d"}), frozenset({"user_id:u2"})}
 
 
-async def test_a_link_can_be_taken_back_and_restored(database_url: str) -> None:
+async def test_link_can_be_undone_and_restored(database_url: str) -> None:
     """Undoing parts customers and their histories as if the link had never been said; restoring joins them again."""
     async with running_pipeline(database_url, NOW) as one:
-        await one.send([said(1, {"anonymous_id": "d"}, name="bought"), said(2, {"user_id": "u"})])
-        apart = (await one.intervals("anonymous_id:d"), await one.intervals("user_id:u"))
-        await one.send([said(3, {"user_id": "u", "anonymous_id": "d"})])
-        together = await one.intervals("user_id:u")
-        assert together == await one.intervals("anonymous_id:d")
+        await one.send([message(1, {"anonymous_id": "d"}, name="bought"), message(2, {"user_id": "u"})])
+        before = (await one.intervals("anonymous_id:d"), await one.intervals("user_id:u"))
+        await one.send([message(3, {"user_id": "u", "anonymous_id": "d"})])
+        joined = await one.intervals("user_id:u")
+        assert joined == await one.intervals("anonymous_id:d")
         pair = (derive_identity_id("anonymous_id", "d"), derive_identity_id("user_id", "u"))
 
         async def mark(undone: bool) -> bool:
@@ -100,22 +100,20 @@ async def test_a_link_can_be_taken_back_and_restored(database_url: str) -> None:
 
         assert await mark(True)
         assert await one.groups("") == {frozenset({"user_id:u"}), frozenset({"anonymous_id:d"})}
-        parted = (await one.intervals("anonymous_id:d"), await one.intervals("user_id:u"))
-        assert parted[0] == apart[0]
-        assert {interval[:3] for interval in apart[1]} <= {interval[:3] for interval in parted[1]}
+        after = (await one.intervals("anonymous_id:d"), await one.intervals("user_id:u"))
+        assert after[0] == before[0]
+        assert {interval[:3] for interval in before[1]} <= {interval[:3] for interval in after[1]}
         # Saying it again does not undo the undo.
-        await one.send([said(4, {"user_id": "u", "anonymous_id": "d"})])
+        await one.send([message(4, {"user_id": "u", "anonymous_id": "d"})])
         assert await one.groups("") == {frozenset({"user_id:u"}), frozenset({"anonymous_id:d"})}
         assert await mark(False)
-        assert {interval[:3] for interval in together} <= {
-            interval[:3] for interval in await one.intervals("user_id:u")
-        }
+        assert {interval[:3] for interval in joined} <= {interval[:3] for interval in await one.intervals("user_id:u")}
 
 
-async def test_a_junk_id_never_links(database_url: str) -> None:
+async def test_junk_id_never_links(database_url: str) -> None:
     async with running_pipeline(database_url, NOW) as one:
         for number, junk in enumerate(["null", "undefined", "anonymous", "0", "-1", "none", "true", "0000-0000"]):
-            await one.send([said(number, {"user_id": f"u{number}", "anonymous_id": junk})])
+            await one.send([message(number, {"user_id": f"u{number}", "anonymous_id": junk})])
         assert len(await one.groups("")) == 8
-        receipt = await one.send([said(50, {"anonymous_id": "NULL"})])
+        receipt = await one.send([message(50, {"anonymous_id": "NULL"})])
         assert [rejection.code for rejection in receipt.rejections] == ["missing_identity"]

@@ -26,49 +26,49 @@ def viewed(number: int, **ids: str) -> dict[str, Any]:
     return item(SentMessage(NOW - SECOND, f"m{number}", "track", ids or {"user_id": f"u{number}"}, name="viewed"))
 
 
-async def statements_of(one: Pipeline, messages: list[dict[str, Any]]) -> list[str]:
+async def record_statements(one: Pipeline, messages: list[dict[str, Any]]) -> list[str]:
     """Statements of one flush, BEGIN and COMMIT among them, on connections that know their types already."""
-    seen: list[str] = []
+    statements: list[str] = []
     connections = [await one.pool.acquire() for _ in range(one.pool.get_max_size())]
     for connection in connections:
         for query in (event_log._APPEND, graph_writes._INSERT_IDENTITIES, writes._WRITE_CUSTOMERS):
             await connection.prepare(query)
-        connection.add_query_logger(lambda record: seen.append(record.query))
+        connection.add_query_logger(lambda record: statements.append(record.query))
     for connection in connections:
         await one.pool.release(connection)
     await one.send(messages)
-    return seen
+    return statements
 
 
-async def test_a_flush_takes_the_same_statements_whatever_its_size(database_url: str) -> None:
+async def test_flush_takes_the_same_statements_for_any_size(database_url: str) -> None:
     counts = []
     for size in (1, 2_500):
         async with running_pipeline(database_url, NOW, flush_messages_max=10_000) as one:
             body = [viewed(size * 10_000 + number) for number in range(size)]
-            counts.append(len(await statements_of(one, body)))
+            counts.append(len(await record_statements(one, body)))
     assert counts[0] == counts[1] <= 8
 
 
-async def test_only_a_flush_that_merges_customers_pays_the_statement_for_it(database_url: str) -> None:
+async def test_merge_statement_runs_only_in_a_flush_that_merges(database_url: str) -> None:
     counts = []
     for size in (1, 50):
         async with running_pipeline(database_url, NOW) as one:
             first, last = size * 10_000, size * 10_000 + size
             await one.send([viewed(number, anonymous_id=f"d{number}") for number in range(first, last)])
             more = [viewed(100_000 + number, anonymous_id=f"d{number}") for number in range(first, last)]
-            seen = await statements_of(one, more)
-            assert writes._MERGE_CUSTOMERS not in seen
+            statements = await record_statements(one, more)
+            assert writes._MERGE_CUSTOMERS not in statements
             login = [
                 viewed(200_000 + number, user_id=f"u{number}", anonymous_id=f"d{number}")
                 for number in range(first, last)
             ]
-            seen = await statements_of(one, login)
-            assert seen.count(writes._MERGE_CUSTOMERS) == seen.count(graph_writes._WRITE_GRAPH) == 1
-            counts.append(len(seen))
+            statements = await record_statements(one, login)
+            assert statements.count(writes._MERGE_CUSTOMERS) == statements.count(graph_writes._WRITE_GRAPH) == 1
+            counts.append(len(statements))
     assert counts[0] == counts[1]
 
 
-async def test_hot_statements_never_scan_a_table(database_url: str) -> None:
+async def test_hot_statements_use_indexes(database_url: str) -> None:
     """With many rows and current statistics, each statement of the flush finds its rows through an index."""
     async with running_pipeline(database_url, NOW) as one:
         for start in range(0, 4_000, 1_000):
@@ -99,7 +99,7 @@ class Poison(Exception):
     """Stands for a bug that one message sets off."""
 
 
-async def test_one_poison_message_costs_its_neighbours_nothing(
+async def test_message_whose_projection_fails_is_deferred_alone(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Projection fails on one message: it alone is stored only, and the worker projects it once it can."""
@@ -122,7 +122,7 @@ async def test_one_poison_message_costs_its_neighbours_nothing(
         assert await one.pool.fetchval("SELECT count(*) FROM deferred") == 0
 
 
-async def test_when_every_projection_fails_the_rest_is_kept_at_once(
+async def test_all_messages_are_deferred_if_every_projection_fails(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault that is no message's does not cost two transactions a message."""
@@ -144,9 +144,7 @@ async def test_when_every_projection_fails_the_rest_is_kept_at_once(
         assert len(await one.groups("u")) == 512
 
 
-async def test_a_message_that_cannot_be_stored_is_rejected_alone(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unstorable_message_is_rejected_alone(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = append_messages
 
     async def append(connection: Any, keys: Any, messages: Any, refused: Any) -> Any:
@@ -163,7 +161,7 @@ async def test_a_message_that_cannot_be_stored_is_rejected_alone(
         assert await one.pool.fetchval("SELECT count(*) FROM quarantine WHERE code = 'unstorable'") == 1
 
 
-async def test_a_differing_twin_is_a_duplicate_and_the_conflict_is_recorded(database_url: str) -> None:
+async def test_conflicting_twin_is_a_duplicate_and_is_quarantined(database_url: str) -> None:
     async with running_pipeline(database_url, NOW) as one:
         await one.send([viewed(1)])
         twin = viewed(1)
@@ -176,7 +174,7 @@ async def test_a_differing_twin_is_a_duplicate_and_the_conflict_is_recorded(data
         assert await one.pool.fetchval("SELECT name FROM touchpoints") == "viewed"
 
 
-async def test_a_full_queue_refuses_what_comes_and_loses_nothing_it_has(database_url: str) -> None:
+async def test_full_queue_refuses_requests_and_loses_none(database_url: str) -> None:
     async with running_pipeline(database_url, NOW, queue_bytes_max=2_000) as one:
         sent = [asyncio.create_task(one.send([viewed(number)])) for number in range(200)]
         answers = await asyncio.gather(*sent, return_exceptions=True)
@@ -189,7 +187,7 @@ async def test_a_full_queue_refuses_what_comes_and_loses_nothing_it_has(database
         assert (await one.send([viewed(999)])).accepted == 1
 
 
-async def test_requests_that_wait_together_share_one_commit(database_url: str) -> None:
+async def test_waiting_requests_share_a_commit(database_url: str) -> None:
     async with running_pipeline(database_url, NOW) as one:
         before = await one.pool.fetchval("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
         await asyncio.gather(*(one.send([viewed(number)]) for number in range(200)))

@@ -14,7 +14,7 @@ from tests.support.web_page import WebPage, did
 PRIVATE = {"private": {"subject": "Help", "body": "My card number is"}}
 
 
-def wrote(id: str, user: str = "user-1", **more: Any) -> dict[str, Any]:
+def ticket(id: str, user: str = "user-1", **more: Any) -> dict[str, Any]:
     return track("ticket.created", user, messageId=id, context=PRIVATE, properties={"ticket_id": "7"}, **more)
 
 
@@ -28,13 +28,13 @@ def wrote(id: str, user: str = "user-1", **more: Any) -> dict[str, Any]:
         {"sequence": [{"did": "A"}, {"did": "B"}], "same": ["context.private.body"]},
     ],
 )
-def test_no_rule_reads_it(rule: dict[str, Any]) -> None:
+def test_rules_cannot_read_private_text(rule: dict[str, Any]) -> None:
     with pytest.raises(InvalidDefinition) as refused:
         parse_rule(rule)
     assert "text: property" in str(refused.value.to_problem()), "the remedy"
 
 
-def test_no_computed_trait_reads_it_and_its_neighbours_are_read() -> None:
+def test_computed_traits_cannot_read_private_text() -> None:
     trait = {"key": "words", "value": {"last_value": "context.private.body", "of": "ticket.created"}}
     with pytest.raises(InvalidDefinition):
         parse_trait(trait)
@@ -42,13 +42,13 @@ def test_no_computed_trait_reads_it_and_its_neighbours_are_read() -> None:
         parse_trait({**trait, "value": {"last_value": path, "of": "ticket.created"}})
 
 
-async def test_the_timeline_shows_it_to_a_secret_key_and_a_page_is_never_told(service: RunningApp) -> None:
+async def test_private_text_is_visible_only_with_a_secret_key(service: RunningApp) -> None:
     refused = {"key": "words", "public": True, "value": {"last_value": "context.private.body", "of": "*"}}
     await service.tell("POST", "/v1/traits", refused, 422)
     page = WebPage(service)
     await page.send(did("ticket.created", context=PRIVATE))
-    shown = await page.ask()
-    assert "card number" not in str(shown)
+    profile = await page.ask()
+    assert "card number" not in str(profile)
     path = f"/v1/customers/anonymous_id:{page.id}/touchpoints"
     [entry] = (await service.ask(path))["items"]
     assert entry["context"]["private"] == PRIVATE["private"]
@@ -56,19 +56,19 @@ async def test_the_timeline_shows_it_to_a_secret_key_and_a_page_is_never_told(se
     assert (await service.client.get(path, headers={"X-Write-Key": service.keys.write_key})).status_code == 401
 
 
-async def test_redaction_takes_the_text_and_leaves_what_happened(service: RunningApp) -> None:
+async def test_redaction_removes_the_text_and_keeps_the_events(service: RunningApp) -> None:
     segment = {"key": "wrote", "rule": {"did": "ticket.created", "at_least": 2}}
     await service.tell("POST", "/v1/segments", segment, 201)
     await service.send(
-        wrote("m-1"),
-        wrote("m-2"),
-        wrote("m-3", "user-2"),
+        ticket("m-1"),
+        ticket("m-2"),
+        ticket("m-3", "user-2"),
         {"type": "identify", "messageId": "m-4", "userId": "user-1", "traits": {"email": "user@example.com"}},
-        {**wrote("m-5"), "userId": None, "context": {**PRIVATE, "traits": {"email": "user@example.com"}}},
+        {**ticket("m-5"), "userId": None, "context": {**PRIVATE, "traits": {"email": "user@example.com"}}},
     )
-    twin = wrote("m-1", timestamp="2026-01-01T00:00:00Z")
+    twin = ticket("m-1", timestamp="2026-01-01T00:00:00Z")
     await service.send(twin, expected=0)
-    assert [each["message_id"] for each in (await service.ask("/v1/quarantine"))["items"]] == ["m-1"]
+    assert [row["message_id"] for row in (await service.ask("/v1/quarantine"))["items"]] == ["m-1"]
     before = await service.ask("/v1/customers/user_id:user-1")
     explained = await service.ask("/v1/customers/user_id:user-1/segments/wrote/explain")
 
@@ -90,7 +90,7 @@ async def test_redaction_takes_the_text_and_leaves_what_happened(service: Runnin
     verified = await service.tell("POST", "/v1/segments/wrote/verify")
     assert (verified["customers"], verified["differences"]) == (2, []), "the log without texts comes to what is kept"
 
-    await service.send(wrote("m-1"), expected=0)
+    await service.send(ticket("m-1"), expected=0)
     assert "card number" not in str(await service.ask("/v1/customers/user_id:user-1/touchpoints")), "a retry is a retry"
     again = await service.tell("POST", "/v1/customers/user_id:user-1/redact-text")
     assert again == {"success": True, "messages": 0, "quarantined": 0}

@@ -23,15 +23,15 @@ from tests.support.running_app import NOON, RunningApp, track
 
 PATH = "/v1/quarantine"
 SCHEMA = {"type": "object", "required": ["total"], "properties": {"total": {"type": "number"}}}
-MEND = [{"op": "move", "from": "/properties/value", "path": "/properties/total"}]
+RENAME_VALUE = [{"op": "move", "from": "/properties/value", "path": "/properties/total"}]
 Start = Callable[..., AbstractAsyncContextManager[RunningApp]]
 
 
-async def planned(service: RunningApp, mode: str = "quarantine") -> None:
+async def put_plan(service: RunningApp, mode: str = "quarantine") -> None:
     await service.tell("PUT", "/v1/tracking-plan/Order%20Completed", {"mode": mode, "schema": SCHEMA})
 
 
-async def listed(service: RunningApp, **params: Any) -> list[Any]:
+async def list_rows(service: RunningApp, **params: Any) -> list[Any]:
     return await service.all_of(PATH, **params)
 
 
@@ -39,15 +39,15 @@ async def replay(service: RunningApp, expected: int = 200, **body: Any) -> Any:
     return await service.tell("POST", f"{PATH}/replay", body, expected)
 
 
-async def stored(service: RunningApp) -> int:
+async def count_touchpoints(service: RunningApp) -> int:
     count: int = await service.app.state.services.pool.fetchval("SELECT count(*) FROM touchpoints")
     return count
 
 
-async def test_filters(settings: Settings, start: Start) -> None:
+async def test_list_filters(settings: Settings, start: Start) -> None:
     clock = FrozenClock(NOON)
     async with start(settings, clock) as service:
-        await planned(service)
+        await put_plan(service)
         await service.send(track("Order Completed", messageId="m-1"), expected=0)
         clock.instant += HOUR
         await service.send(track("", messageId="m-2"), {"type": "page", "messageId": "m-3"}, expected=0)
@@ -66,10 +66,10 @@ async def test_filters(settings: Settings, start: Start) -> None:
             ({"replayed": "false"}, ["m-3", "m-2", "m-1"]),
             ({"replayed": "true"}, []),
         ):
-            found = await listed(service, **params)
-            assert [each["message_id"] for each in found] == expected, params
-            assert await listed(service, limit=1, **params) == found
-        assert await service.ask(f"{PATH}/{found[0]['id'] if found else 1}") == (await listed(service))[-1]
+            rows = await list_rows(service, **params)
+            assert [row["message_id"] for row in rows] == expected, params
+            assert await list_rows(service, limit=1, **params) == rows
+        assert await service.ask(f"{PATH}/{rows[0]['id'] if rows else 1}") == (await list_rows(service))[-1]
         await service.ask(f"{PATH}/99999", 404)
         for query in ("from=x", "to=", "source=%00", "replayed=x", "limit=0", "event=%00"):
             assert (await service.client.get(f"{PATH}?{query}", headers=service.secret)).status_code in (400, 422), (
@@ -77,7 +77,7 @@ async def test_filters(settings: Settings, start: Start) -> None:
             )
 
 
-async def test_names_are_found_behind_many_others(service: RunningApp) -> None:
+async def test_event_filter_finds_a_rare_name(service: RunningApp) -> None:
     await service.send(track("Rare"), expected=1)
     pool = service.app.state.services.pool
     await pool.execute(
@@ -90,13 +90,13 @@ async def test_names_are_found_behind_many_others(service: RunningApp) -> None:
     )
     page = await service.ask(f"{PATH}?{urlencode({'event': 'Rare'})}")
     assert (page["items"], page["next_cursor"] is None) == ([], False)
-    assert len(await listed(service, event="Rare")) == 1
-    found = (await replay(service, filter={"event": "Rare"}))["items"]
-    assert [each["outcome"] for each in found] == ["rejected"]
+    assert len(await list_rows(service, event="Rare")) == 1
+    items = (await replay(service, filter={"event": "Rare"}))["items"]
+    assert [item["outcome"] for item in items] == ["rejected"]
 
 
-async def test_mended_in_bulk(service: RunningApp) -> None:
-    await planned(service)
+async def test_bulk_replay_with_a_patch(service: RunningApp) -> None:
+    await put_plan(service)
     wrong = [
         track(
             "Order Completed", f"u-{n}", properties={"value": n}, messageId=f"m-{n}", timestamp="2026-01-01T00:00:00Z"
@@ -104,59 +104,59 @@ async def test_mended_in_bulk(service: RunningApp) -> None:
         for n in range(5)
     ]
     await service.send(*wrong, track("Order Completed", "u-9", messageId="m-9"), track("", messageId="m-x"), expected=0)
-    asked: dict[str, Any] = {"filter": {"code": "tracking_plan", "event": "Order Completed"}, "patch": MEND}
+    request: dict[str, Any] = {"filter": {"code": "tracking_plan", "event": "Order Completed"}, "patch": RENAME_VALUE}
 
-    tried = await replay(service, **asked, dry_run=True)
-    assert (tried["accepted"], tried["unpatchable"], tried["dry_run"]) == (5, 1, True)
-    assert json.loads(tried["items"][0]["patched"])["properties"] == {"total": 0}
-    assert await stored(service) == 0
-    assert len(await listed(service, replayed="false")) == 7
+    dry_run_answer = await replay(service, **request, dry_run=True)
+    assert (dry_run_answer["accepted"], dry_run_answer["unpatchable"], dry_run_answer["dry_run"]) == (5, 1, True)
+    assert json.loads(dry_run_answer["items"][0]["patched"])["properties"] == {"total": 0}
+    assert await count_touchpoints(service) == 0
+    assert len(await list_rows(service, replayed="false")) == 7
 
-    first = await replay(service, **asked, limit=2)
-    assert [(each["message_id"], each["outcome"]) for each in first["items"]] == [
+    first = await replay(service, **request, limit=2)
+    assert [(item["message_id"], item["outcome"]) for item in first["items"]] == [
         ("m-0", "accepted"),
         ("m-1", "accepted"),
     ]
-    rest = await replay(service, **asked, limit=100, after=first["next_after"])
-    assert [each["outcome"] for each in rest["items"]] == ["accepted"] * 3 + ["unpatchable"]
+    rest = await replay(service, **request, limit=100, after=first["next_after"])
+    assert [item["outcome"] for item in rest["items"]] == ["accepted"] * 3 + ["unpatchable"]
     assert rest["next_after"] is None
-    assert await stored(service) == 5
-    assert [each["message_id"] for each in await listed(service, replayed="false")] == ["m-x", "m-9"]
+    assert await count_touchpoints(service) == 5
+    assert [item["message_id"] for item in await list_rows(service, replayed="false")] == ["m-x", "m-9"]
     (touchpoint,) = (await service.ask("/v1/customers/u-3/touchpoints"))["items"]
     assert (touchpoint["properties"], touchpoint["occurred_at"]) == ({"total": 3}, "2026-01-01T00:00:00.000000Z")
 
     # What was let in is not let in again; asked for by its id it is a duplicate.
-    assert (await replay(service, **asked))["items"] == [rest["items"][-1]]
-    again = await replay(service, filter={"ids": [first["items"][0]["id"]]}, patch=MEND)
-    assert [each["outcome"] for each in again["items"]] == ["duplicate"]
-    assert await stored(service) == 5
+    assert (await replay(service, **request))["items"] == [rest["items"][-1]]
+    again = await replay(service, filter={"ids": [first["items"][0]["id"]]}, patch=RENAME_VALUE)
+    assert [item["outcome"] for item in again["items"]] == ["duplicate"]
+    assert await count_touchpoints(service) == 5
 
 
-async def test_what_is_still_rejected_stays_once(service: RunningApp) -> None:
-    await planned(service)
+async def test_rejected_replay_adds_no_row(service: RunningApp) -> None:
+    await put_plan(service)
     await service.send(track("Order Completed", messageId="m-1"), track("", messageId="m-2"), expected=0)
     for _ in range(2):
         answer = await replay(service)
-        assert [(each["outcome"], each["code"]) for each in answer["items"]] == [
+        assert [(item["outcome"], item["code"]) for item in answer["items"]] == [
             ("rejected", "tracking_plan"),
             ("rejected", "missing_event"),
         ]
-    kept = await listed(service)
-    single = await service.tell("POST", f"{PATH}/{kept[0]['id']}/replay")
+    rows = await list_rows(service)
+    single = await service.tell("POST", f"{PATH}/{rows[0]['id']}/replay")
     assert (single["rejected"], single["accepted"]) == (1, 0)
-    assert len(await listed(service)) == 2
+    assert len(await list_rows(service)) == 2
     # A plan that only warns lets it in, and its receipt warns once.
-    await planned(service, "warn")
-    receipt = await service.tell("POST", f"{PATH}/{kept[1]['id']}/replay")
-    assert (receipt["accepted"], [each["code"] for each in receipt["warnings"]]) == (1, ["tracking_plan"])
+    await put_plan(service, "warn")
+    receipt = await service.tell("POST", f"{PATH}/{rows[1]['id']}/replay")
+    assert (receipt["accepted"], [item["code"] for item in receipt["warnings"]]) == (1, ["tracking_plan"])
 
 
-async def test_two_replays_at_once_of_what_has_no_id(settings: Settings, start: Start) -> None:
+async def test_concurrent_replays_of_a_message_without_id_store_it_once(settings: Settings, start: Start) -> None:
     """On two processes, each with a correction of its own."""
     async with start(settings) as one, start(settings) as other:
         send = {"type": "track", "event": "", "userId": "u-1", "writeKey": one.keys.write_key}
         await asyncio.gather(*[one.client.post("/v1/batch", json={"batch": [{**send, "event": None}], **_key(one)})])
-        ids = [each["id"] for each in await listed(one)]
+        ids = [item["id"] for item in await list_rows(one)]
         other.keys = one.keys
         answers = await asyncio.gather(
             *[
@@ -165,7 +165,7 @@ async def test_two_replays_at_once_of_what_has_no_id(settings: Settings, start: 
             ]
         )
         assert sorted(answer["items"][0]["outcome"] for answer in answers) == ["accepted", *["duplicate"] * 3]
-        assert await stored(one) == 1
+        assert await count_touchpoints(one) == 1
 
 
 def _key(service: RunningApp) -> dict[str, str]:
@@ -173,7 +173,7 @@ def _key(service: RunningApp) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("item", [{"type": "track", "userId": "u-1"}, {"userId": "u-1", "properties": {"a": 1}}, {}])
-async def test_a_crash_between_storing_and_marking(service: RunningApp, item: dict[str, Any]) -> None:
+async def test_replay_after_a_crash_before_marking_is_a_duplicate(service: RunningApp, item: dict[str, Any]) -> None:
     """Nothing of the row says that it is in the log; its id does."""
     await service.send(item, expected=0)
     patch = [
@@ -185,35 +185,35 @@ async def test_a_crash_between_storing_and_marking(service: RunningApp, item: di
     await service.app.state.services.pool.execute("UPDATE quarantine SET replayed_at = NULL")
     patch[-1]["value"] = "B"
     assert (await replay(service, patch=patch))["duplicate"] == 1
-    assert await stored(service) == 1
+    assert await count_touchpoints(service) == 1
     # That the second correction said something else is kept, as of any two messages of one id.
-    assert [each["code"] for each in await listed(service, replayed="false")] == ["conflicting_twin"]
+    assert [row["code"] for row in await list_rows(service, replayed="false")] == ["conflicting_twin"]
 
 
-async def test_a_corrected_message_keeps_its_id(service: RunningApp) -> None:
+async def test_corrected_message_keeps_its_id(service: RunningApp) -> None:
     await service.send({"type": "track", "userId": "u-1", "messageId": "m-1"}, expected=0)
-    (kept,) = await listed(service)
+    (row,) = await list_rows(service)
     for name in ("A", "B"):
-        await service.tell("POST", f"{PATH}/{kept['id']}/replay", {"type": "track", "userId": "u-1", "event": name})
+        await service.tell("POST", f"{PATH}/{row['id']}/replay", {"type": "track", "userId": "u-1", "event": name})
     (touchpoint,) = (await service.ask("/v1/customers/u-1/touchpoints"))["items"]
     assert (touchpoint["message_id"], touchpoint["name"]) == ("m-1", "A")
 
 
-async def test_a_foreign_event_is_mended_in_its_own_words(service: RunningApp) -> None:
-    await planned(service)
+async def test_vendor_event_is_corrected_in_its_own_format(service: RunningApp) -> None:
+    await put_plan(service)
     body = [{"event": "", "properties": {"token": service.keys.write_key, "distinct_id": "u-1", "time": 1767225600}}]
     await service.client.post("/track", json=body)
-    (kept,) = await listed(service)
-    assert json.loads(kept["original"]) == body[0]
+    (row,) = await list_rows(service)
+    assert json.loads(row["original"]) == body[0]
     for name in ("A", "B"):
         answer = await replay(
-            service, filter={"ids": [kept["id"]]}, patch=[{"op": "replace", "path": "/event", "value": name}]
+            service, filter={"ids": [row["id"]]}, patch=[{"op": "replace", "path": "/event", "value": name}]
         )
         assert answer["items"][0]["outcome"] == ("accepted" if name == "A" else "duplicate"), answer
-    assert await stored(service) == 1
+    assert await count_touchpoints(service) == 1
 
 
-async def test_a_row_of_a_source_that_is_no_more_or_of_no_text_costs_no_other(service: RunningApp) -> None:
+async def test_unreplayable_rows_do_not_affect_others(service: RunningApp) -> None:
     pool = service.app.state.services.pool
     for source, original in (("gone", b'{"type":"track"}'), ("default", b"\xff"), ("default", b"[" * 5_000)):
         await pool.execute(
@@ -224,8 +224,8 @@ async def test_a_row_of_a_source_that_is_no_more_or_of_no_text_costs_no_other(se
     await service.send({"type": "track", "userId": "u-1", "messageId": "m-1"}, expected=0)
     patch = [{"op": "add", "path": "/event", "value": "A"}]
     answer = await replay(service, patch=patch)
-    assert [each["outcome"] for each in answer["items"]] == ["failed", "unpatchable", "unpatchable", "accepted"]
-    assert [each["outcome"] for each in (await replay(service))["items"]] == ["failed"] * 3
+    assert [item["outcome"] for item in answer["items"]] == ["failed", "unpatchable", "unpatchable", "accepted"]
+    assert [item["outcome"] for item in (await replay(service))["items"]] == ["failed"] * 3
 
 
 @pytest.mark.parametrize(
@@ -248,17 +248,17 @@ async def test_a_row_of_a_source_that_is_no_more_or_of_no_text_costs_no_other(se
         7,
     ],
 )
-async def test_what_cannot_be_asked(service: RunningApp, body: Any) -> None:
+async def test_invalid_replay_request_is_refused(service: RunningApp, body: Any) -> None:
     assert (await service.tell("POST", f"{PATH}/replay", body, 400))["code"] == "bad_request"
 
 
-def test_a_patch_that_doubles_the_message_ends() -> None:
+def test_patch_that_doubles_the_message_is_bounded() -> None:
     bomb = Patch([{"op": "copy", "from": "", "path": f"/k{place}"} for place in range(100)])
     with pytest.raises(Unpatchable, match=f"larger than {PATCHED_BYTES_MAX} bytes"):
         bomb.apply(json.dumps({"x": "y" * 1_000}).encode())
 
 
-def test_numbers_stay_exact() -> None:
+def test_patch_keeps_numbers_exact() -> None:
     patch = Patch([{"op": "add", "path": "/b", "value": 1}])
     assert patch.apply(b'{"a":12345678901234567890.123456789}') == b'{"a":12345678901234567890.123456789,"b":1}'
 
@@ -269,7 +269,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 POINTERS = st.lists(st.sampled_from(["a", "b", "0", "-", "~0", "9"]), max_size=3).map(
-    lambda parts: "".join(f"/{each}" for each in parts)
+    lambda parts: "".join(f"/{item}" for item in parts)
 )
 OPERATIONS = st.fixed_dictionaries(
     {"op": st.sampled_from(["add", "remove", "replace", "move", "copy", "test"]), "path": POINTERS},
@@ -278,12 +278,12 @@ OPERATIONS = st.fixed_dictionaries(
 
 
 @given(JSON, st.lists(OPERATIONS, max_size=6))
-def test_any_patch_of_anything_is_refused_or_gives_json(document: Any, operations: list[dict[str, Any]]) -> None:
+def test_any_patch_is_refused_or_returns_json(document: Any, operations: list[dict[str, Any]]) -> None:
     try:
         patch = Patch(operations)
     except BadRequest as refused:
-        told = refused.extra["path"]
-        assert told.startswith("/patch/")
+        path = refused.extra["path"]
+        assert path.startswith("/patch/")
         return
     try:
         json.loads(patch.apply(json.dumps(document).encode()))
