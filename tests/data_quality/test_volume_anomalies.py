@@ -1,4 +1,4 @@
-"""What is odd about volumes, against a naive reading of single messages, and at the instants where it begins."""
+"""Tests of volume anomalies: against a naive model of single messages, and at the thresholds."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ T = 1_767_268_800_000_000
 """2026-01-01T12:00:00Z"""
 
 
-# ------------------------------------------------------------------------------------------------ naive reading
+# ------------------------------------------------------------------------------------------------ naive model
 
 
 def find_naively(arrived: list[int], since: int, now: int) -> tuple[int | None, list[tuple[str, int]]]:
-    """(since when it is silent, (kind, hour) of each single jump) of the instants at which messages arrived.
+    """Return the start of the silence, and (kind, hour) of each jump, for the instants at which messages arrived.
 
-    Nothing is bucketed: how many lie in an hour is counted anew each time it is asked.
+    The model uses no buckets: it counts the messages of an hour each time.
     """
 
     def within(begin: int) -> int:
@@ -69,7 +69,7 @@ def series_of(arrived: list[int], event: str | None = None) -> VolumeSeries:
     return VolumeSeries("shop", event, min(hours), dict(hours))
 
 
-# Few hours of the week, so that what is compared meets; many or few messages, so that bounds are met.
+# Few hours of the week, so that hours are comparable, and counts close to the thresholds.
 SLOTS = st.tuples(st.integers(0, 5), st.integers(0, 2), st.integers(0, 3))
 COUNTS = st.sampled_from([0, 1, 10, 20, 21, 40, 49, 50, 60, 75, 150, 151, 200])
 ARRIVALS = st.dictionaries(SLOTS, COUNTS, min_size=1, max_size=24)
@@ -96,7 +96,7 @@ def test_find_anomalies_agrees_with_a_naive_model(
     )
     joined = [anomaly for anomaly in anomalies if anomaly.kind != "silence"]
     assert sorted(hour for anomaly in joined for hour in hours_of(anomaly)) == sorted(jumps)
-    # What is one jump is told once.
+    # Adjacent jumps of one kind are reported as one.
     assert not {(anomaly.kind, anomaly.until) for anomaly in joined} & {
         (anomaly.kind, anomaly.since) for anomaly in joined
     }
@@ -175,7 +175,7 @@ def test_events_of_a_silent_source_are_not_reported() -> None:
     whole, event = VolumeSeries("shop", None, min(hours), hours), VolumeSeries("shop", "e", min(hours), hours)
     now = T + HOUR
     assert [anomaly.event for anomaly in find_anomalies([whole, event], T, now)] == [None]
-    # While the source is heard of, the one event that is missing is told.
+    # If the source is active, the silence of a single event is reported.
     whole = VolumeSeries("shop", None, min(hours), hours | {T: 25})
     assert [(anomaly.kind, anomaly.event) for anomaly in find_anomalies([whole, event], T, now)] == [("silence", "e")]
 
@@ -204,5 +204,5 @@ def test_find_novelties() -> None:
         ("too_many_names", "shop", None),
         ("new_source", "till", None),
     }
-    # The span begins with the hour that it begins in.
+    # The span starts at the beginning of its first hour.
     assert [anomaly.event for anomaly in find_novelties(firsts[:5], T + HOUR, OTHER)] == []

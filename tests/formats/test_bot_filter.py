@@ -1,4 +1,4 @@
-"""Bots through the API: apart and let in again, dropped, kept; and what people's browsers send is untouched."""
+"""Tests of the bot policies over the API: quarantine and replay, drop, and keep."""
 
 from __future__ import annotations
 

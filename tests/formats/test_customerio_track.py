@@ -1,4 +1,4 @@
-"""Customer.io's calls and operations become messages: who, what, when, what is refused, who is to be forgotten."""
+"""Tests of the Customer.io Track API: identities, content, time, rejections and erasure requests."""
 
 from __future__ import annotations
 
@@ -296,7 +296,7 @@ def codes(envelope: Envelope) -> list[RejectionCode]:
 @pytest.mark.parametrize(
     "related",
     [b"{}", b'{"identifiers":{"id":"u"}}', b'{"\\u0069dentifiers":{"id":"u"}}'],
-    ids=["nobody", "somebody", "escaped"],
+    ids=["empty", "identified", "escaped"],
 )
 def test_object_with_too_many_copied_bytes_is_rejected(related: bytes) -> None:
     raw = json.dumps(company(["here"], attributes={"note": "x" * 20_000})).encode()
@@ -352,7 +352,7 @@ def test_delete_by_phone_requests_erasure() -> None:
 
 @pytest.mark.parametrize("action", ["delete", "suppress"])
 def test_replay_of_a_corrected_operation_requests_its_erasure(action: str) -> None:
-    """Who is to be forgotten was missing in the original, and is named by the correction."""
+    """The original has no identifiers; the correction adds them."""
     batch = json.dumps({"batch": [person(action, identifiers={})]}).encode()
     [rejection] = parse_envelope(read_batch(batch, NOW, LIMITS)).rejections
     corrected = json.dumps(person(action)).encode()

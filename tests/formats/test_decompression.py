@@ -1,4 +1,4 @@
-"""Decompression: what the bytes say wins over the header, and no bomb is ever inflated."""
+"""Tests of decompression: the magic bytes override the header, and a zip bomb is never decompressed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the bodies of foreign SDKs are unwrapped: forms, base64 in every spelling, bombs."""
+"""Tests of the request encodings of vendor SDKs: forms, base64 variants and zip bombs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.errors import BodyTooLarge, InvalidBody
 from app.formats.encodings import parse_document, unwrap, unwrap_data
 
 LIMITS = Limits()
-# Base64 of it holds + and /, and ends in =.
+# Its base64 contains + and /, and ends in =.
 JSON = '[{"event":"Réad >>> ???","n":1}]'.encode() + b" "
 assert {43, 47, 61} <= set(b64encode(JSON))
 
@@ -25,7 +25,7 @@ WRAPPINGS: dict[str, Callable[[bytes], bytes]] = {
     "a form of JSON": lambda json: b"data=" + quote(json).encode(),
     "a form of JSON with + for spaces": lambda json: b"data=" + quote_plus(json).encode(),
     "a form of base64": lambda json: b"data=" + quote_plus(b64encode(json)).encode(),
-    "base64 that nobody encoded": lambda json: b"data=" + b64encode(json),
+    "base64 without percent-encoding": lambda json: b"data=" + b64encode(json),
     "base64 without padding": lambda json: b"data=" + b64encode(json).rstrip(b"="),
     "base64 of the URL alphabet": lambda json: b"data=" + urlsafe_b64encode(json),
     "base64 in lines": lambda json: b"data=" + quote_plus(encodebytes(json)).encode(),
@@ -68,7 +68,7 @@ def test_zip_bombs_are_bounded_in_all_encodings() -> None:
 
 
 def test_form_size_is_checked_before_unquoting() -> None:
-    """Unquoting takes many times the size: 4 MB of percent signs are a third of a second and 100 MB."""
+    """Unquoting 4 MB of percent signs takes a third of a second and 100 MB of memory."""
     form = b"data=" + quote(b"[" + b" " * 900_000 + b"]").encode()
     with pytest.raises(BodyTooLarge):
         unwrap(gzip.compress(form), None, LIMITS)

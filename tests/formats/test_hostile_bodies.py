@@ -1,4 +1,4 @@
-"""Bodies made to hurt: one documented outcome each, never anything but a Rejection or a SegueError."""
+"""Hostile bodies: each has a documented outcome, which is a Rejection or a SegueError."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.segment_requests import SETTINGS, kinds, message, parse, reje
 
 
 def raw_track(**members: str) -> bytes:
-    """A track message whose further members are JSON text as given."""
+    """Return a track message with additional members, given as JSON text."""
     fixed = '"type":"track","event":"E","userId":"u1","messageId":"m1"'
     return ("{" + fixed + "".join(f',"{name}":{value}' for name, value in members.items()) + "}").encode()
 

@@ -1,4 +1,4 @@
-"""Canonical forms of identities, junk, and references as they stand in a URL."""
+"""Tests of canonical identities, junk ids, and customer references in URLs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exact checks of JSON text, each against a slow and obvious twin."""
+"""Tests of the JSON text checks, each against a slow and simple implementation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies as stock SDKs send them: the shapes of wire-formats 2.1 to 2.3, with invented values."""
+"""Tests with the bodies that stock SDKs send; the values are invented."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each field of a Segment-shaped message comes to mean."""
+"""Tests of the conversion of Segment-shaped messages, field by field."""
 
 from __future__ import annotations
 
@@ -359,12 +359,12 @@ def test_digest_differs_for_a_conflicting_twin_but_not_for_a_retry() -> None:
         ({"originalTimestamp": "2026-05-04T09:59:00Z"}, {}, -60),
         ({"originalTimestamp": "2026-05-04T09:58:00Z", "timestamp": "2026-05-04T09:59:00Z"}, {}, -120),
         ({"timestamp": "2026-05-04T09:59:00Z"}, {"sentAt": "2026-05-04T10:00:00Z"}, -60),
-        # a clock one hour behind, one hour ahead, years off: only the gap to sentAt counts
+        # Only the difference from sentAt counts if the clock is an hour behind, an hour ahead, or years off.
         ({"timestamp": "2026-05-04T08:59:50Z"}, {"sentAt": "2026-05-04T09:00:00Z"}, -10),
         ({"timestamp": "2026-05-04T10:59:50Z"}, {"sentAt": "2026-05-04T11:00:00Z"}, -10),
         ({"timestamp": "1999-12-31T23:59:50Z"}, {"sentAt": "2000-01-01T00:00:00Z"}, -10),
         ({"timestamp": "2026-05-04T09:00:05Z"}, {"sentAt": "2026-05-04T09:00:00Z"}, 5),
-        # the item's own sentAt comes first, unless it is unreadable
+        # The sentAt of the item overrides that of the envelope, unless it is unreadable.
         ({"timestamp": 1777888790, "sentAt": 1777888795}, {"sentAt": "2020-01-01T00:00:00Z"}, -5),
         ({"timestamp": 1777888790, "sentAt": "soon"}, {"sentAt": 1777888795}, -5),
         ({"timestamp": 1777888790, "sentAt": "soon"}, {"sentAt": "later"}, -10),

@@ -1,4 +1,4 @@
-"""For any body at all: a BadRequest, or as many outcomes as items, every message storable in PostgreSQL."""
+"""Fuzz tests of the Segment format: any body gives a BadRequest, or one outcome per item with storable messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Instants: every usual spelling, exact to the microsecond, and no spelling that raises."""
+"""Tests of timestamps: all common forms, exact to the microsecond, and no text that raises."""
 
 from __future__ import annotations
 

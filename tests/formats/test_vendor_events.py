@@ -1,4 +1,4 @@
-"""Events of Mixpanel, PostHog and GA4 become messages: who, what, when, and what is refused."""
+"""Tests of the Mixpanel, PostHog and GA4 formats: identities, content, time and rejections."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_posthog_page_view() -> None:
     [page] = read_messages(envelope)
     assert (envelope.write_key, page.type, page.name, page.channel) == ("wk_demo", "page", "page_viewed", "referral")
     assert (page.message_id, kinds(page)) == ("e-1", ["user_id:user-1", "anonymous_id:d-1"])
-    assert page.occurred_at == NOW - 61 * 60 * SECOND  # the clock of the page was an hour ahead
+    assert page.occurred_at == NOW - 61 * 60 * SECOND  # The clock of the page was an hour ahead.
     page_properties = json.loads(page.properties)
     assert (page_properties["url"], page_properties["title"], page_properties["path"]) == (
         "https://shop.example.com/p",
@@ -228,7 +228,9 @@ def test_posthog_page_view() -> None:
     assert "utm_source" not in page_properties
     later = capture("$pageview", **{**view["properties"], "$current_url": "https://shop.example.com/cart"})
     [second] = read_messages(read_posthog(batch(later)))
-    assert "referrer" not in json.loads(second.context)["page"]  # it is the session's, not this page's
+    assert (
+        "referrer" not in json.loads(second.context)["page"]
+    )  # The referrer belongs to the session, not to this page.
     assert second.channel == "web"
 
 
@@ -369,7 +371,7 @@ def test_ga4_app_instance_id_and_rejections() -> None:
     assert [(item["fieldPath"], item["validationCode"]) for item in messages] == [("events[0]", "VALUE_REQUIRED")]
 
 
-# --------------------------------------------------------------------------------------------------- hostile ones
+# --------------------------------------------------------------------------------------------------- hostile events
 
 GOOD: list[bytes] = [to_bytes(event("E")), to_bytes({"event": "E", "distinct_id": "u"}), to_bytes({"name": "E"})]
 FORMATS: dict[str, Callable[[bytes], tuple[Envelope, int]]] = {
@@ -383,8 +385,8 @@ SHAPES = {
     "ga4": (b'{"name":%b,"params":{"p":%b}}', b'{"name":"E","params":%b}'),
 }
 HOSTILE: dict[str, tuple[bytes, bytes, RejectionCode | None]] = {
-    "a number for a name": (b"7", b"1", RejectionCode.INVALID_FIELD),
-    "an object for a name": (b"{}", b"1", RejectionCode.INVALID_FIELD),
+    "number as name": (b"7", b"1", RejectionCode.INVALID_FIELD),
+    "object as name": (b"{}", b"1", RejectionCode.INVALID_FIELD),
     "an empty name": (b'""', b"1", RejectionCode.MISSING_EVENT),
     "NUL in the name": (b'"a\\u0000"', b"1", RejectionCode.EVENT_TOO_LONG),
     "a lone surrogate in the name": (b'"\\ud800"', b"1", RejectionCode.EVENT_TOO_LONG),
@@ -466,10 +468,10 @@ def test_quarantined_event_can_be_parsed_again(envelope: Envelope) -> None:
 
 
 LATER = str(NOW // 1000 + 3_600_000)
-"""The clock of a sender that is an hour ahead, in ms."""
+"""Clock of a sender that is an hour ahead, in ms."""
 REQUESTS: dict[str, Envelope] = {
     "mixpanel": read_mixpanel([event("A"), event("B", time=NOW / 1e6), event("C")]),
-    "mixpanel, its clock wrong": read_mixpanel([event("A"), event("B", time=NOW / 1e6 + 3_540)], underscore=LATER),
+    "mixpanel with clock skew": read_mixpanel([event("A"), event("B", time=NOW / 1e6 + 3_540)], underscore=LATER),
     "engage": read_mixpanel([{"$token": "t", "$distinct_id": "u", "$set": {"n": n}} for n in (1, 2)], "engage"),
     "import": read_mixpanel(b"\n".join(to_bytes(event(name)) for name in "ABC"), "import"),
     "posthog": read_posthog(
@@ -481,7 +483,7 @@ REQUESTS: dict[str, Envelope] = {
             sent_at="2026-05-04T11:00:00Z",
         )
     ),
-    "posthog, its clock wrong": read_posthog(batch({"event": "A", "distinct_id": "u"}), LATER),
+    "posthog with clock skew": read_posthog(batch({"event": "A", "distinct_id": "u"}), LATER),
     "posthog v1": posthog.read(
         to_bytes(batch(*[{"event": name, "distinct_id": "u", "session_id": "s"} for name in "AB"])),
         NOW,
@@ -495,7 +497,7 @@ REQUESTS: dict[str, Envelope] = {
 
 @pytest.mark.parametrize("request_", REQUESTS)
 def test_replayed_event_equals_the_original(request_: str) -> None:
-    """Time, id and all: each of several events, read alone and later, as it was read among the others."""
+    """An event that is parsed alone and later gives the same message, with the same time and id."""
     envelope = REQUESTS[request_]
     messages = parse_envelope(envelope).messages
     assert len(messages) == len(envelope.items)
@@ -526,7 +528,7 @@ def test_rejections_of_vendor_events_have_a_form() -> None:
     ):
         [rejection] = parse_envelope(envelope).rejections
         assert rejection.form.startswith(form)
-        assert rejection.form.endswith(f"moment={envelope.moment + rejection.index}")  # type: ignore[operator]  # it has one
+        assert rejection.form.endswith(f"moment={envelope.moment + rejection.index}")  # type: ignore[operator]  # moment is not None
 
 
 def test_mixpanel_import_of_json_lines() -> None:

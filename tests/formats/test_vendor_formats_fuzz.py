@@ -1,4 +1,4 @@
-"""For any body of a foreign SDK: a BadRequest, or messages and rejections, every message storable in PostgreSQL."""
+"""Fuzz tests of the vendor formats: any body gives a BadRequest, or rejections and storable messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server adds to web messages: client, acquisition, channel_rule, address, country; and to no others."""
+"""Tests of the enrichment of web messages: client, acquisition, channel_rule, address and country."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_page_without_a_library_gets_no_connection_data() -> None:
     assert context(item | {"context": {}}) == {}
 
 
-# ------------------------------------------------------------------------------------------- what cannot be forged
+# ------------------------------------------------------------------------------------------- reserved names
 
 FORGED: dict[str, Any] = {
     "acquisition": {"group": "Paid Search"},

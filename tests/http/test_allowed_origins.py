@@ -1,4 +1,4 @@
-"""Pages that may use a key, pages that may not, and routes that no page may read."""
+"""Tests of write key origins, and of CORS: which pages may use a key, and which routes no page can read."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_other_origins_are_refused_with_a_readable_error(service: RunningA
     preflight = await service.client.options(
         "/v1/b", headers={"Origin": origin, "Access-Control-Request-Method": "POST"}
     )
-    assert preflight.status_code == 204, "a preflight carries no key to decide by"
+    assert preflight.status_code == 204, "a preflight has no key, so it is always accepted"
     assert await service.app.state.services.pool.fetchval("SELECT count(*) FROM touchpoints") == 1
 
 
@@ -160,7 +160,7 @@ async def test_source_settings_can_be_changed(service: RunningApp) -> None:
 
 
 async def test_secret_routes_send_no_cors_headers(service: RunningApp) -> None:
-    """A secret key that leaked into a page of another origin: no answer carries a header that lets it through."""
+    """A page of another origin that has a secret key cannot read any response, because none has CORS headers."""
     await service.send({"type": "track", "event": "Looked", "userId": "user-1"})
     routes = secret_routes(service)
     assert len(routes) > 30
@@ -175,7 +175,7 @@ async def test_secret_routes_send_no_cors_headers(service: RunningApp) -> None:
 
 
 async def test_write_key_reads_only_the_public_profile(service: RunningApp) -> None:
-    """Every route of the service, with a write key in each place where a key can stand."""
+    """Call every GET route with the write key in each place where a key can be sent."""
     await service.send({"type": "track", "event": "Looked", "userId": "user-1"})
     page = WebPage(service)
     opened = {"/v1/me", "/v1/me/stream"}

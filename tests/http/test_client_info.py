@@ -1,4 +1,4 @@
-"""Who is at the other end: address, user agent, country from a local database."""
+"""Tests of the client information: address, user agent, and country from a local database."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_country_lookup(database: Path) -> None:
 
 
 def test_invalid_database_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.mmdb").write_bytes(b"nothing of the kind")
+    (tmp_path / "x.mmdb").write_bytes(b"not a database")
     with pytest.raises(ValueError, match=r"x\.mmdb is not a country database"):
         Countries(tmp_path / "x.mmdb")
 

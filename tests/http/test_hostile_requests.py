@@ -1,4 +1,4 @@
-"""Whatever is thrown at the routes that pages and foreign SDKs use, the fault is told as theirs and never as ours."""
+"""Hostile requests to the routes of pages and vendor SDKs: the response is never a server error."""
 
 from __future__ import annotations
 

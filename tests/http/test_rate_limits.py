@@ -1,4 +1,4 @@
-"""How often a key, an address or a visitor may ask; what is beyond is turned away cheaply, and told until when."""
+"""Tests of the rate limits by key, address and visitor."""
 
 from __future__ import annotations
 
@@ -86,8 +86,10 @@ async def test_address_rate(settings: Settings, frozen: FrozenClock) -> None:
             assert (await one.options("/v1/b", headers={"Access-Control-Request-Method": "POST"})).status_code == 204
             assert (await two.post("/v1/b", json=body)).status_code == 200
             del one.headers["Origin"]
-            assert (await one.post("/v1/b", json=body)).status_code == 200, "the site's own server is not held back"
-            assert (await one.get("/v1/me")).status_code == 429, "but for what only pages ask"
+            assert (await one.post("/v1/b", json=body)).status_code == 200, (
+                "a request of the site's server does not count"
+            )
+            assert (await one.get("/v1/me")).status_code == 429, "a route that only pages call always counts"
         await service.ask("/v1/keys")
 
 
@@ -95,7 +97,7 @@ async def test_address_rate(settings: Settings, frozen: FrozenClock) -> None:
 async def test_visitor_requests_without_origin_count_for_the_address(
     settings: Settings, frozen: FrozenClock, path: str
 ) -> None:
-    """Whoever asks as visitors do is counted as one: images, and batches that say who their visitor is."""
+    """Image requests and batches with a visitor claim count for the address, even without an Origin header."""
     async with (
         limited(settings, frozen, address_rate="3/minute") as service,
         from_address(service, "192.0.2.1") as one,
@@ -111,7 +113,7 @@ async def test_visitor_requests_without_origin_count_for_the_address(
             assert is_problem(refused, 429, "rate_limited")
             assert refused.headers["retry-after"] == "60"
         for server_body in (batch, {**batch, "visitor": None}):
-            assert (await one.post("/v1/b", json=server_body)).status_code == 200, "a server's own"
+            assert (await one.post("/v1/b", json=server_body)).status_code == 200, "a batch of a server does not count"
 
 
 async def test_request_with_origin_and_visitor_counts_once(settings: Settings, frozen: FrozenClock) -> None:
@@ -203,7 +205,7 @@ async def test_counters_expire_and_are_bounded() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), max_size=60), st.integers(1, 5))
 def test_window_allows_exactly_the_rate(requests: list[tuple[int, int]], amount: int) -> None:
-    """Against a plain model: a window of a minute begins with its first request."""
+    """Compare with a plain model, in which a window of one minute starts with its first request."""
 
     async def compare() -> None:
         clock = FrozenClock(NOON)

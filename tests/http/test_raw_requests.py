@@ -1,4 +1,4 @@
-"""Over a real server: what reaches us when nobody has normalised the request."""
+"""Tests over a real socket, with requests that no HTTP client library has normalised."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def running_server(settings: Settings) -> AsyncIterator[tuple[int, FirstKe
         create_app(settings, worker=False), port=0, http="httptools", loop="asyncio", log_config=None, access_log=False
     )
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server._serve())  # without its signal handlers
+    task = asyncio.create_task(server._serve())  # serve() would install signal handlers.
     while not server.started:
         await asyncio.sleep(0.01)
     yield server.servers[0].sockets[0].getsockname()[1], keys
@@ -37,7 +37,7 @@ async def running_server(settings: Settings) -> AsyncIterator[tuple[int, FirstKe
 
 
 async def exchange(port: int, request: bytes) -> tuple[int, bytes]:
-    """Status and body of the answer to these bytes."""
+    """Send raw bytes and return the status and the body of the response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
     await writer.drain()

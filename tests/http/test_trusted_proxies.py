@@ -1,4 +1,4 @@
-"""Whose address it is: a proxy's word counts where the proxy is trusted, and nobody else's does."""
+"""Tests of trusted proxies: X-Forwarded-For is used only if the proxy is trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one way in against a database: when erasures are queued, hooks run, the plan is checked and receipts count."""
+"""Tests of the ingestion pipeline with a database: erasures, hooks, tracking plan and counts."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ STEPS: dict[str, Callable[..., Awaitable[Any]]] = {
     "queue_erasures": queue_erasures,
     "project_messages": project_messages,
 }
-"""Steps of the transaction, by their names in :mod:`app.ingest.group_commit`."""
+"""Steps of the transaction: name in :mod:`app.ingest.group_commit` -> function."""
 
 
 class Poison(Exception):
-    """Stands for a bug that a message sets off."""
+    """A bug that a message triggers."""
 
 
 def viewed(number: int, **members: Any) -> dict[str, Any]:
@@ -52,7 +52,7 @@ async def pipeline(database_url: str) -> AsyncIterator[Pipeline]:
 async def send(
     pipeline: Pipeline, messages: Sequence[dict[str, Any]], erased: Sequence[str] = (), **options: Any
 ) -> Receipt:
-    """Submit messages together with requests to erase those users."""
+    """Submit messages, and requests to erase the users in ``erased``."""
     body = json.dumps({"batch": list(messages)}).encode()
     envelope = segment.read(body, "batch", pipeline.settings.limits)
     envelope.erasures = [("user_id", user) for user in erased]
@@ -73,7 +73,7 @@ async def count(pipeline: Pipeline, table: str) -> int:
 
 
 def fail_after(step: Callable[..., Awaitable[Any]], error: Exception) -> Callable[..., Awaitable[Any]]:
-    """Do the step, and fail before the transaction goes on."""
+    """Return a step that runs and then raises ``error``, before the transaction continues."""
 
     async def fail(*arguments: Any) -> Any:
         await step(*arguments)
@@ -120,7 +120,7 @@ async def test_erasure_is_not_queued_if_the_transaction_fails(
 async def test_erasure_is_queued_once_if_a_message_fails_alone(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The flush is bisected: the poison message is deferred, its neighbours and the erasure are stored."""
+    """The flush is bisected: the failing message is deferred, the other messages and the erasure are stored."""
 
     async def fail_on_m3(connection: Any, messages: Any, *rest: Any) -> Any:
         if any(message.message_id == "m3" for message in messages):
@@ -138,7 +138,7 @@ async def test_erasure_is_queued_once_if_a_message_fails_alone(
 async def test_erasure_is_not_queued_if_the_second_attempt_fails(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, retry_fails: bool
 ) -> None:
-    """A bug makes the flush start again in smaller transactions; then the database goes away."""
+    """A bug makes the flush repeat in smaller transactions, during which the database becomes unreachable."""
     errors = iter([Poison(), ConnectionResetError("the database went away")] if retry_fails else [Poison()])
 
     async def fail(*arguments: Any) -> Any:
@@ -178,7 +178,7 @@ async def test_dry_run_queues_and_stores_nothing(pipeline: Pipeline) -> None:
 
 @pytest.fixture
 def steps(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """``commit`` for each COMMIT of a flush and ``hook`` for each call of the hook, in order."""
+    """Record ``commit`` for each COMMIT of a flush and ``hook`` for each call of the hook, in order."""
     happened: list[str] = []
 
     async def observed(*arguments: Any) -> Any:
@@ -249,7 +249,7 @@ async def test_hook_runs_once_for_a_bisected_flush(
 async def test_hook_runs_if_a_part_of_the_flush_is_committed(
     pipeline: Pipeline, steps: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first half of a bisected flush is stored, then the database goes away: readers hear of what is stored."""
+    """Readers are notified of the first half of a bisected flush if the database becomes unreachable after it."""
     errors = iter([Poison(), None, OSError("the database went away")])
 
     async def fail(*arguments: Any) -> Any:
@@ -306,7 +306,9 @@ async def test_plan_is_checked_once_per_message(pipeline: Pipeline, monkeypatch:
     receipt = await send(pipeline, [viewed(1), viewed(2, properties={"total": 1}), viewed(1), viewed(3)])
     assert checked == ["m1", "m2", "m1", "m3"]
     assert [warning.message_id for warning in receipt.warnings] == ["m1", "m1", "m3"]
-    assert counters(pipeline)["segue_plan_violations_total{'mode': 'warn'}"] == 2, "a duplicate violates no second time"
+    assert counters(pipeline)["segue_plan_violations_total{'mode': 'warn'}"] == 2, (
+        "a duplicate is not counted as a violation again"
+    )
 
 
 async def test_violation_is_counted_once_if_its_flush_is_bisected(

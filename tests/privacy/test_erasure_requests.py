@@ -1,4 +1,4 @@
-"""Whom tools say to forget: queued once while open, shown with whom it names, closed by hand."""
+"""Tests of erasure requests: queueing, listing with the current customer, and closing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IDENTITIES: list[tuple[str, Any]] = [
     ("user_id", "null"),
     ("user_id", "a/b 100%"),
     ("phone", None),
-    ("email", "nobody"),
+    ("email", "invalid"),
 ]
 
 
@@ -56,7 +56,7 @@ async def test_closed_request_can_be_made_again(service: RunningApp) -> None:
     ids = [item["id"] for item in items]
     assert ids == sorted(ids, reverse=True)
     assert len(ids) == 5
-    for handled in (2, 0):  # the second time they are closed already
+    for handled in (2, 0):  # The second call finds no open request.
         answer = await service.tell("POST", "/v1/erasure-requests/handled", {"ids": [*ids[:2], 10**9]})
         assert answer == {"handled": handled}
     assert [item["id"] for item in await service.all_of("/v1/erasure-requests", limit=2)] == ids[2:]

@@ -1,4 +1,4 @@
-"""What people wrote is seen with a secret key only, read by no rule, and can be taken out of the log."""
+"""Tests of private text: it needs a secret key, no rule can read it, and it can be redacted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ticket(id: str, user: str = "user-1", **more: Any) -> dict[str, Any]:
 def test_rules_cannot_read_private_text(rule: dict[str, Any]) -> None:
     with pytest.raises(InvalidDefinition) as refused:
         parse_rule(rule)
-    assert "text: property" in str(refused.value.to_problem()), "the remedy"
+    assert "text: property" in str(refused.value.to_problem()), "the remedy names an alternative"
 
 
 def test_computed_traits_cannot_read_private_text() -> None:
@@ -79,7 +79,7 @@ async def test_redaction_removes_the_text_and_keeps_the_events(service: RunningA
     assert sorted(entry["message_id"] for entry in entries) == ["m-1", "m-2", "m-4", "m-5"]
     assert "card number" not in str(entries)
     [last] = [entry for entry in entries if entry["message_id"] == "m-5"]
-    assert last["context"] == {"traits": {"email": "user@example.com"}}, "and nothing else"
+    assert last["context"] == {"traits": {"email": "user@example.com"}}, "only the private text is removed"
     assert (await service.ask("/v1/quarantine"))["items"] == []
     [other] = (await service.ask("/v1/customers/user_id:user-2/touchpoints"))["items"]
     assert other["context"]["private"] == PRIVATE["private"]
@@ -88,10 +88,14 @@ async def test_redaction_removes_the_text_and_keeps_the_events(service: RunningA
     again = await service.ask("/v1/customers/user_id:user-1/segments/wrote/explain")
     assert {**again, "as_of": None} == {**explained, "as_of": None}
     verified = await service.tell("POST", "/v1/segments/wrote/verify")
-    assert (verified["customers"], verified["differences"]) == (2, []), "the log without texts comes to what is kept"
+    assert (verified["customers"], verified["differences"]) == (2, []), (
+        "a replay of the redacted log gives the stored state"
+    )
 
     await service.send(ticket("m-1"), expected=0)
-    assert "card number" not in str(await service.ask("/v1/customers/user_id:user-1/touchpoints")), "a retry is a retry"
+    assert "card number" not in str(await service.ask("/v1/customers/user_id:user-1/touchpoints")), (
+        "a retry does not restore the text"
+    )
     again = await service.tell("POST", "/v1/customers/user_id:user-1/redact-text")
     assert again == {"success": True, "messages": 0, "quarantined": 0}
     await service.tell("POST", "/v1/customers/user_id:nobody/redact-text", expected=404)

@@ -1,4 +1,4 @@
-"""Quarantine: found, looked at, corrected and let in, each row once, whoever replays it and whenever."""
+"""Tests of the quarantine: search, correction and replay, which stores each row only once."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ async def test_bulk_replay_with_a_patch(service: RunningApp) -> None:
     (touchpoint,) = (await service.ask("/v1/customers/u-3/touchpoints"))["items"]
     assert (touchpoint["properties"], touchpoint["occurred_at"]) == ({"total": 3}, "2026-01-01T00:00:00.000000Z")
 
-    # What was let in is not let in again; asked for by its id it is a duplicate.
+    # A replayed row is not replayed again; a replay by its id is a duplicate.
     assert (await replay(service, **request))["items"] == [rest["items"][-1]]
     again = await replay(service, filter={"ids": [first["items"][0]["id"]]}, patch=RENAME_VALUE)
     assert [item["outcome"] for item in again["items"]] == ["duplicate"]
@@ -145,14 +145,14 @@ async def test_rejected_replay_adds_no_row(service: RunningApp) -> None:
     single = await service.tell("POST", f"{PATH}/{rows[0]['id']}/replay")
     assert (single["rejected"], single["accepted"]) == (1, 0)
     assert len(await list_rows(service)) == 2
-    # A plan that only warns lets it in, and its receipt warns once.
+    # With a plan that only warns, the replay is accepted, and its receipt has one warning.
     await put_plan(service, "warn")
     receipt = await service.tell("POST", f"{PATH}/{rows[1]['id']}/replay")
     assert (receipt["accepted"], [item["code"] for item in receipt["warnings"]]) == (1, ["tracking_plan"])
 
 
 async def test_concurrent_replays_of_a_message_without_id_store_it_once(settings: Settings, start: Start) -> None:
-    """On two processes, each with a correction of its own."""
+    """Two processes replay the same row with different corrections."""
     async with start(settings) as one, start(settings) as other:
         send = {"type": "track", "event": "", "userId": "u-1", "writeKey": one.keys.write_key}
         await asyncio.gather(*[one.client.post("/v1/batch", json={"batch": [{**send, "event": None}], **_key(one)})])
@@ -174,7 +174,7 @@ def _key(service: RunningApp) -> dict[str, str]:
 
 @pytest.mark.parametrize("item", [{"type": "track", "userId": "u-1"}, {"userId": "u-1", "properties": {"a": 1}}, {}])
 async def test_replay_after_a_crash_before_marking_is_a_duplicate(service: RunningApp, item: dict[str, Any]) -> None:
-    """Nothing of the row says that it is in the log; its id does."""
+    """The row is not marked as replayed, so only the message id prevents a second copy in the log."""
     await service.send(item, expected=0)
     patch = [
         {"op": "add", "path": "/type", "value": "track"},
@@ -186,7 +186,7 @@ async def test_replay_after_a_crash_before_marking_is_a_duplicate(service: Runni
     patch[-1]["value"] = "B"
     assert (await replay(service, patch=patch))["duplicate"] == 1
     assert await count_touchpoints(service) == 1
-    # That the second correction said something else is kept, as of any two messages of one id.
+    # The second correction has different content, so it is quarantined as a conflicting twin.
     assert [row["code"] for row in await list_rows(service, replayed="false")] == ["conflicting_twin"]
 
 

@@ -1,4 +1,4 @@
-"""JSON Schemas of a tracking plan: what is refused before it could cost anything, and what a message is told."""
+"""Tests of the JSON Schemas of a tracking plan: refused schemas, and violations of messages."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_repeated_violation_is_reported_once() -> None:
 
 
 def test_formats_are_checked() -> None:
-    violations = list_violations({"properties": {"mail": {"type": "string", "format": "email"}}}, '{"mail":"nobody"}')
+    violations = list_violations({"properties": {"mail": {"type": "string", "format": "email"}}}, '{"mail":"invalid"}')
     assert list(violations) == ["/properties/mail/format"]
 
 
@@ -103,7 +103,7 @@ def test_property_may_have_the_name_of_a_keyword() -> None:
 
 
 def doubling(levels: int) -> dict[str, Any]:
-    """Each level asks the one below twice."""
+    """Return a schema in which each level references the next one twice."""
     defs: dict[str, Any] = {f"d{level}": {"allOf": [{"$ref": f"#/$defs/d{level + 1}"}] * 2} for level in range(levels)}
     return {"$defs": {**defs, f"d{levels}": {"type": "object"}}, "$ref": "#/$defs/d0"}
 
@@ -159,7 +159,7 @@ def test_sample_replaces_text_by_its_length() -> None:
 
 
 def test_large_message_reports_only_the_first_violation() -> None:
-    """The library works out all at once: alternatives times elements, in seconds."""
+    """The library computes all violations at once, alternatives times elements, which would take seconds."""
     schema = {"properties": {"a": {"items": {"anyOf": [{"const": f"c{n}"} for n in range(400)]}}}}
     (only,) = SchemaCheck(schema).find_violations(json.dumps({"a": list(range(2_000))}).encode())
     assert only.reason == "/properties/a/items/anyOf"
