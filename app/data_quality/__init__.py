@@ -1,1 +1,1 @@
-"""Data quality reports: source health, volume anomalies and trait coverage."""
+"""Data quality reports. Hides how source health, volume anomalies and trait coverage are computed."""

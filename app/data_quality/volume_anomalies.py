@@ -1,4 +1,6 @@
-"""Volume anomalies: new event names and channels, silence, and jumps in the number of messages per hour. Pure.
+"""Volume anomalies: new event names and channels, silence, and jumps in the number of messages per hour.
+
+The functions are pure: the counts per hour and ``now`` are arguments.
 
 **Expected count** of an hour: the median of the same hour of the week in the previous four weeks. Only weeks since the
 start of the series count, and at least two are needed. With fewer weeks, it is the median of the same hour of the day

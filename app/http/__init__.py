@@ -1,1 +1,1 @@
-"""HTTP layer: authentication, rate limits, body limits, cross-origin rules and the error format."""
+"""HTTP layer. Hides authentication, rate limits, body limits, cross-origin rules and the error format."""

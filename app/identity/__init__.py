@@ -1,1 +1,1 @@
-"""Identity resolution: links identities to customers, and merges and splits customers."""
+"""Identity resolution. Hides how identities link to customers, and how customers merge and split."""

@@ -1,1 +1,1 @@
-"""Privacy operations: redaction of customers' free text, and the list of erasure requests."""
+"""Privacy operations. Hides which tables contain customers' free text and their erasure requests."""

@@ -1,1 +1,1 @@
-"""Quarantine (dead letters): finds, patches, parses again and replays rejected messages."""
+"""Quarantine (dead letters). Hides how a rejected message is found, patched, parsed again and replayed once."""

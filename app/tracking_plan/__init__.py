@@ -1,1 +1,1 @@
-"""Tracking plan: compiles, stores and checks the schemas of events."""
+"""Tracking plan. Hides how the schemas of events are compiled, stored and checked."""

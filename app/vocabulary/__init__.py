@@ -1,1 +1,1 @@
-"""Event names and status words that several packages share. Pure."""
+"""Event names that several packages share. Hides which status words of tools have the same meaning. Pure."""
