@@ -8,5 +8,6 @@ segment, a stage of a journey, or (as a value expression) a computed trait. The 
   instant at which that changes although no message arrives.
 - ``values`` has the arithmetic that both need: durations, calendars, exact numbers and patterns.
 
-The package does no I/O and reads no clock: callers pass the current instant and what they know about the customer.
+The package hides how a rule is written and evaluated. It does no I/O and reads no clock: callers pass the instant and
+the state of the customer.
 """

@@ -1,7 +1,8 @@
 """Rule engine: compiles definitions, and evaluates them for one customer at one instant.
 
 The engine is incremental. It does not read the customer's log of messages for each evaluation; it keeps a small state
-for each customer and updates that with each message. The concepts, from the smallest to the largest:
+for each customer and updates that with each message. Hides the compiled form of rules and the layout of that state.
+The concepts, from the smallest to the largest:
 
 - An *instant* is an integer: microseconds since 1970-01-01 UTC. ``t`` is the instant of an evaluation (the "now" of a
   rule) and ``p`` the instant of a touchpoint. An *interval* is half-open: [enter, leave).

@@ -1,1 +1,1 @@
-"""Value types of rules: durations, calendar arithmetic, exact numbers and patterns. Pure functions."""
+"""Value types of rules. Hides the arithmetic of durations, calendars and exact numbers, and the syntax of patterns."""
