@@ -192,7 +192,7 @@ async def _add_member(pipeline: Pipeline, views: SegmentMemberQueries, user: str
 
 
 async def _recount(pipeline: Pipeline, expected: int) -> float:
-    """Return the seconds to count the members from the log, reading only what the rule needs."""
+    """Return the seconds to count the members from the log, reading only the touchpoints that the rule needs."""
     rule_id = f"segment:{SEGMENT}"
     start = time.perf_counter()
     members = 0

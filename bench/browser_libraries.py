@@ -29,7 +29,7 @@ Responses = Mapping[str, bytes]
 
 
 class BrowserUnavailable(Exception):
-    """Chromium or a library is missing; the message says which."""
+    """Chromium or a library is missing; the message names it."""
 
 
 @dataclass(frozen=True)

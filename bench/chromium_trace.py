@@ -1,7 +1,7 @@
 """Chromium trace reader: script compilation time and main-thread time of a page.
 
 Times are in microseconds. They are CPU time of the thread if the trace contains it, because other processes do not
-lengthen that. The page runs no scripts but the library, so all script after its mark ``begin`` is the library's.
+lengthen that. The page runs no scripts but the library, so all script after its mark ``begin`` belongs to the library.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class _Dataset:
     storm_at: int
     """Start of the second in which all customers are due."""
     pause_file: Path
-    """While this file exists, the server's worker expires nothing (BENCH_HELD of server.py)."""
+    """Marker file: as long as it exists, the server's worker expires nothing (BENCH_HELD of server.py)."""
 
 
 def measure(selected: Collection[Benchmark], generator: Generator, sizes: Sizes, progress: Progress) -> list[Result]:
@@ -152,7 +152,7 @@ async def _create_dataset(
 async def _measure_ticks(
     databases: Databases, selected: Collection[Benchmark], sizes: Sizes, progress: Progress
 ) -> tuple[_Dataset, list[Result]]:
-    """The pipelines, and (j). Its clocks stand still, so that nothing is due but what a tick is about."""
+    """Run the expiry benchmark with frozen clocks; return the pipelines too. Only the measured changes are due."""
     clock = FrozenClock(time.time_ns() // 1000 - CLOCK_LAG)
     customers = {FEW: sizes.few, MANY: sizes.many} if Benchmark.EXPIRY in selected else {MANY: sizes.many}
     async with AsyncExitStack() as stack:

@@ -42,7 +42,7 @@ def test_stages_that_are_copied_from_exist() -> None:
     assert set(re.findall(r"--from=(\w+)", " ".join(of("COPY")))) <= set(stages)
 
 
-def test_the_python_is_one_we_support() -> None:
+def test_image_uses_a_supported_python() -> None:
     classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
     for image in of("FROM"):
         version = re.match(r"python:(3\.\d+)-slim", image)
@@ -50,7 +50,7 @@ def test_the_python_is_one_we_support() -> None:
         assert f"Programming Language :: Python :: {version[1]}" in classifiers
 
 
-def test_it_does_not_serve_as_root() -> None:
+def test_image_does_not_serve_as_root() -> None:
     (user,) = of("USER")
     assert user not in ("root", "0")
     assert re.search(rf"useradd .* {user}$", " ".join(of("RUN")), re.MULTILINE) or f" {user}" in " ".join(of("RUN"))

@@ -41,7 +41,7 @@ _IMPORT: Final = re.compile(r"""['"]\./([\w-]+\.js)['"]""")
 
 
 class BuildError(Exception):
-    """The build failed; the message says what is missing."""
+    """The build failed; the message names the missing part."""
 
 
 def gzipped_bytes(content: bytes) -> int:

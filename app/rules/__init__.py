@@ -8,6 +8,6 @@ segment, a stage of a journey, or (as a value expression) a computed trait. The 
   instant at which that changes although no message arrives.
 - ``values`` has the arithmetic that both need: durations, calendars, exact numbers and patterns.
 
-The package hides how a rule is written and evaluated. It does no I/O and reads no clock: callers pass the instant and
-the state of the customer.
+Hides how a rule is written and evaluated. The package does no I/O and reads no clock: callers pass the instant and the
+state of the customer.
 """

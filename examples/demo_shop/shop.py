@@ -54,7 +54,7 @@ class Person:
 
 
 class InvalidRequest(Exception):
-    """The request body is invalid; the message says how."""
+    """The request body is invalid; the message names the error."""
 
 
 class Shop:

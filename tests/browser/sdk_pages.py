@@ -30,7 +30,7 @@ _RETRY_SECONDS_MAX: Final = 30.0
 
 
 class NpmUnavailable(Exception):
-    """npm is missing, or it cannot install; the message says which."""
+    """npm is missing, or it cannot install; the message names the cause."""
 
 
 def install_sdks() -> Path:

@@ -11,7 +11,7 @@ export const describeElement = (element) => ({
 
 let lastElement; // the element of the last click
 let lastTime;
-let clickCount; // consecutive clicks on it, at most half a second apart
+let clickCount; // consecutive clicks on it, with pauses of at most half a second
 let deadClickTimer;
 
 /** Stop the wait for a dead click: something happened after the click. */

@@ -27,7 +27,7 @@ async function setId(target) {
   target._id = digest ? toHex(digest.slice(0, 16)) : target._proof;
 }
 
-/** Return the stored visitor; create one if there is none. */
+/** Return the stored visitor, or create one. */
 export const loadVisitor = () => {
   const proof =
     attemptPersistent(() => /segue_v=(\w+)/.exec(document.cookie)[1]) ||

@@ -1,5 +1,5 @@
-// The panel: stage and segments as the page gets them from Segue, and explanations from the shop's server.
-// Visitors wrote part of what it shows, so everything becomes text nodes (dom.js), never markup.
+// The panel: stage and segments that the page reads from Segue, and explanations from the shop's server.
+// Parts of the content come from visitors, so everything becomes text nodes (dom.js), never markup.
 
 import { h, replace } from './dom.js'
 import { evidence, ruleText } from './rule_text.js'
@@ -14,7 +14,7 @@ const byId = (id) => document.getElementById(id)
 const clock = new Intl.DateTimeFormat('en-GB', { timeStyle: 'medium' })
 const time = (instant) => clock.format(new Date(instant))
 
-/** How far this machine's clock is behind Segue's, in ms. */
+/** Difference between the clock of Segue and the clock of this machine, in ms. */
 let clockOffset = 0
 let context
 let explanation = { known: false }
