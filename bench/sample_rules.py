@@ -73,7 +73,7 @@ def compile_segments(rules: Sequence[Json]) -> Ruleset:
 
 
 def expensive() -> dict[str, Json]:
-    """Return valid rules of almost 500 nodes that scan every point of each leaf, by the reason why they are expensive."""
+    """Return valid rules of almost 500 nodes that scan every point of each leaf, by the reason for their cost."""
     return {
         "windows of months": _all({"did": "*", "where": _distinct(n), "within": "13mo"} for n in range(LEAVES_MAX)),
         "periods of the calendar": _all(
