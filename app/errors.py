@@ -1,28 +1,30 @@
-"""What can go wrong, in one place.
+"""Error codes of the API, and the exceptions that carry them.
 
-Two kinds, kept apart on purpose:
+There are two kinds of failure:
 
-* a *message* that cannot be stored is data: a :class:`Rejection` in the receipt, its code one of the
-  closed :class:`RejectionCode`, its original kept in quarantine;
-* a *request* that cannot be served is an exception: a subclass of :class:`SegueError`, one HTTP status
-  each, answered as RFC 9457 problem details that also carry ``code`` and ``message`` at top level,
-  because that is where SDKs look.
+* A *message* that cannot be stored is data. The receipt reports it as a :class:`Rejection` with a
+  :class:`RejectionCode`, and quarantine keeps the original.
+* A *request* that cannot be served raises a :class:`SegueError`. Each subclass has one HTTP status. The response is an
+  RFC 9457 problem document that repeats ``code`` and ``message`` at top level, because SDKs look there.
 
-    SegueError
+    SegueError               500
     +- BadRequest            400
-    |  +- InvalidBody        400   not JSON, not gzip, wrong envelope
-    |  +- BodyTooLarge       400   Segment answers 400 to an over-size body, and SDKs drop on it
+    |  +- InvalidBody        400   not JSON, not gzip, or the wrong envelope
+    |  +- BodyTooLarge       400   as Segment answers: SDKs drop the batch instead of retrying it
     +- BodyTooSlow           408
     +- Unauthorized          401
-    |  +- InvalidToken       401   of a visitor: forged, ended, or made for another source
-    |  +- InvalidSignature   401   of a webhook: missing, wrong, stale or replayed
-    +- Forbidden             403   the key is real but of the other kind
-    |  +- OriginNotAllowed   403   the key is not for this page
+    |  +- InvalidToken       401   a visitor token that is forged, expired or issued for another source
+    |  +- InvalidSignature   401   a webhook signature that is missing, wrong, stale or replayed
+    +- Forbidden             403   a valid key of the wrong type
+    |  +- OriginNotAllowed   403   a write key that is used from another origin
     +- NotFound              404
     +- Conflict              409
-    +- InvalidDefinition     422   carries the path of the node and the remedy
-    +- RateLimited           429   integer Retry-After
-    +- Overloaded            503   integer Retry-After; nothing of the request was stored
+    +- InvalidDefinition     422   carries the JSON path of the invalid node and a remedy
+    +- RateLimited           429   Retry-After in whole seconds
+    +- OtherSettings         503
+    +- Overloaded            503   Retry-After in whole seconds; nothing of the request was stored
+
+``docs/reference/errors.md`` lists every code; a test compares that page with this module.
 """
 
 from __future__ import annotations
@@ -34,10 +36,7 @@ import msgspec
 
 
 class RejectionCode(enum.StrEnum):
-    """Why one message was not stored. Declared in order of precedence: the first that applies is reported.
-
-    ``is_retryable`` tells whether sending the same message again, unchanged, can succeed.
-    """
+    """Reasons for rejecting one message, in order of precedence: a receipt reports the first that applies."""
 
     UNREADABLE = "unreadable"
     NOT_AN_OBJECT = "not_an_object"
@@ -59,38 +58,41 @@ class RejectionCode(enum.StrEnum):
 
     @property
     def is_retryable(self) -> bool:
+        """True if the same message, sent again unchanged, can be accepted."""
         return self is RejectionCode.TOO_MANY_MESSAGES
 
     @property
     def meaning(self) -> str:
+        """Text for people: what is wrong with the message. Receipts carry it as ``message``."""
         return _MEANINGS[self]
 
 
 _MEANINGS: dict[RejectionCode, str] = {
-    RejectionCode.UNREADABLE: "a webhook, or one event of it, is not what its tool sends",
+    RejectionCode.UNREADABLE: "the webhook, or one of its events, is not in the format of its tool",
     RejectionCode.NOT_AN_OBJECT: "the batch item is not a JSON object",
-    RejectionCode.MESSAGE_TOO_LARGE: "the message is larger than the limit of one message",
-    RejectionCode.TOO_MANY_MESSAGES: "the message stands beyond the limit of messages in one batch; send it in another",
-    RejectionCode.TOO_DEEP: "the message nests deeper than the limit",
-    RejectionCode.NUMBER_OUT_OF_RANGE: "a number in the message needs more than 400 digits to write out",
-    RejectionCode.UNKNOWN_TYPE: "type is not one of track, identify, page, screen, group, alias",
+    RejectionCode.MESSAGE_TOO_LARGE: "the message exceeds the size limit of one message",
+    RejectionCode.TOO_MANY_MESSAGES: "the batch exceeds the limit of messages; send this message in another batch",
+    RejectionCode.TOO_DEEP: "the message is nested deeper than the limit",
+    RejectionCode.NUMBER_OUT_OF_RANGE: "a number in the message has more than 400 digits when written out",
+    RejectionCode.UNKNOWN_TYPE: "type must be track, identify, page, screen, group or alias",
     RejectionCode.INVALID_FIELD: "a field of the message has the wrong JSON type",
-    RejectionCode.INVALID_ID: "an id is longer than the limit, or holds NUL or a lone surrogate",
+    RejectionCode.INVALID_ID: "an id is too long, or contains NUL or a lone surrogate",
     RejectionCode.MISSING_EVENT: "a track message needs a non-empty event name",
-    RejectionCode.EVENT_TOO_LONG: "the event name is longer than the limit, or holds NUL or a lone surrogate",
+    RejectionCode.EVENT_TOO_LONG: "the event name is too long, or contains NUL or a lone surrogate",
     RejectionCode.MISSING_GROUP_ID: "a group message needs groupId",
     RejectionCode.MISSING_ALIAS_IDS: "an alias message needs previousId and userId",
-    RejectionCode.MISSING_IDENTITY: "the message carries no usable identity; junk ids count as absent",
-    RejectionCode.BOT: "the user agent is a bot's, and the source quarantines or drops those",
-    RejectionCode.TRACKING_PLAN: "the properties do not keep to the tracking plan, which quarantines such messages",
-    RejectionCode.UNSTORABLE: "the database refused the message",
+    RejectionCode.MISSING_IDENTITY: "the message has no usable id, email or phone; junk ids such as null are ignored",
+    RejectionCode.BOT: "the user agent belongs to a bot, and the source does not accept bots",
+    RejectionCode.TRACKING_PLAN: "the properties violate the tracking plan, which quarantines such messages",
+    RejectionCode.UNSTORABLE: "the database cannot store the message",
 }
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """One message of a request that was not stored. ``original`` is what the client sent.
+    """One message of a request that was not stored.
 
-    ``form`` says which reader of :mod:`app.quarantine.reparse` takes the original; empty is a message of ours.
+    ``original`` holds the bytes that the client sent. ``form`` names the parser of :mod:`app.quarantine.reparse` that
+    reads them; an empty ``form`` means a Segment message.
     """
 
     index: int
@@ -103,11 +105,11 @@ class Rejection(msgspec.Struct, frozen=True):
 
 
 class SegueError(Exception):
-    """Base of every request-level failure."""
+    """Base class of all failures of a request."""
 
     status = 500
     code = "internal_error"
-    title = "Something went wrong on our side"
+    title = "Internal server error"
 
     def __init__(self, message: str | None = None, **extra: Any) -> None:
         super().__init__(message or self.title)
@@ -119,7 +121,7 @@ class SegueError(Exception):
         return {}
 
     def to_problem(self) -> dict[str, Any]:
-        """The one error shape. ``detail`` repeats ``message`` for clients that read RFC 9457 only."""
+        """Return the problem document. ``detail`` repeats ``message`` for clients that only know RFC 9457."""
         return {
             "type": f"urn:segue:error:{self.code}",
             "title": self.title,
@@ -134,25 +136,25 @@ class SegueError(Exception):
 class BadRequest(SegueError):
     status = 400
     code = "bad_request"
-    title = "The request cannot be read"
+    title = "Invalid request"
 
 
 class InvalidBody(BadRequest):
     code = "invalid_body"
-    title = "The body cannot be read"
+    title = "Invalid request body"
 
 
 class BodyTooLarge(BadRequest):
     code = "body_too_large"
-    title = "The body is larger than the limit"
+    title = "Request body too large"
 
 
 class BodyTooSlow(SegueError):
-    """SDKs send it again; the connection is of no more use."""
+    """The client sent its body too slowly. SDKs retry on this status; the server closes the connection."""
 
     status = 408
     code = "body_too_slow"
-    title = "The body took too long to arrive"
+    title = "Request body timed out"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -162,55 +164,58 @@ class BodyTooSlow(SegueError):
 class Unauthorized(SegueError):
     status = 401
     code = "unauthorized"
-    title = "A valid key is needed"
+    title = "API key missing or invalid"
 
     @property
     def headers(self) -> dict[str, str]:
-        # Not Basic, which is taken too: on that browsers ask their user for a password.
+        # The challenge names Bearer although Basic works too: a Basic challenge makes browsers ask for a password.
         return {"WWW-Authenticate": 'Bearer realm="segue"'}
 
 
 class InvalidToken(Unauthorized):
     code = "invalid_token"
-    title = "The visitor token does not hold"
+    title = "Visitor token invalid or expired"
 
 
 class InvalidSignature(Unauthorized):
-    """``reason`` is missing, wrong, stale or replayed."""
+    """The signature of a webhook is not valid. The extra member ``reason`` is missing, wrong, stale or replayed."""
 
     code = "invalid_signature"
-    title = "The webhook is not shown to be its tool's"
+    title = "Webhook signature missing or invalid"
 
 
 class Forbidden(SegueError):
     status = 403
     code = "forbidden"
-    title = "This key may not do that"
+    title = "API key of the wrong type"
 
 
 class OriginNotAllowed(Forbidden):
     code = "origin_not_allowed"
-    title = "This key may not be used by this page"
+    title = "Origin not allowed for this key"
 
 
 class NotFound(SegueError):
     status = 404
     code = "not_found"
-    title = "There is no such thing"
+    title = "Not found"
 
 
 class Conflict(SegueError):
     status = 409
     code = "conflict"
-    title = "It conflicts with what there is"
+    title = "Conflict with existing data"
 
 
 class InvalidDefinition(SegueError):
-    """``path`` is the JSON path of the offending node, such as ``/rule/all/0/did``."""
+    """A rule, journey or trait is not valid.
+
+    ``path`` is the JSON path of the invalid node, such as ``/rule/all/0/did``; ``remedy`` says what to change.
+    """
 
     status = 422
     code = "invalid_definition"
-    title = "The definition is not valid"
+    title = "Invalid definition"
 
     def __init__(self, path: str, message: str, remedy: str) -> None:
         super().__init__(f"{path or 'the definition'}: {message}. {remedy}", path=path, remedy=remedy)
@@ -219,17 +224,17 @@ class InvalidDefinition(SegueError):
 
 
 class OtherSettings(SegueError):
-    """Another process of this workspace was started with other settings, or another version, than this one."""
+    """A process of this workspace started later than this one, with other settings or another version of Segue."""
 
     status = 503
     code = "other_settings"
-    title = "This process reads the definitions otherwise than the one that was started last"
+    title = "Process runs with outdated settings"
 
 
 class RateLimited(SegueError):
     status = 429
     code = "rate_limited"
-    title = "Too many requests; send it again later"
+    title = "Rate limit exceeded"
 
     def __init__(self, message: str | None = None, retry_after_seconds: int = 1) -> None:
         super().__init__(message)
@@ -243,7 +248,7 @@ class RateLimited(SegueError):
 class Overloaded(SegueError):
     status = 503
     code = "overloaded"
-    title = "Too much is waiting; send it again later"
+    title = "Service temporarily unavailable"
 
     def __init__(self, message: str | None = None, retry_after_seconds: int = 1) -> None:
         super().__init__(message)

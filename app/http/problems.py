@@ -55,9 +55,9 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
     """Convert the errors of routing: an unknown path, or a method that the path does not support."""
     del request
     assert isinstance(error, HTTPException)
-    phrase = HTTPStatus(error.status_code).phrase
+    title = HTTPStatus(error.status_code).phrase.capitalize()
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
-    return _build_problem_response(error.status_code, code, phrase, str(error.detail), dict(error.headers or {}))
+    return _build_problem_response(error.status_code, code, title, str(error.detail), dict(error.headers or {}))
 
 
 async def _handle_invalid_parameter(request: Request, error: Exception) -> Response:

@@ -6,16 +6,19 @@ import json
 import re
 from typing import Any, get_args
 
+import httpx
 import pytest
 import typer
+from fastapi import FastAPI
 from pydantic.fields import FieldInfo
 
 from app.api.collect import SHORT_ROUTES
 from app.cli.commands import cli
 from app.config import JUNK_IDS, Limits, Settings
-from app.errors import Overloaded, RejectionCode, SegueError
+from app.errors import NotFound, Overloaded, RejectionCode, SegueError
 from app.formats.email_phone import REASONS
 from app.formats.segment_message import UNUSABLE
+from app.http.problems import add_problem_handlers
 from app.main import create_app
 from app.observability.metrics import Metrics, Step
 from app.touchpoint import STRENGTH
@@ -84,36 +87,58 @@ def test_bounds_that_are_no_settings() -> None:
 
 def test_rejection_codes_in_order_of_precedence() -> None:
     codes = list(RejectionCode)
-    told = [row for row in rows(ERRORS) if row[0].strip("`") in codes and row[-1] in ("yes", "no")]
-    assert told == [[f"`{code}`", code.meaning, "yes" if code.is_retryable else "no"] for code in codes]
+    listed = [row for row in rows(ERRORS) if row[0].strip("`") in codes and row[-1] in ("yes", "no")]
+    assert [(row[0], row[1], row[-1]) for row in listed] == [
+        (f"`{code}`", code.meaning, "yes" if code.is_retryable else "no") for code in codes
+    ]
+    assert all(row[2] for row in listed), "a code without advice"
 
 
-def test_codes_that_are_not_of_the_enum() -> None:
+def test_warning_codes_and_conflicting_twin_are_listed() -> None:
     from app.ingest.event_log import CONFLICTING_TWIN
 
     assert f"`{CONFLICTING_TWIN}`" in read(ERRORS)
     warnings = set(re.findall(r"_warn\([\w, ]+, \"(\w+)\"", source_of("formats")))
     assert warnings
     warnings |= {*UNUSABLE.values(), BROKEN_PLAN}
-    assert warnings <= in_first_column(ERRORS)
+    listed = {row[0].strip("`"): row[1:] for row in rows(ERRORS) if len(row) == 3 and row[0].startswith("`")}
+    assert set(listed) == warnings
+    assert all(all(cells) for cells in listed.values()), "a warning without meaning or advice"
 
 
-def test_errors_and_their_statuses() -> None:
-    told = {row[0].strip("`"): row[1] for row in rows(ERRORS) if len(row) == 3 and row[1].isdigit()}
+async def test_error_codes_statuses_and_titles() -> None:
+    listed = {row[0].strip("`"): row[1:] for row in rows(ERRORS) if len(row) == 5 and row[1].isdigit()}
     classes: list[type[SegueError]] = [SegueError, *_subclasses(SegueError)]
-    expected = {each.code: str(each.status) for each in classes}
-    expected |= {"method_not_allowed": "405", "invalid_parameter": "422"}
-    assert told == expected
+    expected = {error.code: [str(error.status), error.title] for error in classes}
+    for problem in await _problems_of_the_framework():
+        expected.setdefault(problem["code"], [str(problem["status"]), problem["title"]])
+        assert expected[problem["code"]] == [str(problem["status"]), problem["title"]]
+    assert {code: cells[:2] for code, cells in listed.items()} == expected
+    assert all(all(cells) for cells in listed.values()), "an error without a cause or advice"
+    assert {"method_not_allowed", "invalid_parameter", "not_found"} <= set(expected)
     assert "Retry-After" in Overloaded().headers
 
 
-def _subclasses(of: type[SegueError]) -> list[type[SegueError]]:
-    return [each for direct in of.__subclasses__() for each in (direct, *_subclasses(direct))]
+async def _problems_of_the_framework() -> list[dict[str, Any]]:
+    """Return the answers to an unknown path, a wrong method and an invalid parameter, all without a handler."""
+    app = FastAPI()
+    add_problem_handlers(app)
+
+    @app.get("/item")
+    async def read_item(limit: int) -> int:
+        return limit
+
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://segue.example.com") as client:
+        responses = [await client.get("/none"), await client.post("/item"), await client.get("/item?limit=x")]
+    return [response.json() for response in responses]
 
 
-def test_the_shape_of_failures_is_the_one_shown() -> None:
-    from app.errors import NotFound
+def _subclasses(base: type[SegueError]) -> list[type[SegueError]]:
+    return [error for direct in base.__subclasses__() for error in (direct, *_subclasses(direct))]
 
+
+def test_shown_problem_has_the_shape_of_problems() -> None:
     (shape,) = (json.loads(text) for language, text in blocks(ERRORS) if language == "json")
     assert shape == NotFound(shape["message"]).to_problem()
 

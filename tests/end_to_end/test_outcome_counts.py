@@ -503,7 +503,7 @@ CUSTOMERIO_V2 = Entrance(
                         "batch_index": 1,
                         "reason": "required",
                         "field": "identifiers",
-                        "message": "the message carries no usable identity; junk ids count as absent",
+                        "message": "the message has no usable id, email or phone; junk ids such as null are ignored",
                     },
                     {"batch_index": 2, "reason": "invalid", "field": "type", "message": "no type"},
                 ]
