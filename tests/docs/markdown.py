@@ -1,4 +1,4 @@
-"""The pages that people read, and what stands in them: blocks of code, tables, links, headings."""
+"""Markdown pages of the repository, and their code blocks, tables, links and headings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
 REFERENCE: Final = ROOT / "docs" / "reference"
+COMPATIBILITY: Final = ROOT / "docs" / "compatibility.md"
+GLOSSARY: Final = ROOT / "docs" / "glossary.md"
 PAGES: Final = sorted([README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -35,27 +37,27 @@ def read(page: Path) -> str:
 
 
 def blocks(page: Path) -> list[Block]:
-    return [Block(*found) for found in _BLOCK.findall(read(page))]
+    return [Block(*groups) for groups in _BLOCK.findall(read(page))]
 
 
 def prose(page: Path) -> str:
-    """Without blocks of code."""
+    """Return the text of a page without its code blocks."""
     return _BLOCK.sub("", read(page))
 
 
 def links(page: Path) -> list[Link]:
-    return [Link(*found) for found in _LINK.findall(prose(page))]
+    return [Link(*groups) for groups in _LINK.findall(prose(page))]
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them from headings."""
+    """Return the anchors that GitHub derives from the headings of a page."""
     return {
         re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in _HEADING.findall(prose(page))
     }
 
 
 def rows(page: Path) -> list[list[str]]:
-    """The cells of all table rows, heads and rules included."""
+    """Return the cells of all table rows of a page, including header and delimiter rows."""
     return [
         [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         for line in prose(page).splitlines()
@@ -64,5 +66,5 @@ def rows(page: Path) -> list[list[str]]:
 
 
 def in_first_column(page: Path) -> set[str]:
-    """What stands in backticks in the first cell of any table row."""
+    """Return all code in the first cells of the tables of a page."""
     return {name for row in rows(page) for name in re.findall(r"`([^`]+)`", row[0])}

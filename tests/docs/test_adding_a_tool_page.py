@@ -1,4 +1,4 @@
-"""The example of docs/adding-a-tool.md is a tool like any other: the same checks, run on what the page says."""
+"""The example of ``docs/adding-a-tool.md`` passes the checks of every connector."""
 
 from __future__ import annotations
 
@@ -19,35 +19,38 @@ PAGE = ROOT / "docs" / "adding-a-tool.md"
 
 @pytest.fixture
 def parcels(monkeypatch: pytest.MonkeyPatch) -> Fixture:
-    adapter, fixture = re.findall(r"```python\n(.*?)```", read(PAGE), re.DOTALL)
-    for name, code in (("app.connectors.tools.parcels", adapter), ("tests.connectors.tools.parcels", fixture)):
+    adapter_code, fixture_code = re.findall(r"```python\n(.*?)```", read(PAGE), re.DOTALL)
+    for name, code in (
+        ("app.connectors.tools.parcels", adapter_code),
+        ("tests.connectors.tools.parcels", fixture_code),
+    ):
         module = ModuleType(name)
         monkeypatch.setitem(sys.modules, name, module)
         exec(compile(code, f"{PAGE.name}: {name}", "exec"), module.__dict__)
     monkeypatch.setitem(CONNECTORS, "parcels", sys.modules["app.connectors.tools.parcels"].CONNECTOR)
-    made: Fixture = sys.modules["tests.connectors.tools.parcels"].FIXTURE
-    monkeypatch.setitem(test_every_connector.FIXTURES, "parcels", made)
-    return made
+    fixture: Fixture = sys.modules["tests.connectors.tools.parcels"].FIXTURE
+    monkeypatch.setitem(test_every_connector.FIXTURES, "parcels", fixture)
+    return fixture
 
 
-async def test_each_case(parcels: Fixture, settings: Settings, subtests: pytest.Subtests) -> None:
+async def test_cases_of_the_example(parcels: Fixture, settings: Settings, subtests: pytest.Subtests) -> None:
     assert [case.about for case in parcels.times] == ["milliseconds", "no readable time"]
     await test_every_connector.test_delivery_is_stored_as_expected(parcels, settings, subtests)
 
 
-async def test_its_signature(parcels: Fixture, settings: Settings) -> None:
+async def test_signature_of_the_example(parcels: Fixture, settings: Settings) -> None:
     await test_every_connector.test_unauthenticated_delivery_is_refused(parcels, settings)
 
 
-async def test_its_trial(parcels: Fixture, settings: Settings) -> None:
+async def test_dry_run_of_the_example(parcels: Fixture, settings: Settings) -> None:
     await test_every_connector.test_trial_returns_messages_and_stores_nothing(parcels, settings)
 
 
-def test_anything_in_any_place(parcels: Fixture) -> None:
+def test_mutilated_events_of_the_example(parcels: Fixture) -> None:
     test_webhook_parser.test_event_with_any_value_is_parsed_or_rejected(CONNECTORS[parcels.kind])
 
 
-def test_the_page_names_only_what_there_is() -> None:
+def test_named_functions_and_fields_exist() -> None:
     from app.connectors import adapter
     from app.formats import event_names
 
@@ -60,4 +63,4 @@ def test_the_page_names_only_what_there_is() -> None:
         "ignored",
         "TOKEN",
     }
-    assert named - known <= {"app", "test_each_case"}
+    assert named - known <= {"app", "test_cases_of_the_example"}

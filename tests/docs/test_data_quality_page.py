@@ -1,4 +1,4 @@
-"""The page on data quality does what it shows, and says the figures of the code."""
+"""The examples of ``docs/data-quality.md`` run, and its numbers are those of the code."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ ENTRY, REPLAY = (json.loads(text) for language, text in blocks(PAGE) if language
 
 @pytest.fixture
 async def service(settings: Settings) -> AsyncIterator[RunningApp]:
-    async with running_app(settings) as one:
-        yield one
+    async with running_app(settings) as app:
+        yield app
 
 
-async def test_the_examples(service: RunningApp) -> None:
+async def test_examples_of_the_page(service: RunningApp) -> None:
     good = {"total": 5, "currency": "EUR", "products": [{"sku": "a"}]}
     path = "/v1/tracking-plan/Order%20Completed"
     assert (await service.tell("PUT", path, ENTRY))["schema"] == ENTRY["schema"]
     receipt = await service.send(track("Order Completed", properties=good), track("Order Completed"))
-    assert [each["code"] for each in receipt["warnings"]] == ["tracking_plan"]
+    assert [warning["code"] for warning in receipt["warnings"]] == ["tracking_plan"]
     await service.tell("PUT", path, {**ENTRY, "mode": "quarantine"})
     await service.send(track("Order Completed", properties={"value": 7}), expected=0)
-    tried = await service.tell("POST", "/v1/quarantine/replay", REPLAY)
-    assert json.loads(tried["items"][0]["patched"])["properties"] == {"total": 7, "currency": "EUR"}
-    done = await service.tell("POST", "/v1/quarantine/replay", {**REPLAY, "dry_run": False})
-    assert (tried["accepted"], done["accepted"]) == (1, 1)
+    trial = await service.tell("POST", "/v1/quarantine/replay", REPLAY)
+    assert json.loads(trial["items"][0]["patched"])["properties"] == {"total": 7, "currency": "EUR"}
+    replay = await service.tell("POST", "/v1/quarantine/replay", {**REPLAY, "dry_run": False})
+    assert (trial["accepted"], replay["accepted"]) == (1, 1)
 
 
-def test_kinds_and_modes() -> None:
-    told = in_first_column(PAGE)
-    assert {*get_args(volume_anomalies.AnomalyKind), *get_args(event_schema.Mode)} == told
+def test_anomaly_kinds_and_plan_modes_are_listed() -> None:
+    listed = in_first_column(PAGE)
+    assert {*get_args(volume_anomalies.AnomalyKind), *get_args(event_schema.Mode)} == listed
 
 
-def test_figures() -> None:
+def test_numbers_are_those_of_the_code() -> None:
     text = read(PAGE)
-    for figure in (
+    for number in (
         f"at most {event_schema.SAMPLE_BYTES_MAX:,} bytes",
         f"at most {event_schema.SCHEMA_BYTES_MAX:,} bytes and {event_schema.SCHEMA_LEVELS_MAX} levels",
         f"at most {event_schema.NODES_MAX:,} schemas",
@@ -58,4 +58,4 @@ def test_figures() -> None:
         f"its {EVENTS_PER_SOURCE} most frequent events",
         f"more than {KEEP_DAYS} days ago",
     ):
-        assert figure in text, figure
+        assert number in text, number

@@ -1,4 +1,4 @@
-"""docs/import.md and docs/shops.md: their examples are read, their tables are complete."""
+"""The examples of ``docs/import.md`` and ``docs/shops.md`` are readable and their tables complete."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tests.docs.markdown import ROOT, blocks, in_first_column, rows
 IMPORT, SHOPS = ROOT / "docs" / "import.md", ROOT / "docs" / "shops.md"
 
 
-def test_the_example_of_a_mapping_reads_the_example_of_a_file(tmp_path: Path) -> None:
+def test_example_mapping_reads_the_example_file(tmp_path: Path) -> None:
     mapping, message = (block.text for block in blocks(IMPORT) if block.language == "json")
     (table,) = (block.text for block in blocks(IMPORT) if block.language == "text")
     (tmp_path / "till.json").write_text(mapping)
     (tmp_path / "till.csv").write_text(table)
     form = file_reader_of(read_mapping(tmp_path / "till.json"), None, {}, Limits(), lambda: 0)
     (line,) = form(tmp_path / "till.csv", FilePosition())
-    assert [json.loads(each) for each in line.messages] == [json.loads(message)]
+    assert [json.loads(text) for text in line.messages] == [json.loads(message)]
 
 
-def test_the_example_of_a_mapping_is_the_same_in_toml(tmp_path: Path) -> None:
+def test_example_mapping_is_equal_in_toml(tmp_path: Path) -> None:
     text = next(block.text for block in blocks(IMPORT) if block.language == "json")
     mapping = json.loads(text)
     flat = {name: value for name, value in mapping.items() if not isinstance(value, dict)}
@@ -46,15 +46,15 @@ def _inside(mapping: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _toml(members: dict[str, Any]) -> str:
-    """Names and values of JSON are TOML's, as far as they go here."""
+    """Write flat members as TOML, whose names and scalars are those of JSON."""
     return "".join(f"{json.dumps(name)} = {json.dumps(value)}\n" for name, value in members.items())
 
 
-def test_every_member_of_a_mapping_and_every_ready_one_is_listed() -> None:
+def test_mapping_members_and_built_in_mappings_are_listed() -> None:
     assert set(FileMapping.__struct_fields__) | set(built_in_mappings()) == in_first_column(IMPORT)
 
 
-def test_the_examples_of_a_shop_are_read_as_its_table_says() -> None:
+def test_shop_examples_are_read_as_listed() -> None:
     listed = {row[0].strip("`"): (row[1].partition(",")[0], row[2].strip("`")) for row in rows(SHOPS) if len(row) == 3}
     for kind, name in EVENT_NAMES.items():
         assert listed[kind] == (name, ID_MEMBERS.get(kind, "its content"))

@@ -1,4 +1,4 @@
-"""Nothing that a page points to is missing: files, headings, tests, functions."""
+"""Links, file names, test names and function names in the pages exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pages = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
 @pages
-def test_links_lead_somewhere(page: Path) -> None:
+def test_link_targets_exist(page: Path) -> None:
     for label, target in links(page):
         if target.startswith("https://"):
             continue
@@ -33,7 +33,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert re.search(rf"^(async )?def {re.escape(test)}\(", read(file), re.MULTILINE), f"{target}: no {test}"
 
 
-def test_every_promise_is_shown_by_a_test() -> None:
+def test_every_promise_of_the_readme_links_a_test() -> None:
     section = read(README).split("## What is promised")[1].split("\n## ")[0]
     promises = [line for line in section.splitlines() if line.startswith("| **")]
     assert len(promises) == 7
@@ -42,32 +42,32 @@ def test_every_promise_is_shown_by_a_test() -> None:
 
 
 @pages
-def test_files_that_are_named_exist(page: Path) -> None:
+def test_named_files_exist(page: Path) -> None:
     for path in re.findall(r"`((?:app|bench|docs|examples|migrations|openapi|tests)/[\w./-]*)`", prose(page)):
         assert (ROOT / path).exists(), path
 
 
 @pages
-def test_functions_that_are_named_exist(page: Path) -> None:
-    """``a.b.c()`` is a function, method or class of the package ``app``."""
+def test_named_functions_exist(page: Path) -> None:
+    """A page writes a function, method or class of the package ``app`` as ``a.b.c()``."""
     for dotted in re.findall(r"`([a-zA-Z_]+(?:\.[a-zA-Z_]+)+)\(\)`", prose(page)):
         assert callable(_resolve(dotted)), dotted
 
 
 def _resolve(dotted: str) -> Any:
-    found: Any = importlib.import_module("app")
+    target: Any = importlib.import_module("app")
     for name in dotted.split("."):
-        if isinstance(found, ModuleType) and not hasattr(found, name):
-            importlib.import_module(f"{found.__name__}.{name}")
-        found = getattr(found, name)
-    return found
+        if isinstance(target, ModuleType) and not hasattr(target, name):
+            importlib.import_module(f"{target.__name__}.{name}")
+        target = getattr(target, name)
+    return target
 
 
 @pages
-def test_pages_speak_of_no_machine_of_ours(page: Path) -> None:
+def test_pages_contain_no_local_path_and_no_real_key(page: Path) -> None:
     text = read(page)
     assert not re.findall(r"(?:^|[\s`\"'(=])/(?:home|root|work|tmp|Users|mnt|var/folders)\b[^\s`]*", text)
-    assert not re.findall(r"\b[wsk]k_[1-9A-HJ-NP-Za-km-z]{32}\b", text), "a key that was real"
+    assert not re.findall(r"\b[wsk]k_[1-9A-HJ-NP-Za-km-z]{32}\b", text), "a real key"
 
 
 def test_decisions_are_short() -> None:
@@ -76,7 +76,7 @@ def test_decisions_are_short() -> None:
         assert max(map(len, read(page).splitlines())) <= 200 or "|" in read(page), page.name
 
 
-def test_architecture_names_every_table() -> None:
+def test_architecture_page_names_every_table() -> None:
     from app.postgres.schema import metadata
 
     text = read(ROOT / "docs" / "architecture.md")
