@@ -7,19 +7,21 @@ There are two kinds of failure:
 * A *request* that cannot be served raises a :class:`SegueError`. Each subclass has one HTTP status. The response is an
   RFC 9457 problem document that repeats ``code`` and ``message`` at top level, because SDKs look there.
 
+Exceptions and their statuses::
+
     SegueError               500
     +- BadRequest            400
     |  +- InvalidBody        400   not JSON, not gzip, or the wrong envelope
     |  +- BodyTooLarge       400   as Segment answers: SDKs drop the batch instead of retrying it
     +- BodyTooSlow           408
     +- Unauthorized          401
-    |  +- InvalidToken       401   a visitor token that is forged, expired or issued for another source
-    |  +- InvalidSignature   401   a webhook signature that is missing, wrong, stale or replayed
-    +- Forbidden             403   a valid key of the wrong type
-    |  +- OriginNotAllowed   403   a write key that is used from another origin
+    |  +- InvalidToken       401   forged, expired or issued for another source
+    |  +- InvalidSignature   401   missing, wrong, stale or replayed
+    +- Forbidden             403   valid key of the wrong type
+    |  +- OriginNotAllowed   403   write key used from another origin
     +- NotFound              404
     +- Conflict              409
-    +- InvalidDefinition     422   carries the JSON path of the invalid node and a remedy
+    +- InvalidDefinition     422   with the JSON path of the node and a remedy
     +- RateLimited           429   Retry-After in whole seconds
     +- OtherSettings         503
     +- Overloaded            503   Retry-After in whole seconds; nothing of the request was stored
@@ -210,7 +212,7 @@ class Conflict(SegueError):
 class InvalidDefinition(SegueError):
     """A rule, journey or trait is not valid.
 
-    ``path`` is the JSON path of the invalid node, such as ``/rule/all/0/did``; ``remedy`` says what to change.
+    ``path`` is the JSON path of the invalid node, such as ``/rule/all/0/did``; ``remedy`` describes the correction.
     """
 
     status = 422

@@ -11,8 +11,8 @@ from app.config import Settings
 from app.main import create_app
 from app.postgres.pool import FrozenClock, open_pool
 from app.registry.bootstrap import bootstrap
+from tests.docs.curl_examples import build_request
 from tests.docs.markdown import ROOT, blocks
-from tests.docs.test_readme import _request
 from tests.support.tool_fixture import NOW
 
 GUIDES = (
@@ -40,5 +40,5 @@ async def test_first_example_succeeds(name: str, settings: Settings) -> None:
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
         for command in re.split(r"^(?=curl )", example, flags=re.MULTILINE)[1:]:
             command = command.replace("$WRITE_KEY", keys.write_key).replace("$SECRET_KEY", keys.secret_key)
-            response = await client.send(_request(client, command))
+            response = await client.send(build_request(client, command))
             assert response.is_success, response.text

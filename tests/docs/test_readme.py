@@ -78,11 +78,16 @@ async def test_curl_examples_of_the_readme_answer_as_shown(settings: Settings) -
 
 
 CURL_PAGES = [page for page in (*sorted(REFERENCE.glob("*.md")), GLOSSARY) if curl_examples(page)]
+"""Pages on which a block of JSON after a command is its answer; ``test_guide_examples.py`` runs the others."""
 
 
 @pytest.mark.parametrize("page", CURL_PAGES, ids=name_of)
 async def test_curl_examples_of_a_page_answer_as_shown(page: Path, settings: Settings) -> None:
     assert await run_examples(page, settings)
+
+
+def test_reference_pages_have_curl_examples() -> None:
+    assert len(CURL_PAGES) == 5
 
 
 def test_limits_of_the_readme_are_those_of_the_code() -> None:
