@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.browser.running_segue import Segue
-from tests.browser.shop_pages import Shop, flush, until_ready
+from tests.browser.shop_pages import Shop, flush, wait_until_ready
 from tests.browser.static_site import Site
 from tests.browser.visit import Visit
 from tests.docs.markdown import README, blocks
@@ -32,9 +32,9 @@ def test_pasted_snippet_of_the_readme_sends_and_shows(segue: Segue, shop: Shop, 
     segue.post("/v1/segments", {"key": segment, "rule": rule, "public": True})
     guest = visit()
     page = guest.open(shop.site.page("/", f"<!doctype html><title>pasted</title>{html}"))
-    until_ready(page)
+    wait_until_ready(page)
     flush(page)
-    shop.until_names("page_viewed")
+    shop.wait_for_names("page_viewed")
     assert page.locator("p").is_hidden()
     page.evaluate("segue.track('Product Added')")
     page.wait_for_selector("p:not([hidden])")
