@@ -96,7 +96,7 @@ def test_warning_codes_and_conflicting_twin_are_listed() -> None:
     from app.ingest.event_log import CONFLICTING_TWIN
 
     assert f"`{CONFLICTING_TWIN}`" in read(ERRORS)
-    warnings = set(re.findall(r"_warn\([\w, ]+, \"(\w+)\"", source_of("formats")))
+    warnings = set(re.findall(r"_warn\([\w,\s]+,\s*\"(\w+)\"", source_of("formats")))
     assert warnings
     warnings |= {*UNUSABLE.values(), BROKEN_PLAN}
     listed = {row[0].strip("`"): row[1:] for row in rows(ERRORS) if len(row) == 3 and row[0].startswith("`")}
