@@ -505,7 +505,7 @@ CUSTOMERIO_V2 = Entrance(
                         "field": "identifiers",
                         "message": "the message has no usable id, email or phone; junk ids such as null are ignored",
                     },
-                    {"batch_index": 2, "reason": "invalid", "field": "type", "message": "no type"},
+                    {"batch_index": 2, "reason": "invalid", "field": "type", "message": "the type is unknown"},
                 ]
             },
             207,

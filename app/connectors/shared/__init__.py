@@ -1,1 +1,1 @@
-"""Mappings that the connectors of one family share. They hide the words that several tools use for one fact."""
+"""Mappings that the connectors of one family share. Hides the words that several tools use for one fact."""
