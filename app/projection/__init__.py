@@ -1,4 +1,4 @@
-"""Projection of accepted messages into customers. Hides when state is folded forward and when it is replayed.
+"""Projection: computes customers, their stages and their segments from accepted messages.
 
-Start at :mod:`app.projection.project`.
+Start at :mod:`app.projection.project`. Callers do not decide when a state is folded forward and when it is replayed.
 """

@@ -1,9 +1,9 @@
-"""New and edited definitions over existing history: only what their rules read of the log is replayed.
+"""Backfill of new and edited definitions for existing customers.
 
-A customer's row says by its revision which rules it holds. The others are folded from the touchpoints that their
-leaves can match, and what comes out is put beside what the row holds already. One chunk of customers is one
-transaction under their locks, so nothing of them can change meanwhile, and a process that dies loses one chunk at
-most. The same partial reading answers questions about customers that are not filled yet.
+The revision of a customer's row determines which rules the row contains. The missing rules are folded from the
+touchpoints that their leaves can match, and the result is merged into the row. One chunk of customers is one
+transaction that locks them, so no other process changes them meanwhile, and a crash loses at most one chunk. Reads use
+the same partial replay for customers that are not backfilled yet.
 """
 
 from __future__ import annotations
@@ -29,15 +29,13 @@ from app.projection.writes import ProjectedCustomer, write_customers
 from app.rules.engine.ruleset import Ruleset
 
 Position = tuple[int, bytes]
-"""(revision, customer id) of the last row that was claimed."""
+"""(revision, customer id) of the last claimed row."""
 
 START: Final[Position] = (BEFORE_NUMBERS - 1, bytes(16))
 
-"""Customers folded before live requests, which share the event loop, get their turn."""
-
 
 class FilledChunk(msgspec.Struct):
-    """What one chunk did. ``position`` is None where nobody was left behind it."""
+    """Counts of one chunk, and the position of its last row; None if no row was left."""
 
     customers: int
     touchpoints: int
@@ -45,7 +43,7 @@ class FilledChunk(msgspec.Struct):
 
 
 _CLAIM = """
--- The next customers that do not hold every rule yet; index customers_to_fill, entered behind what is done already.
+-- Locks the next customers whose rows lack a rule, after the given position; index customers_to_fill.
 SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at
 FROM customers
 WHERE revision < $1 AND (revision, id) > ($2::bigint, $3::uuid) AND NOT stale
@@ -54,8 +52,8 @@ FOR NO KEY UPDATE SKIP LOCKED
 """
 
 _INTERVALS_OF = """
--- What is stored already of meanings that these customers do not hold yet: a flush that knew an older set of
--- definitions may have taken a customer back. Index transitions_one_interval.
+-- Stored intervals of meanings that these rows do not contain. A flush that still used an older set of definitions may
+-- have lowered a row's revision after its intervals were written. Index transitions_one_interval.
 SELECT customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause, meaning
 FROM transitions
 WHERE customer_id = ANY($1::uuid[]) AND definition = ANY($2::text[]) AND meaning > $3 AND retracted_at IS NULL
@@ -73,12 +71,12 @@ SET updated_at = excluded.updated_at, customers = f.customers + excluded.custome
 async def record_progress(
     connection: Connection, ruleset: Ruleset, begun_at: int, now: int, customers: int, touchpoints: int
 ) -> None:
-    """Add to what all workers together have done on the way to ``ruleset``."""
+    """Add the counts of a chunk to the progress towards ``ruleset``, which all workers share."""
     await connection.execute(_RECORD_PROGRESS, ruleset.fill, begun_at, now, customers, touchpoints)
 
 
 async def find_next_unfilled(connection: Connection, ruleset: Ruleset, after: Position) -> Position | None:
-    """The row that the next chunk begins with, if there is one."""
+    """Return the position of the next row to backfill, or None."""
     row = await connection.fetchrow(_CLAIM.replace("FOR NO KEY UPDATE SKIP LOCKED", ""), ruleset.fill, *after, 1)
     return None if row is None else (row["revision"], row["id"])
 
@@ -86,7 +84,7 @@ async def find_next_unfilled(connection: Connection, ruleset: Ruleset, after: Po
 async def fill_chunk(
     connection: Connection, ruleset: Ruleset, after: Position, customers_max: int, now: int, settings: Settings
 ) -> FilledChunk:
-    """Bring the next customers to all rules of ``ruleset``, in the caller's transaction."""
+    """Backfill all missing rules of ``ruleset`` for the next customers, in the caller's transaction."""
     rows = [CustomerRow(*row) for row in await connection.fetch(_CLAIM, ruleset.fill, *after, customers_max)]
     if not rows:
         return FilledChunk(0, 0, None)
@@ -105,7 +103,7 @@ async def fill_chunk(
 
 
 class _ChunkFill:
-    """One chunk as it grows: rows to write, intervals to write, and customers that only the whole log can tell."""
+    """Work on one chunk: rows and intervals to write, and customers that need a replay of the whole log."""
 
     def __init__(self, ruleset: Ruleset, now: int, settings: Settings) -> None:
         self.ruleset = ruleset
@@ -117,7 +115,7 @@ class _ChunkFill:
         self.touchpoints = 0
 
     async def fill(self, connection: Connection, revision: int, rows: Sequence[CustomerRow]) -> None:
-        """Rows of one revision, which all lack the same rules."""
+        """Backfill rows of one revision, which all lack the same rules."""
         row_coverage = coverage_of(self.ruleset)
         known_rules, missing_rules = row_coverage.known_rules(revision), row_coverage.missing_rules(revision)
         missing_refs = {
@@ -148,7 +146,10 @@ class _ChunkFill:
     def _advance_states(
         self, rows: Iterable[CustomerRow], known_rules: Ruleset
     ) -> list[tuple[CustomerRow, State, list[Transition]]]:
-        """Each state as it stands now under the rules it knows, and what has changed by that."""
+        """Fold each state to ``now`` under the rules that its row contains; return rows, states and changes.
+
+        Rows that need a replay are added to ``to_replay`` instead.
+        """
         advanced = []
         for row in rows:
             state = read_state(row.state, known_rules)
@@ -160,7 +161,7 @@ class _ChunkFill:
                 self.to_replay.append(row)
                 continue
             if state.born is None:
-                # All its messages lie in the future, and what waits of them knows only the old rules.
+                # All its messages are in the future, and the state matched them with the old rules only.
                 self.to_replay.append(row)
             else:
                 advanced.append((row, state, changes))
@@ -182,7 +183,7 @@ class _ChunkFill:
         self.projected.append(ProjectedCustomer(_as_resolved(row), state, stored, False, self.ruleset.fill))
 
     async def replay_whole_log(self, connection: Connection) -> None:
-        """From the whole log, within the budget of one step but one customer at least; the others come later."""
+        """Replay customers within the budget of one step, but at least one; the others are claimed again later."""
         messages_left = self.settings.replay_messages_max
         customers: list[ResolvedCustomer] = []
         for row in self.to_replay:
@@ -202,7 +203,7 @@ def _as_resolved(row: CustomerRow) -> ResolvedCustomer:
 
 
 def merge_states(state: State, filled: State, rules: Ruleset, points_max: int) -> State:
-    """``state``, changed in place, with what ``filled`` knows of ``rules``. Both stand at the same instant."""
+    """Merge ``filled``, a state under ``rules``, into ``state`` in place. Both are states of the same instant."""
     truncate_state(filled, points_max)
     for leaf in rules.leaves:
         state.series.pop(leaf, None)

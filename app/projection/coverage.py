@@ -1,7 +1,7 @@
-"""Which rules a customer's row can speak of, by its revision; and what is to be filled. Pure.
+"""Coverage: the rules that a customer's row contains, and those that it lacks, by its revision. Pure.
 
-Rules are numbered as they come into use, and a row's revision is the highest number it is complete for. So a row of
-any age is believed for the rules that it knows, and only the others have to be looked up in the log.
+Rules are numbered in the order in which they come into use. A row's revision is the highest number for which the row is
+complete. A row of any age is therefore usable for the rules that it contains, and only the others need the log.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final
 from app.rules.engine.ruleset import Ruleset
 
 BEFORE_NUMBERS: Final = -1
-"""Revision of a row from before rules had numbers: nothing in it can be read but its outline."""
+"""Revision of a row from before rules had numbers; only the outline of its state is readable."""
 
 
 class DefinitionRef:
-    """Where intervals of a definition belong: its name without the mark of a candidate, its version, its number."""
+    """Columns that identify a definition's intervals: its name without a candidate's suffix, version and meaning."""
 
     __slots__ = ("definition", "meaning", "version")
 
@@ -27,7 +27,7 @@ class DefinitionRef:
 
 
 class Coverage:
-    """What one ruleset's rules need of a row's revision."""
+    """Revisions that a row needs for the rules of one ruleset."""
 
     def __init__(self, ruleset: Ruleset) -> None:
         self._ruleset = ruleset
@@ -39,21 +39,24 @@ class Coverage:
         self.current_revision = max(
             (number for id, number in self._required_revisions.items() if id in current_ids), default=0
         )
-        """The least revision of a row that holds everything that is current."""
+        """Lowest revision of a row that contains every current definition."""
 
     def required_revision(self, id: str) -> int:
-        """The least revision of a row that holds this rule, or journey, and all that it reads: these came before."""
+        """Return the lowest revision of a row that contains this rule or journey, with the rules that it reads.
+
+        The number of the rule itself is enough, because the rules that it reads have lower numbers.
+        """
         return self._required_revisions[id]
 
     def rules_for(self, id: str) -> Ruleset:
-        """One rule or journey and what it reads."""
+        """Return one rule or journey with the rules that it reads."""
         rules = self._rules_for.get(id)
         if rules is None:
             rules = self._rules_for[id] = self._ruleset.subset([id])
         return rules
 
     def known_rules(self, revision: int) -> Ruleset:
-        """The rules that a row of this revision holds."""
+        """Return the rules that a row of this revision contains."""
         if revision >= self._ruleset.fill:
             return self._ruleset
         rules = self._known_rules.get(revision)
@@ -63,7 +66,7 @@ class Coverage:
         return rules
 
     def missing_rules(self, revision: int) -> Ruleset:
-        """The other rules, with all that they read."""
+        """Return the rules that a row of this revision lacks, with the rules that they read."""
         rules = self._missing_rules.get(revision)
         if rules is None:
             ids = [id for id, revision_needed in self._required_revisions.items() if revision_needed > revision]
@@ -78,7 +81,7 @@ def coverage_of(ruleset: Ruleset) -> Coverage:
 
 @lru_cache(maxsize=16)
 def definition_refs_of(ruleset: Ruleset) -> dict[str, DefinitionRef]:
-    """By the id under which a fold tells of changes: ``segment:KEY`` or ``journey:KEY``, candidates included."""
+    """Return refs by the definition id in a fold's changes (``segment:KEY``, ``journey:KEY``), candidates included."""
     refs = {}
     for id in ruleset.number_of:
         if id.startswith(("segment:", "journey:")):
@@ -88,7 +91,7 @@ def definition_refs_of(ruleset: Ruleset) -> dict[str, DefinitionRef]:
 
 
 def _contains(ruleset: Ruleset, id: str) -> bool:
-    """Numbers are those of the whole set, of which ``ruleset`` may be a part."""
+    """Return True if ``ruleset`` contains the rule; its numbers may be those of a larger set."""
     kind, _, key = id.partition(":")
     if kind == "journey":
         return key in ruleset.stages_of

@@ -1,8 +1,8 @@
-"""A customer's state carried forward in event time. Pure: ``now`` is an argument.
+"""Fold: carries a customer's state forward in event time. Pure: ``now`` is an argument.
 
-``fold`` is the whole meaning of a customer: a replay is a fold from an empty state over the whole log, live work is
-the same fold from where the last one stopped. Between two messages nothing changes but at the ``until`` of a truth,
-so time passes by stepping from one to the next.
+``fold`` defines a customer's state. A replay folds the whole log from an empty state; a live update continues the fold
+from the stored state. Between two messages, truths change only at their ``until``, so time advances from one ``until``
+to the next.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from app.rules.engine.series import Series
 from app.rules.engine.truth import Truth
 
 POINTS_UNLIMITED: Final = 10**9
-"""For folds that have the whole log at hand: their answers never depend on a cap."""
+"""Limit of points for a fold over the whole log, whose result must not depend on a cap."""
 
 TRAITS_BYTES_MAX: Final = 65_536
-"""JSON of all traits of one customer. A trait that does not fit any more is not kept; the log has it."""
+"""Size limit of all traits of one customer as JSON, in bytes. A trait beyond it is not stored; the log contains it."""
 
 
 class NeedsReplay(Exception):
-    """The messages cannot extend this state: they belong into its past."""
+    """Messages cannot extend this state: they belong into its past, or the state was truncated."""
 
 
 class Transition(msgspec.Struct, gc=False, frozen=True):
-    """A customer entered (or left) a segment or a stage at ``at``. ``value`` is the stage, empty for a segment.
+    """Entry into a segment or stage at ``at``, or exit from it. ``value`` is the stage, empty for a segment.
 
     ``since`` is when the interval began: ``at`` itself for an entry.
     """
@@ -47,11 +47,11 @@ class Transition(msgspec.Struct, gc=False, frozen=True):
 def fold(
     state: State, ruleset: Ruleset, inputs: Iterable[Input], now: int, points_max: int = POINTS_UNLIMITED
 ) -> list[Transition]:
-    """Carry ``state`` (changed in place) over ``inputs`` to ``now``; returns what changed, in order of time.
+    """Carry ``state`` in place over ``inputs`` to ``now``; return the changes in order of time.
 
     Raises:
-        NeedsReplay: a message lies before something that has been decided already, or the state was truncated where it
-            would have been needed. ``state`` is then unusable.
+        NeedsReplay: A message is not later than the last decision, or the state was truncated and lacks data that the
+            fold needs. ``state`` is then unusable.
     """
     inputs = list(inputs)
     state.messages += len(inputs)
@@ -62,7 +62,7 @@ def fold(
     for instant, group in groupby(relevant, key=_instant):
         if instant > now:
             break
-        # Once there is a customer, what no rule reads changes nothing.
+        # Once the customer exists, a message that no rule reads changes nothing.
         arriving = [input for input in group if input.is_relevant or state.born is None]
         if arriving:
             fold_pass.advance_time(instant - 1)
@@ -73,7 +73,7 @@ def fold(
 
 
 def flips_at(state: State) -> int | None:
-    """The earliest instant at which a truth changes, or a message of the future begins to count."""
+    """Return the earliest instant at which a truth changes or a future message takes effect, or None."""
     due = _find_next_due(state)
     if not state.pending:
         return due
@@ -81,7 +81,10 @@ def flips_at(state: State) -> int | None:
 
 
 def truncate_state(state: State, points_max: int) -> State:
-    """Keep at most ``points_max`` instants of each leaf and messages of the future; the log has the others."""
+    """Drop the points of a series with more than ``points_max``, and future messages beyond that number.
+
+    The state is then marked as truncated; the log contains everything.
+    """
     for series in state.series.values():
         if series.longest_length > points_max:
             series.drop_instants()
@@ -90,7 +93,7 @@ def truncate_state(state: State, points_max: int) -> State:
 
 
 def truncate_pending(state: State, points_max: int) -> State:
-    """All that a fold with that cap may have left too long."""
+    """Drop future messages beyond ``points_max``: a fold with that cap leaves nothing else above it."""
     if len(state.pending) > points_max:
         del state.pending[points_max:]
         state.is_truncated = True
@@ -118,11 +121,14 @@ def _input_order(input: Input) -> tuple[int, str, str]:
 
 
 def _check_not_past(state: State, inputs: Sequence[Input]) -> None:
-    """Messages of one instant are decided together, so one that comes after that decision needs a replay too."""
+    """Raise NeedsReplay if a message is not later than the last decision.
+
+    Messages of one instant are decided together, so a message of that same instant needs a replay too.
+    """
     if state.born is None:
         return
     for input in inputs:
-        # A message of the first instant may be the cause of what held from birth, even if no rule reads it.
+        # A message of the first instant may be the cause of truths that hold from birth, even if no rule reads it.
         if input.at <= state.born or (input.is_relevant and input.at <= state.at):
             raise NeedsReplay
     if state.is_truncated and any(input.is_relevant for input in inputs):
@@ -130,7 +136,7 @@ def _check_not_past(state: State, inputs: Sequence[Input]) -> None:
 
 
 class _FoldPass:
-    """One pass over time; the state is its own and the list of changes grows."""
+    """One pass over time: changes the state in place and collects the changes."""
 
     __slots__ = ("_next_due", "changes", "points_max", "ruleset", "state")
 
@@ -142,7 +148,7 @@ class _FoldPass:
         self._next_due = _find_next_due(state)
 
     def advance_time(self, limit: int) -> None:
-        """Let every truth change that changes by itself up to and including ``limit``."""
+        """Decide the truths that change through time alone, up to and including ``limit``."""
         while self._next_due is not None and self._next_due <= limit:
             if self.state.is_truncated:
                 raise NeedsReplay
@@ -151,7 +157,7 @@ class _FoldPass:
             self.state.at = instant
 
     def apply_inputs(self, instant: int, inputs: Sequence[Input]) -> None:
-        """Take in all messages of one instant, then decide: what holds only between two of them never held."""
+        """Add all messages of one instant, then decide once, so that no state between two of them exists."""
         if self.state.is_truncated:
             raise NeedsReplay
         for place, input in enumerate(inputs):
@@ -173,7 +179,7 @@ class _FoldPass:
         return [rule for rule, truth in self.state.truths.items() if truth.until == instant]
 
     def _find_causes(self, inputs: Sequence[Input]) -> dict[str, Cause]:
-        """Rules whose truth the inputs may have changed, each with the last of the inputs that it reads."""
+        """Return the rules whose truth the inputs can change, each with the last input that it reads."""
         if len(inputs) == 1 and not inputs[0].traits:
             return dict.fromkeys(self.ruleset.rules_reading_leaves(inputs[0].leaves), _message_cause(inputs[0]))
         causes: dict[str, Cause] = {}
@@ -184,7 +190,7 @@ class _FoldPass:
     def _add_to_series(self, leaf_id: str, instant: int, place: int, input: Input) -> None:
         leaf = self.ruleset.leaves.get(leaf_id)
         if leaf is None:
-            return  # a message of the future that waited while the definitions changed
+            return  # a future message, matched before the definitions changed
         series = self.state.series.get(leaf_id)
         if series is None:
             series = self.state.series[leaf_id] = Series()
@@ -196,11 +202,11 @@ class _FoldPass:
             self.points_max,
         )
         if series.overflowed:
-            # More points than may be kept: only the log can tell.
+            # The series exceeds its cap, so only the log has all points.
             raise NeedsReplay
 
     def _set_traits(self, traits: dict[str, object]) -> None:
-        """Key by key; null removes. What would outgrow the bound on a customer's traits is left to the log."""
+        """Set the traits; null removes one. Skip values beyond TRAITS_BYTES_MAX, which only the log contains."""
         stored = self.state.traits
         size = sum(_json_bytes(name, value) for name, value in stored.items())
         for name, value in sorted(traits.items()):
@@ -210,7 +216,7 @@ class _FoldPass:
                 size += _json_bytes(name, value)
 
     def _create_customer(self, instant: int, causes: dict[str, Cause], first: Cause) -> None:
-        """Before its first message a customer was in nothing: whatever holds now was entered now."""
+        """Decide all rules at the first message; every truth that holds begins at ``instant``."""
         decided_rules = self.ruleset.sort_rules((*causes, *self.ruleset.decided_at_birth))
         for rule in decided_rules:
             self.state.truths[rule] = self.ruleset.evaluate(rule, self.state, instant, instant)
@@ -222,7 +228,7 @@ class _FoldPass:
         self._next_due = _find_next_due(self.state)
 
     def _decide_rules(self, instant: int, causes: dict[str, Cause]) -> None:
-        """``causes``: the rules to decide, each with why."""
+        """Evaluate the rules in ``causes``, which maps each rule to the cause of its change."""
         journeys: set[str] = set()
         permanent_truths = self.ruleset.permanent_truths
         for rule in self.ruleset.sort_rules(causes) if len(causes) > 1 else causes:
@@ -244,7 +250,7 @@ class _FoldPass:
         self._next_due = _find_next_due(self.state)
 
     def _update_stage(self, journey: str, instant: int, causes: dict[str, Cause], default: Cause) -> None:
-        """The current stage is the last stage in order whose rule holds."""
+        """Set the current stage, which is the last one in order whose rule holds."""
         stages = self.ruleset.stages_of[journey]
         current = next((stage for stage, rule in reversed(stages) if self._truth_of(rule).holds), None)
         before = self.state.journeys.get(journey)
@@ -259,7 +265,7 @@ class _FoldPass:
         self.state.journeys[journey] = StagePosition(current, instant, cause.message_id, cause.source)
 
     def _last_cause(self, rules: Iterable[str], causes: dict[str, Cause], default: Cause) -> Cause:
-        """The last message that any of the rules reads; time alone only where there is none."""
+        """Return the last message that any of the rules reads; ``default`` if time alone changed them."""
         messages = [causes[rule] for rule in rules if rule in causes and causes[rule] != TIME_PASSED]
         return max(messages, key=_cause_order, default=default)
 
@@ -280,5 +286,5 @@ def _message_cause(input: Input) -> Cause:
 
 
 def _cause_order(cause: Cause) -> tuple[str, str]:
-    """Among the messages of one instant."""
+    """Return the sort key of a message among those of one instant."""
     return (cause.message_id or "", cause.source or "")

@@ -1,4 +1,4 @@
-"""From changes to intervals, and from a new history to the least that must be written. Pure."""
+"""Intervals: built from the changes of a fold, and compared with the stored ones after a replay. Pure."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ IntervalKey = tuple[bytes, str, str, int, int]
 
 
 class Interval(msgspec.Struct, gc=False):
-    """A stay in a segment or a stage: [entered_at, left_at), with the causes of both ends."""
+    """Interval of a customer in a segment or stage, [entered_at, left_at), with the causes of both ends."""
 
     customer: bytes
     definition: str
     value: str
     version: int
-    """Of the definition when the interval was first written; it tells nothing apart."""
+    """Version of the definition when the interval was first written; not part of the key."""
     entered_at: int
     entered_cause: Cause | None
-    """None: as it is stored."""
+    """None keeps the stored cause."""
     left_at: int | None = None
     left_cause: Cause | None = None
     meaning: int = 0
-    """The number of what the definition meant: a candidate's intervals stand beside the current ones."""
+    """Number of the definition's meaning: intervals of a candidate are stored beside the current ones."""
 
     @property
     def key(self) -> IntervalKey:
         return (self.customer, self.definition, self.value, self.meaning, self.entered_at)
 
     def matches(self, interval: Interval) -> bool:
-        """Whether both, of one key, say the same."""
+        """Return True if an interval with the same key has the same end and causes."""
         return (
             self.left_at == interval.left_at
             and self.entered_cause == interval.entered_cause
@@ -44,8 +44,11 @@ class Interval(msgspec.Struct, gc=False):
 
 
 class IntervalWrites(msgspec.Struct):
-    """What to write: rows that begin, rows that now end (elsewhere, no longer, for another cause), and rows that
-    never were or belong to an older meaning of their definition."""
+    """Intervals to write.
+
+    ``begun`` are new rows. ``ended`` are stored rows whose end or cause changes. ``retracted`` are stored rows that
+    never held, or that belong to an older meaning of their definition.
+    """
 
     begun: list[Interval] = []
     ended: list[Interval] = []
@@ -60,7 +63,7 @@ class IntervalWrites(msgspec.Struct):
 def continue_intervals(
     customer: bytes, changes: Iterable[Transition], refs: Mapping[str, DefinitionRef]
 ) -> IntervalWrites:
-    """The changes of a live fold: intervals that begin, and ends of intervals that are stored or just began."""
+    """Convert the changes of a fold into new intervals and ends of stored intervals."""
     begun: dict[IntervalKey, Interval] = {}
     ended: list[Interval] = []
     for change in changes:
@@ -87,7 +90,7 @@ def continue_intervals(
 
 
 def correct_intervals(stored: Sequence[Interval], replayed: Sequence[Interval]) -> IntervalWrites:
-    """Only where the replay differs from what is stored is anything written."""
+    """Return the writes that replace stored intervals with replayed ones; equal intervals are not written."""
     replayed_by_key = {interval.key: interval for interval in replayed}
     writes = IntervalWrites()
     for stored_interval in stored:

@@ -1,4 +1,7 @@
-"""Replay: a customer is the fold of its log. The universal repair, and the direct answer where nothing is stored."""
+"""Replay: computes customers by folding their whole log.
+
+A replay repairs any stored state, and answers a read that no stored state can answer.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ TOUCHPOINT_TYPES: Final = frozenset(("track", "page", "screen"))
 _decode_traits = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
 
 _LOG = """
--- The log of these customers, over all their identities, in the one order of everything.
+-- The log of these customers over all their identities, in the order of the fold.
 SELECT i.customer_id, t.occurred_at, t.message_id, t.source, t.type, t.name, t.channel,
        t.properties, t.context, t.traits
 FROM identities i
@@ -68,7 +71,10 @@ def build_input(
     context: bytes,
     traits: bytes | None,
 ) -> Input:
-    """What a message means to the rules. identify, group and alias are no touchpoints and match no leaf."""
+    """Reduce a message to the leaves that it matches and the traits that it sets.
+
+    Messages of the types identify, group and alias are not touchpoints and match no leaf.
+    """
     leaves: tuple[str, ...] = ()
     leaf_values: LeafValues | None = None
     if type in TOUCHPOINT_TYPES and name is not None:
@@ -81,7 +87,7 @@ def build_input(
 async def read_log(
     connection: Connection, customer_ids: Sequence[bytes], ruleset: Ruleset
 ) -> AsyncIterator[tuple[bytes, Input]]:
-    """(customer, input) in order, customer by customer; a bounded number of rows in memory."""
+    """Yield (customer id, input) in order, customer by customer, with a bounded number of rows in memory."""
     async for row in connection.cursor(_LOG, customer_ids, prefetch=_CHUNK_ROWS):
         customer, *columns = row
         yield customer, build_input(ruleset, *columns)
@@ -90,9 +96,9 @@ async def read_log(
 async def replay_log(
     connection: Connection, customer_ids: Sequence[bytes], ruleset: Ruleset, now: int
 ) -> dict[bytes, ReplayedCustomer]:
-    """Fold the whole log of each customer up to ``now``. A customer without a message is not in the answer.
+    """Fold the whole log of each customer up to ``now``. A customer without messages is missing from the result.
 
-    Needs a transaction: the log is read through a cursor.
+    Requires a transaction, because a cursor reads the log.
     """
     keys = await bucketing_keys_of(connection, customer_ids) if ruleset.reads_bucketing_key else {}
     replayed: dict[bytes, ReplayedCustomer] = {}
@@ -104,12 +110,12 @@ async def replay_log(
             return
         customer_replay = replayed.setdefault(current, ReplayedCustomer(State(bucketing_key=keys.get(current)), []))
         work = partial(fold, customer_replay.state, ruleset, inputs, _last_instant(inputs, now), POINTS_UNLIMITED)
-        # A long history takes a while, and live requests share this event loop.
+        # A thread folds a long history, because live requests share this event loop.
         customer_replay.changes += await asyncio.to_thread(work) if len(inputs) > _LONG_MESSAGES else work()
         inputs.clear()
 
     async for customer, input in read_log(connection, customer_ids, ruleset):
-        # A chunk ends only between two instants: those of one instant are decided together.
+        # A chunk ends only between two instants, because messages of one instant are decided together.
         if customer != current or (len(inputs) >= _CHUNK_ROWS and input.at != inputs[-1].at):
             await fold_chunk()
             current = customer
@@ -121,7 +127,7 @@ async def replay_log(
 
 
 def _last_instant(inputs: Iterable[Input], now: int) -> int:
-    """The instant a chunk of the log may decide: its own end, for later messages may follow."""
+    """Return the instant up to which a chunk decides: its last message, because later ones may follow."""
     return min(now, max(input.at for input in inputs))
 
 

@@ -1,4 +1,7 @@
-"""Partial replay: folds only the touchpoints that some rules can match, for answers about rules not yet filled."""
+"""Partial replay: folds only the touchpoints that some rules can match.
+
+The backfill and reads use it for rules that a customer's row does not contain yet.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,14 @@ _CUSTOMERS_PER_TURN: Final = 100
 
 
 class _LogSelection(msgspec.Struct, frozen=True):
-    """What of the log a ruleset reads. ``names`` is None where any touchpoint may matter."""
+    """Part of the log that a ruleset reads. ``names`` is None if any touchpoint can match."""
 
     names: list[str] | None
     needs_documents: bool
     needs_identifies: bool
     needs_first_messages: bool
     leaves_by_name: dict[str, tuple[str, ...]] | None
-    """Where the name alone decides: the leaves of each name."""
+    """Leaves by event name, if the name alone decides."""
 
 
 @lru_cache(maxsize=32)
@@ -47,8 +50,8 @@ def _select_log(rules: Ruleset) -> _LogSelection:
 
 
 _TOUCHPOINTS = """
--- Touchpoints of these customers that rules can match; index touchpoints_of_identity. ``place`` is the customer's.
--- The instant is reckoned here, because a codec in Python costs more, millions of times.
+-- Touchpoints of these customers that rules can match; index touchpoints_of_identity. ``place`` is the customer's
+-- position in $1. PostgreSQL converts the instant, because a codec in Python is slower over millions of rows.
 SELECT c.place, (extract(epoch FROM t.occurred_at) * 1000000)::bigint, t.message_id, t.source, t.name, t.channel
        {documents}
 FROM unnest($1::uuid[]) WITH ORDINALITY AS c (customer_id, place)
@@ -61,7 +64,7 @@ _NAME_IN_LIST = "t.name = ANY($2::text[])"
 _HAS_NAME = "t.name IS NOT NULL AND $2::text[] IS NULL"
 
 _IDENTIFIES = """
--- What these customers were said to be; index touchpoints_of_identity.
+-- Traits that identify messages set for these customers; index touchpoints_of_identity.
 SELECT c.place, t.occurred_at, t.message_id, t.source, t.traits
 FROM unnest($1::uuid[]) WITH ORDINALITY AS c (customer_id, place)
 JOIN identities i ON i.customer_id = c.customer_id
@@ -70,7 +73,7 @@ WHERE t.name IS NULL AND t.type = 'identify' AND t.traits IS NOT NULL
 """
 
 _FIRST_MESSAGES = """
--- The messages of each customer's first instant; index touchpoints_of_identity.
+-- Messages of each customer's first instant; index touchpoints_of_identity.
 SELECT c.place, t.occurred_at, t.message_id, t.source
 FROM unnest($1::uuid[], $2::timestamptz[]) WITH ORDINALITY AS c (customer_id, born, place)
 JOIN identities i ON i.customer_id = c.customer_id
@@ -83,9 +86,9 @@ _decode_traits = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
 async def replay_for_rules(
     connection: Connection, born: Mapping[bytes, int | None], rules: Ruleset, now: int
 ) -> tuple[dict[bytes, ReplayedCustomer], int]:
-    """Fold for each customer only what ``rules`` read, up to ``now``; and how many messages that were.
+    """Fold for each customer only the messages that ``rules`` read, up to ``now``; also return how many were read.
 
-    ``born`` is the instant of each customer's first message, as its state has it; nobody without one is answered.
+    ``born`` maps a customer to the instant of its first message, from its state. Customers with None are left out.
     """
     ids = [id for id, instant in born.items() if instant is not None]
     if not ids:
@@ -104,7 +107,10 @@ async def replay_for_rules(
 async def _read_inputs(
     connection: Connection, ids: Sequence[bytes], born: Mapping[bytes, int | None], rules: Ruleset
 ) -> tuple[list[list[Input]], int]:
-    """By the place of the customer in ``ids``; each begins with the customer's first instant."""
+    """Return the inputs of each customer, in the order of ``ids``, and how many messages were read.
+
+    Each customer has an input at its first instant.
+    """
     selection = _select_log(rules)
     inputs_by_place: list[list[Input]] = [[] for _ in ids]
     messages_read = 0
@@ -123,7 +129,7 @@ async def _read_inputs(
         for place, at, message_id, source in rows:
             inputs_by_place[place - 1].append(Input(at, message_id, source, (), None))
     else:
-        # Nothing is decided by the birth itself, so its message need not be known.
+        # The first message decides no rule by itself, so a placeholder at its instant is enough.
         for customer_inputs, id in zip(inputs_by_place, ids, strict=True):
             instant = born[id]
             if instant is not None and all(input.at != instant for input in customer_inputs):
@@ -158,15 +164,15 @@ def _add_touchpoints(
 
 
 def merge_inputs(inputs: Iterable[Input], more_inputs: Iterable[Input]) -> list[Input]:
-    """Messages of the future as both see them, in order."""
+    """Merge two lists of inputs, in order; a message of both lists gets the leaves and values of both."""
     merged: dict[tuple[int, str, str], Input] = {}
     for input in (*inputs, *more_inputs):
         key = (input.at, input.message_id, input.source)
-        seen = merged.get(key)
-        if seen is None:
+        earlier = merged.get(key)
+        if earlier is None:
             merged[key] = input
         else:
-            leaves = tuple(dict.fromkeys((*seen.leaves, *input.leaves)))
-            values = {**(seen.leaf_values or {}), **(input.leaf_values or {})}
-            merged[key] = Input(*key, leaves, seen.traits or input.traits, values or None)
+            leaves = tuple(dict.fromkeys((*earlier.leaves, *input.leaves)))
+            values = {**(earlier.leaf_values or {}), **(input.leaf_values or {})}
+            merged[key] = Input(*key, leaves, earlier.traits or input.traits, values or None)
     return [merged[key] for key in sorted(merged)]

@@ -1,6 +1,6 @@
-"""Messages into customers: identity, then state, then stages and segments, all in the caller's transaction.
+"""Projection of messages: resolves identities, folds states, and writes stages and segments.
 
-The one path for live messages, deferred ones and repairs.
+Live messages, deferred messages and repairs all take this path, in the caller's transaction.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import Message
 
 POINTS_PER_MESSAGE: Final = 25
-"""Looking at so many touchpoints costs about what a message costs otherwise."""
+"""Number of points that a rule can scan at about the cost of one message."""
 
 
 class ProjectionCounts(msgspec.Struct):
@@ -44,7 +44,7 @@ class ProjectionCounts(msgspec.Struct):
 async def project_messages(
     connection: Connection, messages: Sequence[Message], ruleset: Ruleset, now: int, settings: Settings
 ) -> ProjectionCounts:
-    """Take messages that are in the log already into the customers they belong to."""
+    """Project messages that are already in the log onto their customers."""
     resolution = await resolver.resolve_identities(connection, messages, caps_of(settings))
     new_messages: dict[bytes, list[Message]] = {}
     for message in messages:
@@ -55,7 +55,10 @@ async def project_messages(
 async def project_deferred(
     connection: Connection, messages: Sequence[Message], ruleset: Ruleset, now: int, settings: Settings
 ) -> ProjectionCounts:
-    """The same for messages that waited in the log: a replay may have met them there already, so replay again."""
+    """Project messages that were only stored, by replaying their customers.
+
+    A replay may have included these messages already, so folding them into the stored states could count them twice.
+    """
     resolution = await resolver.resolve_identities(connection, messages, caps_of(settings))
     return await _apply(connection, resolution, {}, ruleset, now, settings, replay_all=True)
 
@@ -68,10 +71,10 @@ async def refresh_customers(
     settings: Settings,
     replay_all: bool = False,
 ) -> ProjectionCounts:
-    """Bring stored customers up to ``now``; with ``replay_all`` from the log, and then to all definitions.
+    """Bring stored customers up to ``now``; with ``replay_all``, replay them from the log under all definitions.
 
-    Only what one step replays (``replay_messages_max``, but at least one customer) is locked, and only what nobody
-    else has locked: live messages of other customers are not kept waiting. The rest is left for another call.
+    Lock only the customers of one step (up to ``replay_messages_max`` messages, but at least one customer), and skip
+    customers that are locked elsewhere, so that live messages do not wait. Repeat the call for the others.
     """
     stored_rows = await read_customers(connection, customer_ids)
     rows = await lock_customers(connection, _limit_to_one_step(stored_rows, settings, replay_all), wait=False)
@@ -102,7 +105,7 @@ async def undo_link(
     now: int,
     settings: Settings,
 ) -> bool:
-    """Take a link of the merge ledger back, or restore it; customers part or join accordingly. False: no such link."""
+    """Undo or restore a link of the merge ledger, which splits or merges customers; return False if it is unknown."""
     if not await mark_link_undone(connection, weaker, stronger, now if undone else None):
         return False
     resolution = await resolver.resolve_neighbourhood(connection, [weaker, stronger], caps_of(settings))
@@ -168,10 +171,10 @@ async def _apply(
 def _find_extendable_state(
     customer: ResolvedCustomer, ruleset: Ruleset, bucketing_keys: Mapping[bytes, BucketingKey]
 ) -> tuple[State, Ruleset, int] | None:
-    """The state to extend, the rules that it knows, and its revision; None where only the log can tell.
+    """Return the state to extend, the rules that it contains and its revision; None if the customer needs a replay.
 
-    A customer that is not filled yet goes on under the rules that its row knows. The others wait for the worker:
-    until then reads work them out, so a new definition never costs live work a replay.
+    A customer that is not backfilled yet is extended under the rules that its row contains. Reads compute the other
+    rules until the worker backfills them, so a new definition never makes a live message replay a customer.
     """
     bucketing_key = bucketing_keys.get(customer.id)
     if not customer.origins:
@@ -187,12 +190,12 @@ def _find_extendable_state(
 
 
 def _count_replayed_messages(customer: ResolvedCustomer, new_messages: int) -> int:
-    """How many messages a replay will read, about."""
+    """Return about how many messages a replay reads."""
     return new_messages + sum(count_messages(row.state) for row in customer.origins)
 
 
 def _estimate_replay_cost(customer: ResolvedCustomer, new_messages: int, ruleset: Ruleset) -> int:
-    """What a replay costs, in messages that look at nothing but themselves."""
+    """Return the cost of a replay, in messages whose rules scan no points."""
     length = _count_replayed_messages(customer, new_messages)
     return length + length * length // POINTS_PER_MESSAGE if ruleset.scans_points else length
 
@@ -200,7 +203,10 @@ def _estimate_replay_cost(customer: ResolvedCustomer, new_messages: int, ruleset
 def _split_by_budget(
     candidates: Sequence[tuple[int, ResolvedCustomer]], messages_max: int
 ) -> tuple[list[ResolvedCustomer], list[tuple[int, ResolvedCustomer]]]:
-    """The short replays are done here, the long ones are left to the worker; until then reads replay by themselves."""
+    """Return the cheapest replays within the budget, and the others, which are left to the worker.
+
+    Until the worker replays them, reads replay these customers themselves.
+    """
     affordable: list[ResolvedCustomer] = []
     postponed: list[tuple[int, ResolvedCustomer]] = []
     for cost, customer in sorted(candidates, key=lambda pair: pair[0]):
@@ -225,7 +231,7 @@ async def replay_customers(
     settings: Settings,
     writes: IntervalWrites,
 ) -> list[ProjectedCustomer]:
-    """All of them from the log, ready to be written; what differs from the stored intervals is added to ``writes``."""
+    """Replay customers and return them ready to be written; add changed intervals to ``writes``."""
     ids = [customer.id for customer in customers]
     replayed = await replay_log(connection, ids, ruleset, now)
     customer_ids = {row.id for customer in customers for row in customer.origins} | set(ids)

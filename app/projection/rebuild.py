@@ -1,4 +1,4 @@
-"""Every customer anew from the log, and how many were not what the log says."""
+"""Rebuild: replays every customer from the log, and counts those whose stored state differed from it."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ async def rebuild_customers(
     customer: str | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Replay all customers, or the one that ``customer`` names; returns how many differed from their log.
+    """Replay all customers, or only ``customer``; return how many differed from their log.
 
-    ``advance`` is told (customers done, customers in all). Raises NotFound.
+    ``advance`` is called with the number of customers done and the total. Raise NotFound if ``customer`` is unknown.
     """
     if customer is not None:
         async with pool.acquire() as connection:
             candidates = [identity.id for identity in parse_customer_reference(customer, settings)]
             ids = [row["customer_id"] for row in await connection.fetch(_OF_IDENTITY, candidates)]
         if not ids:
-            raise NotFound(f"no customer {customer}")
+            raise NotFound(f"There is no customer {customer}.")
         return await _rebuild(pool, ids[:1], ruleset, clock, settings)
     async with pool.acquire() as connection:
         total = await connection.fetchval(_COUNT)
@@ -78,7 +78,7 @@ async def _rebuild(pool: Pool, ids: Sequence[bytes], ruleset: Ruleset, clock: Cl
 
 
 def _advance_to(stored: bytes, ruleset: Ruleset, now: int, settings: Settings) -> State:
-    """What the stored state says of ``now``; as it is where it would have asked the log anyway."""
+    """Return the stored state, folded to ``now``; unchanged if a read would replay the customer anyway."""
     state = read_state(stored, ruleset)
     try:
         fold(state, ruleset, (), now, settings.series_points_max)
@@ -88,8 +88,11 @@ def _advance_to(stored: bytes, ruleset: Ruleset, now: int, settings: Settings) -
 
 
 def comparable(state: State, ruleset: Ruleset) -> State:
-    """A state without what depends on how it came about: when it was last asked, rules touched without effect, the
-    order in which leaves were compiled, and what only definitions that are gone had asked to be kept."""
+    """Return the state without details that depend on how it was computed.
+
+    These are the instant of the last decision, rules that were evaluated without effect, the order of leaves, and data
+    that only archived definitions needed.
+    """
     state.at = 0
     state.pending = [msgspec.structs.replace(input, leaves=tuple(sorted(input.leaves))) for input in state.pending]
     state.truths = {rule: truth for rule, truth in state.truths.items() if truth.since != state.born or truth.holds}

@@ -1,8 +1,8 @@
-"""What is stored of a customer between two messages. Pure data; MessagePack in the ``customers.state`` column.
+"""State of a customer between two messages: pure data, stored as MessagePack in ``customers.state``.
 
-The column is written with every message, so it is kept small: rules and journeys go by their numbers, and a truth that
-is as at birth is left out. A number says what a rule means, not what it is called, so a state outlives names and
-versions; what a ruleset has no number for is dropped.
+The column is written with every message, so it is small: rules and journeys are stored by number, and a truth that has
+not changed since birth (the customer's first message) is left out. A number identifies the meaning of a rule, not its
+name, so a state survives renames and new versions. Reading drops the numbers that a ruleset does not contain.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from app.rules.engine.truth import Truth
 
 
 class Cause(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
-    """Why a truth changed: a message arrived, or time alone passed (``message_id`` is then absent)."""
+    """Cause of a change of truth: a message, or time alone (``message_id`` is then absent)."""
 
     kind: str
     message_id: str | None = None
@@ -30,7 +30,7 @@ TIME_PASSED = Cause("time")
 
 
 class StagePosition(msgspec.Struct, gc=False, array_like=True):
-    """The place in one journey: the current stage, or none, and the message that led there (none: time did)."""
+    """Position in one journey: the current stage, if any, and the message that caused it; None if time caused it."""
 
     stage: str | None
     since: int
@@ -43,7 +43,7 @@ class StagePosition(msgspec.Struct, gc=False, array_like=True):
 
 
 class Input(msgspec.Struct, gc=False, array_like=True):
-    """What is left of a message once it has met the rules: the leaves it belongs to and the traits it sets."""
+    """A message reduced for the fold: the leaves that it matches and the traits that it sets."""
 
     at: int
     message_id: str
@@ -51,7 +51,7 @@ class Input(msgspec.Struct, gc=False, array_like=True):
     leaves: tuple[str, ...]
     traits: dict[str, Any] | None
     leaf_values: dict[str, list[Any]] | None = None
-    """leaf id -> what the leaf keeps of it beside the instant"""
+    """Values that each leaf keeps of the message besides its instant, by leaf id."""
 
     @property
     def is_relevant(self) -> bool:
@@ -59,9 +59,10 @@ class Input(msgspec.Struct, gc=False, array_like=True):
 
 
 class State(msgspec.Struct):
-    """``truths`` holds only rules that something has touched; any other rule is as the ruleset's ``initial`` says.
+    """State of one customer. ``born`` is the instant of its first message.
 
-    ``at`` is the last instant at which anything was decided: a message that matters and is not later needs a replay.
+    ``at`` is the instant of the last decision: a relevant message that is not later needs a replay. ``truths`` contains
+    only rules that were evaluated; any other rule has the value of the ruleset's ``initial``.
     """
 
     born: int | None = None
@@ -72,15 +73,15 @@ class State(msgspec.Struct):
     truths: dict[str, Truth] = {}
     journeys: dict[str, StagePosition] = {}
     pending: list[Input] = []
-    """Messages of the future (clocks run ahead): they count from their own instant on."""
+    """Future messages, from clocks that run ahead; each takes effect at its own instant."""
     is_truncated: bool = False
-    """More was to be kept than may be; whatever comes next, only the log can tell."""
+    """True if the state was truncated at its size limit: the next message forces a replay from the log."""
     bucketing_key: tuple[str, str] | None = None
-    """The strongest, earliest identity; kept only where some rule reads it."""
+    """Kind and value of the strongest, earliest identity; stored only if a rule reads it."""
 
 
 class _Stored(msgspec.Struct, array_like=True):
-    """The layout in the database. ``traits`` and ``pending`` are JSON, which keeps their numbers exact."""
+    """Layout in the database. ``traits`` and ``pending`` are JSON, which keeps their numbers exact."""
 
     messages: int
     at: int
@@ -95,7 +96,7 @@ class _Stored(msgspec.Struct, array_like=True):
 
 
 class _Outline(msgspec.Struct, array_like=True):
-    """The first fields of :class:`_Stored`, which mean the same whatever the revision."""
+    """First fields of :class:`_Stored`, which have the same meaning in every revision."""
 
     messages: int
     at: int
@@ -103,7 +104,7 @@ class _Outline(msgspec.Struct, array_like=True):
 
 
 class _Declared(msgspec.Struct, array_like=True):
-    """The fields of :class:`_Stored` up to ``pending``; those between are not looked at."""
+    """Fields of :class:`_Stored` up to ``pending``; those between are not decoded."""
 
     messages: int
     at: int
@@ -126,7 +127,7 @@ _encode_json = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class _NumberedNames:
-    """What the numbers stand for in one ruleset."""
+    """Rules and journeys of one ruleset by number."""
 
     __slots__ = ("journeys", "rules")
 
@@ -145,7 +146,7 @@ def _numbered_names(ruleset: Ruleset) -> _NumberedNames:
 
 
 def read_state(stored: bytes, ruleset: Ruleset) -> State:
-    """What the row holds of these rules, which must not be more than its revision covers."""
+    """Decode a stored state for the rules of ``ruleset``, all of which the row must contain."""
     row = _decode(stored)
     names, leaves = _numbered_names(ruleset), ruleset.leaves
     rules, journeys = names.rules, names.journeys
@@ -189,27 +190,27 @@ def write_state(state: State, ruleset: Ruleset) -> bytes:
 
 
 def json_size(value: object) -> int:
-    """Bytes of the value written as JSON."""
+    """Return the size of the value as JSON, in bytes."""
     return len(_encode_json(value))
 
 
 def count_messages(stored: bytes) -> int:
-    """How many messages the state was made of, whatever its revision."""
+    """Return how many messages the state was computed from; any revision is readable."""
     return _decode_outline(stored).messages
 
 
 def last_decided_at(stored: bytes) -> int:
-    """The last instant at which the state decided anything, whatever its revision."""
+    """Return the instant of the last decision; any revision is readable."""
     return _decode_outline(stored).at
 
 
 def first_seen_of(stored: bytes) -> int | None:
-    """When the customer's first message was, whatever the revision; not of a stale one."""
+    """Return the instant of the first message, which is wrong in a stale state; any revision is readable."""
     return _decode_outline(stored).born
 
 
 def declared_traits_at(stored: bytes, now: int) -> dict[str, Any] | None:
-    """The declared traits as of ``now``, whatever the revision; None where only the state as a whole can tell."""
+    """Return the declared traits as of ``now``; None if the whole state is needed. Any revision is readable."""
     row = _decode_declared(stored)
     if row.pending or row.is_truncated or row.at > now:
         return None

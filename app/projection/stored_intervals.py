@@ -1,4 +1,4 @@
-"""Stored intervals: the rows of ``transitions`` as they are read."""
+"""Stored intervals, read from the table ``transitions``."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _decode_cause = msgspec.json.Decoder(Cause).decode
 
 
 async def read_intervals(connection: Connection, customer_ids: Iterable[bytes]) -> list[Interval]:
-    """What the table holds of these customers and has not been retracted."""
+    """Return the intervals of these customers that are not retracted."""
     return [interval_from_row(row) for row in await connection.fetch(_STORED_INTERVALS, list(customer_ids))]
 
 
 def interval_from_row(row: Iterable[Any]) -> Interval:
-    """A row of ``transitions``: the columns of an interval, in the order of ``_STORED_INTERVALS``."""
+    """Convert a row of ``transitions`` with the columns of ``_STORED_INTERVALS``."""
     customer, definition, value, version, entered_at, entered_cause, left_at, left_cause, meaning = row
     return Interval(
         customer,

@@ -1,6 +1,6 @@
-"""Writes of a projection: the tables customers and transitions. No other module writes them.
+"""Writes of a projection to the tables customers and transitions, which no other module writes.
 
-Each write is one statement, however many customers it covers.
+Each write is one statement for any number of customers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from app.projection.state import Cause, State
 from app.registry.rule_numbers import find_retired_meaning, forget_retired_meaning
 
 SWEEP_NOW: Final = 0
-"""A ``sweep_at`` that is always due: the worker takes stale customers first."""
+"""Value of ``sweep_at`` that is always due, so that the worker takes stale customers first."""
 
 
 class ProjectedCustomer(msgspec.Struct):
@@ -29,13 +29,13 @@ class ProjectedCustomer(msgspec.Struct):
     stored: bytes
     stale: bool
     revision: int
-    """The highest rule number that ``stored`` is complete for."""
+    """Highest rule number for which ``stored`` is complete."""
 
 
 _encode_cause = msgspec.json.Encoder().encode
 
 _MERGE_CUSTOMERS = """
--- Customers that became part of another. One that was taken over whole keeps its history under its new id.
+-- Deletes the rows of merged customers. If a whole customer only gets a new id, its intervals move to that id.
 WITH adopted AS (
     UPDATE transitions t SET customer_id = a.customer_id
     FROM unnest($1::uuid[], $2::uuid[]) AS a (former_id, customer_id)
@@ -46,7 +46,7 @@ DELETE FROM customers WHERE id = ANY($3::uuid[])
 
 
 async def merge_customers(connection: Connection, resolution: Resolution) -> None:
-    """Delete the rows of merged customers and move the history of those taken over whole: one statement, or none."""
+    """Delete the rows of merged customers and move the intervals of those that only get a new id."""
     adopted = [
         (customer.origins[0].id, customer.id)
         for customer in resolution.customers.values()
@@ -63,7 +63,7 @@ async def merge_customers(connection: Connection, resolution: Resolution) -> Non
 
 
 _WRITE_CUSTOMERS = """
--- The states of a flush and the intervals that begin, end or never were.
+-- Stores the states of a flush, and the intervals that begin, end or are retracted.
 WITH begun AS (
     INSERT INTO transitions (customer_id, definition, value, version, entered_at, entered_cause, left_at, left_cause,
                              meaning, entered_recorded_at, left_recorded_at)
@@ -139,9 +139,10 @@ def _encode_optional_cause(cause: Cause | None) -> bytes | None:
 
 
 def next_sweep_at(projected: ProjectedCustomer, flips: int | None, now: int) -> int | None:
-    """Left where it is while it is early enough: an unchanged indexed column keeps the update HOT.
+    """Return when the worker next sweeps the customer; the stored instant if it is early enough.
 
-    The price is a visit of the sweeper that finds nothing due and moves it then.
+    An indexed column that does not change keeps the update HOT. The price is a sweep that finds nothing due and then
+    moves the instant.
     """
     if projected.stale:
         return SWEEP_NOW
@@ -155,7 +156,7 @@ def next_sweep_at(projected: ProjectedCustomer, flips: int | None, now: int) -> 
 
 
 _RETRACT = """
--- Intervals of a meaning that its definition no longer has, a batch at a time; indexes transitions_open and
+-- Retracts a batch of intervals of a meaning that its definition no longer has; indexes transitions_open and
 -- transitions_ended.
 WITH old AS (
     (SELECT customer_id, value, entered_at FROM transitions
