@@ -1,1 +1,1 @@
-"""Read queries. Hide the statements behind each question and how one is answered exactly as of an instant."""
+"""Read queries about customers, segments and open streams: exact as of an instant. They write nothing."""

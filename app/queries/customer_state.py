@@ -1,7 +1,7 @@
-"""The states that every read rests on. A read never writes and is never stale.
+"""Customer states for reads, which never write and are never stale.
 
-A stored truth is believed while nothing can have changed it: a rule that the row holds, not marked stale, ``flips_at``
-ahead. If only time has passed the state is carried forward in memory; otherwise the customer's log is replayed.
+A read uses a stored state as it is if the row contains the rule, is not marked stale, and ``flips_at`` is in the
+future. If only time has passed, the read folds the state forward in memory; otherwise it replays the customer's log.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from app.touchpoint import STRENGTH, Identity
 
 
 class StoredState(msgspec.Struct):
-    """A customer's row as far as reads look at it."""
+    """Columns of a customer's row that reads need."""
 
     id: bytes
     state: bytes
@@ -39,7 +39,7 @@ class Membership(msgspec.Struct, frozen=True):
 
 
 class CurrentStage(msgspec.Struct, frozen=True):
-    """The place in one journey."""
+    """Current stage in one journey."""
 
     stage: str | None
     since: int | None
@@ -48,7 +48,7 @@ class CurrentStage(msgspec.Struct, frozen=True):
 
 
 class Customer(msgspec.Struct):
-    """A customer at ``as_of``, with the rules that said so, the state they said it of, and until when it stays so."""
+    """A customer at ``as_of``, with the ruleset and the state from which it was computed."""
 
     id: bytes
     identities: list[Identity]
@@ -59,11 +59,11 @@ class Customer(msgspec.Struct):
     ruleset: Ruleset
     state: State
     until: Mapping[str, int]
-    """As of :func:`valid_until`: also of segments that the customer will enter."""
+    """Result of :func:`valid_until`; it includes segments that the customer will enter."""
 
 
 def is_current(row: StoredState, ruleset: Ruleset, now: int) -> bool:
-    """Whether all that is stored of the customer, intervals too, holds at ``now`` as it stands."""
+    """Return True if everything stored about the customer, intervals included, is correct at ``now``."""
     return (
         not row.stale
         and row.revision >= coverage_of(ruleset).current_revision
@@ -72,9 +72,10 @@ def is_current(row: StoredState, ruleset: Ruleset, now: int) -> bool:
 
 
 def advance_to(row: StoredState, ruleset: Ruleset, now: int, points_max: int) -> State | None:
-    """The state at ``now``, or None where only the log can tell. A state may be ahead of a clock that is behind.
+    """Return the state at ``now``; None if the customer needs a replay.
 
-    While an edited definition is filled the row does not know what it will be, and nobody asks for it yet.
+    The state may be later than ``now`` if this process's clock is behind. It lacks candidates that are not backfilled
+    yet, which no read needs.
     """
     rule_coverage = coverage_of(ruleset)
     if row.stale or row.revision < rule_coverage.current_revision:
@@ -99,9 +100,9 @@ async def states_at(
     *,
     with_values: bool = False,
 ) -> dict[bytes, State]:
-    """The state of each customer at exactly ``instant``, which may lie behind what is stored. Needs a snapshot.
+    """Return each customer's state at exactly ``instant``, which may be before the stored state's instant.
 
-    ``with_values``: computed traits will be asked of it too, not only truths.
+    With ``with_values``, the states can also answer for computed traits. Requires a snapshot.
     """
     states: dict[bytes, State] = {}
     to_replay: list[bytes] = []
@@ -123,12 +124,12 @@ async def states_at(
 
 
 def _needs_log(state: State, ruleset: Ruleset, with_values: bool) -> bool:
-    """Its truths of now are right, but what happens next, or a value, cannot be told from it."""
+    """Return True if the state's truths are correct, but it lacks data for future changes or computed traits."""
     return state.is_truncated and (bool(state.pending) or (with_values and not _holds_values(state, ruleset)))
 
 
 def _holds_values(state: State, ruleset: Ruleset) -> bool:
-    """Whether the touchpoints that computed traits rest on are all there; others may have been forgotten."""
+    """Return True if the state has all touchpoints that computed traits read; it may lack others."""
     leaves = {leaf for trait in ruleset.traits for leaf in ruleset.leaves_of(f"trait:{trait.key}")}
     return not any(leaf in leaves and series.overflowed for leaf, series in state.series.items())
 
@@ -142,7 +143,7 @@ def build_customer(
     now: int,
     points_max: int,
 ) -> Customer | None:
-    """What a state says of a customer; None where the log is needed, to say until when or to work out a trait."""
+    """Build the customer from a state; return None if ``valid_until`` or a computed trait needs the log."""
     if _needs_log(state, ruleset, with_values=True):
         return None
     try:
@@ -163,7 +164,7 @@ def build_customer(
 
 
 def _merge_traits(state: State, ruleset: Ruleset, now: int) -> dict[str, Any]:
-    """Declared and computed ones; a computed one hides a declared one of its name, be it missing itself."""
+    """Return declared and computed traits. A computed trait hides a declared one of its name, even without a value."""
     if not ruleset.traits or state.born is None:
         return state.traits
     computed = {trait.key for trait in ruleset.traits}
@@ -172,13 +173,13 @@ def _merge_traits(state: State, ruleset: Ruleset, now: int) -> dict[str, Any]:
 
 
 def sort_identities(kinds: Sequence[str], values: Sequence[str]) -> list[Identity]:
-    """Strongest first."""
+    """Return the identities, strongest first."""
     pairs = sorted(zip(kinds, values, strict=True), key=lambda pair: (STRENGTH.get(pair[0], 3), pair))
     return [Identity(kind, value) for kind, value in pairs]
 
 
 def truth_of(state: State, ruleset: Ruleset, rule_id: str) -> Truth:
-    """Of any rule. Before its first message a customer is in nothing."""
+    """Return the truth of a rule, which is false before the customer's first message."""
     if state.born is None:
         return Truth(False, 0)
     return state.truths.get(rule_id) or Truth(ruleset.initial[rule_id], state.born)
@@ -204,10 +205,10 @@ def current_stage_of(state: State, journey: str, until: Mapping[str, int]) -> Cu
 
 
 def valid_until(state: State, ruleset: Ruleset, points_max: int) -> dict[str, int]:
-    """When each ``segment:KEY`` and ``journey:KEY`` changes if nothing arrives; those that never do are missing.
+    """Return when each ``segment:KEY`` and ``journey:KEY`` changes if no message arrives, without those that never do.
 
     Raises:
-        NeedsReplay: messages of the future wait, and the state is too short to walk over them.
+        NeedsReplay: Future messages are pending, and the state was truncated.
     """
     ends: dict[str, int] = {}
     if state.pending:
@@ -226,7 +227,7 @@ def valid_until(state: State, ruleset: Ruleset, points_max: int) -> dict[str, in
 
 
 def _find_stage_end(state: State, journey: str, stages: Sequence[tuple[str, str]]) -> int | None:
-    """Only the rules of the current stage and of those after it can move a customer."""
+    """Return the earliest change of the rules of the current and later stages: no other rule changes the stage."""
     position = state.journeys.get(journey)
     current = None if position is None else position.stage
     ends: list[int] = []

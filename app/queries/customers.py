@@ -1,4 +1,4 @@
-"""Questions about single customers: who they are, where they stand, since when, until when and why."""
+"""Queries about single customers: identities, traits, stages and segments, their history and explanations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from app.rules.engine.ruleset import Ruleset
 from app.rules.language.references import Definition
 
 _CUSTOMER = """
--- One customer by any of its identities, likeliest first; with the revision of the definitions that hold now.
+-- One customer by any of its identities, likeliest first, and the current revision of the definitions.
 SELECT (SELECT value FROM revisions WHERE name = 'definitions') AS definitions,
        c.id, c.state, c.flips_at, c.revision, c.stale, m.kinds, m.values
 FROM (SELECT customer_id
@@ -41,7 +41,7 @@ CROSS JOIN LATERAL (SELECT array_agg(kind) AS kinds, array_agg(value) AS values
 """
 
 _CUSTOMERS = """
--- The same for many at once; ``place`` is the number of the question.
+-- The same for many customers; ``place`` is the position of the question.
 SELECT DISTINCT ON (requested.place) requested.place,
        c.id, c.state, c.flips_at, c.revision, c.stale, m.kinds, m.values
 FROM unnest($1::int[], $2::uuid[]) WITH ORDINALITY AS requested (place, id, rank)
@@ -61,10 +61,10 @@ ORDER BY entered_at, definition, value
 
 
 class CustomerQueries:
-    """Questions about single customers. ``now`` is an argument: it is read once a request.
+    """Queries about single customers. ``ids`` are identities that a request may mean, likeliest first.
 
-    Where ``past`` is said, ``now`` is an instant of the past: the log is replayed up to it, and what came later is the
-    future that ``valid_until`` knows.
+    ``now`` is an argument because a request reads the clock once. With ``past``, it is an instant of the past: the log
+    is replayed up to it, and ``valid_until`` treats later messages as future messages.
     """
 
     def __init__(self, pool: Pool, registry: Registry, settings: Settings) -> None:
@@ -73,12 +73,12 @@ class CustomerQueries:
         self._points_max = settings.series_points_max
 
     async def customer(self, ids: Sequence[bytes], now: int, *, past: bool = False) -> Customer:
-        """By the ids of identities that may be meant. Raises :class:`NotFound`."""
+        """Return the customer of the first identity that has one. Raise :class:`NotFound` if no identity has one."""
         if past:
             return await self._replay_customer(ids, now)
         row = await self._pool.fetchrow(_CUSTOMER, ids)
         if row is None:
-            raise NotFound("There is no such customer.")
+            raise NotFound("No customer has this identity.")
         definitions, *stored, kinds, values = row
         ruleset = self._registry.rules.current
         if definitions == ruleset.revision:
@@ -93,11 +93,11 @@ class CustomerQueries:
         return await self._replay_customer(ids, now)
 
     async def _replay_customer(self, ids: Sequence[bytes], now: int) -> Customer:
-        """The slow way, in one snapshot: definitions, row and log belong together."""
+        """Replay the customer in one snapshot, so that definitions, row and log match."""
         async with snapshot(self._pool) as connection:
             row = await connection.fetchrow(_CUSTOMER, ids)
             if row is None:
-                raise NotFound("There is no such customer.")
+                raise NotFound("No customer has this identity.")
             definitions, *stored, kinds, values = row
             ruleset = await self._registry.rules.read_at(connection, definitions)
             id = stored[0]
@@ -108,7 +108,7 @@ class CustomerQueries:
         return customer
 
     async def customers(self, questions: Sequence[Sequence[bytes]], now: int) -> list[Customer | None]:
-        """Many at once: for each question, the ids of identities that may be meant."""
+        """Return the customer of each question, or None; a question is a sequence of ids as in :meth:`customer`."""
         places = [place for place, ids in enumerate(questions) for _ in ids]
         identity_ids = [id for ids in questions for id in ids]
         customers: list[Customer | None] = [None] * len(questions)
@@ -124,9 +124,9 @@ class CustomerQueries:
     async def list_stays(
         self, ids: Sequence[bytes], kind: str, key: str | None, now: int, *, past: bool = False
     ) -> tuple[bytes, list[Interval], int]:
-        """Stays in stages (``kind`` journey) or segments, oldest first, with the customer and the instant.
+        """Return the customer's id, its intervals in stages or segments, oldest first, and the instant of the answer.
 
-        Raises :class:`NotFound` for a customer or definition that does not exist.
+        ``kind`` is journey or segment. Raise :class:`NotFound` if the customer or the definition does not exist.
         """
         async with snapshot(self._pool) as connection:
             row, ruleset = await self._read_customer(connection, ids)
@@ -144,14 +144,17 @@ class CustomerQueries:
                 return row.id, [interval_from_row(interval) for interval in rows], as_of
             replayed = await replay_log(connection, [row.id], ruleset, now)
         changes: Iterable[Transition] = replayed[row.id].changes if row.id in replayed else ()
-        wanted_ids = set(definition_ids)
-        relevant_changes = [change for change in changes if change.definition in wanted_ids]
-        stays = continue_intervals(row.id, relevant_changes, definition_refs_of(ruleset)).begun
-        stays.sort(key=lambda stay: (stay.entered_at, stay.definition, stay.value))
-        return row.id, stays, now
+        requested_ids = set(definition_ids)
+        relevant_changes = [change for change in changes if change.definition in requested_ids]
+        intervals = continue_intervals(row.id, relevant_changes, definition_refs_of(ruleset)).begun
+        intervals.sort(key=lambda interval: (interval.entered_at, interval.definition, interval.value))
+        return row.id, intervals, now
 
     async def explain_segment(self, ids: Sequence[bytes], key: str, now: int) -> tuple[Definition, Explanation]:
-        """Raises :class:`NotFound` for a customer or definition that does not exist."""
+        """Return the segment, and why the customer is or is not a member.
+
+        Raise :class:`NotFound` if the customer or the segment does not exist.
+        """
         async with snapshot(self._pool) as connection:
             row, ruleset = await self._read_customer(connection, ids)
             definition = _find_definition(ruleset, "segment", key)
@@ -160,7 +163,10 @@ class CustomerQueries:
     async def explain_journey(
         self, ids: Sequence[bytes], key: str, now: int
     ) -> tuple[Definition, CurrentStage, list[tuple[str, Explanation]]]:
-        """With (stage, why) of each stage, in order. Raises :class:`NotFound`."""
+        """Return the journey, the customer's current stage, and (stage, explanation) of each stage in order.
+
+        Raise :class:`NotFound` if the customer or the journey does not exist.
+        """
         async with snapshot(self._pool) as connection:
             row, ruleset = await self._read_customer(connection, ids)
             definition = _find_definition(ruleset, "journey", key)
@@ -172,7 +178,10 @@ class CustomerQueries:
         return definition, stage, stages
 
     async def explain_trait(self, ids: Sequence[bytes], key: str, now: int) -> tuple[Definition, dict[str, Any]]:
-        """``value``, ``valid_until`` and what a computed trait was worked out from. Raises :class:`NotFound`."""
+        """Return the computed trait, and its ``value``, ``valid_until`` and the touchpoints behind it.
+
+        Raise :class:`NotFound` if the customer or the trait does not exist.
+        """
         async with snapshot(self._pool) as connection:
             row, ruleset = await self._read_customer(connection, ids)
             definition = _find_definition(ruleset, "trait", key)
@@ -184,7 +193,7 @@ class CustomerQueries:
     async def _read_customer(self, connection: Connection, ids: Sequence[bytes]) -> tuple[StoredState, Ruleset]:
         row = await connection.fetchrow(_CUSTOMER, ids)
         if row is None:
-            raise NotFound("There is no such customer.")
+            raise NotFound("No customer has this identity.")
         definitions, *stored, _, _ = row
         return StoredState(*stored), await self._registry.rules.read_at(connection, definitions)
 

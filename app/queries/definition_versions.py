@@ -1,4 +1,4 @@
-"""The change log of a definition: every version it had, and what became of it."""
+"""Version history of a definition, with the status of every version."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from app.postgres.pool import Pool
 from app.rules.language.fields import KEY_PATTERN
 
 _KEY: Final = re.compile(KEY_PATTERN)
-"""The database takes no NUL, not even to say that there is nothing of that name."""
+"""Other keys are not looked up: they cannot exist, and PostgreSQL refuses a text with NUL."""
 
 Status = Literal["current", "filling", "superseded", "archived"]
 
 _VERSIONS = """
--- Every version, newest first. The one that took another's place was activated at the very instant.
+-- Every version, newest first. A version is superseded if a newer one was activated at the instant at which it ended.
 SELECT d.version, d.name, d.description, d.owner, d.note,
        CASE WHEN d.superseded_at IS NULL AND d.activated_at IS NULL THEN 'filling'
             WHEN d.superseded_at IS NULL THEN 'current'
@@ -32,7 +32,7 @@ FROM definitions d WHERE d.kind = $1 AND d.key = $2 ORDER BY d.version DESC
 
 
 class Version(msgspec.Struct, frozen=True):
-    """``body`` is JSON: a rule, the stages of a journey, a value expression."""
+    """One version of a definition. ``body`` is JSON: a rule, the stages of a journey or a value expression."""
 
     version: int
     name: str
@@ -48,8 +48,8 @@ class Version(msgspec.Struct, frozen=True):
 
 
 async def list_definition_versions(pool: Pool, kind: str, key: str) -> list[Version]:
-    """Newest first, those of an archived definition too. Raises :class:`NotFound`."""
+    """Return all versions, newest first, also of an archived definition. Raise :class:`NotFound` without versions."""
     rows = await pool.fetch(_VERSIONS, kind, key) if _KEY.fullmatch(key) else []
     if not rows:
-        raise NotFound(f"There never was a {kind} {key}.")
+        raise NotFound(f"There is no {kind} {key}, neither current nor archived.")
     return [Version(*row) for row in rows]

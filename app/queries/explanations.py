@@ -1,4 +1,7 @@
-"""Why a rule holds for a customer or does not: the whole log folded without limits, every node watched on the way."""
+"""Explanations: why a rule holds for a customer or not.
+
+An explanation folds the customer's whole log without caps and follows every node of the rule.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from app.rules.engine.ruleset import Ruleset
 
 
 class Explanation(msgspec.Struct):
-    """``tree`` as in :mod:`app.rules.engine.explanation`; instants in microseconds."""
+    """Explanation of a rule: ``tree`` as in :mod:`app.rules.engine.explanation`, instants in microseconds."""
 
     holds: bool
     since: int | None
@@ -28,7 +31,7 @@ class Explanation(msgspec.Struct):
 
 
 class ExplainedReplay(msgspec.Struct):
-    """A customer's log told to a set of rules up to an instant, and which messages stand behind each leaf."""
+    """A customer's log, folded up to ``now``, with the (instant, message id) pairs that matched each leaf."""
 
     state: State
     ruleset: Ruleset
@@ -45,7 +48,10 @@ class ExplainedReplay(msgspec.Struct):
         return Explanation(truth.holds, since, tree["valid_until"], tree)
 
     def explain_value(self, key: str) -> dict[str, Any]:
-        """Of a computed trait, as :func:`app.rules.engine.explanation.explain_value` says it; missing before birth."""
+        """Explain a computed trait as :func:`app.rules.engine.explanation.explain_value` does.
+
+        Before the customer's first message the trait has no value.
+        """
         explanation = self.ruleset.explain_value(key, self.state, self.now, lambda leaf: self.messages.get(leaf, []))
         if self.state.born is None:
             explanation |= {"value": None, "valid_until": None}
@@ -66,7 +72,7 @@ class ExplainedReplay(msgspec.Struct):
             _limit_valid_until(tree, self.ruleset.explain_rule(rule_id, future_state, instant), instant)
 
     def _future_states(self) -> Iterator[tuple[int, State]]:
-        """Messages of the future count from their instant on, which may come before time alone changes anything."""
+        """Yield the state at the instant of each future message, which may change an answer before time alone does."""
         if not self.state.pending:
             return
         future_state = deepcopy(self.state)
@@ -78,7 +84,7 @@ class ExplainedReplay(msgspec.Struct):
 async def explain_rule(
     connection: Connection, customer: bytes, rule_id: str, ruleset: Ruleset, now: int
 ) -> Explanation:
-    """Each node with since when its truth has been what it is."""
+    """Explain a rule; each node has the instant since which its truth is unchanged."""
     return (
         await replay_for_explanation(connection, customer, ruleset.ruleset_for_explanation(rule_id), now)
     ).explain_rule(rule_id)
@@ -87,7 +93,7 @@ async def explain_rule(
 async def replay_for_explanation(
     connection: Connection, customer: bytes, ruleset: Ruleset, now: int
 ) -> ExplainedReplay:
-    """Needs a transaction: the log is read through a cursor."""
+    """Fold the customer's log up to ``now``. Requires a transaction, because a cursor reads the log."""
     inputs = await read_inputs(connection, customer, ruleset)
     bucketing_keys = await bucketing_keys_of(connection, [customer]) if ruleset.reads_bucketing_key else {}
     state = State(bucketing_key=bucketing_keys.get(customer))
@@ -101,14 +107,14 @@ async def replay_for_explanation(
 
 
 def _mark_never_true(node: dict[str, Any]) -> None:
-    """Before its first message nothing holds for a customer, not even a ``not``."""
+    """Mark each node as false: before a customer's first message nothing holds, not even a ``not``."""
     node["truth"], node["since"], node["valid_until"] = False, None, None
     for child in node["nodes"]:
         _mark_never_true(child)
 
 
 def _limit_valid_until(node: dict[str, Any], later: dict[str, Any], instant: int) -> None:
-    """Correct until when each truth lasts by what is so at ``instant``, up to which it was right."""
+    """Correct the end of truths that last until ``instant`` or longer by ``later``, the tree at ``instant``."""
     until = node["valid_until"]
     if until is None or until >= instant:
         node["valid_until"] = later["valid_until"] if node["truth"] == later["truth"] else instant

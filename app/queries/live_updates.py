@@ -1,7 +1,7 @@
-"""Live updates of visitors' profiles: one poller in a process finds out what changed for all open streams.
+"""Live updates of visitors' profiles: one poller in each process updates all open streams.
 
-It asks one cheap statement for all of them: which row stands for each identity, and which version of it. Only those
-whose row is another one, whose answer was due to change by itself, or whose rules are other ones, are looked at.
+One cheap statement reads, for all streams, the customer of each identity and the version of its row. The poller
+computes a profile again only if its rows changed, if it was due to change by itself, or if definitions or keys changed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from app.registry.visitor_tokens import Visitor, drop_expired_vouch
 from app.touchpoint import SECOND
 
 _POLL_SECONDS: Final = 0.4
-"""What other processes store is seen after this time, what this one stores at once (`LiveUpdates.notify_change`)."""
+"""Delay until changes by other processes are noticed; changes by this process are noticed at once
+(`LiveUpdates.notify_change`)."""
 _PAUSE_SECONDS: Final = 0.05
 _UNREACHABLE_PAUSE_SECONDS: Final = 2.0
 _CHUNK_STREAMS: Final = 100
@@ -33,7 +34,7 @@ _RETRY_AFTER_SECONDS: Final = 30
 _STREAMS_PER_VISITOR_MAX: Final = 20
 
 _ROWS = """
--- Which customer each watched identity has, and the transaction that wrote its row last. Primary keys.
+-- The customer of each watched identity, and the transaction that last wrote its row; primary keys.
 SELECT i.id, c.id AS customer, c.xmin::text AS version
 FROM identities i JOIN customers c ON c.id = i.customer_id
 WHERE i.id = ANY($1::uuid[])
@@ -45,15 +46,18 @@ SeenRows = tuple[tuple[bytes, bytes, str], ...]
 
 
 class VisitorStream:
-    """One open stream. ``due`` is when its answer changes by itself; ``latest`` the last answer, not yet taken."""
+    """One open stream.
+
+    ``due`` is when its profile changes by itself. ``latest_profile`` is a published profile that was not taken yet.
+    """
 
     def __init__(self, visitor: Visitor, write_key: str, signing: bytes, origin: str | None) -> None:
         self.visitor = visitor
         self.write_key = write_key
         self.origin = origin
-        """Of the page that watches, where it says so."""
+        """Origin of the page, if it sent one."""
         self.signing = signing
-        """The secret of its first hour: once that is revoked, its tokens are."""
+        """Newest signing secret when the stream was opened; the stream ends when this secret is revoked."""
         self.ids = identity_ids_of(visitor)
         self.seen_rows: SeenRows | None = None
         self.due: int | None = None
@@ -62,7 +66,7 @@ class VisitorStream:
         self._updated = asyncio.Event()
 
     async def wait_for_profile(self, seconds: float) -> PublicProfile | None:
-        """The next answer, which may say what the last one said; None after so many seconds, or once closed."""
+        """Return the next profile, which may equal the last; None after ``seconds`` or when the stream is closed."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._updated.wait(), max(seconds, 0))
         self._updated.clear()
@@ -79,7 +83,7 @@ class VisitorStream:
 
 
 class LiveUpdates:
-    """All open streams of this process, up to ``streams_max`` of the settings."""
+    """All open streams of this process, at most ``streams_max`` of the settings."""
 
     def __init__(self, pool: Pool, registry: Registry, settings: Settings, clock: Clock) -> None:
         self._pool = pool
@@ -108,7 +112,7 @@ class LiveUpdates:
 
     @contextmanager
     def open_stream(self, visitor: Visitor, write_key: str, origin: str | None = None) -> Iterator[VisitorStream]:
-        """The first answer follows at once."""
+        """Register a stream for the duration of the context; its first profile follows at once."""
         stream = VisitorStream(visitor, write_key, self._registry.access.current.signing_keys[-1], origin)
         self._streams.add(stream)
         self._change.set()
@@ -118,15 +122,21 @@ class LiveUpdates:
             self._streams.discard(stream)
 
     def refuse_if_full(self, visitor: Visitor) -> None:
-        """Raises :class:`RateLimited` where the visitor has too many, :class:`Overloaded` where all together have."""
+        """Raise :class:`RateLimited` if the visitor has too many streams, :class:`Overloaded` if the process has."""
         ids = identity_ids_of(visitor)
         if sum(stream.ids == ids for stream in self._streams) >= _STREAMS_PER_VISITOR_MAX:
-            raise RateLimited(f"A visitor may have {_STREAMS_PER_VISITOR_MAX} streams open.", _RETRY_AFTER_SECONDS)
+            raise RateLimited(
+                f"This visitor already has {_STREAMS_PER_VISITOR_MAX} open streams, the maximum; retry later.",
+                _RETRY_AFTER_SECONDS,
+            )
         if len(self._streams) >= self._settings.streams_max:
-            raise Overloaded(f"{self._settings.streams_max} streams are open; ask again later.", _RETRY_AFTER_SECONDS)
+            raise Overloaded(
+                f"The server already has {self._settings.streams_max} open streams, the maximum; retry later.",
+                _RETRY_AFTER_SECONDS,
+            )
 
     def notify_change(self) -> None:
-        """Something was stored: whoever watches need not wait for the next poll."""
+        """Wake the poller after messages were stored, so that streams do not wait for the next poll."""
         if self._streams:
             self._change.set()
 
@@ -139,12 +149,12 @@ class LiveUpdates:
             except UNREACHABLE as error:
                 _log.warning("streams.poll_failed", error=type(error).__name__)
                 await asyncio.sleep(_UNREACHABLE_PAUSE_SECONDS)
-            except Exception:  # noqa: BLE001 - no failure may end every open stream
+            except Exception:  # noqa: BLE001 - a failure must not end every open stream
                 _log.exception("streams.poll_failed")
                 await asyncio.sleep(_UNREACHABLE_PAUSE_SECONDS)
 
     async def _wait_for_change(self) -> None:
-        """Until somebody says so, the earliest answer is due, or it is time to ask; with nobody there, for ever."""
+        """Wait for a notification, the earliest due profile or the poll interval; without streams, only the first."""
         seconds: float | None = None
         if self._streams:
             due = min((stream.due for stream in self._streams if stream.due is not None), default=None)
@@ -155,7 +165,7 @@ class LiveUpdates:
         self._change.clear()
 
     async def poll_once(self) -> None:
-        """Tell every stream whose answer may be another one."""
+        """Publish a profile to every stream whose profile may have changed."""
         streams = list(self._streams)
         if not streams:
             return
@@ -177,7 +187,7 @@ class LiveUpdates:
         self._revisions = revisions
 
     async def _publish_chunk(self, changed: list[VisitorStream], now: int) -> None:
-        """Where they cannot be told together, one by one: who cannot be read must not keep the others waiting."""
+        """Publish profiles together, or one by one if that fails: an unreadable customer must not block the others."""
         try:
             await self._publish_profiles(changed, now)
         except UNREACHABLE:
@@ -191,7 +201,10 @@ class LiveUpdates:
                 await self._publish_chunk([stream], now)
 
     async def _publish_profiles(self, changed: list[VisitorStream], now: int) -> None:
-        """What was seen is older than what is read here: a change in between is seen, and told, once more."""
+        """Publish a profile to each stream.
+
+        Customers are read after the versions of their rows, so a change between the two reads is published twice.
+        """
         visitors = [drop_expired_vouch(stream.visitor, now) for stream in changed]
         customers = await self._customers.customers([identity_ids_of(visitor) for visitor in visitors], now)
         for stream, visitor, customer in zip(changed, visitors, customers, strict=True):
@@ -212,7 +225,7 @@ class LiveUpdates:
             stream.publish(profile)
 
     def _is_still_allowed(self, stream: VisitorStream, grant: WriteKeyGrant) -> bool:
-        """What was asked when it was opened must still be so."""
+        """Return True if the stream's origin and signing secret are still valid."""
         is_for_page = stream.origin is None or grant.allows_origin(stream.origin)
         return is_for_page and stream.signing in self._registry.access.current.signing_keys
 

@@ -1,4 +1,4 @@
-"""What a page may be shown of its visitor: of all that is known of a customer, the part that is marked public."""
+"""Public profile: the part of a customer that a page may read about its visitor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.touchpoint import Identity
 
 
 class PublicStage(msgspec.Struct, frozen=True):
-    """The place in one journey, with the hints for the page that its stage carries."""
+    """Current stage in one journey, with the stage's content for the page."""
 
     stage: str | None
     since: int | None
@@ -25,9 +25,10 @@ class PublicStage(msgspec.Struct, frozen=True):
 
 
 class PublicProfile(msgspec.Struct, frozen=True):
-    """``valid_until`` is the earliest instant at which anything here is another if nothing arrives; None is never.
+    """Public part of a customer.
 
-    ``withheld``: the page says that its visitor is somebody, and nobody who would know has said so too.
+    ``valid_until`` is the earliest instant at which any part changes if no message arrives; None means never.
+    ``withheld`` is True if the page claims identities for its visitor that no server has vouched for.
     """
 
     anonymous_id: str | None
@@ -40,7 +41,7 @@ class PublicProfile(msgspec.Struct, frozen=True):
 
 
 def identity_ids_of(visitor: Visitor) -> list[bytes]:
-    """Whom to ask for, likeliest first: the user who is vouched for, else whoever the anonymous id belongs to."""
+    """Return the ids of the visitor's identities, likeliest first: the vouched user, then the anonymous id."""
     candidates = (("user_id", visitor.user_id), ("anonymous_id", visitor.anonymous_id))
     return [Identity(kind, value).id for kind, value in candidates if value is not None]
 
@@ -48,7 +49,11 @@ def identity_ids_of(visitor: Visitor) -> list[bytes]:
 def public_profile_of(
     customer: Customer | None, visitor: Visitor, *, trusts_identify: bool, public_traits: Collection[str], now: int
 ) -> PublicProfile:
-    """``customer`` is who :func:`identity_ids_of` led to, None for nobody; ``public_traits`` names declared ones."""
+    """Build the public profile of a visitor.
+
+    ``customer`` is the customer of :func:`identity_ids_of`, None if unknown. ``public_traits`` names declared traits
+    that are public; definitions mark the other parts.
+    """
     if customer is None:
         return PublicProfile(visitor.anonymous_id, {}, [], {}, None, False, now)
     if not (trusts_identify or _is_vouched_for(customer, visitor)):
@@ -78,19 +83,20 @@ def public_profile_of(
 
 
 def _is_vouched_for(customer: Customer, visitor: Visitor) -> bool:
-    """Any page may say that its visitor is anybody: that alone must not show what is known of that person.
+    """Return True if the visitor may read the profile.
 
-    Nor of another visitor, for a message may carry a second anonymous id among its externalIds.
+    Any page can claim that its visitor is any user, and a message can carry the anonymous id of another visitor in its
+    externalIds. A claim alone must therefore reveal nothing.
     """
     users = {identity.value for identity in customer.identities if identity.kind == "user_id"}
-    if users:  # every one of them: an alias, which any page may send, makes two users one
+    if users:  # all of them must match: an alias, which any page can send, merges two users
         return users == {visitor.user_id}
     own = Identity("anonymous_id", visitor.anonymous_id or "")
     return all(identity == own for identity in customer.identities)
 
 
 def _trait_ends(customer: Customer, computed: Collection[str], declared: Collection[str]) -> Iterator[int | None]:
-    """When each trait changes by itself: by time, or because messages of the future begin to count."""
+    """Yield when each trait changes by itself, through time or because a future message takes effect."""
     state, ruleset = customer.state, customer.ruleset
     if state.born is None:
         return
@@ -110,7 +116,7 @@ def _trait_ends(customer: Customer, computed: Collection[str], declared: Collect
 
 
 def _future_states(customer: Customer) -> Iterator[tuple[int, State]]:
-    """The state at each instant at which a message of the future begins to count."""
+    """Yield the state at each instant at which a future message takes effect."""
     for instant in sorted({input.at for input in customer.state.pending}):
         future_state = read_state(write_state(customer.state, customer.ruleset), customer.ruleset)
         fold(future_state, customer.ruleset, (), instant, POINTS_UNLIMITED)

@@ -1,7 +1,7 @@
-"""Who is in a segment as of an instant, and how many: the count is the length of the list, always.
+"""Members of a segment as of an instant, and their number, which always equals the length of the list.
 
-Stored intervals answer for customers that are up to date. The others (being filled, due, stale) are worked out from
-their states or their logs, in bounded batches, so that both answers are exact while a definition is new.
+Stored intervals answer for customers that are up to date. The others (not backfilled, due or stale) are computed from
+their states or logs in bounded batches, so both answers are exact even during a backfill.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from app.touchpoint import SECOND, Identity
 
 _BATCH_CUSTOMERS: Final = 500
 _RECOMPUTED_PER_PAGE_MAX: Final = 2_000
-"""A page of a rare segment may be short, so that no request works out the whole base."""
+"""Customers computed for one page. A page of a rare segment may be short, so that no request computes all customers."""
 
 _FIRST_ID: Final = bytes(16)
 
@@ -37,16 +37,16 @@ class Member(msgspec.Struct):
 
 
 class MemberPage(msgspec.Struct):
-    """``after`` is where the next page begins; None at the end."""
+    """One page of members. ``after`` is where the next page begins; None after the last page."""
 
     items: list[Member]
     after: bytes | None
 
 
 class FillProgress(msgspec.Struct, frozen=True):
-    """How far a definition, or all of them, have been worked out for every customer; how fast, and how much longer.
+    """Progress of the backfill of one definition or of all, with its speed and the remaining time.
 
-    Figures of speed are None before the worker's first second at it, and once it is done.
+    Speed and remaining time are None until the worker has measured them, and after the backfill.
     """
 
     customers_total: int
@@ -54,11 +54,11 @@ class FillProgress(msgspec.Struct, frozen=True):
     touchpoints_per_second: float | None = None
     eta_seconds: float | None = None
     since: int | None = None
-    """When the definition came to mean what is being filled."""
+    """Instant at which the definition got the meaning that is being backfilled."""
 
 
 _OUTDATED = """
--- Customers whose stored intervals cannot be believed as of $2, by id: indexes customers_to_fill and customers_due.
+-- Customers whose stored intervals may be outdated as of $2, by id; indexes customers_to_fill and customers_due.
 SELECT id, state, flips_at, revision, stale FROM customers
 WHERE id IN (
     (SELECT id FROM customers WHERE revision < $1 AND id > $3 ORDER BY id LIMIT $4)
@@ -71,7 +71,7 @@ ORDER BY id LIMIT $4
 """
 
 _STORED_MEMBERS = """
--- Intervals open as of $2, by customer: indexes transitions_open and transitions_ended.
+-- Customers with an interval that is open as of $2; indexes transitions_open and transitions_ended.
 SELECT customer_id FROM (
     (SELECT customer_id FROM transitions
      WHERE definition = $1 AND meaning = $7 AND retracted_at IS NULL AND left_at IS NULL AND entered_at <= $2
@@ -94,7 +94,7 @@ SELECT (SELECT count(*) FROM transitions
 """
 
 _COUNT_STORED_OF_OUTDATED = """
--- What the stored intervals say of customers that are worked out instead.
+-- Members by stored interval among the customers that are computed instead.
 SELECT count(*) FROM transitions
 WHERE definition = $1 AND meaning = $4 AND retracted_at IS NULL AND (left_at IS NULL OR left_at > $2)
   AND entered_at <= $2 AND customer_id = ANY($3::uuid[])
@@ -108,14 +108,14 @@ FROM identities WHERE customer_id = ANY($1::uuid[]) GROUP BY customer_id
 """
 
 _UNFILLED = """
--- Customers whose state was made with older definitions: index customers_to_fill.
+-- Customers whose rows lack a rule up to number $1; index customers_to_fill.
 SELECT count(*) FROM customers WHERE revision < $1
 """
 
 _CUSTOMERS = "SELECT count(*) FROM customers"
 
 _SPEED = """
--- The fill on the way to $1: how much of it was done in how many microseconds, and when $1 was introduced.
+-- Progress of the backfill that includes rule $1, the period in which it was made, and when $1 was introduced.
 SELECT (SELECT introduced_at FROM rule_numbers WHERE number = $1) AS since,
        f.customers, f.touchpoints, f.updated_at, f.begun_at
 FROM (SELECT) AS one
@@ -130,7 +130,7 @@ class SegmentMemberQueries:
         self._points_max = settings.series_points_max
 
     async def list_members(self, segment: str, as_of: int, after: bytes | None, items_max: int) -> MemberPage:
-        """Members by customer id. Raises :class:`NotFound` for a segment that is not defined now."""
+        """Return a page of members in the order of their ids. Raise :class:`NotFound` if the segment is not defined."""
         async with snapshot(self._pool) as connection:
             ruleset = await self._ruleset(connection, segment)
             query = _SegmentQuery(connection, ruleset, f"segment:{segment}", as_of, self._points_max)
@@ -138,7 +138,7 @@ class SegmentMemberQueries:
             return MemberPage(await query.describe_members(ids), next_after)
 
     async def count_members(self, segment: str, as_of: int) -> int:
-        """Raises :class:`NotFound`."""
+        """Return the number of members. Raise :class:`NotFound` if the segment is not defined."""
         async with snapshot(self._pool) as connection:
             ruleset = await self._ruleset(connection, segment)
             return await _SegmentQuery(
@@ -146,7 +146,7 @@ class SegmentMemberQueries:
             ).count_members()
 
     async def read_fill_progress(self, kind: str | None = None, key: str | None = None) -> FillProgress:
-        """Of one definition, the candidate's where it has one; of all without any."""
+        """Return the progress of one definition (of its candidate, if it has one), or of all without a key."""
         async with snapshot(self._pool) as connection:
             ruleset = await self._registry.rules.read(connection)
             target = _target_revision(ruleset, kind, key)
@@ -160,7 +160,7 @@ class SegmentMemberQueries:
         return FillProgress(total, total - left, touchpoints / seconds, left * seconds / customers, since)
 
     async def count_unfilled(self) -> int:
-        """Customers still to be brought to all definitions, candidates included."""
+        """Return how many customers lack a definition, candidates included."""
         count: int = await self._pool.fetchval(_UNFILLED, self._registry.rules.current.fill)
         return count
 
@@ -172,7 +172,7 @@ class SegmentMemberQueries:
 
 
 def _target_revision(ruleset: Ruleset, kind: str | None, key: str | None) -> int:
-    """The revision of a row that holds the definition; all of them where none is named."""
+    """Return the lowest revision of a row that contains the definition, or all definitions without a key."""
     if kind is None:
         return ruleset.fill
     current_id = f"{kind}:{key}"
@@ -181,7 +181,7 @@ def _target_revision(ruleset: Ruleset, kind: str | None, key: str | None) -> int
 
 
 class _SegmentQuery:
-    """One question about one segment, in one snapshot."""
+    """One query about one segment, in one snapshot."""
 
     def __init__(self, connection: Connection, ruleset: Ruleset, rule_id: str, as_of: int, points_max: int) -> None:
         self._connection = connection
@@ -193,7 +193,7 @@ class _SegmentQuery:
         self._points_max = points_max
 
     async def find_member_ids(self, after: bytes, items_max: int) -> tuple[list[bytes], bytes | None]:
-        """Ids in order, and where to go on."""
+        """Return ids in order, and the id after which the next page begins, or None."""
         member_ids: list[bytes] = []
         recomputed = 0
         while True:
@@ -227,7 +227,7 @@ class _SegmentQuery:
         return total
 
     async def describe_members(self, ids: Sequence[bytes]) -> list[Member]:
-        """Since when, and until when, each of these members is one."""
+        """Return these members with the start and the end of their membership."""
         if not ids:
             return []
         rows = [StoredState(*row) for row in await self._connection.fetch(_ROWS, ids)]

@@ -1,4 +1,4 @@
-"""What is kept of a customer: the messages of all its identities, and why these are one customer."""
+"""Timeline of a customer: the messages of all its identities, and the links that make these one customer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.touchpoint import Identity
 
 
 class TimelineEntry(msgspec.Struct):
-    """One message of the log; the JSON columns stay text."""
+    """One message of the log; its JSON columns are not decoded."""
 
     type: str
     message_id: str
@@ -46,7 +46,7 @@ WHERE customer_id IS NOT NULL ORDER BY place LIMIT 1
 """
 
 _TIMELINE = """
--- Newest first, from a place on; over all identities of the customer: index touchpoints_of_identity.
+-- Messages of all identities of the customer before a place, newest first; index touchpoints_of_identity.
 SELECT t.type, t.message_id, t.source, t.occurred_at, t.received_at, t.sent_at, t.original_timestamp, t.name,
        t.channel, t.properties, t.context, t.traits, t.carried
 FROM identities i
@@ -58,7 +58,7 @@ LIMIT $5
 """
 
 _LINKS = """
--- Joins and conflicts that touch an identity of the customer.
+-- Links and conflicts of the customer's identities.
 SELECT w.kind, w.value, s.kind, s.value, l.kind, l.joined, l.occurred_at, l.message_id, l.source, l.undone_at
 FROM (
     SELECT l.* FROM identities i JOIN links l ON l.weaker = i.id WHERE i.customer_id = $1
@@ -74,11 +74,11 @@ ORDER BY l.occurred_at, l.message_id COLLATE "C", l.source COLLATE "C", l.weaker
 _decode_pairs = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
 TimelinePlace = tuple[int, str, str]
-"""(occurred_at, message id, source) of the last entry seen."""
+"""(occurred_at, message id, source) of the last entry of the previous page."""
 
 
 def cursor_at(instant: int) -> TimelinePlace:
-    """A place after everything of that instant and before everything later."""
+    """Return the place after all messages of that instant and before all later ones."""
     return instant + 1, "", ""
 
 
@@ -89,14 +89,17 @@ class TimelineQueries:
     async def list_touchpoints(
         self, ids: list[bytes], before: TimelinePlace | None, items_max: int
     ) -> list[TimelineEntry]:
-        """Up to ``items_max`` messages before a place in the one order, newest first. Raises :class:`NotFound`."""
+        """Return up to ``items_max`` messages before a place, newest first.
+
+        Raise :class:`NotFound` if no identity has a customer.
+        """
         async with snapshot(self._pool) as connection:
             customer = await find_customer_id(connection, ids)
             rows = await connection.fetch(_TIMELINE, customer, *(before or _LATEST), items_max)
         return [_entry_from_row(row) for row in rows]
 
     async def list_links(self, ids: list[bytes]) -> tuple[bytes, list[LedgerLink]]:
-        """The customer's id and its links. Raises :class:`NotFound`."""
+        """Return the customer's id and its links. Raise :class:`NotFound` if no identity has a customer."""
         async with snapshot(self._pool) as connection:
             customer = await find_customer_id(connection, ids)
             rows = await connection.fetch(_LINKS, customer)
@@ -104,10 +107,13 @@ class TimelineQueries:
 
 
 async def find_customer_id(connection: Connection, ids: list[bytes]) -> bytes:
-    """Asked in the snapshot of what is read then, because a merge in between would leave nothing to read."""
+    """Return the customer of the first identity that has one. Raise :class:`NotFound` if no identity has one.
+
+    Call it in the snapshot that reads the customer, because a merge in between would leave nothing to read.
+    """
     customer_id: bytes | None = await connection.fetchval(_CUSTOMER_ID, ids)
     if customer_id is None:
-        raise NotFound("There is no such customer.")
+        raise NotFound("No customer has this identity.")
     return customer_id
 
 
@@ -115,8 +121,8 @@ def _entry_from_row(row: Any) -> TimelineEntry:
     *columns, carried = row
     pairs = _decode_pairs(carried)
     identities = [Identity(kind, value) for kind, value in pairs if kind != "previous_id"]
-    return TimelineEntry(*columns, identities)  # type: ignore[call-arg]  # as many as there are columns
+    return TimelineEntry(*columns, identities)  # type: ignore[call-arg]  # one value for each field
 
 
 _LATEST: TimelinePlace = (253_402_300_799_999_999, "", "")
-"""After anything that can be stored: the last instant of the year 9999."""
+"""Place after everything that can be stored: the last instant of the year 9999."""
