@@ -1,1 +1,4 @@
-"""Analysis of the stored log and customers. Hides how sessions, tickets, previews and segment reports are computed."""
+"""Analyses of many customers or of histories: sessions, tickets, previews, verification, segment health.
+
+They compute their results from the log and the stored customers, and write nothing.
+"""

@@ -1,4 +1,4 @@
-"""The whole base of customers, in bounded chunks of one snapshot: for answers that must look at everybody."""
+"""Scan of all customers in bounded chunks, for analyses that must read every customer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FROM identities WHERE customer_id = ANY($1::uuid[]) GROUP BY customer_id
 
 
 class LabelledCustomer(msgspec.Struct, frozen=True):
-    """A customer of a sample."""
+    """A customer of a sample, with its identities."""
 
     id: bytes
     identities: list[Identity]
@@ -48,9 +48,9 @@ async def count_customers(connection: Connection | Pool) -> int:
 
 
 async def scan_customers(connection: Connection | Pool, chunk: int = CHUNK_CUSTOMERS) -> AsyncIterator[list[bytes]]:
-    """Ids in chunks, begun at a random one and gone round: ids are hashes, so any beginning of it is a fair sample.
+    """Yield the ids of all customers in chunks, from a random id to the last and then from the first.
 
-    Between two chunks live requests get their turn.
+    Ids are hashes, so the first chunks are a fair sample. Live requests run between two chunks.
     """
     start = secrets.token_bytes(16)
     for after, last in ((start, _LAST), (_FIRST, start)):
@@ -63,9 +63,10 @@ async def scan_customers(connection: Connection | Pool, chunk: int = CHUNK_CUSTO
 async def fold_customers(
     connection: Connection, ids: Sequence[bytes], ruleset: Ruleset, now: int
 ) -> dict[bytes, ReplayedCustomer]:
-    """What these rules say of each of these customers as of ``now``, from what they read of the log.
+    """Fold each customer under these rules up to ``now``, from the part of the log that they read.
 
-    A state tells when its customer was born; where it cannot be believed the log is read whole.
+    The stored state contains the instant of the first message. If the state is stale or from before rules had numbers,
+    the whole log is read.
     """
     rows = await connection.fetch(_STATES, ids)
     first_seen = {
@@ -78,6 +79,6 @@ async def fold_customers(
 
 
 async def label_customers(connection: Connection, ids: Sequence[bytes]) -> list[LabelledCustomer]:
-    """In the order of ``ids``."""
+    """Return the customers with their identities, in the order of ``ids``."""
     rows = {row["customer_id"]: row for row in await connection.fetch(_IDENTITIES, ids)}
     return [LabelledCustomer(id, sort_identities(rows[id]["kinds"], rows[id]["values"])) for id in ids]

@@ -1,6 +1,6 @@
-"""What a rule that nobody saved would say of the base, and what a change of a segment would move.
+"""Preview of an unsaved rule, and dry run of an edit of a segment.
 
-The same interpreter over the same log as for saved rules, in one snapshot, customer by customer.
+Both run the engine of saved rules over the same log, customer by customer, in one snapshot.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from app.rules.language.nodes import Rule
 from app.rules.language.references import Definition
 
 UNSAVED: Final = "(unsaved)"
-"""The key under which a rule is compiled that has none; no definition can have it."""
+"""Key under which an unsaved rule is compiled; no definition can have it."""
 
 _RULE_ID: Final = f"segment:{UNSAVED}"
 _TIMED_CHUNK_CUSTOMERS: Final = 50
 _Z: Final = 1.959964
-"""Of the normal distribution: 95 % lie within so many standard deviations."""
+"""Standard deviations around the mean that contain 95 % of a normal distribution."""
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """A customer of whom the rule is true, and why."""
+    """A customer for whom the rule holds, and why."""
 
     customer: LabelledCustomer
     why: Explanation
 
 
 class Preview(msgspec.Struct):
-    """``estimate``, ``low`` and ``high`` are all the count itself when everybody was looked at (``exact``)."""
+    """Result of a preview. If all customers were scanned (``exact``), the estimate and its bounds are the count."""
 
     estimate: int
     low: int
@@ -52,14 +52,14 @@ class Preview(msgspec.Struct):
 
 
 class MembershipChange(msgspec.Struct):
-    """Some of the customers that move one way, and how many there are."""
+    """Customers that enter, leave or stay: their number and a sample."""
 
     count: int = 0
     sample: list[LabelledCustomer] = []
 
 
 class SegmentDryRun(msgspec.Struct):
-    """``changes``: other definitions whose meaning changes with it, such as ``segment at-risk``."""
+    """Result of a dry run. ``changes`` are other definitions whose meaning changes too, such as ``segment at-risk``."""
 
     enter: MembershipChange
     leave: MembershipChange
@@ -69,7 +69,7 @@ class SegmentDryRun(msgspec.Struct):
 
 
 class RulePreviews:
-    """``now`` is the instant asked about: it may be one of the past."""
+    """Previews and dry runs as of ``now``, which may be in the past."""
 
     def __init__(self, pool: Pool, registry: Registry, settings: Settings) -> None:
         self._pool = pool
@@ -77,10 +77,10 @@ class RulePreviews:
         self._settings = settings
 
     async def preview(self, rule: Rule, now: int, sample_max: int, within_ms: int | None) -> Preview:
-        """Everybody; with ``within_ms`` only as many as that time allows, chosen at random, and no more evidence.
+        """Count the customers for whom the rule holds, and explain up to ``sample_max`` of them.
 
-        Counting leaves a quarter of that time to the evidence. Raises :class:`InvalidDefinition` for a rule that reads
-        what does not exist.
+        With ``within_ms``, stop after that time: scan random customers for three quarters of it, and explain the sample
+        in the rest. Raise :class:`InvalidDefinition` if the rule reads a definition that does not exist.
         """
         is_over = _deadline(within_ms)
         is_count_over = _deadline(within_ms and (within_ms * 3 / 4 if sample_max else within_ms))
@@ -88,14 +88,14 @@ class RulePreviews:
             ruleset = self._compile_with(await self._registry.rules.read(connection), [_unsaved_segment(rule)])
             rule_only = ruleset.subset([_RULE_ID])
             total = await count_customers(connection)
-            looked_at = 0
+            scanned = 0
             count = 0
             members: list[bytes] = []
             chunks = scan_customers(connection, _TIMED_CHUNK_CUSTOMERS) if within_ms else scan_customers(connection)
             async for ids in chunks:
                 folded = await fold_customers(connection, ids, rule_only, now)
                 member_ids = [id for id in ids if truth_of(folded[id].state, rule_only, _RULE_ID).holds]
-                looked_at += len(ids)
+                scanned += len(ids)
                 count += len(member_ids)
                 members += member_ids[: sample_max - len(members)]
                 if is_count_over():
@@ -105,13 +105,13 @@ class RulePreviews:
                 if is_over():
                     break
                 evidence.append(Evidence(customer, await explain_rule(connection, customer.id, _RULE_ID, ruleset, now)))
-        estimate, low, high = _estimate_total(count, looked_at, total)
-        return Preview(estimate, low, high, looked_at == total, looked_at, total, evidence)
+        estimate, low, high = _estimate_total(count, scanned, total)
+        return Preview(estimate, low, high, scanned == total, scanned, total, evidence)
 
     async def dry_run(self, key: str, rule: Rule, now: int, sample_max: int) -> SegmentDryRun:
-        """Who would enter, leave and stay if ``rule`` took the place of the segment's.
+        """Return which customers would enter, leave and stay if ``rule`` replaced the segment's rule.
 
-        Raises :class:`NotFound`, and :class:`InvalidDefinition` as saving it would.
+        Raise :class:`NotFound` if the segment does not exist, and :class:`InvalidDefinition` as saving it would.
         """
         rule_id = f"segment:{key}"
         async with snapshot(self._pool) as connection:
@@ -143,7 +143,7 @@ class RulePreviews:
         return SegmentDryRun(enter, leave, stay, _list_changed_definitions(current, changed, rule_id), total)
 
     def _compile_with(self, current: Ruleset, definitions: Sequence[Definition]) -> Ruleset:
-        """The current definitions with these beside them, or in the place of those of the same key."""
+        """Compile the current definitions with these added; a definition replaces one of the same kind and key."""
         replaced = {(definition.kind, definition.key) for definition in definitions}
         unchanged = [
             definition for definition in current.definitions if (definition.kind, definition.key) not in replaced
@@ -156,7 +156,7 @@ class RulePreviews:
                 default_journey=self._settings.default_journey,
             )
         except InvalidDefinition as error:
-            # The key that an unsaved rule is compiled under means nothing to whoever wrote the rule.
+            # The author of the rule does not know the key under which it is compiled.
             error.message = error.message.replace(_RULE_ID, "the rule")
             raise
 
@@ -166,7 +166,7 @@ def _unsaved_segment(rule: Rule) -> Definition:
 
 
 def _list_changed_definitions(current: Ruleset, changed: Ruleset, except_id: str) -> list[str]:
-    """Definitions beside ``except_id`` that would mean something else."""
+    """Return the definitions whose meaning would change, without ``except_id``."""
     names = []
     for definition in current.definitions:
         definition_id = f"{definition.kind}:{definition.key}"
@@ -182,13 +182,16 @@ def _deadline(within_ms: float | None) -> Callable[[], bool]:
     return lambda: time.monotonic() >= end
 
 
-def _estimate_total(count: int, looked_at: int, total: int) -> tuple[int, int, int]:
-    """(estimate, low, high) of all: the 95 % interval of Wilson, and no more than is certain by now."""
-    if looked_at == total:
+def _estimate_total(count: int, scanned: int, total: int) -> tuple[int, int, int]:
+    """Return (estimate, low, high) for all customers.
+
+    The bounds are the 95 % Wilson score interval, narrowed to the values that are still possible.
+    """
+    if scanned == total:
         return count, count, count
-    share = count / looked_at
-    spread = _Z * math.sqrt(share * (1 - share) / looked_at + (_Z / (2 * looked_at)) ** 2)
-    middle, scale = share + _Z**2 / (2 * looked_at), 1 + _Z**2 / looked_at
+    share = count / scanned
+    spread = _Z * math.sqrt(share * (1 - share) / scanned + (_Z / (2 * scanned)) ** 2)
+    middle, scale = share + _Z**2 / (2 * scanned), 1 + _Z**2 / scanned
     low = max(count, math.floor((middle - spread) / scale * total))
-    high = min(total - looked_at + count, math.ceil((middle + spread) / scale * total))
+    high = min(total - scanned + count, math.ceil((middle + spread) / scale * total))
     return round(share * total), low, high

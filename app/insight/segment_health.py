@@ -1,6 +1,6 @@
-"""Which segments overlap, say the same, are empty, tiny, never read or no longer move: one report.
+"""Segment health: a report of segments that overlap, mean the same, are empty, tiny, never read or stale.
 
-It rests on the stored intervals, which follow the present within seconds, and never works out a customer.
+It reads only stored intervals, which follow the present within seconds, and computes no customer.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import DAY
 
 SAMPLE_CUSTOMERS: Final = 5_000
-"""Overlaps of a larger base are those of a sample of that many customers."""
+"""Customers whose overlaps are counted; with more customers, overlaps are those of a sample of this size."""
 
 OVERLAPS_MAX: Final = 1_000
-"""A thousand segments have half a million pairs; nobody reads more than the most alike of them."""
+"""Reported overlaps: a thousand segments have half a million pairs, of which only the most similar matter."""
 
 NEAR_DUPLICATE: Final = 0.95
 TINY_SHARE: Final = 0.001
@@ -31,10 +31,10 @@ TINY_MEMBERS: Final = 10
 STALE_DAYS: Final = 90
 
 _BITS: Final = 60
-"""Customers in one word of a set: as many as a bigint holds without its sign."""
+"""Customers in one word of a bit set, which fit into a bigint without its sign."""
 
 _SEGMENTS = """
--- Members of each segment as of now, and when somebody last entered or left: indexes transitions_open, _ended.
+-- Members of each segment as of now, and when a customer last entered or left; indexes transitions_open, _ended.
 SELECT requested.definition, open.members, open.entered_at, ended.left_at
 FROM unnest($1::text[], $2::bigint[]) AS requested (definition, meaning)
 CROSS JOIN LATERAL (
@@ -52,7 +52,7 @@ CROSS JOIN LATERAL (
 _LAST_OF_SAMPLE = "SELECT id FROM customers ORDER BY id OFFSET $1 LIMIT 1"
 
 _SETS = """
--- Who of the sample, the customers up to $3, is in each segment, one bit each: index transitions_open.
+-- Members of each segment among the sample (the customers up to $3), as bit sets; index transitions_open.
 WITH sample AS MATERIALIZED (
     SELECT id, row_number() OVER (ORDER BY id) - 1 AS place FROM customers WHERE id <= $3
 )
@@ -69,7 +69,7 @@ FROM (SELECT requested.definition, place / $5 AS word, bit_or(1::bigint << (plac
 GROUP BY definition
 """
 
-_LEAST_FILLED = "SELECT min(revision) FROM customers"
+_LOWEST_REVISION = "SELECT min(revision) FROM customers"
 
 _INTRODUCED = "SELECT number, introduced_at FROM rule_numbers WHERE number = ANY($1::bigint[])"
 
@@ -77,9 +77,9 @@ _SEGMENT_READS = "SELECT key, reads, last_read_at FROM segment_reads"
 
 
 class SegmentHealth(msgspec.Struct, frozen=True):
-    """One segment. ``last_changed_at``: when a customer last entered or left; None where none ever did.
+    """Health of one segment. ``last_changed_at`` is when a customer last entered or left; None if that never happened.
 
-    Until it is ``filled`` its figures are those of a part of the customers, and it has no flags.
+    Until the segment is ``filled`` (backfilled), its figures cover only some customers, and it has no flags.
     """
 
     key: str
@@ -89,11 +89,11 @@ class SegmentHealth(msgspec.Struct, frozen=True):
     last_changed_at: int | None
     filled: bool
     flags: list[str]
-    """Of empty, tiny, never_read and stale, those that hold; the last two of nothing younger than STALE_DAYS."""
+    """Flags that apply: empty, tiny, never_read, stale. The last two require a definition that is STALE_DAYS old."""
 
 
 class Overlap(msgspec.Struct, frozen=True):
-    """Two segments with members in common. ``jaccard``: those in both, of those in either."""
+    """Two segments with common members. ``jaccard`` is ``both`` divided by ``either``."""
 
     segments: tuple[str, str]
     both: int
@@ -102,9 +102,9 @@ class Overlap(msgspec.Struct, frozen=True):
 
 
 class SegmentHealthReport(msgspec.Struct, frozen=True):
-    """``customers_scanned`` is less than ``customers_total`` where the overlaps are those of a sample.
+    """Health of all segments. ``customers_scanned`` is less than ``customers_total`` if overlaps are of a sample.
 
-    ``overlaps`` are the most alike of ``overlaps_total`` pairs.
+    ``overlaps`` are the most similar of ``overlaps_total`` pairs.
     """
 
     customers_total: int
@@ -129,19 +129,19 @@ class SegmentHealthQueries:
             definitions = sorted(f"segment:{segment.key}" for segment in ruleset.segments)
             numbers = [ruleset.number_of[id] for id in definitions]
             rows = await connection.fetch(_SEGMENTS, definitions, numbers, now)
-            least = await connection.fetchval(_LEAST_FILLED)
+            lowest_revision = await connection.fetchval(_LOWEST_REVISION)
             introduced = {row["number"]: row["introduced_at"] for row in await connection.fetch(_INTRODUCED, numbers)}
-            looked_at, sets = await _read_member_sets(connection, definitions, numbers, total, now)
+            scanned, sets = await _read_member_sets(connection, definitions, numbers, total, now)
         overlaps, overlaps_total = await _find_overlaps(sets)
         segments = []
         for row in rows:
             id = row["definition"]
-            filled = least is None or least >= coverage_of(ruleset).required_revision(id)
+            filled = lowest_revision is None or lowest_revision >= coverage_of(ruleset).required_revision(id)
             is_young = introduced[ruleset.number_of[id]] > now - STALE_DAYS * DAY
             segments.append(_build_health(row, reads, total, now, filled=filled, is_young=is_young))
         return SegmentHealthReport(
             total,
-            looked_at,
+            scanned,
             segments,
             overlaps,
             overlaps_total,
@@ -153,26 +153,26 @@ class SegmentHealthQueries:
 async def _read_member_sets(
     connection: Connection, definitions: Sequence[str], numbers: Sequence[int], total: int, now: int
 ) -> tuple[int, dict[str, int]]:
-    """How many customers were looked at, and by key who of them is a member: bit n stands for the n-th customer.
+    """Return the size of the sample, and the members of each segment by key, as bit sets: bit n is the n-th customer.
 
-    Ids are hashes, so the first of them are a fair sample.
+    Ids are hashes, so the first ones are a fair sample.
     """
-    looked_at = min(total, SAMPLE_CUSTOMERS)
-    if not looked_at:
+    scanned = min(total, SAMPLE_CUSTOMERS)
+    if not scanned:
         return 0, {}
-    last = await connection.fetchval(_LAST_OF_SAMPLE, looked_at - 1)
+    last = await connection.fetchval(_LAST_OF_SAMPLE, scanned - 1)
     sets = {}
     for row in await connection.fetch(_SETS, definitions, numbers, last, now, _BITS):
         words = zip(row["words"], row["bits"], strict=True)
         sets[_segment_key(row["definition"])] = sum(bits << (_BITS * word) for word, bits in words)
         await asyncio.sleep(0)
-    return looked_at, dict(sorted(sets.items()))
+    return scanned, dict(sorted(sets.items()))
 
 
 async def _find_overlaps(sets: Mapping[str, int]) -> tuple[list[Overlap], int]:
-    """The pairs with members in common, the most alike first, and how many such pairs there are.
+    """Return the pairs with common members, the most similar first, and how many such pairs exist.
 
-    Half a million pairs take about half a second; live requests get their turn after each segment.
+    Half a million pairs take about half a second, so live requests run after each segment.
     """
     keys, members = list(sets), list(sets.values())
     sizes = [bits.bit_count() for bits in members]
@@ -219,7 +219,7 @@ def _latest(*instants: int | None) -> int | None:
 
 
 def _find_same_meanings(ruleset: Ruleset) -> list[list[str]]:
-    """Groups of segments whose rules mean the same, whoever wrote them."""
+    """Return groups of segments whose rules have the same meaning, even if they are written differently."""
     groups: dict[str, list[str]] = {}
     for segment in ruleset.segments:
         groups.setdefault(ruleset.nameless_meanings[f"segment:{segment.key}"], []).append(segment.key)

@@ -1,4 +1,4 @@
-"""A customer's sessions, worked out from the log each time they are asked for."""
+"""Sessions of a customer, computed from the log for each request."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from app.postgres.pool import Pool, snapshot
 from app.queries.timeline import TimelinePlace, find_customer_id
 
 TOUCHPOINTS_MAX: Final = 50_000
-"""Touchpoints that are looked at, the latest; of a customer with more, older sessions are not told."""
+"""Limit of touchpoints that are read, the latest ones; older sessions of a customer with more are left out."""
 
 TEXT_CHARS_MAX: Final = 1_000
-"""Of any text of a page, a campaign or a device that is told: a client may send 32 KB of it."""
+"""Limit of each text of a page, campaign or device in the answer, because a client may send 32 KB of it."""
 
 _CHUNK_ROWS: Final = 500
-"""At a time in memory; in between other requests get their turn."""
+"""Rows in memory at a time; other requests run between two chunks."""
 
 _TOUCHPOINTS = """
--- The latest touchpoints up to an instant, oldest first, over all identities: index touchpoints_of_identity. What a
--- client may have sent in an unexpected shape comes out as null.
+-- The latest touchpoints up to an instant, oldest first, over all identities; index touchpoints_of_identity. A value of
+-- an unexpected type becomes null or JSON text.
 SELECT occurred_at, message_id, source, type, name, channel, library,
        acquisition_group, acquisition_source, acquisition_medium, acquisition_campaign, acquisition_term,
        acquisition_content, acquisition_click_id, url, path, title, page_name, device, os, browser, session_id
@@ -63,7 +63,7 @@ ORDER BY occurred_at, message_id COLLATE "C", source COLLATE "C"
 
 
 class SessionList(msgspec.Struct):
-    """``sessions`` are newest first, ``totals`` of all. ``since``: only touchpoints from then on were looked at."""
+    """Sessions, newest first, with totals of all sessions. If ``since`` is set, older touchpoints were not read."""
 
     customer: bytes
     sessions: list[Session]
@@ -79,9 +79,9 @@ class SessionQueries:
     async def list_sessions(
         self, ids: list[bytes], now: int, before: TimelinePlace | None, items_max: int
     ) -> SessionList:
-        """Up to ``items_max`` sessions that began before a place in the one order, as they stood at ``now``.
+        """Return up to ``items_max`` sessions that began before a place, as of ``now``.
 
-        Whatever the customer has done, only these are kept in memory. Raises :class:`NotFound`.
+        Only these are in memory, even for a long history. Raise :class:`NotFound` if no identity has a customer.
         """
         splitter, totals = SessionSplitter(), SessionTotals()
         newest: deque[Session] = deque(maxlen=items_max)
@@ -107,7 +107,7 @@ class SessionQueries:
 
 
 def _session_event_from_row(row: Any) -> SessionEvent | None:
-    """None for a touchpoint that is no visit."""
+    """Convert a row; return None if the touchpoint is not part of a visit."""
     occurred_at, message_id, source, type, name, channel, library, *texts = row
     if not is_visit(type, channel, library):
         return None
@@ -127,8 +127,8 @@ def _session_event_from_row(row: Any) -> SessionEvent | None:
 
 
 def _click_id_value(*, click_id: str | None, url: str | None) -> str | None:
-    """The value of a click id, which is kept nowhere but in the page's address."""
+    """Return the value of a click id, which only the page's URL contains."""
     if click_id is None or url is None:
         return None
-    name = click_id.lower()  # as parameters are read
+    name = click_id.lower()  # names of parameters are compared in lower case
     return find_parameters(query_of(url), {name}).get(name)

@@ -1,9 +1,9 @@
-"""Sessions: one customer's touchpoints of web and app, over all tabs and devices, in stretches of activity. Pure.
+"""Sessions: periods of activity of one customer on web and app, over all tabs and devices. Pure.
 
-Touchpoints are met in the one order. Half an hour without one ends a session, and so does a view that arrives by
-another campaign; midnight does not. What a page sends by itself (how far it was scrolled, that it was left) carries
-a session on, but begins none and is no second look. Nothing here is stored: sessions are a function of the set of
-touchpoints, so one that arrives late can join two of them or part one.
+Touchpoints are processed in the order of the log. Half an hour without a touchpoint ends a session, and so does a page
+view from another campaign; midnight does not. Events that a page sends by itself (scrolled, left) extend a session, but
+they begin none and do not turn a bounce into a longer visit. Sessions are not stored: they are a function of the set of
+touchpoints, so a late touchpoint can join two sessions or split one.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from app.enrichment.channel import sender_of
 from app.touchpoint import MINUTE, SECOND, Order
 
 IDLE: Final = 30 * MINUTE
-"""A touchpoint exactly so long after the one before it begins a new session."""
+"""Pause after which a touchpoint begins a new session, in microseconds; a pause of exactly this length does."""
 
 ENGAGEMENT: Final = frozenset(
     {
         "Page Left",
         "Page Scrolled",
         "JavaScript Error",
-        # GA4's and PostHog's names of the same.
+        # The same events by their names in GA4 and PostHog.
         "user_engagement",
         "scroll",
         "session_start",
@@ -32,10 +32,10 @@ ENGAGEMENT: Final = frozenset(
         "$web_vitals",
     }
 )
-"""Sent by a page or an SDK on its own account: nobody did anything."""
+"""Events that a page or an SDK sends by itself, without an action of the visitor."""
 
 LISTED_MAX: Final = 100
-"""Devices, and ids that clients gave it, which a session tells; in the order in which they were seen."""
+"""Limit of the devices, and of the clients' session ids, of one session; the first ones are listed."""
 
 _VISIT_CHANNELS: Final = frozenset({"web", "app"})
 _DIRECT: Final = "Direct"
@@ -43,11 +43,11 @@ _DIRECT: Final = "Direct"
 Campaign = tuple[str | None, ...]
 
 BeginReason = Literal["first", "pause", "campaign"]
-"""Why a session began: none was before it, a pause, or another campaign."""
+"""Reason why a session began: it is the first one, it follows a pause, or it comes from another campaign."""
 
 
 class Acquisition(msgspec.Struct, gc=False, frozen=True):
-    """Where a visitor came from; ``group`` is the name of a default channel group."""
+    """Attribution of a visit; ``group`` is the name of a default channel group."""
 
     group: str | None = None
     source: str | None = None
@@ -59,13 +59,13 @@ class Acquisition(msgspec.Struct, gc=False, frozen=True):
 
     @property
     def key(self) -> Campaign | None:
-        """What tells one campaign from another; None for a direct visit, which is none."""
+        """Fields that distinguish campaigns; None for a direct visit, which has no campaign."""
         key = (self.source, self.medium, self.campaign, self.term, self.content, self.click_id)
         return None if self.group == _DIRECT or not any(key) else key
 
 
 class PageView(msgspec.Struct, gc=False, frozen=True):
-    """A page, or a screen of an app, which has a name only."""
+    """A page, or a screen of an app, which has only a name."""
 
     url: str | None = None
     path: str | None = None
@@ -80,7 +80,7 @@ class Device(msgspec.Struct, gc=False, frozen=True):
 
 
 class SessionEvent(msgspec.Struct, gc=False, frozen=True):
-    """What a session needs to know of one of its touchpoints. ``page`` is that of a view, None for anything else."""
+    """Fields of a touchpoint that sessions need. ``page`` is None if the touchpoint is not a view."""
 
     order: Order
     name: str
@@ -90,7 +90,7 @@ class SessionEvent(msgspec.Struct, gc=False, frozen=True):
     device: Device | None = None
     session_id: str | None = None
     click: str | None = None
-    """The value of the click id: two clicks on one ad are two arrivals."""
+    """Value of the click id: two clicks on one ad begin two sessions."""
 
     @property
     def campaign(self) -> Campaign | None:
@@ -99,7 +99,7 @@ class SessionEvent(msgspec.Struct, gc=False, frozen=True):
 
 
 class Session(msgspec.Struct):
-    """One stretch of activity; ``first`` is the place of its first touchpoint in the order."""
+    """One period of activity; ``first`` is the place of its first touchpoint in the log."""
 
     first: Order
     begun_by: BeginReason
@@ -114,7 +114,7 @@ class Session(msgspec.Struct):
     devices: dict[Device, None] = {}
     session_ids: dict[str, None] = {}
     active_touchpoints: int = 0
-    """Touchpoints that somebody brought about."""
+    """Touchpoints that are actions of the visitor."""
 
     @property
     def started_at(self) -> int:
@@ -129,12 +129,12 @@ class Session(msgspec.Struct):
         return self.active_touchpoints <= 1
 
     def is_open(self, now: int) -> bool:
-        """Whether a touchpoint of ``now`` would still belong to it."""
+        """Return True if a touchpoint at ``now`` would belong to this session."""
         return now - self.ended_at < IDLE
 
 
 class SessionTotals(msgspec.Struct):
-    """Figures over sessions; the averages of none are None."""
+    """Totals over sessions; the averages are None without sessions."""
 
     count: int = 0
     bounced: int = 0
@@ -164,22 +164,21 @@ class SessionTotals(msgspec.Struct):
 
 
 def is_visit(type: str, channel: str, library: str | None) -> bool:
-    """Whether a touchpoint was made at a page or in an app. Mails, calls and what servers report are not.
+    """Return True if a touchpoint happened on a page or in an app, and not in an e-mail, a call or on a server.
 
-    A page view keeps no ``web`` in its channel when an ad or a search brought it, so the library that sent it counts
-    as much as the channel does.
+    The channel of a page view from an ad or a search is not ``web``, so the library that sent it counts too.
     """
     return channel in _VISIT_CHANNELS or sender_of(library, type).name in _VISIT_CHANNELS
 
 
 class SessionSplitter:
-    """Takes a customer's touchpoints in order, one after the other, and hands out each session when it is over."""
+    """Splits a customer's touchpoints, which are added in order, into sessions."""
 
     def __init__(self) -> None:
         self._session: Session | None = None
 
     def add(self, touchpoint: SessionEvent) -> Session | None:
-        """The session that this touchpoint shows to be over, if there is one."""
+        """Add a touchpoint; return the session that ended before it, or None."""
         session = self._session
         beginning = _reason_to_begin(session, touchpoint)
         if beginning is None:
@@ -191,13 +190,13 @@ class SessionSplitter:
         return session
 
     def finish(self) -> Session | None:
-        """The last session, once there is nothing more to meet."""
+        """Return the last session, after all touchpoints were added."""
         session, self._session = self._session, None
         return session
 
 
 def _reason_to_begin(session: Session | None, touchpoint: SessionEvent) -> BeginReason | None:
-    """Why this touchpoint begins a session; None if it does not."""
+    """Return why this touchpoint begins a session; None if it does not."""
     if session is None or _is_idle(session, touchpoint):
         if touchpoint.name in ENGAGEMENT:
             return None
@@ -210,9 +209,10 @@ def _is_idle(session: Session, touchpoint: SessionEvent) -> bool:
 
 
 def _is_other_campaign(session: Session, touchpoint: SessionEvent) -> bool:
-    """Of views only: what else a page sends repeats its campaign, and two tabs would part a session again and again.
+    """Return True if a view comes from another campaign than the session.
 
-    A session that only its first view gives a campaign was not another one before: some pages send an event first.
+    Only views count: other events repeat the campaign of their page, so two tabs would split a session again and again.
+    The first view of a session may set its campaign, because some pages send an event before the view.
     """
     if touchpoint.page is None:
         return False
@@ -225,7 +225,7 @@ def _extend(session: Session, touchpoint: SessionEvent) -> None:
     session.touchpoints += 1
     session.active_touchpoints += touchpoint.name not in ENGAGEMENT
     if session.pages == 0:
-        _put_acquisition(session, touchpoint)
+        _set_acquisition(session, touchpoint)
     if touchpoint.page is not None:
         session.pages += 1
         session.entry_page = session.entry_page or touchpoint.page
@@ -236,8 +236,8 @@ def _extend(session: Session, touchpoint: SessionEvent) -> None:
         session.session_ids[touchpoint.session_id] = None
 
 
-def _put_acquisition(session: Session, touchpoint: SessionEvent) -> None:
-    """The first campaign up to the first view; where there is none, that the visit was direct."""
+def _set_acquisition(session: Session, touchpoint: SessionEvent) -> None:
+    """Set the acquisition of a session: the first campaign up to the first view, otherwise the direct visit."""
     if touchpoint.acquisition is None or session.campaign is not None:
         return
     if session.acquisition is None or touchpoint.campaign is not None:

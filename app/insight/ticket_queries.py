@@ -1,4 +1,4 @@
-"""A customer's tickets, worked out from the log each time they are asked for."""
+"""Tickets of a customer, computed from the log for each request."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from app.queries.timeline import find_customer_id
 from app.vocabulary.ticket_events import NAMES
 
 TOUCHPOINTS_MAX: Final = 50_000
-"""Touchpoints of tickets that are looked at, the latest."""
+"""Limit of ticket touchpoints that are read, the latest ones."""
 
 ID_CHARS_MAX: Final = 255
 
 _CHUNK_ROWS: Final = 500
 
 _TICKET_TOUCHPOINTS = """
--- What help desks told up to an instant, oldest first, over all identities: index touchpoints_of_identity. What was
--- sent in an unexpected shape comes out as null.
+-- The latest ticket touchpoints up to an instant, oldest first, over all identities; index touchpoints_of_identity. A
+-- value of an unexpected type becomes null or JSON text.
 SELECT occurred_at, message_id, source, name, ticket_id, status, rating, opened_at
 FROM (
     SELECT t.occurred_at, t.message_id, t.source, t.name, t.properties ->> 'ticket_id' AS ticket_id,
@@ -39,7 +39,7 @@ ORDER BY occurred_at, message_id COLLATE "C", source COLLATE "C"
 
 
 class TicketList(msgspec.Struct):
-    """``tickets`` are newest first, ``totals`` of all. ``since``: only touchpoints from then on were looked at."""
+    """Tickets, newest first, with totals of all tickets. If ``since`` is set, older touchpoints were not read."""
 
     customer: bytes
     tickets: list[Ticket]
@@ -53,7 +53,7 @@ class TicketQueries:
         self._touchpoints_max = touchpoints_max
 
     async def list_tickets(self, ids: list[bytes], now: int) -> TicketList:
-        """As they stood at ``now``. Raises :class:`NotFound`."""
+        """Return the tickets as of ``now``. Raise :class:`NotFound` if no identity has a customer."""
         timeline = TicketTimeline()
         rows, since = 0, None
         async with snapshot(self._pool) as connection:

@@ -1,8 +1,8 @@
-"""Tickets: what a help desk told of one customer's troubles, from opening to rating. Pure.
+"""Tickets of one customer in help desks, from opening to rating. Pure.
 
-Touchpoints are met in the one order. Nothing here is stored: tickets are a function of the set of touchpoints, so one
-that arrives late changes them as if it had come in time. What a tool did not tell is not made up: a ticket whose
-opening was not seen has no time of opening, and so no time to the first response.
+Touchpoints are processed in the order of the log. Tickets are not stored: they are a function of the set of
+touchpoints, so a late touchpoint has the same effect as one that arrives in time. Missing data is not guessed: a ticket
+without a reported opening has no opening time, and no time to the first response.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from app.vocabulary.ticket_events import (
 
 
 class TicketEvent(msgspec.Struct, gc=False, frozen=True):
-    """What one touchpoint says of a ticket. ``opened_at`` is when the tool says that it was opened."""
+    """One touchpoint of a ticket. ``opened_at`` is the opening time that the tool reports."""
 
     order: Order
     name: str
@@ -40,7 +40,7 @@ class TicketEvent(msgspec.Struct, gc=False, frozen=True):
 
 
 class Ticket(msgspec.Struct):
-    """One ticket of one source, as far as it was told."""
+    """One ticket of one source, with the data that its touchpoints contain."""
 
     id: str
     source: str
@@ -54,13 +54,13 @@ class Ticket(msgspec.Struct):
     solved_at: int | None = None
     reopened: int = 0
     is_reopened: bool = False
-    """Since it was last solved."""
+    """True if it was reopened after it was last solved."""
     rating: Decimal | None = None
     replies_by_customer: int = 0
 
     @property
     def opened_at(self) -> int | None:
-        """When it was seen to be opened, else when the tool says so."""
+        """Instant of the event that opened it, or the opening time that the tool reports."""
         return self.reported_opened_at if self.created_at is None else self.created_at
 
     @property
@@ -73,23 +73,23 @@ class Ticket(msgspec.Struct):
 
     @property
     def first_response_seconds(self) -> float | None:
-        """To the first reply of an agent after its opening; clocks of tools may put one before it."""
+        """Seconds to an agent's first reply after the opening; wrong clocks of tools may date a reply before it."""
         opened_at = self.opened_at
         if opened_at is None:
             return None
-        replied = next((at for at in self.agent_replied_at if at >= opened_at), None)
-        return None if replied is None else (replied - opened_at) / SECOND
+        replied_at = next((at for at in self.agent_replied_at if at >= opened_at), None)
+        return None if replied_at is None else (replied_at - opened_at) / SECOND
 
     @property
     def resolution_seconds(self) -> float | None:
-        """From its opening to when it was last solved; of an open one None, though it was solved before."""
+        """Seconds from the opening to the last solution; None if the ticket is open, even if it was solved before."""
         if self.status != "solved" or self.opened_at is None or self.solved_at is None:
             return None
         return max(0, self.solved_at - self.opened_at) / SECOND
 
 
 class TicketTotals(msgspec.Struct):
-    """Figures over all tickets of a customer. ``last_csat`` counts ratings that name no ticket too."""
+    """Totals over all tickets of a customer. ``last_csat`` includes ratings without a ticket."""
 
     tickets: int = 0
     open: int = 0
@@ -161,7 +161,10 @@ def _apply_event(ticket: Ticket, event: TicketEvent) -> None:
 
 
 def _status_after(event: TicketEvent) -> TicketStatus | None:
-    """A name says more than a status word, which may be one of the tool's own. A rating changes nothing."""
+    """Return the status that an event sets, or None.
+
+    The event's name takes precedence over the status word, which may be specific to the tool. A rating sets no status.
+    """
     if event.name == RATED:
         return None
     if event.name == SOLVED:
@@ -170,7 +173,7 @@ def _status_after(event: TicketEvent) -> TicketStatus | None:
 
 
 def _apply_status(ticket: Ticket, status: TicketStatus | None, at: int, *, is_reopened_event: bool) -> None:
-    """Several messages may tell of one change: a reply after which it is open, and that it was opened again."""
+    """Apply a status. Several messages may report one change: a reply that opens the ticket, and its reopening."""
     match status:
         case "solved":
             if ticket.status != "solved":

@@ -1,4 +1,4 @@
-"""Is what a segment answers what the log says? Recomputed chunk by chunk, each chunk in a snapshot of its own."""
+"""Verification of a segment: compares its answers with a replay of the log, in one snapshot for each chunk."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ DIFFERENCES_MAX = 20
 _ROWS = "SELECT id, state, flips_at, revision, stale FROM customers WHERE id = ANY($1::uuid[])"
 
 _STAYS = """
--- What is stored of one meaning of the segment; index transitions_one_interval.
+-- Stored intervals of one meaning of the segment; index transitions_one_interval.
 SELECT customer_id, entered_at, left_at FROM transitions
 WHERE customer_id = ANY($1::uuid[]) AND definition = $2 AND meaning = $3 AND retracted_at IS NULL
 """
 
 _ORPHANED_STAYS = """
--- Intervals of customers that do not exist, a row each of the first few, with how many there are: indexes
--- transitions_open and transitions_ended.
+-- Intervals of customers that do not exist: one row for each of the first $3 such customers, with the number of all;
+-- indexes transitions_open and transitions_ended.
 SELECT customer_id, array_agg(entered_at) AS entered, array_agg(left_at) AS left, count(*) OVER () AS customers
 FROM (SELECT customer_id, entered_at, left_at FROM transitions
       WHERE definition = $1 AND meaning = $2 AND retracted_at IS NULL AND left_at IS NULL
@@ -42,11 +42,11 @@ GROUP BY customer_id ORDER BY customer_id LIMIT $3
 """
 
 Stay = tuple[int, int | None]
-"""[entered_at, left_at)"""
+"""Interval in the segment: [entered_at, left_at)."""
 
 
 class ObservedMembership(msgspec.Struct, frozen=True):
-    """What is said of one customer: a member or not, since when, and all stays so far."""
+    """Answer for one customer: whether it is a member, since when, and all intervals so far."""
 
     member: bool
     since: int
@@ -60,10 +60,10 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class VerificationResult(msgspec.Struct):
-    """``stored`` of the customers were answered from what is stored, the others are worked out whenever asked.
+    """Result of a verification that began at ``as_of``.
 
-    ``differences`` are the first few of the ``differing``. Unless a sample was asked for, these are also they of whom a
-    stay is stored although there is no such customer. ``as_of`` is when it began.
+    ``stored`` counts the customers whose answers come from stored data; reads compute the others. ``differences`` are
+    the first of the ``differing``. Without a sample, both include stored intervals of customers that do not exist.
     """
 
     as_of: int
@@ -84,9 +84,10 @@ class SegmentVerifier:
     async def verify_segment(
         self, key: str, sample: int | None = None, advance: Callable[[int, int], None] | None = None
     ) -> VerificationResult:
-        """All customers, or ``sample`` random ones. ``advance`` is told (customers done, customers in all).
+        """Verify all customers, or ``sample`` random ones.
 
-        Raises :class:`NotFound`.
+        ``advance`` is called with the number of customers done and the total. Raise :class:`NotFound` if the segment is
+        not defined.
         """
         result = VerificationResult(self._clock.now())
         async with snapshot(self._pool) as connection:
@@ -176,7 +177,7 @@ def _stays_from_changes(changes: Iterable[Transition], rule_id: str) -> list[Sta
 
 
 def _cut_stays(stays: Iterable[Stay], instant: int) -> list[Stay]:
-    """As they were known at that instant, oldest first."""
+    """Return the intervals as of ``instant``, oldest first."""
     return sorted(
         (entered, left if left is not None and left <= instant else None)
         for entered, left in stays
