@@ -7,73 +7,84 @@ from typing import Any
 from app.insight.sessions import PageView, Session, SessionEvent
 
 HALF_AN_HOUR = 30 * 60 * 1_000_000
-BY_ITSELF = {"Page Left", "Page Scrolled", "JavaScript Error"}
+ENGAGEMENT = {"Page Left", "Page Scrolled", "JavaScript Error"}
 
 
 def sessions_of(touchpoints: list[SessionEvent]) -> list[list[SessionEvent]]:
     """In any order in; sessions, each in order, out. Recursive and slow."""
-    rest = sorted(touchpoints, key=lambda each: each.order)
-    while rest and rest[0].name in BY_ITSELF:
-        rest = rest[1:]
-    if not rest:
+    remaining = sorted(touchpoints, key=lambda item: item.order)
+    while remaining and remaining[0].name in ENGAGEMENT:
+        remaining = remaining[1:]
+    if not remaining:
         return []
-    cut = next((i for i in range(1, len(rest)) if parts(rest[:i], rest[i])), len(rest))
-    return [rest[:cut], *sessions_of(rest[cut:])]
+    end = next((i for i in range(1, len(remaining)) if begins_session(remaining[:i], remaining[i])), len(remaining))
+    return [remaining[:end], *sessions_of(remaining[end:])]
 
 
-def parts(before: list[SessionEvent], next: SessionEvent) -> bool:
+def begins_session(before: list[SessionEvent], touchpoint: SessionEvent) -> bool:
     """Whether ``next`` is no more of the session that ``before`` is."""
-    if next.order[0] - before[-1].order[0] >= HALF_AN_HOUR:
+    if touchpoint.order[0] - before[-1].order[0] >= HALF_AN_HOUR:
         return True
-    if next.page is None or campaign(next) is None:
+    if touchpoint.page is None or campaign(touchpoint) is None:
         return False
-    of_session = campaign_of(before)
-    has_viewed = any(each.page is not None for each in before)
-    return campaign(next) != of_session and (of_session is not None or has_viewed)
+    session_campaign = campaign_of(before)
+    has_viewed = any(previous.page is not None for previous in before)
+    return campaign(touchpoint) != session_campaign and (session_campaign is not None or has_viewed)
 
 
 def campaign(touchpoint: SessionEvent) -> Any:
-    found = touchpoint.acquisition
-    if found is None or found.group == "Direct":
+    acquisition = touchpoint.acquisition
+    if acquisition is None or acquisition.group == "Direct":
         return None
-    return (found.source, found.medium, found.campaign, found.term, found.content, found.click_id, touchpoint.click)
+    return (
+        acquisition.source,
+        acquisition.medium,
+        acquisition.campaign,
+        acquisition.term,
+        acquisition.content,
+        acquisition.click_id,
+        touchpoint.click,
+    )
 
 
-def until_first_view(session: list[SessionEvent]) -> list[SessionEvent]:
-    views = [i for i, each in enumerate(session) if each.page is not None]
+def take_until_first_view(session: list[SessionEvent]) -> list[SessionEvent]:
+    views = [i for i, touchpoint in enumerate(session) if touchpoint.page is not None]
     return session[: views[0] + 1] if views else session
 
 
-def deciding(session: list[SessionEvent]) -> SessionEvent | None:
+def find_deciding_touchpoint(session: list[SessionEvent]) -> SessionEvent | None:
     """The touchpoint that says where the visitor came from."""
-    told = [each for each in until_first_view(session) if each.acquisition is not None]
-    return next((each for each in told if campaign(each) is not None), told[0] if told else None)
+    candidates = [touchpoint for touchpoint in take_until_first_view(session) if touchpoint.acquisition is not None]
+    return next(
+        (touchpoint for touchpoint in candidates if campaign(touchpoint) is not None),
+        candidates[0] if candidates else None,
+    )
 
 
 def campaign_of(session: list[SessionEvent]) -> Any:
-    decides = deciding(session)
-    return None if decides is None else campaign(decides)
+    touchpoint = find_deciding_touchpoint(session)
+    return None if touchpoint is None else campaign(touchpoint)
 
 
 def figures(session: list[SessionEvent]) -> dict[str, Any]:
-    pages = [each.page for each in session if each.page is not None]
-    decides = deciding(session)
+    pages = [touchpoint.page for touchpoint in session if touchpoint.page is not None]
+    deciding = find_deciding_touchpoint(session)
     return {
         "first": session[0].order,
         "ended_at": session[-1].order[0],
         "touchpoints": len(session),
         "pages": len(pages),
-        "bounced": len([each for each in session if each.name not in BY_ITSELF]) == 1,
+        "bounced": len([touchpoint for touchpoint in session if touchpoint.name not in ENGAGEMENT]) == 1,
         "entry_page": pages[0] if pages else None,
         "exit_page": pages[-1] if pages else None,
-        "acquisition": decides.acquisition if decides else None,
-        "channel": (decides or session[0]).channel,
-        "devices": _distinct([each.device for each in session]),
-        "session_ids": _distinct([each.session_id for each in session]),
+        "acquisition": deciding.acquisition if deciding else None,
+        "channel": (deciding or session[0]).channel,
+        "devices": _distinct([touchpoint.device for touchpoint in session]),
+        "session_ids": _distinct([touchpoint.session_id for touchpoint in session]),
     }
 
 
-def figures_told(session: Session) -> dict[str, Any]:
+def figures_of_session(session: Session) -> dict[str, Any]:
     """The same of a session of the code."""
     return {
         "first": session.first,

@@ -7,59 +7,69 @@ from typing import Any
 
 from app.insight.tickets import TicketEvent
 
-_OVER = ("solved", "closed", "resolved", "done", "completed", "archived")
-_GONE = ("deleted", "spam", "trashed", "scrubbed")
+_SOLVED_STATUSES = ("solved", "closed", "resolved", "done", "completed", "archived")
+_DELETED_STATUSES = ("deleted", "spam", "trashed", "scrubbed")
 
 
-def _history(told: Sequence[TicketEvent]) -> list[tuple[int, str]]:
+def _status_history(events: Sequence[TicketEvent]) -> list[tuple[int, str]]:
     """(instant, what it stands at) for each touchpoint that says so."""
-    said = []
-    for each in told:
-        if each.name == "ticket.solved":
-            said.append((each.order[0], "solved"))
-        elif each.name == "ticket.reopened":
-            said.append((each.order[0], "reopened"))
-        elif each.name != "csat.submitted" and each.status:
-            word = each.status.strip().lower()
-            said.append((each.order[0], "solved" if word in _OVER else "gone" if word in _GONE else "open"))
-    return said
+    changes = []
+    for event in events:
+        if event.name == "ticket.solved":
+            changes.append((event.order[0], "solved"))
+        elif event.name == "ticket.reopened":
+            changes.append((event.order[0], "reopened"))
+        elif event.name != "csat.submitted" and event.status:
+            word = event.status.strip().lower()
+            changes.append(
+                (
+                    event.order[0],
+                    "solved" if word in _SOLVED_STATUSES else "gone" if word in _DELETED_STATUSES else "open",
+                )
+            )
+    return changes
 
 
-def figures(all_told: Sequence[TicketEvent], key: tuple[str, str]) -> dict[str, Any]:
+def figures(all_events: Sequence[TicketEvent], key: tuple[str, str]) -> dict[str, Any]:
     """``key`` is (source, ticket id)."""
-    told = sorted((each for each in all_told if (each.order[2], each.ticket_id) == key), key=lambda each: each.order)
-    created = [each.order[0] for each in told if each.name in ("ticket.created", "chat.started")]
-    said_opened = [each.opened_at for each in told if each.opened_at is not None]
-    opened_at = created[0] if created else said_opened[0] if said_opened else None
-    responses = [each.order[0] for each in told if each.name == "ticket.replied_by_agent"]
+    events = sorted(
+        (event for event in all_events if (event.order[2], event.ticket_id) == key), key=lambda event: event.order
+    )
+    created = [event.order[0] for event in events if event.name in ("ticket.created", "chat.started")]
+    reported = [event.opened_at for event in events if event.opened_at is not None]
+    opened_at = created[0] if created else reported[0] if reported else None
+    responses = [event.order[0] for event in events if event.name == "ticket.replied_by_agent"]
     after = [at for at in responses if opened_at is not None and at >= opened_at]
-    history = _history(told)
-    now = history[-1][1] if history else "open"
+    history = _status_history(events)
+    current = history[-1][1] if history else "open"
     solved = [
         at
-        for place, (at, stands) in enumerate(history)
-        if stands == "solved" and (place == 0 or history[place - 1][1] != "solved")
+        for place, (at, status) in enumerate(history)
+        if status == "solved" and (place == 0 or history[place - 1][1] != "solved")
     ]
-    ratings = [each.rating for each in told if each.name == "csat.submitted" and each.rating is not None]
+    ratings = [event.rating for event in events if event.name == "csat.submitted" and event.rating is not None]
     return {
         "opened_at": opened_at,
         "first_response_seconds": (after[0] - opened_at) / 1_000_000 if after and opened_at is not None else None,
         "resolution_seconds": max(0, solved[-1] - opened_at) / 1_000_000
-        if now == "solved" and opened_at is not None
+        if current == "solved" and opened_at is not None
         else None,
-        "reopened": _reopenings(history),
-        "is_open": now in ("open", "reopened"),
+        "reopened": _count_reopenings(history),
+        "is_open": current in ("open", "reopened"),
         "rating": ratings[-1] if ratings else None,
     }
 
 
-def _reopenings(history: list[tuple[int, str]]) -> int:
+def _count_reopenings(history: list[tuple[int, str]]) -> int:
     """Cut at each solving: a stretch counts once, if it says that it was reopened, or is open right after solving."""
     stretches: list[tuple[bool, list[str]]] = [(False, [])]
-    for place, (_, stands) in enumerate(history):
-        if stands == "solved":
+    for place, (_, status) in enumerate(history):
+        if status == "solved":
             if place == 0 or history[place - 1][1] != "solved":
                 stretches.append((True, []))
         else:
-            stretches[-1][1].append(stands)
-    return sum("reopened" in said or (solved and said[:1] == ["open"]) for solved, said in stretches)
+            stretches[-1][1].append(status)
+    return sum(
+        "reopened" in statuses or (follows_solution and statuses[:1] == ["open"])
+        for follows_solution, statuses in stretches
+    )

@@ -18,26 +18,26 @@ from app.touchpoint import DAY
 from tests.support.running_app import NOON, RunningApp, run_worker, running_app, track
 
 
-async def only(service: RunningApp, **rules: Any) -> None:
-    for each in (await service.ask("/v1/segments"))["items"]:
-        await service.tell("DELETE", f"/v1/segments/{each['key']}")
+async def define_only(service: RunningApp, **rules: Any) -> None:
+    for segment in (await service.ask("/v1/segments"))["items"]:
+        await service.tell("DELETE", f"/v1/segments/{segment['key']}")
     for key, rule in rules.items():
         await service.tell("POST", "/v1/segments", {"key": key.replace("_", "-"), "rule": rule}, 201)
 
 
-async def grow_old(service: RunningApp) -> None:
+async def age_definitions(service: RunningApp) -> None:
     """As if all that is defined had been so for a year."""
     await service.app.state.services.pool.execute("UPDATE rule_numbers SET introduced_at = $1", NOON - 365 * DAY)
 
 
 async def members(service: RunningApp, key: str) -> set[str]:
-    return {each["id"] for each in await service.all_of(f"/v1/segments/{key}/members")}
+    return {member["id"] for member in await service.all_of(f"/v1/segments/{key}/members")}
 
 
-async def test_overlaps(settings: Settings, frozen: FrozenClock) -> None:
+async def test_overlaps_match_the_member_lists(settings: Settings, frozen: FrozenClock) -> None:
     chance = random.Random(11)
     async with running_app(settings, frozen) as service:
-        await only(
+        await define_only(
             service,
             a={"did": "a"},
             b={"did": "b"},
@@ -46,34 +46,36 @@ async def test_overlaps(settings: Settings, frozen: FrozenClock) -> None:
             none={"did": "never"},
             all={"everyone": True},
         )
-        sent = [track(chance.choice("aabd"), f"user-{n % 50}", messageId=f"m-{n}") for n in range(120)]
-        await service.send(*sent, track("c", "user-50"))
+        messages = [track(chance.choice("aabd"), f"user-{n % 50}", messageId=f"m-{n}") for n in range(120)]
+        await service.send(*messages, track("c", "user-50"))
         await run_worker(service)
         report = await service.ask("/v1/segment-health")
-        sets = {each["key"]: await members(service, each["key"]) for each in report["segments"]}
+        sets = {segment["key"]: await members(service, segment["key"]) for segment in report["segments"]}
         assert sorted(sets) == ["a", "a-or-b", "all", "b", "c", "none"]
-        assert {each["key"]: each["members"] for each in report["segments"]} == {k: len(v) for k, v in sets.items()}
+        assert {segment["key"]: segment["members"] for segment in report["segments"]} == {
+            k: len(v) for k, v in sets.items()
+        }
         expected = {
             pair: (len(sets[pair[0]] & sets[pair[1]]), len(sets[pair[0]] | sets[pair[1]]))
             for pair in combinations(sorted(sets), 2)
             if sets[pair[0]] & sets[pair[1]]
         }
         assert {
-            tuple(sorted(each["segments"])): (each["both"], each["either"]) for each in report["overlaps"]
+            tuple(sorted(overlap["segments"])): (overlap["both"], overlap["either"]) for overlap in report["overlaps"]
         } == expected
-        for each in report["overlaps"]:
-            assert each["jaccard"] == pytest.approx(each["both"] / each["either"], abs=1e-4)
+        for overlap in report["overlaps"]:
+            assert overlap["jaccard"] == pytest.approx(overlap["both"] / overlap["either"], abs=1e-4)
         assert report["overlaps_total"] == len(expected)
-        order = [each["jaccard"] for each in report["overlaps"]]
+        order = [overlap["jaccard"] for overlap in report["overlaps"]]
         assert order == sorted(order, reverse=True)
         assert (report["customers_total"], report["customers_scanned"], report["sampled"]) == (51, 51, False)
         assert report["empty"] == ["none"]
         assert report["tiny"] == ["c"]
 
 
-async def test_duplicates(settings: Settings, frozen: FrozenClock) -> None:
+async def test_near_duplicates_and_same_meaning(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
-        await only(
+        await define_only(
             service,
             one={"did": "e", "where": {"a": 1, "b": 2}},
             same={"where": {"b": 2.0, "a": 1}, "did": "e"},
@@ -92,12 +94,12 @@ async def test_duplicates(settings: Settings, frozen: FrozenClock) -> None:
         assert [sorted(keys) for keys in report["same_meaning"]] == [["one", "same"]]
 
 
-async def test_who_is_read(settings: Settings, frozen: FrozenClock) -> None:
+async def test_reads_of_segments_are_counted(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
-        await only(service, listed={"did": "e"}, counted={"did": "e"}, unread={"did": "e"})
+        await define_only(service, listed={"did": "e"}, counted={"did": "e"}, unread={"did": "e"})
         await service.send(track("e"))
         await run_worker(service)
-        await grow_old(service)
+        await age_definitions(service)
         assert (await service.ask("/v1/segment-health"))["never_read"] == ["counted", "listed", "unread"]
         await members(service, "listed")
         frozen.instant += 5
@@ -106,34 +108,38 @@ async def test_who_is_read(settings: Settings, frozen: FrozenClock) -> None:
         await service.ask("/v1/segments/none/count", 404)
         report = await service.ask("/v1/segment-health")
         assert report["never_read"] == ["unread"]
-        assert {each["key"]: (each["reads"], each["last_read_at"]) for each in report["segments"]} == {
+        assert {segment["key"]: (segment["reads"], segment["last_read_at"]) for segment in report["segments"]} == {
             "counted": (2, rfc3339(NOON + 5)),
             "listed": (1, rfc3339(NOON)),
             "unread": (0, None),
         }
-    async with running_app(settings, frozen) as again:
-        again.keys = service.keys
-        await again.ask("/v1/segments/counted/count")
+    async with running_app(settings, frozen) as second:
+        second.keys = service.keys
+        await second.ask("/v1/segments/counted/count")
         assert (
-            await again.app.state.services.pool.fetchval("SELECT reads FROM segment_reads WHERE key = 'counted'")
+            await second.app.state.services.pool.fetchval("SELECT reads FROM segment_reads WHERE key = 'counted'")
         ) == 2
     async with running_app(settings, frozen) as third:
         third.keys = service.keys
-        counted = next(each for each in (await third.ask("/v1/segment-health"))["segments"] if each["key"] == "counted")
-        assert counted["reads"] == 3, "what was counted is written down at the end"
+        segment = next(
+            segment for segment in (await third.ask("/v1/segment-health"))["segments"] if segment["key"] == "counted"
+        )
+        assert segment["reads"] == 3, "what was counted is written down at the end"
 
 
-async def test_what_no_longer_moves(settings: Settings, frozen: FrozenClock) -> None:
+async def test_stale_segments(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
-        await only(service, old={"did": "e"}, left={"did": "e", "within": "30d"}, never={"did": "x"}, new={"did": "f"})
+        await define_only(
+            service, old={"did": "e"}, left={"did": "e", "within": "30d"}, never={"did": "x"}, new={"did": "f"}
+        )
         await service.send(
             track("e", timestamp=rfc3339(NOON - 100 * DAY)), track("f", timestamp=rfc3339(NOON - 5 * DAY))
         )
         await run_worker(service)
-        await grow_old(service)
+        await age_definitions(service)
         report = await service.ask("/v1/segment-health")
-        moved = {each["key"]: each["last_changed_at"] for each in report["segments"]}
-        assert moved == {
+        last_changed = {segment["key"]: segment["last_changed_at"] for segment in report["segments"]}
+        assert last_changed == {
             "old": rfc3339(NOON - 100 * DAY),
             "left": rfc3339(NOON - 70 * DAY),
             "never": None,
@@ -144,12 +150,12 @@ async def test_what_no_longer_moves(settings: Settings, frozen: FrozenClock) -> 
         assert (await service.ask("/v1/segment-health"))["stale"] == ["left", "never", "old"]
 
 
-async def test_a_large_base_is_sampled(
+async def test_many_customers_are_sampled(
     settings: Settings, frozen: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app.insight.segment_health, "SAMPLE_CUSTOMERS", 100)
     async with running_app(settings, frozen) as service:
-        await only(service, a={"did": "e"}, b={"not": {"did": "f"}})
+        await define_only(service, a={"did": "e"}, b={"not": {"did": "f"}})
         await service.send(*[track("e", f"user-{n}") for n in range(400)])
         await run_worker(service)
         report = await service.ask("/v1/segment-health")
@@ -157,42 +163,42 @@ async def test_a_large_base_is_sampled(
         assert report["customers_scanned"] == 100
         (overlap,) = report["overlaps"]
         assert overlap["both"] == overlap["either"] == 100
-        assert {each["members"] for each in report["segments"]} == {400}
+        assert {segment["members"] for segment in report["segments"]} == {400}
 
 
-async def test_nothing_is_held_against_what_is_filled_or_young(settings: Settings, frozen: FrozenClock) -> None:
+async def test_flags_require_a_backfilled_and_old_definition(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
         await service.send(track("e", timestamp=rfc3339(NOON - 100 * DAY)))
-        await only(service, s={"did": "e"}, none={"did": "never"})
+        await define_only(service, s={"did": "e"}, none={"did": "never"})
 
         async def flags() -> dict[str, tuple[bool, list[str]]]:
             report = await service.ask("/v1/segment-health")
             for flag in ("empty", "tiny", "never_read", "stale"):
-                assert report[flag] == [each["key"] for each in report["segments"] if flag in each["flags"]]
-            return {each["key"]: (each["filled"], each["flags"]) for each in report["segments"]}
+                assert report[flag] == [segment["key"] for segment in report["segments"] if flag in segment["flags"]]
+            return {segment["key"]: (segment["filled"], segment["flags"]) for segment in report["segments"]}
 
-        await grow_old(service)
+        await age_definitions(service)
         assert await flags() == {"s": (False, []), "none": (False, [])}
         await run_worker(service)
-        old = {"s": (True, ["tiny", "never_read", "stale"]), "none": (True, ["empty", "never_read", "stale"])}
-        assert await flags() == old
+        expected = {"s": (True, ["tiny", "never_read", "stale"]), "none": (True, ["empty", "never_read", "stale"])}
+        assert await flags() == expected
         pool = service.app.state.services.pool
         await pool.execute("UPDATE rule_numbers SET introduced_at = $1", NOON - 89 * DAY)
         assert await flags() == {"s": (True, ["tiny"]), "none": (True, ["empty"])}
         # A new one is filled while the others stay as they are.
-        await grow_old(service)
+        await age_definitions(service)
         await service.tell("POST", "/v1/segments", {"key": "new", "rule": {"did": "g"}}, 201)
-        assert await flags() == {**old, "new": (False, [])}
+        assert await flags() == {**expected, "new": (False, [])}
 
 
-async def test_many_segments_leave_the_others_their_turn() -> None:
+async def test_overlap_search_does_not_block_the_event_loop() -> None:
     """Half a million pairs: the most alike, as a slow count finds them, and no long pause of the loop on the way."""
     chance = random.Random(4)
     customers = range(app.insight.segment_health.SAMPLE_CUSTOMERS)
-    sets = {f"s{n:03}": sum(1 << each for each in chance.sample(customers, 60)) for n in range(1_000)}
+    sets = {f"s{n:03}": sum(1 << place for place in chance.sample(customers, 60)) for n in range(1_000)}
     pauses = []
 
-    async def beat() -> None:
+    async def measure_pauses() -> None:
         last = time.perf_counter()
         while True:
             await asyncio.sleep(0)
@@ -200,32 +206,32 @@ async def test_many_segments_leave_the_others_their_turn() -> None:
             pauses.append(now - last)
             last = now
 
-    beating = asyncio.create_task(beat())
-    began = time.process_time()
+    heartbeat = asyncio.create_task(measure_pauses())
+    start = time.process_time()
     overlaps, total = await app.insight.segment_health._find_overlaps(sets)
-    took = time.process_time() - began
-    beating.cancel()
+    seconds = time.process_time() - start
+    heartbeat.cancel()
     assert len(pauses) >= 900
     assert sorted(pauses)[-10] < 0.05, "ten may be pauses of the machine"
-    assert took < 4, "it takes about half a second"
+    assert seconds < 4, "it takes about half a second"
     expected = sorted(
-        (-both / (one_more.bit_count() + other.bit_count() - both), (key, other_key))
-        for (key, one_more), (other_key, other) in combinations(sets.items(), 2)
-        if (both := (one_more & other).bit_count())
+        (-both / (bits.bit_count() + other_bits.bit_count() - both), (key, other_key))
+        for (key, bits), (other_key, other_bits) in combinations(sets.items(), 2)
+        if (both := (bits & other_bits).bit_count())
     )
     assert total == len(expected) > app.insight.segment_health.OVERLAPS_MAX
-    assert [each.segments for each in overlaps] == [
+    assert [overlap.segments for overlap in overlaps] == [
         pair for _, pair in expected[: app.insight.segment_health.OVERLAPS_MAX]
     ]
-    assert all(each.jaccard == round(each.both / each.either, 4) for each in overlaps)
+    assert all(overlap.jaccard == round(overlap.both / overlap.either, 4) for overlap in overlaps)
 
 
-async def test_no_overlaps() -> None:
+async def test_disjoint_segments_have_no_overlaps() -> None:
     assert await app.insight.segment_health._find_overlaps({}) == ([], 0)
     assert await app.insight.segment_health._find_overlaps({"a": 0b0011, "b": 0b1100}) == ([], 0)
 
 
-async def test_no_key_of_a_segment_is_in_the_way_of_the_report(service: RunningApp) -> None:
+async def test_segment_keys_do_not_collide_with_the_report(service: RunningApp) -> None:
     for key in ("health", "hygiene", "segment-health"):
         await service.tell("POST", "/v1/segments", {"key": key, "rule": {"everyone": True}}, 201)
         assert (await service.ask(f"/v1/segments/{key}"))["key"] == key

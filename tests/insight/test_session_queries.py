@@ -21,7 +21,7 @@ from tests.support.running_app import NOON, RunningApp
 
 Start = Callable[..., AbstractAsyncContextManager[RunningApp]]
 
-HALF = 30 * MINUTE
+HALF_HOUR = 30 * MINUTE
 BEGIN = NOON - 12 * HOUR
 PHONE = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
@@ -31,20 +31,20 @@ PHONE = (
 _numbers = count()
 
 
-def message(at: int, type: str, by: dict[str, str], **more: Any) -> dict[str, Any]:
-    context = {"library": {"name": "analytics.js", "version": "next-1.84.3"}, **more.pop("context", {})}
-    id = more.pop("id", f"m-{next(_numbers):05}")
-    return {"type": type, "messageId": id, "timestamp": rfc3339(BEGIN + at), **by, "context": context, **more}
+def message(at: int, type: str, by: dict[str, str], **fields: Any) -> dict[str, Any]:
+    context = {"library": {"name": "analytics.js", "version": "next-1.84.3"}, **fields.pop("context", {})}
+    id = fields.pop("id", f"m-{next(_numbers):05}")
+    return {"type": type, "messageId": id, "timestamp": rfc3339(BEGIN + at), **by, "context": context, **fields}
 
 
-def view(at: int, path: str = "/", by: str = "anon-1", **more: Any) -> dict[str, Any]:
-    bare = path.partition("?")[0]
-    page = {"url": f"https://shop.example.com{path}", "path": bare, "title": bare[1:].title()}
-    return message(at, "page", {"anonymousId": by}, properties=page, **more)
+def view(at: int, path: str = "/", by: str = "anon-1", **fields: Any) -> dict[str, Any]:
+    bare_path = path.partition("?")[0]
+    page = {"url": f"https://shop.example.com{path}", "path": bare_path, "title": bare_path[1:].title()}
+    return message(at, "page", {"anonymousId": by}, properties=page, **fields)
 
 
-def did(at: int, event: str = "Product Added", by: str = "anon-1", **more: Any) -> dict[str, Any]:
-    return message(at, "track", {"anonymousId": by}, event=event, **more)
+def did(at: int, event: str = "Product Added", by: str = "anon-1", **fields: Any) -> dict[str, Any]:
+    return message(at, "track", {"anonymousId": by}, event=event, **fields)
 
 
 def login(at: int, user: str, by: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ async def sizes(service: RunningApp, customer: str = "anonymous_id:anon-1", **pa
     return [session["touchpoints"] for session in reversed(await sessions(service, customer, **params))]
 
 
-async def test_one_session_with_all_its_figures(service: RunningApp) -> None:
+async def test_session_contains_all_figures(service: RunningApp) -> None:
     await service.send(
         view(
             0,
@@ -115,27 +115,27 @@ async def test_one_session_with_all_its_figures(service: RunningApp) -> None:
     }
 
 
-@pytest.mark.parametrize(("gap", "expected"), [(HALF - 1, [2]), (HALF, [1, 1]), (HALF + 1, [1, 1])])
-async def test_half_an_hour_to_the_microsecond(service: RunningApp, gap: int, expected: list[int]) -> None:
+@pytest.mark.parametrize(("gap", "expected"), [(HALF_HOUR - 1, [2]), (HALF_HOUR, [1, 1]), (HALF_HOUR + 1, [1, 1])])
+async def test_pause_of_half_an_hour_splits_sessions(service: RunningApp, gap: int, expected: list[int]) -> None:
     await service.send(view(0), view(gap))
     assert await sizes(service) == expected
 
 
-@pytest.mark.parametrize(("gap", "open"), [(HALF - 1, True), (HALF, False)])
-async def test_a_session_is_open_now_and_at_an_instant_of_the_past(
+@pytest.mark.parametrize(("gap", "open"), [(HALF_HOUR - 1, True), (HALF_HOUR, False)])
+async def test_open_session_now_and_in_the_past(
     settings: Settings, frozen: FrozenClock, start: Start, gap: int, open: bool
 ) -> None:
     async with start(settings, frozen) as service:
         frozen.instant -= gap
         await service.send(view(NOON - BEGIN - gap), view(NOON - BEGIN - gap - HOUR))
         frozen.instant += gap
-        assert [each["open"] for each in await sessions(service)] == [open, False]
+        assert [session["open"] for session in await sessions(service)] == [open, False]
         frozen.instant += HOUR
-        assert [each["open"] for each in await sessions(service)] == [False, False]
-        assert [each["open"] for each in await sessions(service, as_of=rfc3339(NOON))] == [open, False]
+        assert [session["open"] for session in await sessions(service)] == [False, False]
+        assert [session["open"] for session in await sessions(service, as_of=rfc3339(NOON))] == [open, False]
 
 
-async def test_as_of_leaves_out_what_came_later(service: RunningApp) -> None:
+async def test_as_of_excludes_later_touchpoints(service: RunningApp) -> None:
     await service.send(view(0), view(MINUTE), view(2 * HOUR))
     assert await sizes(service) == [2, 1]
     assert await sizes(service, as_of=rfc3339(BEGIN + MINUTE)) == [2]
@@ -150,9 +150,7 @@ async def test_as_of_leaves_out_what_came_later(service: RunningApp) -> None:
     }
 
 
-async def test_what_lies_in_the_future_is_of_no_session_yet(
-    settings: Settings, frozen: FrozenClock, start: Start
-) -> None:
+async def test_future_touchpoint_belongs_to_no_session(settings: Settings, frozen: FrozenClock, start: Start) -> None:
     async with start(settings, frozen) as service:
         await service.send(view(NOON - BEGIN), view(NOON - BEGIN + 10 * MINUTE))
         assert await sizes(service) == [1]
@@ -161,36 +159,38 @@ async def test_what_lies_in_the_future_is_of_no_session_yet(
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_any_order_and_any_batches_end_equal(service: RunningApp, seed: int) -> None:
+async def test_sessions_are_independent_of_order_and_batches(service: RunningApp, seed: int) -> None:
     chance = random.Random(seed)
-    gaps = [0, 1, MINUTE, HALF - 1, HALF, HALF + 1]
+    gaps = [0, 1, MINUTE, HALF_HOUR - 1, HALF_HOUR, HALF_HOUR + 1]
     paths = ["/", "/hats", "/?utm_source=news&utm_medium=email&utm_campaign=may", "/?gclid=abc"]
-    at, made = 0, []
+    at, messages = 0, []
     for number in range(25):
         at += chance.choice(gaps)
         kind = chance.randrange(3)
-        more = {"id": f"m-{chance.randrange(5)}-{number}", "by": chance.choice(["laptop", "phone"])}
-        made.append(view(at, chance.choice(paths), **more) if kind else did(at, **more))
-    made += [login(0, "user-1", "laptop"), login(1, "user-1", "phone")]
+        fields = {"id": f"m-{chance.randrange(5)}-{number}", "by": chance.choice(["laptop", "phone"])}
+        messages.append(view(at, chance.choice(paths), **fields) if kind else did(at, **fields))
+    messages += [login(0, "user-1", "laptop"), login(1, "user-1", "phone")]
 
-    def of(one: dict[str, Any], prefix: str) -> dict[str, Any]:
-        ids: dict[str, Any] = {name: f"{prefix}-{one[name]}" for name in ("anonymousId", "userId") if name in one}
-        return {**one, **ids, "messageId": prefix + one["messageId"]}
+    def with_prefix(message: dict[str, Any], prefix: str) -> dict[str, Any]:
+        ids: dict[str, Any] = {
+            name: f"{prefix}-{message[name]}" for name in ("anonymousId", "userId") if name in message
+        }
+        return {**message, **ids, "messageId": prefix + message["messageId"]}
 
-    async def told(prefix: str) -> Any:
+    async def read_sessions(prefix: str) -> Any:
         answer = await service.ask(f"/v1/customers/{prefix}-user-1/sessions")
-        items = [{**each, "message_id": each["message_id"].removeprefix(prefix)} for each in answer["items"]]
+        items = [{**session, "message_id": session["message_id"].removeprefix(prefix)} for session in answer["items"]]
         return items, answer["totals"]
 
-    await service.send(*(of(each, "a") for each in made))
+    await service.send(*(with_prefix(message, "a") for message in messages))
     for prefix in "bc":
-        shuffled = [of(each, prefix) for each in chance.sample(made, len(made))]
+        shuffled = [with_prefix(message, prefix) for message in chance.sample(messages, len(messages))]
         while shuffled:
-            many = chance.randint(1, 9)
-            await service.send(*shuffled[:many])
-            shuffled = shuffled[many:]
-    assert await told("a") == await told("b") == await told("c")
-    assert (await told("a"))[1]["count"] > 1
+            size = chance.randint(1, 9)
+            await service.send(*shuffled[:size])
+            shuffled = shuffled[size:]
+    assert await read_sessions("a") == await read_sessions("b") == await read_sessions("c")
+    assert (await read_sessions("a"))[1]["count"] > 1
 
 
 async def test_tabs_and_devices_of_one_customer_share_a_session(service: RunningApp) -> None:
@@ -207,7 +207,7 @@ async def test_tabs_and_devices_of_one_customer_share_a_session(service: Running
     assert await sizes(service, "anonymous_id:phone") == [4]
 
 
-async def test_a_merge_joins_sessions_and_an_undo_parts_them(service: RunningApp) -> None:
+async def test_merge_joins_sessions_and_undo_splits_them(service: RunningApp) -> None:
     await service.send(
         view(0, by="laptop"),
         login(0, "user-1", "laptop"),
@@ -226,7 +226,7 @@ async def test_a_merge_joins_sessions_and_an_undo_parts_them(service: RunningApp
     assert await sizes(service, "user-2") == [1]
 
 
-async def test_a_late_touchpoint_joins_two_sessions_and_another_parts_one(service: RunningApp) -> None:
+async def test_late_touchpoint_joins_or_splits_sessions(service: RunningApp) -> None:
     await service.send(view(0), view(50 * MINUTE), did(51 * MINUTE))
     assert await sizes(service) == [1, 2]
     await service.send(did(25 * MINUTE))
@@ -235,7 +235,7 @@ async def test_a_late_touchpoint_joins_two_sessions_and_another_parts_one(servic
     assert await sizes(service) == [2, 3]
 
 
-async def test_a_campaign_begins_a_session(service: RunningApp) -> None:
+async def test_campaign_begins_a_session(service: RunningApp) -> None:
     await service.send(
         view(0, "/?utm_source=news&utm_medium=email&utm_campaign=april"),
         view(MINUTE, "/hats", context={"page": {"referrer": "https://shop.example.com/"}}),
@@ -245,35 +245,35 @@ async def test_a_campaign_begins_a_session(service: RunningApp) -> None:
     may, april = await sessions(service)
     assert [may["acquisition"][name] for name in ("source", "medium", "campaign")] == ["news", "email", "may"]
     assert april["acquisition"]["campaign"] == "april"
-    assert [(each["begun_by"], each["pages"]) for each in (april, may)] == [("first", 2), ("campaign", 2)]
+    assert [(session["begun_by"], session["pages"]) for session in (april, may)] == [("first", 2), ("campaign", 2)]
 
 
-async def test_two_clicks_on_one_ad_are_two_arrivals(service: RunningApp) -> None:
+async def test_two_clicks_on_one_ad_begin_two_sessions(service: RunningApp) -> None:
     await service.send(view(0, "/?gclid=abc"), view(1, "/?gclid=abc"), view(2, "/?a=1&gclid=xyz#top"), view(3, "/hats"))
     assert await sizes(service) == [2, 2]
 
 
 @pytest.mark.parametrize("name", ["ScCid", "ranSiteID", "SCCID"])
-async def test_click_ids_are_told_apart_however_they_are_written(service: RunningApp, name: str) -> None:
+async def test_click_id_is_found_in_any_case(service: RunningApp, name: str) -> None:
     await service.send(view(0, f"/?{name}=abc"), view(1, f"/?{name}=abc"), view(2, f"/?{name}=xyz"), view(3, "/hats"))
     assert await sizes(service) == [2, 2]
 
 
-async def test_mails_support_and_servers_belong_to_no_session(service: RunningApp) -> None:
-    def elsewhere(channel: str, library: str) -> dict[str, Any]:
+async def test_email_support_and_server_events_belong_to_no_session(service: RunningApp) -> None:
+    def other_event(channel: str, library: str) -> dict[str, Any]:
         return did(MINUTE, "Something", context={"channel": channel, "library": {"name": library}})
 
     await service.send(
         view(0),
-        elsewhere("email", "analytics-python"),
-        elsewhere("support", "analytics-node"),
-        elsewhere("server", "analytics-node"),
+        other_event("email", "analytics-python"),
+        other_event("support", "analytics-node"),
+        other_event("server", "analytics-node"),
         login(0, "user-1", "anon-1"),
     )
     assert await sizes(service) == [1]
 
 
-async def test_apps_have_sessions_too(service: RunningApp) -> None:
+async def test_app_screens_form_sessions(service: RunningApp) -> None:
     context = {
         "library": {"name": "analytics-ios", "version": "4.1"},
         "device": {"type": "ios", "model": "iPhone7,2"},
@@ -286,21 +286,21 @@ async def test_apps_have_sessions_too(service: RunningApp) -> None:
     assert session["bounced"] is True
 
 
-async def test_pages_newest_first(service: RunningApp) -> None:
-    await service.send(*(view(each * HOUR, f"/{each}") for each in range(7)))
-    whole = await sessions(service)
-    assert [each["entry_page"]["path"] for each in whole] == [f"/{each}" for each in (6, 5, 4, 3, 2, 1, 0)]
+async def test_pagination_is_newest_first(service: RunningApp) -> None:
+    await service.send(*(view(number * HOUR, f"/{number}") for number in range(7)))
+    expected = await sessions(service)
+    assert [session["entry_page"]["path"] for session in expected] == [f"/{number}" for number in (6, 5, 4, 3, 2, 1, 0)]
     path = "/v1/customers/anonymous_id:anon-1/sessions"
     for limit in (1, 2, 3, 6, 7, 8):
-        assert await service.all_of(path, limit=limit) == whole
+        assert await service.all_of(path, limit=limit) == expected
     page = await service.ask(path, params={"limit": 3})
     assert page["totals"]["count"] == 7
     assert len(page["items"]) == 3
 
 
-async def test_a_cursor_keeps_its_as_of(service: RunningApp) -> None:
+async def test_cursor_keeps_its_as_of(service: RunningApp) -> None:
     path = "/v1/customers/anonymous_id:anon-1/sessions"
-    await service.send(*(view(each * HOUR) for each in range(3)))
+    await service.send(*(view(number * HOUR) for number in range(3)))
     first = await service.ask(path, params={"limit": 1})
     second = await service.ask(path, params={"limit": 1, "cursor": first["next_cursor"]})
     assert second["as_of"] == first["as_of"]
@@ -311,16 +311,16 @@ async def test_a_cursor_keeps_its_as_of(service: RunningApp) -> None:
     assert (await service.client.get(path)).status_code == 401
 
 
-async def test_only_so_many_touchpoints_are_looked_at_and_the_answer_says_so(service: RunningApp) -> None:
-    await service.send(*(view(each * HOUR) for each in range(5)))
+async def test_touchpoint_limit_is_reported_as_since(service: RunningApp) -> None:
+    await service.send(*(view(number * HOUR) for number in range(5)))
     pool = service.app.state.services.pool
     ids = [
         identity.id for identity in parse_customer_reference("anonymous_id:anon-1", service.app.state.services.settings)
     ]
-    for looked_at, since in ((6, None), (5, BEGIN), (3, BEGIN + 2 * HOUR)):
-        found = await SessionQueries(pool, looked_at).list_sessions(ids, NOON, None, 10)
-        assert found.since == since
-        assert found.totals.count == len(found.sessions) == min(looked_at, 5)
+    for limit, since in ((6, None), (5, BEGIN), (3, BEGIN + 2 * HOUR)):
+        result = await SessionQueries(pool, limit).list_sessions(ids, NOON, None, 10)
+        assert result.since == since
+        assert result.totals.count == len(result.sessions) == min(limit, 5)
 
 
 @pytest.mark.parametrize(
@@ -332,10 +332,10 @@ async def test_only_so_many_touchpoints_are_looked_at_and_the_answer_says_so(ser
         {"library": {"name": ["x"]}, "channel": "web"},
     ],
 )
-async def test_unexpected_shapes_are_told_as_text_or_as_nothing(service: RunningApp, context: dict[str, Any]) -> None:
-    odd = {"url": {"no": "text"}, "path": 5, "title": "z" * 5_000}
-    await service.send({**view(0, context=context), "properties": odd}, view(MINUTE))
+async def test_values_of_unexpected_types_become_text_or_null(service: RunningApp, context: dict[str, Any]) -> None:
+    properties = {"url": {"no": "text"}, "path": 5, "title": "z" * 5_000}
+    await service.send({**view(0, context=context), "properties": properties}, view(MINUTE))
     [session] = await sessions(service)
     assert session["touchpoints"] == 2
     assert len(session["entry_page"]["title"]) == TEXT_CHARS_MAX
-    assert all(len(each) <= TEXT_CHARS_MAX for each in session["session_ids"])
+    assert all(len(id) <= TEXT_CHARS_MAX for id in session["session_ids"])

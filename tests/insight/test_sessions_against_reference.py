@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.insight.sessions import IDLE, Acquisition, Device, Session, SessionEvent, SessionSplitter, SessionTotals
-from tests.insight.reference_sessions import figures, figures_told, page, sessions_of
+from tests.insight.reference_sessions import figures, figures_of_session, page, sessions_of
 from tests.support.case_count import case_count
 
 CASES = case_count(500)
@@ -30,11 +30,11 @@ gaps = st.one_of(
 
 @st.composite
 def visits(draw: st.DrawFn) -> list[SessionEvent]:
-    instant, found = MONDAY - draw(gaps), []
+    instant, touchpoints = MONDAY - draw(gaps), []
     for number in range(draw(st.integers(0, 14))):
         instant += draw(gaps)
         is_view = draw(st.booleans())
-        found.append(
+        touchpoints.append(
             SessionEvent(
                 # Ids in no order, so that those of one instant are not met as they were made.
                 order=(instant, f"m-{draw(st.integers(0, 9))}-{number}", draw(st.sampled_from(["shop", "app"]))),
@@ -47,25 +47,27 @@ def visits(draw: st.DrawFn) -> list[SessionEvent]:
                 click=draw(st.sampled_from([None, None, "abc"])),
             )
         )
-    return found
+    return touchpoints
 
 
-def divided(touchpoints: list[SessionEvent]) -> list[Session]:
+def split_sessions(touchpoints: list[SessionEvent]) -> list[Session]:
     splitter = SessionSplitter()
-    over = [splitter.add(each) for each in sorted(touchpoints, key=lambda each: each.order)]
-    return [session for session in [*over, splitter.finish()] if session is not None]
+    ended = [splitter.add(touchpoint) for touchpoint in sorted(touchpoints, key=lambda touchpoint: touchpoint.order)]
+    return [session for session in [*ended, splitter.finish()] if session is not None]
 
 
 @settings(max_examples=CASES)
 @given(visits())
-def test_sessions_are_those_of_the_definition(touchpoints: list[SessionEvent]) -> None:
-    assert [figures_told(each) for each in divided(touchpoints)] == [figures(each) for each in sessions_of(touchpoints)]
+def test_sessions_match_the_reference(touchpoints: list[SessionEvent]) -> None:
+    assert [figures_of_session(session) for session in split_sessions(touchpoints)] == [
+        figures(session) for session in sessions_of(touchpoints)
+    ]
 
 
 @settings(max_examples=CASES)
 @given(visits())
-def test_each_session_says_why_it_began(touchpoints: list[SessionEvent]) -> None:
-    sessions = divided(touchpoints)
+def test_begin_reason_matches_the_gap(touchpoints: list[SessionEvent]) -> None:
+    sessions = split_sessions(touchpoints)
     for before, session in zip([None, *sessions], sessions, strict=False):
         gap = None if before is None else session.started_at - before.ended_at
         expected = "first" if gap is None else "pause" if gap >= IDLE else "campaign"
@@ -74,20 +76,20 @@ def test_each_session_says_why_it_began(touchpoints: list[SessionEvent]) -> None
 
 @settings(max_examples=CASES)
 @given(visits())
-def test_totals_are_those_of_the_sessions(touchpoints: list[SessionEvent]) -> None:
-    totals, sessions = SessionTotals(), divided(touchpoints)
+def test_totals_match_the_sessions(touchpoints: list[SessionEvent]) -> None:
+    totals, sessions = SessionTotals(), split_sessions(touchpoints)
     for session in sessions:
         totals.add(session)
-    many = len(sessions)
-    assert totals.count == many
-    if many == 0:
+    count = len(sessions)
+    assert totals.count == count
+    if count == 0:
         assert (totals.bounce_rate, totals.average_duration_seconds, totals.pages_per_session) == (None, None, None)
         return
-    lasted = sum(session.ended_at - session.first[0] for session in sessions)
-    assert totals.bounce_rate == len([session for session in sessions if session.bounced]) / many
-    assert abs((totals.average_duration_seconds or 0) - lasted / 1_000_000 / many) < 1e-6
-    assert totals.pages_per_session == len([each for each in _in_sessions(touchpoints) if each.page]) / many
+    duration = sum(session.ended_at - session.first[0] for session in sessions)
+    assert totals.bounce_rate == len([session for session in sessions if session.bounced]) / count
+    assert abs((totals.average_duration_seconds or 0) - duration / 1_000_000 / count) < 1e-6
+    assert totals.pages_per_session == len([view for view in _in_sessions(touchpoints) if view.page]) / count
 
 
 def _in_sessions(touchpoints: list[SessionEvent]) -> list[SessionEvent]:
-    return [each for session in sessions_of(touchpoints) for each in session]
+    return [touchpoint for session in sessions_of(touchpoints) for touchpoint in session]

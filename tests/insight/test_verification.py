@@ -20,7 +20,7 @@ async def verify(service: RunningApp, key: str, body: Any = None, expected: int 
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_nothing_differs(settings: Settings, frozen: FrozenClock, seed: int) -> None:
+async def test_intact_data_has_no_differences(settings: Settings, frozen: FrozenClock, seed: int) -> None:
     """Filled or not, due or not, with messages of the future and of the past."""
     chance = random.Random(seed)
     async with running_app(settings, frozen) as service:
@@ -35,11 +35,11 @@ async def test_nothing_differs(settings: Settings, frozen: FrozenClock, seed: in
         async def compare() -> set[int]:
             stored = set()
             for key in SEGMENTS:
-                found = await verify(service, key)
-                assert (found["customers"], found["differing"], found["differences"]) == (6, 0, []), found
-                assert found["members"] == (await service.ask(f"/v1/segments/{key}/count"))["count"]
-                assert found["as_of"] == rfc3339(frozen.instant)
-                stored.add(found["stored"])
+                result = await verify(service, key)
+                assert (result["customers"], result["differing"], result["differences"]) == (6, 0, []), result
+                assert result["members"] == (await service.ask(f"/v1/segments/{key}/count"))["count"]
+                assert result["as_of"] == rfc3339(frozen.instant)
+                stored.add(result["stored"])
             return stored
 
         await compare()
@@ -54,7 +54,7 @@ async def test_nothing_differs(settings: Settings, frozen: FrozenClock, seed: in
         await compare()
 
 
-async def bought(service: RunningApp, customers: int) -> None:
+async def send_purchases(service: RunningApp, customers: int) -> None:
     await service.send(
         *[track("Order Completed", f"user-{n}", timestamp=rfc3339(NOON - n * HOUR)) for n in range(customers)]
     )
@@ -63,7 +63,7 @@ async def bought(service: RunningApp, customers: int) -> None:
     assert (await verify(service, "s"))["stored"] >= customers
 
 
-SPOILED = [
+CORRUPTIONS = [
     "UPDATE transitions SET entered_at = entered_at - interval '1 second' WHERE customer_id = $1 AND definition = $2",
     "UPDATE transitions SET left_at = entered_at + interval '1 second', left_cause = entered_cause"
     " WHERE customer_id = $1 AND definition = $2",
@@ -72,26 +72,29 @@ SPOILED = [
 ]
 
 
-@pytest.mark.parametrize("statement", SPOILED)
-async def test_a_spoiled_interval_is_found(settings: Settings, frozen: FrozenClock, statement: str) -> None:
+@pytest.mark.parametrize("statement", CORRUPTIONS)
+async def test_corrupted_interval_is_found(settings: Settings, frozen: FrozenClock, statement: str) -> None:
     async with running_app(settings, frozen) as service:
-        await bought(service, 30)
+        await send_purchases(service, 30)
         pool = service.app.state.services.pool
-        for wrong in (1, 2):
-            id = await pool.fetchval("SELECT id FROM customers ORDER BY id OFFSET $1 LIMIT 1", wrong)
+        for corrupted in (1, 2):
+            id = await pool.fetchval("SELECT id FROM customers ORDER BY id OFFSET $1 LIMIT 1", corrupted)
             await pool.execute(statement, id, "segment:s")
-            found = await verify(service, "s")
-            assert (found["customers"], found["differing"]) == (30, wrong)
-            assert len(found["differences"]) == wrong
-            assert id.hex() in [each["customer"].replace("-", "") for each in found["differences"]]
-            assert all(each["stored"]["stays"] != each["recomputed"]["stays"] for each in found["differences"])
+            result = await verify(service, "s")
+            assert (result["customers"], result["differing"]) == (30, corrupted)
+            assert len(result["differences"]) == corrupted
+            assert id.hex() in [difference["customer"].replace("-", "") for difference in result["differences"]]
+            assert all(
+                difference["stored"]["stays"] != difference["recomputed"]["stays"]
+                for difference in result["differences"]
+            )
 
 
-async def test_a_spoiled_state_is_found(settings: Settings, frozen: FrozenClock) -> None:
+async def test_corrupted_state_is_found(settings: Settings, frozen: FrozenClock) -> None:
     """The state of a customer who bought nothing, in the place of one who did."""
     async with running_app(settings, frozen) as service:
         await service.send(track("Product Viewed", "nobody"))
-        await bought(service, 5)
+        await send_purchases(service, 5)
         pool = service.app.state.services.pool
         await pool.execute(
             """
@@ -100,24 +103,24 @@ async def test_a_spoiled_state_is_found(settings: Settings, frozen: FrozenClock)
             ) WHERE id = (SELECT customer_id FROM identities WHERE value = 'user-3')
             """
         )
-        found = await verify(service, "s")
-        assert found["differing"] == 1
-        (difference,) = found["differences"]
+        result = await verify(service, "s")
+        assert result["differing"] == 1
+        (difference,) = result["differences"]
         assert (difference["stored"]["member"], difference["recomputed"]["member"]) == (False, True)
         assert difference["recomputed"]["since"] == rfc3339(NOON - 3 * HOUR)
 
 
-async def test_at_most_twenty_are_shown(settings: Settings, frozen: FrozenClock) -> None:
+async def test_at_most_twenty_differences_are_listed(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
-        await bought(service, 25)
+        await send_purchases(service, 25)
         await service.app.state.services.pool.execute("DELETE FROM transitions WHERE definition = 'segment:s'")
-        found = await verify(service, "s")
-        assert (found["differing"], len(found["differences"])) == (25, 20)
+        result = await verify(service, "s")
+        assert (result["differing"], len(result["differences"])) == (25, 20)
 
 
-async def test_stays_of_nobody_are_found(settings: Settings, frozen: FrozenClock) -> None:
+async def test_intervals_without_a_customer_are_found(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
-        await bought(service, 5)
+        await send_purchases(service, 5)
         pool = service.app.state.services.pool
         for id, left_at in ((b"\0" * 15 + b"\1", None), (b"\0" * 15 + b"\2", NOON - HOUR)):
             await pool.execute(
@@ -131,34 +134,37 @@ async def test_stays_of_nobody_are_found(settings: Settings, frozen: FrozenClock
                 NOON - 2 * HOUR,
                 left_at,
             )
-        found = await verify(service, "s")
-        assert (found["customers"], found["differing"]) == (5, 2)
-        one, two = sorted(found["differences"], key=lambda each: each["customer"])
+        result = await verify(service, "s")
+        assert (result["customers"], result["differing"]) == (5, 2)
+        first, second = sorted(result["differences"], key=lambda difference: difference["customer"])
         since, left = rfc3339(NOON - 2 * HOUR), rfc3339(NOON - HOUR)
-        assert one["customer"] == "00000000-0000-0000-0000-000000000001"
-        assert one["stored"] == {"member": True, "since": since, "stays": [{"since": since, "left_at": None}]}
-        assert two["stored"] == {"member": False, "since": left, "stays": [{"since": since, "left_at": left}]}
-        assert all(not each["recomputed"]["member"] and each["recomputed"]["stays"] == [] for each in (one, two))
+        assert first["customer"] == "00000000-0000-0000-0000-000000000001"
+        assert first["stored"] == {"member": True, "since": since, "stays": [{"since": since, "left_at": None}]}
+        assert second["stored"] == {"member": False, "since": left, "stays": [{"since": since, "left_at": left}]}
+        assert all(
+            not difference["recomputed"]["member"] and difference["recomputed"]["stays"] == []
+            for difference in (first, second)
+        )
         assert (await verify(service, "s", {"sample": 5}))["differing"] == 0
         await pool.execute("DELETE FROM customers")
-        found = await verify(service, "s")
-        assert (found["customers"], found["differing"], len(found["differences"])) == (0, 7, 7)
+        result = await verify(service, "s")
+        assert (result["customers"], result["differing"], len(result["differences"])) == (0, 7, 7)
 
 
-async def test_a_sample_is_of_that_size_and_random(settings: Settings, frozen: FrozenClock) -> None:
+async def test_sample_has_the_requested_size_and_is_random(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
-        await bought(service, 25)
+        await send_purchases(service, 25)
         assert (await verify(service, "s", {"sample": 7}))["customers"] == 7
         assert (await verify(service, "s", {"sample": 700}))["customers"] == 25
         await service.app.state.services.pool.execute("DELETE FROM transitions WHERE definition = 'segment:s'")
-        seen = set()
+        customers = set()
         for _ in range(12):
             (difference,) = (await verify(service, "s", {"sample": 1}))["differences"]
-            seen.add(difference["customer"])
-        assert len(seen) > 2
+            customers.add(difference["customer"])
+        assert len(customers) > 2
 
 
-async def test_who_asks_wrongly(service: RunningApp) -> None:
+async def test_invalid_requests_are_refused(service: RunningApp) -> None:
     assert (await verify(service, "none", expected=404))["code"] == "not_found"
     assert (await verify(service, "engaged"))["customers"] == 0
     body: Any

@@ -23,118 +23,125 @@ from app.queries.segment_members import SegmentMemberQueries
 from app.registry.registry import Registry
 from app.rules.language.definitions import TraitIn, parse_trait
 from app.touchpoint import DAY, HOUR, SECOND
-from tests.projection.test_project_against_reference import CAPS, DEFINITIONS, NOW, SMALL_CAPS, _crowd
+from tests.projection.test_project_against_reference import CAPS, DEFINITIONS, NOW, SMALL_CAPS, random_delivery
 from tests.support.pipeline import Pipeline, item, running_pipeline
 from tests.support.reference_model import Definitions, SentMessage, customers, intervals, of_customer
 
 T = 1_700_000_000_000_000
 TODAY = T + 30 * DAY
 
-NOTHING = Definitions(segments={}, journeys={"main": [("new", {"did": "*"})]})
+NO_SEGMENTS = Definitions(segments={}, journeys={"main": [("new", {"did": "*"})]})
 
 
 def bought(number: int, user: str, days: int = 0, name: str = "bought", **properties: Any) -> dict[str, Any]:
-    said = SentMessage(T + days * DAY, f"m{number}", "track", {"user_id": user}, name=name, properties=properties)
-    return item(said)
+    message = SentMessage(T + days * DAY, f"m{number}", "track", {"user_id": user}, name=name, properties=properties)
+    return item(message)
 
 
-async def base(one: Pipeline, users: int = 12) -> None:
+async def send_purchases(pipeline: Pipeline, users: int = 12) -> None:
     """Everybody bought once, every other one twice, and every third looked around."""
-    await one.define(NOTHING)
+    await pipeline.define(NO_SEGMENTS)
     for number in range(users):
         messages = [bought(number * 10, f"u{number:02}", 1, total=number)]
         if number % 2:
             messages.append(bought(number * 10 + 1, f"u{number:02}", 2, total=5))
         if number % 3 == 0:
             messages.append(bought(number * 10 + 2, f"u{number:02}", 3, name="viewed"))
-        await one.send(messages)
+        await pipeline.send(messages)
 
 
-def views(one: Pipeline) -> SegmentMemberQueries:
-    return SegmentMemberQueries(one.pool, one.registry, one.settings)
+def segment_queries(pipeline: Pipeline) -> SegmentMemberQueries:
+    return SegmentMemberQueries(pipeline.pool, pipeline.registry, pipeline.settings)
 
 
-async def members(one: Pipeline, key: str) -> list[str]:
+async def members(pipeline: Pipeline, key: str) -> list[str]:
     """User ids, and that the count is as many."""
-    page = await views(one).list_members(key, one.clock.now(), None, 1_000)
-    assert await views(one).count_members(key, one.clock.now()) == len(page.items)
-    return sorted(identity.value for each in page.items for identity in each.identities if identity.kind == "user_id")
+    page = await segment_queries(pipeline).list_members(key, pipeline.clock.now(), None, 1_000)
+    assert await segment_queries(pipeline).count_members(key, pipeline.clock.now()) == len(page.items)
+    return sorted(
+        identity.value for member in page.items for identity in member.identities if identity.kind == "user_id"
+    )
 
 
-async def of_customer_now(one: Pipeline, user: str) -> dict[str, int]:
+async def segments_of(pipeline: Pipeline, user: str) -> dict[str, int]:
     """Segments of a customer with since when, as the customer's own page tells."""
-    ids = [identity.id for identity in parse_customer_reference(f"user_id:{user}", one.settings)]
-    customer = await CustomerQueries(one.pool, one.registry, one.settings).customer(ids, one.clock.now())
-    return {each.key: each.since for each in customer.segments}
+    ids = [identity.id for identity in parse_customer_reference(f"user_id:{user}", pipeline.settings)]
+    customer = await CustomerQueries(pipeline.pool, pipeline.registry, pipeline.settings).customer(
+        ids, pipeline.clock.now()
+    )
+    return {segment.key: segment.since for segment in customer.segments}
 
 
-async def states(one: Pipeline) -> list[Any]:
+async def read_states(pipeline: Pipeline) -> list[Any]:
     """What every row holds, as far as it can be compared: not when it was last asked."""
-    rows = await one.pool.fetch("SELECT id, state, revision FROM customers ORDER BY id")
-    ruleset = one.registry.rules.current
+    rows = await pipeline.pool.fetch("SELECT id, state, revision FROM customers ORDER BY id")
+    ruleset = pipeline.registry.rules.current
     assert all(row["revision"] >= ruleset.fill for row in rows)
     return [(row["id"], comparable(read_state(row["state"], ruleset), ruleset)) for row in rows]
 
 
-async def all_intervals(one: Pipeline) -> list[Any]:
-    rows = await one.pool.fetch(
+async def read_intervals(pipeline: Pipeline) -> list[Any]:
+    rows = await pipeline.pool.fetch(
         "SELECT customer_id, definition, value, meaning, entered_at, left_at, entered_cause, left_cause"
         " FROM transitions WHERE retracted_at IS NULL ORDER BY 1, 2, 3, 4, 5"
     )
     return [tuple(row) for row in rows]
 
 
-async def is_as_rebuilt(one: Pipeline) -> None:
+async def check_rebuild_changes_nothing(pipeline: Pipeline) -> None:
     """A replay of every customer from the log changes nothing that is stored."""
-    before = (await states(one), await all_intervals(one))
-    await one.rebuild("")
-    assert (await states(one), await all_intervals(one)) == before
+    before = (await read_states(pipeline), await read_intervals(pipeline))
+    await pipeline.rebuild("")
+    assert (await read_states(pipeline), await read_intervals(pipeline)) == before
 
 
-TWICE = {"did": "bought", "at_least": 2}
-DEAR = {"did": "bought", "where": {"total": {"gte": 5}}}
+BOUGHT_TWICE = {"did": "bought", "at_least": 2}
+EXPENSIVE = {"did": "bought", "where": {"total": {"gte": 5}}}
 
 
-async def test_a_new_segment_is_answered_at_once_and_filled_in_chunks(database_url: str) -> None:
+async def test_new_segment_is_exact_during_its_backfill(database_url: str) -> None:
     """A worker that dies loses nothing: another goes on, and every answer on the way is the same."""
-    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as one:
-        await base(one)
-        await one.segment("twice", TWICE)
+    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as pipeline:
+        await send_purchases(pipeline)
+        await pipeline.segment("twice", BOUGHT_TWICE)
         expected = [f"u{number:02}" for number in range(1, 12, 2)]
         steps = 0
         while True:
-            assert await members(one, "twice") == expected
-            assert "twice" in await of_customer_now(one, "u01")
-            assert "twice" not in await of_customer_now(one, "u00")
-            another = Worker(one.pool, one.registry, one.settings, one.clock, one.metrics)
-            if not await another.fill():
+            assert await members(pipeline, "twice") == expected
+            assert "twice" in await segments_of(pipeline, "u01")
+            assert "twice" not in await segments_of(pipeline, "u00")
+            restarted = Worker(pipeline.pool, pipeline.registry, pipeline.settings, pipeline.clock, pipeline.metrics)
+            if not await restarted.fill():
                 break
             steps += 1
         assert steps == 3
-        assert await views(one).count_unfilled() == 0
-        await is_as_rebuilt(one)
+        assert await segment_queries(pipeline).count_unfilled() == 0
+        await check_rebuild_changes_nothing(pipeline)
 
 
-async def test_a_fill_reads_only_what_its_rules_read(database_url: str) -> None:
-    async with running_pipeline(database_url, TODAY) as one:
-        await base(one)
-        await one.segment("looked", {"did": "viewed"})
-        async with one.pool.acquire() as connection, connection.transaction():
+async def test_backfill_reads_only_matching_touchpoints(database_url: str) -> None:
+    async with running_pipeline(database_url, TODAY) as pipeline:
+        await send_purchases(pipeline)
+        await pipeline.segment("looked", {"did": "viewed"})
+        async with pipeline.pool.acquire() as connection, connection.transaction():
             filled = await backfill.fill_chunk(
-                connection, one.registry.rules.current, backfill.START, 100, one.clock.now(), one.settings
+                connection,
+                pipeline.registry.rules.current,
+                backfill.START,
+                100,
+                pipeline.clock.now(),
+                pipeline.settings,
             )
         assert (filled.customers, filled.touchpoints) == (12, 4)
 
 
-async def test_what_fails_in_the_middle_of_a_chunk_leaves_nothing_behind(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failed_chunk_is_rolled_back(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after kill -9 between two statements."""
-    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as one:
-        await base(one)
-        await one.segment("twice", TWICE)
-        assert await one.worker.fill() == 5
-        before = await all_intervals(one)
+    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as pipeline:
+        await send_purchases(pipeline)
+        await pipeline.segment("twice", BOUGHT_TWICE)
+        assert await pipeline.worker.fill() == 5
+        before = await read_intervals(pipeline)
         with monkeypatch.context() as patched:
 
             async def die(*_: Any) -> None:
@@ -142,311 +149,315 @@ async def test_what_fails_in_the_middle_of_a_chunk_leaves_nothing_behind(
 
             patched.setattr(backfill, "write_customers", die)
             with pytest.raises(asyncio.CancelledError):
-                await one.worker.fill()
-        assert await all_intervals(one) == before
-        assert await views(one).count_unfilled() == 7
-        one.worker = Worker(one.pool, one.registry, one.settings, one.clock, one.metrics)
-        await one.sweep_all()
-        await is_as_rebuilt(one)
+                await pipeline.worker.fill()
+        assert await read_intervals(pipeline) == before
+        assert await segment_queries(pipeline).count_unfilled() == 7
+        pipeline.worker = Worker(pipeline.pool, pipeline.registry, pipeline.settings, pipeline.clock, pipeline.metrics)
+        await pipeline.sweep_all()
+        await check_rebuild_changes_nothing(pipeline)
 
 
-async def test_an_edit_keeps_the_old_members_until_the_new_set_is_complete(database_url: str) -> None:
+async def test_edited_segment_keeps_old_members_until_backfilled(database_url: str) -> None:
     """Every read on the way says one or the other for everybody, and the switch happens once."""
-    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as one:
-        await base(one)
-        await one.segment("chosen", TWICE)
-        await one.segment("read", {"not": {"segment": "chosen"}})
-        await one.sweep_all()
+    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as pipeline:
+        await send_purchases(pipeline)
+        await pipeline.segment("chosen", BOUGHT_TWICE)
+        await pipeline.segment("read", {"not": {"segment": "chosen"}})
+        await pipeline.sweep_all()
         old = [f"u{number:02}" for number in range(1, 12, 2)]
         new = [f"u{number:02}" for number in (1, 3, 5, 6, 7, 8, 9, 10, 11)]
-        saved = await one.segment("chosen", DEAR, replace=True)
+        saved = await pipeline.segment("chosen", EXPENSIVE, replace=True)
         assert saved.activated_at is None
-        seen = []
+        is_switched = []
         for _ in range(20):
-            now = await members(one, "chosen")
-            everybody = [f"u{number:02}" for number in range(12)]
-            assert now in (old, new)
-            assert sorted([*now, *await members(one, "read")]) == everybody
+            current = await members(pipeline, "chosen")
+            all_users = [f"u{number:02}" for number in range(12)]
+            assert current in (old, new)
+            assert sorted([*current, *await members(pipeline, "read")]) == all_users
             for user in ("u01", "u06"):
-                assert ("chosen" in await of_customer_now(one, user)) == (user in now)
-            seen.append(now == new)
-            if not await one.worker.fill():
+                assert ("chosen" in await segments_of(pipeline, user)) == (user in current)
+            is_switched.append(current == new)
+            if not await pipeline.worker.fill():
                 break
-        assert seen == sorted(seen)
-        assert seen[0] is False
-        assert seen[-1] is True
-        versions = await one.pool.fetch(
+        assert is_switched == sorted(is_switched)
+        assert is_switched[0] is False
+        assert is_switched[-1] is True
+        versions = await pipeline.pool.fetch(
             "SELECT version, activated_at, superseded_at FROM definitions WHERE key = 'chosen' ORDER BY version"
         )
-        assert [(version, activated is None, past is None) for version, activated, past in versions] == [
+        assert [(version, activated is None, superseded is None) for version, activated, superseded in versions] == [
             (1, False, False),
             (2, False, True),
         ]
-        meanings = {one.registry.rules.current.number_of[id] for id in ("segment:chosen", "segment:read")}
-        stored = await one.pool.fetch(
+        meanings = {pipeline.registry.rules.current.number_of[id] for id in ("segment:chosen", "segment:read")}
+        stored = await pipeline.pool.fetch(
             "SELECT DISTINCT meaning FROM transitions WHERE retracted_at IS NULL AND definition LIKE 'segment:%'"
         )
         assert {row["meaning"] for row in stored} == meanings
-        await is_as_rebuilt(one)
+        await check_rebuild_changes_nothing(pipeline)
 
 
-async def test_the_switch_touches_no_customer(database_url: str) -> None:
-    async with running_pipeline(database_url, TODAY) as one:
-        await base(one)
-        await one.segment("chosen", TWICE)
-        await one.sweep_all()
-        await one.segment("chosen", DEAR, replace=True)
-        assert await one.worker.fill() == 12
-        before = await one.pool.fetch("SELECT id, xmin::text FROM customers ORDER BY id")
-        assert one.registry.rules.current.upcoming != {}
-        await one.sweep_all()
-        assert one.registry.rules.current.upcoming == {}
-        assert await one.pool.fetch("SELECT id, xmin::text FROM customers ORDER BY id") == before
+async def test_activation_writes_no_customer(database_url: str) -> None:
+    async with running_pipeline(database_url, TODAY) as pipeline:
+        await send_purchases(pipeline)
+        await pipeline.segment("chosen", BOUGHT_TWICE)
+        await pipeline.sweep_all()
+        await pipeline.segment("chosen", EXPENSIVE, replace=True)
+        assert await pipeline.worker.fill() == 12
+        before = await pipeline.pool.fetch("SELECT id, xmin::text FROM customers ORDER BY id")
+        assert pipeline.registry.rules.current.upcoming != {}
+        await pipeline.sweep_all()
+        assert pipeline.registry.rules.current.upcoming == {}
+        assert await pipeline.pool.fetch("SELECT id, xmin::text FROM customers ORDER BY id") == before
 
 
-async def test_a_second_edit_takes_the_place_of_the_first(database_url: str) -> None:
-    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as one:
-        await base(one)
-        await one.segment("chosen", TWICE)
-        await one.sweep_all()
-        await one.segment("chosen", DEAR, replace=True)
-        await one.worker.fill()
-        await one.segment("chosen", {"did": "viewed"}, replace=True)
-        await one.worker.fill()
-        assert await members(one, "chosen") == [f"u{number:02}" for number in range(1, 12, 2)]
-        await one.sweep_all()
-        assert await members(one, "chosen") == ["u00", "u03", "u06", "u09"]
-        await is_as_rebuilt(one)
+async def test_second_edit_replaces_the_first(database_url: str) -> None:
+    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as pipeline:
+        await send_purchases(pipeline)
+        await pipeline.segment("chosen", BOUGHT_TWICE)
+        await pipeline.sweep_all()
+        await pipeline.segment("chosen", EXPENSIVE, replace=True)
+        await pipeline.worker.fill()
+        await pipeline.segment("chosen", {"did": "viewed"}, replace=True)
+        await pipeline.worker.fill()
+        assert await members(pipeline, "chosen") == [f"u{number:02}" for number in range(1, 12, 2)]
+        await pipeline.sweep_all()
+        assert await members(pipeline, "chosen") == ["u00", "u03", "u06", "u09"]
+        await check_rebuild_changes_nothing(pipeline)
 
 
-async def test_an_edit_taken_back_is_current_at_once(database_url: str) -> None:
-    async with running_pipeline(database_url, TODAY) as one:
-        await base(one)
-        await one.segment("chosen", TWICE)
-        await one.sweep_all()
-        await one.segment("chosen", DEAR, replace=True)
-        saved = await one.segment("chosen", TWICE, replace=True)
+async def test_reverted_edit_is_current_at_once(database_url: str) -> None:
+    async with running_pipeline(database_url, TODAY) as pipeline:
+        await send_purchases(pipeline)
+        await pipeline.segment("chosen", BOUGHT_TWICE)
+        await pipeline.sweep_all()
+        await pipeline.segment("chosen", EXPENSIVE, replace=True)
+        saved = await pipeline.segment("chosen", BOUGHT_TWICE, replace=True)
         assert (saved.activated_at is None, saved.definition.version) == (False, 3)
-        assert await one.worker.fill() == 0
-        assert await members(one, "chosen") == [f"u{number:02}" for number in range(1, 12, 2)]
+        assert await pipeline.worker.fill() == 0
+        assert await members(pipeline, "chosen") == [f"u{number:02}" for number in range(1, 12, 2)]
 
 
-async def test_a_new_name_fills_nothing(database_url: str) -> None:
+async def test_rename_needs_no_backfill(database_url: str) -> None:
     """Nor do an owner, a note, or the archiving of another definition."""
-    async with running_pipeline(database_url, TODAY) as one:
-        await base(one)
-        await one.segment("chosen", TWICE)
-        await one.segment("other", DEAR)
-        await one.sweep_all()
-        before = await one.pool.fetch("SELECT id, xmin::text FROM customers ORDER BY id")
-        saved = await one.segment("chosen", TWICE, replace=True, name="Another name")
+    async with running_pipeline(database_url, TODAY) as pipeline:
+        await send_purchases(pipeline)
+        await pipeline.segment("chosen", BOUGHT_TWICE)
+        await pipeline.segment("other", EXPENSIVE)
+        await pipeline.sweep_all()
+        before = await pipeline.pool.fetch("SELECT id, xmin::text FROM customers ORDER BY id")
+        saved = await pipeline.segment("chosen", BOUGHT_TWICE, replace=True, name="Another name")
         assert saved.activated_at is not None
-        await one.registry.definitions.archive("segment", "other")
-        assert await views(one).count_unfilled() == 0
-        assert await members(one, "chosen") == [f"u{number:02}" for number in range(1, 12, 2)]
-        await one.sweep_all()
-        assert await one.pool.fetch("SELECT id, xmin::text FROM customers ORDER BY id") == before
-        await one.send([bought(900, "u00", 4)])
-        assert "u00" in await members(one, "chosen")
-        await is_as_rebuilt(one)
+        await pipeline.registry.definitions.archive("segment", "other")
+        assert await segment_queries(pipeline).count_unfilled() == 0
+        assert await members(pipeline, "chosen") == [f"u{number:02}" for number in range(1, 12, 2)]
+        await pipeline.sweep_all()
+        assert await pipeline.pool.fetch("SELECT id, xmin::text FROM customers ORDER BY id") == before
+        await pipeline.send([bought(900, "u00", 4)])
+        assert "u00" in await members(pipeline, "chosen")
+        await check_rebuild_changes_nothing(pipeline)
 
 
-async def test_archived_and_made_again(database_url: str) -> None:
+async def test_recreated_segment_includes_messages_sent_while_archived(database_url: str) -> None:
     """What happened in between counts, although nobody followed it."""
-    async with running_pipeline(database_url, TODAY) as one:
-        await base(one)
-        await one.segment("chosen", TWICE)
-        await one.sweep_all()
-        await one.registry.definitions.archive("segment", "chosen")
-        await one.send([bought(900, "u00", 4)])
-        await one.segment("chosen", TWICE)
+    async with running_pipeline(database_url, TODAY) as pipeline:
+        await send_purchases(pipeline)
+        await pipeline.segment("chosen", BOUGHT_TWICE)
+        await pipeline.sweep_all()
+        await pipeline.registry.definitions.archive("segment", "chosen")
+        await pipeline.send([bought(900, "u00", 4)])
+        await pipeline.segment("chosen", BOUGHT_TWICE)
         expected = sorted(["u00", *(f"u{number:02}" for number in range(1, 12, 2))])
-        assert await members(one, "chosen") == expected
-        await one.sweep_all()
-        assert await members(one, "chosen") == expected
-        await is_as_rebuilt(one)
+        assert await members(pipeline, "chosen") == expected
+        await pipeline.sweep_all()
+        assert await members(pipeline, "chosen") == expected
+        await check_rebuild_changes_nothing(pipeline)
 
 
-async def test_messages_during_a_fill(database_url: str) -> None:
+async def test_messages_during_backfill_are_included(database_url: str) -> None:
     """Live, late, of the future, merging, for customers that are filled and for those that are not yet."""
-    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as one:
-        await base(one)
-        await one.segment("chosen", TWICE)
-        await one.sweep_all()
-        await one.segment("chosen", DEAR, replace=True)
-        await one.segment("new", {"did": "bought", "within": "31d", "at_least": 2})
-        await one.worker.fill()
+    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as pipeline:
+        await send_purchases(pipeline)
+        await pipeline.segment("chosen", BOUGHT_TWICE)
+        await pipeline.sweep_all()
+        await pipeline.segment("chosen", EXPENSIVE, replace=True)
+        await pipeline.segment("new", {"did": "bought", "within": "31d", "at_least": 2})
+        await pipeline.worker.fill()
         for number in range(12):
-            await one.send([bought(1_000 + number, f"u{number:02}", 20, total=7)])
-            await one.send([bought(2_000 + number, f"u{number:02}", 0, total=1)])
-        ahead = SentMessage(TODAY + HOUR, "ahead", "track", {"user_id": "u04"}, name="bought", properties={"total": 9})
-        joined = SentMessage(T + DAY, "joined", "track", {"anonymous_id": "d1"}, name="bought", properties={"total": 3})
-        await one.send([item(ahead), item(joined)])
+            await pipeline.send([bought(1_000 + number, f"u{number:02}", 20, total=7)])
+            await pipeline.send([bought(2_000 + number, f"u{number:02}", 0, total=1)])
+        future = SentMessage(TODAY + HOUR, "ahead", "track", {"user_id": "u04"}, name="bought", properties={"total": 9})
+        anonymous = SentMessage(
+            T + DAY, "joined", "track", {"anonymous_id": "d1"}, name="bought", properties={"total": 3}
+        )
+        await pipeline.send([item(future), item(anonymous)])
         link = SentMessage(
             T + 25 * DAY, "link", "identify", {"user_id": "u05", "anonymous_id": "d1"}, traits={"plan": "gold"}
         )
-        await one.send([item(link)])
-        everybody = [f"u{number:02}" for number in range(12)]
-        assert await members(one, "new") == everybody
-        assert await members(one, "chosen") == everybody
-        await one.sweep_all()
-        assert await members(one, "new") == everybody
-        assert await members(one, "chosen") == everybody
-        await is_as_rebuilt(one)
-        one.clock.instant = TODAY + 2 * HOUR
-        await one.sweep_all()
-        await is_as_rebuilt(one)
+        await pipeline.send([item(link)])
+        all_users = [f"u{number:02}" for number in range(12)]
+        assert await members(pipeline, "new") == all_users
+        assert await members(pipeline, "chosen") == all_users
+        await pipeline.sweep_all()
+        assert await members(pipeline, "new") == all_users
+        assert await members(pipeline, "chosen") == all_users
+        await check_rebuild_changes_nothing(pipeline)
+        pipeline.clock.instant = TODAY + 2 * HOUR
+        await pipeline.sweep_all()
+        await check_rebuild_changes_nothing(pipeline)
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_any_definitions_one_after_the_other_while_messages_flow(database_url: str, seed: int) -> None:
+async def test_definition_changes_between_messages_match_the_reference(database_url: str, seed: int) -> None:
     """The rows end as those of a rebuild, and as the naive reading of the whole list says."""
     draw = random.Random(seed)
-    said, batches = _crowd(draw)
+    messages, batches = random_delivery(draw)
     prefix = "f-"
-    async with running_pipeline(database_url, NOW, fill_customers_max=2, **SMALL_CAPS) as one:
-        await one.define(Definitions(segments={}, journeys={}))
-        wanted: list[tuple[str, str, Any]] = [
+    async with running_pipeline(database_url, NOW, fill_customers_max=2, **SMALL_CAPS) as pipeline:
+        await pipeline.define(Definitions(segments={}, journeys={}))
+        definitions: list[tuple[str, str, Any]] = [
             *(("journey", key, rule) for key, rule in DEFINITIONS.journeys.items()),
             *(("segment", key, rule) for key, rule in DEFINITIONS.segments.items()),
         ]
         edited = {"big", "bought-lately", "main"}
-        for kind, key, rule in wanted:
+        for kind, key, rule in definitions:
             if key in edited:
                 other = {"did": "viewed"}
-                await one.put(kind, key, [(stage, other) for stage, _ in rule] if kind == "journey" else other)
+                await pipeline.put(kind, key, [(stage, other) for stage, _ in rule] if kind == "journey" else other)
             else:
-                await one.put(kind, key, rule)
+                await pipeline.put(kind, key, rule)
             for _ in range(draw.randrange(3)):
-                await one.worker.fill()
+                await pipeline.worker.fill()
             if batches and draw.random() < 0.7:
-                await one.send([item(said[index], prefix) for index in batches.pop(0)])
-        await one.sweep_all()
-        for kind, key, rule in wanted:
+                await pipeline.send([item(messages[index], prefix) for index in batches.pop(0)])
+        await pipeline.sweep_all()
+        for kind, key, rule in definitions:
             if key in edited:
-                await one.put(kind, key, rule, replace=True)
+                await pipeline.put(kind, key, rule, replace=True)
                 if batches:
-                    await one.send([item(said[index], prefix) for index in batches.pop(0)])
-                await one.worker.fill()
+                    await pipeline.send([item(messages[index], prefix) for index in batches.pop(0)])
+                await pipeline.worker.fill()
         for batch in batches:
-            await one.send([item(said[index], prefix) for index in batch])
-            await one.worker.fill()
-        await one.sweep_all()
-        assert one.registry.rules.current.upcoming == {}
-        for group in customers(said, CAPS):
+            await pipeline.send([item(messages[index], prefix) for index in batch])
+            await pipeline.worker.fill()
+        await pipeline.sweep_all()
+        assert pipeline.registry.rules.current.upcoming == {}
+        for group in customers(messages, CAPS):
             kind, _, value = sorted(group)[0].partition(":")
-            own = of_customer(said, group)
-            assert await one.intervals(f"{kind}:{prefix}{value}") == intervals(own, NOW, DEFINITIONS)
-        await is_as_rebuilt(one)
+            own = of_customer(messages, group)
+            assert await pipeline.intervals(f"{kind}:{prefix}{value}") == intervals(own, NOW, DEFINITIONS)
+        await check_rebuild_changes_nothing(pipeline)
 
 
-async def test_progress_is_told(database_url: str) -> None:
-    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as one:
-        await base(one)
-        await one.segment("old", TWICE)
-        await one.sweep_all()
-        one.clock.instant += HOUR
-        await one.segment("new", DEAR)
-        told = await views(one).read_fill_progress("segment", "new")
-        assert (told.customers_total, told.customers_filled, told.eta_seconds) == (12, 0, None)
-        assert told.since is not None
-        assert (await views(one).read_fill_progress("segment", "old")).customers_filled == 12
-        await one.worker.fill()
-        one.clock.instant += 2 * SECOND
-        one.worker._fill_progress._reported_at = 0.0
-        await one.worker.fill()
-        told = await views(one).read_fill_progress("segment", "new")
-        assert told.customers_filled == 10
+async def test_backfill_progress_reports_speed_and_remaining_time(database_url: str) -> None:
+    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as pipeline:
+        await send_purchases(pipeline)
+        await pipeline.segment("old", BOUGHT_TWICE)
+        await pipeline.sweep_all()
+        pipeline.clock.instant += HOUR
+        await pipeline.segment("new", EXPENSIVE)
+        progress = await segment_queries(pipeline).read_fill_progress("segment", "new")
+        assert (progress.customers_total, progress.customers_filled, progress.eta_seconds) == (12, 0, None)
+        assert progress.since is not None
+        assert (await segment_queries(pipeline).read_fill_progress("segment", "old")).customers_filled == 12
+        await pipeline.worker.fill()
+        pipeline.clock.instant += 2 * SECOND
+        pipeline.worker._fill_progress._reported_at = 0.0
+        await pipeline.worker.fill()
+        progress = await segment_queries(pipeline).read_fill_progress("segment", "new")
+        assert progress.customers_filled == 10
         # Two chunks of five customers in the two seconds since the fill began: two customers are left.
-        assert told.eta_seconds == pytest.approx(0.4)
-        assert told.touchpoints_per_second == pytest.approx(15 / 2, abs=1.5)
-        await one.sweep_all()
-        assert (await views(one).read_fill_progress("segment", "new")).eta_seconds is None
+        assert progress.eta_seconds == pytest.approx(0.4)
+        assert progress.touchpoints_per_second == pytest.approx(15 / 2, abs=1.5)
+        await pipeline.sweep_all()
+        assert (await segment_queries(pipeline).read_fill_progress("segment", "new")).eta_seconds is None
 
 
-async def test_other_settings_mean_other_rules(database_url: str) -> None:
+async def test_timezone_change_requires_a_backfill(database_url: str) -> None:
     """The timezone is part of what a rule means: at the next start everybody is filled anew."""
-    async with running_pipeline(database_url, TODAY) as one:
-        await base(one)
-        await one.segment("dated", {"did": "bought", "from": "2023-11-16"})
-        await one.sweep_all()
-    async with running_pipeline(database_url, TODAY, timezone="Asia/Tokyo") as one:
-        assert await views(one).count_unfilled() == 12
-        before = await members(one, "dated")
-        await one.sweep_all()
-        assert await members(one, "dated") == before
-        await is_as_rebuilt(one)
-        again = Registry(one.pool, one.settings)
-        await again.load()
-        assert again.rules.current.number_of == one.registry.rules.current.number_of
+    async with running_pipeline(database_url, TODAY) as pipeline:
+        await send_purchases(pipeline)
+        await pipeline.segment("dated", {"did": "bought", "from": "2023-11-16"})
+        await pipeline.sweep_all()
+    async with running_pipeline(database_url, TODAY, timezone="Asia/Tokyo") as pipeline:
+        assert await segment_queries(pipeline).count_unfilled() == 12
+        before = await members(pipeline, "dated")
+        await pipeline.sweep_all()
+        assert await members(pipeline, "dated") == before
+        await check_rebuild_changes_nothing(pipeline)
+        reloaded = Registry(pipeline.pool, pipeline.settings)
+        await reloaded.load()
+        assert reloaded.rules.current.number_of == pipeline.registry.rules.current.number_of
 
 
-async def test_a_computed_trait_is_edited_like_any_definition(database_url: str) -> None:
+async def test_edited_computed_trait_keeps_old_members_until_backfilled(database_url: str) -> None:
     """Who reads it keeps the old members until everybody is filled."""
     limits = Limits()
 
     def spent(path: str) -> TraitIn:
         return parse_trait({"key": "spent", "name": "Spent", "value": {"sum": path, "of": "bought"}}, limits)
 
-    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as one:
-        await base(one)
-        await one.registry.definitions.define(spent("total"), replace=False)
-        await one.segment("big", {"trait": "spent", "gte": 12})
-        await one.sweep_all()
+    async with running_pipeline(database_url, TODAY, fill_customers_max=5) as pipeline:
+        await send_purchases(pipeline)
+        await pipeline.registry.definitions.define(spent("total"), replace=False)
+        await pipeline.segment("big", {"trait": "spent", "gte": 12})
+        await pipeline.sweep_all()
         old = ["u07", "u09", "u11"]
-        assert await members(one, "big") == old
-        saved, _ = await one.registry.definitions.define(spent("nothing"), replace=True)
+        assert await members(pipeline, "big") == old
+        saved, _ = await pipeline.registry.definitions.define(spent("nothing"), replace=True)
         assert saved.activated_at is None
-        assert (await views(one).read_fill_progress("trait", "spent")).customers_filled == 0
-        await one.worker.fill()
-        assert await members(one, "big") == old
-        await one.sweep_all()
-        assert await members(one, "big") == []
-        await is_as_rebuilt(one)
+        assert (await segment_queries(pipeline).read_fill_progress("trait", "spent")).customers_filled == 0
+        await pipeline.worker.fill()
+        assert await members(pipeline, "big") == old
+        await pipeline.sweep_all()
+        assert await members(pipeline, "big") == []
+        await check_rebuild_changes_nothing(pipeline)
 
 
-def lot(kind: str, value: str, salt: str = "s") -> int:
+def bucket(kind: str, value: str, salt: str = "s") -> int:
     """0 to 99, as the documentation says, without the engine."""
     digest = hashlib.sha256(f"{salt}\0{kind}\0{value}".encode()).digest()
     return int.from_bytes(digest[:8]) % 100
 
 
-async def test_lots_are_drawn_by_the_strongest_earliest_identity(database_url: str) -> None:
+async def test_bucket_depends_on_the_strongest_earliest_identity(database_url: str) -> None:
     """Whatever order the messages come in, and when a stronger or an earlier one turns up."""
 
-    def seen(number: int, days: int, **ids: str) -> dict[str, Any]:
+    def viewed(number: int, days: int, **ids: str) -> dict[str, Any]:
         return item(SentMessage(T + days * DAY, f"m{number}", "track", ids, name="viewed"))
 
     steps = [
-        (seen(1, 5, anonymous_id="d1"), ("anonymous_id", "d1")),
-        (seen(2, 6, anonymous_id="d1", email="b@example.com"), ("email", "b@example.com")),
-        (seen(3, 7, anonymous_id="d1", email="a@example.com"), ("email", "b@example.com")),
-        (seen(4, 1, email="a@example.com"), ("email", "a@example.com")),
-        (seen(5, 8, email="a@example.com", user_id="u1"), ("user_id", "u1")),
+        (viewed(1, 5, anonymous_id="d1"), ("anonymous_id", "d1")),
+        (viewed(2, 6, anonymous_id="d1", email="b@example.com"), ("email", "b@example.com")),
+        (viewed(3, 7, anonymous_id="d1", email="a@example.com"), ("email", "b@example.com")),
+        (viewed(4, 1, email="a@example.com"), ("email", "a@example.com")),
+        (viewed(5, 8, email="a@example.com", user_id="u1"), ("user_id", "u1")),
     ]
-    async with running_pipeline(database_url, TODAY) as one:
-        await one.define(NOTHING)
+    async with running_pipeline(database_url, TODAY) as pipeline:
+        await pipeline.define(NO_SEGMENTS)
         for tenth in range(10):
-            await one.segment(f"lot{tenth}", {"bucket": [tenth * 10, tenth * 10 + 10], "salt": "s"})
+            await pipeline.segment(f"lot{tenth}", {"bucket": [tenth * 10, tenth * 10 + 10], "salt": "s"})
         for message, (kind, value) in steps:
-            await one.send([message])
-            drawn = [tenth for tenth in range(10) if await views(one).count_members(f"lot{tenth}", TODAY)]
-            assert drawn == [lot(kind, value) // 10]
-            stored = await one.pool.fetchval("SELECT state FROM customers")
-            assert read_state(stored, one.registry.rules.current).bucketing_key == (kind, value)
-            await is_as_rebuilt(one)
-        await one.segment("later", {"bucket": [0, 50], "salt": "t"})
-        await one.sweep_all()
-        assert await views(one).count_members("later", TODAY) == (lot("user_id", "u1", "t") < 50)
-        await is_as_rebuilt(one)
+            await pipeline.send([message])
+            members_of = [
+                tenth for tenth in range(10) if await segment_queries(pipeline).count_members(f"lot{tenth}", TODAY)
+            ]
+            assert members_of == [bucket(kind, value) // 10]
+            stored = await pipeline.pool.fetchval("SELECT state FROM customers")
+            assert read_state(stored, pipeline.registry.rules.current).bucketing_key == (kind, value)
+            await check_rebuild_changes_nothing(pipeline)
+        await pipeline.segment("later", {"bucket": [0, 50], "salt": "t"})
+        await pipeline.sweep_all()
+        assert await segment_queries(pipeline).count_members("later", TODAY) == (bucket("user_id", "u1", "t") < 50)
+        await check_rebuild_changes_nothing(pipeline)
 
 
-async def test_the_worker_finds_its_customers_through_indexes(database_url: str) -> None:
-    async with running_pipeline(database_url, TODAY) as one:
-        await base(one)
-        await one.segment("lately", {"did": "bought", "within": "60d"})
-        await one.sweep_all()
-        async with one.pool.acquire() as connection:
+async def test_worker_finds_customers_through_indexes(database_url: str) -> None:
+    async with running_pipeline(database_url, TODAY) as pipeline:
+        await send_purchases(pipeline)
+        await pipeline.segment("lately", {"did": "bought", "within": "60d"})
+        await pipeline.sweep_all()
+        async with pipeline.pool.acquire() as connection:
             await connection.execute("VACUUM (ANALYZE) customers")
             for query, arguments, index in (
                 (worker._DUE, (TODAY, 10), "customers_due"),
@@ -459,7 +470,7 @@ async def test_the_worker_finds_its_customers_through_indexes(database_url: str)
                 assert ("Index Only Scan" in plan) == (index == "customers_due")
 
 
-class Ticking:
+class AcceptedCounter:
     """Messages that keep coming, or do not."""
 
     def __init__(self) -> None:
@@ -469,34 +480,34 @@ class Ticking:
         return self.accepted
 
 
-async def test_the_worker_leaves_live_work_its_share() -> None:
-    ticking = Ticking()
-    pacer = WorkPacer(ticking, 10, asyncio.Event())
+async def test_worker_rests_while_messages_arrive() -> None:
+    counter = AcceptedCounter()
+    pacer = WorkPacer(counter, 10, asyncio.Event())
     loop = asyncio.get_running_loop()
 
     async def step() -> int:
-        ticking.accepted += 1
+        counter.accepted += 1
         await asyncio.sleep(0.02)
         return 1
 
-    begun = loop.time()
+    start = loop.time()
     await pacer.take_turn(step)
-    assert loop.time() - begun < 0.1
-    begun = loop.time()
+    assert loop.time() - start < 0.1
+    start = loop.time()
     await asyncio.gather(*(pacer.take_turn(step) for _ in range(3)))
     # Three turns of 0.02 s, each followed by a rest of nine times as long.
-    assert loop.time() - begun >= 3 * 0.2
+    assert loop.time() - start >= 3 * 0.2
 
 
-async def test_the_worker_runs_freely_when_nothing_arrives() -> None:
-    pacer = WorkPacer(Ticking(), 10, asyncio.Event())
+async def test_worker_does_not_rest_without_messages() -> None:
+    pacer = WorkPacer(AcceptedCounter(), 10, asyncio.Event())
     loop = asyncio.get_running_loop()
 
     async def step() -> int:
         await asyncio.sleep(0.02)
         return 1
 
-    begun = loop.time()
+    start = loop.time()
     for _ in range(5):
         await pacer.take_turn(step)
-    assert loop.time() - begun < 0.5
+    assert loop.time() - start < 0.5

@@ -60,77 +60,77 @@ def ids(draw: st.DrawFn) -> dict[str, str]:
 
 
 @st.composite
-def messages(draw: st.DrawFn) -> list[SentMessage]:
-    said = []
+def message_lists(draw: st.DrawFn) -> list[SentMessage]:
+    messages = []
     for number in range(draw(st.integers(1, 14))):
         t = T0 + draw(st.integers(0, 30)) * DAY + draw(st.sampled_from([0, 0, 1, HOUR]))
         message_id = f"m{draw(st.integers(0, 9))}-{number}"
         kind = draw(st.sampled_from(["track", "track", "track", "identify", "alias"]))
         if kind == "alias":
             previous = draw(st.one_of(USERS, DEVICES))
-            said.append(SentMessage(t, message_id, "alias", {"user_id": draw(USERS)}, previous=previous))
+            messages.append(SentMessage(t, message_id, "alias", {"user_id": draw(USERS)}, previous=previous))
         elif kind == "identify":
             plan = draw(st.sampled_from(["gold", "free", None]))
-            said.append(SentMessage(t, message_id, "identify", draw(ids()), traits={"plan": plan}))
+            messages.append(SentMessage(t, message_id, "identify", draw(ids()), traits={"plan": plan}))
         else:
             name = draw(st.sampled_from(["bought", "viewed", "other"]))
             total = {"total": draw(st.integers(0, 10))}
-            said.append(SentMessage(t, message_id, "track", draw(ids()), name=name, properties=total))
-    return said
+            messages.append(SentMessage(t, message_id, "track", draw(ids()), name=name, properties=total))
+    return messages
 
 
 @st.composite
 def deliveries(draw: st.DrawFn) -> tuple[list[SentMessage], list[list[int]]]:
     """Messages, and batches of indexes into them: shuffled, split, some sent twice."""
-    said = draw(messages())
-    order = draw(st.permutations(range(len(said))))
-    again = draw(st.lists(st.integers(0, len(said) - 1), max_size=4))
-    order = [*order, *again]
+    messages = draw(message_lists())
+    order = draw(st.permutations(range(len(messages))))
+    repeated = draw(st.lists(st.integers(0, len(messages) - 1), max_size=4))
+    order = [*order, *repeated]
     cuts = sorted(draw(st.sets(st.integers(1, len(order)), max_size=4)))
     batches = [order[a:b] for a, b in itertools.pairwise([0, *cuts, len(order)]) if a < b]
-    return said, batches
+    return messages, batches
 
 
-numbers = itertools.count()
+example_numbers = itertools.count()
 
 
-async def check(one: Pipeline, said: Sequence[SentMessage], prefix: str) -> None:
+async def check(pipeline: Pipeline, messages: Sequence[SentMessage], prefix: str) -> None:
     """Customers, intervals and what is stored now are what the naive reading says."""
-    expected = customers(said, CAPS)
-    assert await one.groups(prefix) == expected
+    expected = customers(messages, CAPS)
+    assert await pipeline.groups(prefix) == expected
     for group in expected:
-        own = of_customer(said, group)
+        own = of_customer(messages, group)
         name = sorted(group)[0]
         kind, _, value = name.partition(":")
-        stored = await one.intervals(f"{kind}:{prefix}{value}")
-        assert stored == intervals(own, one.clock.now(), DEFINITIONS)
+        stored = await pipeline.intervals(f"{kind}:{prefix}{value}")
+        assert stored == intervals(own, pipeline.clock.now(), DEFINITIONS)
         now = {definition: value for definition, value, _, left in stored if left is None}
-        assert now == current_values(own, one.clock.now(), DEFINITIONS)
+        assert now == current_values(own, pipeline.clock.now(), DEFINITIONS)
 
 
-def test_any_delivery_ends_in_the_naive_state(database_url: str) -> None:
+def test_any_delivery_matches_the_reference(database_url: str) -> None:
     """Order, splits and duplicates change nothing; a replay of the log ends in the very same rows, causes included."""
 
     async def deliver(delivery: tuple[list[SentMessage], list[list[int]]]) -> None:
-        said, batches = delivery
-        prefix = f"e{next(numbers)}-"
-        async with running_pipeline(database_url, NOW, **SMALL_CAPS) as one:
-            seen: set[int] = set()
+        messages, batches = delivery
+        prefix = f"e{next(example_numbers)}-"
+        async with running_pipeline(database_url, NOW, **SMALL_CAPS) as pipeline:
+            stored_indexes: set[int] = set()
             for batch in batches:
-                receipt = await one.send([item(said[index], prefix) for index in batch])
-                fresh = set(batch) - seen
-                assert (receipt.accepted, receipt.duplicate) == (len(fresh), len(batch) - len(fresh))
+                receipt = await pipeline.send([item(messages[index], prefix) for index in batch])
+                new_indexes = set(batch) - stored_indexes
+                assert (receipt.accepted, receipt.duplicate) == (len(new_indexes), len(batch) - len(new_indexes))
                 assert receipt.rejected == 0
                 assert receipt.projected
-                seen |= fresh
-            await check(one, said, prefix)
-            stored = await one.rows(prefix)
-            await one.rebuild(prefix)
-            assert await one.rows(prefix) == stored
+                stored_indexes |= new_indexes
+            await check(pipeline, messages, prefix)
+            stored = await pipeline.rows(prefix)
+            await pipeline.rebuild(prefix)
+            assert await pipeline.rows(prefix) == stored
 
     async def prepare() -> None:
-        async with running_pipeline(database_url, NOW, **SMALL_CAPS) as one:
-            await one.define(DEFINITIONS)
+        async with running_pipeline(database_url, NOW, **SMALL_CAPS) as pipeline:
+            await pipeline.define(DEFINITIONS)
 
     asyncio.run(prepare())
 
@@ -142,46 +142,46 @@ def test_any_delivery_ends_in_the_naive_state(database_url: str) -> None:
     run()
 
 
-def test_two_workers_at_once_end_in_the_naive_state(database_url: str) -> None:
+def test_concurrent_workers_match_the_reference(database_url: str) -> None:
     """Two processes' worth of ingest, each with its own pool and snapshots, on the same few customers."""
 
-    async def both(delivery: tuple[list[SentMessage], list[list[int]]]) -> None:
-        said, batches = delivery
-        prefix = f"w{next(numbers)}-"
+    async def deliver_concurrently(delivery: tuple[list[SentMessage], list[list[int]]]) -> None:
+        messages, batches = delivery
+        prefix = f"w{next(example_numbers)}-"
         async with (
-            running_pipeline(database_url, NOW, **SMALL_CAPS) as one,
-            running_pipeline(database_url, NOW, **SMALL_CAPS) as other,
+            running_pipeline(database_url, NOW, **SMALL_CAPS) as pipeline,
+            running_pipeline(database_url, NOW, **SMALL_CAPS) as second,
         ):
 
-            async def through(worker: Pipeline, mine: list[list[int]]) -> None:
-                for batch in mine:
-                    await worker.send([item(said[index], prefix) for index in batch])
+            async def send_batches(worker: Pipeline, own_batches: list[list[int]]) -> None:
+                for batch in own_batches:
+                    await worker.send([item(messages[index], prefix) for index in batch])
 
-            await asyncio.gather(through(one, batches[::2]), through(other, batches[1::2]))
-            await check(one, said, prefix)
+            await asyncio.gather(send_batches(pipeline, batches[::2]), send_batches(second, batches[1::2]))
+            await check(pipeline, messages, prefix)
 
     async def prepare() -> None:
-        async with running_pipeline(database_url, NOW, **SMALL_CAPS) as one:
-            await one.define(DEFINITIONS)
+        async with running_pipeline(database_url, NOW, **SMALL_CAPS) as pipeline:
+            await pipeline.define(DEFINITIONS)
 
     asyncio.run(prepare())
 
     @settings(max_examples=30)
     @given(deliveries())
     def run(delivery: tuple[list[SentMessage], list[list[int]]]) -> None:
-        asyncio.run(both(delivery))
+        asyncio.run(deliver_concurrently(delivery))
 
     run()
     for seed in range(6):
-        asyncio.run(both(_crowd(random.Random(seed))))
+        asyncio.run(deliver_concurrently(random_delivery(random.Random(seed))))
 
 
-def _crowd(draw: random.Random) -> tuple[list[SentMessage], list[list[int]]]:
+def random_delivery(draw: random.Random) -> tuple[list[SentMessage], list[list[int]]]:
     """More messages than Hypothesis likes, in many small batches, some sent twice."""
-    said = [_random_message(draw, number) for number in range(60)]
+    messages = [_random_message(draw, number) for number in range(60)]
     order = draw.sample(range(60), 60) + draw.sample(range(60), 12)
     cuts = sorted(draw.sample(range(1, len(order)), 24))
-    return said, [order[a:b] for a, b in itertools.pairwise([0, *cuts, len(order)])]
+    return messages, [order[a:b] for a, b in itertools.pairwise([0, *cuts, len(order)])]
 
 
 def _random_message(draw: random.Random, number: int) -> SentMessage:

@@ -14,7 +14,7 @@ from app.errors import Rejection, RejectionCode
 from app.formats.segment import Parsed
 from app.ingest.group_commit import PendingRequest
 from app.postgres.pool import Connection
-from app.projection import project as projecting
+from app.projection import project as project_module
 from app.projection.backfill import fill_chunk
 from app.projection.log_replay import replay_log
 from app.projection.rebuild import rebuild_customers
@@ -27,35 +27,35 @@ T0 = 1_700_000_000_000_000
 NOW = T0 + 40 * DAY
 
 STAGES = [("awareness", {"did": "*"}), ("purchase", {"did": "bought"})]
-PLAIN = Definitions(segments={"lately": {"did": "bought", "within": "5d"}}, journeys={"main": STAGES})
+DEFINITIONS = Definitions(segments={"lately": {"did": "bought", "within": "5d"}}, journeys={"main": STAGES})
 
 
-def said(number: int, t: int, user: str = "u1", name: str = "bought", **ids: str) -> SentMessage:
+def track(number: int, t: int, user: str = "u1", name: str = "bought", **ids: str) -> SentMessage:
     return SentMessage(t, f"m{number:05}", "track", {"user_id": user, **ids}, name=name)
 
 
-def scenario(
+def run_scenario(
     database_url: str,
-    act: Callable[[Pipeline], Awaitable[None]],
-    definitions: Definitions = PLAIN,
+    check: Callable[[Pipeline], Awaitable[None]],
+    definitions: Definitions = DEFINITIONS,
     now: int = NOW,
-    **changes: Any,
+    **settings: Any,
 ) -> None:
     async def run() -> None:
-        async with running_pipeline(database_url, now, **changes) as one:
-            await one.define(definitions)
-            await asyncio.wait_for(act(one), 60)
+        async with running_pipeline(database_url, now, **settings) as pipeline:
+            await pipeline.define(definitions)
+            await asyncio.wait_for(check(pipeline), 60)
 
     asyncio.run(run())
 
 
-async def differing(one: Pipeline) -> int:
+async def count_differing(pipeline: Pipeline) -> int:
     """How many customers are not what their log says, by our own measure."""
-    return await rebuild_customers(one.pool, one.registry.rules.current, one.clock, one.settings)
+    return await rebuild_customers(pipeline.pool, pipeline.registry.rules.current, pipeline.clock, pipeline.settings)
 
 
-async def stored_intervals(one: Pipeline) -> set[tuple[Any, ...]]:
-    rows = await one.pool.fetch(
+async def stored_intervals(pipeline: Pipeline) -> set[tuple[Any, ...]]:
+    rows = await pipeline.pool.fetch(
         "SELECT definition, value, entered_at, left_at, entered_cause, left_cause FROM transitions "
         "WHERE retracted_at IS NULL"
     )
@@ -66,126 +66,130 @@ async def stored_intervals(one: Pipeline) -> set[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("batches", [[8], [5, 3], [1] * 8])
-def test_a_series_that_overflows_inside_one_flush_still_answers_exactly(database_url: str, batches: list[int]) -> None:
+def test_series_overflow_within_one_flush_is_exact(database_url: str, batches: list[int]) -> None:
     definitions = Definitions(segments={"six": {"did": "bought", "at_least": 6, "within": "30d"}}, journeys={})
 
-    async def act(one: Pipeline) -> None:
-        everything = [said(number, NOW - (10 - number) * HOUR) for number in range(8)]
+    async def check(pipeline: Pipeline) -> None:
+        messages = [track(number, NOW - (10 - number) * HOUR) for number in range(8)]
         for size in batches:
-            batch, everything = everything[:size], everything[size:]
-            await one.send([item(message) for message in batch])
-        assert ("segment:six", "", NOW - 5 * HOUR, None) in await one.intervals("user_id:u1")
+            batch, messages = messages[:size], messages[size:]
+            await pipeline.send([item(message) for message in batch])
+        assert ("segment:six", "", NOW - 5 * HOUR, None) in await pipeline.intervals("user_id:u1")
 
-    scenario(database_url, act, definitions, series_points_max=4)
+    run_scenario(database_url, check, definitions, series_points_max=4)
 
 
-def test_the_cause_of_a_transition_does_not_depend_on_arrival(database_url: str) -> None:
+def test_transition_cause_is_independent_of_arrival_order(database_url: str) -> None:
     """Two purchases of one instant: the later in order decides, whichever came first."""
 
-    async def act(one: Pipeline) -> None:
-        await one.send([item(said(1, T0))])
-        await one.send([item(said(2, T0))])
-        one_by_one = await stored_intervals(one)
-        assert await differing(one) == 0
-        assert await stored_intervals(one) == one_by_one
-        await one.pool.execute("TRUNCATE ledger, touchpoints, identities, links, customers, transitions")
-        await one.send([item(said(1, T0)), item(said(2, T0))])
-        assert await stored_intervals(one) == one_by_one
+    async def check(pipeline: Pipeline) -> None:
+        await pipeline.send([item(track(1, T0))])
+        await pipeline.send([item(track(2, T0))])
+        one_by_one = await stored_intervals(pipeline)
+        assert await count_differing(pipeline) == 0
+        assert await stored_intervals(pipeline) == one_by_one
+        await pipeline.pool.execute("TRUNCATE ledger, touchpoints, identities, links, customers, transitions")
+        await pipeline.send([item(track(1, T0)), item(track(2, T0))])
+        assert await stored_intervals(pipeline) == one_by_one
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
-def test_a_message_that_no_rule_reads_is_no_cause(database_url: str) -> None:
+def test_message_that_no_rule_reads_is_not_a_cause(database_url: str) -> None:
     """The purchase lapses at the very instant of a message that says nothing: time is the cause, live and replayed."""
-    quiet = Definitions(segments=PLAIN.segments, journeys={})
+    without_journeys = Definitions(segments=DEFINITIONS.segments, journeys={})
 
-    async def act(one: Pipeline) -> None:
-        await one.send([item(said(1, T0))])
-        await one.send([item(said(2, T0 + 5 * DAY, name="other"))])
-        live = await stored_intervals(one)
-        await one.pool.execute("TRUNCATE ledger, touchpoints, identities, links, customers, transitions")
-        await one.send([item(said(1, T0)), item(said(2, T0 + 5 * DAY, name="other"))])
-        assert await stored_intervals(one) == live
+    async def check(pipeline: Pipeline) -> None:
+        await pipeline.send([item(track(1, T0))])
+        await pipeline.send([item(track(2, T0 + 5 * DAY, name="other"))])
+        live = await stored_intervals(pipeline)
+        await pipeline.pool.execute("TRUNCATE ledger, touchpoints, identities, links, customers, transitions")
+        await pipeline.send([item(track(1, T0)), item(track(2, T0 + 5 * DAY, name="other"))])
+        assert await stored_intervals(pipeline) == live
 
-    scenario(database_url, act, quiet)
-
-
-def test_future_messages_that_no_rule_reads_leave_no_trace_either_way(database_url: str) -> None:
-    quiet = Definitions(segments=PLAIN.segments, journeys={})
-
-    async def act(one: Pipeline) -> None:
-        await one.send([item(said(1, NOW + HOUR, name="other"))])
-        await one.send([item(said(2, NOW - HOUR))])
-        await one.send([item(said(3, NOW - HOUR, "u2"))])
-        await one.send([item(said(4, NOW + HOUR, "u2", name="other"))])
-        assert await differing(one) == 0
-
-    scenario(database_url, act, quiet)
+    run_scenario(database_url, check, without_journeys)
 
 
-def test_a_clock_that_runs_ahead_does_not_make_the_state_grow(database_url: str) -> None:
+def test_future_message_that_no_rule_reads_changes_no_state(database_url: str) -> None:
+    without_journeys = Definitions(segments=DEFINITIONS.segments, journeys={})
+
+    async def check(pipeline: Pipeline) -> None:
+        await pipeline.send([item(track(1, NOW + HOUR, name="other"))])
+        await pipeline.send([item(track(2, NOW - HOUR))])
+        await pipeline.send([item(track(3, NOW - HOUR, "u2"))])
+        await pipeline.send([item(track(4, NOW + HOUR, "u2", name="other"))])
+        assert await count_differing(pipeline) == 0
+
+    run_scenario(database_url, check, without_journeys)
+
+
+def test_size_of_state_with_future_messages_is_limited(database_url: str) -> None:
     """A client an hour ahead: its messages wait in the state, which is rewritten with every further one."""
 
-    async def act(one: Pipeline) -> None:
+    async def check(pipeline: Pipeline) -> None:
         for start in range(0, 4_000, 1_000):
-            await one.send([item(said(number, NOW + HOUR + number)) for number in range(start, start + 1_000)])
-        size = await one.pool.fetchval("SELECT max(length(state)) FROM customers")
+            await pipeline.send([item(track(number, NOW + HOUR + number)) for number in range(start, start + 1_000)])
+        size = await pipeline.pool.fetchval("SELECT max(length(state)) FROM customers")
         assert size < 64_000
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
-def test_traits_of_one_customer_are_bounded(database_url: str) -> None:
+def test_size_of_traits_is_limited(database_url: str) -> None:
     """The write key is public: distinct trait names must not let a state grow without end."""
 
-    async def act(one: Pipeline) -> None:
+    async def check(pipeline: Pipeline) -> None:
         for number in range(20):
             traits = {f"k{number}-{index}": "x" * 100 for index in range(200)}
-            await one.send([item(SentMessage(T0 + number, f"i{number}", "identify", {"user_id": "u1"}, traits=traits))])
-        size = await one.pool.fetchval("SELECT max(length(state)) FROM customers")
+            await pipeline.send(
+                [item(SentMessage(T0 + number, f"i{number}", "identify", {"user_id": "u1"}, traits=traits))]
+            )
+        size = await pipeline.pool.fetchval("SELECT max(length(state)) FROM customers")
         assert size < 256_000
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
 # --------------------------------------------------------------------------------------------- ingest
 
 
 def message(id: str, **changes: Any) -> Message:
-    plain = Message("track", id, "default", T0, NOW, (Identity("user_id", "u1"),), "web", "bought", digest=b"12345678")
-    return msgspec.structs.replace(plain, **changes)
+    default = Message(
+        "track", id, "default", T0, NOW, (Identity("user_id", "u1"),), "web", "bought", digest=b"12345678"
+    )
+    return msgspec.structs.replace(default, **changes)
 
 
-def test_text_that_cannot_be_encoded_is_one_rejection_and_not_an_endless_503(database_url: str) -> None:
-    async def act(one: Pipeline) -> None:
+def test_unencodable_text_rejects_only_its_message(database_url: str) -> None:
+    async def check(pipeline: Pipeline) -> None:
         parsed = Parsed([(0, message("good")), (1, message("bad", channel="\ud800"))])
-        receipt = await one.ingest.group_commit.commit(PendingRequest("default", parsed, 100))
+        receipt = await pipeline.ingest.group_commit.commit(PendingRequest("default", parsed, 100))
         assert (receipt.accepted, receipt.rejected) == (1, 1)
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
-def test_a_rejected_item_is_quarantined_beside_an_unstorable_one(database_url: str) -> None:
+def test_rejected_item_is_quarantined_beside_an_unstorable_one(database_url: str) -> None:
     """The rows for quarantine travel with the first half of a bisection, and fall with it."""
 
-    async def act(one: Pipeline) -> None:
-        refused = Rejection(1, RejectionCode.MISSING_EVENT, "no event", "refused", b"{}")
-        parsed = Parsed([(0, message("bad", channel="a\0b"))], [refused])
-        receipt = await one.ingest.group_commit.commit(PendingRequest("default", parsed, 100))
+    async def check(pipeline: Pipeline) -> None:
+        rejection = Rejection(1, RejectionCode.MISSING_EVENT, "no event", "refused", b"{}")
+        parsed = Parsed([(0, message("bad", channel="a\0b"))], [rejection])
+        receipt = await pipeline.ingest.group_commit.commit(PendingRequest("default", parsed, 100))
         assert (receipt.accepted, receipt.rejected) == (0, 2)
-        quarantined = {row["message_id"] for row in await one.pool.fetch("SELECT message_id FROM quarantine")}
+        quarantined = {row["message_id"] for row in await pipeline.pool.fetch("SELECT message_id FROM quarantine")}
         assert quarantined == {"bad", "refused"}
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
-def test_an_unstorable_message_is_quarantined_whole(database_url: str) -> None:
-    async def act(one: Pipeline) -> None:
+def test_unstorable_message_is_quarantined_in_full(database_url: str) -> None:
+    async def check(pipeline: Pipeline) -> None:
         bad = message("bad", channel="a\0b", properties=b'{"total":5}')
-        await one.ingest.group_commit.commit(PendingRequest("default", Parsed([(0, bad)]), 100))
-        assert b"total" in await one.pool.fetchval("SELECT original FROM quarantine")
+        await pipeline.ingest.group_commit.commit(PendingRequest("default", Parsed([(0, bad)]), 100))
+        assert b"total" in await pipeline.pool.fetchval("SELECT original FROM quarantine")
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
 @pytest.mark.parametrize(
@@ -200,42 +204,42 @@ def test_an_unstorable_message_is_quarantined_whole(database_url: str) -> None:
         {"traits": {"email": "a\0@example.com"}},
     ],
 )
-def test_hostile_words_that_become_columns(database_url: str, context: dict[str, Any]) -> None:
-    async def act(one: Pipeline) -> None:
-        hostile = item(said(1, T0)) | {"context": context}
-        receipt = await one.send([hostile, item(said(2, T0))])
+def test_hostile_context_values_are_stored(database_url: str, context: dict[str, Any]) -> None:
+    async def check(pipeline: Pipeline) -> None:
+        hostile = item(track(1, T0)) | {"context": context}
+        receipt = await pipeline.send([hostile, item(track(2, T0))])
         assert (receipt.accepted, receipt.rejected, receipt.projected) == (2, 0, True)
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
-def test_an_ack_task_that_dies_leaves_nobody_waiting(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def act(one: Pipeline) -> None:
-        def broken(messages: int) -> None:
+def test_failure_after_the_flush_does_not_block_requests(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(pipeline: Pipeline) -> None:
+        def fail(messages: int) -> None:
             raise ValueError(messages)
 
-        monkeypatch.setattr(one.ingest._metrics, "observe_flush", broken)
+        monkeypatch.setattr(pipeline.ingest._metrics, "observe_flush", fail)
         for number in range(2):
             try:
                 async with asyncio.timeout(2):
-                    await one.send([item(said(number, T0))])
+                    await pipeline.send([item(track(number, T0))])
             except TimeoutError:
                 pytest.fail("the request hangs for ever")
             except Exception:  # any answer will do
                 pass
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
-def test_waiting_for_a_lock_ends(database_url: str) -> None:
+def test_lock_and_statement_timeouts_are_set(database_url: str) -> None:
     """Somebody's forgotten transaction on one customer must not stop all ingestion for as long as it lives."""
 
-    async def act(one: Pipeline) -> None:
-        async with one.pool.acquire() as connection:
+    async def check(pipeline: Pipeline) -> None:
+        async with pipeline.pool.acquire() as connection:
             limits = [await connection.fetchval(f"SHOW {name}") for name in ("lock_timeout", "statement_timeout")]
         assert limits != ["0", "0"]
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
 # ------------------------------------------------------------------------------------ deferred, worker
@@ -243,292 +247,292 @@ def test_waiting_for_a_lock_ends(database_url: str) -> None:
 
 def fail_on(monkeypatch: pytest.MonkeyPatch, poison: str) -> None:
     """Let every projection fail that holds this message."""
-    for place in ("app.ingest.group_commit.project_messages", "app.background.worker.project_deferred"):
-        module, _, name = place.rpartition(".")
-        real = getattr(__import__(module, fromlist=[name]), name)
+    for path in ("app.ingest.group_commit.project_messages", "app.background.worker.project_deferred"):
+        module, _, name = path.rpartition(".")
+        original = getattr(__import__(module, fromlist=[name]), name)
 
-        async def failing(connection: Connection, messages: Sequence[Message], *rest: Any, real: Any = real) -> Any:
-            if any(each.message_id == poison for each in messages):
+        async def fail_if_poisoned(
+            connection: Connection, messages: Sequence[Message], *rest: Any, original: Any = original
+        ) -> Any:
+            if any(message.message_id == poison for message in messages):
                 raise ValueError(poison)
-            return await real(connection, messages, *rest)
+            return await original(connection, messages, *rest)
 
-        monkeypatch.setattr(place, failing)
+        monkeypatch.setattr(path, fail_if_poisoned)
 
 
-def test_one_deferred_message_that_keeps_failing_stops_no_other(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def act(one: Pipeline) -> None:
-        with monkeypatch.context() as everything:
+def test_failing_deferred_message_does_not_block_others(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(pipeline: Pipeline) -> None:
+        with monkeypatch.context() as patched:
 
-            async def never(*_: Any) -> None:
+            async def fail(*_: Any) -> None:
                 raise ValueError("down")
 
-            everything.setattr("app.ingest.group_commit.project_messages", never)
+            patched.setattr("app.ingest.group_commit.project_messages", fail)
             for number in range(3):
-                receipt = await one.send([item(said(number, T0, f"user{number}"))])
+                receipt = await pipeline.send([item(track(number, T0, f"user{number}"))])
                 assert (receipt.accepted, receipt.projected) == (1, False)
         fail_on(monkeypatch, "m00001")
         for _ in range(15):
-            await one.worker.project_deferred()
-        waiting = [row["message_id"] for row in await one.pool.fetch("SELECT message_id FROM deferred")]
+            await pipeline.worker.project_deferred()
+        waiting = [row["message_id"] for row in await pipeline.pool.fetch("SELECT message_id FROM deferred")]
         assert waiting == ["m00001"]
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
-def test_a_customer_that_cannot_be_filled_holds_up_no_other(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def act(one: Pipeline) -> None:
-        await one.send([item(said(number, T0, f"user{number}")) for number in range(6)])
-        order = [row["id"] for row in await one.pool.fetch("SELECT id FROM customers ORDER BY id")]
+def test_failing_customer_does_not_block_the_backfill(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(pipeline: Pipeline) -> None:
+        await pipeline.send([item(track(number, T0, f"user{number}")) for number in range(6)])
+        order = [row["id"] for row in await pipeline.pool.fetch("SELECT id FROM customers ORDER BY id")]
         poison = set(order[:2])
-        await one.define(Definitions(segments={"new": {"did": "bought"}}, journeys={"main": STAGES}))
-        real = fill_chunk
+        await pipeline.define(Definitions(segments={"new": {"did": "bought"}}, journeys={"main": STAGES}))
+        original = fill_chunk
 
-        async def failing(connection: Connection, *rest: Any) -> Any:
-            filled = await real(connection, *rest)
+        async def fail_if_poisoned(connection: Connection, *rest: Any) -> Any:
+            filled = await original(connection, *rest)
             if await connection.fetchval(
                 "SELECT EXISTS (SELECT FROM customers WHERE id = ANY($1::uuid[]) AND revision >= $2)",
                 poison,
-                one.registry.rules.current.fill,
+                pipeline.registry.rules.current.fill,
             ):
                 raise ValueError
             return filled
 
-        monkeypatch.setattr(worker, "fill_chunk", failing)
+        monkeypatch.setattr(worker, "fill_chunk", fail_if_poisoned)
         for _ in range(5):
-            await one.worker.fill()
-        left = await one.pool.fetchval(
-            "SELECT count(*) FROM customers WHERE revision < $1", one.registry.rules.current.fill
+            await pipeline.worker.fill()
+        left = await pipeline.pool.fetchval(
+            "SELECT count(*) FROM customers WHERE revision < $1", pipeline.registry.rules.current.fill
         )
         assert left == 2
 
-    scenario(database_url, act, fill_customers_max=2)
+    run_scenario(database_url, check, fill_customers_max=2)
 
 
-def test_a_long_replay_by_the_worker_keeps_no_other_customer_waiting(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_replay_does_not_block_other_customers(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep locks what one step replays, not all that is due."""
 
-    async def act(one: Pipeline) -> None:
-        await one.send([item(said(1, T0, "long")), item(said(2, T0, "short"))])
-        await one.pool.execute("UPDATE customers SET stale = true, sweep_at = 'epoch'")
+    async def check(pipeline: Pipeline) -> None:
+        await pipeline.send([item(track(1, T0, "long")), item(track(2, T0, "short"))])
+        await pipeline.pool.execute("UPDATE customers SET stale = true, sweep_at = 'epoch'")
         long = Identity("user_id", "long").id
-        reached, go = asyncio.Event(), asyncio.Event()
-        real = replay_log
+        replay_started, resume = asyncio.Event(), asyncio.Event()
+        original = replay_log
 
-        async def slow(connection: Connection, ids: Sequence[bytes], ruleset: Ruleset, now: int) -> Any:
+        async def wait_and_replay(connection: Connection, ids: Sequence[bytes], ruleset: Ruleset, now: int) -> Any:
             if long in ids:
-                reached.set()
-                await go.wait()
-            return await real(connection, ids, ruleset, now)
+                replay_started.set()
+                await resume.wait()
+            return await original(connection, ids, ruleset, now)
 
-        monkeypatch.setattr(projecting, "replay_log", slow)
-        sweeping = asyncio.create_task(one.worker.sweep())
-        await reached.wait()
-        live = asyncio.create_task(one.send([item(said(3, T0 + 1, "short"))]))
+        monkeypatch.setattr(project_module, "replay_log", wait_and_replay)
+        sweeping = asyncio.create_task(pipeline.worker.sweep())
+        await replay_started.wait()
+        live = asyncio.create_task(pipeline.send([item(track(3, T0 + 1, "short"))]))
         done, _ = await asyncio.wait([live], timeout=2)
-        go.set()
+        resume.set()
         await asyncio.gather(sweeping, live)
         assert done
 
-    scenario(database_url, act, replay_messages_max=1)
+    run_scenario(database_url, check, replay_messages_max=1)
 
 
-def test_the_month_of_the_first_message_gets_its_partition(database_url: str) -> None:
+def test_first_message_gets_a_monthly_partition(database_url: str) -> None:
     """What arrives before the worker made the month lies in the default partition and forbids the month for ever."""
 
-    async def act(one: Pipeline) -> None:
-        await one.send([item(said(1, T0))])
-        await one.worker.run_upkeep()
-        assert await one.pool.fetchval("SELECT to_regclass('touchpoints_2023_12')") is not None
+    async def check(pipeline: Pipeline) -> None:
+        await pipeline.send([item(track(1, T0))])
+        await pipeline.worker.run_upkeep()
+        assert await pipeline.pool.fetchval("SELECT to_regclass('touchpoints_2023_12')") is not None
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
-def test_another_timezone_in_the_settings_is_not_answered_from_old_states(database_url: str) -> None:
+def test_timezone_change_does_not_use_old_states(database_url: str) -> None:
     definitions = Definitions(segments={"nineteenth": {"did": "bought", "from": "2023-11-19"}}, journeys={})
     evening = 1_700_348_400_000_000  # 2023-11-18T23:00:00Z, the 19th in Berlin
 
-    async def act(one: Pipeline) -> None:
-        await one.send([item(said(1, evening))])
-        assert await one.intervals("user_id:u1") == set()
+    async def check(pipeline: Pipeline) -> None:
+        await pipeline.send([item(track(1, evening))])
+        assert await pipeline.intervals("user_id:u1") == set()
         async with running_pipeline(database_url, NOW, timezone="Europe/Berlin") as other:
             await other.sweep_all()
             assert await other.intervals("user_id:u1") == {("segment:nineteenth", "", evening, None)}
 
-    scenario(database_url, act, definitions)
+    run_scenario(database_url, check, definitions)
 
 
 # ------------------------------------------------------------------------------------------- identity
 
 
-def test_a_late_message_of_a_shared_device_rewrites_only_whom_it_concerns(database_url: str) -> None:
+def test_late_message_of_a_shared_device_rewrites_few_customers(database_url: str) -> None:
     """A kiosk seen with many users: one late message from it must not lock and rewrite them all."""
 
-    async def act(one: Pipeline) -> None:
+    async def check(pipeline: Pipeline) -> None:
         users = 200
-        await one.send(
-            [item(said(number, T0 + number * HOUR, f"u{number}", anonymous_id="kiosk")) for number in range(users)]
+        await pipeline.send(
+            [item(track(number, T0 + number * HOUR, f"u{number}", anonymous_id="kiosk")) for number in range(users)]
         )
-        before = {row["id"]: row["xmin"] for row in await one.pool.fetch("SELECT id, xmin::text FROM customers")}
-        await one.send([item(said(users, T0 + 90 * HOUR + 1, "late", anonymous_id="kiosk"))])
-        after = {row["id"]: row["xmin"] for row in await one.pool.fetch("SELECT id, xmin::text FROM customers")}
+        before = {row["id"]: row["xmin"] for row in await pipeline.pool.fetch("SELECT id, xmin::text FROM customers")}
+        await pipeline.send([item(track(users, T0 + 90 * HOUR + 1, "late", anonymous_id="kiosk"))])
+        after = {row["id"]: row["xmin"] for row in await pipeline.pool.fetch("SELECT id, xmin::text FROM customers")}
         rewritten = sum(after[id] != xmin for id, xmin in before.items())
         assert rewritten <= 2
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
-def test_a_split_beyond_the_budget_keeps_the_history_of_who_stays(database_url: str) -> None:
+def test_split_beyond_the_replay_budget_keeps_unchanged_intervals(database_url: str) -> None:
     """Nothing of u1's own history changed: not one of its intervals may be retracted and recorded anew."""
 
-    async def act(one: Pipeline) -> None:
-        own = [item(said(number, T0 + number * HOUR)) for number in range(5)]
-        await one.send([*own, item(said(9, T0 + 9 * HOUR, anonymous_id="d1"))])
-        before = await stored_intervals(one)
+    async def check(pipeline: Pipeline) -> None:
+        own = [item(track(number, T0 + number * HOUR)) for number in range(5)]
+        await pipeline.send([*own, item(track(9, T0 + 9 * HOUR, anonymous_id="d1"))])
+        before = await stored_intervals(pipeline)
         late = SentMessage(T0, "m-late", "track", {"user_id": "u2", "anonymous_id": "d1"}, name="viewed")
-        await one.send([item(late)])
-        await one.sweep_all()
-        retracted = await one.pool.fetchval("SELECT count(*) FROM transitions WHERE retracted_at IS NOT NULL")
-        assert before <= await stored_intervals(one)
+        await pipeline.send([item(late)])
+        await pipeline.sweep_all()
+        retracted = await pipeline.pool.fetchval("SELECT count(*) FROM transitions WHERE retracted_at IS NOT NULL")
+        assert before <= await stored_intervals(pipeline)
         assert retracted == 0
-        assert await differing(one) == 0
+        assert await count_differing(pipeline) == 0
 
-    scenario(database_url, act, replay_messages_max=8)
+    run_scenario(database_url, check, replay_messages_max=8)
 
 
-def test_a_merge_beyond_the_budget_ends_like_one_within_it(database_url: str) -> None:
-    async def deliver(one: Pipeline) -> set[Any]:
-        await one.send(
+def test_merge_beyond_the_replay_budget_equals_one_within_it(database_url: str) -> None:
+    async def deliver(pipeline: Pipeline) -> set[Any]:
+        await pipeline.send(
             [item(SentMessage(T0 + n * DAY, f"a{n}", "track", {"anonymous_id": "d1"}, name="bought")) for n in range(8)]
         )
-        await one.send([item(said(number, T0 + number * HOUR)) for number in range(8)])
-        await one.send([item(said(99, T0 + 20 * DAY, anonymous_id="d1"))])
-        await one.sweep_all()
-        assert await differing(one) == 0
-        return await one.intervals("anonymous_id:d1")
+        await pipeline.send([item(track(number, T0 + number * HOUR)) for number in range(8)])
+        await pipeline.send([item(track(99, T0 + 20 * DAY, anonymous_id="d1"))])
+        await pipeline.sweep_all()
+        assert await count_differing(pipeline) == 0
+        return await pipeline.intervals("anonymous_id:d1")
 
-    async def act(one: Pipeline) -> None:
-        small = await deliver(one)
-        await one.pool.execute("TRUNCATE ledger, touchpoints, identities, links, customers, transitions")
+    async def check(pipeline: Pipeline) -> None:
+        small = await deliver(pipeline)
+        await pipeline.pool.execute("TRUNCATE ledger, touchpoints, identities, links, customers, transitions")
         async with running_pipeline(database_url, NOW) as large:
             assert await deliver(large) == small
 
-    scenario(database_url, act, replay_messages_max=3)
+    run_scenario(database_url, check, replay_messages_max=3)
 
 
-def test_undo_and_restore_end_where_they_began(database_url: str) -> None:
-    async def act(one: Pipeline) -> None:
-        await one.send([item(SentMessage(T0, "m1", "track", {"anonymous_id": "d1"}, name="viewed"))])
-        await one.send([item(said(2, T0 + HOUR, anonymous_id="d1"))])
-        before = await one.groups(""), await stored_intervals(one)
+def test_undo_and_restore_of_a_link_change_nothing(database_url: str) -> None:
+    async def check(pipeline: Pipeline) -> None:
+        await pipeline.send([item(SentMessage(T0, "m1", "track", {"anonymous_id": "d1"}, name="viewed"))])
+        await pipeline.send([item(track(2, T0 + HOUR, anonymous_id="d1"))])
+        before = await pipeline.groups(""), await stored_intervals(pipeline)
         pair = Identity("anonymous_id", "d1").id, Identity("user_id", "u1").id
         for undone in (True, False):
-            async with one.pool.acquire() as connection, connection.transaction():
-                assert await projecting.undo_link(
-                    connection, *pair, undone, one.registry.rules.current, one.clock.now(), one.settings
+            async with pipeline.pool.acquire() as connection, connection.transaction():
+                assert await project_module.undo_link(
+                    connection, *pair, undone, pipeline.registry.rules.current, pipeline.clock.now(), pipeline.settings
                 )
-            assert len(await one.groups("")) == 1 + undone
-            assert await differing(one) == 0
-        assert (await one.groups(""), await stored_intervals(one)) == before
+            assert len(await pipeline.groups("")) == 1 + undone
+            assert await count_differing(pipeline) == 0
+        assert (await pipeline.groups(""), await stored_intervals(pipeline)) == before
 
-    scenario(database_url, act)
-
-
-def test_a_clock_that_goes_back_loses_nothing(database_url: str) -> None:
-    async def act(one: Pipeline) -> None:
-        await one.send([item(said(1, NOW - 5 * DAY + HOUR))])
-        one.clock.instant = NOW + 2 * HOUR
-        await one.sweep_all()
-        after = await stored_intervals(one)
-        one.clock.instant = NOW
-        await one.send([item(said(2, NOW - 5 * DAY + HOUR, name="viewed"))])
-        await one.send([item(said(3, NOW, name="viewed"))])
-        one.clock.instant = NOW + 2 * HOUR
-        await one.sweep_all()
-        assert {row[:4] for row in await stored_intervals(one)} == {row[:4] for row in after}
-        assert await differing(one) == 0
-
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
-def test_an_undone_link_still_learns_its_earliest_message(database_url: str) -> None:
+def test_clock_that_moves_back_loses_no_transition(database_url: str) -> None:
+    async def check(pipeline: Pipeline) -> None:
+        await pipeline.send([item(track(1, NOW - 5 * DAY + HOUR))])
+        pipeline.clock.instant = NOW + 2 * HOUR
+        await pipeline.sweep_all()
+        after = await stored_intervals(pipeline)
+        pipeline.clock.instant = NOW
+        await pipeline.send([item(track(2, NOW - 5 * DAY + HOUR, name="viewed"))])
+        await pipeline.send([item(track(3, NOW, name="viewed"))])
+        pipeline.clock.instant = NOW + 2 * HOUR
+        await pipeline.sweep_all()
+        assert {row[:4] for row in await stored_intervals(pipeline)} == {row[:4] for row in after}
+        assert await count_differing(pipeline) == 0
+
+    run_scenario(database_url, check)
+
+
+def test_undone_link_records_an_earlier_message(database_url: str) -> None:
     """Undo, hear an earlier message that says the same link, restore: as if all had been heard first."""
 
-    async def toggle(one: Pipeline, undone: bool) -> None:
+    async def set_undone(pipeline: Pipeline, undone: bool) -> None:
         pair = Identity("anonymous_id", "d1").id, Identity("user_id", "u1").id
-        async with one.pool.acquire() as connection, connection.transaction():
-            await projecting.undo_link(connection, *pair, undone, one.registry.rules.current, NOW, one.settings)
+        async with pipeline.pool.acquire() as connection, connection.transaction():
+            await project_module.undo_link(
+                connection, *pair, undone, pipeline.registry.rules.current, NOW, pipeline.settings
+            )
 
-    async def act(one: Pipeline) -> None:
-        await one.send([item(said(5, T0 + 5 * HOUR, anonymous_id="d1"))])
-        await toggle(one, True)
-        await one.send([item(said(3, T0 + 3 * HOUR, "u2", anonymous_id="d1"))])
-        await one.send([item(said(1, T0 + 1 * HOUR, anonymous_id="d1"))])
-        await toggle(one, False)
-        assert await one.groups("") == {frozenset({"user_id:u1", "anonymous_id:d1"}), frozenset({"user_id:u2"})}
+    async def check(pipeline: Pipeline) -> None:
+        await pipeline.send([item(track(5, T0 + 5 * HOUR, anonymous_id="d1"))])
+        await set_undone(pipeline, True)
+        await pipeline.send([item(track(3, T0 + 3 * HOUR, "u2", anonymous_id="d1"))])
+        await pipeline.send([item(track(1, T0 + 1 * HOUR, anonymous_id="d1"))])
+        await set_undone(pipeline, False)
+        assert await pipeline.groups("") == {frozenset({"user_id:u1", "anonymous_id:d1"}), frozenset({"user_id:u2"})}
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
-def test_updates_of_a_known_customer_stay_hot(database_url: str) -> None:
-    async def act(one: Pipeline) -> None:
+def test_customer_updates_are_hot(database_url: str) -> None:
+    async def check(pipeline: Pipeline) -> None:
         for number in range(40):
-            await one.send([item(said(number, NOW - DAY + number))])
+            await pipeline.send([item(track(number, NOW - DAY + number))])
         await asyncio.sleep(1.2)
-        async with one.pool.acquire() as connection:
+        async with pipeline.pool.acquire() as connection:
             await connection.execute("SELECT pg_stat_force_next_flush()")
-        row = await one.pool.fetchrow(
+        row = await pipeline.pool.fetchrow(
             "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'customers'"
         )
         assert row is not None
         assert row["n_tup_upd"] - row["n_tup_hot_upd"] <= 2
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
-def test_numbers_of_traits_survive_the_state(database_url: str) -> None:
+def test_trait_numbers_stay_exact_in_the_state(database_url: str) -> None:
     exact = Definitions(segments={"big": {"trait": "n", "eq": 10**30 + 1}}, journeys={})
 
-    async def act(one: Pipeline) -> None:
+    async def check(pipeline: Pipeline) -> None:
         first = SentMessage(T0, "i1", "identify", {"user_id": "u1"}, traits={"n": 10**30 + 1, "f": 1e-300})
-        await one.send([item(first)])
-        await one.send([item(SentMessage(T0 + 1, "i2", "identify", {"user_id": "u1"}, traits={"other": 1}))])
-        assert await one.intervals("user_id:u1") == {("segment:big", "", T0, None)}
-        assert await differing(one) == 0
+        await pipeline.send([item(first)])
+        await pipeline.send([item(SentMessage(T0 + 1, "i2", "identify", {"user_id": "u1"}, traits={"other": 1}))])
+        assert await pipeline.intervals("user_id:u1") == {("segment:big", "", T0, None)}
+        assert await count_differing(pipeline) == 0
 
-    scenario(database_url, act, exact)
+    run_scenario(database_url, check, exact)
 
 
-def test_a_differing_twin_sent_again_is_recorded_once(database_url: str) -> None:
+def test_repeated_conflict_is_quarantined_once(database_url: str) -> None:
     """An SDK that retries one conflicting batch must not fill the quarantine."""
 
-    async def act(one: Pipeline) -> None:
-        await one.send([item(said(1, T0))])
+    async def check(pipeline: Pipeline) -> None:
+        await pipeline.send([item(track(1, T0))])
         for _ in range(3):
-            receipt = await one.send([item(said(1, T0, name="viewed"))])
+            receipt = await pipeline.send([item(track(1, T0, name="viewed"))])
             assert receipt.duplicate == 1
-        assert await one.pool.fetchval("SELECT count(*) FROM quarantine") == 1
+        assert await pipeline.pool.fetchval("SELECT count(*) FROM quarantine") == 1
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)
 
 
-def test_a_definition_that_is_replaced_records_its_new_version(database_url: str) -> None:
+def test_replaced_definition_records_its_new_version(database_url: str) -> None:
     """The audit trail keeps version 1; what holds today carries the version that says so."""
-    renamed = {"did": "bought", "within": "5d", "at_least": 1}
+    rule = {"did": "bought", "within": "5d", "at_least": 1}
 
-    async def act(one: Pipeline) -> None:
+    async def check(pipeline: Pipeline) -> None:
         from app.rules.language.definitions import parse_segment
 
-        await one.send([item(said(1, NOW - DAY))])
-        wanted = {"key": "lately", "name": "Lately, again", "rule": {"any": [renamed, {"did": "x"}]}}
-        await one.registry.definitions.define(parse_segment(wanted, one.settings.limits), replace=True)
-        await one.sweep_all()
-        versions = await one.pool.fetch(
+        await pipeline.send([item(track(1, NOW - DAY))])
+        body = {"key": "lately", "name": "Lately, again", "rule": {"any": [rule, {"did": "x"}]}}
+        await pipeline.registry.definitions.define(parse_segment(body, pipeline.settings.limits), replace=True)
+        await pipeline.sweep_all()
+        versions = await pipeline.pool.fetch(
             "SELECT version FROM transitions WHERE definition = 'segment:lately' AND retracted_at IS NULL"
         )
         assert [row["version"] for row in versions] == [2]
 
-    scenario(database_url, act)
+    run_scenario(database_url, check)

@@ -28,21 +28,21 @@ SEEDS_PER_BLOCK = case_count(150)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
-def test_arrival_storage_caps_and_fills_change_nothing(block: int) -> None:
+def test_fold_is_independent_of_arrival_storage_caps_and_backfill(block: int) -> None:
     for seed in range(block * 1_000_000, block * 1_000_000 + SEEDS_PER_BLOCK):
         draw = Random(seed)
         question = questions(draw, 4)
         if not question.history:
             continue
         try:
-            arrives_anyhow(question, draw)
-            is_filled_in_parts(question, draw)
+            check_arrival(question, draw)
+            check_partial_backfill(question, draw)
         except Exception as error:
             error.add_note(f"seed {seed}: {question}")
             raise
 
 
-class Life:
+class Scenario:
     """What one fold over the whole history says."""
 
     def __init__(self, question: Question, draw: Random) -> None:
@@ -58,81 +58,84 @@ class Life:
     def whole(self, until: int) -> tuple[Any, Any]:
         state = self.state()
         changes = fold(state, self.ruleset, self.moves, until)
-        return said(state, self.ruleset), told(changes)
+        return answers_of(state, self.ruleset), sort_changes(changes)
 
     def stored(self, state: State) -> State:
         return read_state(write_state(state, self.ruleset), self.ruleset)
 
 
-def said(state: State, ruleset: Ruleset) -> Any:
+def answers_of(state: State, ruleset: Ruleset) -> Any:
     """All that a state answers, rules that nothing touched included."""
     if state.born is None:
         return None
     born = state.born
     truths = {id: state.truths.get(id) or ruleset.initial_truth(id, born) for id in ruleset.rule_ids}
-    standing = {key: (place.stage, place.since, place.cause) for key, place in state.journeys.items()}
-    return born, state.traits, truths, standing
+    stages = {key: (position.stage, position.since, position.cause) for key, position in state.journeys.items()}
+    return born, state.traits, truths, stages
 
 
-def told(changes: Iterable[Transition]) -> list[Any]:
-    return sorted((one.at, one.definition, one.value, one.entered, one.since, str(one.cause)) for one in changes)
+def sort_changes(changes: Iterable[Transition]) -> list[Any]:
+    return sorted(
+        (change.at, change.definition, change.value, change.entered, change.since, str(change.cause))
+        for change in changes
+    )
 
 
-def arrives_anyhow(question: Question, draw: Random) -> None:
+def check_arrival(question: Question, draw: Random) -> None:
     """In any order and any parts, at clocks for which part of it lies ahead, stored and read again in between."""
-    life = Life(question, draw)
-    inputs = draw.sample(life.moves, len(life.moves)) if draw.random() < 0.5 else list(life.moves)
+    scenario = Scenario(question, draw)
+    inputs = draw.sample(scenario.moves, len(scenario.moves)) if draw.random() < 0.5 else list(scenario.moves)
     points_max = draw.choice([1, 2, 3, 256])
-    clock = life.history[0].t - draw.choice([0, 1, DAY])
-    state, changes, seen = life.state(), [], []
+    clock = scenario.history[0].t - draw.choice([0, 1, DAY])
+    state, changes, delivered = scenario.state(), [], []
     while inputs:
         part = [inputs.pop(0) for _ in range(min(draw.randint(1, 3), len(inputs)))]
-        seen += part
-        clock = min(life.now, max(clock, draw.choice([clock, part[0].at, part[-1].at, part[0].at - 1])))
+        delivered += part
+        clock = min(scenario.now, max(clock, draw.choice([clock, part[0].at, part[-1].at, part[0].at - 1])))
         try:
-            changes += fold(state, life.ruleset, part, clock, points_max)
-            state = life.stored(truncate_pending(state, points_max))
+            changes += fold(state, scenario.ruleset, part, clock, points_max)
+            state = scenario.stored(truncate_pending(state, points_max))
         except NeedsReplay:
-            state = life.state()
-            changes = fold(state, life.ruleset, seen, clock)
-            state = life.stored(truncate_state(state, points_max))
+            state = scenario.state()
+            changes = fold(state, scenario.ruleset, delivered, clock)
+            state = scenario.stored(truncate_state(state, points_max))
     try:
-        changes += fold(state, life.ruleset, (), life.now, points_max)
+        changes += fold(state, scenario.ruleset, (), scenario.now, points_max)
     except NeedsReplay:
-        state = life.state()
-        changes = fold(state, life.ruleset, seen, life.now)
-    assert (said(state, life.ruleset), told(changes)) == life.whole(life.now)
+        state = scenario.state()
+        changes = fold(state, scenario.ruleset, delivered, scenario.now)
+    assert (answers_of(state, scenario.ruleset), sort_changes(changes)) == scenario.whole(scenario.now)
 
 
-def is_filled_in_parts(question: Question, draw: Random) -> None:
+def check_partial_backfill(question: Question, draw: Random) -> None:
     """Some rules are known, the others are filled at some instant from what they read; then time goes on."""
-    life = Life(question, draw)
-    life.ruleset.fill = len(life.ruleset.number_of)
-    revision = draw.randint(0, life.ruleset.fill)
-    rule_coverage = Coverage(life.ruleset)
+    scenario = Scenario(question, draw)
+    scenario.ruleset.fill = len(scenario.ruleset.number_of)
+    revision = draw.randint(0, scenario.ruleset.fill)
+    rule_coverage = Coverage(scenario.ruleset)
     known_rules, missing_rules = rule_coverage.known_rules(revision), rule_coverage.missing_rules(revision)
-    at = life.now if draw.random() < 0.5 else draw.choice(life.history).t
-    state = life.state()
-    changes = fold(state, known_rules, [input_from_entry(known_rules, entry) for entry in life.history], at)
+    at = scenario.now if draw.random() < 0.5 else draw.choice(scenario.history).t
+    state = scenario.state()
+    changes = fold(state, known_rules, [input_from_entry(known_rules, entry) for entry in scenario.history], at)
     state = read_state(write_state(state, known_rules), known_rules)
     if state.born is None:
         return
-    filled = State(bucketing_key=life.bucketing_key if missing_rules.reads_bucketing_key else None)
-    filled_changes = fold(filled, missing_rules, read_for(missing_rules, life.history, state.born), at)
+    filled = State(bucketing_key=scenario.bucketing_key if missing_rules.reads_bucketing_key else None)
+    filled_changes = fold(filled, missing_rules, inputs_for(missing_rules, scenario.history, state.born), at)
     missing_ids = {
         id
-        for id in life.ruleset.number_of
+        for id in scenario.ruleset.number_of
         if id.startswith(("segment:", "journey:")) and rule_coverage.required_revision(id) > revision
     }
     assert not missing_ids & {change.definition for change in changes}
     changes += [change for change in filled_changes if change.definition in missing_ids]
-    state = life.stored(merge_states(state, filled, missing_rules, 256))
-    assert (said(state, life.ruleset), told(changes)) == life.whole(at)
-    changes += fold(state, life.ruleset, (), life.now)
-    assert (said(state, life.ruleset), told(changes)) == life.whole(life.now)
+    state = scenario.stored(merge_states(state, filled, missing_rules, 256))
+    assert (answers_of(state, scenario.ruleset), sort_changes(changes)) == scenario.whole(at)
+    changes += fold(state, scenario.ruleset, (), scenario.now)
+    assert (answers_of(state, scenario.ruleset), sort_changes(changes)) == scenario.whole(scenario.now)
 
 
-def read_for(rules: Ruleset, history: Sequence[Entry], born: int) -> list[Input]:
+def inputs_for(rules: Ruleset, history: Sequence[Entry], born: int) -> list[Input]:
     """What a fill reads of the log for these rules."""
     selection = _select_log(rules)
     inputs = [

@@ -39,28 +39,30 @@ def visits(user: str = "user-1") -> list[dict[str, Any]]:
 
 
 async def traits(service: RunningApp, user: str = "user-1", **params: Any) -> dict[str, Any]:
-    found: dict[str, Any] = (await service.ask(f"/v1/customers/{user}", params=params or None))["traits"]
-    return found
+    values: dict[str, Any] = (await service.ask(f"/v1/customers/{user}", params=params or None))["traits"]
+    return values
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_touches_are_free_of_order(settings: Settings, frozen: FrozenClock, seed: int) -> None:
+async def test_touches_are_independent_of_arrival_order(settings: Settings, frozen: FrozenClock, seed: int) -> None:
     async with running_app(settings, frozen) as service:
-        sent = visits()
+        messages = visits()
         if seed:
-            random.Random(seed).shuffle(sent)
-        for visit in sent if seed % 2 else [sent]:
+            random.Random(seed).shuffle(messages)
+        for visit in messages if seed % 2 else [messages]:
             await service.send(*(visit if isinstance(visit, list) else [visit]))
         assert await traits(service) == {"first_touch": "Direct", "last_touch": "Paid Social"}
         past = rfc3339(NOON - 5 * DAY)
         assert await traits(service, as_of=past) == {"first_touch": "Direct", "last_touch": "Email"}
-        why = await service.ask("/v1/customers/user-1/traits/last_touch/explain")
-        assert why["value"] == "Paid Social"
-        channels = [each["channel"] for each in (await service.ask("/v1/customers/user-1/touchpoints"))["items"]]
+        explanation = await service.ask("/v1/customers/user-1/traits/last_touch/explain")
+        assert explanation["value"] == "Paid Social"
+        channels = [
+            touchpoint["channel"] for touchpoint in (await service.ask("/v1/customers/user-1/touchpoints"))["items"]
+        ]
         assert channels == ["web", "ads", "email", "web", "search", "web"]
 
 
-async def test_a_late_visit_becomes_the_first(settings: Settings, frozen: FrozenClock) -> None:
+async def test_late_visit_becomes_the_first_touch(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
         first, *rest = visits()
         await service.send(*rest)
@@ -69,7 +71,7 @@ async def test_a_late_visit_becomes_the_first(settings: Settings, frozen: Frozen
         assert (await traits(service))["first_touch"] == "Direct"
 
 
-async def test_touches_of_one_person_join(settings: Settings, frozen: FrozenClock) -> None:
+async def test_touches_of_merged_identities_are_joined(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
         for visit in visits():
             visit["anonymousId"] = visit.pop("userId")
@@ -89,9 +91,9 @@ async def test_rules_read_acquisition(settings: Settings, frozen: FrozenClock) -
             "within": "30d",
         }
         await service.tell("POST", "/v1/segments", {"key": "from-ads", "rule": rule}, 201)
-        why = await service.ask("/v1/customers/user-1/segments/from-ads/explain")
-        assert why["member"] is True
-        assert why["explanation"]["touchpoints"] == ["user-1-4"]
+        explanation = await service.ask("/v1/customers/user-1/segments/from-ads/explain")
+        assert explanation["member"] is True
+        assert explanation["explanation"]["touchpoints"] == ["user-1-4"]
         for where, count in (
             ({"context.acquisition.campaign": "Summer"}, 1),
             ({"context.acquisition.rule": {"starts_with": "referrer:search"}}, 1),
@@ -108,7 +110,7 @@ async def test_rules_read_acquisition(settings: Settings, frozen: FrozenClock) -
             assert (await service.tell("POST", "/v1/segments/preview", {"rule": rule}))["count"] == count, rule
 
 
-async def test_a_trait_of_the_campaign_is_one_call_away(settings: Settings, frozen: FrozenClock) -> None:
+async def test_computed_trait_of_the_last_campaign(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
         await service.send(*visits())
         value = {"last_value": "context.acquisition.campaign", "of": "page_viewed"}

@@ -14,108 +14,108 @@ from app.registry.visitor_tokens import verify_token as read_token
 from tests.support.running_app import RunningApp, is_problem
 from tests.support.web_page import ORIGIN, WebPage, did
 
-SHARED = 20
+STREAMS_PER_VISITOR = 20
 """Streams that one visitor may have."""
 
 
-def streams_of(service: RunningApp) -> LiveUpdates:
-    streams: LiveUpdates = service.app.state.services.live_updates
-    return streams
+def live_updates_of(service: RunningApp) -> LiveUpdates:
+    live_updates: LiveUpdates = service.app.state.services.live_updates
+    return live_updates
 
 
-async def watching(service: RunningApp, page: WebPage, stack: ExitStack, **more: Any) -> VisitorStream:
+async def open_stream(service: RunningApp, page: WebPage, stack: ExitStack, **options: Any) -> VisitorStream:
     """A stream of this page, as the route opens it, after its first answer."""
     await page.send(did("Looked"))
     signing = service.app.state.services.registry.access.current.signing_keys
     visitor = read_token(page.token, signing, "default", service.clock.now())
-    watched = stack.enter_context(streams_of(service).open_stream(visitor, page.key, **more))
-    assert await watched.wait_for_profile(5) is not None
-    return watched
+    stream = stack.enter_context(live_updates_of(service).open_stream(visitor, page.key, **options))
+    assert await stream.wait_for_profile(5) is not None
+    return stream
 
 
-async def until(condition: Callable[[], object]) -> None:
+async def wait_until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.02)
 
 
-async def test_a_revoked_signing_secret_ends_the_streams_of_its_tokens(service: RunningApp) -> None:
+async def test_revoked_signing_secret_closes_its_streams(service: RunningApp) -> None:
     registry = service.app.state.services.registry
     with ExitStack() as stack:
-        old = await watching(service, WebPage(service), stack)
+        old = await open_stream(service, WebPage(service), stack)
         await registry.keys.renew_signing_key()
         await asyncio.sleep(0.6)
         assert not old.is_closed, "a secret that is followed by another still holds"
         await registry.keys.renew_signing_key(revoke=True)
-        await until(lambda: old.is_closed)
-        new = await watching(service, WebPage(service), stack)
+        await wait_until(lambda: old.is_closed)
+        new = await open_stream(service, WebPage(service), stack)
         await asyncio.sleep(0.6)
         assert not new.is_closed
 
 
-async def test_a_page_that_the_key_is_no_longer_for_ends_its_stream(service: RunningApp) -> None:
-    (key,) = [each for each in (await service.ask("/v1/keys"))["items"] if each["kind"] == "write"]
+async def test_removed_origin_closes_its_streams(service: RunningApp) -> None:
+    (key,) = [entry for entry in (await service.ask("/v1/keys"))["items"] if entry["kind"] == "write"]
     with ExitStack() as stack:
-        inside = await watching(service, WebPage(service), stack, origin="https://a.example.org")
-        outside = await watching(service, WebPage(service), stack, origin=ORIGIN)
-        server = await watching(service, WebPage(service, origin=None), stack)
+        inside = await open_stream(service, WebPage(service), stack, origin="https://a.example.org")
+        outside = await open_stream(service, WebPage(service), stack, origin=ORIGIN)
+        server = await open_stream(service, WebPage(service, origin=None), stack)
         await service.tell("PUT", f"/v1/keys/{key['id']}", {"origins": ["https://*.example.org"]})
-        await until(lambda: outside.is_closed)
+        await wait_until(lambda: outside.is_closed)
         await asyncio.sleep(0.6)
         assert (inside.is_closed, server.is_closed) == (False, False)
 
 
-async def test_a_customer_who_cannot_be_read_keeps_nobody_waiting(service: RunningApp) -> None:
+async def test_unreadable_customer_does_not_block_other_streams(service: RunningApp) -> None:
     """The row of one is spoilt: its stream ends, those of the others say what is new."""
     pool = service.app.state.services.pool
     await service.tell("POST", "/v1/segments", {"key": "vip", "public": True, "rule": {"did": "Bought"}}, 201)
     with ExitStack() as stack:
         pages = [WebPage(service) for _ in range(3)]
-        spoilt, *others = [await watching(service, page, stack) for page in pages]
+        broken, *others = [await open_stream(service, page, stack) for page in pages]
         customer = UUID((await service.ask(f"/v1/customers/anonymous_id:{pages[0].id}"))["id"])
         await pool.execute("UPDATE customers SET state = 'spoilt'::bytea WHERE id = $1", customer.bytes)
         for page in pages[1:]:
             await page.send(did("Bought"))
-        for watched in others:
+        for stream in others:
             async with asyncio.timeout(5):
-                while (answer := await watched.wait_for_profile(5)) is None or not answer.segments:
-                    assert not watched.is_closed
-        await until(lambda: spoilt.is_closed)
-        assert not any(watched.is_closed for watched in others)
+                while (profile := await stream.wait_for_profile(5)) is None or not profile.segments:
+                    assert not stream.is_closed
+        await wait_until(lambda: broken.is_closed)
+        assert not any(stream.is_closed for stream in others)
 
 
-async def test_a_database_that_is_away_ends_no_stream(service: RunningApp, monkeypatch: Any) -> None:
+async def test_unreachable_database_closes_no_stream(service: RunningApp, monkeypatch: Any) -> None:
     with ExitStack() as stack:
         page = WebPage(service)
-        watched = await watching(service, page, stack)
+        stream = await open_stream(service, page, stack)
 
-        async def away(*_: Any) -> None:
+        async def fail(*_: Any) -> None:
             raise UNREACHABLE[0]
 
-        with monkeypatch.context() as broken:
-            broken.setattr(streams_of(service)._customers, "customers", away)
+        with monkeypatch.context() as patched:
+            patched.setattr(live_updates_of(service)._customers, "customers", fail)
             await page.send(did("Bought"))
             await asyncio.sleep(0.5)
-        assert not watched.is_closed
+        assert not stream.is_closed
 
 
-async def test_one_visitor_has_so_many_streams_and_others_have_theirs(service: RunningApp) -> None:
+async def test_streams_of_one_visitor_are_limited(service: RunningApp) -> None:
     with ExitStack() as stack:
         page, other = WebPage(service), WebPage(service)
-        for _ in range(SHARED):
-            await watching(service, page, stack)
-        refused = await ask_for_stream(service, page)
-        assert is_problem(refused, 429, "rate_limited")
-        assert refused.headers["retry-after"].isdecimal()
-        await watching(service, other, stack)
-        streams_of(service).refuse_if_full((await watching(service, other, stack)).visitor)
+        for _ in range(STREAMS_PER_VISITOR):
+            await open_stream(service, page, stack)
+        response = await request_stream(service, page)
+        assert is_problem(response, 429, "rate_limited")
+        assert response.headers["retry-after"].isdecimal()
+        await open_stream(service, other, stack)
+        live_updates_of(service).refuse_if_full((await open_stream(service, other, stack)).visitor)
     await page.send(did("Looked"))
     signing = service.app.state.services.registry.access.current.signing_keys
-    streams_of(service).refuse_if_full(read_token(page.token, signing, "default", service.clock.now()))
+    live_updates_of(service).refuse_if_full(read_token(page.token, signing, "default", service.clock.now()))
 
 
-async def ask_for_stream(service: RunningApp, page: WebPage) -> Any:
+async def request_stream(service: RunningApp, page: WebPage) -> Any:
     """Only for one that is refused: an answer that goes on for ever would be waited for here."""
-    asked = {"writeKey": page.key, "token": page.token}
+    params = {"writeKey": page.key, "token": page.token}
     async with asyncio.timeout(10):
-        return await service.client.get("/v1/me/stream", params=asked, headers={"Origin": ORIGIN})
+        return await service.client.get("/v1/me/stream", params=params, headers={"Origin": ORIGIN})

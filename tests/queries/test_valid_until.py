@@ -49,7 +49,7 @@ def a_life(chance: random.Random, user: str) -> list[dict[str, Any]]:
     return messages
 
 
-class Asked:
+class CustomerReader:
     """What one customer's read says at an instant."""
 
     def __init__(self, service: RunningApp, clock: FrozenClock, user: str) -> None:
@@ -60,14 +60,14 @@ class Asked:
         return await self.service.ask(self.path + path)
 
     async def segments(self, instant: int) -> dict[str, Any]:
-        return {each["key"]: each for each in (await self.at(instant))["segments"]}
+        return {segment["key"]: segment for segment in (await self.at(instant))["segments"]}
 
     async def stage(self, instant: int) -> Any:
         return (await self.at(instant))["stages"]["trip"]["stage"]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_all_ways_to_ask_agree(settings: Settings, seed: int) -> None:
+async def test_reads_agree_and_valid_until_is_exact(settings: Settings, seed: int) -> None:
     chance = random.Random(seed)
     clock = FrozenClock(NOON)
     async with running_app(settings, clock) as service:
@@ -80,55 +80,57 @@ async def test_all_ways_to_ask_agree(settings: Settings, seed: int) -> None:
                 await service.send(message)
         for now in (NOON, NOON + 5 * HOUR):
             for user in CUSTOMERS:
-                asked = Asked(service, clock, user)
+                reader = CustomerReader(service, clock, user)
                 for key in SEGMENTS:
-                    await segment_is_exact(asked, key, now, chance)
-                await stage_is_exact(asked, now, chance)
-            await lists_and_counts_agree(service, clock, now)
+                    await check_segment(reader, key, now, chance)
+                await check_stage(reader, now, chance)
+            await check_lists_and_counts(service, clock, now)
 
 
-async def segment_is_exact(asked: Asked, key: str, now: int, chance: random.Random) -> None:
-    member = (await asked.segments(now)).get(key)
-    why = await asked.at(now, f"/segments/{key}/explain")
-    tree = why["explanation"]
-    said = (asked.path, key, rfc3339(now), why)
-    assert why["member"] is tree["truth"] is (member is not None), said
-    assert why["valid_until"] == tree["valid_until"], said
+async def check_segment(reader: CustomerReader, key: str, now: int, chance: random.Random) -> None:
+    member = (await reader.segments(now)).get(key)
+    explanation = await reader.at(now, f"/segments/{key}/explain")
+    tree = explanation["explanation"]
+    context = (reader.path, key, rfc3339(now), explanation)
+    assert explanation["member"] is tree["truth"] is (member is not None), context
+    assert explanation["valid_until"] == tree["valid_until"], context
     if member is not None:
-        assert (member["since"], member["valid_until"]) == (why["since"], why["valid_until"]), said
-    for instant in some_until(now, why["valid_until"], chance):
-        assert (key in await asked.segments(instant)) is why["member"], (*said, rfc3339(instant))
-    if (end := parse(why["valid_until"] or "")) is not None:
-        assert (key in await asked.segments(end)) is not why["member"], said
+        assert (member["since"], member["valid_until"]) == (explanation["since"], explanation["valid_until"]), context
+    for instant in sample_instants(now, explanation["valid_until"], chance):
+        assert (key in await reader.segments(instant)) is explanation["member"], (*context, rfc3339(instant))
+    if (end := parse(explanation["valid_until"] or "")) is not None:
+        assert (key in await reader.segments(end)) is not explanation["member"], context
 
 
-async def stage_is_exact(asked: Asked, now: int, chance: random.Random) -> None:
-    place = (await asked.at(now))["stages"]["trip"]
-    why = await asked.at(now, "/journeys/trip/explain")
-    said = (asked.path, rfc3339(now), place, why)
-    assert [why[name] for name in ("stage", "since", "valid_until")] == [
+async def check_stage(reader: CustomerReader, now: int, chance: random.Random) -> None:
+    place = (await reader.at(now))["stages"]["trip"]
+    explanation = await reader.at(now, "/journeys/trip/explain")
+    context = (reader.path, rfc3339(now), place, explanation)
+    assert [explanation[name] for name in ("stage", "since", "valid_until")] == [
         place[name] for name in ("stage", "since", "valid_until")
-    ], said
-    history = (await asked.at(now, "/journey?journey=trip"))["items"]
-    current = [each["stage"] for each in history if each["left_at"] is None]
-    assert current == ([place["stage"]] if place["stage"] else []), said
-    for instant in some_until(now, place["valid_until"], chance):
-        assert await asked.stage(instant) == place["stage"], (*said, rfc3339(instant))
+    ], context
+    history = (await reader.at(now, "/journey?journey=trip"))["items"]
+    current = [interval["stage"] for interval in history if interval["left_at"] is None]
+    assert current == ([place["stage"]] if place["stage"] else []), context
+    for instant in sample_instants(now, place["valid_until"], chance):
+        assert await reader.stage(instant) == place["stage"], (*context, rfc3339(instant))
     if (end := parse(place["valid_until"] or "")) is not None:
-        assert await asked.stage(end) != place["stage"], said
+        assert await reader.stage(end) != place["stage"], context
 
 
-def some_until(now: int, valid_until: str | None, chance: random.Random) -> list[int]:
+def sample_instants(now: int, valid_until: str | None, chance: random.Random) -> list[int]:
     end = parse(valid_until or "")
     last = now + 40 * HOUR if end is None else end - 1
     return [chance.randint(now, last), last]
 
 
-async def lists_and_counts_agree(service: RunningApp, clock: FrozenClock, now: int) -> None:
+async def check_lists_and_counts(service: RunningApp, clock: FrozenClock, now: int) -> None:
     clock.instant = now
     customers = [await service.ask(f"/v1/customers/{user}") for user in CUSTOMERS]
     for key in SEGMENTS:
         members = await service.all_of(f"/v1/segments/{key}/members", limit=2)
-        expected = [each["id"] for each in customers if key in {segment["key"] for segment in each["segments"]}]
-        assert [each["id"] for each in members] == sorted(expected), key
+        expected = [
+            customer["id"] for customer in customers if key in {segment["key"] for segment in customer["segments"]}
+        ]
+        assert [member["id"] for member in members] == sorted(expected), key
         assert (await service.ask(f"/v1/segments/{key}/count"))["count"] == len(expected), key
