@@ -1,4 +1,4 @@
-"""Sessions by their definition, without any running state: cut a list where its own past says so, then go on behind."""
+"""Reference for sessions: splits a list recursively by the definition of a session, without running state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ENGAGEMENT = {"Page Left", "Page Scrolled", "JavaScript Error"}
 
 
 def sessions_of(touchpoints: list[SessionEvent]) -> list[list[SessionEvent]]:
-    """In any order in; sessions, each in order, out. Recursive and slow."""
+    """Return the sessions of touchpoints that come in any order; each session is in order. Recursive and slow."""
     remaining = sorted(touchpoints, key=lambda item: item.order)
     while remaining and remaining[0].name in ENGAGEMENT:
         remaining = remaining[1:]
@@ -22,7 +22,7 @@ def sessions_of(touchpoints: list[SessionEvent]) -> list[list[SessionEvent]]:
 
 
 def begins_session(before: list[SessionEvent], touchpoint: SessionEvent) -> bool:
-    """Whether ``next`` is no more of the session that ``before`` is."""
+    """Return True if ``touchpoint`` does not belong to the session of ``before``."""
     if touchpoint.order[0] - before[-1].order[0] >= HALF_AN_HOUR:
         return True
     if touchpoint.page is None or campaign(touchpoint) is None:
@@ -53,7 +53,7 @@ def take_until_first_view(session: list[SessionEvent]) -> list[SessionEvent]:
 
 
 def find_deciding_touchpoint(session: list[SessionEvent]) -> SessionEvent | None:
-    """The touchpoint that says where the visitor came from."""
+    """Return the touchpoint that determines the acquisition of the session, if any."""
     candidates = [touchpoint for touchpoint in take_until_first_view(session) if touchpoint.acquisition is not None]
     return next(
         (touchpoint for touchpoint in candidates if campaign(touchpoint) is not None),
@@ -85,7 +85,7 @@ def figures(session: list[SessionEvent]) -> dict[str, Any]:
 
 
 def figures_of_session(session: Session) -> dict[str, Any]:
-    """The same of a session of the code."""
+    """Return the same figures from a session of the implementation."""
     return {
         "first": session.first,
         "ended_at": session.ended_at,

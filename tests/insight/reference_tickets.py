@@ -1,4 +1,4 @@
-"""Tickets as one would count them by hand: each question asked of the whole history, ticket by ticket."""
+"""Reference for tickets: computes every figure from the whole history of one ticket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DELETED_STATUSES = ("deleted", "spam", "trashed", "scrubbed")
 
 
 def _status_history(events: Sequence[TicketEvent]) -> list[tuple[int, str]]:
-    """(instant, what it stands at) for each touchpoint that says so."""
+    """Return (instant, status) for each event that sets the status."""
     changes = []
     for event in events:
         if event.name == "ticket.solved":
@@ -31,7 +31,7 @@ def _status_history(events: Sequence[TicketEvent]) -> list[tuple[int, str]]:
 
 
 def figures(all_events: Sequence[TicketEvent], key: tuple[str, str]) -> dict[str, Any]:
-    """``key`` is (source, ticket id)."""
+    """Return the figures of the ticket with this key, (source, ticket id)."""
     events = sorted(
         (event for event in all_events if (event.order[2], event.ticket_id) == key), key=lambda event: event.order
     )
@@ -61,15 +61,15 @@ def figures(all_events: Sequence[TicketEvent], key: tuple[str, str]) -> dict[str
 
 
 def _count_reopenings(history: list[tuple[int, str]]) -> int:
-    """Cut at each solving: a stretch counts once, if it says that it was reopened, or is open right after solving."""
-    stretches: list[tuple[bool, list[str]]] = [(False, [])]
+    """Count the periods between solutions that contain a reopening, or that are open right after a solution."""
+    periods: list[tuple[bool, list[str]]] = [(False, [])]
     for place, (_, status) in enumerate(history):
         if status == "solved":
             if place == 0 or history[place - 1][1] != "solved":
-                stretches.append((True, []))
+                periods.append((True, []))
         else:
-            stretches[-1][1].append(status)
+            periods[-1][1].append(status)
     return sum(
         "reopened" in statuses or (follows_solution and statuses[:1] == ["open"])
-        for follows_solution, statuses in stretches
+        for follows_solution, statuses in periods
     )

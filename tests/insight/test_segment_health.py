@@ -1,4 +1,4 @@
-"""The report on all segments, against figures counted by hand."""
+"""Segment health report, compared with figures from member lists."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def define_only(service: RunningApp, **rules: Any) -> None:
 
 
 async def age_definitions(service: RunningApp) -> None:
-    """As if all that is defined had been so for a year."""
+    """Date the introduction of all definitions a year back."""
     await service.app.state.services.pool.execute("UPDATE rule_numbers SET introduced_at = $1", NOON - 365 * DAY)
 
 
@@ -124,7 +124,7 @@ async def test_reads_of_segments_are_counted(settings: Settings, frozen: FrozenC
         segment = next(
             segment for segment in (await third.ask("/v1/segment-health"))["segments"] if segment["key"] == "counted"
         )
-        assert segment["reads"] == 3, "what was counted is written down at the end"
+        assert segment["reads"] == 3, "a stopping service stores its counts"
 
 
 async def test_stale_segments(settings: Settings, frozen: FrozenClock) -> None:
@@ -185,14 +185,14 @@ async def test_flags_require_a_backfilled_and_old_definition(settings: Settings,
         pool = service.app.state.services.pool
         await pool.execute("UPDATE rule_numbers SET introduced_at = $1", NOON - 89 * DAY)
         assert await flags() == {"s": (True, ["tiny"]), "none": (True, ["empty"])}
-        # A new one is filled while the others stay as they are.
+        # During the backfill of a new segment, the flags of the others stay.
         await age_definitions(service)
         await service.tell("POST", "/v1/segments", {"key": "new", "rule": {"did": "g"}}, 201)
         assert await flags() == {**expected, "new": (False, [])}
 
 
 async def test_overlap_search_does_not_block_the_event_loop() -> None:
-    """Half a million pairs: the most alike, as a slow count finds them, and no long pause of the loop on the way."""
+    """Half a million pairs give the same overlaps as a slow count, without a long pause of the event loop."""
     chance = random.Random(4)
     customers = range(app.insight.segment_health.SAMPLE_CUSTOMERS)
     sets = {f"s{n:03}": sum(1 << place for place in chance.sample(customers, 60)) for n in range(1_000)}
@@ -212,7 +212,7 @@ async def test_overlap_search_does_not_block_the_event_loop() -> None:
     seconds = time.process_time() - start
     heartbeat.cancel()
     assert len(pauses) >= 900
-    assert sorted(pauses)[-10] < 0.05, "ten may be pauses of the machine"
+    assert sorted(pauses)[-10] < 0.05, "up to nine pauses may be caused by the machine"
     assert seconds < 4, "it takes about half a second"
     expected = sorted(
         (-both / (bits.bit_count() + other_bits.bit_count() - both), (key, other_key))

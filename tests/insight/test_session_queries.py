@@ -1,4 +1,4 @@
-"""Sessions of a customer: what arrives in any order, over several devices, late or by a merge ends in the same ones."""
+"""Sessions of a customer over HTTP: independent of arrival order, devices, late messages and merges."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def sessions(service: RunningApp, customer: str = "anonymous_id:anon-1", *
 
 
 async def sizes(service: RunningApp, customer: str = "anonymous_id:anon-1", **params: Any) -> list[int]:
-    """Touchpoints of each session, oldest first."""
+    """Return the number of touchpoints of each session, oldest first."""
     return [session["touchpoints"] for session in reversed(await sessions(service, customer, **params))]
 
 
@@ -135,7 +135,7 @@ async def test_open_session_now_and_in_the_past(
         assert [session["open"] for session in await sessions(service, as_of=rfc3339(NOON))] == [open, False]
 
 
-async def test_as_of_excludes_later_touchpoints(service: RunningApp) -> None:
+async def test_later_touchpoints_are_excluded_by_as_of(service: RunningApp) -> None:
     await service.send(view(0), view(MINUTE), view(2 * HOUR))
     assert await sizes(service) == [2, 1]
     assert await sizes(service, as_of=rfc3339(BEGIN + MINUTE)) == [2]

@@ -1,4 +1,4 @@
-"""Where one session ends and the next begins, case by case."""
+"""Boundaries and figures of sessions, case by case."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_two_clicks_on_one_ad_begin_two_sessions() -> None:
 
 
 def test_events_of_two_tabs_split_a_session_once() -> None:
-    """Events repeat the campaign of their page; they are no arrival."""
+    """Events repeat the campaign of their page and are not a new visit."""
     events = [did(NOON + 2 + number, acquisition=(SPRING, SUMMER)[number % 2]) for number in range(10)]
     assert sizes(view(NOON, SPRING), view(NOON + 1, SUMMER), *events) == [1, 11]
 
@@ -160,12 +160,12 @@ def test_devices_and_session_ids_are_distinct_and_limited() -> None:
     ("type", "channel", "library", "expected"),
     [
         ("page", "web", "analytics.js", True),
-        ("page", "ads", "analytics.js", True),  # brought by an ad
-        ("track", "support", "segue.js", True),  # a source with a channel of its own
+        ("page", "ads", "analytics.js", True),  # from an ad
+        ("track", "support", "segue.js", True),  # a source with its own channel
         ("track", "app", "analytics-ios", True),
         ("screen", "kiosk", "analytics-android", True),
         ("page", "shop_front", None, True),
-        ("track", "web", None, True),  # somebody's own script, which says so
+        ("track", "web", None, True),  # a custom script that sets the channel
         ("track", "server", "analytics-python", False),
         ("track", "server", None, False),
         ("track", "email", None, False),

@@ -1,4 +1,4 @@
-"""Figures of tickets: the same whatever order messages arrive in, and the same as counted by hand."""
+"""Figures of tickets: independent of arrival order, and compared with the reference."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_figures_of_one_ticket() -> None:
     )
     assert ticket.opened_at == 10 * SECOND
     assert ticket.first_response_seconds == 60
-    assert ticket.resolution_seconds == 300, "closing what is solved does not solve it again"
+    assert ticket.resolution_seconds == 300, "closing a solved ticket does not solve it again"
     assert ticket.reopened == 1
     assert ticket.rating == 2
     assert not ticket.is_open
@@ -64,7 +64,9 @@ def test_missing_opening_is_not_guessed() -> None:
     ticket = build_ticket(
         ticket_event("ticket.replied_by_agent", 70, opened_at=10 * SECOND), ticket_event("ticket.solved", 80)
     )
-    assert (ticket.first_response_seconds, ticket.resolution_seconds) == (60, 70), "the tool says when it was opened"
+    assert (ticket.first_response_seconds, ticket.resolution_seconds) == (60, 70), (
+        "the tool reports when the ticket was opened"
+    )
 
 
 def test_deleted_ticket_is_neither_open_nor_solved() -> None:
@@ -92,14 +94,14 @@ def test_rating_without_a_ticket_is_the_last_csat() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "standing"),
+    ("word", "status"),
     [("OPEN", "open"), ("Waiting on customer", "open"), (" Solved ", "solved"), ("closed", "solved"), ("spam", "gone")],
 )
 def test_status_words_of_tools(word: str, status: str) -> None:
     assert status_of(word) == status
 
 
-_STATUSES = (None, "open", "Pending", "SOLVED", "closed", "deleted", "of our own")
+_STATUSES = (None, "open", "Pending", "SOLVED", "closed", "deleted", "custom")
 _EVENTS = st.builds(
     lambda at, place, source, name, ticket, status, rating, opened_at: TicketEvent(
         (at * SECOND, f"m-{place}", source), name, ticket, status, rating, opened_at

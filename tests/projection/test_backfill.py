@@ -1,4 +1,4 @@
-"""Definitions in motion: what is new is filled from the log, what is edited stays as it was until then."""
+"""Backfill of new and edited definitions; an edited definition keeps its old members until it is backfilled."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def bought(number: int, user: str, days: int = 0, name: str = "bought", **proper
 
 
 async def send_purchases(pipeline: Pipeline, users: int = 12) -> None:
-    """Everybody bought once, every other one twice, and every third looked around."""
+    """Send purchases: all users bought once, every second user twice; every third user viewed something."""
     await pipeline.define(NO_SEGMENTS)
     for number in range(users):
         messages = [bought(number * 10, f"u{number:02}", 1, total=number)]
@@ -55,7 +55,7 @@ def segment_queries(pipeline: Pipeline) -> SegmentMemberQueries:
 
 
 async def members(pipeline: Pipeline, key: str) -> list[str]:
-    """User ids, and that the count is as many."""
+    """Return the user ids of the members, and check that the count equals their number."""
     page = await segment_queries(pipeline).list_members(key, pipeline.clock.now(), None, 1_000)
     assert await segment_queries(pipeline).count_members(key, pipeline.clock.now()) == len(page.items)
     return sorted(
@@ -64,7 +64,7 @@ async def members(pipeline: Pipeline, key: str) -> list[str]:
 
 
 async def segments_of(pipeline: Pipeline, user: str) -> dict[str, int]:
-    """Segments of a customer with since when, as the customer's own page tells."""
+    """Return the segments of a customer, with since when, from the customer's own query."""
     ids = [identity.id for identity in parse_customer_reference(f"user_id:{user}", pipeline.settings)]
     customer = await CustomerQueries(pipeline.pool, pipeline.registry, pipeline.settings).customer(
         ids, pipeline.clock.now()
@@ -73,7 +73,7 @@ async def segments_of(pipeline: Pipeline, user: str) -> dict[str, int]:
 
 
 async def read_states(pipeline: Pipeline) -> list[Any]:
-    """What every row holds, as far as it can be compared: not when it was last asked."""
+    """Return the comparable state of every customer; all must be backfilled."""
     rows = await pipeline.pool.fetch("SELECT id, state, revision FROM customers ORDER BY id")
     ruleset = pipeline.registry.rules.current
     assert all(row["revision"] >= ruleset.fill for row in rows)
@@ -89,7 +89,7 @@ async def read_intervals(pipeline: Pipeline) -> list[Any]:
 
 
 async def check_rebuild_changes_nothing(pipeline: Pipeline) -> None:
-    """A replay of every customer from the log changes nothing that is stored."""
+    """Replay every customer from the log and compare states and intervals."""
     before = (await read_states(pipeline), await read_intervals(pipeline))
     await pipeline.rebuild("")
     assert (await read_states(pipeline), await read_intervals(pipeline)) == before
@@ -100,7 +100,7 @@ EXPENSIVE = {"did": "bought", "where": {"total": {"gte": 5}}}
 
 
 async def test_new_segment_is_exact_during_its_backfill(database_url: str) -> None:
-    """A worker that dies loses nothing: another goes on, and every answer on the way is the same."""
+    """Each chunk runs in a new worker, as after a crash, and the answers stay the same throughout."""
     async with running_pipeline(database_url, TODAY, fill_customers_max=5) as pipeline:
         await send_purchases(pipeline)
         await pipeline.segment("twice", BOUGHT_TWICE)
@@ -136,7 +136,7 @@ async def test_backfill_reads_only_matching_touchpoints(database_url: str) -> No
 
 
 async def test_failed_chunk_is_rolled_back(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after kill -9 between two statements."""
+    """The effect is that of kill -9 between two statements."""
     async with running_pipeline(database_url, TODAY, fill_customers_max=5) as pipeline:
         await send_purchases(pipeline)
         await pipeline.segment("twice", BOUGHT_TWICE)
@@ -158,7 +158,7 @@ async def test_failed_chunk_is_rolled_back(database_url: str, monkeypatch: pytes
 
 
 async def test_edited_segment_keeps_old_members_until_backfilled(database_url: str) -> None:
-    """Every read on the way says one or the other for everybody, and the switch happens once."""
+    """Every read meanwhile uses one version for all customers, and the switch happens once."""
     async with running_pipeline(database_url, TODAY, fill_customers_max=5) as pipeline:
         await send_purchases(pipeline)
         await pipeline.segment("chosen", BOUGHT_TWICE)
@@ -239,7 +239,7 @@ async def test_reverted_edit_is_current_at_once(database_url: str) -> None:
 
 
 async def test_rename_needs_no_backfill(database_url: str) -> None:
-    """Nor do an owner, a note, or the archiving of another definition."""
+    """The archiving of another definition needs no backfill either."""
     async with running_pipeline(database_url, TODAY) as pipeline:
         await send_purchases(pipeline)
         await pipeline.segment("chosen", BOUGHT_TWICE)
@@ -259,7 +259,7 @@ async def test_rename_needs_no_backfill(database_url: str) -> None:
 
 
 async def test_recreated_segment_includes_messages_sent_while_archived(database_url: str) -> None:
-    """What happened in between counts, although nobody followed it."""
+    """Messages sent while the segment was archived count once it is defined again."""
     async with running_pipeline(database_url, TODAY) as pipeline:
         await send_purchases(pipeline)
         await pipeline.segment("chosen", BOUGHT_TWICE)
@@ -275,7 +275,7 @@ async def test_recreated_segment_includes_messages_sent_while_archived(database_
 
 
 async def test_messages_during_backfill_are_included(database_url: str) -> None:
-    """Live, late, of the future, merging, for customers that are filled and for those that are not yet."""
+    """Live, late, future and merging messages, for customers that are backfilled and for those that are not."""
     async with running_pipeline(database_url, TODAY, fill_customers_max=5) as pipeline:
         await send_purchases(pipeline)
         await pipeline.segment("chosen", BOUGHT_TWICE)
@@ -309,7 +309,7 @@ async def test_messages_during_backfill_are_included(database_url: str) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_definition_changes_between_messages_match_the_reference(database_url: str, seed: int) -> None:
-    """The rows end as those of a rebuild, and as the naive reading of the whole list says."""
+    """The result equals a rebuild, and the reference model over all messages."""
     draw = random.Random(seed)
     messages, batches = random_delivery(draw)
     prefix = "f-"
@@ -366,7 +366,7 @@ async def test_backfill_progress_reports_speed_and_remaining_time(database_url: 
         await pipeline.worker.fill()
         progress = await segment_queries(pipeline).read_fill_progress("segment", "new")
         assert progress.customers_filled == 10
-        # Two chunks of five customers in the two seconds since the fill began: two customers are left.
+        # The worker filled two chunks of five customers in two seconds; two customers are left.
         assert progress.eta_seconds == pytest.approx(0.4)
         assert progress.touchpoints_per_second == pytest.approx(15 / 2, abs=1.5)
         await pipeline.sweep_all()
@@ -374,7 +374,7 @@ async def test_backfill_progress_reports_speed_and_remaining_time(database_url: 
 
 
 async def test_timezone_change_requires_a_backfill(database_url: str) -> None:
-    """The timezone is part of what a rule means: at the next start everybody is filled anew."""
+    """The timezone is part of the meaning of a rule, so the next start backfills all customers."""
     async with running_pipeline(database_url, TODAY) as pipeline:
         await send_purchases(pipeline)
         await pipeline.segment("dated", {"did": "bought", "from": "2023-11-16"})
@@ -391,7 +391,7 @@ async def test_timezone_change_requires_a_backfill(database_url: str) -> None:
 
 
 async def test_edited_computed_trait_keeps_old_members_until_backfilled(database_url: str) -> None:
-    """Who reads it keeps the old members until everybody is filled."""
+    """A segment that reads the trait keeps its old members until all customers are backfilled."""
     limits = Limits()
 
     def spent(path: str) -> TraitIn:
@@ -415,13 +415,13 @@ async def test_edited_computed_trait_keeps_old_members_until_backfilled(database
 
 
 def bucket(kind: str, value: str, salt: str = "s") -> int:
-    """0 to 99, as the documentation says, without the engine."""
+    """Return the bucket, 0 to 99, by the documented formula."""
     digest = hashlib.sha256(f"{salt}\0{kind}\0{value}".encode()).digest()
     return int.from_bytes(digest[:8]) % 100
 
 
 async def test_bucket_depends_on_the_strongest_earliest_identity(database_url: str) -> None:
-    """Whatever order the messages come in, and when a stronger or an earlier one turns up."""
+    """The bucket changes when a stronger or an earlier identity appears, in any order of arrival."""
 
     def viewed(number: int, days: int, **ids: str) -> dict[str, Any]:
         return item(SentMessage(T + days * DAY, f"m{number}", "track", ids, name="viewed"))
@@ -471,7 +471,7 @@ async def test_worker_finds_customers_through_indexes(database_url: str) -> None
 
 
 class AcceptedCounter:
-    """Messages that keep coming, or do not."""
+    """Counter of accepted messages, which stands for the live load."""
 
     def __init__(self) -> None:
         self.accepted = 0
@@ -495,7 +495,7 @@ async def test_worker_rests_while_messages_arrive() -> None:
     assert loop.time() - start < 0.1
     start = loop.time()
     await asyncio.gather(*(pacer.take_turn(step) for _ in range(3)))
-    # Three turns of 0.02 s, each followed by a rest of nine times as long.
+    # Three steps take 0.02 s each, and each is followed by a rest nine times as long.
     assert loop.time() - start >= 3 * 0.2
 
 

@@ -1,4 +1,4 @@
-"""State is a function of the set of messages, whatever order, split or worker they came through: the naive one."""
+"""Projection compared with the reference model: any order, batches and workers give the same customers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def message_lists(draw: st.DrawFn) -> list[SentMessage]:
 
 @st.composite
 def deliveries(draw: st.DrawFn) -> tuple[list[SentMessage], list[list[int]]]:
-    """Messages, and batches of indexes into them: shuffled, split, some sent twice."""
+    """Draw messages, and batches of indexes into them: shuffled, split, some sent twice."""
     messages = draw(message_lists())
     order = draw(st.permutations(range(len(messages))))
     repeated = draw(st.lists(st.integers(0, len(messages) - 1), max_size=4))
@@ -95,7 +95,7 @@ example_numbers = itertools.count()
 
 
 async def check(pipeline: Pipeline, messages: Sequence[SentMessage], prefix: str) -> None:
-    """Customers, intervals and what is stored now are what the naive reading says."""
+    """Compare customers, intervals and current values with the reference model."""
     expected = customers(messages, CAPS)
     assert await pipeline.groups(prefix) == expected
     for group in expected:
@@ -109,7 +109,7 @@ async def check(pipeline: Pipeline, messages: Sequence[SentMessage], prefix: str
 
 
 def test_any_delivery_matches_the_reference(database_url: str) -> None:
-    """Order, splits and duplicates change nothing; a replay of the log ends in the very same rows, causes included."""
+    """Order, batches and duplicates have no effect; a replay of the log gives the same rows, causes included."""
 
     async def deliver(delivery: tuple[list[SentMessage], list[list[int]]]) -> None:
         messages, batches = delivery
@@ -143,7 +143,7 @@ def test_any_delivery_matches_the_reference(database_url: str) -> None:
 
 
 def test_concurrent_workers_match_the_reference(database_url: str) -> None:
-    """Two processes' worth of ingest, each with its own pool and snapshots, on the same few customers."""
+    """Two pipelines, each with its own pool and snapshots, ingest messages of the same few customers."""
 
     async def deliver_concurrently(delivery: tuple[list[SentMessage], list[list[int]]]) -> None:
         messages, batches = delivery
@@ -177,7 +177,7 @@ def test_concurrent_workers_match_the_reference(database_url: str) -> None:
 
 
 def random_delivery(draw: random.Random) -> tuple[list[SentMessage], list[list[int]]]:
-    """More messages than Hypothesis likes, in many small batches, some sent twice."""
+    """Return more messages than Hypothesis can draw, in many small batches, some sent twice."""
     messages = [_random_message(draw, number) for number in range(60)]
     order = draw.sample(range(60), 60) + draw.sample(range(60), 12)
     cuts = sorted(draw.sample(range(1, len(order)), 24))

@@ -1,7 +1,7 @@
-"""Random rules over the whole grammar, live: whatever was delivered, and defined when, ends in the naive state.
+"""Random rules over the whole grammar in a running pipeline, compared with the reference model.
 
-Definitions change every few customers, so they are filled over the customers there are as well as followed from the
-first message on. Everything is drawn from a seed; SEGUE_TEST_CASES multiplies the number of seeds.
+Definitions change every few customers. They are therefore backfilled for existing customers, and evaluated from the
+first message of new ones. Everything is drawn from a seed; SEGUE_TEST_CASES multiplies the number of seeds.
 """
 
 from __future__ import annotations
@@ -42,34 +42,34 @@ from tests.support.rule_strategies import (
 
 SEEDS = case_count(4)
 ROUNDS = 3
-"""Sets of definitions in one database."""
+"""Number of sets of definitions in one database."""
 
 CUSTOMERS_PER_ROUND = 9
-"""Deliveries; each is of one to four customers."""
+"""Number of deliveries, each with one to four customers."""
 
 BACKFILLED_CHECKED = 2
-"""Deliveries of the round before that are compared again once the next definitions are filled."""
+"""Number of earlier deliveries that are compared again after the next backfill."""
 
 RULES = 5
 EXPLAINED = 1
-"""Segments of each customer that are explained."""
+"""Number of segments that are explained for each customer."""
 
 FUTURE = DAY
-"""How far a message may lie ahead of its receipt."""
+"""Longest time by which a message may be ahead of its receipt."""
 
 
 class Delivery(NamedTuple):
-    """Messages whose ids all begin with ``prefix``, in batches: (instant of receipt, what is sent)."""
+    """Messages whose ids all begin with ``prefix``, in batches of (instant of receipt, messages)."""
 
     prefix: str
     messages: list[SentMessage]
     batches: list[tuple[int, list[SentMessage]]]
     end: int
-    """The instant at which everything is compared."""
+    """Instant of the comparison."""
 
 
 def deliveries(draw: Random, prefix: str) -> Delivery:
-    """Shuffled, split, some sent twice, some before they happen."""
+    """Draw a delivery: shuffled, split, some messages sent twice, some before they happen."""
     at = calendar_instants if chance(draw, 4) else instants
     messages = [_message(draw, prefix, number, at(draw)) for number in range(draw.randint(1, 8))]
     order = [*draw.sample(messages, len(messages)), *draw.choices(messages, k=draw.randrange(3))]
@@ -99,7 +99,7 @@ def _message(draw: Random, prefix: str, number: int, t: int) -> SentMessage:
 
 
 def _ids(draw: Random, prefix: str) -> dict[str, str]:
-    """Mostly of one person, so that histories are long enough to mean something."""
+    """Draw identities, mostly of one person, so that histories are long."""
     own = {
         "user_id": draw.choice(["u1", "u1", "u1", "u2"]),
         "anonymous_id": draw.choice(["d1", "d1", "d2", "d3"]),
@@ -110,7 +110,7 @@ def _ids(draw: Random, prefix: str) -> dict[str, str]:
 
 
 def plain(value: Any) -> Any:
-    """As the JSON module of the standard library writes it."""
+    """Convert decimals to floats, which the JSON module of the standard library can write."""
     if isinstance(value, dict):
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -130,7 +130,7 @@ def random_definitions(draw: Random) -> Definitions:
 
 
 async def define(pipeline: Pipeline, definitions: Definitions, *, archive_first: bool) -> None:
-    """Put these in the place of what is defined: as edits of what has the same key, or after all is archived."""
+    """Replace the definitions: as edits of those with the same key, or after all others are archived."""
     if archive_first:
         await _archive(pipeline, Definitions({}, {}))
     for kind, key, body in _in_order(definitions):
@@ -141,7 +141,7 @@ async def define(pipeline: Pipeline, definitions: Definitions, *, archive_first:
 
 
 def _in_order(definitions: Definitions) -> list[tuple[str, str, Any]]:
-    """What is read comes before its readers."""
+    """Return the definitions in an order in which each comes after those that it reads."""
     first = ("one",)
     return [
         *(("trait", key, value) for key, value in definitions.traits.items()),
@@ -163,7 +163,7 @@ async def _put(pipeline: Pipeline, kind: str, key: str, body: Any) -> None:
 
 
 async def _archive(pipeline: Pipeline, keep: Definitions) -> None:
-    """Readers before what they read."""
+    """Archive all definitions except ``keep``, each before those that it reads."""
     kept_keys = {
         "segment": keep.segments.keys(),
         "journey": keep.journeys.keys(),
@@ -216,7 +216,7 @@ def item_of(message: SentMessage) -> dict[str, Any]:
 
 
 async def check(pipeline: Pipeline, delivery: Delivery, definitions: Definitions, draw: Random) -> None:
-    """Who is who, every interval, explanation, and what is shown before and after the worker has written it down."""
+    """Compare customers, reads and explanations before the worker runs, and stored intervals after it."""
     expected = customers(delivery.messages, CAPS)
     prefix, now = delivery.prefix, pipeline.clock.now()
     groups = {
@@ -241,7 +241,7 @@ async def check(pipeline: Pipeline, delivery: Delivery, definitions: Definitions
 
 
 async def _read_current(pipeline: Pipeline, name: str) -> Mapping[str, tuple[str, int]]:
-    """What a reader is told now: definition -> (value, since)."""
+    """Return the current (value, since) by definition, as a read reports it."""
     queries = CustomerQueries(pipeline.pool, pipeline.registry, pipeline.settings)
     customer = await queries.customer(
         [identity.id for identity in parse_customer_reference(name, pipeline.settings)], pipeline.clock.now()
@@ -256,7 +256,7 @@ async def _read_current(pipeline: Pipeline, name: str) -> Mapping[str, tuple[str
 
 
 async def _read_explanation(pipeline: Pipeline, name: str, definition: str) -> tuple[str, int] | None:
-    """(value, since) as the explanation has it."""
+    """Return (value, since) as the explanation reports it; None if the rule does not hold."""
     queries = CustomerQueries(pipeline.pool, pipeline.registry, pipeline.settings)
     ids = [identity.id for identity in parse_customer_reference(name, pipeline.settings)]
     _, explanation = await queries.explain_segment(ids, definition.partition(":")[2], pipeline.clock.now())
@@ -321,7 +321,7 @@ def test_number_of_random_examples_is_large() -> None:
 
 
 @pytest.mark.parametrize(
-    ("archived", "kept"),
+    ("archived", "remaining"),
     [
         ({"bucket": [0, 100]}, {"did": "A"}),
         ({"sum": "a", "of": "A", "gte": 1}, {"sum": "a", "of": "A", "within": "1d", "gte": 1}),
@@ -333,7 +333,7 @@ async def test_rebuild_after_archiving_counts_no_difference(database_url: str, a
     async with running_pipeline(database_url, START) as pipeline:
         await _archive(pipeline, Definitions({}, {}))
         await pipeline.segment("archived", archived)
-        await pipeline.segment("kept", remaining)
+        await pipeline.segment("remaining", remaining)
         await pipeline.send(
             [
                 item(SentMessage(START - n * HOUR, f"m{n}", "track", {"user_id": "u1"}, "A", properties={"a": n}))

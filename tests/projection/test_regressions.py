@@ -1,4 +1,4 @@
-"""Scenarios that once went wrong, or were feared to: each says what must hold."""
+"""Regression tests: scenarios that once failed, or that a review found risky."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run_scenario(
 
 
 async def count_differing(pipeline: Pipeline) -> int:
-    """How many customers are not what their log says, by our own measure."""
+    """Rebuild all customers and return how many differed from their log."""
     return await rebuild_customers(pipeline.pool, pipeline.registry.rules.current, pipeline.clock, pipeline.settings)
 
 
@@ -80,7 +80,7 @@ def test_series_overflow_within_one_flush_is_exact(database_url: str, batches: l
 
 
 def test_transition_cause_is_independent_of_arrival_order(database_url: str) -> None:
-    """Two purchases of one instant: the later in order decides, whichever came first."""
+    """Of two purchases at one instant, the later in order is the cause, even if it arrives first."""
 
     async def check(pipeline: Pipeline) -> None:
         await pipeline.send([item(track(1, T0))])
@@ -96,7 +96,7 @@ def test_transition_cause_is_independent_of_arrival_order(database_url: str) -> 
 
 
 def test_message_that_no_rule_reads_is_not_a_cause(database_url: str) -> None:
-    """The purchase lapses at the very instant of a message that says nothing: time is the cause, live and replayed."""
+    """The purchase expires at the instant of an irrelevant message: time is the cause, live and in a replay."""
     without_journeys = Definitions(segments=DEFINITIONS.segments, journeys={})
 
     async def check(pipeline: Pipeline) -> None:
@@ -124,7 +124,7 @@ def test_future_message_that_no_rule_reads_changes_no_state(database_url: str) -
 
 
 def test_size_of_state_with_future_messages_is_limited(database_url: str) -> None:
-    """A client an hour ahead: its messages wait in the state, which is rewritten with every further one."""
+    """Messages of a client an hour ahead are pending in the state, which each further message rewrites."""
 
     async def check(pipeline: Pipeline) -> None:
         for start in range(0, 4_000, 1_000):
@@ -136,7 +136,7 @@ def test_size_of_state_with_future_messages_is_limited(database_url: str) -> Non
 
 
 def test_size_of_traits_is_limited(database_url: str) -> None:
-    """The write key is public: distinct trait names must not let a state grow without end."""
+    """The write key is public, so distinct trait names must not let a state grow without limit."""
 
     async def check(pipeline: Pipeline) -> None:
         for number in range(20):
@@ -170,7 +170,7 @@ def test_unencodable_text_rejects_only_its_message(database_url: str) -> None:
 
 
 def test_rejected_item_is_quarantined_beside_an_unstorable_one(database_url: str) -> None:
-    """The rows for quarantine travel with the first half of a bisection, and fall with it."""
+    """Rows for quarantine belong to the first half of a bisection, which fails here."""
 
     async def check(pipeline: Pipeline) -> None:
         rejection = Rejection(1, RejectionCode.MISSING_EVENT, "no event", "refused", b"{}")
@@ -224,15 +224,15 @@ def test_failure_after_the_flush_does_not_block_requests(database_url: str, monk
                 async with asyncio.timeout(2):
                     await pipeline.send([item(track(number, T0))])
             except TimeoutError:
-                pytest.fail("the request hangs for ever")
-            except Exception:  # any answer will do
+                pytest.fail("the request does not return")
+            except Exception:  # any response is fine
                 pass
 
     run_scenario(database_url, check)
 
 
 def test_lock_and_statement_timeouts_are_set(database_url: str) -> None:
-    """Somebody's forgotten transaction on one customer must not stop all ingestion for as long as it lives."""
+    """A forgotten transaction that locks one customer must not stop all ingestion."""
 
     async def check(pipeline: Pipeline) -> None:
         async with pipeline.pool.acquire() as connection:
@@ -246,7 +246,7 @@ def test_lock_and_statement_timeouts_are_set(database_url: str) -> None:
 
 
 def fail_on(monkeypatch: pytest.MonkeyPatch, poison: str) -> None:
-    """Let every projection fail that holds this message."""
+    """Make every projection fail that contains this message."""
     for path in ("app.ingest.group_commit.project_messages", "app.background.worker.project_deferred"):
         module, _, name = path.rpartition(".")
         original = getattr(__import__(module, fromlist=[name]), name)
@@ -311,7 +311,7 @@ def test_failing_customer_does_not_block_the_backfill(database_url: str, monkeyp
 
 
 def test_long_replay_does_not_block_other_customers(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sweep locks what one step replays, not all that is due."""
+    """A sweep locks only the customers that one step replays, not all that are due."""
 
     async def check(pipeline: Pipeline) -> None:
         await pipeline.send([item(track(1, T0, "long")), item(track(2, T0, "short"))])
@@ -339,7 +339,7 @@ def test_long_replay_does_not_block_other_customers(database_url: str, monkeypat
 
 
 def test_first_message_gets_a_monthly_partition(database_url: str) -> None:
-    """What arrives before the worker made the month lies in the default partition and forbids the month for ever."""
+    """A message stored before its month has a partition would block that partition for good."""
 
     async def check(pipeline: Pipeline) -> None:
         await pipeline.send([item(track(1, T0))])
@@ -351,7 +351,7 @@ def test_first_message_gets_a_monthly_partition(database_url: str) -> None:
 
 def test_timezone_change_does_not_use_old_states(database_url: str) -> None:
     definitions = Definitions(segments={"nineteenth": {"did": "bought", "from": "2023-11-19"}}, journeys={})
-    evening = 1_700_348_400_000_000  # 2023-11-18T23:00:00Z, the 19th in Berlin
+    evening = 1_700_348_400_000_000  # 2023-11-18T23:00:00Z, which is the 19th in Berlin
 
     async def check(pipeline: Pipeline) -> None:
         await pipeline.send([item(track(1, evening))])
@@ -367,7 +367,7 @@ def test_timezone_change_does_not_use_old_states(database_url: str) -> None:
 
 
 def test_late_message_of_a_shared_device_rewrites_few_customers(database_url: str) -> None:
-    """A kiosk seen with many users: one late message from it must not lock and rewrite them all."""
+    """One late message from a kiosk, shared by many users, must not lock and rewrite all of them."""
 
     async def check(pipeline: Pipeline) -> None:
         users = 200
@@ -384,7 +384,7 @@ def test_late_message_of_a_shared_device_rewrites_few_customers(database_url: st
 
 
 def test_split_beyond_the_replay_budget_keeps_unchanged_intervals(database_url: str) -> None:
-    """Nothing of u1's own history changed: not one of its intervals may be retracted and recorded anew."""
+    """The history of u1 did not change, so none of its intervals may be retracted and recorded again."""
 
     async def check(pipeline: Pipeline) -> None:
         own = [item(track(number, T0 + number * HOUR)) for number in range(5)]
@@ -457,7 +457,7 @@ def test_clock_that_moves_back_loses_no_transition(database_url: str) -> None:
 
 
 def test_undone_link_records_an_earlier_message(database_url: str) -> None:
-    """Undo, hear an earlier message that says the same link, restore: as if all had been heard first."""
+    """Restoring a link gives the same customers as if its earlier message had arrived before the undo."""
 
     async def set_undone(pipeline: Pipeline, undone: bool) -> None:
         pair = Identity("anonymous_id", "d1").id, Identity("user_id", "u1").id
@@ -520,7 +520,7 @@ def test_repeated_conflict_is_quarantined_once(database_url: str) -> None:
 
 
 def test_replaced_definition_records_its_new_version(database_url: str) -> None:
-    """The audit trail keeps version 1; what holds today carries the version that says so."""
+    """The audit trail keeps version 1; the interval that holds now has the current version."""
     rule = {"did": "bought", "within": "5d", "at_least": 1}
 
     async def check(pipeline: Pipeline) -> None:

@@ -1,6 +1,7 @@
-"""One fold over everything is the measure: of any order of arrival, of storage in between, of caps, of partial fills.
+"""Fold of random rules and histories: arrival order, storage, caps and backfills do not change the result.
 
-Pure, so there can be thousands: random rules over the whole grammar and random histories, some of them in the future.
+The reference is one fold over the whole history. The tests are pure, so they can check thousands of random rules over
+the whole grammar, with random histories that are partly in the future.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def test_fold_is_independent_of_arrival_storage_caps_and_backfill(block: int) ->
 
 
 class Scenario:
-    """What one fold over the whole history says."""
+    """Random rules and history, with the result of one fold over all of it."""
 
     def __init__(self, question: Question, draw: Random) -> None:
         self.ruleset = ruleset_of_all({f"r{n}": rule for n, rule in enumerate(question.rules)}, question.world)
@@ -65,7 +66,7 @@ class Scenario:
 
 
 def answers_of(state: State, ruleset: Ruleset) -> Any:
-    """All that a state answers, rules that nothing touched included."""
+    """Return all answers of a state, including rules that were never evaluated."""
     if state.born is None:
         return None
     born = state.born
@@ -82,7 +83,7 @@ def sort_changes(changes: Iterable[Transition]) -> list[Any]:
 
 
 def check_arrival(question: Question, draw: Random) -> None:
-    """In any order and any parts, at clocks for which part of it lies ahead, stored and read again in between."""
+    """Fold in any order and batches, partly before the messages happen, and store the state in between."""
     scenario = Scenario(question, draw)
     inputs = draw.sample(scenario.moves, len(scenario.moves)) if draw.random() < 0.5 else list(scenario.moves)
     points_max = draw.choice([1, 2, 3, 256])
@@ -108,7 +109,7 @@ def check_arrival(question: Question, draw: Random) -> None:
 
 
 def check_partial_backfill(question: Question, draw: Random) -> None:
-    """Some rules are known, the others are filled at some instant from what they read; then time goes on."""
+    """Fold some rules, backfill the others at some instant from their inputs, and let time pass."""
     scenario = Scenario(question, draw)
     scenario.ruleset.fill = len(scenario.ruleset.number_of)
     revision = draw.randint(0, scenario.ruleset.fill)
@@ -136,7 +137,7 @@ def check_partial_backfill(question: Question, draw: Random) -> None:
 
 
 def inputs_for(rules: Ruleset, history: Sequence[Entry], born: int) -> list[Input]:
-    """What a fill reads of the log for these rules."""
+    """Return the inputs that a backfill reads from the log for these rules."""
     selection = _select_log(rules)
     inputs = [
         input_from_entry(rules, entry)

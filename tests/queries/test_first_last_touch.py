@@ -1,4 +1,4 @@
-"""First and last touch, and rules over acquisition, through the API; the same in whatever order visits arrive."""
+"""First touch, last touch and rules over acquisition through the API, in any order of arrival."""
 
 from __future__ import annotations
 

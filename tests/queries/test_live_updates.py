@@ -1,4 +1,4 @@
-"""Open streams as the poller sees them: who ends, who is told in spite of others, and how many one visitor may have."""
+"""Live updates: when streams close, failures that must not affect other streams, and the limit by visitor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.running_app import RunningApp, is_problem
 from tests.support.web_page import ORIGIN, WebPage, did
 
 STREAMS_PER_VISITOR = 20
-"""Streams that one visitor may have."""
+"""Limit of open streams of one visitor."""
 
 
 def live_updates_of(service: RunningApp) -> LiveUpdates:
@@ -24,7 +24,7 @@ def live_updates_of(service: RunningApp) -> LiveUpdates:
 
 
 async def open_stream(service: RunningApp, page: WebPage, stack: ExitStack, **options: Any) -> VisitorStream:
-    """A stream of this page, as the route opens it, after its first answer."""
+    """Open a stream of this page as the route does, and wait for its first profile."""
     await page.send(did("Looked"))
     signing = service.app.state.services.registry.access.current.signing_keys
     visitor = read_token(page.token, signing, "default", service.clock.now())
@@ -45,7 +45,7 @@ async def test_revoked_signing_secret_closes_its_streams(service: RunningApp) ->
         old = await open_stream(service, WebPage(service), stack)
         await registry.keys.renew_signing_key()
         await asyncio.sleep(0.6)
-        assert not old.is_closed, "a secret that is followed by another still holds"
+        assert not old.is_closed, "a secret stays valid after a newer one is created"
         await registry.keys.renew_signing_key(revoke=True)
         await wait_until(lambda: old.is_closed)
         new = await open_stream(service, WebPage(service), stack)
@@ -66,14 +66,14 @@ async def test_removed_origin_closes_its_streams(service: RunningApp) -> None:
 
 
 async def test_unreadable_customer_does_not_block_other_streams(service: RunningApp) -> None:
-    """The row of one is spoilt: its stream ends, those of the others say what is new."""
+    """The row of one customer is corrupted: its stream closes, and the others receive updates."""
     pool = service.app.state.services.pool
     await service.tell("POST", "/v1/segments", {"key": "vip", "public": True, "rule": {"did": "Bought"}}, 201)
     with ExitStack() as stack:
         pages = [WebPage(service) for _ in range(3)]
         broken, *others = [await open_stream(service, page, stack) for page in pages]
         customer = UUID((await service.ask(f"/v1/customers/anonymous_id:{pages[0].id}"))["id"])
-        await pool.execute("UPDATE customers SET state = 'spoilt'::bytea WHERE id = $1", customer.bytes)
+        await pool.execute("UPDATE customers SET state = 'corrupt'::bytea WHERE id = $1", customer.bytes)
         for page in pages[1:]:
             await page.send(did("Bought"))
         for stream in others:
@@ -115,7 +115,7 @@ async def test_streams_of_one_visitor_are_limited(service: RunningApp) -> None:
 
 
 async def request_stream(service: RunningApp, page: WebPage) -> Any:
-    """Only for one that is refused: an answer that goes on for ever would be waited for here."""
+    """Request a stream that must be refused; an accepted one would never end."""
     params = {"writeKey": page.key, "token": page.token}
     async with asyncio.timeout(10):
         return await service.client.get("/v1/me/stream", params=params, headers={"Origin": ORIGIN})

@@ -1,6 +1,6 @@
-"""All ways to ask agree, and each ``valid_until`` is the instant of a change: true of it, and not a microsecond before.
+"""Reads of one customer agree with each other, and every ``valid_until`` is exact to the microsecond.
 
-Nothing works in the background here, so that each answer is worked out by the read itself.
+No worker runs here, so that every answer is computed by the read.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TRAITS = [{"plan": "pro"}, {"plan": None}, {"plan": "team"}, {"timezone": "Asia/
 
 
 def a_life(chance: random.Random, user: str) -> list[dict[str, Any]]:
-    """Messages of a day, some of them of the future, many of one instant or one window apart."""
+    """Draw messages of a day, some in the future, many at one instant or exactly one window later."""
     messages: list[dict[str, Any]] = []
     for n in range(chance.randint(1, 7)):
         at = NOON + chance.choice([chance.randint(-14 * HOUR, 10 * HOUR), chance.randint(-14, 10) * HOUR])
@@ -50,7 +50,7 @@ def a_life(chance: random.Random, user: str) -> list[dict[str, Any]]:
 
 
 class CustomerReader:
-    """What one customer's read says at an instant."""
+    """Reads one customer at chosen instants."""
 
     def __init__(self, service: RunningApp, clock: FrozenClock, user: str) -> None:
         self.service, self.clock, self.path = service, clock, f"/v1/customers/{user}"
