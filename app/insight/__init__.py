@@ -1,4 +1,4 @@
-"""Analyses of many customers or of histories: sessions, tickets, previews, verification, segment health.
+"""Analyses of many customers or of whole histories. Hides how results are computed from the log and stored customers.
 
-They compute their results from the log and the stored customers, and write nothing.
+They are sessions, tickets, rule previews, verification and segment health. They write nothing.
 """

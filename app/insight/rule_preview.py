@@ -118,7 +118,7 @@ class RulePreviews:
             current = await self._registry.rules.read(connection)
             old = next((segment for segment in current.segments if segment.key == key), None)
             if old is None:
-                raise NotFound(f"There is no segment {key}.")
+                raise NotFound(f"The segment {key} does not exist.")
             changed = self._compile_with(current, [msgspec.structs.replace(old, rule=rule)])
             both_rules = self._compile_with(current, [_unsaved_segment(rule)]).subset([rule_id, _RULE_ID])
             changes_by_truths: dict[tuple[bool, bool], MembershipChange] = {}

@@ -126,7 +126,7 @@ class SegmentVerifier:
     async def _ruleset(self, connection: Connection, key: str) -> Ruleset:
         ruleset = await self._registry.rules.read(connection)
         if all(segment.key != key for segment in ruleset.segments):
-            raise NotFound(f"There is no segment {key}.")
+            raise NotFound(f"The segment {key} does not exist.")
         return ruleset
 
     async def _compare(

@@ -1,4 +1,4 @@
-"""Projection: computes customers, their stages and their segments from accepted messages.
+"""Projection of accepted messages into customers, stages and segments. Hides when a state is folded and when replayed.
 
-Start at :mod:`app.projection.project`. Callers do not decide when a state is folded forward and when it is replayed.
+Start at :mod:`app.projection.project`.
 """

@@ -81,7 +81,7 @@ def flips_at(state: State) -> int | None:
 
 
 def truncate_state(state: State, points_max: int) -> State:
-    """Drop the points of a series with more than ``points_max``, and future messages beyond that number.
+    """Drop the points of each series with more than ``points_max``, and future messages beyond that number.
 
     The state is then marked as truncated; the log contains everything.
     """

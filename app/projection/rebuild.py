@@ -42,7 +42,7 @@ async def rebuild_customers(
             candidates = [identity.id for identity in parse_customer_reference(customer, settings)]
             ids = [row["customer_id"] for row in await connection.fetch(_OF_IDENTITY, candidates)]
         if not ids:
-            raise NotFound(f"There is no customer {customer}.")
+            raise NotFound(f"Customer {customer} does not exist.")
         return await _rebuild(pool, ids[:1], ruleset, clock, settings)
     async with pool.acquire() as connection:
         total = await connection.fetchval(_COUNT)

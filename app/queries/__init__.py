@@ -1,1 +1,4 @@
-"""Read queries about customers, segments and open streams: exact as of an instant. They write nothing."""
+"""Read queries about customers, segments and open streams. Hides how an answer is exact as of an instant.
+
+They write nothing.
+"""

@@ -136,7 +136,7 @@ class CustomerQueries:
                 if definition.kind == kind and key in (None, definition.key)
             ]
             if key is not None and not definition_ids:
-                raise NotFound(f"There is no {kind} {key}.")
+                raise NotFound(f"The {kind} {key} does not exist.")
             if not past and is_current(row, ruleset, now):
                 as_of = max(now, last_decided_at(row.state))
                 meanings = [ruleset.number_of[id] for id in definition_ids]
@@ -202,4 +202,4 @@ def _find_definition(ruleset: Ruleset, kind: str, key: str) -> Definition:
     for definition in ruleset.definitions:
         if (definition.kind, definition.key) == (kind, key):
             return definition
-    raise NotFound(f"There is no {kind} {key}.")
+    raise NotFound(f"The {kind} {key} does not exist.")

@@ -51,5 +51,5 @@ async def list_definition_versions(pool: Pool, kind: str, key: str) -> list[Vers
     """Return all versions, newest first, also of an archived definition. Raise :class:`NotFound` without versions."""
     rows = await pool.fetch(_VERSIONS, kind, key) if _KEY.fullmatch(key) else []
     if not rows:
-        raise NotFound(f"There is no {kind} {key}, neither current nor archived.")
+        raise NotFound(f"The {kind} {key} has never existed.")
     return [Version(*row) for row in rows]

@@ -167,7 +167,7 @@ class SegmentMemberQueries:
     async def _ruleset(self, connection: Connection, segment: str) -> Ruleset:
         ruleset = await self._registry.rules.read(connection)
         if all(definition.key != segment for definition in ruleset.segments):
-            raise NotFound(f"There is no segment {segment}.")
+            raise NotFound(f"The segment {segment} does not exist.")
         return ruleset
 
 

@@ -265,7 +265,7 @@ def test_rebuild_of_one_and_of_all(server: Server) -> None:
         assert (done.returncode, done.stdout.strip()) == (0, "0 customers differed from the log.")
     missing = server.command("rebuild", "--customer", "user_id:never-seen")
     assert missing.returncode == 1
-    assert "no customer user_id:never-seen" in missing.stderr
+    assert "Customer user_id:never-seen does not exist." in missing.stderr
 
 
 def test_rebuild_finds_and_repairs_what_differs(server: Server) -> None:
@@ -298,7 +298,7 @@ def test_verify_finds_what_differs(server: Server) -> None:
     assert "first-time-buyers: 1 customers" in sampled.stdout
     missing = server.command("verify", "no-such-segment")
     assert missing.returncode == 1
-    assert "There is no segment no-such-segment." in missing.stderr
+    assert "The segment no-such-segment does not exist." in missing.stderr
     assert server.command("rebuild").returncode == 0
 
 
