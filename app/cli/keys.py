@@ -109,7 +109,7 @@ async def _resolve_key_id(registry: Registry, key: str) -> str:
         candidate.id for candidate in await registry.keys.list_all() if candidate.id.startswith(key.lower())
     ]
     if not matching_ids:
-        raise NotFound("No key has this id.")
+        raise NotFound("The key does not exist.")
     if len(matching_ids) > 1:
         raise BadRequest("Several keys have an id that begins like this; give more characters of it.")
     return matching_ids[0]

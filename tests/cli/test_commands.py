@@ -91,7 +91,7 @@ def test_keys_take_effect_on_a_running_server(server: Server) -> None:
 def test_a_key_that_nobody_knows_cannot_be_revoked(server: Server) -> None:
     for key in ("wk_unknown", "ffffffffffff"):
         done = server.command("keys", "revoke", key)
-        assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", "No key has this id.")
+        assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", "The key does not exist.")
 
 
 def test_tokens_of_visitors_are_signed_by_another_secret(server: Server) -> None:
@@ -341,7 +341,7 @@ def test_migrate_and_keys_before_the_first_serve(make_server: Callable[..., Serv
         [sys.executable, "-m", "app", "worker"], cwd=ROOT, env=server.environment(), stdout=subprocess.PIPE, text=True
     )
     assert worker.stdout is not None
-    assert "Working" in worker.stdout.readline()
+    assert "Worker started" in worker.stdout.readline()
     worker.terminate()
     assert worker.wait(30) == 0
     worker.stdout.close()
