@@ -51,6 +51,7 @@ def add_browser_library_routes(app: FastAPI) -> None:
                 tags=["pages"],
                 operation_id=endpoint.__name__,
                 summary=summary,
+                response_class=Response,
                 include_in_schema=method == "GET",
                 responses={**_RESPONSES, **(describe_problems(404) if parameters else {})},
                 openapi_extra={"security": [], "parameters": parameters},

@@ -13,7 +13,15 @@ from fastapi import FastAPI, Security
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.schemas import COLLECT_PROBLEMS, BatchIn, CallIn, ReceiptOut, SettingsOut, describe_json_body
+from app.api.schemas import (
+    COLLECT_PROBLEMS,
+    BatchIn,
+    CallIn,
+    ReceiptOut,
+    SettingsOut,
+    describe_json_body,
+    describe_problems,
+)
 from app.api.visitor_claims import encode_receipt_members, verify_claim
 from app.errors import NotFound
 from app.formats.decompression import inflate
@@ -75,6 +83,7 @@ def add_collect_routes(app: FastAPI) -> None:
         operation_id="get_sdk_settings",
         summary="Settings that a browser SDK asks for before it sends",
         response_model=SettingsOut,
+        responses=describe_problems(404, 429, 503),
         openapi_extra={
             "security": [],
             "parameters": [

@@ -17,12 +17,14 @@ from starlette.responses import Response
 from app.api.collect import authenticate, submit_envelope
 from app.api.schemas import (
     CustomerioBatchIn,
+    CustomerioErrorsOut,
     CustomerioIn,
     CustomerioOperationIn,
     CustomerioOut,
     describe_json_body,
+    describe_problems,
 )
-from app.api.vendor_routes import add_vendor_route
+from app.api.vendor_routes import COLLECT_STATUSES, add_vendor_route, describe_json_400
 from app.errors import BadRequest, Rejection
 from app.formats.customerio_track import describe_error, read_batch, read_call, read_operation
 from app.formats.decompression import inflate
@@ -65,6 +67,7 @@ def add_customerio_track_routes(app: FastAPI) -> None:
             app,
             path,
             _create_call_handler(call),
+            tag="customerio",
             method=method,
             operation_id=f"customerio_{call}",
             summary=summary,
@@ -78,15 +81,18 @@ def add_customerio_track_routes(app: FastAPI) -> None:
         app,
         "/api/v2/entity",
         receive_entity,
+        tag="customerio",
         operation_id="customerio_entity",
         summary="Customer.io: one operation; 400 with `errors` where it is refused",
         response_model=CustomerioOut,
+        responses={**describe_problems(*COLLECT_STATUSES), **describe_json_400(CustomerioErrorsOut)},
         openapi_extra=describe_json_body(CustomerioOperationIn),
     )
     add_vendor_route(
         app,
         "/api/v2/batch",
         receive_batch,
+        tag="customerio",
         operation_id="customerio_batch",
         summary="Customer.io: many operations; 207 with `errors` where some are refused",
         response_model=CustomerioOut,

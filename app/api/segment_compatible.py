@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.collect import authenticate, authenticate_and_submit, create_collect_handler
-from app.api.schemas import BatchIn, CallIn, JitsuOut, ReceiptOut, SourceConfigOut, describe_json_body
+from app.api.schemas import (
+    BatchIn,
+    CallIn,
+    JitsuOut,
+    ReceiptOut,
+    SourceConfigOut,
+    describe_json_body,
+    describe_problems,
+)
 from app.api.vendor_routes import add_vendor_route, list_slash_variants, pixel_response
 from app.errors import InvalidBody, NotFound
 from app.formats import pixel
@@ -47,14 +55,23 @@ _DATA_PARAMETER: Final = {
     "schema": {"type": "string", "title": "Data"},
 }
 
+_PIXEL_STATUSES: Final = (400, 401, 403, 429, 503)
+_PIXEL_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "One transparent pixel.",
+        "content": {"image/gif": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
 
 def add_segment_compatible_routes(app: FastAPI) -> None:
     add_vendor_route(
         app,
         "/sourceConfig",
         get_source_config,
+        tag="rudderstack",
         method="GET",
-        failures=(401, 403, 429),
+        failures=(401, 403, 429, 503),
         operation_id="rudder_source_config",
         summary="Settings that RudderStack's browser SDK asks for",
         response_model=SourceConfigOut,
@@ -63,36 +80,65 @@ def add_segment_compatible_routes(app: FastAPI) -> None:
         app,
         "/beacon/v1/batch",
         create_collect_handler("batch"),
+        tag="rudderstack",
         operation_id="rudder_beacon",
         summary="Beacons of RudderStack's browser SDK: a batch, with the key in the query",
         response_model=ReceiptOut,
         openapi_extra={**describe_json_body(BatchIn), "parameters": [_KEY_PARAMETER]},
     )
-    for path, handler, name, parameters in (
-        ("/pixel/v1/track", _create_pixel_handler("track"), "rudder_pixel_track", [_KEY_PARAMETER]),
-        ("/pixel/v1/page", _create_pixel_handler("page"), "rudder_pixel_page", [_KEY_PARAMETER]),
-        ("/v1/pixel/{type}", collect_pixel, "segment_pixel", [_TYPE_PARAMETER, _DATA_PARAMETER]),
-    ):
-        add_vendor_route(
-            app,
-            path,
-            handler,
-            method="GET",
-            operation_id=name,
-            summary="A message in the query of an image, for mails",
-            responses={200: {"content": {"image/gif": {}}, "description": "One transparent pixel."}},
-            openapi_extra={"parameters": parameters},
-        )
+    _add_pixel_routes(app)
     for path, name in (("/api/s/{type}", "jitsu_browser"), ("/api/s/s2s/{type}", "jitsu_server")):
         add_vendor_route(
             app,
             path,
             collect_jitsu,
+            tag="jitsu",
             operation_id=name,
             summary="One call of Jitsu's SDKs, with the key as X-Write-Key",
             failures=(400, 401, 403, 404, 408, 429, 503),
             response_model=JitsuOut,
             openapi_extra={**describe_json_body(CallIn), "parameters": [_TYPE_PARAMETER]},
+        )
+
+
+def _add_pixel_routes(app: FastAPI) -> None:
+    for path, handler, tag, name, parameters, statuses in (
+        (
+            "/pixel/v1/track",
+            _create_pixel_handler("track"),
+            "rudderstack",
+            "rudder_pixel_track",
+            [_KEY_PARAMETER],
+            _PIXEL_STATUSES,
+        ),
+        (
+            "/pixel/v1/page",
+            _create_pixel_handler("page"),
+            "rudderstack",
+            "rudder_pixel_page",
+            [_KEY_PARAMETER],
+            _PIXEL_STATUSES,
+        ),
+        (
+            "/v1/pixel/{type}",
+            collect_pixel,
+            "collect",
+            "segment_pixel",
+            [_TYPE_PARAMETER, _DATA_PARAMETER],
+            (404, *_PIXEL_STATUSES),
+        ),
+    ):
+        add_vendor_route(
+            app,
+            path,
+            handler,
+            tag=tag,
+            method="GET",
+            operation_id=name,
+            summary="A message in the query of an image, for mails",
+            response_class=Response,
+            responses={**_PIXEL_RESPONSE, **describe_problems(*statuses)},
+            openapi_extra={"parameters": parameters},
         )
 
 

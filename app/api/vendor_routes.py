@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from fastapi import FastAPI, Security
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,6 +21,7 @@ from app.http.dependencies import get_services
 from app.http.direct_route import DirectRoute, Handler
 
 _TRUE: Final = ("1", "true")
+COLLECT_STATUSES: Final = (400, 401, 403, 408, 429, 503)
 _NO_STORE: Final = {"Cache-Control": "no-store, no-cache, must-revalidate", "Pragma": "no-cache"}
 
 
@@ -28,10 +30,11 @@ def add_vendor_route(
     path: str,
     handler: Handler,
     *,
+    tag: str,
     method: str = "POST",
     documented: bool = True,
     keyless: bool = False,
-    failures: tuple[int, ...] = (400, 401, 403, 408, 429, 503),
+    failures: tuple[int, ...] = COLLECT_STATUSES,
     **options: Any,
 ) -> None:
     """With and without a trailing slash; the document shows it without. ``keyless``: it takes no write key."""
@@ -41,12 +44,19 @@ def add_vendor_route(
                 path + slash,
                 handler,
                 methods=[method],
-                tags=["collect"],
+                tags=[tag],
                 include_in_schema=documented and not slash,
                 dependencies=[] if keyless else [Security(WriteKey())],
                 **{"responses": describe_problems(*failures), **options},
             )
         )
+
+
+def describe_json_400(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """``responses`` of a route that answers 400 in the vendor's shape, or as a problem if it read nothing."""
+    problem = describe_problems(400)[400]
+    vendor_shape = {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+    return {400: {**problem, "content": {**vendor_shape, **problem["content"]}}}
 
 
 def list_slash_variants(*paths: str) -> frozenset[str]:

@@ -17,6 +17,7 @@ from app.api.schemas import (
     FlagsOut,
     MeasurementIn,
     MixpanelEventIn,
+    MixpanelImportErrorOut,
     MixpanelImportOut,
     MixpanelOut,
     PosthogBatchIn,
@@ -25,10 +26,13 @@ from app.api.schemas import (
     RemoteConfigOut,
     ValidationOut,
     describe_json_body,
+    describe_problems,
 )
 from app.api.vendor_routes import (
+    COLLECT_STATUSES,
     add_error_member,
     add_vendor_route,
+    describe_json_400,
     is_flag_set,
     list_slash_variants,
     pixel_response,
@@ -49,6 +53,15 @@ _MIXPANEL_PATHS: Final = {
     "/track": "Events of Mixpanel's SDKs (and of old PostHog ones)",
     "/engage": "Profile updates of Mixpanel's SDKs (and of old PostHog ones)",
     "/groups": "Group profiles of Mixpanel's SDKs: they name no person and go to quarantine",
+}
+_MIXPANEL_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "The text `1`; JSON with `verbose=1`; one transparent pixel with `img=1`.",
+        "content": {
+            "text/plain": {"schema": {"type": "string", "const": "1"}},
+            "image/gif": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
 }
 _POSTHOG_PATHS: Final = ("/e", "/capture", "/batch", "/i/v0/e")
 _POSTHOG_V1_PATH: Final = "/i/v1/analytics/events"
@@ -81,19 +94,23 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
             app,
             path,
             _create_mixpanel_handler(name),
+            tag="mixpanel",
             operation_id=f"mixpanel_{name}",
             summary=summary,
             response_model=MixpanelOut,
+            responses={**_MIXPANEL_RESPONSE, **describe_problems(*COLLECT_STATUSES)},
             openapi_extra=describe_json_body(MixpanelEventIn),
         )
-        add_vendor_route(app, path, _create_mixpanel_handler(name), method="GET", documented=False)
+        add_vendor_route(app, path, _create_mixpanel_handler(name), tag="mixpanel", method="GET", documented=False)
     add_vendor_route(
         app,
         "/import",
         import_mixpanel_events,
+        tag="mixpanel",
         operation_id="mixpanel_import",
         summary="Events of the past of Mixpanel's SDKs and its import API; 400 with those that were refused",
-        response_model=MixpanelImportOut,
+        response_model=MixpanelImportOut | MixpanelOut,
+        responses={**describe_problems(*COLLECT_STATUSES), **describe_json_400(MixpanelImportErrorOut)},
         openapi_extra=describe_json_body(MixpanelEventIn),
     )
     for path in _POSTHOG_PATHS:
@@ -101,6 +118,7 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
             app,
             path,
             collect_posthog_events,
+            tag="posthog",
             operation_id=f"posthog{path.replace('/', '_')}",
             summary="Events of PostHog's SDKs",
             response_model=PosthogOut,
@@ -110,6 +128,7 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
         app,
         _POSTHOG_V1_PATH,
         collect_posthog_events_v1,
+        tag="posthog",
         operation_id="posthog_i_v1_analytics_events",
         summary="Events of PostHog's SDKs, version 1: each is answered",
         response_model=PosthogResultsOut,
@@ -120,8 +139,9 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
             app,
             path,
             get_flags,
+            tag="posthog",
             keyless=True,
-            failures=(400, 408),
+            failures=(400, 408, 429),
             operation_id=f"posthog_{path[1:]}",
             summary="PostHog's feature flags: none",
             response_model=FlagsOut,
@@ -136,6 +156,7 @@ def _add_measurement_routes(app: FastAPI) -> None:
         app,
         "/mp/collect",
         collect_measurement,
+        tag="google-analytics",
         operation_id="ga4_collect",
         summary="Events of GA4's Measurement Protocol; api_secret is a write key",
         status_code=204,
@@ -145,10 +166,11 @@ def _add_measurement_routes(app: FastAPI) -> None:
         app,
         "/debug/mp/collect",
         validate_measurement,
+        tag="google-analytics",
         operation_id="ga4_debug_collect",
         summary="What of a Measurement Protocol body would be refused; stores nothing",
         response_model=ValidationOut,
-        failures=(403, 408, 429),
+        failures=(403, 408, 429, 503),
         openapi_extra=_describe_measurement(),
     )
 
@@ -170,10 +192,11 @@ def _add_remote_config_routes(app: FastAPI) -> None:
             app,
             path,
             handler,
+            tag="posthog",
             method="GET",
             documented=documented,
             keyless=True,
-            failures=(404,),
+            failures=(404, 429, 503),
             operation_id="posthog_remote_config" if documented else None,
             summary="Settings that posthog-js asks for",
             response_model=RemoteConfigOut,

@@ -62,9 +62,14 @@ def add_visitor_routes(app: FastAPI) -> None:
     ]
     for path, endpoint, summary, extra in (
         ("/v1/me", get_me, "What a page is told of its visitor", {"response_model": MeOut}),
-        ("/v1/me/stream", stream_me, "The same as server-sent events, whenever it changes", {}),
+        (
+            "/v1/me/stream",
+            stream_me,
+            "The same as server-sent events, whenever it changes",
+            {"response_class": Response},
+        ),
     ):
-        responses = describe_problems(401, 403, 429, *((503,) if endpoint is stream_me else ()))
+        responses = describe_problems(401, 403, 429, 503)
         app.router.routes.append(
             DirectRoute(
                 path,

@@ -8,7 +8,7 @@ success, because most tools would send it again for days, and some would hold ba
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from fastapi import FastAPI
@@ -50,6 +50,19 @@ _SOURCE_PARAMETER: Final = {
 }
 
 
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    **describe_problems(400, 401, 404, 408, 503),
+    **{
+        status: {**describe_problems(400)[400], "description": f"The same as 400, for {tool}."}
+        for status, tool in ((403, "Postmark"), (406, "Mailgun"))
+    },
+    415: {
+        "description": "CloudEvents in another format than JSON.",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    },
+}
+
+
 def add_webhook_routes(app: FastAPI) -> None:
     for method in _METHODS:
         is_delivery = method == "POST"
@@ -65,7 +78,7 @@ def add_webhook_routes(app: FastAPI) -> None:
                 description="The body is whatever the tool sends; `GET /v1/connectors` has a sample of each. GET, "
                 "HEAD and OPTIONS answer the handshakes of tools.",
                 response_model=WebhookReceiptOut,
-                responses=describe_problems(400, 401, 404, 408, 503),
+                responses=_RESPONSES,
                 openapi_extra={
                     "security": [],
                     "parameters": [_SOURCE_PARAMETER],

@@ -1,22 +1,20 @@
-"""The published document: committed, valid, with an example everywhere, and good enough to make a client from."""
+"""OpenAPI document: committed, valid, complete, and with an example in every schema."""
 
 from __future__ import annotations
 
-import importlib
 import json
-import subprocess
-import sys
-import sysconfig
-from pathlib import Path
+import re
 from typing import Any
 
-import httpx
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
+from pydantic import TypeAdapter
 from referencing import Registry, Resource
 
+from app.api.openapi_document import VENDOR_TAGS, build_page_document
 from app.openapi import OPENAPI_FILE, render_document
+from app.rules.language.nodes import RULES, Rule
 from app.rules.language.validation import HEADS
 from tests.support.running_app import RunningApp, track
 
@@ -24,6 +22,8 @@ DOCUMENT: dict[str, Any] = json.loads(render_document())
 OPERATIONS = [
     (path, method, operation) for path, methods in DOCUMENT["paths"].items() for method, operation in methods.items()
 ]
+
+RULE_LANGUAGE: dict[str, Any] = TypeAdapter(Rule).json_schema()
 
 
 def test_the_committed_document_is_up_to_date() -> None:
@@ -66,9 +66,100 @@ def test_every_shape_has_examples_that_fit(name: str) -> None:
         schema(name).validate(example)
 
 
-def test_rules_are_a_union_of_their_heads() -> None:
+def test_rule_schema_has_one_option_for_each_head_and_one_for_all_aggregates() -> None:
     rule = DOCUMENT["components"]["schemas"]["Rule"]
-    assert len(rule["oneOf"]) == len(HEADS)
+    aggregate = DOCUMENT["components"]["schemas"]["AggregateRule"]
+    aggregate_heads = set(HEADS) & set(aggregate["properties"])
+    assert len(aggregate_heads) == 8
+    assert len(rule["oneOf"]) == len(HEADS) - len(aggregate_heads) + 1
+
+
+@pytest.mark.parametrize("model", RULES, ids=lambda model: model.head)
+def test_rule_schema_accepts_the_examples_of_every_head(model: Any) -> None:
+    for example in RULE_LANGUAGE["$defs"][model.__name__]["examples"]:
+        schema("Rule").validate(example)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"of": "A", "gt": 1},
+        {"sum": "p", "gt": 1},
+        {"sum": "p", "avg": "p", "of": "A", "gt": 1},
+        {"sum": "p", "of": "A", "at_least": 1},
+        {"trait": "p", "gt": {"sum": "p", "of": "A", "gte": 1}},
+    ],
+    ids=str,
+)
+def test_aggregate_schema_refuses_other_than_one_head(rule: Any) -> None:
+    assert not schema("Rule").is_valid(rule)
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENT["components"]["schemas"]))
+def test_schema_name_differs_from_its_properties(name: str) -> None:
+    """openapi-python-client stores the new object in a variable of the class's name: ``did = Did(did=did)``."""
+    snake_case = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    assert snake_case not in DOCUMENT["components"]["schemas"][name].get("properties", {})
+
+
+def test_schemas_and_parameters_offer_no_default_or_null_that_misleads_generators() -> None:
+    for name, shape in DOCUMENT["components"]["schemas"].items():
+        for field, content in shape.get("properties", {}).items():
+            assert "default" not in content, (name, field)
+    for path, _, operation in OPERATIONS:
+        for parameter in operation.get("parameters", []):
+            assert "null" not in json.dumps(parameter["schema"]), (path, parameter["name"])
+
+
+def test_problems_are_shared_responses() -> None:
+    for name, response in DOCUMENT["components"]["responses"].items():
+        assert list(response["content"]) == ["application/problem+json"], name
+    texts = {response["description"] for response in DOCUMENT["components"]["responses"].values()}
+    for path, method, operation in OPERATIONS:
+        for status, response in operation["responses"].items():
+            if list(response.get("content", ())) == ["application/problem+json"]:
+                assert response["description"] not in texts, (path, method, status)
+
+
+def test_responses_have_only_their_own_content_types() -> None:
+    content = {
+        operation["operationId"]: set(operation["responses"]["200"].get("content", ()))
+        for _, _, operation in OPERATIONS
+        if "200" in operation["responses"]
+    }
+    assert content["get_browser_library"] == {"text/javascript"}
+    assert content["stream_me"] == {"text/event-stream"}
+    assert content["segment_pixel"] == {"image/gif"}
+    assert content["get_metrics"] == {"text/plain"}
+    assert content["mixpanel_track"] == {"application/json", "text/plain", "image/gif"}
+    assert content["get_customer"] == {"application/json"}
+
+
+def test_operations_document_failures_that_follow_from_their_declaration() -> None:
+    for path, method, operation in OPERATIONS:
+        statuses = set(operation["responses"])
+        if operation.get("security") == [{"secretKey": []}]:
+            assert statuses >= {"401", "403", "503"}, (path, method)
+            assert "requestBody" not in operation or statuses >= {"400", "408"}, (path, method)
+        if any("maximum" in parameter["schema"] for parameter in operation.get("parameters", [])):
+            assert "422" in statuses, (path, method)
+
+
+def test_page_document_has_shallow_rules_and_only_used_schemas() -> None:
+    page_document = build_page_document(DOCUMENT)
+    validate(page_document)
+    schemas = page_document["components"]["schemas"]
+    assert "oneOf" not in schemas["Rule"]
+    for example in (*schemas["Rule"]["examples"], *schemas["Value"]["examples"]):
+        assert schema("Rule").is_valid(example) or schema("Value").is_valid(example)
+    assert "AggregateRule" not in schemas
+    assert page_document["paths"] == DOCUMENT["paths"]
+
+
+def test_vendor_operations_come_last() -> None:
+    assert [tag["name"] for tag in DOCUMENT["tags"]][-len(VENDOR_TAGS) :] == list(VENDOR_TAGS)
+    tags = {tag for _, _, operation in OPERATIONS for tag in operation["tags"]}
+    assert tags == {tag["name"] for tag in DOCUMENT["tags"]}
 
 
 async def test_answers_fit_their_shapes(service: RunningApp) -> None:
@@ -113,29 +204,3 @@ async def test_answers_fit_their_shapes(service: RunningApp) -> None:
         schema(name).validate(await service.tell("POST", f"/v1/segments/{path}", body))
     schema("Problem").validate(await service.ask("/v1/customers/nobody", 404))
     schema("LookupOut").validate(await service.tell("POST", "/v1/customers/lookup", {"customers": ["user-1", "x"]}))
-
-
-async def test_a_generated_client_reads_a_customer(
-    service: RunningApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "config.yml").write_text("post_hooks: []\n")
-    (tmp_path / "openapi.json").write_text(json.dumps(DOCUMENT))
-    done = subprocess.run(
-        [Path(sysconfig.get_path("scripts")) / "openapi-python-client", "generate", "--path", "openapi.json",
-         "--config", "config.yml", "--meta", "none", "--output-path", "segue_client", "--fail-on-warning"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    monkeypatch.syspath_prepend(tmp_path)
-    generated = importlib.import_module("segue_client")
-    operation = importlib.import_module("segue_client.api.customers.get_customer")
-    await service.send(track("Order Completed"))
-    client = generated.AuthenticatedClient(base_url="http://segue.example.com", token=service.keys.secret_key)
-    client.set_async_httpx_client(
-        httpx.AsyncClient(transport=service.transport, base_url="http://segue.example.com", headers=service.secret)
-    )
-    customer = await operation.asyncio("user_id:user-1", client=client)
-    assert customer.stages["six-stage"].stage == "purchase"
-    assert customer.identities[0].value == "user-1"
-    for name in [name for name in sys.modules if name.startswith("segue_client")]:
-        del sys.modules[name]

@@ -137,6 +137,7 @@ from app.api.schemas.vendor_sdks import (
     JitsuOut,
     MeasurementIn,
     MixpanelEventIn,
+    MixpanelImportErrorOut,
     MixpanelImportOut,
     MixpanelOut,
     PosthogBatchIn,
@@ -173,7 +174,7 @@ REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     DryRunIn, VerifyIn, KeyChangeIn, SourceChangeIn, VisitorTokenIn,
     PlanEntryIn, QuarantineReplayIn, SecretIn,
     MixpanelEventIn, PosthogBatchIn, MeasurementIn, HandledIn,
-    CustomerioIn, CustomerioOperationIn, CustomerioBatchIn, CustomerioErrorsOut,
+    CustomerioIn, CustomerioOperationIn, CustomerioBatchIn, CustomerioErrorsOut, MixpanelImportErrorOut,
 )  # fmt: skip
 """Bodies are read by hand, so the document is told of them by hand."""
 
@@ -249,6 +250,7 @@ __all__ = [
     "MetricFormatsOut",
     "MetricsStoredOut",
     "MixpanelEventIn",
+    "MixpanelImportErrorOut",
     "MixpanelImportOut",
     "MixpanelOut",
     "OverlapOut",

@@ -36,6 +36,27 @@ class MixpanelImportOut(BaseModel):
     status: Literal["OK"]
 
 
+class MixpanelImportErrorOut(BaseModel):
+    model_config = describe_schema(
+        "Some events were refused; the others are stored.",
+        {
+            "code": 400,
+            "error": "some data points in the request failed validation",
+            "status": "Bad Request",
+            "num_records_imported": 1,
+            "failed_records": [
+                {"index": 1, "insert_id": "i-2", "field": "event", "message": "a track message needs an event name"}
+            ],
+        },
+    )
+
+    code: Literal[400]
+    error: str
+    status: Literal["Bad Request"]
+    num_records_imported: int
+    failed_records: list[dict[str, Any]] = Field(description="`index`, `insert_id`, `field` and `message` of each.")
+
+
 class PosthogBatchIn(BaseModel):
     model_config = describe_schema(
         "A PostHog batch, or one event; as JSON, gzip, or `data=` of a form as base64.",
