@@ -6,6 +6,7 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY app ./app
+COPY docs ./docs
 COPY migrations ./migrations
 RUN python -m venv /opt/segue \
     && /opt/segue/bin/pip install --no-cache-dir --constraint constraints.txt .

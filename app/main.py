@@ -28,8 +28,8 @@ from app.api.segment_analysis import add_segment_analysis_routes
 from app.api.segment_compatible import add_segment_compatible_routes
 from app.api.segments import add_segment_routes
 from app.api.sessions import add_session_routes
+from app.api.site.routes import add_site_routes
 from app.api.sources import add_source_routes
-from app.api.swagger_ui import add_swagger_ui
 from app.api.tickets import add_ticket_routes
 from app.api.vendor_sdks import add_vendor_sdk_routes
 from app.api.visitor import add_visitor_routes
@@ -113,7 +113,7 @@ def create_app(
     add_erasure_request_routes(app)
     add_channel_metric_routes(app)
     add_health_routes(app)
-    add_swagger_ui(app)
+    add_site_routes(app)
     add_openapi(app)
     add_problem_handlers(app)
     app.add_middleware(

@@ -66,8 +66,9 @@ def publish_rule_schemas(schemas: Schemas) -> None:
         ),
     }
     for name, published_name in renames.items():
-        schema = schemas.pop(name)
-        schemas[published_name] = {**merged.get(published_name, schema), "title": published_name}
+        schema: Schemas = schemas.pop(name)
+        content = merged.get(published_name, schema)
+        schemas[published_name] = {**content, "title": published_name}
     for union in ("Rule", "Value"):
         options = [{"$ref": _rename_reference(option["$ref"], renames)} for option in schemas[union]["oneOf"]]
         schemas[union]["oneOf"] = [option for index, option in enumerate(options) if option not in options[:index]]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
+from app.api.openapi_document import VENDOR_TAGS
 from app.config import Settings
 from app.formats.timestamps import rfc3339
 from app.postgres.pool import FrozenClock, open_pool
@@ -24,7 +25,8 @@ def secret_routes(service: RunningApp) -> list[tuple[str, str]]:
         (method, route.path)
         for route in service.app.routes
         if isinstance(route, APIRoute)
-        and not {"collect", "pages"} & set(route.tags)
+        and not {"collect", "pages", *VENDOR_TAGS} & set(route.tags)
+        and route.path != "/"
         and not route.path.startswith(tuple(OPEN))
         and not route.path.endswith("/webhook")  # deliveries are signed, not keyed: tests/api/test_webhooks.py
         for method in route.methods or ()
