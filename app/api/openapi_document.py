@@ -95,7 +95,11 @@ def add_openapi(app: FastAPI) -> None:
 
 
 def build_page_document(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy for the documentation page: rules are plain objects, and unused schemas are left out."""
+    """Return a copy for the documentation page: rules are plain objects, and unused schemas are left out.
+
+    The copy is OpenAPI 3.0. Swagger UI normalizes a document of version 3.1 as a whole each time an operation is
+    opened, which took up to a second.
+    """
     page_document = deepcopy(document)
     schemas = page_document["components"]["schemas"]
     replace_by_shallow_rules(schemas)
@@ -107,7 +111,35 @@ def build_page_document(document: dict[str, Any]) -> dict[str, Any]:
             used.add(name)
             pending |= _list_references(schemas[name])
     page_document["components"]["schemas"] = {name: schema for name, schema in schemas.items() if name in used}
+    page_document["openapi"] = "3.0.3"
+    page_document["info"]["license"].pop("identifier")
+    for node in iterate_nodes([page_document["paths"], page_document["components"]]):
+        _convert_to_openapi_3_0(node)
     return page_document
+
+
+def _convert_to_openapi_3_0(node: dict[str, Any]) -> None:
+    """Replace the keywords of a schema that OpenAPI 3.0 does not have, in place."""
+    options = node.get("anyOf")
+    if isinstance(options, list) and {"type": "null"} in options:
+        options = [option for option in options if option != {"type": "null"}]
+        if len(options) > 1 or "$ref" in options[0]:
+            node.update({"anyOf": options, "nullable": True})
+        else:
+            del node["anyOf"]
+            node.update({**options[0], **node, "nullable": True})
+    elif node.get("type") == "null":
+        node.update({"type": "string", "nullable": True, "enum": [None]})
+    if isinstance(node.get("examples"), list):
+        node["example"] = node.pop("examples")[0]
+    if "const" in node:
+        node["enum"] = [node.pop("const")]
+    for exclusive, inclusive in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if exclusive in node:
+            node.update({inclusive: node[exclusive], exclusive: True})
+    node.pop("propertyNames", None)
+    if "patternProperties" in node:
+        node["additionalProperties"] = next(iter(node.pop("patternProperties").values()))
 
 
 def _build_document(app: FastAPI) -> dict[str, Any]:
@@ -161,7 +193,7 @@ def _restore_nulls(schemas: dict[str, Any]) -> None:
 def _move_default_to_description(field: dict[str, Any]) -> None:
     """Describe the default in words: generators make a property with a ``default`` mandatory for the caller."""
     default = field.pop("default", None)
-    if default in (None, "", []):
+    if default in (None, "", [], {}):
         return
     text = str(default).lower() if isinstance(default, bool) else default
     field["description"] = f"{field.get('description', '')} Default: `{text}`.".strip()

@@ -145,15 +145,17 @@ def test_operations_document_failures_that_follow_from_their_declaration() -> No
             assert "422" in statuses, (path, method)
 
 
-def test_page_document_has_shallow_rules_and_only_used_schemas() -> None:
+def test_page_document_is_openapi_3_0_with_shallow_rules() -> None:
     page_document = build_page_document(DOCUMENT)
     validate(page_document)
     schemas = page_document["components"]["schemas"]
     assert "oneOf" not in schemas["Rule"]
-    for example in (*schemas["Rule"]["examples"], *schemas["Value"]["examples"]):
-        assert schema("Rule").is_valid(example) or schema("Value").is_valid(example)
+    for name in ("Rule", "Value"):
+        schema(name).validate(schemas[name]["example"])
     assert "AggregateRule" not in schemas
-    assert page_document["paths"] == DOCUMENT["paths"]
+    for path, method, operation in OPERATIONS:
+        assert page_document["paths"][path][method]["operationId"] == operation["operationId"]
+    assert DOCUMENT == json.loads(render_document()), "the published document must not change"
 
 
 def test_vendor_operations_come_last() -> None:
